@@ -1,0 +1,21 @@
+//! Loom's supervised core: actors that each own one NATS resource of a project.
+//!
+//! | layer | what it may know |
+//! |---|---|
+//! | [`domain`] | pure verdicts: values in, verdict out; no clock, no network |
+//! | [`nats`] | one thin wrapper per kind of resource |
+//! | [`supervision`] | who restarts whom, and handles that survive it |
+//! | [`agent_registry`], [`work_dispatcher`], [`work_ledger`] | one actor each: its messages, its state, its handle |
+//! | [`project`] | the parts of one project, put together |
+#![deny(missing_docs)]
+
+pub mod agent_registry;
+pub mod clock;
+pub mod domain;
+pub mod events;
+pub mod nats;
+pub mod project;
+pub mod settings;
+pub mod supervision;
+pub mod work_dispatcher;
+pub mod work_ledger;

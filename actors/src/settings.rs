@@ -1,0 +1,238 @@
+//! What an operator may tune about the actors, with defaults. The program reads these from TOML.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Durations in configuration: text with a unit, like `"30s"` or `"1h 30m"`.
+pub mod duration_text {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    /// Writes a duration with its unit.
+    pub fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&humantime::format_duration(*value))
+    }
+
+    /// Reads a duration with its unit; a bare number is refused.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(deserializer)
+            .map_err(|_| D::Error::custom("a duration is text with a unit, like \"30s\""))?;
+        humantime::parse_duration(&text).map_err(|e| {
+            D::Error::custom(format!(
+                "{text:?} is not a duration: {e}; write a number and a unit, like \"30s\", \"5m\" or \"24h\""
+            ))
+        })
+    }
+}
+
+/// `[agents]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AgentSettings {
+    /// How often an agent that names no interval of its own is to beat.
+    #[serde(with = "duration_text")]
+    pub heartbeat_every: Duration,
+    /// After how much silence an agent is offline. At least three times `heartbeat_every`.
+    #[serde(with = "duration_text")]
+    pub stale_after: Duration,
+    /// How long an offline agent's entry is kept.
+    #[serde(with = "duration_text")]
+    pub bury_after: Duration,
+    /// After how much idleness an agent born from a target is sent home.
+    #[serde(with = "duration_text")]
+    pub idle_timeout: Duration,
+    /// How long an agent that was sent home may take.
+    #[serde(with = "duration_text")]
+    pub idle_grace: Duration,
+}
+
+impl Default for AgentSettings {
+    fn default() -> Self {
+        Self {
+            heartbeat_every: Duration::from_secs(10),
+            stale_after: Duration::from_secs(30),
+            bury_after: Duration::from_secs(24 * 3600),
+            idle_timeout: Duration::from_secs(300),
+            idle_grace: Duration::from_secs(30),
+        }
+    }
+}
+
+/// `[work]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WorkSettings {
+    /// How long an agent may take to start what it claimed.
+    #[serde(with = "duration_text")]
+    pub start_timeout: Duration,
+    /// How long an item may be without progress, where it names no `timeoutMs`.
+    #[serde(with = "duration_text")]
+    pub timeout: Duration,
+    /// How many attempts may be spent on an item that names no `maxAttempts`.
+    pub max_attempts: u32,
+    /// How long a finished item can be read.
+    #[serde(with = "duration_text")]
+    pub retention: Duration,
+    /// How many finished items can be read at the most; the oldest go first.
+    pub max_finished: usize,
+    /// `[work.retry]`
+    pub retry: RetrySettings,
+}
+
+impl Default for WorkSettings {
+    fn default() -> Self {
+        Self {
+            start_timeout: Duration::from_secs(30),
+            timeout: Duration::from_secs(30 * 60),
+            max_attempts: 3,
+            retention: Duration::from_secs(7 * 24 * 3600),
+            max_finished: 100_000,
+            retry: RetrySettings::default(),
+        }
+    }
+}
+
+/// `[work.retry]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetrySettings {
+    /// The pause before the second attempt.
+    #[serde(with = "duration_text")]
+    pub backoff_first: Duration,
+    /// The longest pause between two attempts.
+    #[serde(with = "duration_text")]
+    pub backoff_max: Duration,
+}
+
+impl Default for RetrySettings {
+    fn default() -> Self {
+        Self {
+            backoff_first: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(300),
+        }
+    }
+}
+
+/// Who is restarted when an actor crashes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// Only the one that crashed.
+    OneForOne,
+    /// The one that crashed and those started after it.
+    RestForOne,
+}
+
+/// `[supervision]`: when and how fast a crashed actor is restarted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SupervisionSettings {
+    /// Who is restarted.
+    pub strategy: Strategy,
+    /// How many restarts are allowed `within` a window; the next one restarts the project's tree.
+    pub max_restarts: u32,
+    /// The window.
+    #[serde(with = "duration_text")]
+    pub within: Duration,
+    /// The pause before the first restart; doubles with each in the window.
+    #[serde(with = "duration_text")]
+    pub backoff_first: Duration,
+    /// The longest pause before a restart.
+    #[serde(with = "duration_text")]
+    pub backoff_max: Duration,
+    /// How long an actor may take to start.
+    #[serde(with = "duration_text")]
+    pub start_timeout: Duration,
+    /// The same keys for the AgentRegistry alone.
+    #[serde(skip_serializing_if = "SupervisionOverride::is_empty")]
+    pub agent_registry: SupervisionOverride,
+    /// The same keys for the WorkDispatcher alone.
+    #[serde(skip_serializing_if = "SupervisionOverride::is_empty")]
+    pub work_dispatcher: SupervisionOverride,
+    /// The same keys for the WorkLedger alone.
+    #[serde(skip_serializing_if = "SupervisionOverride::is_empty")]
+    pub work_ledger: SupervisionOverride,
+    /// The same keys for the tree of a whole project.
+    #[serde(skip_serializing_if = "SupervisionOverride::is_empty")]
+    pub project: SupervisionOverride,
+}
+
+/// What one actor has otherwise than `[supervision]` says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs, reason = "the keys of [supervision], each optional")]
+pub struct SupervisionOverride {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<Strategy>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_restarts: Option<u32>,
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        with = "optional_duration_text"
+    )]
+    pub within: Option<Duration>,
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        with = "optional_duration_text"
+    )]
+    pub backoff_first: Option<Duration>,
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        with = "optional_duration_text"
+    )]
+    pub backoff_max: Option<Duration>,
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        with = "optional_duration_text"
+    )]
+    pub start_timeout: Option<Duration>,
+}
+
+impl SupervisionOverride {
+    /// Whether it changes nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Default for SupervisionSettings {
+    fn default() -> Self {
+        Self {
+            strategy: Strategy::OneForOne,
+            max_restarts: 10,
+            within: Duration::from_secs(60),
+            backoff_first: Duration::from_millis(50),
+            backoff_max: Duration::from_secs(5),
+            start_timeout: Duration::from_secs(30),
+            agent_registry: SupervisionOverride::default(),
+            work_dispatcher: SupervisionOverride::default(),
+            work_ledger: SupervisionOverride::default(),
+            project: SupervisionOverride::default(),
+        }
+    }
+}
+
+/// As [`duration_text`], for a key that may be absent.
+mod optional_duration_text {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    struct Text(#[serde(with = "super::duration_text")] Duration);
+
+    pub fn serialize<S: Serializer>(
+        value: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        value.map(Text).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        Option::<Text>::deserialize(deserializer).map(|text| text.map(|Text(value)| value))
+    }
+}

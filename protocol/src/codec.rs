@@ -1,0 +1,160 @@
+//! JSON and MessagePack, the two encodings of a request and its answer.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::WireError;
+
+/// The header that names the encoding of a payload.
+pub const CONTENT_TYPE: &str = "Content-Type";
+/// The value of [`CONTENT_TYPE`] for MessagePack; anything else means JSON.
+pub const MSGPACK: &str = "application/msgpack";
+/// The value of [`CONTENT_TYPE`] for JSON.
+pub const JSON: &str = "application/json";
+
+/// How a payload is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Encoding {
+    /// JSON: the default.
+    #[default]
+    Json,
+    /// MessagePack with named fields.
+    MessagePack,
+}
+
+/// A payload that could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct DecodeError(String);
+
+impl From<DecodeError> for WireError {
+    fn from(error: DecodeError) -> Self {
+        Self::invalid(error.0)
+    }
+}
+
+impl Encoding {
+    /// The encoding that a `Content-Type` header asks for.
+    pub fn from_content_type(header: Option<&str>) -> Self {
+        match header.map(|value| value.split(';').next().unwrap_or(value).trim()) {
+            Some(value) if value.eq_ignore_ascii_case(MSGPACK) => Self::MessagePack,
+            _ => Self::Json,
+        }
+    }
+
+    /// The value of `Content-Type` for this encoding.
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Json => JSON,
+            Self::MessagePack => MSGPACK,
+        }
+    }
+
+    /// Writes a payload.
+    ///
+    /// # Errors
+    /// Only for values whose own `Serialize` fails.
+    pub fn encode(self, value: &impl Serialize) -> Result<Vec<u8>, DecodeError> {
+        match self {
+            Self::Json => serde_json::to_vec(value).map_err(|e| DecodeError(e.to_string())),
+            Self::MessagePack => {
+                rmp_serde::to_vec_named(value).map_err(|e| DecodeError(e.to_string()))
+            }
+        }
+    }
+
+    /// Reads a payload; an empty one reads as an empty object. Unknown fields are passed over.
+    pub fn decode<T: DeserializeOwned>(self, payload: &[u8]) -> Result<T, DecodeError> {
+        self.decode_noting(payload, &mut |_| {})
+    }
+
+    /// Reads a payload and names each field that it did not use, as a path (`items.0.colour`).
+    pub fn decode_noting<T: DeserializeOwned>(
+        self,
+        payload: &[u8],
+        ignored: &mut dyn FnMut(String),
+    ) -> Result<T, DecodeError> {
+        let mut note = |path: serde_ignored::Path<'_>| ignored(path.to_string());
+        match self {
+            Self::Json => {
+                let text = if payload.is_empty() { b"{}" } else { payload };
+                let mut reader = serde_json::Deserializer::from_slice(text);
+                serde_ignored::deserialize(&mut reader, &mut note)
+                    .and_then(|value| reader.end().map(|()| value))
+                    .map_err(|e| DecodeError(format!("the body is not the JSON expected: {e}")))
+            }
+            Self::MessagePack => {
+                let bytes = if payload.is_empty() { &[0x80] } else { payload };
+                let mut reader = rmp_serde::Deserializer::new(bytes);
+                let value = serde_ignored::deserialize(&mut reader, &mut note).map_err(|e| {
+                    DecodeError(format!("the body is not the MessagePack expected: {e}"))
+                })?;
+                match reader.get_ref().len() {
+                    0 => Ok(value),
+                    left => Err(DecodeError(format!(
+                        "the body has {left} bytes after the end of its MessagePack value"
+                    ))),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+    use serde_json::json;
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    struct Thing {
+        #[serde(default)]
+        a: u8,
+        body: Option<crate::Body>,
+    }
+
+    #[test]
+    fn both_encodings_note_what_they_pass_over() {
+        for encoding in [Encoding::Json, Encoding::MessagePack] {
+            let payload = encoding
+                .encode(&json!({"a": 1, "colour": "red", "body": {"x": [1]}}))
+                .unwrap();
+            let mut ignored = Vec::new();
+            let thing: Thing = encoding
+                .decode_noting(&payload, &mut |path| ignored.push(path))
+                .unwrap();
+            assert_eq!(thing.a, 1);
+            assert_eq!(thing.body.unwrap().as_bytes().as_ref(), br#"{"x":[1]}"#);
+            assert_eq!(ignored, ["colour"]);
+        }
+    }
+
+    #[test]
+    fn half_a_document_and_a_trailing_one_are_refused() {
+        for encoding in [Encoding::Json, Encoding::MessagePack] {
+            let whole = encoding.encode(&json!({"a": 1})).unwrap();
+            assert!(encoding.decode::<Thing>(&whole[..whole.len() - 1]).is_err());
+            let twice = [&whole[..], &whole[..]].concat();
+            assert!(encoding.decode::<Thing>(&twice).is_err());
+        }
+    }
+
+    #[test]
+    fn nothing_reads_as_an_empty_object() {
+        for encoding in [Encoding::Json, Encoding::MessagePack] {
+            assert_eq!(
+                encoding.decode::<Thing>(b"").unwrap(),
+                Thing { a: 0, body: None }
+            );
+        }
+    }
+
+    #[test]
+    fn content_types() {
+        let read = |value| Encoding::from_content_type(Some(value));
+        assert_eq!(read("application/msgpack"), Encoding::MessagePack);
+        assert_eq!(read("Application/MsgPack; v=1"), Encoding::MessagePack);
+        assert_eq!(read("application/json"), Encoding::Json);
+        assert_eq!(Encoding::from_content_type(None), Encoding::Json);
+    }
+}

@@ -1,0 +1,216 @@
+//! Events: one small message per transition, told at most once. Nothing may depend on one.
+
+use serde::{Deserialize, Serialize};
+
+use crate::agent::{Agent, AgentStatus};
+use crate::id::{AgentGuid, WorkId};
+use crate::time::Timestamp;
+use crate::work::{Reason, WorkStatus};
+
+/// An event of a project: who it is about, and what happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Event {
+    /// About a work item.
+    Work(Box<WorkEvent>),
+    /// About an agent.
+    Agent(Box<AgentEvent>),
+}
+
+impl Event {
+    /// The name, `topic:type`.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Work(event) => event.kind.as_str(),
+            Self::Agent(event) => event.kind.as_str(),
+        }
+    }
+}
+
+/// The names of the events about work items.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names are the documentation")]
+pub enum WorkEventKind {
+    #[serde(rename = "work:submitted")]
+    Submitted,
+    #[serde(rename = "work:assigned")]
+    Assigned,
+    #[serde(rename = "work:started")]
+    Started,
+    #[serde(rename = "work:progress")]
+    Progress,
+    #[serde(rename = "work:completed")]
+    Completed,
+    #[serde(rename = "work:failed")]
+    Failed,
+    #[serde(rename = "work:retried")]
+    Retried,
+    #[serde(rename = "work:cancelled")]
+    Cancelled,
+}
+
+impl WorkEventKind {
+    /// The name as it stands on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Submitted => "work:submitted",
+            Self::Assigned => "work:assigned",
+            Self::Started => "work:started",
+            Self::Progress => "work:progress",
+            Self::Completed => "work:completed",
+            Self::Failed => "work:failed",
+            Self::Retried => "work:retried",
+            Self::Cancelled => "work:cancelled",
+        }
+    }
+}
+
+/// An event about a work item.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkEvent {
+    /// What happened.
+    #[serde(rename = "type")]
+    pub kind: WorkEventKind,
+    /// When.
+    pub timestamp: Timestamp,
+    /// In which project.
+    pub project_id: String,
+    /// To which item.
+    pub work_id: WorkId,
+    /// Of which task.
+    pub task_id: String,
+    /// Where it stands now.
+    pub status: WorkStatus,
+    /// Its fence.
+    pub attempt: u32,
+    /// The number of the write.
+    pub revision: u64,
+    /// The agent that has it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub assigned_to: Option<AgentGuid>,
+    /// More about that agent.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub assigned_to_agent: Option<EventAgent>,
+    /// Of `submitted`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub capability: Option<String>,
+    /// Of `submitted`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub boundary: Option<String>,
+    /// Of `submitted`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub priority: Option<u8>,
+    /// Of `submitted`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub description: Option<String>,
+    /// Of `progress`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub progress: Option<f64>,
+    /// Of `progress`: what the agent said.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub message: Option<String>,
+    /// Of `completed`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub summary: Option<String>,
+    /// Of `failed`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error_message: Option<String>,
+    /// Of `failed`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub recoverable: Option<bool>,
+    /// Of `failed`, `retried` and `cancelled`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<Reason>,
+    /// Of `retried`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub not_before: Option<Timestamp>,
+}
+
+/// The names of the events about agents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names are the documentation")]
+pub enum AgentEventKind {
+    #[serde(rename = "agent:registered")]
+    Registered,
+    #[serde(rename = "agent:updated")]
+    Updated,
+    #[serde(rename = "agent:shutdown")]
+    Shutdown,
+}
+
+impl AgentEventKind {
+    /// The name as it stands on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Registered => "agent:registered",
+            Self::Updated => "agent:updated",
+            Self::Shutdown => "agent:shutdown",
+        }
+    }
+}
+
+/// An agent as it stands in an event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EventAgent {
+    /// Its id.
+    pub guid: AgentGuid,
+    /// Its name.
+    pub handle: String,
+    /// Its type.
+    pub agent_type: String,
+    /// Where it runs.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub hostname: Option<String>,
+}
+
+impl From<&Agent> for EventAgent {
+    fn from(agent: &Agent) -> Self {
+        Self {
+            guid: agent.guid,
+            handle: agent.handle.clone(),
+            agent_type: agent.agent_type.clone(),
+            hostname: agent.hostname.clone(),
+        }
+    }
+}
+
+/// An event about an agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentEvent {
+    /// What happened.
+    #[serde(rename = "type")]
+    pub kind: AgentEventKind,
+    /// When.
+    pub timestamp: Timestamp,
+    /// In which project.
+    pub project_id: String,
+    /// To which agent.
+    pub agent: EventAgent,
+    /// Of `registered`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub capabilities: Option<Vec<String>>,
+    /// Of `registered`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub boundaries: Option<Vec<String>>,
+    /// Of `registered`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub status: Option<AgentStatus>,
+    /// Of `updated`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub previous_status: Option<AgentStatus>,
+    /// Of `updated`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub new_status: Option<AgentStatus>,
+    /// Of `updated`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub current_task_count: Option<u32>,
+    /// Of `shutdown`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+    /// Of `shutdown`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub graceful: Option<bool>,
+}

@@ -1,0 +1,38 @@
+//! The words of Loom's wire: tokens, subjects, payloads, work states, errors and codecs.
+//!
+//! Everything here is a value. There is no I/O, no clock and no actor in this crate, so that a
+//! client, a test and the coordinator can share it without sharing anything else.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`token`] | project ids, capabilities, boundaries: what may be written, and how it is escaped in a subject |
+//! | [`names`] | the names of subjects, streams and buckets |
+//! | [`agent`], [`work`] | the two things everything is about, and the requests that concern them |
+//! | [`event`] | what is told after a transition |
+//! | [`error`] | the closed set of error codes |
+//! | [`codec`] | JSON and MessagePack, with a check for trailing bytes |
+//! | [`body`] | opaque JSON that is carried, never read |
+//! | [`time`], [`id`] | instants in milliseconds, and UUIDs that are always text |
+#![deny(missing_docs)]
+
+pub mod agent;
+pub mod body;
+pub mod codec;
+pub mod error;
+pub mod event;
+pub mod id;
+pub mod names;
+pub mod rest;
+pub mod time;
+pub mod token;
+pub mod work;
+
+pub use body::Body;
+pub use codec::Encoding;
+pub use error::{ErrorCode, WireError};
+pub use id::{AgentGuid, WorkId};
+pub use time::Timestamp;
+pub use token::{ProjectId, TokenError};
+
+/// The version of the wire that this crate speaks; told by `agents.register` and `coord.global.info`.
+pub const PROTOCOL_VERSION: u32 = 1;

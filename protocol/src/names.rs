@@ -1,0 +1,153 @@
+//! The names of subjects, streams and buckets. Nobody writes one of them by hand anywhere else.
+
+use crate::id::{AgentGuid, WorkId};
+use crate::token::{self, ProjectId};
+
+/// The queue group of everything that answers requests.
+pub const QUEUE_GROUP: &str = "loom";
+/// The bucket with the lease of the owning coordinator, and its key.
+pub const OWNERS_BUCKET: &str = "LOOM_OWNERS";
+/// The key of the lease in [`OWNERS_BUCKET`].
+pub const OWNER_KEY: &str = "coordinator";
+/// The header on the registry's own writes to the agents bucket; without it a put is an agent's.
+pub const WRITER_HEADER: &str = "Loom-Writer";
+/// The header with the cursor of the next page.
+pub const NEXT_CURSOR_HEADER: &str = "Loom-Next-Cursor";
+/// What every request's subject matches: `coord.{project}.{resource}.{action}`.
+pub const ALL_REQUESTS: &str = "coord.*.*.*";
+
+const AGENTS_BUCKET: &str = "loom-agents-";
+const WORK_BUCKET: &str = "loom-work-";
+
+/// `loom-agents-{p}`, owned by the AgentRegistry.
+pub fn agents_bucket(project: &ProjectId) -> String {
+    format!("{AGENTS_BUCKET}{project}")
+}
+
+/// `loom-work-{p}`, owned by the WorkLedger.
+pub fn work_bucket(project: &ProjectId) -> String {
+    format!("{WORK_BUCKET}{project}")
+}
+
+/// `LOOM_WORK_{P}`, owned by the WorkDispatcher.
+pub fn work_stream(project: &ProjectId) -> String {
+    format!("LOOM_WORK_{}", project.stream_form())
+}
+
+/// The project whose agents or work bucket a stream is (the name of a stream behind a bucket
+/// begins with `KV_`).
+pub fn project_of_stream(stream: &str) -> Option<ProjectId> {
+    let bucket = stream.strip_prefix("KV_")?;
+    let id = bucket
+        .strip_prefix(AGENTS_BUCKET)
+        .or_else(|| bucket.strip_prefix(WORK_BUCKET))?;
+    ProjectId::new(id).ok()
+}
+
+/// The subjects that the work stream stores; exact ones, so that nothing lies there that nobody reads.
+pub fn work_stream_subjects(project: &ProjectId) -> Vec<String> {
+    vec![
+        queue_filter(project),
+        work_completed(project),
+        work_errors(project),
+    ]
+}
+
+/// `loom.{p}.work.queue.*`
+pub fn queue_filter(project: &ProjectId) -> String {
+    format!("loom.{project}.work.queue.*")
+}
+
+/// `loom.{p}.work.queue.{capability}`
+pub fn work_queue(project: &ProjectId, capability: &str) -> String {
+    format!("loom.{project}.work.queue.{}", token::encode(capability))
+}
+
+/// The capability in the last token of a queue subject.
+pub fn capability_of_queue(subject: &str) -> Option<String> {
+    token::decode(subject.rsplit('.').next()?)
+}
+
+/// `loom.{p}.work.completed`
+pub fn work_completed(project: &ProjectId) -> String {
+    format!("loom.{project}.work.completed")
+}
+
+/// `loom.{p}.work.errors`
+pub fn work_errors(project: &ProjectId) -> String {
+    format!("loom.{project}.work.errors")
+}
+
+/// `loom.{p}.agent.heartbeat.{guid}`
+pub fn heartbeat(project: &ProjectId, guid: AgentGuid) -> String {
+    format!("loom.{project}.agent.heartbeat.{guid}")
+}
+
+/// `loom.{p}.agent.heartbeat.*`
+pub fn all_heartbeats(project: &ProjectId) -> String {
+    format!("loom.{project}.agent.heartbeat.*")
+}
+
+/// `loom.{p}.agent.directive.{guid}`
+pub fn directive(project: &ProjectId, guid: AgentGuid) -> String {
+    format!("loom.{project}.agent.directive.{guid}")
+}
+
+/// `loom.{p}.agents.{guid}.shutdown`
+pub fn agent_shutdown(project: &ProjectId, guid: AgentGuid) -> String {
+    format!("loom.{project}.agents.{guid}.shutdown")
+}
+
+/// `loom.{p}.logs.{workItemId}.{attempt}`
+pub fn logs(project: &ProjectId, id: WorkId, attempt: u32) -> String {
+    format!("loom.{project}.logs.{id}.{attempt}")
+}
+
+/// `loom.{p}.events.{topic}.{type}`, for an event named `topic:type`.
+pub fn event(project: &ProjectId, event: &str) -> String {
+    let (topic, kind) = event.split_once(':').unwrap_or(("other", event));
+    format!("loom.{project}.events.{topic}.{kind}")
+}
+
+/// `loom.{p}.events.>`
+pub fn all_events(project: &ProjectId) -> String {
+    format!("loom.{project}.events.>")
+}
+
+/// `coord.{p}.{resource}.{action}`, for an action written `resource.action`.
+pub fn request(project: &ProjectId, action: &str) -> String {
+    format!("coord.{project}.{action}")
+}
+
+/// The `Nats-Msg-Id` of a published report.
+pub fn report_id(id: WorkId, attempt: u32) -> String {
+    format!("{id}.{attempt}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_the_contract() {
+        let project = ProjectId::new("my-app").unwrap();
+        assert_eq!(agents_bucket(&project), "loom-agents-my-app");
+        assert_eq!(work_stream(&project), "LOOM_WORK_MY_APP");
+        let queue = work_queue(&project, "node.js");
+        assert_eq!(queue, "loom.my-app.work.queue.node=2Ejs");
+        assert_eq!(capability_of_queue(&queue).as_deref(), Some("node.js"));
+        assert_eq!(
+            event(&project, "work:submitted"),
+            "loom.my-app.events.work.submitted"
+        );
+    }
+
+    #[test]
+    fn projects_are_found_by_their_buckets() {
+        let found = |stream| project_of_stream(stream).map(|p| p.to_string());
+        assert_eq!(found("KV_loom-agents-a-b").as_deref(), Some("a-b"));
+        assert_eq!(found("KV_loom-work-x").as_deref(), Some("x"));
+        assert_eq!(found("KV_other"), None);
+        assert_eq!(found("LOOM_WORK_X"), None);
+    }
+}

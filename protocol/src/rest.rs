@@ -1,0 +1,216 @@
+//! Answers that only REST has, and the totals that both doors give.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::agent::Agent;
+use crate::time::Timestamp;
+use crate::work::WorkItem;
+
+/// Where a page of a listing stands in the whole.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PageInfo {
+    /// How many are on this page.
+    pub count: usize,
+    /// How many there are in all, as far as that is known without counting.
+    pub total: usize,
+    /// Whether there is a next page.
+    pub has_more: bool,
+    /// Its cursor.
+    pub next_cursor: Option<String>,
+    /// The cursor of the page before.
+    pub prev_cursor: Option<String>,
+}
+
+/// `GET /api/work`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkPage {
+    /// The items, without their bodies, newest last.
+    pub work_items: Vec<WorkItem>,
+    /// Where the page stands.
+    #[serde(flatten)]
+    pub page: PageInfo,
+}
+
+/// `GET /api/agents`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AgentsPage {
+    /// The agents.
+    pub agents: Vec<Agent>,
+    /// Where the page stands.
+    #[serde(flatten)]
+    pub page: PageInfo,
+}
+
+/// The answer of a batch.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BatchResult {
+    /// Ids that went well.
+    pub success: Vec<String>,
+    /// Ids that did not.
+    pub failed: Vec<String>,
+    /// How many went well.
+    pub count: usize,
+    /// A sentence for each that did not.
+    pub errors: BTreeMap<String, String>,
+    /// When it was over.
+    pub completed_at: Timestamp,
+    /// How many there were.
+    pub total_processed: usize,
+    /// The share that went well, 0 to 100.
+    pub success_rate: f64,
+}
+
+/// Items by status; counts what is retained.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkTotals {
+    /// Waiting.
+    pub pending: usize,
+    /// Leased.
+    pub active: usize,
+    /// Done.
+    pub completed: usize,
+    /// Given up.
+    pub failed: usize,
+    /// Called off.
+    #[serde(default)]
+    pub cancelled: usize,
+}
+
+impl WorkTotals {
+    /// All of them.
+    pub const fn total(&self) -> usize {
+        self.pending + self.active + self.completed + self.failed + self.cancelled
+    }
+}
+
+/// Agents by type and status.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentTotals {
+    /// All of them.
+    pub total: usize,
+    /// By type.
+    pub by_type: BTreeMap<String, usize>,
+    /// By status.
+    pub by_status: BTreeMap<String, usize>,
+}
+
+/// Targets by state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetTotals {
+    /// All of them.
+    pub total: usize,
+    /// Ready.
+    pub available: usize,
+    /// With an agent.
+    pub in_use: usize,
+    /// Switched off.
+    pub disabled: usize,
+}
+
+/// The totals of one project, or of all that the caller may see.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Stats {
+    /// Waiting items.
+    pub pending: usize,
+    /// Leased items.
+    pub active: usize,
+    /// Done items.
+    pub completed: usize,
+    /// Given up items.
+    pub failed: usize,
+    /// Called off items.
+    pub cancelled: usize,
+    /// All items.
+    pub total: usize,
+    /// Agents.
+    pub agents: AgentTotals,
+    /// The same items once more, as an object.
+    pub work: WorkTotals,
+    /// Targets.
+    pub targets: TargetTotals,
+    /// How many projects.
+    pub total_projects: usize,
+    /// Sums over all of them.
+    pub totals: SumTotals,
+    /// Each of them.
+    pub by_project: BTreeMap<String, ProjectTotals>,
+    /// When this was counted.
+    pub timestamp: Timestamp,
+}
+
+/// Sums over all projects.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs, reason = "the names are the documentation")]
+pub struct SumTotals {
+    pub agents: usize,
+    pub pending_work: usize,
+    pub active_work: usize,
+    pub completed_work: usize,
+    pub failed_work: usize,
+    pub targets: usize,
+}
+
+/// The sums of one project.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs, reason = "the names are the documentation")]
+pub struct ProjectTotals {
+    pub agents: usize,
+    pub pending_work: usize,
+    pub active_work: usize,
+    pub targets: usize,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub last_activity: Option<Timestamp>,
+}
+
+/// One project of `GET /api/stats/projects`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProjectSummary {
+    /// Its id.
+    pub project_id: String,
+    /// Its sums.
+    #[serde(flatten)]
+    pub totals: ProjectTotals,
+}
+
+/// `GET /api/stats/projects`, `coord.global.projects`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ProjectsAnswer {
+    /// The projects.
+    pub projects: Vec<ProjectSummary>,
+    /// How many.
+    pub count: usize,
+    /// When this was counted.
+    pub timestamp: Timestamp,
+}
+
+/// `GET /api/info`, `coord.global.info`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Info {
+    /// `loom`.
+    pub name: String,
+    /// The version of the program.
+    pub version: String,
+    /// The version of the wire.
+    pub protocol: u32,
+    /// What it can do beyond it.
+    pub features: Vec<String>,
+    /// Which ownership this is.
+    pub epoch: u64,
+    /// How many projects are awake.
+    pub projects: usize,
+    /// Where agents find NATS, where the coordinator may tell.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub nats_url: Option<String>,
+}

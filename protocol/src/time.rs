@@ -1,0 +1,121 @@
+//! Instants of the wire: RFC 3339, written in UTC with milliseconds and `Z`, read with any offset.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use jiff::fmt::temporal::DateTimePrinter;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+static PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
+
+/// An instant, in milliseconds since the Unix epoch. Reading the clock is not this crate's business.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// An instant from milliseconds since the Unix epoch.
+    pub const fn from_millis(millis: i64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since the Unix epoch.
+    pub const fn as_millis(self) -> i64 {
+        self.0
+    }
+
+    /// The instant `duration` later (at the end of time: the end of time).
+    #[must_use]
+    pub fn after(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(millis(duration)))
+    }
+
+    /// The instant `duration` earlier.
+    #[must_use]
+    pub fn before(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(millis(duration)))
+    }
+
+    /// How long after `earlier` this is; zero if it is not after it.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_millisecond(self.0) {
+            Ok(instant) => f.write_str(&PRINTER.timestamp_to_string(&instant)),
+            Err(_) => write!(f, "{}ms", self.0),
+        }
+    }
+}
+
+/// A text that is no RFC 3339 time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not an RFC 3339 time; write it like 2026-01-31T12:00:00.000Z")]
+pub struct TimeError(String);
+
+impl FromStr for Timestamp {
+    type Err = TimeError;
+    fn from_str(text: &str) -> Result<Self, TimeError> {
+        text.parse::<jiff::Timestamp>()
+            .map(|instant| Self(instant.as_millisecond()))
+            .map_err(|_| TimeError(text.chars().take(64).collect()))
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl serde::de::Visitor<'_> for Text {
+            type Value = Timestamp;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an RFC 3339 time as text")
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Timestamp, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn written_in_utc_with_milliseconds() {
+        let read: Timestamp = "2026-01-31T13:00:00.5+01:00".parse().unwrap();
+        assert_eq!(read.to_string(), "2026-01-31T12:00:00.500Z");
+        assert_eq!(read.to_string().parse::<Timestamp>(), Ok(read));
+    }
+
+    #[test]
+    fn what_is_no_time_is_named() {
+        let error = "tomorrow".parse::<Timestamp>().unwrap_err().to_string();
+        assert!(error.contains("tomorrow") && error.contains("RFC 3339"));
+    }
+
+    #[test]
+    fn arithmetic_stays_in_range() {
+        let now = Timestamp::from_millis(1_000);
+        assert_eq!(
+            now.after(Duration::from_secs(2)).since(now),
+            Duration::from_secs(2)
+        );
+        assert_eq!(now.since(now.after(Duration::from_secs(2))), Duration::ZERO);
+        assert_eq!(now.after(Duration::MAX).as_millis(), i64::MAX);
+    }
+}

@@ -1,0 +1,55 @@
+//! Parts of a request that may be written in more than one way.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+
+/// A type that a plain sentence may stand for.
+pub(super) trait FromSentence {
+    fn from_sentence(sentence: &str) -> Self;
+}
+
+/// Reads `"a sentence"` or `{…}`.
+pub(super) fn sentence_or_map<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromSentence + Deserialize<'de>,
+{
+    struct Either<T>(PhantomData<T>);
+
+    impl<'de, T: FromSentence + Deserialize<'de>> Visitor<'de> for Either<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a sentence or an object")
+        }
+        fn visit_str<E>(self, sentence: &str) -> Result<T, E> {
+            Ok(T::from_sentence(sentence))
+        }
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(map))
+        }
+    }
+
+    deserializer.deserialize_any(Either(PhantomData))
+}
+
+/// As [`sentence_or_map`], for a field that may be absent or null.
+pub(super) fn optional_sentence_or_map<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromSentence + Deserialize<'de>,
+{
+    struct Present<T>(T);
+
+    impl<'de, T: FromSentence + Deserialize<'de>> Deserialize<'de> for Present<T> {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            sentence_or_map(deserializer).map(Present)
+        }
+    }
+
+    Option::<Present<T>>::deserialize(deserializer)
+        .map(|present| present.map(|Present(value)| value))
+}

@@ -1,0 +1,337 @@
+//! A work item as clients see it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::body::Body;
+use crate::id::{AgentGuid, WorkId};
+use crate::time::Timestamp;
+
+/// Where an item stands. A status that this version does not know means unfinished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WorkStatus {
+    /// Waiting for an agent.
+    Pending,
+    /// Leased to an agent that has not started yet.
+    Assigned,
+    /// An agent works on it.
+    InProgress,
+    /// Done.
+    Completed,
+    /// Given up; a dead letter tells why.
+    Failed,
+    /// Called off.
+    Cancelled,
+    /// Reserved: unfinished.
+    Blocked,
+    /// Reserved: unfinished.
+    InReview,
+    /// Of a later version: unfinished.
+    #[serde(other)]
+    Unknown,
+}
+
+impl WorkStatus {
+    /// Every status that this version writes.
+    pub const ALL: [Self; 6] = [
+        Self::Pending,
+        Self::Assigned,
+        Self::InProgress,
+        Self::Completed,
+        Self::Failed,
+        Self::Cancelled,
+    ];
+
+    /// Whether the item has ended.
+    pub const fn is_terminal(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+    }
+
+    /// Whether an agent holds a lease on the item.
+    pub const fn is_leased(self) -> bool {
+        matches!(self, Self::Assigned | Self::InProgress)
+    }
+
+    /// The status as it stands on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Assigned => "assigned",
+            Self::InProgress => "in-progress",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Blocked => "blocked",
+            Self::InReview => "in-review",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// Reads a status that this version writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text)
+    }
+}
+
+impl fmt::Display for WorkStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Why an attempt ended without a completion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// The agent said that it failed.
+    AgentError,
+    /// The agent's account ran into a usage limit.
+    UsageLimit,
+    /// No progress for `timeoutMs`.
+    Timeout,
+    /// The agent died, or no longer knew of the item.
+    AgentLost,
+    /// The agent never started it.
+    NotStarted,
+    /// The agent gave it back.
+    Released,
+    /// Past its deadline.
+    Deadline,
+    /// The submission broke a rule and could not be refused at once.
+    Rejected,
+    /// It could not be read.
+    Poison,
+    /// It was called off.
+    Cancelled,
+}
+
+impl Reason {
+    /// The reason as it stands on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AgentError => "agent-error",
+            Self::UsageLimit => "usage-limit",
+            Self::Timeout => "timeout",
+            Self::AgentLost => "agent-lost",
+            Self::NotStarted => "not-started",
+            Self::Released => "released",
+            Self::Deadline => "deadline",
+            Self::Rejected => "rejected",
+            Self::Poison => "poison",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// The agent that holds, or last held, an item.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AssignedAgent {
+    /// Its id.
+    pub guid: AgentGuid,
+    /// Its name.
+    pub handle: String,
+    /// Its type.
+    pub agent_type: String,
+    /// Where it runs.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub hostname: Option<String>,
+}
+
+/// What a completed item came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkResult {
+    /// A sentence for people.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub summary: Option<String>,
+    /// Whatever the agent gave, as it gave it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub output: Option<Body>,
+    /// A list of things made, as the agent gave it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub artifacts: Option<Body>,
+    /// When the agent had finished.
+    pub completed_at: Timestamp,
+}
+
+/// How an attempt failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkErrorInfo {
+    /// What the agent said, or what befell it.
+    pub message: String,
+    /// The agent's own code.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub code: Option<String>,
+    /// Whether another attempt may help.
+    pub recoverable: bool,
+    /// When it happened.
+    pub occurred_at: Timestamp,
+    /// Which kind of end it was.
+    pub reason: Reason,
+    /// The attempt that failed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub attempt: Option<u32>,
+    /// The agent that failed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub agent_guid: Option<AgentGuid>,
+}
+
+/// Who called an item off, and whether the agent knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CancelInfo {
+    /// When it was asked for.
+    pub requested_at: Timestamp,
+    /// Who asked.
+    pub by: String,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+    /// When the agent was told.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub delivered_at: Option<Timestamp>,
+    /// When the agent said that it had stopped.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub stopped_at: Option<Timestamp>,
+}
+
+/// What an attempt has used up, as the agent says.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Usage {
+    /// Tokens of a model.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tokens: Option<u64>,
+    /// Money, in US dollars.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cost_usd: Option<f64>,
+}
+
+/// A work item as clients see it. Listings omit `contextData` and `result`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkItem {
+    /// Its id.
+    pub id: WorkId,
+    /// The submitter's name for the task that it belongs to.
+    pub task_id: String,
+    /// Its project.
+    pub project_id: String,
+    /// What an agent must be able to do.
+    pub capability: String,
+    /// The isolation boundary that an agent must be in.
+    pub boundary: String,
+    /// What is to be done.
+    pub description: String,
+    /// 1 to 10; higher first.
+    pub priority: u8,
+    /// The submitter's own marks.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub labels: BTreeMap<String, String>,
+    /// Where it stands.
+    pub status: WorkStatus,
+    /// Whether it has ended.
+    pub terminal: bool,
+    /// The fence: +1 with every claim, never falls.
+    pub attempt: u32,
+    /// How many attempts are spent.
+    pub attempts: u32,
+    /// How many may be spent.
+    pub max_attempts: u32,
+    /// Who submitted it.
+    pub offered_by: String,
+    /// When it was submitted.
+    pub offered_at: Timestamp,
+    /// The agent type that is served first.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub preferred_agent_type: Option<String>,
+    /// The only agent type that may take it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub required_agent_type: Option<String>,
+    /// When it is too late to begin.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub deadline: Option<Timestamp>,
+    /// Not offered before.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub not_before: Option<Timestamp>,
+    /// Its progress clock, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub timeout_ms: Option<u64>,
+    /// What the agent needs to know, as the submitter gave it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub context_data: Option<Body>,
+    /// The agent that holds it, or ended it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub assigned_to: Option<AgentGuid>,
+    /// More about that agent.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub assigned_to_agent: Option<AssignedAgent>,
+    /// When it was last claimed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub assigned_at: Option<Timestamp>,
+    /// When the current or last attempt was started.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub started_at: Option<Timestamp>,
+    /// 0 to 100.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub progress: Option<f64>,
+    /// What the agent last said about its progress.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub progress_message: Option<String>,
+    /// Why it is pending again.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pending_reason: Option<Reason>,
+    /// What it came to.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub result: Option<WorkResult>,
+    /// How it failed last.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error: Option<WorkErrorInfo>,
+    /// How its attempts failed, the last ten.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub errors: Vec<WorkErrorInfo>,
+    /// Who called it off.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cancel: Option<CancelInfo>,
+    /// What it has used up.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub usage: Option<Usage>,
+    /// When it was last written.
+    pub updated_at: Timestamp,
+    /// The number of its last write; grows with each.
+    pub revision: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_status_means_unfinished() {
+        let status: WorkStatus = serde_json::from_str("\"hibernating\"").unwrap();
+        assert!(!status.is_terminal());
+        assert_eq!(WorkStatus::parse("hibernating"), None);
+    }
+
+    #[test]
+    fn names_agree_with_the_wire() {
+        for status in WorkStatus::ALL {
+            assert_eq!(serde_json::to_value(status).unwrap(), status.as_str());
+        }
+        assert_eq!(
+            serde_json::to_value(Reason::UsageLimit).unwrap(),
+            Reason::UsageLimit.as_str()
+        );
+    }
+}

@@ -1,0 +1,3 @@
+//! The program `loom` as a library: service layer, doors, settings, command line.
+
+pub mod service;
