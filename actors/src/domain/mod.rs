@@ -1,3 +1,4 @@
 //! Pure verdicts: values in, verdict out. No clock, no network, no actor.
 
+pub mod id_prefix;
 pub mod work;

@@ -1,1 +1,4 @@
-//! To come.
+//! One thin wrapper per kind of NATS resource.
+
+pub mod connection;
+pub mod ledger_store;

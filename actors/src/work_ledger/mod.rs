@@ -1,1 +1,48 @@
-//! To come.
+//! The truth about every work item. Owns: KV `loom-work-{p}`. Writes nowhere else.
+//!
+//! Every transition is one compare-and-set in the bucket; it counts when the server has
+//! acknowledged it, and only then is it answered, shown in the [`ReadModel`] and told as an event.
+//!
+//! # States of one item's queue
+//! Operations on one item are done one after the other; those on different items side by side.
+//! An operation reads the record (cache or bucket), decides ([`Command::decide`](crate::domain::work::Command::decide))
+//! and writes:
+//!
+//! | the write ends with | what happens |
+//! |---|---|
+//! | an acknowledgement | applied: read model, event, answer |
+//! | a conflict, and the leader's record has my write id | the same: an earlier try of mine was stored |
+//! | any other conflict | the decision is made again on the leader's record |
+//! | no answer | *in doubt*: the same write is repeated until one of the above happens. The item's queue waits; its callers are told `unavailable` by their own deadline |
+//! | a refusal of the server | answered `unavailable`; nothing was stored |
+//!
+//! # Failure cases
+//! - The actor dies with writes under way: the next incarnation replays the bucket from the last
+//!   sequence below which everything is known; callers repeat their request (see
+//!   [`ActorHandle::call`](crate::supervision::ActorHandle::call)), and the write id or the fence in the record tells what
+//!   has happened already.
+//! - NATS goes away: new operations are answered `unavailable` at once, those under way are in
+//!   doubt until it is back. After a reconnect the bucket is replayed in the same way.
+//! - A record that cannot be read is counted and left alone.
+//!
+//! # Options
+//! [`WorkSettings`]: `retention` and `max_finished` bound what is kept of completed and cancelled
+//! items. A failed item is kept until its dead letter is dealt with.
+
+mod actor;
+mod cache;
+mod handle;
+mod index;
+mod operation;
+mod read_model;
+mod retention;
+mod told;
+
+pub use actor::{LedgerMsg, WorkLedger, WorkLedgerArgs};
+pub use handle::{LedgerError, WorkLedgerHandle};
+pub use index::{Filter, Header, HeaderPage, ItemChange, LeaseInfo, Needs};
+pub use operation::{Applied, Operation};
+pub use read_model::{LiveProgress, ReadError, ReadModel};
+
+#[cfg(doc)]
+use crate::settings::WorkSettings;

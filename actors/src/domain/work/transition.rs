@@ -403,7 +403,7 @@ impl WorkRecord {
 
     /// Cancelled stays Cancelled: the agent was told.
     fn cancel_delivered(&self, now: Timestamp) -> Decision {
-        self.note_cancel(|cancel| cancel.delivered_at.get_or_insert(now) == &now, now)
+        self.note_cancel(|cancel| &mut cancel.delivered_at, now)
     }
 
     /// Cancelled stays Cancelled: the agent has obeyed.
@@ -411,13 +411,18 @@ impl WorkRecord {
         if !self.is_repeat(by, LeaseEnd::Revoked) {
             return Err(self.stale(by));
         }
-        Ok(self.note_cancel(|cancel| cancel.stopped_at.get_or_insert(now) == &now, now))
+        Ok(self.note_cancel(|cancel| &mut cancel.stopped_at, now))
     }
 
-    fn note_cancel(&self, note: impl FnOnce(&mut CancelInfo) -> bool, now: Timestamp) -> Decision {
+    fn note_cancel(
+        &self,
+        note: impl Fn(&mut CancelInfo) -> &mut Option<Timestamp>,
+        now: Timestamp,
+    ) -> Decision {
         let mut next = self.clone();
         match next.cancel.as_mut().map(note) {
-            Some(true) => {
+            Some(unset @ None) => {
+                *unset = Some(now);
                 next.updated_at = now;
                 Decision::Write(Box::new(next))
             }

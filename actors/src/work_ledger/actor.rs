@@ -1,0 +1,415 @@
+//! The actor: queues per item, writes in the background, applies what was acknowledged.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use loom_protocol::WorkId;
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use slab::Slab;
+use tokio::task::JoinSet;
+
+use super::handle::{LedgerError, Outcome};
+use super::operation::{Context, Operation};
+use super::read_model::ReadModel;
+use super::retention::{self, SWEEP_EVERY};
+use super::told;
+use crate::clock::Clock;
+use crate::domain::work::WriteId;
+use crate::events::EventSink;
+use crate::nats::connection::Nats;
+use crate::settings::WorkSettings;
+
+/// How many operations may be under way or queued; more are refused with `overloaded`.
+const MAX_OPERATIONS: usize = 16 * 1024;
+/// How many operations may queue for one item.
+const MAX_PER_ITEM: usize = 64;
+/// How many acknowledged sequences may lie above an unknown one before the bucket is asked.
+const MAX_ABOVE_GAP: usize = 4_096;
+
+/// What the ledger needs to run.
+#[derive(Clone)]
+pub struct WorkLedgerArgs {
+    /// The read side, which survives the actor.
+    pub read: Arc<ReadModel>,
+    /// The connection.
+    pub nats: Nats,
+    /// The clock.
+    pub clock: Clock,
+    /// Retention and the like.
+    pub settings: WorkSettings,
+    /// Where events go.
+    pub events: EventSink,
+    /// Which ownership writes: part of every write id.
+    pub epoch: u64,
+}
+
+/// What the ledger is told.
+#[derive(Debug)]
+pub enum LedgerMsg {
+    /// Carry these out and answer when all have an outcome.
+    CarryOut {
+        /// What.
+        operations: Arc<[Operation]>,
+        /// To whom.
+        reply: RpcReplyPort<Vec<Outcome>>,
+    },
+    /// An operation has its outcome.
+    Done {
+        /// Of which item.
+        id: WorkId,
+        /// Which.
+        outcome: Box<Outcome>,
+    },
+    /// Timer: look over finished records.
+    SweepDue,
+    /// The sweep begun at `SweepDue` has ended.
+    SweepDone,
+    /// Something may have been stored that is not known here: read what is new in the bucket.
+    ReplayDue,
+    /// The replay has ended; everything up to here is known.
+    ReplayDone(Option<u64>),
+    /// Take nothing new; answer when nothing is under way.
+    Drain(RpcReplyPort<()>),
+}
+
+impl ractor::Message for LedgerMsg {}
+
+/// The actor.
+pub struct WorkLedger;
+
+/// What one incarnation holds.
+pub struct State {
+    args: WorkLedgerArgs,
+    context: Arc<Context>,
+    myself: ActorRef<LedgerMsg>,
+    tasks: JoinSet<()>,
+    queues: HashMap<WorkId, VecDeque<Job>>,
+    batches: Slab<Batch>,
+    operations: usize,
+    writes: u64,
+    acknowledged: Acknowledged,
+    replaying: bool,
+    draining: bool,
+    waiting_for_drain: Vec<RpcReplyPort<()>>,
+}
+
+struct Job {
+    operation: Operation,
+    batch: usize,
+    place: usize,
+}
+
+struct Batch {
+    outcomes: Vec<Option<Outcome>>,
+    left: usize,
+    reply: RpcReplyPort<Vec<Outcome>>,
+}
+
+/// Up to which sequence every write is known, and the acknowledged ones above.
+#[derive(Default)]
+struct Acknowledged {
+    up_to: u64,
+    above: BTreeSet<u64>,
+}
+
+impl Acknowledged {
+    fn note(&mut self, sequence: u64) {
+        if sequence > self.up_to {
+            self.above.insert(sequence);
+        }
+        while self.above.remove(&(self.up_to + 1)) {
+            self.up_to += 1;
+        }
+    }
+
+    fn everything_up_to(&mut self, sequence: u64) {
+        self.up_to = self.up_to.max(sequence);
+        self.above = self.above.split_off(&(self.up_to + 1));
+        self.note(self.up_to);
+    }
+}
+
+impl Actor for WorkLedger {
+    type Msg = LedgerMsg;
+    type State = State;
+    type Arguments = WorkLedgerArgs;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<LedgerMsg>,
+        args: WorkLedgerArgs,
+    ) -> Result<State, ActorProcessingErr> {
+        let read = args.read.clone();
+        let known = read.replayed_to();
+        let last = read
+            .store()
+            .replay(known + 1, |entry| read.apply_entry(&entry))
+            .await?;
+        read.set_replayed_to(last);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(watch_reconnects(args.nats.clone(), myself.clone()));
+        myself.send_after(SWEEP_EVERY, || LedgerMsg::SweepDue);
+        Ok(State {
+            context: Arc::new(Context {
+                read,
+                nats: args.nats.clone(),
+                clock: args.clock.clone(),
+                retention: args.settings.retention,
+            }),
+            args,
+            myself,
+            tasks,
+            queues: HashMap::new(),
+            batches: Slab::new(),
+            operations: 0,
+            writes: 0,
+            acknowledged: Acknowledged {
+                up_to: last,
+                above: BTreeSet::new(),
+            },
+            replaying: false,
+            draining: false,
+            waiting_for_drain: Vec::new(),
+        })
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<LedgerMsg>,
+        message: LedgerMsg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            LedgerMsg::CarryOut { operations, reply } => state.take(&operations, reply),
+            LedgerMsg::Done { id, outcome } => state.settle(id, *outcome),
+            LedgerMsg::SweepDue => state.sweep(),
+            LedgerMsg::SweepDone => state.arm_sweep(),
+            LedgerMsg::ReplayDue => state.replay(),
+            LedgerMsg::ReplayDone(last) => state.replayed(last),
+            LedgerMsg::Drain(reply) => {
+                state.draining = true;
+                state.waiting_for_drain.push(reply);
+                state.answer_drain();
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn watch_reconnects(nats: Nats, ledger: ActorRef<LedgerMsg>) {
+    let mut reconnects = nats.reconnects.clone();
+    reconnects.mark_unchanged();
+    while reconnects.changed().await.is_ok() && ledger.cast(LedgerMsg::ReplayDue).is_ok() {}
+}
+
+impl State {
+    fn take(&mut self, operations: &[Operation], reply: RpcReplyPort<Vec<Outcome>>) {
+        if operations.is_empty() {
+            let _ = reply.send(Vec::new());
+            return;
+        }
+        let batch = self.batches.insert(Batch {
+            outcomes: vec![None; operations.len()],
+            left: operations.len(),
+            reply,
+        });
+        for (place, operation) in operations.iter().enumerate() {
+            let job = Job {
+                operation: operation.clone(),
+                batch,
+                place,
+            };
+            if let Err(refusal) = self.admit(operation.id()) {
+                self.answer(&job, Err(refusal));
+            } else {
+                self.enqueue(job);
+            }
+        }
+    }
+
+    fn admit(&self, id: WorkId) -> Result<(), LedgerError> {
+        if self.draining {
+            return Err(LedgerError::Unavailable(id, "it is shutting down".into()));
+        }
+        if !self.args.nats.is_up() {
+            return Err(LedgerError::Unavailable(
+                id,
+                format!("NATS at {} is away", self.args.nats.shown_url),
+            ));
+        }
+        let queued = self.queues.get(&id).map_or(0, VecDeque::len);
+        if self.operations >= MAX_OPERATIONS || queued >= MAX_PER_ITEM {
+            return Err(LedgerError::Overloaded);
+        }
+        Ok(())
+    }
+
+    fn enqueue(&mut self, job: Job) {
+        let id = job.operation.id();
+        self.operations += 1;
+        let queue = self.queues.entry(id).or_default();
+        queue.push_back(job);
+        if queue.len() == 1 {
+            self.begin(id);
+        }
+    }
+
+    fn begin(&mut self, id: WorkId) {
+        let Some(job) = self.queues.get(&id).and_then(VecDeque::front) else {
+            return;
+        };
+        self.writes += 1;
+        let write_id = WriteId {
+            epoch: self.args.epoch,
+            counter: self.writes,
+        };
+        let (context, ledger) = (self.context.clone(), self.myself.clone());
+        let operation = job.operation.clone();
+        self.tasks.spawn(async move {
+            let outcome = AssertUnwindSafe(context.carry_out(&operation, write_id))
+                .catch_unwind()
+                .await
+                .unwrap_or(Err(LedgerError::Lost(id)));
+            let outcome = Box::new(outcome);
+            let _ = ledger.cast(LedgerMsg::Done { id, outcome });
+        });
+    }
+
+    fn settle(&mut self, id: WorkId, outcome: Outcome) {
+        while self.tasks.try_join_next().is_some() {}
+        let Some(queue) = self.queues.get_mut(&id) else {
+            return;
+        };
+        let job = queue.pop_front();
+        if queue.is_empty() {
+            self.queues.remove(&id);
+        }
+        if let Some(job) = job {
+            self.operations -= 1;
+            if let Ok(applied) = &outcome {
+                self.apply(applied, &job.operation);
+            }
+            self.answer(&job, outcome);
+        }
+        self.begin(id);
+        self.answer_drain();
+    }
+
+    fn apply(&mut self, applied: &super::Applied, operation: &Operation) {
+        let read = &self.args.read;
+        read.apply(applied.record.clone(), applied.revision);
+        if let Some(live) = &applied.said {
+            read.note_progress(applied.record.id, live.clone());
+        }
+        if applied.changed {
+            self.acknowledged.note(applied.revision);
+            read.set_replayed_to(self.acknowledged.up_to);
+            if self.acknowledged.above.len() > MAX_ABOVE_GAP {
+                self.replay();
+            }
+        }
+        let command = match operation {
+            Operation::Apply(_, command) => Some(&**command),
+            Operation::Create(_) => None,
+        };
+        for event in told::events(read.project(), applied, command) {
+            self.args.events.emit(event);
+        }
+    }
+
+    fn answer(&mut self, job: &Job, outcome: Outcome) {
+        let Some(batch) = self.batches.get_mut(job.batch) else {
+            return;
+        };
+        batch.outcomes[job.place] = Some(outcome);
+        batch.left -= 1;
+        if batch.left == 0 {
+            let batch = self.batches.remove(job.batch);
+            let _ = batch.reply.send(batch.outcomes.into_iter().flatten().collect());
+        }
+    }
+
+    fn sweep(&mut self) {
+        let ledger = self.myself.clone();
+        let sweep = retention::sweep(
+            self.args.read.clone(),
+            self.args.settings.max_finished,
+            self.args.settings.retention,
+            self.args.clock.now(),
+        );
+        self.tasks.spawn(async move {
+            let gone = AssertUnwindSafe(sweep).catch_unwind().await;
+            tracing::trace!(?gone, "finished items were looked over");
+            let _ = ledger.cast(LedgerMsg::SweepDone);
+        });
+    }
+
+    fn arm_sweep(&mut self) {
+        while self.tasks.try_join_next().is_some() {}
+        self.myself.send_after(SWEEP_EVERY, || LedgerMsg::SweepDue);
+    }
+
+    fn replay(&mut self) {
+        if std::mem::replace(&mut self.replaying, true) {
+            return;
+        }
+        let (read, ledger) = (self.args.read.clone(), self.myself.clone());
+        self.tasks.spawn(async move {
+            let from = read.replayed_to() + 1;
+            let last = read.store().replay(from, |entry| read.apply_entry(&entry)).await;
+            if let Err(error) = &last {
+                tracing::warn!("the ledger could not be read again yet: {error}");
+            }
+            let _ = ledger.cast(LedgerMsg::ReplayDone(last.ok()));
+        });
+    }
+
+    fn replayed(&mut self, last: Option<u64>) {
+        self.replaying = false;
+        match last {
+            Some(last) => {
+                self.acknowledged.everything_up_to(last);
+                self.args.read.set_replayed_to(self.acknowledged.up_to);
+            }
+            None => {
+                self.myself.send_after(SWEEP_EVERY, || LedgerMsg::ReplayDue);
+            }
+        }
+    }
+
+    fn answer_drain(&mut self) {
+        if self.operations == 0 {
+            for reply in self.waiting_for_drain.drain(..) {
+                let _ = reply.send(());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn acknowledgements_in_any_order_add_up(
+            mut order in Just((1..=50u64).collect::<Vec<_>>()).prop_shuffle(),
+            known in 0..50u64,
+        ) {
+            let mut acknowledged = Acknowledged::default();
+            let last = order.pop().unwrap();
+            for sequence in order {
+                acknowledged.note(sequence);
+            }
+            prop_assert_eq!(acknowledged.up_to, last - 1);
+            acknowledged.everything_up_to(known);
+            prop_assert_eq!(acknowledged.up_to, if known >= last { 50 } else { last - 1 });
+            acknowledged.note(last);
+            prop_assert_eq!(acknowledged.up_to, 50);
+            prop_assert!(acknowledged.above.is_empty());
+        }
+    }
+}

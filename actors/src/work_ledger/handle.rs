@@ -1,0 +1,100 @@
+//! How everybody else talks to the ledger.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use loom_protocol::{ErrorCode, WireError, WorkId};
+
+use super::actor::LedgerMsg;
+use super::operation::{Applied, Operation};
+use super::read_model::ReadError;
+use crate::domain::work::{Command, Refusal};
+use crate::supervision::{ActorHandle, CallError};
+
+/// How long a caller waits for a transition before it is told `unavailable`.
+pub const TRANSITION_DEADLINE: Duration = Duration::from_millis(2_800);
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// Why an operation was not done.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LedgerError {
+    /// The item's state does not allow it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The item cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// NATS cannot take it just now.
+    #[error("the ledger cannot write work item {0} just now: {1}; try again")]
+    Unavailable(WorkId, String),
+    /// Too much is under way.
+    #[error("the ledger has too many operations under way; try again")]
+    Overloaded,
+    /// Others change the item all the time.
+    #[error("work item {0} is being changed by others all the time; try again")]
+    Contended(WorkId),
+    /// Its record cannot be written or read.
+    #[error("the record of work item {0}: {1}")]
+    Record(WorkId, String),
+    /// A defect of ours.
+    #[error("the operation on work item {0} was lost in the ledger; please report this")]
+    Lost(WorkId),
+    /// The actor did not answer.
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+impl From<LedgerError> for WireError {
+    fn from(error: LedgerError) -> Self {
+        let text = error.to_string();
+        match error {
+            LedgerError::Refused(refusal) => refusal.into(),
+            LedgerError::Read(error) => error.into(),
+            LedgerError::Call(error) => error.into(),
+            LedgerError::Unavailable(..) | LedgerError::Contended(_) => {
+                Self::unavailable(text, RETRY_AFTER)
+            }
+            LedgerError::Overloaded => Self::overloaded(text, RETRY_AFTER),
+            LedgerError::Record(..) | LedgerError::Lost(_) => Self::new(ErrorCode::Internal, text),
+        }
+    }
+}
+
+/// What one operation of a batch came to.
+pub type Outcome = Result<Applied, LedgerError>;
+
+/// The handle of a project's WorkLedger.
+#[derive(Clone)]
+pub struct WorkLedgerHandle(ActorHandle<LedgerMsg>);
+
+impl WorkLedgerHandle {
+    /// Wraps the actor's handle.
+    pub const fn new(actor: ActorHandle<LedgerMsg>) -> Self {
+        Self(actor)
+    }
+
+    /// The actor's handle, for supervision and fault injection.
+    pub const fn actor(&self) -> &ActorHandle<LedgerMsg> {
+        &self.0
+    }
+
+    /// Carries operations out, side by side; the outcomes stand in the order of the operations.
+    pub async fn carry_out(&self, operations: Vec<Operation>) -> Result<Vec<Outcome>, LedgerError> {
+        let operations: Arc<[Operation]> = operations.into();
+        let outcomes = self
+            .0
+            .call(TRANSITION_DEADLINE, |reply| LedgerMsg::CarryOut {
+                operations: operations.clone(),
+                reply,
+            })
+            .await?;
+        Ok(outcomes)
+    }
+
+    /// Carries one transition out.
+    pub async fn apply(&self, id: WorkId, command: Command) -> Outcome {
+        let operation = Operation::Apply(id, Arc::new(command));
+        let mut outcomes = self.carry_out(vec![operation]).await?;
+        outcomes.pop().unwrap_or(Err(LedgerError::Lost(id)))
+    }
+}

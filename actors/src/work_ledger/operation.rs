@@ -1,0 +1,285 @@
+//! One operation on one item, from its record to an acknowledged write.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use loom_protocol::WorkId;
+use loom_protocol::work::WorkStatus;
+
+use super::handle::LedgerError;
+use super::read_model::{LiveProgress, ReadError, ReadModel};
+use crate::clock::Clock;
+use crate::domain::work::{Command, Decision, WorkRecord, WriteId, decode, encode};
+use crate::nats::connection::Nats;
+use crate::nats::ledger_store::{Entry, WriteError};
+
+/// How often a decision is made again after a conflict before the item counts as contended.
+const MAX_CONFLICTS: usize = 16;
+/// How long what an agent says about its progress may stay unwritten.
+const PROGRESS_EVERY: Duration = Duration::from_secs(30);
+/// The pause before a write in doubt is repeated.
+const DOUBT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Something to be done to one item. Cheap to clone, so that a request can be repeated.
+#[derive(Debug, Clone)]
+pub enum Operation {
+    /// (none) → Pending. An item of that id that is there already stays as it is.
+    Create(Arc<WorkRecord>),
+    /// A transition.
+    Apply(WorkId, Arc<Command>),
+}
+
+impl Operation {
+    /// The item.
+    pub fn id(&self) -> WorkId {
+        match self {
+            Self::Create(record) => record.id,
+            Self::Apply(id, _) => *id,
+        }
+    }
+}
+
+/// An operation that was done, or had been done before.
+#[derive(Debug, Clone)]
+pub struct Applied {
+    /// The record as it is now.
+    pub record: Arc<WorkRecord>,
+    /// Its revision.
+    pub revision: u64,
+    /// Where the item stood before; `None` where this operation created it.
+    pub before: Option<WorkStatus>,
+    /// Whether something was written by this operation.
+    pub changed: bool,
+    /// What the agent said, where that was not written.
+    pub said: Option<LiveProgress>,
+}
+
+/// What an operation needs to be carried out.
+#[derive(Clone)]
+pub(super) struct Context {
+    pub read: Arc<ReadModel>,
+    pub nats: Nats,
+    pub clock: Clock,
+    pub retention: Duration,
+}
+
+/// The record that a decision is made on.
+struct Present {
+    record: Option<Arc<WorkRecord>>,
+    revision: u64,
+}
+
+impl Context {
+    /// Carries an operation out. Ends when its outcome is known, however long that takes.
+    pub async fn carry_out(
+        &self,
+        operation: &Operation,
+        write_id: WriteId,
+    ) -> Result<Applied, LedgerError> {
+        let id = operation.id();
+        let mut present = self.present(operation).await?;
+        if let Some(applied) = self.without_a_write(operation, &present)? {
+            return Ok(applied);
+        }
+        for _ in 0..MAX_CONFLICTS {
+            let next = match self.next(operation, &present, write_id)? {
+                Some(next) => next,
+                None => return already(id, present),
+            };
+            let bytes = encode(&next).map_err(|e| LedgerError::Record(id, e.to_string()))?;
+            match self.write(&next, present.revision, bytes).await? {
+                Written::At(revision) => {
+                    return Ok(Applied {
+                        record: Arc::new(next),
+                        revision,
+                        before: present.record.map(|record| record.status),
+                        changed: true,
+                        said: None,
+                    });
+                }
+                Written::Instead(entry) => present = self.overtaken(id, entry)?,
+            }
+        }
+        Err(LedgerError::Contended(id))
+    }
+
+    async fn present(&self, operation: &Operation) -> Result<Present, LedgerError> {
+        let known = match operation {
+            Operation::Create(record) => self.read.header(record.id).is_some(),
+            Operation::Apply(..) => true,
+        };
+        if !known {
+            return Ok(Present {
+                record: None,
+                revision: 0,
+            });
+        }
+        let (record, revision) = self.read.record(operation.id()).await?;
+        Ok(Present {
+            record: Some(record),
+            revision,
+        })
+    }
+
+    /// Progress of a running item is kept in memory, and written only now and then.
+    fn without_a_write(
+        &self,
+        operation: &Operation,
+        present: &Present,
+    ) -> Result<Option<Applied>, LedgerError> {
+        let (Operation::Apply(id, command), Some(record)) = (operation, &present.record) else {
+            return Ok(None);
+        };
+        let Command::Progress {
+            progress,
+            message,
+            usage,
+            ..
+        } = &**command
+        else {
+            return Ok(None);
+        };
+        let now = self.clock.now();
+        command.decide(record, now)?;
+        let known = self.read.live_progress(*id, record.attempt);
+        let persisted_at = known.as_ref().map_or(record.updated_at, |live| live.persisted_at);
+        let is_news = progress.is_some() || message.is_some() || usage.is_some();
+        let is_due = is_news && now.since(persisted_at) >= PROGRESS_EVERY;
+        if record.status != WorkStatus::InProgress || is_due {
+            return Ok(None);
+        }
+        let known = known.unwrap_or_default();
+        Ok(Some(Applied {
+            record: record.clone(),
+            revision: present.revision,
+            before: Some(record.status),
+            changed: false,
+            said: Some(LiveProgress {
+                attempt: record.attempt,
+                progress: progress.or(known.progress),
+                message: message.clone().or(known.message),
+                usage: usage.or(known.usage),
+                at: now,
+                persisted_at,
+            }),
+        }))
+    }
+
+    fn next(
+        &self,
+        operation: &Operation,
+        present: &Present,
+        write_id: WriteId,
+    ) -> Result<Option<WorkRecord>, LedgerError> {
+        let mut next = match (operation, &present.record) {
+            (Operation::Create(_), Some(_)) => return Ok(None),
+            (Operation::Create(record), None) => (**record).clone(),
+            (Operation::Apply(id, _), None) => {
+                return Err(LedgerError::Read(ReadError::NotFound(*id)));
+            }
+            (Operation::Apply(_, command), Some(record)) => {
+                match command.decide(record, self.clock.now())? {
+                    Decision::Already => return Ok(None),
+                    Decision::Write(next) => WorkRecord {
+                        created: record.created_at_sequence(present.revision),
+                        ..*next
+                    },
+                }
+            }
+        };
+        next.write_id = write_id;
+        Ok(Some(next))
+    }
+
+    /// Writes until it is known whether this write or another one is stored.
+    async fn write(
+        &self,
+        next: &WorkRecord,
+        expected: u64,
+        bytes: Bytes,
+    ) -> Result<Written, LedgerError> {
+        let kept_for_ever = !next.status.is_terminal() || next.status == WorkStatus::Failed;
+        let ttl = (!kept_for_ever).then_some(self.retention);
+        let store = self.read.store();
+        let mut doubted = false;
+        loop {
+            match store.put(next.id, expected, bytes.clone(), ttl).await {
+                Ok(sequence) => return Ok(Written::At(sequence)),
+                Err(WriteError::Refused(why)) if !doubted => {
+                    return Err(LedgerError::Unavailable(next.id, why));
+                }
+                Err(WriteError::Refused(why) | WriteError::Unknown(why)) => {
+                    if !doubted {
+                        tracing::warn!(id = %next.id, "a write is in doubt and will be repeated: {why}");
+                        doubted = true;
+                    }
+                }
+                Err(WriteError::Conflict) => match store.get_from_leader(next.id).await {
+                    Ok(entry) => {
+                        let stored = entry.as_ref().and_then(|e| Some((e, decode(&e.bytes).ok()?)));
+                        return Ok(match stored {
+                            Some((e, record)) if record.write_id == next.write_id => {
+                                Written::At(e.sequence)
+                            }
+                            _ => Written::Instead(entry),
+                        });
+                    }
+                    Err(error) => {
+                        tracing::warn!(id = %next.id, "a conflict cannot be looked into yet: {error}");
+                        doubted = true;
+                    }
+                },
+            }
+            self.wait_for_nats().await;
+        }
+    }
+
+    async fn wait_for_nats(&self) {
+        tokio::time::sleep(DOUBT_PAUSE).await;
+        let mut reconnects = self.nats.reconnects.clone();
+        while !self.nats.is_up() {
+            let _ = tokio::time::timeout(DOUBT_PAUSE, reconnects.changed()).await;
+        }
+    }
+
+    /// Another write was stored: it is what counts now.
+    fn overtaken(&self, id: WorkId, entry: Option<Entry>) -> Result<Present, LedgerError> {
+        let revision = entry.as_ref().map_or(0, |entry| entry.sequence);
+        let record = match entry.filter(|entry| !entry.bytes.is_empty()) {
+            Some(entry) => {
+                let record =
+                    decode(&entry.bytes).map_err(|e| LedgerError::Record(id, e.to_string()))?;
+                let record = Arc::new(record);
+                self.read.apply(record.clone(), revision);
+                Some(record)
+            }
+            None => {
+                self.read.forget_id(id);
+                None
+            }
+        };
+        Ok(Present { record, revision })
+    }
+}
+
+/// How a write became known.
+enum Written {
+    /// Mine is stored, with this sequence.
+    At(u64),
+    /// Another one, or none, is stored.
+    Instead(Option<Entry>),
+}
+
+fn already(id: WorkId, present: Present) -> Result<Applied, LedgerError> {
+    let record = present
+        .record
+        .ok_or(LedgerError::Read(ReadError::NotFound(id)))?;
+    Ok(Applied {
+        before: Some(record.status),
+        revision: present.revision,
+        record,
+        changed: false,
+        said: None,
+    })
+}

@@ -1,0 +1,301 @@
+//! What everybody may read at any time: the index, recent records, the bodies in the bucket.
+//!
+//! It belongs to the project tree and survives a crash of the ledger. Only the ledger writes it;
+//! reads never queue behind writes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use loom_protocol::rest::WorkTotals;
+use loom_protocol::work::{Usage, WorkItem};
+use loom_protocol::{AgentGuid, ErrorCode, ProjectId, Timestamp, WireError, WorkId};
+use parking_lot::{Mutex, RwLock};
+
+use super::cache::RecordCache;
+use super::index::{Filter, Header, HeaderPage, Index, ItemChange, LeaseInfo, Needs};
+use crate::domain::id_prefix;
+use crate::domain::work::{Bodies, RecordError, WorkRecord, decode, view};
+use crate::nats::ledger_store::{Entry, LedgerStore, StoreError};
+
+/// What an agent last said about an item that it works on; written down now and then only.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LiveProgress {
+    /// Of which attempt.
+    pub attempt: u32,
+    /// 0 to 100.
+    pub progress: Option<f64>,
+    /// A sentence.
+    pub message: Option<String>,
+    /// What it has used up.
+    pub usage: Option<Usage>,
+    /// When it was said.
+    pub at: Timestamp,
+    /// When it was last written down.
+    pub persisted_at: Timestamp,
+}
+
+type Listener = Arc<dyn Fn(ItemChange) + Send + Sync>;
+
+/// The read side of a project's ledger.
+pub struct ReadModel {
+    project: ProjectId,
+    store: LedgerStore,
+    index: RwLock<Index>,
+    cache: RecordCache,
+    live: Mutex<HashMap<WorkId, LiveProgress>>,
+    listener: RwLock<Option<Listener>>,
+    quarantined: AtomicUsize,
+    replayed_to: AtomicU64,
+}
+
+impl ReadModel {
+    /// An empty one over a bucket; the ledger fills it when it starts.
+    pub fn new(project: ProjectId, store: LedgerStore) -> Self {
+        Self {
+            project,
+            store,
+            index: RwLock::default(),
+            cache: RecordCache::default(),
+            live: Mutex::default(),
+            listener: RwLock::new(None),
+            quarantined: AtomicUsize::new(0),
+            replayed_to: AtomicU64::new(0),
+        }
+    }
+
+    /// Whose ledger it is.
+    pub const fn project(&self) -> &ProjectId {
+        &self.project
+    }
+
+    /// The item's header, if there is such an item.
+    pub fn header(&self, id: WorkId) -> Option<Header> {
+        self.index.read().get(id).cloned()
+    }
+
+    /// The leases that an agent holds.
+    pub fn leases_of(&self, guid: AgentGuid) -> Vec<LeaseInfo> {
+        self.index.read().leases_of(guid).to_vec()
+    }
+
+    /// How many leases an agent holds.
+    pub fn lease_count(&self, guid: AgentGuid) -> usize {
+        self.index.read().leases_of(guid).len()
+    }
+
+    /// Who holds an item, and how.
+    pub fn lease(&self, id: WorkId) -> Option<(AgentGuid, LeaseInfo)> {
+        self.index
+            .read()
+            .lease(id)
+            .map(|(guid, lease)| (guid, lease.clone()))
+    }
+
+    /// Items by status.
+    pub fn totals(&self) -> WorkTotals {
+        self.index.read().totals()
+    }
+
+    /// When an item was last written.
+    pub fn last_activity(&self) -> Option<Timestamp> {
+        self.index.read().last_activity()
+    }
+
+    /// Calls `each` for every pending item, in the order of creation.
+    pub fn for_each_pending(&self, each: impl FnMut(&Header)) {
+        self.index.read().pending().for_each(each);
+    }
+
+    /// Pending items by what they need.
+    pub fn pending_by_needs(&self) -> Vec<(Needs, usize)> {
+        let index = self.index.read();
+        index
+            .pending_by_needs()
+            .map(|(needs, count)| (needs.clone(), count))
+            .collect()
+    }
+
+    /// When the pending item that was created first was submitted.
+    pub fn oldest_pending(&self) -> Option<Timestamp> {
+        self.index.read().pending().next().map(|h| h.offered_at)
+    }
+
+    /// One page of headers after a creation sequence.
+    pub fn page(&self, filter: &Filter, after: u64, limit: usize) -> HeaderPage {
+        self.index.read().page(filter, after, limit)
+    }
+
+    /// Records that could not be read; they stay where they are.
+    pub fn quarantined(&self) -> usize {
+        self.quarantined.load(Ordering::Relaxed)
+    }
+
+    /// The ids that a text may mean: a whole one, or those that begin with it (two at the most).
+    pub fn ids_like(&self, text: &str) -> Result<Vec<WorkId>, ReadError> {
+        let (first, last) = id_prefix::bounds(text).ok_or_else(|| ReadError::NoId(text.into()))?;
+        Ok(self.index.read().ids_between(first, last, 2))
+    }
+
+    /// The record of an item at its present revision, from the cache or the bucket.
+    pub async fn record(&self, id: WorkId) -> Result<(Arc<WorkRecord>, u64), ReadError> {
+        let revision = self
+            .header(id)
+            .map(|header| header.revision)
+            .ok_or(ReadError::NotFound(id))?;
+        if let Some(record) = self.cache.get(id, revision) {
+            return Ok((record, revision));
+        }
+        let entry = self.store.get(id).await?.ok_or(ReadError::NotFound(id))?;
+        let record = Arc::new(decode(&entry.bytes).map_err(|source| ReadError::Damaged {
+            id,
+            source: Arc::new(source),
+        })?);
+        self.cache.put(record.clone(), entry.sequence);
+        Ok((record, entry.sequence))
+    }
+
+    /// An item as clients see it, with what its agent said last.
+    pub async fn item(&self, id: WorkId, bodies: Bodies) -> Result<WorkItem, ReadError> {
+        let (record, revision) = self.record(id).await?;
+        Ok(self.view(&record, revision, bodies))
+    }
+
+    /// A record as clients see it, with what its agent said last.
+    pub fn view(&self, record: &WorkRecord, revision: u64, bodies: Bodies) -> WorkItem {
+        let mut item = view(record, &self.project, revision, bodies);
+        if item.status.is_leased()
+            && let Some(live) = self.live.lock().get(&item.id)
+            && live.attempt == item.attempt
+        {
+            item.progress = live.progress.or(item.progress);
+            item.progress_message = live.message.clone().or(item.progress_message);
+            item.usage = live.usage.or(item.usage);
+            item.updated_at = item.updated_at.max(live.at);
+        }
+        item
+    }
+
+    /// Tells `listener` of every change from now on, instead of the one before.
+    pub fn listen(&self, listener: impl Fn(ItemChange) + Send + Sync + 'static) {
+        *self.listener.write() = Some(Arc::new(listener));
+    }
+
+    pub(super) const fn store(&self) -> &LedgerStore {
+        &self.store
+    }
+
+    /// Takes a written record over and tells the listener. False: a newer one was known.
+    pub(super) fn apply(&self, record: Arc<WorkRecord>, revision: u64) -> bool {
+        let Some(change) = self.index.write().apply(&record, revision) else {
+            return false;
+        };
+        if change.freed.is_some() || change.header.status.is_terminal() {
+            self.live.lock().remove(&record.id);
+        }
+        self.cache.put(record, revision);
+        self.tell(change);
+        true
+    }
+
+    /// Takes over what the bucket holds; what cannot be read is counted and left alone.
+    pub(super) fn apply_entry(&self, entry: &Entry) {
+        match (entry.id, decode(&entry.bytes)) {
+            (Some(id), Ok(record)) if record.id == id => {
+                let change = self.index.write().apply(&record, entry.sequence);
+                if let Some(change) = change {
+                    self.tell(change);
+                }
+            }
+            (id, outcome) => {
+                self.quarantined.fetch_add(1, Ordering::Relaxed);
+                let why = outcome.err().map_or_else(
+                    || "its key is not the id inside".into(),
+                    |error| error.to_string(),
+                );
+                tracing::warn!(
+                    project = %self.project, sequence = entry.sequence, ?id,
+                    "a record of the ledger cannot be read and is left alone: {why}"
+                );
+            }
+        }
+    }
+
+    fn tell(&self, change: ItemChange) {
+        let listener = self.listener.read().clone();
+        if let Some(listener) = listener {
+            listener(change);
+        }
+    }
+
+    pub(super) fn forget(&self, header: &Header) {
+        let mut index = self.index.write();
+        if index.get(header.id).map(|now| now.revision) == Some(header.revision) {
+            index.remove(header.id);
+            drop(index);
+            self.cache.remove(header.id);
+        }
+    }
+
+    pub(super) fn to_forget(&self, keep: usize, before: Timestamp, limit: usize) -> Vec<Header> {
+        self.index.read().to_forget(keep, before, limit)
+    }
+
+    pub(super) fn forget_id(&self, id: WorkId) {
+        self.index.write().remove(id);
+        self.cache.remove(id);
+    }
+
+    pub(super) fn live_progress(&self, id: WorkId, attempt: u32) -> Option<LiveProgress> {
+        let live = self.live.lock();
+        live.get(&id).filter(|live| live.attempt == attempt).cloned()
+    }
+
+    pub(super) fn note_progress(&self, id: WorkId, said: LiveProgress) {
+        self.live.lock().insert(id, said);
+    }
+
+    /// Up to which sequence everything is known.
+    pub(super) fn replayed_to(&self) -> u64 {
+        self.replayed_to.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_replayed_to(&self, sequence: u64) {
+        self.replayed_to.fetch_max(sequence, Ordering::AcqRel);
+    }
+}
+
+/// Why an item cannot be read.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ReadError {
+    /// There is none.
+    #[error("there is no work item {0}; it may have expired, see `loom work list`")]
+    NotFound(WorkId),
+    /// Not even the beginning of an id.
+    #[error("{0:?} is not a work item's id nor the beginning of one; write hex digits like 0198c0de")]
+    NoId(String),
+    /// The bucket does not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The record cannot be read.
+    #[error("the record of work item {id} cannot be read: {source}")]
+    Damaged {
+        /// Which item.
+        id: WorkId,
+        /// Why.
+        source: Arc<RecordError>,
+    },
+}
+
+impl From<ReadError> for WireError {
+    fn from(error: ReadError) -> Self {
+        match &error {
+            ReadError::NotFound(_) => Self::new(ErrorCode::NotFound, error.to_string()),
+            ReadError::NoId(_) => Self::invalid(error.to_string()),
+            ReadError::Store(_) => {
+                Self::unavailable(error.to_string(), std::time::Duration::from_secs(1))
+            }
+            ReadError::Damaged { .. } => Self::new(ErrorCode::Internal, error.to_string()),
+        }
+    }
+}

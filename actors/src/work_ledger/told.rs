@@ -1,0 +1,116 @@
+//! The events that tell of a transition.
+
+use loom_protocol::event::{Event, EventAgent, WorkEvent, WorkEventKind};
+use loom_protocol::ProjectId;
+use loom_protocol::work::WorkStatus;
+
+use super::operation::Applied;
+use crate::domain::work::{Command, WorkRecord};
+
+/// How much of a description an event carries, in characters.
+const SHOWN_DESCRIPTION: usize = 200;
+
+/// The events of an operation that was done, in order.
+pub(super) fn events(
+    project: &ProjectId,
+    applied: &Applied,
+    command: Option<&Command>,
+) -> Vec<Event> {
+    let record = &*applied.record;
+    let tell = |kind| event(project, record, applied.revision, kind);
+    let mut events = Vec::with_capacity(1);
+    match (applied.before, record.status) {
+        _ if !applied.changed => {}
+        (None, _) => {
+            let mut submitted = tell(WorkEventKind::Submitted);
+            submitted.capability = Some(record.capability.clone());
+            submitted.boundary = Some(record.boundary.clone());
+            submitted.priority = Some(record.priority);
+            submitted.description = Some(record.description.chars().take(SHOWN_DESCRIPTION).collect());
+            events.push(submitted);
+        }
+        (Some(WorkStatus::Pending), WorkStatus::Assigned) => {
+            events.push(tell(WorkEventKind::Assigned));
+        }
+        (Some(WorkStatus::Pending), WorkStatus::InProgress) => {
+            events.push(tell(WorkEventKind::Assigned));
+            events.push(tell(WorkEventKind::Started));
+        }
+        (Some(WorkStatus::Assigned), WorkStatus::InProgress) => {
+            events.push(tell(WorkEventKind::Started));
+        }
+        (Some(before), WorkStatus::Completed) if !before.is_terminal() => {
+            let mut completed = tell(WorkEventKind::Completed);
+            completed.summary = record.result.as_ref().and_then(|r| r.summary.clone());
+            events.push(completed);
+        }
+        (Some(before), WorkStatus::Failed) if !before.is_terminal() => {
+            let mut failed = tell(WorkEventKind::Failed);
+            if let Some(error) = record.errors.last() {
+                failed.error_message = Some(error.message.clone());
+                failed.recoverable = Some(error.recoverable);
+                failed.reason = Some(error.reason);
+            }
+            events.push(failed);
+        }
+        (Some(before), WorkStatus::Cancelled) if !before.is_terminal() => {
+            events.push(tell(WorkEventKind::Cancelled));
+        }
+        (Some(before), WorkStatus::Pending) if before.is_leased() => {
+            let mut retried = tell(WorkEventKind::Retried);
+            retried.reason = record.pending_reason;
+            retried.not_before = record.not_before;
+            events.push(retried);
+        }
+        _ => {}
+    }
+    if let Some(Command::Progress {
+        progress, message, ..
+    }) = command
+        && (progress.is_some() || message.is_some())
+    {
+        let mut told = tell(WorkEventKind::Progress);
+        told.progress = *progress;
+        told.message.clone_from(message);
+        told.timestamp = applied.said.as_ref().map_or(told.timestamp, |said| said.at);
+        events.push(told);
+    }
+    events.into_iter().map(|event| Event::Work(Box::new(event))).collect()
+}
+
+fn event(
+    project: &ProjectId,
+    record: &WorkRecord,
+    revision: u64,
+    kind: WorkEventKind,
+) -> WorkEvent {
+    let holder = record.lease.as_ref().map(|lease| &lease.holder);
+    WorkEvent {
+        kind,
+        timestamp: record.updated_at,
+        project_id: project.to_string(),
+        work_id: record.id,
+        task_id: record.task_id.clone(),
+        status: record.status,
+        attempt: record.attempt,
+        revision,
+        assigned_to: holder.map(|holder| holder.guid),
+        assigned_to_agent: holder.map(|holder| EventAgent {
+            guid: holder.guid,
+            handle: holder.handle.clone(),
+            agent_type: holder.agent_type.clone(),
+            hostname: holder.hostname.clone(),
+        }),
+        capability: None,
+        boundary: None,
+        priority: None,
+        description: None,
+        progress: None,
+        message: None,
+        summary: None,
+        error_message: None,
+        recoverable: None,
+        reason: None,
+        not_before: None,
+    }
+}
