@@ -1,1 +1,61 @@
-//! To come.
+//! Who restarts whom, and handles that survive it. Knows nothing of agents or work: any ractor actor fits in.
+//!
+//! ```text
+//! Root ──► ProjectTree "p1" ──► child, child, child      (one tree per project, started and stopped at run time)
+//!     └──► ProjectTree "p2" ──► …
+//! ```
+//!
+//! # States
+//! | of a child | means | its handle |
+//! |---|---|---|
+//! | idle | waits until all before it are up (first start, rest-for-one) | waits |
+//! | pausing | crashed; backs off; the former incarnation is made sure to have ended | waits |
+//! | starting | `pre_start` runs, in a task of its own, at the most for `start_timeout` | waits |
+//! | up | works | sends |
+//!
+//! | of a tree | means | [`TreeState`] |
+//! |---|---|---|
+//! | alive | its actor runs; children are as above | `Starting`, `Running`, `Restarting` |
+//! | pausing | its actor has ended, backs off | `Starting`, `Restarting` |
+//! | parked | exhausted: only [`RootHandle::start_tree`] brings it back; handles answer [`CallError::Parked`] | `Parked` |
+//! | stopping | drains by request, then is forgotten; handles answer [`CallError::Stopped`] | `Stopping` |
+//!
+//! # Messages
+//! Nothing here waits inside a handler. Starting, backing off, stopping and draining run in tasks that belong to the
+//! state (they end with it), and every outcome comes back as a message that carries the number of its attempt: a
+//! late outcome of an attempt that has been given up is ignored, and its actor is killed.
+//!
+//! # Failure cases
+//! | case | what happens |
+//! |---|---|
+//! | panic, `Err` from `handle` | `ActorFailed`: crash |
+//! | kill, cancelled task, `stop` that nobody here asked for | `ActorTerminated`: crash |
+//! | `pre_start` fails or panics | comes back as the outcome of the start (ractor sends no event): crash |
+//! | `pre_start` hangs | killed after `start_timeout`: crash; the supervisor goes on listening |
+//! | the former incarnation does not end (blocks its thread) | no second one beside it: crash after `start_timeout` |
+//! | crash | `RestartPolicy`: pause, then start again; one-for-one the child alone, rest-for-one those after it too |
+//! | crashes beyond `max_restarts` in the window | the tree stops its children in reverse order and ends with an error |
+//! | a tree ends with an error, panics or is killed | the same policy one level up: pause and start, or park |
+//! | a child ends during a pause, an unknown actor ends | ignored |
+//! | the root ends | ractor kills the trees, each tree kills its children; [`RootHandle::ended`] resolves |
+//!
+//! Memory is bounded: per tree its specification and one history of at the most `max_restarts` crashes per child.
+
+mod control;
+mod drain;
+mod handle;
+mod jitter;
+mod policy;
+mod root;
+mod root_handle;
+mod spec;
+mod status;
+mod tree;
+
+pub use handle::{ActorHandle, CallError};
+pub use jitter::Jitter;
+pub use policy::{RestartHistory, RestartPolicy, RestartVerdict};
+pub use root::Root;
+pub use root_handle::{RootHandle, StartError, StopError};
+pub use spec::{ChildSpec, TreeSpec};
+pub use status::{ChildStatus, TreeState, TreeStatus};

@@ -1,0 +1,301 @@
+//! The one way to talk to a supervised actor: a handle that outlives its incarnations.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use loom_protocol::WireError;
+use ractor::{ActorCell, ActorRef, Message, RpcReplyPort};
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, timeout_at};
+
+/// How long a caller whose reply port was dropped waits for news of the actor before it asks again.
+const NEWS_PAUSE: Duration = Duration::from_millis(50);
+/// What a refused caller is told to wait.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// Stands for "for ever" where a bound overflows.
+const FAR_FUTURE: Duration = Duration::from_hours(30 * 365 * 24);
+
+/// Why a message did not reach an actor, or its answer did not come.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// The actor is there and did not answer in time. Whether it acted is unknown.
+    #[error("{actor} did not answer within {within:?}; whether it acted is unknown")]
+    TimedOut {
+        /// Which.
+        actor: Arc<str>,
+        /// The bound the caller gave.
+        within: Duration,
+    },
+    /// The actor is being started or restarted.
+    #[error("{actor} is being started; try again in a moment")]
+    Down {
+        /// Which.
+        actor: Arc<str>,
+    },
+    /// The actor's tree crashed too often and is not started again by itself.
+    #[error("{actor} is parked, it crashed too often: {reason}")]
+    Parked {
+        /// Which.
+        actor: Arc<str>,
+        /// What the last failure was.
+        reason: Arc<str>,
+    },
+    /// The actor was stopped on purpose.
+    #[error("{actor} has been stopped")]
+    Stopped {
+        /// Which.
+        actor: Arc<str>,
+    },
+}
+
+impl From<CallError> for WireError {
+    fn from(error: CallError) -> Self {
+        Self::unavailable(error.to_string(), RETRY_AFTER)
+    }
+}
+
+/// Reaches an actor whichever incarnation of it lives. Cheap to clone; all clones are the same handle.
+///
+/// A new one is empty until a supervisor fills it (see [`super::ChildSpec::actor`]): calls wait.
+pub struct ActorHandle<M: Message> {
+    shared: Arc<Shared<M>>,
+}
+
+struct Shared<M: Message> {
+    name: Arc<str>,
+    slot: watch::Sender<Slot<M>>,
+}
+
+struct Slot<M: Message> {
+    presence: Presence<M>,
+    /// Grows with every incarnation.
+    incarnation: u64,
+    restarts: u64,
+    /// The next incarnation is no restart: somebody started the tree.
+    fresh: bool,
+}
+
+enum Presence<M: Message> {
+    Up(ActorRef<M>),
+    Down,
+    Parked(Arc<str>),
+    Stopped,
+}
+
+impl<M: Message> ActorHandle<M> {
+    /// An empty handle of an actor called `name` in errors and logs.
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        let slot = watch::Sender::new(Slot {
+            presence: Presence::Down,
+            incarnation: 0,
+            restarts: 0,
+            fresh: true,
+        });
+        Self {
+            shared: Arc::new(Shared {
+                name: name.into(),
+                slot,
+            }),
+        }
+    }
+
+    /// What the actor is called in errors and logs.
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// Sends without waiting. An error when the actor is not up just now.
+    pub fn cast(&self, message: M) -> Result<(), CallError> {
+        let actor = {
+            let slot = self.shared.slot.borrow();
+            match &slot.presence {
+                Presence::Up(actor) => actor.clone(),
+                absent => return Err(self.absence(absent)),
+            }
+        };
+        actor.send_message(message).map_err(|_| self.down())
+    }
+
+    /// Sends a request and waits for its answer; while the actor restarts it waits too, until `within` is over.
+    ///
+    /// When the actor dies after it took the request, the request is made and sent again, so `make` must describe
+    /// one that may be carried out twice. A parked or stopped actor is an error at once.
+    pub async fn call<T: Send + 'static>(
+        &self,
+        within: Duration,
+        make: impl Fn(RpcReplyPort<T>) -> M + Send + Sync,
+    ) -> Result<T, CallError> {
+        let deadline = deadline_after(within);
+        let mut slot = self.shared.slot.subscribe();
+        loop {
+            let (actor, incarnation) = self.present(&mut slot, deadline).await?;
+            if Instant::now() >= deadline {
+                return Err(self.timed_out(within));
+            }
+            let (port, answer) = oneshot::channel();
+            if actor.send_message(make(port.into())).is_ok() {
+                match timeout_at(deadline, answer).await {
+                    Ok(Ok(answer)) => return Ok(answer),
+                    Ok(Err(_port_dropped)) => {}
+                    Err(_elapsed) => return Err(self.timed_out(within)),
+                }
+            }
+            // Its supervisor may not have heard of its end yet.
+            let news = slot.wait_for(|slot| {
+                slot.incarnation != incarnation || !matches!(slot.presence, Presence::Up(_))
+            });
+            let _ = timeout_at(deadline.min(Instant::now() + NEWS_PAUSE), news).await;
+        }
+    }
+
+    /// Waits until the actor is up. A parked or stopped one is an error at once.
+    pub async fn wait_until_up(&self, within: Duration) -> Result<(), CallError> {
+        let mut slot = self.shared.slot.subscribe();
+        self.present(&mut slot, deadline_after(within))
+            .await
+            .map(drop)
+    }
+
+    /// Whether the actor is up just now.
+    pub fn is_up(&self) -> bool {
+        matches!(self.shared.slot.borrow().presence, Presence::Up(_))
+    }
+
+    /// How often it was restarted; a start that somebody asked for does not count.
+    pub fn restarts(&self) -> u64 {
+        self.shared.slot.borrow().restarts
+    }
+
+    /// Fault injection: kills the present incarnation. `false` when there is none.
+    pub fn kill(&self) -> bool {
+        match &self.shared.slot.borrow().presence {
+            Presence::Up(actor) => {
+                actor.kill();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The present incarnation, waited for until `deadline`.
+    async fn present(
+        &self,
+        slot: &mut watch::Receiver<Slot<M>>,
+        deadline: Instant,
+    ) -> Result<(ActorRef<M>, u64), CallError> {
+        let decided = slot.wait_for(|slot| !matches!(slot.presence, Presence::Down));
+        match timeout_at(deadline, decided).await {
+            Ok(Ok(slot)) => match &slot.presence {
+                Presence::Up(actor) => Ok((actor.clone(), slot.incarnation)),
+                absent => Err(self.absence(absent)),
+            },
+            Ok(Err(_)) | Err(_) => Err(self.down()),
+        }
+    }
+
+    fn absence(&self, presence: &Presence<M>) -> CallError {
+        let actor = Arc::clone(&self.shared.name);
+        match presence {
+            Presence::Parked(reason) => CallError::Parked {
+                actor,
+                reason: Arc::clone(reason),
+            },
+            Presence::Stopped => CallError::Stopped { actor },
+            Presence::Up(_) | Presence::Down => CallError::Down { actor },
+        }
+    }
+
+    fn down(&self) -> CallError {
+        CallError::Down {
+            actor: Arc::clone(&self.shared.name),
+        }
+    }
+
+    fn timed_out(&self, within: Duration) -> CallError {
+        CallError::TimedOut {
+            actor: Arc::clone(&self.shared.name),
+            within,
+        }
+    }
+}
+
+impl<M: Message> Clone for ActorHandle<M> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+impl<M: Message> fmt::Debug for ActorHandle<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ActorHandle")
+            .field("name", &self.shared.name)
+            .field("up", &self.is_up())
+            .finish()
+    }
+}
+
+/// What a supervisor says through a handle, whatever its actor's message type.
+pub(super) trait Presentation: Send + Sync {
+    /// Somebody started the tree: callers wait.
+    fn expected(&self);
+    /// The incarnation is up.
+    fn up(&self, cell: ActorCell);
+    /// It has ended and comes back: callers wait.
+    fn down(&self);
+    /// It does not come back by itself.
+    fn parked(&self, reason: &Arc<str>);
+    /// It was stopped on purpose.
+    fn stopped(&self);
+    /// Whether it is up, and how often it was restarted.
+    fn facts(&self) -> (bool, u64);
+}
+
+impl<M: Message> Presentation for ActorHandle<M> {
+    fn expected(&self) {
+        self.shared.slot.send_modify(|slot| {
+            slot.presence = Presence::Down;
+            slot.fresh = true;
+        });
+    }
+
+    fn up(&self, cell: ActorCell) {
+        self.shared.slot.send_modify(|slot| {
+            slot.presence = Presence::Up(cell.into());
+            slot.incarnation += 1;
+            slot.restarts += u64::from(!slot.fresh);
+            slot.fresh = false;
+        });
+    }
+
+    fn down(&self) {
+        self.shared
+            .slot
+            .send_modify(|slot| slot.presence = Presence::Down);
+    }
+
+    fn parked(&self, reason: &Arc<str>) {
+        self.shared
+            .slot
+            .send_modify(|slot| slot.presence = Presence::Parked(Arc::clone(reason)));
+    }
+
+    fn stopped(&self) {
+        self.shared
+            .slot
+            .send_modify(|slot| slot.presence = Presence::Stopped);
+    }
+
+    fn facts(&self) -> (bool, u64) {
+        let slot = self.shared.slot.borrow();
+        (matches!(slot.presence, Presence::Up(_)), slot.restarts)
+    }
+}
+
+/// `within` from now; a bound too large to add means "for ever".
+pub(super) fn deadline_after(within: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(within).unwrap_or(now + FAR_FUTURE)
+}

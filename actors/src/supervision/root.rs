@@ -1,0 +1,487 @@
+//! Supervises the trees: starts, restarts, parks and stops them. Its own end is the end of the process.
+//!
+//! States, messages and failure cases: see the module above.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::{
+    Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent,
+};
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::handle::deadline_after;
+use super::jitter::Jitter;
+use super::policy::{RestartHistory, RestartVerdict};
+use super::root_handle::RootHandle;
+use super::spec::TreeSpec;
+use super::status::{StatusBoard, TreeState};
+use super::tree::{ProjectTree, TreeArgs, TreeMsg, end_of};
+
+/// How much longer than its deadline a tree may take to stop before it is killed as a whole.
+const STOP_SLACK: Duration = Duration::from_secs(5);
+
+/// What the root is told.
+pub(super) enum RootMsg {
+    /// Start a tree, or un-park it. Answered at once; whether it comes up shows on the board.
+    Start {
+        spec: Arc<TreeSpec>,
+        reply: RpcReplyPort<StartAnswer>,
+    },
+    /// Drain a tree and forget it. Answered with the actors that did not finish, when it is gone.
+    Stop {
+        name: Arc<str>,
+        deadline: Duration,
+        reply: RpcReplyPort<Unfinished>,
+    },
+    /// Drain all trees, then stop. Answered like `Stop`.
+    Shutdown {
+        deadline: Duration,
+        reply: RpcReplyPort<Unfinished>,
+    },
+    /// Fault injection: kill the actor of a tree.
+    Kill {
+        name: Arc<str>,
+        reply: RpcReplyPort<bool>,
+    },
+    /// From a tree: an actor of it went up or down.
+    TreeChanged {
+        name: Arc<str>,
+        generation: u64,
+        running: bool,
+        last_failure: Option<Arc<str>>,
+    },
+    /// From a tree: it has drained and will end.
+    TreeDrained {
+        name: Arc<str>,
+        generation: u64,
+        unfinished: Vec<Arc<str>>,
+    },
+    /// Timer: the pause of a tree is over.
+    RestartDue { name: Arc<str>, generation: u64 },
+    /// Timer: a tree that was to stop has not.
+    StopOverdue { name: Arc<str>, generation: u64 },
+}
+
+/// Names of actors, as `tree/actor`.
+pub(super) type Unfinished = Vec<String>;
+
+/// What the root says to a request to start.
+#[derive(Debug)]
+pub(super) enum StartAnswer {
+    /// It starts, or has started before.
+    Accepted,
+    /// A tree of that name is being stopped: ask again when it is gone.
+    Stopping,
+    /// The specification contradicts itself.
+    Invalid(String),
+    /// The root is being shut down.
+    ShuttingDown,
+}
+
+/// The top of the supervision: see [`Root::start`].
+pub struct Root;
+
+impl Root {
+    /// Starts a root, called `name` in logs, that spreads its restarts at random.
+    pub async fn start(name: impl Into<Arc<str>>) -> Result<RootHandle, SpawnErr> {
+        Self::start_with(name, Jitter::random()).await
+    }
+
+    /// Starts a root with this jitter.
+    pub async fn start_with(
+        name: impl Into<Arc<str>>,
+        jitter: Jitter,
+    ) -> Result<RootHandle, SpawnErr> {
+        let board = Arc::new(StatusBoard::default());
+        let args = RootArgs {
+            name: name.into(),
+            board: Arc::clone(&board),
+            jitter,
+        };
+        let (root, _) = Actor::spawn(None, RootActor, args).await?;
+        Ok(RootHandle::new(root, board))
+    }
+}
+
+struct RootActor;
+
+struct RootArgs {
+    name: Arc<str>,
+    board: Arc<StatusBoard>,
+    jitter: Jitter,
+}
+
+struct State {
+    args: RootArgs,
+    myself: ActorRef<RootMsg>,
+    trees: BTreeMap<Arc<str>, Tree>,
+    last_generation: u64,
+    shutdown: Option<Shutdown>,
+}
+
+struct Tree {
+    spec: Arc<TreeSpec>,
+    generation: u64,
+    phase: Phase,
+    history: RestartHistory,
+    /// All of its actors have been up at the same time.
+    was_running: bool,
+    /// Who waits for its stop.
+    waiting: Vec<RpcReplyPort<Unfinished>>,
+    unfinished: Unfinished,
+}
+
+enum Phase {
+    Alive(ActorRef<TreeMsg>),
+    Pausing(#[allow(dead_code, reason = "aborts the pause when dropped")] AbortOnDropHandle<()>),
+    Parked,
+    Stopping {
+        actor: ActorRef<TreeMsg>,
+        _overdue: AbortOnDropHandle<()>,
+    },
+}
+
+struct Shutdown {
+    waiting: Vec<RpcReplyPort<Unfinished>>,
+    unfinished: Unfinished,
+}
+
+impl Actor for RootActor {
+    type Msg = RootMsg;
+    type State = State;
+    type Arguments = RootArgs;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<RootMsg>,
+        args: RootArgs,
+    ) -> Result<State, ActorProcessingErr> {
+        Ok(State {
+            args,
+            myself,
+            trees: BTreeMap::new(),
+            last_generation: 0,
+            shutdown: None,
+        })
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<RootMsg>,
+        message: RootMsg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            RootMsg::Start { spec, reply } => {
+                let _ = reply.send(state.start(spec).await);
+            }
+            RootMsg::Stop {
+                name,
+                deadline,
+                reply,
+            } => state.stop(&name, deadline, Some(reply)),
+            RootMsg::Shutdown { deadline, reply } => state.shut_down(deadline, reply),
+            RootMsg::Kill { name, reply } => {
+                let _ = reply.send(state.kill(&name));
+            }
+            RootMsg::TreeChanged {
+                name,
+                generation,
+                running,
+                last_failure,
+            } => state.tree_changed(&name, generation, running, last_failure),
+            RootMsg::TreeDrained {
+                name,
+                generation,
+                unfinished,
+            } => state.tree_drained(&name, generation, &unfinished),
+            RootMsg::RestartDue { name, generation } => state.restart(&name, generation).await,
+            RootMsg::StopOverdue { name, generation } => state.stop_overdue(&name, generation),
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _myself: ActorRef<RootMsg>,
+        event: SupervisionEvent,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        if let Some((id, reason)) = end_of(event) {
+            state.ended(id, &reason);
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    /// (none) or Parked → Alive. A tree that is there already stays as it is.
+    async fn start(&mut self, spec: Arc<TreeSpec>) -> StartAnswer {
+        if self.shutdown.is_some() {
+            return StartAnswer::ShuttingDown;
+        }
+        if let Some(problem) = spec.problem() {
+            return StartAnswer::Invalid(problem);
+        }
+        let name: Arc<str> = spec.name.as_str().into();
+        match self.trees.get(&name).map(|tree| &tree.phase) {
+            Some(Phase::Alive(_) | Phase::Pausing(_)) => return StartAnswer::Accepted,
+            Some(Phase::Stopping { .. }) => return StartAnswer::Stopping,
+            Some(Phase::Parked) | None => {}
+        }
+        for child in &spec.children {
+            child.control.presentation().expected();
+        }
+        self.args.board.put(Arc::clone(&name), Arc::clone(&spec));
+        let tree = Tree {
+            spec,
+            generation: 0,
+            phase: Phase::Parked,
+            history: RestartHistory::default(),
+            was_running: false,
+            waiting: Vec::new(),
+            unfinished: Vec::new(),
+        };
+        self.trees.insert(Arc::clone(&name), tree);
+        self.spawn(&name).await;
+        StartAnswer::Accepted
+    }
+
+    /// Pausing → Alive.
+    async fn restart(&mut self, name: &Arc<str>, generation: u64) {
+        let due = self.trees.get(name).is_some_and(|tree| {
+            tree.generation == generation && matches!(tree.phase, Phase::Pausing(_))
+        });
+        if due {
+            self.spawn(name).await;
+        }
+    }
+
+    /// Any → Alive, with a new incarnation of the tree. Its `pre_start` neither waits nor fails.
+    async fn spawn(&mut self, name: &Arc<str>) {
+        let Some(tree) = self.trees.get_mut(name) else {
+            return;
+        };
+        self.last_generation += 1;
+        tree.generation = self.last_generation;
+        let args = TreeArgs {
+            spec: Arc::clone(&tree.spec),
+            generation: tree.generation,
+            jitter: self.args.jitter.clone(),
+            root: self.myself.clone(),
+        };
+        let supervisor = self.myself.get_cell();
+        match ProjectTree::spawn_linked(None, ProjectTree, args, supervisor).await {
+            Ok((actor, _)) => tree.phase = Phase::Alive(actor),
+            Err(error) => self.crash(name, &error.to_string()),
+        }
+    }
+
+    /// A tree has ended: by request, or it crashed.
+    fn ended(&mut self, id: ActorId, reason: &str) {
+        let ended = self.trees.iter().find(|(_, tree)| match &tree.phase {
+            Phase::Alive(actor) | Phase::Stopping { actor, .. } => actor.get_id() == id,
+            Phase::Pausing(_) | Phase::Parked => false,
+        });
+        let Some((name, tree)) = ended else { return };
+        let (name, by_request) = (
+            Arc::clone(name),
+            matches!(tree.phase, Phase::Stopping { .. }),
+        );
+        if by_request {
+            self.forget(&name);
+        } else {
+            self.crash(&name, reason);
+        }
+    }
+
+    /// Alive → Pausing or Parked.
+    fn crash(&mut self, name: &Arc<str>, reason: &str) {
+        let jitter = self.args.jitter.next();
+        let Some(tree) = self.trees.get_mut(name) else {
+            return;
+        };
+        let reason: Arc<str> = reason.into();
+        match tree
+            .history
+            .record_crash(&tree.spec.policy, Instant::now(), jitter)
+        {
+            RestartVerdict::RestartAfter(backoff) => {
+                tracing::warn!(root = %self.args.name, tree = %name, %reason, ?backoff, "the tree restarts");
+                for child in &tree.spec.children {
+                    child.control.presentation().down();
+                }
+                let due = RootMsg::RestartDue {
+                    name: Arc::clone(name),
+                    generation: tree.generation,
+                };
+                tree.phase = Phase::Pausing(send_later(&self.myself, backoff, due));
+                self.args.board.set(name, tree.state(false), Some(reason));
+            }
+            RestartVerdict::Exhausted => {
+                tracing::error!(root = %self.args.name, tree = %name, %reason, "the tree crashed too often and is parked");
+                for child in &tree.spec.children {
+                    child.control.presentation().parked(&reason);
+                }
+                tree.phase = Phase::Parked;
+                let parked = TreeState::Parked {
+                    reason: Arc::clone(&reason),
+                };
+                self.args.board.set(name, parked, Some(reason));
+            }
+        }
+    }
+
+    fn tree_changed(
+        &mut self,
+        name: &str,
+        generation: u64,
+        running: bool,
+        last_failure: Option<Arc<str>>,
+    ) {
+        if let Some(tree) = self.trees.get_mut(name)
+            && tree.generation == generation
+            && matches!(tree.phase, Phase::Alive(_))
+        {
+            tree.was_running |= running;
+            let state = tree.state(running);
+            self.args.board.set(name, state, last_failure);
+        }
+    }
+
+    /// Alive → Stopping; what does not run is forgotten at once.
+    fn stop(&mut self, name: &str, deadline: Duration, reply: Option<RpcReplyPort<Unfinished>>) {
+        let Some((name, tree)) = self.trees.get_key_value(name) else {
+            if let Some(reply) = reply {
+                let _ = reply.send(Vec::new());
+            }
+            return;
+        };
+        let (name, generation) = (Arc::clone(name), tree.generation);
+        let Some(tree) = self.trees.get_mut(&name) else {
+            return;
+        };
+        tree.waiting.extend(reply);
+        match &tree.phase {
+            Phase::Alive(actor) => {
+                let actor = actor.clone();
+                let _ = actor.cast(TreeMsg::Drain {
+                    deadline: deadline_after(deadline),
+                });
+                let overdue = RootMsg::StopOverdue {
+                    name: Arc::clone(&name),
+                    generation,
+                };
+                let overdue =
+                    send_later(&self.myself, deadline.saturating_add(STOP_SLACK), overdue);
+                tree.phase = Phase::Stopping {
+                    actor,
+                    _overdue: overdue,
+                };
+                self.args.board.set(&name, TreeState::Stopping, None);
+            }
+            Phase::Pausing(_) | Phase::Parked => self.forget(&name),
+            Phase::Stopping { .. } => {}
+        }
+    }
+
+    fn tree_drained(&mut self, name: &str, generation: u64, unfinished: &[Arc<str>]) {
+        if let Some(tree) = self.trees.get_mut(name)
+            && tree.generation == generation
+        {
+            tree.unfinished = unfinished.iter().map(|c| format!("{name}/{c}")).collect();
+        }
+    }
+
+    /// Stopping → (none) by force: the tree itself does not answer.
+    fn stop_overdue(&mut self, name: &str, generation: u64) {
+        if let Some(tree) = self.trees.get_mut(name)
+            && tree.generation == generation
+            && let Phase::Stopping { actor, .. } = &tree.phase
+        {
+            tracing::error!(root = %self.args.name, tree = name, "did not stop in time and is killed");
+            let children = tree.spec.children.iter();
+            tree.unfinished = children.map(|c| format!("{name}/{}", c.name)).collect();
+            actor.kill();
+        }
+    }
+
+    /// Any → (none).
+    fn forget(&mut self, name: &str) {
+        let Some(tree) = self.trees.remove(name) else {
+            return;
+        };
+        for child in &tree.spec.children {
+            child.control.presentation().stopped();
+        }
+        self.args.board.remove(name);
+        for reply in tree.waiting {
+            let _ = reply.send(tree.unfinished.clone());
+        }
+        if let Some(shutdown) = &mut self.shutdown {
+            shutdown.unfinished.extend(tree.unfinished);
+        }
+        self.end_if_shut_down();
+    }
+
+    fn shut_down(&mut self, deadline: Duration, reply: RpcReplyPort<Unfinished>) {
+        let shutdown = self.shutdown.get_or_insert_with(|| Shutdown {
+            waiting: Vec::new(),
+            unfinished: Vec::new(),
+        });
+        shutdown.waiting.push(reply);
+        let names: Vec<_> = self.trees.keys().cloned().collect();
+        for name in names {
+            self.stop(&name, deadline, None);
+        }
+        self.end_if_shut_down();
+    }
+
+    fn end_if_shut_down(&mut self) {
+        if !self.trees.is_empty() {
+            return;
+        }
+        if let Some(shutdown) = &mut self.shutdown {
+            for reply in shutdown.waiting.drain(..) {
+                let _ = reply.send(shutdown.unfinished.clone());
+            }
+            self.myself.stop(None);
+        }
+    }
+
+    fn kill(&self, name: &str) -> bool {
+        match self.trees.get(name).map(|tree| &tree.phase) {
+            Some(Phase::Alive(actor)) => {
+                actor.kill();
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Tree {
+    fn state(&self, running: bool) -> TreeState {
+        match (running, self.was_running) {
+            (true, _) => TreeState::Running,
+            (false, true) => TreeState::Restarting,
+            (false, false) => TreeState::Starting,
+        }
+    }
+}
+
+/// Sends `message` after `delay`, unless what is returned is dropped before.
+fn send_later(
+    root: &ActorRef<RootMsg>,
+    delay: Duration,
+    message: RootMsg,
+) -> AbortOnDropHandle<()> {
+    let root = root.clone();
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        tokio::time::sleep(delay).await;
+        let _ = root.cast(message);
+    }))
+}
