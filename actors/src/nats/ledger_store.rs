@@ -90,7 +90,11 @@ impl LedgerStore {
             .map_err(|source| StoreError::new("opening", &bucket, source))?;
         if !stream.cached_info().config.allow_message_ttl {
             let why = "it was made without per-message TTL; move it away and start again";
-            return Err(StoreError::new("opening", &bucket, std::io::Error::other(why)));
+            return Err(StoreError::new(
+                "opening",
+                &bucket,
+                std::io::Error::other(why),
+            ));
         }
         Ok(Self {
             jetstream: jetstream.clone(),
@@ -253,9 +257,8 @@ impl StoreError {
 }
 
 fn write_error(error: &PublishError) -> WriteError {
-    let text = || {
-        std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
-    };
+    let text =
+        || std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
     match error.kind() {
         PublishErrorKind::WrongLastSequence => WriteError::Conflict,
         PublishErrorKind::MaxPayloadExceeded

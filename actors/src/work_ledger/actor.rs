@@ -74,8 +74,6 @@ pub enum LedgerMsg {
     Drain(RpcReplyPort<()>),
 }
 
-impl ractor::Message for LedgerMsg {}
-
 /// The actor.
 pub struct WorkLedger;
 
@@ -298,7 +296,7 @@ impl State {
     }
 
     fn apply(&mut self, applied: &super::Applied, operation: &Operation) {
-        let read = &self.args.read;
+        let read = self.args.read.clone();
         read.apply(applied.record.clone(), applied.revision);
         if let Some(live) = &applied.said {
             read.note_progress(applied.record.id, live.clone());
@@ -327,7 +325,9 @@ impl State {
         batch.left -= 1;
         if batch.left == 0 {
             let batch = self.batches.remove(job.batch);
-            let _ = batch.reply.send(batch.outcomes.into_iter().flatten().collect());
+            let _ = batch
+                .reply
+                .send(batch.outcomes.into_iter().flatten().collect());
         }
     }
 
@@ -358,7 +358,10 @@ impl State {
         let (read, ledger) = (self.args.read.clone(), self.myself.clone());
         self.tasks.spawn(async move {
             let from = read.replayed_to() + 1;
-            let last = read.store().replay(from, |entry| read.apply_entry(&entry)).await;
+            let last = read
+                .store()
+                .replay(from, |entry| read.apply_entry(&entry))
+                .await;
             if let Err(error) = &last {
                 tracing::warn!("the ledger could not be read again yet: {error}");
             }

@@ -103,7 +103,10 @@ impl Filter {
         same(&self.capability, &header.needs.capability)
             && same(&self.boundary, &header.needs.boundary)
             && self.holder.is_none_or(|guid| header.holder == Some(guid))
-            && self.label.as_deref().is_none_or(|label| header.has_label(label))
+            && self
+                .label
+                .as_deref()
+                .is_none_or(|label| header.has_label(label))
     }
 
     fn is_by_status_only(&self) -> bool {
@@ -176,7 +179,10 @@ impl Index {
         self.orders[place(header.status)].insert(header.created, slot);
         match header.status {
             WorkStatus::Pending => {
-                *self.pending_by_needs.entry(header.needs.clone()).or_default() += 1;
+                *self
+                    .pending_by_needs
+                    .entry(header.needs.clone())
+                    .or_default() += 1;
             }
             WorkStatus::Completed | WorkStatus::Cancelled => {
                 self.finished.insert(revision, slot);
@@ -296,7 +302,9 @@ impl Index {
     }
 
     pub fn pending_by_needs(&self) -> impl Iterator<Item = (&Needs, usize)> {
-        self.pending_by_needs.iter().map(|(needs, count)| (&**needs, *count))
+        self.pending_by_needs
+            .iter()
+            .map(|(needs, count)| (&**needs, *count))
     }
 
     pub fn last_activity(&self) -> Option<Timestamp> {
@@ -341,7 +349,10 @@ impl Index {
             let mut statuses = filter.statuses.clone();
             statuses.sort_unstable();
             statuses.dedup();
-            statuses.into_iter().map(|status| &self.orders[place(status)]).collect()
+            statuses
+                .into_iter()
+                .map(|status| &self.orders[place(status)])
+                .collect()
         };
         let mut page = HeaderPage {
             total: orders.iter().map(|order| order.len()).sum(),
@@ -349,7 +360,11 @@ impl Index {
         };
         let mut cursors: Vec<_> = orders
             .iter()
-            .map(|order| order.range((Bound::Excluded(after), Bound::Unbounded)).peekable())
+            .map(|order| {
+                order
+                    .range((Bound::Excluded(after), Bound::Unbounded))
+                    .peekable()
+            })
             .collect();
         let mut seen = after;
         for _ in 0..SCAN_BUDGET {
@@ -403,7 +418,10 @@ impl Index {
                 break;
             };
             let matches = filter.is_by_status_only()
-                || self.headers.get(*slot as usize).is_some_and(|header| filter.matches(header));
+                || self
+                    .headers
+                    .get(*slot as usize)
+                    .is_some_and(|header| filter.matches(header));
             if matches {
                 if left == 0 {
                     page.previous = Some(*created);

@@ -143,7 +143,9 @@ impl Context {
         let now = self.clock.now();
         command.decide(record, now)?;
         let known = self.read.live_progress(*id, record.attempt);
-        let persisted_at = known.as_ref().map_or(record.updated_at, |live| live.persisted_at);
+        let persisted_at = known
+            .as_ref()
+            .map_or(record.updated_at, |live| live.persisted_at);
         let is_news = progress.is_some() || message.is_some() || usage.is_some();
         let is_due = is_news && now.since(persisted_at) >= PROGRESS_EVERY;
         if record.status != WorkStatus::InProgress || is_due {
@@ -217,7 +219,9 @@ impl Context {
                 }
                 Err(WriteError::Conflict) => match store.get_from_leader(next.id).await {
                     Ok(entry) => {
-                        let stored = entry.as_ref().and_then(|e| Some((e, decode(&e.bytes).ok()?)));
+                        let stored = entry
+                            .as_ref()
+                            .and_then(|e| Some((e, decode(&e.bytes).ok()?)));
                         return Ok(match stored {
                             Some((e, record)) if record.write_id == next.write_id => {
                                 Written::At(e.sequence)

@@ -248,7 +248,9 @@ impl ReadModel {
 
     pub(super) fn live_progress(&self, id: WorkId, attempt: u32) -> Option<LiveProgress> {
         let live = self.live.lock();
-        live.get(&id).filter(|live| live.attempt == attempt).cloned()
+        live.get(&id)
+            .filter(|live| live.attempt == attempt)
+            .cloned()
     }
 
     pub(super) fn note_progress(&self, id: WorkId, said: LiveProgress) {
@@ -272,7 +274,9 @@ pub enum ReadError {
     #[error("there is no work item {0}; it may have expired, see `loom work list`")]
     NotFound(WorkId),
     /// Not even the beginning of an id.
-    #[error("{0:?} is not a work item's id nor the beginning of one; write hex digits like 0198c0de")]
+    #[error(
+        "{0:?} is not a work item's id nor the beginning of one; write hex digits like 0198c0de"
+    )]
     NoId(String),
     /// The bucket does not answer.
     #[error(transparent)]

@@ -1,7 +1,7 @@
 //! The events that tell of a transition.
 
-use loom_protocol::event::{Event, EventAgent, WorkEvent, WorkEventKind};
 use loom_protocol::ProjectId;
+use loom_protocol::event::{Event, EventAgent, WorkEvent, WorkEventKind};
 use loom_protocol::work::WorkStatus;
 
 use super::operation::Applied;
@@ -26,7 +26,8 @@ pub(super) fn events(
             submitted.capability = Some(record.capability.clone());
             submitted.boundary = Some(record.boundary.clone());
             submitted.priority = Some(record.priority);
-            submitted.description = Some(record.description.chars().take(SHOWN_DESCRIPTION).collect());
+            submitted.description =
+                Some(record.description.chars().take(SHOWN_DESCRIPTION).collect());
             events.push(submitted);
         }
         (Some(WorkStatus::Pending), WorkStatus::Assigned) => {
@@ -75,7 +76,10 @@ pub(super) fn events(
         told.timestamp = applied.said.as_ref().map_or(told.timestamp, |said| said.at);
         events.push(told);
     }
-    events.into_iter().map(|event| Event::Work(Box::new(event))).collect()
+    events
+        .into_iter()
+        .map(|event| Event::Work(Box::new(event)))
+        .collect()
 }
 
 fn event(
