@@ -1,1 +1,3 @@
-//! To come.
+//! Pure verdicts: values in, verdict out. No clock, no network, no actor.
+
+pub mod work;

@@ -1,0 +1,25 @@
+//! The work item as the ledger holds it: its record, its transitions, its submission.
+//!
+//! ```text
+//!   (none) ── submitted ──► pending ── assign ──► assigned ── start ──► in-progress
+//!                              ▲                     │ │                   │  │
+//!                              ├──── give_back ◄─────┘ └───── complete ────┼──┴► completed
+//!                              └──── fail, attempts left ◄─────────────────┤
+//!                                                        attempts spent ───┴───► failed
+//!   pending, assigned, in-progress ── cancel ──► cancelled
+//! ```
+
+mod codec;
+mod record;
+mod submission;
+mod transition;
+mod view;
+
+pub use codec::{RecordError, decode, encode};
+pub use record::{EndedLease, Holder, LeaseEnd, LeaseRecord, WorkRecord, WriteId};
+pub use submission::{Defaults, Submission, accept};
+pub use transition::{Command, Decision, FailureReport, Fence, Refusal};
+pub use view::{Bodies, view};
+
+/// How often an item may come back without a spent attempt before each further return spends one.
+pub const UNSPENT_RETURNS: u8 = 6;

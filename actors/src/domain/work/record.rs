@@ -1,0 +1,129 @@
+//! One item of the ledger, complete.
+
+use std::collections::BTreeMap;
+
+use loom_protocol::work::{
+    AssignedAgent, CancelInfo, Reason, Usage, WorkErrorInfo, WorkResult, WorkStatus,
+};
+use loom_protocol::{AgentGuid, Body, Timestamp, WorkId};
+
+/// Which write of which coordinator a record is: tells my write from another's after a conflict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WriteId {
+    /// The owner's epoch.
+    pub epoch: u64,
+    /// Counts the writes of that owner.
+    pub counter: u64,
+}
+
+/// The agent that claimed an item, as it was then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Its id.
+    pub guid: AgentGuid,
+    /// Its name.
+    pub handle: String,
+    /// Its type.
+    pub agent_type: String,
+    /// Where it runs.
+    pub hostname: Option<String>,
+}
+
+impl Holder {
+    pub(super) fn to_wire(&self) -> AssignedAgent {
+        AssignedAgent {
+            guid: self.guid,
+            handle: self.handle.clone(),
+            agent_type: self.agent_type.clone(),
+            hostname: self.hostname.clone(),
+        }
+    }
+}
+
+/// The present lease, or the last one of an ended item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseRecord {
+    /// Who holds it.
+    pub holder: Holder,
+    /// The agent's name for the claim.
+    pub claim_id: Option<String>,
+    /// When it was given.
+    pub assigned_at: Timestamp,
+}
+
+/// How a lease ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseEnd {
+    /// By a completion.
+    Completed,
+    /// By a reported failure.
+    Failed,
+    /// By a release.
+    Released,
+    /// Taken back by the coordinator.
+    Revoked,
+}
+
+/// The lease before the present one: a repeated report of its end gets the same answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndedLease {
+    /// Who held it.
+    pub guid: AgentGuid,
+    /// Its fence.
+    pub attempt: u32,
+    /// How it ended.
+    pub end: LeaseEnd,
+}
+
+/// One item of the ledger. Its fields mean what they mean in
+/// [`WorkItem`](loom_protocol::work::WorkItem); changed only by the verbs in `transition`.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs, reason = "documented in loom_protocol::work::WorkItem")]
+pub struct WorkRecord {
+    pub id: WorkId,
+    pub task_id: String,
+    pub capability: String,
+    pub boundary: String,
+    pub description: String,
+    pub priority: u8,
+    pub labels: BTreeMap<String, String>,
+    pub status: WorkStatus,
+    pub attempt: u32,
+    pub attempts: u32,
+    pub max_attempts: u32,
+    pub offered_by: String,
+    pub offered_at: Timestamp,
+    pub preferred_agent_type: Option<String>,
+    pub required_agent_type: Option<String>,
+    pub deadline: Option<Timestamp>,
+    pub not_before: Option<Timestamp>,
+    pub timeout_ms: Option<u64>,
+    pub context_data: Option<Body>,
+    /// The sequence of the write that created it; 0 in that write itself, which cannot know it.
+    pub created: u64,
+    pub write_id: WriteId,
+    pub lease: Option<LeaseRecord>,
+    pub ended_lease: Option<EndedLease>,
+    /// Returns that spent no attempt, see [`UNSPENT_RETURNS`](super::UNSPENT_RETURNS).
+    pub unspent_returns: u8,
+    pub started_at: Option<Timestamp>,
+    pub progress: Option<f64>,
+    pub progress_message: Option<String>,
+    pub pending_reason: Option<Reason>,
+    pub result: Option<WorkResult>,
+    pub errors: Vec<WorkErrorInfo>,
+    pub cancel: Option<CancelInfo>,
+    pub usage: Option<Usage>,
+    pub updated_at: Timestamp,
+}
+
+impl WorkRecord {
+    /// The creation sequence, given the sequence that this record was read at.
+    pub const fn created_at_sequence(&self, revision: u64) -> u64 {
+        if self.created == 0 {
+            revision
+        } else {
+            self.created
+        }
+    }
+}

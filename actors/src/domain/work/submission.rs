@@ -1,0 +1,294 @@
+//! From a submit request to a record: every check that needs nothing but the request.
+
+use std::time::Duration;
+
+use loom_protocol::token::{MAX_TASK_ID, check_token};
+use loom_protocol::work::{DEFAULT_BOUNDARY, PRIORITY, SubmitRequest, WorkStatus, limits};
+use loom_protocol::{ErrorCode, Timestamp, WireError, WorkId};
+
+use super::record::{WorkRecord, WriteId};
+
+/// What a submission that names none gets.
+#[derive(Debug, Clone, Copy)]
+pub struct Defaults {
+    /// `maxAttempts`.
+    pub max_attempts: u32,
+}
+
+/// The longest progress clock and the most attempts that a submission may ask for.
+const MAX_TIMEOUT: Duration = Duration::from_secs(30 * 24 * 3600);
+const MAX_ATTEMPTS: u32 = 1_000;
+
+/// An accepted submission.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    /// The record to create.
+    pub record: WorkRecord,
+    /// Whether the sender chose the id, so that it may be there already.
+    pub id_was_given: bool,
+}
+
+/// Checks a submission and makes its record.
+pub fn accept(
+    request: SubmitRequest,
+    defaults: Defaults,
+    offered_by: &str,
+    now: Timestamp,
+) -> Result<Submission, WireError> {
+    check_text("description", &request.description, limits::DESCRIPTION)?;
+    check_token("capability", &request.capability)?;
+    let boundary = request.boundary.unwrap_or_else(|| DEFAULT_BOUNDARY.into());
+    check_token("boundary", &boundary)?;
+    for (field, value) in [
+        ("preferredAgentType", &request.preferred_agent_type),
+        ("requiredAgentType", &request.required_agent_type),
+    ] {
+        if let Some(agent_type) = value {
+            check_token(field, agent_type)?;
+        }
+    }
+    if request.labels.len() > limits::LABELS {
+        return Err(WireError::invalid(format!(
+            "labels has {} entries; at most {} are allowed",
+            request.labels.len(),
+            limits::LABELS
+        )));
+    }
+    for (label, value) in &request.labels {
+        check_token("label", label)?;
+        if !value.is_empty() {
+            check_token("label value", value)?;
+        }
+    }
+    check_size(
+        "contextData",
+        request
+            .context_data
+            .as_ref()
+            .map_or(0, loom_protocol::Body::len),
+        limits::CONTEXT_DATA,
+    )?;
+    let priority = priority(request.priority.as_ref())?;
+    let max_attempts = within(
+        "maxAttempts",
+        u64::from(request.max_attempts.unwrap_or(defaults.max_attempts)),
+        u64::from(MAX_ATTEMPTS),
+    )?;
+    if let Some(timeout) = request.timeout_ms {
+        let longest = u64::try_from(MAX_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
+        within("timeoutMs", timeout, longest)?;
+    }
+    let (id, id_was_given) = match request.id.as_deref() {
+        Some(text) => {
+            let id: WorkId = text
+                .parse()
+                .map_err(|e| WireError::invalid(format!("id {e}")))?;
+            (id, true)
+        }
+        None => (WorkId::generate(), false),
+    };
+    let task_id = match request.task_id {
+        Some(task) => {
+            check_text("taskId", &task, MAX_TASK_ID)?;
+            task
+        }
+        None => WorkId::generate().to_string(),
+    };
+    let offered_by = match request.offered_by {
+        Some(name) => {
+            check_text("offeredBy", &name, MAX_TASK_ID)?;
+            name
+        }
+        None => offered_by.into(),
+    };
+    Ok(Submission {
+        id_was_given,
+        record: WorkRecord {
+            id,
+            task_id,
+            capability: request.capability,
+            boundary,
+            description: request.description,
+            priority,
+            labels: request.labels,
+            status: WorkStatus::Pending,
+            attempt: 0,
+            attempts: 0,
+            max_attempts: u32::try_from(max_attempts).unwrap_or(MAX_ATTEMPTS),
+            offered_by,
+            offered_at: request.offered_at.unwrap_or(now),
+            preferred_agent_type: request.preferred_agent_type,
+            required_agent_type: request.required_agent_type,
+            deadline: request.deadline,
+            not_before: request.not_before,
+            timeout_ms: request.timeout_ms,
+            context_data: request.context_data,
+            created: 0,
+            write_id: WriteId::default(),
+            lease: None,
+            ended_lease: None,
+            unspent_returns: 0,
+            started_at: None,
+            progress: None,
+            progress_message: None,
+            pending_reason: None,
+            result: None,
+            errors: Vec::new(),
+            cancel: None,
+            usage: None,
+            updated_at: now,
+        },
+    })
+}
+
+fn check_text(field: &str, text: &str, limit: usize) -> Result<(), WireError> {
+    if text.trim().is_empty() {
+        return Err(WireError::invalid(format!("{field} is missing or empty")));
+    }
+    check_size(field, text.len(), limit)
+}
+
+fn check_size(field: &str, size: usize, limit: usize) -> Result<(), WireError> {
+    if size > limit {
+        return Err(WireError::new(
+            ErrorCode::TooLarge,
+            format!("{field} has {size} bytes; at most {limit} are allowed"),
+        ));
+    }
+    Ok(())
+}
+
+fn within(field: &str, value: u64, most: u64) -> Result<u64, WireError> {
+    if (1..=most).contains(&value) {
+        Ok(value)
+    } else {
+        Err(WireError::invalid(format!(
+            "{field} is {value}; write a whole number from 1 to {most}"
+        )))
+    }
+}
+
+fn priority(given: Option<&serde_json::Number>) -> Result<u8, WireError> {
+    let (lowest, usual, highest) = PRIORITY;
+    let Some(number) = given else {
+        return Ok(usual);
+    };
+    number
+        .as_u64()
+        .and_then(|value| u8::try_from(value).ok())
+        .filter(|value| (lowest..=highest).contains(value))
+        .ok_or_else(|| {
+            WireError::invalid(format!(
+                "priority is {number}; write a whole number from {lowest} to {highest}, higher is served first"
+            ))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn submit(value: serde_json::Value) -> Result<Submission, WireError> {
+        let request = serde_json::from_value(value).unwrap();
+        accept(
+            request,
+            Defaults { max_attempts: 3 },
+            "test",
+            Timestamp::from_millis(7),
+        )
+    }
+
+    #[test]
+    fn defaults_are_filled_in() {
+        let record = submit(json!({"description": "d", "capability": "c++"}))
+            .unwrap()
+            .record;
+        assert_eq!((record.priority, record.max_attempts), (5, 3));
+        assert_eq!(record.boundary, "default");
+        assert_eq!(record.offered_at, Timestamp::from_millis(7));
+        assert_eq!(record.status, WorkStatus::Pending);
+    }
+
+    #[test]
+    fn each_bad_field_is_named() {
+        let big = "x".repeat(400 * 1024);
+        for (patch, code, word) in [
+            (
+                json!({"description": " "}),
+                ErrorCode::InvalidRequest,
+                "description",
+            ),
+            (
+                json!({"description": &big}),
+                ErrorCode::TooLarge,
+                "description",
+            ),
+            (
+                json!({"contextData": {"x": &big}}),
+                ErrorCode::TooLarge,
+                "contextData",
+            ),
+            (
+                json!({"capability": "a b"}),
+                ErrorCode::InvalidToken,
+                "capability",
+            ),
+            (
+                json!({"boundary": "ü"}),
+                ErrorCode::InvalidToken,
+                "boundary",
+            ),
+            (
+                json!({"requiredAgentType": ">"}),
+                ErrorCode::InvalidToken,
+                "requiredAgentType",
+            ),
+            (
+                json!({"labels": {"a b": ""}}),
+                ErrorCode::InvalidToken,
+                "label",
+            ),
+            (
+                json!({"priority": 0}),
+                ErrorCode::InvalidRequest,
+                "priority is 0",
+            ),
+            (
+                json!({"priority": 11}),
+                ErrorCode::InvalidRequest,
+                "priority is 11",
+            ),
+            (
+                json!({"priority": 5.5}),
+                ErrorCode::InvalidRequest,
+                "priority is 5.5",
+            ),
+            (
+                json!({"priority": -1}),
+                ErrorCode::InvalidRequest,
+                "priority is -1",
+            ),
+            (
+                json!({"maxAttempts": 0}),
+                ErrorCode::InvalidRequest,
+                "maxAttempts",
+            ),
+            (
+                json!({"timeoutMs": 0}),
+                ErrorCode::InvalidRequest,
+                "timeoutMs",
+            ),
+            (json!({"id": "x"}), ErrorCode::InvalidRequest, "UUID"),
+            (json!({"taskId": ""}), ErrorCode::InvalidRequest, "taskId"),
+        ] {
+            let mut request = json!({"description": "d", "capability": "c"});
+            for (key, value) in patch.as_object().unwrap() {
+                request[key] = value.clone();
+            }
+            let error = submit(request).unwrap_err();
+            assert_eq!(error.code, code, "{error}");
+            assert!(error.message.contains(word), "{error}");
+        }
+    }
+}

@@ -1,0 +1,359 @@
+use std::collections::BTreeMap;
+
+use loom_protocol::{Body, WorkId};
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::super::record::WriteId;
+use super::*;
+
+fn guid(n: u128) -> AgentGuid {
+    AgentGuid::new(Uuid::from_u128(n))
+}
+
+fn holder(n: u128) -> Holder {
+    Holder {
+        guid: guid(n),
+        handle: format!("agent-{n}"),
+        agent_type: "test".into(),
+        hostname: (n == 1).then(|| "host".into()),
+    }
+}
+
+fn at(millis: i64) -> Timestamp {
+    Timestamp::from_millis(millis)
+}
+
+fn by(n: u128, attempt: u32) -> Fence {
+    Fence {
+        guid: guid(n),
+        attempt: Some(attempt),
+        reported_at: at(0),
+    }
+}
+
+fn fresh(max_attempts: u32) -> WorkRecord {
+    WorkRecord {
+        id: WorkId::new(Uuid::from_u128(9)),
+        task_id: "task".into(),
+        capability: "c".into(),
+        boundary: "default".into(),
+        description: "d".into(),
+        priority: 5,
+        labels: BTreeMap::new(),
+        status: WorkStatus::Pending,
+        attempt: 0,
+        attempts: 0,
+        max_attempts,
+        offered_by: "me".into(),
+        offered_at: at(0),
+        preferred_agent_type: None,
+        required_agent_type: None,
+        deadline: None,
+        not_before: None,
+        timeout_ms: None,
+        context_data: None,
+        created: 0,
+        write_id: WriteId::default(),
+        lease: None,
+        ended_lease: None,
+        unspent_returns: 0,
+        started_at: None,
+        progress: None,
+        progress_message: None,
+        pending_reason: None,
+        result: None,
+        errors: vec![],
+        cancel: None,
+        usage: None,
+        updated_at: at(0),
+    }
+}
+
+fn failure(recoverable: bool, spends: bool) -> FailureReport {
+    FailureReport {
+        message: "broken".into(),
+        code: None,
+        recoverable,
+        occurred_at: at(1),
+        reason: Reason::AgentError,
+        spends_attempt: spends,
+        not_before: None,
+    }
+}
+
+fn result() -> WorkResult {
+    WorkResult {
+        summary: Some("done".into()),
+        output: Some(Body::from_json("[1]").unwrap()),
+        artifacts: None,
+        completed_at: at(3),
+    }
+}
+
+fn assign(n: u128) -> Command {
+    Command::Assign {
+        holder: holder(n),
+        claim_id: Some("claim".into()),
+        start: false,
+    }
+}
+
+fn complete(n: u128, attempt: u32) -> Command {
+    Command::Complete {
+        by: by(n, attempt),
+        result: result(),
+        usage: None,
+    }
+}
+
+fn written(decision: Result<Decision, Refusal>) -> WorkRecord {
+    match decision.unwrap() {
+        Decision::Write(record) => *record,
+        Decision::Already => panic!("nothing was written"),
+    }
+}
+
+fn then(record: &WorkRecord, command: Command) -> WorkRecord {
+    written(command.decide(record, at(10)))
+}
+
+#[test]
+fn an_undisturbed_life() {
+    let assigned = then(&fresh(3), assign(1));
+    assert_eq!(
+        (assigned.status, assigned.attempt),
+        (WorkStatus::Assigned, 1)
+    );
+    let started = then(&assigned, Command::Start(by(1, 1)));
+    assert_eq!(started.status, WorkStatus::InProgress);
+    let completed = then(&started, complete(1, 1));
+    assert_eq!(completed.status, WorkStatus::Completed);
+    assert_eq!(completed.attempts, 0, "a completion spends nothing");
+}
+
+#[test]
+fn a_completion_is_accepted_from_assigned_and_only_once() {
+    let completed = then(&then(&fresh(3), assign(1)), complete(1, 1));
+    let again = complete(1, 1).decide(&completed, at(20));
+    assert_eq!(again, Ok(Decision::Already));
+    for stranger in [complete(2, 1), complete(1, 2), complete(1, 0)] {
+        let refused = stranger.decide(&completed, at(20));
+        assert!(matches!(refused, Err(Refusal::Stale { .. })), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_stale_attempt_changes_nothing_after_a_takeover() {
+    let first = then(&fresh(3), assign(1));
+    let lost = then(
+        &first,
+        Command::Revoke {
+            guid: guid(1),
+            attempt: 1,
+            reason: Reason::AgentLost,
+            spends_attempt: true,
+        },
+    );
+    let second = then(&lost, assign(2));
+    assert_eq!((second.attempt, second.attempts), (2, 1));
+    assert!(matches!(
+        complete(1, 1).decide(&second, at(20)),
+        Err(Refusal::Stale { .. })
+    ));
+    assert_eq!(then(&second, complete(2, 2)).status, WorkStatus::Completed);
+}
+
+#[test]
+fn a_report_without_attempt_counts_only_after_the_assignment() {
+    let assigned = then(&fresh(3), assign(1));
+    let report = |millis| Command::Complete {
+        by: Fence {
+            guid: guid(1),
+            attempt: None,
+            reported_at: at(millis),
+        },
+        result: result(),
+        usage: None,
+    };
+    assert!(report(9).decide(&assigned, at(20)).is_err());
+    let completed = then(&assigned, report(10));
+    assert_eq!(report(11).decide(&completed, at(20)), Ok(Decision::Already));
+}
+
+#[test]
+fn failures_spend_attempts_until_none_is_left() {
+    let mut record = fresh(2);
+    for attempt in 1..=2 {
+        record = then(&record, assign(1));
+        let command = Command::Fail {
+            by: by(1, attempt),
+            failure: failure(true, true),
+        };
+        record = then(&record, command.clone());
+        assert_eq!(command.decide(&record, at(20)), Ok(Decision::Already));
+    }
+    assert_eq!((record.status, record.attempts), (WorkStatus::Failed, 2));
+    assert_eq!(record.errors.len(), 2);
+}
+
+#[test]
+fn what_is_not_recoverable_fails_at_once() {
+    let record = then(
+        &then(&fresh(3), assign(1)),
+        Command::Fail {
+            by: by(1, 1),
+            failure: failure(false, true),
+        },
+    );
+    assert_eq!((record.status, record.attempts), (WorkStatus::Failed, 1));
+}
+
+#[test]
+fn six_returns_without_a_spent_attempt_cost_one_each_from_then_on() {
+    let mut record = fresh(3);
+    let mut spent = Vec::new();
+    while record.status == WorkStatus::Pending {
+        record = then(&record, assign(1));
+        record = then(
+            &record,
+            Command::Release {
+                by: by(1, record.attempt),
+                reason: Reason::Released,
+                not_before: None,
+            },
+        );
+        spent.push(record.attempts);
+    }
+    assert_eq!(spent, [0, 0, 0, 0, 0, 1, 2, 3]);
+    assert_eq!(record.status, WorkStatus::Failed);
+}
+
+#[test]
+fn a_cancelled_item_refuses_its_agent_and_notes_that_it_stopped() {
+    let cancel = Command::Cancel {
+        by: "me".into(),
+        reason: None,
+    };
+    let record = then(&then(&fresh(3), assign(1)), cancel.clone());
+    assert_eq!(record.status, WorkStatus::Cancelled);
+    assert!(matches!(
+        cancel.decide(&record, at(20)),
+        Err(Refusal::Ended { .. })
+    ));
+    assert!(matches!(
+        complete(1, 1).decide(&record, at(20)),
+        Err(Refusal::Stale { .. })
+    ));
+    let told = then(&record, Command::CancelDelivered);
+    assert_eq!(
+        Command::CancelDelivered.decide(&told, at(30)),
+        Ok(Decision::Already)
+    );
+    let stopped = then(&told, Command::Stopped(by(1, 1)));
+    assert_eq!(stopped.cancel.unwrap().stopped_at, Some(at(10)));
+}
+
+pub(in super::super) fn any_record() -> impl Strategy<Value = WorkRecord> {
+    (any_history(), any::<u64>(), any::<bool>()).prop_map(|(commands, created, rich)| {
+        let mut record = fresh(2);
+        record.created = created;
+        record.write_id = WriteId {
+            epoch: created,
+            counter: 3,
+        };
+        if rich {
+            record.labels = BTreeMap::from([("k".into(), "v".into())]);
+            record.context_data = Some(Body::from_json(r#"{"x":1}"#).unwrap());
+            record.deadline = Some(at(77));
+            record.usage = Some(Usage {
+                tokens: Some(1),
+                cost_usd: None,
+            });
+            record.preferred_agent_type = Some("p".into());
+        }
+        play(&mut record, &commands);
+        record
+    })
+}
+
+fn any_history() -> impl Strategy<Value = Vec<Command>> {
+    let fence = (1u128..3, 0u32..6).prop_map(|(n, attempt)| by(n, attempt));
+    let command = prop_oneof![
+        4 => (1u128..3, any::<bool>()).prop_map(|(n, start)| Command::Assign {
+            holder: holder(n), claim_id: None, start
+        }),
+        2 => fence.clone().prop_map(Command::Start),
+        2 => (fence.clone(), any::<bool>()).prop_map(|(by, message)| Command::Progress {
+            by, progress: Some(1.5), message: message.then(|| "m".into()), usage: None
+        }),
+        1 => fence.clone().prop_map(|by| Command::Complete { by, result: result(), usage: None }),
+        2 => (fence.clone(), any::<bool>(), any::<bool>()).prop_map(|(by, recoverable, spends)|
+            Command::Fail { by, failure: failure(recoverable, spends) }),
+        2 => fence.clone().prop_map(|by| Command::Release {
+            by, reason: Reason::UsageLimit, not_before: Some(at(50))
+        }),
+        2 => (1u128..3, 0u32..6, any::<bool>()).prop_map(|(n, attempt, spends_attempt)| Command::Revoke {
+            guid: guid(n), attempt, reason: Reason::AgentLost, spends_attempt
+        }),
+        1 => Just(Command::Cancel { by: "me".into(), reason: Some("because".into()) }),
+        1 => Just(Command::CancelDelivered),
+        1 => fence.prop_map(Command::Stopped),
+    ];
+    prop::collection::vec(command, 0..24)
+}
+
+fn play(record: &mut WorkRecord, commands: &[Command]) {
+    for command in commands {
+        if let Ok(Decision::Write(next)) = command.decide(record, at(10)) {
+            *record = *next;
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_asked_the_rules_hold(commands in any_history()) {
+        let mut record = fresh(2);
+        for command in &commands {
+            let before = record.clone();
+            match command.decide(&record, at(10)) {
+                Ok(Decision::Write(next)) => record = *next,
+                Ok(Decision::Already) | Err(_) => continue,
+            }
+            prop_assert!(record.attempt >= before.attempt, "the fence fell");
+            prop_assert!(record.attempts >= before.attempts);
+            prop_assert!(record.attempts <= record.max_attempts);
+            prop_assert!(record.errors.len() <= limits::ERRORS);
+            if before.status.is_terminal() {
+                prop_assert_eq!(record.status, before.status, "an end is an end");
+            }
+            if record.status.is_leased() {
+                prop_assert!(record.lease.is_some());
+            }
+            if record.status == WorkStatus::Pending {
+                prop_assert!(record.lease.is_none());
+                prop_assert!(record.attempts < record.max_attempts);
+            }
+            prop_assert_eq!(
+                record.attempt > before.attempt,
+                matches!(command, Command::Assign { .. }),
+                "only a claim raises the fence"
+            );
+        }
+    }
+
+    #[test]
+    fn asking_twice_is_asking_once(commands in any_history()) {
+        let mut record = fresh(2);
+        for command in &commands {
+            play(&mut record, std::slice::from_ref(command));
+            let once = record.clone();
+            let repeats = !matches!(command, Command::Progress { .. } | Command::Assign { .. });
+            if repeats {
+                play(&mut record, std::slice::from_ref(command));
+                prop_assert_eq!(&record, &once);
+            }
+        }
+    }
+}
