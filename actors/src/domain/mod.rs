@@ -1,4 +1,6 @@
 //! Pure verdicts: values in, verdict out. No clock, no network, no actor.
 
+pub mod agent;
 pub mod id_prefix;
+pub mod matching;
 pub mod work;
