@@ -1,1 +1,3 @@
-//! To come.
+//! One thin wrapper per kind of NATS resource, and the server itself.
+
+pub mod server;
