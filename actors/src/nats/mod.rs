@@ -1,4 +1,5 @@
-//! One thin wrapper per kind of NATS resource.
+//! One thin wrapper per kind of NATS resource, and the server itself.
 
 pub mod connection;
 pub mod ledger_store;
+pub mod server;

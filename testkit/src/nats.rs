@@ -1,0 +1,244 @@
+//! A private nats-server for tests, on a port and a store of its own.
+//!
+//! ```no_run
+//! # async fn example() -> anyhow::Result<()> {
+//! use loom_testkit::nats::TestNats;
+//!
+//! let nats = TestNats::shared().await?;
+//! let client = nats.connect().await?;
+//! let project = TestNats::unique_project();
+//! # let _ = (client, project);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The server dies with the test process (on Linux even when that is killed), and its folder is removed when the last
+//! handle is dropped. Folders of processes that were killed are removed by the next start.
+//!
+//! Where the environment has `NATS_URL`, that server is used: it is never stopped or killed by a test, and each test
+//! keeps to its [`TestNats::unique_project`].
+
+use std::env;
+use std::path::Path;
+use std::sync::{Arc, Weak};
+
+use anyhow::{Context as _, Result, bail};
+use loom_actors::nats::server::{NatsServer, Profile, ServerOptions, find_server};
+use loom_protocol::ProjectId;
+use rustix::process::{Pid, test_kill_process};
+use tempfile::TempDir;
+use tokio::sync::Mutex;
+use uuid::Uuid;
+
+/// How the folders are called: this, the pid of the process, something random.
+const FOLDER_PREFIX: &str = "loom-test-nats-";
+
+/// The one that [`TestNats::shared`] gives out, while anybody has it.
+static SHARED: Mutex<Weak<TestNats>> = Mutex::const_new(Weak::new());
+
+/// A nats-server with JetStream for tests.
+#[derive(Debug)]
+pub struct TestNats(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    // The server is dropped, and so killed, before its folder is removed.
+    Own {
+        server: Box<NatsServer>,
+        _folder: TempDir,
+    },
+    Foreign {
+        url: String,
+    },
+}
+
+impl TestNats {
+    /// The server that all tests of this process share. Started by the first one, removed after the last one.
+    pub async fn shared() -> Result<Arc<Self>> {
+        let mut shared = SHARED.lock().await;
+        if let Some(nats) = shared.upgrade() {
+            return Ok(nats);
+        }
+        let nats = Arc::new(Self::start().await?);
+        *shared = Arc::downgrade(&nats);
+        Ok(nats)
+    }
+
+    /// A server for one test alone: for those that stop, kill or pause it.
+    pub async fn start() -> Result<Self> {
+        Self::start_with(Profile::Fast).await
+    }
+
+    /// As [`TestNats::start`], with another durability.
+    pub async fn start_with(profile: Profile) -> Result<Self> {
+        if let Some(url) = env::var("NATS_URL").ok().filter(|url| !url.is_empty()) {
+            return Ok(Self(Kind::Foreign { url }));
+        }
+        let binary = find_server(None)?;
+        remove_leftovers();
+        let folder = tempfile::Builder::new()
+            .prefix(&format!("{FOLDER_PREFIX}{}-", std::process::id()))
+            .tempdir()
+            .context("make a folder for the store of a test's nats-server")?;
+        let server = NatsServer::start(ServerOptions {
+            profile,
+            ..ServerOptions::new(binary, folder.path().to_owned())
+        })
+        .await?;
+        Ok(Self(Kind::Own {
+            server: Box::new(server),
+            _folder: folder,
+        }))
+    }
+
+    /// A project id that no other test uses.
+    pub fn unique_project() -> ProjectId {
+        let random = Uuid::new_v4().simple().to_string();
+        match format!("test-{}", &random[..12]).parse() {
+            Ok(project) => project,
+            Err(_) => unreachable!("hex digits and dashes are a project id"),
+        }
+    }
+
+    /// Where clients connect to. Stays the same over restarts.
+    pub fn url(&self) -> String {
+        match &self.0 {
+            Kind::Own { server, .. } => server.client_url(),
+            Kind::Foreign { url } => url.clone(),
+        }
+    }
+
+    /// A new connection.
+    pub async fn connect(&self) -> Result<async_nats::Client> {
+        let url = self.url();
+        async_nats::connect(&url)
+            .await
+            .with_context(|| format!("connect to the test's nats-server at {url}"))
+    }
+
+    /// Ends the server in order.
+    pub async fn stop(&self) -> Result<()> {
+        self.own("stop")?.stop().await;
+        Ok(())
+    }
+
+    /// `kill -9`.
+    pub async fn kill(&self) -> Result<()> {
+        self.own("kill")?.kill().await;
+        Ok(())
+    }
+
+    /// Starts it again on the same store and port; one that runs is stopped first.
+    pub async fn restart(&self) -> Result<()> {
+        Ok(self.own("restart")?.restart().await?)
+    }
+
+    /// Lets it stand still with its connections open, as a suspended machine would.
+    pub fn pause(&self) -> Result<()> {
+        Ok(self.own("pause")?.pause()?)
+    }
+
+    /// The end of [`TestNats::pause`].
+    pub fn resume(&self) -> Result<()> {
+        Ok(self.own("resume")?.resume()?)
+    }
+
+    /// The server as a private one; an error with NATS_URL.
+    fn own(&self, action: &str) -> Result<&NatsServer> {
+        match &self.0 {
+            Kind::Own { server, .. } => Ok(server),
+            Kind::Foreign { url } => bail!(
+                "this test needs to {action} its nats-server, but NATS_URL names one that is not its own ({}); \
+                 unset NATS_URL to give each test a private server",
+                without_credentials(url)
+            ),
+        }
+    }
+}
+
+/// Removes the folders of test processes that were killed.
+fn remove_leftovers() {
+    let Ok(entries) = env::temp_dir().read_dir() else {
+        return;
+    };
+    for folder in entries.flatten().map(|entry| entry.path()) {
+        if is_leftover(&folder) {
+            // Another test process may have been faster.
+            let _ = std::fs::remove_dir_all(folder);
+        }
+    }
+}
+
+fn is_leftover(folder: &Path) -> bool {
+    let owner = folder
+        .file_name()
+        .and_then(|name| name.to_str())
+        .and_then(|name| name.strip_prefix(FOLDER_PREFIX))
+        .and_then(|rest| rest.split('-').next())
+        .and_then(|pid| pid.parse().ok())
+        .and_then(Pid::from_raw);
+    owner.is_some_and(|pid| test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
+}
+
+fn without_credentials(url: &str) -> String {
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
+        _ => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[test]
+    fn project_ids_are_unique() {
+        assert_ne!(TestNats::unique_project(), TestNats::unique_project());
+    }
+
+    #[test]
+    fn only_folders_of_dead_processes_are_leftovers() {
+        let folder = |pid: u32| PathBuf::from(format!("/tmp/{FOLDER_PREFIX}{pid}-abc"));
+        assert!(!is_leftover(&folder(std::process::id())));
+        assert!(is_leftover(&folder(i32::MAX.cast_unsigned())));
+        assert!(!is_leftover(Path::new("/tmp/something-else")));
+    }
+
+    #[tokio::test]
+    async fn a_foreign_server_is_never_killed() {
+        let url = "nats://user:secret@example.org:4222".to_owned();
+        let nats = TestNats(Kind::Foreign { url });
+        let error = nats.kill().await.unwrap_err().to_string();
+        assert!(
+            error.contains("NATS_URL") && error.contains("nats://example.org:4222"),
+            "{error}"
+        );
+        assert!(!error.contains("secret"), "{error}");
+    }
+
+    #[tokio::test]
+    #[ignore = "needs a nats-server: run `cargo xtask test`"]
+    async fn a_private_server_leaves_nothing_behind() {
+        let nats = TestNats::start().await.unwrap();
+        let Kind::Own {
+            _folder: folder, ..
+        } = &nats.0
+        else {
+            return;
+        };
+        let folder = folder.path().to_owned();
+        nats.connect().await.unwrap();
+        assert!(folder.exists());
+        drop(nats);
+        assert!(!folder.exists());
+    }
+
+    #[tokio::test]
+    #[ignore = "needs a nats-server: run `cargo xtask test`"]
+    async fn the_shared_server_is_one() {
+        let (one, other) = tokio::join!(TestNats::shared(), TestNats::shared());
+        assert_eq!(one.unwrap().url(), other.unwrap().url());
+    }
+}
