@@ -17,5 +17,6 @@ pub mod nats;
 pub mod project;
 pub mod settings;
 pub mod supervision;
+pub mod work_dispatcher;
 
 pub mod work_ledger;

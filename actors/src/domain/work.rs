@@ -11,12 +11,14 @@
 
 mod codec;
 mod record;
+mod report;
 mod submission;
 mod transition;
 mod view;
 
 pub use codec::{RecordError, decode, encode};
 pub use record::{EndedLease, Holder, LeaseEnd, LeaseRecord, WorkRecord, WriteId};
+pub use report::{accept_failure, accept_result};
 pub use submission::{Defaults, Submission, accept};
 pub use transition::{Command, Decision, FailureReport, Fence, Refusal};
 pub use view::{Bodies, view};

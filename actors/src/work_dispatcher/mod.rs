@@ -1,1 +1,46 @@
-//! To come.
+//! Matches pending work with claims, and takes in what is published. Owns: stream `LOOM_WORK_{P}`.
+//! Writes nowhere else: transitions are the ledger's.
+//!
+//! # State
+//! - [`PendingQueue`](queue::PendingQueue): every pending item by its needs, in the order of
+//!   priority and creation; those with a `notBefore` apart. Rebuilt from the read model at start.
+//! - Open claims: *filling* (assignments are being written), *parked* (waiting for an item or for a
+//!   free slot), answered (gone). At most one parked claim per agent; a newer one replaces it.
+//! - Slots of an agent = its leases in the read model + assignments being written + cancelled items
+//!   whose agent has not said that it stopped.
+//!
+//! # An item
+//! in the queue → taken out for a claim → the ledger writes → told by the read model. When the
+//! write is refused, what the read model says then counts; while its outcome is unknown the item is
+//! neither in the queue nor answered.
+//!
+//! # Failure cases
+//! - This actor dies: callers repeat their claim with the same claim id; assignments that were
+//!   written meanwhile are found by it.
+//! - The ledger dies with an assignment under way: the item goes back into the queue if the read
+//!   model still calls it pending; a claim that takes it then meets the truth in the ledger.
+//! - An answer gets lost on its way to the agent: the same claim id gives the same items.
+//!
+//! # Published work
+//! Two durable consumers, so that a million submissions don't delay the completions. Each outcome
+//! has one acknowledgement:
+//!
+//! | outcome | acknowledgement |
+//! |---|---|
+//! | written, or was written before | `ack` |
+//! | refused for ever: stale, ended, unknown item | `ack`, counted and logged |
+//! | unreadable or breaking a rule | `ack` after a `failed` item with its bytes was written (reports: logged) |
+//! | not possible just now | `nak` with a delay |
+
+mod actor;
+mod claims;
+mod handle;
+mod intake;
+mod queue;
+mod slots;
+mod timers;
+
+pub use actor::{DispatcherMsg, WorkDispatcher, WorkDispatcherArgs};
+pub use claims::{ClaimError, ClaimOrder};
+pub use handle::WorkDispatcherHandle;
+pub use intake::ensure_stream;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loom_protocol::{ErrorCode, WireError, WorkId};
+use tokio::sync::oneshot;
 
 use super::actor::LedgerMsg;
 use super::operation::{Applied, Operation};
@@ -89,6 +90,20 @@ impl WorkLedgerHandle {
             })
             .await?;
         Ok(outcomes)
+    }
+
+    /// As [`carry_out`](Self::carry_out), but hands the answer over to be waited for without a
+    /// deadline. The channel closes when the actor dies first.
+    pub fn begin(
+        &self,
+        operations: Vec<Operation>,
+    ) -> Result<oneshot::Receiver<Vec<Outcome>>, CallError> {
+        let (reply, answer) = oneshot::channel();
+        self.0.cast(LedgerMsg::CarryOut {
+            operations: operations.into(),
+            reply: reply.into(),
+        })?;
+        Ok(answer)
     }
 
     /// Carries one transition out.

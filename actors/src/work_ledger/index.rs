@@ -288,6 +288,12 @@ impl Index {
         self.leases.get(&guid).map_or(&[], Vec::as_slice)
     }
 
+    pub fn lease_counts(&self) -> impl Iterator<Item = (AgentGuid, usize)> {
+        self.leases
+            .iter()
+            .map(|(guid, leases)| (*guid, leases.len()))
+    }
+
     pub fn lease(&self, id: WorkId) -> Option<(AgentGuid, &LeaseInfo)> {
         let header = self.get(id).filter(|header| header.status.is_leased())?;
         let guid = header.holder?;
@@ -440,6 +446,33 @@ fn forget_one(counts: &mut HashMap<Arc<Needs>, usize>, needs: &Arc<Needs>) {
         *count -= 1;
         if *count == 0 {
             counts.remove(needs);
+        }
+    }
+}
+
+#[cfg(test)]
+impl Header {
+    /// A pending item for the tests of those who schedule.
+    pub(crate) fn for_test(
+        id: WorkId,
+        created: u64,
+        priority: u8,
+        needs: Needs,
+        not_before: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            created,
+            revision: created,
+            needs: Arc::new(needs),
+            status: WorkStatus::Pending,
+            priority,
+            attempt: 0,
+            offered_at: Timestamp::default(),
+            updated_at: Timestamp::default(),
+            not_before,
+            holder: None,
+            labels: None,
         }
     }
 }

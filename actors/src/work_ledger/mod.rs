@@ -39,7 +39,7 @@ mod retention;
 mod told;
 
 pub use actor::{LedgerMsg, WorkLedger, WorkLedgerArgs};
-pub use handle::{LedgerError, WorkLedgerHandle};
+pub use handle::{LedgerError, Outcome, TRANSITION_DEADLINE, WorkLedgerHandle};
 pub use index::{Filter, Header, HeaderPage, ItemChange, LeaseInfo, Needs};
 pub use operation::{Applied, Operation};
 pub use read_model::{LiveProgress, ReadError, ReadModel};

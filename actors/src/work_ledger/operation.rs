@@ -55,6 +55,19 @@ pub struct Applied {
     pub said: Option<LiveProgress>,
 }
 
+impl Applied {
+    /// A record that is as it should be already.
+    pub fn already(record: Arc<WorkRecord>, revision: u64) -> Self {
+        Self {
+            before: Some(record.status),
+            record,
+            revision,
+            changed: false,
+            said: None,
+        }
+    }
+}
+
 /// What an operation needs to be carried out.
 #[derive(Clone)]
 pub(super) struct Context {
@@ -279,11 +292,5 @@ fn already(id: WorkId, present: Present) -> Result<Applied, LedgerError> {
     let record = present
         .record
         .ok_or(LedgerError::Read(ReadError::NotFound(id)))?;
-    Ok(Applied {
-        before: Some(record.status),
-        revision: present.revision,
-        record,
-        changed: false,
-        said: None,
-    })
+    Ok(Applied::already(record, present.revision))
 }

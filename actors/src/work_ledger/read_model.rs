@@ -84,6 +84,11 @@ impl ReadModel {
         self.index.read().leases_of(guid).len()
     }
 
+    /// Every agent that holds leases, and how many.
+    pub fn lease_counts(&self) -> Vec<(AgentGuid, usize)> {
+        self.index.read().lease_counts().collect()
+    }
+
     /// Who holds an item, and how.
     pub fn lease(&self, id: WorkId) -> Option<(AgentGuid, LeaseInfo)> {
         self.index

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use loom_protocol::work::{
-    AssignedAgent, CancelInfo, Reason, Usage, WorkErrorInfo, WorkResult, WorkStatus,
+    AssignedAgent, CancelInfo, PRIORITY, Reason, Usage, WorkErrorInfo, WorkResult, WorkStatus,
 };
 use loom_protocol::{AgentGuid, Body, Timestamp, WorkId};
 
@@ -118,6 +118,51 @@ pub struct WorkRecord {
 }
 
 impl WorkRecord {
+    /// A pending item of normal priority that says nothing yet.
+    pub fn blank(
+        id: WorkId,
+        offered_by: &str,
+        now: Timestamp,
+        labels: BTreeMap<String, String>,
+    ) -> Self {
+        let (_, usual_priority, _) = PRIORITY;
+        Self {
+            id,
+            task_id: String::new(),
+            capability: String::new(),
+            boundary: String::new(),
+            description: String::new(),
+            priority: usual_priority,
+            labels,
+            status: WorkStatus::Pending,
+            attempt: 0,
+            attempts: 0,
+            max_attempts: 1,
+            offered_by: offered_by.into(),
+            offered_at: now,
+            preferred_agent_type: None,
+            required_agent_type: None,
+            deadline: None,
+            not_before: None,
+            timeout_ms: None,
+            context_data: None,
+            created: 0,
+            write_id: WriteId::default(),
+            lease: None,
+            ended_lease: None,
+            unspent_returns: 0,
+            started_at: None,
+            progress: None,
+            progress_message: None,
+            pending_reason: None,
+            result: None,
+            errors: Vec::new(),
+            cancel: None,
+            usage: None,
+            updated_at: now,
+        }
+    }
+
     /// The creation sequence, given the sequence that this record was read at.
     pub const fn created_at_sequence(&self, revision: u64) -> u64 {
         if self.created == 0 {

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use loom_protocol::token::{MAX_TASK_ID, check_token};
-use loom_protocol::work::{DEFAULT_BOUNDARY, PRIORITY, SubmitRequest, WorkStatus, limits};
+use loom_protocol::work::{DEFAULT_BOUNDARY, PRIORITY, SubmitRequest, limits};
 use loom_protocol::{ErrorCode, Timestamp, WireError, WorkId};
 
-use super::record::{WorkRecord, WriteId};
+use super::record::WorkRecord;
 
 /// What a submission that names none gets.
 #[derive(Debug, Clone, Copy)]
@@ -104,39 +104,20 @@ pub fn accept(
     Ok(Submission {
         id_was_given,
         record: WorkRecord {
-            id,
             task_id,
             capability: request.capability,
             boundary,
             description: request.description,
             priority,
-            labels: request.labels,
-            status: WorkStatus::Pending,
-            attempt: 0,
-            attempts: 0,
             max_attempts: u32::try_from(max_attempts).unwrap_or(MAX_ATTEMPTS),
-            offered_by,
-            offered_at: request.offered_at.unwrap_or(now),
             preferred_agent_type: request.preferred_agent_type,
             required_agent_type: request.required_agent_type,
             deadline: request.deadline,
             not_before: request.not_before,
             timeout_ms: request.timeout_ms,
             context_data: request.context_data,
-            created: 0,
-            write_id: WriteId::default(),
-            lease: None,
-            ended_lease: None,
-            unspent_returns: 0,
-            started_at: None,
-            progress: None,
-            progress_message: None,
-            pending_reason: None,
-            result: None,
-            errors: Vec::new(),
-            cancel: None,
-            usage: None,
-            updated_at: now,
+            offered_at: request.offered_at.unwrap_or(now),
+            ..WorkRecord::blank(id, &offered_by, now, request.labels)
         },
     })
 }

@@ -34,39 +34,17 @@ fn by(n: u128, attempt: u32) -> Fence {
 
 fn fresh(max_attempts: u32) -> WorkRecord {
     WorkRecord {
-        id: WorkId::new(Uuid::from_u128(9)),
         task_id: "task".into(),
         capability: "c".into(),
         boundary: "default".into(),
         description: "d".into(),
-        priority: 5,
-        labels: BTreeMap::new(),
-        status: WorkStatus::Pending,
-        attempt: 0,
-        attempts: 0,
         max_attempts,
-        offered_by: "me".into(),
-        offered_at: at(0),
-        preferred_agent_type: None,
-        required_agent_type: None,
-        deadline: None,
-        not_before: None,
-        timeout_ms: None,
-        context_data: None,
-        created: 0,
-        write_id: WriteId::default(),
-        lease: None,
-        ended_lease: None,
-        unspent_returns: 0,
-        started_at: None,
-        progress: None,
-        progress_message: None,
-        pending_reason: None,
-        result: None,
-        errors: vec![],
-        cancel: None,
-        usage: None,
-        updated_at: at(0),
+        ..WorkRecord::blank(
+            WorkId::new(Uuid::from_u128(9)),
+            "me",
+            at(0),
+            BTreeMap::new(),
+        )
     }
 }
 

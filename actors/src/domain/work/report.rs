@@ -1,0 +1,82 @@
+//! From an agent's report to what the ledger takes: limits and defaults.
+
+use loom_protocol::work::{Reason, ReportedError, ReportedResult, WorkResult, limits};
+use loom_protocol::{Body, ErrorCode, Timestamp, WireError};
+
+use super::transition::FailureReport;
+
+/// Checks the size of a result and fills in when it was finished.
+pub fn accept_result(result: ReportedResult, now: Timestamp) -> Result<WorkResult, WireError> {
+    let body = |body: &Option<Body>| body.as_ref().map_or(0, Body::len);
+    let size = result.summary.as_ref().map_or(0, String::len)
+        + body(&result.output)
+        + body(&result.artifacts);
+    if size > limits::RESULT {
+        return Err(WireError::new(
+            ErrorCode::TooLarge,
+            format!(
+                "the result has {size} bytes; at most {} are allowed: store it elsewhere and report where. The lease stays yours",
+                limits::RESULT
+            ),
+        ));
+    }
+    Ok(WorkResult {
+        summary: result.summary,
+        output: result.output,
+        artifacts: result.artifacts,
+        completed_at: result.completed_at.unwrap_or(now),
+    })
+}
+
+/// Cuts an error to its limit and fills in what it leaves out.
+pub fn accept_failure(
+    error: ReportedError,
+    reason: Option<Reason>,
+    now: Timestamp,
+) -> FailureReport {
+    let message = if error.message.trim().is_empty() {
+        "the agent gave no message".into()
+    } else {
+        shortened(error.message)
+    };
+    FailureReport {
+        message,
+        code: error.code.map(shortened),
+        recoverable: error.recoverable.unwrap_or(true),
+        occurred_at: error.occurred_at.unwrap_or(now),
+        reason: reason.unwrap_or(Reason::AgentError),
+        spends_attempt: true,
+        not_before: None,
+    }
+}
+
+fn shortened(mut text: String) -> String {
+    const MARK: &str = "…";
+    if text.len() > limits::ERROR {
+        text.truncate(text.floor_char_boundary(limits::ERROR - MARK.len()));
+        text.push_str(MARK);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_errors_are_cut_and_long_results_refused() {
+        let long = "ü".repeat(limits::RESULT);
+        let error = ReportedError {
+            message: long.clone(),
+            ..ReportedError::default()
+        };
+        let report = accept_failure(error, None, Timestamp::default());
+        assert!(report.message.len() <= limits::ERROR && report.message.ends_with('…'));
+        let result = ReportedResult {
+            summary: Some(long),
+            ..ReportedResult::default()
+        };
+        let refused = accept_result(result, Timestamp::default()).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::TooLarge);
+    }
+}

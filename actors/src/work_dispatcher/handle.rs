@@ -1,0 +1,65 @@
+//! How everybody else talks to the dispatcher.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use loom_protocol::{AgentGuid, WireError, WorkId};
+use tokio::time::Instant;
+
+use super::actor::DispatcherMsg;
+use super::claims::ClaimOrder;
+use crate::supervision::ActorHandle;
+use crate::work_ledger::{Applied, Header, TRANSITION_DEADLINE};
+
+/// The handle of a project's WorkDispatcher.
+#[derive(Clone)]
+pub struct WorkDispatcherHandle(ActorHandle<DispatcherMsg>);
+
+impl WorkDispatcherHandle {
+    /// Wraps the actor's handle.
+    pub const fn new(actor: ActorHandle<DispatcherMsg>) -> Self {
+        Self(actor)
+    }
+
+    /// The actor's handle, for supervision and fault injection.
+    pub const fn actor(&self) -> &ActorHandle<DispatcherMsg> {
+        &self.0
+    }
+
+    /// Claims; waits as long as the order says. Empty when the wait was over.
+    pub async fn claim(&self, order: ClaimOrder) -> Result<Vec<Applied>, WireError> {
+        let wait = order.wait_until.map_or(Duration::ZERO, |until| {
+            until.saturating_duration_since(Instant::now())
+        });
+        let order = Arc::new(order);
+        let outcome = self
+            .0
+            .call(wait + TRANSITION_DEADLINE, |reply| DispatcherMsg::Claim {
+                order: order.clone(),
+                reply,
+            })
+            .await?;
+        Ok(outcome?)
+    }
+
+    /// An agent came, went or changed.
+    pub fn agent_changed(&self, guid: AgentGuid) {
+        let _ = self.0.cast(DispatcherMsg::AgentChanged(guid));
+    }
+
+    /// An agent has stopped a cancelled item.
+    pub fn stopped(&self, guid: AgentGuid, id: WorkId) {
+        let _ = self.0.cast(DispatcherMsg::Stopped { guid, id });
+    }
+
+    /// How many pending items with the same needs are served before this one (10,000 at the most).
+    pub async fn ahead_of(&self, header: Header) -> Result<usize, WireError> {
+        let answer = self
+            .0
+            .call(TRANSITION_DEADLINE, |reply| DispatcherMsg::Ahead {
+                header: Box::new(header.clone()),
+                reply,
+            });
+        Ok(answer.await?)
+    }
+}

@@ -1,0 +1,435 @@
+//! Published work and published reports, taken over from the stream into the ledger.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
+use async_nats::jetstream::{self, AckKind, stream};
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use loom_protocol::work::{
+    CompletedReport, ErrorReport, RESERVED_FIELDS, Reason, SubmitRequest, WorkErrorInfo, WorkStatus,
+};
+use loom_protocol::{Body, Encoding, ProjectId, Timestamp, WireError, WorkId, names};
+use tokio::task::JoinSet;
+
+use super::actor::WorkDispatcherArgs;
+use crate::agent_registry::AgentDirectory;
+use crate::clock::Clock;
+use crate::domain::work::{self, Command, Defaults, Fence, WorkRecord};
+use crate::nats::connection::Nats;
+use crate::work_ledger::{LedgerError, Operation, WorkLedgerHandle};
+
+/// The key in the stream's metadata that says whose it is.
+const PROJECT_KEY: &str = "loom.project";
+/// How many messages are taken over together.
+const BATCH: usize = 128;
+const ACK_WAIT: Duration = Duration::from_secs(30);
+const MAX_ACK_PENDING: i64 = 1_024;
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Why a project has no work stream.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// Another project has a stream of that name.
+    #[error(
+        "project {project} cannot be used: its stream {stream} belongs to project {owner}; choose an id that differs in more than case, '-' and '_'"
+    )]
+    Collision {
+        /// The project.
+        project: ProjectId,
+        /// The stream.
+        stream: String,
+        /// Whose it is.
+        owner: String,
+    },
+    /// NATS says no.
+    #[error("the stream {stream} cannot be made or opened: {source}")]
+    Nats {
+        /// The stream.
+        stream: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl From<StreamError> for WireError {
+    fn from(error: StreamError) -> Self {
+        let text = error.to_string();
+        match error {
+            StreamError::Collision { .. } => {
+                Self::new(loom_protocol::ErrorCode::ProjectNameCollision, text)
+            }
+            StreamError::Nats { .. } => Self::unavailable(text, RETRY),
+        }
+    }
+}
+
+/// Opens the work stream of a project, and makes it where there is none.
+pub async fn ensure_stream(
+    jetstream: &jetstream::Context,
+    project: &ProjectId,
+    replicas: usize,
+) -> Result<stream::Stream, StreamError> {
+    let name = names::work_stream(project);
+    let stream = jetstream
+        .get_or_create_stream(stream::Config {
+            name: name.clone(),
+            description: Some("Loom: published work and reports".into()),
+            subjects: names::work_stream_subjects(project),
+            retention: stream::RetentionPolicy::WorkQueue,
+            num_replicas: replicas,
+            metadata: [(PROJECT_KEY.to_owned(), project.to_string())].into(),
+            ..Default::default()
+        })
+        .await
+        .map_err(|source| StreamError::Nats {
+            stream: name.clone(),
+            source: source.into(),
+        })?;
+    match stream.cached_info().config.metadata.get(PROJECT_KEY) {
+        Some(owner) if owner != project.as_str() => Err(StreamError::Collision {
+            project: project.clone(),
+            stream: name,
+            owner: owner.clone(),
+        }),
+        _ => Ok(stream),
+    }
+}
+
+/// Takes messages over, one kind after the other in its own task.
+#[derive(Clone)]
+pub(super) struct Intake {
+    project: ProjectId,
+    nats: Nats,
+    ledger: WorkLedgerHandle,
+    agents: Arc<AgentDirectory>,
+    clock: Clock,
+    defaults: Defaults,
+    epoch: u64,
+}
+
+/// What becomes of a message.
+enum Fate {
+    /// It is dealt with.
+    Ack,
+    /// Not possible just now.
+    Later,
+}
+
+impl Intake {
+    pub fn new(args: &WorkDispatcherArgs) -> Self {
+        Self {
+            project: args.read.project().clone(),
+            nats: args.nats.clone(),
+            ledger: args.ledger.clone(),
+            agents: args.agents.clone(),
+            clock: args.clock.clone(),
+            defaults: Defaults {
+                max_attempts: args.settings.max_attempts,
+            },
+            epoch: args.epoch,
+        }
+    }
+
+    pub fn spawn_into(self, tasks: &mut JoinSet<()>) {
+        let reports = vec![
+            names::work_completed(&self.project),
+            names::work_errors(&self.project),
+        ];
+        let queue = vec![names::queue_filter(&self.project)];
+        tasks.spawn(self.clone().run("reports", reports));
+        tasks.spawn(self.run("queue", queue));
+    }
+
+    async fn run(self, kind: &'static str, filters: Vec<String>) {
+        loop {
+            if let Err(error) = self.consume(kind, &filters).await {
+                tracing::warn!(project = %self.project, "taking over published {kind} is interrupted: {error}");
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn consume(&self, kind: &str, filters: &[String]) -> Result<(), async_nats::Error> {
+        let consumer = self.consumer(kind, filters).await?;
+        let mut messages = consumer
+            .stream()
+            .max_messages_per_batch(BATCH)
+            .messages()
+            .await?
+            .ready_chunks(BATCH);
+        while let Some(chunk) = messages.next().await {
+            let mut batch = Vec::with_capacity(chunk.len());
+            for message in chunk {
+                match message {
+                    Ok(message) => batch.push(message),
+                    Err(error) => tracing::debug!("published {kind}: {error}"),
+                }
+            }
+            self.take_over(batch).await;
+        }
+        Ok(())
+    }
+
+    /// Our consumer of this epoch; those of former owners would overlap and are removed.
+    async fn consumer(
+        &self,
+        kind: &str,
+        filters: &[String],
+    ) -> Result<PullConsumer, async_nats::Error> {
+        let stream = ensure_stream(&self.nats.jetstream, &self.project, 1).await?;
+        let prefix = format!("loom-{kind}-");
+        let name = format!("{prefix}{}", self.epoch);
+        let known: Vec<String> = stream.consumer_names().try_collect().await?;
+        for other in known
+            .iter()
+            .filter(|other| other.starts_with(&prefix) && **other != name)
+        {
+            stream.delete_consumer(other).await?;
+        }
+        let config = pull::Config {
+            durable_name: Some(name.clone()),
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: ACK_WAIT,
+            max_ack_pending: MAX_ACK_PENDING,
+            filter_subjects: filters.to_vec(),
+            ..Default::default()
+        };
+        Ok(stream.get_or_create_consumer(&name, config).await?)
+    }
+
+    async fn take_over(&self, messages: Vec<jetstream::Message>) {
+        let mut operations = Vec::with_capacity(messages.len());
+        let mut fates: Vec<Option<usize>> = Vec::with_capacity(messages.len());
+        for message in &messages {
+            fates.push(self.operation(message).map(|operation| {
+                operations.push(operation);
+                operations.len() - 1
+            }));
+        }
+        let outcomes = self.ledger.carry_out(operations).await;
+        for (message, place) in messages.iter().zip(fates) {
+            let fate = match (place, &outcomes) {
+                (None, _) => Fate::Ack,
+                (Some(place), Ok(outcomes)) => match outcomes.get(place) {
+                    Some(Err(error)) => fate_of(error, &message.subject),
+                    Some(Ok(_)) => Fate::Ack,
+                    None => Fate::Later,
+                },
+                (Some(_), Err(error)) => fate_of(error, &message.subject),
+            };
+            let kind = match fate {
+                Fate::Ack => AckKind::Ack,
+                Fate::Later => AckKind::Nak(Some(RETRY)),
+            };
+            if let Err(error) = message.ack_with(kind).await {
+                tracing::debug!(
+                    "an acknowledgement was not sent, the message comes again: {error}"
+                );
+            }
+        }
+    }
+
+    /// What a message asks for; `None` if nothing can come of it.
+    fn operation(&self, message: &jetstream::Message) -> Option<Operation> {
+        let subject = message.subject.as_str();
+        let content_type = message
+            .headers
+            .as_ref()
+            .and_then(|headers| headers.get(loom_protocol::codec::CONTENT_TYPE));
+        let encoding = Encoding::from_content_type(content_type.map(|value| value.as_str()));
+        let (published, sequence) = message.info().map_or((self.clock.now(), 0), |info| {
+            let nanos = info.published.unix_timestamp_nanos() / 1_000_000;
+            let millis = i64::try_from(nanos).unwrap_or_default();
+            (Timestamp::from_millis(millis), info.stream_sequence)
+        });
+        let report = if subject == names::work_completed(&self.project) {
+            self.completed(encoding, &message.payload, published)
+        } else if subject == names::work_errors(&self.project) {
+            self.failed(encoding, &message.payload, published)
+        } else {
+            let id = message_id(published, sequence);
+            let record = self.submitted(encoding, message, id, published);
+            return Some(Operation::Create(Arc::new(record)));
+        };
+        match report {
+            Ok(operation) => Some(operation),
+            Err(error) => {
+                tracing::warn!(
+                    subject,
+                    "a published report cannot be read and is dropped: {error}"
+                );
+                None
+            }
+        }
+    }
+
+    fn completed(
+        &self,
+        encoding: Encoding,
+        payload: &[u8],
+        reported_at: Timestamp,
+    ) -> Result<Operation, WireError> {
+        let report: CompletedReport = encoding.decode(payload)?;
+        self.agents.touch(report.agent_guid, self.clock.now());
+        let by = Fence {
+            guid: report.agent_guid,
+            attempt: report.attempt,
+            reported_at,
+        };
+        let result = work::accept_result(report.result.unwrap_or_default(), reported_at)?;
+        let usage = report.usage;
+        let command = Command::Complete { by, result, usage };
+        Ok(Operation::Apply(report.work_item_id, Arc::new(command)))
+    }
+
+    fn failed(
+        &self,
+        encoding: Encoding,
+        payload: &[u8],
+        reported_at: Timestamp,
+    ) -> Result<Operation, WireError> {
+        let report: ErrorReport = encoding.decode(payload)?;
+        self.agents.touch(report.agent_guid, self.clock.now());
+        let by = Fence {
+            guid: report.agent_guid,
+            attempt: report.attempt,
+            reported_at,
+        };
+        let failure = work::accept_failure(report.error, report.reason, reported_at);
+        let command = Command::Fail { by, failure };
+        Ok(Operation::Apply(report.work_item_id, Arc::new(command)))
+    }
+
+    /// The record of a published submission; one that cannot be accepted is kept as a failed item.
+    fn submitted(
+        &self,
+        encoding: Encoding,
+        message: &jetstream::Message,
+        message_id: WorkId,
+        published: Timestamp,
+    ) -> WorkRecord {
+        let capability = names::capability_of_queue(&message.subject);
+        let read = self.read_submission(encoding, message, capability.as_deref());
+        let accepted = read.and_then(|mut request| {
+            request.id.get_or_insert_with(|| message_id.to_string());
+            request
+                .task_id
+                .get_or_insert_with(|| message_id.to_string());
+            request.offered_at.get_or_insert(published);
+            work::accept(request, self.defaults, "queue", published)
+                .map_err(|error| (Reason::Rejected, error))
+        });
+        match accepted {
+            Ok(submission) => submission.record,
+            Err((reason, error)) => {
+                tracing::warn!(subject = %message.subject, "a published submission is refused: {error}");
+                let capability = capability.unwrap_or_else(|| "unknown".into());
+                let refused = Refused {
+                    id: message_id,
+                    capability,
+                    reason,
+                    error,
+                };
+                refused.record(&message.payload, published)
+            }
+        }
+    }
+
+    fn read_submission(
+        &self,
+        encoding: Encoding,
+        message: &jetstream::Message,
+        capability: Option<&str>,
+    ) -> Result<SubmitRequest, (Reason, WireError)> {
+        let mut reserved = None;
+        let mut request: SubmitRequest = encoding
+            .decode_noting(&message.payload, &mut |field| {
+                if RESERVED_FIELDS.contains(&field.as_str()) {
+                    reserved = Some(field);
+                }
+            })
+            .map_err(|error| (Reason::Poison, error.into()))?;
+        if let Some(field) = reserved {
+            let text = format!("{field} is reserved and does not work yet; leave it out");
+            return Err((Reason::Rejected, WireError::invalid(text)));
+        }
+        let Some(capability) = capability else {
+            let text = "the last part of the subject is no capability";
+            return Err((Reason::Rejected, WireError::invalid(text)));
+        };
+        if request.capability.is_empty() {
+            request.capability = capability.to_owned();
+        }
+        if request.capability != capability {
+            let text = format!(
+                "the item is of capability {:?}, but its subject of {capability:?}",
+                request.capability
+            );
+            return Err((Reason::Rejected, WireError::invalid(text)));
+        }
+        Ok(request)
+    }
+}
+
+/// A published submission that breaks a rule.
+struct Refused {
+    id: WorkId,
+    capability: String,
+    reason: Reason,
+    error: WireError,
+}
+
+impl Refused {
+    /// A failed item with the bytes as they came, so that nothing is lost silently.
+    fn record(self, payload: &[u8], published: Timestamp) -> WorkRecord {
+        let text = String::from_utf8_lossy(payload);
+        WorkRecord {
+            id: self.id,
+            task_id: self.id.to_string(),
+            capability: self.capability,
+            boundary: loom_protocol::work::DEFAULT_BOUNDARY.into(),
+            description: "a published submission that was refused; its bytes are the context data"
+                .into(),
+            context_data: Body::of(&text).ok(),
+            status: WorkStatus::Failed,
+            errors: vec![WorkErrorInfo {
+                message: self.error.message,
+                code: Some(self.error.code.to_string()),
+                recoverable: false,
+                occurred_at: published,
+                reason: self.reason,
+                attempt: None,
+                agent_guid: None,
+            }],
+            ..WorkRecord::blank(self.id, "queue", published, BTreeMap::new())
+        }
+    }
+}
+
+/// The id of an item whose submission names none: the same when the message comes again.
+fn message_id(published: Timestamp, sequence: u64) -> WorkId {
+    let millis = u64::try_from(published.as_millis()).unwrap_or_default();
+    let mut tail = [0; 10];
+    tail[2..].copy_from_slice(&sequence.to_be_bytes());
+    WorkId::new(uuid::Builder::from_unix_timestamp_millis(millis, &tail).into_uuid())
+}
+
+fn fate_of(error: &LedgerError, subject: &str) -> Fate {
+    match error {
+        LedgerError::Refused(refusal) => {
+            tracing::info!(subject, "a published report changes nothing: {refusal}");
+            Fate::Ack
+        }
+        LedgerError::Read(crate::work_ledger::ReadError::NotFound(id)) => {
+            tracing::info!(subject, %id, "a published report is about an unknown item");
+            Fate::Ack
+        }
+        LedgerError::Record(..) | LedgerError::Lost(_) => {
+            tracing::error!(subject, "a published message cannot be dealt with: {error}");
+            Fate::Later
+        }
+        _ => Fate::Later,
+    }
+}

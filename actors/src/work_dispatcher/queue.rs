@@ -1,0 +1,302 @@
+//! The pending items in the order in which they are served. Pure: no clock, no network.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use loom_protocol::work::PRIORITY;
+use loom_protocol::{Timestamp, WorkId};
+
+use crate::work_ledger::{Header, Needs};
+
+/// What a claim may be served with.
+#[derive(Debug, Clone, Copy)]
+pub struct Wants<'a> {
+    /// The agent's type.
+    pub agent_type: &'a str,
+    /// What it can do.
+    pub capabilities: &'a [String],
+    /// Where it is.
+    pub boundaries: &'a [String],
+}
+
+/// A place in the order: priority first, then creation. Lower is served first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place(u64);
+
+impl Place {
+    fn of(header: &Header) -> Self {
+        const CREATED_BITS: u32 = 56;
+        let (_, _, highest) = PRIORITY;
+        let behind = u64::from(highest.saturating_sub(header.priority));
+        Self(behind << CREATED_BITS | header.created & ((1 << CREATED_BITS) - 1))
+    }
+}
+
+/// An item that is served next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pick {
+    /// The item.
+    pub id: WorkId,
+    needs: Arc<Needs>,
+    place: Place,
+}
+
+type ByBoundary = HashMap<Arc<str>, Vec<Arc<Needs>>>;
+
+/// The pending items of a project.
+#[derive(Debug, Default)]
+pub struct PendingQueue {
+    ready: HashMap<Arc<Needs>, BTreeMap<Place, WorkId>>,
+    /// The needs that somebody has, by capability and boundary.
+    known_needs: HashMap<Arc<str>, ByBoundary>,
+    held: BTreeMap<(Timestamp, WorkId), Header>,
+    held_until: HashMap<WorkId, Timestamp>,
+}
+
+impl PendingQueue {
+    /// Puts a pending item where it belongs. True if it can be served now.
+    pub fn push(&mut self, header: &Header, now: Timestamp) -> bool {
+        self.remove(header);
+        match header.not_before() {
+            Some(time) if time > now => {
+                self.held.insert((time, header.id), header.clone());
+                self.held_until.insert(header.id, time);
+                false
+            }
+            _ => {
+                self.make_ready(header);
+                true
+            }
+        }
+    }
+
+    fn make_ready(&mut self, header: &Header) {
+        let needs = &header.needs;
+        let items = self.ready.entry(needs.clone()).or_default();
+        if items.is_empty() {
+            self.known_needs
+                .entry(needs.capability.clone())
+                .or_default()
+                .entry(needs.boundary.clone())
+                .or_default()
+                .push(needs.clone());
+        }
+        items.insert(Place::of(header), header.id);
+    }
+
+    /// Takes an item out, wherever it is.
+    pub fn remove(&mut self, header: &Header) {
+        if let Some(time) = self.held_until.remove(&header.id) {
+            self.held.remove(&(time, header.id));
+        }
+        self.take_out(&header.needs, Place::of(header));
+    }
+
+    /// Takes an item out that [`PendingQueue::best`] gave.
+    pub fn take(&mut self, pick: &Pick) {
+        self.take_out(&pick.needs, pick.place);
+    }
+
+    fn take_out(&mut self, needs: &Arc<Needs>, place: Place) {
+        let Some(items) = self.ready.get_mut(needs) else {
+            return;
+        };
+        items.remove(&place);
+        if !items.is_empty() {
+            return;
+        }
+        self.ready.remove(needs);
+        if let Some(by_boundary) = self.known_needs.get_mut(&needs.capability) {
+            if let Some(known) = by_boundary.get_mut(&needs.boundary) {
+                known.retain(|other| other != needs);
+                if known.is_empty() {
+                    by_boundary.remove(&needs.boundary);
+                }
+            }
+            if by_boundary.is_empty() {
+                self.known_needs.remove(&needs.capability);
+            }
+        }
+    }
+
+    /// The item that is served next to somebody who wants this; `skip` names exceptions.
+    ///
+    /// Costs what the asker's capabilities and boundaries cost, not what the queue holds.
+    pub fn best(&self, wants: Wants<'_>, skip: impl Fn(WorkId) -> bool) -> Option<Pick> {
+        let mut best: Option<(Place, WorkId, &Arc<Needs>)> = None;
+        for capability in wants.capabilities {
+            let Some(by_boundary) = self.known_needs.get(capability.as_str()) else {
+                continue;
+            };
+            let fitting = wants
+                .boundaries
+                .iter()
+                .filter_map(|boundary| by_boundary.get(boundary.as_str()))
+                .flatten()
+                .filter(|needs| {
+                    let required = needs.required_agent_type.as_deref();
+                    required.is_none_or(|required| required == wants.agent_type)
+                });
+            for needs in fitting {
+                let first = self
+                    .ready
+                    .get(needs)
+                    .and_then(|items| items.iter().find(|(_, id)| !skip(**id)));
+                if let Some((place, id)) = first
+                    && best.is_none_or(|(least, ..)| *place < least)
+                {
+                    best = Some((*place, *id, needs));
+                }
+            }
+        }
+        best.map(|(place, id, needs)| Pick {
+            id,
+            needs: needs.clone(),
+            place,
+        })
+    }
+
+    /// Makes the items ready whose time has come, and gives them.
+    pub fn release_due(&mut self, now: Timestamp) -> Vec<Header> {
+        let mut due = Vec::new();
+        while let Some(entry) = self.held.first_entry()
+            && entry.key().0 <= now
+        {
+            let header = entry.remove();
+            self.held_until.remove(&header.id);
+            self.make_ready(&header);
+            due.push(header);
+        }
+        due
+    }
+
+    /// When the next held item's time comes.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        self.held.first_key_value().map(|((time, _), _)| *time)
+    }
+
+    /// How many items with the same needs are served before this one, counted up to `most`.
+    pub fn ahead_of(&self, header: &Header, most: usize) -> usize {
+        self.ready.get(&header.needs).map_or(0, |items| {
+            items.range(..Place::of(header)).take(most).count()
+        })
+    }
+
+    /// How many items there are, ready or held.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.held.len() + self.ready.values().map(BTreeMap::len).sum::<usize>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::work_ledger::Header;
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    #[derive(Debug, Clone)]
+    struct Item {
+        priority: u8,
+        capability: usize,
+        boundary: usize,
+        required: Option<usize>,
+        not_before: i64,
+    }
+
+    const NAMES: [&str; 3] = ["a", "b", "c"];
+
+    fn header(created: u64, item: &Item) -> Header {
+        Header::for_test(
+            WorkId::new(Uuid::from_u128(u128::from(created))),
+            created,
+            item.priority,
+            Needs {
+                capability: NAMES[item.capability].into(),
+                boundary: NAMES[item.boundary].into(),
+                required_agent_type: item.required.map(|n| NAMES[n].into()),
+                preferred_agent_type: None,
+            },
+            Timestamp::from_millis(item.not_before),
+        )
+    }
+
+    fn any_item() -> impl Strategy<Value = Item> {
+        (
+            1..=10u8,
+            0..3usize,
+            0..3usize,
+            prop::option::of(0..3usize),
+            0..4i64,
+        )
+            .prop_map(
+                |(priority, capability, boundary, required, not_before)| Item {
+                    priority,
+                    capability,
+                    boundary,
+                    required,
+                    not_before,
+                },
+            )
+    }
+
+    proptest! {
+        #[test]
+        fn whoever_asks_gets_the_highest_priority_then_the_oldest_of_what_it_may_take(
+            items in prop::collection::vec(any_item(), 0..40),
+            capabilities in prop::sample::subsequence(NAMES.to_vec(), 0..=3),
+            boundaries in prop::sample::subsequence(NAMES.to_vec(), 0..=3),
+            agent_type in prop::sample::select(NAMES.to_vec()),
+            removed in prop::collection::vec(any::<bool>(), 40),
+        ) {
+            let now = Timestamp::from_millis(2);
+            let mut queue = PendingQueue::default();
+            let headers: Vec<_> = items.iter().enumerate()
+                .map(|(at, item)| header(at as u64 + 1, item)).collect();
+            for header in &headers {
+                queue.push(header, now);
+                queue.push(header, now);
+            }
+            let mut expected: Vec<_> = headers.iter().zip(&items).zip(&removed)
+                .filter(|((header, _), removed)| {
+                    if **removed { queue.remove(header); }
+                    !**removed
+                })
+                .filter(|((_, item), _)| item.not_before <= 2
+                    && capabilities.contains(&NAMES[item.capability])
+                    && boundaries.contains(&NAMES[item.boundary])
+                    && item.required.is_none_or(|n| NAMES[n] == agent_type))
+                .map(|((header, item), _)| (10 - item.priority, header.created, header.id))
+                .collect();
+            expected.sort_unstable();
+            let own = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+            let (capabilities, boundaries) = (own(&capabilities), own(&boundaries));
+            let wants = Wants { agent_type, capabilities: &capabilities, boundaries: &boundaries };
+            let mut served = Vec::new();
+            while let Some(pick) = queue.best(wants, |_| false) {
+                queue.take(&pick);
+                served.push(pick.id);
+            }
+            prop_assert_eq!(served, expected.into_iter().map(|(_, _, id)| id).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn what_is_taken_out_leaves_nothing_behind(items in prop::collection::vec(any_item(), 0..40)) {
+            let mut queue = PendingQueue::default();
+            let headers: Vec<_> = items.iter().enumerate()
+                .map(|(at, item)| header(at as u64 + 1, item)).collect();
+            for header in &headers {
+                queue.push(header, Timestamp::from_millis(2));
+            }
+            prop_assert_eq!(queue.len(), headers.len());
+            let due = queue.release_due(Timestamp::from_millis(3));
+            prop_assert_eq!(due.len(), items.iter().filter(|item| item.not_before == 3).count());
+            for header in &headers {
+                queue.remove(header);
+            }
+            prop_assert_eq!(queue.len(), 0);
+            prop_assert!(queue.known_needs.is_empty() && queue.held_until.is_empty());
+        }
+    }
+}
