@@ -209,7 +209,13 @@ impl Default for SupervisionSettings {
             agent_registry: SupervisionOverride::default(),
             work_dispatcher: SupervisionOverride::default(),
             work_ledger: SupervisionOverride::default(),
-            project: SupervisionOverride::default(),
+            // An actor that never starts needs about 20 s to exhaust its own restarts; a window of a minute would
+            // forget each such round before the next, and the project would never be parked.
+            project: SupervisionOverride {
+                max_restarts: Some(3),
+                within: Some(Duration::from_mins(10)),
+                ..SupervisionOverride::default()
+            },
         }
     }
 }

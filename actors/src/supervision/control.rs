@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use ractor::concurrency::JoinHandle;
-use ractor::{Actor, ActorCell, ActorRuntime, Message, RpcReplyPort, SpawnErr};
+use ractor::{
+    Actor, ActorCell, ActorId, ActorRuntime, Message, RpcReplyPort, SpawnErr, SupervisionEvent,
+};
 use tokio::sync::oneshot;
 
 use super::handle::{ActorHandle, Presentation};
@@ -80,4 +82,29 @@ pub(super) fn drain_request<M: Message>(
         let (port, drained) = oneshot::channel();
         cell.send_message(make(port.into())).ok().map(|()| drained)
     })
+}
+
+/// Whose end an event tells, and why it ended.
+pub(super) fn end_of(event: SupervisionEvent) -> Option<(ActorId, String)> {
+    match event {
+        SupervisionEvent::ActorFailed(cell, error) => Some((cell.get_id(), error.to_string())),
+        SupervisionEvent::ActorTerminated(cell, _state, reason) => {
+            let reason = match reason.as_deref() {
+                Some("killed") => "it was killed".to_owned(),
+                Some("actor_task_cancelled") => "its task was cancelled".to_owned(),
+                Some(reason) => format!("it stopped by itself: {reason}"),
+                None => "it stopped by itself".to_owned(),
+            };
+            Some((cell.get_id(), reason))
+        }
+        _ => None,
+    }
+}
+
+/// Why a start failed. ractor's own text calls every failure a panic.
+pub(super) fn why_not_started(error: &SpawnErr) -> String {
+    match error {
+        SpawnErr::StartupFailed(error) => format!("it could not start: {error}"),
+        other => format!("it could not start: {other}"),
+    }
 }

@@ -14,7 +14,7 @@ pub struct RestartPolicy {
     pub strategy: Strategy,
     /// How many restarts are allowed within the window; the next crash is an exhaustion.
     pub max_restarts: u32,
-    /// The window.
+    /// The window. Where it is shorter than `max_restarts` starts that time out take, those never exhaust the policy.
     pub within: Duration,
     /// The longest pause before the first restart in the window; doubles with each further one.
     pub backoff_first: Duration,
@@ -102,7 +102,7 @@ impl RestartHistory {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use proptest::{prop_assert, prop_assert_eq, proptest};
 
     use super::*;
 
@@ -162,7 +162,31 @@ mod tests {
         let policy = RestartPolicy::from((&SupervisionSettings::default(), &own));
         assert_eq!(policy.strategy, Strategy::RestForOne);
         assert_eq!(policy.max_restarts, 2);
-        assert_eq!(policy.within, Duration::from_secs(60));
+        assert_eq!(policy.within, Duration::from_mins(1));
+    }
+
+    /// The pauses until the policy is exhausted by starts that fail at once; `None` when it never is.
+    fn time_to_exhaustion(policy: &RestartPolicy, per_try: Duration) -> Option<Duration> {
+        let (mut history, start) = (RestartHistory::default(), Instant::now());
+        let mut now = start;
+        for _ in 0..1000 {
+            now += per_try;
+            match history.record_crash(policy, now, 1.0) {
+                RestartVerdict::RestartAfter(pause) => now += pause,
+                RestartVerdict::Exhausted => return Some(now - start),
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn by_default_an_actor_that_never_starts_parks_its_project_within_two_minutes() {
+        let settings = SupervisionSettings::default();
+        let actor = RestartPolicy::from((&settings, &settings.work_ledger));
+        let project = RestartPolicy::from((&settings, &settings.project));
+        let one_tree = time_to_exhaustion(&actor, Duration::ZERO).unwrap();
+        let parked = time_to_exhaustion(&project, one_tree).unwrap();
+        assert!(parked < Duration::from_mins(2), "{parked:?}");
     }
 
     proptest! {
@@ -173,7 +197,7 @@ mod tests {
             within_ms in 1_u64..5_000,
             first_ms in 0_u64..1_000,
             max_ms in 0_u64..10_000,
-            gaps_ms in prop::collection::vec(0_u64..2_000, 1..60),
+            gaps_ms in proptest::collection::vec(0_u64..2_000, 1..60),
             jitter in 0.0_f64..1.0,
         ) {
             let policy = RestartPolicy {

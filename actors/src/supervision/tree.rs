@@ -9,7 +9,7 @@ use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, Supervisio
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::control::Spawned;
+use super::control::{Spawned, end_of, why_not_started};
 use super::drain;
 use super::jitter::Jitter;
 use super::policy::{RestartHistory, RestartVerdict};
@@ -144,7 +144,7 @@ impl Actor for ProjectTree {
 
     async fn handle(
         &self,
-        myself: ActorRef<TreeMsg>,
+        _myself: ActorRef<TreeMsg>,
         message: TreeMsg,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
@@ -160,10 +160,7 @@ impl Actor for ProjectTree {
                 outcome,
             } => state.start_ended(child, attempt, outcome),
             TreeMsg::Drain { deadline } => state.drain(deadline),
-            TreeMsg::Drained { unfinished } => {
-                state.report_drained(unfinished);
-                myself.stop(None);
-            }
+            TreeMsg::Drained { unfinished } => state.report_drained(unfinished),
             TreeMsg::GaveUp { reason } => return Err(reason.to_string().into()),
         }
         Ok(())
@@ -179,23 +176,6 @@ impl Actor for ProjectTree {
             state.ended(id, &reason);
         }
         Ok(())
-    }
-}
-
-/// Whose end an event tells, and why it ended.
-pub(super) fn end_of(event: SupervisionEvent) -> Option<(ActorId, String)> {
-    match event {
-        SupervisionEvent::ActorFailed(cell, error) => Some((cell.get_id(), error.to_string())),
-        SupervisionEvent::ActorTerminated(cell, _state, reason) => {
-            let reason = match reason.as_deref() {
-                Some("killed") => "it was killed".to_owned(),
-                Some("actor_task_cancelled") => "its task was cancelled".to_owned(),
-                Some(reason) => format!("it stopped by itself: {reason}"),
-                None => "it stopped by itself".to_owned(),
-            };
-            Some((cell.get_id(), reason))
-        }
-        _ => None,
     }
 }
 
@@ -262,14 +242,14 @@ impl State {
         let limit = spec.policy.start_timeout;
         let Spawned { cell, started } = match spec.control.spawn(self.myself.get_cell()) {
             Ok(spawned) => spawned,
-            Err(error) => return self.crash(index, &error.to_string()),
+            Err(error) => return self.crash(index, &why_not_started(&error)),
         };
         let attempt = self.next_attempt();
         let (tree, starting) = (self.myself.clone(), cell.clone());
         let watch = tokio::spawn(async move {
             let outcome = match timeout(limit, started).await {
                 Ok(Ok(Ok(_running))) => Ok(()),
-                Ok(Ok(Err(error))) => Err(error.to_string()),
+                Ok(Ok(Err(error))) => Err(why_not_started(&error)),
                 Ok(Err(error)) => Err(error.to_string()),
                 Err(_elapsed) => {
                     starting.kill();
@@ -415,6 +395,7 @@ impl State {
         });
     }
 
+    /// The root stops the tree then; ended by itself, its end would overtake this message.
     fn report_drained(&self, unfinished: Vec<Arc<str>>) {
         let _ = self.args.root.cast(RootMsg::TreeDrained {
             name: self.args.spec.name.as_str().into(),

@@ -2,6 +2,9 @@
 //!
 //! States, messages and failure cases: see the module above.
 
+mod handle;
+mod stopping;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,19 +15,16 @@ use ractor::{
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::handle::deadline_after;
+pub use self::handle::{RootHandle, StartError, StopError};
+use super::control::end_of;
 use super::jitter::Jitter;
 use super::policy::{RestartHistory, RestartVerdict};
-use super::root_handle::RootHandle;
 use super::spec::TreeSpec;
 use super::status::{StatusBoard, TreeState};
-use super::tree::{ProjectTree, TreeArgs, TreeMsg, end_of};
-
-/// How much longer than its deadline a tree may take to stop before it is killed as a whole.
-const STOP_SLACK: Duration = Duration::from_secs(5);
+use super::tree::{ProjectTree, TreeArgs, TreeMsg};
 
 /// What the root is told.
-pub(super) enum RootMsg {
+pub(in crate::supervision) enum RootMsg {
     /// Start a tree, or un-park it. Answered at once; whether it comes up shows on the board.
     Start {
         spec: Arc<TreeSpec>,
@@ -53,7 +53,7 @@ pub(super) enum RootMsg {
         running: bool,
         last_failure: Option<Arc<str>>,
     },
-    /// From a tree: it has drained and will end.
+    /// From a tree: all below it has ended; it waits to be stopped.
     TreeDrained {
         name: Arc<str>,
         generation: u64,
@@ -349,106 +349,6 @@ impl State {
             tree.was_running |= running;
             let state = tree.state(running);
             self.args.board.set(name, state, last_failure);
-        }
-    }
-
-    /// Alive → Stopping; what does not run is forgotten at once.
-    fn stop(&mut self, name: &str, deadline: Duration, reply: Option<RpcReplyPort<Unfinished>>) {
-        let Some((name, tree)) = self.trees.get_key_value(name) else {
-            if let Some(reply) = reply {
-                let _ = reply.send(Vec::new());
-            }
-            return;
-        };
-        let (name, generation) = (Arc::clone(name), tree.generation);
-        let Some(tree) = self.trees.get_mut(&name) else {
-            return;
-        };
-        tree.waiting.extend(reply);
-        match &tree.phase {
-            Phase::Alive(actor) => {
-                let actor = actor.clone();
-                let _ = actor.cast(TreeMsg::Drain {
-                    deadline: deadline_after(deadline),
-                });
-                let overdue = RootMsg::StopOverdue {
-                    name: Arc::clone(&name),
-                    generation,
-                };
-                let overdue =
-                    send_later(&self.myself, deadline.saturating_add(STOP_SLACK), overdue);
-                tree.phase = Phase::Stopping {
-                    actor,
-                    _overdue: overdue,
-                };
-                self.args.board.set(&name, TreeState::Stopping, None);
-            }
-            Phase::Pausing(_) | Phase::Parked => self.forget(&name),
-            Phase::Stopping { .. } => {}
-        }
-    }
-
-    fn tree_drained(&mut self, name: &str, generation: u64, unfinished: &[Arc<str>]) {
-        if let Some(tree) = self.trees.get_mut(name)
-            && tree.generation == generation
-        {
-            tree.unfinished = unfinished.iter().map(|c| format!("{name}/{c}")).collect();
-        }
-    }
-
-    /// Stopping → (none) by force: the tree itself does not answer.
-    fn stop_overdue(&mut self, name: &str, generation: u64) {
-        if let Some(tree) = self.trees.get_mut(name)
-            && tree.generation == generation
-            && let Phase::Stopping { actor, .. } = &tree.phase
-        {
-            tracing::error!(root = %self.args.name, tree = name, "did not stop in time and is killed");
-            let children = tree.spec.children.iter();
-            tree.unfinished = children.map(|c| format!("{name}/{}", c.name)).collect();
-            actor.kill();
-        }
-    }
-
-    /// Any → (none).
-    fn forget(&mut self, name: &str) {
-        let Some(tree) = self.trees.remove(name) else {
-            return;
-        };
-        for child in &tree.spec.children {
-            child.control.presentation().stopped();
-        }
-        self.args.board.remove(name);
-        for reply in tree.waiting {
-            let _ = reply.send(tree.unfinished.clone());
-        }
-        if let Some(shutdown) = &mut self.shutdown {
-            shutdown.unfinished.extend(tree.unfinished);
-        }
-        self.end_if_shut_down();
-    }
-
-    fn shut_down(&mut self, deadline: Duration, reply: RpcReplyPort<Unfinished>) {
-        let shutdown = self.shutdown.get_or_insert_with(|| Shutdown {
-            waiting: Vec::new(),
-            unfinished: Vec::new(),
-        });
-        shutdown.waiting.push(reply);
-        let names: Vec<_> = self.trees.keys().cloned().collect();
-        for name in names {
-            self.stop(&name, deadline, None);
-        }
-        self.end_if_shut_down();
-    }
-
-    fn end_if_shut_down(&mut self) {
-        if !self.trees.is_empty() {
-            return;
-        }
-        if let Some(shutdown) = &mut self.shutdown {
-            for reply in shutdown.waiting.drain(..) {
-                let _ = reply.send(shutdown.unfinished.clone());
-            }
-            self.myself.stop(None);
         }
     }
 

@@ -9,10 +9,10 @@ use ractor::{ActorRef, RpcReplyPort};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::handle::deadline_after;
-use super::root::{RootMsg, StartAnswer};
-use super::spec::TreeSpec;
-use super::status::{StatusBoard, TreeState, TreeStatus};
+use super::super::handle::deadline_after;
+use super::super::spec::TreeSpec;
+use super::super::status::{StatusBoard, TreeState, TreeStatus};
+use super::{RootMsg, StartAnswer};
 
 /// What a refused caller is told to wait.
 const RETRY_AFTER: Duration = Duration::from_secs(1);

@@ -1,0 +1,124 @@
+//! How the root lets trees end: one of them, or all.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::RpcReplyPort;
+
+use super::super::handle::deadline_after;
+use super::super::status::TreeState;
+use super::super::tree::TreeMsg;
+use super::{Phase, RootMsg, Shutdown, State, Unfinished, send_later};
+
+/// How much longer than its deadline a tree may take to stop before it is killed as a whole.
+const STOP_SLACK: Duration = Duration::from_secs(5);
+
+impl State {
+    /// Alive → Stopping; what does not run is forgotten at once.
+    pub(super) fn stop(
+        &mut self,
+        name: &str,
+        deadline: Duration,
+        reply: Option<RpcReplyPort<Unfinished>>,
+    ) {
+        let Some((name, tree)) = self.trees.get_key_value(name) else {
+            if let Some(reply) = reply {
+                let _ = reply.send(Vec::new());
+            }
+            return;
+        };
+        let (name, generation) = (Arc::clone(name), tree.generation);
+        let Some(tree) = self.trees.get_mut(&name) else {
+            return;
+        };
+        tree.waiting.extend(reply);
+        match &tree.phase {
+            Phase::Alive(actor) => {
+                let actor = actor.clone();
+                let _ = actor.cast(TreeMsg::Drain {
+                    deadline: deadline_after(deadline),
+                });
+                let overdue = RootMsg::StopOverdue {
+                    name: Arc::clone(&name),
+                    generation,
+                };
+                let overdue =
+                    send_later(&self.myself, deadline.saturating_add(STOP_SLACK), overdue);
+                tree.phase = Phase::Stopping {
+                    actor,
+                    _overdue: overdue,
+                };
+                self.args.board.set(&name, TreeState::Stopping, None);
+            }
+            Phase::Pausing(_) | Phase::Parked => self.forget(&name),
+            Phase::Stopping { .. } => {}
+        }
+    }
+
+    /// The last step of a graceful stop: nothing is left below the tree.
+    pub(super) fn tree_drained(&mut self, name: &str, generation: u64, unfinished: &[Arc<str>]) {
+        if let Some(tree) = self.trees.get_mut(name)
+            && tree.generation == generation
+            && let Phase::Stopping { actor, .. } = &tree.phase
+        {
+            actor.stop(None);
+            tree.unfinished = unfinished.iter().map(|c| format!("{name}/{c}")).collect();
+        }
+    }
+
+    /// Stopping → (none) by force: the tree itself does not answer.
+    pub(super) fn stop_overdue(&mut self, name: &str, generation: u64) {
+        if let Some(tree) = self.trees.get_mut(name)
+            && tree.generation == generation
+            && let Phase::Stopping { actor, .. } = &tree.phase
+        {
+            tracing::error!(root = %self.args.name, tree = name, "did not stop in time and is killed");
+            let children = tree.spec.children.iter();
+            tree.unfinished = children.map(|c| format!("{name}/{}", c.name)).collect();
+            actor.kill();
+        }
+    }
+
+    /// Any → (none).
+    pub(super) fn forget(&mut self, name: &str) {
+        let Some(tree) = self.trees.remove(name) else {
+            return;
+        };
+        for child in &tree.spec.children {
+            child.control.presentation().stopped();
+        }
+        self.args.board.remove(name);
+        for reply in tree.waiting {
+            let _ = reply.send(tree.unfinished.clone());
+        }
+        if let Some(shutdown) = &mut self.shutdown {
+            shutdown.unfinished.extend(tree.unfinished);
+        }
+        self.end_if_shut_down();
+    }
+
+    pub(super) fn shut_down(&mut self, deadline: Duration, reply: RpcReplyPort<Unfinished>) {
+        let shutdown = self.shutdown.get_or_insert_with(|| Shutdown {
+            waiting: Vec::new(),
+            unfinished: Vec::new(),
+        });
+        shutdown.waiting.push(reply);
+        let names: Vec<_> = self.trees.keys().cloned().collect();
+        for name in names {
+            self.stop(&name, deadline, None);
+        }
+        self.end_if_shut_down();
+    }
+
+    pub(super) fn end_if_shut_down(&mut self) {
+        if !self.trees.is_empty() {
+            return;
+        }
+        if let Some(shutdown) = &mut self.shutdown {
+            for reply in shutdown.waiting.drain(..) {
+                let _ = reply.send(shutdown.unfinished.clone());
+            }
+            self.myself.stop(None);
+        }
+    }
+}
