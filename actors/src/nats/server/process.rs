@@ -52,9 +52,7 @@ impl Process {
     pub(super) fn signal(&self, signal: Signal) -> bool {
         match self {
             Self::Child(child) => child.signal(signal),
-            Self::Survivor(survivor) => {
-                survivor.is_alive() && kill_process(survivor.pid, signal).is_ok()
-            }
+            Self::Survivor(survivor) => survivor.signal(signal),
         }
     }
 
@@ -81,18 +79,6 @@ impl Process {
                 }
                 None
             }
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.signal(Signal::KILL);
-        if let Self::Child(child) = self
-            && let Some(thread) = child.thread.take()
-        {
-            // A matter of milliseconds: it waits for a killed process.
-            let _ = thread.join();
         }
     }
 }
@@ -129,6 +115,16 @@ impl OwnChild {
     }
 }
 
+impl Drop for OwnChild {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+        if let Some(thread) = self.thread.take() {
+            // A matter of milliseconds: it waits for a killed process.
+            let _ = thread.join();
+        }
+    }
+}
+
 /// The life of a child's thread.
 fn run(mut command: Command, started: oneshot::Sender<io::Result<OwnChild>>) {
     let mut child = match command.spawn() {
@@ -151,9 +147,8 @@ fn run(mut command: Command, started: oneshot::Sender<io::Result<OwnChild>>) {
         end: ended,
         thread: None,
     };
-    if let Err(Ok(own)) = started.send(Ok(own)) {
-        own.signal(Signal::KILL);
-    }
+    // Where nobody waits for it any more, it is dropped and so killed.
+    drop(started.send(Ok(own)));
     let status = wait(&mut child, pid, &reaped);
     end.send_replace(Some(status));
 }
@@ -219,10 +214,20 @@ impl Survivor {
         Some(Self { pid, lock, ended })
     }
 
+    fn signal(&self, signal: Signal) -> bool {
+        self.is_alive() && kill_process(self.pid, signal).is_ok()
+    }
+
     fn is_alive(&self) -> bool {
         let mut ended = self.ended.lock();
         *ended = *ended || !is_locked(&self.lock);
         !*ended
+    }
+}
+
+impl Drop for Survivor {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
     }
 }
 
