@@ -56,6 +56,17 @@ impl Process {
         }
     }
 
+    /// Sends SIGSTOP and waits the moment until every thread of a child stands still; false where it has ended.
+    pub(super) fn pause(&self) -> bool {
+        let paused = self.signal(Signal::STOP);
+        if let Self::Child(child) = self
+            && paused
+        {
+            wait_for(child.pid, WaitIdOptions::STOPPED);
+        }
+        paused
+    }
+
     pub(super) fn has_ended(&self) -> bool {
         match self {
             Self::Child(child) => child.end.borrow().is_some(),
@@ -155,11 +166,16 @@ fn run(mut command: Command, started: oneshot::Sender<io::Result<OwnChild>>) {
 
 /// Waits without reaping, and reaps under the lock: as long as somebody may signal the pid, it is the child's.
 fn wait(child: &mut Child, pid: Pid, reaped: &Mutex<bool>) -> ExitStatus {
-    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-    while waitid(WaitId::Pid(pid), options).is_err_and(|e| e == rustix::io::Errno::INTR) {}
+    wait_for(pid, WaitIdOptions::empty());
     let mut reaped = reaped.lock();
     *reaped = true;
     child.wait().unwrap_or_default()
+}
+
+/// Returns when the child has ended, or is in one of `states`. Leaves it to be reaped.
+fn wait_for(pid: Pid, states: WaitIdOptions) {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | states;
+    while waitid(WaitId::Pid(pid), options).is_err_and(|e| e == rustix::io::Errno::INTR) {}
 }
 
 #[cfg(target_os = "linux")]
