@@ -196,12 +196,12 @@ impl NatsServer {
 
     /// SIGSTOP: the process stands still, its connections stay open.
     pub fn pause(&self) -> Result<(), ServerError> {
-        self.signal(Signal::STOP)
+        self.tell_running(Process::pause)
     }
 
     /// SIGCONT: the end of [`NatsServer::pause`].
     pub fn resume(&self) -> Result<(), ServerError> {
-        self.signal(Signal::CONT)
+        self.tell_running(|process| process.signal(Signal::CONT))
     }
 
     /// Returns when the process has ended, with what it ended with where that can be known.
@@ -210,13 +210,14 @@ impl NatsServer {
         process.ended().await
     }
 
-    fn signal(&self, signal: Signal) -> Result<(), ServerError> {
-        match self.alive() {
-            Some(running) if running.process.signal(signal) => Ok(()),
-            _ => Err(ServerError::NotRunning {
-                dir: self.options.dir.clone(),
-            }),
+    fn tell_running(&self, act: impl FnOnce(&Process) -> bool) -> Result<(), ServerError> {
+        let process = Arc::clone(&self.running.lock().process);
+        if act(&process) {
+            return Ok(());
         }
+        Err(ServerError::NotRunning {
+            dir: self.options.dir.clone(),
+        })
     }
 
     fn alive(&self) -> Option<Running> {

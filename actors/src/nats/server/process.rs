@@ -52,10 +52,19 @@ impl Process {
     pub(super) fn signal(&self, signal: Signal) -> bool {
         match self {
             Self::Child(child) => child.signal(signal),
-            Self::Survivor(survivor) => {
-                survivor.is_alive() && kill_process(survivor.pid, signal).is_ok()
-            }
+            Self::Survivor(survivor) => survivor.signal(signal),
         }
+    }
+
+    /// Sends SIGSTOP and waits the moment until every thread of a child stands still; false where it has ended.
+    pub(super) fn pause(&self) -> bool {
+        let paused = self.signal(Signal::STOP);
+        if let Self::Child(child) = self
+            && paused
+        {
+            wait_for(child.pid, WaitIdOptions::STOPPED);
+        }
+        paused
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -81,18 +90,6 @@ impl Process {
                 }
                 None
             }
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.signal(Signal::KILL);
-        if let Self::Child(child) = self
-            && let Some(thread) = child.thread.take()
-        {
-            // A matter of milliseconds: it waits for a killed process.
-            let _ = thread.join();
         }
     }
 }
@@ -129,6 +126,16 @@ impl OwnChild {
     }
 }
 
+impl Drop for OwnChild {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+        if let Some(thread) = self.thread.take() {
+            // A matter of milliseconds: it waits for a killed process.
+            let _ = thread.join();
+        }
+    }
+}
+
 /// The life of a child's thread.
 fn run(mut command: Command, started: oneshot::Sender<io::Result<OwnChild>>) {
     let mut child = match command.spawn() {
@@ -151,20 +158,24 @@ fn run(mut command: Command, started: oneshot::Sender<io::Result<OwnChild>>) {
         end: ended,
         thread: None,
     };
-    if let Err(Ok(own)) = started.send(Ok(own)) {
-        own.signal(Signal::KILL);
-    }
+    // Where nobody waits for it any more, it is dropped and so killed.
+    drop(started.send(Ok(own)));
     let status = wait(&mut child, pid, &reaped);
     end.send_replace(Some(status));
 }
 
 /// Waits without reaping, and reaps under the lock: as long as somebody may signal the pid, it is the child's.
 fn wait(child: &mut Child, pid: Pid, reaped: &Mutex<bool>) -> ExitStatus {
-    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-    while waitid(WaitId::Pid(pid), options).is_err_and(|e| e == rustix::io::Errno::INTR) {}
+    wait_for(pid, WaitIdOptions::empty());
     let mut reaped = reaped.lock();
     *reaped = true;
     child.wait().unwrap_or_default()
+}
+
+/// Returns when the child has ended, or is in one of `states`. Leaves it to be reaped.
+fn wait_for(pid: Pid, states: WaitIdOptions) {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | states;
+    while waitid(WaitId::Pid(pid), options).is_err_and(|e| e == rustix::io::Errno::INTR) {}
 }
 
 #[cfg(target_os = "linux")]
@@ -219,10 +230,20 @@ impl Survivor {
         Some(Self { pid, lock, ended })
     }
 
+    fn signal(&self, signal: Signal) -> bool {
+        self.is_alive() && kill_process(self.pid, signal).is_ok()
+    }
+
     fn is_alive(&self) -> bool {
         let mut ended = self.ended.lock();
         *ended = *ended || !is_locked(&self.lock);
         !*ended
+    }
+}
+
+impl Drop for Survivor {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
     }
 }
 
