@@ -1,0 +1,269 @@
+//! Describes an agent and starts it.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use loom_protocol::AgentGuid;
+use loom_protocol::agent::RegisterRequest;
+use loom_protocol::token::{check_name, check_token};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use super::core::{BoxedHandler, Core, Parts, Plan};
+use super::end::JobEnd;
+use super::job::Job;
+use super::lifecycle::{self, Inboxes};
+use super::{AgentReport, RunningAgent, logs};
+use crate::client::Client;
+use crate::error::{ClientError, ErrorKind};
+
+/// Describes an agent; [`run`](AgentBuilder::run) makes it work.
+#[must_use]
+pub struct AgentBuilder {
+    client: Client,
+    guid: AgentGuid,
+    identity: RegisterRequest,
+    slots: usize,
+    max_items: Option<usize>,
+    grace: Duration,
+    cancel_grace: Duration,
+    claim_wait: Option<Duration>,
+}
+
+impl AgentBuilder {
+    pub(crate) fn new(client: Client) -> Self {
+        Self {
+            client,
+            guid: AgentGuid::generate(),
+            identity: RegisterRequest {
+                agent_type: "custom".into(),
+                hostname: hostname(),
+                instance_id: Some(Uuid::new_v4().to_string()),
+                ..RegisterRequest::default()
+            },
+            slots: 1,
+            max_items: None,
+            grace: Duration::from_secs(30),
+            cancel_grace: Duration::from_secs(10),
+            claim_wait: None,
+        }
+    }
+
+    /// Its name: 1–64 letters, digits, `_`, `-`, `.`. Made of its type and its guid unless set.
+    pub fn handle(mut self, handle: impl Into<String>) -> Self {
+        self.identity.handle = handle.into();
+        self
+    }
+
+    /// Its type, for work that prefers or requires one. `custom` unless set.
+    pub fn agent_type(mut self, agent_type: impl Into<String>) -> Self {
+        self.identity.agent_type = agent_type.into();
+        self
+    }
+
+    /// Something that it can do. May be called several times; at least one is required.
+    pub fn capability(mut self, capability: impl Into<String>) -> Self {
+        self.identity.capabilities.push(capability.into());
+        self
+    }
+
+    /// A boundary that it is in. May be called several times; `default` unless set.
+    pub fn boundary(mut self, boundary: impl Into<String>) -> Self {
+        let boundaries = self.identity.boundaries.get_or_insert_with(Vec::new);
+        boundaries.push(boundary.into());
+        self
+    }
+
+    /// How many items it works on at the same time. 1 unless set.
+    pub const fn slots(mut self, slots: usize) -> Self {
+        self.slots = slots;
+        self
+    }
+
+    /// Its id. A new one unless set; give the old one to an agent that comes back as itself.
+    pub const fn guid(mut self, guid: AgentGuid) -> Self {
+        self.guid = guid;
+        self
+    }
+
+    /// Where it runs. The machine's name unless set.
+    pub fn hostname(mut self, hostname: impl Into<String>) -> Self {
+        self.identity.hostname = Some(hostname.into());
+        self
+    }
+
+    /// On whose behalf it runs.
+    pub fn username(mut self, username: impl Into<String>) -> Self {
+        self.identity.username = Some(username.into());
+        self
+    }
+
+    /// The account whose usage limit it shares with others.
+    pub fn limit_group(mut self, group: impl Into<String>) -> Self {
+        self.identity.limit_group = Some(group.into());
+        self
+    }
+
+    /// The single-use ticket of the target that started it.
+    pub fn ticket(mut self, ticket: impl Into<String>) -> Self {
+        self.identity.ticket = Some(ticket.into());
+        self
+    }
+
+    /// Whatever else it says about itself.
+    pub fn metadata(mut self, metadata: serde_json::Value) -> Self {
+        self.identity.metadata = Some(metadata);
+        self
+    }
+
+    /// How often it gives a sign of life. The coordinator's `agents.heartbeat_every` unless set.
+    pub fn heartbeat_every(mut self, interval: Duration) -> Self {
+        self.identity.heartbeat_interval_ms = Some(millis(interval));
+        self
+    }
+
+    /// After how much idleness it may be sent home. Never unless set.
+    pub fn spindown_after_idle(mut self, idle: Duration) -> Self {
+        self.identity.spindown_after_idle_ms = Some(millis(idle));
+        self
+    }
+
+    /// Ends after this many items.
+    pub const fn max_items(mut self, items: usize) -> Self {
+        self.max_items = Some(items);
+        self
+    }
+
+    /// How long running jobs may take to finish when it is told to shut down without a grace named.
+    /// 30 s unless set.
+    pub const fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// How long a handler may take to obey [`Job::cancelled`] before it is aborted. 10 s unless set.
+    pub const fn cancel_grace(mut self, grace: Duration) -> Self {
+        self.cancel_grace = grace;
+        self
+    }
+
+    /// How long an open claim waits for work, up to 60 s. As long as a heartbeat's interval unless
+    /// set: a claim that was open when its coordinator died is answered by nobody, so this bounds
+    /// how long an idle agent sleeps through a restart.
+    pub const fn claim_wait(mut self, wait: Duration) -> Self {
+        self.claim_wait = Some(wait);
+        self
+    }
+
+    /// Works until it is told to shut down, or has done as many items as wanted.
+    ///
+    /// The handler is called for each item, up to [`slots`](AgentBuilder::slots) at the same time, on
+    /// the caller's runtime. It may return `Result<JobResult, JobError>` or a [`JobEnd`]. A panic is a
+    /// recoverable failure of that attempt. What it does may be repeated: execution is at least once.
+    ///
+    /// # Errors
+    /// As [`AgentBuilder::start`], and a registration that is refused for good.
+    pub async fn run<H, F>(self, handler: H) -> Result<AgentReport, ClientError>
+    where
+        H: Fn(Job) -> F + Send + Sync + 'static,
+        F: Future + Send + 'static,
+        F::Output: Into<JobEnd>,
+    {
+        self.start(handler)?.ended().await
+    }
+
+    /// Begins to work and returns at once; registering goes on in the background. Must be called on a
+    /// tokio runtime: the handlers run there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Options`] for a description that no coordinator would take.
+    pub fn start<H, F>(mut self, handler: H) -> Result<RunningAgent, ClientError>
+    where
+        H: Fn(Job) -> F + Send + Sync + 'static,
+        F: Future + Send + 'static,
+        F::Output: Into<JobEnd>,
+    {
+        self.check()?;
+        let runtime = tokio::runtime::Handle::try_current().map_err(|_| {
+            options_error("an agent must be started on a tokio runtime, where its handlers run")
+        })?;
+        self.identity.guid = Some(self.guid);
+        self.identity.max_concurrent_tasks = u32::try_from(self.slots).ok();
+        let handler: BoxedHandler = Arc::new(move |job| handler(job).map(Into::into).boxed());
+        let (reports, reports_inbox) = mpsc::unbounded_channel();
+        let (log_lines, logs_inbox) = mpsc::channel(logs::CAPACITY);
+        let background = self.client.background().clone();
+        let core = Arc::new(Core::new(Parts {
+            client: self.client,
+            guid: self.guid,
+            identity: self.identity,
+            plan: Plan {
+                slots: self.slots,
+                max_items: self.max_items,
+                grace: self.grace,
+                cancel_grace: self.cancel_grace,
+                claim_wait: self.claim_wait.map(|wait| wait.min(Duration::from_mins(1))),
+            },
+            handler,
+            runtime,
+            reports,
+            logs: log_lines,
+        }));
+        let inboxes = Inboxes {
+            reports: reports_inbox,
+            logs: logs_inbox,
+        };
+        let life = background.spawn(lifecycle::live(core.clone(), inboxes));
+        Ok(RunningAgent { core, life })
+    }
+
+    fn check(&mut self) -> Result<(), ClientError> {
+        let identity = &mut self.identity;
+        if identity.handle.is_empty() {
+            let random = self.guid.uuid().simple().to_string();
+            let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+            let agent_type: String = identity.agent_type.chars().take(40).map(plain).collect();
+            identity.handle = format!("{agent_type}-{}", &random[random.len() - 6..]);
+        }
+        check_name("handle", &identity.handle)?;
+        check_token("agentType", &identity.agent_type)?;
+        if identity.capabilities.is_empty() {
+            return Err(options_error(
+                "an agent without a capability would never get work; give it at least one",
+            ));
+        }
+        for capability in &identity.capabilities {
+            check_token("capability", capability)?;
+        }
+        for boundary in identity.boundaries.iter().flatten() {
+            check_token("boundary", boundary)?;
+        }
+        if self.slots == 0 {
+            return Err(options_error(
+                "an agent without a slot would never work; give it at least 1",
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn options_error(message: &str) -> ClientError {
+    ClientError::new(ErrorKind::Options, message)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The machine's name, where it can be told without asking the system's libraries.
+fn hostname() -> Option<String> {
+    let from_environment = ["HOSTNAME", "COMPUTERNAME"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok());
+    from_environment
+        .or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok())
+        .map(|name| name.trim().to_owned())
+        .filter(|name| !name.is_empty())
+}

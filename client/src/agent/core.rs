@@ -1,0 +1,325 @@
+//! What the parts of a running agent share: its slots, its phase, its registration.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use loom_protocol::agent::{RegisterAnswer, RegisterRequest};
+use loom_protocol::work::{ClaimedItem, LeaseRef, limits};
+use loom_protocol::{AgentGuid, ErrorCode};
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::AgentReport;
+use super::end::JobEnd;
+use super::job::{Job, LogLine};
+use super::{reports, supervise};
+use crate::client::Client;
+use crate::error::ClientError;
+use crate::retry::Backoff;
+
+pub(crate) type BoxedHandler =
+    Arc<dyn Fn(Job) -> BoxFuture<'static, JobEnd> + Send + Sync + 'static>;
+
+/// Where the agent stands in its life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Takes work.
+    Running,
+    /// Takes no more, finishes what it has.
+    Draining { until: Instant, because: String },
+    /// Stops what it has and gives it back.
+    Stopping { because: String },
+}
+
+/// What does not change while the agent runs.
+pub(crate) struct Plan {
+    pub(crate) slots: usize,
+    pub(crate) max_items: Option<usize>,
+    pub(crate) grace: Duration,
+    pub(crate) cancel_grace: Duration,
+    pub(crate) claim_wait: Option<Duration>,
+}
+
+pub(crate) struct Core {
+    pub(crate) client: Client,
+    pub(crate) guid: AgentGuid,
+    pub(crate) plan: Plan,
+    pub(crate) handler: BoxedHandler,
+    /// Where handlers run: the caller's runtime.
+    pub(crate) runtime: Handle,
+    pub(crate) phase: watch::Sender<Phase>,
+    /// Whoever claims holds this: one claim at a time.
+    pub(crate) claim_permit: Semaphore,
+    /// A slot became free, or something else changed that a claim depends on.
+    pub(crate) changed: Notify,
+    /// A heartbeat is wanted at once.
+    pub(crate) beat_now: Notify,
+    /// Open requests may have been lost: the coordinator was away.
+    pub(crate) claim_again: Notify,
+    pub(crate) reports: mpsc::UnboundedSender<reports::Report>,
+    pub(crate) counts: Counts,
+    /// Cancelled when the agent has ended, and with it all of its tasks.
+    pub(crate) ended: CancellationToken,
+    jobs: Mutex<HashMap<LeaseRef, Job>>,
+    begun: AtomicU64,
+    paused: AtomicBool,
+    identity: Mutex<RegisterRequest>,
+    registering: tokio::sync::Mutex<()>,
+    heartbeat_every: Mutex<Duration>,
+    logs: mpsc::Sender<LogLine>,
+}
+
+#[derive(Default)]
+pub(crate) struct Counts {
+    pub(crate) completed: AtomicU64,
+    pub(crate) failed: AtomicU64,
+    pub(crate) returned: AtomicU64,
+    pub(crate) lost: AtomicU64,
+}
+
+/// What a [`Core`] is made of.
+pub(crate) struct Parts {
+    pub(crate) client: Client,
+    pub(crate) guid: AgentGuid,
+    pub(crate) identity: RegisterRequest,
+    pub(crate) plan: Plan,
+    pub(crate) handler: BoxedHandler,
+    pub(crate) runtime: Handle,
+    pub(crate) reports: mpsc::UnboundedSender<reports::Report>,
+    pub(crate) logs: mpsc::Sender<LogLine>,
+}
+
+impl Core {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self {
+            client: parts.client,
+            guid: parts.guid,
+            plan: parts.plan,
+            handler: parts.handler,
+            runtime: parts.runtime,
+            phase: watch::Sender::new(Phase::Running),
+            claim_permit: Semaphore::new(1),
+            changed: Notify::new(),
+            beat_now: Notify::new(),
+            claim_again: Notify::new(),
+            reports: parts.reports,
+            counts: Counts::default(),
+            ended: CancellationToken::new(),
+            jobs: Mutex::new(HashMap::new()),
+            begun: AtomicU64::new(0),
+            paused: AtomicBool::new(false),
+            identity: Mutex::new(parts.identity),
+            registering: tokio::sync::Mutex::new(()),
+            heartbeat_every: Mutex::new(Duration::from_secs(10)),
+            logs: parts.logs,
+        }
+    }
+
+    /// Runs a task on the client's own thread, for as long as the agent lives.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let task = self.ended.clone().run_until_cancelled_owned(task);
+        self.client.background().spawn(task);
+    }
+
+    // The phase.
+
+    pub(crate) fn is_running(&self) -> bool {
+        *self.phase.borrow() == Phase::Running
+    }
+
+    /// Running → Draining, or → Stopping without a grace. A shorter grace overrides a longer one.
+    pub(crate) fn shut_down(&self, because: &str, grace: Duration) {
+        let next = if grace.is_zero() {
+            Phase::Stopping {
+                because: because.into(),
+            }
+        } else {
+            Phase::Draining {
+                until: Instant::now() + grace,
+                because: because.into(),
+            }
+        };
+        self.phase.send_if_modified(|phase| {
+            let sooner = match (&*phase, &next) {
+                (Phase::Running, _) | (Phase::Draining { .. }, Phase::Stopping { .. }) => true,
+                (Phase::Draining { until, .. }, Phase::Draining { until: new, .. }) => new < until,
+                (Phase::Stopping { .. }, _) | (Phase::Draining { .. }, Phase::Running) => false,
+            };
+            if sooner {
+                tracing::info!(agent = %self.guid, because, ?grace, "the agent is shutting down");
+                phase.clone_from(&next);
+            }
+            sooner
+        });
+        self.changed.notify_waiters();
+        self.beat_now.notify_one();
+    }
+
+    pub(crate) fn set_paused(&self, paused: bool) {
+        if self.paused.swap(paused, Ordering::Relaxed) != paused {
+            tracing::info!(agent = %self.guid, paused, "told to pause or to go on");
+            self.changed.notify_waiters();
+        }
+    }
+
+    // The slots.
+
+    /// How many items may be claimed now, if `freed` of the occupied slots become free.
+    pub(crate) fn claimable(&self, freed: usize) -> u32 {
+        if !self.is_running() || self.paused.load(Ordering::Relaxed) {
+            return 0;
+        }
+        let busy = self.jobs.lock().len().saturating_sub(freed);
+        let free = self.plan.slots.saturating_sub(busy).min(self.quota_left());
+        u32::try_from(free)
+            .unwrap_or(u32::MAX)
+            .min(limits::CLAIM_MAX)
+    }
+
+    /// How many more items may be begun at all.
+    pub(crate) fn quota_left(&self) -> usize {
+        let begun = usize::try_from(self.begun.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
+        self.plan
+            .max_items
+            .map_or(usize::MAX, |max| max.saturating_sub(begun))
+    }
+
+    /// Begins what was claimed; gives it back if the agent takes no more by now.
+    pub(crate) fn take(self: &Arc<Self>, items: Vec<ClaimedItem>) {
+        for claimed in items {
+            let job = Job::new(self.guid, claimed, self.logs.clone());
+            let lease = job.lease_ref();
+            {
+                let mut jobs = self.jobs.lock();
+                if jobs.contains_key(&lease) {
+                    continue; // A repeated answer to the same claim.
+                }
+                jobs.insert(lease, job.clone());
+            }
+            if self.is_running() {
+                self.begun.fetch_add(1, Ordering::Relaxed);
+                tracing::info!(item = %lease.id, attempt = lease.attempt, "begun");
+                self.spawn(supervise::supervise(self.clone(), job));
+            } else {
+                self.report(job, JobEnd::Released);
+            }
+        }
+    }
+
+    /// The jobs that occupy a slot.
+    pub(crate) fn jobs(&self) -> Vec<Job> {
+        self.jobs.lock().values().cloned().collect()
+    }
+
+    pub(crate) fn job(&self, lease: LeaseRef) -> Option<Job> {
+        self.jobs.lock().get(&lease).cloned()
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.jobs.lock().is_empty()
+    }
+
+    /// Whether nothing would be lost if the agent ended now.
+    pub(crate) fn is_delivered(&self) -> bool {
+        self.jobs.lock().values().all(Job::is_published)
+    }
+
+    /// Hands a job's end to the reporter; its slot stays occupied until that is answered.
+    pub(crate) fn report(&self, job: Job, end: JobEnd) {
+        job.begin_reporting();
+        let report = reports::Report::of(job, end);
+        // The reporter outlives every job; without it the process is ending.
+        let _ = self.reports.send(report);
+    }
+
+    /// A job is over for this agent: its slot is free.
+    pub(crate) fn free(&self, lease: LeaseRef, count: &AtomicU64) {
+        if self.jobs.lock().remove(&lease).is_some() {
+            count.fetch_add(1, Ordering::Relaxed);
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// Waits until something changed, or a moment has passed (so that no missed signal matters).
+    pub(crate) async fn change(&self) {
+        let _ = tokio::time::timeout(Duration::from_millis(500), self.changed.notified()).await;
+    }
+
+    // The registration.
+
+    pub(crate) fn heartbeat_every(&self) -> Duration {
+        *self.heartbeat_every.lock()
+    }
+
+    /// Registers, trying until it succeeds.
+    ///
+    /// # Errors
+    /// A refusal that no repetition will mend.
+    pub(crate) async fn register(&self) -> Result<(), ClientError> {
+        let _one_at_a_time = self.registering.lock().await;
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+        let mut told = false;
+        loop {
+            let identity = self.identity.lock().clone();
+            let patience = self.client.options().request_timeout;
+            let error = match self
+                .client
+                .request_within::<RegisterAnswer>("agents.register", &identity, patience)
+                .await
+            {
+                Ok(answer) => {
+                    self.registered(&answer);
+                    return Ok(());
+                }
+                Err(error) if error.is_transient() => error,
+                Err(error) => return Err(error),
+            };
+            if !told {
+                tracing::warn!(%error, "registering is tried until a coordinator answers");
+                told = true;
+            }
+            tokio::time::sleep(backoff.pause(None)).await;
+        }
+    }
+
+    fn registered(&self, answer: &RegisterAnswer) {
+        // The ticket has done its service; a second birth by it would be refused.
+        self.identity.lock().ticket = None;
+        if let Some(millis) = answer.agent.heartbeat_interval_ms {
+            *self.heartbeat_every.lock() = Duration::from_millis(millis.max(100));
+        }
+        tracing::info!(agent = %self.guid, handle = answer.agent.handle, "registered");
+    }
+
+    /// Registers again if that is what an error asks for; true if it was.
+    pub(crate) async fn reregister_on(&self, error: &ClientError) -> bool {
+        if error.code() != Some(ErrorCode::NotRegistered) {
+            return false;
+        }
+        if let Err(error) = self.register().await {
+            tracing::error!(%error, "registering again was refused");
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+        true
+    }
+
+    pub(crate) fn summary(&self) -> AgentReport {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        AgentReport {
+            completed: read(&self.counts.completed),
+            failed: read(&self.counts.failed),
+            returned: read(&self.counts.returned),
+            lost: read(&self.counts.lost),
+            because: match &*self.phase.borrow() {
+                Phase::Running => "its task ended".into(),
+                Phase::Draining { because, .. } | Phase::Stopping { because } => because.clone(),
+            },
+        }
+    }
+}

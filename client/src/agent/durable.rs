@@ -1,0 +1,85 @@
+//! Reports by JetStream publish: they count even if nobody is there to answer.
+
+use async_nats::HeaderMap;
+use async_nats::header::NATS_MESSAGE_ID;
+use bytes::Bytes;
+use loom_protocol::work::{CompleteItem, CompletedReport, ErrorReport, FailRequest};
+use loom_protocol::{Encoding, names};
+use serde::Serialize;
+
+use super::core::Core;
+use super::job::Job;
+
+/// A report to be published. Publishing it twice counts once.
+pub(crate) struct Publication {
+    subject: String,
+    message_id: String,
+    payload: Bytes,
+}
+
+/// A completion, for `loom.{p}.work.completed`.
+pub(crate) fn completed(core: &Core, job: &Job, item: &CompleteItem) -> Publication {
+    let report = CompletedReport {
+        work_item_id: item.id,
+        task_id: Some(job.item().task_id.clone()),
+        agent_guid: core.guid,
+        attempt: Some(item.attempt),
+        result: item.result.clone(),
+        usage: item.usage,
+    };
+    Publication::new(names::work_completed(core.client.project()), job, &report)
+}
+
+/// A failure, for `loom.{p}.work.errors`.
+pub(crate) fn failed(core: &Core, job: &Job, request: &FailRequest) -> Publication {
+    let report = ErrorReport {
+        work_item_id: request.id,
+        task_id: Some(job.item().task_id.clone()),
+        agent_guid: core.guid,
+        attempt: Some(request.attempt),
+        error: request.error.clone(),
+        reason: request.reason,
+    };
+    Publication::new(names::work_errors(core.client.project()), job, &report)
+}
+
+impl Publication {
+    fn new(subject: String, job: &Job, report: &impl Serialize) -> Self {
+        let lease = job.lease_ref();
+        Self {
+            subject,
+            message_id: names::report_id(lease.id, lease.attempt),
+            // What can't be written was refused before it came here.
+            payload: Encoding::Json.encode(report).unwrap_or_default().into(),
+        }
+    }
+
+    /// Publishes it; true once the stream has it.
+    pub(crate) async fn publish(&self, core: &Core) -> bool {
+        if !core.client.is_connected() || self.payload.is_empty() {
+            return false;
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(NATS_MESSAGE_ID, self.message_id.as_str());
+        let published = async {
+            let stream = core.client.jetstream();
+            let ack = stream
+                .publish_with_headers(self.subject.clone(), headers, self.payload.clone())
+                .await?;
+            ack.await
+        };
+        match published.await {
+            Ok(_) => {
+                tracing::info!(
+                    report = self.message_id,
+                    "the coordinator is away; the report is in the stream"
+                );
+                true
+            }
+            Err(error) => {
+                tracing::debug!(report = self.message_id, %error, "the report could not be published");
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! A job: one attempt at one item, as the handler sees it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use loom_protocol::AgentGuid;
+use loom_protocol::work::{ClaimedItem, Lease, LeaseRef, WorkItem};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+/// Why a job is to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CancelCause {
+    /// The item was called off.
+    Cancelled,
+    /// The lease is no longer this agent's; whatever comes of the job is discarded.
+    LeaseLost,
+    /// The agent ends; what is not done by then is given back.
+    Shutdown,
+}
+
+/// One line of output on its way to the logs subject.
+pub(crate) struct LogLine {
+    pub(crate) lease: LeaseRef,
+    pub(crate) line: Bytes,
+}
+
+/// What the handler last said about its progress.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Progress {
+    pub(crate) percent: Option<f64>,
+    pub(crate) message: Option<String>,
+}
+
+/// Why, and how long the handler may take to obey.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cancel {
+    pub(crate) cause: CancelCause,
+    pub(crate) grace: Option<Duration>,
+}
+
+/// One attempt at one item. Cheap to clone.
+#[derive(Clone)]
+pub struct Job {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    guid: AgentGuid,
+    item: WorkItem,
+    lease: Lease,
+    token: CancellationToken,
+    cancel: Mutex<Option<Cancel>>,
+    progress: Mutex<Option<Progress>>,
+    progressed: Notify,
+    reporting: AtomicBool,
+    settled: AtomicBool,
+    published: AtomicBool,
+    logs: mpsc::Sender<LogLine>,
+    dropped_lines: AtomicU64,
+}
+
+impl Job {
+    pub(crate) fn new(guid: AgentGuid, claimed: ClaimedItem, logs: mpsc::Sender<LogLine>) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                guid,
+                item: claimed.work_item,
+                lease: claimed.lease,
+                token: CancellationToken::new(),
+                cancel: Mutex::new(None),
+                progress: Mutex::new(None),
+                progressed: Notify::new(),
+                reporting: AtomicBool::new(false),
+                settled: AtomicBool::new(false),
+                published: AtomicBool::new(false),
+                logs,
+                dropped_lines: AtomicU64::new(0),
+            }),
+        }
+    }
+
+    /// The item, with its bodies.
+    pub fn item(&self) -> &WorkItem {
+        &self.inner.item
+    }
+
+    /// The fence: which attempt this is.
+    pub fn attempt(&self) -> u32 {
+        self.inner.lease.attempt
+    }
+
+    /// The agent that does it.
+    pub fn agent_guid(&self) -> AgentGuid {
+        self.inner.guid
+    }
+
+    /// Tells of progress: 0 to 100, and a sentence. Returns at once; of what is told in quick
+    /// succession the last is sent.
+    pub fn progress(&self, percent: f64, message: impl Into<String>) {
+        self.tell(Progress {
+            percent: Some(percent.clamp(0.0, 100.0)).filter(|percent| percent.is_finite()),
+            message: Some(message.into()).filter(|message| !message.is_empty()),
+        });
+    }
+
+    /// As [`Job::progress`], with a sentence only.
+    pub fn message(&self, message: impl Into<String>) {
+        self.tell(Progress {
+            percent: None,
+            message: Some(message.into()),
+        });
+    }
+
+    fn tell(&self, told: Progress) {
+        {
+            let mut progress = self.inner.progress.lock();
+            let before = progress.take().unwrap_or_default();
+            *progress = Some(Progress {
+                percent: told.percent.or(before.percent),
+                message: told.message.or(before.message),
+            });
+        }
+        self.inner.progressed.notify_one();
+    }
+
+    /// Sends a line of output to `loom.{project}.logs.{id}.{attempt}`: best effort, never waits;
+    /// what is too much is dropped and counted.
+    pub fn log(&self, line: impl Into<Bytes>) {
+        let send = |line| {
+            let lease = self.lease_ref();
+            self.inner.logs.try_send(LogLine { lease, line })
+        };
+        let dropped = self.inner.dropped_lines.swap(0, Ordering::Relaxed);
+        if dropped > 0 && send(format!("[{dropped} lines dropped]").into()).is_err() {
+            self.inner
+                .dropped_lines
+                .fetch_add(dropped + 1, Ordering::Relaxed);
+        } else if send(line.into()).is_err() {
+            self.inner.dropped_lines.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Becomes cancelled when the job is to stop; [`Job::cancel_cause`] then tells why. A handler
+    /// that does not obey within the grace is aborted at its next `.await`.
+    pub fn cancelled(&self) -> &CancellationToken {
+        &self.inner.token
+    }
+
+    /// Why the job is to stop, if it is.
+    pub fn cancel_cause(&self) -> Option<CancelCause> {
+        self.inner.cancel.lock().map(|cancel| cancel.cause)
+    }
+
+    /// Says that somebody else has reported the end of this attempt (a program that the handler
+    /// started, for instance): nothing more is reported, and the loss of the lease means nothing.
+    pub fn settle(&self) {
+        self.inner.settled.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_settled(&self) -> bool {
+        self.inner.settled.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn lease_ref(&self) -> LeaseRef {
+        LeaseRef {
+            id: self.inner.item.id,
+            attempt: self.inner.lease.attempt,
+        }
+    }
+
+    pub(crate) fn timeout(&self) -> Duration {
+        Duration::from_millis(self.inner.lease.timeout_ms)
+    }
+
+    /// Asks the handler to stop. The first cause stands, except that a lost lease overrides.
+    pub(crate) fn cancel(&self, cause: CancelCause, grace: Option<Duration>) {
+        {
+            let mut cancel = self.inner.cancel.lock();
+            if cancel.is_none() || cause == CancelCause::LeaseLost {
+                *cancel = Some(Cancel { cause, grace });
+            }
+        }
+        self.inner.token.cancel();
+    }
+
+    pub(crate) fn cancel_order(&self) -> Option<Cancel> {
+        *self.inner.cancel.lock()
+    }
+
+    /// From here on the answer to the report decides, and nothing else.
+    pub(crate) fn begin_reporting(&self) {
+        self.inner.reporting.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_reporting(&self) -> bool {
+        self.inner.reporting.load(Ordering::Relaxed)
+    }
+
+    /// Its report is in the stream, and nobody has answered it yet.
+    pub(crate) fn set_published(&self) {
+        self.inner.published.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_published(&self) -> bool {
+        self.inner.published.load(Ordering::Relaxed)
+    }
+
+    /// Waits until there is progress to tell, and takes it.
+    pub(crate) async fn next_progress(&self) -> Progress {
+        loop {
+            let progressed = self.inner.progressed.notified();
+            if let Some(progress) = self.inner.progress.lock().take() {
+                return progress;
+            }
+            progressed.await;
+        }
+    }
+}
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Job")
+            .field("id", &self.inner.item.id)
+            .field("attempt", &self.inner.lease.attempt)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,111 @@
+//! The life of an agent: register, work, drain, deregister.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use loom_protocol::agent::{DeregisterAnswer, GuidRequest};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::core::{Core, Phase};
+use super::job::{CancelCause, LogLine};
+use super::reports::Report;
+use super::{AgentReport, claims, directives, heartbeat, logs, reports};
+use crate::error::ClientError;
+
+/// How long the last reports and the farewell may take.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// What the parts of an agent listen to.
+pub(crate) struct Inboxes {
+    pub(crate) reports: mpsc::UnboundedReceiver<Report>,
+    pub(crate) logs: mpsc::Receiver<LogLine>,
+}
+
+/// Lives until told to end, or until as many items as wanted are done.
+///
+/// # Errors
+/// A registration that is refused for good.
+pub(crate) async fn live(core: Arc<Core>, inboxes: Inboxes) -> Result<AgentReport, ClientError> {
+    let _end_with_me = core.ended.clone().drop_guard();
+    let listening = directives::listen(core.clone());
+    core.spawn(async move {
+        if let Err(error) = listening.await {
+            tracing::error!(%error, "orders can't be listened to");
+        }
+    });
+    let mut phase = core.phase.subscribe();
+    tokio::select! {
+        registered = core.register() => registered?,
+        _ = phase.wait_for(|phase| *phase != Phase::Running) => return Ok(core.summary()),
+    }
+    core.spawn(reports::report(core.clone(), inboxes.reports));
+    core.spawn(logs::publish(core.clone(), inboxes.logs));
+    core.spawn(heartbeat::beat(core.clone()));
+    core.spawn(claims::claim(core.clone()));
+
+    work(&core).await;
+    drain(&core).await;
+    stop(&core).await;
+    farewell(&core).await;
+    Ok(core.summary())
+}
+
+/// Works until told otherwise or until nothing is left of the quota.
+async fn work(core: &Core) {
+    while core.is_running() {
+        if core.quota_left() == 0 && core.is_idle() {
+            core.shut_down("as many items as wanted are done", FAREWELL);
+            return;
+        }
+        core.change().await;
+    }
+}
+
+/// Draining: waits for what is running, at the most until the grace is over.
+async fn drain(core: &Core) {
+    loop {
+        let until = match *core.phase.borrow() {
+            Phase::Draining { until, .. } => until,
+            Phase::Running | Phase::Stopping { .. } => return,
+        };
+        if core.is_delivered() {
+            return;
+        }
+        if Instant::now() >= until {
+            core.shut_down("the grace is over", Duration::ZERO);
+            return;
+        }
+        let _ = tokio::time::timeout_at(until, core.change()).await;
+    }
+}
+
+/// Stopping: tells every handler to stop, and waits until what they had is given back.
+async fn stop(core: &Core) {
+    let until = Instant::now() + core.plan.cancel_grace + FAREWELL;
+    while !core.is_delivered() && Instant::now() < until {
+        for job in core.jobs() {
+            job.cancel(CancelCause::Shutdown, None);
+        }
+        let _ = tokio::time::timeout_at(until, core.change()).await;
+    }
+}
+
+/// Deregisters, which gives back whatever is still held, except where a report was published and
+/// waits to be read: giving that item back would have it done twice.
+async fn farewell(core: &Core) {
+    if core.jobs().iter().any(super::Job::is_published) {
+        tracing::info!("reports wait in the stream; the agent goes without deregistering");
+        return;
+    }
+    let request = GuidRequest {
+        guid: core.guid.to_string(),
+    };
+    let goodbye =
+        core.client
+            .request_within::<DeregisterAnswer>("agents.deregister", &request, FAREWELL);
+    if let Err(error) = goodbye.await {
+        tracing::debug!(%error, "deregistering was not answered");
+    }
+    let _ = tokio::time::timeout(FAREWELL, core.client.flush()).await;
+}

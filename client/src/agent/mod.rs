@@ -1,0 +1,155 @@
+//! Being an agent: register, beat, claim, run a handler for each item, report.
+//!
+//! ```text
+//! lifecycle ─ registers, then lets these live side by side, each a task of its own:
+//!   claims      one open claim at a time, for as many items as there are free slots
+//!   supervise   one per job: runs the handler, keeps the lease alive, stops it when told
+//!   reports     completions in batches, with the next claim in the same request
+//!   heartbeat   the sign of life; its answer names lost leases and orders
+//!   directives  orders as they come
+//!   logs        lines of output
+//! ```
+//! They run on the client's own thread, handlers on the caller's runtime: a handler that blocks
+//! stops no heartbeat.
+
+mod builder;
+mod claims;
+mod core;
+mod directives;
+mod durable;
+mod end;
+mod ending;
+mod heartbeat;
+mod job;
+mod lifecycle;
+mod logs;
+mod reports;
+mod supervise;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use loom_protocol::AgentGuid;
+use loom_protocol::work::LeaseRef;
+use tokio::task::JoinHandle;
+
+use self::core::Core;
+use crate::error::{ClientError, ErrorKind};
+
+pub use builder::AgentBuilder;
+pub use end::{JobEnd, JobError, JobResult};
+pub use job::{CancelCause, Job};
+
+/// What an agent has done in its life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentReport {
+    /// Items completed, or settled by somebody else on the agent's behalf.
+    pub completed: u64,
+    /// Attempts that failed.
+    pub failed: u64,
+    /// Items given back or stopped.
+    pub returned: u64,
+    /// Items whose lease was lost, or whose report nobody took.
+    pub lost: u64,
+    /// Why it ended.
+    pub because: String,
+}
+
+/// The way to an agent: `Agent::builder(&client)`.
+#[derive(Debug)]
+pub enum Agent {}
+
+impl Agent {
+    /// Begins to describe an agent of the client's project.
+    pub fn builder(client: &crate::Client) -> AgentBuilder {
+        AgentBuilder::new(client.clone())
+    }
+}
+
+/// An agent at work. Dropping it aborts it without a farewell; its leases then run out.
+pub struct RunningAgent {
+    core: Arc<Core>,
+    life: JoinHandle<Result<AgentReport, ClientError>>,
+}
+
+impl RunningAgent {
+    /// Its id.
+    pub fn guid(&self) -> AgentGuid {
+        self.core.guid
+    }
+
+    /// What it holds just now.
+    pub fn holding(&self) -> Vec<LeaseRef> {
+        self.core.jobs().iter().map(Job::lease_ref).collect()
+    }
+
+    /// Takes no more work, finishes what is running within `grace`, gives back the rest, and ends.
+    /// Without a grace everything is stopped and given back at once. Returns immediately.
+    pub fn shut_down(&self, because: &str, grace: Duration) {
+        self.core.shut_down(because, grace);
+    }
+
+    /// A way to shut it down from elsewhere.
+    pub fn stopper(&self) -> AgentStopper {
+        AgentStopper(self.core.clone())
+    }
+
+    /// Waits until it has ended.
+    ///
+    /// # Errors
+    /// A registration that was refused for good.
+    pub async fn ended(mut self) -> Result<AgentReport, ClientError> {
+        match (&mut self.life).await {
+            Ok(ended) => ended,
+            Err(e) => Err(ClientError::new(
+                ErrorKind::Disconnected,
+                format!("the agent's task was cut off: {e}"),
+            )),
+        }
+    }
+}
+
+impl Drop for RunningAgent {
+    fn drop(&mut self) {
+        self.life.abort();
+    }
+}
+
+/// Shuts an agent down from elsewhere: a signal handler, or one of its own jobs.
+#[derive(Clone)]
+pub struct AgentStopper(Arc<Core>);
+
+impl AgentStopper {
+    /// As [`RunningAgent::shut_down`].
+    pub fn shut_down(&self, because: &str, grace: Duration) {
+        self.0.shut_down(because, grace);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use loom_protocol::AgentGuid;
+    use loom_protocol::work::ClaimedItem;
+    use tokio::sync::mpsc;
+
+    use super::Job;
+
+    /// A job that nobody runs.
+    pub(crate) fn job() -> Job {
+        let claimed: ClaimedItem = serde_json::from_value(serde_json::json!({
+            "workItem": {
+                "id": "01890a5d-ac96-774b-bcce-b302099a8057", "taskId": "t", "projectId": "p",
+                "capability": "c", "boundary": "default", "description": "d", "priority": 5,
+                "status": "in-progress", "terminal": false, "attempt": 3, "attempts": 0,
+                "maxAttempts": 3, "offeredBy": "me", "offeredAt": "2026-01-01T00:00:00.000Z",
+                "updatedAt": "2026-01-01T00:00:00.000Z", "revision": 1
+            },
+            "lease": {
+                "attempt": 3, "expiresAt": "2026-01-01T00:30:00.000Z",
+                "expiresInMs": 1000, "timeoutMs": 1000
+            }
+        }))
+        .unwrap();
+        Job::new(AgentGuid::generate(), claimed, mpsc::channel(4).0)
+    }
+}

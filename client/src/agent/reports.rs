@@ -1,0 +1,248 @@
+//! Reports how jobs ended, until somebody has taken note.
+//!
+//! Completions that are ready together go in one request, which also claims the next items where no
+//! other claim is open. While nobody answers, a report is repeated; after a while it is also
+//! published durably, so that it counts even if this agent dies before the coordinator is back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::Message;
+use bytes::Bytes;
+use loom_protocol::ErrorCode;
+use loom_protocol::work::{
+    ClaimedItem, CompleteItem, CompleteRequest, ItemAnswer, ReleaseRequest, StoppedRequest,
+};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::core::Core;
+use super::durable;
+use super::ending::Ending;
+use super::job::Job;
+use super::{claims, ending};
+use crate::error::{ClientError, ErrorKind};
+use crate::retry::Backoff;
+
+/// How many completions one request carries at the most.
+const PER_REQUEST: usize = 64;
+/// How long the coordinator may be away before a report is published as well.
+const PUBLISH_AFTER: Duration = Duration::from_secs(3);
+/// How long giving back or acknowledging is tried; after that the coordinator's clocks see to it.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
+
+/// The end of a job, on its way.
+pub(crate) struct Report {
+    job: Job,
+    ending: Ending,
+}
+
+impl Report {
+    pub(crate) fn of(job: Job, end: super::JobEnd) -> Self {
+        let ending = ending::of(&job, end);
+        Self { job, ending }
+    }
+}
+
+/// Reports for as long as the agent lives.
+pub(crate) async fn report(core: Arc<Core>, mut reports: mpsc::UnboundedReceiver<Report>) {
+    let mut ready = Vec::new();
+    while reports.recv_many(&mut ready, PER_REQUEST).await > 0 {
+        let mut completions = Vec::new();
+        for Report { job, ending } in ready.drain(..) {
+            match ending {
+                Ending::Complete(item) => completions.push((job, *item)),
+                other => core.spawn(deliver(core.clone(), job, other)),
+            }
+        }
+        if !completions.is_empty() {
+            complete(&core, completions).await;
+        }
+    }
+}
+
+/// The answer to a completion of several items; the items themselves are of no interest here.
+#[derive(Deserialize)]
+struct Completed {
+    items: Vec<ItemAnswer<IgnoredAny>>,
+    #[serde(default)]
+    claimed: Option<Vec<ClaimedItem>>,
+}
+
+/// Reports completions, in as few requests as the payload limit allows.
+async fn complete(core: &Arc<Core>, completions: Vec<(Job, CompleteItem)>) {
+    let mut rest = vec![completions];
+    while let Some(mut batch) = rest.pop() {
+        // Where another claim is open already, the next items come by that. The permit is held until
+        // they are begun, so that no other claim counts their slots as free.
+        let permit = core.claim_permit.try_acquire().ok();
+        match complete_at_once(core, &batch, permit.is_some()).await {
+            Err(error) if error.kind() == ErrorKind::TooLarge && batch.len() > 1 => {
+                let second = batch.split_off(batch.len() / 2);
+                rest.extend([second, batch]);
+            }
+            Err(error) if !error.is_transient() && batch.len() > 1 => {
+                rest.extend(batch.into_iter().rev().map(|one| vec![one]));
+            }
+            Err(error) => {
+                for (job, _) in batch {
+                    not_taken(core, job, &error);
+                }
+            }
+            Ok(answer) => {
+                let mut answers = answer.items.into_iter();
+                for (job, _) in batch {
+                    match answers.next().map(Result::from) {
+                        Some(Ok(_)) | None => core.free(job.lease_ref(), &core.counts.completed),
+                        Some(Err(wire)) => not_taken(core, job, &wire.into()),
+                    }
+                }
+                core.take(answer.claimed.unwrap_or_default());
+            }
+        }
+    }
+}
+
+async fn complete_at_once(
+    core: &Core,
+    batch: &[(Job, CompleteItem)],
+    and_claim: bool,
+) -> Result<Completed, ClientError> {
+    let then_claim = Some(core.claimable(batch.len()))
+        .filter(|max| and_claim && *max > 0)
+        .map(|max| claims::new_claim(max, Duration::ZERO));
+    let request = CompleteRequest {
+        guid: core.guid,
+        id: None,
+        attempt: None,
+        result: None,
+        usage: None,
+        items: Some(batch.iter().map(|(_, item)| item.clone()).collect()),
+        then_claim,
+    };
+    let payload = core.client.encode(&request)?;
+    let durable: Vec<_> = batch
+        .iter()
+        .map(|(job, item)| (job, durable::completed(core, job, item)))
+        .collect();
+    let message = answered(core, "work.complete", payload, &durable, None).await?;
+    core.client.decode(&message)
+}
+
+/// A completion that was refused: the lease is gone, or the result can't be taken as it is.
+fn not_taken(core: &Arc<Core>, job: Job, error: &ClientError) {
+    let lease = job.lease_ref();
+    if error.is_lease_gone() || error.is_transient() {
+        tracing::warn!(item = %lease.id, attempt = lease.attempt, %error, "a result was not taken");
+        core.free(lease, &core.counts.lost);
+        return;
+    }
+    let instead = ending::refused(&job, error);
+    core.spawn(deliver(core.clone(), job, instead));
+}
+
+/// Reports an end that is not a completion.
+async fn deliver(core: Arc<Core>, job: Job, ending: Ending) {
+    let lease = job.lease_ref();
+    let (count, sent) = match ending {
+        // Completions go by batches; what somebody else reported is over.
+        Ending::Complete(_) | Ending::Settled => {
+            core.free(lease, &core.counts.completed);
+            return;
+        }
+        Ending::Fail(request) => {
+            let durable = durable::failed(&core, &job, &request);
+            let sent = core.client.encode(request.as_ref());
+            let sent = sent.map(|payload| ("work.fail", payload, Some(durable)));
+            (&core.counts.failed, sent)
+        }
+        Ending::Release => {
+            let request = ReleaseRequest {
+                id: lease.id,
+                guid: core.guid,
+                attempt: lease.attempt,
+                reason: None,
+                not_before: None,
+            };
+            let sent = core.client.encode(&request);
+            let sent = sent.map(|payload| ("work.release", payload, None));
+            (&core.counts.returned, sent)
+        }
+        Ending::Stopped(result) => {
+            let request = StoppedRequest {
+                id: lease.id,
+                guid: core.guid,
+                attempt: lease.attempt,
+                result,
+            };
+            let sent = core.client.encode(&request);
+            let sent = sent.map(|payload| ("work.stopped", payload, None));
+            (&core.counts.returned, sent)
+        }
+    };
+    let outcome = match sent {
+        Ok((action, payload, None)) => {
+            answered(&core, action, payload, &[], Some(GIVE_UP_AFTER)).await
+        }
+        Ok((action, payload, Some(durable))) => {
+            answered(&core, action, payload, &[(&job, durable)], None).await
+        }
+        Err(error) => Err(error),
+    };
+    match outcome {
+        Ok(_) => core.free(lease, count),
+        Err(error) => {
+            tracing::warn!(item = %lease.id, attempt = lease.attempt, %error, "an end was not taken");
+            core.free(lease, &core.counts.lost);
+        }
+    }
+}
+
+/// Sends a report until it is answered other than transiently, publishing it when that takes long.
+async fn answered(
+    core: &Core,
+    action: &str,
+    payload: Bytes,
+    durable: &[(&Job, durable::Publication)],
+    give_up_after: Option<Duration>,
+) -> Result<Message, ClientError> {
+    let started = Instant::now();
+    let mut backoff = Backoff::of_request();
+    loop {
+        let timeout = core.client.options().request_timeout;
+        let error = match core
+            .client
+            .call_once(action, payload.clone(), timeout)
+            .await
+        {
+            Err(error) if core.reregister_on(&error).await => continue,
+            Err(error) if error.is_transient() => error,
+            settled => return settled,
+        };
+        tracing::debug!(action, %error, "a report is repeated");
+        if started.elapsed() > PUBLISH_AFTER || !core.is_running() {
+            for (job, publication) in durable.iter().filter(|(job, _)| !job.is_published()) {
+                if publication.publish(core).await {
+                    job.set_published();
+                }
+            }
+        }
+        if give_up_after.is_some_and(|limit| started.elapsed() > limit) {
+            return Err(error);
+        }
+        let asked_for = error.wire().and_then(|wire| wire.retry_after_ms);
+        tokio::time::sleep(backoff.pause(asked_for.map(Duration::from_millis))).await;
+    }
+}
+
+/// Whether an error says that the report itself can't be taken.
+pub(super) fn is_about_the_report(error: &ClientError) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::TooLarge
+            | ErrorKind::Codec
+            | ErrorKind::Refused(ErrorCode::TooLarge | ErrorCode::InvalidRequest)
+    )
+}

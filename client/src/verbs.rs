@@ -1,0 +1,75 @@
+//! Looking things up and calling them off.
+
+use loom_protocol::WorkId;
+use loom_protocol::agent::{Agent, GuidRequest, ListAgentsRequest};
+use loom_protocol::names::NEXT_CURSOR_HEADER;
+use loom_protocol::work::{CancelRequest, IdRequest, ListWorkRequest, WorkItem};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::client::{Client, header};
+use crate::error::ClientError;
+
+/// One page of a listing.
+#[derive(Debug, Clone)]
+pub struct Page<T> {
+    /// What is on it.
+    pub items: Vec<T>,
+    /// The cursor of the next page, where there is one.
+    pub next_cursor: Option<String>,
+}
+
+impl Client {
+    /// An item with its bodies.
+    pub async fn get(&self, id: WorkId) -> Result<WorkItem, ClientError> {
+        self.request("work.get", &IdRequest { id: id.to_string() })
+            .await
+    }
+
+    /// Items that match, oldest first, without their bodies.
+    pub async fn list(&self, filter: &ListWorkRequest) -> Result<Page<WorkItem>, ClientError> {
+        self.page("work.list", filter).await
+    }
+
+    /// Calls an item off. One that an agent works on is stopped there.
+    ///
+    /// # Errors
+    /// The code `terminal-state` if it has ended already.
+    pub async fn cancel(
+        &self,
+        id: WorkId,
+        reason: impl Into<String>,
+    ) -> Result<WorkItem, ClientError> {
+        let request = CancelRequest {
+            id: id.to_string(),
+            reason: Some(reason.into()),
+            by: Some(self.options().name.clone()),
+        };
+        self.request("work.cancel", &request).await
+    }
+
+    /// An agent; the beginning of its guid will do if it is unambiguous.
+    pub async fn agent(&self, guid: impl Into<String>) -> Result<Agent, ClientError> {
+        let request = GuidRequest { guid: guid.into() };
+        self.request("agents.get", &request).await
+    }
+
+    /// Agents that match.
+    pub async fn agents(&self, filter: &ListAgentsRequest) -> Result<Page<Agent>, ClientError> {
+        self.page("agents.list", filter).await
+    }
+
+    async fn page<T: DeserializeOwned>(
+        &self,
+        action: &str,
+        filter: &impl Serialize,
+    ) -> Result<Page<T>, ClientError> {
+        let payload = self.encode(filter)?;
+        let patience = self.patience(self.options().request_deadline);
+        let message = self.call(action, payload, patience).await?;
+        Ok(Page {
+            items: self.decode(&message)?,
+            next_cursor: header(&message, NEXT_CURSOR_HEADER).map(str::to_owned),
+        })
+    }
+}
