@@ -1,0 +1,95 @@
+//! `/api/agents`
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use loom_protocol::agent::{Agent, ListAgentsRequest, ShutdownRequest};
+use loom_protocol::rest::{AgentsPage, BatchResult};
+use serde::{Deserialize, Serialize};
+
+use super::call::Call;
+use super::error::RestResult;
+use super::work::{check_batch, run_batch};
+use crate::service::Service;
+
+/// `GET /api/agents`: of one project, or of all.
+pub async fn list(State(service): State<Service>, call: Call) -> RestResult<Response> {
+    let request = ListAgentsRequest {
+        agent_type: call.text("type").or_else(|| call.text("agentType")),
+        status: call.text("status"),
+        capability: call.text("capability"),
+        boundary: call.boundary(),
+        limit: call.number("limit")?,
+        cursor: call.text("cursor"),
+    };
+    let page = service.list_agents(call.project(), request).await?;
+    Ok(call.answer(Json(AgentsPage {
+        agents: page.items,
+        page: page.info,
+    })))
+}
+
+/// `GET /api/agents/{guid}`
+pub async fn show(State(service): State<Service>, call: Call) -> RestResult<Json<Agent>> {
+    Ok(Json(service.get_agent(call.project(), &call.id).await?))
+}
+
+/// The answer to a shutdown.
+#[derive(Debug, Serialize)]
+struct ShutdownAnswer {
+    success: bool,
+    message: String,
+    graceful: bool,
+}
+
+/// `POST /api/agents/{guid}/shutdown`
+pub async fn shutdown(State(service): State<Service>, call: Call) -> RestResult<impl IntoResponse> {
+    let request = ShutdownRequest {
+        guid: call.id.clone(),
+        ..call.body()?
+    };
+    let graceful = request.graceful.unwrap_or(true);
+    let agent = service.shutdown_agent(call.project(), request).await?;
+    let how = if graceful {
+        "is told to finish what it has and end"
+    } else {
+        "is told to end at once"
+    };
+    Ok(Json(ShutdownAnswer {
+        success: true,
+        message: format!("{} {how}", agent.handle),
+        graceful,
+    }))
+}
+
+/// `POST /api/agents/shutdown-batch`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct ShutdownBatch {
+    #[serde(alias = "agentGuids", alias = "agentIds", alias = "ids")]
+    guids: Vec<String>,
+    graceful: Option<bool>,
+    grace_period_ms: Option<u64>,
+    reason: Option<String>,
+}
+
+/// Tells several agents to end; answers for each by itself.
+pub async fn shutdown_batch(
+    State(service): State<Service>,
+    call: Call,
+) -> RestResult<Json<BatchResult>> {
+    let batch: ShutdownBatch = call.body()?;
+    check_batch("guids", &batch.guids)?;
+    let result = run_batch(batch.guids, |guid| {
+        let request = ShutdownRequest {
+            guid,
+            graceful: batch.graceful,
+            grace_period_ms: batch.grace_period_ms,
+            reason: batch.reason.clone(),
+        };
+        let (service, project) = (&service, call.project());
+        async move { service.shutdown_agent(project, request).await.map(|_| ()) }
+    })
+    .await;
+    Ok(Json(result))
+}

@@ -1,0 +1,213 @@
+//! A request, taken apart: which project, which thing, which filters, which body.
+
+use std::fmt;
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use loom_protocol::{Encoding, ProjectId, WireError};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::error::{RestError, RestResult};
+
+/// The header that names the project.
+pub const PROJECT_HEADER: &str = "Loom-Project";
+/// The header of an answer to a request that used an old word.
+pub const DEPRECATED_HEADER: &str = "X-Deprecated-Param";
+/// The old word for `boundary`.
+pub const CLASSIFICATION: &str = "classification";
+
+/// A request, taken apart.
+#[derive(Debug)]
+pub struct Call {
+    /// What the last `{id}` of the path says; empty where the path has none.
+    pub id: String,
+    project: Option<ProjectId>,
+    query: Vec<(String, String)>,
+    body: Bytes,
+    hints: Hints,
+}
+
+/// Fields of a body that belong to the door and not to the request.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Hints {
+    project_id: Option<String>,
+    classification: Option<String>,
+    items: Option<Vec<ItemHints>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ItemHints {
+    classification: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct PathParts {
+    project: Option<String>,
+    id: String,
+}
+
+impl<S: Send + Sync> FromRequest<S> for Call {
+    type Rejection = RestError;
+
+    async fn from_request(request: Request, state: &S) -> RestResult<Self> {
+        let (mut parts, body) = request.into_parts();
+        let Path(path) = Path::<PathParts>::from_request_parts(&mut parts, state)
+            .await
+            .map_err(|rejection| refused("the path", &rejection))?;
+        let Query(query) = Query::<Vec<(String, String)>>::from_request_parts(&mut parts, state)
+            .await
+            .map_err(|rejection| refused("the query", &rejection))?;
+        let body = Bytes::from_request(Request::new(body), state)
+            .await
+            .map_err(|rejection| refused("the body", &rejection))?;
+        // A body that is no object has no hints; whoever reads it says what is wrong with it.
+        let hints: Hints = Encoding::Json.decode(&body).unwrap_or_default();
+        let project = project_of(&parts, &path, &query, &hints)?;
+        Ok(Self {
+            id: path.id,
+            project,
+            query,
+            body,
+            hints,
+        })
+    }
+}
+
+fn refused(what: &str, rejection: &impl fmt::Display) -> RestError {
+    RestError::invalid(format!("{what} of the request cannot be read: {rejection}"))
+}
+
+/// The project that a request names, in whichever way; in two ways only if they agree.
+fn project_of(
+    parts: &Parts,
+    path: &PathParts,
+    query: &[(String, String)],
+    hints: &Hints,
+) -> RestResult<Option<ProjectId>> {
+    let header = match parts.headers.get(PROJECT_HEADER) {
+        None => None,
+        Some(value) => Some(value.to_str().map_err(|_| {
+            RestError::invalid(format!("the header {PROJECT_HEADER} is not plain text"))
+        })?),
+    };
+    let named = [
+        ("the path", path.project.as_deref()),
+        ("the query", find(query, "projectId")),
+        ("the body", hints.project_id.as_deref()),
+        ("the header", header),
+    ];
+    let mut found: Option<(&str, ProjectId)> = None;
+    for (place, id) in named {
+        let Some(id) = id else { continue };
+        let id = ProjectId::new(id)?;
+        match &found {
+            Some((first, other)) if *other != id => {
+                return Err(RestError::invalid(format!(
+                    "{first} names the project {other} and {place} names {id}; name one"
+                )));
+            }
+            _ => found = Some((place, id)),
+        }
+    }
+    Ok(found.map(|(_, id)| id))
+}
+
+fn find<'a>(query: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    query
+        .iter()
+        .find(|(key, value)| key == name && !value.is_empty())
+        .map(|(_, value)| value.as_str())
+}
+
+impl Call {
+    /// The project that it names.
+    pub fn project(&self) -> Option<&ProjectId> {
+        self.project.as_ref()
+    }
+
+    /// The project that it names, or else the default.
+    pub fn project_or<'a>(&'a self, default: &'a ProjectId) -> &'a ProjectId {
+        self.project.as_ref().unwrap_or(default)
+    }
+
+    /// A parameter of the query; an empty one counts as absent.
+    pub fn text(&self, name: &str) -> Option<String> {
+        find(&self.query, name).map(str::to_owned)
+    }
+
+    /// A whole number of the query.
+    pub fn number(&self, name: &str) -> RestResult<Option<usize>> {
+        find(&self.query, name)
+            .map(|text| {
+                text.parse().map_err(|_| {
+                    RestError::invalid(format!(
+                        "{name} = {:?} is no whole number; write digits only",
+                        text.chars().take(32).collect::<String>()
+                    ))
+                })
+            })
+            .transpose()
+    }
+
+    /// The boundary that query or body name, by the new word or by the old one.
+    pub fn boundary(&self) -> Option<String> {
+        self.text("boundary")
+            .or_else(|| self.text(CLASSIFICATION))
+            .or_else(|| self.hints.classification.clone())
+    }
+
+    /// What an item of the body's `items` calls its classification.
+    pub fn item_classification(&self, index: usize) -> Option<String> {
+        let items = self.hints.items.as_ref()?;
+        items.get(index)?.classification.clone()
+    }
+
+    /// The body; an empty one reads as an empty object.
+    pub fn body<T: DeserializeOwned>(&self) -> RestResult<T> {
+        self.body_noting().map(|(body, _)| body)
+    }
+
+    /// The body, and the fields of it that nobody reads.
+    pub fn body_noting<T: DeserializeOwned>(&self) -> RestResult<(T, Vec<String>)> {
+        let mut ignored = Vec::new();
+        let body = Encoding::Json
+            .decode_noting(&self.body, &mut |path| ignored.push(path))
+            .map_err(WireError::from)?;
+        ignored.retain(|path| {
+            let name = path.rsplit('.').next().unwrap_or(path);
+            path != "projectId" && name != CLASSIFICATION
+        });
+        Ok((body, ignored))
+    }
+
+    /// Marks the answer where the request used an old word.
+    pub fn answer(&self, answer: impl IntoResponse) -> Response {
+        let mut response = answer.into_response();
+        if self.is_dated() {
+            let value = HeaderValue::from_static(CLASSIFICATION);
+            response.headers_mut().insert(DEPRECATED_HEADER, value);
+        }
+        response
+    }
+
+    fn is_dated(&self) -> bool {
+        let of_items = self.hints.items.iter().flatten();
+        find(&self.query, CLASSIFICATION).is_some()
+            || self.hints.classification.is_some()
+            || of_items
+                .map(|item| &item.classification)
+                .any(Option::is_some)
+    }
+}
+
+/// 201 and what was made.
+pub fn created(answer: impl IntoResponse) -> impl IntoResponse {
+    (StatusCode::CREATED, answer)
+}

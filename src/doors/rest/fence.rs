@@ -1,0 +1,236 @@
+//! What stands before every path: who is let in, how much may be sent, how many at a time.
+//!
+//! A request holds a permit from the moment its body has arrived until its answer is written, and
+//! never longer than [`ANSWER_WITHIN`]; a client that sends slowly holds none.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt as _;
+use loom_protocol::{ErrorCode, WireError};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+use tokio::sync::Semaphore;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use super::error::{RestError, RestResult};
+use crate::settings::check::is_loopback;
+use crate::settings::{ApiSettings, Secret};
+
+/// The largest body, in bytes.
+pub const MAX_BODY: usize = 1024 * 1024;
+/// How much of a body that is too large is read and thrown away, so that its sender gets to read
+/// the refusal.
+const MAX_DISCARDED: usize = 8 * MAX_BODY;
+/// How long a body may take to arrive.
+pub const READ_WITHIN: Duration = Duration::from_secs(10);
+/// How long an answer may take.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// The rules of the door.
+#[derive(Debug)]
+pub struct Fence {
+    digests: Vec<[u8; 32]>,
+    loopback_only: bool,
+    permits: Arc<Semaphore>,
+    retry_after: Duration,
+}
+
+impl Fence {
+    /// Takes the tokens and the address from the settings; at most `permits` requests are under
+    /// way at a time, and one above that is told to come back after `retry_after`.
+    pub fn new(settings: &ApiSettings, permits: usize, retry_after: Duration) -> Self {
+        Self {
+            digests: settings.tokens.iter().map(digest).collect(),
+            loopback_only: is_loopback(&settings.host),
+            permits: Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))),
+            retry_after,
+        }
+    }
+
+    fn let_in(&self, headers: &HeaderMap) -> RestResult<()> {
+        if self.digests.is_empty() {
+            return self.refuse_pages_of_others(headers);
+        }
+        let bearer = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+            .map(|(_, token)| token.trim());
+        let Some(token) = bearer else {
+            let message = "this coordinator lets in known tokens only; send Authorization: Bearer <token> (for loom: LOOM_API_TOKEN)";
+            return Err(WireError::new(ErrorCode::Unauthorized, message).into());
+        };
+        let given = digest(&Secret::new(token));
+        // Every digest is compared, so that the time tells nothing.
+        let known = self
+            .digests
+            .iter()
+            .fold(subtle::Choice::from(0), |known, digest| {
+                known | digest.ct_eq(&given)
+            });
+        if bool::from(known) {
+            return Ok(());
+        }
+        let message = "this token is not known here; ask the operator for one";
+        Err(WireError::new(ErrorCode::Unauthorized, message).into())
+    }
+
+    /// Without tokens, a page of another site that is open in a browser on this machine must not
+    /// be able to submit work: neither by a cross-site request nor by a name of its own that
+    /// resolves to here.
+    fn refuse_pages_of_others(&self, headers: &HeaderMap) -> RestResult<()> {
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let host = text(header::HOST).unwrap_or_default();
+        if self.loopback_only && !host.is_empty() && !is_loopback(without_port(host)) {
+            let message = format!(
+                "this coordinator is for this machine only and does not answer to the name {host:?}; use 127.0.0.1 or localhost"
+            );
+            return Err(WireError::new(ErrorCode::Forbidden, message).into());
+        }
+        match text(header::ORIGIN) {
+            Some(origin) if origin.split_once("://").map(|(_, from)| from) != Some(host) => {
+                let message = "a page of another site may not use this coordinator without a token; configure tokens";
+                Err(WireError::new(ErrorCode::Forbidden, message).into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn digest(token: &Secret) -> [u8; 32] {
+    Sha256::digest(token.expose().as_bytes()).into()
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    }
+}
+
+/// Puts the fence around `inside`, and both behind the answers to what there is not.
+pub fn enclose(inside: Router, outside: Router, fence: Arc<Fence>) -> Router {
+    let admission = middleware::from_fn_with_state(fence.clone(), admit);
+    let guard = middleware::from_fn_with_state(fence, guard);
+    inside
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(admission)
+        .merge(outside)
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(guard)
+        .layer(CatchPanicLayer::custom(panicked))
+}
+
+async fn guard(State(fence): State<Arc<Fence>>, request: Request, next: Next) -> Response {
+    let public = matches!(request.uri().path(), "/health" | "/ready");
+    match fence.let_in(request.headers()) {
+        Err(refusal) if !public => refusal.into_response(),
+        _ => next.run(request).await,
+    }
+}
+
+async fn admit(State(fence): State<Arc<Fence>>, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let body = match tokio::time::timeout(READ_WITHIN, read(&parts.headers, body)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(refusal)) => return refusal.into_response(),
+        Err(_) => {
+            let message = format!(
+                "the body did not arrive within {} s; send it faster",
+                READ_WITHIN.as_secs()
+            );
+            let error = WireError::invalid(message);
+            return RestError::with_status(error, StatusCode::REQUEST_TIMEOUT).into_response();
+        }
+    };
+    let Ok(_permit) = fence.permits.try_acquire() else {
+        let message = "too many requests are under way; try again a little later";
+        return RestError::from(WireError::overloaded(message, fence.retry_after)).into_response();
+    };
+    let request = Request::from_parts(parts, Body::from(body));
+    match tokio::time::timeout(ANSWER_WITHIN, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let message = format!(
+                "no answer within {} s; whether the request took effect is unknown: look, then try again",
+                ANSWER_WITHIN.as_secs()
+            );
+            RestError::from(WireError::unavailable(message, Duration::from_secs(1))).into_response()
+        }
+    }
+}
+
+async fn read(headers: &HeaderMap, body: Body) -> RestResult<Bytes> {
+    let announced = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok())
+        .unwrap_or(0);
+    if announced > MAX_DISCARDED {
+        return Err(too_large());
+    }
+    let mut kept = Vec::with_capacity(announced.min(MAX_BODY));
+    let mut length = 0;
+    let mut chunks = body.into_data_stream();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|error| {
+            RestError::invalid(format!("the body broke off before its end: {error}"))
+        })?;
+        length += chunk.len();
+        if length > MAX_DISCARDED {
+            return Err(too_large());
+        }
+        if length <= MAX_BODY {
+            kept.extend_from_slice(&chunk);
+        }
+    }
+    if length > MAX_BODY {
+        return Err(too_large());
+    }
+    Ok(kept.into())
+}
+
+fn too_large() -> RestError {
+    let message = format!("the body is over {MAX_BODY} bytes; send less, or in several requests");
+    WireError::new(ErrorCode::TooLarge, message).into()
+}
+
+async fn unknown_path(uri: Uri) -> RestError {
+    let message = format!(
+        "there is nothing at {}; the paths begin with /api/ (or /p/<project>/api/)",
+        uri.path()
+    );
+    WireError::new(ErrorCode::NotFound, message).into()
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> RestError {
+    let message = format!(
+        "{} does not take {method}; the header Allow says what it takes",
+        uri.path()
+    );
+    RestError::with_status(WireError::invalid(message), StatusCode::METHOD_NOT_ALLOWED)
+}
+
+fn panicked(panic: Box<dyn Any + Send>) -> Response {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no text");
+    tracing::error!(panic = text, "a request handler panicked");
+    let message = "a defect in the coordinator ended this request; its log says more";
+    RestError::from(WireError::new(ErrorCode::Internal, message)).into_response()
+}
+
+#[cfg(test)]
+#[path = "fence_tests.rs"]
+mod tests;

@@ -1,0 +1,62 @@
+//! The REST door: JSON over HTTP, thin over the service layer.
+//!
+//! Whatever comes in, JSON goes out: an unknown path, a wrong method, a broken body and a panic of
+//! ours answer with the same error object as a refusal of the service.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`call`] | a request, taken apart: project, id, query, body |
+//! | [`error`] | refusals as answers |
+//! | [`fence`] | who is let in, and how many at a time |
+//! | [`serve`](mod@serve) | connections |
+//! | [`agents`], [`work`], [`system`] | the paths |
+
+pub mod agents;
+pub mod call;
+pub mod error;
+pub mod fence;
+pub mod serve;
+pub mod system;
+pub mod work;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{get, post};
+
+pub use serve::{bind, serve};
+
+use crate::service::Service;
+use crate::settings::ApiSettings;
+use fence::Fence;
+
+/// Every path of the door.
+pub fn router(service: Service, settings: &ApiSettings) -> Router {
+    let (permits, retry_after) = service.admission();
+    let fence = Fence::new(settings, permits, retry_after);
+    let api = api().with_state(service.clone());
+    let inside = Router::new().nest("/p/{project}", api.clone()).merge(api);
+    let outside = Router::new()
+        .route("/health", get(system::health))
+        .route("/ready", get(system::ready))
+        .with_state(service);
+    fence::enclose(inside, outside, Arc::new(fence))
+}
+
+fn api() -> Router<Service> {
+    Router::new()
+        .route("/api/info", get(system::info))
+        .route("/api/stats", get(system::stats))
+        .route("/api/stats/projects", get(system::projects))
+        .route("/api/queue", get(system::queue))
+        .route("/api/queue/purge", post(system::purge))
+        .route("/api/agents", get(agents::list))
+        .route("/api/agents/shutdown-batch", post(agents::shutdown_batch))
+        .route("/api/agents/{id}", get(agents::show))
+        .route("/api/agents/{id}/shutdown", post(agents::shutdown))
+        .route("/api/work", get(work::list).post(work::submit))
+        .route("/api/work/cancel-batch", post(work::cancel_batch))
+        .route("/api/work/{id}", get(work::show))
+        .route("/api/work/{id}/cancel", post(work::cancel))
+        .route("/api/work/{id}/explain", get(work::explain))
+}

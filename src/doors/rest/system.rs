@@ -1,0 +1,63 @@
+//! The coordinator itself: is it up, can it serve, what does it hold.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use loom_protocol::rest::{Info, ProjectsAnswer, Stats};
+use loom_protocol::work::{PurgeRequest, QueueInfo};
+use serde_json::{Value, json};
+
+use super::call::Call;
+use super::error::RestResult;
+use crate::service::Service;
+
+/// `GET /health`: the process is there.
+pub async fn health() -> Json<Value> {
+    Json(json!({
+        "status": "ok",
+        "name": "loom",
+        "version": env!("CARGO_PKG_VERSION"),
+    }))
+}
+
+/// `GET /ready`: 200 when it can serve, else 503 and why not.
+pub async fn ready(State(service): State<Service>) -> impl IntoResponse {
+    let readiness = service.readiness();
+    let status = if readiness.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, Json(readiness))
+}
+
+/// `GET /api/info`
+pub async fn info(State(service): State<Service>) -> Json<Info> {
+    Json(service.info())
+}
+
+/// `GET /api/stats`: of one project, or of all.
+pub async fn stats(State(service): State<Service>, call: Call) -> RestResult<Json<Stats>> {
+    Ok(Json(service.stats(call.project()).await?))
+}
+
+/// `GET /api/stats/projects`
+pub async fn projects(State(service): State<Service>) -> RestResult<Json<ProjectsAnswer>> {
+    Ok(Json(service.projects().await?))
+}
+
+/// `GET /api/queue`: of one project.
+pub async fn queue(State(service): State<Service>, call: Call) -> RestResult<Json<QueueInfo>> {
+    let project = call.project_or(service.default_project());
+    Ok(Json(service.queue_info(project).await?))
+}
+
+/// `POST /api/queue/purge`: cancels what is pending and matches.
+pub async fn purge(State(service): State<Service>, call: Call) -> RestResult<Response> {
+    let mut request: PurgeRequest = call.body()?;
+    request.boundary = request.boundary.or_else(|| call.boundary());
+    let project = call.project_or(service.default_project());
+    let answer = service.purge(project, request).await?;
+    Ok(call.answer(Json(answer)))
+}

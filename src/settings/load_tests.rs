@@ -1,0 +1,166 @@
+use std::io::Write as _;
+use std::time::Duration;
+
+use super::*;
+
+fn from_file(text: &str) -> Result<Loaded, SettingsError> {
+    let mut file = tempfile::Builder::new()
+        .suffix("loom.toml")
+        .tempfile()
+        .unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    load(&Sources {
+        file: Some(file.path().into()),
+        ..Sources::default()
+    })
+}
+
+fn from_env(variables: &[(&str, &str)]) -> Result<Loaded, SettingsError> {
+    load(&Sources {
+        environment: variables
+            .iter()
+            .map(|(name, value)| ((*name).into(), (*value).into()))
+            .collect(),
+        ..Sources::default()
+    })
+}
+
+#[track_caller]
+fn refused(result: Result<Loaded, SettingsError>, parts: &[&str]) {
+    let error = result.unwrap_err().to_string();
+    for part in parts {
+        assert!(error.contains(part), "{part:?} is not in: {error}");
+    }
+}
+
+#[test]
+fn an_unknown_key_names_file_line_and_the_near_one() {
+    refused(
+        from_file("[agents]\nstale_after = \"1m\"\nhartbeat_every = \"5s\"\n"),
+        &[
+            "loom.toml:3:",
+            "agents.hartbeat_every",
+            "did you mean heartbeat_every?",
+        ],
+    );
+    refused(
+        from_file("[agent]\nx = 1\n"),
+        &["loom.toml:1:", "[agent]", "did you mean [agents]?"],
+    );
+    refused(
+        from_file("[targets]\nmax_concurrent = 1\n"),
+        &["there is no section [targets]; there are nats, api"],
+    );
+    refused(from_file("port = 1\n"), &["there is no section [port]"]);
+}
+
+#[test]
+fn a_wrong_unit_is_told_what_to_write() {
+    refused(
+        from_file("[agents]\n\nstale_after = 30\n"),
+        &["loom.toml:3:", "agents.stale_after", "write \"30s\""],
+    );
+}
+
+#[test]
+fn stale_after_is_three_heartbeats_at_least() {
+    refused(
+        from_file("[agents]\nheartbeat_every = \"20s\"\n"),
+        &["loom.toml:2:", "at least 3 times", "stale_after = \"1m\""],
+    );
+}
+
+#[test]
+fn all_problems_come_at_once_and_broken_toml_has_a_line() {
+    let error = from_file("[api]\nport = 70000\nhots = \"x\"\n").unwrap_err();
+    assert_eq!(error.problems.len(), 2);
+    refused(
+        from_file("[api]\nport = = 1\n"),
+        &["loom.toml:2:", "is not TOML"],
+    );
+    refused(from_file("api = 3\n"), &["api is a section"]);
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let sources = Sources {
+        file: Some("/no/such/loom.toml".into()),
+        ..Sources::default()
+    };
+    refused(load(&sources), &["/no/such/loom.toml", "--config"]);
+}
+
+#[test]
+fn variables_of_the_environment() {
+    let loaded = from_env(&[
+        ("NATS_URL", "nats://me:pw@h:1"),
+        ("NATS_USER", ""),
+        ("API_PORT", "8080"),
+        ("API_TOKENS", "a,b"),
+        ("API_HOST", "0.0.0.0"),
+        ("LOOMINAL_PROJECT_ID", "old"),
+        ("LOOM_PROJECT_ID", "new"),
+        ("IDLE_TIMEOUT_MS", "1500"),
+        ("LOOM__WORK__RETRY__BACKOFF_FIRST", "2s"),
+        ("LOOM__SUPERVISION__WORK_LEDGER__MAX_RESTARTS", "2"),
+    ])
+    .unwrap();
+    let settings = loaded.settings;
+    assert_eq!(settings.nats.url.unwrap().expose(), "nats://me:pw@h:1");
+    assert_eq!(settings.nats.user, None);
+    assert_eq!((settings.api.port, settings.api.tokens.len()), (8080, 2));
+    assert_eq!(settings.projects.default.as_str(), "new");
+    assert_eq!(settings.agents.idle_timeout, Duration::from_millis(1500));
+    assert_eq!(settings.work.retry.backoff_first, Duration::from_secs(2));
+    assert_eq!(settings.supervision.work_ledger.max_restarts, Some(2));
+    assert_eq!(
+        loaded.origins["projects.default"],
+        Origin::Environment("LOOM_PROJECT_ID".into())
+    );
+}
+
+#[test]
+fn bad_variables_are_named() {
+    refused(from_env(&[("API_PORT", "http")]), &["API_PORT: api.port"]);
+    refused(
+        from_env(&[("LOOM__AGENTS__HARTBEAT_EVERY", "5s")]),
+        &[
+            "LOOM__AGENTS__HARTBEAT_EVERY",
+            "did you mean heartbeat_every",
+        ],
+    );
+    refused(
+        from_env(&[("LOOM__AGNTS__STALE_AFTER", "5s")]),
+        &["did you mean [agents]"],
+    );
+    refused(from_env(&[("IDLE_TIMEOUT_MS", "5s")]), &["milliseconds"]);
+    refused(
+        from_env(&[("API_HOST", "0.0.0.0")]),
+        &["API_HOST: api.host", "allow_open"],
+    );
+}
+
+#[test]
+fn flags_win_over_the_environment_and_that_over_the_file() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(b"[api]\nport = 1\nhost = \"::1\"\n[projects]\nmax = 5\n")
+        .unwrap();
+    let loaded = load(&Sources {
+        file: Some(file.path().into()),
+        environment: [
+            ("API_PORT".into(), "2".into()),
+            ("LOOM__PROJECTS__MAX".into(), "6".into()),
+        ]
+        .into(),
+        flags: vec![Override {
+            flag: "--port".into(),
+            key: "api.port".into(),
+            value: "3".into(),
+        }],
+    })
+    .unwrap();
+    let settings = loaded.settings;
+    assert_eq!((settings.api.port, settings.projects.max), (3, 6));
+    assert_eq!(settings.api.host, "::1");
+    assert_eq!(loaded.origins["api.port"], Origin::Flag("--port".into()));
+}

@@ -1,0 +1,28 @@
+//! What an operator may set: defaults, then the file, then the environment, then flags.
+//!
+//! The names of the keys are a contract. Nothing is guessed: an unknown key, a number without its
+//! unit or two values that contradict each other end the program with a sentence that names the
+//! place, the key and the remedy.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`types`] | the sections and their defaults |
+//! | [`keys`] | every key with its kind and its comment |
+//! | [`load`](mod@load) | the four layers, laid over each other |
+//! | [`check`] | rules that concern more than one key |
+//! | [`sample`] | `config/loom.toml` |
+//! | [`secret`] | values that nobody prints |
+
+pub mod check;
+pub mod error;
+pub mod keys;
+pub mod load;
+pub mod sample;
+pub mod secret;
+pub mod types;
+mod value;
+
+pub use error::{Origin, Problem, SettingsError};
+pub use load::{Loaded, Override, Sources, load};
+pub use secret::{Secret, ServerUrl};
+pub use types::{ApiSettings, NatsSettings, Profile, ProjectsSettings, Settings};
