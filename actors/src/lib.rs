@@ -15,6 +15,7 @@ pub mod domain;
 pub mod events;
 pub mod nats;
 pub mod project;
+pub mod projects;
 pub mod settings;
 pub mod supervision;
 pub mod work_dispatcher;

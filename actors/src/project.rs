@@ -1,1 +1,209 @@
-//! To come.
+//! One project: its parts, put together, and the tree that supervises them.
+//!
+//! The parts outlive their actors: handles find the next incarnation, the read models stay.
+
+use std::sync::Arc;
+
+use loom_protocol::agent::Directive;
+use loom_protocol::work::{LeaseRef, Reason};
+use loom_protocol::{AgentGuid, ProjectId, WireError};
+
+use crate::agent_registry::{AgentDirectory, AgentRegistryArgs, AgentRegistryHandle};
+use crate::clock::Clock;
+use crate::domain::work::Command;
+use crate::events::EventSink;
+use crate::nats::connection::Nats;
+use crate::nats::ledger_store::LedgerStore;
+use crate::settings::{AgentSettings, SupervisionOverride, SupervisionSettings, WorkSettings};
+use crate::supervision::{ActorHandle, ChildSpec, RestartPolicy, TreeSpec};
+use crate::work_dispatcher::{
+    DispatcherMsg, WorkDispatcher, WorkDispatcherArgs, WorkDispatcherHandle, ensure_stream,
+};
+use crate::work_ledger::{
+    LeaseInfo, LedgerMsg, Operation, ReadModel, WorkLedger, WorkLedgerArgs, WorkLedgerHandle,
+};
+
+/// What every project of a coordinator has in common.
+#[derive(Clone)]
+pub struct Terms {
+    /// The connection.
+    pub nats: Nats,
+    /// The clock.
+    pub clock: Clock,
+    /// `[agents]`
+    pub agents: AgentSettings,
+    /// `[work]`
+    pub work: WorkSettings,
+    /// `[supervision]`
+    pub supervision: SupervisionSettings,
+    /// Which ownership this is.
+    pub epoch: u64,
+    /// How many copies of each stream NATS keeps.
+    pub replicas: usize,
+}
+
+/// The parts of a project.
+pub struct Project {
+    /// Its id.
+    pub id: ProjectId,
+    /// Who is there: the read side.
+    pub agents: Arc<AgentDirectory>,
+    /// Who is there: the actor.
+    pub registry: AgentRegistryHandle,
+    /// What is to be done: the read side.
+    pub work: Arc<ReadModel>,
+    /// What is to be done: the actor that writes.
+    pub ledger: WorkLedgerHandle,
+    /// Who does what: the actor that matches.
+    pub dispatcher: WorkDispatcherHandle,
+    /// What happens.
+    pub events: EventSink,
+}
+
+impl Project {
+    /// Makes the project's resources where there are none, and its parts; nothing runs yet.
+    pub async fn open(id: ProjectId, terms: &Terms) -> Result<(Self, TreeSpec), WireError> {
+        let nats = &terms.nats;
+        ensure_stream(&nats.jetstream, &id, terms.replicas).await?;
+        let store = LedgerStore::open(&nats.jetstream, &id, terms.replicas)
+            .await
+            .map_err(|error| {
+                WireError::unavailable(error.to_string(), std::time::Duration::from_secs(1))
+            })?;
+        let work = Arc::new(ReadModel::new(id.clone(), store));
+        let events = EventSink::publishing(nats.client.clone(), id.clone());
+        let agents = AgentDirectory::new();
+        let named = |role: &str| format!("{role} of project {id}");
+        let ledger = WorkLedgerHandle::new(ActorHandle::new(named("work-ledger")));
+        let dispatcher = WorkDispatcherHandle::new(ActorHandle::new(named("work-dispatcher")));
+
+        let ledger_args = WorkLedgerArgs {
+            read: work.clone(),
+            nats: nats.clone(),
+            clock: terms.clock.clone(),
+            settings: terms.work.clone(),
+            events: events.clone(),
+            epoch: terms.epoch,
+        };
+        let dispatcher_args = WorkDispatcherArgs {
+            read: work.clone(),
+            ledger: ledger.clone(),
+            agents: agents.clone(),
+            nats: nats.clone(),
+            clock: terms.clock.clone(),
+            settings: terms.work.clone(),
+            replicas: terms.replicas,
+            epoch: terms.epoch,
+        };
+        let told = dispatcher.clone();
+        let registry_args = AgentRegistryArgs {
+            project: id.clone(),
+            client: nats.client.clone(),
+            jetstream: nats.jetstream.clone(),
+            replicas: terms.replicas,
+            clock: terms.clock.clone(),
+            settings: terms.agents.clone(),
+            directory: agents.clone(),
+            events: events.clone(),
+            on_change: Arc::new(move |guid, _change| told.agent_changed(guid)),
+            epoch: terms.epoch,
+        };
+        let registry = AgentRegistryHandle::new(&registry_args);
+
+        let supervision = &terms.supervision;
+        let policy = |own: &SupervisionOverride| RestartPolicy::from((supervision, own));
+        let ledger_child = ChildSpec::actor(
+            "work-ledger",
+            ledger.actor().clone(),
+            policy(&supervision.work_ledger),
+            move || (WorkLedger, ledger_args.clone()),
+        )
+        .drain_with(LedgerMsg::Drain);
+        let registry_child =
+            registry.child_spec(policy(&supervision.agent_registry), registry_args);
+        let dispatcher_child = ChildSpec::actor(
+            "work-dispatcher",
+            dispatcher.actor().clone(),
+            policy(&supervision.work_dispatcher),
+            move || (WorkDispatcher, dispatcher_args.clone()),
+        )
+        .drain_with(DispatcherMsg::Drain);
+        let tree = TreeSpec::new(id.as_str(), policy(&supervision.project))
+            .child(ledger_child)
+            .child(registry_child)
+            .child(dispatcher_child)
+            .drain_order(["work-dispatcher", "work-ledger", "agent-registry"]);
+        let project = Self {
+            id,
+            agents,
+            registry,
+            work,
+            ledger,
+            dispatcher,
+            events,
+        };
+        Ok((project, tree))
+    }
+
+    /// Takes leases of an agent back, those that `which` names. Gives those that were taken back.
+    pub async fn revoke_leases(
+        &self,
+        guid: AgentGuid,
+        reason: Reason,
+        which: impl Fn(&LeaseInfo) -> bool,
+    ) -> Result<Vec<LeaseRef>, WireError> {
+        let leases: Vec<LeaseInfo> = self
+            .work
+            .leases_of(guid)
+            .into_iter()
+            .filter(|lease| which(lease))
+            .collect();
+        let operations = leases
+            .iter()
+            .map(|lease| {
+                let command = Command::Revoke {
+                    guid,
+                    attempt: lease.attempt,
+                    reason: if lease.started {
+                        reason
+                    } else {
+                        Reason::NotStarted
+                    },
+                    spends_attempt: lease.started && reason == Reason::AgentLost,
+                };
+                Operation::Apply(lease.id, Arc::new(command))
+            })
+            .collect();
+        let outcomes = self.ledger.carry_out(operations).await?;
+        Ok(leases
+            .iter()
+            .zip(outcomes)
+            .filter(|(_, outcome)| outcome.is_ok())
+            .map(|(lease, _)| LeaseRef {
+                id: lease.id,
+                attempt: lease.attempt,
+            })
+            .collect())
+    }
+
+    /// Tells the agent that held an item that it was called off, and notes that it was told.
+    pub async fn tell_cancelled(
+        &self,
+        guid: AgentGuid,
+        lease: LeaseRef,
+        reason: Option<String>,
+    ) -> Result<(), WireError> {
+        let directive = Directive {
+            kind: loom_protocol::agent::DirectiveKind::Cancel,
+            work_item_id: Some(lease.id),
+            attempt: Some(lease.attempt),
+            reason,
+            grace_ms: None,
+        };
+        self.registry.add_directive(guid, directive).await?;
+        self.ledger
+            .apply(lease.id, Command::CancelDelivered)
+            .await?;
+        Ok(())
+    }
+}

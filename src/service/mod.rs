@@ -1,18 +1,36 @@
 //! What Loom can do, once: every door (NATS requests, REST) decodes, calls one method here, encodes.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `agents` | register, heartbeat, deregister, list, get, shutdown |
+//! | `submit` | submit, with what is to be said about unknown fields |
+//! | `lease` | claim, start, progress, complete, fail, release, stopped |
+//! | `items` | get, list, cancel, explain |
+//! | `queue` | queue info, purge |
+//! | `totals` | stats, projects, info, readiness |
 
+mod agents;
+mod items;
+mod lease;
+mod queue;
+mod submit;
+mod totals;
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use loom_protocol::agent::{
-    Agent, DeregisterAnswer, HeartbeatAnswer, HeartbeatRequest, ListAgentsRequest, RegisterAnswer,
-    RegisterRequest, ShutdownRequest,
-};
-use loom_protocol::rest::{Info, PageInfo, ProjectsAnswer, Stats};
-use loom_protocol::work::{
-    CancelRequest, ClaimAnswer, ClaimRequest, CompleteAnswer, CompleteRequest, ExplainAnswer,
-    FailRequest, ItemAnswer, Lease, ListWorkRequest, ProgressRequest, PurgeAnswer, PurgeRequest,
-    QueueInfo, ReleaseRequest, StoppedRequest, SubmitAnswer, SubmitRequest, WorkItem,
-};
-use loom_protocol::{ProjectId, WireError};
+use loom_actors::project::Project;
+use loom_actors::projects::Projects;
+use loom_protocol::rest::PageInfo;
+use loom_protocol::{ErrorCode, ProjectId, Timestamp, WireError};
+use tokio::sync::watch;
+
+pub use submit::Submitted;
+pub use totals::Readiness;
+
+/// How many requests a door has under way at the most; more are refused with `overloaded`.
+const MAX_REQUESTS: usize = 4_096;
+const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// One page of a listing.
 #[derive(Debug, Clone)]
@@ -23,202 +41,82 @@ pub struct Page<T> {
     pub info: PageInfo,
 }
 
+/// What the service needs to know beyond the projects.
+#[derive(Debug, Clone)]
+pub struct ServiceOptions {
+    /// The project that a request without one means.
+    pub default_project: ProjectId,
+    /// Where agents find NATS.
+    pub nats_url: Option<String>,
+    /// Turns to false when this process is not the owner any more.
+    pub owner: watch::Receiver<bool>,
+}
+
 /// The service layer. Cheap to clone.
 #[derive(Clone)]
-pub struct Service {}
+pub struct Service(Arc<Inner>);
 
-/// What a submission came to: one answer, or one for each of `items`.
-#[derive(Debug, Clone, serde::Serialize)]
-#[serde(untagged)]
-pub enum Submitted {
-    /// To one item.
-    One(SubmitAnswer),
-    /// To several.
-    Many {
-        /// One for each, in order.
-        items: Vec<ItemAnswer<SubmitAnswer>>,
-    },
+struct Inner {
+    projects: Projects,
+    options: ServiceOptions,
 }
 
-/// Whether the coordinator can serve, and if not, why.
-#[derive(Debug, Clone, serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Readiness {
-    /// Whether it can.
-    pub ready: bool,
-    /// NATS is reachable.
-    pub nats: bool,
-    /// This process is the owner.
-    pub owner: bool,
-    /// Parked projects and their reasons.
-    pub parked: std::collections::BTreeMap<String, String>,
-    /// What is wrong, a sentence each.
-    pub problems: Vec<String>,
-}
-
-#[allow(unused_variables, clippy::unused_async)]
 impl Service {
-    pub async fn register(
-        &self,
-        project: &ProjectId,
-        request: RegisterRequest,
-    ) -> Result<RegisterAnswer, WireError> {
-        todo!()
-    }
-    pub async fn heartbeat(
-        &self,
-        project: &ProjectId,
-        request: HeartbeatRequest,
-    ) -> Result<HeartbeatAnswer, WireError> {
-        todo!()
-    }
-    pub async fn deregister(
-        &self,
-        project: &ProjectId,
-        guid: &str,
-    ) -> Result<DeregisterAnswer, WireError> {
-        todo!()
-    }
-    pub async fn list_agents(
-        &self,
-        project: Option<&ProjectId>,
-        request: ListAgentsRequest,
-    ) -> Result<Page<Agent>, WireError> {
-        todo!()
-    }
-    /// `project: None` looks in every project; `guid` may be an unambiguous prefix.
-    pub async fn get_agent(
-        &self,
-        project: Option<&ProjectId>,
-        guid: &str,
-    ) -> Result<Agent, WireError> {
-        todo!()
-    }
-    pub async fn shutdown_agent(
-        &self,
-        project: Option<&ProjectId>,
-        request: ShutdownRequest,
-    ) -> Result<Agent, WireError> {
-        todo!()
+    /// A service over these projects.
+    pub fn new(projects: Projects, options: ServiceOptions) -> Self {
+        Self(Arc::new(Inner { projects, options }))
     }
 
-    /// `ignored`: names of unknown fields, noted by the door that decoded the request.
-    pub async fn submit(
-        &self,
-        project: &ProjectId,
-        request: SubmitRequest,
-        ignored: Vec<String>,
-    ) -> Result<Submitted, WireError> {
-        todo!()
-    }
-    pub async fn claim(
-        &self,
-        project: &ProjectId,
-        request: ClaimRequest,
-    ) -> Result<ClaimAnswer, WireError> {
-        todo!()
-    }
-    pub async fn start(
-        &self,
-        project: &ProjectId,
-        request: ProgressRequest,
-    ) -> Result<Lease, WireError> {
-        todo!()
-    }
-    pub async fn progress(
-        &self,
-        project: &ProjectId,
-        request: ProgressRequest,
-    ) -> Result<Lease, WireError> {
-        todo!()
-    }
-    pub async fn complete(
-        &self,
-        project: &ProjectId,
-        request: CompleteRequest,
-    ) -> Result<CompleteAnswer, WireError> {
-        todo!()
-    }
-    pub async fn fail(
-        &self,
-        project: &ProjectId,
-        request: FailRequest,
-    ) -> Result<WorkItem, WireError> {
-        todo!()
-    }
-    pub async fn release(
-        &self,
-        project: &ProjectId,
-        request: ReleaseRequest,
-    ) -> Result<WorkItem, WireError> {
-        todo!()
-    }
-    pub async fn stopped(
-        &self,
-        project: &ProjectId,
-        request: StoppedRequest,
-    ) -> Result<WorkItem, WireError> {
-        todo!()
-    }
-    /// `project: None` looks in every project; `id` may be an unambiguous prefix (here and below).
-    pub async fn get_work(
-        &self,
-        project: Option<&ProjectId>,
-        id: &str,
-    ) -> Result<WorkItem, WireError> {
-        todo!()
-    }
-    pub async fn list_work(
-        &self,
-        project: &ProjectId,
-        request: ListWorkRequest,
-    ) -> Result<Page<WorkItem>, WireError> {
-        todo!()
-    }
-    pub async fn cancel(
-        &self,
-        project: Option<&ProjectId>,
-        request: CancelRequest,
-    ) -> Result<WorkItem, WireError> {
-        todo!()
-    }
-    pub async fn explain(
-        &self,
-        project: Option<&ProjectId>,
-        id: &str,
-    ) -> Result<ExplainAnswer, WireError> {
-        todo!()
-    }
-    pub async fn queue_info(&self, project: &ProjectId) -> Result<QueueInfo, WireError> {
-        todo!()
-    }
-    pub async fn purge(
-        &self,
-        project: &ProjectId,
-        request: PurgeRequest,
-    ) -> Result<PurgeAnswer, WireError> {
-        todo!()
-    }
-
-    /// Of one project, or of all.
-    pub async fn stats(&self, project: Option<&ProjectId>) -> Result<Stats, WireError> {
-        todo!()
-    }
-    pub async fn projects(&self) -> Result<ProjectsAnswer, WireError> {
-        todo!()
-    }
-    pub fn info(&self) -> Info {
-        todo!()
-    }
-    pub fn readiness(&self) -> Readiness {
-        todo!()
-    }
     /// The project that a request without one means.
     pub fn default_project(&self) -> &ProjectId {
-        todo!()
+        &self.0.options.default_project
     }
+
     /// How many requests a door may have under way, and how long a refused one should wait.
-    pub fn admission(&self) -> (usize, Duration) {
-        (1024, Duration::from_millis(100))
+    pub const fn admission(&self) -> (usize, Duration) {
+        (MAX_REQUESTS, RETRY_AFTER)
+    }
+
+    fn projects(&self) -> &Projects {
+        &self.0.projects
+    }
+
+    fn now(&self) -> Timestamp {
+        self.projects().terms().clock.now()
+    }
+
+    /// A project for a write: started if it is not awake.
+    async fn wake(&self, id: &ProjectId) -> Result<Arc<Project>, WireError> {
+        self.projects().wake(id).await
+    }
+
+    /// A project for a write about something that must be there already.
+    fn awake(&self, id: &ProjectId) -> Result<Arc<Project>, WireError> {
+        self.projects().get(id).ok_or_else(|| {
+            WireError::new(
+                ErrorCode::NotFound,
+                format!("project {id} has nothing yet: no agent has registered and no work was submitted"),
+            )
+        })
+    }
+
+    /// The projects that a reading request is about.
+    fn readable(&self, id: Option<&ProjectId>) -> Vec<Arc<Project>> {
+        match id {
+            Some(id) => self.projects().get(id).into_iter().collect(),
+            None => self.projects().all(),
+        }
+    }
+}
+
+/// The limit of a page, within its bounds.
+fn page_limit(asked: Option<usize>) -> Result<usize, WireError> {
+    use loom_protocol::work::limits::{DEFAULT_PAGE, PAGE};
+    match asked {
+        None => Ok(DEFAULT_PAGE),
+        Some(limit) if (1..=PAGE).contains(&limit) => Ok(limit),
+        Some(limit) => Err(WireError::invalid(format!(
+            "limit is {limit}; write a number from 1 to {PAGE}"
+        ))),
     }
 }

@@ -44,6 +44,8 @@ pub struct WorkDispatcherArgs {
     pub clock: Clock,
     /// Defaults of items.
     pub settings: WorkSettings,
+    /// How many copies of the stream NATS keeps.
+    pub replicas: usize,
     /// Which ownership this is: part of the consumers' names.
     pub epoch: u64,
 }
@@ -119,7 +121,7 @@ impl Actor for WorkDispatcher {
         myself: ActorRef<DispatcherMsg>,
         args: WorkDispatcherArgs,
     ) -> Result<State, ActorProcessingErr> {
-        intake::ensure_stream(&args.nats.jetstream, args.read.project(), 1).await?;
+        intake::ensure_stream(&args.nats.jetstream, args.read.project(), args.replicas).await?;
         let listener = myself.clone();
         args.read.listen(move |change| {
             let _ = listener.cast(DispatcherMsg::ItemChanged(Box::new(change)));

@@ -106,6 +106,7 @@ pub(super) struct Intake {
     agents: Arc<AgentDirectory>,
     clock: Clock,
     defaults: Defaults,
+    replicas: usize,
     epoch: u64,
 }
 
@@ -128,6 +129,7 @@ impl Intake {
             defaults: Defaults {
                 max_attempts: args.settings.max_attempts,
             },
+            replicas: args.replicas,
             epoch: args.epoch,
         }
     }
@@ -178,7 +180,7 @@ impl Intake {
         kind: &str,
         filters: &[String],
     ) -> Result<PullConsumer, async_nats::Error> {
-        let stream = ensure_stream(&self.nats.jetstream, &self.project, 1).await?;
+        let stream = ensure_stream(&self.nats.jetstream, &self.project, self.replicas).await?;
         let prefix = format!("loom-{kind}-");
         let name = format!("{prefix}{}", self.epoch);
         let known: Vec<String> = stream.consumer_names().try_collect().await?;

@@ -1,0 +1,177 @@
+//! All projects of a coordinator: started on first use, found when their resources are there.
+//!
+//! A read never starts one. A write does, and so does a bucket that somebody else makes (a client
+//! that knows nothing but NATS); the server tells of those, and a look now and then finds what it
+//! did not tell.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dashmap::DashMap;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use loom_protocol::{ProjectId, WireError, names};
+use tokio::sync::Mutex;
+
+use crate::project::{Project, Terms};
+use crate::supervision::{Root, RootHandle, StopError, TreeState};
+
+/// The server tells of every stream that is made.
+const STREAM_CREATED: &str = "$JS.EVENT.ADVISORY.STREAM.CREATED.>";
+/// How often the list of streams is read, in case the server's word got lost.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The projects that are awake. Cheap to clone.
+#[derive(Clone)]
+pub struct Projects(Arc<Inner>);
+
+struct Inner {
+    root: RootHandle,
+    terms: Terms,
+    max: usize,
+    awake: DashMap<ProjectId, Arc<Project>>,
+    /// One is opened at a time, so that each is opened once.
+    opening: Mutex<()>,
+}
+
+impl Projects {
+    /// No projects yet, at the most `max`.
+    pub async fn start(terms: Terms, max: usize) -> Result<Self, WireError> {
+        let root = Root::start(format!("loom-{}", terms.epoch))
+            .await
+            .map_err(|error| {
+                WireError::new(loom_protocol::ErrorCode::Internal, error.to_string())
+            })?;
+        Ok(Self(Arc::new(Inner {
+            root,
+            terms,
+            max,
+            awake: DashMap::new(),
+            opening: Mutex::new(()),
+        })))
+    }
+
+    /// What the projects have in common.
+    pub fn terms(&self) -> &Terms {
+        &self.0.terms
+    }
+
+    /// The supervisor of all.
+    pub fn root(&self) -> &RootHandle {
+        &self.0.root
+    }
+
+    /// A project that is awake.
+    pub fn get(&self, id: &ProjectId) -> Option<Arc<Project>> {
+        self.0.awake.get(id).map(|project| project.clone())
+    }
+
+    /// Every project that is awake, by id.
+    pub fn all(&self) -> Vec<Arc<Project>> {
+        let mut all: Vec<_> = self.0.awake.iter().map(|entry| entry.clone()).collect();
+        all.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+        all
+    }
+
+    /// A project, started if it is not awake.
+    pub async fn wake(&self, id: &ProjectId) -> Result<Arc<Project>, WireError> {
+        if let Some(project) = self.get(id) {
+            return Ok(project);
+        }
+        let _one_at_a_time = self.0.opening.lock().await;
+        if let Some(project) = self.get(id) {
+            return Ok(project);
+        }
+        if self.0.awake.len() >= self.0.max {
+            return Err(WireError::overloaded(
+                format!(
+                    "project {id} is not started: {} projects are awake, and no more are allowed (projects.max)",
+                    self.0.max
+                ),
+                RETRY_AFTER,
+            ));
+        }
+        if !self.0.terms.nats.is_up() {
+            return Err(WireError::unavailable(
+                format!("project {id} cannot be started: NATS is away"),
+                RETRY_AFTER,
+            ));
+        }
+        let (project, tree) = Project::open(id.clone(), &self.0.terms).await?;
+        let project = Arc::new(project);
+        let started = self.0.root.start_tree(tree).await;
+        self.0.awake.insert(id.clone(), project.clone());
+        tracing::info!(project = %id, "project is awake");
+        started?;
+        Ok(project)
+    }
+
+    /// Stops a project after what is in flight; its resources stay, and its next use starts it again.
+    pub async fn put_to_sleep(&self, id: &ProjectId, deadline: Duration) -> Result<(), StopError> {
+        self.0.awake.remove(id);
+        self.0.root.stop_tree(id.as_str(), deadline).await
+    }
+
+    /// Stops all projects after what is in flight.
+    pub async fn shut_down(&self, deadline: Duration) -> Result<(), StopError> {
+        self.0.root.shutdown(deadline).await
+    }
+
+    /// The projects that crashed too often and were given up, with the reason.
+    pub fn parked(&self) -> BTreeMap<String, String> {
+        let parked = |state| match state {
+            TreeState::Parked { reason } => Some(reason.to_string()),
+            _ => None,
+        };
+        self.0
+            .root
+            .status()
+            .into_iter()
+            .filter_map(|tree| Some((tree.name.to_string(), parked(tree.state)?)))
+            .collect()
+    }
+
+    /// Wakes every project whose resources are there.
+    pub async fn discover(&self) -> Result<(), async_nats::Error> {
+        let streams: Vec<String> = self.0.terms.nats.jetstream.stream_names().try_collect().await?;
+        for stream in streams {
+            self.wake_owner_of(&stream).await;
+        }
+        Ok(())
+    }
+
+    /// Goes on discovering, for ever.
+    pub async fn keep_discovering(self) {
+        loop {
+            if let Err(error) = self.discover_as_told().await {
+                tracing::debug!("looking for new projects is interrupted: {error}");
+            }
+            tokio::time::sleep(RETRY_AFTER).await;
+        }
+    }
+
+    async fn discover_as_told(&self) -> Result<(), async_nats::Error> {
+        let mut told = self.0.terms.nats.client.subscribe(STREAM_CREATED).await?;
+        loop {
+            match tokio::time::timeout(LOOK_EVERY, told.next()).await {
+                Ok(Some(message)) => {
+                    if let Some(stream) = message.subject.rsplit('.').next() {
+                        self.wake_owner_of(stream).await;
+                    }
+                }
+                Ok(None) => return Ok(()),
+                Err(_) => self.discover().await?,
+            }
+        }
+    }
+
+    async fn wake_owner_of(&self, stream: &str) {
+        let Some(id) = names::project_of_stream(stream) else {
+            return;
+        };
+        if let Err(error) = self.wake(&id).await {
+            tracing::warn!(project = %id, "the project was found and could not be started: {error}");
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Agents: coming, staying, going, being looked at.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use loom_actors::agent_registry::AgentFilter;
+use loom_actors::project::Project;
+use loom_protocol::agent::{
+    Agent, DeregisterAnswer, HeartbeatAnswer, HeartbeatRequest, ListAgentsRequest, RegisterAnswer,
+    RegisterRequest, ShutdownRequest,
+};
+use loom_protocol::rest::PageInfo;
+use loom_protocol::work::{LeaseRef, Reason};
+use loom_protocol::{AgentGuid, ErrorCode, PROTOCOL_VERSION, ProjectId, WireError};
+
+use super::{Page, Service, page_limit};
+
+/// A lease younger than this may be unknown to its agent: the claim's answer is on its way.
+const HOLDING_GRACE: Duration = Duration::from_secs(5);
+/// Between a project and its cursor, in a cursor over all projects.
+const CURSOR_MARK: char = '/';
+
+impl Service {
+    /// Takes an agent in, or renews it; a known guid keeps its leases and is told them.
+    pub async fn register(
+        &self,
+        project: &ProjectId,
+        request: RegisterRequest,
+    ) -> Result<RegisterAnswer, WireError> {
+        let project = self.wake(project).await?;
+        let mut agent = project.registry.register(request).await?;
+        let terms = self.projects().terms();
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let interval = agent
+            .heartbeat_interval_ms
+            .unwrap_or(millis(terms.agents.heartbeat_every));
+        agent.heartbeat_interval_ms = Some(interval);
+        Ok(RegisterAnswer {
+            stale_after_ms: millis(terms.agents.stale_after).max(interval.saturating_mul(3)),
+            leases: leases_of(&project, agent.guid),
+            agent,
+            protocol: PROTOCOL_VERSION,
+            features: Vec::new(),
+            epoch: terms.epoch,
+        })
+    }
+
+    /// A sign of life; what `holding` does not name goes back, what it names in vain is lost.
+    pub async fn heartbeat(
+        &self,
+        project: &ProjectId,
+        request: HeartbeatRequest,
+    ) -> Result<HeartbeatAnswer, WireError> {
+        let guid = request.guid;
+        let project = self.awake_for_agent(project, guid)?;
+        let holding = request.holding.clone();
+        let directives = project.registry.heartbeat(request).await?;
+        let mut lost = Vec::new();
+        if let Some(holding) = holding {
+            let holding: HashSet<LeaseRef> = holding.into_iter().collect();
+            let ours: HashSet<LeaseRef> = leases_of(&project, guid).into_iter().collect();
+            lost.extend(holding.difference(&ours).copied());
+            let given_before = self.now().before(HOLDING_GRACE);
+            project
+                .revoke_leases(guid, Reason::AgentLost, |lease| {
+                    let named = LeaseRef {
+                        id: lease.id,
+                        attempt: lease.attempt,
+                    };
+                    lease.assigned_at < given_before && !holding.contains(&named)
+                })
+                .await?;
+        }
+        Ok(HeartbeatAnswer {
+            ok: true,
+            lost,
+            directives,
+        })
+    }
+
+    /// Lets an agent go; its leases go back at once.
+    pub async fn deregister(
+        &self,
+        project: &ProjectId,
+        guid: &str,
+    ) -> Result<DeregisterAnswer, WireError> {
+        let guid: AgentGuid = guid
+            .parse()
+            .map_err(|error| WireError::invalid(format!("guid {error}")))?;
+        let project = self.awake_for_agent(project, guid)?;
+        project.registry.deregister(guid).await?;
+        let released = project
+            .revoke_leases(guid, Reason::Released, |_| true)
+            .await?;
+        Ok(DeregisterAnswer {
+            ok: true,
+            guid,
+            released,
+        })
+    }
+
+    /// One page of agents; without a project, of all.
+    pub fn list_agents(
+        &self,
+        project: Option<&ProjectId>,
+        request: &ListAgentsRequest,
+    ) -> Result<Page<Agent>, WireError> {
+        let limit = page_limit(request.limit)?;
+        let filter = AgentFilter::of(request)?;
+        if let Some(project) = project {
+            let Some(project) = self.projects().get(project) else {
+                return Ok(Page {
+                    items: Vec::new(),
+                    info: PageInfo::default(),
+                });
+            };
+            let found = project.agents.find(&filter, request.cursor.as_deref(), limit)?;
+            return Ok(Page {
+                items: found.agents,
+                info: found.info,
+            });
+        }
+        self.list_agents_of_all(&filter, request.cursor.as_deref(), limit)
+    }
+
+    fn list_agents_of_all(
+        &self,
+        filter: &AgentFilter,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<Agent>, WireError> {
+        let (from, mut inner) = match cursor {
+            None => (None, None),
+            Some(cursor) => match cursor.split_once(CURSOR_MARK) {
+                Some((project, inner)) => {
+                    (Some(project), (!inner.is_empty()).then(|| inner.to_owned()))
+                }
+                None => {
+                    let text = "cursor is none of ours; take it from the page before";
+                    return Err(WireError::invalid(text));
+                }
+            },
+        };
+        let mut page = Page {
+            items: Vec::new(),
+            info: PageInfo::default(),
+        };
+        for project in self.projects().all() {
+            if from.is_some_and(|from| project.id.as_str() < from) {
+                page.info.total += project.agents.find(filter, None, 1)?.info.total;
+                continue;
+            }
+            let room = limit - page.items.len();
+            let found = project.agents.find(filter, inner.take().as_deref(), room.max(1))?;
+            page.info.total += found.info.total;
+            if page.info.next_cursor.is_some() {
+                continue;
+            }
+            if room == 0 {
+                if !found.agents.is_empty() {
+                    page.info.next_cursor = Some(format!("{}{CURSOR_MARK}", project.id));
+                }
+                continue;
+            }
+            page.items.extend(found.agents);
+            page.info.next_cursor = found
+                .info
+                .next_cursor
+                .map(|next| format!("{}{CURSOR_MARK}{next}", project.id));
+        }
+        page.info.count = page.items.len();
+        page.info.has_more = page.info.next_cursor.is_some();
+        Ok(page)
+    }
+
+    /// One agent. Without a project every one is looked in; `guid` may be an unambiguous beginning.
+    pub fn get_agent(
+        &self,
+        project: Option<&ProjectId>,
+        guid: &str,
+    ) -> Result<Agent, WireError> {
+        let (project, guid) = self.find_agent(project, guid)?;
+        project.agents.snapshot(guid).ok_or_else(|| no_agent(&guid.to_string()))
+    }
+
+    /// Orders an agent to end.
+    pub async fn shutdown_agent(
+        &self,
+        project: Option<&ProjectId>,
+        request: ShutdownRequest,
+    ) -> Result<Agent, WireError> {
+        let (project, guid) = self.find_agent(project, &request.guid)?;
+        project.registry.shutdown(guid, request).await
+    }
+
+    fn find_agent(
+        &self,
+        project: Option<&ProjectId>,
+        guid: &str,
+    ) -> Result<(Arc<Project>, AgentGuid), WireError> {
+        let mut found = Vec::new();
+        for project in self.readable(project) {
+            match project.agents.resolve_prefix(guid) {
+                Ok(guid) => found.push((project, guid)),
+                Err(error) if error.code == ErrorCode::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        match found.len() {
+            1 => Ok(found.swap_remove(0)),
+            0 => Err(no_agent(guid)),
+            _ => Err(WireError::invalid(format!(
+                "{guid} is the beginning of agents in more than one project ({} and {}); name the project",
+                found[0].0.id, found[1].0.id
+            ))),
+        }
+    }
+}
+
+fn no_agent(guid: &str) -> WireError {
+    WireError::new(
+        ErrorCode::NotFound,
+        format!("there is no agent {guid}; see `loom agents list`"),
+    )
+}
+
+fn leases_of(project: &Project, guid: AgentGuid) -> Vec<LeaseRef> {
+    project
+        .work
+        .leases_of(guid)
+        .into_iter()
+        .map(|lease| LeaseRef {
+            id: lease.id,
+            attempt: lease.attempt,
+        })
+        .collect()
+}

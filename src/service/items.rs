@@ -1,0 +1,246 @@
+//! Looking at work, and calling it off.
+
+use std::sync::Arc;
+
+use futures_util::{StreamExt as _, stream};
+use loom_actors::domain::matching::{Needs, may_take};
+use loom_actors::domain::work::{Bodies, Command};
+use loom_actors::project::Project;
+use loom_actors::work_ledger::{Filter, Header, ReadError};
+use loom_protocol::rest::PageInfo;
+use loom_protocol::work::{
+    AgentVerdict, CancelRequest, ExplainAnswer, LeaseRef, ListWorkRequest, WorkItem, WorkStatus,
+};
+use loom_protocol::{ErrorCode, ProjectId, WireError, WorkId};
+
+use super::{Page, Service, page_limit};
+
+/// How many records of a page are read at a time.
+const READS_IN_FLIGHT: usize = 32;
+
+impl Service {
+    /// One item with its bodies. Without a project every one is looked in; `id` may be an
+    /// unambiguous beginning (here and below).
+    pub async fn get_work(
+        &self,
+        project: Option<&ProjectId>,
+        id: &str,
+    ) -> Result<WorkItem, WireError> {
+        let (project, id) = self.find_item(project, id)?;
+        Ok(project.work.item(id, Bodies::With).await?)
+    }
+
+    /// One page of items without their bodies, in the order of their creation.
+    pub async fn list_work(
+        &self,
+        project: &ProjectId,
+        request: ListWorkRequest,
+    ) -> Result<Page<WorkItem>, WireError> {
+        let limit = page_limit(request.limit)?;
+        let after = cursor(request.cursor.as_deref())?;
+        let filter = filter(&request)?;
+        let Some(project) = self.projects().get(project) else {
+            return Ok(Page {
+                items: Vec::new(),
+                info: PageInfo::default(),
+            });
+        };
+        let page = project.work.page(&filter, after, limit);
+        let items = read_all(&project, &page.headers).await?;
+        Ok(Page {
+            info: PageInfo {
+                count: items.len(),
+                total: page.total,
+                has_more: page.next.is_some(),
+                next_cursor: page.next.map(|next| next.to_string()),
+                prev_cursor: page.previous.map(|previous| previous.to_string()),
+            },
+            items,
+        })
+    }
+
+    /// Calls an item off. Its agent, if it has one, is told.
+    pub async fn cancel(
+        &self,
+        project: Option<&ProjectId>,
+        request: CancelRequest,
+    ) -> Result<WorkItem, WireError> {
+        let (project, id) = self.find_item(project, &request.id)?;
+        let by = request.by.unwrap_or_else(|| "client".into());
+        let command = Command::Cancel {
+            by,
+            reason: request.reason.clone(),
+        };
+        let applied = project.ledger.apply(id, command).await?;
+        let was_leased = applied.before.is_some_and(WorkStatus::is_leased);
+        if let Some(lease) = applied.record.lease.as_ref().filter(|_| was_leased) {
+            let (guid, project) = (lease.holder.guid, project.clone());
+            let attempt = applied.record.attempt;
+            tokio::spawn(async move {
+                let lease = LeaseRef { id, attempt };
+                if let Err(error) = project.tell_cancelled(guid, lease, request.reason).await {
+                    tracing::debug!(%guid, %id, "the agent could not be told of the cancellation: {error}");
+                }
+            });
+        }
+        Ok(project
+            .work
+            .view(&applied.record, applied.revision, Bodies::Without))
+    }
+
+    /// Who may take an item, and which rule keeps the others from it.
+    pub async fn explain(
+        &self,
+        project: Option<&ProjectId>,
+        id: &str,
+    ) -> Result<ExplainAnswer, WireError> {
+        let (project, id) = self.find_item(project, id)?;
+        let header = project.work.header(id).ok_or(ReadError::NotFound(id))?;
+        let is_pending = header.status == WorkStatus::Pending;
+        let agents = verdicts(&project, &header);
+        let eligible = agents.iter().filter(|verdict| verdict.eligible).count();
+        let ahead = if is_pending {
+            Some(project.dispatcher.ahead_of(header.clone()).await?)
+        } else {
+            None
+        };
+        let summary = match (header.status, header.not_before(), eligible) {
+            (WorkStatus::Pending, Some(time), _) if time > self.now() => {
+                format!("it is not offered before {time}")
+            }
+            (WorkStatus::Pending, _, 0) if agents.is_empty() => {
+                "no agent is registered; start one with this capability and boundary".into()
+            }
+            (WorkStatus::Pending, _, 0) => {
+                "no agent may take it now; see the rule that rejected each".into()
+            }
+            (WorkStatus::Pending, _, _) => {
+                format!("{eligible} of {} agents may take it when they claim", agents.len())
+            }
+            (status, ..) => match header.holder {
+                Some(guid) => format!("it is {status}, agent {guid}"),
+                None => format!("it is {status}"),
+            },
+        };
+        Ok(ExplainAnswer {
+            id,
+            status: header.status,
+            summary,
+            ahead,
+            agents,
+            targets: Vec::new(),
+        })
+    }
+
+    /// The project and the whole id of an item.
+    fn find_item(
+        &self,
+        project: Option<&ProjectId>,
+        id: &str,
+    ) -> Result<(Arc<Project>, WorkId), WireError> {
+        let mut found = Vec::new();
+        for project in self.readable(project) {
+            for id in project.work.ids_like(id)? {
+                found.push((project.clone(), id));
+            }
+        }
+        match found.len() {
+            1 => Ok(found.swap_remove(0)),
+            0 => Err(WireError::new(
+                ErrorCode::NotFound,
+                format!("there is no work item {id}; see `loom work list`"),
+            )),
+            _ => Err(WireError::invalid(format!(
+                "{id} is the beginning of more than one id ({} and {}); write more of it",
+                found[0].1, found[1].1
+            ))),
+        }
+    }
+}
+
+fn verdicts(project: &Project, header: &Header) -> Vec<AgentVerdict> {
+    let needs = Needs {
+        capability: &header.needs.capability,
+        boundary: &header.needs.boundary,
+        required_agent_type: header.needs.required_agent_type.as_deref(),
+    };
+    project
+        .agents
+        .all()
+        .iter()
+        .map(|entry| {
+            let candidate = entry.candidate(false);
+            let verdict = may_take(&candidate, &needs);
+            let agent = entry.agent();
+            AgentVerdict {
+                guid: agent.guid,
+                handle: agent.handle.clone(),
+                agent_type: agent.agent_type.clone(),
+                status: agent.status,
+                eligible: verdict.is_ok(),
+                rule: verdict.err().map(|rule| rule.as_str().into()),
+                message: verdict.err().map_or_else(
+                    || "may take it".into(),
+                    |rule| rule.sentence(&candidate, &needs),
+                ),
+            }
+        })
+        .collect()
+}
+
+/// Reads the records of a page; one that has gone meanwhile is left out.
+async fn read_all(project: &Project, headers: &[Header]) -> Result<Vec<WorkItem>, WireError> {
+    let mut reads = stream::iter(headers.iter().map(|header| header.id))
+        .map(|id| project.work.item(id, Bodies::Without))
+        .buffered(READS_IN_FLIGHT);
+    let mut items = Vec::with_capacity(headers.len());
+    while let Some(read) = reads.next().await {
+        match read {
+            Ok(item) => items.push(item),
+            Err(ReadError::NotFound(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(items)
+}
+
+fn cursor(cursor: Option<&str>) -> Result<u64, WireError> {
+    cursor.map_or(Ok(0), |text| {
+        text.parse().map_err(|_| {
+            let shown: String = text.chars().take(32).collect();
+            WireError::invalid(format!(
+                "cursor {shown:?} is none of ours; take it from the page before"
+            ))
+        })
+    })
+}
+
+fn filter(request: &ListWorkRequest) -> Result<Filter, WireError> {
+    let statuses = request
+        .status
+        .iter()
+        .flat_map(|list| list.split(','))
+        .map(|name| {
+            WorkStatus::parse(name.trim()).ok_or_else(|| {
+                let known = WorkStatus::ALL.map(WorkStatus::as_str).join(", ");
+                let shown: String = name.chars().take(32).collect();
+                WireError::invalid(format!("status {shown:?} is none of {known}"))
+            })
+        })
+        .collect::<Result<_, _>>()?;
+    let holder = request
+        .assigned_to
+        .as_deref()
+        .map(|guid| {
+            guid.parse()
+                .map_err(|error| WireError::invalid(format!("assignedTo {error}")))
+        })
+        .transpose()?;
+    Ok(Filter {
+        statuses,
+        capability: request.capability.clone(),
+        boundary: request.boundary.clone(),
+        holder,
+        label: request.label.clone(),
+    })
+}

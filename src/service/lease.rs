@@ -1,0 +1,346 @@
+//! What an agent does with work: claim, start, progress, complete, fail, release, stopped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use loom_actors::domain::work::{
+    Bodies, Command, Fence, WorkRecord, accept_failure, accept_result,
+};
+use loom_actors::project::Project;
+use loom_actors::work_dispatcher::ClaimOrder;
+use loom_actors::work_ledger::{Applied, Operation};
+use loom_protocol::agent::{Directive, DirectiveKind};
+use loom_protocol::token::check_token;
+use loom_protocol::work::{
+    ClaimAnswer, ClaimRequest, ClaimedItem, CompleteAnswer, CompleteItem, CompleteRequest,
+    FailRequest, Lease, ProgressRequest, Reason, ReleaseRequest, StoppedRequest, ThenClaim,
+    WorkItem, limits,
+};
+use loom_protocol::{AgentGuid, ErrorCode, ProjectId, WireError, WorkId};
+use tokio::time::Instant;
+
+use super::Service;
+
+impl Service {
+    /// Gives an agent what it may take, highest priority first; waits for the first if asked to.
+    pub async fn claim(
+        &self,
+        project: &ProjectId,
+        request: ClaimRequest,
+    ) -> Result<ClaimAnswer, WireError> {
+        let project = self.awake_for_agent(project, request.guid)?;
+        project.registry.sign_of_life(request.guid).await?;
+        let items = self.claim_in(&project, request.guid, request.claim).await?;
+        Ok(ClaimAnswer { items })
+    }
+
+    async fn claim_in(
+        &self,
+        project: &Project,
+        guid: AgentGuid,
+        claim: ThenClaim,
+    ) -> Result<Vec<ClaimedItem>, WireError> {
+        let order = claim_order(guid, claim)?;
+        let given = project.dispatcher.claim(order).await?;
+        Ok(given
+            .into_iter()
+            .map(|applied| ClaimedItem {
+                lease: self.lease_of(&applied.record),
+                work_item: project.work.view(&applied.record, applied.revision, Bodies::With),
+            })
+            .collect())
+    }
+
+    /// The agent begins with an item.
+    pub async fn start(
+        &self,
+        project: &ProjectId,
+        request: ProgressRequest,
+    ) -> Result<Lease, WireError> {
+        let says_more =
+            request.progress.is_some() || request.message.is_some() || request.usage.is_some();
+        if says_more {
+            return self.progress(project, request).await;
+        }
+        let by = self.fence(request.guid, request.attempt);
+        let applied = self
+            .report(project, request.guid, request.id, Command::Start(by))
+            .await?
+            .1;
+        Ok(self.lease_of(&applied.record))
+    }
+
+    /// The agent goes on with an item: its progress clock starts anew.
+    pub async fn progress(
+        &self,
+        project: &ProjectId,
+        request: ProgressRequest,
+    ) -> Result<Lease, WireError> {
+        if let Some(progress) = request.progress
+            && !(0.0..=100.0).contains(&progress)
+        {
+            return Err(WireError::invalid(format!(
+                "progress is {progress}; write a number from 0 to 100"
+            )));
+        }
+        if request.message.as_ref().is_some_and(|m| m.len() > limits::ERROR) {
+            return Err(WireError::new(
+                ErrorCode::TooLarge,
+                format!("message has more than {} bytes", limits::ERROR),
+            ));
+        }
+        let command = Command::Progress {
+            by: self.fence(request.guid, request.attempt),
+            progress: request.progress,
+            message: request.message,
+            usage: request.usage,
+        };
+        let applied = self.report(project, request.guid, request.id, command).await?.1;
+        Ok(self.lease_of(&applied.record))
+    }
+
+    /// The agent has finished one item, or several; then, if asked for, it gets the next.
+    pub async fn complete(
+        &self,
+        project: &ProjectId,
+        request: CompleteRequest,
+    ) -> Result<CompleteAnswer, WireError> {
+        let guid = request.guid;
+        let is_batch = request.items.is_some();
+        let items = completed_items(&request)?;
+        let project = self.awake_for_agent(project, guid)?;
+        project.agents.touch(guid, self.now());
+        let mut outcomes = self.complete_all(&project, guid, items).await?;
+        if !is_batch {
+            let item = outcomes.pop().unwrap_or_else(|| Err(lost_report()))?;
+            let claimed = self.then_claim(&project, guid, request.then_claim).await;
+            let item = Box::new(item);
+            return Ok(CompleteAnswer::One { item, claimed });
+        }
+        let claimed = self.then_claim(&project, guid, request.then_claim).await;
+        Ok(CompleteAnswer::Many {
+            items: outcomes.into_iter().map(Into::into).collect(),
+            claimed,
+        })
+    }
+
+    async fn complete_all(
+        &self,
+        project: &Project,
+        guid: AgentGuid,
+        items: Vec<CompleteItem>,
+    ) -> Result<Vec<Result<WorkItem, WireError>>, WireError> {
+        let now = self.now();
+        let mut operations = Vec::with_capacity(items.len());
+        let mut checked = Vec::with_capacity(items.len());
+        for item in items {
+            let result = accept_result(item.result.unwrap_or_default(), now);
+            checked.push(result.map(|result| {
+                let command = Command::Complete {
+                    by: self.fence(guid, item.attempt),
+                    result,
+                    usage: item.usage,
+                };
+                operations.push(Operation::Apply(item.id, Arc::new(command)));
+            }));
+        }
+        let mut outcomes = project.ledger.carry_out(operations).await?.into_iter();
+        Ok(checked
+            .into_iter()
+            .map(|checked| {
+                checked?;
+                let applied = outcomes.next().ok_or_else(lost_report)??;
+                Ok(seen(project, &applied))
+            })
+            .collect())
+    }
+
+    /// The completion is recorded whatever becomes of the claim, so a failed claim gives nothing.
+    async fn then_claim(
+        &self,
+        project: &Project,
+        guid: AgentGuid,
+        claim: Option<ThenClaim>,
+    ) -> Option<Vec<ClaimedItem>> {
+        let claimed = self.claim_in(project, guid, claim?).await;
+        Some(claimed.unwrap_or_else(|error| {
+            tracing::debug!(%guid, "thenClaim gave nothing: {error}");
+            Vec::new()
+        }))
+    }
+
+    /// The agent has failed: the item is tried again while attempts last.
+    pub async fn fail(
+        &self,
+        project: &ProjectId,
+        request: FailRequest,
+    ) -> Result<WorkItem, WireError> {
+        let now = self.now();
+        let mut failure = accept_failure(request.error, request.reason, now);
+        failure.recoverable = request.recoverable.unwrap_or(failure.recoverable);
+        failure.spends_attempt = request.spends_attempt.unwrap_or(true);
+        failure.not_before = request
+            .retry_after_ms
+            .map(|millis| now.after(Duration::from_millis(millis)));
+        let by = self.fence(request.guid, request.attempt);
+        let command = Command::Fail { by, failure };
+        let (project, applied) = self
+            .report(project, request.guid, request.id, command)
+            .await?;
+        Ok(seen(&project, &applied))
+    }
+
+    /// The agent gives an item back; it is not offered to the same agent for 30 s.
+    pub async fn release(
+        &self,
+        project: &ProjectId,
+        request: ReleaseRequest,
+    ) -> Result<WorkItem, WireError> {
+        let command = Command::Release {
+            by: self.fence(request.guid, request.attempt),
+            reason: request.reason.unwrap_or(Reason::Released),
+            not_before: request.not_before,
+        };
+        let (project, applied) = self
+            .report(project, request.guid, request.id, command)
+            .await?;
+        Ok(seen(&project, &applied))
+    }
+
+    /// The agent has stopped a cancelled item: its slot is free.
+    pub async fn stopped(
+        &self,
+        project: &ProjectId,
+        request: StoppedRequest,
+    ) -> Result<WorkItem, WireError> {
+        let (guid, id, attempt) = (request.guid, request.id, request.attempt);
+        let command = Command::Stopped(self.fence(guid, attempt));
+        let (project, applied) = self.report(project, guid, id, command).await?;
+        project.dispatcher.stopped(guid, id);
+        let obeyed = Directive {
+            kind: DirectiveKind::Cancel,
+            work_item_id: Some(id),
+            attempt: Some(attempt),
+            reason: None,
+            grace_ms: None,
+        };
+        project.registry.clear_directive(guid, obeyed).await?;
+        Ok(seen(&project, &applied))
+    }
+
+    /// What an agent says about an item that it holds.
+    async fn report(
+        &self,
+        project: &ProjectId,
+        guid: AgentGuid,
+        id: WorkId,
+        command: Command,
+    ) -> Result<(Arc<Project>, Applied), WireError> {
+        let project = self.awake(project)?;
+        if project.agents.get(guid).is_some() {
+            project.registry.sign_of_life(guid).await?;
+        }
+        let applied = project.ledger.apply(id, command).await?;
+        Ok((project, applied))
+    }
+
+    fn awake_for_agent(
+        &self,
+        project: &ProjectId,
+        guid: AgentGuid,
+    ) -> Result<Arc<Project>, WireError> {
+        self.projects().get(project).ok_or_else(|| {
+            WireError::new(
+                ErrorCode::NotRegistered,
+                format!("agent {guid} is not registered in project {project}; register it first"),
+            )
+        })
+    }
+
+    fn fence(&self, guid: AgentGuid, attempt: u32) -> Fence {
+        Fence {
+            guid,
+            attempt: Some(attempt),
+            reported_at: self.now(),
+        }
+    }
+
+    fn lease_of(&self, record: &WorkRecord) -> Lease {
+        let timeout = record.timeout_ms.map_or(
+            self.projects().terms().work.timeout,
+            Duration::from_millis,
+        );
+        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        Lease {
+            attempt: record.attempt,
+            expires_at: self.now().after(timeout),
+            expires_in_ms: timeout_ms,
+            timeout_ms,
+        }
+    }
+}
+
+fn seen(project: &Project, applied: &Applied) -> WorkItem {
+    project.work.view(&applied.record, applied.revision, Bodies::Without)
+}
+
+fn lost_report() -> WireError {
+    WireError::new(
+        ErrorCode::Internal,
+        "the answer to a report was lost in the coordinator; repeat it, and please report this",
+    )
+}
+
+fn claim_order(guid: AgentGuid, claim: ThenClaim) -> Result<ClaimOrder, WireError> {
+    let max = claim.max.unwrap_or(1);
+    if !(1..=limits::CLAIM_MAX).contains(&max) {
+        return Err(WireError::invalid(format!(
+            "max is {max}; write a number from 1 to {}",
+            limits::CLAIM_MAX
+        )));
+    }
+    let wait_ms = claim.wait_ms.unwrap_or(0);
+    if wait_ms > limits::CLAIM_WAIT_MS {
+        return Err(WireError::invalid(format!(
+            "waitMs is {wait_ms}; write a number from 0 to {}",
+            limits::CLAIM_WAIT_MS
+        )));
+    }
+    for capability in claim.capabilities.iter().flatten() {
+        check_token("capability", capability)?;
+    }
+    if let Some(claim_id) = &claim.claim_id {
+        check_token("claimId", claim_id)?;
+    }
+    Ok(ClaimOrder {
+        guid,
+        claim_id: claim.claim_id.unwrap_or_else(|| WorkId::generate().to_string()),
+        capabilities: claim.capabilities,
+        max: max as usize,
+        wait_until: (wait_ms > 0).then(|| Instant::now() + Duration::from_millis(wait_ms)),
+        start: claim.start,
+    })
+}
+
+fn completed_items(request: &CompleteRequest) -> Result<Vec<CompleteItem>, WireError> {
+    match (&request.items, request.id, request.attempt) {
+        (Some(_), Some(_), _) => Err(WireError::invalid(
+            "the completion has both id and items; write one of them",
+        )),
+        (Some(items), None, _) if items.len() > limits::ITEMS => Err(WireError::new(
+            ErrorCode::TooLarge,
+            format!("items has {} entries; at most {} are allowed", items.len(), limits::ITEMS),
+        )),
+        (Some(items), None, _) => Ok(items.clone()),
+        (None, Some(id), Some(attempt)) => Ok(vec![CompleteItem {
+            id,
+            attempt,
+            result: request.result.clone(),
+            usage: request.usage,
+        }]),
+        (None, Some(_), None) => Err(WireError::invalid(
+            "attempt is missing; it stands in the lease that the claim gave",
+        )),
+        (None, None, _) => Err(WireError::invalid("id (or items) is missing")),
+    }
+}

@@ -1,0 +1,88 @@
+//! The queue as a whole.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use loom_actors::domain::work::Command;
+use loom_actors::work_dispatcher::ensure_stream;
+use loom_actors::work_ledger::{Filter, Operation};
+use loom_protocol::work::{PurgeAnswer, PurgeRequest, QueueInfo, WorkStatus};
+use loom_protocol::{ProjectId, WireError, names};
+
+use super::{RETRY_AFTER, Service};
+
+/// How many items are cancelled together.
+const PURGE_BATCH: usize = 512;
+
+impl Service {
+    /// What waits, by capability, and what is published and not taken over yet.
+    pub async fn queue_info(&self, project: &ProjectId) -> Result<QueueInfo, WireError> {
+        let stream = names::work_stream(project);
+        let Some(project) = self.projects().get(project) else {
+            return Ok(QueueInfo {
+                stream,
+                messages: 0,
+                pending: BTreeMap::new(),
+                oldest_pending: None,
+            });
+        };
+        let terms = self.projects().terms();
+        let opened = ensure_stream(&terms.nats.jetstream, &project.id, terms.replicas).await?;
+        let info = opened
+            .get_info()
+            .await
+            .map_err(|error| WireError::unavailable(format!("{stream}: {error}"), RETRY_AFTER))?;
+        let mut pending = BTreeMap::new();
+        for (needs, count) in project.work.pending_by_needs() {
+            *pending.entry(needs.capability.to_string()).or_default() += count;
+        }
+        Ok(QueueInfo {
+            stream,
+            messages: info.state.messages,
+            pending,
+            oldest_pending: project.work.oldest_pending(),
+        })
+    }
+
+    /// Cancels what is pending and matches. What is submitted meanwhile stays.
+    pub async fn purge(
+        &self,
+        project: &ProjectId,
+        request: PurgeRequest,
+    ) -> Result<PurgeAnswer, WireError> {
+        let filter = Filter {
+            statuses: vec![WorkStatus::Pending],
+            capability: request.capability,
+            boundary: request.boundary,
+            holder: None,
+            label: request.label,
+        };
+        let Some(project) = self.projects().get(project) else {
+            return Ok(PurgeAnswer { purged: 0 });
+        };
+        let command = Arc::new(Command::Cancel {
+            by: "queue.purge".into(),
+            reason: None,
+        });
+        let (mut purged, mut after) = (0, 0);
+        loop {
+            let page = project.work.page(&filter, after, PURGE_BATCH);
+            let operations = page
+                .headers
+                .iter()
+                .map(|header| Operation::Apply(header.id, command.clone()))
+                .collect();
+            for outcome in project.ledger.carry_out(operations).await? {
+                match outcome {
+                    Ok(_) => purged += 1,
+                    Err(loom_actors::work_ledger::LedgerError::Refused(_)) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            match page.next {
+                Some(next) => after = next,
+                None => return Ok(PurgeAnswer { purged }),
+            }
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Taking work in.
+
+use std::sync::Arc;
+
+use loom_actors::domain::work::{Defaults, accept};
+use loom_actors::work_ledger::{Applied, LedgerError, Operation};
+use loom_protocol::work::{ItemAnswer, RESERVED_FIELDS, SubmitAnswer, SubmitRequest, limits};
+use loom_protocol::{ErrorCode, ProjectId, WireError};
+
+use super::Service;
+
+/// What a submission came to: one answer, or one for each of `items`.
+#[derive(Debug, Clone, serde::Serialize)]
+#[serde(untagged)]
+pub enum Submitted {
+    /// To one item.
+    One(SubmitAnswer),
+    /// To several.
+    Many {
+        /// One for each, in order.
+        items: Vec<ItemAnswer<SubmitAnswer>>,
+    },
+}
+
+/// What a submission that is open to all types says of the type that it waits for.
+const ANY_TYPE: &str = "any";
+
+impl Service {
+    /// Takes one item in, or several. `ignored`: the paths of unknown fields, noted by the door.
+    ///
+    /// The answer is given when the items are durable. The same `id` again changes nothing and is
+    /// answered in the same way.
+    pub async fn submit(
+        &self,
+        project: &ProjectId,
+        mut request: SubmitRequest,
+        ignored: Vec<String>,
+    ) -> Result<Submitted, WireError> {
+        let Some(items) = request.items.take() else {
+            let mut answers = self.submit_all(project, vec![(request, ignored)]).await?;
+            let answer = answers.pop().unwrap_or_else(|| Err(lost()))?;
+            return Ok(Submitted::One(answer));
+        };
+        if items.len() > limits::ITEMS {
+            return Err(WireError::new(
+                ErrorCode::TooLarge,
+                format!("items has {} entries; at most {} are allowed", items.len(), limits::ITEMS),
+            ));
+        }
+        let strict = request.strict;
+        let items = items
+            .into_iter()
+            .enumerate()
+            .map(|(place, mut item)| {
+                let prefix = format!("items.{place}.");
+                let own = ignored.iter().filter_map(|path| path.strip_prefix(&prefix));
+                item.strict |= strict;
+                (item, own.map(Into::into).collect())
+            })
+            .collect();
+        let answers = self.submit_all(project, items).await?;
+        Ok(Submitted::Many {
+            items: answers.into_iter().map(Into::into).collect(),
+        })
+    }
+
+    async fn submit_all(
+        &self,
+        project: &ProjectId,
+        requests: Vec<(SubmitRequest, Vec<String>)>,
+    ) -> Result<Vec<Result<SubmitAnswer, WireError>>, WireError> {
+        let defaults = Defaults {
+            max_attempts: self.projects().terms().work.max_attempts,
+        };
+        let now = self.now();
+        let mut answers = Vec::with_capacity(requests.len());
+        let mut operations = Vec::with_capacity(requests.len());
+        for (request, ignored) in requests {
+            let accepted = check_fields(&request, &ignored)
+                .and_then(|()| accept(request, defaults, "client", now));
+            answers.push(accepted.map(|submission| {
+                operations.push(Operation::Create(Arc::new(submission.record)));
+                ignored
+            }));
+        }
+        let outcomes = if operations.is_empty() {
+            Vec::new()
+        } else {
+            self.wake(project).await?.ledger.carry_out(operations).await?
+        };
+        let mut outcomes = outcomes.into_iter();
+        Ok(answers
+            .into_iter()
+            .map(|answer| {
+                let ignored = answer?;
+                answer_of(outcomes.next(), ignored)
+            })
+            .collect())
+    }
+}
+
+fn answer_of(
+    outcome: Option<Result<Applied, LedgerError>>,
+    ignored: Vec<String>,
+) -> Result<SubmitAnswer, WireError> {
+    let record = outcome.ok_or_else(lost)??.record;
+    let target = record
+        .required_agent_type
+        .as_deref()
+        .or(record.preferred_agent_type.as_deref())
+        .unwrap_or(ANY_TYPE);
+    Ok(SubmitAnswer {
+        id: record.id,
+        work_item_id: record.id,
+        task_id: record.task_id.clone(),
+        target_agent_type: target.into(),
+        spin_up_triggered: false,
+        estimated_wait_seconds: None,
+        ignored,
+    })
+}
+
+fn lost() -> WireError {
+    WireError::new(
+        ErrorCode::Internal,
+        "the answer to a submission was lost in the coordinator; please report this",
+    )
+}
+
+fn check_fields(request: &SubmitRequest, ignored: &[String]) -> Result<(), WireError> {
+    if request.items.is_some() {
+        return Err(WireError::invalid("items stands inside items; write one list"));
+    }
+    let reserved = ignored
+        .iter()
+        .find(|path| RESERVED_FIELDS.contains(&path.as_str()));
+    if let Some(field) = reserved {
+        return Err(WireError::invalid(format!(
+            "{field} is reserved and does not work yet; leave it out"
+        )));
+    }
+    if request.strict && !ignored.is_empty() {
+        return Err(WireError::invalid(format!(
+            "unknown fields: {}; leave them out, or leave strict out to have them ignored",
+            ignored.join(", ")
+        )));
+    }
+    Ok(())
+}

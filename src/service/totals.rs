@@ -1,0 +1,144 @@
+//! Sums, and what the coordinator says of itself.
+
+use std::collections::BTreeMap;
+
+use loom_actors::project::Project;
+use loom_protocol::rest::{
+    AgentTotals, Info, ProjectSummary, ProjectTotals, ProjectsAnswer, Stats, WorkTotals,
+};
+use loom_protocol::{PROTOCOL_VERSION, ProjectId};
+
+use super::Service;
+
+/// Whether the coordinator can serve, and if not, why.
+#[derive(Debug, Clone, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Readiness {
+    /// Whether it can.
+    pub ready: bool,
+    /// NATS is reachable.
+    pub nats: bool,
+    /// This process is the owner.
+    pub owner: bool,
+    /// Parked projects and their reasons.
+    pub parked: BTreeMap<String, String>,
+    /// What is wrong, a sentence each.
+    pub problems: Vec<String>,
+}
+
+impl Service {
+    /// The totals of one project, or of all.
+    pub fn stats(&self, project: Option<&ProjectId>) -> Stats {
+        let mut stats = Stats {
+            timestamp: self.now(),
+            ..Stats::default()
+        };
+        for project in self.readable(project) {
+            let work = project.work.totals();
+            let agents = project.agents.totals();
+            add_work(&mut stats.work, work);
+            stats.total_projects += 1;
+            stats.totals.agents += agents.total;
+            stats
+                .by_project
+                .insert(project.id.to_string(), totals_of(&project));
+            add_agents(&mut stats.agents, agents);
+        }
+        let work = stats.work;
+        stats.pending = work.pending;
+        stats.active = work.active;
+        stats.completed = work.completed;
+        stats.failed = work.failed;
+        stats.cancelled = work.cancelled;
+        stats.total = work.total();
+        stats.totals.pending_work = work.pending;
+        stats.totals.active_work = work.active;
+        stats.totals.completed_work = work.completed;
+        stats.totals.failed_work = work.failed;
+        stats
+    }
+
+    /// The projects that are awake, with their sums.
+    pub fn project_summaries(&self) -> ProjectsAnswer {
+        let projects: Vec<_> = self
+            .projects()
+            .all()
+            .iter()
+            .map(|project| ProjectSummary {
+                project_id: project.id.to_string(),
+                totals: totals_of(project),
+            })
+            .collect();
+        ProjectsAnswer {
+            count: projects.len(),
+            projects,
+            timestamp: self.now(),
+        }
+    }
+
+    /// Who this is.
+    pub fn info(&self) -> Info {
+        Info {
+            name: "loom".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            protocol: PROTOCOL_VERSION,
+            features: Vec::new(),
+            epoch: self.projects().terms().epoch,
+            projects: self.projects().all().len(),
+            nats_url: self.0.options.nats_url.clone(),
+        }
+    }
+
+    /// Whether the coordinator can serve, and if not, why.
+    pub fn readiness(&self) -> Readiness {
+        let nats = &self.projects().terms().nats;
+        let (is_up, owner) = (nats.is_up(), *self.0.options.owner.borrow());
+        let parked = self.projects().parked();
+        let mut problems = Vec::new();
+        if !is_up {
+            problems.push(format!("NATS at {} is away; reconnecting", nats.shown_url));
+        }
+        if !owner {
+            problems.push("another coordinator has taken over; this one is ending".into());
+        }
+        for (project, reason) in &parked {
+            problems.push(format!("project {project} is parked: {reason}"));
+        }
+        Readiness {
+            ready: problems.is_empty(),
+            nats: is_up,
+            owner,
+            parked,
+            problems,
+        }
+    }
+}
+
+fn totals_of(project: &Project) -> ProjectTotals {
+    let work = project.work.totals();
+    ProjectTotals {
+        agents: project.agents.totals().total,
+        pending_work: work.pending,
+        active_work: work.active,
+        targets: 0,
+        last_activity: project.work.last_activity(),
+    }
+}
+
+fn add_work(sum: &mut WorkTotals, more: WorkTotals) {
+    sum.pending += more.pending;
+    sum.active += more.active;
+    sum.completed += more.completed;
+    sum.failed += more.failed;
+    sum.cancelled += more.cancelled;
+}
+
+fn add_agents(sum: &mut AgentTotals, more: AgentTotals) {
+    sum.total += more.total;
+    for (name, count) in more.by_type {
+        *sum.by_type.entry(name).or_default() += count;
+    }
+    for (name, count) in more.by_status {
+        *sum.by_status.entry(name).or_default() += count;
+    }
+}
