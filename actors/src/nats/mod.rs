@@ -2,4 +2,5 @@
 
 pub mod connection;
 pub mod ledger_store;
+pub mod owner;
 pub mod server;

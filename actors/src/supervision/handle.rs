@@ -120,7 +120,7 @@ impl<M: Message> ActorHandle<M> {
     /// Sends a request and waits for its answer; while the actor restarts it waits too, until `within` is over.
     ///
     /// When the actor dies after it took the request, the request is made and sent again, so `make` must describe
-    /// one that may be carried out twice. A parked or stopped actor is an error at once.
+    /// one that may be carried out twice; a port that is dropped without an answer counts as a death. A parked or stopped actor is an error at once.
     pub async fn call<T: Send + 'static>(
         &self,
         within: Duration,

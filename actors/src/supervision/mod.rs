@@ -5,6 +5,53 @@
 //!     └──► ProjectTree "p2" ──► …
 //! ```
 //!
+//! ```
+//! use std::time::Duration;
+//!
+//! use loom_actors::supervision::{ActorHandle, ChildSpec, RestartPolicy, Root, TreeSpec};
+//! use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+//!
+//! struct Counter;
+//!
+//! impl Actor for Counter {
+//!     type Msg = RpcReplyPort<u64>;
+//!     type State = u64;
+//!     type Arguments = u64;
+//!
+//!     async fn pre_start(&self, _: ActorRef<Self::Msg>, start: u64) -> Result<u64, ActorProcessingErr> {
+//!         Ok(start)
+//!     }
+//!
+//!     async fn handle(
+//!         &self,
+//!         _: ActorRef<Self::Msg>,
+//!         reply: Self::Msg,
+//!         count: &mut u64,
+//!     ) -> Result<(), ActorProcessingErr> {
+//!         *count += 1;
+//!         let _ = reply.send(*count);
+//!         Ok(())
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let counter = ActorHandle::new("counter");
+//! let policy = RestartPolicy::default();
+//! let child = ChildSpec::actor("counter", counter.clone(), policy.clone(), || (Counter, 40));
+//! let root = Root::start("example").await?;
+//! root.start_tree(TreeSpec::new("p1", policy).child(child)).await?;
+//!
+//! let within = Duration::from_secs(5);
+//! assert_eq!(counter.call(within, |reply| reply).await?, 41);
+//! assert_eq!(counter.call(within, |reply| reply).await?, 42);
+//! counter.kill();
+//! assert_eq!(counter.call(within, |reply| reply).await?, 41, "a new one, and nobody had to ask twice");
+//! root.shutdown(within).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # States
 //! | of a child | means | its handle |
 //! |---|---|---|

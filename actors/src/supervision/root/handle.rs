@@ -209,7 +209,7 @@ impl RootHandle {
         let _ = self.root.wait(None).await;
     }
 
-    /// `None`: the root has ended.
+    /// `None`: the root has ended. It answers at once, or bounds by itself what it was asked to wait for.
     async fn ask<T>(&self, make: impl FnOnce(RpcReplyPort<T>) -> RootMsg) -> Option<T> {
         let (port, answer) = oneshot::channel();
         self.root.cast(make(port.into())).ok()?;

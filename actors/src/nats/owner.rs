@@ -1,0 +1,453 @@
+//! Which coordinator owns: a lease on `LOOM_OWNERS/coordinator`. Owns: bucket LOOM_OWNERS. Writes nowhere else.
+//!
+//! What fences is the compare-and-set of each record; the lease only makes sure that two coordinators do not work
+//! against each other for long. The owner renews every [`LeaseTimes::renew_every`], and stops by itself
+//! [`LeaseTimes::keep_for`] after it sent the last renewal that is known to have been stored, before its entry can
+//! expire at [`LeaseTimes::ttl`] and a standby takes it. All of that is measured on the monotonic clock, so a paused
+//! process finds on waking that it owns no more.
+//!
+//! | a write came back as | then |
+//! |---|---|
+//! | stored | the lease counts from when it was sent |
+//! | conflict, or unknown | the entry is read: mine (of this session): renew again; another's or none: lost |
+//! | unknown, and the entry can't be read | tried again, until `keep_for` is over: lost |
+
+mod identity;
+mod store;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream;
+use loom_protocol::Timestamp;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
+
+pub use self::identity::{Identity, IdentityError};
+use self::store::{Entry, OwnerStore, WriteFailure};
+use crate::clock::Clock;
+
+/// How often a standby looks whether the entry has gone, and a failed renewal is tried again.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How often NATS is asked before an acquisition is given up, where it does not wait.
+const TRIES: u32 = 3;
+
+/// The clocks of the lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseTimes {
+    /// After how long without a renewal the server drops the entry; whole seconds.
+    pub ttl: Duration,
+    /// How often the owner renews.
+    pub renew_every: Duration,
+    /// How long after sending its last stored renewal the owner stops. Less than `ttl`.
+    pub keep_for: Duration,
+}
+
+impl Default for LeaseTimes {
+    /// A standby takes over within 15 s of the owner's death: the server is up to half a second late with expiring,
+    /// and the standby looks every quarter, so the entry lives for 14 s.
+    fn default() -> Self {
+        Self {
+            ttl: Duration::from_secs(14),
+            renew_every: Duration::from_secs(5),
+            keep_for: Duration::from_secs(12),
+        }
+    }
+}
+
+/// How ownership is taken.
+#[derive(Debug, Clone)]
+pub struct OwnerOptions {
+    /// Copies of the bucket, where it has to be made.
+    pub replicas: usize,
+    /// The clocks of the lease.
+    pub times: LeaseTimes,
+    /// Tells since when.
+    pub clock: Clock,
+}
+
+impl Default for OwnerOptions {
+    fn default() -> Self {
+        Self {
+            replicas: 1,
+            times: LeaseTimes::default(),
+            clock: Clock::system(),
+        }
+    }
+}
+
+/// Who owns, as the entry says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Holder {
+    /// Of the data directory.
+    pub instance_id: Uuid,
+    /// Of one acquisition: tells a process from an earlier one in the same data directory.
+    pub session: Uuid,
+    /// The machine.
+    pub host: String,
+    /// The process.
+    pub pid: u32,
+    /// Where it keeps its data.
+    pub data_directory: String,
+    /// When it became the owner.
+    pub since: Timestamp,
+}
+
+impl Holder {
+    fn new(identity: &Identity, clock: &Clock) -> Self {
+        Self {
+            instance_id: identity.instance_id,
+            session: Uuid::new_v4(),
+            host: identity.host.clone(),
+            pid: identity.pid,
+            data_directory: identity.data_directory.clone(),
+            since: clock.now(),
+        }
+    }
+
+    /// Stands for an entry of another version.
+    fn unreadable() -> Self {
+        Self {
+            instance_id: Uuid::nil(),
+            session: Uuid::nil(),
+            host: "unknown (its entry can't be read, it may be of another version)".to_owned(),
+            pid: 0,
+            data_directory: "unknown".to_owned(),
+            since: Timestamp::default(),
+        }
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "host {}, process {}, data directory {}, since {}",
+            self.host, self.pid, self.data_directory, self.since
+        )
+    }
+}
+
+/// Why this coordinator does not own.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OwnerError {
+    /// Another one does.
+    #[error(
+        "this NATS has a coordinator already: {holder}; stop that one (if it has died, try again in {ttl:?}), or start this one with --standby, to take over when that one ends"
+    )]
+    HeldBy {
+        /// Who.
+        holder: Box<Holder>,
+        /// After how long a dead one's entry is gone.
+        ttl: Duration,
+    },
+    /// NATS did not answer, or not as it should.
+    #[error(
+        "{doing} the entry that says which coordinator owns has failed: {why}; is NATS reachable, and may this user use JetStream?"
+    )]
+    Unavailable {
+        /// What was tried.
+        doing: &'static str,
+        /// What came of it.
+        why: String,
+    },
+    /// The bucket can't let entries expire.
+    #[error(
+        "the bucket {bucket} was made without a time to live per message, so a dead owner would own for ever; remove it (it holds nothing else) and start again"
+    )]
+    NoTtl {
+        /// Which.
+        bucket: &'static str,
+    },
+}
+
+/// Why ownership is over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Loss {
+    /// No renewal got through for as long as the lease may be kept.
+    #[error("no renewal of the ownership was acknowledged for {0:?}")]
+    Unanswered(Duration),
+    /// Another coordinator owns.
+    #[error("another coordinator owns now: {0}")]
+    TakenBy(Box<Holder>),
+    /// The entry has gone.
+    #[error("the entry that says who owns has gone")]
+    Gone,
+    /// It was given back.
+    #[error("the ownership was given back")]
+    Released,
+}
+
+/// Ownership, for as long as it lasts. Dropped without [`OwnerLease::release`] it expires by itself.
+#[derive(Debug)]
+pub struct OwnerLease {
+    epoch: u64,
+    holder: Holder,
+    times: LeaseTimes,
+    store: OwnerStore,
+    kept_until: Arc<Mutex<Instant>>,
+    loss: watch::Receiver<Option<Loss>>,
+    keeper: AbortOnDropHandle<()>,
+}
+
+impl OwnerLease {
+    /// Takes ownership. Where another coordinator has it: an error that says who, or with `wait` (standby) goes on
+    /// trying until that one has died or gives it back, also while NATS is away.
+    ///
+    /// The entry of an earlier process in the same data directory is taken over at once.
+    pub async fn acquire(
+        jetstream: &jetstream::Context,
+        identity: Identity,
+        wait: bool,
+    ) -> Result<Self, OwnerError> {
+        Self::acquire_with(jetstream, identity, wait, OwnerOptions::default()).await
+    }
+
+    /// As [`OwnerLease::acquire`], with these options.
+    pub async fn acquire_with(
+        jetstream: &jetstream::Context,
+        identity: Identity,
+        wait: bool,
+        options: OwnerOptions,
+    ) -> Result<Self, OwnerError> {
+        let holder = Holder::new(&identity, &options.clock);
+        let mut told = None;
+        let mut tries = 0;
+        loop {
+            let error = match try_to_acquire(jetstream, &holder, &options).await {
+                Ok(won) => return Ok(Self::won(won, holder, identity, options.times)),
+                Err(error) => error,
+            };
+            match &error {
+                OwnerError::NoTtl { .. } => return Err(error),
+                OwnerError::HeldBy { .. } if !wait => return Err(error),
+                OwnerError::Unavailable { .. } if !wait => {
+                    tries += 1;
+                    if tries == TRIES {
+                        return Err(error);
+                    }
+                }
+                OwnerError::HeldBy { .. } | OwnerError::Unavailable { .. } => {}
+            }
+            if wait && told.as_ref() != Some(&error) {
+                tracing::info!("standing by: {error}");
+                told = Some(error);
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    fn won(won: Won, holder: Holder, identity: Identity, times: LeaseTimes) -> Self {
+        let kept_until = Arc::new(Mutex::new(won.sent + times.keep_for));
+        let (lost, loss) = watch::channel(None);
+        let mut keeper = Keeper {
+            store: won.store.clone(),
+            holder: holder.clone(),
+            times: times.clone(),
+            sequence: won.sequence,
+            stored: won.sent,
+            due: won.sent + times.renew_every,
+            kept_until: Arc::clone(&kept_until),
+        };
+        let keeper = tokio::spawn(async move {
+            // The data directory stays locked for as long as it may own something.
+            let _identity = identity;
+            let loss = keeper.keep().await;
+            tracing::error!(reason = %loss, "the ownership is lost");
+            lost.send_replace(Some(loss));
+        });
+        tracing::info!(epoch = won.sequence, "this coordinator owns");
+        Self {
+            epoch: won.sequence,
+            holder,
+            times,
+            store: won.store,
+            kept_until,
+            loss,
+            keeper: AbortOnDropHandle::new(keeper),
+        }
+    }
+
+    /// The number of this ownership: higher than of every earlier one.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// What the entry says of this coordinator.
+    pub fn holder(&self) -> &Holder {
+        &self.holder
+    }
+
+    /// Whether it lasts at this moment.
+    pub fn is_held(&self) -> bool {
+        self.loss.borrow().is_none() && Instant::now() < *self.kept_until.lock()
+    }
+
+    /// Resolves when ownership is over, with the reason. May be awaited anywhere, and often.
+    pub fn lost(&self) -> impl Future<Output = Loss> + Send + use<> {
+        let mut loss = self.loss.clone();
+        async move {
+            match loss.wait_for(Option::is_some).await {
+                Ok(loss) => loss.clone().unwrap_or(Loss::Released),
+                Err(_) => Loss::Released,
+            }
+        }
+    }
+
+    /// Gives ownership back, so that a standby takes over at once. Where that fails the entry expires by itself.
+    pub async fn release(self) {
+        self.keeper.abort();
+        for _ in 0..TRIES {
+            let Ok(Entry::Held { sequence, holder }) = self.store.read().await else {
+                return;
+            };
+            if holder.session != self.holder.session {
+                return;
+            }
+            match self.store.free(sequence, self.times.ttl).await {
+                Ok(_) => return,
+                // A renewal was still under way.
+                Err(WriteFailure::Conflict) => {}
+                Err(WriteFailure::Unknown(why)) => {
+                    tracing::warn!(why, "the ownership could not be given back; it expires");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+struct Won {
+    store: OwnerStore,
+    sequence: u64,
+    sent: Instant,
+}
+
+/// One look and, where the entry is free or of this data directory, one write.
+async fn try_to_acquire(
+    jetstream: &jetstream::Context,
+    me: &Holder,
+    options: &OwnerOptions,
+) -> Result<Won, OwnerError> {
+    let store = OwnerStore::open(jetstream, options.replicas).await?;
+    let expected = match store.read().await? {
+        Entry::Free { sequence } => sequence,
+        Entry::Held { sequence, holder } if holder.instance_id == me.instance_id => sequence,
+        Entry::Held { holder, .. } => return Err(held_by(holder, options)),
+    };
+    let sent = Instant::now();
+    let why = match store.write(expected, me, options.times.ttl).await {
+        Ok(sequence) => {
+            return Ok(Won {
+                store,
+                sequence,
+                sent,
+            });
+        }
+        Err(WriteFailure::Conflict) => "another write came first".to_owned(),
+        Err(WriteFailure::Unknown(why)) => why,
+    };
+    match store.read().await? {
+        Entry::Held { sequence, holder } if holder.session == me.session => Ok(Won {
+            store,
+            sequence,
+            sent,
+        }),
+        Entry::Held { holder, .. } if holder.instance_id != me.instance_id => {
+            Err(held_by(holder, options))
+        }
+        Entry::Held { .. } | Entry::Free { .. } => Err(OwnerError::Unavailable {
+            doing: "writing",
+            why,
+        }),
+    }
+}
+
+fn held_by(holder: Box<Holder>, options: &OwnerOptions) -> OwnerError {
+    OwnerError::HeldBy {
+        holder,
+        ttl: options.times.ttl,
+    }
+}
+
+/// Renews until that is over.
+struct Keeper {
+    store: OwnerStore,
+    holder: Holder,
+    times: LeaseTimes,
+    /// Of the last write of mine that is known.
+    sequence: u64,
+    /// When the last renewal that is known to be stored was sent.
+    stored: Instant,
+    /// When the next one is to be sent.
+    due: Instant,
+    kept_until: Arc<Mutex<Instant>>,
+}
+
+impl Keeper {
+    async fn keep(&mut self) -> Loss {
+        loop {
+            let until = self.stored + self.times.keep_for;
+            *self.kept_until.lock() = until;
+            match timeout_at(until, self.renew()).await {
+                Ok(None) => {}
+                Ok(Some(loss)) => return loss,
+                Err(_elapsed) => return Loss::Unanswered(self.times.keep_for),
+            }
+        }
+    }
+
+    /// The next renewal: `None` as long as nobody else is known to own.
+    async fn renew(&mut self) -> Option<Loss> {
+        sleep_until(self.due).await;
+        let sent = Instant::now();
+        let written = self
+            .store
+            .write(self.sequence, &self.holder, self.times.ttl)
+            .await;
+        let failure = match written {
+            Ok(sequence) => {
+                self.sequence = sequence;
+                self.stored = sent;
+                self.due = sent + self.times.renew_every;
+                return None;
+            }
+            Err(failure) => failure,
+        };
+        tracing::warn!(?failure, "a renewal of the ownership was not acknowledged");
+        self.due = Instant::now() + LOOK_EVERY;
+        match self.store.read().await {
+            // Stored after all, now or earlier; the next one will be known to be.
+            Ok(Entry::Held { sequence, holder }) if holder.session == self.holder.session => {
+                self.sequence = sequence;
+                None
+            }
+            Ok(Entry::Held { holder, .. }) => Some(Loss::TakenBy(holder)),
+            Ok(Entry::Free { .. }) => Some(Loss::Gone),
+            Err(error) => {
+                tracing::warn!(%error, "who owns is not known just now");
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_owner_stops_before_a_standby_can_start_and_that_within_15_seconds() {
+        let times = LeaseTimes::default();
+        assert!(times.renew_every * 2 < times.keep_for);
+        assert!(times.keep_for < times.ttl);
+        let late = Duration::from_millis(500);
+        assert!(times.ttl + late + LOOK_EVERY < Duration::from_secs(15));
+    }
+}

@@ -1,0 +1,193 @@
+//! The entry that says who owns: one key, conditional writes with a time to live, reads from the leader.
+
+use std::time::Duration;
+
+use async_nats::jetstream::context::{GetStreamErrorKind, PublishErrorKind};
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::stream::{self, LastRawMessageErrorKind};
+use async_nats::jetstream::{self, ErrorCode};
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use super::{Holder, OwnerError};
+
+const BUCKET: &str = "LOOM_OWNERS";
+const SUBJECT: &str = "$KV.LOOM_OWNERS.coordinator";
+/// How long a request may stay without an answer before its outcome counts as unknown.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// What the entry says.
+#[derive(Debug)]
+pub(super) enum Entry {
+    /// Nobody owns. `sequence` is what a first write must expect.
+    Free { sequence: u64 },
+    /// Somebody does.
+    Held { sequence: u64, holder: Box<Holder> },
+}
+
+/// Why a write did not go through.
+#[derive(Debug)]
+pub(super) enum WriteFailure {
+    /// Another write came first.
+    Conflict,
+    /// It may have been stored, or may be stored later.
+    Unknown(String),
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct OwnerStore {
+    jetstream: jetstream::Context,
+    stream: stream::Stream<()>,
+}
+
+impl OwnerStore {
+    /// Opens the bucket, and makes it where there is none.
+    pub(super) async fn open(
+        jetstream: &jetstream::Context,
+        replicas: usize,
+    ) -> Result<Self, OwnerError> {
+        let name = format!("KV_{BUCKET}");
+        let opened = timeout(ANSWER_WITHIN, jetstream.get_stream(&name)).await;
+        let found = match opened {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) if is_not_found(&error.kind()) => {
+                let created = timeout(ANSWER_WITHIN, jetstream.create_stream(config(replicas)));
+                let created = created.await.map_err(|_| unanswered("making"))?;
+                created.map_err(|error| unavailable("making", &error))?
+            }
+            Ok(Err(error)) => return Err(unavailable("opening", &error)),
+            Err(_elapsed) => return Err(unanswered("opening")),
+        };
+        // A server drops what it does not know, and without it a dead owner would own for ever.
+        if !found.cached_info().config.allow_message_ttl {
+            return Err(OwnerError::NoTtl { bucket: BUCKET });
+        }
+        let stream = jetstream.get_stream_no_info(&name).await;
+        Ok(Self {
+            jetstream: jetstream.clone(),
+            stream: stream.map_err(|error| unavailable("opening", &error))?,
+        })
+    }
+
+    /// What the leader has.
+    pub(super) async fn read(&self) -> Result<Entry, OwnerError> {
+        let asked = self.stream.get_last_raw_message_by_subject(SUBJECT);
+        match timeout(ANSWER_WITHIN, asked).await {
+            Ok(Ok(message)) => Ok(entry(message.sequence, &message.payload)),
+            Ok(Err(error)) if matches!(error.kind(), LastRawMessageErrorKind::NoMessageFound) => {
+                Ok(Entry::Free { sequence: 0 })
+            }
+            Ok(Err(error)) => Err(unavailable("reading", &error)),
+            Err(_elapsed) => Err(unanswered("reading")),
+        }
+    }
+
+    /// Says that `holder` owns, if the last write was `expected`. Returns the sequence of the write.
+    pub(super) async fn write(
+        &self,
+        expected: u64,
+        holder: &Holder,
+        ttl: Duration,
+    ) -> Result<u64, WriteFailure> {
+        let payload = serde_json::to_vec(holder);
+        let payload = payload.map_err(|error| WriteFailure::Unknown(error.to_string()))?;
+        let message = PublishMessage::build().payload(payload.into());
+        self.publish(expected, message, ttl).await
+    }
+
+    /// Says that nobody owns, if the last write was `expected`.
+    pub(super) async fn free(&self, expected: u64, ttl: Duration) -> Result<u64, WriteFailure> {
+        let message = PublishMessage::build()
+            .payload(Bytes::new())
+            .header("KV-Operation", "DEL");
+        self.publish(expected, message, ttl).await
+    }
+
+    async fn publish(
+        &self,
+        expected: u64,
+        message: PublishMessage,
+        ttl: Duration,
+    ) -> Result<u64, WriteFailure> {
+        let message = message
+            .expected_last_subject_sequence(expected)
+            .header(async_nats::header::NATS_MESSAGE_TTL, ttl_text(ttl));
+        let stored = async {
+            let sent = self.jetstream.send_publish(SUBJECT, message).await?;
+            sent.await
+        };
+        match timeout(ANSWER_WITHIN, stored).await {
+            Ok(Ok(stored)) => Ok(stored.sequence),
+            Ok(Err(error)) if error.kind() == PublishErrorKind::WrongLastSequence => {
+                Err(WriteFailure::Conflict)
+            }
+            Ok(Err(error)) => Err(WriteFailure::Unknown(error.to_string())),
+            Err(_elapsed) => Err(WriteFailure::Unknown("no answer in time".to_owned())),
+        }
+    }
+}
+
+/// Raw, because a bucket made as a key-value store with markers would hold an expired key for ever.
+fn config(replicas: usize) -> stream::Config {
+    stream::Config {
+        name: format!("KV_{BUCKET}"),
+        description: Some("Loom: which coordinator owns".to_owned()),
+        subjects: vec![format!("$KV.{BUCKET}.>")],
+        max_messages_per_subject: 1,
+        discard: stream::DiscardPolicy::New,
+        allow_direct: true,
+        allow_rollup: true,
+        allow_message_ttl: true,
+        num_replicas: replicas,
+        ..Default::default()
+    }
+}
+
+/// Whole seconds, and not less than the server's least.
+fn ttl_text(ttl: Duration) -> String {
+    format!("{}s", ttl.as_secs().max(1))
+}
+
+/// A released entry is empty; one that can't be read is somebody's.
+fn entry(sequence: u64, payload: &[u8]) -> Entry {
+    if payload.is_empty() {
+        return Entry::Free { sequence };
+    }
+    let holder = serde_json::from_slice(payload).unwrap_or_else(|_| Holder::unreadable());
+    Entry::Held {
+        sequence,
+        holder: Box::new(holder),
+    }
+}
+
+fn is_not_found(kind: &GetStreamErrorKind) -> bool {
+    matches!(kind, GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
+}
+
+fn unavailable(doing: &'static str, error: &dyn std::error::Error) -> OwnerError {
+    OwnerError::Unavailable {
+        doing,
+        why: error.to_string(),
+    }
+}
+
+fn unanswered(doing: &'static str) -> OwnerError {
+    OwnerError::Unavailable {
+        doing,
+        why: format!("no answer within {ANSWER_WITHIN:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_belongs_to_somebody() {
+        assert!(matches!(entry(7, b""), Entry::Free { sequence: 7 }));
+        let Entry::Held { sequence, holder } = entry(8, b"{\"of\":\"another version\"}") else {
+            panic!("an entry of another version is not free");
+        };
+        assert_eq!((sequence, holder.pid), (8, 0));
+    }
+}
