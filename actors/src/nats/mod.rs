@@ -1,5 +1,6 @@
 //! One thin wrapper per kind of NATS resource, and the server itself.
 
 pub mod connection;
+pub mod kv;
 pub mod ledger_store;
 pub mod server;
