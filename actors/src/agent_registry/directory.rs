@@ -9,17 +9,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
-use loom_protocol::agent::{Agent, AgentStatus, Directive, ListAgentsRequest};
+use loom_protocol::agent::{
+    Agent, AgentStatus, Directive, DirectiveKind, HeartbeatRequest, ListAgentsRequest,
+};
 use loom_protocol::rest::{AgentTotals, PageInfo};
 use loom_protocol::{AgentGuid, ErrorCode, Timestamp, WireError};
 use parking_lot::{Mutex, RwLock};
 
 use super::index::{Direction, Index, Place, Selection};
+use crate::domain::agent::{MAX_CONCURRENT_TASKS, hear};
 use crate::domain::id_prefix;
 use crate::domain::matching::Candidate;
 
 /// How many candidates an ambiguous prefix names.
 const CANDIDATES_SHOWN: usize = 5;
+/// How many orders an agent may have open; it holds at most as many items.
+const MAX_DIRECTIVES: usize = 2 * MAX_CONCURRENT_TASKS as usize;
 
 /// What changes too often to be part of a snapshot. One for each agent, shared by its snapshots.
 #[derive(Debug, Default)]
@@ -97,20 +102,61 @@ impl AgentEntry {
         self.vitals.directives.lock().clone()
     }
 
+    /// Whether it was told to end and has not yet.
+    pub fn is_leaving(&self) -> bool {
+        self.shutdown_order().is_some()
+    }
+
+    pub(super) fn shutdown_order(&self) -> Option<Directive> {
+        let directives = self.vitals.directives.lock();
+        directives
+            .iter()
+            .find(|directive| directive.kind == DirectiveKind::Shutdown)
+            .cloned()
+    }
+
+    /// Adds an order; one about the same thing is replaced. `false` where there are too many.
+    pub(super) fn add_directive(&self, directive: Directive) -> bool {
+        let mut directives = self.vitals.directives.lock();
+        directives.retain(|other| !same_order(other, &directive));
+        let room = directives.len() < MAX_DIRECTIVES;
+        if room {
+            directives.push(directive);
+        }
+        room
+    }
+
+    /// Takes back the order about the same thing.
+    pub(super) fn clear_directive(&self, directive: &Directive) {
+        let mut directives = self.vitals.directives.lock();
+        directives.retain(|other| !same_order(other, directive));
+    }
+
+    /// Forgets the orders that an earlier run was given. `certain`: it is known to be another
+    /// run, which holds nothing; else only the order to end is void.
+    pub(super) fn begin_anew(&self, certain: bool) {
+        if certain {
+            self.set_own_count(0);
+        }
+        let mut directives = self.vitals.directives.lock();
+        directives.retain(|order| !certain && order.kind != DirectiveKind::Shutdown);
+    }
+
     pub(super) fn set_own_count(&self, count: u32) {
         self.vitals.own_count.store(count, Ordering::Relaxed);
     }
 
-    /// Changes the orders; returns what `change` says.
-    pub(super) fn with_directives<T>(&self, change: impl FnOnce(&mut Vec<Directive>) -> T) -> T {
-        change(&mut self.vitals.directives.lock())
-    }
-
-    fn touch(&self, now: Timestamp) {
+    pub(super) fn touch(&self, now: Timestamp) {
         self.vitals
             .last_seen
             .fetch_max(now.as_millis(), Ordering::Relaxed);
     }
+}
+
+/// Whether two orders are about the same thing.
+fn same_order(one: &Directive, other: &Directive) -> bool {
+    let about = |order: &Directive| (order.kind, order.work_item_id, order.attempt);
+    about(one) == about(other)
 }
 
 /// Which agents a listing is about; each field that is there must hold.
@@ -191,6 +237,29 @@ impl AgentDirectory {
         let entry = self.get(guid)?;
         entry.touch(now);
         Some(entry.agent.status)
+    }
+
+    /// Applies a heartbeat that changes nothing but numbers; answers the orders that are open.
+    /// `None` where the registry has to decide: the agent is unknown, or its status changes.
+    pub(super) fn beat(
+        &self,
+        heartbeat: &HeartbeatRequest,
+        now: Timestamp,
+    ) -> Option<Vec<Directive>> {
+        let entry = self.get(heartbeat.guid)?;
+        let directives = entry.directives();
+        let leaving = directives
+            .iter()
+            .any(|directive| directive.kind == DirectiveKind::Shutdown);
+        let status = entry.agent.status;
+        if hear(status, heartbeat.status, leaving) != status {
+            return None;
+        }
+        entry.touch(now);
+        if let Some(count) = heartbeat.current_task_count {
+            entry.set_own_count(count);
+        }
+        Some(directives)
     }
 
     /// Sets how many items an agent has leased; it had to do with work `now`. The agent need not

@@ -1,6 +1,136 @@
-//! Who is there, what they can do and how busy they are.
+//! Who is there, what they can do and how busy they are. Owns: KV `loom-agents-{p}`. Writes nowhere
+//! else; agents put, update and delete their own entries in it.
+//!
+//! Reads never come here: they go to the [`AgentDirectory`], which survives a restart of this
+//! actor and costs what it returns. Status and numbers in memory may be ahead of the bucket by a
+//! moment; a registration and a removal are answered when they are durable. An answer
+//! `unavailable` to a registration leaves open whether it will be stored: the agent registers
+//! again with the same guid.
+//!
+//! # States
+//! | of the actor | means |
+//! |---|---|
+//! | loading | the bucket is being read for the first time: requests wait, heartbeats of known agents do not |
+//! | ready | all of it has been read; a watch goes on |
+//! | draining | what is in flight ends, nothing new begins |
+//!
+//! | of an entry (one slot each) | means | left by |
+//! |---|---|---|
+//! | at rest | memory and bucket say the same | a request, a put, a change of status, a heartbeat that has become old |
+//! | dirty | memory is ahead of the bucket | a write, one at a time for each entry |
+//! | writing | a compare-and-set is under way | stored: at rest · conflict, no answer: in doubt |
+//! | in doubt | what the bucket holds is not known | a read from the leader, then the write again |
+//! | quarantined | an agent put what cannot be read; it is kept as it is | a readable put, a registration by request |
+//!
+//! # Messages
+//! | message | from | effect |
+//! |---|---|---|
+//! | register | handle | compare-and-set, then directory, event, answer |
+//! | deregister | handle | the entry is removed, then directory, event, answer |
+//! | heartbeat, sign of life | handle, subscription | last seen; offline → online; what the agent says of itself |
+//! | shutdown, directive | handle | an order, published once and repeated by every heartbeat answer |
+//! | mark offline | handle (the reaper) | any → offline, unless the agent was heard of meanwhile |
+//! | bucket event | watch | a put by an agent is merged, a removal by it is a deregistration |
+//! | write ended, read ended | own tasks | next step of that entry |
+//! | sweep due | timer | heartbeats older than a quarter of `stale_after` are written, what failed is tried again |
+//!
+//! # Failure cases
+//! | case | what happens |
+//! |---|---|
+//! | NATS away | registrations answer `unavailable` within 3 s; heartbeats work from memory; changes are written later |
+//! | a write is not confirmed | nothing is assumed: the entry is read again before the next write |
+//! | an agent's put races ours | conflict: read, merge, write again; five times, then `unavailable` |
+//! | an unreadable entry | quarantined: kept, counted, logged once |
+//! | the bucket is empty | the number of what is to come says so; nobody waits |
+//! | the bucket is lost | it is created again and filled from memory |
+//! | an entry vanished without a mark | gone, at the next full reading |
+//! | this actor crashes | the directory stays; the bucket is read again and compared with it |
+//! | more than [`MAX_AGENTS`] | registrations answer `overloaded`, puts are quarantined |
+//!
+//! Events: `agent:registered`, `agent:updated`, `agent:shutdown` (an order to end, or a
+//! deregistration without one).
 
+mod actor;
 mod directory;
+mod handle;
+mod heartbeats;
 mod index;
+mod requests;
+mod sightings;
+mod writes;
+
+use std::fmt;
+use std::sync::Arc;
+
+use loom_protocol::{AgentGuid, ProjectId, names};
+
+use crate::clock::Clock;
+use crate::events::EventSink;
+use crate::nats::kv::{Bucket, BucketError};
+use crate::settings::AgentSettings;
 
 pub use directory::{AgentDirectory, AgentEntry, AgentFilter, AgentsFound};
+pub use handle::AgentRegistryHandle;
+
+/// How many agents a project may have.
+pub const MAX_AGENTS: usize = 100_000;
+
+/// What happened to an agent, as far as matching is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AgentChange {
+    /// It is new.
+    Registered,
+    /// Its status or what it can do is different.
+    Updated,
+    /// It is offline.
+    Offline,
+    /// It is not there any more.
+    Gone,
+}
+
+/// What the AgentRegistry of a project needs.
+#[derive(Clone)]
+pub struct AgentRegistryArgs {
+    /// The project.
+    pub project: ProjectId,
+    /// The connection.
+    pub client: async_nats::Client,
+    /// JetStream over it.
+    pub jetstream: async_nats::jetstream::Context,
+    /// How many copies the bucket has where it must be created; at least 1.
+    pub replicas: usize,
+    /// The time of day.
+    pub clock: Clock,
+    /// `[agents]`
+    pub settings: AgentSettings,
+    /// The read model; belongs to the project's tree.
+    pub directory: Arc<AgentDirectory>,
+    /// Where events go.
+    pub events: EventSink,
+    /// Told after each change, from inside the actor: it must not wait.
+    pub on_change: Arc<dyn Fn(AgentGuid, AgentChange) + Send + Sync>,
+    /// Which ownership this is; stands in the header of every write.
+    pub epoch: u64,
+}
+
+impl fmt::Debug for AgentRegistryArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AgentRegistryArgs")
+            .field("project", &self.project)
+            .field("epoch", &self.epoch)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AgentRegistryArgs {
+    fn bucket(&self) -> Bucket {
+        let name = names::agents_bucket(&self.project);
+        Bucket::new(&self.client, &self.jetstream, &name, self.replicas)
+    }
+}
+
+/// Creates the agents bucket of a project if it is missing. The actor does the same by itself
+/// when it starts; this is for a caller who wants to know that it is there.
+pub async fn ensure_bucket(args: &AgentRegistryArgs) -> Result<(), BucketError> {
+    args.bucket().ensure().await.map(drop)
+}

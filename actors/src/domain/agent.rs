@@ -18,7 +18,7 @@ use loom_protocol::token::{check_name, check_token};
 use loom_protocol::{AgentGuid, ErrorCode, ProjectId, Timestamp, WireError};
 use serde_json::Value;
 
-pub use put::{AgentPut, Unreadable, guid_of_key, merge, read_own, read_put};
+pub use put::{AgentPut, OwnEntry, Unreadable, guid_of_key, merge, read_own, read_put};
 
 /// The boundary of everything that names none.
 pub const DEFAULT_BOUNDARY: &str = "default";

@@ -1,9 +1,12 @@
 //! Entries of the agents bucket: what an agent may put there by itself, and what the registry
 //! puts there.
 
-use loom_protocol::agent::{Agent, AgentStatus};
+use std::borrow::Cow;
+
+use loom_protocol::agent::{Agent, AgentStatus, Directive};
 use loom_protocol::{AgentGuid, WireError};
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
@@ -18,6 +21,13 @@ const MAX_ENTRY: usize = 64 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Unreadable(String);
+
+impl Unreadable {
+    /// There is no room for one more agent.
+    pub fn too_many(most: usize) -> Self {
+        Self(format!("the project has {most} agents, which is the most"))
+    }
+}
 
 impl From<WireError> for Unreadable {
     fn from(error: WireError) -> Self {
@@ -78,8 +88,22 @@ pub struct AgentPut {
     pub metadata: Option<Value>,
 }
 
+/// What the registry puts: the agent as clients see it, and the order to end that it has not
+/// obeyed yet, so that a restarted coordinator goes on repeating it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OwnEntry<'a> {
+    /// The agent.
+    #[serde(flatten)]
+    pub agent: Cow<'a, Agent>,
+    /// The order, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub shutdown_order: Option<Directive>,
+}
+
 impl AgentPut {
-    fn status(&self) -> Option<AgentStatus> {
+    /// The state that it tells, where that is one.
+    pub fn status(&self) -> Option<AgentStatus> {
         self.status.as_deref().and_then(AgentStatus::parse)
     }
 }
@@ -103,14 +127,14 @@ pub fn read_put(guid: AgentGuid, value: &[u8]) -> Result<AgentPut, Unreadable> {
 }
 
 /// Reads an entry that the registry wrote.
-pub fn read_own(guid: AgentGuid, value: &[u8]) -> Result<Agent, Unreadable> {
-    let agent: Agent = read(value)?;
-    same_guid(guid, agent.guid)?;
-    check(&agent)?;
-    Ok(agent)
+pub fn read_own(guid: AgentGuid, value: &[u8]) -> Result<OwnEntry<'static>, Unreadable> {
+    let entry: OwnEntry<'static> = read(value)?;
+    same_guid(guid, entry.agent.guid)?;
+    check(&entry.agent)?;
+    Ok(entry)
 }
 
-fn read<'a, T: Deserialize<'a>>(value: &'a [u8]) -> Result<T, Unreadable> {
+fn read<T: DeserializeOwned>(value: &[u8]) -> Result<T, Unreadable> {
     if value.len() > MAX_ENTRY {
         let length = value.len();
         return Err(Unreadable(format!(

@@ -302,11 +302,29 @@ fn unreadable_entries_say_why() {
     assert_eq!(guid_of_key(&guid.to_string()), Ok(guid));
 }
 
+fn written(agent: &Agent) -> OwnEntry<'_> {
+    OwnEntry {
+        agent: std::borrow::Cow::Borrowed(agent),
+        shutdown_order: Some(loom_protocol::agent::Directive {
+            kind: loom_protocol::agent::DirectiveKind::Shutdown,
+            work_item_id: None,
+            attempt: None,
+            reason: Some("enough".into()),
+            grace_ms: Some(5),
+        }),
+    }
+}
+
 #[test]
-fn what_the_registry_wrote_is_read_back() {
+fn what_the_registry_wrote_is_read_back_and_is_an_agent_for_others() {
     let agent = registered(&request()).unwrap();
-    let value = serde_json::to_vec(&agent).unwrap();
-    assert_eq!(read_own(agent.guid, &value), Ok(agent));
+    let value = serde_json::to_vec(&written(&agent)).unwrap();
+    assert_eq!(read_own(agent.guid, &value), Ok(written(&agent)));
+    assert_eq!(serde_json::from_slice::<Agent>(&value).unwrap(), agent);
+    assert_eq!(
+        read_put(agent.guid, &value).unwrap().handle,
+        Some(agent.handle)
+    );
 }
 
 fn status() -> impl Strategy<Value = AgentStatus> {
@@ -345,8 +363,8 @@ proptest! {
         })).unwrap();
         if let Ok(once) = merge(known.as_ref(), &put, false, &terms) {
             prop_assert_eq!(merge(Some(&once), &put, false, &terms), Ok(once.clone()));
-            let value = serde_json::to_vec(&once).unwrap();
-            prop_assert_eq!(read_own(guid, &value), Ok(once), "what is written can be read");
+            let value = serde_json::to_vec(&written(&once)).unwrap();
+            prop_assert_eq!(read_own(guid, &value), Ok(written(&once)), "what is written can be read");
         }
     }
 

@@ -1,0 +1,364 @@
+//! The actor: its messages, its state, and which verb each message is.
+
+use std::collections::{HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use loom_protocol::agent::{Agent, Directive, HeartbeatRequest, RegisterRequest};
+use loom_protocol::event::{AgentEvent, AgentEventKind, Event, EventAgent};
+use loom_protocol::{AgentGuid, Timestamp, WireError};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+
+use super::writes::{Backlog, Slot};
+use super::{AgentChange, AgentRegistryArgs, heartbeats};
+use crate::domain::agent::{Terms, differs};
+use crate::nats::kv::{Bucket, BucketError, Record, WatchEvent, WriteError};
+
+/// How many chunks of the watch may wait in the mailbox.
+const CHUNKS_AHEAD: usize = 4;
+/// The shortest time between two sweeps.
+const SWEEP_MIN: Duration = Duration::from_millis(50);
+
+/// The answer to a request.
+pub(super) type Reply<T> = RpcReplyPort<Result<T, WireError>>;
+
+/// An order to end, with everything decided.
+#[derive(Debug, Clone)]
+pub(super) struct ShutdownOrder {
+    pub graceful: bool,
+    pub grace: Duration,
+    pub reason: String,
+}
+
+/// What the actor can be told.
+pub(super) enum Msg {
+    /// Answered when the bucket has been read.
+    Ready { reply: RpcReplyPort<()> },
+    /// Answered when it is durable.
+    Register {
+        guid: AgentGuid,
+        request: Box<RegisterRequest>,
+        reply: Reply<Agent>,
+    },
+    /// Answered when it is durable.
+    Deregister { guid: AgentGuid, reply: Reply<()> },
+    /// A heartbeat that the directory could not apply by itself.
+    Heartbeat {
+        heartbeat: HeartbeatRequest,
+        reply: Reply<Vec<Directive>>,
+    },
+    /// The same, published instead of requested.
+    HeartbeatHeard { heartbeat: HeartbeatRequest },
+    /// A request named an agent that is offline.
+    SignOfLife { guid: AgentGuid, reply: Reply<()> },
+    /// Answered when the order is given, not when it is obeyed.
+    Shutdown {
+        guid: AgentGuid,
+        order: ShutdownOrder,
+        reply: Reply<Agent>,
+    },
+    /// Whether the agent is offline now: not if it was heard of after `silent_since`.
+    MarkOffline {
+        guid: AgentGuid,
+        silent_since: Timestamp,
+        reply: Reply<bool>,
+    },
+    /// Publishes an order and repeats it until it is cleared.
+    AddDirective {
+        guid: AgentGuid,
+        directive: Directive,
+        reply: Reply<()>,
+    },
+    /// An order was obeyed or is void.
+    ClearDirective {
+        guid: AgentGuid,
+        directive: Directive,
+        reply: Reply<()>,
+    },
+    /// The watch has something; the permit bounds how much of it waits here.
+    Bucket {
+        event: WatchEvent,
+        _permit: OwnedSemaphorePermit,
+    },
+    /// A write that this actor began has ended.
+    WriteEnded {
+        guid: AgentGuid,
+        outcome: Result<u64, WriteError>,
+    },
+    /// A reading that this actor began has ended.
+    ReadEnded {
+        guid: AgentGuid,
+        outcome: Result<Option<Record>, BucketError>,
+    },
+    /// Timer.
+    SweepDue,
+    /// A task that must not end has ended.
+    HelperEnded { helper: &'static str },
+    /// Ends what is in flight, then answers.
+    Drain { reply: RpcReplyPort<()> },
+}
+
+/// The bucket is being told from its beginning.
+pub(super) struct Reading {
+    /// Known agents that have not been told yet.
+    pub missing: HashSet<AgentGuid>,
+}
+
+pub(super) struct State {
+    pub me: ActorRef<Msg>,
+    pub args: AgentRegistryArgs,
+    pub bucket: Bucket,
+    /// What stands in the header of our writes.
+    pub writer: String,
+    pub tasks: JoinSet<()>,
+    pub slots: HashMap<AgentGuid, Slot>,
+    pub backlog: Backlog,
+    pub reading: Option<Reading>,
+    /// This incarnation has read the bucket once: a key without a slot has no value.
+    pub has_read: bool,
+    /// Requests that wait for the first reading.
+    pub held: Vec<Msg>,
+    /// Entries that cannot be read, by key, with the revision that was logged.
+    pub quarantine: HashMap<String, u64>,
+    /// Who waits for the end of what is in flight; nothing new begins.
+    pub draining: Option<Vec<RpcReplyPort<()>>>,
+}
+
+/// The actor. Reached through [`AgentRegistryHandle`](super::AgentRegistryHandle).
+pub(super) struct AgentRegistry;
+
+impl Actor for AgentRegistry {
+    type Msg = Msg;
+    type State = State;
+    type Arguments = AgentRegistryArgs;
+
+    async fn pre_start(
+        &self,
+        me: ActorRef<Msg>,
+        args: AgentRegistryArgs,
+    ) -> Result<State, ActorProcessingErr> {
+        let mut state = State {
+            bucket: args.bucket(),
+            writer: args.epoch.to_string(),
+            me,
+            args,
+            tasks: JoinSet::new(),
+            slots: HashMap::new(),
+            backlog: Backlog::default(),
+            reading: None,
+            has_read: false,
+            held: Vec::new(),
+            quarantine: HashMap::new(),
+            draining: None,
+        };
+        state.start_helpers();
+        state.arm_sweep();
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        _me: ActorRef<Msg>,
+        message: Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        let Some(message) = state.hold_while_loading(message) else {
+            return Ok(());
+        };
+        match message {
+            Msg::Ready { reply } => answer(reply, ()),
+            Msg::Register {
+                guid,
+                request,
+                reply,
+            } => state.register(guid, request, reply),
+            Msg::Deregister { guid, reply } => state.deregister(guid, reply),
+            Msg::Heartbeat { heartbeat, reply } => answer(reply, state.heartbeat(&heartbeat)),
+            Msg::HeartbeatHeard { heartbeat } => state.heartbeat_heard(&heartbeat),
+            Msg::SignOfLife { guid, reply } => answer(reply, state.sign_of_life(guid)),
+            Msg::Shutdown { guid, order, reply } => answer(reply, state.order_home(guid, order)),
+            Msg::MarkOffline {
+                guid,
+                silent_since,
+                reply,
+            } => answer(reply, state.mark_offline(guid, silent_since)),
+            Msg::AddDirective {
+                guid,
+                directive,
+                reply,
+            } => answer(reply, state.add_directive(guid, directive)),
+            Msg::ClearDirective {
+                guid,
+                directive,
+                reply,
+            } => answer(reply, state.clear_directive(guid, &directive)),
+            Msg::Bucket { event, _permit } => state.bucket_event(event),
+            Msg::WriteEnded { guid, outcome } => state.write_ended(guid, outcome),
+            Msg::ReadEnded { guid, outcome } => state.read_ended(guid, outcome),
+            Msg::SweepDue => {
+                state.sweep();
+                state.arm_sweep();
+            }
+            Msg::HelperEnded { helper } => return Err(format!("{helper} has ended").into()),
+            Msg::Drain { reply } => state.drain(reply),
+        }
+        state.work_off();
+        Ok(())
+    }
+}
+
+/// Answers a port whose caller may have given up.
+pub(super) fn answer<T: Send + 'static>(reply: RpcReplyPort<T>, value: T) {
+    let _ = reply.send(value);
+}
+
+impl State {
+    pub fn now(&self) -> Timestamp {
+        self.args.clock.now()
+    }
+
+    pub fn terms(&self) -> Terms<'_> {
+        Terms {
+            project: &self.args.project,
+            heartbeat_every: self.args.settings.heartbeat_every,
+            now: self.now(),
+        }
+    }
+
+    /// Runs `work` beside the actor, for no longer than it lives; its outcome comes back as a
+    /// message, and so does its panic.
+    pub fn run<T: Send + 'static>(
+        &mut self,
+        work: impl Future<Output = T> + Send + 'static,
+        outcome: impl FnOnce(Result<T, String>) -> Msg + Send + 'static,
+    ) {
+        let me = self.me.clone();
+        self.tasks.spawn(async move {
+            let ended = AssertUnwindSafe(work).catch_unwind().await;
+            let ended = ended.map_err(|_| "its task panicked".to_owned());
+            let _ = me.send_message(outcome(ended));
+        });
+    }
+
+    /// Publishes something in the background; nobody waits for it.
+    pub fn publish(&mut self, subject: String, payload: Vec<u8>) {
+        let client = self.args.client.clone();
+        self.tasks.spawn(async move {
+            let published = client.publish(subject, payload.into());
+            match tokio::time::timeout(Duration::from_secs(2), published).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "an order was not published"),
+                Err(_) => tracing::debug!("an order was not published in time"),
+            }
+        });
+    }
+
+    /// Takes an agent into the directory, tells whom it concerns, and has it written.
+    /// `announce`: whether it is news, or only read from the bucket.
+    pub fn enter(&mut self, agent: Agent, announce: bool) {
+        let guid = agent.guid;
+        let before = self.args.directory.get(guid);
+        let after = self.args.directory.put(agent);
+        let Some(before) = before else {
+            if announce {
+                let agent = after.agent();
+                self.tell(AgentEvent {
+                    capabilities: Some(agent.capabilities.clone()),
+                    boundaries: Some(agent.boundaries.clone()),
+                    status: Some(agent.status),
+                    ..self.event(AgentEventKind::Registered, agent)
+                });
+            }
+            (self.args.on_change)(guid, AgentChange::Registered);
+            return;
+        };
+        let (before, agent) = (before.agent(), after.agent());
+        if !differs(before, agent) {
+            return;
+        }
+        self.tell(AgentEvent {
+            previous_status: Some(before.status),
+            new_status: Some(agent.status),
+            current_task_count: Some(after.snapshot().current_task_count),
+            ..self.event(AgentEventKind::Updated, agent)
+        });
+        let change = match agent.status {
+            loom_protocol::agent::AgentStatus::Offline => AgentChange::Offline,
+            _ => AgentChange::Updated,
+        };
+        (self.args.on_change)(guid, change);
+    }
+
+    /// Any → gone.
+    pub fn leave(&mut self, guid: AgentGuid, reason: &str) {
+        let Some(entry) = self.args.directory.remove(guid) else {
+            return;
+        };
+        if !entry.is_leaving() {
+            self.tell(AgentEvent {
+                reason: Some(reason.to_owned()),
+                graceful: Some(true),
+                ..self.event(AgentEventKind::Shutdown, entry.agent())
+            });
+        }
+        (self.args.on_change)(guid, AgentChange::Gone);
+    }
+
+    pub fn event(&self, kind: AgentEventKind, agent: &Agent) -> AgentEvent {
+        AgentEvent {
+            kind,
+            timestamp: self.now(),
+            project_id: self.args.project.to_string(),
+            agent: EventAgent::from(agent),
+            capabilities: None,
+            boundaries: None,
+            status: None,
+            previous_status: None,
+            new_status: None,
+            current_task_count: None,
+            reason: None,
+            graceful: None,
+        }
+    }
+
+    pub fn tell(&self, event: AgentEvent) {
+        self.args.events.emit(Event::Agent(Box::new(event)));
+    }
+
+    fn start_helpers(&mut self) {
+        let me = self.me.clone();
+        let mut watch = self.bucket.watch();
+        let watching = async move {
+            let ahead = Arc::new(Semaphore::new(CHUNKS_AHEAD));
+            loop {
+                let event = watch.next().await;
+                let Ok(permit) = Arc::clone(&ahead).acquire_owned().await else {
+                    return;
+                };
+                let told = me.send_message(Msg::Bucket {
+                    event,
+                    _permit: permit,
+                });
+                if told.is_err() {
+                    return;
+                }
+            }
+        };
+        self.run(watching, |_| Msg::HelperEnded {
+            helper: "the watch of the agents bucket",
+        });
+        let listening = heartbeats::listen(self.me.clone(), self.args.clone());
+        self.run(listening, |_| Msg::HelperEnded {
+            helper: "the subscription to heartbeats",
+        });
+    }
+
+    fn arm_sweep(&self) {
+        let pause = SWEEP_MIN.max(self.args.settings.stale_after / 8);
+        self.me.send_after(pause, || Msg::SweepDue);
+    }
+}

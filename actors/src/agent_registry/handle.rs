@@ -1,0 +1,225 @@
+//! The one way to the AgentRegistry.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use loom_protocol::agent::{
+    Agent, AgentStatus, Directive, HeartbeatRequest, RegisterRequest, ShutdownRequest,
+};
+use loom_protocol::{AgentGuid, ErrorCode, Timestamp, WireError};
+use ractor::RpcReplyPort;
+
+use super::actor::{AgentRegistry, Msg, ShutdownOrder};
+use super::requests::not_registered;
+use super::{AgentDirectory, AgentRegistryArgs};
+use crate::clock::Clock;
+use crate::domain::agent::MAX_TEXT;
+use crate::supervision::{ActorHandle, ChildSpec, RestartPolicy};
+
+/// How long a request waits for its answer: less than the 3 s in which it must be answered.
+const WITHIN: Duration = Duration::from_millis(2800);
+
+/// Reaches the AgentRegistry of a project, whichever incarnation of it lives. Cheap to clone.
+///
+/// A request during a restart waits. Errors are refusals ready for the wire; `unavailable` means
+/// that no answer came in time, and that the change may happen all the same.
+#[derive(Clone)]
+pub struct AgentRegistryHandle {
+    actor: ActorHandle<Msg>,
+    directory: Arc<AgentDirectory>,
+    clock: Clock,
+    default_grace: Duration,
+}
+
+impl AgentRegistryHandle {
+    /// A handle for the registry that will run with `args`. Nothing runs yet.
+    pub fn new(args: &AgentRegistryArgs) -> Self {
+        Self {
+            actor: ActorHandle::new(format!("agent-registry of project {}", args.project)),
+            directory: Arc::clone(&args.directory),
+            clock: args.clock.clone(),
+            default_grace: args.settings.idle_grace,
+        }
+    }
+
+    /// What a supervisor needs to run the registry behind this handle.
+    pub fn child_spec(&self, policy: RestartPolicy, args: AgentRegistryArgs) -> ChildSpec {
+        let make = move || (AgentRegistry, args.clone());
+        ChildSpec::actor("agent-registry", self.actor.clone(), policy, make)
+            .drain_with(|reply| Msg::Drain { reply })
+    }
+
+    /// The read model: everything that only asks goes there.
+    pub const fn directory(&self) -> &Arc<AgentDirectory> {
+        &self.directory
+    }
+
+    /// Waits until the bucket has been read once: from then on an agent that is not in the
+    /// directory does not exist.
+    pub async fn ready(&self, within: Duration) -> Result<(), WireError> {
+        Ok(self
+            .actor
+            .call(within, |reply| Msg::Ready { reply })
+            .await?)
+    }
+
+    /// Registers an agent, answered when it is durable. A known guid keeps its `registeredAt`;
+    /// the other fields that are the agent's are taken anew.
+    pub async fn register(&self, request: RegisterRequest) -> Result<Agent, WireError> {
+        let guid = request.guid.unwrap_or_else(AgentGuid::generate);
+        let request = Box::new(request);
+        self.ask(|reply| Msg::Register {
+            guid,
+            request: request.clone(),
+            reply,
+        })
+        .await
+    }
+
+    /// Applies a heartbeat and answers the orders that are open. `not-registered` for an unknown
+    /// agent. Works from memory while NATS is away.
+    pub async fn heartbeat(
+        &self,
+        heartbeat: HeartbeatRequest,
+    ) -> Result<Vec<Directive>, WireError> {
+        if let Some(directives) = self.directory.beat(&heartbeat, self.clock.now()) {
+            return Ok(directives);
+        }
+        self.ask(|reply| Msg::Heartbeat {
+            heartbeat: heartbeat.clone(),
+            reply,
+        })
+        .await
+    }
+
+    /// Notes that a request named the agent: an offline one is online again when this returns.
+    /// `not-registered` for an unknown one.
+    pub async fn sign_of_life(&self, guid: AgentGuid) -> Result<(), WireError> {
+        match self.directory.touch(guid, self.clock.now()) {
+            Some(AgentStatus::Offline) => {}
+            Some(_) => return Ok(()),
+            None if self.directory.is_loaded() => return Err(not_registered(guid)),
+            None => {}
+        }
+        self.ask(|reply| Msg::SignOfLife { guid, reply }).await
+    }
+
+    /// Removes an agent, answered when that is durable. `not-found` for an unknown one.
+    pub async fn deregister(&self, guid: AgentGuid) -> Result<(), WireError> {
+        let known = self.directory.get(guid).is_some();
+        match self.ask(|reply| Msg::Deregister { guid, reply }).await {
+            // The actor died after it removed the agent and was asked again.
+            Err(error) if known && error.code == ErrorCode::NotFound => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// Tells an agent to end: published once, and repeated by every heartbeat answer until it is
+    /// gone. It takes no work from now on. Of the request everything but the guid counts; without
+    /// a grace period it gets `idle_grace`, and none at all where `graceful` is false.
+    pub async fn shutdown(
+        &self,
+        guid: AgentGuid,
+        request: ShutdownRequest,
+    ) -> Result<Agent, WireError> {
+        let graceful = request.graceful.unwrap_or(true);
+        let default_grace = if graceful {
+            self.default_grace
+        } else {
+            Duration::ZERO
+        };
+        let reason = request
+            .reason
+            .unwrap_or_else(|| "ordered by an operator".to_owned());
+        if reason.len() > MAX_TEXT {
+            let message = format!(
+                "reason has {} bytes; at most {MAX_TEXT} are allowed",
+                reason.len()
+            );
+            return Err(WireError::new(ErrorCode::TooLarge, message));
+        }
+        let order = ShutdownOrder {
+            graceful,
+            grace: request
+                .grace_period_ms
+                .map_or(default_grace, Duration::from_millis),
+            reason,
+        };
+        self.ask(|reply| Msg::Shutdown {
+            guid,
+            order: order.clone(),
+            reply,
+        })
+        .await
+    }
+
+    /// Marks an agent offline, unless it was heard of after `silent_since`. Whether it is
+    /// offline now.
+    pub async fn mark_offline(
+        &self,
+        guid: AgentGuid,
+        silent_since: Timestamp,
+    ) -> Result<bool, WireError> {
+        self.ask(|reply| Msg::MarkOffline {
+            guid,
+            silent_since,
+            reply,
+        })
+        .await
+    }
+
+    /// Gives an order: published once, and repeated by every heartbeat answer until it is
+    /// cleared. Of two about the same (kind, item, attempt) the later one counts.
+    pub async fn add_directive(
+        &self,
+        guid: AgentGuid,
+        directive: Directive,
+    ) -> Result<(), WireError> {
+        self.ask(|reply| Msg::AddDirective {
+            guid,
+            directive: directive.clone(),
+            reply,
+        })
+        .await
+    }
+
+    /// Takes back the order about the same kind, item and attempt.
+    pub async fn clear_directive(
+        &self,
+        guid: AgentGuid,
+        directive: Directive,
+    ) -> Result<(), WireError> {
+        self.ask(|reply| Msg::ClearDirective {
+            guid,
+            directive: directive.clone(),
+            reply,
+        })
+        .await
+    }
+
+    /// Fault injection: kills the present incarnation. `false` when there is none.
+    pub fn kill(&self) -> bool {
+        self.actor.kill()
+    }
+
+    /// How often the actor was restarted.
+    pub fn restarts(&self) -> u64 {
+        self.actor.restarts()
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        make: impl Fn(RpcReplyPort<Result<T, WireError>>) -> Msg + Send + Sync,
+    ) -> Result<T, WireError> {
+        self.actor.call(WITHIN, make).await?
+    }
+}
+
+impl fmt::Debug for AgentRegistryHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AgentRegistryHandle")
+            .field(&self.actor.name())
+            .finish()
+    }
+}

@@ -1,0 +1,72 @@
+//! Listens to heartbeats that are published instead of requested.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use loom_protocol::agent::{AgentStatus, HeartbeatRequest};
+use loom_protocol::{AgentGuid, Encoding, names};
+use ractor::ActorRef;
+use serde::Deserialize;
+
+use super::AgentRegistryArgs;
+use super::actor::Msg;
+
+/// The pause before subscribing again.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What may stand in a published heartbeat; the guid may be left to the subject.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Heard {
+    guid: Option<AgentGuid>,
+    status: Option<AgentStatus>,
+    current_task_count: Option<u32>,
+}
+
+/// Applies what changes only numbers right here, so that a flood of heartbeats does not fill the
+/// mailbox; passes the rest on. Ends only with the actor.
+pub(super) async fn listen(me: ActorRef<Msg>, args: AgentRegistryArgs) {
+    let subject = names::all_heartbeats(&args.project);
+    loop {
+        match args.client.subscribe(subject.clone()).await {
+            Ok(mut messages) => {
+                while let Some(message) = messages.next().await {
+                    let Some(heartbeat) = read(&message) else {
+                        tracing::debug!(subject = %message.subject, "an unreadable heartbeat is passed over");
+                        continue;
+                    };
+                    let now = args.clock.now();
+                    if args.directory.beat(&heartbeat, now).is_none() {
+                        let told = me.send_message(Msg::HeartbeatHeard { heartbeat });
+                        if told.is_err() {
+                            return;
+                        }
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "cannot subscribe to heartbeats; trying again"),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// The guid in the subject is who speaks; another one in the payload is a mistake.
+fn read(message: &async_nats::Message) -> Option<HeartbeatRequest> {
+    let guid: AgentGuid = message.subject.rsplit('.').next()?.parse().ok()?;
+    let content_type = message
+        .headers
+        .as_ref()
+        .and_then(|headers| headers.get_last(loom_protocol::codec::CONTENT_TYPE))
+        .map(|value| value.as_str());
+    let encoding = Encoding::from_content_type(content_type);
+    let heard: Heard = encoding.decode(&message.payload).ok()?;
+    if heard.guid.is_some_and(|said| said != guid) {
+        return None;
+    }
+    Some(HeartbeatRequest {
+        guid,
+        status: heard.status,
+        current_task_count: heard.current_task_count,
+        holding: None,
+    })
+}

@@ -1,0 +1,267 @@
+//! The verbs of requests.
+
+use loom_protocol::agent::{
+    Agent, AgentStatus, Directive, DirectiveKind, HeartbeatRequest, RegisterRequest, ShutdownNotice,
+};
+use loom_protocol::event::{AgentEvent, AgentEventKind};
+use loom_protocol::{AgentGuid, ErrorCode, Timestamp, WireError, names};
+
+use super::MAX_AGENTS;
+use super::actor::{Msg, Reply, ShutdownOrder, State, answer};
+use super::directory::AgentEntry;
+use super::writes::{Order, RETRY_AFTER};
+use crate::domain::agent::{self, fall_silent, hear, send_home, with_status};
+use std::sync::Arc;
+
+/// How many requests wait for the first reading of the bucket.
+const MAX_HELD: usize = 10_000;
+
+/// The refusal of a request that names an agent which is not there.
+pub(super) fn not_registered(guid: AgentGuid) -> WireError {
+    WireError::new(
+        ErrorCode::NotRegistered,
+        format!("no agent {guid} is registered; register it (again)"),
+    )
+}
+
+impl State {
+    /// Keeps a request until the bucket has been read for the first time: an agent that is not
+    /// in the directory may exist all the same.
+    pub fn hold_while_loading(&mut self, message: Msg) -> Option<Msg> {
+        if self.args.directory.is_loaded() {
+            return Some(message);
+        }
+        let waits = match &message {
+            Msg::Ready { .. } | Msg::Register { .. } | Msg::Deregister { .. } => true,
+            Msg::Heartbeat { heartbeat, .. } | Msg::HeartbeatHeard { heartbeat } => {
+                self.args.directory.get(heartbeat.guid).is_none()
+            }
+            Msg::SignOfLife { guid, .. }
+            | Msg::Shutdown { guid, .. }
+            | Msg::MarkOffline { guid, .. }
+            | Msg::AddDirective { guid, .. }
+            | Msg::ClearDirective { guid, .. } => self.args.directory.get(*guid).is_none(),
+            _ => false,
+        };
+        if !waits {
+            return Some(message);
+        }
+        if self.held.len() < MAX_HELD {
+            self.held.push(message);
+        } else {
+            refuse_held(message);
+        }
+        None
+    }
+
+    /// The bucket has been read: what waited for it goes on.
+    pub fn release_held(&mut self) {
+        for message in std::mem::take(&mut self.held) {
+            let _ = self.me.send_message(message);
+        }
+    }
+
+    pub fn register(
+        &mut self,
+        guid: AgentGuid,
+        request: Box<RegisterRequest>,
+        reply: Reply<Agent>,
+    ) {
+        // Refused here, before the bucket is asked for anything.
+        match self.draft(guid, &request) {
+            Ok(_) => self.order(guid, Order::Register { request, reply }),
+            Err(error) => answer(reply, Err(error)),
+        }
+    }
+
+    pub fn deregister(&mut self, guid: AgentGuid, reply: Reply<()>) {
+        if self.args.directory.get(guid).is_some() {
+            return self.order(guid, Order::Deregister { reply });
+        }
+        let message = format!("no agent {guid} is registered; there is nothing to deregister");
+        answer(reply, Err(WireError::new(ErrorCode::NotFound, message)));
+    }
+
+    /// The agent that a registration would make now.
+    pub fn draft(&self, guid: AgentGuid, request: &RegisterRequest) -> Result<Agent, WireError> {
+        let directory = &self.args.directory;
+        let known = directory.get(guid);
+        if known.is_none() && directory.len() >= MAX_AGENTS {
+            let message = format!(
+                "project {} has {MAX_AGENTS} agents, which is the most; deregister some",
+                self.args.project
+            );
+            return Err(WireError::overloaded(message, RETRY_AFTER));
+        }
+        let leaving =
+            known.as_ref().is_some_and(|entry| entry.is_leaving()) && self.goes_on(guid, request);
+        let known = known.map(|entry| entry.snapshot());
+        agent::register(request, guid, known.as_ref(), leaving, &self.terms())
+    }
+
+    /// Whether a registration comes from the run of the program that is known already.
+    pub fn goes_on(&self, guid: AgentGuid, request: &RegisterRequest) -> bool {
+        let known = self.args.directory.get(guid);
+        request.instance_id.is_some()
+            && known.is_some_and(|known| known.agent().instance_id == request.instance_id)
+    }
+
+    pub fn heartbeat(&mut self, heartbeat: &HeartbeatRequest) -> Result<Vec<Directive>, WireError> {
+        let entry = self.known(heartbeat.guid)?;
+        if let Some(count) = heartbeat.current_task_count {
+            entry.set_own_count(count);
+        }
+        self.hear_of(&entry, heartbeat.status);
+        Ok(entry.directives())
+    }
+
+    /// A published heartbeat cannot be answered; an agent that is not known is told to register.
+    pub fn heartbeat_heard(&mut self, heartbeat: &HeartbeatRequest) {
+        if self.heartbeat(heartbeat).is_ok() {
+            return;
+        }
+        let directive = Directive {
+            kind: DirectiveKind::Register,
+            work_item_id: None,
+            attempt: None,
+            reason: Some("the coordinator does not know this agent".to_owned()),
+            grace_ms: None,
+        };
+        self.publish_directive(heartbeat.guid, &directive);
+    }
+
+    pub fn sign_of_life(&mut self, guid: AgentGuid) -> Result<(), WireError> {
+        let entry = self.known(guid)?;
+        self.hear_of(&entry, None);
+        Ok(())
+    }
+
+    /// Any → what a sign of life makes of it.
+    fn hear_of(&mut self, entry: &AgentEntry, said: Option<AgentStatus>) {
+        let agent = entry.agent();
+        entry.touch(self.now());
+        let status = hear(agent.status, said, entry.is_leaving());
+        if status != agent.status {
+            self.enter(with_status(agent, status), true);
+            self.mark_dirty(agent.guid);
+        }
+    }
+
+    /// Any → offline, unless it was heard of after `silent_since`. Whether it is offline now.
+    pub fn mark_offline(
+        &mut self,
+        guid: AgentGuid,
+        silent_since: Timestamp,
+    ) -> Result<bool, WireError> {
+        let entry = self.known(guid)?;
+        if entry.last_seen() > silent_since {
+            return Ok(entry.agent().status == AgentStatus::Offline);
+        }
+        if let Some(agent) = fall_silent(entry.agent()) {
+            self.enter(agent, true);
+            self.mark_dirty(guid);
+        }
+        Ok(true)
+    }
+
+    /// Alive → draining, with the order to end.
+    pub fn order_home(
+        &mut self,
+        guid: AgentGuid,
+        order: ShutdownOrder,
+    ) -> Result<Agent, WireError> {
+        let entry = self.known(guid)?;
+        let grace_ms = u64::try_from(order.grace.as_millis()).unwrap_or(u64::MAX);
+        let directive = Directive {
+            kind: DirectiveKind::Shutdown,
+            work_item_id: None,
+            attempt: None,
+            reason: Some(order.reason.clone()),
+            grace_ms: Some(grace_ms),
+        };
+        self.give(&entry, directive)?;
+        let notice = ShutdownNotice {
+            guid,
+            reason: order.reason.clone(),
+            graceful: order.graceful,
+            grace_period_ms: grace_ms,
+        };
+        if let Ok(payload) = serde_json::to_vec(&notice) {
+            let subject = names::agent_shutdown(&self.args.project, guid);
+            self.publish(subject, payload);
+        }
+        if let Some(agent) = send_home(entry.agent()) {
+            self.enter(agent, true);
+        }
+        self.mark_dirty(guid);
+        self.tell(AgentEvent {
+            reason: Some(order.reason),
+            graceful: Some(order.graceful),
+            ..self.event(AgentEventKind::Shutdown, entry.agent())
+        });
+        self.known(guid).map(|entry| entry.snapshot())
+    }
+
+    pub fn add_directive(
+        &mut self,
+        guid: AgentGuid,
+        directive: Directive,
+    ) -> Result<(), WireError> {
+        let entry = self.known(guid)?;
+        self.give(&entry, directive)
+    }
+
+    pub fn clear_directive(
+        &mut self,
+        guid: AgentGuid,
+        directive: &Directive,
+    ) -> Result<(), WireError> {
+        let entry = self.known(guid)?;
+        entry.clear_directive(directive);
+        if directive.kind == DirectiveKind::Shutdown {
+            self.mark_dirty(guid);
+        }
+        Ok(())
+    }
+
+    fn give(&mut self, entry: &AgentEntry, directive: Directive) -> Result<(), WireError> {
+        let guid = entry.agent().guid;
+        if !entry.add_directive(directive.clone()) {
+            let message = format!("agent {guid} has too many open orders; it must obey some first");
+            return Err(WireError::overloaded(message, RETRY_AFTER));
+        }
+        self.publish_directive(guid, &directive);
+        Ok(())
+    }
+
+    fn publish_directive(&mut self, guid: AgentGuid, directive: &Directive) {
+        if let Ok(payload) = serde_json::to_vec(directive) {
+            let subject = names::directive(&self.args.project, guid);
+            self.publish(subject, payload);
+        }
+    }
+
+    fn known(&self, guid: AgentGuid) -> Result<Arc<AgentEntry>, WireError> {
+        let entry = self.args.directory.get(guid);
+        entry.ok_or_else(|| not_registered(guid))
+    }
+}
+
+fn refuse_held(message: Msg) {
+    let error = || {
+        let message = "the agents of this project are still being read; try again in a moment";
+        WireError::overloaded(message, RETRY_AFTER)
+    };
+    match message {
+        Msg::Register { reply, .. } | Msg::Shutdown { reply, .. } => answer(reply, Err(error())),
+        Msg::Deregister { reply, .. }
+        | Msg::SignOfLife { reply, .. }
+        | Msg::AddDirective { reply, .. }
+        | Msg::ClearDirective { reply, .. } => answer(reply, Err(error())),
+        Msg::Heartbeat { reply, .. } => answer(reply, Err(error())),
+        Msg::MarkOffline { reply, .. } => answer(reply, Err(error())),
+        // Who only wants to know when has no place to hear an error: the port closes, and the
+        // handle asks again.
+        _ => {}
+    }
+}

@@ -1,0 +1,543 @@
+//! How memory gets into the bucket: one compare-and-set at a time for each entry, many entries at
+//! once, registrations and removals first.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use async_nats::connection::State as Connection;
+use bytes::Bytes;
+use loom_protocol::agent::{Agent, AgentStatus, RegisterRequest};
+use loom_protocol::{AgentGuid, ErrorCode, Timestamp, WireError};
+use ractor::RpcReplyPort;
+
+use super::actor::{Msg, Reply, State, answer};
+use crate::domain::agent::{OwnEntry, differs};
+use crate::nats::kv::{BucketError, Record, WriteError};
+
+/// How many reads and writes are under way at once.
+const AT_ONCE: usize = 256;
+/// How often a request is tried again after a conflict.
+const TRIES: u32 = 5;
+/// How many requests may wait for one entry.
+const MAX_ORDERS: usize = 16;
+/// What a refused client is told to wait.
+pub(super) const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// The state of one entry of the bucket, as the registry knows it.
+#[derive(Default)]
+pub(super) struct Slot {
+    /// The number of the last write that is known; 0: there is none.
+    pub revision: u64,
+    /// Whether there may be a later one.
+    pub in_doubt: bool,
+    /// Whether memory is ahead of the bucket.
+    pub dirty: bool,
+    /// Whether the bucket holds what cannot be read: it stays until somebody mends it.
+    pub quarantined: bool,
+    /// Why it has to be read although nothing is to be written.
+    pub question: Option<Question>,
+    /// The `lastHeartbeat` that the bucket holds.
+    pub written_heartbeat: Timestamp,
+    doing: Option<Doing>,
+    orders: VecDeque<Order>,
+    tries: u32,
+    /// Whether it is in the queue of what nobody waits for.
+    queued: bool,
+}
+
+/// What only a reading of the entry can answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Question {
+    /// Was that registration or removal stored that nobody confirmed?
+    Stored,
+    /// The bucket was told from its beginning, and this entry not with it: is it gone?
+    Gone,
+}
+
+/// What is under way for an entry.
+enum Doing {
+    Reading,
+    Registering { expected: u64, agent: Box<Agent> },
+    Removing { expected: u64 },
+    Flushing { expected: u64, heartbeat: Timestamp },
+}
+
+/// What somebody asked for.
+pub(super) enum Order {
+    Register {
+        request: Box<RegisterRequest>,
+        reply: Reply<Agent>,
+    },
+    Deregister {
+        reply: Reply<()>,
+    },
+    /// The agent deleted its own entry: its mark, which would stay for ever, becomes ours.
+    TidyUp,
+}
+
+impl Order {
+    fn refuse(self, error: WireError) {
+        match self {
+            Self::Register { reply, .. } => answer(reply, Err(error)),
+            Self::Deregister { reply } => answer(reply, Err(error)),
+            Self::TidyUp => {}
+        }
+    }
+}
+
+/// The entries for which there is something to do.
+#[derive(Default)]
+pub(super) struct Backlog {
+    /// Somebody waits for these.
+    urgent: VecDeque<AgentGuid>,
+    /// Nobody does.
+    idle: VecDeque<AgentGuid>,
+    under_way: usize,
+}
+
+impl Slot {
+    /// Whether one of our own writes to it is under way.
+    pub const fn is_writing(&self) -> bool {
+        self.doing.is_some()
+    }
+
+    fn is_at_rest(&self) -> bool {
+        self.doing.is_none()
+            && self.orders.is_empty()
+            && !self.has_chores()
+            && !self.quarantined
+            && !self.queued
+    }
+
+    /// Whether there is something to do for it that nobody waits for.
+    const fn has_chores(&self) -> bool {
+        self.question.is_some() || (self.dirty && !self.quarantined)
+    }
+}
+
+impl State {
+    /// The slot of an entry.
+    pub fn slot(&mut self, guid: AgentGuid) -> &mut Slot {
+        let in_doubt = !self.has_read;
+        self.slots.entry(guid).or_insert_with(|| Slot {
+            in_doubt,
+            ..Slot::default()
+        })
+    }
+
+    /// Takes an order for an entry.
+    pub fn order(&mut self, guid: AgentGuid, order: Order) {
+        if self.draining.is_some() {
+            let message = "the coordinator is shutting down; try again in a moment";
+            return order.refuse(WireError::unavailable(message, RETRY_AFTER));
+        }
+        let slot = self.slot(guid);
+        if slot.orders.len() >= MAX_ORDERS {
+            let message = format!("{MAX_ORDERS} requests about agent {guid} are waiting already");
+            return order.refuse(WireError::overloaded(message, RETRY_AFTER));
+        }
+        slot.orders.push_back(order);
+        self.backlog.urgent.push_back(guid);
+    }
+
+    /// Has an entry written when there is time.
+    pub fn mark_dirty(&mut self, guid: AgentGuid) {
+        self.slot(guid).dirty = true;
+        self.queue(guid);
+    }
+
+    /// Puts an entry in line, if there is something to do for it.
+    pub fn queue(&mut self, guid: AgentGuid) {
+        let Some(slot) = self.slots.get_mut(&guid) else {
+            return;
+        };
+        if !slot.orders.is_empty() {
+            self.backlog.urgent.push_back(guid);
+        } else if slot.has_chores() && !slot.queued {
+            slot.queued = true;
+            self.backlog.idle.push_back(guid);
+        }
+    }
+
+    /// Begins what can be begun.
+    pub fn work_off(&mut self) {
+        while self.tasks.try_join_next().is_some() {}
+        while self.backlog.under_way < AT_ONCE {
+            let Some(guid) = self.next_guid() else {
+                break;
+            };
+            self.advance(guid);
+        }
+        self.finish_drain();
+    }
+
+    fn next_guid(&mut self) -> Option<AgentGuid> {
+        if let Some(guid) = self.backlog.urgent.pop_front() {
+            return Some(guid);
+        }
+        let guid = self.backlog.idle.pop_front()?;
+        if let Some(slot) = self.slots.get_mut(&guid) {
+            slot.queued = false;
+        }
+        Some(guid)
+    }
+
+    /// The next step of one entry.
+    fn advance(&mut self, guid: AgentGuid) {
+        let Some(slot) = self.slots.get_mut(&guid) else {
+            return;
+        };
+        if slot.doing.is_some() {
+            return;
+        }
+        if slot.orders.is_empty() && !slot.has_chores() {
+            return self.forget_if_idle(guid);
+        }
+        if slot.in_doubt {
+            return self.begin_reading(guid);
+        }
+        // The watch was faster than the reading.
+        slot.question = None;
+        match slot.orders.front() {
+            Some(Order::Register { request, .. }) => {
+                let request = request.clone();
+                match self.draft(guid, &request) {
+                    Ok(agent) => self.begin_registering(guid, agent, &request),
+                    Err(error) => self.refuse_first(guid, error),
+                }
+            }
+            Some(Order::Deregister { .. } | Order::TidyUp) => self.begin_removing(guid),
+            None if slot.dirty => self.begin_flushing(guid),
+            None => self.forget_if_idle(guid),
+        }
+    }
+
+    /// A slot without an agent is kept only while it has something to do.
+    pub fn forget_if_idle(&mut self, guid: AgentGuid) {
+        let gone = self.args.directory.get(guid).is_none();
+        if gone && self.slots.get(&guid).is_some_and(Slot::is_at_rest) {
+            self.slots.remove(&guid);
+        }
+    }
+
+    fn begin_reading(&mut self, guid: AgentGuid) {
+        let bucket = self.bucket.clone();
+        let name = bucket.name().to_owned();
+        self.begin(guid, Doing::Reading);
+        self.run(
+            async move { bucket.last(&guid.to_string()).await },
+            move |outcome| Msg::ReadEnded {
+                guid,
+                outcome: outcome.unwrap_or_else(|e| Err(BucketError::unanswered(&name, e))),
+            },
+        );
+    }
+
+    fn begin_registering(&mut self, guid: AgentGuid, agent: Agent, request: &RegisterRequest) {
+        // An order to end was given to a run; another run begins without it.
+        let with_order = self.goes_on(guid, request);
+        match self.encoded(guid, &agent, with_order) {
+            Ok(value) => {
+                let expected = self.slot(guid).revision;
+                let agent = Box::new(agent);
+                self.begin(guid, Doing::Registering { expected, agent });
+                self.write(guid, value, expected);
+            }
+            Err(error) => self.refuse_first(guid, error),
+        }
+    }
+
+    fn begin_removing(&mut self, guid: AgentGuid) {
+        let known = self.args.directory.get(guid).is_some();
+        let slot = self.slot(guid);
+        let expected = slot.revision;
+        let tidying = matches!(slot.orders.front(), Some(Order::TidyUp));
+        if tidying && known {
+            // It has come back meanwhile.
+            slot.orders.pop_front();
+            return self.queue(guid);
+        }
+        if expected == 0 {
+            // The bucket has nothing that could be removed.
+            return self.removed(guid);
+        }
+        self.begin(guid, Doing::Removing { expected });
+        let bucket = self.bucket.clone();
+        let writer = self.writer.clone();
+        self.run(
+            async move { bucket.remove(&guid.to_string(), expected, &writer).await },
+            move |outcome| write_ended(guid, outcome),
+        );
+    }
+
+    fn begin_flushing(&mut self, guid: AgentGuid) {
+        let Some(entry) = self.args.directory.get(guid) else {
+            self.slot(guid).dirty = false;
+            return self.forget_if_idle(guid);
+        };
+        let agent = entry.snapshot();
+        match self.encoded(guid, &agent, true) {
+            Ok(value) => {
+                let slot = self.slot(guid);
+                slot.dirty = false;
+                let expected = slot.revision;
+                let heartbeat = agent.last_heartbeat;
+                self.begin(
+                    guid,
+                    Doing::Flushing {
+                        expected,
+                        heartbeat,
+                    },
+                );
+                self.write(guid, value, expected);
+            }
+            Err(error) => {
+                tracing::error!(%guid, %error, "an agent cannot be written");
+                self.slot(guid).dirty = false;
+            }
+        }
+    }
+
+    fn encoded(
+        &self,
+        guid: AgentGuid,
+        agent: &Agent,
+        with_order: bool,
+    ) -> Result<Bytes, WireError> {
+        let entry = self.args.directory.get(guid).filter(|_| with_order);
+        let entry = OwnEntry {
+            agent: Cow::Borrowed(agent),
+            shutdown_order: entry.and_then(|entry| entry.shutdown_order()),
+        };
+        serde_json::to_vec(&entry).map(Bytes::from).map_err(|e| {
+            WireError::new(
+                ErrorCode::Internal,
+                format!("agent {guid} cannot be written as JSON: {e}"),
+            )
+        })
+    }
+
+    fn begin(&mut self, guid: AgentGuid, doing: Doing) {
+        self.slot(guid).doing = Some(doing);
+        self.backlog.under_way += 1;
+    }
+
+    fn write(&mut self, guid: AgentGuid, value: Bytes, expected: u64) {
+        let bucket = self.bucket.clone();
+        let writer = self.writer.clone();
+        self.run(
+            async move {
+                let key = guid.to_string();
+                bucket.write(&key, value, expected, &writer).await
+            },
+            move |outcome| write_ended(guid, outcome),
+        );
+    }
+
+    /// Each outcome of a write, and what it means for the entry.
+    pub fn write_ended(&mut self, guid: AgentGuid, outcome: Result<u64, WriteError>) {
+        self.backlog.under_way = self.backlog.under_way.saturating_sub(1);
+        let slot = self.slot(guid);
+        let Some(doing) = slot.doing.take() else {
+            return;
+        };
+        match outcome {
+            Ok(revision) => {
+                slot.revision = slot.revision.max(revision);
+                slot.tries = 0;
+                self.stored(guid, doing);
+            }
+            Err(WriteError::Conflict) => self.conflicted(guid, &doing),
+            Err(WriteError::Unknown(problem)) => {
+                tracing::debug!(%guid, problem, "a write to the agents bucket is in doubt");
+                slot.in_doubt = true;
+                if matches!(doing, Doing::Flushing { .. }) {
+                    slot.dirty = true;
+                } else {
+                    slot.question = Some(Question::Stored);
+                }
+                let message = format!(
+                    "NATS did not confirm the change of agent {guid} ({problem}); try again with the same guid"
+                );
+                self.refuse_awaited(guid, &doing, WireError::unavailable(message, RETRY_AFTER));
+                // Not at once: the sweep tries again what nobody waits for.
+                return;
+            }
+            Err(WriteError::Refused(problem)) => {
+                tracing::error!(%guid, problem, "NATS refuses a write to the agents bucket");
+                let message = format!("NATS refused to store agent {guid}: {problem}");
+                let error = WireError::new(ErrorCode::Internal, message);
+                self.refuse_awaited(guid, &doing, error);
+            }
+        }
+        self.queue(guid);
+        self.forget_if_idle(guid);
+    }
+
+    fn stored(&mut self, guid: AgentGuid, doing: Doing) {
+        match doing {
+            Doing::Registering { agent, .. } => self.registered(guid, &agent),
+            Doing::Removing { .. } => self.removed(guid),
+            Doing::Flushing { heartbeat, .. } => self.slot(guid).written_heartbeat = heartbeat,
+            Doing::Reading => {}
+        }
+    }
+
+    fn registered(&mut self, guid: AgentGuid, written: &Agent) {
+        let slot = self.slot(guid);
+        slot.written_heartbeat = written.last_heartbeat;
+        let was_quarantined = std::mem::take(&mut slot.quarantined);
+        let order = slot.orders.pop_front();
+        if was_quarantined {
+            self.release(&guid.to_string());
+        }
+        let Some(Order::Register { request, reply }) = order else {
+            return;
+        };
+        // Memory may have moved on while the write was under way.
+        let agent = self
+            .draft(guid, &request)
+            .unwrap_or_else(|_| written.clone());
+        if differs(&agent, written) {
+            self.slot(guid).dirty = true;
+        }
+        let now = self.now();
+        let goes_on = self.goes_on(guid, &request);
+        self.enter(agent, true);
+        if let Some(entry) = self.args.directory.get(guid) {
+            entry.touch(now);
+            if !goes_on {
+                entry.begin_anew(request.instance_id.is_some());
+            }
+            answer(reply, Ok(entry.snapshot()));
+        }
+    }
+
+    fn removed(&mut self, guid: AgentGuid) {
+        if let Some(Order::Deregister { reply }) = self.slot(guid).orders.pop_front() {
+            self.leave(guid, "deregistered");
+            answer(reply, Ok(()));
+        }
+        self.queue(guid);
+        self.forget_if_idle(guid);
+    }
+
+    /// Somebody wrote in between: read, merge, again. The watch may have told it already.
+    fn conflicted(&mut self, guid: AgentGuid, doing: &Doing) {
+        let (Doing::Registering { expected, .. }
+        | Doing::Removing { expected }
+        | Doing::Flushing { expected, .. }) = doing
+        else {
+            return;
+        };
+        let slot = self.slot(guid);
+        slot.in_doubt = slot.revision <= *expected;
+        slot.tries += 1;
+        slot.dirty |= matches!(doing, Doing::Flushing { .. });
+        if slot.tries > TRIES {
+            slot.tries = 0;
+            let message = format!(
+                "the entry of agent {guid} was changed by others {TRIES} times in a row; try again"
+            );
+            let error = WireError::unavailable(message, RETRY_AFTER);
+            self.refuse_awaited(guid, doing, error);
+        }
+    }
+
+    /// What the bucket holds, from the leader.
+    pub fn read_ended(&mut self, guid: AgentGuid, outcome: Result<Option<Record>, BucketError>) {
+        self.backlog.under_way = self.backlog.under_way.saturating_sub(1);
+        self.slot(guid).doing = None;
+        match outcome {
+            Ok(record) => {
+                let slot = self.slot(guid);
+                slot.in_doubt = false;
+                let question = slot.question.take();
+                match record {
+                    Some(record) => self.sighted(record, true),
+                    None => {
+                        slot.revision = 0;
+                        if question == Some(Question::Gone) {
+                            slot.dirty = false;
+                            self.leave(guid, "its entry has vanished");
+                        }
+                    }
+                }
+                self.queue(guid);
+                self.forget_if_idle(guid);
+            }
+            Err(error) => {
+                let message = format!(
+                    "the entry of agent {guid} cannot be read just now ({error}); try again"
+                );
+                self.refuse_first(guid, WireError::unavailable(message, RETRY_AFTER));
+            }
+        }
+    }
+
+    /// Answers the request that a failed write was for.
+    fn refuse_awaited(&mut self, guid: AgentGuid, doing: &Doing, error: WireError) {
+        if matches!(doing, Doing::Registering { .. } | Doing::Removing { .. }) {
+            self.refuse_first(guid, error);
+        }
+    }
+
+    fn refuse_first(&mut self, guid: AgentGuid, error: WireError) {
+        if let Some(order) = self.slot(guid).orders.pop_front() {
+            order.refuse(error);
+        }
+        self.queue(guid);
+        self.forget_if_idle(guid);
+    }
+
+    /// Writes heartbeats before they are old, and tries again what failed.
+    pub fn sweep(&mut self) {
+        if self.args.client.connection_state() != Connection::Connected {
+            return;
+        }
+        let now = self.now();
+        let old = self.args.settings.stale_after / 4;
+        let mut due = Vec::new();
+        for (guid, slot) in &mut self.slots {
+            let stale = now.since(slot.written_heartbeat) >= old;
+            if stale
+                && !slot.dirty
+                && let Some(entry) = self.args.directory.get(*guid)
+            {
+                slot.dirty = entry.agent().status != AgentStatus::Offline
+                    && entry.last_seen() > slot.written_heartbeat;
+            }
+            if slot.has_chores() {
+                due.push(*guid);
+            }
+        }
+        for guid in due {
+            self.queue(guid);
+        }
+    }
+
+    /// Ends what is in flight: requests that were taken, and changes that are not written yet.
+    pub fn drain(&mut self, reply: RpcReplyPort<()>) {
+        self.draining.get_or_insert_default().push(reply);
+        self.sweep();
+    }
+
+    fn finish_drain(&mut self) {
+        let busy = self.backlog.under_way > 0
+            || !self.backlog.urgent.is_empty()
+            || !self.backlog.idle.is_empty();
+        if !busy && let Some(waiting) = &mut self.draining {
+            for reply in waiting.drain(..) {
+                answer(reply, ());
+            }
+        }
+    }
+}
+
+fn write_ended(guid: AgentGuid, outcome: Result<Result<u64, WriteError>, String>) -> Msg {
+    Msg::WriteEnded {
+        guid,
+        outcome: outcome.unwrap_or_else(|e| Err(WriteError::Unknown(e))),
+    }
+}

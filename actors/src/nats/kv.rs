@@ -1,0 +1,300 @@
+//! A key-value bucket, raw: compare-and-set with headers, and a watch that knows who wrote.
+//!
+//! The client's own key-value store has no headers and drops per-message TTLs, so this speaks to
+//! the stream behind the bucket. What other clients read and write through their key-value store
+//! is the same bucket.
+//!
+//! | outcome of a write | means | do |
+//! |---|---|---|
+//! | `Ok(revision)` | stored | |
+//! | [`WriteError::Conflict`] | somebody wrote in between; nothing stored | read again, decide again |
+//! | [`WriteError::Unknown`] | no answer: may be stored, now or at the next reconnect | read again before writing |
+//! | [`WriteError::Refused`] | the server says no; nothing stored | tell somebody |
+
+mod watch;
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use async_nats::jetstream::{self, context, message::PublishMessage, stream};
+use async_nats::{Client, HeaderMap};
+use bytes::Bytes;
+use loom_protocol::names::WRITER_HEADER;
+use tokio::time::timeout;
+
+pub use watch::{Watch, WatchEvent};
+
+/// How long an answer of the server is waited for.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// How long the mark of a removed key stays.
+const MARK_TTL: Duration = Duration::from_hours(1);
+/// The header that tells a removal from a value.
+const OPERATION: &str = "KV-Operation";
+
+/// The state of one key, as somebody wrote it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The key.
+    pub key: String,
+    /// The value; `None` where the key was deleted, purged or has expired.
+    pub value: Option<Bytes>,
+    /// The number of the write in the bucket.
+    pub revision: u64,
+    /// Who wrote it, if it says so (`Loom-Writer`).
+    pub writer: Option<String>,
+}
+
+/// Why a write is not known to be stored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// The key has another revision than expected.
+    #[error("somebody else wrote in between")]
+    Conflict,
+    /// No answer came: it may be stored, now or later.
+    #[error("NATS did not confirm the write: {0}")]
+    Unknown(String),
+    /// The server refused it.
+    #[error("NATS refused the write: {0}")]
+    Refused(String),
+}
+
+/// Why a bucket cannot be used or read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("bucket {bucket}: {problem}")]
+pub struct BucketError {
+    bucket: String,
+    problem: String,
+}
+
+impl BucketError {
+    /// The task that asked has ended without an answer.
+    pub fn unanswered(bucket: &str, problem: String) -> Self {
+        Self {
+            bucket: bucket.to_owned(),
+            problem,
+        }
+    }
+}
+
+/// A bucket. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Bucket {
+    name: String,
+    prefix: String,
+    config: stream::Config,
+    client: Client,
+    jetstream: jetstream::Context,
+}
+
+impl Bucket {
+    /// The bucket of this name, without asking whether it exists. `replicas` is for its creation.
+    pub fn new(
+        client: &Client,
+        jetstream: &jetstream::Context,
+        name: &str,
+        replicas: usize,
+    ) -> Self {
+        let mut jetstream = jetstream.clone();
+        jetstream.set_timeout(ANSWER_WITHIN);
+        let prefix = format!("$KV.{name}.");
+        let config = stream::Config {
+            name: format!("KV_{name}"),
+            subjects: vec![format!("{prefix}>")],
+            max_messages_per_subject: 1,
+            storage: stream::StorageType::File,
+            num_replicas: replicas.max(1),
+            discard: stream::DiscardPolicy::New,
+            allow_rollup: true,
+            deny_delete: true,
+            allow_direct: true,
+            allow_message_ttl: true,
+            ..Default::default()
+        };
+        Self {
+            name: name.to_owned(),
+            prefix,
+            config,
+            client: client.clone(),
+            jetstream,
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The client behind it.
+    pub const fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Creates the bucket if it is missing, and lets single keys expire if another client created
+    /// it without that. What else another client configured stays.
+    pub async fn ensure(&self) -> Result<stream::Info, BucketError> {
+        let found = match self.info().await? {
+            Some(info) => info,
+            None => match self.jetstream.create_stream(self.config.clone()).await {
+                Ok(stream) => stream.cached_info().clone(),
+                // Somebody else created it at the same moment, with a configuration of their own.
+                Err(error) if is_name_in_use(&error) => self
+                    .info()
+                    .await?
+                    .ok_or_else(|| self.problem("was created and removed at the same moment"))?,
+                Err(error) => return Err(self.problem(format!("cannot be created: {error}"))),
+            },
+        };
+        if found.config.allow_message_ttl {
+            return Ok(found);
+        }
+        let config = stream::Config {
+            allow_message_ttl: true,
+            ..found.config
+        };
+        let updated = self.jetstream.update_stream(config).await.map_err(|e| {
+            self.problem(format!("cannot be changed to let single keys expire: {e}"))
+        })?;
+        if !updated.config.allow_message_ttl {
+            return Err(self.problem(
+                "does not let single keys expire; use nats-server 2.12.5 or later".to_owned(),
+            ));
+        }
+        Ok(updated)
+    }
+
+    /// The stream behind the bucket; `None` where it does not exist.
+    pub async fn info(&self) -> Result<Option<stream::Info>, BucketError> {
+        match self.jetstream.get_stream(&self.config.name).await {
+            Ok(stream) => Ok(Some(stream.cached_info().clone())),
+            Err(error) => match error.kind() {
+                context::GetStreamErrorKind::JetStream(e)
+                    if e.error_code() == jetstream::ErrorCode::STREAM_NOT_FOUND =>
+                {
+                    Ok(None)
+                }
+                _ => Err(self.problem(format!("cannot be looked at: {error}"))),
+            },
+        }
+    }
+
+    /// Stores a value if the key's last revision is `expected` (0: none), in `writer`'s name.
+    pub async fn write(
+        &self,
+        key: &str,
+        value: Bytes,
+        expected: u64,
+        writer: &str,
+    ) -> Result<u64, WriteError> {
+        let message = PublishMessage::build()
+            .payload(value)
+            .header(WRITER_HEADER, writer);
+        self.publish(key, message, expected).await
+    }
+
+    /// Removes a key if its last revision is `expected`, in `writer`'s name. The mark that is left
+    /// in its place goes after an hour.
+    pub async fn remove(&self, key: &str, expected: u64, writer: &str) -> Result<u64, WriteError> {
+        let message = PublishMessage::build()
+            .header(WRITER_HEADER, writer)
+            .header(OPERATION, "PURGE")
+            .header("Nats-Rollup", "sub")
+            .ttl(MARK_TTL);
+        self.publish(key, message, expected).await
+    }
+
+    /// The last record of a key, from the leader; `None` where there is not even a mark.
+    pub async fn last(&self, key: &str) -> Result<Option<Record>, BucketError> {
+        let subject = format!("{}{key}", self.prefix);
+        let read = async {
+            let stream = self
+                .jetstream
+                .get_stream_no_info(&self.config.name)
+                .await
+                .map_err(|e| self.problem(format!("cannot be read: {e}")))?;
+            match stream.get_last_raw_message_by_subject(&subject).await {
+                Ok(message) => Ok(Some(record(
+                    key.to_owned(),
+                    Some(&message.headers),
+                    message.payload,
+                    message.sequence,
+                ))),
+                Err(error) if error.kind() == stream::LastRawMessageErrorKind::NoMessageFound => {
+                    Ok(None)
+                }
+                Err(error) => Err(self.problem(format!("cannot be read: {error}"))),
+            }
+        };
+        timeout(ANSWER_WITHIN, read)
+            .await
+            .unwrap_or_else(|_| Err(self.problem("did not answer in time")))
+    }
+
+    /// Watches all keys, from their present records on.
+    pub fn watch(&self) -> Watch {
+        Watch::new(self.clone())
+    }
+
+    async fn publish(
+        &self,
+        key: &str,
+        message: PublishMessage,
+        expected: u64,
+    ) -> Result<u64, WriteError> {
+        let subject = format!("{}{key}", self.prefix);
+        let message = message.expected_last_subject_sequence(expected);
+        let stored = async { self.jetstream.send_publish(subject, message).await?.await };
+        match timeout(ANSWER_WITHIN, stored).await {
+            Ok(Ok(acknowledged)) => Ok(acknowledged.sequence),
+            Ok(Err(error)) => Err(write_error(&error)),
+            Err(_) => Err(WriteError::Unknown(format!(
+                "no answer within {ANSWER_WITHIN:?}"
+            ))),
+        }
+    }
+
+    fn problem(&self, problem: impl Into<String>) -> BucketError {
+        BucketError {
+            bucket: self.name.clone(),
+            problem: problem.into(),
+        }
+    }
+}
+
+/// A message of the stream as the record of a key.
+fn record(key: String, headers: Option<&HeaderMap>, payload: Bytes, revision: u64) -> Record {
+    let header = |name: &str| headers.and_then(|headers| headers.get_last(name));
+    // The server marks a key that expired or was deleted by a limit with a reason of its own.
+    let removed = header("Nats-Marker-Reason").is_some()
+        || header(OPERATION).is_some_and(|value| matches!(value.as_str(), "DEL" | "PURGE"));
+    Record {
+        key,
+        value: (!removed).then_some(payload),
+        revision,
+        writer: header(WRITER_HEADER).map(|value| value.as_str().to_owned()),
+    }
+}
+
+fn is_name_in_use(error: &context::CreateStreamError) -> bool {
+    matches!(error.kind(), context::CreateStreamErrorKind::JetStream(e)
+        if e.error_code() == jetstream::ErrorCode::STREAM_NAME_EXIST)
+}
+
+fn write_error(error: &context::PublishError) -> WriteError {
+    use context::PublishErrorKind as Kind;
+    let code = error
+        .source()
+        .and_then(|source| source.downcast_ref::<jetstream::Error>())
+        .map(jetstream::Error::error_code);
+    match (error.kind(), code) {
+        (Kind::WrongLastSequence, _)
+        | (_, Some(jetstream::ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT)) => {
+            WriteError::Conflict
+        }
+        (Kind::MaxPayloadExceeded, _) => WriteError::Refused(error.to_string()),
+        // The server is there and has decided, except where it says that it cannot just now.
+        (Kind::Other, Some(code)) if code != jetstream::ErrorCode::CLUSTER_NOT_AVAILABLE => {
+            WriteError::Refused(error.to_string())
+        }
+        _ => WriteError::Unknown(error.to_string()),
+    }
+}
