@@ -1,0 +1,98 @@
+//! Which crate may know which: the layers of the architecture, held against the real dependency tree.
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::shell::{cargo, output_of};
+
+/// A package, and what it may not depend on, be it through others.
+const LAYERS: &[(&str, &[&str])] = &[
+    // The words: values only, no input or output, no actor.
+    (
+        "loom-protocol",
+        &[
+            "tokio",
+            "async-nats",
+            "ractor",
+            "loom-actors",
+            "loom-client",
+        ],
+    ),
+    // The core: no web, no command line.
+    (
+        "loom-actors",
+        &[
+            "axum",
+            "clap",
+            "reqwest",
+            "loom-client",
+            "loom-coordinator",
+            "loom-testkit",
+        ],
+    ),
+    // The SDK: a program that uses it does not get the coordinator with it.
+    (
+        "loom-client",
+        &[
+            "ractor",
+            "loom-actors",
+            "axum",
+            "clap",
+            "loom-coordinator",
+            "loom-testkit",
+        ],
+    ),
+    // The program: nothing but tests depends on the test tools.
+    ("loom-coordinator", &["loom-testkit", "tempfile"]),
+];
+
+/// Checks every layer.
+pub fn layers() -> Result<()> {
+    let mut broken = Vec::new();
+    for (package, forbidden) in LAYERS {
+        let tree = output_of(cargo().args([
+            "tree",
+            "--offline",
+            "--locked",
+            "--edges",
+            "normal",
+            "--prefix",
+            "none",
+            "--format",
+            "{p}",
+            "--package",
+            package,
+        ]))
+        .with_context(|| format!("`cargo tree --package {package}` failed"))?;
+        broken.extend(
+            violations(&tree, forbidden)
+                .map(|crate_name| format!("{package} must not depend on {crate_name}, and does")),
+        );
+    }
+    if broken.is_empty() {
+        return Ok(());
+    }
+    bail!("{}", broken.join("\n"));
+}
+
+fn violations<'a>(tree: &str, forbidden: &'a [&'a str]) -> impl Iterator<Item = &'a str> {
+    let names: Vec<String> = tree
+        .lines()
+        .filter_map(|line| line.split(' ').next().map(str::to_owned))
+        .collect();
+    forbidden
+        .iter()
+        .copied()
+        .filter(move |name| names.iter().any(|there| there == name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forbidden_crate_is_found_by_its_whole_name() {
+        let tree = "loom-protocol v0.1.0 (/x)\nserde v1.0.0\ntokio-util v0.7.0\nractor v0.16.0\n";
+        let found: Vec<_> = violations(tree, &["tokio", "ractor"]).collect();
+        assert_eq!(found, ["ractor"]);
+    }
+}
