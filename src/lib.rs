@@ -1,5 +1,8 @@
 //! The program `loom` as a library: service layer, doors, settings, command line.
 
+pub mod api_client;
+pub mod cli;
 pub mod doors;
 pub mod service;
 pub mod settings;
+pub mod telemetry;

@@ -196,18 +196,16 @@ impl Layers {
     }
 
     fn set_text(&mut self, path: &str, text: &str, origin: Origin) {
-        match keys::find(path) {
-            Some(key) => self.set(path, value::from_text(key.kind, text), origin),
-            None => {
-                let (section, name) = path.rsplit_once('.').unwrap_or(("", path));
-                let message = if keys::is_section(section) {
-                    unknown(section, name)
-                } else {
-                    unknown("", path.split('.').next().unwrap_or(path))
-                };
-                self.problems.push(Problem::new(origin, "", message));
-            }
+        if let Some(key) = keys::find(path) {
+            return self.set(path, value::from_text(key.kind, text), origin);
         }
+        let (section, name) = path.rsplit_once('.').unwrap_or(("", path));
+        let message = if keys::is_section(section) {
+            unknown(section, name)
+        } else {
+            unknown("", path.split('.').next().unwrap_or(path))
+        };
+        self.problems.push(Problem::new(origin, "", message));
     }
 
     fn set(&mut self, path: &str, value: Result<Value, String>, origin: Origin) {
@@ -299,8 +297,8 @@ fn note_lines(
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
-    let before = text.as_bytes().get(..offset).unwrap_or(text.as_bytes());
-    1 + before.iter().filter(|byte| **byte == b'\n').count()
+    let before = text.get(..offset).unwrap_or(text);
+    1 + before.matches('\n').count()
 }
 
 #[cfg(test)]

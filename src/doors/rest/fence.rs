@@ -158,16 +158,14 @@ async fn admit(State(fence): State<Arc<Fence>>, request: Request, next: Next) ->
         return RestError::from(WireError::overloaded(message, fence.retry_after)).into_response();
     };
     let request = Request::from_parts(parts, Body::from(body));
-    match tokio::time::timeout(ANSWER_WITHIN, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => {
-            let message = format!(
-                "no answer within {} s; whether the request took effect is unknown: look, then try again",
-                ANSWER_WITHIN.as_secs()
-            );
-            RestError::from(WireError::unavailable(message, Duration::from_secs(1))).into_response()
-        }
-    }
+    let answer = tokio::time::timeout(ANSWER_WITHIN, next.run(request)).await;
+    answer.unwrap_or_else(|_| {
+        let message = format!(
+            "no answer within {} s; whether the request took effect is unknown: look, then try again",
+            ANSWER_WITHIN.as_secs()
+        );
+        RestError::from(WireError::unavailable(message, Duration::from_secs(1))).into_response()
+    })
 }
 
 async fn read(headers: &HeaderMap, body: Body) -> RestResult<Bytes> {
@@ -220,6 +218,7 @@ async fn wrong_method(method: Method, uri: Uri) -> RestError {
     RestError::with_status(WireError::invalid(message), StatusCode::METHOD_NOT_ALLOWED)
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "the layer hands it over")]
 fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let text = panic
         .downcast_ref::<String>()

@@ -246,7 +246,7 @@ async fn without_tokens_pages_of_other_sites_are_kept_out() {
 async fn one_request_too_many_is_told_when_to_come_back() {
     let door = door(&open(), 1);
     let first = tokio::spawn(ask(door.clone(), request("GET", "/api/hang", "")));
-    while !matches!(first.is_finished(), true) {
+    while !first.is_finished() {
         let answer = ask(door.clone(), request("GET", "/api/echo/1", "")).await;
         if answer.0 == StatusCode::TOO_MANY_REQUESTS {
             refused(&answer, 429, "overloaded");

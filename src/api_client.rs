@@ -1,0 +1,199 @@
+//! The REST API from the other side, for the commands of the program.
+
+use std::time::Duration;
+
+use loom_protocol::{ErrorCode, ProjectId, WireError};
+use reqwest::{Client, Method, RequestBuilder, Url};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::doors::rest::call::PROJECT_HEADER;
+use crate::settings::Secret;
+use crate::settings::check::is_loopback;
+use crate::settings::secret::redact_url;
+
+/// Where the coordinator is looked for.
+pub const DEFAULT_URL: &str = "http://127.0.0.1:3000";
+
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// Longer than the coordinator takes for its slowest answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(40);
+/// The longest that a refused request waits before it is sent again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Why there is no answer to use.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The URL is none.
+    #[error("{0}")]
+    BadUrl(String),
+    /// Nobody answered.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The coordinator refused.
+    #[error("{}", .0.message)]
+    Refused(WireError),
+    /// Somebody answered, but not as a coordinator does.
+    #[error("{0}")]
+    NotACoordinator(String),
+}
+
+impl ApiError {
+    /// What the coordinator said, if it said anything.
+    pub fn code(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Refused(error) => Some(error.code),
+            _ => None,
+        }
+    }
+
+    /// Whether the same request may succeed later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable(_) => true,
+            Self::Refused(error) => error.code.is_transient(),
+            Self::BadUrl(_) | Self::NotACoordinator(_) => false,
+        }
+    }
+
+    /// How long to wait before the next try.
+    pub fn pause(&self) -> Duration {
+        let asked = match self {
+            Self::Refused(error) => error.retry_after_ms,
+            _ => None,
+        };
+        asked
+            .map_or(LONGEST_PAUSE, Duration::from_millis)
+            .min(LONGEST_PAUSE)
+    }
+}
+
+/// A coordinator's REST API. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ApiClient {
+    http: Client,
+    base: Url,
+    token: Option<Secret>,
+    project: Option<ProjectId>,
+}
+
+impl ApiClient {
+    /// A client of the coordinator at `url`; `project` goes with every request.
+    ///
+    /// # Errors
+    /// The URL cannot be read.
+    pub fn new(
+        url: &str,
+        token: Option<Secret>,
+        project: Option<ProjectId>,
+    ) -> Result<Self, ApiError> {
+        let bad = |why: &str| {
+            let shown = redact_url(url);
+            ApiError::BadUrl(format!(
+                "{shown:?} is no address of a coordinator ({why}); write --url {DEFAULT_URL}"
+            ))
+        };
+        let with_scheme = if url.contains("://") {
+            url.to_owned()
+        } else {
+            format!("http://{url}")
+        };
+        let base = Url::parse(&with_scheme).map_err(|error| bad(&error.to_string()))?;
+        if !matches!(base.scheme(), "http" | "https") {
+            return Err(bad("neither http nor https"));
+        }
+        let host = base.host_str().ok_or_else(|| bad("no host"))?;
+        let mut builder = Client::builder()
+            .connect_timeout(CONNECT_WITHIN)
+            .timeout(ANSWER_WITHIN);
+        if is_loopback(host) {
+            builder = builder.no_proxy();
+        }
+        let http = builder.build().map_err(|error| bad(&error.to_string()))?;
+        Ok(Self {
+            http,
+            base,
+            token,
+            project,
+        })
+    }
+
+    /// The address, without credentials.
+    pub fn url(&self) -> String {
+        redact_url(self.base.as_str().trim_end_matches('/'))
+    }
+
+    /// Asks for what is at a path, given by its segments.
+    pub async fn get<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        query: &[(&str, String)],
+    ) -> Result<T, ApiError> {
+        self.send(self.request(Method::GET, path).query(query))
+            .await
+    }
+
+    /// Sends a body to a path.
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        body: &impl Serialize,
+    ) -> Result<T, ApiError> {
+        self.send(self.request(Method::POST, path).json(body)).await
+    }
+
+    fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().push("api").extend(path);
+        }
+        let mut request = self.http.request(method, url);
+        if let Some(project) = &self.project {
+            request = request.header(PROJECT_HEADER, project.as_str());
+        }
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.expose());
+        }
+        request
+    }
+
+    async fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ApiError> {
+        let response = request.send().await.map_err(|e| self.unreachable(&e))?;
+        let status = response.status();
+        let body = response.bytes().await.map_err(|e| self.unreachable(&e))?;
+        if status.is_success() {
+            serde_json::from_slice(&body).map_err(|error| self.stranger(&error.to_string()))
+        } else {
+            Err(match serde_json::from_slice::<WireError>(&body) {
+                Ok(error) => ApiError::Refused(error),
+                Err(_) => self.stranger(&format!("status {status}")),
+            })
+        }
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> ApiError {
+        let url = self.url();
+        ApiError::Unreachable(if error.is_timeout() {
+            format!(
+                "the coordinator at {url} does not answer; see its log, or ask another one with --url"
+            )
+        } else if error.is_connect() {
+            format!(
+                "no coordinator at {url}; start one with `loom up`, or name another one with --url"
+            )
+        } else {
+            format!("the connection to the coordinator at {url} broke off; try again")
+        })
+    }
+
+    fn stranger(&self, what: &str) -> ApiError {
+        let url = self.url();
+        ApiError::NotACoordinator(format!(
+            "what answers at {url} is no coordinator, or one of another version ({what}); check --url"
+        ))
+    }
+}
+
+#[cfg(test)]
+#[path = "api_client_tests.rs"]
+mod tests;

@@ -1,0 +1,66 @@
+use super::*;
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(line.split_whitespace())
+}
+
+#[track_caller]
+fn refused(line: &str) -> String {
+    let error = parse(line).unwrap_err();
+    assert_eq!(error.exit_code(), 2, "{error}");
+    error.to_string()
+}
+
+#[test]
+fn the_command_line_is_well_formed() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn commands_may_be_left_out_where_listing_is_meant() {
+    for line in [
+        "loom work",
+        "loom work --json",
+        "loom work --status pending",
+        "loom work list --status pending --all",
+        "loom work --json show 0198",
+        "loom work show 0198 --json --project p",
+        "loom agents",
+        "loom agents list --type t",
+        "loom --url http://h:1 stats",
+        "loom submit something -c rust -l a=b -l c=d --wait",
+        "loom submit -f - --capability rust",
+        "loom completions bash",
+    ] {
+        parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_usage() {
+    refused("loom");
+    refused("loom submit");
+    refused("loom submit something");
+    refused("loom submit something -c rust -f tasks.jsonl");
+    refused("loom submit something -c rust --priority 5.5");
+    refused("loom submit something -c rust --label x");
+    refused("loom work cancel");
+    refused("loom work show ../stats");
+    refused("loom work --all --limit 3");
+    let error = refused("loom stats --project a.b");
+    assert!(error.contains("projectId"), "{error}");
+}
+
+#[test]
+fn filters_before_another_command_are_refused() {
+    let cli = parse("loom work --status pending show 0198").unwrap();
+    let context = Context::new(cli.globals);
+    let Command::Work(args) = cli.command else {
+        panic!("not work");
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let error = runtime.block_on(work::run(&context, *args)).unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+}

@@ -1,0 +1,210 @@
+//! The command line. Commands talk REST; `up` and `config` read the settings.
+//!
+//! | module | commands |
+//! |---|---|
+//! | [`submit`], [`tasks_file`] | `loom submit` |
+//! | [`work`], [`watch`] | `loom work` |
+//! | [`agents`] | `loom agents` |
+//! | [`stats`] | `loom stats`, `loom projects` |
+//! | [`config`] | `loom config` |
+//! | [`exit`], [`output`] | how they end, and how they print |
+
+pub mod agents;
+pub mod config;
+mod each;
+pub mod exit;
+pub mod output;
+mod show;
+pub mod stats;
+pub mod submit;
+pub mod tasks_file;
+pub mod watch;
+pub mod work;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use loom_protocol::ProjectId;
+
+use crate::api_client::{ApiClient, DEFAULT_URL};
+use crate::settings::Secret;
+use crate::telemetry::{self, LogFormat};
+use exit::{CliError, CliResult};
+use output::Output;
+
+/// Coordinates fleets of AI coding agents over NATS: durable work, leases, supervision.
+#[derive(Debug, Parser)]
+#[command(name = "loom", version, after_help = exit::HELP, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub struct Globals {
+    /// The coordinator to talk to.
+    #[arg(long, global = true, env = "LOOM_API_URL", default_value = DEFAULT_URL, hide_env_values = true)]
+    url: String,
+    /// The bearer token for it; better given in the environment.
+    #[arg(long, global = true, env = "LOOM_API_TOKEN", hide_env_values = true, value_parser = token)]
+    token: Option<Secret>,
+    /// The project; without it the coordinator's default, or LOOM_PROJECT_ID.
+    #[arg(long, global = true)]
+    project: Option<ProjectId>,
+    /// Print JSON for programs instead of tables for people.
+    #[arg(long, global = true)]
+    json: bool,
+    /// What to log to stderr: error, warn, info, debug, trace, or module=level.
+    #[arg(long, global = true, env = "LOG_LEVEL", value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// How to write log lines.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "text",
+        value_name = "FORMAT"
+    )]
+    log_format: LogFormat,
+    /// The configuration file; without it `loom.toml` in the working directory, if it is there.
+    #[arg(long, global = true, env = "LOOM_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+fn token(text: &str) -> Result<Secret, String> {
+    if !text.chars().all(|c| c.is_ascii_graphic()) {
+        return Err("a token is printable ASCII without spaces".into());
+    }
+    Ok(Secret::new(text))
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Submit work: one item, or many from a file of JSON lines
+    Submit(Box<submit::SubmitArgs>),
+    /// List, show, watch, cancel and explain work items
+    Work(Box<work::WorkArgs>),
+    /// List, show and shut down agents
+    Agents(Box<agents::AgentsArgs>),
+    /// Count agents and work
+    Stats,
+    /// List the projects
+    Projects,
+    /// Show and check the configuration of the coordinator
+    Config(config::ConfigArgs),
+    /// Print completions for a shell
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+impl Command {
+    const fn log_level(&self) -> &'static str {
+        telemetry::COMMAND_LEVEL
+    }
+}
+
+/// What every command gets.
+#[derive(Debug, Clone)]
+pub struct Context {
+    globals: Globals,
+    /// Where it prints.
+    pub out: Output,
+}
+
+impl Context {
+    fn new(globals: Globals) -> Self {
+        let out = Output::new(globals.json);
+        Self { globals, out }
+    }
+
+    /// The project that the command line names, or the environment.
+    ///
+    /// # Errors
+    /// The environment names one that is no project id.
+    pub fn project(&self) -> CliResult<Option<ProjectId>> {
+        if let Some(project) = &self.globals.project {
+            return Ok(Some(project.clone()));
+        }
+        // The second is the old name of the first.
+        for name in ["LOOM_PROJECT_ID", "LOOMINAL_PROJECT_ID"] {
+            if let Some(id) = std::env::var(name).ok().filter(|id| !id.is_empty()) {
+                let project = ProjectId::new(&id)
+                    .map_err(|error| CliError::Usage(format!("{name}: {error}")))?;
+                return Ok(Some(project));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The configuration file that the command line or the environment names.
+    pub fn config_file(&self) -> Option<PathBuf> {
+        let file = self.globals.config.clone();
+        file.filter(|path| !path.as_os_str().is_empty())
+    }
+
+    /// The coordinator that the command talks to.
+    ///
+    /// # Errors
+    /// Its URL or the project cannot be read.
+    pub fn api(&self) -> CliResult<ApiClient> {
+        // In the environment, empty means not set.
+        let url = match self.globals.url.as_str() {
+            "" => DEFAULT_URL,
+            url => url,
+        };
+        let token = self.globals.token.clone();
+        let token = token.filter(|token| !token.expose().is_empty());
+        Ok(ApiClient::new(url, token, self.project()?)?)
+    }
+}
+
+/// Reads the command line, does what it says and gives the code to end with.
+pub fn main() -> ExitCode {
+    let Cli { globals, command } = Cli::parse();
+    let json = globals.json;
+    match start(globals, command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error.report(json),
+    }
+}
+
+fn start(globals: Globals, command: Command) -> CliResult {
+    let level = globals.log_level.as_deref();
+    let level = level.filter(|level| !level.is_empty());
+    let level = level.unwrap_or(command.log_level());
+    telemetry::init(level, globals.log_format)
+        .map_err(|error| CliError::Usage(format!("--log-level: {error}")))?;
+    let runtime = tokio::runtime::Runtime::new()
+        .map_err(|error| CliError::Failed(format!("cannot start the runtime: {error}")))?;
+    let context = Context::new(globals);
+    runtime.block_on(run(&context, command))
+}
+
+async fn run(context: &Context, command: Command) -> CliResult {
+    match command {
+        Command::Submit(args) => submit::run(context, *args).await,
+        Command::Work(args) => work::run(context, *args).await,
+        Command::Agents(args) => agents::run(context, *args).await,
+        Command::Stats => stats::stats(context).await,
+        Command::Projects => stats::projects(context).await,
+        Command::Config(args) => config::run(context, &args),
+        Command::Completions { shell } => completions(context, shell),
+    }
+}
+
+fn completions(context: &Context, shell: clap_complete::Shell) -> CliResult {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "loom", &mut script);
+    context.out.text(&String::from_utf8_lossy(&script))
+}
+
+#[cfg(test)]
+#[path = "cli_tests.rs"]
+mod tests;

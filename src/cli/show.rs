@@ -1,0 +1,146 @@
+//! One thing with all its fields, below each other.
+
+use loom_protocol::work::WorkItem;
+use loom_protocol::{Body, Timestamp};
+use serde_json::Value;
+
+use super::exit::CliResult;
+use super::output::{Output, ago, block};
+
+/// Prints all about an item.
+pub(super) fn show_item(out: Output, item: &WorkItem) -> CliResult {
+    let at = |time: Option<Timestamp>| {
+        time.map(|time| format!("{time} ({} ago)", ago(time)))
+            .unwrap_or_default()
+    };
+    let labels: Vec<String> = item
+        .labels
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    let agent = item
+        .assigned_to_agent
+        .as_ref()
+        .map(|agent| format!("{} ({}, {})", agent.handle, agent.agent_type, agent.guid));
+    let progress = item.progress.map(|progress| {
+        let said = item.progress_message.as_deref().unwrap_or_default();
+        format!("{progress:.0}% {said}")
+    });
+    let error = item
+        .error
+        .as_ref()
+        .map(|error| format!("{} ({})", error.message, error.reason));
+    let cancel = item.cancel.as_ref().map(|cancel| {
+        let reason = cancel.reason.as_deref().unwrap_or("no reason given");
+        format!("by {}: {reason}", cancel.by)
+    });
+    let attempts = format!(
+        "{} of {} spent, claimed {} times",
+        item.attempts, item.max_attempts, item.attempt
+    );
+    let rows = [
+        ("id", item.id.to_string()),
+        ("status", item.status.to_string()),
+        ("description", item.description.clone()),
+        ("task", item.task_id.clone()),
+        ("project", item.project_id.clone()),
+        ("capability", item.capability.clone()),
+        ("boundary", item.boundary.clone()),
+        ("priority", item.priority.to_string()),
+        ("labels", labels.join(" ")),
+        (
+            "required type",
+            item.required_agent_type.clone().unwrap_or_default(),
+        ),
+        (
+            "preferred type",
+            item.preferred_agent_type.clone().unwrap_or_default(),
+        ),
+        ("attempts", attempts),
+        ("offered by", item.offered_by.clone()),
+        ("offered", at(Some(item.offered_at))),
+        ("not before", at(item.not_before)),
+        (
+            "deadline",
+            item.deadline
+                .map(|time| time.to_string())
+                .unwrap_or_default(),
+        ),
+        ("agent", agent.unwrap_or_default()),
+        ("assigned", at(item.assigned_at)),
+        ("started", at(item.started_at)),
+        ("progress", progress.unwrap_or_default()),
+        (
+            "ended",
+            if item.terminal {
+                at(Some(item.updated_at))
+            } else {
+                String::new()
+            },
+        ),
+        ("cancelled", cancel.unwrap_or_default()),
+        ("error", error.unwrap_or_default()),
+        ("context", body_text(item.context_data.as_ref())),
+        ("result", outcome_of(item)),
+        (
+            "output",
+            body_text(item.result.as_ref().and_then(|r| r.output.as_ref())),
+        ),
+        (
+            "artifacts",
+            body_text(item.result.as_ref().and_then(|r| r.artifacts.as_ref())),
+        ),
+    ];
+    out.text(&sheet(&rows))
+}
+
+/// What an item came to, in a line.
+pub(super) fn outcome(item: &WorkItem) -> String {
+    let summary = item.result.as_ref().and_then(|r| r.summary.clone());
+    let error = item.error.as_ref().map(|error| error.message.clone());
+    summary.or(error).unwrap_or_default()
+}
+
+fn outcome_of(item: &WorkItem) -> String {
+    if item.error.is_some() && item.result.is_none() {
+        String::new()
+    } else {
+        outcome(item)
+    }
+}
+
+fn body_text(body: Option<&Body>) -> String {
+    let read = |body: &Body| match body.parse::<Value>() {
+        Ok(Value::String(text)) => text,
+        Ok(value) => serde_json::to_string_pretty(&value).unwrap_or_default(),
+        Err(_) => String::from_utf8_lossy(body.as_bytes()).into_owned(),
+    };
+    body.map(read).unwrap_or_default()
+}
+
+/// Names and values below each other; those without a value are left out.
+pub(super) fn sheet(rows: &[(&str, String)]) -> String {
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 2;
+    let indent = format!("\n{}", " ".repeat(width));
+    let lines: Vec<String> = rows
+        .iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| format!("{name:width$}{}", block(value).replace('\n', &indent)))
+        .collect();
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sheets_leave_out_what_is_empty_and_keep_terminals_safe() {
+        let rows = [
+            ("a", String::new()),
+            ("name", "x\u{1b}[0m\ny".to_owned()),
+            ("b", "1".to_owned()),
+        ];
+        assert_eq!(sheet(&rows), "name  x\\u{1b}[0m\n      y\nb     1");
+    }
+}
