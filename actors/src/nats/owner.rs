@@ -13,6 +13,7 @@
 //! | unknown, and the entry can't be read | tried again, until `keep_for` is over: lost |
 
 mod identity;
+mod keeper;
 mod store;
 
 use std::fmt;
@@ -24,11 +25,12 @@ use loom_protocol::Timestamp;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 pub use self::identity::{Identity, IdentityError};
+use self::keeper::Keeper;
 use self::store::{Entry, OwnerStore, WriteFailure};
 use crate::clock::Clock;
 
@@ -373,68 +375,6 @@ fn held_by(holder: Box<Holder>, options: &OwnerOptions) -> OwnerError {
     OwnerError::HeldBy {
         holder,
         ttl: options.times.ttl,
-    }
-}
-
-/// Renews until that is over.
-struct Keeper {
-    store: OwnerStore,
-    holder: Holder,
-    times: LeaseTimes,
-    /// Of the last write of mine that is known.
-    sequence: u64,
-    /// When the last renewal that is known to be stored was sent.
-    stored: Instant,
-    /// When the next one is to be sent.
-    due: Instant,
-    kept_until: Arc<Mutex<Instant>>,
-}
-
-impl Keeper {
-    async fn keep(&mut self) -> Loss {
-        loop {
-            let until = self.stored + self.times.keep_for;
-            *self.kept_until.lock() = until;
-            match timeout_at(until, self.renew()).await {
-                Ok(None) => {}
-                Ok(Some(loss)) => return loss,
-                Err(_elapsed) => return Loss::Unanswered(self.times.keep_for),
-            }
-        }
-    }
-
-    /// The next renewal: `None` as long as nobody else is known to own.
-    async fn renew(&mut self) -> Option<Loss> {
-        sleep_until(self.due).await;
-        let sent = Instant::now();
-        let written = self
-            .store
-            .write(self.sequence, &self.holder, self.times.ttl)
-            .await;
-        let failure = match written {
-            Ok(sequence) => {
-                self.sequence = sequence;
-                self.stored = sent;
-                self.due = sent + self.times.renew_every;
-                return None;
-            }
-            Err(failure) => failure,
-        };
-        tracing::warn!(?failure, "a renewal of the ownership was not acknowledged");
-        self.due = Instant::now() + LOOK_EVERY;
-        match self.store.read().await {
-            // Stored after all, now or earlier; the next one will be known to be.
-            Ok(Entry::Held { sequence, holder }) if holder.session == self.holder.session => {
-                self.sequence = sequence;
-                None
-            }
-            Ok(Entry::Held { holder, .. }) => Some(Loss::TakenBy(holder)),
-            Ok(Entry::Free { .. }) => Some(Loss::Gone),
-            Err(error) => {
-                tracing::warn!(%error, "who owns is not known just now");
-                None
-            }
-        }
     }
 }
 

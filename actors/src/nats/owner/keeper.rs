@@ -1,0 +1,72 @@
+//! Keeps a lease that was won.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::store::{Entry, OwnerStore};
+use super::{Holder, LOOK_EVERY, LeaseTimes, Loss};
+
+/// Renews until that is over.
+pub(super) struct Keeper {
+    pub(super) store: OwnerStore,
+    pub(super) holder: Holder,
+    pub(super) times: LeaseTimes,
+    /// Of the last write of mine that is known.
+    pub(super) sequence: u64,
+    /// When the last renewal that is known to be stored was sent.
+    pub(super) stored: Instant,
+    /// When the next one is to be sent.
+    pub(super) due: Instant,
+    pub(super) kept_until: Arc<Mutex<Instant>>,
+}
+
+impl Keeper {
+    /// Returns when ownership is over.
+    pub(super) async fn keep(&mut self) -> Loss {
+        loop {
+            let until = self.stored + self.times.keep_for;
+            *self.kept_until.lock() = until;
+            match timeout_at(until, self.renew()).await {
+                Ok(None) => {}
+                Ok(Some(loss)) => return loss,
+                Err(_elapsed) => return Loss::Unanswered(self.times.keep_for),
+            }
+        }
+    }
+
+    /// The next renewal: `None` as long as nobody else is known to own.
+    async fn renew(&mut self) -> Option<Loss> {
+        sleep_until(self.due).await;
+        let sent = Instant::now();
+        let written = self
+            .store
+            .write(self.sequence, &self.holder, self.times.ttl)
+            .await;
+        let failure = match written {
+            Ok(sequence) => {
+                self.sequence = sequence;
+                self.stored = sent;
+                self.due = sent + self.times.renew_every;
+                return None;
+            }
+            Err(failure) => failure,
+        };
+        tracing::warn!(?failure, "a renewal of the ownership was not acknowledged");
+        self.due = Instant::now() + LOOK_EVERY;
+        match self.store.read().await {
+            // Stored after all, now or earlier; the next one will be known to be.
+            Ok(Entry::Held { sequence, holder }) if holder.session == self.holder.session => {
+                self.sequence = sequence;
+                None
+            }
+            Ok(Entry::Held { holder, .. }) => Some(Loss::TakenBy(holder)),
+            Ok(Entry::Free { .. }) => Some(Loss::Gone),
+            Err(error) => {
+                tracing::warn!(%error, "who owns is not known just now");
+                None
+            }
+        }
+    }
+}
