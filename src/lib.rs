@@ -2,6 +2,7 @@
 
 pub mod api_client;
 pub mod cli;
+pub mod coordinator;
 pub mod doors;
 pub mod service;
 pub mod settings;

@@ -134,7 +134,14 @@ impl Projects {
 
     /// Wakes every project whose resources are there.
     pub async fn discover(&self) -> Result<(), async_nats::Error> {
-        let streams: Vec<String> = self.0.terms.nats.jetstream.stream_names().try_collect().await?;
+        let streams: Vec<String> = self
+            .0
+            .terms
+            .nats
+            .jetstream
+            .stream_names()
+            .try_collect()
+            .await?;
         for stream in streams {
             self.wake_owner_of(&stream).await;
         }

@@ -13,8 +13,8 @@ pub const OWNER_KEY: &str = "coordinator";
 pub const WRITER_HEADER: &str = "Loom-Writer";
 /// The header with the cursor of the next page.
 pub const NEXT_CURSOR_HEADER: &str = "Loom-Next-Cursor";
-/// What every request's subject matches: `coord.{project}.{resource}.{action}`.
-pub const ALL_REQUESTS: &str = "coord.*.*.*";
+/// What the subject of every request matches: `coord.{project}.{resource}.{action}`, `coord.global.{what}`.
+pub const ALL_REQUESTS: &str = "coord.>";
 
 const AGENTS_BUCKET: &str = "loom-agents-";
 const WORK_BUCKET: &str = "loom-work-";

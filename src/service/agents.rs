@@ -30,7 +30,8 @@ impl Service {
     ) -> Result<RegisterAnswer, WireError> {
         let project = self.wake(project).await?;
         let mut agent = project.registry.register(request).await?;
-        let terms = self.projects().terms();
+        let projects = self.projects();
+        let terms = projects.terms();
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let interval = agent
             .heartbeat_interval_ms
@@ -115,7 +116,9 @@ impl Service {
                     info: PageInfo::default(),
                 });
             };
-            let found = project.agents.find(&filter, request.cursor.as_deref(), limit)?;
+            let found = project
+                .agents
+                .find(&filter, request.cursor.as_deref(), limit)?;
             return Ok(Page {
                 items: found.agents,
                 info: found.info,
@@ -152,7 +155,9 @@ impl Service {
                 continue;
             }
             let room = limit - page.items.len();
-            let found = project.agents.find(filter, inner.take().as_deref(), room.max(1))?;
+            let found = project
+                .agents
+                .find(filter, inner.take().as_deref(), room.max(1))?;
             page.info.total += found.info.total;
             if page.info.next_cursor.is_some() {
                 continue;
@@ -175,13 +180,12 @@ impl Service {
     }
 
     /// One agent. Without a project every one is looked in; `guid` may be an unambiguous beginning.
-    pub fn get_agent(
-        &self,
-        project: Option<&ProjectId>,
-        guid: &str,
-    ) -> Result<Agent, WireError> {
+    pub fn get_agent(&self, project: Option<&ProjectId>, guid: &str) -> Result<Agent, WireError> {
         let (project, guid) = self.find_agent(project, guid)?;
-        project.agents.snapshot(guid).ok_or_else(|| no_agent(&guid.to_string()))
+        project
+            .agents
+            .snapshot(guid)
+            .ok_or_else(|| no_agent(&guid.to_string()))
     }
 
     /// Orders an agent to end.

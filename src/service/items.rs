@@ -115,7 +115,10 @@ impl Service {
                 "no agent may take it now; see the rule that rejected each".into()
             }
             (WorkStatus::Pending, _, _) => {
-                format!("{eligible} of {} agents may take it when they claim", agents.len())
+                format!(
+                    "{eligible} of {} agents may take it when they claim",
+                    agents.len()
+                )
             }
             (status, ..) => match header.holder {
                 Some(guid) => format!("it is {status}, agent {guid}"),
@@ -190,7 +193,8 @@ fn verdicts(project: &Project, header: &Header) -> Vec<AgentVerdict> {
 
 /// Reads the records of a page; one that has gone meanwhile is left out.
 async fn read_all(project: &Project, headers: &[Header]) -> Result<Vec<WorkItem>, WireError> {
-    let mut reads = stream::iter(headers.iter().map(|header| header.id))
+    let ids: Vec<WorkId> = headers.iter().map(|header| header.id).collect();
+    let mut reads = stream::iter(ids)
         .map(|id| project.work.item(id, Bodies::Without))
         .buffered(READS_IN_FLIGHT);
     let mut items = Vec::with_capacity(headers.len());

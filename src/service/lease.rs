@@ -46,7 +46,9 @@ impl Service {
             .into_iter()
             .map(|applied| ClaimedItem {
                 lease: self.lease_of(&applied.record),
-                work_item: project.work.view(&applied.record, applied.revision, Bodies::With),
+                work_item: project
+                    .work
+                    .view(&applied.record, applied.revision, Bodies::With),
             })
             .collect())
     }
@@ -83,7 +85,11 @@ impl Service {
                 "progress is {progress}; write a number from 0 to 100"
             )));
         }
-        if request.message.as_ref().is_some_and(|m| m.len() > limits::ERROR) {
+        if request
+            .message
+            .as_ref()
+            .is_some_and(|m| m.len() > limits::ERROR)
+        {
             return Err(WireError::new(
                 ErrorCode::TooLarge,
                 format!("message has more than {} bytes", limits::ERROR),
@@ -95,7 +101,10 @@ impl Service {
             message: request.message,
             usage: request.usage,
         };
-        let applied = self.report(project, request.guid, request.id, command).await?.1;
+        let applied = self
+            .report(project, request.guid, request.id, command)
+            .await?
+            .1;
         Ok(self.lease_of(&applied.record))
     }
 
@@ -244,19 +253,6 @@ impl Service {
         Ok((project, applied))
     }
 
-    fn awake_for_agent(
-        &self,
-        project: &ProjectId,
-        guid: AgentGuid,
-    ) -> Result<Arc<Project>, WireError> {
-        self.projects().get(project).ok_or_else(|| {
-            WireError::new(
-                ErrorCode::NotRegistered,
-                format!("agent {guid} is not registered in project {project}; register it first"),
-            )
-        })
-    }
-
     fn fence(&self, guid: AgentGuid, attempt: u32) -> Fence {
         Fence {
             guid,
@@ -266,10 +262,9 @@ impl Service {
     }
 
     fn lease_of(&self, record: &WorkRecord) -> Lease {
-        let timeout = record.timeout_ms.map_or(
-            self.projects().terms().work.timeout,
-            Duration::from_millis,
-        );
+        let timeout = record
+            .timeout_ms
+            .map_or(self.projects().terms().work.timeout, Duration::from_millis);
         let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         Lease {
             attempt: record.attempt,
@@ -281,7 +276,9 @@ impl Service {
 }
 
 fn seen(project: &Project, applied: &Applied) -> WorkItem {
-    project.work.view(&applied.record, applied.revision, Bodies::Without)
+    project
+        .work
+        .view(&applied.record, applied.revision, Bodies::Without)
 }
 
 fn lost_report() -> WireError {
@@ -314,7 +311,9 @@ fn claim_order(guid: AgentGuid, claim: ThenClaim) -> Result<ClaimOrder, WireErro
     }
     Ok(ClaimOrder {
         guid,
-        claim_id: claim.claim_id.unwrap_or_else(|| WorkId::generate().to_string()),
+        claim_id: claim
+            .claim_id
+            .unwrap_or_else(|| WorkId::generate().to_string()),
         capabilities: claim.capabilities,
         max: max as usize,
         wait_until: (wait_ms > 0).then(|| Instant::now() + Duration::from_millis(wait_ms)),
@@ -329,7 +328,11 @@ fn completed_items(request: &CompleteRequest) -> Result<Vec<CompleteItem>, WireE
         )),
         (Some(items), None, _) if items.len() > limits::ITEMS => Err(WireError::new(
             ErrorCode::TooLarge,
-            format!("items has {} entries; at most {} are allowed", items.len(), limits::ITEMS),
+            format!(
+                "items has {} entries; at most {} are allowed",
+                items.len(),
+                limits::ITEMS
+            ),
         )),
         (Some(items), None, _) => Ok(items.clone()),
         (None, Some(id), Some(attempt)) => Ok(vec![CompleteItem {

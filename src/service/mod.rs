@@ -22,7 +22,8 @@ use std::time::Duration;
 use loom_actors::project::Project;
 use loom_actors::projects::Projects;
 use loom_protocol::rest::PageInfo;
-use loom_protocol::{ErrorCode, ProjectId, Timestamp, WireError};
+use loom_protocol::{AgentGuid, ErrorCode, ProjectId, Timestamp, WireError};
+use parking_lot::RwLock;
 use tokio::sync::watch;
 
 pub use submit::Submitted;
@@ -57,14 +58,17 @@ pub struct ServiceOptions {
 pub struct Service(Arc<Inner>);
 
 struct Inner {
-    projects: Projects,
+    projects: RwLock<Projects>,
     options: ServiceOptions,
 }
 
 impl Service {
     /// A service over these projects.
     pub fn new(projects: Projects, options: ServiceOptions) -> Self {
-        Self(Arc::new(Inner { projects, options }))
+        Self(Arc::new(Inner {
+            projects: RwLock::new(projects),
+            options,
+        }))
     }
 
     /// The project that a request without one means.
@@ -77,8 +81,14 @@ impl Service {
         (MAX_REQUESTS, RETRY_AFTER)
     }
 
-    fn projects(&self) -> &Projects {
-        &self.0.projects
+    /// The projects of the present ownership.
+    pub fn projects(&self) -> Projects {
+        self.0.projects.read().clone()
+    }
+
+    /// Serves from these projects from now on: the ownership was won anew.
+    pub fn serve_from(&self, projects: Projects) {
+        *self.0.projects.write() = projects;
     }
 
     fn now(&self) -> Timestamp {
@@ -96,6 +106,20 @@ impl Service {
             WireError::new(
                 ErrorCode::NotFound,
                 format!("project {id} has nothing yet: no agent has registered and no work was submitted"),
+            )
+        })
+    }
+
+    /// A project for a request of an agent that must have registered there.
+    fn awake_for_agent(
+        &self,
+        project: &ProjectId,
+        guid: AgentGuid,
+    ) -> Result<Arc<Project>, WireError> {
+        self.projects().get(project).ok_or_else(|| {
+            WireError::new(
+                ErrorCode::NotRegistered,
+                format!("agent {guid} is not registered in project {project}; register it first"),
             )
         })
     }

@@ -26,7 +26,8 @@ impl Service {
                 oldest_pending: None,
             });
         };
-        let terms = self.projects().terms();
+        let projects = self.projects();
+        let terms = projects.terms();
         let opened = ensure_stream(&terms.nats.jetstream, &project.id, terms.replicas).await?;
         let info = opened
             .get_info()

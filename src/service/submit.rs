@@ -44,7 +44,11 @@ impl Service {
         if items.len() > limits::ITEMS {
             return Err(WireError::new(
                 ErrorCode::TooLarge,
-                format!("items has {} entries; at most {} are allowed", items.len(), limits::ITEMS),
+                format!(
+                    "items has {} entries; at most {} are allowed",
+                    items.len(),
+                    limits::ITEMS
+                ),
             ));
         }
         let strict = request.strict;
@@ -86,7 +90,11 @@ impl Service {
         let outcomes = if operations.is_empty() {
             Vec::new()
         } else {
-            self.wake(project).await?.ledger.carry_out(operations).await?
+            self.wake(project)
+                .await?
+                .ledger
+                .carry_out(operations)
+                .await?
         };
         let mut outcomes = outcomes.into_iter();
         Ok(answers
@@ -129,7 +137,9 @@ fn lost() -> WireError {
 
 fn check_fields(request: &SubmitRequest, ignored: &[String]) -> Result<(), WireError> {
     if request.items.is_some() {
-        return Err(WireError::invalid("items stands inside items; write one list"));
+        return Err(WireError::invalid(
+            "items stands inside items; write one list",
+        ));
     }
     let reserved = ignored
         .iter()

@@ -91,9 +91,10 @@ impl Service {
 
     /// Whether the coordinator can serve, and if not, why.
     pub fn readiness(&self) -> Readiness {
-        let nats = &self.projects().terms().nats;
+        let projects = self.projects();
+        let nats = &projects.terms().nats;
         let (is_up, owner) = (nats.is_up(), *self.0.options.owner.borrow());
-        let parked = self.projects().parked();
+        let parked = projects.parked();
         let mut problems = Vec::new();
         if !is_up {
             problems.push(format!("NATS at {} is away; reconnecting", nats.shown_url));

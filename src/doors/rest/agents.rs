@@ -22,7 +22,7 @@ pub async fn list(State(service): State<Service>, call: Call) -> RestResult<Resp
         limit: call.number("limit")?,
         cursor: call.text("cursor"),
     };
-    let page = service.list_agents(call.project(), request).await?;
+    let page = service.list_agents(call.project(), &request)?;
     Ok(call.answer(Json(AgentsPage {
         agents: page.items,
         page: page.info,
@@ -31,7 +31,7 @@ pub async fn list(State(service): State<Service>, call: Call) -> RestResult<Resp
 
 /// `GET /api/agents/{guid}`
 pub async fn show(State(service): State<Service>, call: Call) -> RestResult<Json<Agent>> {
-    Ok(Json(service.get_agent(call.project(), &call.id).await?))
+    Ok(Json(service.get_agent(call.project(), &call.id)?))
 }
 
 /// The answer to a shutdown.

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::{get, post};
 
-pub use serve::{bind, serve};
+pub use serve::{BindError, bind, serve};
 
 use crate::service::Service;
 use crate::settings::ApiSettings;

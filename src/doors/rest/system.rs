@@ -39,12 +39,12 @@ pub async fn info(State(service): State<Service>) -> Json<Info> {
 
 /// `GET /api/stats`: of one project, or of all.
 pub async fn stats(State(service): State<Service>, call: Call) -> RestResult<Json<Stats>> {
-    Ok(Json(service.stats(call.project()).await?))
+    Ok(Json(service.stats(call.project())))
 }
 
 /// `GET /api/stats/projects`
 pub async fn projects(State(service): State<Service>) -> RestResult<Json<ProjectsAnswer>> {
-    Ok(Json(service.projects().await?))
+    Ok(Json(service.project_summaries()))
 }
 
 /// `GET /api/queue`: of one project.

@@ -1,0 +1,263 @@
+//! The coordinator, put together: NATS, ownership, projects, doors; and taken apart in order.
+//!
+//! ```text
+//! start   bind the API ─► own nats-server (if no URL) ─► connect ─► ownership ─► projects ─► doors
+//! end     doors and projects (drain) ─► ownership ─► nats-server
+//! ```
+//!
+//! Ownership may be lost while the process lives (NATS away for long): then the actors end, the
+//! NATS door closes, and all of it begins anew under a new epoch when ownership is won again
+//! ([`reign`]). The API stays open and says why it cannot serve.
+
+mod reign;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use loom_actors::nats::connection::{ConnectError, Nats, NatsOptions};
+use loom_actors::nats::owner::{Identity, IdentityError, OwnerError};
+use loom_actors::nats::server::{self, ManagedOptions, ManagedServer, ServerError};
+use loom_actors::projects::Projects;
+use loom_protocol::WireError;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use self::reign::{Reign, Shell};
+use crate::doors::rest;
+use crate::service::Service;
+use crate::settings::{NatsSettings, Profile, Settings};
+
+/// How many coordinators of one user may stand by for one NATS on one machine.
+const MAX_STANDBYS: u32 = 16;
+
+/// How to run, beyond the settings.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct UpOptions {
+    /// Where another coordinator owns this NATS, wait and take over when it is gone.
+    pub standby: bool,
+}
+
+/// Why the coordinator did not start, or had to end. Each sentence says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum UpError {
+    /// The address of the API cannot be taken.
+    #[error(transparent)]
+    Bind(#[from] rest::BindError),
+    /// Our own nats-server cannot be started.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// There is no usable NATS.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Another coordinator owns this NATS.
+    #[error(transparent)]
+    Owner(#[from] OwnerError),
+    /// The actors cannot be started.
+    #[error(transparent)]
+    Projects(#[from] WireError),
+    /// The projects cannot be found, or the requests not be subscribed to.
+    #[error(
+        "NATS at {url} does not let the coordinator do its work: {source}; check the account's permissions"
+    )]
+    Nats {
+        /// Where.
+        url: String,
+        /// Why.
+        source: async_nats::Error,
+    },
+    /// There is nowhere to keep data.
+    #[error(
+        "there is no data directory: neither XDG_DATA_HOME nor HOME is set; set nats.data_dir or --data-dir"
+    )]
+    NoDataDirectory,
+    /// The API's own address cannot be told.
+    #[error("the address of the API cannot be told: {0}")]
+    Socket(#[source] std::io::Error),
+}
+
+/// A running coordinator.
+pub struct Coordinator {
+    shell: Arc<Shell>,
+    server: Option<ManagedServer>,
+    api_address: SocketAddr,
+    closing: CancellationToken,
+    ruling: JoinHandle<()>,
+    serving: JoinHandle<()>,
+}
+
+impl Coordinator {
+    /// Starts everything; returns when requests are answered.
+    pub async fn start(settings: &Settings, options: UpOptions) -> Result<Self, UpError> {
+        let listener = rest::bind(&settings.api).await?;
+        let api_address = listener.local_addr().map_err(UpError::Socket)?;
+        let data_dir = data_directory(&settings.nats)?;
+        let server = match &settings.nats.url {
+            Some(_) => None,
+            None => Some(start_server(&settings.nats, data_dir.clone()).await?),
+        };
+        let url = match (&settings.nats.url, &server) {
+            (Some(url), _) => url.expose().to_owned(),
+            (None, Some(server)) => server.client_url(),
+            (None, None) => String::new(),
+        };
+        let nats = Nats::connect(&nats_options(&settings.nats, url)).await?;
+        let identity = identity(&data_dir, server.is_none().then_some(&nats.shown_url))?;
+        let (shell, reign) = Reign::first(settings, nats, identity, options.standby).await?;
+        let closing = CancellationToken::new();
+        let ruling = tokio::spawn(reign::rule(shell.clone(), reign, closing.clone()));
+        let router = rest::router(shell.service().clone(), &settings.api);
+        let ended = closing.clone().cancelled_owned();
+        let serving = tokio::spawn(rest::serve(listener, router, ended));
+        Ok(Self {
+            shell,
+            server,
+            api_address,
+            closing,
+            ruling,
+            serving,
+        })
+    }
+
+    /// The service layer: what every door calls.
+    pub fn service(&self) -> &Service {
+        self.shell.service()
+    }
+
+    /// The projects and their actors, of the present ownership.
+    pub fn projects(&self) -> Projects {
+        self.service().projects()
+    }
+
+    /// The connection to NATS.
+    pub fn nats(&self) -> &Nats {
+        self.shell.nats()
+    }
+
+    /// Where agents find NATS.
+    pub fn nats_url(&self) -> &str {
+        self.shell.nats_url()
+    }
+
+    /// Where the REST API listens.
+    pub const fn api_address(&self) -> SocketAddr {
+        self.api_address
+    }
+
+    /// Ends in order: no more requests, what is in flight, ownership, our own server.
+    pub async fn shut_down(self) {
+        self.closing.cancel();
+        let _ = tokio::join!(self.ruling, self.serving);
+        if let Some(server) = self.server {
+            server.stop().await;
+        }
+    }
+}
+
+/// Runs a coordinator until it is told to end.
+pub async fn run(settings: Settings, options: UpOptions) -> Result<(), UpError> {
+    let mut signals = Signals::listen();
+    let coordinator = tokio::select! {
+        started = Coordinator::start(&settings, options) => started?,
+        () = signals.next() => return Ok(()),
+    };
+    println!(
+        "loom is up · API http://{} · NATS {} · project {}",
+        coordinator.api_address(),
+        coordinator.nats_url(),
+        coordinator.service().default_project(),
+    );
+    signals.next().await;
+    tracing::info!("ending; a second signal ends at once");
+    tokio::select! {
+        () = coordinator.shut_down() => {}
+        () = signals.next() => tracing::warn!("ended at once"),
+    }
+    Ok(())
+}
+
+/// SIGINT and SIGTERM.
+struct Signals {
+    #[cfg(unix)]
+    terminate: Option<tokio::signal::unix::Signal>,
+}
+
+impl Signals {
+    fn listen() -> Self {
+        Self {
+            #[cfg(unix)]
+            terminate: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+                .ok(),
+        }
+    }
+
+    async fn next(&mut self) {
+        #[cfg(unix)]
+        if let Some(terminate) = &mut self.terminate {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+            return;
+        }
+        let _ = tokio::signal::ctrl_c().await;
+    }
+}
+
+async fn start_server(
+    settings: &NatsSettings,
+    data_dir: PathBuf,
+) -> Result<ManagedServer, UpError> {
+    let options = ManagedOptions {
+        listen: settings.listen,
+        profile: match settings.profile {
+            Profile::Safe => server::Profile::Safe,
+            Profile::Fast => server::Profile::Fast,
+        },
+        ..ManagedOptions::new(data_dir)
+    };
+    Ok(ManagedServer::start(options).await?)
+}
+
+fn nats_options(settings: &NatsSettings, url: String) -> NatsOptions {
+    NatsOptions {
+        url,
+        user: settings.user.clone(),
+        password: settings.password.as_ref().map(|p| p.expose().to_owned()),
+        credentials: settings.credentials.clone(),
+        name: "loom coordinator".into(),
+    }
+}
+
+/// Where this user's coordinators keep what they must remember.
+fn data_directory(settings: &NatsSettings) -> Result<PathBuf, UpError> {
+    if let Some(directory) = &settings.data_dir {
+        return Ok(directory.clone());
+    }
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    if let Some(data) = variable("XDG_DATA_HOME") {
+        return Ok(PathBuf::from(data).join("loom"));
+    }
+    let home = variable("HOME").ok_or(UpError::NoDataDirectory)?;
+    Ok(PathBuf::from(home).join(".local/share/loom"))
+}
+
+/// Who this coordinator is. With a NATS of somebody else's, several of one user may stand by for
+/// it on one machine: each takes the next free place.
+fn identity(data_dir: &std::path::Path, foreign: Option<&String>) -> Result<Identity, UpError> {
+    let Some(url) = foreign else {
+        return Ok(Identity::of_data_directory(data_dir)?);
+    };
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    let name: String = url.chars().map(plain).take(100).collect();
+    let mut place = 1;
+    loop {
+        match Identity::of_data_directory(&data_dir.join(format!("at-{name}-{place}"))) {
+            Err(IdentityError::InUse(_)) if place < MAX_STANDBYS => place += 1,
+            outcome => return Ok(outcome?),
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! One ownership: its lease, its actors, its NATS door. A process may have several, one after the other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use loom_actors::clock::Clock;
+use loom_actors::nats::connection::Nats;
+use loom_actors::nats::owner::{Identity, OwnerLease, OwnerOptions};
+use loom_actors::project::Terms;
+use loom_actors::projects::Projects;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::UpError;
+use crate::doors::nats::NatsDoor;
+use crate::service::{Service, ServiceOptions};
+use crate::settings::Settings;
+
+/// How long what is in flight may take at the end.
+const DRAIN_WITHIN: Duration = Duration::from_secs(10);
+/// How long it may take when the ownership is lost: it cannot be written any more.
+const ABANDON_WITHIN: Duration = Duration::from_secs(1);
+const FLUSH_WITHIN: Duration = Duration::from_secs(2);
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What stays over all ownerships of a process.
+pub(super) struct Shell {
+    settings: Settings,
+    nats: Nats,
+    nats_url: String,
+    identity: Identity,
+    owner: watch::Sender<bool>,
+    service: Service,
+}
+
+impl Shell {
+    pub const fn service(&self) -> &Service {
+        &self.service
+    }
+
+    pub const fn nats(&self) -> &Nats {
+        &self.nats
+    }
+
+    pub fn nats_url(&self) -> &str {
+        &self.nats_url
+    }
+}
+
+/// An ownership, and everything that lives by it.
+pub(super) struct Reign {
+    lease: OwnerLease,
+    projects: Projects,
+    door: NatsDoor,
+    _discovering: AbortOnDropHandle<()>,
+}
+
+/// The part that is there before the door: the lease and the projects.
+struct Accession {
+    lease: OwnerLease,
+    projects: Projects,
+}
+
+impl Reign {
+    /// The first ownership of a process, and the shell around it.
+    pub async fn first(
+        settings: &Settings,
+        nats: Nats,
+        identity: Identity,
+        standby: bool,
+    ) -> Result<(Arc<Shell>, Self), UpError> {
+        let accession = accede(settings, &nats, identity.clone(), standby).await?;
+        let (owner, owner_seen) = watch::channel(true);
+        let nats_url = match &settings.nats.advertise_url {
+            Some(url) => url.expose().to_owned(),
+            None => nats.shown_url.clone(),
+        };
+        let options = ServiceOptions {
+            default_project: settings.projects.default.clone(),
+            nats_url: Some(nats_url.clone()),
+            owner: owner_seen,
+        };
+        let shell = Arc::new(Shell {
+            settings: settings.clone(),
+            nats,
+            nats_url,
+            identity,
+            owner,
+            service: Service::new(accession.projects.clone(), options),
+        });
+        let reign = Self::open(&shell, accession).await?;
+        Ok((shell, reign))
+    }
+
+    /// A later one: waits until it can be won.
+    async fn again(shell: &Shell) -> Result<Self, UpError> {
+        let identity = shell.identity.clone();
+        let accession = accede(&shell.settings, &shell.nats, identity, true).await?;
+        shell.service.serve_from(accession.projects.clone());
+        let reign = Self::open(shell, accession).await?;
+        shell.owner.send_replace(true);
+        Ok(reign)
+    }
+
+    async fn open(shell: &Shell, accession: Accession) -> Result<Self, UpError> {
+        let door = NatsDoor::open(shell.nats.client.clone(), shell.service.clone())
+            .await
+            .map_err(|source| refused(&shell.nats, source))?;
+        let discovering = tokio::spawn(accession.projects.clone().keep_discovering());
+        Ok(Self {
+            lease: accession.lease,
+            projects: accession.projects,
+            door,
+            _discovering: AbortOnDropHandle::new(discovering),
+        })
+    }
+
+    /// Takes no more requests and ends the actors after what is in flight.
+    ///
+    /// Both at once: the claims that wait at the door are answered by the drain.
+    async fn close(door: NatsDoor, projects: &Projects, within: Duration) {
+        let drain = async {
+            if let Err(error) = projects.shut_down(within).await {
+                tracing::warn!("{error}");
+            }
+        };
+        let _ = tokio::join!(tokio::time::timeout(within, door.close()), drain);
+    }
+}
+
+async fn accede(
+    settings: &Settings,
+    nats: &Nats,
+    identity: Identity,
+    standby: bool,
+) -> Result<Accession, UpError> {
+    let replicas = usize::from(settings.nats.replicas);
+    let options = OwnerOptions {
+        replicas,
+        ..OwnerOptions::default()
+    };
+    let lease = OwnerLease::acquire_with(&nats.jetstream, identity, standby, options).await?;
+    let terms = Terms {
+        nats: nats.clone(),
+        clock: Clock::system(),
+        agents: settings.agents.clone(),
+        work: settings.work.clone(),
+        supervision: settings.supervision.clone(),
+        epoch: lease.epoch(),
+        replicas,
+    };
+    let projects = Projects::start(terms, settings.projects.max).await?;
+    projects
+        .discover()
+        .await
+        .map_err(|source| refused(nats, source))?;
+    Ok(Accession { lease, projects })
+}
+
+fn refused(nats: &Nats, source: async_nats::Error) -> UpError {
+    UpError::Nats {
+        url: nats.shown_url.clone(),
+        source,
+    }
+}
+
+/// Keeps an ownership until `closing`, and wins it again whenever it is lost.
+pub(super) async fn rule(shell: Arc<Shell>, first: Reign, closing: CancellationToken) {
+    let mut reign = first;
+    loop {
+        let lost = tokio::select! {
+            lost = reign.lease.lost() => lost,
+            () = closing.cancelled() => {
+                Reign::close(reign.door, &reign.projects, DRAIN_WITHIN).await;
+                let _ = tokio::time::timeout(FLUSH_WITHIN, shell.nats.client.flush()).await;
+                reign.lease.release().await;
+                return;
+            }
+        };
+        tracing::warn!("the ownership is lost ({lost}); work goes on when it is won again");
+        shell.owner.send_replace(false);
+        Reign::close(reign.door, &reign.projects, ABANDON_WITHIN).await;
+        drop(reign.lease);
+        reign = loop {
+            let again = tokio::select! {
+                again = Reign::again(&shell) => again,
+                () = closing.cancelled() => return,
+            };
+            match again {
+                Ok(reign) => break reign,
+                Err(error) => tracing::warn!("the ownership cannot be won yet: {error}"),
+            }
+            tokio::time::sleep(RETRY).await;
+        };
+    }
+}

@@ -1,0 +1,136 @@
+//! Which request is which method of the service.
+
+use async_nats::Message;
+use loom_protocol::agent::{GuidRequest, ListAgentsRequest};
+use loom_protocol::work::{
+    CancelRequest, ClaimRequest, CompleteRequest, IdRequest, ListWorkRequest, SubmitRequest,
+};
+use loom_protocol::{Encoding, ProjectId, WireError};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::answer::Done;
+use crate::service::{Page, Service, Submitted};
+
+/// One request, taken apart.
+struct Request<'a> {
+    payload: &'a [u8],
+    encoding: Encoding,
+}
+
+impl Request<'_> {
+    fn read<T: DeserializeOwned>(&self) -> Result<T, WireError> {
+        Ok(self.encoding.decode(self.payload)?)
+    }
+
+    fn done(&self, value: &impl Serialize) -> Result<Done, WireError> {
+        Done::new(value, self.encoding)
+    }
+
+    fn page<T: Serialize>(&self, page: &Page<T>) -> Result<Done, WireError> {
+        Ok(self
+            .done(&page.items)?
+            .with_cursor(page.info.next_cursor.clone()))
+    }
+}
+
+/// Carries a request out. The permit is given back before a wait that has a bound of its own.
+pub(super) async fn carry_out(
+    service: &Service,
+    message: &Message,
+    encoding: Encoding,
+    permit: OwnedSemaphorePermit,
+) -> Result<Done, WireError> {
+    let request = Request {
+        payload: &message.payload,
+        encoding,
+    };
+    let subject = message.subject.as_str();
+    let unknown = || {
+        WireError::invalid(format!(
+            "nobody answers {subject}; requests go to coord.{{project}}.{{resource}}.{{action}}, like coord.default.work.submit"
+        ))
+    };
+    let (project, action) = subject
+        .strip_prefix("coord.")
+        .and_then(|rest| rest.split_once('.'))
+        .ok_or_else(unknown)?;
+    if project == ProjectId::GLOBAL {
+        return match action {
+            "stats" => request.done(&service.stats(None)),
+            "projects" => request.done(&service.project_summaries()),
+            "info" => request.done(&service.info()),
+            _ => Err(unknown()),
+        };
+    }
+    let project = &ProjectId::new(project)?;
+    let some = Some(project);
+    match action {
+        "agents.register" => request.done(&service.register(project, request.read()?).await?),
+        "agents.heartbeat" => request.done(&service.heartbeat(project, request.read()?).await?),
+        "agents.deregister" => {
+            let agent: GuidRequest = request.read()?;
+            request.done(&service.deregister(project, &agent.guid).await?)
+        }
+        "agents.list" => {
+            let list: ListAgentsRequest = request.read()?;
+            request.page(&service.list_agents(some, &list)?)
+        }
+        "agents.get" => {
+            let agent: GuidRequest = request.read()?;
+            request.done(&service.get_agent(some, &agent.guid)?)
+        }
+        "agents.shutdown" => request.done(&service.shutdown_agent(some, request.read()?).await?),
+        "work.submit" => {
+            let mut ignored = Vec::new();
+            let submit: SubmitRequest =
+                encoding.decode_noting(request.payload, &mut |path| ignored.push(path))?;
+            match service.submit(project, submit, ignored).await? {
+                Submitted::One(answer) => request.done(&answer),
+                many @ Submitted::Many { .. } => request.done(&many),
+            }
+        }
+        "work.claim" => {
+            let claim: ClaimRequest = request.read()?;
+            drop(permit);
+            request.done(&service.claim(project, claim).await?)
+        }
+        "work.start" => request.done(&service.start(project, request.read()?).await?),
+        "work.progress" => request.done(&service.progress(project, request.read()?).await?),
+        "work.complete" => {
+            let complete: CompleteRequest = request.read()?;
+            let then_waits = complete
+                .then_claim
+                .as_ref()
+                .is_some_and(|claim| claim.wait_ms.is_some());
+            if then_waits {
+                drop(permit);
+            }
+            request.done(&service.complete(project, complete).await?)
+        }
+        "work.fail" => request.done(&service.fail(project, request.read()?).await?),
+        "work.release" => request.done(&service.release(project, request.read()?).await?),
+        "work.stopped" => request.done(&service.stopped(project, request.read()?).await?),
+        "work.get" => {
+            let item: IdRequest = request.read()?;
+            request.done(&service.get_work(some, &item.id).await?)
+        }
+        "work.list" => {
+            let list: ListWorkRequest = request.read()?;
+            request.page(&service.list_work(project, list).await?)
+        }
+        "work.cancel" => {
+            let cancel: CancelRequest = request.read()?;
+            request.done(&service.cancel(some, cancel).await?)
+        }
+        "work.explain" => {
+            let item: IdRequest = request.read()?;
+            request.done(&service.explain(some, &item.id).await?)
+        }
+        "queue.info" => request.done(&service.queue_info(project).await?),
+        "queue.purge" => request.done(&service.purge(project, request.read()?).await?),
+        "stats" => request.done(&service.stats(some)),
+        _ => Err(unknown()),
+    }
+}

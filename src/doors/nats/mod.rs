@@ -1,0 +1,139 @@
+//! The NATS door: requests on `coord.{project}.{resource}.{action}`, JSON or MessagePack.
+//!
+//! Each request has a task of its own, so that a slow one holds up nobody. At most so many are
+//! under way as [`Service::admission`] allows; the next is refused with `overloaded`. A claim that
+//! waits holds no permit: waiting claims have a bound of their own.
+
+mod actions;
+mod answer;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use async_nats::service::{Service as MicroService, ServiceExt as _};
+use async_nats::{Client, Message};
+use futures_util::{FutureExt as _, StreamExt as _};
+use loom_protocol::codec::CONTENT_TYPE;
+use loom_protocol::{Encoding, ErrorCode, WireError, names};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::service::Service;
+use answer::Answer;
+
+/// The open door.
+pub struct NatsDoor {
+    announced: MicroService,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+}
+
+impl NatsDoor {
+    /// Opens the door: from now on requests are answered, and the service `loom` is announced.
+    ///
+    /// # Errors
+    /// The subscription cannot be made.
+    pub async fn open(client: Client, service: Service) -> Result<Self, async_nats::Error> {
+        let announced = client
+            .service_builder()
+            .description("Loom coordinates fleets of AI coding agents")
+            .queue_group(names::QUEUE_GROUP)
+            .start("loom", env!("CARGO_PKG_VERSION"))
+            .await?;
+        let requests = announced
+            .endpoint_builder()
+            .name("coord")
+            .queue_group(names::QUEUE_GROUP)
+            .add(names::ALL_REQUESTS)
+            .await?;
+        let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
+        let (permits, retry_after) = service.admission();
+        let guard = Guard {
+            client,
+            service,
+            permits: Arc::new(Semaphore::new(permits)),
+            refusal: WireError::overloaded(
+                format!("{permits} requests are under way already; try again"),
+                retry_after,
+            ),
+        };
+        tasks.spawn(guard.serve(requests, tasks.clone(), closing.clone()));
+        Ok(Self {
+            announced,
+            tasks,
+            closing,
+        })
+    }
+
+    /// Takes no more requests, and waits for those under way.
+    pub async fn close(self) {
+        self.closing.cancel();
+        if let Err(error) = self.announced.stop().await {
+            tracing::debug!("the service could not be withdrawn: {error}");
+        }
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+/// Lets requests in.
+struct Guard {
+    client: Client,
+    service: Service,
+    permits: Arc<Semaphore>,
+    refusal: WireError,
+}
+
+impl Guard {
+    async fn serve(
+        self,
+        mut requests: async_nats::service::endpoint::Endpoint,
+        tasks: TaskTracker,
+        closing: CancellationToken,
+    ) {
+        let guard = Arc::new(self);
+        loop {
+            let request = tokio::select! {
+                request = requests.next() => request,
+                () = closing.cancelled() => None,
+            };
+            let Some(request) = request else {
+                return;
+            };
+            let permit = guard.permits.clone().try_acquire_owned().ok();
+            let guard = guard.clone();
+            tasks.spawn(async move { guard.answer(request.message, permit).await });
+        }
+    }
+
+    async fn answer(&self, message: Message, permit: Option<OwnedSemaphorePermit>) {
+        let Some(reply) = message.reply.clone() else {
+            tracing::debug!(subject = %message.subject, "a request without a reply subject is dropped");
+            return;
+        };
+        let content_type = message.headers.as_ref().and_then(|h| h.get(CONTENT_TYPE));
+        let encoding = Encoding::from_content_type(content_type.map(|value| value.as_str()));
+        let outcome = match permit {
+            None => Err(self.refusal.clone()),
+            Some(permit) => {
+                let work = actions::carry_out(&self.service, &message, encoding, permit);
+                AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
+                    Err(WireError::new(
+                        ErrorCode::Internal,
+                        "the coordinator met a defect of its own with this request; please report it",
+                    ))
+                })
+            }
+        };
+        let answer = Answer::of(outcome, encoding);
+        let answer = answer.within(self.client.server_info().max_payload, encoding);
+        if let Err(error) = self
+            .client
+            .publish_with_headers(reply, answer.headers, answer.payload)
+            .await
+        {
+            tracing::debug!(subject = %message.subject, "an answer was not sent: {error}");
+        }
+    }
+}
