@@ -85,6 +85,13 @@ impl Checks<'_> {
             let message = "takes both, user and password; the other one is missing".into();
             self.refuse(&["nats.user", "nats.password"], message);
         }
+        if nats.url.is_none() && !nats.listen.ip().is_loopback() && !nats.allow_open {
+            let message = format!(
+                "= \"{}\" opens Loom's own nats-server, which asks for no credentials, to the network; use a server of your own by nats.url, or allow_open = true if everybody may",
+                nats.listen
+            );
+            self.refuse(&["nats.listen"], message);
+        }
         if nats.url.is_none() && nats.replicas > 1 {
             let message = format!(
                 "= {} needs a cluster, and Loom's own nats-server is a single one; set nats.url (or NATS_URL), or replicas = 1",
@@ -184,6 +191,8 @@ mod tests {
             .is_empty()
         );
         assert_eq!(keys_of(|s| s.nats.replicas = 3), ["nats.replicas"]);
+        let everywhere = ([0, 0, 0, 0], 4222).into();
+        assert_eq!(keys_of(|s| s.nats.listen = everywhere), ["nats.listen"]);
         assert!(
             keys_of(|s| {
                 s.nats.replicas = 3;

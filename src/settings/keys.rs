@@ -111,7 +111,7 @@ const STRATEGIES: &[&str] = &["one-for-one", "rest-for-one"];
 const U32: i64 = u32::MAX as i64;
 
 /// Every key, in the order of the sample. Those below `[supervision.<actor>]` repeat `[supervision]`.
-pub const KEYS: [Key; 34] = [
+pub const KEYS: [Key; 35] = [
     optional(
         "nats.url",
         Kind::ServerUrl,
@@ -140,6 +140,11 @@ pub const KEYS: [Key; 34] = [
         "nats.listen",
         Kind::Address,
         "Where Loom's own nats-server listens; port 0 takes any free one and keeps it.",
+    ),
+    key(
+        "nats.allow_open",
+        Kind::Flag,
+        "Let Loom's own nats-server, which asks for no credentials, listen beyond loopback.",
     ),
     optional(
         "nats.advertise_url",

@@ -25,4 +25,4 @@ mod value;
 pub use error::{Origin, Problem, SettingsError};
 pub use load::{Loaded, Override, Sources, load};
 pub use secret::{Secret, ServerUrl};
-pub use types::{ApiSettings, NatsSettings, Profile, ProjectsSettings, Settings};
+pub use types::{ApiSettings, NatsSettings, ProjectsSettings, Settings};

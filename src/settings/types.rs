@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use loom_actors::nats::server::Profile;
 use loom_actors::settings::{AgentSettings, SupervisionSettings, WorkSettings};
 use loom_protocol::ProjectId;
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,8 @@ pub struct NatsSettings {
     pub credentials: Option<PathBuf>,
     /// Where our own server listens; port 0: any free one.
     pub listen: SocketAddr,
+    /// Let our own server, which asks for no credentials, listen beyond loopback.
+    pub allow_open: bool,
     /// Under which address agents reach our own server, where `listen` does not tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advertise_url: Option<ServerUrl>,
@@ -65,23 +68,13 @@ impl Default for NatsSettings {
             password: None,
             credentials: None,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            allow_open: false,
             advertise_url: None,
             data_dir: None,
             profile: Profile::Safe,
             replicas: 1,
         }
     }
-}
-
-/// How our own server writes to the disk.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Profile {
-    /// Synchronized with every write: an answered submit survives a power cut.
-    #[default]
-    Safe,
-    /// Synchronized every 100 ms: survives a killed process, not a power cut.
-    Fast,
 }
 
 /// `[api]`: the REST door.

@@ -1,0 +1,80 @@
+//! `loom up`: the coordinator.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Context;
+use super::exit::CliResult;
+use crate::coordinator::{self, UpOptions};
+use crate::settings::{Loaded, Override, Sources, load};
+
+/// Start the coordinator, with a nats-server of its own where no URL is given.
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    /// The NATS server to use; without it, one of our own is started.
+    #[arg(long, value_name = "URL")]
+    nats_url: Option<String>,
+    /// Where our own nats-server listens.
+    #[arg(long, value_name = "ADDRESS")]
+    nats_listen: Option<SocketAddr>,
+    /// Where our own nats-server keeps its store.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// How our own nats-server writes: `safe` or `fast`.
+    #[arg(long)]
+    profile: Option<String>,
+    /// The address of the REST API.
+    #[arg(long)]
+    host: Option<String>,
+    /// The port of the REST API; 0 takes any free one.
+    #[arg(long)]
+    port: Option<u16>,
+    /// Any other key of the configuration; may be repeated.
+    #[arg(long, value_name = "SECTION.KEY=VALUE", value_parser = set)]
+    set: Vec<(String, String)>,
+    /// Where another coordinator owns this NATS, wait and take over when it is gone.
+    #[arg(long)]
+    standby: bool,
+}
+
+fn set(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if key.contains('.') => Ok((key.trim().into(), value.trim().into())),
+        _ => Err("write section.key=value, like agents.stale_after=1m".into()),
+    }
+}
+
+impl UpArgs {
+    /// The settings with what the flags say.
+    fn settings(&self, context: &Context) -> CliResult<Loaded> {
+        let data_dir = self.data_dir.as_ref().map(|dir| dir.display());
+        let project = context.globals.project.as_ref();
+        let named = [
+            Override::given("--nats-url", "nats.url", self.nats_url.as_ref()),
+            Override::given("--nats-listen", "nats.listen", self.nats_listen),
+            Override::given("--data-dir", "nats.data_dir", data_dir),
+            Override::given("--profile", "nats.profile", self.profile.as_ref()),
+            Override::given("--host", "api.host", self.host.as_ref()),
+            Override::given("--port", "api.port", self.port),
+            Override::given("--project", "projects.default", project),
+        ];
+        let set = self.set.iter().map(|(key, value)| Override {
+            flag: "--set".into(),
+            key: key.clone(),
+            value: value.clone(),
+        });
+        let flags = named.into_iter().flatten().chain(set).collect();
+        Ok(load(&Sources::of_process(context.config_file(), flags))?)
+    }
+}
+
+/// Runs until it is told to end.
+pub async fn run(context: &Context, args: &UpArgs) -> CliResult {
+    let loaded = args.settings(context)?;
+    let options = UpOptions {
+        standby: args.standby,
+    };
+    Ok(coordinator::run(loaded.settings, options).await?)
+}
