@@ -49,3 +49,35 @@ impl Endpoint {
             .map_err(file_error("write", path))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint() -> Endpoint {
+        Endpoint {
+            url: "nats://127.0.0.1:14222".to_owned(),
+            listen: "127.0.0.1:14222".parse().unwrap(),
+            pid: Some(7),
+            version: "2.15.1".to_owned(),
+            server_id: "NABC".to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("endpoint.json");
+        assert_eq!(Endpoint::read(&path), None);
+        endpoint().write(&path).unwrap();
+        assert_eq!(Endpoint::read(&path), Some(endpoint()));
+    }
+
+    #[test]
+    fn a_torn_file_counts_as_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("endpoint.json");
+        fs::write(&path, "{\"url\": \"nats://127").unwrap();
+        assert_eq!(Endpoint::read(&path), None);
+    }
+}
