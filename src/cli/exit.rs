@@ -8,6 +8,7 @@ use loom_protocol::ErrorCode;
 
 use super::output::block;
 use crate::api_client::ApiError;
+use crate::coordinator::UpError;
 
 /// What stands at the end of `--help`.
 pub const HELP: &str = "\
@@ -68,6 +69,12 @@ impl CliError {
             }
         }
         ExitCode::from(self.exit_code())
+    }
+}
+
+impl From<UpError> for CliError {
+    fn from(error: UpError) -> Self {
+        Self::Unreachable(error.to_string())
     }
 }
 

@@ -18,6 +18,7 @@ mod show;
 pub mod stats;
 pub mod submit;
 pub mod tasks_file;
+pub mod up;
 pub mod watch;
 pub mod work;
 
@@ -85,6 +86,8 @@ fn token(text: &str) -> Result<Secret, String> {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Start the coordinator, with a nats-server of its own where no URL is given
+    Up(Box<up::UpArgs>),
     /// Submit work: one item, or many from a file of JSON lines
     Submit(Box<submit::SubmitArgs>),
     /// List, show, watch, cancel and explain work items
@@ -106,7 +109,10 @@ enum Command {
 
 impl Command {
     const fn log_level(&self) -> &'static str {
-        telemetry::COMMAND_LEVEL
+        match self {
+            Self::Up(_) => telemetry::SERVER_LEVEL,
+            _ => telemetry::COMMAND_LEVEL,
+        }
     }
 }
 
@@ -189,6 +195,7 @@ fn start(globals: Globals, command: Command) -> CliResult {
 
 async fn run(context: &Context, command: Command) -> CliResult {
     match command {
+        Command::Up(args) => up::run(context, &args).await,
         Command::Submit(args) => submit::run(context, *args).await,
         Command::Work(args) => work::run(context, *args).await,
         Command::Agents(args) => agents::run(context, *args).await,
