@@ -8,6 +8,7 @@ use loom_protocol::ErrorCode;
 
 use super::output::block;
 use crate::api_client::ApiError;
+use crate::coordinator::UpError;
 
 /// What stands at the end of `--help`.
 pub const HELP: &str = "\
@@ -100,6 +101,18 @@ impl From<ApiError> for CliError {
 impl From<crate::settings::SettingsError> for CliError {
     fn from(error: crate::settings::SettingsError) -> Self {
         Self::Usage(error.to_string())
+    }
+}
+
+impl From<UpError> for CliError {
+    /// A coordinator that does not come up is not there (3): NATS, the port or the ownership may be
+    /// free later. Only where there is nowhere to keep data has the configuration to be mended.
+    fn from(error: UpError) -> Self {
+        let text = error.to_string();
+        match error {
+            UpError::NoDataDirectory => Self::Usage(text),
+            _ => Self::Unreachable(text),
+        }
     }
 }
 
