@@ -86,8 +86,7 @@ impl Screen {
     fn new(total: usize) -> Self {
         // A template that cannot be read would leave the bar in its default style.
         let style = |template| {
-            ProgressStyle::with_template(template)
-                .unwrap_or_else(|_| ProgressStyle::default_bar())
+            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
         };
         let bars = MultiProgress::new();
         let whole = bars.add(ProgressBar::new(u64::try_from(total).unwrap_or(u64::MAX)));

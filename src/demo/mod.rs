@@ -36,7 +36,7 @@ use fleet::AgentProcess;
 use plan::{PROJECT, ROLES};
 
 /// How long the whole may take.
-const WITHIN: Duration = Duration::from_secs(120);
+const WITHIN: Duration = Duration::from_mins(2);
 
 /// See agents finish work: everything is started here, and removed at the end.
 #[derive(Debug, Args)]
@@ -64,7 +64,10 @@ pub async fn run(out: Output, args: &DemoArgs) -> CliResult {
 
 /// Starts the coordinator, lets the play run, and ends everything in order.
 async fn stage(out: Output, count: usize, dir: &Path) -> CliResult {
-    eprintln!("starting a nats-server and a coordinator in {}", dir.display());
+    eprintln!(
+        "starting a nats-server and a coordinator in {}",
+        dir.display()
+    );
     let settings = settings(dir)?;
     let coordinator = tokio::select! {
         started = Coordinator::start(&settings, UpOptions::default()) => started?,
@@ -141,7 +144,10 @@ async fn play(
     display.finish();
     let items = watched.map_err(late)??;
     tell(out, &items)?;
-    if items.iter().all(|item| item.status == WorkStatus::Completed) {
+    if items
+        .iter()
+        .all(|item| item.status == WorkStatus::Completed)
+    {
         Ok(())
     } else {
         Err(CliError::WorkFailed)
