@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use loom_actors::nats::connection::{ConnectError, Nats, NatsOptions};
 use loom_actors::nats::owner::{Identity, IdentityError, OwnerError};
-use loom_actors::nats::server::{self, ManagedOptions, ManagedServer, ServerError};
+use loom_actors::nats::server::{ManagedOptions, ManagedServer, ServerError};
 use loom_actors::projects::Projects;
 use loom_protocol::WireError;
 use tokio::task::JoinHandle;
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use self::reign::{Reign, Shell};
 use crate::doors::rest;
 use crate::service::Service;
-use crate::settings::{NatsSettings, Profile, Settings};
+use crate::settings::{NatsSettings, Settings};
 
 /// How many coordinators of one user may stand by for one NATS on one machine.
 const MAX_STANDBYS: u32 = 16;
@@ -213,10 +213,7 @@ async fn start_server(
 ) -> Result<ManagedServer, UpError> {
     let options = ManagedOptions {
         listen: settings.listen,
-        profile: match settings.profile {
-            Profile::Safe => server::Profile::Safe,
-            Profile::Fast => server::Profile::Fast,
-        },
+        profile: settings.profile,
         ..ManagedOptions::new(data_dir)
     };
     Ok(ManagedServer::start(options).await?)

@@ -53,7 +53,7 @@ echo "{\"summary\": \"$LOOM_WORK_CAPABILITY: done by $LOOM_AGENT_HANDLE\"}"
 
 /// Capability, boundary, and what there is to do of that kind. The first and the last kind are for
 /// one agent alone; the two between are for whoever of two is free.
-const KINDS: [(&str, &str, [&str; 5]); 4] = [
+const KINDS: [(&str, &str, [&str; 8]); 4] = [
     (
         "typescript",
         "web",
@@ -63,6 +63,9 @@ const KINDS: [(&str, &str, [&str; 5]); 4] = [
             "Sort the order table",
             "Remember the chosen language",
             "Repair the date picker",
+            "Shrink the images",
+            "Label the buttons",
+            "Drop the old polyfills",
         ],
     ),
     (
@@ -74,6 +77,9 @@ const KINDS: [(&str, &str, [&str; 5]); 4] = [
             "Explain how to log in",
             "Draw the page of the data flow",
             "Mend the dead links",
+            "Write down the limits",
+            "Show an example of each error",
+            "List the keyboard shortcuts",
         ],
     ),
     (
@@ -85,6 +91,9 @@ const KINDS: [(&str, &str, [&str; 5]); 4] = [
             "Test the clock at midnight",
             "Test the import of old data",
             "Test what happens on a full disk",
+            "Test the retry after a timeout",
+            "Test two writers at once",
+            "Test the export of nothing",
         ],
     ),
     (
@@ -96,6 +105,9 @@ const KINDS: [(&str, &str, [&str; 5]); 4] = [
             "Read the configuration once",
             "Drop the unused column",
             "Speed up the import",
+            "Name the threads",
+            "Replace the hand-written queue",
+            "Return errors instead of panicking",
         ],
     ),
 ];

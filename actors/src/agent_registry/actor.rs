@@ -13,7 +13,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
-use super::writes::{Backlog, Slot};
+use super::slot::{Backlog, Slot};
 use super::{AgentChange, AgentRegistryArgs, heartbeats};
 use crate::domain::agent::{Terms, differs};
 use crate::nats::kv::{Bucket, BucketError, Record, WatchEvent, WriteError};
@@ -190,7 +190,7 @@ impl Actor for AgentRegistry {
                 guid,
                 directive,
                 reply,
-            } => answer(reply, state.add_directive(guid, directive)),
+            } => answer(reply, state.add_directive(guid, &directive)),
             Msg::ClearDirective {
                 guid,
                 directive,

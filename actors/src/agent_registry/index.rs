@@ -67,14 +67,11 @@ impl Index {
         for boundary in &agent.boundaries {
             add(&mut self.by_boundary, boundary, place);
         }
-        match self.by_type.get_mut(&agent.agent_type) {
-            Some(set) => {
-                set.insert(place);
-            }
-            None => {
-                let set = Places::from([place]);
-                self.by_type.insert(agent.agent_type.clone(), set);
-            }
+        if let Some(set) = self.by_type.get_mut(&agent.agent_type) {
+            set.insert(place);
+        } else {
+            let set = Places::from([place]);
+            self.by_type.insert(agent.agent_type.clone(), set);
         }
         self.by_status
             .entry(agent.status)

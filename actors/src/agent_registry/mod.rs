@@ -52,11 +52,15 @@
 
 mod actor;
 mod directory;
+mod entry;
 mod handle;
 mod heartbeats;
 mod index;
+mod outcomes;
+mod page;
 mod requests;
 mod sightings;
+mod slot;
 mod writes;
 
 use std::fmt;
@@ -69,8 +73,10 @@ use crate::events::EventSink;
 use crate::nats::kv::{Bucket, BucketError};
 use crate::settings::AgentSettings;
 
-pub use directory::{AgentDirectory, AgentEntry, AgentFilter, AgentsFound};
+pub use directory::AgentDirectory;
+pub use entry::AgentEntry;
 pub use handle::AgentRegistryHandle;
+pub use page::{AgentFilter, AgentsFound};
 
 /// How many agents a project may have.
 pub const MAX_AGENTS: usize = 100_000;

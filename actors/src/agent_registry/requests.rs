@@ -1,17 +1,18 @@
 //! The verbs of requests.
 
+use std::sync::Arc;
+
 use loom_protocol::agent::{
     Agent, AgentStatus, Directive, DirectiveKind, HeartbeatRequest, RegisterRequest, ShutdownNotice,
 };
 use loom_protocol::event::{AgentEvent, AgentEventKind};
 use loom_protocol::{AgentGuid, ErrorCode, Timestamp, WireError, names};
 
-use super::MAX_AGENTS;
 use super::actor::{Msg, Reply, ShutdownOrder, State, answer};
-use super::directory::AgentEntry;
-use super::writes::{Order, RETRY_AFTER};
+use super::slot::Order;
+use super::writes::RETRY_AFTER;
+use super::{AgentEntry, MAX_AGENTS};
 use crate::domain::agent::{self, fall_silent, hear, send_home, with_status};
-use std::sync::Arc;
 
 /// How many requests wait for the first reading of the bucket.
 const MAX_HELD: usize = 10_000;
@@ -67,6 +68,7 @@ impl State {
         request: Box<RegisterRequest>,
         reply: Reply<Agent>,
     ) {
+        self.args.directory.touch(guid, self.now());
         // Refused here, before the bucket is asked for anything.
         match self.draft(guid, &request) {
             Ok(_) => self.order(guid, Order::Register { request, reply }),
@@ -179,7 +181,7 @@ impl State {
             reason: Some(order.reason.clone()),
             grace_ms: Some(grace_ms),
         };
-        self.give(&entry, directive)?;
+        self.give(&entry, &directive)?;
         let notice = ShutdownNotice {
             guid,
             reason: order.reason.clone(),
@@ -205,7 +207,7 @@ impl State {
     pub fn add_directive(
         &mut self,
         guid: AgentGuid,
-        directive: Directive,
+        directive: &Directive,
     ) -> Result<(), WireError> {
         let entry = self.known(guid)?;
         self.give(&entry, directive)
@@ -224,13 +226,13 @@ impl State {
         Ok(())
     }
 
-    fn give(&mut self, entry: &AgentEntry, directive: Directive) -> Result<(), WireError> {
+    fn give(&mut self, entry: &AgentEntry, directive: &Directive) -> Result<(), WireError> {
         let guid = entry.agent().guid;
         if !entry.add_directive(directive.clone()) {
             let message = format!("agent {guid} has too many open orders; it must obey some first");
             return Err(WireError::overloaded(message, RETRY_AFTER));
         }
-        self.publish_directive(guid, &directive);
+        self.publish_directive(guid, directive);
         Ok(())
     }
 

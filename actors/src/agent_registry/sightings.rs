@@ -7,7 +7,7 @@ use loom_protocol::agent::AgentStatus;
 
 use super::MAX_AGENTS;
 use super::actor::{Reading, State};
-use super::writes::{Order, Question};
+use super::slot::{Order, Question};
 use crate::domain::agent::{AgentPut, Unreadable, differs, guid_of_key, merge, read_own, read_put};
 use crate::nats::kv::{Record, WatchEvent};
 

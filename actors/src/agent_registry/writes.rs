@@ -2,119 +2,25 @@
 //! once, registrations and removals first.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use async_nats::connection::State as Connection;
 use bytes::Bytes;
 use loom_protocol::agent::{Agent, AgentStatus, RegisterRequest};
-use loom_protocol::{AgentGuid, ErrorCode, Timestamp, WireError};
+use loom_protocol::{AgentGuid, ErrorCode, WireError};
 use ractor::RpcReplyPort;
 
-use super::actor::{Msg, Reply, State, answer};
-use crate::domain::agent::{OwnEntry, differs};
-use crate::nats::kv::{BucketError, Record, WriteError};
+use super::actor::{Msg, State, answer};
+use super::slot::{Doing, Order, Slot};
+use crate::domain::agent::OwnEntry;
+use crate::nats::kv::{BucketError, WriteError};
 
 /// How many reads and writes are under way at once.
 const AT_ONCE: usize = 256;
-/// How often a request is tried again after a conflict.
-const TRIES: u32 = 5;
 /// How many requests may wait for one entry.
 const MAX_ORDERS: usize = 16;
 /// What a refused client is told to wait.
 pub(super) const RETRY_AFTER: Duration = Duration::from_millis(500);
-
-/// The state of one entry of the bucket, as the registry knows it.
-#[derive(Default)]
-pub(super) struct Slot {
-    /// The number of the last write that is known; 0: there is none.
-    pub revision: u64,
-    /// Whether there may be a later one.
-    pub in_doubt: bool,
-    /// Whether memory is ahead of the bucket.
-    pub dirty: bool,
-    /// Whether the bucket holds what cannot be read: it stays until somebody mends it.
-    pub quarantined: bool,
-    /// Why it has to be read although nothing is to be written.
-    pub question: Option<Question>,
-    /// The `lastHeartbeat` that the bucket holds.
-    pub written_heartbeat: Timestamp,
-    doing: Option<Doing>,
-    orders: VecDeque<Order>,
-    tries: u32,
-    /// Whether it is in the queue of what nobody waits for.
-    queued: bool,
-}
-
-/// What only a reading of the entry can answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Question {
-    /// Was that registration or removal stored that nobody confirmed?
-    Stored,
-    /// The bucket was told from its beginning, and this entry not with it: is it gone?
-    Gone,
-}
-
-/// What is under way for an entry.
-enum Doing {
-    Reading,
-    Registering { expected: u64, agent: Box<Agent> },
-    Removing { expected: u64 },
-    Flushing { expected: u64, heartbeat: Timestamp },
-}
-
-/// What somebody asked for.
-pub(super) enum Order {
-    Register {
-        request: Box<RegisterRequest>,
-        reply: Reply<Agent>,
-    },
-    Deregister {
-        reply: Reply<()>,
-    },
-    /// The agent deleted its own entry: its mark, which would stay for ever, becomes ours.
-    TidyUp,
-}
-
-impl Order {
-    fn refuse(self, error: WireError) {
-        match self {
-            Self::Register { reply, .. } => answer(reply, Err(error)),
-            Self::Deregister { reply } => answer(reply, Err(error)),
-            Self::TidyUp => {}
-        }
-    }
-}
-
-/// The entries for which there is something to do.
-#[derive(Default)]
-pub(super) struct Backlog {
-    /// Somebody waits for these.
-    urgent: VecDeque<AgentGuid>,
-    /// Nobody does.
-    idle: VecDeque<AgentGuid>,
-    under_way: usize,
-}
-
-impl Slot {
-    /// Whether one of our own writes to it is under way.
-    pub const fn is_writing(&self) -> bool {
-        self.doing.is_some()
-    }
-
-    fn is_at_rest(&self) -> bool {
-        self.doing.is_none()
-            && self.orders.is_empty()
-            && !self.has_chores()
-            && !self.quarantined
-            && !self.queued
-    }
-
-    /// Whether there is something to do for it that nobody waits for.
-    const fn has_chores(&self) -> bool {
-        self.question.is_some() || (self.dirty && !self.quarantined)
-    }
-}
 
 impl State {
     /// The slot of an entry.
@@ -333,162 +239,6 @@ impl State {
             },
             move |outcome| write_ended(guid, outcome),
         );
-    }
-
-    /// Each outcome of a write, and what it means for the entry.
-    pub fn write_ended(&mut self, guid: AgentGuid, outcome: Result<u64, WriteError>) {
-        self.backlog.under_way = self.backlog.under_way.saturating_sub(1);
-        let slot = self.slot(guid);
-        let Some(doing) = slot.doing.take() else {
-            return;
-        };
-        match outcome {
-            Ok(revision) => {
-                slot.revision = slot.revision.max(revision);
-                slot.tries = 0;
-                self.stored(guid, doing);
-            }
-            Err(WriteError::Conflict) => self.conflicted(guid, &doing),
-            Err(WriteError::Unknown(problem)) => {
-                tracing::debug!(%guid, problem, "a write to the agents bucket is in doubt");
-                slot.in_doubt = true;
-                if matches!(doing, Doing::Flushing { .. }) {
-                    slot.dirty = true;
-                } else {
-                    slot.question = Some(Question::Stored);
-                }
-                let message = format!(
-                    "NATS did not confirm the change of agent {guid} ({problem}); try again with the same guid"
-                );
-                self.refuse_awaited(guid, &doing, WireError::unavailable(message, RETRY_AFTER));
-                // Not at once: the sweep tries again what nobody waits for.
-                return;
-            }
-            Err(WriteError::Refused(problem)) => {
-                tracing::error!(%guid, problem, "NATS refuses a write to the agents bucket");
-                let message = format!("NATS refused to store agent {guid}: {problem}");
-                let error = WireError::new(ErrorCode::Internal, message);
-                self.refuse_awaited(guid, &doing, error);
-            }
-        }
-        self.queue(guid);
-        self.forget_if_idle(guid);
-    }
-
-    fn stored(&mut self, guid: AgentGuid, doing: Doing) {
-        match doing {
-            Doing::Registering { agent, .. } => self.registered(guid, &agent),
-            Doing::Removing { .. } => self.removed(guid),
-            Doing::Flushing { heartbeat, .. } => self.slot(guid).written_heartbeat = heartbeat,
-            Doing::Reading => {}
-        }
-    }
-
-    fn registered(&mut self, guid: AgentGuid, written: &Agent) {
-        let slot = self.slot(guid);
-        slot.written_heartbeat = written.last_heartbeat;
-        let was_quarantined = std::mem::take(&mut slot.quarantined);
-        let order = slot.orders.pop_front();
-        if was_quarantined {
-            self.release(&guid.to_string());
-        }
-        let Some(Order::Register { request, reply }) = order else {
-            return;
-        };
-        // Memory may have moved on while the write was under way.
-        let agent = self
-            .draft(guid, &request)
-            .unwrap_or_else(|_| written.clone());
-        if differs(&agent, written) {
-            self.slot(guid).dirty = true;
-        }
-        let now = self.now();
-        let goes_on = self.goes_on(guid, &request);
-        self.enter(agent, true);
-        if let Some(entry) = self.args.directory.get(guid) {
-            entry.touch(now);
-            if !goes_on {
-                entry.begin_anew(request.instance_id.is_some());
-            }
-            answer(reply, Ok(entry.snapshot()));
-        }
-    }
-
-    fn removed(&mut self, guid: AgentGuid) {
-        if let Some(Order::Deregister { reply }) = self.slot(guid).orders.pop_front() {
-            self.leave(guid, "deregistered");
-            answer(reply, Ok(()));
-        }
-        self.queue(guid);
-        self.forget_if_idle(guid);
-    }
-
-    /// Somebody wrote in between: read, merge, again. The watch may have told it already.
-    fn conflicted(&mut self, guid: AgentGuid, doing: &Doing) {
-        let (Doing::Registering { expected, .. }
-        | Doing::Removing { expected }
-        | Doing::Flushing { expected, .. }) = doing
-        else {
-            return;
-        };
-        let slot = self.slot(guid);
-        slot.in_doubt = slot.revision <= *expected;
-        slot.tries += 1;
-        slot.dirty |= matches!(doing, Doing::Flushing { .. });
-        if slot.tries > TRIES {
-            slot.tries = 0;
-            let message = format!(
-                "the entry of agent {guid} was changed by others {TRIES} times in a row; try again"
-            );
-            let error = WireError::unavailable(message, RETRY_AFTER);
-            self.refuse_awaited(guid, doing, error);
-        }
-    }
-
-    /// What the bucket holds, from the leader.
-    pub fn read_ended(&mut self, guid: AgentGuid, outcome: Result<Option<Record>, BucketError>) {
-        self.backlog.under_way = self.backlog.under_way.saturating_sub(1);
-        self.slot(guid).doing = None;
-        match outcome {
-            Ok(record) => {
-                let slot = self.slot(guid);
-                slot.in_doubt = false;
-                let question = slot.question.take();
-                match record {
-                    Some(record) => self.sighted(record, true),
-                    None => {
-                        slot.revision = 0;
-                        if question == Some(Question::Gone) {
-                            slot.dirty = false;
-                            self.leave(guid, "its entry has vanished");
-                        }
-                    }
-                }
-                self.queue(guid);
-                self.forget_if_idle(guid);
-            }
-            Err(error) => {
-                let message = format!(
-                    "the entry of agent {guid} cannot be read just now ({error}); try again"
-                );
-                self.refuse_first(guid, WireError::unavailable(message, RETRY_AFTER));
-            }
-        }
-    }
-
-    /// Answers the request that a failed write was for.
-    fn refuse_awaited(&mut self, guid: AgentGuid, doing: &Doing, error: WireError) {
-        if matches!(doing, Doing::Registering { .. } | Doing::Removing { .. }) {
-            self.refuse_first(guid, error);
-        }
-    }
-
-    fn refuse_first(&mut self, guid: AgentGuid, error: WireError) {
-        if let Some(order) = self.slot(guid).orders.pop_front() {
-            order.refuse(error);
-        }
-        self.queue(guid);
-        self.forget_if_idle(guid);
     }
 
     /// Writes heartbeats before they are old, and tries again what failed.

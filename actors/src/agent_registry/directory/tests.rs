@@ -1,7 +1,7 @@
 use super::*;
 use crate::domain::agent::{Terms, register, with_status};
 use loom_protocol::ProjectId;
-use loom_protocol::agent::RegisterRequest;
+use loom_protocol::agent::{ListAgentsRequest, RegisterRequest};
 use proptest::prelude::*;
 use std::time::Duration;
 

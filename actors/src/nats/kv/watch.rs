@@ -114,6 +114,7 @@ impl Watch {
             .create_consumer(push::OrderedConfig {
                 deliver_subject: self.bucket.client.new_inbox(),
                 deliver_policy: DeliverPolicy::LastPerSubject,
+                filter_subject: format!("{}>", self.bucket.prefix),
                 ..Default::default()
             })
             .await

@@ -1,0 +1,176 @@
+//! One agent as the directory holds it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+
+use loom_protocol::Timestamp;
+use loom_protocol::agent::{Agent, Directive, DirectiveKind};
+use parking_lot::Mutex;
+
+use crate::domain::agent::MAX_CONCURRENT_TASKS;
+use crate::domain::matching::Candidate;
+
+/// How many orders an agent may have open; it holds at most as many items.
+const MAX_DIRECTIVES: usize = 2 * MAX_CONCURRENT_TASKS as usize;
+
+/// What changes too often to be part of a snapshot. One for each agent, shared by its snapshots.
+#[derive(Debug)]
+pub(super) struct Vitals {
+    last_seen: AtomicI64,
+    last_activity: AtomicI64,
+    leases: AtomicU32,
+    own_count: AtomicU32,
+    directives: Mutex<Vec<Directive>>,
+}
+
+impl Vitals {
+    /// Those of an agent that was not known before.
+    pub(super) fn of(agent: &Agent, leases: u32) -> Self {
+        Self {
+            last_seen: agent.last_heartbeat.as_millis().into(),
+            last_activity: agent.last_activity.as_millis().into(),
+            leases: leases.into(),
+            own_count: agent.current_task_count.into(),
+            directives: Mutex::default(),
+        }
+    }
+}
+
+/// One agent: an immutable snapshot, and the numbers that move between snapshots.
+#[derive(Debug)]
+pub struct AgentEntry {
+    agent: Agent,
+    vitals: Arc<Vitals>,
+}
+
+impl AgentEntry {
+    pub(super) const fn new(agent: Agent, vitals: Arc<Vitals>) -> Self {
+        Self { agent, vitals }
+    }
+
+    /// What the next snapshot of the same agent shares with this one.
+    pub(super) fn vitals(&self) -> Arc<Vitals> {
+        Arc::clone(&self.vitals)
+    }
+
+    /// The agent as it was when it last changed; counts and times may be older than those of
+    /// [`AgentEntry::snapshot`].
+    pub const fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    /// When the agent last gave a sign of life.
+    pub fn last_seen(&self) -> Timestamp {
+        Timestamp::from_millis(self.vitals.last_seen.load(Ordering::Relaxed))
+    }
+
+    /// When the agent last had to do with work.
+    pub fn last_activity(&self) -> Timestamp {
+        Timestamp::from_millis(self.vitals.last_activity.load(Ordering::Relaxed))
+    }
+
+    /// How many items it has leased.
+    pub fn leases(&self) -> u32 {
+        self.vitals.leases.load(Ordering::Relaxed)
+    }
+
+    /// How many more items it may lease.
+    pub fn free_slots(&self) -> u32 {
+        self.agent
+            .max_concurrent_tasks
+            .saturating_sub(self.leases())
+    }
+
+    /// The agent as clients see it, now.
+    pub fn snapshot(&self) -> Agent {
+        let own_count = self.vitals.own_count.load(Ordering::Relaxed);
+        Agent {
+            current_task_count: own_count.max(self.leases()),
+            last_heartbeat: self.last_seen(),
+            last_activity: self.last_activity(),
+            ..self.agent.clone()
+        }
+    }
+
+    /// The agent as one side of [`may_take`](crate::domain::matching::may_take). `held_off`:
+    /// whether it gave the item in question back a moment ago.
+    pub fn candidate(&self, held_off: bool) -> Candidate<'_> {
+        Candidate {
+            agent_type: &self.agent.agent_type,
+            capabilities: &self.agent.capabilities,
+            boundaries: &self.agent.boundaries,
+            status: self.agent.status,
+            leases: self.leases(),
+            slots: self.agent.max_concurrent_tasks,
+            held_off,
+        }
+    }
+
+    /// The orders that the agent has not obeyed yet.
+    pub fn directives(&self) -> Vec<Directive> {
+        self.vitals.directives.lock().clone()
+    }
+
+    /// Whether it was told to end and has not yet.
+    pub fn is_leaving(&self) -> bool {
+        self.shutdown_order().is_some()
+    }
+
+    pub(super) fn shutdown_order(&self) -> Option<Directive> {
+        let directives = self.vitals.directives.lock();
+        directives
+            .iter()
+            .find(|directive| directive.kind == DirectiveKind::Shutdown)
+            .cloned()
+    }
+
+    /// Adds an order; one about the same thing is replaced. `false` where there are too many.
+    pub(super) fn add_directive(&self, directive: Directive) -> bool {
+        let mut directives = self.vitals.directives.lock();
+        directives.retain(|other| !same_order(other, &directive));
+        let room = directives.len() < MAX_DIRECTIVES;
+        if room {
+            directives.push(directive);
+        }
+        room
+    }
+
+    /// Takes back the order about the same thing.
+    pub(super) fn clear_directive(&self, directive: &Directive) {
+        let mut directives = self.vitals.directives.lock();
+        directives.retain(|other| !same_order(other, directive));
+    }
+
+    /// Forgets the orders that an earlier run was given. `certain`: it is known to be another
+    /// run, which holds nothing; else only the order to end is void.
+    pub(super) fn begin_anew(&self, certain: bool) {
+        if certain {
+            self.set_own_count(0);
+        }
+        let mut directives = self.vitals.directives.lock();
+        directives.retain(|order| !certain && order.kind != DirectiveKind::Shutdown);
+    }
+
+    pub(super) fn set_leases(&self, leases: u32, now: Timestamp) {
+        self.vitals.leases.store(leases, Ordering::Relaxed);
+        self.vitals
+            .last_activity
+            .fetch_max(now.as_millis(), Ordering::Relaxed);
+    }
+
+    pub(super) fn set_own_count(&self, count: u32) {
+        self.vitals.own_count.store(count, Ordering::Relaxed);
+    }
+
+    pub(super) fn touch(&self, now: Timestamp) {
+        self.vitals
+            .last_seen
+            .fetch_max(now.as_millis(), Ordering::Relaxed);
+    }
+}
+
+/// Whether two orders are about the same thing.
+fn same_order(one: &Directive, other: &Directive) -> bool {
+    let about = |order: &Directive| (order.kind, order.work_item_id, order.attempt);
+    about(one) == about(other)
+}

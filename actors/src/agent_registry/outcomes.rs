@@ -1,0 +1,173 @@
+//! What becomes of an entry when a read or a write of it has ended.
+
+use loom_protocol::agent::Agent;
+use loom_protocol::{AgentGuid, ErrorCode, WireError};
+
+use super::actor::{State, answer};
+use super::slot::{Doing, Order, Question};
+use super::writes::RETRY_AFTER;
+use crate::domain::agent::differs;
+use crate::nats::kv::{BucketError, Record, WriteError};
+
+/// How often a request is tried again after a conflict.
+const TRIES: u32 = 5;
+
+impl State {
+    /// Each outcome of a write, and what it means for the entry.
+    pub fn write_ended(&mut self, guid: AgentGuid, outcome: Result<u64, WriteError>) {
+        self.backlog.under_way = self.backlog.under_way.saturating_sub(1);
+        let slot = self.slot(guid);
+        let Some(doing) = slot.doing.take() else {
+            return;
+        };
+        match outcome {
+            Ok(revision) => {
+                slot.revision = slot.revision.max(revision);
+                slot.tries = 0;
+                self.stored(guid, doing);
+            }
+            Err(WriteError::Conflict) => self.conflicted(guid, &doing),
+            Err(WriteError::Unknown(problem)) => {
+                tracing::debug!(%guid, problem, "a write to the agents bucket is in doubt");
+                slot.in_doubt = true;
+                if matches!(doing, Doing::Flushing { .. }) {
+                    slot.dirty = true;
+                } else {
+                    slot.question = Some(Question::Stored);
+                }
+                let message = format!(
+                    "NATS did not confirm the change of agent {guid} ({problem}); try again with the same guid"
+                );
+                self.refuse_awaited(guid, &doing, WireError::unavailable(message, RETRY_AFTER));
+                // Not at once: the sweep tries again what nobody waits for.
+                return;
+            }
+            Err(WriteError::Refused(problem)) => {
+                tracing::error!(%guid, problem, "NATS refuses a write to the agents bucket");
+                let message = format!("NATS refused to store agent {guid}: {problem}");
+                let error = WireError::new(ErrorCode::Internal, message);
+                self.refuse_awaited(guid, &doing, error);
+            }
+        }
+        self.queue(guid);
+        self.forget_if_idle(guid);
+    }
+
+    fn stored(&mut self, guid: AgentGuid, doing: Doing) {
+        match doing {
+            Doing::Registering { agent, .. } => self.registered(guid, &agent),
+            Doing::Removing { .. } => self.removed(guid),
+            Doing::Flushing { heartbeat, .. } => self.slot(guid).written_heartbeat = heartbeat,
+            Doing::Reading => {}
+        }
+    }
+
+    fn registered(&mut self, guid: AgentGuid, written: &Agent) {
+        let slot = self.slot(guid);
+        slot.written_heartbeat = written.last_heartbeat;
+        let was_quarantined = std::mem::take(&mut slot.quarantined);
+        let order = slot.orders.pop_front();
+        if was_quarantined {
+            self.release(&guid.to_string());
+        }
+        let Some(Order::Register { request, reply }) = order else {
+            return;
+        };
+        // Memory may have moved on while the write was under way.
+        let agent = match self.args.directory.get(guid) {
+            Some(_) => self
+                .draft(guid, &request)
+                .unwrap_or_else(|_| written.clone()),
+            None => written.clone(),
+        };
+        if differs(&agent, written) {
+            self.slot(guid).dirty = true;
+        }
+        let goes_on = self.goes_on(guid, &request);
+        self.enter(agent, true);
+        if let Some(entry) = self.args.directory.get(guid) {
+            if !goes_on {
+                entry.begin_anew(request.instance_id.is_some());
+            }
+            answer(reply, Ok(entry.snapshot()));
+        }
+    }
+
+    /// The entry is not in the bucket any more.
+    pub fn removed(&mut self, guid: AgentGuid) {
+        if let Some(Order::Deregister { reply }) = self.slot(guid).orders.pop_front() {
+            self.leave(guid, "deregistered");
+            answer(reply, Ok(()));
+        }
+        self.queue(guid);
+        self.forget_if_idle(guid);
+    }
+
+    /// Somebody wrote in between: read, merge, again. The watch may have told it already.
+    fn conflicted(&mut self, guid: AgentGuid, doing: &Doing) {
+        let (Doing::Registering { expected, .. }
+        | Doing::Removing { expected }
+        | Doing::Flushing { expected, .. }) = doing
+        else {
+            return;
+        };
+        let slot = self.slot(guid);
+        slot.in_doubt = slot.revision <= *expected;
+        slot.tries += 1;
+        slot.dirty |= matches!(doing, Doing::Flushing { .. });
+        if slot.tries > TRIES {
+            slot.tries = 0;
+            let message = format!(
+                "the entry of agent {guid} was changed by others {TRIES} times in a row; try again"
+            );
+            let error = WireError::unavailable(message, RETRY_AFTER);
+            self.refuse_awaited(guid, doing, error);
+        }
+    }
+
+    /// What the bucket holds, from the leader.
+    pub fn read_ended(&mut self, guid: AgentGuid, outcome: Result<Option<Record>, BucketError>) {
+        self.backlog.under_way = self.backlog.under_way.saturating_sub(1);
+        self.slot(guid).doing = None;
+        match outcome {
+            Ok(record) => {
+                let slot = self.slot(guid);
+                slot.in_doubt = false;
+                let question = slot.question.take();
+                if let Some(record) = record {
+                    self.sighted(record, true);
+                } else {
+                    slot.revision = 0;
+                    if question == Some(Question::Gone) {
+                        slot.dirty = false;
+                        self.leave(guid, "its entry has vanished");
+                    }
+                }
+                self.queue(guid);
+                self.forget_if_idle(guid);
+            }
+            Err(error) => {
+                let message = format!(
+                    "the entry of agent {guid} cannot be read just now ({error}); try again"
+                );
+                self.refuse_first(guid, WireError::unavailable(message, RETRY_AFTER));
+            }
+        }
+    }
+
+    /// Answers the request that a failed write was for.
+    fn refuse_awaited(&mut self, guid: AgentGuid, doing: &Doing, error: WireError) {
+        if matches!(doing, Doing::Registering { .. } | Doing::Removing { .. }) {
+            self.refuse_first(guid, error);
+        }
+    }
+
+    /// Answers the request that is first in line.
+    pub fn refuse_first(&mut self, guid: AgentGuid, error: WireError) {
+        if let Some(order) = self.slot(guid).orders.pop_front() {
+            order.refuse(error);
+        }
+        self.queue(guid);
+        self.forget_if_idle(guid);
+    }
+}

@@ -1,0 +1,220 @@
+//! Crashes of the actor, of the process and of NATS.
+
+use std::time::Duration;
+
+use loom_actors::agent_registry::AgentChange;
+use loom_protocol::agent::{AgentStatus, HeartbeatRequest, RegisterRequest};
+use loom_protocol::{AgentGuid, ErrorCode, names};
+use serde_json::json;
+use tokio::time::{Instant, timeout};
+
+use crate::fixture::{Fixture, PATIENCE, eventually, request};
+
+const STALE: Duration = Duration::from_secs(2);
+
+fn beat(guid: AgentGuid, status: AgentStatus) -> HeartbeatRequest {
+    HeartbeatRequest {
+        guid,
+        status: Some(status),
+        current_task_count: None,
+        holding: None,
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn an_empty_bucket_keeps_nobody_waiting() {
+    let fixture = Fixture::without_registry(STALE).await;
+    fixture.start_registry().await;
+    let ready = fixture.registry.ready(PATIENCE);
+    timeout(Duration::from_secs(2), ready)
+        .await
+        .unwrap()
+        .unwrap();
+    let unknown = fixture.registry.sign_of_life(AgentGuid::generate()).await;
+    assert_eq!(unknown.unwrap_err().code, ErrorCode::NotRegistered);
+    fixture.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_crash_of_the_actor_is_not_noticed() {
+    let mut fixture = Fixture::start(STALE).await;
+    let agent = fixture.registered("ada").await;
+    for n in 0..5 {
+        assert!(fixture.registry.kill());
+        assert_eq!(fixture.args.directory.len(), 1 + n);
+        // A caller during the restart waits; a put during it is found.
+        let guid = AgentGuid::generate();
+        fixture.put(guid, json!({})).await;
+        let again = RegisterRequest {
+            guid: Some(agent.guid),
+            ..request(&format!("ada{n}"))
+        };
+        let again = fixture.registry.register(again).await.unwrap();
+        assert_eq!(again.registered_at, agent.registered_at);
+        fixture.sees(guid, AgentStatus::Online).await;
+    }
+    assert_eq!(fixture.registry.restarts(), 5);
+    let gone = fixture.registered("gone").await.guid;
+    fixture.changed(gone, AgentChange::Registered).await;
+    assert!(fixture.registry.kill());
+    fixture
+        .bucket()
+        .await
+        .delete(gone.to_string())
+        .await
+        .unwrap();
+    fixture.changed(gone, AgentChange::Gone).await;
+    fixture.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn the_next_process_knows_what_the_bucket_says() {
+    let mut fixture = Fixture::start(STALE).await;
+    let ada = fixture.registered("ada").await;
+    let bob = fixture.registered("bob").await;
+    let eve = fixture.registered("eve").await;
+    fixture
+        .registry
+        .heartbeat(beat(ada.guid, AgentStatus::Busy))
+        .await
+        .unwrap();
+    fixture
+        .registry
+        .mark_offline(bob.guid, fixture.args.clock.now())
+        .await
+        .unwrap();
+    fixture.registry.deregister(eve.guid).await.unwrap();
+    // Draining writes what is not written yet.
+    fixture.replace_registry().await;
+    let directory = &fixture.args.directory;
+    assert_eq!(directory.len(), 2);
+    let known = directory.snapshot(ada.guid).unwrap();
+    assert_eq!(
+        (known.status, known.registered_at),
+        (AgentStatus::Busy, ada.registered_at)
+    );
+    assert_eq!(
+        directory.snapshot(bob.guid).unwrap().status,
+        AgentStatus::Offline
+    );
+    fixture.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn an_entry_that_vanished_without_a_mark_is_gone() {
+    let mut fixture = Fixture::start(STALE).await;
+    let (ada, bob) = (
+        fixture.registered("ada").await.guid,
+        fixture.registered("bob").await.guid,
+    );
+    let bucket = fixture.bucket().await;
+    fixture.stop_registry().await;
+    let subject = format!("$KV.{}.{bob}", names::agents_bucket(&fixture.args.project));
+    bucket.stream.purge().filter(subject).await.unwrap();
+    fixture.start_registry().await;
+    fixture.changed(bob, AgentChange::Gone).await;
+    assert!(fixture.args.directory.get(ada).is_some());
+    fixture.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_lost_bucket_is_filled_from_memory() {
+    let fixture = Fixture::start(STALE).await;
+    let (ada, bob) = (
+        fixture.registered("ada").await.guid,
+        fixture.registered("bob").await.guid,
+    );
+    let name = names::agents_bucket(&fixture.args.project);
+    fixture
+        .args
+        .jetstream
+        .delete_key_value(&name)
+        .await
+        .unwrap();
+    for guid in [ada, bob] {
+        eventually("the entry is back", async || {
+            let bucket = fixture.args.jetstream.get_key_value(&name).await.ok()?;
+            bucket.get(guid.to_string()).await.ok()?
+        })
+        .await;
+    }
+    assert_eq!(fixture.args.directory.len(), 2);
+    fixture.registered("eve").await;
+    fixture.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn without_nats_heartbeats_go_on_and_registrations_are_refused_in_time() {
+    let fixture = Fixture::start(STALE).await;
+    let ada = fixture.registered("ada").await.guid;
+    fixture.server.kill().await;
+
+    let asked = Instant::now();
+    let guid = AgentGuid::generate();
+    let register = || RegisterRequest {
+        guid: Some(guid),
+        ..request("bob")
+    };
+    let error = fixture.registry.register(register()).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::Unavailable, "{error}");
+    assert!(
+        asked.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        asked.elapsed()
+    );
+    assert!(error.retry_after_ms.is_some());
+    fixture
+        .registry
+        .heartbeat(beat(ada, AgentStatus::Busy))
+        .await
+        .unwrap();
+    fixture.sees(ada, AgentStatus::Busy).await;
+
+    fixture.server.restart().await.unwrap();
+    let bob = eventually("bob is registered", async || {
+        fixture.registry.register(register()).await.ok()
+    })
+    .await;
+    assert_eq!(bob.guid, guid);
+    eventually("the bucket says busy", async || {
+        (fixture.entry(ada).await["status"] == "busy").then_some(())
+    })
+    .await;
+    let late = AgentGuid::generate();
+    fixture.put(late, json!({})).await;
+    fixture.sees(late, AgentStatus::Online).await;
+    assert_eq!(fixture.args.directory.len(), 3);
+    fixture.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_paused_server_leaves_no_write_unaccounted_for() {
+    let fixture = Fixture::start(STALE).await;
+    let ada = fixture.registered("ada").await.guid;
+    fixture.server.pause().unwrap();
+    let guid = AgentGuid::generate();
+    let late = RegisterRequest {
+        guid: Some(guid),
+        ..request("late")
+    };
+    let error = fixture.registry.register(late).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::Unavailable, "{error}");
+    let gone = fixture.registry.deregister(ada).await.unwrap_err();
+    assert_eq!(gone.code, ErrorCode::Unavailable, "{gone}");
+    fixture.server.resume().unwrap();
+    // Nobody asks again: whatever the server stored is what the directory says.
+    eventually("memory and bucket agree", async || {
+        let stored = (fixture.entry(guid).await, fixture.entry(ada).await);
+        let known = [guid, ada].map(|guid| fixture.args.directory.get(guid).is_some());
+        (known == [!stored.0.is_null(), !stored.1.is_null()]).then_some(())
+    })
+    .await;
+    fixture.end().await;
+}
