@@ -1,8 +1,10 @@
 //! The program `loom` as a library: service layer, doors, settings, command line.
 
+pub mod agent_run;
 pub mod api_client;
 pub mod cli;
 pub mod coordinator;
+pub mod demo;
 pub mod doors;
 pub mod service;
 pub mod settings;
