@@ -1,5 +1,6 @@
 //! The program `loom` as a library: service layer, doors, settings, command line.
 
+pub mod agent_run;
 pub mod api_client;
 pub mod cli;
 pub mod coordinator;

@@ -22,7 +22,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .await?;
     println!("submitted {}", submitted.id);
 
-    match client.wait(submitted.id, Duration::from_secs(60)).await? {
+    match client.wait(submitted.id, Duration::from_mins(1)).await? {
         WorkOutcome::Completed(item) => {
             let summary = item.result.and_then(|result| result.summary);
             println!("completed: {}", summary.unwrap_or_default());

@@ -222,10 +222,7 @@ impl AgentBuilder {
     fn check(&mut self) -> Result<(), ClientError> {
         let identity = &mut self.identity;
         if identity.handle.is_empty() {
-            let random = self.guid.uuid().simple().to_string();
-            let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
-            let agent_type: String = identity.agent_type.chars().take(40).map(plain).collect();
-            identity.handle = format!("{agent_type}-{}", &random[random.len() - 6..]);
+            identity.handle = default_handle(&identity.agent_type, self.guid);
         }
         check_name("handle", &identity.handle)?;
         check_token("agentType", &identity.agent_type)?;
@@ -247,6 +244,14 @@ impl AgentBuilder {
         }
         Ok(())
     }
+}
+
+/// The name of an agent that is given none: its type and the end of its guid.
+pub fn default_handle(agent_type: &str, guid: AgentGuid) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    let readable: String = agent_type.chars().take(40).map(plain).collect();
+    let random = guid.uuid().simple().to_string();
+    format!("{readable}-{}", &random[random.len() - 6..])
 }
 
 fn options_error(message: &str) -> ClientError {

@@ -79,6 +79,7 @@ pub(crate) struct Core {
 pub(crate) struct Counts {
     pub(crate) completed: AtomicU64,
     pub(crate) failed: AtomicU64,
+    pub(crate) settled: AtomicU64,
     pub(crate) returned: AtomicU64,
     pub(crate) lost: AtomicU64,
 }
@@ -314,6 +315,7 @@ impl Core {
         AgentReport {
             completed: read(&self.counts.completed),
             failed: read(&self.counts.failed),
+            settled: read(&self.counts.settled),
             returned: read(&self.counts.returned),
             lost: read(&self.counts.lost),
             because: match &*self.phase.borrow() {

@@ -49,6 +49,11 @@ impl JobResult {
         self
     }
 
+    /// The result as it will be reported.
+    pub const fn reported(&self) -> &ReportedResult {
+        &self.result
+    }
+
     /// The size of what was written, in bytes.
     pub(crate) fn len(&self) -> usize {
         let body = |body: &Option<Body>| body.as_ref().map_or(0, Body::len);
@@ -130,6 +135,16 @@ impl JobError {
     /// Whether another attempt may help.
     pub const fn is_recoverable(&self) -> bool {
         !matches!(self.error.recoverable, Some(false))
+    }
+
+    /// The agent's own code, if it has one.
+    pub fn code_of(&self) -> Option<&str> {
+        self.error.code.as_deref()
+    }
+
+    /// Which kind of failure it is, if that was said.
+    pub const fn reason_of(&self) -> Option<Reason> {
+        self.reason
     }
 
     /// The sentence.

@@ -84,6 +84,23 @@ impl Job {
         }
     }
 
+    /// A job that no coordinator knows of, to try a handler with: its progress and its log lines go
+    /// nowhere, and nothing but [`Job::cancelled`] itself cancels it.
+    pub fn detached(guid: AgentGuid, item: WorkItem) -> Self {
+        let timeout = Duration::from_mins(30);
+        let lease = Lease {
+            attempt: item.attempt,
+            expires_at: item.updated_at.after(timeout),
+            expires_in_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+            timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+        };
+        let claimed = ClaimedItem {
+            work_item: item,
+            lease,
+        };
+        Self::new(guid, claimed, mpsc::channel(1).0)
+    }
+
     /// The item, with its bodies.
     pub fn item(&self) -> &WorkItem {
         &self.inner.item

@@ -36,17 +36,19 @@ use tokio::task::JoinHandle;
 use self::core::Core;
 use crate::error::{ClientError, ErrorKind};
 
-pub use builder::AgentBuilder;
+pub use builder::{AgentBuilder, default_handle};
 pub use end::{JobEnd, JobError, JobResult};
 pub use job::{CancelCause, Job};
 
 /// What an agent has done in its life.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentReport {
-    /// Items completed, or settled by somebody else on the agent's behalf.
+    /// Items completed.
     pub completed: u64,
     /// Attempts that failed.
     pub failed: u64,
+    /// Attempts whose end somebody else has reported ([`Job::settle`]).
+    pub settled: u64,
     /// Items given back or stopped.
     pub returned: u64,
     /// Items whose lease was lost, or whose report nobody took.

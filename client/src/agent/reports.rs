@@ -147,9 +147,12 @@ fn not_taken(core: &Arc<Core>, job: Job, error: &ClientError) {
 async fn deliver(core: Arc<Core>, job: Job, ending: Ending) {
     let lease = job.lease_ref();
     let (count, sent) = match ending {
-        // Completions go by batches; what somebody else reported is over.
-        Ending::Complete(_) | Ending::Settled => {
-            core.free(lease, &core.counts.completed);
+        Ending::Complete(item) => {
+            complete(&core, vec![(job, *item)]).await;
+            return;
+        }
+        Ending::Settled => {
+            core.free(lease, &core.counts.settled);
             return;
         }
         Ending::Fail(request) => {

@@ -1,0 +1,111 @@
+//! The command line of `loom agent run`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use loom_protocol::AgentGuid;
+
+use super::exit_rule::ExitRule;
+
+/// Makes any program an agent: it is run once for each work item.
+///
+/// Placeholders in CMD and its arguments: {description} {id} {taskId} {capability} {boundary}
+/// {priority} {attempt} {project} {agent} {handle} {workdir} {context} {context.FIELD} {label.NAME}.
+/// No shell sees them. The same stands in LOOM_WORK_… variables.
+///
+/// The last line of JSON on its standard output is the result, or else the end of its text. A line
+/// `::progress 40 message` reports progress; so does `loom work progress`.
+#[derive(Debug, Clone, Args)]
+pub struct AgentRunArgs {
+    /// Something that it can do (repeatable). Default: LOOM_CAPABILITIES
+    #[arg(long = "capability", short = 'c', value_name = "NAME")]
+    pub capabilities: Vec<String>,
+
+    /// An isolation boundary that it is in (repeatable). Default: LOOM_BOUNDARIES, or `default`
+    #[arg(long = "boundary", short = 'b', value_name = "NAME")]
+    pub boundaries: Vec<String>,
+
+    /// Its type. Default: LOOM_AGENT_TYPE, or the name of the program
+    #[arg(long, value_name = "TYPE")]
+    pub agent_type: Option<String>,
+
+    /// Its name. Default: made of its type and a random part
+    #[arg(long, value_name = "NAME")]
+    pub handle: Option<String>,
+
+    /// Its id, for an agent that comes back as itself
+    #[arg(long, value_name = "UUID")]
+    pub guid: Option<AgentGuid>,
+
+    /// How many items it works on at the same time
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub slots: usize,
+
+    /// End after one item; the exit code is 1 if that was not completed
+    #[arg(long, conflicts_with = "max_items")]
+    pub once: bool,
+
+    /// End after this many items
+    #[arg(long, value_name = "N")]
+    pub max_items: Option<usize>,
+
+    /// May be sent home after being idle for this long (like 5m). Default: never
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub spindown_after_idle: Option<Duration>,
+
+    /// What the program reads from its standard input
+    #[arg(long, value_enum, default_value_t = Stdin::None)]
+    pub stdin: Stdin,
+
+    /// Run each item in a directory of its own under DIR, named by its id. With placeholders in DIR:
+    /// in exactly that directory. It is made if it is not there, and kept
+    #[arg(long, value_name = "DIR")]
+    pub workdir: Option<PathBuf>,
+
+    /// Run this by `sh -c` before each item, in its directory. If it fails, so does the item
+    #[arg(long, value_name = "COMMAND")]
+    pub before: Option<String>,
+
+    /// Run this by `sh -c` after each item, whatever came of it (LOOM_WORK_OUTCOME: completed, failed
+    /// or stopped). If it fails, a completed item fails too
+    #[arg(long, value_name = "COMMAND")]
+    pub after: Option<String>,
+
+    /// End a program that writes nothing for this long. Default: while it lives, it is taken to work
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub silent_timeout: Option<Duration>,
+
+    /// End a program that runs for longer than this
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub max_runtime: Option<Duration>,
+
+    /// How long a program that is to end may take between TERM and KILL
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub grace: Duration,
+
+    /// How long running items may still take after Ctrl-C or TERM; a second one ends them at once
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    pub drain: Duration,
+
+    /// What an exit code means (repeatable), as WHICH=WHAT. WHICH: a code, a range like 3-9, several
+    /// with commas, `signal`, `other`. WHAT: complete, retry, retry:PAUSE, permanent, release.
+    /// Without rules 0 completes and everything else is retried
+    #[arg(long = "exit-code", value_name = "RULE")]
+    pub exit_rules: Vec<ExitRule>,
+
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+/// What a program reads from its standard input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Stdin {
+    /// The description
+    Description,
+    /// The whole item as one line of JSON
+    Json,
+    /// Nothing
+    None,
+}

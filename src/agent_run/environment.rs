@@ -1,0 +1,61 @@
+//! The variables that a program finds.
+
+use std::path::Path;
+
+use loom_client::{ClientOptions, Credentials, Job};
+use loom_protocol::AgentGuid;
+
+use super::report_dir::{self, ReportDir};
+
+/// What the agent has and its program must not: the ticket is for one birth.
+pub const WITHHELD: [&str; 2] = ["LOOM_TICKET", "LOOM_SPIN_UP_ID"];
+/// The most that one variable may hold, in bytes; the system refuses a program with longer ones.
+const LONGEST: usize = 96 * 1024;
+
+/// What is the same for all items: who the agent is, and how `loom work …` inside reaches NATS.
+pub fn of_agent(guid: AgentGuid, handle: &str, options: &ClientOptions) -> Vec<(String, String)> {
+    let mut variables = vec![
+        ("LOOM_AGENT_GUID".into(), guid.to_string()),
+        ("LOOM_AGENT_HANDLE".into(), handle.into()),
+        ("LOOM_PROJECT_ID".into(), options.project.to_string()),
+        ("LOOM_NATS_URL".into(), options.url.clone()),
+    ];
+    match &options.credentials {
+        Credentials::UserPassword(user, password) => {
+            variables.push(("NATS_USER".into(), user.clone()));
+            variables.push(("NATS_PASS".into(), password.clone()));
+        }
+        Credentials::File(path) => {
+            variables.push(("NATS_CREDS".into(), path.to_string_lossy().into_owned()));
+        }
+        _ => {}
+    }
+    variables
+}
+
+/// What is told of one item. What is too long for a variable, or has a NUL byte, is left out: it can
+/// be read by `--stdin json`.
+pub fn of_item(job: &Job, workdir: Option<&Path>, reports: &ReportDir) -> Vec<(String, String)> {
+    let item = job.item();
+    let text_of = |path: Option<&Path>| path.map(|path| path.to_string_lossy().into_owned());
+    let context = item.context_data.as_ref();
+    let context = context.map(|body| String::from_utf8_lossy(body.as_bytes()).into_owned());
+    let labels = serde_json::to_string(&item.labels).ok();
+    let told = [
+        ("LOOM_WORK_ITEM_ID", Some(item.id.to_string())),
+        ("LOOM_WORK_ATTEMPT", Some(job.attempt().to_string())),
+        ("LOOM_WORK_TASK_ID", Some(item.task_id.clone())),
+        ("LOOM_WORK_CAPABILITY", Some(item.capability.clone())),
+        ("LOOM_WORK_BOUNDARY", Some(item.boundary.clone())),
+        ("LOOM_WORK_PRIORITY", Some(item.priority.to_string())),
+        ("LOOM_WORK_DESCRIPTION", Some(item.description.clone())),
+        ("LOOM_WORK_LABELS", labels),
+        ("LOOM_WORK_CONTEXT", context),
+        ("LOOM_WORK_DIR", text_of(workdir)),
+        (report_dir::VARIABLE, text_of(reports.path())),
+    ];
+    told.into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+        .filter(|(_, value)| value.len() <= LONGEST && !value.contains('\0'))
+        .collect()
+}

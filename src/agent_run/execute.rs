@@ -1,0 +1,242 @@
+//! Runs one program to its end: feeds it, reads it, watches its clocks, stops it when told.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::pin;
+use std::process::Stdio;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use loom_client::Job;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::{ChildStdin, Command};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::capture::Capture;
+use super::exit_rule::Exit;
+use super::group::Group;
+use super::report_dir::ReportDir;
+
+/// How long a program's pipes are read after its end; somebody else may keep them open for ever.
+const READ_ON: Duration = Duration::from_millis(500);
+const CHUNK: usize = 64 * 1024;
+
+/// What a program is bound to.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// From TERM to KILL.
+    pub grace: Duration,
+    /// How long it may run.
+    pub max_runtime: Option<Duration>,
+    /// How long it may be silent.
+    pub silent_timeout: Option<Duration>,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// By itself.
+    Exited(Exit),
+    /// It was silent for too long.
+    Silent(Duration),
+    /// It ran for too long.
+    TooLong(Duration),
+    /// The job was cancelled.
+    Cancelled,
+}
+
+/// A program that has ended, and what it said.
+#[derive(Debug)]
+pub struct Finished {
+    /// How it ended.
+    pub ended: Ended,
+    /// Its standard output.
+    pub stdout: Capture,
+    /// Its standard error.
+    pub stderr: Capture,
+}
+
+/// What is to be run, and for whom.
+pub struct Execution<'a> {
+    /// The program, its arguments, its environment and its directory.
+    pub command: Command,
+    /// What it reads from its standard input.
+    pub stdin: Option<Bytes>,
+    /// The job that it works for.
+    pub job: &'a Job,
+    /// What it is bound to.
+    pub bounds: Bounds,
+    /// Where it leaves word that it has reported by itself.
+    pub reports: &'a ReportDir,
+    /// Whether a cancel of the job stops it.
+    pub stoppable: bool,
+}
+
+impl Execution<'_> {
+    /// Runs it to its end.
+    ///
+    /// # Errors
+    /// It could not be started.
+    pub async fn run(mut self) -> io::Result<Finished> {
+        let text = self.stdin.take();
+        let stdin = match text {
+            Some(_) => Stdio::piped(),
+            None => Stdio::null(),
+        };
+        self.command
+            .stdin(stdin)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut group = Group::spawn(&mut self.command)?;
+        let (stdin, stdout, stderr) = group.pipes();
+        let heard = watch::Sender::new(Instant::now());
+        let (mut out, mut err) = (Capture::new(), Capture::new());
+        let ended = {
+            let talking = async {
+                tokio::join!(
+                    write(stdin, text),
+                    read(stdout, &mut out, self.job, &heard),
+                    read(stderr, &mut err, self.job, &heard),
+                );
+            };
+            let mut talking = pin!(talking.fuse());
+            let ended = tokio::select! {
+                ended = watch_over(&mut group, &self, &heard) => ended?,
+                never = until_silent_for_ever(&mut talking) => match never {},
+            };
+            // What is still in the pipes belongs to the output.
+            let _ = tokio::time::timeout(READ_ON, &mut talking).await;
+            ended
+        };
+        group.end_leftovers(self.bounds.grace).await;
+        out.finish(self.job);
+        err.finish(self.job);
+        Ok(Finished {
+            ended,
+            stdout: out,
+            stderr: err,
+        })
+    }
+
+    /// Whether the job's cancel means this program. What a program has reported by itself ends the
+    /// lease too; then it may tidy up in peace.
+    fn is_stopped(&self) -> bool {
+        if self.reports.settled().is_some() {
+            self.job.settle();
+            return false;
+        }
+        self.stoppable
+    }
+}
+
+/// Both pipes may be closed long before the program ends.
+async fn until_silent_for_ever(
+    talking: &mut (impl futures_util::future::FusedFuture<Output = ()> + Unpin),
+) -> Infallible {
+    talking.await;
+    std::future::pending().await
+}
+
+/// Waits for the end of a program, and ends it when a clock runs out or the job is cancelled.
+async fn watch_over(
+    group: &mut Group,
+    execution: &Execution<'_>,
+    heard: &watch::Sender<Instant>,
+) -> io::Result<Ended> {
+    let bounds = execution.bounds;
+    let started = Instant::now();
+    let mut silence = Silence::new(bounds.silent_timeout, started);
+    let mut listen_to_cancel = true;
+    let ended = loop {
+        tokio::select! {
+            status = group.exited() => return Ok(Ended::Exited(status?.into())),
+            limit = at(started, bounds.max_runtime) => break Ended::TooLong(limit),
+            limit = silence.over() => {
+                let last_sign = (*heard.borrow()).max(execution.reports.last_progress(started));
+                if silence.is_broken(last_sign) {
+                    continue;
+                }
+                break Ended::Silent(limit);
+            }
+            () = execution.job.cancelled().cancelled(), if listen_to_cancel => {
+                if execution.is_stopped() {
+                    break Ended::Cancelled;
+                }
+                listen_to_cancel = false;
+            }
+        }
+    };
+    group.end(bounds.grace).await;
+    Ok(ended)
+}
+
+/// The clock of `--silent-timeout`.
+struct Silence {
+    limit: Option<Duration>,
+    since: Instant,
+}
+
+impl Silence {
+    const fn new(limit: Option<Duration>, since: Instant) -> Self {
+        Self { limit, since }
+    }
+
+    async fn over(&self) -> Duration {
+        at(self.since, self.limit).await
+    }
+
+    /// Whether there was a sign of life since; then the clock begins anew from there.
+    fn is_broken(&mut self, last_sign: Instant) -> bool {
+        let broken = last_sign > self.since;
+        self.since = self.since.max(last_sign);
+        broken
+    }
+}
+
+/// Waits for the end of a limit, if there is one.
+async fn at(start: Instant, limit: Option<Duration>) -> Duration {
+    match limit {
+        Some(limit) => {
+            tokio::time::sleep_until(start + limit).await;
+            limit
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Writes all of it and closes. A program need not read what it gets.
+async fn write(stdin: Option<ChildStdin>, text: Option<Bytes>) {
+    if let (Some(mut stdin), Some(text)) = (stdin, text)
+        && let Err(error) = stdin.write_all(&text).await
+    {
+        tracing::debug!(%error, "the program did not read all of its input");
+    }
+}
+
+/// Reads until the end.
+async fn read(
+    stream: Option<impl AsyncRead + Unpin>,
+    capture: &mut Capture,
+    job: &Job,
+    heard: &watch::Sender<Instant>,
+) {
+    let Some(mut stream) = stream else {
+        return;
+    };
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        match stream.read(&mut chunk).await {
+            Ok(0) => return,
+            Ok(read) => {
+                heard.send_replace(Instant::now());
+                capture.feed(&chunk[..read], job);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the program's output can't be read any more");
+                return;
+            }
+        }
+    }
+}

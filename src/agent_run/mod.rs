@@ -1,0 +1,285 @@
+//! `loom agent run`: any program becomes an agent.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | [`args`] | the command line |
+//! | [`probe`] | is the program there at all |
+//! | [`item`] | one item: directory, hooks, program, verdict |
+//! | [`execute`] | one program to its end: pipes, clocks, cancel |
+//! | [`group`] | a process group, and the end of all of it |
+//! | [`template`], [`environment`] | what the program is told |
+//! | [`lines`], [`capture`], [`result`] | what the program says |
+//! | [`exit_rule`] | what its exit code means |
+//! | [`inside`], [`report_dir`] | `loom work progress, complete, fail` for the program inside |
+
+pub mod args;
+pub mod capture;
+pub mod environment;
+pub mod execute;
+pub mod exit_rule;
+pub mod group;
+pub mod inside;
+pub mod item;
+pub mod lines;
+pub mod probe;
+pub mod report_dir;
+pub mod result;
+pub mod template;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use loom_client::{
+    Agent, AgentBuilder, AgentReport, AgentStopper, Client, ClientOptions, ErrorKind,
+};
+use loom_protocol::AgentGuid;
+use tokio::signal::unix::{SignalKind, signal};
+
+pub use args::AgentRunArgs;
+use execute::Bounds;
+use exit_rule::ExitRules;
+use item::{Plan, Runner};
+
+/// Exit codes, as the contract says.
+const WORK_FAILED: u8 = 1;
+const USAGE: u8 = 2;
+const UNREACHABLE: u8 = 3;
+
+/// Runs an agent until it is told to end, or has done as many items as wanted. Says what is wrong on
+/// standard error, and by the exit code: 1 the item of `--once` failed, 2 usage or no such program,
+/// 3 NATS can't be reached.
+///
+/// # Errors
+/// Only what nobody can foresee.
+pub async fn run(args: AgentRunArgs, options: ClientOptions) -> anyhow::Result<ExitCode> {
+    match live(args, options).await? {
+        Ok(code) => Ok(code),
+        Err((code, problem)) => {
+            eprintln!("error: {problem}");
+            Ok(ExitCode::from(code))
+        }
+    }
+}
+
+/// An exit code and the sentence that goes with it.
+type Refusal = (u8, String);
+
+async fn live(
+    args: AgentRunArgs,
+    options: ClientOptions,
+) -> anyhow::Result<Result<ExitCode, Refusal>> {
+    let plan = match plan_of(&args) {
+        Ok(plan) => plan,
+        Err(problem) => return Ok(Err((USAGE, problem))),
+    };
+    let client = match Client::connect(options).await {
+        Ok(client) => client,
+        Err(error) => return Ok(Err(refusal(&error))),
+    };
+    let guid = args.guid.unwrap_or_else(AgentGuid::generate);
+    let agent_type = agent_type_of(&args);
+    let handle = args
+        .handle
+        .clone()
+        .unwrap_or_else(|| loom_client::agent::default_handle(&agent_type, guid));
+    let environment = environment::of_agent(guid, &handle, client.options());
+    let runner = Arc::new(Runner::new(plan, handle.clone(), environment));
+    let working = runner.clone();
+    let agent = describe(&args, &client, guid)
+        .agent_type(agent_type)
+        .handle(&handle)
+        .start(move |job| {
+            let runner = working.clone();
+            async move { runner.work(job).await }
+        });
+    let agent = match agent {
+        Ok(agent) => agent,
+        Err(error) => return Ok(Err(refusal(&error))),
+    };
+    runner.set_stopper(agent.stopper());
+    eprintln!(
+        "agent {handle} ({guid}) takes work of project {}",
+        client.project()
+    );
+    let signals = tokio::spawn(obey_signals(agent.stopper(), args.drain));
+    let ended = agent.ended().await;
+    signals.abort();
+    let report = match ended {
+        Ok(report) => report,
+        Err(error) => return Ok(Err(refusal(&error))),
+    };
+    tell(&report);
+    Ok(match runner.program_gone() {
+        Some(problem) => Err((USAGE, problem.to_owned())),
+        None if args.once && report.completed + runner.completed_inside() == 0 => {
+            Ok(ExitCode::from(WORK_FAILED))
+        }
+        None => Ok(ExitCode::SUCCESS),
+    })
+}
+
+fn refusal(error: &loom_client::ClientError) -> Refusal {
+    let code = match error.kind() {
+        ErrorKind::Options | ErrorKind::Refused(_) => USAGE,
+        _ => UNREACHABLE,
+    };
+    (code, error.to_string())
+}
+
+fn plan_of(args: &AgentRunArgs) -> Result<Plan, String> {
+    let (program, arguments) = args.command.split_first().ok_or("no program is given")?;
+    let mut command = vec![probe::program(program)?];
+    command.extend_from_slice(arguments);
+    let workdir = match &args.workdir {
+        None => None,
+        Some(dir) => Some(workdir_of(&dir.to_string_lossy())?),
+    };
+    for text in command.iter().chain(&workdir) {
+        if let Some((wrong, meant)) = template::mistyped(text) {
+            return Err(format!(
+                "{{{wrong}}} is no placeholder; did you mean {{{meant}}}?"
+            ));
+        }
+    }
+    Ok(Plan {
+        command,
+        stdin: args.stdin,
+        workdir,
+        before: args.before.clone(),
+        after: args.after.clone(),
+        bounds: Bounds {
+            grace: args.grace,
+            max_runtime: args.max_runtime,
+            silent_timeout: args.silent_timeout,
+        },
+        rules: ExitRules::new(args.exit_rules.clone()),
+    })
+}
+
+/// `--workdir` as a template that differs from item to item.
+fn workdir_of(dir: &str) -> Result<String, String> {
+    let absolute = std::path::absolute(dir).map_err(|e| format!("--workdir {dir:?}: {e}"))?;
+    let dir = absolute.to_string_lossy().into_owned();
+    for name in template::NAMES {
+        let braced = format!("{{{name}}}");
+        if dir.contains(&braced) && !template::PATH_NAMES.contains(&name) {
+            return Err(format!(
+                "{braced} can't stand in --workdir; use one of {}",
+                template::PATH_NAMES
+                    .map(|name| format!("{{{name}}}"))
+                    .join(" ")
+            ));
+        }
+    }
+    Ok(if template::has_placeholder(&dir) {
+        dir
+    } else {
+        format!("{dir}/{{id}}")
+    })
+}
+
+fn describe(args: &AgentRunArgs, client: &Client, guid: AgentGuid) -> AgentBuilder {
+    let mut agent = Agent::builder(client)
+        .guid(guid)
+        .slots(args.slots)
+        .grace(args.drain)
+        .cancel_grace(args.grace + item::STOP_MARGIN)
+        .metadata(serde_json::json!({ "program": args.command.first() }));
+    for capability in given_or(&args.capabilities, "LOOM_CAPABILITIES") {
+        agent = agent.capability(capability);
+    }
+    for boundary in given_or(&args.boundaries, "LOOM_BOUNDARIES") {
+        agent = agent.boundary(boundary);
+    }
+    if let Ok(ticket) = std::env::var("LOOM_TICKET") {
+        agent = agent.ticket(ticket);
+    }
+    if let Some(idle) = args.spindown_after_idle {
+        agent = agent.spindown_after_idle(idle);
+    }
+    match args.max_items {
+        _ if args.once => agent.max_items(1),
+        Some(items) => agent.max_items(items),
+        None => agent,
+    }
+}
+
+/// What was given on the command line, or else what a target that started this agent says.
+fn given_or(given: &[String], variable: &str) -> Vec<String> {
+    if !given.is_empty() {
+        return given.to_vec();
+    }
+    let told = std::env::var(variable).unwrap_or_default();
+    let names = told.split(',').map(str::trim);
+    names
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The type that was given, or told by a target, or the name of the program.
+fn agent_type_of(args: &AgentRunArgs) -> String {
+    let told = || std::env::var("LOOM_AGENT_TYPE").ok();
+    let program = || {
+        let name = std::path::Path::new(args.command.first()?).file_name()?;
+        let name = name.to_string_lossy().into_owned();
+        loom_protocol::token::check_token("agentType", &name).ok()?;
+        Some(name)
+    };
+    let given = args.agent_type.clone();
+    given
+        .or_else(told)
+        .or_else(program)
+        .unwrap_or_else(|| "custom".into())
+}
+
+/// The first TERM, Ctrl-C or hang-up drains; the second stops everything at once.
+async fn obey_signals(stopper: AgentStopper, drain: Duration) {
+    let listen = || {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hang_up = signal(SignalKind::hangup())?;
+        Ok::<_, std::io::Error>(async move || {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                _ = hang_up.recv() => {}
+            }
+        })
+    };
+    let mut told = match listen() {
+        Ok(told) => told,
+        Err(error) => {
+            tracing::warn!(%error, "signals can't be listened to; a kill ends the agent at once");
+            return;
+        }
+    };
+    told().await;
+    let limit = humantime::format_duration(drain);
+    eprintln!(
+        "takes no more work; running items have {limit} to finish, a second signal ends them now"
+    );
+    stopper.shut_down("a signal", drain);
+    told().await;
+    stopper.shut_down("a second signal", Duration::ZERO);
+}
+
+fn tell(report: &AgentReport) {
+    let AgentReport {
+        completed,
+        failed,
+        settled,
+        returned,
+        lost,
+        because,
+    } = report;
+    eprintln!(
+        "agent ended ({because}): {completed} completed, {failed} failed, {settled} settled by the program, {returned} returned, {lost} lost"
+    );
+}
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

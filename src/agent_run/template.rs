@@ -1,0 +1,261 @@
+//! Placeholders in the arguments of the program. Pure.
+//!
+//! Each argument is filled in by itself, and what is filled in is never read again: a description
+//! can't add arguments, and no shell sees it. Only known names are placeholders; other braces
+//! (`awk '{print $1}'`, JSON) stay as they are.
+
+use loom_protocol::work::WorkItem;
+
+/// The names that may stand in braces. `{label.NAME}` and `{context.NAME}` come on top.
+pub const NAMES: [&str; 12] = [
+    "description",
+    "id",
+    "taskId",
+    "capability",
+    "boundary",
+    "priority",
+    "attempt",
+    "project",
+    "agent",
+    "handle",
+    "workdir",
+    "context",
+];
+/// What makes a directory differ from item to item; only these may stand in `--workdir`.
+pub const PATH_NAMES: [&str; 6] = ["id", "attempt", "taskId", "capability", "boundary", "agent"];
+
+/// How alike a mistyped name must be to one that exists to be taken for it.
+const ALIKE: f64 = 0.88;
+
+/// What the placeholders stand for.
+pub struct Values<'a> {
+    /// The item.
+    pub item: &'a WorkItem,
+    /// The attempt.
+    pub attempt: u32,
+    /// The guid of the agent.
+    pub agent: String,
+    /// The name of the agent.
+    pub handle: &'a str,
+    /// The directory that the program runs in.
+    pub workdir: String,
+}
+
+impl Values<'_> {
+    fn of(&self, name: &str) -> Option<String> {
+        let item = self.item;
+        Some(match name {
+            "description" => item.description.clone(),
+            "id" => item.id.to_string(),
+            "taskId" => item.task_id.clone(),
+            "capability" => item.capability.clone(),
+            "boundary" => item.boundary.clone(),
+            "priority" => item.priority.to_string(),
+            "attempt" => self.attempt.to_string(),
+            "project" => item.project_id.clone(),
+            "agent" => self.agent.clone(),
+            "handle" => self.handle.to_owned(),
+            "workdir" => self.workdir.clone(),
+            "context" => match &item.context_data {
+                Some(body) => String::from_utf8_lossy(body.as_bytes()).into_owned(),
+                None => String::new(),
+            },
+            _ => match name.split_once('.') {
+                Some(("label", label)) => item.labels.get(label).cloned().unwrap_or_default(),
+                Some(("context", field)) => self.context_field(field),
+                _ => return None,
+            },
+        })
+    }
+
+    /// A field of the context: a text as it is, anything else as JSON, nothing where it is absent.
+    fn context_field(&self, field: &str) -> String {
+        let context = self.item.context_data.as_ref();
+        let context = context.and_then(|body| body.parse::<serde_json::Value>().ok());
+        match context.as_ref().and_then(|context| context.get(field)) {
+            None | Some(serde_json::Value::Null) => String::new(),
+            Some(serde_json::Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+        }
+    }
+}
+
+/// Fills in one argument.
+pub fn fill(argument: &str, values: &Values<'_>) -> String {
+    replaced(argument, |name| values.of(name))
+}
+
+/// Fills in a path: a value can neither leave its directory nor add one.
+pub fn fill_path(path: &str, values: &Values<'_>) -> String {
+    replaced(path, |name| {
+        let value = values.of(name)?.replace(['/', '\0'], "_");
+        Some(match value.strip_prefix('.') {
+            Some(rest) => format!("_{rest}"),
+            None if value.is_empty() => "_".into(),
+            None => value,
+        })
+    })
+}
+
+/// Whether an argument has a placeholder.
+pub fn has_placeholder(argument: &str) -> bool {
+    let mut found = false;
+    replaced(argument, |name| {
+        found |= is_known(name);
+        None
+    });
+    found
+}
+
+/// The first thing in braces that looks like a mistyped placeholder, and what was probably meant.
+pub fn mistyped(argument: &str) -> Option<(String, &'static str)> {
+    let mut found = None;
+    replaced(argument, |name| {
+        if !is_known(name) && found.is_none() {
+            let alike = |known: &&str| strsim::jaro_winkler(&name.to_lowercase(), known) > ALIKE;
+            found = NAMES
+                .into_iter()
+                .find(alike)
+                .map(|known| (name.to_owned(), known));
+        }
+        None
+    });
+    found
+}
+
+fn is_known(name: &str) -> bool {
+    NAMES.contains(&name) || name.starts_with("label.") || name.starts_with("context.")
+}
+
+/// Replaces each `{name}` for which there is a value. `{{name}}` is written for a literal `{name}`,
+/// and `${name}` is left to the shell that it is meant for.
+fn replaced(text: &str, mut value_of: impl FnMut(&str) -> Option<String>) -> String {
+    let mut filled = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find('{') {
+        let (before, from_brace) = rest.split_at(start);
+        filled.push_str(before);
+        let literal = from_brace
+            .strip_prefix("{{")
+            .and_then(|inner| inner.split_once("}}"))
+            .filter(|(name, _)| is_known(name));
+        if let Some((name, after)) = literal {
+            filled.extend(["{", name, "}"]);
+            rest = after;
+            continue;
+        }
+        let named = from_brace[1..]
+            .split_once('}')
+            .filter(|(name, _)| is_name(name) && !before.ends_with('$'));
+        match named.and_then(|(name, after)| Some((value_of(name)?, after))) {
+            Some((value, after)) => {
+                filled.push_str(&value);
+                rest = after;
+            }
+            None => {
+                filled.push('{');
+                rest = &from_brace[1..];
+            }
+        }
+    }
+    filled.push_str(rest);
+    filled
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent_run::testing::item;
+
+    fn filled(argument: &str, item: &WorkItem) -> String {
+        fill(argument, &values(item))
+    }
+
+    fn values(item: &WorkItem) -> Values<'_> {
+        Values {
+            item,
+            attempt: 3,
+            agent: "the-guid".into(),
+            handle: "ann",
+            workdir: "/w".into(),
+        }
+    }
+
+    #[test]
+    fn known_names_are_filled_in() {
+        let mut item = item();
+        item.description = "fix it".into();
+        item.labels.insert("area".into(), "ui".into());
+        item.context_data =
+            Some(loom_protocol::Body::of(&serde_json::json!({"n": 4, "repo": "r"})).unwrap());
+        assert_eq!(filled("{description}", &item), "fix it");
+        assert_eq!(filled("{id}/{attempt}", &item), format!("{}/3", item.id));
+        assert_eq!(filled("{label.area}-{label.none}", &item), "ui-");
+        assert_eq!(filled("{context.repo}{context.n}", &item), "r4");
+        assert_eq!(filled("{context}", &item), r#"{"n":4,"repo":"r"}"#);
+        assert_eq!(filled("{handle}@{workdir}", &item), "ann@/w");
+    }
+
+    #[test]
+    fn what_is_filled_in_is_not_read_again() {
+        let mut item = item();
+        item.description = "{id} $(rm -rf /) {{id}}".into();
+        assert_eq!(
+            filled("do: {description}", &item),
+            format!("do: {}", item.description)
+        );
+    }
+
+    #[test]
+    fn other_braces_stay() {
+        let item = item();
+        for plain in [
+            "{print $1}",
+            "{}",
+            "{",
+            "}{",
+            "${id}",
+            r#"{"id": 1}"#,
+            "{print}",
+            "{unknown.thing}",
+            "{{print}}",
+        ] {
+            assert_eq!(filled(plain, &item), plain);
+        }
+        assert_eq!(
+            filled("{{id}} {{description}}", &item),
+            "{id} {description}"
+        );
+        assert_eq!(filled("{{attempt}", &item), "{3");
+    }
+
+    #[test]
+    fn a_path_stays_in_its_directory() {
+        let mut item = item();
+        item.task_id = "../../etc/passwd".into();
+        let path = fill_path("/work/{taskId}", &values(&item));
+        assert_eq!(path, "/work/_._.._etc_passwd");
+        item.task_id = "..".into();
+        assert_eq!(fill_path("/work/{taskId}", &values(&item)), "/work/_.");
+        item.task_id = String::new();
+        assert_eq!(fill_path("/work/{taskId}", &values(&item)), "/work/_");
+    }
+
+    #[test]
+    fn typing_errors_are_found() {
+        let meant = |argument| mistyped(argument).map(|(_, meant)| meant);
+        assert_eq!(meant("{descripton}"), Some("description"));
+        assert_eq!(meant("{Description}"), Some("description"));
+        assert_eq!(meant("{taskid}"), Some("taskId"));
+        assert_eq!(meant("{print}"), None);
+        assert_eq!(meant("{description}"), None);
+        assert!(has_placeholder("a{id}b") && !has_placeholder("{print}"));
+    }
+}

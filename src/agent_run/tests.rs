@@ -1,0 +1,344 @@
+//! Runs real programs, without a coordinator.
+
+use std::time::Duration;
+
+use loom_client::{Job, JobEnd, JobError, JobResult};
+use loom_protocol::work::Reason;
+use tokio::time::{Instant, timeout};
+
+use super::args::Stdin;
+use super::execute::Bounds;
+use super::exit_rule::ExitRules;
+use super::item::{Plan, Runner};
+use super::testing::{item, job, job_for};
+
+/// No test may take longer.
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn sh(script: &str) -> Plan {
+    Plan {
+        command: ["sh", "-c", script].map(str::to_owned).into(),
+        stdin: Stdin::None,
+        workdir: None,
+        before: None,
+        after: None,
+        bounds: Bounds {
+            grace: Duration::from_secs(5),
+            max_runtime: None,
+            silent_timeout: None,
+        },
+        rules: ExitRules::default(),
+    }
+}
+
+async fn run(plan: Plan) -> JobEnd {
+    run_job(plan, job()).await
+}
+
+async fn run_job(plan: Plan, job: Job) -> JobEnd {
+    let runner = Runner::new(plan, "tester".into(), Vec::new());
+    timeout(LIMIT, runner.work(job)).await.unwrap()
+}
+
+fn completed(end: JobEnd) -> JobResult {
+    match end {
+        JobEnd::Completed(result) => result,
+        other => panic!("not completed: {other:?}"),
+    }
+}
+
+fn failed(end: JobEnd) -> JobError {
+    match end {
+        JobEnd::Failed(error) => error,
+        other => panic!("not failed: {other:?}"),
+    }
+}
+
+fn output(result: &JobResult) -> serde_json::Value {
+    result.reported().output.as_ref().unwrap().parse().unwrap()
+}
+
+/// Waits until a file is there, and reads it.
+async fn file(path: &std::path::Path) -> String {
+    let until = Instant::now() + LIMIT;
+    loop {
+        match std::fs::read_to_string(path) {
+            Ok(text) if text.ends_with('\n') => return text.trim().to_owned(),
+            _ if Instant::now() > until => panic!("{} never came", path.display()),
+            _ => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+/// Waits until nobody of that id is alive.
+async fn gone(pid: &str) {
+    let until = Instant::now() + LIMIT;
+    let stat = format!("/proc/{pid}/stat");
+    let alive = || std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "));
+    while alive() {
+        assert!(Instant::now() < until, "process {pid} lives on");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_exits_with_zero_completes_with_its_last_line_of_json() {
+    let end = run(sh(
+        r#"echo working; echo '{"summary":"ok","output":[1]}'; echo bye"#,
+    ))
+    .await;
+    let result = completed(end);
+    assert_eq!(result.reported().summary.as_deref(), Some("ok"));
+    assert_eq!(output(&result), serde_json::json!([1]));
+}
+
+#[tokio::test]
+async fn exit_codes_mean_what_the_rules_say() {
+    let mut plan = sh("echo out; echo err >&2; exit 7");
+    let error = failed(run(plan.clone()).await);
+    assert!(error.is_recoverable());
+    for part in [
+        "exit code 7",
+        "end of stderr ---\nerr",
+        "end of stdout ---\nout",
+    ] {
+        assert!(error.message().contains(part), "{}", error.message());
+    }
+    plan.rules = ExitRules::new(vec!["7=permanent".parse().unwrap()]);
+    assert!(!failed(run(plan.clone()).await).is_recoverable());
+    plan.rules = ExitRules::new(vec!["7=release".parse().unwrap()]);
+    assert!(matches!(run(plan.clone()).await, JobEnd::Released));
+    plan.rules = ExitRules::new(vec!["7=complete".parse().unwrap()]);
+    completed(run(plan).await);
+    assert!(failed(run(sh("exit 75")).await).is_recoverable());
+    assert!(
+        failed(run(sh("kill -9 $$")).await)
+            .message()
+            .starts_with("ended by signal 9")
+    );
+}
+
+#[tokio::test]
+async fn placeholders_and_variables_tell_of_the_item_and_no_shell_reads_them() {
+    let mut it = item();
+    it.description = "say \"hi\"; $(touch /tmp/never) {id}".into();
+    let script =
+        r#"printf '{"argument":%s,"same":%s,"attempt":%s}\n' "$1" "$2" "$LOOM_WORK_ATTEMPT""#;
+    let mut plan = sh("");
+    let same = r#"test "$LOOM_WORK_DESCRIPTION" = "$0" && same=true; "#;
+    plan.command = [
+        "sh",
+        "-c",
+        &format!("{same}set -- 1 \"${{same:-false}}\"; {script}"),
+        "{description}",
+    ]
+    .map(str::to_owned)
+    .into();
+    let result = completed(run_job(plan, job_for(it)).await);
+    assert_eq!(
+        output(&result),
+        serde_json::json!({"argument": 1, "same": true, "attempt": 3})
+    );
+}
+
+#[tokio::test]
+async fn standard_input_is_the_description_or_the_item() {
+    let mut it = item();
+    it.description = "d".repeat(16 * 1024);
+    let mut plan = sh("wc -c");
+    plan.stdin = Stdin::Description;
+    let result = completed(run_job(plan.clone(), job_for(it.clone())).await);
+    assert_eq!(result.reported().summary.as_deref(), Some("16384"));
+    plan.stdin = Stdin::Json;
+    plan.command[2] = "cat".into();
+    let result = completed(run_job(plan.clone(), job_for(it.clone())).await);
+    assert_eq!(output(&result)["id"], it.id.to_string());
+    // A program that doesn't read must not hang, however much there is.
+    it.context_data = Some(loom_protocol::Body::of(&"x".repeat(300_000)).unwrap());
+    plan.command[2] = "exit 0".into();
+    completed(run_job(plan, job_for(it)).await);
+}
+
+#[tokio::test]
+async fn each_item_has_its_directory_with_commands_before_and_after() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut plan = sh("cat made; echo $LOOM_WORK_DIR; pwd");
+    plan.workdir = Some(format!("{}/{{id}}-{{attempt}}", dir.path().display()));
+    plan.before = Some("echo before > made".into());
+    plan.after = Some(format!(
+        "echo $LOOM_WORK_OUTCOME > {}/after",
+        dir.path().display()
+    ));
+    let result = completed(run(plan.clone()).await);
+    let text = output(&result);
+    let lines: Vec<&str> = text.as_str().unwrap().lines().collect();
+    assert_eq!(lines[0], "before");
+    assert!(
+        lines[1].ends_with("-3") && lines[1] == lines[2],
+        "{lines:?}"
+    );
+    assert_eq!(file(&dir.path().join("after")).await, "completed");
+
+    plan.before = Some("echo no disk >&2; exit 3".into());
+    let error = failed(run(plan.clone()).await);
+    assert!(
+        error
+            .message()
+            .starts_with("the --before command: exit code 3"),
+        "{}",
+        error.message()
+    );
+    assert_eq!(file(&dir.path().join("after")).await, "failed");
+
+    plan.before = None;
+    plan.after = Some("exit 4".into());
+    plan.command[2] = "true".into();
+    let error = failed(run(plan).await);
+    assert!(
+        error
+            .message()
+            .starts_with("the --after command: exit code 4"),
+        "{}",
+        error.message()
+    );
+}
+
+#[tokio::test]
+async fn a_cancel_ends_the_whole_group_by_term_and_then_by_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    let (pids, told) = (dir.path().join("pids"), dir.path().join("told"));
+    let mut plan = sh(&format!(
+        "trap 'echo term > {told}' TERM; sleep 600 & (trap '' TERM; sleep 601) & echo $$ $! > {pids}; while true; do wait; done",
+        told = told.display(),
+        pids = pids.display()
+    ));
+    plan.bounds.grace = Duration::from_millis(300);
+    let job = job();
+    let cancel = job.cancelled().clone();
+    let running = tokio::spawn(run_job(plan, job));
+    let pids = file(&pids).await;
+    cancel.cancel();
+    running.await.unwrap();
+    assert_eq!(file(&told).await, "term");
+    for pid in pids.split_whitespace() {
+        gone(pid).await;
+    }
+}
+
+#[tokio::test]
+async fn a_grandchild_that_keeps_the_pipe_open_does_not_hang_the_item() {
+    let dir = tempfile::tempdir().unwrap();
+    let pid = dir.path().join("pid");
+    let started = Instant::now();
+    let end = run(sh(&format!(
+        "sleep 600 & echo $! > {}; echo done",
+        pid.display()
+    )))
+    .await;
+    assert_eq!(completed(end).reported().summary.as_deref(), Some("done"));
+    assert!(started.elapsed() < Duration::from_secs(10));
+    gone(&file(&pid).await).await;
+}
+
+#[tokio::test]
+async fn a_daemon_outside_the_group_does_not_hang_the_item_either() {
+    let started = Instant::now();
+    let end = run(sh("setsid sh -c 'sleep 20' & echo done")).await;
+    assert_eq!(completed(end).reported().summary.as_deref(), Some("done"));
+    assert!(started.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test]
+async fn a_silent_program_is_ended_only_if_asked_for() {
+    let mut plan = sh("echo begin; sleep 600");
+    plan.bounds.silent_timeout = Some(Duration::from_millis(300));
+    let error = failed(run(plan).await);
+    assert!(
+        error.message().contains("--silent-timeout"),
+        "{}",
+        error.message()
+    );
+    assert!(error.is_recoverable());
+    let mut plan = sh("for i in 1 2 3 4 5 6; do echo $i; sleep 0.2; done");
+    plan.bounds.silent_timeout = Some(Duration::from_millis(900));
+    completed(run(plan).await);
+}
+
+#[tokio::test]
+async fn a_program_that_tells_of_progress_by_itself_is_not_silent() {
+    let mut plan = sh(
+        "for i in 1 2 3 4 5 6; do echo > $LOOM_WORK_REPORT_DIR/progress; sleep 0.2; done; echo ok",
+    );
+    plan.bounds.silent_timeout = Some(Duration::from_millis(900));
+    assert_eq!(
+        completed(run(plan).await).reported().summary.as_deref(),
+        Some("ok")
+    );
+}
+
+#[tokio::test]
+async fn an_endless_program_is_ended_by_its_runtime_in_bounded_memory() {
+    let mut plan = sh("yes endless | tr -d '\\n'");
+    plan.bounds.max_runtime = Some(Duration::from_millis(700));
+    let error = failed(run(plan).await);
+    assert!(
+        error.message().contains("--max-runtime"),
+        "{}",
+        error.message()
+    );
+    assert_eq!(error.code_of(), Some("max-runtime"));
+    assert_eq!(error.reason_of(), Some(Reason::Timeout));
+}
+
+#[tokio::test]
+async fn binary_output_is_no_trouble() {
+    let result = completed(run(sh("head -c 3000000 /dev/urandom; echo; echo fine")).await);
+    assert_eq!(result.reported().summary.as_deref(), Some("fine"));
+}
+
+#[tokio::test]
+async fn what_the_program_has_reported_by_itself_is_not_reported_again() {
+    let plan = sh("echo completed > $LOOM_WORK_REPORT_DIR/settled; exit 9");
+    assert!(matches!(run(plan).await, JobEnd::Settled));
+}
+
+#[tokio::test]
+async fn a_program_that_has_reported_may_tidy_up_in_peace() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ready, tidy) = (dir.path().join("ready"), dir.path().join("tidy"));
+    let plan = sh(&format!(
+        "echo completed > $LOOM_WORK_REPORT_DIR/settled; echo > {}; sleep 0.5; echo tidy > {}",
+        ready.display(),
+        tidy.display()
+    ));
+    let job = job();
+    let cancel = job.cancelled().clone();
+    let running = tokio::spawn(run_job(plan, job));
+    file(&ready).await;
+    cancel.cancel();
+    assert!(matches!(running.await.unwrap(), JobEnd::Settled));
+    assert_eq!(file(&tidy).await, "tidy");
+}
+
+#[tokio::test]
+async fn what_can_not_stand_in_an_argument_fails_for_good() {
+    let mut it = item();
+    it.description = "a\0b".into();
+    let mut plan = sh("true");
+    plan.command.push("{description}".into());
+    let error = failed(run_job(plan.clone(), job_for(it.clone())).await);
+    assert!(!error.is_recoverable() && error.message().contains("NUL"));
+    it.description = "x".repeat(200_000);
+    let error = failed(run_job(plan, job_for(it)).await);
+    assert!(!error.is_recoverable() && error.message().contains("--stdin"));
+}
+
+#[tokio::test]
+async fn a_program_that_disappears_gives_its_item_back() {
+    let mut plan = sh("");
+    plan.command = vec!["/no/such/program".into()];
+    let runner = Runner::new(plan, "tester".into(), Vec::new());
+    let end = timeout(LIMIT, runner.work(job())).await.unwrap();
+    assert!(matches!(end, JobEnd::Released));
+    assert!(runner.program_gone().unwrap().contains("/no/such/program"));
+}
