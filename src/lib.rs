@@ -4,6 +4,7 @@ pub mod agent_run;
 pub mod api_client;
 pub mod cli;
 pub mod coordinator;
+pub mod demo;
 pub mod doors;
 pub mod service;
 pub mod settings;

@@ -1,6 +1,6 @@
 //! Logs: to stderr, quiet for commands that end by themselves.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 
 use tracing_subscriber::EnvFilter;
 
@@ -16,6 +16,8 @@ pub enum LogFormat {
 
 /// What a long-running command logs where nobody says otherwise.
 pub const SERVER_LEVEL: &str = "info,async_nats=warn";
+/// What an agent logs where nobody says otherwise.
+pub const AGENT_LEVEL: &str = "warn,async_nats=error";
 /// What a command that ends by itself logs where nobody says otherwise.
 pub const COMMAND_LEVEL: &str = "error,async_nats=off";
 
@@ -40,6 +42,7 @@ pub fn init(level: &str, format: LogFormat) -> Result<(), LevelError> {
     })?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr);
     let begun = match format {
         LogFormat::Text => builder.with_target(false).try_init(),

@@ -72,12 +72,6 @@ impl CliError {
     }
 }
 
-impl From<UpError> for CliError {
-    fn from(error: UpError) -> Self {
-        Self::Unreachable(error.to_string())
-    }
-}
-
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -107,6 +101,18 @@ impl From<ApiError> for CliError {
 impl From<crate::settings::SettingsError> for CliError {
     fn from(error: crate::settings::SettingsError) -> Self {
         Self::Usage(error.to_string())
+    }
+}
+
+impl From<UpError> for CliError {
+    /// A coordinator that does not come up is not there (3): NATS, the port or the ownership may be
+    /// free later. Only where there is nowhere to keep data has the configuration to be mended.
+    fn from(error: UpError) -> Self {
+        let text = error.to_string();
+        match error {
+            UpError::NoDataDirectory => Self::Usage(text),
+            _ => Self::Unreachable(text),
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! | module | commands |
 //! |---|---|
+//! | [`up`] | `loom up` |
+//! | [`agent`] | `loom agent run` |
 //! | [`submit`], [`tasks_file`] | `loom submit` |
 //! | [`work`], [`watch`] | `loom work` |
 //! | [`agents`] | `loom agents` |
@@ -9,6 +11,7 @@
 //! | [`config`] | `loom config` |
 //! | [`exit`], [`output`] | how they end, and how they print |
 
+pub mod agent;
 pub mod agents;
 pub mod config;
 mod each;
@@ -29,6 +32,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use loom_protocol::ProjectId;
 
 use crate::api_client::{ApiClient, DEFAULT_URL};
+use crate::demo::{self, DemoArgs};
 use crate::settings::Secret;
 use crate::telemetry::{self, LogFormat};
 use exit::{CliError, CliResult};
@@ -88,6 +92,10 @@ fn token(text: &str) -> Result<Secret, String> {
 enum Command {
     /// Start the coordinator, with a nats-server of its own where no URL is given
     Up(Box<up::UpArgs>),
+    /// See agents finish work: everything is started here, and removed at the end
+    Demo(DemoArgs),
+    /// Be an agent
+    Agent(Box<agent::AgentArgs>),
     /// Submit work: one item, or many from a file of JSON lines
     Submit(Box<submit::SubmitArgs>),
     /// List, show, watch, cancel and explain work items
@@ -111,6 +119,7 @@ impl Command {
     const fn log_level(&self) -> &'static str {
         match self {
             Self::Up(_) => telemetry::SERVER_LEVEL,
+            Self::Agent(_) => telemetry::AGENT_LEVEL,
             _ => telemetry::COMMAND_LEVEL,
         }
     }
@@ -176,12 +185,12 @@ pub fn main() -> ExitCode {
     let Cli { globals, command } = Cli::parse();
     let json = globals.json;
     match start(globals, command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => error.report(json),
     }
 }
 
-fn start(globals: Globals, command: Command) -> CliResult {
+fn start(globals: Globals, command: Command) -> CliResult<ExitCode> {
     let level = globals.log_level.as_deref();
     let level = level.filter(|level| !level.is_empty());
     let level = level.unwrap_or(command.log_level());
@@ -193,17 +202,20 @@ fn start(globals: Globals, command: Command) -> CliResult {
     runtime.block_on(run(&context, command))
 }
 
-async fn run(context: &Context, command: Command) -> CliResult {
+async fn run(context: &Context, command: Command) -> CliResult<ExitCode> {
     match command {
+        Command::Agent(args) => return agent::run(context, *args).await,
+        Command::Work(args) => return work::run(context, *args).await,
         Command::Up(args) => up::run(context, &args).await,
+        Command::Demo(args) => demo::run(context.out, &args).await,
         Command::Submit(args) => submit::run(context, *args).await,
-        Command::Work(args) => work::run(context, *args).await,
         Command::Agents(args) => agents::run(context, *args).await,
         Command::Stats => stats::stats(context).await,
         Command::Projects => stats::projects(context).await,
         Command::Config(args) => config::run(context, &args),
         Command::Completions { shell } => completions(context, shell),
     }
+    .map(|()| ExitCode::SUCCESS)
 }
 
 fn completions(context: &Context, shell: clap_complete::Shell) -> CliResult {

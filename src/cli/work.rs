@@ -1,6 +1,7 @@
 //! `loom work`: list, show, watch, cancel and explain items.
 
 use std::fmt::Write as _;
+use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use loom_protocol::rest::WorkPage;
@@ -13,6 +14,7 @@ use super::exit::{CliError, CliResult};
 use super::output::{Output, ago, block, cell, note, table};
 use super::show::show_item;
 use super::watch::{self, WatchArgs};
+use crate::agent_run::inside::{self, CompleteArgs, FailArgs, ProgressArgs};
 use crate::api_client::ApiClient;
 
 /// List, show, watch, cancel and explain work items.
@@ -51,6 +53,12 @@ enum WorkCommand {
         #[arg(value_parser = id_prefix)]
         id: String,
     },
+    /// Inside of `loom agent run`: tell how far the work is
+    Progress(ProgressArgs),
+    /// Inside of `loom agent run`: report that the work is done
+    Complete(CompleteArgs),
+    /// Inside of `loom agent run`: report that the work failed
+    Fail(FailArgs),
 }
 
 /// Which items to list.
@@ -128,33 +136,49 @@ pub(super) fn id_prefix(text: &str) -> Result<String, String> {
     Ok(text.to_ascii_lowercase())
 }
 
-/// Does what the arguments say.
-pub async fn run(context: &Context, args: WorkArgs) -> CliResult {
+/// Does what the arguments say, and gives the code to end with.
+pub async fn run(context: &Context, args: WorkArgs) -> CliResult<ExitCode> {
     if args.command.is_some() && args.list != ListArgs::default() {
         let message =
             "the filters of `loom work` are for listing; write them after `list` or `watch`";
         return Err(CliError::Usage(message.into()));
     }
-    let api = context.api()?;
-    match args.command {
-        None => list(context.out, &api, &args.list).await,
-        Some(WorkCommand::List(own)) => list(context.out, &api, &own).await,
-        Some(WorkCommand::Show { id }) => {
-            let item: WorkItem = api.get(&["work", &id], &[]).await?;
-            if context.out.is_json() {
-                context.out.json(&item)
-            } else {
-                show_item(context.out, &item)
-            }
-        }
-        Some(WorkCommand::Watch(args)) => watch::run(context.out, &api, &args).await,
-        Some(WorkCommand::Cancel { ids, reason }) => {
-            let body = json!({"reason": reason, "by": "loom work cancel"});
-            let cancel = async |id: String| api.post(&["work", &id, "cancel"], &body).await;
-            each::for_each(context.out, ids, cancel).await
-        }
-        Some(WorkCommand::Explain { id }) => explain(context.out, &api, &id).await,
+    let out = context.out;
+    match args.command.unwrap_or(WorkCommand::List(args.list)) {
+        WorkCommand::Progress(args) => return foreseen(inside::progress(args).await),
+        WorkCommand::Complete(args) => return foreseen(inside::complete(args).await),
+        WorkCommand::Fail(args) => return foreseen(inside::fail(args).await),
+        WorkCommand::List(args) => list(out, &context.api()?, &args).await,
+        WorkCommand::Show { id } => show(out, &context.api()?, &id).await,
+        WorkCommand::Watch(args) => watch::run(out, &context.api()?, &args).await,
+        WorkCommand::Cancel { ids, reason } => cancel(out, &context.api()?, ids, reason).await,
+        WorkCommand::Explain { id } => explain(out, &context.api()?, &id).await,
     }
+    .map(|()| ExitCode::SUCCESS)
+}
+
+fn foreseen(ended: anyhow::Result<ExitCode>) -> CliResult<ExitCode> {
+    ended.map_err(|error| CliError::Failed(format!("{error:#}")))
+}
+
+async fn show(out: Output, api: &ApiClient, id: &str) -> CliResult {
+    let item: WorkItem = api.get(&["work", id], &[]).await?;
+    if out.is_json() {
+        out.json(&item)
+    } else {
+        show_item(out, &item)
+    }
+}
+
+async fn cancel(
+    out: Output,
+    api: &ApiClient,
+    ids: Vec<String>,
+    reason: Option<String>,
+) -> CliResult {
+    let body = json!({"reason": reason, "by": "loom work cancel"});
+    let cancel = async |id: String| api.post(&["work", &id, "cancel"], &body).await;
+    each::for_each(out, ids, cancel).await
 }
 
 async fn list(out: Output, api: &ApiClient, args: &ListArgs) -> CliResult {

@@ -22,6 +22,8 @@ pub mod secret;
 pub mod types;
 mod value;
 
+pub use loom_actors::nats::server::Profile;
+
 pub use error::{Origin, Problem, SettingsError};
 pub use load::{Loaded, Override, Sources, load};
 pub use secret::{Secret, ServerUrl};

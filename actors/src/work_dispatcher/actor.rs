@@ -1,5 +1,6 @@
 //! The actor: claims come in, items become ready, the two are brought together.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -233,6 +234,10 @@ impl State {
                     }
                 }
             }
+            given.sort_by_key(|applied| {
+                let record = &applied.record;
+                (Reverse(record.priority), record.created)
+            });
             let _ = reply.send(Ok(given));
         });
     }

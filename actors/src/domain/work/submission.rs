@@ -168,6 +168,7 @@ fn priority(given: Option<&serde_json::Number>) -> Result<u8, WireError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use loom_protocol::work::WorkStatus;
     use serde_json::json;
 
     fn submit(value: serde_json::Value) -> Result<Submission, WireError> {

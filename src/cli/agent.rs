@@ -1,0 +1,119 @@
+//! `loom agent run`: any program becomes an agent. Talks NATS, and asks the API only where that is.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use loom_client::{ClientOptions, Credentials};
+use loom_protocol::rest::Info;
+
+use super::Context;
+use super::exit::{CliError, CliResult};
+use crate::agent_run::{self, AgentRunArgs};
+use crate::settings::ProjectsSettings;
+
+/// The process with whose end this one is to end too; set by whoever starts agents for a while only.
+pub const PARENT_VARIABLE: &str = "LOOM_END_WITH_PID";
+
+/// Be an agent.
+#[derive(Debug, Args)]
+pub struct AgentArgs {
+    #[command(subcommand)]
+    command: AgentCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum AgentCommand {
+    /// Make any program an agent: it is run once for each work item
+    Run(Box<RunArgs>),
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// The NATS server; without it NATS_URL, or what the coordinator at --url says.
+    #[arg(long, value_name = "URL")]
+    nats_url: Option<String>,
+    #[command(flatten)]
+    agent: AgentRunArgs,
+}
+
+/// Runs an agent, and gives the code to end with.
+pub async fn run(context: &Context, args: AgentArgs) -> CliResult<ExitCode> {
+    let AgentCommand::Run(args) = args.command;
+    end_with_parent()?;
+    let options = client_options(context, args.nats_url).await?;
+    agent_run::run(args.agent, options)
+        .await
+        .map_err(|error| CliError::Failed(format!("{error:#}")))
+}
+
+/// How to reach NATS: the flag, the environment, or what the coordinator says.
+async fn client_options(context: &Context, flag: Option<String>) -> CliResult<ClientOptions> {
+    let named = flag
+        .or_else(|| variable("NATS_URL"))
+        .or_else(|| variable("LOOM_NATS_URL"));
+    let project = match context.project()? {
+        Some(project) => project,
+        None => ProjectsSettings::default().default,
+    };
+    let url = match named {
+        Some(url) => url,
+        None => learn_url(context).await?,
+    };
+    let mut options = ClientOptions::new(url, project);
+    options.name = "loom agent run".into();
+    if let Some(file) = variable("NATS_CREDS") {
+        options.credentials = Credentials::File(PathBuf::from(file));
+    } else if let (Some(user), Some(password)) = (variable("NATS_USER"), variable("NATS_PASS")) {
+        options.credentials = Credentials::UserPassword(user, password);
+    }
+    Ok(options)
+}
+
+async fn learn_url(context: &Context) -> CliResult<String> {
+    let api = context.api()?;
+    let info: Info = api.get(&["info"], &[]).await.map_err(|error| {
+        let error = CliError::from(error);
+        let text = format!("NATS_URL is not set, and {error}");
+        match error {
+            CliError::Refused(code, _) => CliError::Refused(code, text),
+            CliError::Usage(_) => CliError::Usage(text),
+            _ => CliError::Unreachable(text),
+        }
+    })?;
+    info.nats_url.ok_or_else(|| {
+        let message = format!(
+            "the coordinator at {} does not tell where NATS is; set NATS_URL",
+            api.url()
+        );
+        CliError::Usage(message)
+    })
+}
+
+/// A variable of the environment; an empty one counts as not set.
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Asks the system for a signal when the parent dies, where the parent wants that.
+#[cfg(target_os = "linux")]
+fn end_with_parent() -> CliResult {
+    use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+
+    let Some(parent) = variable(PARENT_VARIABLE) else {
+        return Ok(());
+    };
+    set_parent_process_death_signal(Some(Signal::TERM))
+        .map_err(|error| CliError::Failed(format!("cannot watch the parent process: {error}")))?;
+    // One that died before the call above is not noticed any more.
+    match getppid() {
+        Some(pid) if pid.to_string() == parent => Ok(()),
+        _ => Err(CliError::Failed("the parent process is gone".into())),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn end_with_parent() -> CliResult {
+    Ok(())
+}
