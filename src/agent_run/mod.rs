@@ -270,12 +270,13 @@ fn tell(report: &AgentReport) {
         completed,
         failed,
         settled,
+        published,
         returned,
         lost,
         because,
     } = report;
     eprintln!(
-        "agent ended ({because}): {completed} completed, {failed} failed, {settled} settled by the program, {returned} returned, {lost} lost"
+        "agent ended ({because}): {completed} completed, {failed} failed, {settled} settled by the program, {published} left in the stream, {returned} returned, {lost} lost"
     );
 }
 
