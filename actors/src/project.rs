@@ -8,7 +8,7 @@ use loom_protocol::agent::Directive;
 use loom_protocol::work::{LeaseRef, Reason};
 use loom_protocol::{AgentGuid, ProjectId, WireError};
 
-use crate::agent_registry::{AgentDirectory, AgentRegistryArgs, AgentRegistryHandle};
+use crate::agent_registry::{AgentChange, AgentDirectory, AgentRegistryArgs, AgentRegistryHandle};
 use crate::clock::Clock;
 use crate::domain::work::Command;
 use crate::events::EventSink;
@@ -22,6 +22,9 @@ use crate::work_dispatcher::{
 use crate::work_ledger::{
     LeaseInfo, LedgerMsg, Operation, ReadModel, WorkLedger, WorkLedgerArgs, WorkLedgerHandle,
 };
+
+/// How long the agents bucket may take to be read before orphaned leases are looked for.
+const READY_WITHIN: std::time::Duration = std::time::Duration::from_mins(1);
 
 /// What every project of a coordinator has in common.
 #[derive(Clone)]
@@ -95,7 +98,7 @@ impl Project {
             replicas: terms.replicas,
             epoch: terms.epoch,
         };
-        let told = dispatcher.clone();
+        let (told, leases) = (dispatcher.clone(), Leases::of(&work, &ledger));
         let registry_args = AgentRegistryArgs {
             project: id.clone(),
             client: nats.client.clone(),
@@ -105,7 +108,12 @@ impl Project {
             settings: terms.agents.clone(),
             directory: agents.clone(),
             events: events.clone(),
-            on_change: Arc::new(move |guid, _change| told.agent_changed(guid)),
+            on_change: Arc::new(move |guid, change| {
+                told.agent_changed(guid);
+                if change == AgentChange::Gone {
+                    leases.clone().revoke_in_background(guid, Reason::Released);
+                }
+            }),
             epoch: terms.epoch,
         };
         let registry = AgentRegistryHandle::new(&registry_args);
@@ -152,12 +160,70 @@ impl Project {
         reason: Reason,
         which: impl Fn(&LeaseInfo) -> bool,
     ) -> Result<Vec<LeaseRef>, WireError> {
-        let leases: Vec<LeaseInfo> = self
-            .work
-            .leases_of(guid)
-            .into_iter()
-            .filter(|lease| which(lease))
-            .collect();
+        Leases::of(&self.work, &self.ledger)
+            .revoke(guid, reason, which)
+            .await
+    }
+
+    /// Takes the leases back whose agent has no entry: it left while nobody was looking.
+    pub async fn revoke_orphaned_leases(&self) -> Result<(), WireError> {
+        self.registry.ready(READY_WITHIN).await?;
+        for (guid, _) in self.work.lease_counts() {
+            if self.agents.get(guid).is_none() {
+                let lost = self
+                    .revoke_leases(guid, Reason::AgentLost, |_| true)
+                    .await?;
+                tracing::info!(project = %self.id, %guid, items = lost.len(), "the agent is gone: its items are pending again");
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the agent that held an item that it was called off, and notes that it was told.
+    pub async fn tell_cancelled(
+        &self,
+        guid: AgentGuid,
+        lease: LeaseRef,
+        reason: Option<String>,
+    ) -> Result<(), WireError> {
+        let directive = Directive {
+            kind: loom_protocol::agent::DirectiveKind::Cancel,
+            work_item_id: Some(lease.id),
+            attempt: Some(lease.attempt),
+            reason,
+            grace_ms: None,
+        };
+        self.registry.add_directive(guid, directive).await?;
+        self.ledger
+            .apply(lease.id, Command::CancelDelivered)
+            .await?;
+        Ok(())
+    }
+}
+
+/// What it takes to take leases back.
+#[derive(Clone)]
+struct Leases {
+    work: Arc<ReadModel>,
+    ledger: WorkLedgerHandle,
+}
+
+impl Leases {
+    fn of(work: &Arc<ReadModel>, ledger: &WorkLedgerHandle) -> Self {
+        Self {
+            work: work.clone(),
+            ledger: ledger.clone(),
+        }
+    }
+
+    async fn revoke(
+        &self,
+        guid: AgentGuid,
+        reason: Reason,
+        which: impl Fn(&LeaseInfo) -> bool,
+    ) -> Result<Vec<LeaseRef>, WireError> {
+        let mut leases = self.work.leases_of(guid);
+        leases.retain(|lease| which(lease));
         let operations = leases
             .iter()
             .map(|lease| {
@@ -186,24 +252,14 @@ impl Project {
             .collect())
     }
 
-    /// Tells the agent that held an item that it was called off, and notes that it was told.
-    pub async fn tell_cancelled(
-        &self,
-        guid: AgentGuid,
-        lease: LeaseRef,
-        reason: Option<String>,
-    ) -> Result<(), WireError> {
-        let directive = Directive {
-            kind: loom_protocol::agent::DirectiveKind::Cancel,
-            work_item_id: Some(lease.id),
-            attempt: Some(lease.attempt),
-            reason,
-            grace_ms: None,
-        };
-        self.registry.add_directive(guid, directive).await?;
-        self.ledger
-            .apply(lease.id, Command::CancelDelivered)
-            .await?;
-        Ok(())
+    fn revoke_in_background(self, guid: AgentGuid, reason: Reason) {
+        if self.work.lease_count(guid) == 0 {
+            return;
+        }
+        tokio::spawn(async move {
+            if let Err(error) = self.revoke(guid, reason, |_| true).await {
+                tracing::warn!(%guid, "the leases of an agent that left could not be taken back yet: {error}");
+            }
+        });
     }
 }

@@ -104,6 +104,12 @@ impl Projects {
         self.0.awake.insert(id.clone(), project.clone());
         tracing::info!(project = %id, "project is awake");
         started?;
+        let cared_for = project.clone();
+        tokio::spawn(async move {
+            if let Err(error) = cared_for.revoke_orphaned_leases().await {
+                tracing::warn!(project = %cared_for.id, "orphaned leases could not be taken back: {error}");
+            }
+        });
         Ok(project)
     }
 

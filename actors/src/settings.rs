@@ -53,8 +53,8 @@ impl Default for AgentSettings {
         Self {
             heartbeat_every: Duration::from_secs(10),
             stale_after: Duration::from_secs(30),
-            bury_after: Duration::from_secs(24 * 3600),
-            idle_timeout: Duration::from_secs(300),
+            bury_after: Duration::from_hours(24),
+            idle_timeout: Duration::from_mins(5),
             idle_grace: Duration::from_secs(30),
         }
     }
@@ -85,9 +85,9 @@ impl Default for WorkSettings {
     fn default() -> Self {
         Self {
             start_timeout: Duration::from_secs(30),
-            timeout: Duration::from_secs(30 * 60),
+            timeout: Duration::from_mins(30),
             max_attempts: 3,
-            retention: Duration::from_secs(7 * 24 * 3600),
+            retention: Duration::from_hours(168),
             max_finished: 100_000,
             retry: RetrySettings::default(),
         }
@@ -110,7 +110,7 @@ impl Default for RetrySettings {
     fn default() -> Self {
         Self {
             backoff_first: Duration::from_secs(1),
-            backoff_max: Duration::from_secs(300),
+            backoff_max: Duration::from_mins(5),
         }
     }
 }
@@ -202,7 +202,7 @@ impl Default for SupervisionSettings {
         Self {
             strategy: Strategy::OneForOne,
             max_restarts: 10,
-            within: Duration::from_secs(60),
+            within: Duration::from_mins(1),
             backoff_first: Duration::from_millis(50),
             backoff_max: Duration::from_secs(5),
             start_timeout: Duration::from_secs(30),
@@ -229,6 +229,7 @@ mod optional_duration_text {
     #[derive(Serialize, Deserialize)]
     struct Text(#[serde(with = "super::duration_text")] Duration);
 
+    #[allow(clippy::ref_option, reason = "the signature is serde's")]
     pub fn serialize<S: Serializer>(
         value: &Option<Duration>,
         serializer: S,

@@ -2,18 +2,24 @@
 
 mod input;
 mod item;
-mod requests;
+mod lease;
+mod query;
+mod report;
+mod submit;
 
 pub use item::{
     AssignedAgent, CancelInfo, Reason, Usage, WorkErrorInfo, WorkItem, WorkResult, WorkStatus,
 };
-pub use requests::{
-    AgentVerdict, BatchAnswer, CancelRequest, ClaimAnswer, ClaimRequest, ClaimedItem,
-    CompleteAnswer, CompleteItem, CompleteRequest, CompletedReport, ErrorReport, ExplainAnswer,
-    FailRequest, IdRequest, ItemAnswer, Lease, LeaseRef, ListWorkRequest, ProgressRequest,
-    PurgeAnswer, PurgeRequest, QueueInfo, RESERVED_FIELDS, ReleaseRequest, ReportedError,
-    ReportedResult, StoppedRequest, SubmitAnswer, SubmitRequest, ThenClaim,
+pub use lease::{
+    ClaimAnswer, ClaimRequest, ClaimedItem, CompleteAnswer, CompleteItem, CompleteRequest,
+    FailRequest, Lease, LeaseRef, ProgressRequest, ReleaseRequest, StoppedRequest, ThenClaim,
 };
+pub use query::{
+    AgentVerdict, CancelRequest, ExplainAnswer, IdRequest, ListWorkRequest, PurgeAnswer,
+    PurgeRequest, QueueInfo,
+};
+pub use report::{CompletedReport, ErrorReport, ReportedError, ReportedResult};
+pub use submit::{BatchAnswer, ItemAnswer, RESERVED_FIELDS, SubmitAnswer, SubmitRequest};
 
 /// The limits of one item, in bytes. Above them a write is refused with `too-large`.
 pub mod limits {

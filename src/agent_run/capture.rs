@@ -50,7 +50,7 @@ impl Tail {
     }
 }
 
-/// What is kept of one stream.
+/// What is kept of one stream; nothing yet to begin with.
 #[derive(Debug)]
 pub struct Capture {
     splitter: Splitter,
@@ -62,9 +62,8 @@ pub struct Capture {
     pub overlong: bool,
 }
 
-impl Capture {
-    /// Nothing yet.
-    pub fn new() -> Self {
+impl Default for Capture {
+    fn default() -> Self {
         Self {
             splitter: Splitter::new(LONGEST_LINE),
             tail: Tail::default(),
@@ -72,7 +71,9 @@ impl Capture {
             overlong: false,
         }
     }
+}
 
+impl Capture {
     /// Takes what has come; tells the job of progress, and sends the lines to the logs.
     pub fn feed(&mut self, bytes: &[u8], job: &Job) {
         let mut kept = Kept {
@@ -138,7 +139,7 @@ mod tests {
 
     fn captured(chunks: &[&[u8]]) -> Capture {
         let job = job();
-        let mut capture = Capture::new();
+        let mut capture = Capture::default();
         for chunk in chunks {
             capture.feed(chunk, &job);
         }

@@ -7,8 +7,8 @@ use loom_protocol::AgentGuid;
 
 use super::report_dir::{self, ReportDir};
 
-/// What the agent has and its program must not: the ticket is for one birth.
-pub const WITHHELD: [&str; 2] = ["LOOM_TICKET", "LOOM_SPIN_UP_ID"];
+/// What is said to the agent and not to its program.
+pub const WITHHELD: [&str; 3] = ["LOOM_TICKET", "LOOM_SPIN_UP_ID", "LOOM_END_WITH_PID"];
 /// The most that one variable may hold, in bytes; the system refuses a program with longer ones.
 const LONGEST: usize = 96 * 1024;
 

@@ -92,7 +92,7 @@ impl Execution<'_> {
         let mut group = Group::spawn(&mut self.command)?;
         let (stdin, stdout, stderr) = group.pipes();
         let heard = watch::Sender::new(Instant::now());
-        let (mut out, mut err) = (Capture::new(), Capture::new());
+        let (mut out, mut err) = (Capture::default(), Capture::default());
         let ended = {
             let talking = async {
                 tokio::join!(

@@ -9,7 +9,7 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::Instant;
 
 /// How often it is looked whether a group is gone.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+const LOOK_EVERY: Duration = Duration::from_millis(25);
 /// How long what a program left behind may take to obey TERM.
 const LEFTOVERS: Duration = Duration::from_secs(2);
 
@@ -64,11 +64,12 @@ impl Group {
         }
     }
 
-    /// Whether nobody of the group lives. The program's own zombie is taken away on the way.
+    /// Whether nobody of the group lives. The program's own zombie is taken away on the way; those of
+    /// its children are somebody else's to take away, and may lie there for long.
     fn is_gone(&mut self) -> bool {
         let _ = self.child.try_wait();
         self.id
-            .is_none_or(|id| test_kill_process_group(id).is_err())
+            .is_none_or(|id| test_kill_process_group(id).is_err() || only_zombies(id))
     }
 
     fn signal(&self, signal: Signal) {
@@ -78,6 +79,25 @@ impl Group {
             tracing::debug!(?id, ?signal, %error, "the group is gone already");
         }
     }
+}
+
+/// Whether all that is left of a group are zombies, as far as `/proc` can tell.
+fn only_zombies(group: Pid) -> bool {
+    let Ok(processes) = std::fs::read_dir("/proc") else {
+        return false;
+    };
+    let group = group.as_raw_nonzero().to_string();
+    let mut members = processes
+        .flatten()
+        .filter(|entry| entry.file_name().as_encoded_bytes()[0].is_ascii_digit())
+        .filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok())
+        .filter_map(|stat| {
+            // pid (name) state parent group …; the name may contain anything.
+            let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+            let state = fields.next()?.to_owned();
+            (fields.nth(1)? == group).then_some(state)
+        });
+    members.all(|state| matches!(state.as_str(), "Z" | "X"))
 }
 
 impl Drop for Group {

@@ -127,10 +127,8 @@ impl Runner {
             handle: &self.handle,
             workdir: String::new(),
         };
-        let workdir = match &self.plan.workdir {
-            Some(template) => Some(PathBuf::from(template::fill_path(template, &values))),
-            None => None,
-        };
+        let template = self.plan.workdir.as_ref();
+        let workdir = template.map(|dir| PathBuf::from(template::fill_path(dir, &values)));
         if let Some(dir) = &workdir {
             if let Err(error) = tokio::fs::create_dir_all(dir).await {
                 let trouble = format!("the directory {} can't be made: {error}", dir.display());

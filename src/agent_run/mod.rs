@@ -266,17 +266,25 @@ async fn obey_signals(stopper: AgentStopper, drain: Duration) {
 }
 
 fn tell(report: &AgentReport) {
-    let AgentReport {
-        completed,
-        failed,
-        settled,
-        returned,
-        lost,
-        because,
-    } = report;
-    eprintln!(
-        "agent ended ({because}): {completed} completed, {failed} failed, {settled} settled by the program, {returned} returned, {lost} lost"
-    );
+    let counts = [
+        (report.completed, "completed"),
+        (report.failed, "failed"),
+        (report.settled, "settled by the program"),
+        (report.published, "left in the stream for the coordinator"),
+        (report.returned, "given back"),
+        (report.lost, "lost"),
+    ];
+    let told: Vec<String> = counts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    let told = if told.is_empty() {
+        "no work came".into()
+    } else {
+        told.join(", ")
+    };
+    eprintln!("agent ended ({}): {told}", report.because);
 }
 
 #[cfg(test)]

@@ -34,14 +34,14 @@ pub fn result_of(stdout: &Capture) -> JobResult {
     if let Some(json) = &stdout.last_json
         && let Ok(value) = serde_json::from_slice(json)
     {
-        return from_json(value, json);
+        return from_json(&value, json);
     }
     let text = stdout.tail.text(TEXT);
     if !stdout.tail.is_cut()
         && text.starts_with(['{', '['])
         && let Ok(value) = serde_json::from_str(&text)
     {
-        return from_json(value, text.as_bytes());
+        return from_json(&value, text.as_bytes());
     }
     if text.is_empty() {
         return JobResult::summary("done, without output");
@@ -60,10 +60,10 @@ pub fn result_of(stdout: &Capture) -> JobResult {
     .into()
 }
 
-fn from_json(value: Value, json: &[u8]) -> JobResult {
-    if let Value::Object(fields) = &value
+fn from_json(value: &Value, json: &[u8]) -> JobResult {
+    if let Value::Object(fields) = value
         && !fields.is_empty()
-        && let Ok(ours) = InOurWords::deserialize(&value)
+        && let Ok(ours) = InOurWords::deserialize(value)
     {
         let result = JobResult::from(ReportedResult {
             summary: ours.summary,
@@ -105,7 +105,7 @@ pub fn error_of(what: &str, stdout: &Capture, stderr: &Capture) -> String {
     for (name, capture) in [("stderr", stderr), ("stdout", stdout)] {
         let text = capture.tail.text(ERROR_TAIL);
         if !text.is_empty() {
-            message.push_str(&format!("\n--- end of {name} ---\n{text}"));
+            message.extend(["\n--- end of ", name, " ---\n", &text]);
         }
     }
     message
@@ -126,7 +126,7 @@ mod tests {
     use crate::agent_run::testing::job;
 
     fn captured(output: &str) -> Capture {
-        let mut capture = Capture::new();
+        let mut capture = Capture::default();
         capture.feed(output.as_bytes(), &job());
         capture.finish(&job());
         capture

@@ -147,15 +147,13 @@ fn replaced(text: &str, mut value_of: impl FnMut(&str) -> Option<String>) -> Str
         let named = from_brace[1..]
             .split_once('}')
             .filter(|(name, _)| is_name(name) && !before.ends_with('$'));
-        match named.and_then(|(name, after)| Some((value_of(name)?, after))) {
-            Some((value, after)) => {
-                filled.push_str(&value);
-                rest = after;
-            }
-            None => {
-                filled.push('{');
-                rest = &from_brace[1..];
-            }
+        if let Some((value, after)) = named.and_then(|(name, after)| Some((value_of(name)?, after)))
+        {
+            filled.push_str(&value);
+            rest = after;
+        } else {
+            filled.push('{');
+            rest = &from_brace[1..];
         }
     }
     filled.push_str(rest);

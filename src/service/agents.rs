@@ -133,17 +133,15 @@ impl Service {
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<Page<Agent>, WireError> {
-        let (from, mut inner) = match cursor {
+        let (from, mut inner) = match cursor.map(|cursor| cursor.split_once(CURSOR_MARK)) {
             None => (None, None),
-            Some(cursor) => match cursor.split_once(CURSOR_MARK) {
-                Some((project, inner)) => {
-                    (Some(project), (!inner.is_empty()).then(|| inner.to_owned()))
-                }
-                None => {
-                    let text = "cursor is none of ours; take it from the page before";
-                    return Err(WireError::invalid(text));
-                }
-            },
+            Some(Some((project, inner))) => {
+                (Some(project), (!inner.is_empty()).then(|| inner.to_owned()))
+            }
+            Some(None) => {
+                let text = "cursor is none of ours; take it from the page before";
+                return Err(WireError::invalid(text));
+            }
         };
         let mut page = Page {
             items: Vec::new(),

@@ -51,8 +51,11 @@ pub(super) enum Msg {
         heartbeat: HeartbeatRequest,
         reply: Reply<Vec<Directive>>,
     },
-    /// The same, published instead of requested.
-    HeartbeatHeard { heartbeat: HeartbeatRequest },
+    /// The same, published instead of requested; the permit bounds how many wait here.
+    HeartbeatHeard {
+        heartbeat: HeartbeatRequest,
+        _permit: OwnedSemaphorePermit,
+    },
     /// A request named an agent that is offline.
     SignOfLife { guid: AgentGuid, reply: Reply<()> },
     /// Answered when the order is given, not when it is obeyed.
@@ -178,7 +181,7 @@ impl Actor for AgentRegistry {
             } => state.register(guid, request, reply),
             Msg::Deregister { guid, reply } => state.deregister(guid, reply),
             Msg::Heartbeat { heartbeat, reply } => answer(reply, state.heartbeat(&heartbeat)),
-            Msg::HeartbeatHeard { heartbeat } => state.heartbeat_heard(&heartbeat),
+            Msg::HeartbeatHeard { heartbeat, _permit } => state.heartbeat_heard(&heartbeat),
             Msg::SignOfLife { guid, reply } => answer(reply, state.sign_of_life(guid)),
             Msg::Shutdown { guid, order, reply } => answer(reply, state.order_home(guid, order)),
             Msg::MarkOffline {

@@ -86,6 +86,11 @@ impl AgentDirectory {
     /// be known (yet).
     pub fn set_lease_count(&self, guid: AgentGuid, leases: u32, now: Timestamp) {
         if let Some(entry) = self.get(guid) {
+            return entry.set_leases(leases, now);
+        }
+        // Nobody becomes known while this is held.
+        let _index = self.index.write();
+        if let Some(entry) = self.get(guid) {
             entry.set_leases(leases, now);
         } else if leases == 0 {
             self.early_leases.remove(&guid);

@@ -1,5 +1,6 @@
 //! Listens to heartbeats that are published instead of requested.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -7,10 +8,13 @@ use loom_protocol::agent::{AgentStatus, HeartbeatRequest};
 use loom_protocol::{AgentGuid, Encoding, names};
 use ractor::ActorRef;
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 
 use super::AgentRegistryArgs;
 use super::actor::Msg;
 
+/// How many heartbeats may wait in the mailbox.
+const MAX_WAITING: usize = 1024;
 /// The pause before subscribing again.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -27,6 +31,7 @@ struct Heard {
 /// mailbox; passes the rest on. Ends only with the actor.
 pub(super) async fn listen(me: ActorRef<Msg>, args: AgentRegistryArgs) {
     let subject = names::all_heartbeats(&args.project);
+    let room = Arc::new(Semaphore::new(MAX_WAITING));
     loop {
         match args.client.subscribe(subject.clone()).await {
             Ok(mut messages) => {
@@ -36,11 +41,19 @@ pub(super) async fn listen(me: ActorRef<Msg>, args: AgentRegistryArgs) {
                         continue;
                     };
                     let now = args.clock.now();
-                    if args.directory.beat(&heartbeat, now).is_none() {
-                        let told = me.send_message(Msg::HeartbeatHeard { heartbeat });
-                        if told.is_err() {
-                            return;
-                        }
+                    if args.directory.beat(&heartbeat, now).is_some() {
+                        continue;
+                    }
+                    // One that finds no room is lost; another one follows it.
+                    let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
+                        continue;
+                    };
+                    let told = me.send_message(Msg::HeartbeatHeard {
+                        heartbeat,
+                        _permit: permit,
+                    });
+                    if told.is_err() {
+                        return;
                     }
                 }
             }

@@ -5,7 +5,8 @@
 //! actor and costs what it returns. Status and numbers in memory may be ahead of the bucket by a
 //! moment; a registration and a removal are answered when they are durable. An answer
 //! `unavailable` to a registration leaves open whether it will be stored: the agent registers
-//! again with the same guid.
+//! again with the same guid. `lastHeartbeat` in the bucket is never older than half of
+//! `stale_after` for an agent that beats at least every third of it.
 //!
 //! # States
 //! | of the actor | means |

@@ -34,7 +34,7 @@ impl State {
         }
         let waits = match &message {
             Msg::Ready { .. } | Msg::Register { .. } | Msg::Deregister { .. } => true,
-            Msg::Heartbeat { heartbeat, .. } | Msg::HeartbeatHeard { heartbeat } => {
+            Msg::Heartbeat { heartbeat, .. } | Msg::HeartbeatHeard { heartbeat, .. } => {
                 self.args.directory.get(heartbeat.guid).is_none()
             }
             Msg::SignOfLife { guid, .. }

@@ -84,7 +84,7 @@ pub(super) struct Backlog {
 impl Slot {
     /// Whether one of our own writes to it is under way.
     pub const fn is_writing(&self) -> bool {
-        self.doing.is_some()
+        !matches!(self.doing, None | Some(Doing::Reading))
     }
 
     /// Whether there is nothing to do for it, or to remember.

@@ -123,7 +123,7 @@ pub fn may_take(agent: &Candidate<'_>, needs: &Needs<'_>) -> Result<(), Rule> {
     {
         return Err(Rule::AgentType);
     }
-    if agent.status != AgentStatus::Online {
+    if !matches!(agent.status, AgentStatus::Online | AgentStatus::Busy) {
         return Err(Rule::Status);
     }
     if agent.leases >= agent.slots {

@@ -10,6 +10,7 @@
 //! ```
 
 mod codec;
+mod command;
 mod record;
 mod report;
 mod submission;
@@ -17,10 +18,11 @@ mod transition;
 mod view;
 
 pub use codec::{RecordError, decode, encode};
+pub use command::{Command, Decision, FailureReport, Fence, Refusal};
 pub use record::{EndedLease, Holder, LeaseEnd, LeaseRecord, WorkRecord, WriteId};
 pub use report::{accept_failure, accept_result};
 pub use submission::{Defaults, Submission, accept};
-pub use transition::{Command, Decision, FailureReport, Fence, Refusal};
+
 pub use view::{Bodies, view};
 
 /// How often an item may come back without a spent attempt before each further return spends one.

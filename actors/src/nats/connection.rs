@@ -124,7 +124,7 @@ impl Nats {
                     match event {
                         Event::Connected => count.send_modify(|count| *count += 1),
                         Event::Disconnected => {
-                            tracing::warn!("the connection to NATS is lost; reconnecting")
+                            tracing::warn!("the connection to NATS is lost; reconnecting");
                         }
                         Event::SlowConsumer(id) => {
                             tracing::warn!(

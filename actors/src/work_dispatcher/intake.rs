@@ -240,7 +240,8 @@ impl Intake {
             .headers
             .as_ref()
             .and_then(|headers| headers.get(loom_protocol::codec::CONTENT_TYPE));
-        let encoding = Encoding::from_content_type(content_type.map(|value| value.as_str()));
+        let encoding =
+            Encoding::from_content_type(content_type.map(async_nats::HeaderValue::as_str));
         let (published, sequence) = message.info().map_or((self.clock.now(), 0), |info| {
             let nanos = info.published.unix_timestamp_nanos() / 1_000_000;
             let millis = i64::try_from(nanos).unwrap_or_default();
@@ -313,7 +314,7 @@ impl Intake {
         published: Timestamp,
     ) -> WorkRecord {
         let capability = names::capability_of_queue(&message.subject);
-        let read = self.read_submission(encoding, message, capability.as_deref());
+        let read = Self::read_submission(encoding, message, capability.as_deref());
         let accepted = read.and_then(|mut request| {
             request.id.get_or_insert_with(|| message_id.to_string());
             request
@@ -340,7 +341,6 @@ impl Intake {
     }
 
     fn read_submission(
-        &self,
         encoding: Encoding,
         message: &jetstream::Message,
         capability: Option<&str>,
@@ -362,7 +362,7 @@ impl Intake {
             return Err((Reason::Rejected, WireError::invalid(text)));
         };
         if request.capability.is_empty() {
-            request.capability = capability.to_owned();
+            capability.clone_into(&mut request.capability);
         }
         if request.capability != capability {
             let text = format!(

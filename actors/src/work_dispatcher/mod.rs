@@ -37,6 +37,7 @@ mod claims;
 mod handle;
 mod intake;
 mod queue;
+mod serving;
 mod slots;
 mod timers;
 

@@ -38,7 +38,7 @@ impl Slots {
 
     pub fn assigned(&mut self, guid: AgentGuid, count: usize) {
         self.change(guid, |taken| {
-            taken.assigning = taken.assigning.saturating_sub(count)
+            taken.assigning = taken.assigning.saturating_sub(count);
         });
     }
 

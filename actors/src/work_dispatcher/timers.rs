@@ -47,7 +47,7 @@ impl Timers {
     }
 
     /// The epoch and the time of a timer that has to be armed, if the armed one is too late.
-    pub fn to_arm(&mut self) -> Option<(u64, Instant)> {
+    pub fn next_to_arm(&mut self) -> Option<(u64, Instant)> {
         let next = self.due.first_key_value()?.0.0;
         if self.armed.is_some_and(|(_, at)| at <= next) {
             return None;
@@ -69,16 +69,16 @@ mod tests {
         let at = |millis| start + Duration::from_millis(millis);
         let mut timers = Timers::default();
         timers.add(at(20), Due::Held);
-        let (late, when) = timers.to_arm().unwrap();
+        let (late, when) = timers.next_to_arm().unwrap();
         assert_eq!(when, at(20));
-        assert_eq!(timers.to_arm(), None);
+        assert_eq!(timers.next_to_arm(), None);
         timers.add(at(10), Due::ClaimOver(1));
-        let (early, when) = timers.to_arm().unwrap();
+        let (early, when) = timers.next_to_arm().unwrap();
         assert_eq!(when, at(10));
         assert_eq!(timers.fired(late, at(20)), []);
         assert_eq!(timers.fired(early, at(10)), [Due::ClaimOver(1)]);
-        let (last, _) = timers.to_arm().unwrap();
+        let (last, _) = timers.next_to_arm().unwrap();
         assert_eq!(timers.fired(last, at(20)), [Due::Held]);
-        assert_eq!(timers.to_arm(), None);
+        assert_eq!(timers.next_to_arm(), None);
     }
 }

@@ -32,16 +32,19 @@
 mod actor;
 mod cache;
 mod handle;
+mod header;
 mod index;
 mod operation;
+mod page;
 mod read_model;
 mod retention;
 mod told;
 
 pub use actor::{LedgerMsg, WorkLedger, WorkLedgerArgs};
 pub use handle::{LedgerError, Outcome, TRANSITION_DEADLINE, WorkLedgerHandle};
-pub use index::{Filter, Header, HeaderPage, ItemChange, LeaseInfo, Needs};
+pub use header::{Header, ItemChange, LeaseInfo, Needs};
 pub use operation::{Applied, Operation};
+pub use page::{Filter, HeaderPage};
 pub use read_model::{LiveProgress, ReadError, ReadModel};
 
 #[cfg(doc)]

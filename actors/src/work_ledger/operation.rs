@@ -96,9 +96,8 @@ impl Context {
             return Ok(applied);
         }
         for _ in 0..MAX_CONFLICTS {
-            let next = match self.next(operation, &present, write_id)? {
-                Some(next) => next,
-                None => return already(id, present),
+            let Some(next) = self.next(operation, &present, write_id)? else {
+                return already(id, present);
             };
             let bytes = encode(&next).map_err(|e| LedgerError::Record(id, e.to_string()))?;
             match self.write(&next, present.revision, bytes).await? {
@@ -263,18 +262,15 @@ impl Context {
     /// Another write was stored: it is what counts now.
     fn overtaken(&self, id: WorkId, entry: Option<Entry>) -> Result<Present, LedgerError> {
         let revision = entry.as_ref().map_or(0, |entry| entry.sequence);
-        let record = match entry.filter(|entry| !entry.bytes.is_empty()) {
-            Some(entry) => {
-                let record =
-                    decode(&entry.bytes).map_err(|e| LedgerError::Record(id, e.to_string()))?;
-                let record = Arc::new(record);
-                self.read.apply(record.clone(), revision);
-                Some(record)
-            }
-            None => {
-                self.read.forget_id(id);
-                None
-            }
+        let record = if let Some(entry) = entry.filter(|entry| !entry.bytes.is_empty()) {
+            let record =
+                decode(&entry.bytes).map_err(|e| LedgerError::Record(id, e.to_string()))?;
+            let record = Arc::new(record);
+            self.read.apply(record.clone(), revision);
+            Some(record)
+        } else {
+            self.read.forget_id(id);
+            None
         };
         Ok(Present { record, revision })
     }

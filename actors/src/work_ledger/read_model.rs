@@ -13,7 +13,9 @@ use loom_protocol::{AgentGuid, ErrorCode, ProjectId, Timestamp, WireError, WorkI
 use parking_lot::{Mutex, RwLock};
 
 use super::cache::RecordCache;
-use super::index::{Filter, Header, HeaderPage, Index, ItemChange, LeaseInfo, Needs};
+use super::header::{Header, ItemChange, LeaseInfo, Needs};
+use super::index::Index;
+use super::page::{Filter, HeaderPage};
 use crate::domain::id_prefix;
 use crate::domain::work::{Bodies, RecordError, WorkRecord, decode, view};
 use crate::nats::ledger_store::{Entry, LedgerStore, StoreError};

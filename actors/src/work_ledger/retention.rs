@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::{StreamExt as _, stream};
 use loom_protocol::Timestamp;
 
-use super::index::Header;
+use super::header::Header;
 use super::read_model::ReadModel;
 
 /// How often finished records are looked over.

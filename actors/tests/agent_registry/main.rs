@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod bucket;
+mod chaos;
 mod fixture;
 mod outage;
 mod requests;

@@ -316,6 +316,12 @@ impl Core {
             completed: read(&self.counts.completed),
             failed: read(&self.counts.failed),
             settled: read(&self.counts.settled),
+            published: self
+                .jobs
+                .lock()
+                .values()
+                .filter(|job| job.is_published())
+                .count() as u64,
             returned: read(&self.counts.returned),
             lost: read(&self.counts.lost),
             because: match &*self.phase.borrow() {

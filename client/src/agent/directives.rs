@@ -59,7 +59,11 @@ pub(crate) fn obey(core: &Arc<Core>, directive: &Directive) {
             core.shut_down(&because, grace.unwrap_or(core.plan.grace));
         }
         DirectiveKind::Pause => core.set_paused(true),
-        DirectiveKind::Resume => core.set_paused(false),
+        DirectiveKind::Resume => {
+            core.set_paused(false);
+            // Said by a coordinator that has just come up, it also means that open claims are lost.
+            core.claim_again.notify_waiters();
+        }
         DirectiveKind::Register => {
             let registering = core.clone();
             core.spawn(async move {

@@ -101,6 +101,9 @@ async fn farewell(core: &Core) {
     let request = GuidRequest {
         guid: core.guid.to_string(),
     };
+    if !core.client.is_connected() {
+        return;
+    }
     let goodbye =
         core.client
             .request_within::<DeregisterAnswer>("agents.deregister", &request, FAREWELL);

@@ -49,6 +49,8 @@ pub struct AgentReport {
     pub failed: u64,
     /// Attempts whose end somebody else has reported ([`Job::settle`]).
     pub settled: u64,
+    /// Attempts whose end stands in the stream, because no coordinator was there to take note.
+    pub published: u64,
     /// Items given back or stopped.
     pub returned: u64,
     /// Items whose lease was lost, or whose report nobody took.

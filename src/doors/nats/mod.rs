@@ -113,7 +113,8 @@ impl Guard {
             return;
         };
         let content_type = message.headers.as_ref().and_then(|h| h.get(CONTENT_TYPE));
-        let encoding = Encoding::from_content_type(content_type.map(|value| value.as_str()));
+        let encoding =
+            Encoding::from_content_type(content_type.map(async_nats::HeaderValue::as_str));
         let outcome = match permit {
             None => Err(self.refusal.clone()),
             Some(permit) => {

@@ -57,7 +57,7 @@ fn pages_go_forth_and_back_without_a_gap() {
     assert_eq!(forth.iter().map(Vec::len).collect::<Vec<_>>(), [10, 10, 5]);
     let seen: Vec<AgentGuid> = forth.concat().iter().map(|agent| agent.guid).collect();
     let mut expected = agents.clone();
-    expected.sort_by_key(|agent| Place::of(agent));
+    expected.sort_by_key(Place::of);
     assert_eq!(
         seen,
         expected.iter().map(|agent| agent.guid).collect::<Vec<_>>()

@@ -3,7 +3,7 @@
 use loom_protocol::work::{Reason, ReportedError, ReportedResult, WorkResult, limits};
 use loom_protocol::{Body, ErrorCode, Timestamp, WireError};
 
-use super::transition::FailureReport;
+use super::command::FailureReport;
 
 /// Checks the size of a result and fills in when it was finished.
 pub fn accept_result(result: ReportedResult, now: Timestamp) -> Result<WorkResult, WireError> {

@@ -16,7 +16,7 @@ pub struct Defaults {
 }
 
 /// The longest progress clock and the most attempts that a submission may ask for.
-const MAX_TIMEOUT: Duration = Duration::from_secs(30 * 24 * 3600);
+const MAX_TIMEOUT: Duration = Duration::from_hours(720);
 const MAX_ATTEMPTS: u32 = 1_000;
 
 /// An accepted submission.

@@ -1,213 +1,17 @@
 //! The verbs of a work item. Each takes a record and gives the next one, or says why not.
-//!
-//! A [`Command`] is what somebody wants of an item; [`Command::decide`] applies it to the record as
-//! it is now. The ledger repeats the decision on a newer record when its write met a conflict.
 
 use loom_protocol::work::{
     CancelInfo, Reason, Usage, WorkErrorInfo, WorkResult, WorkStatus, limits,
 };
-use loom_protocol::{AgentGuid, ErrorCode, Timestamp, WireError};
+use loom_protocol::{AgentGuid, Timestamp};
 
 use super::UNSPENT_RETURNS;
+use super::command::{Decision, FailureReport, Fence, Refusal};
 use super::record::{EndedLease, Holder, LeaseEnd, LeaseRecord, WorkRecord};
-
-/// Which lease a report is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fence {
-    /// The agent.
-    pub guid: AgentGuid,
-    /// The attempt; `None` in a published report means the present lease, if the report is later than it.
-    pub attempt: Option<u32>,
-    /// When the report arrived at the server.
-    pub reported_at: Timestamp,
-}
-
-/// How an attempt failed, as reported.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FailureReport {
-    /// What went wrong.
-    pub message: String,
-    /// The agent's own code.
-    pub code: Option<String>,
-    /// Whether another attempt may help.
-    pub recoverable: bool,
-    /// When it happened.
-    pub occurred_at: Timestamp,
-    /// Which kind of failure.
-    pub reason: Reason,
-    /// Whether it counts as an attempt.
-    pub spends_attempt: bool,
-    /// Not to be offered again before.
-    pub not_before: Option<Timestamp>,
-}
-
-/// What somebody wants of an item.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Command {
-    /// A claim was matched with the item.
-    Assign {
-        /// By whom.
-        holder: Holder,
-        /// The agent's name for the claim.
-        claim_id: Option<String>,
-        /// Whether to start it at once.
-        start: bool,
-    },
-    /// The agent begins.
-    Start(Fence),
-    /// The agent goes on; persisted now and then only.
-    Progress {
-        /// By whom.
-        by: Fence,
-        /// 0 to 100.
-        progress: Option<f64>,
-        /// A sentence.
-        message: Option<String>,
-        /// What it has used up.
-        usage: Option<Usage>,
-    },
-    /// The agent has finished.
-    Complete {
-        /// By whom.
-        by: Fence,
-        /// What it came to.
-        result: WorkResult,
-        /// What it used up.
-        usage: Option<Usage>,
-    },
-    /// The agent has failed.
-    Fail {
-        /// By whom.
-        by: Fence,
-        /// How.
-        failure: FailureReport,
-    },
-    /// The agent gives it back.
-    Release {
-        /// By whom.
-        by: Fence,
-        /// Why.
-        reason: Reason,
-        /// Not to be offered again before.
-        not_before: Option<Timestamp>,
-    },
-    /// The coordinator takes it back.
-    Revoke {
-        /// From whom.
-        guid: AgentGuid,
-        /// Which attempt.
-        attempt: u32,
-        /// Why.
-        reason: Reason,
-        /// Whether that spends the attempt at once.
-        spends_attempt: bool,
-    },
-    /// Somebody calls it off.
-    Cancel {
-        /// Who.
-        by: String,
-        /// Why.
-        reason: Option<String>,
-    },
-    /// The agent was told that it is called off.
-    CancelDelivered,
-    /// The agent has obeyed the cancellation.
-    Stopped(Fence),
-}
-
-/// What a command comes to.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Decision {
-    /// Write this.
-    Write(Box<WorkRecord>),
-    /// It is so already: answer with the record as it is.
-    Already,
-}
-
-/// Why a command cannot be done; a normal outcome with a name.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// The lease is not (or no longer) the sender's.
-    #[error(
-        "agent {guid} does not hold work item {id} with attempt {named}: {now}; stop that work and discard its result"
-    )]
-    Stale {
-        /// The item.
-        id: loom_protocol::WorkId,
-        /// The sender.
-        guid: AgentGuid,
-        /// The attempt that it named, as text.
-        named: String,
-        /// How the item stands, as a clause.
-        now: String,
-    },
-    /// The item has ended.
-    #[error("work item {id} is {status} already and takes no more changes")]
-    Ended {
-        /// The item.
-        id: loom_protocol::WorkId,
-        /// Its status.
-        status: WorkStatus,
-    },
-    /// Another claim was faster.
-    #[error("work item {id} is not pending but {status}")]
-    NotPending {
-        /// The item.
-        id: loom_protocol::WorkId,
-        /// Its status.
-        status: WorkStatus,
-    },
-}
-
-impl From<Refusal> for WireError {
-    fn from(refusal: Refusal) -> Self {
-        let code = match refusal {
-            Refusal::Stale { .. } => ErrorCode::StaleLease,
-            Refusal::Ended { .. } | Refusal::NotPending { .. } => ErrorCode::TerminalState,
-        };
-        Self::new(code, refusal.to_string())
-    }
-}
-
-impl Command {
-    /// Applies the command to the record as it is now.
-    pub fn decide(&self, record: &WorkRecord, now: Timestamp) -> Result<Decision, Refusal> {
-        match self {
-            Self::Assign {
-                holder,
-                claim_id,
-                start,
-            } => record.assign(holder, claim_id.as_deref(), *start, now),
-            Self::Start(by) => record.start(by, now),
-            Self::Progress {
-                by,
-                progress,
-                message,
-                usage,
-            } => record.note_progress(by, *progress, message.as_deref(), *usage, now),
-            Self::Complete { by, result, usage } => record.complete(by, result, *usage, now),
-            Self::Fail { by, failure } => record.fail(by, failure, now),
-            Self::Release {
-                by,
-                reason,
-                not_before,
-            } => record.release(by, *reason, *not_before, now),
-            Self::Revoke {
-                guid,
-                attempt,
-                reason,
-                spends_attempt,
-            } => record.revoke(*guid, *attempt, *reason, *spends_attempt, now),
-            Self::Cancel { by, reason } => record.cancel(by, reason.as_deref(), now),
-            Self::CancelDelivered => Ok(record.cancel_delivered(now)),
-            Self::Stopped(by) => record.stopped(by, now),
-        }
-    }
-}
 
 impl WorkRecord {
     /// Pending → Assigned, or InProgress with `start`: a claim was matched. Attempt + 1.
-    fn assign(
+    pub(super) fn assign(
         &self,
         holder: &Holder,
         claim_id: Option<&str>,
@@ -220,7 +24,7 @@ impl WorkRecord {
                 status: self.status,
             });
         }
-        self.write(now, |next| {
+        Ok(self.write(now, |next| {
             next.status = if start {
                 WorkStatus::InProgress
             } else {
@@ -237,23 +41,23 @@ impl WorkRecord {
             next.progress_message = None;
             next.pending_reason = None;
             next.not_before = None;
-        })
+        }))
     }
 
     /// Assigned → InProgress: the agent begins.
-    fn start(&self, by: &Fence, now: Timestamp) -> Result<Decision, Refusal> {
+    pub(super) fn start(&self, by: &Fence, now: Timestamp) -> Result<Decision, Refusal> {
         self.check_lease(by)?;
         if self.status == WorkStatus::InProgress {
             return Ok(Decision::Already);
         }
-        self.write(now, |next| {
+        Ok(self.write(now, |next| {
             next.status = WorkStatus::InProgress;
             next.started_at = Some(now);
-        })
+        }))
     }
 
     /// Assigned or InProgress → InProgress: the agent goes on.
-    fn note_progress(
+    pub(super) fn note_progress(
         &self,
         by: &Fence,
         progress: Option<f64>,
@@ -262,7 +66,7 @@ impl WorkRecord {
         now: Timestamp,
     ) -> Result<Decision, Refusal> {
         self.check_lease(by)?;
-        self.write(now, |next| {
+        Ok(self.write(now, |next| {
             next.status = WorkStatus::InProgress;
             next.started_at = next.started_at.or(Some(now));
             next.progress = progress.or(next.progress);
@@ -270,11 +74,11 @@ impl WorkRecord {
                 next.progress_message = Some(message.into());
             }
             next.usage = usage.or(next.usage);
-        })
+        }))
     }
 
     /// Assigned or InProgress → Completed: the agent has finished.
-    fn complete(
+    pub(super) fn complete(
         &self,
         by: &Fence,
         result: &WorkResult,
@@ -285,17 +89,17 @@ impl WorkRecord {
             return Ok(Decision::Already);
         }
         self.check_lease(by)?;
-        self.write(now, |next| {
+        Ok(self.write(now, |next| {
             next.status = WorkStatus::Completed;
             next.started_at = next.started_at.or(Some(now));
             next.result = Some(result.clone());
             next.usage = usage.or(next.usage);
             next.end_lease(LeaseEnd::Completed);
-        })
+        }))
     }
 
     /// Assigned or InProgress → Pending while attempts last, else → Failed: the agent has failed.
-    fn fail(
+    pub(super) fn fail(
         &self,
         by: &Fence,
         failure: &FailureReport,
@@ -314,18 +118,18 @@ impl WorkRecord {
             attempt: Some(self.attempt),
             agent_guid: Some(by.guid),
         };
-        self.write(now, |next| {
+        Ok(self.write(now, |next| {
             next.push_error(error);
             next.end_lease(LeaseEnd::Failed);
             next.give_back(failure.reason, failure.spends_attempt, failure.not_before);
             if !failure.recoverable {
                 next.give_up();
             }
-        })
+        }))
     }
 
     /// Assigned or InProgress → Pending: the agent gives it back.
-    fn release(
+    pub(super) fn release(
         &self,
         by: &Fence,
         reason: Reason,
@@ -336,14 +140,14 @@ impl WorkRecord {
             return Ok(Decision::Already);
         }
         self.check_lease(by)?;
-        self.write(now, |next| {
+        Ok(self.write(now, |next| {
             next.end_lease(LeaseEnd::Released);
             next.give_back(reason, false, not_before);
-        })
+        }))
     }
 
     /// Assigned or InProgress → Pending while attempts last, else → Failed: the coordinator takes it back.
-    fn revoke(
+    pub(super) fn revoke(
         &self,
         guid: AgentGuid,
         attempt: u32,
@@ -360,7 +164,7 @@ impl WorkRecord {
             return Ok(Decision::Already);
         }
         self.check_lease(&lease)?;
-        self.write(now, |next| {
+        Ok(self.write(now, |next| {
             if spends_attempt {
                 next.push_error(WorkErrorInfo {
                     message: format!("the lease of agent {guid} was taken back: {reason}"),
@@ -374,18 +178,23 @@ impl WorkRecord {
             }
             next.end_lease(LeaseEnd::Revoked);
             next.give_back(reason, spends_attempt, None);
-        })
+        }))
     }
 
     /// Pending, Assigned or InProgress → Cancelled: somebody calls it off.
-    fn cancel(&self, by: &str, reason: Option<&str>, now: Timestamp) -> Result<Decision, Refusal> {
+    pub(super) fn cancel(
+        &self,
+        by: &str,
+        reason: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Decision, Refusal> {
         if self.status.is_terminal() {
             return Err(Refusal::Ended {
                 id: self.id,
                 status: self.status,
             });
         }
-        self.write(now, |next| {
+        Ok(self.write(now, |next| {
             next.cancel = Some(CancelInfo {
                 requested_at: now,
                 by: by.into(),
@@ -398,16 +207,16 @@ impl WorkRecord {
             }
             next.status = WorkStatus::Cancelled;
             next.pending_reason = None;
-        })
+        }))
     }
 
     /// Cancelled stays Cancelled: the agent was told.
-    fn cancel_delivered(&self, now: Timestamp) -> Decision {
+    pub(super) fn cancel_delivered(&self, now: Timestamp) -> Decision {
         self.note_cancel(|cancel| &mut cancel.delivered_at, now)
     }
 
     /// Cancelled stays Cancelled: the agent has obeyed.
-    fn stopped(&self, by: &Fence, now: Timestamp) -> Result<Decision, Refusal> {
+    pub(super) fn stopped(&self, by: &Fence, now: Timestamp) -> Result<Decision, Refusal> {
         if !self.is_repeat(by, LeaseEnd::Revoked) {
             return Err(self.stale(by));
         }
@@ -430,11 +239,11 @@ impl WorkRecord {
         }
     }
 
-    fn write(&self, now: Timestamp, change: impl FnOnce(&mut Self)) -> Result<Decision, Refusal> {
+    fn write(&self, now: Timestamp, change: impl FnOnce(&mut Self)) -> Decision {
         let mut next = self.clone();
         next.updated_at = now;
         change(&mut next);
-        Ok(Decision::Write(Box::new(next)))
+        Decision::Write(Box::new(next))
     }
 
     /// Puts the item back, spending the attempt or counting the return; gives up when none is left.

@@ -4,6 +4,7 @@ use loom_protocol::{Body, WorkId};
 use proptest::prelude::*;
 use uuid::Uuid;
 
+use super::super::command::{Command, Decision, FailureReport, Fence, Refusal};
 use super::super::record::WriteId;
 use super::*;
 
@@ -92,6 +93,7 @@ fn written(decision: Result<Decision, Refusal>) -> WorkRecord {
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "reads better at the call")]
 fn then(record: &WorkRecord, command: Command) -> WorkRecord {
     written(command.decide(record, at(10)))
 }

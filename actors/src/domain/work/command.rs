@@ -1,0 +1,204 @@
+//! What somebody may want of an item, and what comes of it.
+//!
+//! [`Command::decide`] applies a command to the record as it is now; the verbs are in
+//! [`transition`](super::transition). The ledger repeats the decision on a newer record when its
+//! write met a conflict.
+
+use loom_protocol::work::{Reason, Usage, WorkResult, WorkStatus};
+use loom_protocol::{AgentGuid, ErrorCode, Timestamp, WireError};
+
+use super::record::{Holder, WorkRecord};
+
+/// Which lease a report is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fence {
+    /// The agent.
+    pub guid: AgentGuid,
+    /// The attempt; `None` in a published report means the present lease, if the report is later than it.
+    pub attempt: Option<u32>,
+    /// When the report arrived at the server.
+    pub reported_at: Timestamp,
+}
+
+/// How an attempt failed, as reported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailureReport {
+    /// What went wrong.
+    pub message: String,
+    /// The agent's own code.
+    pub code: Option<String>,
+    /// Whether another attempt may help.
+    pub recoverable: bool,
+    /// When it happened.
+    pub occurred_at: Timestamp,
+    /// Which kind of failure.
+    pub reason: Reason,
+    /// Whether it counts as an attempt.
+    pub spends_attempt: bool,
+    /// Not to be offered again before.
+    pub not_before: Option<Timestamp>,
+}
+
+/// What somebody wants of an item.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// A claim was matched with the item.
+    Assign {
+        /// By whom.
+        holder: Holder,
+        /// The agent's name for the claim.
+        claim_id: Option<String>,
+        /// Whether to start it at once.
+        start: bool,
+    },
+    /// The agent begins.
+    Start(Fence),
+    /// The agent goes on; persisted now and then only.
+    Progress {
+        /// By whom.
+        by: Fence,
+        /// 0 to 100.
+        progress: Option<f64>,
+        /// A sentence.
+        message: Option<String>,
+        /// What it has used up.
+        usage: Option<Usage>,
+    },
+    /// The agent has finished.
+    Complete {
+        /// By whom.
+        by: Fence,
+        /// What it came to.
+        result: WorkResult,
+        /// What it used up.
+        usage: Option<Usage>,
+    },
+    /// The agent has failed.
+    Fail {
+        /// By whom.
+        by: Fence,
+        /// How.
+        failure: FailureReport,
+    },
+    /// The agent gives it back.
+    Release {
+        /// By whom.
+        by: Fence,
+        /// Why.
+        reason: Reason,
+        /// Not to be offered again before.
+        not_before: Option<Timestamp>,
+    },
+    /// The coordinator takes it back.
+    Revoke {
+        /// From whom.
+        guid: AgentGuid,
+        /// Which attempt.
+        attempt: u32,
+        /// Why.
+        reason: Reason,
+        /// Whether that spends the attempt at once.
+        spends_attempt: bool,
+    },
+    /// Somebody calls it off.
+    Cancel {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: Option<String>,
+    },
+    /// The agent was told that it is called off.
+    CancelDelivered,
+    /// The agent has obeyed the cancellation.
+    Stopped(Fence),
+}
+
+/// What a command comes to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decision {
+    /// Write this.
+    Write(Box<WorkRecord>),
+    /// It is so already: answer with the record as it is.
+    Already,
+}
+
+/// Why a command cannot be done; a normal outcome with a name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The lease is not (or no longer) the sender's.
+    #[error(
+        "agent {guid} does not hold work item {id} with attempt {named}: {now}; stop that work and discard its result"
+    )]
+    Stale {
+        /// The item.
+        id: loom_protocol::WorkId,
+        /// The sender.
+        guid: AgentGuid,
+        /// The attempt that it named, as text.
+        named: String,
+        /// How the item stands, as a clause.
+        now: String,
+    },
+    /// The item has ended.
+    #[error("work item {id} is {status} already and takes no more changes")]
+    Ended {
+        /// The item.
+        id: loom_protocol::WorkId,
+        /// Its status.
+        status: WorkStatus,
+    },
+    /// Another claim was faster.
+    #[error("work item {id} is not pending but {status}")]
+    NotPending {
+        /// The item.
+        id: loom_protocol::WorkId,
+        /// Its status.
+        status: WorkStatus,
+    },
+}
+
+impl From<Refusal> for WireError {
+    fn from(refusal: Refusal) -> Self {
+        let code = match refusal {
+            Refusal::Stale { .. } => ErrorCode::StaleLease,
+            Refusal::Ended { .. } | Refusal::NotPending { .. } => ErrorCode::TerminalState,
+        };
+        Self::new(code, refusal.to_string())
+    }
+}
+
+impl Command {
+    /// Applies the command to the record as it is now.
+    pub fn decide(&self, record: &WorkRecord, now: Timestamp) -> Result<Decision, Refusal> {
+        match self {
+            Self::Assign {
+                holder,
+                claim_id,
+                start,
+            } => record.assign(holder, claim_id.as_deref(), *start, now),
+            Self::Start(by) => record.start(by, now),
+            Self::Progress {
+                by,
+                progress,
+                message,
+                usage,
+            } => record.note_progress(by, *progress, message.as_deref(), *usage, now),
+            Self::Complete { by, result, usage } => record.complete(by, result, *usage, now),
+            Self::Fail { by, failure } => record.fail(by, failure, now),
+            Self::Release {
+                by,
+                reason,
+                not_before,
+            } => record.release(by, *reason, *not_before, now),
+            Self::Revoke {
+                guid,
+                attempt,
+                reason,
+                spends_attempt,
+            } => record.revoke(*guid, *attempt, *reason, *spends_attempt, now),
+            Self::Cancel { by, reason } => record.cancel(by, reason.as_deref(), now),
+            Self::CancelDelivered => Ok(record.cancel_delivered(now)),
+            Self::Stopped(by) => record.stopped(by, now),
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Serving claims: filled with what there is, parked where there is nothing, answered once.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use loom_protocol::WorkId;
+use loom_protocol::work::WorkStatus;
+use ractor::RpcReplyPort;
+use tokio::time::Instant;
+
+use super::actor::{DispatcherMsg, State};
+use super::claims::{ClaimError, ClaimOrder, ClaimOutcome, ClaimWants, OpenClaim};
+use super::timers::Due;
+use crate::agent_registry::AgentEntry;
+use crate::domain::work::{Command, Holder};
+use crate::work_ledger::{Applied, LeaseInfo, LedgerError, Operation};
+
+impl State {
+    pub(super) fn claim(&mut self, order: &ClaimOrder, reply: RpcReplyPort<ClaimOutcome>) {
+        let guid = order.guid;
+        let Some(agent) = self.args.agents.get(guid) else {
+            let _ = reply.send(Err(ClaimError::NotRegistered(guid)));
+            return;
+        };
+        let given: Vec<LeaseInfo> = self
+            .args
+            .read
+            .leases_of(guid)
+            .into_iter()
+            .filter(|lease| lease.claim_id.as_deref() == Some(&order.claim_id))
+            .collect();
+        if !given.is_empty() {
+            self.give_again(given, reply);
+            return;
+        }
+        if let Some(open) = self.claims.named(guid, &order.claim_id) {
+            self.claims.replace_reply(open, reply);
+            return;
+        }
+        if self.draining {
+            let _ = reply.send(Ok(Vec::new()));
+            return;
+        }
+        let claim = self.claims.open(OpenClaim {
+            order: order.clone(),
+            reply,
+            wants: wants(&agent, order),
+        });
+        self.fill_or_park(claim);
+    }
+
+    /// The answer to this claim got lost: the same items once more.
+    pub(super) fn give_again(&mut self, leases: Vec<LeaseInfo>, reply: RpcReplyPort<ClaimOutcome>) {
+        let read = self.args.read.clone();
+        self.spawn(async move {
+            let mut given = Vec::with_capacity(leases.len());
+            for lease in leases {
+                match read.record(lease.id).await {
+                    Ok((record, revision)) if record.attempt == lease.attempt => {
+                        given.push(Applied::already(record, revision));
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        let _ = reply.send(Err(ClaimError::Ledger(error.into())));
+                        return;
+                    }
+                }
+            }
+            given.sort_by_key(|applied| {
+                let record = &applied.record;
+                (Reverse(record.priority), record.created)
+            });
+            let _ = reply.send(Ok(given));
+        });
+    }
+
+    /// Gives the claim what there is; where there is nothing, lets it wait, or answers it.
+    pub(super) fn fill_or_park(&mut self, claim: u64) {
+        if self.fill(claim) {
+            return;
+        }
+        let Some(open) = self.claims.get(claim) else {
+            return;
+        };
+        let now = Instant::now();
+        match open.order.wait_until.filter(|until| *until > now) {
+            None => self.answer(claim, Ok(Vec::new())),
+            Some(_) if self.claims.is_full() => self.answer(claim, Err(ClaimError::Overloaded)),
+            Some(until) => {
+                let has_slots = self.free_slots(open.order.guid) > 0;
+                if let Some(before) = self.claims.park(claim) {
+                    self.answer(before, Ok(Vec::new()));
+                }
+                if has_slots {
+                    self.claims.listen(claim);
+                }
+                self.timers.add(until, Due::ClaimOver(claim));
+            }
+        }
+    }
+
+    /// Takes items out of the queue for a claim and has them assigned. False: there was nothing.
+    pub(super) fn fill(&mut self, claim: u64) -> bool {
+        let Some(open) = self.claims.get(claim) else {
+            return true;
+        };
+        let guid = open.order.guid;
+        let Some(agent) = self.args.agents.get(guid) else {
+            return false;
+        };
+        let most = open.order.max.min(self.free_slots(guid));
+        let now = Instant::now();
+        let mut ids = Vec::new();
+        while ids.len() < most {
+            let skip = |id| self.slots.is_held_off(guid, id, now);
+            let Some(pick) = self.queue.best(open.wants.as_wants(), skip) else {
+                break;
+            };
+            self.queue.take(&pick);
+            ids.push(pick.id);
+        }
+        if ids.is_empty() {
+            return false;
+        }
+        let command = Arc::new(Command::Assign {
+            holder: holder(&agent),
+            claim_id: Some(open.order.claim_id.clone()),
+            start: open.order.start,
+        });
+        self.slots.assigning(guid, ids.len());
+        self.claims.fill(claim);
+        self.assign(claim, ids, &command);
+        true
+    }
+
+    pub(super) fn assign(&mut self, claim: u64, ids: Vec<WorkId>, command: &Arc<Command>) {
+        let operations = ids
+            .iter()
+            .map(|id| Operation::Apply(*id, command.clone()))
+            .collect();
+        let answer = self.args.ledger.begin(operations);
+        let myself = self.myself.clone();
+        self.spawn(async move {
+            let outcomes = match answer {
+                Ok(answer) => answer.await.ok(),
+                Err(_) => None,
+            };
+            let _ = myself.cast(DispatcherMsg::Assigned {
+                claim,
+                ids,
+                outcomes,
+            });
+        });
+    }
+
+    pub(super) fn assigned(
+        &mut self,
+        claim: u64,
+        ids: &[WorkId],
+        outcomes: Option<Vec<Result<Applied, LedgerError>>>,
+    ) {
+        let Some(guid) = self.claims.get(claim).map(|open| open.order.guid) else {
+            return;
+        };
+        self.slots.assigned(guid, ids.len());
+        let mut given = Vec::new();
+        let mut failure = None;
+        for outcome in outcomes.into_iter().flatten() {
+            match outcome {
+                Ok(applied) => given.push(applied),
+                Err(LedgerError::Refused(_)) => {}
+                Err(error) => failure = Some(error),
+            }
+        }
+        for id in ids {
+            if given.iter().all(|applied| applied.record.id != *id) {
+                self.put_back(*id);
+            }
+        }
+        match failure {
+            _ if !given.is_empty() => self.answer(claim, Ok(given)),
+            Some(error) => self.answer(claim, Err(error.into())),
+            None => self.fill_or_park(claim),
+        }
+        self.ask_again(guid);
+    }
+
+    /// An assignment came to nothing: what the read model says now counts.
+    pub(super) fn put_back(&mut self, id: WorkId) {
+        if let Some(header) = self.args.read.header(id)
+            && header.status == WorkStatus::Pending
+        {
+            self.ready(&header);
+        }
+    }
+}
+
+pub(super) fn wants(agent: &AgentEntry, order: &ClaimOrder) -> ClaimWants {
+    let agent = agent.agent();
+    let asked_for = |capability: &&String| {
+        order
+            .capabilities
+            .as_ref()
+            .is_none_or(|asked| asked.contains(capability))
+    };
+    ClaimWants {
+        agent_type: agent.agent_type.clone(),
+        capabilities: agent
+            .capabilities
+            .iter()
+            .filter(asked_for)
+            .cloned()
+            .collect(),
+        boundaries: agent.boundaries.clone(),
+    }
+}
+
+fn holder(agent: &AgentEntry) -> Holder {
+    let agent = agent.agent();
+    Holder {
+        guid: agent.guid,
+        handle: agent.handle.clone(),
+        agent_type: agent.agent_type.clone(),
+        hostname: agent.hostname.clone(),
+    }
+}

@@ -1,0 +1,138 @@
+//! An item without its texts: what is kept in memory for each.
+
+use std::sync::Arc;
+
+use loom_protocol::work::WorkStatus;
+use loom_protocol::{AgentGuid, Timestamp, WorkId};
+
+use crate::domain::work::WorkRecord;
+
+/// What an item needs of an agent. Items with the same needs share one value.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Needs {
+    /// The capability.
+    pub capability: Arc<str>,
+    /// The boundary.
+    pub boundary: Arc<str>,
+    /// The only agent type that may take it.
+    pub required_agent_type: Option<Arc<str>>,
+    /// The agent type that is served first.
+    pub preferred_agent_type: Option<Arc<str>>,
+}
+
+/// A label's name and value.
+type Label = (Box<str>, Box<str>);
+
+/// An item without its texts.
+#[derive(Debug, Clone)]
+#[allow(missing_docs, reason = "documented in loom_protocol::work::WorkItem")]
+pub struct Header {
+    pub id: WorkId,
+    /// The sequence of the write that created it: its age, and its place in every order.
+    pub created: u64,
+    pub revision: u64,
+    pub needs: Arc<Needs>,
+    pub status: WorkStatus,
+    pub priority: u8,
+    pub attempt: u32,
+    pub offered_at: Timestamp,
+    pub updated_at: Timestamp,
+    /// Zero: none.
+    not_before: Timestamp,
+    pub holder: Option<AgentGuid>,
+    labels: Option<Box<[Label]>>,
+}
+
+impl Header {
+    pub(super) fn of(record: &WorkRecord, revision: u64, needs: Arc<Needs>) -> Self {
+        let labels: Box<[Label]> = record
+            .labels
+            .iter()
+            .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
+            .collect();
+        Self {
+            id: record.id,
+            created: record.created_at_sequence(revision),
+            revision,
+            needs,
+            status: record.status,
+            priority: record.priority,
+            attempt: record.attempt,
+            offered_at: record.offered_at,
+            updated_at: record.updated_at,
+            not_before: record.not_before.unwrap_or_default(),
+            holder: record.lease.as_ref().map(|lease| lease.holder.guid),
+            labels: (!labels.is_empty()).then_some(labels),
+        }
+    }
+
+    /// Not to be offered before.
+    pub fn not_before(&self) -> Option<Timestamp> {
+        (self.not_before != Timestamp::default()).then_some(self.not_before)
+    }
+
+    pub(super) fn has_label(&self, wanted: &str) -> bool {
+        self.labels.iter().flatten().any(|(name, value)| {
+            &**name == wanted
+                || wanted
+                    .strip_prefix(&**name)
+                    .and_then(|rest| rest.strip_prefix('='))
+                    == Some(&**value)
+        })
+    }
+}
+
+/// A lease, as far as it is known without the record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseInfo {
+    /// Which item.
+    pub id: WorkId,
+    /// Its fence.
+    pub attempt: u32,
+    /// Whether the agent has started.
+    pub started: bool,
+    /// The agent's name for the claim.
+    pub claim_id: Option<Box<str>>,
+    /// When it was given.
+    pub assigned_at: Timestamp,
+    /// The item's own progress clock.
+    pub timeout_ms: Option<u64>,
+}
+
+/// What became of an item, for whoever schedules.
+#[derive(Debug, Clone)]
+pub struct ItemChange {
+    /// The item now.
+    pub header: Header,
+    /// The agent whose lease on it has just ended.
+    pub freed: Option<AgentGuid>,
+    /// Whether that agent gave it back itself.
+    pub released: bool,
+}
+
+#[cfg(test)]
+impl Header {
+    /// A pending item for the tests of those who schedule.
+    pub(crate) fn for_test(
+        id: WorkId,
+        created: u64,
+        priority: u8,
+        needs: Needs,
+        not_before: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            created,
+            revision: created,
+            needs: Arc::new(needs),
+            status: WorkStatus::Pending,
+            priority,
+            attempt: 0,
+            offered_at: Timestamp::default(),
+            updated_at: Timestamp::default(),
+            not_before,
+            holder: None,
+            labels: None,
+        }
+    }
+}

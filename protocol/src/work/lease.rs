@@ -1,0 +1,289 @@
+//! What an agent asks and says about the items that it holds.
+
+use serde::{Deserialize, Serialize};
+
+use super::input;
+use super::item::{Reason, Usage, WorkItem};
+use super::report::{ReportedError, ReportedResult};
+use super::submit::ItemAnswer;
+use crate::id::{AgentGuid, WorkId};
+use crate::time::Timestamp;
+
+/// `work.claim`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimRequest {
+    /// The agent that claims.
+    pub guid: AgentGuid,
+    /// What it claims.
+    #[serde(flatten)]
+    pub claim: ThenClaim,
+}
+
+/// What a claim asks for; also as `thenClaim` of a completion.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ThenClaim {
+    /// The sender's name for this claim: the same one again gives the same items.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claim_id: Option<String>,
+    /// Only these of the agent's capabilities.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<Vec<String>>,
+    /// How many at the most; 1 where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<u32>,
+    /// How long to wait for the first, in milliseconds; 0 where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait_ms: Option<u64>,
+    /// Start the items at once: one write less.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub start: bool,
+}
+
+/// How long an agent may stay silent about an item.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Lease {
+    /// The fence that every write must name.
+    pub attempt: u32,
+    /// When the lease ends if no progress is reported, on the coordinator's clock.
+    pub expires_at: Timestamp,
+    /// The same, from now.
+    pub expires_in_ms: u64,
+    /// The progress clock that applies.
+    pub timeout_ms: u64,
+}
+
+/// An item and the lease on it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimedItem {
+    /// The item, with its bodies.
+    pub work_item: WorkItem,
+    /// The lease.
+    pub lease: Lease,
+}
+
+/// The answer to a claim; empty when the wait was over.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClaimAnswer {
+    /// What was given.
+    pub items: Vec<ClaimedItem>,
+}
+
+/// An item and an attempt: how a lease is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LeaseRef {
+    /// The item.
+    pub id: WorkId,
+    /// The attempt.
+    pub attempt: u32,
+}
+
+/// `work.start` and `work.progress`; without `progress` and `message` it means "still alive".
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProgressRequest {
+    /// The item.
+    pub id: WorkId,
+    /// The agent.
+    pub guid: AgentGuid,
+    /// The fence.
+    pub attempt: u32,
+    /// 0 to 100.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub progress: Option<f64>,
+    /// A sentence.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub message: Option<String>,
+    /// What it has used up so far.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub usage: Option<Usage>,
+}
+
+/// One finished item of a completion.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CompleteItem {
+    /// The item.
+    pub id: WorkId,
+    /// The fence.
+    pub attempt: u32,
+    /// What it came to.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        default,
+        deserialize_with = "input::optional_sentence_or_map"
+    )]
+    pub result: Option<ReportedResult>,
+    /// What it used up.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub usage: Option<Usage>,
+}
+
+/// `work.complete`: one item (`id`, `attempt`…) or `items`; then, if asked for, the next claim.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CompleteRequest {
+    /// The agent.
+    pub guid: AgentGuid,
+    /// The item, when it is one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub id: Option<WorkId>,
+    /// The fence, when it is one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub attempt: Option<u32>,
+    /// What it came to, when it is one.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        default,
+        deserialize_with = "input::optional_sentence_or_map"
+    )]
+    pub result: Option<ReportedResult>,
+    /// What it used up, when it is one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub usage: Option<Usage>,
+    /// Several finished items.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub items: Option<Vec<CompleteItem>>,
+    /// Claim the next in the same request.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub then_claim: Option<ThenClaim>,
+}
+
+/// The answer to a completion: the item without its bodies, or several, and what was claimed next.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum CompleteAnswer {
+    /// To `items`.
+    Many {
+        /// One for each item.
+        items: Vec<ItemAnswer<WorkItem>>,
+        /// What `thenClaim` gave.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        claimed: Option<Vec<ClaimedItem>>,
+    },
+    /// To one item.
+    One {
+        /// The item.
+        #[serde(flatten)]
+        item: Box<WorkItem>,
+        /// What `thenClaim` gave.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        claimed: Option<Vec<ClaimedItem>>,
+    },
+}
+
+/// `work.fail`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FailRequest {
+    /// The item.
+    pub id: WorkId,
+    /// The agent.
+    pub guid: AgentGuid,
+    /// The fence.
+    pub attempt: u32,
+    /// What went wrong: a sentence or an object.
+    #[serde(deserialize_with = "input::sentence_or_map")]
+    pub error: ReportedError,
+    /// Whether another attempt may help; yes where absent, here and in `error`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub recoverable: Option<bool>,
+    /// Which kind of failure; `agent-error` where absent.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<Reason>,
+    /// Not to be offered again before, from now.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub retry_after_ms: Option<u64>,
+    /// Whether it counts as an attempt; yes where absent.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub spends_attempt: Option<bool>,
+}
+
+/// `work.release`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReleaseRequest {
+    /// The item.
+    pub id: WorkId,
+    /// The agent.
+    pub guid: AgentGuid,
+    /// The fence.
+    pub attempt: u32,
+    /// Why; `released` where absent.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<Reason>,
+    /// Not to be offered again before.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub not_before: Option<Timestamp>,
+}
+
+/// `work.stopped`: the agent has obeyed a cancel directive.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoppedRequest {
+    /// The item.
+    pub id: WorkId,
+    /// The agent.
+    pub guid: AgentGuid,
+    /// The fence.
+    pub attempt: u32,
+    /// What there was by then.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        default,
+        deserialize_with = "input::optional_sentence_or_map"
+    )]
+    pub result: Option<ReportedResult>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::submit::SubmitRequest;
+    use super::*;
+    use crate::codec::Encoding;
+    use serde_json::json;
+
+    #[test]
+    fn errors_and_results_may_be_sentences() {
+        let id = WorkId::generate();
+        let guid = AgentGuid::generate();
+        for encoding in [Encoding::Json, Encoding::MessagePack] {
+            let payload = encoding
+                .encode(&json!({"id": id, "guid": guid, "attempt": 1, "error": "no disk"}))
+                .unwrap();
+            let fail: FailRequest = encoding.decode(&payload).unwrap();
+            assert_eq!(fail.error.message, "no disk");
+
+            let payload = encoding
+                .encode(
+                    &json!({"id": id, "guid": guid, "attempt": 1, "result": {"output": {"n": 1}}}),
+                )
+                .unwrap();
+            let complete: CompleteRequest = encoding.decode(&payload).unwrap();
+            let output = complete.result.unwrap().output.unwrap();
+            assert_eq!(output.as_bytes().as_ref(), br#"{"n":1}"#);
+        }
+    }
+
+    #[test]
+    fn a_claim_reads_flat() {
+        let guid = AgentGuid::generate();
+        let claim: ClaimRequest =
+            serde_json::from_value(json!({"guid": guid, "waitMs": 10, "max": 2, "start": true}))
+                .unwrap();
+        assert_eq!(
+            (claim.claim.wait_ms, claim.claim.max, claim.claim.start),
+            (Some(10), Some(2), true)
+        );
+    }
+
+    #[test]
+    fn one_bad_priority_does_not_spoil_an_array() {
+        let request: SubmitRequest =
+            serde_json::from_value(json!({"items": [{"priority": 5.5}, {"priority": 5}]})).unwrap();
+        assert_eq!(request.items.unwrap().len(), 2);
+    }
+}

@@ -1,0 +1,135 @@
+//! Looking at items, calling them off, and the queue as a whole.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::item::WorkStatus;
+use crate::agent::AgentStatus;
+use crate::id::{AgentGuid, WorkId};
+use crate::time::Timestamp;
+
+/// A request that only names an item: `work.get`, `work.explain`. A prefix will do if it is unambiguous.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct IdRequest {
+    /// The item, or the beginning of its id.
+    pub id: String,
+}
+
+/// `work.cancel`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CancelRequest {
+    /// The item, or the beginning of its id.
+    pub id: String,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Who asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+}
+
+/// `work.list`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ListWorkRequest {
+    /// Only of this status, or of one of several (comma between them).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    /// Only of this capability.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capability: Option<String>,
+    /// Only of this boundary.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boundary: Option<String>,
+    /// Only of this agent: its guid.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub assigned_to: Option<String>,
+    /// Only with this label: `name` or `name=value`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// At most so many; 50 where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// Where the last page ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+/// The answer to `work.explain`: who may take an item, and why not.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExplainAnswer {
+    /// The item.
+    pub id: WorkId,
+    /// Where it stands.
+    pub status: WorkStatus,
+    /// One sentence.
+    pub summary: String,
+    /// How many items go before it, among those with the same needs.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ahead: Option<usize>,
+    /// Every agent, with the rule that rejected it.
+    pub agents: Vec<AgentVerdict>,
+    /// Every target, with the rule that rejected it.
+    pub targets: Vec<serde_json::Value>,
+}
+
+/// Whether an agent may take an item.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentVerdict {
+    /// The agent.
+    pub guid: AgentGuid,
+    /// Its name.
+    pub handle: String,
+    /// Its type.
+    pub agent_type: String,
+    /// Its status.
+    pub status: AgentStatus,
+    /// Whether it may take the item now.
+    pub eligible: bool,
+    /// The rule that rejected it: `capability boundary agent-type status slots held-off`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rule: Option<String>,
+    /// The same as a sentence.
+    pub message: String,
+}
+
+/// The answer to `queue.info`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueInfo {
+    /// The stream that takes published work in.
+    pub stream: String,
+    /// Messages in it that are not taken over yet.
+    pub messages: u64,
+    /// Pending items by capability.
+    pub pending: BTreeMap<String, usize>,
+    /// When the oldest pending item was submitted.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub oldest_pending: Option<Timestamp>,
+}
+
+/// `queue.purge`: cancels what is pending and matches.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PurgeRequest {
+    /// Only of this capability.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capability: Option<String>,
+    /// Only of this boundary.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boundary: Option<String>,
+    /// Only with this label: `name` or `name=value`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+}
+
+/// The answer to `queue.purge`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PurgeAnswer {
+    /// How many were cancelled.
+    pub purged: usize,
+}

@@ -1,0 +1,110 @@
+//! What an agent reports: results, errors, and the messages that carry them durably.
+
+use serde::{Deserialize, Serialize};
+
+use super::input::{self, FromSentence};
+use super::item::{Reason, Usage};
+use crate::body::Body;
+use crate::id::{AgentGuid, WorkId};
+use crate::time::Timestamp;
+
+/// A result as an agent reports it; a plain sentence is its summary.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ReportedResult {
+    /// A sentence for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub summary: Option<String>,
+    /// Whatever there is to give.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<Body>,
+    /// A list of things made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub artifacts: Option<Body>,
+    /// When it was finished, by the agent's clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub completed_at: Option<Timestamp>,
+}
+
+impl FromSentence for ReportedResult {
+    fn from_sentence(sentence: &str) -> Self {
+        Self {
+            summary: Some(sentence.into()),
+            ..Self::default()
+        }
+    }
+}
+
+/// An error as an agent reports it; a plain sentence is its message.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ReportedError {
+    /// What went wrong.
+    pub message: String,
+    /// The agent's own code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// Whether another attempt may help; yes where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recoverable: Option<bool>,
+    /// When it happened, by the agent's clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub occurred_at: Option<Timestamp>,
+}
+
+impl FromSentence for ReportedError {
+    fn from_sentence(sentence: &str) -> Self {
+        Self {
+            message: sentence.into(),
+            ..Self::default()
+        }
+    }
+}
+
+/// A completion published to `loom.{p}.work.completed`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CompletedReport {
+    /// The item.
+    pub work_item_id: WorkId,
+    /// Its task.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub task_id: Option<String>,
+    /// The agent.
+    pub agent_guid: AgentGuid,
+    /// The fence; without it the report counts only if the agent is the assignee and reported after the assignment.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub attempt: Option<u32>,
+    /// What it came to.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        default,
+        deserialize_with = "input::optional_sentence_or_map"
+    )]
+    pub result: Option<ReportedResult>,
+    /// What it used up.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub usage: Option<Usage>,
+}
+
+/// A failure published to `loom.{p}.work.errors`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ErrorReport {
+    /// The item.
+    pub work_item_id: WorkId,
+    /// Its task.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub task_id: Option<String>,
+    /// The agent.
+    pub agent_guid: AgentGuid,
+    /// The fence; as in a [`CompletedReport`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub attempt: Option<u32>,
+    /// What went wrong.
+    #[serde(deserialize_with = "input::sentence_or_map")]
+    pub error: ReportedError,
+    /// Which kind of failure.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<Reason>,
+}

@@ -1,0 +1,170 @@
+//! A coordinator as a process of its own, on a private nats-server, for one test.
+
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use loom_client::{Client, ClientOptions, NewWork};
+use loom_protocol::work::{WorkItem, WorkStatus};
+use loom_protocol::{ProjectId, WorkId};
+use loom_testkit::nats::TestNats;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+/// No step of a test may take longer.
+pub const LIMIT: Duration = Duration::from_secs(40);
+
+/// The program under test.
+pub const LOOM: &str = env!("CARGO_BIN_EXE_loom");
+
+pub struct House {
+    // Dropped in this order: nobody is left without its server.
+    coordinator: Child,
+    pub client: Client,
+    pub nats: TestNats,
+    pub project: ProjectId,
+    pub dir: TempDir,
+}
+
+impl House {
+    pub async fn open() -> Self {
+        let nats = TestNats::start().await.unwrap();
+        let project = TestNats::unique_project();
+        let dir = tempfile::tempdir().unwrap();
+        let coordinator = coordinator(&nats.url(), dir.path()).await;
+        let options = ClientOptions::new(nats.url(), project.clone());
+        let client = Client::connect(options).await.unwrap();
+        Self {
+            nats,
+            project,
+            client,
+            dir,
+            coordinator,
+        }
+    }
+
+    pub async fn kill_coordinator(&mut self) {
+        self.coordinator.kill().await.unwrap();
+    }
+
+    pub async fn start_coordinator(&mut self) {
+        self.coordinator = coordinator(&self.nats.url(), self.dir.path()).await;
+    }
+
+    /// `loom` with the environment of a user of this house.
+    pub fn loom(&self) -> Command {
+        let mut command = Command::new(LOOM);
+        command
+            .env("NATS_URL", self.nats.url())
+            .env("LOOM_PROJECT_ID", self.project.as_str())
+            .env("LOOM_BIN", LOOM)
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        command
+    }
+
+    /// `loom agent run` with these options and a shell script as the program. The script finds the
+    /// description as `$1`.
+    pub fn agent(&self, options: &[&str], script: &str) -> Process {
+        let mut command = self.loom();
+        command.args(["agent", "run", "--capability", "c"]);
+        command.args(options);
+        command.args(["--", "sh", "-c", script, "sh", "{description}"]);
+        Process(command.spawn().unwrap())
+    }
+
+    pub async fn submit(&self, description: &str) -> WorkId {
+        let work = NewWork::new("c", description);
+        self.client.submit(&work).await.unwrap().id
+    }
+
+    /// Waits until an item has this status.
+    pub async fn until(&self, id: WorkId, status: WorkStatus) -> WorkItem {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let item = self.client.get(id).await.unwrap();
+            if item.status == status {
+                return item;
+            }
+            assert!(
+                Instant::now() < deadline && !item.terminal,
+                "not {status}: {item:?}"
+            );
+            sleep(Duration::from_millis(30)).await;
+        }
+    }
+
+    /// Waits until an item has ended in whatever way.
+    pub async fn ended(&self, id: WorkId) -> WorkItem {
+        let outcome = self.client.wait(id, LIMIT).await.unwrap();
+        outcome.item().clone()
+    }
+
+    /// Waits until a file in the folder of this house has a whole line, and gives it.
+    pub async fn word(&self, name: &str) -> String {
+        let path = self.dir.path().join(name);
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            match std::fs::read_to_string(&path) {
+                Ok(text) if text.ends_with('\n') => return text.trim().to_owned(),
+                _ => assert!(Instant::now() < deadline, "{name} never came"),
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Where [`House::word`] looks, for a script.
+    pub fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+}
+
+/// Starts a coordinator and waits until it says that it is up.
+async fn coordinator(nats: &str, dir: &Path) -> Child {
+    let mut child = Command::new(LOOM)
+        .args(["up", "--port", "0", "--nats-url", nats, "--data-dir"])
+        .arg(dir.join("data"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let up = async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if line.contains("loom is up") {
+                return;
+            }
+        }
+        panic!("the coordinator ended");
+    };
+    timeout(LIMIT, up).await.unwrap();
+    child
+}
+
+/// A process that is told to end by signals.
+pub struct Process(Child);
+
+impl Process {
+    pub fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.0.id().unwrap()).unwrap();
+        kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
+    }
+
+    pub async fn ended(&mut self) -> ExitStatus {
+        timeout(LIMIT, self.0.wait()).await.unwrap().unwrap()
+    }
+}
+
+/// Waits until a process is gone, or a zombie that somebody else has to take away.
+pub async fn gone(pid: &str) {
+    let deadline = Instant::now() + LIMIT;
+    let stat = format!("/proc/{pid}/stat");
+    while std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")) {
+        assert!(Instant::now() < deadline, "process {pid} lives on");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
