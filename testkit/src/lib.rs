@@ -3,6 +3,8 @@
 //! | module | what it gives |
 //! |---|---|
 //! | [`nats`] | a private nats-server that can be stopped, killed, paused and restarted on its store |
+//! | [`process`] | the program `loom` as a child process that can be killed, paused and started again |
 #![deny(missing_docs)]
 
 pub mod nats;
+pub mod process;
