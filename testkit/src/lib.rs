@@ -5,6 +5,7 @@
 //! | [`fleet`] | a coordinator with its own NATS in this process, fresh projects, signals, killed actors |
 //! | [`agent`] | agents that behave as told: diligent, stalling, lying, late, dead |
 //! | [`nats`] | a private nats-server that can be stopped, killed, paused and restarted on its store |
+//! | [`process`] | the program `loom` as a child process that can be killed, paused and started again |
 //!
 //! # Spawning agents in a test
 //!
@@ -44,3 +45,4 @@
 pub mod agent;
 pub mod fleet;
 pub mod nats;
+pub mod process;
