@@ -252,6 +252,8 @@ case! {
         let agent = fake.agent().start(handler).unwrap();
         assert_eq!(cause(&mut told).await, CancelCause::LeaseLost);
         fake.next("work.claim").await;
+        // The next claim means that the slot is free.
+        fake.next("work.claim").await;
         assert!(agent.holding().is_empty());
         agent.shut_down("test", Duration::ZERO);
         let report = timeout(LIMIT, agent.ended()).await.unwrap().unwrap();
