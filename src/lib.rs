@@ -2,6 +2,7 @@
 
 pub mod agent_run;
 pub mod api_client;
+pub mod bench;
 pub mod cli;
 pub mod coordinator;
 pub mod demo;

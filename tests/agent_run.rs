@@ -70,6 +70,7 @@ scenario! {
                 break;
             }
             assert!(tokio::time::Instant::now() < deadline, "{item:?}");
+            // deliberate sleep: between two looks, before the deadline
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
         std::fs::write(go, "").unwrap();

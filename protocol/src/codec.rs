@@ -74,7 +74,7 @@ impl Encoding {
         payload: &[u8],
         ignored: &mut dyn FnMut(String),
     ) -> Result<T, DecodeError> {
-        let mut note = |path: serde_ignored::Path<'_>| ignored(path.to_string());
+        let mut note = |path: serde_ignored::Path<'_>| ignored(as_sender_wrote(&path));
         match self {
             Self::Json => {
                 let text = if payload.is_empty() { b"{}" } else { payload };
@@ -97,6 +97,27 @@ impl Encoding {
                 }
             }
         }
+    }
+}
+
+/// The path without the steps that only Rust sees (`Some`, newtypes).
+fn as_sender_wrote(path: &serde_ignored::Path<'_>) -> String {
+    use serde_ignored::Path;
+    let below = |parent: &Path<'_>, step: &dyn std::fmt::Display| {
+        let parent = as_sender_wrote(parent);
+        if parent.is_empty() {
+            step.to_string()
+        } else {
+            format!("{parent}.{step}")
+        }
+    };
+    match path {
+        Path::Root => String::new(),
+        Path::Seq { parent, index } => below(parent, index),
+        Path::Map { parent, key } => below(parent, key),
+        Path::Some { parent }
+        | Path::NewtypeStruct { parent }
+        | Path::NewtypeVariant { parent } => as_sender_wrote(parent),
     }
 }
 
@@ -127,6 +148,22 @@ mod tests {
             assert_eq!(thing.body.unwrap().as_bytes().as_ref(), br#"{"x":[1]}"#);
             assert_eq!(ignored, ["colour"]);
         }
+    }
+
+    #[test]
+    fn paths_are_written_as_the_sender_wrote_them() {
+        #[derive(Deserialize)]
+        struct Many {
+            #[allow(dead_code, reason = "only its path matters")]
+            items: Option<Vec<Thing>>,
+        }
+        let mut ignored = Vec::new();
+        Encoding::Json
+            .decode_noting::<Many>(br#"{"items":[{"a":1},{"colour":1}]}"#, &mut |path| {
+                ignored.push(path);
+            })
+            .unwrap();
+        assert_eq!(ignored, ["items.1.colour"]);
     }
 
     #[test]

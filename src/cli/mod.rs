@@ -108,6 +108,8 @@ enum Command {
     Projects,
     /// Show and check the configuration of the coordinator
     Config(config::ConfigArgs),
+    /// Measure throughput and latency beside the raw limit of NATS
+    Bench(crate::bench::BenchArgs),
     /// Print completions for a shell
     Completions {
         /// The shell.
@@ -213,6 +215,7 @@ async fn run(context: &Context, command: Command) -> CliResult<ExitCode> {
         Command::Stats => stats::stats(context).await,
         Command::Projects => stats::projects(context).await,
         Command::Config(args) => config::run(context, &args),
+        Command::Bench(args) => crate::bench::run(context, &args).await,
         Command::Completions { shell } => completions(context, shell),
     }
     .map(|()| ExitCode::SUCCESS)

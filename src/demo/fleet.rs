@@ -52,6 +52,7 @@ impl AgentProcess {
         for boundary in role.boundaries {
             command.args(["--boundary", boundary]);
         }
+        command.args(["--drain", "3s"]);
         command.args(["--", "sh", "-c", SCRIPT, "sh", "{context.seconds}"]);
         for variable in FOREIGN {
             command.env_remove(variable);

@@ -118,7 +118,7 @@ impl Service {
         let is_batch = request.items.is_some();
         let items = completed_items(&request)?;
         let project = self.awake_for_agent(project, guid)?;
-        project.agents.touch(guid, self.now());
+        note_sign_of_life(&project, guid).await?;
         let mut outcomes = self.complete_all(&project, guid, items).await?;
         if !is_batch {
             let item = outcomes.pop().unwrap_or_else(|| Err(lost_report()))?;
@@ -246,9 +246,7 @@ impl Service {
         command: Command,
     ) -> Result<(Arc<Project>, Applied), WireError> {
         let project = self.awake(project)?;
-        if project.agents.get(guid).is_some() {
-            project.registry.sign_of_life(guid).await?;
-        }
+        note_sign_of_life(&project, guid).await?;
         let applied = project.ledger.apply(id, command).await?;
         Ok((project, applied))
     }
@@ -273,6 +271,14 @@ impl Service {
             timeout_ms,
         }
     }
+}
+
+/// An agent that is gone may still report: whether it holds the lease is the ledger's to say.
+async fn note_sign_of_life(project: &Project, guid: AgentGuid) -> Result<(), WireError> {
+    if project.agents.get(guid).is_some() {
+        project.registry.sign_of_life(guid).await?;
+    }
+    Ok(())
 }
 
 fn seen(project: &Project, applied: &Applied) -> WorkItem {

@@ -2,7 +2,47 @@
 //!
 //! | module | what it gives |
 //! |---|---|
+//! | [`fleet`] | a coordinator with its own NATS in this process, fresh projects, signals, killed actors |
+//! | [`agent`] | agents that behave as told: diligent, stalling, lying, late, dead |
 //! | [`nats`] | a private nats-server that can be stopped, killed, paused and restarted on its store |
+//! | [`process`] | the program `loom` as a child process that can be killed, paused and started again |
+//!
+//! # Spawning agents in a test
+//!
+//! ```no_run
+//! use loom_protocol::event::WorkEventKind;
+//! use loom_protocol::work::WorkStatus;
+//! use loom_testkit::agent::Conduct;
+//! use loom_testkit::fleet::{Fleet, Role};
+//! use serde_json::json;
+//!
+//! #[tokio::test]
+//! async fn work_goes_on_when_an_actor_dies() -> anyhow::Result<()> {
+//!     let fleet = Fleet::shared().await?; // one coordinator for all tests of the binary
+//!     let project = fleet.project().await?; // and a project for this one alone
+//!     let mut signals = project.signals().await?;
+//!
+//!     let agent = project.agent("rust").conduct(Conduct::Hold).spawn().await?;
+//!     let item = json!({"description": "mend it", "capability": "rust", "priority": 8});
+//!     let id = project.submit(item).await?.id;
+//!     signals.work(WorkEventKind::Assigned, id).await?; // no sleep: a signal
+//!
+//!     project.kill(Role::WorkLedger)?; // an actor dies in the middle of its work
+//!     project.wait_until_restarted(Role::WorkLedger, 1).await?;
+//!
+//!     agent.behave(Conduct::Diligent);
+//!     signals.work(WorkEventKind::Completed, id).await?;
+//!     assert_eq!(project.work(id).await?.status, WorkStatus::Completed);
+//!     Ok(())
+//! }
+//! # fn main() {}
+//! ```
+//!
+//! The same as a program: `examples/spawn_agents.rs`. The server is found as `loom up` finds it: `NATS_SERVER_BIN`,
+//! then `PATH`; `cargo xtask test` provides one.
 #![deny(missing_docs)]
 
+pub mod agent;
+pub mod fleet;
 pub mod nats;
+pub mod process;

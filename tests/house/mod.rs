@@ -93,6 +93,7 @@ impl House {
                 Instant::now() < deadline && !item.terminal,
                 "not {status}: {item:?}"
             );
+            // deliberate sleep: between two looks, before the deadline
             sleep(Duration::from_millis(30)).await;
         }
     }
@@ -112,6 +113,7 @@ impl House {
                 Ok(text) if text.ends_with('\n') => return text.trim().to_owned(),
                 _ => assert!(Instant::now() < deadline, "{name} never came"),
             }
+            // deliberate sleep: between two looks, before the deadline
             sleep(Duration::from_millis(20)).await;
         }
     }
@@ -165,6 +167,7 @@ pub async fn gone(pid: &str) {
     let stat = format!("/proc/{pid}/stat");
     while std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")) {
         assert!(Instant::now() < deadline, "process {pid} lives on");
+        // deliberate sleep: between two looks, before the deadline
         sleep(Duration::from_millis(20)).await;
     }
 }

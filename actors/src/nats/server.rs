@@ -34,7 +34,7 @@ pub use config::Profile;
 pub use error::ServerError;
 pub use find::{MINIMUM_VERSION, ServerVersion, find_server};
 pub use managed::{ManagedOptions, ManagedServer, ManagedState};
-pub use process::ParentDeath;
+pub use process::{OwnChild, ParentDeath};
 
 use process::Process;
 

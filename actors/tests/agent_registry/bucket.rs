@@ -248,6 +248,7 @@ async fn the_bucket_is_never_far_behind_the_living() {
         let written: Timestamp = entry["lastHeartbeat"].as_str().unwrap().parse().unwrap();
         let age = fixture.args.clock.now().since(written);
         assert!(age < stale / 2, "lastHeartbeat is {age:?} old");
+        // deliberate sleep: the entry is looked at over a stretch of time
         sleep(Duration::from_millis(50)).await;
     }
     let entry = fixture

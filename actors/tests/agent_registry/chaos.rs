@@ -57,6 +57,7 @@ async fn step(fixture: &Fixture, random: &mut fastrand::Rng, guid: AgentGuid, n:
         80..88 => drop(registry.deregister(guid).await),
         88..94 => drop(registry.mark_offline(guid, fixture.args.clock.now()).await),
         94..98 => drop(registry.kill()),
+        // deliberate sleep: chaos includes doing nothing
         98 => tokio::time::sleep(Duration::from_millis(random.u64(0..200))).await,
         _ => {
             fixture.server.pause().unwrap();

@@ -28,7 +28,7 @@ pub struct Fixture {
     pub client: async_nats::Client,
     pub args: AgentRegistryArgs,
     pub registry: AgentRegistryHandle,
-    pub changes: mpsc::UnboundedReceiver<(AgentGuid, AgentChange)>,
+    pub changes: mpsc::Receiver<(AgentGuid, AgentChange)>,
     pub events: broadcast::Receiver<Arc<Event>>,
     root: RootHandle,
     _store: tempfile::TempDir,
@@ -58,7 +58,7 @@ impl Fixture {
             .connect(server.client_url())
             .await
             .unwrap();
-        let (changed, changes) = mpsc::unbounded_channel();
+        let (changed, changes) = mpsc::channel(64 * 1024);
         let sink = EventSink::local();
         let events = sink.listen();
         let args = AgentRegistryArgs {
@@ -74,7 +74,7 @@ impl Fixture {
             directory: AgentDirectory::new(),
             events: sink,
             on_change: Arc::new(move |guid, change| {
-                let _ = changed.send((guid, change));
+                let _ = changed.try_send((guid, change));
             }),
             epoch: 7,
         };
@@ -200,6 +200,7 @@ pub async fn eventually<T>(what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
             return answer;
         }
         assert!(Instant::now() < deadline, "waited in vain: {what}");
+        // deliberate sleep: between two looks, before the deadline
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

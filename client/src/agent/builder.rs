@@ -192,7 +192,8 @@ impl AgentBuilder {
         self.identity.guid = Some(self.guid);
         self.identity.max_concurrent_tasks = u32::try_from(self.slots).ok();
         let handler: BoxedHandler = Arc::new(move |job| handler(job).map(Into::into).boxed());
-        let (reports, reports_inbox) = mpsc::unbounded_channel();
+        // Each slot has at most one report on its way.
+        let (reports, reports_inbox) = mpsc::channel(self.slots.max(1) * 2);
         let (log_lines, logs_inbox) = mpsc::channel(logs::CAPACITY);
         let background = self.client.background().clone();
         let core = Arc::new(Core::new(Parts {

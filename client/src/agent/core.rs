@@ -62,7 +62,7 @@ pub(crate) struct Core {
     pub(crate) beat_now: Notify,
     /// Open requests may have been lost: the coordinator was away.
     pub(crate) claim_again: Notify,
-    pub(crate) reports: mpsc::UnboundedSender<reports::Report>,
+    pub(crate) reports: mpsc::Sender<reports::Report>,
     pub(crate) counts: Counts,
     /// Cancelled when the agent has ended, and with it all of its tasks.
     pub(crate) ended: CancellationToken,
@@ -92,7 +92,7 @@ pub(crate) struct Parts {
     pub(crate) plan: Plan,
     pub(crate) handler: BoxedHandler,
     pub(crate) runtime: Handle,
-    pub(crate) reports: mpsc::UnboundedSender<reports::Report>,
+    pub(crate) reports: mpsc::Sender<reports::Report>,
     pub(crate) logs: mpsc::Sender<LogLine>,
 }
 
@@ -236,7 +236,7 @@ impl Core {
         job.begin_reporting();
         let report = reports::Report::of(job, end);
         // The reporter outlives every job; without it the process is ending.
-        let _ = self.reports.send(report);
+        let _ = self.reports.try_send(report);
     }
 
     /// A job is over for this agent: its slot is free.

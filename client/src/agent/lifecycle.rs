@@ -18,7 +18,7 @@ const FAREWELL: Duration = Duration::from_secs(3);
 
 /// What the parts of an agent listen to.
 pub(crate) struct Inboxes {
-    pub(crate) reports: mpsc::UnboundedReceiver<Report>,
+    pub(crate) reports: mpsc::Receiver<Report>,
     pub(crate) logs: mpsc::Receiver<LogLine>,
 }
 

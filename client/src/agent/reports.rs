@@ -47,7 +47,7 @@ impl Report {
 }
 
 /// Reports for as long as the agent lives.
-pub(crate) async fn report(core: Arc<Core>, mut reports: mpsc::UnboundedReceiver<Report>) {
+pub(crate) async fn report(core: Arc<Core>, mut reports: mpsc::Receiver<Report>) {
     let mut ready = Vec::new();
     while reports.recv_many(&mut ready, PER_REQUEST).await > 0 {
         let mut completions = Vec::new();

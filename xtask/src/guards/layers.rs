@@ -42,7 +42,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     // The program: nothing but tests depends on the test tools.
-    ("loom-coordinator", &["loom-testkit", "tempfile"]),
+    ("loom-coordinator", &["loom-testkit"]),
 ];
 
 /// Checks every layer.

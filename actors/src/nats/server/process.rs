@@ -17,9 +17,9 @@ use tokio::sync::{oneshot, watch};
 /// How often is looked whether a process that is not our child still runs.
 const SURVIVOR_POLL: Duration = Duration::from_millis(200);
 
-/// What becomes of a server when the process that started it dies without stopping it.
+/// What becomes of a child when the process that started it dies without stopping it.
 ///
-/// Linux only; elsewhere a server always outlives its parent, and is adopted by the next coordinator.
+/// Linux only; elsewhere a child always outlives its parent, and a server is adopted by the next coordinator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ParentDeath {
     /// It gets SIGKILL: gone at once, even when paused.
@@ -41,11 +41,10 @@ pub(super) enum Process {
 
 impl Process {
     pub(super) fn pid(&self) -> u32 {
-        let pid = match self {
-            Self::Child(child) => child.pid,
-            Self::Survivor(survivor) => survivor.pid,
-        };
-        pid.as_raw_nonzero().get().cast_unsigned()
+        match self {
+            Self::Child(child) => child.pid(),
+            Self::Survivor(survivor) => plain(survivor.pid),
+        }
     }
 
     /// Sends a signal; false where the process has ended.
@@ -56,15 +55,12 @@ impl Process {
         }
     }
 
-    /// Sends SIGSTOP and waits the moment until every thread of a child stands still; false where it has ended.
+    /// Sends SIGSTOP; a child stands still after that. False where it has ended.
     pub(super) fn pause(&self) -> bool {
-        let paused = self.signal(Signal::STOP);
-        if let Self::Child(child) = self
-            && paused
-        {
-            wait_for(child.pid, WaitIdOptions::STOPPED);
+        match self {
+            Self::Child(child) => child.pause(),
+            Self::Survivor(survivor) => survivor.signal(Signal::STOP),
         }
-        paused
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -77,13 +73,7 @@ impl Process {
     /// Returns when it has ended; with its status where it was our child.
     pub(super) async fn ended(&self) -> Option<ExitStatus> {
         match self {
-            Self::Child(child) => {
-                let mut end = child.end.clone();
-                end.wait_for(Option::is_some)
-                    .await
-                    .ok()
-                    .and_then(|end| *end)
-            }
+            Self::Child(child) => child.ended().await,
             Self::Survivor(survivor) => {
                 while survivor.is_alive() {
                     tokio::time::sleep(SURVIVOR_POLL).await;
@@ -94,8 +84,9 @@ impl Process {
     }
 }
 
+/// A child process that dies with its parent. Dropped, it is killed, and gone after that.
 #[derive(Debug)]
-pub(super) struct OwnChild {
+pub struct OwnChild {
     pid: Pid,
     /// True once the pid may belong to somebody else. Locked while a signal is sent.
     reaped: Arc<Mutex<bool>>,
@@ -105,14 +96,17 @@ pub(super) struct OwnChild {
 }
 
 impl OwnChild {
-    /// Starts `command` in a process group of its own, so that a Ctrl-C in the terminal is not the server's.
-    pub(super) async fn spawn(mut command: Command, death: ParentDeath) -> io::Result<Self> {
+    /// Starts `command` in a process group of its own, so that a Ctrl-C in the terminal is not the child's.
+    ///
+    /// # Errors
+    /// There is no such program, or it may not be started.
+    pub async fn spawn(mut command: Command, death: ParentDeath) -> io::Result<Self> {
         use std::os::unix::process::CommandExt;
         command.process_group(0);
         tie_to_parent(&mut command, death);
         let (started, outcome) = oneshot::channel();
         let thread = std::thread::Builder::new()
-            .name("nats-server".to_owned())
+            .name("child".to_owned())
             .spawn(move || run(command, started))?;
         let lost = |_| Err(io::Error::other("the thread that starts it was lost"));
         let mut child = outcome.await.unwrap_or_else(lost)?;
@@ -120,9 +114,31 @@ impl OwnChild {
         Ok(child)
     }
 
-    fn signal(&self, signal: Signal) -> bool {
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        plain(self.pid)
+    }
+
+    /// Sends a signal; false where it has ended.
+    pub fn signal(&self, signal: Signal) -> bool {
         let reaped = self.reaped.lock();
         !*reaped && kill_process(self.pid, signal).is_ok()
+    }
+
+    /// Sends SIGSTOP and waits the moment until every thread stands still; false where it has ended.
+    pub fn pause(&self) -> bool {
+        let paused = self.signal(Signal::STOP);
+        if paused {
+            wait_for(self.pid, WaitIdOptions::STOPPED);
+        }
+        paused
+    }
+
+    /// Returns when it has ended, with its status.
+    pub async fn ended(&self) -> Option<ExitStatus> {
+        let mut end = self.end.clone();
+        let ended = end.wait_for(Option::is_some).await;
+        ended.ok().and_then(|end| *end)
     }
 }
 
@@ -134,6 +150,10 @@ impl Drop for OwnChild {
             let _ = thread.join();
         }
     }
+}
+
+fn plain(pid: Pid) -> u32 {
+    pid.as_raw_nonzero().get().cast_unsigned()
 }
 
 /// The life of a child's thread.

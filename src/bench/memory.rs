@@ -1,0 +1,122 @@
+//! `--memory`: what the coordinator's memory is after many finished items, and after ten times as many.
+
+use std::time::Duration;
+
+use loom_protocol::ProjectId;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::requests::{RequestError, Requests};
+use super::stage::Stage;
+use super::workloads::Workload;
+use super::{BenchArgs, failed};
+use crate::cli::Context;
+use crate::cli::exit::{CliError, CliResult};
+use crate::cli::output::table;
+
+/// What the coordinator of this measurement is told.
+pub(super) const SETTINGS: [&str; 1] = ["work.max_finished=5000"];
+const MAX_FINISHED: usize = 5_000;
+const MILESTONES: [usize; 4] = [10_000, 40_000, 70_000, 100_000];
+const PROJECT: &str = "loom-bench-memory";
+const CAPABILITY: &str = "bench-memory";
+/// How long the coordinator may take to forget what is beyond its retention.
+const FORGOTTEN_WITHIN: Duration = Duration::from_mins(2);
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Row {
+    finished: usize,
+    remembered: usize,
+    resident_kib: u64,
+    /// To the first one.
+    ratio: f64,
+}
+
+/// Takes items through, stops now and then, and looks.
+pub(super) async fn run(context: &Context, args: &BenchArgs, stage: &Stage) -> CliResult {
+    let pid = stage.coordinator_pid().ok_or_else(|| {
+        CliError::Failed("the coordinator has ended; see what it says above".into())
+    })?;
+    let working = |why: RequestError| failed("the items", why);
+    let project = ProjectId::new(PROJECT).map_err(|error| failed("the project", error))?;
+    let requests = Requests::new(stage.client.client.clone(), project);
+    let (agents, in_flight) = (args.agents.get(), args.in_flight.get());
+    let workload = Workload::open(&requests, CAPABILITY, agents, args.payload, args.array).await;
+    let workload = workload.map_err(working)?;
+    let mut rows: Vec<Row> = Vec::new();
+    let mut finished = 0;
+    for milestone in MILESTONES {
+        let sample = workload.cycle_arrays(milestone - finished, in_flight).await;
+        if let Some(why) = sample.first_failure {
+            return Err(working(why));
+        }
+        finished += sample.items;
+        let remembered = forgotten(&requests).await.map_err(working)?;
+        let resident_kib = resident_kib(pid)?;
+        rows.push(Row {
+            finished,
+            remembered,
+            resident_kib,
+            ratio: ratio(resident_kib, rows.first()),
+        });
+    }
+    workload.close().await.map_err(working)?;
+    print(context, &rows)
+}
+
+fn print(context: &Context, rows: &[Row]) -> CliResult {
+    if context.out.is_json() {
+        return context.out.json(&rows);
+    }
+    let mut table = table(&["FINISHED", "REMEMBERED", "RESIDENT MIB", "TO THE FIRST"]);
+    for row in rows {
+        table.add_row([
+            row.finished.to_string(),
+            row.remembered.to_string(),
+            (row.resident_kib / 1_024).to_string(),
+            format!("{:.2}", row.ratio),
+        ]);
+    }
+    context.out.table(&table, "nothing was measured")
+}
+
+/// Waits until no more items are remembered than the retention says.
+async fn forgotten(requests: &Requests) -> Result<usize, RequestError> {
+    let deadline = Instant::now() + FORGOTTEN_WITHIN;
+    loop {
+        let remembered = requests.completed().await?;
+        if remembered <= MAX_FINISHED {
+            return Ok(remembered);
+        }
+        if Instant::now() >= deadline {
+            return Err(format!(
+                "{remembered} items are remembered still, and the retention says {MAX_FINISHED}"
+            ));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a ratio is no exact number")]
+fn ratio(resident_kib: u64, first: Option<&Row>) -> f64 {
+    let first = first.map_or(resident_kib, |row| row.resident_kib);
+    resident_kib as f64 / first.max(1) as f64
+}
+
+fn resident_kib(pid: u32) -> CliResult<u64> {
+    let path = format!("/proc/{pid}/status");
+    let reading = |why: String| {
+        CliError::Failed(format!(
+            "the memory of process {pid} cannot be told from {path} ({why}); --memory needs Linux"
+        ))
+    };
+    let status = std::fs::read_to_string(&path).map_err(|error| reading(error.to_string()))?;
+    let resident = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .and_then(|rest| rest.trim().strip_suffix(" kB"))
+        .and_then(|number| number.parse().ok());
+    resident.ok_or_else(|| reading("it has no VmRSS".into()))
+}

@@ -1,0 +1,112 @@
+//! `loom bench`: how fast this machine takes work through Loom, beside what its NATS alone makes of
+//! the same bytes.
+//!
+//! Server, coordinator and client share the machine, as on a laptop. Every rate is measured several
+//! times, in rounds that take turns, so that what else the machine does hits all of them; the
+//! figures that count are the ratios to the raw limit of the same round.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `stage` | the server, the coordinator as a process of its own, the connections |
+//! | `load` | so many operations, so many in flight, what they took |
+//! | `raw` | the limit: JetStream publishes and compare-and-sets without Loom |
+//! | `requests` | the requests of a client and of its agents |
+//! | `workloads` | submit, and submit→claim→complete, one by one and by arrays |
+//! | `rounds` | the default run: all of them in turns |
+//! | `listing` | `--listing`: what many agents cost |
+//! | `memory` | `--memory`: what many finished items cost |
+//! | `report` | medians and ratios, as a table or as JSON |
+
+mod listing;
+mod load;
+mod memory;
+mod raw;
+mod report;
+mod requests;
+mod rounds;
+mod stage;
+mod workloads;
+
+use std::num::NonZeroUsize;
+
+use clap::Args;
+
+use crate::cli::Context;
+use crate::cli::exit::{CliError, CliResult};
+use stage::Stage;
+
+/// Measure what this machine makes of Loom, beside the raw limit of its NATS.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// How many items each measurement takes through.
+    #[arg(long, default_value = "10000", value_name = "N")]
+    items: NonZeroUsize,
+    /// How many requests (or raw publishes) are under way at a time, on one connection.
+    #[arg(long, default_value = "64", value_name = "N")]
+    in_flight: NonZeroUsize,
+    /// How many agents the claims are spread over.
+    #[arg(long, default_value = "4", value_name = "N")]
+    agents: NonZeroUsize,
+    /// How many bytes the description of an item has.
+    #[arg(long, default_value = "512", value_name = "BYTES", value_parser = payload)]
+    payload: usize,
+    /// How many items one request carries where it carries several.
+    #[arg(long, default_value = "8", value_name = "N", value_parser = array)]
+    array: usize,
+    /// How often everything is measured; medians are shown.
+    #[arg(long, default_value = "5", value_name = "N")]
+    rounds: NonZeroUsize,
+    /// A NATS server to use, with its coordinator if it has one; without it, both are started for
+    /// the run: the server in a temporary folder with the profile `fast`.
+    #[arg(long, value_name = "URL")]
+    nats_url: Option<String>,
+    /// Measure instead what a listing and a claim cost with 10 and with 10,000 agents.
+    #[arg(long, conflicts_with = "memory")]
+    listing: bool,
+    /// Measure instead what the coordinator's memory is after 10,000 and 100,000 finished items
+    /// (Linux only).
+    #[arg(long, conflicts_with = "nats_url")]
+    memory: bool,
+}
+
+fn payload(text: &str) -> Result<usize, String> {
+    within(text, 1, loom_protocol::work::limits::DESCRIPTION)
+}
+
+fn array(text: &str) -> Result<usize, String> {
+    within(text, 2, loom_protocol::work::limits::CLAIM_MAX as usize)
+}
+
+fn within(text: &str, least: usize, most: usize) -> Result<usize, String> {
+    match text.parse() {
+        Ok(value) if (least..=most).contains(&value) => Ok(value),
+        _ => Err(format!("write a number from {least} to {most}")),
+    }
+}
+
+/// Measures, prints, and leaves nothing running.
+pub async fn run(context: &Context, args: &BenchArgs) -> CliResult {
+    tokio::select! {
+        outcome = measure(context, args) => outcome,
+        _ = tokio::signal::ctrl_c() => Err(CliError::Failed("interrupted".into())),
+    }
+}
+
+async fn measure(context: &Context, args: &BenchArgs) -> CliResult {
+    let settings: &[&str] = if args.memory { &memory::SETTINGS } else { &[] };
+    let stage = Stage::open(args.nats_url.as_deref(), settings).await?;
+    let outcome = if args.listing {
+        listing::run(context, args, &stage).await
+    } else if args.memory {
+        memory::run(context, args, &stage).await
+    } else {
+        rounds::run(context, args, &stage).await
+    };
+    stage.close().await;
+    outcome
+}
+
+/// A measurement that could not be made.
+fn failed(what: &str, why: impl std::fmt::Display) -> CliError {
+    CliError::Failed(format!("{what}: {why}"))
+}

@@ -1,0 +1,162 @@
+//! The default run: the raw limit, and what Loom makes of it, in turns.
+
+use loom_protocol::ProjectId;
+
+use super::load::Sample;
+use super::raw::RawNats;
+use super::report::{Measured, Report, Setup};
+use super::requests::{Requests, SLOTS, encode};
+use super::stage::Stage;
+use super::workloads::Workload;
+use super::{BenchArgs, failed};
+use crate::cli::Context;
+use crate::cli::exit::{CliError, CliResult};
+
+/// Where the items of a run are. A run leaves an empty project behind on a server of others.
+const PROJECT: &str = "loom-bench";
+/// The capability of the items that are only submitted. Nobody has it.
+const SUBMITTED: &str = "bench-submit";
+/// The capability of the items that are worked on.
+const WORKED_ON: &str = "bench-cycle";
+/// The part of the items that the warm-up takes.
+const WARM_UP: usize = 10;
+
+/// What is measured, and against what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Measure {
+    /// JetStream publishes.
+    RawPublish,
+    /// One request per item.
+    Submit,
+    /// One request per array.
+    SubmitArrays,
+    /// A create and two compare-and-sets per item.
+    RawCycle,
+    /// Submit, claim, complete: three requests per item.
+    Cycle,
+    /// Two requests per array.
+    CycleArrays,
+}
+
+impl Measure {
+    /// In the order of the report.
+    pub const ALL: [Self; 6] = [
+        Self::RawPublish,
+        Self::Submit,
+        Self::SubmitArrays,
+        Self::RawCycle,
+        Self::Cycle,
+        Self::CycleArrays,
+    ];
+
+    /// The limit that it is measured against.
+    pub const fn limit(self) -> Option<Self> {
+        match self {
+            Self::RawPublish | Self::RawCycle => None,
+            Self::Submit | Self::SubmitArrays => Some(Self::RawPublish),
+            Self::Cycle | Self::CycleArrays => Some(Self::RawCycle),
+        }
+    }
+
+    /// The ratio to the limit that is aimed at.
+    pub const fn aim(self) -> Option<f64> {
+        match self {
+            Self::RawPublish | Self::RawCycle => None,
+            Self::Submit => Some(0.35),
+            Self::SubmitArrays => Some(0.6),
+            Self::Cycle => Some(0.25),
+            Self::CycleArrays => Some(0.45),
+        }
+    }
+}
+
+/// Measures everything in turns and prints the report.
+pub(super) async fn run(context: &Context, args: &BenchArgs, stage: &Stage) -> CliResult {
+    check_slots(args)?;
+    let project = ProjectId::new(PROJECT).map_err(|error| failed("the project", error))?;
+    let requests = Requests::new(stage.client.client.clone(), project);
+    let (agents, payload, array) = (args.agents.get(), args.payload, args.array);
+    let submitted = Workload::open(&requests, SUBMITTED, 0, payload, array).await;
+    let submitted = submitted.map_err(|why| failed("submitting", why))?;
+    let worked_on = Workload::open(&requests, WORKED_ON, agents, payload, array).await;
+    let worked_on = worked_on.map_err(|why| failed("registering the agents", why))?;
+    let bytes = encode(submitted.one()).map_err(|why| failed("writing a request", why))?;
+    let raw = RawNats::open(&stage.raw.jetstream, bytes).await?;
+    let benches = Benches {
+        raw,
+        submitted,
+        worked_on,
+        in_flight: args.in_flight.get(),
+    };
+
+    let items = args.items.get();
+    for measure in Measure::ALL {
+        benches.measure(measure, items.div_ceil(WARM_UP)).await;
+    }
+    let mut measured = Measured::default();
+    for round in 0..args.rounds.get() {
+        for turn in 0..Measure::ALL.len() {
+            let measure = Measure::ALL[turn_of(round, turn)];
+            measured.add(measure, benches.measure(measure, items).await);
+        }
+        let purged = requests.purge(SUBMITTED).await;
+        purged.map_err(|why| failed("calling the submitted items off", why))?;
+    }
+    let gone = benches.worked_on.close().await;
+    gone.map_err(|why| failed("letting the agents go", why))?;
+    benches.raw.close().await;
+
+    let setup = Setup {
+        items,
+        in_flight: args.in_flight.get(),
+        agents,
+        payload,
+        array,
+        rounds: args.rounds.get(),
+        cpus: std::thread::available_parallelism().map_or(0, usize::from),
+        server: stage.client.client.server_info().version,
+    };
+    Report::of(setup, &measured).print(context)
+}
+
+/// Every other round goes backwards, so that none always comes after the same one.
+const fn turn_of(round: usize, turn: usize) -> usize {
+    if round.is_multiple_of(2) {
+        turn
+    } else {
+        Measure::ALL.len() - 1 - turn
+    }
+}
+
+/// Every worker holds an array; an agent may be given the next before the last write is known.
+fn check_slots(args: &BenchArgs) -> CliResult {
+    let workers = args.in_flight.get().div_ceil(args.agents.get());
+    let needed = workers.saturating_mul(args.array);
+    if needed <= SLOTS as usize {
+        return Ok(());
+    }
+    Err(CliError::Usage(format!(
+        "{needed} items at a time per agent are more than the {SLOTS} that one may hold; give more --agents, or less --in-flight or --array"
+    )))
+}
+
+struct Benches {
+    raw: RawNats,
+    submitted: Workload,
+    worked_on: Workload,
+    in_flight: usize,
+}
+
+impl Benches {
+    async fn measure(&self, measure: Measure, items: usize) -> Sample {
+        let in_flight = self.in_flight;
+        match measure {
+            Measure::RawPublish => self.raw.publish(items, in_flight).await,
+            Measure::Submit => self.submitted.submit(items, in_flight).await,
+            Measure::SubmitArrays => self.submitted.submit_arrays(items, in_flight).await,
+            Measure::RawCycle => self.raw.cycle(items, in_flight).await,
+            Measure::Cycle => self.worked_on.cycle(items, in_flight).await,
+            Measure::CycleArrays => self.worked_on.cycle_arrays(items, in_flight).await,
+        }
+    }
+}

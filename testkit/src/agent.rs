@@ -1,0 +1,441 @@
+//! An agent that speaks plain NATS, and that can be told to stall, to lie, to answer late or to die.
+//!
+//! A test drives it by its verbs ([`FakeAgent::claim`], [`FakeAgent::complete`] and so on), or lets it work by itself
+//! with a [`Conduct`] that can be changed at any time. It shares no code with the SDK, so that the two don't make the
+//! same mistakes.
+//!
+//! ```no_run
+//! use loom_testkit::agent::Conduct;
+//! use loom_testkit::fleet::Fleet;
+//!
+//! # async fn example() -> anyhow::Result<()> {
+//! let fleet = Fleet::shared().await?;
+//! let project = fleet.project().await?;
+//! let agent = project.agent("rust").slots(2).conduct(Conduct::Diligent).spawn().await?;
+//! let id = project.submit_plain("rust").await?;
+//! agent.wait_until_completed(id).await?;
+//!
+//! agent.behave(Conduct::Stall); // says nothing any more, with its connection open
+//! agent.behave(Conduct::Diligent);
+//! agent.die(); // the connection is gone without a word
+//! # Ok(())
+//! # }
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use loom_protocol::agent::{Agent, HeartbeatAnswer, RegisterAnswer};
+use loom_protocol::work::{ClaimedItem, LeaseRef, WorkItem};
+use loom_protocol::{AgentGuid, WireError, WorkId};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::fleet::{PATIENCE, TestProject};
+
+/// How long an agent that works by itself lets a claim wait.
+const CLAIM_WAIT: Duration = Duration::from_secs(2);
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
+const AFTER_REFUSAL: Duration = Duration::from_millis(50);
+
+/// How an agent behaves that works by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Conduct {
+    /// Completes at once what it claims.
+    Diligent,
+    /// Completes what it claims after this long.
+    Late(Duration),
+    /// Keeps what it claims until its conduct changes; its heart beats.
+    Hold,
+    /// Neither beats nor claims nor reports until its conduct changes; its connection stays open.
+    Stall,
+    /// Fails what it claims.
+    Fail {
+        /// Whether another attempt may help.
+        recoverable: bool,
+    },
+    /// Reports its work with an attempt that it does not have.
+    WrongAttempt,
+    /// Reports its work as this other agent.
+    As(AgentGuid),
+}
+
+/// An agent that is not there yet; see [`TestProject::agent`].
+pub struct FakeAgentBuilder {
+    project: TestProject,
+    registration: Value,
+    heartbeat_every: Duration,
+    conduct: Option<Conduct>,
+}
+
+impl FakeAgentBuilder {
+    pub(crate) fn new(project: &TestProject, capability: &str) -> Self {
+        Self {
+            project: project.clone(),
+            registration: json!({
+                "handle": format!("fake-{}", &AgentGuid::generate().to_string()[24..]),
+                "agentType": "fake",
+                "capabilities": [capability],
+            }),
+            heartbeat_every: HEARTBEAT_EVERY,
+            conduct: None,
+        }
+    }
+
+    /// Can do this too.
+    #[must_use]
+    pub fn capability(mut self, capability: &str) -> Self {
+        if let Some(capabilities) = self.registration["capabilities"].as_array_mut() {
+            capabilities.push(json!(capability));
+        }
+        self
+    }
+
+    /// Is in these boundaries; `default` where absent.
+    #[must_use]
+    pub fn boundaries(self, boundaries: &[&str]) -> Self {
+        self.field("boundaries", json!(boundaries))
+    }
+
+    /// Is of this type; `fake` where absent.
+    #[must_use]
+    pub fn agent_type(self, agent_type: &str) -> Self {
+        self.field("agentType", json!(agent_type))
+    }
+
+    /// May hold so many items; 1 where absent.
+    #[must_use]
+    pub fn slots(self, slots: u32) -> Self {
+        self.field("maxConcurrentTasks", json!(slots))
+    }
+
+    /// Beats so often when it works by itself; every second where absent.
+    #[must_use]
+    pub fn heartbeat_every(mut self, interval: Duration) -> Self {
+        self.heartbeat_every = interval;
+        self.field("heartbeatIntervalMs", json!(interval.as_millis()))
+    }
+
+    /// Any other field of its registration.
+    #[must_use]
+    pub fn field(mut self, name: &str, value: Value) -> Self {
+        self.registration[name] = value;
+        self
+    }
+
+    /// Works by itself in this manner; without it, it does only what its verbs say, and its heart does not beat.
+    #[must_use]
+    pub const fn conduct(mut self, conduct: Conduct) -> Self {
+        self.conduct = Some(conduct);
+        self
+    }
+
+    /// Connects and registers.
+    pub async fn spawn(self) -> Result<FakeAgent> {
+        let project = self.project.another_connection().await?;
+        let registered = project
+            .call::<RegisterAnswer>("agents.register", &self.registration)
+            .await
+            .context("register a fake agent")?;
+        let (conduct, _) = watch::channel(self.conduct.unwrap_or(Conduct::Stall));
+        let doing = Arc::new(Doing {
+            project,
+            guid: registered.agent.guid,
+            slots: registered.agent.max_concurrent_tasks as usize,
+            conduct,
+            done: watch::Sender::default(),
+        });
+        let mut tasks = JoinSet::new();
+        if self.conduct.is_some() {
+            tasks.spawn(doing.clone().beat(self.heartbeat_every));
+            tasks.spawn(doing.clone().work());
+        }
+        Ok(FakeAgent {
+            doing,
+            registered,
+            tasks,
+        })
+    }
+}
+
+/// An agent over a connection of its own. Dropping it is its death.
+pub struct FakeAgent {
+    doing: Arc<Doing>,
+    registered: RegisterAnswer,
+    tasks: JoinSet<()>,
+}
+
+/// What came of the work of an agent that works by itself.
+#[derive(Debug, Clone, Default)]
+pub struct Done {
+    /// The items whose completion was accepted, in order.
+    pub completed: Vec<WorkId>,
+    /// The leases that were given to it, in order.
+    pub claimed: Vec<LeaseRef>,
+    /// What it was refused, in order.
+    pub refused: Vec<WireError>,
+}
+
+impl FakeAgent {
+    /// Its id.
+    pub fn guid(&self) -> AgentGuid {
+        self.doing.guid
+    }
+
+    /// What the coordinator answered to its registration.
+    pub const fn registered(&self) -> &RegisterAnswer {
+        &self.registered
+    }
+
+    /// How the coordinator sees it now.
+    pub async fn seen(&self) -> Result<Agent, WireError> {
+        let request = json!({ "guid": self.guid() });
+        self.doing.project.call("agents.get", &request).await
+    }
+
+    /// Behaves like this from now on.
+    pub fn behave(&self, conduct: Conduct) {
+        self.doing.conduct.send_replace(conduct);
+    }
+
+    /// Is gone without a word: its tasks and its connection.
+    pub fn die(self) {
+        drop(self);
+    }
+
+    /// What came of its own work so far.
+    pub fn done(&self) -> Done {
+        self.doing.done.borrow().clone()
+    }
+
+    /// Waits until `accepts` says yes to what came of its own work.
+    pub async fn wait_until(&self, accepts: impl Fn(&Done) -> bool) -> Result<Done> {
+        let mut done = self.doing.done.subscribe();
+        let waited = timeout(PATIENCE, done.wait_for(accepts)).await;
+        let Ok(accepted) = waited else {
+            return Err(anyhow::anyhow!(
+                "not so after {PATIENCE:?}; its work came to {:?}",
+                self.done()
+            ));
+        };
+        Ok(accepted.context("its work has ended")?.clone())
+    }
+
+    /// Waits until its completion of an item was accepted.
+    pub async fn wait_until_completed(&self, id: WorkId) -> Result<Done> {
+        self.wait_until(|done| done.completed.contains(&id)).await
+    }
+
+    /// Waits until it holds this many leases or was given them before.
+    pub async fn wait_until_claimed(&self, leases: usize) -> Result<Done> {
+        self.wait_until(|done| done.claimed.len() >= leases).await
+    }
+
+    /// Asks for work; `claim`: the fields beside its guid.
+    pub async fn claim(&self, claim: Value) -> Result<Vec<ClaimedItem>, WireError> {
+        self.doing.project.claim(self.guid(), claim).await
+    }
+
+    /// Asks for one item and gets it; an error where there is none.
+    pub async fn claim_one(&self) -> Result<ClaimedItem> {
+        let items = self.claim(json!({})).await?;
+        items
+            .into_iter()
+            .next()
+            .context("there was nothing to claim")
+    }
+
+    /// `work.{verb}` about an item that it holds (or held); `more`: the fields beside item, guid and attempt.
+    pub async fn report(
+        &self,
+        verb: &str,
+        item: &ClaimedItem,
+        more: Value,
+    ) -> Result<Value, WireError> {
+        let lease = lease_of(item);
+        self.doing.report(verb, self.guid(), lease, more).await
+    }
+
+    /// Begins with an item.
+    pub async fn start(&self, item: &ClaimedItem) -> Result<Value, WireError> {
+        self.report("start", item, json!({})).await
+    }
+
+    /// Says how far it is.
+    pub async fn progress(&self, item: &ClaimedItem, percent: u8) -> Result<Value, WireError> {
+        self.report("progress", item, json!({ "progress": percent }))
+            .await
+    }
+
+    /// Completes an item. Gives the item as it is then.
+    pub async fn complete(&self, item: &ClaimedItem, summary: &str) -> Result<WorkItem, WireError> {
+        let result = json!({ "result": { "summary": summary } });
+        let answer = self.report("complete", item, result).await?;
+        serde_json::from_value(answer).map_err(|error| WireError::invalid(error.to_string()))
+    }
+
+    /// Fails an item.
+    pub async fn fail(
+        &self,
+        item: &ClaimedItem,
+        error: &str,
+        recoverable: bool,
+    ) -> Result<Value, WireError> {
+        let error = json!({ "error": error, "recoverable": recoverable });
+        self.report("fail", item, error).await
+    }
+
+    /// Gives an item back.
+    pub async fn release(&self, item: &ClaimedItem) -> Result<Value, WireError> {
+        self.report("release", item, json!({})).await
+    }
+
+    /// One heartbeat; `more`: the fields beside its guid.
+    pub async fn heartbeat(&self, mut more: Value) -> Result<HeartbeatAnswer, WireError> {
+        more["guid"] = json!(self.guid());
+        self.doing.project.call("agents.heartbeat", &more).await
+    }
+
+    /// Goes in order: its leases go back at once.
+    pub async fn deregister(mut self) -> Result<Value, WireError> {
+        self.tasks.abort_all();
+        let request = json!({ "guid": self.guid() });
+        self.doing
+            .project
+            .request("agents.deregister", request)
+            .await
+    }
+}
+
+/// The part that the tasks share.
+struct Doing {
+    project: TestProject,
+    guid: AgentGuid,
+    slots: usize,
+    conduct: watch::Sender<Conduct>,
+    done: watch::Sender<Done>,
+}
+
+impl Doing {
+    async fn beat(self: Arc<Self>, every: Duration) {
+        loop {
+            self.until_awake().await;
+            let beat = json!({ "guid": self.guid });
+            if let Err(error) = self.project.request("agents.heartbeat", beat).await {
+                self.refused(error);
+            }
+            sleep(every).await;
+        }
+    }
+
+    async fn work(self: Arc<Self>) {
+        let mut jobs = JoinSet::new();
+        loop {
+            self.until_awake().await;
+            while jobs.try_join_next().is_some() {}
+            if jobs.len() >= self.slots {
+                jobs.join_next().await;
+                continue;
+            }
+            let claim = json!({
+                "max": self.slots - jobs.len(),
+                "waitMs": CLAIM_WAIT.as_millis(),
+                "claimId": WorkId::generate(),
+            });
+            for item in self.claim_surely(claim).await {
+                let lease = lease_of(&item);
+                self.done.send_modify(|done| done.claimed.push(lease));
+                jobs.spawn(self.clone().deal_with(lease));
+            }
+        }
+    }
+
+    /// Repeats a claim whose answer it did not get, by its name.
+    async fn claim_surely(&self, claim: Value) -> Vec<ClaimedItem> {
+        loop {
+            self.until_awake().await;
+            match self.project.claim(self.guid, claim.clone()).await {
+                Ok(items) => return items,
+                Err(error) => {
+                    self.refused(error);
+                    sleep(AFTER_REFUSAL).await;
+                }
+            }
+        }
+    }
+
+    async fn deal_with(self: Arc<Self>, lease: LeaseRef) {
+        let mut conduct = self.conduct.subscribe();
+        loop {
+            let now = *conduct.borrow_and_update();
+            let reported = match now {
+                Conduct::Hold | Conduct::Stall => {
+                    if conduct.changed().await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                Conduct::Late(late) => {
+                    sleep(late).await;
+                    self.complete(self.guid, lease).await
+                }
+                Conduct::Diligent => self.complete(self.guid, lease).await,
+                Conduct::As(other) => self.complete(other, lease).await,
+                Conduct::WrongAttempt => {
+                    let attempt = lease.attempt + 1;
+                    self.complete(self.guid, LeaseRef { attempt, ..lease })
+                        .await
+                }
+                Conduct::Fail { recoverable } => {
+                    let error = json!({ "error": "told to fail", "recoverable": recoverable });
+                    self.report("fail", self.guid, lease, error).await.map(drop)
+                }
+            };
+            match reported {
+                Ok(()) => return,
+                Err(error) if error.code.is_transient() => sleep(AFTER_REFUSAL).await,
+                Err(error) => return self.refused(error),
+            }
+        }
+    }
+
+    async fn complete(&self, guid: AgentGuid, lease: LeaseRef) -> Result<(), WireError> {
+        let result = json!({ "result": { "summary": "done by a fake agent" } });
+        self.report("complete", guid, lease, result).await?;
+        self.done.send_modify(|done| done.completed.push(lease.id));
+        Ok(())
+    }
+
+    async fn report(
+        &self,
+        verb: &str,
+        guid: AgentGuid,
+        lease: LeaseRef,
+        mut body: Value,
+    ) -> Result<Value, WireError> {
+        body["id"] = json!(lease.id);
+        body["guid"] = json!(guid);
+        body["attempt"] = json!(lease.attempt);
+        self.project.request(&format!("work.{verb}"), body).await
+    }
+
+    async fn until_awake(&self) {
+        let mut conduct = self.conduct.subscribe();
+        // The sender is in self, so it cannot be gone.
+        let _ = conduct.wait_for(|conduct| *conduct != Conduct::Stall).await;
+    }
+
+    fn refused(&self, error: WireError) {
+        self.done.send_modify(|done| done.refused.push(error));
+    }
+}
+
+const fn lease_of(item: &ClaimedItem) -> LeaseRef {
+    LeaseRef {
+        id: item.work_item.id,
+        attempt: item.lease.attempt,
+    }
+}

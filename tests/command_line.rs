@@ -1,0 +1,340 @@
+//! The program as its users see it: exit codes, what it prints, what it leaves behind.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+const LOOM: &str = env!("CARGO_BIN_EXE_loom");
+/// Variables of the caller that would lead the program somewhere else.
+const FOREIGN: [&str; 12] = [
+    "LOOM_API_URL",
+    "LOOM_API_TOKEN",
+    "LOOM_PROJECT_ID",
+    "LOOMINAL_PROJECT_ID",
+    "LOOM_CONFIG",
+    "LOG_LEVEL",
+    "NATS_URL",
+    "NATS_USER",
+    "NATS_PASS",
+    "NATS_CREDS",
+    "API_PORT",
+    "API_TOKENS",
+];
+const SOON: Duration = Duration::from_secs(20);
+
+fn loom(args: &[&str]) -> Command {
+    let mut command = Command::new(LOOM);
+    command.args(args);
+    for variable in FOREIGN {
+        command.env_remove(variable);
+    }
+    command
+}
+
+/// Runs a command to its end: exit code, stdout, stderr.
+fn outcome(command: &mut Command) -> (i32, String, String) {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let code = output.status.code().unwrap_or(-1);
+    (code, text(output.stdout), text(output.stderr))
+}
+
+/// A coordinator as a process, with its own nats-server in a temporary folder.
+struct Up {
+    process: Child,
+    url: String,
+    dir: tempfile::TempDir,
+}
+
+impl Up {
+    fn start(more: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut process = loom(&["up", "--port", "0", "--profile", "fast", "--data-dir"])
+            .arg(dir.path())
+            .args(["--log-level", "error"])
+            .args(more)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let stdout = process.stdout.take().unwrap();
+        BufReader::new(stdout).read_line(&mut line).unwrap();
+        let url = line
+            .split_whitespace()
+            .find(|word| word.starts_with("http://"))
+            .unwrap_or_else(|| panic!("no address in {line:?}"));
+        Self {
+            url: url.into(),
+            process,
+            dir,
+        }
+    }
+
+    fn ask(&self, args: &[&str]) -> (i32, String, String) {
+        outcome(loom(args).args(["--url", &self.url]))
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        let (code, stdout, stderr) = outcome(loom(args).args(["--url", &self.url, "--json"]));
+        assert_eq!(code, 0, "{args:?}: {stderr}");
+        serde_json::from_str(&stdout).unwrap()
+    }
+
+    /// Runs an agent for one item: its program is a line of shell.
+    fn agent_for_one_item(&self, script: &str) -> Child {
+        loom(&["agent", "run", "--once", "--capability", "rust"])
+            .args(["--url", &self.url, "--", "sh", "-c", script])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+
+    fn end(&self) {
+        let pid = Pid::from_raw(self.process.id().cast_signed()).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        if matches!(self.process.try_wait(), Ok(None)) {
+            self.end();
+            let _ = self.process.wait();
+        }
+    }
+}
+
+fn code_of(child: &mut Child) -> i32 {
+    let deadline = Instant::now() + SOON;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.code().unwrap_or(-1);
+        }
+        assert!(Instant::now() < deadline, "it does not end");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn without_a_coordinator_commands_exit_3_and_say_what_to_do() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", free.local_addr().unwrap());
+    drop(free);
+    for command in [
+        &["work"][..],
+        &["agents"],
+        &["stats"],
+        &["work", "show", "0"],
+    ] {
+        let (code, stdout, stderr) = outcome(loom(command).args(["--url", &url]));
+        assert_eq!((code, stdout.as_str()), (3, ""), "{command:?}");
+        assert!(stderr.contains("loom up"), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    }
+    let (code, _, stderr) = outcome(&mut loom(&["stats", "--json", "--url", &url]));
+    let error: Value = serde_json::from_str(&stderr).unwrap();
+    assert_eq!((code, &error["code"]), (3, &Value::from("unavailable")));
+}
+
+#[test]
+fn a_bad_configuration_exits_2_and_names_the_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("loom.toml");
+    let text = "[agents]\nstale_after = 30\nhartbeat_every = \"1s\"\n";
+    std::fs::write(&file, text).unwrap();
+    for command in [&["config", "check"][..], &["config", "show"], &["up"]] {
+        let (code, _, stderr) = outcome(loom(command).env("LOOM_CONFIG", &file));
+        assert_eq!(code, 2, "{stderr}");
+        for part in [
+            "loom.toml:2: agents.stale_after",
+            "loom.toml:3: ",
+            "did you mean heartbeat_every?",
+        ] {
+            assert!(stderr.contains(part), "{part:?} is not in {stderr}");
+        }
+    }
+    // The file of the working directory counts where nobody names one.
+    let (code, ..) = outcome(loom(&["config", "check"]).current_dir(dir.path()));
+    assert_eq!(code, 2);
+    let (code, stdout, _) = outcome(&mut loom(&["config", "sample"]));
+    assert_eq!(code, 0);
+    std::fs::write(&file, stdout).unwrap();
+    let (code, ..) = outcome(loom(&["config", "check"]).env("LOOM_CONFIG", &file));
+    assert_eq!(code, 0);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let mut child = loom(&["config", "sample"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let Output { status, stderr, .. } = child.wait_with_output().unwrap();
+    assert_eq!((status.code(), stderr.as_slice()), (Some(0), &b""[..]));
+}
+
+#[test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+fn submitted_work_is_done_and_its_result_is_shown() {
+    let up = Up::start(&[]);
+    let mut agent = up.agent_for_one_item(r#"echo '{"summary": "all good", "output": {"n": 7}}'"#);
+    let (code, stdout, stderr) = up.ask(&[
+        "submit",
+        "count the lines",
+        "--capability",
+        "rust",
+        "--label",
+        "team=a",
+        "--wait",
+    ]);
+    assert_eq!(code, 0, "{stderr}");
+    for part in ["completed", "all good", "\"n\": 7", "team=a"] {
+        assert!(stdout.contains(part), "{part:?} is not in {stdout}");
+    }
+    assert_eq!(code_of(&mut agent), 0);
+    let page = up.json(&["work", "--label", "team=a"]);
+    let id = page["workItems"][0]["id"].as_str().unwrap();
+    let shown = up.json(&["work", "show", &id[..18]]);
+    assert_eq!(shown["result"]["output"]["n"], 7);
+    assert_eq!(up.json(&["stats"])["completed"], 1);
+    let (code, _, stderr) = up.ask(&["work", "cancel", id]);
+    assert_eq!(code, 2, "{stderr}");
+    assert!(stderr.contains("completed"), "{stderr}");
+}
+
+#[test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+fn work_that_fails_makes_a_waiting_submit_exit_1() {
+    let up = Up::start(&[]);
+    let mut agent = up.agent_for_one_item("echo no disk >&2; exit 1");
+    let (code, stdout, _) = up.ask(&[
+        "submit",
+        "hopeless",
+        "--capability",
+        "rust",
+        "--max-attempts",
+        "1",
+        "--wait",
+    ]);
+    assert_eq!(code, 1, "{stdout}");
+    assert!(stdout.contains("no disk"), "{stdout}");
+    assert_eq!(code_of(&mut agent), 1);
+}
+
+#[test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+fn a_file_of_tasks_is_read_whole_before_anything_is_submitted() {
+    let up = Up::start(&[]);
+    let file = up.dir.path().join("tasks.jsonl");
+    let submit = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let path = file.to_str().unwrap();
+        up.ask(&["submit", "-f", path, "--capability", "rust"])
+    };
+    let (code, _, stderr) = submit("{\"description\": \"a\"}\n{\"description\": }\n");
+    assert_eq!(code, 2);
+    assert!(stderr.contains("tasks.jsonl:2: "), "{stderr}");
+    assert_eq!(up.json(&["stats"])["total"], 0);
+
+    let mut many = String::new();
+    for number in 0..300 {
+        let _ = writeln!(
+            many,
+            "{{\"description\": \"task {number}\", \"colour\": 1}}"
+        );
+    }
+    let (code, stdout, stderr) = submit(&many);
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!(stdout.lines().count(), 301, "a header and a line for each");
+    assert!(
+        stderr.contains("tasks.jsonl:300: nobody reads the field \"colour\""),
+        "{stderr}"
+    );
+    let all = up.json(&["work", "--all"]);
+    let items = all["workItems"].as_array().unwrap();
+    let described: BTreeSet<&str> = items
+        .iter()
+        .map(|item| item["description"].as_str().unwrap())
+        .collect();
+    assert_eq!((items.len(), described.len()), (300, 300));
+
+    let (code, _, stderr) =
+        submit("{\"description\": \"good\"}\n{\"description\": \"bad\", \"priority\": 11}\n");
+    assert_eq!(code, 2);
+    assert!(stderr.contains("tasks.jsonl:2: priority is 11"), "{stderr}");
+}
+
+#[test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+fn a_second_coordinator_at_the_port_exits_3_and_the_first_ends_with_0() {
+    let mut up = Up::start(&[]);
+    let port = up.url.rsplit(':').next().unwrap();
+    let (code, _, stderr) = outcome(&mut loom(&["up", "--port", port]));
+    assert_eq!(code, 3, "{stderr}");
+    assert!(
+        stderr.contains(port) && stderr.contains("--port"),
+        "{stderr}"
+    );
+    up.end();
+    assert_eq!(code_of(&mut up.process), 0);
+}
+
+#[test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+fn tokens_are_asked_for_and_never_shown() {
+    let up = Up::start(&["--set", "api.tokens=hunter2"]);
+    let (code, _, stderr) = up.ask(&["stats"]);
+    assert_eq!(code, 2);
+    assert!(stderr.contains("LOOM_API_TOKEN"), "{stderr}");
+    let (code, ..) = up.ask(&["stats", "--token", "hunter2"]);
+    assert_eq!(code, 0);
+    let (_, stdout, _) = outcome(loom(&["config", "show"]).env("API_TOKENS", "hunter2"));
+    assert!(
+        stdout.contains("***") && !stdout.contains("hunter2"),
+        "{stdout}"
+    );
+}
+
+#[test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+fn what_others_wrote_cannot_move_the_cursor() {
+    let up = Up::start(&[]);
+    let (code, ..) = up.ask(&["submit", "a\u{1b}[2Jb\u{202e}c", "--capability", "rust"]);
+    assert_eq!(code, 0);
+    for command in [&["work"][..], &["work", "--json"]] {
+        let (_, stdout, _) = up.ask(command);
+        assert!(!stdout.contains('\u{1b}'), "{stdout:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+fn the_demo_shows_agents_finishing_work_and_leaves_nothing() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (code, stdout, stderr) = outcome(loom(&["demo"]).env("TMPDIR", temporary.path()));
+    assert_eq!(code, 0, "{stderr}");
+    let row = |name: &str| {
+        let line = stdout.lines().find(|line| line.starts_with(name));
+        line.unwrap_or_else(|| panic!("no {name} in {stdout}"))
+    };
+    for agent in ["ada", "brian", "chen"] {
+        row(agent);
+    }
+    assert!(row("all").contains(" 30 "), "{stdout}");
+    let finished = stderr.lines().filter(|line| line.contains("/30 "));
+    assert_eq!(finished.count(), 30, "{stderr}");
+    assert!(is_empty(temporary.path()));
+}
+
+fn is_empty(dir: &Path) -> bool {
+    std::fs::read_dir(dir).unwrap().next().is_none()
+}
