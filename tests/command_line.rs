@@ -227,6 +227,7 @@ fn agents_that_are_sent_home_leave_no_entry() {
     let deadline = Instant::now() + SOON;
     while guids().len() < agents.len() {
         assert!(Instant::now() < deadline, "not all of them register");
+        // deliberate sleep: between two looks, before the deadline
         std::thread::sleep(Duration::from_millis(20));
     }
     let there = guids();

@@ -159,7 +159,7 @@ impl Requests {
         };
         let answer: CompleteAnswer = self.ask(&self.complete, &request).await?;
         let refused = answer.items.into_iter().flatten();
-        if let Some(refused) = refused.filter(|item| item.code.is_some()).last() {
+        if let Some(refused) = refused.filter(|item| item.code.is_some()).next_back() {
             return Err(refused.message.unwrap_or_default());
         }
         match max {
