@@ -118,6 +118,7 @@ fn code_of(child: &mut Child) -> i32 {
             return status.code().unwrap_or(-1);
         }
         assert!(Instant::now() < deadline, "it does not end");
+        // deliberate sleep: between two looks, before the deadline
         std::thread::sleep(Duration::from_millis(20));
     }
 }
