@@ -97,6 +97,7 @@ pub async fn until<T, F: Future<Output = T>>(
             if accepts(&answer) {
                 return answer;
             }
+            // deliberate sleep: between two looks, before the deadline
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
