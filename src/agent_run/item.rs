@@ -157,7 +157,7 @@ impl Runner {
         let Some(hook) = &self.plan.before else {
             return Ok(());
         };
-        let command = self.command(work, &shell(hook));
+        let command = Self::command(work, &shell(hook));
         let finished = match self.execution(work).run(command, None).await {
             Ok(finished) => finished,
             Err(error) => return Err(self.not_started(work, "sh", &error).await),
@@ -177,7 +177,7 @@ impl Runner {
                 line
             }),
         };
-        let command = self.command(work, &work.command);
+        let command = Self::command(work, &work.command);
         let stdin = stdin.map(Bytes::from);
         match self.execution(work).run(command, stdin).await {
             Ok(finished) => self.judge(&finished, ""),
@@ -196,7 +196,7 @@ impl Runner {
             JobEnd::Completed(_) => "completed",
             _ => "failed",
         };
-        let mut command = self.command(work, &shell(hook));
+        let mut command = Self::command(work, &shell(hook));
         command.env("LOOM_WORK_OUTCOME", outcome);
         let mut execution = self.execution(work);
         execution.stoppable = false;
@@ -216,7 +216,7 @@ impl Runner {
         }
     }
 
-    fn command(&self, work: &Work<'_>, program: &[String]) -> Command {
+    fn command(work: &Work<'_>, program: &[String]) -> Command {
         let mut command = Command::new(&program[0]);
         command.args(&program[1..]);
         command.envs(work.environment.iter().map(|(name, value)| (name, value)));
