@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use loom_protocol::agent::AgentStatus;
 use loom_protocol::work::WorkStatus;
-use loom_protocol::{AgentGuid, WorkId};
+use loom_protocol::{AgentGuid, Timestamp, WorkId};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -26,6 +26,9 @@ use crate::work_ledger::{Applied, Header, ItemChange, LedgerError, ReadModel, Wo
 const HOLD_OFF: Duration = Duration::from_secs(30);
 /// How long a cancelled item keeps its agent's slot, if the agent does not say that it stopped.
 const STOP_GRACE: Duration = Duration::from_secs(30);
+
+/// How long a timer for held items may run before the clock is looked at again.
+const LONGEST_HOLD: Duration = Duration::from_hours(1);
 
 /// What the dispatcher needs to run.
 #[derive(Clone)]
@@ -73,6 +76,8 @@ pub enum DispatcherMsg {
     Assigned {
         /// For which claim.
         claim: u64,
+        /// Of which agent.
+        guid: AgentGuid,
         /// Which items.
         ids: Vec<WorkId>,
         /// What came of them, in the same order.
@@ -106,6 +111,8 @@ pub struct State {
     pub(super) claims: Claims,
     pub(super) slots: Slots,
     pub(super) timers: Timers,
+    /// For which held item a timer is armed.
+    pub(super) held_armed: Option<Timestamp>,
     pub(super) draining: bool,
 }
 
@@ -143,6 +150,7 @@ impl Actor for WorkDispatcher {
             claims: Claims::default(),
             slots: Slots::default(),
             timers: Timers::default(),
+            held_armed: None,
             draining: false,
         };
         state.arm_held();
@@ -166,9 +174,10 @@ impl Actor for WorkDispatcher {
             }
             DispatcherMsg::Assigned {
                 claim,
+                guid,
                 ids,
                 outcomes,
-            } => state.assigned(claim, &ids, outcomes),
+            } => state.assigned((claim, guid), &ids, outcomes),
             DispatcherMsg::Ahead { header, reply } => {
                 let _ = reply.send(state.queue.ahead_of(&header, 10_000));
             }
@@ -221,7 +230,8 @@ impl State {
     fn offer(&mut self, header: &Header) {
         let now = Instant::now();
         let first = self.claims.first_for(&header.needs, |open| {
-            !self.slots.is_held_off(open.order.guid, header.id, now)
+            let guid = open.order.guid;
+            self.free_slots(guid) > 0 && !self.slots.is_held_off(guid, header.id, now)
         });
         if let Some(claim) = first {
             self.fill(claim);
@@ -297,6 +307,7 @@ impl State {
                     }
                 }
                 Due::Held => {
+                    self.held_armed = None;
                     for header in self.queue.release_due(self.args.clock.now()) {
                         self.offer(&header);
                     }
@@ -311,9 +322,11 @@ impl State {
     }
 
     fn arm_held(&mut self) {
-        if let Some(time) = self.queue.next_due() {
-            let wait = time.since(self.args.clock.now());
+        let next = self.queue.next_due();
+        if let Some(time) = next.filter(|time| self.held_armed.is_none_or(|armed| *time < armed)) {
+            let wait = time.since(self.args.clock.now()).min(LONGEST_HOLD);
             self.timers.add(Instant::now() + wait, Due::Held);
+            self.held_armed = Some(time);
         }
     }
 

@@ -2,9 +2,10 @@
 
 use std::cmp::Reverse;
 use std::sync::Arc;
+use std::time::Duration;
 
-use loom_protocol::WorkId;
 use loom_protocol::work::WorkStatus;
+use loom_protocol::{AgentGuid, WorkId};
 use ractor::RpcReplyPort;
 use tokio::time::Instant;
 
@@ -14,6 +15,9 @@ use super::timers::Due;
 use crate::agent_registry::AgentEntry;
 use crate::domain::work::{Command, Holder};
 use crate::work_ledger::{Applied, LeaseInfo, LedgerError, Operation};
+
+/// How long an assignment that the ledger lost waits for its next incarnation before it is given up.
+const LEDGER_PATIENCE: Duration = Duration::from_secs(2);
 
 impl State {
     pub(super) fn claim(&mut self, order: &ClaimOrder, reply: RpcReplyPort<ClaimOutcome>) {
@@ -129,24 +133,33 @@ impl State {
         });
         self.slots.assigning(guid, ids.len());
         self.claims.fill(claim);
-        self.assign(claim, ids, &command);
+        self.assign((claim, guid), ids, &command);
         true
     }
 
-    pub(super) fn assign(&mut self, claim: u64, ids: Vec<WorkId>, command: &Arc<Command>) {
+    fn assign(
+        &mut self,
+        (claim, guid): (u64, AgentGuid),
+        ids: Vec<WorkId>,
+        command: &Arc<Command>,
+    ) {
         let operations = ids
             .iter()
             .map(|id| Operation::Apply(*id, command.clone()))
             .collect();
-        let answer = self.args.ledger.begin(operations);
-        let myself = self.myself.clone();
+        let (ledger, myself) = (self.args.ledger.clone(), self.myself.clone());
+        let answer = ledger.begin(operations);
         self.spawn(async move {
             let outcomes = match answer {
                 Ok(answer) => answer.await.ok(),
                 Err(_) => None,
             };
+            if outcomes.is_none() {
+                let _ = ledger.actor().wait_until_up(LEDGER_PATIENCE).await;
+            }
             let _ = myself.cast(DispatcherMsg::Assigned {
                 claim,
+                guid,
                 ids,
                 outcomes,
             });
@@ -155,13 +168,10 @@ impl State {
 
     pub(super) fn assigned(
         &mut self,
-        claim: u64,
+        (claim, guid): (u64, AgentGuid),
         ids: &[WorkId],
         outcomes: Option<Vec<Result<Applied, LedgerError>>>,
     ) {
-        let Some(guid) = self.claims.get(claim).map(|open| open.order.guid) else {
-            return;
-        };
         self.slots.assigned(guid, ids.len());
         let mut given = Vec::new();
         let mut failure = None;

@@ -298,9 +298,11 @@ impl Core {
         tracing::info!(agent = %self.guid, handle = answer.agent.handle, "registered");
     }
 
-    /// Registers again if that is what an error asks for; true if it was.
+    /// Registers again if that is what an error asks for; true if it was. One that is about to go and
+    /// has nothing left stays away: the entry would outlive it.
     pub(crate) async fn reregister_on(&self, error: &ClientError) -> bool {
-        if error.code() != Some(ErrorCode::NotRegistered) {
+        let leaves = !self.is_running() && self.is_delivered();
+        if error.code() != Some(ErrorCode::NotRegistered) || leaves {
             return false;
         }
         if let Err(error) = self.register().await {
