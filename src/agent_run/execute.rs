@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use futures_util::future::FusedFuture;
 use loom_client::Job;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
@@ -92,8 +93,10 @@ impl Execution<'_> {
                 ended = watch_over(&mut group, self, &heard) => ended?,
                 never = until_silent_for_ever(&mut talking) => match never {},
             };
-            // What is still in the pipes belongs to the output.
-            let _ = tokio::time::timeout(READ_ON, &mut talking).await;
+            if !talking.is_terminated() {
+                // What is still in the pipes belongs to the output.
+                let _ = tokio::time::timeout(READ_ON, &mut talking).await;
+            }
             ended
         };
         group.end_leftovers(self.bounds.grace).await;
@@ -119,7 +122,7 @@ impl Execution<'_> {
 
 /// Both pipes may be closed long before the program ends.
 async fn until_silent_for_ever(
-    talking: &mut (impl futures_util::future::FusedFuture<Output = ()> + Unpin),
+    talking: &mut (impl FusedFuture<Output = ()> + Unpin),
 ) -> Infallible {
     talking.await;
     std::future::pending().await
