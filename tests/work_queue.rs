@@ -211,7 +211,10 @@ async fn competing_consumers() -> Result<()> {
     }
 
     // Each item went to exactly one of them, once.
-    let done: Vec<_> = agents.iter().map(|agent| agent.done()).collect();
+    let done: Vec<_> = agents
+        .iter()
+        .map(loom_testkit::agent::FakeAgent::done)
+        .collect();
     let leases: Vec<_> = done.iter().flat_map(|done| &done.claimed).collect();
     assert_eq!(leases.len(), ITEMS);
     assert!(leases.iter().all(|lease| lease.attempt == 1));

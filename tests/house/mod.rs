@@ -37,11 +37,11 @@ impl House {
         let options = ClientOptions::new(nats.url(), project.clone());
         let client = Client::connect(options).await.unwrap();
         Self {
+            coordinator,
+            client,
             nats,
             project,
-            client,
             dir,
-            coordinator,
         }
     }
 
