@@ -10,7 +10,8 @@ use serde_json::value::RawValue;
 ///
 /// In JSON it stands as the value itself. In MessagePack it stands as the same value in
 /// MessagePack; a MessagePack `bin` is taken as JSON text, so that a sender that has the text need
-/// not translate it.
+/// not translate it. JSON that has no counterpart there (nested deeper than 128, a number out of
+/// range, half a surrogate pair) goes out as such a `bin`, so that one odd body spoils no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Body(Bytes);
 
@@ -60,9 +61,10 @@ impl Serialize for Body {
                 .map_err(S::Error::custom)?
                 .serialize(serializer)
         } else {
-            serde_json::from_slice::<serde_json::Value>(&self.0)
-                .map_err(S::Error::custom)?
-                .serialize(serializer)
+            match serde_json::from_slice::<serde_json::Value>(&self.0) {
+                Ok(value) => value.serialize(serializer),
+                Err(_) => serializer.serialize_bytes(&self.0),
+            }
         }
     }
 }
@@ -154,6 +156,16 @@ mod tests {
             rmp_serde::from_slice::<serde_json::Value>(&again).unwrap(),
             value
         );
+    }
+
+    #[test]
+    fn json_without_a_counterpart_goes_out_as_its_text() {
+        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        for text in [&deep, "1e999", r#""\ud800""#] {
+            let body: Body = serde_json::from_str(text).unwrap();
+            let packed = rmp_serde::to_vec_named(&body).unwrap();
+            assert_eq!(rmp_serde::from_slice::<Body>(&packed).unwrap(), body);
+        }
     }
 
     #[test]

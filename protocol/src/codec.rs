@@ -12,6 +12,10 @@ pub const MSGPACK: &str = "application/msgpack";
 /// The value of [`CONTENT_TYPE`] for JSON.
 pub const JSON: &str = "application/json";
 
+/// How deep MessagePack may be nested, as in JSON: reading costs stack, and a stack that runs out
+/// ends the whole process.
+const MAX_DEPTH: usize = 128;
+
 /// How a payload is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Encoding {
@@ -86,6 +90,7 @@ impl Encoding {
             Self::MessagePack => {
                 let bytes = if payload.is_empty() { &[0x80] } else { payload };
                 let mut reader = rmp_serde::Deserializer::new(bytes);
+                reader.set_max_depth(MAX_DEPTH);
                 let value = serde_ignored::deserialize(&mut reader, &mut note).map_err(|e| {
                     DecodeError(format!("the body is not the MessagePack expected: {e}"))
                 })?;
@@ -173,6 +178,17 @@ mod tests {
             assert!(encoding.decode::<Thing>(&whole[..whole.len() - 1]).is_err());
             let twice = [&whole[..], &whole[..]].concat();
             assert!(encoding.decode::<Thing>(&twice).is_err());
+        }
+    }
+
+    #[test]
+    fn message_pack_that_is_nested_too_deep_is_refused_and_costs_no_stack() {
+        for field in [&b"\xa4body"[..], b"\xa6colour"] {
+            let nested = |depth| [&[0x81], field, &vec![0x91; depth], &[0xc0]].concat();
+            let read = |depth| Encoding::MessagePack.decode::<Thing>(&nested(depth));
+            assert!(read(100).is_ok());
+            assert!(read(1_000).is_err());
+            assert!(read(1_000_000).is_err());
         }
     }
 

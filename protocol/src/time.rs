@@ -24,10 +24,11 @@ impl Timestamp {
         self.0
     }
 
-    /// The instant `duration` later (at the end of time: the end of time).
+    /// The instant `duration` later, at the most the last one that can be written as a text.
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(millis(duration)))
+        let last = jiff::Timestamp::MAX.as_millisecond();
+        Self(self.0.saturating_add(millis(duration)).min(last))
     }
 
     /// The instant `duration` earlier.
@@ -116,6 +117,7 @@ mod tests {
             Duration::from_secs(2)
         );
         assert_eq!(now.since(now.after(Duration::from_secs(2))), Duration::ZERO);
-        assert_eq!(now.after(Duration::MAX).as_millis(), i64::MAX);
+        let end = now.after(Duration::MAX);
+        assert_eq!(end.to_string().parse(), Ok(end));
     }
 }
