@@ -66,6 +66,22 @@ struct Work<'a> {
     reports: &'a ReportDir,
 }
 
+impl Work<'_> {
+    /// A program of this item, with its environment and in its directory.
+    fn command_of(&self, program: &[String]) -> Command {
+        let mut command = Command::new(&program[0]);
+        command.args(&program[1..]);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        for withheld in environment::WITHHELD {
+            command.env_remove(withheld);
+        }
+        if let Some(dir) = &self.workdir {
+            command.current_dir(dir);
+        }
+        command
+    }
+}
+
 impl Runner {
     /// A runner for an agent called `handle`; `environment` is given to every program.
     pub const fn new(plan: Plan, handle: String, environment: Vec<(String, String)>) -> Self {
@@ -157,7 +173,7 @@ impl Runner {
         let Some(hook) = &self.plan.before else {
             return Ok(());
         };
-        let command = Self::command(work, &shell(hook));
+        let command = work.command_of(&shell(hook));
         let finished = match self.execution(work).run(command, None).await {
             Ok(finished) => finished,
             Err(error) => return Err(self.not_started(work, "sh", &error).await),
@@ -177,7 +193,7 @@ impl Runner {
                 line
             }),
         };
-        let command = Self::command(work, &work.command);
+        let command = work.command_of(&work.command);
         let stdin = stdin.map(Bytes::from);
         match self.execution(work).run(command, stdin).await {
             Ok(finished) => self.judge(&finished, ""),
@@ -196,7 +212,7 @@ impl Runner {
             JobEnd::Completed(_) => "completed",
             _ => "failed",
         };
-        let mut command = Self::command(work, &shell(hook));
+        let mut command = work.command_of(&shell(hook));
         command.env("LOOM_WORK_OUTCOME", outcome);
         let mut execution = self.execution(work);
         execution.stoppable = false;
@@ -214,19 +230,6 @@ impl Runner {
             JobEnd::Completed(_) => JobEnd::Failed(failed),
             other => other,
         }
-    }
-
-    fn command(work: &Work<'_>, program: &[String]) -> Command {
-        let mut command = Command::new(&program[0]);
-        command.args(&program[1..]);
-        command.envs(work.environment.iter().map(|(name, value)| (name, value)));
-        for withheld in environment::WITHHELD {
-            command.env_remove(withheld);
-        }
-        if let Some(dir) = &work.workdir {
-            command.current_dir(dir);
-        }
-        command
     }
 
     const fn execution<'a>(&self, work: &Work<'a>) -> Execution<'a> {
