@@ -228,11 +228,8 @@ async fn what_cannot_be_read_is_refused_with_a_sentence() -> Result<()> {
                 "work.complete",
             ] {
                 let refused = refusal(&project, encoding, action, broken.clone()).await?;
-                assert_eq!(
-                    refused.code,
-                    ErrorCode::InvalidRequest,
-                    "{action}: {refused}"
-                );
+                // Nothing at all reads as an empty object, of which each field is checked by itself.
+                assert_eq!(refused.code.status(), 400, "{action}: {refused}");
                 assert!(refused.message.len() > 10);
             }
         }
