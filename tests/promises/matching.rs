@@ -171,6 +171,10 @@ async fn a_released_item_is_not_offered_to_the_same_agent() -> Result<()> {
     agent.release(&item).await?;
 
     assert_eq!(ids(&agent, json!({"waitMs": 200})).await?, []);
+    let explained = project
+        .request("work.explain", json!({ "id": released }))
+        .await?;
+    assert_eq!(explained["agents"][0]["rule"], json!("held-off"));
     let next = submit(&project, json!({"priority": 1})).await?;
     assert_eq!(ids(&agent, json!({})).await?, [next]);
     let other = project.agent("rust").spawn().await?;

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::claims::{ClaimOrder, ClaimOutcome, Claims};
+use super::handle::Outlook;
 use super::intake::{self, Intake};
 use super::queue::PendingQueue;
 use super::serving::wants;
@@ -26,6 +27,8 @@ use crate::work_ledger::{Applied, Header, ItemChange, LedgerError, ReadModel, Wo
 const HOLD_OFF: Duration = Duration::from_secs(30);
 /// How long a cancelled item keeps its agent's slot, if the agent does not say that it stopped.
 const STOP_GRACE: Duration = Duration::from_secs(30);
+/// How far the items before another one are counted.
+const MOST_AHEAD: usize = 10_000;
 
 /// How long a timer for held items may run before the clock is looked at again.
 const LONGEST_HOLD: Duration = Duration::from_hours(1);
@@ -83,12 +86,12 @@ pub enum DispatcherMsg {
         /// What came of them, in the same order.
         outcomes: Option<Vec<Result<Applied, LedgerError>>>,
     },
-    /// How many pending items are served before this one, of those with the same needs?
-    Ahead {
+    /// What stands between this pending item and an agent?
+    Outlook {
         /// The item.
         header: Box<Header>,
         /// To whom.
-        reply: RpcReplyPort<usize>,
+        reply: RpcReplyPort<Outlook>,
     },
     /// Timer. Ignored when `epoch` is stale.
     TimerDue {
@@ -178,8 +181,8 @@ impl Actor for WorkDispatcher {
                 ids,
                 outcomes,
             } => state.assigned((claim, guid), &ids, outcomes),
-            DispatcherMsg::Ahead { header, reply } => {
-                let _ = reply.send(state.queue.ahead_of(&header, 10_000));
+            DispatcherMsg::Outlook { header, reply } => {
+                let _ = reply.send(state.outlook(&header));
             }
             DispatcherMsg::TimerDue { epoch } => state.timer_due(epoch),
             DispatcherMsg::Drain(reply) => state.drain(reply),
@@ -235,6 +238,13 @@ impl State {
         });
         if let Some(claim) = first {
             self.fill(claim);
+        }
+    }
+
+    fn outlook(&self, header: &Header) -> Outlook {
+        Outlook {
+            ahead: self.queue.ahead_of(header, MOST_AHEAD),
+            held_off: self.slots.held_off(header.id, Instant::now()),
         }
     }
 

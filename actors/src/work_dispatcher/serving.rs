@@ -19,6 +19,10 @@ use crate::work_ledger::{Applied, LeaseInfo, LedgerError, Operation};
 /// How long an assignment that the ledger lost waits for its next incarnation before it is given up.
 const LEDGER_PATIENCE: Duration = Duration::from_secs(2);
 
+/// What the items of one claim may take together: an answer has to fit into a message of 1 MiB, and
+/// a body may be more than twice as large in MessagePack as it is in JSON. One item fits always.
+const CLAIM_BYTES: u32 = 448 * 1024;
+
 impl State {
     pub(super) fn claim(&mut self, order: &ClaimOrder, reply: RpcReplyPort<ClaimOutcome>) {
         let guid = order.guid;
@@ -114,12 +118,17 @@ impl State {
         };
         let most = open.order.max.min(self.free_slots(guid));
         let now = Instant::now();
-        let mut ids = Vec::new();
+        let (mut ids, mut bytes) = (Vec::new(), 0_u32);
         while ids.len() < most {
             let skip = |id| self.slots.is_held_off(guid, id, now);
             let Some(pick) = self.queue.best(open.wants.as_wants(), skip) else {
                 break;
             };
+            let header = self.args.read.header(pick.id);
+            bytes = bytes.saturating_add(header.map_or(0, |header| header.answer_bytes));
+            if bytes > CLAIM_BYTES && !ids.is_empty() {
+                break;
+            }
             self.queue.take(&pick);
             ids.push(pick.id);
         }
