@@ -8,6 +8,7 @@
 //! | `reports` | what is published durably, and what is told |
 //! | `requests` | encodings, unknown fields, unknown projects, bad input |
 //! | `crashes` | an actor dies, the coordinator dies: nothing is lost, nothing counts twice |
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod crashes;
 mod fences;
