@@ -83,7 +83,7 @@ async fn unknown_fields_are_ignored_and_named() -> Result<()> {
             .expect("names")
             .iter()
             .collect();
-        ignored.sort_by_key(|name| name.to_string());
+        ignored.sort_by_key(ToString::to_string);
         assert_eq!(ignored, [&json!("Priority"), &json!("colour")]);
     }
     let several = json!({"items": [item(json!({})), colourful]});
