@@ -74,8 +74,10 @@ impl Service {
             let ours: HashSet<LeaseRef> = leases_of(&project, guid).into_iter().collect();
             lost.extend(holding.difference(&ours).copied());
             let given_before = self.now().before(HOLDING_GRACE);
+            // The agent lives and does not have them: the answer to its claim was lost, as with a
+            // coordinator that crashed. That costs no attempt.
             project
-                .revoke_leases(guid, Reason::AgentLost, |lease| {
+                .revoke_leases(guid, Reason::NotStarted, |lease| {
                     let named = LeaseRef {
                         id: lease.id,
                         attempt: lease.attempt,

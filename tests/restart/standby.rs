@@ -133,8 +133,8 @@ async fn an_owner_that_slept_too_long_changes_nothing_when_it_wakes() {
         let item = async || client.get(*id).await.unwrap();
         let item = until("every item ends", item, |item| item.terminal).await;
         assert_eq!(
-            (item.status, item.attempt),
-            (WorkStatus::Completed, 1),
+            (item.status, item.attempts),
+            (WorkStatus::Completed, 0),
             "{item:#?}"
         );
     }
