@@ -12,6 +12,10 @@ pub const MSGPACK: &str = "application/msgpack";
 /// The value of [`CONTENT_TYPE`] for JSON.
 pub const JSON: &str = "application/json";
 
+/// How many levels deep a payload may nest; the same as in JSON, where the reader has this limit
+/// of its own. Each level costs stack.
+const MAX_DEPTH: usize = 128;
+
 /// How a payload is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Encoding {
@@ -86,6 +90,7 @@ impl Encoding {
             Self::MessagePack => {
                 let bytes = if payload.is_empty() { &[0x80] } else { payload };
                 let mut reader = rmp_serde::Deserializer::new(bytes);
+                reader.set_max_depth(MAX_DEPTH);
                 let value = serde_ignored::deserialize(&mut reader, &mut note).map_err(|e| {
                     DecodeError(format!("the body is not the MessagePack expected: {e}"))
                 })?;
@@ -147,6 +152,20 @@ mod tests {
             assert_eq!(thing.a, 1);
             assert_eq!(thing.body.unwrap().as_bytes().as_ref(), br#"{"x":[1]}"#);
             assert_eq!(ignored, ["colour"]);
+        }
+    }
+
+    #[test]
+    fn a_deep_payload_is_refused_and_costs_no_stack() {
+        for levels in [130, 500_000] {
+            let json = format!(
+                r#"{{"colour":{}{}}}"#,
+                "[".repeat(levels),
+                "]".repeat(levels)
+            );
+            let _passed_over = Encoding::Json.decode::<Thing>(json.as_bytes());
+            let packed = [&b"\x81\xa6colour"[..], &vec![0x91; levels], &[0xc0]].concat();
+            assert!(Encoding::MessagePack.decode::<Thing>(&packed).is_err());
         }
     }
 
