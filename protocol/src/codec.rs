@@ -177,6 +177,20 @@ mod tests {
     }
 
     #[test]
+    fn a_deep_payload_is_refused_and_costs_no_stack() {
+        for levels in [130, 500_000] {
+            let json = format!(
+                r#"{{"colour":{}{}}}"#,
+                "[".repeat(levels),
+                "]".repeat(levels)
+            );
+            let _passed_over = Encoding::Json.decode::<Thing>(json.as_bytes());
+            let packed = [&b"\x81\xa6colour"[..], &vec![0x91; levels], &[0xc0]].concat();
+            assert!(Encoding::MessagePack.decode::<Thing>(&packed).is_err());
+        }
+    }
+
+    #[test]
     fn paths_are_written_as_the_sender_wrote_them() {
         #[derive(Deserialize)]
         struct Many {
