@@ -247,9 +247,13 @@ impl Core {
         }
     }
 
-    /// Waits until something changed, or a moment has passed (so that no missed signal matters).
-    pub(crate) async fn change(&self) {
-        let _ = tokio::time::timeout(Duration::from_millis(500), self.changed.notified()).await;
+    /// Waits until something has changed since this call (not since its first poll, so that a look at
+    /// the state in between misses nothing), or a moment has passed.
+    pub(crate) fn change(&self) -> impl Future<Output = ()> {
+        let changed = self.changed.notified();
+        async move {
+            let _ = tokio::time::timeout(Duration::from_millis(500), changed).await;
+        }
     }
 
     // The registration.
