@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, Result};
 use async_nats::jetstream::kv;
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::TryStreamExt as _;
 use loom_coordinator::api_client::ApiError;
 use loom_protocol::agent::{Agent, AgentStatus};
 use loom_protocol::event::{AgentEventKind, Event};
@@ -325,7 +325,7 @@ async fn heartbeat_timestamp_updates() -> Result<()> {
 
     let mut last = agent.seen().await?.last_heartbeat;
     last = until_later(&project, guid, last, async || {
-        let _: () = drop(agent.heartbeat(json!({})).await?);
+        agent.heartbeat(json!({})).await?;
         Ok(())
     })
     .await?;

@@ -3,13 +3,13 @@
 
 use std::collections::HashSet;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::stream::RetentionPolicy;
-use loom_protocol::event::WorkEventKind;
-use loom_protocol::work::{PurgeAnswer, QueueInfo, Reason, WorkItem, WorkStatus};
+use loom_protocol::event::{Event, WorkEventKind};
+use loom_protocol::work::{ClaimedItem, PurgeAnswer, QueueInfo, Reason, WorkItem, WorkStatus};
 use loom_protocol::{WorkId, names};
-use loom_testkit::agent::Conduct;
+use loom_testkit::agent::{Conduct, FakeAgent};
 use loom_testkit::fleet::{Fleet, Signals, TestProject};
 use serde_json::{Value, json};
 
@@ -211,10 +211,7 @@ async fn competing_consumers() -> Result<()> {
     }
 
     // Each item went to exactly one of them, once.
-    let done: Vec<_> = agents
-        .iter()
-        .map(loom_testkit::agent::FakeAgent::done)
-        .collect();
+    let done: Vec<_> = agents.iter().map(FakeAgent::done).collect();
     let leases: Vec<_> = done.iter().flat_map(|done| &done.claimed).collect();
     assert_eq!(leases.len(), ITEMS);
     assert!(leases.iter().all(|lease| lease.attempt == 1));
@@ -406,7 +403,7 @@ async fn next_submitted(signals: &mut Signals, description: &str) -> Result<Work
     let what = format!("work:submitted of {description:?}");
     signals
         .find(&what, |event| match event {
-            loom_protocol::event::Event::Work(event)
+            Event::Work(event)
                 if event.kind == WorkEventKind::Submitted
                     && event.description.as_deref() == Some(description) =>
             {
@@ -418,11 +415,8 @@ async fn next_submitted(signals: &mut Signals, description: &str) -> Result<Work
 }
 
 /// Claims an item that may be held back for a moment.
-async fn claim_soon(
-    agent: &loom_testkit::agent::FakeAgent,
-    id: WorkId,
-) -> Result<loom_protocol::work::ClaimedItem> {
+async fn claim_soon(agent: &FakeAgent, id: WorkId) -> Result<ClaimedItem> {
     let items = agent.claim(json!({"waitMs": 10_000})).await?;
     let item = items.into_iter().find(|item| item.work_item.id == id);
-    anyhow::Context::context(item, "the item was not offered again")
+    item.context("the item was not offered again")
 }

@@ -1,4 +1,4 @@
-use anyhow::Result;
+use anyhow::{Result, bail};
 use loom_protocol::ErrorCode;
 use loom_protocol::work::{ClaimedItem, WorkItem, WorkStatus};
 use loom_testkit::agent::{Conduct, FakeAgent};
@@ -147,7 +147,9 @@ async fn refused_by_all_verbs(
             continue;
         }
         let error = json!({"error": "no"});
-        let refused = agent.report(verb, lease, error).await.unwrap_err();
+        let Err(refused) = agent.report(verb, lease, error).await else {
+            bail!("{verb} was accepted");
+        };
         assert_eq!(refused.code, ErrorCode::StaleLease, "{verb}: {refused}");
         assert!(
             refused.message.contains(&before.id.to_string()),

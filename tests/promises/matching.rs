@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use loom_actors::clock::Clock;
 use loom_protocol::work::{Reason, WorkStatus};
 use loom_protocol::{Timestamp, WorkId};
@@ -414,5 +414,5 @@ async fn ids(agent: &FakeAgent, claim: Value) -> Result<Vec<WorkId>> {
 
 async fn assigned_at(project: &TestProject, id: WorkId) -> Result<Timestamp> {
     let item = project.work(id).await?;
-    anyhow::Context::context(item.assigned_at, "it was never assigned")
+    item.assigned_at.context("it was never assigned")
 }
