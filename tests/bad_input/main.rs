@@ -6,6 +6,7 @@
 //! | [`bodies`] | values, fields, sizes, documents that cannot be read |
 //! | [`leases`] | who says it: agents that are not registered, that do not hold the item, that come late |
 //! | [`startup`] | the configuration, the port, and the NATS that `loom up` is given |
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod bodies;
 mod doors;

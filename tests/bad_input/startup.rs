@@ -185,9 +185,9 @@ impl PlainServer {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         let text = format!(
-            "listen: \"127.0.0.1:-1\"\nports_file_dir: {:?}\nlog_file: {:?}\n{configuration}",
-            folder.path(),
-            path("log"),
+            "listen: \"127.0.0.1:-1\"\nports_file_dir: \"{}\"\nlog_file: \"{}\"\n{configuration}",
+            folder.path().display(),
+            path("log").display(),
         );
         std::fs::write(path("server.conf"), text).unwrap();
         let mut command = Command::new(find_server(None).unwrap());

@@ -9,7 +9,7 @@
 //! | [`outage`] | NATS is away, for a moment and for long |
 //! | [`signals`] | SIGTERM, a second one, SIGSTOP |
 //! | [`standby`] | two coordinators on one NATS |
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod burst;
 mod outage;

@@ -185,7 +185,7 @@ impl Hand {
         wait: Duration,
     ) -> Result<Vec<ClaimedItem>, ClientError> {
         let request = json!({
-            "guid": self.guid, "capabilities": [capability], "waitMs": wait.as_secs() * 1_000,
+            "guid": self.guid, "capabilities": [capability], "waitMs": wait.as_millis(),
         });
         let answer: ClaimAnswer = self.client.request("work.claim", &request).await?;
         Ok(answer.items)
