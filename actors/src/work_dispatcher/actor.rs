@@ -69,7 +69,7 @@ pub enum DispatcherMsg {
         /// The item.
         id: WorkId,
     },
-    /// Assignments have their outcomes; `None` where the ledger died.
+    /// Assignments have their outcomes; `None` where the ledger died and is up again.
     Assigned {
         /// For which claim.
         claim: u64,
@@ -220,11 +220,15 @@ impl State {
 
     fn offer(&mut self, header: &Header) {
         let now = Instant::now();
-        let first = self.claims.first_for(&header.needs, |open| {
-            !self.slots.is_held_off(open.order.guid, header.id, now)
-        });
-        if let Some(claim) = first {
-            self.fill(claim);
+        while self.queue.is_ready(header) {
+            let first = self.claims.first_for(&header.needs, |open| {
+                !self.slots.is_held_off(open.order.guid, header.id, now)
+            });
+            let Some(claim) = first else { return };
+            if !self.fill(claim) {
+                // Its agent has no slot just now; `ask_again` lets it listen again.
+                self.claims.stop_listening(claim);
+            }
         }
     }
 
@@ -313,7 +317,7 @@ impl State {
     fn arm_held(&mut self) {
         if let Some(time) = self.queue.next_due() {
             let wait = time.since(self.args.clock.now());
-            self.timers.add(Instant::now() + wait, Due::Held);
+            self.timers.add_held(Instant::now() + wait);
         }
     }
 
