@@ -13,7 +13,7 @@ use super::claims::{ClaimError, ClaimOrder, ClaimOutcome, ClaimWants, OpenClaim}
 use super::timers::Due;
 use crate::agent_registry::AgentEntry;
 use crate::domain::work::{Command, Holder};
-use crate::work_ledger::{Applied, LeaseInfo, LedgerError, Operation};
+use crate::work_ledger::{Applied, LeaseInfo, LedgerError, Operation, TRANSITION_DEADLINE};
 
 impl State {
     pub(super) fn claim(&mut self, order: &ClaimOrder, reply: RpcReplyPort<ClaimOutcome>) {
@@ -22,13 +22,7 @@ impl State {
             let _ = reply.send(Err(ClaimError::NotRegistered(guid)));
             return;
         };
-        let given: Vec<LeaseInfo> = self
-            .args
-            .read
-            .leases_of(guid)
-            .into_iter()
-            .filter(|lease| lease.claim_id.as_deref() == Some(&order.claim_id))
-            .collect();
+        let given = self.leases_under(order);
         if !given.is_empty() {
             self.give_again(given, reply);
             return;
@@ -47,6 +41,13 @@ impl State {
             wants: wants(&agent, order),
         });
         self.fill_or_park(claim);
+    }
+
+    /// What the agent holds by this claim.
+    fn leases_under(&self, order: &ClaimOrder) -> Vec<LeaseInfo> {
+        let mut leases = self.args.read.leases_of(order.guid);
+        leases.retain(|lease| lease.claim_id.as_deref() == Some(&order.claim_id));
+        leases
     }
 
     /// The answer to this claim got lost: the same items once more.
@@ -139,12 +140,17 @@ impl State {
             .map(|id| Operation::Apply(*id, command.clone()))
             .collect();
         let answer = self.args.ledger.begin(operations);
-        let myself = self.myself.clone();
+        let (ledger, myself) = (self.args.ledger.clone(), self.myself.clone());
         self.spawn(async move {
-            let outcomes = match answer {
+            let mut outcomes = match answer {
                 Ok(answer) => answer.await.ok(),
                 Err(_) => None,
             };
+            if outcomes.is_none()
+                && let Err(away) = ledger.actor().wait_until_up(TRANSITION_DEADLINE).await
+            {
+                outcomes = Some(vec![Err(away.into()); ids.len()]);
+            }
             let _ = myself.cast(DispatcherMsg::Assigned {
                 claim,
                 ids,
@@ -177,7 +183,19 @@ impl State {
                 self.put_back(*id);
             }
         }
+        let held = self
+            .claims
+            .get(claim)
+            .map(|open| self.leases_under(&open.order))
+            .unwrap_or_default();
         match failure {
+            // Of an assignment whose outcome an incarnation of the ledger or of this actor took
+            // with it: the claim was served all the same.
+            _ if held.len() > given.len() => {
+                if let Some(closed) = self.claims.close(claim) {
+                    self.give_again(held, closed.reply);
+                }
+            }
             _ if !given.is_empty() => self.answer(claim, Ok(given)),
             Some(error) => self.answer(claim, Err(error.into())),
             None => self.fill_or_park(claim),
