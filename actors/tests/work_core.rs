@@ -17,12 +17,12 @@ use loom_actors::nats::connection::{Nats, NatsOptions};
 use loom_actors::nats::ledger_store::LedgerStore;
 use loom_actors::nats::server::{NatsServer, Profile, ServerOptions, find_server};
 use loom_actors::project::{Project, Terms};
-use loom_actors::settings::WorkSettings;
+use loom_actors::settings::{AgentSettings, SupervisionSettings, WorkSettings};
 use loom_actors::supervision::{Root, RootHandle};
 use loom_actors::work_dispatcher::ClaimOrder;
 use loom_actors::work_ledger::{Applied, Operation};
 use loom_protocol::agent::RegisterRequest;
-use loom_protocol::work::WorkStatus;
+use loom_protocol::work::{ReportedResult, WorkStatus};
 use loom_protocol::{AgentGuid, ProjectId, Timestamp, WorkId, names};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
@@ -55,9 +55,9 @@ impl House {
         let terms = Terms {
             nats,
             clock: Clock::manual(Timestamp::from_millis(1_700_000_000_000)),
-            agents: Default::default(),
+            agents: AgentSettings::default(),
             work,
-            supervision: Default::default(),
+            supervision: SupervisionSettings::default(),
             epoch: 7,
             replicas: 1,
         };
@@ -197,10 +197,8 @@ scenario! {
         let holder = Holder { guid, handle: "a".into(), agent_type: "t".into(), hostname: None };
         house.apply(id, Command::Assign { holder, claim_id: None, start: true }).await;
         let mut written = Vec::new();
-        for progress in [10.0, 20.0, 30.0, 40.0] {
-            if progress == 30.0 {
-                house.terms.clock.advance(Duration::from_secs(31));
-            }
+        for (progress, later) in [(10.0, 0), (20.0, 0), (30.0, 31), (40.0, 0)] {
+            house.terms.clock.advance(Duration::from_secs(later));
             let by = Fence { guid, attempt: Some(1), reported_at: house.terms.clock.now() };
             let command = Command::Progress { by, progress: Some(progress), message: None, usage: None };
             written.push(house.apply(id, command).await.changed);
@@ -253,7 +251,7 @@ scenario! {
         house.apply(id, Command::Assign { holder, claim_id: None, start: true }).await;
         let now = house.terms.clock.now();
         let by = Fence { guid, attempt: Some(1), reported_at: now };
-        let result = accept_result(Default::default(), now).unwrap();
+        let result = accept_result(ReportedResult::default(), now).unwrap();
         house.apply(id, Command::Complete { by, result, usage: None }).await;
         let stopped = house.root.stop_tree("p", PATIENCE).await;
         stopped.unwrap();
@@ -299,7 +297,7 @@ scenario! {
                     for applied in given {
                         let now = house.terms.clock.now();
                         let by = Fence { guid, attempt: Some(applied.record.attempt), reported_at: now };
-                        let result = accept_result(Default::default(), now).unwrap();
+                        let result = accept_result(ReportedResult::default(), now).unwrap();
                         let command = Command::Complete { by, result, usage: None };
                         house.apply(applied.record.id, command).await;
                         done += 1;

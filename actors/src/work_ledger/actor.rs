@@ -294,7 +294,7 @@ impl State {
 
     fn apply(&mut self, applied: &super::Applied, operation: &Operation) {
         let read = self.args.read.clone();
-        read.apply(applied.record.clone(), applied.revision);
+        read.apply(&applied.record, applied.revision);
         if let Some(live) = &applied.said {
             read.note_progress(applied.record.id, live.clone());
         }

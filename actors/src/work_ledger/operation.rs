@@ -304,7 +304,7 @@ impl Context {
             let record =
                 decode(&entry.bytes).map_err(|e| LedgerError::Record(id, e.to_string()))?;
             let record = Arc::new(record);
-            self.read.apply(record.clone(), revision);
+            self.read.apply(&record, revision);
             Some(record)
         } else {
             self.read.forget_id(id);

@@ -204,9 +204,10 @@ impl ReadModel {
     }
 
     /// Takes a written record over and tells the listener. False: a newer one was known.
-    pub(super) fn apply(&self, record: Arc<WorkRecord>, revision: u64) -> bool {
-        let kept = record.clone();
-        self.take_over(&record, revision, || self.cache.put(kept, revision))
+    pub(super) fn apply(&self, record: &Arc<WorkRecord>, revision: u64) -> bool {
+        self.take_over(record, revision, || {
+            self.cache.put(record.clone(), revision);
+        })
     }
 
     /// Tells while the index is locked: a replay and the ledger's own writes are told in the order
