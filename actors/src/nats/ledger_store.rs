@@ -153,11 +153,15 @@ impl LedgerStore {
         }
     }
 
-    /// Removes the message with this sequence; a key that was written since stays.
+    /// Removes the message with this sequence; a key that was written since stays. One that is gone
+    /// already counts as removed.
     pub async fn remove(&self, sequence: u64) -> Result<(), StoreError> {
-        match self.stream.delete_message(sequence).await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(self.error("removing an old record from", error)),
+        let Err(error) = self.stream.delete_message(sequence).await else {
+            return Ok(());
+        };
+        match self.stream.get_raw_message(sequence).await {
+            Err(gone) if gone.kind() == RawMessageErrorKind::NoMessageFound => Ok(()),
+            _ => Err(self.error("removing an old record from", error)),
         }
     }
 

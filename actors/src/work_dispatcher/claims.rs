@@ -194,7 +194,8 @@ impl Claims {
         }
     }
 
-    fn stop_listening(&mut self, claim: u64) {
+    /// The claim is not asked until it listens again.
+    pub fn stop_listening(&mut self, claim: u64) {
         let Some(open) = self.open.get(&claim) else {
             return;
         };

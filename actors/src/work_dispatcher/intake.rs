@@ -8,7 +8,8 @@ use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
 use async_nats::jetstream::{self, AckKind, stream};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use loom_protocol::work::{
-    CompletedReport, ErrorReport, RESERVED_FIELDS, Reason, SubmitRequest, WorkErrorInfo, WorkStatus,
+    CompletedReport, ErrorReport, RESERVED_FIELDS, Reason, SubmitRequest, WorkErrorInfo,
+    WorkStatus, limits,
 };
 use loom_protocol::{Body, Encoding, ProjectId, Timestamp, WireError, WorkId, names};
 use tokio::task::JoinSet;
@@ -27,6 +28,8 @@ const BATCH: usize = 128;
 const ACK_WAIT: Duration = Duration::from_secs(30);
 const MAX_ACK_PENDING: i64 = 1_024;
 const RETRY: Duration = Duration::from_secs(1);
+/// How much of a refused submission is kept, in bytes: as JSON text each may take six.
+const KEPT_OF_REFUSED: usize = limits::CONTEXT_DATA / 6;
 
 /// Why a project has no work stream.
 #[derive(Debug, thiserror::Error)]
@@ -384,9 +387,11 @@ struct Refused {
 }
 
 impl Refused {
-    /// A failed item with the bytes as they came, so that nothing is lost silently.
+    /// A failed item with the bytes as they came (of very many, the first), so that nothing is
+    /// lost silently, and nothing comes back for ever because it cannot be stored.
     fn record(self, payload: &[u8], published: Timestamp) -> WorkRecord {
         let text = String::from_utf8_lossy(payload);
+        let kept = text.floor_char_boundary(KEPT_OF_REFUSED);
         WorkRecord {
             id: self.id,
             task_id: self.id.to_string(),
@@ -394,7 +399,7 @@ impl Refused {
             boundary: loom_protocol::work::DEFAULT_BOUNDARY.into(),
             description: "a published submission that was refused; its bytes are the context data"
                 .into(),
-            context_data: Body::of(&text).ok(),
+            context_data: Body::of(&&text[..kept]).ok(),
             status: WorkStatus::Failed,
             errors: vec![WorkErrorInfo {
                 message: self.error.message,

@@ -70,6 +70,12 @@ impl PendingQueue {
         }
     }
 
+    /// Whether the item can be served now.
+    pub fn is_ready(&self, header: &Header) -> bool {
+        let items = self.ready.get(&header.needs);
+        items.is_some_and(|items| items.contains_key(&Place::of(header)))
+    }
+
     fn make_ready(&mut self, header: &Header) {
         let needs = &header.needs;
         let items = self.ready.entry(needs.clone()).or_default();

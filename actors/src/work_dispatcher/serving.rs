@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::sync::Arc;
-use std::time::Duration;
 
 use loom_protocol::work::WorkStatus;
 use loom_protocol::{AgentGuid, WorkId};
@@ -14,10 +13,7 @@ use super::claims::{ClaimError, ClaimOrder, ClaimOutcome, ClaimWants, OpenClaim}
 use super::timers::Due;
 use crate::agent_registry::AgentEntry;
 use crate::domain::work::{Command, Holder};
-use crate::work_ledger::{Applied, LeaseInfo, LedgerError, Operation};
-
-/// How long an assignment that the ledger lost waits for its next incarnation before it is given up.
-const LEDGER_PATIENCE: Duration = Duration::from_secs(2);
+use crate::work_ledger::{Applied, LeaseInfo, LedgerError, Operation, TRANSITION_DEADLINE};
 
 /// What the items of one claim may take together: an answer has to fit into a message of 1 MiB, and
 /// a body may be more than twice as large in MessagePack as it is in JSON. One item fits always.
@@ -30,13 +26,7 @@ impl State {
             let _ = reply.send(Err(ClaimError::NotRegistered(guid)));
             return;
         };
-        let given: Vec<LeaseInfo> = self
-            .args
-            .read
-            .leases_of(guid)
-            .into_iter()
-            .filter(|lease| lease.claim_id.as_deref() == Some(&order.claim_id))
-            .collect();
+        let given = self.leases_under(order);
         if !given.is_empty() {
             self.give_again(given, reply);
             return;
@@ -55,6 +45,13 @@ impl State {
             wants: wants(&agent, order),
         });
         self.fill_or_park(claim);
+    }
+
+    /// What the agent holds by this claim.
+    fn leases_under(&self, order: &ClaimOrder) -> Vec<LeaseInfo> {
+        let mut leases = self.args.read.leases_of(order.guid);
+        leases.retain(|lease| lease.claim_id.as_deref() == Some(&order.claim_id));
+        leases
     }
 
     /// The answer to this claim got lost: the same items once more.
@@ -156,15 +153,17 @@ impl State {
             .iter()
             .map(|id| Operation::Apply(*id, command.clone()))
             .collect();
+        let answer = self.args.ledger.begin(operations);
         let (ledger, myself) = (self.args.ledger.clone(), self.myself.clone());
-        let answer = ledger.begin(operations);
         self.spawn(async move {
-            let outcomes = match answer {
+            let mut outcomes = match answer {
                 Ok(answer) => answer.await.ok(),
                 Err(_) => None,
             };
-            if outcomes.is_none() {
-                let _ = ledger.actor().wait_until_up(LEDGER_PATIENCE).await;
+            if outcomes.is_none()
+                && let Err(away) = ledger.actor().wait_until_up(TRANSITION_DEADLINE).await
+            {
+                outcomes = Some(vec![Err(away.into()); ids.len()]);
             }
             let _ = myself.cast(DispatcherMsg::Assigned {
                 claim,
@@ -196,7 +195,19 @@ impl State {
                 self.put_back(*id);
             }
         }
+        let held = self
+            .claims
+            .get(claim)
+            .map(|open| self.leases_under(&open.order))
+            .unwrap_or_default();
         match failure {
+            // Of an assignment whose outcome an incarnation of the ledger or of this actor took
+            // with it: the claim was served all the same.
+            _ if held.len() > given.len() => {
+                if let Some(closed) = self.claims.close(claim) {
+                    self.give_again(held, closed.reply);
+                }
+            }
             _ if !given.is_empty() => self.answer(claim, Ok(given)),
             Some(error) => self.answer(claim, Err(error.into())),
             None => self.fill_or_park(claim),

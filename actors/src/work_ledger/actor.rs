@@ -87,7 +87,6 @@ pub struct State {
     queues: HashMap<WorkId, VecDeque<Job>>,
     batches: Slab<Batch>,
     operations: usize,
-    writes: u64,
     acknowledged: Acknowledged,
     replaying: bool,
     draining: bool,
@@ -163,7 +162,6 @@ impl Actor for WorkLedger {
             queues: HashMap::new(),
             batches: Slab::new(),
             operations: 0,
-            writes: 0,
             acknowledged: Acknowledged {
                 up_to: last,
                 above: BTreeSet::new(),
@@ -259,10 +257,9 @@ impl State {
         let Some(job) = self.queues.get(&id).and_then(VecDeque::front) else {
             return;
         };
-        self.writes += 1;
         let write_id = WriteId {
             epoch: self.args.epoch,
-            counter: self.writes,
+            counter: self.args.read.next_write(),
         };
         let (context, ledger) = (self.context.clone(), self.myself.clone());
         let operation = job.operation.clone();
@@ -302,7 +299,7 @@ impl State {
 
     fn apply(&mut self, applied: &super::Applied, operation: &Operation) {
         let read = self.args.read.clone();
-        read.apply(applied.record.clone(), applied.revision);
+        read.apply(&applied.record, applied.revision);
         if let Some(live) = &applied.said {
             read.note_progress(applied.record.id, live.clone());
         }

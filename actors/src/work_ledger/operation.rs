@@ -103,11 +103,11 @@ impl Context {
             match self.write(&next, present.revision, bytes).await? {
                 Written::At(revision) => {
                     return Ok(Applied {
+                        said: self.said_and_written(operation, &next),
                         record: Arc::new(next),
                         revision,
                         before: present.record.map(|record| record.status),
                         changed: true,
-                        said: None,
                     });
                 }
                 Written::Instead(entry) => present = self.overtaken(id, entry)?,
@@ -127,11 +127,20 @@ impl Context {
                 revision: 0,
             });
         }
-        let (record, revision) = self.read.record(operation.id()).await?;
-        Ok(Present {
-            record: Some(record),
-            revision,
-        })
+        match self.read.record(operation.id()).await {
+            Ok((record, revision)) => Ok(Present {
+                record: Some(record),
+                revision,
+            }),
+            // It expired, and has not been forgotten yet.
+            Err(ReadError::NotFound(_)) if matches!(operation, Operation::Create(_)) => {
+                Ok(Present {
+                    record: None,
+                    revision: 0,
+                })
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Progress of a running item is kept in memory, and written only now and then.
@@ -178,6 +187,35 @@ impl Context {
                 persisted_at,
             }),
         }))
+    }
+
+    /// What is to be kept of progress that was written down: from now on it is this that is shown.
+    fn said_and_written(&self, operation: &Operation, next: &WorkRecord) -> Option<LiveProgress> {
+        let Operation::Apply(id, command) = operation else {
+            return None;
+        };
+        let Command::Progress {
+            progress,
+            message,
+            usage,
+            ..
+        } = &**command
+        else {
+            return None;
+        };
+        let known = self.read.live_progress(*id, next.attempt);
+        let known = known.unwrap_or_default();
+        Some(LiveProgress {
+            attempt: next.attempt,
+            progress: progress.or(known.progress).or(next.progress),
+            message: message
+                .clone()
+                .or(known.message)
+                .or_else(|| next.progress_message.clone()),
+            usage: usage.or(known.usage).or(next.usage),
+            at: next.updated_at,
+            persisted_at: next.updated_at,
+        })
     }
 
     fn next(
@@ -266,7 +304,7 @@ impl Context {
             let record =
                 decode(&entry.bytes).map_err(|e| LedgerError::Record(id, e.to_string()))?;
             let record = Arc::new(record);
-            self.read.apply(record.clone(), revision);
+            self.read.apply(&record, revision);
             Some(record)
         } else {
             self.read.forget_id(id);

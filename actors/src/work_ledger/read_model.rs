@@ -49,6 +49,8 @@ pub struct ReadModel {
     listener: RwLock<Option<Listener>>,
     quarantined: AtomicUsize,
     replayed_to: AtomicU64,
+    /// Over all incarnations of the ledger: what one of them left under way is none of the next one's.
+    writes: AtomicU64,
 }
 
 impl ReadModel {
@@ -63,6 +65,7 @@ impl ReadModel {
             listener: RwLock::new(None),
             quarantined: AtomicUsize::new(0),
             replayed_to: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
         }
     }
 
@@ -153,7 +156,14 @@ impl ReadModel {
         if let Some(record) = self.cache.get(id, revision) {
             return Ok((record, revision));
         }
-        let entry = self.store.get(id).await?.ok_or(ReadError::NotFound(id))?;
+        // A replica may lag behind what was acknowledged.
+        let entry = match self.store.get(id).await? {
+            Some(entry) if entry.sequence >= revision => entry,
+            _ => {
+                let entry = self.store.get_from_leader(id).await?;
+                entry.ok_or(ReadError::NotFound(id))?
+            }
+        };
         let record = Arc::new(decode(&entry.bytes).map_err(|source| ReadError::Damaged {
             id,
             source: Arc::new(source),
@@ -183,7 +193,8 @@ impl ReadModel {
         item
     }
 
-    /// Tells `listener` of every change from now on, instead of the one before.
+    /// Tells `listener` of every change from now on, instead of the one before. It is called while
+    /// the index is locked: it must not wait, nor ask this model anything.
     pub fn listen(&self, listener: impl Fn(ItemChange) + Send + Sync + 'static) {
         *self.listener.write() = Some(Arc::new(listener));
     }
@@ -193,14 +204,23 @@ impl ReadModel {
     }
 
     /// Takes a written record over and tells the listener. False: a newer one was known.
-    pub(super) fn apply(&self, record: Arc<WorkRecord>, revision: u64) -> bool {
-        let Some(change) = self.index.write().apply(&record, revision) else {
+    pub(super) fn apply(&self, record: &Arc<WorkRecord>, revision: u64) -> bool {
+        self.take_over(record, revision, || {
+            self.cache.put(record.clone(), revision);
+        })
+    }
+
+    /// Tells while the index is locked: a replay and the ledger's own writes are told in the order
+    /// of their revisions, or a scheduler would believe the older one.
+    fn take_over(&self, record: &WorkRecord, revision: u64, keep: impl FnOnce()) -> bool {
+        let mut index = self.index.write();
+        let Some(change) = index.apply(record, revision) else {
             return false;
         };
         if change.freed.is_some() || change.header.status.is_terminal() {
             self.live.lock().remove(&record.id);
         }
-        self.cache.put(record, revision);
+        keep();
         self.tell(change);
         true
     }
@@ -209,10 +229,7 @@ impl ReadModel {
     pub(super) fn apply_entry(&self, entry: &Entry) {
         match (entry.id, decode(&entry.bytes)) {
             (Some(id), Ok(record)) if record.id == id => {
-                let change = self.index.write().apply(&record, entry.sequence);
-                if let Some(change) = change {
-                    self.tell(change);
-                }
+                self.take_over(&record, entry.sequence, || {});
             }
             (id, outcome) => {
                 self.quarantined.fetch_add(1, Ordering::Relaxed);
@@ -251,6 +268,7 @@ impl ReadModel {
     pub(super) fn forget_id(&self, id: WorkId) {
         self.index.write().remove(id);
         self.cache.remove(id);
+        self.live.lock().remove(&id);
     }
 
     pub(super) fn live_progress(&self, id: WorkId, attempt: u32) -> Option<LiveProgress> {
@@ -262,6 +280,11 @@ impl ReadModel {
 
     pub(super) fn note_progress(&self, id: WorkId, said: LiveProgress) {
         self.live.lock().insert(id, said);
+    }
+
+    /// The number of the next write of this ownership.
+    pub(super) fn next_write(&self) -> u64 {
+        self.writes.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Up to which sequence everything is known.

@@ -1,0 +1,323 @@
+//! Ledger and dispatcher of one project under supervision, on a nats-server of their own: what
+//! must hold when somebody is unlucky or hostile.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use loom_actors::clock::Clock;
+use loom_actors::domain::work::{
+    Bodies, Command, Defaults, Fence, Holder, WorkRecord, accept, accept_result,
+};
+use loom_actors::nats::connection::{Nats, NatsOptions};
+use loom_actors::nats::ledger_store::LedgerStore;
+use loom_actors::nats::server::{NatsServer, Profile, ServerOptions, find_server};
+use loom_actors::project::{Project, Terms};
+use loom_actors::settings::{AgentSettings, SupervisionSettings, WorkSettings};
+use loom_actors::supervision::{Root, RootHandle};
+use loom_actors::work_dispatcher::ClaimOrder;
+use loom_actors::work_ledger::{Applied, Operation};
+use loom_protocol::agent::RegisterRequest;
+use loom_protocol::work::{ReportedResult, WorkStatus};
+use loom_protocol::{AgentGuid, ProjectId, Timestamp, WorkId, names};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep, timeout};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct House {
+    project: Arc<Project>,
+    terms: Terms,
+    root: RootHandle,
+    _server: NatsServer,
+    _store: tempfile::TempDir,
+}
+
+impl House {
+    async fn build(work: WorkSettings) -> Self {
+        let store = tempfile::tempdir().unwrap();
+        let server = NatsServer::start(ServerOptions {
+            profile: Profile::Fast,
+            ..ServerOptions::new(find_server(None).unwrap(), store.path().to_owned())
+        })
+        .await
+        .unwrap();
+        let nats = Nats::connect(&NatsOptions {
+            url: server.client_url(),
+            ..NatsOptions::default()
+        })
+        .await
+        .unwrap();
+        let terms = Terms {
+            nats,
+            clock: Clock::manual(Timestamp::from_millis(1_700_000_000_000)),
+            agents: AgentSettings::default(),
+            work,
+            supervision: SupervisionSettings::default(),
+            epoch: 7,
+            replicas: 1,
+        };
+        let root = Root::start("test").await.unwrap();
+        let project = open(&terms, &root).await;
+        Self {
+            project,
+            terms,
+            root,
+            _server: server,
+            _store: store,
+        }
+    }
+
+    async fn submit(&self, item: Value) -> WorkId {
+        let record = self.record(item);
+        let id = record.id;
+        let mut created = self
+            .project
+            .ledger
+            .carry_out(vec![Operation::Create(Arc::new(record))])
+            .await
+            .unwrap();
+        created.pop().unwrap().unwrap();
+        id
+    }
+
+    fn record(&self, mut item: Value) -> WorkRecord {
+        item["description"] = json!("d");
+        let defaults = Defaults { max_attempts: 3 };
+        let request = serde_json::from_value(item).unwrap();
+        accept(request, defaults, "test", self.terms.clock.now())
+            .unwrap()
+            .record
+    }
+
+    async fn agent(&self, capabilities: &[&str]) -> AgentGuid {
+        let request: RegisterRequest = serde_json::from_value(
+            json!({"handle": "a", "agentType": "fake", "capabilities": capabilities}),
+        )
+        .unwrap();
+        self.project.registry.register(request).await.unwrap().guid
+    }
+
+    /// A claim under way; `wait`: how long it may wait.
+    fn claim(&self, order: ClaimOrder) -> tokio::task::JoinHandle<Vec<Applied>> {
+        let dispatcher = self.project.dispatcher.clone();
+        tokio::spawn(async move { dispatcher.claim(order).await.unwrap() })
+    }
+
+    async fn apply(&self, id: WorkId, command: Command) -> Applied {
+        self.project.ledger.apply(id, command).await.unwrap()
+    }
+}
+
+async fn open(terms: &Terms, root: &RootHandle) -> Arc<Project> {
+    let (project, tree) = Project::open(ProjectId::new("p").unwrap(), terms)
+        .await
+        .unwrap();
+    root.start_tree(tree).await.unwrap();
+    project
+        .ledger
+        .actor()
+        .wait_until_up(PATIENCE)
+        .await
+        .unwrap();
+    Arc::new(project)
+}
+
+fn order(guid: AgentGuid, claim_id: &str, wait: Duration) -> ClaimOrder {
+    ClaimOrder {
+        guid,
+        claim_id: claim_id.into(),
+        capabilities: None,
+        max: 1,
+        wait_until: (!wait.is_zero()).then(|| Instant::now() + wait),
+        start: false,
+    }
+}
+
+fn ids(given: &[Applied]) -> Vec<WorkId> {
+    given.iter().map(|applied| applied.record.id).collect()
+}
+
+async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so().await {
+        assert!(Instant::now() < deadline, "{what}: not so");
+        // deliberate sleep: between two looks, before the deadline
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+macro_rules! scenario {
+    ($(#[$doc:meta])* $name:ident($house:ident: $settings:expr) $body:block) => {
+        $(#[$doc])*
+        #[tokio::test(flavor = "multi_thread")]
+        #[ignore = "needs a nats-server: run `cargo xtask test`"]
+        async fn $name() {
+            let $house = House::build($settings).await;
+            $body
+        }
+    };
+}
+
+scenario! {
+    /// The first agent waits for `ts` while its only slot holds an item of `py`: the next item of
+    /// `ts` is for the second agent.
+    a_waiting_claim_without_a_slot_keeps_no_item_from_the_next(house: WorkSettings::default()) {
+        let (full, idle) = (house.agent(&["ts", "py"]).await, house.agent(&["ts"]).await);
+        let for_ts = ClaimOrder {
+            capabilities: Some(vec!["ts".into()]),
+            ..order(full, "first", PATIENCE)
+        };
+        let first = house.claim(for_ts);
+        // Whoever is answered after it tells that it waits.
+        let unfit = house.agent(&["none"]).await;
+        house.claim(order(unfit, "x", Duration::ZERO)).await.unwrap();
+        let py = house.submit(json!({"capability": "py"})).await;
+        let given = house.claim(order(full, "second", Duration::ZERO)).await.unwrap();
+        assert_eq!(ids(&given), [py]);
+        let waiting = house.claim(order(idle, "third", PATIENCE));
+        house.claim(order(unfit, "y", Duration::ZERO)).await.unwrap();
+        let ts = house.submit(json!({"capability": "ts"})).await;
+        let given = timeout(PATIENCE / 4, waiting).await;
+        assert_eq!(ids(&given.unwrap().unwrap()), [ts]);
+        first.abort();
+    }
+}
+
+scenario! {
+    /// Progress is written every 30 s; what is shown is always the latest, and the next one after
+    /// a write is not written again.
+    progress_that_was_written_is_shown_and_not_written_each_time(house: WorkSettings::default()) {
+        let guid = AgentGuid::generate();
+        let id = house.submit(json!({"capability": "ts"})).await;
+        let holder = Holder { guid, handle: "a".into(), agent_type: "t".into(), hostname: None };
+        house.apply(id, Command::Assign { holder, claim_id: None, start: true }).await;
+        let mut written = Vec::new();
+        for (progress, later) in [(10.0, 0), (20.0, 0), (30.0, 31), (40.0, 0)] {
+            house.terms.clock.advance(Duration::from_secs(later));
+            let by = Fence { guid, attempt: Some(1), reported_at: house.terms.clock.now() };
+            let command = Command::Progress { by, progress: Some(progress), message: None, usage: None };
+            written.push(house.apply(id, command).await.changed);
+            let item = house.project.work.item(id, Bodies::Without).await.unwrap();
+            assert_eq!(item.progress, Some(progress));
+        }
+        assert_eq!(written, [false, false, true, false]);
+    }
+}
+
+scenario! {
+    /// What one incarnation left under way must not look like a write of the next.
+    write_ids_are_never_used_again(house: WorkSettings::default()) {
+        let one = house.submit(json!({"capability": "ts"})).await;
+        house.project.ledger.actor().kill();
+        let other = house.submit(json!({"capability": "ts"})).await;
+        let (one, _) = house.project.work.record(one).await.unwrap();
+        let (other, _) = house.project.work.record(other).await.unwrap();
+        assert_ne!(one.write_id, other.write_id);
+    }
+}
+
+scenario! {
+    /// Bytes that grow sixfold as JSON text, and all that a message may carry.
+    a_refused_submission_of_any_size_is_kept_and_does_not_come_again(house: WorkSettings::default()) {
+        let subject = names::work_queue(&house.project.id, "ts");
+        let huge = json!({"description": "\"".repeat(400_000)}).to_string();
+        for payload in [vec![1; 1_000_000], vec![0xff; 900_000], huge.into_bytes()] {
+            let stored = house.terms.nats.jetstream.publish(subject.clone(), payload.into()).await;
+            stored.unwrap().await.unwrap();
+        }
+        eventually("three failed items", async || house.project.work.totals().failed == 3).await;
+        let stream = names::work_stream(&house.project.id);
+        eventually("an empty stream", async || {
+            let stream = house.terms.nats.jetstream.get_stream(&stream).await.unwrap();
+            stream.get_info().await.unwrap().state.messages == 0
+        })
+        .await;
+    }
+}
+
+scenario! {
+    /// The server lets a finished record expire a little before it is forgotten here.
+    an_id_can_be_submitted_again_as_soon_as_its_record_has_expired(
+        house: WorkSettings { retention: Duration::from_secs(1), ..WorkSettings::default() }
+    ) {
+        let guid = AgentGuid::generate();
+        let id = house.submit(json!({"capability": "ts"})).await;
+        let holder = Holder { guid, handle: "a".into(), agent_type: "t".into(), hostname: None };
+        house.apply(id, Command::Assign { holder, claim_id: None, start: true }).await;
+        let now = house.terms.clock.now();
+        let by = Fence { guid, attempt: Some(1), reported_at: now };
+        let result = accept_result(ReportedResult::default(), now).unwrap();
+        house.apply(id, Command::Complete { by, result, usage: None }).await;
+        let stopped = house.root.stop_tree("p", PATIENCE).await;
+        stopped.unwrap();
+        // A read model that knows of the item, and has nothing of it in its cache.
+        let again = open(&house.terms, &house.root).await;
+        assert_eq!(again.work.header(id).unwrap().status, WorkStatus::Completed);
+        let store = LedgerStore::open(&house.terms.nats.jetstream, &again.id, 1).await.unwrap();
+        eventually("the record is gone", async || store.get(id).await.unwrap().is_none()).await;
+        let record = house.record(json!({"capability": "ts", "id": id}));
+        let mut created = again
+            .ledger
+            .carry_out(vec![Operation::Create(Arc::new(record))])
+            .await
+            .unwrap();
+        let created = created.pop().unwrap().unwrap();
+        assert_eq!(created.record.status, WorkStatus::Pending);
+    }
+}
+
+scenario! {
+    /// Whoever dies between a claim and its answer: each item is given to exactly one agent, which
+    /// is told, and nothing stays behind.
+    every_claim_is_answered_whichever_actor_dies(house: WorkSettings::default()) {
+        const ITEMS: usize = 60;
+        let house = Arc::new(house);
+        let mut agents = Vec::new();
+        for _ in 0..3 {
+            let (house, guid) = (house.clone(), house.agent(&["ts"]).await);
+            agents.push(tokio::spawn(async move {
+                let mut done = 0;
+                loop {
+                    let claim_id = WorkId::generate().to_string();
+                    let wait = Duration::from_secs(1);
+                    let given = loop {
+                        let order = order(guid, &claim_id, wait);
+                        if let Ok(given) = house.project.dispatcher.claim(order).await {
+                            break given;
+                        }
+                    };
+                    if given.is_empty() && house.project.work.totals().completed == ITEMS {
+                        return done;
+                    }
+                    for applied in given {
+                        let now = house.terms.clock.now();
+                        let by = Fence { guid, attempt: Some(applied.record.attempt), reported_at: now };
+                        let result = accept_result(ReportedResult::default(), now).unwrap();
+                        let command = Command::Complete { by, result, usage: None };
+                        house.apply(applied.record.id, command).await;
+                        done += 1;
+                    }
+                }
+            }));
+        }
+        for number in 0..ITEMS {
+            house.submit(json!({"capability": "ts"})).await;
+            if number % 20 == 7 {
+                house.project.ledger.actor().kill();
+            }
+            if number % 20 == 17 {
+                house.project.dispatcher.actor().kill();
+            }
+        }
+        let mut done = 0;
+        for agent in agents {
+            done += timeout(PATIENCE * 2, agent).await.unwrap().unwrap();
+        }
+        assert_eq!(done, ITEMS);
+    }
+}
