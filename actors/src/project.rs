@@ -14,6 +14,7 @@ use crate::domain::work::Command;
 use crate::events::EventSink;
 use crate::nats::connection::Nats;
 use crate::nats::ledger_store::LedgerStore;
+use crate::nats::owner::Ownership;
 use crate::settings::{AgentSettings, SupervisionOverride, SupervisionSettings, WorkSettings};
 use crate::supervision::{ActorHandle, ChildSpec, RestartPolicy, TreeSpec};
 use crate::work_dispatcher::{
@@ -41,6 +42,8 @@ pub struct Terms {
     pub supervision: SupervisionSettings,
     /// Which ownership this is.
     pub epoch: u64,
+    /// Whether it lasts.
+    pub ownership: Ownership,
     /// How many copies of each stream NATS keeps.
     pub replicas: usize,
 }
@@ -87,6 +90,7 @@ impl Project {
             settings: terms.work.clone(),
             events: events.clone(),
             epoch: terms.epoch,
+            ownership: terms.ownership.clone(),
         };
         let dispatcher_args = WorkDispatcherArgs {
             read: work.clone(),

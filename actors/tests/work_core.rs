@@ -15,6 +15,7 @@ use loom_actors::domain::work::{
 };
 use loom_actors::nats::connection::{Nats, NatsOptions};
 use loom_actors::nats::ledger_store::LedgerStore;
+use loom_actors::nats::owner::Ownership;
 use loom_actors::nats::server::{NatsServer, Profile, ServerOptions, find_server};
 use loom_actors::project::{Project, Terms};
 use loom_actors::settings::{AgentSettings, SupervisionSettings, WorkSettings};
@@ -59,6 +60,7 @@ impl House {
             work,
             supervision: SupervisionSettings::default(),
             epoch: 7,
+            ownership: Ownership::alone(),
             replicas: 1,
         };
         let root = Root::start("test").await.unwrap();

@@ -148,6 +148,7 @@ async fn accede(
         work: settings.work.clone(),
         supervision: settings.supervision.clone(),
         epoch: lease.epoch(),
+        ownership: lease.ownership(),
         replicas,
     };
     let projects = Projects::start(terms, settings.projects.max).await?;

@@ -186,6 +186,25 @@ pub enum Loss {
     Released,
 }
 
+/// Tells whoever writes whether the ownership lasts: a process that was stopped for longer than its
+/// lease learns it before its first write. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Ownership(Option<(Arc<Mutex<Instant>>, watch::Receiver<Option<Loss>>)>);
+
+impl Ownership {
+    /// Of somebody who is alone on a NATS of his own, and needs no lease.
+    pub const fn alone() -> Self {
+        Self(None)
+    }
+
+    /// Whether it lasts at this moment.
+    pub fn is_held(&self) -> bool {
+        self.0.as_ref().is_none_or(|(kept_until, loss)| {
+            loss.borrow().is_none() && Instant::now() < *kept_until.lock()
+        })
+    }
+}
+
 /// Ownership, for as long as it lasts. Dropped without [`OwnerLease::release`] it expires by itself.
 #[derive(Debug)]
 pub struct OwnerLease {
@@ -288,7 +307,12 @@ impl OwnerLease {
 
     /// Whether it lasts at this moment.
     pub fn is_held(&self) -> bool {
-        self.loss.borrow().is_none() && Instant::now() < *self.kept_until.lock()
+        self.ownership().is_held()
+    }
+
+    /// The same question for those who write by this lease.
+    pub fn ownership(&self) -> Ownership {
+        Ownership(Some((Arc::clone(&self.kept_until), self.loss.clone())))
     }
 
     /// Resolves when ownership is over, with the reason. May be awaited anywhere, and often.

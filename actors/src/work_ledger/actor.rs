@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::domain::work::WriteId;
 use crate::events::EventSink;
 use crate::nats::connection::Nats;
+use crate::nats::owner::Ownership;
 use crate::settings::WorkSettings;
 
 /// How many operations may be under way or queued; more are refused with `overloaded`.
@@ -44,6 +45,8 @@ pub struct WorkLedgerArgs {
     pub events: EventSink,
     /// Which ownership writes: part of every write id.
     pub epoch: u64,
+    /// Whether it lasts.
+    pub ownership: Ownership,
 }
 
 /// What the ledger is told.
@@ -155,6 +158,7 @@ impl Actor for WorkLedger {
                 nats: args.nats.clone(),
                 clock: args.clock.clone(),
                 retention: args.settings.retention,
+                ownership: args.ownership.clone(),
             }),
             args,
             myself,

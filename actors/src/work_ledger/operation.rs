@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::domain::work::{Command, Decision, WorkRecord, WriteId, decode, encode};
 use crate::nats::connection::Nats;
 use crate::nats::ledger_store::{Entry, WriteError};
+use crate::nats::owner::Ownership;
 
 /// How often a decision is made again after a conflict before the item counts as contended.
 const MAX_CONFLICTS: usize = 16;
@@ -75,6 +76,7 @@ pub(super) struct Context {
     pub nats: Nats,
     pub clock: Clock,
     pub retention: Duration,
+    pub ownership: Ownership,
 }
 
 /// The record that a decision is made on.
@@ -256,6 +258,10 @@ impl Context {
         let store = self.read.store();
         let mut doubted = false;
         loop {
+            if !self.ownership.is_held() {
+                let why = "another coordinator may own the projects by now".into();
+                return Err(LedgerError::Unavailable(next.id, why));
+            }
             match store.put(next.id, expected, bytes.clone(), ttl).await {
                 Ok(sequence) => return Ok(Written::At(sequence)),
                 Err(WriteError::Refused(why)) if !doubted => {
