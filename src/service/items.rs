@@ -9,7 +9,7 @@ use loom_actors::project::Project;
 use loom_actors::work_ledger::{Filter, Header, ReadError};
 use loom_protocol::rest::PageInfo;
 use loom_protocol::work::{
-    AgentVerdict, CancelRequest, ExplainAnswer, LeaseRef, ListWorkRequest, WorkItem, WorkStatus,
+    AgentVerdict, CancelRequest, ExplainAnswer, LeaseRef, ListWorkRequest, WorkItem, WorkStatus, limits,
 };
 use loom_protocol::{AgentGuid, ErrorCode, ProjectId, WireError, WorkId};
 
@@ -65,6 +65,14 @@ impl Service {
         project: Option<&ProjectId>,
         request: CancelRequest,
     ) -> Result<WorkItem, WireError> {
+        for (field, text) in [("reason", &request.reason), ("by", &request.by)] {
+            if text.as_ref().is_some_and(|text| text.len() > limits::ERROR) {
+                return Err(WireError::new(
+                    ErrorCode::TooLarge,
+                    format!("{field} has more than {} bytes", limits::ERROR),
+                ));
+            }
+        }
         let (project, id) = self.find_item(project, &request.id)?;
         let by = request.by.unwrap_or_else(|| "client".into());
         let command = Command::Cancel {

@@ -214,7 +214,7 @@ async fn told_url(folder: &Path) -> String {
             if let Some(serde_json::Value::Object(ports)) = told {
                 return ports["nats"][0].as_str().unwrap().to_owned();
             }
-            // deliberate sleep: the server holds the connection open, as a real one does
+            // deliberate sleep: between two looks, before the deadline
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
