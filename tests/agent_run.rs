@@ -226,9 +226,9 @@ scenario! {
             &format!("echo > {began}; until test -e {go}; do sleep 0.05; done; echo through"),
         );
         house.word("began").await;
-        house.kill_coordinator().await;
+        house.coordinator.kill_9().await;
         std::fs::write(go, "").unwrap();
-        house.start_coordinator().await;
+        house.coordinator.restart().await.unwrap();
         let item = house.ended(id).await;
         assert_eq!((item.status, item.attempt), (WorkStatus::Completed, 1));
         assert_eq!(item.result.unwrap().summary.as_deref(), Some("through"));
@@ -246,11 +246,11 @@ scenario! {
             &format!("echo > {began}; until test -e {go}; do sleep 0.05; done; echo in the stream"),
         );
         house.word("began").await;
-        house.kill_coordinator().await;
+        house.coordinator.kill_9().await;
         agent.signal(Signal::TERM);
         std::fs::write(go, "").unwrap();
         agent.ended().await;
-        house.start_coordinator().await;
+        house.coordinator.restart().await.unwrap();
         let item = house.ended(id).await;
         assert_eq!((item.status, item.attempt), (WorkStatus::Completed, 1));
         assert_eq!(item.result.unwrap().summary.as_deref(), Some("in the stream"));
@@ -289,5 +289,17 @@ scenario! {
         let count = |status| items.iter().filter(|item| item.status == status).count();
         assert_eq!((count(WorkStatus::Completed), count(WorkStatus::Pending)), (1, 2));
         assert!(items.iter().all(|item| item.attempts == 0), "{items:?}");
+    }
+}
+
+scenario! {
+    a_killed_agent_takes_its_program_with_it(house) {
+        let pid = house.path("pid");
+        house.submit("orphan").await;
+        let mut agent = house.agent(&[], &format!("echo $$ > {pid}; while :; do sleep 0.05; done"));
+        let pid = house.word("pid").await;
+        agent.signal(Signal::KILL);
+        agent.ended().await;
+        gone(&pid).await;
     }
 }

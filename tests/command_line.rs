@@ -214,6 +214,36 @@ fn submitted_work_is_done_and_its_result_is_shown() {
 
 #[test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
+fn agents_that_are_sent_home_leave_no_entry() {
+    let up = Up::start(&[]);
+    let mut agents: Vec<Child> = (0..4).map(|_| up.agent_for_one_item("true")).collect();
+    let guids = || -> Vec<String> {
+        let page = up.json(&["agents"]);
+        let agents = page["agents"].as_array().unwrap().iter();
+        agents
+            .map(|agent| agent["guid"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let deadline = Instant::now() + SOON;
+    while guids().len() < agents.len() {
+        assert!(Instant::now() < deadline, "not all of them register");
+        // deliberate sleep: between two looks, before the deadline
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let there = guids();
+    let mut command = vec!["agents", "shutdown"];
+    command.extend(there.iter().map(String::as_str));
+    let (code, stdout, stderr) = up.ask(&command);
+    assert_eq!((code, stdout.lines().count()), (0, there.len()), "{stderr}");
+    for agent in &mut agents {
+        // With --once and no item done, the work has failed.
+        assert_eq!(code_of(agent), 1);
+    }
+    assert_eq!(guids(), Vec::<String>::new());
+}
+
+#[test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
 fn work_that_fails_makes_a_waiting_submit_exit_1() {
     let up = Up::start(&[]);
     let mut agent = up.agent_for_one_item("echo no disk >&2; exit 1");

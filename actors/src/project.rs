@@ -230,10 +230,9 @@ impl Leases {
                 let command = Command::Revoke {
                     guid,
                     attempt: lease.attempt,
-                    reason: if lease.started {
-                        reason
-                    } else {
-                        Reason::NotStarted
+                    reason: match reason {
+                        Reason::AgentLost if !lease.started => Reason::NotStarted,
+                        reason => reason,
                     },
                     spends_attempt: lease.started && reason == Reason::AgentLost,
                 };

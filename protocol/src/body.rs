@@ -15,6 +15,10 @@ use serde_json::value::RawValue;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Body(Bytes);
 
+/// How many levels deep a body may nest. Whoever reads one, here or in a client, has a limit (128 in
+/// many libraries) or a stack; an answer adds a few levels around it.
+pub const MAX_DEPTH: usize = 100;
+
 impl Body {
     /// Takes any value that can be written as JSON.
     pub fn of(value: &impl Serialize) -> Result<Self, serde_json::Error> {
@@ -25,7 +29,16 @@ impl Body {
     pub fn from_json(json: impl Into<Bytes>) -> Result<Self, serde_json::Error> {
         let json = json.into();
         serde_json::from_slice::<&RawValue>(&json)?;
-        Ok(Self(json))
+        Self::of_text(json)
+    }
+
+    fn of_text<E: serde::de::Error>(json: Bytes) -> Result<Self, E> {
+        if depth(&json) <= MAX_DEPTH {
+            return Ok(Self(json));
+        }
+        Err(E::custom(format!(
+            "a value nests more than {MAX_DEPTH} levels deep; send it flatter, or as text"
+        )))
     }
 
     /// Takes bytes that [`Body::as_bytes`] gave earlier, without a second check.
@@ -73,14 +86,36 @@ impl<'de> Deserialize<'de> for Body {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         if deserializer.is_human_readable() {
             let raw = Box::<RawValue>::deserialize(deserializer)?;
-            Ok(Self(Bytes::from(Box::<str>::from(raw).into_string())))
+            Self::of_text(Bytes::from(Box::<str>::from(raw).into_string()))
         } else {
             match Packed::deserialize(deserializer)? {
                 Packed::Json(json) => Self::from_json(json).map_err(D::Error::custom),
-                Packed::Value(value) => Self::of(&value).map_err(D::Error::custom),
+                Packed::Value(value) => Self::of(&value)
+                    .map_err(D::Error::custom)
+                    .and_then(|body| Self::of_text(body.0)),
             }
         }
     }
+}
+
+/// How deep a JSON text nests. Costs no stack.
+fn depth(json: &[u8]) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let (mut in_string, mut escaped) = (false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
 }
 
 /// What may stand for a body in MessagePack.
@@ -135,6 +170,7 @@ impl<'de> Deserialize<'de> for Packed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::Encoding;
     use serde_json::json;
 
     #[test]
@@ -143,6 +179,25 @@ mod tests {
         let body: Body = serde_json::from_str(text).unwrap();
         assert_eq!(body.as_bytes().as_ref(), text.as_bytes());
         assert_eq!(serde_json::to_string(&body).unwrap(), text);
+    }
+
+    #[test]
+    fn a_body_nests_as_deep_as_can_be_read_again() {
+        let nested = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
+        for levels in [MAX_DEPTH, MAX_DEPTH + 1, 500_000] {
+            let (json, ok) = (nested(levels), levels <= MAX_DEPTH);
+            let body = serde_json::from_str::<Body>(&json);
+            assert_eq!(body.is_ok(), ok, "{levels} levels of JSON");
+            assert_eq!(Body::from_json(json).is_ok(), ok);
+            if let Ok(body) = body {
+                rmp_serde::to_vec_named(&body).unwrap();
+            }
+            let packed = [vec![0x91; levels - 1], vec![0x90]].concat();
+            let body = Encoding::MessagePack.decode::<Body>(&packed);
+            assert_eq!(body.is_ok(), ok, "{levels} levels of MessagePack");
+        }
+        let brackets = r#"["[[[\"{{{", {"]": "\\"}]"#;
+        assert_eq!(depth(brackets.as_bytes()), 2);
     }
 
     #[test]
@@ -160,8 +215,7 @@ mod tests {
 
     #[test]
     fn json_without_a_counterpart_goes_out_as_its_text() {
-        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
-        for text in [&deep, "1e999", r#""\ud800""#] {
+        for text in ["1e999", r#""\ud800""#] {
             let body: Body = serde_json::from_str(text).unwrap();
             let packed = rmp_serde::to_vec_named(&body).unwrap();
             assert_eq!(rmp_serde::from_slice::<Body>(&packed).unwrap(), body);

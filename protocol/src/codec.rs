@@ -1,5 +1,6 @@
 //! JSON and MessagePack, the two encodings of a request and its answer.
 
+use serde::Deserializer;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -85,14 +86,25 @@ impl Encoding {
                 let mut reader = serde_json::Deserializer::from_slice(text);
                 serde_ignored::deserialize(&mut reader, &mut note)
                     .and_then(|value| reader.end().map(|()| value))
-                    .map_err(|e| DecodeError(format!("the body is not the JSON expected: {e}")))
+                    .map_err(|e| {
+                        let field =
+                            field_at_fault::<T, _>(&mut serde_json::Deserializer::from_slice(text));
+                        DecodeError(format!("the body is not the JSON expected: {field}{e}"))
+                    })
             }
             Self::MessagePack => {
                 let bytes = if payload.is_empty() { &[0x80] } else { payload };
-                let mut reader = rmp_serde::Deserializer::new(bytes);
-                reader.set_max_depth(MAX_DEPTH);
+                let bounded = || {
+                    let mut reader = rmp_serde::Deserializer::new(bytes);
+                    reader.set_max_depth(MAX_DEPTH);
+                    reader
+                };
+                let mut reader = bounded();
                 let value = serde_ignored::deserialize(&mut reader, &mut note).map_err(|e| {
-                    DecodeError(format!("the body is not the MessagePack expected: {e}"))
+                    let field = field_at_fault::<T, _>(&mut bounded());
+                    DecodeError(format!(
+                        "the body is not the MessagePack expected: {field}{e}"
+                    ))
                 })?;
                 match reader.get_ref().len() {
                     0 => Ok(value),
@@ -102,6 +114,15 @@ impl Encoding {
                 }
             }
         }
+    }
+}
+
+/// Reads once more, to learn in which field it goes wrong: `items[0].priority: `, or nothing where it is no field's
+/// fault. Only what cannot be read pays for that.
+fn field_at_fault<'de, T: DeserializeOwned, D: Deserializer<'de>>(reader: D) -> String {
+    match serde_path_to_error::deserialize::<D, T>(reader) {
+        Err(error) if error.path().iter().next().is_some() => format!("{}: ", error.path()),
+        _ => String::new(),
     }
 }
 
@@ -156,6 +177,20 @@ mod tests {
     }
 
     #[test]
+    fn a_deep_payload_is_refused_and_costs_no_stack() {
+        for levels in [130, 500_000] {
+            let json = format!(
+                r#"{{"colour":{}{}}}"#,
+                "[".repeat(levels),
+                "]".repeat(levels)
+            );
+            let _passed_over = Encoding::Json.decode::<Thing>(json.as_bytes());
+            let packed = [&b"\x81\xa6colour"[..], &vec![0x91; levels], &[0xc0]].concat();
+            assert!(Encoding::MessagePack.decode::<Thing>(&packed).is_err());
+        }
+    }
+
+    #[test]
     fn paths_are_written_as_the_sender_wrote_them() {
         #[derive(Deserialize)]
         struct Many {
@@ -189,6 +224,22 @@ mod tests {
             assert!(read(100).is_ok());
             assert!(read(1_000).is_err());
             assert!(read(1_000_000).is_err());
+        }
+    }
+
+    #[test]
+    fn the_field_that_cannot_be_read_is_named() {
+        #[derive(Debug, Deserialize)]
+        #[allow(dead_code, reason = "only its fields' names matter")]
+        struct Many {
+            items: Vec<Thing>,
+        }
+        for encoding in [Encoding::Json, Encoding::MessagePack] {
+            let payload = encoding.encode(&json!({"items": [{"a": "high"}]})).unwrap();
+            let error = encoding.decode::<Many>(&payload).unwrap_err().to_string();
+            assert!(error.contains("items[0].a: "), "{error}");
+            let error = encoding.decode::<Many>(b"").unwrap_err().to_string();
+            assert!(error.contains("expected: missing field"), "{error}");
         }
     }
 

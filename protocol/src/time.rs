@@ -27,7 +27,7 @@ impl Timestamp {
     /// The instant `duration` later, at the most the last one that can be written as a text.
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
-        let last = jiff::Timestamp::MAX.as_millisecond();
+        let last = jiff::Timestamp::MAX.as_second() * 1_000;
         Self(self.0.saturating_add(millis(duration)).min(last))
     }
 

@@ -8,14 +8,7 @@ use loom_protocol::AgentGuid;
 
 use super::exit_rule::ExitRule;
 
-/// Makes any program an agent: it is run once for each work item.
-///
-/// Placeholders in CMD and its arguments: {description} {id} {taskId} {capability} {boundary}
-/// {priority} {attempt} {project} {agent} {handle} {workdir} {context} {context.FIELD} {label.NAME}.
-/// No shell sees them. The same stands in LOOM_WORK_… variables.
-///
-/// The last line of JSON on its standard output is the result, or else the end of its text. A line
-/// `::progress 40 message` reports progress; so does `loom work progress`.
+/// What `loom agent run` takes.
 #[derive(Debug, Clone, Args)]
 pub struct AgentRunArgs {
     /// Something that it can do (repeatable). Default: LOOM_CAPABILITIES
@@ -94,7 +87,15 @@ pub struct AgentRunArgs {
     #[arg(long = "exit-code", value_name = "RULE")]
     pub exit_rules: Vec<ExitRule>,
 
-    /// The program and its arguments
+    /// The program and its arguments, with placeholders, like `claude -p {description}`
+    ///
+    /// Placeholders: {description} {id} {taskId} {capability} {boundary} {priority} {attempt} {project}
+    /// {agent} {handle} {workdir} {context} {context.FIELD} {label.NAME}. Each stays within its
+    /// argument, and no shell sees it; {{id}} is written for a literal {id}. The same stands in the
+    /// variables LOOM_WORK_ITEM_ID, LOOM_WORK_DESCRIPTION and so on.
+    ///
+    /// The last line of JSON on its standard output is the result, or else the end of its text. A line
+    /// `::progress 40 message` reports progress; so does `loom work progress` inside the program.
     #[arg(last = true, required = true, value_name = "CMD")]
     pub command: Vec<String>,
 }

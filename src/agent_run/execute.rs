@@ -3,14 +3,15 @@
 use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
-use std::process::Stdio;
+use std::process::Command;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use futures_util::future::FusedFuture;
 use loom_client::Job;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::{ChildStdin, Command};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::pipe;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -58,12 +59,8 @@ pub struct Finished {
     pub stderr: Capture,
 }
 
-/// What is to be run, and for whom.
+/// For whom programs are run, and within which bounds.
 pub struct Execution<'a> {
-    /// The program, its arguments, its environment and its directory.
-    pub command: Command,
-    /// What it reads from its standard input.
-    pub stdin: Option<Bytes>,
     /// The job that it works for.
     pub job: &'a Job,
     /// What it is bound to.
@@ -75,39 +72,31 @@ pub struct Execution<'a> {
 }
 
 impl Execution<'_> {
-    /// Runs it to its end.
+    /// Runs a program to its end, with `stdin` to read.
     ///
     /// # Errors
     /// It could not be started.
-    pub async fn run(mut self) -> io::Result<Finished> {
-        let text = self.stdin.take();
-        let stdin = match text {
-            Some(_) => Stdio::piped(),
-            None => Stdio::null(),
-        };
-        self.command
-            .stdin(stdin)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut group = Group::spawn(&mut self.command)?;
-        let (stdin, stdout, stderr) = group.pipes();
+    pub async fn run(&self, command: Command, stdin: Option<Bytes>) -> io::Result<Finished> {
+        let (mut group, pipes) = Group::spawn(command, stdin.is_some()).await?;
         let heard = watch::Sender::new(Instant::now());
         let (mut out, mut err) = (Capture::default(), Capture::default());
         let ended = {
             let talking = async {
                 tokio::join!(
-                    write(stdin, text),
-                    read(stdout, &mut out, self.job, &heard),
-                    read(stderr, &mut err, self.job, &heard),
+                    write(pipes.stdin, stdin),
+                    read(pipes.stdout, &mut out, self.job, &heard),
+                    read(pipes.stderr, &mut err, self.job, &heard),
                 );
             };
             let mut talking = pin!(talking.fuse());
             let ended = tokio::select! {
-                ended = watch_over(&mut group, &self, &heard) => ended?,
+                ended = watch_over(&mut group, self, &heard) => ended?,
                 never = until_silent_for_ever(&mut talking) => match never {},
             };
-            // What is still in the pipes belongs to the output.
-            let _ = tokio::time::timeout(READ_ON, &mut talking).await;
+            if !talking.is_terminated() {
+                // What is still in the pipes belongs to the output.
+                let _ = tokio::time::timeout(READ_ON, &mut talking).await;
+            }
             ended
         };
         group.end_leftovers(self.bounds.grace).await;
@@ -133,7 +122,7 @@ impl Execution<'_> {
 
 /// Both pipes may be closed long before the program ends.
 async fn until_silent_for_ever(
-    talking: &mut (impl futures_util::future::FusedFuture<Output = ()> + Unpin),
+    talking: &mut (impl FusedFuture<Output = ()> + Unpin),
 ) -> Infallible {
     talking.await;
     std::future::pending().await
@@ -207,7 +196,7 @@ async fn at(start: Instant, limit: Option<Duration>) -> Duration {
 }
 
 /// Writes all of it and closes. A program need not read what it gets.
-async fn write(stdin: Option<ChildStdin>, text: Option<Bytes>) {
+async fn write(stdin: Option<pipe::Sender>, text: Option<Bytes>) {
     if let (Some(mut stdin), Some(text)) = (stdin, text)
         && let Err(error) = stdin.write_all(&text).await
     {
@@ -217,14 +206,11 @@ async fn write(stdin: Option<ChildStdin>, text: Option<Bytes>) {
 
 /// Reads until the end.
 async fn read(
-    stream: Option<impl AsyncRead + Unpin>,
+    mut stream: pipe::Receiver,
     capture: &mut Capture,
     job: &Job,
     heard: &watch::Sender<Instant>,
 ) {
-    let Some(mut stream) = stream else {
-        return;
-    };
     let mut chunk = vec![0; CHUNK];
     loop {
         match stream.read(&mut chunk).await {

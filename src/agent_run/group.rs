@@ -1,11 +1,12 @@
 //! A program in a process group of its own, and the end of all of it.
 
 use std::io;
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
+use loom_actors::nats::server::{OwnChild, ParentDeath};
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
-use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::net::unix::pipe;
 use tokio::time::Instant;
 
 /// How often it is looked whether a group is gone.
@@ -14,32 +15,54 @@ const LOOK_EVERY: Duration = Duration::from_millis(25);
 const LEFTOVERS: Duration = Duration::from_secs(2);
 
 /// A running program and whatever it has started in its group. Dropping it kills the group.
+///
+/// Where the agent itself is killed, the program gets TERM (on Linux): its item will be somebody
+/// else's.
 #[derive(Debug)]
 pub struct Group {
-    child: Child,
+    child: OwnChild,
     id: Option<Pid>,
 }
 
-impl Group {
-    /// Starts a program in a group of its own.
-    pub fn spawn(command: &mut Command) -> io::Result<Self> {
-        let child = command.process_group(0).kill_on_drop(true).spawn()?;
-        let id = child
-            .id()
-            .and_then(|id| i32::try_from(id).ok())
-            .and_then(Pid::from_raw);
-        Ok(Self { child, id })
-    }
+/// The ends of the pipes to and from a program.
+#[derive(Debug)]
+pub struct Pipes {
+    /// What it reads.
+    pub stdin: Option<pipe::Sender>,
+    /// What it writes.
+    pub stdout: pipe::Receiver,
+    /// What it writes about itself.
+    pub stderr: pipe::Receiver,
+}
 
-    /// The pipes to and from the program; each can be taken once.
-    pub fn pipes(&mut self) -> (Option<ChildStdin>, Option<ChildStdout>, Option<ChildStderr>) {
-        let child = &mut self.child;
-        (child.stdin.take(), child.stdout.take(), child.stderr.take())
+impl Group {
+    /// Starts a program in a group of its own. Without `with_stdin` it reads nothing.
+    pub async fn spawn(mut command: Command, with_stdin: bool) -> io::Result<(Self, Pipes)> {
+        let (stdout, to_stdout) = io::pipe()?;
+        let (stderr, to_stderr) = io::pipe()?;
+        command.stdout(to_stdout).stderr(to_stderr);
+        let stdin = if with_stdin {
+            let (from_stdin, stdin) = io::pipe()?;
+            command.stdin(from_stdin);
+            Some(pipe::Sender::from_owned_fd(stdin.into())?)
+        } else {
+            command.stdin(std::process::Stdio::null());
+            None
+        };
+        let pipes = Pipes {
+            stdin,
+            stdout: pipe::Receiver::from_owned_fd(stdout.into())?,
+            stderr: pipe::Receiver::from_owned_fd(stderr.into())?,
+        };
+        let child = OwnChild::spawn(command, ParentDeath::Terminate).await?;
+        let id = i32::try_from(child.pid()).ok().and_then(Pid::from_raw);
+        Ok((Self { child, id }, pipes))
     }
 
     /// Waits until the program itself has ended; others of its group may live on.
-    pub async fn exited(&mut self) -> io::Result<ExitStatus> {
-        self.child.wait().await
+    pub async fn exited(&self) -> io::Result<ExitStatus> {
+        let status = self.child.ended().await;
+        status.ok_or_else(|| io::Error::other("nobody knows how the program ended"))
     }
 
     /// Ends the whole group: TERM, and KILL for what is left after `grace`.
@@ -50,8 +73,8 @@ impl Group {
             tokio::time::sleep(LOOK_EVERY).await;
         }
         self.signal(Signal::KILL);
-        // Not to leave a zombie; KILL can't be refused.
-        let _ = self.child.wait().await;
+        // KILL can't be refused.
+        let _ = self.child.ended().await;
         self.id = None;
     }
 
@@ -64,10 +87,9 @@ impl Group {
         }
     }
 
-    /// Whether nobody of the group lives. The program's own zombie is taken away on the way; those of
-    /// its children are somebody else's to take away, and may lie there for long.
-    fn is_gone(&mut self) -> bool {
-        let _ = self.child.try_wait();
+    /// Whether nobody of the group lives. The program's own zombie is taken away at once; those of its
+    /// children are somebody else's to take away, and may lie there for long.
+    fn is_gone(&self) -> bool {
         self.id
             .is_none_or(|id| test_kill_process_group(id).is_err() || only_zombies(id))
     }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,7 +10,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use loom_client::{AgentStopper, Job, JobEnd, JobError};
 use loom_protocol::work::Reason;
-use tokio::process::Command;
 
 use super::args::Stdin;
 use super::execute::{Bounds, Ended, Execution, Finished};
@@ -64,6 +64,22 @@ struct Work<'a> {
     command: Vec<String>,
     environment: Vec<(String, String)>,
     reports: &'a ReportDir,
+}
+
+impl Work<'_> {
+    /// A program of this item, with its environment and in its directory.
+    fn command_of(&self, program: &[String]) -> Command {
+        let mut command = Command::new(&program[0]);
+        command.args(&program[1..]);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        for withheld in environment::WITHHELD {
+            command.env_remove(withheld);
+        }
+        if let Some(dir) = &self.workdir {
+            command.current_dir(dir);
+        }
+        command
+    }
 }
 
 impl Runner {
@@ -157,8 +173,8 @@ impl Runner {
         let Some(hook) = &self.plan.before else {
             return Ok(());
         };
-        let execution = self.execution(work, &shell(hook), None);
-        let finished = match execution.run().await {
+        let command = work.command_of(&shell(hook));
+        let finished = match self.execution(work).run(command, None).await {
             Ok(finished) => finished,
             Err(error) => return Err(self.not_started(work, "sh", &error).await),
         };
@@ -177,8 +193,9 @@ impl Runner {
                 line
             }),
         };
-        let execution = self.execution(work, &work.command, stdin.map(Bytes::from));
-        match execution.run().await {
+        let command = work.command_of(&work.command);
+        let stdin = stdin.map(Bytes::from);
+        match self.execution(work).run(command, stdin).await {
             Ok(finished) => self.judge(&finished, ""),
             Err(error) => self.not_started(work, &work.command[0], &error).await,
         }
@@ -195,14 +212,15 @@ impl Runner {
             JobEnd::Completed(_) => "completed",
             _ => "failed",
         };
-        let mut execution = self.execution(work, &shell(hook), None);
-        execution.command.env("LOOM_WORK_OUTCOME", outcome);
+        let mut command = work.command_of(&shell(hook));
+        command.env("LOOM_WORK_OUTCOME", outcome);
+        let mut execution = self.execution(work);
         execution.stoppable = false;
         if stopped {
             let limit = execution.bounds.max_runtime.unwrap_or(AFTER_STOP);
             execution.bounds.max_runtime = Some(limit.min(AFTER_STOP));
         }
-        let failed = match execution.run().await {
+        let failed = match execution.run(command, None).await {
             Ok(finished) if finished.ended == Ended::Exited(Exit::Code(0)) => return end,
             Ok(finished) => self.judge_failure(&finished, "the --after command: "),
             Err(error) => failure(true, "after", format!("the --after command: {error}")),
@@ -214,24 +232,8 @@ impl Runner {
         }
     }
 
-    fn execution<'a>(
-        &self,
-        work: &'a Work<'_>,
-        command: &[String],
-        stdin: Option<Bytes>,
-    ) -> Execution<'a> {
-        let mut built = Command::new(&command[0]);
-        built.args(&command[1..]);
-        built.envs(work.environment.iter().map(|(name, value)| (name, value)));
-        for secret in environment::WITHHELD {
-            built.env_remove(secret);
-        }
-        if let Some(dir) = &work.workdir {
-            built.current_dir(dir);
-        }
+    const fn execution<'a>(&self, work: &Work<'a>) -> Execution<'a> {
         Execution {
-            command: built,
-            stdin,
             job: work.job,
             bounds: self.plan.bounds,
             reports: work.reports,

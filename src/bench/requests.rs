@@ -158,8 +158,8 @@ impl Requests {
             then_claim: max.map(claim_of),
         };
         let answer: CompleteAnswer = self.ask(&self.complete, &request).await?;
-        let refused = answer.items.into_iter().flatten();
-        if let Some(refused) = refused.filter(|item| item.code.is_some()).last() {
+        let mut items = answer.items.into_iter().flatten();
+        if let Some(refused) = items.find(|item| item.code.is_some()) {
             return Err(refused.message.unwrap_or_default());
         }
         match max {

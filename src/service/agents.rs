@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loom_actors::agent_registry::AgentFilter;
+use loom_actors::domain;
 use loom_actors::project::Project;
 use loom_protocol::agent::{
     Agent, DeregisterAnswer, HeartbeatAnswer, HeartbeatRequest, ListAgentsRequest, RegisterAnswer,
@@ -28,10 +29,20 @@ impl Service {
         project: &ProjectId,
         request: RegisterRequest,
     ) -> Result<RegisterAnswer, WireError> {
-        let project = self.wake(project).await?;
-        let mut agent = project.registry.register(request).await?;
         let projects = self.projects();
         let terms = projects.terms();
+        if projects.get(project).is_none() {
+            // A registration that is refused makes no project.
+            let measure = domain::agent::Terms {
+                project,
+                heartbeat_every: terms.agents.heartbeat_every,
+                now: terms.clock.now(),
+            };
+            let guid = request.guid.unwrap_or_else(AgentGuid::generate);
+            domain::agent::register(&request, guid, None, false, &measure)?;
+        }
+        let project = self.wake(project).await?;
+        let mut agent = project.registry.register(request).await?;
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let interval = agent
             .heartbeat_interval_ms
@@ -63,8 +74,10 @@ impl Service {
             let ours: HashSet<LeaseRef> = leases_of(&project, guid).into_iter().collect();
             lost.extend(holding.difference(&ours).copied());
             let given_before = self.now().before(HOLDING_GRACE);
+            // The agent lives and does not have them: the answer to its claim was lost, as with a
+            // coordinator that crashed. That costs no attempt.
             project
-                .revoke_leases(guid, Reason::AgentLost, |lease| {
+                .revoke_leases(guid, Reason::NotStarted, |lease| {
                     let named = LeaseRef {
                         id: lease.id,
                         attempt: lease.attempt,

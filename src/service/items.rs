@@ -11,7 +11,7 @@ use loom_protocol::rest::PageInfo;
 use loom_protocol::work::{
     AgentVerdict, CancelRequest, ExplainAnswer, LeaseRef, ListWorkRequest, WorkItem, WorkStatus,
 };
-use loom_protocol::{ErrorCode, ProjectId, WireError, WorkId};
+use loom_protocol::{AgentGuid, ErrorCode, ProjectId, WireError, WorkId};
 
 use super::{Page, Service, page_limit};
 
@@ -96,14 +96,14 @@ impl Service {
     ) -> Result<ExplainAnswer, WireError> {
         let (project, id) = self.find_item(project, id)?;
         let header = project.work.header(id).ok_or(ReadError::NotFound(id))?;
-        let is_pending = header.status == WorkStatus::Pending;
-        let agents = verdicts(&project, &header);
-        let eligible = agents.iter().filter(|verdict| verdict.eligible).count();
-        let ahead = if is_pending {
-            Some(project.dispatcher.ahead_of(header.clone()).await?)
+        let outlook = if header.status == WorkStatus::Pending {
+            Some(project.dispatcher.outlook(header.clone()).await?)
         } else {
             None
         };
+        let held_off = outlook.as_ref().map_or(&[][..], |o| &o.held_off);
+        let agents = verdicts(&project, &header, held_off);
+        let eligible = agents.iter().filter(|verdict| verdict.eligible).count();
         let summary = match (header.status, header.not_before(), eligible) {
             (WorkStatus::Pending, Some(time), _) if time > self.now() => {
                 format!("it is not offered before {time}")
@@ -129,7 +129,7 @@ impl Service {
             id,
             status: header.status,
             summary,
-            ahead,
+            ahead: outlook.map(|outlook| outlook.ahead),
             agents,
             targets: Vec::new(),
         })
@@ -161,7 +161,7 @@ impl Service {
     }
 }
 
-fn verdicts(project: &Project, header: &Header) -> Vec<AgentVerdict> {
+fn verdicts(project: &Project, header: &Header, held_off: &[AgentGuid]) -> Vec<AgentVerdict> {
     let needs = Needs {
         capability: &header.needs.capability,
         boundary: &header.needs.boundary,
@@ -172,7 +172,7 @@ fn verdicts(project: &Project, header: &Header) -> Vec<AgentVerdict> {
         .all()
         .iter()
         .map(|entry| {
-            let candidate = entry.candidate(false);
+            let candidate = entry.candidate(held_off.contains(&entry.agent().guid));
             let verdict = may_take(&candidate, &needs);
             let agent = entry.agent();
             AgentVerdict {

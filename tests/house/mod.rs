@@ -1,6 +1,5 @@
 //! A coordinator as a process of its own, on a private nats-server, for one test.
 
-use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -8,9 +7,9 @@ use loom_client::{Client, ClientOptions, NewWork};
 use loom_protocol::work::{WorkItem, WorkStatus};
 use loom_protocol::{ProjectId, WorkId};
 use loom_testkit::nats::TestNats;
+use loom_testkit::process::{LoomProcess, LoomUp};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -22,7 +21,7 @@ pub const LOOM: &str = env!("CARGO_BIN_EXE_loom");
 
 pub struct House {
     // Dropped in this order: nobody is left without its server.
-    coordinator: Child,
+    pub coordinator: LoomProcess,
     pub client: Client,
     pub nats: TestNats,
     pub project: ProjectId,
@@ -34,24 +33,16 @@ impl House {
         let nats = TestNats::start().await.unwrap();
         let project = TestNats::unique_project();
         let dir = tempfile::tempdir().unwrap();
-        let coordinator = coordinator(&nats.url(), dir.path()).await;
+        let coordinator = LoomUp::new(LOOM).on_nats(nats.url()).start().await.unwrap();
         let options = ClientOptions::new(nats.url(), project.clone());
         let client = Client::connect(options).await.unwrap();
         Self {
+            coordinator,
+            client,
             nats,
             project,
-            client,
             dir,
-            coordinator,
         }
-    }
-
-    pub async fn kill_coordinator(&mut self) {
-        self.coordinator.kill().await.unwrap();
-    }
-
-    pub async fn start_coordinator(&mut self) {
-        self.coordinator = coordinator(&self.nats.url(), self.dir.path()).await;
     }
 
     /// `loom` with the environment of a user of this house.
@@ -122,29 +113,6 @@ impl House {
     pub fn path(&self, name: &str) -> String {
         self.dir.path().join(name).display().to_string()
     }
-}
-
-/// Starts a coordinator and waits until it says that it is up.
-async fn coordinator(nats: &str, dir: &Path) -> Child {
-    let mut child = Command::new(LOOM)
-        .args(["up", "--port", "0", "--nats-url", nats, "--data-dir"])
-        .arg(dir.join("data"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let up = async {
-        while let Some(line) = lines.next_line().await.unwrap() {
-            if line.contains("loom is up") {
-                return;
-            }
-        }
-        panic!("the coordinator ended");
-    };
-    timeout(LIMIT, up).await.unwrap();
-    child
 }
 
 /// A process that is told to end by signals.

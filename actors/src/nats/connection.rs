@@ -106,6 +106,7 @@ impl Nats {
             .url
             .parse()
             .map_err(|_| ConnectError::BadUrl(shown_url.clone()))?;
+        let in_url = address.clone();
         let (count, reconnects) = watch::channel(0);
         let mut connect = ConnectOptions::new()
             .name(&options.name)
@@ -136,8 +137,15 @@ impl Nats {
                     }
                 }
             });
-        if let (Some(user), Some(password)) = (&options.user, &options.password) {
-            connect = connect.user_and_password(user.clone(), password.clone());
+        // The client takes no credentials out of a URL by itself.
+        let user = options.user.as_deref().or(in_url.username());
+        let password = options.password.as_deref().or(in_url.password());
+        match (user, password) {
+            (Some(user), Some(password)) => {
+                connect = connect.user_and_password(user.into(), password.into());
+            }
+            (Some(token), None) => connect = connect.token(token.into()),
+            (None, _) => {}
         }
         if let Some(path) = &options.credentials {
             connect = connect.credentials_file(path).await.map_err(|source| {

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use loom_protocol::agent::AgentStatus;
 use loom_protocol::work::WorkStatus;
-use loom_protocol::{AgentGuid, WorkId};
+use loom_protocol::{AgentGuid, Timestamp, WorkId};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::claims::{ClaimOrder, ClaimOutcome, Claims};
+use super::handle::Outlook;
 use super::intake::{self, Intake};
 use super::queue::PendingQueue;
 use super::serving::wants;
@@ -26,6 +27,11 @@ use crate::work_ledger::{Applied, Header, ItemChange, LedgerError, ReadModel, Wo
 const HOLD_OFF: Duration = Duration::from_secs(30);
 /// How long a cancelled item keeps its agent's slot, if the agent does not say that it stopped.
 const STOP_GRACE: Duration = Duration::from_secs(30);
+/// How far the items before another one are counted.
+const MOST_AHEAD: usize = 10_000;
+
+/// How long a timer for held items may run before the clock is looked at again.
+const LONGEST_HOLD: Duration = Duration::from_hours(1);
 
 /// What the dispatcher needs to run.
 #[derive(Clone)]
@@ -73,17 +79,19 @@ pub enum DispatcherMsg {
     Assigned {
         /// For which claim.
         claim: u64,
+        /// Of which agent.
+        guid: AgentGuid,
         /// Which items.
         ids: Vec<WorkId>,
         /// What came of them, in the same order.
         outcomes: Option<Vec<Result<Applied, LedgerError>>>,
     },
-    /// How many pending items are served before this one, of those with the same needs?
-    Ahead {
+    /// What stands between this pending item and an agent?
+    Outlook {
         /// The item.
         header: Box<Header>,
         /// To whom.
-        reply: RpcReplyPort<usize>,
+        reply: RpcReplyPort<Outlook>,
     },
     /// Timer. Ignored when `epoch` is stale.
     TimerDue {
@@ -106,6 +114,8 @@ pub struct State {
     pub(super) claims: Claims,
     pub(super) slots: Slots,
     pub(super) timers: Timers,
+    /// For which held item a timer is armed.
+    pub(super) held_armed: Option<Timestamp>,
     pub(super) draining: bool,
     intake: JoinSet<()>,
     waiting_for_drain: Vec<RpcReplyPort<()>>,
@@ -145,6 +155,7 @@ impl Actor for WorkDispatcher {
             claims: Claims::default(),
             slots: Slots::default(),
             timers: Timers::default(),
+            held_armed: None,
             draining: false,
             intake,
             waiting_for_drain: Vec::new(),
@@ -170,11 +181,12 @@ impl Actor for WorkDispatcher {
             }
             DispatcherMsg::Assigned {
                 claim,
+                guid,
                 ids,
                 outcomes,
-            } => state.assigned(claim, &ids, outcomes),
-            DispatcherMsg::Ahead { header, reply } => {
-                let _ = reply.send(state.queue.ahead_of(&header, 10_000));
+            } => state.assigned((claim, guid), &ids, outcomes),
+            DispatcherMsg::Outlook { header, reply } => {
+                let _ = reply.send(state.outlook(&header));
             }
             DispatcherMsg::TimerDue { epoch } => state.timer_due(epoch),
             DispatcherMsg::Drain(reply) => state.drain(reply),
@@ -233,6 +245,13 @@ impl State {
                 // Its agent has no slot just now; `ask_again` lets it listen again.
                 self.claims.stop_listening(claim);
             }
+        }
+    }
+
+    fn outlook(&self, header: &Header) -> Outlook {
+        Outlook {
+            ahead: self.queue.ahead_of(header, MOST_AHEAD),
+            held_off: self.slots.held_off(header.id, Instant::now()),
         }
     }
 
@@ -305,6 +324,7 @@ impl State {
                     }
                 }
                 Due::Held => {
+                    self.held_armed = None;
                     for header in self.queue.release_due(self.args.clock.now()) {
                         self.offer(&header);
                     }
@@ -319,9 +339,11 @@ impl State {
     }
 
     fn arm_held(&mut self) {
-        if let Some(time) = self.queue.next_due() {
-            let wait = time.since(self.args.clock.now());
-            self.timers.add_held(Instant::now() + wait);
+        let next = self.queue.next_due();
+        if let Some(time) = next.filter(|time| self.held_armed.is_none_or(|armed| *time < armed)) {
+            let wait = time.since(self.args.clock.now()).min(LONGEST_HOLD);
+            self.timers.add(Instant::now() + wait, Due::Held);
+            self.held_armed = Some(time);
         }
     }
 

@@ -11,6 +11,15 @@ use super::claims::ClaimOrder;
 use crate::supervision::ActorHandle;
 use crate::work_ledger::{Applied, Header, TRANSITION_DEADLINE};
 
+/// What stands between a pending item and an agent.
+#[derive(Debug, Clone, Default)]
+pub struct Outlook {
+    /// How many pending items with the same needs are served before it; 10,000 at the most.
+    pub ahead: usize,
+    /// The agents that gave it back a moment ago and do not get it just now.
+    pub held_off: Vec<AgentGuid>,
+}
+
 /// The handle of a project's WorkDispatcher.
 #[derive(Clone)]
 pub struct WorkDispatcherHandle(ActorHandle<DispatcherMsg>);
@@ -52,11 +61,11 @@ impl WorkDispatcherHandle {
         let _ = self.0.cast(DispatcherMsg::Stopped { guid, id });
     }
 
-    /// How many pending items with the same needs are served before this one (10,000 at the most).
-    pub async fn ahead_of(&self, header: Header) -> Result<usize, WireError> {
+    /// What stands between a pending item and an agent.
+    pub async fn outlook(&self, header: Header) -> Result<Outlook, WireError> {
         let answer = self
             .0
-            .call(TRANSITION_DEADLINE, |reply| DispatcherMsg::Ahead {
+            .call(TRANSITION_DEADLINE, |reply| DispatcherMsg::Outlook {
                 header: Box::new(header.clone()),
                 reply,
             });

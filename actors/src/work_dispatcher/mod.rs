@@ -43,5 +43,5 @@ mod timers;
 
 pub use actor::{DispatcherMsg, WorkDispatcher, WorkDispatcherArgs};
 pub use claims::{ClaimError, ClaimOrder};
-pub use handle::WorkDispatcherHandle;
+pub use handle::{Outlook, WorkDispatcherHandle};
 pub use intake::ensure_stream;

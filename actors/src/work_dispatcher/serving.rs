@@ -2,9 +2,10 @@
 
 use std::cmp::Reverse;
 use std::sync::Arc;
+use std::time::Duration;
 
-use loom_protocol::WorkId;
 use loom_protocol::work::WorkStatus;
+use loom_protocol::{AgentGuid, WorkId};
 use ractor::RpcReplyPort;
 use tokio::time::Instant;
 
@@ -13,7 +14,14 @@ use super::claims::{ClaimError, ClaimOrder, ClaimOutcome, ClaimWants, OpenClaim}
 use super::timers::Due;
 use crate::agent_registry::AgentEntry;
 use crate::domain::work::{Command, Holder};
-use crate::work_ledger::{Applied, LeaseInfo, LedgerError, Operation, TRANSITION_DEADLINE};
+use crate::work_ledger::{Applied, LeaseInfo, LedgerError, Operation};
+
+/// How long an assignment that the ledger lost waits for its next incarnation before it is given up.
+const LEDGER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the items of one claim may take together: an answer has to fit into a message of 1 MiB, and
+/// a body may be more than twice as large in MessagePack as it is in JSON. One item fits always.
+const CLAIM_BYTES: u32 = 448 * 1024;
 
 impl State {
     pub(super) fn claim(&mut self, order: &ClaimOrder, reply: RpcReplyPort<ClaimOutcome>) {
@@ -111,12 +119,17 @@ impl State {
         };
         let most = open.order.max.min(self.free_slots(guid));
         let now = Instant::now();
-        let mut ids = Vec::new();
+        let (mut ids, mut bytes) = (Vec::new(), 0_u32);
         while ids.len() < most {
             let skip = |id| self.slots.is_held_off(guid, id, now);
             let Some(pick) = self.queue.best(open.wants.as_wants(), skip) else {
                 break;
             };
+            let header = self.args.read.header(pick.id);
+            bytes = bytes.saturating_add(header.map_or(0, |header| header.answer_bytes));
+            if bytes > CLAIM_BYTES && !ids.is_empty() {
+                break;
+            }
             self.queue.take(&pick);
             ids.push(pick.id);
         }
@@ -130,29 +143,35 @@ impl State {
         });
         self.slots.assigning(guid, ids.len());
         self.claims.fill(claim);
-        self.assign(claim, ids, &command);
+        self.assign((claim, guid), ids, &command);
         true
     }
 
-    pub(super) fn assign(&mut self, claim: u64, ids: Vec<WorkId>, command: &Arc<Command>) {
+    fn assign(
+        &mut self,
+        (claim, guid): (u64, AgentGuid),
+        ids: Vec<WorkId>,
+        command: &Arc<Command>,
+    ) {
         let operations = ids
             .iter()
             .map(|id| Operation::Apply(*id, command.clone()))
             .collect();
-        let answer = self.args.ledger.begin(operations);
         let (ledger, myself) = (self.args.ledger.clone(), self.myself.clone());
+        let answer = ledger.begin(operations);
         self.spawn(async move {
             let mut outcomes = match answer {
                 Ok(answer) => answer.await.ok(),
                 Err(_) => None,
             };
             if outcomes.is_none()
-                && let Err(away) = ledger.actor().wait_until_up(TRANSITION_DEADLINE).await
+                && let Err(away) = ledger.actor().wait_until_up(LEDGER_PATIENCE).await
             {
                 outcomes = Some(vec![Err(away.into()); ids.len()]);
             }
             let _ = myself.cast(DispatcherMsg::Assigned {
                 claim,
+                guid,
                 ids,
                 outcomes,
             });
@@ -161,13 +180,10 @@ impl State {
 
     pub(super) fn assigned(
         &mut self,
-        claim: u64,
+        (claim, guid): (u64, AgentGuid),
         ids: &[WorkId],
         outcomes: Option<Vec<Result<Applied, LedgerError>>>,
     ) {
-        let Some(guid) = self.claims.get(claim).map(|open| open.order.guid) else {
-            return;
-        };
         self.slots.assigned(guid, ids.len());
         let mut given = Vec::new();
         let mut failure = None;

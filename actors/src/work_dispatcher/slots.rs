@@ -32,6 +32,15 @@ impl Slots {
             .is_some_and(|until| *until > now)
     }
 
+    /// The agents that are not to be offered this item just now.
+    pub fn held_off(&self, id: WorkId, now: Instant) -> Vec<AgentGuid> {
+        self.0
+            .keys()
+            .copied()
+            .filter(|guid| self.is_held_off(*guid, id, now))
+            .collect()
+    }
+
     pub fn assigning(&mut self, guid: AgentGuid, count: usize) {
         self.0.entry(guid).or_default().assigning += count;
     }

@@ -9,6 +9,7 @@ use loom_protocol::WorkId;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use slab::Slab;
 use tokio::task::JoinSet;
+use tokio::task::coop::unconstrained;
 
 use super::handle::{LedgerError, Outcome};
 use super::operation::{Context, Operation};
@@ -262,7 +263,7 @@ impl State {
         };
         let (context, ledger) = (self.context.clone(), self.myself.clone());
         let operation = job.operation.clone();
-        self.tasks.spawn(async move {
+        let mut work = Box::pin(async move {
             let outcome = AssertUnwindSafe(context.carry_out(&operation, write_id))
                 .catch_unwind()
                 .await
@@ -270,6 +271,10 @@ impl State {
             let outcome = Box::new(outcome);
             let _ = ledger.cast(LedgerMsg::Done { id, outcome });
         });
+        // The first step sends the write. It is taken here, so that items are created in the order in which they came.
+        if unconstrained(work.as_mut()).now_or_never().is_none() {
+            self.tasks.spawn(work);
+        }
     }
 
     fn settle(&mut self, id: WorkId, outcome: Outcome) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use loom_protocol::work::WorkStatus;
-use loom_protocol::{AgentGuid, Timestamp, WorkId};
+use loom_protocol::{AgentGuid, Body, Timestamp, WorkId};
 
 use crate::domain::work::WorkRecord;
 
@@ -41,6 +41,8 @@ pub struct Header {
     not_before: Timestamp,
     pub holder: Option<AgentGuid>,
     labels: Option<Box<[Label]>>,
+    /// What its texts take in the answer to a claim, at the most.
+    pub answer_bytes: u32,
 }
 
 impl Header {
@@ -63,6 +65,7 @@ impl Header {
             not_before: record.not_before.unwrap_or_default(),
             holder: record.lease.as_ref().map(|lease| lease.holder.guid),
             labels: (!labels.is_empty()).then_some(labels),
+            answer_bytes: answer_bytes(record),
         }
     }
 
@@ -80,6 +83,21 @@ impl Header {
                     == Some(&**value)
         })
     }
+}
+
+fn answer_bytes(record: &WorkRecord) -> u32 {
+    /// A control character is escaped as `\u0000`.
+    const ESCAPED: usize = 6;
+    /// Names of fields, ids, times.
+    const FRAME: usize = 2 * 1024;
+    let errors = record.errors.iter().map(|error| error.message.len());
+    let labels = record
+        .labels
+        .iter()
+        .map(|(name, value)| name.len() + value.len());
+    let texts = record.description.len() + errors.chain(labels).sum::<usize>();
+    let body = record.context_data.as_ref().map_or(0, Body::len);
+    u32::try_from(FRAME + ESCAPED * texts + body).unwrap_or(u32::MAX)
 }
 
 /// A lease, as far as it is known without the record.
@@ -133,6 +151,7 @@ impl Header {
             not_before,
             holder: None,
             labels: None,
+            answer_bytes: 0,
         }
     }
 }

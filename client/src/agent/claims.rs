@@ -16,8 +16,9 @@ const ANSWER_MARGIN: Duration = Duration::from_secs(3);
 /// Claims for as long as the agent lives.
 pub(crate) async fn claim(core: Arc<Core>) {
     loop {
+        let change = core.change();
         if core.claimable(0) == 0 {
-            core.change().await;
+            change.await;
             continue;
         }
         // The semaphore is never closed.
@@ -67,10 +68,7 @@ async fn answered(core: &Core, claim: &ThenClaim, wait: Duration) -> ClaimAnswer
             },
             () = claim_again => continue,
         };
-        if core.reregister_on(&error).await {
-            continue;
-        }
-        if error.is_transient() {
+        if core.reregister_on(&error).await || error.is_transient() {
             tracing::debug!(%error, "a claim was not answered");
         } else {
             tracing::error!(%error, "a claim was refused");

@@ -247,9 +247,13 @@ impl Core {
         }
     }
 
-    /// Waits until something changed, or a moment has passed (so that no missed signal matters).
-    pub(crate) async fn change(&self) {
-        let _ = tokio::time::timeout(Duration::from_millis(500), self.changed.notified()).await;
+    /// Waits until something has changed since this call (not since its first poll, so that a look at
+    /// the state in between misses nothing), or a moment has passed.
+    pub(crate) fn change(&self) -> impl Future<Output = ()> {
+        let changed = self.changed.notified();
+        async move {
+            let _ = tokio::time::timeout(Duration::from_millis(500), changed).await;
+        }
     }
 
     // The registration.
@@ -298,9 +302,11 @@ impl Core {
         tracing::info!(agent = %self.guid, handle = answer.agent.handle, "registered");
     }
 
-    /// Registers again if that is what an error asks for; true if it was.
+    /// Registers again if that is what an error asks for; true if it was. One that is about to go and
+    /// has nothing left stays away: the entry would outlive it.
     pub(crate) async fn reregister_on(&self, error: &ClientError) -> bool {
-        if error.code() != Some(ErrorCode::NotRegistered) {
+        let leaves = !self.is_running() && self.is_delivered();
+        if error.code() != Some(ErrorCode::NotRegistered) || leaves {
             return false;
         }
         if let Err(error) = self.register().await {

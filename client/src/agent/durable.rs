@@ -10,15 +10,42 @@ use serde::Serialize;
 use super::core::Core;
 use super::job::Job;
 
-/// A report to be published. Publishing it twice counts once.
-pub(crate) struct Publication {
-    subject: String,
-    message_id: String,
-    payload: Bytes,
+/// What is published if no answer comes; written only then.
+#[derive(Clone, Copy)]
+pub(crate) enum Durable<'a> {
+    /// Nothing: clocks of the coordinator see to it.
+    Nothing,
+    /// For `loom.{p}.work.completed`.
+    Completions(&'a [(Job, CompleteItem)]),
+    /// For `loom.{p}.work.errors`.
+    Failure(&'a Job, &'a FailRequest),
 }
 
-/// A completion, for `loom.{p}.work.completed`.
-pub(crate) fn completed(core: &Core, job: &Job, item: &CompleteItem) -> Publication {
+impl Durable<'_> {
+    /// Publishes what the stream doesn't have yet.
+    pub(crate) async fn publish(self, core: &Core) {
+        match self {
+            Self::Nothing => {}
+            Self::Completions(completions) => {
+                for (job, item) in completions {
+                    publish_once(core, job, || completed(core, job, item)).await;
+                }
+            }
+            Self::Failure(job, request) => {
+                publish_once(core, job, || failed(core, job, request)).await;
+            }
+        }
+    }
+}
+
+async fn publish_once(core: &Core, job: &Job, publication: impl FnOnce() -> Publication) {
+    if !job.is_published() && core.client.is_connected() && publication().publish(core).await {
+        job.set_published();
+        core.changed.notify_waiters();
+    }
+}
+
+fn completed(core: &Core, job: &Job, item: &CompleteItem) -> Publication {
     let report = CompletedReport {
         work_item_id: item.id,
         task_id: Some(job.item().task_id.clone()),
@@ -30,8 +57,7 @@ pub(crate) fn completed(core: &Core, job: &Job, item: &CompleteItem) -> Publicat
     Publication::new(names::work_completed(core.client.project()), job, &report)
 }
 
-/// A failure, for `loom.{p}.work.errors`.
-pub(crate) fn failed(core: &Core, job: &Job, request: &FailRequest) -> Publication {
+fn failed(core: &Core, job: &Job, request: &FailRequest) -> Publication {
     let report = ErrorReport {
         work_item_id: request.id,
         task_id: Some(job.item().task_id.clone()),
@@ -41,6 +67,13 @@ pub(crate) fn failed(core: &Core, job: &Job, request: &FailRequest) -> Publicati
         reason: request.reason,
     };
     Publication::new(names::work_errors(core.client.project()), job, &report)
+}
+
+/// A report to be published. Publishing it twice counts once.
+struct Publication {
+    subject: String,
+    message_id: String,
+    payload: Bytes,
 }
 
 impl Publication {
@@ -55,8 +88,8 @@ impl Publication {
     }
 
     /// Publishes it; true once the stream has it.
-    pub(crate) async fn publish(&self, core: &Core) -> bool {
-        if !core.client.is_connected() || self.payload.is_empty() {
+    async fn publish(&self, core: &Core) -> bool {
+        if self.payload.is_empty() {
             return false;
         }
         let mut headers = HeaderMap::new();

@@ -54,17 +54,19 @@ pub(crate) async fn live(core: Arc<Core>, inboxes: Inboxes) -> Result<AgentRepor
 /// Works until told otherwise or until nothing is left of the quota.
 async fn work(core: &Core) {
     while core.is_running() {
+        let change = core.change();
         if core.quota_left() == 0 && core.is_idle() {
             core.shut_down("as many items as wanted are done", FAREWELL);
             return;
         }
-        core.change().await;
+        change.await;
     }
 }
 
 /// Draining: waits for what is running, at the most until the grace is over.
 async fn drain(core: &Core) {
     loop {
+        let change = core.change();
         let until = match *core.phase.borrow() {
             Phase::Draining { until, .. } => until,
             Phase::Running | Phase::Stopping { .. } => return,
@@ -76,7 +78,7 @@ async fn drain(core: &Core) {
             core.shut_down("the grace is over", Duration::ZERO);
             return;
         }
-        let _ = tokio::time::timeout_at(until, core.change()).await;
+        let _ = tokio::time::timeout_at(until, change).await;
     }
 }
 

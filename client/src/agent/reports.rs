@@ -13,13 +13,13 @@ use loom_protocol::ErrorCode;
 use loom_protocol::work::{
     ClaimedItem, CompleteItem, CompleteRequest, ItemAnswer, ReleaseRequest, StoppedRequest,
 };
-use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::core::Core;
-use super::durable;
+use super::durable::Durable;
 use super::ending::Ending;
 use super::job::Job;
 use super::{claims, ending};
@@ -123,11 +123,8 @@ async fn complete_at_once(
         then_claim,
     };
     let payload = core.client.encode(&request)?;
-    let durable: Vec<_> = batch
-        .iter()
-        .map(|(job, item)| (job, durable::completed(core, job, item)))
-        .collect();
-    let message = answered(core, "work.complete", payload, &durable, None).await?;
+    let durable = Durable::Completions(batch);
+    let message = answered(core, "work.complete", payload, durable, None).await?;
     core.client.decode(&message)
 }
 
@@ -143,22 +140,15 @@ fn not_taken(core: &Arc<Core>, job: Job, error: &ClientError) {
     core.spawn(deliver(core.clone(), job, instead));
 }
 
-/// Reports an end that is not a completion.
+/// Reports an end by itself.
 async fn deliver(core: Arc<Core>, job: Job, ending: Ending) {
     let lease = job.lease_ref();
-    let (count, sent) = match ending {
-        Ending::Complete(item) => {
-            complete(&core, vec![(job, *item)]).await;
-            return;
-        }
-        Ending::Settled => {
-            core.free(lease, &core.counts.settled);
-            return;
-        }
+    let (count, outcome) = match ending {
+        Ending::Complete(item) => return complete(&core, vec![(job, *item)]).await,
+        Ending::Settled => return core.free(lease, &core.counts.settled),
         Ending::Fail(request) => {
-            let durable = durable::failed(&core, &job, &request);
-            let sent = core.client.encode(request.as_ref());
-            let sent = sent.map(|payload| ("work.fail", payload, Some(durable)));
+            let durable = Durable::Failure(&job, &request);
+            let sent = send(&core, "work.fail", request.as_ref(), durable, None).await;
             (&core.counts.failed, sent)
         }
         Ending::Release => {
@@ -169,8 +159,8 @@ async fn deliver(core: Arc<Core>, job: Job, ending: Ending) {
                 reason: None,
                 not_before: None,
             };
-            let sent = core.client.encode(&request);
-            let sent = sent.map(|payload| ("work.release", payload, None));
+            let limit = Some(GIVE_UP_AFTER);
+            let sent = send(&core, "work.release", &request, Durable::Nothing, limit).await;
             (&core.counts.returned, sent)
         }
         Ending::Stopped(result) => {
@@ -180,22 +170,13 @@ async fn deliver(core: Arc<Core>, job: Job, ending: Ending) {
                 attempt: lease.attempt,
                 result,
             };
-            let sent = core.client.encode(&request);
-            let sent = sent.map(|payload| ("work.stopped", payload, None));
+            let limit = Some(GIVE_UP_AFTER);
+            let sent = send(&core, "work.stopped", &request, Durable::Nothing, limit).await;
             (&core.counts.returned, sent)
         }
     };
-    let outcome = match sent {
-        Ok((action, payload, None)) => {
-            answered(&core, action, payload, &[], Some(GIVE_UP_AFTER)).await
-        }
-        Ok((action, payload, Some(durable))) => {
-            answered(&core, action, payload, &[(&job, durable)], None).await
-        }
-        Err(error) => Err(error),
-    };
     match outcome {
-        Ok(_) => core.free(lease, count),
+        Ok(()) => core.free(lease, count),
         Err(error) => {
             tracing::warn!(item = %lease.id, attempt = lease.attempt, %error, "an end was not taken");
             core.free(lease, &core.counts.lost);
@@ -203,12 +184,24 @@ async fn deliver(core: Arc<Core>, job: Job, ending: Ending) {
     }
 }
 
+async fn send(
+    core: &Core,
+    action: &str,
+    request: &impl Serialize,
+    durable: Durable<'_>,
+    give_up_after: Option<Duration>,
+) -> Result<(), ClientError> {
+    let payload = core.client.encode(request)?;
+    answered(core, action, payload, durable, give_up_after).await?;
+    Ok(())
+}
+
 /// Sends a report until it is answered other than transiently, publishing it when that takes long.
 async fn answered(
     core: &Core,
     action: &str,
     payload: Bytes,
-    durable: &[(&Job, durable::Publication)],
+    durable: Durable<'_>,
     give_up_after: Option<Duration>,
 ) -> Result<Message, ClientError> {
     let started = Instant::now();
@@ -220,17 +213,12 @@ async fn answered(
             .call_once(action, payload.clone(), timeout)
             .await
         {
-            Err(error) if core.reregister_on(&error).await => continue,
-            Err(error) if error.is_transient() => error,
+            Err(error) if core.reregister_on(&error).await || error.is_transient() => error,
             settled => return settled,
         };
         tracing::debug!(action, %error, "a report is repeated");
         if started.elapsed() > PUBLISH_AFTER || !core.is_running() {
-            for (job, publication) in durable.iter().filter(|(job, _)| !job.is_published()) {
-                if publication.publish(core).await {
-                    job.set_published();
-                }
-            }
+            durable.publish(core).await;
         }
         if give_up_after.is_some_and(|limit| started.elapsed() > limit) {
             return Err(error);

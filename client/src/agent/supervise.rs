@@ -19,7 +19,9 @@ const ABORT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Runs a job to its end and reports that.
 pub(crate) async fn supervise(core: Arc<Core>, job: Job) {
-    let handler = core.runtime.spawn((core.handler)(job.clone()));
+    // Even the call that makes the future belongs to the handler: it may block or panic.
+    let (handle, given) = (core.handler.clone(), job.clone());
+    let handler = core.runtime.spawn(async move { handle(given).await });
     let end = tokio::select! {
         end = until_ended(&core, &job, handler) => end,
         never = keep_alive(&core, &job) => match never {},

@@ -9,6 +9,7 @@ mod answer;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::service::{Service as MicroService, ServiceExt as _};
 use async_nats::{Client, Message};
@@ -21,6 +22,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::service::Service;
 use answer::Answer;
+
+const CONFIRM_WITHIN: Duration = Duration::from_secs(5);
 
 /// The open door.
 pub struct NatsDoor {
@@ -58,6 +61,7 @@ impl NatsDoor {
                 retry_after,
             ),
         };
+        confirm_subscriptions(&guard.client).await?;
         tasks.spawn(guard.serve(requests, tasks.clone(), closing.clone()));
         Ok(Self {
             announced,
@@ -75,6 +79,15 @@ impl NatsDoor {
         self.tasks.close();
         self.tasks.wait().await;
     }
+}
+
+/// Waits until the server has taken over what was subscribed to before: a message to oneself comes back after that.
+async fn confirm_subscriptions(client: &Client) -> Result<(), async_nats::Error> {
+    let inbox = client.new_inbox();
+    let mut own = client.subscribe(inbox.clone()).await?;
+    client.publish(inbox, "".into()).await?;
+    tokio::time::timeout(CONFIRM_WITHIN, own.next()).await?;
+    Ok(())
 }
 
 /// Lets requests in.

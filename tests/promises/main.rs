@@ -1,0 +1,18 @@
+//! The promises of the wire, each by a test of its name, on a real coordinator and a real nats-server.
+//!
+//! | module | what is promised |
+//! |---|---|
+//! | `repetition` | repeating a request gives the same answer |
+//! | `fences` | only the present attempt of the present agent counts |
+//! | `matching` | who gets what, in which order, and how much of it |
+//! | `reports` | what is published durably, and what is told |
+//! | `requests` | encodings, unknown fields, unknown projects, bad input |
+//! | `crashes` | an actor dies, the coordinator dies: nothing is lost, nothing counts twice |
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
+mod crashes;
+mod fences;
+mod matching;
+mod repetition;
+mod reports;
+mod requests;

@@ -1,0 +1,20 @@
+//! What a crash takes away: nothing. The program `loom` is killed, paused, terminated and started again around work
+//! that real clients do.
+//!
+//! | file | what happens |
+//! |---|---|
+//! | [`steps`] | `kill -9` between any two steps of an item's life |
+//! | [`burst`] | `kill -9` in the middle of hundreds of submits and completions |
+//! | [`own_server`] | the same with a nats-server of the coordinator's own |
+//! | [`outage`] | NATS is away, for a moment and for long |
+//! | [`signals`] | SIGTERM, a second one, SIGSTOP |
+//! | [`standby`] | two coordinators on one NATS |
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod burst;
+mod outage;
+mod own_server;
+mod signals;
+mod standby;
+mod steps;
+mod world;

@@ -1,0 +1,145 @@
+//! Two coordinators on one NATS.
+
+use std::time::{Duration, Instant};
+
+use loom_client::{Agent, Client, Job, JobError, JobResult, RunningAgent};
+use loom_protocol::work::WorkStatus;
+use loom_testkit::process::LoomProcess;
+use tokio::sync::watch;
+
+use crate::world::{World, all_items, loom_up, soon, submit, until};
+
+/// A standby takes over within 15 s of the owner's death; the rest is for a busy machine.
+const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(18);
+
+async fn standby(world: &World) -> LoomProcess {
+    let second = loom_up().on_nats(world.loom.nats_url());
+    let second = second.argument("--standby").spawn().await.unwrap();
+    second.until_it_logs("standing by").await.unwrap();
+    second
+}
+
+/// An agent whose work ends when it may.
+fn patient(client: &Client, may_finish: &watch::Receiver<bool>) -> RunningAgent {
+    let may_finish = may_finish.clone();
+    let work = move |_: Job| {
+        let mut may_finish = may_finish.clone();
+        async move {
+            may_finish.wait_for(|now| *now).await.unwrap();
+            Ok::<_, JobError>(JobResult::summary("done"))
+        }
+    };
+    let agent = Agent::builder(client).capability("rust").slots(4);
+    agent.start(work).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_second_coordinator_is_refused_and_told_by_whom() {
+    let world = World::new().await;
+    let second = loom_up().on_nats(world.loom.nats_url());
+    let ended = second.run_to_its_end().await.unwrap();
+    assert_eq!(ended.code(), Some(3), "{ended:?}");
+    for part in [
+        &*world.loom.data_dir().display().to_string(),
+        &format!("process {}", world.loom.pid()),
+        "--standby",
+    ] {
+        assert!(
+            ended.stderr.contains(part),
+            "{part} is not in: {}",
+            ended.stderr
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_standby_takes_over_from_a_killed_one() {
+    let mut world = World::new().await;
+    let client = world.client().await;
+    let (finish, may_finish) = watch::channel(false);
+    let agent = patient(&client, &may_finish);
+    let id = submit(&client, "begun under the first").await;
+    let status = async || client.get(id).await.unwrap().status;
+    let started = |status: &WorkStatus| *status == WorkStatus::InProgress;
+    until("the agent works", &status, started).await;
+    let mut second = standby(&world).await;
+
+    world.loom.kill_9().await;
+    let began = Instant::now();
+    second.until_up().await.unwrap();
+    assert!(began.elapsed() < TAKEN_OVER_WITHIN, "{:?}", began.elapsed());
+
+    let item = client.get(id).await.unwrap();
+    assert_eq!((item.status, item.attempt), (WorkStatus::InProgress, 1));
+    finish.send_replace(true);
+    until("the item ends", &status, |status| status.is_terminal()).await;
+    let next = submit(&client, "begun under the second").await;
+    let ended = async || client.get(next).await.unwrap().status.is_terminal();
+    until("the next one ends", ended, |ended| *ended).await;
+    let item = client.get(id).await.unwrap();
+    assert_eq!((item.status, item.attempt), (WorkStatus::Completed, 1));
+    drop(agent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_standby_takes_over_at_once_from_one_that_ends_in_order() {
+    let mut world = World::new().await;
+    let client = world.client().await;
+    submit(&client, "left behind").await;
+    let mut second = standby(&world).await;
+    assert!(world.loom.terminate().await.unwrap().success());
+    let began = Instant::now();
+    second.until_up().await.unwrap();
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
+    assert_eq!(all_items(&client, None).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn an_owner_that_slept_too_long_changes_nothing_when_it_wakes() {
+    let world = World::new().await;
+    let client = world.client().await;
+    let (finish, may_finish) = watch::channel(false);
+    let agent = patient(&client, &may_finish);
+    let mut ids = Vec::new();
+    for number in 0..8 {
+        ids.push(submit(&client, &format!("before {number}")).await);
+    }
+    let mut second = standby(&world).await;
+    world.loom.pause();
+    second.until_up().await.unwrap();
+    finish.send_replace(true);
+    for number in 0..8 {
+        ids.push(submit(&client, &format!("meanwhile {number}")).await);
+    }
+    world.loom.resume();
+    world
+        .loom
+        .until_it_logs("the ownership is lost (")
+        .await
+        .unwrap();
+    for number in 0..8 {
+        ids.push(submit(&client, &format!("after {number}")).await);
+    }
+
+    for id in &ids {
+        let item = async || client.get(*id).await.unwrap();
+        let item = until("every item ends", item, |item| item.terminal).await;
+        assert_eq!(
+            (item.status, item.attempts),
+            (WorkStatus::Completed, 0),
+            "{item:#?}"
+        );
+    }
+    assert_eq!(all_items(&client, None).await.len(), ids.len());
+    agent.shut_down("the test is over", Duration::ZERO);
+    let report = soon("the agent ends", agent.ended()).await.unwrap();
+    assert_eq!((report.completed + report.published, report.lost), (24, 0));
+}
