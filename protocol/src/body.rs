@@ -10,8 +10,9 @@ use serde_json::value::RawValue;
 ///
 /// In JSON it stands as the value itself. In MessagePack it stands as the same value in
 /// MessagePack; a MessagePack `bin` is taken as JSON text, so that a sender that has the text need
-/// not translate it. JSON that has no counterpart there (nested deeper than 128, a number out of
-/// range, half a surrogate pair) goes out as such a `bin`, so that one odd body spoils no answer.
+/// not translate it. JSON that has no counterpart there (a number out of range, half a surrogate
+/// pair) goes out as such a `bin`, so that one odd body spoils no answer. Nesting is bounded by
+/// [`MAX_DEPTH`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Body(Bytes);
 

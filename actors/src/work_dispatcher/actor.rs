@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use loom_protocol::agent::AgentStatus;
 use loom_protocol::work::WorkStatus;
-use loom_protocol::{AgentGuid, Timestamp, WorkId};
+use loom_protocol::{AgentGuid, WorkId};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -29,9 +29,6 @@ const HOLD_OFF: Duration = Duration::from_secs(30);
 const STOP_GRACE: Duration = Duration::from_secs(30);
 /// How far the items before another one are counted.
 const MOST_AHEAD: usize = 10_000;
-
-/// How long a timer for held items may run before the clock is looked at again.
-const LONGEST_HOLD: Duration = Duration::from_hours(1);
 
 /// What the dispatcher needs to run.
 #[derive(Clone)]
@@ -114,8 +111,6 @@ pub struct State {
     pub(super) claims: Claims,
     pub(super) slots: Slots,
     pub(super) timers: Timers,
-    /// For which held item a timer is armed.
-    pub(super) held_armed: Option<Timestamp>,
     pub(super) draining: bool,
     intake: JoinSet<()>,
     waiting_for_drain: Vec<RpcReplyPort<()>>,
@@ -155,7 +150,6 @@ impl Actor for WorkDispatcher {
             claims: Claims::default(),
             slots: Slots::default(),
             timers: Timers::default(),
-            held_armed: None,
             draining: false,
             intake,
             waiting_for_drain: Vec::new(),
@@ -324,7 +318,6 @@ impl State {
                     }
                 }
                 Due::Held => {
-                    self.held_armed = None;
                     for header in self.queue.release_due(self.args.clock.now()) {
                         self.offer(&header);
                     }
@@ -339,11 +332,9 @@ impl State {
     }
 
     fn arm_held(&mut self) {
-        let next = self.queue.next_due();
-        if let Some(time) = next.filter(|time| self.held_armed.is_none_or(|armed| *time < armed)) {
-            let wait = time.since(self.args.clock.now()).min(LONGEST_HOLD);
-            self.timers.add(Instant::now() + wait, Due::Held);
-            self.held_armed = Some(time);
+        if let Some(time) = self.queue.next_due() {
+            let wait = time.since(self.args.clock.now());
+            self.timers.add_held(Instant::now() + wait);
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::sync::Arc;
-use std::time::Duration;
 
 use loom_protocol::work::WorkStatus;
 use loom_protocol::{AgentGuid, WorkId};
@@ -14,10 +13,7 @@ use super::claims::{ClaimError, ClaimOrder, ClaimOutcome, ClaimWants, OpenClaim}
 use super::timers::Due;
 use crate::agent_registry::AgentEntry;
 use crate::domain::work::{Command, Holder};
-use crate::work_ledger::{Applied, LeaseInfo, LedgerError, Operation};
-
-/// How long an assignment that the ledger lost waits for its next incarnation before it is given up.
-const LEDGER_PATIENCE: Duration = Duration::from_secs(2);
+use crate::work_ledger::{Applied, LeaseInfo, LedgerError, Operation, TRANSITION_DEADLINE};
 
 /// What the items of one claim may take together: an answer has to fit into a message of 1 MiB, and
 /// a body may be more than twice as large in MessagePack as it is in JSON. One item fits always.
@@ -157,15 +153,15 @@ impl State {
             .iter()
             .map(|id| Operation::Apply(*id, command.clone()))
             .collect();
+        let answer = self.args.ledger.begin(operations);
         let (ledger, myself) = (self.args.ledger.clone(), self.myself.clone());
-        let answer = ledger.begin(operations);
         self.spawn(async move {
             let mut outcomes = match answer {
                 Ok(answer) => answer.await.ok(),
                 Err(_) => None,
             };
             if outcomes.is_none()
-                && let Err(away) = ledger.actor().wait_until_up(LEDGER_PATIENCE).await
+                && let Err(away) = ledger.actor().wait_until_up(TRANSITION_DEADLINE).await
             {
                 outcomes = Some(vec![Err(away.into()); ids.len()]);
             }

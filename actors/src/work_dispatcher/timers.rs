@@ -21,6 +21,8 @@ pub(super) enum Due {
 pub(super) struct Timers {
     due: BTreeMap<(Instant, u64), Due>,
     count: u64,
+    /// The earliest look at the held items that is to come.
+    held: Option<Instant>,
     /// The epoch and the time of the armed timer; a timer of another epoch is stale.
     armed: Option<(u64, Instant)>,
 }
@@ -29,6 +31,14 @@ impl Timers {
     pub fn add(&mut self, at: Instant, due: Due) {
         self.count += 1;
         self.due.insert((at, self.count), due);
+    }
+
+    /// Looks at the held items at `at`, unless that is done earlier anyway.
+    pub fn add_held(&mut self, at: Instant) {
+        if self.held.is_none_or(|earlier| at < earlier) {
+            self.held = Some(at);
+            self.add(at, Due::Held);
+        }
     }
 
     /// What is due now, if the timer that fired is the armed one.
@@ -41,7 +51,11 @@ impl Timers {
         while let Some(entry) = self.due.first_entry()
             && entry.key().0 <= now
         {
-            due.push(entry.remove());
+            let what = entry.remove();
+            if what == Due::Held {
+                self.held = None;
+            }
+            due.push(what);
         }
         due
     }
@@ -80,5 +94,20 @@ mod tests {
         let (last, _) = timers.next_to_arm().unwrap();
         assert_eq!(timers.fired(last, at(20)), [Due::Held]);
         assert_eq!(timers.next_to_arm(), None);
+    }
+
+    #[test]
+    fn many_held_items_cost_one_deadline() {
+        let now = Instant::now();
+        let mut timers = Timers::default();
+        for _ in 0..1_000 {
+            timers.add_held(now + Duration::from_secs(9));
+        }
+        timers.add_held(now);
+        assert_eq!(timers.due.len(), 2);
+        let (epoch, _) = timers.next_to_arm().unwrap();
+        assert_eq!(timers.fired(epoch, now), [Due::Held]);
+        timers.add_held(now + Duration::from_secs(5));
+        assert_eq!(timers.due.len(), 2);
     }
 }
