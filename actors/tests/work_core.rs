@@ -274,6 +274,27 @@ scenario! {
 }
 
 scenario! {
+    /// What is being assigned when the project is stopped is handed over.
+    a_project_that_stops_hands_over_what_it_assigns(house: WorkSettings::default()) {
+        let mut agents = Vec::new();
+        for _ in 0..64 {
+            house.submit(json!({"capability": "ts"})).await;
+            agents.push(house.agent(&["ts"]).await);
+        }
+        let name = |guid: AgentGuid| order(guid, "the only one", Duration::ZERO);
+        let claims: Vec<_> = agents.iter().map(|guid| house.claim(name(*guid))).collect();
+        eventually("a claim is served", async || house.project.work.totals().active > 0).await;
+        house.root.stop_tree("p", PATIENCE).await.unwrap();
+        let mut told = 0;
+        for claim in claims {
+            // A claim that came too late is refused.
+            told += claim.await.map_or(0, |given| given.len());
+        }
+        assert_eq!(told, house.project.work.totals().active);
+    }
+}
+
+scenario! {
     /// Whoever dies between a claim and its answer: each item is given to exactly one agent, which
     /// is told, and nothing stays behind.
     every_claim_is_answered_whichever_actor_dies(house: WorkSettings::default()) {

@@ -95,7 +95,7 @@ pub enum DispatcherMsg {
         /// Which timer.
         epoch: u64,
     },
-    /// Answer every waiting claim, take no more.
+    /// Answer every waiting claim, take no more, and answer when those being filled are answered.
     Drain(RpcReplyPort<()>),
 }
 
@@ -112,6 +112,8 @@ pub struct State {
     pub(super) slots: Slots,
     pub(super) timers: Timers,
     pub(super) draining: bool,
+    intake: JoinSet<()>,
+    waiting_for_drain: Vec<RpcReplyPort<()>>,
 }
 
 impl Actor for WorkDispatcher {
@@ -138,17 +140,19 @@ impl Actor for WorkDispatcher {
             args.agents
                 .set_lease_count(guid, u32::try_from(leases).unwrap_or(u32::MAX), now);
         }
-        let mut tasks = JoinSet::new();
-        Intake::new(&args).spawn_into(&mut tasks);
+        let mut intake = JoinSet::new();
+        Intake::new(&args).spawn_into(&mut intake);
         let mut state = State {
             args,
             myself,
-            tasks,
+            tasks: JoinSet::new(),
             queue,
             claims: Claims::default(),
             slots: Slots::default(),
             timers: Timers::default(),
             draining: false,
+            intake,
+            waiting_for_drain: Vec::new(),
         };
         state.arm_held();
         state.arm();
@@ -344,11 +348,21 @@ impl State {
 
     fn drain(&mut self, reply: RpcReplyPort<()>) {
         self.draining = true;
-        for claim in self.claims.close_all() {
+        for claim in self.claims.close_parked() {
             let _ = claim.reply.send(Ok(Vec::new()));
         }
-        self.tasks.abort_all();
-        let _ = reply.send(());
+        self.intake.abort_all();
+        self.waiting_for_drain.push(reply);
+        self.answer_drain();
+    }
+
+    /// What is being assigned is handed over first: its agent would not know that it holds it.
+    pub(super) fn answer_drain(&mut self) {
+        if self.claims.is_empty() {
+            for reply in self.waiting_for_drain.drain(..) {
+                let _ = reply.send(());
+            }
+        }
     }
 
     pub(super) fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {

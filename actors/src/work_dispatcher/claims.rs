@@ -244,9 +244,14 @@ impl Claims {
         preferred.or_else(|| by_type.keys().filter_map(|t| of_type(t)).min())
     }
 
-    /// Every open claim, to be answered because the actor ends.
-    pub fn close_all(&mut self) -> Vec<OpenClaim> {
-        let claims: Vec<u64> = self.open.keys().copied().collect();
+    /// Whether every claim has been answered.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Every claim that waits, to be answered because the actor ends.
+    pub fn close_parked(&mut self) -> Vec<OpenClaim> {
+        let claims: Vec<u64> = self.parked.values().copied().collect();
         claims
             .into_iter()
             .filter_map(|claim| self.close(claim))

@@ -210,9 +210,11 @@ impl State {
             }
             _ if !given.is_empty() => self.answer(claim, Ok(given)),
             Some(error) => self.answer(claim, Err(error.into())),
+            None if self.draining => self.answer(claim, Ok(Vec::new())),
             None => self.fill_or_park(claim),
         }
         self.ask_again(guid);
+        self.answer_drain();
     }
 
     /// An assignment came to nothing: what the read model says now counts.

@@ -9,6 +9,8 @@ use crate::domain::work::{Command, WorkRecord};
 
 /// How much of a description an event carries, in characters.
 const SHOWN_DESCRIPTION: usize = 200;
+/// How much of a result's summary, which may have the size of the whole result.
+const SHOWN_SUMMARY: usize = 2_000;
 
 /// The events of an operation that was done, in order.
 pub(super) fn events(
@@ -42,7 +44,8 @@ pub(super) fn events(
         }
         (Some(before), WorkStatus::Completed) if !before.is_terminal() => {
             let mut completed = tell(WorkEventKind::Completed);
-            completed.summary = record.result.as_ref().and_then(|r| r.summary.clone());
+            let summary = record.result.as_ref().and_then(|r| r.summary.as_ref());
+            completed.summary = summary.map(|text| text.chars().take(SHOWN_SUMMARY).collect());
             events.push(completed);
         }
         (Some(before), WorkStatus::Failed) if !before.is_terminal() => {
