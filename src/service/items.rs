@@ -9,7 +9,8 @@ use loom_actors::project::Project;
 use loom_actors::work_ledger::{Filter, Header, ReadError};
 use loom_protocol::rest::PageInfo;
 use loom_protocol::work::{
-    AgentVerdict, CancelRequest, ExplainAnswer, LeaseRef, ListWorkRequest, WorkItem, WorkStatus, limits,
+    AgentVerdict, CancelRequest, ExplainAnswer, LeaseRef, ListWorkRequest, WorkItem, WorkStatus,
+    limits,
 };
 use loom_protocol::{AgentGuid, ErrorCode, ProjectId, WireError, WorkId};
 
