@@ -189,7 +189,13 @@ pub enum Loss {
 /// Tells whoever writes whether the ownership lasts: a process that was stopped for longer than its
 /// lease learns it before its first write. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Ownership(Option<(Arc<Mutex<Instant>>, watch::Receiver<Option<Loss>>)>);
+pub struct Ownership(Option<Held>);
+
+#[derive(Debug, Clone)]
+struct Held {
+    kept_until: Arc<Mutex<Instant>>,
+    loss: watch::Receiver<Option<Loss>>,
+}
 
 impl Ownership {
     /// Of somebody who is alone on a NATS of his own, and needs no lease.
@@ -199,8 +205,8 @@ impl Ownership {
 
     /// Whether it lasts at this moment.
     pub fn is_held(&self) -> bool {
-        self.0.as_ref().is_none_or(|(kept_until, loss)| {
-            loss.borrow().is_none() && Instant::now() < *kept_until.lock()
+        self.0.as_ref().is_none_or(|held| {
+            held.loss.borrow().is_none() && Instant::now() < *held.kept_until.lock()
         })
     }
 }
@@ -312,7 +318,10 @@ impl OwnerLease {
 
     /// The same question for those who write by this lease.
     pub fn ownership(&self) -> Ownership {
-        Ownership(Some((Arc::clone(&self.kept_until), self.loss.clone())))
+        Ownership(Some(Held {
+            kept_until: Arc::clone(&self.kept_until),
+            loss: self.loss.clone(),
+        }))
     }
 
     /// Resolves when ownership is over, with the reason. May be awaited anywhere, and often.
