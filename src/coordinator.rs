@@ -7,7 +7,7 @@
 //!
 //! Ownership may be lost while the process lives (NATS away for long): then the actors end, the
 //! NATS door closes, and all of it begins anew under a new epoch when ownership is won again
-//! ([`reign`]). The API stays open and says why it cannot serve.
+//! (`reign`). The API stays open and says why it cannot serve.
 
 mod reign;
 

@@ -1,8 +1,7 @@
 //! What somebody may want of an item, and what comes of it.
 //!
-//! [`Command::decide`] applies a command to the record as it is now; the verbs are in
-//! [`transition`](super::transition). The ledger repeats the decision on a newer record when its
-//! write met a conflict.
+//! [`Command::decide`] applies a command to the record as it is now; the verbs are in `transition`.
+//! The ledger repeats the decision on a newer record when its write met a conflict.
 
 use loom_protocol::work::{Reason, Usage, WorkResult, WorkStatus};
 use loom_protocol::{AgentGuid, ErrorCode, Timestamp, WireError};
