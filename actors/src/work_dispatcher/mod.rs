@@ -2,7 +2,7 @@
 //! Writes nowhere else: transitions are the ledger's.
 //!
 //! # State
-//! - [`PendingQueue`](queue::PendingQueue): every pending item by its needs, in the order of
+//! - [`PendingQueue`]: every pending item by its needs, in the order of
 //!   priority and creation; those with a `notBefore` apart. Rebuilt from the read model at start.
 //! - Open claims: *filling* (assignments are being written), *parked* (waiting for an item or for a
 //!   free slot), answered (gone). At most one parked claim per agent; a newer one replaces it.
@@ -45,3 +45,4 @@ pub use actor::{DispatcherMsg, WorkDispatcher, WorkDispatcherArgs};
 pub use claims::{ClaimError, ClaimOrder};
 pub use handle::{Outlook, WorkDispatcherHandle};
 pub use intake::ensure_stream;
+pub use queue::{PendingQueue, Pick, Wants};
