@@ -222,7 +222,7 @@ mod tests {
             let fits = pair.capabilities.contains(&pair.capability)
                 && pair.boundaries.contains(&pair.boundary)
                 && pair.required.as_ref().is_none_or(|r| *r == pair.agent_type);
-            let free = pair.status == AgentStatus::Online
+            let free = matches!(pair.status, AgentStatus::Online | AgentStatus::Busy)
                 && pair.leases < pair.slots
                 && !pair.held_off;
             let verdict = may_take(&pair.candidate(), &pair.needs());
@@ -236,7 +236,9 @@ mod tests {
                     Rule::Capability => !pair.capabilities.contains(&pair.capability),
                     Rule::Boundary => !pair.boundaries.contains(&pair.boundary),
                     Rule::AgentType => pair.required.as_deref() != Some(pair.agent_type.as_str()),
-                    Rule::Status => pair.status != AgentStatus::Online,
+                    Rule::Status => {
+                        !matches!(pair.status, AgentStatus::Online | AgentStatus::Busy)
+                    }
                     Rule::Slots => pair.leases >= pair.slots,
                     Rule::HeldOff => pair.held_off,
                 };
