@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// A request allocates and frees some dozens of times, often what another thread has allocated.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // Before any TLS client is made; it fails only where a provider is installed already.
     rustls::crypto::ring::default_provider()

@@ -8,6 +8,7 @@ use loom_coordinator::api_client::ApiError;
 use loom_protocol::agent::{Agent, AgentStatus};
 use loom_protocol::event::{AgentEventKind, Event};
 use loom_protocol::rest::AgentsPage;
+use loom_protocol::work::{Reason, WorkStatus};
 use loom_protocol::{AgentGuid, ErrorCode, Timestamp, names};
 use loom_testkit::fleet::{Fleet, Signals, TestProject};
 use serde_json::{Value, json};
@@ -197,7 +198,11 @@ async fn deregister_an_agent() -> Result<()> {
         answer["released"],
         json!([{"id": id, "attempt": lease.attempt}])
     );
-    assert_eq!(project.work(id).await?.status.as_str(), "pending");
+    let item = project.work(id).await?;
+    assert_eq!(
+        (item.status, item.pending_reason),
+        (WorkStatus::Pending, Some(Reason::Released))
+    );
     assert_eq!(read(&bucket, guid).await, None);
     let by_rest = project
         .api()?

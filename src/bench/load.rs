@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use futures_util::{StreamExt as _, stream};
 use hdrhistogram::Histogram;
 
+use super::cpu::CpuTimes;
+
 /// The longest time that is told apart, in microseconds: a minute.
 const LONGEST: u64 = 60_000_000;
 const DIGITS: u8 = 3;
@@ -19,6 +21,8 @@ pub(super) struct Sample {
     pub elapsed: Duration,
     /// What each operation took, in microseconds.
     pub latencies: Histogram<u64>,
+    /// What it cost.
+    pub cpu: CpuTimes,
     /// How many operations failed, and how the first of them did.
     pub failures: usize,
     /// What the first failure said.
@@ -30,6 +34,12 @@ impl Sample {
     #[allow(clippy::cast_precision_loss, reason = "a rate is no exact number")]
     pub fn rate(&self) -> f64 {
         self.items as f64 / self.elapsed.as_secs_f64().max(f64::EPSILON)
+    }
+
+    /// What each item has of a time that all have taken, in microseconds.
+    #[allow(clippy::cast_precision_loss, reason = "a mean is no exact number")]
+    pub fn micros_per_item(&self, spent: Duration) -> f64 {
+        spent.as_secs_f64() * 1e6 / self.items.max(1) as f64
     }
 }
 
@@ -64,6 +74,7 @@ where
         items: 0,
         elapsed: Duration::ZERO,
         latencies: latencies(),
+        cpu: CpuTimes::default(),
         failures: 0,
         first_failure: None,
     };

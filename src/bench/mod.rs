@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `stage` | the server, the coordinator as a process of its own, the connections |
 //! | `load` | so many operations, so many in flight, what they took |
+//! | `cpu` | the CPU time that each process takes |
 //! | `raw` | the limit: JetStream publishes and compare-and-sets without Loom |
 //! | `requests` | the requests of a client and of its agents |
 //! | `workloads` | submit, and submit→claim→complete, one by one and by arrays |
@@ -17,6 +18,7 @@
 //! | `memory` | `--memory`: what many finished items cost |
 //! | `report` | medians and ratios, as a table or as JSON |
 
+mod cpu;
 mod listing;
 mod load;
 mod memory;

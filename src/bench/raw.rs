@@ -78,15 +78,20 @@ impl RawNats {
         .await
     }
 
-    /// One create and two compare-and-sets per item, as the ledger has in the life of one.
-    pub async fn cycle(&self, items: usize, in_flight: usize) -> Sample {
-        drive(items, 1, in_flight, |_| self.life_of_one()).await
+    /// One create per item, as the ledger has for a submit.
+    pub async fn create(&self, items: usize, in_flight: usize) -> Sample {
+        drive(items, 1, in_flight, |_| self.writes_of_one(1)).await
     }
 
-    async fn life_of_one(&self) -> Result<(), PublishError> {
+    /// One create and two compare-and-sets per item, as the ledger has in the life of one.
+    pub async fn cycle(&self, items: usize, in_flight: usize) -> Sample {
+        drive(items, 1, in_flight, |_| self.writes_of_one(3)).await
+    }
+
+    async fn writes_of_one(&self, writes: usize) -> Result<(), PublishError> {
         let subject = async_nats::Subject::from(format!("$KV.{}.{}", self.name, Uuid::now_v7()));
         let mut sequence = 0_u64;
-        for _ in 0..3 {
+        for _ in 0..writes {
             let mut headers = HeaderMap::new();
             headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, sequence.to_string());
             let message = PublishMessage::build()

@@ -1,6 +1,7 @@
 //! Medians over the rounds, and ratios to the raw limit of the same round.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -62,12 +63,54 @@ struct Row {
     ratio: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     aim: Option<f64>,
+    /// To the same conditional writes without Loom.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ratio_to_same_writes: Option<f64>,
     p50_us: u64,
     p99_us: u64,
     p999_us: u64,
+    /// What one item costs each process, in microseconds of CPU time.
+    cpu_us: CpuPerItem,
+    /// The same of the raw limit, as a part of this: what the ratio is on a machine that is busy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpu_ratio: Option<f64>,
     failures: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_failure: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+struct CpuPerItem {
+    client: Option<f64>,
+    coordinator: Option<f64>,
+    server: Option<f64>,
+}
+
+impl CpuPerItem {
+    fn of(samples: &[Sample]) -> Self {
+        let part = |spent: fn(&Sample) -> Option<Duration>| {
+            let each: Option<Vec<f64>> = samples
+                .iter()
+                .map(|sample| Some(sample.micros_per_item(spent(sample)?)))
+                .collect();
+            each.map(median)
+        };
+        Self {
+            client: part(|sample| sample.cpu.client),
+            coordinator: part(|sample| sample.cpu.coordinator),
+            server: part(|sample| sample.cpu.server),
+        }
+    }
+
+    /// With Loom in between, or without.
+    fn total(self, with_coordinator: bool) -> Option<f64> {
+        let coordinator = if with_coordinator {
+            self.coordinator?
+        } else {
+            0.0
+        };
+        Some(self.client? + coordinator + self.server?)
+    }
 }
 
 impl Report {
@@ -119,8 +162,21 @@ impl Report {
 
     fn table(&self) -> comfy_table::Table {
         let mut rows = table(&[
-            "", "ITEMS/S", "P50 MS", "P99 MS", "P99.9 MS", "OF RAW", "AIM", "FAILED",
+            "",
+            "ITEMS/S",
+            "P50 MS",
+            "P99 MS",
+            "P99.9 MS",
+            "OF RAW",
+            "AIM",
+            "OF SAME WRITES",
+            "FAILED",
+            "CPU µs: CLIENT",
+            "COORD.",
+            "SERVER",
+            "OF RAW",
         ]);
+        let micros = |cpu: Option<f64>| cpu.map(|cpu| format!("{cpu:.1}")).unwrap_or_default();
         let ratio = |ratio: Option<f64>| ratio.map(|r| format!("{r:.2}")).unwrap_or_default();
         for row in &self.results {
             rows.add_row([
@@ -131,7 +187,12 @@ impl Report {
                 millis(row.p999_us),
                 ratio(row.ratio),
                 ratio(row.aim),
+                ratio(row.ratio_to_same_writes),
                 row.failures.to_string(),
+                micros(row.cpu_us.client),
+                micros(row.cpu_us.coordinator),
+                micros(row.cpu_us.server),
+                ratio(row.cpu_ratio),
             ]);
         }
         rows
@@ -145,24 +206,34 @@ fn row(measure: Measure, measured: &Measured, setup: &Setup) -> Row {
         // Histograms of the same bounds always add up.
         let _ = took.add(&sample.latencies);
     }
+    let cpu_us = CpuPerItem::of(samples);
     let limits = measure.limit().map(|limit| measured.of(limit));
-    let ratios = limits.map(|limits| {
-        let pairs = samples.iter().zip(limits);
-        pairs
-            .map(|(own, limit)| own.rate() / limit.rate())
-            .collect()
-    });
+    let cpu_of_limit = limits.and_then(|limits| CpuPerItem::of(limits).total(false));
+    let same_writes = measure.same_writes().map(|same| measured.of(same));
     Row {
         name: name(measure, setup.array),
         items_per_second: median(samples.iter().map(Sample::rate).collect()),
-        ratio: ratios.map(median),
+        ratio: limits.map(|limits| ratio(samples, limits)),
         aim: measure.aim(),
+        ratio_to_same_writes: same_writes.map(|writes| ratio(samples, writes)),
         p50_us: took.value_at_quantile(0.5),
         p99_us: took.value_at_quantile(0.99),
         p999_us: took.value_at_quantile(0.999),
+        cpu_ratio: cpu_of_limit.and_then(|limit| Some(limit / cpu_us.total(true)?)),
+        cpu_us,
         failures: samples.iter().map(|sample| sample.failures).sum(),
         first_failure: samples.iter().find_map(|s| s.first_failure.clone()),
     }
+}
+
+/// The median over the rounds.
+fn ratio(samples: &[Sample], limits: &[Sample]) -> f64 {
+    let pairs = samples.iter().zip(limits);
+    median(
+        pairs
+            .map(|(own, limit)| own.rate() / limit.rate())
+            .collect(),
+    )
 }
 
 fn name(measure: Measure, array: usize) -> String {
@@ -170,6 +241,7 @@ fn name(measure: Measure, array: usize) -> String {
         Measure::RawPublish => "raw: publish".into(),
         Measure::Submit => "submit".into(),
         Measure::SubmitArrays => format!("submit, {array} per request"),
+        Measure::RawCreate => "raw: create".into(),
         Measure::RawCycle => "raw: create + 2 compare-and-sets".into(),
         Measure::Cycle => "submit, claim, complete".into(),
         Measure::CycleArrays => {
@@ -192,13 +264,12 @@ pub(super) fn median(mut values: Vec<f64>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
-
     fn sample(items: usize, millis: u64) -> Sample {
         Sample {
             items,
             elapsed: Duration::from_millis(millis),
             latencies: latencies(),
+            cpu: super::super::cpu::CpuTimes::default(),
             failures: 0,
             first_failure: None,
         }
@@ -224,6 +295,7 @@ mod tests {
         };
         let report = Report::of(setup, &measured);
         assert_eq!(report.results[1].ratio, Some(0.5));
+        assert!(report.results[1].ratio_to_same_writes.is_some());
         assert!(report.results[0].ratio.is_none());
         assert!((report.results[1].items_per_second - 1_000.0 / 0.21).abs() < 1e-6);
     }

@@ -30,6 +30,8 @@ pub(super) enum Measure {
     Submit,
     /// One request per array.
     SubmitArrays,
+    /// One create per item: what a submit writes.
+    RawCreate,
     /// A create and two compare-and-sets per item.
     RawCycle,
     /// Submit, claim, complete: three requests per item.
@@ -40,8 +42,9 @@ pub(super) enum Measure {
 
 impl Measure {
     /// In the order of the report.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::RawPublish,
+        Self::RawCreate,
         Self::Submit,
         Self::SubmitArrays,
         Self::RawCycle,
@@ -52,16 +55,24 @@ impl Measure {
     /// The limit that it is measured against.
     pub const fn limit(self) -> Option<Self> {
         match self {
-            Self::RawPublish | Self::RawCycle => None,
+            Self::RawPublish | Self::RawCreate | Self::RawCycle => None,
             Self::Submit | Self::SubmitArrays => Some(Self::RawPublish),
             Self::Cycle | Self::CycleArrays => Some(Self::RawCycle),
+        }
+    }
+
+    /// The same conditional writes without Loom: what can be reached at the most.
+    pub const fn same_writes(self) -> Option<Self> {
+        match self {
+            Self::Submit | Self::SubmitArrays => Some(Self::RawCreate),
+            _ => self.limit(),
         }
     }
 
     /// The ratio to the limit that is aimed at.
     pub const fn aim(self) -> Option<f64> {
         match self {
-            Self::RawPublish | Self::RawCycle => None,
+            Self::RawPublish | Self::RawCreate | Self::RawCycle => None,
             Self::Submit => Some(0.35),
             Self::SubmitArrays => Some(0.6),
             Self::Cycle => Some(0.25),
@@ -97,8 +108,13 @@ pub(super) async fn run(context: &Context, args: &BenchArgs, stage: &Stage) -> C
     for round in 0..args.rounds.get() {
         for turn in 0..Measure::ALL.len() {
             let measure = Measure::ALL[turn_of(round, turn)];
-            measured.add(measure, benches.measure(measure, items).await);
+            let before = stage.cpu_times();
+            let mut sample = benches.measure(measure, items).await;
+            sample.cpu = stage.cpu_times().since(before);
+            measured.add(measure, sample);
         }
+    }
+    if !stage.is_private() {
         let purged = requests.purge(SUBMITTED).await;
         purged.map_err(|why| failed("calling the submitted items off", why))?;
     }
@@ -154,6 +170,7 @@ impl Benches {
             Measure::RawPublish => self.raw.publish(items, in_flight).await,
             Measure::Submit => self.submitted.submit(items, in_flight).await,
             Measure::SubmitArrays => self.submitted.submit_arrays(items, in_flight).await,
+            Measure::RawCreate => self.raw.create(items, in_flight).await,
             Measure::RawCycle => self.raw.cycle(items, in_flight).await,
             Measure::Cycle => self.worked_on.cycle(items, in_flight).await,
             Measure::CycleArrays => self.worked_on.cycle_arrays(items, in_flight).await,

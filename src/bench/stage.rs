@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
+use super::cpu::{CpuTimes, spent_by};
 use super::failed;
 use crate::cli::exit::{CliError, CliResult};
 use crate::coordinator::UpError;
@@ -64,6 +65,21 @@ impl Stage {
     /// The process of the coordinator, where this run has started it.
     pub fn coordinator_pid(&self) -> Option<u32> {
         self.coordinator.as_ref()?.id()
+    }
+
+    /// Whether nothing of this run outlives it.
+    pub const fn is_private(&self) -> bool {
+        self.server.is_some()
+    }
+
+    /// What all processes have spent so far.
+    pub fn cpu_times(&self) -> CpuTimes {
+        let server = self.server.as_ref().and_then(ManagedServer::pid);
+        CpuTimes {
+            client: spent_by(std::process::id()),
+            coordinator: self.coordinator_pid().and_then(spent_by),
+            server: server.and_then(spent_by),
+        }
     }
 
     /// Ends in order what this run has started.

@@ -317,6 +317,32 @@ async fn limits_are_named_when_they_are_passed() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_claim_gives_no_more_than_one_answer_carries() -> Result<()> {
+    let fleet = Fleet::shared().await?;
+    let project = fleet.project().await?;
+    let agent = project.agent("rust").slots(8).spawn().await?;
+    // Numbers of which MessagePack takes more than twice the bytes.
+    let body = json!(vec![1.5; 75_000]);
+    for _ in 0..4 {
+        let item = json!({"description": "d", "capability": "rust", "contextData": body});
+        project.submit(item).await?;
+    }
+    let claim = json!({"guid": agent.guid(), "max": 4});
+    for _ in 0..4 {
+        let given: Value = project
+            .call_in(Encoding::MessagePack, "work.claim", &claim)
+            .await?;
+        assert_eq!(given["items"].as_array().map(Vec::len), Some(1));
+    }
+    for _ in 0..8 {
+        project.submit_plain("rust").await?;
+    }
+    assert_eq!(agent.claim(json!({"max": 8})).await?.len(), 4);
+    Ok(())
+}
+
 /// The error that a request of these bytes is answered with.
 async fn refusal(
     project: &TestProject,

@@ -45,3 +45,4 @@ pub use actor::{DispatcherMsg, WorkDispatcher, WorkDispatcherArgs};
 pub use claims::{ClaimError, ClaimOrder};
 pub use handle::{Outlook, WorkDispatcherHandle};
 pub use intake::ensure_stream;
+pub use queue::{PendingQueue, Pick, Wants};

@@ -190,7 +190,7 @@ impl PendingQueue {
 
     /// How many items there are, ready or held.
     #[cfg(test)]
-    pub fn len(&self) -> usize {
+    fn len(&self) -> usize {
         self.held.len() + self.ready.values().map(BTreeMap::len).sum::<usize>()
     }
 }

@@ -46,7 +46,8 @@ pub struct Header {
 }
 
 impl Header {
-    pub(super) fn of(record: &WorkRecord, revision: u64, needs: Arc<Needs>) -> Self {
+    /// The header of a record at a revision; `needs` are the record's own, or equal ones to share.
+    pub fn of(record: &WorkRecord, revision: u64, needs: Arc<Needs>) -> Self {
         let labels: Box<[Label]> = record
             .labels
             .iter()

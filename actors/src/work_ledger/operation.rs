@@ -106,7 +106,7 @@ impl Context {
                 Written::At(revision) => {
                     return Ok(Applied {
                         said: self.said_and_written(operation, &next),
-                        record: Arc::new(next),
+                        record: next.into(),
                         revision,
                         before: present.record.map(|record| record.status),
                         changed: true,
@@ -225,20 +225,20 @@ impl Context {
         operation: &Operation,
         present: &Present,
         write_id: WriteId,
-    ) -> Result<Option<WorkRecord>, LedgerError> {
+    ) -> Result<Option<Box<WorkRecord>>, LedgerError> {
         let mut next = match (operation, &present.record) {
             (Operation::Create(_), Some(_)) => return Ok(None),
-            (Operation::Create(record), None) => (**record).clone(),
+            (Operation::Create(record), None) => Box::new((**record).clone()),
             (Operation::Apply(id, _), None) => {
                 return Err(LedgerError::Read(ReadError::NotFound(*id)));
             }
             (Operation::Apply(_, command), Some(record)) => {
                 match command.decide(record, self.clock.now())? {
                     Decision::Already => return Ok(None),
-                    Decision::Write(next) => WorkRecord {
-                        created: record.created_at_sequence(present.revision),
-                        ..*next
-                    },
+                    Decision::Write(mut next) => {
+                        next.created = record.created_at_sequence(present.revision);
+                        next
+                    }
                 }
             }
         };
@@ -273,7 +273,7 @@ impl Context {
                         doubted = true;
                     }
                 }
-                Err(WriteError::Conflict) => match store.get_from_leader(next.id).await {
+                Err(WriteError::Conflict) => match Box::pin(store.get_from_leader(next.id)).await {
                     Ok(entry) => {
                         let stored = entry
                             .as_ref()
@@ -291,7 +291,7 @@ impl Context {
                     }
                 },
             }
-            self.wait_for_nats().await;
+            Box::pin(self.wait_for_nats()).await;
         }
     }
 

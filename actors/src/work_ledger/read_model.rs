@@ -156,20 +156,25 @@ impl ReadModel {
         if let Some(record) = self.cache.get(id, revision) {
             return Ok((record, revision));
         }
-        // A replica may lag behind what was acknowledged.
-        let entry = match self.store.get(id).await? {
-            Some(entry) if entry.sequence >= revision => entry,
-            _ => {
-                let entry = self.store.get_from_leader(id).await?;
-                entry.ok_or(ReadError::NotFound(id))?
-            }
-        };
+        let entry = Box::pin(self.stored(id, revision)).await?;
         let record = Arc::new(decode(&entry.bytes).map_err(|source| ReadError::Damaged {
             id,
             source: Arc::new(source),
         })?);
         self.cache.put(record.clone(), entry.sequence);
         Ok((record, entry.sequence))
+    }
+
+    /// What the bucket holds, at this revision or a later one.
+    async fn stored(&self, id: WorkId, revision: u64) -> Result<Entry, ReadError> {
+        match self.store.get(id).await? {
+            Some(entry) if entry.sequence >= revision => Ok(entry),
+            // A replica may lag behind what was acknowledged.
+            _ => {
+                let entry = self.store.get_from_leader(id).await?;
+                entry.ok_or(ReadError::NotFound(id))
+            }
+        }
     }
 
     /// An item as clients see it, with what its agent said last.

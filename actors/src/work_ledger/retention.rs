@@ -11,8 +11,8 @@ use super::read_model::ReadModel;
 
 /// How often finished records are looked over.
 pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(1);
-/// How many may go in one sweep; the rest goes in the next.
-const SWEEP_LIMIT: usize = 4_096;
+/// How many are looked up at a time.
+const BATCH: usize = 4_096;
 /// How many removals are under way at a time.
 const REMOVALS_IN_FLIGHT: usize = 64;
 
@@ -25,7 +25,20 @@ pub(super) async fn sweep(
     now: Timestamp,
 ) -> usize {
     let expired = now.before(retention);
-    let headers = read.to_forget(keep, expired, SWEEP_LIMIT);
+    let mut total = 0;
+    loop {
+        let headers = read.to_forget(keep, expired, BATCH);
+        let is_last = headers.len() < BATCH;
+        let gone = forget(&read, headers, expired).await;
+        total += gone;
+        // Where the server removes nothing, the next sweep tries again.
+        if is_last || gone == 0 {
+            return total;
+        }
+    }
+}
+
+async fn forget(read: &Arc<ReadModel>, headers: Vec<Header>, expired: Timestamp) -> usize {
     let gone: Vec<Header> = stream::iter(headers)
         .map(|header| {
             let store = read.store().clone();

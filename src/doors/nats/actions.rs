@@ -35,7 +35,8 @@ impl Request<'_> {
     }
 }
 
-/// Carries a request out. The permit is given back before a wait that has a bound of its own.
+/// Carries a request out. Each action is boxed, so that the task of a request is as small as the
+/// action it is about, not as the largest of all. The permit is given back before a wait that has a bound of its own.
 pub(super) async fn carry_out(
     service: &Service,
     message: &Message,
@@ -67,11 +68,15 @@ pub(super) async fn carry_out(
     let project = &ProjectId::new(project)?;
     let some = Some(project);
     match action {
-        "agents.register" => request.done(&service.register(project, request.read()?).await?),
-        "agents.heartbeat" => request.done(&service.heartbeat(project, request.read()?).await?),
+        "agents.register" => {
+            request.done(&Box::pin(service.register(project, request.read()?)).await?)
+        }
+        "agents.heartbeat" => {
+            request.done(&Box::pin(service.heartbeat(project, request.read()?)).await?)
+        }
         "agents.deregister" => {
             let agent: GuidRequest = request.read()?;
-            request.done(&service.deregister(project, &agent.guid).await?)
+            request.done(&Box::pin(service.deregister(project, &agent.guid)).await?)
         }
         "agents.list" => {
             let list: ListAgentsRequest = request.read()?;
@@ -81,12 +86,14 @@ pub(super) async fn carry_out(
             let agent: GuidRequest = request.read()?;
             request.done(&service.get_agent(some, &agent.guid)?)
         }
-        "agents.shutdown" => request.done(&service.shutdown_agent(some, request.read()?).await?),
+        "agents.shutdown" => {
+            request.done(&Box::pin(service.shutdown_agent(some, request.read()?)).await?)
+        }
         "work.submit" => {
             let mut ignored = Vec::new();
             let submit: SubmitRequest =
                 encoding.decode_noting(request.payload, &mut |path| ignored.push(path))?;
-            match service.submit(project, submit, ignored).await? {
+            match Box::pin(service.submit(project, submit, ignored)).await? {
                 Submitted::One(answer) => request.done(&answer),
                 many @ Submitted::Many { .. } => request.done(&many),
             }
@@ -94,10 +101,12 @@ pub(super) async fn carry_out(
         "work.claim" => {
             let claim: ClaimRequest = request.read()?;
             drop(permit);
-            request.done(&service.claim(project, claim).await?)
+            request.done(&Box::pin(service.claim(project, claim)).await?)
         }
-        "work.start" => request.done(&service.start(project, request.read()?).await?),
-        "work.progress" => request.done(&service.progress(project, request.read()?).await?),
+        "work.start" => request.done(&Box::pin(service.start(project, request.read()?)).await?),
+        "work.progress" => {
+            request.done(&Box::pin(service.progress(project, request.read()?)).await?)
+        }
         "work.complete" => {
             let complete: CompleteRequest = request.read()?;
             let then_waits = complete
@@ -107,29 +116,29 @@ pub(super) async fn carry_out(
             if then_waits {
                 drop(permit);
             }
-            request.done(&service.complete(project, complete).await?)
+            request.done(&Box::pin(service.complete(project, complete)).await?)
         }
-        "work.fail" => request.done(&service.fail(project, request.read()?).await?),
-        "work.release" => request.done(&service.release(project, request.read()?).await?),
-        "work.stopped" => request.done(&service.stopped(project, request.read()?).await?),
+        "work.fail" => request.done(&Box::pin(service.fail(project, request.read()?)).await?),
+        "work.release" => request.done(&Box::pin(service.release(project, request.read()?)).await?),
+        "work.stopped" => request.done(&Box::pin(service.stopped(project, request.read()?)).await?),
         "work.get" => {
             let item: IdRequest = request.read()?;
-            request.done(&service.get_work(some, &item.id).await?)
+            request.done(&Box::pin(service.get_work(some, &item.id)).await?)
         }
         "work.list" => {
             let list: ListWorkRequest = request.read()?;
-            request.page(&service.list_work(project, list).await?)
+            request.page(&Box::pin(service.list_work(project, list)).await?)
         }
         "work.cancel" => {
             let cancel: CancelRequest = request.read()?;
-            request.done(&service.cancel(some, cancel).await?)
+            request.done(&Box::pin(service.cancel(some, cancel)).await?)
         }
         "work.explain" => {
             let item: IdRequest = request.read()?;
-            request.done(&service.explain(some, &item.id).await?)
+            request.done(&Box::pin(service.explain(some, &item.id)).await?)
         }
-        "queue.info" => request.done(&service.queue_info(project).await?),
-        "queue.purge" => request.done(&service.purge(project, request.read()?).await?),
+        "queue.info" => request.done(&Box::pin(service.queue_info(project)).await?),
+        "queue.purge" => request.done(&Box::pin(service.purge(project, request.read()?)).await?),
         "stats" => request.done(&service.stats(some)),
         _ => Err(unknown()),
     }

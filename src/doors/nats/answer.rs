@@ -7,9 +7,6 @@ use loom_protocol::error::{ERROR_CODE_HEADER, ERROR_HEADER};
 use loom_protocol::{Encoding, ErrorCode, WireError, names};
 use serde::Serialize;
 
-/// What the headers of an answer may take of the payload limit.
-const HEADER_ROOM: usize = 1_024;
-
 /// What an action gives back: a payload that is written already, and perhaps a cursor.
 #[derive(Debug)]
 pub(super) struct Done {
@@ -64,14 +61,10 @@ impl Answer {
         }
     }
 
-    /// The answer, or an error where it is larger than the server carries.
-    pub fn within(self, max_payload: usize, encoding: Encoding) -> Self {
-        if self.payload.len() + HEADER_ROOM <= max_payload {
-            return self;
-        }
+    /// In place of an answer of `size` bytes, where NATS carries `most`.
+    pub fn too_large(size: usize, most: usize, encoding: Encoding) -> Self {
         let text = format!(
-            "the answer has {} bytes, and NATS carries {max_payload}; ask for less at a time (limit, max)",
-            self.payload.len()
+            "the answer has {size} bytes, and NATS carries {most}; ask for less at a time (limit, max)"
         );
         Self::of(Err(WireError::new(ErrorCode::TooLarge, text)), encoding)
     }
@@ -100,9 +93,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_nats_cannot_carry_becomes_an_error() {
-        let done = Done::new(&"x".repeat(5_000), Encoding::MessagePack).unwrap();
-        let answer =
-            Answer::of(Ok(done), Encoding::MessagePack).within(4_096, Encoding::MessagePack);
+        let answer = Answer::too_large(5_000, 4_096, Encoding::MessagePack);
         let body: WireError = Encoding::MessagePack.decode(&answer.payload).unwrap();
         assert_eq!(body.code, ErrorCode::TooLarge);
     }

@@ -11,6 +11,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::client::PublishErrorKind;
 use async_nats::service::{Service as MicroService, ServiceExt as _};
 use async_nats::{Client, Message};
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -140,13 +141,23 @@ impl Guard {
                 })
             }
         };
-        let answer = Answer::of(outcome, encoding);
-        let answer = answer.within(self.client.server_info().max_payload, encoding);
-        if let Err(error) = self
+        let Answer { headers, payload } = Answer::of(outcome, encoding);
+        let size = payload.len();
+        let mut sent = self
             .client
-            .publish_with_headers(reply, answer.headers, answer.payload)
-            .await
+            .publish_with_headers(reply.clone(), headers, payload)
+            .await;
+        if let Err(error) = &sent
+            && error.kind() == PublishErrorKind::MaxPayloadExceeded
         {
+            let most = self.client.server_info().max_payload;
+            let Answer { headers, payload } = Answer::too_large(size, most, encoding);
+            sent = self
+                .client
+                .publish_with_headers(reply, headers, payload)
+                .await;
+        }
+        if let Err(error) = sent {
             tracing::debug!(subject = %message.subject, "an answer was not sent: {error}");
         }
     }
