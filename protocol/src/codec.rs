@@ -1,8 +1,8 @@
 //! JSON and MessagePack, the two encodings of a request and its answer.
 
 use serde::Deserializer;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::error::WireError;
 
@@ -95,7 +95,7 @@ impl Encoding {
             Self::MessagePack => {
                 let bytes = if payload.is_empty() { &[0x80] } else { payload };
                 let bounded = || {
-                    let mut reader = rmp_serde::Deserializer::new(bytes);
+                    let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
                     reader.set_max_depth(MAX_DEPTH);
                     reader
                 };
@@ -106,11 +106,12 @@ impl Encoding {
                         "the body is not the MessagePack expected: {field}{e}"
                     ))
                 })?;
-                match reader.get_ref().len() {
-                    0 => Ok(value),
-                    left => Err(DecodeError(format!(
-                        "the body has {left} bytes after the end of its MessagePack value"
-                    ))),
+                // The reader does not tell what is left: only at the end is there no next marker.
+                match bool::deserialize(&mut reader) {
+                    Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(value),
+                    _ => Err(DecodeError(
+                        "the body goes on after the end of its MessagePack value".into(),
+                    )),
                 }
             }
         }
@@ -150,7 +151,6 @@ fn as_sender_wrote(path: &serde_ignored::Path<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde::Deserialize;
     use serde_json::json;
 
     #[derive(Debug, Deserialize, PartialEq)]
@@ -213,6 +213,14 @@ mod tests {
             assert!(encoding.decode::<Thing>(&whole[..whole.len() - 1]).is_err());
             let twice = [&whole[..], &whole[..]].concat();
             assert!(encoding.decode::<Thing>(&twice).is_err());
+        }
+        let whole = Encoding::MessagePack.encode(&json!({"a": 1})).unwrap();
+        for trailing in 0..=u8::MAX {
+            let more = [&whole[..], &[trailing]].concat();
+            assert!(
+                Encoding::MessagePack.decode::<Thing>(&more).is_err(),
+                "{trailing}"
+            );
         }
     }
 

@@ -14,7 +14,7 @@ pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How many are looked up at a time.
 const BATCH: usize = 4_096;
 /// How many removals are under way at a time.
-const REMOVALS_IN_FLIGHT: usize = 64;
+const REMOVALS_IN_FLIGHT: usize = 16;
 
 /// Forgets finished items that the server has let expire, and removes the oldest of those that are
 /// too many. Gives the number that went.

@@ -28,8 +28,7 @@ pub(super) fn events(
             submitted.capability = Some(record.capability.clone());
             submitted.boundary = Some(record.boundary.clone());
             submitted.priority = Some(record.priority);
-            submitted.description =
-                Some(record.description.chars().take(SHOWN_DESCRIPTION).collect());
+            submitted.description = Some(start_of(&record.description, SHOWN_DESCRIPTION));
             events.push(submitted);
         }
         (Some(WorkStatus::Pending), WorkStatus::Assigned) => {
@@ -45,7 +44,7 @@ pub(super) fn events(
         (Some(before), WorkStatus::Completed) if !before.is_terminal() => {
             let mut completed = tell(WorkEventKind::Completed);
             let summary = record.result.as_ref().and_then(|r| r.summary.as_ref());
-            completed.summary = summary.map(|text| text.chars().take(SHOWN_SUMMARY).collect());
+            completed.summary = summary.map(|text| start_of(text, SHOWN_SUMMARY));
             events.push(completed);
         }
         (Some(before), WorkStatus::Failed) if !before.is_terminal() => {
@@ -83,6 +82,12 @@ pub(super) fn events(
         .into_iter()
         .map(|event| Event::Work(Box::new(event)))
         .collect()
+}
+
+/// The first characters of a text.
+fn start_of(text: &str, characters: usize) -> String {
+    let end = text.char_indices().nth(characters).map(|(end, _)| end);
+    text[..end.unwrap_or(text.len())].to_owned()
 }
 
 fn event(
