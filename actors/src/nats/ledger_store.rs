@@ -22,6 +22,8 @@ use super::connection::WRITE_TIMEOUT;
 
 /// A wrong expected sequence, as one server says it or another.
 const WRONG_LAST_SEQUENCE: [u64; 2] = [10_071, 10_164];
+/// The key of writes that are meant to be refused, and a sequence that no key has.
+const BARRIER: (&str, u64) = ("barrier", u64::MAX >> 1);
 const REPLAY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How a conditional write ended, when it did not end well.
@@ -117,6 +119,16 @@ impl LedgerStore {
         bytes: Bytes,
         ttl: Option<Duration>,
     ) -> Result<u64, WriteError> {
+        self.put_at(self.subject(id), expected, bytes, ttl).await
+    }
+
+    async fn put_at(
+        &self,
+        subject: String,
+        expected: u64,
+        bytes: Bytes,
+        ttl: Option<Duration>,
+    ) -> Result<u64, WriteError> {
         let mut headers = HeaderMap::new();
         headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
         if let Some(ttl) = ttl {
@@ -126,7 +138,7 @@ impl LedgerStore {
             .headers(headers)
             .payload(bytes)
             .timeout(Some(WRITE_TIMEOUT));
-        let answer = self.client.send_request(self.subject(id), request).await;
+        let answer = self.client.send_request(subject, request).await;
         outcome_of(&answer.map_err(|e| write_error(&e))?.payload)
     }
 
@@ -175,12 +187,14 @@ impl LedgerStore {
     }
 
     /// Reads every record whose last write is `from` or later, in the order of the writes, and
-    /// gives the last sequence that the stream had then.
+    /// gives the last sequence that the stream had then. What was sent before this is called is
+    /// stored by then or never will be, although whoever sent it may have died since.
     pub async fn replay(
         &self,
         from: u64,
         mut each: impl FnMut(Entry) + Send,
     ) -> Result<u64, StoreError> {
+        self.settle().await?;
         let info = self
             .stream
             .get_info()
@@ -227,6 +241,21 @@ impl LedgerStore {
             if pending == 0 {
                 return Ok(last.max(sequence));
             }
+        }
+    }
+
+    /// Waits until the stream has dealt with every write that was sent before: a write that it must
+    /// refuse queues behind them.
+    async fn settle(&self) -> Result<(), StoreError> {
+        let (key, impossible) = BARRIER;
+        let subject = format!("{}{key}", self.prefix);
+        match self.put_at(subject, impossible, Bytes::new(), None).await {
+            Err(WriteError::Conflict) => Ok(()),
+            Ok(sequence) => {
+                let why = format!("it took a write with an impossible condition at {sequence}");
+                Err(self.error("settling the writes of", std::io::Error::other(why)))
+            }
+            Err(error) => Err(self.error("settling the writes of", error)),
         }
     }
 

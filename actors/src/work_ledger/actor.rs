@@ -1,6 +1,6 @@
 //! The actor: queues per item, writes in the background, applies what was acknowledged.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use slab::Slab;
 use tokio::task::JoinSet;
 use tokio::task::coop::unconstrained;
 
+use super::acknowledged::Acknowledged;
 use super::handle::{LedgerError, Outcome};
 use super::operation::{Context, Operation};
 use super::read_model::ReadModel;
@@ -27,8 +28,6 @@ use crate::settings::WorkSettings;
 const MAX_OPERATIONS: usize = 16 * 1024;
 /// How many operations may queue for one item.
 const MAX_PER_ITEM: usize = 64;
-/// How many acknowledged sequences may lie above an unknown one before the bucket is asked.
-const MAX_ABOVE_GAP: usize = 4_096;
 
 /// What the ledger needs to run.
 #[derive(Clone)]
@@ -108,30 +107,6 @@ struct Batch {
     reply: RpcReplyPort<Vec<Outcome>>,
 }
 
-/// Up to which sequence every write is known, and the acknowledged ones above.
-#[derive(Default)]
-struct Acknowledged {
-    up_to: u64,
-    above: BTreeSet<u64>,
-}
-
-impl Acknowledged {
-    fn note(&mut self, sequence: u64) {
-        if sequence > self.up_to {
-            self.above.insert(sequence);
-        }
-        while self.above.remove(&(self.up_to + 1)) {
-            self.up_to += 1;
-        }
-    }
-
-    fn everything_up_to(&mut self, sequence: u64) {
-        self.up_to = self.up_to.max(sequence);
-        self.above = self.above.split_off(&(self.up_to + 1));
-        self.note(self.up_to);
-    }
-}
-
 impl Actor for WorkLedger {
     type Msg = LedgerMsg;
     type State = State;
@@ -166,10 +141,7 @@ impl Actor for WorkLedger {
             queues: HashMap::new(),
             batches: Slab::new(),
             operations: 0,
-            acknowledged: Acknowledged {
-                up_to: last,
-                above: BTreeSet::new(),
-            },
+            acknowledged: Acknowledged::up_from(last),
             replaying: false,
             draining: false,
             waiting_for_drain: Vec::new(),
@@ -309,8 +281,8 @@ impl State {
         }
         if applied.changed {
             self.acknowledged.note(applied.revision);
-            read.set_replayed_to(self.acknowledged.up_to);
-            if self.acknowledged.above.len() > MAX_ABOVE_GAP {
+            read.set_replayed_to(self.acknowledged.up_to());
+            if self.acknowledged.has_too_many_above() {
                 self.replay();
             }
         }
@@ -338,6 +310,9 @@ impl State {
     }
 
     fn sweep(&mut self) {
+        if self.acknowledged.has_a_lasting_gap() {
+            self.replay();
+        }
         let ledger = self.myself.clone();
         let sweep = retention::sweep(
             self.args.read.clone(),
@@ -380,7 +355,7 @@ impl State {
         match last {
             Some(last) => {
                 self.acknowledged.everything_up_to(last);
-                self.args.read.set_replayed_to(self.acknowledged.up_to);
+                self.args.read.set_replayed_to(self.acknowledged.up_to());
             }
             None => {
                 self.myself.send_after(SWEEP_EVERY, || LedgerMsg::ReplayDue);
@@ -393,32 +368,6 @@ impl State {
             for reply in self.waiting_for_drain.drain(..) {
                 let _ = reply.send(());
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn acknowledgements_in_any_order_add_up(
-            mut order in Just((1..=50u64).collect::<Vec<_>>()).prop_shuffle(),
-            known in 0..50u64,
-        ) {
-            let mut acknowledged = Acknowledged::default();
-            let last = order.pop().unwrap();
-            for sequence in order {
-                acknowledged.note(sequence);
-            }
-            prop_assert_eq!(acknowledged.up_to, last - 1);
-            acknowledged.everything_up_to(known);
-            prop_assert_eq!(acknowledged.up_to, if known >= last { 50 } else { last - 1 });
-            acknowledged.note(last);
-            prop_assert_eq!(acknowledged.up_to, 50);
-            prop_assert!(acknowledged.above.is_empty());
         }
     }
 }

@@ -18,7 +18,8 @@
 //!
 //! # Failure cases
 //! - The actor dies with writes under way: the next incarnation replays the bucket from the last
-//!   sequence below which everything is known; callers repeat their request (see
+//!   sequence below which everything is known, once the stream has dealt with what its predecessor
+//!   had sent; a gap in what is known that lasts is looked into every second. Callers repeat their request (see
 //!   [`ActorHandle::call`](crate::supervision::ActorHandle::call)), and the write id or the fence in the record tells what
 //!   has happened already.
 //! - NATS goes away: new operations are answered `unavailable` at once, those under way are in
@@ -29,6 +30,7 @@
 //! [`WorkSettings`]: `retention` and `max_finished` bound what is kept of completed and cancelled
 //! items. A failed item is kept until its dead letter is dealt with.
 
+mod acknowledged;
 mod actor;
 mod cache;
 mod handle;
