@@ -22,9 +22,11 @@ use loom_actors::projects::Projects;
 use loom_protocol::WireError;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use self::reign::{Reign, Shell};
 use crate::doors::rest;
+use crate::metrics;
 use crate::service::Service;
 use crate::settings::{NatsSettings, Settings};
 
@@ -87,11 +89,13 @@ pub struct Coordinator {
     closing: CancellationToken,
     ruling: JoinHandle<()>,
     serving: JoinHandle<()>,
+    _measuring: AbortOnDropHandle<()>,
 }
 
 impl Coordinator {
     /// Starts everything; returns when requests are answered.
     pub async fn start(settings: &Settings, options: UpOptions) -> Result<Self, UpError> {
+        metrics::install();
         let listener = rest::bind(&settings.api).await?;
         let api_address = listener.local_addr().map_err(UpError::Socket)?;
         let data_dir = data_directory(&settings.nats)?;
@@ -111,6 +115,7 @@ impl Coordinator {
         let ruling = tokio::spawn(reign::rule(shell.clone(), reign, closing.clone()));
         let router = rest::router(shell.service().clone(), &settings.api);
         let ended = closing.clone().cancelled_owned();
+        let measuring = AbortOnDropHandle::new(tokio::spawn(metrics::keep_up()));
         let serving = tokio::spawn(rest::serve(listener, router, ended));
         Ok(Self {
             shell,
@@ -119,6 +124,7 @@ impl Coordinator {
             closing,
             ruling,
             serving,
+            _measuring: measuring,
         })
     }
 

@@ -7,6 +7,7 @@ pub mod cli;
 pub mod coordinator;
 pub mod demo;
 pub mod doors;
+pub mod metrics;
 pub mod service;
 pub mod settings;
 pub mod telemetry;

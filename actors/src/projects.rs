@@ -14,7 +14,7 @@ use loom_protocol::{ProjectId, WireError, names};
 use tokio::sync::Mutex;
 
 use crate::project::{Project, Terms};
-use crate::supervision::{Root, RootHandle, StopError, TreeState};
+use crate::supervision::{Root, RootHandle, StopError, TreeState, TreeStatus};
 
 /// The server tells of every stream that is made.
 const STREAM_CREATED: &str = "$JS.EVENT.ADVISORY.STREAM.CREATED.>";
@@ -124,15 +124,18 @@ impl Projects {
         self.0.root.shutdown(deadline).await
     }
 
+    /// Every project's tree, with its actors.
+    pub fn trees(&self) -> Vec<TreeStatus> {
+        self.0.root.status()
+    }
+
     /// The projects that crashed too often and were given up, with the reason.
     pub fn parked(&self) -> BTreeMap<String, String> {
         let parked = |state| match state {
             TreeState::Parked { reason } => Some(reason.to_string()),
             _ => None,
         };
-        self.0
-            .root
-            .status()
+        self.trees()
             .into_iter()
             .filter_map(|tree| Some((tree.name.to_string(), parked(tree.state)?)))
             .collect()

@@ -13,6 +13,7 @@ use tokio::task::coop::unconstrained;
 
 use super::acknowledged::Acknowledged;
 use super::handle::{LedgerError, Outcome};
+use super::meters::Meters;
 use super::operation::{Context, Operation};
 use super::read_model::ReadModel;
 use super::retention::{self, SWEEP_EVERY};
@@ -134,6 +135,7 @@ impl Actor for WorkLedger {
                 clock: args.clock.clone(),
                 retention: args.settings.retention,
                 ownership: args.ownership.clone(),
+                meters: Meters::of(args.read.project()),
             }),
             args,
             myself,
@@ -222,6 +224,7 @@ impl State {
     fn enqueue(&mut self, job: Job) {
         let id = job.operation.id();
         self.operations += 1;
+        self.context.meters.operations(self.operations);
         let queue = self.queues.entry(id).or_default();
         queue.push_back(job);
         if queue.len() == 1 {
@@ -264,6 +267,7 @@ impl State {
         }
         if let Some(job) = job {
             self.operations -= 1;
+            self.context.meters.operations(self.operations);
             if let Ok(applied) = &outcome {
                 self.apply(applied, &job.operation);
             }
@@ -280,6 +284,7 @@ impl State {
             read.note_progress(applied.record.id, live.clone());
         }
         if applied.changed {
+            self.context.meters.transition(applied);
             self.acknowledged.note(applied.revision);
             read.set_replayed_to(self.acknowledged.up_to());
             if self.acknowledged.has_too_many_above() {

@@ -6,8 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use loom_protocol::WorkId;
 use loom_protocol::work::WorkStatus;
+use tokio::time::Instant;
 
 use super::handle::LedgerError;
+use super::meters::Meters;
 use super::read_model::{LiveProgress, ReadError, ReadModel};
 use crate::clock::Clock;
 use crate::domain::work::{Command, Decision, WorkRecord, WriteId, decode, encode};
@@ -70,13 +72,13 @@ impl Applied {
 }
 
 /// What an operation needs to be carried out.
-#[derive(Clone)]
 pub(super) struct Context {
     pub read: Arc<ReadModel>,
     pub nats: Nats,
     pub clock: Clock,
     pub retention: Duration,
     pub ownership: Ownership,
+    pub meters: Meters,
 }
 
 /// The record that a decision is made on.
@@ -102,7 +104,10 @@ impl Context {
                 return already(id, present);
             };
             let bytes = encode(&next).map_err(|e| LedgerError::Record(id, e.to_string()))?;
-            match self.write(&next, present.revision, bytes).await? {
+            let sent = Instant::now();
+            let written = self.write(&next, present.revision, bytes).await?;
+            self.meters.wrote(sent.elapsed());
+            match written {
                 Written::At(revision) => {
                     return Ok(Applied {
                         said: self.said_and_written(operation, &next),

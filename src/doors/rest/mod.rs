@@ -45,6 +45,7 @@ pub fn router(service: Service, settings: &ApiSettings) -> Router {
 
 fn api() -> Router<Service> {
     Router::new()
+        .route("/metrics", get(system::metrics))
         .route("/api/info", get(system::info))
         .route("/api/stats", get(system::stats))
         .route("/api/stats/projects", get(system::projects))

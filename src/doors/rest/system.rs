@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use loom_protocol::rest::{Info, ProjectsAnswer, Stats};
 use loom_protocol::work::{PurgeRequest, QueueInfo};
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::call::Call;
 use super::error::RestResult;
+use crate::metrics;
 use crate::service::Service;
 
 /// `GET /health`: the process is there.
@@ -30,6 +31,15 @@ pub async fn ready(State(service): State<Service>) -> impl IntoResponse {
         StatusCode::SERVICE_UNAVAILABLE
     };
     (status, Json(readiness))
+}
+
+/// `GET /metrics`: everything that is measured, as Prometheus reads it.
+pub async fn metrics(State(service): State<Service>) -> impl IntoResponse {
+    let content_type = (
+        header::CONTENT_TYPE,
+        "text/plain; version=0.0.4; charset=utf-8",
+    );
+    ([content_type], metrics::render(&service))
 }
 
 /// `GET /api/info`

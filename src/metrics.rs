@@ -1,0 +1,132 @@
+//! Metrics: the recorder of this process, and what `/metrics` shows.
+//!
+//! What happens is counted where it happens (`loom_actors::work_ledger`, for one); how things stand
+//! is read when somebody asks. Names, units and labels are those of Prometheus; the dashboard
+//! `docs/grafana-dashboard.json` uses them.
+//!
+//! | name, read when asked | what it tells |
+//! |---|---|
+//! | `loom_work_items{project,status}` | items that are retained |
+//! | `loom_agents{project,status}` | agents that are registered |
+//! | `loom_actor_restarts_total{project,actor}` | restarts since this ownership began |
+//! | `loom_nats_reconnects_total` | how often the connection was made anew |
+//! | `loom_ready` | 1 when the coordinator can serve |
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use loom_actors::agent_registry::AgentDirectory;
+use loom_actors::work_ledger::describe_meters;
+use loom_protocol::agent::AgentStatus;
+use metrics::{counter, describe_counter, describe_gauge, gauge};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::service::Service;
+
+/// How often samples that nobody has asked for are summed up.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+/// The bounds of waiting and running times, in seconds: agents take from moments to days.
+const LONG_SECONDS: [f64; 12] = [
+    0.01, 0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 43_200.0, 172_800.0,
+];
+/// The bounds of a write's time, in seconds.
+const SHORT_SECONDS: [f64; 12] = [
+    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
+];
+
+const ITEMS: &str = "loom_work_items";
+const AGENTS: &str = "loom_agents";
+const RESTARTS: &str = "loom_actor_restarts_total";
+const RECONNECTS: &str = "loom_nats_reconnects_total";
+const READY: &str = "loom_ready";
+
+/// The recorder of this process. Made with its first use; where a program that embeds Loom has
+/// installed another one, that one gets the samples and `/metrics` stays empty.
+static RECORDER: LazyLock<PrometheusHandle> = LazyLock::new(|| {
+    // It refuses only empty lists of bounds.
+    let builder = with_buckets().unwrap_or_default();
+    let recorder = builder.build_recorder();
+    let handle = recorder.handle();
+    if metrics::set_global_recorder(recorder).is_err() {
+        tracing::warn!("another recorder of metrics is installed; /metrics will be empty");
+    }
+    describe_meters();
+    describe_gauge!(ITEMS, "Work items that are retained, by status.");
+    describe_gauge!(AGENTS, "Registered agents, by status.");
+    describe_counter!(RESTARTS, "Restarts of actors since this ownership began.");
+    describe_counter!(
+        RECONNECTS,
+        "How often the connection to NATS was made anew."
+    );
+    describe_gauge!(READY, "1 when the coordinator can serve, else 0.");
+    handle
+});
+
+fn with_buckets() -> Result<PrometheusBuilder, BuildError> {
+    let named = |name: &str| Matcher::Full(name.to_owned());
+    PrometheusBuilder::new()
+        .set_buckets_for_metric(named("loom_work_claim_wait_seconds"), &LONG_SECONDS)?
+        .set_buckets_for_metric(named("loom_work_run_seconds"), &LONG_SECONDS)?
+        .set_buckets_for_metric(named("loom_ledger_write_seconds"), &SHORT_SECONDS)
+}
+
+/// Begins to record. To be called before the first project is opened; a second call changes nothing.
+pub fn install() {
+    LazyLock::force(&RECORDER);
+}
+
+/// Sums up what was recorded, for ever: samples of histograms are kept one by one until then.
+pub async fn keep_up() {
+    loop {
+        tokio::time::sleep(UPKEEP_EVERY).await;
+        RECORDER.run_upkeep();
+    }
+}
+
+/// Everything, as Prometheus reads it.
+pub fn render(service: &Service) -> String {
+    let projects = service.projects();
+    for project in projects.all() {
+        let name = project.id.as_str();
+        let work = project.work.totals();
+        for (status, count) in [
+            ("pending", work.pending),
+            ("active", work.active),
+            ("completed", work.completed),
+            ("failed", work.failed),
+            ("cancelled", work.cancelled),
+        ] {
+            gauge!(ITEMS, "project" => name.to_owned(), "status" => status).set(exact(count));
+        }
+        note_agents(name, &project.agents);
+    }
+    for tree in projects.trees() {
+        for actor in tree.children {
+            let labels = [
+                ("project", tree.name.to_string()),
+                ("actor", actor.name.to_string()),
+            ];
+            counter!(RESTARTS, &labels).absolute(actor.restarts);
+        }
+    }
+    // The first connection is none that was made anew.
+    let connected = *projects.terms().nats.reconnects.borrow();
+    counter!(RECONNECTS).absolute(connected.saturating_sub(1));
+    gauge!(READY).set(if service.readiness().ready { 1.0 } else { 0.0 });
+    RECORDER.render()
+}
+
+fn note_agents(project: &str, agents: &AgentDirectory) {
+    let by_status = agents.totals().by_status;
+    for status in AgentStatus::ALL {
+        let count = by_status.get(status.as_str()).copied().unwrap_or_default();
+        gauge!(AGENTS, "project" => project.to_owned(), "status" => status.as_str())
+            .set(exact(count));
+    }
+}
+
+/// A count as a sample; exact far beyond what fits into memory.
+#[allow(clippy::cast_precision_loss, reason = "exact below 2^53")]
+const fn exact(count: usize) -> f64 {
+    count as f64
+}

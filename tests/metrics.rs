@@ -1,0 +1,136 @@
+//! `/metrics`: what has happened can be read there, under the names that the dashboard asks for.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use loom_testkit::agent::Conduct;
+use loom_testkit::fleet::{Fleet, Role, TestProject};
+use serde_json::{Value, json};
+
+const DASHBOARD: &str = include_str!("../docs/grafana-dashboard.json");
+
+/// Everything that `/metrics` shows of a fleet.
+async fn shown(fleet: &Fleet) -> Result<String> {
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .ok();
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let url = format!("http://{}/metrics", fleet.api_address()?);
+    let response = client.get(url).send().await?;
+    assert_eq!(response.status().as_u16(), 200);
+    Ok(response.text().await?)
+}
+
+/// The sample of a project: `name` with its labels beside the project, in the order of the text.
+fn sample(text: &str, project: &TestProject, name: &str, labels: &[&str]) -> Option<f64> {
+    let of_project = format!("project=\"{}\"", project.id());
+    text.lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.rsplit_once(' '))
+        .find(|(key, _)| {
+            key.split('{').next() == Some(name)
+                && key.contains(&of_project)
+                && labels.iter().all(|label| key.contains(label))
+        })
+        .and_then(|(_, value)| value.parse().ok())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn what_happened_to_work_can_be_counted() -> Result<()> {
+    let fleet = Fleet::shared().await?;
+    let project = fleet.project().await?;
+    let agent = project
+        .agent("rust")
+        .conduct(Conduct::Diligent)
+        .spawn()
+        .await?;
+    let id = project.submit_plain("rust").await?;
+    agent.wait_until_completed(id).await?;
+    let released = project.agent("idle").spawn().await?;
+    project.submit_plain("idle").await?;
+    let item = released.claim_one().await?;
+    released.release(&item).await?;
+    project.kill(Role::WorkDispatcher)?;
+    project
+        .wait_until_restarted(Role::WorkDispatcher, 1)
+        .await?;
+
+    let text = shown(&fleet).await?;
+    for (name, labels, expected) in [
+        ("loom_work_submitted_total", &[][..], 2.0),
+        (
+            "loom_work_finished_total",
+            &["status=\"completed\""][..],
+            1.0,
+        ),
+        ("loom_work_returns_total", &["reason=\"released\""], 1.0),
+        ("loom_work_items", &["status=\"completed\""], 1.0),
+        ("loom_work_items", &["status=\"pending\""], 1.0),
+        ("loom_agents", &["status=\"online\""], 2.0),
+        (
+            "loom_actor_restarts_total",
+            &["actor=\"work-dispatcher\""],
+            1.0,
+        ),
+        ("loom_work_claim_wait_seconds_count", &[], 2.0),
+        ("loom_work_run_seconds_count", &[], 1.0),
+        ("loom_ledger_operations", &[], 0.0),
+    ] {
+        let found = sample(&text, &project, name, labels);
+        assert_eq!(found, Some(expected), "{name} {labels:?} in\n{text}");
+    }
+    let writes = sample(&text, &project, "loom_ledger_write_seconds_count", &[]);
+    assert!(writes >= Some(5.0), "{writes:?} in\n{text}");
+    assert!(text.lines().any(|line| line == "loom_ready 1"), "{text}");
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn the_dashboard_asks_only_for_what_is_there() -> Result<()> {
+    let dashboard: Value = serde_json::from_str(DASHBOARD)?;
+    let asked: BTreeSet<String> = queries(&dashboard)
+        .flat_map(|query| names_in(query).collect::<Vec<_>>())
+        .collect();
+    assert!(asked.len() > 8, "{asked:?}");
+
+    let fleet = Fleet::shared().await?;
+    let project = fleet.project().await?;
+    let agent = project.agent("rust").spawn().await?;
+    project
+        .submit(json!({"description": "d", "capability": "rust"}))
+        .await?;
+    let item = agent.claim_one().await?;
+    agent.start(&item).await?;
+    agent.complete(&item, "done").await?;
+    project.submit_plain("rust").await?;
+    let item = agent.claim_one().await?;
+    agent.release(&item).await?;
+    let text = shown(&fleet).await?;
+    for name in asked {
+        // Counted only when it happens, which this test does not let it.
+        if name == "loom_lease_expiries_total" {
+            continue;
+        }
+        assert!(text.contains(&name), "nothing is called {name} in\n{text}");
+    }
+    Ok(())
+}
+
+fn queries(dashboard: &Value) -> impl Iterator<Item = &str> {
+    dashboard["panels"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .flat_map(|panel| panel["targets"].as_array().into_iter().flatten())
+        .filter_map(|target| target["expr"].as_str())
+}
+
+fn names_in(query: &str) -> impl Iterator<Item = String> {
+    query
+        .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+        .filter(|word| word.starts_with("loom_"))
+        .map(ToOwned::to_owned)
+}
