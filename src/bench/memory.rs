@@ -36,9 +36,7 @@ struct Row {
 
 /// Takes items through, stops now and then, and looks.
 pub(super) async fn run(context: &Context, args: &BenchArgs, stage: &Stage) -> CliResult {
-    let pid = stage.coordinator_pid().ok_or_else(|| {
-        CliError::Failed("the coordinator has ended; see what it says above".into())
-    })?;
+    let pid = stage.coordinator_pid()?;
     let working = |why: RequestError| failed("the items", why);
     let project = ProjectId::new(PROJECT).map_err(|error| failed("the project", error))?;
     let requests = Requests::new(stage.client.client.clone(), project);
@@ -105,7 +103,8 @@ fn ratio(resident_kib: u64, first: Option<&Row>) -> f64 {
     resident_kib as f64 / first.max(1) as f64
 }
 
-fn resident_kib(pid: u32) -> CliResult<u64> {
+/// What a process has in memory.
+pub(super) fn resident_kib(pid: u32) -> CliResult<u64> {
     let path = format!("/proc/{pid}/status");
     let reading = |why: String| {
         CliError::Failed(format!(

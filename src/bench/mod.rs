@@ -15,9 +15,11 @@
 //! | `workloads` | submit, and submit→claim→complete, one by one and by arrays |
 //! | `rounds` | the default run: all of them in turns |
 //! | `listing` | `--listing`: what many agents cost |
+//! | `backlog` | `--backlog`: what many pending items cost, and a restart with them |
 //! | `memory` | `--memory`: what many finished items cost |
 //! | `report` | medians and ratios, as a table or as JSON |
 
+mod backlog;
 mod cpu;
 mod listing;
 mod load;
@@ -65,6 +67,11 @@ pub struct BenchArgs {
     /// Measure instead what a listing and a claim cost with 10 and with 10,000 agents.
     #[arg(long, conflicts_with = "memory")]
     listing: bool,
+    /// Measure instead what so many pending items cost in memory, and how long a killed coordinator
+    /// takes to serve again with them (Linux only).
+    #[arg(long, conflicts_with_all = ["nats_url", "listing", "memory"], num_args = 0..=1,
+        default_missing_value = "1000000", value_name = "ITEMS")]
+    backlog: Option<NonZeroUsize>,
     /// Measure instead what the coordinator's memory is after 10,000 and 100,000 finished items
     /// (Linux only).
     #[arg(long, conflicts_with = "nats_url")]
@@ -96,8 +103,10 @@ pub async fn run(context: &Context, args: &BenchArgs) -> CliResult {
 
 async fn measure(context: &Context, args: &BenchArgs) -> CliResult {
     let settings: &[&str] = if args.memory { &memory::SETTINGS } else { &[] };
-    let stage = Stage::open(args.nats_url.as_deref(), settings).await?;
-    let outcome = if args.listing {
+    let mut stage = Stage::open(args.nats_url.as_deref(), settings).await?;
+    let outcome = if let Some(items) = args.backlog {
+        backlog::run(context, args, &mut stage, items.get()).await
+    } else if args.listing {
         listing::run(context, args, &stage).await
     } else if args.memory {
         memory::run(context, args, &stage).await

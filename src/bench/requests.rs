@@ -37,6 +37,13 @@ pub(super) struct Given {
     lease: GivenLease,
 }
 
+impl Given {
+    /// Which item it is.
+    pub const fn id(&self) -> WorkId {
+        self.work_item.id
+    }
+}
+
 #[derive(Debug, Clone, Deserialize)]
 struct GivenItem {
     id: WorkId,

@@ -30,7 +30,7 @@ pub(super) struct Stage {
     pub client: Nats,
     coordinator: Option<Child>,
     server: Option<ManagedServer>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Stage {
@@ -58,13 +58,32 @@ impl Stage {
             client,
             coordinator,
             server,
-            _folder: folder,
+            folder,
         })
     }
 
-    /// The process of the coordinator, where this run has started it.
-    pub fn coordinator_pid(&self) -> Option<u32> {
+    /// The process of the coordinator that this run has started.
+    pub fn coordinator_pid(&self) -> CliResult<u32> {
+        self.coordinator_id().ok_or_else(|| {
+            CliError::Failed("the coordinator has ended; see what it says above".into())
+        })
+    }
+
+    fn coordinator_id(&self) -> Option<u32> {
         self.coordinator.as_ref()?.id()
+    }
+
+    /// Kills the coordinator that this run has started, and starts it again.
+    pub async fn restart_coordinator(&mut self) -> CliResult {
+        if let Some(mut coordinator) = self.coordinator.take() {
+            coordinator.kill().await?;
+        }
+        let url = self
+            .server
+            .as_ref()
+            .map_or_else(|| self.client.shown_url.clone(), ManagedServer::client_url);
+        self.coordinator = Some(start_coordinator(&url, &self.folder, &[]).await?);
+        Ok(())
     }
 
     /// Whether nothing of this run outlives it.
@@ -77,7 +96,7 @@ impl Stage {
         let server = self.server.as_ref().and_then(ManagedServer::pid);
         CpuTimes {
             client: spent_by(std::process::id()),
-            coordinator: self.coordinator_pid().and_then(spent_by),
+            coordinator: self.coordinator_id().and_then(spent_by),
             server: server.and_then(spent_by),
         }
     }
