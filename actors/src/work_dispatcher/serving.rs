@@ -32,7 +32,7 @@ impl State {
             return;
         }
         if let Some(open) = self.claims.named(guid, &order.claim_id) {
-            self.claims.replace_reply(open, reply);
+            self.claims.replace_reply(open, order, reply);
             return;
         }
         if self.draining {

@@ -36,7 +36,8 @@ impl Request<'_> {
 }
 
 /// Carries a request out. Each action is boxed, so that the task of a request is as small as the
-/// action it is about, not as the largest of all. The permit is given back before a wait that has a bound of its own.
+/// action it is about, not as the largest of all. A claim gives its permit back when it waits:
+/// waiting claims have a bound of their own.
 pub(super) async fn carry_out(
     service: &Service,
     message: &Message,
@@ -100,8 +101,7 @@ pub(super) async fn carry_out(
         }
         "work.claim" => {
             let claim: ClaimRequest = request.read()?;
-            drop(permit);
-            request.done(&Box::pin(service.claim(project, claim)).await?)
+            request.done(&Box::pin(service.claim(project, claim, &permit.into())).await?)
         }
         "work.start" => request.done(&Box::pin(service.start(project, request.read()?)).await?),
         "work.progress" => {
@@ -109,14 +109,7 @@ pub(super) async fn carry_out(
         }
         "work.complete" => {
             let complete: CompleteRequest = request.read()?;
-            let then_waits = complete
-                .then_claim
-                .as_ref()
-                .is_some_and(|claim| claim.wait_ms.is_some());
-            if then_waits {
-                drop(permit);
-            }
-            request.done(&Box::pin(service.complete(project, complete)).await?)
+            request.done(&Box::pin(service.complete(project, complete, &permit.into())).await?)
         }
         "work.fail" => request.done(&Box::pin(service.fail(project, request.read()?)).await?),
         "work.release" => request.done(&Box::pin(service.release(project, request.read()?)).await?),
