@@ -21,7 +21,7 @@ struct Request<'a> {
 
 impl Request<'_> {
     fn read<T: DeserializeOwned>(&self) -> Result<T, WireError> {
-        Ok(self.encoding.decode(self.payload)?)
+        Ok(self.encoding.decode_request(self.payload)?)
     }
 
     fn done(&self, value: &impl Serialize) -> Result<Done, WireError> {
