@@ -37,6 +37,8 @@ pub mod limits {
     pub const LABELS: usize = 32;
     /// How many items one request may carry.
     pub const ITEMS: usize = 256;
+    /// How many finished items one `work.complete` may carry: what one claim gives.
+    pub const COMPLETIONS: usize = CLAIM_MAX as usize;
     /// How many items one claim may ask for.
     pub const CLAIM_MAX: u32 = 64;
     /// The longest a claim may wait, in milliseconds.

@@ -345,12 +345,12 @@ fn completed_items(request: &CompleteRequest) -> Result<Vec<CompleteItem>, WireE
         (Some(_), Some(_), _) => Err(WireError::invalid(
             "the completion has both id and items; write one of them",
         )),
-        (Some(items), None, _) if items.len() > limits::ITEMS => Err(WireError::new(
+        (Some(items), None, _) if items.len() > limits::COMPLETIONS => Err(WireError::new(
             ErrorCode::TooLarge,
             format!(
-                "items has {} entries; at most {} are allowed",
+                "items has {} entries; at most {} are allowed in one completion",
                 items.len(),
-                limits::ITEMS
+                limits::COMPLETIONS
             ),
         )),
         (Some(items), None, _) => Ok(items.clone()),

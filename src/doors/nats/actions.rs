@@ -1,9 +1,10 @@
 //! Which request is which method of the service.
 
-use async_nats::Message;
+use async_nats::{Client, Message};
 use loom_protocol::agent::{GuidRequest, ListAgentsRequest};
 use loom_protocol::work::{
-    CancelRequest, ClaimRequest, CompleteRequest, IdRequest, ListWorkRequest, SubmitRequest,
+    CancelRequest, ClaimRequest, CompleteAnswer, CompleteRequest, IdRequest, ListWorkRequest,
+    SubmitRequest,
 };
 use loom_protocol::{Encoding, ProjectId, WireError};
 use serde::Serialize;
@@ -11,10 +12,14 @@ use serde::de::DeserializeOwned;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::answer::Done;
-use crate::service::{Page, Service, Submitted};
+use crate::service::{Page, Service, Submitted, without_long_texts};
+
+/// What every server carries, in bytes, so that its limit need not be asked for.
+const ALWAYS_CARRIED: usize = 64 * 1024;
 
 /// One request, taken apart.
 struct Request<'a> {
+    client: &'a Client,
     payload: &'a [u8],
     encoding: Encoding,
 }
@@ -22,6 +27,15 @@ struct Request<'a> {
 impl Request<'_> {
     fn read<T: DeserializeOwned>(&self) -> Result<T, WireError> {
         Ok(self.encoding.decode_request(self.payload)?)
+    }
+
+    /// What was completed is recorded: an answer to that must go out, shorter if need be.
+    fn completed(&self, answer: CompleteAnswer) -> Result<Done, WireError> {
+        let done = self.done(&answer)?;
+        if done.size() <= ALWAYS_CARRIED || done.size() <= self.client.server_info().max_payload {
+            return Ok(done);
+        }
+        self.done(&without_long_texts(answer))
     }
 
     fn done(&self, value: &impl Serialize) -> Result<Done, WireError> {
@@ -40,11 +54,13 @@ impl Request<'_> {
 /// waiting claims have a bound of their own.
 pub(super) async fn carry_out(
     service: &Service,
+    client: &Client,
     message: &Message,
     encoding: Encoding,
     permit: OwnedSemaphorePermit,
 ) -> Result<Done, WireError> {
     let request = Request {
+        client,
         payload: &message.payload,
         encoding,
     };
@@ -109,7 +125,8 @@ pub(super) async fn carry_out(
         }
         "work.complete" => {
             let complete: CompleteRequest = request.read()?;
-            request.done(&Box::pin(service.complete(project, complete, &permit.into())).await?)
+            let answer = Box::pin(service.complete(project, complete, &permit.into())).await?;
+            request.completed(answer)
         }
         "work.fail" => request.done(&Box::pin(service.fail(project, request.read()?)).await?),
         "work.release" => request.done(&Box::pin(service.release(project, request.read()?)).await?),
