@@ -1,5 +1,6 @@
 //! The work item: what it is, the states it goes through, and the requests about it.
 
+mod completed;
 mod input;
 mod item;
 mod lease;
@@ -7,12 +8,13 @@ mod query;
 mod report;
 mod submit;
 
+pub use completed::CompleteAnswer;
 pub use item::{
     AssignedAgent, CancelInfo, Reason, Usage, WorkErrorInfo, WorkItem, WorkResult, WorkStatus,
 };
 pub use lease::{
-    ClaimAnswer, ClaimRequest, ClaimedItem, CompleteAnswer, CompleteItem, CompleteRequest,
-    FailRequest, Lease, LeaseRef, ProgressRequest, ReleaseRequest, StoppedRequest, ThenClaim,
+    ClaimAnswer, ClaimRequest, ClaimedItem, CompleteItem, CompleteRequest, FailRequest, Lease,
+    LeaseRef, ProgressRequest, ReleaseRequest, StoppedRequest, ThenClaim,
 };
 pub use query::{
     AgentVerdict, CancelRequest, ExplainAnswer, IdRequest, ListWorkRequest, PurgeAnswer,

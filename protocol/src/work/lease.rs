@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 use super::input;
 use super::item::{Reason, Usage, WorkItem};
 use super::report::{ReportedError, ReportedResult};
-use super::submit::ItemAnswer;
 use crate::id::{AgentGuid, WorkId};
 use crate::time::Timestamp;
 
@@ -158,29 +157,6 @@ pub struct CompleteRequest {
         deserialize_with = "input::optional_object"
     )]
     pub then_claim: Option<ThenClaim>,
-}
-
-/// The answer to a completion: the item without its bodies, or several, and what was claimed next.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum CompleteAnswer {
-    /// To `items`.
-    Many {
-        /// One for each item.
-        items: Vec<ItemAnswer<WorkItem>>,
-        /// What `thenClaim` gave.
-        #[serde(skip_serializing_if = "Option::is_none", default)]
-        claimed: Option<Vec<ClaimedItem>>,
-    },
-    /// To one item.
-    One {
-        /// The item.
-        #[serde(flatten)]
-        item: Box<WorkItem>,
-        /// What `thenClaim` gave.
-        #[serde(skip_serializing_if = "Option::is_none", default)]
-        claimed: Option<Vec<ClaimedItem>>,
-    },
 }
 
 /// `work.fail`
