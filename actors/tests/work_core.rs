@@ -19,13 +19,14 @@ use loom_actors::nats::owner::Ownership;
 use loom_actors::nats::server::{NatsServer, Profile, ServerOptions, find_server};
 use loom_actors::project::{Project, Terms};
 use loom_actors::settings::{AgentSettings, SupervisionSettings, WorkSettings};
-use loom_actors::supervision::{Root, RootHandle};
-use loom_actors::work_dispatcher::ClaimOrder;
+use loom_actors::supervision::{ActorHandle, Root, RootHandle};
+use loom_actors::work_dispatcher::{Admission, ClaimOrder, WorkDispatcherHandle};
 use loom_actors::work_ledger::{Applied, Operation};
 use loom_protocol::agent::RegisterRequest;
 use loom_protocol::work::{ReportedResult, WorkStatus};
 use loom_protocol::{AgentGuid, ProjectId, Timestamp, WorkId, names};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -137,6 +138,7 @@ fn order(guid: AgentGuid, claim_id: &str, wait: Duration) -> ClaimOrder {
         max: 1,
         wait_until: (!wait.is_zero()).then(|| Instant::now() + wait),
         start: false,
+        admission: Admission::default(),
     }
 }
 
@@ -343,4 +345,36 @@ scenario! {
         }
         assert_eq!(done, ITEMS);
     }
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_waiting_claim_holds_no_permit_and_one_on_its_way_does() {
+    let house = House::build(WorkSettings::default()).await;
+    let agent = house.agent(&["rust"]).await;
+    let door = Arc::new(Semaphore::new(1));
+    let admitted = |claim_id, wait| {
+        let permit = door.clone().try_acquire_owned().unwrap();
+        ClaimOrder {
+            admission: permit.into(),
+            ..order(agent, claim_id, wait)
+        }
+    };
+
+    let waiting = house.claim(admitted("waits", PATIENCE));
+    drop(timeout(PATIENCE, door.acquire()).await.unwrap().unwrap());
+    let repeated = house.claim(admitted("waits", PATIENCE));
+    drop(timeout(PATIENCE, door.acquire()).await.unwrap().unwrap());
+    assert!(waiting.await.unwrap().is_empty() && !repeated.is_finished());
+
+    let nobody = WorkDispatcherHandle::new(ActorHandle::new("nobody"));
+    let _ = timeout(Duration::from_millis(20), async {
+        let unheard = nobody.claim(admitted("unheard", Duration::ZERO));
+        tokio::pin!(unheard);
+        assert!(futures_util::poll!(&mut unheard).is_pending());
+        assert_eq!(door.available_permits(), 0, "a flood would not be bounded");
+        unheard.await
+    })
+    .await;
+    assert_eq!(door.available_permits(), 1);
 }

@@ -7,7 +7,7 @@ use loom_actors::domain::work::{
     Bodies, Command, Fence, WorkRecord, accept_failure, accept_result,
 };
 use loom_actors::project::Project;
-use loom_actors::work_dispatcher::ClaimOrder;
+use loom_actors::work_dispatcher::{Admission, ClaimOrder};
 use loom_actors::work_ledger::{Applied, Operation};
 use loom_protocol::agent::{Directive, DirectiveKind};
 use loom_protocol::token::check_token;
@@ -23,24 +23,25 @@ use super::Service;
 
 impl Service {
     /// Gives an agent what it may take, highest priority first; waits for the first if asked to.
+    /// `admission` is given back before the wait.
     pub async fn claim(
         &self,
         project: &ProjectId,
         request: ClaimRequest,
+        admission: &Admission,
     ) -> Result<ClaimAnswer, WireError> {
         let project = self.awake_for_agent(project, request.guid)?;
         project.registry.sign_of_life(request.guid).await?;
-        let items = self.claim_in(&project, request.guid, request.claim).await?;
+        let order = claim_order(request.guid, request.claim, admission)?;
+        let items = self.claim_in(&project, order).await?;
         Ok(ClaimAnswer { items })
     }
 
     async fn claim_in(
         &self,
         project: &Project,
-        guid: AgentGuid,
-        claim: ThenClaim,
+        order: ClaimOrder,
     ) -> Result<Vec<ClaimedItem>, WireError> {
-        let order = claim_order(guid, claim)?;
         let given = project.dispatcher.claim(order).await?;
         Ok(given
             .into_iter()
@@ -109,24 +110,30 @@ impl Service {
     }
 
     /// The agent has finished one item, or several; then, if asked for, it gets the next.
+    /// `admission` is given back before the wait for that.
     pub async fn complete(
         &self,
         project: &ProjectId,
         request: CompleteRequest,
+        admission: &Admission,
     ) -> Result<CompleteAnswer, WireError> {
         let guid = request.guid;
         let is_batch = request.items.is_some();
         let items = completed_items(&request)?;
+        let next = request
+            .then_claim
+            .map(|claim| claim_order(guid, claim, admission))
+            .transpose()?;
         let project = self.awake_for_agent(project, guid)?;
         note_sign_of_life(&project, guid).await?;
         let mut outcomes = self.complete_all(&project, guid, items).await?;
         if !is_batch {
             let item = outcomes.pop().unwrap_or_else(|| Err(lost_report()))?;
-            let claimed = self.then_claim(&project, guid, request.then_claim).await;
+            let claimed = self.then_claim(&project, next).await;
             let item = Box::new(item);
             return Ok(CompleteAnswer::One { item, claimed });
         }
-        let claimed = self.then_claim(&project, guid, request.then_claim).await;
+        let claimed = self.then_claim(&project, next).await;
         Ok(CompleteAnswer::Many {
             items: outcomes.into_iter().map(Into::into).collect(),
             claimed,
@@ -168,10 +175,11 @@ impl Service {
     async fn then_claim(
         &self,
         project: &Project,
-        guid: AgentGuid,
-        claim: Option<ThenClaim>,
+        order: Option<ClaimOrder>,
     ) -> Option<Vec<ClaimedItem>> {
-        let claimed = self.claim_in(project, guid, claim?).await;
+        let order = order?;
+        let guid = order.guid;
+        let claimed = self.claim_in(project, order).await;
         Some(claimed.unwrap_or_else(|error| {
             tracing::debug!(%guid, "thenClaim gave nothing: {error}");
             Vec::new()
@@ -294,7 +302,11 @@ fn lost_report() -> WireError {
     )
 }
 
-fn claim_order(guid: AgentGuid, claim: ThenClaim) -> Result<ClaimOrder, WireError> {
+fn claim_order(
+    guid: AgentGuid,
+    claim: ThenClaim,
+    admission: &Admission,
+) -> Result<ClaimOrder, WireError> {
     let max = claim.max.unwrap_or(1);
     if !(1..=limits::CLAIM_MAX).contains(&max) {
         return Err(WireError::invalid(format!(
@@ -324,6 +336,7 @@ fn claim_order(guid: AgentGuid, claim: ThenClaim) -> Result<ClaimOrder, WireErro
         max: max as usize,
         wait_until: (wait_ms > 0).then(|| Instant::now() + Duration::from_millis(wait_ms)),
         start: claim.start,
+        admission: admission.clone(),
     })
 }
 
@@ -332,12 +345,12 @@ fn completed_items(request: &CompleteRequest) -> Result<Vec<CompleteItem>, WireE
         (Some(_), Some(_), _) => Err(WireError::invalid(
             "the completion has both id and items; write one of them",
         )),
-        (Some(items), None, _) if items.len() > limits::ITEMS => Err(WireError::new(
+        (Some(items), None, _) if items.len() > limits::COMPLETIONS => Err(WireError::new(
             ErrorCode::TooLarge,
             format!(
-                "items has {} entries; at most {} are allowed",
+                "items has {} entries; at most {} are allowed in one completion",
                 items.len(),
-                limits::ITEMS
+                limits::COMPLETIONS
             ),
         )),
         (Some(items), None, _) => Ok(items.clone()),

@@ -5,11 +5,13 @@
 //! | `agents` | register, heartbeat, deregister, list, get, shutdown |
 //! | `submit` | submit, with what is to be said about unknown fields |
 //! | `lease` | claim, start, progress, complete, fail, release, stopped |
+//! | `brief` | an answer that would be too large, shortened |
 //! | `items` | get, list, cancel, explain |
 //! | `queue` | queue info, purge |
 //! | `totals` | stats, projects, info, readiness |
 
 mod agents;
+mod brief;
 mod items;
 mod lease;
 mod queue;
@@ -26,6 +28,7 @@ use loom_protocol::{AgentGuid, ErrorCode, ProjectId, Timestamp, WireError};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
+pub use brief::without_long_texts;
 pub use submit::Submitted;
 pub use totals::Readiness;
 

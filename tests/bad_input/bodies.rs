@@ -155,6 +155,16 @@ async fn documents_that_cannot_be_read() {
             .await;
         check(&error, ErrorCode::InvalidRequest, &["MessagePack"]);
     }
+    let by_position = json!(["a description", "rust"]);
+    let mut refusals = doors.refused("work.submit", &by_position).await;
+    refusals.push(
+        doors
+            .refused_post("/api/work", by_position.to_string())
+            .await,
+    );
+    for error in refusals {
+        check(&error, ErrorCode::InvalidRequest, &["named fields"]);
+    }
     for (patch, part) in [
         (json!({"priority": "high"}), "priority"),
         (json!({"description": 7}), "description"),

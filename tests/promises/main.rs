@@ -7,6 +7,7 @@
 //! | `matching` | who gets what, in which order, and how much of it |
 //! | `reports` | what is published durably, and what is told |
 //! | `requests` | encodings, unknown fields, unknown projects, bad input |
+//! | `sizes` | what was recorded is answered, however large |
 //! | `crashes` | an actor dies, the coordinator dies: nothing is lost, nothing counts twice |
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
@@ -16,3 +17,4 @@ mod matching;
 mod repetition;
 mod reports;
 mod requests;
+mod sizes;

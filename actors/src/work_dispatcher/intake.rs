@@ -277,7 +277,7 @@ impl Intake {
         payload: &[u8],
         reported_at: Timestamp,
     ) -> Result<Operation, WireError> {
-        let report: CompletedReport = encoding.decode(payload)?;
+        let report: CompletedReport = encoding.decode_request(payload)?;
         self.agents.touch(report.agent_guid, self.clock.now());
         let by = Fence {
             guid: report.agent_guid,
@@ -296,7 +296,7 @@ impl Intake {
         payload: &[u8],
         reported_at: Timestamp,
     ) -> Result<Operation, WireError> {
-        let report: ErrorReport = encoding.decode(payload)?;
+        let report: ErrorReport = encoding.decode_request(payload)?;
         self.agents.touch(report.agent_guid, self.clock.now());
         let by = Fence {
             guid: report.agent_guid,

@@ -42,7 +42,7 @@ mod slots;
 mod timers;
 
 pub use actor::{DispatcherMsg, WorkDispatcher, WorkDispatcherArgs};
-pub use claims::{ClaimError, ClaimOrder};
+pub use claims::{Admission, ClaimError, ClaimOrder};
 pub use handle::{Outlook, WorkDispatcherHandle};
 pub use intake::ensure_stream;
 pub use queue::{PendingQueue, Pick, Wants};

@@ -69,7 +69,10 @@ pub struct SubmitRequest {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub strict: bool,
     /// Several items in one request.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "super::input::optional_objects"
+    )]
     pub items: Option<Vec<SubmitRequest>>,
 }
 

@@ -1,9 +1,10 @@
 //! Which request is which method of the service.
 
-use async_nats::Message;
+use async_nats::{Client, Message};
 use loom_protocol::agent::{GuidRequest, ListAgentsRequest};
 use loom_protocol::work::{
-    CancelRequest, ClaimRequest, CompleteRequest, IdRequest, ListWorkRequest, SubmitRequest,
+    CancelRequest, ClaimRequest, CompleteAnswer, CompleteRequest, IdRequest, ListWorkRequest,
+    SubmitRequest,
 };
 use loom_protocol::{Encoding, ProjectId, WireError};
 use serde::Serialize;
@@ -11,17 +12,30 @@ use serde::de::DeserializeOwned;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::answer::Done;
-use crate::service::{Page, Service, Submitted};
+use crate::service::{Page, Service, Submitted, without_long_texts};
+
+/// What every server carries, in bytes, so that its limit need not be asked for.
+const ALWAYS_CARRIED: usize = 64 * 1024;
 
 /// One request, taken apart.
 struct Request<'a> {
+    client: &'a Client,
     payload: &'a [u8],
     encoding: Encoding,
 }
 
 impl Request<'_> {
     fn read<T: DeserializeOwned>(&self) -> Result<T, WireError> {
-        Ok(self.encoding.decode(self.payload)?)
+        Ok(self.encoding.decode_request(self.payload)?)
+    }
+
+    /// What was completed is recorded: an answer to that must go out, shorter if need be.
+    fn completed(&self, answer: CompleteAnswer) -> Result<Done, WireError> {
+        let done = self.done(&answer)?;
+        if done.size() <= ALWAYS_CARRIED || done.size() <= self.client.server_info().max_payload {
+            return Ok(done);
+        }
+        self.done(&without_long_texts(answer))
     }
 
     fn done(&self, value: &impl Serialize) -> Result<Done, WireError> {
@@ -36,14 +50,17 @@ impl Request<'_> {
 }
 
 /// Carries a request out. Each action is boxed, so that the task of a request is as small as the
-/// action it is about, not as the largest of all. The permit is given back before a wait that has a bound of its own.
+/// action it is about, not as the largest of all. A claim gives its permit back when it waits:
+/// waiting claims have a bound of their own.
 pub(super) async fn carry_out(
     service: &Service,
+    client: &Client,
     message: &Message,
     encoding: Encoding,
     permit: OwnedSemaphorePermit,
 ) -> Result<Done, WireError> {
     let request = Request {
+        client,
         payload: &message.payload,
         encoding,
     };
@@ -100,8 +117,7 @@ pub(super) async fn carry_out(
         }
         "work.claim" => {
             let claim: ClaimRequest = request.read()?;
-            drop(permit);
-            request.done(&Box::pin(service.claim(project, claim)).await?)
+            request.done(&Box::pin(service.claim(project, claim, &permit.into())).await?)
         }
         "work.start" => request.done(&Box::pin(service.start(project, request.read()?)).await?),
         "work.progress" => {
@@ -109,14 +125,8 @@ pub(super) async fn carry_out(
         }
         "work.complete" => {
             let complete: CompleteRequest = request.read()?;
-            let then_waits = complete
-                .then_claim
-                .as_ref()
-                .is_some_and(|claim| claim.wait_ms.is_some());
-            if then_waits {
-                drop(permit);
-            }
-            request.done(&Box::pin(service.complete(project, complete)).await?)
+            let answer = Box::pin(service.complete(project, complete, &permit.into())).await?;
+            request.completed(answer)
         }
         "work.fail" => request.done(&Box::pin(service.fail(project, request.read()?)).await?),
         "work.release" => request.done(&Box::pin(service.release(project, request.read()?)).await?),

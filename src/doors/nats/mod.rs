@@ -132,7 +132,8 @@ impl Guard {
         let outcome = match permit {
             None => Err(self.refusal.clone()),
             Some(permit) => {
-                let work = actions::carry_out(&self.service, &message, encoding, permit);
+                let work =
+                    actions::carry_out(&self.service, &self.client, &message, encoding, permit);
                 AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
                     Err(WireError::new(
                         ErrorCode::Internal,

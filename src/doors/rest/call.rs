@@ -68,7 +68,7 @@ impl<S: Send + Sync> FromRequest<S> for Call {
             .await
             .map_err(|rejection| refused("the body", &rejection))?;
         // A body that is no object has no hints; whoever reads it says what is wrong with it.
-        let hints: Hints = Encoding::Json.decode(&body).unwrap_or_default();
+        let hints: Hints = Encoding::Json.decode_request(&body).unwrap_or_default();
         let project = project_of(&parts, &path, &query, &hints)?;
         Ok(Self {
             id: path.id,
