@@ -131,6 +131,13 @@ impl ReadModel {
         self.index.read().pending().next().map(|h| h.offered_at)
     }
 
+    /// Failed items whose dead letter is still to be written: at most `limit`, whose last write is
+    /// later than `after`, in that order.
+    pub fn without_letter(&self, after: u64, limit: usize) -> Vec<Header> {
+        let index = self.index.read();
+        index.without_letter(after).take(limit).cloned().collect()
+    }
+
     /// One page of headers after a creation sequence.
     pub fn page(&self, filter: &Filter, after: u64, limit: usize) -> HeaderPage {
         self.index.read().page(filter, after, limit)
