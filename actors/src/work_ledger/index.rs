@@ -5,6 +5,7 @@
 //! its status (about 30), its place in the queue (about 45).
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use loom_protocol::rest::WorkTotals;
@@ -21,8 +22,10 @@ pub(super) struct Index {
     pub(super) headers: Slab<Header>,
     ids: BTreeMap<WorkId, u32>,
     pub(super) orders: [BTreeMap<u64, u32>; WorkStatus::ALL.len()],
-    /// Completed and cancelled items by their last write: who goes first when there are too many.
+    /// Items that have ended and lack nothing, by their last write: who goes first when there are too many.
     finished: BTreeMap<u64, u32>,
+    /// Failed items whose dead letter is still to be written, by their last write.
+    without_letter: BTreeMap<u64, u32>,
     leases: HashMap<AgentGuid, Vec<LeaseInfo>>,
     needs: HashMap<Arc<Needs>, usize>,
     pending_by_needs: HashMap<Arc<Needs>, usize>,
@@ -55,7 +58,10 @@ impl Index {
                     .entry(header.needs.clone())
                     .or_default() += 1;
             }
-            WorkStatus::Completed | WorkStatus::Cancelled => {
+            WorkStatus::Failed if header.wants_letter => {
+                self.without_letter.insert(revision, slot);
+            }
+            WorkStatus::Completed | WorkStatus::Cancelled | WorkStatus::Failed => {
                 self.finished.insert(revision, slot);
             }
             _ => {}
@@ -98,6 +104,7 @@ impl Index {
         let header = self.headers.try_remove(slot as usize)?;
         self.orders[place(header.status)].remove(&header.created);
         self.finished.remove(&header.revision);
+        self.without_letter.remove(&header.revision);
         if header.status == WorkStatus::Pending {
             forget_one(&mut self.pending_by_needs, &header.needs);
         }
@@ -160,6 +167,13 @@ impl Index {
         self.pending_by_needs
             .iter()
             .map(|(needs, count)| (&**needs, *count))
+    }
+
+    /// Failed items without a dead letter, whose last write is later than `after`, in that order.
+    pub fn without_letter(&self, after: u64) -> impl Iterator<Item = &Header> {
+        self.without_letter
+            .range((Bound::Excluded(after), Bound::Unbounded))
+            .filter_map(|(_, slot)| self.headers.get(*slot as usize))
     }
 
     pub fn last_activity(&self) -> Option<Timestamp> {

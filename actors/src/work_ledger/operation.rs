@@ -258,7 +258,8 @@ impl Context {
         expected: u64,
         bytes: Bytes,
     ) -> Result<Written, LedgerError> {
-        let kept_for_ever = !next.status.is_terminal() || next.status == WorkStatus::Failed;
+        let has_no_letter = next.status == WorkStatus::Failed && next.dead_letter.is_none();
+        let kept_for_ever = !next.status.is_terminal() || has_no_letter;
         let ttl = (!kept_for_ever).then_some(self.retention);
         let store = self.read.store();
         let mut doubted = false;

@@ -239,7 +239,7 @@ impl WorkRecord {
         }
     }
 
-    fn write(&self, now: Timestamp, change: impl FnOnce(&mut Self)) -> Decision {
+    pub(super) fn write(&self, now: Timestamp, change: impl FnOnce(&mut Self)) -> Decision {
         let mut next = self.clone();
         next.updated_at = now;
         change(&mut next);
@@ -260,6 +260,7 @@ impl WorkRecord {
             self.unspent_returns >= UNSPENT_RETURNS
         };
         if spends {
+            self.say_why(reason);
             self.attempts += 1;
         }
         if self.attempts >= self.max_attempts {
@@ -281,6 +282,27 @@ impl WorkRecord {
                 end,
             });
         }
+    }
+
+    /// Each spent attempt has an error that tells of it.
+    fn say_why(&mut self, reason: Reason) {
+        let told = self.errors.last().and_then(|error| error.attempt);
+        if told == Some(self.attempt) {
+            return;
+        }
+        let ended = self.ended_lease.as_ref();
+        self.push_error(WorkErrorInfo {
+            message: format!(
+                "{reason}: the item has come back {} times without a spent attempt, so that this costs one",
+                self.unspent_returns
+            ),
+            code: None,
+            recoverable: true,
+            occurred_at: self.updated_at,
+            reason,
+            attempt: Some(self.attempt),
+            agent_guid: ended.map(|ended| ended.guid),
+        });
     }
 
     fn push_error(&mut self, error: WorkErrorInfo) {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::super::command::{Command, Decision, FailureReport, Fence, Refusal};
-use super::super::record::WriteId;
+use super::super::record::{RawSubmission, WriteId};
 use super::*;
 
 fn guid(n: u128) -> AgentGuid {
@@ -33,7 +33,7 @@ fn by(n: u128, attempt: u32) -> Fence {
     }
 }
 
-fn fresh(max_attempts: u32) -> WorkRecord {
+pub(in super::super) fn fresh(max_attempts: u32) -> WorkRecord {
     WorkRecord {
         task_id: "task".into(),
         capability: "c".into(),
@@ -250,6 +250,12 @@ pub(in super::super) fn any_record() -> impl Strategy<Value = WorkRecord> {
                 tokens: Some(1),
                 cost_usd: None,
             });
+            record.retries = 2;
+            record.auto_retries = 1;
+            record.raw = Some(RawSubmission {
+                bytes: b"\xff{".as_slice().into(),
+                size: 7,
+            });
             record.preferred_agent_type = Some("p".into());
         }
         play(&mut record, &commands);
@@ -257,7 +263,7 @@ pub(in super::super) fn any_record() -> impl Strategy<Value = WorkRecord> {
     })
 }
 
-fn any_history() -> impl Strategy<Value = Vec<Command>> {
+pub(in super::super) fn any_history() -> impl Strategy<Value = Vec<Command>> {
     let fence = (1u128..3, 0u32..6).prop_map(|(n, attempt)| by(n, attempt));
     let command = prop_oneof![
         4 => (1u128..3, any::<bool>()).prop_map(|(n, start)| Command::Assign {
@@ -283,7 +289,7 @@ fn any_history() -> impl Strategy<Value = Vec<Command>> {
     prop::collection::vec(command, 0..24)
 }
 
-fn play(record: &mut WorkRecord, commands: &[Command]) {
+pub(in super::super) fn play(record: &mut WorkRecord, commands: &[Command]) {
     for command in commands {
         if let Ok(Decision::Write(next)) = command.decide(record, at(10)) {
             *record = *next;
