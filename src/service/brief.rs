@@ -26,7 +26,9 @@ fn shorten(item: &mut WorkItem) {
     item.errors.clear();
     cut(&mut item.description);
     item.progress_message.as_mut().map(cut);
-    item.error.as_mut().map(|error| cut(&mut error.message));
+    if let Some(error) = &mut item.error {
+        cut(&mut error.message);
+    }
     if let Some(cancel) = &mut item.cancel {
         cut(&mut cancel.by);
         cancel.reason.as_mut().map(cut);
