@@ -79,10 +79,10 @@ impl Service {
         let command = Command::Cancel {
             by,
             reason: request.reason.clone(),
+            again: false,
         };
         let applied = project.ledger.apply(id, command).await?;
-        let was_leased = applied.before.is_some_and(WorkStatus::is_leased);
-        if let Some(lease) = applied.record.lease.as_ref().filter(|_| was_leased) {
+        if let Some(lease) = &applied.record.lease {
             let (guid, project) = (lease.holder.guid, project.clone());
             let attempt = applied.record.attempt;
             tokio::spawn(async move {

@@ -4,7 +4,7 @@ use anyhow::Result;
 use futures_util::future::try_join_all;
 use loom_protocol::event::WorkEventKind;
 use loom_protocol::work::{ClaimedItem, WorkStatus};
-use loom_protocol::{WireError, WorkId};
+use loom_protocol::{ErrorCode, WireError, WorkId};
 use loom_testkit::agent::Conduct;
 use loom_testkit::fleet::{Fleet, PATIENCE, Role, TestProject};
 use serde_json::json;
@@ -104,6 +104,31 @@ async fn submit_surely(project: TestProject, n: usize) -> Result<WorkId, WireErr
     let answer = project.insist("work.submit", item).await?;
     assert_eq!(answer["id"], json!(id));
     Ok(id)
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_cancel_that_counted_before_the_ledger_died_is_no_second_one() -> Result<()> {
+    let fleet = Fleet::shared().await?;
+    let project = fleet.project().await?;
+    let ids = try_join_all((0..ITEMS).map(|_| project.submit_plain("rust"))).await?;
+    let mut cancels = JoinSet::new();
+    for (n, id) in ids.iter().copied().enumerate() {
+        let canceller = project.clone();
+        cancels.spawn(async move { canceller.request("work.cancel", json!({ "id": id })).await });
+        if n == ITEMS / 2 {
+            project.kill(Role::WorkLedger)?;
+        }
+    }
+    while let Some(cancelled) = cancels.join_next().await {
+        assert_eq!(cancelled??["status"], "cancelled");
+    }
+    let second = project
+        .request("work.cancel", json!({ "id": ids[0] }))
+        .await;
+    let second = second.err().map(|error| error.code);
+    assert_eq!(second, Some(ErrorCode::TerminalState));
+    Ok(())
 }
 
 #[tokio::test]

@@ -41,6 +41,14 @@ impl Operation {
             Self::Apply(id, _) => *id,
         }
     }
+
+    /// The operation, sent once more because its answer got lost.
+    pub(super) fn once_more(&self) -> Self {
+        match self {
+            Self::Create(record) => Self::Create(record.clone()),
+            Self::Apply(id, command) => Self::Apply(*id, Arc::new(command.once_more())),
+        }
+    }
 }
 
 /// An operation that was done, or had been done before.

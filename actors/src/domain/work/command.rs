@@ -105,6 +105,9 @@ pub enum Command {
         by: String,
         /// Why.
         reason: Option<String>,
+        /// Whether it was sent before and may have counted: then it is so already where the item is
+        /// cancelled by the same one for the same reason.
+        again: bool,
     },
     /// The agent was told that it is called off.
     CancelDelivered,
@@ -202,6 +205,16 @@ impl From<Refusal> for WireError {
 }
 
 impl Command {
+    /// The command, sent once more because its answer got lost.
+    #[must_use]
+    pub fn once_more(&self) -> Self {
+        let mut same = self.clone();
+        if let Self::Cancel { again, .. } = &mut same {
+            *again = true;
+        }
+        same
+    }
+
     /// Applies the command to the record as it is now.
     pub fn decide(&self, record: &WorkRecord, now: Timestamp) -> Result<Decision, Refusal> {
         match self {
@@ -230,7 +243,12 @@ impl Command {
                 reason,
                 spends_attempt,
             } => record.revoke(*guid, *attempt, *reason, *spends_attempt, now),
-            Self::Cancel { by, reason } => record.cancel(by, reason.as_deref(), now),
+            Self::Cancel { by, reason, again } => {
+                if *again && record.is_cancelled_so(by, reason.as_deref()) {
+                    return Ok(Decision::Already);
+                }
+                record.cancel(by, reason.as_deref(), now)
+            }
             Self::CancelDelivered => Ok(record.cancel_delivered(now)),
             Self::Stopped(by) => record.stopped(by, now),
             Self::NoteDeadLetter { sequence, retries } => {

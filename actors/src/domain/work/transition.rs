@@ -210,6 +210,12 @@ impl WorkRecord {
         }))
     }
 
+    /// Whether this is what called it off.
+    pub(super) fn is_cancelled_so(&self, by: &str, reason: Option<&str>) -> bool {
+        let is_it = |cancel: &CancelInfo| cancel.by == by && cancel.reason.as_deref() == reason;
+        self.status == WorkStatus::Cancelled && self.cancel.as_ref().is_some_and(is_it)
+    }
+
     /// Cancelled stays Cancelled: the agent was told.
     pub(super) fn cancel_delivered(&self, now: Timestamp) -> Decision {
         self.note_cancel(|cancel| &mut cancel.delivered_at, now)

@@ -214,6 +214,7 @@ fn a_cancelled_item_refuses_its_agent_and_notes_that_it_stopped() {
     let cancel = Command::Cancel {
         by: "me".into(),
         reason: None,
+        again: false,
     };
     let record = then(&then(&fresh(3), assign(1)), cancel.clone());
     assert_eq!(record.status, WorkStatus::Cancelled);
@@ -221,6 +222,14 @@ fn a_cancelled_item_refuses_its_agent_and_notes_that_it_stopped() {
         cancel.decide(&record, at(20)),
         Err(Refusal::Ended { .. })
     ));
+    let repeated = cancel.once_more().decide(&record, at(20));
+    assert_eq!(repeated, Ok(Decision::Already));
+    let another = Command::Cancel {
+        by: "you".into(),
+        reason: None,
+        again: true,
+    };
+    assert!(another.decide(&record, at(20)).is_err());
     assert!(matches!(
         complete(1, 1).decide(&record, at(20)),
         Err(Refusal::Stale { .. })
@@ -282,7 +291,7 @@ pub(in super::super) fn any_history() -> impl Strategy<Value = Vec<Command>> {
         2 => (1u128..3, 0u32..6, any::<bool>()).prop_map(|(n, attempt, spends_attempt)| Command::Revoke {
             guid: guid(n), attempt, reason: Reason::AgentLost, spends_attempt
         }),
-        1 => Just(Command::Cancel { by: "me".into(), reason: Some("because".into()) }),
+        1 => Just(Command::Cancel { by: "me".into(), reason: Some("because".into()), again: false }),
         1 => Just(Command::CancelDelivered),
         1 => fence.prop_map(Command::Stopped),
     ];
