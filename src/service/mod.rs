@@ -6,12 +6,14 @@
 //! | `submit` | submit, with what is to be said about unknown fields |
 //! | `lease` | claim, start, progress, complete, fail, release, stopped |
 //! | `brief` | an answer that would be too large, shortened |
+//! | `ignored` | the unknown fields of a submission |
 //! | `items` | get, list, cancel, explain |
 //! | `queue` | queue info, purge |
 //! | `totals` | stats, projects, info, readiness |
 
 mod agents;
 mod brief;
+mod ignored;
 mod items;
 mod lease;
 mod queue;
@@ -29,6 +31,7 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 pub use brief::without_long_texts;
+pub use ignored::Ignored;
 pub use submit::Submitted;
 pub use totals::Readiness;
 

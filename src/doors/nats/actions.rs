@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::answer::Done;
-use crate::service::{Page, Service, Submitted, without_long_texts};
+use crate::service::{Ignored, Page, Service, Submitted, without_long_texts};
 
 /// What every server carries, in bytes, so that its limit need not be asked for.
 const ALWAYS_CARRIED: usize = 64 * 1024;
@@ -107,9 +107,9 @@ pub(super) async fn carry_out(
             request.done(&Box::pin(service.shutdown_agent(some, request.read()?)).await?)
         }
         "work.submit" => {
-            let mut ignored = Vec::new();
+            let mut ignored = Ignored::default();
             let submit: SubmitRequest =
-                encoding.decode_noting(request.payload, &mut |path| ignored.push(path))?;
+                encoding.decode_noting(request.payload, &mut |path| ignored.note(&path))?;
             match Box::pin(service.submit(project, submit, ignored)).await? {
                 Submitted::One(answer) => request.done(&answer),
                 many @ Submitted::Many { .. } => request.done(&many),
