@@ -9,6 +9,7 @@ use loom_protocol::work::{LeaseRef, Reason};
 use loom_protocol::{AgentGuid, ProjectId, WireError};
 
 use crate::agent_registry::{AgentChange, AgentDirectory, AgentRegistryArgs, AgentRegistryHandle};
+use crate::barrier::{Arrivals, Barrier, BarrierParts, Grace, InFlight};
 use crate::clock::Clock;
 use crate::domain::work::Command;
 use crate::events::EventSink;
@@ -40,6 +41,10 @@ pub struct Terms {
     pub work: WorkSettings,
     /// `[supervision]`
     pub supervision: SupervisionSettings,
+    /// Since when the clocks of all run at the earliest.
+    pub grace: Grace,
+    /// The requests that are being applied, of all doors.
+    pub in_flight: InFlight,
     /// Which ownership this is.
     pub epoch: u64,
     /// Whether it lasts.
@@ -62,6 +67,8 @@ pub struct Project {
     pub ledger: WorkLedgerHandle,
     /// Who does what: the actor that matches.
     pub dispatcher: WorkDispatcherHandle,
+    /// To be passed before anybody is declared dead or late.
+    pub barrier: Barrier,
     /// What happens.
     pub events: EventSink,
 }
@@ -79,6 +86,15 @@ impl Project {
         let work = Arc::new(ReadModel::new(id.clone(), store));
         let events = EventSink::publishing(nats.client.clone(), id.clone());
         let agents = AgentDirectory::new();
+        let arrivals = Arrivals::new(&id);
+        let barrier = Barrier::new(BarrierParts {
+            nats: nats.clone(),
+            project: id.clone(),
+            epoch: terms.epoch,
+            in_flight: terms.in_flight.clone(),
+            arrivals: arrivals.clone(),
+            grace: terms.grace.of_project(),
+        });
         let named = |role: &str| format!("{role} of project {id}");
         let ledger = WorkLedgerHandle::new(ActorHandle::new(named("work-ledger")));
         let dispatcher = WorkDispatcherHandle::new(ActorHandle::new(named("work-dispatcher")));
@@ -118,6 +134,7 @@ impl Project {
                     leases.clone().revoke_in_background(guid, Reason::Released);
                 }
             }),
+            arrivals,
             epoch: terms.epoch,
         };
         let registry = AgentRegistryHandle::new(&registry_args);
@@ -152,6 +169,7 @@ impl Project {
             work,
             ledger,
             dispatcher,
+            barrier,
             events,
         };
         Ok((project, tree))

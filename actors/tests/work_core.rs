@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use loom_actors::barrier::{Grace, InFlight};
 use loom_actors::clock::Clock;
 use loom_actors::domain::work::{
     Bodies, Command, Defaults, Fence, Holder, WorkRecord, accept, accept_result,
@@ -54,6 +55,8 @@ impl House {
         .await
         .unwrap();
         let terms = Terms {
+            grace: Grace::of_process(&nats),
+            in_flight: InFlight::new(),
             nats,
             clock: Clock::manual(Timestamp::from_millis(1_700_000_000_000)),
             agents: AgentSettings::default(),

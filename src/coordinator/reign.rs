@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use loom_actors::barrier::{Grace, InFlight};
 use loom_actors::clock::Clock;
 use loom_actors::nats::connection::Nats;
 use loom_actors::nats::owner::{Identity, OwnerLease, OwnerOptions};
@@ -147,6 +148,8 @@ async fn accede(
         agents: settings.agents.clone(),
         work: settings.work.clone(),
         supervision: settings.supervision.clone(),
+        grace: Grace::of_process(nats),
+        in_flight: InFlight::new(),
         epoch: lease.epoch(),
         ownership: lease.ownership(),
         replicas,

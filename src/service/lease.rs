@@ -23,13 +23,16 @@ use super::Service;
 
 impl Service {
     /// Gives an agent what it may take, highest priority first; waits for the first if asked to.
+    /// `admission` is dropped before that wait.
     pub async fn claim(
         &self,
         project: &ProjectId,
         request: ClaimRequest,
+        admission: impl Send,
     ) -> Result<ClaimAnswer, WireError> {
         let project = self.awake_for_agent(project, request.guid)?;
         project.registry.sign_of_life(request.guid).await?;
+        drop(admission);
         let items = self.claim_in(&project, request.guid, request.claim).await?;
         Ok(ClaimAnswer { items })
     }
@@ -109,10 +112,12 @@ impl Service {
     }
 
     /// The agent has finished one item, or several; then, if asked for, it gets the next.
+    /// `admission` is dropped before a wait for that.
     pub async fn complete(
         &self,
         project: &ProjectId,
         request: CompleteRequest,
+        admission: impl Send,
     ) -> Result<CompleteAnswer, WireError> {
         let guid = request.guid;
         let is_batch = request.items.is_some();
@@ -120,6 +125,7 @@ impl Service {
         let project = self.awake_for_agent(project, guid)?;
         note_sign_of_life(&project, guid).await?;
         let mut outcomes = self.complete_all(&project, guid, items).await?;
+        drop(admission);
         if !is_batch {
             let item = outcomes.pop().unwrap_or_else(|| Err(lost_report()))?;
             let claimed = self.then_claim(&project, guid, request.then_claim).await;

@@ -23,6 +23,8 @@ use crate::work_ledger::{LedgerError, Operation, WorkLedgerHandle};
 
 /// The key in the stream's metadata that says whose it is.
 const PROJECT_KEY: &str = "loom.project";
+/// The kind of messages that end an attempt.
+const REPORTS: &str = "reports";
 /// How many messages are taken over together.
 const BATCH: usize = 128;
 const ACK_WAIT: Duration = Duration::from_secs(30);
@@ -100,6 +102,15 @@ pub async fn ensure_stream(
     }
 }
 
+/// The name of the consumer of reports that an ownership has.
+pub fn reports_consumer(epoch: u64) -> String {
+    format!("{}{epoch}", consumer_prefix(REPORTS))
+}
+
+fn consumer_prefix(kind: &str) -> String {
+    format!("loom-{kind}-")
+}
+
 /// Takes messages over, one kind after the other in its own task.
 #[derive(Clone)]
 pub(super) struct Intake {
@@ -143,7 +154,7 @@ impl Intake {
             names::work_errors(&self.project),
         ];
         let queue = vec![names::queue_filter(&self.project)];
-        tasks.spawn(self.clone().run("reports", reports));
+        tasks.spawn(self.clone().run(REPORTS, reports));
         tasks.spawn(self.run("queue", queue));
     }
 
@@ -184,7 +195,7 @@ impl Intake {
         filters: &[String],
     ) -> Result<PullConsumer, async_nats::Error> {
         let stream = ensure_stream(&self.nats.jetstream, &self.project, self.replicas).await?;
-        let prefix = format!("loom-{kind}-");
+        let prefix = consumer_prefix(kind);
         let name = format!("{prefix}{}", self.epoch);
         let known: Vec<String> = stream.consumer_names().try_collect().await?;
         for other in known

@@ -44,5 +44,5 @@ mod timers;
 pub use actor::{DispatcherMsg, WorkDispatcher, WorkDispatcherArgs};
 pub use claims::{ClaimError, ClaimOrder};
 pub use handle::{Outlook, WorkDispatcherHandle};
-pub use intake::ensure_stream;
+pub use intake::{ensure_stream, reports_consumer};
 pub use queue::{PendingQueue, Pick, Wants};

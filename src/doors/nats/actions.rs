@@ -8,8 +8,8 @@ use loom_protocol::work::{
 use loom_protocol::{Encoding, ProjectId, WireError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::OwnedSemaphorePermit;
 
+use super::Admission;
 use super::answer::Done;
 use crate::service::{Page, Service, Submitted};
 
@@ -36,12 +36,12 @@ impl Request<'_> {
 }
 
 /// Carries a request out. Each action is boxed, so that the task of a request is as small as the
-/// action it is about, not as the largest of all. The permit is given back before a wait that has a bound of its own.
+/// action it is about, not as the largest of all. A claim gives its admission back before it waits.
 pub(super) async fn carry_out(
     service: &Service,
     message: &Message,
     encoding: Encoding,
-    permit: OwnedSemaphorePermit,
+    admission: Admission,
 ) -> Result<Done, WireError> {
     let request = Request {
         payload: &message.payload,
@@ -100,8 +100,7 @@ pub(super) async fn carry_out(
         }
         "work.claim" => {
             let claim: ClaimRequest = request.read()?;
-            drop(permit);
-            request.done(&Box::pin(service.claim(project, claim)).await?)
+            request.done(&Box::pin(service.claim(project, claim, admission)).await?)
         }
         "work.start" => request.done(&Box::pin(service.start(project, request.read()?)).await?),
         "work.progress" => {
@@ -109,14 +108,7 @@ pub(super) async fn carry_out(
         }
         "work.complete" => {
             let complete: CompleteRequest = request.read()?;
-            let then_waits = complete
-                .then_claim
-                .as_ref()
-                .is_some_and(|claim| claim.wait_ms.is_some());
-            if then_waits {
-                drop(permit);
-            }
-            request.done(&Box::pin(service.complete(project, complete)).await?)
+            request.done(&Box::pin(service.complete(project, complete, admission)).await?)
         }
         "work.fail" => request.done(&Box::pin(service.fail(project, request.read()?)).await?),
         "work.release" => request.done(&Box::pin(service.release(project, request.read()?)).await?),
