@@ -17,7 +17,7 @@ use crate::nats::connection::Nats;
 use crate::nats::ledger_store::LedgerStore;
 use crate::nats::owner::Ownership;
 use crate::settings::{AgentSettings, SupervisionOverride, SupervisionSettings, WorkSettings};
-use crate::supervision::{ActorHandle, ChildSpec, RestartPolicy, TreeSpec};
+use crate::supervision::{ActorHandle, ChildSpec, Jitter, RestartPolicy, TreeSpec};
 use crate::work_dispatcher::{
     DispatcherMsg, WorkDispatcher, WorkDispatcherArgs, WorkDispatcherHandle, ensure_stream,
 };
@@ -43,6 +43,8 @@ pub struct Terms {
     pub supervision: SupervisionSettings,
     /// Since when the clocks of all run at the earliest.
     pub grace: Grace,
+    /// Spreads the pauses before a next attempt.
+    pub jitter: Jitter,
     /// The requests that are being applied, of all doors.
     pub in_flight: InFlight,
     /// Which ownership this is.
@@ -117,6 +119,8 @@ impl Project {
             settings: terms.work.clone(),
             replicas: terms.replicas,
             epoch: terms.epoch,
+            barrier: barrier.clone(),
+            jitter: terms.jitter.clone(),
         };
         let (told, leases) = (dispatcher.clone(), Leases::of(&work, &ledger));
         let registry_args = AgentRegistryArgs {
@@ -257,6 +261,7 @@ impl Leases {
                         reason => reason,
                     },
                     spends_attempt: lease.started && reason == Reason::AgentLost,
+                    backoff: None,
                 };
                 Operation::Apply(lease.id, Arc::new(command))
             })

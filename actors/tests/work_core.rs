@@ -20,7 +20,7 @@ use loom_actors::nats::owner::Ownership;
 use loom_actors::nats::server::{NatsServer, Profile, ServerOptions, find_server};
 use loom_actors::project::{Project, Terms};
 use loom_actors::settings::{AgentSettings, SupervisionSettings, WorkSettings};
-use loom_actors::supervision::{Root, RootHandle};
+use loom_actors::supervision::{Jitter, Root, RootHandle};
 use loom_actors::work_dispatcher::ClaimOrder;
 use loom_actors::work_ledger::{Applied, Operation};
 use loom_protocol::agent::RegisterRequest;
@@ -56,6 +56,7 @@ impl House {
         .unwrap();
         let terms = Terms {
             grace: Grace::of_process(&nats),
+            jitter: Jitter::fixed(0.0),
             in_flight: InFlight::new(),
             nats,
             clock: Clock::manual(Timestamp::from_millis(1_700_000_000_000)),

@@ -9,6 +9,7 @@ use loom_actors::nats::connection::Nats;
 use loom_actors::nats::owner::{Identity, OwnerLease, OwnerOptions};
 use loom_actors::project::Terms;
 use loom_actors::projects::Projects;
+use loom_actors::supervision::Jitter;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -149,6 +150,7 @@ async fn accede(
         work: settings.work.clone(),
         supervision: settings.supervision.clone(),
         grace: Grace::of_process(nats),
+        jitter: Jitter::random(),
         in_flight: InFlight::new(),
         epoch: lease.epoch(),
         ownership: lease.ownership(),

@@ -17,8 +17,11 @@ use tokio::task::JoinSet;
 use super::actor::WorkDispatcherArgs;
 use crate::agent_registry::AgentDirectory;
 use crate::clock::Clock;
+use crate::domain::retry::Backoff;
 use crate::domain::work::{self, Command, Defaults, Fence, WorkRecord};
 use crate::nats::connection::Nats;
+use crate::settings::RetrySettings;
+use crate::supervision::Jitter;
 use crate::work_ledger::{LedgerError, Operation, WorkLedgerHandle};
 
 /// The key in the stream's metadata that says whose it is.
@@ -120,6 +123,8 @@ pub(super) struct Intake {
     agents: Arc<AgentDirectory>,
     clock: Clock,
     defaults: Defaults,
+    retry: RetrySettings,
+    jitter: Jitter,
     replicas: usize,
     epoch: u64,
 }
@@ -143,6 +148,8 @@ impl Intake {
             defaults: Defaults {
                 max_attempts: args.settings.max_attempts,
             },
+            retry: args.settings.retry.clone(),
+            jitter: args.jitter.clone(),
             replicas: args.replicas,
             epoch: args.epoch,
         }
@@ -314,9 +321,14 @@ impl Intake {
             attempt: report.attempt,
             reported_at,
         };
-        let failure = work::accept_failure(report.error, report.reason, reported_at);
+        let failure =
+            work::accept_failure(report.error, report.reason, self.backoff(), reported_at);
         let command = Command::Fail { by, failure };
         Ok(Operation::Apply(report.work_item_id, Arc::new(command)))
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(&self.retry, self.jitter.next())
     }
 
     /// The record of a published submission; one that cannot be accepted is kept as a failed item.
