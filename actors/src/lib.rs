@@ -6,10 +6,12 @@
 //! | [`nats`] | one thin wrapper per kind of resource |
 //! | [`supervision`] | who restarts whom, and handles that survive it |
 //! | [`agent_registry`], [`work_dispatcher`], [`work_ledger`] | one actor each: its messages, its state, its handle |
+//! | [`barrier`] | whether silence was theirs or ours, before anybody is declared dead or late |
 //! | [`project`] | the parts of one project, put together |
 #![deny(missing_docs)]
 
 pub mod agent_registry;
+pub mod barrier;
 pub mod clock;
 pub mod domain;
 pub mod events;

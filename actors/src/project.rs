@@ -9,6 +9,7 @@ use loom_protocol::work::{LeaseRef, Reason};
 use loom_protocol::{AgentGuid, ProjectId, WireError};
 
 use crate::agent_registry::{AgentChange, AgentDirectory, AgentRegistryArgs, AgentRegistryHandle};
+use crate::barrier::{Arrivals, Barrier, BarrierParts, Grace, InFlight};
 use crate::clock::Clock;
 use crate::domain::work::Command;
 use crate::events::EventSink;
@@ -16,7 +17,7 @@ use crate::nats::connection::Nats;
 use crate::nats::ledger_store::LedgerStore;
 use crate::nats::owner::Ownership;
 use crate::settings::{AgentSettings, SupervisionOverride, SupervisionSettings, WorkSettings};
-use crate::supervision::{ActorHandle, ChildSpec, RestartPolicy, TreeSpec};
+use crate::supervision::{ActorHandle, ChildSpec, Jitter, RestartPolicy, TreeSpec};
 use crate::work_dispatcher::{
     DispatcherMsg, WorkDispatcher, WorkDispatcherArgs, WorkDispatcherHandle, ensure_stream,
 };
@@ -40,6 +41,12 @@ pub struct Terms {
     pub work: WorkSettings,
     /// `[supervision]`
     pub supervision: SupervisionSettings,
+    /// Since when the clocks of all run at the earliest.
+    pub grace: Grace,
+    /// Spreads the pauses before a next attempt.
+    pub jitter: Jitter,
+    /// The requests that are being applied, of all doors.
+    pub in_flight: InFlight,
     /// Which ownership this is.
     pub epoch: u64,
     /// Whether it lasts.
@@ -62,6 +69,8 @@ pub struct Project {
     pub ledger: WorkLedgerHandle,
     /// Who does what: the actor that matches.
     pub dispatcher: WorkDispatcherHandle,
+    /// To be passed before anybody is declared dead or late.
+    pub barrier: Barrier,
     /// What happens.
     pub events: EventSink,
 }
@@ -79,6 +88,15 @@ impl Project {
         let work = Arc::new(ReadModel::new(id.clone(), store));
         let events = EventSink::publishing(nats.client.clone(), id.clone());
         let agents = AgentDirectory::new();
+        let arrivals = Arrivals::new(&id);
+        let barrier = Barrier::new(BarrierParts {
+            nats: nats.clone(),
+            project: id.clone(),
+            epoch: terms.epoch,
+            in_flight: terms.in_flight.clone(),
+            arrivals: arrivals.clone(),
+            grace: terms.grace.of_project(),
+        });
         let named = |role: &str| format!("{role} of project {id}");
         let ledger = WorkLedgerHandle::new(ActorHandle::new(named("work-ledger")));
         let dispatcher = WorkDispatcherHandle::new(ActorHandle::new(named("work-dispatcher")));
@@ -101,6 +119,8 @@ impl Project {
             settings: terms.work.clone(),
             replicas: terms.replicas,
             epoch: terms.epoch,
+            barrier: barrier.clone(),
+            jitter: terms.jitter.clone(),
         };
         let (told, leases) = (dispatcher.clone(), Leases::of(&work, &ledger));
         let registry_args = AgentRegistryArgs {
@@ -118,6 +138,7 @@ impl Project {
                     leases.clone().revoke_in_background(guid, Reason::Released);
                 }
             }),
+            arrivals,
             epoch: terms.epoch,
         };
         let registry = AgentRegistryHandle::new(&registry_args);
@@ -152,6 +173,7 @@ impl Project {
             work,
             ledger,
             dispatcher,
+            barrier,
             events,
         };
         Ok((project, tree))
@@ -239,6 +261,7 @@ impl Leases {
                         reason => reason,
                     },
                     spends_attempt: lease.started && reason == Reason::AgentLost,
+                    backoff: None,
                 };
                 Operation::Apply(lease.id, Arc::new(command))
             })

@@ -12,6 +12,7 @@ use dashmap::DashMap;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use loom_protocol::{ProjectId, WireError, names};
 use tokio::sync::Mutex;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::project::{Project, Terms};
 use crate::supervision::{Root, RootHandle, StopError, TreeState, TreeStatus};
@@ -33,6 +34,7 @@ struct Inner {
     awake: DashMap<ProjectId, Arc<Project>>,
     /// One is opened at a time, so that each is opened once.
     opening: Mutex<()>,
+    _watching: AbortOnDropHandle<()>,
 }
 
 impl Projects {
@@ -43,12 +45,14 @@ impl Projects {
             .map_err(|error| {
                 WireError::new(loom_protocol::ErrorCode::Internal, error.to_string())
             })?;
+        let watching = tokio::spawn(terms.grace.clone().watch_over());
         Ok(Self(Arc::new(Inner {
             root,
             terms,
             max,
             awake: DashMap::new(),
             opening: Mutex::new(()),
+            _watching: AbortOnDropHandle::new(watching),
         })))
     }
 

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use loom_actors::barrier::{Grace, InFlight};
 use loom_actors::clock::Clock;
 use loom_actors::domain::work::{
     Bodies, Command, Defaults, Fence, Holder, WorkRecord, accept, accept_result,
@@ -19,7 +20,7 @@ use loom_actors::nats::owner::Ownership;
 use loom_actors::nats::server::{NatsServer, Profile, ServerOptions, find_server};
 use loom_actors::project::{Project, Terms};
 use loom_actors::settings::{AgentSettings, SupervisionSettings, WorkSettings};
-use loom_actors::supervision::{ActorHandle, Root, RootHandle};
+use loom_actors::supervision::{ActorHandle, Jitter, Root, RootHandle};
 use loom_actors::work_dispatcher::{Admission, ClaimOrder, WorkDispatcherHandle};
 use loom_actors::work_ledger::{Applied, Operation};
 use loom_protocol::agent::RegisterRequest;
@@ -55,6 +56,9 @@ impl House {
         .await
         .unwrap();
         let terms = Terms {
+            grace: Grace::of_process(&nats),
+            jitter: Jitter::fixed(0.0),
+            in_flight: InFlight::new(),
             nats,
             clock: Clock::manual(Timestamp::from_millis(1_700_000_000_000)),
             agents: AgentSettings::default(),
@@ -356,7 +360,7 @@ async fn a_waiting_claim_holds_no_permit_and_one_on_its_way_does() {
     let admitted = |claim_id, wait| {
         let permit = door.clone().try_acquire_owned().unwrap();
         ClaimOrder {
-            admission: permit.into(),
+            admission: Admission::new(permit, InFlight::new().enter()),
             ..order(agent, claim_id, wait)
         }
     };

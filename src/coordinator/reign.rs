@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use loom_actors::barrier::{Grace, InFlight};
 use loom_actors::clock::Clock;
 use loom_actors::nats::connection::Nats;
 use loom_actors::nats::owner::{Identity, OwnerLease, OwnerOptions};
 use loom_actors::project::Terms;
 use loom_actors::projects::Projects;
+use loom_actors::supervision::Jitter;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -147,6 +149,9 @@ async fn accede(
         agents: settings.agents.clone(),
         work: settings.work.clone(),
         supervision: settings.supervision.clone(),
+        grace: Grace::of_process(nats),
+        jitter: Jitter::random(),
+        in_flight: InFlight::new(),
         epoch: lease.epoch(),
         ownership: lease.ownership(),
         replicas,

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use loom_actors::domain::lease::{self, LeaseClock, Limits};
+use loom_actors::domain::retry::Backoff;
 use loom_actors::domain::work::{
     Bodies, Command, Fence, WorkRecord, accept_failure, accept_result,
 };
@@ -46,7 +48,7 @@ impl Service {
         Ok(given
             .into_iter()
             .map(|applied| ClaimedItem {
-                lease: self.lease_of(&applied.record),
+                lease: self.lease_of(project, &applied.record),
                 work_item: project
                     .work
                     .view(&applied.record, applied.revision, Bodies::With),
@@ -66,11 +68,11 @@ impl Service {
             return self.progress(project, request).await;
         }
         let by = self.fence(request.guid, request.attempt);
-        let applied = self
-            .report(project, request.guid, request.id, Command::Start(by))
-            .await?
-            .1;
-        Ok(self.lease_of(&applied.record))
+        let command = Command::Start(by);
+        let (project, applied) = self
+            .report(project, request.guid, request.id, command)
+            .await?;
+        Ok(self.lease_of(&project, &applied.record))
     }
 
     /// The agent goes on with an item: its progress clock starts anew.
@@ -102,11 +104,10 @@ impl Service {
             message: request.message,
             usage: request.usage,
         };
-        let applied = self
+        let (project, applied) = self
             .report(project, request.guid, request.id, command)
-            .await?
-            .1;
-        Ok(self.lease_of(&applied.record))
+            .await?;
+        Ok(self.lease_of(&project, &applied.record))
     }
 
     /// The agent has finished one item, or several; then, if asked for, it gets the next.
@@ -193,7 +194,10 @@ impl Service {
         request: FailRequest,
     ) -> Result<WorkItem, WireError> {
         let now = self.now();
-        let mut failure = accept_failure(request.error, request.reason, now);
+        let projects = self.projects();
+        let terms = projects.terms();
+        let backoff = Backoff::new(&terms.work.retry, terms.jitter.next());
+        let mut failure = accept_failure(request.error, request.reason, backoff, now);
         failure.recoverable = request.recoverable.unwrap_or(failure.recoverable);
         failure.spends_attempt = request.spends_attempt.unwrap_or(true);
         failure.not_before = request
@@ -267,16 +271,26 @@ impl Service {
         }
     }
 
-    fn lease_of(&self, record: &WorkRecord) -> Lease {
-        let timeout = record
-            .timeout_ms
-            .map_or(self.projects().terms().work.timeout, Duration::from_millis);
-        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+    /// The lease as it stands: when it ends if the agent says nothing more.
+    fn lease_of(&self, project: &Project, record: &WorkRecord) -> Lease {
+        let limits = Limits::from(&self.projects().terms().work);
+        let now = Instant::now();
+        let own = record.timeout_ms.map(Duration::from_millis);
+        let running = project.work.lease_clock(record.id);
+        let clock = running
+            .filter(|(_, attempt, _)| *attempt == record.attempt)
+            .map_or_else(
+                || LeaseClock::just_heard(record.started_at.is_some(), own, now),
+                |(_, _, clock)| clock,
+            );
+        let until = lease::deadline(&clock, &limits, project.barrier.grace().since());
+        let left = until.saturating_duration_since(now);
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Lease {
             attempt: record.attempt,
-            expires_at: self.now().after(timeout),
-            expires_in_ms: timeout_ms,
-            timeout_ms,
+            expires_at: self.now().after(left),
+            expires_in_ms: millis(left),
+            timeout_ms: millis(own.unwrap_or(limits.progress)),
         }
     }
 }

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use super::slot::{Backlog, Slot};
 use super::{AgentChange, AgentRegistryArgs, heartbeats};
+use crate::barrier::Marker;
 use crate::domain::agent::{Terms, differs};
 use crate::nats::kv::{Bucket, BucketError, Record, WatchEvent, WriteError};
 
@@ -56,6 +57,8 @@ pub(super) enum Msg {
         heartbeat: HeartbeatRequest,
         _permit: OwnedSemaphorePermit,
     },
+    /// Every heartbeat that was published before this marker has come before it.
+    Marker(Marker),
     /// A request named an agent that is offline.
     SignOfLife { guid: AgentGuid, reply: Reply<()> },
     /// Answered when the order is given, not when it is obeyed.
@@ -182,6 +185,7 @@ impl Actor for AgentRegistry {
             Msg::Deregister { guid, reply } => state.deregister(guid, reply),
             Msg::Heartbeat { heartbeat, reply } => answer(reply, state.heartbeat(&heartbeat)),
             Msg::HeartbeatHeard { heartbeat, _permit } => state.heartbeat_heard(&heartbeat),
+            Msg::Marker(marker) => state.marker(marker),
             Msg::SignOfLife { guid, reply } => answer(reply, state.sign_of_life(guid)),
             Msg::Shutdown { guid, order, reply } => answer(reply, state.order_home(guid, order)),
             Msg::MarkOffline {

@@ -36,6 +36,10 @@ pub(super) async fn listen(me: ActorRef<Msg>, args: AgentRegistryArgs) {
         match args.client.subscribe(subject.clone()).await {
             Ok(mut messages) => {
                 while let Some(message) = messages.next().await {
+                    if let Some(marker) = args.arrivals.heard(&message.subject) {
+                        let _ = me.send_message(Msg::Marker(marker));
+                        continue;
+                    }
                     let Some(heartbeat) = read(&message) else {
                         tracing::debug!(subject = %message.subject, "an unreadable heartbeat is passed over");
                         continue;

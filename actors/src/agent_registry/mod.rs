@@ -69,6 +69,7 @@ use std::sync::Arc;
 
 use loom_protocol::{AgentGuid, ProjectId, names};
 
+use crate::barrier::Arrivals;
 use crate::clock::Clock;
 use crate::events::EventSink;
 use crate::nats::kv::{Bucket, BucketError};
@@ -116,6 +117,8 @@ pub struct AgentRegistryArgs {
     pub events: EventSink,
     /// Told after each change, from inside the actor: it must not wait.
     pub on_change: Arc<dyn Fn(AgentGuid, AgentChange) + Send + Sync>,
+    /// Told how far what arrives has been applied.
+    pub arrivals: Arrivals,
     /// Which ownership this is; stands in the header of every write.
     pub epoch: u64,
 }

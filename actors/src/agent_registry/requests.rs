@@ -12,6 +12,7 @@ use super::actor::{Msg, Reply, ShutdownOrder, State, answer};
 use super::slot::Order;
 use super::writes::RETRY_AFTER;
 use super::{AgentEntry, MAX_AGENTS};
+use crate::barrier::Marker;
 use crate::domain::agent::{self, fall_silent, hear, send_home, with_status};
 
 /// How many requests wait for the first reading of the bucket.
@@ -130,6 +131,13 @@ impl State {
             grace_ms: None,
         };
         self.publish_directive(heartbeat.guid, &directive);
+    }
+
+    /// What came before has been applied, unless it is held until the bucket has been read.
+    pub fn marker(&self, marker: Marker) {
+        if self.args.directory.is_loaded() {
+            marker.arrived();
+        }
     }
 
     pub fn sign_of_life(&mut self, guid: AgentGuid) -> Result<(), WireError> {

@@ -17,13 +17,23 @@ const MAX_QUARANTINED: usize = 10_000;
 impl State {
     pub fn bucket_event(&mut self, event: WatchEvent) {
         match event {
-            WatchEvent::Opened { anew } => self.reading_begins(anew),
+            WatchEvent::Opened { anew } => {
+                self.args.arrivals.bucket_reopened();
+                self.reading_begins(anew);
+            }
             WatchEvent::Records(records) => {
+                let up_to = records.last().map(|record| record.revision);
                 for record in records {
                     self.sighted(record, false);
                 }
+                if let Some(up_to) = up_to {
+                    self.args.arrivals.bucket_applied(up_to);
+                }
             }
-            WatchEvent::Current => self.reading_ends(),
+            WatchEvent::Current { up_to } => {
+                self.reading_ends();
+                self.args.arrivals.bucket_applied(up_to);
+            }
         }
     }
 

@@ -2,5 +2,7 @@
 
 pub mod agent;
 pub mod id_prefix;
+pub mod lease;
 pub mod matching;
+pub mod retry;
 pub mod work;

@@ -6,6 +6,7 @@ use async_nats::connection::State;
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::{Client, ConnectOptions, Event, ServerAddr, jetstream};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// The oldest server that stores what we rely on (per-message TTL, fences).
 pub const MIN_SERVER: (i64, i64, i64) = (2, 12, 5);
@@ -94,6 +95,8 @@ pub struct Nats {
     pub jetstream: jetstream::Context,
     /// How often the connection was made anew; changes when it is up again.
     pub reconnects: watch::Receiver<u64>,
+    /// When messages to us may have been lost last: at a reconnect, or because we were too slow.
+    pub disturbed: watch::Receiver<Instant>,
     /// The URL without credentials.
     pub shown_url: String,
 }
@@ -108,6 +111,7 @@ impl Nats {
             .map_err(|_| ConnectError::BadUrl(shown_url.clone()))?;
         let in_url = address.clone();
         let (count, reconnects) = watch::channel(0);
+        let (disturbance, disturbed) = watch::channel(Instant::now());
         let mut connect = ConnectOptions::new()
             .name(&options.name)
             .connection_timeout(CONNECT_TIMEOUT)
@@ -120,14 +124,18 @@ impl Nats {
                 Duration::from_millis(millis).min(MAX_RECONNECT_DELAY)
             })
             .event_callback(move |event| {
-                let count = count.clone();
+                let (count, disturbance) = (count.clone(), disturbance.clone());
                 async move {
                     match event {
-                        Event::Connected => count.send_modify(|count| *count += 1),
+                        Event::Connected => {
+                            disturbance.send_replace(Instant::now());
+                            count.send_modify(|count| *count += 1);
+                        }
                         Event::Disconnected => {
                             tracing::warn!("the connection to NATS is lost; reconnecting");
                         }
                         Event::SlowConsumer(id) => {
+                            disturbance.send_replace(Instant::now());
                             tracing::warn!(
                                 subscription = id,
                                 "messages were dropped: a subscription is too slow"
@@ -181,6 +189,7 @@ impl Nats {
             client,
             jetstream,
             reconnects,
+            disturbed,
             shown_url,
         })
     }

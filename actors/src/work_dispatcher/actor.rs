@@ -13,14 +13,17 @@ use tokio::time::Instant;
 use super::claims::{ClaimOrder, ClaimOutcome, Claims};
 use super::handle::Outlook;
 use super::intake::{self, Intake};
+use super::leases::LeaseClocks;
 use super::queue::PendingQueue;
 use super::serving::wants;
 use super::slots::Slots;
 use super::timers::{Due, Timers};
 use crate::agent_registry::AgentDirectory;
+use crate::barrier::{Barrier, Crossing};
 use crate::clock::Clock;
 use crate::nats::connection::Nats;
 use crate::settings::WorkSettings;
+use crate::supervision::Jitter;
 use crate::work_ledger::{Applied, Header, ItemChange, LedgerError, ReadModel, WorkLedgerHandle};
 
 /// How long an item that was released is not offered to the same agent.
@@ -49,6 +52,10 @@ pub struct WorkDispatcherArgs {
     pub replicas: usize,
     /// Which ownership this is: part of the consumers' names.
     pub epoch: u64,
+    /// To be passed before a lease is taken back.
+    pub barrier: Barrier,
+    /// Spreads the pauses before a next attempt.
+    pub jitter: Jitter,
 }
 
 /// What the dispatcher is told.
@@ -90,6 +97,8 @@ pub enum DispatcherMsg {
         /// To whom.
         reply: RpcReplyPort<Outlook>,
     },
+    /// The barrier for leases that were found out of time has been passed, or not.
+    Crossed(Crossing),
     /// Timer. Ignored when `epoch` is stale.
     TimerDue {
         /// Which timer.
@@ -111,6 +120,7 @@ pub struct State {
     pub(super) claims: Claims,
     pub(super) slots: Slots,
     pub(super) timers: Timers,
+    pub(super) leases: LeaseClocks,
     pub(super) draining: bool,
     intake: JoinSet<()>,
     waiting_for_drain: Vec<RpcReplyPort<()>>,
@@ -150,11 +160,13 @@ impl Actor for WorkDispatcher {
             claims: Claims::default(),
             slots: Slots::default(),
             timers: Timers::default(),
+            leases: LeaseClocks::default(),
             draining: false,
             intake,
             waiting_for_drain: Vec::new(),
         };
         state.arm_held();
+        state.start_lease_clocks();
         state.arm();
         Ok(state)
     }
@@ -182,6 +194,7 @@ impl Actor for WorkDispatcher {
             DispatcherMsg::Outlook { header, reply } => {
                 let _ = reply.send(state.outlook(&header));
             }
+            DispatcherMsg::Crossed(crossing) => state.crossed(crossing),
             DispatcherMsg::TimerDue { epoch } => state.timer_due(epoch),
             DispatcherMsg::Drain(reply) => state.drain(reply),
         }
@@ -198,6 +211,7 @@ impl State {
         } else {
             self.queue.remove(header);
         }
+        self.run_lease_clock(header);
         if let Some(guid) = header.holder.filter(|_| header.status.is_leased()) {
             self.count_leases(guid);
         }
@@ -306,7 +320,11 @@ impl State {
 
     fn timer_due(&mut self, epoch: u64) {
         let now = Instant::now();
-        for due in self.timers.fired(epoch, now) {
+        let Some((armed_for, all_due)) = self.timers.fired(epoch, now) else {
+            return;
+        };
+        self.args.barrier.grace().timer_fired(armed_for);
+        for due in all_due {
             match due {
                 Due::ClaimOver(claim) => {
                     let is_parked = self
@@ -323,6 +341,7 @@ impl State {
                     }
                     self.arm_held();
                 }
+                Due::Leases => self.look_at_leases(),
                 Due::AgentMayTakeMore(guid, id) => {
                     self.slots.over(guid, id, now);
                     self.ask_again(guid);
@@ -334,7 +353,7 @@ impl State {
     fn arm_held(&mut self) {
         if let Some(time) = self.queue.next_due() {
             let wait = time.since(self.args.clock.now());
-            self.timers.add_held(Instant::now() + wait);
+            self.timers.add_look(Instant::now() + wait, Due::Held);
         }
     }
 

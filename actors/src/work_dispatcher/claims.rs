@@ -10,26 +10,27 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::queue::Wants;
+use crate::barrier::Ticket;
 use crate::work_ledger::{Applied, LedgerError, Needs};
 
 /// How many claims may wait at a time.
 const MAX_PARKED: usize = 50_000;
 
-/// The permit of a door that let a claim in: kept until the claim is answered or waits, so that
-/// claims on their way to the dispatcher are bounded as all requests are. Clones share it.
+/// What a request holds until it has been applied: the permit of the door that let it in, and its
+/// ticket for the barrier. A claim gives both back when it waits: until then claims on their way to
+/// the dispatcher are bounded as all requests are. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Admission(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+pub struct Admission(Arc<Mutex<Option<(OwnedSemaphorePermit, Ticket)>>>);
 
 impl Admission {
-    /// Gives the permit back: waiting claims have a bound of their own.
+    /// Of a request that was let in just now.
+    pub fn new(permit: OwnedSemaphorePermit, ticket: Ticket) -> Self {
+        Self(Arc::new(Mutex::new(Some((permit, ticket)))))
+    }
+
+    /// Gives both back: waiting claims have a bound of their own.
     pub(super) fn give_back(&self) {
         self.0.lock().take();
-    }
-}
-
-impl From<OwnedSemaphorePermit> for Admission {
-    fn from(permit: OwnedSemaphorePermit) -> Self {
-        Self(Arc::new(Mutex::new(Some(permit))))
     }
 }
 

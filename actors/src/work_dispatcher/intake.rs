@@ -17,12 +17,17 @@ use tokio::task::JoinSet;
 use super::actor::WorkDispatcherArgs;
 use crate::agent_registry::AgentDirectory;
 use crate::clock::Clock;
+use crate::domain::retry::Backoff;
 use crate::domain::work::{self, Command, Defaults, Fence, WorkRecord};
 use crate::nats::connection::Nats;
+use crate::settings::RetrySettings;
+use crate::supervision::Jitter;
 use crate::work_ledger::{LedgerError, Operation, WorkLedgerHandle};
 
 /// The key in the stream's metadata that says whose it is.
 const PROJECT_KEY: &str = "loom.project";
+/// The kind of messages that end an attempt.
+const REPORTS: &str = "reports";
 /// How many messages are taken over together.
 const BATCH: usize = 128;
 const ACK_WAIT: Duration = Duration::from_secs(30);
@@ -100,6 +105,15 @@ pub async fn ensure_stream(
     }
 }
 
+/// The name of the consumer of reports that an ownership has.
+pub fn reports_consumer(epoch: u64) -> String {
+    format!("{}{epoch}", consumer_prefix(REPORTS))
+}
+
+fn consumer_prefix(kind: &str) -> String {
+    format!("loom-{kind}-")
+}
+
 /// Takes messages over, one kind after the other in its own task.
 #[derive(Clone)]
 pub(super) struct Intake {
@@ -109,6 +123,8 @@ pub(super) struct Intake {
     agents: Arc<AgentDirectory>,
     clock: Clock,
     defaults: Defaults,
+    retry: RetrySettings,
+    jitter: Jitter,
     replicas: usize,
     epoch: u64,
 }
@@ -132,6 +148,8 @@ impl Intake {
             defaults: Defaults {
                 max_attempts: args.settings.max_attempts,
             },
+            retry: args.settings.retry.clone(),
+            jitter: args.jitter.clone(),
             replicas: args.replicas,
             epoch: args.epoch,
         }
@@ -143,7 +161,7 @@ impl Intake {
             names::work_errors(&self.project),
         ];
         let queue = vec![names::queue_filter(&self.project)];
-        tasks.spawn(self.clone().run("reports", reports));
+        tasks.spawn(self.clone().run(REPORTS, reports));
         tasks.spawn(self.run("queue", queue));
     }
 
@@ -184,7 +202,7 @@ impl Intake {
         filters: &[String],
     ) -> Result<PullConsumer, async_nats::Error> {
         let stream = ensure_stream(&self.nats.jetstream, &self.project, self.replicas).await?;
-        let prefix = format!("loom-{kind}-");
+        let prefix = consumer_prefix(kind);
         let name = format!("{prefix}{}", self.epoch);
         let known: Vec<String> = stream.consumer_names().try_collect().await?;
         for other in known
@@ -303,9 +321,14 @@ impl Intake {
             attempt: report.attempt,
             reported_at,
         };
-        let failure = work::accept_failure(report.error, report.reason, reported_at);
+        let failure =
+            work::accept_failure(report.error, report.reason, self.backoff(), reported_at);
         let command = Command::Fail { by, failure };
         Ok(Operation::Apply(report.work_item_id, Arc::new(command)))
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(&self.retry, self.jitter.next())
     }
 
     /// The record of a published submission; one that cannot be accepted is kept as a failed item.

@@ -21,6 +21,21 @@
 //!   model still calls it pending; a claim that takes it then meets the truth in the ledger.
 //! - An answer gets lost on its way to the agent: the same claim id gives the same items.
 //!
+//! # Leases
+//! Each has one clock: the start clock while it is assigned, the progress clock from its start. What
+//! is heard goes into the read model and resets nothing here; when the clock rings, the read
+//! model and the [grace](crate::barrier::Grace) say whether it is really over
+//! ([`domain::lease`](crate::domain::lease)).
+//!
+//! | a lease | left by |
+//! |---|---|
+//! | kept: its clock is armed | its end; its clock rings |
+//! | out of time: nothing is done before a barrier that begins now | passed: judged again, then taken back · stalled: kept, with a full grace |
+//! | being taken back: its clock is armed for another look | the write · refused or impossible: the other look |
+//!
+//! The agent of a lease that was taken back is told by a directive, once; then by `lost` in the
+//! answers to its heartbeats, and by the refusal of its next report.
+//!
 //! # Published work
 //! Two durable consumers, so that a million submissions don't delay the completions. Each outcome
 //! has one acknowledgement:
@@ -36,6 +51,7 @@ mod actor;
 mod claims;
 mod handle;
 mod intake;
+mod leases;
 mod queue;
 mod serving;
 mod slots;
@@ -44,5 +60,5 @@ mod timers;
 pub use actor::{DispatcherMsg, WorkDispatcher, WorkDispatcherArgs};
 pub use claims::{Admission, ClaimError, ClaimOrder};
 pub use handle::{Outlook, WorkDispatcherHandle};
-pub use intake::ensure_stream;
+pub use intake::{ensure_stream, reports_consumer};
 pub use queue::{PendingQueue, Pick, Wants};

@@ -12,6 +12,8 @@ pub(super) enum Due {
     ClaimOver(u64),
     /// Held items may be ready.
     Held,
+    /// Leases may be out of time.
+    Leases,
     /// The agent may be offered what it gave back, or a slot that was kept for a stopping item.
     AgentMayTakeMore(AgentGuid, WorkId),
 }
@@ -21,8 +23,8 @@ pub(super) enum Due {
 pub(super) struct Timers {
     due: BTreeMap<(Instant, u64), Due>,
     count: u64,
-    /// The earliest look at the held items that is to come.
-    held: Option<Instant>,
+    /// The earliest looks at many things at once that are to come.
+    looks: Vec<(Due, Instant)>,
     /// The epoch and the time of the armed timer; a timer of another epoch is stale.
     armed: Option<(u64, Instant)>,
 }
@@ -33,31 +35,30 @@ impl Timers {
         self.due.insert((at, self.count), due);
     }
 
-    /// Looks at the held items at `at`, unless that is done earlier anyway.
-    pub fn add_held(&mut self, at: Instant) {
-        if self.held.is_none_or(|earlier| at < earlier) {
-            self.held = Some(at);
-            self.add(at, Due::Held);
+    /// Has a look at many things (all held items, all leases) at `at`, unless that is done
+    /// earlier anyway.
+    pub fn add_look(&mut self, at: Instant, look: Due) {
+        let earliest = self.looks.iter_mut().find(|(what, _)| *what == look);
+        match earliest {
+            Some((_, earlier)) if *earlier <= at => return,
+            Some((_, later)) => *later = at,
+            None => self.looks.push((look, at)),
         }
+        self.add(at, look);
     }
 
-    /// What is due now, if the timer that fired is the armed one.
-    pub fn fired(&mut self, epoch: u64, now: Instant) -> Vec<Due> {
-        if self.armed.is_none_or(|(armed, _)| armed != epoch) {
-            return Vec::new();
-        }
-        self.armed = None;
+    /// What is due now, and the time for which it was armed, if the timer that fired is the armed one.
+    pub fn fired(&mut self, epoch: u64, now: Instant) -> Option<(Instant, Vec<Due>)> {
+        let (_, armed_for) = self.armed.take_if(|(armed, _)| *armed == epoch)?;
         let mut due = Vec::new();
         while let Some(entry) = self.due.first_entry()
             && entry.key().0 <= now
         {
             let what = entry.remove();
-            if what == Due::Held {
-                self.held = None;
-            }
+            self.looks.retain(|(look, at)| *look != what || *at > now);
             due.push(what);
         }
-        due
+        Some((armed_for, due))
     }
 
     /// The epoch and the time of a timer that has to be armed, if the armed one is too late.
@@ -89,10 +90,13 @@ mod tests {
         timers.add(at(10), Due::ClaimOver(1));
         let (early, when) = timers.next_to_arm().unwrap();
         assert_eq!(when, at(10));
-        assert_eq!(timers.fired(late, at(20)), []);
-        assert_eq!(timers.fired(early, at(10)), [Due::ClaimOver(1)]);
+        assert_eq!(timers.fired(late, at(20)), None);
+        assert_eq!(
+            timers.fired(early, at(10)),
+            Some((at(10), vec![Due::ClaimOver(1)]))
+        );
         let (last, _) = timers.next_to_arm().unwrap();
-        assert_eq!(timers.fired(last, at(20)), [Due::Held]);
+        assert_eq!(timers.fired(last, at(20)), Some((at(20), vec![Due::Held])));
         assert_eq!(timers.next_to_arm(), None);
     }
 
@@ -101,13 +105,14 @@ mod tests {
         let now = Instant::now();
         let mut timers = Timers::default();
         for _ in 0..1_000 {
-            timers.add_held(now + Duration::from_secs(9));
+            timers.add_look(now + Duration::from_secs(9), Due::Held);
         }
-        timers.add_held(now);
+        timers.add_look(now, Due::Held);
         assert_eq!(timers.due.len(), 2);
         let (epoch, _) = timers.next_to_arm().unwrap();
-        assert_eq!(timers.fired(epoch, now), [Due::Held]);
-        timers.add_held(now + Duration::from_secs(5));
-        assert_eq!(timers.due.len(), 2);
+        assert_eq!(timers.fired(epoch, now), Some((now, vec![Due::Held])));
+        timers.add_look(now + Duration::from_secs(9), Due::Held);
+        timers.add_look(now + Duration::from_secs(5), Due::Leases);
+        assert_eq!(timers.due.len(), 3);
     }
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use loom_protocol::work::WorkStatus;
 use loom_protocol::{AgentGuid, Body, Timestamp, WorkId};
 
+use tokio::time::Instant;
+
 use crate::domain::work::WorkRecord;
 
 /// What an item needs of an agent. Items with the same needs share one value.
@@ -41,6 +43,8 @@ pub struct Header {
     pub updated_at: Timestamp,
     /// Zero: none.
     not_before: Timestamp,
+    /// Zero: none.
+    deadline: Timestamp,
     pub holder: Option<AgentGuid>,
     labels: Option<Box<[Label]>>,
     /// What its texts take in the answer to a claim, at the most.
@@ -67,6 +71,7 @@ impl Header {
             offered_at: record.offered_at,
             updated_at: record.updated_at,
             not_before: record.not_before.unwrap_or_default(),
+            deadline: record.deadline.unwrap_or_default(),
             holder: record.lease.as_ref().map(|lease| lease.holder.guid),
             labels: (!labels.is_empty()).then_some(labels),
             answer_bytes: answer_bytes(record),
@@ -76,6 +81,11 @@ impl Header {
     /// Not to be offered before.
     pub fn not_before(&self) -> Option<Timestamp> {
         (self.not_before != Timestamp::default()).then_some(self.not_before)
+    }
+
+    /// When it is to be finished.
+    pub fn deadline(&self) -> Option<Timestamp> {
+        (self.deadline != Timestamp::default()).then_some(self.deadline)
     }
 
     pub(super) fn has_label(&self, wanted: &str) -> bool {
@@ -119,6 +129,8 @@ pub struct LeaseInfo {
     pub assigned_at: Timestamp,
     /// The item's own progress clock.
     pub timeout_ms: Option<u64>,
+    /// When what the agent did last about it was written down.
+    pub heard: Instant,
 }
 
 /// What became of an item, for whoever schedules.
@@ -154,6 +166,7 @@ impl Header {
             offered_at: Timestamp::default(),
             updated_at: Timestamp::default(),
             not_before,
+            deadline: Timestamp::default(),
             holder: None,
             labels: None,
             answer_bytes: 0,

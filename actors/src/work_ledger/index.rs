@@ -12,6 +12,7 @@ use loom_protocol::rest::WorkTotals;
 use loom_protocol::work::WorkStatus;
 use loom_protocol::{AgentGuid, Timestamp, WorkId};
 use slab::Slab;
+use tokio::time::Instant;
 
 use super::header::{Header, ItemChange, LeaseInfo, Needs};
 use crate::domain::work::{LeaseEnd, WorkRecord};
@@ -41,7 +42,12 @@ pub(super) fn place(status: WorkStatus) -> usize {
 
 impl Index {
     /// Takes a record over, unless a newer one is known.
-    pub fn apply(&mut self, record: &WorkRecord, revision: u64) -> Option<ItemChange> {
+    pub fn apply(
+        &mut self,
+        record: &WorkRecord,
+        revision: u64,
+        now: Instant,
+    ) -> Option<ItemChange> {
         let before = self.get(record.id).cloned();
         if before.as_ref().is_some_and(|b| b.revision >= revision) {
             return None;
@@ -79,6 +85,7 @@ impl Index {
                     claim_id: lease.claim_id.as_deref().map(Into::into),
                     assigned_at: lease.assigned_at,
                     timeout_ms: record.timeout_ms,
+                    heard: now,
                 });
         }
         self.last_activity = self.last_activity.max(Some(header.updated_at));
@@ -155,6 +162,11 @@ impl Index {
         let guid = header.holder?;
         let lease = self.leases_of(guid).iter().find(|lease| lease.id == id)?;
         Some((guid, lease))
+    }
+
+    /// Every lease.
+    pub fn leases(&self) -> impl Iterator<Item = &LeaseInfo> {
+        self.leases.values().flatten()
     }
 
     pub fn pending(&self) -> impl Iterator<Item = &Header> {

@@ -6,17 +6,20 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use loom_protocol::rest::WorkTotals;
 use loom_protocol::work::{Usage, WorkItem};
 use loom_protocol::{AgentGuid, ErrorCode, ProjectId, Timestamp, WireError, WorkId};
 use parking_lot::{Mutex, RwLock};
+use tokio::time::Instant;
 
 use super::cache::RecordCache;
 use super::header::{Header, ItemChange, LeaseInfo, Needs};
 use super::index::Index;
 use super::page::{Filter, HeaderPage};
 use crate::domain::id_prefix;
+use crate::domain::lease::LeaseClock;
 use crate::domain::work::{Bodies, RecordError, WorkRecord, decode, view};
 use crate::nats::ledger_store::{Entry, LedgerStore, StoreError};
 
@@ -37,6 +40,12 @@ pub struct LiveProgress {
     pub persisted_at: Timestamp,
 }
 
+/// The same, with the moment on the monotonic clock.
+struct Live {
+    said: LiveProgress,
+    heard: Instant,
+}
+
 type Listener = Box<dyn Fn(&Arc<ItemChange>) + Send + Sync>;
 
 /// The read side of a project's ledger.
@@ -45,7 +54,7 @@ pub struct ReadModel {
     store: LedgerStore,
     index: RwLock<Index>,
     cache: RecordCache,
-    live: Mutex<HashMap<WorkId, LiveProgress>>,
+    live: Mutex<HashMap<WorkId, Live>>,
     listeners: RwLock<Vec<(&'static str, Listener)>>,
     quarantined: AtomicUsize,
     replayed_to: AtomicU64,
@@ -100,6 +109,25 @@ impl ReadModel {
             .read()
             .lease(id)
             .map(|(guid, lease)| (guid, lease.clone()))
+    }
+
+    /// Who holds an item with which attempt, and what the clocks of that lease go by.
+    pub fn lease_clock(&self, id: WorkId) -> Option<(AgentGuid, u32, LeaseClock)> {
+        let (guid, lease) = self.lease(id)?;
+        let live = self.live.lock();
+        let said = live.get(&id).filter(|l| l.said.attempt == lease.attempt);
+        let clock = LeaseClock {
+            started: lease.started,
+            heard: said.map_or(lease.heard, |live| live.heard.max(lease.heard)),
+            timeout: lease.timeout_ms.map(Duration::from_millis),
+        };
+        Some((guid, lease.attempt, clock))
+    }
+
+    /// Every item that somebody holds.
+    pub fn leased(&self) -> Vec<WorkId> {
+        let index = self.index.read();
+        index.leases().map(|lease| lease.id).collect()
     }
 
     /// Items by status.
@@ -194,11 +222,10 @@ impl ReadModel {
     pub fn view(&self, record: &WorkRecord, revision: u64, bodies: Bodies) -> WorkItem {
         let mut item = view(record, &self.project, revision, bodies);
         if item.status.is_leased()
-            && let Some(live) = self.live.lock().get(&item.id)
-            && live.attempt == item.attempt
+            && let Some(live) = self.live_progress(item.id, item.attempt)
         {
             item.progress = live.progress.or(item.progress);
-            item.progress_message = live.message.clone().or(item.progress_message);
+            item.progress_message = live.message.or(item.progress_message);
             item.usage = live.usage.or(item.usage);
             item.updated_at = item.updated_at.max(live.at);
         }
@@ -232,7 +259,7 @@ impl ReadModel {
     /// of their revisions, or a scheduler would believe the older one.
     fn take_over(&self, record: &WorkRecord, revision: u64, keep: impl FnOnce()) -> bool {
         let mut index = self.index.write();
-        let Some(change) = index.apply(record, revision) else {
+        let Some(change) = index.apply(record, revision, Instant::now()) else {
             return false;
         };
         if change.freed.is_some() || change.header.status.is_terminal() {
@@ -292,12 +319,13 @@ impl ReadModel {
     pub(super) fn live_progress(&self, id: WorkId, attempt: u32) -> Option<LiveProgress> {
         let live = self.live.lock();
         live.get(&id)
-            .filter(|live| live.attempt == attempt)
-            .cloned()
+            .filter(|live| live.said.attempt == attempt)
+            .map(|live| live.said.clone())
     }
 
     pub(super) fn note_progress(&self, id: WorkId, said: LiveProgress) {
-        self.live.lock().insert(id, said);
+        let heard = Instant::now();
+        self.live.lock().insert(id, Live { said, heard });
     }
 
     /// The number of the next write of this ownership.

@@ -7,6 +7,7 @@ use async_nats::jetstream::{self, kv};
 use loom_actors::agent_registry::{
     AgentChange, AgentDirectory, AgentRegistryArgs, AgentRegistryHandle,
 };
+use loom_actors::barrier::Arrivals;
 use loom_actors::clock::Clock;
 use loom_actors::events::EventSink;
 use loom_actors::nats::server::{NatsServer, Profile, ServerOptions, find_server};
@@ -76,6 +77,7 @@ impl Fixture {
             on_change: Arc::new(move |guid, change| {
                 let _ = changed.try_send((guid, change));
             }),
+            arrivals: Arrivals::new(&ProjectId::new("p").unwrap()),
             epoch: 7,
         };
         let registry = AgentRegistryHandle::new(&args);

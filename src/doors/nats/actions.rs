@@ -1,6 +1,7 @@
 //! Which request is which method of the service.
 
 use async_nats::{Client, Message};
+use loom_actors::work_dispatcher::Admission;
 use loom_protocol::agent::{GuidRequest, ListAgentsRequest};
 use loom_protocol::work::{
     CancelRequest, ClaimRequest, CompleteAnswer, CompleteRequest, IdRequest, ListWorkRequest,
@@ -9,7 +10,6 @@ use loom_protocol::work::{
 use loom_protocol::{Encoding, ProjectId, WireError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::answer::Done;
 use crate::service::{Ignored, Page, Service, Submitted, without_long_texts};
@@ -57,7 +57,7 @@ pub(super) async fn carry_out(
     client: &Client,
     message: &Message,
     encoding: Encoding,
-    permit: OwnedSemaphorePermit,
+    admission: Admission,
 ) -> Result<Done, WireError> {
     let request = Request {
         client,
@@ -117,7 +117,7 @@ pub(super) async fn carry_out(
         }
         "work.claim" => {
             let claim: ClaimRequest = request.read()?;
-            request.done(&Box::pin(service.claim(project, claim, &permit.into())).await?)
+            request.done(&Box::pin(service.claim(project, claim, &admission)).await?)
         }
         "work.start" => request.done(&Box::pin(service.start(project, request.read()?)).await?),
         "work.progress" => {
@@ -125,7 +125,7 @@ pub(super) async fn carry_out(
         }
         "work.complete" => {
             let complete: CompleteRequest = request.read()?;
-            let answer = Box::pin(service.complete(project, complete, &permit.into())).await?;
+            let answer = Box::pin(service.complete(project, complete, &admission)).await?;
             request.completed(answer)
         }
         "work.fail" => request.done(&Box::pin(service.fail(project, request.read()?)).await?),

@@ -2,7 +2,8 @@
 //!
 //! Each request has a task of its own, so that a slow one holds up nobody. At most so many are
 //! under way as [`Service::admission`] allows; the next is refused with `overloaded`. A claim that
-//! waits holds no permit: waiting claims have a bound of their own.
+//! waits holds no permit: waiting claims have a bound of their own. In the order of their arrival
+//! requests get a ticket, which they hold until they have been applied (`loom_actors::barrier`).
 
 mod actions;
 mod answer;
@@ -15,9 +16,10 @@ use async_nats::client::PublishErrorKind;
 use async_nats::service::{Service as MicroService, ServiceExt as _};
 use async_nats::{Client, Message};
 use futures_util::{FutureExt as _, StreamExt as _};
+use loom_actors::work_dispatcher::Admission;
 use loom_protocol::codec::CONTENT_TYPE;
 use loom_protocol::{Encoding, ErrorCode, WireError, names};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -107,6 +109,7 @@ impl Guard {
         closing: CancellationToken,
     ) {
         let guard = Arc::new(self);
+        let in_flight = guard.service.projects().terms().in_flight.clone();
         loop {
             let request = tokio::select! {
                 request = requests.next() => request,
@@ -115,13 +118,18 @@ impl Guard {
             let Some(request) = request else {
                 return;
             };
+            if in_flight.heard(&request.message.subject) {
+                continue;
+            }
+            let ticket = in_flight.enter();
             let permit = guard.permits.clone().try_acquire_owned().ok();
+            let admission = permit.map(|permit| Admission::new(permit, ticket));
             let guard = guard.clone();
-            tasks.spawn(async move { guard.answer(request.message, permit).await });
+            tasks.spawn(async move { guard.answer(request.message, admission).await });
         }
     }
 
-    async fn answer(&self, message: Message, permit: Option<OwnedSemaphorePermit>) {
+    async fn answer(&self, message: Message, admission: Option<Admission>) {
         let Some(reply) = message.reply.clone() else {
             tracing::debug!(subject = %message.subject, "a request without a reply subject is dropped");
             return;
@@ -129,11 +137,11 @@ impl Guard {
         let content_type = message.headers.as_ref().and_then(|h| h.get(CONTENT_TYPE));
         let encoding =
             Encoding::from_content_type(content_type.map(async_nats::HeaderValue::as_str));
-        let outcome = match permit {
+        let outcome = match admission {
             None => Err(self.refusal.clone()),
-            Some(permit) => {
+            Some(admission) => {
                 let work =
-                    actions::carry_out(&self.service, &self.client, &message, encoding, permit);
+                    actions::carry_out(&self.service, &self.client, &message, encoding, admission);
                 AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
                     Err(WireError::new(
                         ErrorCode::Internal,

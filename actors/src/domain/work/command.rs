@@ -7,6 +7,7 @@ use loom_protocol::work::{Reason, Usage, WorkResult, WorkStatus};
 use loom_protocol::{AgentGuid, ErrorCode, Timestamp, WireError};
 
 use super::record::{Holder, WorkRecord};
+use crate::domain::retry::Backoff;
 
 /// Which lease a report is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +21,7 @@ pub struct Fence {
 }
 
 /// How an attempt failed, as reported.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct FailureReport {
     /// What went wrong.
     pub message: String,
@@ -34,8 +35,10 @@ pub struct FailureReport {
     pub reason: Reason,
     /// Whether it counts as an attempt.
     pub spends_attempt: bool,
-    /// Not to be offered again before.
+    /// Not to be offered again before, as the agent says.
     pub not_before: Option<Timestamp>,
+    /// The pause before the next attempt, where the agent does not say.
+    pub backoff: Backoff,
 }
 
 /// What somebody wants of an item.
@@ -98,6 +101,8 @@ pub enum Command {
         reason: Reason,
         /// Whether that spends the attempt at once.
         spends_attempt: bool,
+        /// The pause before the next attempt; `None`: it is offered again at once.
+        backoff: Option<Backoff>,
     },
     /// Somebody calls it off.
     Cancel {
@@ -108,6 +113,11 @@ pub enum Command {
         /// Whether it was sent before and may have counted: then it is so already where the item is
         /// cancelled by the same one for the same reason.
         again: bool,
+    },
+    /// Its deadline has passed: nobody is to begin it, or to go on with this attempt.
+    MissDeadline {
+        /// The item's attempt when the deadline was found to have passed.
+        attempt: u32,
     },
     /// The agent was told that it is called off.
     CancelDelivered,
@@ -242,13 +252,15 @@ impl Command {
                 attempt,
                 reason,
                 spends_attempt,
-            } => record.revoke(*guid, *attempt, *reason, *spends_attempt, now),
+                backoff,
+            } => record.revoke(*guid, *attempt, (*reason, *spends_attempt), *backoff, now),
             Self::Cancel { by, reason, again } => {
                 if *again && record.is_cancelled_so(by, reason.as_deref()) {
                     return Ok(Decision::Already);
                 }
                 record.cancel(by, reason.as_deref(), now)
             }
+            Self::MissDeadline { attempt } => record.miss_deadline(*attempt, now),
             Self::CancelDelivered => Ok(record.cancel_delivered(now)),
             Self::Stopped(by) => record.stopped(by, now),
             Self::NoteDeadLetter { sequence, retries } => {

@@ -4,6 +4,7 @@ use loom_protocol::work::{Reason, ReportedError, ReportedResult, WorkResult, lim
 use loom_protocol::{Body, ErrorCode, Timestamp, WireError};
 
 use super::command::FailureReport;
+use crate::domain::retry::Backoff;
 
 /// Checks the size of a result and fills in when it was finished.
 pub fn accept_result(result: ReportedResult, now: Timestamp) -> Result<WorkResult, WireError> {
@@ -32,6 +33,7 @@ pub fn accept_result(result: ReportedResult, now: Timestamp) -> Result<WorkResul
 pub fn accept_failure(
     error: ReportedError,
     reason: Option<Reason>,
+    backoff: Backoff,
     now: Timestamp,
 ) -> FailureReport {
     let message = if error.message.trim().is_empty() {
@@ -47,6 +49,7 @@ pub fn accept_failure(
         reason: reason.unwrap_or(Reason::AgentError),
         spends_attempt: true,
         not_before: None,
+        backoff,
     }
 }
 
@@ -62,6 +65,7 @@ fn shortened(mut text: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::RetrySettings;
 
     #[test]
     fn long_errors_are_cut_and_long_results_refused() {
@@ -70,7 +74,8 @@ mod tests {
             message: long.clone(),
             ..ReportedError::default()
         };
-        let report = accept_failure(error, None, Timestamp::default());
+        let backoff = Backoff::new(&RetrySettings::default(), 0.0);
+        let report = accept_failure(error, None, backoff, Timestamp::default());
         assert!(report.message.len() <= limits::ERROR && report.message.ends_with('…'));
         let result = ReportedResult {
             summary: Some(long),

@@ -8,6 +8,7 @@ use loom_protocol::{AgentGuid, Timestamp};
 use super::UNSPENT_RETURNS;
 use super::command::{Decision, FailureReport, Fence, Refusal};
 use super::record::{EndedLease, Holder, LeaseEnd, LeaseRecord, WorkRecord};
+use crate::domain::retry::{self, Backoff, Return, Verdict};
 
 impl WorkRecord {
     /// Pending → Assigned, or InProgress with `start`: a claim was matched. Attempt + 1.
@@ -121,10 +122,12 @@ impl WorkRecord {
         Ok(self.write(now, |next| {
             next.push_error(error);
             next.end_lease(LeaseEnd::Failed);
-            next.give_back(failure.reason, failure.spends_attempt, failure.not_before);
-            if !failure.recoverable {
-                next.give_up();
-            }
+            let why = match failure.not_before {
+                _ if !failure.recoverable => Return::NotRecoverable,
+                Some(time) => Return::NotBefore(time),
+                None => Return::After(failure.backoff),
+            };
+            next.give_back(failure.reason, failure.spends_attempt, why);
         }))
     }
 
@@ -142,7 +145,8 @@ impl WorkRecord {
         self.check_lease(by)?;
         Ok(self.write(now, |next| {
             next.end_lease(LeaseEnd::Released);
-            next.give_back(reason, false, not_before);
+            let why = not_before.map_or(Return::AtOnce, Return::NotBefore);
+            next.give_back(reason, false, why);
         }))
     }
 
@@ -151,8 +155,8 @@ impl WorkRecord {
         &self,
         guid: AgentGuid,
         attempt: u32,
-        reason: Reason,
-        spends_attempt: bool,
+        (reason, spends_attempt): (Reason, bool),
+        backoff: Option<Backoff>,
         now: Timestamp,
     ) -> Result<Decision, Refusal> {
         let lease = Fence {
@@ -177,7 +181,8 @@ impl WorkRecord {
                 });
             }
             next.end_lease(LeaseEnd::Revoked);
-            next.give_back(reason, spends_attempt, None);
+            let why = backoff.map_or(Return::AtOnce, Return::After);
+            next.give_back(reason, spends_attempt, why);
         }))
     }
 
@@ -216,13 +221,43 @@ impl WorkRecord {
         self.status == WorkStatus::Cancelled && self.cancel.as_ref().is_some_and(is_it)
     }
 
+    /// Pending, Assigned or InProgress → Failed: its deadline has passed.
+    pub(super) fn miss_deadline(&self, attempt: u32, now: Timestamp) -> Result<Decision, Refusal> {
+        let (id, status) = (self.id, self.status);
+        if status.is_terminal() {
+            return Err(Refusal::Ended { id, status });
+        }
+        if self.attempt != attempt {
+            return Err(Refusal::NotPending { id, status });
+        }
+        let deadline = self.deadline.unwrap_or(now);
+        let holder = self.lease.as_ref().map(|lease| lease.holder.guid);
+        Ok(self.write(now, |next| {
+            next.push_error(WorkErrorInfo {
+                message: format!("its deadline, {deadline}, has passed"),
+                code: None,
+                recoverable: false,
+                occurred_at: now,
+                reason: Reason::Deadline,
+                attempt: holder.map(|_| attempt),
+                agent_guid: holder,
+            });
+            next.end_lease(LeaseEnd::Revoked);
+            next.give_up();
+        }))
+    }
+
     /// Cancelled stays Cancelled: the agent was told.
     pub(super) fn cancel_delivered(&self, now: Timestamp) -> Decision {
         self.note_cancel(|cancel| &mut cancel.delivered_at, now)
     }
 
-    /// Cancelled stays Cancelled: the agent has obeyed.
+    /// Cancelled stays Cancelled: the agent has obeyed. With an order because of a deadline:
+    /// Assigned or InProgress → Failed.
     pub(super) fn stopped(&self, by: &Fence, now: Timestamp) -> Result<Decision, Refusal> {
+        if self.deadline.is_some_and(|deadline| deadline <= now) && self.check_lease(by).is_ok() {
+            return self.miss_deadline(self.attempt, now);
+        }
         if !self.is_repeat(by, LeaseEnd::Revoked) {
             return Err(self.stale(by));
         }
@@ -252,15 +287,14 @@ impl WorkRecord {
         Decision::Write(Box::new(next))
     }
 
-    /// Puts the item back, spending the attempt or counting the return; gives up when none is left.
-    fn give_back(&mut self, reason: Reason, spends: bool, not_before: Option<Timestamp>) {
+    /// Puts the item back, spending the attempt or counting the return, or gives it up.
+    fn give_back(&mut self, reason: Reason, spends: bool, why: Return) {
         self.status = WorkStatus::Pending;
         self.lease = None;
         self.started_at = None;
         self.progress = None;
         self.progress_message = None;
         self.pending_reason = Some(reason);
-        self.not_before = not_before;
         let spends = spends || {
             self.unspent_returns = self.unspent_returns.saturating_add(1);
             self.unspent_returns >= UNSPENT_RETURNS
@@ -269,13 +303,15 @@ impl WorkRecord {
             self.say_why(reason);
             self.attempts += 1;
         }
-        if self.attempts >= self.max_attempts {
-            self.give_up();
+        match retry::judge(self.attempts, self.max_attempts, why, self.updated_at) {
+            Verdict::GiveUp => self.give_up(),
+            Verdict::Again { not_before } => self.not_before = not_before,
         }
     }
 
     fn give_up(&mut self) {
         self.status = WorkStatus::Failed;
+        self.lease = None;
         self.pending_reason = None;
         self.not_before = None;
     }

@@ -30,7 +30,10 @@ pub enum WatchEvent {
     /// Some records, in the order of their revisions since the last [`WatchEvent::Opened`].
     Records(Vec<Record>),
     /// All that was there at [`WatchEvent::Opened`] has been told.
-    Current,
+    Current {
+        /// How far the bucket was then.
+        up_to: u64,
+    },
 }
 
 /// A watch of all keys. Errors are not its end: it opens again, with pauses.
@@ -42,6 +45,8 @@ pub struct Watch {
     /// How often the client had connected when the bucket was last looked at.
     connects: u64,
     phase: Phase,
+    /// The last sequence of the bucket when it was opened.
+    up_to: u64,
     pause: Duration,
 }
 
@@ -63,6 +68,7 @@ impl Watch {
             created: None,
             connects: 0,
             phase: Phase::Catching,
+            up_to: 0,
             pause: PAUSE_FIRST,
         }
     }
@@ -72,7 +78,7 @@ impl Watch {
         loop {
             if self.phase == Phase::Caught {
                 self.phase = Phase::Current;
-                return WatchEvent::Current;
+                return WatchEvent::Current { up_to: self.up_to };
             }
             let Some(messages) = &mut self.messages else {
                 match self.open().await {
@@ -104,6 +110,7 @@ impl Watch {
     async fn open(&mut self) -> Result<bool, BucketError> {
         let connects = self.connects_now();
         let info = self.bucket.ensure().await?;
+        self.up_to = info.state.last_sequence;
         let stream = self
             .bucket
             .jetstream

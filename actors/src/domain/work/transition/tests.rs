@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::super::command::{Command, Decision, FailureReport, Fence, Refusal};
 use super::super::record::{RawSubmission, WriteId};
 use super::*;
+use crate::settings::RetrySettings;
 
 fn guid(n: u128) -> AgentGuid {
     AgentGuid::new(Uuid::from_u128(n))
@@ -58,7 +59,12 @@ fn failure(recoverable: bool, spends: bool) -> FailureReport {
         reason: Reason::AgentError,
         spends_attempt: spends,
         not_before: None,
+        backoff: backoff(),
     }
+}
+
+fn backoff() -> Backoff {
+    Backoff::new(&RetrySettings::default(), 0.5)
 }
 
 fn result() -> WorkResult {
@@ -133,6 +139,7 @@ fn a_stale_attempt_changes_nothing_after_a_takeover() {
             attempt: 1,
             reason: Reason::AgentLost,
             spends_attempt: true,
+            backoff: None,
         },
     );
     let second = then(&lost, assign(2));
@@ -243,6 +250,50 @@ fn a_cancelled_item_refuses_its_agent_and_notes_that_it_stopped() {
     assert_eq!(stopped.cancel.unwrap().stopped_at, Some(at(10)));
 }
 
+#[test]
+fn a_failure_is_followed_by_a_pause_unless_the_agent_says_when_or_that_it_is_hopeless() {
+    let assigned = then(&fresh(5), assign(1));
+    let fail = |recoverable, not_before| Command::Fail {
+        by: by(1, 1),
+        failure: FailureReport {
+            not_before,
+            ..failure(recoverable, true)
+        },
+    };
+    // The first pause is up to 1 s, and the jitter of these tests a half.
+    let again = then(&assigned, fail(true, None));
+    assert_eq!(again.not_before, Some(at(10 + 500)));
+    let told = then(&assigned, fail(true, Some(at(99_000))));
+    assert_eq!(told.not_before, Some(at(99_000)));
+    let hopeless = then(&assigned, fail(false, Some(at(99_000))));
+    let hopeless = (hopeless.status, hopeless.not_before);
+    assert_eq!(hopeless, (WorkStatus::Failed, None));
+}
+
+#[test]
+fn a_missed_deadline_fails_the_item_wherever_it_stands_but_no_other_attempt() {
+    let with_deadline = WorkRecord {
+        deadline: Some(at(5)),
+        ..fresh(3)
+    };
+    let assigned = then(&with_deadline, assign(1));
+    let miss = |attempt| Command::MissDeadline { attempt };
+    for failed in [then(&with_deadline, miss(0)), then(&assigned, miss(1))] {
+        assert_eq!(failed.status, WorkStatus::Failed);
+        assert_eq!(failed.errors.last().unwrap().reason, Reason::Deadline);
+        assert_eq!(failed.attempts, 0, "the attempt is not to blame");
+        assert!(miss(1).decide(&failed, at(20)).is_err(), "an end is an end");
+    }
+    assert!(
+        miss(0).decide(&assigned, at(20)).is_err(),
+        "it was claimed in between"
+    );
+    let obeyed = then(&assigned, Command::Stopped(by(1, 1)));
+    assert_eq!(obeyed.status, WorkStatus::Failed);
+    let in_time = then(&fresh(3), assign(1));
+    assert!(Command::Stopped(by(1, 1)).decide(&in_time, at(20)).is_err());
+}
+
 pub(in super::super) fn any_record() -> impl Strategy<Value = WorkRecord> {
     (any_history(), any::<u64>(), any::<bool>()).prop_map(|(commands, created, rich)| {
         let mut record = fresh(2);
@@ -289,8 +340,10 @@ pub(in super::super) fn any_history() -> impl Strategy<Value = Vec<Command>> {
             by, reason: Reason::UsageLimit, not_before: Some(at(50))
         }),
         2 => (1u128..3, 0u32..6, any::<bool>()).prop_map(|(n, attempt, spends_attempt)| Command::Revoke {
-            guid: guid(n), attempt, reason: Reason::AgentLost, spends_attempt
+            guid: guid(n), attempt, reason: Reason::AgentLost, spends_attempt,
+            backoff: spends_attempt.then(backoff),
         }),
+        1 => (0u32..6).prop_map(|attempt| Command::MissDeadline { attempt }),
         1 => Just(Command::Cancel { by: "me".into(), reason: Some("because".into()), again: false }),
         1 => Just(Command::CancelDelivered),
         1 => fence.prop_map(Command::Stopped),

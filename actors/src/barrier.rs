@@ -1,0 +1,219 @@
+//! Was it silence, or could we not hear? Answered before anybody is declared dead or late.
+//! Owns nothing and writes nothing; its markers are messages that nobody else looks at.
+//!
+//! A pass begins after somebody's deadline has passed. It comes back as [`Crossing::Passed`] when
+//! everything that was delivered to NATS before it began has been applied here:
+//!
+//! | what | how the pass knows |
+//! |---|---|
+//! | requests | a marker through the door's own subscription, then every request taken in before it ([`InFlight`]) |
+//! | published heartbeats | a marker through the registry's subscription, and through its mailbox ([`Arrivals`]) |
+//! | puts into the agents bucket | the watch has come as far as the bucket was when the pass began |
+//! | published reports | our consumer has acknowledged what was in the stream when the pass began |
+//!
+//! # States
+//! | of the barrier | means | left by |
+//! |---|---|---|
+//! | at rest | nobody asks | [`Barrier::pass`] |
+//! | crossing | one pass is under way; who asks now shares the *next* one, which begins after they asked | all parts applied: passed · anything else, or 1 s: stalled |
+//!
+//! A stall is ours, not anybody's silence: it gives a full [`Grace`] to all of the project.
+//!
+//! # Failure cases
+//! | case | what happens |
+//! |---|---|
+//! | NATS is away, stopped or slow; a marker is lost | stalled after 1 s |
+//! | this process stood still in the middle | stalled, even if everything has arrived when it goes on |
+//! | an actor or the door is down, or still loads | its part does not arrive: stalled |
+//! | reports wait that cannot be written just now | not acknowledged: stalled |
+//! | a pile of reports after a start | stalled until it is worked off: nobody expires before |
+//! | a marker of somebody else's | no one waits for it: ignored |
+//! | whoever asked gives up | the next one begins a pass of its own |
+//!
+//! What is *not* covered: NATS servers of a cluster may deliver in different orders; a message that
+//! one of them holds back for more than the agents' patience counts as silence.
+
+mod grace;
+mod in_flight;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_nats::jetstream;
+use loom_protocol::{ProjectId, names};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::nats::connection::Nats;
+use crate::work_dispatcher::reports_consumer;
+
+pub use grace::{Grace, LATE};
+pub use in_flight::{Arrivals, InFlight, Marker, Ticket};
+
+/// A pass that takes longer is our stall.
+const WITHIN: Duration = Duration::from_secs(1);
+/// The pause before the consumer of reports is looked at again; doubles up to the longest.
+const LOOK_FIRST: Duration = Duration::from_millis(5);
+const LOOK_MAX: Duration = Duration::from_millis(100);
+
+/// What a pass comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Crossing {
+    /// Everything delivered before it began has been applied: who is silent now was silent.
+    Passed,
+    /// We could not hear for a while. Everybody has a full grace from now on.
+    Stalled,
+}
+
+/// The barrier of one project. Cheap to clone.
+#[derive(Clone)]
+pub struct Barrier(Arc<Inner>);
+
+/// What the barrier of a project looks at.
+pub struct BarrierParts {
+    /// The connection.
+    pub nats: Nats,
+    /// The project.
+    pub project: ProjectId,
+    /// Which ownership this is: part of the consumer's name.
+    pub epoch: u64,
+    /// The requests at the doors.
+    pub in_flight: InFlight,
+    /// What the AgentRegistry has applied.
+    pub arrivals: Arrivals,
+    /// What a stall gives to all of the project.
+    pub grace: Grace,
+}
+
+struct Inner {
+    parts: BarrierParts,
+    begun: AtomicU64,
+    /// The last pass that ended, by its number.
+    last: Mutex<(u64, Crossing)>,
+}
+
+impl Barrier {
+    /// A barrier at rest.
+    pub fn new(parts: BarrierParts) -> Self {
+        Self(Arc::new(Inner {
+            parts,
+            begun: AtomicU64::new(0),
+            last: Mutex::new((0, Crossing::Stalled)),
+        }))
+    }
+
+    /// Since when the clocks of the project run at the earliest.
+    pub fn grace(&self) -> &Grace {
+        &self.0.parts.grace
+    }
+
+    /// Waits until everything that was delivered before this call has been applied, 1 s at the
+    /// most for each pass; those who ask meanwhile share the next. Safe to drop at any time.
+    pub async fn pass(&self) -> Crossing {
+        let asked_at = self.0.begun.load(Ordering::SeqCst);
+        let mut last = self.0.last.lock().await;
+        let (number, crossing) = *last;
+        if number > asked_at {
+            return crossing;
+        }
+        let number = self.0.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        let crossing = self.0.cross().await;
+        *last = (number, crossing);
+        crossing
+    }
+}
+
+impl Inner {
+    async fn cross(&self) -> Crossing {
+        let (begun, until) = (Instant::now(), Instant::now() + WITHIN);
+        let outcomes = tokio::join!(
+            timeout_at(until, self.requests()),
+            timeout_at(until, self.heartbeats()),
+            timeout_at(until, self.bucket()),
+            timeout_at(until, self.reports()),
+        );
+        let failed = [
+            ("requests", outcomes.0),
+            ("heartbeats", outcomes.1),
+            ("the agents bucket", outcomes.2),
+            ("published reports", outcomes.3),
+        ]
+        .into_iter()
+        .find_map(|(part, outcome)| match outcome {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(format!("{part}: {error}")),
+            Err(_) => Some(format!("{part}: not all applied within {WITHIN:?}")),
+        });
+        let took = begun.elapsed();
+        let why = match failed {
+            Some(why) => why,
+            None if took > WITHIN => format!("a round trip took {took:?}"),
+            None => return Crossing::Passed,
+        };
+        let project = &self.parts.project;
+        self.parts
+            .grace
+            .begin_anew(&format!("project {project}: {why}"));
+        Crossing::Stalled
+    }
+
+    /// Ends when every request that was delivered before has been applied.
+    async fn requests(&self) -> Result<(), String> {
+        let expected = self.parts.in_flight.expect();
+        self.publish(expected.subject().to_owned()).await?;
+        expected.arrived().await;
+        self.parts.in_flight.drained().await;
+        Ok(())
+    }
+
+    /// Ends when every heartbeat that was published before has been applied.
+    async fn heartbeats(&self) -> Result<(), String> {
+        let expected = self.parts.arrivals.expect();
+        self.publish(expected.subject().to_owned()).await?;
+        expected.arrived().await;
+        Ok(())
+    }
+
+    async fn publish(&self, subject: String) -> Result<(), String> {
+        let published = self.parts.nats.client.publish(subject, "".into()).await;
+        published.map_err(|error| error.to_string())
+    }
+
+    /// Ends when the registry's watch has come as far as the bucket is now.
+    async fn bucket(&self) -> Result<(), String> {
+        let bucket = names::agents_bucket(&self.parts.project);
+        let now = self.last_sequence(&format!("KV_{bucket}")).await?.1;
+        self.parts.arrivals.bucket_reaches(now).await;
+        Ok(())
+    }
+
+    /// Ends when the reports that are in the stream now have been acknowledged.
+    async fn reports(&self) -> Result<(), String> {
+        let name = names::work_stream(&self.parts.project);
+        let (stream, now) = self.last_sequence(&name).await?;
+        let consumer = reports_consumer(self.parts.epoch);
+        let mut pause = LOOK_FIRST;
+        loop {
+            let info = stream.consumer_info(&consumer).await;
+            let info = info.map_err(|error| error.to_string())?;
+            let nothing_left = info.num_pending == 0 && info.num_ack_pending == 0;
+            if nothing_left || info.ack_floor.stream_sequence >= now {
+                return Ok(());
+            }
+            sleep(pause).await;
+            pause = LOOK_MAX.min(pause * 2);
+        }
+    }
+
+    async fn last_sequence(
+        &self,
+        stream: &str,
+    ) -> Result<(jetstream::stream::Stream, u64), String> {
+        let jetstream = &self.parts.nats.jetstream;
+        let stream = jetstream.get_stream(stream).await;
+        let stream = stream.map_err(|error| error.to_string())?;
+        let last = stream.cached_info().state.last_sequence;
+        Ok((stream, last))
+    }
+}

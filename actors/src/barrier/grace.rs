@@ -1,0 +1,126 @@
+//! Since when everybody's clocks run at the earliest.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use crate::nats::connection::Nats;
+
+/// A timer that fires later than this after its time shows that we stood still.
+pub const LATE: Duration = Duration::from_secs(1);
+/// How often the process looks whether it has stood still.
+const TICK: Duration = Duration::from_millis(250);
+
+/// The moment at which every clock began anew: after a start, a reconnect, a stall of ours.
+///
+/// Whoever holds a clock measures from `max(last sign, grace.since())`, each time it judges; so
+/// nothing has to be told or armed again at a stall, however many clocks there are. A project has
+/// one of its own within the one of the process. Cheap to clone.
+#[derive(Clone)]
+pub struct Grace(Arc<Inner>);
+
+struct Inner {
+    own: Mutex<Instant>,
+    disturbed: watch::Receiver<Instant>,
+    process: Option<Grace>,
+}
+
+impl Grace {
+    /// That of the process: begins now.
+    pub fn of_process(nats: &Nats) -> Self {
+        Self::begun(nats.disturbed.clone(), None)
+    }
+
+    /// That of a project: begins now, and anew whenever that of the process does.
+    #[must_use]
+    pub fn of_project(&self) -> Self {
+        Self::begun(self.0.disturbed.clone(), Some(self.clone()))
+    }
+
+    fn begun(disturbed: watch::Receiver<Instant>, process: Option<Self>) -> Self {
+        Self(Arc::new(Inner {
+            own: Mutex::new(Instant::now()),
+            disturbed,
+            process,
+        }))
+    }
+
+    /// Since when clocks run at the earliest.
+    pub fn since(&self) -> Instant {
+        let own = (*self.0.own.lock()).max(*self.0.disturbed.borrow());
+        let process = self.0.process.as_ref();
+        process.map_or(own, |process| own.max(process.since()))
+    }
+
+    /// We could not hear: every clock begins anew now.
+    pub fn begin_anew(&self, why: &str) {
+        *self.0.own.lock() = Instant::now();
+        tracing::warn!("every lease and every agent has a full grace again: {why}");
+    }
+
+    /// To be asked by whoever has a timer, before it acts: a timer due at `due` fires now. If it is
+    /// late we stood still, and every clock begins anew.
+    pub fn timer_fired(&self, due: Instant) {
+        let late = due.elapsed();
+        if late > LATE {
+            self.begin_anew(&format!("a timer fired {late:?} late"));
+        }
+    }
+
+    /// Looks whether the process stands still, for ever.
+    pub async fn watch_over(self) {
+        loop {
+            let due = Instant::now() + TICK;
+            sleep(TICK).await;
+            self.timer_fired(due);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process() -> (watch::Sender<Instant>, Grace) {
+        let (disturbed, seen) = watch::channel(Instant::now());
+        (disturbed, Grace::begun(seen, None))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stall_of_the_process_is_one_of_each_project_but_not_the_other_way_round() {
+        let (_nats, process) = process();
+        let (one, other) = (process.of_project(), process.of_project());
+        tokio::time::advance(Duration::from_secs(5)).await;
+        one.begin_anew("test");
+        assert_eq!(one.since(), Instant::now());
+        assert!(other.since() < one.since());
+        tokio::time::advance(Duration::from_secs(5)).await;
+        process.begin_anew("test");
+        assert_eq!(one.since(), Instant::now());
+        assert_eq!(other.since(), Instant::now());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reconnect_is_a_stall_of_all() {
+        let (nats, process) = process();
+        let project = process.of_project();
+        tokio::time::advance(Duration::from_secs(5)).await;
+        nats.send_replace(Instant::now());
+        assert_eq!(project.since(), Instant::now());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timer_that_fires_more_than_a_second_late_is_a_stall() {
+        let (_nats, process) = process();
+        let due = Instant::now();
+        tokio::time::advance(LATE).await;
+        process.timer_fired(due);
+        assert_eq!(process.since(), due);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        process.timer_fired(due);
+        assert_eq!(process.since(), Instant::now());
+    }
+}

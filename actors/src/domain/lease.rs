@@ -1,0 +1,213 @@
+//! Whether a lease has run out. Pure: instants in, verdict out.
+//!
+//! | clock | runs while the item is | begins anew with | at its end |
+//! |---|---|---|---|
+//! | start | assigned | the claim | the item goes back, no attempt spent (`not-started`) |
+//! | progress | in progress | the start, any progress, even an empty one | the item goes back, the attempt is spent (`timeout`) |
+//!
+//! Both begin anew with every grace, too: a verdict asks for nothing that could not be heard. A
+//! verdict "out of time" is carried out only after a [barrier](crate::barrier) that has passed.
+
+use std::time::Duration;
+
+use loom_protocol::work::Reason;
+use tokio::time::Instant;
+
+use crate::settings::WorkSettings;
+
+/// What the clocks of a lease have to go by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseClock {
+    /// Whether the agent has started the item.
+    pub started: bool,
+    /// When it was last heard of about this item.
+    pub heard: Instant,
+    /// The item's own progress clock.
+    pub timeout: Option<Duration>,
+}
+
+impl LeaseClock {
+    /// The clock of a lease whose agent was heard of just now.
+    pub const fn just_heard(started: bool, timeout: Option<Duration>, now: Instant) -> Self {
+        Self {
+            started,
+            heard: now,
+            timeout,
+        }
+    }
+}
+
+/// How long the clocks of a project run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The start clock.
+    pub start: Duration,
+    /// The progress clock of an item that names none.
+    pub progress: Duration,
+}
+
+impl From<&WorkSettings> for Limits {
+    fn from(settings: &WorkSettings) -> Self {
+        Self {
+            start: settings.start_timeout,
+            progress: settings.timeout,
+        }
+    }
+}
+
+/// How a lease stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is kept; look again then.
+    Keep {
+        /// When its clock runs out if nothing is heard.
+        until: Instant,
+    },
+    /// Its clock has run out.
+    OutOfTime(Expiry),
+}
+
+/// Which clock has run out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiry {
+    /// The start clock.
+    NotStarted,
+    /// The progress clock.
+    NoProgress,
+}
+
+impl Expiry {
+    /// What it is called on the wire.
+    pub const fn reason(self) -> Reason {
+        match self {
+            Self::NotStarted => Reason::NotStarted,
+            Self::NoProgress => Reason::Timeout,
+        }
+    }
+
+    /// Whether it spends the attempt.
+    pub const fn spends_attempt(self) -> bool {
+        matches!(self, Self::NoProgress)
+    }
+}
+
+/// How long the clock that applies runs.
+pub const fn patience(clock: &LeaseClock, limits: &Limits) -> Duration {
+    match (clock.started, clock.timeout) {
+        (false, _) => limits.start,
+        (true, Some(own)) => own,
+        (true, None) => limits.progress,
+    }
+}
+
+/// When the clock runs out if nothing is heard; clocks run from `grace` at the earliest.
+pub fn deadline(clock: &LeaseClock, limits: &Limits, grace: Instant) -> Instant {
+    /// So far away that nobody waits for it.
+    const NEVER: Duration = Duration::from_hours(24 * 365);
+    clock.heard.max(grace) + patience(clock, limits).min(NEVER)
+}
+
+/// Judges a lease.
+pub fn judge(clock: &LeaseClock, limits: &Limits, grace: Instant, now: Instant) -> Verdict {
+    let until = deadline(clock, limits, grace);
+    if now < until {
+        Verdict::Keep { until }
+    } else if clock.started {
+        Verdict::OutOfTime(Expiry::NoProgress)
+    } else {
+        Verdict::OutOfTime(Expiry::NotStarted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LIMITS: Limits = Limits {
+        start: Duration::from_secs(30),
+        progress: Duration::from_mins(30),
+    };
+
+    fn any_clock(zero: Instant) -> impl Strategy<Value = LeaseClock> {
+        let own = proptest::option::of((1_u64..10_000).prop_map(Duration::from_secs));
+        (any::<bool>(), 0_u64..10_000, own).prop_map(move |(started, heard, timeout)| LeaseClock {
+            started,
+            heard: zero + Duration::from_secs(heard),
+            timeout,
+        })
+    }
+
+    #[test]
+    fn each_clock_has_its_own_length_and_consequence() {
+        let zero = Instant::now();
+        let judge_after = |started, timeout, secs| {
+            let clock = LeaseClock {
+                started,
+                heard: zero,
+                timeout,
+            };
+            judge(&clock, &LIMITS, zero, zero + Duration::from_secs(secs))
+        };
+        let own = Some(Duration::from_secs(5));
+        let keep = |secs| Verdict::Keep {
+            until: zero + Duration::from_secs(secs),
+        };
+        assert_eq!(judge_after(false, own, 29), keep(30));
+        assert_eq!(
+            judge_after(false, own, 30),
+            Verdict::OutOfTime(Expiry::NotStarted)
+        );
+        assert_eq!(judge_after(true, own, 4), keep(5));
+        assert_eq!(
+            judge_after(true, own, 5),
+            Verdict::OutOfTime(Expiry::NoProgress)
+        );
+        assert_eq!(judge_after(true, None, 1_799), keep(1_800));
+        assert!(!Expiry::NotStarted.spends_attempt() && Expiry::NoProgress.spends_attempt());
+    }
+
+    proptest! {
+        /// Whoever is heard of again before the clock runs out is never out of time, however long it goes on.
+        #[test]
+        fn an_agent_that_keeps_the_clock_never_loses(
+            pauses in proptest::collection::vec(0_u64..60_000, 1..200), own in 60_u64..120,
+        ) {
+            let mut now = Instant::now();
+            let grace = now;
+            let mut clock = LeaseClock { started: true, heard: now, timeout: Some(Duration::from_secs(own)) };
+            for pause in pauses {
+                now += Duration::from_millis(pause);
+                let kept = matches!(judge(&clock, &LIMITS, grace, now), Verdict::Keep { .. });
+                prop_assert!(kept);
+                clock.heard = now;
+            }
+        }
+
+        /// After a stall of ours everybody has the full time again.
+        #[test]
+        fn a_grace_is_full(
+            (clock, grace) in (any_clock(Instant::now()), 0_u64..20_000), later in 0.0..1.0_f64,
+        ) {
+            let grace = clock.heard + Duration::from_secs(grace);
+            let now = grace + patience(&clock, &LIMITS).mul_f64(later);
+            match judge(&clock, &LIMITS, grace, now) {
+                Verdict::Keep { until } => prop_assert!(until - grace >= patience(&clock, &LIMITS)),
+                Verdict::OutOfTime(_) => prop_assert!(false, "out of time in the grace"),
+            }
+        }
+
+        /// A later sign or a later grace never makes a verdict worse; `until` is when it changes.
+        #[test]
+        fn hearing_more_never_harms(clock in any_clock(Instant::now()), more in 0_u64..10_000, after in 0_u64..20_000) {
+            let (now, grace) = (clock.heard + Duration::from_secs(after), clock.heard);
+            let again = LeaseClock { heard: clock.heard + Duration::from_secs(more), ..clock };
+            prop_assert!(deadline(&again, &LIMITS, grace) >= deadline(&clock, &LIMITS, grace));
+            if let Verdict::Keep { until } = judge(&clock, &LIMITS, grace, now) {
+                prop_assert!(until > now);
+                let then = judge(&clock, &LIMITS, grace, until);
+                prop_assert!(matches!(then, Verdict::OutOfTime(_)));
+            }
+        }
+    }
+}
