@@ -12,10 +12,11 @@ use tokio::time::Instant;
 
 use super::claims::{ClaimOrder, ClaimOutcome, Claims};
 use super::handle::Outlook;
-use super::intake::{self, Intake};
+use super::intake::Intake;
 use super::queue::PendingQueue;
 use super::serving::wants;
 use super::slots::Slots;
+use super::stream::ensure_stream;
 use super::timers::{Due, Timers};
 use crate::agent_registry::AgentDirectory;
 use crate::clock::Clock;
@@ -126,7 +127,7 @@ impl Actor for WorkDispatcher {
         myself: ActorRef<DispatcherMsg>,
         args: WorkDispatcherArgs,
     ) -> Result<State, ActorProcessingErr> {
-        intake::ensure_stream(&args.nats.jetstream, args.read.project(), args.replicas).await?;
+        ensure_stream(&args.nats.jetstream, args.read.project(), args.replicas).await?;
         let listener = myself.clone();
         args.read.listen("work-dispatcher", move |change| {
             let _ = listener.cast(DispatcherMsg::ItemChanged(change.clone()));
