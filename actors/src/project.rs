@@ -196,7 +196,7 @@ impl Project {
         let payload = Encoding::Json
             .encode(&greeting)
             .map_err(|error| WireError::new(ErrorCode::Internal, error.to_string()))?;
-        for entry in self.agents.all().iter() {
+        for entry in &self.agents.all() {
             let agent = entry.agent();
             if !matches!(agent.status, AgentStatus::Online | AgentStatus::Busy) {
                 continue;

@@ -247,6 +247,7 @@ impl State {
         Outlook {
             ahead: self.queue.ahead_of(header, MOST_AHEAD),
             held_off: self.slots.held_off(header.id, Instant::now()),
+            taken: self.slots.all_taken(),
         }
     }
 
