@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
-use loom_protocol::agent::Directive;
+use loom_protocol::agent::{AgentStatus, Directive, DirectiveKind};
 use loom_protocol::work::{LeaseRef, Reason};
-use loom_protocol::{AgentGuid, ProjectId, WireError};
+use loom_protocol::{AgentGuid, Encoding, ErrorCode, ProjectId, WireError, names};
 
 use crate::agent_registry::{AgentChange, AgentDirectory, AgentRegistryArgs, AgentRegistryHandle};
 use crate::barrier::{Arrivals, Barrier, BarrierParts, Grace, InFlight};
@@ -205,6 +205,32 @@ impl Project {
         Ok(())
     }
 
+    /// Tells every agent that may have a claim open to make it again.
+    pub async fn greet_agents(&self, client: &async_nats::Client) -> Result<(), WireError> {
+        self.registry.ready(READY_WITHIN).await?;
+        let greeting = Directive {
+            kind: DirectiveKind::Resume,
+            work_item_id: None,
+            attempt: None,
+            reason: Some("the coordinator has started".into()),
+            grace_ms: None,
+        };
+        let payload = Encoding::Json
+            .encode(&greeting)
+            .map_err(|error| WireError::new(ErrorCode::Internal, error.to_string()))?;
+        for entry in &self.agents.all() {
+            let agent = entry.agent();
+            if !matches!(agent.status, AgentStatus::Online | AgentStatus::Busy) {
+                continue;
+            }
+            let subject = names::directive(&self.id, agent.guid);
+            if let Err(error) = client.publish(subject, payload.clone().into()).await {
+                tracing::debug!(guid = %agent.guid, "an agent could not be greeted: {error}");
+            }
+        }
+        Ok(())
+    }
+
     /// Tells the agent that held an item that it was called off, and notes that it was told.
     pub async fn tell_cancelled(
         &self,
@@ -213,7 +239,7 @@ impl Project {
         reason: Option<String>,
     ) -> Result<(), WireError> {
         let directive = Directive {
-            kind: loom_protocol::agent::DirectiveKind::Cancel,
+            kind: DirectiveKind::Cancel,
             work_item_id: Some(lease.id),
             attempt: Some(lease.attempt),
             reason,

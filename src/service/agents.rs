@@ -90,6 +90,7 @@ impl Service {
             ok: true,
             lost,
             directives,
+            epoch: self.projects().terms().epoch,
         })
     }
 
@@ -206,7 +207,11 @@ impl Service {
         request: ShutdownRequest,
     ) -> Result<Agent, WireError> {
         let (project, guid) = self.find_agent(project, &request.guid)?;
-        project.registry.shutdown(guid, request).await
+        let outcome = project.registry.shutdown(guid, request).await;
+        outcome.map_err(|error| match error.code {
+            ErrorCode::NotRegistered => no_agent(&guid.to_string()),
+            _ => error,
+        })
     }
 
     fn find_agent(

@@ -257,7 +257,7 @@ impl Service {
         id: WorkId,
         command: Command,
     ) -> Result<(Arc<Project>, Applied), WireError> {
-        let project = self.awake(project)?;
+        let project = self.awake_for_agent(project, guid)?;
         note_sign_of_life(&project, guid).await?;
         let applied = project.ledger.apply(id, command).await?;
         Ok((project, applied))

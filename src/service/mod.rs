@@ -106,16 +106,6 @@ impl Service {
         self.projects().wake(id).await
     }
 
-    /// A project for a write about something that must be there already.
-    fn awake(&self, id: &ProjectId) -> Result<Arc<Project>, WireError> {
-        self.projects().get(id).ok_or_else(|| {
-            WireError::new(
-                ErrorCode::NotFound,
-                format!("project {id} has nothing yet: no agent has registered and no work was submitted"),
-            )
-        })
-    }
-
     /// A project for a request of an agent that must have registered there.
     fn awake_for_agent(
         &self,

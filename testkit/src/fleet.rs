@@ -13,7 +13,8 @@
 //! The coordinator runs on threads of its own: it outlives the runtime of the test that started it, and
 //! [`Fleet::crash`] ends all of it at once, as `kill -9` would. A dropped fleet shuts down in order.
 //!
-//! Where the environment has `NATS_URL`, that server is used, and fleets of different processes wait for each other.
+//! Where the environment has `NATS_URL`, shared fleets use that server, and those of different processes wait for each
+//! other: it has one owner at a time. A fleet of one test's own has a private server in any case.
 
 mod project;
 mod signals;
@@ -86,6 +87,10 @@ impl FleetBuilder {
     /// Starts the nats-server and the coordinator; returns when requests are answered.
     pub async fn start(self) -> Result<Fleet> {
         let nats = TestNats::start_with(self.profile.unwrap_or(Profile::Fast)).await?;
+        self.start_on(nats).await
+    }
+
+    async fn start_on(self, nats: TestNats) -> Result<Fleet> {
         let data = tempfile::Builder::new()
             .prefix("loom-test-fleet-")
             .tempdir()
@@ -114,7 +119,10 @@ impl Fleet {
         if let Some(fleet) = shared.upgrade() {
             return Ok(fleet);
         }
-        let fleet = Arc::new(Self::own().await?);
+        let fleet = Arc::new(match TestNats::foreign() {
+            Some(nats) => Self::builder().start_on(nats).await?,
+            None => Self::own().await?,
+        });
         *shared = Arc::downgrade(&fleet);
         Ok(fleet)
     }

@@ -1,7 +1,9 @@
 use std::collections::HashSet;
+use std::time::Duration;
 
 use anyhow::Result;
 use futures_util::future::try_join_all;
+use loom_client::{Agent, Client, ClientOptions, Job, JobError, JobResult, NewWork};
 use loom_protocol::event::WorkEventKind;
 use loom_protocol::work::{ClaimedItem, WorkStatus};
 use loom_protocol::{ErrorCode, WireError, WorkId};
@@ -9,7 +11,7 @@ use loom_testkit::agent::Conduct;
 use loom_testkit::fleet::{Fleet, PATIENCE, Role, TestProject};
 use serde_json::json;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 const ITEMS: usize = 200;
 
@@ -128,6 +130,34 @@ async fn a_cancel_that_counted_before_the_ledger_died_is_no_second_one() -> Resu
         .await;
     let second = second.err().map(|error| error.code);
     assert_eq!(second, Some(ErrorCode::TerminalState));
+    Ok(())
+}
+
+/// The claim of an idle agent is lost with the coordinator, and nobody answers it. It waits for as long as a heartbeat's
+/// interval, 10 s.
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn an_idle_agent_does_not_sleep_through_a_restart_of_the_coordinator() -> Result<()> {
+    let mut fleet = Fleet::own().await?;
+    let project = fleet.project().await?;
+    let options = ClientOptions::new(fleet.nats().url(), project.id().clone());
+    let client = Client::connect(options).await?;
+    let echo = |_job: Job| async { Ok::<_, JobError>(JobResult::default()) };
+    let _agent = Agent::builder(&client).capability("rust").start(echo)?;
+    let work_off = async || -> Result<Duration> {
+        let id = client.submit(&NewWork::new("rust", "d")).await?.id;
+        let submitted = Instant::now();
+        client.wait(id, PATIENCE).await?;
+        Ok(submitted.elapsed())
+    };
+    work_off().await?;
+    // Now it waits for the next: a claim of an item that is not its own goes by it.
+    let other = project.agent("rust").spawn().await?;
+    assert!(other.claim(json!({"waitMs": 300})).await?.is_empty());
+    fleet.crash().await?;
+    fleet.start_again().await?;
+    let slept = work_off().await?;
+    assert!(slept < Duration::from_secs(3), "{slept:?}");
     Ok(())
 }
 

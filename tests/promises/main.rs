@@ -5,6 +5,7 @@
 //! | `repetition` | repeating a request gives the same answer |
 //! | `fences` | only the present attempt of the present agent counts |
 //! | `matching` | who gets what, in which order, and how much of it |
+//! | `explain` | why who may not take what |
 //! | `reports` | what is published durably, and what is told |
 //! | `requests` | encodings, unknown fields, unknown projects, bad input |
 //! | `sizes` | what was recorded is answered, however large |
@@ -12,6 +13,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod crashes;
+mod explain;
 mod fences;
 mod matching;
 mod repetition;

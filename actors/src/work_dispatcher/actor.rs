@@ -12,11 +12,12 @@ use tokio::time::Instant;
 
 use super::claims::{ClaimOrder, ClaimOutcome, Claims};
 use super::handle::Outlook;
-use super::intake::{self, Intake};
+use super::intake::Intake;
 use super::leases::LeaseClocks;
 use super::queue::PendingQueue;
 use super::serving::wants;
 use super::slots::Slots;
+use super::stream::ensure_stream;
 use super::timers::{Due, Timers};
 use crate::agent_registry::AgentDirectory;
 use crate::barrier::{Barrier, Crossing};
@@ -136,7 +137,7 @@ impl Actor for WorkDispatcher {
         myself: ActorRef<DispatcherMsg>,
         args: WorkDispatcherArgs,
     ) -> Result<State, ActorProcessingErr> {
-        intake::ensure_stream(&args.nats.jetstream, args.read.project(), args.replicas).await?;
+        ensure_stream(&args.nats.jetstream, args.read.project(), args.replicas).await?;
         let listener = myself.clone();
         args.read.listen("work-dispatcher", move |change| {
             let _ = listener.cast(DispatcherMsg::ItemChanged(change.clone()));
@@ -260,6 +261,7 @@ impl State {
         Outlook {
             ahead: self.queue.ahead_of(header, MOST_AHEAD),
             held_off: self.slots.held_off(header.id, Instant::now()),
+            taken: self.slots.all_taken(),
         }
     }
 

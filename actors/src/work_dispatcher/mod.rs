@@ -45,6 +45,7 @@
 //! | written, or was written before | `ack` |
 //! | refused for ever: stale, ended, unknown item | `ack`, counted and logged |
 //! | unreadable or breaking a rule | `ack` after a `failed` item with its bytes was written (reports: logged) |
+//! | about a damaged record | `nak` with a delay; the fifth time `ack`: reports are logged, of submissions a `failed` item keeps the bytes |
 //! | not possible just now | `nak` with a delay |
 
 mod actor;
@@ -55,10 +56,12 @@ mod leases;
 mod queue;
 mod serving;
 mod slots;
+mod stream;
 mod timers;
 
 pub use actor::{DispatcherMsg, WorkDispatcher, WorkDispatcherArgs};
 pub use claims::{Admission, ClaimError, ClaimOrder};
 pub use handle::{Outlook, WorkDispatcherHandle};
-pub use intake::{ensure_stream, reports_consumer};
+pub use intake::reports_consumer;
 pub use queue::{PendingQueue, Pick, Wants};
+pub use stream::ensure_stream;

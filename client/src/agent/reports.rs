@@ -15,6 +15,7 @@ use loom_protocol::work::{
     limits,
 };
 use serde::Serialize;
+use serde::de::IgnoredAny;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -107,7 +108,7 @@ async fn complete_at_once(
     core: &Core,
     batch: &[(Job, CompleteItem)],
     and_claim: bool,
-) -> Result<CompleteAnswer, ClientError> {
+) -> Result<CompleteAnswer<IgnoredAny>, ClientError> {
     let then_claim = Some(core.claimable(batch.len()))
         .filter(|max| and_claim && *max > 0)
         .map(|max| claims::new_claim(max, Duration::ZERO));

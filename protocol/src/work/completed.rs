@@ -1,8 +1,9 @@
 //! The answer to `work.complete`.
 
 use std::fmt;
+use std::marker::PhantomData;
 
-use serde::de::{Error as _, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
@@ -11,13 +12,14 @@ use super::lease::ClaimedItem;
 use super::submit::ItemAnswer;
 
 /// The answer to a completion: the item without its bodies, or several, and what was claimed next.
+/// `T` is as much of an item as a reader wants to know.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
-pub enum CompleteAnswer {
+pub enum CompleteAnswer<T = WorkItem> {
     /// To `items`.
     Many {
         /// One for each item.
-        items: Vec<ItemAnswer<WorkItem>>,
+        items: Vec<ItemAnswer<T>>,
         /// What `thenClaim` gave.
         #[serde(skip_serializing_if = "Option::is_none")]
         claimed: Option<Vec<ClaimedItem>>,
@@ -26,7 +28,7 @@ pub enum CompleteAnswer {
     One {
         /// The item.
         #[serde(flatten)]
-        item: Box<WorkItem>,
+        item: Box<T>,
         /// What `thenClaim` gave.
         #[serde(skip_serializing_if = "Option::is_none")]
         claimed: Option<Vec<ClaimedItem>>,
@@ -35,12 +37,12 @@ pub enum CompleteAnswer {
 
 /// By hand: what a derived one would keep aside until it knows the kind of the answer loses the
 /// bodies of the claimed items, which are opaque.
-impl<'de> Deserialize<'de> for CompleteAnswer {
+impl<'de, T: DeserializeOwned> Deserialize<'de> for CompleteAnswer<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct AnswerVisitor;
+        struct AnswerVisitor<T>(PhantomData<T>);
 
-        impl<'de> Visitor<'de> for AnswerVisitor {
-            type Value = CompleteAnswer;
+        impl<'de, T: DeserializeOwned> Visitor<'de> for AnswerVisitor<T> {
+            type Value = CompleteAnswer<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("the answer to a completion")
@@ -66,7 +68,7 @@ impl<'de> Deserialize<'de> for CompleteAnswer {
             }
         }
 
-        deserializer.deserialize_map(AnswerVisitor)
+        deserializer.deserialize_map(AnswerVisitor(PhantomData))
     }
 }
 
