@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
-use async_nats::jetstream::{self, AckKind, stream};
+use async_nats::jetstream::{self, AckKind};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use loom_protocol::work::{
     CompletedReport, ErrorReport, RESERVED_FIELDS, Reason, SubmitRequest, WorkErrorInfo,
@@ -15,6 +15,7 @@ use loom_protocol::{Body, Encoding, ProjectId, Timestamp, WireError, WorkId, nam
 use tokio::task::JoinSet;
 
 use super::actor::WorkDispatcherArgs;
+use super::stream::{REPORTS, consumer_prefix, ensure_stream};
 use crate::agent_registry::AgentDirectory;
 use crate::clock::Clock;
 use crate::domain::retry::Backoff;
@@ -24,10 +25,6 @@ use crate::settings::RetrySettings;
 use crate::supervision::Jitter;
 use crate::work_ledger::{LedgerError, Operation, WorkLedgerHandle};
 
-/// The key in the stream's metadata that says whose it is.
-const PROJECT_KEY: &str = "loom.project";
-/// The kind of messages that end an attempt.
-const REPORTS: &str = "reports";
 /// How many messages are taken over together.
 const BATCH: usize = 128;
 const ACK_WAIT: Duration = Duration::from_secs(30);
@@ -35,84 +32,6 @@ const MAX_ACK_PENDING: i64 = 1_024;
 const RETRY: Duration = Duration::from_secs(1);
 /// How much of a refused submission is kept, in bytes: as JSON text each may take six.
 const KEPT_OF_REFUSED: usize = limits::CONTEXT_DATA / 6;
-
-/// Why a project has no work stream.
-#[derive(Debug, thiserror::Error)]
-pub enum StreamError {
-    /// Another project has a stream of that name.
-    #[error(
-        "project {project} cannot be used: its stream {stream} belongs to project {owner}; choose an id that differs in more than case, '-' and '_'"
-    )]
-    Collision {
-        /// The project.
-        project: ProjectId,
-        /// The stream.
-        stream: String,
-        /// Whose it is.
-        owner: String,
-    },
-    /// NATS says no.
-    #[error("the stream {stream} cannot be made or opened: {source}")]
-    Nats {
-        /// The stream.
-        stream: String,
-        /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-}
-
-impl From<StreamError> for WireError {
-    fn from(error: StreamError) -> Self {
-        let text = error.to_string();
-        match error {
-            StreamError::Collision { .. } => {
-                Self::new(loom_protocol::ErrorCode::ProjectNameCollision, text)
-            }
-            StreamError::Nats { .. } => Self::unavailable(text, RETRY),
-        }
-    }
-}
-
-/// Opens the work stream of a project, and makes it where there is none.
-pub async fn ensure_stream(
-    jetstream: &jetstream::Context,
-    project: &ProjectId,
-    replicas: usize,
-) -> Result<stream::Stream, StreamError> {
-    let name = names::work_stream(project);
-    let stream = jetstream
-        .get_or_create_stream(stream::Config {
-            name: name.clone(),
-            description: Some("Loom: published work and reports".into()),
-            subjects: names::work_stream_subjects(project),
-            retention: stream::RetentionPolicy::WorkQueue,
-            num_replicas: replicas,
-            metadata: [(PROJECT_KEY.to_owned(), project.to_string())].into(),
-            ..Default::default()
-        })
-        .await
-        .map_err(|source| StreamError::Nats {
-            stream: name.clone(),
-            source: source.into(),
-        })?;
-    match stream.cached_info().config.metadata.get(PROJECT_KEY) {
-        Some(owner) if owner != project.as_str() => Err(StreamError::Collision {
-            project: project.clone(),
-            stream: name,
-            owner: owner.clone(),
-        }),
-        _ => Ok(stream),
-    }
-}
-
-/// The name of the consumer of reports that an ownership has.
-pub fn reports_consumer(epoch: u64) -> String {
-    format!("{}{epoch}", consumer_prefix(REPORTS))
-}
-
-fn consumer_prefix(kind: &str) -> String {
-    format!("loom-{kind}-")
-}
 
 /// Takes messages over, one kind after the other in its own task.
 #[derive(Clone)]

@@ -49,16 +49,18 @@
 
 mod actor;
 mod claims;
+mod deadlines;
 mod handle;
 mod intake;
 mod leases;
 mod queue;
 mod serving;
 mod slots;
+mod stream;
 mod timers;
 
 pub use actor::{DispatcherMsg, WorkDispatcher, WorkDispatcherArgs};
 pub use claims::{Admission, ClaimError, ClaimOrder};
 pub use handle::{Outlook, WorkDispatcherHandle};
-pub use intake::{ensure_stream, reports_consumer};
 pub use queue::{PendingQueue, Pick, Wants};
+pub use stream::{ensure_stream, reports_consumer};
