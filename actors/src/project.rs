@@ -110,18 +110,6 @@ impl Project {
             epoch: terms.epoch,
             ownership: terms.ownership.clone(),
         };
-        let dispatcher_args = WorkDispatcherArgs {
-            read: work.clone(),
-            ledger: ledger.clone(),
-            agents: agents.clone(),
-            nats: nats.clone(),
-            clock: terms.clock.clone(),
-            settings: terms.work.clone(),
-            replicas: terms.replicas,
-            epoch: terms.epoch,
-            barrier: barrier.clone(),
-            jitter: terms.jitter.clone(),
-        };
         let (told, leases) = (dispatcher.clone(), Leases::of(&work, &ledger));
         let registry_args = AgentRegistryArgs {
             project: id.clone(),
@@ -142,6 +130,19 @@ impl Project {
             epoch: terms.epoch,
         };
         let registry = AgentRegistryHandle::new(&registry_args);
+        let dispatcher_args = WorkDispatcherArgs {
+            read: work.clone(),
+            ledger: ledger.clone(),
+            agents: agents.clone(),
+            registry: registry.clone(),
+            nats: nats.clone(),
+            clock: terms.clock.clone(),
+            settings: terms.work.clone(),
+            replicas: terms.replicas,
+            epoch: terms.epoch,
+            barrier: barrier.clone(),
+            jitter: terms.jitter.clone(),
+        };
 
         let supervision = &terms.supervision;
         let policy = |own: &SupervisionOverride| RestartPolicy::from((supervision, own));

@@ -8,11 +8,11 @@ use loom_actors::agent_registry::AgentFilter;
 use loom_actors::domain;
 use loom_actors::project::Project;
 use loom_protocol::agent::{
-    Agent, DeregisterAnswer, HeartbeatAnswer, HeartbeatRequest, ListAgentsRequest, RegisterAnswer,
-    RegisterRequest, ShutdownRequest,
+    Agent, DeregisterAnswer, Directive, DirectiveKind, HeartbeatAnswer, HeartbeatRequest,
+    ListAgentsRequest, RegisterAnswer, RegisterRequest, ShutdownRequest,
 };
 use loom_protocol::rest::PageInfo;
-use loom_protocol::work::{LeaseRef, Reason};
+use loom_protocol::work::{LeaseRef, Reason, StoppedRequest};
 use loom_protocol::{AgentGuid, ErrorCode, PROTOCOL_VERSION, ProjectId, WireError};
 
 use super::{Page, Service, page_limit};
@@ -67,12 +67,14 @@ impl Service {
         let guid = request.guid;
         let project = self.awake_for_agent(project, guid)?;
         let holding = request.holding.clone();
-        let directives = project.registry.heartbeat(request).await?;
+        let mut directives = project.registry.heartbeat(request).await?;
         let mut lost = Vec::new();
         if let Some(holding) = holding {
             let holding: HashSet<LeaseRef> = holding.into_iter().collect();
             let ours: HashSet<LeaseRef> = leases_of(&project, guid).into_iter().collect();
             lost.extend(holding.difference(&ours).copied());
+            self.note_obeyed(&project, guid, &holding, &mut directives)
+                .await;
             let given_before = self.now().before(HOLDING_GRACE);
             // The agent lives and does not have them: the answer to its claim was lost, as with a
             // coordinator that crashed. That costs no attempt.
@@ -92,6 +94,35 @@ impl Service {
             directives,
             epoch: self.projects().terms().epoch,
         })
+    }
+
+    /// An order to stop what the agent does not hold (any more) was obeyed, though nobody said so.
+    async fn note_obeyed(
+        &self,
+        project: &Project,
+        guid: AgentGuid,
+        holding: &HashSet<LeaseRef>,
+        orders: &mut Vec<Directive>,
+    ) {
+        let obeyed = orders.extract_if(.., |order| {
+            let named = order.work_item_id.zip(order.attempt);
+            order.kind == DirectiveKind::Cancel
+                && named.is_some_and(|(id, attempt)| !holding.contains(&LeaseRef { id, attempt }))
+        });
+        for order in obeyed {
+            let Some((id, attempt)) = order.work_item_id.zip(order.attempt) else {
+                continue;
+            };
+            let stopped = StoppedRequest {
+                id,
+                guid,
+                attempt,
+                result: None,
+            };
+            if let Err(error) = self.stopped(&project.id, stopped).await {
+                tracing::debug!(%guid, %id, "the end of a cancelled item was not noted: {error}");
+            }
+        }
     }
 
     /// Lets an agent go; its leases go back at once.

@@ -236,7 +236,8 @@ impl Service {
     ) -> Result<WorkItem, WireError> {
         let (guid, id, attempt) = (request.guid, request.id, request.attempt);
         let command = Command::Stopped(self.fence(guid, attempt));
-        let (project, applied) = self.report(project, guid, id, command).await?;
+        let reported = self.report(project, guid, id, command).await;
+        let project = self.awake(project)?;
         project.dispatcher.stopped(guid, id);
         let obeyed = Directive {
             kind: DirectiveKind::Cancel,
@@ -245,7 +246,10 @@ impl Service {
             reason: None,
             grace_ms: None,
         };
-        project.registry.clear_directive(guid, obeyed).await?;
+        // Whatever the item says: there is nothing left to obey.
+        let cleared = project.registry.clear_directive(guid, obeyed).await;
+        let (_, applied) = reported?;
+        cleared?;
         Ok(seen(&project, &applied))
     }
 

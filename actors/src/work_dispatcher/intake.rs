@@ -15,7 +15,7 @@ use loom_protocol::{Body, Encoding, ErrorCode, ProjectId, Timestamp, WireError, 
 use tokio::task::JoinSet;
 
 use super::actor::WorkDispatcherArgs;
-use super::stream::ensure_stream;
+use super::stream::{REPORTS, consumer_prefix, ensure_stream};
 use crate::agent_registry::AgentDirectory;
 use crate::clock::Clock;
 use crate::domain::retry::Backoff;
@@ -25,8 +25,6 @@ use crate::settings::RetrySettings;
 use crate::supervision::Jitter;
 use crate::work_ledger::{LedgerError, Operation, ReadError, WorkLedgerHandle};
 
-/// The kind of messages that end an attempt.
-const REPORTS: &str = "reports";
 /// How many messages are taken over together.
 const BATCH: usize = 128;
 const ACK_WAIT: Duration = Duration::from_secs(30);
@@ -38,15 +36,6 @@ const MOST_DELIVERIES: i64 = 5;
 const SHOWN_OF_POISON: usize = 1_024;
 /// How much of a refused submission is kept, in bytes: as JSON text each may take six.
 const KEPT_OF_REFUSED: usize = limits::CONTEXT_DATA / 6;
-
-/// The name of the consumer of reports that an ownership has.
-pub fn reports_consumer(epoch: u64) -> String {
-    format!("{}{epoch}", consumer_prefix(REPORTS))
-}
-
-fn consumer_prefix(kind: &str) -> String {
-    format!("loom-{kind}-")
-}
 
 /// Takes messages over, one kind after the other in its own task.
 #[derive(Clone)]

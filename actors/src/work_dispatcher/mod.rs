@@ -50,6 +50,7 @@
 
 mod actor;
 mod claims;
+mod deadlines;
 mod handle;
 mod intake;
 mod leases;
@@ -62,6 +63,5 @@ mod timers;
 pub use actor::{DispatcherMsg, WorkDispatcher, WorkDispatcherArgs};
 pub use claims::{Admission, ClaimError, ClaimOrder};
 pub use handle::{Outlook, WorkDispatcherHandle};
-pub use intake::reports_consumer;
 pub use queue::{PendingQueue, Pick, Wants};
-pub use stream::ensure_stream;
+pub use stream::{ensure_stream, reports_consumer};

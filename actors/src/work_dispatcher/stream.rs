@@ -1,4 +1,4 @@
-//! The work stream of a project: made once, and never another project's.
+//! The work stream of a project, and the names of its consumers.
 
 use std::time::Duration;
 
@@ -7,7 +7,10 @@ use loom_protocol::{ProjectId, WireError, names};
 
 /// The key in the stream's metadata that says whose it is.
 const PROJECT_KEY: &str = "loom.project";
-const RETRY: Duration = Duration::from_secs(1);
+/// When a caller may try again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// The kind of messages that end an attempt.
+pub(super) const REPORTS: &str = "reports";
 
 /// Why a project has no work stream.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +44,7 @@ impl From<StreamError> for WireError {
             StreamError::Collision { .. } => {
                 Self::new(loom_protocol::ErrorCode::ProjectNameCollision, text)
             }
-            StreamError::Nats { .. } => Self::unavailable(text, RETRY),
+            StreamError::Nats { .. } => Self::unavailable(text, RETRY_AFTER),
         }
     }
 }
@@ -76,4 +79,14 @@ pub async fn ensure_stream(
         }),
         _ => Ok(stream),
     }
+}
+
+/// The name of the consumer of reports that an ownership has.
+pub fn reports_consumer(epoch: u64) -> String {
+    format!("{}{epoch}", consumer_prefix(REPORTS))
+}
+
+/// What the consumers of one kind of message have in common, whoever owns them.
+pub(super) fn consumer_prefix(kind: &str) -> String {
+    format!("loom-{kind}-")
 }

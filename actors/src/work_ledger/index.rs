@@ -9,7 +9,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use loom_protocol::rest::WorkTotals;
-use loom_protocol::work::WorkStatus;
+use loom_protocol::work::{LeaseRef, WorkStatus};
 use loom_protocol::{AgentGuid, Timestamp, WorkId};
 use slab::Slab;
 use tokio::time::Instant;
@@ -28,6 +28,8 @@ pub(super) struct Index {
     /// Failed items whose dead letter is still to be written, by their last write.
     without_letter: BTreeMap<u64, u32>,
     leases: HashMap<AgentGuid, Vec<LeaseInfo>>,
+    /// Cancelled while an agent held them, and the agent has not said that it stopped.
+    stopping: HashMap<WorkId, (AgentGuid, u32)>,
     needs: HashMap<Arc<Needs>, usize>,
     pending_by_needs: HashMap<Arc<Needs>, usize>,
     last_activity: Option<Timestamp>,
@@ -88,6 +90,13 @@ impl Index {
                     heard: now,
                 });
         }
+        if header.status == WorkStatus::Cancelled
+            && let (Some(lease), Some(cancel)) = (&record.lease, &record.cancel)
+            && cancel.stopped_at.is_none()
+        {
+            let stopping = (lease.holder.guid, record.attempt);
+            self.stopping.insert(record.id, stopping);
+        }
         self.last_activity = self.last_activity.max(Some(header.updated_at));
         let freed = before
             .filter(|before| before.status.is_leased())
@@ -112,6 +121,7 @@ impl Index {
         self.orders[place(header.status)].remove(&header.created);
         self.finished.remove(&header.revision);
         self.without_letter.remove(&header.revision);
+        self.stopping.remove(&id);
         if header.status == WorkStatus::Pending {
             forget_one(&mut self.pending_by_needs, &header.needs);
         }
@@ -167,6 +177,31 @@ impl Index {
     /// Every lease.
     pub fn leases(&self) -> impl Iterator<Item = &LeaseInfo> {
         self.leases.values().flatten()
+    }
+
+    /// Items cancelled since then that their agents may be working on still. Forgets older ones.
+    pub fn stopping(&mut self, since: Timestamp) -> Vec<(AgentGuid, LeaseRef)> {
+        let mut stopping = std::mem::take(&mut self.stopping);
+        stopping.retain(|id, _| self.get(*id).is_some_and(|h| h.updated_at >= since));
+        self.stopping = stopping;
+        self.stopping
+            .iter()
+            .map(|(id, (guid, attempt))| {
+                let (id, attempt) = (*id, *attempt);
+                (*guid, LeaseRef { id, attempt })
+            })
+            .collect()
+    }
+
+    /// Unfinished items that have a deadline, with it.
+    pub fn deadlines(&self) -> impl Iterator<Item = (WorkId, Timestamp)> {
+        let unfinished = WorkStatus::ALL
+            .iter()
+            .filter(|status| !status.is_terminal());
+        unfinished
+            .flat_map(|status| self.orders[place(*status)].values())
+            .filter_map(|slot| self.headers.get(*slot as usize))
+            .filter_map(|header| Some((header.id, header.deadline()?)))
     }
 
     pub fn pending(&self) -> impl Iterator<Item = &Header> {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use loom_protocol::rest::WorkTotals;
-use loom_protocol::work::{Usage, WorkItem};
+use loom_protocol::work::{LeaseRef, Usage, WorkItem};
 use loom_protocol::{AgentGuid, ErrorCode, ProjectId, Timestamp, WireError, WorkId};
 use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
@@ -128,6 +128,16 @@ impl ReadModel {
     pub fn leased(&self) -> Vec<WorkId> {
         let index = self.index.read();
         index.leases().map(|lease| lease.id).collect()
+    }
+
+    /// Items that were cancelled since then and that their agents may be working on still.
+    pub fn stopping(&self, since: Timestamp) -> Vec<(AgentGuid, LeaseRef)> {
+        self.index.write().stopping(since)
+    }
+
+    /// Unfinished items that have a deadline, with it.
+    pub fn deadlines(&self) -> Vec<(WorkId, Timestamp)> {
+        self.index.read().deadlines().collect()
     }
 
     /// Items by status.
