@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`fleet`] | a coordinator with its own NATS in this process, fresh projects, signals, killed actors |
 //! | [`agent`] | agents that behave as told: diligent, stalling, lying, late, dead |
+//! | [`history`] | a recorder of what happened, and a checker that holds it against Loom's promises |
 //! | [`nats`] | a private nats-server that can be stopped, killed, paused and restarted on its store |
 //! | [`process`] | the program `loom` as a child process that can be killed, paused and started again |
 //!
@@ -44,5 +45,6 @@
 
 pub mod agent;
 pub mod fleet;
+pub mod history;
 pub mod nats;
 pub mod process;
