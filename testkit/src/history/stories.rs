@@ -177,9 +177,9 @@ impl<'h> Story<'h> {
         sent.unwrap_or(report.operation.sent)
     }
 
-    /// What proves that an attempt was over by then: a later one was given, its own end was accepted, or the item was
-    /// called off.
-    pub fn over_before(
+    /// What proves that an agent did not hold an attempt at a moment: it is another agent's, a later one was given
+    /// before, its own end was accepted before, or the item was called off before.
+    pub fn disproof(
         &self,
         agent: AgentGuid,
         attempt: u32,
@@ -199,7 +199,12 @@ impl<'h> Story<'h> {
             .cancels
             .iter()
             .find(|cancel| cancel.accepted_at().is_some_and(|at| at < moment));
+        let this = || self.grants.iter().filter(|grant| grant.attempt == attempt);
+        let of_another = this()
+            .next()
+            .filter(|_| this().all(|grant| grant.agent != agent));
         later
+            .or(of_another)
             .map(|grant| grant.operation)
             .or_else(|| ended.map(|report| report.operation))
             .or_else(|| cancelled.copied())

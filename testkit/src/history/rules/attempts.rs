@@ -24,7 +24,7 @@ pub(super) fn one_attempt_at_a_time(stories: &Stories, found: &mut Vec<Violation
                 );
                 accuse(says, &[other.operation, grant.operation]);
             }
-            let stale = story.over_before(grant.agent, grant.attempt, grant.operation.sent, None);
+            let stale = story.disproof(grant.agent, grant.attempt, grant.operation.sent, None);
             if let Some(proof) = stale {
                 let says = format!(
                     "was given to {} with attempt {}, which was over",
@@ -40,7 +40,7 @@ pub(super) fn one_attempt_at_a_time(stories: &Stories, found: &mut Vec<Violation
             let (agent, attempt) = (report.agent, report.attempt);
             let sent = story.earliest(report);
             let itself = report.verb.ends().then_some(report.verb);
-            if let Some(proof) = story.over_before(agent, attempt, sent, itself) {
+            if let Some(proof) = story.disproof(agent, attempt, sent, itself) {
                 let says = format!("took a report of attempt {attempt} by {agent}, which was over");
                 accuse(says, &[proof, report.operation]);
             }
@@ -54,7 +54,7 @@ pub(super) fn no_stale_completion(stories: &Stories, found: &mut Vec<Violation>)
         for completion in story.completions() {
             let (agent, attempt) = (completion.agent, completion.attempt);
             let sent = story.earliest(completion);
-            let proof = story.over_before(agent, attempt, sent, Some(Verb::Complete));
+            let proof = story.disproof(agent, attempt, sent, Some(Verb::Complete));
             if let Some(proof) = proof {
                 let says =
                     format!("took a completion of attempt {attempt} by {agent}, which was over");

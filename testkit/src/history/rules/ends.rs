@@ -67,7 +67,7 @@ fn unkept(story: &Story) -> Option<String> {
     let is_stale = |completion: &Report| {
         let (agent, attempt) = (completion.agent, completion.attempt);
         let sent = story.earliest(completion);
-        let proof = story.over_before(agent, attempt, sent, Some(Verb::Complete));
+        let proof = story.disproof(agent, attempt, sent, Some(Verb::Complete));
         proof.is_some()
     };
     if completions.len() > 1 || completions.iter().any(|completion| is_stale(completion)) {

@@ -14,7 +14,8 @@ pub(super) fn whoever_keeps_the_clocks_keeps_the_lease(
         let lost = story.reports.iter().find_map(|report| {
             let (at, code) = refusal(report)?;
             let mut known_as = stories.specs(report.agent, at);
-            let judged = known_as.any(|agent| agent.steady) && !may_be_over(story, report, at);
+            let judged =
+                known_as.any(|agent| agent.steady) && !may_be_over(stories, story, report, at);
             judged.then_some((report, at, code))
         });
         if let Some((report, at, code)) = lost {
@@ -47,14 +48,19 @@ fn refusal(report: &Report) -> Option<(Moment, ErrorCode)> {
     }
 }
 
-/// Whether the agent never knew of the lease, may have ended it itself, or the item may have been called off.
+/// Whether the agent heard of the lease late or never, may have ended it itself, or the item may have been called off.
 /// A repeated completion is answered like the first one for ever, so that its refusal proves the loss all the same.
-fn may_be_over(story: &Story, report: &Report, at: Moment) -> bool {
+fn may_be_over(stories: &Stories, story: &Story, report: &Report, at: Moment) -> bool {
     let same = |agent, attempt| agent == report.agent && attempt == report.attempt;
-    let was_given = story
-        .grants
-        .iter()
-        .any(|grant| same(grant.agent, grant.attempt) && grant.known < report.operation.sent);
+    let sent = report.operation.sent;
+    let was_given = story.grants.iter().any(|grant| {
+        let at_once = stories.is_first(grant.operation, grant.claim);
+        same(grant.agent, grant.attempt) && at_once && grant.known < sent
+    });
+    let was_confirmed = story.reports.iter().any(|other| {
+        let accepted = other.operation.accepted_at();
+        same(other.agent, other.attempt) && accepted.is_some_and(|accepted| accepted < sent)
+    });
     let ended = story.reports.iter().any(|other| {
         let by_completing = other.verb == Verb::Complete && report.verb == Verb::Complete;
         same(other.agent, other.attempt)
@@ -67,5 +73,5 @@ fn may_be_over(story: &Story, report: &Report, at: Moment) -> bool {
         .cancels
         .iter()
         .any(|cancel| cancel.sent < at && !cancel.is_refused());
-    !was_given || ended || cancelled
+    !(was_given || was_confirmed) || ended || cancelled
 }
