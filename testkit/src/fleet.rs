@@ -20,6 +20,7 @@ mod project;
 mod signals;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -59,7 +60,7 @@ pub struct Fleet {
     settings: Settings,
     nats: TestNats,
     // Removed after the coordinator has let go of it.
-    _data: TempDir,
+    data: TempDir,
 }
 
 /// A fleet that does not run yet; see [`Fleet::builder`].
@@ -105,7 +106,7 @@ impl FleetBuilder {
             reach: Reach::default(),
             settings,
             nats,
-            _data: data,
+            data,
         };
         fleet.start_again().await?;
         Ok(fleet)
@@ -145,6 +146,12 @@ impl Fleet {
     /// Its nats-server, to be stopped, killed, paused or restarted where the fleet is the test's own.
     pub const fn nats(&self) -> &TestNats {
         &self.nats
+    }
+
+    /// Where its coordinator keeps its data. Another coordinator with the same directory is the same owner: it may take
+    /// over at once when this one has ended.
+    pub fn data_dir(&self) -> &Path {
+        self.data.path()
     }
 
     /// The service layer of the running coordinator.
