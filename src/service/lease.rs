@@ -237,7 +237,7 @@ impl Service {
         let (guid, id, attempt) = (request.guid, request.id, request.attempt);
         let command = Command::Stopped(self.fence(guid, attempt));
         let reported = self.report(project, guid, id, command).await;
-        let project = self.awake(project)?;
+        let project = self.awake_for_agent(project, guid)?;
         project.dispatcher.stopped(guid, id);
         let obeyed = Directive {
             kind: DirectiveKind::Cancel,

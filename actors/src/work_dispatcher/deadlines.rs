@@ -34,7 +34,7 @@ pub(super) struct Deadlines {
 }
 
 /// An item that is held past its deadline: its agent was told.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Overdue {
     guid: AgentGuid,
     attempt: u32,
