@@ -1,20 +1,17 @@
 //! Published work and published reports, taken over from the stream into the ledger.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
 use async_nats::jetstream::{self, AckKind, stream};
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use loom_protocol::work::{
-    CompletedReport, ErrorReport, RESERVED_FIELDS, Reason, SubmitRequest, WorkErrorInfo,
-    WorkStatus, limits,
-};
-use loom_protocol::{Body, Encoding, ProjectId, Timestamp, WireError, WorkId, names};
+use loom_protocol::work::{CompletedReport, ErrorReport, RESERVED_FIELDS, Reason, SubmitRequest};
+use loom_protocol::{Encoding, ProjectId, Timestamp, WireError, WorkId, names};
 use tokio::task::JoinSet;
 
 use super::actor::WorkDispatcherArgs;
+use super::refused::Refused;
 use crate::agent_registry::AgentDirectory;
 use crate::clock::Clock;
 use crate::domain::retry::Backoff;
@@ -33,8 +30,6 @@ const BATCH: usize = 128;
 const ACK_WAIT: Duration = Duration::from_secs(30);
 const MAX_ACK_PENDING: i64 = 1_024;
 const RETRY: Duration = Duration::from_secs(1);
-/// How much of a refused submission is kept, in bytes: as JSON text each may take six.
-const KEPT_OF_REFUSED: usize = limits::CONTEXT_DATA / 6;
 
 /// Why a project has no work stream.
 #[derive(Debug, thiserror::Error)]
@@ -361,7 +356,8 @@ impl Intake {
                     reason,
                     error,
                 };
-                refused.record(&message.payload, published)
+                let most = self.nats.client.server_info().max_payload;
+                refused.record(&message.payload, most, published)
             }
         }
     }
@@ -398,43 +394,6 @@ impl Intake {
             return Err((Reason::Rejected, WireError::invalid(text)));
         }
         Ok(request)
-    }
-}
-
-/// A published submission that breaks a rule.
-struct Refused {
-    id: WorkId,
-    capability: String,
-    reason: Reason,
-    error: WireError,
-}
-
-impl Refused {
-    /// A failed item with the bytes as they came (of very many, the first), so that nothing is
-    /// lost silently, and nothing comes back for ever because it cannot be stored.
-    fn record(self, payload: &[u8], published: Timestamp) -> WorkRecord {
-        let text = String::from_utf8_lossy(payload);
-        let kept = text.floor_char_boundary(KEPT_OF_REFUSED);
-        WorkRecord {
-            id: self.id,
-            task_id: self.id.to_string(),
-            capability: self.capability,
-            boundary: loom_protocol::work::DEFAULT_BOUNDARY.into(),
-            description: "a published submission that was refused; its bytes are the context data"
-                .into(),
-            context_data: Body::of(&&text[..kept]).ok(),
-            status: WorkStatus::Failed,
-            errors: vec![WorkErrorInfo {
-                message: self.error.message,
-                code: Some(self.error.code.to_string()),
-                recoverable: false,
-                occurred_at: published,
-                reason: self.reason,
-                attempt: None,
-                agent_guid: None,
-            }],
-            ..WorkRecord::blank(self.id, "queue", published, BTreeMap::new())
-        }
     }
 }
 

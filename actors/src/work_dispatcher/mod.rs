@@ -53,6 +53,7 @@ mod handle;
 mod intake;
 mod leases;
 mod queue;
+mod refused;
 mod serving;
 mod slots;
 mod timers;
