@@ -13,6 +13,7 @@
 //! | [`error`] | the closed set of error codes |
 //! | [`codec`] | JSON and MessagePack, with a check for trailing bytes |
 //! | [`body`] | opaque JSON that is carried, never read |
+//! | [`url`] | addresses of servers: what of them may be shown |
 //! | [`time`], [`id`] | instants in milliseconds, and UUIDs that are always text |
 #![deny(missing_docs)]
 
@@ -27,6 +28,7 @@ pub mod names;
 pub mod rest;
 pub mod time;
 pub mod token;
+pub mod url;
 pub mod work;
 
 pub use body::Body;

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 
 use loom_protocol::ProjectId;
+use loom_protocol::url::redacted;
 use toml::Value;
 
 use super::keys::Kind;
-use super::secret::redact_url;
 
 /// Checks a value of the file.
 pub(super) fn from_toml(kind: Kind, value: &Value) -> Result<Value, String> {
@@ -124,7 +124,7 @@ fn check_duration(text: &str, least_ms: u64) -> Result<Value, String> {
 
 fn check_urls(text: &str) -> Result<Value, String> {
     const SCHEMES: [&str; 4] = ["nats", "tls", "ws", "wss"];
-    let shown = redact_url(text);
+    let shown = redacted(text);
     for url in shown.split(',') {
         let (scheme, rest) = url.trim().split_once("://").unwrap_or(("nats", url));
         if !SCHEMES.contains(&scheme) || rest.is_empty() {
