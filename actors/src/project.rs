@@ -119,6 +119,7 @@ impl Project {
             events: events.clone(),
             epoch: terms.epoch,
             ownership: terms.ownership.clone(),
+            grace: barrier.grace().clone(),
         };
         let (told, leases) = (dispatcher.clone(), Leases::of(&work, &ledger));
         let registry_args = AgentRegistryArgs {

@@ -311,6 +311,40 @@ async fn a_barrier_passes_while_all_goes_well_and_stalls_when_nats_stands_still(
 
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn what_was_delivered_before_a_barrier_is_applied_when_it_has_passed() -> Result<()> {
+    let fleet = Fleet::own().await?;
+    let project = fleet.project().await?;
+    let agent = project.agent("rust").slots(50).spawn().await?;
+    let parts = project.parts()?;
+    let (guid, bucket) = (agent.guid(), project.agents_bucket().await?);
+    for round in 1..=20 {
+        let item = begun(&project, &agent).await?;
+        let beat = json!({"guid": guid, "currentTaskCount": round}).to_string();
+        let subject = names::heartbeat(project.id(), guid);
+        project.client().publish(subject, beat.into()).await?;
+        project.client().flush().await?;
+        let capability = format!("learned-{round}");
+        let entry = json!({"guid": guid, "capabilities": ["rust", capability]});
+        bucket
+            .put(guid.to_string(), entry.to_string().into())
+            .await?;
+        let LeaseRef { id, attempt } = lease(&item);
+        let report = json!({"workItemId": id, "agentGuid": guid, "attempt": attempt});
+        let completed = names::work_completed(project.id());
+        project.publish(completed, &report).await?;
+
+        assert_eq!(parts.barrier.pass().await, Crossing::Passed);
+        let status = parts.work.header(id).map(|header| header.status);
+        assert_eq!(status, Some(WorkStatus::Completed), "the report");
+        let seen = parts.agents.snapshot(guid).unwrap();
+        assert_eq!(seen.current_task_count, round, "the heartbeat");
+        assert!(seen.capabilities.contains(&capability), "the put");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn a_failed_attempt_is_followed_by_a_pause_that_is_told() -> Result<()> {
     let fleet = Fleet::builder()
         .settings(|settings| {

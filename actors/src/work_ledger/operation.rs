@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::handle::LedgerError;
 use super::meters::Meters;
 use super::read_model::{LiveProgress, ReadError, ReadModel};
+use crate::barrier::Grace;
 use crate::clock::Clock;
 use crate::domain::work::{Command, Decision, WorkRecord, WriteId, decode, encode};
 use crate::nats::connection::Nats;
@@ -86,6 +87,7 @@ pub(super) struct Context {
     pub clock: Clock,
     pub retention: Duration,
     pub ownership: Ownership,
+    pub grace: Grace,
     pub meters: Meters,
 }
 
@@ -282,6 +284,7 @@ impl Context {
                     return Err(LedgerError::Unavailable(next.id, why));
                 }
                 Err(WriteError::Refused(why) | WriteError::Unknown(why)) => {
+                    self.grace.begin_anew("a write was not answered");
                     if !doubted {
                         tracing::warn!(id = %next.id, "a write is in doubt and will be repeated: {why}");
                         doubted = true;
