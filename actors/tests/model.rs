@@ -259,6 +259,7 @@ impl House {
             epoch: 7,
             ownership: Ownership::alone(),
             replicas: 1,
+            dlq: DlqSettings::default(),
         };
         let root = Root::start("test").await.unwrap();
         let id = ProjectId::new("p").unwrap();
