@@ -11,12 +11,16 @@ use loom_protocol::{AgentGuid, Encoding, ErrorCode, ProjectId, WireError, names}
 use crate::agent_registry::{AgentChange, AgentDirectory, AgentRegistryArgs, AgentRegistryHandle};
 use crate::barrier::{Arrivals, Barrier, BarrierParts, Grace, InFlight};
 use crate::clock::Clock;
+use crate::dlq_retrier::{DeadLetters, DlqMsg, DlqRetrier, DlqRetrierArgs, DlqRetrierHandle};
 use crate::domain::work::Command;
 use crate::events::EventSink;
 use crate::nats::connection::Nats;
+use crate::nats::dead_letters::LetterStore;
 use crate::nats::ledger_store::LedgerStore;
 use crate::nats::owner::Ownership;
-use crate::settings::{AgentSettings, SupervisionOverride, SupervisionSettings, WorkSettings};
+use crate::settings::{
+    AgentSettings, DlqSettings, SupervisionOverride, SupervisionSettings, WorkSettings,
+};
 use crate::supervision::{ActorHandle, ChildSpec, Jitter, RestartPolicy, TreeSpec};
 use crate::work_dispatcher::{
     DispatcherMsg, WorkDispatcher, WorkDispatcherArgs, WorkDispatcherHandle, ensure_stream,
@@ -39,6 +43,8 @@ pub struct Terms {
     pub agents: AgentSettings,
     /// `[work]`
     pub work: WorkSettings,
+    /// `[dlq]`
+    pub dlq: DlqSettings,
     /// `[supervision]`
     pub supervision: SupervisionSettings,
     /// Since when the clocks of all run at the earliest.
@@ -71,6 +77,10 @@ pub struct Project {
     pub dispatcher: WorkDispatcherHandle,
     /// To be passed before anybody is declared dead or late.
     pub barrier: Barrier,
+    /// What was given up: the read side.
+    pub letters: Arc<DeadLetters>,
+    /// What was given up: the actor.
+    pub dlq: DlqRetrierHandle,
     /// What happens.
     pub events: EventSink,
 }
@@ -143,6 +153,16 @@ impl Project {
             barrier: barrier.clone(),
             jitter: terms.jitter.clone(),
         };
+        let store = LetterStore::new(&nats.jetstream, &id, terms.replicas, terms.dlq.retention);
+        let letters = Arc::new(DeadLetters::new(store, &terms.dlq));
+        let dlq = DlqRetrierHandle::new(ActorHandle::new(named("dlq-retrier")));
+        let dlq_args = DlqRetrierArgs {
+            letters: letters.clone(),
+            read: work.clone(),
+            ledger: ledger.clone(),
+            nats: nats.clone(),
+            clock: terms.clock.clone(),
+        };
 
         let supervision = &terms.supervision;
         let policy = |own: &SupervisionOverride| RestartPolicy::from((supervision, own));
@@ -162,11 +182,24 @@ impl Project {
             move || (WorkDispatcher, dispatcher_args.clone()),
         )
         .drain_with(DispatcherMsg::Drain);
+        let dlq_child = ChildSpec::actor(
+            "dlq-retrier",
+            dlq.actor().clone(),
+            policy(&supervision.dlq_retrier),
+            move || (DlqRetrier, dlq_args.clone()),
+        )
+        .drain_with(DlqMsg::Drain);
         let tree = TreeSpec::new(id.as_str(), policy(&supervision.project))
             .child(ledger_child)
             .child(registry_child)
             .child(dispatcher_child)
-            .drain_order(["work-dispatcher", "work-ledger", "agent-registry"]);
+            .child(dlq_child)
+            .drain_order([
+                "work-dispatcher",
+                "dlq-retrier",
+                "work-ledger",
+                "agent-registry",
+            ]);
         let project = Self {
             id,
             agents,
@@ -175,6 +208,8 @@ impl Project {
             ledger,
             dispatcher,
             barrier,
+            letters,
+            dlq,
             events,
         };
         Ok((project, tree))

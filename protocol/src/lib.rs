@@ -8,6 +8,7 @@
 //! | [`token`] | project ids, capabilities, boundaries: what may be written, and how it is escaped in a subject |
 //! | [`names`] | the names of subjects, streams and buckets |
 //! | [`agent`], [`work`] | the two things everything is about, and the requests that concern them |
+//! | [`dead_letter`] | work that was given up, and the requests about it |
 //! | [`event`] | what is told after a transition |
 //! | [`error`] | the closed set of error codes |
 //! | [`codec`] | JSON and MessagePack, with a check for trailing bytes |
@@ -18,6 +19,7 @@
 pub mod agent;
 pub mod body;
 pub mod codec;
+pub mod dead_letter;
 pub mod error;
 pub mod event;
 pub mod id;

@@ -9,10 +9,12 @@
 //! | `ignored` | the unknown fields of a submission |
 //! | `items` | get, list, cancel, explain |
 //! | `queue` | queue info, purge |
+//! | `dead_letters` | list, get, retry, discard |
 //! | `totals` | stats, projects, info, readiness |
 
 mod agents;
 mod brief;
+mod dead_letters;
 mod ignored;
 mod items;
 mod lease;

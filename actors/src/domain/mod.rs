@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod id_prefix;
 pub mod lease;
+pub mod letter;
 pub mod matching;
 pub mod retry;
 pub mod work;

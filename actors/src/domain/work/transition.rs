@@ -402,4 +402,4 @@ impl WorkRecord {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;
