@@ -17,7 +17,9 @@ use loom_actors::nats::connection::{Nats, NatsOptions};
 use loom_actors::nats::owner::Ownership;
 use loom_actors::nats::server::{NatsServer, Profile, ServerOptions, find_server};
 use loom_actors::project::{Project, Terms};
-use loom_actors::settings::{AgentSettings, RetrySettings, SupervisionSettings, WorkSettings};
+use loom_actors::settings::{
+    AgentSettings, DlqSettings, RetrySettings, SupervisionSettings, WorkSettings,
+};
 use loom_actors::supervision::{Jitter, Root, RootHandle};
 use loom_actors::work_ledger::{LedgerError, Operation};
 use loom_protocol::work::{Reason, Usage, WorkResult, WorkStatus};

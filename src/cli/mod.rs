@@ -7,6 +7,7 @@
 //! | [`submit`], [`tasks_file`] | `loom submit` |
 //! | [`work`], [`watch`] | `loom work` |
 //! | [`agents`] | `loom agents` |
+//! | [`dlq`] | `loom dlq` |
 //! | [`stats`] | `loom stats`, `loom projects` |
 //! | [`config`] | `loom config` |
 //! | [`exit`], [`output`] | how they end, and how they print |
@@ -14,6 +15,7 @@
 pub mod agent;
 pub mod agents;
 pub mod config;
+pub mod dlq;
 mod each;
 pub mod exit;
 pub mod output;
@@ -102,6 +104,8 @@ enum Command {
     Work(Box<work::WorkArgs>),
     /// List, show and shut down agents
     Agents(Box<agents::AgentsArgs>),
+    /// List, show, put back and discard dead letters: work that was given up
+    Dlq(Box<dlq::DlqArgs>),
     /// Count agents and work
     Stats,
     /// List the projects
@@ -222,6 +226,7 @@ async fn run(context: &Context, command: Command) -> CliResult<ExitCode> {
         Command::Demo(args) => demo::run(context.out, &args).await,
         Command::Submit(args) => submit::run(context, *args).await,
         Command::Agents(args) => agents::run(context, *args).await,
+        Command::Dlq(args) => dlq::run(context, *args).await,
         Command::Stats => stats::stats(context).await,
         Command::Projects => stats::projects(context).await,
         Command::Config(args) => config::run(context, &args),

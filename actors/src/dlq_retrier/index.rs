@@ -105,6 +105,13 @@ impl LetterIndex {
         Some(letter)
     }
 
+    /// Whether the schedule will put this item's letter back.
+    pub fn is_scheduled(&self, id: WorkId) -> bool {
+        let at = |letter: &LetterInfo| auto_retry_at(&self.settings, &letter.head);
+        let due = self.get(id).and_then(|l| Some((at(l)?, l.sequence)));
+        due.is_some_and(|due| self.due.contains(&due))
+    }
+
     /// The schedule leaves this letter alone from now on.
     pub fn not_by_schedule(&mut self, letter: &LetterInfo) {
         if let Some(at) = auto_retry_at(&self.settings, &letter.head) {

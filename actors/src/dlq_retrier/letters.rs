@@ -74,6 +74,11 @@ impl DeadLetters {
         self.index.read().get(id).cloned()
     }
 
+    /// Whether the schedule will put this item's letter back.
+    pub fn is_scheduled(&self, id: WorkId) -> bool {
+        self.index.read().is_scheduled(id)
+    }
+
     /// The place of an item's letter.
     pub(super) fn place_of(&self, id: WorkId) -> Option<u64> {
         let index = self.index.read();

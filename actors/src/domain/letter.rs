@@ -158,6 +158,7 @@ mod tests {
 
     fn failed(mut record: WorkRecord) -> WorkRecord {
         record.status = WorkStatus::Failed;
+        record.result = None;
         record.raw = None;
         record.dead_letter = None;
         record

@@ -201,8 +201,7 @@ impl Intake {
             reason: Reason::Poison,
             error: WireError::new(ErrorCode::Internal, why),
         };
-        let most = self.nats.client.server_info().max_payload;
-        let record = refused.record(&message.payload, most, published);
+        let record = refused.record(&message.payload, self.most_bytes(), published);
         let kept = self
             .ledger
             .carry_out(vec![Operation::Create(Arc::new(record))])
@@ -212,6 +211,11 @@ impl Intake {
             Err(error) if !is_hopeless(&error) => Fate::Later,
             _ => Fate::Ack,
         }
+    }
+
+    /// How much a message of NATS holds.
+    fn most_bytes(&self) -> usize {
+        self.nats.client.server_info().max_payload
     }
 
     /// When a message was published, and its place in the stream.
@@ -326,8 +330,7 @@ impl Intake {
                     reason,
                     error,
                 };
-                let most = self.nats.client.server_info().max_payload;
-                refused.record(&message.payload, most, published)
+                refused.record(&message.payload, self.most_bytes(), published)
             }
         }
     }
