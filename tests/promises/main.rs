@@ -9,12 +9,14 @@
 //! | `reports` | what is published durably, and what is told |
 //! | `requests` | encodings, unknown fields, unknown projects, bad input |
 //! | `sizes` | what was recorded is answered, however large |
-//! | `clocks` | who loses a lease, when, and who never does; pauses, deadlines, orders to stop |
+//! | `clocks` | who loses a lease, when, and who never does; the pause before the next attempt |
+//! | `endings` | deadlines, and orders to stop |
 //! | `crashes` | an actor dies, the coordinator dies: nothing is lost, nothing counts twice |
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod clocks;
 mod crashes;
+mod endings;
 mod explain;
 mod fences;
 mod matching;
