@@ -169,7 +169,10 @@ async fn put_back(world: World, stop: watch::Receiver<bool>, mut rng: Rng) {
             continue;
         };
         let open = world.begin(Action::Retry(id));
-        let answer = world.project.request("dlq.retry", json!({ "id": id })).await;
+        let answer = world
+            .project
+            .request("dlq.retry", json!({ "id": id }))
+            .await;
         world.close(open, &answer);
         world.count("dead letter put back");
     }

@@ -34,11 +34,15 @@ pub(super) async fn until_quiet(world: &World) -> Result<FinalState> {
     for item in items.iter().filter(|item| !item.status.is_terminal()) {
         explain(world, item).await;
     }
-    let failed = items.iter().filter(|item| item.status == WorkStatus::Failed);
+    let failed = items
+        .iter()
+        .filter(|item| item.status == WorkStatus::Failed);
     let failed = failed.count();
     let letters = loop {
         let letters = dead_letters(world).await;
-        let as_many = letters.as_ref().is_ok_and(|letters| letters.len() == failed);
+        let as_many = letters
+            .as_ref()
+            .is_ok_and(|letters| letters.len() == failed);
         if as_many || Instant::now() > deadline + SETTLE_WITHIN {
             break letters?;
         }
@@ -62,7 +66,7 @@ async fn dead_letters(world: &World) -> Result<Vec<WorkId>> {
     let mut counts = stream.info_with_subjects(&all).await?;
     let mut letters = Vec::new();
     while let Some((subject, count)) = counts.try_next().await? {
-        let id = subject.rsplit('.').next().unwrap_or_default().parse()?;
+        let id: WorkId = subject.rsplit('.').next().unwrap_or_default().parse()?;
         letters.extend(std::iter::repeat_n(id, count));
     }
     Ok(letters)
