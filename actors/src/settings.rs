@@ -40,6 +40,9 @@ pub struct AgentSettings {
     /// How long an offline agent's entry is kept.
     #[serde(with = "duration_text")]
     pub bury_after: Duration,
+    /// How long the grave of an agent that was taken for dead is kept.
+    #[serde(with = "duration_text")]
+    pub grave_retention: Duration,
     /// After how much idleness an agent born from a target is sent home.
     #[serde(with = "duration_text")]
     pub idle_timeout: Duration,
@@ -54,6 +57,7 @@ impl Default for AgentSettings {
             heartbeat_every: Duration::from_secs(10),
             stale_after: Duration::from_secs(30),
             bury_after: Duration::from_hours(24),
+            grave_retention: Duration::from_hours(168),
             idle_timeout: Duration::from_mins(5),
             idle_grace: Duration::from_secs(30),
         }
@@ -154,6 +158,9 @@ pub struct SupervisionSettings {
     /// The same keys for the WorkLedger alone.
     #[serde(skip_serializing_if = "SupervisionOverride::is_empty")]
     pub work_ledger: SupervisionOverride,
+    /// The same keys for the GcReaper alone.
+    #[serde(skip_serializing_if = "SupervisionOverride::is_empty")]
+    pub gc_reaper: SupervisionOverride,
     /// The same keys for the tree of a whole project.
     #[serde(skip_serializing_if = "SupervisionOverride::is_empty")]
     pub project: SupervisionOverride,
@@ -209,6 +216,7 @@ impl Default for SupervisionSettings {
             agent_registry: SupervisionOverride::default(),
             work_dispatcher: SupervisionOverride::default(),
             work_ledger: SupervisionOverride::default(),
+            gc_reaper: SupervisionOverride::default(),
             // An actor that never starts needs about 20 s to exhaust its own restarts; a window of a minute would
             // forget each such round before the next, and the project would never be parked.
             project: SupervisionOverride {

@@ -20,6 +20,7 @@ pub mod body;
 pub mod codec;
 pub mod error;
 pub mod event;
+pub mod gc;
 pub mod id;
 pub mod names;
 pub mod rest;

@@ -67,7 +67,8 @@ impl Service {
         let guid = request.guid;
         let project = self.awake_for_agent(project, guid)?;
         let holding = request.holding.clone();
-        let directives = project.registry.heartbeat(request).await?;
+        let beaten = project.registry.heartbeat(request).await;
+        let directives = project.heard(guid, beaten)?;
         let mut lost = Vec::new();
         if let Some(holding) = holding {
             let holding: HashSet<LeaseRef> = holding.into_iter().collect();

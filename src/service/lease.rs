@@ -33,7 +33,8 @@ impl Service {
         admission: impl Send,
     ) -> Result<ClaimAnswer, WireError> {
         let project = self.awake_for_agent(project, request.guid)?;
-        project.registry.sign_of_life(request.guid).await?;
+        let alive = project.registry.sign_of_life(request.guid).await;
+        project.heard(request.guid, alive)?;
         drop(admission);
         let items = self.claim_in(&project, request.guid, request.claim).await?;
         Ok(ClaimAnswer { items })
@@ -296,8 +297,9 @@ impl Service {
 /// An agent that is gone may still report: whether it holds the lease is the ledger's to say.
 async fn note_sign_of_life(project: &Project, guid: AgentGuid) -> Result<(), WireError> {
     if project.agents.get(guid).is_some() {
-        project.registry.sign_of_life(guid).await?;
+        return project.registry.sign_of_life(guid).await;
     }
+    project.reaper.ghost_heard(guid);
     Ok(())
 }
 

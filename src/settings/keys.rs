@@ -100,10 +100,11 @@ pub const SECTIONS: [(&str, &str); 7] = [
 ];
 
 /// The sections below `[supervision]`: the same keys for one actor, or for a project's tree.
-pub const SUPERVISED: [&str; 4] = [
+pub const SUPERVISED: [&str; 5] = [
     "agent_registry",
     "work_dispatcher",
     "work_ledger",
+    "gc_reaper",
     "project",
 ];
 
@@ -111,7 +112,7 @@ const STRATEGIES: &[&str] = &["one-for-one", "rest-for-one"];
 const U32: i64 = u32::MAX as i64;
 
 /// Every key, in the order of the sample. Those below `[supervision.<actor>]` repeat `[supervision]`.
-pub const KEYS: [Key; 35] = [
+pub const KEYS: [Key; 36] = [
     optional(
         "nats.url",
         Kind::ServerUrl,
@@ -214,6 +215,11 @@ pub const KEYS: [Key; 35] = [
         "How long the entry of an offline agent is kept.",
     ),
     key(
+        "agents.grave_retention",
+        Kind::Duration(1000),
+        "How long the grave of an agent that was taken for dead is kept; until then it is told to register anew when it returns.",
+    ),
+    key(
         "agents.idle_timeout",
         Kind::Duration(1),
         "After how much idleness an agent that was started from a target is sent home.",
@@ -288,7 +294,7 @@ pub const KEYS: [Key; 35] = [
         "supervision.work_dispatcher.max_restarts",
         Kind::Whole(0, U32),
         "20",
-        "The same keys for one actor: agent_registry, work_dispatcher, work_ledger, or project (its whole tree).",
+        "The same keys for one actor: agent_registry, work_dispatcher, work_ledger, gc_reaper, or project (its whole tree).",
     ),
 ];
 

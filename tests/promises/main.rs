@@ -7,11 +7,13 @@
 //! | `matching` | who gets what, in which order, and how much of it |
 //! | `reports` | what is published durably, and what is told |
 //! | `requests` | encodings, unknown fields, unknown projects, bad input |
+//! | `liveness` | who is dead and who is not, and what becomes of their work |
 //! | `crashes` | an actor dies, the coordinator dies: nothing is lost, nothing counts twice |
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod crashes;
 mod fences;
+mod liveness;
 mod matching;
 mod repetition;
 mod reports;

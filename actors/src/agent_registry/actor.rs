@@ -73,6 +73,13 @@ pub(super) enum Msg {
         silent_since: Timestamp,
         reply: Reply<bool>,
     },
+    /// Whether the entry is gone now: not if the agent was heard of after `silent_since`. Answered
+    /// when it is durable.
+    Bury {
+        guid: AgentGuid,
+        silent_since: Timestamp,
+        reply: Reply<bool>,
+    },
     /// Publishes an order and repeats it until it is cleared.
     AddDirective {
         guid: AgentGuid,
@@ -193,6 +200,11 @@ impl Actor for AgentRegistry {
                 silent_since,
                 reply,
             } => answer(reply, state.mark_offline(guid, silent_since)),
+            Msg::Bury {
+                guid,
+                silent_since,
+                reply,
+            } => state.bury(guid, silent_since, reply),
             Msg::AddDirective {
                 guid,
                 directive,
@@ -280,7 +292,7 @@ impl State {
                     ..self.event(AgentEventKind::Registered, agent)
                 });
             }
-            (self.args.on_change)(guid, AgentChange::Registered);
+            self.changed(guid, AgentChange::Registered);
             return;
         };
         let (before, agent) = (before.agent(), after.agent());
@@ -297,7 +309,12 @@ impl State {
             loom_protocol::agent::AgentStatus::Offline => AgentChange::Offline,
             _ => AgentChange::Updated,
         };
+        self.changed(guid, change);
+    }
+
+    fn changed(&self, guid: AgentGuid, change: AgentChange) {
         (self.args.on_change)(guid, change);
+        self.args.directory.tell(guid, change);
     }
 
     /// Any → gone.
@@ -312,7 +329,7 @@ impl State {
                 ..self.event(AgentEventKind::Shutdown, entry.agent())
             });
         }
-        (self.args.on_change)(guid, AgentChange::Gone);
+        self.changed(guid, AgentChange::Gone);
     }
 
     pub fn event(&self, kind: AgentEventKind, agent: &Agent) -> AgentEvent {

@@ -169,6 +169,17 @@ impl AgentRegistryHandle {
         .await
     }
 
+    /// Removes the entry of an agent that is offline, unless it was heard of after `silent_since`;
+    /// answered when that is durable. Whether it is gone.
+    pub async fn bury(&self, guid: AgentGuid, silent_since: Timestamp) -> Result<bool, WireError> {
+        self.ask(|reply| Msg::Bury {
+            guid,
+            silent_since,
+            reply,
+        })
+        .await
+    }
+
     /// Gives an order: published once, and repeated by every heartbeat answer until it is
     /// cleared. Of two about the same (kind, item, attempt) the later one counts.
     pub async fn add_directive(

@@ -41,6 +41,7 @@ impl State {
             Msg::SignOfLife { guid, .. }
             | Msg::Shutdown { guid, .. }
             | Msg::MarkOffline { guid, .. }
+            | Msg::Bury { guid, .. }
             | Msg::AddDirective { guid, .. }
             | Msg::ClearDirective { guid, .. } => self.args.directory.get(*guid).is_none(),
             _ => false,
@@ -174,6 +175,23 @@ impl State {
         Ok(true)
     }
 
+    /// Offline → gone, unless it was heard of after `silent_since`. Who is not there is buried.
+    pub fn bury(&mut self, guid: AgentGuid, silent_since: Timestamp, reply: Reply<bool>) {
+        match self.args.directory.get(guid) {
+            None => answer(reply, Ok(true)),
+            Some(entry) if is_dead(&entry, silent_since) => {
+                self.order(
+                    guid,
+                    Order::Bury {
+                        silent_since,
+                        reply,
+                    },
+                );
+            }
+            Some(_) => answer(reply, Ok(false)),
+        }
+    }
+
     /// Alive → draining, with the order to end.
     pub fn order_home(
         &mut self,
@@ -257,6 +275,11 @@ impl State {
     }
 }
 
+/// Whether an agent is offline and was not heard of after `silent_since`.
+pub(super) fn is_dead(entry: &AgentEntry, silent_since: Timestamp) -> bool {
+    entry.agent().status == AgentStatus::Offline && entry.last_seen() <= silent_since
+}
+
 fn refuse_held(message: Msg) {
     let error = || {
         let message = "the agents of this project are still being read; try again in a moment";
@@ -269,7 +292,7 @@ fn refuse_held(message: Msg) {
         | Msg::AddDirective { reply, .. }
         | Msg::ClearDirective { reply, .. } => answer(reply, Err(error())),
         Msg::Heartbeat { reply, .. } => answer(reply, Err(error())),
-        Msg::MarkOffline { reply, .. } => answer(reply, Err(error())),
+        Msg::MarkOffline { reply, .. } | Msg::Bury { reply, .. } => answer(reply, Err(error())),
         // Who only wants to know when has no place to hear an error: the port closes, and the
         // handle asks again.
         _ => {}

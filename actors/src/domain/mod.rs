@@ -4,5 +4,6 @@ pub mod agent;
 pub mod id_prefix;
 pub mod lease;
 pub mod matching;
+pub mod reaping;
 pub mod retry;
 pub mod work;

@@ -37,17 +37,25 @@ pub enum Role {
     WorkDispatcher,
     /// Writes every transition.
     WorkLedger,
+    /// Judges who is dead.
+    GcReaper,
 }
 
 impl Role {
     /// Every one.
-    pub const ALL: [Self; 3] = [Self::AgentRegistry, Self::WorkDispatcher, Self::WorkLedger];
+    pub const ALL: [Self; 4] = [
+        Self::AgentRegistry,
+        Self::WorkDispatcher,
+        Self::WorkLedger,
+        Self::GcReaper,
+    ];
 
     fn kill(self, project: &Project) -> bool {
         match self {
             Self::AgentRegistry => project.registry.kill(),
             Self::WorkDispatcher => project.dispatcher.actor().kill(),
             Self::WorkLedger => project.ledger.actor().kill(),
+            Self::GcReaper => project.reaper.actor().kill(),
         }
     }
 
@@ -56,6 +64,7 @@ impl Role {
             Self::AgentRegistry => project.registry.restarts(),
             Self::WorkDispatcher => project.dispatcher.actor().restarts(),
             Self::WorkLedger => project.ledger.actor().restarts(),
+            Self::GcReaper => project.reaper.actor().restarts(),
         }
     }
 }
