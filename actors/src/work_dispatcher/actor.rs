@@ -69,7 +69,7 @@ pub enum DispatcherMsg {
         reply: RpcReplyPort<ClaimOutcome>,
     },
     /// The read model has taken a write over.
-    ItemChanged(Box<ItemChange>),
+    ItemChanged(Arc<ItemChange>),
     /// An agent came, went or changed.
     AgentChanged(AgentGuid),
     /// An agent has stopped a cancelled item: its slot is free.
@@ -138,8 +138,8 @@ impl Actor for WorkDispatcher {
     ) -> Result<State, ActorProcessingErr> {
         intake::ensure_stream(&args.nats.jetstream, args.read.project(), args.replicas).await?;
         let listener = myself.clone();
-        args.read.listen(move |change| {
-            let _ = listener.cast(DispatcherMsg::ItemChanged(Box::new(change)));
+        args.read.listen("work-dispatcher", move |change| {
+            let _ = listener.cast(DispatcherMsg::ItemChanged(change.clone()));
         });
         let now = args.clock.now();
         let mut queue = PendingQueue::default();

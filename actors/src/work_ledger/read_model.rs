@@ -46,7 +46,7 @@ struct Live {
     heard: Instant,
 }
 
-type Listener = Arc<dyn Fn(ItemChange) + Send + Sync>;
+type Listener = Box<dyn Fn(&Arc<ItemChange>) + Send + Sync>;
 
 /// The read side of a project's ledger.
 pub struct ReadModel {
@@ -55,7 +55,7 @@ pub struct ReadModel {
     index: RwLock<Index>,
     cache: RecordCache,
     live: Mutex<HashMap<WorkId, Live>>,
-    listener: RwLock<Option<Listener>>,
+    listeners: RwLock<Vec<(&'static str, Listener)>>,
     quarantined: AtomicUsize,
     replayed_to: AtomicU64,
     /// Over all incarnations of the ledger: what one of them left under way is none of the next one's.
@@ -71,7 +71,7 @@ impl ReadModel {
             index: RwLock::default(),
             cache: RecordCache::default(),
             live: Mutex::default(),
-            listener: RwLock::new(None),
+            listeners: RwLock::default(),
             quarantined: AtomicUsize::new(0),
             replayed_to: AtomicU64::new(0),
             writes: AtomicU64::new(0),
@@ -231,17 +231,23 @@ impl ReadModel {
         item
     }
 
-    /// Tells `listener` of every change from now on, instead of the one before. It is called while
-    /// the index is locked: it must not wait, nor ask this model anything.
-    pub fn listen(&self, listener: impl Fn(ItemChange) + Send + Sync + 'static) {
-        *self.listener.write() = Some(Arc::new(listener));
+    /// Tells `listener` of every change from now on, instead of the one of that name before. It is
+    /// called while the index is locked: it must not wait, nor ask this model anything.
+    pub fn listen(
+        &self,
+        name: &'static str,
+        listener: impl Fn(&Arc<ItemChange>) + Send + Sync + 'static,
+    ) {
+        let mut listeners = self.listeners.write();
+        listeners.retain(|(known, _)| *known != name);
+        listeners.push((name, Box::new(listener)));
     }
 
     pub(super) const fn store(&self) -> &LedgerStore {
         &self.store
     }
 
-    /// Takes a written record over and tells the listener. False: a newer one was known.
+    /// Takes a written record over and tells the listeners. False: a newer one was known.
     pub(super) fn apply(&self, record: &Arc<WorkRecord>, revision: u64) -> bool {
         self.take_over(record, revision, || {
             self.cache.put(record.clone(), revision);
@@ -284,9 +290,9 @@ impl ReadModel {
     }
 
     fn tell(&self, change: ItemChange) {
-        let listener = self.listener.read().clone();
-        if let Some(listener) = listener {
-            listener(change);
+        let change = Arc::new(change);
+        for (_, listener) in self.listeners.read().iter() {
+            listener(&change);
         }
     }
 
