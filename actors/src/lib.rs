@@ -12,6 +12,7 @@
 
 pub mod agent_registry;
 pub mod barrier;
+pub mod breaker;
 pub mod clock;
 pub mod domain;
 pub mod events;

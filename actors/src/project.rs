@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use loom_protocol::agent::Directive;
 use loom_protocol::work::{LeaseRef, Reason};
-use loom_protocol::{AgentGuid, ErrorCode, ProjectId, WireError};
+use loom_protocol::{AgentGuid, ErrorCode, ProjectId, Timestamp, WireError};
 
 use crate::agent_registry::{AgentChange, AgentDirectory, AgentRegistryArgs, AgentRegistryHandle};
 use crate::barrier::{Arrivals, Barrier, BarrierParts, Grace, InFlight};
+use crate::breaker;
 use crate::clock::Clock;
 use crate::domain::work::Command;
 use crate::events::EventSink;
@@ -77,6 +78,7 @@ pub struct Project {
     pub barrier: Barrier,
     /// What happens.
     pub events: EventSink,
+    clock: Clock,
 }
 
 impl Project {
@@ -147,6 +149,7 @@ impl Project {
             epoch: terms.epoch,
         };
         let registry = AgentRegistryHandle::new(&registry_args);
+        breaker::listen(&work, &registry, &terms.agents, &terms.clock);
         let reaper = GcReaperHandle::new(ActorHandle::new(named("gc-reaper")));
         let reaper_args = GcReaperArgs {
             project: id.clone(),
@@ -208,6 +211,7 @@ impl Project {
             reaper,
             barrier,
             events,
+            clock: terms.clock.clone(),
         };
         Ok((project, tree))
     }
@@ -231,6 +235,27 @@ impl Project {
                 self.reaper.ghost_heard(guid);
             }
         })
+    }
+
+    /// Keeps an agent from work, and all who share its limit, before it gives back an item because of
+    /// that limit. Only whoever holds the item is believed.
+    pub async fn pause_holder(
+        &self,
+        guid: AgentGuid,
+        lease: LeaseRef,
+        until: Option<Timestamp>,
+        reason: &str,
+    ) -> Result<(), WireError> {
+        let held = self.work.lease(lease.id);
+        if held.is_none_or(|(holder, held)| holder != guid || held.attempt != lease.attempt) {
+            return Ok(());
+        }
+        let until = until.unwrap_or_else(|| self.clock.now().after(breaker::DEFAULT_PAUSE));
+        let paused = self.registry.pause(guid, until, reason).await;
+        match paused {
+            Err(error) if error.code == ErrorCode::NotRegistered => Ok(()),
+            paused => paused,
+        }
     }
 
     /// Takes the leases back whose agent has no entry: it left while nobody was looking.

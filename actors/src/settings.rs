@@ -49,6 +49,11 @@ pub struct AgentSettings {
     /// How long an agent that was sent home may take.
     #[serde(with = "duration_text")]
     pub idle_grace: Duration,
+    /// After how many items in a row, each failed quickly, an agent is quarantined; 0: never.
+    pub quarantine_after: u32,
+    /// An item that was held for less than this has failed quickly.
+    #[serde(with = "duration_text")]
+    pub quarantine_within: Duration,
 }
 
 impl Default for AgentSettings {
@@ -60,6 +65,8 @@ impl Default for AgentSettings {
             grave_retention: Duration::from_hours(168),
             idle_timeout: Duration::from_mins(5),
             idle_grace: Duration::from_secs(30),
+            quarantine_after: 3,
+            quarantine_within: Duration::from_secs(10),
         }
     }
 }

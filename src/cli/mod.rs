@@ -7,6 +7,7 @@
 //! | [`submit`], [`tasks_file`] | `loom submit` |
 //! | [`work`], [`watch`] | `loom work` |
 //! | [`agents`] | `loom agents` |
+//! | [`gc`] | `loom gc` |
 //! | [`stats`] | `loom stats`, `loom projects` |
 //! | [`config`] | `loom config` |
 //! | [`exit`], [`output`] | how they end, and how they print |
@@ -16,6 +17,7 @@ pub mod agents;
 pub mod config;
 mod each;
 pub mod exit;
+pub mod gc;
 pub mod output;
 mod show;
 pub mod stats;
@@ -100,8 +102,10 @@ enum Command {
     Submit(Box<submit::SubmitArgs>),
     /// List, show, watch, cancel and explain work items
     Work(Box<work::WorkArgs>),
-    /// List, show and shut down agents
+    /// List, show, shut down and resume agents
     Agents(Box<agents::AgentsArgs>),
+    /// Mark, bury and send home whose time has come; or only say who that is
+    Gc(gc::GcArgs),
     /// Count agents and work
     Stats,
     /// List the projects
@@ -222,6 +226,7 @@ async fn run(context: &Context, command: Command) -> CliResult<ExitCode> {
         Command::Demo(args) => demo::run(context.out, &args).await,
         Command::Submit(args) => submit::run(context, *args).await,
         Command::Agents(args) => agents::run(context, *args).await,
+        Command::Gc(args) => gc::run(context, &args).await,
         Command::Stats => stats::stats(context).await,
         Command::Projects => stats::projects(context).await,
         Command::Config(args) => config::run(context, &args),

@@ -11,6 +11,7 @@ use loom_protocol::agent::{
     Agent, DeregisterAnswer, HeartbeatAnswer, HeartbeatRequest, ListAgentsRequest, RegisterAnswer,
     RegisterRequest, ShutdownRequest,
 };
+use loom_protocol::gc::GcReport;
 use loom_protocol::rest::PageInfo;
 use loom_protocol::work::{LeaseRef, Reason};
 use loom_protocol::{AgentGuid, ErrorCode, PROTOCOL_VERSION, ProjectId, WireError};
@@ -208,6 +209,26 @@ impl Service {
     ) -> Result<Agent, WireError> {
         let (project, guid) = self.find_agent(project, &request.guid)?;
         project.registry.shutdown(guid, request).await
+    }
+
+    /// Lets an agent take work again that was paused or quarantined.
+    pub async fn resume_agent(
+        &self,
+        project: Option<&ProjectId>,
+        guid: &str,
+    ) -> Result<Agent, WireError> {
+        let (project, guid) = self.find_agent(project, guid)?;
+        project.registry.let_in(guid).await
+    }
+
+    /// What the reaper of a project will do, if nothing changes.
+    pub async fn gc_report(&self, project: &ProjectId) -> Result<GcReport, WireError> {
+        self.awake(project)?.reaper.preview().await
+    }
+
+    /// Has the reaper of a project look at everybody now; what it did.
+    pub async fn gc_run(&self, project: &ProjectId) -> Result<GcReport, WireError> {
+        self.awake(project)?.reaper.sweep().await
     }
 
     fn find_agent(

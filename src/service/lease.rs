@@ -15,8 +15,8 @@ use loom_protocol::agent::{Directive, DirectiveKind};
 use loom_protocol::token::check_token;
 use loom_protocol::work::{
     ClaimAnswer, ClaimRequest, ClaimedItem, CompleteAnswer, CompleteItem, CompleteRequest,
-    FailRequest, Lease, ProgressRequest, Reason, ReleaseRequest, StoppedRequest, ThenClaim,
-    WorkItem, limits,
+    FailRequest, Lease, LeaseRef, ProgressRequest, Reason, ReleaseRequest, StoppedRequest,
+    ThenClaim, WorkItem, limits,
 };
 use loom_protocol::{AgentGuid, ErrorCode, ProjectId, WireError, WorkId};
 use tokio::time::Instant;
@@ -196,12 +196,26 @@ impl Service {
         let projects = self.projects();
         let terms = projects.terms();
         let backoff = Backoff::new(&terms.work.retry, terms.jitter.next());
-        let mut failure = accept_failure(request.error, request.reason, backoff, now);
+        // To ask for another time without having spent this one is to have met a limit.
+        let met_a_limit = request.spends_attempt == Some(false) && request.retry_after_ms.is_some();
+        let reason = request
+            .reason
+            .or_else(|| met_a_limit.then_some(Reason::UsageLimit));
+        let mut failure = accept_failure(request.error, reason, backoff, now);
         failure.recoverable = request.recoverable.unwrap_or(failure.recoverable);
-        failure.spends_attempt = request.spends_attempt.unwrap_or(true);
+        failure.spends_attempt = request.spends_attempt.unwrap_or(failure.spends_attempt);
         failure.not_before = request
             .retry_after_ms
             .map(|millis| now.after(Duration::from_millis(millis)));
+        if failure.reason == Reason::UsageLimit {
+            let lease = LeaseRef {
+                id: request.id,
+                attempt: request.attempt,
+            };
+            self.awake(project)?
+                .pause_holder(request.guid, lease, failure.not_before, &failure.message)
+                .await?;
+        }
         let by = self.fence(request.guid, request.attempt);
         let command = Command::Fail { by, failure };
         let (project, applied) = self
@@ -216,6 +230,16 @@ impl Service {
         project: &ProjectId,
         request: ReleaseRequest,
     ) -> Result<WorkItem, WireError> {
+        if request.reason == Some(Reason::UsageLimit) {
+            let lease = LeaseRef {
+                id: request.id,
+                attempt: request.attempt,
+            };
+            let reason = Reason::UsageLimit.to_string();
+            self.awake(project)?
+                .pause_holder(request.guid, lease, request.not_before, &reason)
+                .await?;
+        }
         let command = Command::Release {
             by: self.fence(request.guid, request.attempt),
             reason: request.reason.unwrap_or(Reason::Released),

@@ -112,7 +112,7 @@ const STRATEGIES: &[&str] = &["one-for-one", "rest-for-one"];
 const U32: i64 = u32::MAX as i64;
 
 /// Every key, in the order of the sample. Those below `[supervision.<actor>]` repeat `[supervision]`.
-pub const KEYS: [Key; 36] = [
+pub const KEYS: [Key; 38] = [
     optional(
         "nats.url",
         Kind::ServerUrl,
@@ -228,6 +228,16 @@ pub const KEYS: [Key; 36] = [
         "agents.idle_grace",
         Kind::Duration(0),
         "How long an agent that was sent home may take.",
+    ),
+    key(
+        "agents.quarantine_after",
+        Kind::Whole(0, U32),
+        "An agent that fails so many items in a row, each within a short time, is quarantined until `loom agents resume`; 0: never.",
+    ),
+    key(
+        "agents.quarantine_within",
+        Kind::Duration(0),
+        "That short time, from the assignment to the failure.",
     ),
     key(
         "work.start_timeout",

@@ -8,11 +8,13 @@
 //! | `reports` | what is published durably, and what is told |
 //! | `requests` | encodings, unknown fields, unknown projects, bad input |
 //! | `liveness` | who is dead and who is not, and what becomes of their work |
+//! | `limits` | usage limits, broken agents, idle ones, what the reaper says |
 //! | `crashes` | an actor dies, the coordinator dies: nothing is lost, nothing counts twice |
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod crashes;
 mod fences;
+mod limits;
 mod liveness;
 mod matching;
 mod repetition;

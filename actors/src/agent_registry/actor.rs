@@ -13,6 +13,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
+use super::pauses::Pauses;
 use super::slot::{Backlog, Slot};
 use super::{AgentChange, AgentRegistryArgs, heartbeats};
 use crate::barrier::Marker;
@@ -80,6 +81,22 @@ pub(super) enum Msg {
         silent_since: Timestamp,
         reply: Reply<bool>,
     },
+    /// Nothing is offered before `until` to the agent and all who share its limit.
+    Pause {
+        guid: AgentGuid,
+        until: Timestamp,
+        reason: String,
+        reply: Option<Reply<()>>,
+    },
+    /// The agent is taken out.
+    Quarantine { guid: AgentGuid, reason: String },
+    /// It is paused and quarantined no more.
+    LetIn {
+        guid: AgentGuid,
+        reply: Reply<Agent>,
+    },
+    /// Timer. Ignored when `epoch` is stale.
+    PauseOver { epoch: u64 },
     /// Publishes an order and repeats it until it is cleared.
     AddDirective {
         guid: AgentGuid,
@@ -137,6 +154,8 @@ pub(super) struct State {
     pub held: Vec<Msg>,
     /// Entries that cannot be read, by key, with the revision that was logged.
     pub quarantine: HashMap<String, u64>,
+    /// Who is kept from work, and until when.
+    pub pauses: Pauses,
     /// Who waits for the end of what is in flight; nothing new begins.
     pub draining: Option<Vec<RpcReplyPort<()>>>,
 }
@@ -156,6 +175,7 @@ impl Actor for AgentRegistry {
     ) -> Result<State, ActorProcessingErr> {
         let mut state = State {
             bucket: args.bucket(),
+            pauses: Pauses::of(&args.directory),
             writer: args.epoch.to_string(),
             me,
             args,
@@ -169,6 +189,7 @@ impl Actor for AgentRegistry {
             draining: None,
         };
         state.start_helpers();
+        state.arm_pauses();
         state.arm_sweep();
         Ok(state)
     }
@@ -205,6 +226,20 @@ impl Actor for AgentRegistry {
                 silent_since,
                 reply,
             } => state.bury(guid, silent_since, reply),
+            Msg::Pause {
+                guid,
+                until,
+                reason,
+                reply,
+            } => {
+                let paused = state.pause(guid, until, &reason);
+                if let Some(reply) = reply {
+                    answer(reply, paused);
+                }
+            }
+            Msg::Quarantine { guid, reason } => state.quarantine(guid, &reason),
+            Msg::LetIn { guid, reply } => answer(reply, state.let_in(guid)),
+            Msg::PauseOver { epoch } => state.pause_over(epoch),
             Msg::AddDirective {
                 guid,
                 directive,
@@ -282,6 +317,7 @@ impl State {
         let guid = agent.guid;
         let before = self.args.directory.get(guid);
         let after = self.args.directory.put(agent);
+        self.note_pause(before.as_ref().map(|before| before.agent()), guid);
         let Some(before) = before else {
             if announce {
                 let agent = after.agent();
@@ -322,6 +358,7 @@ impl State {
         let Some(entry) = self.args.directory.remove(guid) else {
             return;
         };
+        self.pauses.left(entry.agent());
         if !entry.is_leaving() {
             self.tell(AgentEvent {
                 reason: Some(reason.to_owned()),

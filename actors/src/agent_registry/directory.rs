@@ -20,6 +20,7 @@ use super::entry::{AgentEntry, Vitals};
 use super::index::{Direction, Index, Place, Selection};
 use super::page::{AgentFilter, AgentsFound, Cursor, places_of_page};
 use crate::domain::agent::hear;
+use crate::domain::breaker::{AttemptEnd, BreakerTerms};
 use crate::domain::id_prefix;
 
 /// How many candidates an ambiguous prefix names.
@@ -97,6 +98,12 @@ impl AgentDirectory {
             entry.set_own_count(count);
         }
         Some(directives)
+    }
+
+    /// Takes note of how an attempt of an agent ended. Whether the agent is broken now.
+    pub fn note_attempt(&self, guid: AgentGuid, end: AttemptEnd, terms: &BreakerTerms) -> bool {
+        self.get(guid)
+            .is_some_and(|entry| entry.note_attempt(end, terms))
     }
 
     /// Sets how many items an agent has leased; it had to do with work `now`. The agent need not

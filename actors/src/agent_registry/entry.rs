@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::domain::agent::MAX_CONCURRENT_TASKS;
+use crate::domain::breaker::{AttemptEnd, BreakerTerms, Streak};
 use crate::domain::matching::Candidate;
 
 /// How many orders an agent may have open; it holds at most as many items.
@@ -28,6 +29,7 @@ pub(super) struct Vitals {
     leases: AtomicU32,
     own_count: AtomicU32,
     directives: Mutex<Vec<Directive>>,
+    streak: Mutex<Streak>,
 }
 
 impl Vitals {
@@ -42,6 +44,7 @@ impl Vitals {
             leases: leases.into(),
             own_count: agent.current_task_count.into(),
             directives: Mutex::default(),
+            streak: Mutex::default(),
         }
     }
 
@@ -190,6 +193,10 @@ impl AgentEntry {
         self.vitals
             .active_after
             .fetch_max(moment, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_attempt(&self, end: AttemptEnd, terms: &BreakerTerms) -> bool {
+        self.vitals.streak.lock().note(end, terms)
     }
 
     pub(super) fn set_own_count(&self, count: u32) {

@@ -88,6 +88,7 @@ impl State {
         if let Some(entry) = self.args.directory.get(guid) {
             if !goes_on {
                 entry.begin_anew(request.instance_id.is_some());
+                self.note_pause(None, guid);
             }
             answer(reply, Ok(entry.snapshot()));
         }

@@ -13,7 +13,7 @@ use super::slot::Order;
 use super::writes::RETRY_AFTER;
 use super::{AgentEntry, MAX_AGENTS};
 use crate::barrier::Marker;
-use crate::domain::agent::{self, fall_silent, hear, send_home, with_status};
+use crate::domain::agent::{self, fall_silent, hear, kept, send_home, with_status};
 
 /// How many requests wait for the first reading of the bucket.
 const MAX_HELD: usize = 10_000;
@@ -42,6 +42,8 @@ impl State {
             | Msg::Shutdown { guid, .. }
             | Msg::MarkOffline { guid, .. }
             | Msg::Bury { guid, .. }
+            | Msg::Pause { guid, .. }
+            | Msg::LetIn { guid, .. }
             | Msg::AddDirective { guid, .. }
             | Msg::ClearDirective { guid, .. } => self.args.directory.get(*guid).is_none(),
             _ => false,
@@ -101,6 +103,7 @@ impl State {
             known.as_ref().is_some_and(|entry| entry.is_leaving()) && self.goes_on(guid, request);
         let known = known.map(|entry| entry.snapshot());
         agent::register(request, guid, known.as_ref(), leaving, &self.terms())
+            .map(|agent| self.born(agent))
     }
 
     /// Whether a registration comes from the run of the program that is known already.
@@ -151,7 +154,8 @@ impl State {
     fn hear_of(&mut self, entry: &AgentEntry, said: Option<AgentStatus>) {
         let agent = entry.agent();
         entry.touch(self.now());
-        let status = hear(agent.status, said, entry.is_leaving());
+        let found = kept(agent, self.now());
+        let status = hear(found, said, entry.is_leaving());
         if status != agent.status {
             self.enter(with_status(agent, status), true);
             self.mark_dirty(agent.guid);
@@ -262,14 +266,14 @@ impl State {
         Ok(())
     }
 
-    fn publish_directive(&mut self, guid: AgentGuid, directive: &Directive) {
+    pub fn publish_directive(&mut self, guid: AgentGuid, directive: &Directive) {
         if let Ok(payload) = serde_json::to_vec(directive) {
             let subject = names::directive(&self.args.project, guid);
             self.publish(subject, payload);
         }
     }
 
-    fn known(&self, guid: AgentGuid) -> Result<Arc<AgentEntry>, WireError> {
+    pub fn known(&self, guid: AgentGuid) -> Result<Arc<AgentEntry>, WireError> {
         let entry = self.args.directory.get(guid);
         entry.ok_or_else(|| not_registered(guid))
     }
@@ -286,10 +290,15 @@ fn refuse_held(message: Msg) {
         WireError::overloaded(message, RETRY_AFTER)
     };
     match message {
-        Msg::Register { reply, .. } | Msg::Shutdown { reply, .. } => answer(reply, Err(error())),
+        Msg::Register { reply, .. } | Msg::Shutdown { reply, .. } | Msg::LetIn { reply, .. } => {
+            answer(reply, Err(error()));
+        }
         Msg::Deregister { reply, .. }
         | Msg::SignOfLife { reply, .. }
         | Msg::AddDirective { reply, .. }
+        | Msg::Pause {
+            reply: Some(reply), ..
+        }
         | Msg::ClearDirective { reply, .. } => answer(reply, Err(error())),
         Msg::Heartbeat { reply, .. } => answer(reply, Err(error())),
         Msg::MarkOffline { reply, .. } | Msg::Bury { reply, .. } => answer(reply, Err(error())),

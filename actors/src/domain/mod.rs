@@ -1,6 +1,7 @@
 //! Pure verdicts: values in, verdict out. No clock, no network, no actor.
 
 pub mod agent;
+pub mod breaker;
 pub mod id_prefix;
 pub mod lease;
 pub mod matching;

@@ -55,6 +55,8 @@ fn api() -> Router<Service> {
         .route("/api/agents/shutdown-batch", post(agents::shutdown_batch))
         .route("/api/agents/{id}", get(agents::show))
         .route("/api/agents/{id}/shutdown", post(agents::shutdown))
+        .route("/api/agents/{id}/resume", post(agents::resume))
+        .route("/api/gc", get(agents::gc_report).post(agents::gc_run))
         .route("/api/work", get(work::list).post(work::submit))
         .route("/api/work/cancel-batch", post(work::cancel_batch))
         .route("/api/work/{id}", get(work::show))
