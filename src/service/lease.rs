@@ -236,8 +236,9 @@ impl Service {
                 attempt: request.attempt,
             };
             let reason = Reason::UsageLimit.to_string();
+            let until = request.pause_until.or(request.not_before);
             self.awake(project)?
-                .pause_holder(request.guid, lease, request.not_before, &reason)
+                .pause_holder(request.guid, lease, until, &reason)
                 .await?;
         }
         let command = Command::Release {

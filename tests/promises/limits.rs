@@ -244,6 +244,7 @@ async fn an_idle_agent_is_sent_home_and_then_made_to() -> Result<()> {
         loom_protocol::event::Event::Work(_) => None,
     };
     signals.find("a forced order", is_forced).await?;
+    // So much time has passed that they would have been sent home too.
     for agent in [&busy, &wanted, &patient] {
         assert_eq!(agent.seen().await?.status, AgentStatus::Online);
     }

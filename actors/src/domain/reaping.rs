@@ -119,8 +119,12 @@ pub fn idle_verdict(idleness: &Idleness) -> IdleVerdict {
     let Some(limit) = idleness.limit else {
         return IdleVerdict::Keep(None);
     };
-    if idleness.status != AgentStatus::Online || idleness.has_leases {
+    if idleness.status != AgentStatus::Online {
         return IdleVerdict::Keep(None);
+    }
+    if idleness.has_leases {
+        // Nobody tells when the last one ends, but it cannot go home before this.
+        return IdleVerdict::Keep(Some(limit));
     }
     match left(limit, idleness.idle_for) {
         // It will be given that in a moment; or it does not ask for work and is looked at again.
