@@ -263,6 +263,24 @@ case! {
 }
 
 case! {
+    a_new_epoch_in_the_answer_to_a_heartbeat_makes_it_claim_again(fake) {
+        fake.replies("work.claim", [Reply::Silence, Reply::Answer(claimed(&[]))]);
+        let mut epoch = 7;
+        fake.on("agents.heartbeat", move |_| {
+            epoch += 1;
+            Some(Reply::Answer(json!({"ok": true, "lost": [], "directives": [], "epoch": epoch / 4})))
+        });
+        let _agent = fake.agent().start(done).unwrap();
+        let lost = fake.next("work.claim").await;
+        let since = Instant::now();
+        let again = fake.next("work.claim").await;
+        assert_eq!(lost["claimId"], again["claimId"]);
+        // By itself a claim is given up after its wait of 1 s and a margin of 3 s.
+        assert!(since.elapsed() < Duration::from_secs(2));
+    }
+}
+
+case! {
     a_heartbeat_names_what_is_held_and_its_answer_what_is_lost(fake) {
         let id = WorkId::generate();
         fake.replies("work.claim", [Reply::Answer(claimed(&[id]))]);

@@ -16,8 +16,9 @@
 //! |---|---|---|
 //! | at rest | nobody asks | [`Barrier::pass`] |
 //! | crossing | one pass is under way; who asks now shares the *next* one, which begins after they asked | all parts applied: passed · anything else, or 1 s: stalled |
+//! | stalled | we cannot hear; it is tried again in the background | the first pass whose parts are all applied: it still counts as stalled, and from then on everybody has a full [`Grace`] |
 //!
-//! A stall is ours, not anybody's silence: it gives a full [`Grace`] to all of the project.
+//! A stall is ours, not anybody's silence: nobody's time runs before it is over.
 //!
 //! # Failure cases
 //! | case | what happens |
@@ -36,8 +37,8 @@
 mod grace;
 mod in_flight;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_nats::jetstream;
@@ -53,6 +54,8 @@ pub use in_flight::{Arrivals, InFlight, Marker, Ticket};
 
 /// A pass that takes longer is our stall.
 const WITHIN: Duration = Duration::from_secs(1);
+/// The pause before a stalled barrier is tried again.
+const TRY_AGAIN: Duration = Duration::from_millis(250);
 /// The pause before the consumer of reports is looked at again; doubles up to the longest.
 const LOOK_FIRST: Duration = Duration::from_millis(5);
 const LOOK_MAX: Duration = Duration::from_millis(100);
@@ -62,7 +65,7 @@ const LOOK_MAX: Duration = Duration::from_millis(100);
 pub enum Crossing {
     /// Everything delivered before it began has been applied: who is silent now was silent.
     Passed,
-    /// We could not hear for a while. Everybody has a full grace from now on.
+    /// We could not hear for a while: nobody was silent, as far as we know.
     Stalled,
 }
 
@@ -89,8 +92,17 @@ pub struct BarrierParts {
 struct Inner {
     parts: BarrierParts,
     begun: AtomicU64,
-    /// The last pass that ended, by its number.
-    last: Mutex<(u64, Crossing)>,
+    last: Mutex<Ended>,
+}
+
+/// A pass that has ended.
+#[derive(Clone, Copy)]
+struct Ended {
+    number: u64,
+    crossing: Crossing,
+    begins_a_stall: bool,
+    /// Whether a stall goes on, as far as we know.
+    stalled: bool,
 }
 
 impl Barrier {
@@ -99,7 +111,12 @@ impl Barrier {
         Self(Arc::new(Inner {
             parts,
             begun: AtomicU64::new(0),
-            last: Mutex::new((0, Crossing::Stalled)),
+            last: Mutex::new(Ended {
+                number: 0,
+                crossing: Crossing::Stalled,
+                begins_a_stall: false,
+                stalled: false,
+            }),
         }))
     }
 
@@ -111,21 +128,59 @@ impl Barrier {
     /// Waits until everything that was delivered before this call has been applied, 1 s at the
     /// most for each pass; those who ask meanwhile share the next. Safe to drop at any time.
     pub async fn pass(&self) -> Crossing {
-        let asked_at = self.0.begun.load(Ordering::SeqCst);
-        let mut last = self.0.last.lock().await;
-        let (number, crossing) = *last;
-        if number > asked_at {
-            return crossing;
+        let ended = self.0.pass().await;
+        if ended.begins_a_stall {
+            tokio::spawn(Self::recover(Arc::downgrade(&self.0)));
         }
-        let number = self.0.begun.fetch_add(1, Ordering::SeqCst) + 1;
-        let crossing = self.0.cross().await;
-        *last = (number, crossing);
-        crossing
+        ended.crossing
+    }
+
+    /// Finds out when a stall is over, for as long as the project is there.
+    async fn recover(stalled: Weak<Inner>) {
+        loop {
+            sleep(TRY_AGAIN).await;
+            let Some(inner) = stalled.upgrade() else {
+                return;
+            };
+            if !inner.pass().await.stalled {
+                return;
+            }
+        }
     }
 }
 
 impl Inner {
-    async fn cross(&self) -> Crossing {
+    async fn pass(&self) -> Ended {
+        let asked_at = self.begun.load(Ordering::SeqCst);
+        let mut last = self.last.lock().await;
+        if last.number > asked_at {
+            return Ended {
+                begins_a_stall: false,
+                ..*last
+            };
+        }
+        let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        let outcome = self.cross().await;
+        let (grace, project) = (&self.parts.grace, &self.parts.project);
+        match &outcome {
+            Ok(()) if !last.stalled => {}
+            Ok(()) => grace.begin_anew(&format!("project {project} can hear again")),
+            Err(_) if last.stalled => grace.prolong(),
+            Err(why) => grace.begin_anew(&format!("project {project}: {why}")),
+        }
+        *last = Ended {
+            number,
+            crossing: match &outcome {
+                Ok(()) if !last.stalled => Crossing::Passed,
+                _ => Crossing::Stalled,
+            },
+            begins_a_stall: outcome.is_err() && !last.stalled,
+            stalled: outcome.is_err(),
+        };
+        *last
+    }
+
+    async fn cross(&self) -> Result<(), String> {
         let (begun, until) = (Instant::now(), Instant::now() + WITHIN);
         let outcomes = tokio::join!(
             timeout_at(until, self.requests()),
@@ -146,16 +201,11 @@ impl Inner {
             Err(_) => Some(format!("{part}: not all applied within {WITHIN:?}")),
         });
         let took = begun.elapsed();
-        let why = match failed {
-            Some(why) => why,
-            None if took > WITHIN => format!("a round trip took {took:?}"),
-            None => return Crossing::Passed,
-        };
-        let project = &self.parts.project;
-        self.parts
-            .grace
-            .begin_anew(&format!("project {project}: {why}"));
-        Crossing::Stalled
+        match failed {
+            Some(why) => Err(why),
+            None if took > WITHIN => Err(format!("a round trip took {took:?}")),
+            None => Ok(()),
+        }
     }
 
     /// Ends when every request that was delivered before has been applied.

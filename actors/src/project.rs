@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
-use loom_protocol::agent::Directive;
+use loom_protocol::agent::{AgentStatus, Directive, DirectiveKind};
 use loom_protocol::work::{LeaseRef, Reason};
-use loom_protocol::{AgentGuid, ErrorCode, ProjectId, Timestamp, WireError};
+use loom_protocol::{AgentGuid, Encoding, ErrorCode, ProjectId, Timestamp, WireError, names};
 
 use crate::agent_registry::{AgentChange, AgentDirectory, AgentRegistryArgs, AgentRegistryHandle};
 use crate::barrier::{Arrivals, Barrier, BarrierParts, Grace, InFlight};
@@ -116,18 +116,6 @@ impl Project {
             epoch: terms.epoch,
             ownership: terms.ownership.clone(),
         };
-        let dispatcher_args = WorkDispatcherArgs {
-            read: work.clone(),
-            ledger: ledger.clone(),
-            agents: agents.clone(),
-            nats: nats.clone(),
-            clock: terms.clock.clone(),
-            settings: terms.work.clone(),
-            replicas: terms.replicas,
-            epoch: terms.epoch,
-            barrier: barrier.clone(),
-            jitter: terms.jitter.clone(),
-        };
         let leases = Leases::of(&work, &ledger);
         let (told, left) = (dispatcher.clone(), leases.clone());
         let registry_args = AgentRegistryArgs {
@@ -149,6 +137,19 @@ impl Project {
             epoch: terms.epoch,
         };
         let registry = AgentRegistryHandle::new(&registry_args);
+        let dispatcher_args = WorkDispatcherArgs {
+            read: work.clone(),
+            ledger: ledger.clone(),
+            agents: agents.clone(),
+            registry: registry.clone(),
+            nats: nats.clone(),
+            clock: terms.clock.clone(),
+            settings: terms.work.clone(),
+            replicas: terms.replicas,
+            epoch: terms.epoch,
+            barrier: barrier.clone(),
+            jitter: terms.jitter.clone(),
+        };
         breaker::listen(&work, &registry, &terms.agents, &terms.clock);
         let reaper = GcReaperHandle::new(ActorHandle::new(named("gc-reaper")));
         let reaper_args = GcReaperArgs {
@@ -272,6 +273,32 @@ impl Project {
         Ok(())
     }
 
+    /// Tells every agent that may have a claim open to make it again.
+    pub async fn greet_agents(&self, client: &async_nats::Client) -> Result<(), WireError> {
+        self.registry.ready(READY_WITHIN).await?;
+        let greeting = Directive {
+            kind: DirectiveKind::Resume,
+            work_item_id: None,
+            attempt: None,
+            reason: Some("the coordinator has started".into()),
+            grace_ms: None,
+        };
+        let payload = Encoding::Json
+            .encode(&greeting)
+            .map_err(|error| WireError::new(ErrorCode::Internal, error.to_string()))?;
+        for entry in &self.agents.all() {
+            let agent = entry.agent();
+            if !matches!(agent.status, AgentStatus::Online | AgentStatus::Busy) {
+                continue;
+            }
+            let subject = names::directive(&self.id, agent.guid);
+            if let Err(error) = client.publish(subject, payload.clone().into()).await {
+                tracing::debug!(guid = %agent.guid, "an agent could not be greeted: {error}");
+            }
+        }
+        Ok(())
+    }
+
     /// Tells the agent that held an item that it was called off, and notes that it was told.
     pub async fn tell_cancelled(
         &self,
@@ -280,7 +307,7 @@ impl Project {
         reason: Option<String>,
     ) -> Result<(), WireError> {
         let directive = Directive {
-            kind: loom_protocol::agent::DirectiveKind::Cancel,
+            kind: DirectiveKind::Cancel,
             work_item_id: Some(lease.id),
             attempt: Some(lease.attempt),
             reason,

@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::project::{Project, Terms};
-use crate::supervision::{Root, RootHandle, StopError, TreeState, TreeStatus};
+use crate::supervision::{Root, RootHandle, StartError, StopError, TreeState, TreeStatus};
 
 /// The server tells of every stream that is made.
 const STREAM_CREATED: &str = "$JS.EVENT.ADVISORY.STREAM.CREATED.>";
@@ -105,15 +105,21 @@ impl Projects {
         let (project, tree) = Project::open(id.clone(), &self.0.terms).await?;
         let project = Arc::new(project);
         let started = self.0.root.start_tree(tree).await;
+        // What goes on trying is there when it is up, and what is parked says so to everybody; any
+        // other one would never be started again.
+        let started = match started {
+            Err(error @ (StartError::NotUpYet { .. } | StartError::Parked { .. })) => Err(error),
+            started => Ok(started?),
+        };
         self.0.awake.insert(id.clone(), project.clone());
         tracing::info!(project = %id, "project is awake");
-        started?;
         let cared_for = project.clone();
         tokio::spawn(async move {
             if let Err(error) = cared_for.revoke_orphaned_leases().await {
                 tracing::warn!(project = %cared_for.id, "orphaned leases could not be taken back: {error}");
             }
         });
+        started?;
         Ok(project)
     }
 
@@ -159,6 +165,16 @@ impl Projects {
             self.wake_owner_of(&stream).await;
         }
         Ok(())
+    }
+
+    /// Tells the agents of the projects that are awake that requests are answered (again): a claim
+    /// that was open when the coordinator before this one died is answered by nobody.
+    pub async fn greet_agents(self) {
+        for project in self.all() {
+            if let Err(error) = project.greet_agents(&self.0.terms.nats.client).await {
+                tracing::debug!(project = %project.id, "its agents could not be greeted: {error}");
+            }
+        }
     }
 
     /// Goes on discovering, for ever.

@@ -81,6 +81,9 @@ pub struct WorkSettings {
     /// How long an item may be without progress, where it names no `timeoutMs`.
     #[serde(with = "duration_text")]
     pub timeout: Duration,
+    /// How long an agent may take to stop an item that was cancelled, or is past its deadline.
+    #[serde(with = "duration_text")]
+    pub stop_grace: Duration,
     /// How many attempts may be spent on an item that names no `maxAttempts`.
     pub max_attempts: u32,
     /// How long a finished item can be read.
@@ -97,6 +100,7 @@ impl Default for WorkSettings {
         Self {
             start_timeout: Duration::from_secs(30),
             timeout: Duration::from_mins(30),
+            stop_grace: Duration::from_secs(30),
             max_attempts: 3,
             retention: Duration::from_hours(168),
             max_finished: 100_000,

@@ -20,13 +20,14 @@ use loom_actors::nats::owner::Ownership;
 use loom_actors::nats::server::{NatsServer, Profile, ServerOptions, find_server};
 use loom_actors::project::{Project, Terms};
 use loom_actors::settings::{AgentSettings, SupervisionSettings, WorkSettings};
-use loom_actors::supervision::{Jitter, Root, RootHandle};
-use loom_actors::work_dispatcher::ClaimOrder;
-use loom_actors::work_ledger::{Applied, Operation};
+use loom_actors::supervision::{ActorHandle, Jitter, Root, RootHandle};
+use loom_actors::work_dispatcher::{Admission, ClaimOrder, WorkDispatcherHandle};
+use loom_actors::work_ledger::{Applied, Filter, Operation};
 use loom_protocol::agent::RegisterRequest;
 use loom_protocol::work::{ReportedResult, WorkStatus};
 use loom_protocol::{AgentGuid, ProjectId, Timestamp, WorkId, names};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -141,6 +142,7 @@ fn order(guid: AgentGuid, claim_id: &str, wait: Duration) -> ClaimOrder {
         max: 1,
         wait_until: (!wait.is_zero()).then(|| Instant::now() + wait),
         start: false,
+        admission: Admission::default(),
     }
 }
 
@@ -347,4 +349,88 @@ scenario! {
         }
         assert_eq!(done, ITEMS);
     }
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_waiting_claim_holds_no_permit_and_one_on_its_way_does() {
+    let house = House::build(WorkSettings::default()).await;
+    let agent = house.agent(&["rust"]).await;
+    let door = Arc::new(Semaphore::new(1));
+    let admitted = |claim_id, wait| {
+        let permit = door.clone().try_acquire_owned().unwrap();
+        ClaimOrder {
+            admission: Admission::new(permit, InFlight::new().enter()),
+            ..order(agent, claim_id, wait)
+        }
+    };
+
+    let waiting = house.claim(admitted("waits", PATIENCE));
+    drop(timeout(PATIENCE, door.acquire()).await.unwrap().unwrap());
+    let repeated = house.claim(admitted("waits", PATIENCE));
+    drop(timeout(PATIENCE, door.acquire()).await.unwrap().unwrap());
+    assert!(waiting.await.unwrap().is_empty() && !repeated.is_finished());
+
+    let nobody = WorkDispatcherHandle::new(ActorHandle::new("nobody"));
+    let _ = timeout(Duration::from_millis(20), async {
+        let unheard = nobody.claim(admitted("unheard", Duration::ZERO));
+        tokio::pin!(unheard);
+        assert!(futures_util::poll!(&mut unheard).is_pending());
+        assert_eq!(door.available_permits(), 0, "a flood would not be bounded");
+        unheard.await
+    })
+    .await;
+    assert_eq!(door.available_permits(), 1);
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn what_is_published_about_a_damaged_record_does_not_come_back_for_ever() {
+    let house = House::build(WorkSettings::default()).await;
+    let (damaged, agent) = (WorkId::generate(), AgentGuid::generate());
+    let project = &house.project.id;
+    let jetstream = &house.terms.nats.jetstream;
+    let bucket = names::work_bucket(project);
+    let key = format!("$KV.{bucket}.{damaged}");
+    let stored = jetstream.publish(key, "garbage".into()).await.unwrap();
+    stored.await.unwrap();
+    for (subject, body) in [
+        (
+            names::work_completed(project),
+            json!({"workItemId": damaged, "agentGuid": agent}),
+        ),
+        (
+            names::work_queue(project, "rust"),
+            json!({"id": damaged, "description": "precious"}),
+        ),
+    ] {
+        let stored = jetstream
+            .publish(subject, body.to_string().into())
+            .await
+            .unwrap();
+        stored.await.unwrap();
+    }
+    let emptied = async {
+        let mut stream = jetstream
+            .get_stream(names::work_stream(project))
+            .await
+            .unwrap();
+        while stream.info().await.unwrap().state.messages > 0 {
+            // deliberate sleep: nothing tells that a stream is empty
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, emptied).await.unwrap();
+    let kept = house.project.work.page(&Filter::default(), 0, 10).headers;
+    let failed = kept
+        .iter()
+        .find(|header| header.status == WorkStatus::Failed);
+    let item = house
+        .project
+        .work
+        .item(failed.unwrap().id, Bodies::With)
+        .await
+        .unwrap();
+    let bytes = item.context_data.unwrap();
+    assert!(String::from_utf8_lossy(bytes.as_bytes()).contains("precious"));
 }

@@ -234,6 +234,9 @@ pub struct HeartbeatAnswer {
     pub lost: Vec<LeaseRef>,
     /// What it is to do.
     pub directives: Vec<Directive>,
+    /// Which ownership answers: another one than before knows nothing of a claim that is open.
+    #[serde(default)]
+    pub epoch: u64,
 }
 
 /// What a directive asks for.

@@ -68,13 +68,43 @@ impl Encoding {
         }
     }
 
-    /// Reads a payload; an empty one reads as an empty object. Unknown fields are passed over.
+    /// Reads an answer; an empty one reads as an empty object. Unknown fields are passed over.
     pub fn decode<T: DeserializeOwned>(self, payload: &[u8]) -> Result<T, DecodeError> {
+        self.read(payload, &mut |_| {})
+    }
+
+    /// Reads a request or a report: as [`decode`](Self::decode), but its fields must have names. (An
+    /// array would be read by their order in our source, which is no promise.)
+    pub fn decode_request<T: DeserializeOwned>(self, payload: &[u8]) -> Result<T, DecodeError> {
         self.decode_noting(payload, &mut |_| {})
     }
 
-    /// Reads a payload and names each field that it did not use, as a path (`items.0.colour`).
+    /// Reads a request and names each field that it did not use, as a path (`items.0.colour`).
     pub fn decode_noting<T: DeserializeOwned>(
+        self,
+        payload: &[u8],
+        ignored: &mut dyn FnMut(String),
+    ) -> Result<T, DecodeError> {
+        if self.is_array(payload) {
+            let (name, whole) = match self {
+                Self::Json => ("JSON", "an object"),
+                Self::MessagePack => ("MessagePack", "a map"),
+            };
+            return Err(DecodeError(format!(
+                "the body is not the {name} expected: it is an array; write {whole} with named fields"
+            )));
+        }
+        self.read(payload, ignored)
+    }
+
+    fn is_array(self, payload: &[u8]) -> bool {
+        match self {
+            Self::Json => payload.trim_ascii_start().first() == Some(&b'['),
+            Self::MessagePack => matches!(payload.first(), Some(0x90..=0x9f | 0xdc | 0xdd)),
+        }
+    }
+
+    fn read<T: DeserializeOwned>(
         self,
         payload: &[u8],
         ignored: &mut dyn FnMut(String),
@@ -249,6 +279,23 @@ mod tests {
             let error = encoding.decode::<Many>(b"").unwrap_err().to_string();
             assert!(error.contains("expected: missing field"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_request_has_named_fields_and_an_answer_may_be_a_list() {
+        for encoding in [Encoding::Json, Encoding::MessagePack] {
+            for list in [json!([1, null]), json!([]), json!(vec![1; 20])] {
+                let payload = encoding.encode(&list).unwrap();
+                let error = encoding.decode_request::<Thing>(&payload).unwrap_err();
+                assert!(error.to_string().contains("named fields"), "{error}");
+                assert!(encoding.decode::<Vec<Option<u8>>>(&payload).is_ok());
+            }
+        }
+        assert!(
+            Encoding::Json
+                .decode_request::<Thing>(b" \n[1, null]")
+                .is_err()
+        );
     }
 
     #[test]

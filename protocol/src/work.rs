@@ -1,5 +1,6 @@
 //! The work item: what it is, the states it goes through, and the requests about it.
 
+mod completed;
 mod input;
 mod item;
 mod lease;
@@ -7,12 +8,13 @@ mod query;
 mod report;
 mod submit;
 
+pub use completed::CompleteAnswer;
 pub use item::{
     AssignedAgent, CancelInfo, Reason, Usage, WorkErrorInfo, WorkItem, WorkResult, WorkStatus,
 };
 pub use lease::{
-    ClaimAnswer, ClaimRequest, ClaimedItem, CompleteAnswer, CompleteItem, CompleteRequest,
-    FailRequest, Lease, LeaseRef, ProgressRequest, ReleaseRequest, StoppedRequest, ThenClaim,
+    ClaimAnswer, ClaimRequest, ClaimedItem, CompleteItem, CompleteRequest, FailRequest, Lease,
+    LeaseRef, ProgressRequest, ReleaseRequest, StoppedRequest, ThenClaim,
 };
 pub use query::{
     AgentVerdict, CancelRequest, ExplainAnswer, IdRequest, ListWorkRequest, PurgeAnswer,
@@ -37,6 +39,8 @@ pub mod limits {
     pub const LABELS: usize = 32;
     /// How many items one request may carry.
     pub const ITEMS: usize = 256;
+    /// How many finished items one `work.complete` may carry: what one claim gives.
+    pub const COMPLETIONS: usize = CLAIM_MAX as usize;
     /// How many items one claim may ask for.
     pub const CLAIM_MAX: u32 = 64;
     /// The longest a claim may wait, in milliseconds.

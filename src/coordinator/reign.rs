@@ -109,6 +109,7 @@ impl Reign {
         let door = NatsDoor::open(shell.nats.client.clone(), shell.service.clone())
             .await
             .map_err(|source| refused(&shell.nats, source))?;
+        tokio::spawn(accession.projects.clone().greet_agents());
         let discovering = tokio::spawn(accession.projects.clone().keep_discovering());
         Ok(Self {
             lease: accession.lease,

@@ -8,12 +8,11 @@ use loom_actors::agent_registry::AgentFilter;
 use loom_actors::domain;
 use loom_actors::project::Project;
 use loom_protocol::agent::{
-    Agent, DeregisterAnswer, HeartbeatAnswer, HeartbeatRequest, ListAgentsRequest, RegisterAnswer,
-    RegisterRequest, ShutdownRequest,
+    Agent, DeregisterAnswer, Directive, DirectiveKind, HeartbeatAnswer, HeartbeatRequest,
+    ListAgentsRequest, RegisterAnswer, RegisterRequest, ShutdownRequest,
 };
-use loom_protocol::gc::GcReport;
 use loom_protocol::rest::PageInfo;
-use loom_protocol::work::{LeaseRef, Reason};
+use loom_protocol::work::{LeaseRef, Reason, StoppedRequest};
 use loom_protocol::{AgentGuid, ErrorCode, PROTOCOL_VERSION, ProjectId, WireError};
 
 use super::{Page, Service, page_limit};
@@ -69,12 +68,14 @@ impl Service {
         let project = self.awake_for_agent(project, guid)?;
         let holding = request.holding.clone();
         let beaten = project.registry.heartbeat(request).await;
-        let directives = project.heard(guid, beaten)?;
+        let mut directives = project.heard(guid, beaten)?;
         let mut lost = Vec::new();
         if let Some(holding) = holding {
             let holding: HashSet<LeaseRef> = holding.into_iter().collect();
             let ours: HashSet<LeaseRef> = leases_of(&project, guid).into_iter().collect();
             lost.extend(holding.difference(&ours).copied());
+            self.note_obeyed(&project, guid, &holding, &mut directives)
+                .await;
             let given_before = self.now().before(HOLDING_GRACE);
             // The agent lives and does not have them: the answer to its claim was lost, as with a
             // coordinator that crashed. That costs no attempt.
@@ -92,7 +93,37 @@ impl Service {
             ok: true,
             lost,
             directives,
+            epoch: self.projects().terms().epoch,
         })
+    }
+
+    /// An order to stop what the agent does not hold (any more) was obeyed, though nobody said so.
+    async fn note_obeyed(
+        &self,
+        project: &Project,
+        guid: AgentGuid,
+        holding: &HashSet<LeaseRef>,
+        orders: &mut Vec<Directive>,
+    ) {
+        let obeyed = orders.extract_if(.., |order| {
+            let named = order.work_item_id.zip(order.attempt);
+            order.kind == DirectiveKind::Cancel
+                && named.is_some_and(|(id, attempt)| !holding.contains(&LeaseRef { id, attempt }))
+        });
+        for order in obeyed {
+            let Some((id, attempt)) = order.work_item_id.zip(order.attempt) else {
+                continue;
+            };
+            let stopped = StoppedRequest {
+                id,
+                guid,
+                attempt,
+                result: None,
+            };
+            if let Err(error) = self.stopped(&project.id, stopped).await {
+                tracing::debug!(%guid, %id, "the end of a cancelled item was not noted: {error}");
+            }
+        }
     }
 
     /// Lets an agent go; its leases go back at once.
@@ -208,30 +239,14 @@ impl Service {
         request: ShutdownRequest,
     ) -> Result<Agent, WireError> {
         let (project, guid) = self.find_agent(project, &request.guid)?;
-        project.registry.shutdown(guid, request).await
+        let outcome = project.registry.shutdown(guid, request).await;
+        outcome.map_err(|error| match error.code {
+            ErrorCode::NotRegistered => no_agent(&guid.to_string()),
+            _ => error,
+        })
     }
 
-    /// Lets an agent take work again that was paused or quarantined.
-    pub async fn resume_agent(
-        &self,
-        project: Option<&ProjectId>,
-        guid: &str,
-    ) -> Result<Agent, WireError> {
-        let (project, guid) = self.find_agent(project, guid)?;
-        project.registry.let_in(guid).await
-    }
-
-    /// What the reaper of a project will do, if nothing changes.
-    pub async fn gc_report(&self, project: &ProjectId) -> Result<GcReport, WireError> {
-        self.awake(project)?.reaper.preview().await
-    }
-
-    /// Has the reaper of a project look at everybody now; what it did.
-    pub async fn gc_run(&self, project: &ProjectId) -> Result<GcReport, WireError> {
-        self.awake(project)?.reaper.sweep().await
-    }
-
-    fn find_agent(
+    pub(super) fn find_agent(
         &self,
         project: Option<&ProjectId>,
         guid: &str,

@@ -6,16 +6,19 @@ use futures_util::{StreamExt as _, stream};
 use loom_actors::domain::matching::{Needs, may_take};
 use loom_actors::domain::work::{Bodies, Command};
 use loom_actors::project::Project;
+use loom_actors::work_dispatcher::Outlook;
 use loom_actors::work_ledger::{Filter, Header, ReadError};
 use loom_protocol::rest::PageInfo;
 use loom_protocol::work::{
     AgentVerdict, CancelRequest, ExplainAnswer, LeaseRef, ListWorkRequest, WorkItem, WorkStatus,
     limits,
 };
-use loom_protocol::{AgentGuid, ErrorCode, ProjectId, WireError, WorkId};
+use loom_protocol::{ErrorCode, ProjectId, WireError, WorkId};
 
 use super::{Page, Service, page_limit};
 
+/// The rule that keeps every agent from an item that does not wait for one.
+const NOT_PENDING: &str = "not-pending";
 /// How many records of a page are read at a time.
 const READS_IN_FLIGHT: usize = 32;
 
@@ -79,10 +82,10 @@ impl Service {
         let command = Command::Cancel {
             by,
             reason: request.reason.clone(),
+            again: false,
         };
         let applied = project.ledger.apply(id, command).await?;
-        let was_leased = applied.before.is_some_and(WorkStatus::is_leased);
-        if let Some(lease) = applied.record.lease.as_ref().filter(|_| was_leased) {
+        if let Some(lease) = &applied.record.lease {
             let (guid, project) = (lease.holder.guid, project.clone());
             let attempt = applied.record.attempt;
             tokio::spawn(async move {
@@ -110,8 +113,7 @@ impl Service {
         } else {
             None
         };
-        let held_off = outlook.as_ref().map_or(&[][..], |o| &o.held_off);
-        let agents = verdicts(&project, &header, held_off);
+        let agents = verdicts(&project, &header, outlook.as_ref());
         let eligible = agents.iter().filter(|verdict| verdict.eligible).count();
         let summary = match (header.status, header.not_before(), eligible) {
             (WorkStatus::Pending, Some(time), _) if time > self.now() => {
@@ -170,7 +172,8 @@ impl Service {
     }
 }
 
-fn verdicts(project: &Project, header: &Header, held_off: &[AgentGuid]) -> Vec<AgentVerdict> {
+/// Of each agent. `outlook`: of a pending item; any other is nobody's to take.
+fn verdicts(project: &Project, header: &Header, outlook: Option<&Outlook>) -> Vec<AgentVerdict> {
     let needs = Needs {
         capability: &header.needs.capability,
         boundary: &header.needs.boundary,
@@ -181,20 +184,32 @@ fn verdicts(project: &Project, header: &Header, held_off: &[AgentGuid]) -> Vec<A
         .all()
         .iter()
         .map(|entry| {
-            let candidate = entry.candidate(held_off.contains(&entry.agent().guid));
-            let verdict = may_take(&candidate, &needs);
             let agent = entry.agent();
+            let mut candidate = entry.candidate(false);
+            if let Some(outlook) = outlook {
+                let beyond = outlook.taken.iter().find(|(guid, _)| *guid == agent.guid);
+                candidate.leases += beyond.map_or(0, |(_, taken)| *taken);
+                candidate.held_off = outlook.held_off.contains(&agent.guid);
+            }
+            let (rule, message) = match may_take(&candidate, &needs) {
+                _ if outlook.is_none() && header.holder == Some(agent.guid) => (
+                    Some(NOT_PENDING),
+                    format!("it has it; the item is {}", header.status),
+                ),
+                _ if outlook.is_none() => {
+                    (Some(NOT_PENDING), format!("the item is {}", header.status))
+                }
+                Ok(()) => (None, "may take it".into()),
+                Err(rule) => (Some(rule.as_str()), rule.sentence(&candidate, &needs)),
+            };
             AgentVerdict {
                 guid: agent.guid,
                 handle: agent.handle.clone(),
                 agent_type: agent.agent_type.clone(),
                 status: agent.status,
-                eligible: verdict.is_ok(),
-                rule: verdict.err().map(|rule| rule.as_str().into()),
-                message: verdict.err().map_or_else(
-                    || "may take it".into(),
-                    |rule| rule.sentence(&candidate, &needs),
-                ),
+                eligible: rule.is_none(),
+                rule: rule.map(Into::into),
+                message,
             }
         })
         .collect()

@@ -9,7 +9,7 @@ use loom_actors::domain::work::{
     Bodies, Command, Fence, WorkRecord, accept_failure, accept_result,
 };
 use loom_actors::project::Project;
-use loom_actors::work_dispatcher::ClaimOrder;
+use loom_actors::work_dispatcher::{Admission, ClaimOrder};
 use loom_actors::work_ledger::{Applied, Operation};
 use loom_protocol::agent::{Directive, DirectiveKind};
 use loom_protocol::token::check_token;
@@ -25,28 +25,26 @@ use super::Service;
 
 impl Service {
     /// Gives an agent what it may take, highest priority first; waits for the first if asked to.
-    /// `admission` is dropped before that wait.
+    /// `admission` is given back before the wait.
     pub async fn claim(
         &self,
         project: &ProjectId,
         request: ClaimRequest,
-        admission: impl Send,
+        admission: &Admission,
     ) -> Result<ClaimAnswer, WireError> {
         let project = self.awake_for_agent(project, request.guid)?;
         let alive = project.registry.sign_of_life(request.guid).await;
         project.heard(request.guid, alive)?;
-        drop(admission);
-        let items = self.claim_in(&project, request.guid, request.claim).await?;
+        let order = claim_order(request.guid, request.claim, admission)?;
+        let items = self.claim_in(&project, order).await?;
         Ok(ClaimAnswer { items })
     }
 
     async fn claim_in(
         &self,
         project: &Project,
-        guid: AgentGuid,
-        claim: ThenClaim,
+        order: ClaimOrder,
     ) -> Result<Vec<ClaimedItem>, WireError> {
-        let order = claim_order(guid, claim)?;
         let given = project.dispatcher.claim(order).await?;
         Ok(given
             .into_iter()
@@ -114,27 +112,30 @@ impl Service {
     }
 
     /// The agent has finished one item, or several; then, if asked for, it gets the next.
-    /// `admission` is dropped before a wait for that.
+    /// `admission` is given back before the wait for that.
     pub async fn complete(
         &self,
         project: &ProjectId,
         request: CompleteRequest,
-        admission: impl Send,
+        admission: &Admission,
     ) -> Result<CompleteAnswer, WireError> {
         let guid = request.guid;
         let is_batch = request.items.is_some();
         let items = completed_items(&request)?;
+        let next = request
+            .then_claim
+            .map(|claim| claim_order(guid, claim, admission))
+            .transpose()?;
         let project = self.awake_for_agent(project, guid)?;
         note_sign_of_life(&project, guid).await?;
         let mut outcomes = self.complete_all(&project, guid, items).await?;
-        drop(admission);
         if !is_batch {
             let item = outcomes.pop().unwrap_or_else(|| Err(lost_report()))?;
-            let claimed = self.then_claim(&project, guid, request.then_claim).await;
+            let claimed = self.then_claim(&project, next).await;
             let item = Box::new(item);
             return Ok(CompleteAnswer::One { item, claimed });
         }
-        let claimed = self.then_claim(&project, guid, request.then_claim).await;
+        let claimed = self.then_claim(&project, next).await;
         Ok(CompleteAnswer::Many {
             items: outcomes.into_iter().map(Into::into).collect(),
             claimed,
@@ -176,10 +177,11 @@ impl Service {
     async fn then_claim(
         &self,
         project: &Project,
-        guid: AgentGuid,
-        claim: Option<ThenClaim>,
+        order: Option<ClaimOrder>,
     ) -> Option<Vec<ClaimedItem>> {
-        let claimed = self.claim_in(project, guid, claim?).await;
+        let order = order?;
+        let guid = order.guid;
+        let claimed = self.claim_in(project, order).await;
         Some(claimed.unwrap_or_else(|error| {
             tracing::debug!(%guid, "thenClaim gave nothing: {error}");
             Vec::new()
@@ -212,8 +214,8 @@ impl Service {
                 id: request.id,
                 attempt: request.attempt,
             };
-            self.awake(project)?
-                .pause_holder(request.guid, lease, failure.not_before, &failure.message)
+            let until = failure.not_before;
+            self.limit_met(project, request.guid, lease, until, &failure.message)
                 .await?;
         }
         let by = self.fence(request.guid, request.attempt);
@@ -237,8 +239,7 @@ impl Service {
             };
             let reason = Reason::UsageLimit.to_string();
             let until = request.pause_until.or(request.not_before);
-            self.awake(project)?
-                .pause_holder(request.guid, lease, until, &reason)
+            self.limit_met(project, request.guid, lease, until, &reason)
                 .await?;
         }
         let command = Command::Release {
@@ -260,7 +261,8 @@ impl Service {
     ) -> Result<WorkItem, WireError> {
         let (guid, id, attempt) = (request.guid, request.id, request.attempt);
         let command = Command::Stopped(self.fence(guid, attempt));
-        let (project, applied) = self.report(project, guid, id, command).await?;
+        let reported = self.report(project, guid, id, command).await;
+        let project = self.awake_for_agent(project, guid)?;
         project.dispatcher.stopped(guid, id);
         let obeyed = Directive {
             kind: DirectiveKind::Cancel,
@@ -269,7 +271,10 @@ impl Service {
             reason: None,
             grace_ms: None,
         };
-        project.registry.clear_directive(guid, obeyed).await?;
+        // Whatever the item says: there is nothing left to obey.
+        let cleared = project.registry.clear_directive(guid, obeyed).await;
+        let (_, applied) = reported?;
+        cleared?;
         Ok(seen(&project, &applied))
     }
 
@@ -281,7 +286,7 @@ impl Service {
         id: WorkId,
         command: Command,
     ) -> Result<(Arc<Project>, Applied), WireError> {
-        let project = self.awake(project)?;
+        let project = self.awake_for_agent(project, guid)?;
         note_sign_of_life(&project, guid).await?;
         let applied = project.ledger.apply(id, command).await?;
         Ok((project, applied))
@@ -341,7 +346,11 @@ fn lost_report() -> WireError {
     )
 }
 
-fn claim_order(guid: AgentGuid, claim: ThenClaim) -> Result<ClaimOrder, WireError> {
+fn claim_order(
+    guid: AgentGuid,
+    claim: ThenClaim,
+    admission: &Admission,
+) -> Result<ClaimOrder, WireError> {
     let max = claim.max.unwrap_or(1);
     if !(1..=limits::CLAIM_MAX).contains(&max) {
         return Err(WireError::invalid(format!(
@@ -371,6 +380,7 @@ fn claim_order(guid: AgentGuid, claim: ThenClaim) -> Result<ClaimOrder, WireErro
         max: max as usize,
         wait_until: (wait_ms > 0).then(|| Instant::now() + Duration::from_millis(wait_ms)),
         start: claim.start,
+        admission: admission.clone(),
     })
 }
 
@@ -379,12 +389,12 @@ fn completed_items(request: &CompleteRequest) -> Result<Vec<CompleteItem>, WireE
         (Some(_), Some(_), _) => Err(WireError::invalid(
             "the completion has both id and items; write one of them",
         )),
-        (Some(items), None, _) if items.len() > limits::ITEMS => Err(WireError::new(
+        (Some(items), None, _) if items.len() > limits::COMPLETIONS => Err(WireError::new(
             ErrorCode::TooLarge,
             format!(
-                "items has {} entries; at most {} are allowed",
+                "items has {} entries; at most {} are allowed in one completion",
                 items.len(),
-                limits::ITEMS
+                limits::COMPLETIONS
             ),
         )),
         (Some(items), None, _) => Ok(items.clone()),

@@ -5,16 +5,22 @@
 //! | `agents` | register, heartbeat, deregister, list, get, shutdown |
 //! | `submit` | submit, with what is to be said about unknown fields |
 //! | `lease` | claim, start, progress, complete, fail, release, stopped |
+//! | `brief` | an answer that would be too large, shortened |
+//! | `ignored` | the unknown fields of a submission |
 //! | `items` | get, list, cancel, explain |
 //! | `queue` | queue info, purge |
+//! | `upkeep` | resume, what the reaper does |
 //! | `totals` | stats, projects, info, readiness |
 
 mod agents;
+mod brief;
+mod ignored;
 mod items;
 mod lease;
 mod queue;
 mod submit;
 mod totals;
+mod upkeep;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +32,8 @@ use loom_protocol::{AgentGuid, ErrorCode, ProjectId, Timestamp, WireError};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
+pub use brief::without_long_texts;
+pub use ignored::Ignored;
 pub use submit::Submitted;
 pub use totals::Readiness;
 
@@ -98,16 +106,6 @@ impl Service {
     /// A project for a write: started if it is not awake.
     async fn wake(&self, id: &ProjectId) -> Result<Arc<Project>, WireError> {
         self.projects().wake(id).await
-    }
-
-    /// A project for a write about something that must be there already.
-    fn awake(&self, id: &ProjectId) -> Result<Arc<Project>, WireError> {
-        self.projects().get(id).ok_or_else(|| {
-            WireError::new(
-                ErrorCode::NotFound,
-                format!("project {id} has nothing yet: no agent has registered and no work was submitted"),
-            )
-        })
     }
 
     /// A project for a request of an agent that must have registered there.

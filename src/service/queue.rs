@@ -64,6 +64,7 @@ impl Service {
         let command = Arc::new(Command::Cancel {
             by: "queue.purge".into(),
             reason: None,
+            again: false,
         });
         let (mut purged, mut after) = (0, 0);
         loop {

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use loom_actors::domain::work::{Defaults, accept};
 use loom_actors::work_ledger::{Applied, LedgerError, Operation};
-use loom_protocol::work::{ItemAnswer, RESERVED_FIELDS, SubmitAnswer, SubmitRequest, limits};
+use loom_protocol::work::{ItemAnswer, SubmitAnswer, SubmitRequest, limits};
 use loom_protocol::{ErrorCode, ProjectId, WireError};
 
 use super::Service;
+use super::ignored::{Fields, Ignored};
 
 /// What a submission came to: one answer, or one for each of `items`.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -26,7 +27,7 @@ pub enum Submitted {
 const ANY_TYPE: &str = "any";
 
 impl Service {
-    /// Takes one item in, or several. `ignored`: the paths of unknown fields, noted by the door.
+    /// Takes one item in, or several. `ignored`: the unknown fields, noted by the door.
     ///
     /// The answer is given when the items are durable. The same `id` again changes nothing and is
     /// answered in the same way.
@@ -34,10 +35,12 @@ impl Service {
         &self,
         project: &ProjectId,
         mut request: SubmitRequest,
-        ignored: Vec<String>,
+        mut ignored: Ignored,
     ) -> Result<Submitted, WireError> {
         let Some(items) = request.items.take() else {
-            let mut answers = self.submit_all(project, vec![(request, ignored)]).await?;
+            let mut answers = self
+                .submit_all(project, vec![(request, ignored.into_own())])
+                .await?;
             let answer = answers.pop().unwrap_or_else(|| Err(lost()))?;
             return Ok(Submitted::One(answer));
         };
@@ -52,14 +55,13 @@ impl Service {
             ));
         }
         let strict = request.strict;
+        check_ignored(strict, ignored.own())?;
         let items = items
             .into_iter()
             .enumerate()
             .map(|(place, mut item)| {
-                let prefix = format!("items.{place}.");
-                let own = ignored.iter().filter_map(|path| path.strip_prefix(&prefix));
                 item.strict |= strict;
-                (item, own.map(Into::into).collect())
+                (item, ignored.take_of_item(place))
             })
             .collect();
         let answers = self.submit_all(project, items).await?;
@@ -71,7 +73,7 @@ impl Service {
     async fn submit_all(
         &self,
         project: &ProjectId,
-        requests: Vec<(SubmitRequest, Vec<String>)>,
+        requests: Vec<(SubmitRequest, Fields)>,
     ) -> Result<Vec<Result<SubmitAnswer, WireError>>, WireError> {
         let defaults = Defaults {
             max_attempts: self.projects().terms().work.max_attempts,
@@ -109,7 +111,7 @@ impl Service {
 
 fn answer_of(
     outcome: Option<Result<Applied, LedgerError>>,
-    ignored: Vec<String>,
+    ignored: Fields,
 ) -> Result<SubmitAnswer, WireError> {
     let record = outcome.ok_or_else(lost)??.record;
     let target = record
@@ -124,7 +126,8 @@ fn answer_of(
         target_agent_type: target.into(),
         spin_up_triggered: false,
         estimated_wait_seconds: None,
-        ignored,
+        ignored: ignored.named,
+        ignored_more: ignored.more,
     })
 }
 
@@ -135,24 +138,25 @@ fn lost() -> WireError {
     )
 }
 
-fn check_fields(request: &SubmitRequest, ignored: &[String]) -> Result<(), WireError> {
+fn check_fields(request: &SubmitRequest, ignored: &Fields) -> Result<(), WireError> {
     if request.items.is_some() {
         return Err(WireError::invalid(
             "items stands inside items; write one list",
         ));
     }
-    let reserved = ignored
-        .iter()
-        .find(|path| RESERVED_FIELDS.contains(&path.as_str()));
-    if let Some(field) = reserved {
+    check_ignored(request.strict, ignored)
+}
+
+fn check_ignored(strict: bool, ignored: &Fields) -> Result<(), WireError> {
+    if let Some(field) = ignored.reserved {
         return Err(WireError::invalid(format!(
             "{field} is reserved and does not work yet; leave it out"
         )));
     }
-    if request.strict && !ignored.is_empty() {
+    if strict && !ignored.named.is_empty() {
         return Err(WireError::invalid(format!(
             "unknown fields: {}; leave them out, or leave strict out to have them ignored",
-            ignored.join(", ")
+            ignored.listed()
         )));
     }
     Ok(())

@@ -112,7 +112,7 @@ const STRATEGIES: &[&str] = &["one-for-one", "rest-for-one"];
 const U32: i64 = u32::MAX as i64;
 
 /// Every key, in the order of the sample. Those below `[supervision.<actor>]` repeat `[supervision]`.
-pub const KEYS: [Key; 38] = [
+pub const KEYS: [Key; 39] = [
     optional(
         "nats.url",
         Kind::ServerUrl,
@@ -248,6 +248,11 @@ pub const KEYS: [Key; 38] = [
         "work.timeout",
         Kind::Duration(10),
         "How long an item may be without progress, where it names no timeoutMs.",
+    ),
+    key(
+        "work.stop_grace",
+        Kind::Duration(0),
+        "How long an agent may take to stop an item that was cancelled, or is past its deadline.",
     ),
     key(
         "work.max_attempts",

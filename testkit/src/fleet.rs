@@ -13,12 +13,14 @@
 //! The coordinator runs on threads of its own: it outlives the runtime of the test that started it, and
 //! [`Fleet::crash`] ends all of it at once, as `kill -9` would. A dropped fleet shuts down in order.
 //!
-//! Where the environment has `NATS_URL`, that server is used, and fleets of different processes wait for each other.
+//! Where the environment has `NATS_URL`, shared fleets use that server, and those of different processes wait for each
+//! other: it has one owner at a time. A fleet of one test's own has a private server in any case.
 
 mod project;
 mod signals;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -58,7 +60,7 @@ pub struct Fleet {
     settings: Settings,
     nats: TestNats,
     // Removed after the coordinator has let go of it.
-    _data: TempDir,
+    data: TempDir,
 }
 
 /// A fleet that does not run yet; see [`Fleet::builder`].
@@ -86,6 +88,10 @@ impl FleetBuilder {
     /// Starts the nats-server and the coordinator; returns when requests are answered.
     pub async fn start(self) -> Result<Fleet> {
         let nats = TestNats::start_with(self.profile.unwrap_or(Profile::Fast)).await?;
+        self.start_on(nats).await
+    }
+
+    async fn start_on(self, nats: TestNats) -> Result<Fleet> {
         let data = tempfile::Builder::new()
             .prefix("loom-test-fleet-")
             .tempdir()
@@ -100,7 +106,7 @@ impl FleetBuilder {
             reach: Reach::default(),
             settings,
             nats,
-            _data: data,
+            data,
         };
         fleet.start_again().await?;
         Ok(fleet)
@@ -114,7 +120,10 @@ impl Fleet {
         if let Some(fleet) = shared.upgrade() {
             return Ok(fleet);
         }
-        let fleet = Arc::new(Self::own().await?);
+        let fleet = Arc::new(match TestNats::foreign() {
+            Some(nats) => Self::builder().start_on(nats).await?,
+            None => Self::own().await?,
+        });
         *shared = Arc::downgrade(&fleet);
         Ok(fleet)
     }
@@ -137,6 +146,12 @@ impl Fleet {
     /// Its nats-server, to be stopped, killed, paused or restarted where the fleet is the test's own.
     pub const fn nats(&self) -> &TestNats {
         &self.nats
+    }
+
+    /// Where its coordinator keeps its data. Another coordinator with the same directory is the same owner: it may take
+    /// over at once when this one has ended.
+    pub fn data_dir(&self) -> &Path {
+        self.data.path()
     }
 
     /// The service layer of the running coordinator.

@@ -2,8 +2,10 @@
 //!
 //! | module | what it gives |
 //! |---|---|
+//! | [`chaos`] | a run that breaks everything at random while agents work, made of a seed |
 //! | [`fleet`] | a coordinator with its own NATS in this process, fresh projects, signals, killed actors |
 //! | [`agent`] | agents that behave as told: diligent, stalling, lying, late, dead |
+//! | [`history`] | a recorder of what happened, and a checker that holds it against Loom's promises |
 //! | [`nats`] | a private nats-server that can be stopped, killed, paused and restarted on its store |
 //! | [`process`] | the program `loom` as a child process that can be killed, paused and started again |
 //!
@@ -43,6 +45,8 @@
 #![deny(missing_docs)]
 
 pub mod agent;
+pub mod chaos;
 pub mod fleet;
+pub mod history;
 pub mod nats;
 pub mod process;

@@ -15,8 +15,8 @@
 //! The server dies with the test process (on Linux even when that is killed), and its folder is removed when the last
 //! handle is dropped. Folders of processes that were killed are removed by the next start.
 //!
-//! Where the environment has `NATS_URL`, that server is used: it is never stopped or killed by a test, and each test
-//! keeps to its [`TestNats::unique_project`].
+//! Where the environment has `NATS_URL`, [`TestNats::shared`] is that server: it is never stopped or killed by a test,
+//! and each test keeps to its [`TestNats::unique_project`]. [`TestNats::start`] starts a private one all the same.
 
 use std::env;
 use std::path::Path;
@@ -59,21 +59,29 @@ impl TestNats {
         if let Some(nats) = shared.upgrade() {
             return Ok(nats);
         }
-        let nats = Arc::new(Self::start().await?);
+        let nats = match Self::foreign() {
+            Some(nats) => nats,
+            None => Self::start().await?,
+        };
+        let nats = Arc::new(nats);
         *shared = Arc::downgrade(&nats);
         Ok(nats)
     }
 
-    /// A server for one test alone: for those that stop, kill or pause it.
+    /// The server of `NATS_URL`, where there is one.
+    pub(crate) fn foreign() -> Option<Self> {
+        let url = env::var("NATS_URL").ok().filter(|url| !url.is_empty())?;
+        Some(Self(Kind::Foreign { url }))
+    }
+
+    /// A server for one test alone, whatever `NATS_URL` says: for those that stop, kill or pause it, or start a
+    /// coordinator of their own on it.
     pub async fn start() -> Result<Self> {
         Self::start_with(Profile::Fast).await
     }
 
     /// As [`TestNats::start`], with another durability.
     pub async fn start_with(profile: Profile) -> Result<Self> {
-        if let Some(url) = env::var("NATS_URL").ok().filter(|url| !url.is_empty()) {
-            return Ok(Self(Kind::Foreign { url }));
-        }
         let binary = find_server(None)?;
         remove_leftovers();
         let folder = tempfile::Builder::new()

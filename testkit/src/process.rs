@@ -60,6 +60,7 @@ pub struct LoomUp {
     nats_url: Option<String>,
     arguments: Vec<OsString>,
     environment: Vec<(String, String)>,
+    data_dir: Option<PathBuf>,
     folder: Option<Arc<TempDir>>,
 }
 
@@ -72,6 +73,7 @@ impl LoomUp {
             nats_url: None,
             arguments: Vec::new(),
             environment: Vec::new(),
+            data_dir: None,
             folder: None,
         }
     }
@@ -79,6 +81,12 @@ impl LoomUp {
     /// With the NATS at this URL instead of a server of its own.
     pub fn on_nats(mut self, url: impl Into<String>) -> Self {
         self.nats_url = Some(url.into());
+        self
+    }
+
+    /// With the data in a directory that others have used or will use.
+    pub fn data_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.data_dir = Some(directory.into());
         self
     }
 
@@ -136,11 +144,16 @@ impl LoomUp {
         self.spawn().await?.ended().await
     }
 
+    fn data_in(&self, folder: &Path) -> PathBuf {
+        let own = self.data_dir.clone();
+        own.unwrap_or_else(|| folder.join("data"))
+    }
+
     fn command(&self, folder: &Path) -> Command {
         let mut command = Command::new(&self.program);
         command
             .args(["up", "--port", "0", "--profile", "fast", "--data-dir"])
-            .arg(folder.join("data"))
+            .arg(self.data_in(folder))
             .args(self.nats_url.iter().flat_map(|url| ["--nats-url", url]))
             .args(&self.arguments)
             .current_dir(folder)
@@ -212,7 +225,7 @@ impl LoomProcess {
 
     /// Where it keeps its data.
     pub fn data_dir(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.options.data_in(self.folder.path())
     }
 
     /// What it wrote to stderr since its last start.

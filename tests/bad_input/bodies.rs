@@ -41,6 +41,17 @@ async fn reserved_and_unknown_fields() {
         check(&error, ErrorCode::InvalidRequest, &["prioritty", "leave"]);
     }
     doors.nothing_was_taken().await;
+    let mut flood = item(&json!({}));
+    for n in 0..20_000 {
+        flood[format!("field{n}")] = json!(n);
+    }
+    let answer = doors.project.submit(flood).await.unwrap();
+    assert_eq!(answer.ignored.len() + answer.ignored_more, 20_000);
+    assert_eq!(answer.ignored.len(), 16);
+    let around = json!({"items": [item(&json!({}))], "group": "g"});
+    for error in doors.refused("work.submit", &around).await {
+        check(&error, ErrorCode::InvalidRequest, &["group", "reserved"]);
+    }
     let lax = doors.project.submit(item(&json!({"prioritty": 3}))).await;
     assert_eq!(lax.unwrap().ignored, ["prioritty"]);
 }
@@ -154,6 +165,16 @@ async fn documents_that_cannot_be_read() {
             .refused_bytes(Encoding::MessagePack, "work.submit", broken)
             .await;
         check(&error, ErrorCode::InvalidRequest, &["MessagePack"]);
+    }
+    let by_position = json!(["a description", "rust"]);
+    let mut refusals = doors.refused("work.submit", &by_position).await;
+    refusals.push(
+        doors
+            .refused_post("/api/work", by_position.to_string())
+            .await,
+    );
+    for error in refusals {
+        check(&error, ErrorCode::InvalidRequest, &["named fields"]);
     }
     for (patch, part) in [
         (json!({"priority": "high"}), "priority"),

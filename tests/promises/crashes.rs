@@ -1,15 +1,17 @@
 use std::collections::HashSet;
+use std::time::Duration;
 
 use anyhow::Result;
 use futures_util::future::try_join_all;
+use loom_client::{Agent, Client, ClientOptions, Job, JobError, JobResult, NewWork};
 use loom_protocol::event::WorkEventKind;
 use loom_protocol::work::{ClaimedItem, WorkStatus};
-use loom_protocol::{WireError, WorkId};
+use loom_protocol::{ErrorCode, WireError, WorkId};
 use loom_testkit::agent::Conduct;
 use loom_testkit::fleet::{Fleet, PATIENCE, Role, TestProject};
 use serde_json::json;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 const ITEMS: usize = 200;
 
@@ -104,6 +106,59 @@ async fn submit_surely(project: TestProject, n: usize) -> Result<WorkId, WireErr
     let answer = project.insist("work.submit", item).await?;
     assert_eq!(answer["id"], json!(id));
     Ok(id)
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_cancel_that_counted_before_the_ledger_died_is_no_second_one() -> Result<()> {
+    let fleet = Fleet::shared().await?;
+    let project = fleet.project().await?;
+    let ids = try_join_all((0..ITEMS).map(|_| project.submit_plain("rust"))).await?;
+    let mut cancels = JoinSet::new();
+    for (n, id) in ids.iter().copied().enumerate() {
+        let canceller = project.clone();
+        cancels.spawn(async move { canceller.request("work.cancel", json!({ "id": id })).await });
+        if n == ITEMS / 2 {
+            project.kill(Role::WorkLedger)?;
+        }
+    }
+    while let Some(cancelled) = cancels.join_next().await {
+        assert_eq!(cancelled??["status"], "cancelled");
+    }
+    let second = project
+        .request("work.cancel", json!({ "id": ids[0] }))
+        .await;
+    let second = second.err().map(|error| error.code);
+    assert_eq!(second, Some(ErrorCode::TerminalState));
+    Ok(())
+}
+
+/// The claim of an idle agent is lost with the coordinator, and nobody answers it. It waits for as long as a heartbeat's
+/// interval, 10 s.
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn an_idle_agent_does_not_sleep_through_a_restart_of_the_coordinator() -> Result<()> {
+    let mut fleet = Fleet::own().await?;
+    let project = fleet.project().await?;
+    let options = ClientOptions::new(fleet.nats().url(), project.id().clone());
+    let client = Client::connect(options).await?;
+    let echo = |_job: Job| async { Ok::<_, JobError>(JobResult::default()) };
+    let _agent = Agent::builder(&client).capability("rust").start(echo)?;
+    let work_off = async || -> Result<Duration> {
+        let id = client.submit(&NewWork::new("rust", "d")).await?.id;
+        let submitted = Instant::now();
+        client.wait(id, PATIENCE).await?;
+        Ok(submitted.elapsed())
+    };
+    work_off().await?;
+    // Now it waits for the next: a claim of an item that is not its own goes by it.
+    let other = project.agent("rust").spawn().await?;
+    assert!(other.claim(json!({"waitMs": 300})).await?.is_empty());
+    fleet.crash().await?;
+    fleet.start_again().await?;
+    let slept = work_off().await?;
+    assert!(slept < Duration::from_secs(3), "{slept:?}");
+    Ok(())
 }
 
 #[tokio::test]

@@ -5,14 +5,19 @@
 //! | `repetition` | repeating a request gives the same answer |
 //! | `fences` | only the present attempt of the present agent counts |
 //! | `matching` | who gets what, in which order, and how much of it |
+//! | `explain` | why who may not take what |
 //! | `reports` | what is published durably, and what is told |
 //! | `requests` | encodings, unknown fields, unknown projects, bad input |
+//! | `sizes` | what was recorded is answered, however large |
+//! | `clocks` | who loses a lease, when, and who never does; pauses, deadlines, orders to stop |
 //! | `liveness` | who is dead and who is not, and what becomes of their work |
 //! | `limits` | usage limits, broken agents, idle ones, what the reaper says |
 //! | `crashes` | an actor dies, the coordinator dies: nothing is lost, nothing counts twice |
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
+mod clocks;
 mod crashes;
+mod explain;
 mod fences;
 mod limits;
 mod liveness;
@@ -20,3 +25,4 @@ mod matching;
 mod repetition;
 mod reports;
 mod requests;
+mod sizes;

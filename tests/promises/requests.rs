@@ -65,6 +65,71 @@ async fn messagepack_says_what_json_says() -> Result<()> {
 
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn who_speaks_registers_again_and_who_is_looked_for_is_not_there() -> Result<()> {
+    let fleet = Fleet::shared().await?;
+    let (project, unknown) = (fleet.project().await?, fleet.project().await?);
+    let gone = project.agent("rust").spawn().await?.guid();
+    let work = json!({"guid": gone, "id": WorkId::generate(), "attempt": 1});
+    let guid = json!({ "guid": gone });
+    project.request("agents.deregister", guid.clone()).await?;
+    for (action, body, code) in [
+        ("agents.deregister", &guid, ErrorCode::NotRegistered),
+        ("agents.heartbeat", &guid, ErrorCode::NotRegistered),
+        ("work.claim", &guid, ErrorCode::NotRegistered),
+        ("agents.get", &guid, ErrorCode::NotFound),
+        ("agents.shutdown", &guid, ErrorCode::NotFound),
+        // Whoever is gone may still report: whether that counts is the ledger's to say.
+        ("work.progress", &work, ErrorCode::NotFound),
+    ] {
+        let error = project.request(action, body.clone()).await.err();
+        assert_eq!(error.map(|e| e.code), Some(code), "{action}");
+    }
+    for action in ["start", "progress", "complete", "release", "stopped"] {
+        let error = unknown
+            .request(&format!("work.{action}"), work.clone())
+            .await
+            .err();
+        assert_eq!(
+            error.map(|e| e.code),
+            Some(ErrorCode::NotRegistered),
+            "{action}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn the_micro_service_counts_its_requests() -> Result<()> {
+    let fleet = Fleet::own().await?;
+    let project = fleet.project().await?;
+    project.submit_plain("rust").await?;
+    assert!(
+        project
+            .request("work.get", json!({"id": "x"}))
+            .await
+            .is_err()
+    );
+    project.request("work.list", json!({})).await?;
+    let nats = fleet.nats().connect().await?;
+    project
+        .eventually("three requests are counted", async || {
+            let answer = nats.request("$SRV.STATS.loom", "".into()).await.ok()?;
+            let stats: Value = serde_json::from_slice(&answer.payload).ok()?;
+            let of = &stats["endpoints"][0];
+            let is_true = of["num_requests"] == 3
+                && of["num_errors"] == 1
+                && of["processing_time"]
+                    .as_u64()
+                    .is_some_and(|nanos| nanos > 0)
+                && of["last_error"].as_str().is_some_and(|e| e.contains("400"));
+            is_true.then_some(())
+        })
+        .await
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn unknown_fields_are_ignored_and_named() -> Result<()> {
     let fleet = Fleet::shared().await?;
     let project = fleet.project().await?;

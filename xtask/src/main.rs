@@ -20,6 +20,7 @@ cargo xtask <chore> [arguments that are passed on]
   demo    agents, work and a result in about 15 seconds; leaves nothing behind
   test    every test, also those that need a nats-server
   verify  what CI checks beside the tests: format, lints, docs, licences, spelling, the house's rules
+  chaos   agents work while everything breaks, and a checker judges: --minutes N --seed S --rate N
   bench   what the machine makes of it, built for speed
 
 up and demo are built without optimization, to start soon; `cargo xtask up --release` builds for speed.
@@ -46,6 +47,7 @@ fn chore() -> Result<()> {
         Some("up") => run::up(&rest),
         Some("demo") => run::demo(&rest),
         Some("bench") => run::bench(&rest),
+        Some("chaos") => run::chaos(&rest),
         Some("test") => test::test(&rest),
         Some("verify") => verify::verify(&rest),
         None | Some("help" | "-h" | "--help") => {

@@ -2,10 +2,10 @@
 
 use std::env;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::nats;
-use crate::shell::{become_command, cargo};
+use crate::shell::{become_command, cargo, target};
 
 /// `loom up`: needs no server of ours where NATS_URL names one.
 pub fn up(arguments: &[String]) -> Result<()> {
@@ -23,6 +23,28 @@ pub fn bench(arguments: &[String]) -> Result<()> {
     loom("bench", Build::Release, true, arguments)
 }
 
+/// A chaos run against the program as it is now.
+pub fn chaos(arguments: &[String]) -> Result<()> {
+    let (release, arguments) = release(arguments);
+    let profile: &[&str] = if release { &["--release"] } else { &[] };
+    let mut build = cargo();
+    build.args(["build", "--package", "loom-coordinator", "--bin", "loom"]);
+    let built = build.args(profile).status()?;
+    if !built.success() {
+        bail!("the program loom cannot be built, see above");
+    }
+    let folder = if release { "release" } else { "debug" };
+    let mut command = cargo();
+    command
+        .args(["run", "--package", "loom-testkit", "--bin", "chaos"])
+        .args(profile)
+        .env(nats::VARIABLE, nats::server()?)
+        .args(["--", "--program"])
+        .arg(target().join(folder).join("loom"))
+        .args(arguments);
+    become_command(command)
+}
+
 /// What is to be fast: the build or the program.
 #[derive(Clone, Copy, PartialEq)]
 enum Build {
@@ -31,10 +53,8 @@ enum Build {
 }
 
 fn loom(verb: &str, build: Build, needs_server: bool, arguments: &[String]) -> Result<()> {
-    let (release, arguments) = match arguments.split_first() {
-        Some((first, rest)) if first == "--release" => (true, rest),
-        _ => (build == Build::Release, arguments),
-    };
+    let (asked, arguments) = release(arguments);
+    let release = asked || build == Build::Release;
     let mut command = cargo();
     command.args(["run", "--package", "loom-coordinator", "--bin", "loom"]);
     if release {
@@ -45,4 +65,12 @@ fn loom(verb: &str, build: Build, needs_server: bool, arguments: &[String]) -> R
     }
     command.arg("--").arg(verb).args(arguments);
     become_command(command)
+}
+
+/// Whether the first argument asks for a program that is built for speed, and the others.
+fn release(arguments: &[String]) -> (bool, &[String]) {
+    match arguments.split_first() {
+        Some((first, rest)) if first == "--release" => (true, rest),
+        _ => (false, arguments),
+    }
 }

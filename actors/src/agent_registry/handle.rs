@@ -105,12 +105,12 @@ impl AgentRegistryHandle {
         self.ask(|reply| Msg::SignOfLife { guid, reply }).await
     }
 
-    /// Removes an agent, answered when that is durable. `not-found` for an unknown one.
+    /// Removes an agent, answered when that is durable. `not-registered` for an unknown one.
     pub async fn deregister(&self, guid: AgentGuid) -> Result<(), WireError> {
         let known = self.directory.get(guid).is_some();
         match self.ask(|reply| Msg::Deregister { guid, reply }).await {
             // The actor died after it removed the agent and was asked again.
-            Err(error) if known && error.code == ErrorCode::NotFound => Ok(()),
+            Err(error) if known && error.code == ErrorCode::NotRegistered => Ok(()),
             outcome => outcome,
         }
     }

@@ -76,7 +76,7 @@ fn read(message: &async_nats::Message) -> Option<HeartbeatRequest> {
         .and_then(|headers| headers.get_last(loom_protocol::codec::CONTENT_TYPE))
         .map(async_nats::HeaderValue::as_str);
     let encoding = Encoding::from_content_type(content_type);
-    let heard: Heard = encoding.decode(&message.payload).ok()?;
+    let heard: Heard = encoding.decode_request(&message.payload).ok()?;
     if heard.guid.is_some_and(|said| said != guid) {
         return None;
     }

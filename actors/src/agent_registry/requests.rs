@@ -84,8 +84,7 @@ impl State {
         if self.args.directory.get(guid).is_some() {
             return self.order(guid, Order::Deregister { reply });
         }
-        let message = format!("no agent {guid} is registered; there is nothing to deregister");
-        answer(reply, Err(WireError::new(ErrorCode::NotFound, message)));
+        answer(reply, Err(not_registered(guid)));
     }
 
     /// The agent that a registration would make now.

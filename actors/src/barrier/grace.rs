@@ -35,6 +35,7 @@ impl Grace {
     }
 
     /// That of a project: begins now, and anew whenever that of the process does.
+    #[must_use]
     pub fn of_project(&self) -> Self {
         Self::begun(self.0.disturbed.clone(), Some(self.clone()))
     }
@@ -56,8 +57,13 @@ impl Grace {
 
     /// We could not hear: every clock begins anew now.
     pub fn begin_anew(&self, why: &str) {
-        *self.0.own.lock() = Instant::now();
+        self.prolong();
         tracing::warn!("every lease and every agent has a full grace again: {why}");
+    }
+
+    /// We still cannot hear.
+    pub(super) fn prolong(&self) {
+        *self.0.own.lock() = Instant::now();
     }
 
     /// To be asked by whoever has a timer, before it acts: a timer due at `due` fires now. If it is

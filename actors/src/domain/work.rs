@@ -6,11 +6,12 @@
 //!                              ├──── give_back ◄─────┘ └───── complete ────┼──┴► completed
 //!                              └──── fail, attempts left ◄─────────────────┤
 //!                                                        attempts spent ───┴───► failed
-//!   pending, assigned, in-progress ── cancel ──► cancelled
+//!   pending, assigned, in-progress ── cancel ──► cancelled       failed ── retry ──► pending
 //! ```
 
 mod codec;
 mod command;
+mod dead_letter;
 mod record;
 mod report;
 mod submission;
@@ -19,7 +20,7 @@ mod view;
 
 pub use codec::{RecordError, decode, encode};
 pub use command::{Command, Decision, FailureReport, Fence, Refusal};
-pub use record::{EndedLease, Holder, LeaseEnd, LeaseRecord, WorkRecord, WriteId};
+pub use record::{EndedLease, Holder, LeaseEnd, LeaseRecord, RawSubmission, WorkRecord, WriteId};
 pub use report::{accept_failure, accept_result};
 pub use submission::{Defaults, Submission, accept};
 

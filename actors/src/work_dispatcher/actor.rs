@@ -11,14 +11,16 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::claims::{ClaimOrder, ClaimOutcome, Claims};
+use super::deadlines::{Deadlines, order_about};
 use super::handle::Outlook;
-use super::intake::{self, Intake};
+use super::intake::Intake;
 use super::leases::LeaseClocks;
 use super::queue::PendingQueue;
 use super::serving::wants;
 use super::slots::Slots;
+use super::stream::ensure_stream;
 use super::timers::{Due, Timers};
-use crate::agent_registry::AgentDirectory;
+use crate::agent_registry::{AgentDirectory, AgentRegistryHandle};
 use crate::barrier::{Barrier, Crossing};
 use crate::clock::Clock;
 use crate::nats::connection::Nats;
@@ -28,8 +30,8 @@ use crate::work_ledger::{Applied, Header, ItemChange, LedgerError, ReadModel, Wo
 
 /// How long an item that was released is not offered to the same agent.
 const HOLD_OFF: Duration = Duration::from_secs(30);
-/// How long a cancelled item keeps its agent's slot, if the agent does not say that it stopped.
-const STOP_GRACE: Duration = Duration::from_secs(30);
+/// How long ago an item may have been cancelled whose agent is still waited for after a start.
+const STILL_STOPPING: Duration = Duration::from_mins(10);
 /// How far the items before another one are counted.
 const MOST_AHEAD: usize = 10_000;
 
@@ -42,6 +44,8 @@ pub struct WorkDispatcherArgs {
     pub ledger: WorkLedgerHandle,
     /// Who is there.
     pub agents: Arc<AgentDirectory>,
+    /// Through which agents are told to stop.
+    pub registry: AgentRegistryHandle,
     /// The connection.
     pub nats: Nats,
     /// The clock.
@@ -121,6 +125,7 @@ pub struct State {
     pub(super) slots: Slots,
     pub(super) timers: Timers,
     pub(super) leases: LeaseClocks,
+    pub(super) deadlines: Deadlines,
     pub(super) draining: bool,
     intake: JoinSet<()>,
     waiting_for_drain: Vec<RpcReplyPort<()>>,
@@ -136,7 +141,7 @@ impl Actor for WorkDispatcher {
         myself: ActorRef<DispatcherMsg>,
         args: WorkDispatcherArgs,
     ) -> Result<State, ActorProcessingErr> {
-        intake::ensure_stream(&args.nats.jetstream, args.read.project(), args.replicas).await?;
+        ensure_stream(&args.nats.jetstream, args.read.project(), args.replicas).await?;
         let listener = myself.clone();
         args.read.listen("work-dispatcher", move |change| {
             let _ = listener.cast(DispatcherMsg::ItemChanged(change.clone()));
@@ -161,12 +166,15 @@ impl Actor for WorkDispatcher {
             slots: Slots::default(),
             timers: Timers::default(),
             leases: LeaseClocks::default(),
+            deadlines: Deadlines::default(),
             draining: false,
             intake,
             waiting_for_drain: Vec::new(),
         };
         state.arm_held();
         state.start_lease_clocks();
+        state.start_deadlines();
+        state.go_on_stopping();
         state.arm();
         Ok(state)
     }
@@ -212,6 +220,7 @@ impl State {
             self.queue.remove(header);
         }
         self.run_lease_clock(header);
+        self.run_deadline(header);
         if let Some(guid) = header.holder.filter(|_| header.status.is_leased()) {
             self.count_leases(guid);
         }
@@ -224,17 +233,36 @@ impl State {
                     .add(until, Due::AgentMayTakeMore(guid, header.id));
             }
             if header.status == WorkStatus::Cancelled {
-                let until = Instant::now() + STOP_GRACE;
-                self.slots.stopping(guid, header.id, until);
-                self.timers
-                    .add(until, Due::AgentMayTakeMore(guid, header.id));
+                self.keep_slot(guid, header.id);
             }
             self.ask_again(guid);
         }
     }
 
+    /// A cancelled item keeps its agent's slot until the agent says that it stopped, or its grace
+    /// is over.
+    fn keep_slot(&mut self, guid: AgentGuid, id: WorkId) {
+        let until = Instant::now() + self.args.settings.stop_grace;
+        self.slots.stopping(guid, id, until);
+        self.timers.add(until, Due::AgentMayTakeMore(guid, id));
+    }
+
+    /// What was cancelled before this incarnation and may be running still: its agent is told
+    /// again, and has a full grace.
+    fn go_on_stopping(&mut self) {
+        let since = self.args.clock.now().before(STILL_STOPPING);
+        for (guid, lease) in self.args.read.stopping(since) {
+            self.keep_slot(guid, lease.id);
+            self.give_order(guid, order_about(lease, "it was cancelled"));
+        }
+    }
+
     /// An item can be served: whoever waits for one like it gets it.
     pub(super) fn ready(&mut self, header: &Header) {
+        if self.is_overdue(header) {
+            self.queue.remove(header);
+            return;
+        }
         if !self.queue.push(header, self.args.clock.now()) {
             self.arm_held();
             return;
@@ -260,6 +288,7 @@ impl State {
         Outlook {
             ahead: self.queue.ahead_of(header, MOST_AHEAD),
             held_off: self.slots.held_off(header.id, Instant::now()),
+            taken: self.slots.all_taken(),
         }
     }
 
@@ -342,6 +371,7 @@ impl State {
                     self.arm_held();
                 }
                 Due::Leases => self.look_at_leases(),
+                Due::Deadlines => self.look_at_deadlines(),
                 Due::AgentMayTakeMore(guid, id) => {
                     self.slots.over(guid, id, now);
                     self.ask_again(guid);

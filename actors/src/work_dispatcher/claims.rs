@@ -1,16 +1,38 @@
 //! The open claims: who waits, for what, and who is asked first when an item comes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use loom_protocol::{AgentGuid, ErrorCode, WireError};
+use parking_lot::Mutex;
 use ractor::RpcReplyPort;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::queue::Wants;
+use crate::barrier::Ticket;
 use crate::work_ledger::{Applied, LedgerError, Needs};
 
 /// How many claims may wait at a time.
 const MAX_PARKED: usize = 50_000;
+
+/// What a request holds until it has been applied: the permit of the door that let it in, and its
+/// ticket for the barrier. A claim gives both back when it waits: until then claims on their way to
+/// the dispatcher are bounded as all requests are. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Admission(Arc<Mutex<Option<(OwnedSemaphorePermit, Ticket)>>>);
+
+impl Admission {
+    /// Of a request that was let in just now.
+    pub fn new(permit: OwnedSemaphorePermit, ticket: Ticket) -> Self {
+        Self(Arc::new(Mutex::new(Some((permit, ticket)))))
+    }
+
+    /// Gives both back: waiting claims have a bound of their own.
+    pub(super) fn give_back(&self) {
+        self.0.lock().take();
+    }
+}
 
 /// A claim as an agent makes it.
 #[derive(Debug, Clone)]
@@ -27,6 +49,8 @@ pub struct ClaimOrder {
     pub wait_until: Option<Instant>,
     /// Start at once what is given.
     pub start: bool,
+    /// What it holds until it waits.
+    pub admission: Admission,
 }
 
 /// Why a claim gets an error instead of items.
@@ -151,6 +175,7 @@ impl Claims {
     /// The claim waits. Gives the claim of the same agent that waited before.
     pub fn park(&mut self, claim: u64) -> Option<u64> {
         let open = self.open.get(&claim)?;
+        open.order.admission.give_back();
         let guid = open.order.guid;
         self.filling.remove(&(guid, open.order.claim_id.clone()));
         self.parked
@@ -169,8 +194,15 @@ impl Claims {
         }
     }
 
-    pub fn replace_reply(&mut self, claim: u64, reply: RpcReplyPort<ClaimOutcome>) {
+    /// The claim was made once more: the later one is answered, as the bound on open claims allows.
+    pub fn replace_reply(
+        &mut self,
+        claim: u64,
+        order: &ClaimOrder,
+        reply: RpcReplyPort<ClaimOutcome>,
+    ) {
         if let Some(open) = self.open.get_mut(&claim) {
+            order.admission.give_back();
             let before = std::mem::replace(&mut open.reply, reply);
             let _ = before.send(Ok(Vec::new()));
         }

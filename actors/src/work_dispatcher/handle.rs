@@ -18,6 +18,9 @@ pub struct Outlook {
     pub ahead: usize,
     /// The agents that gave it back a moment ago and do not get it just now.
     pub held_off: Vec<AgentGuid>,
+    /// Slots that are taken although no lease shows it: items that are being assigned, and cancelled
+    /// ones that their agent has not stopped yet.
+    pub taken: Vec<(AgentGuid, u32)>,
 }
 
 /// The handle of a project's WorkDispatcher.

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
-use async_nats::jetstream::{self, AckKind, stream};
+use async_nats::jetstream::{self, AckKind};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use loom_protocol::work::{
     CompletedReport, ErrorReport, RESERVED_FIELDS, Reason, SubmitRequest, WorkErrorInfo,
     WorkStatus, limits,
 };
-use loom_protocol::{Body, Encoding, ProjectId, Timestamp, WireError, WorkId, names};
+use loom_protocol::{Body, Encoding, ErrorCode, ProjectId, Timestamp, WireError, WorkId, names};
 use tokio::task::JoinSet;
 
 use super::actor::WorkDispatcherArgs;
+use super::stream::{REPORTS, consumer_prefix, ensure_stream};
 use crate::agent_registry::AgentDirectory;
 use crate::clock::Clock;
 use crate::domain::retry::Backoff;
@@ -22,97 +23,19 @@ use crate::domain::work::{self, Command, Defaults, Fence, WorkRecord};
 use crate::nats::connection::Nats;
 use crate::settings::RetrySettings;
 use crate::supervision::Jitter;
-use crate::work_ledger::{LedgerError, Operation, WorkLedgerHandle};
+use crate::work_ledger::{LedgerError, Operation, ReadError, WorkLedgerHandle};
 
-/// The key in the stream's metadata that says whose it is.
-const PROJECT_KEY: &str = "loom.project";
-/// The kind of messages that end an attempt.
-const REPORTS: &str = "reports";
 /// How many messages are taken over together.
 const BATCH: usize = 128;
 const ACK_WAIT: Duration = Duration::from_secs(30);
 const MAX_ACK_PENDING: i64 = 1_024;
 const RETRY: Duration = Duration::from_secs(1);
+/// How often a message is tried whose record cannot be written or read.
+const MOST_DELIVERIES: i64 = 5;
+/// How much of a message that is given up stands in the log, in bytes.
+const SHOWN_OF_POISON: usize = 1_024;
 /// How much of a refused submission is kept, in bytes: as JSON text each may take six.
 const KEPT_OF_REFUSED: usize = limits::CONTEXT_DATA / 6;
-
-/// Why a project has no work stream.
-#[derive(Debug, thiserror::Error)]
-pub enum StreamError {
-    /// Another project has a stream of that name.
-    #[error(
-        "project {project} cannot be used: its stream {stream} belongs to project {owner}; choose an id that differs in more than case, '-' and '_'"
-    )]
-    Collision {
-        /// The project.
-        project: ProjectId,
-        /// The stream.
-        stream: String,
-        /// Whose it is.
-        owner: String,
-    },
-    /// NATS says no.
-    #[error("the stream {stream} cannot be made or opened: {source}")]
-    Nats {
-        /// The stream.
-        stream: String,
-        /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-}
-
-impl From<StreamError> for WireError {
-    fn from(error: StreamError) -> Self {
-        let text = error.to_string();
-        match error {
-            StreamError::Collision { .. } => {
-                Self::new(loom_protocol::ErrorCode::ProjectNameCollision, text)
-            }
-            StreamError::Nats { .. } => Self::unavailable(text, RETRY),
-        }
-    }
-}
-
-/// Opens the work stream of a project, and makes it where there is none.
-pub async fn ensure_stream(
-    jetstream: &jetstream::Context,
-    project: &ProjectId,
-    replicas: usize,
-) -> Result<stream::Stream, StreamError> {
-    let name = names::work_stream(project);
-    let stream = jetstream
-        .get_or_create_stream(stream::Config {
-            name: name.clone(),
-            description: Some("Loom: published work and reports".into()),
-            subjects: names::work_stream_subjects(project),
-            retention: stream::RetentionPolicy::WorkQueue,
-            num_replicas: replicas,
-            metadata: [(PROJECT_KEY.to_owned(), project.to_string())].into(),
-            ..Default::default()
-        })
-        .await
-        .map_err(|source| StreamError::Nats {
-            stream: name.clone(),
-            source: source.into(),
-        })?;
-    match stream.cached_info().config.metadata.get(PROJECT_KEY) {
-        Some(owner) if owner != project.as_str() => Err(StreamError::Collision {
-            project: project.clone(),
-            stream: name,
-            owner: owner.clone(),
-        }),
-        _ => Ok(stream),
-    }
-}
-
-/// The name of the consumer of reports that an ownership has.
-pub fn reports_consumer(epoch: u64) -> String {
-    format!("{}{epoch}", consumer_prefix(REPORTS))
-}
-
-fn consumer_prefix(kind: &str) -> String {
-    format!("loom-{kind}-")
-}
 
 /// Takes messages over, one kind after the other in its own task.
 #[derive(Clone)]
@@ -135,6 +58,8 @@ enum Fate {
     Ack,
     /// Not possible just now.
     Later,
+    /// Never possible, for this reason.
+    GiveUp(String),
 }
 
 impl Intake {
@@ -233,18 +158,23 @@ impl Intake {
         }
         let outcomes = self.ledger.carry_out(operations).await;
         for (message, place) in messages.iter().zip(fates) {
+            let delivered = message.info().map_or(0, |info| info.delivered);
             let fate = match (place, &outcomes) {
                 (None, _) => Fate::Ack,
                 (Some(place), Ok(outcomes)) => match outcomes.get(place) {
-                    Some(Err(error)) => fate_of(error, &message.subject),
+                    Some(Err(error)) => fate_of(error, &message.subject, delivered),
                     Some(Ok(_)) => Fate::Ack,
                     None => Fate::Later,
                 },
-                (Some(_), Err(error)) => fate_of(error, &message.subject),
+                (Some(_), Err(error)) => fate_of(error, &message.subject, delivered),
+            };
+            let fate = match fate {
+                Fate::GiveUp(why) => self.give_up(message, &why).await,
+                fate => fate,
             };
             let kind = match fate {
                 Fate::Ack => AckKind::Ack,
-                Fate::Later => AckKind::Nak(Some(RETRY)),
+                Fate::Later | Fate::GiveUp(_) => AckKind::Nak(Some(RETRY)),
             };
             if let Err(error) = message.ack_with(kind).await {
                 tracing::debug!(
@@ -252,6 +182,49 @@ impl Intake {
                 );
             }
         }
+    }
+
+    /// A message that no repetition mends: a submission stays as a failed item with its bytes, a
+    /// report in the log.
+    async fn give_up(&self, message: &jetstream::Message, why: &str) -> Fate {
+        let subject = message.subject.as_str();
+        let shown = String::from_utf8_lossy(&message.payload);
+        let shown = &shown[..shown.floor_char_boundary(SHOWN_OF_POISON)];
+        tracing::error!(
+            subject,
+            bytes = message.payload.len(),
+            payload = shown,
+            "a published message cannot be dealt with and is given up: {why}"
+        );
+        let Some(capability) = names::capability_of_queue(subject) else {
+            return Fate::Ack;
+        };
+        let (published, sequence) = self.origin(message);
+        let refused = Refused {
+            id: message_id(published, sequence),
+            capability,
+            reason: Reason::Poison,
+            error: WireError::new(ErrorCode::Internal, why),
+        };
+        let record = refused.record(&message.payload, published);
+        let kept = self
+            .ledger
+            .carry_out(vec![Operation::Create(Arc::new(record))])
+            .await
+            .and_then(|outcomes| outcomes.into_iter().collect::<Result<Vec<_>, _>>());
+        match kept {
+            Err(error) if !is_hopeless(&error) => Fate::Later,
+            _ => Fate::Ack,
+        }
+    }
+
+    /// When a message was published, and its place in the stream.
+    fn origin(&self, message: &jetstream::Message) -> (Timestamp, u64) {
+        message.info().map_or((self.clock.now(), 0), |info| {
+            let nanos = info.published.unix_timestamp_nanos() / 1_000_000;
+            let millis = i64::try_from(nanos).unwrap_or_default();
+            (Timestamp::from_millis(millis), info.stream_sequence)
+        })
     }
 
     /// What a message asks for; `None` if nothing can come of it.
@@ -263,11 +236,7 @@ impl Intake {
             .and_then(|headers| headers.get(loom_protocol::codec::CONTENT_TYPE));
         let encoding =
             Encoding::from_content_type(content_type.map(async_nats::HeaderValue::as_str));
-        let (published, sequence) = message.info().map_or((self.clock.now(), 0), |info| {
-            let nanos = info.published.unix_timestamp_nanos() / 1_000_000;
-            let millis = i64::try_from(nanos).unwrap_or_default();
-            (Timestamp::from_millis(millis), info.stream_sequence)
-        });
+        let (published, sequence) = self.origin(message);
         let report = if subject == names::work_completed(&self.project) {
             self.completed(encoding, &message.payload, published)
         } else if subject == names::work_errors(&self.project) {
@@ -295,7 +264,7 @@ impl Intake {
         payload: &[u8],
         reported_at: Timestamp,
     ) -> Result<Operation, WireError> {
-        let report: CompletedReport = encoding.decode(payload)?;
+        let report: CompletedReport = encoding.decode_request(payload)?;
         self.agents.touch(report.agent_guid, self.clock.now());
         let by = Fence {
             guid: report.agent_guid,
@@ -314,7 +283,7 @@ impl Intake {
         payload: &[u8],
         reported_at: Timestamp,
     ) -> Result<Operation, WireError> {
-        let report: ErrorReport = encoding.decode(payload)?;
+        let report: ErrorReport = encoding.decode_request(payload)?;
         self.agents.touch(report.agent_guid, self.clock.now());
         let by = Fence {
             guid: report.agent_guid,
@@ -446,20 +415,33 @@ fn message_id(published: Timestamp, sequence: u64) -> WorkId {
     WorkId::new(uuid::Builder::from_unix_timestamp_millis(millis, &tail).into_uuid())
 }
 
-fn fate_of(error: &LedgerError, subject: &str) -> Fate {
+fn fate_of(error: &LedgerError, subject: &str, delivered: i64) -> Fate {
     match error {
         LedgerError::Refused(refusal) => {
             tracing::info!(subject, "a published report changes nothing: {refusal}");
             Fate::Ack
         }
-        LedgerError::Read(crate::work_ledger::ReadError::NotFound(id)) => {
+        LedgerError::Read(ReadError::NotFound(id)) => {
             tracing::info!(subject, %id, "a published report is about an unknown item");
             Fate::Ack
         }
-        LedgerError::Record(..) | LedgerError::Lost(_) => {
-            tracing::error!(subject, "a published message cannot be dealt with: {error}");
+        error if is_hopeless(error) && delivered >= MOST_DELIVERIES => {
+            Fate::GiveUp(error.to_string())
+        }
+        error if is_hopeless(error) => {
+            tracing::warn!(subject, "a published message cannot be dealt with: {error}");
             Fate::Later
         }
         _ => Fate::Later,
     }
+}
+
+/// Whether an operation fails for a reason that time does not mend.
+const fn is_hopeless(error: &LedgerError) -> bool {
+    matches!(
+        error,
+        LedgerError::Record(..)
+            | LedgerError::Lost(_)
+            | LedgerError::Read(ReadError::Damaged { .. })
+    )
 }

@@ -4,12 +4,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use loom_protocol::agent::{Directive, DirectiveKind};
-use loom_protocol::work::LeaseRef;
+use loom_protocol::work::{LeaseRef, Reason};
 use loom_protocol::{AgentGuid, WorkId, names};
 use tokio::time::Instant;
 
 use super::actor::{DispatcherMsg, State};
+use super::deadlines::order_about;
 use super::timers::Due;
 use crate::barrier::Crossing;
 use crate::domain::lease::{self, Expiry, LeaseClock, Limits, Verdict};
@@ -63,7 +63,25 @@ impl LeaseClocks {
 struct Late {
     guid: AgentGuid,
     lease: LeaseRef,
-    expiry: Expiry,
+    cause: Cause,
+}
+
+/// Why a lease is taken back.
+#[derive(Debug, Clone, Copy)]
+enum Cause {
+    /// Its clock has run out.
+    Clock(Expiry),
+    /// The item is past its deadline, and so is the time that the agent had to stop.
+    Deadline,
+}
+
+impl Cause {
+    const fn reason(self) -> Reason {
+        match self {
+            Self::Clock(expiry) => expiry.reason(),
+            Self::Deadline => Reason::Deadline,
+        }
+    }
 }
 
 impl State {
@@ -86,19 +104,25 @@ impl State {
     }
 
     /// Sets the clock of a lease to its end as it is known now.
-    fn wind_up(&mut self, id: WorkId) {
-        if let Some((_, _, clock)) = self.args.read.lease_clock(id) {
+    pub(super) fn wind_up(&mut self, id: WorkId) {
+        if let Some((_, attempt, clock)) = self.args.read.lease_clock(id) {
             let grace = self.args.barrier.grace().since();
             let until = lease::deadline(&clock, &self.limits(), grace);
-            self.leases.set(id, until);
+            let stop = self.deadlines.grace_of(id, attempt);
+            self.leases
+                .set(id, stop.map_or(until, |stop| stop.min(until)));
         }
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(&self.args.settings.retry, self.args.jitter.next())
     }
 
     fn limits(&self) -> Limits {
         Limits::from(&self.args.settings)
     }
 
-    fn arm_leases(&mut self) {
+    pub(super) fn arm_leases(&mut self) {
         if let Some(at) = self.leases.next() {
             self.timers.add_look(at, Due::Leases);
         }
@@ -119,17 +143,21 @@ impl State {
     /// Whether an item's lease is out of time; if it is kept, its clock is wound up.
     fn judge(&mut self, id: WorkId) -> Option<Late> {
         let (guid, attempt, clock): (_, _, LeaseClock) = self.args.read.lease_clock(id)?;
-        let grace = self.args.barrier.grace().since();
-        match lease::judge(&clock, &self.limits(), grace, Instant::now()) {
+        let (grace, now) = (self.args.barrier.grace().since(), Instant::now());
+        let late = |cause| Late {
+            guid,
+            lease: LeaseRef { id, attempt },
+            cause,
+        };
+        let stop = self.deadlines.grace_of(id, attempt);
+        match lease::judge(&clock, &self.limits(), grace, now) {
+            _ if stop.is_some_and(|stop| stop <= now) => Some(late(Cause::Deadline)),
+            Verdict::OutOfTime(expiry) => Some(late(Cause::Clock(expiry))),
             Verdict::Keep { until } => {
-                self.leases.set(id, until);
+                self.leases
+                    .set(id, stop.map_or(until, |stop| stop.min(until)));
                 None
             }
-            Verdict::OutOfTime(expiry) => Some(Late {
-                guid,
-                lease: LeaseRef { id, attempt },
-                expiry,
-            }),
         }
     }
 
@@ -165,21 +193,21 @@ impl State {
         self.arm_leases();
     }
 
-    /// Assigned or InProgress → Pending (or Failed), and the agents are told.
+    /// Assigned or InProgress → Pending or Failed, and the agents are told.
     fn take_back(&mut self, late: Vec<Late>) {
         if late.is_empty() {
             return;
         }
         let operations = late.iter().map(|late| {
-            let jitter = self.args.jitter.next();
-            let command = Command::Revoke {
-                guid: late.guid,
-                attempt: late.lease.attempt,
-                reason: late.expiry.reason(),
-                spends_attempt: late.expiry.spends_attempt(),
-                backoff: match late.expiry {
-                    Expiry::NotStarted => None,
-                    Expiry::NoProgress => Some(Backoff::new(&self.args.settings.retry, jitter)),
+            let attempt = late.lease.attempt;
+            let command = match late.cause {
+                Cause::Deadline => Command::MissDeadline { attempt },
+                Cause::Clock(expiry) => Command::Revoke {
+                    guid: late.guid,
+                    attempt,
+                    reason: expiry.reason(),
+                    spends_attempt: expiry.spends_attempt(),
+                    backoff: expiry.spends_attempt().then(|| self.backoff()),
                 },
             };
             Operation::Apply(late.lease.id, Arc::new(command))
@@ -195,20 +223,14 @@ impl State {
             let outcomes = answer.await.unwrap_or_default();
             for (late, outcome) in late.iter().zip(outcomes) {
                 let LeaseRef { id, attempt } = late.lease;
-                let (guid, reason) = (late.guid, late.expiry.reason());
+                let (guid, reason) = (late.guid, late.cause.reason());
                 if let Err(error) = outcome {
                     tracing::debug!(%project, %id, attempt, "a lease out of time was not taken back: {error}");
                     continue;
                 }
                 tracing::info!(%project, %id, attempt, %guid, "a lease is taken back: {reason}");
-                let directive = Directive {
-                    kind: DirectiveKind::Cancel,
-                    work_item_id: Some(id),
-                    attempt: Some(attempt),
-                    reason: Some(reason.to_string()),
-                    grace_ms: None,
-                };
-                let payload = serde_json::to_vec(&directive).unwrap_or_default();
+                let order = order_about(late.lease, reason.as_str());
+                let payload = serde_json::to_vec(&order).unwrap_or_default();
                 let subject = names::directive(&project, guid);
                 if let Err(error) = client.publish(subject, payload.into()).await {
                     tracing::debug!(%guid, "the agent was not told: {error}");
@@ -230,11 +252,11 @@ mod tests {
     fn each_lease_has_one_deadline_however_often_it_is_wound_up() {
         let now = Instant::now();
         let mut clocks = LeaseClocks::default();
-        for n in 0..100_000 {
-            clocks.set(id(n % 1_000), now + Duration::from_millis(n as u64));
+        for n in 0..100_000_u64 {
+            clocks.set(id(u128::from(n % 1_000)), now + Duration::from_millis(n));
         }
         assert_eq!((clocks.due.len(), clocks.of.len()), (1_000, 1_000));
-        assert_eq!(clocks.next(), Some(now + Duration::from_millis(99_000)));
+        assert_eq!(clocks.next(), Some(now + Duration::from_secs(99)));
         clocks.clear(id(0));
         assert_eq!(clocks.pop_due(now), None);
         let due = clocks.pop_due(now + Duration::from_hours(1));

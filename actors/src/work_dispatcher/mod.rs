@@ -45,20 +45,23 @@
 //! | written, or was written before | `ack` |
 //! | refused for ever: stale, ended, unknown item | `ack`, counted and logged |
 //! | unreadable or breaking a rule | `ack` after a `failed` item with its bytes was written (reports: logged) |
+//! | about a damaged record | `nak` with a delay; the fifth time `ack`: reports are logged, of submissions a `failed` item keeps the bytes |
 //! | not possible just now | `nak` with a delay |
 
 mod actor;
 mod claims;
+mod deadlines;
 mod handle;
 mod intake;
 mod leases;
 mod queue;
 mod serving;
 mod slots;
+mod stream;
 mod timers;
 
 pub use actor::{DispatcherMsg, WorkDispatcher, WorkDispatcherArgs};
-pub use claims::{ClaimError, ClaimOrder};
+pub use claims::{Admission, ClaimError, ClaimOrder};
 pub use handle::{Outlook, WorkDispatcherHandle};
-pub use intake::{ensure_stream, reports_consumer};
 pub use queue::{PendingQueue, Pick, Wants};
+pub use stream::{ensure_stream, reports_consumer};

@@ -15,9 +15,10 @@ use crate::agent_registry::AgentEntry;
 use crate::domain::work::{Command, Holder};
 use crate::work_ledger::{Applied, LeaseInfo, LedgerError, Operation, TRANSITION_DEADLINE};
 
-/// What the items of one claim may take together: an answer has to fit into a message of 1 MiB, and
-/// a body may be more than twice as large in MessagePack as it is in JSON. One item fits always.
-const CLAIM_BYTES: u32 = 448 * 1024;
+/// What the items of one claim may take together: an answer, with what was completed before, has to
+/// fit into a message of 1 MiB, and a body may be more than twice as large in MessagePack as it is
+/// in JSON. One item fits always.
+const CLAIM_BYTES: u32 = 384 * 1024;
 
 impl State {
     pub(super) fn claim(&mut self, order: &ClaimOrder, reply: RpcReplyPort<ClaimOutcome>) {
@@ -32,7 +33,7 @@ impl State {
             return;
         }
         if let Some(open) = self.claims.named(guid, &order.claim_id) {
-            self.claims.replace_reply(open, reply);
+            self.claims.replace_reply(open, order, reply);
             return;
         }
         if self.draining {

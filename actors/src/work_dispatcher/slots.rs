@@ -25,6 +25,16 @@ impl Slots {
             .map_or(0, |taken| taken.assigning + taken.stopping.len())
     }
 
+    /// The same of every agent that has such slots.
+    pub fn all_taken(&self) -> Vec<(AgentGuid, u32)> {
+        let count = |guid| u32::try_from(self.taken(guid)).unwrap_or(u32::MAX);
+        self.0
+            .keys()
+            .map(|guid| (*guid, count(*guid)))
+            .filter(|(_, taken)| *taken > 0)
+            .collect()
+    }
+
     pub fn is_held_off(&self, guid: AgentGuid, id: WorkId, now: Instant) -> bool {
         self.0
             .get(&guid)

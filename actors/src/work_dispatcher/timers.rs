@@ -14,6 +14,8 @@ pub(super) enum Due {
     Held,
     /// Leases may be out of time.
     Leases,
+    /// Deadlines of items have passed.
+    Deadlines,
     /// The agent may be offered what it gave back, or a slot that was kept for a stopping item.
     AgentMayTakeMore(AgentGuid, WorkId),
 }

@@ -1,6 +1,7 @@
 //! How everybody else talks to the ledger.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use loom_protocol::{ErrorCode, WireError, WorkId};
@@ -82,10 +83,15 @@ impl WorkLedgerHandle {
     /// Carries operations out, side by side; the outcomes stand in the order of the operations.
     pub async fn carry_out(&self, operations: Vec<Operation>) -> Result<Vec<Outcome>, LedgerError> {
         let operations: Arc<[Operation]> = operations.into();
+        let sent_before = AtomicBool::new(false);
         let outcomes = self
             .0
             .call(TRANSITION_DEADLINE, |reply| LedgerMsg::CarryOut {
-                operations: operations.clone(),
+                operations: if sent_before.swap(true, Ordering::Relaxed) {
+                    operations.iter().map(Operation::once_more).collect()
+                } else {
+                    operations.clone()
+                },
                 reply,
             })
             .await?;

@@ -38,6 +38,8 @@ pub struct Header {
     pub status: WorkStatus,
     pub priority: u8,
     pub attempt: u32,
+    /// Failed, and its dead letter is still to be written.
+    pub wants_letter: bool,
     pub offered_at: Timestamp,
     pub updated_at: Timestamp,
     /// Zero: none.
@@ -66,6 +68,7 @@ impl Header {
             status: record.status,
             priority: record.priority,
             attempt: record.attempt,
+            wants_letter: record.status == WorkStatus::Failed && record.dead_letter.is_none(),
             offered_at: record.offered_at,
             updated_at: record.updated_at,
             not_before: record.not_before.unwrap_or_default(),
@@ -171,6 +174,7 @@ impl Header {
             status: WorkStatus::Pending,
             priority,
             attempt: 0,
+            wants_letter: false,
             offered_at: Timestamp::default(),
             updated_at: Timestamp::default(),
             not_before,

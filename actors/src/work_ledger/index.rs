@@ -5,10 +5,11 @@
 //! its status (about 30), its place in the queue (about 45).
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use loom_protocol::rest::WorkTotals;
-use loom_protocol::work::WorkStatus;
+use loom_protocol::work::{LeaseRef, WorkStatus};
 use loom_protocol::{AgentGuid, Timestamp, WorkId};
 use slab::Slab;
 use tokio::time::Instant;
@@ -22,9 +23,13 @@ pub(super) struct Index {
     pub(super) headers: Slab<Header>,
     ids: BTreeMap<WorkId, u32>,
     pub(super) orders: [BTreeMap<u64, u32>; WorkStatus::ALL.len()],
-    /// Completed and cancelled items by their last write: who goes first when there are too many.
+    /// Items that have ended and lack nothing, by their last write: who goes first when there are too many.
     finished: BTreeMap<u64, u32>,
+    /// Failed items whose dead letter is still to be written, by their last write.
+    without_letter: BTreeMap<u64, u32>,
     leases: HashMap<AgentGuid, Vec<LeaseInfo>>,
+    /// Cancelled while an agent held them, and the agent has not said that it stopped.
+    stopping: HashMap<WorkId, (AgentGuid, u32)>,
     needs: HashMap<Arc<Needs>, usize>,
     pending_by_needs: HashMap<Arc<Needs>, usize>,
     last_activity: Option<Timestamp>,
@@ -62,7 +67,10 @@ impl Index {
                     .entry(header.needs.clone())
                     .or_default() += 1;
             }
-            WorkStatus::Completed | WorkStatus::Cancelled => {
+            WorkStatus::Failed if header.wants_letter => {
+                self.without_letter.insert(revision, slot);
+            }
+            WorkStatus::Completed | WorkStatus::Cancelled | WorkStatus::Failed => {
                 self.finished.insert(revision, slot);
             }
             _ => {}
@@ -82,6 +90,13 @@ impl Index {
                     timeout_ms: record.timeout_ms,
                     heard: now,
                 });
+        }
+        if header.status == WorkStatus::Cancelled
+            && let (Some(lease), Some(cancel)) = (&record.lease, &record.cancel)
+            && cancel.stopped_at.is_none()
+        {
+            let stopping = (lease.holder.guid, record.attempt);
+            self.stopping.insert(record.id, stopping);
         }
         self.last_activity = self.last_activity.max(Some(header.updated_at));
         let freed = before
@@ -112,6 +127,8 @@ impl Index {
         let header = self.headers.try_remove(slot as usize)?;
         self.orders[place(header.status)].remove(&header.created);
         self.finished.remove(&header.revision);
+        self.without_letter.remove(&header.revision);
+        self.stopping.remove(&id);
         if header.status == WorkStatus::Pending {
             forget_one(&mut self.pending_by_needs, &header.needs);
         }
@@ -169,6 +186,31 @@ impl Index {
         self.leases.values().flatten()
     }
 
+    /// Items cancelled since then that their agents may be working on still. Forgets older ones.
+    pub fn stopping(&mut self, since: Timestamp) -> Vec<(AgentGuid, LeaseRef)> {
+        let mut stopping = std::mem::take(&mut self.stopping);
+        stopping.retain(|id, _| self.get(*id).is_some_and(|h| h.updated_at >= since));
+        self.stopping = stopping;
+        self.stopping
+            .iter()
+            .map(|(id, (guid, attempt))| {
+                let (id, attempt) = (*id, *attempt);
+                (*guid, LeaseRef { id, attempt })
+            })
+            .collect()
+    }
+
+    /// Unfinished items that have a deadline, with it.
+    pub fn deadlines(&self) -> impl Iterator<Item = (WorkId, Timestamp)> {
+        let unfinished = WorkStatus::ALL
+            .iter()
+            .filter(|status| !status.is_terminal());
+        unfinished
+            .flat_map(|status| self.orders[place(*status)].values())
+            .filter_map(|slot| self.headers.get(*slot as usize))
+            .filter_map(|header| Some((header.id, header.deadline()?)))
+    }
+
     pub fn pending(&self) -> impl Iterator<Item = &Header> {
         self.orders[place(WorkStatus::Pending)]
             .values()
@@ -179,6 +221,13 @@ impl Index {
         self.pending_by_needs
             .iter()
             .map(|(needs, count)| (&**needs, *count))
+    }
+
+    /// Failed items without a dead letter, whose last write is later than `after`, in that order.
+    pub fn without_letter(&self, after: u64) -> impl Iterator<Item = &Header> {
+        self.without_letter
+            .range((Bound::Excluded(after), Bound::Unbounded))
+            .filter_map(|(_, slot)| self.headers.get(*slot as usize))
     }
 
     pub fn last_activity(&self) -> Option<Timestamp> {

@@ -27,8 +27,8 @@
 //! - A record that cannot be read is counted and left alone.
 //!
 //! # Options
-//! [`WorkSettings`]: `retention` and `max_finished` bound what is kept of completed and cancelled
-//! items. A failed item is kept until its dead letter is dealt with.
+//! [`WorkSettings`]: `retention` and `max_finished` bound what is kept of items that have ended; of
+//! a failed one from the write that notes its dead letter.
 
 mod acknowledged;
 mod actor;

@@ -41,6 +41,14 @@ impl Operation {
             Self::Apply(id, _) => *id,
         }
     }
+
+    /// The operation, sent once more because its answer got lost.
+    pub(super) fn once_more(&self) -> Self {
+        match self {
+            Self::Create(record) => Self::Create(record.clone()),
+            Self::Apply(id, command) => Self::Apply(*id, Arc::new(command.once_more())),
+        }
+    }
 }
 
 /// An operation that was done, or had been done before.
@@ -258,7 +266,8 @@ impl Context {
         expected: u64,
         bytes: Bytes,
     ) -> Result<Written, LedgerError> {
-        let kept_for_ever = !next.status.is_terminal() || next.status == WorkStatus::Failed;
+        let has_no_letter = next.status == WorkStatus::Failed && next.dead_letter.is_none();
+        let kept_for_ever = !next.status.is_terminal() || has_no_letter;
         let ttl = (!kept_for_ever).then_some(self.retention);
         let store = self.read.store();
         let mut doubted = false;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use loom_protocol::rest::WorkTotals;
-use loom_protocol::work::{Usage, WorkItem};
+use loom_protocol::work::{LeaseRef, Usage, WorkItem};
 use loom_protocol::{AgentGuid, ErrorCode, ProjectId, Timestamp, WireError, WorkId};
 use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
@@ -130,6 +130,16 @@ impl ReadModel {
         index.leases().map(|lease| lease.id).collect()
     }
 
+    /// Items that were cancelled since then and that their agents may be working on still.
+    pub fn stopping(&self, since: Timestamp) -> Vec<(AgentGuid, LeaseRef)> {
+        self.index.write().stopping(since)
+    }
+
+    /// Unfinished items that have a deadline, with it.
+    pub fn deadlines(&self) -> Vec<(WorkId, Timestamp)> {
+        self.index.read().deadlines().collect()
+    }
+
     /// Items by status.
     pub fn totals(&self) -> WorkTotals {
         self.index.read().totals()
@@ -163,6 +173,13 @@ impl ReadModel {
     /// When the pending item that was created first was submitted.
     pub fn oldest_pending(&self) -> Option<Timestamp> {
         self.index.read().pending().next().map(|h| h.offered_at)
+    }
+
+    /// Failed items whose dead letter is still to be written: at most `limit`, whose last write is
+    /// later than `after`, in that order.
+    pub fn without_letter(&self, after: u64, limit: usize) -> Vec<Header> {
+        let index = self.index.read();
+        index.without_letter(after).take(limit).cloned().collect()
     }
 
     /// One page of headers after a creation sequence.

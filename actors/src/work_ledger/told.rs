@@ -23,6 +23,9 @@ pub(super) fn events(
     let mut events = Vec::with_capacity(1);
     match (applied.before, record.status) {
         _ if !applied.changed => {}
+        (None, WorkStatus::Pending) if record.retries > 0 => {
+            events.push(retried(tell, record));
+        }
         (None, _) => {
             let mut submitted = tell(WorkEventKind::Submitted);
             submitted.capability = Some(record.capability.clone());
@@ -30,6 +33,9 @@ pub(super) fn events(
             submitted.priority = Some(record.priority);
             submitted.description = Some(start_of(&record.description, SHOWN_DESCRIPTION));
             events.push(submitted);
+            if record.status == WorkStatus::Failed {
+                events.push(failed(tell, record));
+            }
         }
         (Some(WorkStatus::Pending), WorkStatus::Assigned) => {
             events.push(tell(WorkEventKind::Assigned));
@@ -48,22 +54,15 @@ pub(super) fn events(
             events.push(completed);
         }
         (Some(before), WorkStatus::Failed) if !before.is_terminal() => {
-            let mut failed = tell(WorkEventKind::Failed);
-            if let Some(error) = record.errors.last() {
-                failed.error_message = Some(error.message.clone());
-                failed.recoverable = Some(error.recoverable);
-                failed.reason = Some(error.reason);
-            }
-            events.push(failed);
+            events.push(failed(tell, record));
         }
         (Some(before), WorkStatus::Cancelled) if !before.is_terminal() => {
             events.push(tell(WorkEventKind::Cancelled));
         }
-        (Some(before), WorkStatus::Pending) if before.is_leased() => {
-            let mut retried = tell(WorkEventKind::Retried);
-            retried.reason = record.pending_reason;
-            retried.not_before = record.not_before;
-            events.push(retried);
+        (Some(before), WorkStatus::Pending)
+            if before.is_leased() || before == WorkStatus::Failed =>
+        {
+            events.push(retried(tell, record));
         }
         _ => {}
     }
@@ -82,6 +81,24 @@ pub(super) fn events(
         .into_iter()
         .map(|event| Event::Work(Box::new(event)))
         .collect()
+}
+
+fn failed(tell: impl Fn(WorkEventKind) -> WorkEvent, record: &WorkRecord) -> WorkEvent {
+    let error = record.errors.last();
+    WorkEvent {
+        error_message: error.map(|error| error.message.clone()),
+        recoverable: error.map(|error| error.recoverable),
+        reason: error.map(|error| error.reason),
+        ..tell(WorkEventKind::Failed)
+    }
+}
+
+fn retried(tell: impl Fn(WorkEventKind) -> WorkEvent, record: &WorkRecord) -> WorkEvent {
+    WorkEvent {
+        reason: record.pending_reason,
+        not_before: record.not_before,
+        ..tell(WorkEventKind::Retried)
+    }
 }
 
 /// The first characters of a text.

@@ -69,6 +69,8 @@ pub(crate) struct Core {
     jobs: Mutex<HashMap<LeaseRef, Job>>,
     begun: AtomicU64,
     paused: AtomicBool,
+    /// Of the coordinator that answered last; 0 before the first.
+    epoch: AtomicU64,
     identity: Mutex<RegisterRequest>,
     registering: tokio::sync::Mutex<()>,
     heartbeat_every: Mutex<Duration>,
@@ -115,6 +117,7 @@ impl Core {
             jobs: Mutex::new(HashMap::new()),
             begun: AtomicU64::new(0),
             paused: AtomicBool::new(false),
+            epoch: AtomicU64::new(0),
             identity: Mutex::new(parts.identity),
             registering: tokio::sync::Mutex::new(()),
             heartbeat_every: Mutex::new(Duration::from_secs(10)),
@@ -299,7 +302,17 @@ impl Core {
         if let Some(millis) = answer.agent.heartbeat_interval_ms {
             *self.heartbeat_every.lock() = Duration::from_millis(millis.max(100));
         }
+        self.hear_of_epoch(answer.epoch);
         tracing::info!(agent = %self.guid, handle = answer.agent.handle, "registered");
+    }
+
+    /// A coordinator of another epoch than before knows nothing of the claim that is open. (One of an
+    /// earlier version does not say its epoch.)
+    pub(crate) fn hear_of_epoch(&self, epoch: u64) {
+        let is_said = epoch != 0;
+        if is_said && self.epoch.swap(epoch, Ordering::Relaxed) != epoch {
+            self.claim_again.notify_waiters();
+        }
     }
 
     /// Registers again if that is what an error asks for; true if it was. One that is about to go and

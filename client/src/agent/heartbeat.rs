@@ -33,6 +33,7 @@ pub(crate) async fn beat(core: Arc<Core>) {
                     core.claim_again.notify_waiters();
                 }
                 answered = true;
+                core.hear_of_epoch(answer.epoch);
                 obey(&core, &answer);
             }
             Err(error) => {

@@ -11,10 +11,11 @@ use async_nats::Message;
 use bytes::Bytes;
 use loom_protocol::ErrorCode;
 use loom_protocol::work::{
-    ClaimedItem, CompleteItem, CompleteRequest, ItemAnswer, ReleaseRequest, StoppedRequest,
+    CompleteAnswer, CompleteItem, CompleteRequest, ItemAnswer, ReleaseRequest, StoppedRequest,
+    limits,
 };
+use serde::Serialize;
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -27,7 +28,7 @@ use crate::error::{ClientError, ErrorKind};
 use crate::retry::Backoff;
 
 /// How many completions one request carries at the most.
-const PER_REQUEST: usize = 64;
+const PER_REQUEST: usize = limits::COMPLETIONS;
 /// How long the coordinator may be away before a report is published as well.
 const PUBLISH_AFTER: Duration = Duration::from_secs(3);
 /// How long giving back or acknowledging is tried; after that the coordinator's clocks see to it.
@@ -63,14 +64,6 @@ pub(crate) async fn report(core: Arc<Core>, mut reports: mpsc::Receiver<Report>)
     }
 }
 
-/// The answer to a completion of several items; the items themselves are of no interest here.
-#[derive(Deserialize)]
-struct Completed {
-    items: Vec<ItemAnswer<IgnoredAny>>,
-    #[serde(default)]
-    claimed: Option<Vec<ClaimedItem>>,
-}
-
 /// Reports completions, in as few requests as the payload limit allows.
 async fn complete(core: &Arc<Core>, completions: Vec<(Job, CompleteItem)>) {
     let mut rest = vec![completions];
@@ -92,14 +85,20 @@ async fn complete(core: &Arc<Core>, completions: Vec<(Job, CompleteItem)>) {
                 }
             }
             Ok(answer) => {
-                let mut answers = answer.items.into_iter();
+                let (items, claimed) = match answer {
+                    CompleteAnswer::Many { items, claimed } => (items, claimed),
+                    CompleteAnswer::One { item, claimed } => {
+                        (vec![ItemAnswer::Done(*item)], claimed)
+                    }
+                };
+                let mut answers = items.into_iter();
                 for (job, _) in batch {
                     match answers.next().map(Result::from) {
                         Some(Ok(_)) | None => core.free(job.lease_ref(), &core.counts.completed),
                         Some(Err(wire)) => not_taken(core, job, &wire.into()),
                     }
                 }
-                core.take(answer.claimed.unwrap_or_default());
+                core.take(claimed.unwrap_or_default());
             }
         }
     }
@@ -109,7 +108,7 @@ async fn complete_at_once(
     core: &Core,
     batch: &[(Job, CompleteItem)],
     and_claim: bool,
-) -> Result<Completed, ClientError> {
+) -> Result<CompleteAnswer<IgnoredAny>, ClientError> {
     let then_claim = Some(core.claimable(batch.len()))
         .filter(|max| and_claim && *max > 0)
         .map(|max| claims::new_claim(max, Duration::ZERO));

@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 use super::input;
 use super::item::{Reason, Usage, WorkItem};
 use super::report::{ReportedError, ReportedResult};
-use super::submit::ItemAnswer;
 use crate::id::{AgentGuid, WorkId};
 use crate::time::Timestamp;
 
@@ -145,34 +144,19 @@ pub struct CompleteRequest {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub usage: Option<Usage>,
     /// Several finished items.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        default,
+        deserialize_with = "input::optional_objects"
+    )]
     pub items: Option<Vec<CompleteItem>>,
     /// Claim the next in the same request.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        default,
+        deserialize_with = "input::optional_object"
+    )]
     pub then_claim: Option<ThenClaim>,
-}
-
-/// The answer to a completion: the item without its bodies, or several, and what was claimed next.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum CompleteAnswer {
-    /// To `items`.
-    Many {
-        /// One for each item.
-        items: Vec<ItemAnswer<WorkItem>>,
-        /// What `thenClaim` gave.
-        #[serde(skip_serializing_if = "Option::is_none", default)]
-        claimed: Option<Vec<ClaimedItem>>,
-    },
-    /// To one item.
-    One {
-        /// The item.
-        #[serde(flatten)]
-        item: Box<WorkItem>,
-        /// What `thenClaim` gave.
-        #[serde(skip_serializing_if = "Option::is_none", default)]
-        claimed: Option<Vec<ClaimedItem>>,
-    },
 }
 
 /// `work.fail`
@@ -282,6 +266,23 @@ mod tests {
             (claim.claim.wait_ms, claim.claim.max, claim.claim.start),
             (Some(10), Some(2), true)
         );
+    }
+
+    #[test]
+    fn fields_have_names_in_lists_too() {
+        let (id, guid) = (WorkId::generate(), AgentGuid::generate());
+        for request in [
+            json!({"guid": guid, "items": [[id, 1]]}),
+            json!({"guid": guid, "id": id, "attempt": 1, "thenClaim": ["c", null, 1]}),
+        ] {
+            for encoding in [Encoding::Json, Encoding::MessagePack] {
+                let payload = encoding.encode(&request).unwrap();
+                let error = encoding.decode_request::<CompleteRequest>(&payload);
+                let error = error.unwrap_err().to_string();
+                assert!(error.contains("an object with named fields"), "{error}");
+            }
+        }
+        assert!(serde_json::from_value::<SubmitRequest>(json!({"items": [["d", "c"]]})).is_err());
     }
 
     #[test]

@@ -69,7 +69,10 @@ pub struct SubmitRequest {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub strict: bool,
     /// Several items in one request.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "super::input::optional_objects"
+    )]
     pub items: Option<Vec<SubmitRequest>>,
 }
 
@@ -90,9 +93,17 @@ pub struct SubmitAnswer {
     /// A guess at the wait, in seconds, where there is a basis for one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub estimated_wait_seconds: Option<u64>,
-    /// Fields of the submission that nobody reads.
+    /// Fields of the submission that nobody reads: the first few, long names cut.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub ignored: Vec<String>,
+    /// How many more such fields there are than `ignored` names.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub ignored_more: usize,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+const fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// One place of an answer to several items: what it would be for one alone, or its error.

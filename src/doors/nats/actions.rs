@@ -1,27 +1,41 @@
 //! Which request is which method of the service.
 
-use async_nats::Message;
+use async_nats::{Client, Message};
+use loom_actors::work_dispatcher::Admission;
 use loom_protocol::agent::{GuidRequest, ListAgentsRequest};
 use loom_protocol::work::{
-    CancelRequest, ClaimRequest, CompleteRequest, IdRequest, ListWorkRequest, SubmitRequest,
+    CancelRequest, ClaimRequest, CompleteAnswer, CompleteRequest, IdRequest, ListWorkRequest,
+    SubmitRequest,
 };
 use loom_protocol::{Encoding, ProjectId, WireError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::Admission;
 use super::answer::Done;
-use crate::service::{Page, Service, Submitted};
+use crate::service::{Ignored, Page, Service, Submitted, without_long_texts};
+
+/// What every server carries, in bytes, so that its limit need not be asked for.
+const ALWAYS_CARRIED: usize = 64 * 1024;
 
 /// One request, taken apart.
 struct Request<'a> {
+    client: &'a Client,
     payload: &'a [u8],
     encoding: Encoding,
 }
 
 impl Request<'_> {
     fn read<T: DeserializeOwned>(&self) -> Result<T, WireError> {
-        Ok(self.encoding.decode(self.payload)?)
+        Ok(self.encoding.decode_request(self.payload)?)
+    }
+
+    /// What was completed is recorded: an answer to that must go out, shorter if need be.
+    fn completed(&self, answer: CompleteAnswer) -> Result<Done, WireError> {
+        let done = self.done(&answer)?;
+        if done.size() <= ALWAYS_CARRIED || done.size() <= self.client.server_info().max_payload {
+            return Ok(done);
+        }
+        self.done(&without_long_texts(answer))
     }
 
     fn done(&self, value: &impl Serialize) -> Result<Done, WireError> {
@@ -36,14 +50,17 @@ impl Request<'_> {
 }
 
 /// Carries a request out. Each action is boxed, so that the task of a request is as small as the
-/// action it is about, not as the largest of all. A claim gives its admission back before it waits.
+/// action it is about, not as the largest of all. A claim gives its permit back when it waits:
+/// waiting claims have a bound of their own.
 pub(super) async fn carry_out(
     service: &Service,
+    client: &Client,
     message: &Message,
     encoding: Encoding,
     admission: Admission,
 ) -> Result<Done, WireError> {
     let request = Request {
+        client,
         payload: &message.payload,
         encoding,
     };
@@ -96,9 +113,9 @@ pub(super) async fn carry_out(
         "gc.report" => request.done(&Box::pin(service.gc_report(project)).await?),
         "gc.run" => request.done(&Box::pin(service.gc_run(project)).await?),
         "work.submit" => {
-            let mut ignored = Vec::new();
+            let mut ignored = Ignored::default();
             let submit: SubmitRequest =
-                encoding.decode_noting(request.payload, &mut |path| ignored.push(path))?;
+                encoding.decode_noting(request.payload, &mut |path| ignored.note(&path))?;
             match Box::pin(service.submit(project, submit, ignored)).await? {
                 Submitted::One(answer) => request.done(&answer),
                 many @ Submitted::Many { .. } => request.done(&many),
@@ -106,7 +123,7 @@ pub(super) async fn carry_out(
         }
         "work.claim" => {
             let claim: ClaimRequest = request.read()?;
-            request.done(&Box::pin(service.claim(project, claim, admission)).await?)
+            request.done(&Box::pin(service.claim(project, claim, &admission)).await?)
         }
         "work.start" => request.done(&Box::pin(service.start(project, request.read()?)).await?),
         "work.progress" => {
@@ -114,7 +131,8 @@ pub(super) async fn carry_out(
         }
         "work.complete" => {
             let complete: CompleteRequest = request.read()?;
-            request.done(&Box::pin(service.complete(project, complete, admission)).await?)
+            let answer = Box::pin(service.complete(project, complete, &admission)).await?;
+            request.completed(answer)
         }
         "work.fail" => request.done(&Box::pin(service.fail(project, request.read()?)).await?),
         "work.release" => request.done(&Box::pin(service.release(project, request.read()?)).await?),

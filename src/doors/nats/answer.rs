@@ -25,6 +25,11 @@ impl Done {
         })
     }
 
+    /// In bytes, without headers.
+    pub fn size(&self) -> usize {
+        self.payload.len()
+    }
+
     pub fn with_cursor(mut self, cursor: Option<String>) -> Self {
         self.next_cursor = cursor;
         self

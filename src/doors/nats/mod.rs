@@ -13,13 +13,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::client::PublishErrorKind;
-use async_nats::service::{Service as MicroService, ServiceExt as _};
-use async_nats::{Client, Message};
+use async_nats::service::error::Error as ServiceError;
+use async_nats::service::{Request, Service as MicroService, ServiceExt as _};
+use async_nats::{Client, Subject};
+use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
-use loom_actors::barrier::Ticket;
+use loom_actors::work_dispatcher::Admission;
 use loom_protocol::codec::CONTENT_TYPE;
 use loom_protocol::{Encoding, ErrorCode, WireError, names};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -93,12 +95,6 @@ async fn confirm_subscriptions(client: &Client) -> Result<(), async_nats::Error>
     Ok(())
 }
 
-/// What a request holds until it has been applied; a claim that waits has given it back.
-struct Admission {
-    _permit: OwnedSemaphorePermit,
-    _ticket: Ticket,
-}
-
 /// Lets requests in.
 struct Guard {
     client: Client,
@@ -129,16 +125,14 @@ impl Guard {
             }
             let ticket = in_flight.enter();
             let permit = guard.permits.clone().try_acquire_owned().ok();
-            let admission = permit.map(|permit| Admission {
-                _permit: permit,
-                _ticket: ticket,
-            });
+            let admission = permit.map(|permit| Admission::new(permit, ticket));
             let guard = guard.clone();
-            tasks.spawn(async move { guard.answer(request.message, admission).await });
+            tasks.spawn(async move { guard.answer(request, admission).await });
         }
     }
 
-    async fn answer(&self, message: Message, admission: Option<Admission>) {
+    async fn answer(&self, request: Request, admission: Option<Admission>) {
+        let message = &request.message;
         let Some(reply) = message.reply.clone() else {
             tracing::debug!(subject = %message.subject, "a request without a reply subject is dropped");
             return;
@@ -149,7 +143,8 @@ impl Guard {
         let outcome = match admission {
             None => Err(self.refusal.clone()),
             Some(admission) => {
-                let work = actions::carry_out(&self.service, &message, encoding, admission);
+                let work =
+                    actions::carry_out(&self.service, &self.client, message, encoding, admission);
                 AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
                     Err(WireError::new(
                         ErrorCode::Internal,
@@ -158,6 +153,10 @@ impl Guard {
                 })
             }
         };
+        let refusal = outcome.as_ref().err().map(|error| ServiceError {
+            status: error.code.to_string(),
+            code: usize::from(error.code.status()),
+        });
         let Answer { headers, payload } = Answer::of(outcome, encoding);
         let size = payload.len();
         let mut sent = self
@@ -177,5 +176,16 @@ impl Guard {
         if let Err(error) = sent {
             tracing::debug!(subject = %message.subject, "an answer was not sent: {error}");
         }
+        count(request, refusal).await;
     }
+}
+
+/// Counts a request in the statistics of the micro service (`$SRV.STATS.loom`).
+///
+/// The client counts only what it answers itself, and its errors have no body, as ours have. So it
+/// is given no place to answer to: it counts, and sends nothing.
+async fn count(mut request: Request, refusal: Option<ServiceError>) {
+    request.message.reply = Some(Subject::from_static(""));
+    let outcome = refusal.map_or_else(|| Ok(Bytes::new()), Err);
+    let _nothing_was_sent = request.respond(outcome).await;
 }

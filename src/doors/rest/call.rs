@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::error::{RestError, RestResult};
+use crate::service::Ignored;
 
 /// The header that names the project.
 pub const PROJECT_HEADER: &str = "Loom-Project";
@@ -68,7 +69,7 @@ impl<S: Send + Sync> FromRequest<S> for Call {
             .await
             .map_err(|rejection| refused("the body", &rejection))?;
         // A body that is no object has no hints; whoever reads it says what is wrong with it.
-        let hints: Hints = Encoding::Json.decode(&body).unwrap_or_default();
+        let hints: Hints = Encoding::Json.decode_request(&body).unwrap_or_default();
         let project = project_of(&parts, &path, &query, &hints)?;
         Ok(Self {
             id: path.id,
@@ -175,15 +176,17 @@ impl Call {
     }
 
     /// The body, and the fields of it that nobody reads.
-    pub fn body_noting<T: DeserializeOwned>(&self) -> RestResult<(T, Vec<String>)> {
-        let mut ignored = Vec::new();
+    pub fn body_noting<T: DeserializeOwned>(&self) -> RestResult<(T, Ignored)> {
+        let mut ignored = Ignored::default();
+        let mut note = |path: String| {
+            let name = path.rsplit('.').next().unwrap_or(&path);
+            if path != "projectId" && name != CLASSIFICATION {
+                ignored.note(&path);
+            }
+        };
         let body = Encoding::Json
-            .decode_noting(&self.body, &mut |path| ignored.push(path))
+            .decode_noting(&self.body, &mut note)
             .map_err(WireError::from)?;
-        ignored.retain(|path| {
-            let name = path.rsplit('.').next().unwrap_or(path);
-            path != "projectId" && name != CLASSIFICATION
-        });
         Ok((body, ignored))
     }
 

@@ -29,7 +29,7 @@ async fn echo(call: Call) -> RestResult<Response> {
         "limit": call.number("limit")?,
         "boundary": call.boundary(),
         "name": body.name,
-        "ignored": ignored,
+        "ignored": ignored.own().named,
     }))))
 }
 

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use loom_protocol::agent::{Agent, AgentStatus, Directive};
-use loom_protocol::{AgentGuid, WireError};
+use loom_protocol::{AgentGuid, Encoding, WireError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -141,7 +141,8 @@ fn read<T: DeserializeOwned>(value: &[u8]) -> Result<T, Unreadable> {
             "it has {length} bytes; at most {MAX_ENTRY} are read"
         )));
     }
-    serde_json::from_slice(value)
+    Encoding::Json
+        .decode_request(value)
         .map_err(|e| Unreadable(format!("it is not an agent as JSON: {e}")))
 }
 

@@ -12,7 +12,9 @@ use loom_protocol::{AgentGuid, Body, Timestamp, WorkId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::record::{EndedLease, Holder, LeaseEnd, LeaseRecord, WorkRecord, WriteId};
+use super::record::{
+    EndedLease, Holder, LeaseEnd, LeaseRecord, RawSubmission, WorkRecord, WriteId,
+};
 
 const VERSION: u8 = 1;
 
@@ -36,6 +38,11 @@ pub fn encode(record: &WorkRecord) -> Result<Bytes, RecordError> {
         errors: Cow::Borrowed(&record.errors),
         cancel: record.cancel.as_ref().map(Cow::Borrowed),
         usage: record.usage,
+        dead_letter: record.dead_letter,
+        retries: record.retries,
+        auto_retries: record.auto_retries,
+        raw: record.raw.as_ref().map(|raw| Raw(raw.bytes.clone())),
+        raw_size: record.raw.as_ref().map_or(0, |raw| raw.size),
     };
     let mut stored = Stored::from(record);
     if rare != Rare::default() {
@@ -65,6 +72,13 @@ pub fn decode(bytes: &[u8]) -> Result<WorkRecord, RecordError> {
                 errors: rare.errors.into_owned(),
                 cancel: rare.cancel.map(Cow::into_owned),
                 usage: rare.usage,
+                dead_letter: rare.dead_letter,
+                retries: rare.retries,
+                auto_retries: rare.auto_retries,
+                raw: rare.raw.map(|Raw(bytes)| RawSubmission {
+                    bytes,
+                    size: rare.raw_size,
+                }),
                 ..WorkRecord::from(stored)
             })
         }
@@ -73,7 +87,7 @@ pub fn decode(bytes: &[u8]) -> Result<WorkRecord, RecordError> {
 }
 
 /// Bytes that MessagePack stores as they are.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 struct Raw(Bytes);
 
 impl Serialize for Raw {
@@ -155,12 +169,19 @@ struct Stored<'a> {
     updated_at: Millis,
 }
 
-/// What few records have.
+/// What few records have. Fields may be added: an older record does not have them, and an older
+/// Loom passes over them.
 #[derive(Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 struct Rare<'a> {
     errors: Cow<'a, [WorkErrorInfo]>,
     cancel: Option<Cow<'a, CancelInfo>>,
     usage: Option<Usage>,
+    dead_letter: Option<u64>,
+    retries: u32,
+    auto_retries: u32,
+    raw: Option<Raw>,
+    raw_size: u64,
 }
 
 const fn end_code(end: LeaseEnd) -> u8 {
@@ -319,6 +340,10 @@ impl From<Stored<'_>> for WorkRecord {
             errors: Vec::new(),
             cancel: None,
             usage: None,
+            dead_letter: None,
+            retries: 0,
+            auto_retries: 0,
+            raw: None,
             updated_at: Timestamp::from_millis(stored.updated_at),
         }
     }
@@ -350,6 +375,32 @@ mod tests {
             bytes.truncate(at);
             prop_assert!(decode(&bytes).is_err());
         }
+    }
+
+    #[test]
+    fn a_record_of_a_loom_without_dead_letters_reads() {
+        #[derive(Serialize)]
+        struct Before {
+            errors: Vec<WorkErrorInfo>,
+            cancel: Option<CancelInfo>,
+            usage: Option<Usage>,
+        }
+        let record = WorkRecord::blank(
+            WorkId::new(Uuid::nil()),
+            "me",
+            Timestamp::default(),
+            BTreeMap::new(),
+        );
+        let mut stored = Stored::from(&record);
+        let before = Before {
+            errors: Vec::new(),
+            cancel: None,
+            usage: None,
+        };
+        stored.rare = Some(Raw(rmp_serde::to_vec_named(&before).unwrap().into()));
+        let mut bytes = vec![VERSION];
+        rmp_serde::encode::write(&mut bytes, &stored).unwrap();
+        assert_eq!(decode(&bytes).unwrap(), record);
     }
 
     #[test]

@@ -110,6 +110,9 @@ pub enum Command {
         by: String,
         /// Why.
         reason: Option<String>,
+        /// Whether it was sent before and may have counted: then it is so already where the item is
+        /// cancelled by the same one for the same reason.
+        again: bool,
     },
     /// Its deadline has passed: nobody is to begin it, or to go on with this attempt.
     MissDeadline {
@@ -120,6 +123,22 @@ pub enum Command {
     CancelDelivered,
     /// The agent has obeyed the cancellation.
     Stopped(Fence),
+    /// The dead letter of a failed item is written.
+    NoteDeadLetter {
+        /// Where.
+        sequence: u64,
+        /// Of which failure: how often the item had been put back before.
+        retries: u32,
+    },
+    /// A dead letter is put back into the queue.
+    Retry {
+        /// Of which failure, as in `NoteDeadLetter`; `None`: of the present one.
+        retries: Option<u32>,
+        /// Whether the spent attempts are forgotten; otherwise one more is given.
+        reset_attempts: bool,
+        /// Whether the schedule does it.
+        automatic: bool,
+    },
 }
 
 /// What a command comes to.
@@ -164,19 +183,48 @@ pub enum Refusal {
         /// Its status.
         status: WorkStatus,
     },
+    /// It has no dead letter.
+    #[error("work item {id} has no dead letter: it is {status}")]
+    NotFailed {
+        /// The item.
+        id: loom_protocol::WorkId,
+        /// Its status.
+        status: WorkStatus,
+    },
+    /// There is nothing to be put back.
+    #[error(
+        "the dead letter {id} is a submission that was refused, no work item; submit it mended and discard the letter"
+    )]
+    NotAnItem {
+        /// The letter.
+        id: loom_protocol::WorkId,
+    },
 }
 
 impl From<Refusal> for WireError {
     fn from(refusal: Refusal) -> Self {
         let code = match refusal {
             Refusal::Stale { .. } => ErrorCode::StaleLease,
-            Refusal::Ended { .. } | Refusal::NotPending { .. } => ErrorCode::TerminalState,
+            Refusal::Ended { .. } | Refusal::NotPending { .. } | Refusal::NotFailed { .. } => {
+                ErrorCode::TerminalState
+            }
+            Refusal::NotAnItem { .. } => ErrorCode::InvalidRequest,
         };
         Self::new(code, refusal.to_string())
     }
 }
 
 impl Command {
+    /// The command, sent once more because its answer got lost.
+    #[must_use]
+    pub fn once_more(&self) -> Self {
+        let mut same = self.clone();
+        if let Self::Cancel { again, .. } = &mut same {
+            *again = true;
+        }
+        same
+    }
+
     /// Applies the command to the record as it is now.
     pub fn decide(&self, record: &WorkRecord, now: Timestamp) -> Result<Decision, Refusal> {
         match self {
@@ -206,10 +254,23 @@ impl Command {
                 spends_attempt,
                 backoff,
             } => record.revoke(*guid, *attempt, (*reason, *spends_attempt), *backoff, now),
-            Self::Cancel { by, reason } => record.cancel(by, reason.as_deref(), now),
+            Self::Cancel { by, reason, again } => {
+                if *again && record.is_cancelled_so(by, reason.as_deref()) {
+                    return Ok(Decision::Already);
+                }
+                record.cancel(by, reason.as_deref(), now)
+            }
             Self::MissDeadline { attempt } => record.miss_deadline(*attempt, now),
             Self::CancelDelivered => Ok(record.cancel_delivered(now)),
             Self::Stopped(by) => record.stopped(by, now),
+            Self::NoteDeadLetter { sequence, retries } => {
+                record.note_dead_letter(*sequence, *retries, now)
+            }
+            Self::Retry {
+                retries,
+                reset_attempts,
+                automatic,
+            } => record.retry(*retries, *reset_attempts, *automatic, now),
         }
     }
 }

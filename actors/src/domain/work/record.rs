@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use loom_protocol::work::{
     AssignedAgent, CancelInfo, PRIORITY, Reason, Usage, WorkErrorInfo, WorkResult, WorkStatus,
 };
@@ -75,6 +76,15 @@ pub struct EndedLease {
     pub end: LeaseEnd,
 }
 
+/// A published submission that was refused, as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawSubmission {
+    /// Its bytes; of more than a record can hold, the first.
+    pub bytes: Bytes,
+    /// How many there were.
+    pub size: u64,
+}
+
 /// One item of the ledger. Its fields mean what they mean in
 /// [`WorkItem`](loom_protocol::work::WorkItem); changed only by the verbs in `transition`.
 #[derive(Debug, Clone, PartialEq)]
@@ -114,6 +124,14 @@ pub struct WorkRecord {
     pub errors: Vec<WorkErrorInfo>,
     pub cancel: Option<CancelInfo>,
     pub usage: Option<Usage>,
+    /// Of a failed item: the sequence of its dead letter. Without it the letter is still to be written.
+    pub dead_letter: Option<u64>,
+    /// How often it was put back from the dead letters.
+    pub retries: u32,
+    /// How often the schedule did so since somebody did it by hand.
+    pub auto_retries: u32,
+    /// Of a refused submission: what there was instead of an item.
+    pub raw: Option<RawSubmission>,
     pub updated_at: Timestamp,
 }
 
@@ -159,6 +177,10 @@ impl WorkRecord {
             errors: Vec::new(),
             cancel: None,
             usage: None,
+            dead_letter: None,
+            retries: 0,
+            auto_retries: 0,
+            raw: None,
             updated_at: now,
         }
     }

@@ -215,6 +215,12 @@ impl WorkRecord {
         }))
     }
 
+    /// Whether this is what called it off.
+    pub(super) fn is_cancelled_so(&self, by: &str, reason: Option<&str>) -> bool {
+        let is_it = |cancel: &CancelInfo| cancel.by == by && cancel.reason.as_deref() == reason;
+        self.status == WorkStatus::Cancelled && self.cancel.as_ref().is_some_and(is_it)
+    }
+
     /// Pending, Assigned or InProgress → Failed: its deadline has passed.
     pub(super) fn miss_deadline(&self, attempt: u32, now: Timestamp) -> Result<Decision, Refusal> {
         let (id, status) = (self.id, self.status);
@@ -274,7 +280,7 @@ impl WorkRecord {
         }
     }
 
-    fn write(&self, now: Timestamp, change: impl FnOnce(&mut Self)) -> Decision {
+    pub(super) fn write(&self, now: Timestamp, change: impl FnOnce(&mut Self)) -> Decision {
         let mut next = self.clone();
         next.updated_at = now;
         change(&mut next);
@@ -297,6 +303,7 @@ impl WorkRecord {
                 self.unspent_returns >= UNSPENT_RETURNS
             };
         if spends {
+            self.say_why(reason);
             self.attempts += 1;
         }
         match retry::judge(self.attempts, self.max_attempts, why, self.updated_at) {
@@ -320,6 +327,27 @@ impl WorkRecord {
                 end,
             });
         }
+    }
+
+    /// Each spent attempt has an error that tells of it.
+    fn say_why(&mut self, reason: Reason) {
+        let told = self.errors.last().and_then(|error| error.attempt);
+        if told == Some(self.attempt) {
+            return;
+        }
+        let ended = self.ended_lease.as_ref();
+        self.push_error(WorkErrorInfo {
+            message: format!(
+                "{reason}: the item has come back {} times without a spent attempt, so that this costs one",
+                self.unspent_returns
+            ),
+            code: None,
+            recoverable: true,
+            occurred_at: self.updated_at,
+            reason,
+            attempt: Some(self.attempt),
+            agent_guid: ended.map(|ended| ended.guid),
+        });
     }
 
     fn push_error(&mut self, error: WorkErrorInfo) {

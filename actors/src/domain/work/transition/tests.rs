@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::super::command::{Command, Decision, FailureReport, Fence, Refusal};
-use super::super::record::WriteId;
+use super::super::record::{RawSubmission, WriteId};
 use super::*;
 use crate::settings::RetrySettings;
 
@@ -34,7 +34,7 @@ fn by(n: u128, attempt: u32) -> Fence {
     }
 }
 
-fn fresh(max_attempts: u32) -> WorkRecord {
+pub(in super::super) fn fresh(max_attempts: u32) -> WorkRecord {
     WorkRecord {
         task_id: "task".into(),
         capability: "c".into(),
@@ -221,6 +221,7 @@ fn a_cancelled_item_refuses_its_agent_and_notes_that_it_stopped() {
     let cancel = Command::Cancel {
         by: "me".into(),
         reason: None,
+        again: false,
     };
     let record = then(&then(&fresh(3), assign(1)), cancel.clone());
     assert_eq!(record.status, WorkStatus::Cancelled);
@@ -228,6 +229,14 @@ fn a_cancelled_item_refuses_its_agent_and_notes_that_it_stopped() {
         cancel.decide(&record, at(20)),
         Err(Refusal::Ended { .. })
     ));
+    let repeated = cancel.once_more().decide(&record, at(20));
+    assert_eq!(repeated, Ok(Decision::Already));
+    let another = Command::Cancel {
+        by: "you".into(),
+        reason: None,
+        again: true,
+    };
+    assert!(another.decide(&record, at(20)).is_err());
     assert!(matches!(
         complete(1, 1).decide(&record, at(20)),
         Err(Refusal::Stale { .. })
@@ -301,6 +310,12 @@ pub(in super::super) fn any_record() -> impl Strategy<Value = WorkRecord> {
                 tokens: Some(1),
                 cost_usd: None,
             });
+            record.retries = 2;
+            record.auto_retries = 1;
+            record.raw = Some(RawSubmission {
+                bytes: b"\xff{".as_slice().into(),
+                size: 7,
+            });
             record.preferred_agent_type = Some("p".into());
         }
         play(&mut record, &commands);
@@ -308,7 +323,7 @@ pub(in super::super) fn any_record() -> impl Strategy<Value = WorkRecord> {
     })
 }
 
-fn any_history() -> impl Strategy<Value = Vec<Command>> {
+pub(in super::super) fn any_history() -> impl Strategy<Value = Vec<Command>> {
     let fence = (1u128..3, 0u32..6).prop_map(|(n, attempt)| by(n, attempt));
     let command = prop_oneof![
         4 => (1u128..3, any::<bool>()).prop_map(|(n, start)| Command::Assign {
@@ -329,14 +344,14 @@ fn any_history() -> impl Strategy<Value = Vec<Command>> {
             backoff: spends_attempt.then(backoff),
         }),
         1 => (0u32..6).prop_map(|attempt| Command::MissDeadline { attempt }),
-        1 => Just(Command::Cancel { by: "me".into(), reason: Some("because".into()) }),
+        1 => Just(Command::Cancel { by: "me".into(), reason: Some("because".into()), again: false }),
         1 => Just(Command::CancelDelivered),
         1 => fence.prop_map(Command::Stopped),
     ];
     prop::collection::vec(command, 0..24)
 }
 
-fn play(record: &mut WorkRecord, commands: &[Command]) {
+pub(in super::super) fn play(record: &mut WorkRecord, commands: &[Command]) {
     for command in commands {
         if let Ok(Decision::Write(next)) = command.decide(record, at(10)) {
             *record = *next;

@@ -1,0 +1,155 @@
+//! Items, one by one, in arrays and by publishing; and those who call some off.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use loom_protocol::{WorkId, names};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{interval, sleep};
+
+use super::world::{BOUNDARIES, CAPABILITIES, TYPES, World};
+use crate::history::{Action, ItemSpec};
+
+const SUBMITTERS: u32 = 4;
+const AFTER_REFUSAL: Duration = Duration::from_millis(100);
+const CANCEL_EVERY: Duration = Duration::from_millis(700);
+
+/// The submitters at work.
+pub(super) struct Load {
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+impl Load {
+    pub fn start(world: &World, per_second: u32) -> Self {
+        let stop = watch::Sender::new(false);
+        let mut tasks = JoinSet::new();
+        for number in 0..SUBMITTERS {
+            let every = Duration::from_secs(u64::from(SUBMITTERS)) / per_second.max(1);
+            let rng = Rng::with_seed(world.seed ^ u64::from(number) << 56);
+            tasks.spawn(submit(world.clone(), stop.subscribe(), rng, every));
+        }
+        let rng = Rng::with_seed(!world.seed);
+        tasks.spawn(call_off(world.clone(), stop.subscribe(), rng));
+        Self { stop, tasks }
+    }
+
+    /// Returns when everything that was begun is answered.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        self.tasks.join_all().await;
+    }
+}
+
+async fn submit(world: World, stop: watch::Receiver<bool>, mut rng: Rng, every: Duration) {
+    let mut times = interval(every);
+    while !*stop.borrow() {
+        times.tick().await;
+        match rng.u8(0..10) {
+            0 => publish(&world, draw(&mut rng)).await,
+            1..=2 => {
+                let count = rng.usize(2..=8);
+                let items = (0..count).map(|_| draw(&mut rng)).collect();
+                submit_all(&world, items).await;
+                // As many as others submit in that time.
+                for _ in 1..count {
+                    times.tick().await;
+                }
+            }
+            _ => submit_all(&world, vec![draw(&mut rng)]).await,
+        }
+    }
+}
+
+fn draw(rng: &mut Rng) -> ItemSpec {
+    let mut spec = ItemSpec::new(WorkId::generate(), CAPABILITIES[rng.usize(0..4)]);
+    spec.boundary = BOUNDARIES[rng.usize(0..3)].into();
+    spec.priority = rng.u8(1..=10);
+    if rng.u8(0..10) == 0 {
+        spec.required_agent_type = rng.choice(TYPES).map(Into::into);
+    }
+    spec
+}
+
+fn wire(spec: &ItemSpec) -> Value {
+    let mut item = json!({
+        "id": spec.id, "description": "something to do", "capability": spec.capability,
+        "boundary": spec.boundary, "priority": spec.priority,
+    });
+    if let Some(required) = &spec.required_agent_type {
+        item["requiredAgentType"] = json!(required);
+    }
+    item
+}
+
+/// In one request; repeated until every item is answered.
+async fn submit_all(world: &World, items: Vec<ItemSpec>) {
+    let mut left = items;
+    while !left.is_empty() {
+        let open: Vec<_> = left
+            .iter()
+            .map(|spec| world.begin(Action::Submit(spec.clone())))
+            .collect();
+        let request = match &left[..] {
+            [one] => wire(one),
+            many => json!({ "items": many.iter().map(wire).collect::<Vec<_>>() }),
+        };
+        let answer = world.project.request("work.submit", request).await;
+        let mut again = Vec::new();
+        for ((place, spec), open) in left.into_iter().enumerate().zip(open) {
+            let answer = answer.clone().and_then(|answer| match answer.get("items") {
+                None => Ok(answer),
+                Some(answers) => match serde_json::from_value(answers[place].clone()) {
+                    Ok(refused) => Err(refused),
+                    Err(_) => Ok(answers[place].clone()),
+                },
+            });
+            match &answer {
+                Ok(_) => world.remember(spec.id),
+                Err(error) if super::agent::may_pass(error) => again.push(spec),
+                Err(error) => world.tell(&format!("a submit was refused: {error}")),
+            }
+            world.close(open, &answer);
+        }
+        left = again;
+        if !left.is_empty() {
+            sleep(AFTER_REFUSAL).await;
+        }
+    }
+}
+
+/// Into the stream; what that has acknowledged is submitted.
+async fn publish(world: &World, mut spec: ItemSpec) {
+    spec.plain = false;
+    let subject = names::work_queue(world.project.id(), &spec.capability);
+    loop {
+        let open = world.begin(Action::Submit(spec.clone()));
+        match world.project.publish(subject.clone(), &wire(&spec)).await {
+            Ok(_) => {
+                world.remember(spec.id);
+                return open.accepted();
+            }
+            Err(_) => sleep(AFTER_REFUSAL).await,
+        }
+    }
+}
+
+/// Some item that was submitted lately, now and then.
+async fn call_off(world: World, stop: watch::Receiver<bool>, mut rng: Rng) {
+    let mut times = interval(CANCEL_EVERY);
+    while !*stop.borrow() {
+        times.tick().await;
+        let Some(id) = world.any_recent(&mut rng) else {
+            continue;
+        };
+        let open = world.begin(Action::Cancel(id));
+        let answer = world
+            .project
+            .request("work.cancel", json!({ "id": id }))
+            .await;
+        world.close(open, &answer);
+        world.count("item called off");
+    }
+}

@@ -1,0 +1,327 @@
+//! What is broken when: a pure function of the seed.
+
+use std::fmt;
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use super::world::{ROUGH, STEADY};
+use crate::fleet::Role;
+
+/// Which form the coordinator has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// On threads of this process: its actors can be killed.
+    Threads,
+    /// A child process: it can be killed and stopped by signals.
+    Process,
+}
+
+/// How something is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nature {
+    /// In order.
+    Stop,
+    /// `kill -9`.
+    Kill,
+    /// `SIGSTOP`, and `SIGCONT` later.
+    Pause,
+}
+
+/// Something that is broken on purpose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// These actors are killed at the same time.
+    KillActors(Vec<Role>),
+    /// The coordinator is away so long, and goes on in this form.
+    Coordinator {
+        /// How it goes away.
+        nature: Nature,
+        /// How long it is away.
+        away: Duration,
+        /// How it comes back.
+        back_as: Stage,
+    },
+    /// nats-server is away so long.
+    Nats {
+        /// How it goes away.
+        nature: Nature,
+        /// How long it is away.
+        away: Duration,
+        /// Whether the coordinator is killed meanwhile.
+        coordinator_too: bool,
+    },
+    /// These agents stand still so long.
+    PauseAgents {
+        /// Their places.
+        which: Vec<usize>,
+        /// How long.
+        pause: Duration,
+    },
+    /// These agents die without a word; others take their places.
+    KillAgents(Vec<usize>),
+}
+
+impl Fault {
+    /// What is counted in the report.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::KillActors(roles) if roles.len() > 1 => "actors killed together",
+            Self::KillActors(_) => "actor killed",
+            Self::Coordinator { nature, .. } => match nature {
+                Nature::Stop => "coordinator stopped",
+                Nature::Kill => "coordinator killed",
+                Nature::Pause => "coordinator paused",
+            },
+            Self::Nats {
+                coordinator_too: true,
+                ..
+            } => "nats-server and coordinator killed",
+            Self::Nats { nature, .. } => match nature {
+                Nature::Stop => "nats-server stopped",
+                Nature::Kill => "nats-server killed",
+                Nature::Pause => "nats-server paused",
+            },
+            Self::PauseAgents { .. } => "agents paused",
+            Self::KillAgents(_) => "agents killed",
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = self.kind();
+        match self {
+            Self::KillActors(roles) => write!(f, "{kind}: {roles:?}"),
+            Self::Coordinator { away, back_as, .. } => {
+                write!(f, "{kind} for {away:?}, back as {back_as:?}")
+            }
+            Self::Nats { away, .. } => write!(f, "{kind} for {away:?}"),
+            Self::PauseAgents { which, pause } => write!(f, "{kind} for {pause:?}: {which:?}"),
+            Self::KillAgents(which) => write!(f, "{kind}: {which:?}"),
+        }
+    }
+}
+
+/// A fault, so long after the one before is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Planned {
+    /// How long after.
+    pub after: Duration,
+    /// What.
+    pub fault: Fault,
+}
+
+/// What a run breaks, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schedule {
+    /// Every fault.
+    pub faults: Vec<Planned>,
+}
+
+/// What a fault costs beside the time that something is away.
+const EACH: Duration = Duration::from_millis(400);
+/// Longer than every deadline but that of the ownership.
+const PAST_LEASES: Duration = Duration::from_secs(5);
+/// Longer than that of the ownership too.
+const PAST_OWNERSHIP: Duration = Duration::from_secs(16);
+
+impl Schedule {
+    /// The schedule of a seed. It lasts about `length`, and contains every kind of fault if there is time.
+    pub fn draw(seed: u64, length: Duration) -> Self {
+        let mut draw = Draw {
+            rng: Rng::with_seed(seed),
+            stage: Stage::Threads,
+            round: 0,
+            gaps: 0,
+        };
+        let (mut faults, mut lasts) = (Vec::new(), Duration::ZERO);
+        while lasts < length {
+            for fault in draw.round() {
+                let after = draw.gap();
+                lasts += after + fault.lasts() + EACH;
+                faults.push(Planned { after, fault });
+            }
+        }
+        Self { faults }
+    }
+}
+
+impl Fault {
+    const fn lasts(&self) -> Duration {
+        match self {
+            Self::Coordinator { away, .. } | Self::Nats { away, .. } => *away,
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+struct Draw {
+    rng: Rng,
+    stage: Stage,
+    round: usize,
+    gaps: usize,
+}
+
+impl Draw {
+    /// One of everything that is possible in this form, in random order, and then the other form.
+    fn round(&mut self) -> Vec<Fault> {
+        let mut faults = match self.stage {
+            Stage::Threads => self.on_threads(),
+            Stage::Process => self.as_process(),
+        };
+        self.rng.shuffle(&mut faults);
+        self.stage = match self.stage {
+            Stage::Threads => Stage::Process,
+            Stage::Process => Stage::Threads,
+        };
+        let nature = if self.rng.bool() {
+            Nature::Stop
+        } else {
+            Nature::Kill
+        };
+        faults.push(self.coordinator(nature, 0..300));
+        self.round += 1;
+        faults
+    }
+
+    fn on_threads(&mut self) -> Vec<Fault> {
+        let mut faults: Vec<Fault> = Role::ALL.map(|role| Fault::KillActors(vec![role])).into();
+        let two = self.rng.choose_multiple(Role::ALL, 2);
+        faults.push(Fault::KillActors(two));
+        faults.push(Fault::KillActors(Role::ALL.to_vec()));
+        faults.push(self.coordinator(Nature::Kill, 0..300));
+        faults.push(self.nats(Nature::Kill, 100..1_200, false));
+        faults.push(self.agents_stand_still());
+        faults.push(self.agents_die());
+        faults
+    }
+
+    fn as_process(&mut self) -> Vec<Fault> {
+        let mut faults = vec![
+            self.coordinator(Nature::Kill, 0..1_000),
+            self.coordinator(Nature::Pause, 300..2_000),
+            Fault::Coordinator {
+                nature: Nature::Pause,
+                away: PAST_LEASES,
+                back_as: Stage::Process,
+            },
+            self.nats(Nature::Stop, 100..1_500, false),
+            self.nats(Nature::Pause, 300..2_500, false),
+            self.nats(Nature::Kill, 100..1_000, true),
+            self.agents_stand_still(),
+            self.agents_die(),
+        ];
+        // Twice a minute and less would leave no time for anything else.
+        if self.round % 4 == 3 {
+            let away = PAST_OWNERSHIP;
+            faults.push(if self.rng.bool() {
+                let (nature, back_as) = (Nature::Pause, Stage::Process);
+                Fault::Coordinator {
+                    nature,
+                    away,
+                    back_as,
+                }
+            } else {
+                let (nature, coordinator_too) = (Nature::Pause, false);
+                Fault::Nats {
+                    nature,
+                    away,
+                    coordinator_too,
+                }
+            });
+        }
+        faults
+    }
+
+    fn coordinator(&mut self, nature: Nature, millis: std::ops::Range<u64>) -> Fault {
+        Fault::Coordinator {
+            nature,
+            away: Duration::from_millis(self.rng.u64(millis)),
+            back_as: self.stage,
+        }
+    }
+
+    fn nats(
+        &mut self,
+        nature: Nature,
+        millis: std::ops::Range<u64>,
+        coordinator_too: bool,
+    ) -> Fault {
+        Fault::Nats {
+            nature,
+            away: Duration::from_millis(self.rng.u64(millis)),
+            coordinator_too,
+        }
+    }
+
+    fn agents_stand_still(&mut self) -> Fault {
+        Fault::PauseAgents {
+            which: self.rough(4),
+            pause: Duration::from_millis(self.rng.u64(1_000..8_000)),
+        }
+    }
+
+    fn agents_die(&mut self) -> Fault {
+        let count = self.rng.usize(1..3);
+        Fault::KillAgents(self.rough(count))
+    }
+
+    fn rough(&mut self, count: usize) -> Vec<usize> {
+        self.rng.choose_multiple(STEADY..STEADY + ROUGH, count)
+    }
+
+    /// Mostly short, now and then long enough for everything to be calm.
+    fn gap(&mut self) -> Duration {
+        self.gaps += 1;
+        let millis = if self.gaps.is_multiple_of(6) {
+            self.rng.u64(2_000..3_500)
+        } else {
+            self.rng.u64(50..600)
+        };
+        Duration::from_millis(millis)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    const LENGTH: Duration = Duration::from_mins(1);
+
+    #[test]
+    fn a_seed_always_gives_the_same_schedule() {
+        assert_eq!(Schedule::draw(7, LENGTH), Schedule::draw(7, LENGTH));
+        assert_ne!(Schedule::draw(7, LENGTH), Schedule::draw(8, LENGTH));
+    }
+
+    #[test]
+    fn a_minute_has_every_kind_of_fault() {
+        let schedule = Schedule::draw(1, LENGTH);
+        let kinds: HashSet<_> = schedule.faults.iter().map(|f| f.fault.kind()).collect();
+        assert_eq!(kinds.len(), 11, "{kinds:?}");
+    }
+
+    #[test]
+    fn actors_are_killed_only_where_they_can_be_reached() {
+        for seed in 0..50 {
+            let mut stage = Stage::Threads;
+            for planned in Schedule::draw(seed, LENGTH).faults {
+                match planned.fault {
+                    Fault::KillActors(_) => assert_eq!(stage, Stage::Threads),
+                    Fault::Coordinator {
+                        nature: Nature::Pause,
+                        back_as,
+                        ..
+                    } => {
+                        assert_eq!((stage, back_as), (Stage::Process, Stage::Process));
+                    }
+                    Fault::Coordinator { back_as, .. } => stage = back_as,
+                    _ => {}
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! After the storm: waits until nothing moves, and reads how everything stands.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use loom_protocol::work::WorkItem;
+use loom_protocol::{WireError, WorkId};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use super::house::SETTLE_WITHIN;
+use super::world::World;
+use crate::history::{FinalItem, FinalState};
+
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+const UNFINISHED: [&str; 3] = ["pending", "assigned", "in-progress"];
+
+/// Waits until every item has ended, as long as there is patience: what has not ended by then is the checker's to say.
+pub(super) async fn until_quiet(world: &World) -> Result<FinalState> {
+    let deadline = Instant::now() + SETTLE_WITHIN;
+    while Instant::now() < deadline && !is_quiet(world).await {
+        sleep(LOOK_EVERY).await;
+    }
+    let items = loop {
+        match world.project.all_work().await {
+            Ok(items) => break items,
+            Err(error) if Instant::now() > deadline + SETTLE_WITHIN => {
+                return Err(error).context("read all items at the end");
+            }
+            Err(_) => sleep(LOOK_EVERY).await,
+        }
+    };
+    for item in items.iter().filter(|item| !item.status.is_terminal()) {
+        explain(world, item).await;
+    }
+    Ok(FinalState {
+        items: items.iter().map(FinalItem::from).collect(),
+        dead_letters: None,
+    })
+}
+
+/// Whether no item is unfinished, and nothing published waits to be taken.
+async fn is_quiet(world: &World) -> bool {
+    for status in UNFINISHED {
+        let request = json!({ "status": status, "limit": 1 });
+        let page = world.project.request("work.list", request).await;
+        if !page.is_ok_and(|page| page.as_array().is_some_and(Vec::is_empty)) {
+            return false;
+        }
+    }
+    let stream = loom_protocol::names::work_stream(world.project.id());
+    let Ok(stream) = world.project.jetstream().get_stream(stream).await else {
+        return false;
+    };
+    let info = stream.get_info().await;
+    info.is_ok_and(|info| info.state.messages == 0)
+}
+
+async fn explain(world: &World, item: &WorkItem) {
+    let why: Result<Value, WireError> = world
+        .project
+        .request("work.explain", json!({ "id": item.id }))
+        .await;
+    let id: WorkId = item.id;
+    let text = serde_json::to_string(item).unwrap_or_default();
+    world.tell(&format!("{id} has not ended: {text}; explained: {why:?}"));
+}

@@ -1,0 +1,108 @@
+//! What the agents, the submitters and the schedule share.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use loom_protocol::{WireError, WorkId};
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::house::House;
+use crate::fleet::TestProject;
+use crate::history::{Action, Open, Recorder};
+
+/// Agents that know everything and keep every clock.
+pub(super) const STEADY: usize = 4;
+/// The others.
+pub(super) const ROUGH: usize = 16;
+
+pub(super) const CAPABILITIES: [&str; 4] = ["rust", "python", "docs", "ops"];
+pub(super) const BOUNDARIES: [&str; 3] = ["default", "corporate", "personal"];
+pub(super) const TYPES: [&str; 2] = ["claude-code", "codex"];
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub(super) struct World(Arc<Shared>);
+
+pub(super) struct Shared {
+    pub project: TestProject,
+    pub recorder: Recorder,
+    pub seed: u64,
+    /// Everybody behaves from now on.
+    calm: watch::Sender<bool>,
+    counts: Mutex<BTreeMap<String, u64>>,
+    /// Items that were submitted lately, for those who call some off.
+    recent: Mutex<Vec<WorkId>>,
+}
+
+impl std::ops::Deref for World {
+    type Target = Shared;
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl World {
+    pub fn new(house: &House, seed: u64) -> Self {
+        Self(Arc::new(Shared {
+            project: house.project().clone(),
+            recorder: house.recorder().clone(),
+            seed,
+            calm: watch::Sender::new(false),
+            counts: Mutex::default(),
+            recent: Mutex::default(),
+        }))
+    }
+}
+
+impl Shared {
+    /// Says on stderr what happens.
+    pub fn tell(&self, what: &str) {
+        eprintln!("{:>12}  {what}", self.recorder.now().to_string());
+    }
+
+    pub fn count(&self, kind: &str) {
+        *self.counts.lock().entry(kind.to_owned()).or_default() += 1;
+    }
+
+    pub fn counts(&self) -> BTreeMap<String, u64> {
+        self.counts.lock().clone()
+    }
+
+    pub fn calm_down(&self) {
+        self.calm.send_replace(true);
+    }
+
+    pub fn is_calm(&self) -> bool {
+        *self.calm.borrow()
+    }
+
+    /// An answer that may hide an effect leaves the outcome unknown; one that says "a defect of ours" is counted.
+    pub fn close(&self, open: Open, answer: &Result<Value, WireError>) {
+        if let Err(error) = answer
+            && error.code == loom_protocol::ErrorCode::Internal
+        {
+            self.count("answered `internal`");
+            self.tell(&format!("answered `internal`: {error}"));
+        }
+        open.answered(answer);
+    }
+
+    pub fn begin(&self, action: Action) -> Open {
+        self.recorder.begin(action)
+    }
+
+    pub fn remember(&self, id: WorkId) {
+        const KEPT: usize = 64;
+        let mut recent = self.recent.lock();
+        if recent.len() == KEPT {
+            recent.remove(0);
+        }
+        recent.push(id);
+    }
+
+    pub fn any_recent(&self, rng: &mut fastrand::Rng) -> Option<WorkId> {
+        rng.choice(self.recent.lock().iter().copied())
+    }
+}

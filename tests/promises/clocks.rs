@@ -1,0 +1,455 @@
+//! Leases and their clocks, with clocks of tenths of seconds.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use loom_actors::barrier::Crossing;
+use loom_actors::clock::Clock;
+use loom_protocol::agent::DirectiveKind;
+use loom_protocol::event::WorkEventKind;
+use loom_protocol::work::{ClaimedItem, LeaseRef, Reason, WorkStatus};
+use loom_protocol::{ErrorCode, names};
+use loom_testkit::agent::FakeAgent;
+use loom_testkit::fleet::{Fleet, TestProject};
+use loom_testkit::nats::TestNats;
+use loom_testkit::process::LoomUp;
+use serde_json::{Value, json};
+use tokio::time::{MissedTickBehavior, interval};
+
+const START: Duration = Duration::from_millis(300);
+const PROGRESS: Duration = Duration::from_millis(400);
+/// Longer than both clocks, and than a second: what is late by that is a stall.
+const STALL: Duration = Duration::from_millis(1_600);
+/// Longer than a stalled barrier, its grace, and the next barrier.
+const LONG_STALL: Duration = Duration::from_millis(3_300);
+
+/// A coordinator with short clocks, and pauses of exactly what is drawn.
+async fn short_clocks() -> Result<Fleet> {
+    let fleet = Fleet::builder().settings(|settings| {
+        settings.work.start_timeout = START;
+        settings.work.timeout = PROGRESS;
+        settings.work.stop_grace = PROGRESS;
+        settings.work.retry.backoff_first = Duration::from_millis(50);
+        settings.work.retry.backoff_max = Duration::from_millis(100);
+    });
+    fleet.start().await
+}
+
+/// An item that its agent has begun.
+async fn begun(project: &TestProject, agent: &FakeAgent) -> Result<ClaimedItem> {
+    project.submit_plain("rust").await?;
+    let item = agent.claim_one().await?;
+    agent.start(&item).await?;
+    Ok(item)
+}
+
+/// A client of a coordinator that runs as a process of its own.
+struct Outside {
+    client: async_nats::Client,
+}
+
+impl Outside {
+    async fn ask(&self, action: &str, body: Value) -> Value {
+        let subject = format!("coord.default.{action}");
+        let answer = self.client.request(subject, body.to_string().into()).await;
+        serde_json::from_slice(&answer.unwrap().payload).unwrap()
+    }
+}
+
+fn lease(item: &ClaimedItem) -> LeaseRef {
+    LeaseRef {
+        id: item.work_item.id,
+        attempt: item.lease.attempt,
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_claim_that_is_not_started_goes_back_without_a_spent_attempt() -> Result<()> {
+    let fleet = short_clocks().await?;
+    let project = fleet.project().await?;
+    let agent = project.agent("rust").spawn().await?;
+    let id = project.submit_plain("rust").await?;
+    let mut signals = project.signals().await?;
+    let (claimed_at, item) = (Instant::now(), agent.claim_one().await?);
+    let promised = Duration::from_millis(item.lease.expires_in_ms);
+    assert!(promised <= START, "the start clock: {promised:?}");
+
+    let retried = signals.work(WorkEventKind::Retried, id).await?;
+    assert!(claimed_at.elapsed() >= promised);
+    assert_eq!(retried.reason, Some(Reason::NotStarted));
+    let now = project.work(id).await?;
+    assert_eq!((now.status, now.attempts), (WorkStatus::Pending, 0));
+    assert_eq!(now.not_before, None, "it is offered again at once");
+    let refused = agent.start(&item).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::StaleLease);
+    let holding = json!({"holding": [lease(&item)]});
+    assert_eq!(agent.heartbeat(holding).await?.lost, [lease(&item)]);
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn an_item_without_progress_goes_back_although_its_agent_beats() -> Result<()> {
+    let fleet = short_clocks().await?;
+    let project = fleet.project().await?;
+    let agent = project.agent("rust").spawn().await?;
+    let mut signals = project.signals().await?;
+    let item = begun(&project, &agent).await?;
+    let id = item.work_item.id;
+    let beats = async {
+        let mut pace = interval(PROGRESS / 10);
+        loop {
+            pace.tick().await;
+            let holding = json!({"holding": [lease(&item)]});
+            agent.heartbeat(holding).await.unwrap();
+        }
+    };
+    let retried = tokio::select! {
+        retried = signals.work(WorkEventKind::Retried, id) => retried?,
+        never = beats => never,
+    };
+    assert_eq!(retried.reason, Some(Reason::Timeout));
+    let now = project.work(id).await?;
+    assert_eq!(now.attempts, 1, "the attempt is spent");
+    let error = &now.errors[0];
+    assert_eq!(
+        (error.reason, error.agent_guid),
+        (Reason::Timeout, Some(agent.guid()))
+    );
+    assert_eq!(now.not_before, retried.not_before);
+    assert!(
+        now.not_before.is_some(),
+        "it pauses before the next attempt"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn an_agent_that_keeps_its_clock_is_never_disturbed() -> Result<()> {
+    let fleet = short_clocks().await?;
+    let project = fleet.project().await?;
+    let agent = project.agent("rust").spawn().await?;
+    let mut signals = project.signals().await?;
+    let item = begun(&project, &agent).await?;
+    let mut pace = interval(PROGRESS / 8);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let begun_at = Instant::now();
+    while begun_at.elapsed() < PROGRESS * 4 {
+        pace.tick().await;
+        // Empty: still alive.
+        let lease = agent.report("progress", &item, json!({})).await?;
+        let left = lease["expiresInMs"].as_u64().unwrap_or_default();
+        let whole = lease["timeoutMs"].as_u64().unwrap_or_default();
+        assert!(left + 50 >= whole, "the clock began anew: {lease}");
+    }
+    let done = agent.complete(&item, "after four clocks").await?;
+    assert_eq!((done.status, done.attempt), (WorkStatus::Completed, 1));
+    signals.work(WorkEventKind::Completed, done.id).await?;
+    let told = signals.told_of(done.id);
+    assert!(
+        told.iter()
+            .all(|event| event.kind != WorkEventKind::Retried)
+    );
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn an_item_names_its_own_clock() -> Result<()> {
+    let fleet = short_clocks().await?;
+    let project = fleet.project().await?;
+    let agent = project.agent("rust").slots(2).spawn().await?;
+    let patient = json!({"description": "d", "capability": "rust", "timeoutMs": 60_000});
+    let patient = project.submit(patient).await?.id;
+    let items = agent.claim(json!({"start": true})).await?;
+    assert_eq!(items[0].lease.timeout_ms, 60_000);
+    let mut signals = project.signals().await?;
+    let other = begun(&project, &agent).await?.work_item.id;
+    signals.work(WorkEventKind::Retried, other).await?;
+    assert_eq!(project.work(patient).await?.status, WorkStatus::InProgress);
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_coordinator_that_stood_still_takes_nothing_back() -> Result<()> {
+    let nats = TestNats::start().await?;
+    let loom = LoomUp::new(env!("CARGO_BIN_EXE_loom"))
+        .on_nats(nats.url())
+        .set("work.start_timeout", "500ms")
+        .set("work.timeout", "500ms")
+        .start()
+        .await?;
+    let outside = Outside {
+        client: nats.connect().await?,
+    };
+    let agent = json!({
+        "handle": "a", "agentType": "t", "capabilities": ["rust"], "maxConcurrentTasks": 2,
+    });
+    let guid = &outside.ask("agents.register", agent).await["guid"];
+    let mut leases = Vec::new();
+    for start in [false, true] {
+        let item = json!({"description": "d", "capability": "rust"});
+        let id = &outside.ask("work.submit", item).await["id"];
+        let claim = json!({"guid": guid, "start": start});
+        outside.ask("work.claim", claim).await;
+        leases.push(json!({"id": id, "guid": guid, "attempt": 1}));
+    }
+    loom.pause();
+    // deliberate sleep: the process has to stand still past every deadline
+    tokio::time::sleep(STALL).await;
+    loom.resume();
+    loom.until_it_logs("full grace").await?;
+    for (lease, action) in leases.into_iter().zip(["work.start", "work.progress"]) {
+        let answer = outside.ask(action, lease).await;
+        assert_eq!(answer["attempt"], 1, "nobody loses a lease: {answer}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_nats_server_that_stood_still_costs_nobody_a_lease() -> Result<()> {
+    let fleet = short_clocks().await?;
+    let project = fleet.project().await?;
+    let agent = project.agent("rust").slots(2).spawn().await?;
+    let started = begun(&project, &agent).await?;
+    project.submit_plain("rust").await?;
+    let claimed = agent.claim_one().await?;
+    fleet.nats().pause()?;
+    // deliberate sleep: the server has to stand still past every deadline
+    tokio::time::sleep(LONG_STALL).await;
+    fleet.nats().resume()?;
+    for item in [&started, &claimed] {
+        let done = agent.complete(item, "still mine").await?;
+        assert_eq!((done.status, done.attempt), (WorkStatus::Completed, 1));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_coordinator_that_was_away_gives_everybody_the_full_time() -> Result<()> {
+    let mut fleet = short_clocks().await?;
+    let project = fleet.project().await?;
+    let agent = project.agent("rust").slots(2).spawn().await?;
+    let started = begun(&project, &agent).await?;
+    project.submit_plain("rust").await?;
+    let claimed = agent.claim_one().await?;
+    fleet.crash().await?;
+    // deliberate sleep: every deadline passes while nobody is there
+    tokio::time::sleep(PROGRESS).await;
+    fleet.start_again().await?;
+    agent.progress(&started, 50).await?;
+    agent.start(&claimed).await?;
+    for item in [&started, &claimed] {
+        let done = agent.complete(item, "still mine").await?;
+        assert_eq!((done.status, done.attempt), (WorkStatus::Completed, 1));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn what_was_published_while_the_coordinator_was_away_counts_before_any_lease_expires()
+-> Result<()> {
+    const PILE: usize = 3_000;
+    let mut fleet = short_clocks().await?;
+    let project = fleet.project().await?;
+    let agent = project.agent("rust").spawn().await?;
+    let item = begun(&project, &agent).await?;
+    let LeaseRef { id, attempt } = lease(&item);
+    fleet.crash().await?;
+    let completed = names::work_completed(project.id());
+    let report = |attempt| json!({"workItemId": id, "agentGuid": agent.guid(), "attempt": attempt});
+    // Stale ones: to be worked off before the one that counts.
+    for _ in 0..PILE {
+        let payload = serde_json::to_vec(&report(attempt + 7))?;
+        let jetstream = project.jetstream();
+        drop(jetstream.publish(completed.clone(), payload.into()).await?);
+    }
+    project.publish(completed, &report(attempt)).await?;
+    let mut signals = project.signals().await?;
+    fleet.start_again().await?;
+    signals.work(WorkEventKind::Completed, id).await?;
+    let done = project.work(id).await?;
+    assert_eq!((done.attempt, done.attempts), (1, 0), "no lease expired");
+    let told = signals.told_of(id);
+    assert!(
+        told.iter()
+            .all(|event| event.kind != WorkEventKind::Retried)
+    );
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_barrier_passes_while_all_goes_well_and_stalls_when_nats_stands_still() -> Result<()> {
+    let fleet = Fleet::own().await?;
+    let project = fleet.project().await?;
+    let agent = project.agent("rust").spawn().await?;
+    begun(&project, &agent).await?;
+    let barrier = project.parts()?.barrier.clone();
+    let before = barrier.grace().since();
+    for _ in 0..20 {
+        assert_eq!(barrier.pass().await, Crossing::Passed);
+    }
+    assert_eq!(barrier.grace().since(), before);
+    fleet.nats().pause()?;
+    let crossings = tokio::join!(barrier.pass(), barrier.pass(), barrier.pass());
+    fleet.nats().resume()?;
+    assert_eq!(crossings.0, Crossing::Stalled);
+    assert_eq!(crossings.1, Crossing::Stalled);
+    assert!(barrier.grace().since() > before, "a full grace for all");
+    let again = project.eventually("it passes again", async || {
+        (barrier.pass().await == Crossing::Passed).then_some(())
+    });
+    again.await
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_failed_attempt_is_followed_by_a_pause_that_is_told() -> Result<()> {
+    let fleet = Fleet::builder()
+        .settings(|settings| {
+            settings.work.retry.backoff_first = Duration::from_secs(2);
+            settings.work.retry.backoff_max = Duration::from_secs(2);
+        })
+        .start()
+        .await?;
+    let project = fleet.project().await?;
+    let agent = project.agent("rust").spawn().await?;
+    let mut signals = project.signals().await?;
+    let item = begun(&project, &agent).await?;
+    agent.fail(&item, "broken", true).await?;
+    let retried = signals
+        .work(WorkEventKind::Retried, item.work_item.id)
+        .await?;
+    assert_eq!(retried.reason, Some(Reason::AgentError));
+    let not_before = retried.not_before.unwrap();
+    assert!(not_before <= retried.timestamp.after(Duration::from_secs(2)));
+    let again = agent.claim(json!({"waitMs": 5_000})).await?;
+    let assigned_at = again[0].work_item.assigned_at.unwrap();
+    assert!(assigned_at >= not_before, "held back exactly");
+
+    // What the agent says wins.
+    let later = json!({"error": "limit", "retryAfterMs": 3_600_000, "spendsAttempt": false});
+    agent.report("fail", &again[0], later).await?;
+    let now = project.work(item.work_item.id).await?;
+    let not_before = now.not_before.unwrap();
+    assert!(not_before > now.updated_at.after(Duration::from_mins(59)));
+    assert_eq!((now.attempts, now.errors.len()), (1, 2));
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn an_item_that_is_pending_at_its_deadline_fails() -> Result<()> {
+    let fleet = Fleet::own().await?;
+    let project = fleet.project().await?;
+    let mut signals = project.signals().await?;
+    let now = Clock::system().now();
+    let soon = now.after(Duration::from_millis(300));
+    let hour = Duration::from_hours(1);
+    // Waiting for an agent; held back beyond its deadline; too late already.
+    for (deadline, not_before) in [
+        (soon, now),
+        (soon, now.after(hour)),
+        (now.before(hour), now),
+    ] {
+        let item = json!({
+            "description": "d", "capability": "rust", "deadline": deadline, "notBefore": not_before,
+        });
+        let id = project.submit(item).await?.id;
+        let failed = signals.work(WorkEventKind::Failed, id).await?;
+        assert_eq!(failed.reason, Some(Reason::Deadline));
+        assert!(failed.timestamp >= deadline, "not a moment before");
+        let item = project.work(id).await?;
+        assert_eq!((item.status, item.attempts), (WorkStatus::Failed, 0));
+    }
+    let agent = project.agent("rust").spawn().await?;
+    assert_eq!(agent.claim(json!({})).await?.len(), 0, "nobody gets it");
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn an_item_that_runs_at_its_deadline_is_stopped_and_fails() -> Result<()> {
+    let fleet = short_clocks().await?;
+    let project = fleet.project().await?;
+    let mut signals = project.signals().await?;
+    for obeys in [true, false] {
+        let agent = project.agent("rust").spawn().await?;
+        let now = Clock::system().now();
+        let id = project
+            .submit(json!({
+                "description": "d", "capability": "rust", "timeoutMs": 60_000,
+                "deadline": now.after(Duration::from_millis(300)),
+            }))
+            .await?
+            .id;
+        let items = agent.claim(json!({"start": true})).await?;
+        let holding = json!({"holding": [lease(&items[0])]});
+        let told = project.eventually("the agent is told to stop", async || {
+            let answer = agent.heartbeat(holding.clone()).await.ok()?;
+            let orders = answer.directives.into_iter();
+            orders
+                .into_iter()
+                .find(|order| order.kind == DirectiveKind::Cancel)
+        });
+        let order = told.await?;
+        assert_eq!((order.work_item_id, order.attempt), (Some(id), Some(1)));
+        assert_eq!(
+            project.work(id).await?.status,
+            WorkStatus::InProgress,
+            "in its grace"
+        );
+        if obeys {
+            agent.report("stopped", &items[0], json!({})).await?;
+        }
+        let failed = signals.work(WorkEventKind::Failed, id).await?;
+        assert_eq!(failed.reason, Some(Reason::Deadline));
+        let refused = agent.complete(&items[0], "too late").await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::StaleLease);
+        project
+            .eventually("the order is void", async || {
+                let answer = agent.heartbeat(json!({"holding": []})).await.ok()?;
+                answer.directives.is_empty().then_some(())
+            })
+            .await?;
+        agent.deregister().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn an_agent_that_has_not_stopped_yet_keeps_its_slot_over_a_restart() -> Result<()> {
+    let mut fleet = Fleet::own().await?;
+    let project = fleet.project().await?;
+    let agent = project.agent("rust").spawn().await?;
+    let item = begun(&project, &agent).await?;
+    let id = item.work_item.id;
+    project.request("work.cancel", json!({"id": id})).await?;
+    let next = project.submit_plain("rust").await?;
+    fleet.crash().await?;
+    fleet.start_again().await?;
+    assert_eq!(agent.claim(json!({})).await?.len(), 0, "it runs still");
+    let holding = json!({"holding": [lease(&item)]});
+    let told = project.eventually("it is told again", async || {
+        let answer = agent.heartbeat(holding.clone()).await.ok()?;
+        answer
+            .directives
+            .into_iter()
+            .find(|order| order.work_item_id == Some(id))
+    });
+    told.await?;
+    // That it does not name it any more says as much as `work.stopped`.
+    agent.heartbeat(json!({"holding": []})).await?;
+    let cancel = project.work(id).await?.cancel.unwrap();
+    assert!(cancel.delivered_at.is_some() && cancel.stopped_at >= cancel.delivered_at);
+    assert_eq!(agent.claim_one().await?.work_item.id, next);
+    Ok(())
+}
