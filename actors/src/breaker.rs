@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use loom_protocol::AgentGuid;
 use loom_protocol::work::{Reason, WorkStatus};
 
 use crate::agent_registry::AgentRegistryHandle;
@@ -46,10 +47,7 @@ impl Breaker {
         let header = &change.header;
         let end = match change.failure {
             Some(failure) if failure.reason == Reason::UsageLimit => {
-                let until = header.not_before();
-                let until = until.unwrap_or_else(|| self.clock.now().after(DEFAULT_PAUSE));
-                let reason = Reason::UsageLimit.to_string();
-                return self.registry.pause_in_background(guid, until, reason);
+                return self.limit_met(guid);
             }
             Some(failure) => AttemptEnd::Failed(header.id, failure.after),
             None if header.status == WorkStatus::Completed => AttemptEnd::Completed,
@@ -61,6 +59,16 @@ impl Breaker {
             let items = self.terms.after.unwrap_or_default();
             let reason = format!("it failed {items} items in a row, each within {within}");
             self.registry.quarantine_in_background(guid, reason);
+        }
+    }
+
+    /// Whoever said so by a request is paused already.
+    fn limit_met(&self, guid: AgentGuid) {
+        let entry = self.registry.directory().get(guid);
+        if entry.is_some_and(|entry| entry.agent().paused_until.is_none()) {
+            let until = self.clock.now().after(DEFAULT_PAUSE);
+            let reason = Reason::UsageLimit.to_string();
+            self.registry.pause_in_background(guid, until, reason);
         }
     }
 }

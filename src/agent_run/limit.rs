@@ -75,13 +75,21 @@ impl Limits {
         }
     }
 
+    /// The first pattern that finds a time, or else the first that finds anything.
     fn find(&self, text: &str, now: Timestamp, zone: &TimeZone) -> Option<LimitMet> {
-        let found = self.0.iter().find_map(|pattern| pattern.captures(text))?;
-        let reset = found.name("reset");
-        Some(LimitMet {
-            until: reset.and_then(|reset| reset_time(reset.as_str(), now, zone)),
-            said: found[0].split_whitespace().collect::<Vec<_>>().join(" "),
-        })
+        let mut without_time = None;
+        for found in self.0.iter().filter_map(|pattern| pattern.captures(text)) {
+            let reset = found.name("reset");
+            let met = LimitMet {
+                until: reset.and_then(|reset| reset_time(reset.as_str(), now, zone)),
+                said: found[0].split_whitespace().collect::<Vec<_>>().join(" "),
+            };
+            if met.until.is_some() {
+                return Some(met);
+            }
+            without_time.get_or_insert(met);
+        }
+        without_time
     }
 }
 

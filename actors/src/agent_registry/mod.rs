@@ -66,6 +66,7 @@ mod pauses;
 mod requests;
 mod sightings;
 mod slot;
+mod telling;
 mod writes;
 
 use std::fmt;

@@ -217,8 +217,11 @@ impl State {
         self.arm_pauses();
     }
 
-    /// What the limit of its group makes of an agent that registers.
-    pub fn born(&self, agent: Agent) -> Agent {
+    /// What the limit of its group makes of an agent that comes into it.
+    pub fn born(&self, before: Option<&Agent>, agent: Agent) -> Agent {
+        if before.is_some_and(|before| before.limit_group == agent.limit_group) {
+            return agent;
+        }
         let limit = self.pauses.limit_of(&agent, self.now());
         let paused = limit.and_then(|limit| agent::pause(&agent, limit.until, &limit.reason));
         paused.unwrap_or(agent)

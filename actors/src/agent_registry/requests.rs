@@ -102,7 +102,7 @@ impl State {
             known.as_ref().is_some_and(|entry| entry.is_leaving()) && self.goes_on(guid, request);
         let known = known.map(|entry| entry.snapshot());
         agent::register(request, guid, known.as_ref(), leaving, &self.terms())
-            .map(|agent| self.born(agent))
+            .map(|agent| self.born(known.as_ref(), agent))
     }
 
     /// Whether a registration comes from the run of the program that is known already.

@@ -228,7 +228,11 @@ impl Hand {
         self.graveyard.lay(&grave).await.map_err(|error| {
             WireError::unavailable(format!("its grave was not written: {error}"), RETRY)
         })?;
-        self.args.registry.bury(guid, self.silent_since).await
+        let is_gone = self.args.registry.bury(guid, self.silent_since).await?;
+        if !is_gone && let Err(error) = self.graveyard.clear(guid).await {
+            tracing::debug!(%guid, "a grave was not cleared; it expires by itself: {error}");
+        }
+        Ok(is_gone)
     }
 
     async fn order_to_end(&self, graceful: bool) -> Result<bool, WireError> {
