@@ -5,17 +5,20 @@
 //! | [`domain`] | pure verdicts: values in, verdict out; no clock, no network |
 //! | [`nats`] | one thin wrapper per kind of resource |
 //! | [`supervision`] | who restarts whom, and handles that survive it |
-//! | [`agent_registry`], [`work_dispatcher`], [`work_ledger`] | one actor each: its messages, its state, its handle |
+//! | [`agent_registry`], [`work_dispatcher`], [`work_ledger`], [`gc_reaper`] | one actor each: its messages, its state, its handle |
 //! | [`barrier`] | whether silence was theirs or ours, before anybody is declared dead or late |
 //! | [`project`] | the parts of one project, put together |
 #![deny(missing_docs)]
 
 pub mod agent_registry;
 pub mod barrier;
+pub mod breaker;
 pub mod clock;
 pub mod dlq_retrier;
 pub mod domain;
 pub mod events;
+pub mod gc_reaper;
+pub mod leases;
 pub mod nats;
 pub mod project;
 pub mod projects;

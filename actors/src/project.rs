@@ -6,14 +6,17 @@ use std::sync::Arc;
 
 use loom_protocol::agent::{AgentStatus, Directive, DirectiveKind};
 use loom_protocol::work::{LeaseRef, Reason};
-use loom_protocol::{AgentGuid, Encoding, ErrorCode, ProjectId, WireError, names};
+use loom_protocol::{AgentGuid, Encoding, ErrorCode, ProjectId, Timestamp, WireError, names};
 
 use crate::agent_registry::{AgentChange, AgentDirectory, AgentRegistryArgs, AgentRegistryHandle};
 use crate::barrier::{Arrivals, Barrier, BarrierParts, Grace, InFlight};
+use crate::breaker;
 use crate::clock::Clock;
 use crate::dlq_retrier::{DeadLetters, DlqMsg, DlqRetrier, DlqRetrierArgs, DlqRetrierHandle};
 use crate::domain::work::Command;
 use crate::events::EventSink;
+use crate::gc_reaper::{GcReaper, GcReaperArgs, GcReaperHandle, GcReaperMsg};
+use crate::leases::Leases;
 use crate::nats::connection::Nats;
 use crate::nats::dead_letters::LetterStore;
 use crate::nats::ledger_store::LedgerStore;
@@ -26,7 +29,7 @@ use crate::work_dispatcher::{
     DispatcherMsg, WorkDispatcher, WorkDispatcherArgs, WorkDispatcherHandle, ensure_stream,
 };
 use crate::work_ledger::{
-    LeaseInfo, LedgerMsg, Operation, ReadModel, WorkLedger, WorkLedgerArgs, WorkLedgerHandle,
+    LeaseInfo, LedgerMsg, ReadModel, WorkLedger, WorkLedgerArgs, WorkLedgerHandle,
 };
 
 /// How long the agents bucket may take to be read before orphaned leases are looked for.
@@ -75,6 +78,8 @@ pub struct Project {
     pub ledger: WorkLedgerHandle,
     /// Who does what: the actor that matches.
     pub dispatcher: WorkDispatcherHandle,
+    /// Who is dead: the actor that judges.
+    pub reaper: GcReaperHandle,
     /// To be passed before anybody is declared dead or late.
     pub barrier: Barrier,
     /// What was given up: the read side.
@@ -83,6 +88,7 @@ pub struct Project {
     pub dlq: DlqRetrierHandle,
     /// What happens.
     pub events: EventSink,
+    clock: Clock,
 }
 
 impl Project {
@@ -121,7 +127,8 @@ impl Project {
             ownership: terms.ownership.clone(),
             grace: barrier.grace().clone(),
         };
-        let (told, leases) = (dispatcher.clone(), Leases::of(&work, &ledger));
+        let leases = Leases::of(&work, &ledger);
+        let (told, left) = (dispatcher.clone(), leases.clone());
         let registry_args = AgentRegistryArgs {
             project: id.clone(),
             client: nats.client.clone(),
@@ -134,7 +141,7 @@ impl Project {
             on_change: Arc::new(move |guid, change| {
                 told.agent_changed(guid);
                 if change == AgentChange::Gone {
-                    leases.clone().revoke_in_background(guid, Reason::Released);
+                    left.clone().revoke_in_background(guid, Reason::Released);
                 }
             }),
             arrivals,
@@ -164,6 +171,21 @@ impl Project {
             nats: nats.clone(),
             clock: terms.clock.clone(),
         };
+        breaker::listen(&work, &registry, &terms.agents, &terms.clock);
+        let reaper = GcReaperHandle::new(ActorHandle::new(named("gc-reaper")));
+        let reaper_args = GcReaperArgs {
+            project: id.clone(),
+            nats: nats.clone(),
+            replicas: terms.replicas,
+            clock: terms.clock.clone(),
+            settings: terms.agents.clone(),
+            directory: agents.clone(),
+            registry: registry.clone(),
+            work: work.clone(),
+            leases,
+            barrier: barrier.clone(),
+            epoch: terms.epoch,
+        };
 
         let supervision = &terms.supervision;
         let policy = |own: &SupervisionOverride| RestartPolicy::from((supervision, own));
@@ -190,12 +212,21 @@ impl Project {
             move || (DlqRetrier, dlq_args.clone()),
         )
         .drain_with(DlqMsg::Drain);
+        let reaper_child = ChildSpec::actor(
+            "gc-reaper",
+            reaper.actor().clone(),
+            policy(&supervision.gc_reaper),
+            move || (GcReaper, reaper_args.clone()),
+        )
+        .drain_with(GcReaperMsg::Drain);
         let tree = TreeSpec::new(id.as_str(), policy(&supervision.project))
             .child(ledger_child)
             .child(registry_child)
             .child(dispatcher_child)
             .child(dlq_child)
+            .child(reaper_child)
             .drain_order([
+                "gc-reaper",
                 "work-dispatcher",
                 "dlq-retrier",
                 "work-ledger",
@@ -208,10 +239,12 @@ impl Project {
             work,
             ledger,
             dispatcher,
+            reaper,
             barrier,
             letters,
             dlq,
             events,
+            clock: terms.clock.clone(),
         };
         Ok((project, tree))
     }
@@ -226,6 +259,36 @@ impl Project {
         Leases::of(&self.work, &self.ledger)
             .revoke(guid, reason, which)
             .await
+    }
+
+    /// Tells a ghost apart: whoever names an agent that is not registered may be one that was buried.
+    pub fn heard<T>(&self, guid: AgentGuid, outcome: Result<T, WireError>) -> Result<T, WireError> {
+        outcome.inspect_err(|error| {
+            if error.code == ErrorCode::NotRegistered {
+                self.reaper.ghost_heard(guid);
+            }
+        })
+    }
+
+    /// Keeps an agent from work, and all who share its limit, before it gives back an item because of
+    /// that limit. Only whoever holds the item is believed.
+    pub async fn pause_holder(
+        &self,
+        guid: AgentGuid,
+        lease: LeaseRef,
+        until: Option<Timestamp>,
+        reason: &str,
+    ) -> Result<(), WireError> {
+        let held = self.work.lease(lease.id);
+        if held.is_none_or(|(holder, held)| holder != guid || held.attempt != lease.attempt) {
+            return Ok(());
+        }
+        let until = until.unwrap_or_else(|| self.clock.now().after(breaker::DEFAULT_PAUSE));
+        let paused = self.registry.pause(guid, until, reason).await;
+        match paused {
+            Err(error) if error.code == ErrorCode::NotRegistered => Ok(()),
+            paused => paused,
+        }
     }
 
     /// Takes the leases back whose agent has no entry: it left while nobody was looking.
@@ -287,68 +350,5 @@ impl Project {
             .apply(lease.id, Command::CancelDelivered)
             .await?;
         Ok(())
-    }
-}
-
-/// What it takes to take leases back.
-#[derive(Clone)]
-struct Leases {
-    work: Arc<ReadModel>,
-    ledger: WorkLedgerHandle,
-}
-
-impl Leases {
-    fn of(work: &Arc<ReadModel>, ledger: &WorkLedgerHandle) -> Self {
-        Self {
-            work: work.clone(),
-            ledger: ledger.clone(),
-        }
-    }
-
-    async fn revoke(
-        &self,
-        guid: AgentGuid,
-        reason: Reason,
-        which: impl Fn(&LeaseInfo) -> bool,
-    ) -> Result<Vec<LeaseRef>, WireError> {
-        let mut leases = self.work.leases_of(guid);
-        leases.retain(|lease| which(lease));
-        let operations = leases
-            .iter()
-            .map(|lease| {
-                let command = Command::Revoke {
-                    guid,
-                    attempt: lease.attempt,
-                    reason: match reason {
-                        Reason::AgentLost if !lease.started => Reason::NotStarted,
-                        reason => reason,
-                    },
-                    spends_attempt: lease.started && reason == Reason::AgentLost,
-                    backoff: None,
-                };
-                Operation::Apply(lease.id, Arc::new(command))
-            })
-            .collect();
-        let outcomes = self.ledger.carry_out(operations).await?;
-        Ok(leases
-            .iter()
-            .zip(outcomes)
-            .filter(|(_, outcome)| outcome.is_ok())
-            .map(|(lease, _)| LeaseRef {
-                id: lease.id,
-                attempt: lease.attempt,
-            })
-            .collect())
-    }
-
-    fn revoke_in_background(self, guid: AgentGuid, reason: Reason) {
-        if self.work.lease_count(guid) == 0 {
-            return;
-        }
-        tokio::spawn(async move {
-            if let Err(error) = self.revoke(guid, reason, |_| true).await {
-                tracing::warn!(%guid, "the leases of an agent that left could not be taken back yet: {error}");
-            }
-        });
     }
 }

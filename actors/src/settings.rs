@@ -41,12 +41,20 @@ pub struct AgentSettings {
     /// How long an offline agent's entry is kept.
     #[serde(with = "duration_text")]
     pub bury_after: Duration,
+    /// How long the grave of an agent that was taken for dead is kept.
+    #[serde(with = "duration_text")]
+    pub grave_retention: Duration,
     /// After how much idleness an agent born from a target is sent home.
     #[serde(with = "duration_text")]
     pub idle_timeout: Duration,
     /// How long an agent that was sent home may take.
     #[serde(with = "duration_text")]
     pub idle_grace: Duration,
+    /// After how many items in a row, each failed quickly, an agent is quarantined; 0: never.
+    pub quarantine_after: u32,
+    /// An item that was held for less than this has failed quickly.
+    #[serde(with = "duration_text")]
+    pub quarantine_within: Duration,
 }
 
 impl Default for AgentSettings {
@@ -55,8 +63,11 @@ impl Default for AgentSettings {
             heartbeat_every: Duration::from_secs(10),
             stale_after: Duration::from_secs(30),
             bury_after: Duration::from_hours(24),
+            grave_retention: Duration::from_hours(168),
             idle_timeout: Duration::from_mins(5),
             idle_grace: Duration::from_secs(30),
+            quarantine_after: 3,
+            quarantine_within: Duration::from_secs(10),
         }
     }
 }
@@ -192,6 +203,9 @@ pub struct SupervisionSettings {
     /// The same keys for the DlqRetrier alone.
     #[serde(skip_serializing_if = "SupervisionOverride::is_empty")]
     pub dlq_retrier: SupervisionOverride,
+    /// The same keys for the GcReaper alone.
+    #[serde(skip_serializing_if = "SupervisionOverride::is_empty")]
+    pub gc_reaper: SupervisionOverride,
     /// The same keys for the tree of a whole project.
     #[serde(skip_serializing_if = "SupervisionOverride::is_empty")]
     pub project: SupervisionOverride,
@@ -248,6 +262,7 @@ impl Default for SupervisionSettings {
             work_dispatcher: SupervisionOverride::default(),
             work_ledger: SupervisionOverride::default(),
             dlq_retrier: SupervisionOverride::default(),
+            gc_reaper: SupervisionOverride::default(),
             // An actor that never starts needs about 20 s to exhaust its own restarts; a window of a minute would
             // forget each such round before the next, and the project would never be parked.
             project: SupervisionOverride {

@@ -118,6 +118,9 @@ pub struct Agent {
     /// Why.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub pause_reason: Option<String>,
+    /// It was taken out because it failed too often; an operator lets it in again.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub quarantine: Option<Quarantine>,
     /// The target that started it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub target_id: Option<String>,
@@ -127,6 +130,15 @@ pub struct Agent {
     /// Whatever else it says about itself.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub metadata: Option<serde_json::Value>,
+}
+
+/// Why an agent is taken out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantine {
+    /// Since when.
+    pub since: Timestamp,
+    /// Why.
+    pub reason: String,
 }
 
 /// `agents.register`
@@ -280,7 +292,8 @@ pub struct ShutdownNotice {
     pub grace_period_ms: u64,
 }
 
-/// A request that only names an agent: `agents.get`, `agents.deregister`. A prefix will do for `get`.
+/// A request that only names an agent: `agents.get`, `agents.deregister`, `agents.resume`. A prefix
+/// will do, but not for `deregister`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct GuidRequest {
     /// The agent, or the beginning of its guid.
@@ -374,6 +387,7 @@ mod tests {
             limit_group: None,
             paused_until: None,
             pause_reason: None,
+            quarantine: None,
             target_id: None,
             instance_id: None,
             metadata: Some(serde_json::json!({"k": [1]})),

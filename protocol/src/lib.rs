@@ -23,6 +23,7 @@ pub mod codec;
 pub mod dead_letter;
 pub mod error;
 pub mod event;
+pub mod gc;
 pub mod id;
 pub mod names;
 pub mod rest;

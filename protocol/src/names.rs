@@ -20,6 +20,7 @@ pub const ALL_REQUESTS: &str = "coord.>";
 
 const AGENTS_BUCKET: &str = "loom-agents-";
 const WORK_BUCKET: &str = "loom-work-";
+const GRAVEYARD_BUCKET: &str = "loom-graveyard-";
 
 /// `loom-agents-{p}`, owned by the AgentRegistry.
 pub fn agents_bucket(project: &ProjectId) -> String {
@@ -29,6 +30,11 @@ pub fn agents_bucket(project: &ProjectId) -> String {
 /// `loom-work-{p}`, owned by the WorkLedger.
 pub fn work_bucket(project: &ProjectId) -> String {
     format!("{WORK_BUCKET}{project}")
+}
+
+/// `loom-graveyard-{p}`, owned by the GcReaper.
+pub fn graveyard_bucket(project: &ProjectId) -> String {
+    format!("{GRAVEYARD_BUCKET}{project}")
 }
 
 /// `LOOM_WORK_{P}`, owned by the WorkDispatcher.

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use loom_protocol::AgentGuid;
 
 use super::exit_rule::ExitRule;
+use super::limit_presets::LimitPreset;
 
 /// What `loom agent run` takes.
 #[derive(Debug, Clone, Args)]
@@ -86,6 +87,20 @@ pub struct AgentRunArgs {
     /// Without rules 0 completes and everything else is retried
     #[arg(long = "exit-code", value_name = "RULE")]
     pub exit_rules: Vec<ExitRule>,
+
+    /// Recognise how these programs say that their usage limit is met (repeatable): the item goes back
+    /// unspent, and no more is claimed until the limit ends
+    #[arg(long = "limit-preset", value_enum, value_name = "PROGRAM")]
+    pub limit_presets: Vec<LimitPreset>,
+
+    /// The same for any other text (repeatable), a regular expression over the end of the output, without
+    /// regard to case. What its group `reset` finds is when the limit ends: `(?<reset>.+)`
+    #[arg(long = "limit-pattern", value_name = "REGEX")]
+    pub limit_patterns: Vec<String>,
+
+    /// The account whose usage limit it shares: all agents of the same name pause together
+    #[arg(long, value_name = "NAME")]
+    pub limit_group: Option<String>,
 
     /// The program and its arguments, with placeholders, like `claude -p {description}`
     ///

@@ -8,12 +8,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::tz::TimeZone;
+use loom_actors::clock::Clock;
 use loom_client::{AgentStopper, Job, JobEnd, JobError};
 use loom_protocol::work::Reason;
 
 use super::args::Stdin;
 use super::execute::{Bounds, Ended, Execution, Finished};
 use super::exit_rule::{Exit, ExitRules, Verdict};
+use super::limit::{LimitMet, Limits};
 use super::report_dir::{Outcome, ReportDir};
 use super::result::{error_of, failure, result_of};
 use super::template::{self, Values};
@@ -44,6 +47,8 @@ pub struct Plan {
     pub bounds: Bounds,
     /// What an exit code means.
     pub rules: ExitRules,
+    /// What tells a usage limit.
+    pub limits: Limits,
 }
 
 /// Runs items by a plan.
@@ -247,11 +252,31 @@ impl Runner {
             Ended::Exited(exit) => self.plan.rules.verdict(exit),
             _ => Verdict::Retry(None),
         };
+        if let Some(met) = self.limit_met(finished, verdict) {
+            tracing::warn!(said = met.said, until = ?met.until, "a usage limit is met");
+            return JobEnd::LimitReached(met.until);
+        }
         match verdict {
             Verdict::Complete => JobEnd::Completed(result_of(&finished.stdout)),
             Verdict::Release => JobEnd::Released,
             Verdict::Retry(_) | Verdict::Permanent => {
                 JobEnd::Failed(self.judge_failure(finished, who))
+            }
+        }
+    }
+
+    /// Whether the program has ended because of a usage limit.
+    fn limit_met(&self, finished: &Finished, verdict: Verdict) -> Option<LimitMet> {
+        let Ended::Exited(_) = finished.ended else {
+            return None;
+        };
+        let (limits, zone) = (&self.plan.limits, TimeZone::system());
+        let now = Clock::system().now();
+        match verdict {
+            Verdict::Complete => limits.of_success(&finished.stdout, now, &zone),
+            Verdict::Release => None,
+            Verdict::Retry(_) | Verdict::Permanent => {
+                limits.of_failure(&finished.stdout, &finished.stderr, now, &zone)
             }
         }
     }

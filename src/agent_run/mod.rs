@@ -10,6 +10,7 @@
 //! | [`template`], [`environment`] | what the program is told |
 //! | [`lines`], [`capture`], [`result`] | what the program says |
 //! | [`exit_rule`] | what its exit code means |
+//! | [`limit`], [`limit_presets`], [`reset_time`] | whether it has met a usage limit, and until when |
 //! | [`inside`], [`report_dir`] | `loom work progress, complete, fail` for the program inside |
 
 pub mod args;
@@ -20,9 +21,12 @@ pub mod exit_rule;
 pub mod group;
 pub mod inside;
 pub mod item;
+pub mod limit;
+pub mod limit_presets;
 pub mod lines;
 pub mod probe;
 pub mod report_dir;
+pub mod reset_time;
 pub mod result;
 pub mod template;
 
@@ -40,6 +44,7 @@ pub use args::AgentRunArgs;
 use execute::Bounds;
 use exit_rule::ExitRules;
 use item::{Plan, Runner};
+use limit::Limits;
 
 /// Exit codes, as the contract says.
 const WORK_FAILED: u8 = 1;
@@ -154,6 +159,7 @@ fn plan_of(args: &AgentRunArgs) -> Result<Plan, String> {
             silent_timeout: args.silent_timeout,
         },
         rules: ExitRules::new(args.exit_rules.clone()),
+        limits: Limits::new(&args.limit_patterns, &args.limit_presets)?,
     })
 }
 
@@ -194,6 +200,9 @@ fn describe(args: &AgentRunArgs, client: &Client, guid: AgentGuid) -> AgentBuild
     }
     if let Ok(ticket) = std::env::var("LOOM_TICKET") {
         agent = agent.ticket(ticket);
+    }
+    if let Some(group) = &args.limit_group {
+        agent = agent.limit_group(group);
     }
     if let Some(idle) = args.spindown_after_idle {
         agent = agent.spindown_after_idle(idle);

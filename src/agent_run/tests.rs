@@ -10,6 +10,8 @@ use super::args::Stdin;
 use super::execute::Bounds;
 use super::exit_rule::ExitRules;
 use super::item::{Plan, Runner};
+use super::limit::Limits;
+use super::limit_presets::LimitPreset;
 use super::testing::{item, job, job_for};
 
 /// No test may take longer.
@@ -28,6 +30,7 @@ fn sh(script: &str) -> Plan {
             silent_timeout: None,
         },
         rules: ExitRules::default(),
+        limits: Limits::default(),
     }
 }
 
@@ -341,4 +344,30 @@ async fn a_program_that_disappears_gives_its_item_back() {
     let end = timeout(LIMIT, runner.work(job())).await.unwrap();
     assert!(matches!(end, JobEnd::Released));
     assert!(runner.program_gone().unwrap().contains("/no/such/program"));
+}
+
+#[tokio::test]
+async fn a_usage_limit_is_no_failure() {
+    let limits = Limits::new(&[], &[LimitPreset::Claude]).unwrap();
+    let run = async |script: &str| {
+        let limits = limits.clone();
+        run(Plan {
+            limits,
+            ..sh(script)
+        })
+        .await
+    };
+    let far = "4102444800";
+    let said = run(&format!(
+        "echo 'Claude AI usage limit reached|{far}'; exit 1"
+    ))
+    .await;
+    let JobEnd::LimitReached(Some(until)) = said else {
+        panic!("no limit: {said:?}");
+    };
+    assert_eq!(until.to_string(), "2100-01-01T00:00:00.000Z");
+    let vague = run("echo 'weekly limit reached' >&2; exit 1").await;
+    assert!(matches!(vague, JobEnd::LimitReached(None)), "{vague:?}");
+    failed(run("echo 'no such file' >&2; exit 1").await);
+    completed(run("echo 'all done'").await);
 }

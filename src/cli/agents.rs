@@ -15,7 +15,7 @@ use super::show::sheet;
 use super::work::id_prefix;
 use crate::api_client::ApiClient;
 
-/// List, show and shut down agents.
+/// List, show, shut down and resume agents.
 #[derive(Debug, Args)]
 pub struct AgentsArgs {
     #[command(subcommand)]
@@ -48,6 +48,12 @@ enum AgentsCommand {
         /// Why.
         #[arg(long)]
         reason: Option<String>,
+    },
+    /// Let agents take work again that are quarantined or paused
+    Resume {
+        /// The agents, or the beginnings of their guids.
+        #[arg(required = true, value_parser = id_prefix)]
+        guids: Vec<String>,
     },
 }
 
@@ -119,6 +125,11 @@ pub async fn run(context: &Context, args: AgentsArgs) -> CliResult {
                 async |guid: String| api.post(&["agents", &guid, "shutdown"], &body).await;
             each::for_each(context.out, guids, shutdown).await
         }
+        Some(AgentsCommand::Resume { guids }) => {
+            let resume =
+                async |guid: String| api.post(&["agents", &guid, "resume"], &json!({})).await;
+            each::for_each(context.out, guids, resume).await
+        }
     }
 }
 
@@ -175,6 +186,10 @@ fn show(out: Output, agent: &Agent) -> CliResult {
         let why = agent.pause_reason.as_deref().unwrap_or("no reason given");
         format!("until {until}: {why}")
     });
+    let quarantined = agent
+        .quarantine
+        .as_ref()
+        .map(|quarantine| format!("{}: {}", at(quarantine.since), quarantine.reason));
     let tasks = format!(
         "{} of {}",
         agent.current_task_count, agent.max_concurrent_tasks
@@ -186,6 +201,7 @@ fn show(out: Output, agent: &Agent) -> CliResult {
         ("type", agent.agent_type.clone()),
         ("status", agent.status.to_string()),
         ("paused", paused.unwrap_or_default()),
+        ("quarantined", quarantined.unwrap_or_default()),
         ("tasks", tasks),
         ("capabilities", agent.capabilities.join(" ")),
         ("boundaries", agent.boundaries.join(" ")),

@@ -8,6 +8,7 @@
 //! | [`work`], [`watch`] | `loom work` |
 //! | [`agents`] | `loom agents` |
 //! | [`dlq`] | `loom dlq` |
+//! | [`gc`] | `loom gc` |
 //! | [`stats`] | `loom stats`, `loom projects` |
 //! | [`config`] | `loom config` |
 //! | [`exit`], [`output`] | how they end, and how they print |
@@ -18,6 +19,7 @@ pub mod config;
 pub mod dlq;
 mod each;
 pub mod exit;
+pub mod gc;
 pub mod output;
 mod show;
 pub mod stats;
@@ -102,10 +104,12 @@ enum Command {
     Submit(Box<submit::SubmitArgs>),
     /// List, show, watch, cancel and explain work items
     Work(Box<work::WorkArgs>),
-    /// List, show and shut down agents
+    /// List, show, shut down and resume agents
     Agents(Box<agents::AgentsArgs>),
     /// List, show, put back and discard dead letters: work that was given up
     Dlq(Box<dlq::DlqArgs>),
+    /// Mark, bury and send home whose time has come; or only say who that is
+    Gc(gc::GcArgs),
     /// Count agents and work
     Stats,
     /// List the projects
@@ -227,6 +231,7 @@ async fn run(context: &Context, command: Command) -> CliResult<ExitCode> {
         Command::Submit(args) => submit::run(context, *args).await,
         Command::Agents(args) => agents::run(context, *args).await,
         Command::Dlq(args) => dlq::run(context, *args).await,
+        Command::Gc(args) => gc::run(context, &args).await,
         Command::Stats => stats::stats(context).await,
         Command::Projects => stats::projects(context).await,
         Command::Config(args) => config::run(context, &args),

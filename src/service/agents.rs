@@ -67,7 +67,8 @@ impl Service {
         let guid = request.guid;
         let project = self.awake_for_agent(project, guid)?;
         let holding = request.holding.clone();
-        let mut directives = project.registry.heartbeat(request).await?;
+        let beaten = project.registry.heartbeat(request).await;
+        let mut directives = project.heard(guid, beaten)?;
         let mut lost = Vec::new();
         if let Some(holding) = holding {
             let holding: HashSet<LeaseRef> = holding.into_iter().collect();
@@ -245,7 +246,7 @@ impl Service {
         })
     }
 
-    fn find_agent(
+    pub(super) fn find_agent(
         &self,
         project: Option<&ProjectId>,
         guid: &str,

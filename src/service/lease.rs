@@ -15,8 +15,8 @@ use loom_protocol::agent::{Directive, DirectiveKind};
 use loom_protocol::token::check_token;
 use loom_protocol::work::{
     ClaimAnswer, ClaimRequest, ClaimedItem, CompleteAnswer, CompleteItem, CompleteRequest,
-    FailRequest, Lease, ProgressRequest, Reason, ReleaseRequest, StoppedRequest, ThenClaim,
-    WorkItem, limits,
+    FailRequest, Lease, LeaseRef, ProgressRequest, Reason, ReleaseRequest, StoppedRequest,
+    ThenClaim, WorkItem, limits,
 };
 use loom_protocol::{AgentGuid, ErrorCode, ProjectId, WireError, WorkId};
 use tokio::time::Instant;
@@ -33,7 +33,8 @@ impl Service {
         admission: &Admission,
     ) -> Result<ClaimAnswer, WireError> {
         let project = self.awake_for_agent(project, request.guid)?;
-        project.registry.sign_of_life(request.guid).await?;
+        let alive = project.registry.sign_of_life(request.guid).await;
+        project.heard(request.guid, alive)?;
         let order = claim_order(request.guid, request.claim, admission)?;
         let items = self.claim_in(&project, order).await?;
         Ok(ClaimAnswer { items })
@@ -197,12 +198,26 @@ impl Service {
         let projects = self.projects();
         let terms = projects.terms();
         let backoff = Backoff::new(&terms.work.retry, terms.jitter.next());
-        let mut failure = accept_failure(request.error, request.reason, backoff, now);
+        // To ask for another time without having spent this one is to have met a limit.
+        let met_a_limit = request.spends_attempt == Some(false) && request.retry_after_ms.is_some();
+        let reason = request
+            .reason
+            .or_else(|| met_a_limit.then_some(Reason::UsageLimit));
+        let mut failure = accept_failure(request.error, reason, backoff, now);
         failure.recoverable = request.recoverable.unwrap_or(failure.recoverable);
-        failure.spends_attempt = request.spends_attempt.unwrap_or(true);
+        failure.spends_attempt = request.spends_attempt.unwrap_or(failure.spends_attempt);
         failure.not_before = request
             .retry_after_ms
             .map(|millis| now.after(Duration::from_millis(millis)));
+        if failure.reason == Reason::UsageLimit {
+            let lease = LeaseRef {
+                id: request.id,
+                attempt: request.attempt,
+            };
+            let until = failure.not_before;
+            self.limit_met(project, request.guid, lease, until, &failure.message)
+                .await?;
+        }
         let by = self.fence(request.guid, request.attempt);
         let command = Command::Fail { by, failure };
         let (project, applied) = self
@@ -217,6 +232,16 @@ impl Service {
         project: &ProjectId,
         request: ReleaseRequest,
     ) -> Result<WorkItem, WireError> {
+        if request.reason == Some(Reason::UsageLimit) {
+            let lease = LeaseRef {
+                id: request.id,
+                attempt: request.attempt,
+            };
+            let reason = Reason::UsageLimit.to_string();
+            let until = request.pause_until.or(request.not_before);
+            self.limit_met(project, request.guid, lease, until, &reason)
+                .await?;
+        }
         let command = Command::Release {
             by: self.fence(request.guid, request.attempt),
             reason: request.reason.unwrap_or(Reason::Released),
@@ -302,8 +327,9 @@ impl Service {
 /// An agent that is gone may still report: whether it holds the lease is the ledger's to say.
 async fn note_sign_of_life(project: &Project, guid: AgentGuid) -> Result<(), WireError> {
     if project.agents.get(guid).is_some() {
-        project.registry.sign_of_life(guid).await?;
+        return project.registry.sign_of_life(guid).await;
     }
+    project.reaper.ghost_heard(guid);
     Ok(())
 }
 

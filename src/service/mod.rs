@@ -10,6 +10,7 @@
 //! | `items` | get, list, cancel, explain |
 //! | `queue` | queue info, purge |
 //! | `dead_letters` | list, get, retry, discard |
+//! | `upkeep` | resume, what the reaper does |
 //! | `totals` | stats, projects, info, readiness |
 
 mod agents;
@@ -21,6 +22,7 @@ mod lease;
 mod queue;
 mod submit;
 mod totals;
+mod upkeep;
 
 use std::sync::Arc;
 use std::time::Duration;

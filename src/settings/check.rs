@@ -121,6 +121,7 @@ impl Checks<'_> {
             ("agent_registry", &supervision.agent_registry),
             ("work_dispatcher", &supervision.work_dispatcher),
             ("work_ledger", &supervision.work_ledger),
+            ("gc_reaper", &supervision.gc_reaper),
             ("project", &supervision.project),
         ] {
             if own.backoff_first.is_some() || own.backoff_max.is_some() {

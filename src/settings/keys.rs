@@ -103,11 +103,12 @@ pub const SECTIONS: [(&str, &str); 8] = [
 ];
 
 /// The sections below `[supervision]`: the same keys for one actor, or for a project's tree.
-pub const SUPERVISED: [&str; 5] = [
+pub const SUPERVISED: [&str; 6] = [
     "agent_registry",
     "work_dispatcher",
     "work_ledger",
     "dlq_retrier",
+    "gc_reaper",
     "project",
 ];
 
@@ -125,7 +126,7 @@ const RETRIABLE: &[&str] = &[
 const U32: i64 = u32::MAX as i64;
 
 /// Every key, in the order of the sample. Those below `[supervision.<actor>]` repeat `[supervision]`.
-pub const KEYS: [Key; 41] = [
+pub const KEYS: [Key; 44] = [
     optional(
         "nats.url",
         Kind::ServerUrl,
@@ -228,6 +229,11 @@ pub const KEYS: [Key; 41] = [
         "How long the entry of an offline agent is kept.",
     ),
     key(
+        "agents.grave_retention",
+        Kind::Duration(1000),
+        "How long the grave of an agent that was taken for dead is kept; until then it is told to register anew when it returns.",
+    ),
+    key(
         "agents.idle_timeout",
         Kind::Duration(1),
         "After how much idleness an agent that was started from a target is sent home.",
@@ -236,6 +242,16 @@ pub const KEYS: [Key; 41] = [
         "agents.idle_grace",
         Kind::Duration(0),
         "How long an agent that was sent home may take.",
+    ),
+    key(
+        "agents.quarantine_after",
+        Kind::Whole(0, U32),
+        "An agent that fails so many items in a row, each within a short time, is quarantined until `loom agents resume`; 0: never.",
+    ),
+    key(
+        "agents.quarantine_within",
+        Kind::Duration(0),
+        "That short time, from the assignment to the failure.",
     ),
     key(
         "work.start_timeout",
@@ -332,7 +348,7 @@ pub const KEYS: [Key; 41] = [
         "supervision.work_dispatcher.max_restarts",
         Kind::Whole(0, U32),
         "20",
-        "The same keys for one actor: agent_registry, work_dispatcher, work_ledger, dlq_retrier, or project (its whole tree).",
+        "The same keys for one actor: agent_registry, work_dispatcher, work_ledger, dlq_retrier, gc_reaper, or project (its whole tree).",
     ),
 ];
 

@@ -50,6 +50,8 @@ pub enum Conduct {
     Late(Duration),
     /// Keeps what it claims until its conduct changes; its heart beats.
     Hold,
+    /// Its heart beats, and it does nothing by itself.
+    Beat,
     /// Neither beats nor claims nor reports until its conduct changes; its connection stays open.
     Stall,
     /// Fails what it claims.
@@ -334,7 +336,7 @@ impl Doing {
     async fn work(self: Arc<Self>) {
         let mut jobs = JoinSet::new();
         loop {
-            self.until_awake().await;
+            self.until_eager().await;
             while jobs.try_join_next().is_some() {}
             if jobs.len() >= self.slots {
                 jobs.join_next().await;
@@ -356,7 +358,7 @@ impl Doing {
     /// Repeats a claim whose answer it did not get, by its name.
     async fn claim_surely(&self, claim: Value) -> Vec<ClaimedItem> {
         loop {
-            self.until_awake().await;
+            self.until_eager().await;
             match self.project.claim(self.guid, claim.clone()).await {
                 Ok(items) => return items,
                 Err(error) => {
@@ -372,7 +374,7 @@ impl Doing {
         loop {
             let now = *conduct.borrow_and_update();
             let reported = match now {
-                Conduct::Hold | Conduct::Stall => {
+                Conduct::Hold | Conduct::Stall | Conduct::Beat => {
                     if conduct.changed().await.is_err() {
                         return;
                     }
@@ -426,6 +428,12 @@ impl Doing {
         let mut conduct = self.conduct.subscribe();
         // The sender is in self, so it cannot be gone.
         let _ = conduct.wait_for(|conduct| *conduct != Conduct::Stall).await;
+    }
+
+    async fn until_eager(&self) {
+        let mut conduct = self.conduct.subscribe();
+        let is_eager = |conduct: &Conduct| !matches!(conduct, Conduct::Stall | Conduct::Beat);
+        let _ = conduct.wait_for(is_eager).await;
     }
 
     fn refused(&self, error: WireError) {

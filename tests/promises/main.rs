@@ -11,6 +11,8 @@
 //! | `sizes` | what was recorded is answered, however large |
 //! | `clocks` | who loses a lease, when, and who never does; the pause before the next attempt |
 //! | `endings` | deadlines, and orders to stop |
+//! | `liveness` | who is dead and who is not, and what becomes of their work |
+//! | `limits` | usage limits, broken agents, idle ones, what the reaper says |
 //! | `crashes` | an actor dies, the coordinator dies: nothing is lost, nothing counts twice |
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
@@ -19,6 +21,8 @@ mod crashes;
 mod endings;
 mod explain;
 mod fences;
+mod limits;
+mod liveness;
 mod matching;
 mod repetition;
 mod reports;

@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use loom_protocol::agent::{Agent, Directive, HeartbeatRequest, RegisterRequest};
-use loom_protocol::event::{AgentEvent, AgentEventKind, Event, EventAgent};
 use loom_protocol::{AgentGuid, Timestamp, WireError};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
+use super::pauses::Pauses;
 use super::slot::{Backlog, Slot};
-use super::{AgentChange, AgentRegistryArgs, heartbeats};
+use super::{AgentRegistryArgs, heartbeats};
 use crate::barrier::Marker;
-use crate::domain::agent::{Terms, differs};
+use crate::domain::agent::Terms;
 use crate::nats::kv::{Bucket, BucketError, Record, WatchEvent, WriteError};
 
 /// How many chunks of the watch may wait in the mailbox.
@@ -73,6 +73,29 @@ pub(super) enum Msg {
         silent_since: Timestamp,
         reply: Reply<bool>,
     },
+    /// Whether the entry is gone now: not if the agent was heard of after `silent_since`. Answered
+    /// when it is durable.
+    Bury {
+        guid: AgentGuid,
+        silent_since: Timestamp,
+        reply: Reply<bool>,
+    },
+    /// Nothing is offered before `until` to the agent and all who share its limit.
+    Pause {
+        guid: AgentGuid,
+        until: Timestamp,
+        reason: String,
+        reply: Option<Reply<()>>,
+    },
+    /// The agent is taken out.
+    Quarantine { guid: AgentGuid, reason: String },
+    /// It is paused and quarantined no more.
+    LetIn {
+        guid: AgentGuid,
+        reply: Reply<Agent>,
+    },
+    /// Timer. Ignored when `epoch` is stale.
+    PauseOver { epoch: u64 },
     /// Publishes an order and repeats it until it is cleared.
     AddDirective {
         guid: AgentGuid,
@@ -130,6 +153,8 @@ pub(super) struct State {
     pub held: Vec<Msg>,
     /// Entries that cannot be read, by key, with the revision that was logged.
     pub quarantine: HashMap<String, u64>,
+    /// Who is kept from work, and until when.
+    pub pauses: Pauses,
     /// Who waits for the end of what is in flight; nothing new begins.
     pub draining: Option<Vec<RpcReplyPort<()>>>,
 }
@@ -149,6 +174,7 @@ impl Actor for AgentRegistry {
     ) -> Result<State, ActorProcessingErr> {
         let mut state = State {
             bucket: args.bucket(),
+            pauses: Pauses::of(&args.directory),
             writer: args.epoch.to_string(),
             me,
             args,
@@ -162,6 +188,7 @@ impl Actor for AgentRegistry {
             draining: None,
         };
         state.start_helpers();
+        state.arm_pauses();
         state.arm_sweep();
         Ok(state)
     }
@@ -193,6 +220,25 @@ impl Actor for AgentRegistry {
                 silent_since,
                 reply,
             } => answer(reply, state.mark_offline(guid, silent_since)),
+            Msg::Bury {
+                guid,
+                silent_since,
+                reply,
+            } => state.bury(guid, silent_since, reply),
+            Msg::Pause {
+                guid,
+                until,
+                reason,
+                reply,
+            } => {
+                let paused = state.pause(guid, until, &reason);
+                if let Some(reply) = reply {
+                    answer(reply, paused);
+                }
+            }
+            Msg::Quarantine { guid, reason } => state.quarantine(guid, &reason),
+            Msg::LetIn { guid, reply } => answer(reply, state.let_in(guid)),
+            Msg::PauseOver { epoch } => state.pause_over(epoch),
             Msg::AddDirective {
                 guid,
                 directive,
@@ -262,78 +308,6 @@ impl State {
                 Err(_) => tracing::debug!("an order was not published in time"),
             }
         });
-    }
-
-    /// Takes an agent into the directory, tells whom it concerns, and has it written.
-    /// `announce`: whether it is news, or only read from the bucket.
-    pub fn enter(&mut self, agent: Agent, announce: bool) {
-        let guid = agent.guid;
-        let before = self.args.directory.get(guid);
-        let after = self.args.directory.put(agent);
-        let Some(before) = before else {
-            if announce {
-                let agent = after.agent();
-                self.tell(AgentEvent {
-                    capabilities: Some(agent.capabilities.clone()),
-                    boundaries: Some(agent.boundaries.clone()),
-                    status: Some(agent.status),
-                    ..self.event(AgentEventKind::Registered, agent)
-                });
-            }
-            (self.args.on_change)(guid, AgentChange::Registered);
-            return;
-        };
-        let (before, agent) = (before.agent(), after.agent());
-        if !differs(before, agent) {
-            return;
-        }
-        self.tell(AgentEvent {
-            previous_status: Some(before.status),
-            new_status: Some(agent.status),
-            current_task_count: Some(after.snapshot().current_task_count),
-            ..self.event(AgentEventKind::Updated, agent)
-        });
-        let change = match agent.status {
-            loom_protocol::agent::AgentStatus::Offline => AgentChange::Offline,
-            _ => AgentChange::Updated,
-        };
-        (self.args.on_change)(guid, change);
-    }
-
-    /// Any → gone.
-    pub fn leave(&mut self, guid: AgentGuid, reason: &str) {
-        let Some(entry) = self.args.directory.remove(guid) else {
-            return;
-        };
-        if !entry.is_leaving() {
-            self.tell(AgentEvent {
-                reason: Some(reason.to_owned()),
-                graceful: Some(true),
-                ..self.event(AgentEventKind::Shutdown, entry.agent())
-            });
-        }
-        (self.args.on_change)(guid, AgentChange::Gone);
-    }
-
-    pub fn event(&self, kind: AgentEventKind, agent: &Agent) -> AgentEvent {
-        AgentEvent {
-            kind,
-            timestamp: self.now(),
-            project_id: self.args.project.to_string(),
-            agent: EventAgent::from(agent),
-            capabilities: None,
-            boundaries: None,
-            status: None,
-            previous_status: None,
-            new_status: None,
-            current_task_count: None,
-            reason: None,
-            graceful: None,
-        }
-    }
-
-    pub fn tell(&self, event: AgentEvent) {
-        self.args.events.emit(Event::Agent(Box::new(event)));
     }
 
     fn start_helpers(&mut self) {

@@ -4,6 +4,7 @@
 //! writes entries; last signs of life and lease counts are atomics that their finders set.
 //! Reads never wait for the actor, and cost what they return.
 
+use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,19 +15,24 @@ use loom_protocol::rest::{AgentTotals, PageInfo};
 use loom_protocol::{AgentGuid, ErrorCode, Timestamp, WireError};
 use parking_lot::RwLock;
 
+use super::AgentChange;
 use super::entry::{AgentEntry, Vitals};
 use super::index::{Direction, Index, Place, Selection};
 use super::page::{AgentFilter, AgentsFound, Cursor, places_of_page};
 use crate::domain::agent::hear;
+use crate::domain::breaker::{AttemptEnd, BreakerTerms};
 use crate::domain::id_prefix;
 
 /// How many candidates an ambiguous prefix names.
 const CANDIDATES_SHOWN: usize = 5;
 
+type Listener = Arc<dyn Fn(AgentGuid, AgentChange) + Send + Sync>;
+
 /// The read model. Shared as `Arc<AgentDirectory>`.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct AgentDirectory {
     agents: DashMap<AgentGuid, Arc<AgentEntry>>,
+    listener: RwLock<Option<Listener>>,
     index: RwLock<Index>,
     /// Lease counts that were set before (or after) the agent itself was known.
     early_leases: DashMap<AgentGuid, u32>,
@@ -38,6 +44,18 @@ impl AgentDirectory {
     /// An empty directory.
     pub fn new() -> Arc<Self> {
         Arc::default()
+    }
+
+    /// Tells `listener` of every change from now on, instead of the one before. It must not wait.
+    pub fn listen(&self, listener: impl Fn(AgentGuid, AgentChange) + Send + Sync + 'static) {
+        *self.listener.write() = Some(Arc::new(listener));
+    }
+
+    pub(super) fn tell(&self, guid: AgentGuid, change: AgentChange) {
+        let listener = self.listener.read().clone();
+        if let Some(listener) = listener {
+            listener(guid, change);
+        }
     }
 
     /// An agent, in constant time.
@@ -80,6 +98,12 @@ impl AgentDirectory {
             entry.set_own_count(count);
         }
         Some(directives)
+    }
+
+    /// Takes note of how an attempt of an agent ended. Whether the agent is broken now.
+    pub fn note_attempt(&self, guid: AgentGuid, end: AttemptEnd, terms: &BreakerTerms) -> bool {
+        self.get(guid)
+            .is_some_and(|entry| entry.note_attempt(end, terms))
     }
 
     /// Sets how many items an agent has leased; it had to do with work `now`. The agent need not
@@ -252,6 +276,15 @@ impl AgentDirectory {
 
     pub(super) fn set_quarantined(&self, entries: usize) {
         self.quarantined.store(entries, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for AgentDirectory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AgentDirectory")
+            .field("agents", &self.agents.len())
+            .field("loaded", &self.loaded)
+            .finish_non_exhaustive()
     }
 }
 

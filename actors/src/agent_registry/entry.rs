@@ -1,13 +1,16 @@
 //! One agent as the directory holds it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use loom_protocol::Timestamp;
 use loom_protocol::agent::{Agent, Directive, DirectiveKind};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::domain::agent::MAX_CONCURRENT_TASKS;
+use crate::domain::breaker::{AttemptEnd, BreakerTerms, Streak};
 use crate::domain::matching::Candidate;
 
 /// How many orders an agent may have open; it holds at most as many items.
@@ -18,9 +21,15 @@ const MAX_DIRECTIVES: usize = 2 * MAX_CONCURRENT_TASKS as usize;
 pub(super) struct Vitals {
     last_seen: AtomicI64,
     last_activity: AtomicI64,
+    /// From here on this process has known of the agent: the zero of the two times below, which the
+    /// time of day cannot move.
+    known_since: Instant,
+    seen_after: AtomicU64,
+    active_after: AtomicU64,
     leases: AtomicU32,
     own_count: AtomicU32,
     directives: Mutex<Vec<Directive>>,
+    streak: Mutex<Streak>,
 }
 
 impl Vitals {
@@ -29,10 +38,19 @@ impl Vitals {
         Self {
             last_seen: agent.last_heartbeat.as_millis().into(),
             last_activity: agent.last_activity.as_millis().into(),
+            known_since: Instant::now(),
+            seen_after: AtomicU64::new(0),
+            active_after: AtomicU64::new(0),
             leases: leases.into(),
             own_count: agent.current_task_count.into(),
             directives: Mutex::default(),
+            streak: Mutex::default(),
         }
+    }
+
+    /// The present moment for `seen_after` and `active_after`.
+    fn moment(&self) -> u64 {
+        u64::try_from(self.known_since.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 }
 
@@ -67,6 +85,20 @@ impl AgentEntry {
     /// When the agent last had to do with work.
     pub fn last_activity(&self) -> Timestamp {
         Timestamp::from_millis(self.vitals.last_activity.load(Ordering::Relaxed))
+    }
+
+    /// When this process last heard of the agent, on the monotonic clock; of one that it has only
+    /// read of: when it did.
+    pub fn seen_at(&self) -> Instant {
+        let after = self.vitals.seen_after.load(Ordering::Relaxed);
+        self.vitals.known_since + Duration::from_millis(after)
+    }
+
+    /// When the agent last had to do with work, on the monotonic clock; of one that had not since
+    /// this process knows it: when it became known.
+    pub fn active_at(&self) -> Instant {
+        let after = self.vitals.active_after.load(Ordering::Relaxed);
+        self.vitals.known_since + Duration::from_millis(after)
     }
 
     /// How many items it has leased.
@@ -116,7 +148,8 @@ impl AgentEntry {
         self.shutdown_order().is_some()
     }
 
-    pub(super) fn shutdown_order(&self) -> Option<Directive> {
+    /// The order to end that it was given and has not obeyed.
+    pub fn shutdown_order(&self) -> Option<Directive> {
         let directives = self.vitals.directives.lock();
         directives
             .iter()
@@ -156,6 +189,14 @@ impl AgentEntry {
         self.vitals
             .last_activity
             .fetch_max(now.as_millis(), Ordering::Relaxed);
+        let moment = self.vitals.moment();
+        self.vitals
+            .active_after
+            .fetch_max(moment, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_attempt(&self, end: AttemptEnd, terms: &BreakerTerms) -> bool {
+        self.vitals.streak.lock().note(end, terms)
     }
 
     pub(super) fn set_own_count(&self, count: u32) {
@@ -166,6 +207,8 @@ impl AgentEntry {
         self.vitals
             .last_seen
             .fetch_max(now.as_millis(), Ordering::Relaxed);
+        let moment = self.vitals.moment();
+        self.vitals.seen_after.fetch_max(moment, Ordering::Relaxed);
     }
 }
 

@@ -169,6 +169,55 @@ impl AgentRegistryHandle {
         .await
     }
 
+    /// Removes the entry of an agent that is offline, unless it was heard of after `silent_since`;
+    /// answered when that is durable. Whether it is gone.
+    pub async fn bury(&self, guid: AgentGuid, silent_since: Timestamp) -> Result<bool, WireError> {
+        self.ask(|reply| Msg::Bury {
+            guid,
+            silent_since,
+            reply,
+        })
+        .await
+    }
+
+    /// Keeps an agent, and all of its `limitGroup`, from work until then; 31 days at the most. A
+    /// shorter pause than the present one changes nothing.
+    pub async fn pause(
+        &self,
+        guid: AgentGuid,
+        until: Timestamp,
+        reason: &str,
+    ) -> Result<(), WireError> {
+        self.ask(|reply| Msg::Pause {
+            guid,
+            until,
+            reason: reason.to_owned(),
+            reply: Some(reply),
+        })
+        .await
+    }
+
+    /// As [`AgentRegistryHandle::pause`], without waiting; lost where the actor is not up.
+    pub fn pause_in_background(&self, guid: AgentGuid, until: Timestamp, reason: String) {
+        let _ = self.actor.cast(Msg::Pause {
+            guid,
+            until,
+            reason,
+            reply: None,
+        });
+    }
+
+    /// Takes an agent out until an operator lets it in, without waiting; lost where the actor is
+    /// not up.
+    pub fn quarantine_in_background(&self, guid: AgentGuid, reason: String) {
+        let _ = self.actor.cast(Msg::Quarantine { guid, reason });
+    }
+
+    /// Ends the quarantine of an agent and its pause (not that of its group).
+    pub async fn let_in(&self, guid: AgentGuid) -> Result<Agent, WireError> {
+        self.ask(|reply| Msg::LetIn { guid, reply }).await
+    }
+
     /// Gives an order: published once, and repeated by every heartbeat answer until it is
     /// cleared. Of two about the same (kind, item, attempt) the later one counts.
     pub async fn add_directive(

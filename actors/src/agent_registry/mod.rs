@@ -30,7 +30,10 @@
 //! | deregister | handle | the entry is removed, then directory, event, answer |
 //! | heartbeat, sign of life | handle, subscription | last seen; offline → online; what the agent says of itself |
 //! | shutdown, directive | handle | an order, published once and repeated by every heartbeat answer |
-//! | mark offline | handle (the reaper) | any → offline, unless the agent was heard of meanwhile |
+//! | mark offline, bury | handle (the reaper) | any → offline → gone, unless the agent was heard of meanwhile |
+//! | pause | handle, the ledger's listener | paused until then, with all of its `limitGroup`; a new one of the group is born so |
+//! | quarantine, let in | the ledger's listener; an operator | taken out after too many failures; let in again |
+//! | pause over | timer | paused → takes work, exactly then |
 //! | bucket event | watch | a put by an agent is merged, a removal by it is a deregistration |
 //! | write ended, read ended | own tasks | next step of that entry |
 //! | sweep due | timer | heartbeats older than a quarter of `stale_after` are written, what failed is tried again |
@@ -59,9 +62,11 @@ mod heartbeats;
 mod index;
 mod outcomes;
 mod page;
+mod pauses;
 mod requests;
 mod sightings;
 mod slot;
+mod telling;
 mod writes;
 
 use std::fmt;

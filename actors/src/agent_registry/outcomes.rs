@@ -88,6 +88,7 @@ impl State {
         if let Some(entry) = self.args.directory.get(guid) {
             if !goes_on {
                 entry.begin_anew(request.instance_id.is_some());
+                self.note_pause(None, guid);
             }
             answer(reply, Ok(entry.snapshot()));
         }
@@ -95,9 +96,16 @@ impl State {
 
     /// The entry is not in the bucket any more.
     pub fn removed(&mut self, guid: AgentGuid) {
-        if let Some(Order::Deregister { reply }) = self.slot(guid).orders.pop_front() {
-            self.leave(guid, "deregistered");
-            answer(reply, Ok(()));
+        match self.slot(guid).orders.pop_front() {
+            Some(Order::Deregister { reply }) => {
+                self.leave(guid, "deregistered");
+                answer(reply, Ok(()));
+            }
+            Some(Order::Bury { reply, .. }) => {
+                self.leave(guid, "silent for too long");
+                answer(reply, Ok(true));
+            }
+            Some(Order::Register { .. } | Order::TidyUp) | None => {}
         }
         self.queue(guid);
         self.forget_if_idle(guid);

@@ -13,7 +13,7 @@ use super::slot::Order;
 use super::writes::RETRY_AFTER;
 use super::{AgentEntry, MAX_AGENTS};
 use crate::barrier::Marker;
-use crate::domain::agent::{self, fall_silent, hear, send_home, with_status};
+use crate::domain::agent::{self, fall_silent, hear, kept, send_home, with_status};
 
 /// How many requests wait for the first reading of the bucket.
 const MAX_HELD: usize = 10_000;
@@ -41,6 +41,9 @@ impl State {
             Msg::SignOfLife { guid, .. }
             | Msg::Shutdown { guid, .. }
             | Msg::MarkOffline { guid, .. }
+            | Msg::Bury { guid, .. }
+            | Msg::Pause { guid, .. }
+            | Msg::LetIn { guid, .. }
             | Msg::AddDirective { guid, .. }
             | Msg::ClearDirective { guid, .. } => self.args.directory.get(*guid).is_none(),
             _ => false,
@@ -99,6 +102,7 @@ impl State {
             known.as_ref().is_some_and(|entry| entry.is_leaving()) && self.goes_on(guid, request);
         let known = known.map(|entry| entry.snapshot());
         agent::register(request, guid, known.as_ref(), leaving, &self.terms())
+            .map(|agent| self.born(known.as_ref(), agent))
     }
 
     /// Whether a registration comes from the run of the program that is known already.
@@ -149,7 +153,8 @@ impl State {
     fn hear_of(&mut self, entry: &AgentEntry, said: Option<AgentStatus>) {
         let agent = entry.agent();
         entry.touch(self.now());
-        let status = hear(agent.status, said, entry.is_leaving());
+        let found = kept(agent, self.now());
+        let status = hear(found, said, entry.is_leaving());
         if status != agent.status {
             self.enter(with_status(agent, status), true);
             self.mark_dirty(agent.guid);
@@ -171,6 +176,23 @@ impl State {
             self.mark_dirty(guid);
         }
         Ok(true)
+    }
+
+    /// Offline → gone, unless it was heard of after `silent_since`. Who is not there is buried.
+    pub fn bury(&mut self, guid: AgentGuid, silent_since: Timestamp, reply: Reply<bool>) {
+        match self.args.directory.get(guid) {
+            None => answer(reply, Ok(true)),
+            Some(entry) if is_dead(&entry, silent_since) => {
+                self.order(
+                    guid,
+                    Order::Bury {
+                        silent_since,
+                        reply,
+                    },
+                );
+            }
+            Some(_) => answer(reply, Ok(false)),
+        }
     }
 
     /// Alive → draining, with the order to end.
@@ -243,17 +265,22 @@ impl State {
         Ok(())
     }
 
-    fn publish_directive(&mut self, guid: AgentGuid, directive: &Directive) {
+    pub fn publish_directive(&mut self, guid: AgentGuid, directive: &Directive) {
         if let Ok(payload) = serde_json::to_vec(directive) {
             let subject = names::directive(&self.args.project, guid);
             self.publish(subject, payload);
         }
     }
 
-    fn known(&self, guid: AgentGuid) -> Result<Arc<AgentEntry>, WireError> {
+    pub fn known(&self, guid: AgentGuid) -> Result<Arc<AgentEntry>, WireError> {
         let entry = self.args.directory.get(guid);
         entry.ok_or_else(|| not_registered(guid))
     }
+}
+
+/// Whether an agent is offline and was not heard of after `silent_since`.
+pub(super) fn is_dead(entry: &AgentEntry, silent_since: Timestamp) -> bool {
+    entry.agent().status == AgentStatus::Offline && entry.last_seen() <= silent_since
 }
 
 fn refuse_held(message: Msg) {
@@ -262,13 +289,18 @@ fn refuse_held(message: Msg) {
         WireError::overloaded(message, RETRY_AFTER)
     };
     match message {
-        Msg::Register { reply, .. } | Msg::Shutdown { reply, .. } => answer(reply, Err(error())),
+        Msg::Register { reply, .. } | Msg::Shutdown { reply, .. } | Msg::LetIn { reply, .. } => {
+            answer(reply, Err(error()));
+        }
         Msg::Deregister { reply, .. }
         | Msg::SignOfLife { reply, .. }
         | Msg::AddDirective { reply, .. }
+        | Msg::Pause {
+            reply: Some(reply), ..
+        }
         | Msg::ClearDirective { reply, .. } => answer(reply, Err(error())),
         Msg::Heartbeat { reply, .. } => answer(reply, Err(error())),
-        Msg::MarkOffline { reply, .. } => answer(reply, Err(error())),
+        Msg::MarkOffline { reply, .. } | Msg::Bury { reply, .. } => answer(reply, Err(error())),
         // Who only wants to know when has no place to hear an error: the port closes, and the
         // handle asks again.
         _ => {}

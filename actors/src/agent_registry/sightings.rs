@@ -155,7 +155,7 @@ impl State {
             merge(snapshot.as_ref(), put, leaving, &self.terms())
         };
         let agent = match merged {
-            Ok(agent) => agent,
+            Ok(agent) => self.born(snapshot.as_ref(), agent),
             Err(problem) => return self.quarantine_entry(guid, record, &problem),
         };
         self.readable(guid, record);

@@ -56,6 +56,10 @@ pub(super) enum Order {
     Deregister {
         reply: Reply<()>,
     },
+    Bury {
+        silent_since: Timestamp,
+        reply: Reply<bool>,
+    },
     /// The agent deleted its own entry: its mark, which would stay for ever, becomes ours.
     TidyUp,
 }
@@ -65,6 +69,7 @@ impl Order {
         match self {
             Self::Register { reply, .. } => answer(reply, Err(error)),
             Self::Deregister { reply } => answer(reply, Err(error)),
+            Self::Bury { reply, .. } => answer(reply, Err(error)),
             Self::TidyUp => {}
         }
     }

@@ -7,10 +7,11 @@ use std::time::Duration;
 use async_nats::connection::State as Connection;
 use bytes::Bytes;
 use loom_protocol::agent::{Agent, AgentStatus, RegisterRequest};
-use loom_protocol::{AgentGuid, ErrorCode, WireError};
+use loom_protocol::{AgentGuid, ErrorCode, Timestamp, WireError};
 use ractor::RpcReplyPort;
 
 use super::actor::{Msg, State, answer};
+use super::requests::is_dead;
 use super::slot::{Doing, Order, Slot};
 use crate::domain::agent::OwnEntry;
 use crate::nats::kv::{BucketError, WriteError};
@@ -114,6 +115,10 @@ impl State {
                 }
             }
             Some(Order::Deregister { .. } | Order::TidyUp) => self.begin_removing(guid),
+            Some(Order::Bury { silent_since, .. }) => {
+                let silent_since = *silent_since;
+                self.begin_burying(guid, silent_since);
+            }
             None if slot.dirty => self.begin_flushing(guid),
             None => self.forget_if_idle(guid),
         }
@@ -175,6 +180,18 @@ impl State {
             async move { bucket.remove(&guid.to_string(), expected, &writer).await },
             move |outcome| write_ended(guid, outcome),
         );
+    }
+
+    /// It may have come back while it waited for its turn.
+    fn begin_burying(&mut self, guid: AgentGuid, silent_since: Timestamp) {
+        let entry = self.args.directory.get(guid);
+        if entry.is_some_and(|entry| !is_dead(&entry, silent_since)) {
+            if let Some(Order::Bury { reply, .. }) = self.slot(guid).orders.pop_front() {
+                answer(reply, Ok(false));
+            }
+            return self.queue(guid);
+        }
+        self.begin_removing(guid);
     }
 
     fn begin_flushing(&mut self, guid: AgentGuid) {

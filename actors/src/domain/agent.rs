@@ -8,8 +8,11 @@
 //! | [`fall_silent`] | any → offline |
 //! | [`say_goodbye`] | any → offline |
 //! | [`send_home`] | alive → draining |
+//! | [`pause`], [`resume`] | takes work → paused, and back |
+//! | [`quarantine`], [`let_in`] | any → quarantined, and back |
 
 mod put;
+mod rest;
 
 use std::time::Duration;
 
@@ -17,6 +20,8 @@ use loom_protocol::agent::{Agent, AgentStatus, RegisterRequest};
 use loom_protocol::token::{check_name, check_token};
 use loom_protocol::{AgentGuid, ErrorCode, ProjectId, Timestamp, WireError};
 use serde_json::Value;
+
+pub use rest::{MAX_PAUSE, kept, let_in, pause, quarantine, resume};
 
 pub use put::{AgentPut, OwnEntry, Unreadable, guid_of_key, merge, read_own, read_put};
 
@@ -69,7 +74,7 @@ pub fn register(
         _ => boundaries_in(metadata).unwrap_or_else(default_boundaries),
     };
     let status = hear(
-        known.map_or(AgentStatus::Offline, |known| known.status),
+        known.map_or(AgentStatus::Offline, |known| kept(known, terms.now)),
         Some(AgentStatus::Online),
         leaving,
     );
@@ -98,6 +103,7 @@ pub fn register(
         limit_group: request.limit_group.clone(),
         paused_until: known.and_then(|known| known.paused_until),
         pause_reason: known.and_then(|known| known.pause_reason.clone()),
+        quarantine: known.and_then(|known| known.quarantine.clone()),
         target_id: known.and_then(|known| known.target_id.clone()),
         instance_id: request.instance_id.clone(),
         metadata: request.metadata.clone(),

@@ -111,6 +111,21 @@ fn listed(tokens: &[String]) -> String {
 /// The rules that never change for this pair come first (capability, boundary, type), so that
 /// a refusal by a later one means "not now" and one by an earlier one means "never".
 pub fn may_take(agent: &Candidate<'_>, needs: &Needs<'_>) -> Result<(), Rule> {
+    fits(agent, needs)?;
+    if !matches!(agent.status, AgentStatus::Online | AgentStatus::Busy) {
+        return Err(Rule::Status);
+    }
+    if agent.leases >= agent.slots {
+        return Err(Rule::Slots);
+    }
+    if agent.held_off {
+        return Err(Rule::HeldOff);
+    }
+    Ok(())
+}
+
+/// Whether an agent could ever take an item; if not, the first rule against it.
+pub fn fits(agent: &Candidate<'_>, needs: &Needs<'_>) -> Result<(), Rule> {
     if !contains(agent.capabilities, needs.capability) {
         return Err(Rule::Capability);
     }
@@ -122,15 +137,6 @@ pub fn may_take(agent: &Candidate<'_>, needs: &Needs<'_>) -> Result<(), Rule> {
         .is_some_and(|required| required != agent.agent_type)
     {
         return Err(Rule::AgentType);
-    }
-    if !matches!(agent.status, AgentStatus::Online | AgentStatus::Busy) {
-        return Err(Rule::Status);
-    }
-    if agent.leases >= agent.slots {
-        return Err(Rule::Slots);
-    }
-    if agent.held_off {
-        return Err(Rule::HeldOff);
     }
     Ok(())
 }

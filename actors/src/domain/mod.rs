@@ -1,9 +1,11 @@
 //! Pure verdicts: values in, verdict out. No clock, no network, no actor.
 
 pub mod agent;
+pub mod breaker;
 pub mod id_prefix;
 pub mod lease;
 pub mod letter;
 pub mod matching;
+pub mod reaping;
 pub mod retry;
 pub mod work;

@@ -188,18 +188,36 @@ impl Bucket {
         let message = PublishMessage::build()
             .payload(value)
             .header(WRITER_HEADER, writer);
-        self.publish(key, message, expected).await
+        self.publish(key, message.expected_last_subject_sequence(expected))
+            .await
+    }
+
+    /// Stores a value whatever the key holds, in `writer`'s name; it expires after `ttl`. For a
+    /// bucket with one writer.
+    pub async fn put(
+        &self,
+        key: &str,
+        value: Bytes,
+        ttl: Duration,
+        writer: &str,
+    ) -> Result<u64, WriteError> {
+        let message = PublishMessage::build()
+            .payload(value)
+            .header(WRITER_HEADER, writer)
+            .ttl(ttl);
+        self.publish(key, message).await
+    }
+
+    /// Removes a key whatever it holds. For a bucket with one writer.
+    pub async fn purge(&self, key: &str, writer: &str) -> Result<u64, WriteError> {
+        self.publish(key, removal(writer)).await
     }
 
     /// Removes a key if its last revision is `expected`, in `writer`'s name. The mark that is left
     /// in its place goes after an hour.
     pub async fn remove(&self, key: &str, expected: u64, writer: &str) -> Result<u64, WriteError> {
-        let message = PublishMessage::build()
-            .header(WRITER_HEADER, writer)
-            .header(OPERATION, "PURGE")
-            .header("Nats-Rollup", "sub")
-            .ttl(MARK_TTL);
-        self.publish(key, message, expected).await
+        let message = removal(writer).expected_last_subject_sequence(expected);
+        self.publish(key, message).await
     }
 
     /// The last record of a key, from the leader; `None` where there is not even a mark.
@@ -234,14 +252,8 @@ impl Bucket {
         Watch::new(self.clone())
     }
 
-    async fn publish(
-        &self,
-        key: &str,
-        message: PublishMessage,
-        expected: u64,
-    ) -> Result<u64, WriteError> {
+    async fn publish(&self, key: &str, message: PublishMessage) -> Result<u64, WriteError> {
         let subject = format!("{}{key}", self.prefix);
-        let message = message.expected_last_subject_sequence(expected);
         let stored = async { self.jetstream.send_publish(subject, message).await?.await };
         match timeout(ANSWER_WITHIN, stored).await {
             Ok(Ok(acknowledged)) => Ok(acknowledged.sequence),
@@ -258,6 +270,14 @@ impl Bucket {
             problem: problem.into(),
         }
     }
+}
+
+fn removal(writer: &str) -> PublishMessage {
+    PublishMessage::build()
+        .header(WRITER_HEADER, writer)
+        .header(OPERATION, "PURGE")
+        .header("Nats-Rollup", "sub")
+        .ttl(MARK_TTL)
 }
 
 /// A message of the stream as the record of a key.

@@ -1,8 +1,9 @@
 //! An item without its texts: what is kept in memory for each.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use loom_protocol::work::WorkStatus;
+use loom_protocol::work::{Reason, WorkStatus};
 use loom_protocol::{AgentGuid, Body, Timestamp, WorkId};
 
 use tokio::time::Instant;
@@ -142,6 +143,17 @@ pub struct ItemChange {
     pub freed: Option<AgentGuid>,
     /// Whether that agent gave it back itself.
     pub released: bool,
+    /// How that agent failed it, if it did.
+    pub failure: Option<Failure>,
+}
+
+/// How an agent failed an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure {
+    /// Why.
+    pub reason: Reason,
+    /// How long after the assignment.
+    pub after: Duration,
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use loom_protocol::{AgentGuid, Timestamp, WorkId};
 use slab::Slab;
 use tokio::time::Instant;
 
-use super::header::{Header, ItemChange, LeaseInfo, Needs};
+use super::header::{Failure, Header, ItemChange, LeaseInfo, Needs};
 use crate::domain::work::{LeaseEnd, WorkRecord};
 
 /// The index. Written by the ledger only.
@@ -54,6 +54,7 @@ impl Index {
         if before.as_ref().is_some_and(|b| b.revision >= revision) {
             return None;
         }
+        let assigned_at = self.lease(record.id).map(|(_, lease)| lease.assigned_at);
         self.remove(record.id);
         let header = Header::of(record, revision, self.shared_needs(record));
         let slot = u32::try_from(self.headers.insert(header.clone())).unwrap_or(u32::MAX);
@@ -102,15 +103,21 @@ impl Index {
             .filter(|before| before.status.is_leased())
             .filter(|before| !header.status.is_leased() || before.attempt != header.attempt)
             .and_then(|before| before.holder);
-        let released = freed.is_some()
-            && record
-                .ended_lease
-                .as_ref()
-                .is_some_and(|ended| ended.end == LeaseEnd::Released);
+        let end = freed
+            .and(record.ended_lease.as_ref())
+            .map(|ended| ended.end);
+        let failure = assigned_at
+            .filter(|_| end == Some(LeaseEnd::Failed))
+            .zip(record.errors.last())
+            .map(|(assigned_at, error)| Failure {
+                reason: error.reason,
+                after: record.updated_at.since(assigned_at),
+            });
         Some(ItemChange {
             header,
             freed,
-            released,
+            released: end == Some(LeaseEnd::Released),
+            failure,
         })
     }
 

@@ -164,6 +164,12 @@ impl ReadModel {
             .collect()
     }
 
+    /// Whether anything is pending whose needs `suits` says yes to.
+    pub fn has_pending(&self, mut suits: impl FnMut(&Needs) -> bool) -> bool {
+        let index = self.index.read();
+        index.pending_by_needs().any(|(needs, _)| suits(needs))
+    }
+
     /// When the pending item that was created first was submitted.
     pub fn oldest_pending(&self) -> Option<Timestamp> {
         self.index.read().pending().next().map(|h| h.offered_at)

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use loom_protocol::Body;
 use loom_protocol::work::{Reason, ReportedError, ReportedResult, Usage};
+use loom_protocol::{Body, Timestamp};
 use serde::Serialize;
 
 use crate::clock;
@@ -163,6 +163,9 @@ pub enum JobEnd {
     Failed(JobError),
     /// It goes back, unspent; another agent gets it first.
     Released,
+    /// The agent's account has met a usage limit: the item goes back unspent, for others to have at
+    /// once, and the agent is paused until then (for five minutes where nobody knows), with all that share its `limit_group`.
+    LimitReached(Option<Timestamp>),
     /// Somebody else has reported its end; nothing is reported.
     Settled,
 }

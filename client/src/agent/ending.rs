@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use loom_protocol::Timestamp;
-use loom_protocol::work::{CompleteItem, FailRequest, ReportedResult, limits};
+use loom_protocol::work::{CompleteItem, FailRequest, Reason, ReportedResult, limits};
 
 use super::end::{JobEnd, JobError};
 use super::job::{CancelCause, Job};
@@ -18,8 +18,8 @@ pub(crate) enum Ending {
     Complete(Box<CompleteItem>),
     /// `work.fail`
     Fail(Box<FailRequest>),
-    /// `work.release`
-    Release,
+    /// `work.release`, with why, and until when the agent is to be paused
+    Release(Option<Reason>, Option<Timestamp>),
     /// `work.stopped`
     Stopped(Option<ReportedResult>),
     /// Nothing: somebody else has reported.
@@ -43,7 +43,9 @@ pub(crate) fn of(job: &Job, end: JobEnd) -> Ending {
             )
         }
         JobEnd::Completed(done) if called_off => Ending::Stopped(Some(done.result)),
-        JobEnd::Failed(_) | JobEnd::Released if called_off => Ending::Stopped(None),
+        JobEnd::Failed(_) | JobEnd::Released | JobEnd::LimitReached(_) if called_off => {
+            Ending::Stopped(None)
+        }
         JobEnd::Completed(done) => {
             let lease = job.lease_ref();
             let mut result = done.result;
@@ -56,7 +58,8 @@ pub(crate) fn of(job: &Job, end: JobEnd) -> Ending {
             }))
         }
         JobEnd::Failed(error) => fail(job, error),
-        JobEnd::Released => Ending::Release,
+        JobEnd::Released => Ending::Release(None, None),
+        JobEnd::LimitReached(until) => Ending::Release(Some(Reason::UsageLimit), until),
     }
 }
 

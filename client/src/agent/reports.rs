@@ -150,13 +150,14 @@ async fn deliver(core: Arc<Core>, job: Job, ending: Ending) {
             let sent = send(&core, "work.fail", request.as_ref(), durable, None).await;
             (&core.counts.failed, sent)
         }
-        Ending::Release => {
+        Ending::Release(reason, pause_until) => {
             let request = ReleaseRequest {
                 id: lease.id,
                 guid: core.guid,
                 attempt: lease.attempt,
-                reason: None,
+                reason,
                 not_before: None,
+                pause_until,
             };
             let limit = Some(GIVE_UP_AFTER);
             let sent = send(&core, "work.release", &request, Durable::Nothing, limit).await;

@@ -202,6 +202,10 @@ pub struct ReleaseRequest {
     /// Not to be offered again before.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub not_before: Option<Timestamp>,
+    /// With `usage-limit`: until when the agent is paused, where that is not `notBefore`; others may
+    /// have the item at once.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pause_until: Option<Timestamp>,
 }
 
 /// `work.stopped`: the agent has obeyed a cancel directive.

@@ -106,6 +106,12 @@ pub(super) async fn carry_out(
         "agents.shutdown" => {
             request.done(&Box::pin(service.shutdown_agent(some, request.read()?)).await?)
         }
+        "agents.resume" => {
+            let agent: GuidRequest = request.read()?;
+            request.done(&Box::pin(service.resume_agent(some, &agent.guid)).await?)
+        }
+        "gc.report" => request.done(&Box::pin(service.gc_report(project)).await?),
+        "gc.run" => request.done(&Box::pin(service.gc_run(project)).await?),
         "work.submit" => {
             let mut ignored = Ignored::default();
             let submit: SubmitRequest =

@@ -3,7 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use loom_protocol::agent::{Agent, ListAgentsRequest, ShutdownRequest};
+use loom_protocol::agent::{Agent, AgentStatus, ListAgentsRequest, ShutdownRequest};
+use loom_protocol::gc::GcReport;
 use loom_protocol::rest::{AgentsPage, BatchResult};
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +61,36 @@ pub async fn shutdown(State(service): State<Service>, call: Call) -> RestResult<
         message: format!("{} {how}", agent.handle),
         graceful,
     }))
+}
+
+/// The answer to a resumption.
+#[derive(Debug, Serialize)]
+struct ResumeAnswer {
+    success: bool,
+    message: String,
+    status: AgentStatus,
+}
+
+/// `POST /api/agents/{guid}/resume`
+pub async fn resume(State(service): State<Service>, call: Call) -> RestResult<impl IntoResponse> {
+    let agent = service.resume_agent(call.project(), &call.id).await?;
+    Ok(Json(ResumeAnswer {
+        success: true,
+        message: format!("{} is {}", agent.handle, agent.status),
+        status: agent.status,
+    }))
+}
+
+/// `GET /api/gc`: what the reaper of a project will do, if nothing changes.
+pub async fn gc_report(State(service): State<Service>, call: Call) -> RestResult<Json<GcReport>> {
+    let project = call.project_or(service.default_project());
+    Ok(Json(service.gc_report(project).await?))
+}
+
+/// `POST /api/gc`: has it look at everybody now.
+pub async fn gc_run(State(service): State<Service>, call: Call) -> RestResult<Json<GcReport>> {
+    let project = call.project_or(service.default_project());
+    Ok(Json(service.gc_run(project).await?))
 }
 
 /// `POST /api/agents/shutdown-batch`

@@ -63,6 +63,8 @@ fn api() -> Router<Service> {
             get(dead_letters::show).delete(dead_letters::discard),
         )
         .route("/api/dlq/{id}/retry", post(dead_letters::retry))
+        .route("/api/agents/{id}/resume", post(agents::resume))
+        .route("/api/gc", get(agents::gc_report).post(agents::gc_run))
         .route("/api/work", get(work::list).post(work::submit))
         .route("/api/work/cancel-batch", post(work::cancel_batch))
         .route("/api/work/{id}", get(work::show))

@@ -39,6 +39,8 @@ pub enum Role {
     WorkLedger,
     /// Keeps what was given up.
     DlqRetrier,
+    /// Judges who is dead.
+    GcReaper,
 }
 
 impl Role {
@@ -48,6 +50,7 @@ impl Role {
         Self::WorkDispatcher,
         Self::WorkLedger,
         Self::DlqRetrier,
+        Self::GcReaper,
     ];
 
     fn kill(self, project: &Project) -> bool {
@@ -56,6 +59,7 @@ impl Role {
             Self::WorkDispatcher => project.dispatcher.actor().kill(),
             Self::WorkLedger => project.ledger.actor().kill(),
             Self::DlqRetrier => project.dlq.actor().kill(),
+            Self::GcReaper => project.reaper.actor().kill(),
         }
     }
 
@@ -65,6 +69,7 @@ impl Role {
             Self::WorkDispatcher => project.dispatcher.actor().restarts(),
             Self::WorkLedger => project.ledger.actor().restarts(),
             Self::DlqRetrier => project.dlq.actor().restarts(),
+            Self::GcReaper => project.reaper.actor().restarts(),
         }
     }
 }

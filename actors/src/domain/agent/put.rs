@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    Terms, boundaries_in, check, default_boundaries, hear, millis, say_goodbye, type_in,
+    Terms, boundaries_in, check, default_boundaries, hear, kept, millis, say_goodbye, type_in,
     without_repeats,
 };
 
@@ -205,7 +205,7 @@ pub fn merge(
     fill(&mut agent.limit_group, put.limit_group.as_ref());
     fill(&mut agent.instance_id, put.instance_id.as_ref());
     fill(&mut agent.metadata, metadata);
-    agent.status = hear(agent.status, put.status(), leaving);
+    agent.status = hear(kept(&agent, terms.now), put.status(), leaving);
     if put.status() == Some(AgentStatus::Offline) {
         agent = say_goodbye(&agent).unwrap_or(agent);
     }
@@ -236,6 +236,7 @@ fn bare(guid: AgentGuid, terms: &Terms<'_>) -> Agent {
         limit_group: None,
         paused_until: None,
         pause_reason: None,
+        quarantine: None,
         target_id: None,
         instance_id: None,
         metadata: None,

@@ -41,13 +41,14 @@ pub fn accept_failure(
     } else {
         shortened(error.message)
     };
+    let reason = reason.unwrap_or(Reason::AgentError);
     FailureReport {
         message,
         code: error.code.map(shortened),
         recoverable: error.recoverable.unwrap_or(true),
         occurred_at: error.occurred_at.unwrap_or(now),
-        reason: reason.unwrap_or(Reason::AgentError),
-        spends_attempt: true,
+        reason,
+        spends_attempt: reason != Reason::UsageLimit,
         not_before: None,
         backoff,
     }

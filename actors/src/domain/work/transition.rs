@@ -295,10 +295,13 @@ impl WorkRecord {
         self.progress = None;
         self.progress_message = None;
         self.pending_reason = Some(reason);
-        let spends = spends || {
-            self.unspent_returns = self.unspent_returns.saturating_add(1);
-            self.unspent_returns >= UNSPENT_RETURNS
-        };
+        // A usage limit may be met as often as it likes: the agent is paused meanwhile.
+        let is_free = reason == Reason::UsageLimit;
+        let spends = spends
+            || !is_free && {
+                self.unspent_returns = self.unspent_returns.saturating_add(1);
+                self.unspent_returns >= UNSPENT_RETURNS
+            };
         if spends {
             self.say_why(reason);
             self.attempts += 1;

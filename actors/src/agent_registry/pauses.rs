@@ -1,0 +1,283 @@
+//! Agents that are kept from work: paused until a usage limit is over, together with all who share
+//! it; quarantined until an operator lets them in.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::Duration;
+
+use loom_protocol::agent::{Agent, Directive, DirectiveKind};
+use loom_protocol::{AgentGuid, Timestamp, WireError};
+
+use super::AgentDirectory;
+use super::actor::{Msg, State};
+use crate::domain::agent::{self, MAX_PAUSE};
+
+/// The longest wait for a timer at once: the time of day may be set, and a laptop may sleep.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+
+/// A usage limit that was met.
+#[derive(Debug, Clone)]
+struct Limit {
+    until: Timestamp,
+    reason: String,
+}
+
+/// Who shares a limit with whom, which limits are met, and whose pause ends when.
+#[derive(Debug, Default)]
+pub(super) struct Pauses {
+    members: HashMap<String, HashSet<AgentGuid>>,
+    limits: HashMap<String, Limit>,
+    due: BTreeSet<(Timestamp, AgentGuid)>,
+    /// The epoch and the time of the armed timer; a timer of another epoch is stale.
+    armed: Option<(u64, Timestamp)>,
+    epoch: u64,
+}
+
+impl Pauses {
+    /// Those of the agents that are known already.
+    pub fn of(directory: &AgentDirectory) -> Self {
+        let mut pauses = Self::default();
+        for entry in directory.all() {
+            pauses.entered(None, entry.agent());
+        }
+        pauses
+    }
+
+    /// An agent is as it is now.
+    pub fn entered(&mut self, before: Option<&Agent>, agent: &Agent) {
+        let group_before = before.and_then(|before| before.limit_group.as_ref());
+        if group_before != agent.limit_group.as_ref() {
+            self.left_group(group_before, agent.guid);
+        }
+        if let Some(group) = &agent.limit_group {
+            let members = self.members.entry(group.clone()).or_default();
+            members.insert(agent.guid);
+        }
+        let Some(until) = agent.paused_until else {
+            return;
+        };
+        self.due.insert((until, agent.guid));
+        let limit = Limit {
+            until,
+            reason: agent.pause_reason.clone().unwrap_or_default(),
+        };
+        if let Some(group) = &agent.limit_group
+            && self
+                .limits
+                .get(group)
+                .is_none_or(|known| known.until < until)
+        {
+            self.limits.insert(group.clone(), limit);
+        }
+    }
+
+    /// An agent is gone; what its group has met goes on.
+    pub fn left(&mut self, agent: &Agent) {
+        self.left_group(agent.limit_group.as_ref(), agent.guid);
+    }
+
+    fn left_group(&mut self, group: Option<&String>, guid: AgentGuid) {
+        let Some(group) = group else {
+            return;
+        };
+        if let Some(members) = self.members.get_mut(group) {
+            members.remove(&guid);
+            if members.is_empty() {
+                self.members.remove(group);
+            }
+        }
+    }
+
+    /// Everybody whom the limit of this agent concerns, itself included.
+    fn concerned(&self, agent: &Agent) -> Vec<AgentGuid> {
+        let group = agent.limit_group.as_ref();
+        match group.and_then(|group| self.members.get(group)) {
+            Some(members) => members.iter().copied().collect(),
+            None => vec![agent.guid],
+        }
+    }
+
+    fn limit_of(&self, agent: &Agent, now: Timestamp) -> Option<&Limit> {
+        let limit = self.limits.get(agent.limit_group.as_ref()?)?;
+        (limit.until > now).then_some(limit)
+    }
+
+    /// Takes out whose pauses are over, and forgets limits that are.
+    fn over(&mut self, now: Timestamp) -> Vec<AgentGuid> {
+        let mut over = Vec::new();
+        while let Some((at, guid)) = self.due.first().copied()
+            && at <= now
+        {
+            self.due.pop_first();
+            over.push(guid);
+        }
+        self.limits.retain(|_, limit| limit.until > now);
+        over
+    }
+}
+
+impl State {
+    /// Takes work → paused until then, with all that share its limit.
+    pub fn pause(
+        &mut self,
+        guid: AgentGuid,
+        until: Timestamp,
+        reason: &str,
+    ) -> Result<(), WireError> {
+        let entry = self.known(guid)?;
+        let now = self.now();
+        let until = until.min(now.after(MAX_PAUSE));
+        if until <= now {
+            return Ok(());
+        }
+        for member in self.pauses.concerned(entry.agent()) {
+            let Some(entry) = self.args.directory.get(member) else {
+                continue;
+            };
+            if let Some(agent) = agent::pause(entry.agent(), until, reason) {
+                self.enter(agent, true);
+                self.mark_dirty(member);
+                self.publish_directive(member, &pause_order(until, reason));
+            }
+        }
+        self.arm_pauses();
+        Ok(())
+    }
+
+    /// Any → quarantined.
+    pub fn quarantine(&mut self, guid: AgentGuid, reason: &str) {
+        let now = self.now();
+        let Some(entry) = self.args.directory.get(guid) else {
+            return;
+        };
+        if let Some(agent) = agent::quarantine(entry.agent(), reason, now) {
+            tracing::warn!(%guid, handle = agent.handle, reason, "an agent is quarantined");
+            self.enter(agent, true);
+            self.mark_dirty(guid);
+            self.publish_directive(guid, &quarantine_order(reason));
+        }
+    }
+
+    /// Paused, quarantined → takes work: an operator says so.
+    pub fn let_in(&mut self, guid: AgentGuid) -> Result<Agent, WireError> {
+        let entry = self.known(guid)?;
+        let (leaving, now) = (entry.is_leaving(), self.now());
+        let agent = entry.agent();
+        let resumed = agent::resume(agent, leaving);
+        let free = agent::let_in(resumed.as_ref().unwrap_or(agent), leaving, now);
+        if let Some(agent) = free.or(resumed) {
+            self.go_on(agent);
+        }
+        self.known(guid).map(|entry| entry.snapshot())
+    }
+
+    /// Paused → takes work, for those whose time has come.
+    pub fn pause_over(&mut self, epoch: u64) {
+        if self.pauses.armed.is_none_or(|(armed, _)| armed != epoch) {
+            return;
+        }
+        self.pauses.armed = None;
+        let now = self.now();
+        for guid in self.pauses.over(now) {
+            let Some(entry) = self.args.directory.get(guid) else {
+                continue;
+            };
+            match entry.agent().paused_until {
+                Some(until) if until <= now => {
+                    if let Some(agent) = agent::resume(entry.agent(), entry.is_leaving()) {
+                        self.go_on(agent);
+                    }
+                }
+                Some(_) => {}
+                // It was told to go on a while ago.
+                None => entry.clear_directive(&order(DirectiveKind::Resume, String::new())),
+            }
+        }
+        self.arm_pauses();
+    }
+
+    /// An agent that is kept from work no more, or by less. The order to go on is repeated for as
+    /// long as an agent may be silent.
+    fn go_on(&mut self, agent: Agent) {
+        let guid = agent.guid;
+        let is_free = agent.paused_until.is_none() && agent.quarantine.is_none();
+        self.enter(agent, true);
+        self.mark_dirty(guid);
+        let Some(entry) = self.args.directory.get(guid).filter(|_| is_free) else {
+            return;
+        };
+        entry.clear_directive(&order(DirectiveKind::Pause, String::new()));
+        let resume = order(
+            DirectiveKind::Resume,
+            "work may be claimed again".to_owned(),
+        );
+        entry.add_directive(resume.clone());
+        self.publish_directive(guid, &resume);
+        let repeated_until = self.now().after(self.args.settings.stale_after);
+        self.pauses.due.insert((repeated_until, guid));
+        self.arm_pauses();
+    }
+
+    /// What the limit of its group makes of an agent that comes into it.
+    pub fn born(&self, before: Option<&Agent>, agent: Agent) -> Agent {
+        if before.is_some_and(|before| before.limit_group == agent.limit_group) {
+            return agent;
+        }
+        let limit = self.pauses.limit_of(&agent, self.now());
+        let paused = limit.and_then(|limit| agent::pause(&agent, limit.until, &limit.reason));
+        paused.unwrap_or(agent)
+    }
+
+    /// An agent has come, or is another one than before: its pause is kept in mind, and repeated.
+    pub fn note_pause(&mut self, before: Option<&Agent>, guid: AgentGuid) {
+        let Some(entry) = self.args.directory.get(guid) else {
+            return;
+        };
+        let agent = entry.agent();
+        self.pauses.entered(before, agent);
+        let order = match (&agent.quarantine, agent.paused_until) {
+            (Some(quarantine), _) => quarantine_order(&quarantine.reason),
+            (None, Some(until)) => {
+                pause_order(until, agent.pause_reason.as_deref().unwrap_or_default())
+            }
+            (None, None) => return,
+        };
+        entry.clear_directive(&self::order(DirectiveKind::Resume, String::new()));
+        entry.add_directive(order);
+        self.arm_pauses();
+    }
+
+    pub fn arm_pauses(&mut self) {
+        let Some((next, _)) = self.pauses.due.first().copied() else {
+            return;
+        };
+        if self.pauses.armed.is_some_and(|(_, at)| at <= next) {
+            return;
+        }
+        let now = self.now();
+        let look_at = next.min(now.after(LOOK_EVERY)).max(now);
+        self.pauses.epoch += 1;
+        let epoch = self.pauses.epoch;
+        self.pauses.armed = Some((epoch, look_at));
+        self.me
+            .send_after(look_at.since(now), move || Msg::PauseOver { epoch });
+    }
+}
+
+fn pause_order(until: Timestamp, reason: &str) -> Directive {
+    order(DirectiveKind::Pause, format!("until {until}: {reason}"))
+}
+
+fn quarantine_order(reason: &str) -> Directive {
+    let text = format!("quarantined: {reason}; `loom agents resume` ends it");
+    order(DirectiveKind::Pause, text)
+}
+
+const fn order(kind: DirectiveKind, reason: String) -> Directive {
+    Directive {
+        kind,
+        work_item_id: None,
+        attempt: None,
+        reason: Some(reason),
+        grace_ms: None,
+    }
+}

@@ -1,0 +1,90 @@
+//! Who is told when an agent comes, changes or goes: the directory, its listeners, the events.
+
+use loom_protocol::AgentGuid;
+use loom_protocol::agent::{Agent, AgentStatus};
+use loom_protocol::event::{AgentEvent, AgentEventKind, Event, EventAgent};
+
+use super::AgentChange;
+use super::actor::State;
+use crate::domain::agent::differs;
+
+impl State {
+    /// Takes an agent into the directory, tells whom it concerns, and has it written.
+    /// `announce`: whether it is news, or only read from the bucket.
+    pub fn enter(&mut self, agent: Agent, announce: bool) {
+        let guid = agent.guid;
+        let before = self.args.directory.get(guid);
+        let after = self.args.directory.put(agent);
+        self.note_pause(before.as_ref().map(|before| before.agent()), guid);
+        let Some(before) = before else {
+            if announce {
+                let agent = after.agent();
+                self.tell(AgentEvent {
+                    capabilities: Some(agent.capabilities.clone()),
+                    boundaries: Some(agent.boundaries.clone()),
+                    status: Some(agent.status),
+                    ..self.event(AgentEventKind::Registered, agent)
+                });
+            }
+            self.changed(guid, AgentChange::Registered);
+            return;
+        };
+        let (before, agent) = (before.agent(), after.agent());
+        if !differs(before, agent) {
+            return;
+        }
+        self.tell(AgentEvent {
+            previous_status: Some(before.status),
+            new_status: Some(agent.status),
+            current_task_count: Some(after.snapshot().current_task_count),
+            ..self.event(AgentEventKind::Updated, agent)
+        });
+        let change = match agent.status {
+            AgentStatus::Offline => AgentChange::Offline,
+            _ => AgentChange::Updated,
+        };
+        self.changed(guid, change);
+    }
+
+    fn changed(&self, guid: AgentGuid, change: AgentChange) {
+        (self.args.on_change)(guid, change);
+        self.args.directory.tell(guid, change);
+    }
+
+    /// Any → gone.
+    pub fn leave(&mut self, guid: AgentGuid, reason: &str) {
+        let Some(entry) = self.args.directory.remove(guid) else {
+            return;
+        };
+        self.pauses.left(entry.agent());
+        if !entry.is_leaving() {
+            self.tell(AgentEvent {
+                reason: Some(reason.to_owned()),
+                graceful: Some(true),
+                ..self.event(AgentEventKind::Shutdown, entry.agent())
+            });
+        }
+        self.changed(guid, AgentChange::Gone);
+    }
+
+    pub fn event(&self, kind: AgentEventKind, agent: &Agent) -> AgentEvent {
+        AgentEvent {
+            kind,
+            timestamp: self.now(),
+            project_id: self.args.project.to_string(),
+            agent: EventAgent::from(agent),
+            capabilities: None,
+            boundaries: None,
+            status: None,
+            previous_status: None,
+            new_status: None,
+            current_task_count: None,
+            reason: None,
+            graceful: None,
+        }
+    }
+
+    pub fn tell(&self, event: AgentEvent) {
+        self.args.events.emit(Event::Agent(Box::new(event)));
+    }
+}

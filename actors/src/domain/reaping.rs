@@ -1,0 +1,249 @@
+//! Whom the reaper takes for dead, and whom it sends home. Nothing else decides it.
+
+use std::time::Duration;
+
+use loom_protocol::agent::AgentStatus;
+
+/// How many of its own heartbeats an agent may miss.
+const MISSED_BEATS: u32 = 3;
+
+/// `[agents]`, as far as it concerns the dead.
+#[derive(Debug, Clone, Copy)]
+pub struct ReapTerms {
+    /// How long every agent may be silent.
+    pub stale_after: Duration,
+    /// How old the last heartbeat of an offline agent may become before its entry goes.
+    pub bury_after: Duration,
+}
+
+impl ReapTerms {
+    /// How long an agent with this heartbeat interval may be silent.
+    pub fn allowance(&self, heartbeat_interval: Duration) -> Duration {
+        self.stale_after
+            .max(heartbeat_interval.saturating_mul(MISSED_BEATS))
+    }
+}
+
+/// What is known about the silence of an agent.
+#[derive(Debug, Clone, Copy)]
+pub struct Silence {
+    /// How long nothing was heard of it; the time of our own stalls does not count.
+    pub silent_for: Duration,
+    /// How old its last sign of life is by the time of day; ours or not.
+    pub unheard_for: Duration,
+    /// How often it wants to beat.
+    pub heartbeat_interval: Duration,
+    /// Whether it counts as offline already.
+    pub offline: bool,
+    /// Whether it has leases.
+    pub has_leases: bool,
+}
+
+/// What is to be done about an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReapVerdict {
+    /// Nothing; look again after this long, not earlier.
+    Keep(Duration),
+    /// It is dead: its leases go back.
+    MarkOffline,
+    /// It has been dead for so long that its entry goes.
+    Bury,
+}
+
+/// Judges by the age of the last sign of life, never by the registration. An offline agent that
+/// still has leases is marked again: an earlier marking was interrupted before they went back.
+pub fn reap_verdict(silence: &Silence, terms: &ReapTerms) -> ReapVerdict {
+    let allowance = terms.allowance(silence.heartbeat_interval);
+    if let Some(left) = left(allowance, silence.silent_for) {
+        return ReapVerdict::Keep(left);
+    }
+    if !silence.offline || silence.has_leases {
+        return ReapVerdict::MarkOffline;
+    }
+    left(terms.bury_after, silence.unheard_for).map_or(ReapVerdict::Bury, ReapVerdict::Keep)
+}
+
+/// What is left of a limit; `None` where nothing is.
+fn left(limit: Duration, used: Duration) -> Option<Duration> {
+    limit.checked_sub(used).filter(|left| !left.is_zero())
+}
+
+/// What is known about the idleness of an agent.
+#[derive(Debug, Clone, Copy)]
+pub struct Idleness {
+    /// How it is.
+    pub status: AgentStatus,
+    /// Whether it has leases.
+    pub has_leases: bool,
+    /// How long it has had nothing to do; the time of our own stalls does not count.
+    pub idle_for: Duration,
+    /// After how much idleness it goes home; `None`: never.
+    pub limit: Option<Duration>,
+    /// Whether something is pending that it may take.
+    pub is_wanted: bool,
+    /// The order to end that it was given.
+    pub order: Option<OrderToEnd>,
+}
+
+/// An order to end that was given and not obeyed yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OrderToEnd {
+    /// How long ago; the time of our own stalls does not count.
+    pub given_for: Duration,
+    /// How long the agent may take. Zero: the order is a forced one.
+    pub grace: Duration,
+}
+
+/// What is to be done about an idle agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdleVerdict {
+    /// Nothing; look again after this long, or when the agent changes.
+    Keep(Option<Duration>),
+    /// It may go: order it to end, with the usual grace.
+    SendHome,
+    /// It has not gone within the grace: order it to end at once.
+    Insist,
+}
+
+/// Judges whether an agent has nothing to do for so long that it is better gone. One that waits for
+/// a usage limit or for an operator (paused, quarantined) is not idle, and neither is one that says
+/// that it is busy with something of its own.
+pub fn idle_verdict(idleness: &Idleness) -> IdleVerdict {
+    if let Some(order) = idleness.order {
+        return match left(order.grace, order.given_for) {
+            _ if order.grace.is_zero() => IdleVerdict::Keep(None),
+            None => IdleVerdict::Insist,
+            left => IdleVerdict::Keep(left),
+        };
+    }
+    let Some(limit) = idleness.limit else {
+        return IdleVerdict::Keep(None);
+    };
+    if idleness.status != AgentStatus::Online {
+        return IdleVerdict::Keep(None);
+    }
+    if idleness.has_leases {
+        // Nobody tells when the last one ends, but it cannot go home before this.
+        return IdleVerdict::Keep(Some(limit));
+    }
+    match left(limit, idleness.idle_for) {
+        // It will be given that in a moment; or it does not ask for work and is looked at again.
+        None if idleness.is_wanted => IdleVerdict::Keep(Some(limit)),
+        None => IdleVerdict::SendHome,
+        left => IdleVerdict::Keep(left),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const TERMS: ReapTerms = ReapTerms {
+        stale_after: Duration::from_secs(30),
+        bury_after: Duration::from_hours(24),
+    };
+
+    fn span() -> impl Strategy<Value = Duration> {
+        prop_oneof![
+            (0_u64..200_000).prop_map(Duration::from_millis),
+            (0_u64..400_000).prop_map(Duration::from_secs),
+        ]
+    }
+
+    fn silence() -> impl Strategy<Value = Silence> {
+        (span(), span(), span(), any::<bool>(), any::<bool>()).prop_map(
+            |(silent_for, more, heartbeat_interval, offline, has_leases)| Silence {
+                silent_for,
+                unheard_for: silent_for + more,
+                heartbeat_interval,
+                offline,
+                has_leases,
+            },
+        )
+    }
+
+    fn idleness() -> impl Strategy<Value = Idleness> {
+        let order = (span(), span()).prop_map(|(given_for, grace)| OrderToEnd { given_for, grace });
+        (
+            prop::sample::select(&AgentStatus::ALL[..]),
+            any::<bool>(),
+            span(),
+            prop::option::of(span()),
+            any::<bool>(),
+            prop::option::of(order),
+        )
+            .prop_map(
+                |(status, has_leases, idle_for, limit, is_wanted, order)| Idleness {
+                    status,
+                    has_leases,
+                    idle_for,
+                    limit,
+                    is_wanted,
+                    order,
+                },
+            )
+    }
+
+    proptest! {
+        #[test]
+        fn nobody_is_dead_before_its_allowance_is_over(silence in silence()) {
+            let allowance = TERMS.allowance(silence.heartbeat_interval);
+            prop_assert!(allowance >= TERMS.stale_after);
+            prop_assert!(allowance >= silence.heartbeat_interval * 3);
+            let verdict = reap_verdict(&silence, &TERMS);
+            if silence.silent_for < allowance {
+                prop_assert_eq!(verdict, ReapVerdict::Keep(allowance.saturating_sub(silence.silent_for)));
+            } else if !silence.offline {
+                prop_assert_eq!(verdict, ReapVerdict::MarkOffline);
+            }
+        }
+
+        #[test]
+        fn only_the_long_dead_without_leases_are_buried(silence in silence()) {
+            if reap_verdict(&silence, &TERMS) == ReapVerdict::Bury {
+                prop_assert!(silence.offline && !silence.has_leases);
+                prop_assert!(silence.unheard_for >= TERMS.bury_after);
+            }
+        }
+
+        #[test]
+        fn the_next_look_finds_something(silence in silence()) {
+            if let ReapVerdict::Keep(wait) = reap_verdict(&silence, &TERMS) {
+                prop_assert!(!wait.is_zero());
+                let later = Silence {
+                    silent_for: silence.silent_for + wait,
+                    unheard_for: silence.unheard_for + wait,
+                    ..silence
+                };
+                let earlier = Silence {
+                    silent_for: later.silent_for.saturating_sub(Duration::from_nanos(1)),
+                    unheard_for: later.unheard_for.saturating_sub(Duration::from_nanos(1)),
+                    ..silence
+                };
+                prop_assert_ne!(reap_verdict(&later, &TERMS), ReapVerdict::Keep(wait));
+                prop_assert!(matches!(reap_verdict(&earlier, &TERMS), ReapVerdict::Keep(_)));
+            }
+        }
+
+        #[test]
+        fn only_who_has_nothing_to_do_is_sent_home(idleness in idleness()) {
+            let verdict = idle_verdict(&idleness);
+            let may_go = idleness.status == AgentStatus::Online
+                && !idleness.has_leases
+                && !idleness.is_wanted
+                && idleness.limit.is_some_and(|limit| idleness.idle_for >= limit);
+            let sent_home = verdict == IdleVerdict::SendHome;
+            prop_assert_eq!(sent_home, idleness.order.is_none() && may_go);
+        }
+
+        #[test]
+        fn a_forced_order_follows_the_grace_once(idleness in idleness()) {
+            let insists = idle_verdict(&idleness) == IdleVerdict::Insist;
+            let over = idleness
+                .order
+                .is_some_and(|order| !order.grace.is_zero() && order.given_for >= order.grace);
+            prop_assert_eq!(insists, over);
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! The graves of a project, in their bucket and, by guid, in memory.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use loom_protocol::gc::Grave;
+use loom_protocol::{AgentGuid, ProjectId, names};
+
+use crate::domain::agent::guid_of_key;
+use crate::nats::connection::Nats;
+use crate::nats::kv::{Bucket, BucketError, WatchEvent, WriteError};
+
+/// How many graves are known by guid.
+pub const MAX_GRAVES: usize = 100_000;
+
+/// The bucket. It is made with the first grave. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Graveyard {
+    bucket: Bucket,
+    writer: String,
+    retention: Duration,
+}
+
+/// Why a grave is not known to be there.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum GraveError {
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error("it cannot be written as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+impl Graveyard {
+    pub fn of(
+        nats: &Nats,
+        project: &ProjectId,
+        replicas: usize,
+        epoch: u64,
+        retention: Duration,
+    ) -> Self {
+        let name = names::graveyard_bucket(project);
+        Self {
+            bucket: Bucket::new(&nats.client, &nats.jetstream, &name, replicas),
+            writer: epoch.to_string(),
+            retention,
+        }
+    }
+
+    /// Whose graves there are.
+    pub async fn read(&self) -> Result<Vec<AgentGuid>, BucketError> {
+        let mut graves = HashSet::new();
+        if self.bucket.info().await?.is_none() {
+            return Ok(Vec::new());
+        }
+        let mut watch = self.bucket.watch();
+        loop {
+            match watch.next().await {
+                WatchEvent::Opened { .. } => graves.clear(),
+                WatchEvent::Records(records) => {
+                    let filled = records.iter().filter(|record| record.value.is_some());
+                    graves.extend(filled.filter_map(|record| guid_of_key(&record.key).ok()));
+                }
+                WatchEvent::Current { .. } => return Ok(graves.into_iter().collect()),
+            }
+        }
+    }
+
+    /// Lays a grave, or changes the one that is there. It expires by itself.
+    pub async fn lay(&self, grave: &Grave) -> Result<(), GraveError> {
+        self.bucket.ensure().await?;
+        let value = serde_json::to_vec(grave)?.into();
+        let key = grave.guid.to_string();
+        self.bucket
+            .put(&key, value, self.retention, &self.writer)
+            .await?;
+        Ok(())
+    }
+
+    /// Clears a grave: its agent lives.
+    pub async fn clear(&self, guid: AgentGuid) -> Result<(), GraveError> {
+        self.bucket.purge(&guid.to_string(), &self.writer).await?;
+        Ok(())
+    }
+}

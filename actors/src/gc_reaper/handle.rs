@@ -1,0 +1,44 @@
+//! How everybody else talks to the reaper.
+
+use std::time::Duration;
+
+use loom_protocol::gc::GcReport;
+use loom_protocol::{AgentGuid, WireError};
+
+use super::actor::GcReaperMsg;
+use crate::supervision::ActorHandle;
+
+/// How long an answer may take: less than the 3 s in which a request must be answered.
+const WITHIN: Duration = Duration::from_millis(2800);
+
+/// The handle of a project's GcReaper. Cheap to clone.
+#[derive(Clone)]
+pub struct GcReaperHandle(ActorHandle<GcReaperMsg>);
+
+impl GcReaperHandle {
+    /// Wraps the actor's handle.
+    pub const fn new(actor: ActorHandle<GcReaperMsg>) -> Self {
+        Self(actor)
+    }
+
+    /// The actor's handle, for supervision and fault injection.
+    pub const fn actor(&self) -> &ActorHandle<GcReaperMsg> {
+        &self.0
+    }
+
+    /// A request named an agent that is not registered: where it has a grave, it is told.
+    pub fn ghost_heard(&self, guid: AgentGuid) {
+        let _ = self.0.cast(GcReaperMsg::GhostHeard(guid));
+    }
+
+    /// What the reaper will do, if nothing changes.
+    pub async fn preview(&self) -> Result<GcReport, WireError> {
+        Ok(self.0.call(WITHIN, GcReaperMsg::Preview).await?)
+    }
+
+    /// Has everybody looked at now; what was done. `unavailable` where that takes too long: it goes
+    /// on all the same.
+    pub async fn sweep(&self) -> Result<GcReport, WireError> {
+        Ok(self.0.call(WITHIN, GcReaperMsg::Sweep).await?)
+    }
+}

@@ -1,0 +1,291 @@
+//! Looking at agents: whose deadline is over, who is suspect, and what the verdict is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use loom_protocol::AgentGuid;
+use loom_protocol::agent::AgentStatus;
+use loom_protocol::gc::GcAction;
+use tokio::time::{Instant, sleep};
+
+use super::actor::{GcReaperArgs, GcReaperMsg, State};
+use super::deeds::Deed;
+use crate::agent_registry::{AgentChange, AgentEntry};
+use crate::barrier::Crossing;
+use crate::domain::matching::{Needs, fits};
+use crate::domain::reaping::{
+    IdleVerdict, Idleness, OrderToEnd, ReapVerdict, Silence, idle_verdict, reap_verdict,
+};
+
+/// The pause between passes while they stall.
+const AFTER_STALL: Duration = Duration::from_millis(100);
+/// How long to wait before something that failed is tried again.
+pub(super) const RETRY: Duration = Duration::from_secs(1);
+
+/// What is to be done to an agent, and when: now if that is zero. Nothing changes until then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Outlook {
+    pub action: GcAction,
+    pub after: Duration,
+}
+
+/// What the verdicts go by, at one moment.
+pub(super) struct Sight<'a> {
+    args: &'a GcReaperArgs,
+    grace: Instant,
+    now: Instant,
+}
+
+impl<'a> Sight<'a> {
+    pub fn now(args: &'a GcReaperArgs) -> Self {
+        Self {
+            args,
+            grace: args.barrier.grace().since(),
+            now: Instant::now(),
+        }
+    }
+
+    fn since(&self, sign: Instant) -> Duration {
+        self.now.saturating_duration_since(sign.max(self.grace))
+    }
+
+    fn heartbeat_interval(&self, entry: &AgentEntry) -> Duration {
+        entry
+            .agent()
+            .heartbeat_interval_ms
+            .map_or(self.args.settings.heartbeat_every, Duration::from_millis)
+    }
+
+    fn silence(&self, entry: &AgentEntry) -> Silence {
+        Silence {
+            silent_for: self.since(entry.seen_at()),
+            unheard_for: self.args.clock.now().since(entry.last_seen()),
+            heartbeat_interval: self.heartbeat_interval(entry),
+            offline: entry.agent().status == AgentStatus::Offline,
+            has_leases: self.args.work.lease_count(entry.agent().guid) > 0,
+        }
+    }
+
+    /// Whether it has been silent for a third of the time that it may be.
+    pub fn is_silent(&self, entry: &AgentEntry) -> bool {
+        let allowance = self.args.terms().allowance(self.heartbeat_interval(entry));
+        self.since(entry.seen_at()) * 3 >= allowance
+    }
+
+    fn idleness(&self, entry: &AgentEntry, ordered_at: Option<Instant>) -> Idleness {
+        let agent = entry.agent();
+        let born_from_target = agent.target_id.as_ref();
+        let own = agent.spindown_after_idle_ms.map(Duration::from_millis);
+        let idle_for = self.since(entry.active_at());
+        let limit = own.or(born_from_target.map(|_| self.args.settings.idle_timeout));
+        Idleness {
+            status: agent.status,
+            has_leases: entry.leases() > 0,
+            idle_for,
+            limit,
+            // Asked only where it matters: it looks at every kind of pending item.
+            is_wanted: limit.is_some_and(|limit| idle_for >= limit) && self.is_wanted(entry),
+            order: entry.shutdown_order().map(|order| OrderToEnd {
+                given_for: self.since(ordered_at.unwrap_or(self.now)),
+                grace: Duration::from_millis(order.grace_ms.unwrap_or(0)),
+            }),
+        }
+    }
+
+    fn is_wanted(&self, entry: &AgentEntry) -> bool {
+        let candidate = entry.candidate(false);
+        self.args.work.has_pending(|needs| {
+            let needs = Needs {
+                capability: &needs.capability,
+                boundary: &needs.boundary,
+                required_agent_type: needs.required_agent_type.as_deref(),
+            };
+            fits(&candidate, &needs).is_ok()
+        })
+    }
+
+    /// What comes next for an agent, unless something changes; `None`: nothing but its death.
+    fn idle_outlook(&self, entry: &AgentEntry, ordered_at: Option<Instant>) -> Option<Outlook> {
+        if entry.agent().status == AgentStatus::Offline {
+            return None;
+        }
+        let idleness = self.idleness(entry, ordered_at);
+        let next = if idleness.order.is_some() {
+            GcAction::Insist
+        } else {
+            GcAction::SendHome
+        };
+        match idle_verdict(&idleness) {
+            IdleVerdict::Keep(None) => None,
+            IdleVerdict::Keep(Some(after)) => Some(Outlook {
+                action: next,
+                after,
+            }),
+            IdleVerdict::SendHome | IdleVerdict::Insist => Some(Outlook {
+                action: next,
+                after: Duration::ZERO,
+            }),
+        }
+    }
+
+    fn death_outlook(&self, entry: &AgentEntry) -> Outlook {
+        let silence = self.silence(entry);
+        match reap_verdict(&silence, &self.args.terms()) {
+            ReapVerdict::Keep(after) => Outlook {
+                action: if silence.offline && !silence.has_leases {
+                    GcAction::Bury
+                } else {
+                    GcAction::MarkOffline
+                },
+                after,
+            },
+            ReapVerdict::MarkOffline => Outlook {
+                action: GcAction::MarkOffline,
+                after: Duration::ZERO,
+            },
+            ReapVerdict::Bury => Outlook {
+                action: GcAction::Bury,
+                after: Duration::ZERO,
+            },
+        }
+    }
+
+    /// What comes next for an agent, unless something changes.
+    pub fn outlook(&self, entry: &AgentEntry, ordered_at: Option<Instant>) -> Outlook {
+        let death = self.death_outlook(entry);
+        match self.idle_outlook(entry, ordered_at) {
+            Some(idle) if idle.after < death.after => idle,
+            _ => death,
+        }
+    }
+}
+
+impl State {
+    pub(super) fn agent_changed(&mut self, guid: AgentGuid, change: AgentChange) {
+        match self.args.directory.get(guid) {
+            None => self.forget(guid),
+            Some(entry) => {
+                let is_offline = entry.agent().status == AgentStatus::Offline;
+                if !is_offline && self.graves.remove(&guid) {
+                    self.clear_grave(guid);
+                }
+                if change == AgentChange::Offline
+                    && is_offline
+                    && !self.in_hand.contains_key(&guid)
+                    && self.args.work.lease_count(guid) > 0
+                {
+                    // Not by us: it said goodbye, and is believed.
+                    return self.begin(Deed::MarkOffline, &entry);
+                }
+                self.look(guid);
+            }
+        }
+    }
+
+    fn forget(&mut self, guid: AgentGuid) {
+        self.deadlines.remove(guid);
+        self.suspects.remove(&guid);
+        self.ordered_at.remove(&guid);
+    }
+
+    /// A timer that is late shows that we stood still: then the grace moves, and nobody is suspect.
+    pub(super) fn look_due(&mut self, epoch: u64) {
+        let Some(due_at) = self.deadlines.fired(epoch) else {
+            return;
+        };
+        self.args.barrier.grace().timer_fired(due_at);
+        for guid in self.deadlines.due(Instant::now()) {
+            self.look(guid);
+        }
+    }
+
+    pub(super) fn look_at_all(&mut self) {
+        for entry in self.args.directory.all() {
+            self.look(entry.agent().guid);
+        }
+    }
+
+    /// Watched → watched, suspect, or in hand.
+    pub(super) fn look(&mut self, guid: AgentGuid) {
+        if let Some(entry) = self.watched(guid) {
+            let outlook = self.outlook(&entry);
+            match outlook.action {
+                GcAction::MarkOffline | GcAction::Bury if outlook.after.is_zero() => {
+                    self.suspects.insert(guid);
+                }
+                _ => self.act_or_wait(&entry, outlook),
+            }
+        }
+    }
+
+    /// The agent, unless it is gone, or something is being done to it.
+    fn watched(&mut self, guid: AgentGuid) -> Option<Arc<AgentEntry>> {
+        if self.in_hand.contains_key(&guid) {
+            return None;
+        }
+        let entry = self.args.directory.get(guid);
+        match &entry {
+            None => self.forget(guid),
+            Some(entry) if entry.is_leaving() => {
+                self.ordered_at.entry(guid).or_insert_with(Instant::now);
+            }
+            Some(_) => {
+                self.ordered_at.remove(&guid);
+            }
+        }
+        entry
+    }
+
+    fn outlook(&self, entry: &AgentEntry) -> Outlook {
+        let ordered_at = self.ordered_at.get(&entry.agent().guid).copied();
+        Sight::now(&self.args).outlook(entry, ordered_at)
+    }
+
+    fn act_or_wait(&mut self, entry: &AgentEntry, outlook: Outlook) {
+        if !outlook.after.is_zero() {
+            let next = Instant::now() + outlook.after;
+            return self.deadlines.set(entry.agent().guid, next);
+        }
+        match Deed::of(outlook.action) {
+            Some(deed) => self.begin(deed, entry),
+            None => self.forget(entry.agent().guid),
+        }
+    }
+
+    /// Passes the barrier for whoever is suspect now; whoever becomes it meanwhile waits for the next.
+    pub(super) fn begin_crossing(&mut self) {
+        if self.is_crossing || self.suspects.is_empty() {
+            return;
+        }
+        self.is_crossing = true;
+        let suspects: Vec<AgentGuid> = std::mem::take(&mut self.suspects).into_iter().collect();
+        let barrier = self.args.barrier.clone();
+        let crossing = async move {
+            let mut stalled = false;
+            while barrier.pass().await == Crossing::Stalled {
+                stalled = true;
+                sleep(AFTER_STALL).await;
+            }
+            if stalled {
+                // What counts is the end of the stall: only now can anybody be heard.
+                barrier.grace().begin_anew("everybody can be heard again");
+            }
+        };
+        let after = suspects.clone();
+        self.run(crossing, move |_| Some(GcReaperMsg::Crossed(after)));
+    }
+
+    /// Suspect → in hand if it is still silent, else watched.
+    pub(super) fn crossed(&mut self, suspects: &[AgentGuid]) {
+        self.is_crossing = false;
+        if self.is_draining() {
+            return;
+        }
+        for guid in suspects {
+            if let Some(entry) = self.watched(*guid) {
+                let outlook = self.outlook(&entry);
+                self.act_or_wait(&entry, outlook);
+            }
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Runs the liveness clock: gives the dead one's work back, buries it, tells ghosts, sends idle ones
+//! home. Owns: KV `loom-graveyard-{p}`. Writes nowhere else: the AgentRegistry writes the agent, the
+//! WorkLedger its items.
+//!
+//! Nobody is declared dead without the [`Barrier`](crate::barrier::Barrier), and nobody else
+//! declares it: the verdicts are in [`domain::reaping`](crate::domain::reaping). Clocks run on the
+//! monotonic clock from the last sign of life, or from the last [`Grace`](crate::barrier::Grace)
+//! where that is later. Only the burial goes by the time of day (`lastHeartbeat`), because it has to
+//! outlive this process; it costs a dead agent nothing but its entry.
+//!
+//! # States of an agent, as the reaper sees it
+//! | state | means | left by |
+//! |---|---|---|
+//! | watched | its deadline stands in the one timer; a sign of life is noticed only when that is over | deadline over: watched anew, or suspect |
+//! | suspect | silent for too long, as it seems: a pass of the barrier is under way | passed and still silent: in hand · heard of: watched |
+//! | in hand | something is being done to it: marked offline and its leases taken back, buried, ordered home | done or failed: watched |
+//!
+//! A stall while there are suspects: passes are repeated until one succeeds, then everybody has a
+//! full grace. An offline agent is watched until it is buried.
+//!
+//! # Messages
+//! | message | from | effect |
+//! |---|---|---|
+//! | agent changed | directory | a new one is watched; one that says goodbye loses its leases; a grave is cleared |
+//! | look due | timer | whoever's deadline is over is looked at |
+//! | crossed | own task | suspects are judged again |
+//! | done | own task | the agent is watched again |
+//! | ghost heard | handle (a request of nobody known) | has it a grave: the directive `register` |
+//! | graves read | own task | the guids of all graves are known |
+//! | report, sweep | handle | what is to come; everybody is looked at now, answered when all is done |
+//!
+//! # Failure cases
+//! | case | what happens |
+//! |---|---|
+//! | NATS away, stopped, slow; this process or that one paused | nobody is marked: the barrier does not pass; then a full grace |
+//! | this process starts | it has heard of nobody before: a full grace |
+//! | this actor crashes | signs of life and the grace survive it; everybody is looked at again |
+//! | it crashes between the marking and the taking back | an offline agent with leases is marked again |
+//! | leases cannot be taken back just now | tried again after a second |
+//! | the agent comes back between verdict and deed | the registry refuses; what it claimed since stays its own |
+//! | a grave cannot be written | the leases go back all the same; the burial waits |
+//! | an agent without an entry is heard of | `not-registered`, and the directive where it has a grave |
+//! | more than [`MAX_GRAVES`] graves | the rest is in the bucket only: those ghosts get no directive |
+//!
+//! Events: none of its own; the registry tells `agent:updated` and `agent:shutdown`, the ledger
+//! `work:retried`.
+
+mod actor;
+mod deadlines;
+mod deeds;
+mod graveyard;
+mod handle;
+mod looking;
+mod report;
+
+pub use actor::{GcReaper, GcReaperArgs, GcReaperMsg};
+pub use graveyard::MAX_GRAVES;
+pub use handle::GcReaperHandle;

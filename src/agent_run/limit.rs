@@ -1,0 +1,292 @@
+//! Whether a program says that a usage limit is met, and until when. Pure.
+
+use jiff::tz::TimeZone;
+use loom_protocol::Timestamp;
+use regex::{Regex, RegexBuilder};
+
+use super::capture::Capture;
+use super::limit_presets::LimitPreset;
+use super::reset_time::reset_time;
+
+/// How much of the end of each stream is looked at: a program that meets a limit says so last.
+const LAST_WORDS: usize = 2 * 1024;
+/// A program that calls itself successful is believed, unless it says nothing but this much.
+const NOTHING_ELSE: usize = 400;
+
+/// A usage limit that a program has met.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitMet {
+    /// Until when, if it says so and it can be understood.
+    pub until: Option<Timestamp>,
+    /// What it said.
+    pub said: String,
+}
+
+/// The patterns that tell a usage limit. With none, nothing is told.
+#[derive(Debug, Clone, Default)]
+pub struct Limits(Vec<Regex>);
+
+impl Limits {
+    /// Patterns of one's own come first, then those of the presets.
+    ///
+    /// # Errors
+    /// A pattern that is none, with what is wrong with it.
+    pub fn new(own: &[String], presets: &[LimitPreset]) -> Result<Self, String> {
+        let read = |pattern: &str| {
+            let mut builder = RegexBuilder::new(pattern);
+            let regex = builder.case_insensitive(true).dot_matches_new_line(true);
+            regex
+                .build()
+                .map_err(|error| format!("--limit-pattern {pattern:?} is no pattern: {error}"))
+        };
+        let own = own.iter().map(|own| read(own));
+        let of_presets = presets.iter().flat_map(|preset| preset.patterns());
+        let patterns = own.chain(of_presets.map(read));
+        Ok(Self(patterns.collect::<Result<_, _>>()?))
+    }
+
+    /// What a program that has failed said of a limit.
+    pub fn of_failure(
+        &self,
+        stdout: &Capture,
+        stderr: &Capture,
+        now: Timestamp,
+        zone: &TimeZone,
+    ) -> Option<LimitMet> {
+        let streams = [stderr, stdout];
+        streams
+            .iter()
+            .find_map(|stream| self.find(&stream.tail.text(LAST_WORDS), now, zone))
+    }
+
+    /// What a program said of a limit that calls itself successful and says nothing else.
+    pub fn of_success(
+        &self,
+        stdout: &Capture,
+        now: Timestamp,
+        zone: &TimeZone,
+    ) -> Option<LimitMet> {
+        let text = stdout.tail.text(LAST_WORDS);
+        let is_all = text.len() <= NOTHING_ELSE && !stdout.tail.is_cut();
+        if is_all {
+            self.find(&text, now, zone)
+        } else {
+            None
+        }
+    }
+
+    /// The first pattern that finds a time, or else the first that finds anything.
+    fn find(&self, text: &str, now: Timestamp, zone: &TimeZone) -> Option<LimitMet> {
+        let mut without_time = None;
+        for found in self.0.iter().filter_map(|pattern| pattern.captures(text)) {
+            let reset = found.name("reset");
+            let met = LimitMet {
+                until: reset.and_then(|reset| reset_time(reset.as_str(), now, zone)),
+                said: found[0].split_whitespace().collect::<Vec<_>>().join(" "),
+            };
+            if met.until.is_some() {
+                return Some(met);
+            }
+            without_time.get_or_insert(met);
+        }
+        without_time
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent_run::testing::job;
+    use clap::ValueEnum as _;
+
+    const NOW: &str = "2026-07-29T14:00:00.000Z";
+
+    fn captured(text: &str) -> Capture {
+        let mut capture = Capture::default();
+        capture.feed(text.as_bytes(), &job());
+        capture.finish(&job());
+        capture
+    }
+
+    fn met(presets: &[LimitPreset], text: &str) -> Option<LimitMet> {
+        let limits = Limits::new(&[], presets).unwrap();
+        let (stdout, stderr) = (captured(""), captured(text));
+        limits.of_failure(&stdout, &stderr, NOW.parse().unwrap(), &TimeZone::UTC)
+    }
+
+    /// Texts as the programs wrote them, and when the limit ends by them.
+    const SEEN: &[(LimitPreset, &str, Option<&str>)] = &[
+        (
+            LimitPreset::Claude,
+            "Claude AI usage limit reached|1785340800",
+            Some("2026-07-29T16:00:00.000Z"),
+        ),
+        (
+            LimitPreset::Claude,
+            "Claude usage limit reached. Your limit will reset at 3pm (America/Bogota).",
+            Some("2026-07-29T20:00:00.000Z"),
+        ),
+        (
+            LimitPreset::Claude,
+            "You've hit your session limit · resets 12:50am (America/Los_Angeles)",
+            Some("2026-07-30T07:50:00.000Z"),
+        ),
+        (
+            LimitPreset::Claude,
+            "You’ve hit your limit for Claude messages. Limits will reset at 9:30 PM.",
+            Some("2026-07-29T21:30:00.000Z"),
+        ),
+        (
+            LimitPreset::Claude,
+            "You've hit your weekly limit · resets Jul 31, 2am (UTC)",
+            Some("2026-07-31T02:00:00.000Z"),
+        ),
+        (
+            LimitPreset::Claude,
+            "You've hit your weekly limit · resets Sep 15 at 7pm",
+            Some("2026-09-15T19:00:00.000Z"),
+        ),
+        (
+            LimitPreset::Claude,
+            "Weekly limit reached · resets 10am (Asia/Seoul) · /upgrade to Max or turn on /extra-usage",
+            Some("2026-07-30T01:00:00.000Z"),
+        ),
+        (
+            LimitPreset::Claude,
+            "{\"type\":\"result\",\"is_error\":true,\"result\":\"Claude AI usage limit reached|1785340800\"}",
+            Some("2026-07-29T16:00:00.000Z"),
+        ),
+        (
+            LimitPreset::Claude,
+            "You've hit your Sonnet limit · resets 3:45pm",
+            Some("2026-07-29T15:45:00.000Z"),
+        ),
+        (
+            LimitPreset::Codex,
+            "■ You've hit your usage limit. Upgrade to Pro (https://openai.com/chatgpt/pricing) or try again in 5 days 22 hours 11\nminutes.",
+            Some("2026-08-04T12:11:00.000Z"),
+        ),
+        (
+            LimitPreset::Codex,
+            "You've hit your usage limit. Visit https://chatgpt.com/codex/settings/usage to purchase more credits or try again at Aug 20th, 2026 6:38 AM.",
+            Some("2026-08-20T06:38:00.000Z"),
+        ),
+        (
+            LimitPreset::Codex,
+            "You’ve hit your usage limit for codex. Switch to another model now, or try again at 7:38 PM.",
+            Some("2026-07-29T19:38:00.000Z"),
+        ),
+        (
+            LimitPreset::Codex,
+            "> 🖐 You've hit your usage limit. Upgrade to Pro (https://openai.com/chatgpt/pricing), or wait for limits to reset (every 5h and every week.).",
+            None,
+        ),
+        (
+            LimitPreset::Codex,
+            "Rate limit reached for gpt-5 in organization org-x on tokens per min (TPM): Please try again in 1.5s.",
+            Some("2026-07-29T14:00:01.500Z"),
+        ),
+        (
+            LimitPreset::Copilot,
+            "✗ Sorry, you've hit a rate limit that restricts the number of Copilot model requests you can make within a specific time\n  period. Please try again in 15 hours 23 minutes. Please review our Terms",
+            Some("2026-07-30T05:23:00.000Z"),
+        ),
+        (
+            LimitPreset::Copilot,
+            "Model call failed: {\"message\":\"rate limit exceeded\",\"code\":\"rate_limited\"}",
+            None,
+        ),
+        (
+            LimitPreset::Copilot,
+            "Sorry, you have been rate-limited. Please wait a moment before trying again.",
+            None,
+        ),
+        (
+            LimitPreset::Gemini,
+            "You have exhausted your capacity on this model. Your quota will reset after 8h44m7s.",
+            Some("2026-07-29T22:44:07.000Z"),
+        ),
+        (
+            LimitPreset::Gemini,
+            "✕ [API Error: You have exhausted your daily quota on this model.]",
+            None,
+        ),
+        (
+            LimitPreset::Gemini,
+            "\"status\": \"RESOURCE_EXHAUSTED\"",
+            None,
+        ),
+    ];
+
+    #[test]
+    fn the_texts_of_each_program_are_recognised() {
+        for (preset, text, until) in SEEN {
+            for presets in [[*preset], [LimitPreset::Any]] {
+                let met = met(&presets, &format!("Working…\n{text}\n"));
+                let met = met.unwrap_or_else(|| panic!("not recognised: {text:?}"));
+                let read = met.until.map(|until| until.to_string());
+                assert_eq!(read.as_deref(), *until, "{text:?}: {met:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_failures_are_none() {
+        for text in [
+            "error: expected `;`",
+            "the limit of the array is reached",
+            "test usage_limit ... FAILED",
+            "429 is not the answer",
+            "time limit exceeded",
+        ] {
+            assert_eq!(met(&[LimitPreset::Any], text), None, "{text:?}");
+        }
+        assert_eq!(met(&[], "Claude AI usage limit reached|1785340800"), None);
+    }
+
+    #[test]
+    fn only_the_last_words_count() {
+        let long_ago = format!(
+            "You've hit your usage limit.\n{}",
+            "compiling\n".repeat(1000)
+        );
+        assert_eq!(met(&[LimitPreset::Any], &long_ago), None);
+    }
+
+    #[test]
+    fn a_success_is_believed_unless_it_says_nothing_else() {
+        let limits = Limits::new(&[], &[LimitPreset::Claude]).unwrap();
+        let read =
+            |text: &str| limits.of_success(&captured(text), NOW.parse().unwrap(), &TimeZone::UTC);
+        assert!(read("Claude AI usage limit reached|1785340800").is_some());
+        let report = format!(
+            "{}\nThe bug was in `usage limit reached|1785340800`.",
+            "x".repeat(500)
+        );
+        assert_eq!(read(&report), None);
+    }
+
+    #[test]
+    fn a_pattern_of_ones_own_comes_first_and_a_bad_one_is_explained() {
+        let own = ["out of fuel until (?<reset>.+)".to_owned()];
+        let limits = Limits::new(&own, &[]).unwrap();
+        let met = limits.of_failure(
+            &captured("OUT OF FUEL until 4pm"),
+            &captured(""),
+            NOW.parse().unwrap(),
+            &TimeZone::UTC,
+        );
+        let until = met.unwrap().until.map(|until| until.to_string());
+        assert_eq!(until.as_deref(), Some("2026-07-29T16:00:00.000Z"));
+        let error = Limits::new(&["(".to_owned()], &[]).unwrap_err();
+        assert!(error.contains("--limit-pattern"), "{error}");
+    }
+
+    #[test]
+    fn every_preset_has_patterns_that_can_be_read() {
+        for preset in LimitPreset::value_variants() {
+            assert!(preset.patterns().count() > 2);
+            Limits::new(&[], &[*preset]).unwrap();
+        }
+    }
+}

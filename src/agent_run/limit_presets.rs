@@ -1,0 +1,76 @@
+//! How agent programs say that a usage limit is met. Data: each text was seen in public reports.
+
+use clap::ValueEnum;
+
+/// A family of agent programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LimitPreset {
+    /// Claude Code
+    Claude,
+    /// OpenAI Codex
+    Codex,
+    /// GitHub Copilot
+    Copilot,
+    /// Gemini CLI
+    Gemini,
+    /// All of them
+    Any,
+}
+
+/// The patterns of one family, the more particular first. Case is passed over, `.` is any character.
+struct Family {
+    preset: LimitPreset,
+    patterns: &'static [&'static str],
+}
+
+const FAMILIES: [Family; 4] = [
+    Family {
+        preset: LimitPreset::Claude,
+        patterns: &[
+            r"usage limit reached\|(?<reset>\d{10,13})",
+            r"limit reached.{0,40}?resets?(?: at)? (?<reset>[a-z0-9][a-z0-9,: ]{0,24}(?:\([a-z_/+-]+\))?)",
+            r"(?:hit|reached) your [a-z0-9 -]{0,40}limit[^.\n]{0,40}?resets? (?:at )?(?<reset>[a-z0-9][a-z0-9,: ]{0,24}(?:\([a-z_/+-]+\))?)",
+            r"limits? will reset at (?<reset>[a-z0-9][a-z0-9,: ]{0,24}(?:\([a-z_/+-]+\))?)",
+            r"\b(?:usage|session|weekly|5-hour) limit reached",
+            r"You.ve (?:hit|reached) your [a-z0-9 -]{0,40}limit",
+        ],
+    },
+    Family {
+        preset: LimitPreset::Codex,
+        patterns: &[
+            r"hit your usage limit.{0,300}?try again in (?<reset>[a-z0-9][a-z0-9 \n]{0,60})",
+            r"hit your usage limit.{0,300}?try again at (?<reset>[a-z0-9][a-z0-9,: \n]{0,40})",
+            r"rate limit reached for .{0,200}?try again in (?<reset>[0-9.]+(?:ms|[smh])[0-9.smh]*)",
+            r"You.ve hit (?:your usage limit|the rate limit for your plan)",
+        ],
+    },
+    Family {
+        preset: LimitPreset::Copilot,
+        patterns: &[
+            r"hit a rate limit.{0,200}?try again in (?<reset>[0-9][a-z0-9 \n]{0,40})",
+            r"you have been rate-limited",
+            r"you have exceeded your [a-z ]{0,40}(?:token usage|premium request)",
+            r#""code": ?"rate_limited""#,
+        ],
+    },
+    Family {
+        preset: LimitPreset::Gemini,
+        patterns: &[
+            r"quota will reset after (?<reset>[0-9][0-9hms.]*)",
+            r"exhausted your (?:capacity|daily quota) on this model",
+            r"reached your daily quota limit",
+            r"quota exceeded for quota metric",
+            r"exceeded your current quota",
+            r"\bRESOURCE_EXHAUSTED\b",
+        ],
+    },
+];
+
+impl LimitPreset {
+    /// The patterns of this family.
+    pub fn patterns(self) -> impl Iterator<Item = &'static str> {
+        let meant = move |family: &&Family| self == Self::Any || family.preset == self;
+        let families = FAMILIES.iter().filter(meant);
+        families.flat_map(|family| family.patterns.iter().copied())
+    }
+}

@@ -1,0 +1,61 @@
+//! Agents kept from work and let in again; what the reaper does.
+
+use loom_protocol::agent::Agent;
+use loom_protocol::gc::GcReport;
+use loom_protocol::work::LeaseRef;
+use loom_protocol::{AgentGuid, ProjectId, Timestamp, WireError};
+
+use super::Service;
+
+impl Service {
+    /// Lets an agent take work again that was paused or quarantined.
+    pub async fn resume_agent(
+        &self,
+        project: Option<&ProjectId>,
+        guid: &str,
+    ) -> Result<Agent, WireError> {
+        let (project, guid) = self.find_agent(project, guid)?;
+        project.registry.let_in(guid).await
+    }
+
+    /// What the reaper of a project will do, if nothing changes.
+    pub async fn gc_report(&self, project: &ProjectId) -> Result<GcReport, WireError> {
+        match self.projects().get(project) {
+            Some(project) => project.reaper.preview().await,
+            None => Ok(self.nothing_in(project, true)),
+        }
+    }
+
+    /// Has the reaper of a project look at everybody now; what it did.
+    pub async fn gc_run(&self, project: &ProjectId) -> Result<GcReport, WireError> {
+        match self.projects().get(project) {
+            Some(project) => project.reaper.sweep().await,
+            None => Ok(self.nothing_in(project, false)),
+        }
+    }
+
+    fn nothing_in(&self, project: &ProjectId, dry_run: bool) -> GcReport {
+        GcReport {
+            project_id: project.to_string(),
+            dry_run,
+            timestamp: self.now(),
+            examined: 0,
+            agents: Vec::new(),
+            graves: 0,
+        }
+    }
+
+    /// The holder of an item has met a usage limit. Before the item goes back, so that nothing is
+    /// offered to it, nor to those who share the limit, in between.
+    pub(super) async fn limit_met(
+        &self,
+        project: &ProjectId,
+        guid: AgentGuid,
+        lease: LeaseRef,
+        until: Option<Timestamp>,
+        reason: &str,
+    ) -> Result<(), WireError> {
+        let project = self.awake_for_agent(project, guid)?;
+        project.pause_holder(guid, lease, until, reason).await
+    }
+}
