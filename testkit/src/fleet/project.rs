@@ -45,7 +45,7 @@ pub enum Role {
 
 impl Role {
     /// Every one.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::AgentRegistry,
         Self::WorkDispatcher,
         Self::WorkLedger,
