@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use loom_protocol::url::redacted;
 use loom_protocol::{ErrorCode, ProjectId, WireError};
 use reqwest::{Client, Method, RequestBuilder, Url};
 use serde::Serialize;
@@ -10,7 +11,6 @@ use serde::de::DeserializeOwned;
 use crate::doors::rest::call::PROJECT_HEADER;
 use crate::settings::Secret;
 use crate::settings::check::is_loopback;
-use crate::settings::secret::redact_url;
 
 /// Where the coordinator is looked for.
 pub const DEFAULT_URL: &str = "http://127.0.0.1:3000";
@@ -88,7 +88,7 @@ impl ApiClient {
         project: Option<ProjectId>,
     ) -> Result<Self, ApiError> {
         let bad = |why: &str| {
-            let shown = redact_url(url);
+            let shown = redacted(url);
             ApiError::BadUrl(format!(
                 "{shown:?} is no address of a coordinator ({why}); write --url {DEFAULT_URL}"
             ))
@@ -120,7 +120,7 @@ impl ApiClient {
 
     /// The address, without credentials.
     pub fn url(&self) -> String {
-        redact_url(self.base.as_str().trim_end_matches('/'))
+        redacted(self.base.as_str().trim_end_matches('/'))
     }
 
     /// Asks for what is at a path, given by its segments.
@@ -140,6 +140,11 @@ impl ApiClient {
         body: &impl Serialize,
     ) -> Result<T, ApiError> {
         self.send(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// Deletes what is at a path.
+    pub async fn delete<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, ApiError> {
+        self.send(self.request(Method::DELETE, path)).await
     }
 
     fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {

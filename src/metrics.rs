@@ -7,6 +7,7 @@
 //! | name, read when asked | what it tells |
 //! |---|---|
 //! | `loom_work_items{project,status}` | items that are retained |
+//! | `loom_dead_letters{project}` | dead letters that are kept |
 //! | `loom_agents{project,status}` | agents that are registered |
 //! | `loom_actor_restarts_total{project,actor}` | restarts since this ownership began |
 //! | `loom_nats_reconnects_total` | how often the connection was made anew |
@@ -35,6 +36,7 @@ const SHORT_SECONDS: [f64; 12] = [
 ];
 
 const ITEMS: &str = "loom_work_items";
+const LETTERS: &str = "loom_dead_letters";
 const AGENTS: &str = "loom_agents";
 const RESTARTS: &str = "loom_actor_restarts_total";
 const RECONNECTS: &str = "loom_nats_reconnects_total";
@@ -52,6 +54,7 @@ static RECORDER: LazyLock<PrometheusHandle> = LazyLock::new(|| {
     }
     describe_meters();
     describe_gauge!(ITEMS, "Work items that are retained, by status.");
+    describe_gauge!(LETTERS, "Dead letters that are kept.");
     describe_gauge!(AGENTS, "Registered agents, by status.");
     describe_counter!(RESTARTS, "Restarts of actors since this ownership began.");
     describe_counter!(
@@ -98,6 +101,7 @@ pub fn render(service: &Service) -> String {
         ] {
             gauge!(ITEMS, "project" => name.to_owned(), "status" => status).set(exact(count));
         }
+        gauge!(LETTERS, "project" => name.to_owned()).set(exact(project.letters.total()));
         note_agents(name, &project.agents);
     }
     for tree in projects.trees() {

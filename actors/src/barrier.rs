@@ -26,6 +26,7 @@
 //! | NATS is away, stopped or slow; a marker is lost | stalled after 1 s |
 //! | this process stood still in the middle | stalled, even if everything has arrived when it goes on |
 //! | an actor or the door is down, or still loads | its part does not arrive: stalled |
+//! | the door has turned requests away a moment ago, because there were too many | stalled: somebody's sign of life may have been among them |
 //! | reports wait that cannot be written just now | not acknowledged: stalled |
 //! | a pile of reports after a start | stalled until it is worked off: nobody expires before |
 //! | a marker of somebody else's | no one waits for it: ignored |
@@ -54,6 +55,8 @@ pub use in_flight::{Arrivals, InFlight, Marker, Ticket};
 
 /// A pass that takes longer is our stall.
 const WITHIN: Duration = Duration::from_secs(1);
+/// How long a request that was turned away may be missed: its sender tries again much sooner.
+const REFUSAL_COUNTS: Duration = Duration::from_secs(5);
 /// The pause before a stalled barrier is tried again.
 const TRY_AGAIN: Duration = Duration::from_millis(250);
 /// The pause before the consumer of reports is looked at again; doubles up to the longest.
@@ -214,6 +217,9 @@ impl Inner {
         self.publish(expected.subject().to_owned()).await?;
         expected.arrived().await;
         self.parts.in_flight.drained().await;
+        if self.parts.in_flight.has_refused(REFUSAL_COUNTS) {
+            return Err("some were refused, because there were too many".into());
+        }
         Ok(())
     }
 

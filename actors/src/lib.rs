@@ -14,6 +14,7 @@ pub mod agent_registry;
 pub mod barrier;
 pub mod breaker;
 pub mod clock;
+pub mod dlq_retrier;
 pub mod domain;
 pub mod events;
 pub mod gc_reaper;

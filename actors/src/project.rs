@@ -12,14 +12,18 @@ use crate::agent_registry::{AgentChange, AgentDirectory, AgentRegistryArgs, Agen
 use crate::barrier::{Arrivals, Barrier, BarrierParts, Grace, InFlight};
 use crate::breaker;
 use crate::clock::Clock;
+use crate::dlq_retrier::{DeadLetters, DlqMsg, DlqRetrier, DlqRetrierArgs, DlqRetrierHandle};
 use crate::domain::work::Command;
 use crate::events::EventSink;
 use crate::gc_reaper::{GcReaper, GcReaperArgs, GcReaperHandle, GcReaperMsg};
 use crate::leases::Leases;
 use crate::nats::connection::Nats;
+use crate::nats::dead_letters::LetterStore;
 use crate::nats::ledger_store::LedgerStore;
 use crate::nats::owner::Ownership;
-use crate::settings::{AgentSettings, SupervisionOverride, SupervisionSettings, WorkSettings};
+use crate::settings::{
+    AgentSettings, DlqSettings, SupervisionOverride, SupervisionSettings, WorkSettings,
+};
 use crate::supervision::{ActorHandle, ChildSpec, Jitter, RestartPolicy, TreeSpec};
 use crate::work_dispatcher::{
     DispatcherMsg, WorkDispatcher, WorkDispatcherArgs, WorkDispatcherHandle, ensure_stream,
@@ -42,6 +46,8 @@ pub struct Terms {
     pub agents: AgentSettings,
     /// `[work]`
     pub work: WorkSettings,
+    /// `[dlq]`
+    pub dlq: DlqSettings,
     /// `[supervision]`
     pub supervision: SupervisionSettings,
     /// Since when the clocks of all run at the earliest.
@@ -76,6 +82,10 @@ pub struct Project {
     pub reaper: GcReaperHandle,
     /// To be passed before anybody is declared dead or late.
     pub barrier: Barrier,
+    /// What was given up: the read side.
+    pub letters: Arc<DeadLetters>,
+    /// What was given up: the actor.
+    pub dlq: DlqRetrierHandle,
     /// What happens.
     pub events: EventSink,
     clock: Clock,
@@ -115,6 +125,7 @@ impl Project {
             events: events.clone(),
             epoch: terms.epoch,
             ownership: terms.ownership.clone(),
+            grace: barrier.grace().clone(),
         };
         let leases = Leases::of(&work, &ledger);
         let (told, left) = (dispatcher.clone(), leases.clone());
@@ -165,6 +176,16 @@ impl Project {
             barrier: barrier.clone(),
             epoch: terms.epoch,
         };
+        let store = LetterStore::new(&nats.jetstream, &id, terms.replicas, terms.dlq.retention);
+        let letters = Arc::new(DeadLetters::new(store, &terms.dlq));
+        let dlq = DlqRetrierHandle::new(ActorHandle::new(named("dlq-retrier")));
+        let dlq_args = DlqRetrierArgs {
+            letters: letters.clone(),
+            read: work.clone(),
+            ledger: ledger.clone(),
+            nats: nats.clone(),
+            clock: terms.clock.clone(),
+        };
 
         let supervision = &terms.supervision;
         let policy = |own: &SupervisionOverride| RestartPolicy::from((supervision, own));
@@ -191,14 +212,23 @@ impl Project {
             move || (GcReaper, reaper_args.clone()),
         )
         .drain_with(GcReaperMsg::Drain);
+        let dlq_child = ChildSpec::actor(
+            "dlq-retrier",
+            dlq.actor().clone(),
+            policy(&supervision.dlq_retrier),
+            move || (DlqRetrier, dlq_args.clone()),
+        )
+        .drain_with(DlqMsg::Drain);
         let tree = TreeSpec::new(id.as_str(), policy(&supervision.project))
             .child(ledger_child)
             .child(registry_child)
             .child(dispatcher_child)
             .child(reaper_child)
+            .child(dlq_child)
             .drain_order([
                 "gc-reaper",
                 "work-dispatcher",
+                "dlq-retrier",
                 "work-ledger",
                 "agent-registry",
             ]);
@@ -211,6 +241,8 @@ impl Project {
             dispatcher,
             reaper,
             barrier,
+            letters,
+            dlq,
             events,
             clock: terms.clock.clone(),
         };

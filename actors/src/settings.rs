@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use loom_protocol::work::Reason;
 use serde::{Deserialize, Serialize};
 
 /// Durations in configuration: text with a unit, like `"30s"` or `"1h 30m"`.
@@ -130,6 +131,36 @@ impl Default for RetrySettings {
     }
 }
 
+/// `[dlq]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DlqSettings {
+    /// How long a dead letter is kept.
+    #[serde(with = "duration_text")]
+    pub retention: Duration,
+    /// Whether dead letters are put back by a schedule.
+    pub auto_retry: bool,
+    /// Those of these reasons.
+    pub auto_retry_reasons: Vec<Reason>,
+    /// How long after the failure for the first time; doubles with each.
+    #[serde(with = "duration_text")]
+    pub auto_retry_after: Duration,
+    /// How often, at the most, before somebody has to do it by hand.
+    pub auto_retry_max: u32,
+}
+
+impl Default for DlqSettings {
+    fn default() -> Self {
+        Self {
+            retention: Duration::from_hours(30 * 24),
+            auto_retry: false,
+            auto_retry_reasons: vec![Reason::AgentLost, Reason::Timeout, Reason::NotStarted],
+            auto_retry_after: Duration::from_mins(15),
+            auto_retry_max: 3,
+        }
+    }
+}
+
 /// Who is restarted when an actor crashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -172,6 +203,9 @@ pub struct SupervisionSettings {
     /// The same keys for the GcReaper alone.
     #[serde(skip_serializing_if = "SupervisionOverride::is_empty")]
     pub gc_reaper: SupervisionOverride,
+    /// The same keys for the DlqRetrier alone.
+    #[serde(skip_serializing_if = "SupervisionOverride::is_empty")]
+    pub dlq_retrier: SupervisionOverride,
     /// The same keys for the tree of a whole project.
     #[serde(skip_serializing_if = "SupervisionOverride::is_empty")]
     pub project: SupervisionOverride,
@@ -228,6 +262,7 @@ impl Default for SupervisionSettings {
             work_dispatcher: SupervisionOverride::default(),
             work_ledger: SupervisionOverride::default(),
             gc_reaper: SupervisionOverride::default(),
+            dlq_retrier: SupervisionOverride::default(),
             // An actor that never starts needs about 20 s to exhaust its own restarts; a window of a minute would
             // forget each such round before the next, and the project would never be parked.
             project: SupervisionOverride {

@@ -19,7 +19,7 @@ use loom_actors::nats::ledger_store::LedgerStore;
 use loom_actors::nats::owner::Ownership;
 use loom_actors::nats::server::{NatsServer, Profile, ServerOptions, find_server};
 use loom_actors::project::{Project, Terms};
-use loom_actors::settings::{AgentSettings, SupervisionSettings, WorkSettings};
+use loom_actors::settings::{AgentSettings, DlqSettings, SupervisionSettings, WorkSettings};
 use loom_actors::supervision::{ActorHandle, Jitter, Root, RootHandle};
 use loom_actors::work_dispatcher::{Admission, ClaimOrder, WorkDispatcherHandle};
 use loom_actors::work_ledger::{Applied, Filter, Operation};
@@ -63,6 +63,7 @@ impl House {
             clock: Clock::manual(Timestamp::from_millis(1_700_000_000_000)),
             agents: AgentSettings::default(),
             work,
+            dlq: DlqSettings::default(),
             supervision: SupervisionSettings::default(),
             epoch: 7,
             ownership: Ownership::alone(),

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use loom_protocol::url::{percent_decoded, without_credentials};
 use loom_protocol::{Encoding, ProjectId};
 
 use crate::error::{ClientError, ErrorKind};
@@ -77,15 +78,7 @@ impl ClientOptions {
 
     /// The address without what is secret in it, to be shown.
     pub fn shown_url(&self) -> String {
-        let shown = |address: &str| {
-            let address = address.trim();
-            match (address.split_once("://"), address.rsplit_once('@')) {
-                (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
-                (None, Some((_, host))) => host.to_owned(),
-                (_, None) => address.to_owned(),
-            }
-        };
-        self.url.split(',').map(shown).collect::<Vec<_>>().join(",")
+        without_credentials(&self.url)
     }
 
     /// The addresses, and the credentials that stand in the first of them.
@@ -135,23 +128,6 @@ impl fmt::Debug for ClientOptions {
             .field("name", &self.name)
             .finish_non_exhaustive()
     }
-}
-
-/// Reads `%XX` in the user part of an address; anything else stands for itself.
-fn percent_decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let escaped = match (first, tail) {
-            (b'%', [high, low, ..]) => std::str::from_utf8(&[*high, *low])
-                .ok()
-                .and_then(|hex| u8::from_str_radix(hex, 16).ok()),
-            _ => None,
-        };
-        bytes.push(escaped.unwrap_or(*first));
-        rest = if escaped.is_some() { &tail[2..] } else { tail };
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]

@@ -8,16 +8,19 @@
 //! | [`token`] | project ids, capabilities, boundaries: what may be written, and how it is escaped in a subject |
 //! | [`names`] | the names of subjects, streams and buckets |
 //! | [`agent`], [`work`] | the two things everything is about, and the requests that concern them |
+//! | [`dead_letter`] | work that was given up, and the requests about it |
 //! | [`event`] | what is told after a transition |
 //! | [`error`] | the closed set of error codes |
 //! | [`codec`] | JSON and MessagePack, with a check for trailing bytes |
 //! | [`body`] | opaque JSON that is carried, never read |
+//! | [`url`] | addresses of servers: what of them may be shown |
 //! | [`time`], [`id`] | instants in milliseconds, and UUIDs that are always text |
 #![deny(missing_docs)]
 
 pub mod agent;
 pub mod body;
 pub mod codec;
+pub mod dead_letter;
 pub mod error;
 pub mod event;
 pub mod gc;
@@ -26,6 +29,7 @@ pub mod names;
 pub mod rest;
 pub mod time;
 pub mod token;
+pub mod url;
 pub mod work;
 
 pub use body::Body;

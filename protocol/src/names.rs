@@ -11,6 +11,8 @@ pub const OWNERS_BUCKET: &str = "LOOM_OWNERS";
 pub const OWNER_KEY: &str = "coordinator";
 /// The header on the registry's own writes to the agents bucket; without it a put is an agent's.
 pub const WRITER_HEADER: &str = "Loom-Writer";
+/// The header of a dead letter with what a list is made from.
+pub const LETTER_HEADER: &str = "Loom-Letter";
 /// The header with the cursor of the next page.
 pub const NEXT_CURSOR_HEADER: &str = "Loom-Next-Cursor";
 /// What the subject of every request matches: `coord.{project}.{resource}.{action}`, `coord.global.{what}`.
@@ -38,6 +40,21 @@ pub fn graveyard_bucket(project: &ProjectId) -> String {
 /// `LOOM_WORK_{P}`, owned by the WorkDispatcher.
 pub fn work_stream(project: &ProjectId) -> String {
     format!("LOOM_WORK_{}", project.stream_form())
+}
+
+/// `LOOM_DLQ_{P}`, owned by the DlqRetrier.
+pub fn dead_letter_stream(project: &ProjectId) -> String {
+    format!("LOOM_DLQ_{}", project.stream_form())
+}
+
+/// `loom.{p}.dlq.*`
+pub fn all_dead_letters(project: &ProjectId) -> String {
+    format!("loom.{project}.dlq.*")
+}
+
+/// `loom.{p}.dlq.{id}`
+pub fn dead_letter(project: &ProjectId, id: WorkId) -> String {
+    format!("loom.{project}.dlq.{id}")
 }
 
 /// The project whose agents or work bucket a stream is (the name of a stream behind a bucket
@@ -139,6 +156,7 @@ mod tests {
         let project = ProjectId::new("my-app").unwrap();
         assert_eq!(agents_bucket(&project), "loom-agents-my-app");
         assert_eq!(work_stream(&project), "LOOM_WORK_MY_APP");
+        assert_eq!(dead_letter_stream(&project), "LOOM_DLQ_MY_APP");
         let queue = work_queue(&project, "node.js");
         assert_eq!(queue, "loom.my-app.work.queue.node=2Ejs");
         assert_eq!(capability_of_queue(&queue).as_deref(), Some("node.js"));

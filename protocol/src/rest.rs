@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::Agent;
+use crate::dead_letter::DeadLetter;
 use crate::time::Timestamp;
 use crate::work::WorkItem;
 
@@ -40,6 +41,16 @@ pub struct WorkPage {
 pub struct AgentsPage {
     /// The agents.
     pub agents: Vec<Agent>,
+    /// Where the page stands.
+    #[serde(flatten)]
+    pub page: PageInfo,
+}
+
+/// `GET /api/dlq`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DeadLettersPage {
+    /// The letters, without their bodies, newest last.
+    pub items: Vec<DeadLetter>,
     /// Where the page stands.
     #[serde(flatten)]
     pub page: PageInfo,
@@ -86,6 +97,15 @@ impl WorkTotals {
     pub const fn total(&self) -> usize {
         self.pending + self.active + self.completed + self.failed + self.cancelled
     }
+}
+
+/// Dead letters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetterTotals {
+    /// All that are kept.
+    pub total: usize,
+    /// How many have expired by age since the start.
+    pub expired: u64,
 }
 
 /// Agents by type and status.
@@ -136,6 +156,9 @@ pub struct Stats {
     pub work: WorkTotals,
     /// Targets.
     pub targets: TargetTotals,
+    /// Dead letters.
+    #[serde(default)]
+    pub dead_letters: DeadLetterTotals,
     /// How many projects.
     pub total_projects: usize,
     /// Sums over all of them.

@@ -8,6 +8,7 @@
 //! | [`work`], [`watch`] | `loom work` |
 //! | [`agents`] | `loom agents` |
 //! | [`gc`] | `loom gc` |
+//! | [`dlq`] | `loom dlq` |
 //! | [`stats`] | `loom stats`, `loom projects` |
 //! | [`config`] | `loom config` |
 //! | [`exit`], [`output`] | how they end, and how they print |
@@ -15,6 +16,7 @@
 pub mod agent;
 pub mod agents;
 pub mod config;
+pub mod dlq;
 mod each;
 pub mod exit;
 pub mod gc;
@@ -106,6 +108,8 @@ enum Command {
     Agents(Box<agents::AgentsArgs>),
     /// Mark, bury and send home whose time has come; or only say who that is
     Gc(gc::GcArgs),
+    /// List, show, put back and discard dead letters: work that was given up
+    Dlq(Box<dlq::DlqArgs>),
     /// Count agents and work
     Stats,
     /// List the projects
@@ -227,6 +231,7 @@ async fn run(context: &Context, command: Command) -> CliResult<ExitCode> {
         Command::Submit(args) => submit::run(context, *args).await,
         Command::Agents(args) => agents::run(context, *args).await,
         Command::Gc(args) => gc::run(context, &args).await,
+        Command::Dlq(args) => dlq::run(context, *args).await,
         Command::Stats => stats::stats(context).await,
         Command::Projects => stats::projects(context).await,
         Command::Config(args) => config::run(context, &args),

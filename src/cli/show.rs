@@ -109,7 +109,7 @@ fn outcome_of(item: &WorkItem) -> String {
     }
 }
 
-fn body_text(body: Option<&Body>) -> String {
+pub(super) fn body_text(body: Option<&Body>) -> String {
     let read = |body: &Body| match body.parse::<Value>() {
         Ok(Value::String(text)) => text,
         Ok(value) => serde_json::to_string_pretty(&value).unwrap_or_default(),

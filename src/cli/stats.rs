@@ -27,6 +27,7 @@ pub async fn stats(context: &Context) -> CliResult {
         ("active", stats.active.to_string()),
         ("completed", stats.completed.to_string()),
         ("failed", stats.failed.to_string()),
+        ("dead letters", stats.dead_letters.total.to_string()),
         ("cancelled", stats.cancelled.to_string()),
         ("work in all", stats.total.to_string()),
         ("agents", stats.agents.total.to_string()),

@@ -149,6 +149,7 @@ async fn accede(
         clock: Clock::system(),
         agents: settings.agents.clone(),
         work: settings.work.clone(),
+        dlq: settings.dlq.clone(),
         supervision: settings.supervision.clone(),
         grace: Grace::of_process(nats),
         jitter: Jitter::random(),

@@ -232,7 +232,7 @@ async fn read_all(project: &Project, headers: &[Header]) -> Result<Vec<WorkItem>
     Ok(items)
 }
 
-fn cursor(cursor: Option<&str>) -> Result<u64, WireError> {
+pub(super) fn cursor(cursor: Option<&str>) -> Result<u64, WireError> {
     cursor.map_or(Ok(0), |text| {
         text.parse().map_err(|_| {
             let shown: String = text.chars().take(32).collect();

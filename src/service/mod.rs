@@ -10,10 +10,12 @@
 //! | `items` | get, list, cancel, explain |
 //! | `queue` | queue info, purge |
 //! | `upkeep` | resume, what the reaper does |
+//! | `dead_letters` | list, get, retry, discard |
 //! | `totals` | stats, projects, info, readiness |
 
 mod agents;
 mod brief;
+mod dead_letters;
 mod ignored;
 mod items;
 mod lease;

@@ -37,6 +37,8 @@ impl Service {
             let work = project.work.totals();
             let agents = project.agents.totals();
             add_work(&mut stats.work, work);
+            stats.dead_letters.total += project.letters.total();
+            stats.dead_letters.expired += project.letters.expired();
             stats.total_projects += 1;
             stats.totals.agents += agents.total;
             stats

@@ -9,6 +9,8 @@ pub enum Kind {
     Text,
     /// Text that nobody prints.
     Secret,
+    /// A list of some of these words; commas between them in the environment.
+    SomeOf(&'static [&'static str]),
     /// A list of such texts; commas between them in the environment.
     Secrets,
     /// The URL of a NATS server, or several with commas between them.
@@ -80,7 +82,7 @@ const fn optional(
 }
 
 /// The sections in the order of the sample, each with its comment.
-pub const SECTIONS: [(&str, &str); 7] = [
+pub const SECTIONS: [(&str, &str); 8] = [
     ("nats", "Where the durable truth lives."),
     ("api", "The REST door."),
     ("projects", "The projects of this coordinator."),
@@ -93,6 +95,7 @@ pub const SECTIONS: [(&str, &str); 7] = [
         "work.retry",
         "The pause before a failed item is offered again.",
     ),
+    ("dlq", "Dead letters: work that was given up."),
     (
         "supervision",
         "When and how fast a crashed actor is restarted.",
@@ -100,19 +103,30 @@ pub const SECTIONS: [(&str, &str); 7] = [
 ];
 
 /// The sections below `[supervision]`: the same keys for one actor, or for a project's tree.
-pub const SUPERVISED: [&str; 5] = [
+pub const SUPERVISED: [&str; 6] = [
     "agent_registry",
     "work_dispatcher",
     "work_ledger",
     "gc_reaper",
+    "dlq_retrier",
     "project",
 ];
 
 const STRATEGIES: &[&str] = &["one-for-one", "rest-for-one"];
+/// What may be put back: neither what was never an item, nor what somebody called off.
+const RETRIABLE: &[&str] = &[
+    "agent-error",
+    "usage-limit",
+    "timeout",
+    "agent-lost",
+    "not-started",
+    "released",
+    "deadline",
+];
 const U32: i64 = u32::MAX as i64;
 
 /// Every key, in the order of the sample. Those below `[supervision.<actor>]` repeat `[supervision]`.
-pub const KEYS: [Key; 39] = [
+pub const KEYS: [Key; 44] = [
     optional(
         "nats.url",
         Kind::ServerUrl,
@@ -280,6 +294,31 @@ pub const KEYS: [Key; 39] = [
         "The longest pause between two attempts.",
     ),
     key(
+        "dlq.retention",
+        Kind::Duration(1000),
+        "How long a dead letter is kept.",
+    ),
+    key(
+        "dlq.auto_retry",
+        Kind::Flag,
+        "Put dead letters back into the queue by a schedule.",
+    ),
+    key(
+        "dlq.auto_retry_reasons",
+        Kind::SomeOf(RETRIABLE),
+        "Those of these reasons: agent-error, usage-limit, timeout, agent-lost, not-started, released, deadline.",
+    ),
+    key(
+        "dlq.auto_retry_after",
+        Kind::Duration(1),
+        "How long after the failure for the first time; doubles with each.",
+    ),
+    key(
+        "dlq.auto_retry_max",
+        Kind::Whole(0, U32),
+        "How often, at the most, before somebody has to do it by hand.",
+    ),
+    key(
         "supervision.strategy",
         Kind::OneOf(STRATEGIES),
         "Who is restarted: \"one-for-one\" (the one that crashed) or \"rest-for-one\" (and those started after it).",
@@ -309,7 +348,7 @@ pub const KEYS: [Key; 39] = [
         "supervision.work_dispatcher.max_restarts",
         Kind::Whole(0, U32),
         "20",
-        "The same keys for one actor: agent_registry, work_dispatcher, work_ledger, gc_reaper, or project (its whole tree).",
+        "The same keys for one actor: agent_registry, work_dispatcher, work_ledger, gc_reaper, dlq_retrier, or project (its whole tree).",
     ),
 ];
 
@@ -386,7 +425,6 @@ mod tests {
         let sections = names_in("");
         assert_eq!(did_you_mean("agent", &sections), Some("agents"));
         assert_eq!(did_you_mean("targets", &sections), None);
-        assert_eq!(did_you_mean("dlq", &sections), None);
     }
 
     #[test]

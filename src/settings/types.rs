@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use loom_actors::nats::server::Profile;
-use loom_actors::settings::{AgentSettings, SupervisionSettings, WorkSettings};
+use loom_actors::settings::{AgentSettings, DlqSettings, SupervisionSettings, WorkSettings};
 use loom_protocol::ProjectId;
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,8 @@ pub struct Settings {
     pub agents: AgentSettings,
     /// `[work]`
     pub work: WorkSettings,
+    /// `[dlq]`
+    pub dlq: DlqSettings,
     /// `[supervision]`
     pub supervision: SupervisionSettings,
 }

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 
 use loom_protocol::ProjectId;
+use loom_protocol::url::redacted;
 use toml::Value;
 
 use super::keys::Kind;
-use super::secret::redact_url;
 
 /// Checks a value of the file.
 pub(super) fn from_toml(kind: Kind, value: &Value) -> Result<Value, String> {
@@ -19,6 +19,18 @@ pub(super) fn from_toml(kind: Kind, value: &Value) -> Result<Value, String> {
             })
             .collect::<Result<Vec<_>, _>>()
             .map(Value::Array),
+        (Kind::SomeOf(words), Value::Array(list)) => list
+            .iter()
+            .map(|word| match word {
+                Value::String(text) => from_text(Kind::OneOf(words), text),
+                _ => Err("holds something else than text".into()),
+            })
+            .collect::<Result<Vec<_>, _>>()
+            .map(Value::Array),
+        (Kind::SomeOf(words), _) => Err(format!(
+            "is a list of texts; write for example [\"{}\"]",
+            words[0]
+        )),
         (Kind::Secrets, _) => Err("is a list of texts; write tokens = [\"…\"]".into()),
         (Kind::Whole(min, max), Value::Integer(number)) => check_whole(*number, min, max),
         (Kind::Whole(..), other) => Err(format!(
@@ -44,7 +56,7 @@ pub(super) fn from_toml(kind: Kind, value: &Value) -> Result<Value, String> {
 
 /// Checks a value of the environment or of the command line.
 pub(super) fn from_text(kind: Kind, text: &str) -> Result<Value, String> {
-    if text.trim().is_empty() && kind != Kind::Secrets {
+    if text.trim().is_empty() && !matches!(kind, Kind::Secrets | Kind::SomeOf(_)) {
         return Err("is empty; leave it out to keep the default".into());
     }
     match kind {
@@ -54,6 +66,13 @@ pub(super) fn from_text(kind: Kind, text: &str) -> Result<Value, String> {
             .map(str::trim)
             .filter(|token| !token.is_empty())
             .map(check_token)
+            .collect::<Result<Vec<_>, _>>()
+            .map(Value::Array),
+        Kind::SomeOf(words) => text
+            .split(',')
+            .map(str::trim)
+            .filter(|word| !word.is_empty())
+            .map(|word| from_text(Kind::OneOf(words), word))
             .collect::<Result<Vec<_>, _>>()
             .map(Value::Array),
         Kind::ServerUrl => check_urls(text),
@@ -105,7 +124,7 @@ fn check_duration(text: &str, least_ms: u64) -> Result<Value, String> {
 
 fn check_urls(text: &str) -> Result<Value, String> {
     const SCHEMES: [&str; 4] = ["nats", "tls", "ws", "wss"];
-    let shown = redact_url(text);
+    let shown = redacted(text);
     for url in shown.split(',') {
         let (scheme, rest) = url.trim().split_once("://").unwrap_or(("nats", url));
         if !SCHEMES.contains(&scheme) || rest.is_empty() {
@@ -155,6 +174,11 @@ mod tests {
             Value::Array(vec!["a".into(), "b".into()])
         );
         assert_eq!(read(Kind::Secrets, ""), Value::Array(vec![]));
+        let words = Kind::SomeOf(&["one", "two"]);
+        assert_eq!(
+            read(words, "two, one"),
+            Value::Array(vec!["two".into(), "one".into()])
+        );
     }
 
     #[test]
@@ -176,6 +200,8 @@ mod tests {
         assert!(from_toml(Kind::Whole(0, 9), &Value::String("7".into())).is_err());
         assert!(from_toml(Kind::Text, &Value::Integer(7)).is_err());
         assert!(from_text(Kind::OneOf(&["safe"]), "fats").is_err());
+        assert!(from_text(Kind::SomeOf(&["one", "two"]), "two, three").is_err());
+        assert!(from_toml(Kind::SomeOf(&["one"]), &Value::String("one".into())).is_err());
         assert!(from_text(Kind::Address, "here").is_err());
         assert!(from_text(Kind::Project, "a.b").is_err());
         let error = from_text(Kind::ServerUrl, "http://me:hunter2@h").unwrap_err();

@@ -25,6 +25,7 @@ use std::sync::{Arc, Weak};
 use anyhow::{Context as _, Result, bail};
 use loom_actors::nats::server::{NatsServer, Profile, ServerOptions, find_server};
 use loom_protocol::ProjectId;
+use loom_protocol::url::without_credentials;
 use rustix::process::{Pid, test_kill_process};
 use tempfile::TempDir;
 use tokio::sync::Mutex;
@@ -186,13 +187,6 @@ fn is_leftover(folder: &Path) -> bool {
         .and_then(|pid| pid.parse().ok())
         .and_then(Pid::from_raw);
     owner.is_some_and(|pid| test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
-}
-
-fn without_credentials(url: &str) -> String {
-    match (url.split_once("://"), url.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
-        _ => url.to_owned(),
-    }
 }
 
 #[cfg(test)]

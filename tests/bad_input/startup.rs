@@ -237,7 +237,8 @@ async fn a_nats_without_jetstream() {
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn wrong_credentials() {
-    let server = PlainServer::start("authorization { user: me, password: right }\n").await;
+    let config = "authorization { user: me, password: \"ri@ght\" }\n";
+    let server = PlainServer::start(config).await;
     let parts = [&*server.url, "refuses these credentials", "NATS_USER"];
     let ended = loom_up().on_nats(&server.url).run_to_its_end().await;
     check(&ended.unwrap(), NOT_THERE, &parts);
@@ -245,6 +246,11 @@ async fn wrong_credentials() {
     let ended = loom_up().on_nats(wrong).run_to_its_end().await.unwrap();
     check(&ended, NOT_THERE, &parts);
     assert!(!ended.stderr.contains("wr0ng"), "{}", ended.stderr);
+    // The right ones, as a URL writes them: it gets as far as to miss JetStream.
+    let right = server.url.replace("nats://", "nats://me:ri%40ght@");
+    let ended = loom_up().on_nats(right).run_to_its_end().await.unwrap();
+    check(&ended, NOT_THERE, &[&server.url, "no JetStream"]);
+    assert!(!ended.stderr.contains("ght"), "{}", ended.stderr);
 }
 
 #[tokio::test]

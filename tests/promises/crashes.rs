@@ -51,14 +51,16 @@ async fn survives_the_death_of(roles: &[Role]) -> Result<()> {
         agents.push(agent.spawn().await?);
     }
     let mut submits = JoinSet::new();
+    let mut deaths = 0;
     for n in 0..ITEMS {
         submits.spawn(submit_surely(project.clone(), n));
         // So that each death meets submits and claims on their way.
         if n % (ITEMS / DEATHS) == ITEMS / DEATHS / 2 {
             for role in roles {
-                project.wait_until_restarted(*role, 0).await?;
+                project.wait_until_restarted(*role, deaths).await?;
                 project.kill(*role)?;
             }
+            deaths += 1;
         }
     }
     let mut answered = HashSet::new();

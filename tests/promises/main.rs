@@ -9,7 +9,8 @@
 //! | `reports` | what is published durably, and what is told |
 //! | `requests` | encodings, unknown fields, unknown projects, bad input |
 //! | `sizes` | what was recorded is answered, however large |
-//! | `clocks` | who loses a lease, when, and who never does; pauses, deadlines, orders to stop |
+//! | `clocks` | who loses a lease, when, and who never does; the pause before the next attempt |
+//! | `endings` | deadlines, and orders to stop |
 //! | `liveness` | who is dead and who is not, and what becomes of their work |
 //! | `limits` | usage limits, broken agents, idle ones, what the reaper says |
 //! | `crashes` | an actor dies, the coordinator dies: nothing is lost, nothing counts twice |
@@ -17,6 +18,7 @@
 
 mod clocks;
 mod crashes;
+mod endings;
 mod explain;
 mod fences;
 mod limits;

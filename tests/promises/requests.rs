@@ -28,7 +28,8 @@ async fn messagepack_says_what_json_says() -> Result<()> {
     let mut same = project.request("work.claim", claim).await?;
     for answer in [&mut claimed, &mut same] {
         // When it expires is told from now.
-        answer["items"][0]["lease"]["expiresAt"] = json!("then");
+        let lease = &mut answer["items"][0]["lease"];
+        (lease["expiresAt"], lease["expiresInMs"]) = (json!("then"), json!("then"));
     }
     assert_eq!(claimed, same);
     assert_eq!(claimed["items"][0]["workItem"]["contextData"], context);

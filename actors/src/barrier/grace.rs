@@ -55,10 +55,12 @@ impl Grace {
         process.map_or(own, |process| own.max(process.since()))
     }
 
-    /// We could not hear: every clock begins anew now.
+    /// We could not hear: every clock begins anew now. Logged once a second at the most.
     pub fn begin_anew(&self, why: &str) {
-        self.prolong();
-        tracing::warn!("every lease and every agent has a full grace again: {why}");
+        let before = std::mem::replace(&mut *self.0.own.lock(), Instant::now());
+        if before.elapsed() > LATE {
+            tracing::warn!("every lease and every agent has a full grace again: {why}");
+        }
     }
 
     /// We still cannot hear.

@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use loom_protocol::{ProjectId, names};
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -83,6 +85,8 @@ pub struct InFlight(Arc<Requests>);
 struct Requests {
     markers: Markers,
     generations: Mutex<Generations>,
+    /// When a request was last turned away unread.
+    refused: Mutex<Option<Instant>>,
 }
 
 /// Requests by the marker that they came before.
@@ -104,12 +108,25 @@ impl InFlight {
         Self(Arc::new(Requests {
             markers: Markers::under("coord.global.barrier."),
             generations: Mutex::default(),
+            refused: Mutex::default(),
         }))
     }
 
     /// A request begins to be applied. To be called in the order of arrival.
     pub fn enter(&self) -> Ticket {
         Ticket(self.0.generations.lock().present.token())
+    }
+
+    /// A request was turned away unread, because there were too many: whoever sent it was not
+    /// silent.
+    pub fn refused(&self) {
+        *self.0.refused.lock() = Some(Instant::now());
+    }
+
+    /// Whether a request was turned away within that time.
+    pub(super) fn has_refused(&self, within: Duration) -> bool {
+        let refused = *self.0.refused.lock();
+        refused.is_some_and(|at| at.elapsed() < within)
     }
 
     /// A message has arrived in the order of all requests. Whether it was a marker, which is no
@@ -192,9 +209,11 @@ impl Arrivals {
 
     /// Everything in the bucket up to this sequence has been applied.
     pub fn bucket_applied(&self, sequence: u64) {
-        self.0
-            .bucket
-            .send_if_modified(|up_to| *up_to < std::mem::replace(up_to, sequence.max(*up_to)));
+        self.0.bucket.send_if_modified(|up_to| {
+            let grows = sequence > *up_to;
+            *up_to = sequence.max(*up_to);
+            grows
+        });
     }
 
     pub(super) fn expect(&self) -> Expected {
@@ -261,7 +280,12 @@ mod tests {
         arrivals.bucket_reaches(4).await;
         arrivals.bucket_reopened();
         assert!(arrivals.bucket_reaches(1).now_or_never().is_none());
+        let waiting = tokio::spawn({
+            let arrivals = arrivals.clone();
+            async move { arrivals.bucket_reaches(5).await }
+        });
+        tokio::task::yield_now().await;
         arrivals.bucket_applied(7);
-        arrivals.bucket_reaches(5).await;
+        waiting.await.unwrap();
     }
 }

@@ -4,6 +4,7 @@ pub mod agent;
 pub mod breaker;
 pub mod id_prefix;
 pub mod lease;
+pub mod letter;
 pub mod matching;
 pub mod reaping;
 pub mod retry;

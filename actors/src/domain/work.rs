@@ -26,5 +26,8 @@ pub use submission::{Defaults, Submission, accept};
 
 pub use view::{Bodies, view};
 
+#[cfg(test)]
+pub(crate) use transition::tests;
+
 /// How often an item may come back without a spent attempt before each further return spends one.
 pub const UNSPENT_RETURNS: u8 = 6;

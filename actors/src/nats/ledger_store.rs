@@ -312,7 +312,7 @@ struct ServerError {
     description: String,
 }
 
-fn outcome_of(answer: &[u8]) -> Result<u64, WriteError> {
+pub(super) fn outcome_of(answer: &[u8]) -> Result<u64, WriteError> {
     let acknowledgement: Acknowledgement = serde_json::from_slice(answer)
         .map_err(|error| WriteError::Unknown(format!("the answer cannot be read: {error}")))?;
     match (acknowledgement.error, acknowledgement.seq) {
@@ -325,7 +325,7 @@ fn outcome_of(answer: &[u8]) -> Result<u64, WriteError> {
     }
 }
 
-fn write_error(error: &RequestError) -> WriteError {
+pub(super) fn write_error(error: &RequestError) -> WriteError {
     let text = error.to_string();
     match error.kind() {
         RequestErrorKind::NoResponders

@@ -1,6 +1,7 @@
 //! One thin wrapper per kind of NATS resource, and the server itself.
 
 pub mod connection;
+pub mod dead_letters;
 pub mod kv;
 pub mod ledger_store;
 pub mod owner;

@@ -1,20 +1,17 @@
 //! Published work and published reports, taken over from the stream into the ledger.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
 use async_nats::jetstream::{self, AckKind};
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use loom_protocol::work::{
-    CompletedReport, ErrorReport, RESERVED_FIELDS, Reason, SubmitRequest, WorkErrorInfo,
-    WorkStatus, limits,
-};
-use loom_protocol::{Body, Encoding, ErrorCode, ProjectId, Timestamp, WireError, WorkId, names};
+use loom_protocol::work::{CompletedReport, ErrorReport, RESERVED_FIELDS, Reason, SubmitRequest};
+use loom_protocol::{Encoding, ErrorCode, ProjectId, Timestamp, WireError, WorkId, names};
 use tokio::task::JoinSet;
 
 use super::actor::WorkDispatcherArgs;
+use super::refused::Refused;
 use super::stream::{REPORTS, consumer_prefix, ensure_stream};
 use crate::agent_registry::AgentDirectory;
 use crate::clock::Clock;
@@ -34,8 +31,6 @@ const RETRY: Duration = Duration::from_secs(1);
 const MOST_DELIVERIES: i64 = 5;
 /// How much of a message that is given up stands in the log, in bytes.
 const SHOWN_OF_POISON: usize = 1_024;
-/// How much of a refused submission is kept, in bytes: as JSON text each may take six.
-const KEPT_OF_REFUSED: usize = limits::CONTEXT_DATA / 6;
 
 /// Takes messages over, one kind after the other in its own task.
 #[derive(Clone)]
@@ -206,7 +201,7 @@ impl Intake {
             reason: Reason::Poison,
             error: WireError::new(ErrorCode::Internal, why),
         };
-        let record = refused.record(&message.payload, published);
+        let record = refused.record(&message.payload, self.most_bytes(), published);
         let kept = self
             .ledger
             .carry_out(vec![Operation::Create(Arc::new(record))])
@@ -216,6 +211,11 @@ impl Intake {
             Err(error) if !is_hopeless(&error) => Fate::Later,
             _ => Fate::Ack,
         }
+    }
+
+    /// How much a message of NATS holds.
+    fn most_bytes(&self) -> usize {
+        self.nats.client.server_info().max_payload
     }
 
     /// When a message was published, and its place in the stream.
@@ -330,7 +330,7 @@ impl Intake {
                     reason,
                     error,
                 };
-                refused.record(&message.payload, published)
+                refused.record(&message.payload, self.most_bytes(), published)
             }
         }
     }
@@ -367,43 +367,6 @@ impl Intake {
             return Err((Reason::Rejected, WireError::invalid(text)));
         }
         Ok(request)
-    }
-}
-
-/// A published submission that breaks a rule.
-struct Refused {
-    id: WorkId,
-    capability: String,
-    reason: Reason,
-    error: WireError,
-}
-
-impl Refused {
-    /// A failed item with the bytes as they came (of very many, the first), so that nothing is
-    /// lost silently, and nothing comes back for ever because it cannot be stored.
-    fn record(self, payload: &[u8], published: Timestamp) -> WorkRecord {
-        let text = String::from_utf8_lossy(payload);
-        let kept = text.floor_char_boundary(KEPT_OF_REFUSED);
-        WorkRecord {
-            id: self.id,
-            task_id: self.id.to_string(),
-            capability: self.capability,
-            boundary: loom_protocol::work::DEFAULT_BOUNDARY.into(),
-            description: "a published submission that was refused; its bytes are the context data"
-                .into(),
-            context_data: Body::of(&&text[..kept]).ok(),
-            status: WorkStatus::Failed,
-            errors: vec![WorkErrorInfo {
-                message: self.error.message,
-                code: Some(self.error.code.to_string()),
-                recoverable: false,
-                occurred_at: published,
-                reason: self.reason,
-                attempt: None,
-                agent_guid: None,
-            }],
-            ..WorkRecord::blank(self.id, "queue", published, BTreeMap::new())
-        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::actor::{DispatcherMsg, State};
 use super::deadlines::order_about;
 use super::timers::Due;
 use crate::barrier::Crossing;
-use crate::domain::lease::{self, Expiry, LeaseClock, Limits, Verdict};
+use crate::domain::lease::{self, Expiry, Limits, Verdict};
 use crate::domain::retry::Backoff;
 use crate::domain::work::Command;
 use crate::work_ledger::{Header, Operation};
@@ -142,7 +142,7 @@ impl State {
 
     /// Whether an item's lease is out of time; if it is kept, its clock is wound up.
     fn judge(&mut self, id: WorkId) -> Option<Late> {
-        let (guid, attempt, clock): (_, _, LeaseClock) = self.args.read.lease_clock(id)?;
+        let (guid, attempt, clock) = self.args.read.lease_clock(id)?;
         let (grace, now) = (self.args.barrier.grace().since(), Instant::now());
         let late = |cause| Late {
             guid,

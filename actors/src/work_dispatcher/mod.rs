@@ -55,6 +55,7 @@ mod handle;
 mod intake;
 mod leases;
 mod queue;
+mod refused;
 mod serving;
 mod slots;
 mod stream;

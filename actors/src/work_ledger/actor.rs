@@ -18,6 +18,7 @@ use super::operation::{Context, Operation};
 use super::read_model::ReadModel;
 use super::retention::{self, SWEEP_EVERY};
 use super::told;
+use crate::barrier::Grace;
 use crate::clock::Clock;
 use crate::domain::work::WriteId;
 use crate::events::EventSink;
@@ -47,6 +48,8 @@ pub struct WorkLedgerArgs {
     pub epoch: u64,
     /// Whether it lasts.
     pub ownership: Ownership,
+    /// Begins anew when a write is not answered.
+    pub grace: Grace,
 }
 
 /// What the ledger is told.
@@ -135,6 +138,7 @@ impl Actor for WorkLedger {
                 clock: args.clock.clone(),
                 retention: args.settings.retention,
                 ownership: args.ownership.clone(),
+                grace: args.grace.clone(),
                 meters: Meters::of(args.read.project()),
             }),
             args,

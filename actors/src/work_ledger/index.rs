@@ -1,7 +1,7 @@
 //! What is known about every item without reading its record: a header each, in ordered indexes.
 //!
 //! Per unfinished item this costs at most 250 bytes together with its place in the dispatcher's
-//! queue: the header (about 120), its id in the map of ids (about 36), its place in the order of
+//! queue: the header (about 130), its id in the map of ids (about 36), its place in the order of
 //! its status (about 30), its place in the queue (about 45).
 
 use std::collections::{BTreeMap, HashMap};

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::handle::LedgerError;
 use super::meters::Meters;
 use super::read_model::{LiveProgress, ReadError, ReadModel};
+use crate::barrier::Grace;
 use crate::clock::Clock;
 use crate::domain::work::{Command, Decision, WorkRecord, WriteId, decode, encode};
 use crate::nats::connection::Nats;
@@ -86,6 +87,7 @@ pub(super) struct Context {
     pub clock: Clock,
     pub retention: Duration,
     pub ownership: Ownership,
+    pub grace: Grace,
     pub meters: Meters,
 }
 
@@ -246,7 +248,7 @@ impl Context {
                 return Err(LedgerError::Read(ReadError::NotFound(*id)));
             }
             (Operation::Apply(_, command), Some(record)) => {
-                match command.decide(record, self.clock.now())? {
+                match command.decide(&self.as_told(record), self.clock.now())? {
                     Decision::Already => return Ok(None),
                     Decision::Write(mut next) => {
                         next.created = record.created_at_sequence(present.revision);
@@ -257,6 +259,20 @@ impl Context {
         };
         next.write_id = write_id;
         Ok(Some(next))
+    }
+
+    /// The record with what its agent has said since it was written, so that the next write keeps it.
+    fn as_told(&self, record: &Arc<WorkRecord>) -> Arc<WorkRecord> {
+        let is_leased = record.status.is_leased();
+        let live = self.read.live_progress(record.id, record.attempt);
+        let Some(live) = live.filter(|_| is_leased) else {
+            return record.clone();
+        };
+        let mut told = (**record).clone();
+        told.progress = live.progress.or(told.progress);
+        told.progress_message = live.message.or(told.progress_message);
+        told.usage = live.usage.or(told.usage);
+        told.into()
     }
 
     /// Writes until it is known whether this write or another one is stored.
@@ -282,6 +298,7 @@ impl Context {
                     return Err(LedgerError::Unavailable(next.id, why));
                 }
                 Err(WriteError::Refused(why) | WriteError::Unknown(why)) => {
+                    self.grace.begin_anew("a write was not answered");
                     if !doubted {
                         tracing::warn!(id = %next.id, "a write is in doubt and will be repeated: {why}");
                         doubted = true;

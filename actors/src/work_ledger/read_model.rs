@@ -112,7 +112,7 @@ impl ReadModel {
     }
 
     /// Who holds an item with which attempt, and what the clocks of that lease go by.
-    pub fn lease_clock(&self, id: WorkId) -> Option<(AgentGuid, u32, LeaseClock)> {
+    pub fn lease_clock(&self, id: WorkId) -> Option<(AgentGuid, u32, LeaseClock<Instant>)> {
         let (guid, lease) = self.lease(id)?;
         let live = self.live.lock();
         let said = live.get(&id).filter(|l| l.said.attempt == lease.attempt);

@@ -83,7 +83,7 @@ impl fmt::Display for WorkStatus {
 }
 
 /// Why an attempt ended without a completion.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reason {
     /// The agent said that it failed.
@@ -109,6 +109,25 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// The whole set.
+    pub const ALL: [Self; 10] = [
+        Self::AgentError,
+        Self::UsageLimit,
+        Self::Timeout,
+        Self::AgentLost,
+        Self::NotStarted,
+        Self::Released,
+        Self::Deadline,
+        Self::Rejected,
+        Self::Poison,
+        Self::Cancelled,
+    ];
+
+    /// Reads a reason.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == text)
+    }
+
     /// The reason as it stands on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {

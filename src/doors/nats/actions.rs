@@ -155,6 +155,21 @@ pub(super) async fn carry_out(
         }
         "queue.info" => request.done(&Box::pin(service.queue_info(project)).await?),
         "queue.purge" => request.done(&Box::pin(service.purge(project, request.read()?)).await?),
+        "dlq.list" => {
+            let list = request.read()?;
+            request.page(&Box::pin(service.list_dead_letters(project, list)).await?)
+        }
+        "dlq.get" => {
+            let letter: IdRequest = request.read()?;
+            request.done(&Box::pin(service.get_dead_letter(some, &letter.id)).await?)
+        }
+        "dlq.retry" => {
+            request.done(&Box::pin(service.retry_dead_letters(some, request.read()?)).await?)
+        }
+        "dlq.discard" => {
+            let letter: IdRequest = request.read()?;
+            request.done(&Box::pin(service.discard_dead_letter(some, &letter.id)).await?)
+        }
         "stats" => request.done(&service.stats(some)),
         _ => Err(unknown()),
     }

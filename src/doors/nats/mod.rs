@@ -125,6 +125,9 @@ impl Guard {
             }
             let ticket = in_flight.enter();
             let permit = guard.permits.clone().try_acquire_owned().ok();
+            if permit.is_none() {
+                in_flight.refused();
+            }
             let admission = permit.map(|permit| Admission::new(permit, ticket));
             let guard = guard.clone();
             tasks.spawn(async move { guard.answer(request, admission).await });

@@ -9,10 +9,11 @@
 //! | [`error`] | refusals as answers |
 //! | [`fence`] | who is let in, and how many at a time |
 //! | [`serve`](mod@serve) | connections |
-//! | [`agents`], [`work`], [`system`] | the paths |
+//! | [`agents`], [`work`], [`dead_letters`], [`system`] | the paths |
 
 pub mod agents;
 pub mod call;
+pub mod dead_letters;
 pub mod error;
 pub mod fence;
 pub mod serve;
@@ -57,6 +58,13 @@ fn api() -> Router<Service> {
         .route("/api/agents/{id}/shutdown", post(agents::shutdown))
         .route("/api/agents/{id}/resume", post(agents::resume))
         .route("/api/gc", get(agents::gc_report).post(agents::gc_run))
+        .route("/api/dlq", get(dead_letters::list))
+        .route("/api/dlq/retry-batch", post(dead_letters::retry_batch))
+        .route(
+            "/api/dlq/{id}",
+            get(dead_letters::show).delete(dead_letters::discard),
+        )
+        .route("/api/dlq/{id}/retry", post(dead_letters::retry))
         .route("/api/work", get(work::list).post(work::submit))
         .route("/api/work/cancel-batch", post(work::cancel_batch))
         .route("/api/work/{id}", get(work::show))

@@ -177,11 +177,8 @@ where
     }
 }
 
-#[allow(
-    clippy::cast_precision_loss,
-    reason = "a batch has a few hundred members at the most"
-)]
-fn percentage(part: usize, whole: usize) -> f64 {
+#[allow(clippy::cast_precision_loss, reason = "no batch has so many members")]
+pub(super) fn percentage(part: usize, whole: usize) -> f64 {
     if whole == 0 {
         100.0
     } else {

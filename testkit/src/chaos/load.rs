@@ -1,4 +1,4 @@
-//! Items, one by one, in arrays and by publishing; and those who call some off.
+//! Items, one by one, in arrays and by publishing; and those who call some off, or put dead letters back.
 
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use crate::history::{Action, ItemSpec};
 const SUBMITTERS: u32 = 4;
 const AFTER_REFUSAL: Duration = Duration::from_millis(100);
 const CANCEL_EVERY: Duration = Duration::from_millis(700);
+const RETRY_EVERY: Duration = Duration::from_millis(1_900);
 
 /// The submitters at work.
 pub(super) struct Load {
@@ -32,7 +33,8 @@ impl Load {
             tasks.spawn(submit(world.clone(), stop.subscribe(), rng, every));
         }
         let rng = Rng::with_seed(!world.seed);
-        tasks.spawn(call_off(world.clone(), stop.subscribe(), rng));
+        tasks.spawn(call_off(world.clone(), stop.subscribe(), rng.clone()));
+        tasks.spawn(put_back(world.clone(), stop.subscribe(), rng));
         Self { stop, tasks }
     }
 
@@ -151,5 +153,27 @@ async fn call_off(world: World, stop: watch::Receiver<bool>, mut rng: Rng) {
             .await;
         world.close(open, &answer);
         world.count("item called off");
+    }
+}
+
+/// Some dead letter, now and then: the item has all of its attempts again.
+async fn put_back(world: World, stop: watch::Receiver<bool>, mut rng: Rng) {
+    let mut times = interval(RETRY_EVERY);
+    while !*stop.borrow() {
+        times.tick().await;
+        let listed = world.project.request("dlq.list", json!({})).await;
+        let letters = listed.ok().and_then(|it| it.as_array().cloned());
+        let id = rng.choice(letters.unwrap_or_default());
+        let id = id.and_then(|letter| serde_json::from_value::<WorkId>(letter["id"].clone()).ok());
+        let Some(id) = id else {
+            continue;
+        };
+        let open = world.begin(Action::Retry(id));
+        let answer = world
+            .project
+            .request("dlq.retry", json!({ "id": id }))
+            .await;
+        world.close(open, &answer);
+        world.count("dead letter put back");
     }
 }

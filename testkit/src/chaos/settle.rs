@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use loom_protocol::work::WorkItem;
-use loom_protocol::{WireError, WorkId};
+use futures_util::TryStreamExt as _;
+use loom_protocol::work::{WorkItem, WorkStatus};
+use loom_protocol::{WireError, WorkId, names};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -33,10 +34,42 @@ pub(super) async fn until_quiet(world: &World) -> Result<FinalState> {
     for item in items.iter().filter(|item| !item.status.is_terminal()) {
         explain(world, item).await;
     }
+    let failed = items
+        .iter()
+        .filter(|item| item.status == WorkStatus::Failed);
+    let failed = failed.count();
+    let letters = loop {
+        let letters = dead_letters(world).await;
+        let as_many = letters
+            .as_ref()
+            .is_ok_and(|letters| letters.len() == failed);
+        if as_many || Instant::now() > deadline + SETTLE_WITHIN {
+            break letters?;
+        }
+        sleep(LOOK_EVERY).await;
+    };
     Ok(FinalState {
         items: items.iter().map(FinalItem::from).collect(),
-        dead_letters: None,
+        dead_letters: Some(letters),
     })
+}
+
+/// The items of all dead letters, as they stand in the stream.
+async fn dead_letters(world: &World) -> Result<Vec<WorkId>> {
+    let project = world.project.id();
+    let stream = names::dead_letter_stream(project);
+    // It is made with its first letter.
+    let Ok(stream) = world.project.jetstream().get_stream(stream).await else {
+        return Ok(Vec::new());
+    };
+    let all = names::all_dead_letters(project);
+    let mut counts = stream.info_with_subjects(&all).await?;
+    let mut letters = Vec::new();
+    while let Some((subject, count)) = counts.try_next().await? {
+        let id: WorkId = subject.rsplit('.').next().unwrap_or_default().parse()?;
+        letters.extend(std::iter::repeat_n(id, count));
+    }
+    Ok(letters)
 }
 
 /// Whether no item is unfinished, and nothing published waits to be taken.
@@ -48,7 +81,7 @@ async fn is_quiet(world: &World) -> bool {
             return false;
         }
     }
-    let stream = loom_protocol::names::work_stream(world.project.id());
+    let stream = names::work_stream(world.project.id());
     let Ok(stream) = world.project.jetstream().get_stream(stream).await else {
         return false;
     };

@@ -39,15 +39,18 @@ pub enum Role {
     WorkLedger,
     /// Judges who is dead.
     GcReaper,
+    /// Keeps what was given up.
+    DlqRetrier,
 }
 
 impl Role {
     /// Every one.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::AgentRegistry,
         Self::WorkDispatcher,
         Self::WorkLedger,
         Self::GcReaper,
+        Self::DlqRetrier,
     ];
 
     fn kill(self, project: &Project) -> bool {
@@ -56,6 +59,7 @@ impl Role {
             Self::WorkDispatcher => project.dispatcher.actor().kill(),
             Self::WorkLedger => project.ledger.actor().kill(),
             Self::GcReaper => project.reaper.actor().kill(),
+            Self::DlqRetrier => project.dlq.actor().kill(),
         }
     }
 
@@ -65,6 +69,7 @@ impl Role {
             Self::WorkDispatcher => project.dispatcher.actor().restarts(),
             Self::WorkLedger => project.ledger.actor().restarts(),
             Self::GcReaper => project.reaper.actor().restarts(),
+            Self::DlqRetrier => project.dlq.actor().restarts(),
         }
     }
 }

@@ -51,7 +51,12 @@ impl WorkRecord {
     }
 
     /// What a retry makes of a failed item.
-    pub(super) fn put_back(&mut self, reset_attempts: bool, automatic: bool, now: Timestamp) {
+    pub(in crate::domain) fn put_back(
+        &mut self,
+        reset_attempts: bool,
+        automatic: bool,
+        now: Timestamp,
+    ) {
         self.pending_reason = Some(self.failure_reason());
         self.status = WorkStatus::Pending;
         self.attempts = if reset_attempts {

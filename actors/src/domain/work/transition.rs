@@ -405,4 +405,4 @@ impl WorkRecord {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

@@ -1,9 +1,12 @@
 //! A record as clients see it.
 
-use loom_protocol::ProjectId;
-use loom_protocol::work::WorkItem;
+use loom_protocol::work::{WorkItem, limits};
+use loom_protocol::{Body, ProjectId};
 
-use super::record::WorkRecord;
+use super::record::{RawSubmission, WorkRecord};
+
+/// How much of a refused submission is shown as text, in bytes: as JSON each may take six.
+const SHOWN_OF_REFUSED: usize = limits::CONTEXT_DATA / 6;
 
 /// Whether a view carries `contextData` and `result`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +42,7 @@ pub fn view(record: &WorkRecord, project: &ProjectId, revision: u64, bodies: Bod
         deadline: record.deadline,
         not_before: record.not_before,
         timeout_ms: record.timeout_ms,
-        context_data: record.context_data.clone().filter(|_| with),
+        context_data: if with { context_data(record) } else { None },
         assigned_to: assigned.as_ref().map(|agent| agent.guid),
         assigned_to_agent: assigned,
         assigned_at: record.lease.as_ref().map(|lease| lease.assigned_at),
@@ -55,4 +58,17 @@ pub fn view(record: &WorkRecord, project: &ProjectId, revision: u64, bodies: Bod
         updated_at: record.updated_at,
         revision,
     }
+}
+
+fn context_data(record: &WorkRecord) -> Option<Body> {
+    record
+        .context_data
+        .clone()
+        .or_else(|| as_text(record.raw.as_ref()?))
+}
+
+/// The beginning of a refused submission, for people; its dead letter has all of it.
+fn as_text(raw: &RawSubmission) -> Option<Body> {
+    let start = &raw.bytes[..raw.bytes.len().min(SHOWN_OF_REFUSED)];
+    Body::of(&String::from_utf8_lossy(start)).ok()
 }

@@ -294,7 +294,7 @@ fn a_missed_deadline_fails_the_item_wherever_it_stands_but_no_other_attempt() {
     assert!(Command::Stopped(by(1, 1)).decide(&in_time, at(20)).is_err());
 }
 
-pub(in super::super) fn any_record() -> impl Strategy<Value = WorkRecord> {
+pub(crate) fn any_record() -> impl Strategy<Value = WorkRecord> {
     (any_history(), any::<u64>(), any::<bool>()).prop_map(|(commands, created, rich)| {
         let mut record = fresh(2);
         record.created = created;

@@ -1,0 +1,385 @@
+//! The actor: what is to be done next, and the tasks that do it.
+
+use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use loom_protocol::work::WorkStatus;
+use loom_protocol::{WireError, WorkId};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use tokio::sync::RwLock;
+use tokio::task::JoinSet;
+
+use super::hand_over::{BATCH, BatchReport, Context};
+use super::index::LetterIndex;
+use super::letters::DeadLetters;
+use super::orders::{Retried, RetryOrder};
+use crate::clock::Clock;
+use crate::nats::connection::Nats;
+use crate::nats::dead_letters::LetterStoreError;
+use crate::work_ledger::{ReadModel, WorkLedgerHandle};
+
+/// How often letters are looked at that are due, expired or outdated.
+const TICK: Duration = Duration::from_secs(1);
+/// How long a request waits for the first reading of the stream.
+const READY_WITHIN: Duration = Duration::from_millis(2_500);
+
+/// What the DlqRetrier needs to run.
+#[derive(Clone)]
+pub struct DlqRetrierArgs {
+    /// The read side of the dead letters, which survives the actor.
+    pub letters: Arc<DeadLetters>,
+    /// The read side of the ledger.
+    pub read: Arc<ReadModel>,
+    /// The ledger, which changes items.
+    pub ledger: WorkLedgerHandle,
+    /// The connection.
+    pub nats: Nats,
+    /// The clock.
+    pub clock: Clock,
+}
+
+/// What the DlqRetrier is told.
+#[derive(Debug)]
+pub enum DlqMsg {
+    /// There are failed items whose letters are to be written.
+    LettersWanted,
+    /// An item lives although its letter is at this place.
+    Outdated(u64),
+    /// The stream was read, and held these letters of items that are not failed; `None`: it could not be read.
+    Read(Option<BTreeSet<u64>>),
+    /// A batch of letters has ended; `None`: by a defect.
+    HandedOver(Option<BatchReport>),
+    /// Put letters back; answered for each.
+    Retry {
+        /// Which, and how.
+        order: Arc<RetryOrder>,
+        /// To whom.
+        reply: RpcReplyPort<Result<Retried, WireError>>,
+    },
+    /// Delete a letter for good.
+    Discard {
+        /// Which.
+        id: WorkId,
+        /// To whom.
+        reply: RpcReplyPort<Result<(), WireError>>,
+    },
+    /// A request was answered.
+    Answered,
+    /// The schedule has had its turn.
+    ScheduleDone(Option<Retried>),
+    /// Outdated letters were deleted; those that could not be.
+    Swept(Option<BTreeSet<u64>>),
+    /// Timer.
+    TickDue,
+    /// The connection was lost and is back.
+    Reconnected,
+    /// Take nothing new; answer when nothing is under way.
+    Drain(RpcReplyPort<()>),
+}
+
+/// The actor.
+pub struct DlqRetrier;
+
+/// What one incarnation holds.
+pub struct State {
+    pub(super) args: DlqRetrierArgs,
+    pub(super) context: Context,
+    me: ActorRef<DlqMsg>,
+    tasks: JoinSet<()>,
+    /// Reading the stream keeps everything else out.
+    pub(super) gate: Arc<RwLock<()>>,
+    /// `LettersWanted` is on its way.
+    told: Arc<AtomicBool>,
+    is_read: bool,
+    reading: bool,
+    writing: bool,
+    pub(super) scheduled: bool,
+    pub(super) sweeping: bool,
+    requests: usize,
+    /// Letters are written of records whose last write is later.
+    after: u64,
+    /// Letters could not be written of this record and perhaps later ones.
+    again_from: Option<u64>,
+    in_doubt: bool,
+    pub(super) outdated: BTreeSet<u64>,
+    waiting_for_drain: Vec<RpcReplyPort<()>>,
+}
+
+impl Actor for DlqRetrier {
+    type Msg = DlqMsg;
+    type State = State;
+    type Arguments = DlqRetrierArgs;
+
+    async fn pre_start(
+        &self,
+        me: ActorRef<DlqMsg>,
+        args: DlqRetrierArgs,
+    ) -> Result<State, ActorProcessingErr> {
+        let told = Arc::new(AtomicBool::new(false));
+        listen(&args, &me, told.clone());
+        let mut state = State {
+            context: Context {
+                letters: args.letters.clone(),
+                read: args.read.clone(),
+                ledger: args.ledger.clone(),
+                clock: args.clock.clone(),
+            },
+            tasks: JoinSet::new(),
+            gate: Arc::default(),
+            told,
+            is_read: false,
+            reading: false,
+            writing: false,
+            scheduled: false,
+            sweeping: false,
+            requests: 0,
+            after: 0,
+            again_from: None,
+            in_doubt: false,
+            outdated: BTreeSet::new(),
+            waiting_for_drain: Vec::new(),
+            args,
+            me,
+        };
+        let (nats, told) = (state.args.nats.clone(), state.me.clone());
+        state.tasks.spawn(watch_reconnects(nats, told));
+        state.read();
+        state.me.send_after(TICK, || DlqMsg::TickDue);
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        _me: ActorRef<DlqMsg>,
+        message: DlqMsg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            DlqMsg::LettersWanted => state.letters_wanted(),
+            DlqMsg::Outdated(sequence) => drop(state.outdated.insert(sequence)),
+            DlqMsg::Read(outdated) => state.was_read(outdated),
+            DlqMsg::HandedOver(report) => state.handed_over(report),
+            DlqMsg::Retry { order, reply } => state.retry(order, reply),
+            DlqMsg::Discard { id, reply } => state.discard(id, reply),
+            DlqMsg::Answered => state.requests -= 1,
+            DlqMsg::ScheduleDone(retried) => state.schedule_done(retried),
+            DlqMsg::Swept(left) => state.swept(left),
+            DlqMsg::TickDue => state.tick(),
+            DlqMsg::Reconnected => state.is_read = false,
+            DlqMsg::Drain(reply) => state.waiting_for_drain.push(reply),
+        }
+        state.go_on();
+        Ok(())
+    }
+}
+
+/// Called by the read model while its index is locked: looks up, and sends at most one message.
+fn listen(args: &DlqRetrierArgs, me: &ActorRef<DlqMsg>, told: Arc<AtomicBool>) {
+    let (letters, me) = (args.letters.clone(), me.clone());
+    args.read.listen("dlq-retrier", move |change| {
+        let header = &change.header;
+        if header.wants_letter {
+            if !told.swap(true, Ordering::AcqRel) {
+                let _ = me.cast(DlqMsg::LettersWanted);
+            }
+        } else if header.status != WorkStatus::Failed
+            && let Some(sequence) = letters.place_of(header.id)
+        {
+            let _ = me.cast(DlqMsg::Outdated(sequence));
+        }
+    });
+}
+
+async fn watch_reconnects(nats: Nats, me: ActorRef<DlqMsg>) {
+    let mut reconnects = nats.reconnects.clone();
+    while reconnects.changed().await.is_ok() {
+        let _ = me.cast(DlqMsg::Reconnected);
+    }
+}
+
+impl State {
+    /// Runs a task whose end is told by a message, however it ends.
+    pub(super) fn run<T: Send + 'static>(
+        &mut self,
+        task: impl Future<Output = T> + Send + 'static,
+        ended: impl FnOnce(Option<T>) -> DlqMsg + Send + 'static,
+    ) {
+        while self.tasks.try_join_next().is_some() {}
+        let me = self.me.clone();
+        self.tasks.spawn(async move {
+            let outcome = AssertUnwindSafe(task).catch_unwind().await.ok();
+            let _ = me.cast(ended(outcome));
+        });
+    }
+
+    fn draining(&self) -> bool {
+        !self.waiting_for_drain.is_empty()
+    }
+
+    /// Begins what can begin now.
+    fn go_on(&mut self) {
+        if self.draining() {
+            let idle = !self.writing && !self.scheduled && !self.sweeping && self.requests == 0;
+            if idle {
+                for reply in self.waiting_for_drain.drain(..) {
+                    let _ = reply.send(());
+                }
+            }
+            return;
+        }
+        if self.is_read {
+            self.write_letters();
+        }
+    }
+
+    /// Reads the heads of all letters, once nothing else is under way.
+    fn read(&mut self) {
+        if std::mem::replace(&mut self.reading, true) {
+            return;
+        }
+        let (context, gate) = (self.context.clone(), self.gate.clone());
+        let read = async move {
+            let _alone = gate.write().await;
+            read_stream(&context).await
+        };
+        self.run(read, |read| match read {
+            Some(Ok(outdated)) => DlqMsg::Read(Some(outdated)),
+            Some(Err(error)) => {
+                tracing::warn!("the dead letters cannot be read yet: {error}");
+                DlqMsg::Read(None)
+            }
+            None => DlqMsg::Read(None),
+        });
+    }
+
+    /// The index is what the stream holds: every failed item is looked at again.
+    fn was_read(&mut self, outdated: Option<BTreeSet<u64>>) {
+        self.reading = false;
+        let Some(outdated) = outdated else {
+            return;
+        };
+        self.outdated = outdated;
+        self.is_read = true;
+        self.in_doubt = false;
+        self.after = 0;
+        self.again_from = None;
+    }
+
+    fn letters_wanted(&self) {
+        self.told.store(false, Ordering::Release);
+    }
+
+    /// Writes the next batch of letters, if none is under way.
+    fn write_letters(&mut self) {
+        if self.writing || self.again_from.is_some() || !self.args.nats.is_up() {
+            return;
+        }
+        let headers = self.args.read.without_letter(self.after, BATCH);
+        let Some(last) = headers.last() else {
+            return;
+        };
+        self.after = last.revision;
+        self.writing = true;
+        let (context, gate) = (self.context.clone(), self.gate.clone());
+        let batch = async move {
+            let _while_nobody_reads = gate.read().await;
+            context.hand_over(headers).await
+        };
+        self.run(batch, DlqMsg::HandedOver);
+    }
+
+    fn handed_over(&mut self, report: Option<BatchReport>) {
+        self.writing = false;
+        let report = report.unwrap_or_else(|| {
+            tracing::error!("a batch of dead letters was lost by a defect; please report this");
+            BatchReport::all_again()
+        });
+        self.in_doubt |= report.in_doubt;
+        self.again_from = report.again_from;
+        self.outdated.extend(report.outdated);
+        if self.again_from.is_none() && self.in_doubt {
+            self.is_read = false;
+        }
+    }
+
+    fn retry(&mut self, order: Arc<RetryOrder>, reply: RpcReplyPort<Result<Retried, WireError>>) {
+        let context = self.context.clone();
+        self.answer(reply, async move { Ok(context.retry_all(&order).await) });
+    }
+
+    fn discard(&mut self, id: WorkId, reply: RpcReplyPort<Result<(), WireError>>) {
+        let context = self.context.clone();
+        self.answer(reply, async move { context.discard(id).await });
+    }
+
+    fn answer<T: Send + 'static>(
+        &mut self,
+        reply: RpcReplyPort<Result<T, WireError>>,
+        work: impl Future<Output = Result<T, WireError>> + Send + 'static,
+    ) {
+        self.requests += 1;
+        let (letters, gate) = (self.args.letters.clone(), self.gate.clone());
+        let task = async move {
+            let outcome = match letters.ready(READY_WITHIN).await {
+                Ok(()) => {
+                    let _while_nobody_reads = gate.read().await;
+                    work.await
+                }
+                Err(error) => Err(error.into()),
+            };
+            let _ = reply.send(outcome);
+        };
+        self.run(task, |_| DlqMsg::Answered);
+    }
+
+    fn tick(&mut self) {
+        self.me.send_after(TICK, || DlqMsg::TickDue);
+        if self.draining() {
+            return;
+        }
+        self.expire();
+        if !self.is_read {
+            self.read();
+            return;
+        }
+        if let Some(revision) = self.again_from.take() {
+            self.after = revision.saturating_sub(1);
+        }
+        self.sweep();
+        self.follow_schedule();
+    }
+}
+
+/// Makes the index what the stream holds. Gives the letters of items that are not failed.
+async fn read_stream(context: &Context) -> Result<BTreeSet<u64>, LetterStoreError> {
+    let letters = &context.letters;
+    let mut index = LetterIndex::new(&letters.settings);
+    let mut unreadable = 0;
+    letters
+        .store
+        .heads(|stored| match DeadLetters::info_of(&stored) {
+            Some(letter) => index.insert(letter),
+            None => unreadable += 1,
+        })
+        .await?;
+    if unreadable > 0 {
+        tracing::warn!(project = %context.read.project(), unreadable, "messages among the dead letters are no letters and are left alone");
+    }
+    let is_outdated = |id| {
+        let header = context.read.header(id);
+        header.is_some_and(|header| header.status != WorkStatus::Failed)
+    };
+    let outdated = index
+        .all()
+        .filter(|letter| is_outdated(letter.id))
+        .map(|letter| letter.sequence)
+        .collect();
+    *letters.index.write() = index;
+    letters.unreadable.store(unreadable, Ordering::Relaxed);
+    letters.known.send_replace(true);
+    Ok(outdated)
+}

@@ -1,0 +1,90 @@
+//! What is looked at once a second: letters that have expired, are outdated, or are due.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::actor::{DlqMsg, State};
+use super::hand_over::BATCH;
+use super::orders::{Retried, RetryOrder};
+
+/// How much later than the server a letter counts as expired here.
+const SLACK: Duration = Duration::from_secs(2);
+
+impl State {
+    /// What the server has let go by its age.
+    pub(super) fn expire(&self) {
+        let letters = &self.args.letters;
+        let age = letters.store.retention().saturating_add(SLACK);
+        let gone = letters
+            .index
+            .write()
+            .forget_before(self.args.clock.now().before(age));
+        if gone > 0 {
+            letters.expired.fetch_add(gone as u64, Ordering::Relaxed);
+            tracing::info!(project = %self.args.read.project(), gone, "dead letters have expired");
+        }
+    }
+
+    /// Deletes letters whose items live.
+    pub(super) fn sweep(&mut self) {
+        let known = self.args.letters.index.read();
+        self.outdated.retain(|sequence| known.has(*sequence));
+        drop(known);
+        if self.sweeping || self.outdated.is_empty() || !self.args.nats.is_up() {
+            return;
+        }
+        self.sweeping = true;
+        let (context, gate) = (self.context.clone(), self.gate.clone());
+        let some: Vec<u64> = self.outdated.iter().copied().take(BATCH).collect();
+        let sweep = async move {
+            let _while_nobody_reads = gate.read().await;
+            context.delete_all(some).await
+        };
+        self.run(sweep, DlqMsg::Swept);
+    }
+
+    pub(super) fn swept(&mut self, left: Option<BTreeSet<u64>>) {
+        self.sweeping = false;
+        self.outdated.extend(left.into_iter().flatten());
+    }
+
+    /// Puts back what is due.
+    pub(super) fn follow_schedule(&mut self) {
+        if self.scheduled || !self.args.nats.is_up() {
+            return;
+        }
+        let now = self.args.clock.now();
+        let due = self.args.letters.index.read().due(now, BATCH);
+        if due.is_empty() {
+            return;
+        }
+        self.scheduled = true;
+        let order = RetryOrder {
+            ids: due.iter().map(|letter| letter.id).collect(),
+            reset_attempts: true,
+            automatic: true,
+        };
+        let (context, gate) = (self.context.clone(), self.gate.clone());
+        let turn = async move {
+            let _while_nobody_reads = gate.read().await;
+            context.retry_all(&order).await
+        };
+        self.run(turn, DlqMsg::ScheduleDone);
+    }
+
+    /// What the schedule can never put back it leaves alone.
+    pub(super) fn schedule_done(&mut self, retried: Option<Retried>) {
+        self.scheduled = false;
+        let mut index = self.args.letters.index.write();
+        for (id, outcome) in retried.into_iter().flatten() {
+            let Err(error) = outcome else { continue };
+            tracing::info!(%id, "the schedule could not put a dead letter back: {error}");
+            if !error.code.is_transient()
+                && let Some(letter) = index.get(id).cloned()
+            {
+                index.not_by_schedule(&letter);
+            }
+        }
+    }
+}

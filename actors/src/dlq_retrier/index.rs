@@ -1,0 +1,334 @@
+//! What is known of every letter without reading it: about 300 bytes each, in the order of the stream.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
+
+use loom_protocol::work::Reason;
+use loom_protocol::{Timestamp, WorkId};
+
+use crate::domain::letter::{Head, auto_retry_at};
+use crate::settings::DlqSettings;
+
+/// How many letters one page may look at.
+const SCAN_BUDGET: usize = 20_000;
+
+/// A letter without its texts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LetterInfo {
+    /// The item.
+    pub id: WorkId,
+    /// Its place in the stream: its order, and what it is deleted by.
+    pub sequence: u64,
+    /// When it was stored.
+    pub stored_at: Timestamp,
+    /// The rest.
+    pub head: Head,
+}
+
+/// Which letters a listing, or a retry, wants.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LetterFilter {
+    /// Of this capability.
+    pub capability: Option<String>,
+    /// Of this reason.
+    pub reason: Option<Reason>,
+}
+
+/// One page of letters.
+#[derive(Debug, Clone, Default)]
+pub struct LetterPage {
+    /// In the order of the stream.
+    pub letters: Vec<LetterInfo>,
+    /// Where the next page begins, if there may be one.
+    pub next: Option<u64>,
+    /// Where the page before begins, if there is one.
+    pub previous: Option<u64>,
+    /// How many match; with both filters, the fewer of the two.
+    pub total: usize,
+}
+
+/// The index. Written by the DlqRetrier only.
+#[derive(Debug, Default)]
+pub(super) struct LetterIndex {
+    settings: DlqSettings,
+    letters: BTreeMap<u64, LetterInfo>,
+    ids: BTreeMap<WorkId, u64>,
+    by_capability: HashMap<Box<str>, BTreeSet<u64>>,
+    by_reason: HashMap<Reason, BTreeSet<u64>>,
+    due: BTreeSet<(Timestamp, u64)>,
+}
+
+impl LetterIndex {
+    pub fn new(settings: &DlqSettings) -> Self {
+        Self {
+            settings: settings.clone(),
+            ..Self::default()
+        }
+    }
+
+    /// Takes a letter over, instead of an earlier one of the same item.
+    pub fn insert(&mut self, letter: LetterInfo) {
+        match self.ids.get(&letter.id) {
+            Some(known) if *known >= letter.sequence => return,
+            Some(known) => drop(self.remove(*known)),
+            None => {}
+        }
+        let (sequence, head) = (letter.sequence, &letter.head);
+        self.ids.insert(letter.id, sequence);
+        let of_capability = self.by_capability.entry(head.capability.clone());
+        of_capability.or_default().insert(sequence);
+        self.by_reason
+            .entry(head.reason)
+            .or_default()
+            .insert(sequence);
+        if let Some(at) = auto_retry_at(&self.settings, head) {
+            self.due.insert((at, sequence));
+        }
+        self.letters.insert(sequence, letter);
+    }
+
+    /// Forgets the letter at a place.
+    pub fn remove(&mut self, sequence: u64) -> Option<LetterInfo> {
+        let letter = self.letters.remove(&sequence)?;
+        let head = &letter.head;
+        self.ids.remove(&letter.id);
+        if let Some(of_capability) = self.by_capability.get_mut(&head.capability) {
+            of_capability.remove(&sequence);
+            if of_capability.is_empty() {
+                self.by_capability.remove(&head.capability);
+            }
+        }
+        if let Some(of_reason) = self.by_reason.get_mut(&head.reason) {
+            of_reason.remove(&sequence);
+        }
+        self.not_by_schedule(&letter);
+        Some(letter)
+    }
+
+    /// Whether the schedule will put this item's letter back.
+    pub fn is_scheduled(&self, id: WorkId) -> bool {
+        let at = |letter: &LetterInfo| auto_retry_at(&self.settings, &letter.head);
+        let due = self.get(id).and_then(|l| Some((at(l)?, l.sequence)));
+        due.is_some_and(|due| self.due.contains(&due))
+    }
+
+    /// The schedule leaves this letter alone from now on.
+    pub fn not_by_schedule(&mut self, letter: &LetterInfo) {
+        if let Some(at) = auto_retry_at(&self.settings, &letter.head) {
+            self.due.remove(&(at, letter.sequence));
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.letters.len()
+    }
+
+    /// The place of the last letter; 0: there is none.
+    pub fn last(&self) -> u64 {
+        self.letters.last_key_value().map_or(0, |(place, _)| *place)
+    }
+
+    /// Whether there is a letter at a place.
+    pub fn has(&self, sequence: u64) -> bool {
+        self.letters.contains_key(&sequence)
+    }
+
+    pub fn get(&self, id: WorkId) -> Option<&LetterInfo> {
+        self.letters.get(self.ids.get(&id)?)
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &LetterInfo> {
+        self.letters.values()
+    }
+
+    /// The first `limit` ids from `first` to `last`.
+    pub fn ids_between(&self, first: WorkId, last: WorkId, limit: usize) -> Vec<WorkId> {
+        let ids = self.ids.range(first..=last);
+        ids.map(|(id, _)| *id).take(limit).collect()
+    }
+
+    /// The letters that the schedule is to put back now, the longest due first.
+    pub fn due(&self, now: Timestamp, limit: usize) -> Vec<LetterInfo> {
+        let due = self.due.iter().take_while(|(at, _)| *at <= now);
+        due.filter_map(|(_, sequence)| self.letters.get(sequence))
+            .take(limit)
+            .cloned()
+            .collect()
+    }
+
+    /// Forgets the letters that were stored before a time; gives how many.
+    pub fn forget_before(&mut self, time: Timestamp) -> usize {
+        let old: Vec<u64> = self
+            .letters
+            .values()
+            .take_while(|letter| letter.stored_at < time)
+            .map(|letter| letter.sequence)
+            .collect();
+        for sequence in &old {
+            self.remove(*sequence);
+        }
+        old.len()
+    }
+
+    /// The page after `after` (a place in the stream; 0: the first).
+    pub fn page(&self, filter: &LetterFilter, after: u64, limit: usize) -> LetterPage {
+        let none = BTreeSet::new();
+        let of_capability = filter
+            .capability
+            .as_deref()
+            .map(|name| self.by_capability.get(name).unwrap_or(&none));
+        let of_reason = filter
+            .reason
+            .map(|reason| self.by_reason.get(&reason).unwrap_or(&none));
+        let fewest = match (of_capability, of_reason) {
+            (Some(one), Some(other)) if other.len() < one.len() => Some(other),
+            (one, other) => one.or(other),
+        };
+        let matches = |sequence: &u64| {
+            of_capability.is_none_or(|set| set.contains(sequence))
+                && of_reason.is_none_or(|set| set.contains(sequence))
+        };
+        let mut page = LetterPage {
+            total: fewest.map_or(self.len(), BTreeSet::len),
+            ..LetterPage::default()
+        };
+        let later = (Bound::Excluded(after), Bound::Unbounded);
+        let mut seen = after;
+        for (looked_at, sequence) in self.places(fewest, later).enumerate() {
+            if page.letters.len() == limit || looked_at == SCAN_BUDGET {
+                page.next = Some(seen);
+                break;
+            }
+            seen = sequence;
+            if matches(&sequence)
+                && let Some(letter) = self.letters.get(&sequence)
+            {
+                page.letters.push(letter.clone());
+            }
+        }
+        if after > 0 {
+            let earlier = (Bound::Unbounded, Bound::Included(after));
+            let before = self.places(fewest, earlier).rev().take(SCAN_BUDGET);
+            page.previous = Some(before.filter(matches).nth(limit).unwrap_or(0));
+        }
+        page
+    }
+
+    fn places<'a>(
+        &'a self,
+        set: Option<&'a BTreeSet<u64>>,
+        range: (Bound<u64>, Bound<u64>),
+    ) -> Box<dyn DoubleEndedIterator<Item = u64> + 'a> {
+        match set {
+            Some(set) => Box::new(set.range(range).copied()),
+            None => Box::new(self.letters.range(range).map(|(sequence, _)| *sequence)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    fn letter(n: u8, sequence: u64) -> LetterInfo {
+        LetterInfo {
+            id: WorkId::new(Uuid::from_u128(n.into())),
+            sequence,
+            stored_at: Timestamp::from_millis(i64::try_from(sequence).unwrap()),
+            head: Head {
+                capability: ["rust", "go"][usize::from(n % 2)].into(),
+                reason: [Reason::Timeout, Reason::AgentError, Reason::Poison][usize::from(n % 3)],
+                failed_at: Timestamp::from_millis(i64::from(n)),
+                retries: 0,
+                auto_retries: 0,
+            },
+        }
+    }
+
+    fn any_filter() -> impl Strategy<Value = LetterFilter> {
+        let capability = prop::option::of(prop::sample::select(vec!["rust", "go", "none"]));
+        let reason = prop::option::of(prop::sample::select(vec![Reason::Timeout, Reason::Poison]));
+        (capability, reason).prop_map(|(capability, reason)| LetterFilter {
+            capability: capability.map(Into::into),
+            reason,
+        })
+    }
+
+    fn index_of(steps: &[(u8, bool)]) -> (LetterIndex, BTreeMap<u8, u64>) {
+        let mut index = LetterIndex::new(&DlqSettings {
+            auto_retry: true,
+            ..DlqSettings::default()
+        });
+        let mut model = BTreeMap::new();
+        for (sequence, (n, adds)) in (1..).zip(steps) {
+            if *adds {
+                index.insert(letter(*n, sequence));
+                model.insert(*n, sequence);
+            } else if let Some(sequence) = model.remove(n) {
+                assert!(index.remove(sequence).is_some());
+            }
+        }
+        (index, model)
+    }
+
+    proptest! {
+        #[test]
+        fn pages_give_each_match_once_and_in_order(
+            steps in prop::collection::vec((any::<u8>(), prop::bool::weighted(0.8)), 0..80),
+            filter in any_filter(),
+            limit in 1..7_usize,
+        ) {
+            let (index, model) = index_of(&steps);
+            let mut expected: Vec<u64> = model
+                .iter()
+                .filter(|(n, sequence)| {
+                    let head = letter(**n, **sequence).head;
+                    filter.capability.as_deref().is_none_or(|c| c == &*head.capability)
+                        && filter.reason.is_none_or(|r| r == head.reason)
+                })
+                .map(|(_, sequence)| *sequence)
+                .collect();
+            expected.sort_unstable();
+            let (mut found, mut after, mut starts) = (Vec::new(), 0, Vec::new());
+            loop {
+                let page = index.page(&filter, after, limit);
+                prop_assert!(page.total >= expected.len());
+                prop_assert_eq!(page.previous, starts.pop());
+                found.extend(page.letters.iter().map(|letter| letter.sequence));
+                let Some(next) = page.next else { break };
+                prop_assert!(next > after, "the cursor goes on");
+                if filter.capability.is_some() && filter.reason.is_some() {
+                    starts = Vec::from_iter(index.page(&filter, next, limit).previous);
+                } else {
+                    starts.push(after);
+                }
+                after = next;
+            }
+            prop_assert_eq!(found, expected);
+        }
+
+        #[test]
+        fn nothing_is_left_of_what_was_removed(
+            steps in prop::collection::vec((any::<u8>(), any::<bool>()), 0..60),
+        ) {
+            let (mut index, model) = index_of(&steps);
+            prop_assert_eq!(index.len(), model.len());
+            let end = Timestamp::from_millis(1_000);
+            prop_assert_eq!(index.forget_before(end), model.len());
+            prop_assert!(index.ids.is_empty() && index.by_capability.is_empty() && index.due.is_empty());
+            prop_assert!(index.by_reason.values().all(BTreeSet::is_empty));
+        }
+    }
+
+    #[test]
+    fn a_later_letter_of_an_item_takes_the_place_of_the_earlier() {
+        let mut index = LetterIndex::new(&DlqSettings::default());
+        index.insert(letter(1, 5));
+        index.insert(letter(1, 9));
+        index.insert(letter(1, 7));
+        assert_eq!(index.len(), 1);
+        assert_eq!(index.get(letter(1, 0).id).unwrap().sequence, 9);
+    }
+}

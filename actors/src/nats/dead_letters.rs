@@ -1,0 +1,306 @@
+//! The stream of dead letters: one message per item, conditional publishing, reads, deletes.
+//!
+//! It is made with the first letter: most projects never need one. What a list is made from stands
+//! in a header, so that the stream is read at a start without its bodies.
+
+use std::time::Duration;
+
+use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID};
+use async_nats::jetstream;
+use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use async_nats::jetstream::context::GetStreamErrorKind;
+use async_nats::jetstream::response::Response;
+use async_nats::jetstream::stream::{self, DeleteStatus, DirectGetErrorKind, RawMessageErrorKind};
+use async_nats::{Client, HeaderMap, Request};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use loom_protocol::names::LETTER_HEADER;
+use loom_protocol::{ProjectId, Timestamp, WorkId, names};
+
+use super::connection::WRITE_TIMEOUT;
+use super::ledger_store::{WriteError, outcome_of, write_error};
+
+/// The key in the stream's metadata that says whose it is.
+const PROJECT_KEY: &str = "loom.project";
+/// How long the server knows the id of a message again: a late copy is dropped for so long.
+const KNOWN_AGAIN: Duration = Duration::from_mins(2);
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A read or an administrative request that failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{doing} the dead letters {stream}: {why}")]
+pub struct LetterStoreError {
+    doing: &'static str,
+    stream: String,
+    why: String,
+}
+
+/// A letter as the stream holds it.
+#[derive(Debug, Clone)]
+pub struct StoredLetter {
+    /// Whose; `None` where the subject names no item.
+    pub id: Option<WorkId>,
+    /// Its place in the stream.
+    pub sequence: u64,
+    /// When the server stored it.
+    pub stored_at: Timestamp,
+    /// What a list is made from.
+    pub head: Option<String>,
+    /// The letter; empty where only the heads were asked for.
+    pub bytes: Bytes,
+}
+
+/// A letter to be published.
+#[derive(Debug)]
+pub struct NewLetter {
+    /// Whose.
+    pub id: WorkId,
+    /// The same when it is published again.
+    pub message_id: String,
+    /// What a list is made from: one line.
+    pub head: String,
+    /// The letter.
+    pub bytes: Bytes,
+}
+
+/// The stream of one project.
+#[derive(Debug, Clone)]
+pub struct LetterStore {
+    client: Client,
+    jetstream: jetstream::Context,
+    project: ProjectId,
+    stream: String,
+    prefix: String,
+    replicas: usize,
+    retention: Duration,
+}
+
+impl LetterStore {
+    /// The stream of a project; nothing is made yet.
+    pub fn new(
+        jetstream: &jetstream::Context,
+        project: &ProjectId,
+        replicas: usize,
+        retention: Duration,
+    ) -> Self {
+        let all = names::all_dead_letters(project);
+        Self {
+            client: jetstream.client(),
+            jetstream: jetstream.clone(),
+            project: project.clone(),
+            stream: names::dead_letter_stream(project),
+            prefix: all.trim_end_matches('*').to_owned(),
+            replicas,
+            retention,
+        }
+    }
+
+    /// How long a letter is kept.
+    pub const fn retention(&self) -> Duration {
+        self.retention
+    }
+
+    /// Publishes a letter if the last one of its item is `expected` (0: there is none), and makes
+    /// the stream where it is missing.
+    pub async fn publish(&self, letter: &NewLetter, expected: u64) -> Result<u64, WriteError> {
+        match self.try_to_publish(letter, expected).await {
+            Err(WriteError::Refused(_)) => {
+                self.make()
+                    .await
+                    .map_err(|error| WriteError::Refused(error.to_string()))?;
+                self.try_to_publish(letter, expected).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn try_to_publish(&self, letter: &NewLetter, expected: u64) -> Result<u64, WriteError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
+        headers.insert(NATS_MESSAGE_ID, letter.message_id.as_str());
+        headers.insert(LETTER_HEADER, letter.head.as_str());
+        let request = Request::new()
+            .headers(headers)
+            .payload(letter.bytes.clone())
+            .timeout(Some(WRITE_TIMEOUT));
+        let subject = names::dead_letter(&self.project, letter.id);
+        let answer = self.client.send_request(subject, request).await;
+        outcome_of(&answer.map_err(|e| write_error(&e))?.payload)
+    }
+
+    /// Opens the stream and brings its retention up to date. `None`: there is none.
+    pub async fn open(&self) -> Result<Option<stream::Stream>, LetterStoreError> {
+        let opened = match self.jetstream.get_stream(&self.stream).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                return match error.kind() {
+                    GetStreamErrorKind::JetStream(no)
+                        if no.error_code() == jetstream::ErrorCode::STREAM_NOT_FOUND =>
+                    {
+                        Ok(None)
+                    }
+                    _ => Err(self.error("opening", error)),
+                };
+            }
+        };
+        let mut config = opened.cached_info().config.clone();
+        if config.max_age != self.retention {
+            config.max_age = self.retention;
+            config.duplicate_window = self.known_again();
+            self.jetstream
+                .update_stream(&config)
+                .await
+                .map_err(|e| self.error("setting the retention of", e))?;
+        }
+        Ok(Some(opened))
+    }
+
+    async fn make(&self) -> Result<(), LetterStoreError> {
+        self.jetstream
+            .get_or_create_stream(stream::Config {
+                name: self.stream.clone(),
+                description: Some("Loom: dead letters".into()),
+                subjects: vec![names::all_dead_letters(&self.project)],
+                max_messages_per_subject: 1,
+                max_age: self.retention,
+                duplicate_window: self.known_again(),
+                allow_direct: true,
+                num_replicas: self.replicas,
+                metadata: [(PROJECT_KEY.to_owned(), self.project.to_string())].into(),
+                ..Default::default()
+            })
+            .await
+            .map(drop)
+            .map_err(|e| self.error("making", e))
+    }
+
+    fn known_again(&self) -> Duration {
+        KNOWN_AGAIN.min(self.retention)
+    }
+
+    /// Reads the heads of all letters, in the order of the stream.
+    pub async fn heads(
+        &self,
+        mut each: impl FnMut(StoredLetter) + Send,
+    ) -> Result<(), LetterStoreError> {
+        let Some(stream) = self.open().await? else {
+            return Ok(());
+        };
+        let consumer = stream
+            .create_consumer(pull::OrderedConfig {
+                deliver_policy: DeliverPolicy::All,
+                headers_only: true,
+                ..Default::default()
+            })
+            .await
+            .map_err(|e| self.error("reading", e))?;
+        if consumer.cached_info().num_pending == 0 {
+            return Ok(());
+        }
+        let mut messages = consumer
+            .messages()
+            .await
+            .map_err(|e| self.error("reading", e))?;
+        loop {
+            let message = tokio::time::timeout(READ_TIMEOUT, messages.next())
+                .await
+                .map_err(|e| self.error("reading", e))?
+                .ok_or_else(|| self.error("reading", "it ended early"))?
+                .map_err(|e| self.error("reading", e))?;
+            let info = message.info().map_err(|e| self.error("reading", e))?;
+            let pending = info.pending;
+            each(StoredLetter {
+                id: self.id_of(&message.subject),
+                sequence: info.stream_sequence,
+                stored_at: instant(info.published.unix_timestamp_nanos()),
+                head: head_of(message.headers.as_ref()),
+                bytes: Bytes::new(),
+            });
+            if pending == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads the letter at a place; `None`: it is gone.
+    pub async fn get(&self, sequence: u64) -> Result<Option<StoredLetter>, LetterStoreError> {
+        let stream = self.stream().await?;
+        match stream.direct_get(sequence).await {
+            Ok(message) => return Ok(Some(self.stored(&message))),
+            // A replica may lag behind what was acknowledged.
+            Err(error) if error.kind() == DirectGetErrorKind::NotFound => {}
+            Err(error) => return Err(self.error("reading", error)),
+        }
+        match stream.get_raw_message(sequence).await {
+            Ok(message) => Ok(Some(self.stored(&message))),
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(self.error("reading", error)),
+        }
+    }
+
+    /// Reads the letter of an item from the leader: what a conflict was about.
+    pub async fn last_of(&self, id: WorkId) -> Result<Option<StoredLetter>, LetterStoreError> {
+        let stream = self.stream().await?;
+        let subject = names::dead_letter(&self.project, id);
+        match stream.get_last_raw_message_by_subject(&subject).await {
+            Ok(message) => Ok(Some(self.stored(&message))),
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(self.error("reading", error)),
+        }
+    }
+
+    /// Deletes the letter at a place, and never a later one of the same item. One that is gone
+    /// already counts as deleted.
+    pub async fn delete(&self, sequence: u64) -> Result<(), LetterStoreError> {
+        let subject = format!("STREAM.MSG.DELETE.{}", self.stream);
+        let order = serde_json::json!({"seq": sequence, "no_erase": true});
+        let error = match self.jetstream.request(subject, &order).await {
+            Ok(Response::<DeleteStatus>::Ok(_)) => return Ok(()),
+            Ok(Response::Err { error }) => self.error("deleting from", error),
+            Err(error) => self.error("deleting from", error),
+        };
+        match self.get(sequence).await {
+            Ok(None) => Ok(()),
+            _ => Err(error),
+        }
+    }
+
+    /// The stream, of which a letter is known.
+    async fn stream(&self) -> Result<stream::Stream<()>, LetterStoreError> {
+        self.jetstream
+            .get_stream_no_info(&self.stream)
+            .await
+            .map_err(|e| self.error("opening", e))
+    }
+
+    fn stored(&self, message: &jetstream::message::StreamMessage) -> StoredLetter {
+        StoredLetter {
+            id: self.id_of(&message.subject),
+            sequence: message.sequence,
+            stored_at: instant(message.time.unix_timestamp_nanos()),
+            head: head_of(Some(&message.headers)),
+            bytes: message.payload.clone(),
+        }
+    }
+
+    fn id_of(&self, subject: &str) -> Option<WorkId> {
+        subject.strip_prefix(&self.prefix)?.parse().ok()
+    }
+
+    fn error(&self, doing: &'static str, why: impl std::fmt::Display) -> LetterStoreError {
+        LetterStoreError {
+            doing,
+            stream: self.stream.clone(),
+            why: why.to_string(),
+        }
+    }
+}
+
+fn head_of(headers: Option<&HeaderMap>) -> Option<String> {
+    let head = headers?.get(LETTER_HEADER)?;
+    Some(head.as_str().to_owned())
+}
+
+fn instant(nanos: i128) -> Timestamp {
+    Timestamp::from_millis(i64::try_from(nanos / 1_000_000).unwrap_or_default())
+}

@@ -1,0 +1,269 @@
+//! `loom dlq`: list, show, put back and discard dead letters.
+
+use clap::{Args, Subcommand};
+use loom_protocol::dead_letter::{DeadLetter, RefusedSubmission};
+use loom_protocol::rest::{BatchResult, DeadLettersPage};
+use loom_protocol::work::{WorkErrorInfo, limits};
+use serde_json::json;
+
+use super::Context;
+use super::each;
+use super::exit::{CliError, CliResult};
+use super::output::{Output, ago, cell, note, table};
+use super::show::{body_text, sheet};
+use super::work::id_prefix;
+use crate::api_client::ApiClient;
+
+/// List, show, put back and discard dead letters.
+#[derive(Debug, Args)]
+pub struct DlqArgs {
+    #[command(subcommand)]
+    command: Option<DlqCommand>,
+    #[command(flatten)]
+    list: ListArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum DlqCommand {
+    /// List dead letters, newest last (the same as `loom dlq` alone)
+    List(ListArgs),
+    /// Show the whole story of a dead letter
+    Show {
+        /// The letter, or the beginning of its id.
+        #[arg(value_parser = id_prefix)]
+        id: String,
+    },
+    /// Put dead letters back into the queue: by their ids, by a filter, or all
+    Retry(RetryArgs),
+    /// Delete dead letters for good; their items stay failed
+    Discard {
+        /// The letters, or the beginnings of their ids.
+        #[arg(required = true, value_parser = id_prefix)]
+        ids: Vec<String>,
+    },
+}
+
+/// Which letters to list.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct ListArgs {
+    /// Only of this capability.
+    #[arg(long)]
+    capability: Option<String>,
+    /// Only of this reason, like agent-error, timeout or poison.
+    #[arg(long)]
+    reason: Option<String>,
+    /// At most so many; 50 where absent.
+    #[arg(long, value_name = "NUMBER", conflicts_with = "all")]
+    limit: Option<usize>,
+    /// Begin where the last page ended.
+    #[arg(long)]
+    cursor: Option<String>,
+    /// All of them, page by page.
+    #[arg(long)]
+    all: bool,
+}
+
+/// Which letters to put back, and how.
+#[derive(Debug, Args)]
+#[group(id = "which", required = true, multiple = true)]
+pub struct RetryArgs {
+    /// The letters, or the beginnings of their ids.
+    #[arg(value_parser = id_prefix, group = "which", conflicts_with_all = ["capability", "reason", "all"])]
+    ids: Vec<String>,
+    /// Those of this capability.
+    #[arg(long, group = "which")]
+    capability: Option<String>,
+    /// Those of this reason.
+    #[arg(long, group = "which")]
+    reason: Option<String>,
+    /// All of them.
+    #[arg(long, group = "which", conflicts_with_all = ["capability", "reason"])]
+    all: bool,
+    /// Keep the count of spent attempts, and give one more.
+    #[arg(long)]
+    keep_attempts: bool,
+}
+
+/// Does what the arguments say.
+pub async fn run(context: &Context, args: DlqArgs) -> CliResult {
+    if args.command.is_some() && args.list != ListArgs::default() {
+        let message =
+            "the filters of `loom dlq` are for listing; write them after `list` or `retry`";
+        return Err(CliError::Usage(message.into()));
+    }
+    let (out, api) = (context.out, context.api()?);
+    match args.command.unwrap_or(DlqCommand::List(args.list)) {
+        DlqCommand::List(args) => list(out, &api, &args).await,
+        DlqCommand::Show { id } => show(out, &api, &id).await,
+        DlqCommand::Retry(args) => retry(out, &api, args).await,
+        DlqCommand::Discard { ids } => {
+            let discard = async |id: String| api.delete(&["dlq", &id]).await;
+            each::for_each(out, ids, discard).await
+        }
+    }
+}
+
+impl ListArgs {
+    fn query(&self, cursor: Option<&str>) -> Vec<(&'static str, String)> {
+        let limit = if self.all {
+            Some(limits::PAGE)
+        } else {
+            self.limit
+        };
+        let named = [
+            ("capability", self.capability.clone()),
+            ("reason", self.reason.clone()),
+            ("limit", limit.map(|limit| limit.to_string())),
+            ("cursor", cursor.map(str::to_owned)),
+        ];
+        named
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)))
+            .collect()
+    }
+
+    /// The page, or all pages as one.
+    async fn fetch(&self, api: &ApiClient) -> CliResult<DeadLettersPage> {
+        let query = self.query(self.cursor.as_deref());
+        let mut whole: DeadLettersPage = api.get(&["dlq"], &query).await?;
+        while let Some(cursor) = whole.page.next_cursor.take_if(|_| self.all) {
+            let next: DeadLettersPage = api.get(&["dlq"], &self.query(Some(&cursor))).await?;
+            whole.items.extend(next.items);
+            whole.page = next.page;
+            whole.page.count = whole.items.len();
+        }
+        Ok(whole)
+    }
+}
+
+async fn list(out: Output, api: &ApiClient, args: &ListArgs) -> CliResult {
+    let page = args.fetch(api).await?;
+    if out.is_json() {
+        return out.json(&page);
+    }
+    let mut rows = table(&[
+        "ID",
+        "REASON",
+        "CAPABILITY",
+        "ATTEMPTS",
+        "RETRIES",
+        "FAILED",
+        "ERROR",
+    ]);
+    for letter in &page.items {
+        let error = letter.errors.last().map_or("", |error| &error.message);
+        rows.add_row([
+            letter.id.to_string(),
+            letter.reason.to_string(),
+            cell(&letter.work_item.capability, 24),
+            letter.attempts.to_string(),
+            letter.retries.to_string(),
+            ago(letter.failed_at),
+            cell(error, 56),
+        ]);
+    }
+    out.table(&rows, "no dead letters")?;
+    if let Some(cursor) = page.page.next_cursor {
+        note(&format!("there are more: --cursor {cursor}, or --all"));
+    }
+    Ok(())
+}
+
+async fn show(out: Output, api: &ApiClient, id: &str) -> CliResult {
+    let letter: DeadLetter = api.get(&["dlq", id], &[]).await?;
+    if out.is_json() {
+        return out.json(&letter);
+    }
+    let item = &letter.work_item;
+    let labels: Vec<String> = item
+        .labels
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    let errors: Vec<String> = letter.errors.iter().map(line_of).collect();
+    let last_agent = letter.last_agent_guid.map(|guid| guid.to_string());
+    let attempts = format!(
+        "{} of {} spent, claimed {} times",
+        letter.attempts, item.max_attempts, item.attempt
+    );
+    let retries = format!(
+        "{} in all, {} by the schedule",
+        letter.retries, letter.auto_retries
+    );
+    out.text(&sheet(&[
+        ("id", letter.id.to_string()),
+        ("reason", letter.reason.to_string()),
+        (
+            "failed",
+            format!("{} ({} ago)", letter.failed_at, ago(letter.failed_at)),
+        ),
+        ("description", item.description.clone()),
+        ("task", item.task_id.clone()),
+        ("project", item.project_id.clone()),
+        ("capability", item.capability.clone()),
+        ("boundary", item.boundary.clone()),
+        ("priority", item.priority.to_string()),
+        ("labels", labels.join(" ")),
+        ("offered by", item.offered_by.clone()),
+        (
+            "offered",
+            format!("{} ({} ago)", item.offered_at, ago(item.offered_at)),
+        ),
+        ("attempts", attempts),
+        ("put back", retries),
+        ("last agent", last_agent.unwrap_or_default()),
+        ("errors", errors.join("\n")),
+        ("context", body_text(item.context_data.as_ref())),
+        (
+            "published",
+            letter.submission.as_ref().map(text_of).unwrap_or_default(),
+        ),
+    ]))
+}
+
+fn line_of(error: &WorkErrorInfo) -> String {
+    let attempt = error.attempt.map(|attempt| format!("attempt {attempt}, "));
+    let agent = error.agent_guid.map(|guid| format!("agent {guid}, "));
+    format!(
+        "{}{}{} ago, {}: {}",
+        attempt.unwrap_or_default(),
+        agent.unwrap_or_default(),
+        ago(error.occurred_at),
+        error.reason,
+        error.message
+    )
+}
+
+/// What was published, where it is text.
+fn text_of(submission: &RefusedSubmission) -> String {
+    match std::str::from_utf8(&submission.base64.0) {
+        Ok(text) => text.to_owned(),
+        Err(_) => format!("{} bytes that are no text; see --json", submission.size),
+    }
+}
+
+async fn retry(out: Output, api: &ApiClient, args: RetryArgs) -> CliResult {
+    let reset_attempts = !args.keep_attempts;
+    if !args.ids.is_empty() {
+        let body = json!({ "resetAttempts": reset_attempts });
+        let retry = async |id: String| api.post(&["dlq", &id, "retry"], &body).await;
+        return each::for_each(out, args.ids, retry).await;
+    }
+    let body = json!({
+        "capability": args.capability, "reason": args.reason, "all": args.all,
+        "resetAttempts": reset_attempts,
+    });
+    let result: BatchResult = api.post(&["dlq", "retry-batch"], &body).await?;
+    if out.is_json() {
+        out.json(&result)?;
+    } else {
+        out.text(&format!("{} back in the queue", result.count))?;
+        for (id, error) in &result.errors {
+            note(&format!("{id}: {error}"));
+        }
+    }
+    if result.count < result.total_processed {
+        return Err(CliError::WorkFailed);
+    }
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! `/api/dlq`
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::IntoResponse;
+use loom_actors::clock::Clock;
+use loom_protocol::WorkId;
+use loom_protocol::dead_letter::{DeadLetter, ListDeadLettersRequest, RetryAnswer, RetryRequest};
+use loom_protocol::rest::{BatchResult, DeadLettersPage};
+use serde::{Deserialize, Serialize};
+
+use super::call::Call;
+use super::error::{RestError, RestResult};
+use super::work::{check_batch, percentage, run_batch};
+use crate::service::Service;
+
+/// `GET /api/dlq`: of one project.
+pub async fn list(State(service): State<Service>, call: Call) -> RestResult<Json<DeadLettersPage>> {
+    let request = ListDeadLettersRequest {
+        capability: call.text("capability"),
+        reason: call.text("reason"),
+        limit: call.number("limit")?,
+        cursor: call.text("cursor"),
+    };
+    let project = call.project_or(service.default_project());
+    let page = service.list_dead_letters(project, request).await?;
+    Ok(Json(DeadLettersPage {
+        items: page.items,
+        page: page.info,
+    }))
+}
+
+/// `GET /api/dlq/{id}`
+pub async fn show(State(service): State<Service>, call: Call) -> RestResult<Json<DeadLetter>> {
+    let letter = service.get_dead_letter(call.project(), &call.id).await?;
+    Ok(Json(letter))
+}
+
+/// The answer to a retry, and to a discard.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Settled {
+    success: bool,
+    message: String,
+    work_item_id: WorkId,
+}
+
+/// Which letters a retry is about, and how it is done.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Retry {
+    #[serde(alias = "workItemIds")]
+    ids: Vec<String>,
+    capability: Option<String>,
+    reason: Option<String>,
+    all: bool,
+    reset_attempts: Option<bool>,
+}
+
+impl Retry {
+    fn request(&self, id: Option<String>) -> RetryRequest {
+        let is_one = id.is_some();
+        RetryRequest {
+            capability: self.capability.clone().filter(|_| !is_one),
+            reason: self.reason.clone().filter(|_| !is_one),
+            all: self.all && !is_one,
+            reset_attempts: self.reset_attempts.unwrap_or(true),
+            id,
+        }
+    }
+}
+
+/// `POST /api/dlq/{id}/retry`
+pub async fn retry(State(service): State<Service>, call: Call) -> RestResult<impl IntoResponse> {
+    let body: Retry = call.body()?;
+    let request = body.request(Some(call.id.clone()));
+    let answer = service.retry_dead_letters(call.project(), request).await?;
+    let id = answer.ids.first().copied();
+    let id = id.ok_or_else(|| RestError::invalid("nothing was put back"))?;
+    Ok(Json(Settled {
+        success: true,
+        message: format!("work item {id} is back in the queue"),
+        work_item_id: id,
+    }))
+}
+
+/// `POST /api/dlq/retry-batch`: by their ids, by a filter, or all; answers for each by itself.
+pub async fn retry_batch(
+    State(service): State<Service>,
+    call: Call,
+) -> RestResult<Json<BatchResult>> {
+    let batch: Retry = call.body()?;
+    let is_filtered = batch.all || batch.capability.is_some() || batch.reason.is_some();
+    if is_filtered && batch.ids.is_empty() {
+        let project = call.project_or(service.default_project());
+        let answer = service
+            .retry_dead_letters(Some(project), batch.request(None))
+            .await?;
+        return Ok(Json(batch_of(answer)));
+    }
+    check_batch("ids", &batch.ids)?;
+    let result = run_batch(batch.ids.clone(), |id| {
+        let (service, request) = (&service, batch.request(Some(id)));
+        let project = call.project();
+        async move { service.retry_dead_letters(project, request).await.map(drop) }
+    })
+    .await;
+    Ok(Json(result))
+}
+
+/// The ids and errors are those that the answer names; the numbers count all.
+fn batch_of(answer: RetryAnswer) -> BatchResult {
+    let total = answer.retried + answer.failed;
+    BatchResult {
+        success: answer.ids.iter().map(WorkId::to_string).collect(),
+        failed: answer.errors.keys().map(WorkId::to_string).collect(),
+        count: answer.retried,
+        errors: answer
+            .errors
+            .into_iter()
+            .map(|(id, error)| (id.to_string(), error))
+            .collect(),
+        completed_at: Clock::system().now(),
+        total_processed: total,
+        success_rate: percentage(answer.retried, total),
+    }
+}
+
+/// `DELETE /api/dlq/{id}`
+pub async fn discard(State(service): State<Service>, call: Call) -> RestResult<impl IntoResponse> {
+    let answer = service
+        .discard_dead_letter(call.project(), &call.id)
+        .await?;
+    Ok(Json(Settled {
+        success: true,
+        message: format!("the dead letter {} is discarded", answer.id),
+        work_item_id: answer.id,
+    }))
+}
