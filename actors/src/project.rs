@@ -161,16 +161,6 @@ impl Project {
             barrier: barrier.clone(),
             jitter: terms.jitter.clone(),
         };
-        let store = LetterStore::new(&nats.jetstream, &id, terms.replicas, terms.dlq.retention);
-        let letters = Arc::new(DeadLetters::new(store, &terms.dlq));
-        let dlq = DlqRetrierHandle::new(ActorHandle::new(named("dlq-retrier")));
-        let dlq_args = DlqRetrierArgs {
-            letters: letters.clone(),
-            read: work.clone(),
-            ledger: ledger.clone(),
-            nats: nats.clone(),
-            clock: terms.clock.clone(),
-        };
         breaker::listen(&work, &registry, &terms.agents, &terms.clock);
         let reaper = GcReaperHandle::new(ActorHandle::new(named("gc-reaper")));
         let reaper_args = GcReaperArgs {
@@ -185,6 +175,16 @@ impl Project {
             leases,
             barrier: barrier.clone(),
             epoch: terms.epoch,
+        };
+        let store = LetterStore::new(&nats.jetstream, &id, terms.replicas, terms.dlq.retention);
+        let letters = Arc::new(DeadLetters::new(store, &terms.dlq));
+        let dlq = DlqRetrierHandle::new(ActorHandle::new(named("dlq-retrier")));
+        let dlq_args = DlqRetrierArgs {
+            letters: letters.clone(),
+            read: work.clone(),
+            ledger: ledger.clone(),
+            nats: nats.clone(),
+            clock: terms.clock.clone(),
         };
 
         let supervision = &terms.supervision;
@@ -205,13 +205,6 @@ impl Project {
             move || (WorkDispatcher, dispatcher_args.clone()),
         )
         .drain_with(DispatcherMsg::Drain);
-        let dlq_child = ChildSpec::actor(
-            "dlq-retrier",
-            dlq.actor().clone(),
-            policy(&supervision.dlq_retrier),
-            move || (DlqRetrier, dlq_args.clone()),
-        )
-        .drain_with(DlqMsg::Drain);
         let reaper_child = ChildSpec::actor(
             "gc-reaper",
             reaper.actor().clone(),
@@ -219,12 +212,19 @@ impl Project {
             move || (GcReaper, reaper_args.clone()),
         )
         .drain_with(GcReaperMsg::Drain);
+        let dlq_child = ChildSpec::actor(
+            "dlq-retrier",
+            dlq.actor().clone(),
+            policy(&supervision.dlq_retrier),
+            move || (DlqRetrier, dlq_args.clone()),
+        )
+        .drain_with(DlqMsg::Drain);
         let tree = TreeSpec::new(id.as_str(), policy(&supervision.project))
             .child(ledger_child)
             .child(registry_child)
             .child(dispatcher_child)
-            .child(dlq_child)
             .child(reaper_child)
+            .child(dlq_child)
             .drain_order([
                 "gc-reaper",
                 "work-dispatcher",

@@ -200,12 +200,12 @@ pub struct SupervisionSettings {
     /// The same keys for the WorkLedger alone.
     #[serde(skip_serializing_if = "SupervisionOverride::is_empty")]
     pub work_ledger: SupervisionOverride,
-    /// The same keys for the DlqRetrier alone.
-    #[serde(skip_serializing_if = "SupervisionOverride::is_empty")]
-    pub dlq_retrier: SupervisionOverride,
     /// The same keys for the GcReaper alone.
     #[serde(skip_serializing_if = "SupervisionOverride::is_empty")]
     pub gc_reaper: SupervisionOverride,
+    /// The same keys for the DlqRetrier alone.
+    #[serde(skip_serializing_if = "SupervisionOverride::is_empty")]
+    pub dlq_retrier: SupervisionOverride,
     /// The same keys for the tree of a whole project.
     #[serde(skip_serializing_if = "SupervisionOverride::is_empty")]
     pub project: SupervisionOverride,
@@ -261,8 +261,8 @@ impl Default for SupervisionSettings {
             agent_registry: SupervisionOverride::default(),
             work_dispatcher: SupervisionOverride::default(),
             work_ledger: SupervisionOverride::default(),
-            dlq_retrier: SupervisionOverride::default(),
             gc_reaper: SupervisionOverride::default(),
+            dlq_retrier: SupervisionOverride::default(),
             // An actor that never starts needs about 20 s to exhaust its own restarts; a window of a minute would
             // forget each such round before the next, and the project would never be parked.
             project: SupervisionOverride {

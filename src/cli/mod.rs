@@ -7,8 +7,8 @@
 //! | [`submit`], [`tasks_file`] | `loom submit` |
 //! | [`work`], [`watch`] | `loom work` |
 //! | [`agents`] | `loom agents` |
-//! | [`dlq`] | `loom dlq` |
 //! | [`gc`] | `loom gc` |
+//! | [`dlq`] | `loom dlq` |
 //! | [`stats`] | `loom stats`, `loom projects` |
 //! | [`config`] | `loom config` |
 //! | [`exit`], [`output`] | how they end, and how they print |
@@ -106,10 +106,10 @@ enum Command {
     Work(Box<work::WorkArgs>),
     /// List, show, shut down and resume agents
     Agents(Box<agents::AgentsArgs>),
-    /// List, show, put back and discard dead letters: work that was given up
-    Dlq(Box<dlq::DlqArgs>),
     /// Mark, bury and send home whose time has come; or only say who that is
     Gc(gc::GcArgs),
+    /// List, show, put back and discard dead letters: work that was given up
+    Dlq(Box<dlq::DlqArgs>),
     /// Count agents and work
     Stats,
     /// List the projects
@@ -230,8 +230,8 @@ async fn run(context: &Context, command: Command) -> CliResult<ExitCode> {
         Command::Demo(args) => demo::run(context.out, &args).await,
         Command::Submit(args) => submit::run(context, *args).await,
         Command::Agents(args) => agents::run(context, *args).await,
-        Command::Dlq(args) => dlq::run(context, *args).await,
         Command::Gc(args) => gc::run(context, &args).await,
+        Command::Dlq(args) => dlq::run(context, *args).await,
         Command::Stats => stats::stats(context).await,
         Command::Projects => stats::projects(context).await,
         Command::Config(args) => config::run(context, &args),

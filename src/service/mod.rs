@@ -9,8 +9,8 @@
 //! | `ignored` | the unknown fields of a submission |
 //! | `items` | get, list, cancel, explain |
 //! | `queue` | queue info, purge |
-//! | `dead_letters` | list, get, retry, discard |
 //! | `upkeep` | resume, what the reaper does |
+//! | `dead_letters` | list, get, retry, discard |
 //! | `totals` | stats, projects, info, readiness |
 
 mod agents;

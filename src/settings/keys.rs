@@ -107,8 +107,8 @@ pub const SUPERVISED: [&str; 6] = [
     "agent_registry",
     "work_dispatcher",
     "work_ledger",
-    "dlq_retrier",
     "gc_reaper",
+    "dlq_retrier",
     "project",
 ];
 
@@ -348,7 +348,7 @@ pub const KEYS: [Key; 44] = [
         "supervision.work_dispatcher.max_restarts",
         Kind::Whole(0, U32),
         "20",
-        "The same keys for one actor: agent_registry, work_dispatcher, work_ledger, dlq_retrier, gc_reaper, or project (its whole tree).",
+        "The same keys for one actor: agent_registry, work_dispatcher, work_ledger, gc_reaper, dlq_retrier, or project (its whole tree).",
     ),
 ];
 

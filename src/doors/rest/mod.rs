@@ -56,6 +56,8 @@ fn api() -> Router<Service> {
         .route("/api/agents/shutdown-batch", post(agents::shutdown_batch))
         .route("/api/agents/{id}", get(agents::show))
         .route("/api/agents/{id}/shutdown", post(agents::shutdown))
+        .route("/api/agents/{id}/resume", post(agents::resume))
+        .route("/api/gc", get(agents::gc_report).post(agents::gc_run))
         .route("/api/dlq", get(dead_letters::list))
         .route("/api/dlq/retry-batch", post(dead_letters::retry_batch))
         .route(
@@ -63,8 +65,6 @@ fn api() -> Router<Service> {
             get(dead_letters::show).delete(dead_letters::discard),
         )
         .route("/api/dlq/{id}/retry", post(dead_letters::retry))
-        .route("/api/agents/{id}/resume", post(agents::resume))
-        .route("/api/gc", get(agents::gc_report).post(agents::gc_run))
         .route("/api/work", get(work::list).post(work::submit))
         .route("/api/work/cancel-batch", post(work::cancel_batch))
         .route("/api/work/{id}", get(work::show))

@@ -37,10 +37,10 @@ pub enum Role {
     WorkDispatcher,
     /// Writes every transition.
     WorkLedger,
-    /// Keeps what was given up.
-    DlqRetrier,
     /// Judges who is dead.
     GcReaper,
+    /// Keeps what was given up.
+    DlqRetrier,
 }
 
 impl Role {
@@ -49,8 +49,8 @@ impl Role {
         Self::AgentRegistry,
         Self::WorkDispatcher,
         Self::WorkLedger,
-        Self::DlqRetrier,
         Self::GcReaper,
+        Self::DlqRetrier,
     ];
 
     fn kill(self, project: &Project) -> bool {
@@ -58,8 +58,8 @@ impl Role {
             Self::AgentRegistry => project.registry.kill(),
             Self::WorkDispatcher => project.dispatcher.actor().kill(),
             Self::WorkLedger => project.ledger.actor().kill(),
-            Self::DlqRetrier => project.dlq.actor().kill(),
             Self::GcReaper => project.reaper.actor().kill(),
+            Self::DlqRetrier => project.dlq.actor().kill(),
         }
     }
 
@@ -68,8 +68,8 @@ impl Role {
             Self::AgentRegistry => project.registry.restarts(),
             Self::WorkDispatcher => project.dispatcher.actor().restarts(),
             Self::WorkLedger => project.ledger.actor().restarts(),
-            Self::DlqRetrier => project.dlq.actor().restarts(),
             Self::GcReaper => project.reaper.actor().restarts(),
+            Self::DlqRetrier => project.dlq.actor().restarts(),
         }
     }
 }
