@@ -361,7 +361,7 @@ async fn a_waiting_claim_holds_no_permit_and_one_on_its_way_does() {
     let admitted = |claim_id, wait| {
         let permit = door.clone().try_acquire_owned().unwrap();
         ClaimOrder {
-            admission: Admission::new(permit, InFlight::new().enter()),
+            admission: Admission::new(permit, InFlight::new().enter("coord.p.work.claim")),
             ..order(agent, claim_id, wait)
         }
     };

@@ -144,7 +144,9 @@ async fn events_tell_every_transition_in_order() -> Result<()> {
         assert!(told.is_sorted_by_key(|event| event.revision), "{told:?}");
         let last = told.last().expect("an event");
         let item = project.work(id).await?;
-        assert_eq!((last.revision, last.status), (item.revision, item.status));
+        // That its dead letter is noted is a write, and no transition.
+        assert!(last.revision <= item.revision, "{last:?}");
+        assert_eq!(last.status, item.status);
         let holders = told.iter().filter(|event| event.kind == Assigned);
         assert!(
             holders

@@ -48,8 +48,9 @@ pub(super) async fn listen(me: ActorRef<Msg>, args: AgentRegistryArgs) {
                     if args.directory.beat(&heartbeat, now).is_some() {
                         continue;
                     }
-                    // One that finds no room is lost; another one follows it.
+                    // Of one that finds no room only the sign of life counts; another one follows it.
                     let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
+                        args.directory.touch(heartbeat.guid, now);
                         continue;
                     };
                     let told = me.send_message(Msg::HeartbeatHeard {

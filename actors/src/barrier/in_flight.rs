@@ -98,9 +98,30 @@ struct Generations {
 }
 
 /// A request that is being applied: drop it when it has been, or when all that is left is waiting
-/// for work.
+/// for work. Empty for a request that nobody's clock depends on.
 #[derive(Debug)]
-pub struct Ticket(#[expect(dead_code, reason = "what counts is that it is held")] TaskTrackerToken);
+pub struct Ticket(
+    #[expect(dead_code, reason = "what counts is that it is held")] Option<TaskTrackerToken>,
+);
+
+/// Actions that say nothing of the agent that may send them. They may take long (a page of bodies,
+/// the first write of a project), and no barrier waits for them.
+const OF_NO_AGENT: [&str; 8] = [
+    "work.submit",
+    "work.list",
+    "work.get",
+    "work.explain",
+    "work.cancel",
+    "agents.list",
+    "agents.get",
+    "agents.shutdown",
+];
+
+/// Whether a request may be an agent's sign of life, or its report about an item.
+fn may_be_an_agents(subject: &str) -> bool {
+    let action = subject.splitn(3, '.').nth(2).unwrap_or_default();
+    !OF_NO_AGENT.contains(&action)
+}
 
 impl InFlight {
     /// No requests yet.
@@ -112,9 +133,10 @@ impl InFlight {
         }))
     }
 
-    /// A request begins to be applied. To be called in the order of arrival.
-    pub fn enter(&self) -> Ticket {
-        Ticket(self.0.generations.lock().present.token())
+    /// A request to this subject begins to be applied. To be called in the order of arrival.
+    pub fn enter(&self, subject: &str) -> Ticket {
+        let counts = may_be_an_agents(subject);
+        Ticket(counts.then(|| self.0.generations.lock().present.token()))
     }
 
     /// A request was turned away unread, because there were too many: whoever sent it was not
@@ -236,12 +258,12 @@ mod tests {
     #[tokio::test]
     async fn a_marker_waits_for_the_requests_before_it_and_not_for_those_after_it() {
         let doors = InFlight::new();
-        let before = doors.enter();
+        let before = doors.enter("coord.p.work.progress");
         let expected = doors.expect();
         let subject = expected.subject().to_owned();
         assert!(doors.heard(&subject));
         expected.arrived().await;
-        let _after = doors.enter();
+        let _after = doors.enter("coord.p.work.progress");
         assert!(doors.drained().now_or_never().is_none());
         drop(before);
         doors.drained().await;
@@ -250,7 +272,7 @@ mod tests {
     #[tokio::test]
     async fn a_second_marker_waits_for_what_the_first_one_left_behind() {
         let doors = InFlight::new();
-        let slow = doors.enter();
+        let slow = doors.enter("coord.p.work.progress");
         for _ in 0..2 {
             let expected = doors.expect();
             assert!(doors.heard(expected.subject()));
@@ -258,6 +280,20 @@ mod tests {
         }
         drop(slow);
         doors.drained().await;
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_request_that_is_no_sign_of_life() {
+        let doors = InFlight::new();
+        let _slow = ["work.submit", "work.list", "agents.get"]
+            .map(|action| doors.enter(&format!("coord.p.{action}")));
+        let expected = doors.expect();
+        assert!(doors.heard(expected.subject()));
+        doors.drained().await;
+        let _heartbeat = doors.enter("coord.p.agents.heartbeat");
+        let expected = doors.expect();
+        assert!(doors.heard(expected.subject()));
+        assert!(doors.drained().now_or_never().is_none());
     }
 
     #[test]

@@ -123,7 +123,7 @@ impl Guard {
             if in_flight.heard(&request.message.subject) {
                 continue;
             }
-            let ticket = in_flight.enter();
+            let ticket = in_flight.enter(&request.message.subject);
             let permit = guard.permits.clone().try_acquire_owned().ok();
             if permit.is_none() {
                 in_flight.refused();
