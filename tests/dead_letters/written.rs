@@ -134,6 +134,32 @@ async fn poison_and_rejected_bytes_are_kept_exactly() -> Result<()> {
 
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_burst_of_failures_leaves_nobody_without_a_letter() -> Result<()> {
+    const BURST: u64 = 3_000;
+    let fleet = Fleet::shared().await?;
+    let project = fleet.project().await?;
+    project.agent("rust").spawn().await?;
+    let queue = names::work_queue(project.id(), "rust");
+    let mut stored_there = Vec::new();
+    for n in 0..BURST {
+        let bytes = format!("{{ not JSON {n}");
+        let published = project.jetstream().publish(queue.clone(), bytes.into());
+        stored_there.push(published.await?);
+    }
+    for message in stored_there {
+        message.await?;
+    }
+    // Writes side by side are told in any order: the letter of each is written all the same.
+    let all = project.eventually("a letter each", async || {
+        let (messages, published) = stored(&project).await.ok()?;
+        (messages == BURST).then_some(published)
+    });
+    assert_eq!(all.await?, BURST, "each published once");
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn a_letter_keeps_its_record_alive_only_until_it_is_noted() -> Result<()> {
     let fleet = Fleet::builder()
         .settings(|settings| settings.work.retention = std::time::Duration::from_secs(1))

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -92,8 +92,8 @@ pub struct State {
     tasks: JoinSet<()>,
     /// Reading the stream keeps everything else out.
     pub(super) gate: Arc<RwLock<()>>,
-    /// `LettersWanted` is on its way.
-    told: Arc<AtomicBool>,
+    /// The first record that wants a letter since `LettersWanted` was last heard; `MAX`: none.
+    wanted_from: Arc<AtomicU64>,
     is_read: bool,
     reading: bool,
     writing: bool,
@@ -119,8 +119,8 @@ impl Actor for DlqRetrier {
         me: ActorRef<DlqMsg>,
         args: DlqRetrierArgs,
     ) -> Result<State, ActorProcessingErr> {
-        let told = Arc::new(AtomicBool::new(false));
-        listen(&args, &me, told.clone());
+        let wanted_from = Arc::new(AtomicU64::new(u64::MAX));
+        listen(&args, &me, wanted_from.clone());
         let mut state = State {
             context: Context {
                 letters: args.letters.clone(),
@@ -130,7 +130,7 @@ impl Actor for DlqRetrier {
             },
             tasks: JoinSet::new(),
             gate: Arc::default(),
-            told,
+            wanted_from,
             is_read: false,
             reading: false,
             writing: false,
@@ -178,12 +178,14 @@ impl Actor for DlqRetrier {
 }
 
 /// Called by the read model while its index is locked: looks up, and sends at most one message.
-fn listen(args: &DlqRetrierArgs, me: &ActorRef<DlqMsg>, told: Arc<AtomicBool>) {
+/// Writes are not told in the order of their revisions, so it keeps the first.
+fn listen(args: &DlqRetrierArgs, me: &ActorRef<DlqMsg>, wanted_from: Arc<AtomicU64>) {
     let (letters, me) = (args.letters.clone(), me.clone());
     args.read.listen("dlq-retrier", move |change| {
         let header = &change.header;
         if header.wants_letter {
-            if !told.swap(true, Ordering::AcqRel) {
+            let before = wanted_from.fetch_min(header.revision, Ordering::AcqRel);
+            if before == u64::MAX {
                 let _ = me.cast(DlqMsg::LettersWanted);
             }
         } else if header.status != WorkStatus::Failed
@@ -269,8 +271,9 @@ impl State {
         self.again_from = None;
     }
 
-    fn letters_wanted(&self) {
-        self.told.store(false, Ordering::Release);
+    fn letters_wanted(&mut self) {
+        let from = self.wanted_from.swap(u64::MAX, Ordering::AcqRel);
+        self.after = self.after.min(from.saturating_sub(1));
     }
 
     /// Writes the next batch of letters, if none is under way.
