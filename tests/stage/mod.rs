@@ -77,6 +77,17 @@ impl Stage {
             .await?;
         Ok(serde_json::from_value(letters)?)
     }
+
+    /// Waits until there is no dead letter.
+    pub async fn until_no_dead_letter(&self) -> Result<()> {
+        let gone = self
+            .project
+            .eventually("the dead letters are gone", async || {
+                let letters = self.dead_letters().await.ok()?;
+                letters.is_empty().then_some(())
+            });
+        gone.await
+    }
 }
 
 /// One scenario, and the same with the coordinator killed in the middle.

@@ -14,6 +14,8 @@ use super::world::World;
 use crate::history::{FinalItem, FinalState};
 
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How many items are explained that have not ended.
+const EXPLAINED: usize = 3;
 const UNFINISHED: [&str; 3] = ["pending", "assigned", "in-progress"];
 
 /// Waits until every item has ended, as long as there is patience: what has not ended by then is the checker's to say.
@@ -31,8 +33,14 @@ pub(super) async fn until_quiet(world: &World) -> Result<FinalState> {
             Err(_) => sleep(LOOK_EVERY).await,
         }
     };
-    for item in items.iter().filter(|item| !item.status.is_terminal()) {
+    let unfinished = items.iter().filter(|item| !item.status.is_terminal());
+    for item in unfinished.take(EXPLAINED) {
         explain(world, item).await;
+        let trouble = world.last_trouble();
+        world.tell(&format!(
+            "the last trouble: {}",
+            trouble.unwrap_or_default()
+        ));
     }
     let failed = items
         .iter()

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use loom_protocol::{WireError, WorkId};
+use loom_protocol::{ErrorCode, WireError, WorkId};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -34,6 +34,7 @@ pub(super) struct Shared {
     counts: Mutex<BTreeMap<String, u64>>,
     /// Items that were submitted lately, for those who call some off.
     recent: Mutex<Vec<WorkId>>,
+    last_trouble: Mutex<Option<String>>,
 }
 
 impl std::ops::Deref for World {
@@ -52,6 +53,7 @@ impl World {
             calm: watch::Sender::new(false),
             counts: Mutex::default(),
             recent: Mutex::default(),
+            last_trouble: Mutex::default(),
         }))
     }
 }
@@ -78,15 +80,23 @@ impl Shared {
         *self.calm.borrow()
     }
 
-    /// An answer that may hide an effect leaves the outcome unknown; one that says "a defect of ours" is counted.
+    /// Writes the answer down, and counts the refusals.
     pub fn close(&self, open: Open, answer: &Result<Value, WireError>) {
-        if let Err(error) = answer
-            && error.code == loom_protocol::ErrorCode::Internal
-        {
-            self.count("answered `internal`");
-            self.tell(&format!("answered `internal`: {error}"));
+        if let Err(error) = answer {
+            self.count(&format!("refused with `{}`", error.code));
+            if error.code == ErrorCode::Internal {
+                self.tell(&format!("a defect of ours: {error}"));
+            }
+            if error.code.is_transient() {
+                *self.last_trouble.lock() = Some(format!("{}: {error}", self.recorder.now()));
+            }
         }
         open.answered(answer);
+    }
+
+    /// What was not possible last, and when: says why a run does not settle.
+    pub fn last_trouble(&self) -> Option<String> {
+        self.last_trouble.lock().clone()
     }
 
     pub fn begin(&self, action: Action) -> Open {
