@@ -125,7 +125,11 @@ async fn letters_wait_for_nats_and_are_written_when_it_is_back() -> Result<()> {
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn deaths_in_the_middle_leave_one_letter_each() -> Result<()> {
     const ITEMS: usize = 60;
-    let mut fleet = Fleet::own().await?;
+    // An agent that fails so much would be quarantined.
+    let mut fleet = Fleet::builder()
+        .settings(|settings| settings.agents.quarantine_after = 0)
+        .start()
+        .await?;
     let project = fleet.project().await?;
     let mut agent = project.agent("rust").spawn().await?;
     let deaths = [Role::DlqRetrier, Role::WorkLedger, Role::WorkDispatcher];
