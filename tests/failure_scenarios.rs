@@ -86,15 +86,15 @@ scenario!(dlq_retry_moves_back_to_queue, middle, {
     assert_eq!(answer["ids"], json!([id]));
     stage.middle().await?;
 
-    // The item is back with all of its attempts, and the fence has not fallen; the letter goes, killed or not.
-    stage.until_no_dead_letter().await?;
+    // The item is back with all of its attempts, and the fence has not fallen.
     let agent = stage.agent("rust").spawn().await?;
     let item = stage.claim_one(&agent).await?;
     assert_eq!((item.work_item.id, item.lease.attempt), (id, attempt + 1));
     assert_eq!(item.work_item.attempts, 0);
     agent.complete(&item, "at last").await?;
     assert_eq!(stage.project.work(id).await?.status, WorkStatus::Completed);
-    assert_eq!(stage.dead_letters().await?, Vec::<Value>::new());
+    // The letter goes, killed or not; one that was still being written when the item went back goes too.
+    stage.until_no_dead_letter().await?;
     Ok(())
 });
 
