@@ -186,7 +186,7 @@ async fn a_deregistered_agent_is_gone() {
     fixture.changed(agent.guid, AgentChange::Gone).await;
     assert_eq!(fixture.told(), ["agent:shutdown"]);
     let again = fixture.registry.deregister(agent.guid).await.unwrap_err();
-    assert_eq!(again.code, ErrorCode::NotFound);
+    assert_eq!(again.code, ErrorCode::NotRegistered);
     let back = RegisterRequest {
         guid: Some(agent.guid),
         ..request("ada")
