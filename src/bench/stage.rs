@@ -15,8 +15,8 @@ use super::failed;
 use crate::cli::exit::{CliError, CliResult};
 use crate::coordinator::UpError;
 
-/// How long the coordinator may take until it answers.
-const UP_WITHIN: Duration = Duration::from_secs(30);
+/// How long the coordinator may take until it answers: with a large backlog it reads for a while.
+const UP_WITHIN: Duration = Duration::from_mins(5);
 /// How long it may take to end.
 const DOWN_WITHIN: Duration = Duration::from_secs(15);
 /// How long a coordinator of somebody else may take to answer.
