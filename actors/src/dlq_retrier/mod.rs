@@ -16,7 +16,7 @@
 //! # States
 //! *Reading* the heads of all letters (at a start, after a reconnect, after a publish without an
 //! answer), then *at work*. Requests and new letters wait while it reads. One batch of new letters is
-//! under way at a time ([`BATCH`](hand_over::BATCH) at the most, some of them side by side); what is to be
+//! under way at a time (`BATCH` at the most, some of them side by side); what is to be
 //! written is not queued here but read off the ledger's read model, so a hundred thousand failures
 //! cost nothing but time. Once a second: letters that are due, expired or outdated.
 //!
