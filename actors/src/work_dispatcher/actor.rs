@@ -20,6 +20,7 @@ use super::serving::wants;
 use super::slots::Slots;
 use super::stream::ensure_stream;
 use super::timers::{Due, Timers};
+use super::untold::Untold;
 use crate::agent_registry::{AgentDirectory, AgentRegistryHandle};
 use crate::barrier::{Barrier, Crossing};
 use crate::clock::Clock;
@@ -123,6 +124,7 @@ pub struct State {
     pub(super) queue: PendingQueue,
     pub(super) claims: Claims,
     pub(super) slots: Slots,
+    pub(super) untold: Untold,
     pub(super) timers: Timers,
     pub(super) leases: LeaseClocks,
     pub(super) deadlines: Deadlines,
@@ -164,6 +166,7 @@ impl Actor for WorkDispatcher {
             queue,
             claims: Claims::default(),
             slots: Slots::default(),
+            untold: Untold::default(),
             timers: Timers::default(),
             leases: LeaseClocks::default(),
             deadlines: Deadlines::default(),
@@ -216,8 +219,8 @@ impl State {
         let header = &change.header;
         if header.status == WorkStatus::Pending {
             self.ready(header);
-        } else {
-            self.queue.remove(header);
+        } else if self.queue.remove(header) {
+            self.found_leased(header);
         }
         self.run_lease_clock(header);
         self.run_deadline(header);
@@ -225,6 +228,7 @@ impl State {
             self.count_leases(guid);
         }
         if let Some(guid) = change.freed {
+            self.untold.forget(guid, header.id);
             self.count_leases(guid);
             if change.released {
                 let until = Instant::now() + HOLD_OFF;

@@ -19,6 +19,8 @@
 //!   written meanwhile are found by it.
 //! - The ledger dies with an assignment under way: the item goes back into the queue if the read
 //!   model still calls it pending; a claim that takes it then meets the truth in the ledger.
+//! - This actor dies, and an assignment that it had sent is written only when its successor has
+//!   answered the claim with other items: the agent's next claim gives what it was not told of.
 //! - An answer gets lost on its way to the agent: the same claim id gives the same items.
 //!
 //! # Leases
@@ -60,6 +62,7 @@ mod serving;
 mod slots;
 mod stream;
 mod timers;
+mod untold;
 
 pub use actor::{DispatcherMsg, WorkDispatcher, WorkDispatcherArgs};
 pub use claims::{Admission, ClaimError, ClaimOrder};

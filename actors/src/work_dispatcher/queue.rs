@@ -90,12 +90,13 @@ impl PendingQueue {
         items.insert(Place::of(header), header.id);
     }
 
-    /// Takes an item out, wherever it is.
-    pub fn remove(&mut self, header: &Header) {
-        if let Some(time) = self.held_until.remove(&header.id) {
+    /// Takes an item out, wherever it is. Whether it was there.
+    pub fn remove(&mut self, header: &Header) -> bool {
+        let held_until = self.held_until.remove(&header.id);
+        if let Some(time) = held_until {
             self.held.remove(&(time, header.id));
         }
-        self.take_out(&header.needs, Place::of(header));
+        self.take_out(&header.needs, Place::of(header)) || held_until.is_some()
     }
 
     /// Takes an item out that [`PendingQueue::best`] gave.
@@ -103,13 +104,13 @@ impl PendingQueue {
         self.take_out(&pick.needs, pick.place);
     }
 
-    fn take_out(&mut self, needs: &Arc<Needs>, place: Place) {
+    fn take_out(&mut self, needs: &Arc<Needs>, place: Place) -> bool {
         let Some(items) = self.ready.get_mut(needs) else {
-            return;
+            return false;
         };
-        items.remove(&place);
+        let was_there = items.remove(&place).is_some();
         if !items.is_empty() {
-            return;
+            return was_there;
         }
         self.ready.remove(needs);
         if let Some(by_boundary) = self.known_needs.get_mut(&needs.capability) {
@@ -123,6 +124,7 @@ impl PendingQueue {
                 self.known_needs.remove(&needs.capability);
             }
         }
+        was_there
     }
 
     /// The item that is served next to somebody who wants this; `skip` names exceptions.

@@ -13,7 +13,7 @@ use super::claims::{ClaimError, ClaimOrder, ClaimOutcome, ClaimWants, OpenClaim}
 use super::timers::Due;
 use crate::agent_registry::AgentEntry;
 use crate::domain::work::{Command, Holder};
-use crate::work_ledger::{Applied, LeaseInfo, LedgerError, Operation, TRANSITION_DEADLINE};
+use crate::work_ledger::{Applied, Header, LeaseInfo, LedgerError, Operation, TRANSITION_DEADLINE};
 
 /// What the items of one claim may take together: an answer, with what was completed before, has to
 /// fit into a message of 1 MiB, and a body may be more than twice as large in MessagePack as it is
@@ -27,7 +27,8 @@ impl State {
             let _ = reply.send(Err(ClaimError::NotRegistered(guid)));
             return;
         };
-        let given = self.leases_under(order);
+        let mut given = self.leases_under(order);
+        given.extend(self.take_untold(guid, &given));
         if !given.is_empty() {
             self.give_again(given, reply);
             return;
@@ -53,6 +54,39 @@ impl State {
         let mut leases = self.args.read.leases_of(order.guid);
         leases.retain(|lease| lease.claim_id.as_deref() == Some(&order.claim_id));
         leases
+    }
+
+    /// What the agent was not told of, beside what it is told now.
+    fn take_untold(&mut self, guid: AgentGuid, told: &[LeaseInfo]) -> Vec<LeaseInfo> {
+        let untold = self.untold.take(guid);
+        if untold.is_empty() {
+            return Vec::new();
+        }
+        let mut leases = self.args.read.leases_of(guid);
+        leases.retain(|lease| {
+            untold.contains(&lease.id)
+                && !lease.started
+                && told.iter().all(|other| other.id != lease.id)
+        });
+        leases
+    }
+
+    /// An item is leased, and not by this incarnation: its agent may not have been told. Where its
+    /// claim is being filled, the answer to that will say so; a claim that waits says so now.
+    pub(super) fn found_leased(&mut self, header: &Header) {
+        let Some((guid, lease)) = self.args.read.lease(header.id) else {
+            return;
+        };
+        let Some(parked) = self.claims.parked_of(guid) else {
+            let claim_id = lease.claim_id.as_deref().unwrap_or_default();
+            if self.claims.named(guid, claim_id).is_none() {
+                self.untold.note(guid, header.id);
+            }
+            return;
+        };
+        if let Some(closed) = self.claims.close(parked) {
+            self.give_again(vec![lease], closed.reply);
+        }
     }
 
     /// The answer to this claim got lost: the same items once more.
@@ -220,10 +254,13 @@ impl State {
 
     /// An assignment came to nothing: what the read model says now counts.
     pub(super) fn put_back(&mut self, id: WorkId) {
-        if let Some(header) = self.args.read.header(id)
-            && header.status == WorkStatus::Pending
-        {
+        let Some(header) = self.args.read.header(id) else {
+            return;
+        };
+        if header.status == WorkStatus::Pending {
             self.ready(&header);
+        } else {
+            self.found_leased(&header);
         }
     }
 }
