@@ -13,6 +13,8 @@ use super::world::{BOUNDARIES, CAPABILITIES, TYPES, World};
 use crate::history::{Action, ItemSpec};
 
 const SUBMITTERS: u32 = 4;
+/// Far more than there are slots for one kind.
+const BURST: usize = 60;
 const AFTER_REFUSAL: Duration = Duration::from_millis(100);
 const CANCEL_EVERY: Duration = Duration::from_millis(700);
 const RETRY_EVERY: Duration = Duration::from_millis(1_900);
@@ -47,22 +49,46 @@ impl Load {
 
 async fn submit(world: World, stop: watch::Receiver<bool>, mut rng: Rng, every: Duration) {
     let mut times = interval(every);
+    // While nothing is broken yet.
+    submit_all(&world, burst(&mut rng)).await;
     while !*stop.borrow() {
         times.tick().await;
         match rng.u8(0..10) {
             0 => publish(&world, draw(&mut rng)).await,
             1..=2 => {
-                let count = rng.usize(2..=8);
-                let items = (0..count).map(|_| draw(&mut rng)).collect();
+                let items = several(&mut rng);
+                let count = items.len();
                 submit_all(&world, items).await;
                 // As many as others submit in that time.
                 for _ in 1..count {
-                    times.tick().await;
+                    if !*stop.borrow() {
+                        times.tick().await;
+                    }
                 }
             }
             _ => submit_all(&world, vec![draw(&mut rng)]).await,
         }
     }
+}
+
+fn several(rng: &mut Rng) -> Vec<ItemSpec> {
+    if rng.u8(0..8) == 0 {
+        return burst(rng);
+    }
+    let count = rng.usize(2..=8);
+    (0..count).map(|_| draw(rng)).collect()
+}
+
+/// So many of one kind that they have to wait: only then there is an order to be kept.
+fn burst(rng: &mut Rng) -> Vec<ItemSpec> {
+    let kind = draw(rng);
+    let alike = |rng: &mut Rng| ItemSpec {
+        capability: kind.capability.clone(),
+        boundary: kind.boundary.clone(),
+        required_agent_type: kind.required_agent_type.clone(),
+        ..draw(rng)
+    };
+    (0..BURST).map(|_| alike(rng)).collect()
 }
 
 fn draw(rng: &mut Rng) -> ItemSpec {

@@ -133,7 +133,8 @@ impl Schedule {
             rng: Rng::with_seed(seed),
             stage: Stage::Threads,
             round: 0,
-            gaps: 0,
+            // Everything is calm at first.
+            gaps: CALM_EVERY - 1,
         };
         let (mut faults, mut lasts) = (Vec::new(), Duration::ZERO);
         while lasts < length {
@@ -155,6 +156,9 @@ impl Fault {
         }
     }
 }
+
+/// How many faults come between two times without any.
+const CALM_EVERY: usize = 6;
 
 struct Draw {
     rng: Rng,
@@ -274,7 +278,7 @@ impl Draw {
     /// Mostly short, now and then long enough for everything to be calm.
     fn gap(&mut self) -> Duration {
         self.gaps += 1;
-        let millis = if self.gaps.is_multiple_of(6) {
+        let millis = if self.gaps.is_multiple_of(CALM_EVERY) {
             self.rng.u64(2_000..3_500)
         } else {
             self.rng.u64(50..600)
