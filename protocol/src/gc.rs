@@ -57,6 +57,14 @@ pub struct GcAgent {
     pub due_in_ms: u64,
 }
 
+/// `gc.run`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GcRequest {
+    /// Whether only to say what would be done, as `gc.report` does.
+    pub dry_run: bool,
+}
+
 /// `gc.report` and `gc.run`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

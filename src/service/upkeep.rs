@@ -1,7 +1,7 @@
 //! Agents kept from work and let in again; what the reaper does.
 
 use loom_protocol::agent::Agent;
-use loom_protocol::gc::GcReport;
+use loom_protocol::gc::{GcReport, GcRequest};
 use loom_protocol::work::LeaseRef;
 use loom_protocol::{AgentGuid, ProjectId, Timestamp, WireError};
 
@@ -26,8 +26,15 @@ impl Service {
         }
     }
 
-    /// Has the reaper of a project look at everybody now; what it did.
-    pub async fn gc_run(&self, project: &ProjectId) -> Result<GcReport, WireError> {
+    /// Has the reaper of a project look at everybody now; what it did, or would do.
+    pub async fn gc_run(
+        &self,
+        project: &ProjectId,
+        request: &GcRequest,
+    ) -> Result<GcReport, WireError> {
+        if request.dry_run {
+            return self.gc_report(project).await;
+        }
         match self.projects().get(project) {
             Some(project) => project.reaper.sweep().await,
             None => Ok(self.nothing_in(project, false)),

@@ -22,6 +22,7 @@ pub fn check(settings: &Settings, origins: &BTreeMap<String, Origin>) -> Vec<Pro
     checks.api(settings);
     checks.nats(settings);
     checks.backoffs(settings);
+    checks.lifetimes(settings);
     checks.problems
 }
 
@@ -105,6 +106,35 @@ impl Checks<'_> {
         }
     }
 
+    /// What must not go before something that leans on it.
+    fn lifetimes(&mut self, settings: &Settings) {
+        let (agents, work, dlq) = (&settings.agents, &settings.work, &settings.dlq);
+        let lean = [
+            (
+                ("agents.bury_after", agents.bury_after),
+                ("agents.stale_after", agents.stale_after),
+                "an agent is offline before it is buried",
+            ),
+            (
+                ("dlq.retention", dlq.retention),
+                ("work.retention", work.retention),
+                "a failed item must not outlive its dead letter",
+            ),
+        ];
+        for ((key, value), (other, least), why) in lean {
+            if value < least {
+                let message = format!(
+                    "breaks a rule: {key} ({}) must be at least {other} ({}): {why}; write {} = \"{}\" or more, or a shorter {other}",
+                    format_duration(value),
+                    format_duration(least),
+                    key.rsplit('.').next().unwrap_or(key),
+                    format_duration(least),
+                );
+                self.refuse(&[key, other], message);
+            }
+        }
+    }
+
     fn backoffs(&mut self, settings: &Settings) {
         let supervision = &settings.supervision;
         self.backoff(
@@ -122,6 +152,7 @@ impl Checks<'_> {
             ("work_dispatcher", &supervision.work_dispatcher),
             ("work_ledger", &supervision.work_ledger),
             ("gc_reaper", &supervision.gc_reaper),
+            ("dlq_retrier", &supervision.dlq_retrier),
             ("project", &supervision.project),
         ] {
             if own.backoff_first.is_some() || own.backoff_max.is_some() {
@@ -176,6 +207,11 @@ mod tests {
             keys_of(|s| s.agents.stale_after = second),
             ["agents.stale_after"]
         );
+        assert_eq!(
+            keys_of(|s| s.agents.bury_after = second),
+            ["agents.bury_after"]
+        );
+        assert_eq!(keys_of(|s| s.dlq.retention = second), ["dlq.retention"]);
         assert_eq!(keys_of(|s| s.api.host = "0.0.0.0".into()), ["api.host"]);
         assert!(
             keys_of(|s| {

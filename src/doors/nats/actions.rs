@@ -3,6 +3,7 @@
 use async_nats::{Client, Message};
 use loom_actors::work_dispatcher::Admission;
 use loom_protocol::agent::{GuidRequest, ListAgentsRequest};
+use loom_protocol::gc::GcRequest;
 use loom_protocol::work::{
     CancelRequest, ClaimRequest, CompleteAnswer, CompleteRequest, IdRequest, ListWorkRequest,
     SubmitRequest,
@@ -111,7 +112,10 @@ pub(super) async fn carry_out(
             request.done(&Box::pin(service.resume_agent(some, &agent.guid)).await?)
         }
         "gc.report" => request.done(&Box::pin(service.gc_report(project)).await?),
-        "gc.run" => request.done(&Box::pin(service.gc_run(project)).await?),
+        "gc.run" => {
+            let run: GcRequest = request.read()?;
+            request.done(&Box::pin(service.gc_run(project, &run)).await?)
+        }
         "work.submit" => {
             let mut ignored = Ignored::default();
             let submit: SubmitRequest =

@@ -4,8 +4,9 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use loom_protocol::agent::{Agent, AgentStatus, ListAgentsRequest, ShutdownRequest};
-use loom_protocol::gc::GcReport;
+use loom_protocol::gc::{GcReport, GcRequest};
 use loom_protocol::rest::{AgentsPage, BatchResult};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::call::Call;
@@ -73,6 +74,7 @@ struct ResumeAnswer {
 
 /// `POST /api/agents/{guid}/resume`
 pub async fn resume(State(service): State<Service>, call: Call) -> RestResult<impl IntoResponse> {
+    let _: IgnoredAny = call.body()?;
     let agent = service.resume_agent(call.project(), &call.id).await?;
     Ok(Json(ResumeAnswer {
         success: true,
@@ -87,10 +89,11 @@ pub async fn gc_report(State(service): State<Service>, call: Call) -> RestResult
     Ok(Json(service.gc_report(project).await?))
 }
 
-/// `POST /api/gc`: has it look at everybody now.
+/// `POST /api/gc {dryRun?}`: has it look at everybody now.
 pub async fn gc_run(State(service): State<Service>, call: Call) -> RestResult<Json<GcReport>> {
+    let request: GcRequest = call.body()?;
     let project = call.project_or(service.default_project());
-    Ok(Json(service.gc_run(project).await?))
+    Ok(Json(service.gc_run(project, &request).await?))
 }
 
 /// `POST /api/agents/shutdown-batch`

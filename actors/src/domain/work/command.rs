@@ -175,6 +175,18 @@ pub enum Refusal {
         /// Its status.
         status: WorkStatus,
     },
+    /// There is nothing to stop: the lease is the sender's and goes on.
+    #[error(
+        "work item {id} was not called off, and attempt {attempt} of agent {guid} is valid: complete, fail or release it"
+    )]
+    NotCalledOff {
+        /// The item.
+        id: loom_protocol::WorkId,
+        /// The sender.
+        guid: AgentGuid,
+        /// Its attempt.
+        attempt: u32,
+    },
     /// Another claim was faster.
     #[error("work item {id} is not pending but {status}")]
     NotPending {
@@ -208,7 +220,7 @@ impl From<Refusal> for WireError {
             Refusal::Ended { .. } | Refusal::NotPending { .. } | Refusal::NotFailed { .. } => {
                 ErrorCode::TerminalState
             }
-            Refusal::NotAnItem { .. } => ErrorCode::InvalidRequest,
+            Refusal::NotAnItem { .. } | Refusal::NotCalledOff { .. } => ErrorCode::InvalidRequest,
         };
         Self::new(code, refusal.to_string())
     }

@@ -255,8 +255,14 @@ impl WorkRecord {
     /// Cancelled stays Cancelled: the agent has obeyed. With an order because of a deadline:
     /// Assigned or InProgress → Failed.
     pub(super) fn stopped(&self, by: &Fence, now: Timestamp) -> Result<Decision, Refusal> {
-        if self.deadline.is_some_and(|deadline| deadline <= now) && self.check_lease(by).is_ok() {
-            return self.miss_deadline(self.attempt, now);
+        if self.check_lease(by).is_ok() {
+            let is_late = self.deadline.is_some_and(|deadline| deadline <= now);
+            return if is_late {
+                self.miss_deadline(self.attempt, now)
+            } else {
+                let (id, guid, attempt) = (self.id, by.guid, self.attempt);
+                Err(Refusal::NotCalledOff { id, guid, attempt })
+            };
         }
         if !self.is_repeat(by, LeaseEnd::Revoked) {
             return Err(self.stale(by));

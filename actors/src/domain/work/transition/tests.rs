@@ -217,6 +217,16 @@ fn six_returns_without_a_spent_attempt_cost_one_each_from_then_on() {
 }
 
 #[test]
+fn nobody_stops_what_was_not_called_off() {
+    let held = then(&fresh(3), assign(1));
+    let refused = Command::Stopped(by(1, 1)).decide(&held, at(10));
+    assert!(
+        matches!(refused, Err(Refusal::NotCalledOff { .. })),
+        "{refused:?}"
+    );
+}
+
+#[test]
 fn a_cancelled_item_refuses_its_agent_and_notes_that_it_stopped() {
     let cancel = Command::Cancel {
         by: "me".into(),
