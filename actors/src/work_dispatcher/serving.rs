@@ -77,11 +77,14 @@ impl State {
         let Some((guid, lease)) = self.args.read.lease(header.id) else {
             return;
         };
-        let Some(parked) = self.claims.parked_of(guid) else {
-            let claim_id = lease.claim_id.as_deref().unwrap_or_default();
-            if self.claims.named(guid, claim_id).is_none() {
-                self.untold.note(guid, header.id);
-            }
+        let parked = self.claims.parked_of(guid);
+        let claim_id = lease.claim_id.as_deref().unwrap_or_default();
+        let its_claim = self.claims.named(guid, claim_id);
+        if its_claim.is_some() && its_claim != parked {
+            return;
+        }
+        let Some(parked) = parked else {
+            self.untold.note(guid, header.id);
             return;
         };
         if let Some(closed) = self.claims.close(parked) {
