@@ -17,7 +17,9 @@ use crate::cli::output::table;
 /// What the coordinator of this measurement is told.
 pub(super) const SETTINGS: [&str; 1] = ["work.max_finished=5000"];
 const MAX_FINISHED: usize = 5_000;
-const MILESTONES: [usize; 4] = [10_000, 40_000, 70_000, 100_000];
+/// The same load again and again, so that like is compared with like.
+const LAPS: usize = 10;
+const LAP: usize = 10_000;
 const PROJECT: &str = "loom-bench-memory";
 const CAPABILITY: &str = "bench-memory";
 /// How long the coordinator may take to forget what is beyond its retention.
@@ -34,7 +36,7 @@ struct Row {
     ratio: f64,
 }
 
-/// Takes items through, stops now and then, and looks.
+/// Takes items through, lap after lap, and looks after each.
 pub(super) async fn run(context: &Context, args: &BenchArgs, stage: &Stage) -> CliResult {
     let pid = stage.coordinator_pid()?;
     let working = |why: RequestError| failed("the items", why);
@@ -45,8 +47,8 @@ pub(super) async fn run(context: &Context, args: &BenchArgs, stage: &Stage) -> C
     let workload = workload.map_err(working)?;
     let mut rows: Vec<Row> = Vec::new();
     let mut finished = 0;
-    for milestone in MILESTONES {
-        let sample = workload.cycle_arrays(milestone - finished, in_flight).await;
+    for _ in 0..LAPS {
+        let sample = workload.cycle_arrays(LAP, in_flight).await;
         if let Some(why) = sample.first_failure {
             return Err(working(why));
         }

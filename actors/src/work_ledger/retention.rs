@@ -1,5 +1,6 @@
 //! Which finished records go, and when.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +14,11 @@ use super::read_model::ReadModel;
 pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How many are looked up at a time.
 const BATCH: usize = 4_096;
-/// How many removals are under way at a time.
-const REMOVALS_IN_FLIGHT: usize = 16;
+/// How many removals are under way at a time: few, so that a trickle disturbs no other write, and
+/// more the further the sweep has fallen behind, so that it keeps up with a fast fleet.
+const REMOVALS_IN_FLIGHT: RangeInclusive<usize> = 16..=256;
+/// One removal is under way for so many that wait.
+const WAITING_FOR_EACH: usize = 16;
 
 /// Forgets finished items that the server has let expire, and removes the oldest of those that are
 /// too many. Gives the number that went.
@@ -39,6 +43,7 @@ pub(super) async fn sweep(
 }
 
 async fn forget(read: &Arc<ReadModel>, headers: Vec<Header>, expired: Timestamp) -> usize {
+    let in_flight = removals_in_flight(headers.len());
     let gone: Vec<Header> = stream::iter(headers)
         .map(|header| {
             let store = read.store().clone();
@@ -55,7 +60,7 @@ async fn forget(read: &Arc<ReadModel>, headers: Vec<Header>, expired: Timestamp)
                 }
             }
         })
-        .buffer_unordered(REMOVALS_IN_FLIGHT)
+        .buffer_unordered(in_flight)
         .filter_map(|gone| async move { gone })
         .collect()
         .await;
@@ -63,4 +68,20 @@ async fn forget(read: &Arc<ReadModel>, headers: Vec<Header>, expired: Timestamp)
         read.forget(header);
     }
     gone.len()
+}
+
+fn removals_in_flight(waiting: usize) -> usize {
+    let (fewest, most) = REMOVALS_IN_FLIGHT.into_inner();
+    (waiting / WAITING_FOR_EACH).clamp(fewest, most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_further_the_sweep_is_behind_the_more_removals_are_under_way() {
+        let under_way = [0, 100, 2_048, BATCH, 1_000_000].map(removals_in_flight);
+        assert_eq!(under_way, [16, 16, 128, 256, 256]);
+    }
 }
