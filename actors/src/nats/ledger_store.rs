@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use loom_protocol::{ProjectId, WorkId, names};
 use serde::Deserialize;
+use tokio::sync::mpsc;
 
 use super::connection::WRITE_TIMEOUT;
 
@@ -25,6 +26,8 @@ const WRONG_LAST_SEQUENCE: [u64; 2] = [10_071, 10_164];
 /// The key of writes that are meant to be refused, and a sequence that no key has.
 const BARRIER: (&str, u64) = ("barrier", u64::MAX >> 1);
 const REPLAY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many records of a replay are handed over at a time.
+const REPLAY_CHUNK: usize = 128;
 
 /// How a conditional write ended, when it did not end well.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -186,13 +189,16 @@ impl LedgerStore {
         }
     }
 
-    /// Reads every record whose last write is `from` or later, in the order of the writes, and
+    /// Sends every record whose last write is `from` or later, in the order of the writes, and
     /// gives the last sequence that the stream had then. What was sent before this is called is
     /// stored by then or never will be, although whoever sent it may have died since.
+    ///
+    /// # Errors
+    /// The server does not answer, or nobody takes the chunks any more.
     pub async fn replay(
         &self,
         from: u64,
-        mut each: impl FnMut(Entry) + Send,
+        chunks: mpsc::Sender<Vec<Entry>>,
     ) -> Result<u64, StoreError> {
         self.settle().await?;
         let info = self
@@ -221,6 +227,7 @@ impl LedgerStore {
             .messages()
             .await
             .map_err(|e| self.error("replaying", e))?;
+        let mut chunk = Vec::with_capacity(REPLAY_CHUNK);
         loop {
             let message = tokio::time::timeout(REPLAY_TIMEOUT, messages.next())
                 .await
@@ -232,11 +239,16 @@ impl LedgerStore {
                 .map(|info| (info.stream_sequence, info.pending))
                 .map_err(|e| self.error("replaying", std::io::Error::other(e)))?;
             if !message.payload.is_empty() {
-                each(Entry {
+                chunk.push(Entry {
                     id: self.id_of(&message.subject),
                     sequence,
                     bytes: message.payload.clone(),
                 });
+            }
+            if pending == 0 || chunk.len() == REPLAY_CHUNK {
+                let full = std::mem::replace(&mut chunk, Vec::with_capacity(REPLAY_CHUNK));
+                let sent = chunks.send(full).await;
+                sent.map_err(|e| self.error("taking over what was read from", e))?;
             }
             if pending == 0 {
                 return Ok(last.max(sequence));

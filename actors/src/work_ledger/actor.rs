@@ -16,6 +16,7 @@ use super::handle::{LedgerError, Outcome};
 use super::meters::Meters;
 use super::operation::{Context, Operation};
 use super::read_model::ReadModel;
+use super::replay::replay;
 use super::retention::{self, SWEEP_EVERY};
 use super::told;
 use crate::barrier::Grace;
@@ -122,11 +123,7 @@ impl Actor for WorkLedger {
         args: WorkLedgerArgs,
     ) -> Result<State, ActorProcessingErr> {
         let read = args.read.clone();
-        let known = read.replayed_to();
-        let last = read
-            .store()
-            .replay(known + 1, |entry| read.apply_entry(&entry))
-            .await?;
+        let last = replay(&read, read.replayed_to() + 1).await?;
         read.set_replayed_to(last);
         let mut tasks = JoinSet::new();
         tasks.spawn(watch_reconnects(args.nats.clone(), myself.clone()));
@@ -347,11 +344,7 @@ impl State {
         }
         let (read, ledger) = (self.args.read.clone(), self.myself.clone());
         self.tasks.spawn(async move {
-            let from = read.replayed_to() + 1;
-            let last = read
-                .store()
-                .replay(from, |entry| read.apply_entry(&entry))
-                .await;
+            let last = replay(&read, read.replayed_to() + 1).await;
             if let Err(error) = &last {
                 tracing::warn!("the ledger could not be read again yet: {error}");
             }

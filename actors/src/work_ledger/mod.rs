@@ -40,6 +40,7 @@ mod meters;
 mod operation;
 mod page;
 mod read_model;
+mod replay;
 mod retention;
 mod told;
 

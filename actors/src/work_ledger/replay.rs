@@ -1,0 +1,36 @@
+//! The bucket, read into the read model: received here, decoded and indexed on a thread beside it,
+//! since with many items either takes as long as the other.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::read_model::ReadModel;
+use crate::nats::ledger_store::{Entry, StoreError};
+
+/// How many chunks may wait for the decoder.
+const CHUNKS_AHEAD: usize = 16;
+
+/// Takes over every record whose last write is `from` or later; gives the sequence up to which all
+/// is known then.
+///
+/// Whoever gives up on it leaves a few entries behind that are still taken over: that does no harm,
+/// because the read model keeps what is newer.
+pub(super) async fn replay(read: &Arc<ReadModel>, from: u64) -> Result<u64, StoreError> {
+    let (chunks, mut received) = mpsc::channel::<Vec<Entry>>(CHUNKS_AHEAD);
+    let decoder = read.clone();
+    let decoding = tokio::task::spawn_blocking(move || {
+        while let Some(chunk) = received.blocking_recv() {
+            for entry in &chunk {
+                decoder.apply_entry(entry);
+            }
+        }
+    });
+    let last = read.store().replay(from, chunks).await;
+    if let Err(defect) = decoding.await
+        && defect.is_panic()
+    {
+        std::panic::resume_unwind(defect.into_panic());
+    }
+    last
+}
