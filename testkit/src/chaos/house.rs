@@ -64,6 +64,10 @@ impl House {
         &self.project
     }
 
+    pub fn nats_url(&self) -> String {
+        self.fleet.nats().url()
+    }
+
     pub const fn recorder(&self) -> &Recorder {
         &self.recorder
     }
@@ -106,7 +110,7 @@ impl House {
             } => {
                 self.nats_away(*nature, *away, *coordinator_too).await?;
             }
-            Fault::PauseAgents { .. } | Fault::KillAgents(_) => {}
+            Fault::PauseAgents { .. } | Fault::KillAgents(_) | Fault::AgentProcess { .. } => {}
         }
         drop(disturbed);
         Ok(())

@@ -14,6 +14,8 @@ use crate::history::{Action, Claim, Verb};
 
 /// How often an agent says that it goes on.
 const PROGRESS_EVERY: Duration = Duration::from_millis(900);
+/// How long an agent that has met a limit is left alone.
+const LIMIT_LASTS: Duration = Duration::from_millis(500);
 /// Longer than the progress clock of a run.
 const TOO_LATE: Duration = Duration::from_secs(5);
 const AFTER_REFUSAL: Duration = Duration::from_millis(50);
@@ -24,7 +26,9 @@ enum Manner {
     Complete,
     ThenClaim,
     Twice,
-    Fail { recoverable: bool },
+    Fail {
+        recoverable: bool,
+    },
     Release,
     Long,
     Publish,
@@ -32,6 +36,8 @@ enum Manner {
     Forget,
     WrongAttempt,
     AsAnother,
+    /// It has met a limit: it gets nothing for a moment, and no attempt is spent.
+    Limit,
 }
 
 impl Manner {
@@ -50,6 +56,7 @@ impl Manner {
             32..=33 => Self::WrongAttempt,
             34..=35 => Self::AsAnother,
             36 => Self::Fail { recoverable: false },
+            37..=38 => Self::Limit,
             _ => Self::Complete,
         }
     }
@@ -65,6 +72,7 @@ impl Manner {
             Self::Forget => Some("forgotten"),
             Self::WrongAttempt => Some("completed with a wrong attempt"),
             Self::AsAnother => Some("completed as another agent"),
+            Self::Limit => Some("given back because of a limit"),
         }
     }
 }
@@ -105,6 +113,14 @@ impl Agent {
             Manner::Release => {
                 let release = Verb::Release { delayed: false };
                 let _ = self.insist(release, lease, json!({})).await;
+            }
+            Manner::Limit => {
+                let limit = json!({
+                    "error": "usage limit", "spendsAttempt": false,
+                    "retryAfterMs": LIMIT_LASTS.as_millis(),
+                });
+                let fail = Verb::Fail { spends: false };
+                let _ = self.insist(fail, lease, limit).await;
             }
             Manner::Long => self.take_long(lease).await,
             Manner::Publish => self.publish_completion(lease).await,

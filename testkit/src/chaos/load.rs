@@ -1,16 +1,20 @@
 //! Items, one by one, in arrays and by publishing; and those who call some off, or put dead letters back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use loom_protocol::{WorkId, names};
+use loom_actors::clock::Clock;
+use loom_protocol::{Timestamp, WorkId, names};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep};
 
+use super::processes;
 use super::world::{BOUNDARIES, CAPABILITIES, TYPES, World};
-use crate::history::{Action, ItemSpec};
+use crate::history::{Action, ItemSpec, Moment};
 
 const SUBMITTERS: u32 = 4;
 /// Far more than there are slots for one kind.
@@ -23,6 +27,7 @@ const RETRY_EVERY: Duration = Duration::from_millis(1_900);
 pub(super) struct Load {
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
+    for_processes: Arc<Mutex<Vec<WorkId>>>,
 }
 
 impl Load {
@@ -37,13 +42,21 @@ impl Load {
         let rng = Rng::with_seed(!world.seed);
         tasks.spawn(call_off(world.clone(), stop.subscribe(), rng.clone()));
         tasks.spawn(put_back(world.clone(), stop.subscribe(), rng));
-        Self { stop, tasks }
+        let for_processes = Arc::default();
+        let accepted = Arc::clone(&for_processes);
+        tasks.spawn(processes::submit(world.clone(), stop.subscribe(), accepted));
+        Self {
+            stop,
+            tasks,
+            for_processes,
+        }
     }
 
-    /// Returns when everything that was begun is answered.
-    pub async fn stop(self) {
+    /// Returns when everything that was begun is answered, with the items that only the agent processes may take.
+    pub async fn stop(self) -> Vec<WorkId> {
         self.stop.send_replace(true);
         self.tasks.join_all().await;
+        std::mem::take(&mut *self.for_processes.lock())
     }
 }
 
@@ -66,7 +79,10 @@ async fn submit(world: World, stop: watch::Receiver<bool>, mut rng: Rng, every: 
                     }
                 }
             }
-            _ => submit_all(&world, vec![draw(&mut rng)]).await,
+            _ => {
+                let item = timed(&world, &mut rng);
+                submit_all(&world, vec![item]).await;
+            }
         }
     }
 }
@@ -101,7 +117,25 @@ fn draw(rng: &mut Rng) -> ItemSpec {
     spec
 }
 
-fn wire(spec: &ItemSpec) -> Value {
+/// Now and then an item that is to wait, or that may come too late.
+fn timed(world: &World, rng: &mut Rng) -> ItemSpec {
+    let mut spec = draw(rng);
+    let later = |rng: &mut Rng| Duration::from_millis(rng.u64(50..2_500));
+    match rng.u8(0..20) {
+        0..=1 => {
+            spec.plain = false;
+            spec.not_before = Some(world.recorder.now().after(later(rng)));
+        }
+        2 => {
+            spec.plain = false;
+            spec.deadline = Some(world.recorder.now().after(later(rng)));
+        }
+        _ => {}
+    }
+    spec
+}
+
+fn wire(world: &World, spec: &ItemSpec) -> Value {
     let mut item = json!({
         "id": spec.id, "description": "something to do", "capability": spec.capability,
         "boundary": spec.boundary, "priority": spec.priority,
@@ -109,7 +143,20 @@ fn wire(spec: &ItemSpec) -> Value {
     if let Some(required) = &spec.required_agent_type {
         item["requiredAgentType"] = json!(required);
     }
+    for (name, moment) in [("notBefore", spec.not_before), ("deadline", spec.deadline)] {
+        if let Some(moment) = moment {
+            item[name] = json!(by_the_wall(world, moment));
+        }
+    }
     item
+}
+
+/// The time of day of a moment, or a little later, but never earlier.
+fn by_the_wall(world: &World, moment: Moment) -> Timestamp {
+    const ROUNDED: Duration = Duration::from_millis(1);
+    let now = world.recorder.now().since_begin();
+    let left = moment.since_begin().saturating_sub(now);
+    Clock::system().now().after(left + ROUNDED)
 }
 
 /// In one request; repeated until every item is answered.
@@ -121,8 +168,11 @@ async fn submit_all(world: &World, items: Vec<ItemSpec>) {
             .map(|spec| world.begin(Action::Submit(spec.clone())))
             .collect();
         let request = match &left[..] {
-            [one] => wire(one),
-            many => json!({ "items": many.iter().map(wire).collect::<Vec<_>>() }),
+            [one] => wire(world, one),
+            many => {
+                let items: Vec<_> = many.iter().map(|one| wire(world, one)).collect();
+                json!({ "items": items })
+            }
         };
         let answer = world.project.request("work.submit", request).await;
         let mut again = Vec::new();
@@ -154,7 +204,11 @@ async fn publish(world: &World, mut spec: ItemSpec) {
     let subject = names::work_queue(world.project.id(), &spec.capability);
     loop {
         let open = world.begin(Action::Submit(spec.clone()));
-        match world.project.publish(subject.clone(), &wire(&spec)).await {
+        match world
+            .project
+            .publish(subject.clone(), &wire(world, &spec))
+            .await
+        {
             Ok(_) => {
                 world.remember(spec.id);
                 return open.accepted();

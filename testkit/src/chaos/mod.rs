@@ -19,8 +19,9 @@
 //! | who | does what |
 //! |---|---|
 //! | 4 steady agents | know everything, are everywhere, keep every clock: no lease may be taken from them |
-//! | 16 rough agents | some capabilities and boundaries; complete late and twice, fail, forget, lie, publish garbage; are stopped and die |
-//! | submitters | one by one, in arrays, by publishing; some items are called off |
+//! | 16 rough agents | some capabilities and boundaries; complete late and twice, fail, forget, lie, meet limits, publish garbage; are stopped and die |
+//! | 2 agent processes | `loom agent run` with a capability of their own; are stopped past their leases and killed |
+//! | submitters | one by one, in arrays, by publishing; some with `notBefore` or a `deadline`; some items are called off |
 //! | the schedule | kills and stops actors, coordinator, nats-server and rough agents |
 //!
 //! When the schedule is through, everything is mended, the rough agents behave, and every item has to end.
@@ -30,6 +31,7 @@ mod garbage;
 mod house;
 mod jobs;
 mod load;
+mod processes;
 mod report;
 mod schedule;
 mod settle;
@@ -43,8 +45,9 @@ use anyhow::Result;
 pub use report::ChaosReport;
 pub use schedule::{Fault, Nature, Planned, Schedule, Stage};
 
-use crate::history::{FinalState, Recorder};
+use crate::history::Recorder;
 use house::House;
+use processes::Processes;
 use world::World;
 
 /// A run that is to come.
@@ -89,6 +92,7 @@ impl Chaos {
         let mut house = House::start(&program, Recorder::new()).await?;
         let world = World::new(&house, self.seed);
         let mut crowd = agent::Crowd::spawn(&world).await?;
+        let mut processes = Processes::start(&world, &program, &house.nats_url()).await?;
         let load = load::Load::start(&world, self.per_second);
         for planned in &schedule.faults {
             // deliberate sleep: the schedule says when
@@ -97,23 +101,32 @@ impl Chaos {
             match &planned.fault {
                 Fault::PauseAgents { which, pause } => crowd.pause(which, *pause),
                 Fault::KillAgents(which) => crowd.kill(which).await?,
+                Fault::AgentProcess {
+                    which,
+                    nature,
+                    away,
+                } => processes.inflict(*which, *nature, *away).await?,
                 fault => house.inflict(fault, &world).await?,
             }
             world.count(planned.fault.kind());
         }
-        load.stop().await;
+        let of_processes = load.stop().await;
         world.calm_down();
         let began = std::time::Instant::now();
-        let at_the_end: FinalState = settle::until_quiet(&world).await?;
+        let settled = settle::until_quiet(&world).await?;
         crowd.send_home();
         let history = world.recorder.history();
         Ok(ChaosReport {
             seed: self.seed,
             settled_within: began.elapsed(),
-            verdict: history.check(&at_the_end),
+            verdict: history.check(&settled.state),
+            processes: (
+                of_processes.len(),
+                processes.judge(&of_processes, &settled.of_processes),
+            ),
             counts: world.counts(),
             restarts: house.restarts(),
-            at_the_end,
+            at_the_end: settled.state,
         })
     }
 }

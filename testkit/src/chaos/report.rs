@@ -16,6 +16,8 @@ pub struct ChaosReport {
     pub settled_within: Duration,
     /// What the checker says.
     pub verdict: Verdict,
+    /// How many items the agent processes had, and what is wrong with how those ended.
+    pub processes: (usize, Vec<String>),
     /// How often each thing was done.
     pub counts: BTreeMap<String, u64>,
     /// How often each actor was started again.
@@ -27,7 +29,7 @@ pub struct ChaosReport {
 impl ChaosReport {
     /// Whether every promise was kept.
     pub fn is_sound(&self) -> bool {
-        self.verdict.is_sound()
+        self.verdict.is_sound() && self.processes.1.is_empty()
     }
 }
 
@@ -54,6 +56,11 @@ impl fmt::Display for ChaosReport {
             "settled within {:.1} s",
             self.settled_within.as_secs_f64()
         )?;
+        let (count, wrong) = &self.processes;
+        writeln!(f, "{count} items of agent processes, {} wrong", wrong.len())?;
+        for why in wrong {
+            writeln!(f, "{why}")?;
+        }
         writeln!(f, "seed {}: {}", self.seed, self.verdict)
     }
 }

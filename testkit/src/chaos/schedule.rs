@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
+use super::processes::PROCESSES;
 use super::world::{ROUGH, STEADY};
 use crate::fleet::Role;
 
@@ -60,6 +61,15 @@ pub enum Fault {
     },
     /// These agents die without a word; others take their places.
     KillAgents(Vec<usize>),
+    /// An agent process stands still so long, or is killed and another one comes.
+    AgentProcess {
+        /// Which.
+        which: usize,
+        /// How it goes away: [`Nature::Pause`] or [`Nature::Kill`].
+        nature: Nature,
+        /// How long it stands still.
+        away: Duration,
+    },
 }
 
 impl Fault {
@@ -84,6 +94,11 @@ impl Fault {
             },
             Self::PauseAgents { .. } => "agents paused",
             Self::KillAgents(_) => "agents killed",
+            Self::AgentProcess {
+                nature: Nature::Pause,
+                ..
+            } => "agent process paused",
+            Self::AgentProcess { .. } => "agent process killed",
         }
     }
 }
@@ -99,6 +114,10 @@ impl fmt::Display for Fault {
             Self::Nats { away, .. } => write!(f, "{kind} for {away:?}"),
             Self::PauseAgents { which, pause } => write!(f, "{kind} for {pause:?}: {which:?}"),
             Self::KillAgents(which) => write!(f, "{kind}: {which:?}"),
+            Self::AgentProcess { which, away, .. } if away.is_zero() => {
+                write!(f, "{kind}: {which}")
+            }
+            Self::AgentProcess { which, away, .. } => write!(f, "{kind} for {away:?}: {which}"),
         }
     }
 }
@@ -198,6 +217,7 @@ impl Draw {
         faults.push(self.nats(Nature::Kill, 100..1_200, false));
         faults.push(self.agents_stand_still());
         faults.push(self.agents_die());
+        faults.push(self.agent_process(Nature::Kill));
         faults
     }
 
@@ -215,6 +235,7 @@ impl Draw {
             self.nats(Nature::Kill, 100..1_000, true),
             self.agents_stand_still(),
             self.agents_die(),
+            self.agent_process(Nature::Pause),
         ];
         // Twice a minute and less would leave no time for anything else.
         if self.round % 4 == 3 {
@@ -271,6 +292,18 @@ impl Draw {
         Fault::KillAgents(self.rough(count))
     }
 
+    fn agent_process(&mut self, nature: Nature) -> Fault {
+        let away = match nature {
+            Nature::Pause => PAST_LEASES + Duration::from_millis(self.rng.u64(0..4_000)),
+            Nature::Stop | Nature::Kill => Duration::ZERO,
+        };
+        Fault::AgentProcess {
+            which: self.rng.usize(0..PROCESSES),
+            nature,
+            away,
+        }
+    }
+
     fn rough(&mut self, count: usize) -> Vec<usize> {
         self.rng.choose_multiple(STEADY..STEADY + ROUGH, count)
     }
@@ -305,7 +338,7 @@ mod tests {
     fn a_minute_has_every_kind_of_fault() {
         let schedule = Schedule::draw(1, LENGTH);
         let kinds: HashSet<_> = schedule.faults.iter().map(|f| f.fault.kind()).collect();
-        assert_eq!(kinds.len(), 11, "{kinds:?}");
+        assert_eq!(kinds.len(), 13, "{kinds:?}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::house::SETTLE_WITHIN;
+use super::processes;
 use super::world::World;
 use crate::history::{FinalItem, FinalState};
 
@@ -18,8 +19,16 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const EXPLAINED: usize = 3;
 const UNFINISHED: [&str; 3] = ["pending", "assigned", "in-progress"];
 
+/// How everything stands at the end.
+pub(super) struct Settled {
+    /// What the recorded agents have to do with.
+    pub state: FinalState,
+    /// The items of the agent processes, whole.
+    pub of_processes: Vec<WorkItem>,
+}
+
 /// Waits until every item has ended, as long as there is patience: what has not ended by then is the checker's to say.
-pub(super) async fn until_quiet(world: &World) -> Result<FinalState> {
+pub(super) async fn until_quiet(world: &World) -> Result<Settled> {
     let deadline = Instant::now() + SETTLE_WITHIN;
     while Instant::now() < deadline && !is_quiet(world).await {
         sleep(LOOK_EVERY).await;
@@ -56,9 +65,21 @@ pub(super) async fn until_quiet(world: &World) -> Result<FinalState> {
         }
         sleep(LOOK_EVERY).await;
     };
-    Ok(FinalState {
-        items: items.iter().map(FinalItem::from).collect(),
-        dead_letters: Some(letters),
+    let (theirs, recorded): (Vec<_>, Vec<_>) = items
+        .into_iter()
+        .partition(|item| item.capability == processes::CAPABILITY);
+    let mut of_processes = Vec::new();
+    for item in theirs {
+        // A listing shows no results.
+        let whole = world.project.work(item.id).await;
+        of_processes.push(whole.context("read an item of the agent processes")?);
+    }
+    Ok(Settled {
+        state: FinalState {
+            items: recorded.iter().map(FinalItem::from).collect(),
+            dead_letters: Some(letters),
+        },
+        of_processes,
     })
 }
 

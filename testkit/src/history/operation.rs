@@ -16,6 +16,12 @@ impl Moment {
         Self(since_begin)
     }
 
+    /// So much later.
+    #[must_use]
+    pub const fn after(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(duration))
+    }
+
     /// How long after the recorder began.
     pub const fn since_begin(self) -> Duration {
         self.0
@@ -41,6 +47,10 @@ pub struct ItemSpec {
     pub required_agent_type: Option<String>,
     /// 1 to 10; higher first.
     pub priority: u8,
+    /// Not given to anybody before.
+    pub not_before: Option<Moment>,
+    /// It fails where nobody has finished it by then. Nothing is concluded from it.
+    pub deadline: Option<Moment>,
     /// Whether it is in the queue as soon as the submit is answered: not so where it was published, is held back by
     /// `notBefore`, ends by a `deadline`, or prefers a type of agents.
     pub plain: bool,
@@ -55,6 +65,8 @@ impl ItemSpec {
             boundary: "default".into(),
             required_agent_type: None,
             priority: 5,
+            not_before: None,
+            deadline: None,
             plain: true,
         }
     }

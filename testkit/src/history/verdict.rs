@@ -25,6 +25,8 @@ pub enum Rule {
     TooManyAttempts,
     /// Work reaches only agents of its boundary, its capability and its required type.
     WrongAgent,
+    /// Nobody is given an item before its time.
+    TooEarly,
     /// Higher priority is served first, then the older item.
     Order,
     /// A failed item has exactly one dead letter, and no other item has one.
@@ -44,6 +46,7 @@ impl fmt::Display for Rule {
             Self::DoubleCompletion => "double completion",
             Self::TooManyAttempts => "too many attempts",
             Self::WrongAgent => "wrong agent",
+            Self::TooEarly => "too early",
             Self::Order => "order",
             Self::DeadLetter => "dead letter",
             Self::LostLease => "lost lease",

@@ -18,6 +18,20 @@ pub(super) fn only_those_who_may(stories: &Stories, found: &mut Vec<Violation>) 
     }
 }
 
+/// No item was given before its `notBefore`.
+pub(super) fn not_before_its_time(stories: &Stories, found: &mut Vec<Violation>) {
+    for (id, story) in stories.items() {
+        let Some(not_before) = story.spec.and_then(|item| item.not_before) else {
+            continue;
+        };
+        for grant in story.grants.iter().filter(|g| g.known < not_before) {
+            let says = format!("was given to {} before {not_before}", grant.agent);
+            let events = [grant.operation];
+            found.push(Violation::new(Rule::TooEarly, id, says, &events));
+        }
+    }
+}
+
 fn why_not(stories: &Stories, grant: &Grant, item: &ItemSpec) -> Option<String> {
     let mut why = "which never registered".to_owned();
     for agent in stories.specs(grant.agent, grant.known) {

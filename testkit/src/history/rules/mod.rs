@@ -22,6 +22,7 @@ pub(super) const ALL: &[Check] = &[
     attempts::one_completion,
     attempts::no_more_than_allowed,
     matching::only_those_who_may,
+    matching::not_before_its_time,
     order::higher_and_older_first,
     dead_letters::one_for_each_failed_item,
     leases::whoever_keeps_the_clocks_keeps_the_lease,

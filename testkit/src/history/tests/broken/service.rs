@@ -1,8 +1,10 @@
+use std::time::Duration;
+
 use loom_protocol::work::WorkStatus;
 
 use super::super::world::Tale;
 use super::{COMPLETE, RELEASE, breaks};
-use crate::history::Rule;
+use crate::history::{Moment, Rule};
 
 #[test]
 fn an_agent_of_another_boundary() {
@@ -31,6 +33,18 @@ fn an_agent_of_another_type() {
     breaks(Rule::WrongAgent, |tale, broken| {
         let required = if broken { "codex" } else { "fake" };
         let item = tale.submit_where(|spec| spec.required_agent_type = Some(required.into()));
+        tale.claim(0, &[(item, 1)]);
+        tale.report(0, item, 1, COMPLETE);
+        tale.end(item, WorkStatus::Completed, 1);
+    });
+}
+
+#[test]
+fn an_item_before_its_time() {
+    breaks(Rule::TooEarly, |tale, broken| {
+        let hours = u64::from(broken);
+        let not_before = Moment::new(Duration::from_hours(hours));
+        let item = tale.submit_where(|spec| spec.not_before = Some(not_before));
         tale.claim(0, &[(item, 1)]);
         tale.report(0, item, 1, COMPLETE);
         tale.end(item, WorkStatus::Completed, 1);
