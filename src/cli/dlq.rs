@@ -1,6 +1,6 @@
 //! `loom dlq`: list, show, put back and discard dead letters.
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use loom_protocol::dead_letter::{DeadLetter, RefusedSubmission};
 use loom_protocol::rest::{BatchResult, DeadLettersPage};
 use loom_protocol::work::{WorkErrorInfo, limits};
@@ -65,19 +65,20 @@ pub struct ListArgs {
 
 /// Which letters to put back, and how.
 #[derive(Debug, Args)]
-#[group(id = "which", required = true, multiple = true)]
+#[group(skip)]
+#[command(group = ArgGroup::new("which").required(true).multiple(true).args(["ids", "capability", "reason", "all"]))]
 pub struct RetryArgs {
     /// The letters, or the beginnings of their ids.
-    #[arg(value_parser = id_prefix, group = "which", conflicts_with_all = ["capability", "reason", "all"])]
+    #[arg(value_parser = id_prefix, conflicts_with_all = ["capability", "reason", "all"])]
     ids: Vec<String>,
     /// Those of this capability.
-    #[arg(long, group = "which")]
+    #[arg(long)]
     capability: Option<String>,
     /// Those of this reason.
-    #[arg(long, group = "which")]
+    #[arg(long)]
     reason: Option<String>,
     /// All of them.
-    #[arg(long, group = "which", conflicts_with_all = ["capability", "reason"])]
+    #[arg(long, conflicts_with_all = ["capability", "reason"])]
     all: bool,
     /// Keep the count of spent attempts, and give one more.
     #[arg(long)]

@@ -5,7 +5,7 @@
 //! | [`up`] | `loom up` |
 //! | [`agent`] | `loom agent run` |
 //! | [`submit`], [`tasks_file`] | `loom submit` |
-//! | [`work`], [`watch`] | `loom work` |
+//! | [`work`], [`watch`], `waiting` | `loom work` |
 //! | [`agents`] | `loom agents` |
 //! | [`gc`] | `loom gc` |
 //! | [`dlq`] | `loom dlq` |
@@ -26,6 +26,7 @@ pub mod stats;
 pub mod submit;
 pub mod tasks_file;
 pub mod up;
+mod waiting;
 pub mod watch;
 pub mod work;
 

@@ -1,6 +1,6 @@
 //! One thing with all its fields, below each other.
 
-use loom_protocol::work::WorkItem;
+use loom_protocol::work::{WorkItem, WorkStatus};
 use loom_protocol::{Body, Timestamp};
 use serde_json::Value;
 
@@ -9,6 +9,10 @@ use super::output::{Output, ago, block};
 
 /// Prints all about an item.
 pub(super) fn show_item(out: Output, item: &WorkItem) -> CliResult {
+    out.text(&sheet(&rows(item)))
+}
+
+fn rows(item: &WorkItem) -> Vec<(&'static str, String)> {
     let at = |time: Option<Timestamp>| {
         time.map(|time| format!("{time} ({} ago)", ago(time)))
             .unwrap_or_default()
@@ -70,15 +74,16 @@ pub(super) fn show_item(out: Output, item: &WorkItem) -> CliResult {
         ("assigned", at(item.assigned_at)),
         ("started", at(item.started_at)),
         ("progress", progress.unwrap_or_default()),
-        (
-            "ended",
-            if item.terminal {
-                at(Some(item.updated_at))
-            } else {
-                String::new()
-            },
-        ),
+        ("ended", at(ended_at(item))),
         ("cancelled", cancel.unwrap_or_default()),
+        (
+            "agent told",
+            at(item.cancel.as_ref().and_then(|c| c.delivered_at)),
+        ),
+        (
+            "agent stopped",
+            at(item.cancel.as_ref().and_then(|c| c.stopped_at)),
+        ),
         ("error", error.unwrap_or_default()),
         ("context", body_text(item.context_data.as_ref())),
         ("result", outcome_of(item)),
@@ -91,7 +96,18 @@ pub(super) fn show_item(out: Output, item: &WorkItem) -> CliResult {
             body_text(item.result.as_ref().and_then(|r| r.artifacts.as_ref())),
         ),
     ];
-    out.text(&sheet(&rows))
+    rows.to_vec()
+}
+
+/// When an item ended: not when it was last written, which may be later.
+fn ended_at(item: &WorkItem) -> Option<Timestamp> {
+    let at = match item.status {
+        WorkStatus::Completed => item.result.as_ref().map(|result| result.completed_at),
+        WorkStatus::Failed => item.error.as_ref().map(|error| error.occurred_at),
+        WorkStatus::Cancelled => item.cancel.as_ref().map(|cancel| cancel.requested_at),
+        _ => None,
+    };
+    at.or_else(|| item.terminal.then_some(item.updated_at))
 }
 
 /// What an item came to, in a line.
@@ -133,6 +149,30 @@ pub(super) fn sheet(rows: &[(&str, String)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use loom_protocol::work::CancelInfo;
+
+    #[test]
+    fn the_end_is_when_it_ended_and_not_the_last_write() {
+        let time = |seconds: i64| Timestamp::from_millis(seconds * 1000);
+        let mut item = crate::agent_run::testing::item();
+        assert_eq!(ended_at(&item), None);
+        let told: CancelInfo = serde_json::from_value(serde_json::json!({
+            "requestedAt": time(5), "by": "me", "deliveredAt": time(6), "stoppedAt": time(7)
+        }))
+        .unwrap();
+        (item.terminal, item.updated_at, item.cancel) = (true, time(9), Some(told));
+        item.status = WorkStatus::Cancelled;
+        assert_eq!(ended_at(&item), Some(time(5)));
+        let shown = sheet(&rows(&item));
+        for part in [time(5), time(6), time(7)] {
+            assert!(
+                shown.contains(&part.to_string()),
+                "{part} is not in {shown}"
+            );
+        }
+        item.status = WorkStatus::Failed;
+        assert_eq!(ended_at(&item), Some(time(9)), "its error is not known");
+    }
 
     #[test]
     fn sheets_leave_out_what_is_empty_and_keep_terminals_safe() {

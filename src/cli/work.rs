@@ -252,7 +252,7 @@ async fn explain(out: Output, api: &ApiClient, id: &str) -> CliResult {
             verdict.status.to_string(),
             if verdict.eligible { "yes" } else { "no" }.into(),
             verdict.rule.clone().unwrap_or_default(),
-            cell(&verdict.message, 72),
+            cell(&verdict.message, 240),
         ]);
     }
     out.table(&rows, "no agents are registered")
