@@ -8,6 +8,9 @@ use jiff::civil::DateTime;
 use jiff::fmt::temporal::DateTimePrinter;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+/// The last instant that can be written as a text, in milliseconds since the Unix epoch.
+const LAST: i64 = 253_402_207_200_000;
+
 static PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
 
 /// An instant, in milliseconds since the Unix epoch. Reading the clock is not this crate's business.
@@ -28,8 +31,7 @@ impl Timestamp {
     /// The instant `duration` later, at the most the last one that can be written as a text.
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
-        let last = jiff::Timestamp::MAX.as_second() * 1_000;
-        Self(self.0.saturating_add(millis(duration)).min(last))
+        Self(self.0.saturating_add(millis(duration)).min(LAST))
     }
 
     /// The instant `duration` earlier.
@@ -68,7 +70,7 @@ pub struct TimeError {
 const NO_TIME: &str = "is not an RFC 3339 time; write it like 2026-01-31T12:00:00.000Z";
 /// In any offset the last instant must still have a year of four digits.
 const TOO_LATE: &str =
-    "is beyond the last time that can be kept, 9999-12-30T22:00:00.999Z; leave it out for never";
+    "is beyond the last time that can be kept, 9999-12-30T22:00:00.000Z; leave it out for never";
 
 /// Whether there is such a date and time of day, whatever the offset.
 fn is_civil(text: Option<&str>) -> bool {
@@ -78,7 +80,7 @@ fn is_civil(text: Option<&str>) -> bool {
 impl FromStr for Timestamp {
     type Err = TimeError;
     fn from_str(text: &str) -> Result<Self, TimeError> {
-        let no_time = |_| TimeError {
+        let refused = || TimeError {
             text: text.chars().take(64).collect(),
             what: if text.starts_with("9999-12-3") && is_civil(text.get(..19)) {
                 TOO_LATE
@@ -86,8 +88,11 @@ impl FromStr for Timestamp {
                 NO_TIME
             },
         };
-        let instant = text.parse::<jiff::Timestamp>().map_err(no_time)?;
-        Ok(Self(instant.as_millisecond()))
+        let read = text.parse::<jiff::Timestamp>().ok();
+        read.map(jiff::Timestamp::as_millisecond)
+            .filter(|millis| *millis <= LAST)
+            .map(Self)
+            .ok_or_else(refused)
     }
 }
 
@@ -132,12 +137,17 @@ mod tests {
 
     #[test]
     fn the_last_time_that_can_be_kept_is_named() {
-        let last = "9999-12-30T22:00:00.999Z";
+        let last = "9999-12-30T22:00:00.000Z";
         assert_eq!(last.parse::<Timestamp>().unwrap().to_string(), last);
-        for late in ["9999-12-31T23:59:59Z", "9999-12-31T00:00:00.000-08:00"] {
+        for late in [
+            "9999-12-30T22:00:00.001Z",
+            "9999-12-31T23:59:59Z",
+            "9999-12-31T00:00:00.000-08:00",
+        ] {
             let error = late.parse::<Timestamp>().unwrap_err().to_string();
             assert!(error.contains(last), "{error}");
         }
+        assert_eq!(LAST, jiff::Timestamp::MAX.as_second() * 1_000);
         let error = "9999-12-39T00:00:00Z".parse::<Timestamp>().unwrap_err();
         assert!(error.to_string().contains("RFC 3339"), "{error}");
     }

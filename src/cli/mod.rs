@@ -11,7 +11,7 @@
 //! | [`dlq`] | `loom dlq` |
 //! | [`stats`] | `loom stats`, `loom projects` |
 //! | [`config`] | `loom config` |
-//! | [`exit`], [`output`] | how they end, and how they print |
+//! | [`exit`], [`output`], `pages`, `each` | how they end, how they print, what they have in common |
 
 pub mod agent;
 pub mod agents;
@@ -21,6 +21,7 @@ mod each;
 pub mod exit;
 pub mod gc;
 pub mod output;
+mod pages;
 mod show;
 pub mod stats;
 pub mod submit;

@@ -13,15 +13,6 @@ pub(super) fn show_item(out: Output, item: &WorkItem) -> CliResult {
 }
 
 fn rows(item: &WorkItem) -> Vec<(&'static str, String)> {
-    let at = |time: Option<Timestamp>| {
-        time.map(|time| format!("{time} ({} ago)", ago(time)))
-            .unwrap_or_default()
-    };
-    let labels: Vec<String> = item
-        .labels
-        .iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
     let agent = item
         .assigned_to_agent
         .as_ref()
@@ -38,20 +29,12 @@ fn rows(item: &WorkItem) -> Vec<(&'static str, String)> {
         let reason = cancel.reason.as_deref().unwrap_or("no reason given");
         format!("by {}: {reason}", cancel.by)
     });
-    let attempts = format!(
-        "{} of {} spent, claimed {} times",
-        item.attempts, item.max_attempts, item.attempt
-    );
-    let rows = [
+    let mut rows = vec![
         ("id", item.id.to_string()),
         ("status", item.status.to_string()),
-        ("description", item.description.clone()),
-        ("task", item.task_id.clone()),
-        ("project", item.project_id.clone()),
-        ("capability", item.capability.clone()),
-        ("boundary", item.boundary.clone()),
-        ("priority", item.priority.to_string()),
-        ("labels", labels.join(" ")),
+    ];
+    rows.extend(submitted(item));
+    rows.extend([
         (
             "required type",
             item.required_agent_type.clone().unwrap_or_default(),
@@ -60,7 +43,7 @@ fn rows(item: &WorkItem) -> Vec<(&'static str, String)> {
             "preferred type",
             item.preferred_agent_type.clone().unwrap_or_default(),
         ),
-        ("attempts", attempts),
+        ("attempts", attempts(item, item.attempts)),
         ("offered by", item.offered_by.clone()),
         ("offered", at(Some(item.offered_at))),
         ("not before", at(item.not_before)),
@@ -95,8 +78,39 @@ fn rows(item: &WorkItem) -> Vec<(&'static str, String)> {
             "artifacts",
             body_text(item.result.as_ref().and_then(|r| r.artifacts.as_ref())),
         ),
-    ];
-    rows.to_vec()
+    ]);
+    rows
+}
+
+/// A time, and how long ago it was.
+pub(super) fn at(time: Option<Timestamp>) -> String {
+    time.map(|time| format!("{time} ({} ago)", ago(time)))
+        .unwrap_or_default()
+}
+
+/// What an item is about, in the submitter's words.
+pub(super) fn submitted(item: &WorkItem) -> [(&'static str, String); 7] {
+    let labels = item.labels.iter();
+    let labels: Vec<String> = labels
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    [
+        ("description", item.description.clone()),
+        ("task", item.task_id.clone()),
+        ("project", item.project_id.clone()),
+        ("capability", item.capability.clone()),
+        ("boundary", item.boundary.clone()),
+        ("priority", item.priority.to_string()),
+        ("labels", labels.join(" ")),
+    ]
+}
+
+/// How many attempts of an item are spent.
+pub(super) fn attempts(item: &WorkItem, spent: u32) -> String {
+    format!(
+        "{spent} of {} spent, claimed {} times",
+        item.max_attempts, item.attempt
+    )
 }
 
 /// When an item ended: not when it was last written, which may be later.
