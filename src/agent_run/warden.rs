@@ -105,6 +105,7 @@ impl Shared {
 
 fn spawn(grace: Duration) -> io::Result<Child> {
     Command::new(this_program()?)
+        .arg0("loom")
         .args(["agent", "warden", "--grace"])
         .arg(humantime::format_duration(grace).to_string())
         .stdin(Stdio::piped())

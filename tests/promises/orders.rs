@@ -54,6 +54,10 @@ async fn an_order_to_end_waits_for_the_run_of_an_offline_agent_and_not_for_the_n
     assert!(message.contains("is offline"), "{said}");
     assert_eq!(said["guid"], json!(guid));
 
+    let path = ["agents", &named, "resume"];
+    let said: Value = project.api()?.post(&path, &json!({})).await?;
+    assert_eq!(said["guid"], json!(guid));
+
     // The same run is heard of again, and registers again.
     assert!(is_told_to_end(&project, guid).await?);
     register(&project, guid, "one").await?;
