@@ -160,13 +160,35 @@ pub struct Process(Child);
 
 impl Process {
     pub fn signal(&self, signal: Signal) {
-        let id = i32::try_from(self.0.id().unwrap()).unwrap();
-        kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
+        send(&self.0.id().unwrap().to_string(), signal);
+    }
+
+    /// Its child whose command line has this word in it.
+    #[cfg(target_os = "linux")]
+    pub fn child(&self, word: &str) -> String {
+        let id = self.0.id().unwrap();
+        let tasks = std::fs::read_dir(format!("/proc/{id}/task")).unwrap();
+        let children: String = tasks
+            .flatten()
+            .filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok())
+            .collect();
+        let has_word = |pid: &&str| {
+            let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline"));
+            line.is_ok_and(|line| line.split('\0').any(|part| part == word))
+        };
+        let found = children.split_whitespace().find(has_word);
+        found.unwrap().to_owned()
     }
 
     pub async fn ended(&mut self) -> ExitStatus {
         timeout(LIMIT, self.0.wait()).await.unwrap().unwrap()
     }
+}
+
+/// Sends a signal to a process.
+pub fn send(pid: &str, signal: Signal) {
+    let pid = Pid::from_raw(pid.parse().unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
 }
 
 /// Waits until a process is gone, or a zombie that somebody else has to take away.

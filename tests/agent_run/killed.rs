@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 
-use crate::house::{House, gone};
+use crate::house::{House, gone, send};
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
@@ -20,6 +20,28 @@ async fn a_killed_agent_takes_its_program_and_all_that_it_started_with_it() {
     let mut agent = house.agent(&["--grace", "1s"], &script);
     let pids = house.word("pids").await;
     assert_eq!(pids.split_whitespace().count(), 4, "{pids}");
+    agent.signal(Signal::KILL);
+    agent.ended().await;
+    for pid in pids.split_whitespace() {
+        gone(pid).await;
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_warden_that_was_killed_is_replaced_and_knows_of_every_program() {
+    let house = House::open().await;
+    let dir = house.dir.path().display();
+    let script = format!("sleep 300 & echo $$ $! > {dir}/$1; wait");
+    let mut agent = house.agent(&["--slots", "2", "--grace", "1s"], &script);
+    house.submit("first").await;
+    let mut pids = house.word("first").await;
+    let warden = agent.child("warden");
+    send(&warden, Signal::KILL);
+    gone(&warden).await;
+    house.submit("second").await;
+    pids = format!("{pids} {}", house.word("second").await);
     agent.signal(Signal::KILL);
     agent.ended().await;
     for pid in pids.split_whitespace() {
