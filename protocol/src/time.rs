@@ -69,8 +69,7 @@ pub struct TimeError {
 
 const NO_TIME: &str = "is not an RFC 3339 time; write it like 2026-01-31T12:00:00.000Z";
 /// In any offset the last instant must still have a year of four digits.
-const TOO_LATE: &str =
-    "is beyond the last time that can be kept, 9999-12-30T22:00:00.000Z; leave it out for never";
+const TOO_LATE: &str = "is beyond the last time that can be kept, 9999-12-30T22:00:00.000Z";
 
 /// Whether there is such a date and time of day, whatever the offset.
 fn is_civil(text: Option<&str>) -> bool {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use loom_protocol::agent::AgentStatus;
 use loom_protocol::work::{ExplainAnswer, WorkItem, WorkStatus};
 use tokio::time::Instant;
 
@@ -78,8 +79,16 @@ fn line(item: &WorkItem, explained: &ExplainAnswer) -> Option<String> {
         [] => String::new(),
         rules => format!(" (agents by the rule against them: {})", rules.join(", ")),
     };
+    // Of these a person can end the waiting.
+    let kept = agents.iter().find(|agent| {
+        let kept = [AgentStatus::Paused, AgentStatus::Quarantined];
+        agent.rule.as_deref() == Some("status") && kept.contains(&agent.status)
+    });
+    let kept = kept
+        .map(|agent| format!("; {}: {}", agent.handle, agent.message))
+        .unwrap_or_default();
     Some(format!(
-        "{} is pending{again}: {}{rules}; see `loom work explain {}`",
+        "{} is pending{again}: {}{rules}{kept}; see `loom work explain {}`",
         item.id, explained.summary, item.id
     ))
 }
@@ -118,6 +127,14 @@ mod tests {
         ] {
             assert!(line.contains(part), "{part:?} is not in {line}");
         }
+    }
+
+    #[test]
+    fn an_agent_that_is_only_kept_from_work_is_named() {
+        let mut explained = explained(&[Some("capability"), Some("status"), Some("status")]);
+        assert!(!line(&item(), &explained).unwrap().contains("; a: m"));
+        explained.agents[2].status = AgentStatus::Paused;
+        assert!(line(&item(), &explained).unwrap().contains("; a: m; see"));
     }
 
     #[test]
