@@ -164,6 +164,9 @@ fn a_bad_configuration_exits_2_and_names_the_place() {
     // The file of the working directory counts where nobody names one.
     let (code, ..) = outcome(loom(&["config", "check"]).current_dir(dir.path()));
     assert_eq!(code, 2);
+    let (code, _, stderr) = outcome(&mut loom(&["config", "check", "--set", "api.port=x"]));
+    assert_eq!(code, 2);
+    assert!(stderr.contains("--set: api.port"), "{stderr}");
     let (code, stdout, _) = outcome(&mut loom(&["config", "sample"]));
     assert_eq!(code, 0);
     std::fs::write(&file, stdout).unwrap();
@@ -259,6 +262,27 @@ fn work_that_fails_makes_a_waiting_submit_exit_1() {
     assert_eq!(code, 1, "{stdout}");
     assert!(stdout.contains("no disk"), "{stdout}");
     assert_eq!(code_of(&mut agent), 1);
+}
+
+#[test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+fn a_waiting_submit_says_why_nobody_takes_the_item() {
+    let up = Up::start(&[]);
+    let mut submit = loom(&["submit", "lonely", "-c", "rust", "--wait", "--url", &up.url])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut told = BufReader::new(submit.stderr.take().unwrap());
+    let mut line = String::new();
+    told.read_line(&mut line).unwrap();
+    for part in ["is pending", "no agent is registered", "loom work explain"] {
+        assert!(line.contains(part), "{part:?} is not in {line:?}");
+    }
+    let mut agent = up.agent_for_one_item("true");
+    assert_eq!((code_of(&mut submit), code_of(&mut agent)), (0, 0));
+    let rest: Vec<String> = told.lines().map(Result::unwrap).collect();
+    assert_eq!(rest, Vec::<String>::new(), "said once");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use loom_protocol::url::{percent_decoded, without_credentials};
+use loom_protocol::url::{percent_decoded, split, without_credentials};
 use loom_protocol::{Encoding, ProjectId};
 
 use crate::error::{ClientError, ErrorKind};
@@ -86,7 +86,7 @@ impl ClientOptions {
         &self,
     ) -> Result<(Vec<async_nats::ServerAddr>, Credentials), ClientError> {
         let mut addresses = Vec::new();
-        for address in self.url.split(',').map(str::trim).filter(|a| !a.is_empty()) {
+        for address in split(&self.url) {
             let address: async_nats::ServerAddr = address.parse().map_err(|_| {
                 ClientError::new(
                     ErrorKind::Options,

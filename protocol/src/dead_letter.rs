@@ -127,6 +127,9 @@ pub struct RetryRequest {
     /// All of them. A request that names nothing is refused.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub all: bool,
+    /// Refused: several are named over REST only, and are not to be passed over in silence beside `all`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ids: Vec<String>,
     /// Whether the spent attempts are forgotten; otherwise one more is given.
     pub reset_attempts: bool,
 }
@@ -138,6 +141,7 @@ impl Default for RetryRequest {
             capability: None,
             reason: None,
             all: false,
+            ids: Vec::new(),
             reset_attempts: true,
         }
     }

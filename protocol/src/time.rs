@@ -4,8 +4,12 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use jiff::civil::DateTime;
 use jiff::fmt::temporal::DateTimePrinter;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The last instant that can be written as a text, in milliseconds since the Unix epoch.
+const LAST: i64 = 253_402_207_200_000;
 
 static PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
 
@@ -27,8 +31,7 @@ impl Timestamp {
     /// The instant `duration` later, at the most the last one that can be written as a text.
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
-        let last = jiff::Timestamp::MAX.as_second() * 1_000;
-        Self(self.0.saturating_add(millis(duration)).min(last))
+        Self(self.0.saturating_add(millis(duration)).min(LAST))
     }
 
     /// The instant `duration` earlier.
@@ -58,15 +61,37 @@ impl fmt::Display for Timestamp {
 
 /// A text that is no RFC 3339 time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not an RFC 3339 time; write it like 2026-01-31T12:00:00.000Z")]
-pub struct TimeError(String);
+#[error("{text:?} {what}")]
+pub struct TimeError {
+    text: String,
+    what: &'static str,
+}
+
+const NO_TIME: &str = "is not an RFC 3339 time; write it like 2026-01-31T12:00:00.000Z";
+/// In any offset the last instant must still have a year of four digits.
+const TOO_LATE: &str = "is beyond the last time that can be kept, 9999-12-30T22:00:00.000Z";
+
+/// Whether there is such a date and time of day, whatever the offset.
+fn is_civil(text: Option<&str>) -> bool {
+    text.is_some_and(|text| text.parse::<DateTime>().is_ok())
+}
 
 impl FromStr for Timestamp {
     type Err = TimeError;
     fn from_str(text: &str) -> Result<Self, TimeError> {
-        text.parse::<jiff::Timestamp>()
-            .map(|instant| Self(instant.as_millisecond()))
-            .map_err(|_| TimeError(text.chars().take(64).collect()))
+        let refused = || TimeError {
+            text: text.chars().take(64).collect(),
+            what: if text.starts_with("9999-12-3") && is_civil(text.get(..19)) {
+                TOO_LATE
+            } else {
+                NO_TIME
+            },
+        };
+        let read = text.parse::<jiff::Timestamp>().ok();
+        read.map(jiff::Timestamp::as_millisecond)
+            .filter(|millis| *millis <= LAST)
+            .map(Self)
+            .ok_or_else(refused)
     }
 }
 
@@ -107,6 +132,23 @@ mod tests {
     fn what_is_no_time_is_named() {
         let error = "tomorrow".parse::<Timestamp>().unwrap_err().to_string();
         assert!(error.contains("tomorrow") && error.contains("RFC 3339"));
+    }
+
+    #[test]
+    fn the_last_time_that_can_be_kept_is_named() {
+        let last = "9999-12-30T22:00:00.000Z";
+        assert_eq!(last.parse::<Timestamp>().unwrap().to_string(), last);
+        for late in [
+            "9999-12-30T22:00:00.001Z",
+            "9999-12-31T23:59:59Z",
+            "9999-12-31T00:00:00.000-08:00",
+        ] {
+            let error = late.parse::<Timestamp>().unwrap_err().to_string();
+            assert!(error.contains(last), "{error}");
+        }
+        assert_eq!(LAST, jiff::Timestamp::MAX.as_second() * 1_000);
+        let error = "9999-12-39T00:00:00Z".parse::<Timestamp>().unwrap_err();
+        assert!(error.to_string().contains("RFC 3339"), "{error}");
     }
 
     #[test]

@@ -46,6 +46,13 @@ fn addresses(urls: &str) -> Vec<String> {
     addresses
 }
 
+/// Takes a list of addresses apart that are to be connected to: at every comma. One in a password is
+/// written `%2C`.
+pub fn split(urls: &str) -> impl Iterator<Item = &str> {
+    let parts = urls.split(',').map(str::trim);
+    parts.filter(|address| !address.is_empty())
+}
+
 /// Reads `%XX`, as in the user and the password of an address; anything else stands for itself.
 pub fn percent_decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());

@@ -19,6 +19,7 @@ use super::capture::Capture;
 use super::exit_rule::Exit;
 use super::group::Group;
 use super::report_dir::ReportDir;
+use super::warden::Warden;
 
 /// How long a program's pipes are read after its end; somebody else may keep them open for ever.
 const READ_ON: Duration = Duration::from_millis(500);
@@ -69,6 +70,8 @@ pub struct Execution<'a> {
     pub reports: &'a ReportDir,
     /// Whether a cancel of the job stops it.
     pub stoppable: bool,
+    /// Who ends it if this process is killed.
+    pub warden: Option<&'a Warden>,
 }
 
 impl Execution<'_> {
@@ -77,7 +80,7 @@ impl Execution<'_> {
     /// # Errors
     /// It could not be started.
     pub async fn run(&self, command: Command, stdin: Option<Bytes>) -> io::Result<Finished> {
-        let (mut group, pipes) = Group::spawn(command, stdin.is_some()).await?;
+        let (mut group, pipes) = Group::spawn(command, stdin.is_some(), self.warden).await?;
         let heard = watch::Sender::new(Instant::now());
         let (mut out, mut err) = (Capture::default(), Capture::default());
         let ended = {

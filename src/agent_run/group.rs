@@ -9,6 +9,8 @@ use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use tokio::net::unix::pipe;
 use tokio::time::Instant;
 
+use super::warden::{Warden, Watched};
+
 /// How often it is looked whether a group is gone.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 /// How long what a program left behind may take to obey TERM.
@@ -16,12 +18,13 @@ const LEFTOVERS: Duration = Duration::from_secs(2);
 
 /// A running program and whatever it has started in its group. Dropping it kills the group.
 ///
-/// Where the agent itself is killed, the program gets TERM (on Linux): its item will be somebody
-/// else's.
+/// Where the agent itself is killed, the [`Warden`] ends the group; without one the program alone gets
+/// TERM (on Linux). Its item will be somebody else's.
 #[derive(Debug)]
 pub struct Group {
     child: OwnChild,
     id: Option<Pid>,
+    watched: Option<Watched>,
 }
 
 /// The ends of the pipes to and from a program.
@@ -37,7 +40,11 @@ pub struct Pipes {
 
 impl Group {
     /// Starts a program in a group of its own. Without `with_stdin` it reads nothing.
-    pub async fn spawn(mut command: Command, with_stdin: bool) -> io::Result<(Self, Pipes)> {
+    pub async fn spawn(
+        mut command: Command,
+        with_stdin: bool,
+        warden: Option<&Warden>,
+    ) -> io::Result<(Self, Pipes)> {
         let (stdout, to_stdout) = io::pipe()?;
         let (stderr, to_stderr) = io::pipe()?;
         command.stdout(to_stdout).stderr(to_stderr);
@@ -56,7 +63,8 @@ impl Group {
         };
         let child = OwnChild::spawn(command, ParentDeath::Terminate).await?;
         let id = i32::try_from(child.pid()).ok().and_then(Pid::from_raw);
-        Ok((Self { child, id }, pipes))
+        let watched = warden.zip(id).map(|(warden, id)| warden.watch(id));
+        Ok((Self { child, id, watched }, pipes))
     }
 
     /// Waits until the program itself has ended; others of its group may live on.
@@ -75,23 +83,25 @@ impl Group {
         self.signal(Signal::KILL);
         // KILL can't be refused.
         let _ = self.child.ended().await;
-        self.id = None;
+        self.forget();
     }
 
     /// Ends what a program left behind in its group, if it did.
     pub async fn end_leftovers(&mut self, grace: Duration) {
         if self.is_gone() {
-            self.id = None;
+            self.forget();
         } else {
             self.end(grace.min(LEFTOVERS)).await;
         }
     }
 
-    /// Whether nobody of the group lives. The program's own zombie is taken away at once; those of its
-    /// children are somebody else's to take away, and may lie there for long.
     fn is_gone(&self) -> bool {
-        self.id
-            .is_none_or(|id| test_kill_process_group(id).is_err() || only_zombies(id))
+        self.id.is_none_or(is_gone)
+    }
+
+    fn forget(&mut self) {
+        self.id = None;
+        self.watched = None;
     }
 
     fn signal(&self, signal: Signal) {
@@ -101,6 +111,12 @@ impl Group {
             tracing::debug!(?id, ?signal, %error, "the group is gone already");
         }
     }
+}
+
+/// Whether nobody of the group lives. The program's own zombie is taken away at once; those of its
+/// children are somebody else's to take away, and may lie there for long.
+pub(super) fn is_gone(group: Pid) -> bool {
+    test_kill_process_group(group).is_err() || only_zombies(group)
 }
 
 /// Whether all that is left of a group are zombies, as far as `/proc` can tell.

@@ -20,6 +20,7 @@ use super::limit::{LimitMet, Limits};
 use super::report_dir::{Outcome, ReportDir};
 use super::result::{error_of, failure, result_of};
 use super::template::{self, Values};
+use super::warden::Warden;
 use super::{environment, probe};
 
 /// How long an item is held back before it is returned because of a trouble of this agent's, so that
@@ -60,6 +61,7 @@ pub struct Runner {
     stopper: OnceLock<AgentStopper>,
     program_gone: OnceLock<String>,
     completed_inside: AtomicU64,
+    warden: Option<Warden>,
 }
 
 /// An item on its way, and what was made for it.
@@ -97,7 +99,15 @@ impl Runner {
             stopper: OnceLock::new(),
             program_gone: OnceLock::new(),
             completed_inside: AtomicU64::new(0),
+            warden: None,
         }
+    }
+
+    /// By whom its programs are ended if this process is killed.
+    #[must_use]
+    pub fn guarded_by(mut self, warden: Option<Warden>) -> Self {
+        self.warden = warden;
+        self
     }
 
     /// By what the agent is ended if its program disappears.
@@ -237,12 +247,13 @@ impl Runner {
         }
     }
 
-    const fn execution<'a>(&self, work: &Work<'a>) -> Execution<'a> {
+    const fn execution<'a>(&'a self, work: &Work<'a>) -> Execution<'a> {
         Execution {
             job: work.job,
             bounds: self.plan.bounds,
             reports: work.reports,
             stoppable: true,
+            warden: self.warden.as_ref(),
         }
     }
 
@@ -253,7 +264,11 @@ impl Runner {
             _ => Verdict::Retry(None),
         };
         if let Some(met) = self.limit_met(finished, verdict) {
-            tracing::warn!(said = met.said, until = ?met.until, "a usage limit is met");
+            tracing::warn!(
+                said = met.said,
+                until = met.until.map(tracing::field::display),
+                "a usage limit is met"
+            );
             return JobEnd::LimitReached(met.until);
         }
         match verdict {

@@ -7,10 +7,12 @@
 //! | [`item`] | one item: directory, hooks, program, verdict |
 //! | [`execute`] | one program to its end: pipes, clocks, cancel |
 //! | [`group`] | a process group, and the end of all of it |
+//! | [`warden`] | the same where the agent itself was killed |
 //! | [`template`], [`environment`] | what the program is told |
 //! | [`lines`], [`capture`], [`result`] | what the program says |
 //! | [`exit_rule`] | what its exit code means |
 //! | [`limit`], [`limit_presets`], [`reset_time`] | whether it has met a usage limit, and until when |
+//! | [`news`] | what a person who watches is told |
 //! | [`inside`], [`report_dir`] | `loom work progress, complete, fail` for the program inside |
 
 pub mod args;
@@ -24,19 +26,19 @@ pub mod item;
 pub mod limit;
 pub mod limit_presets;
 pub mod lines;
+pub mod news;
 pub mod probe;
 pub mod report_dir;
 pub mod reset_time;
 pub mod result;
 pub mod template;
+pub mod warden;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use loom_client::{
-    Agent, AgentBuilder, AgentReport, AgentStopper, Client, ClientOptions, ErrorKind,
-};
+use loom_client::{Agent, AgentBuilder, AgentStopper, Client, ClientOptions, ErrorKind};
 use loom_protocol::AgentGuid;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -45,6 +47,8 @@ use execute::Bounds;
 use exit_rule::ExitRules;
 use item::{Plan, Runner};
 use limit::Limits;
+use news::Teller;
+use warden::Warden;
 
 /// Exit codes, as the contract says.
 const WORK_FAILED: u8 = 1;
@@ -89,12 +93,23 @@ async fn live(
         .clone()
         .unwrap_or_else(|| loom_client::agent::default_handle(&agent_type, guid));
     let environment = environment::of_agent(guid, &handle, client.options());
-    let runner = Arc::new(Runner::new(plan, handle.clone(), environment));
-    let working = runner.clone();
+    let warden = Warden::start(args.grace).inspect_err(|error| {
+        tracing::warn!(%error, "nobody ends what programs have started if this agent is killed");
+    });
+    let runner = Runner::new(plan, handle.clone(), environment).guarded_by(warden.ok());
+    let runner = Arc::new(runner);
+    report_dir::remove_stale();
+    let (working, teller) = (runner.clone(), teller(&args, &handle, &client));
+    let (begun, here) = (teller.clone(), tokio::runtime::Handle::current());
     let agent = describe(&args, &client, guid)
         .agent_type(agent_type)
         .handle(&handle)
+        .on_news(move |news| {
+            let _runtime = here.enter();
+            teller.hear(news);
+        })
         .start(move |job| {
+            begun.begun();
             let runner = working.clone();
             async move { runner.work(job).await }
         });
@@ -114,7 +129,7 @@ async fn live(
         Ok(report) => report,
         Err(error) => return Ok(Err(refusal(&error))),
     };
-    tell(&report);
+    eprintln!("{}", news::farewell(&report));
     Ok(match runner.program_gone() {
         Some(problem) => Err((USAGE, problem.to_owned())),
         None if args.once && report.completed + runner.completed_inside() == 0 => {
@@ -183,6 +198,17 @@ fn workdir_of(dir: &str) -> Result<String, String> {
     } else {
         format!("{dir}/{{id}}")
     })
+}
+
+/// Who tells of this agent, and what it may take, in words.
+fn teller(args: &AgentRunArgs, handle: &str, client: &Client) -> Teller {
+    let capabilities = given_or(&args.capabilities, "LOOM_CAPABILITIES").join(", ");
+    let boundaries = match given_or(&args.boundaries, "LOOM_BOUNDARIES") {
+        none if none.is_empty() => "default".into(),
+        some => some.join(", "),
+    };
+    let fits = format!("capabilities {capabilities}; boundaries {boundaries}");
+    Teller::new(handle.into(), fits, client.clone())
 }
 
 fn describe(args: &AgentRunArgs, client: &Client, guid: AgentGuid) -> AgentBuilder {
@@ -265,35 +291,9 @@ async fn obey_signals(stopper: AgentStopper, drain: Duration) {
         }
     };
     told().await;
-    let limit = humantime::format_duration(drain);
-    eprintln!(
-        "takes no more work; running items have {limit} to finish, a second signal ends them now"
-    );
     stopper.shut_down("a signal", drain);
     told().await;
     stopper.shut_down("a second signal", Duration::ZERO);
-}
-
-fn tell(report: &AgentReport) {
-    let counts = [
-        (report.completed, "completed"),
-        (report.failed, "failed"),
-        (report.settled, "settled by the program"),
-        (report.published, "left in the stream for the coordinator"),
-        (report.returned, "given back"),
-        (report.lost, "lost"),
-    ];
-    let told: Vec<String> = counts
-        .iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, what)| format!("{count} {what}"))
-        .collect();
-    let told = if told.is_empty() {
-        "no work came".into()
-    } else {
-        told.join(", ")
-    };
-    eprintln!("agent ended ({}): {told}", report.because);
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::env;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use loom_client::{ClientOptions, Credentials};
@@ -27,6 +28,16 @@ pub struct AgentArgs {
 enum AgentCommand {
     /// Make any program an agent: it is run once for each work item
     Run(Box<RunArgs>),
+    /// Ends the programs of an agent that was killed; an agent starts it by itself
+    #[command(hide = true)]
+    Warden(WardenArgs),
+}
+
+#[derive(Debug, Args)]
+struct WardenArgs {
+    /// What lies between TERM and KILL.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    grace: Duration,
 }
 
 #[derive(Debug, Args)]
@@ -40,7 +51,14 @@ struct RunArgs {
 
 /// Runs an agent, and gives the code to end with.
 pub async fn run(context: &Context, args: AgentArgs) -> CliResult<ExitCode> {
-    let AgentCommand::Run(args) = args.command;
+    let args = match args.command {
+        AgentCommand::Run(args) => args,
+        AgentCommand::Warden(args) => {
+            let kept = agent_run::warden::keep(args.grace).await;
+            kept.map_err(|error| CliError::Failed(format!("the warden: {error}")))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
     end_with_parent()?;
     let options = client_options(context, args.nats_url).await?;
     agent_run::run(args.agent, options)

@@ -10,8 +10,9 @@ use serde_json::json;
 use super::Context;
 use super::each;
 use super::exit::{CliError, CliResult};
-use super::output::{Output, ago, cell, note, table};
-use super::show::sheet;
+use super::output::{Output, ago, cell, table};
+use super::pages::{self, Query, tell_more};
+use super::show::{at, sheet};
 use super::work::id_prefix;
 use crate::api_client::ApiClient;
 
@@ -80,19 +81,15 @@ struct ListArgs {
 }
 
 impl ListArgs {
-    fn query(&self) -> Vec<(&'static str, String)> {
-        let named = [
+    fn query(&self) -> Query {
+        pages::query([
             ("type", self.agent_type.clone()),
             ("status", self.status.clone()),
             ("capability", self.capability.clone()),
             ("boundary", self.boundary.clone()),
             ("limit", self.limit.map(|limit| limit.to_string())),
             ("cursor", self.cursor.clone()),
-        ];
-        named
-            .into_iter()
-            .filter_map(|(name, value)| Some((name, value?)))
-            .collect()
+        ])
     }
 }
 
@@ -166,9 +163,7 @@ async fn list(out: Output, api: &ApiClient, args: &ListArgs) -> CliResult {
         ]);
     }
     out.table(&rows, "no agents are registered")?;
-    if let Some(cursor) = page.page.next_cursor {
-        note(&format!("there are more: --cursor {cursor}"));
-    }
+    tell_more(&page.page, "");
     Ok(())
 }
 
@@ -180,7 +175,6 @@ fn show(out: Output, agent: &Agent) -> CliResult {
         ms.map(|ms| humantime::format_duration(Duration::from_millis(ms)).to_string())
             .unwrap_or_default()
     };
-    let at = |time| format!("{time} ({} ago)", ago(time));
     let optional = |text: &Option<String>| text.clone().unwrap_or_default();
     let paused = agent.paused_until.map(|until| {
         let why = agent.pause_reason.as_deref().unwrap_or("no reason given");
@@ -189,7 +183,7 @@ fn show(out: Output, agent: &Agent) -> CliResult {
     let quarantined = agent
         .quarantine
         .as_ref()
-        .map(|quarantine| format!("{}: {}", at(quarantine.since), quarantine.reason));
+        .map(|quarantine| format!("{}: {}", at(Some(quarantine.since)), quarantine.reason));
     let tasks = format!(
         "{} of {}",
         agent.current_task_count, agent.max_concurrent_tasks
@@ -213,9 +207,9 @@ fn show(out: Output, agent: &Agent) -> CliResult {
         ("target", optional(&agent.target_id)),
         ("heartbeat every", millis(agent.heartbeat_interval_ms)),
         ("goes home after", millis(agent.spindown_after_idle_ms)),
-        ("last heartbeat", at(agent.last_heartbeat)),
-        ("last activity", at(agent.last_activity)),
-        ("registered", at(agent.registered_at)),
+        ("last heartbeat", at(Some(agent.last_heartbeat))),
+        ("last activity", at(Some(agent.last_activity))),
+        ("registered", at(Some(agent.registered_at))),
         ("metadata", metadata.unwrap_or_default()),
     ]))
 }

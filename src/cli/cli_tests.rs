@@ -30,6 +30,8 @@ fn commands_may_be_left_out_where_listing_is_meant() {
         "loom --url http://h:1 stats",
         "loom submit something -c rust -l a=b -l c=d --wait",
         "loom submit -f - --capability rust",
+        "loom dlq retry --all --keep-attempts",
+        "loom config check --set agents.stale_after=1m",
         "loom completions bash",
     ] {
         parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
@@ -47,6 +49,12 @@ fn what_makes_no_sense_is_usage() {
     refused("loom work cancel");
     refused("loom work show ../stats");
     refused("loom work --all --limit 3");
+    let error = refused("loom dlq retry --keep-attempts");
+    assert!(
+        error.contains("--all") && error.contains("<IDS|"),
+        "{error}"
+    );
+    refused("loom dlq retry 0198 --all");
     let error = refused("loom stats --project a.b");
     assert!(error.contains("projectId"), "{error}");
 }

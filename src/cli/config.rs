@@ -8,6 +8,7 @@ use serde_json::json;
 use super::Context;
 use super::exit::CliResult;
 use super::output::block;
+use super::up;
 use crate::settings::keys::KEYS;
 use crate::settings::sample::{as_table, lookup, sample};
 use crate::settings::{Loaded, Origin, Sources, load};
@@ -22,20 +23,30 @@ pub struct ConfigArgs {
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
     /// Print what is in force, and where each value comes from
-    Show,
+    Show(SetArgs),
     /// Say whether the configuration is sound; exit 2 if it is not
-    Check,
+    Check(SetArgs),
     /// Print a file with every key, its default and its comment
     Sample,
 }
 
+#[derive(Debug, Args)]
+struct SetArgs {
+    /// A key of the configuration as `loom up --set` would have it; may be repeated.
+    #[arg(long, value_name = "SECTION.KEY=VALUE", value_parser = up::set)]
+    set: Vec<(String, String)>,
+}
+
 /// Does what the arguments say.
 pub fn run(context: &Context, args: &ConfigArgs) -> CliResult {
-    let read = || load(&Sources::of_process(context.config_file(), Vec::new()));
-    match args.command {
+    let read = |args: &SetArgs| {
+        let flags = up::overrides(&args.set).collect();
+        load(&Sources::of_process(context.config_file(), flags))
+    };
+    match &args.command {
         ConfigCommand::Sample => context.out.text(&sample()),
-        ConfigCommand::Check => {
-            let loaded = read()?;
+        ConfigCommand::Check(args) => {
+            let loaded = read(args)?;
             let file = loaded.file.map(|path| path.display().to_string());
             if context.out.is_json() {
                 return context.out.json(&json!({"ok": true, "file": file}));
@@ -44,8 +55,8 @@ pub fn run(context: &Context, args: &ConfigArgs) -> CliResult {
             let text = format!("the configuration is sound ({file})");
             context.out.text(&block(&text))
         }
-        ConfigCommand::Show => {
-            let loaded = read()?;
+        ConfigCommand::Show(args) => {
+            let loaded = read(args)?;
             if context.out.is_json() {
                 let origins: serde_json::Map<_, _> = loaded
                     .origins

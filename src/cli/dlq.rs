@@ -1,16 +1,17 @@
 //! `loom dlq`: list, show, put back and discard dead letters.
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use loom_protocol::dead_letter::{DeadLetter, RefusedSubmission};
 use loom_protocol::rest::{BatchResult, DeadLettersPage};
-use loom_protocol::work::{WorkErrorInfo, limits};
+use loom_protocol::work::WorkErrorInfo;
 use serde_json::json;
 
 use super::Context;
 use super::each;
 use super::exit::{CliError, CliResult};
 use super::output::{Output, ago, cell, note, table};
-use super::show::{body_text, sheet};
+use super::pages::{self, Query, page_size, tell_more};
+use super::show::{at, attempts, body_text, sheet, submitted};
 use super::work::id_prefix;
 use crate::api_client::ApiClient;
 
@@ -65,19 +66,20 @@ pub struct ListArgs {
 
 /// Which letters to put back, and how.
 #[derive(Debug, Args)]
-#[group(id = "which", required = true, multiple = true)]
+#[group(skip)]
+#[command(group = ArgGroup::new("which").required(true).multiple(true).args(["ids", "capability", "reason", "all"]))]
 pub struct RetryArgs {
     /// The letters, or the beginnings of their ids.
-    #[arg(value_parser = id_prefix, group = "which", conflicts_with_all = ["capability", "reason", "all"])]
+    #[arg(value_parser = id_prefix, conflicts_with_all = ["capability", "reason", "all"])]
     ids: Vec<String>,
     /// Those of this capability.
-    #[arg(long, group = "which")]
+    #[arg(long)]
     capability: Option<String>,
     /// Those of this reason.
-    #[arg(long, group = "which")]
+    #[arg(long)]
     reason: Option<String>,
     /// All of them.
-    #[arg(long, group = "which", conflicts_with_all = ["capability", "reason"])]
+    #[arg(long, conflicts_with_all = ["capability", "reason"])]
     all: bool,
     /// Keep the count of spent attempts, and give one more.
     #[arg(long)]
@@ -104,35 +106,19 @@ pub async fn run(context: &Context, args: DlqArgs) -> CliResult {
 }
 
 impl ListArgs {
-    fn query(&self, cursor: Option<&str>) -> Vec<(&'static str, String)> {
-        let limit = if self.all {
-            Some(limits::PAGE)
-        } else {
-            self.limit
-        };
-        let named = [
+    fn query(&self, cursor: Option<&str>) -> Query {
+        pages::query([
             ("capability", self.capability.clone()),
             ("reason", self.reason.clone()),
-            ("limit", limit.map(|limit| limit.to_string())),
+            ("limit", page_size(self.all, self.limit)),
             ("cursor", cursor.map(str::to_owned)),
-        ];
-        named
-            .into_iter()
-            .filter_map(|(name, value)| Some((name, value?)))
-            .collect()
+        ])
     }
 
     /// The page, or all pages as one.
     async fn fetch(&self, api: &ApiClient) -> CliResult<DeadLettersPage> {
-        let query = self.query(self.cursor.as_deref());
-        let mut whole: DeadLettersPage = api.get(&["dlq"], &query).await?;
-        while let Some(cursor) = whole.page.next_cursor.take_if(|_| self.all) {
-            let next: DeadLettersPage = api.get(&["dlq"], &self.query(Some(&cursor))).await?;
-            whole.items.extend(next.items);
-            whole.page = next.page;
-            whole.page.count = whole.items.len();
-        }
-        Ok(whole)
+        let query = |cursor: Option<&str>| self.query(cursor);
+        pages::fetch(api, "dlq", self.all, self.cursor.as_deref(), query).await
     }
 }
 
@@ -163,9 +149,7 @@ async fn list(out: Output, api: &ApiClient, args: &ListArgs) -> CliResult {
         ]);
     }
     out.table(&rows, "no dead letters")?;
-    if let Some(cursor) = page.page.next_cursor {
-        note(&format!("there are more: --cursor {cursor}, or --all"));
-    }
+    tell_more(&page.page, ", or --all");
     Ok(())
 }
 
@@ -175,41 +159,22 @@ async fn show(out: Output, api: &ApiClient, id: &str) -> CliResult {
         return out.json(&letter);
     }
     let item = &letter.work_item;
-    let labels: Vec<String> = item
-        .labels
-        .iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
     let errors: Vec<String> = letter.errors.iter().map(line_of).collect();
     let last_agent = letter.last_agent_guid.map(|guid| guid.to_string());
-    let attempts = format!(
-        "{} of {} spent, claimed {} times",
-        letter.attempts, item.max_attempts, item.attempt
-    );
     let retries = format!(
         "{} in all, {} by the schedule",
         letter.retries, letter.auto_retries
     );
-    out.text(&sheet(&[
+    let mut rows = vec![
         ("id", letter.id.to_string()),
         ("reason", letter.reason.to_string()),
-        (
-            "failed",
-            format!("{} ({} ago)", letter.failed_at, ago(letter.failed_at)),
-        ),
-        ("description", item.description.clone()),
-        ("task", item.task_id.clone()),
-        ("project", item.project_id.clone()),
-        ("capability", item.capability.clone()),
-        ("boundary", item.boundary.clone()),
-        ("priority", item.priority.to_string()),
-        ("labels", labels.join(" ")),
+        ("failed", at(Some(letter.failed_at))),
+    ];
+    rows.extend(submitted(item));
+    rows.extend([
         ("offered by", item.offered_by.clone()),
-        (
-            "offered",
-            format!("{} ({} ago)", item.offered_at, ago(item.offered_at)),
-        ),
-        ("attempts", attempts),
+        ("offered", at(Some(item.offered_at))),
+        ("attempts", attempts(item, letter.attempts)),
         ("put back", retries),
         ("last agent", last_agent.unwrap_or_default()),
         ("errors", errors.join("\n")),
@@ -218,7 +183,8 @@ async fn show(out: Output, api: &ApiClient, id: &str) -> CliResult {
             "published",
             letter.submission.as_ref().map(text_of).unwrap_or_default(),
         ),
-    ]))
+    ]);
+    out.text(&sheet(&rows))
 }
 
 fn line_of(error: &WorkErrorInfo) -> String {

@@ -5,13 +5,13 @@
 //! | [`up`] | `loom up` |
 //! | [`agent`] | `loom agent run` |
 //! | [`submit`], [`tasks_file`] | `loom submit` |
-//! | [`work`], [`watch`] | `loom work` |
+//! | [`work`], [`watch`], `waiting` | `loom work` |
 //! | [`agents`] | `loom agents` |
 //! | [`gc`] | `loom gc` |
 //! | [`dlq`] | `loom dlq` |
 //! | [`stats`] | `loom stats`, `loom projects` |
 //! | [`config`] | `loom config` |
-//! | [`exit`], [`output`] | how they end, and how they print |
+//! | [`exit`], [`output`], `pages`, `each` | how they end, how they print, what they have in common |
 
 pub mod agent;
 pub mod agents;
@@ -21,11 +21,13 @@ mod each;
 pub mod exit;
 pub mod gc;
 pub mod output;
+mod pages;
 mod show;
 pub mod stats;
 pub mod submit;
 pub mod tasks_file;
 pub mod up;
+mod waiting;
 pub mod watch;
 pub mod work;
 

@@ -1,6 +1,6 @@
 //! One thing with all its fields, below each other.
 
-use loom_protocol::work::WorkItem;
+use loom_protocol::work::{WorkItem, WorkStatus};
 use loom_protocol::{Body, Timestamp};
 use serde_json::Value;
 
@@ -9,15 +9,10 @@ use super::output::{Output, ago, block};
 
 /// Prints all about an item.
 pub(super) fn show_item(out: Output, item: &WorkItem) -> CliResult {
-    let at = |time: Option<Timestamp>| {
-        time.map(|time| format!("{time} ({} ago)", ago(time)))
-            .unwrap_or_default()
-    };
-    let labels: Vec<String> = item
-        .labels
-        .iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
+    out.text(&sheet(&rows(item)))
+}
+
+fn rows(item: &WorkItem) -> Vec<(&'static str, String)> {
     let agent = item
         .assigned_to_agent
         .as_ref()
@@ -34,20 +29,12 @@ pub(super) fn show_item(out: Output, item: &WorkItem) -> CliResult {
         let reason = cancel.reason.as_deref().unwrap_or("no reason given");
         format!("by {}: {reason}", cancel.by)
     });
-    let attempts = format!(
-        "{} of {} spent, claimed {} times",
-        item.attempts, item.max_attempts, item.attempt
-    );
-    let rows = [
+    let mut rows = vec![
         ("id", item.id.to_string()),
         ("status", item.status.to_string()),
-        ("description", item.description.clone()),
-        ("task", item.task_id.clone()),
-        ("project", item.project_id.clone()),
-        ("capability", item.capability.clone()),
-        ("boundary", item.boundary.clone()),
-        ("priority", item.priority.to_string()),
-        ("labels", labels.join(" ")),
+    ];
+    rows.extend(submitted(item));
+    rows.extend([
         (
             "required type",
             item.required_agent_type.clone().unwrap_or_default(),
@@ -56,7 +43,7 @@ pub(super) fn show_item(out: Output, item: &WorkItem) -> CliResult {
             "preferred type",
             item.preferred_agent_type.clone().unwrap_or_default(),
         ),
-        ("attempts", attempts),
+        ("attempts", attempts(item, item.attempts)),
         ("offered by", item.offered_by.clone()),
         ("offered", at(Some(item.offered_at))),
         ("not before", at(item.not_before)),
@@ -70,15 +57,16 @@ pub(super) fn show_item(out: Output, item: &WorkItem) -> CliResult {
         ("assigned", at(item.assigned_at)),
         ("started", at(item.started_at)),
         ("progress", progress.unwrap_or_default()),
-        (
-            "ended",
-            if item.terminal {
-                at(Some(item.updated_at))
-            } else {
-                String::new()
-            },
-        ),
+        ("ended", at(ended_at(item))),
         ("cancelled", cancel.unwrap_or_default()),
+        (
+            "agent told",
+            at(item.cancel.as_ref().and_then(|c| c.delivered_at)),
+        ),
+        (
+            "agent stopped",
+            at(item.cancel.as_ref().and_then(|c| c.stopped_at)),
+        ),
         ("error", error.unwrap_or_default()),
         ("context", body_text(item.context_data.as_ref())),
         ("result", outcome_of(item)),
@@ -90,8 +78,50 @@ pub(super) fn show_item(out: Output, item: &WorkItem) -> CliResult {
             "artifacts",
             body_text(item.result.as_ref().and_then(|r| r.artifacts.as_ref())),
         ),
-    ];
-    out.text(&sheet(&rows))
+    ]);
+    rows
+}
+
+/// A time, and how long ago it was.
+pub(super) fn at(time: Option<Timestamp>) -> String {
+    time.map(|time| format!("{time} ({} ago)", ago(time)))
+        .unwrap_or_default()
+}
+
+/// What an item is about, in the submitter's words.
+pub(super) fn submitted(item: &WorkItem) -> [(&'static str, String); 7] {
+    let labels = item.labels.iter();
+    let labels: Vec<String> = labels
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    [
+        ("description", item.description.clone()),
+        ("task", item.task_id.clone()),
+        ("project", item.project_id.clone()),
+        ("capability", item.capability.clone()),
+        ("boundary", item.boundary.clone()),
+        ("priority", item.priority.to_string()),
+        ("labels", labels.join(" ")),
+    ]
+}
+
+/// How many attempts of an item are spent.
+pub(super) fn attempts(item: &WorkItem, spent: u32) -> String {
+    format!(
+        "{spent} of {} spent, claimed {} times",
+        item.max_attempts, item.attempt
+    )
+}
+
+/// When an item ended: not when it was last written, which may be later.
+fn ended_at(item: &WorkItem) -> Option<Timestamp> {
+    let at = match item.status {
+        WorkStatus::Completed => item.result.as_ref().map(|result| result.completed_at),
+        WorkStatus::Failed => item.error.as_ref().map(|error| error.occurred_at),
+        WorkStatus::Cancelled => item.cancel.as_ref().map(|cancel| cancel.requested_at),
+        _ => None,
+    };
+    at.or_else(|| item.terminal.then_some(item.updated_at))
 }
 
 /// What an item came to, in a line.
@@ -133,6 +163,30 @@ pub(super) fn sheet(rows: &[(&str, String)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use loom_protocol::work::CancelInfo;
+
+    #[test]
+    fn the_end_is_when_it_ended_and_not_the_last_write() {
+        let time = |seconds: i64| Timestamp::from_millis(seconds * 1000);
+        let mut item = crate::agent_run::testing::item();
+        assert_eq!(ended_at(&item), None);
+        let told: CancelInfo = serde_json::from_value(serde_json::json!({
+            "requestedAt": time(5), "by": "me", "deliveredAt": time(6), "stoppedAt": time(7)
+        }))
+        .unwrap();
+        (item.terminal, item.updated_at, item.cancel) = (true, time(9), Some(told));
+        item.status = WorkStatus::Cancelled;
+        assert_eq!(ended_at(&item), Some(time(5)));
+        let shown = sheet(&rows(&item));
+        for part in [time(5), time(6), time(7)] {
+            assert!(
+                shown.contains(&part.to_string()),
+                "{part} is not in {shown}"
+            );
+        }
+        item.status = WorkStatus::Failed;
+        assert_eq!(ended_at(&item), Some(time(9)), "its error is not known");
+    }
 
     #[test]
     fn sheets_leave_out_what_is_empty_and_keep_terminals_safe() {

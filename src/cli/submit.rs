@@ -79,7 +79,7 @@ pub struct SubmitArgs {
     /// Refuse fields that nobody reads, instead of naming them.
     #[arg(long)]
     strict: bool,
-    /// Wait until all of it has ended; exit 1 if any of it failed or was cancelled.
+    /// Wait until all of it has ended; exit 1 if any of it failed or was cancelled. Says on stderr why nobody takes it.
     #[arg(short, long)]
     wait: bool,
 }

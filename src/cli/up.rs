@@ -39,11 +39,20 @@ pub struct UpArgs {
     standby: bool,
 }
 
-fn set(text: &str) -> Result<(String, String), String> {
+pub(super) fn set(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if key.contains('.') => Ok((key.trim().into(), value.trim().into())),
         _ => Err("write section.key=value, like agents.stale_after=1m".into()),
     }
+}
+
+/// What `--set` asks for.
+pub(super) fn overrides(set: &[(String, String)]) -> impl Iterator<Item = Override> {
+    set.iter().map(|(key, value)| Override {
+        flag: "--set".into(),
+        key: key.clone(),
+        value: value.clone(),
+    })
 }
 
 impl UpArgs {
@@ -60,12 +69,8 @@ impl UpArgs {
             Override::given("--port", "api.port", self.port),
             Override::given("--project", "projects.default", project),
         ];
-        let set = self.set.iter().map(|(key, value)| Override {
-            flag: "--set".into(),
-            key: key.clone(),
-            value: value.clone(),
-        });
-        let flags = named.into_iter().flatten().chain(set).collect();
+        let flags = named.into_iter().flatten().chain(overrides(&self.set));
+        let flags = flags.collect();
         Ok(load(&Sources::of_process(context.config_file(), flags))?)
     }
 }

@@ -11,6 +11,7 @@ use loom_protocol::work::{WorkItem, WorkStatus};
 use super::exit::{CliError, CliResult};
 use super::output::{Output, cell, note};
 use super::show::outcome;
+use super::waiting::Waiting;
 use super::work::{ListArgs, id_prefix};
 use crate::api_client::{ApiClient, ApiError};
 
@@ -58,16 +59,19 @@ impl From<&WorkItem> for Seen {
     }
 }
 
-/// Looks until the item has ended; a coordinator that is away for a while does not end it.
+/// Looks until the item has ended, and says why nobody takes it; a coordinator that is away for a while
+/// does not end it.
 pub async fn wait_for(api: &ApiClient, id: WorkId) -> CliResult<WorkItem> {
     let (mut pause, longest) = LOOKS;
-    let mut away = Away::default();
+    let (mut away, mut waiting) = (Away::default(), Waiting::new());
     loop {
         let looked = api.get::<WorkItem>(&["work", &id.to_string()], &[]).await;
         match away.bridge(looked)? {
             Some(item) if item.terminal => return Ok(item),
-            _ => tokio::time::sleep(pause).await,
+            Some(item) => waiting.look(api, &item).await,
+            None => {}
         }
+        tokio::time::sleep(pause).await;
         pause = (pause * 3 / 2).min(longest);
     }
 }

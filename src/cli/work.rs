@@ -5,13 +5,14 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use loom_protocol::rest::WorkPage;
-use loom_protocol::work::{ExplainAnswer, WorkItem, limits};
+use loom_protocol::work::{ExplainAnswer, WorkItem};
 use serde_json::json;
 
 use super::Context;
 use super::each;
 use super::exit::{CliError, CliResult};
-use super::output::{Output, ago, block, cell, note, table};
+use super::output::{Output, ago, block, cell, table};
+use super::pages::{self, Query, page_size, tell_more};
 use super::show::show_item;
 use super::watch::{self, WatchArgs};
 use crate::agent_run::inside::{self, CompleteArgs, FailArgs, ProgressArgs};
@@ -92,38 +93,22 @@ pub struct ListArgs {
 
 impl ListArgs {
     /// The query of one page.
-    pub fn query(&self, cursor: Option<&str>) -> Vec<(&'static str, String)> {
-        let limit = if self.all {
-            Some(limits::PAGE)
-        } else {
-            self.limit
-        };
-        let named = [
+    fn query(&self, cursor: Option<&str>) -> Query {
+        pages::query([
             ("status", self.status.clone()),
             ("capability", self.capability.clone()),
             ("boundary", self.boundary.clone()),
             ("assignedTo", self.assigned_to.clone()),
             ("label", self.label.clone()),
-            ("limit", limit.map(|limit| limit.to_string())),
+            ("limit", page_size(self.all, self.limit)),
             ("cursor", cursor.map(str::to_owned)),
-        ];
-        named
-            .into_iter()
-            .filter_map(|(name, value)| Some((name, value?)))
-            .collect()
+        ])
     }
 
     /// The page, or all pages as one.
     pub async fn fetch(&self, api: &ApiClient) -> CliResult<WorkPage> {
-        let query = self.query(self.cursor.as_deref());
-        let mut whole: WorkPage = api.get(&["work"], &query).await?;
-        while let Some(cursor) = whole.page.next_cursor.take_if(|_| self.all) {
-            let next: WorkPage = api.get(&["work"], &self.query(Some(&cursor))).await?;
-            whole.work_items.extend(next.work_items);
-            whole.page = next.page;
-            whole.page.count = whole.work_items.len();
-        }
-        Ok(whole)
+        let query = |cursor: Option<&str>| self.query(cursor);
+        pages::fetch(api, "work", self.all, self.cursor.as_deref(), query).await
     }
 }
 
@@ -214,9 +199,7 @@ async fn list(out: Output, api: &ApiClient, args: &ListArgs) -> CliResult {
         ]);
     }
     out.table(&rows, "no work items")?;
-    if let Some(cursor) = page.page.next_cursor {
-        note(&format!("there are more: --cursor {cursor}, or --all"));
-    }
+    tell_more(&page.page, ", or --all");
     Ok(())
 }
 
@@ -252,7 +235,7 @@ async fn explain(out: Output, api: &ApiClient, id: &str) -> CliResult {
             verdict.status.to_string(),
             if verdict.eligible { "yes" } else { "no" }.into(),
             verdict.rule.clone().unwrap_or_default(),
-            cell(&verdict.message, 72),
+            cell(&verdict.message, 240),
         ]);
     }
     out.table(&rows, "no agents are registered")

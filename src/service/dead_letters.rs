@@ -74,6 +74,11 @@ impl Service {
         request: RetryRequest,
     ) -> Result<RetryAnswer, WireError> {
         let is_filtered = request.all || request.capability.is_some() || request.reason.is_some();
+        if !request.ids.is_empty() {
+            return Err(WireError::invalid(
+                "ids is a field of POST /api/dlq/retry-batch; here say one id, or capability and reason, or all: true",
+            ));
+        }
         match (request.id.as_deref(), is_filtered) {
             (Some(id), false) => {
                 let (project, id) = self.find_letter(project, id, Among::Items).await?;

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
-use loom_actors::domain::matching::{Needs, may_take};
+use loom_actors::domain::matching::{Needs, Rule, may_take};
 use loom_actors::domain::work::{Bodies, Command};
 use loom_actors::project::Project;
 use loom_actors::work_dispatcher::Outlook;
 use loom_actors::work_ledger::{Filter, Header, ReadError};
+use loom_protocol::agent::Agent;
 use loom_protocol::rest::PageInfo;
 use loom_protocol::work::{
     AgentVerdict, CancelRequest, ExplainAnswer, LeaseRef, ListWorkRequest, WorkItem, WorkStatus,
@@ -200,6 +201,7 @@ fn verdicts(project: &Project, header: &Header, outlook: Option<&Outlook>) -> Ve
                     (Some(NOT_PENDING), format!("the item is {}", header.status))
                 }
                 Ok(()) => (None, "may take it".into()),
+                Err(rule @ Rule::Status) => (Some(rule.as_str()), standing(agent)),
                 Err(rule) => (Some(rule.as_str()), rule.sentence(&candidate, &needs)),
             };
             AgentVerdict {
@@ -213,6 +215,22 @@ fn verdicts(project: &Project, header: &Header, outlook: Option<&Outlook>) -> Ve
             }
         })
         .collect()
+}
+
+/// Why an agent takes nothing in its present status, until when, and what ends that.
+fn standing(agent: &Agent) -> String {
+    let guid = agent.guid;
+    match (&agent.quarantine, agent.paused_until) {
+        (Some(quarantine), _) => format!(
+            "it is quarantined since {}: {}; `loom agents resume {guid}` lets it take work again",
+            quarantine.since, quarantine.reason
+        ),
+        (None, Some(until)) => format!(
+            "it is paused until {until}: {}; `loom agents resume {guid}` ends that sooner",
+            agent.pause_reason.as_deref().unwrap_or("no reason given")
+        ),
+        (None, None) => format!("it is {} and takes no work", agent.status),
+    }
 }
 
 /// Reads the records of a page; one that has gone meanwhile is left out.

@@ -131,7 +131,7 @@ pub const KEYS: [Key; 44] = [
         "nats.url",
         Kind::ServerUrl,
         "\"nats://127.0.0.1:4222\"",
-        "The server to use (nats, tls, ws or wss). Without it Loom starts a nats-server of its own.",
+        "The server to use (nats, tls, ws or wss); several of one cluster with commas between them. Without it Loom starts one of its own.",
     ),
     optional(
         "nats.user",

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use loom_actors::nats::server::{OwnChild, ParentDeath, find_server};
+use loom_client::{Client, ClientOptions, NewWork};
 use loom_testkit::nats::TestNats;
 use loom_testkit::process::{Ended, LoomUp};
 use tempfile::TempDir;
@@ -232,6 +233,25 @@ async fn a_nats_without_jetstream() {
         NOT_THERE,
         &[&server.url, "no JetStream", "start it with `-js`"],
     );
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn of_several_addresses_one_that_answers_is_enough() {
+    let nats = TestNats::start().await.unwrap();
+    let urls = format!("nats://127.0.0.1:1, {}", nats.url());
+    let mut up = loom_up().on_nats(&urls).start().await.unwrap();
+    assert_eq!(up.nats_url(), urls.replace(' ', ""), "as agents are told");
+    let options = ClientOptions::new(up.nats_url(), TestNats::unique_project());
+    let client = Client::connect(options).await.unwrap();
+    client.submit(&NewWork::new("c", "d")).await.unwrap();
+    assert!(up.terminate().await.unwrap().success());
+    // One that is none is named, with the rule.
+    let ended = loom_up()
+        .on_nats("nats://[::bad,nats://h")
+        .run_to_its_end()
+        .await;
+    check(&ended.unwrap(), NOT_THERE, &["is not a NATS URL", "commas"]);
 }
 
 #[tokio::test]

@@ -112,6 +112,24 @@ async fn rest_does_all_of_it() -> Result<()> {
     let batch = json!({"ids": [ids[1], ids[1]], "resetAttempts": false});
     let batch: Value = api.post(&["dlq", "retry-batch"], &batch).await?;
     assert_eq!((&batch["count"], &batch["failed"]), (&json!(2), &json!([])));
+    let both = json!({"all": true, "ids": [ids[2]]});
+    for refused in [
+        api.post::<Value>(&["dlq", "retry-batch"], &both)
+            .await
+            .unwrap_err()
+            .to_string(),
+        project
+            .request("dlq.retry", both.clone())
+            .await
+            .unwrap_err()
+            .message,
+    ] {
+        assert!(
+            refused.contains("ids") && refused.contains("all: true"),
+            "{refused}"
+        );
+    }
+    assert_eq!(project.work(ids[2]).await?.status, WorkStatus::Failed);
     let java = json!({"capability": "java"});
     let batch: Value = api.post(&["dlq", "retry-batch"], &java).await?;
     assert_eq!(
@@ -172,6 +190,7 @@ async fn the_command_line_does_all_of_it() -> Result<()> {
     for (words, expected) in [
         (vec!["retry"], 2),
         (vec!["retry", "--all", "--reason", "timeout"], 2),
+        (vec!["retry", "--keep-attempts"], 2),
         (vec!["show", ids[2].as_str()], 2),
         (vec!["show", "../work"], 2),
         (vec!["list", "--reason", "bad-luck"], 2),

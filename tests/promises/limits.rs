@@ -5,7 +5,7 @@ use loom_protocol::agent::{Agent, AgentStatus, DirectiveKind};
 use loom_protocol::event::AgentEventKind;
 use loom_protocol::gc::{GcAction, GcReport};
 use loom_protocol::work::{Reason, WorkStatus};
-use loom_protocol::{AgentGuid, Timestamp};
+use loom_protocol::{AgentGuid, Timestamp, WorkId};
 use loom_testkit::agent::{Conduct, FakeAgent};
 use loom_testkit::fleet::{Fleet, Role, TestProject};
 use serde_json::{Value, json};
@@ -42,6 +42,12 @@ async fn a_usage_limit_pauses_all_who_share_it_and_nobody_else() -> Result<()> {
         assert_eq!(orders(agent).await?, [DirectiveKind::Pause]);
     }
     assert_eq!(other.seen().await?.status, AgentStatus::Online);
+    let why = why_not(&project, id, partner.guid()).await?;
+    let ends_it = format!("`loom agents resume {}`", partner.guid());
+    assert!(
+        why.contains(&format!("paused until {until}")) && why.contains(&ends_it),
+        "{why}"
+    );
     let late = of_group(&project, "account").await?;
     assert_eq!(
         late.seen().await?.status,
@@ -154,6 +160,17 @@ async fn usage_limits_never_use_up_an_item() -> Result<()> {
     Ok(())
 }
 
+/// Why `work.explain` says that an agent may not take an item.
+async fn why_not(project: &TestProject, id: WorkId, guid: AgentGuid) -> Result<String> {
+    let explained = project.request("work.explain", json!({ "id": id })).await?;
+    let verdicts = explained["agents"].as_array().context("no agents")?;
+    let verdict = verdicts
+        .iter()
+        .find(|verdict| verdict["guid"] == json!(guid));
+    let message = verdict.and_then(|verdict| verdict["message"].as_str());
+    Ok(message.context("no verdict")?.to_owned())
+}
+
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn a_broken_agent_is_quarantined_and_disturbs_nobody() -> Result<()> {
@@ -187,6 +204,15 @@ async fn a_broken_agent_is_quarantined_and_disturbs_nobody() -> Result<()> {
         }
     };
     let seen = quarantined(&broken).await?;
+    let waits = project.submit_plain("rust").await?;
+    let why = why_not(&project, waits, broken.guid()).await?;
+    let ends_it = format!("`loom agents resume {}`", broken.guid());
+    assert!(
+        why.contains("quarantined since") && why.contains(&ends_it),
+        "{why}"
+    );
+    let item = sound.claim_one().await?;
+    sound.complete(&item, "explained").await?;
     assert!(seen.quarantine.context("the reason")?.reason.contains('3'));
 
     project.submit_plain("rust").await?;

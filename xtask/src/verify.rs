@@ -10,16 +10,9 @@ use crate::guards;
 use crate::shell::{cargo, command};
 use crate::tools;
 
-/// What came of a step that did not fail.
-enum Passed {
-    Yes,
-    /// Why it was not done.
-    Skipped(&'static str),
-}
-
 struct Step {
     name: &'static str,
-    run: fn() -> Result<Passed>,
+    run: fn() -> Result<()>,
     /// What to do when it fails.
     remedy: &'static str,
 }
@@ -32,7 +25,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "house rules",
-        run: || guards::text().map(|()| Passed::Yes),
+        run: || guards::text(),
         remedy: "mend each line above; the rules and their reasons are in xtask/src/guards/",
     },
     Step {
@@ -42,7 +35,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "layers",
-        run: || guards::layers().map(|()| Passed::Yes),
+        run: || guards::layers(),
         remedy: "take the dependency out, or move the code to the layer that may have it",
     },
     Step {
@@ -124,8 +117,7 @@ fn one(step: &Step) -> Result<()> {
         began.elapsed().as_secs_f64()
     );
     match outcome {
-        Ok(Passed::Yes) => println!("{line} ok"),
-        Ok(Passed::Skipped(reason)) => println!("{line} skipped: {reason}"),
+        Ok(()) => println!("{line} ok"),
         Err(error) => {
             println!("{line} FAILED\n\n{error:#}\n");
             bail!("`verify` failed at {:?}: {}", step.name, step.remedy);
@@ -135,13 +127,13 @@ fn one(step: &Step) -> Result<()> {
 }
 
 /// Runs a program; all that it wrote is the error if it fails.
-fn check(command: &mut Command) -> Result<Passed> {
+fn check(command: &mut Command) -> Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command
         .output()
         .with_context(|| format!("start {program}"))?;
     if output.status.success() {
-        return Ok(Passed::Yes);
+        return Ok(());
     }
     bail!(
         "{}{}",
@@ -150,14 +142,11 @@ fn check(command: &mut Command) -> Result<Passed> {
     );
 }
 
-fn deny() -> Result<Passed> {
+fn deny() -> Result<()> {
     let arguments = ["--offline", "check", "bans", "licenses", "sources"];
     check(command(tools::cargo_deny()?).args(arguments))
 }
 
-fn machete() -> Result<Passed> {
-    match tools::cargo_machete() {
-        Some(mut machete) => check(&mut machete),
-        None => Ok(Passed::Skipped("`cargo install cargo-machete` adds it")),
-    }
+fn machete() -> Result<()> {
+    check(&mut tools::cargo_machete()?)
 }

@@ -136,7 +136,7 @@ impl State {
             if let Some(agent) = agent::pause(entry.agent(), until, reason) {
                 self.enter(agent, true);
                 self.mark_dirty(member);
-                self.publish_directive(member, &pause_order(until, reason));
+                self.publish_directive(member, &pause_order(member, until, reason));
             }
         }
         self.arm_pauses();
@@ -153,7 +153,7 @@ impl State {
             tracing::warn!(%guid, handle = agent.handle, reason, "an agent is quarantined");
             self.enter(agent, true);
             self.mark_dirty(guid);
-            self.publish_directive(guid, &quarantine_order(reason));
+            self.publish_directive(guid, &quarantine_order(guid, reason));
         }
     }
 
@@ -235,10 +235,12 @@ impl State {
         let agent = entry.agent();
         self.pauses.entered(before, agent);
         let order = match (&agent.quarantine, agent.paused_until) {
-            (Some(quarantine), _) => quarantine_order(&quarantine.reason),
-            (None, Some(until)) => {
-                pause_order(until, agent.pause_reason.as_deref().unwrap_or_default())
-            }
+            (Some(quarantine), _) => quarantine_order(guid, &quarantine.reason),
+            (None, Some(until)) => pause_order(
+                guid,
+                until,
+                agent.pause_reason.as_deref().unwrap_or_default(),
+            ),
             (None, None) => return,
         };
         entry.clear_directive(&self::order(DirectiveKind::Resume, String::new()));
@@ -263,12 +265,14 @@ impl State {
     }
 }
 
-fn pause_order(until: Timestamp, reason: &str) -> Directive {
-    order(DirectiveKind::Pause, format!("until {until}: {reason}"))
+fn pause_order(guid: AgentGuid, until: Timestamp, reason: &str) -> Directive {
+    let text =
+        format!("paused until {until}: {reason}; `loom agents resume {guid}` ends it sooner");
+    order(DirectiveKind::Pause, text)
 }
 
-fn quarantine_order(reason: &str) -> Directive {
-    let text = format!("quarantined: {reason}; `loom agents resume` ends it");
+fn quarantine_order(guid: AgentGuid, reason: &str) -> Directive {
+    let text = format!("quarantined: {reason}; `loom agents resume {guid}` ends it");
     order(DirectiveKind::Pause, text)
 }
 

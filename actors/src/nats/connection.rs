@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_nats::connection::State;
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::{Client, ConnectOptions, Event, ServerAddr, jetstream};
-use loom_protocol::url::{percent_decoded, without_credentials};
+use loom_protocol::url::{percent_decoded, split, without_credentials};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -21,7 +21,8 @@ const MAX_RECONNECT_DELAY: Duration = Duration::from_millis(500);
 /// Where NATS is and how to get in.
 #[derive(Debug, Clone, Default)]
 pub struct NatsOptions {
-    /// `nats://`, `tls://`, `ws://` or `wss://`, with or without credentials.
+    /// `nats://`, `tls://`, `ws://` or `wss://`, with or without credentials; several with commas
+    /// between them are one cluster, and the credentials in the first count for all.
     pub url: String,
     /// User name, where it is not in the URL.
     pub user: Option<String>,
@@ -37,7 +38,9 @@ pub struct NatsOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The URL cannot be read.
-    #[error("{0:?} is not a NATS URL; write it like nats://127.0.0.1:4222")]
+    #[error(
+        "{0:?} is not a NATS URL; write it like nats://127.0.0.1:4222, several of one cluster with commas between them"
+    )]
     BadUrl(String),
     /// Nobody answers.
     #[error(
@@ -106,11 +109,13 @@ impl Nats {
     /// Connects, and refuses a server that is too old or has no JetStream.
     pub async fn connect(options: &NatsOptions) -> Result<Self, ConnectError> {
         let shown_url = without_credentials(&options.url);
-        let address: ServerAddr = options
-            .url
-            .parse()
+        let addresses: Vec<ServerAddr> = split(&options.url)
+            .map(str::parse)
+            .collect::<Result<_, _>>()
             .map_err(|_| ConnectError::BadUrl(shown_url.clone()))?;
-        let in_url = address.clone();
+        let Some(in_url) = addresses.first().cloned() else {
+            return Err(ConnectError::BadUrl(shown_url));
+        };
         let (count, reconnects) = watch::channel(0);
         let (disturbance, disturbed) = watch::channel(Instant::now());
         let mut connect = ConnectOptions::new()
@@ -166,7 +171,7 @@ impl Nats {
             })?;
         }
         let client = connect
-            .connect(address)
+            .connect(&addresses[..])
             .await
             .map_err(|source| connect_error(&shown_url, source))?;
         let (major, minor, patch) = MIN_SERVER;

@@ -15,6 +15,7 @@ use super::core::{BoxedHandler, Core, Parts, Plan};
 use super::end::JobEnd;
 use super::job::Job;
 use super::lifecycle::{self, Inboxes};
+use super::news::{AgentNews, NewsDesk};
 use super::{AgentReport, RunningAgent, logs};
 use crate::client::Client;
 use crate::error::{ClientError, ErrorKind};
@@ -30,6 +31,7 @@ pub struct AgentBuilder {
     grace: Duration,
     cancel_grace: Duration,
     claim_wait: Option<Duration>,
+    news: NewsDesk,
 }
 
 impl AgentBuilder {
@@ -48,6 +50,7 @@ impl AgentBuilder {
             grace: Duration::from_secs(30),
             cancel_grace: Duration::from_secs(10),
             claim_wait: None,
+            news: NewsDesk::default(),
         }
     }
 
@@ -157,6 +160,13 @@ impl AgentBuilder {
         self
     }
 
+    /// Tells of what happens to the agent beside its items. It is called on the client's own thread and
+    /// must not block.
+    pub fn on_news(mut self, listener: impl Fn(AgentNews) + Send + Sync + 'static) -> Self {
+        self.news = NewsDesk::new(Some(Arc::new(listener)));
+        self
+    }
+
     /// Works until it is told to shut down, or has done as many items as wanted.
     ///
     /// The handler is called for each item, up to [`slots`](AgentBuilder::slots) at the same time, on
@@ -211,6 +221,7 @@ impl AgentBuilder {
             runtime,
             reports,
             logs: log_lines,
+            news: self.news,
         }));
         let inboxes = Inboxes {
             reports: reports_inbox,

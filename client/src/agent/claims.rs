@@ -7,6 +7,7 @@ use loom_protocol::work::{ClaimAnswer, ClaimRequest, ThenClaim};
 use uuid::Uuid;
 
 use super::core::Core;
+use super::news::AgentNews;
 use crate::error::ClientError;
 use crate::retry::Backoff;
 
@@ -32,6 +33,9 @@ pub(crate) async fn claim(core: Arc<Core>) {
         let wait = claim_wait(&core);
         let claim = new_claim(max, wait);
         let items = answered(&core, &claim, wait).await;
+        if items.items.is_empty() && core.is_idle() && core.claimable(0) > 0 {
+            core.news.tell(AgentNews::Idle);
+        }
         core.take(items.items);
     }
 }

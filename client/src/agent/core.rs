@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::AgentReport;
 use super::end::JobEnd;
 use super::job::{Job, LogLine};
+use super::news::{AgentNews, NewsDesk};
 use super::{reports, supervise};
 use crate::client::Client;
 use crate::error::ClientError;
@@ -68,7 +69,7 @@ pub(crate) struct Core {
     pub(crate) ended: CancellationToken,
     jobs: Mutex<HashMap<LeaseRef, Job>>,
     begun: AtomicU64,
-    paused: AtomicBool,
+    pub(crate) news: NewsDesk,
     /// Of the coordinator that answered last; 0 before the first.
     epoch: AtomicU64,
     identity: Mutex<RegisterRequest>,
@@ -83,6 +84,7 @@ pub(crate) struct Counts {
     pub(crate) failed: AtomicU64,
     pub(crate) settled: AtomicU64,
     pub(crate) returned: AtomicU64,
+    pub(crate) cancelled: AtomicU64,
     pub(crate) lost: AtomicU64,
 }
 
@@ -96,6 +98,7 @@ pub(crate) struct Parts {
     pub(crate) runtime: Handle,
     pub(crate) reports: mpsc::Sender<reports::Report>,
     pub(crate) logs: mpsc::Sender<LogLine>,
+    pub(crate) news: NewsDesk,
 }
 
 impl Core {
@@ -116,7 +119,7 @@ impl Core {
             ended: CancellationToken::new(),
             jobs: Mutex::new(HashMap::new()),
             begun: AtomicU64::new(0),
-            paused: AtomicBool::new(false),
+            news: parts.news,
             epoch: AtomicU64::new(0),
             identity: Mutex::new(parts.identity),
             registering: tokio::sync::Mutex::new(()),
@@ -149,7 +152,7 @@ impl Core {
                 because: because.into(),
             }
         };
-        self.phase.send_if_modified(|phase| {
+        let is_new = self.phase.send_if_modified(|phase| {
             let sooner = match (&*phase, &next) {
                 (Phase::Running, _) | (Phase::Draining { .. }, Phase::Stopping { .. }) => true,
                 (Phase::Draining { until, .. }, Phase::Draining { until: new, .. }) => new < until,
@@ -161,13 +164,21 @@ impl Core {
             }
             sooner
         });
+        if is_new {
+            self.news.tell(AgentNews::ShuttingDown {
+                because: because.into(),
+                grace,
+                running: self.jobs().len(),
+            });
+        }
         self.changed.notify_waiters();
         self.beat_now.notify_one();
     }
 
-    pub(crate) fn set_paused(&self, paused: bool) {
-        if self.paused.swap(paused, Ordering::Relaxed) != paused {
-            tracing::info!(agent = %self.guid, paused, "told to pause or to go on");
+    /// Told to take nothing more for now, and why; or with nothing to go on.
+    pub(crate) fn set_paused(&self, why: Option<&str>) {
+        if self.news.pause(why) {
+            tracing::info!(agent = %self.guid, why, "told to pause or to go on");
             self.changed.notify_waiters();
         }
     }
@@ -176,7 +187,7 @@ impl Core {
 
     /// How many items may be claimed now, if `freed` of the occupied slots become free.
     pub(crate) fn claimable(&self, freed: usize) -> u32 {
-        if !self.is_running() || self.paused.load(Ordering::Relaxed) {
+        if !self.is_running() || self.news.is_paused() {
             return 0;
         }
         let busy = self.jobs.lock().len().saturating_sub(freed);
@@ -248,6 +259,16 @@ impl Core {
             count.fetch_add(1, Ordering::Relaxed);
             self.changed.notify_waiters();
         }
+    }
+
+    /// As [`Core::free`], for one whose end nobody took: called off, or lost.
+    pub(crate) fn free_untaken(&self, job: &Job) {
+        let count = if job.is_called_off() {
+            &self.counts.cancelled
+        } else {
+            &self.counts.lost
+        };
+        self.free(job.lease_ref(), count);
     }
 
     /// Waits until something has changed since this call (not since its first poll, so that a look at
@@ -342,6 +363,7 @@ impl Core {
                 .filter(|job| job.is_published())
                 .count() as u64,
             returned: read(&self.counts.returned),
+            cancelled: read(&self.counts.cancelled),
             lost: read(&self.counts.lost),
             because: match &*self.phase.borrow() {
                 Phase::Running => "its task ended".into(),

@@ -58,9 +58,9 @@ pub(crate) fn obey(core: &Arc<Core>, directive: &Directive) {
             let because = format!("told to shut down: {reason}");
             core.shut_down(&because, grace.unwrap_or(core.plan.grace));
         }
-        DirectiveKind::Pause => core.set_paused(true),
+        DirectiveKind::Pause => core.set_paused(Some(reason)),
         DirectiveKind::Resume => {
-            core.set_paused(false);
+            core.set_paused(None);
             // Said by a coordinator that has just come up, it also means that open claims are lost.
             core.claim_again.notify_waiters();
         }

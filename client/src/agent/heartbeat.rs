@@ -82,7 +82,7 @@ fn obey(core: &Arc<Core>, answer: &HeartbeatAnswer) {
     let told_to_pause = |kind| matches!(kind, DirectiveKind::Pause);
     if !answer.directives.iter().any(|d| told_to_pause(d.kind)) {
         // An order to pause is repeated while it stands.
-        core.set_paused(false);
+        core.set_paused(None);
     }
     for directive in &answer.directives {
         directives::obey(core, directive);

@@ -59,6 +59,7 @@ struct Inner {
     progressed: Notify,
     reporting: AtomicBool,
     settled: AtomicBool,
+    called_off: AtomicBool,
     published: AtomicBool,
     logs: mpsc::Sender<LogLine>,
     dropped_lines: AtomicU64,
@@ -77,6 +78,7 @@ impl Job {
                 progressed: Notify::new(),
                 reporting: AtomicBool::new(false),
                 settled: AtomicBool::new(false),
+                called_off: AtomicBool::new(false),
                 published: AtomicBool::new(false),
                 logs,
                 dropped_lines: AtomicU64::new(0),
@@ -183,6 +185,11 @@ impl Job {
         self.inner.settled.load(Ordering::Relaxed)
     }
 
+    /// Whether the item was called off, whatever else became of it.
+    pub(crate) fn is_called_off(&self) -> bool {
+        self.inner.called_off.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn lease_ref(&self) -> LeaseRef {
         LeaseRef {
             id: self.inner.item.id,
@@ -196,6 +203,9 @@ impl Job {
 
     /// Asks the handler to stop. The first cause stands, except that a lost lease overrides.
     pub(crate) fn cancel(&self, cause: CancelCause, grace: Option<Duration>) {
+        if cause == CancelCause::Cancelled {
+            self.inner.called_off.store(true, Ordering::Relaxed);
+        }
         {
             let mut cancel = self.inner.cancel.lock();
             if cancel.is_none() || cause == CancelCause::LeaseLost {

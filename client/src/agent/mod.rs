@@ -23,6 +23,7 @@ mod heartbeat;
 mod job;
 mod lifecycle;
 mod logs;
+mod news;
 mod reports;
 mod supervise;
 
@@ -39,6 +40,7 @@ use crate::error::{ClientError, ErrorKind};
 pub use builder::{AgentBuilder, default_handle};
 pub use end::{JobEnd, JobError, JobResult};
 pub use job::{CancelCause, Job};
+pub use news::AgentNews;
 
 /// What an agent has done in its life.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,8 +53,10 @@ pub struct AgentReport {
     pub settled: u64,
     /// Attempts whose end stands in the stream, because no coordinator was there to take note.
     pub published: u64,
-    /// Items given back or stopped.
+    /// Items given back.
     pub returned: u64,
+    /// Items that were called off while it had them.
+    pub cancelled: u64,
     /// Items whose lease was lost, or whose report nobody took.
     pub lost: u64,
     /// Why it ended.

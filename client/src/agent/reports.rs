@@ -132,7 +132,7 @@ fn not_taken(core: &Arc<Core>, job: Job, error: &ClientError) {
     let lease = job.lease_ref();
     if error.is_lease_gone() || error.is_transient() {
         tracing::warn!(item = %lease.id, attempt = lease.attempt, %error, "a result was not taken");
-        core.free(lease, &core.counts.lost);
+        core.free_untaken(&job);
         return;
     }
     let instead = ending::refused(&job, error);
@@ -172,14 +172,14 @@ async fn deliver(core: Arc<Core>, job: Job, ending: Ending) {
             };
             let limit = Some(GIVE_UP_AFTER);
             let sent = send(&core, "work.stopped", &request, Durable::Nothing, limit).await;
-            (&core.counts.returned, sent)
+            (&core.counts.cancelled, sent)
         }
     };
     match outcome {
         Ok(()) => core.free(lease, count),
         Err(error) => {
             tracing::warn!(item = %lease.id, attempt = lease.attempt, %error, "an end was not taken");
-            core.free(lease, &core.counts.lost);
+            core.free_untaken(&job);
         }
     }
 }

@@ -31,7 +31,7 @@ pub(crate) async fn supervise(core: Arc<Core>, job: Job) {
         _ if job.is_settled() => JobEnd::Settled,
         (Some(CancelCause::LeaseLost), _) => {
             tracing::warn!(item = %lease.id, attempt = lease.attempt, "the lease is lost; the result is discarded");
-            core.free(lease, &core.counts.lost);
+            core.free_untaken(&job);
             return;
         }
         // What failed because it was told to stop has not failed.

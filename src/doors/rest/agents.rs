@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use loom_protocol::AgentGuid;
 use loom_protocol::agent::{Agent, AgentStatus, ListAgentsRequest, ShutdownRequest};
 use loom_protocol::gc::{GcReport, GcRequest};
 use loom_protocol::rest::{AgentsPage, BatchResult};
@@ -40,6 +41,7 @@ pub async fn show(State(service): State<Service>, call: Call) -> RestResult<Json
 #[derive(Debug, Serialize)]
 struct ShutdownAnswer {
     success: bool,
+    guid: AgentGuid,
     message: String,
     graceful: bool,
 }
@@ -52,13 +54,16 @@ pub async fn shutdown(State(service): State<Service>, call: Call) -> RestResult<
     };
     let graceful = request.graceful.unwrap_or(true);
     let agent = service.shutdown_agent(call.project(), request).await?;
-    let how = if graceful {
-        "is told to finish what it has and end"
-    } else {
-        "is told to end at once"
+    let how = match (agent.status, graceful) {
+        (AgentStatus::Offline, _) => {
+            "is offline, so nobody hears the order: it ends if this run of it is heard of again, and a new one is not concerned"
+        }
+        (_, true) => "is told to finish what it has and end",
+        (_, false) => "is told to end at once",
     };
     Ok(Json(ShutdownAnswer {
         success: true,
+        guid: agent.guid,
         message: format!("{} {how}", agent.handle),
         graceful,
     }))
@@ -68,6 +73,7 @@ pub async fn shutdown(State(service): State<Service>, call: Call) -> RestResult<
 #[derive(Debug, Serialize)]
 struct ResumeAnswer {
     success: bool,
+    guid: AgentGuid,
     message: String,
     status: AgentStatus,
 }
@@ -78,6 +84,7 @@ pub async fn resume(State(service): State<Service>, call: Call) -> RestResult<im
     let agent = service.resume_agent(call.project(), &call.id).await?;
     Ok(Json(ResumeAnswer {
         success: true,
+        guid: agent.guid,
         message: format!("{} is {}", agent.handle, agent.status),
         status: agent.status,
     }))

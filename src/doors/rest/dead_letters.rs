@@ -57,13 +57,16 @@ struct Retry {
     reset_attempts: Option<bool>,
 }
 
+const WHICH: &str =
+    "say which dead letters: either ids, or capability and reason, or all: true, not both";
+
 impl Retry {
     fn request(&self, id: Option<String>) -> RetryRequest {
-        let is_one = id.is_some();
         RetryRequest {
-            capability: self.capability.clone().filter(|_| !is_one),
-            reason: self.reason.clone().filter(|_| !is_one),
-            all: self.all && !is_one,
+            capability: self.capability.clone(),
+            reason: self.reason.clone(),
+            all: self.all,
+            ids: Vec::new(),
             reset_attempts: self.reset_attempts.unwrap_or(true),
             id,
         }
@@ -91,7 +94,10 @@ pub async fn retry_batch(
 ) -> RestResult<Json<BatchResult>> {
     let batch: Retry = call.body()?;
     let is_filtered = batch.all || batch.capability.is_some() || batch.reason.is_some();
-    if is_filtered && batch.ids.is_empty() {
+    if is_filtered && !batch.ids.is_empty() {
+        return Err(RestError::invalid(WHICH));
+    }
+    if is_filtered {
         let project = call.project_or(service.default_project());
         let answer = service
             .retry_dead_letters(Some(project), batch.request(None))

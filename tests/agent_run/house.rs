@@ -30,10 +30,19 @@ pub struct House {
 
 impl House {
     pub async fn open() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// With these keys of the configuration.
+    pub async fn with(settings: &[(&str, &str)]) -> Self {
         let nats = TestNats::start().await.unwrap();
         let project = TestNats::unique_project();
         let dir = tempfile::tempdir().unwrap();
-        let coordinator = LoomUp::new(LOOM).on_nats(nats.url()).start().await.unwrap();
+        let mut coordinator = LoomUp::new(LOOM).on_nats(nats.url());
+        for (key, value) in settings {
+            coordinator = coordinator.set(key, value);
+        }
+        let coordinator = coordinator.start().await.unwrap();
         let options = ClientOptions::new(nats.url(), project.clone());
         let client = Client::connect(options).await.unwrap();
         Self {
@@ -60,11 +69,42 @@ impl House {
     /// `loom agent run` with these options and a shell script as the program. The script finds the
     /// description as `$1`.
     pub fn agent(&self, options: &[&str], script: &str) -> Process {
+        Process(self.agent_command(options, script).spawn().unwrap())
+    }
+
+    /// The same, heard by [`House::said`].
+    pub fn watched_agent(&self, options: &[&str], script: &str) -> Process {
+        let said = std::fs::File::create(self.path("said")).unwrap();
+        let mut command = self.agent_command(options, script);
+        Process(command.stderr(said).spawn().unwrap())
+    }
+
+    fn agent_command(&self, options: &[&str], script: &str) -> Command {
         let mut command = self.loom();
         command.args(["agent", "run", "--capability", "c"]);
         command.args(options);
         command.args(["--", "sh", "-c", script, "sh", "{description}"]);
-        Process(command.spawn().unwrap())
+        command
+    }
+
+    /// Waits until the watched agent has said a line with this text in it, and gives it.
+    pub async fn said(&self, text: &str) -> String {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let said = std::fs::read_to_string(self.path("said")).unwrap();
+            let mut lines = said
+                .split_inclusive('\n')
+                .filter(|line| line.ends_with('\n'));
+            if let Some(line) = lines.find(|line| line.contains(text)) {
+                return line.trim().to_owned();
+            }
+            assert!(
+                Instant::now() < deadline,
+                "never said {text:?}, but:\n{said}"
+            );
+            // deliberate sleep: between two looks, before the deadline
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 
     pub async fn submit(&self, description: &str) -> WorkId {
@@ -120,13 +160,35 @@ pub struct Process(Child);
 
 impl Process {
     pub fn signal(&self, signal: Signal) {
-        let id = i32::try_from(self.0.id().unwrap()).unwrap();
-        kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
+        send(&self.0.id().unwrap().to_string(), signal);
+    }
+
+    /// Its child whose command line has this word in it.
+    #[cfg(target_os = "linux")]
+    pub fn child(&self, word: &str) -> String {
+        let id = self.0.id().unwrap();
+        let tasks = std::fs::read_dir(format!("/proc/{id}/task")).unwrap();
+        let children: String = tasks
+            .flatten()
+            .filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok())
+            .collect();
+        let has_word = |pid: &&str| {
+            let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline"));
+            line.is_ok_and(|line| line.split('\0').any(|part| part == word))
+        };
+        let found = children.split_whitespace().find(has_word);
+        found.unwrap().to_owned()
     }
 
     pub async fn ended(&mut self) -> ExitStatus {
         timeout(LIMIT, self.0.wait()).await.unwrap().unwrap()
     }
+}
+
+/// Sends a signal to a process.
+pub fn send(pid: &str, signal: Signal) {
+    let pid = Pid::from_raw(pid.parse().unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
 }
 
 /// Waits until a process is gone, or a zombie that somebody else has to take away.

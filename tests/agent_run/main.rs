@@ -7,6 +7,8 @@
 )]
 
 mod house;
+mod killed;
+mod told;
 
 use futures_util::StreamExt;
 use house::{House, LIMIT, gone};
@@ -289,17 +291,5 @@ scenario! {
         let count = |status| items.iter().filter(|item| item.status == status).count();
         assert_eq!((count(WorkStatus::Completed), count(WorkStatus::Pending)), (1, 2));
         assert!(items.iter().all(|item| item.attempts == 0), "{items:?}");
-    }
-}
-
-scenario! {
-    a_killed_agent_takes_its_program_with_it(house) {
-        let pid = house.path("pid");
-        house.submit("orphan").await;
-        let mut agent = house.agent(&[], &format!("echo $$ > {pid}; while :; do sleep 0.05; done"));
-        let pid = house.word("pid").await;
-        agent.signal(Signal::KILL);
-        agent.ended().await;
-        gone(&pid).await;
     }
 }
