@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `loom_work_items{project,status}` | items that are retained |
 //! | `loom_dead_letters{project}` | dead letters that are kept |
+//! | `loom_dead_letters_expired_total{project}` | dead letters that went because of their age |
 //! | `loom_agents{project,status}` | agents that are registered |
 //! | `loom_actor_restarts_total{project,actor}` | restarts since this ownership began |
 //! | `loom_nats_reconnects_total` | how often the connection was made anew |
@@ -37,6 +38,7 @@ const SHORT_SECONDS: [f64; 12] = [
 
 const ITEMS: &str = "loom_work_items";
 const LETTERS: &str = "loom_dead_letters";
+const EXPIRED_LETTERS: &str = "loom_dead_letters_expired_total";
 const AGENTS: &str = "loom_agents";
 const RESTARTS: &str = "loom_actor_restarts_total";
 const RECONNECTS: &str = "loom_nats_reconnects_total";
@@ -55,6 +57,10 @@ static RECORDER: LazyLock<PrometheusHandle> = LazyLock::new(|| {
     describe_meters();
     describe_gauge!(ITEMS, "Work items that are retained, by status.");
     describe_gauge!(LETTERS, "Dead letters that are kept.");
+    describe_counter!(
+        EXPIRED_LETTERS,
+        "Dead letters that went because of their age, since this ownership began."
+    );
     describe_gauge!(AGENTS, "Registered agents, by status.");
     describe_counter!(RESTARTS, "Restarts of actors since this ownership began.");
     describe_counter!(
@@ -101,7 +107,9 @@ pub fn render(service: &Service) -> String {
         ] {
             gauge!(ITEMS, "project" => name.to_owned(), "status" => status).set(exact(count));
         }
-        gauge!(LETTERS, "project" => name.to_owned()).set(exact(project.letters.total()));
+        let letters = &project.letters;
+        gauge!(LETTERS, "project" => name.to_owned()).set(exact(letters.total()));
+        counter!(EXPIRED_LETTERS, "project" => name.to_owned()).absolute(letters.expired());
         note_agents(name, &project.agents);
     }
     for tree in projects.trees() {

@@ -69,6 +69,8 @@ async fn what_happened_to_work_can_be_counted() -> Result<()> {
         ("loom_work_items", &["status=\"completed\""], 1.0),
         ("loom_work_items", &["status=\"pending\""], 1.0),
         ("loom_agents", &["status=\"online\""], 2.0),
+        ("loom_dead_letters", &[], 0.0),
+        ("loom_dead_letters_expired_total", &[], 0.0),
         (
             "loom_actor_restarts_total",
             &["actor=\"work-dispatcher\""],
