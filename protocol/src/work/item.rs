@@ -217,7 +217,7 @@ pub struct CancelInfo {
     /// Why.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
-    /// When the agent was told.
+    /// When the agent was reached: an answer told it for the first time, or it had stopped by itself.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub delivered_at: Option<Timestamp>,
     /// When the agent said that it had stopped.

@@ -218,7 +218,7 @@ pub struct StoppedRequest {
     pub guid: AgentGuid,
     /// The fence.
     pub attempt: u32,
-    /// What there was by then.
+    /// What there was by then; kept as the item's result, within the limit of a completion's.
     #[serde(
         skip_serializing_if = "Option::is_none",
         default,
