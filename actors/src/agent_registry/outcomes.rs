@@ -1,7 +1,7 @@
 //! What becomes of an entry when a read or a write of it has ended.
 
 use loom_protocol::agent::Agent;
-use loom_protocol::{AgentGuid, ErrorCode, WireError};
+use loom_protocol::{AgentGuid, WireError};
 
 use super::actor::{State, answer};
 use super::slot::{Doing, Order, Question};
@@ -44,8 +44,10 @@ impl State {
             }
             Err(WriteError::Refused(problem)) => {
                 tracing::error!(%guid, problem, "NATS refuses a write to the agents bucket");
-                let message = format!("NATS refused to store agent {guid}: {problem}");
-                let error = WireError::new(ErrorCode::Internal, message);
+                let message = format!(
+                    "NATS refuses to store agent {guid}: {problem}; give JetStream room, and try again with the same guid"
+                );
+                let error = WireError::unavailable(message, RETRY_AFTER);
                 self.refuse_awaited(guid, &doing, error);
             }
         }
