@@ -195,6 +195,7 @@ impl Service {
         project: &ProjectId,
         request: FailRequest,
     ) -> Result<WorkItem, WireError> {
+        check_reason(request.reason, &Reason::OF_FAILURE)?;
         let now = self.now();
         let projects = self.projects();
         let terms = projects.terms();
@@ -227,6 +228,7 @@ impl Service {
         project: &ProjectId,
         request: ReleaseRequest,
     ) -> Result<WorkItem, WireError> {
+        check_reason(request.reason, &Reason::OF_RELEASE)?;
         let lease = lease_ref(request.id, request.attempt);
         if request.reason == Some(Reason::UsageLimit) {
             let reason = Reason::UsageLimit.to_string();
@@ -342,6 +344,20 @@ fn seen(project: &Project, applied: &Applied) -> WorkItem {
 
 const fn lease_ref(id: WorkId, attempt: u32) -> LeaseRef {
     LeaseRef { id, attempt }
+}
+
+/// The other reasons are the coordinator's to say: whoever reads them must be able to rely on that.
+fn check_reason(said: Option<Reason>, allowed: &[Reason]) -> Result<(), WireError> {
+    match said {
+        Some(reason) if !allowed.contains(&reason) => {
+            let allowed: Vec<&str> = allowed.iter().map(|reason| reason.as_str()).collect();
+            Err(WireError::invalid(format!(
+                "reason is {reason}, which only the coordinator gives; write one of: {}",
+                allowed.join(", ")
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn lost_report() -> WireError {

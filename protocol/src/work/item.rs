@@ -123,6 +123,12 @@ impl Reason {
         Self::Cancelled,
     ];
 
+    /// What an agent may say of a failure (`work.fail`, `work.errors`); the first where it says nothing.
+    /// `timeout` is for a limit of its own.
+    pub const OF_FAILURE: [Self; 3] = [Self::AgentError, Self::UsageLimit, Self::Timeout];
+    /// Why an agent may give an item back (`work.release`); the first where it says nothing.
+    pub const OF_RELEASE: [Self; 2] = [Self::Released, Self::UsageLimit];
+
     /// Reads a reason.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.as_str() == text)
