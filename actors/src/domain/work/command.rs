@@ -210,7 +210,7 @@ pub enum Refusal {
     },
     /// There is nothing to be put back.
     #[error(
-        "the dead letter {id} is a submission that was refused, no work item; submit it mended and discard the letter"
+        "the dead letter {id} is a published message that was refused, no work item; publish it mended and discard the letter"
     )]
     NotAnItem {
         /// The letter.
