@@ -30,12 +30,11 @@ impl Refused<'_> {
     /// NATS holds `most`), so that nothing
     /// is lost silently, and nothing comes back for ever because it cannot be stored.
     pub fn record(self, payload: &Bytes, most: usize, published: Timestamp) -> WorkRecord {
-        let (what, capability) = match names::report_kind(self.subject) {
-            Some(kind) => ("report", kind.to_owned()),
-            None => {
-                let capability = names::capability_of_queue(self.subject);
-                ("submission", capability.unwrap_or_else(|| "unknown".into()))
-            }
+        let (what, capability) = if let Some(kind) = names::report_kind(self.subject) {
+            ("report", kind.to_owned())
+        } else {
+            let capability = names::capability_of_queue(self.subject);
+            ("submission", capability.unwrap_or_else(|| "unknown".into()))
         };
         WorkRecord {
             id: self.id,
