@@ -36,8 +36,8 @@ pub(super) struct Vitals {
 }
 
 impl Vitals {
-    /// Those of an agent that was not known before.
-    pub(super) fn of(agent: &Agent, leases: u32) -> Self {
+    /// Those of an agent that is not known at present.
+    pub(super) fn of(agent: &Agent, leases: u32, streak: Streak) -> Self {
         Self {
             last_seen: agent.last_heartbeat.as_millis().into(),
             last_activity: agent.last_activity.as_millis().into(),
@@ -48,7 +48,7 @@ impl Vitals {
             own_count: agent.current_task_count.into(),
             directives: Mutex::default(),
             carried: Mutex::default(),
-            streak: Mutex::default(),
+            streak: streak.into(),
         }
     }
 
@@ -218,6 +218,10 @@ impl AgentEntry {
 
     pub(super) fn note_attempt(&self, end: AttemptEnd, terms: &BreakerTerms) -> bool {
         self.vitals.streak.lock().note(end, terms)
+    }
+
+    pub(super) fn streak(&self) -> Streak {
+        self.vitals.streak.lock().clone()
     }
 
     pub(super) fn set_own_count(&self, count: u32) {

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use loom_actors::agent_registry::AgentChange;
-use loom_protocol::AgentGuid;
+use loom_actors::domain::breaker::{AttemptEnd, BreakerTerms};
 use loom_protocol::agent::{AgentStatus, RegisterRequest};
+use loom_protocol::{AgentGuid, WorkId};
 use serde_json::json;
 
 use super::fixture::{Fixture, eventually, request};
@@ -54,6 +55,28 @@ async fn deregistering_ends_no_quarantine() {
     assert_eq!(fixture.entry(guid).await, json!(null));
     let back = fixture.registry.register(the_same(guid)).await.unwrap();
     assert_eq!(back.status, AgentStatus::Online);
+    fixture.end().await;
+}
+
+/// A broken program that is started anew after each item.
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn who_leaves_between_its_failures_is_broken_all_the_same() {
+    let fixture = Fixture::start(STALE_AFTER).await;
+    let guid = fixture.registered("broken").await.guid;
+    let terms = BreakerTerms {
+        after: Some(3),
+        within: Duration::from_secs(10),
+    };
+    let mut is_broken = Vec::new();
+    for _ in 0..4 {
+        let failed = AttemptEnd::Failed(WorkId::generate(), Duration::ZERO);
+        let directory = &fixture.args.directory;
+        is_broken.push(directory.note_attempt(guid, failed, &terms));
+        fixture.registry.deregister(guid).await.unwrap();
+        fixture.registry.register(the_same(guid)).await.unwrap();
+    }
+    assert_eq!(is_broken, [false, false, true, false]);
     fixture.end().await;
 }
 
