@@ -13,6 +13,7 @@
 pub mod agent_registry;
 pub mod barrier;
 pub mod breaker;
+mod called_off;
 pub mod clock;
 pub mod dlq_retrier;
 pub mod domain;

@@ -13,7 +13,6 @@ use crate::barrier::{Arrivals, Barrier, BarrierParts, Grace, InFlight};
 use crate::breaker;
 use crate::clock::Clock;
 use crate::dlq_retrier::{DeadLetters, DlqMsg, DlqRetrier, DlqRetrierArgs, DlqRetrierHandle};
-use crate::domain::work::Command;
 use crate::events::EventSink;
 use crate::gc_reaper::{GcReaper, GcReaperArgs, GcReaperHandle, GcReaperMsg};
 use crate::leases::Leases;
@@ -88,7 +87,7 @@ pub struct Project {
     pub dlq: DlqRetrierHandle,
     /// What happens.
     pub events: EventSink,
-    clock: Clock,
+    pub(crate) clock: Clock,
 }
 
 impl Project {
@@ -328,27 +327,6 @@ impl Project {
                 tracing::debug!(guid = %agent.guid, "an agent could not be greeted: {error}");
             }
         }
-        Ok(())
-    }
-
-    /// Tells the agent that held an item that it was called off, and notes that it was told.
-    pub async fn tell_cancelled(
-        &self,
-        guid: AgentGuid,
-        lease: LeaseRef,
-        reason: Option<String>,
-    ) -> Result<(), WireError> {
-        let directive = Directive {
-            kind: DirectiveKind::Cancel,
-            work_item_id: Some(lease.id),
-            attempt: Some(lease.attempt),
-            reason,
-            grace_ms: None,
-        };
-        self.registry.add_directive(guid, directive).await?;
-        self.ledger
-            .apply(lease.id, Command::CancelDelivered)
-            .await?;
         Ok(())
     }
 }

@@ -178,8 +178,8 @@ impl Step {
                 reason: None,
                 again: false,
             },
-            Kind::CancelDelivered => Command::CancelDelivered,
-            Kind::Stopped => Command::Stopped(by),
+            Kind::CancelDelivered => Command::CancelDelivered(by),
+            Kind::Stopped => Command::Stopped { by, result: None },
             Kind::Retry { reset } => Command::Retry {
                 retries: Some(record.retries),
                 reset_attempts: reset,

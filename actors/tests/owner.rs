@@ -205,6 +205,32 @@ async fn a_standby_takes_over_at_once_what_is_given_back() {
 
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn only_a_takeover_from_another_leaves_the_queue_group() {
+    let fixture = Fixture::new().await;
+    let owner = fixture.acquire("one", false).await.unwrap();
+    assert_eq!(owner.queue_group(), "loom");
+    drop(owner);
+    let owner = fixture.acquire("one", false).await.unwrap();
+    assert_eq!(owner.queue_group(), "loom", "the same data directory");
+    owner.release().await;
+    let owner = fixture.acquire("two", false).await.unwrap();
+    assert_eq!(owner.queue_group(), "loom", "given back");
+
+    // It may be frozen, for all that anybody knows.
+    drop(owner);
+    let owner = fixture.acquire("one", true).await.unwrap();
+    let own = format!("loom-{}", owner.epoch());
+    assert_eq!(owner.queue_group(), own);
+    drop(owner);
+    let owner = fixture.acquire("one", false).await.unwrap();
+    assert_eq!(owner.queue_group(), own, "it may be frozen still");
+    owner.release().await;
+    let owner = fixture.acquire("three", false).await.unwrap();
+    assert_eq!(owner.queue_group(), own);
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn a_server_that_stands_still_ends_the_ownership_in_time() {
     let fixture = Fixture::new().await;
     let owner = fixture.acquire("one", false).await.unwrap();

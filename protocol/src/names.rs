@@ -101,6 +101,16 @@ pub fn work_errors(project: &ProjectId) -> String {
     format!("loom.{project}.work.errors")
 }
 
+/// `work.completed` or `work.errors`, of the subject of such reports.
+pub fn report_kind(subject: &str) -> Option<&'static str> {
+    let mut tokens = subject.split('.').skip(2);
+    match (tokens.next(), tokens.next(), tokens.next()) {
+        (Some("work"), Some("completed"), None) => Some("work.completed"),
+        (Some("work"), Some("errors"), None) => Some("work.errors"),
+        _ => None,
+    }
+}
+
 /// `loom.{p}.agent.heartbeat.{guid}`
 pub fn heartbeat(project: &ProjectId, guid: AgentGuid) -> String {
     format!("loom.{project}.agent.heartbeat.{guid}")

@@ -106,7 +106,9 @@ impl Reign {
     }
 
     async fn open(shell: &Shell, accession: Accession) -> Result<Self, UpError> {
-        let door = NatsDoor::open(shell.nats.client.clone(), shell.service.clone())
+        let lease = &accession.lease;
+        let (client, service) = (shell.nats.client.clone(), shell.service.clone());
+        let door = NatsDoor::open(client, service, lease.queue_group(), lease.ownership())
             .await
             .map_err(|source| refused(&shell.nats, source))?;
         tokio::spawn(accession.projects.clone().greet_agents());

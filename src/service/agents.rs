@@ -89,6 +89,10 @@ impl Service {
                 })
                 .await?;
         }
+        project.orders_carried(guid, &directives);
+        for lease in &lost {
+            project.reached(guid, *lease);
+        }
         Ok(HeartbeatAnswer {
             ok: true,
             lost,

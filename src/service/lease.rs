@@ -68,10 +68,9 @@ impl Service {
         if says_more {
             return self.progress(project, request).await;
         }
-        let by = self.fence(request.guid, request.attempt);
-        let command = Command::Start(by);
+        let lease = lease_ref(request.id, request.attempt);
         let (project, applied) = self
-            .report(project, request.guid, request.id, command)
+            .report(project, request.guid, lease, Command::Start)
             .await?;
         Ok(self.lease_of(&project, &applied.record))
     }
@@ -99,15 +98,14 @@ impl Service {
                 format!("message has more than {} bytes", limits::ERROR),
             ));
         }
-        let command = Command::Progress {
-            by: self.fence(request.guid, request.attempt),
+        let command = |by| Command::Progress {
+            by,
             progress: request.progress,
             message: request.message,
             usage: request.usage,
         };
-        let (project, applied) = self
-            .report(project, request.guid, request.id, command)
-            .await?;
+        let lease = lease_ref(request.id, request.attempt);
+        let (project, applied) = self.report(project, request.guid, lease, command).await?;
         Ok(self.lease_of(&project, &applied.record))
     }
 
@@ -153,6 +151,7 @@ impl Service {
         let mut checked = Vec::with_capacity(items.len());
         for item in items {
             let result = accept_result(item.result.unwrap_or_default(), now);
+            let lease = lease_ref(item.id, item.attempt);
             checked.push(result.map(|result| {
                 let command = Command::Complete {
                     by: self.fence(guid, item.attempt),
@@ -160,14 +159,16 @@ impl Service {
                     usage: item.usage,
                 };
                 operations.push(Operation::Apply(item.id, Arc::new(command)));
+                lease
             }));
         }
         let mut outcomes = project.ledger.carry_out(operations).await?.into_iter();
         Ok(checked
             .into_iter()
             .map(|checked| {
-                checked?;
-                let applied = outcomes.next().ok_or_else(lost_report)??;
+                let lease = checked?;
+                let applied = outcomes.next().ok_or_else(lost_report)?;
+                let applied = applied.inspect_err(|error| project.refused(guid, lease, error))?;
                 Ok(seen(project, &applied))
             })
             .collect())
@@ -194,6 +195,7 @@ impl Service {
         project: &ProjectId,
         request: FailRequest,
     ) -> Result<WorkItem, WireError> {
+        check_reason(request.reason, &Reason::OF_FAILURE)?;
         let now = self.now();
         let projects = self.projects();
         let terms = projects.terms();
@@ -209,20 +211,14 @@ impl Service {
         failure.not_before = request
             .retry_after_ms
             .map(|millis| now.after(Duration::from_millis(millis)));
+        let lease = lease_ref(request.id, request.attempt);
         if failure.reason == Reason::UsageLimit {
-            let lease = LeaseRef {
-                id: request.id,
-                attempt: request.attempt,
-            };
             let until = failure.not_before;
             self.limit_met(project, request.guid, lease, until, &failure.message)
                 .await?;
         }
-        let by = self.fence(request.guid, request.attempt);
-        let command = Command::Fail { by, failure };
-        let (project, applied) = self
-            .report(project, request.guid, request.id, command)
-            .await?;
+        let command = |by| Command::Fail { by, failure };
+        let (project, applied) = self.report(project, request.guid, lease, command).await?;
         Ok(seen(&project, &applied))
     }
 
@@ -232,24 +228,20 @@ impl Service {
         project: &ProjectId,
         request: ReleaseRequest,
     ) -> Result<WorkItem, WireError> {
+        check_reason(request.reason, &Reason::OF_RELEASE)?;
+        let lease = lease_ref(request.id, request.attempt);
         if request.reason == Some(Reason::UsageLimit) {
-            let lease = LeaseRef {
-                id: request.id,
-                attempt: request.attempt,
-            };
             let reason = Reason::UsageLimit.to_string();
             let until = request.pause_until.or(request.not_before);
             self.limit_met(project, request.guid, lease, until, &reason)
                 .await?;
         }
-        let command = Command::Release {
-            by: self.fence(request.guid, request.attempt),
+        let command = |by| Command::Release {
+            by,
             reason: request.reason.unwrap_or(Reason::Released),
             not_before: request.not_before,
         };
-        let (project, applied) = self
-            .report(project, request.guid, request.id, command)
-            .await?;
+        let (project, applied) = self.report(project, request.guid, lease, command).await?;
         Ok(seen(&project, &applied))
     }
 
@@ -260,8 +252,17 @@ impl Service {
         request: StoppedRequest,
     ) -> Result<WorkItem, WireError> {
         let (guid, id, attempt) = (request.guid, request.id, request.attempt);
-        let command = Command::Stopped(self.fence(guid, attempt));
-        let reported = self.report(project, guid, id, command).await;
+        // What is too large cannot be kept; that the agent has stopped counts all the same.
+        let result = request
+            .result
+            .map(|result| accept_result(result, self.now()));
+        let (result, too_large) = match result.transpose() {
+            Ok(result) => (result, None),
+            Err(error) => (None, Some(error)),
+        };
+        let command = |by| Command::Stopped { by, result };
+        let lease = lease_ref(id, attempt);
+        let reported = self.report(project, guid, lease, command).await;
         let project = self.awake_for_agent(project, guid)?;
         project.dispatcher.stopped(guid, id);
         let obeyed = Directive {
@@ -275,7 +276,7 @@ impl Service {
         let cleared = project.registry.clear_directive(guid, obeyed).await;
         let (_, applied) = reported?;
         cleared?;
-        Ok(seen(&project, &applied))
+        too_large.map_or_else(|| Ok(seen(&project, &applied)), Err)
     }
 
     /// What an agent says about an item that it holds.
@@ -283,12 +284,14 @@ impl Service {
         &self,
         project: &ProjectId,
         guid: AgentGuid,
-        id: WorkId,
-        command: Command,
+        lease: LeaseRef,
+        command: impl FnOnce(Fence) -> Command,
     ) -> Result<(Arc<Project>, Applied), WireError> {
         let project = self.awake_for_agent(project, guid)?;
         note_sign_of_life(&project, guid).await?;
-        let applied = project.ledger.apply(id, command).await?;
+        let command = command(self.fence(guid, lease.attempt));
+        let applied = project.ledger.apply(lease.id, command).await;
+        let applied = applied.inspect_err(|error| project.refused(guid, lease, error))?;
         Ok((project, applied))
     }
 
@@ -337,6 +340,24 @@ fn seen(project: &Project, applied: &Applied) -> WorkItem {
     project
         .work
         .view(&applied.record, applied.revision, Bodies::Without)
+}
+
+const fn lease_ref(id: WorkId, attempt: u32) -> LeaseRef {
+    LeaseRef { id, attempt }
+}
+
+/// The other reasons are the coordinator's to say: whoever reads them must be able to rely on that.
+fn check_reason(said: Option<Reason>, allowed: &[Reason]) -> Result<(), WireError> {
+    match said {
+        Some(reason) if !allowed.contains(&reason) => {
+            let allowed: Vec<&str> = allowed.iter().map(|reason| reason.as_str()).collect();
+            Err(WireError::invalid(format!(
+                "reason is {reason}, which only the coordinator gives; write one of: {}",
+                allowed.join(", ")
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn lost_report() -> WireError {

@@ -231,7 +231,7 @@ pub const KEYS: [Key; 44] = [
     key(
         "agents.grave_retention",
         Kind::Duration(1000),
-        "How long the grave of an agent that was taken for dead is kept; until then it is told to register anew when it returns.",
+        "How long the grave of an agent that was taken for dead is kept; until then it is told to register anew when it returns. So long is the entry of one kept that left in quarantine.",
     ),
     key(
         "agents.idle_timeout",

@@ -1,7 +1,7 @@
 //! Requests of agents that are not registered, do not hold the item, or come late.
 
-use loom_protocol::work::WorkStatus;
-use loom_protocol::{AgentGuid, ErrorCode};
+use loom_protocol::work::{Reason, WorkStatus};
+use loom_protocol::{AgentGuid, ErrorCode, names};
 use serde_json::json;
 
 use crate::doors::{Doors, check};
@@ -126,6 +126,48 @@ async fn completing_twice() {
         .await
         .unwrap_err();
     check(&error, ErrorCode::StaleLease, &["it is completed"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn reasons_that_are_the_coordinators_to_give() {
+    let doors = Doors::open().await;
+    let agent = doors.project.agent("rust").spawn().await.unwrap();
+    doors.project.submit_plain("rust").await.unwrap();
+    let claimed = agent.claim_one().await.unwrap();
+    let allowed = |verb| match verb {
+        "fail" => &Reason::OF_FAILURE[..],
+        _ => &Reason::OF_RELEASE[..],
+    };
+    for verb in ["fail", "release"] {
+        for reason in Reason::ALL {
+            if allowed(verb).contains(&reason) {
+                continue;
+            }
+            let body = json!({"error": "e", "reason": reason});
+            let error = agent.report(verb, &claimed, body).await.unwrap_err();
+            let mut named = vec![reason.as_str(), "write one of"];
+            named.extend(allowed(verb).iter().map(|reason| reason.as_str()));
+            check(&error, ErrorCode::InvalidRequest, &named);
+        }
+    }
+    agent.complete(&claimed, "it is its own").await.unwrap();
+
+    // Published, nobody can be told: the report counts, its reason does not.
+    let id = doors.project.submit_plain("rust").await.unwrap();
+    agent.claim_one().await.unwrap();
+    let report = json!({
+        "workItemId": id, "agentGuid": agent.guid(), "attempt": 1, "reason": "poison",
+        "error": {"message": "e", "recoverable": false},
+    });
+    let subject = names::work_errors(doors.project.id());
+    doors.project.publish(subject, &report).await.unwrap();
+    let failed = doors.project.eventually("it has failed", async || {
+        let item = doors.project.work(id).await.ok()?;
+        item.terminal.then_some(item)
+    });
+    let error = failed.await.unwrap().error.unwrap();
+    assert_eq!(error.reason, Reason::AgentError);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -128,7 +128,7 @@ async fn poison_and_rejected_bytes_are_kept_exactly() -> Result<()> {
         }
         let named = json!({"id": letter.id});
         let refused = project.request("dlq.retry", named).await.unwrap_err();
-        assert!(refused.message.contains("submit it mended"), "{refused:?}");
+        assert!(refused.message.contains("publish it mended"), "{refused:?}");
     }
     assert_eq!(one_letter_each(&project).await?, 2);
     Ok(())

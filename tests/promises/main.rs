@@ -8,6 +8,7 @@
 //! | `explain` | why who may not take what |
 //! | `reports` | what is published durably, and what is told |
 //! | `requests` | encodings, unknown fields, unknown projects, bad input |
+//! | `ownership` | who owns no more answers nothing |
 //! | `sizes` | what was recorded is answered, however large |
 //! | `clocks` | who loses a lease, when, and who never does; the pause before the next attempt |
 //! | `endings` | deadlines, and orders to stop |
@@ -26,6 +27,7 @@ mod limits;
 mod liveness;
 mod matching;
 mod orders;
+mod ownership;
 mod repetition;
 mod reports;
 mod requests;

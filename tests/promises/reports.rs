@@ -1,7 +1,8 @@
 use anyhow::Result;
+use loom_protocol::dead_letter::DeadLetter;
 use loom_protocol::event::{Event, WorkEventKind};
-use loom_protocol::work::{ClaimedItem, QueueInfo, WorkStatus};
-use loom_protocol::{AgentGuid, names};
+use loom_protocol::work::{ClaimedItem, QueueInfo, Reason, WorkStatus, limits};
+use loom_protocol::{AgentGuid, ErrorCode, names};
 use loom_testkit::fleet::{Fleet, TestProject};
 use serde_json::{Value, json};
 
@@ -73,29 +74,73 @@ async fn report_without_attempt_counts_only_for_the_assignee() -> Result<()> {
 
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
-async fn a_stale_or_unreadable_report_is_dropped() -> Result<()> {
+async fn a_stale_report_is_dropped_and_an_unreadable_one_kept_as_it_came() -> Result<()> {
     let fleet = Fleet::shared().await?;
     let project = fleet.project().await?;
     let agent = project.agent("rust").spawn().await?;
     let id = project.submit_plain("rust").await?;
     let mut item = agent.claim_one().await?;
     let before = project.work(id).await?;
+    let kinds = [
+        ("work.completed", names::work_completed(project.id())),
+        ("work.errors", names::work_errors(project.id())),
+    ];
     item.lease.attempt += 1;
     complete(&project, agent.guid(), &item, json!({})).await?;
-    for bytes in ["half {", "[]", "{}", "null", "\u{0}"] {
-        for subject in [
-            names::work_completed(project.id()),
-            names::work_errors(project.id()),
-        ] {
+    let unreadable = ["half {", "[]", "{}", "null", "\u{0}"];
+    for (_, subject) in &kinds {
+        for bytes in unreadable {
             project
                 .jetstream()
-                .publish(subject, bytes.into())
+                .publish(subject.clone(), bytes.into())
                 .await?
                 .await?;
         }
     }
     wait_until_taken_over(&project).await?;
     assert_eq!(project.work(id).await?, before);
+    for (kind, _) in kinds {
+        let letters = project.eventually("a letter each", async || {
+            let of_kind = json!({"capability": kind, "reason": "poison"});
+            let list = project.request("dlq.list", of_kind).await.ok()?;
+            let letters: Vec<DeadLetter> = serde_json::from_value(list).ok()?;
+            (letters.len() == unreadable.len()).then_some(letters)
+        });
+        let mut kept = Vec::new();
+        for letter in letters.await? {
+            let named = json!({"id": letter.id});
+            let whole: DeadLetter = project.call("dlq.get", &named).await?;
+            assert!(whole.work_item.description.contains("report"));
+            kept.push(whole.submission.expect("its bytes").base64.0.to_vec());
+            let refused = project.request("dlq.retry", named.clone()).await;
+            assert_eq!(refused.unwrap_err().code, ErrorCode::InvalidRequest);
+            project.request("dlq.discard", named).await?;
+        }
+        assert_eq!(kept, unreadable.map(|bytes| bytes.as_bytes().to_vec()));
+    }
+    Ok(())
+}
+
+/// The lease stays, as with a request, but nobody can be told: the bytes stay too.
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_published_result_that_is_too_large_is_kept() -> Result<()> {
+    let fleet = Fleet::shared().await?;
+    let project = fleet.project().await?;
+    let agent = project.agent("rust").spawn().await?;
+    let id = project.submit_plain("rust").await?;
+    let item = agent.claim_one().await?;
+    let long = "x".repeat(limits::RESULT + 1);
+    let report = json!({"result": {"summary": long}});
+    complete(&project, agent.guid(), &item, report).await?;
+    let letter = project.eventually("its letter", async || {
+        let list = project.request("dlq.list", json!({})).await.ok()?;
+        serde_json::from_value::<Vec<DeadLetter>>(list).ok()?.pop()
+    });
+    let letter = letter.await?;
+    assert_eq!(letter.reason, Reason::Rejected);
+    assert_eq!(project.work(id).await?.status, WorkStatus::Assigned);
+    agent.complete(&item, "shorter").await?;
     Ok(())
 }
 

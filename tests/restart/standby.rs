@@ -1,7 +1,9 @@
 //! Two coordinators on one NATS.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use futures_util::{FutureExt as _, StreamExt as _};
 use loom_client::{Agent, Client, Job, JobError, JobResult, RunningAgent};
 use loom_protocol::work::WorkStatus;
 use loom_testkit::process::LoomProcess;
@@ -9,6 +11,8 @@ use tokio::sync::watch;
 
 use crate::world::{World, all_items, loom_up, soon, submit, until};
 
+/// How long a client waits for an answer.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
 /// A standby takes over within 15 s of the owner's death; the rest is for a busy machine.
 const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(18);
 
@@ -142,4 +146,92 @@ async fn an_owner_that_slept_too_long_changes_nothing_when_it_wakes() {
     agent.shut_down("the test is over", Duration::ZERO);
     let report = soon("the agent ends", agent.ended()).await.unwrap();
     assert_eq!((report.completed + report.published, report.lost), (24, 0));
+}
+
+/// A frozen owner stays a member of its queue group until the server drops its connection.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn what_a_frozen_owner_is_given_is_answered_by_the_next_one_and_by_nobody_else() {
+    let world = World::new().await;
+    let mut asker = Asker::new(world.loom.nats_url()).await;
+    let former = asker.ask(1).await[0];
+    let mut second = standby(&world).await;
+    world.loom.pause();
+    second.until_up().await.unwrap();
+    let taken = asker.ask(200).await;
+    assert!(taken[0] > former);
+    assert!(taken.iter().all(|epoch| *epoch == taken[0]), "{taken:?}");
+
+    // Neither a crash of the next one nor an end in order makes it forget who may be frozen.
+    second.kill_9().await;
+    second.restart().await.unwrap();
+    asker.ask(100).await;
+    assert!(second.terminate().await.unwrap().success());
+    second.restart().await.unwrap();
+    let present = asker.ask(100).await;
+    assert!(present[0] > taken[0]);
+
+    world.loom.resume();
+    let lost = world.loom.until_it_logs("the ownership is lost (");
+    let (answers, lost) = tokio::join!(asker.ask(200), lost);
+    lost.unwrap();
+    assert!(
+        answers.iter().all(|epoch| *epoch == present[0]),
+        "{answers:?}"
+    );
+    world.loom.until_it_logs("standing by").await.unwrap();
+    asker.ask(10).await;
+    assert!(
+        asker.answers.next().now_or_never().is_none(),
+        "an answer too many"
+    );
+}
+
+/// Asks who owns, and sees each answer there is.
+struct Asker {
+    nats: async_nats::Client,
+    inbox: String,
+    answers: async_nats::Subscriber,
+    asked: usize,
+}
+
+impl Asker {
+    async fn new(nats_url: &str) -> Self {
+        let nats = async_nats::connect(nats_url).await.unwrap();
+        let inbox = nats.new_inbox();
+        let answers = nats.subscribe(format!("{inbox}.*")).await.unwrap();
+        Self {
+            nats,
+            inbox,
+            answers,
+            asked: 0,
+        }
+    }
+
+    /// Asks so often at once; the epochs in the answers. Each is answered once, within a second or two.
+    async fn ask(&mut self, times: usize) -> Vec<u64> {
+        let mut open = HashSet::new();
+        for _ in 0..times {
+            self.asked += 1;
+            let reply = format!("{}.{}", self.inbox, self.asked);
+            open.insert(reply.clone());
+            let asked = self
+                .nats
+                .publish_with_reply("coord.global.info", reply, "{}".into());
+            asked.await.unwrap();
+        }
+        let mut epochs = Vec::new();
+        while !open.is_empty() {
+            let answer = tokio::time::timeout(ANSWERED_WITHIN, self.answers.next()).await;
+            let answer = answer.unwrap_or_else(|_| panic!("{} have no answer", open.len()));
+            let answer = answer.unwrap();
+            assert!(
+                open.remove(answer.subject.as_str()),
+                "an answer too many, or of before: {answer:?}"
+            );
+            let info: serde_json::Value = serde_json::from_slice(&answer.payload).unwrap();
+            epochs.push(info["epoch"].as_u64().unwrap());
+        }
+        epochs
+    }
 }

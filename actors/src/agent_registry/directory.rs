@@ -20,11 +20,13 @@ use super::entry::{AgentEntry, Vitals};
 use super::index::{Direction, Index, Place, Selection};
 use super::page::{AgentFilter, AgentsFound, Cursor, places_of_page};
 use crate::domain::agent::hear;
-use crate::domain::breaker::{AttemptEnd, BreakerTerms};
+use crate::domain::breaker::{AttemptEnd, BreakerTerms, Streak};
 use crate::domain::id_prefix;
 
 /// How many candidates an ambiguous prefix names.
 const CANDIDATES_SHOWN: usize = 5;
+/// Of how many agents that left it is known what they had failed.
+const MAX_LEFT_STREAKS: usize = 10_000;
 
 type Listener = Arc<dyn Fn(AgentGuid, AgentChange) + Send + Sync>;
 
@@ -36,6 +38,9 @@ pub struct AgentDirectory {
     index: RwLock<Index>,
     /// Lease counts that were set before (or after) the agent itself was known.
     early_leases: DashMap<AgentGuid, u32>,
+    /// What agents had failed in a row when they left: one that fails an item, leaves and comes back does not
+    /// begin anew.
+    left_streaks: DashMap<AgentGuid, Streak>,
     loaded: AtomicBool,
     quarantined: AtomicUsize,
 }
@@ -250,7 +255,10 @@ impl AgentDirectory {
             old.vitals()
         } else {
             let leases = self.early_leases.remove(&agent.guid);
-            Arc::new(Vitals::of(&agent, leases.map_or(0, |(_, leases)| leases)))
+            let streak = self.left_streaks.remove(&agent.guid);
+            let streak = streak.map(|(_, streak)| streak).unwrap_or_default();
+            let leases = leases.map_or(0, |(_, leases)| leases);
+            Arc::new(Vitals::of(&agent, leases, streak))
         };
         index.insert(&agent);
         let entry = Arc::new(AgentEntry::new(agent, vitals));
@@ -267,7 +275,19 @@ impl AgentDirectory {
         if leases > 0 {
             self.early_leases.insert(guid, leases);
         }
+        self.keep_streak(guid, entry.streak());
         Some(entry)
+    }
+
+    fn keep_streak(&self, guid: AgentGuid, streak: Streak) {
+        if streak == Streak::default() {
+            return;
+        }
+        if self.left_streaks.len() >= MAX_LEFT_STREAKS {
+            let any = self.left_streaks.iter().next().map(|entry| *entry.key());
+            any.and_then(|any| self.left_streaks.remove(&any));
+        }
+        self.left_streaks.insert(guid, streak);
     }
 
     pub(super) fn set_loaded(&self) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use loom_protocol::Timestamp;
 use loom_protocol::agent::{Agent, Directive, DirectiveKind};
+use loom_protocol::work::LeaseRef;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -29,12 +30,14 @@ pub(super) struct Vitals {
     leases: AtomicU32,
     own_count: AtomicU32,
     directives: Mutex<Vec<Directive>>,
+    /// The orders to stop that a heartbeat's answer has carried.
+    carried: Mutex<Vec<LeaseRef>>,
     streak: Mutex<Streak>,
 }
 
 impl Vitals {
-    /// Those of an agent that was not known before.
-    pub(super) fn of(agent: &Agent, leases: u32) -> Self {
+    /// Those of an agent that is not known at present.
+    pub(super) fn of(agent: &Agent, leases: u32, streak: Streak) -> Self {
         Self {
             last_seen: agent.last_heartbeat.as_millis().into(),
             last_activity: agent.last_activity.as_millis().into(),
@@ -44,7 +47,8 @@ impl Vitals {
             leases: leases.into(),
             own_count: agent.current_task_count.into(),
             directives: Mutex::default(),
-            streak: Mutex::default(),
+            carried: Mutex::default(),
+            streak: streak.into(),
         }
     }
 
@@ -143,6 +147,23 @@ impl AgentEntry {
         self.vitals.directives.lock().clone()
     }
 
+    /// Of orders that an answer carries, the leases that are to be stopped and that no answer has
+    /// carried before.
+    pub fn carried_first(&self, orders: &[Directive]) -> Vec<LeaseRef> {
+        let leases = orders.iter().filter_map(lease_to_stop);
+        let mut carried = self.vitals.carried.lock();
+        carried.retain(|lease| orders.iter().any(|o| lease_to_stop(o) == Some(*lease)));
+        let mut first: Vec<LeaseRef> = leases.collect();
+        first.retain(|lease| !carried.contains(lease));
+        carried.extend_from_slice(&first);
+        first
+    }
+
+    /// That an answer carried an order could not be noted: the next one counts.
+    pub(crate) fn not_noted(&self, lease: LeaseRef) {
+        self.vitals.carried.lock().retain(|other| *other != lease);
+    }
+
     /// Whether it was told to end and has not yet.
     pub fn is_leaving(&self) -> bool {
         self.shutdown_order().is_some()
@@ -199,6 +220,10 @@ impl AgentEntry {
         self.vitals.streak.lock().note(end, terms)
     }
 
+    pub(super) fn streak(&self) -> Streak {
+        self.vitals.streak.lock().clone()
+    }
+
     pub(super) fn set_own_count(&self, count: u32) {
         self.vitals.own_count.store(count, Ordering::Relaxed);
     }
@@ -210,6 +235,12 @@ impl AgentEntry {
         let moment = self.vitals.moment();
         self.vitals.seen_after.fetch_max(moment, Ordering::Relaxed);
     }
+}
+
+/// The lease that an order is to stop.
+fn lease_to_stop(order: &Directive) -> Option<LeaseRef> {
+    let (id, attempt) = order.work_item_id.zip(order.attempt)?;
+    (order.kind == DirectiveKind::Cancel).then_some(LeaseRef { id, attempt })
 }
 
 /// Whether two orders are about the same thing.

@@ -1,7 +1,7 @@
 //! What becomes of an entry when a read or a write of it has ended.
 
 use loom_protocol::agent::Agent;
-use loom_protocol::{AgentGuid, ErrorCode, WireError};
+use loom_protocol::{AgentGuid, WireError};
 
 use super::actor::{State, answer};
 use super::slot::{Doing, Order, Question};
@@ -44,8 +44,10 @@ impl State {
             }
             Err(WriteError::Refused(problem)) => {
                 tracing::error!(%guid, problem, "NATS refuses a write to the agents bucket");
-                let message = format!("NATS refused to store agent {guid}: {problem}");
-                let error = WireError::new(ErrorCode::Internal, message);
+                let message = format!(
+                    "NATS refuses to store agent {guid}: {problem}; give JetStream room, and try again with the same guid"
+                );
+                let error = WireError::unavailable(message, RETRY_AFTER);
                 self.refuse_awaited(guid, &doing, error);
             }
         }
@@ -57,6 +59,7 @@ impl State {
         match doing {
             Doing::Registering { agent, .. } => self.registered(guid, &agent),
             Doing::Removing { .. } => self.removed(guid),
+            Doing::Retiring { agent, .. } => self.retired(guid, *agent),
             Doing::Flushing { heartbeat, .. } => self.slot(guid).written_heartbeat = heartbeat,
             Doing::Reading => {}
         }
@@ -111,10 +114,20 @@ impl State {
         self.forget_if_idle(guid);
     }
 
+    /// The entry says in the bucket that its agent has left in quarantine.
+    fn retired(&mut self, guid: AgentGuid, agent: Agent) {
+        let order = self.slot(guid).orders.pop_front();
+        self.leave_in_quarantine(agent);
+        if let Some(Order::Deregister { reply }) = order {
+            answer(reply, Ok(()));
+        }
+    }
+
     /// Somebody wrote in between: read, merge, again. The watch may have told it already.
     fn conflicted(&mut self, guid: AgentGuid, doing: &Doing) {
         let (Doing::Registering { expected, .. }
         | Doing::Removing { expected }
+        | Doing::Retiring { expected, .. }
         | Doing::Flushing { expected, .. }) = doing
         else {
             return;
@@ -165,7 +178,7 @@ impl State {
 
     /// Answers the request that a failed write was for.
     fn refuse_awaited(&mut self, guid: AgentGuid, doing: &Doing, error: WireError) {
-        if matches!(doing, Doing::Registering { .. } | Doing::Removing { .. }) {
+        if !matches!(doing, Doing::Flushing { .. } | Doing::Reading) {
             self.refuse_first(guid, error);
         }
     }

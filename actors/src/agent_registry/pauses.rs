@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
-use loom_protocol::agent::{Agent, Directive, DirectiveKind};
+use loom_protocol::agent::{Agent, AgentStatus, Directive, DirectiveKind};
 use loom_protocol::{AgentGuid, Timestamp, WireError};
 
 use super::AgentDirectory;
@@ -155,6 +155,23 @@ impl State {
             self.mark_dirty(guid);
             self.publish_directive(guid, &quarantine_order(guid, reason));
         }
+    }
+
+    /// What is left of an agent that leaves in quarantine; `None` where it is not in one.
+    pub fn quarantined(&self, guid: AgentGuid) -> Option<Agent> {
+        let agent = self.args.directory.get(guid)?.snapshot();
+        agent.quarantine.as_ref()?;
+        Some(Agent {
+            status: AgentStatus::Offline,
+            current_task_count: 0,
+            ..agent
+        })
+    }
+
+    /// Quarantined → offline: it has deregistered. To all but the memory of its quarantine it is gone.
+    pub fn leave_in_quarantine(&mut self, agent: Agent) {
+        self.leave(agent.guid, "deregistered");
+        self.enter(agent, false);
     }
 
     /// Paused, quarantined → takes work: an operator says so.

@@ -177,6 +177,10 @@ impl State {
     fn removal_sighted(&mut self, guid: AgentGuid, record: &Record, ours: bool) {
         self.readable(guid, record);
         self.slot(guid).dirty = false;
+        if let Some(agent) = self.quarantined(guid).filter(|_| !ours) {
+            self.leave_in_quarantine(agent);
+            return self.mark_dirty(guid);
+        }
         self.leave(guid, "deregistered");
         if ours {
             self.forget_if_idle(guid);

@@ -44,6 +44,7 @@ pub(super) enum Doing {
     Reading,
     Registering { expected: u64, agent: Box<Agent> },
     Removing { expected: u64 },
+    Retiring { expected: u64, agent: Box<Agent> },
     Flushing { expected: u64, heartbeat: Timestamp },
 }
 

@@ -114,7 +114,11 @@ impl State {
                     Err(error) => self.refuse_first(guid, error),
                 }
             }
-            Some(Order::Deregister { .. } | Order::TidyUp) => self.begin_removing(guid),
+            Some(Order::Deregister { .. }) => match self.quarantined(guid) {
+                Some(agent) => self.begin_retiring(guid, agent),
+                None => self.begin_removing(guid),
+            },
+            Some(Order::TidyUp) => self.begin_removing(guid),
             Some(Order::Bury { silent_since, .. }) => {
                 let silent_since = *silent_since;
                 self.begin_burying(guid, silent_since);
@@ -180,6 +184,20 @@ impl State {
             async move { bucket.remove(&guid.to_string(), expected, &writer).await },
             move |outcome| write_ended(guid, outcome),
         );
+    }
+
+    /// Any → offline, of one that deregisters in quarantine: who comes back with its guid is not
+    /// offered work again before an operator says so.
+    fn begin_retiring(&mut self, guid: AgentGuid, agent: Agent) {
+        match self.encoded(guid, &agent, false) {
+            Ok(value) => {
+                let expected = self.slot(guid).revision;
+                let agent = Box::new(agent);
+                self.begin(guid, Doing::Retiring { expected, agent });
+                self.write(guid, value, expected);
+            }
+            Err(error) => self.refuse_first(guid, error),
+        }
     }
 
     /// It may have come back while it waited for its turn.

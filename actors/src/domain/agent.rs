@@ -109,6 +109,7 @@ pub fn register(
         metadata: request.metadata.clone(),
     };
     check(&agent)?;
+    check_limit_group(agent.limit_group.as_ref())?;
     Ok(agent)
 }
 
@@ -213,6 +214,14 @@ fn check(agent: &Agent) -> Result<(), WireError> {
         .map_or(0, |metadata| metadata.to_string().len());
     if length > MAX_METADATA {
         return Err(too_large("metadata", length, MAX_METADATA));
+    }
+    Ok(())
+}
+
+/// Of what an agent says now; an entry that was stored is read all the same.
+fn check_limit_group(group: Option<&String>) -> Result<(), WireError> {
+    if let Some(group) = group {
+        check_token("limitGroup", group)?;
     }
     Ok(())
 }

@@ -14,6 +14,8 @@ pub struct ReapTerms {
     pub stale_after: Duration,
     /// How old the last heartbeat of an offline agent may become before its entry goes.
     pub bury_after: Duration,
+    /// The same of one that is quarantined, where that is longer.
+    pub forget_quarantine_after: Duration,
 }
 
 impl ReapTerms {
@@ -37,6 +39,8 @@ pub struct Silence {
     pub offline: bool,
     /// Whether it has leases.
     pub has_leases: bool,
+    /// Whether it is quarantined: its entry is what remembers that.
+    pub quarantined: bool,
 }
 
 /// What is to be done about an agent.
@@ -60,7 +64,12 @@ pub fn reap_verdict(silence: &Silence, terms: &ReapTerms) -> ReapVerdict {
     if !silence.offline || silence.has_leases {
         return ReapVerdict::MarkOffline;
     }
-    left(terms.bury_after, silence.unheard_for).map_or(ReapVerdict::Bury, ReapVerdict::Keep)
+    let bury_after = if silence.quarantined {
+        terms.bury_after.max(terms.forget_quarantine_after)
+    } else {
+        terms.bury_after
+    };
+    left(bury_after, silence.unheard_for).map_or(ReapVerdict::Bury, ReapVerdict::Keep)
 }
 
 /// What is left of a limit; `None` where nothing is.
@@ -142,6 +151,7 @@ mod tests {
     const TERMS: ReapTerms = ReapTerms {
         stale_after: Duration::from_secs(30),
         bury_after: Duration::from_hours(24),
+        forget_quarantine_after: Duration::from_hours(96),
     };
 
     fn span() -> impl Strategy<Value = Duration> {
@@ -152,13 +162,14 @@ mod tests {
     }
 
     fn silence() -> impl Strategy<Value = Silence> {
-        (span(), span(), span(), any::<bool>(), any::<bool>()).prop_map(
-            |(silent_for, more, heartbeat_interval, offline, has_leases)| Silence {
+        (span(), span(), span(), any::<[bool; 3]>()).prop_map(
+            |(silent_for, more, heartbeat_interval, [offline, has_leases, quarantined])| Silence {
                 silent_for,
                 unheard_for: silent_for + more,
                 heartbeat_interval,
                 offline,
                 has_leases,
+                quarantined,
             },
         )
     }
@@ -204,6 +215,8 @@ mod tests {
             if reap_verdict(&silence, &TERMS) == ReapVerdict::Bury {
                 prop_assert!(silence.offline && !silence.has_leases);
                 prop_assert!(silence.unheard_for >= TERMS.bury_after);
+                let is_remembered = silence.unheard_for < TERMS.forget_quarantine_after;
+                prop_assert!(!(silence.quarantined && is_remembered));
             }
         }
 

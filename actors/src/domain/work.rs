@@ -9,6 +9,7 @@
 //!   pending, assigned, in-progress ── cancel ──► cancelled       failed ── retry ──► pending
 //! ```
 
+mod called_off;
 mod codec;
 mod command;
 mod dead_letter;

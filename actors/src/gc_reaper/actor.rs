@@ -55,6 +55,7 @@ impl GcReaperArgs {
         ReapTerms {
             stale_after: self.settings.stale_after,
             bury_after: self.settings.bury_after,
+            forget_quarantine_after: self.settings.grave_retention,
         }
     }
 }

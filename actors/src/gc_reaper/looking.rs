@@ -63,6 +63,7 @@ impl<'a> Sight<'a> {
             heartbeat_interval: self.heartbeat_interval(entry),
             offline: entry.agent().status == AgentStatus::Offline,
             has_leases: self.args.work.lease_count(entry.agent().guid) > 0,
+            quarantined: entry.agent().quarantine.is_some(),
         }
     }
 

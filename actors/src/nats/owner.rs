@@ -12,9 +12,11 @@
 //! | conflict, or unknown | the entry is read: mine (of this session): renew again; another's or none: lost |
 //! | unknown, and the entry can't be read | tried again, until `keep_for` is over: lost |
 
+mod group;
 mod identity;
 mod keeper;
 mod store;
+mod taking;
 
 use std::fmt;
 use std::sync::Arc;
@@ -32,6 +34,7 @@ use uuid::Uuid;
 pub use self::identity::{Identity, IdentityError};
 use self::keeper::Keeper;
 use self::store::{Entry, OwnerStore, WriteFailure};
+use self::taking::{GroupInUse, Won, try_to_acquire};
 use crate::clock::Clock;
 
 /// How often a standby looks whether the entry has gone, and a failed renewal is tried again.
@@ -218,6 +221,7 @@ pub struct OwnerLease {
     holder: Holder,
     times: LeaseTimes,
     store: OwnerStore,
+    group: GroupInUse,
     kept_until: Arc<Mutex<Instant>>,
     loss: watch::Receiver<Option<Loss>>,
     keeper: AbortOnDropHandle<()>,
@@ -289,12 +293,14 @@ impl OwnerLease {
             tracing::error!(reason = %loss, "the ownership is lost");
             lost.send_replace(Some(loss));
         });
-        tracing::info!(epoch = won.sequence, "this coordinator owns");
+        let queue_group = won.group.name();
+        tracing::info!(epoch = won.sequence, queue_group, "this coordinator owns");
         Self {
             epoch: won.sequence,
             holder,
             times,
             store: won.store,
+            group: won.group,
             kept_until,
             loss,
             keeper: AbortOnDropHandle::new(keeper),
@@ -309,6 +315,12 @@ impl OwnerLease {
     /// What the entry says of this coordinator.
     pub fn holder(&self) -> &Holder {
         &self.holder
+    }
+
+    /// The queue group to take requests in: `loom`, or one of its own where a former owner that did not give
+    /// its ownership back may still be in that.
+    pub fn queue_group(&self) -> &str {
+        self.group.name()
     }
 
     /// Whether it lasts at this moment.
@@ -336,6 +348,7 @@ impl OwnerLease {
     }
 
     /// Gives ownership back, so that a standby takes over at once. Where that fails the entry expires by itself.
+    /// Requests are not taken any more by now.
     pub async fn release(self) {
         self.keeper.abort();
         for _ in 0..TRIES {
@@ -345,6 +358,7 @@ impl OwnerLease {
             if holder.session != self.holder.session {
                 return;
             }
+            self.group.give_back(&self.store).await;
             match self.store.free(sequence, self.times.ttl).await {
                 Ok(_) => return,
                 // A renewal was still under way.
@@ -355,59 +369,6 @@ impl OwnerLease {
                 }
             }
         }
-    }
-}
-
-struct Won {
-    store: OwnerStore,
-    sequence: u64,
-    sent: Instant,
-}
-
-/// One look and, where the entry is free or of this data directory, one write.
-async fn try_to_acquire(
-    jetstream: &jetstream::Context,
-    me: &Holder,
-    options: &OwnerOptions,
-) -> Result<Won, OwnerError> {
-    let store = OwnerStore::open(jetstream, options.replicas).await?;
-    let expected = match store.read().await? {
-        Entry::Free { sequence } => sequence,
-        Entry::Held { sequence, holder } if holder.instance_id == me.instance_id => sequence,
-        Entry::Held { holder, .. } => return Err(held_by(holder, options)),
-    };
-    let sent = Instant::now();
-    let why = match store.write(expected, me, options.times.ttl).await {
-        Ok(sequence) => {
-            return Ok(Won {
-                store,
-                sequence,
-                sent,
-            });
-        }
-        Err(WriteFailure::Conflict) => "another write came first".to_owned(),
-        Err(WriteFailure::Unknown(why)) => why,
-    };
-    match store.read().await? {
-        Entry::Held { sequence, holder } if holder.session == me.session => Ok(Won {
-            store,
-            sequence,
-            sent,
-        }),
-        Entry::Held { holder, .. } if holder.instance_id != me.instance_id => {
-            Err(held_by(holder, options))
-        }
-        Entry::Held { .. } | Entry::Free { .. } => Err(OwnerError::Unavailable {
-            doing: "writing",
-            why,
-        }),
-    }
-}
-
-fn held_by(holder: Box<Holder>, options: &OwnerOptions) -> OwnerError {
-    OwnerError::HeldBy {
-        holder,
-        ttl: options.times.ttl,
     }
 }
 

@@ -143,25 +143,17 @@ impl Intake {
     }
 
     async fn take_over(&self, messages: Vec<jetstream::Message>) {
-        let mut operations = Vec::with_capacity(messages.len());
-        let mut fates: Vec<Option<usize>> = Vec::with_capacity(messages.len());
-        for message in &messages {
-            fates.push(self.operation(message).map(|operation| {
-                operations.push(operation);
-                operations.len() - 1
-            }));
-        }
+        let operations = messages.iter().map(|m| self.operation(m)).collect();
         let outcomes = self.ledger.carry_out(operations).await;
-        for (message, place) in messages.iter().zip(fates) {
+        for (place, message) in messages.iter().enumerate() {
             let delivered = message.info().map_or(0, |info| info.delivered);
-            let fate = match (place, &outcomes) {
-                (None, _) => Fate::Ack,
-                (Some(place), Ok(outcomes)) => match outcomes.get(place) {
+            let fate = match &outcomes {
+                Ok(outcomes) => match outcomes.get(place) {
                     Some(Err(error)) => fate_of(error, &message.subject, delivered),
                     Some(Ok(_)) => Fate::Ack,
                     None => Fate::Later,
                 },
-                (Some(_), Err(error)) => fate_of(error, &message.subject, delivered),
+                Err(error) => fate_of(error, &message.subject, delivered),
             };
             let fate = match fate {
                 Fate::GiveUp(why) => self.give_up(message, &why).await,
@@ -179,8 +171,7 @@ impl Intake {
         }
     }
 
-    /// A message that no repetition mends: a submission stays as a failed item with its bytes, a
-    /// report in the log.
+    /// A message that no repetition mends stays as a failed item with its bytes.
     async fn give_up(&self, message: &jetstream::Message, why: &str) -> Fate {
         let subject = message.subject.as_str();
         let shown = String::from_utf8_lossy(&message.payload);
@@ -191,17 +182,8 @@ impl Intake {
             payload = shown,
             "a published message cannot be dealt with and is given up: {why}"
         );
-        let Some(capability) = names::capability_of_queue(subject) else {
-            return Fate::Ack;
-        };
-        let (published, sequence) = self.origin(message);
-        let refused = Refused {
-            id: message_id(published, sequence),
-            capability,
-            reason: Reason::Poison,
-            error: WireError::new(ErrorCode::Internal, why),
-        };
-        let record = refused.record(&message.payload, self.most_bytes(), published);
+        let error = WireError::new(ErrorCode::Internal, why);
+        let record = self.refused(message, Reason::Poison, error);
         let kept = self
             .ledger
             .carry_out(vec![Operation::Create(Arc::new(record))])
@@ -211,6 +193,23 @@ impl Intake {
             Err(error) if !is_hopeless(&error) => Fate::Later,
             _ => Fate::Ack,
         }
+    }
+
+    /// The failed item that keeps a message as it came.
+    fn refused(
+        &self,
+        message: &jetstream::Message,
+        reason: Reason,
+        error: WireError,
+    ) -> WorkRecord {
+        let (published, sequence) = self.origin(message);
+        let refused = Refused {
+            id: message_id(published, sequence),
+            subject: &message.subject,
+            reason,
+            error,
+        };
+        refused.record(&message.payload, self.most_bytes(), published)
     }
 
     /// How much a message of NATS holds.
@@ -227,8 +226,8 @@ impl Intake {
         })
     }
 
-    /// What a message asks for; `None` if nothing can come of it.
-    fn operation(&self, message: &jetstream::Message) -> Option<Operation> {
+    /// What a message asks for; of one that is unreadable or breaks a rule, that it is kept.
+    fn operation(&self, message: &jetstream::Message) -> Operation {
         let subject = message.subject.as_str();
         let content_type = message
             .headers
@@ -237,25 +236,18 @@ impl Intake {
         let encoding =
             Encoding::from_content_type(content_type.map(async_nats::HeaderValue::as_str));
         let (published, sequence) = self.origin(message);
-        let report = if subject == names::work_completed(&self.project) {
+        let asked = if subject == names::work_completed(&self.project) {
             self.completed(encoding, &message.payload, published)
         } else if subject == names::work_errors(&self.project) {
             self.failed(encoding, &message.payload, published)
         } else {
             let id = message_id(published, sequence);
-            let record = self.submitted(encoding, message, id, published);
-            return Some(Operation::Create(Arc::new(record)));
+            self.submitted(encoding, message, id, published)
         };
-        match report {
-            Ok(operation) => Some(operation),
-            Err(error) => {
-                tracing::warn!(
-                    subject,
-                    "a published report cannot be read and is dropped: {error}"
-                );
-                None
-            }
-        }
+        asked.unwrap_or_else(|(reason, error)| {
+            tracing::warn!(subject, "a published message is refused: {error}");
+            Operation::Create(Arc::new(self.refused(message, reason, error)))
+        })
     }
 
     fn completed(
@@ -263,15 +255,16 @@ impl Intake {
         encoding: Encoding,
         payload: &[u8],
         reported_at: Timestamp,
-    ) -> Result<Operation, WireError> {
-        let report: CompletedReport = encoding.decode_request(payload)?;
+    ) -> Result<Operation, (Reason, WireError)> {
+        let report: CompletedReport = encoding.decode_request(payload).map_err(poison)?;
         self.agents.touch(report.agent_guid, self.clock.now());
         let by = Fence {
             guid: report.agent_guid,
             attempt: report.attempt,
             reported_at,
         };
-        let result = work::accept_result(report.result.unwrap_or_default(), reported_at)?;
+        let result = work::accept_result(report.result.unwrap_or_default(), reported_at)
+            .map_err(|error| (Reason::Rejected, error))?;
         let usage = report.usage;
         let command = Command::Complete { by, result, usage };
         Ok(Operation::Apply(report.work_item_id, Arc::new(command)))
@@ -282,16 +275,17 @@ impl Intake {
         encoding: Encoding,
         payload: &[u8],
         reported_at: Timestamp,
-    ) -> Result<Operation, WireError> {
-        let report: ErrorReport = encoding.decode_request(payload)?;
+    ) -> Result<Operation, (Reason, WireError)> {
+        let report: ErrorReport = encoding.decode_request(payload).map_err(poison)?;
         self.agents.touch(report.agent_guid, self.clock.now());
         let by = Fence {
             guid: report.agent_guid,
             attempt: report.attempt,
             reported_at,
         };
-        let failure =
-            work::accept_failure(report.error, report.reason, self.backoff(), reported_at);
+        // Nobody could be told that the others are not an agent's to give.
+        let reason = report.reason.filter(|r| Reason::OF_FAILURE.contains(r));
+        let failure = work::accept_failure(report.error, reason, self.backoff(), reported_at);
         let command = Command::Fail { by, failure };
         Ok(Operation::Apply(report.work_item_id, Arc::new(command)))
     }
@@ -300,39 +294,23 @@ impl Intake {
         Backoff::new(&self.retry, self.jitter.next())
     }
 
-    /// The record of a published submission; one that cannot be accepted is kept as a failed item.
     fn submitted(
         &self,
         encoding: Encoding,
         message: &jetstream::Message,
         message_id: WorkId,
         published: Timestamp,
-    ) -> WorkRecord {
+    ) -> Result<Operation, (Reason, WireError)> {
         let capability = names::capability_of_queue(&message.subject);
-        let read = Self::read_submission(encoding, message, capability.as_deref());
-        let accepted = read.and_then(|mut request| {
-            request.id.get_or_insert_with(|| message_id.to_string());
-            request
-                .task_id
-                .get_or_insert_with(|| message_id.to_string());
-            request.offered_at.get_or_insert(published);
-            work::accept(request, self.defaults, "queue", published)
-                .map_err(|error| (Reason::Rejected, error))
-        });
-        match accepted {
-            Ok(submission) => submission.record,
-            Err((reason, error)) => {
-                tracing::warn!(subject = %message.subject, "a published submission is refused: {error}");
-                let capability = capability.unwrap_or_else(|| "unknown".into());
-                let refused = Refused {
-                    id: message_id,
-                    capability,
-                    reason,
-                    error,
-                };
-                refused.record(&message.payload, self.most_bytes(), published)
-            }
-        }
+        let mut request = Self::read_submission(encoding, message, capability.as_deref())?;
+        request.id.get_or_insert_with(|| message_id.to_string());
+        request
+            .task_id
+            .get_or_insert_with(|| message_id.to_string());
+        request.offered_at.get_or_insert(published);
+        let submission = work::accept(request, self.defaults, "queue", published)
+            .map_err(|error| (Reason::Rejected, error))?;
+        Ok(Operation::Create(Arc::new(submission.record)))
     }
 
     fn read_submission(
@@ -347,7 +325,7 @@ impl Intake {
                     reserved = Some(field);
                 }
             })
-            .map_err(|error| (Reason::Poison, error.into()))?;
+            .map_err(poison)?;
         if let Some(field) = reserved {
             let text = format!("{field} is reserved and does not work yet; leave it out");
             return Err((Reason::Rejected, WireError::invalid(text)));
@@ -376,6 +354,10 @@ fn message_id(published: Timestamp, sequence: u64) -> WorkId {
     let mut tail = [0; 10];
     tail[2..].copy_from_slice(&sequence.to_be_bytes());
     WorkId::new(uuid::Builder::from_unix_timestamp_millis(millis, &tail).into_uuid())
+}
+
+fn poison(error: impl Into<WireError>) -> (Reason, WireError) {
+    (Reason::Poison, error.into())
 }
 
 fn fate_of(error: &LedgerError, subject: &str, delivered: i64) -> Fate {

@@ -5,4 +5,5 @@ mod bucket;
 mod chaos;
 mod fixture;
 mod outage;
+mod quarantine;
 mod requests;

@@ -23,6 +23,29 @@ fn beat(guid: AgentGuid, status: AgentStatus) -> HeartbeatRequest {
 
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_server_without_room_is_unavailable() {
+    let fixture = Fixture::start(STALE).await;
+    fixture.registered("first").await;
+    let name = fixture.bucket().await.stream_name;
+    let set_room = async |messages| {
+        let stream = fixture.args.jetstream.get_stream(&name).await.unwrap();
+        let mut config = stream.cached_info().config.clone();
+        config.max_messages = messages;
+        fixture.args.jetstream.update_stream(config).await.unwrap();
+    };
+    set_room(1).await;
+    let refused = fixture.registry.register(request("second")).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::Unavailable, "{refused}");
+    assert!(refused.message.contains("maximum messages"), "{refused}");
+    assert!(refused.message.contains("room"), "{refused}");
+    set_room(-1).await;
+    fixture.registered("second").await;
+    fixture.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn an_empty_bucket_keeps_nobody_waiting() {
     let fixture = Fixture::without_registry(STALE).await;
     fixture.start_registry().await;

@@ -118,7 +118,8 @@ impl JobError {
         self
     }
 
-    /// Which kind of failure it is. `agent-error` unless set.
+    /// Which kind of failure it is, one of [`Reason::OF_FAILURE`]. `agent-error` unless set; the
+    /// coordinator refuses any other one.
     #[must_use]
     pub const fn reason(mut self, reason: Reason) -> Self {
         self.reason = Some(reason);

@@ -123,6 +123,12 @@ impl Reason {
         Self::Cancelled,
     ];
 
+    /// What an agent may say of a failure (`work.fail`, `work.errors`); the first where it says nothing.
+    /// `timeout` is for a limit of its own.
+    pub const OF_FAILURE: [Self; 3] = [Self::AgentError, Self::UsageLimit, Self::Timeout];
+    /// Why an agent may give an item back (`work.release`); the first where it says nothing.
+    pub const OF_RELEASE: [Self; 2] = [Self::Released, Self::UsageLimit];
+
     /// Reads a reason.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.as_str() == text)
@@ -217,7 +223,7 @@ pub struct CancelInfo {
     /// Why.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
-    /// When the agent was told.
+    /// When the agent was reached: an answer told it for the first time, or it had stopped by itself.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub delivered_at: Option<Timestamp>,
     /// When the agent said that it had stopped.

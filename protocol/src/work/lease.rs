@@ -175,13 +175,13 @@ pub struct FailRequest {
     /// Whether another attempt may help; yes where absent, here and in `error`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub recoverable: Option<bool>,
-    /// Which kind of failure; `agent-error` where absent.
+    /// Which kind of failure, one of [`Reason::OF_FAILURE`]; `agent-error` where absent.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<Reason>,
     /// Not to be offered again before, from now.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub retry_after_ms: Option<u64>,
-    /// Whether it counts as an attempt; yes where absent.
+    /// Whether it counts as an attempt; where absent yes, unless the reason is `usage-limit`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub spends_attempt: Option<bool>,
 }
@@ -196,7 +196,7 @@ pub struct ReleaseRequest {
     pub guid: AgentGuid,
     /// The fence.
     pub attempt: u32,
-    /// Why; `released` where absent.
+    /// Why, one of [`Reason::OF_RELEASE`]; `released` where absent.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<Reason>,
     /// Not to be offered again before.
@@ -218,7 +218,7 @@ pub struct StoppedRequest {
     pub guid: AgentGuid,
     /// The fence.
     pub attempt: u32,
-    /// What there was by then.
+    /// What there was by then; kept as the item's result, within the limit of a completion's.
     #[serde(
         skip_serializing_if = "Option::is_none",
         default,

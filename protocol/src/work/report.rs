@@ -104,7 +104,7 @@ pub struct ErrorReport {
     /// What went wrong.
     #[serde(deserialize_with = "input::sentence_or_map")]
     pub error: ReportedError,
-    /// Which kind of failure.
+    /// Which kind of failure, one of [`Reason::OF_FAILURE`]; any other one counts as `agent-error`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<Reason>,
 }

@@ -4,6 +4,12 @@
 //! under way as [`Service::admission`] allows; the next is refused with `overloaded`. A claim that
 //! waits holds no permit: waiting claims have a bound of their own. In the order of their arrival
 //! requests get a ticket, which they hold until they have been applied (`loom_actors::barrier`).
+//!
+//! # Who answers
+//! The owner, in the queue group that its lease names (`loom_actors::nats::owner`): `loom`, or `loom-{epoch}` after
+//! a takeover from a coordinator that may be frozen and still in `loom`. Then the server gives each request
+//! (the barrier's too) to both groups, and the one in `loom` is nobody's loss: who goes on after the lease is over
+//! drops, unread, what it was given meanwhile. It closes its door a moment later.
 
 mod actions;
 mod answer;
@@ -18,6 +24,7 @@ use async_nats::service::{Request, Service as MicroService, ServiceExt as _};
 use async_nats::{Client, Subject};
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
+use loom_actors::nats::owner::Ownership;
 use loom_actors::work_dispatcher::Admission;
 use loom_protocol::codec::CONTENT_TYPE;
 use loom_protocol::{Encoding, ErrorCode, WireError, names};
@@ -42,17 +49,22 @@ impl NatsDoor {
     ///
     /// # Errors
     /// The subscription cannot be made.
-    pub async fn open(client: Client, service: Service) -> Result<Self, async_nats::Error> {
+    pub async fn open(
+        client: Client,
+        service: Service,
+        queue_group: &str,
+        ownership: Ownership,
+    ) -> Result<Self, async_nats::Error> {
         let announced = client
             .service_builder()
             .description("Loom coordinates fleets of AI coding agents")
-            .queue_group(names::QUEUE_GROUP)
+            .queue_group(queue_group)
             .start("loom", env!("CARGO_PKG_VERSION"))
             .await?;
         let requests = announced
             .endpoint_builder()
             .name("coord")
-            .queue_group(names::QUEUE_GROUP)
+            .queue_group(queue_group)
             .add(names::ALL_REQUESTS)
             .await?;
         let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
@@ -60,6 +72,7 @@ impl NatsDoor {
         let guard = Guard {
             client,
             service,
+            ownership,
             permits: Arc::new(Semaphore::new(permits)),
             refusal: WireError::overloaded(
                 format!("{permits} requests are under way already; try again"),
@@ -99,6 +112,7 @@ async fn confirm_subscriptions(client: &Client) -> Result<(), async_nats::Error>
 struct Guard {
     client: Client,
     service: Service,
+    ownership: Ownership,
     permits: Arc<Semaphore>,
     refusal: WireError,
 }
@@ -120,6 +134,10 @@ impl Guard {
             let Some(request) = request else {
                 return;
             };
+            // The new owner has been given it too, or will be when it is repeated.
+            if !guard.ownership.is_held() {
+                continue;
+            }
             if in_flight.heard(&request.message.subject) {
                 continue;
             }

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    Terms, boundaries_in, check, default_boundaries, hear, kept, millis, say_goodbye, type_in,
-    without_repeats,
+    Terms, boundaries_in, check, check_limit_group, default_boundaries, hear, kept, millis,
+    say_goodbye, type_in, without_repeats,
 };
 
 /// The longest entry that is read, in bytes.
@@ -210,6 +210,7 @@ pub fn merge(
         agent = say_goodbye(&agent).unwrap_or(agent);
     }
     check(&agent)?;
+    check_limit_group(put.limit_group.as_ref())?;
     Ok(agent)
 }
 

@@ -171,6 +171,14 @@ fn a_registration_that_breaks_a_rule_is_refused_with_its_field() {
         ),
         (
             RegisterRequest {
+                limit_group: Some("my account".into()),
+                ..request()
+            },
+            "limitGroup",
+            ErrorCode::InvalidToken,
+        ),
+        (
+            RegisterRequest {
                 metadata: Some(json!("m".repeat(MAX_METADATA))),
                 ..request()
             },

@@ -119,10 +119,15 @@ pub enum Command {
         /// The item's attempt when the deadline was found to have passed.
         attempt: u32,
     },
-    /// The agent was told that it is called off.
-    CancelDelivered,
+    /// The agent knows that it is called off: an answer that says so was made for it.
+    CancelDelivered(Fence),
     /// The agent has obeyed the cancellation.
-    Stopped(Fence),
+    Stopped {
+        /// Who.
+        by: Fence,
+        /// What there was by then.
+        result: Option<WorkResult>,
+    },
     /// The dead letter of a failed item is written.
     NoteDeadLetter {
         /// Where.
@@ -205,7 +210,7 @@ pub enum Refusal {
     },
     /// There is nothing to be put back.
     #[error(
-        "the dead letter {id} is a submission that was refused, no work item; submit it mended and discard the letter"
+        "the dead letter {id} is a published message that was refused, no work item; publish it mended and discard the letter"
     )]
     NotAnItem {
         /// The letter.
@@ -273,8 +278,8 @@ impl Command {
                 record.cancel(by, reason.as_deref(), now)
             }
             Self::MissDeadline { attempt } => record.miss_deadline(*attempt, now),
-            Self::CancelDelivered => Ok(record.cancel_delivered(now)),
-            Self::Stopped(by) => record.stopped(by, now),
+            Self::CancelDelivered(by) => Ok(record.cancel_delivered(by, now)),
+            Self::Stopped { by, result } => record.stopped(by, result.as_ref(), now),
             Self::NoteDeadLetter { sequence, retries } => {
                 record.note_dead_letter(*sequence, *retries, now)
             }

@@ -75,6 +75,7 @@ impl WorkRecord {
         self.not_before = None;
         self.deadline = self.deadline.filter(|deadline| *deadline > now);
         self.cancel = None;
+        self.result = None;
     }
 
     /// Why the item failed.

@@ -76,7 +76,7 @@ pub struct EndedLease {
     pub end: LeaseEnd,
 }
 
-/// A published submission that was refused, as it came.
+/// A published message that was refused, as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawSubmission {
     /// Its bytes; of more than a record can hold, the first.

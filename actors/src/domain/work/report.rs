@@ -29,7 +29,8 @@ pub fn accept_result(result: ReportedResult, now: Timestamp) -> Result<WorkResul
     })
 }
 
-/// Cuts an error to its limit and fills in what it leaves out.
+/// Cuts an error to its limit and fills in what it leaves out. It spends the attempt, unless it is a
+/// usage limit.
 pub fn accept_failure(
     error: ReportedError,
     reason: Option<Reason>,

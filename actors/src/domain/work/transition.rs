@@ -1,8 +1,6 @@
 //! The verbs of a work item. Each takes a record and gives the next one, or says why not.
 
-use loom_protocol::work::{
-    CancelInfo, Reason, Usage, WorkErrorInfo, WorkResult, WorkStatus, limits,
-};
+use loom_protocol::work::{Reason, Usage, WorkErrorInfo, WorkResult, WorkStatus, limits};
 use loom_protocol::{AgentGuid, Timestamp};
 
 use super::UNSPENT_RETURNS;
@@ -186,41 +184,6 @@ impl WorkRecord {
         }))
     }
 
-    /// Pending, Assigned or InProgress → Cancelled: somebody calls it off.
-    pub(super) fn cancel(
-        &self,
-        by: &str,
-        reason: Option<&str>,
-        now: Timestamp,
-    ) -> Result<Decision, Refusal> {
-        if self.status.is_terminal() {
-            return Err(Refusal::Ended {
-                id: self.id,
-                status: self.status,
-            });
-        }
-        Ok(self.write(now, |next| {
-            next.cancel = Some(CancelInfo {
-                requested_at: now,
-                by: by.into(),
-                reason: reason.map(Into::into),
-                delivered_at: None,
-                stopped_at: None,
-            });
-            if next.status.is_leased() {
-                next.end_lease(LeaseEnd::Revoked);
-            }
-            next.status = WorkStatus::Cancelled;
-            next.pending_reason = None;
-        }))
-    }
-
-    /// Whether this is what called it off.
-    pub(super) fn is_cancelled_so(&self, by: &str, reason: Option<&str>) -> bool {
-        let is_it = |cancel: &CancelInfo| cancel.by == by && cancel.reason.as_deref() == reason;
-        self.status == WorkStatus::Cancelled && self.cancel.as_ref().is_some_and(is_it)
-    }
-
     /// Pending, Assigned or InProgress → Failed: its deadline has passed.
     pub(super) fn miss_deadline(&self, attempt: u32, now: Timestamp) -> Result<Decision, Refusal> {
         let (id, status) = (self.id, self.status);
@@ -245,45 +208,6 @@ impl WorkRecord {
             next.end_lease(LeaseEnd::Revoked);
             next.give_up();
         }))
-    }
-
-    /// Cancelled stays Cancelled: the agent was told.
-    pub(super) fn cancel_delivered(&self, now: Timestamp) -> Decision {
-        self.note_cancel(|cancel| &mut cancel.delivered_at, now)
-    }
-
-    /// Cancelled stays Cancelled: the agent has obeyed. With an order because of a deadline:
-    /// Assigned or InProgress → Failed.
-    pub(super) fn stopped(&self, by: &Fence, now: Timestamp) -> Result<Decision, Refusal> {
-        if self.check_lease(by).is_ok() {
-            let is_late = self.deadline.is_some_and(|deadline| deadline <= now);
-            return if is_late {
-                self.miss_deadline(self.attempt, now)
-            } else {
-                let (id, guid, attempt) = (self.id, by.guid, self.attempt);
-                Err(Refusal::NotCalledOff { id, guid, attempt })
-            };
-        }
-        if !self.is_repeat(by, LeaseEnd::Revoked) {
-            return Err(self.stale(by));
-        }
-        Ok(self.note_cancel(|cancel| &mut cancel.stopped_at, now))
-    }
-
-    fn note_cancel(
-        &self,
-        note: impl Fn(&mut CancelInfo) -> &mut Option<Timestamp>,
-        now: Timestamp,
-    ) -> Decision {
-        let mut next = self.clone();
-        match next.cancel.as_mut().map(note) {
-            Some(unset @ None) => {
-                *unset = Some(now);
-                next.updated_at = now;
-                Decision::Write(Box::new(next))
-            }
-            _ => Decision::Already,
-        }
     }
 
     pub(super) fn write(&self, now: Timestamp, change: impl FnOnce(&mut Self)) -> Decision {
@@ -325,7 +249,7 @@ impl WorkRecord {
         self.not_before = None;
     }
 
-    fn end_lease(&mut self, end: LeaseEnd) {
+    pub(super) fn end_lease(&mut self, end: LeaseEnd) {
         if let Some(lease) = &self.lease {
             self.ended_lease = Some(EndedLease {
                 guid: lease.holder.guid,
@@ -364,7 +288,7 @@ impl WorkRecord {
     }
 
     /// Whether the report is about a lease that ended in just this way.
-    fn is_repeat(&self, by: &Fence, end: LeaseEnd) -> bool {
+    pub(super) fn is_repeat(&self, by: &Fence, end: LeaseEnd) -> bool {
         self.ended_lease.as_ref().is_some_and(|ended| {
             ended.guid == by.guid
                 && ended.end == end
@@ -376,7 +300,7 @@ impl WorkRecord {
     }
 
     /// Whether the report is about the present lease.
-    fn check_lease(&self, by: &Fence) -> Result<(), Refusal> {
+    pub(super) fn check_lease(&self, by: &Fence) -> Result<(), Refusal> {
         let held = self.lease.as_ref().is_some_and(|lease| {
             self.status.is_leased()
                 && lease.holder.guid == by.guid
@@ -388,7 +312,7 @@ impl WorkRecord {
         if held { Ok(()) } else { Err(self.stale(by)) }
     }
 
-    fn stale(&self, by: &Fence) -> Refusal {
+    pub(super) fn stale(&self, by: &Fence) -> Refusal {
         let now = match &self.lease {
             Some(lease) if self.status.is_leased() => {
                 let (attempt, holder) = (self.attempt, lease.holder.guid);

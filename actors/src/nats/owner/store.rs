@@ -9,10 +9,12 @@ use async_nats::jetstream::{self, ErrorCode};
 use bytes::Bytes;
 use tokio::time::timeout;
 
+use super::group::GroupNote;
 use super::{Holder, OwnerError};
 
 const BUCKET: &str = "LOOM_OWNERS";
 const SUBJECT: &str = "$KV.LOOM_OWNERS.coordinator";
+const NOTE_SUBJECT: &str = "$KV.LOOM_OWNERS.queue-group";
 /// How long a request may stay without an answer before its outcome counts as unknown.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
@@ -92,28 +94,57 @@ impl OwnerStore {
         let payload = serde_json::to_vec(holder);
         let payload = payload.map_err(|error| WriteFailure::Unknown(error.to_string()))?;
         let message = PublishMessage::build().payload(payload.into());
-        self.publish(expected, message, ttl).await
+        let message = message.header(async_nats::header::NATS_MESSAGE_TTL, ttl_text(ttl));
+        self.publish(SUBJECT, expected, message).await
     }
 
     /// Says that nobody owns, if the last write was `expected`.
     pub(super) async fn free(&self, expected: u64, ttl: Duration) -> Result<u64, WriteFailure> {
         let message = PublishMessage::build()
             .payload(Bytes::new())
-            .header("KV-Operation", "DEL");
-        self.publish(expected, message, ttl).await
+            .header("KV-Operation", "DEL")
+            .header(async_nats::header::NATS_MESSAGE_TTL, ttl_text(ttl));
+        self.publish(SUBJECT, expected, message).await
+    }
+
+    /// Which queue group was in use last, and the sequence of the note.
+    pub(super) async fn read_note(&self) -> Result<(u64, Option<GroupNote>), OwnerError> {
+        let asked = self.stream.get_last_raw_message_by_subject(NOTE_SUBJECT);
+        match timeout(ANSWER_WITHIN, asked).await {
+            Ok(Ok(message)) => {
+                let note = serde_json::from_slice(&message.payload);
+                let note = note.unwrap_or_else(|_| GroupNote::unreadable());
+                Ok((message.sequence, Some(note)))
+            }
+            Ok(Err(error)) if matches!(error.kind(), LastRawMessageErrorKind::NoMessageFound) => {
+                Ok((0, None))
+            }
+            Ok(Err(error)) => Err(unavailable("reading", &error)),
+            Err(_elapsed) => Err(unanswered("reading")),
+        }
+    }
+
+    /// Says which queue group is in use, if the last note was `expected`. It stays for ever.
+    pub(super) async fn write_note(
+        &self,
+        expected: u64,
+        note: &GroupNote,
+    ) -> Result<u64, WriteFailure> {
+        let payload = serde_json::to_vec(note);
+        let payload = payload.map_err(|error| WriteFailure::Unknown(error.to_string()))?;
+        let message = PublishMessage::build().payload(payload.into());
+        self.publish(NOTE_SUBJECT, expected, message).await
     }
 
     async fn publish(
         &self,
+        subject: &'static str,
         expected: u64,
         message: PublishMessage,
-        ttl: Duration,
     ) -> Result<u64, WriteFailure> {
-        let message = message
-            .expected_last_subject_sequence(expected)
-            .header(async_nats::header::NATS_MESSAGE_TTL, ttl_text(ttl));
+        let message = message.expected_last_subject_sequence(expected);
         let stored = async {
-            let sent = self.jetstream.send_publish(SUBJECT, message).await?;
+            let sent = self.jetstream.send_publish(subject, message).await?;
             sent.await
         };
         match timeout(ANSWER_WITHIN, stored).await {

@@ -9,7 +9,7 @@ use super::super::record::{RawSubmission, WriteId};
 use super::*;
 use crate::settings::RetrySettings;
 
-fn guid(n: u128) -> AgentGuid {
+pub(in super::super) fn guid(n: u128) -> AgentGuid {
     AgentGuid::new(Uuid::from_u128(n))
 }
 
@@ -22,11 +22,11 @@ fn holder(n: u128) -> Holder {
     }
 }
 
-fn at(millis: i64) -> Timestamp {
+pub(in super::super) fn at(millis: i64) -> Timestamp {
     Timestamp::from_millis(millis)
 }
 
-fn by(n: u128, attempt: u32) -> Fence {
+pub(in super::super) fn by(n: u128, attempt: u32) -> Fence {
     Fence {
         guid: guid(n),
         attempt: Some(attempt),
@@ -67,7 +67,7 @@ fn backoff() -> Backoff {
     Backoff::new(&RetrySettings::default(), 0.5)
 }
 
-fn result() -> WorkResult {
+pub(in super::super) fn result() -> WorkResult {
     WorkResult {
         summary: Some("done".into()),
         output: Some(Body::from_json("[1]").unwrap()),
@@ -76,7 +76,7 @@ fn result() -> WorkResult {
     }
 }
 
-fn assign(n: u128) -> Command {
+pub(in super::super) fn assign(n: u128) -> Command {
     Command::Assign {
         holder: holder(n),
         claim_id: Some("claim".into()),
@@ -84,7 +84,7 @@ fn assign(n: u128) -> Command {
     }
 }
 
-fn complete(n: u128, attempt: u32) -> Command {
+pub(in super::super) fn complete(n: u128, attempt: u32) -> Command {
     Command::Complete {
         by: by(n, attempt),
         result: result(),
@@ -100,8 +100,13 @@ fn written(decision: Result<Decision, Refusal>) -> WorkRecord {
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "reads better at the call")]
-fn then(record: &WorkRecord, command: Command) -> WorkRecord {
+pub(in super::super) fn then(record: &WorkRecord, command: Command) -> WorkRecord {
     written(command.decide(record, at(10)))
+}
+
+pub(in super::super) fn stop(result: Option<WorkResult>) -> Command {
+    let by = by(1, 1);
+    Command::Stopped { by, result }
 }
 
 #[test]
@@ -217,50 +222,6 @@ fn six_returns_without_a_spent_attempt_cost_one_each_from_then_on() {
 }
 
 #[test]
-fn nobody_stops_what_was_not_called_off() {
-    let held = then(&fresh(3), assign(1));
-    let refused = Command::Stopped(by(1, 1)).decide(&held, at(10));
-    assert!(
-        matches!(refused, Err(Refusal::NotCalledOff { .. })),
-        "{refused:?}"
-    );
-}
-
-#[test]
-fn a_cancelled_item_refuses_its_agent_and_notes_that_it_stopped() {
-    let cancel = Command::Cancel {
-        by: "me".into(),
-        reason: None,
-        again: false,
-    };
-    let record = then(&then(&fresh(3), assign(1)), cancel.clone());
-    assert_eq!(record.status, WorkStatus::Cancelled);
-    assert!(matches!(
-        cancel.decide(&record, at(20)),
-        Err(Refusal::Ended { .. })
-    ));
-    let repeated = cancel.once_more().decide(&record, at(20));
-    assert_eq!(repeated, Ok(Decision::Already));
-    let another = Command::Cancel {
-        by: "you".into(),
-        reason: None,
-        again: true,
-    };
-    assert!(another.decide(&record, at(20)).is_err());
-    assert!(matches!(
-        complete(1, 1).decide(&record, at(20)),
-        Err(Refusal::Stale { .. })
-    ));
-    let told = then(&record, Command::CancelDelivered);
-    assert_eq!(
-        Command::CancelDelivered.decide(&told, at(30)),
-        Ok(Decision::Already)
-    );
-    let stopped = then(&told, Command::Stopped(by(1, 1)));
-    assert_eq!(stopped.cancel.unwrap().stopped_at, Some(at(10)));
-}
-
-#[test]
 fn a_failure_is_followed_by_a_pause_unless_the_agent_says_when_or_that_it_is_hopeless() {
     let assigned = then(&fresh(5), assign(1));
     let fail = |recoverable, not_before| Command::Fail {
@@ -298,10 +259,11 @@ fn a_missed_deadline_fails_the_item_wherever_it_stands_but_no_other_attempt() {
         miss(0).decide(&assigned, at(20)).is_err(),
         "it was claimed in between"
     );
-    let obeyed = then(&assigned, Command::Stopped(by(1, 1)));
+    let obeyed = then(&assigned, stop(Some(result())));
     assert_eq!(obeyed.status, WorkStatus::Failed);
+    assert_eq!(obeyed.result, Some(result()));
     let in_time = then(&fresh(3), assign(1));
-    assert!(Command::Stopped(by(1, 1)).decide(&in_time, at(20)).is_err());
+    assert!(stop(None).decide(&in_time, at(20)).is_err());
 }
 
 pub(crate) fn any_record() -> impl Strategy<Value = WorkRecord> {
@@ -355,8 +317,10 @@ pub(in super::super) fn any_history() -> impl Strategy<Value = Vec<Command>> {
         }),
         1 => (0u32..6).prop_map(|attempt| Command::MissDeadline { attempt }),
         1 => Just(Command::Cancel { by: "me".into(), reason: Some("because".into()), again: false }),
-        1 => Just(Command::CancelDelivered),
-        1 => fence.prop_map(Command::Stopped),
+        1 => fence.clone().prop_map(Command::CancelDelivered),
+        1 => (fence, any::<bool>()).prop_map(|(by, has_result)| Command::Stopped {
+            by, result: has_result.then(result)
+        }),
     ];
     prop::collection::vec(command, 0..24)
 }

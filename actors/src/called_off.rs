@@ -1,0 +1,77 @@
+//! An agent is told that its item was called off, and the item is told when the agent was reached.
+//!
+//! `cancel.deliveredAt` is the first moment at which the agent is known to have been reached: an
+//! answer that says so was made for it (a heartbeat's, with the order or with the lease among the lost
+//! ones; the refusal of a write), or it said itself that it has stopped. That the order was published
+//! proves nothing: nobody may have listened.
+
+use loom_protocol::AgentGuid;
+use loom_protocol::WireError;
+use loom_protocol::agent::{Directive, DirectiveKind};
+use loom_protocol::work::{LeaseRef, WorkStatus};
+
+use crate::domain::work::{Command, Fence, Refusal};
+use crate::project::Project;
+use crate::work_ledger::LedgerError;
+
+impl Project {
+    /// Tells the agent that held an item that it was called off: at once by a message, and in the
+    /// answers to its heartbeats until it obeys.
+    pub async fn tell_cancelled(
+        &self,
+        guid: AgentGuid,
+        lease: LeaseRef,
+        reason: Option<String>,
+    ) -> Result<(), WireError> {
+        let directive = Directive {
+            kind: DirectiveKind::Cancel,
+            work_item_id: Some(lease.id),
+            attempt: Some(lease.attempt),
+            reason,
+            grace_ms: None,
+        };
+        self.registry.add_directive(guid, directive).await
+    }
+
+    /// The answer to a heartbeat carries these orders. Each is noted once, in the background.
+    pub fn orders_carried(&self, guid: AgentGuid, orders: &[Directive]) {
+        if !orders.iter().any(|o| o.kind == DirectiveKind::Cancel) {
+            return;
+        }
+        if let Some(entry) = self.agents.get(guid) {
+            for lease in entry.carried_first(orders) {
+                self.reached(guid, lease);
+            }
+        }
+    }
+
+    /// A write is refused to an agent: where its item was called off, it knows that now.
+    pub fn refused(&self, guid: AgentGuid, lease: LeaseRef, error: &LedgerError) {
+        if matches!(error, LedgerError::Refused(Refusal::Stale { .. })) {
+            self.reached(guid, lease);
+        }
+    }
+
+    /// Notes in the background that an agent knows that a lease is no longer valid, if that is so
+    /// because somebody called the item off. Where it cannot be noted just now, the next answer will.
+    pub fn reached(&self, guid: AgentGuid, lease: LeaseRef) {
+        let header = self.work.header(lease.id);
+        if header.is_none_or(|header| header.status != WorkStatus::Cancelled) {
+            return;
+        }
+        let reached = Command::CancelDelivered(Fence {
+            guid,
+            attempt: Some(lease.attempt),
+            reported_at: self.clock.now(),
+        });
+        let (ledger, agents, id) = (self.ledger.clone(), self.agents.clone(), lease.id);
+        tokio::spawn(async move {
+            if let Err(error) = ledger.apply(id, reached).await {
+                tracing::debug!(%guid, %id, "that the agent knows of the cancellation was not noted: {error}");
+                if let Some(entry) = agents.get(guid) {
+                    entry.not_noted(lease);
+                }
+            }
+        });
+    }
+}

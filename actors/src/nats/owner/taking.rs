@@ -1,0 +1,120 @@
+//! Taking the ownership: the lease, and then the queue group that goes with it.
+
+use async_nats::jetstream;
+use tokio::time::Instant;
+
+use super::group::GroupNote;
+use super::store::{Entry, OwnerStore, WriteFailure};
+use super::{Holder, OwnerError, OwnerOptions, TRIES};
+
+/// An ownership that was won.
+pub(super) struct Won {
+    pub store: OwnerStore,
+    /// The sequence of the write that won it.
+    pub sequence: u64,
+    /// When that was sent.
+    pub sent: Instant,
+    pub group: GroupInUse,
+}
+
+/// The note of this owner, and where it stands.
+#[derive(Debug)]
+pub(super) struct GroupInUse {
+    note: GroupNote,
+    sequence: u64,
+}
+
+impl GroupInUse {
+    pub fn name(&self) -> &str {
+        &self.note.queue_group
+    }
+
+    /// Says that this owner has left its group in order. Where that fails, the next one takes another group.
+    pub async fn give_back(&self, store: &OwnerStore) {
+        let note = GroupNote {
+            given_back: true,
+            ..self.note.clone()
+        };
+        if let Err(failure) = store.write_note(self.sequence, &note).await {
+            tracing::debug!(?failure, "that the queue group is free was not noted");
+        }
+    }
+}
+
+/// One look and, where the entry is free or of this data directory, one write.
+pub(super) async fn try_to_acquire(
+    jetstream: &jetstream::Context,
+    me: &Holder,
+    options: &OwnerOptions,
+) -> Result<Won, OwnerError> {
+    let store = OwnerStore::open(jetstream, options.replicas).await?;
+    let expected = match store.read().await? {
+        Entry::Free { sequence } => sequence,
+        Entry::Held { sequence, holder } if holder.instance_id == me.instance_id => sequence,
+        Entry::Held { holder, .. } => return Err(held_by(holder, options)),
+    };
+    let sent = Instant::now();
+    let why = match store.write(expected, me, options.times.ttl).await {
+        Ok(sequence) => {
+            return won(store, sequence, sent, me, options).await;
+        }
+        Err(WriteFailure::Conflict) => "another write came first".to_owned(),
+        Err(WriteFailure::Unknown(why)) => why,
+    };
+    match store.read().await? {
+        Entry::Held { sequence, holder } if holder.session == me.session => {
+            won(store, sequence, sent, me, options).await
+        }
+        Entry::Held { holder, .. } if holder.instance_id != me.instance_id => {
+            Err(held_by(holder, options))
+        }
+        Entry::Held { .. } | Entry::Free { .. } => Err(OwnerError::Unavailable {
+            doing: "writing",
+            why,
+        }),
+    }
+}
+
+fn held_by(holder: Box<Holder>, options: &OwnerOptions) -> OwnerError {
+    OwnerError::HeldBy {
+        holder,
+        ttl: options.times.ttl,
+    }
+}
+
+/// The lease is won; now the note beside it says who owns, before any request is taken. A death in between
+/// leaves the note of the owner before, which took requests last.
+async fn won(
+    store: OwnerStore,
+    sequence: u64,
+    sent: Instant,
+    me: &Holder,
+    options: &OwnerOptions,
+) -> Result<Won, OwnerError> {
+    let mut why = String::new();
+    for _ in 0..TRIES {
+        let (expected, before) = store.read_note().await?;
+        let now = options.clock.now();
+        let note = GroupNote::next(before.as_ref(), me.instance_id, sequence, now);
+        match store.write_note(expected, &note).await {
+            Ok(written) => {
+                let group = GroupInUse {
+                    note,
+                    sequence: written,
+                };
+                return Ok(Won {
+                    store,
+                    sequence,
+                    sent,
+                    group,
+                });
+            }
+            Err(WriteFailure::Conflict) => "another write came first".clone_into(&mut why),
+            Err(WriteFailure::Unknown(unknown)) => why = unknown,
+        }
+    }
+    Err(OwnerError::Unavailable {
+        doing: "writing",
+        why,
+    })
+}
