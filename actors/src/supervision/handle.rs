@@ -135,9 +135,9 @@ impl<M: Message> ActorHandle<M> {
             }
             let (port, answer) = oneshot::channel();
             if actor.send_message(make(port.into())).is_ok() {
-                match timeout_at(deadline, answer).await {
-                    Ok(Ok(answer)) => return Ok(answer),
-                    Ok(Err(_port_dropped)) => {}
+                match timeout_at(deadline, answer_of(answer, incarnation, &mut slot)).await {
+                    Ok(Some(answer)) => return Ok(answer),
+                    Ok(None) => {}
                     Err(_elapsed) => return Err(self.timed_out(within)),
                 }
             }
@@ -234,6 +234,20 @@ impl<M: Message> fmt::Debug for ActorHandle<M> {
             .field("name", &self.shared.name)
             .field("up", &self.is_up())
             .finish()
+    }
+}
+
+/// What one incarnation answers; `None` where it has dropped the port, or another one is up. A port may outlive
+/// its actor: what is sent while a mailbox is being closed can be left lying in it.
+async fn answer_of<M: Message, T>(
+    answer: oneshot::Receiver<T>,
+    incarnation: u64,
+    slot: &mut watch::Receiver<Slot<M>>,
+) -> Option<T> {
+    tokio::select! {
+        biased;
+        answer = answer => answer.ok(),
+        _ = slot.wait_for(|slot| slot.incarnation != incarnation) => None,
     }
 }
 

@@ -15,6 +15,14 @@ async fn a_request_that_kills_the_actor_is_sent_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_whose_port_outlives_the_actor_is_sent_again() {
+    let fixture = Fixture::started().await;
+    let within = Duration::from_secs(3);
+    let answer = fixture.b.handle.call(within, Msg::FailHoldingOnce).await;
+    assert_eq!(answer, Ok(2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn callers_before_the_first_start_wait_for_it() {
     let fixture = Fixture::new().await;
     let early = tokio::spawn({

@@ -33,6 +33,8 @@ pub enum Msg {
     Stop,
     /// The first incarnation panics, any later one answers.
     DieOnce(RpcReplyPort<usize>),
+    /// The first incarnation fails, and the port outlives it; any later one answers.
+    FailHoldingOnce(RpcReplyPort<usize>),
     /// Never answers.
     Ignore(RpcReplyPort<()>),
     Drain(RpcReplyPort<()>),
@@ -186,12 +188,14 @@ impl Actor for ProbeActor {
                 assert!(state.incarnation > 1, "told to die once");
                 let _ = reply.send(state.incarnation);
             }
-            Msg::Ignore(reply) => {
-                tokio::spawn(async move {
-                    let _held = reply;
-                    std::future::pending::<()>().await;
-                });
+            Msg::FailHoldingOnce(reply) if state.incarnation == 1 => {
+                hold(reply);
+                return Err("told to fail".into());
             }
+            Msg::FailHoldingOnce(reply) => {
+                let _ = reply.send(state.incarnation);
+            }
+            Msg::Ignore(reply) => hold(reply),
             Msg::Drain(reply) if state.probe.drains => {
                 state.probe.log.note(state.probe.name, "drained");
                 let _ = reply.send(());
@@ -200,6 +204,14 @@ impl Actor for ProbeActor {
         }
         Ok(())
     }
+}
+
+/// Neither answers nor drops it.
+fn hold<T: Send + 'static>(reply: RpcReplyPort<T>) {
+    tokio::spawn(async move {
+        let _held = reply;
+        std::future::pending::<()>().await;
+    });
 }
 
 /// A policy with two restarts, then an exhaustion.
