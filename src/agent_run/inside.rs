@@ -27,7 +27,7 @@ pub struct ProgressArgs {
     #[arg(value_name = "PERCENT", allow_negative_numbers = true)]
     pub percent: f64,
     /// What it is at
-    #[arg(value_name = "MESSAGE", trailing_var_arg = true)]
+    #[arg(value_name = "MESSAGE")]
     pub message: Vec<String>,
 }
 
@@ -52,7 +52,7 @@ pub struct CompleteArgs {
 #[derive(Debug, Clone, Args)]
 pub struct FailArgs {
     /// What went wrong
-    #[arg(value_name = "MESSAGE", required = true, trailing_var_arg = true)]
+    #[arg(value_name = "MESSAGE", required = true)]
     pub message: Vec<String>,
     /// No other attempt will help
     #[arg(long)]
@@ -277,4 +277,28 @@ fn exit(done: Result<(), Problem>) -> ExitCode {
     };
     eprintln!("error: {problem}");
     ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::FromArgMatches;
+
+    use super::*;
+
+    fn fail(line: &str) -> Result<FailArgs, clap::Error> {
+        let command = FailArgs::augment_args(clap::Command::new("fail"));
+        let matches = command.try_get_matches_from(line.split_whitespace())?;
+        FailArgs::from_arg_matches(&matches)
+    }
+
+    #[test]
+    fn an_option_after_the_message_is_an_option() {
+        let args = fail("fail no disk --permanent --code ENOSPC").unwrap();
+        assert_eq!(args.message, ["no", "disk"]);
+        assert!(args.permanent);
+        assert_eq!(args.code.as_deref(), Some("ENOSPC"));
+        assert!(fail("fail no disk --permanently").is_err());
+        let args = fail("fail --permanent -- --no disk").unwrap();
+        assert_eq!(args.message, ["--no", "disk"]);
+    }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use loom_actors::agent_registry::AgentFilter;
 use loom_actors::domain;
 use loom_actors::project::Project;
+use loom_actors::work_ledger::LeaseInfo;
 use loom_protocol::agent::{
     Agent, DeregisterAnswer, Directive, DirectiveKind, HeartbeatAnswer, HeartbeatRequest,
     ListAgentsRequest, RegisterAnswer, RegisterRequest, ShutdownRequest,
@@ -17,7 +18,8 @@ use loom_protocol::{AgentGuid, ErrorCode, PROTOCOL_VERSION, ProjectId, WireError
 
 use super::{Page, Service, page_limit};
 
-/// A lease younger than this may be unknown to its agent: the claim's answer is on its way.
+/// A lease younger than this may be unknown to its agent: the claim's answer is on its way. So long
+/// heartbeats must leave an older one unnamed.
 const HOLDING_GRACE: Duration = Duration::from_secs(5);
 /// Between a project and its cursor, in a cursor over all projects.
 const CURSOR_MARK: char = '/';
@@ -76,18 +78,7 @@ impl Service {
             lost.extend(holding.difference(&ours).copied());
             self.note_obeyed(&project, guid, &holding, &mut directives)
                 .await;
-            let given_before = self.now().before(HOLDING_GRACE);
-            // The agent lives and does not have them: the answer to its claim was lost, as with a
-            // coordinator that crashed. That costs no attempt.
-            project
-                .revoke_leases(guid, Reason::NotStarted, |lease| {
-                    let named = LeaseRef {
-                        id: lease.id,
-                        attempt: lease.attempt,
-                    };
-                    lease.assigned_at < given_before && !holding.contains(&named)
-                })
-                .await?;
+            self.take_back_unnamed(&project, guid, &holding).await?;
         }
         project.orders_carried(guid, &directives);
         for lease in &lost {
@@ -99,6 +90,38 @@ impl Service {
             directives,
             epoch: self.projects().terms().epoch,
         })
+    }
+
+    /// The agent lives and does not have what it never names: the answer to its claim was lost, as
+    /// with a coordinator that crashed. That costs no attempt.
+    async fn take_back_unnamed(
+        &self,
+        project: &Project,
+        guid: AgentGuid,
+        holding: &HashSet<LeaseRef>,
+    ) -> Result<(), WireError> {
+        let Some(entry) = project.agents.get(guid) else {
+            return Ok(());
+        };
+        let given_before = self.now().before(HOLDING_GRACE);
+        let leases = project.work.leases_of(guid);
+        let old = leases
+            .iter()
+            .filter(|lease| lease.assigned_at < given_before);
+        let unnamed: Vec<LeaseRef> = old
+            .map(named)
+            .filter(|lease| !holding.contains(lease))
+            .collect();
+        let since = project.barrier.grace().since();
+        let lost = entry.unnamed_for(HOLDING_GRACE, &unnamed, since);
+        if !lost.is_empty() {
+            project
+                .revoke_leases(guid, Reason::NotStarted, |lease| {
+                    lost.contains(&named(lease))
+                })
+                .await?;
+        }
+        Ok(())
     }
 
     /// An order to stop what the agent does not hold (any more) was obeyed, though nobody said so.
@@ -282,13 +305,12 @@ fn no_agent(guid: &str) -> WireError {
 }
 
 fn leases_of(project: &Project, guid: AgentGuid) -> Vec<LeaseRef> {
-    project
-        .work
-        .leases_of(guid)
-        .into_iter()
-        .map(|lease| LeaseRef {
-            id: lease.id,
-            attempt: lease.attempt,
-        })
-        .collect()
+    project.work.leases_of(guid).iter().map(named).collect()
+}
+
+const fn named(lease: &LeaseInfo) -> LeaseRef {
+    LeaseRef {
+        id: lease.id,
+        attempt: lease.attempt,
+    }
 }
