@@ -45,7 +45,7 @@ impl Projects {
             .map_err(|error| {
                 WireError::new(loom_protocol::ErrorCode::Internal, error.to_string())
             })?;
-        let watching = tokio::spawn(terms.grace.clone().watch_over());
+        let watching = tokio::spawn(terms.grace.clone().watch_over(terms.nats.client.clone()));
         Ok(Self(Arc::new(Inner {
             root,
             terms,

@@ -16,10 +16,11 @@ use loom_protocol::rest::PageInfo;
 use loom_protocol::work::{LeaseRef, Reason, StoppedRequest};
 use loom_protocol::{AgentGuid, ErrorCode, PROTOCOL_VERSION, ProjectId, WireError};
 
+use tokio::time::Instant;
+
 use super::{Page, Service, page_limit};
 
-/// A lease younger than this may be unknown to its agent: the claim's answer is on its way. So long
-/// heartbeats must leave an older one unnamed.
+/// A lease younger than this may be unknown to its agent: the claim's answer is on its way.
 const HOLDING_GRACE: Duration = Duration::from_secs(5);
 /// Between a project and its cursor, in a cursor over all projects.
 const CURSOR_MARK: char = '/';
@@ -92,36 +93,28 @@ impl Service {
         })
     }
 
-    /// The agent lives and does not have what it never names: the answer to its claim was lost, as
-    /// with a coordinator that crashed. That costs no attempt.
+    /// The agent lives and does not have them: the answer to its claim was lost, as with a
+    /// coordinator that crashed. That costs no attempt.
     async fn take_back_unnamed(
         &self,
         project: &Project,
         guid: AgentGuid,
         holding: &HashSet<LeaseRef>,
     ) -> Result<(), WireError> {
-        let Some(entry) = project.agents.get(guid) else {
-            return Ok(());
-        };
         let given_before = self.now().before(HOLDING_GRACE);
-        let leases = project.work.leases_of(guid);
-        let old = leases
-            .iter()
-            .filter(|lease| lease.assigned_at < given_before);
-        let unnamed: Vec<LeaseRef> = old
-            .map(named)
-            .filter(|lease| !holding.contains(lease))
-            .collect();
-        let since = project.barrier.grace().since();
-        let lost = entry.unnamed_for(HOLDING_GRACE, &unnamed, since);
-        if !lost.is_empty() {
-            project
-                .revoke_leases(guid, Reason::NotStarted, |lease| {
-                    lost.contains(&named(lease))
-                })
-                .await?;
+        // While we or NATS stood still, the answer and heartbeats from before it waited together.
+        let is_known = |since: Instant| since.elapsed() >= HOLDING_GRACE;
+        if !is_known(project.barrier.grace().since()) {
+            return Ok(());
         }
-        Ok(())
+        project
+            .revoke_leases(guid, Reason::NotStarted, |lease| {
+                lease.assigned_at < given_before
+                    && is_known(lease.heard)
+                    && !holding.contains(&named(lease))
+            })
+            .await
+            .map(drop)
     }
 
     /// An order to stop what the agent does not hold (any more) was obeyed, though nobody said so.

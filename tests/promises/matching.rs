@@ -271,8 +271,7 @@ async fn a_cancelled_item_keeps_its_slot_until_the_agent_has_stopped() -> Result
     Ok(())
 }
 
-/// Takes as long as the rule: a lease younger than 5 s may be unknown to its agent, and one that is
-/// older has to stay unnamed for as long.
+/// Takes as long as the rule: a lease younger than 5 s may be unknown to its agent.
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn heartbeat_holding_returns_what_is_not_named() -> Result<()> {
@@ -300,33 +299,12 @@ async fn heartbeat_holding_returns_what_is_not_named() -> Result<()> {
         .updated_at
         .since(items[0].work_item.assigned_at.expect("a time"));
     assert!(
-        held_for >= Duration::from_secs(10),
+        held_for >= Duration::from_secs(5),
         "it went back after {held_for:?}"
     );
     assert_eq!(returned.pending_reason, Some(Reason::NotStarted));
     assert_eq!(project.work(kept).await?.status, WorkStatus::Assigned);
     agent.complete(&items[1], "done").await?;
-    Ok(())
-}
-
-/// What an agent sends while we stand still arrives with the answer to its claim still on the way.
-#[tokio::test]
-#[ignore = "needs a nats-server: run `cargo xtask test`"]
-async fn heartbeats_from_before_the_answer_to_a_claim_take_no_lease() -> Result<()> {
-    let fleet = Fleet::shared().await?;
-    let project = fleet.project().await?;
-    let agent = project.agent("rust").spawn().await?;
-    let id = submit(&project, json!({})).await?;
-    let item = agent.claim_one().await?;
-    // deliberate sleep: the lease has to be older than the rule's 5 s.
-    tokio::time::sleep(Duration::from_secs(6)).await;
-    for _ in 0..3 {
-        agent.heartbeat(json!({"holding": []})).await?;
-    }
-    let holding = json!({"holding": [{"id": id, "attempt": 1}]});
-    assert_eq!(agent.heartbeat(holding).await?.lost, []);
-    assert_eq!(project.work(id).await?.status, WorkStatus::Assigned);
-    agent.complete(&item, "done").await?;
     Ok(())
 }
 

@@ -9,6 +9,7 @@
 //! | [`outage`] | NATS is away, for a moment and for long |
 //! | [`signals`] | SIGTERM, a second one, SIGSTOP |
 //! | [`standby`] | two coordinators on one NATS |
+//! | [`standstill`] | SIGSTOP between a claim and its answer |
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod burst;
@@ -16,5 +17,6 @@ mod outage;
 mod own_server;
 mod signals;
 mod standby;
+mod standstill;
 mod steps;
 mod world;

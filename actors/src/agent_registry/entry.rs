@@ -32,8 +32,6 @@ pub(super) struct Vitals {
     directives: Mutex<Vec<Directive>>,
     /// The orders to stop that a heartbeat's answer has carried.
     carried: Mutex<Vec<LeaseRef>>,
-    /// The leases that its heartbeats do not name, and since when.
-    unnamed: Mutex<Vec<(LeaseRef, Instant)>>,
     streak: Mutex<Streak>,
 }
 
@@ -50,7 +48,6 @@ impl Vitals {
             own_count: agent.current_task_count.into(),
             directives: Mutex::default(),
             carried: Mutex::default(),
-            unnamed: Mutex::default(),
             streak: streak.into(),
         }
     }
@@ -165,29 +162,6 @@ impl AgentEntry {
     /// That an answer carried an order could not be noted: the next one counts.
     pub(crate) fn not_noted(&self, lease: LeaseRef) {
         self.vitals.carried.lock().retain(|other| *other != lease);
-    }
-
-    /// A heartbeat did not name these leases. Gives those that none has named for `patience`, as far
-    /// as that can be said: what was noted before `since` counts from now on.
-    ///
-    /// One heartbeat proves nothing: while we stood still, the answer to the claim and a heartbeat
-    /// that was sent before it may have waited together, for any time.
-    pub fn unnamed_for(
-        &self,
-        patience: Duration,
-        leases: &[LeaseRef],
-        since: Instant,
-    ) -> Vec<LeaseRef> {
-        let now = Instant::now();
-        let mut unnamed = self.vitals.unnamed.lock();
-        unnamed.retain(|(lease, noted)| *noted >= since && leases.contains(lease));
-        for lease in leases {
-            if !unnamed.iter().any(|(noted, _)| noted == lease) {
-                unnamed.push((*lease, now));
-            }
-        }
-        let over = unnamed.iter().filter(|(_, noted)| now >= *noted + patience);
-        over.map(|(lease, _)| *lease).collect()
     }
 
     /// Whether it was told to end and has not yet.

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::client::{RequestError, RequestErrorKind};
+use async_nats::{Client, Request};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -11,8 +13,10 @@ use crate::nats::connection::Nats;
 
 /// A timer that fires later than this after its time shows that we stood still.
 pub const LATE: Duration = Duration::from_secs(1);
-/// How often the process looks whether it has stood still.
+/// How often the process looks whether it has stood still, and whether NATS answers.
 const TICK: Duration = Duration::from_millis(250);
+/// Whoever looks so often, and waits for NATS in between, has looked within this time.
+const LOOKED_WITHIN: Duration = Duration::from_millis(250 + 2 * 1_000);
 
 /// The moment at which every clock began anew: after a start, a reconnect, a stall of ours.
 ///
@@ -26,6 +30,8 @@ struct Inner {
     own: Mutex<Instant>,
     disturbed: watch::Receiver<Instant>,
     process: Option<Grace>,
+    /// When the watch over the process looked last, if there is one.
+    looked: Mutex<Option<Instant>>,
 }
 
 impl Grace {
@@ -45,11 +51,18 @@ impl Grace {
             own: Mutex::new(Instant::now()),
             disturbed,
             process,
+            looked: Mutex::default(),
         }))
     }
 
-    /// Since when clocks run at the earliest.
+    /// Since when clocks run at the earliest. Whoever asks just after the process stood still learns of
+    /// that, though no timer has fired yet.
     pub fn since(&self) -> Instant {
+        let looked = *self.0.looked.lock();
+        if looked.is_some_and(|looked| looked.elapsed() > LOOKED_WITHIN) {
+            self.looks();
+            self.begin_anew("this process stood still");
+        }
         let own = (*self.0.own.lock()).max(*self.0.disturbed.borrow());
         let process = self.0.process.as_ref();
         process.map_or(own, |process| own.max(process.since()))
@@ -77,14 +90,39 @@ impl Grace {
         }
     }
 
-    /// Looks whether the process stands still, for ever.
-    pub async fn watch_over(self) {
+    fn looks(&self) {
+        *self.0.looked.lock() = Some(Instant::now());
+    }
+
+    /// Looks whether the process or NATS stands still, for ever: while NATS does not answer within
+    /// a second, every clock begins anew again and again.
+    pub async fn watch_over(self, nats: Client) {
+        let mut answers = true;
         loop {
             let due = Instant::now() + TICK;
+            self.looks();
             sleep(TICK).await;
             self.timer_fired(due);
+            self.looks();
+            let answered = round_trip(&nats).await;
+            if answers && !answered {
+                self.begin_anew(&format!("NATS does not answer within {LATE:?}"));
+            } else if !answered {
+                self.prolong();
+            }
+            answers = answered;
         }
     }
+}
+
+/// Whether the server answers in time: it says at once that nobody listens there.
+async fn round_trip(nats: &Client) -> bool {
+    let began = Instant::now();
+    let nobody = nats.new_inbox();
+    let request = Request::new().timeout(Some(LATE));
+    let answer = nats.send_request(nobody, request).await;
+    let nobody_there = |error| RequestError::kind(&error) == RequestErrorKind::NoResponders;
+    answer.is_err_and(nobody_there) && began.elapsed() <= LATE
 }
 
 #[cfg(test)]
@@ -108,6 +146,20 @@ mod tests {
         process.begin_anew("test");
         assert_eq!(one.since(), Instant::now());
         assert_eq!(other.since(), Instant::now());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_asks_just_after_a_standstill_learns_of_it_before_any_timer() {
+        let (_nats, process) = process();
+        let project = process.of_project();
+        tokio::time::advance(Duration::from_mins(1)).await;
+        let unwatched = project.since();
+        assert!(unwatched < Instant::now());
+        process.looks();
+        tokio::time::advance(LOOKED_WITHIN).await;
+        assert_eq!(project.since(), unwatched);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(project.since(), Instant::now());
     }
 
     #[tokio::test(start_paused = true)]
