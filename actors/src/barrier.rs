@@ -6,7 +6,7 @@
 //!
 //! | what | how the pass knows |
 //! |---|---|
-//! | requests | a marker through the door's own subscription, then every request taken in before it ([`InFlight`]) |
+//! | requests | a marker through the door's own subscription, then every request of the project taken in before it ([`InFlight`]) |
 //! | published heartbeats | a marker through the registry's subscription, and through its mailbox ([`Arrivals`]) |
 //! | puts into the agents bucket | the watch has come as far as the bucket was when the pass began |
 //! | published reports | our consumer has acknowledged what was in the stream when the pass began |
@@ -26,7 +26,7 @@
 //! | NATS is away, stopped or slow; a marker is lost | stalled after 1 s |
 //! | this process stood still in the middle | stalled, even if everything has arrived when it goes on |
 //! | an actor or the door is down, or still loads | its part does not arrive: stalled |
-//! | the door has turned requests away a moment ago, because there were too many | stalled: somebody's sign of life may have been among them |
+//! | the door has turned requests of the project away a moment ago, because there were too many | stalled: somebody's sign of life may have been among them |
 //! | reports wait that cannot be written just now | not acknowledged: stalled |
 //! | a pile of reports after a start | stalled until it is worked off: nobody expires before |
 //! | a marker of somebody else's | no one waits for it: ignored |
@@ -215,9 +215,10 @@ impl Inner {
     async fn requests(&self) -> Result<(), String> {
         let expected = self.parts.in_flight.expect();
         self.publish(expected.subject().to_owned()).await?;
-        expected.arrived().await;
-        self.parts.in_flight.drained().await;
-        if self.parts.in_flight.has_refused(REFUSAL_COUNTS) {
+        let before = expected.arrived().await;
+        let (in_flight, project) = (&self.parts.in_flight, &self.parts.project);
+        in_flight.drained(project, before).await;
+        if in_flight.has_refused(project, REFUSAL_COUNTS) {
             return Err("some were refused, because there were too many".into());
         }
         Ok(())

@@ -244,6 +244,36 @@ async fn a_paused_coordinator_makes_nobody_dead() -> Result<()> {
     Ok(())
 }
 
+/// The answer to a claim and a heartbeat without it meet a server that stands still: what was said
+/// before the answer could arrive proves nothing about it.
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn what_holding_left_out_during_a_stall_of_ours_is_not_taken_back() -> Result<()> {
+    let fleet = Fleet::own().await?;
+    let project = fleet.project().await?;
+    let agent = project.agent("rust").spawn().await?;
+    let id = project.submit_plain("rust").await?;
+    let item = agent.claim_one().await?;
+    let subject = names::request(project.id(), "agents.heartbeat");
+    let beat = json!({"guid": agent.guid(), "holding": []});
+    let beat = async_nats::Request::new()
+        .payload(serde_json::to_vec(&beat)?.into())
+        .timeout(Some(PATIENCE));
+    fleet.nats().pause()?;
+    let beating = project.client().send_request(subject, beat);
+    let (answer, paused) = tokio::join!(beating, async {
+        // deliberate sleep: the server has to stand still past the time after which holding counts
+        sleep(Duration::from_millis(5_500)).await;
+        fleet.nats().resume()
+    });
+    paused?;
+    let answer: serde_json::Value = serde_json::from_slice(&answer?.payload)?;
+    assert_eq!(answer["ok"], true, "{answer}");
+    assert_eq!(project.work(id).await?.status, WorkStatus::Assigned);
+    agent.start(&item).await?;
+    Ok(())
+}
+
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn the_long_dead_are_buried_and_their_ghosts_told_also_after_a_restart() -> Result<()> {

@@ -1,27 +1,29 @@
 //! How far what arrives has been applied: requests at the doors, heartbeats, the agents bucket.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
 use loom_protocol::{ProjectId, names};
 use parking_lot::Mutex;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 
-/// Markers on their way through one subscription.
+/// Of how many projects it is known apart that requests were turned away.
+const MOST_REFUSED: usize = 1_024;
+
+/// Markers on their way through one subscription; each arrives with what was known then.
 #[derive(Debug)]
-struct Markers {
+struct Markers<T> {
     /// The subjects of markers begin with this; no other message has such a subject.
     prefix: String,
-    waited_for: Arc<Mutex<Waiting>>,
+    waited_for: Arc<Mutex<Waiting<T>>>,
 }
 
-type Waiting = HashMap<String, oneshot::Sender<()>>;
+type Waiting<T> = HashMap<String, oneshot::Sender<T>>;
 
-impl Markers {
+impl<T> Markers<T> {
     /// Markers under a subject that ends with a dot.
     fn under(subject: &str) -> Self {
         let process = fastrand::u64(..);
@@ -31,7 +33,7 @@ impl Markers {
         }
     }
 
-    fn expect(&self) -> Expected {
+    fn expect(&self) -> Expected<T> {
         let (sender, arrived) = oneshot::channel();
         let subject = format!("{}{:016x}", self.prefix, fastrand::u64(..));
         self.waited_for.lock().insert(subject.clone(), sender);
@@ -43,7 +45,7 @@ impl Markers {
     }
 
     /// The marker behind a subject, taken out; dropping the sender without sending is no arrival.
-    fn take(&self, subject: &str) -> Option<oneshot::Sender<()>> {
+    fn take(&self, subject: &str) -> Option<oneshot::Sender<T>> {
         if !subject.starts_with(&self.prefix) {
             return None;
         }
@@ -52,26 +54,27 @@ impl Markers {
 }
 
 /// A marker that somebody waits for.
-pub(super) struct Expected {
+pub(super) struct Expected<T> {
     subject: String,
-    arrived: oneshot::Receiver<()>,
-    waited_for: Arc<Mutex<Waiting>>,
+    arrived: oneshot::Receiver<T>,
+    waited_for: Arc<Mutex<Waiting<T>>>,
 }
 
-impl Expected {
+impl<T> Expected<T> {
     pub fn subject(&self) -> &str {
         &self.subject
     }
 
     /// Ends when the marker has arrived; never if it got lost.
-    pub async fn arrived(mut self) {
-        if (&mut self.arrived).await.is_err() {
-            std::future::pending::<()>().await;
+    pub async fn arrived(mut self) -> T {
+        match (&mut self.arrived).await {
+            Ok(known) => known,
+            Err(_) => pending().await,
         }
     }
 }
 
-impl Drop for Expected {
+impl<T> Drop for Expected<T> {
     fn drop(&mut self) {
         self.waited_for.lock().remove(&self.subject);
     }
@@ -83,26 +86,63 @@ pub struct InFlight(Arc<Requests>);
 
 #[derive(Debug)]
 struct Requests {
-    markers: Markers,
-    generations: Mutex<Generations>,
-    /// When a request was last turned away unread.
-    refused: Mutex<Option<Instant>>,
+    markers: Markers<Before>,
+    under_way: Mutex<UnderWay>,
+    /// Told when the oldest request of a project has been applied.
+    oldest_applied: Notify,
+    refused: Mutex<Refusals>,
 }
 
-/// Requests by the marker that they came before.
+/// The requests that were taken in before a marker arrived: those with a smaller number.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Before(u64);
+
+/// The requests that are being applied, by project: a slow one concerns its own project only.
 #[derive(Debug, Default)]
-struct Generations {
-    present: TaskTracker,
-    /// Those before a marker that has arrived, until they are applied.
-    earlier: Vec<TaskTracker>,
+struct UnderWay {
+    next: u64,
+    of: HashMap<Box<str>, BTreeSet<u64>>,
+}
+
+/// When requests of a project were last turned away unread.
+#[derive(Debug, Default)]
+struct Refusals {
+    of: HashMap<Box<str>, Instant>,
+    /// Of more projects than are known apart.
+    of_many: Option<Instant>,
 }
 
 /// A request that is being applied: drop it when it has been, or when all that is left is waiting
 /// for work. Empty for a request that nobody's clock depends on.
 #[derive(Debug)]
 pub struct Ticket(
-    #[expect(dead_code, reason = "what counts is that it is held")] Option<TaskTrackerToken>,
+    #[expect(dead_code, reason = "what counts is that it is held")] Option<BeingApplied>,
 );
+
+#[derive(Debug)]
+struct BeingApplied {
+    requests: Arc<Requests>,
+    project: Box<str>,
+    number: u64,
+}
+
+impl Drop for BeingApplied {
+    fn drop(&mut self) {
+        let mut under_way = self.requests.under_way.lock();
+        let Some(numbers) = under_way.of.get_mut(&self.project) else {
+            return;
+        };
+        let was_oldest = numbers.first() == Some(&self.number);
+        numbers.remove(&self.number);
+        if numbers.is_empty() {
+            under_way.of.remove(&self.project);
+        }
+        drop(under_way);
+        if was_oldest {
+            self.requests.oldest_applied.notify_waiters();
+        }
+    }
+}
 
 /// Actions that say nothing of the agent that may send them. They may take long (a page of bodies,
 /// the first write of a project), and no barrier waits for them.
@@ -117,10 +157,12 @@ const OF_NO_AGENT: [&str; 8] = [
     "agents.shutdown",
 ];
 
-/// Whether a request may be an agent's sign of life, or its report about an item.
-fn may_be_an_agents(subject: &str) -> bool {
-    let action = subject.splitn(3, '.').nth(2).unwrap_or_default();
-    !OF_NO_AGENT.contains(&action)
+/// The project of a request that may be an agent's sign of life, or its report about an item.
+fn project_of_an_agents(subject: &str) -> Option<&str> {
+    let mut parts = subject.splitn(3, '.').skip(1);
+    let project = parts.next()?;
+    let action = parts.next().unwrap_or_default();
+    (!OF_NO_AGENT.contains(&action)).then_some(project)
 }
 
 impl InFlight {
@@ -128,27 +170,56 @@ impl InFlight {
     pub fn new() -> Self {
         Self(Arc::new(Requests {
             markers: Markers::under("coord.global.barrier."),
-            generations: Mutex::default(),
+            under_way: Mutex::default(),
+            oldest_applied: Notify::new(),
             refused: Mutex::default(),
         }))
     }
 
     /// A request to this subject begins to be applied. To be called in the order of arrival.
     pub fn enter(&self, subject: &str) -> Ticket {
-        let counts = may_be_an_agents(subject);
-        Ticket(counts.then(|| self.0.generations.lock().present.token()))
+        Ticket(project_of_an_agents(subject).map(|project| {
+            let mut under_way = self.0.under_way.lock();
+            let number = under_way.next;
+            under_way.next += 1;
+            if let Some(numbers) = under_way.of.get_mut(project) {
+                numbers.insert(number);
+            } else {
+                let numbers = BTreeSet::from([number]);
+                under_way.of.insert(project.into(), numbers);
+            }
+            BeingApplied {
+                requests: self.0.clone(),
+                project: project.into(),
+                number,
+            }
+        }))
     }
 
-    /// A request was turned away unread, because there were too many: whoever sent it was not
-    /// silent.
-    pub fn refused(&self) {
-        *self.0.refused.lock() = Some(Instant::now());
+    /// A request to this subject was turned away unread, because there were too many: whoever sent
+    /// it was not silent.
+    pub fn refused(&self, subject: &str) {
+        let Some(project) = project_of_an_agents(subject) else {
+            return;
+        };
+        let now = Instant::now();
+        let mut refused = self.0.refused.lock();
+        if let Some(last) = refused.of.get_mut(project) {
+            *last = now;
+        } else if refused.of.len() < MOST_REFUSED {
+            refused.of.insert(project.into(), now);
+        } else {
+            refused.of.clear();
+            refused.of_many = Some(now);
+        }
     }
 
-    /// Whether a request was turned away within that time.
-    pub(super) fn has_refused(&self, within: Duration) -> bool {
-        let refused = *self.0.refused.lock();
-        refused.is_some_and(|at| at.elapsed() < within)
+    /// Whether a request of a project was turned away within that time.
+    pub(super) fn has_refused(&self, project: &ProjectId, within: Duration) -> bool {
+        let refused = self.0.refused.lock();
+        let own = refused.of.get(project.as_str()).copied();
+        own.max(refused.of_many)
+            .is_some_and(|at| at.elapsed() < within)
     }
 
     /// A message has arrived in the order of all requests. Whether it was a marker, which is no
@@ -157,27 +228,27 @@ impl InFlight {
         let Some(marker) = self.0.markers.take(subject) else {
             return false;
         };
-        let mut generations = self.0.generations.lock();
-        let before = std::mem::take(&mut generations.present);
-        before.close();
-        generations.earlier.retain(|one| !one.is_empty());
-        if !before.is_empty() {
-            generations.earlier.push(before);
-        }
-        drop(generations);
-        let _ = marker.send(());
+        let _ = marker.send(Before(self.0.under_way.lock().next));
         true
     }
 
-    pub(super) fn expect(&self) -> Expected {
+    pub(super) fn expect(&self) -> Expected<Before> {
         self.0.markers.expect()
     }
 
-    /// Ends when every request before the markers that have arrived was applied.
-    pub(super) async fn drained(&self) {
-        let earlier = self.0.generations.lock().earlier.clone();
-        for requests in earlier {
-            requests.wait().await;
+    /// Ends when every request of a project before a marker was applied.
+    pub(super) async fn drained(&self, project: &ProjectId, before: Before) {
+        loop {
+            let news = self.0.oldest_applied.notified();
+            let oldest = {
+                let under_way = self.0.under_way.lock();
+                let numbers = under_way.of.get(project.as_str());
+                numbers.and_then(|numbers| numbers.first().copied())
+            };
+            if oldest.is_none_or(|oldest| oldest >= before.0) {
+                return;
+            }
+            news.await;
         }
     }
 }
@@ -194,7 +265,7 @@ pub struct Arrivals(Arc<Heard>);
 
 #[derive(Debug)]
 struct Heard {
-    markers: Markers,
+    markers: Markers<()>,
     bucket: watch::Sender<u64>,
 }
 
@@ -238,14 +309,14 @@ impl Arrivals {
         });
     }
 
-    pub(super) fn expect(&self) -> Expected {
+    pub(super) fn expect(&self) -> Expected<()> {
         self.0.markers.expect()
     }
 
     pub(super) async fn bucket_reaches(&self, sequence: u64) {
         let mut applied = self.0.bucket.subscribe();
         if applied.wait_for(|up_to| *up_to >= sequence).await.is_err() {
-            std::future::pending::<()>().await;
+            pending::<()>().await;
         }
     }
 }
@@ -255,45 +326,86 @@ mod tests {
     use super::*;
     use futures_util::FutureExt as _;
 
+    fn project(id: &str) -> ProjectId {
+        ProjectId::new(id).unwrap()
+    }
+
+    /// A marker that has arrived.
+    async fn marked(doors: &InFlight) -> Before {
+        let expected = doors.expect();
+        assert!(doors.heard(expected.subject()));
+        expected.arrived().await
+    }
+
     #[tokio::test]
     async fn a_marker_waits_for_the_requests_before_it_and_not_for_those_after_it() {
-        let doors = InFlight::new();
-        let before = doors.enter("coord.p.work.progress");
-        let expected = doors.expect();
-        let subject = expected.subject().to_owned();
-        assert!(doors.heard(&subject));
-        expected.arrived().await;
+        let (doors, p) = (InFlight::new(), project("p"));
+        let before =
+            ["claim", "progress", "fail"].map(|a| doors.enter(&format!("coord.p.work.{a}")));
+        let marker = marked(&doors).await;
         let _after = doors.enter("coord.p.work.progress");
-        assert!(doors.drained().now_or_never().is_none());
-        drop(before);
-        doors.drained().await;
+        let mut drained = Box::pin(doors.drained(&p, marker));
+        for ticket in before {
+            assert!(drained.as_mut().now_or_never().is_none());
+            drop(ticket);
+        }
+        drained.await;
     }
 
     #[tokio::test]
     async fn a_second_marker_waits_for_what_the_first_one_left_behind() {
-        let doors = InFlight::new();
+        let (doors, p) = (InFlight::new(), project("p"));
         let slow = doors.enter("coord.p.work.progress");
         for _ in 0..2 {
-            let expected = doors.expect();
-            assert!(doors.heard(expected.subject()));
-            assert!(doors.drained().now_or_never().is_none());
+            let marker = marked(&doors).await;
+            assert!(doors.drained(&p, marker).now_or_never().is_none());
         }
+        let marker = marked(&doors).await;
         drop(slow);
-        doors.drained().await;
+        doors.drained(&p, marker).await;
+        assert!(doors.0.under_way.lock().of.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_slow_request_of_one_project_holds_up_no_other() {
+        let doors = InFlight::new();
+        let _slow = doors.enter("coord.slow.agents.register");
+        let marker = marked(&doors).await;
+        assert!(
+            doors
+                .drained(&project("slow"), marker)
+                .now_or_never()
+                .is_none()
+        );
+        doors.drained(&project("other"), marker).await;
+    }
+
+    #[test]
+    fn a_request_that_was_turned_away_was_a_sign_of_life_in_its_project() {
+        let doors = InFlight::new();
+        let minute = Duration::from_mins(1);
+        doors.refused("coord.p.work.submit");
+        assert!(!doors.has_refused(&project("p"), minute), "of no agent");
+        doors.refused("coord.p.agents.heartbeat");
+        assert!(doors.has_refused(&project("p"), minute));
+        assert!(!doors.has_refused(&project("other"), minute));
+        for n in 0..=MOST_REFUSED {
+            doors.refused(&format!("coord.made-up-{n}.work.claim"));
+        }
+        assert!(doors.has_refused(&project("p"), minute), "never forgotten");
+        assert!(doors.0.refused.lock().of.len() <= MOST_REFUSED);
     }
 
     #[tokio::test]
     async fn nobody_waits_for_a_request_that_is_no_sign_of_life() {
-        let doors = InFlight::new();
+        let (doors, p) = (InFlight::new(), project("p"));
         let _slow = ["work.submit", "work.list", "agents.get"]
             .map(|action| doors.enter(&format!("coord.p.{action}")));
-        let expected = doors.expect();
-        assert!(doors.heard(expected.subject()));
-        doors.drained().await;
+        let marker = marked(&doors).await;
+        doors.drained(&p, marker).await;
         let _heartbeat = doors.enter("coord.p.agents.heartbeat");
-        let expected = doors.expect();
-        assert!(doors.heard(expected.subject()));
-        assert!(doors.drained().now_or_never().is_none());
+        let marker = marked(&doors).await;
+        assert!(doors.drained(&p, marker).now_or_never().is_none());
     }
 
     #[test]

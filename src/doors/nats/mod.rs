@@ -144,7 +144,7 @@ impl Guard {
             let ticket = in_flight.enter(&request.message.subject);
             let permit = guard.permits.clone().try_acquire_owned().ok();
             if permit.is_none() {
-                in_flight.refused();
+                in_flight.refused(&request.message.subject);
             }
             let admission = permit.map(|permit| Admission::new(permit, ticket));
             let guard = guard.clone();
