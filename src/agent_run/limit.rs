@@ -10,8 +10,10 @@ use super::reset_time::reset_time;
 
 /// How much of the end of each stream is looked at: a program that meets a limit says so last.
 const LAST_WORDS: usize = 2 * 1024;
-/// A program that calls itself successful is believed, unless it says nothing but this much.
+/// A program that calls itself successful is believed, unless it says nothing but this much,
 const NOTHING_ELSE: usize = 400;
+/// and not more than so many words before the limit: it would be speaking about one.
+const WORDS_BEFORE: usize = 3;
 
 /// A usage limit that a program has met.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +58,7 @@ impl Limits {
         let streams = [stderr, stdout];
         streams
             .iter()
-            .find_map(|stream| self.find(&stream.tail.text(LAST_WORDS), now, zone))
+            .find_map(|stream| self.find(&stream.tail.text(LAST_WORDS), usize::MAX, now, zone))
     }
 
     /// What a program said of a limit that calls itself successful and says nothing else.
@@ -66,19 +68,30 @@ impl Limits {
         now: Timestamp,
         zone: &TimeZone,
     ) -> Option<LimitMet> {
-        let text = stdout.tail.text(LAST_WORDS);
+        let text = stdout.tail.text(usize::MAX);
         let is_all = text.len() <= NOTHING_ELSE && !stdout.tail.is_cut();
         if is_all {
-            self.find(&text, now, zone)
+            self.find(&text, WORDS_BEFORE, now, zone)
         } else {
             None
         }
     }
 
-    /// The first pattern that finds a time, or else the first that finds anything.
-    fn find(&self, text: &str, now: Timestamp, zone: &TimeZone) -> Option<LimitMet> {
+    /// The first pattern that finds a time, or else the first that finds anything, behind so many
+    /// words at the most.
+    fn find(
+        &self,
+        text: &str,
+        words_before: usize,
+        now: Timestamp,
+        zone: &TimeZone,
+    ) -> Option<LimitMet> {
         let mut without_time = None;
         for found in self.0.iter().filter_map(|pattern| pattern.captures(text)) {
+            let begins_at = found.get(0).map_or(0, |all| all.start());
+            if text[..begins_at].split_whitespace().count() > words_before {
+                continue;
+            }
             let reset = found.name("reset");
             let met = LimitMet {
                 until: reset.and_then(|reset| reset_time(reset.as_str(), now, zone)),
@@ -238,6 +251,9 @@ mod tests {
             "test usage_limit ... FAILED",
             "429 is not the answer",
             "time limit exceeded",
+            "error: recursion limit reached, reset the counter before the next call",
+            "test failed: connection limit reached\nhint: it resets after each test",
+            "status = StatusCode.RESOURCE_EXHAUSTED, details = \"received message larger than max\"",
         ] {
             assert_eq!(met(&[LimitPreset::Any], text), None, "{text:?}");
         }
@@ -264,6 +280,10 @@ mod tests {
             "x".repeat(500)
         );
         assert_eq!(read(&report), None);
+        let short = "Fixed: users are told \"Weekly limit reached\" before they submit.";
+        assert_eq!(read(short), None, "it speaks of a limit, and has met none");
+        let last = format!("{}\nusage limit reached", "x".repeat(5_000));
+        assert_eq!(read(&last), None, "it has said more before");
     }
 
     #[test]

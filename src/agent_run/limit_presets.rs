@@ -28,7 +28,7 @@ const FAMILIES: [Family; 4] = [
         preset: LimitPreset::Claude,
         patterns: &[
             r"usage limit reached\|(?<reset>\d{10,13})",
-            r"limit reached.{0,40}?resets?(?: at)? (?<reset>[a-z0-9][a-z0-9,: ]{0,24}(?:\([a-z_/+-]+\))?)",
+            r"\b(?:usage|session|weekly|daily|opus|sonnet|haiku|[0-9]-hour) limit reached.{0,40}?resets?(?: at)? (?<reset>[a-z0-9][a-z0-9,: ]{0,24}(?:\([a-z_/+-]+\))?)",
             r"(?:hit|reached) your [a-z0-9 -]{0,40}limit[^.\n]{0,40}?resets? (?:at )?(?<reset>[a-z0-9][a-z0-9,: ]{0,24}(?:\([a-z_/+-]+\))?)",
             r"limits? will reset at (?<reset>[a-z0-9][a-z0-9,: ]{0,24}(?:\([a-z_/+-]+\))?)",
             r"\b(?:usage|session|weekly|5-hour) limit reached",
@@ -61,7 +61,7 @@ const FAMILIES: [Family; 4] = [
             r"reached your daily quota limit",
             r"quota exceeded for quota metric",
             r"exceeded your current quota",
-            r"\bRESOURCE_EXHAUSTED\b",
+            r"\bstatus\W{1,6}RESOURCE_EXHAUSTED\b",
         ],
     },
 ];
