@@ -1,12 +1,19 @@
 //! Taking leases back, whoever it is that does it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use loom_protocol::work::{LeaseRef, Reason};
-use loom_protocol::{AgentGuid, WireError};
+use loom_protocol::{AgentGuid, WireError, WorkId};
+use tokio::time::sleep;
 
 use crate::domain::work::Command;
 use crate::work_ledger::{LeaseInfo, Operation, ReadModel, WorkLedgerHandle};
+
+/// The pause before leases that could not be taken back are tried again; doubles up to the longest.
+const TRY_AGAIN_FIRST: Duration = Duration::from_millis(250);
+const TRY_AGAIN_MAX: Duration = Duration::from_secs(5);
 
 /// What it takes to take leases back.
 #[derive(Clone)]
@@ -61,15 +68,48 @@ impl Leases {
             .collect())
     }
 
-    /// Takes all leases of an agent back that has left.
+    /// Takes all leases back that an agent has which has left. What cannot be taken back just now is
+    /// tried again, for as long as the project is there: no clock of the agent's would tell.
     pub fn revoke_in_background(self, guid: AgentGuid, reason: Reason) {
-        if self.work.lease_count(guid) == 0 {
+        let left: HashSet<(WorkId, u32)> = self.held(guid).collect();
+        if left.is_empty() {
             return;
         }
-        tokio::spawn(async move {
-            if let Err(error) = self.revoke(guid, reason, |_| true).await {
-                tracing::warn!(%guid, "the leases of an agent that left could not be taken back yet: {error}");
+        tokio::spawn(self.revoke_until_gone(guid, reason, left));
+    }
+
+    async fn revoke_until_gone(
+        mut self,
+        guid: AgentGuid,
+        reason: Reason,
+        left: HashSet<(WorkId, u32)>,
+    ) {
+        let project = Arc::downgrade(&self.work);
+        let mut pause = TRY_AGAIN_FIRST;
+        loop {
+            let what = |lease: &LeaseInfo| left.contains(&(lease.id, lease.attempt));
+            let revoked = self.revoke(guid, reason, what).await;
+            if !self.held(guid).any(|lease| left.contains(&lease)) {
+                return;
             }
-        });
+            let why = revoked.err().map_or_else(
+                || "the ledger did not write it".to_owned(),
+                |error| error.to_string(),
+            );
+            tracing::warn!(%guid, "the leases of an agent that left could not be taken back yet: {why}");
+            let ledger = self.ledger.clone();
+            drop(self);
+            sleep(pause).await;
+            pause = TRY_AGAIN_MAX.min(pause * 2);
+            let Some(work) = project.upgrade() else {
+                return;
+            };
+            self = Self { work, ledger };
+        }
+    }
+
+    fn held(&self, guid: AgentGuid) -> impl Iterator<Item = (WorkId, u32)> + use<> {
+        let leases = self.work.leases_of(guid);
+        leases.into_iter().map(|lease| (lease.id, lease.attempt))
     }
 }

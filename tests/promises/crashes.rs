@@ -3,9 +3,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use futures_util::future::try_join_all;
+use loom_actors::leases::Leases;
 use loom_client::{Agent, Client, ClientOptions, Job, JobError, JobResult, NewWork};
 use loom_protocol::event::WorkEventKind;
-use loom_protocol::work::{ClaimedItem, WorkStatus};
+use loom_protocol::work::{ClaimedItem, Reason, WorkStatus};
 use loom_protocol::{ErrorCode, WireError, WorkId};
 use loom_testkit::agent::Conduct;
 use loom_testkit::fleet::{Fleet, PATIENCE, Role, TestProject};
@@ -324,4 +325,34 @@ async fn everything(project: &TestProject) -> Result<Vec<serde_json::Value>> {
         );
     }
     Ok(all)
+}
+
+/// Its entry is gone, so that no clock of the agent's is left to tell: whoever has begun to take its
+/// leases back has to end it.
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn the_leases_of_an_agent_that_left_while_nats_was_away_go_back_afterwards() -> Result<()> {
+    let fleet = Fleet::own().await?;
+    let project = fleet.project().await?;
+    let agent = project.agent("rust").spawn().await?;
+    let id = project.submit_plain("rust").await?;
+    let item = agent.claim_one().await?;
+    agent.start(&item).await?;
+    let parts = project.parts()?;
+    let service = fleet.service()?;
+    let is_away = async || (!service.projects().terms().nats.is_up()).then_some(());
+    fleet.nats().stop().await?;
+    project.eventually("NATS is away", is_away).await?;
+    let leases = Leases::of(&parts.work, &parts.ledger);
+    let (guid, why) = (agent.guid(), Reason::Released);
+    leases.clone().revoke_in_background(guid, why);
+    tokio::task::yield_now().await;
+    assert_eq!(leases.revoke(guid, why, |_| true).await?, [], "not now");
+    fleet.nats().restart().await?;
+    let goes_back = async || {
+        let header = parts.work.header(id)?;
+        (header.status == WorkStatus::Pending).then_some(())
+    };
+    project.eventually("it goes back", goes_back).await?;
+    Ok(())
 }
