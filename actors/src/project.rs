@@ -290,15 +290,17 @@ impl Project {
         }
     }
 
-    /// Takes the leases back whose agent has no entry: it left while nobody was looking.
+    /// Begins to take the leases back whose agent has no entry: it left while nobody was looking.
+    ///
+    /// # Errors
+    /// Who is there is not known yet.
     pub async fn revoke_orphaned_leases(&self) -> Result<(), WireError> {
         self.registry.ready(READY_WITHIN).await?;
-        for (guid, _) in self.work.lease_counts() {
+        for (guid, items) in self.work.lease_counts() {
             if self.agents.get(guid).is_none() {
-                let lost = self
-                    .revoke_leases(guid, Reason::AgentLost, |_| true)
-                    .await?;
-                tracing::info!(project = %self.id, %guid, items = lost.len(), "the agent is gone: its items are pending again");
+                tracing::info!(project = %self.id, %guid, items, "the agent is gone: its items go back");
+                let leases = Leases::of(&self.work, &self.ledger);
+                leases.revoke_in_background(guid, Reason::AgentLost);
             }
         }
         Ok(())

@@ -113,10 +113,17 @@ impl Projects {
         };
         self.0.awake.insert(id.clone(), project.clone());
         tracing::info!(project = %id, "project is awake");
-        let cared_for = project.clone();
+        let cared_for = Arc::downgrade(&project);
         tokio::spawn(async move {
-            if let Err(error) = cared_for.revoke_orphaned_leases().await {
-                tracing::warn!(project = %cared_for.id, "orphaned leases could not be taken back: {error}");
+            while let Some(project) = cared_for.upgrade() {
+                match project.revoke_orphaned_leases().await {
+                    Ok(()) => return,
+                    Err(error) => {
+                        tracing::warn!(project = %project.id, "orphaned leases could not be taken back yet: {error}");
+                    }
+                }
+                drop(project);
+                tokio::time::sleep(LOOK_EVERY).await;
             }
         });
         started?;

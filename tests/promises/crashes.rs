@@ -356,3 +356,28 @@ async fn the_leases_of_an_agent_that_left_while_nats_was_away_go_back_afterwards
     project.eventually("it goes back", goes_back).await?;
     Ok(())
 }
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn the_leases_of_an_agent_that_left_while_no_coordinator_ran_go_back_at_the_start()
+-> Result<()> {
+    let mut fleet = Fleet::own().await?;
+    let project = fleet.project().await?;
+    let agent = project.agent("rust").spawn().await?;
+    let id = project.submit_plain("rust").await?;
+    let item = agent.claim_one().await?;
+    agent.start(&item).await?;
+    let guid = agent.guid();
+    agent.die();
+    fleet.crash().await?;
+    let bucket = project.agents_bucket().await?;
+    bucket.delete(guid.to_string()).await?;
+    fleet.start_again().await?;
+    let goes_back = async || {
+        let item = project.work(id).await.ok()?;
+        (item.status == WorkStatus::Pending).then_some(item)
+    };
+    let item = project.eventually("it goes back", goes_back).await?;
+    assert_eq!(item.attempts, 1, "{item:?}");
+    Ok(())
+}

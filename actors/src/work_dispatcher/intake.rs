@@ -1,11 +1,12 @@
 //! Published work and published reports, taken over from the stream into the ledger.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
 use async_nats::jetstream::{self, AckKind};
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use loom_protocol::work::{CompletedReport, ErrorReport, RESERVED_FIELDS, Reason, SubmitRequest};
 use loom_protocol::{Encoding, ErrorCode, ProjectId, Timestamp, WireError, WorkId, names};
 use tokio::task::JoinSet;
@@ -87,8 +88,16 @@ impl Intake {
 
     async fn run(self, kind: &'static str, filters: Vec<String>) {
         loop {
-            if let Err(error) = self.consume(kind, &filters).await {
-                tracing::warn!(project = %self.project, "taking over published {kind} is interrupted: {error}");
+            let consuming = AssertUnwindSafe(self.consume(kind, &filters));
+            match consuming.catch_unwind().await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(project = %self.project, "taking over published {kind} is interrupted: {error}");
+                }
+                // Nobody else would hear of it, and nothing published would be taken over any more.
+                Err(_) => {
+                    tracing::error!(project = %self.project, "taking over published {kind} met a defect, and begins anew; please report this");
+                }
             }
             tokio::time::sleep(RETRY).await;
         }
