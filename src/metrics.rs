@@ -9,6 +9,7 @@
 //! | `loom_work_items{project,status}` | items that are retained |
 //! | `loom_dead_letters{project}` | dead letters that are kept |
 //! | `loom_dead_letters_expired_total{project}` | dead letters that went because of their age |
+//! | `loom_unreadable_records{project,place}` | what cannot be read and is left alone |
 //! | `loom_agents{project,status}` | agents that are registered |
 //! | `loom_actor_restarts_total{project,actor}` | restarts since this ownership began |
 //! | `loom_nats_reconnects_total` | how often the connection was made anew |
@@ -39,6 +40,7 @@ const SHORT_SECONDS: [f64; 12] = [
 const ITEMS: &str = "loom_work_items";
 const LETTERS: &str = "loom_dead_letters";
 const EXPIRED_LETTERS: &str = "loom_dead_letters_expired_total";
+const UNREADABLE: &str = "loom_unreadable_records";
 const AGENTS: &str = "loom_agents";
 const RESTARTS: &str = "loom_actor_restarts_total";
 const RECONNECTS: &str = "loom_nats_reconnects_total";
@@ -60,6 +62,10 @@ static RECORDER: LazyLock<PrometheusHandle> = LazyLock::new(|| {
     describe_counter!(
         EXPIRED_LETTERS,
         "Dead letters that went because of their age, since this ownership began."
+    );
+    describe_gauge!(
+        UNREADABLE,
+        "Records, entries and letters that cannot be read and are left alone."
     );
     describe_gauge!(AGENTS, "Registered agents, by status.");
     describe_counter!(RESTARTS, "Restarts of actors since this ownership began.");
@@ -110,6 +116,14 @@ pub fn render(service: &Service) -> String {
         let letters = &project.letters;
         gauge!(LETTERS, "project" => name.to_owned()).set(exact(letters.total()));
         counter!(EXPIRED_LETTERS, "project" => name.to_owned()).absolute(letters.expired());
+        let unread = usize::try_from(letters.unreadable()).unwrap_or(usize::MAX);
+        for (place, count) in [
+            ("ledger", project.work.quarantined()),
+            ("agents", project.agents.quarantined()),
+            ("dead-letters", unread),
+        ] {
+            gauge!(UNREADABLE, "project" => name.to_owned(), "place" => place).set(exact(count));
+        }
         note_agents(name, &project.agents);
     }
     for tree in projects.trees() {

@@ -71,6 +71,7 @@ async fn what_happened_to_work_can_be_counted() -> Result<()> {
         ("loom_agents", &["status=\"online\""], 2.0),
         ("loom_dead_letters", &[], 0.0),
         ("loom_dead_letters_expired_total", &[], 0.0),
+        ("loom_unreadable_records", &["place=\"ledger\""], 0.0),
         (
             "loom_actor_restarts_total",
             &["actor=\"work-dispatcher\""],

@@ -46,7 +46,7 @@
 //! |---|---|
 //! | written, or was written before | `ack` |
 //! | refused for ever: stale, ended, unknown item | `ack`, counted and logged |
-//! | unreadable or breaking a rule | `ack` after a `failed` item with its bytes was written (reports: logged) |
+//! | unreadable or breaking a rule | `ack` after a `failed` item with its bytes was written |
 //! | about a damaged record | `nak` with a delay; the fifth time `ack`: reports are logged, of submissions a `failed` item keeps the bytes |
 //! | not possible just now | `nak` with a delay |
 
