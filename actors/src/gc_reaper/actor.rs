@@ -1,6 +1,6 @@
 //! The actor: its messages, its state, and which verb each message is.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::deadlines::Deadlines;
 use super::deeds::Deed;
 use super::graveyard::Graveyard;
+use super::known_graves::KnownGraves;
 use crate::agent_registry::{AgentChange, AgentDirectory, AgentRegistryHandle};
 use crate::barrier::Barrier;
 use crate::clock::Clock;
@@ -107,7 +108,7 @@ pub struct State {
     pub(super) in_hand: HashMap<AgentGuid, Deed>,
     /// Since when agents have an order to end.
     pub(super) ordered_at: HashMap<AgentGuid, Instant>,
-    pub(super) graves: HashSet<AgentGuid>,
+    pub(super) graves: KnownGraves,
     /// Ghosts that were told a moment ago.
     pub(super) told: HashMap<AgentGuid, Instant>,
     pub(super) sweeps: Vec<RpcReplyPort<GcReport>>,
@@ -130,12 +131,13 @@ impl Actor for GcReaper {
         args.directory.listen(move |guid, change| {
             let _ = listener.cast(GcReaperMsg::AgentChanged(guid, change));
         });
+        let retention = args.settings.grave_retention;
         let graveyard = Graveyard::of(
             &args.nats,
             &args.project,
             args.replicas,
             args.epoch,
-            args.settings.grave_retention,
+            retention,
         );
         let mut state = State {
             graveyard,
@@ -147,7 +149,7 @@ impl Actor for GcReaper {
             is_crossing: false,
             in_hand: HashMap::new(),
             ordered_at: HashMap::new(),
-            graves: HashSet::new(),
+            graves: KnownGraves::new(retention),
             told: HashMap::new(),
             sweeps: Vec::new(),
             done: Vec::new(),
@@ -171,7 +173,11 @@ impl Actor for GcReaper {
             GcReaperMsg::Crossed(suspects) => state.crossed(&suspects),
             GcReaperMsg::Done { guid, outcome } => state.done_with(guid, outcome),
             GcReaperMsg::GhostHeard(guid) => state.ghost_heard(guid),
-            GcReaperMsg::GravesRead(graves) => state.graves.extend(graves),
+            GcReaperMsg::GravesRead(graves) => {
+                for guid in graves {
+                    state.graves.insert(guid);
+                }
+            }
             GcReaperMsg::Preview(reply) => {
                 let _ = reply.send(state.preview());
             }

@@ -9,7 +9,8 @@ use loom_protocol::{AgentGuid, Timestamp, WireError, names};
 use tokio::time::Instant;
 
 use super::actor::{GcReaperArgs, GcReaperMsg, State};
-use super::graveyard::{Graveyard, MAX_GRAVES};
+use super::graveyard::Graveyard;
+use super::known_graves::MAX_GRAVES;
 use super::looking::RETRY;
 use crate::agent_registry::AgentEntry;
 
@@ -108,7 +109,7 @@ impl State {
                     leases = told.leases, action = told.action.as_str(), "the reaper has acted"
                 );
                 let has_grave = matches!(deed, Deed::MarkOffline | Deed::Bury);
-                if has_grave && self.graves.len() < MAX_GRAVES {
+                if has_grave {
                     self.graves.insert(guid);
                 }
                 let lives = |entry: &AgentEntry| entry.agent().status != AgentStatus::Offline;
@@ -134,7 +135,7 @@ impl State {
     /// The agent of a grave is heard of. Where it is not registered it is told to register.
     pub(super) fn ghost_heard(&mut self, guid: AgentGuid) {
         let now = Instant::now();
-        if !self.graves.contains(&guid) || self.args.directory.get(guid).is_some() {
+        if !self.graves.contains(guid) || self.args.directory.get(guid).is_some() {
             return;
         }
         self.told.retain(|_, told| now - *told < TELL_AGAIN);

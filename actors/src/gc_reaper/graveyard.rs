@@ -10,9 +10,6 @@ use crate::domain::agent::guid_of_key;
 use crate::nats::connection::Nats;
 use crate::nats::kv::{Bucket, BucketError, WatchEvent, WriteError};
 
-/// How many graves are known by guid.
-pub const MAX_GRAVES: usize = 100_000;
-
 /// The bucket. It is made with the first grave. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Graveyard {

@@ -167,7 +167,7 @@ impl State {
             None => self.forget(guid),
             Some(entry) => {
                 let is_offline = entry.agent().status == AgentStatus::Offline;
-                if !is_offline && self.graves.remove(&guid) {
+                if !is_offline && self.graves.remove(guid) {
                     self.clear_grave(guid);
                 }
                 if change == AgentChange::Offline

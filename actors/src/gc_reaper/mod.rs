@@ -40,7 +40,7 @@
 //! | the agent comes back between verdict and deed | the registry refuses; what it claimed since stays its own |
 //! | a grave cannot be written | the leases go back all the same; the burial waits |
 //! | an agent without an entry is heard of | `not-registered`, and the directive where it has a grave |
-//! | more than [`MAX_GRAVES`] graves | the rest is in the bucket only: those ghosts get no directive |
+//! | more than [`MAX_GRAVES`] graves | the oldest are in the bucket only: those ghosts get no directive |
 //!
 //! Events: none of its own; the registry tells `agent:updated` and `agent:shutdown`, the ledger
 //! `work:retried`.
@@ -50,9 +50,10 @@ mod deadlines;
 mod deeds;
 mod graveyard;
 mod handle;
+mod known_graves;
 mod looking;
 mod report;
 
 pub use actor::{GcReaper, GcReaperArgs, GcReaperMsg};
-pub use graveyard::MAX_GRAVES;
 pub use handle::GcReaperHandle;
+pub use known_graves::MAX_GRAVES;
