@@ -62,10 +62,13 @@ scenario!(competing_consumers_for_same_work, middle, {
     });
     let done = done.await?;
     assert!(done.iter().all(|item| submitted.contains(&item.id)));
-    let mut reported: Vec<WorkId> = crowd
-        .iter()
-        .flat_map(|agent| agent.done().completed)
-        .collect();
+    // An agent may still wait for the answer to what is completed already.
+    let reported = project.eventually("every completion is answered", async || {
+        let of_all = crowd.iter().flat_map(|agent| agent.done().completed);
+        let reported: Vec<WorkId> = of_all.collect();
+        (reported.len() >= ITEMS).then_some(reported)
+    });
+    let mut reported = reported.await?;
     let reports = reported.len();
     reported.sort_unstable();
     reported.dedup();
