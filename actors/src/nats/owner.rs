@@ -198,6 +198,8 @@ pub struct Ownership(Option<Held>);
 struct Held {
     kept_until: Arc<Mutex<Instant>>,
     loss: watch::Receiver<Option<Loss>>,
+    store: OwnerStore,
+    instance_id: Uuid,
 }
 
 impl Ownership {
@@ -211,6 +213,18 @@ impl Ownership {
         self.0.as_ref().is_none_or(|held| {
             held.loss.borrow().is_none() && Instant::now() < *held.kept_until.lock()
         })
+    }
+
+    /// Asks the server whether it is still to be had: nobody else owns. No where the server does not say.
+    pub async fn is_nobody_elses(&self) -> bool {
+        let Some(held) = &self.0 else {
+            return true;
+        };
+        match held.store.read().await {
+            Ok(Entry::Free { .. }) => true,
+            Ok(Entry::Held { holder, .. }) => holder.instance_id == held.instance_id,
+            Err(_) => false,
+        }
     }
 }
 
@@ -333,6 +347,8 @@ impl OwnerLease {
         Ownership(Some(Held {
             kept_until: Arc::clone(&self.kept_until),
             loss: self.loss.clone(),
+            store: self.store.clone(),
+            instance_id: self.holder.instance_id,
         }))
     }
 

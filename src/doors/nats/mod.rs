@@ -9,7 +9,8 @@
 //! The owner, in the queue group that its lease names (`loom_actors::nats::owner`): `loom`, or `loom-{epoch}` after
 //! a takeover from a coordinator that may be frozen and still in `loom`. Then the server gives each request
 //! (the barrier's too) to both groups, and the one in `loom` is nobody's loss: who goes on after the lease is over
-//! drops, unread, what it was given meanwhile. It closes its door a moment later.
+//! drops, unread, what it was given meanwhile. Where nobody else has taken over, nobody else was given it: then
+//! everything is answered with `unavailable`, so that its senders try again at once. The door closes a moment later.
 
 mod actions;
 mod answer;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::client::PublishErrorKind;
+use async_nats::service::endpoint::Endpoint;
 use async_nats::service::error::Error as ServiceError;
 use async_nats::service::{Request, Service as MicroService, ServiceExt as _};
 use async_nats::{Client, Subject};
@@ -33,9 +35,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::service::Service;
-use answer::Answer;
+use answer::{Answer, Done};
 
 const CONFIRM_WITHIN: Duration = Duration::from_secs(5);
+/// How long it takes to win an ownership again that nobody else has.
+const TAKEN_AGAIN_WITHIN: Duration = Duration::from_millis(100);
 
 /// The open door.
 pub struct NatsDoor {
@@ -118,12 +122,7 @@ struct Guard {
 }
 
 impl Guard {
-    async fn serve(
-        self,
-        mut requests: async_nats::service::endpoint::Endpoint,
-        tasks: TaskTracker,
-        closing: CancellationToken,
-    ) {
+    async fn serve(self, mut requests: Endpoint, tasks: TaskTracker, closing: CancellationToken) {
         let guard = Arc::new(self);
         let in_flight = guard.service.projects().terms().in_flight.clone();
         loop {
@@ -132,10 +131,11 @@ impl Guard {
                 () = closing.cancelled() => None,
             };
             let Some(request) = request else {
-                return;
+                break;
             };
-            // The new owner has been given it too, or will be when it is repeated.
             if !guard.ownership.is_held() {
+                let given = std::iter::once(request).chain(there_already(&mut requests));
+                tasks.spawn(guard.clone().turn_away(given.collect()));
                 continue;
             }
             if in_flight.heard(&request.message.subject) {
@@ -150,17 +150,32 @@ impl Guard {
             let guard = guard.clone();
             tasks.spawn(async move { guard.answer(request, admission).await });
         }
+        if !guard.ownership.is_held() {
+            let given = there_already(&mut requests).collect();
+            tasks.spawn(guard.turn_away(given));
+        }
+    }
+
+    /// Requests that were given to somebody whose ownership is over.
+    async fn turn_away(self: Arc<Self>, given: Vec<Request>) {
+        if given.is_empty() || !self.ownership.is_nobody_elses().await {
+            return;
+        }
+        let text =
+            "this coordinator stood still, and has to take its projects over again; try again";
+        let error = WireError::unavailable(text, TAKEN_AGAIN_WITHIN);
+        for request in given {
+            self.send(request, Err(error.clone())).await;
+        }
     }
 
     async fn answer(&self, request: Request, admission: Option<Admission>) {
         let message = &request.message;
-        let Some(reply) = message.reply.clone() else {
+        if message.reply.is_none() {
             tracing::debug!(subject = %message.subject, "a request without a reply subject is dropped");
             return;
-        };
-        let content_type = message.headers.as_ref().and_then(|h| h.get(CONTENT_TYPE));
-        let encoding =
-            Encoding::from_content_type(content_type.map(async_nats::HeaderValue::as_str));
+        }
+        let encoding = encoding_of(message);
         let outcome = match admission {
             None => Err(self.refusal.clone()),
             Some(admission) => {
@@ -174,6 +189,15 @@ impl Guard {
                 })
             }
         };
+        self.send(request, outcome).await;
+    }
+
+    async fn send(&self, request: Request, outcome: Result<Done, WireError>) {
+        let message = &request.message;
+        let Some(reply) = message.reply.clone() else {
+            return;
+        };
+        let encoding = encoding_of(message);
         let refusal = outcome.as_ref().err().map(|error| ServiceError {
             status: error.code.to_string(),
             code: usize::from(error.code.status()),
@@ -199,6 +223,16 @@ impl Guard {
         }
         count(request, refusal).await;
     }
+}
+
+fn encoding_of(message: &async_nats::Message) -> Encoding {
+    let content_type = message.headers.as_ref().and_then(|h| h.get(CONTENT_TYPE));
+    Encoding::from_content_type(content_type.map(async_nats::HeaderValue::as_str))
+}
+
+/// What has been delivered and not been taken yet.
+fn there_already(requests: &mut Endpoint) -> impl Iterator<Item = Request> {
+    std::iter::from_fn(|| requests.next().now_or_never().flatten())
 }
 
 /// Counts a request in the statistics of the micro service (`$SRV.STATS.loom`).
