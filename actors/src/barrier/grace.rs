@@ -16,7 +16,7 @@ pub const LATE: Duration = Duration::from_secs(1);
 /// How often the process looks whether it has stood still, and whether NATS answers.
 const TICK: Duration = Duration::from_millis(250);
 /// Whoever looks so often, and waits for NATS in between, has looked within this time.
-const LOOKED_WITHIN: Duration = Duration::from_millis(250 + 2 * 1_000);
+const LOOKED_WITHIN: Duration = TICK.saturating_add(LATE).saturating_add(LATE);
 
 /// The moment at which every clock began anew: after a start, a reconnect, a stall of ours.
 ///
