@@ -35,8 +35,10 @@
 //! What is *not* covered: NATS servers of a cluster may deliver in different orders; a message that
 //! one of them holds back for more than the agents' patience counts as silence.
 
+mod arrivals;
 mod grace;
 mod in_flight;
+mod markers;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -50,8 +52,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::nats::connection::Nats;
 use crate::work_dispatcher::reports_consumer;
 
+pub use arrivals::{Arrivals, Marker};
 pub use grace::{Grace, LATE};
-pub use in_flight::{Arrivals, InFlight, Marker, Ticket};
+pub use in_flight::{InFlight, Ticket};
 
 /// A pass that takes longer is our stall.
 const WITHIN: Duration = Duration::from_secs(1);

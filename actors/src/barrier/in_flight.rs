@@ -1,84 +1,18 @@
-//! How far what arrives has been applied: requests at the doors, heartbeats, the agents bucket.
+//! Which requests at the doors are being applied, and which were turned away.
 
 use std::collections::{BTreeSet, HashMap};
-use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use loom_protocol::{ProjectId, names};
+use loom_protocol::ProjectId;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use super::markers::{Expected, Markers};
 
 /// Of how many projects it is known apart that requests were turned away.
 const MOST_REFUSED: usize = 1_024;
-
-/// Markers on their way through one subscription; each arrives with what was known then.
-#[derive(Debug)]
-struct Markers<T> {
-    /// The subjects of markers begin with this; no other message has such a subject.
-    prefix: String,
-    waited_for: Arc<Mutex<Waiting<T>>>,
-}
-
-type Waiting<T> = HashMap<String, oneshot::Sender<T>>;
-
-impl<T> Markers<T> {
-    /// Markers under a subject that ends with a dot.
-    fn under(subject: &str) -> Self {
-        let process = fastrand::u64(..);
-        Self {
-            prefix: format!("{subject}marker-{process:016x}-"),
-            waited_for: Arc::default(),
-        }
-    }
-
-    fn expect(&self) -> Expected<T> {
-        let (sender, arrived) = oneshot::channel();
-        let subject = format!("{}{:016x}", self.prefix, fastrand::u64(..));
-        self.waited_for.lock().insert(subject.clone(), sender);
-        Expected {
-            subject,
-            arrived,
-            waited_for: self.waited_for.clone(),
-        }
-    }
-
-    /// The marker behind a subject, taken out; dropping the sender without sending is no arrival.
-    fn take(&self, subject: &str) -> Option<oneshot::Sender<T>> {
-        if !subject.starts_with(&self.prefix) {
-            return None;
-        }
-        self.waited_for.lock().remove(subject)
-    }
-}
-
-/// A marker that somebody waits for.
-pub(super) struct Expected<T> {
-    subject: String,
-    arrived: oneshot::Receiver<T>,
-    waited_for: Arc<Mutex<Waiting<T>>>,
-}
-
-impl<T> Expected<T> {
-    pub fn subject(&self) -> &str {
-        &self.subject
-    }
-
-    /// Ends when the marker has arrived; never if it got lost.
-    pub async fn arrived(mut self) -> T {
-        match (&mut self.arrived).await {
-            Ok(known) => known,
-            Err(_) => pending().await,
-        }
-    }
-}
-
-impl<T> Drop for Expected<T> {
-    fn drop(&mut self) {
-        self.waited_for.lock().remove(&self.subject);
-    }
-}
 
 /// The requests that a process is applying. One for all doors of an ownership. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -259,68 +193,6 @@ impl Default for InFlight {
     }
 }
 
-/// How far the AgentRegistry of a project has applied what arrives. Survives the actor. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Arrivals(Arc<Heard>);
-
-#[derive(Debug)]
-struct Heard {
-    markers: Markers<()>,
-    bucket: watch::Sender<u64>,
-}
-
-/// A marker that came through the subscription of heartbeats, on its way through the mailbox.
-#[derive(Debug)]
-pub struct Marker(oneshot::Sender<()>);
-
-impl Marker {
-    /// Everything before it has been applied.
-    pub fn arrived(self) {
-        let _ = self.0.send(());
-    }
-}
-
-impl Arrivals {
-    /// Nothing has been applied yet.
-    pub fn new(project: &ProjectId) -> Self {
-        let subject = names::all_heartbeats(project);
-        Self(Arc::new(Heard {
-            markers: Markers::under(subject.trim_end_matches('*')),
-            bucket: watch::Sender::new(0),
-        }))
-    }
-
-    /// A message has arrived in the order of all heartbeats: the marker, if it is one.
-    pub fn heard(&self, subject: &str) -> Option<Marker> {
-        self.0.markers.take(subject).map(Marker)
-    }
-
-    /// The watch of the bucket is told everything anew: nothing is known to be applied.
-    pub fn bucket_reopened(&self) {
-        self.0.bucket.send_replace(0);
-    }
-
-    /// Everything in the bucket up to this sequence has been applied.
-    pub fn bucket_applied(&self, sequence: u64) {
-        self.0.bucket.send_if_modified(|up_to| {
-            let grows = sequence > *up_to;
-            *up_to = sequence.max(*up_to);
-            grows
-        });
-    }
-
-    pub(super) fn expect(&self) -> Expected<()> {
-        self.0.markers.expect()
-    }
-
-    pub(super) async fn bucket_reaches(&self, sequence: u64) {
-        let mut applied = self.0.bucket.subscribe();
-        if applied.wait_for(|up_to| *up_to >= sequence).await.is_err() {
-            pending::<()>().await;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -417,23 +289,5 @@ mod tests {
         let subject = expected.subject().to_owned();
         drop(expected);
         assert!(!others.heard(&subject), "nobody waits for it any more");
-    }
-
-    #[tokio::test]
-    async fn the_bucket_is_reached_when_as_much_was_applied() {
-        let arrivals = Arrivals::new(&ProjectId::new("p").unwrap());
-        arrivals.bucket_applied(4);
-        assert!(arrivals.bucket_reaches(5).now_or_never().is_none());
-        arrivals.bucket_applied(3);
-        arrivals.bucket_reaches(4).await;
-        arrivals.bucket_reopened();
-        assert!(arrivals.bucket_reaches(1).now_or_never().is_none());
-        let waiting = tokio::spawn({
-            let arrivals = arrivals.clone();
-            async move { arrivals.bucket_reaches(5).await }
-        });
-        tokio::task::yield_now().await;
-        arrivals.bucket_applied(7);
-        waiting.await.unwrap();
     }
 }

@@ -1,0 +1,95 @@
+//! How far the registry has applied what arrives: heartbeats, and the agents bucket.
+
+use std::future::pending;
+use std::sync::Arc;
+
+use loom_protocol::{ProjectId, names};
+use tokio::sync::{oneshot, watch};
+
+use super::markers::{Expected, Markers};
+
+/// How far the AgentRegistry of a project has applied what arrives. Survives the actor. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Arrivals(Arc<Heard>);
+
+#[derive(Debug)]
+struct Heard {
+    markers: Markers<()>,
+    bucket: watch::Sender<u64>,
+}
+
+/// A marker that came through the subscription of heartbeats, on its way through the mailbox.
+#[derive(Debug)]
+pub struct Marker(oneshot::Sender<()>);
+
+impl Marker {
+    /// Everything before it has been applied.
+    pub fn arrived(self) {
+        let _ = self.0.send(());
+    }
+}
+
+impl Arrivals {
+    /// Nothing has been applied yet.
+    pub fn new(project: &ProjectId) -> Self {
+        let subject = names::all_heartbeats(project);
+        Self(Arc::new(Heard {
+            markers: Markers::under(subject.trim_end_matches('*')),
+            bucket: watch::Sender::new(0),
+        }))
+    }
+
+    /// A message has arrived in the order of all heartbeats: the marker, if it is one.
+    pub fn heard(&self, subject: &str) -> Option<Marker> {
+        self.0.markers.take(subject).map(Marker)
+    }
+
+    /// The watch of the bucket is told everything anew: nothing is known to be applied.
+    pub fn bucket_reopened(&self) {
+        self.0.bucket.send_replace(0);
+    }
+
+    /// Everything in the bucket up to this sequence has been applied.
+    pub fn bucket_applied(&self, sequence: u64) {
+        self.0.bucket.send_if_modified(|up_to| {
+            let grows = sequence > *up_to;
+            *up_to = sequence.max(*up_to);
+            grows
+        });
+    }
+
+    pub(super) fn expect(&self) -> Expected<()> {
+        self.0.markers.expect()
+    }
+
+    pub(super) async fn bucket_reaches(&self, sequence: u64) {
+        let mut applied = self.0.bucket.subscribe();
+        if applied.wait_for(|up_to| *up_to >= sequence).await.is_err() {
+            pending::<()>().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt as _;
+
+    #[tokio::test]
+    async fn the_bucket_is_reached_when_as_much_was_applied() {
+        let arrivals = Arrivals::new(&ProjectId::new("p").unwrap());
+        arrivals.bucket_applied(4);
+        assert!(arrivals.bucket_reaches(5).now_or_never().is_none());
+        arrivals.bucket_applied(3);
+        arrivals.bucket_reaches(4).await;
+        arrivals.bucket_reopened();
+        assert!(arrivals.bucket_reaches(1).now_or_never().is_none());
+        let waiting = tokio::spawn({
+            let arrivals = arrivals.clone();
+            async move { arrivals.bucket_reaches(5).await }
+        });
+        tokio::task::yield_now().await;
+        arrivals.bucket_applied(7);
+        waiting.await.unwrap();
+    }
+}
