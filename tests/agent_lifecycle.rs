@@ -245,12 +245,7 @@ async fn discover_agents_by_scanning_kv() -> Result<()> {
     let mut keys = bucket.keys().await?;
     while let Some(key) = keys.try_next().await? {
         let guid: AgentGuid = key.parse()?;
-        let agent = project
-            .eventually("every entry is an agent", async || {
-                let entry = read(&bucket, guid).await?;
-                serde_json::from_value::<Agent>(entry).ok()
-            })
-            .await?;
+        let agent = seen(&project, guid).await?;
         scanned.push(agent.guid);
     }
     scanned.sort_unstable();

@@ -9,6 +9,7 @@
 //! | requests | a marker through the door's own subscription, then every request of the project taken in before it ([`InFlight`]) |
 //! | published heartbeats | a marker through the registry's subscription, and through its mailbox ([`Arrivals`]) |
 //! | puts into the agents bucket | the watch has come as far as the bucket was when the pass began |
+//! | puts into the bucket of all projects | its reader has come as far, and has handed over what concerns the project ([`SharedAgents`]) |
 //! | published reports | our consumer has acknowledged what was in the stream when the pass began |
 //!
 //! # States
@@ -28,6 +29,8 @@
 //! | an actor or the door is down, or still loads | its part does not arrive: stalled |
 //! | the door has turned requests of the project away a moment ago, because there were too many | stalled: somebody's sign of life may have been among them |
 //! | reports wait that cannot be written just now | not acknowledged: stalled |
+//! | a bucket of agents does not exist | nobody can have put anything: its part is passed |
+//! | a bucket of agents was made anew a moment ago | its part is passed when the new one has been read |
 //! | a pile of reports after a start | stalled until it is worked off: nobody expires before |
 //! | a marker of somebody else's | no one waits for it: ignored |
 //! | whoever asked gives up | the next one begins a pass of its own |
@@ -50,9 +53,11 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::nats::connection::Nats;
+use crate::nats::kv::identity;
+use crate::shared_agents::SharedAgents;
 use crate::work_dispatcher::reports_consumer;
 
-pub use arrivals::{Arrivals, Marker};
+pub use arrivals::{Arrivals, Marker, Position};
 pub use grace::{Grace, LATE};
 pub use in_flight::{InFlight, Ticket};
 
@@ -91,6 +96,8 @@ pub struct BarrierParts {
     pub in_flight: InFlight,
     /// What the AgentRegistry has applied.
     pub arrivals: Arrivals,
+    /// What is read of the bucket of all projects.
+    pub shared_agents: SharedAgents,
     /// What a stall gives to all of the project.
     pub grace: Grace,
 }
@@ -192,13 +199,15 @@ impl Inner {
             timeout_at(until, self.requests()),
             timeout_at(until, self.heartbeats()),
             timeout_at(until, self.bucket()),
+            timeout_at(until, self.shared_agents()),
             timeout_at(until, self.reports()),
         );
         let failed = [
             ("requests", outcomes.0),
             ("heartbeats", outcomes.1),
             ("the agents bucket", outcomes.2),
-            ("published reports", outcomes.3),
+            ("the bucket of all agents", outcomes.3),
+            ("published reports", outcomes.4),
         ]
         .into_iter()
         .find_map(|(part, outcome)| match outcome {
@@ -243,9 +252,35 @@ impl Inner {
     /// Ends when the registry's watch has come as far as the bucket is now.
     async fn bucket(&self) -> Result<(), String> {
         let bucket = names::agents_bucket(&self.parts.project);
-        let now = self.last_sequence(&format!("KV_{bucket}")).await?.1;
-        self.parts.arrivals.bucket_reaches(now).await;
+        if let Some((made, now)) = self.bucket_now(&bucket).await? {
+            self.parts.arrivals.bucket_reaches(made, now).await;
+        }
         Ok(())
+    }
+
+    /// Ends when the reader of all agents has come as far as their bucket is now, and the registry
+    /// has what concerns it.
+    async fn shared_agents(&self) -> Result<(), String> {
+        let (shared, project) = (&self.parts.shared_agents, &self.parts.project);
+        if shared.is_read()
+            && let Some((made, now)) = self.bucket_now(names::SHARED_AGENTS_BUCKET).await?
+        {
+            shared.reaches(project, made, now).await;
+        }
+        Ok(())
+    }
+
+    /// Which bucket it is, and how far it is; `None` where there is none.
+    async fn bucket_now(&self, bucket: &str) -> Result<Option<(i128, u64)>, String> {
+        let jetstream = &self.parts.nats.jetstream;
+        match jetstream.get_stream(format!("KV_{bucket}")).await {
+            Ok(stream) => {
+                let info = stream.cached_info();
+                Ok(Some((identity(info), info.state.last_sequence)))
+            }
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     /// Ends when the reports that are in the stream now have been acknowledged.
@@ -276,4 +311,10 @@ impl Inner {
         let last = stream.cached_info().state.last_sequence;
         Ok((stream, last))
     }
+}
+
+fn is_missing(error: &jetstream::context::GetStreamError) -> bool {
+    use jetstream::context::GetStreamErrorKind;
+    matches!(error.kind(), GetStreamErrorKind::JetStream(e)
+        if e.error_code() == jetstream::ErrorCode::STREAM_NOT_FOUND)
 }

@@ -18,11 +18,13 @@ use crate::gc_reaper::{GcReaper, GcReaperArgs, GcReaperHandle, GcReaperMsg};
 use crate::leases::Leases;
 use crate::nats::connection::Nats;
 use crate::nats::dead_letters::LetterStore;
+use crate::nats::kv::{Bucket, BucketError};
 use crate::nats::ledger_store::LedgerStore;
 use crate::nats::owner::Ownership;
 use crate::settings::{
     AgentSettings, DlqSettings, SupervisionOverride, SupervisionSettings, WorkSettings,
 };
+use crate::shared_agents::SharedAgents;
 use crate::supervision::{ActorHandle, ChildSpec, Jitter, RestartPolicy, TreeSpec};
 use crate::work_dispatcher::{
     DispatcherMsg, WorkDispatcher, WorkDispatcherArgs, WorkDispatcherHandle, ensure_stream,
@@ -59,6 +61,10 @@ pub struct Terms {
     pub epoch: u64,
     /// Whether it lasts.
     pub ownership: Ownership,
+    /// When it began, by the time of day.
+    pub begun_at: Timestamp,
+    /// What is read of the bucket in which existing clients keep the agents of all projects.
+    pub shared_agents: SharedAgents,
     /// How many copies of each stream NATS keeps.
     pub replicas: usize,
 }
@@ -95,6 +101,11 @@ impl Project {
     pub async fn open(id: ProjectId, terms: &Terms) -> Result<(Self, TreeSpec), WireError> {
         let nats = &terms.nats;
         ensure_stream(&nats.jetstream, &id, terms.replicas).await?;
+        make_agents_bucket_of_a_new_one(&id, terms)
+            .await
+            .map_err(|error| {
+                WireError::unavailable(error.to_string(), std::time::Duration::from_secs(1))
+            })?;
         let store = LedgerStore::open(&nats.jetstream, &id, terms.replicas)
             .await
             .map_err(|error| {
@@ -110,6 +121,7 @@ impl Project {
             epoch: terms.epoch,
             in_flight: terms.in_flight.clone(),
             arrivals: arrivals.clone(),
+            shared_agents: terms.shared_agents.clone(),
             grace: terms.grace.of_project(),
         });
         let named = |role: &str| format!("{role} of project {id}");
@@ -145,7 +157,9 @@ impl Project {
             }),
             arrivals,
             epoch: terms.epoch,
+            begun_at: terms.begun_at,
         };
+
         let registry = AgentRegistryHandle::new(&registry_args);
         let dispatcher_args = WorkDispatcherArgs {
             read: work.clone(),
@@ -331,4 +345,16 @@ impl Project {
         }
         Ok(())
     }
+}
+
+/// A project that comes to life has a bucket of agents. Later on nobody but an agent that registers
+/// by request makes it again: whoever destroyed it meant it. It comes before the ledger, whose
+/// absence tells that the project is new, so that an interruption in between is made good.
+async fn make_agents_bucket_of_a_new_one(id: &ProjectId, terms: &Terms) -> Result<(), BucketError> {
+    let nats = &terms.nats;
+    let bucket = |name: &str| Bucket::new(&nats.client, &nats.jetstream, name, terms.replicas);
+    if bucket(&names::work_bucket(id)).info().await?.is_none() {
+        bucket(&names::agents_bucket(id)).ensure().await?;
+    }
+    Ok(())
 }

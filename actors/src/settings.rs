@@ -5,6 +5,8 @@ use std::time::Duration;
 use loom_protocol::work::Reason;
 use serde::{Deserialize, Serialize};
 
+use crate::domain::reaping::ReapTerms;
+
 /// Durations in configuration: text with a unit, like `"30s"` or `"1h 30m"`.
 pub mod duration_text {
     use std::time::Duration;
@@ -38,6 +40,10 @@ pub struct AgentSettings {
     /// After how much silence an agent is offline. At least three times `heartbeat_every`.
     #[serde(with = "duration_text")]
     pub stale_after: Duration,
+    /// The same of an agent that never named an interval and never asked a request. At least
+    /// `stale_after`.
+    #[serde(with = "duration_text")]
+    pub bare_stale_after: Duration,
     /// How long an offline agent's entry is kept.
     #[serde(with = "duration_text")]
     pub bury_after: Duration,
@@ -62,12 +68,42 @@ impl Default for AgentSettings {
         Self {
             heartbeat_every: Duration::from_secs(10),
             stale_after: Duration::from_secs(30),
+            bare_stale_after: Duration::from_mins(3),
             bury_after: Duration::from_hours(24),
             grave_retention: Duration::from_hours(168),
             idle_timeout: Duration::from_mins(5),
             idle_grace: Duration::from_secs(30),
             quarantine_after: 3,
             quarantine_within: Duration::from_secs(10),
+        }
+    }
+}
+
+impl AgentSettings {
+    /// Whom the reaper takes for dead.
+    pub const fn reap_terms(&self) -> ReapTerms {
+        ReapTerms {
+            stale_after: self.stale_after,
+            bare_stale_after: self.bare_stale_after,
+            heartbeat_every: self.heartbeat_every,
+            bury_after: self.bury_after,
+            forget_quarantine_after: self.grave_retention,
+        }
+    }
+}
+
+/// `[compat]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CompatSettings {
+    /// Whether the bucket `agent-registry` is read, where there is one.
+    pub agent_registry: bool,
+}
+
+impl Default for CompatSettings {
+    fn default() -> Self {
+        Self {
+            agent_registry: true,
         }
     }
 }

@@ -20,6 +20,7 @@ use loom_actors::project::{Project, Terms};
 use loom_actors::settings::{
     AgentSettings, DlqSettings, RetrySettings, SupervisionSettings, WorkSettings,
 };
+use loom_actors::shared_agents::SharedAgents;
 use loom_actors::supervision::{Jitter, Root, RootHandle};
 use loom_actors::work_ledger::{LedgerError, Operation};
 use loom_protocol::work::{Reason, Usage, WorkResult, WorkStatus};
@@ -246,6 +247,8 @@ impl House {
         let nats = Nats::connect(&options).await.unwrap();
         let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
         let terms = Terms {
+            begun_at: clock.now(),
+            shared_agents: SharedAgents::new(&nats, false),
             grace: Grace::of_process(&nats),
             jitter: Jitter::fixed(0.0),
             in_flight: InFlight::new(),

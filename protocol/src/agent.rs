@@ -82,16 +82,16 @@ pub struct Agent {
     pub capabilities: Vec<String>,
     /// The isolation boundaries that it is in.
     pub boundaries: Vec<String>,
-    /// Where it runs.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    /// Where it runs; `""` on the wire where that is not known.
+    #[serde(with = "crate::always::text", default)]
     pub hostname: Option<String>,
     /// Its project.
     pub project_id: String,
-    /// On whose behalf it runs.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    /// On whose behalf it runs; `""` on the wire where that is not known.
+    #[serde(with = "crate::always::text", default)]
     pub username: Option<String>,
-    /// Who may see it.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    /// Who may see it; `project-only` on the wire where it does not say.
+    #[serde(with = "crate::always::visibility", default)]
     pub visibility: Option<String>,
     /// How many items it holds: the greater of its own count and its leases.
     pub current_task_count: u32,
@@ -100,8 +100,8 @@ pub struct Agent {
     /// How often it beats.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub heartbeat_interval_ms: Option<u64>,
-    /// After how much idleness it may be sent home.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    /// After how much idleness it may be sent home; 0 on the wire where never.
+    #[serde(with = "crate::always::number", default)]
     pub spindown_after_idle_ms: Option<u64>,
     /// When it last gave a sign of life.
     pub last_heartbeat: Timestamp,
@@ -167,15 +167,18 @@ pub struct RegisterRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
     /// Who may see it.
-    #[serde(skip_serializing_if = "Option::is_none", alias = "scope")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub visibility: Option<String>,
+    /// An older word for `visibility`, which counts where both are there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
     /// How many items it may hold; 1 where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_concurrent_tasks: Option<u32>,
     /// How often it will beat; the coordinator's own where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heartbeat_interval_ms: Option<u64>,
-    /// After how much idleness it may be sent home.
+    /// After how much idleness it may be sent home; 0 and absent: never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spindown_after_idle_ms: Option<u64>,
     /// The account whose usage limit it shares.
@@ -351,6 +354,27 @@ pub struct ListAgentsRequest {
     /// Where the last page ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
+    /// Instead of agents: the entries that cannot be taken for agents, each with the reason. Of the
+    /// other fields only `limit` counts.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unreadable: bool,
+}
+
+/// An entry that an agent put and that cannot be taken for an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnreadableEntry {
+    /// The bucket that holds it.
+    pub bucket: String,
+    /// Its key there.
+    pub key: String,
+    /// The number of the put.
+    pub revision: u64,
+    /// The project that it names, where it names one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub project_id: Option<String>,
+    /// Why it is not taken.
+    pub reason: String,
 }
 
 #[cfg(test)]

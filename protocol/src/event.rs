@@ -154,6 +154,23 @@ impl AgentEventKind {
     }
 }
 
+/// Why an agent has gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ShutdownReason {
+    /// It had nothing to do for as long as it may, and was sent home.
+    IdleTimeout,
+    /// It was told to end, or left by itself.
+    Manual,
+    /// The coordinator ended it with itself.
+    CoordinatorShutdown,
+    /// It was silent for too long, or its entry vanished.
+    Error,
+    /// Of a later version.
+    #[serde(other)]
+    Unknown,
+}
+
 /// An agent as it stands in an event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -164,8 +181,8 @@ pub struct EventAgent {
     pub handle: String,
     /// Its type.
     pub agent_type: String,
-    /// Where it runs.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    /// Where it runs; `""` on the wire where that is not known.
+    #[serde(with = "crate::always::text", default)]
     pub hostname: Option<String>,
 }
 
@@ -213,8 +230,11 @@ pub struct AgentEvent {
     pub current_task_count: Option<u32>,
     /// Of `shutdown`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub reason: Option<String>,
-    /// Of `shutdown`.
+    pub reason: Option<ShutdownReason>,
+    /// Of `shutdown`: the reason in words.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub detail: Option<String>,
+    /// Of `shutdown`: whether it could finish what it had.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub graceful: Option<bool>,
 }

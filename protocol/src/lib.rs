@@ -19,6 +19,7 @@
 #![deny(missing_docs)]
 
 pub mod agent;
+mod always;
 pub mod body;
 pub mod codec;
 pub mod dead_letter;
@@ -34,6 +35,7 @@ pub mod token;
 pub mod url;
 pub mod work;
 
+pub use always::visibility::DEFAULT as DEFAULT_VISIBILITY;
 pub use body::Body;
 pub use codec::Encoding;
 pub use error::{ErrorCode, WireError};

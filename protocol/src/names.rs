@@ -18,6 +18,9 @@ pub const NEXT_CURSOR_HEADER: &str = "Loom-Next-Cursor";
 /// What the subject of every request matches: `coord.{project}.{resource}.{action}`, `coord.global.{what}`.
 pub const ALL_REQUESTS: &str = "coord.>";
 
+/// The bucket in which existing clients keep the agents of all projects; only they write there.
+pub const SHARED_AGENTS_BUCKET: &str = "agent-registry";
+
 const AGENTS_BUCKET: &str = "loom-agents-";
 const WORK_BUCKET: &str = "loom-work-";
 const GRAVEYARD_BUCKET: &str = "loom-graveyard-";

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::agent::Agent;
+use crate::agent::{Agent, UnreadableEntry};
 use crate::dead_letter::DeadLetter;
 use crate::time::Timestamp;
 use crate::work::WorkItem;
@@ -44,6 +44,17 @@ pub struct AgentsPage {
     /// Where the page stands.
     #[serde(flatten)]
     pub page: PageInfo,
+}
+
+/// `GET /api/agents?unreadable=true`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct UnreadablePage {
+    /// The entries that cannot be taken for agents.
+    pub unreadable: Vec<UnreadableEntry>,
+    /// How many are here.
+    pub count: usize,
+    /// How many there are.
+    pub total: usize,
 }
 
 /// `GET /api/dlq`

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use loom_protocol::agent::Agent;
-use loom_protocol::rest::AgentsPage;
+use loom_protocol::rest::{AgentsPage, UnreadablePage};
 use serde_json::json;
 
 use super::Context;
 use super::each;
 use super::exit::{CliError, CliResult};
-use super::output::{Output, ago, cell, table};
+use super::output::{Output, ago, cell, note, table};
 use super::pages::{self, Query, tell_more};
 use super::show::{at, sheet};
 use super::work::id_prefix;
@@ -78,6 +78,9 @@ struct ListArgs {
     /// Begin where the last page ended.
     #[arg(long)]
     cursor: Option<String>,
+    /// Instead: entries in the buckets that cannot be taken for agents, each with the reason.
+    #[arg(long, conflicts_with_all = ["agent_type", "status", "capability", "boundary", "cursor"])]
+    unreadable: bool,
 }
 
 impl ListArgs {
@@ -89,6 +92,7 @@ impl ListArgs {
             ("boundary", self.boundary.clone()),
             ("limit", self.limit.map(|limit| limit.to_string())),
             ("cursor", self.cursor.clone()),
+            ("unreadable", self.unreadable.then(|| "true".to_owned())),
         ])
     }
 }
@@ -130,7 +134,34 @@ pub async fn run(context: &Context, args: AgentsArgs) -> CliResult {
     }
 }
 
+async fn list_unreadable(out: Output, api: &ApiClient, args: &ListArgs) -> CliResult {
+    let page: UnreadablePage = api.get(&["agents"], &args.query()).await?;
+    if out.is_json() {
+        return out.json(&page);
+    }
+    let mut rows = table(&["BUCKET", "KEY", "PROJECT", "REASON"]);
+    for entry in &page.unreadable {
+        rows.add_row([
+            cell(&entry.bucket, 40),
+            cell(&entry.key, 64),
+            cell(entry.project_id.as_deref().unwrap_or("-"), 24),
+            cell(&entry.reason, 200),
+        ]);
+    }
+    out.table(&rows, "every entry can be read")?;
+    if page.total > page.count {
+        note(&format!(
+            "{} of {}; --limit shows more",
+            page.count, page.total
+        ));
+    }
+    Ok(())
+}
+
 async fn list(out: Output, api: &ApiClient, args: &ListArgs) -> CliResult {
+    if args.unreadable {
+        return list_unreadable(out, api, args).await;
+    }
     let page: AgentsPage = api.get(&["agents"], &args.query()).await?;
     if out.is_json() {
         return out.json(&page);

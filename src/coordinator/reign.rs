@@ -9,6 +9,7 @@ use loom_actors::nats::connection::Nats;
 use loom_actors::nats::owner::{Identity, OwnerLease, OwnerOptions};
 use loom_actors::project::Terms;
 use loom_actors::projects::Projects;
+use loom_actors::shared_agents::SharedAgents;
 use loom_actors::supervision::Jitter;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -56,6 +57,7 @@ pub(super) struct Reign {
     projects: Projects,
     door: NatsDoor,
     _discovering: AbortOnDropHandle<()>,
+    _reading: AbortOnDropHandle<()>,
 }
 
 /// The part that is there before the door: the lease and the projects.
@@ -112,12 +114,15 @@ impl Reign {
             .await
             .map_err(|source| refused(&shell.nats, source))?;
         tokio::spawn(accession.projects.clone().greet_agents());
+        let shared = accession.projects.terms().shared_agents.clone();
+        let reading = tokio::spawn(shared.keep_reading(accession.projects.clone()));
         let discovering = tokio::spawn(accession.projects.clone().keep_discovering());
         Ok(Self {
             lease: accession.lease,
             projects: accession.projects,
             door,
             _discovering: AbortOnDropHandle::new(discovering),
+            _reading: AbortOnDropHandle::new(reading),
         })
     }
 
@@ -158,6 +163,8 @@ async fn accede(
         in_flight: InFlight::new(),
         epoch: lease.epoch(),
         ownership: lease.ownership(),
+        begun_at: Clock::system().now(),
+        shared_agents: SharedAgents::new(nats, settings.compat.agent_registry),
         replicas,
     };
     let projects = Projects::start(terms, settings.projects.max).await?;

@@ -12,7 +12,7 @@ use loom_protocol::agent::{
     Agent, DeregisterAnswer, Directive, DirectiveKind, HeartbeatAnswer, HeartbeatRequest,
     ListAgentsRequest, RegisterAnswer, RegisterRequest, ShutdownRequest,
 };
-use loom_protocol::rest::PageInfo;
+use loom_protocol::rest::{PageInfo, UnreadablePage};
 use loom_protocol::work::{LeaseRef, Reason, StoppedRequest};
 use loom_protocol::{AgentGuid, ErrorCode, PROTOCOL_VERSION, ProjectId, WireError};
 
@@ -191,6 +191,35 @@ impl Service {
             });
         }
         self.list_agents_of_all(&filter, request.cursor.as_deref(), limit)
+    }
+
+    /// Entries that cannot be taken for agents, each with the reason: those of the project's own
+    /// bucket, and of the bucket of all projects; without a project, of all. An entry that names
+    /// no project counts to the default one.
+    pub fn list_unreadable(
+        &self,
+        project: Option<&ProjectId>,
+        limit: Option<usize>,
+    ) -> Result<UnreadablePage, WireError> {
+        let limit = page_limit(limit)?;
+        let projects = self.projects();
+        let mut page = UnreadablePage {
+            unreadable: Vec::new(),
+            count: 0,
+            total: 0,
+        };
+        for project in self.readable(project) {
+            let room = limit - page.unreadable.len();
+            page.total += project.agents.quarantined();
+            page.unreadable.extend(project.agents.unreadable(room));
+        }
+        let shared = &projects.terms().shared_agents;
+        let room = limit - page.unreadable.len();
+        let (entries, total) = shared.unreadable(project, self.default_project(), room);
+        page.unreadable.extend(entries);
+        page.total += total;
+        page.count = page.unreadable.len();
+        Ok(page)
     }
 
     fn list_agents_of_all(

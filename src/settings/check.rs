@@ -19,6 +19,7 @@ pub fn check(settings: &Settings, origins: &BTreeMap<String, Origin>) -> Vec<Pro
         problems: Vec::new(),
     };
     checks.agents(settings);
+    checks.bare_agents(settings);
     checks.api(settings);
     checks.nats(settings);
     checks.backoffs(settings);
@@ -63,6 +64,26 @@ impl Checks<'_> {
                 format_duration(least),
             );
             self.refuse(&["agents.stale_after", "agents.heartbeat_every"], message);
+        }
+    }
+
+    /// The default does not hinder a longer stale_after: the longer one of the two counts.
+    fn bare_agents(&mut self, settings: &Settings) {
+        let key = "agents.bare_stale_after";
+        let (bare, stale) = (
+            settings.agents.bare_stale_after,
+            settings.agents.stale_after,
+        );
+        let is_chosen = self.origins.contains_key(key)
+            || bare != loom_actors::settings::AgentSettings::default().bare_stale_after;
+        if is_chosen && bare < stale {
+            let message = format!(
+                "breaks a rule: bare_stale_after ({}) must be at least agents.stale_after ({}): an agent that knows nothing of Loom beats more rarely; write bare_stale_after = \"{}\" or more",
+                format_duration(bare),
+                format_duration(stale),
+                format_duration(stale),
+            );
+            self.refuse(&[key, "agents.stale_after"], message);
         }
     }
 
@@ -211,6 +232,11 @@ mod tests {
             keys_of(|s| s.agents.bury_after = second),
             ["agents.bury_after"]
         );
+        assert_eq!(
+            keys_of(|s| s.agents.bare_stale_after = second),
+            ["agents.bare_stale_after"]
+        );
+        assert!(keys_of(|s| s.agents.stale_after = second * 600).is_empty());
         assert_eq!(keys_of(|s| s.dlq.retention = second), ["dlq.retention"]);
         assert_eq!(keys_of(|s| s.api.host = "0.0.0.0".into()), ["api.host"]);
         assert!(

@@ -82,7 +82,7 @@ const fn optional(
 }
 
 /// The sections in the order of the sample, each with its comment.
-pub const SECTIONS: [(&str, &str); 8] = [
+pub const SECTIONS: [(&str, &str); 9] = [
     ("nats", "Where the durable truth lives."),
     ("api", "The REST door."),
     ("projects", "The projects of this coordinator."),
@@ -96,6 +96,7 @@ pub const SECTIONS: [(&str, &str); 8] = [
         "The pause before a failed item is offered again.",
     ),
     ("dlq", "Dead letters: work that was given up."),
+    ("compat", "What existing clients bring with them."),
     (
         "supervision",
         "When and how fast a crashed actor is restarted.",
@@ -126,7 +127,7 @@ const RETRIABLE: &[&str] = &[
 const U32: i64 = u32::MAX as i64;
 
 /// Every key, in the order of the sample. Those below `[supervision.<actor>]` repeat `[supervision]`.
-pub const KEYS: [Key; 44] = [
+pub const KEYS: [Key; 46] = [
     optional(
         "nats.url",
         Kind::ServerUrl,
@@ -224,6 +225,11 @@ pub const KEYS: [Key; 44] = [
         "After how much silence an agent is offline and its work goes back; at least 3 x heartbeat_every.",
     ),
     key(
+        "agents.bare_stale_after",
+        Kind::Duration(10),
+        "The same of an agent that never named an interval and never asked a request: a client that knows nothing but its entry. At least stale_after.",
+    ),
+    key(
         "agents.bury_after",
         Kind::Duration(10),
         "How long the entry of an offline agent is kept.",
@@ -317,6 +323,11 @@ pub const KEYS: [Key; 44] = [
         "dlq.auto_retry_max",
         Kind::Whole(0, U32),
         "How often, at the most, before somebody has to do it by hand.",
+    ),
+    key(
+        "compat.agent_registry",
+        Kind::Flag,
+        "Read the agents of all projects in the bucket agent-registry, where there is one.",
     ),
     key(
         "supervision.strategy",

@@ -4,7 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use loom_actors::nats::server::Profile;
-use loom_actors::settings::{AgentSettings, DlqSettings, SupervisionSettings, WorkSettings};
+use loom_actors::settings::{
+    AgentSettings, CompatSettings, DlqSettings, SupervisionSettings, WorkSettings,
+};
 use loom_protocol::ProjectId;
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +28,8 @@ pub struct Settings {
     pub work: WorkSettings,
     /// `[dlq]`
     pub dlq: DlqSettings,
+    /// `[compat]`
+    pub compat: CompatSettings,
     /// `[supervision]`
     pub supervision: SupervisionSettings,
 }

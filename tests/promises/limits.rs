@@ -238,7 +238,6 @@ async fn an_idle_agent_is_sent_home_and_then_made_to() -> Result<()> {
         .start()
         .await?;
     let project = fleet.project().await?;
-    let mut signals = project.signals().await?;
     let idle = |capability: &str| {
         let agent = project.agent(capability).heartbeat_every(BEAT);
         agent
@@ -257,25 +256,26 @@ async fn an_idle_agent_is_sent_home_and_then_made_to() -> Result<()> {
         .conduct(Conduct::Beat);
     let patient = patient.spawn().await?;
 
-    let order = signals
-        .agent(AgentEventKind::Shutdown, agent.guid())
-        .await?;
-    assert_eq!(order.graceful, Some(true));
-    assert_eq!(agent.seen().await?.status, AgentStatus::Draining);
-    let is_forced = |event: &loom_protocol::event::Event| match event {
-        loom_protocol::event::Event::Agent(event) => {
-            let is_it = event.agent.guid == agent.guid() && event.graceful == Some(false);
-            is_it.then_some(())
-        }
-        loom_protocol::event::Event::Work(_) => None,
+    let drains = async |agent: &FakeAgent| {
+        let look = async || {
+            let seen = agent.seen().await.ok()?;
+            (seen.status == AgentStatus::Draining).then_some(())
+        };
+        project.eventually("it is told to end", look).await
     };
-    signals.find("a forced order", is_forced).await?;
+    drains(&agent).await?;
+    let forced = async || {
+        let answer = agent.heartbeat(json!({})).await.ok()?;
+        let mut orders = answer.directives.into_iter();
+        orders.find(|order| order.kind == DirectiveKind::Shutdown && order.grace_ms == Some(0))
+    };
+    project.eventually("a forced order", forced).await?;
     // So much time has passed that they would have been sent home too.
     for agent in [&busy, &wanted, &patient] {
         assert_eq!(agent.seen().await?.status, AgentStatus::Online);
     }
     busy.complete(&item, "done").await?;
-    signals.agent(AgentEventKind::Shutdown, busy.guid()).await?;
+    drains(&busy).await?;
     Ok(())
 }
 

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use loom_protocol::agent::{Agent, Directive, HeartbeatRequest, RegisterRequest};
+use loom_protocol::event::ShutdownReason;
 use loom_protocol::{AgentGuid, Timestamp, WireError};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use super::pauses::Pauses;
+use super::shared::{SharedNews, SharedRefusal};
 use super::slot::{Backlog, Slot};
 use super::{AgentRegistryArgs, heartbeats};
 use crate::barrier::Marker;
@@ -33,6 +35,8 @@ pub(super) struct ShutdownOrder {
     pub graceful: bool,
     pub grace: Duration,
     pub reason: String,
+    /// What for: `idle-timeout` or `manual`.
+    pub cause: ShutdownReason,
 }
 
 /// What the actor can be told.
@@ -113,6 +117,16 @@ pub(super) enum Msg {
         event: WatchEvent,
         _permit: OwnedSemaphorePermit,
     },
+    /// The bucket of all projects has something about agents of this one; answered with what could
+    /// not be taken.
+    Shared {
+        news: Arc<[SharedNews]>,
+        reply: RpcReplyPort<Vec<SharedRefusal>>,
+    },
+    /// Some agents have another number of items than was told.
+    Recounted,
+    /// Timer: that is told.
+    CountsDue,
     /// A write that this actor began has ended.
     WriteEnded {
         guid: AgentGuid,
@@ -151,8 +165,8 @@ pub(super) struct State {
     pub has_read: bool,
     /// Requests that wait for the first reading.
     pub held: Vec<Msg>,
-    /// Entries that cannot be read, by key, with the revision that was logged.
-    pub quarantine: HashMap<String, u64>,
+    /// There is no bucket, and none is made before an agent registers by request.
+    pub bucket_missing: bool,
     /// Who is kept from work, and until when.
     pub pauses: Pauses,
     /// Who waits for the end of what is in flight; nothing new begins.
@@ -184,10 +198,11 @@ impl Actor for AgentRegistry {
             reading: None,
             has_read: false,
             held: Vec::new(),
-            quarantine: HashMap::new(),
+            bucket_missing: false,
             draining: None,
         };
         state.start_helpers();
+        state.listen_to_counts();
         state.arm_pauses();
         state.arm_sweep();
         Ok(state)
@@ -250,6 +265,9 @@ impl Actor for AgentRegistry {
                 reply,
             } => answer(reply, state.clear_directive(guid, &directive)),
             Msg::Bucket { event, _permit } => state.bucket_event(event),
+            Msg::Shared { news, reply } => answer(reply, state.shared_news(&news)),
+            Msg::Recounted => state.counts_begin_to_change(),
+            Msg::CountsDue => state.tell_counts(),
             Msg::WriteEnded { guid, outcome } => state.write_ended(guid, outcome),
             Msg::ReadEnded { guid, outcome } => state.read_ended(guid, outcome),
             Msg::SweepDue => {
@@ -272,6 +290,11 @@ pub(super) fn answer<T: Send + 'static>(reply: RpcReplyPort<T>, value: T) {
 impl State {
     pub fn now(&self) -> Timestamp {
         self.args.clock.now()
+    }
+
+    /// Whether the writer in a header is this incarnation of the coordinator.
+    pub fn is_mine(&self, writer: &str) -> bool {
+        writer.split('/').next() == Some(self.writer.as_str())
     }
 
     pub fn terms(&self) -> Terms<'_> {

@@ -4,16 +4,19 @@
 //! writes entries; last signs of life and lease counts are atomics that their finders set.
 //! Reads never wait for the actor, and cost what they return.
 
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use dashmap::DashMap;
-use loom_protocol::agent::{Agent, AgentStatus, Directive, DirectiveKind, HeartbeatRequest};
+use loom_protocol::agent::{
+    Agent, AgentStatus, Directive, DirectiveKind, HeartbeatRequest, UnreadableEntry,
+};
 use loom_protocol::rest::{AgentTotals, PageInfo};
 use loom_protocol::{AgentGuid, ErrorCode, Timestamp, WireError};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::AgentChange;
 use super::entry::{AgentEntry, Vitals};
@@ -44,8 +47,15 @@ pub struct AgentDirectory {
     /// begin anew.
     left_streaks: DashMap<AgentGuid, Streak>,
     loaded: AtomicBool,
-    quarantined: AtomicUsize,
+    /// Entries of the bucket that cannot be read, by key.
+    unreadable: RwLock<BTreeMap<String, UnreadableEntry>>,
+    /// Agents whose number of items has changed since somebody was told.
+    recounted: Mutex<HashSet<AgentGuid>>,
+    on_recount: RwLock<Option<Alarm>>,
 }
+
+/// Told when the first of the recounted agents is noted.
+type Alarm = Arc<dyn Fn() + Send + Sync>;
 
 impl AgentDirectory {
     /// An empty directory.
@@ -102,7 +112,7 @@ impl AgentDirectory {
         }
         entry.touch(now);
         if let Some(count) = heartbeat.current_task_count {
-            entry.set_own_count(count);
+            self.count(&entry, count);
         }
         Some(directives)
     }
@@ -117,12 +127,17 @@ impl AgentDirectory {
     /// be known (yet).
     pub fn set_lease_count(&self, guid: AgentGuid, leases: u32, now: Timestamp) {
         if let Some(entry) = self.get(guid) {
-            return entry.set_leases(leases, now);
+            if entry.set_leases(leases, now) {
+                self.note_recount(guid);
+            }
+            return;
         }
         // Nobody becomes known while this is held.
         let _index = self.index.write();
         if let Some(entry) = self.get(guid) {
-            entry.set_leases(leases, now);
+            if entry.set_leases(leases, now) {
+                self.note_recount(guid);
+            }
         } else if leases == 0 {
             self.early_leases.remove(&guid);
         } else {
@@ -148,7 +163,74 @@ impl AgentDirectory {
 
     /// How many entries of the bucket cannot be read.
     pub fn quarantined(&self) -> usize {
-        self.quarantined.load(Ordering::Relaxed)
+        self.unreadable.read().len()
+    }
+
+    /// The entries of the bucket that cannot be read, by key; at most `limit`.
+    pub fn unreadable(&self, limit: usize) -> Vec<UnreadableEntry> {
+        let entries = self.unreadable.read();
+        entries.values().take(limit).cloned().collect()
+    }
+
+    /// Whether an entry is noted with this revision.
+    pub(super) fn is_noted(&self, key: &str, revision: u64) -> bool {
+        let entries = self.unreadable.read();
+        entries
+            .get(key)
+            .is_some_and(|entry| entry.revision == revision)
+    }
+
+    /// Notes an entry that cannot be read, unless there are `most` already.
+    pub(super) fn note_unreadable(&self, entry: UnreadableEntry, most: usize) {
+        let mut entries = self.unreadable.write();
+        if entries.len() < most || entries.contains_key(&entry.key) {
+            entries.insert(entry.key.clone(), entry);
+        }
+    }
+
+    pub(super) fn forget_unreadable(&self, key: &str) {
+        self.unreadable.write().remove(key);
+    }
+
+    pub(super) fn forget_all_unreadable(&self) {
+        self.unreadable.write().clear();
+    }
+
+    /// Calls `alarm` when agents begin to have another number of items, until they are taken by
+    /// [`AgentDirectory::take_recounted`]. It must not wait.
+    pub(super) fn on_recount(&self, alarm: impl Fn() + Send + Sync + 'static) {
+        *self.on_recount.write() = Some(Arc::new(alarm));
+        if !self.recounted.lock().is_empty() {
+            self.sound();
+        }
+    }
+
+    /// Notes how many items an agent says that it has.
+    pub(super) fn count(&self, entry: &AgentEntry, count: u32) {
+        if entry.set_own_count(count) {
+            self.note_recount(entry.agent().guid);
+        }
+    }
+
+    fn note_recount(&self, guid: AgentGuid) {
+        let is_first = {
+            let mut recounted = self.recounted.lock();
+            recounted.insert(guid) && recounted.len() == 1
+        };
+        if is_first {
+            self.sound();
+        }
+    }
+
+    fn sound(&self) {
+        let alarm = self.on_recount.read().clone();
+        if let Some(alarm) = alarm {
+            alarm();
+        }
+    }
+
+    pub(super) fn take_recounted(&self) -> HashSet<AgentGuid> {
+        std::mem::take(&mut *self.recounted.lock())
     }
 
     /// One page of the agents that match, by registration and then by guid. `cursor` is
@@ -317,10 +399,6 @@ impl AgentDirectory {
 
     pub(super) fn set_loaded(&self) {
         self.loaded.store(true, Ordering::Release);
-    }
-
-    pub(super) fn set_quarantined(&self, entries: usize) {
-        self.quarantined.store(entries, Ordering::Relaxed);
     }
 }
 

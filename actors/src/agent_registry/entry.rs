@@ -1,11 +1,12 @@
 //! One agent as the directory holds it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use loom_protocol::Timestamp;
 use loom_protocol::agent::{Agent, Directive, DirectiveKind};
+use loom_protocol::event::ShutdownReason;
 use loom_protocol::work::LeaseRef;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -33,6 +34,27 @@ pub(super) struct Vitals {
     /// The orders to stop that a heartbeat's answer has carried.
     carried: Mutex<Vec<LeaseRef>>,
     streak: Mutex<Streak>,
+    /// Whether it has asked a request: it knows how to.
+    has_asked: AtomicBool,
+    /// The last put by a client in the project's own bucket that counts already.
+    put_applied: AtomicU64,
+    /// Its entry in the bucket of all projects.
+    shared: Mutex<Option<SharedPlace>>,
+    /// The task count that was told last.
+    told_count: AtomicU32,
+    /// What the order to end was given for.
+    end_cause: Mutex<Option<ShutdownReason>>,
+}
+
+/// Where an agent's entry is in the bucket of all projects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedPlace {
+    /// Which bucket, by the time of its making: one that is made anew counts from 1 again.
+    pub bucket: i128,
+    /// The key, as the client spells it.
+    pub key: String,
+    /// The last put that has been applied.
+    pub revision: u64,
 }
 
 impl Vitals {
@@ -49,6 +71,11 @@ impl Vitals {
             directives: Mutex::default(),
             carried: Mutex::default(),
             streak: streak.into(),
+            has_asked: AtomicBool::new(false),
+            put_applied: AtomicU64::new(0),
+            shared: Mutex::default(),
+            told_count: AtomicU32::new(agent.current_task_count.max(leases)),
+            end_cause: Mutex::default(),
         }
     }
 
@@ -103,6 +130,48 @@ impl AgentEntry {
     pub fn active_at(&self) -> Instant {
         let after = self.vitals.active_after.load(Ordering::Relaxed);
         self.vitals.known_since + Duration::from_millis(after)
+    }
+
+    /// Whether it has asked a request since this process knows it.
+    pub fn has_asked(&self) -> bool {
+        self.vitals.has_asked.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note_asked(&self) {
+        self.vitals.has_asked.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn put_applied(&self) -> u64 {
+        self.vitals.put_applied.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_put_applied(&self, revision: u64) {
+        self.vitals.put_applied.store(revision, Ordering::Relaxed);
+    }
+
+    /// Its entry in the bucket of all projects, where it has one.
+    pub fn shared_place(&self) -> Option<SharedPlace> {
+        self.vitals.shared.lock().clone()
+    }
+
+    pub(super) fn set_shared_place(&self, place: Option<SharedPlace>) {
+        *self.vitals.shared.lock() = place;
+    }
+
+    /// The number of its items as clients see it, if another one was told last.
+    pub(super) fn untold_count(&self) -> Option<u32> {
+        let own = self.vitals.own_count.load(Ordering::Relaxed);
+        let count = own.max(self.leases());
+        let told = self.vitals.told_count.swap(count, Ordering::Relaxed);
+        (told != count).then_some(count)
+    }
+
+    pub(super) fn end_cause(&self) -> Option<ShutdownReason> {
+        *self.vitals.end_cause.lock()
+    }
+
+    pub(super) fn set_end_cause(&self, cause: Option<ShutdownReason>) {
+        *self.vitals.end_cause.lock() = cause;
     }
 
     /// How many items it has leased.
@@ -205,8 +274,9 @@ impl AgentEntry {
         directives.retain(|order| !certain && order.kind != DirectiveKind::Shutdown);
     }
 
-    pub(super) fn set_leases(&self, leases: u32, now: Timestamp) {
-        self.vitals.leases.store(leases, Ordering::Relaxed);
+    /// Whether that is another number than before.
+    pub(super) fn set_leases(&self, leases: u32, now: Timestamp) -> bool {
+        let before = self.vitals.leases.swap(leases, Ordering::Relaxed);
         self.vitals
             .last_activity
             .fetch_max(now.as_millis(), Ordering::Relaxed);
@@ -214,6 +284,7 @@ impl AgentEntry {
         self.vitals
             .active_after
             .fetch_max(moment, Ordering::Relaxed);
+        before != leases
     }
 
     pub(super) fn note_attempt(&self, end: AttemptEnd, terms: &BreakerTerms) -> bool {
@@ -224,8 +295,9 @@ impl AgentEntry {
         self.vitals.streak.lock().clone()
     }
 
-    pub(super) fn set_own_count(&self, count: u32) {
-        self.vitals.own_count.store(count, Ordering::Relaxed);
+    /// Whether that is another number than before.
+    pub(super) fn set_own_count(&self, count: u32) -> bool {
+        self.vitals.own_count.swap(count, Ordering::Relaxed) != count
     }
 
     pub(super) fn touch(&self, now: Timestamp) {

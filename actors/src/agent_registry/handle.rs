@@ -7,11 +7,13 @@ use std::time::Duration;
 use loom_protocol::agent::{
     Agent, AgentStatus, Directive, HeartbeatRequest, RegisterRequest, ShutdownRequest,
 };
+use loom_protocol::event::ShutdownReason;
 use loom_protocol::{AgentGuid, ErrorCode, Timestamp, WireError};
 use ractor::RpcReplyPort;
 
 use super::actor::{AgentRegistry, Msg, ShutdownOrder};
 use super::requests::not_registered;
+use super::shared::{SharedNews, SharedRefusal};
 use super::{AgentDirectory, AgentRegistryArgs};
 use crate::clock::Clock;
 use crate::domain::agent::MAX_TEXT;
@@ -83,6 +85,7 @@ impl AgentRegistryHandle {
         &self,
         heartbeat: HeartbeatRequest,
     ) -> Result<Vec<Directive>, WireError> {
+        self.note_asked(heartbeat.guid);
         if let Some(directives) = self.directory.beat(&heartbeat, self.clock.now()) {
             return Ok(directives);
         }
@@ -96,6 +99,7 @@ impl AgentRegistryHandle {
     /// Notes that a request named the agent: an offline one is online again when this returns.
     /// `not-registered` for an unknown one.
     pub async fn sign_of_life(&self, guid: AgentGuid) -> Result<(), WireError> {
+        self.note_asked(guid);
         match self.directory.touch(guid, self.clock.now()) {
             Some(AgentStatus::Offline) => {}
             Some(_) => return Ok(()),
@@ -103,6 +107,26 @@ impl AgentRegistryHandle {
             None => {}
         }
         self.ask(|reply| Msg::SignOfLife { guid, reply }).await
+    }
+
+    fn note_asked(&self, guid: AgentGuid) {
+        if let Some(entry) = self.directory.get(guid) {
+            entry.note_asked();
+        }
+    }
+
+    /// Applies what the reader of all agents tells of this project; answers what could not be taken.
+    pub async fn shared_news(
+        &self,
+        news: Arc<[SharedNews]>,
+    ) -> Result<Vec<SharedRefusal>, WireError> {
+        Ok(self
+            .actor
+            .call(WITHIN, |reply| Msg::Shared {
+                news: news.clone(),
+                reply,
+            })
+            .await?)
     }
 
     /// Removes an agent, answered when that is durable. `not-registered` for an unknown one.
@@ -122,6 +146,26 @@ impl AgentRegistryHandle {
         &self,
         guid: AgentGuid,
         request: ShutdownRequest,
+    ) -> Result<Agent, WireError> {
+        self.order_to_end(guid, request, ShutdownReason::Manual)
+            .await
+    }
+
+    /// As [`AgentRegistryHandle::shutdown`], of one that has had nothing to do for too long.
+    pub async fn send_home_idle(
+        &self,
+        guid: AgentGuid,
+        request: ShutdownRequest,
+    ) -> Result<Agent, WireError> {
+        self.order_to_end(guid, request, ShutdownReason::IdleTimeout)
+            .await
+    }
+
+    async fn order_to_end(
+        &self,
+        guid: AgentGuid,
+        request: ShutdownRequest,
+        cause: ShutdownReason,
     ) -> Result<Agent, WireError> {
         let graceful = request.graceful.unwrap_or(true);
         let default_grace = if graceful {
@@ -145,6 +189,7 @@ impl AgentRegistryHandle {
                 .grace_period_ms
                 .map_or(default_grace, Duration::from_millis),
             reason,
+            cause,
         };
         self.ask(|reply| Msg::Shutdown {
             guid,

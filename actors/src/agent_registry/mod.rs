@@ -1,11 +1,17 @@
 //! Who is there, what they can do and how busy they are. Owns: KV `loom-agents-{p}`. Writes nowhere
-//! else; agents put, update and delete their own entries in it.
+//! else; agents put, update and delete their own entries in it. In the bucket of all projects,
+//! which is read by [`shared_agents`](crate::shared_agents), it deletes what it buries, and writes
+//! nothing.
+//!
+//! Whoever registers by request has an entry of ours, which we keep fresh. An entry that a client
+//! puts by itself is the client's: it is merged into memory and left as it is, but for our verdict
+//! where that has to be seen (`verdicts`, `shared`).
 //!
 //! Reads never come here: they go to the [`AgentDirectory`], which survives a restart of this
 //! actor and costs what it returns. Status and numbers in memory may be ahead of the bucket by a
 //! moment; a registration and a removal are answered when they are durable. An answer
 //! `unavailable` to a registration leaves open whether it will be stored: the agent registers
-//! again with the same guid. `lastHeartbeat` in the bucket is never older than half of
+//! again with the same guid. `lastHeartbeat` in an entry of ours is never older than half of
 //! `stale_after` for an agent that beats at least every third of it.
 //!
 //! # States
@@ -13,6 +19,7 @@
 //! |---|---|
 //! | loading | the bucket is being read for the first time: requests wait, heartbeats of known agents do not |
 //! | ready | all of it has been read; a watch goes on |
+//! | without a bucket | its owner destroyed it: nothing is written, nobody is forgotten, until an agent registers by request |
 //! | draining | what is in flight ends, nothing new begins |
 //!
 //! | of an entry (one slot each) | means | left by |
@@ -35,6 +42,8 @@
 //! | quarantine, let in | the ledger's listener; an operator | taken out after too many failures; let in again |
 //! | pause over | timer | paused → takes work, exactly then |
 //! | bucket event | watch | a put by an agent is merged, a removal by it is a deregistration |
+//! | shared | the reader of all agents | the same of an entry in the bucket of all projects |
+//! | recounted, counts due | the directory, timer | other numbers of items are told, together (`counts`) |
 //! | write ended, read ended | own tasks | next step of that entry |
 //! | sweep due | timer | heartbeats older than a quarter of `stale_after` are written, what failed is tried again |
 //!
@@ -44,17 +53,21 @@
 //! | NATS away | registrations answer `unavailable` within 3 s; heartbeats work from memory; changes are written later |
 //! | a write is not confirmed | nothing is assumed: the entry is read again before the next write |
 //! | an agent's put races ours | conflict: read, merge, write again; five times, then `unavailable` |
-//! | an unreadable entry | quarantined: kept, counted, logged once |
+//! | an unreadable entry | quarantined: kept, listed with the reason, logged once |
+//! | two keys that spell one id | one agent: the one put last counts, the other one is listed |
+//! | a client's entry is old when it is found | the agent is offline until its next put; nobody has judged it, so nothing is written |
+//! | a client puts while we bury it | the delete names the revision that was judged: conflict, and it lives |
 //! | the bucket is empty | the number of what is to come says so; nobody waits |
-//! | the bucket is lost | it is created again and filled from memory |
+//! | the bucket is destroyed | it stays so until the next registration by request; then what is ours is written from memory |
 //! | an entry vanished without a mark | gone, at the next full reading |
 //! | this actor crashes | the directory stays; the bucket is read again and compared with it |
 //! | more than [`MAX_AGENTS`] | registrations answer `overloaded`, puts are quarantined |
 //!
-//! Events: `agent:registered`, `agent:updated`, `agent:shutdown` (an order to end, or a
-//! deregistration without one).
+//! Events: `agent:registered`, `agent:updated` (also another number of items), `agent:shutdown` (it
+//! has gone, by whatever way).
 
 mod actor;
+mod counts;
 mod directory;
 mod entry;
 mod handle;
@@ -64,15 +77,17 @@ mod outcomes;
 mod page;
 mod pauses;
 mod requests;
+mod shared;
 mod sightings;
 mod slot;
 mod telling;
+mod verdicts;
 mod writes;
 
 use std::fmt;
 use std::sync::Arc;
 
-use loom_protocol::{AgentGuid, ProjectId, names};
+use loom_protocol::{AgentGuid, ProjectId, Timestamp, names};
 
 use crate::barrier::Arrivals;
 use crate::clock::Clock;
@@ -81,9 +96,10 @@ use crate::nats::kv::{Bucket, BucketError};
 use crate::settings::AgentSettings;
 
 pub use directory::AgentDirectory;
-pub use entry::AgentEntry;
+pub use entry::{AgentEntry, SharedPlace};
 pub use handle::AgentRegistryHandle;
 pub use page::{AgentFilter, AgentsFound};
+pub use shared::{SharedChange, SharedNews, SharedRefusal};
 
 /// How many agents a project may have.
 pub const MAX_AGENTS: usize = 100_000;
@@ -126,6 +142,8 @@ pub struct AgentRegistryArgs {
     pub arrivals: Arrivals,
     /// Which ownership this is; stands in the header of every write.
     pub epoch: u64,
+    /// When it began: what was put before is no news.
+    pub begun_at: Timestamp,
 }
 
 impl fmt::Debug for AgentRegistryArgs {
@@ -144,8 +162,15 @@ impl AgentRegistryArgs {
     }
 }
 
-/// Creates the agents bucket of a project if it is missing. The actor does the same by itself
-/// when it starts; this is for a caller who wants to know that it is there.
+impl AgentRegistryArgs {
+    fn shared_bucket(&self) -> Bucket {
+        let name = names::SHARED_AGENTS_BUCKET;
+        Bucket::new(&self.client, &self.jetstream, name, self.replicas)
+    }
+}
+
+/// Creates the agents bucket of a project if it is missing: for a project that comes to life. The
+/// actor does so only for an agent that registers by request.
 pub async fn ensure_bucket(args: &AgentRegistryArgs) -> Result<(), BucketError> {
     args.bucket().ensure().await.map(drop)
 }

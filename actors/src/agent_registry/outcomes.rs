@@ -4,9 +4,10 @@ use loom_protocol::agent::Agent;
 use loom_protocol::{AgentGuid, WireError};
 
 use super::actor::{State, answer};
-use super::slot::{Doing, Order, Question};
+use super::slot::{Doing, Keeper, Order, Question};
+use super::telling::Departure;
 use super::writes::RETRY_AFTER;
-use crate::domain::agent::differs;
+use crate::domain::agent::{Verdict, differs};
 use crate::nats::kv::{BucketError, Record, WriteError};
 
 /// How often a request is tried again after a conflict.
@@ -30,7 +31,7 @@ impl State {
             Err(WriteError::Unknown(problem)) => {
                 tracing::debug!(%guid, problem, "a write to the agents bucket is in doubt");
                 slot.in_doubt = true;
-                if matches!(doing, Doing::Flushing { .. }) {
+                if doing.is_chore() {
                     slot.dirty = true;
                 } else {
                     slot.question = Some(Question::Stored);
@@ -60,7 +61,27 @@ impl State {
             Doing::Registering { agent, .. } => self.registered(guid, &agent),
             Doing::Removing { .. } => self.removed(guid),
             Doing::Retiring { agent, .. } => self.retired(guid, *agent),
-            Doing::Flushing { heartbeat, .. } => self.slot(guid).written_heartbeat = heartbeat,
+            Doing::Flushing { heartbeat, .. } => {
+                let slot = self.slot(guid);
+                slot.written_heartbeat = heartbeat;
+                slot.holds = true;
+                slot.keeper = Keeper::Registry;
+            }
+            Doing::Showing { shown, .. } => {
+                let slot = self.slot(guid);
+                slot.shown = shown;
+                slot.shown_by_us = true;
+            }
+            Doing::Remembering { shown, .. } => {
+                let slot = self.slot(guid);
+                slot.shown = shown;
+                slot.holds = true;
+            }
+            Doing::Forgetting { .. } => {
+                let slot = self.slot(guid);
+                slot.shown = Verdict::default();
+                slot.holds = false;
+            }
             Doing::Reading => {}
         }
     }
@@ -68,10 +89,13 @@ impl State {
     fn registered(&mut self, guid: AgentGuid, written: &Agent) {
         let slot = self.slot(guid);
         slot.written_heartbeat = written.last_heartbeat;
+        slot.holds = true;
+        slot.keeper = Keeper::Registry;
+        let key = slot.key(guid);
         let was_quarantined = std::mem::take(&mut slot.quarantined);
         let order = slot.orders.pop_front();
         if was_quarantined {
-            self.release(&guid.to_string());
+            self.args.directory.forget_unreadable(&key);
         }
         let Some(Order::Register { request, reply }) = order else {
             return;
@@ -99,13 +123,16 @@ impl State {
 
     /// The entry is not in the bucket any more.
     pub fn removed(&mut self, guid: AgentGuid) {
-        match self.slot(guid).orders.pop_front() {
+        let slot = self.slot(guid);
+        slot.holds = false;
+        slot.shown = Verdict::default();
+        match slot.orders.pop_front() {
             Some(Order::Deregister { reply }) => {
-                self.leave(guid, "deregistered");
+                self.leave(guid, Departure::Deregistered);
                 answer(reply, Ok(()));
             }
             Some(Order::Bury { reply, .. }) => {
-                self.leave(guid, "silent for too long");
+                self.leave(guid, Departure::Silent);
                 answer(reply, Ok(true));
             }
             Some(Order::Register { .. } | Order::TidyUp) | None => {}
@@ -115,8 +142,12 @@ impl State {
     }
 
     /// The entry says in the bucket that its agent has left in quarantine.
-    fn retired(&mut self, guid: AgentGuid, agent: Agent) {
-        let order = self.slot(guid).orders.pop_front();
+    pub fn retired(&mut self, guid: AgentGuid, agent: Agent) {
+        let holds = !self.bucket_missing;
+        let slot = self.slot(guid);
+        slot.holds = holds;
+        slot.shown = Verdict::of(&agent);
+        let order = slot.orders.pop_front();
         self.leave_in_quarantine(agent);
         if let Some(Order::Deregister { reply }) = order {
             answer(reply, Ok(()));
@@ -128,14 +159,18 @@ impl State {
         let (Doing::Registering { expected, .. }
         | Doing::Removing { expected }
         | Doing::Retiring { expected, .. }
-        | Doing::Flushing { expected, .. }) = doing
+        | Doing::Flushing { expected, .. }
+        | Doing::Showing { expected, .. }
+        | Doing::Remembering { expected, .. }
+        | Doing::Forgetting { expected }) = doing
         else {
             return;
         };
         let slot = self.slot(guid);
         slot.in_doubt = slot.revision <= *expected;
         slot.tries += 1;
-        slot.dirty |= matches!(doing, Doing::Flushing { .. });
+        slot.dirty |= doing.is_chore();
+        slot.raw = None;
         if slot.tries > TRIES {
             slot.tries = 0;
             let message = format!(
@@ -156,12 +191,20 @@ impl State {
                 slot.in_doubt = false;
                 let question = slot.question.take();
                 if let Some(record) = record {
-                    self.sighted(record, true);
+                    self.sighted(&record, true);
+                    let slot = self.slot(guid);
+                    if slot.revision == record.revision && slot.key(guid) == record.key {
+                        slot.raw = record.value.filter(|_| slot.wants_raw);
+                    }
+                    slot.wants_raw = false;
                 } else {
                     slot.revision = 0;
+                    slot.holds = false;
+                    slot.wants_raw = false;
+                    slot.shown = Verdict::default();
+                    slot.shown_by_us = false;
                     if question == Some(Question::Gone) {
-                        slot.dirty = false;
-                        self.leave(guid, "its entry has vanished");
+                        self.vanished(guid);
                     }
                 }
                 self.queue(guid);
@@ -176,9 +219,22 @@ impl State {
         }
     }
 
+    /// The bucket has been told from its beginning, and nothing under this key.
+    fn vanished(&mut self, guid: AgentGuid) {
+        let entry = self.args.directory.get(guid);
+        if entry.is_some_and(|entry| entry.shared_place().is_some()) {
+            let slot = self.slot(guid);
+            slot.keeper = Keeper::Shared;
+            slot.dirty = true;
+            return;
+        }
+        self.slot(guid).dirty = false;
+        self.leave(guid, Departure::Vanished);
+    }
+
     /// Answers the request that a failed write was for.
     fn refuse_awaited(&mut self, guid: AgentGuid, doing: &Doing, error: WireError) {
-        if !matches!(doing, Doing::Flushing { .. } | Doing::Reading) {
+        if !doing.is_chore() {
             self.refuse_first(guid, error);
         }
     }

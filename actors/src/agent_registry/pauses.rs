@@ -9,6 +9,7 @@ use loom_protocol::{AgentGuid, Timestamp, WireError};
 
 use super::AgentDirectory;
 use super::actor::{Msg, State};
+use super::telling::Departure;
 use crate::domain::agent::{self, MAX_PAUSE};
 
 /// The longest wait for a timer at once: the time of day may be set, and a laptop may sleep.
@@ -170,7 +171,7 @@ impl State {
 
     /// Quarantined → offline: it has deregistered. To all but the memory of its quarantine it is gone.
     pub fn leave_in_quarantine(&mut self, agent: Agent) {
-        self.leave(agent.guid, "deregistered");
+        self.leave(agent.guid, Departure::Deregistered);
         self.enter(agent, false);
     }
 

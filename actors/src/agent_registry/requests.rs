@@ -5,7 +5,6 @@ use std::sync::Arc;
 use loom_protocol::agent::{
     Agent, AgentStatus, Directive, DirectiveKind, HeartbeatRequest, RegisterRequest, ShutdownNotice,
 };
-use loom_protocol::event::{AgentEvent, AgentEventKind};
 use loom_protocol::{AgentGuid, ErrorCode, Timestamp, WireError, names};
 
 use super::actor::{Msg, Reply, ShutdownOrder, State, answer};
@@ -34,7 +33,10 @@ impl State {
             return Some(message);
         }
         let waits = match &message {
-            Msg::Ready { .. } | Msg::Register { .. } | Msg::Deregister { .. } => true,
+            Msg::Ready { .. }
+            | Msg::Register { .. }
+            | Msg::Deregister { .. }
+            | Msg::Shared { .. } => true,
             Msg::Heartbeat { heartbeat, .. } | Msg::HeartbeatHeard { heartbeat, .. } => {
                 self.args.directory.get(heartbeat.guid).is_none()
             }
@@ -115,7 +117,7 @@ impl State {
     pub fn heartbeat(&mut self, heartbeat: &HeartbeatRequest) -> Result<Vec<Directive>, WireError> {
         let entry = self.known(heartbeat.guid)?;
         if let Some(count) = heartbeat.current_task_count {
-            entry.set_own_count(count);
+            self.args.directory.count(&entry, count);
         }
         self.hear_of(&entry, heartbeat.status);
         Ok(entry.directives())
@@ -211,9 +213,10 @@ impl State {
             grace_ms: Some(grace_ms),
         };
         self.give(&entry, &directive)?;
+        entry.set_end_cause(Some(order.cause));
         let notice = ShutdownNotice {
             guid,
-            reason: order.reason.clone(),
+            reason: order.reason,
             graceful: order.graceful,
             grace_period_ms: grace_ms,
         };
@@ -225,11 +228,6 @@ impl State {
             self.enter(agent, true);
         }
         self.mark_dirty(guid);
-        self.tell(AgentEvent {
-            reason: Some(order.reason),
-            graceful: Some(order.graceful),
-            ..self.event(AgentEventKind::Shutdown, entry.agent())
-        });
         self.known(guid).map(|entry| entry.snapshot())
     }
 

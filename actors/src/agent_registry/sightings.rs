@@ -1,14 +1,20 @@
 //! What the bucket shows: puts and removals by agents, and our own writes of an earlier life.
+//!
+//! An entry that an agent put is the agent's: it is merged into memory and left as it is. Our
+//! verdict goes into it only where it has to be seen (`verdicts`).
 
 use std::collections::HashSet;
 
 use loom_protocol::AgentGuid;
-use loom_protocol::agent::AgentStatus;
+use loom_protocol::agent::{AgentStatus, UnreadableEntry};
 
 use super::MAX_AGENTS;
 use super::actor::{Reading, State};
-use super::slot::{Order, Question};
-use crate::domain::agent::{AgentPut, Unreadable, differs, guid_of_key, merge, read_own, read_put};
+use super::slot::{Keeper, Order, Question};
+use super::telling::Departure;
+use crate::domain::agent::{
+    AgentPut, Seen, Unreadable, Verdict, differs, guid_of_key, merge, read_own, read_put,
+};
 use crate::nats::kv::{Record, WatchEvent};
 
 /// How many unreadable entries are remembered, so that each is logged once.
@@ -17,14 +23,18 @@ const MAX_QUARANTINED: usize = 10_000;
 impl State {
     pub fn bucket_event(&mut self, event: WatchEvent) {
         match event {
-            WatchEvent::Opened { anew } => {
-                self.args.arrivals.bucket_reopened();
+            WatchEvent::Missing => {
+                self.args.arrivals.bucket_reopened(None);
+                self.bucket_is_missing();
+            }
+            WatchEvent::Opened { bucket, anew } => {
+                self.args.arrivals.bucket_reopened(Some(bucket));
                 self.reading_begins(anew);
             }
             WatchEvent::Records(records) => {
                 let up_to = records.last().map(|record| record.revision);
                 for record in records {
-                    self.sighted(record, false);
+                    self.sighted(&record, false);
                 }
                 if let Some(up_to) = up_to {
                     self.args.arrivals.bucket_applied(up_to);
@@ -37,27 +47,51 @@ impl State {
         }
     }
 
+    /// There is no bucket: its owner destroyed it, or nobody has needed one yet. It stays so until
+    /// the next registration by request. Who is known stays known, and is judged by its silence.
+    fn bucket_is_missing(&mut self) {
+        if self.has_read {
+            tracing::warn!(
+                bucket = self.bucket.name(),
+                agents = self.args.directory.len(),
+                "the agents bucket was destroyed; it stays so until an agent registers by request"
+            );
+        }
+        self.bucket_missing = true;
+        for slot in self.slots.values_mut() {
+            slot.lose();
+        }
+        self.args.directory.forget_all_unreadable();
+        self.reading = None;
+        self.is_loaded();
+    }
+
     /// All keys will be told. In a bucket that was created anew none of ours are: they are
-    /// written again from memory.
+    /// written again from memory, but for those that a client keeps.
     fn reading_begins(&mut self, anew: bool) {
-        let known: HashSet<AgentGuid> = {
-            let entries = self.args.directory.all();
-            entries.iter().map(|entry| entry.agent().guid).collect()
-        };
+        self.bucket_missing = false;
+        let known = self.args.directory.all();
+        let mut missing = HashSet::new();
         if anew {
             tracing::warn!(
                 bucket = self.bucket.name(),
                 agents = known.len(),
-                "the agents bucket was lost; writing it again from memory"
+                "the agents bucket was lost; writing again from memory what is ours"
             );
-            for guid in &known {
-                let slot = self.slot(*guid);
-                slot.revision = 0;
+            self.args.directory.forget_all_unreadable();
+        }
+        for entry in &known {
+            let guid = entry.agent().guid;
+            if anew {
+                entry.set_put_applied(0);
+                let slot = self.slot(guid);
+                slot.lose();
                 slot.in_doubt = true;
-                self.mark_dirty(*guid);
+                self.mark_dirty(guid);
+            } else if entry.shared_place().is_none() {
+                missing.insert(guid);
             }
         }
-        let missing = if anew { HashSet::new() } else { known };
         self.reading = Some(Reading { missing });
     }
 
@@ -72,6 +106,10 @@ impl State {
                 self.queue(guid);
             }
         }
+        self.is_loaded();
+    }
+
+    fn is_loaded(&mut self) {
         self.has_read = true;
         if !self.args.directory.is_loaded() {
             self.args.directory.set_loaded();
@@ -80,13 +118,13 @@ impl State {
     }
 
     /// A record of one key, from the watch or (`asked`) read on purpose.
-    pub fn sighted(&mut self, record: Record, asked: bool) {
+    pub fn sighted(&mut self, record: &Record, asked: bool) {
         let guid = match guid_of_key(&record.key) {
             Ok(guid) => guid,
             Err(problem) => {
-                match record.value {
-                    Some(_) => self.put_in_quarantine(record.key, record.revision, &problem),
-                    None => self.release(&record.key),
+                match &record.value {
+                    Some(_) => self.note_unreadable(&record.key, record.revision, &problem),
+                    None => self.args.directory.forget_unreadable(&record.key),
                 }
                 return;
             }
@@ -94,37 +132,68 @@ impl State {
         if let Some(reading) = &mut self.reading {
             reading.missing.remove(&guid);
         }
-        let ours = record.writer.is_some();
-        let in_flight = record.writer.as_deref() == Some(&self.writer);
+        let in_flight = record.writer.as_deref().is_some_and(|w| self.is_mine(w));
         let slot = self.slot(guid);
         let replayed = record.revision <= slot.revision;
         // The outcome of a write that is under way tells more than its echo.
         let echo = in_flight && slot.is_writing() && !asked;
-        if replayed || echo {
+        if replayed || echo || !self.is_counting_spelling(guid, record) {
             return;
         }
+        let slot = self.slot(guid);
         slot.revision = record.revision;
         slot.in_doubt = false;
-        match (&record.value, ours) {
-            (Some(value), true) => self.own_sighted(guid, &record, value),
-            (Some(value), false) => match read_put(guid, value) {
-                Ok(put) => self.put_sighted(&record, &put),
-                Err(problem) => self.quarantine_entry(guid, &record, &problem),
-            },
-            (None, ours) => self.removal_sighted(guid, &record, ours),
+        slot.holds = record.value.is_some();
+        slot.raw = None;
+        let Some(value) = &record.value else {
+            return self.removal_sighted(guid, record, record.writer.is_some());
+        };
+        match (Keeper::of(record.writer.as_deref()), &record.writer) {
+            (Keeper::Client, writer) => {
+                let patched = writer.is_some();
+                match read_put(guid, value) {
+                    Ok(put) => self.put_sighted(record, value, &put, patched, asked),
+                    Err(problem) => self.quarantine_entry(guid, record, &problem),
+                }
+            }
+            (keeper, _) => self.own_sighted(guid, record, value, keeper),
         }
     }
 
+    /// Two spellings of one id are one agent; the one that was put last counts.
+    fn is_counting_spelling(&mut self, guid: AgentGuid, record: &Record) -> bool {
+        let slot = self.slot(guid);
+        let counts = slot.key(guid);
+        if counts == record.key {
+            return true;
+        }
+        if record.value.is_none() {
+            self.args.directory.forget_unreadable(&record.key);
+            return false;
+        }
+        let (held, revision) = (slot.holds, slot.revision);
+        let usual = guid.to_string();
+        slot.key = (record.key != usual).then(|| record.key.clone());
+        self.args.directory.forget_unreadable(&record.key);
+        if held {
+            self.note_unreadable(&counts, revision, &Unreadable::superseded(&record.key));
+        }
+        true
+    }
+
     /// An entry that the registry wrote: in an earlier life, or without hearing the answer.
-    fn own_sighted(&mut self, guid: AgentGuid, record: &Record, value: &[u8]) {
+    fn own_sighted(&mut self, guid: AgentGuid, record: &Record, value: &[u8], keeper: Keeper) {
         let entry = match read_own(guid, value) {
             Ok(entry) => entry,
             Err(problem) => return self.quarantine_entry(guid, record, &problem),
         };
         self.readable(guid, record);
-        let shutdown_order = entry.shutdown_order;
+        let (shutdown_order, cause) = (entry.shutdown_order, entry.shutdown_cause);
         let mut agent = entry.agent.into_owned();
-        self.slot(guid).written_heartbeat = agent.last_heartbeat;
+        let slot = self.slot(guid);
+        slot.keeper = keeper;
+        slot.written_heartbeat = agent.last_heartbeat;
+        slot.shown = Verdict::of(&agent);
         if let Some(known) = self.args.directory.get(guid) {
             // Memory is never behind what was written from it.
             if differs(known.agent(), &agent) {
@@ -134,75 +203,149 @@ impl State {
         }
         // The number that was written counts leases too; those are counted anew.
         agent.current_task_count = 0;
+        if keeper == Keeper::Shared {
+            // Whether it lives is said in the bucket of all projects.
+            agent.status = AgentStatus::Offline;
+        }
         let announce = self.has_read;
         self.enter(agent, announce);
         if let (Some(order), Some(entry)) = (shutdown_order, self.args.directory.get(guid)) {
             entry.add_directive(order);
+            entry.set_end_cause(cause);
         }
     }
 
-    /// An agent's own put: a registration, a heartbeat, or a goodbye.
-    fn put_sighted(&mut self, record: &Record, put: &AgentPut) {
+    /// An agent's own put: a registration, a heartbeat, or a goodbye. `patched`: with our verdict
+    /// in it, which was not put by the agent.
+    fn put_sighted(
+        &mut self,
+        record: &Record,
+        value: &[u8],
+        put: &AgentPut,
+        patched: bool,
+        asked: bool,
+    ) {
+        let guid = put.guid;
+        let shown = Verdict::shown_in(value);
+        let is_found = self.reading.is_some() && !asked;
+        let slot = self.slot(guid);
+        slot.keeper = Keeper::Client;
+        slot.shown = shown.clone();
+        slot.shown_by_us = patched;
+        let known = self.args.directory.get(guid);
+        if let Some(known) = &known
+            && (patched || known.put_applied() >= record.revision)
+        {
+            // Told before, to an earlier incarnation; or nothing that the agent did.
+            known.set_put_applied(record.revision);
+            self.readable(guid, record);
+            return self.mark_dirty(guid);
+        }
+        let seen = if known.is_none() && is_found {
+            self.found(record.stored_at)
+        } else {
+            Seen::Put
+        };
+        let durable = patched.then_some(&shown);
+        match self.take_put(put, seen, record.stored_at, durable) {
+            Ok(()) => {}
+            Err(problem) => return self.quarantine_entry(guid, record, &problem),
+        }
+        self.readable(guid, record);
+        let Some(entry) = self.args.directory.get(guid) else {
+            return;
+        };
+        entry.set_put_applied(record.revision);
+        // Of one that was found and is old nobody has judged yet that it is silent.
+        if known.is_some() || Verdict::of(entry.agent()).is_durable() {
+            self.mark_dirty(guid);
+        }
+    }
+
+    /// How an entry is seen that was there when we looked for the first time.
+    pub fn found(&self, stored_at: loom_protocol::Timestamp) -> Seen {
+        Seen::Found {
+            stored_at,
+            in_our_time: stored_at >= self.args.begun_at,
+            terms: self.args.settings.reap_terms(),
+        }
+    }
+
+    /// Nothing, or any → what an agent's put makes of it, in whichever bucket. `durable`: what we
+    /// had written into it.
+    pub fn take_put(
+        &mut self,
+        put: &AgentPut,
+        seen: Seen,
+        stored_at: loom_protocol::Timestamp,
+        durable: Option<&Verdict>,
+    ) -> Result<(), Unreadable> {
         let guid = put.guid;
         let directory = &self.args.directory;
         let known = directory.get(guid);
+        if known.is_none() && directory.len() >= MAX_AGENTS {
+            return Err(Unreadable::too_many(MAX_AGENTS));
+        }
         let leaving = known.as_ref().is_some_and(|known| known.is_leaving());
         let snapshot = known.as_ref().map(|known| known.snapshot());
-        let full = known.is_none() && directory.len() >= MAX_AGENTS;
-        let merged = if full {
-            Err(Unreadable::too_many(MAX_AGENTS))
-        } else {
-            merge(snapshot.as_ref(), put, leaving, &self.terms())
-        };
-        let agent = match merged {
-            Ok(agent) => self.born(snapshot.as_ref(), agent),
-            Err(problem) => return self.quarantine_entry(guid, record, &problem),
-        };
-        self.readable(guid, record);
+        let mut agent = merge(snapshot.as_ref(), put, leaving, seen, &self.terms())?;
+        if let Some(durable) = durable {
+            agent = durable.apply(agent);
+        }
+        let agent = self.born(snapshot.as_ref(), agent);
         let now = self.now();
-        let alive = agent.status != AgentStatus::Offline;
-        self.enter(agent, true);
+        let lives = agent.status != AgentStatus::Offline && seen.is_alive(put, now);
+        let is_news = matches!(seen, Seen::Put) || stored_at >= self.args.begun_at;
+        self.enter(agent, is_news);
         if let Some(entry) = self.args.directory.get(guid) {
             if let Some(count) = put.current_task_count {
-                entry.set_own_count(count);
+                self.args.directory.count(&entry, count);
             }
-            if alive {
+            if lives {
                 entry.touch(now);
             }
         }
-        self.mark_dirty(guid);
+        Ok(())
     }
 
     /// An agent removed its entry: it deregistered. Our own removal of an earlier life: the same.
+    /// The mark stays as it is.
     fn removal_sighted(&mut self, guid: AgentGuid, record: &Record, ours: bool) {
         self.readable(guid, record);
-        self.slot(guid).dirty = false;
-        if let Some(agent) = self.quarantined(guid).filter(|_| !ours) {
-            self.leave_in_quarantine(agent);
+        let slot = self.slot(guid);
+        slot.dirty = false;
+        slot.shown = Verdict::default();
+        slot.shown_by_us = false;
+        let shared = self.args.directory.get(guid);
+        if shared.is_some_and(|entry| entry.shared_place().is_some()) {
+            // It has another entry, in the bucket of all projects.
+            self.slot(guid).keeper = Keeper::Shared;
             return self.mark_dirty(guid);
         }
-        self.leave(guid, "deregistered");
-        if ours {
-            self.forget_if_idle(guid);
-        } else if self.draining.is_none() {
-            self.order(guid, Order::TidyUp);
+        if let Some(agent) = self.quarantined(guid).filter(|_| !ours) {
+            self.leave_in_quarantine(agent);
+            self.slot(guid).keeper = Keeper::Registry;
+            return self.mark_dirty(guid);
         }
+        self.leave(guid, Departure::Deleted);
+        self.forget_if_idle(guid);
     }
 
     fn readable(&mut self, guid: AgentGuid, record: &Record) {
         let slot = self.slot(guid);
         if std::mem::take(&mut slot.quarantined) {
-            self.release(&record.key);
+            self.args.directory.forget_unreadable(&record.key);
         }
     }
 
     fn quarantine_entry(&mut self, guid: AgentGuid, record: &Record, problem: &Unreadable) {
         self.slot(guid).quarantined = true;
-        self.put_in_quarantine(record.key.clone(), record.revision, problem);
+        self.note_unreadable(&record.key, record.revision, problem);
     }
 
-    fn put_in_quarantine(&mut self, key: String, revision: u64, problem: &Unreadable) {
-        if self.quarantine.get(&key) == Some(&revision) {
+    pub fn note_unreadable(&mut self, key: &str, revision: u64, problem: &Unreadable) {
+        let directory = &self.args.directory;
+        if directory.is_noted(key, revision) {
             return;
         }
         let shown: String = key.chars().take(64).collect();
@@ -210,16 +353,22 @@ impl State {
             bucket = self.bucket.name(), key = shown, revision, %problem,
             "an entry is no agent; it is left as it is"
         );
-        if self.quarantine.len() < MAX_QUARANTINED || self.quarantine.contains_key(&key) {
-            self.quarantine.insert(key, revision);
-        }
-        self.args.directory.set_quarantined(self.quarantine.len());
+        let entry = UnreadableEntry {
+            bucket: self.bucket.name().to_owned(),
+            key: key.to_owned(),
+            revision,
+            project_id: Some(self.args.project.to_string()),
+            reason: problem.to_string(),
+        };
+        directory.note_unreadable(entry, MAX_QUARANTINED);
     }
 
-    /// A key is readable again, or gone.
-    pub fn release(&mut self, key: &str) {
-        if self.quarantine.remove(key).is_some() {
-            self.args.directory.set_quarantined(self.quarantine.len());
+    /// Something of ours is left of an agent that is gone.
+    pub fn tidy_up(&mut self, guid: AgentGuid) {
+        if self.draining.is_none() && self.slot(guid).holds {
+            self.order(guid, Order::TidyUp);
+        } else {
+            self.forget_if_idle(guid);
         }
     }
 }

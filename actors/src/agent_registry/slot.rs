@@ -2,14 +2,69 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use loom_protocol::agent::{Agent, RegisterRequest};
 use loom_protocol::{AgentGuid, Timestamp, WireError};
 
 use super::actor::{Reply, answer};
+use crate::domain::agent::Verdict;
+
+/// Who keeps an agent's entry fresh.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Keeper {
+    /// It registered by request: we do.
+    #[default]
+    Registry,
+    /// It put the entry by itself: it does, and we write into it only what has to be seen.
+    Client,
+    /// It has an entry in the bucket of all projects, which is not ours; here stands only what must
+    /// outlast us, while there is such.
+    Shared,
+}
+
+/// What stands behind the epoch in the header of a write into an entry that is not wholly ours.
+const OF_A_CLIENT: &str = "/client";
+const OF_A_SHARED: &str = "/shared";
+
+impl Keeper {
+    /// The keeper of an entry with this writer in its header.
+    pub fn of(writer: Option<&str>) -> Self {
+        match writer {
+            None => Self::Client,
+            Some(writer) if writer.ends_with(OF_A_CLIENT) => Self::Client,
+            Some(writer) if writer.ends_with(OF_A_SHARED) => Self::Shared,
+            Some(_) => Self::Registry,
+        }
+    }
+
+    /// The writer of this epoch for such an entry.
+    pub fn writer(self, epoch: &str) -> String {
+        let behind = match self {
+            Self::Registry => "",
+            Self::Client => OF_A_CLIENT,
+            Self::Shared => OF_A_SHARED,
+        };
+        format!("{epoch}{behind}")
+    }
+}
 
 /// The state of one entry of the bucket, as the registry knows it.
 #[derive(Default)]
 pub(super) struct Slot {
+    /// The key, where it is not the usual form of the guid.
+    pub key: Option<String>,
+    /// Who keeps the entry.
+    pub keeper: Keeper,
+    /// Whether the bucket has a value under the key.
+    pub holds: bool,
+    /// What that value shows of our verdict, if it is not wholly ours.
+    pub shown: Verdict,
+    /// Whether we wrote it, into a client's entry.
+    pub shown_by_us: bool,
+    /// That value, where it was read in order to write our verdict into it.
+    pub raw: Option<Bytes>,
+    /// Whether the next reading is for that.
+    pub wants_raw: bool,
     /// The number of the last write that is known; 0: there is none.
     pub revision: u64,
     /// Whether there may be a later one.
@@ -42,10 +97,49 @@ pub(super) enum Question {
 /// What is under way for an entry.
 pub(super) enum Doing {
     Reading,
-    Registering { expected: u64, agent: Box<Agent> },
-    Removing { expected: u64 },
-    Retiring { expected: u64, agent: Box<Agent> },
-    Flushing { expected: u64, heartbeat: Timestamp },
+    Registering {
+        expected: u64,
+        agent: Box<Agent>,
+    },
+    Removing {
+        expected: u64,
+    },
+    Retiring {
+        expected: u64,
+        agent: Box<Agent>,
+    },
+    Flushing {
+        expected: u64,
+        heartbeat: Timestamp,
+    },
+    /// Our verdict is written into a client's entry.
+    Showing {
+        expected: u64,
+        shown: Verdict,
+    },
+    /// What must outlast us is written beside an entry in the bucket of all projects.
+    Remembering {
+        expected: u64,
+        shown: Verdict,
+    },
+    /// It is not needed any more.
+    Forgetting {
+        expected: u64,
+    },
+}
+
+impl Doing {
+    /// Whether nobody waits for it.
+    pub const fn is_chore(&self) -> bool {
+        matches!(
+            self,
+            Self::Reading
+                | Self::Flushing { .. }
+                | Self::Showing { .. }
+                | Self::Remembering { .. }
+                | Self::Forgetting { .. }
+        )
+    }
 }
 
 /// What somebody asked for.
@@ -61,7 +155,7 @@ pub(super) enum Order {
         silent_since: Timestamp,
         reply: Reply<bool>,
     },
-    /// The agent deleted its own entry: its mark, which would stay for ever, becomes ours.
+    /// The agent is gone, and something of ours is left under its key.
     TidyUp,
 }
 
@@ -88,6 +182,26 @@ pub(super) struct Backlog {
 }
 
 impl Slot {
+    /// Its key in the bucket.
+    pub fn key(&self, guid: AgentGuid) -> String {
+        self.key.clone().unwrap_or_else(|| guid.to_string())
+    }
+
+    /// The bucket is not there: nothing is known of what it held.
+    pub fn lose(&mut self) {
+        self.revision = 0;
+        self.holds = false;
+        self.in_doubt = false;
+        self.dirty = false;
+        self.quarantined = false;
+        self.question = None;
+        self.shown = Verdict::default();
+        self.shown_by_us = false;
+        self.raw = None;
+        self.wants_raw = false;
+        self.key = None;
+    }
+
     /// Whether one of our own writes to it is under way.
     pub const fn is_writing(&self) -> bool {
         !matches!(self.doing, None | Some(Doing::Reading))

@@ -2,11 +2,44 @@
 
 use loom_protocol::AgentGuid;
 use loom_protocol::agent::{Agent, AgentStatus};
-use loom_protocol::event::{AgentEvent, AgentEventKind, Event, EventAgent};
+use loom_protocol::event::{AgentEvent, AgentEventKind, Event, EventAgent, ShutdownReason};
 
-use super::AgentChange;
 use super::actor::State;
+use super::{AgentChange, AgentEntry};
 use crate::domain::agent::differs;
+
+/// By which way an agent goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Departure {
+    /// It said so by request.
+    Deregistered,
+    /// Its entry was deleted, by itself as far as we know.
+    Deleted,
+    /// It was silent until its entry went.
+    Silent,
+    /// Its entry is not there any more, and nobody has deleted it.
+    Vanished,
+}
+
+impl Departure {
+    /// What is told of it: of one that was ordered to end, what the order was for.
+    fn told(self, entry: &AgentEntry) -> (ShutdownReason, String, bool) {
+        let by_itself = matches!(self, Self::Deregistered | Self::Deleted);
+        let (reason, detail) = match self {
+            Self::Deregistered => (ShutdownReason::Manual, "deregistered"),
+            Self::Deleted => (ShutdownReason::Manual, "its entry was deleted"),
+            Self::Silent => (ShutdownReason::Error, "silent for too long"),
+            Self::Vanished => (ShutdownReason::Error, "its entry has vanished"),
+        };
+        let Some(order) = entry.shutdown_order() else {
+            return (reason, detail.to_owned(), by_itself);
+        };
+        let cause = entry.end_cause().unwrap_or(ShutdownReason::Manual);
+        let detail = order.reason.unwrap_or_else(|| detail.to_owned());
+        let had_time = order.grace_ms.is_none_or(|grace| grace > 0);
+        (cause, detail, by_itself && had_time)
+    }
+}
 
 impl State {
     /// Takes an agent into the directory, tells whom it concerns, and has it written.
@@ -33,6 +66,8 @@ impl State {
         if !differs(before, agent) {
             return;
         }
+        // This tells the number of its items, too.
+        after.untold_count();
         self.tell(AgentEvent {
             previous_status: Some(before.status),
             new_status: Some(agent.status),
@@ -52,18 +87,18 @@ impl State {
     }
 
     /// Any → gone.
-    pub fn leave(&mut self, guid: AgentGuid, reason: &str) {
+    pub fn leave(&mut self, guid: AgentGuid, how: Departure) {
         let Some(entry) = self.args.directory.remove(guid) else {
             return;
         };
         self.pauses.left(entry.agent());
-        if !entry.is_leaving() {
-            self.tell(AgentEvent {
-                reason: Some(reason.to_owned()),
-                graceful: Some(true),
-                ..self.event(AgentEventKind::Shutdown, entry.agent())
-            });
-        }
+        let (reason, detail, graceful) = how.told(&entry);
+        self.tell(AgentEvent {
+            reason: Some(reason),
+            detail: Some(detail),
+            graceful: Some(graceful),
+            ..self.event(AgentEventKind::Shutdown, entry.agent())
+        });
         self.changed(guid, AgentChange::Gone);
     }
 
@@ -80,6 +115,7 @@ impl State {
             new_status: None,
             current_task_count: None,
             reason: None,
+            detail: None,
             graceful: None,
         }
     }

@@ -12,7 +12,8 @@ use ractor::RpcReplyPort;
 
 use super::actor::{Msg, State, answer};
 use super::requests::is_dead;
-use super::slot::{Doing, Order, Slot};
+use super::shared::delete_shared;
+use super::slot::{Doing, Keeper, Order, Slot};
 use crate::domain::agent::OwnEntry;
 use crate::nats::kv::{BucketError, WriteError};
 
@@ -101,7 +102,7 @@ impl State {
         if slot.orders.is_empty() && !slot.has_chores() {
             return self.forget_if_idle(guid);
         }
-        if slot.in_doubt {
+        if slot.in_doubt && !self.bucket_missing {
             return self.begin_reading(guid);
         }
         // The watch was faster than the reading.
@@ -136,17 +137,17 @@ impl State {
         }
     }
 
-    fn begin_reading(&mut self, guid: AgentGuid) {
+    pub fn begin_reading(&mut self, guid: AgentGuid) {
         let bucket = self.bucket.clone();
         let name = bucket.name().to_owned();
+        let key = self.slot(guid).key(guid);
         self.begin(guid, Doing::Reading);
-        self.run(
-            async move { bucket.last(&guid.to_string()).await },
-            move |outcome| Msg::ReadEnded {
+        self.run(async move { bucket.last(&key).await }, move |outcome| {
+            Msg::ReadEnded {
                 guid,
                 outcome: outcome.unwrap_or_else(|e| Err(BucketError::unanswered(&name, e))),
-            },
-        );
+            }
+        });
     }
 
     fn begin_registering(&mut self, guid: AgentGuid, agent: Agent, request: &RegisterRequest) {
@@ -157,7 +158,7 @@ impl State {
                 let expected = self.slot(guid).revision;
                 let agent = Box::new(agent);
                 self.begin(guid, Doing::Registering { expected, agent });
-                self.write(guid, value, expected);
+                self.write_at_any_rate(guid, value, expected);
             }
             Err(error) => self.refuse_first(guid, error),
         }
@@ -173,15 +174,39 @@ impl State {
             slot.orders.pop_front();
             return self.queue(guid);
         }
-        if expected == 0 {
-            // The bucket has nothing that could be removed.
+        let key = slot.holds.then(|| slot.key(guid));
+        let shared = self.args.directory.get(guid);
+        let shared = shared.and_then(|entry| entry.shared_place());
+        if key.is_none() && shared.is_none() {
+            // The buckets have nothing that could be removed.
             return self.removed(guid);
         }
         self.begin(guid, Doing::Removing { expected });
+        let (bucket, args) = (self.bucket.clone(), self.args.clone());
+        let writer = self.writer.clone();
+        self.run(
+            async move {
+                if let Some(place) = shared {
+                    delete_shared(&args, &place, &writer).await?;
+                }
+                match key {
+                    Some(key) => bucket.remove(&key, expected, &writer).await,
+                    None => Ok(expected),
+                }
+            },
+            move |outcome| write_ended(guid, outcome),
+        );
+    }
+
+    /// What must outlast us of an agent in the bucket of all projects is not needed any more.
+    pub fn begin_forgetting(&mut self, guid: AgentGuid) {
+        let slot = self.slot(guid);
+        let (key, expected) = (slot.key(guid), slot.revision);
+        self.begin(guid, Doing::Forgetting { expected });
         let bucket = self.bucket.clone();
         let writer = self.writer.clone();
         self.run(
-            async move { bucket.remove(&guid.to_string(), expected, &writer).await },
+            async move { bucket.remove(&key, expected, &writer).await },
             move |outcome| write_ended(guid, outcome),
         );
     }
@@ -189,12 +214,35 @@ impl State {
     /// Any → offline, of one that deregisters in quarantine: who comes back with its guid is not
     /// offered work again before an operator says so.
     fn begin_retiring(&mut self, guid: AgentGuid, agent: Agent) {
+        if self.bucket_missing {
+            return self.retired(guid, agent);
+        }
         match self.encoded(guid, &agent, false) {
             Ok(value) => {
-                let expected = self.slot(guid).revision;
+                let shared = self.args.directory.get(guid);
+                let shared = shared.and_then(|entry| entry.shared_place());
+                let slot = self.slot(guid);
+                let expected = slot.revision;
+                let key = slot.key(guid);
+                let keeper = if shared.is_some() {
+                    Keeper::Shared
+                } else {
+                    Keeper::Registry
+                };
+                slot.keeper = keeper;
                 let agent = Box::new(agent);
                 self.begin(guid, Doing::Retiring { expected, agent });
-                self.write(guid, value, expected);
+                let (bucket, args) = (self.bucket.clone(), self.args.clone());
+                let (writer, plain) = (keeper.writer(&self.writer), self.writer.clone());
+                self.run(
+                    async move {
+                        if let Some(place) = shared {
+                            delete_shared(&args, &place, &plain).await?;
+                        }
+                        bucket.write(&key, value, expected, &writer).await
+                    },
+                    move |outcome| write_ended(guid, outcome),
+                );
             }
             Err(error) => self.refuse_first(guid, error),
         }
@@ -212,13 +260,27 @@ impl State {
         self.begin_removing(guid);
     }
 
+    /// Memory is ahead of the bucket: what of that has to be seen there?
     fn begin_flushing(&mut self, guid: AgentGuid) {
         let Some(entry) = self.args.directory.get(guid) else {
             self.slot(guid).dirty = false;
             return self.forget_if_idle(guid);
         };
         let agent = entry.snapshot();
-        match self.encoded(guid, &agent, true) {
+        if self.bucket_missing {
+            self.slot(guid).dirty = false;
+            return;
+        }
+        match self.slot(guid).keeper {
+            Keeper::Registry => self.begin_writing(guid, &agent),
+            Keeper::Client => self.show_in_a_clients(guid, &agent),
+            Keeper::Shared => self.remember_of_a_shared(guid, &agent),
+        }
+    }
+
+    /// The whole entry is ours.
+    pub fn begin_writing(&mut self, guid: AgentGuid, agent: &Agent) {
+        match self.encoded(guid, agent, true) {
             Ok(value) => {
                 let slot = self.slot(guid);
                 slot.dirty = false;
@@ -231,7 +293,7 @@ impl State {
                         heartbeat,
                     },
                 );
-                self.write(guid, value, expected);
+                self.write(guid, value, expected, Keeper::Registry);
             }
             Err(error) => {
                 tracing::error!(%guid, %error, "an agent cannot be written");
@@ -240,7 +302,7 @@ impl State {
         }
     }
 
-    fn encoded(
+    pub fn encoded(
         &self,
         guid: AgentGuid,
         agent: &Agent,
@@ -249,6 +311,7 @@ impl State {
         let entry = self.args.directory.get(guid).filter(|_| with_order);
         let entry = OwnEntry {
             agent: Cow::Borrowed(agent),
+            shutdown_cause: entry.as_ref().and_then(|entry| entry.end_cause()),
             shutdown_order: entry.and_then(|entry| entry.shutdown_order()),
         };
         serde_json::to_vec(&entry).map(Bytes::from).map_err(|e| {
@@ -259,18 +322,39 @@ impl State {
         })
     }
 
-    fn begin(&mut self, guid: AgentGuid, doing: Doing) {
+    pub fn begin(&mut self, guid: AgentGuid, doing: Doing) {
         self.slot(guid).doing = Some(doing);
         self.backlog.under_way += 1;
     }
 
-    fn write(&mut self, guid: AgentGuid, value: Bytes, expected: u64) {
+    pub fn write(&mut self, guid: AgentGuid, value: Bytes, expected: u64, keeper: Keeper) {
+        let bucket = self.bucket.clone();
+        let writer = keeper.writer(&self.writer);
+        let key = self.slot(guid).key(guid);
+        self.run(
+            async move { bucket.write(&key, value, expected, &writer).await },
+            move |outcome| write_ended(guid, outcome),
+        );
+    }
+
+    /// As [`State::write`], for a registration by request: where there is no bucket, one is made.
+    fn write_at_any_rate(&mut self, guid: AgentGuid, value: Bytes, expected: u64) {
         let bucket = self.bucket.clone();
         let writer = self.writer.clone();
+        let key = self.slot(guid).key(guid);
+        let is_missing = self.bucket_missing;
         self.run(
             async move {
-                let key = guid.to_string();
-                bucket.write(&key, value, expected, &writer).await
+                if !is_missing {
+                    let written = bucket.write(&key, value.clone(), expected, &writer).await;
+                    let is_unknown = matches!(written, Err(WriteError::Unknown(_)));
+                    if !is_unknown || !matches!(bucket.info().await, Ok(None)) {
+                        return written;
+                    }
+                }
+                let made = bucket.ensure().await;
+                made.map_err(|error| WriteError::Unknown(error.to_string()))?;
+                bucket.write(&key, value, 0, &writer).await
             },
             move |outcome| write_ended(guid, outcome),
         );
@@ -287,6 +371,7 @@ impl State {
         for (guid, slot) in &mut self.slots {
             let stale = now.since(slot.written_heartbeat) >= old;
             if stale
+                && slot.keeper == Keeper::Registry
                 && !slot.dirty
                 && let Some(entry) = self.args.directory.get(*guid)
             {
@@ -320,7 +405,10 @@ impl State {
     }
 }
 
-fn write_ended(guid: AgentGuid, outcome: Result<Result<u64, WriteError>, String>) -> Msg {
+pub(super) fn write_ended(
+    guid: AgentGuid,
+    outcome: Result<Result<u64, WriteError>, String>,
+) -> Msg {
     Msg::WriteEnded {
         guid,
         outcome: outcome.unwrap_or_else(|e| Err(WriteError::Unknown(e))),

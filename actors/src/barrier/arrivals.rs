@@ -15,7 +15,23 @@ pub struct Arrivals(Arc<Heard>);
 #[derive(Debug)]
 struct Heard {
     markers: Markers<()>,
-    bucket: watch::Sender<u64>,
+    bucket: watch::Sender<Position>,
+}
+
+/// How far a bucket has been applied.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Position {
+    /// Which bucket, by the time of its making; one that is made anew counts from 1 again.
+    pub bucket: Option<i128>,
+    /// Everything up to this sequence.
+    pub up_to: u64,
+}
+
+impl Position {
+    /// Whether that bucket has been applied so far.
+    pub fn reaches(&self, bucket: i128, sequence: u64) -> bool {
+        self.bucket == Some(bucket) && self.up_to >= sequence
+    }
 }
 
 /// A marker that came through the subscription of heartbeats, on its way through the mailbox.
@@ -35,7 +51,7 @@ impl Arrivals {
         let subject = names::all_heartbeats(project);
         Self(Arc::new(Heard {
             markers: Markers::under(subject.trim_end_matches('*')),
-            bucket: watch::Sender::new(0),
+            bucket: watch::Sender::default(),
         }))
     }
 
@@ -44,16 +60,17 @@ impl Arrivals {
         self.0.markers.take(subject).map(Marker)
     }
 
-    /// The watch of the bucket is told everything anew: nothing is known to be applied.
-    pub fn bucket_reopened(&self) {
-        self.0.bucket.send_replace(0);
+    /// The watch is told everything anew, of this bucket, if there is one: nothing is known to be
+    /// applied.
+    pub fn bucket_reopened(&self, bucket: Option<i128>) {
+        self.0.bucket.send_replace(Position { bucket, up_to: 0 });
     }
 
     /// Everything in the bucket up to this sequence has been applied.
     pub fn bucket_applied(&self, sequence: u64) {
-        self.0.bucket.send_if_modified(|up_to| {
-            let grows = sequence > *up_to;
-            *up_to = sequence.max(*up_to);
+        self.0.bucket.send_if_modified(|applied| {
+            let grows = sequence > applied.up_to;
+            applied.up_to = sequence.max(applied.up_to);
             grows
         });
     }
@@ -62,9 +79,10 @@ impl Arrivals {
         self.0.markers.expect()
     }
 
-    pub(super) async fn bucket_reaches(&self, sequence: u64) {
+    pub(super) async fn bucket_reaches(&self, bucket: i128, sequence: u64) {
         let mut applied = self.0.bucket.subscribe();
-        if applied.wait_for(|up_to| *up_to >= sequence).await.is_err() {
+        let reached = applied.wait_for(|applied| applied.reaches(bucket, sequence));
+        if reached.await.is_err() {
             pending::<()>().await;
         }
     }
@@ -78,15 +96,18 @@ mod tests {
     #[tokio::test]
     async fn the_bucket_is_reached_when_as_much_was_applied() {
         let arrivals = Arrivals::new(&ProjectId::new("p").unwrap());
+        arrivals.bucket_reopened(Some(1));
         arrivals.bucket_applied(4);
-        assert!(arrivals.bucket_reaches(5).now_or_never().is_none());
+        assert!(arrivals.bucket_reaches(1, 5).now_or_never().is_none());
         arrivals.bucket_applied(3);
-        arrivals.bucket_reaches(4).await;
-        arrivals.bucket_reopened();
-        assert!(arrivals.bucket_reaches(1).now_or_never().is_none());
+        arrivals.bucket_reaches(1, 4).await;
+        // Another bucket of the same name has been given as many puts, and none was heard of.
+        assert!(arrivals.bucket_reaches(2, 4).now_or_never().is_none());
+        arrivals.bucket_reopened(Some(1));
+        assert!(arrivals.bucket_reaches(1, 1).now_or_never().is_none());
         let waiting = tokio::spawn({
             let arrivals = arrivals.clone();
-            async move { arrivals.bucket_reaches(5).await }
+            async move { arrivals.bucket_reaches(1, 5).await }
         });
         tokio::task::yield_now().await;
         arrivals.bucket_applied(7);

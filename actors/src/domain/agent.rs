@@ -11,6 +11,7 @@
 //! | [`pause`], [`resume`] | takes work → paused, and back |
 //! | [`quarantine`], [`let_in`] | any → quarantined, and back |
 
+mod own;
 mod put;
 mod rest;
 
@@ -18,12 +19,13 @@ use std::time::Duration;
 
 use loom_protocol::agent::{Agent, AgentStatus, RegisterRequest};
 use loom_protocol::token::{check_label, check_name, check_token};
-use loom_protocol::{AgentGuid, ErrorCode, ProjectId, Timestamp, WireError};
+use loom_protocol::{AgentGuid, DEFAULT_VISIBILITY, ErrorCode, ProjectId, Timestamp, WireError};
 use serde_json::Value;
 
 pub use rest::{MAX_PAUSE, kept, let_in, pause, quarantine, resume};
 
-pub use put::{AgentPut, OwnEntry, Unreadable, guid_of_key, merge, read_own, read_put};
+pub use own::{OwnEntry, Verdict, read_own, with_verdict};
+pub use put::{AgentPut, Seen, Unreadable, guid_of_key, merge, project_of, read_put};
 
 /// The boundary of everything that names none.
 pub const DEFAULT_BOUNDARY: &str = "default";
@@ -85,10 +87,14 @@ pub fn register(
         status,
         capabilities: without_repeats(&request.capabilities),
         boundaries: without_repeats(&boundaries),
-        hostname: request.hostname.clone(),
+        hostname: request.hostname.clone().filter(|text| !text.is_empty()),
         project_id: terms.project.to_string(),
-        username: request.username.clone(),
-        visibility: request.visibility.clone(),
+        username: request.username.clone().filter(|text| !text.is_empty()),
+        visibility: request
+            .visibility
+            .clone()
+            .or_else(|| request.scope.clone())
+            .filter(|word| !word.is_empty() && word != DEFAULT_VISIBILITY),
         current_task_count: known.map_or(0, |known| known.current_task_count),
         max_concurrent_tasks: request.max_concurrent_tasks.unwrap_or(1),
         heartbeat_interval_ms: Some(
@@ -96,7 +102,7 @@ pub fn register(
                 .heartbeat_interval_ms
                 .unwrap_or_else(|| millis(terms.heartbeat_every)),
         ),
-        spindown_after_idle_ms: request.spindown_after_idle_ms,
+        spindown_after_idle_ms: request.spindown_after_idle_ms.filter(|ms| *ms != 0),
         last_heartbeat: terms.now,
         last_activity: known.map_or(terms.now, |known| known.last_activity),
         registered_at: known.map_or(terms.now, |known| known.registered_at),
@@ -170,17 +176,22 @@ pub fn differs(one: &Agent, other: &Agent) -> bool {
     timeless(one) != timeless(other)
 }
 
-/// The rules of an agent's own fields.
+/// The rules of a registration by request.
 fn check(agent: &Agent) -> Result<(), WireError> {
     check_name("handle", &agent.handle)?;
     check_token("agentType", &agent.agent_type)?;
-    check_labels("capability", &agent.capabilities)?;
-    check_labels("boundary", &agent.boundaries)?;
     if agent.capabilities.is_empty() {
         return Err(WireError::invalid(
             "capabilities is empty; name at least one thing that the agent can do",
         ));
     }
+    check_bounds(agent)
+}
+
+/// The rules that every entry keeps, whoever wrote it.
+fn check_bounds(agent: &Agent) -> Result<(), WireError> {
+    check_labels("capability", &agent.capabilities)?;
+    check_labels("boundary", &agent.boundaries)?;
     within(
         "maxConcurrentTasks",
         agent.max_concurrent_tasks.into(),
@@ -288,5 +299,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+#[cfg(test)]
+mod put_tests;
 #[cfg(test)]
 mod tests;

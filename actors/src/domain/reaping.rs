@@ -12,6 +12,10 @@ const MISSED_BEATS: u32 = 3;
 pub struct ReapTerms {
     /// How long every agent may be silent.
     pub stale_after: Duration,
+    /// The same of one that never named an interval and never asked a request, where that is longer.
+    pub bare_stale_after: Duration,
+    /// How often an agent beats that names no interval.
+    pub heartbeat_every: Duration,
     /// How old the last heartbeat of an offline agent may become before its entry goes.
     pub bury_after: Duration,
     /// The same of one that is quarantined, where that is longer.
@@ -19,10 +23,17 @@ pub struct ReapTerms {
 }
 
 impl ReapTerms {
-    /// How long an agent with this heartbeat interval may be silent.
-    pub fn allowance(&self, heartbeat_interval: Duration) -> Duration {
-        self.stale_after
-            .max(heartbeat_interval.saturating_mul(MISSED_BEATS))
+    /// How long an agent with this heartbeat interval may be silent. `has_asked`: whether it has
+    /// asked a request; one that has not, and names no interval, may be one that knows nothing of
+    /// ours.
+    pub fn allowance(&self, heartbeat_interval: Option<Duration>, has_asked: bool) -> Duration {
+        match heartbeat_interval {
+            None if !has_asked => self.stale_after.max(self.bare_stale_after),
+            interval => {
+                let interval = interval.unwrap_or(self.heartbeat_every);
+                self.stale_after.max(interval.saturating_mul(MISSED_BEATS))
+            }
+        }
     }
 }
 
@@ -33,8 +44,10 @@ pub struct Silence {
     pub silent_for: Duration,
     /// How old its last sign of life is by the time of day; ours or not.
     pub unheard_for: Duration,
-    /// How often it wants to beat.
-    pub heartbeat_interval: Duration,
+    /// How often it wants to beat, where it says so.
+    pub heartbeat_interval: Option<Duration>,
+    /// Whether it has asked a request.
+    pub has_asked: bool,
     /// Whether it counts as offline already.
     pub offline: bool,
     /// Whether it has leases.
@@ -57,7 +70,7 @@ pub enum ReapVerdict {
 /// Judges by the age of the last sign of life, never by the registration. An offline agent that
 /// still has leases is marked again: an earlier marking was interrupted before they went back.
 pub fn reap_verdict(silence: &Silence, terms: &ReapTerms) -> ReapVerdict {
-    let allowance = terms.allowance(silence.heartbeat_interval);
+    let allowance = terms.allowance(silence.heartbeat_interval, silence.has_asked);
     if let Some(left) = left(allowance, silence.silent_for) {
         return ReapVerdict::Keep(left);
     }
@@ -150,6 +163,8 @@ mod tests {
 
     const TERMS: ReapTerms = ReapTerms {
         stale_after: Duration::from_secs(30),
+        bare_stale_after: Duration::from_mins(3),
+        heartbeat_every: Duration::from_secs(10),
         bury_after: Duration::from_hours(24),
         forget_quarantine_after: Duration::from_hours(96),
     };
@@ -162,11 +177,18 @@ mod tests {
     }
 
     fn silence() -> impl Strategy<Value = Silence> {
-        (span(), span(), span(), any::<[bool; 3]>()).prop_map(
-            |(silent_for, more, heartbeat_interval, [offline, has_leases, quarantined])| Silence {
+        let interval = prop::option::of(span());
+        (span(), span(), interval, any::<[bool; 4]>()).prop_map(
+            |(
+                silent_for,
+                more,
+                heartbeat_interval,
+                [offline, has_leases, quarantined, has_asked],
+            )| Silence {
                 silent_for,
                 unheard_for: silent_for + more,
                 heartbeat_interval,
+                has_asked,
                 offline,
                 has_leases,
                 quarantined,
@@ -199,9 +221,13 @@ mod tests {
     proptest! {
         #[test]
         fn nobody_is_dead_before_its_allowance_is_over(silence in silence()) {
-            let allowance = TERMS.allowance(silence.heartbeat_interval);
+            let allowance = TERMS.allowance(silence.heartbeat_interval, silence.has_asked);
             prop_assert!(allowance >= TERMS.stale_after);
-            prop_assert!(allowance >= silence.heartbeat_interval * 3);
+            match silence.heartbeat_interval {
+                Some(interval) => prop_assert!(allowance >= interval * 3),
+                None if silence.has_asked => prop_assert_eq!(allowance, TERMS.stale_after),
+                None => prop_assert_eq!(allowance, TERMS.bare_stale_after),
+            }
             let verdict = reap_verdict(&silence, &TERMS);
             if silence.silent_for < allowance {
                 prop_assert_eq!(verdict, ReapVerdict::Keep(allowance.saturating_sub(silence.silent_for)));

@@ -53,11 +53,7 @@ pub struct GcReaperArgs {
 
 impl GcReaperArgs {
     pub(super) const fn terms(&self) -> ReapTerms {
-        ReapTerms {
-            stale_after: self.settings.stale_after,
-            bury_after: self.settings.bury_after,
-            forget_quarantine_after: self.settings.grave_retention,
-        }
+        self.settings.reap_terms()
     }
 }
 

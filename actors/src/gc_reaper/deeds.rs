@@ -248,7 +248,8 @@ impl Hand {
             grace_period_ms: None,
             reason: Some(reason.to_owned()),
         };
-        let ordered = self.args.registry.shutdown(self.agent.guid, request).await;
+        let registry = &self.args.registry;
+        let ordered = registry.send_home_idle(self.agent.guid, request).await;
         match ordered {
             Err(error) if error.code == loom_protocol::ErrorCode::NotRegistered => Ok(false),
             ordered => ordered.map(|_| true),

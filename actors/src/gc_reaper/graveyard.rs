@@ -54,6 +54,7 @@ impl Graveyard {
         let mut watch = self.bucket.watch();
         loop {
             match watch.next().await {
+                WatchEvent::Missing => return Ok(Vec::new()),
                 WatchEvent::Opened { .. } => graves.clear(),
                 WatchEvent::Records(records) => {
                     let filled = records.iter().filter(|record| record.value.is_some());

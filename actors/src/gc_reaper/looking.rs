@@ -49,18 +49,17 @@ impl<'a> Sight<'a> {
         self.now.saturating_duration_since(sign.max(self.grace))
     }
 
-    fn heartbeat_interval(&self, entry: &AgentEntry) -> Duration {
-        entry
-            .agent()
-            .heartbeat_interval_ms
-            .map_or(self.args.settings.heartbeat_every, Duration::from_millis)
+    fn heartbeat_interval(entry: &AgentEntry) -> Option<Duration> {
+        let interval = entry.agent().heartbeat_interval_ms;
+        interval.map(Duration::from_millis)
     }
 
     fn silence(&self, entry: &AgentEntry) -> Silence {
         Silence {
             silent_for: self.since(entry.seen_at()),
             unheard_for: self.args.clock.now().since(entry.last_seen()),
-            heartbeat_interval: self.heartbeat_interval(entry),
+            heartbeat_interval: Self::heartbeat_interval(entry),
+            has_asked: entry.has_asked(),
             offline: entry.agent().status == AgentStatus::Offline,
             has_leases: self.args.work.lease_count(entry.agent().guid) > 0,
             quarantined: entry.agent().quarantine.is_some(),
@@ -69,7 +68,8 @@ impl<'a> Sight<'a> {
 
     /// Whether it has been silent for a third of the time that it may be.
     pub fn is_silent(&self, entry: &AgentEntry) -> bool {
-        let allowance = self.args.terms().allowance(self.heartbeat_interval(entry));
+        let interval = Self::heartbeat_interval(entry);
+        let allowance = self.args.terms().allowance(interval, entry.has_asked());
         self.since(entry.seen_at()) * 3 >= allowance
     }
 

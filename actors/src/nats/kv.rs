@@ -19,6 +19,7 @@ use std::time::Duration;
 use async_nats::jetstream::{self, context, message::PublishMessage, stream};
 use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
+use loom_protocol::Timestamp;
 use loom_protocol::names::WRITER_HEADER;
 use tokio::time::timeout;
 
@@ -42,6 +43,8 @@ pub struct Record {
     pub revision: u64,
     /// Who wrote it, if it says so (`Loom-Writer`).
     pub writer: Option<String>,
+    /// When the server stored it.
+    pub stored_at: Timestamp,
 }
 
 /// Why a write is not known to be stored.
@@ -144,6 +147,18 @@ impl Bucket {
                 Err(error) => return Err(self.problem(format!("cannot be created: {error}"))),
             },
         };
+        self.let_keys_expire(found).await
+    }
+
+    /// As [`Bucket::ensure`], but a bucket that is missing stays so: `None`.
+    async fn adopt(&self) -> Result<Option<stream::Info>, BucketError> {
+        match self.info().await? {
+            Some(found) => self.let_keys_expire(found).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn let_keys_expire(&self, found: stream::Info) -> Result<stream::Info, BucketError> {
         if found.config.allow_message_ttl {
             return Ok(found);
         }
@@ -235,10 +250,9 @@ impl Bucket {
                     Some(&message.headers),
                     message.payload,
                     message.sequence,
+                    stored_at(message.time.unix_timestamp_nanos()),
                 ))),
-                Err(error) if error.kind() == stream::LastRawMessageErrorKind::NoMessageFound => {
-                    Ok(None)
-                }
+                Err(error) if is_nothing_there(&error) => Ok(None),
                 Err(error) => Err(self.problem(format!("cannot be read: {error}"))),
             }
         };
@@ -247,9 +261,29 @@ impl Bucket {
             .unwrap_or_else(|_| Err(self.problem("did not answer in time")))
     }
 
-    /// Watches all keys, from their present records on.
+    /// Deletes a key of a bucket that is not ours, if its last revision is `expected`; the mark is
+    /// that of any other client, and says who left it.
+    pub async fn delete_foreign(
+        &self,
+        key: &str,
+        expected: u64,
+        writer: &str,
+    ) -> Result<u64, WriteError> {
+        let message = PublishMessage::build()
+            .header(WRITER_HEADER, writer)
+            .header(OPERATION, "DEL")
+            .expected_last_subject_sequence(expected);
+        self.publish(key, message).await
+    }
+
+    /// Watches all keys, from their present records on. A bucket that is missing is not made.
     pub fn watch(&self) -> Watch {
-        Watch::new(self.clone())
+        Watch::new(self.clone(), false)
+    }
+
+    /// As [`Bucket::watch`], of a bucket that is not ours: its configuration stays as it is.
+    pub fn watch_foreign(&self) -> Watch {
+        Watch::new(self.clone(), true)
     }
 
     async fn publish(&self, key: &str, message: PublishMessage) -> Result<u64, WriteError> {
@@ -281,7 +315,13 @@ fn removal(writer: &str) -> PublishMessage {
 }
 
 /// A message of the stream as the record of a key.
-fn record(key: String, headers: Option<&HeaderMap>, payload: Bytes, revision: u64) -> Record {
+fn record(
+    key: String,
+    headers: Option<&HeaderMap>,
+    payload: Bytes,
+    revision: u64,
+    stored_at: Timestamp,
+) -> Record {
     let header = |name: &str| headers.and_then(|headers| headers.get_last(name));
     // The server marks a key that expired or was deleted by a limit with a reason of its own.
     let removed = header("Nats-Marker-Reason").is_some()
@@ -291,6 +331,29 @@ fn record(key: String, headers: Option<&HeaderMap>, payload: Bytes, revision: u6
         value: (!removed).then_some(payload),
         revision,
         writer: header(WRITER_HEADER).map(|value| value.as_str().to_owned()),
+        stored_at,
+    }
+}
+
+/// A time of the server.
+fn stored_at(nanos: i128) -> Timestamp {
+    let millis = nanos / 1_000_000;
+    Timestamp::from_millis(i64::try_from(millis).unwrap_or_default())
+}
+
+/// When a stream was made: its identity.
+pub fn identity(info: &stream::Info) -> i128 {
+    info.created.unix_timestamp_nanos()
+}
+
+/// Neither the key nor, perhaps, the bucket.
+fn is_nothing_there(error: &stream::LastRawMessageError) -> bool {
+    match error.kind() {
+        stream::LastRawMessageErrorKind::NoMessageFound => true,
+        stream::LastRawMessageErrorKind::JetStream(error) => {
+            error.error_code() == jetstream::ErrorCode::STREAM_NOT_FOUND
+        }
+        _ => false,
     }
 }
 

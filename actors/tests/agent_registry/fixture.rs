@@ -39,6 +39,10 @@ impl Fixture {
     /// A registry that runs; `stale_after` decides how fresh the bucket is kept.
     pub async fn start(stale_after: Duration) -> Self {
         let fixture = Self::without_registry(stale_after).await;
+        // As for a project that comes to life.
+        loom_actors::agent_registry::ensure_bucket(&fixture.args)
+            .await
+            .unwrap();
         fixture.start_registry().await;
         fixture.registry.ready(PATIENCE).await.unwrap();
         fixture
@@ -79,6 +83,7 @@ impl Fixture {
             }),
             arrivals: Arrivals::new(&ProjectId::new("p").unwrap()),
             epoch: 7,
+            begun_at: Clock::system().now(),
         };
         let registry = AgentRegistryHandle::new(&args);
         let root = Root::start_with("test", Jitter::fixed(0.0)).await.unwrap();

@@ -146,28 +146,60 @@ async fn an_entry_that_vanished_without_a_mark_is_gone() {
 
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
-async fn a_lost_bucket_is_filled_from_memory() {
+async fn a_destroyed_bucket_stays_destroyed_until_the_next_registration_by_request() {
     let fixture = Fixture::start(STALE).await;
     let (ada, bob) = (
         fixture.registered("ada").await.guid,
         fixture.registered("bob").await.guid,
     );
+    let own = AgentGuid::generate();
+    fixture.put(own, json!({})).await;
+    fixture.sees(own, AgentStatus::Online).await;
     let name = names::agents_bucket(&fixture.args.project);
-    fixture
-        .args
-        .jetstream
-        .delete_key_value(&name)
-        .await
-        .unwrap();
+    let jetstream = &fixture.args.jetstream;
+    jetstream.delete_key_value(&name).await.unwrap();
+    // Changes of every kind make no bucket, and lose nobody.
+    for status in [AgentStatus::Busy, AgentStatus::Online].repeat(10) {
+        for guid in [ada, bob] {
+            fixture
+                .registry
+                .heartbeat(beat(guid, status))
+                .await
+                .unwrap();
+        }
+        // deliberate sleep: the registry has time to do what it must not
+        tokio::time::sleep(STALE / 10).await;
+    }
+    assert!(jetstream.get_key_value(&name).await.is_err());
+    assert_eq!(fixture.args.directory.len(), 3);
+    eventually("bob deregisters from nowhere", async || {
+        fixture.registry.deregister(bob).await.ok()
+    })
+    .await;
+    eventually("eve registers", async || {
+        let eve = RegisterRequest {
+            guid: Some(bob),
+            ..request("eve")
+        };
+        fixture.registry.register(eve).await.ok()
+    })
+    .await;
     for guid in [ada, bob] {
-        eventually("the entry is back", async || {
-            let bucket = fixture.args.jetstream.get_key_value(&name).await.ok()?;
+        eventually("what is ours is written again from memory", async || {
+            let bucket = jetstream.get_key_value(&name).await.ok()?;
             bucket.get(guid.to_string()).await.ok()?
         })
         .await;
     }
-    assert_eq!(fixture.args.directory.len(), 2);
-    fixture.registered("eve").await;
+    let bucket = fixture.bucket().await;
+    assert_eq!(bucket.get(own.to_string()).await.unwrap(), None);
+    assert!(fixture.args.directory.get(own).is_some());
+    fixture.put(own, json!({"handle": "back"})).await;
+    eventually("the client's own entry counts again", async || {
+        let agent = fixture.args.directory.snapshot(own)?;
+        (agent.handle == "back").then_some(())
+    })
+    .await;
     fixture.end().await;
 }
 

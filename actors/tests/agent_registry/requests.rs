@@ -60,7 +60,7 @@ async fn a_registration_is_in_the_bucket_when_it_is_answered() {
     assert_eq!(fixture.told(), ["agent:updated"]);
 
     let bad = RegisterRequest {
-        capabilities: vec!["a b".into()],
+        capabilities: vec!["a\tb".into()],
         ..request("bob")
     };
     let error = fixture.registry.register(bad).await.unwrap_err();
@@ -225,7 +225,7 @@ async fn an_order_to_end_is_repeated_until_it_is_obeyed() {
         .await
         .unwrap();
     assert_eq!(ordered.status, AgentStatus::Draining);
-    assert_eq!(fixture.told(), ["agent:updated", "agent:shutdown"]);
+    assert_eq!(fixture.told(), ["agent:updated"], "it has not gone yet");
     let published: Directive =
         serde_json::from_slice(&orders.next().await.unwrap().payload).unwrap();
     assert_eq!(published.kind, DirectiveKind::Shutdown);

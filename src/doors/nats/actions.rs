@@ -118,6 +118,9 @@ pub(super) async fn carry_out(
         }
         "agents.list" => {
             let list: ListAgentsRequest = request.read()?;
+            if list.unreadable {
+                return request.done(&service.list_unreadable(some, list.limit)?.unreadable);
+            }
             request.page(&service.list_agents(some, &list)?)
         }
         "agents.get" => {

@@ -24,7 +24,12 @@ pub async fn list(State(service): State<Service>, call: Call) -> RestResult<Resp
         boundary: call.boundary(),
         limit: call.number("limit")?,
         cursor: call.text("cursor"),
+        unreadable: call.flag("unreadable")?,
     };
+    if request.unreadable {
+        let page = service.list_unreadable(call.project(), request.limit)?;
+        return Ok(call.answer(Json(page)));
+    }
     let page = service.list_agents(call.project(), &request)?;
     Ok(call.answer(Json(AgentsPage {
         agents: page.items,

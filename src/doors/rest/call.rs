@@ -157,6 +157,18 @@ impl Call {
             .transpose()
     }
 
+    /// A yes or no of the query; no where it is absent.
+    pub fn flag(&self, name: &str) -> RestResult<bool> {
+        match find(&self.query, name) {
+            None | Some("false" | "0") => Ok(false),
+            Some("true" | "1") => Ok(true),
+            Some(other) => Err(RestError::invalid(format!(
+                "{name} = {:?} is neither true nor false",
+                other.chars().take(32).collect::<String>()
+            ))),
+        }
+    }
+
     /// The boundary that query or body name, by the new word or by the old one.
     pub fn boundary(&self) -> Option<String> {
         self.text("boundary")

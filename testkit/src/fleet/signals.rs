@@ -65,10 +65,16 @@ impl Signals {
         self.find(&what, is_it).await
     }
 
-    /// The first event of this kind about an agent.
+    /// The first event of this kind about an agent. An `agent:updated` that leaves its status as it
+    /// was, and tells how many items it has, is passed over.
     pub async fn agent(&mut self, kind: AgentEventKind, guid: AgentGuid) -> Result<AgentEvent> {
+        let is_count = |event: &AgentEvent| {
+            event.kind == AgentEventKind::Updated && event.previous_status == event.new_status
+        };
         let is_it = |event: &Event| match event {
-            Event::Agent(event) if event.kind == kind && event.agent.guid == guid => {
+            Event::Agent(event)
+                if event.kind == kind && event.agent.guid == guid && !is_count(event) =>
+            {
                 Some((**event).clone())
             }
             _ => None,

@@ -2,11 +2,11 @@ use super::*;
 use proptest::prelude::*;
 use serde_json::json;
 
-fn project() -> ProjectId {
+pub(super) fn project() -> ProjectId {
     ProjectId::new("p").unwrap()
 }
 
-fn terms(project: &ProjectId, now: i64) -> Terms<'_> {
+pub(super) fn terms(project: &ProjectId, now: i64) -> Terms<'_> {
     Terms {
         project,
         heartbeat_every: Duration::from_secs(10),
@@ -99,7 +99,7 @@ fn a_registration_that_breaks_a_rule_is_refused_with_its_field() {
         ),
         (
             RegisterRequest {
-                capabilities: vec!["*".into()],
+                capabilities: vec!["a\tb".into()],
                 ..request()
             },
             "capability",
@@ -131,7 +131,7 @@ fn a_registration_that_breaks_a_rule_is_refused_with_its_field() {
         ),
         (
             RegisterRequest {
-                boundaries: Some(vec!["é".into()]),
+                boundaries: Some(vec![" é".into()]),
                 ..request()
             },
             "boundary",
@@ -229,7 +229,7 @@ fn a_known_guid_that_registers_again_keeps_what_is_the_coordinators() {
 fn a_bare_entry_is_an_agent() {
     let guid = AgentGuid::generate();
     let put = put(&json!({"guid": guid, "capabilities": ["rust", "rust"]})).unwrap();
-    let agent = merge(None, &put, false, &terms(&project(), 5)).unwrap();
+    let agent = merge(None, &put, false, Seen::Put, &terms(&project(), 5)).unwrap();
     assert_eq!(agent.capabilities, ["rust"]);
     assert_eq!(agent.boundaries, ["default"]);
     assert_eq!(agent.status, AgentStatus::Online);
@@ -251,7 +251,7 @@ fn only_what_is_the_agents_counts_in_a_put() {
         "currentTaskCount": 3, "metadata": {"agentType": "codex"}, "anything": [],
     }))
     .unwrap();
-    let agent = merge(Some(&known), &put, false, &terms(&project, 9)).unwrap();
+    let agent = merge(Some(&known), &put, false, Seen::Put, &terms(&project, 9)).unwrap();
     let expected = Agent {
         capabilities: vec!["c++".into()],
         visibility: Some("team".into()),
@@ -274,6 +274,7 @@ fn a_goodbye_is_believed_until_the_next_sign_of_life() {
             Some(known),
             &put(&value).unwrap(),
             false,
+            Seen::Put,
             &terms(&project, 9),
         )
         .unwrap()
@@ -294,7 +295,13 @@ fn unreadable_entries_say_why() {
             json!({"guid": other, "capabilities": ["a"]}).to_string(),
             "key",
         ),
-        (json!({"guid": guid}).to_string(), "capabilities"),
+        (json!({"capabilities": [7]}).to_string(), "not text"),
+        (json!({"capabilities": {}}).to_string(), "not a list"),
+        (
+            json!({"maxConcurrentTasks": "many"}).to_string(),
+            "whole number",
+        ),
+        ("[]".to_string(), "not an object"),
         ("{".to_string(), "JSON"),
         (String::new(), "JSON"),
         ("x".repeat(MAX_METADATA * 5), "bytes"),
@@ -303,11 +310,8 @@ fn unreadable_entries_say_why() {
         let error = read_put(guid, value.as_bytes()).unwrap_err().to_string();
         assert!(error.contains(reason), "{error}");
     }
-    let put = put(&json!({"guid": guid, "capabilities": ["a b"]})).unwrap();
-    assert!(merge(None, &put, false, &terms(&project(), 1)).is_err());
-    assert!(guid_of_key("x").is_err());
-    assert!(guid_of_key(&guid.to_string().to_uppercase()).is_err());
-    assert_eq!(guid_of_key(&guid.to_string()), Ok(guid));
+    let put = put(&json!({"guid": guid, "capabilities": ["a\tb"]})).unwrap();
+    assert!(merge(None, &put, false, Seen::Put, &terms(&project(), 1)).is_err());
 }
 
 fn written(agent: &Agent) -> OwnEntry<'_> {
@@ -320,6 +324,7 @@ fn written(agent: &Agent) -> OwnEntry<'_> {
             reason: Some("enough".into()),
             grace_ms: Some(5),
         }),
+        shutdown_cause: Some(loom_protocol::event::ShutdownReason::IdleTimeout),
     }
 }
 
@@ -335,7 +340,7 @@ fn what_the_registry_wrote_is_read_back_and_is_an_agent_for_others() {
     );
 }
 
-fn status() -> impl Strategy<Value = AgentStatus> {
+pub(super) fn status() -> impl Strategy<Value = AgentStatus> {
     prop::sample::select(&AgentStatus::ALL[..])
 }
 
@@ -369,8 +374,8 @@ proptest! {
             "guid": guid, "capabilities": [bytes], "currentTaskCount": tasks,
             "maxConcurrentTasks": slots, "status": status, "handle": bytes,
         })).unwrap();
-        if let Ok(once) = merge(known.as_ref(), &put, false, &terms) {
-            prop_assert_eq!(merge(Some(&once), &put, false, &terms), Ok(once.clone()));
+        if let Ok(once) = merge(known.as_ref(), &put, false, Seen::Put, &terms) {
+            prop_assert_eq!(merge(Some(&once), &put, false, Seen::Put, &terms), Ok(once.clone()));
             let value = serde_json::to_vec(&written(&once)).unwrap();
             prop_assert_eq!(read_own(guid, &value), Ok(written(&once)), "what is written can be read");
         }

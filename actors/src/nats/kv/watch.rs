@@ -1,15 +1,18 @@
 //! A watch that does not end: it survives errors, reconnects, and the loss of the whole bucket.
+//!
+//! It makes no bucket. Where there is none it says so once, and looks again when the server tells
+//! that one was made, and every [`LOOK_AGAIN`].
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use async_nats::Subscriber;
 use async_nats::jetstream::consumer::{DeliverPolicy, push};
-use async_nats::jetstream::stream;
 use futures_util::StreamExt;
 use futures_util::stream::ReadyChunks;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::{Bucket, BucketError, Record, record};
+use super::{Bucket, BucketError, Record, identity, record, stored_at};
 
 /// How many records come at once at the most.
 const CHUNK: usize = 256;
@@ -19,11 +22,24 @@ const QUIET: Duration = Duration::from_secs(1);
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
+/// How often a missing bucket is looked for, in case the server's word got lost.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// How often a quiet bucket is looked after: was it destroyed, or made anew? That of all projects
+/// is one, and is looked after more often.
+const LOOK_AFTER: Duration = Duration::from_secs(30);
+const LOOK_AFTER_FOREIGN: Duration = Duration::from_secs(5);
+/// The server tells of every stream that is made.
+const STREAM_CREATED: &str = "$JS.EVENT.ADVISORY.STREAM.CREATED";
+
 /// What a watch tells.
 #[derive(Debug)]
 pub enum WatchEvent {
+    /// There is no such bucket; told once, until there is one.
+    Missing,
     /// All keys will be told from here on, whether told before or not.
     Opened {
+        /// When the bucket was made: its identity.
+        bucket: i128,
         /// It is another bucket than before: the former one was lost with all that was in it.
         anew: bool,
     },
@@ -39,6 +55,8 @@ pub enum WatchEvent {
 /// A watch of all keys. Errors are not its end: it opens again, with pauses.
 pub struct Watch {
     bucket: Bucket,
+    /// Whether it is somebody else's, with whatever configuration.
+    foreign: bool,
     messages: Option<ReadyChunks<push::Ordered>>,
     /// When the bucket was created: its identity.
     created: Option<i128>,
@@ -48,6 +66,16 @@ pub struct Watch {
     /// The last sequence of the bucket when it was opened.
     up_to: u64,
     pause: Duration,
+    missing: Option<Missing>,
+    /// When it was last seen that the bucket is the one that is watched.
+    seen_at: Instant,
+}
+
+/// The bucket was not there when it was looked for.
+struct Missing {
+    /// Tells when it is made; none where that cannot be heard.
+    made: Option<Subscriber>,
+    looks: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,9 +89,12 @@ enum Phase {
 }
 
 impl Watch {
-    pub(super) fn new(bucket: Bucket) -> Self {
+    pub(super) fn new(bucket: Bucket, foreign: bool) -> Self {
         Self {
             bucket,
+            foreign,
+            missing: None,
+            seen_at: Instant::now(),
             messages: None,
             created: None,
             connects: 0,
@@ -80,17 +111,13 @@ impl Watch {
                 self.phase = Phase::Current;
                 return WatchEvent::Current { up_to: self.up_to };
             }
-            let Some(messages) = &mut self.messages else {
-                match self.open().await {
-                    Ok(anew) => return WatchEvent::Opened { anew },
-                    Err(error) => {
-                        if self.pause == PAUSE_FIRST {
-                            tracing::warn!(%error, "the bucket cannot be watched just now; trying again");
-                        }
-                        sleep(self.pause).await;
-                        self.pause = PAUSE_MAX.min(self.pause * 2);
-                    }
+            if self.messages.is_none() {
+                if let Some(event) = self.try_to_open().await {
+                    return event;
                 }
+                continue;
+            }
+            let Some(messages) = &mut self.messages else {
                 continue;
             };
             match timeout(QUIET, messages.next()).await {
@@ -106,10 +133,65 @@ impl Watch {
         }
     }
 
-    /// Opens the watch. Whether it is another bucket than before.
-    async fn open(&mut self) -> Result<bool, BucketError> {
+    /// One try, after the pause that is due before it.
+    async fn try_to_open(&mut self) -> Option<WatchEvent> {
+        if let Some(missing) = &mut self.missing
+            && missing.looks > 1
+        {
+            match &mut missing.made {
+                Some(made) => {
+                    if timeout(LOOK_AGAIN, made.next())
+                        .await
+                        .is_ok_and(|told| told.is_none())
+                    {
+                        missing.made = None;
+                    }
+                }
+                None => sleep(LOOK_AGAIN).await,
+            }
+        }
+        match self.open().await {
+            Ok(Some(opened)) => {
+                self.missing = None;
+                Some(opened)
+            }
+            Ok(None) => self.not_there().await,
+            Err(error) => {
+                if self.pause == PAUSE_FIRST {
+                    tracing::warn!(%error, "the bucket cannot be watched just now; trying again");
+                }
+                sleep(self.pause).await;
+                self.pause = PAUSE_MAX.min(self.pause * 2);
+                None
+            }
+        }
+    }
+
+    /// It is told only after a second look: it may have been made before we listened.
+    async fn not_there(&mut self) -> Option<WatchEvent> {
+        let Some(missing) = &mut self.missing else {
+            let stream = &self.bucket.config.name;
+            let client = &self.bucket.client;
+            let made = client.subscribe(format!("{STREAM_CREATED}.{stream}")).await;
+            let made = made.ok();
+            self.missing = Some(Missing { made, looks: 1 });
+            return None;
+        };
+        missing.looks += 1;
+        (missing.looks == 2).then_some(WatchEvent::Missing)
+    }
+
+    /// Opens the watch; `None` where there is nothing to watch.
+    async fn open(&mut self) -> Result<Option<WatchEvent>, BucketError> {
         let connects = self.connects_now();
-        let info = self.bucket.ensure().await?;
+        let found = if self.foreign {
+            self.bucket.info().await?
+        } else {
+            self.bucket.adopt().await?
+        };
+        let Some(info) = found else {
+            return Ok(None);
+        };
         self.up_to = info.state.last_sequence;
         let stream = self
             .bucket
@@ -138,10 +220,14 @@ impl Watch {
             .map_err(|e| self.bucket.problem(format!("cannot be watched: {e}")))?;
         self.messages = Some(messages.ready_chunks(CHUNK));
         self.connects = connects;
+        self.seen_at = Instant::now();
         self.pause = PAUSE_FIRST;
         let created = identity(&info);
         let before = self.created.replace(created);
-        Ok(before.is_some_and(|before| before != created))
+        Ok(Some(WatchEvent::Opened {
+            bucket: created,
+            anew: before.is_some_and(|before| before != created),
+        }))
     }
 
     fn take(
@@ -165,6 +251,7 @@ impl Watch {
                 continue;
             };
             let (key, revision, pending) = (key.to_owned(), info.stream_sequence, info.pending);
+            let published = stored_at(info.published.unix_timestamp_nanos());
             if pending == 0 && self.phase == Phase::Catching {
                 self.phase = Phase::Caught;
             }
@@ -174,6 +261,7 @@ impl Watch {
                 headers,
                 message.message.payload.clone(),
                 revision,
+                published,
             ));
         }
         records
@@ -183,9 +271,16 @@ impl Watch {
     /// after a reconnect the bucket may be another one.
     async fn look_after(&mut self) {
         let connects = self.connects_now();
-        if self.phase == Phase::Current && connects == self.connects {
+        let look_after = if self.foreign {
+            LOOK_AFTER_FOREIGN
+        } else {
+            LOOK_AFTER
+        };
+        let is_seen = connects == self.connects && self.seen_at.elapsed() < look_after;
+        if self.phase == Phase::Current && is_seen {
             return;
         }
+        self.seen_at = Instant::now();
         match self.bucket.info().await {
             Ok(info) if info.as_ref().map(identity) != self.created => self.messages = None,
             Ok(_) => {
@@ -202,8 +297,4 @@ impl Watch {
         let statistics = self.bucket.client.statistics();
         statistics.connects.load(Ordering::Relaxed)
     }
-}
-
-fn identity(info: &stream::Info) -> i128 {
-    info.created.unix_timestamp_nanos()
 }

@@ -1,0 +1,156 @@
+//! Such a client, and the fleet that it meets.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use async_nats::jetstream::{self, kv};
+use loom_actors::clock::Clock;
+use loom_protocol::agent::{Agent, AgentStatus, UnreadableEntry};
+use loom_protocol::{AgentGuid, ProjectId, WireError, names};
+use loom_testkit::fleet::{Fleet, FleetBuilder, TestProject};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval};
+
+/// How long such a client may be silent, here.
+pub const BARE_STALE: Duration = Duration::from_secs(3);
+pub const STALE: Duration = Duration::from_secs(1);
+const HOUR_MS: i64 = 3_600_000;
+
+/// A coordinator with short clocks.
+pub fn fleet() -> FleetBuilder {
+    Fleet::builder().settings(|settings| {
+        settings.agents.heartbeat_every = STALE / 5;
+        settings.agents.stale_after = STALE;
+        settings.agents.bare_stale_after = BARE_STALE;
+    })
+}
+
+/// The bucket of all projects, made as such clients make it.
+pub async fn make_bucket(project: &TestProject) -> Result<kv::Store> {
+    let config = kv::Config {
+        bucket: names::SHARED_AGENTS_BUCKET.to_owned(),
+        history: 1,
+        max_age: Duration::from_hours(24),
+        ..kv::Config::default()
+    };
+    let jetstream = jetstream::new(project.client().clone());
+    Ok(jetstream.create_key_value(config).await?)
+}
+
+/// The bucket, if it is there.
+pub async fn find_bucket(project: &TestProject) -> Option<kv::Store> {
+    let jetstream = jetstream::new(project.client().clone());
+    let bucket = jetstream.get_key_value(names::SHARED_AGENTS_BUCKET).await;
+    bucket.ok()
+}
+
+/// A client that keeps one entry.
+pub struct Client {
+    pub guid: AgentGuid,
+    pub key: String,
+    pub bucket: kv::Store,
+    project: ProjectId,
+    /// The revision that it wrote last.
+    pub revision: u64,
+    /// How wrong its clock is, in hours.
+    pub off_by: i64,
+    beats: u64,
+}
+
+impl Client {
+    pub fn new(bucket: &kv::Store, project: &ProjectId) -> Self {
+        let guid = AgentGuid::generate();
+        Self {
+            guid,
+            key: guid.to_string(),
+            bucket: bucket.clone(),
+            project: project.clone(),
+            revision: 0,
+            off_by: 0,
+            beats: 0,
+        }
+    }
+
+    /// What it writes.
+    pub fn entry(&self) -> Value {
+        let now = Clock::system().now().as_millis() + self.off_by * HOUR_MS;
+        let now = loom_protocol::Timestamp::from_millis(now);
+        json!({
+            "guid": self.key, "handle": "old client", "agentType": "claude-code", "hostname": "h",
+            "projectId": self.project, "natsUrl": "nats://here", "capabilities": ["rust"],
+            "visibility": "project-only", "scope": "team", "status": "online",
+            "currentTaskCount": 0, "maxConcurrentTasks": 2, "registeredAt": now,
+            "lastHeartbeat": now, "lastActivity": now, "beats": self.beats,
+            "metadata": {"agentType": "claude-code", "boundaries": ["work"]},
+        })
+    }
+
+    pub async fn put(&mut self) -> Result<()> {
+        let entry = self.entry().to_string();
+        self.revision = self.bucket.put(&self.key, entry.into()).await?;
+        Ok(())
+    }
+
+    /// Beats with the revision that it wrote last: nobody else may have written.
+    pub async fn update(&mut self) -> Result<()> {
+        self.beats += 1;
+        let entry = self.entry().to_string();
+        let updated = self.bucket.update(&self.key, entry.into(), self.revision);
+        self.revision = updated.await.context("somebody wrote into the entry")?;
+        Ok(())
+    }
+
+    pub async fn delete(&self) -> Result<()> {
+        self.bucket.delete(&self.key).await?;
+        Ok(())
+    }
+
+    /// Beats for ever, whatever happens.
+    pub fn keep_beating(mut self, every: Duration) -> JoinHandle<()> {
+        tokio::spawn(async move {
+            let mut ticks = interval(every);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                let _ = self.put().await;
+            }
+        })
+    }
+
+    /// What the bucket holds is what it wrote last.
+    pub async fn assert_untouched(&self) -> Result<()> {
+        let entry = self.bucket.entry(&self.key).await?.context("no entry")?;
+        assert_eq!(entry.revision, self.revision);
+        Ok(())
+    }
+}
+
+pub async fn seen(project: &TestProject, guid: AgentGuid) -> Result<Agent, WireError> {
+    project.call("agents.get", &json!({ "guid": guid })).await
+}
+
+/// Waits until the agent has this status.
+pub async fn is(project: &TestProject, guid: AgentGuid, status: AgentStatus) -> Result<Agent> {
+    let what = format!("agent {guid} is {status}");
+    let look = async || {
+        let agent = seen(project, guid).await.ok()?;
+        (agent.status == status).then_some(agent)
+    };
+    project.eventually(&what, look).await
+}
+
+/// Waits until the agent is not there.
+pub async fn is_gone(project: &TestProject, guid: AgentGuid) -> Result<()> {
+    let look = async || {
+        let error = seen(project, guid).await.err()?;
+        (error.code == loom_protocol::ErrorCode::NotFound).then_some(())
+    };
+    project.eventually("the agent is gone", look).await
+}
+
+pub async fn unreadable(project: &TestProject) -> Result<Vec<UnreadableEntry>, WireError> {
+    project
+        .call("agents.list", &json!({"unreadable": true, "limit": 1000}))
+        .await
+}

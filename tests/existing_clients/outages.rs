@@ -1,0 +1,158 @@
+//! A bucket that comes later, goes, comes again; NATS that is away.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use async_nats::jetstream;
+use loom_protocol::agent::AgentStatus;
+use loom_protocol::names;
+use loom_testkit::fleet::{Role, TestProject};
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use crate::client::{BARE_STALE, Client, find_bucket, fleet, is, is_gone, make_bucket, seen};
+
+async fn destroy(project: &TestProject) -> Result<()> {
+    let jetstream = jetstream::new(project.client().clone());
+    jetstream
+        .delete_key_value(names::SHARED_AGENTS_BUCKET)
+        .await?;
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_bucket_that_appears_later_is_read_and_one_that_was_destroyed_stays_so() -> Result<()> {
+    let fleet = fleet().start().await?;
+    let project = fleet.project().await?;
+    // An agent of ours lives and dies without that bucket.
+    let silent = project.agent("rust").spawn().await?;
+    is(&project, silent.guid(), AgentStatus::Offline).await?;
+    let bucket = make_bucket(&project).await?;
+    let mut client = Client::new(&bucket, project.id());
+    client.put().await?;
+    is(&project, client.guid, AgentStatus::Online).await?;
+
+    destroy(&project).await?;
+    // Who is known is judged by its silence, and nothing makes the bucket again.
+    is(&project, client.guid, AgentStatus::Offline).await?;
+    assert!(find_bucket(&project).await.is_none());
+
+    let bucket = make_bucket(&project).await?;
+    client.bucket = bucket.clone();
+    client.put().await?;
+    is(&project, client.guid, AgentStatus::Online).await?;
+    let mut another = Client::new(&bucket, project.id());
+    another.put().await?;
+    is(&project, another.guid, AgentStatus::Online).await?;
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn an_empty_bucket_keeps_nobody_waiting() -> Result<()> {
+    let mut fleet = fleet().start().await?;
+    let project = fleet.project().await?;
+    let bucket = make_bucket(&project).await?;
+    fleet.crash().await?;
+    fleet.start_again().await?;
+    let silent = project.agent("rust").spawn().await?;
+    is(&project, silent.guid(), AgentStatus::Offline).await?;
+    let mut client = Client::new(&bucket, project.id());
+    client.put().await?;
+    is(&project, client.guid, AgentStatus::Online).await?;
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn an_outage_of_nats_is_nobodys_silence() -> Result<()> {
+    let fleet = fleet().start().await?;
+    let project = fleet.project().await?;
+    let bucket = make_bucket(&project).await?;
+    let mut client = Client::new(&bucket, project.id());
+    client.put().await?;
+    is(&project, client.guid, AgentStatus::Online).await?;
+    for _ in 0..2 {
+        fleet.nats().kill().await?;
+        // deliberate sleep: an outage longer than anybody may be silent
+        sleep(BARE_STALE + Duration::from_millis(500)).await;
+        fleet.nats().restart().await?;
+        let back_at = Instant::now();
+        let beaten = async || client.put().await.ok();
+        project.eventually("it beats again", beaten).await?;
+        while back_at.elapsed() < BARE_STALE {
+            if let Ok(agent) = seen(&project, client.guid).await {
+                assert_eq!(agent.status, AgentStatus::Online);
+            }
+            client.put().await?;
+            // deliberate sleep: the client beats at a pace of its own
+            sleep(BARE_STALE / 10).await;
+        }
+    }
+    // The reader goes on, too.
+    let mut another = Client::new(&bucket, project.id());
+    another.put().await?;
+    is(&project, another.guid, AgentStatus::Online).await?;
+    another.delete().await?;
+    is_gone(&project, another.guid).await
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn what_was_put_and_deleted_while_nobody_looked_is_known_afterwards() -> Result<()> {
+    let builder = fleet().settings(|settings| settings.agents.bury_after = BARE_STALE);
+    let mut fleet = builder.start().await?;
+    let project = fleet.project().await?;
+    let bucket = make_bucket(&project).await?;
+    let mut clients: Vec<_> = (0..3).map(|_| Client::new(&bucket, project.id())).collect();
+    for client in &mut clients[..2] {
+        client.put().await?;
+        is(&project, client.guid, AgentStatus::Online).await?;
+    }
+    fleet.crash().await?;
+    clients[0].delete().await?;
+    clients[1].update().await?;
+    clients[2].put().await?;
+    fleet.start_again().await?;
+    is(&project, clients[1].guid, AgentStatus::Online).await?;
+    is(&project, clients[2].guid, AgentStatus::Online).await?;
+    is_gone(&project, clients[0].guid).await?;
+    // What went without a mark, as by its age, is buried as any other.
+    let subject = format!("$KV.{}.{}", names::SHARED_AGENTS_BUCKET, clients[1].key);
+    bucket.stream.purge().filter(subject).await?;
+    is_gone(&project, clients[1].guid).await?;
+    clients[2].put().await?;
+    is(&project, clients[2].guid, AgentStatus::Online).await?;
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_crash_of_the_registry_loses_no_agent_and_revives_nobody() -> Result<()> {
+    let fleet = fleet().start().await?;
+    let project = fleet.project().await?;
+    let bucket = make_bucket(&project).await?;
+    let (mut dead, mut living) = (
+        Client::new(&bucket, project.id()),
+        Client::new(&bucket, project.id()),
+    );
+    dead.put().await?;
+    is(&project, dead.guid, AgentStatus::Online).await?;
+    is(&project, dead.guid, AgentStatus::Offline).await?;
+    for n in 1..4 {
+        project.kill(Role::AgentRegistry)?;
+        living.put().await?;
+        project.wait_until_restarted(Role::AgentRegistry, n).await?;
+        is(&project, living.guid, AgentStatus::Online).await?;
+        assert_eq!(
+            seen(&project, dead.guid).await?.status,
+            AgentStatus::Offline
+        );
+    }
+    let listed: Vec<serde_json::Value> = project.call("agents.list", &json!({})).await?;
+    assert_eq!(listed.len(), 2);
+    dead.update().await?;
+    is(&project, dead.guid, AgentStatus::Online).await?;
+    Ok(())
+}
