@@ -1,11 +1,12 @@
 //! One thing with all its fields, below each other.
 
 use loom_protocol::work::{WorkItem, WorkStatus};
-use loom_protocol::{Body, Timestamp};
+use loom_protocol::Body;
 use serde_json::Value;
 
 use super::exit::CliResult;
-use super::output::{Output, ago, block};
+use super::output::{Output, block};
+use super::times::at;
 
 /// Prints all about an item.
 pub(super) fn show_item(out: Output, item: &WorkItem) -> CliResult {
@@ -80,12 +81,6 @@ fn rows(item: &WorkItem) -> Vec<(&'static str, String)> {
         ),
     ]);
     rows
-}
-
-/// A time, and how long ago it was.
-pub(super) fn at(time: Option<Timestamp>) -> String {
-    time.map(|time| format!("{time} ({} ago)", ago(time)))
-        .unwrap_or_default()
 }
 
 /// What an item is about, in the submitter's words.
@@ -163,6 +158,7 @@ pub(super) fn sheet(rows: &[(&str, String)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use loom_protocol::Timestamp;
     use loom_protocol::work::CancelInfo;
 
     #[test]

@@ -12,16 +12,22 @@ use loom_protocol::rest::WorkTotals;
 use loom_protocol::work::{LeaseRef, Usage, WorkItem};
 use loom_protocol::{AgentGuid, ErrorCode, ProjectId, Timestamp, WireError, WorkId};
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::cache::RecordCache;
-use super::header::{Header, ItemChange, LeaseInfo, Needs};
+use super::header::{Header, ItemChange, LeaseInfo, Needs, task_digest};
 use super::index::Index;
-use super::page::{Filter, HeaderPage};
+use super::page::{Filter, HeaderPage, Start};
 use crate::domain::id_prefix;
 use crate::domain::lease::LeaseClock;
 use crate::domain::work::{Bodies, RecordError, WorkRecord, decode, view};
 use crate::nats::ledger_store::{Entry, LedgerStore, StoreError};
+
+/// How often one page of a rare filter looks further.
+const PAGE_LOOKS: usize = 10;
+/// How many headers are looked at for a taskId while the index is locked.
+const TASK_LOOK: usize = 20_000;
 
 /// What an agent last said about an item that it works on; written down now and then only.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -57,6 +63,7 @@ pub struct ReadModel {
     live: Mutex<HashMap<WorkId, Live>>,
     listeners: RwLock<Vec<(&'static str, Listener)>>,
     quarantined: AtomicUsize,
+    searches: Semaphore,
     replayed_to: AtomicU64,
     /// Over all incarnations of the ledger: what one of them left under way is none of the next one's.
     writes: AtomicU64,
@@ -73,6 +80,7 @@ impl ReadModel {
             live: Mutex::default(),
             listeners: RwLock::default(),
             quarantined: AtomicUsize::new(0),
+            searches: Semaphore::new(1),
             replayed_to: AtomicU64::new(0),
             writes: AtomicU64::new(0),
         }
@@ -182,9 +190,57 @@ impl ReadModel {
         index.without_letter(after).take(limit).cloned().collect()
     }
 
-    /// One page of headers after a creation sequence.
+    /// One page of headers after a creation sequence, oldest first.
     pub fn page(&self, filter: &Filter, after: u64, limit: usize) -> HeaderPage {
-        self.index.read().page(filter, after, limit)
+        self.index.read().page(filter, Start::After(after), limit)
+    }
+
+    /// One page of headers from a place on, filled from further on where the filter is rare: at
+    /// most [`PAGE_LOOKS`] times as much is looked at as the lock is held for.
+    pub async fn filled_page(&self, filter: &Filter, start: Start, limit: usize) -> HeaderPage {
+        let mut page = self.index.read().page(filter, start, limit);
+        page.previous = self.index.read().previous(filter, start, limit);
+        for _ in 1..PAGE_LOOKS {
+            let missing = limit.saturating_sub(page.headers.len());
+            let Some(next) = page.next.filter(|_| missing > 0) else {
+                break;
+            };
+            tokio::task::yield_now().await;
+            let more = self.index.read().page(filter, start.moved_to(next), missing);
+            page.headers.extend(more.headers);
+            page.next = more.next;
+        }
+        page
+    }
+
+    /// Items that have this taskId, at most `limit` of them, in the order of creation. They are
+    /// looked for among all headers, a part at a time, one search at a time: no index is kept.
+    pub async fn items_of_task(&self, task_id: &str, limit: usize) -> Result<Vec<WorkId>, ReadError> {
+        let digest = task_digest(task_id);
+        let (mut found, mut from) = (Vec::new(), Some(0));
+        let _one_at_a_time = self.searches.acquire().await;
+        while let Some(place) = from {
+            let (ids, next) = self.index.read().ids_of_task(digest, place, TASK_LOOK);
+            for id in ids {
+                match self.record(id).await {
+                    Ok((record, _)) if record.task_id == task_id => {
+                        found.push((record.created, id));
+                    }
+                    Ok(_) | Err(ReadError::NotFound(_) | ReadError::Damaged { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+                if found.len() >= limit {
+                    from = None;
+                    break;
+                }
+            }
+            if from.is_some() {
+                from = next;
+                tokio::task::yield_now().await;
+            }
+        }
+        found.sort_unstable();
+        Ok(found.into_iter().map(|(_, id)| id).collect())
     }
 
     /// Records that could not be read; they stay where they are.
@@ -192,10 +248,11 @@ impl ReadModel {
         self.quarantined.load(Ordering::Relaxed)
     }
 
-    /// The ids that a text may mean: a whole one, or those that begin with it (two at the most).
-    pub fn ids_like(&self, text: &str) -> Result<Vec<WorkId>, ReadError> {
-        let (first, last) = id_prefix::bounds(text).ok_or_else(|| ReadError::NoId(text.into()))?;
-        Ok(self.index.read().ids_between(first, last, 2))
+    /// The ids that begin with a text, at most `limit`; none where no id begins like that.
+    pub fn ids_like(&self, text: &str, limit: usize) -> Vec<WorkId> {
+        id_prefix::bounds(text).map_or_else(Vec::new, |(first, last)| {
+            self.index.read().ids_between(first, last, limit)
+        })
     }
 
     /// The record of an item at its present revision, from the cache or the bucket.
@@ -365,11 +422,6 @@ pub enum ReadError {
     /// There is none.
     #[error("there is no work item {0}; it may have expired, see `loom work list`")]
     NotFound(WorkId),
-    /// Not even the beginning of an id.
-    #[error(
-        "{0:?} is not a work item's id nor the beginning of one; write hex digits like 0198c0de"
-    )]
-    NoId(String),
     /// The bucket does not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -387,7 +439,6 @@ impl From<ReadError> for WireError {
     fn from(error: ReadError) -> Self {
         match &error {
             ReadError::NotFound(_) => Self::new(ErrorCode::NotFound, error.to_string()),
-            ReadError::NoId(_) => Self::invalid(error.to_string()),
             ReadError::Store(_) => {
                 Self::unavailable(error.to_string(), std::time::Duration::from_secs(1))
             }
