@@ -59,7 +59,7 @@ impl CliError {
             Self::Unreachable(_) => ErrorCode::Unavailable,
             Self::WorkFailed | Self::Failed(_) | Self::ClosedPipe | Self::Interrupted => {
                 ErrorCode::Internal
-            },
+            }
         }
     }
 

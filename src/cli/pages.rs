@@ -149,3 +149,67 @@ pub(super) fn tell_more(page: &PageInfo, form: Form) {
         note(&format!("there are more: --cursor {cursor}, or --all"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent_run::testing::item;
+    use axum::Json;
+    use axum::extract::Query as Asked;
+    use axum::routing::get;
+    use std::collections::HashMap;
+
+    /// A coordinator with 7 pages of which every other one is empty, and the others hold one item.
+    async fn peer() -> ApiClient {
+        let page = |asked: Asked<HashMap<String, String>>| async move {
+            let at: usize = asked
+                .0
+                .get("cursor")
+                .map_or(0, |cursor| cursor.parse().unwrap());
+            let items = if at % 2 == 1 {
+                vec![item()]
+            } else {
+                Vec::new()
+            };
+            let next = (at < 6).then(|| (at + 1).to_string());
+            let page = PageInfo {
+                count: items.len(),
+                total: 3,
+                has_more: next.is_some(),
+                next_cursor: next,
+                prev_cursor: None,
+            };
+            Json(WorkPage {
+                work_items: items,
+                page,
+            })
+        };
+        let router = axum::Router::new().route("/api/work", get(page));
+        rustls::crypto::ring::default_provider()
+            .install_default()
+            .ok();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = listener.local_addr().unwrap().to_string();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        ApiClient::new(&url, None, None).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_short_page_is_gone_on_from_until_it_is_full_or_all_was_seen() {
+        let api = peer().await;
+        let cursor = |cursor: Option<&str>| query([("cursor", cursor.map(Into::into))]);
+        let fetch = async |wanted| {
+            fetch::<WorkPage>(&api, "work", wanted, None, cursor)
+                .await
+                .unwrap()
+        };
+        let page = fetch(Wanted::Most(2)).await;
+        assert_eq!((page.work_items.len(), page.page.count), (2, 2));
+        assert_eq!(page.page.next_cursor.as_deref(), Some("4"));
+        for wanted in [Wanted::Most(50), Wanted::All] {
+            let page = fetch(wanted).await;
+            assert_eq!((page.work_items.len(), page.page.count), (3, 3));
+            assert!(page.page.next_cursor.is_none() && !page.page.has_more);
+        }
+    }
+}

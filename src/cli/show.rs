@@ -1,7 +1,7 @@
 //! One thing with all its fields, below each other.
 
 use loom_protocol::work::{WorkItem, WorkStatus};
-use loom_protocol::Body;
+use loom_protocol::{Body, Timestamp};
 use serde_json::Value;
 
 use super::exit::CliResult;
@@ -158,7 +158,6 @@ pub(super) fn sheet(rows: &[(&str, String)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use loom_protocol::Timestamp;
     use loom_protocol::work::CancelInfo;
 
     #[test]

@@ -7,7 +7,7 @@ use loom_protocol::rest::{ProjectsAnswer, Stats};
 use super::Context;
 use super::exit::CliResult;
 use super::naming::FormArgs;
-use super::output::table;
+use super::output::{cell, table};
 use super::pages;
 use super::show::sheet;
 use super::table::Column;
@@ -74,5 +74,12 @@ pub async fn projects(context: &Context, args: ProjectsArgs) -> CliResult {
         }
         rows
     };
-    pages::print(context.out, form, &answer, names.collect(), rows, "no projects")
+    pages::print(
+        context.out,
+        form,
+        &answer,
+        names.collect(),
+        rows,
+        "no projects",
+    )
 }

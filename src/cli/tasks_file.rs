@@ -77,9 +77,9 @@ impl TasksFile {
         use std::os::unix::fs::MetadataExt as _;
         let here = self.reader.get_ref().metadata();
         let there = std::fs::metadata(path);
-        here.ok().zip(there.ok()).is_some_and(|(here, there)| {
-            (here.dev(), here.ino()) == (there.dev(), there.ino())
-        })
+        here.ok()
+            .zip(there.ok())
+            .is_some_and(|(here, there)| (here.dev(), here.ino()) == (there.dev(), there.ino()))
     }
 
     /// Back to the beginning; gives a digest of what was read since the last time.
@@ -87,7 +87,10 @@ impl TasksFile {
         self.reader.rewind()?;
         self.number = 0;
         let digest = std::mem::take(&mut self.digest).finalize();
-        Ok(digest[..8].iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(digest[..8]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect())
     }
 
     /// The next line that holds something. No line takes more memory than a request may be long.
@@ -95,7 +98,11 @@ impl TasksFile {
         loop {
             let mut bytes = Vec::new();
             let most = LONGEST_LINE as u64 + 1;
-            if (&mut self.reader).take(most).read_until(b'\n', &mut bytes)? == 0 {
+            if (&mut self.reader)
+                .take(most)
+                .read_until(b'\n', &mut bytes)?
+                == 0
+            {
                 return Ok(None);
             }
             self.digest.update(&bytes);
@@ -183,7 +190,9 @@ pub fn merged(own: Fields, defaults: &Fields) -> Result<Fields, String> {
     let bytes = serde_json::to_vec(&fields).map_err(|error| error.to_string())?;
     if bytes.len() > LONGEST_ITEM {
         let size = bytes.len();
-        return Err(format!("makes an item of {size} bytes; at most {LONGEST_ITEM} go into a request"));
+        return Err(format!(
+            "makes an item of {size} bytes; at most {LONGEST_ITEM} go into a request"
+        ));
     }
     let mut ignored = Ignored::default();
     let request = Encoding::Json
@@ -246,7 +255,8 @@ mod tests {
         let flags: Fields =
             serde_json::from_str(r#"{"capability":"go","labels":{"x":"0","y":"2"}}"#).unwrap();
         let lines = lines(&mut file(text.as_bytes()));
-        let field = |line: usize, name: &str| lines[line].item(&flags).unwrap()[name].get().to_owned();
+        let field =
+            |line: usize, name: &str| lines[line].item(&flags).unwrap()[name].get().to_owned();
         assert_eq!(field(0, "capability"), "\"go\"");
         assert_eq!(field(0, "labels"), r#"{"x":"1","y":"2"}"#);
         assert_eq!(field(1, "capability"), "\"rust\"");
@@ -257,17 +267,47 @@ mod tests {
     #[test]
     fn every_rule_that_needs_no_coordinator_is_checked() {
         for (line, part) in [
-            ("{\"description\":\"a\"}", "has no capability; add one, or --capability"),
-            ("{\"description\":\"a\",,}", "is no JSON object (key must be a string at column 20)"),
+            (
+                "{\"description\":\"a\"}",
+                "has no capability; add one, or --capability",
+            ),
+            (
+                "{\"description\":\"a\",,}",
+                "is no JSON object (key must be a string at column 20)",
+            ),
             ("[1]", "is no JSON object"),
-            ("{\"description\":7,\"capability\":\"c\"}", "is no work item: invalid type: integer `7`"),
-            ("{\"items\":[],\"description\":\"a\",\"capability\":\"c\"}", "holds items"),
-            ("{\"description\":\"a\",\"capability\":\"c\",\"priority\":11}", "priority is 11"),
-            ("{\"description\":\"a\",\"capability\":\"a b\"}", "capability"),
-            ("{\"description\":\" \",\"capability\":\"c\"}", "description"),
-            ("{\"description\":\"a\",\"capability\":\"c\",\"id\":\"x\"}", "UUID"),
-            ("{\"description\":\"a\",\"capability\":\"c\",\"group\":\"x\"}", "reserved"),
-            ("{\"description\":\"a\",\"capability\":\"c\",\"colour\":1,\"strict\":true}", "colour"),
+            (
+                "{\"description\":7,\"capability\":\"c\"}",
+                "is no work item: invalid type: integer `7`",
+            ),
+            (
+                "{\"items\":[],\"description\":\"a\",\"capability\":\"c\"}",
+                "holds items",
+            ),
+            (
+                "{\"description\":\"a\",\"capability\":\"c\",\"priority\":11}",
+                "priority is 11",
+            ),
+            (
+                "{\"description\":\"a\",\"capability\":\"a \"}",
+                "capability",
+            ),
+            (
+                "{\"description\":\" \",\"capability\":\"c\"}",
+                "description",
+            ),
+            (
+                "{\"description\":\"a\",\"capability\":\"c\",\"id\":\"x\"}",
+                "UUID",
+            ),
+            (
+                "{\"description\":\"a\",\"capability\":\"c\",\"group\":\"x\"}",
+                "reserved",
+            ),
+            (
+                "{\"description\":\"a\",\"capability\":\"c\",\"colour\":1,\"strict\":true}",
+                "colour",
+            ),
         ] {
             let problem = problem(line);
             assert!(problem.contains(part), "{part:?} is not in {problem}");

@@ -70,7 +70,10 @@ mod tests {
         assert!(past("2h").unwrap() < past("1h").unwrap());
         assert!(past("1h").unwrap() < now && to_come("1h").unwrap() > now);
         for read in [to_come, past] {
-            assert_eq!(read("1970-01-01T00:00:01Z"), Ok(Timestamp::from_millis(1000)));
+            assert_eq!(
+                read("1970-01-01T00:00:01Z"),
+                Ok(Timestamp::from_millis(1000))
+            );
             assert_eq!(read("1970-01-02"), Ok(Timestamp::from_millis(86_400_000)));
             assert!(read("soon").unwrap_err().contains("2h"));
             assert!(read("2026-02-31").is_err());

@@ -9,10 +9,10 @@ use loom_protocol::rest::WorkPage;
 use loom_protocol::work::{WorkItem, WorkStatus};
 
 use super::exit::{CliError, CliResult};
+use super::naming::name;
 use super::output::{Output, cell, note};
 use super::show::outcome;
 use super::waiting::Waiting;
-use super::naming::name;
 use super::work::ListArgs;
 use crate::api_client::{ApiClient, ApiError};
 

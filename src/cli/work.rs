@@ -246,7 +246,9 @@ fn rows(items: &[WorkItem], ids: &[String], wide: bool) -> Table {
         ];
         if wide {
             let labels = item.labels.iter();
-            let labels: Vec<String> = labels.map(|(name, value)| format!("{name}={value}")).collect();
+            let labels: Vec<String> = labels
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
             cells.extend([
                 item.boundary.clone(),
                 format!("{}/{}", item.attempts, item.max_attempts),
@@ -313,7 +315,9 @@ mod tests {
         };
         let asked = |args: &ListArgs| {
             let query = args.query(Some("c")).into_iter();
-            let fields: Vec<String> = query.map(|(name, value)| format!("{name}={value}")).collect();
+            let fields: Vec<String> = query
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
             fields.join("&")
         };
         assert_eq!(asked(&args), "status=pending&order=desc&cursor=c");

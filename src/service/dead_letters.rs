@@ -10,7 +10,7 @@ use loom_protocol::dead_letter::{
 };
 use loom_protocol::rest::PageInfo;
 use loom_protocol::work::Reason;
-use loom_protocol::{ErrorCode, ProjectId, WireError, WorkId};
+use loom_protocol::{ProjectId, WireError, WorkId};
 
 use super::items::start;
 use super::named::Among;

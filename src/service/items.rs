@@ -29,7 +29,7 @@ impl Service {
         project: Option<&ProjectId>,
         id: &str,
     ) -> Result<WorkItem, WireError> {
-        let (project, id) = self.find_item(project, id)?;
+        let (project, id) = self.find_item(project, id).await?;
         Ok(project.work.item(id, Bodies::With).await?)
     }
 
@@ -82,7 +82,7 @@ impl Service {
                 ));
             }
         }
-        let (project, id) = self.find_item(project, &request.id)?;
+        let (project, id) = self.find_item(project, &request.id).await?;
         let by = request.by.unwrap_or_else(|| "client".into());
         let command = Command::Cancel {
             by,
@@ -111,7 +111,7 @@ impl Service {
         project: Option<&ProjectId>,
         id: &str,
     ) -> Result<ExplainAnswer, WireError> {
-        let (project, id) = self.find_item(project, id)?;
+        let (project, id) = self.find_item(project, id).await?;
         let header = project.work.header(id).ok_or(ReadError::NotFound(id))?;
         let outlook = if header.status == WorkStatus::Pending {
             Some(project.dispatcher.outlook(header.clone()).await?)

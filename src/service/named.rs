@@ -44,7 +44,11 @@ impl Service {
     ) -> Result<(Arc<Project>, WorkId), WireError> {
         let projects = self.readable(project);
         let by_id = || of_each(&projects, |project| project.work.ids_like(text, SHOWN + 1));
-        let mut found = if is_short_id(text) { by_id() } else { Vec::new() };
+        let mut found = if is_short_id(text) {
+            by_id()
+        } else {
+            Vec::new()
+        };
         if found.is_empty() {
             found = items_of_task(&projects, text).await?;
         }
@@ -59,7 +63,13 @@ impl Service {
             };
             found.iter().map(status).collect()
         };
-        only(found, text, "work item", "by its id or its taskId; see `loom work list`", names)
+        only(
+            found,
+            text,
+            "work item",
+            "by its id or its taskId; see `loom work list`",
+            names,
+        )
     }
 
     /// The agent that a text names. Of several with one handle those that are offline do not
@@ -70,12 +80,20 @@ impl Service {
         text: &str,
     ) -> Result<(Arc<Project>, AgentGuid), WireError> {
         let projects = self.readable(project);
-        let by_id = || of_each(&projects, |project| project.agents.guids_like(text, SHOWN + 1));
+        let by_id = || {
+            of_each(&projects, |project| {
+                project.agents.guids_like(text, SHOWN + 1)
+            })
+        };
         let status = |project: &Project, guid| {
             let entry = project.agents.get(guid);
             entry.map(|entry| entry.agent().status)
         };
-        let mut found = if is_short_id(text) { by_id() } else { Vec::new() };
+        let mut found = if is_short_id(text) {
+            by_id()
+        } else {
+            Vec::new()
+        };
         if found.is_empty() {
             found = of_each(&projects, |project| project.agents.guids_of_handle(text));
             let living = |(project, guid): &(Arc<Project>, AgentGuid)| {
@@ -95,7 +113,13 @@ impl Service {
             };
             found.iter().map(name).collect()
         };
-        only(found, text, "agent", "by its guid or its handle; see `loom agents list`", names)
+        only(
+            found,
+            text,
+            "agent",
+            "by its guid or its handle; see `loom agents list`",
+            names,
+        )
     }
 
     /// The letter that a text names; where asked for, also of an item that may have had one. By a
@@ -111,19 +135,29 @@ impl Service {
             project.letters.ready(READY_WITHIN).await?;
         }
         let by_id = || {
-            let letters = of_each(&projects, |project| project.letters.ids_like(text, SHOWN + 1));
+            let letters = of_each(&projects, |project| {
+                project.letters.ids_like(text, SHOWN + 1)
+            });
             if letters.is_empty() && among == Among::Items {
                 of_each(&projects, |project| project.work.ids_like(text, SHOWN + 1))
             } else {
                 letters
             }
         };
-        let mut found = if is_short_id(text) { by_id() } else { Vec::new() };
+        let mut found = if is_short_id(text) {
+            by_id()
+        } else {
+            Vec::new()
+        };
         if found.is_empty() {
             let items = items_of_task(&projects, text).await?;
             let has_letter =
                 |(project, id): &(Arc<Project>, WorkId)| project.letters.info(*id).is_some();
-            found = items.iter().filter(|item| has_letter(item)).cloned().collect();
+            found = items
+                .iter()
+                .filter(|item| has_letter(item))
+                .cloned()
+                .collect();
             if found.is_empty() && among == Among::Items {
                 found = items;
             }
@@ -132,10 +166,17 @@ impl Service {
             found = by_id();
         }
         let names = |found: &Found<WorkId>| {
-            let name = |(project, id): &(Arc<Project>, WorkId)| format!("{id} (project {})", project.id);
+            let name =
+                |(project, id): &(Arc<Project>, WorkId)| format!("{id} (project {})", project.id);
             found.iter().map(name).collect()
         };
-        only(found, text, "dead letter", "by its id or its taskId; see `loom dlq list`", names)
+        only(
+            found,
+            text,
+            "dead letter",
+            "by its id or its taskId; see `loom dlq list`",
+            names,
+        )
     }
 }
 
@@ -201,7 +242,11 @@ mod tests {
 
     #[test]
     fn eight_digits_of_an_id_go_before_a_name() {
-        for id in ["01a203ca", "01A203CA-603d", "01a203ca-603d-7b4e-8d3f-0123456789ab"] {
+        for id in [
+            "01a203ca",
+            "01A203CA-603d",
+            "01a203ca-603d-7b4e-8d3f-0123456789ab",
+        ] {
             assert!(is_short_id(id), "{id}");
         }
         for name in ["ada", "01a203c", "deadbeef!", "anna-1"] {

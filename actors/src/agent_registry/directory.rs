@@ -203,7 +203,10 @@ impl AgentDirectory {
 
     /// The agents with this handle. All are looked through: no index is kept for what people type.
     pub fn guids_of_handle(&self, handle: &str) -> Vec<AgentGuid> {
-        let named = self.agents.iter().filter(|entry| entry.agent().handle == handle);
+        let named = self
+            .agents
+            .iter()
+            .filter(|entry| entry.agent().handle == handle);
         let mut guids: Vec<AgentGuid> = named.map(|entry| *entry.key()).collect();
         guids.sort_unstable();
         guids

@@ -1,8 +1,8 @@
 //! What is known of every letter without reading it: about 300 bytes each, in the order of the stream.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
 use loom_protocol::work::Reason;
 use loom_protocol::{Timestamp, WorkId};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::domain::letter::{Head, auto_retry_at};
 use crate::domain::listing::Start;

@@ -12,8 +12,8 @@ use tokio::sync::watch;
 
 use super::index::{LetterFilter, LetterIndex, LetterInfo, LetterPage};
 use crate::domain::id_prefix;
-use crate::domain::listing::Start;
 use crate::domain::letter;
+use crate::domain::listing::Start;
 use crate::nats::dead_letters::{LetterStore, LetterStoreError, StoredLetter};
 use crate::settings::DlqSettings;
 

@@ -253,7 +253,12 @@ impl Index {
 
     /// The ids whose taskId may be the one of this digest, among the headers at the places from
     /// `from` on, at most `budget` of them; and where to go on, if there are more.
-    pub fn ids_of_task(&self, digest: u32, from: usize, budget: usize) -> (Vec<WorkId>, Option<usize>) {
+    pub fn ids_of_task(
+        &self,
+        digest: u32,
+        from: usize,
+        budget: usize,
+    ) -> (Vec<WorkId>, Option<usize>) {
         let end = self.headers.capacity().min(from.saturating_add(budget));
         let ids = (from..end)
             .filter_map(|slot| self.headers.get(slot))

@@ -126,7 +126,10 @@ fn walk<'a>(
     start: Start,
 ) -> impl Iterator<Item = (u64, u32)> + use<'a> {
     let newest_first = start.is_newest_first();
-    let mut ranges: Vec<_> = orders.iter().map(|order| order.range(start.range())).collect();
+    let mut ranges: Vec<_> = orders
+        .iter()
+        .map(|order| order.range(start.range()))
+        .collect();
     let mut heads: Vec<_> = ranges
         .iter_mut()
         .map(|range| step(range, newest_first))

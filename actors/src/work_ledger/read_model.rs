@@ -206,7 +206,10 @@ impl ReadModel {
                 break;
             };
             tokio::task::yield_now().await;
-            let more = self.index.read().page(filter, start.moved_to(next), missing);
+            let more = self
+                .index
+                .read()
+                .page(filter, start.moved_to(next), missing);
             page.headers.extend(more.headers);
             page.next = more.next;
         }
@@ -215,7 +218,11 @@ impl ReadModel {
 
     /// Items that have this taskId, at most `limit` of them, in the order of creation. They are
     /// looked for among all headers, a part at a time, one search at a time: no index is kept.
-    pub async fn items_of_task(&self, task_id: &str, limit: usize) -> Result<Vec<WorkId>, ReadError> {
+    pub async fn items_of_task(
+        &self,
+        task_id: &str,
+        limit: usize,
+    ) -> Result<Vec<WorkId>, ReadError> {
         let digest = task_digest(task_id);
         let (mut found, mut from) = (Vec::new(), Some(0));
         let _one_at_a_time = self.searches.acquire().await;

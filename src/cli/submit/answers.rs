@@ -40,7 +40,10 @@ impl Sums {
         let mut parts = vec![format!("{} taken now", self.taken)];
         for (count, what) in [
             (self.existing, "were there already"),
-            (self.in_doubt, "there since a request without an answer, or before"),
+            (
+                self.in_doubt,
+                "there since a request without an answer, or before",
+            ),
             (self.refused, "refused"),
         ] {
             if count > 0 {
@@ -70,8 +73,10 @@ impl Answers {
         let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         let bar = if io::stderr().is_terminal() && !is_dumb {
             let bar = ProgressBar::new(total as u64);
-            let style = "{bar:30} {pos}/{len} items, {per_sec}, {eta} to go";
-            bar.set_style(ProgressStyle::with_template(style).unwrap_or(ProgressStyle::default_bar()));
+            let style = "{bar:30} {pos}/{len} items, {eta} to go";
+            bar.set_style(
+                ProgressStyle::with_template(style).unwrap_or(ProgressStyle::default_bar()),
+            );
             bar
         } else {
             ProgressBar::hidden()
@@ -133,7 +138,11 @@ impl Answers {
         let lines = if out.is_json() {
             let mut lines = Vec::with_capacity(answers.len());
             for answer in answers {
-                let before = if self.printed == 0 { "{\"items\":[" } else { "," };
+                let before = if self.printed == 0 {
+                    "{\"items\":["
+                } else {
+                    ","
+                };
                 lines.push(format!("{before}{}", out.json_text(answer)?));
                 self.printed += 1;
             }
@@ -155,7 +164,10 @@ impl Answers {
     pub fn finish(&mut self, batch: &str, total: usize) -> CliResult {
         self.bar.finish_and_clear();
         if let Some(more) = self.with_ignored.checked_sub(NAMED + 1) {
-            note(&format!("{} more items have fields that nobody reads", more + 1));
+            note(&format!(
+                "{} more items have fields that nobody reads",
+                more + 1
+            ));
         }
         if let Some(more) = self.sums.refused.checked_sub(NAMED + 1) {
             note(&format!("{} more items were refused", more + 1));
@@ -168,10 +180,15 @@ impl Answers {
             ));
         }
         if self.out.is_json() {
-            let before = if self.printed == 0 { "{\"items\":[" } else { "" };
+            let before = if self.printed == 0 {
+                "{\"items\":["
+            } else {
+                ""
+            };
             let sums = json!({"batch": batch, "total": total, "sums": self.sums});
             let sums = self.out.json_text(&sums)?;
-            self.out.text(&format!("{before}],{}", sums.trim_start_matches('{')))?;
+            self.out
+                .text(&format!("{before}],{}", sums.trim_start_matches('{')))?;
         }
         Ok(())
     }
@@ -187,9 +204,8 @@ pub(super) struct Rejects {
 impl Rejects {
     /// Begins the file anew.
     pub fn create(path: &Path) -> CliResult<Self> {
-        let file = File::create(path).map_err(|error| {
-            CliError::Usage(format!("--rejects {}: {error}", path.display()))
-        })?;
+        let file = File::create(path)
+            .map_err(|error| CliError::Usage(format!("--rejects {}: {error}", path.display())))?;
         Ok(Self {
             path: path.to_owned(),
             file: BufWriter::new(file),

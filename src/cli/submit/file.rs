@@ -67,7 +67,9 @@ struct Run<'a> {
 pub(super) async fn submit(context: &Context, args: &FileArgs<'_>) -> CliResult {
     let checked = check(args)?;
     if args.rejects.is_some_and(|path| checked.file.is_at(path)) {
-        return Err(CliError::Usage("--rejects names the file that is submitted".into()));
+        return Err(CliError::Usage(
+            "--rejects names the file that is submitted".into(),
+        ));
     }
     let rejects = args.rejects.map(|path| Rejects::create(path)).transpose()?;
     let mut run = Run {
@@ -194,7 +196,8 @@ impl Run<'_> {
         let derived = self.checked.ids.next(&text);
         let mut id = None;
         if !fields.contains_key("id") {
-            let raw = to_raw_value(&derived).map_err(|error| CliError::Failed(error.to_string()))?;
+            let raw =
+                to_raw_value(&derived).map_err(|error| CliError::Failed(error.to_string()))?;
             fields.insert("id".into(), raw);
             id = Some(derived);
         }
@@ -243,7 +246,10 @@ impl Run<'_> {
                     }
                 }
                 ItemAnswer::Refused(error) => {
-                    let id = item.id.map(|id| format!(" (item {id})")).unwrap_or_default();
+                    let id = item
+                        .id
+                        .map(|id| format!(" (item {id})"))
+                        .unwrap_or_default();
                     let why = format!("{}{id}", error.message);
                     self.answers.refused(&place, &item.text, error.code, &why)?;
                 }
@@ -309,6 +315,8 @@ impl Run<'_> {
 }
 
 fn size(fields: &Fields) -> usize {
-    let sizes = fields.iter().map(|(name, value)| name.len() + value.get().len() + 4);
+    let sizes = fields
+        .iter()
+        .map(|(name, value)| name.len() + value.get().len() + 4);
     sizes.sum::<usize>() + 3
 }

@@ -55,8 +55,7 @@ where
         was_in_doubt |= matches!(error, ApiError::InDoubt(_));
         let is_news = first_failure.is_none();
         let since = *first_failure.get_or_insert_with(Instant::now);
-        let nobody_was_there =
-            matches!(error, ApiError::Unreachable(_)) && is_news && !reached;
+        let nobody_was_there = matches!(error, ApiError::Unreachable(_)) && is_news && !reached;
         let is_over = !is_news && since.elapsed() >= PATIENCE;
         if !error.is_transient() || nobody_was_there || is_over {
             return Err(GivenUp {
@@ -94,7 +93,10 @@ mod tests {
     }
 
     fn overloaded(millis: u64) -> ApiError {
-        ApiError::Refused(WireError::unavailable("later", Duration::from_millis(millis)))
+        ApiError::Refused(WireError::unavailable(
+            "later",
+            Duration::from_millis(millis),
+        ))
     }
 
     #[tokio::test(start_paused = true)]
@@ -129,6 +131,9 @@ mod tests {
         let failures = (0..1_000).map(|_| ApiError::InDoubt("no answer".into()));
         let (outcome, took) = sent(true, failures.collect()).await;
         assert!(outcome.unwrap_err().in_doubt);
-        assert!(took >= PATIENCE && took < PATIENCE + PAUSES.1 * 2, "{took:?}");
+        assert!(
+            took >= PATIENCE && took < PATIENCE + PAUSES.1 * 2,
+            "{took:?}"
+        );
     }
 }
