@@ -51,7 +51,7 @@ pub struct ProjectsArgs {
 /// Lists the projects.
 pub async fn projects(context: &Context, args: ProjectsArgs) -> CliResult {
     let answer: ProjectsAnswer = context.api()?.get(&["stats", "projects"], &[]).await?;
-    let projects = &answer.projects;
+    let projects = &answer.details;
     let names = projects.iter().map(|project| project.project_id.clone());
     let form = args.form.form(context.out);
     let rows = |_: &[String], _: bool| {

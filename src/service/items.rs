@@ -12,7 +12,7 @@ use loom_protocol::work::{
     AgentVerdict, CancelRequest, ExplainAnswer, LeaseRef, ListWorkRequest, WorkItem, WorkStatus,
     limits,
 };
-use loom_protocol::{ErrorCode, ProjectId, WireError, WorkId};
+use loom_protocol::{AgentGuid, ErrorCode, ProjectId, WireError, WorkId};
 
 use super::{Page, Service, page_limit};
 
@@ -48,12 +48,7 @@ impl Service {
                 info: PageInfo::default(),
             });
         };
-        if let Some(agent) = &request.assigned_to {
-            filter.holder = Some(match agent.parse() {
-                Ok(guid) => guid,
-                Err(_) => self.find_agent(Some(&project.id), agent)?.1,
-            });
-        }
+        filter.holder = self.holder(&project.id, request.assigned_to.as_deref())?;
         let page = project.work.filled_page(&filter, start, limit).await;
         let items = read_all(&project, &page.headers).await?;
         Ok(Page {
@@ -66,6 +61,21 @@ impl Service {
             },
             items,
         })
+    }
+
+    /// The agent that `assignedTo` names; a whole guid need not be known (any more).
+    pub(super) fn holder(
+        &self,
+        project: &ProjectId,
+        agent: Option<&str>,
+    ) -> Result<Option<AgentGuid>, WireError> {
+        let Some(agent) = agent else { return Ok(None) };
+        match agent.parse() {
+            Ok(guid) => Ok(Some(guid)),
+            Err(_) => self
+                .find_agent(Some(project), agent)
+                .map(|(_, guid)| Some(guid)),
+        }
     }
 
     /// Calls an item off. Its agent, if it has one, is told.
@@ -253,7 +263,8 @@ pub(super) fn start(order: Option<&str>, cursor: Option<&str>) -> Result<Start, 
     Ok(Start::of(newest_first, place.transpose()?))
 }
 
-fn filter(request: &ListWorkRequest) -> Result<Filter, WireError> {
+/// What a request wants, but for the agent: see [`Service::holder`].
+pub(super) fn filter(request: &ListWorkRequest) -> Result<Filter, WireError> {
     let statuses = request
         .status
         .iter()

@@ -23,6 +23,8 @@ use crate::domain::agent::hear;
 use crate::domain::breaker::{AttemptEnd, BreakerTerms, Streak};
 use crate::domain::id_prefix;
 
+/// How many agents are looked at for the type that an item may go to.
+const LOOKED_AT_FOR_A_TYPE: usize = 16;
 /// Of how many agents that left it is known what they had failed.
 const MAX_LEFT_STREAKS: usize = 10_000;
 
@@ -192,6 +194,29 @@ impl AgentDirectory {
             info,
             examined: selection.examined,
         })
+    }
+
+    /// The type of an agent that may take what asks for this, and is there: the first of the few that are looked at.
+    pub fn type_for(&self, capability: &str, boundary: &str) -> Option<String> {
+        let filter = AgentFilter {
+            capability: Some(capability.to_owned()),
+            boundary: Some(boundary.to_owned()),
+            ..AgentFilter::default()
+        };
+        let index = self.index.read();
+        let places = index.selection(&filter)?.take(
+            Direction::Forward,
+            Bound::Unbounded,
+            LOOKED_AT_FOR_A_TYPE,
+        );
+        let mut known = places.iter().filter_map(|place| self.get(place.guid));
+        let present = known.find(|entry| {
+            !matches!(
+                entry.agent().status,
+                AgentStatus::Offline | AgentStatus::Quarantined | AgentStatus::Draining
+            )
+        });
+        present.map(|entry| entry.agent().agent_type.clone())
     }
 
     /// The guids that begin with a text, at most `limit`; none where no guid begins like that.
