@@ -42,6 +42,7 @@ mod page;
 mod read_model;
 mod replay;
 mod retention;
+mod search;
 mod told;
 
 pub use actor::{LedgerMsg, WorkLedger, WorkLedgerArgs};

@@ -16,18 +16,12 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::cache::RecordCache;
-use super::header::{Header, ItemChange, LeaseInfo, Needs, task_digest};
+use super::header::{Header, ItemChange, LeaseInfo, Needs};
 use super::index::Index;
-use super::page::{Filter, HeaderPage, Start};
 use crate::domain::id_prefix;
 use crate::domain::lease::LeaseClock;
 use crate::domain::work::{Bodies, RecordError, WorkRecord, decode, view};
 use crate::nats::ledger_store::{Entry, LedgerStore, StoreError};
-
-/// How often one page of a rare filter looks further.
-const PAGE_LOOKS: usize = 10;
-/// How many headers are looked at for a taskId while the index is locked.
-const TASK_LOOK: usize = 20_000;
 
 /// What an agent last said about an item that it works on; written down now and then only.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -61,12 +55,13 @@ type Listener = Box<dyn Fn(&Arc<ItemChange>) + Send + Sync>;
 pub struct ReadModel {
     project: ProjectId,
     store: LedgerStore,
-    index: RwLock<Index>,
+    pub(super) index: RwLock<Index>,
     cache: RecordCache,
     live: Mutex<HashMap<WorkId, Live>>,
     listeners: RwLock<Vec<(&'static str, Listener)>>,
     quarantined: AtomicUsize,
-    searches: Semaphore,
+    /// One search through all headers at a time.
+    pub(super) searches: Semaphore,
     replayed_to: AtomicU64,
     /// See [`ReadModel::usual_wait`]; in milliseconds, [`NO_WAIT_KNOWN`] before the first claim.
     usual_wait: AtomicU64,
@@ -211,66 +206,6 @@ impl ReadModel {
     pub fn without_letter(&self, after: u64, limit: usize) -> Vec<Header> {
         let index = self.index.read();
         index.without_letter(after).take(limit).cloned().collect()
-    }
-
-    /// One page of headers after a creation sequence, oldest first.
-    pub fn page(&self, filter: &Filter, after: u64, limit: usize) -> HeaderPage {
-        self.index.read().page(filter, Start::After(after), limit)
-    }
-
-    /// One page of headers from a place on, filled from further on where the filter is rare: at
-    /// most [`PAGE_LOOKS`] times as much is looked at as the lock is held for.
-    pub async fn filled_page(&self, filter: &Filter, start: Start, limit: usize) -> HeaderPage {
-        let mut page = self.index.read().page(filter, start, limit);
-        page.previous = self.index.read().previous(filter, start, limit);
-        for _ in 1..PAGE_LOOKS {
-            let missing = limit.saturating_sub(page.headers.len());
-            let Some(next) = page.next.filter(|_| missing > 0) else {
-                break;
-            };
-            tokio::task::yield_now().await;
-            let more = self
-                .index
-                .read()
-                .page(filter, start.moved_to(next), missing);
-            page.headers.extend(more.headers);
-            page.next = more.next;
-        }
-        page
-    }
-
-    /// Items that have this taskId, at most `limit` of them, in the order of creation. They are
-    /// looked for among all headers, a part at a time, one search at a time: no index is kept.
-    pub async fn items_of_task(
-        &self,
-        task_id: &str,
-        limit: usize,
-    ) -> Result<Vec<WorkId>, ReadError> {
-        let digest = task_digest(task_id);
-        let (mut found, mut from) = (Vec::new(), Some(0));
-        let _one_at_a_time = self.searches.acquire().await;
-        while let Some(place) = from {
-            let (ids, next) = self.index.read().ids_of_task(digest, place, TASK_LOOK);
-            for id in ids {
-                match self.record(id).await {
-                    Ok((record, _)) if record.task_id == task_id => {
-                        found.push((record.created, id));
-                    }
-                    Ok(_) | Err(ReadError::NotFound(_) | ReadError::Damaged { .. }) => {}
-                    Err(error) => return Err(error),
-                }
-                if found.len() >= limit {
-                    from = None;
-                    break;
-                }
-            }
-            if from.is_some() {
-                from = next;
-                tokio::task::yield_now().await;
-            }
-        }
-        found.sort_unstable();
-        Ok(found.into_iter().map(|(_, id)| id).collect())
     }
 
     /// Records that could not be read; they stay where they are.
