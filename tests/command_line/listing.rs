@@ -167,7 +167,7 @@ fn task_ids_and_handles_name_things_wherever_an_id_does() {
     assert_eq!(up.json(&["dlq", "show", "PROJ-1/a"])["id"], ids[0]);
     let (_, stdout, _) = up.ask(&["dlq"]);
     assert!(
-        stdout.contains(&ids[0][..8]) && stdout.contains("no disk"),
+        stdout.contains(&ids[0][..8]) && stdout.contains("exit code 1"),
         "{stdout}"
     );
     let (code, _, stderr) = up.ask(&["dlq", "discard", "PROJ-1/a"]);
