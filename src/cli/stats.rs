@@ -52,7 +52,10 @@ pub struct ProjectsArgs {
 pub async fn projects(context: &Context, args: ProjectsArgs) -> CliResult {
     let answer: ProjectsAnswer = context.api()?.get(&["stats", "projects"], &[]).await?;
     let projects = &answer.details;
-    let names = projects.iter().map(|project| project.project_id.clone());
+    let names: Vec<String> = projects
+        .iter()
+        .map(|project| project.project_id.clone())
+        .collect();
     let form = args.form.form(context.out);
     let rows = |_: &[String], _: bool| {
         let mut rows = table(&[
@@ -74,12 +77,5 @@ pub async fn projects(context: &Context, args: ProjectsArgs) -> CliResult {
         }
         rows
     };
-    pages::print(
-        context.out,
-        form,
-        &answer,
-        names.collect(),
-        rows,
-        "no projects",
-    )
+    pages::print(context.out, form, &answer, &names, rows, "no projects")
 }
