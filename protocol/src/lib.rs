@@ -27,6 +27,7 @@ pub mod gc;
 pub mod id;
 pub mod names;
 pub mod rest;
+pub mod text;
 pub mod time;
 pub mod token;
 pub mod url;
