@@ -97,7 +97,8 @@ fn from_text(tail: &Tail) -> JobResult {
         return JobResult::summary("done, without output");
     }
     let last_line = text.lines().next_back().unwrap_or_default();
-    let is_begun = tail.whole().is_some() || text.lines().count() > 2;
+    let is_all = tail.whole().is_some_and(|whole| whole.len() <= TEXT);
+    let is_begun = is_all || text.lines().count() > 2;
     ReportedResult {
         summary: Some(if is_begun {
             beginning_of(last_line)
@@ -401,6 +402,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
         /// However long the last lines are and whatever they hold, an error fits and has the ends of both
         /// streams; so does a result.
         #[test]

@@ -162,6 +162,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         /// Any bytes, in any pieces, for any room: the text fits, ends as the stream does, and the
         /// count of what is left out is right.
         #[test]
