@@ -176,7 +176,10 @@ mod tests {
         let (bare, _) = options("nats://ann:p%40ss@a:4,ws://tok@b:5/x")
             .addresses()
             .unwrap();
-        let bare: Vec<_> = bare.iter().map(|address| address.as_url_str()).collect();
+        let bare: Vec<_> = bare
+            .iter()
+            .map(async_nats::ServerAddr::as_url_str)
+            .collect();
         assert_eq!(
             bare,
             ["nats://a:4", "ws://b:5/x"],

@@ -62,7 +62,7 @@ impl Capture {
     pub fn feed(&mut self, bytes: &[u8], job: &Job) {
         let (splitter, kept) = (&mut self.splitter, &mut self.kept);
         self.scrubber.feed(bytes, |bytes| {
-            splitter.feed(bytes, |line| kept.take(&line, job))
+            splitter.feed(bytes, |line| kept.take(&line, job));
         });
     }
 

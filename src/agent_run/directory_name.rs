@@ -116,7 +116,8 @@ fn escaped(value: &str, stop: Option<char>) -> String {
     escaped
 }
 
-fn push_hex(text: &mut String, before: &str, bytes: &[u8]) {
+/// Writes bytes as two digits each, with this before each of them.
+pub fn push_hex(text: &mut String, before: &str, bytes: &[u8]) {
     for byte in bytes {
         let written = write!(text, "{before}{byte:02X}");
         debug_assert!(written.is_ok(), "a String takes everything");

@@ -137,7 +137,7 @@ async fn report_completion(args: CompleteArgs) -> Result<(), Problem> {
     let output = output_of(&args)?.map(|output| inside.text(&output));
     let result = ReportedResult {
         summary: summary.map(|summary| inside.text(summary.as_encoded_bytes())),
-        output: output.map(json_or_text_body).transpose()?,
+        output: output.as_deref().map(json_or_text_body).transpose()?,
         artifacts: if artifacts.is_empty() {
             None
         } else {
@@ -202,8 +202,8 @@ fn output_of(args: &CompleteArgs) -> Result<Option<Vec<u8>>, Problem> {
 }
 
 /// JSON as it is, and any other text (what nests too deep is one) as the text that it is.
-fn json_or_text_body(text: String) -> Result<Body, Problem> {
-    match Body::from_json(text.clone().into_bytes()) {
+fn json_or_text_body(text: &str) -> Result<Body, Problem> {
+    match Body::from_json(text.to_owned().into_bytes()) {
         Ok(json) => Ok(json),
         Err(_) => body(&text),
     }

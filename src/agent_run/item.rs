@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use loom_client::{AgentStopper, Job, JobEnd};
+use loom_client::{AgentStopper, Job, JobEnd, JobError};
 use parking_lot::Mutex;
 
 use super::args::Stdin;
@@ -189,7 +189,7 @@ impl Runner {
         }
         let arguments = self.plan.command.iter();
         let command: Vec<String> = arguments.map(|a| template::fill(a, &values)).collect();
-        check_arguments(&self.plan.command, &command)?;
+        check_arguments(&self.plan.command, &command).map_err(JobEnd::Failed)?;
         let mut variables = self.environment.clone();
         let path = workdir.as_ref().map(|dir| dir.path.as_path());
         let files = [path, reports.path(), description_file.as_deref()];
@@ -319,22 +319,18 @@ impl Runner {
 }
 
 /// Whether the system can start a program with these arguments, made of these templates.
-fn check_arguments(templates: &[String], arguments: &[String]) -> Result<(), JobEnd> {
+fn check_arguments(templates: &[String], arguments: &[String]) -> Result<(), JobError> {
     for (template, argument) in templates.iter().zip(arguments) {
         if argument.contains('\0') {
             let message = "a NUL byte can't stand in an argument; pass such text by --stdin";
-            return Err(JobEnd::Failed(failure(false, "nul-byte", message)));
+            return Err(failure(false, "nul-byte", message));
         }
         if argument.len() > LONGEST_ARGUMENT {
             let message = format!(
                 "the argument {template:?} would have {} bytes, and the system takes {LONGEST_ARGUMENT}; pass the text by --stdin, or name {{descriptionFile}} instead of {{description}}",
                 argument.len()
             );
-            return Err(JobEnd::Failed(failure(
-                false,
-                "arguments-too-long",
-                message,
-            )));
+            return Err(failure(false, "arguments-too-long", message));
         }
     }
     Ok(())

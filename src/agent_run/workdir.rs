@@ -14,6 +14,7 @@ use std::time::Duration;
 use rustix::process::Pid;
 use sha2::{Digest, Sha256};
 
+use super::directory_name::push_hex;
 use super::group;
 
 /// How long to wait between two looks, at first and at the most.
@@ -114,10 +115,8 @@ fn open_for(path: &Path) -> io::Result<(File, PathBuf)> {
         return Ok((file, beside));
     }
     let digest = Sha256::digest(path.as_os_str().as_encoded_bytes());
-    let name: String = digest[..16]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let mut name = String::new();
+    push_hex(&mut name, "", &digest[..16]);
     let elsewhere = std::env::temp_dir().join(format!("loom-workdir-{name}.lock"));
     Ok((open(&elsewhere)?, elsewhere))
 }
