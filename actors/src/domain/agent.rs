@@ -22,7 +22,7 @@ use loom_protocol::token::{check_label, check_name, check_token};
 use loom_protocol::{AgentGuid, DEFAULT_VISIBILITY, ErrorCode, ProjectId, Timestamp, WireError};
 use serde_json::Value;
 
-pub use rest::{MAX_PAUSE, kept, let_in, pause, quarantine, resume};
+pub use rest::{MAX_PAUSE, kept, let_in, pause, pause_end, quarantine, resume};
 
 pub use own::{OwnEntry, Verdict, read_own, with_verdict};
 pub use put::{AgentPut, Seen, Unreadable, guid_of_key, merge, project_of, read_put};
