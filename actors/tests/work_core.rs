@@ -20,6 +20,7 @@ use loom_actors::nats::owner::Ownership;
 use loom_actors::nats::server::{NatsServer, Profile, ServerOptions, find_server};
 use loom_actors::project::{Project, Terms};
 use loom_actors::settings::{AgentSettings, DlqSettings, SupervisionSettings, WorkSettings};
+use loom_actors::shared_agents::SharedAgents;
 use loom_actors::supervision::{ActorHandle, Jitter, Root, RootHandle};
 use loom_actors::work_dispatcher::{Admission, ClaimOrder, WorkDispatcherHandle};
 use loom_actors::work_ledger::{Applied, Filter, Operation};
@@ -56,6 +57,8 @@ impl House {
         .await
         .unwrap();
         let terms = Terms {
+            begun_at: Clock::system().now(),
+            shared_agents: SharedAgents::new(&nats, false),
             grace: Grace::of_process(&nats),
             jitter: Jitter::fixed(0.0),
             in_flight: InFlight::new(),

@@ -232,7 +232,7 @@ async fn run(context: &Context, command: Command) -> CliResult<ExitCode> {
     match command {
         Command::Agent(args) => return agent::run(context, *args).await,
         Command::Work(args) => return work::run(context, *args).await,
-        Command::Up(args) => up::run(context, &args).await,
+        Command::Up(args) => Box::pin(up::run(context, &args)).await,
         Command::Demo(args) => demo::run(context.out, &args).await,
         Command::Submit(args) => submit::run(context, *args).await,
         Command::Agents(args) => agents::run(context, *args).await,
