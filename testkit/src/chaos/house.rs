@@ -26,10 +26,10 @@ const CLOCKS: [(&str, &str); 7] = [
 /// that are connected to another server than the coordinator.
 const CLUSTER_CLOCKS: [(&str, &str); 7] = [
     ("agents.heartbeat_every", "2s"),
-    ("agents.stale_after", "20s"),
+    ("agents.stale_after", "12s"),
     ("agents.bury_after", "1m"),
-    ("work.start_timeout", "20s"),
-    ("work.timeout", "20s"),
+    ("work.start_timeout", "12s"),
+    ("work.timeout", "12s"),
     ("work.retry.backoff_first", "100ms"),
     ("work.retry.backoff_max", "1s"),
 ];

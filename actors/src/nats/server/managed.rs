@@ -224,15 +224,6 @@ impl ServerControl {
     pub fn restart(&self) {
         self.wanted.notify_one();
     }
-
-    /// Returns when another process of it runs than the one of `before`, or when it is stopped for good.
-    pub async fn until_another_than(&self, before: &ManagedState) {
-        let mut state = self.state.clone();
-        let another =
-            |now: &ManagedState| !matches!(now, ManagedState::Down { .. }) && now != before;
-        // Its manager is gone: so is the server.
-        let _ = state.wait_for(another).await;
-    }
 }
 
 impl Drop for ManagedServer {

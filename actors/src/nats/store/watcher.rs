@@ -55,8 +55,6 @@ impl StoreHealth {
                     sentence.sentence().unwrap_or("its store got stuck")
                 );
                 control.restart();
-                // What it said before counts no more once it is another process.
-                control.until_another_than(&state).await;
             }
             sleep(LOOK_EVERY).await;
         }
