@@ -41,11 +41,11 @@ async fn without_a_majority_ready_is_red_within_10_s_and_green_again_with_it() {
     until(&loom, "it goes on with two", |readiness| readiness.ready).await;
     cluster.kill(1).await;
     let began = Instant::now();
-    let red = until(&loom, "it says so", |readiness| !readiness.ready).await;
+    until(&loom, "it is red", |readiness| !readiness.ready).await;
     assert!(began.elapsed() < RED_WITHIN, "after {:?}", began.elapsed());
-    let because_of_nats =
-        |kind: &ProblemKind| matches!(kind, ProblemKind::NoLeader | ProblemKind::NatsAway);
-    assert!(red.kinds.iter().any(because_of_nats), "{red:?}");
+    // The ownership may end a moment before the majority has been missing for longer than an election takes.
+    let no_leader = |now: &Readiness| now.kinds.contains(&ProblemKind::NoLeader);
+    until(&loom, "it says why", no_leader).await;
 
     cluster.restart(1).await.unwrap();
     until(&loom, "it can serve again", |readiness| readiness.ready).await;
