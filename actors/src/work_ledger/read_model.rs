@@ -4,8 +4,8 @@
 //! reads never queue behind writes.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use loom_protocol::rest::WorkTotals;
@@ -47,6 +47,7 @@ struct Live {
 }
 
 type Listener = Box<dyn Fn(&Arc<ItemChange>) + Send + Sync>;
+type LeaseListener = Box<dyn Fn(AgentGuid, usize) + Send + Sync>;
 
 /// The read side of a project's ledger.
 pub struct ReadModel {
@@ -56,6 +57,7 @@ pub struct ReadModel {
     cache: RecordCache,
     live: Mutex<HashMap<WorkId, Live>>,
     listeners: RwLock<Vec<(&'static str, Listener)>>,
+    lease_listener: OnceLock<LeaseListener>,
     quarantined: AtomicUsize,
     replayed_to: AtomicU64,
     /// Over all incarnations of the ledger: what one of them left under way is none of the next one's.
@@ -72,6 +74,7 @@ impl ReadModel {
             cache: RecordCache::default(),
             live: Mutex::default(),
             listeners: RwLock::default(),
+            lease_listener: OnceLock::new(),
             quarantined: AtomicUsize::new(0),
             replayed_to: AtomicU64::new(0),
             writes: AtomicU64::new(0),
@@ -260,6 +263,20 @@ impl ReadModel {
         listeners.push((name, Box::new(listener)));
     }
 
+    /// Tells `listener` how many leases an agent holds, whenever that may have changed, from now on; only the first
+    /// one is kept. It is called like those of [`listen`](Self::listen), and before them.
+    pub fn count_leases(&self, listener: impl Fn(AgentGuid, usize) + Send + Sync + 'static) {
+        let _ = self.lease_listener.set(Box::new(listener));
+    }
+
+    fn leases_changed(&self, index: &Index, guids: impl IntoIterator<Item = AgentGuid>) {
+        if let Some(listener) = self.lease_listener.get() {
+            for guid in guids {
+                listener(guid, index.leases_of(guid).len());
+            }
+        }
+    }
+
     pub(super) const fn store(&self) -> &LedgerStore {
         &self.store
     }
@@ -282,6 +299,9 @@ impl ReadModel {
             self.live.lock().remove(&record.id);
         }
         keep();
+        let header = &change.header;
+        let holder = header.holder.filter(|_| header.status.is_leased());
+        self.leases_changed(&index, holder.into_iter().chain(change.freed));
         self.tell(change);
         true
     }
@@ -327,7 +347,10 @@ impl ReadModel {
     }
 
     pub(super) fn forget_id(&self, id: WorkId) {
-        self.index.write().remove(id);
+        let mut index = self.index.write();
+        let held = index.remove(id).filter(|header| header.status.is_leased());
+        self.leases_changed(&index, held.and_then(|header| header.holder));
+        drop(index);
         self.cache.remove(id);
         self.live.lock().remove(&id);
     }
