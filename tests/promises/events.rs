@@ -147,7 +147,8 @@ async fn every_event_of_an_item_is_told_when_reads_see_what_it_tells() -> Result
             anyhow::Ok(())
         };
         let (asked, looked) = join!(submit(&project, id), looking);
-        (asked?, looked?);
+        asked?;
+        looked?;
 
         let claim = json!({ "guid": guid });
         let looking = async {
@@ -163,7 +164,8 @@ async fn every_event_of_an_item_is_told_when_reads_see_what_it_tells() -> Result
         let asking = project.request("work.start", report.clone());
         let looking = told(&project, &mut signals, WorkEventKind::Started, id);
         let (asked, looked) = join!(asking, looking);
-        (asked?, looked?);
+        asked?;
+        looked?;
 
         let mut progress = report.clone();
         progress["progress"] = json!(40);
@@ -183,7 +185,8 @@ async fn every_event_of_an_item_is_told_when_reads_see_what_it_tells() -> Result
             anyhow::Ok(())
         };
         let (asked, looked) = join!(project.request("work.fail", failure), looking);
-        (asked?, looked?);
+        asked?;
+        looked?;
 
         let claim = json!({ "guid": guid, "start": true, "waitMs": 5_000 });
         let looking = told(&project, &mut signals, WorkEventKind::Started, id);
@@ -199,7 +202,8 @@ async fn every_event_of_an_item_is_told_when_reads_see_what_it_tells() -> Result
             anyhow::Ok(())
         };
         let (asked, looked) = join!(project.request("work.complete", end), looking);
-        (asked?, looked?);
+        asked?;
+        looked?;
     }
     Ok(())
 }
