@@ -9,6 +9,7 @@
 //! | `brief` | an answer that would be too large, shortened |
 //! | `ignored` | the unknown fields of a submission |
 //! | `items` | get, list, cancel, explain |
+//! | `named` | what a text names: ids, handles, taskIds |
 //! | `queue` | queue info, purge |
 //! | `upkeep` | resume, what the reaper does |
 //! | `dead_letters` | list, get, retry, discard |
@@ -22,6 +23,7 @@ mod dead_letters;
 mod ignored;
 mod items;
 mod lease;
+mod named;
 mod queue;
 mod submit;
 mod totals;
@@ -41,7 +43,7 @@ use tokio::sync::watch;
 pub use batches::{AgentBatchFilter, Named, Reassigned, WorkBatchFilter};
 pub use brief::without_long_texts;
 pub use ignored::Ignored;
-pub use submit::Submitted;
+pub use submit::{Submitted, check_submission};
 pub use trouble::Owning;
 
 /// How many requests a door has under way at the most; more are refused with `overloaded`.
