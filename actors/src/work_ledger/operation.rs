@@ -314,13 +314,10 @@ impl Context {
                 }
                 Err(error @ (WriteError::Refused(_) | WriteError::Unknown(_))) => {
                     let why = error.to_string();
-                    match error {
-                        WriteError::Unknown(_) => {
-                            health.unanswered(&work_stream(self.read.project()))
-                        }
-                        _ => {
-                            health.refused(&why);
-                        }
+                    if matches!(error, WriteError::Unknown(_)) {
+                        health.unanswered(&work_stream(self.read.project()));
+                    } else {
+                        health.refused(&why);
                     }
                     self.grace.begin_anew("a write was not answered");
                     if !doubted {
