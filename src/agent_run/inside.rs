@@ -71,6 +71,7 @@ struct Inside {
     id: WorkId,
     attempt: u32,
     guid: AgentGuid,
+    instance_id: Option<String>,
     options: ClientOptions,
 }
 
@@ -110,6 +111,7 @@ async fn report_progress(args: ProgressArgs) -> Result<(), Problem> {
     let request = ProgressRequest {
         id: inside.id,
         guid: inside.guid,
+        instance_id: inside.instance_id.clone(),
         attempt: inside.attempt,
         progress: Some(args.percent),
         message: Some(args.message.join(" ")).filter(|message| !message.is_empty()),
@@ -139,6 +141,7 @@ async fn report_completion(args: CompleteArgs) -> Result<(), Problem> {
     };
     let request = CompleteRequest {
         guid: inside.guid,
+        instance_id: inside.instance_id.clone(),
         id: Some(inside.id),
         attempt: Some(inside.attempt),
         result: Some(result),
@@ -157,6 +160,7 @@ async fn report_failure(args: FailArgs) -> Result<(), Problem> {
     let request = FailRequest {
         id: inside.id,
         guid: inside.guid,
+        instance_id: inside.instance_id.clone(),
         attempt: inside.attempt,
         error: ReportedError {
             message: args.message.join(" "),
@@ -219,6 +223,7 @@ impl Inside {
             id: variable("LOOM_WORK_ITEM_ID")?,
             attempt: variable("LOOM_WORK_ATTEMPT")?,
             guid: variable("LOOM_AGENT_GUID")?,
+            instance_id: told("LOOM_AGENT_INSTANCE_ID"),
             options,
         })
     }

@@ -13,7 +13,8 @@ use crate::coordinator::UpError;
 /// What stands at the end of `--help`.
 pub const HELP: &str = "\
 Exit codes: 0 done; 1 the work failed (or the coordinator has a defect); 2 the command line, the
-configuration or the request has to be mended; 3 the coordinator or NATS is not there, or not yet.";
+configuration or the request has to be mended; 3 the coordinator or NATS is not there, or not yet;
+4 (`loom agent run`) another run of the same --guid is the agent now.";
 
 /// What a command gives.
 pub type CliResult<T = ()> = Result<T, CliError>;

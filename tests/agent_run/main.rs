@@ -8,6 +8,7 @@
 
 mod house;
 mod killed;
+mod replaced;
 mod told;
 
 use futures_util::StreamExt;

@@ -83,13 +83,15 @@ impl AgentDirectory {
     }
 
     /// Applies a heartbeat that changes nothing but numbers; answers the orders that are open.
-    /// `None` where the registry has to decide: the agent is unknown, or its status changes.
+    /// `None` where the registry has to decide: the agent is unknown, its status changes, or another
+    /// run of it speaks.
     pub(super) fn beat(
         &self,
         heartbeat: &HeartbeatRequest,
         now: Timestamp,
     ) -> Option<Vec<Directive>> {
         let entry = self.get(heartbeat.guid)?;
+        entry.admit(heartbeat.instance_id.as_deref()).ok()?;
         let directives = entry.directives();
         let leaving = directives
             .iter()

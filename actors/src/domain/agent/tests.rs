@@ -319,6 +319,7 @@ fn written(agent: &Agent) -> OwnEntry<'_> {
             attempt: None,
             reason: Some("enough".into()),
             grace_ms: Some(5),
+            instance_id: None,
         }),
     }
 }
