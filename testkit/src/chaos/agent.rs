@@ -45,9 +45,8 @@ struct Seat {
     births: u64,
     gate: watch::Sender<bool>,
     agent: Arc<Agent>,
-    _tasks: JoinSet<()>,
-    /// The run before, which does not end although another one has taken its place.
-    _replaced: Option<JoinSet<()>>,
+    /// Its runs: the present one, and the one before, which does not end although it is replaced.
+    runs: Vec<JoinSet<()>>,
 }
 
 impl Crowd {
@@ -120,8 +119,7 @@ impl Seat {
             births,
             gate,
             agent,
-            _tasks: tasks,
-            _replaced: None,
+            runs: vec![tasks],
         })
     }
 
@@ -143,7 +141,10 @@ impl Seat {
         let mut tasks = JoinSet::new();
         tasks.spawn(agent.clone().live());
         self.agent = agent;
-        self._replaced = Some(std::mem::replace(&mut self._tasks, tasks));
+        self.runs.push(tasks);
+        if self.runs.len() > 2 {
+            self.runs.remove(0);
+        }
         Ok(())
     }
 }
