@@ -19,7 +19,7 @@ use super::AgentChange;
 use super::entry::{AgentEntry, Vitals};
 use super::index::{Direction, Index, Place, Selection};
 use super::page::{AgentFilter, AgentsFound, Cursor, places_of_page};
-use crate::domain::agent::hear;
+use crate::domain::agent::{RunVerdict, hear, run_verdict};
 use crate::domain::breaker::{AttemptEnd, BreakerTerms, Streak};
 use crate::domain::id_prefix;
 
@@ -82,6 +82,19 @@ impl AgentDirectory {
         let entry = self.get(guid)?;
         entry.touch(now);
         Some(entry.agent().status)
+    }
+
+    /// Whether something comes from a run of an agent that had been replaced when it was published: it is
+    /// no sign of life and changes nothing.
+    pub fn is_replaced(&self, guid: AgentGuid, run: Option<&str>, published: Timestamp) -> bool {
+        let verdict = self.get(guid).map(|entry| run_verdict(entry.agent(), run));
+        match verdict {
+            Some(RunVerdict::Replaced(at)) if at <= published => {
+                tracing::info!(%guid, "a report of a replaced run of an agent changes nothing");
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Applies a heartbeat that changes nothing but numbers; answers the orders that are open.

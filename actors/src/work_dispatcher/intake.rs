@@ -8,9 +8,7 @@ use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
 use async_nats::jetstream::{self, AckKind};
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use loom_protocol::work::{CompletedReport, ErrorReport, RESERVED_FIELDS, Reason, SubmitRequest};
-use loom_protocol::{
-    AgentGuid, Encoding, ErrorCode, ProjectId, Timestamp, WireError, WorkId, names,
-};
+use loom_protocol::{Encoding, ErrorCode, ProjectId, Timestamp, WireError, WorkId, names};
 use sha2::{Digest as _, Sha256};
 use tokio::task::JoinSet;
 
@@ -19,7 +17,6 @@ use super::refused::Refused;
 use super::stream::{REPORTS, consumer_prefix, ensure_stream};
 use crate::agent_registry::{AgentDirectory, AgentRegistryHandle};
 use crate::clock::Clock;
-use crate::domain::agent::{RunVerdict, run_verdict};
 use crate::domain::retry::Backoff;
 use crate::domain::work::{self, Command, Defaults, Fence, WorkRecord};
 use crate::nats::connection::Nats;
@@ -280,21 +277,6 @@ impl Intake {
         })
     }
 
-    /// Whether a report comes from a run of its agent that had been replaced when it was published. It
-    /// is no sign of life and changes nothing.
-    fn is_replaced(&self, guid: AgentGuid, run: Option<&str>, published: Timestamp) -> bool {
-        let Some(entry) = self.agents.get(guid) else {
-            return false;
-        };
-        match run_verdict(entry.agent(), run) {
-            RunVerdict::Replaced(at) if at <= published => {
-                tracing::info!(%guid, "a report of a replaced run of an agent changes nothing");
-                true
-            }
-            _ => false,
-        }
-    }
-
     fn completed(
         &self,
         encoding: Encoding,
@@ -303,7 +285,7 @@ impl Intake {
     ) -> Result<Option<Operation>, (Reason, WireError)> {
         let report: CompletedReport = encoding.decode_request(payload).map_err(poison)?;
         let run = report.instance_id.as_deref();
-        if self.is_replaced(report.agent_guid, run, reported_at) {
+        if self.agents.is_replaced(report.agent_guid, run, reported_at) {
             return Ok(None);
         }
         self.agents.touch(report.agent_guid, self.clock.now());
@@ -330,7 +312,7 @@ impl Intake {
     ) -> Result<Option<Operation>, (Reason, WireError)> {
         let report: ErrorReport = encoding.decode_request(payload).map_err(poison)?;
         let run = report.instance_id.as_deref();
-        if self.is_replaced(report.agent_guid, run, reported_at) {
+        if self.agents.is_replaced(report.agent_guid, run, reported_at) {
             return Ok(None);
         }
         self.agents.touch(report.agent_guid, self.clock.now());
