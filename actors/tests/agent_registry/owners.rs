@@ -17,7 +17,7 @@ const STALE: Duration = Duration::from_secs(30);
 async fn short_lease(fixture: &Fixture, dir: &std::path::Path) -> OwnerLease {
     let options = OwnerOptions {
         times: LeaseTimes {
-            ttl: Duration::from_secs(60),
+            ttl: Duration::from_mins(1),
             renew_every: Duration::from_secs(50),
             keep_for: Duration::from_secs(4),
         },
