@@ -98,7 +98,7 @@ fn line(news: &AgentNews) -> Option<String> {
     match news {
         AgentNews::Paused(why) => Some(format!("takes no work for now: {why}")),
         AgentNews::Resumed => Some("takes work again".into()),
-        AgentNews::Replaced { running: 0, .. } => None,
+        AgentNews::Replaced { running: 0, .. } | AgentNews::ShuttingDown { running: 0, .. } => None,
         AgentNews::Replaced { running, .. } => {
             let items = match running {
                 1 => "its item".into(),
@@ -108,7 +108,6 @@ fn line(news: &AgentNews) -> Option<String> {
                 "stops {items} and gives nothing back: another run of it has taken its place"
             ))
         }
-        AgentNews::ShuttingDown { running: 0, .. } => None,
         AgentNews::ShuttingDown {
             because,
             grace,
