@@ -348,7 +348,8 @@ impl Core {
                 }
             };
             if !told {
-                tracing::warn!(%error, "registering is tried until a coordinator answers");
+                tracing::info!(%error, "registering is tried until a coordinator answers");
+                self.news.tell(AgentNews::Waiting(error.to_string()));
                 told = true;
             }
             tokio::time::sleep(backoff.pause(None)).await;
