@@ -104,6 +104,11 @@ impl Project {
         let work = Arc::new(ReadModel::new(id.clone(), store));
         let events = EventSink::publishing(nats.client.clone(), id.clone());
         let agents = AgentDirectory::new();
+        let (counted, clock) = (agents.clone(), terms.clock.clone());
+        work.count_leases(move |guid, leases| {
+            let leases = u32::try_from(leases).unwrap_or(u32::MAX);
+            counted.set_lease_count(guid, leases, clock.now());
+        });
         let arrivals = Arrivals::new(&id);
         let barrier = Barrier::new(BarrierParts {
             nats: nats.clone(),
