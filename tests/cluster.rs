@@ -20,7 +20,7 @@ async fn nothing_is_lost_and_nothing_counts_twice_while_one_server_after_the_oth
         .length(Duration::from_secs(27))
         .per_second(10)
         .cluster(Duration::from_secs(9));
-    let report = run.run().await.unwrap();
+    let report = Box::pin(run.run()).await.unwrap();
     eprintln!("{report}");
     assert!(report.is_sound(), "a promise was broken, see above");
 }

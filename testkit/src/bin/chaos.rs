@@ -49,7 +49,7 @@ async fn main() -> Result<ExitCode> {
     if cluster {
         run = run.cluster(KILL_EVERY);
     }
-    let report = run.run().await?;
+    let report = Box::pin(run.run()).await?;
     println!("{report}");
     Ok(if report.is_sound() {
         ExitCode::SUCCESS
