@@ -8,7 +8,7 @@ use loom_testkit::chaos::Chaos;
 use loom_testkit::cluster::TestCluster;
 use loom_testkit::process::{LoomProcess, LoomUp};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// That there is no majority is told within 10 s; the rest is for a busy machine.
 const RED_WITHIN: Duration = Duration::from_secs(13);
 
