@@ -169,6 +169,8 @@ pub(super) struct State {
     pub bucket_missing: bool,
     /// Who is kept from work, and until when.
     pub pauses: Pauses,
+    /// A later owner has written: nothing is written any more.
+    pub superseded: bool,
     /// Who waits for the end of what is in flight; nothing new begins.
     pub draining: Option<Vec<RpcReplyPort<()>>>,
 }
@@ -199,6 +201,7 @@ impl Actor for AgentRegistry {
             has_read: false,
             held: Vec::new(),
             bucket_missing: false,
+            superseded: false,
             draining: None,
         };
         state.start_helpers();

@@ -60,6 +60,8 @@
 //! | the bucket is empty | the number of what is to come says so; nobody waits |
 //! | the bucket is destroyed | it stays so until the next registration by request; then what is ours is written from memory |
 //! | an entry vanished without a mark | gone, at the next full reading |
+//! | the ownership is over, or a later owner has written | nothing is written any more, nor merged and written again |
+//! | a write of a former owner comes late | the entry is written again from memory |
 //! | this actor crashes | the directory stays; the bucket is read again and compared with it |
 //! | more than [`MAX_AGENTS`] | registrations answer `overloaded`, puts are quarantined |
 //!
@@ -93,6 +95,8 @@ use crate::barrier::Arrivals;
 use crate::clock::Clock;
 use crate::events::EventSink;
 use crate::nats::kv::{Bucket, BucketError};
+use crate::nats::owner::Ownership;
+use crate::nats::store::StoreHealth;
 use crate::settings::AgentSettings;
 
 pub use directory::AgentDirectory;
@@ -126,6 +130,8 @@ pub struct AgentRegistryArgs {
     pub client: async_nats::Client,
     /// JetStream over it.
     pub jetstream: async_nats::jetstream::Context,
+    /// Is told of writes that the store of NATS refuses.
+    pub health: StoreHealth,
     /// How many copies the bucket has where it must be created; at least 1.
     pub replicas: usize,
     /// The time of day.
@@ -144,6 +150,8 @@ pub struct AgentRegistryArgs {
     pub epoch: u64,
     /// When it began: what was put before is no news.
     pub begun_at: Timestamp,
+    /// Whether it lasts: asked before every write.
+    pub ownership: Ownership,
 }
 
 impl fmt::Debug for AgentRegistryArgs {
@@ -158,14 +166,14 @@ impl fmt::Debug for AgentRegistryArgs {
 impl AgentRegistryArgs {
     fn bucket(&self) -> Bucket {
         let name = names::agents_bucket(&self.project);
-        Bucket::new(&self.client, &self.jetstream, &name, self.replicas)
+        Bucket::new(&self.client, &self.jetstream, &name, self.replicas).owned_by(&self.ownership)
     }
 }
 
 impl AgentRegistryArgs {
     fn shared_bucket(&self) -> Bucket {
         let name = names::SHARED_AGENTS_BUCKET;
-        Bucket::new(&self.client, &self.jetstream, name, self.replicas)
+        Bucket::new(&self.client, &self.jetstream, name, self.replicas).owned_by(&self.ownership)
     }
 }
 

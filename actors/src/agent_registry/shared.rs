@@ -12,6 +12,7 @@ use loom_protocol::{AgentGuid, Timestamp};
 use super::AgentRegistryArgs;
 use super::actor::State;
 use super::entry::SharedPlace;
+use super::sightings::is_of_a_replaced_run;
 use super::slot::Keeper;
 use super::telling::Departure;
 use crate::domain::agent::{AgentPut, Seen, Verdict};
@@ -97,6 +98,13 @@ impl State {
             is_same && applied.revision >= place.revision
         });
         if is_known {
+            return Ok(());
+        }
+        if let Some(known) = &known
+            && is_of_a_replaced_run(known, put)
+        {
+            // No sign of life of the run that is registered.
+            known.set_shared_place(Some(place.clone()));
             return Ok(());
         }
         let seen = if found {

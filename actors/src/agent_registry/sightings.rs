@@ -8,10 +8,10 @@ use std::collections::HashSet;
 use loom_protocol::AgentGuid;
 use loom_protocol::agent::{AgentStatus, UnreadableEntry};
 
-use super::MAX_AGENTS;
 use super::actor::{Reading, State};
 use super::slot::{Keeper, Order, Question};
 use super::telling::Departure;
+use super::{AgentEntry, MAX_AGENTS};
 use crate::domain::agent::{
     AgentPut, Seen, Unreadable, Verdict, differs, guid_of_key, merge, read_own, read_put,
 };
@@ -132,6 +132,13 @@ impl State {
         if let Some(reading) = &mut self.reading {
             reading.missing.remove(&guid);
         }
+        if record.epoch() > Some(self.args.epoch) && !std::mem::replace(&mut self.superseded, true)
+        {
+            tracing::error!(
+                bucket = self.bucket.name(),
+                "a later owner has written an agent's entry: this coordinator writes none any more"
+            );
+        }
         let in_flight = record.writer.as_deref().is_some_and(|w| self.is_mine(w));
         let slot = self.slot(guid);
         let replayed = record.revision <= slot.revision;
@@ -193,6 +200,7 @@ impl State {
         let slot = self.slot(guid);
         slot.keeper = keeper;
         slot.written_heartbeat = agent.last_heartbeat;
+        slot.written_count = agent.current_task_count;
         slot.shown = Verdict::of(&agent);
         if let Some(known) = self.args.directory.get(guid) {
             // Memory is never behind what was written from it.
@@ -228,6 +236,12 @@ impl State {
         let guid = put.guid;
         let shown = Verdict::shown_in(value);
         let is_found = self.reading.is_some() && !asked;
+        let known = self.args.directory.get(guid);
+        if known.is_some_and(|known| is_of_a_replaced_run(&known, put)) {
+            // A replaced run writes over the entry of the one that is registered: that one stands.
+            self.readable(guid, record);
+            return self.mark_dirty(guid);
+        }
         let slot = self.slot(guid);
         slot.keeper = Keeper::Client;
         slot.shown = shown.clone();
@@ -298,7 +312,7 @@ impl State {
         let is_news = matches!(seen, Seen::Put) || stored_at >= self.args.begun_at;
         self.enter(agent, is_news);
         if let Some(entry) = self.args.directory.get(guid) {
-            if let Some(count) = put.current_task_count {
+            if let Some(count) = put.current_task_count.filter(|_| lives) {
                 self.args.directory.count(&entry, count);
             }
             if lives {
@@ -312,6 +326,12 @@ impl State {
     /// The mark stays as it is.
     fn removal_sighted(&mut self, guid: AgentGuid, record: &Record, ours: bool) {
         self.readable(guid, record);
+        let is_known = self.args.directory.get(guid).is_some();
+        let is_former = record.epoch().is_some_and(|epoch| epoch < self.args.epoch);
+        if ours && is_known && is_former {
+            // A former owner has buried it, or let it go, after this one had read it.
+            return self.mark_dirty(guid);
+        }
         let slot = self.slot(guid);
         slot.dirty = false;
         slot.shown = Verdict::default();
@@ -371,4 +391,10 @@ impl State {
             self.forget_if_idle(guid);
         }
     }
+}
+
+/// Whether an entry was put by a run of the agent whose place was taken.
+pub(super) fn is_of_a_replaced_run(known: &AgentEntry, put: &AgentPut) -> bool {
+    let admitted = known.admit(put.run());
+    admitted.is_err_and(|error| error.details.is_some())
 }

@@ -77,6 +77,8 @@ pub(super) struct Slot {
     pub question: Option<Question>,
     /// The `lastHeartbeat` that the bucket holds.
     pub written_heartbeat: Timestamp,
+    /// The `currentTaskCount` that the bucket holds.
+    pub written_count: u32,
     pub doing: Option<Doing>,
     pub orders: VecDeque<Order>,
     /// How often in a row a write was in conflict.
@@ -111,6 +113,7 @@ pub(super) enum Doing {
     Flushing {
         expected: u64,
         heartbeat: Timestamp,
+        count: u32,
     },
     /// Our verdict is written into a client's entry.
     Showing {

@@ -14,6 +14,7 @@
 mod own;
 mod put;
 mod rest;
+mod runs;
 
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ pub use rest::{MAX_PAUSE, kept, let_in, pause, pause_end, quarantine, resume};
 
 pub use own::{OwnEntry, Verdict, read_own, with_verdict};
 pub use put::{AgentPut, Seen, Unreadable, guid_of_key, merge, project_of, read_put};
+pub use runs::{MAX_REPLACED, RunVerdict, admit, may_register, replaced_by, run_verdict};
 
 /// The boundary of everything that names none.
 pub const DEFAULT_BOUNDARY: &str = "default";
@@ -57,6 +59,8 @@ pub struct Terms<'a> {
 /// guid keeps its `registeredAt` and everything that is the coordinator's; what the agent says
 /// about itself is taken anew, whole.
 ///
+/// A run whose place another one has taken is refused.
+///
 /// `leaving`: it was told to end and this is still the run that was told.
 pub fn register(
     request: &RegisterRequest,
@@ -65,6 +69,10 @@ pub fn register(
     leaving: bool,
     terms: &Terms<'_>,
 ) -> Result<Agent, WireError> {
+    let run = request.instance_id.as_deref();
+    if let Some(known) = known {
+        may_register(known, run)?;
+    }
     let metadata = request.metadata.as_ref();
     let agent_type = if request.agent_type.is_empty() {
         type_in(metadata).unwrap_or_default()
@@ -112,10 +120,14 @@ pub fn register(
         quarantine: known.and_then(|known| known.quarantine.clone()),
         target_id: known.and_then(|known| known.target_id.clone()),
         instance_id: request.instance_id.clone(),
+        replaced_runs: replaced_by(known, run, terms.now),
         metadata: request.metadata.clone(),
     };
     check(&agent)?;
     check_limit_group(agent.limit_group.as_ref())?;
+    if let Some(run) = run {
+        check_token("instanceId", run)?;
+    }
     Ok(agent)
 }
 
@@ -171,6 +183,7 @@ pub fn differs(one: &Agent, other: &Agent) -> bool {
         last_heartbeat: Timestamp::default(),
         last_activity: Timestamp::default(),
         current_task_count: 0,
+        replaced_runs: runs::timeless(agent),
         ..agent.clone()
     };
     timeless(one) != timeless(other)

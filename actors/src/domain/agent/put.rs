@@ -12,12 +12,13 @@
 //! | anything else that breaks a rule | unreadable, with the reason |
 
 use loom_protocol::agent::{Agent, AgentStatus};
+use loom_protocol::token::check_token;
 use loom_protocol::{AgentGuid, DEFAULT_VISIBILITY, ProjectId, Timestamp, WireError};
 use serde_json::{Map, Value};
 
 use super::{
     Terms, boundaries_in, check_bounds, check_limit_group, default_boundaries, hear, kept,
-    say_goodbye, type_in, without_repeats,
+    replaced_by, say_goodbye, type_in, without_repeats,
 };
 use crate::domain::reaping::ReapTerms;
 
@@ -93,6 +94,14 @@ pub struct AgentPut {
     pub last_activity: Option<Timestamp>,
     /// Whatever else it says about itself.
     pub metadata: Option<Value>,
+}
+
+impl AgentPut {
+    /// The run that it names; what is no token names none.
+    pub fn run(&self) -> Option<&str> {
+        let run = self.instance_id.as_deref();
+        run.filter(|run| check_token("instanceId", run).is_ok())
+    }
 }
 
 /// How we came to see an entry.
@@ -357,7 +366,10 @@ pub fn merge(
     );
     agent.spindown_after_idle_ms = agent.spindown_after_idle_ms.filter(|ms| *ms != 0);
     fill(&mut agent.limit_group, put.limit_group.as_ref());
-    fill(&mut agent.instance_id, put.instance_id.as_ref());
+    if let Some(run) = put.run() {
+        agent.replaced_runs = replaced_by(known, Some(run), terms.now);
+        agent.instance_id = Some(run.to_owned());
+    }
     fill(&mut agent.metadata, metadata);
     if seen.is_alive(put, terms.now) {
         agent.status = hear(kept(&agent, terms.now), put.status, leaving);
@@ -402,6 +414,7 @@ fn bare(put: &AgentPut, seen: Seen, sign: Timestamp, terms: &Terms<'_>) -> Agent
         quarantine: None,
         target_id: None,
         instance_id: None,
+        replaced_runs: Vec::new(),
         metadata: None,
     }
 }

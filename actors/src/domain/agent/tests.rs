@@ -323,6 +323,7 @@ fn written(agent: &Agent) -> OwnEntry<'_> {
             attempt: None,
             reason: Some("enough".into()),
             grace_ms: Some(5),
+            instance_id: None,
         }),
         shutdown_cause: Some(loom_protocol::event::ShutdownReason::IdleTimeout),
     }
