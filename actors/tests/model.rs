@@ -6,8 +6,7 @@
     reason = "a test fails by panicking"
 )]
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use loom_actors::barrier::{Grace, InFlight};
 use loom_actors::clock::Clock;

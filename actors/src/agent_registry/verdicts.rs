@@ -16,6 +16,7 @@ use loom_protocol::agent::Agent;
 
 use super::actor::State;
 use super::slot::{Doing, Keeper};
+use super::writes::write_ended;
 use crate::domain::agent::{Verdict, with_verdict};
 
 impl State {
@@ -78,5 +79,18 @@ impl State {
             }
             Err(error) => tracing::error!(%guid, %error, "an agent cannot be written"),
         }
+    }
+
+    /// What must outlast us of an agent in the bucket of all projects is not needed any more.
+    fn begin_forgetting(&mut self, guid: AgentGuid) {
+        let slot = self.slot(guid);
+        let (key, expected) = (slot.key(guid), slot.revision);
+        self.begin(guid, Doing::Forgetting { expected });
+        let bucket = self.bucket.clone();
+        let writer = self.writer.clone();
+        self.run(
+            async move { bucket.remove(&key, expected, &writer).await },
+            move |outcome| write_ended(guid, outcome),
+        );
     }
 }

@@ -212,19 +212,6 @@ impl State {
         );
     }
 
-    /// What must outlast us of an agent in the bucket of all projects is not needed any more.
-    pub fn begin_forgetting(&mut self, guid: AgentGuid) {
-        let slot = self.slot(guid);
-        let (key, expected) = (slot.key(guid), slot.revision);
-        self.begin(guid, Doing::Forgetting { expected });
-        let bucket = self.bucket.clone();
-        let writer = self.writer.clone();
-        self.run(
-            async move { bucket.remove(&key, expected, &writer).await },
-            move |outcome| write_ended(guid, outcome),
-        );
-    }
-
     /// Any → offline, of one that deregisters in quarantine: who comes back with its guid is not
     /// offered work again before an operator says so.
     fn begin_retiring(&mut self, guid: AgentGuid, agent: Agent) {
