@@ -148,6 +148,7 @@ impl State {
             return;
         }
         let slot = self.slot(guid);
+        let held = slot.holds;
         slot.revision = record.revision;
         slot.in_doubt = false;
         slot.holds = record.value.is_some();
@@ -155,6 +156,9 @@ impl State {
         let Some(value) = &record.value else {
             return self.removal_sighted(guid, record, record.writer.is_some());
         };
+        if !held {
+            slot.keeper = Keeper::Client;
+        }
         match (Keeper::of(record.writer.as_deref()), &record.writer) {
             (Keeper::Client, writer) => {
                 let patched = writer.is_some();
@@ -238,12 +242,17 @@ impl State {
         let is_found = self.reading.is_some() && !asked;
         let known = self.args.directory.get(guid);
         if known.is_some_and(|known| is_of_a_replaced_run(&known, put)) {
-            // A replaced run writes over the entry of the one that is registered: that one stands.
+            // A replaced run writes over the entry of the one that is registered: that one stands,
+            // and only an entry of ours says so.
+            self.slot(guid).keeper = Keeper::Registry;
             self.readable(guid, record);
             return self.mark_dirty(guid);
         }
         let slot = self.slot(guid);
-        slot.keeper = Keeper::Client;
+        // Of one that registered by request the entry stays ours: it is merged and written again.
+        if slot.keeper != Keeper::Registry || patched {
+            slot.keeper = Keeper::Client;
+        }
         slot.shown = shown.clone();
         slot.shown_by_us = patched;
         let known = self.args.directory.get(guid);
