@@ -54,12 +54,13 @@ struct Step {
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     Assign { start: bool },
+    Resume { start: bool },
     Start,
     Progress,
     Complete,
     Fail { recoverable: bool, spends: bool },
     Release,
-    Revoke { spends: bool },
+    Revoke { reason: Reason },
     Cancel,
     CancelDelivered,
     Stopped,
@@ -77,12 +78,14 @@ enum Death {
 fn step() -> impl Strategy<Value = Step> {
     let kind = prop_oneof![
         5 => any::<bool>().prop_map(|start| Kind::Assign { start }),
+        2 => any::<bool>().prop_map(|start| Kind::Resume { start }),
         2 => Just(Kind::Start),
         2 => Just(Kind::Progress),
         2 => Just(Kind::Complete),
         3 => any::<(bool, bool)>().prop_map(|(recoverable, spends)| Kind::Fail { recoverable, spends }),
         2 => Just(Kind::Release),
-        2 => any::<bool>().prop_map(|spends| Kind::Revoke { spends }),
+        4 => prop::sample::select(vec![Reason::Timeout, Reason::AgentLost, Reason::NotStarted, Reason::Released])
+            .prop_map(|reason| Kind::Revoke { reason }),
         1 => Just(Kind::Cancel),
         1 => Just(Kind::CancelDelivered),
         1 => Just(Kind::Stopped),
@@ -116,15 +119,22 @@ impl Step {
             attempt,
             reported_at: now,
         };
+        let holder = Holder {
+            guid,
+            handle: "a".into(),
+            agent_type: "t".into(),
+            hostname: None,
+        };
         let backoff = Backoff::new(&RetrySettings::default(), 0.5);
         match self.kind {
             Kind::Assign { start } => Command::Assign {
-                holder: Holder {
-                    guid,
-                    handle: "a".into(),
-                    agent_type: "t".into(),
-                    hostname: None,
-                },
+                holder,
+                claim_id: Some("claim".into()),
+                start,
+            },
+            Kind::Resume { start } => Command::Resume {
+                holder,
+                attempt: attempt.unwrap_or(record.attempt),
                 claim_id: Some("claim".into()),
                 start,
             },
@@ -166,12 +176,12 @@ impl Step {
                 reason: Reason::Released,
                 not_before: None,
             },
-            Kind::Revoke { spends } => Command::Revoke {
+            Kind::Revoke { reason } => Command::Revoke {
                 guid,
                 attempt: attempt.unwrap_or(record.attempt),
-                reason: Reason::Timeout,
-                spends_attempt: spends,
-                backoff: spends.then_some(backoff),
+                reason,
+                spends_attempt: matches!(reason, Reason::Timeout | Reason::AgentLost),
+                backoff: (reason == Reason::Timeout).then_some(backoff),
             },
             Kind::Cancel => Command::Cancel {
                 by: "somebody".into(),
@@ -399,6 +409,7 @@ fn the_steps_reach_every_state() {
     use proptest::strategy::ValueTree as _;
     let mut runner = TestRunner::deterministic();
     let mut reached = std::collections::HashSet::new();
+    let (mut late, mut resumed) = (0, 0);
     for _ in 0..100 {
         let now = Timestamp::from_millis(0);
         let mut record = WorkRecord {
@@ -411,11 +422,22 @@ fn the_steps_reach_every_state() {
             )
         };
         for step in vec(step(), 20..40).new_tree(&mut runner).unwrap().current() {
-            record = decide(&step.command(&record, now), &record, now).1;
+            let lost = record.loss.is_some();
+            let (came, next) = decide(&step.command(&record, now), &record, now);
+            match step.kind {
+                Kind::Complete if lost => late += u32::from(came == Came::Done),
+                Kind::Resume { .. } => resumed += u32::from(came == Came::Done),
+                _ => {}
+            }
+            record = next;
             reached.insert(record.status);
         }
     }
     let all = WorkStatus::ALL;
+    assert!(
+        late > 0 && resumed > 0,
+        "{late} late completions and {resumed} resumed leases"
+    );
     assert!(
         all.iter().all(|status| reached.contains(status)),
         "{reached:?}"

@@ -56,7 +56,7 @@ impl Service {
             leases: leases_of(&project, agent.guid),
             agent,
             protocol: PROTOCOL_VERSION,
-            features: Vec::new(),
+            features: loom_protocol::features(),
             epoch: terms.epoch,
         })
     }

@@ -372,7 +372,18 @@ fn claim_order(
     claim: ThenClaim,
     admission: &Admission,
 ) -> Result<ClaimOrder, WireError> {
-    let max = claim.max.unwrap_or(1);
+    let resume = claim.resume.unwrap_or_default();
+    if resume.len() > limits::CLAIM_MAX as usize {
+        return Err(WireError::invalid(format!(
+            "resume names {} leases; name at most {}",
+            resume.len(),
+            limits::CLAIM_MAX
+        )));
+    }
+    let named = u32::try_from(resume.len()).unwrap_or(limits::CLAIM_MAX);
+    let is_offered_more = claim.max != Some(0) || resume.is_empty();
+    let max = claim.max.filter(|_| is_offered_more);
+    let max = max.unwrap_or(named.max(1));
     if !(1..=limits::CLAIM_MAX).contains(&max) {
         return Err(WireError::invalid(format!(
             "max is {max}; write a number from 1 to {}",
@@ -397,10 +408,15 @@ fn claim_order(
         claim_id: claim
             .claim_id
             .unwrap_or_else(|| WorkId::generate().to_string()),
-        capabilities: claim.capabilities,
+        // What asks for no capability is offered nothing.
+        capabilities: claim
+            .capabilities
+            .filter(|_| is_offered_more)
+            .or_else(|| (!is_offered_more).then(Vec::new)),
         max: max as usize,
         wait_until: (wait_ms > 0).then(|| Instant::now() + Duration::from_millis(wait_ms)),
         start: claim.start,
+        resume,
         admission: admission.clone(),
     })
 }

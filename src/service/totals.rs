@@ -84,7 +84,7 @@ impl Service {
             name: "loom".into(),
             version: env!("CARGO_PKG_VERSION").into(),
             protocol: PROTOCOL_VERSION,
-            features: Vec::new(),
+            features: loom_protocol::features(),
             epoch: self.projects().terms().epoch,
             projects: self.projects().all().len(),
             nats_url: self.0.options.nats_url.clone(),

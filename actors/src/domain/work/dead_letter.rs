@@ -64,7 +64,8 @@ impl WorkRecord {
         } else {
             self.attempts.min(self.max_attempts.saturating_sub(1))
         };
-        self.unspent_returns = 0;
+        self.unstarted_returns = 0;
+        self.releases = 0;
         self.retries += 1;
         self.auto_retries = if automatic { self.auto_retries + 1 } else { 0 };
         self.dead_letter = None;
