@@ -3,8 +3,8 @@
 
 use loom_coordinator::coordinator::{Coordinator, UpOptions};
 use loom_coordinator::settings::{ServerUrl, Settings};
-use loom_protocol::ProjectId;
 use loom_protocol::agent::RegisterRequest;
+use loom_protocol::{ProjectId, names};
 use loom_testkit::nats::TestNats;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ struct House {
     http: Client,
     project: ProjectId,
     // Dropped last: nobody is left without its server.
-    _nats: TestNats,
+    nats: TestNats,
     _dir: tempfile::TempDir,
 }
 
@@ -41,7 +41,7 @@ impl House {
             coordinator,
             http: Client::builder().no_proxy().build().unwrap(),
             project,
-            _nats: nats,
+            nats,
             _dir: dir,
         }
     }
@@ -66,6 +66,14 @@ impl House {
 
     async fn post(&self, path: &str, body: Value) -> Answer {
         self.ask(Method::POST, path, Some(body)).await
+    }
+
+    /// A request over NATS.
+    async fn request(&self, action: &str, body: Value) -> Value {
+        let client = self.nats.connect().await.unwrap();
+        let subject = names::request(&self.project, action);
+        let answer = client.request(subject, body.to_string().into()).await;
+        serde_json::from_slice(&answer.unwrap().payload).unwrap()
     }
 
     async fn submit(&self, description: &str) -> String {
@@ -149,7 +157,7 @@ async fn arrays_are_answered_item_by_item() {
     let good = json!({"description": "good", "capability": "c", "classification": "core"});
     let bad = [
         json!({"description": "bad", "capability": "c", "priority": 11}),
-        json!({"description": "bad", "capability": "c d"}),
+        json!({"description": "bad", "capability": " c d"}),
         json!({"description": "bad", "capability": "c", "dependsOn": []}),
         json!({"description": "bad", "capability": "c", "strict": true, "colour": 1}),
     ];
@@ -200,6 +208,118 @@ async fn batches_say_how_each_went() {
         .post("/api/queue/purge", json!({"capability": "c"}))
         .await;
     assert_eq!(purged["purged"], 1);
+    house.coordinator.shut_down().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_batch_is_named_by_its_filter() {
+    let house = House::open().await;
+    let urgent = json!({"description": "d", "capability": "c", "priority": 9});
+    let (_, urgent) = house.post("/api/work", urgent).await;
+    let usual = house.submit("usual").await;
+    let asked = json!({"filter": {"capability": "c", "minPriority": 8}});
+    let (status, result) = house.post("/api/work/cancel-batch", asked).await;
+    assert_eq!(status, 200, "{result}");
+    assert_eq!(result["cancelledItems"], json!([urgent["id"]]));
+    assert_eq!(result["hasMore"], false);
+    let item = house.get(&format!("/api/work/{usual}")).await;
+    assert_eq!(item["status"], "pending");
+
+    // One that has ended cannot be cancelled, and is named as such.
+    let asked = json!({"workItemIds": [urgent["id"], usual]});
+    let (_, result) = house.post("/api/work/cancel-batch", asked).await;
+    assert_eq!(result["notCancellable"], json!([urgent["id"]]));
+    assert_eq!(result["failed"], json!([urgent["id"]]));
+    assert_eq!(result["cancelledItems"], json!([usual]));
+
+    let (idle, busy) = (house.register("idle").await, house.register("busy").await);
+    let held = house.submit("held").await;
+    house
+        .request("work.claim", json!({"guid": busy, "start": true}))
+        .await;
+    let asked = json!({"filter": {"agentType": "test", "idleTimeMs": 0}, "reason": "manual"});
+    let (_, result) = house.post("/api/agents/shutdown-batch", asked).await;
+    assert_eq!(result["shutdownAgents"], json!([idle]), "{result}");
+    assert_eq!(result["graceful"], true);
+
+    // What an agent holds is put back for another one.
+    let asked = json!({"filter": {"assignedTo": busy}, "reassign": true});
+    let (_, result) = house.post("/api/work/cancel-batch", asked).await;
+    assert_eq!(result["reassignedItems"], json!([held]), "{result}");
+    assert_eq!(result["cancelledItems"], json!([]));
+    let item = house.get(&format!("/api/work/{held}")).await;
+    assert_eq!(
+        (&item["status"], &item["attempts"]),
+        (&json!("pending"), &json!(0))
+    );
+    let beaten = house
+        .request("agents.heartbeat", json!({"guid": busy}))
+        .await;
+    assert_eq!(beaten["directives"][0]["kind"], "cancel", "{beaten}");
+    assert_eq!(beaten["directives"][0]["workItemId"], held);
+
+    for wrong in [
+        json!({}),
+        json!({"ids": [held], "filter": {}}),
+        json!({"filter": {"capabilty": "c"}}),
+    ] {
+        let (status, error) = house.post("/api/work/cancel-batch", wrong).await;
+        assert_eq!((status, &error["code"]), (400, &json!("invalid-request")));
+    }
+    house.coordinator.shut_down().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn existing_clients_read_what_they_expect() {
+    let house = House::open().await;
+    let unused = house.get("/api/stats/projects").await;
+    assert_eq!(unused["projects"], json!([house.project]));
+    let item = json!({"description": "d", "capability": "code review"});
+    let (_, answer) = house.post("/api/work", item).await;
+    assert_eq!(answer["targetAgentType"], "claude-code");
+    assert_eq!(answer["estimatedWaitSeconds"], 30);
+    let id = &answer["id"];
+    let asked = json!({"handle": "a", "agentType": "copilot-cli", "capabilities": ["code review"]});
+    let agent = house.request("agents.register", asked).await;
+    let item = json!({"description": "d", "capability": "code review"});
+    let (_, answer) = house.post("/api/work", item).await;
+    assert_eq!(answer["targetAgentType"], "copilot-cli");
+
+    let guid = &agent["guid"];
+    let claimed = house
+        .request("work.claim", json!({"guid": guid, "start": true}))
+        .await;
+    let attempt = &claimed["items"][0]["lease"]["attempt"];
+    let lease = json!({"id": id, "guid": guid, "attempt": attempt, "progress": 40});
+    house.request("work.progress", lease.clone()).await;
+    let status = format!("work.status.{}", id.as_str().unwrap());
+    let item = house.request(&status, Value::Null).await;
+    // Not 40.0: some clients read whole numbers only.
+    assert_eq!(item["progress"].to_string(), "40", "{item}");
+    house.request("work.complete", lease).await;
+    let item = house.request(&status, Value::Null).await;
+    assert_eq!(item["progress"].to_string(), "100", "{item}");
+    let (_, answer) = house
+        .post("/api/work", json!({"description": "d", "capability": "c"}))
+        .await;
+    assert_ne!(
+        answer["estimatedWaitSeconds"], 30,
+        "an item was claimed meanwhile"
+    );
+
+    let cancelled = house
+        .request("work.cancel", json!({"id": answer["id"]}))
+        .await;
+    assert_eq!(
+        (&cancelled["success"], &cancelled["status"]),
+        (&json!(true), &json!("cancelled"))
+    );
+    let ended = house
+        .request("agents.shutdown", json!({"guid": guid}))
+        .await;
+    assert_eq!((&ended["success"], &ended["guid"]), (&json!(true), guid));
     house.coordinator.shut_down().await;
 }
 

@@ -92,12 +92,12 @@ pub struct WorkEvent {
     /// More about that agent.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub assigned_to_agent: Option<EventAgent>,
-    /// Of `submitted`.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub capability: Option<String>,
-    /// Of `submitted`.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub boundary: Option<String>,
+    /// What an agent must be able to do for it.
+    #[serde(default)]
+    pub capability: String,
+    /// Where.
+    #[serde(default)]
+    pub boundary: String,
     /// Of `submitted`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub priority: Option<u8>,
@@ -105,7 +105,11 @@ pub struct WorkEvent {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub description: Option<String>,
     /// Of `progress`.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "crate::work::whole_if_whole",
+        default
+    )]
     pub progress: Option<f64>,
     /// Of `progress`: what the agent said.
     #[serde(skip_serializing_if = "Option::is_none", default)]

@@ -23,9 +23,14 @@ macro_rules! uuid_id {
                 Self(uuid)
             }
 
-            /// A new id that sorts by the time of its making (UUID version 7).
+            /// A new id at random (UUID version 4: existing clients check for it). Nothing may sort by it.
             pub fn generate() -> Self {
-                Self(Uuid::now_v7())
+                Self(Uuid::new_v4())
+            }
+
+            /// The id that follows from a digest, with the version and variant of UUID version 4.
+            pub const fn from_digest(digest: [u8; 16]) -> Self {
+                Self(uuid::Builder::from_random_bytes(digest).into_uuid())
             }
 
             /// The id as a UUID.
@@ -94,6 +99,32 @@ mod tests {
         let packed = rmp_serde::to_vec_named(&id).unwrap();
         assert_eq!(packed.len(), 2 + 36);
         assert_eq!(rmp_serde::from_slice::<WorkId>(&packed).unwrap(), id);
+    }
+
+    #[test]
+    fn every_id_of_ours_is_a_uuid_of_version_4() {
+        for id in [
+            AgentGuid::generate(),
+            AgentGuid::from_digest([0xff; 16]),
+            AgentGuid::from_digest([0; 16]),
+        ] {
+            assert_eq!(id.uuid().get_version_num(), 4, "{id}");
+            assert_eq!(id.uuid().get_variant(), uuid::Variant::RFC4122, "{id}");
+        }
+    }
+
+    #[test]
+    fn ids_made_together_differ_in_their_first_digits() {
+        let short = |id: WorkId| id.to_string()[..8].to_owned();
+        let all: std::collections::HashSet<String> =
+            (0..100).map(|_| short(WorkId::generate())).collect();
+        assert!(all.len() >= 99, "{} of 100 are apart", all.len());
+    }
+
+    #[test]
+    fn ids_of_version_7_in_old_stores_are_read() {
+        let id = "01890a5d-ac96-774b-bcce-b302099a8057";
+        assert_eq!(id.parse::<WorkId>().unwrap().to_string(), id);
     }
 
     #[test]

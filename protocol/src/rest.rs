@@ -76,6 +76,38 @@ pub struct BatchResult {
     pub success_rate: f64,
 }
 
+/// `POST /api/agents/shutdown-batch`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShutdownBatchResult {
+    /// How each of them went.
+    #[serde(flatten)]
+    pub batch: BatchResult,
+    /// The agents that were told: `success` by another name.
+    pub shutdown_agents: Vec<String>,
+    /// Whether they were told to finish first.
+    pub graceful: bool,
+    /// Whether the filter names more than one request takes.
+    pub has_more: bool,
+}
+
+/// `POST /api/work/cancel-batch`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CancelBatchResult {
+    /// How each of them went.
+    #[serde(flatten)]
+    pub batch: BatchResult,
+    /// Items that are cancelled.
+    pub cancelled_items: Vec<String>,
+    /// Items that were put back into the queue for another agent.
+    pub reassigned_items: Vec<String>,
+    /// Items that had ended already; in `failed` too.
+    pub not_cancellable: Vec<String>,
+    /// Whether the filter names more than one request takes.
+    pub has_more: bool,
+}
+
 /// Items by status; counts what is retained.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkTotals {
@@ -195,7 +227,7 @@ pub struct ProjectTotals {
     pub last_activity: Option<Timestamp>,
 }
 
-/// One project of `GET /api/stats/projects`.
+/// One project of `GET /api/stats/projects`, in `details`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProjectSummary {
@@ -209,8 +241,11 @@ pub struct ProjectSummary {
 /// `GET /api/stats/projects`, `coord.global.projects`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ProjectsAnswer {
-    /// The projects.
-    pub projects: Vec<ProjectSummary>,
+    /// Their names, in order. The default project is there before it is used.
+    pub projects: Vec<String>,
+    /// The same with their sums.
+    #[serde(default)]
+    pub details: Vec<ProjectSummary>,
     /// How many.
     pub count: usize,
     /// When this was counted.

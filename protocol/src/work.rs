@@ -9,6 +9,7 @@ mod report;
 mod submit;
 
 pub use completed::CompleteAnswer;
+pub(crate) use item::whole_if_whole;
 pub use item::{
     AssignedAgent, CancelInfo, Reason, Usage, WorkErrorInfo, WorkItem, WorkResult, WorkStatus,
 };

@@ -89,7 +89,7 @@ impl RawNats {
     }
 
     async fn writes_of_one(&self, writes: usize) -> Result<(), PublishError> {
-        let subject = async_nats::Subject::from(format!("$KV.{}.{}", self.name, Uuid::now_v7()));
+        let subject = async_nats::Subject::from(format!("$KV.{}.{}", self.name, Uuid::new_v4()));
         let mut sequence = 0_u64;
         for _ in 0..writes {
             let mut headers = HeaderMap::new();

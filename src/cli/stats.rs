@@ -44,7 +44,7 @@ pub async fn projects(context: &Context) -> CliResult {
         return context.out.json(&answer);
     }
     let mut rows = table(&["PROJECT", "AGENTS", "PENDING", "ACTIVE", "LAST ACTIVITY"]);
-    for project in &answer.projects {
+    for project in &answer.details {
         let totals = &project.totals;
         rows.add_row([
             cell(&project.project_id, 64),

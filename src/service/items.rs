@@ -148,7 +148,7 @@ impl Service {
     }
 
     /// The project and the whole id of an item.
-    fn find_item(
+    pub(super) fn find_item(
         &self,
         project: Option<&ProjectId>,
         id: &str,
@@ -261,7 +261,7 @@ pub(super) fn cursor(cursor: Option<&str>) -> Result<u64, WireError> {
     })
 }
 
-fn filter(request: &ListWorkRequest) -> Result<Filter, WireError> {
+pub(super) fn filter(request: &ListWorkRequest) -> Result<Filter, WireError> {
     let statuses = request
         .status
         .iter()

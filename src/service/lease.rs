@@ -12,7 +12,7 @@ use loom_actors::project::Project;
 use loom_actors::work_dispatcher::{Admission, ClaimOrder};
 use loom_actors::work_ledger::{Applied, Operation};
 use loom_protocol::agent::{Directive, DirectiveKind};
-use loom_protocol::token::check_token;
+use loom_protocol::token::{check_label, check_token};
 use loom_protocol::work::{
     ClaimAnswer, ClaimRequest, ClaimedItem, CompleteAnswer, CompleteItem, CompleteRequest,
     FailRequest, Lease, LeaseRef, ProgressRequest, Reason, ReleaseRequest, StoppedRequest,
@@ -398,7 +398,7 @@ fn claim_order(
         )));
     }
     for capability in claim.capabilities.iter().flatten() {
-        check_token("capability", capability)?;
+        check_label("capability", capability)?;
     }
     if let Some(claim_id) = &claim.claim_id {
         check_token("claimId", claim_id)?;

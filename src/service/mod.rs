@@ -5,6 +5,7 @@
 //! | `agents` | register, heartbeat, deregister, list, get, shutdown |
 //! | `submit` | submit, with what is to be said about unknown fields |
 //! | `lease` | claim, start, progress, complete, fail, release, stopped |
+//! | `batches` | which agents and items a filter names, reassign |
 //! | `brief` | an answer that would be too large, shortened |
 //! | `ignored` | the unknown fields of a submission |
 //! | `items` | get, list, cancel, explain |
@@ -14,6 +15,7 @@
 //! | `totals` | stats, projects, info, readiness |
 
 mod agents;
+mod batches;
 mod brief;
 mod dead_letters;
 mod ignored;
@@ -34,6 +36,7 @@ use loom_protocol::{AgentGuid, ErrorCode, ProjectId, Timestamp, WireError};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
+pub use batches::{AgentBatchFilter, Named, Reassigned, WorkBatchFilter};
 pub use brief::without_long_texts;
 pub use ignored::Ignored;
 pub use submit::Submitted;

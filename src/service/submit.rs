@@ -1,8 +1,10 @@
 //! Taking work in.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use loom_actors::domain::work::{Defaults, accept};
+use loom_actors::project::Project;
 use loom_actors::work_ledger::{Applied, LedgerError, Operation};
 use loom_protocol::work::{ItemAnswer, SubmitAnswer, SubmitRequest, limits};
 use loom_protocol::{ErrorCode, ProjectId, WireError};
@@ -23,8 +25,10 @@ pub enum Submitted {
     },
 }
 
-/// What a submission that is open to all types says of the type that it waits for.
-const ANY_TYPE: &str = "any";
+/// The type that an item is said to wait for where nobody is there who could take it.
+const USUAL_TYPE: &str = "claude-code";
+/// How long an item is said to wait where none has been claimed yet.
+const USUAL_WAIT: Duration = Duration::from_secs(30);
 
 impl Service {
     /// Takes one item in, or several. `ignored`: the unknown fields, noted by the door.
@@ -89,43 +93,56 @@ impl Service {
                 ignored
             }));
         }
-        let outcomes = if operations.is_empty() {
-            Vec::new()
-        } else {
-            self.wake(project)
-                .await?
-                .ledger
-                .carry_out(operations)
-                .await?
-        };
-        let mut outcomes = outcomes.into_iter();
+        if operations.is_empty() {
+            return Ok(answers
+                .into_iter()
+                .map(|answer| answer.and_then(|_| Err(lost())))
+                .collect());
+        }
+        let project = self.wake(project).await?;
+        let mut outcomes = project.ledger.carry_out(operations).await?.into_iter();
         Ok(answers
             .into_iter()
             .map(|answer| {
                 let ignored = answer?;
-                answer_of(outcomes.next(), ignored)
+                answer_of(&project, outcomes.next(), ignored)
             })
             .collect())
     }
 }
 
 fn answer_of(
+    project: &Project,
     outcome: Option<Result<Applied, LedgerError>>,
     ignored: Fields,
 ) -> Result<SubmitAnswer, WireError> {
     let record = outcome.ok_or_else(lost)??.record;
-    let target = record
+    let named = record
         .required_agent_type
-        .as_deref()
-        .or(record.preferred_agent_type.as_deref())
-        .unwrap_or(ANY_TYPE);
+        .clone()
+        .or_else(|| record.preferred_agent_type.clone());
+    let of_an_agent = || {
+        project
+            .agents
+            .type_for(&record.capability, &record.boundary)
+    };
+    let target = named
+        .or_else(of_an_agent)
+        .unwrap_or_else(|| USUAL_TYPE.into());
+    let wait = project.work.usual_wait().unwrap_or(USUAL_WAIT);
     Ok(SubmitAnswer {
         id: record.id,
         work_item_id: record.id,
         task_id: record.task_id.clone(),
-        target_agent_type: target.into(),
+        target_agent_type: target,
         spin_up_triggered: false,
-        estimated_wait_seconds: None,
+        // Rounded up: less than a second is not nothing.
+        estimated_wait_seconds: Some(
+            wait.as_millis()
+                .div_ceil(1_000)
+                .try_into()
+                .unwrap_or(u64::MAX),
+        ),
         ignored: ignored.named,
         ignored_more: ignored.more,
     })

@@ -60,9 +60,9 @@ impl Service {
         stats
     }
 
-    /// The projects that are awake, with their sums.
+    /// The projects that are awake, and the default one before it is, with their sums.
     pub fn project_summaries(&self) -> ProjectsAnswer {
-        let projects: Vec<_> = self
+        let mut details: Vec<_> = self
             .projects()
             .all()
             .iter()
@@ -71,9 +71,20 @@ impl Service {
                 totals: totals_of(project),
             })
             .collect();
+        let default = self.default_project().as_str();
+        if !details.iter().any(|project| project.project_id == default) {
+            let unused = ProjectSummary {
+                project_id: default.to_owned(),
+                totals: ProjectTotals::default(),
+            };
+            let place = details.partition_point(|project| project.project_id.as_str() < default);
+            details.insert(place, unused);
+        }
+        let names = details.iter().map(|project| project.project_id.clone());
         ProjectsAnswer {
-            count: projects.len(),
-            projects,
+            count: details.len(),
+            projects: names.collect(),
+            details,
             timestamp: self.now(),
         }
     }

@@ -21,16 +21,40 @@ fn no_tokens() -> Vec<(String, &'static str)> {
     all
 }
 
+/// What no capability and no boundary may be, and what the refusal says of it.
+fn no_labels() -> Vec<(String, &'static str)> {
+    let bad = [
+        (" a", "at one end"),
+        ("a\u{2003}", "at one end"),
+        ("tab\there", "control characters"),
+        ("a\nb", "control characters"),
+        ("", "write 1 to 64"),
+    ];
+    let mut all: Vec<_> = bad.map(|(label, remedy)| (label.into(), remedy)).into();
+    all.push(("x".repeat(300), "at most 64"));
+    all.push(("語".repeat(64), "at most 512"));
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn labels_of_work() {
+    let doors = Doors::open().await;
+    for field in ["capability", "boundary"] {
+        for (label, remedy) in no_labels() {
+            for error in doors.refused_item(&item(&json!({field: label}))).await {
+                check(&error, ErrorCode::InvalidToken, &[field, remedy]);
+            }
+        }
+    }
+    doors.nothing_was_taken().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn tokens_of_work() {
     let doors = Doors::open().await;
-    for field in [
-        "capability",
-        "boundary",
-        "requiredAgentType",
-        "preferredAgentType",
-    ] {
+    for field in ["requiredAgentType", "preferredAgentType"] {
         for (token, remedy) in no_tokens() {
             for error in doors.refused_item(&item(&json!({field: token}))).await {
                 check(&error, ErrorCode::InvalidToken, &[field, remedy]);
@@ -48,9 +72,21 @@ async fn tokens_of_work() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
-async fn dots_and_signs_are_no_danger() {
+async fn dots_spaces_and_signs_are_no_danger() {
     let doors = Doors::open().await;
-    for capability in ["node.js", "c++", "a.b.c", "$SYS", "=2E", &"x".repeat(64)] {
+    for capability in [
+        "node.js",
+        "c++",
+        "a.b.c",
+        "$SYS",
+        "=2E",
+        "*",
+        "a.>",
+        "code review",
+        "a,b",
+        "schön 日本語",
+        &"x".repeat(64),
+    ] {
         let agent = doors.project.agent(capability).spawn().await.unwrap();
         let id = doors.project.submit_plain(capability).await.unwrap();
         let claimed = agent.claim_one().await.unwrap();
@@ -66,17 +102,20 @@ async fn dots_and_signs_are_no_danger() {
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn tokens_of_agents() {
     let doors = Doors::open().await;
-    for (token, remedy) in no_tokens() {
-        for (field, value) in [
-            ("capabilities", json!(["fine", token])),
-            ("boundaries", json!([token])),
-            ("agentType", json!(token)),
-        ] {
-            let mut agent = json!({"handle": "a", "agentType": "t", "capabilities": ["c"]});
-            agent[field] = value;
-            for error in doors.refused("agents.register", &agent).await {
-                check(&error, ErrorCode::InvalidToken, &[remedy]);
-            }
+    let types = no_tokens()
+        .into_iter()
+        .map(|(token, remedy)| ("agentType", json!(token), remedy));
+    let labels = no_labels().into_iter().flat_map(|(label, remedy)| {
+        [
+            ("capabilities", json!(["fine", label]), remedy),
+            ("boundaries", json!([label]), remedy),
+        ]
+    });
+    for (field, value, remedy) in types.chain(labels) {
+        let mut agent = json!({"handle": "a", "agentType": "t", "capabilities": ["c"]});
+        agent[field] = value;
+        for error in doors.refused("agents.register", &agent).await {
+            check(&error, ErrorCode::InvalidToken, &[remedy]);
         }
     }
     for (handle, part) in [("a b", "handle"), ("a/b", "handle"), ("ü", "handle")] {

@@ -25,6 +25,8 @@ use crate::domain::id_prefix;
 
 /// How many candidates an ambiguous prefix names.
 const CANDIDATES_SHOWN: usize = 5;
+/// How many agents are looked at for the type that an item may go to.
+const LOOKED_AT_FOR_A_TYPE: usize = 16;
 /// Of how many agents that left it is known what they had failed.
 const MAX_LEFT_STREAKS: usize = 10_000;
 
@@ -194,6 +196,29 @@ impl AgentDirectory {
             info,
             examined: selection.examined,
         })
+    }
+
+    /// The type of an agent that may take what asks for this, and is there: the first of the few that are looked at.
+    pub fn type_for(&self, capability: &str, boundary: &str) -> Option<String> {
+        let filter = AgentFilter {
+            capability: Some(capability.to_owned()),
+            boundary: Some(boundary.to_owned()),
+            ..AgentFilter::default()
+        };
+        let index = self.index.read();
+        let places = index.selection(&filter)?.take(
+            Direction::Forward,
+            Bound::Unbounded,
+            LOOKED_AT_FOR_A_TYPE,
+        );
+        let mut known = places.iter().filter_map(|place| self.get(place.guid));
+        let present = known.find(|entry| {
+            !matches!(
+                entry.agent().status,
+                AgentStatus::Offline | AgentStatus::Quarantined | AgentStatus::Draining
+            )
+        });
+        present.map(|entry| entry.agent().agent_type.clone())
     }
 
     /// The one agent whose guid begins with `prefix`. Errors: `invalid-request` for what no guid

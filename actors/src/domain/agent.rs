@@ -17,7 +17,7 @@ mod rest;
 use std::time::Duration;
 
 use loom_protocol::agent::{Agent, AgentStatus, RegisterRequest};
-use loom_protocol::token::{check_name, check_token};
+use loom_protocol::token::{check_label, check_name, check_token};
 use loom_protocol::{AgentGuid, ErrorCode, ProjectId, Timestamp, WireError};
 use serde_json::Value;
 
@@ -174,8 +174,8 @@ pub fn differs(one: &Agent, other: &Agent) -> bool {
 fn check(agent: &Agent) -> Result<(), WireError> {
     check_name("handle", &agent.handle)?;
     check_token("agentType", &agent.agent_type)?;
-    check_tokens("capability", &agent.capabilities)?;
-    check_tokens("boundary", &agent.boundaries)?;
+    check_labels("capability", &agent.capabilities)?;
+    check_labels("boundary", &agent.boundaries)?;
     if agent.capabilities.is_empty() {
         return Err(WireError::invalid(
             "capabilities is empty; name at least one thing that the agent can do",
@@ -226,7 +226,7 @@ fn check_limit_group(group: Option<&String>) -> Result<(), WireError> {
     Ok(())
 }
 
-fn check_tokens(field: &'static str, tokens: &[String]) -> Result<(), WireError> {
+fn check_labels(field: &'static str, tokens: &[String]) -> Result<(), WireError> {
     if tokens.len() > MAX_TOKENS {
         let message = format!(
             "the agent names {} times a {field}; at most {MAX_TOKENS} are allowed",
@@ -235,7 +235,7 @@ fn check_tokens(field: &'static str, tokens: &[String]) -> Result<(), WireError>
         return Err(WireError::invalid(message));
     }
     for token in tokens {
-        check_token(field, token)?;
+        check_label(field, token)?;
     }
     Ok(())
 }

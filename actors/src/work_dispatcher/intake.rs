@@ -9,6 +9,7 @@ use async_nats::jetstream::{self, AckKind};
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use loom_protocol::work::{CompletedReport, ErrorReport, RESERVED_FIELDS, Reason, SubmitRequest};
 use loom_protocol::{Encoding, ErrorCode, ProjectId, Timestamp, WireError, WorkId, names};
+use sha2::{Digest as _, Sha256};
 use tokio::task::JoinSet;
 
 use super::actor::WorkDispatcherArgs;
@@ -213,7 +214,7 @@ impl Intake {
     ) -> WorkRecord {
         let (published, sequence) = self.origin(message);
         let refused = Refused {
-            id: message_id(published, sequence),
+            id: message_id(&self.project, published, sequence),
             subject: &message.subject,
             reason,
             error,
@@ -250,7 +251,7 @@ impl Intake {
         } else if subject == names::work_errors(&self.project) {
             self.failed(encoding, &message.payload, published)
         } else {
-            let id = message_id(published, sequence);
+            let id = message_id(&self.project, published, sequence);
             self.submitted(encoding, message, id, published)
         };
         asked.unwrap_or_else(|(reason, error)| {
@@ -358,11 +359,17 @@ impl Intake {
 }
 
 /// The id of an item whose submission names none: the same when the message comes again.
-fn message_id(published: Timestamp, sequence: u64) -> WorkId {
-    let millis = u64::try_from(published.as_millis()).unwrap_or_default();
-    let mut tail = [0; 10];
-    tail[2..].copy_from_slice(&sequence.to_be_bytes());
-    WorkId::new(uuid::Builder::from_unix_timestamp_millis(millis, &tail).into_uuid())
+fn message_id(project: &ProjectId, published: Timestamp, sequence: u64) -> WorkId {
+    let digest: [u8; 32] = Sha256::new()
+        .chain_update(project.as_str())
+        .chain_update([0])
+        .chain_update(published.as_millis().to_be_bytes())
+        .chain_update(sequence.to_be_bytes())
+        .finalize()
+        .into();
+    let mut id = [0; 16];
+    id.copy_from_slice(&digest[..16]);
+    WorkId::from_digest(id)
 }
 
 fn poison(error: impl Into<WireError>) -> (Reason, WireError) {

@@ -286,6 +286,9 @@ impl State {
         }
         if applied.changed {
             self.context.meters.transition(applied);
+            if let Some(waited) = applied.first_wait() {
+                read.note_wait(waited);
+            }
             self.acknowledged.note(applied.revision);
             read.set_replayed_to(self.acknowledged.up_to());
             if self.acknowledged.has_too_many_above() {

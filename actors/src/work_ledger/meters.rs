@@ -102,11 +102,10 @@ impl Meters {
             return;
         }
         match record.status {
-            WorkStatus::Assigned | WorkStatus::InProgress
-                if before == WorkStatus::Pending && record.attempt == 1 =>
-            {
-                let waited = record.updated_at.since(record.offered_at);
-                self.claim_wait.record(waited);
+            WorkStatus::Assigned | WorkStatus::InProgress => {
+                if let Some(waited) = applied.first_wait() {
+                    self.claim_wait.record(waited);
+                }
             }
             WorkStatus::Pending if before.is_leased() => {
                 if let Some(reason) = record.pending_reason {

@@ -68,6 +68,15 @@ pub struct Applied {
 }
 
 impl Applied {
+    /// How long the item waited, where this operation was its first claim.
+    pub fn first_wait(&self) -> Option<Duration> {
+        let record = &*self.record;
+        let is_first = self.before == Some(WorkStatus::Pending)
+            && record.status.is_leased()
+            && record.attempt == 1;
+        is_first.then(|| record.updated_at.since(record.offered_at))
+    }
+
     /// A record that is as it should be already.
     pub fn already(record: Arc<WorkRecord>, revision: u64) -> Self {
         Self {

@@ -46,6 +46,9 @@ struct Live {
     heard: Instant,
 }
 
+/// No item has been claimed yet.
+const NO_WAIT_KNOWN: u64 = u64::MAX;
+
 type Listener = Box<dyn Fn(&Arc<ItemChange>) + Send + Sync>;
 
 /// The read side of a project's ledger.
@@ -58,6 +61,8 @@ pub struct ReadModel {
     listeners: RwLock<Vec<(&'static str, Listener)>>,
     quarantined: AtomicUsize,
     replayed_to: AtomicU64,
+    /// See [`ReadModel::usual_wait`]; in milliseconds, [`NO_WAIT_KNOWN`] before the first claim.
+    usual_wait: AtomicU64,
     /// Over all incarnations of the ledger: what one of them left under way is none of the next one's.
     writes: AtomicU64,
 }
@@ -74,6 +79,7 @@ impl ReadModel {
             listeners: RwLock::default(),
             quarantined: AtomicUsize::new(0),
             replayed_to: AtomicU64::new(0),
+            usual_wait: AtomicU64::new(NO_WAIT_KNOWN),
             writes: AtomicU64::new(0),
         }
     }
@@ -81,6 +87,23 @@ impl ReadModel {
     /// Whose ledger it is.
     pub const fn project(&self) -> &ProjectId {
         &self.project
+    }
+
+    /// How long items have lately waited for their first claim: an average in which the last eight or so count most.
+    pub fn usual_wait(&self) -> Option<Duration> {
+        let known = self.usual_wait.load(Ordering::Relaxed);
+        (known != NO_WAIT_KNOWN).then(|| Duration::from_millis(known))
+    }
+
+    /// An item was claimed for the first time, after this wait.
+    pub(super) fn note_wait(&self, waited: Duration) {
+        let waited = u64::try_from(waited.as_millis()).unwrap_or(NO_WAIT_KNOWN - 1);
+        // Two at the same moment: one of them does not count, which an estimate bears.
+        let next = match self.usual_wait.load(Ordering::Relaxed) {
+            NO_WAIT_KNOWN => waited,
+            known => known - known / 8 + waited / 8,
+        };
+        self.usual_wait.store(next, Ordering::Relaxed);
     }
 
     /// The item's header, if there is such an item.

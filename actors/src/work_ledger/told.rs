@@ -28,8 +28,6 @@ pub(super) fn events(
         }
         (None, _) => {
             let mut submitted = tell(WorkEventKind::Submitted);
-            submitted.capability = Some(record.capability.clone());
-            submitted.boundary = Some(record.boundary.clone());
             submitted.priority = Some(record.priority);
             submitted.description = Some(start_of(&record.description, SHOWN_DESCRIPTION));
             events.push(submitted);
@@ -130,8 +128,8 @@ fn event(
             agent_type: holder.agent_type.clone(),
             hostname: holder.hostname.clone(),
         }),
-        capability: None,
-        boundary: None,
+        capability: record.capability.clone(),
+        boundary: record.boundary.clone(),
         priority: None,
         description: None,
         progress: None,

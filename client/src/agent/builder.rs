@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use loom_protocol::AgentGuid;
 use loom_protocol::agent::RegisterRequest;
-use loom_protocol::token::{check_name, check_token};
+use loom_protocol::token::{check_label, check_name, check_token};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -244,10 +244,10 @@ impl AgentBuilder {
             ));
         }
         for capability in &identity.capabilities {
-            check_token("capability", capability)?;
+            check_label("capability", capability)?;
         }
         for boundary in identity.boundaries.iter().flatten() {
-            check_token("boundary", boundary)?;
+            check_label("boundary", boundary)?;
         }
         if self.slots == 0 {
             return Err(options_error(

@@ -43,7 +43,7 @@ pub(crate) async fn claim(core: Arc<Core>) {
 /// A claim with a name of its own, by which a lost answer can be asked for again.
 pub(crate) fn new_claim(max: u32, wait: Duration) -> ThenClaim {
     ThenClaim {
-        claim_id: Some(Uuid::now_v7().to_string()),
+        claim_id: Some(Uuid::new_v4().to_string()),
         capabilities: None,
         max: Some(max),
         wait_ms: u64::try_from(wait.as_millis()).ok(),

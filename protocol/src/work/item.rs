@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::body::Body;
 use crate::id::{AgentGuid, WorkId};
@@ -308,8 +308,12 @@ pub struct WorkItem {
     /// When the current or last attempt was started.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub started_at: Option<Timestamp>,
-    /// 0 to 100.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    /// 0 to 100; 100 of a completed item. Written as a whole number where it is one.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "whole_if_whole",
+        default
+    )]
     pub progress: Option<f64>,
     /// What the agent last said about its progress.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -338,9 +342,48 @@ pub struct WorkItem {
     pub revision: u64,
 }
 
+/// Writes 40 as `40`, not as `40.0`, and 40.5 as it is.
+#[allow(clippy::ref_option, reason = "serde asks for it")]
+pub(crate) fn whole_if_whole<S: Serializer>(
+    number: &Option<f64>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "the fraction is nought, and i32 holds the range that is asked for"
+    )]
+    match number {
+        Some(number) if number.fract() == 0.0 && number.abs() <= f64::from(i32::MAX) => {
+            serializer.serialize_i64(*number as i64)
+        }
+        Some(number) => serializer.serialize_f64(*number),
+        None => serializer.serialize_none(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn progress_is_a_whole_number_where_it_is_whole() {
+        #[derive(Serialize)]
+        struct Holder {
+            #[serde(serialize_with = "whole_if_whole")]
+            progress: Option<f64>,
+        }
+        for (progress, written) in [
+            (Some(40.0), "40"),
+            (Some(0.0), "0"),
+            (Some(100.0), "100"),
+            (Some(40.5), "40.5"),
+            (Some(1e300), "1e300"),
+            (None, "null"),
+        ] {
+            let json = serde_json::to_string(&Holder { progress }).unwrap();
+            assert_eq!(json, format!("{{\"progress\":{written}}}"));
+        }
+    }
 
     #[test]
     fn an_unknown_status_means_unfinished() {

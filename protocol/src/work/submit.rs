@@ -86,11 +86,12 @@ pub struct SubmitAnswer {
     pub work_item_id: WorkId,
     /// Its task.
     pub task_id: String,
-    /// The agent type that it waits for; `any` where it is open to all.
+    /// The agent type that will take it: the required or the preferred one, else that of an agent that may take it,
+    /// else `claude-code`.
     pub target_agent_type: String,
     /// Whether an agent is being started for it.
     pub spin_up_triggered: bool,
-    /// A guess at the wait, in seconds, where there is a basis for one.
+    /// A guess at the wait for an agent, in seconds: what items have lately waited, 30 where none has been claimed.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub estimated_wait_seconds: Option<u64>,
     /// Fields of the submission that nobody reads: the first few, long names cut.

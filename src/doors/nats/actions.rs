@@ -18,6 +18,26 @@ use crate::service::{Ignored, Page, Service, Submitted, without_long_texts};
 /// What every server carries, in bytes, so that its limit need not be asked for.
 const ALWAYS_CARRIED: usize = 64 * 1024;
 
+/// `coord.{p}.work.status.{id}` is `work.get` by another name.
+const WORK_STATUS: &str = "work.status.";
+
+/// What an order came to, with `success: true` among its fields: existing clients look for that.
+#[derive(Serialize)]
+struct Successful<T> {
+    success: bool,
+    #[serde(flatten)]
+    what: T,
+}
+
+impl<T> Successful<T> {
+    const fn of(what: T) -> Self {
+        Self {
+            success: true,
+            what,
+        }
+    }
+}
+
 /// One request, taken apart.
 struct Request<'a> {
     client: &'a Client,
@@ -105,7 +125,8 @@ pub(super) async fn carry_out(
             request.done(&service.get_agent(some, &agent.guid)?)
         }
         "agents.shutdown" => {
-            request.done(&Box::pin(service.shutdown_agent(some, request.read()?)).await?)
+            let agent = Box::pin(service.shutdown_agent(some, request.read()?)).await?;
+            request.done(&Successful::of(agent))
         }
         "agents.resume" => {
             let agent: GuidRequest = request.read()?;
@@ -151,7 +172,8 @@ pub(super) async fn carry_out(
         }
         "work.cancel" => {
             let cancel: CancelRequest = request.read()?;
-            request.done(&Box::pin(service.cancel(some, cancel)).await?)
+            let item = Box::pin(service.cancel(some, cancel)).await?;
+            request.done(&Successful::of(item))
         }
         "work.explain" => {
             let item: IdRequest = request.read()?;
@@ -175,6 +197,11 @@ pub(super) async fn carry_out(
             request.done(&Box::pin(service.discard_dead_letter(some, &letter.id)).await?)
         }
         "stats" => request.done(&service.stats(some)),
+        // What existing clients ask; the id stands in the subject.
+        _ if action.starts_with(WORK_STATUS) => {
+            let id = &action[WORK_STATUS.len()..];
+            request.done(&Box::pin(service.get_work(some, id)).await?)
+        }
         _ => Err(unknown()),
     }
 }

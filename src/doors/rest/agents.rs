@@ -6,14 +6,14 @@ use axum::response::{IntoResponse, Response};
 use loom_protocol::AgentGuid;
 use loom_protocol::agent::{Agent, AgentStatus, ListAgentsRequest, ShutdownRequest};
 use loom_protocol::gc::{GcReport, GcRequest};
-use loom_protocol::rest::{AgentsPage, BatchResult};
+use loom_protocol::rest::{AgentsPage, ShutdownBatchResult};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
+use super::batch::{Chosen, run_batch};
 use super::call::Call;
 use super::error::RestResult;
-use super::work::{check_batch, run_batch};
-use crate::service::Service;
+use crate::service::{AgentBatchFilter, Service};
 
 /// `GET /api/agents`: of one project, or of all.
 pub async fn list(State(service): State<Service>, call: Call) -> RestResult<Response> {
@@ -108,20 +108,23 @@ pub async fn gc_run(State(service): State<Service>, call: Call) -> RestResult<Js
 #[serde(default, rename_all = "camelCase")]
 struct ShutdownBatch {
     #[serde(alias = "agentGuids", alias = "agentIds", alias = "ids")]
-    guids: Vec<String>,
+    guids: Option<Vec<String>>,
+    filter: Option<AgentBatchFilter>,
     graceful: Option<bool>,
     grace_period_ms: Option<u64>,
     reason: Option<String>,
 }
 
-/// Tells several agents to end; answers for each by itself.
+/// Tells several agents to end, those of a list or those that a filter names; answers for each by itself.
 pub async fn shutdown_batch(
     State(service): State<Service>,
     call: Call,
-) -> RestResult<Json<BatchResult>> {
+) -> RestResult<Json<ShutdownBatchResult>> {
     let batch: ShutdownBatch = call.body()?;
-    check_batch("guids", &batch.guids)?;
-    let result = run_batch(batch.guids, |guid| {
+    let chosen = Chosen::of("guids", batch.guids, batch.filter, |filter| {
+        service.agents_named(call.project_or(service.default_project()), filter)
+    })?;
+    let result = run_batch(chosen.ids, |guid| {
         let request = ShutdownRequest {
             guid,
             graceful: batch.graceful,
@@ -132,5 +135,10 @@ pub async fn shutdown_batch(
         async move { service.shutdown_agent(project, request).await.map(|_| ()) }
     })
     .await;
-    Ok(Json(result))
+    Ok(Json(ShutdownBatchResult {
+        shutdown_agents: result.success.clone(),
+        batch: result,
+        graceful: batch.graceful.unwrap_or(true),
+        has_more: chosen.has_more,
+    }))
 }

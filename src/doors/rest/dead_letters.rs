@@ -9,9 +9,9 @@ use loom_protocol::dead_letter::{DeadLetter, ListDeadLettersRequest, RetryAnswer
 use loom_protocol::rest::{BatchResult, DeadLettersPage};
 use serde::{Deserialize, Serialize};
 
+use super::batch::{check_batch, percentage, run_batch};
 use super::call::Call;
 use super::error::{RestError, RestResult};
-use super::work::{check_batch, percentage, run_batch};
 use crate::service::Service;
 
 /// `GET /api/dlq`: of one project.

@@ -12,6 +12,7 @@
 //! | [`agents`], [`work`], [`dead_letters`], [`system`] | the paths |
 
 pub mod agents;
+mod batch;
 pub mod call;
 pub mod dead_letters;
 pub mod error;

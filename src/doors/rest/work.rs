@@ -1,26 +1,19 @@
-//! `/api/work`, and what batches have in common.
-
-use std::collections::BTreeMap;
-use std::future::Future;
+//! `/api/work`
 
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use futures_util::{StreamExt as _, stream};
-use loom_actors::clock::Clock;
-use loom_protocol::rest::{BatchResult, WorkPage};
-use loom_protocol::work::{
-    CancelRequest, ExplainAnswer, ListWorkRequest, SubmitRequest, WorkItem, limits,
-};
-use loom_protocol::{ErrorCode, WireError};
+use loom_protocol::ErrorCode;
+use loom_protocol::rest::{CancelBatchResult, WorkPage};
+use loom_protocol::work::{CancelRequest, ExplainAnswer, ListWorkRequest, SubmitRequest, WorkItem};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::batch::{Chosen, run_batch};
 use super::call::{Call, created};
-use super::error::{RestError, RestResult};
-use crate::service::Service;
+use super::error::RestResult;
+use crate::service::{Service, WorkBatchFilter};
 
-/// How many members of a batch are under way at a time.
-const BATCH_IN_FLIGHT: usize = 16;
 /// Who cancels, where the request names nobody.
 const BY_REST: &str = "rest";
 
@@ -99,118 +92,60 @@ pub async fn cancel(State(service): State<Service>, call: Call) -> RestResult<im
 #[serde(default, rename_all = "camelCase")]
 struct CancelBatch {
     #[serde(alias = "workItemIds", alias = "workIds")]
-    ids: Vec<String>,
+    ids: Option<Vec<String>>,
+    filter: Option<WorkBatchFilter>,
+    /// Whether what an agent holds goes to another one instead of being cancelled.
+    reassign: bool,
     reason: Option<String>,
     by: Option<String>,
 }
 
-/// Cancels several items; answers for each by itself.
+/// Cancels several items, or hands them over, those of a list or those that a filter names; answers for each by itself.
 pub async fn cancel_batch(
     State(service): State<Service>,
     call: Call,
-) -> RestResult<Json<BatchResult>> {
+) -> RestResult<Json<CancelBatchResult>> {
     let batch: CancelBatch = call.body()?;
-    check_batch("ids", &batch.ids)?;
+    let chosen = Chosen::of("ids", batch.ids, batch.filter, |filter| {
+        service.work_named(call.project_or(service.default_project()), filter)
+    })?;
     let by = batch.by.unwrap_or_else(|| BY_REST.into());
-    let result = run_batch(batch.ids, |id| {
+    let ended = Mutex::new(Vec::new());
+    let result = run_batch(chosen.ids, |id| {
         let request = CancelRequest {
-            id,
+            id: id.clone(),
             reason: batch.reason.clone(),
             by: Some(by.clone()),
         };
-        let (service, project) = (&service, call.project());
-        async move { service.cancel(project, request).await.map(|_| ()) }
+        let (service, project, ended) = (&service, call.project(), &ended);
+        async move {
+            let outcome = if batch.reassign {
+                let reassigned = service.reassign(project, &id, request.reason).await;
+                reassigned.map(|_| ())
+            } else {
+                service.cancel(project, request).await.map(|_| ())
+            };
+            outcome.inspect_err(|error| {
+                if error.code == ErrorCode::TerminalState {
+                    ended.lock().push(id);
+                }
+            })
+        }
     })
     .await;
-    Ok(Json(result))
-}
-
-/// Refuses a batch of nothing, and one of too many.
-pub(super) fn check_batch(field: &str, ids: &[String]) -> RestResult<()> {
-    if ids.is_empty() {
-        let message = format!("{field} is missing or empty; write {{\"{field}\": [\"…\"]}}");
-        return Err(RestError::invalid(message));
-    }
-    if ids.len() > limits::ITEMS {
-        let message = format!(
-            "{field} holds {} ids; at most {} go into one request",
-            ids.len(),
-            limits::ITEMS
-        );
-        return Err(WireError::new(ErrorCode::TooLarge, message).into());
-    }
-    Ok(())
-}
-
-/// Does the same with each id, a few at a time, and says how each of them went.
-pub(super) async fn run_batch<F>(ids: Vec<String>, each: impl Fn(String) -> F) -> BatchResult
-where
-    F: Future<Output = Result<(), WireError>>,
-{
-    let outcomes: Vec<(String, Result<(), WireError>)> = stream::iter(ids)
-        .map(|id| {
-            let done = each(id.clone());
-            async move { (id, done.await) }
-        })
-        .buffered(BATCH_IN_FLIGHT)
-        .collect()
-        .await;
-    let total_processed = outcomes.len();
-    let (mut success, mut failed, mut errors) = (Vec::new(), Vec::new(), BTreeMap::new());
-    for (id, outcome) in outcomes {
-        match outcome {
-            Ok(()) => success.push(id),
-            Err(error) => {
-                errors.insert(id.clone(), error.message);
-                failed.push(id);
-            }
-        }
-    }
-    BatchResult {
-        count: success.len(),
-        success_rate: percentage(success.len(), total_processed),
-        success,
-        failed,
-        errors,
-        completed_at: Clock::system().now(),
-        total_processed,
-    }
-}
-
-#[allow(clippy::cast_precision_loss, reason = "no batch has so many members")]
-pub(super) fn percentage(part: usize, whole: usize) -> f64 {
-    if whole == 0 {
-        100.0
+    let mut ended = ended.into_inner();
+    // In the order in which they were asked for, not in that of their answers.
+    ended.sort_by_key(|id| result.failed.iter().position(|failed| failed == id));
+    let (cancelled_items, reassigned_items) = if batch.reassign {
+        (Vec::new(), result.success.clone())
     } else {
-        part as f64 * 100.0 / whole as f64
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_batch_answers_for_each_in_order() {
-        let ids = vec!["a".to_owned(), "b".into(), "c".into()];
-        let result = run_batch(ids, |id| async move {
-            match id.as_str() {
-                "b" => Err(WireError::invalid("no b")),
-                _ => Ok(()),
-            }
-        })
-        .await;
-        assert_eq!(result.success, ["a", "c"]);
-        assert_eq!(result.failed, ["b"]);
-        assert_eq!(result.errors["b"], "no b");
-        assert_eq!((result.count, result.total_processed), (2, 3));
-        assert!((result.success_rate - 66.6).abs() < 0.1);
-    }
-
-    #[test]
-    fn a_batch_has_bounds() {
-        assert!(check_batch("ids", &[]).is_err());
-        assert!(check_batch("ids", &vec!["x".into(); limits::ITEMS]).is_ok());
-        assert!(check_batch("ids", &vec!["x".into(); limits::ITEMS + 1]).is_err());
-    }
+        (result.success.clone(), Vec::new())
+    };
+    Ok(Json(CancelBatchResult {
+        batch: result,
+        cancelled_items,
+        reassigned_items,
+        not_cancellable: ended,
+        has_more: chosen.has_more,
+    }))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use loom_protocol::token::{MAX_TASK_ID, check_token};
+use loom_protocol::token::{MAX_TASK_ID, check_label, check_token};
 use loom_protocol::work::{DEFAULT_BOUNDARY, PRIORITY, SubmitRequest, limits};
 use loom_protocol::{ErrorCode, Timestamp, WireError, WorkId};
 
@@ -36,9 +36,9 @@ pub fn accept(
     now: Timestamp,
 ) -> Result<Submission, WireError> {
     check_text("description", &request.description, limits::DESCRIPTION)?;
-    check_token("capability", &request.capability)?;
+    check_label("capability", &request.capability)?;
     let boundary = request.boundary.unwrap_or_else(|| DEFAULT_BOUNDARY.into());
-    check_token("boundary", &boundary)?;
+    check_label("boundary", &boundary)?;
     for (field, value) in [
         ("preferredAgentType", &request.preferred_agent_type),
         ("requiredAgentType", &request.required_agent_type),

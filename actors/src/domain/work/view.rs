@@ -1,6 +1,6 @@
 //! A record as clients see it.
 
-use loom_protocol::work::{WorkItem, limits};
+use loom_protocol::work::{WorkItem, WorkStatus, limits};
 use loom_protocol::{Body, ProjectId};
 
 use super::record::{RawSubmission, WorkRecord};
@@ -47,7 +47,10 @@ pub fn view(record: &WorkRecord, project: &ProjectId, revision: u64, bodies: Bod
         assigned_to_agent: assigned,
         assigned_at: record.lease.as_ref().map(|lease| lease.assigned_at),
         started_at: record.started_at,
-        progress: record.progress,
+        progress: match record.status {
+            WorkStatus::Completed => Some(100.0),
+            _ => record.progress,
+        },
         progress_message: record.progress_message.clone(),
         pending_reason: record.pending_reason,
         result: record.result.clone().filter(|_| with),

@@ -1,0 +1,192 @@
+//! Doing the same with many: which agents and which items a filter names, and handing work over to others.
+
+use std::time::Duration;
+
+use loom_actors::agent_registry::AgentFilter;
+use loom_protocol::agent::ListAgentsRequest;
+use loom_protocol::work::{LeaseRef, ListWorkRequest, Reason, WorkStatus, limits};
+use loom_protocol::{AgentGuid, ErrorCode, ProjectId, WireError, WorkId};
+use serde::Deserialize;
+
+use super::Service;
+use super::items::filter;
+
+/// How many one filtered request takes; more are left for the next one, and the answer says so.
+pub const MOST_FILTERED: usize = 10_000;
+/// Which items a filter means that names no status: those that have not ended.
+const UNFINISHED: &str = "pending,assigned,in-progress";
+
+/// Which agents a batch is about; each field that is there must hold. An unknown one is
+/// refused: a misspelt filter would mean everybody.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub struct AgentBatchFilter {
+    status: Option<String>,
+    /// Without an item for at least so long.
+    idle_time_ms: Option<u64>,
+    #[serde(alias = "type")]
+    agent_type: Option<String>,
+    #[serde(alias = "classification")]
+    boundary: Option<String>,
+    capability: Option<String>,
+}
+
+/// Which items a batch is about; each field that is there must hold. An unknown one is
+/// refused: a misspelt filter would mean everybody.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub struct WorkBatchFilter {
+    status: Option<String>,
+    #[serde(alias = "classification")]
+    boundary: Option<String>,
+    capability: Option<String>,
+    label: Option<String>,
+    min_priority: Option<u8>,
+    assigned_to: Option<String>,
+}
+
+/// What a filter names.
+#[derive(Debug, Clone)]
+pub struct Named<Id> {
+    /// The ids, at most [`MOST_FILTERED`].
+    pub ids: Vec<Id>,
+    /// Whether there are more.
+    pub has_more: bool,
+}
+
+impl<Id> Named<Id> {
+    const NOTHING: Self = Self {
+        ids: Vec::new(),
+        has_more: false,
+    };
+}
+
+/// How an item was taken from one agent for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reassigned {
+    /// It was held, and is pending again.
+    TakenBack,
+    /// Nobody held it.
+    Waits,
+}
+
+impl Service {
+    /// The agents that a filter names.
+    pub fn agents_named(
+        &self,
+        project: &ProjectId,
+        wanted: &AgentBatchFilter,
+    ) -> Result<Named<AgentGuid>, WireError> {
+        let filter = AgentFilter::of(&ListAgentsRequest {
+            agent_type: wanted.agent_type.clone(),
+            status: wanted.status.clone(),
+            capability: wanted.capability.clone(),
+            boundary: wanted.boundary.clone(),
+            ..ListAgentsRequest::default()
+        })?;
+        let Some(project) = self.projects().get(project) else {
+            return Ok(Named::NOTHING);
+        };
+        let idle_since = wanted
+            .idle_time_ms
+            .map(|idle| self.now().before(Duration::from_millis(idle)));
+        let mut named = Named::NOTHING;
+        let mut cursor = None;
+        loop {
+            let page = project
+                .agents
+                .find(&filter, cursor.as_deref(), limits::PAGE)?;
+            for agent in page.agents {
+                let idle = idle_since.is_none_or(|since| {
+                    agent.current_task_count == 0 && agent.last_activity <= since
+                });
+                if !idle {
+                    continue;
+                }
+                if named.ids.len() == MOST_FILTERED {
+                    named.has_more = true;
+                    return Ok(named);
+                }
+                named.ids.push(agent.guid);
+            }
+            cursor = page.info.next_cursor;
+            if cursor.is_none() {
+                return Ok(named);
+            }
+        }
+    }
+
+    /// The items that a filter names; without a status those that have not ended.
+    pub fn work_named(
+        &self,
+        project: &ProjectId,
+        wanted: &WorkBatchFilter,
+    ) -> Result<Named<WorkId>, WireError> {
+        let filter = filter(&ListWorkRequest {
+            status: Some(wanted.status.clone().unwrap_or_else(|| UNFINISHED.into())),
+            capability: wanted.capability.clone(),
+            boundary: wanted.boundary.clone(),
+            assigned_to: wanted.assigned_to.clone(),
+            label: wanted.label.clone(),
+            ..ListWorkRequest::default()
+        })?;
+        let least = wanted.min_priority.unwrap_or_default();
+        let Some(project) = self.projects().get(project) else {
+            return Ok(Named::NOTHING);
+        };
+        let mut named = Named::NOTHING;
+        let mut after = 0;
+        loop {
+            let page = project.work.page(&filter, after, limits::PAGE);
+            for header in page.headers.iter().filter(|h| h.priority >= least) {
+                if named.ids.len() == MOST_FILTERED {
+                    named.has_more = true;
+                    return Ok(named);
+                }
+                named.ids.push(header.id);
+            }
+            match page.next {
+                Some(next) => after = next,
+                None => return Ok(named),
+            }
+        }
+    }
+
+    /// Takes an item from its agent, which is told to stop it, and puts it back for another one: as a release does,
+    /// it costs no attempt, and the same agent is not offered it for a while.
+    pub async fn reassign(
+        &self,
+        project: Option<&ProjectId>,
+        id: &str,
+        reason: Option<String>,
+    ) -> Result<Reassigned, WireError> {
+        let (project, id) = self.find_item(project, id)?;
+        let header = project.work.header(id);
+        let status = header.as_ref().map(|header| header.status);
+        if status.is_some_and(WorkStatus::is_terminal) {
+            let status = status.map_or("gone", WorkStatus::as_str);
+            return Err(WireError::new(
+                ErrorCode::TerminalState,
+                format!("work item {id} is {status}; it cannot be given to another agent"),
+            ));
+        }
+        let Some((guid, lease)) = project.work.lease(id) else {
+            return Ok(Reassigned::Waits);
+        };
+        let attempt = lease.attempt;
+        let revoked = project
+            .revoke_leases(guid, Reason::Released, |held| {
+                held.id == id && held.attempt == attempt
+            })
+            .await?;
+        if revoked.is_empty() {
+            let message = format!("work item {id} changed hands just now; look at it again");
+            return Err(WireError::unavailable(message, super::RETRY_AFTER));
+        }
+        let lease = LeaseRef { id, attempt };
+        if let Err(error) = project.tell_cancelled(guid, lease, reason).await {
+            tracing::debug!(%guid, %id, "the agent could not be told that its item goes to another one: {error}");
+        }
+        Ok(Reassigned::TakenBack)
+    }
+}
