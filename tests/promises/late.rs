@@ -9,17 +9,20 @@ use loom_protocol::{AgentGuid, ErrorCode, WireError, names};
 use loom_testkit::fleet::{Fleet, FleetBuilder, TestProject};
 use serde_json::{Value, json};
 
-const CLOCK: Duration = Duration::from_secs(3);
+const SHORT: Duration = Duration::from_secs(2);
+const LONG: Duration = Duration::from_secs(600);
 
-/// Short clocks, and a long pause before the next attempt: what was lost waits for a while.
-fn fleet() -> FleetBuilder {
-    Fleet::builder().settings(|settings| {
-        settings.agents.heartbeat_every = CLOCK / 10;
-        settings.agents.stale_after = CLOCK;
-        settings.work.start_timeout = CLOCK;
-        settings.work.timeout = CLOCK;
-        settings.work.retry.backoff_first = Duration::from_secs(600);
-        settings.work.retry.backoff_max = Duration::from_secs(600);
+/// One clock is short, that which ends a lease for this reason; and the pause before the next attempt is
+/// long: what was lost waits for a while.
+fn fleet(why: Reason) -> FleetBuilder {
+    Fleet::builder().settings(move |settings| {
+        let clock = |of| if why == of { SHORT } else { LONG };
+        settings.agents.heartbeat_every = SHORT / 10;
+        settings.agents.stale_after = clock(Reason::AgentLost);
+        settings.work.start_timeout = clock(Reason::NotStarted);
+        settings.work.timeout = clock(Reason::Timeout);
+        settings.work.retry.backoff_first = LONG;
+        settings.work.retry.backoff_max = LONG;
     })
 }
 
@@ -55,7 +58,8 @@ impl Lost {
 /// An item of this capability (an agent of its own has it) that is pending again for this reason.
 async fn lose(project: &TestProject, capability: &str, why: Reason) -> Result<Lost> {
     let mut signals = project.signals().await?;
-    let agent = project.agent(capability).slots(2).spawn().await?;
+    let agent = project.agent(capability).slots(2);
+    let agent = agent.heartbeat_every(SHORT / 10).spawn().await?;
     project.submit_plain(capability).await?;
     let item = agent.claim_one().await?;
     let lost = Lost {
@@ -89,12 +93,12 @@ fn is_stale<T: std::fmt::Debug>(answer: Result<T, WireError>) {
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn a_late_completion_that_nobody_contradicts_counts_whatever_the_loss_had_spent() -> Result<()>
 {
-    let mut fleet = fleet().start().await?;
     for (why, spent) in [
         (Reason::Timeout, 1),
         (Reason::AgentLost, 1),
         (Reason::NotStarted, 0),
     ] {
+        let mut fleet = fleet(why).start().await?;
         let project = fleet.project().await?;
         let lost = lose(&project, "rust", why).await?;
         assert_eq!(project.work(lost.lease.id).await?.attempts, spent);
@@ -121,7 +125,7 @@ async fn a_late_completion_that_nobody_contradicts_counts_whatever_the_loss_had_
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn every_other_late_report_is_stale_and_changes_nothing() -> Result<()> {
-    let fleet = fleet().start().await?;
+    let fleet = fleet(Reason::NotStarted).start().await?;
     let project = fleet.project().await?;
     let lost = lose(&project, "rust", Reason::NotStarted).await?;
     let other = project.agent("rust").spawn().await?;
@@ -171,7 +175,7 @@ async fn every_other_late_report_is_stale_and_changes_nothing() -> Result<()> {
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn what_was_given_back_or_called_off_is_not_completed_late() -> Result<()> {
-    let fleet = fleet().start().await?;
+    let fleet = fleet(Reason::AgentLost).start().await?;
     let project = fleet.project().await?;
     let agent = project.agent("rust").spawn().await?;
     for verb in ["release", "fail"] {
@@ -199,7 +203,7 @@ async fn what_was_given_back_or_called_off_is_not_completed_late() -> Result<()>
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn late_completions_count_in_arrays_and_when_they_are_published() -> Result<()> {
-    let fleet = fleet().start().await?;
+    let fleet = fleet(Reason::Timeout).start().await?;
     let project = fleet.project().await?;
     let lost = lose(&project, "rust", Reason::Timeout).await?;
     let next = project.submit_plain("rust").await?;
@@ -216,7 +220,7 @@ async fn late_completions_count_in_arrays_and_when_they_are_published() -> Resul
     assert_eq!(claimed.unwrap()[0].work_item.id, next);
 
     for (capability, attempt) in [("go", Some(1)), ("c++", None)] {
-        let lost = lose(&project, capability, Reason::AgentLost).await?;
+        let lost = lose(&project, capability, Reason::Timeout).await?;
         let mut report = json!({
             "workItemId": lost.lease.id, "taskId": "", "agentGuid": lost.agent, "result": "published",
         });
@@ -239,14 +243,14 @@ async fn late_completions_count_in_arrays_and_when_they_are_published() -> Resul
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn an_agent_that_was_away_has_its_item_again_before_anything_else() -> Result<()> {
-    let mut fleet = fleet().start().await?;
+    let mut fleet = fleet(Reason::Timeout).start().await?;
     let project = fleet.project().await?;
     let lost = lose(&project, "rust", Reason::Timeout).await?;
     let other = project
         .submit(json!({"description": "d", "capability": "rust", "priority": 10}))
         .await?
         .id;
-    let claim = json!({"claimId": "again", "max": 2, "start": true});
+    let claim = json!({"claimId": "again", "max": 2});
     let given = lost.resume(&project, claim.clone()).await?;
     let told: Vec<_> = given
         .iter()
@@ -284,7 +288,7 @@ async fn an_agent_that_was_away_has_its_item_again_before_anything_else() -> Res
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn of_a_late_completion_and_a_claim_exactly_one_wins() -> Result<()> {
-    let fleet = fleet().start().await?;
+    let fleet = fleet(Reason::NotStarted).start().await?;
     let project = fleet.project().await?;
     let other = project.agent("rust").slots(64).spawn().await?;
     let mut completed = 0;
