@@ -1,5 +1,6 @@
 //! Random histories of a coordinator that keeps its promises: none may be refused. And the same with one thing wrong.
 
+mod item;
 mod model;
 
 use loom_protocol::AgentGuid;
