@@ -13,6 +13,7 @@ use crate::barrier::{Arrivals, Barrier, BarrierParts, Grace, InFlight};
 use crate::breaker;
 use crate::clock::Clock;
 use crate::dlq_retrier::{DeadLetters, DlqMsg, DlqRetrier, DlqRetrierArgs, DlqRetrierHandle};
+use crate::domain::agent::pause_end;
 use crate::events::EventSink;
 use crate::gc_reaper::{GcReaper, GcReaperArgs, GcReaperHandle, GcReaperMsg};
 use crate::leases::Leases;
@@ -103,6 +104,11 @@ impl Project {
         let work = Arc::new(ReadModel::new(id.clone(), store));
         let events = EventSink::publishing(nats.client.clone(), id.clone());
         let agents = AgentDirectory::new();
+        let (counted, clock) = (agents.clone(), terms.clock.clone());
+        work.count_leases(move |guid, leases| {
+            let leases = u32::try_from(leases).unwrap_or(u32::MAX);
+            counted.set_lease_count(guid, leases, clock.now());
+        });
         let arrivals = Arrivals::new(&id);
         let barrier = Barrier::new(BarrierParts {
             nats: nats.clone(),
@@ -282,7 +288,7 @@ impl Project {
         if held.is_none_or(|(holder, held)| holder != guid || held.attempt != lease.attempt) {
             return Ok(());
         }
-        let until = until.unwrap_or_else(|| self.clock.now().after(breaker::DEFAULT_PAUSE));
+        let until = pause_end(until, self.clock.now());
         let paused = self.registry.pause(guid, until, reason).await;
         match paused {
             Err(error) if error.code == ErrorCode::NotRegistered => Ok(()),

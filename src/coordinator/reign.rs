@@ -72,7 +72,8 @@ impl Reign {
         identity: Identity,
         standby: bool,
     ) -> Result<(Arc<Shell>, Self), UpError> {
-        let accession = accede(settings, &nats, identity.clone(), standby).await?;
+        // Nobody reads before there is a service.
+        let accession = accede(settings, &nats, identity.clone(), standby, |_| {}).await?;
         let (owner, owner_seen) = watch::channel(true);
         let nats_url = match &settings.nats.advertise_url {
             Some(url) => url.expose().to_owned(),
@@ -98,8 +99,8 @@ impl Reign {
     /// A later one: waits until it can be won.
     async fn again(shell: &Shell) -> Result<Self, UpError> {
         let identity = shell.identity.clone();
-        let accession = accede(&shell.settings, &shell.nats, identity, true).await?;
-        shell.service.serve_from(accession.projects.clone());
+        let serve = |projects: &Projects| shell.service.serve_from(projects.clone());
+        let accession = accede(&shell.settings, &shell.nats, identity, true, serve).await?;
         let reign = Self::open(shell, accession).await?;
         shell.owner.send_replace(true);
         Ok(reign)
@@ -134,11 +135,14 @@ impl Reign {
     }
 }
 
+/// Wins the ownership and wakes what is there. `serve`: reads go to the new projects before the first of
+/// them tells an event.
 async fn accede(
     settings: &Settings,
     nats: &Nats,
     identity: Identity,
     standby: bool,
+    serve: impl FnOnce(&Projects),
 ) -> Result<Accession, UpError> {
     let replicas = usize::from(settings.nats.replicas);
     let options = OwnerOptions {
@@ -161,6 +165,7 @@ async fn accede(
         replicas,
     };
     let projects = Projects::start(terms, settings.projects.max).await?;
+    serve(&projects);
     projects
         .discover()
         .await

@@ -86,13 +86,15 @@ impl State {
         if differs(&agent, written) {
             self.slot(guid).dirty = true;
         }
-        let goes_on = self.goes_on(guid, &request);
+        let another_run = !self.goes_on(guid, &request);
+        if another_run && let Some(known) = self.args.directory.get(guid) {
+            known.begin_anew(request.instance_id.is_some());
+        }
         self.enter(agent, true);
+        if another_run {
+            self.note_pause(None, guid);
+        }
         if let Some(entry) = self.args.directory.get(guid) {
-            if !goes_on {
-                entry.begin_anew(request.instance_id.is_some());
-                self.note_pause(None, guid);
-            }
             answer(reply, Ok(entry.snapshot()));
         }
     }
