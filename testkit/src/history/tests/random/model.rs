@@ -403,6 +403,7 @@ impl Model {
             number: 0,
             sent: at(self.now - luck.before),
             action,
+            run: None,
             answer,
         });
     }
