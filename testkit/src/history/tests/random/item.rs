@@ -69,7 +69,7 @@ impl Item {
     pub fn give_to(&mut self, agent: usize, luck: Luck) -> LeaseRef {
         self.attempt += 1;
         self.status = WorkStatus::Assigned;
-        if luck.after % 2 == 0 {
+        if luck.after.is_multiple_of(2) {
             self.begin();
         }
         self.holder = Some(agent);
