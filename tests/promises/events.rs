@@ -267,7 +267,15 @@ async fn every_event_of_an_agent_is_told_when_reads_see_what_it_tells() -> Resul
 
         let asking = project.request("agents.shutdown", json!({ "guid": guid }));
         let looking = async {
-            signals.agent(AgentEventKind::Shutdown, guid).await?;
+            let drains = |event: &Event| match event {
+                Event::Agent(event) => {
+                    let is_it =
+                        event.agent.guid == guid && event.new_status == Some(AgentStatus::Draining);
+                    is_it.then_some(())
+                }
+                Event::Work(_) => None,
+            };
+            signals.find("agent:updated to draining", drains).await?;
             agent(&project, guid).await
         };
         let (asked, looked) = join!(asking, looking);
