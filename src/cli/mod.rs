@@ -10,6 +10,7 @@
 //! | [`gc`] | `loom gc` |
 //! | [`dlq`] | `loom dlq` |
 //! | [`stats`] | `loom stats`, `loom projects` |
+//! | [`events`], `following` | `loom events` |
 //! | [`config`] | `loom config` |
 //! | [`exit`], [`output`], `pages`, `each` | how they end, how they print, what they have in common |
 
@@ -18,7 +19,9 @@ pub mod agents;
 pub mod config;
 pub mod dlq;
 mod each;
+pub mod events;
 pub mod exit;
+mod following;
 pub mod gc;
 pub mod output;
 mod pages;
@@ -120,6 +123,8 @@ enum Command {
     Config(config::ConfigArgs),
     /// Measure throughput and latency beside the raw limit of NATS
     Bench(crate::bench::BenchArgs),
+    /// Print what happens, as it happens
+    Events(events::EventsArgs),
     /// Print completions for a shell
     Completions {
         /// The shell.
@@ -237,6 +242,7 @@ async fn run(context: &Context, command: Command) -> CliResult<ExitCode> {
         Command::Stats => stats::stats(context).await,
         Command::Projects => stats::projects(context).await,
         Command::Config(args) => config::run(context, &args),
+        Command::Events(args) => events::run(context, &args).await,
         Command::Bench(args) => crate::bench::run(context, &args).await,
         Command::Completions { shell } => completions(context, shell),
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use loom_actors::barrier::{Grace, InFlight};
 use loom_actors::clock::Clock;
+use loom_actors::events::EventHub;
 use loom_actors::nats::connection::Nats;
 use loom_actors::nats::owner::{Identity, OwnerLease, OwnerOptions};
 use loom_actors::project::Terms;
@@ -72,7 +73,8 @@ impl Reign {
         identity: Identity,
         standby: bool,
     ) -> Result<(Arc<Shell>, Self), UpError> {
-        let accession = accede(settings, &nats, identity.clone(), standby).await?;
+        let events = EventHub::default();
+        let accession = accede(settings, &nats, &events, identity.clone(), standby).await?;
         let (owner, owner_seen) = watch::channel(true);
         let nats_url = match &settings.nats.advertise_url {
             Some(url) => url.expose().to_owned(),
@@ -82,6 +84,7 @@ impl Reign {
             default_project: settings.projects.default.clone(),
             nats_url: Some(nats_url.clone()),
             owner: owner_seen,
+            events,
         };
         let shell = Arc::new(Shell {
             settings: settings.clone(),
@@ -98,7 +101,8 @@ impl Reign {
     /// A later one: waits until it can be won.
     async fn again(shell: &Shell) -> Result<Self, UpError> {
         let identity = shell.identity.clone();
-        let accession = accede(&shell.settings, &shell.nats, identity, true).await?;
+        let events = shell.service.events();
+        let accession = accede(&shell.settings, &shell.nats, events, identity, true).await?;
         shell.service.serve_from(accession.projects.clone());
         let reign = Self::open(shell, accession).await?;
         shell.owner.send_replace(true);
@@ -137,6 +141,7 @@ impl Reign {
 async fn accede(
     settings: &Settings,
     nats: &Nats,
+    events: &EventHub,
     identity: Identity,
     standby: bool,
 ) -> Result<Accession, UpError> {
@@ -155,6 +160,7 @@ async fn accede(
         supervision: settings.supervision.clone(),
         grace: Grace::of_process(nats),
         jitter: Jitter::random(),
+        events: events.clone(),
         in_flight: InFlight::new(),
         epoch: lease.epoch(),
         ownership: lease.ownership(),

@@ -1,0 +1,116 @@
+//! `loom events`: what happens, as it happens.
+
+use clap::{Args, ValueEnum};
+use loom_protocol::event::{AgentEvent, Event, WorkEvent};
+
+use super::Context;
+use super::exit::CliResult;
+use super::following::{Follower, Step};
+use super::output::{Output, cell};
+
+/// Print what happens from now on, one line each, until interrupted.
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// Only about these; without it about everything.
+    #[arg(long, value_name = "TOPIC", value_enum)]
+    topic: Vec<Topic>,
+    /// Of all projects.
+    #[arg(long, short = 'A', conflicts_with = "project")]
+    all_projects: bool,
+}
+
+/// What events are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Topic {
+    Work,
+    Agents,
+}
+
+/// Prints events until interrupted.
+pub async fn run(context: &Context, args: &EventsArgs) -> CliResult {
+    let api = context.api()?;
+    let topics: Vec<&str> = args
+        .topic
+        .iter()
+        .map(|topic| match topic {
+            Topic::Work => "work",
+            Topic::Agents => "agents",
+        })
+        .collect();
+    let mut query = vec![("topic", topics.join(","))];
+    if args.all_projects {
+        query.push(("allProjects", "true".into()));
+    }
+    let mut follower = Follower::begin(&api, query).await?;
+    loop {
+        if let Step::Event(event) = follower.next().await? {
+            tell(context.out, &event, args.all_projects)?;
+        }
+    }
+}
+
+/// Prints one event: as JSON on one line, or as a line for people.
+pub(super) fn tell(out: Output, event: &Event, with_project: bool) -> CliResult {
+    if out.is_json() {
+        return out.json_line(event);
+    }
+    let (at, line) = match event {
+        Event::Work(work) => (work.timestamp, of_work(work)),
+        Event::Agent(agent) => (agent.timestamp, of_agent(agent)),
+    };
+    let project = if with_project {
+        format!("{} ", cell(event.project_id(), 64))
+    } else {
+        String::new()
+    };
+    out.text(&format!("{at} {project}{line}"))
+}
+
+fn of_work(event: &WorkEvent) -> String {
+    let mut line = format!("{} {}", event.work_id, event.kind.as_str());
+    if event.attempt > 0 {
+        line.push_str(&format!(" attempt {}", event.attempt));
+    }
+    if let Some(agent) = &event.assigned_to_agent {
+        line.push_str(&format!(" by {}", cell(&agent.handle, 24)));
+    }
+    if let Some(progress) = event.progress {
+        line.push_str(&format!(" {progress:.0}%"));
+    }
+    if let Some(reason) = event.reason {
+        line.push_str(&format!(" ({reason})"));
+    }
+    let said = [
+        &event.error_message,
+        &event.summary,
+        &event.message,
+        &event.description,
+    ];
+    if let Some(said) = said.into_iter().flatten().next() {
+        line.push_str(&format!("  {}", cell(said, 60)));
+    }
+    line
+}
+
+fn of_agent(event: &AgentEvent) -> String {
+    let agent = &event.agent;
+    let mut line = format!(
+        "{} {} {}",
+        agent.guid,
+        event.kind.as_str(),
+        cell(&agent.handle, 24)
+    );
+    match (event.previous_status, event.new_status) {
+        (Some(before), Some(now)) if before != now => {
+            line.push_str(&format!(" {before} -> {now}"));
+        }
+        _ => {}
+    }
+    if let Some(count) = event.current_task_count {
+        line.push_str(&format!(", {count} items"));
+    }
+    if let Some(reason) = &event.reason {
+        line.push_str(&format!(" ({})", cell(reason, 60)));
+    }
+    line
+}
