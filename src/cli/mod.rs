@@ -12,7 +12,7 @@
 //! | [`stats`] | `loom stats`, `loom projects` |
 //! | [`events`], `following` | `loom events` |
 //! | [`config`] | `loom config` |
-//! | [`exit`], [`output`], `pages`, `each` | how they end, how they print, what they have in common |
+//! | [`exit`], [`output`], [`table`], `times`, `naming`, `pages`, `each` | how they end, how they print, what they have in common |
 
 pub mod agent;
 pub mod agents;
@@ -23,12 +23,15 @@ pub mod events;
 pub mod exit;
 mod following;
 pub mod gc;
+mod naming;
 pub mod output;
 mod pages;
 mod show;
 pub mod stats;
 pub mod submit;
+pub mod table;
 pub mod tasks_file;
+mod times;
 pub mod up;
 mod waiting;
 pub mod watch;
@@ -118,7 +121,7 @@ enum Command {
     /// Count agents and work
     Stats,
     /// List the projects
-    Projects,
+    Projects(stats::ProjectsArgs),
     /// Show and check the configuration of the coordinator
     Config(config::ConfigArgs),
     /// Measure throughput and latency beside the raw limit of NATS
@@ -240,7 +243,7 @@ async fn run(context: &Context, command: Command) -> CliResult<ExitCode> {
         Command::Gc(args) => gc::run(context, &args).await,
         Command::Dlq(args) => dlq::run(context, *args).await,
         Command::Stats => stats::stats(context).await,
-        Command::Projects => stats::projects(context).await,
+        Command::Projects(args) => stats::projects(context, args).await,
         Command::Config(args) => config::run(context, &args),
         Command::Events(args) => events::run(context, &args).await,
         Command::Bench(args) => crate::bench::run(context, &args).await,

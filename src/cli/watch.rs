@@ -11,10 +11,10 @@ use loom_protocol::work::{WorkItem, WorkStatus};
 use super::events;
 use super::exit::{CliError, CliResult};
 use super::following::{Follower, Step};
+use super::naming::name;
 use super::output::{Output, cell, note};
 use super::show::outcome;
 use super::waiting::Waiting;
-use super::work::id_prefix;
 use crate::api_client::{ApiClient, ApiError};
 
 /// The first pause between two looks at an item that is waited for, and the longest.
@@ -26,8 +26,8 @@ const LABELS_KNOWN: usize = 10_000;
 /// where it was looked at, at the beginning and after an interruption.
 #[derive(Debug, Args)]
 pub struct WatchArgs {
-    /// The items, or the beginnings of their ids; ends with the last of them, exit 1 if one failed. Without any: whatever happens from now on, until interrupted.
-    #[arg(value_parser = id_prefix)]
+    /// The items (ids, beginnings of them, or taskIds); ends with the last of them, exit 1 if one failed. Without any: whatever happens from now on, until interrupted.
+    #[arg(value_parser = name)]
     ids: Vec<String>,
     /// Only of this capability.
     #[arg(long, conflicts_with = "ids")]

@@ -1,7 +1,6 @@
 //! Agents: coming, staying, going, being looked at.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use loom_actors::agent_registry::AgentFilter;
@@ -243,7 +242,8 @@ impl Service {
         Ok(page)
     }
 
-    /// One agent. Without a project every one is looked in; `guid` may be an unambiguous beginning.
+    /// One agent. Without a project every one is looked in; `guid` may be its beginning or the
+    /// handle (here and below; see `named`).
     pub fn get_agent(&self, project: Option<&ProjectId>, guid: &str) -> Result<Agent, WireError> {
         let (project, guid) = self.find_agent(project, guid)?;
         project
@@ -264,29 +264,6 @@ impl Service {
             ErrorCode::NotRegistered => no_agent(&guid.to_string()),
             _ => error,
         })
-    }
-
-    pub(super) fn find_agent(
-        &self,
-        project: Option<&ProjectId>,
-        guid: &str,
-    ) -> Result<(Arc<Project>, AgentGuid), WireError> {
-        let mut found = Vec::new();
-        for project in self.readable(project) {
-            match project.agents.resolve_prefix(guid) {
-                Ok(guid) => found.push((project, guid)),
-                Err(error) if error.code == ErrorCode::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        match found.len() {
-            1 => Ok(found.swap_remove(0)),
-            0 => Err(no_agent(guid)),
-            _ => Err(WireError::invalid(format!(
-                "{guid} is the beginning of agents in more than one project ({} and {}); name the project",
-                found[0].0.id, found[1].0.id
-            ))),
-        }
     }
 }
 

@@ -9,6 +9,7 @@
 //! | `brief` | an answer that would be too large, shortened |
 //! | `ignored` | the unknown fields of a submission |
 //! | `items` | get, list, cancel, explain |
+//! | `named` | what a text names: ids, handles, taskIds |
 //! | `queue` | queue info, purge |
 //! | `upkeep` | resume, what the reaper does |
 //! | `dead_letters` | list, get, retry, discard |
@@ -21,6 +22,7 @@ mod dead_letters;
 mod ignored;
 mod items;
 mod lease;
+mod named;
 mod queue;
 mod submit;
 mod totals;
@@ -40,7 +42,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 pub use batches::{AgentBatchFilter, Named, Reassigned, WorkBatchFilter};
 pub use brief::without_long_texts;
 pub use ignored::Ignored;
-pub use submit::Submitted;
+pub use submit::{Submitted, check_submission};
 
 /// How many requests a door has under way at the most; more are refused with `overloaded`.
 const MAX_REQUESTS: usize = 4_096;

@@ -12,12 +12,12 @@ use loom_protocol::rest::WorkTotals;
 use loom_protocol::work::{LeaseRef, Usage, WorkItem};
 use loom_protocol::{AgentGuid, ErrorCode, ProjectId, Timestamp, WireError, WorkId};
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::cache::RecordCache;
 use super::header::{Header, ItemChange, LeaseInfo, Needs};
 use super::index::Index;
-use super::page::{Filter, HeaderPage};
 use crate::domain::id_prefix;
 use crate::domain::lease::LeaseClock;
 use crate::domain::work::{Bodies, RecordError, WorkRecord, decode, view};
@@ -55,11 +55,13 @@ type Listener = Box<dyn Fn(&Arc<ItemChange>) + Send + Sync>;
 pub struct ReadModel {
     project: ProjectId,
     store: LedgerStore,
-    index: RwLock<Index>,
+    pub(super) index: RwLock<Index>,
     cache: RecordCache,
     live: Mutex<HashMap<WorkId, Live>>,
     listeners: RwLock<Vec<(&'static str, Listener)>>,
     quarantined: AtomicUsize,
+    /// One search through all headers at a time.
+    pub(super) searches: Semaphore,
     replayed_to: AtomicU64,
     /// See [`ReadModel::usual_wait`]; in milliseconds, [`NO_WAIT_KNOWN`] before the first claim.
     usual_wait: AtomicU64,
@@ -78,6 +80,7 @@ impl ReadModel {
             live: Mutex::default(),
             listeners: RwLock::default(),
             quarantined: AtomicUsize::new(0),
+            searches: Semaphore::new(1),
             replayed_to: AtomicU64::new(0),
             usual_wait: AtomicU64::new(NO_WAIT_KNOWN),
             writes: AtomicU64::new(0),
@@ -205,20 +208,16 @@ impl ReadModel {
         index.without_letter(after).take(limit).cloned().collect()
     }
 
-    /// One page of headers after a creation sequence.
-    pub fn page(&self, filter: &Filter, after: u64, limit: usize) -> HeaderPage {
-        self.index.read().page(filter, after, limit)
-    }
-
     /// Records that could not be read; they stay where they are.
     pub fn quarantined(&self) -> usize {
         self.quarantined.load(Ordering::Relaxed)
     }
 
-    /// The ids that a text may mean: a whole one, or those that begin with it (two at the most).
-    pub fn ids_like(&self, text: &str) -> Result<Vec<WorkId>, ReadError> {
-        let (first, last) = id_prefix::bounds(text).ok_or_else(|| ReadError::NoId(text.into()))?;
-        Ok(self.index.read().ids_between(first, last, 2))
+    /// The ids that begin with a text, at most `limit`; none where no id begins like that.
+    pub fn ids_like(&self, text: &str, limit: usize) -> Vec<WorkId> {
+        id_prefix::bounds(text).map_or_else(Vec::new, |(first, last)| {
+            self.index.read().ids_between(first, last, limit)
+        })
     }
 
     /// The record of an item at its present revision, from the cache or the bucket.
@@ -388,11 +387,6 @@ pub enum ReadError {
     /// There is none.
     #[error("there is no work item {0}; it may have expired, see `loom work list`")]
     NotFound(WorkId),
-    /// Not even the beginning of an id.
-    #[error(
-        "{0:?} is not a work item's id nor the beginning of one; write hex digits like 0198c0de"
-    )]
-    NoId(String),
     /// The bucket does not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -410,7 +404,6 @@ impl From<ReadError> for WireError {
     fn from(error: ReadError) -> Self {
         match &error {
             ReadError::NotFound(_) => Self::new(ErrorCode::NotFound, error.to_string()),
-            ReadError::NoId(_) => Self::invalid(error.to_string()),
             ReadError::Store(_) => {
                 Self::unavailable(error.to_string(), std::time::Duration::from_secs(1))
             }
