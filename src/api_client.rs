@@ -119,6 +119,20 @@ impl ApiClient {
         })
     }
 
+    /// Whether its requests are about one project.
+    pub const fn names_a_project(&self) -> bool {
+        self.project.is_some()
+    }
+
+    /// The same coordinator, about this project.
+    #[must_use]
+    pub fn of_project(&self, project: ProjectId) -> Self {
+        Self {
+            project: Some(project),
+            ..self.clone()
+        }
+    }
+
     /// The address, without credentials.
     pub fn url(&self) -> String {
         redacted(self.base.as_str().trim_end_matches('/'))

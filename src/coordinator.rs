@@ -157,6 +157,7 @@ impl Coordinator {
     pub async fn shut_down(self) {
         self.closing.cancel();
         let _ = tokio::join!(self.ruling, self.serving);
+        self.shell.nats().expect_end();
         if let Some(server) = self.server {
             server.stop().await;
         }

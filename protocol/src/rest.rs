@@ -268,6 +268,9 @@ pub struct Info {
     pub epoch: u64,
     /// How many projects are awake.
     pub projects: usize,
+    /// The project that a request without one means.
+    #[serde(default)]
+    pub default_project: String,
     /// Where agents find NATS, where the coordinator may tell.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub nats_url: Option<String>,

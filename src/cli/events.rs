@@ -14,9 +14,6 @@ pub struct EventsArgs {
     /// Only about these; without it about everything.
     #[arg(long, value_name = "TOPIC", value_enum)]
     topic: Vec<Topic>,
-    /// Of all projects.
-    #[arg(long, short = 'A', conflicts_with = "project")]
-    all_projects: bool,
 }
 
 /// What events are about.
@@ -28,7 +25,7 @@ enum Topic {
 
 /// Prints events until interrupted.
 pub async fn run(context: &Context, args: &EventsArgs) -> CliResult {
-    let api = context.api()?;
+    let api = context.api_of_listing().await?;
     let topics: Vec<&str> = args
         .topic
         .iter()
@@ -38,13 +35,13 @@ pub async fn run(context: &Context, args: &EventsArgs) -> CliResult {
         })
         .collect();
     let mut query = vec![("topic", topics.join(","))];
-    if args.all_projects {
+    if context.is_everywhere() {
         query.push(("allProjects", "true".into()));
     }
     let mut follower = Follower::begin(&api, query).await?;
     loop {
         if let Step::Event(event) = follower.next().await? {
-            tell(context.out, &event, args.all_projects)?;
+            tell(context.out, &event, context.is_everywhere())?;
         }
     }
 }

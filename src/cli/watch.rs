@@ -8,6 +8,7 @@ use loom_protocol::WorkId;
 use loom_protocol::event::{Event, WorkEvent};
 use loom_protocol::work::{WorkItem, WorkStatus};
 
+use super::Context;
 use super::events;
 use super::exit::{CliError, CliResult};
 use super::following::{Follower, Step};
@@ -82,11 +83,11 @@ impl Away {
 }
 
 /// Watches what the arguments say.
-pub async fn run(out: Output, api: &ApiClient, args: &WatchArgs) -> CliResult {
+pub async fn run(context: &Context, args: &WatchArgs) -> CliResult {
     if args.ids.is_empty() {
-        watch_all(out, api, args).await
+        watch_all(context, args).await
     } else {
-        watch_some(out, api, &args.ids).await
+        watch_some(context.out, &context.api()?, &args.ids).await
     }
 }
 
@@ -98,7 +99,11 @@ async fn watch_some(out: Output, api: &ApiClient, names: &[String]) -> CliResult
         open.insert(item.id, 0);
     }
     let ids: Vec<String> = open.keys().map(WorkId::to_string).collect();
-    let query = vec![("topic", "work".into()), ("workId", ids.join(","))];
+    // Ids mean items of any project.
+    let mut query = vec![("topic", "work".into()), ("workId", ids.join(","))];
+    if !api.names_a_project() {
+        query.push(("allProjects", "true".into()));
+    }
     let mut follower = Follower::begin(api, query).await?;
     let mut failed = false;
     let mut away = Away::default();
@@ -164,8 +169,13 @@ async fn look_at(api: &ApiClient, away: &mut Away, id: WorkId) -> CliResult<Opti
 }
 
 /// Prints whatever happens to items that match.
-async fn watch_all(out: Output, api: &ApiClient, args: &WatchArgs) -> CliResult {
-    let mut follower = Follower::begin(api, vec![("topic", "work".into())]).await?;
+async fn watch_all(context: &Context, args: &WatchArgs) -> CliResult {
+    let (api, everywhere) = (context.api_of_listing().await?, context.is_everywhere());
+    let mut query = vec![("topic", "work".into())];
+    if everywhere {
+        query.push(("allProjects", "true".into()));
+    }
+    let mut follower = Follower::begin(&api, query).await?;
     let mut labels = Labels::new(args.label.as_deref());
     loop {
         let Step::Event(event) = follower.next().await? else {
@@ -175,9 +185,9 @@ async fn watch_all(out: Output, api: &ApiClient, args: &WatchArgs) -> CliResult 
         let same = |wanted: &Option<String>, has: &str| wanted.as_deref().is_none_or(|w| w == has);
         if same(&args.capability, &work.capability)
             && same(&args.boundary, &work.boundary)
-            && labels.match_of(api, work).await
+            && labels.match_of(&api, work).await
         {
-            events::tell(out, &event, false)?;
+            events::tell(context.out, &event, everywhere)?;
         }
     }
 }

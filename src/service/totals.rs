@@ -81,6 +81,7 @@ impl Service {
             features: Vec::new(),
             epoch: self.projects().terms().epoch,
             projects: self.projects().all().len(),
+            default_project: self.default_project().to_string(),
             nats_url: self.0.options.nats_url.clone(),
         }
     }

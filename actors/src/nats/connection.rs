@@ -1,5 +1,7 @@
 //! The connection to NATS: how it is made, what is asked of the server, how its health is told.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -103,9 +105,16 @@ pub struct Nats {
     pub disturbed: watch::Receiver<Instant>,
     /// The URL without credentials.
     pub shown_url: String,
+    /// The connection is about to end because we do.
+    ending: Arc<AtomicBool>,
 }
 
 impl Nats {
+    /// The server is about to be stopped by us: that its connection ends is nothing to warn of.
+    pub fn expect_end(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
+
     /// Connects, and refuses a server that is too old or has no JetStream.
     pub async fn connect(options: &NatsOptions) -> Result<Self, ConnectError> {
         let shown_url = without_credentials(&options.url);
@@ -118,6 +127,8 @@ impl Nats {
         };
         let (count, reconnects) = watch::channel(0);
         let (disturbance, disturbed) = watch::channel(Instant::now());
+        let ending = Arc::new(AtomicBool::new(false));
+        let is_ending = ending.clone();
         let mut connect = ConnectOptions::new()
             .name(&options.name)
             .connection_timeout(CONNECT_TIMEOUT)
@@ -131,11 +142,15 @@ impl Nats {
             })
             .event_callback(move |event| {
                 let (count, disturbance) = (count.clone(), disturbance.clone());
+                let is_ending = is_ending.clone();
                 async move {
                     match event {
                         Event::Connected => {
                             disturbance.send_replace(Instant::now());
                             count.send_modify(|count| *count += 1);
+                        }
+                        Event::Disconnected if is_ending.load(Ordering::Relaxed) => {
+                            tracing::debug!("the connection to NATS has ended");
                         }
                         Event::Disconnected => {
                             tracing::warn!("the connection to NATS is lost; reconnecting");
@@ -198,6 +213,7 @@ impl Nats {
             reconnects,
             disturbed,
             shown_url,
+            ending,
         })
     }
 
