@@ -13,6 +13,7 @@ use crate::barrier::{Arrivals, Barrier, BarrierParts, Grace, InFlight};
 use crate::breaker;
 use crate::clock::Clock;
 use crate::dlq_retrier::{DeadLetters, DlqMsg, DlqRetrier, DlqRetrierArgs, DlqRetrierHandle};
+use crate::domain::agent::pause_end;
 use crate::events::{EventHub, EventSink};
 use crate::gc_reaper::{GcReaper, GcReaperArgs, GcReaperHandle, GcReaperMsg};
 use crate::leases::Leases;
@@ -284,7 +285,7 @@ impl Project {
         if held.is_none_or(|(holder, held)| holder != guid || held.attempt != lease.attempt) {
             return Ok(());
         }
-        let until = until.unwrap_or_else(|| self.clock.now().after(breaker::DEFAULT_PAUSE));
+        let until = pause_end(until, self.clock.now());
         let paused = self.registry.pause(guid, until, reason).await;
         match paused {
             Err(error) if error.code == ErrorCode::NotRegistered => Ok(()),

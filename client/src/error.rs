@@ -15,8 +15,10 @@ pub enum ErrorKind {
     Timeout,
     /// NATS is not reachable just now; the client goes on trying to reconnect.
     Disconnected,
-    /// The connection could not be made at all: no route, wrong credentials, not a NATS server.
+    /// The connection could not be made at all: no route, nobody there, not a NATS server.
     Connect,
+    /// The NATS server refuses the credentials.
+    Credentials,
     /// The payload is over what the NATS server takes.
     TooLarge,
     /// A value can't be written, or an answer can't be read.

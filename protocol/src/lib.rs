@@ -29,6 +29,7 @@ pub mod id;
 pub mod names;
 pub mod readiness;
 pub mod rest;
+pub mod text;
 pub mod time;
 pub mod token;
 pub mod url;

@@ -97,6 +97,9 @@ impl Teller {
 fn line(news: &AgentNews) -> Option<String> {
     match news {
         AgentNews::Paused(why) => Some(format!("takes no work for now: {why}")),
+        AgentNews::Waiting(why) => Some(format!(
+            "waits: {why}; it is tried again until somebody answers"
+        )),
         AgentNews::Resumed => Some("takes work again".into()),
         AgentNews::ShuttingDown { running: 0, .. } => None,
         AgentNews::ShuttingDown {

@@ -166,10 +166,14 @@ async fn list(context: &Context, args: &ListArgs) -> CliResult {
         Some(Sort::Seen) => agents.sort_by_key(|agent| std::cmp::Reverse(agent.last_heartbeat)),
     }
     let form = args.form.form(out);
-    let guids = page.agents.iter().map(|agent| agent.guid.to_string());
+    let guids: Vec<String> = page
+        .agents
+        .iter()
+        .map(|agent| agent.guid.to_string())
+        .collect();
     let rows = |guids: &[String], wide: bool| rows(&page.agents, guids, wide);
     let empty = "no agents are registered";
-    pages::print(out, form, &page, guids.collect(), rows, empty)?;
+    pages::print(out, form, &page, &guids, rows, empty)?;
     tell_more(&page.page, form);
     Ok(())
 }

@@ -195,9 +195,13 @@ async fn list(context: &Context, args: &ListArgs) -> CliResult {
         args.fetch(&api).await?
     };
     let form = args.form.form(out);
-    let ids = page.items.iter().map(|letter| letter.id.to_string());
+    let ids: Vec<String> = page
+        .items
+        .iter()
+        .map(|letter| letter.id.to_string())
+        .collect();
     let rows = |ids: &[String], wide: bool| rows(&page.items, ids, wide, everywhere);
-    pages::print(out, form, &page, ids.collect(), rows, "no dead letters")?;
+    pages::print(out, form, &page, &ids, rows, "no dead letters")?;
     tell_more(&page.page, form);
     Ok(())
 }

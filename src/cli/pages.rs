@@ -167,7 +167,7 @@ pub(super) fn print(
     out: Output,
     form: Form,
     answer: &impl Serialize,
-    ids: Vec<String>,
+    ids: &[String],
     rows: impl FnOnce(&[String], bool) -> Table,
     empty: &str,
 ) -> CliResult {
@@ -175,8 +175,8 @@ pub(super) fn print(
         Form::Json => out.json(answer),
         Form::Id if ids.is_empty() => Ok(()),
         Form::Id => out.text(&ids.join("\n")),
-        Form::Wide => out.whole_table(&rows(&ids, true), empty),
-        Form::Table => out.table(&rows(&short_ids(&ids), false), empty),
+        Form::Wide => out.whole_table(&rows(ids, true), empty),
+        Form::Table => out.table(&rows(&short_ids(ids), false), empty),
     }
 }
 

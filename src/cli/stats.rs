@@ -53,7 +53,10 @@ pub async fn projects(context: &Context, args: ProjectsArgs) -> CliResult {
     let api = context.api_of_listing().await?;
     let answer: ProjectsAnswer = api.get(&["stats", "projects"], &[]).await?;
     let projects = &answer.details;
-    let names = projects.iter().map(|project| project.project_id.clone());
+    let names: Vec<String> = projects
+        .iter()
+        .map(|project| project.project_id.clone())
+        .collect();
     let form = args.form.form(context.out);
     let rows = |_: &[String], _: bool| {
         let mut rows = table(&[
@@ -75,12 +78,5 @@ pub async fn projects(context: &Context, args: ProjectsArgs) -> CliResult {
         }
         rows
     };
-    pages::print(
-        context.out,
-        form,
-        &answer,
-        names.collect(),
-        rows,
-        "no projects",
-    )
+    pages::print(context.out, form, &answer, &names, rows, "no projects")
 }

@@ -87,10 +87,9 @@ impl TasksFile {
         self.reader.rewind()?;
         self.number = 0;
         let digest = std::mem::take(&mut self.digest).finalize();
-        Ok(digest[..8]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect())
+        let mut first = [0; 8];
+        first.copy_from_slice(&digest[..8]);
+        Ok(format!("{:016x}", u64::from_be_bytes(first)))
     }
 
     /// The next line that holds something. No line takes more memory than a request may be long.
@@ -113,13 +112,11 @@ impl TasksFile {
                 let text = Err(format!("is longer than {LONGEST_LINE} bytes"));
                 return Ok(Some(Line { number, text }));
             }
-            let text = match std::str::from_utf8(&bytes) {
-                Ok(text) => text.trim_start_matches('\u{feff}').trim(),
-                Err(_) => {
-                    let text = Err("is not UTF-8".into());
-                    return Ok(Some(Line { number, text }));
-                }
+            let Ok(text) = std::str::from_utf8(&bytes) else {
+                let text = Err("is not UTF-8".into());
+                return Ok(Some(Line { number, text }));
             };
+            let text = text.trim_start_matches('\u{feff}').trim();
             if !text.is_empty() && !text.starts_with('#') {
                 let text = Ok(text.to_owned());
                 return Ok(Some(Line { number, text }));

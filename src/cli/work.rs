@@ -239,9 +239,13 @@ async fn list(context: &Context, args: &ListArgs) -> CliResult {
         args.fetch(&api).await?
     };
     let form = args.form.form(out);
-    let ids = page.work_items.iter().map(|item| item.id.to_string());
+    let ids: Vec<String> = page
+        .work_items
+        .iter()
+        .map(|item| item.id.to_string())
+        .collect();
     let rows = |ids: &[String], wide: bool| rows(&page.work_items, ids, wide, everywhere);
-    pages::print(out, form, &page, ids.collect(), rows, "no work items")?;
+    pages::print(out, form, &page, &ids, rows, "no work items")?;
     tell_more(&page.page, form);
     Ok(())
 }

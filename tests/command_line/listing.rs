@@ -20,7 +20,7 @@ fn submit(up: &Up, lines: &str) -> Vec<String> {
     stdout.lines().map(Into::into).collect()
 }
 
-fn words_of<'a>(stdout: &'a str, word: usize) -> Vec<&'a str> {
+fn words_of(stdout: &str, word: usize) -> Vec<&str> {
     let rows = stdout.lines().skip(1);
     rows.map(|row| row.split_whitespace().nth(word).unwrap())
         .collect()

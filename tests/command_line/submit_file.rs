@@ -252,7 +252,7 @@ fn a_submit_without_an_answer_is_repeated_under_its_id() {
 fn an_interrupted_submit_says_how_far_it_came_and_the_same_again_goes_on() {
     let up = Up::start(&[]);
     let file = up.dir.path().join("tasks.jsonl");
-    std::fs::write(&file, lines(6_000)).unwrap();
+    std::fs::write(&file, lines(3_000)).unwrap();
     let path = file.to_str().unwrap();
     let args = ["submit", "-f", path, "-c", "rust", "--url", &up.url];
     let mut submit = loom(&args)
@@ -270,18 +270,18 @@ fn an_interrupted_submit_says_how_far_it_came_and_the_same_again_goes_on() {
     let mut said = String::new();
     let mut stderr = submit.stderr.take().unwrap();
     stderr.read_to_string(&mut said).unwrap();
-    assert!(answered < 6_000, "it was interrupted");
+    assert!(answered < 3_000, "it was interrupted");
     for part in [
-        format!("{answered} of 6000 items were answered"),
+        format!("{answered} of 3000 items were answered"),
         "The same command again".into(),
         format!("loom submit -f {path} --batch "),
     ] {
         assert!(said.contains(&part), "{part:?} is not in {said}");
     }
     let (code, stdout, stderr) = outcome(&mut loom(&args));
-    assert_eq!((code, stdout.lines().count()), (0, 6_000), "{stderr}");
+    assert_eq!((code, stdout.lines().count()), (0, 3_000), "{stderr}");
     assert!(stderr.contains("were there already"), "{stderr}");
-    assert_eq!(total(&up), 6_000);
+    assert_eq!(total(&up), 3_000);
 }
 
 #[test]
@@ -290,7 +290,7 @@ fn a_coordinator_that_restarts_in_the_middle_is_waited_for() {
     let mut up = Up::start(&[]);
     let port = up.url.rsplit(':').next().unwrap().to_owned();
     let file = up.dir.path().join("tasks.jsonl");
-    std::fs::write(&file, lines(6_000)).unwrap();
+    std::fs::write(&file, lines(3_000)).unwrap();
     let mut submit = loom(&[
         "submit",
         "-f",
@@ -316,8 +316,8 @@ fn a_coordinator_that_restarts_in_the_middle_is_waited_for() {
         .spawn()
         .unwrap();
     let started = Instant::now();
-    assert_eq!(stdout.lines().count() + 1, 6_000);
+    assert_eq!(stdout.lines().count() + 1, 3_000);
     assert_eq!(code_of(&mut submit), 0);
     assert!(started.elapsed() < SOON * 4);
-    assert_eq!(total(&up), 6_000);
+    assert_eq!(total(&up), 3_000);
 }

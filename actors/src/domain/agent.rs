@@ -21,7 +21,7 @@ use loom_protocol::token::{check_label, check_name, check_token};
 use loom_protocol::{AgentGuid, ErrorCode, ProjectId, Timestamp, WireError};
 use serde_json::Value;
 
-pub use rest::{MAX_PAUSE, kept, let_in, pause, quarantine, resume};
+pub use rest::{MAX_PAUSE, kept, let_in, pause, pause_end, quarantine, resume};
 
 pub use put::{AgentPut, OwnEntry, Unreadable, guid_of_key, merge, read_own, read_put};
 

@@ -30,11 +30,13 @@ impl Start {
     }
 
     /// Another place, in the same direction.
+    #[must_use]
     pub const fn moved_to(self, place: u64) -> Self {
         Self::of(self.is_newest_first(), Some(place))
     }
 
     /// Where the first page of this direction begins.
+    #[must_use]
     pub const fn first(self) -> Self {
         Self::of(self.is_newest_first(), None)
     }

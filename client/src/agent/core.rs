@@ -310,7 +310,8 @@ impl Core {
                 Err(error) => return Err(error),
             };
             if !told {
-                tracing::warn!(%error, "registering is tried until a coordinator answers");
+                tracing::info!(%error, "registering is tried until a coordinator answers");
+                self.news.tell(AgentNews::Waiting(error.to_string()));
                 told = true;
             }
             tokio::time::sleep(backoff.pause(None)).await;

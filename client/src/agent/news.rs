@@ -9,6 +9,8 @@ use parking_lot::Mutex;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AgentNews {
+    /// It wants to register and nobody answers; why. Told once, and tried until somebody does.
+    Waiting(String),
     /// It was told to take nothing more for now: paused or quarantined. Why, until when, and what ends
     /// it, in the coordinator's words.
     Paused(String),

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loom_protocol::ErrorCode;
-use loom_protocol::work::{Lease, ProgressRequest};
+use loom_protocol::text::without_end;
+use loom_protocol::work::{Lease, ProgressRequest, limits};
 use tokio::task::{JoinError, JoinHandle};
 
 use super::core::Core;
@@ -129,7 +130,10 @@ async fn send(core: &Core, job: &Job, progress: Progress) -> bool {
         guid: core.guid,
         attempt: lease.attempt,
         progress: progress.percent,
-        message: progress.message,
+        // One that is too long would be refused, and with it the sign of life.
+        message: progress
+            .message
+            .map(|message| without_end(&message, limits::ERROR)),
         usage: None,
     };
     let patience = core.client.options().request_timeout;

@@ -77,7 +77,9 @@ mod tests {
 
     fn ids(batch: &str, lines: &[String]) -> Vec<WorkId> {
         let mut seen = SeenLines::default();
-        lines.iter().for_each(|line| seen.note(line));
+        for line in lines {
+            seen.note(line);
+        }
         let mut ids = seen.ids(batch);
         lines.iter().map(|line| ids.next(line)).collect()
     }

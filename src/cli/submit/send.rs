@@ -8,7 +8,7 @@ use crate::api_client::ApiError;
 use crate::cli::output::note;
 
 /// How long a request is tried again after its first failure.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// The first pause where the coordinator names none, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
