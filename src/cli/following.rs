@@ -85,7 +85,7 @@ impl<'a> Follower<'a> {
         if !std::mem::replace(&mut self.away, true) {
             note(&format!("{error}; waiting for it"));
         }
-        tokio::time::sleep(error.pause().min(ASK_AGAIN)).await;
+        tokio::time::sleep(ASK_AGAIN).await;
         Ok(())
     }
 }
