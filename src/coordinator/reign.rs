@@ -74,7 +74,8 @@ impl Reign {
         standby: bool,
     ) -> Result<(Arc<Shell>, Self), UpError> {
         let events = EventHub::default();
-        let accession = accede(settings, &nats, &events, identity.clone(), standby).await?;
+        // Nobody reads before there is a service.
+        let accession = accede(settings, &nats, &events, identity.clone(), standby, |_| {}).await?;
         let (owner, owner_seen) = watch::channel(true);
         let nats_url = match &settings.nats.advertise_url {
             Some(url) => url.expose().to_owned(),
@@ -102,8 +103,8 @@ impl Reign {
     async fn again(shell: &Shell) -> Result<Self, UpError> {
         let identity = shell.identity.clone();
         let events = shell.service.events();
-        let accession = accede(&shell.settings, &shell.nats, events, identity, true).await?;
-        shell.service.serve_from(accession.projects.clone());
+        let serve = |projects: &Projects| shell.service.serve_from(projects.clone());
+        let accession = accede(&shell.settings, &shell.nats, events, identity, true, serve).await?;
         let reign = Self::open(shell, accession).await?;
         shell.owner.send_replace(true);
         Ok(reign)
@@ -138,12 +139,15 @@ impl Reign {
     }
 }
 
+/// Wins the ownership and wakes what is there. `serve`: reads go to the new projects before the first of
+/// them tells an event.
 async fn accede(
     settings: &Settings,
     nats: &Nats,
     events: &EventHub,
     identity: Identity,
     standby: bool,
+    serve: impl FnOnce(&Projects),
 ) -> Result<Accession, UpError> {
     let replicas = usize::from(settings.nats.replicas);
     let options = OwnerOptions {
@@ -167,6 +171,7 @@ async fn accede(
         replicas,
     };
     let projects = Projects::start(terms, settings.projects.max).await?;
+    serve(&projects);
     projects
         .discover()
         .await

@@ -48,6 +48,8 @@ pub use submit::{Submitted, check_submission};
 const MAX_REQUESTS: usize = 4_096;
 /// How many may listen to events over REST at a time.
 const MAX_LISTENERS: usize = 256;
+/// What this coordinator can do beyond the version of the wire that it speaks.
+pub(crate) const FEATURES: [&str; 1] = ["instance-id"];
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// One page of a listing.
@@ -129,6 +131,19 @@ impl Service {
     /// A project for a write: started if it is not awake.
     async fn wake(&self, id: &ProjectId) -> Result<Arc<Project>, WireError> {
         self.projects().wake(id).await
+    }
+
+    /// A project for a request that names an agent as its sender: the one place where another run of it
+    /// than the registered one is refused.
+    async fn admit(
+        &self,
+        project: &ProjectId,
+        guid: AgentGuid,
+        run: Option<&str>,
+    ) -> Result<Arc<Project>, WireError> {
+        let project = self.awake_for_agent(project, guid)?;
+        project.registry.admit(guid, run).await?;
+        Ok(project)
     }
 
     /// A project for a request of an agent that must have registered there.

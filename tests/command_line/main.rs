@@ -4,6 +4,7 @@
 mod listing;
 mod program;
 mod submit_file;
+mod work;
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;

@@ -4,8 +4,8 @@
 //! reads never queue behind writes.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use loom_protocol::rest::WorkTotals;
@@ -50,6 +50,7 @@ struct Live {
 const NO_WAIT_KNOWN: u64 = u64::MAX;
 
 type Listener = Box<dyn Fn(&Arc<ItemChange>) + Send + Sync>;
+type LeaseListener = Box<dyn Fn(AgentGuid, usize) + Send + Sync>;
 
 /// The read side of a project's ledger.
 pub struct ReadModel {
@@ -59,6 +60,7 @@ pub struct ReadModel {
     cache: RecordCache,
     live: Mutex<HashMap<WorkId, Live>>,
     listeners: RwLock<Vec<(&'static str, Listener)>>,
+    lease_listener: OnceLock<LeaseListener>,
     quarantined: AtomicUsize,
     /// One search through all headers at a time.
     pub(super) searches: Semaphore,
@@ -79,6 +81,7 @@ impl ReadModel {
             cache: RecordCache::default(),
             live: Mutex::default(),
             listeners: RwLock::default(),
+            lease_listener: OnceLock::new(),
             quarantined: AtomicUsize::new(0),
             searches: Semaphore::new(1),
             replayed_to: AtomicU64::new(0),
@@ -282,6 +285,20 @@ impl ReadModel {
         listeners.push((name, Box::new(listener)));
     }
 
+    /// Tells `listener` how many leases an agent holds, whenever that may have changed, from now on; only the first
+    /// one is kept. It is called like those of [`listen`](Self::listen), and before them.
+    pub fn count_leases(&self, listener: impl Fn(AgentGuid, usize) + Send + Sync + 'static) {
+        let _ = self.lease_listener.set(Box::new(listener));
+    }
+
+    fn leases_changed(&self, index: &Index, guids: impl IntoIterator<Item = AgentGuid>) {
+        if let Some(listener) = self.lease_listener.get() {
+            for guid in guids {
+                listener(guid, index.leases_of(guid).len());
+            }
+        }
+    }
+
     pub(super) const fn store(&self) -> &LedgerStore {
         &self.store
     }
@@ -304,6 +321,9 @@ impl ReadModel {
             self.live.lock().remove(&record.id);
         }
         keep();
+        let header = &change.header;
+        let holder = header.holder.filter(|_| header.status.is_leased());
+        self.leases_changed(&index, holder.into_iter().chain(change.freed));
         self.tell(change);
         true
     }
@@ -349,7 +369,10 @@ impl ReadModel {
     }
 
     pub(super) fn forget_id(&self, id: WorkId) {
-        self.index.write().remove(id);
+        let mut index = self.index.write();
+        let held = index.remove(id).filter(|header| header.status.is_leased());
+        self.leases_changed(&index, held.and_then(|header| header.holder));
+        drop(index);
         self.cache.remove(id);
         self.live.lock().remove(&id);
     }
