@@ -14,6 +14,7 @@
 //! | `upkeep` | resume, what the reaper does |
 //! | `dead_letters` | list, get, retry, discard |
 //! | `totals` | stats, projects, info, readiness |
+//! | `trouble` | what keeps the coordinator as a whole from serving |
 
 mod agents;
 mod batches;
@@ -26,6 +27,7 @@ mod named;
 mod queue;
 mod submit;
 mod totals;
+mod trouble;
 mod upkeep;
 
 use std::sync::Arc;
@@ -43,6 +45,7 @@ pub use batches::{AgentBatchFilter, Named, Reassigned, WorkBatchFilter};
 pub use brief::without_long_texts;
 pub use ignored::Ignored;
 pub use submit::{Submitted, check_submission};
+pub use trouble::Owning;
 
 /// How many requests a door has under way at the most; more are refused with `overloaded`.
 const MAX_REQUESTS: usize = 4_096;
@@ -68,8 +71,8 @@ pub struct ServiceOptions {
     pub default_project: ProjectId,
     /// Where agents find NATS.
     pub nats_url: Option<String>,
-    /// Turns to false when this process is not the owner any more.
-    pub owner: watch::Receiver<bool>,
+    /// Whether this process owns.
+    pub owner: watch::Receiver<Owning>,
     /// Who listens to events.
     pub events: EventHub,
 }

@@ -89,21 +89,15 @@ impl Service {
     /// Whether the coordinator can serve, and if not, why.
     pub fn readiness(&self) -> Readiness {
         let projects = self.projects();
-        let nats = &projects.terms().nats;
         let mut readiness = Readiness {
             ready: true,
-            nats: nats.is_up(),
-            owner: *self.0.options.owner.borrow(),
+            nats: projects.terms().nats.is_up(),
+            owner: self.owns(),
             parked: projects.parked(),
             ..Readiness::default()
         };
-        if !readiness.nats {
-            let sentence = format!("NATS at {} is away; reconnecting", nats.shown_url);
-            readiness.add(Problem::new(ProblemKind::NatsAway, sentence));
-        }
-        if !readiness.owner {
-            let sentence = "another coordinator has taken over; this one is ending";
-            readiness.add(Problem::new(ProblemKind::NotOwner, sentence));
+        for trouble in self.troubles() {
+            readiness.add(trouble);
         }
         for (project, reason) in readiness.parked.clone() {
             let sentence = format!("project {project} is parked: {reason}");

@@ -81,6 +81,7 @@ use crate::clock::Clock;
 use crate::events::EventSink;
 use crate::nats::kv::{Bucket, BucketError};
 use crate::nats::owner::Ownership;
+use crate::nats::store::StoreHealth;
 use crate::settings::AgentSettings;
 
 pub use directory::AgentDirectory;
@@ -113,6 +114,8 @@ pub struct AgentRegistryArgs {
     pub client: async_nats::Client,
     /// JetStream over it.
     pub jetstream: async_nats::jetstream::Context,
+    /// Is told of writes that the store of NATS refuses.
+    pub health: StoreHealth,
     /// How many copies the bucket has where it must be created; at least 1.
     pub replicas: usize,
     /// The time of day.

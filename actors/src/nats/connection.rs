@@ -11,6 +11,8 @@ use loom_protocol::url::{percent_decoded, split, without_credentials};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::store::StoreHealth;
+
 /// The oldest server that stores what we rely on (per-message TTL, fences).
 pub const MIN_SERVER: (i64, i64, i64) = (2, 12, 5);
 
@@ -107,6 +109,8 @@ pub struct Nats {
     pub shown_url: String,
     /// The connection is about to end because we do.
     ending: Arc<AtomicBool>,
+    /// How its store is, as far as somebody has looked or was refused.
+    pub store: StoreHealth,
 }
 
 impl Nats {
@@ -214,6 +218,7 @@ impl Nats {
             disturbed,
             shown_url,
             ending,
+            store: StoreHealth::default(),
         })
     }
 

@@ -24,6 +24,8 @@ use crate::settings::RetrySettings;
 use crate::supervision::Jitter;
 use crate::work_ledger::{LedgerError, Operation, ReadError, WorkLedgerHandle};
 
+/// The kind of what is submitted by publishing.
+const QUEUE: &str = "queue";
 /// How many messages are taken over together.
 const BATCH: usize = 128;
 const ACK_WAIT: Duration = Duration::from_secs(30);
@@ -88,7 +90,7 @@ impl Intake {
         ];
         let queue = vec![names::queue_filter(&self.project)];
         tasks.spawn(self.clone().run(REPORTS, reports));
-        tasks.spawn(self.run("queue", queue));
+        tasks.spawn(self.run(QUEUE, queue));
     }
 
     async fn run(self, kind: &'static str, filters: Vec<String>) {
@@ -120,7 +122,14 @@ impl Intake {
             .messages()
             .await?
             .ready_chunks(BATCH);
-        while let Some(chunk) = messages.next().await {
+        loop {
+            // What is submitted waits in the stream while the store is short, so that ends can be written.
+            if kind == QUEUE {
+                self.nats.store.until_sound().await;
+            }
+            let Some(chunk) = messages.next().await else {
+                return Ok(());
+            };
             let mut batch = Vec::with_capacity(chunk.len());
             for message in chunk {
                 match message {
@@ -130,7 +139,6 @@ impl Intake {
             }
             self.take_over(batch).await;
         }
-        Ok(())
     }
 
     /// Our consumer of this epoch; those of former owners would overlap and are removed.
