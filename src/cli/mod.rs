@@ -2,7 +2,8 @@
 //!
 //! | module | commands |
 //! |---|---|
-//! | [`up`] | `loom up` |
+//! | [`up`], [`down`] | `loom up`, `loom down` |
+//! | [`status`], [`doctor`] | `loom status`, `loom doctor` |
 //! | [`agent`] | `loom agent run` |
 //! | [`submit`], [`tasks_file`] | `loom submit` |
 //! | [`work`], [`watch`], `waiting` | `loom work` |
@@ -19,6 +20,8 @@ pub mod agent;
 pub mod agents;
 pub mod config;
 pub mod dlq;
+pub mod doctor;
+pub mod down;
 mod each;
 pub mod events;
 pub mod exit;
@@ -30,6 +33,7 @@ mod pages;
 pub mod queue;
 mod show;
 pub mod stats;
+pub mod status;
 pub mod submit;
 pub mod table;
 pub mod tasks_file;
@@ -116,6 +120,12 @@ fn token(text: &str) -> Result<Secret, String> {
 enum Command {
     /// Start the coordinator, with a nats-server of its own where no URL is given
     Up(Box<up::UpArgs>),
+    /// End the coordinator that runs on this machine
+    Down(down::DownArgs),
+    /// Say how the coordinator is: NATS, its store and disk, ownership, projects
+    Status,
+    /// Say what is wrong, and what to do
+    Doctor(doctor::DoctorArgs),
     /// See agents finish work: everything is started here, and removed at the end
     Demo(DemoArgs),
     /// Be an agent
@@ -285,7 +295,10 @@ async fn run(context: &Context, command: Command) -> CliResult<ExitCode> {
     match command {
         Command::Agent(args) => return agent::run(context, *args).await,
         Command::Work(args) => return work::run(context, *args).await,
-        Command::Up(args) => up::run(context, &args).await,
+        Command::Up(args) => return up::run(context, &args).await,
+        Command::Down(args) => down::run(context, &args).await,
+        Command::Status => status::run(context).await,
+        Command::Doctor(args) => doctor::run(context, &args).await,
         Command::Demo(args) => demo::run(context.out, &args).await,
         Command::Submit(args) => submit::run(context, *args).await,
         Command::Agents(args) => agents::run(context, *args).await,

@@ -8,6 +8,7 @@ use loom_actors::clock::Clock;
 use loom_actors::events::EventHub;
 use loom_actors::nats::connection::Nats;
 use loom_actors::nats::owner::{Identity, OwnerLease, OwnerOptions, Ownership};
+use loom_actors::nats::server::ServerControl;
 use loom_actors::project::Terms;
 use loom_actors::projects::Projects;
 use loom_actors::supervision::Jitter;
@@ -73,6 +74,7 @@ impl Reign {
         nats: Nats,
         identity: Identity,
         standby: bool,
+        server: Option<ServerControl>,
     ) -> Result<(Arc<Shell>, Self), UpError> {
         let events = EventHub::default();
         // Nobody reads before there is a service.
@@ -87,6 +89,8 @@ impl Reign {
             nats_url: Some(nats_url.clone()),
             owner: owner_seen,
             events,
+            server,
+            since: Clock::system().now(),
         };
         let shell = Arc::new(Shell {
             settings: settings.clone(),

@@ -34,6 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loom_actors::events::EventHub;
+use loom_actors::nats::server::ServerControl;
 use loom_actors::project::Project;
 use loom_actors::projects::Projects;
 use loom_protocol::rest::PageInfo;
@@ -75,6 +76,10 @@ pub struct ServiceOptions {
     pub owner: watch::Receiver<Owning>,
     /// Who listens to events.
     pub events: EventHub,
+    /// The nats-server of our own, if there is one.
+    pub server: Option<ServerControl>,
+    /// When the process began to serve.
+    pub since: Timestamp,
 }
 
 /// The service layer. Cheap to clone.

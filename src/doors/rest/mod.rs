@@ -68,6 +68,7 @@ fn api() -> Router<Service> {
     Router::new()
         .route("/metrics", get(system::metrics))
         .route("/api/info", get(system::info))
+        .route("/api/status", get(system::status))
         .route("/api/stats", get(system::stats))
         .route("/api/stats/projects", get(system::projects))
         .route("/api/queue", get(system::queue))
