@@ -84,7 +84,14 @@ impl Running {
 
     /// Whether that process is there still.
     pub fn lives(&self) -> bool {
-        is_there(self.pid) && (self.started.is_none() || started_at(self.pid) == self.started)
+        if !is_there(self.pid) {
+            return false;
+        }
+        match stat(self.pid) {
+            // One that has ended and that nobody has asked after is a name without a process.
+            Some((state, started)) => state != "Z" && self.started.as_ref() == Some(&started),
+            None => self.started.is_none(),
+        }
     }
 
     /// Tells it to end in order.
@@ -125,10 +132,16 @@ fn is_there(pid: u32) -> bool {
 
 /// When a process was started, in whatever unit, where that can be told.
 pub fn started_at(pid: u32) -> Option<String> {
+    stat(pid).map(|(_, started)| started)
+}
+
+/// The state of a process, and when it was started.
+fn stat(pid: u32) -> Option<(String, String)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in brackets may hold anything; the start is the 22nd field, the 20th behind it.
-    let behind = stat.rsplit_once(')')?.1;
-    behind.split_ascii_whitespace().nth(19).map(str::to_owned)
+    // The name in brackets may hold anything; the state is the first field behind it, the start the 20th.
+    let mut behind = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    let state = behind.next()?.to_owned();
+    Some((state, behind.nth(18)?.to_owned()))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdout, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::program::{Up, loom};
@@ -158,6 +159,39 @@ fn watching_shows_every_transition_and_no_backlog() {
     let (code, stdout, _) = up.ask(&["work", "watch", &id]);
     assert_eq!(code, 1);
     assert!(stdout.contains("cancelled"), "{stdout}");
+}
+
+#[test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+fn an_interrupted_wait_says_that_the_item_goes_on() {
+    let up = Up::start(&[]);
+    let mut submit = loom(&["submit", "long", "-c", "rust", "--wait", "--url", &up.url])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut told = BufReader::new(submit.stderr.take().unwrap());
+    let mut line = String::new();
+    // The id is said before anything is waited for.
+    told.read_line(&mut line).unwrap();
+    let words = line.split_whitespace();
+    let id = words.skip_while(|word| *word != "item").nth(1).unwrap();
+    kill_process(
+        Pid::from_raw(submit.id().try_into().unwrap()).unwrap(),
+        Signal::INT,
+    )
+    .unwrap();
+    assert_eq!(submit.wait().unwrap().code(), Some(130));
+    let rest: Vec<String> = told.lines().map(Result::unwrap).collect();
+    let rest = rest.join(" ");
+    for part in [
+        "goes on",
+        &format!("loom work watch {id}"),
+        &format!("loom work cancel {id}"),
+    ] {
+        assert!(rest.contains(part), "{part:?} is not in {rest:?}");
+    }
+    assert_eq!(up.status_of(id), "pending");
 }
 
 #[test]
