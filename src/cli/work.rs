@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum};
 use loom_protocol::rest::WorkPage;
 use loom_protocol::work::{ExplainAnswer, WorkItem};
-use loom_protocol::{ErrorCode, Timestamp};
+use loom_protocol::Timestamp;
 use serde_json::json;
 
 use super::Context;
@@ -218,7 +218,7 @@ async fn retry(out: Output, api: &ApiClient, ids: Vec<String>) -> CliResult {
     let retry = async |id: String| {
         let answer = api.post(&["dlq", &id, "retry"], &json!({})).await;
         answer.map_err(|error| match error {
-            ApiError::Refused(mut refusal) if refusal.code == ErrorCode::NotFound => {
+            ApiError::Refused(mut refusal) if !refusal.code.is_transient() => {
                 refusal.message.push_str(
                     "; only what has failed can be put back: `loom work clone` submits the same work once more",
                 );
