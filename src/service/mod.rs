@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `agents` | register, heartbeat, deregister, list, get, shutdown |
 //! | `submit` | submit, with what is to be said about unknown fields |
-//! | `lease` | claim, start, progress, complete, fail, release, stopped |
+//! | `claim` | claim, by itself or after a completion |
+//! | `lease` | start, progress, complete, fail, release, stopped |
 //! | `batches` | which agents and items a filter names, reassign |
 //! | `brief` | an answer that would be too large, shortened |
 //! | `ignored` | the unknown fields of a submission |
@@ -19,6 +20,7 @@
 mod agents;
 mod batches;
 mod brief;
+mod claim;
 mod dead_letters;
 mod ignored;
 mod items;
@@ -53,7 +55,7 @@ const MAX_REQUESTS: usize = 4_096;
 /// How many may listen to events over REST at a time.
 const MAX_LISTENERS: usize = 256;
 /// What this coordinator can do beyond the version of the wire that it speaks.
-pub(crate) const FEATURES: [&str; 1] = ["instance-id"];
+pub(crate) const FEATURES: [&str; 3] = ["instance-id", "late-completion", "resume"];
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// One page of a listing.
