@@ -7,9 +7,9 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
+use loom_protocol::Timestamp;
 use loom_protocol::rest::WorkPage;
 use loom_protocol::work::{ExplainAnswer, WorkItem};
-use loom_protocol::Timestamp;
 use serde_json::json;
 
 use super::Context;
