@@ -12,7 +12,7 @@ use super::{ApiClient, ApiError};
 /// After so much silence a connection counts as broken: the coordinator sends something every 5 s.
 const SILENCE: Duration = Duration::from_secs(20);
 /// How long an answer may go on: for ever, as far as that can be said.
-const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+const FOR_EVER: Duration = Duration::from_hours(10 * 365 * 24);
 /// The largest line that an event may take.
 const MAX_LINE: usize = 1024 * 1024;
 

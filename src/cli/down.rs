@@ -16,7 +16,7 @@ use crate::running::Running;
 use crate::settings::{Override, Sources, load};
 
 /// How long a coordinator may take to end: it drains its actors and stops its nats-server.
-const ENDS_WITHIN: Duration = Duration::from_secs(60);
+const ENDS_WITHIN: Duration = Duration::from_mins(1);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// End the coordinator that runs here on the data directory of the configuration; exit 0 where none runs.

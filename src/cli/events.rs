@@ -64,18 +64,18 @@ pub(super) fn tell(out: Output, event: &Event, with_project: bool) -> CliResult 
 }
 
 fn of_work(event: &WorkEvent) -> String {
-    let mut line = format!("{} {}", event.work_id, event.kind.as_str());
+    let mut words = vec![event.work_id.to_string(), event.kind.as_str().to_owned()];
     if event.attempt > 0 {
-        line.push_str(&format!(" attempt {}", event.attempt));
+        words.push(format!("attempt {}", event.attempt));
     }
     if let Some(agent) = &event.assigned_to_agent {
-        line.push_str(&format!(" by {}", cell(&agent.handle, 24)));
+        words.push(format!("by {}", cell(&agent.handle, 24)));
     }
     if let Some(progress) = event.progress {
-        line.push_str(&format!(" {progress:.0}%"));
+        words.push(format!("{progress:.0}%"));
     }
     if let Some(reason) = event.reason {
-        line.push_str(&format!(" ({reason})"));
+        words.push(format!("({reason})"));
     }
     let said = [
         &event.error_message,
@@ -84,30 +84,28 @@ fn of_work(event: &WorkEvent) -> String {
         &event.description,
     ];
     if let Some(said) = said.into_iter().flatten().next() {
-        line.push_str(&format!("  {}", cell(said, 60)));
+        words.push(format!(" {}", cell(said, 60)));
     }
-    line
+    words.join(" ")
 }
 
 fn of_agent(event: &AgentEvent) -> String {
     let agent = &event.agent;
-    let mut line = format!(
-        "{} {} {}",
-        agent.guid,
-        event.kind.as_str(),
-        cell(&agent.handle, 24)
-    );
-    match (event.previous_status, event.new_status) {
-        (Some(before), Some(now)) if before != now => {
-            line.push_str(&format!(" {before} -> {now}"));
-        }
-        _ => {}
+    let mut words = vec![
+        agent.guid.to_string(),
+        event.kind.as_str().to_owned(),
+        cell(&agent.handle, 24),
+    ];
+    if let (Some(before), Some(now)) = (event.previous_status, event.new_status)
+        && before != now
+    {
+        words.push(format!("{before} -> {now}"));
     }
     if let Some(count) = event.current_task_count {
-        line.push_str(&format!(", {count} items"));
+        words.push(format!("{count} items"));
     }
     if let Some(reason) = &event.reason {
-        line.push_str(&format!(" ({})", cell(reason, 60)));
+        words.push(format!("({})", cell(reason, 60)));
     }
-    line
+    words.join(" ")
 }

@@ -17,7 +17,7 @@ use crate::cli::output::{block, note};
 use crate::running::Running;
 
 /// How long the start may take: a large store is read first. Then it goes on by itself.
-const STARTS_WITHIN: Duration = Duration::from_secs(120);
+const STARTS_WITHIN: Duration = Duration::from_mins(2);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How much of the log of a failed start is shown, in bytes.
 const SHOWN_OF_LOG: u64 = 4 * 1024;
