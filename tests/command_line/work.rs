@@ -208,7 +208,7 @@ fn listings_are_of_the_default_project_and_of_all_on_demand() {
         ids.sort();
         ids
     };
-    assert_eq!(ids(&up.json(&["work"])), [here.clone()]);
+    assert_eq!(ids(&up.json(&["work"])), std::slice::from_ref(&here));
     let mut both = [here, there];
     both.sort();
     assert_eq!(ids(&up.json(&["work", "-A"])), both);
