@@ -11,6 +11,7 @@ use std::{sync::Arc, time::Duration};
 use loom_actors::barrier::{Grace, InFlight};
 use loom_actors::clock::Clock;
 use loom_actors::domain::work::{Command, Decision, WorkRecord};
+use loom_actors::events::EventHub;
 use loom_actors::nats::connection::{Nats, NatsOptions};
 use loom_actors::nats::owner::Ownership;
 use loom_actors::nats::server::{NatsServer, Profile, ServerOptions, find_server};
@@ -101,6 +102,7 @@ impl House {
             shared_agents: SharedAgents::new(&nats, false),
             grace: Grace::of_process(&nats),
             jitter: Jitter::fixed(0.0),
+            events: EventHub::default(),
             in_flight: InFlight::new(),
             nats,
             clock: clock.clone(),
