@@ -1,5 +1,7 @@
 //! Events: one small message per transition, told at most once. Nothing may depend on one.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{Agent, AgentStatus};
@@ -177,6 +179,18 @@ pub enum ShutdownReason {
     /// Of a later version.
     #[serde(other)]
     Unknown,
+}
+
+impl fmt::Display for ShutdownReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::IdleTimeout => "idle-timeout",
+            Self::Manual => "manual",
+            Self::CoordinatorShutdown => "coordinator-shutdown",
+            Self::Error => "error",
+            Self::Unknown => "unknown",
+        })
+    }
 }
 
 /// An agent as it stands in an event.

@@ -104,8 +104,11 @@ fn of_agent(event: &AgentEvent) -> String {
     if let Some(count) = event.current_task_count {
         words.push(format!("{count} items"));
     }
-    if let Some(reason) = &event.reason {
-        words.push(format!("({})", cell(reason, 60)));
+    if let Some(reason) = event.reason {
+        words.push(format!("({reason})"));
+    }
+    if let Some(detail) = &event.detail {
+        words.push(cell(detail, 60));
     }
     words.join(" ")
 }
