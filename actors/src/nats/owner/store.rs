@@ -2,15 +2,20 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::context::{GetStreamErrorKind, PublishErrorKind};
+use async_nats::jetstream;
+use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{self, LastRawMessageErrorKind};
-use async_nats::jetstream::{self, ErrorCode};
 use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::group::GroupNote;
 use super::{Holder, OwnerError};
+use crate::nats::overlap::{
+    is_name_in_use, is_not_found, is_wrong_sequence, taken_by, why_not_made,
+};
+use crate::nats::stamp::{STAMP_KEY, stamp_old};
+use crate::nats::store_guard::{StoreDenied, StoreGuard};
 
 const BUCKET: &str = "LOOM_OWNERS";
 const SUBJECT: &str = "$KV.LOOM_OWNERS.coordinator";
@@ -47,16 +52,23 @@ impl OwnerStore {
     pub(super) async fn open(
         jetstream: &jetstream::Context,
         replicas: usize,
+        guard: &StoreGuard,
     ) -> Result<Self, OwnerError> {
-        let name = format!("KV_{BUCKET}");
+        let name = stream_name();
+        let connects = guard.connects();
+        match guard.settled_within(ANSWER_WITHIN).await {
+            Ok(()) => {}
+            Err(StoreDenied::Foreign(why)) => return Err(OwnerError::OtherStore(why)),
+            Err(denied) => return Err(unavailable("opening", &denied)),
+        }
         let opened = timeout(ANSWER_WITHIN, jetstream.get_stream(&name)).await;
         let found = match opened {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) if is_not_found(&error.kind()) => {
-                let created = timeout(ANSWER_WITHIN, jetstream.create_stream(config(replicas)));
-                let created = created.await.map_err(|_| unanswered("making"))?;
-                created.map_err(|error| unavailable("making", &error))?
+            Ok(Err(error)) if is_not_found(&error) && guard.known().is_some() => {
+                guard.suspect();
+                return Err(unavailable("opening", &error));
             }
+            Ok(Err(error)) if is_not_found(&error) => make(jetstream, replicas).await?,
             Ok(Err(error)) => return Err(unavailable("opening", &error)),
             Err(_elapsed) => return Err(unanswered("opening")),
         };
@@ -64,11 +76,34 @@ impl OwnerStore {
         if !found.cached_info().config.allow_message_ttl {
             return Err(OwnerError::NoTtl { bucket: BUCKET });
         }
+        if guard.known().is_none() {
+            guard.adopt(connects, found.cached_info());
+        }
         let stream = jetstream.get_stream_no_info(&name).await;
         Ok(Self {
             jetstream: jetstream.clone(),
             stream: stream.map_err(|error| unavailable("opening", &error))?,
         })
+    }
+
+    /// The entry in whatever store there is, without trusting it or making anything; `None`: there is none.
+    pub(super) async fn peek(jetstream: &jetstream::Context) -> Option<Entry> {
+        let stream = jetstream.get_stream_no_info(&stream_name()).await.ok()?;
+        let store = Self {
+            jetstream: jetstream.clone(),
+            stream,
+        };
+        store.read().await.ok()
+    }
+
+    /// Gives a store of an older version its stamp. To be called by the owner.
+    pub(super) async fn stamp(&self) {
+        if let Ok(Ok(stream)) =
+            timeout(ANSWER_WITHIN, self.jetstream.get_stream(&stream_name())).await
+        {
+            let stamped = stamp_old(&self.jetstream, stream.cached_info());
+            let _ = timeout(ANSWER_WITHIN, stamped).await;
+        }
     }
 
     /// What the leader has.
@@ -148,14 +183,38 @@ impl OwnerStore {
             sent.await
         };
         match timeout(ANSWER_WITHIN, stored).await {
+            Ok(Ok(stored)) if stored.stream != stream_name() => Err(WriteFailure::Unknown(
+                taken_by(&stored.stream, &stream_name()),
+            )),
             Ok(Ok(stored)) => Ok(stored.sequence),
-            Ok(Err(error)) if error.kind() == PublishErrorKind::WrongLastSequence => {
-                Err(WriteFailure::Conflict)
-            }
+            Ok(Err(error)) if is_conflict(&error) => Err(WriteFailure::Conflict),
             Ok(Err(error)) => Err(WriteFailure::Unknown(error.to_string())),
             Err(_elapsed) => Err(WriteFailure::Unknown("no answer in time".to_owned())),
         }
     }
+}
+
+async fn make(
+    jetstream: &jetstream::Context,
+    replicas: usize,
+) -> Result<stream::Stream, OwnerError> {
+    let created = timeout(ANSWER_WITHIN, jetstream.create_stream(config(replicas)));
+    let error = match created.await.map_err(|_| unanswered("making"))? {
+        Ok(stream) => return Ok(stream),
+        Err(error) => error,
+    };
+    // Another coordinator made it at the same moment, with a stamp of its own.
+    if is_name_in_use(&error) {
+        let name = stream_name();
+        let opened = timeout(ANSWER_WITHIN, jetstream.get_stream(&name));
+        let opened = opened.await.map_err(|_| unanswered("opening"))?;
+        return opened.map_err(|error| unavailable("opening", &error));
+    }
+    let subject = format!("$KV.{BUCKET}.>");
+    Err(OwnerError::Unavailable {
+        doing: "making",
+        why: why_not_made(jetstream, &subject, &error).await,
+    })
 }
 
 /// Raw, because a bucket made as a key-value store with markers would hold an expired key for ever.
@@ -170,6 +229,7 @@ fn config(replicas: usize) -> stream::Config {
         allow_rollup: true,
         allow_message_ttl: true,
         num_replicas: replicas,
+        metadata: [(STAMP_KEY.to_owned(), uuid::Uuid::new_v4().to_string())].into(),
         ..Default::default()
     }
 }
@@ -191,8 +251,15 @@ fn entry(sequence: u64, payload: &[u8]) -> Entry {
     }
 }
 
-fn is_not_found(kind: &GetStreamErrorKind) -> bool {
-    matches!(kind, GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
+fn stream_name() -> String {
+    format!("KV_{BUCKET}")
+}
+
+fn is_conflict(error: &PublishError) -> bool {
+    let source = std::error::Error::source(error);
+    let code = source.and_then(|source| source.downcast_ref::<jetstream::Error>());
+    let code = code.map(|error| error.error_code().0);
+    error.kind() == PublishErrorKind::WrongLastSequence || code.is_some_and(is_wrong_sequence)
 }
 
 fn unavailable(doing: &'static str, error: &dyn std::error::Error) -> OwnerError {
