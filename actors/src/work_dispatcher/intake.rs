@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::domain::retry::Backoff;
 use crate::domain::work::{self, Command, Defaults, Fence, WorkRecord};
 use crate::nats::connection::Nats;
+use crate::nats::store_guard::StoreGuard;
 use crate::settings::RetrySettings;
 use crate::supervision::Jitter;
 use crate::work_ledger::{LedgerError, Operation, ReadError, WorkLedgerHandle};
@@ -47,6 +48,7 @@ pub(super) struct Intake {
     jitter: Jitter,
     replicas: usize,
     epoch: u64,
+    store: StoreGuard,
 }
 
 /// What becomes of a message.
@@ -74,6 +76,7 @@ impl Intake {
             jitter: args.jitter.clone(),
             replicas: args.replicas,
             epoch: args.epoch,
+            store: args.read.guard().clone(),
         }
     }
 
@@ -125,21 +128,32 @@ impl Intake {
         Ok(())
     }
 
-    /// Our consumer of this epoch; those of former owners would overlap and are removed.
+    /// Our consumer of this epoch; those of former owners would overlap and are removed. One of a later owner stays:
+    /// it is this one that owns no more.
     async fn consumer(
         &self,
         kind: &str,
         filters: &[String],
     ) -> Result<PullConsumer, async_nats::Error> {
+        self.store.settled().await?;
         let stream = ensure_stream(&self.nats.jetstream, &self.project, self.replicas).await?;
         let prefix = consumer_prefix(kind);
         let name = format!("{prefix}{}", self.epoch);
         let known: Vec<String> = stream.consumer_names().try_collect().await?;
-        for other in known
+        let epochs = |other: &str| epoch_of(&prefix, other);
+        if let Some(later) = known
             .iter()
-            .filter(|other| other.starts_with(&prefix) && **other != name)
+            .filter_map(|o| epochs(o))
+            .find(|e| *e > self.epoch)
         {
-            stream.delete_consumer(other).await?;
+            let text = format!("another coordinator has taken over, under epoch {later}");
+            return Err(text.into());
+        }
+        for former in known
+            .iter()
+            .filter(|other| epochs(other).is_some_and(|epoch| epoch < self.epoch))
+        {
+            stream.delete_consumer(former).await?;
         }
         let config = pull::Config {
             durable_name: Some(name.clone()),
@@ -356,6 +370,11 @@ impl Intake {
         }
         Ok(request)
     }
+}
+
+/// Of which ownership a consumer is; `None`: it is not of this kind.
+fn epoch_of(prefix: &str, consumer: &str) -> Option<u64> {
+    consumer.strip_prefix(prefix)?.parse().ok()
 }
 
 /// The id of an item whose submission names none: the same when the message comes again.

@@ -68,4 +68,4 @@ pub use actor::{DispatcherMsg, WorkDispatcher, WorkDispatcherArgs};
 pub use claims::{Admission, ClaimError, ClaimOrder};
 pub use handle::{Outlook, WorkDispatcherHandle};
 pub use queue::{PendingQueue, Pick, Wants};
-pub use stream::{ensure_stream, reports_consumer};
+pub use stream::{StreamError, ensure_stream, reports_consumer};
