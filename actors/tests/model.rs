@@ -20,6 +20,7 @@ use loom_actors::project::{Project, Terms};
 use loom_actors::settings::{
     AgentSettings, DlqSettings, RetrySettings, SupervisionSettings, WorkSettings,
 };
+use loom_actors::stores::Stores;
 use loom_actors::supervision::{Jitter, Root, RootHandle};
 use loom_actors::work_ledger::{LedgerError, Operation};
 use loom_protocol::work::{Reason, Usage, WorkResult, WorkStatus};
@@ -249,6 +250,7 @@ impl House {
             grace: Grace::of_process(&nats),
             jitter: Jitter::fixed(0.0),
             in_flight: InFlight::new(),
+            stores: Stores::new(&nats, None, None),
             nats,
             clock: clock.clone(),
             agents: AgentSettings::default(),

@@ -9,6 +9,7 @@
 //! | [`agents`] | `loom agents` |
 //! | [`gc`] | `loom gc` |
 //! | [`dlq`] | `loom dlq` |
+//! | [`store`] | `loom store` |
 //! | [`stats`] | `loom stats`, `loom projects` |
 //! | [`config`] | `loom config` |
 //! | [`exit`], [`output`], `pages`, `each` | how they end, how they print, what they have in common |
@@ -24,6 +25,7 @@ pub mod output;
 mod pages;
 mod show;
 pub mod stats;
+pub mod store;
 pub mod submit;
 pub mod tasks_file;
 pub mod up;
@@ -116,6 +118,8 @@ enum Command {
     Stats,
     /// List the projects
     Projects,
+    /// Show which store is worked with, list what is lost with one, and go on with another
+    Store(store::StoreArgs),
     /// Show and check the configuration of the coordinator
     Config(config::ConfigArgs),
     /// Measure throughput and latency beside the raw limit of NATS
@@ -236,6 +240,7 @@ async fn run(context: &Context, command: Command) -> CliResult<ExitCode> {
         Command::Dlq(args) => dlq::run(context, *args).await,
         Command::Stats => stats::stats(context).await,
         Command::Projects => stats::projects(context).await,
+        Command::Store(args) => store::run(context, args).await,
         Command::Config(args) => config::run(context, &args),
         Command::Bench(args) => crate::bench::run(context, &args).await,
         Command::Completions { shell } => completions(context, shell),

@@ -176,7 +176,7 @@ impl Service {
         let limit = page_limit(request.limit)?;
         let filter = AgentFilter::of(request)?;
         if let Some(project) = project {
-            let Some(project) = self.projects().get(project) else {
+            let Some(project) = self.awake(project)? else {
                 return Ok(Page {
                     items: Vec::new(),
                     info: PageInfo::default(),
@@ -272,7 +272,7 @@ impl Service {
         guid: &str,
     ) -> Result<(Arc<Project>, AgentGuid), WireError> {
         let mut found = Vec::new();
-        for project in self.readable(project) {
+        for project in self.readable(project)? {
             match project.agents.resolve_prefix(guid) {
                 Ok(guid) => found.push((project, guid)),
                 Err(error) if error.code == ErrorCode::NotFound => {}
@@ -281,7 +281,7 @@ impl Service {
         }
         match found.len() {
             1 => Ok(found.swap_remove(0)),
-            0 => Err(no_agent(guid)),
+            0 => Err(self.found_nowhere(no_agent(guid))),
             _ => Err(WireError::invalid(format!(
                 "{guid} is the beginning of agents in more than one project ({} and {}); name the project",
                 found[0].0.id, found[1].0.id

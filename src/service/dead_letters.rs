@@ -33,7 +33,7 @@ impl Service {
         let limit = page_limit(request.limit)?;
         let after = cursor(request.cursor.as_deref())?;
         let filter = filter(request.capability, request.reason.as_deref())?;
-        let Some(project) = self.projects().get(project) else {
+        let Some(project) = self.awake(project)? else {
             return Ok(Page {
                 items: Vec::new(),
                 info: PageInfo::default(),
@@ -93,7 +93,7 @@ impl Service {
             (None, true) => {
                 let filter = filter(request.capability, request.reason.as_deref())?;
                 let id = project.unwrap_or(self.default_project());
-                match self.projects().get(id) {
+                match self.awake(id)? {
                     Some(project) => {
                         retry_page_by_page(&project, &filter, request.reset_attempts).await
                     }
@@ -127,7 +127,7 @@ impl Service {
         text: &str,
         among: Among,
     ) -> Result<(Arc<Project>, WorkId), WireError> {
-        let projects = self.readable(project);
+        let projects = self.readable(project)?;
         let mut found = Vec::new();
         for project in &projects {
             project.letters.ready(READY_WITHIN).await?;
@@ -142,10 +142,10 @@ impl Service {
         }
         match found.len() {
             1 => Ok(found.swap_remove(0)),
-            0 => Err(WireError::new(
+            0 => Err(self.found_nowhere(WireError::new(
                 ErrorCode::NotFound,
                 format!("there is no dead letter {text}; see `loom dlq list`"),
-            )),
+            ))),
             _ => Err(WireError::invalid(format!(
                 "{text} is the beginning of more than one id ({} and {}); write more of it",
                 found[0].1, found[1].1

@@ -44,7 +44,7 @@ impl Service {
         let limit = page_limit(request.limit)?;
         let after = cursor(request.cursor.as_deref())?;
         let filter = filter(&request)?;
-        let Some(project) = self.projects().get(project) else {
+        let Some(project) = self.awake(project)? else {
             return Ok(Page {
                 items: Vec::new(),
                 info: PageInfo::default(),
@@ -154,17 +154,17 @@ impl Service {
         id: &str,
     ) -> Result<(Arc<Project>, WorkId), WireError> {
         let mut found = Vec::new();
-        for project in self.readable(project) {
+        for project in self.readable(project)? {
             for id in project.work.ids_like(id)? {
                 found.push((project.clone(), id));
             }
         }
         match found.len() {
             1 => Ok(found.swap_remove(0)),
-            0 => Err(WireError::new(
+            0 => Err(self.found_nowhere(WireError::new(
                 ErrorCode::NotFound,
                 format!("there is no work item {id}; see `loom work list`"),
-            )),
+            ))),
             _ => Err(WireError::invalid(format!(
                 "{id} is the beginning of more than one id ({} and {}); write more of it",
                 found[0].1, found[1].1

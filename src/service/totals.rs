@@ -16,7 +16,7 @@ impl Service {
             timestamp: self.now(),
             ..Stats::default()
         };
-        for project in self.readable(project) {
+        for project in self.readable(project).unwrap_or_default() {
             let work = project.work.totals();
             let agents = project.agents.totals();
             add_work(&mut stats.work, work);
@@ -82,6 +82,8 @@ impl Service {
             epoch: self.projects().terms().epoch,
             projects: self.projects().all().len(),
             nats_url: self.0.options.nats_url.clone(),
+            store_id: self.store().id,
+            warnings: self.projects().terms().stores.warnings(),
         }
     }
 
@@ -103,6 +105,13 @@ impl Service {
         if !readiness.owner {
             let sentence = "another coordinator has taken over; this one is ending";
             readiness.add(Problem::new(ProblemKind::NotOwner, sentence));
+        }
+        let stores = &projects.terms().stores;
+        for sentence in stores.problems_of_projects() {
+            readiness.add(Problem::new(ProblemKind::StoreChanged, sentence));
+        }
+        for sentence in stores.problems_of_streams() {
+            readiness.add(Problem::new(ProblemKind::SubjectsTaken, sentence));
         }
         for (project, reason) in readiness.parked.clone() {
             let sentence = format!("project {project} is parked: {reason}");

@@ -142,6 +142,37 @@ impl TestNats {
         Ok(self.own("restart")?.restart().await?)
     }
 
+    /// Where it keeps its streams. To be touched only while it is stopped or killed.
+    pub fn store(&self) -> Result<std::path::PathBuf> {
+        Ok(self.own("touch the store of")?.dir().join("store"))
+    }
+
+    /// `kill -9`, and a start on the same port with an empty store.
+    pub async fn lose_the_store(&self) -> Result<()> {
+        self.kill().await?;
+        std::fs::remove_dir_all(self.store()?)
+            .context("remove the store of a test's nats-server")?;
+        self.restart().await
+    }
+
+    /// Ends the server in order, keeps a copy of its store for [`TestNats::go_back_to`], and starts it again.
+    pub async fn keep_a_copy(&self) -> Result<TempDir> {
+        self.stop().await?;
+        let copy = tempfile::tempdir().context("make a folder for the copy of a store")?;
+        copy_folder(&self.store()?, copy.path())?;
+        self.restart().await?;
+        Ok(copy)
+    }
+
+    /// `kill -9`, and a start on the same port with the copy of its store.
+    pub async fn go_back_to(&self, copy: &TempDir) -> Result<()> {
+        self.kill().await?;
+        let store = self.store()?;
+        std::fs::remove_dir_all(&store).context("remove the store of a test's nats-server")?;
+        copy_folder(copy.path(), &store)?;
+        self.restart().await
+    }
+
     /// Lets it stand still with its connections open, as a suspended machine would.
     pub fn pause(&self) -> Result<()> {
         Ok(self.own("pause")?.pause()?)
@@ -163,6 +194,21 @@ impl TestNats {
             ),
         }
     }
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in from.read_dir()? {
+        let entry = entry?;
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type()?.is_dir() {
+            copy_folder(&from, &to)?;
+        } else {
+            std::fs::copy(&from, &to)
+                .with_context(|| format!("copy {} of a store", from.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes the folders of test processes that were killed.

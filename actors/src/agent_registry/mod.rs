@@ -78,6 +78,7 @@ use crate::barrier::Arrivals;
 use crate::clock::Clock;
 use crate::events::EventSink;
 use crate::nats::kv::{Bucket, BucketError};
+use crate::nats::store_guard::StoreGuard;
 use crate::settings::AgentSettings;
 
 pub use directory::AgentDirectory;
@@ -124,6 +125,8 @@ pub struct AgentRegistryArgs {
     pub on_change: Arc<dyn Fn(AgentGuid, AgentChange) + Send + Sync>,
     /// Told how far what arrives has been applied.
     pub arrivals: Arrivals,
+    /// Whether the store is the one that is worked with.
+    pub guard: StoreGuard,
     /// Which ownership this is; stands in the header of every write.
     pub epoch: u64,
 }
@@ -140,7 +143,13 @@ impl fmt::Debug for AgentRegistryArgs {
 impl AgentRegistryArgs {
     fn bucket(&self) -> Bucket {
         let name = names::agents_bucket(&self.project);
-        Bucket::new(&self.client, &self.jetstream, &name, self.replicas)
+        Bucket::new(
+            &self.client,
+            &self.jetstream,
+            &name,
+            self.replicas,
+            &self.guard,
+        )
     }
 }
 

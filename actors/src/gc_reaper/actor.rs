@@ -138,6 +138,7 @@ impl Actor for GcReaper {
             args.replicas,
             args.epoch,
             retention,
+            args.work.guard(),
         );
         let mut state = State {
             graveyard,

@@ -9,6 +9,7 @@ use loom_protocol::{AgentGuid, ProjectId, names};
 use crate::domain::agent::guid_of_key;
 use crate::nats::connection::Nats;
 use crate::nats::kv::{Bucket, BucketError, WatchEvent, WriteError};
+use crate::nats::store_guard::StoreGuard;
 
 /// The bucket. It is made with the first grave. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -36,10 +37,11 @@ impl Graveyard {
         replicas: usize,
         epoch: u64,
         retention: Duration,
+        guard: &StoreGuard,
     ) -> Self {
         let name = names::graveyard_bucket(project);
         Self {
-            bucket: Bucket::new(&nats.client, &nats.jetstream, &name, replicas),
+            bucket: Bucket::new(&nats.client, &nats.jetstream, &name, replicas, guard),
             writer: epoch.to_string(),
             retention,
         }

@@ -17,6 +17,7 @@ use crate::domain::work::{Command, Decision, WorkRecord, WriteId, decode, encode
 use crate::nats::connection::Nats;
 use crate::nats::ledger_store::{Entry, WriteError};
 use crate::nats::owner::Ownership;
+use crate::nats::store_guard::StoreDenied;
 
 /// How often a decision is made again after a conflict before the item counts as contended.
 const MAX_CONFLICTS: usize = 16;
@@ -306,6 +307,10 @@ impl Context {
                 Err(WriteError::Refused(why)) if !doubted => {
                     return Err(LedgerError::Unavailable(next.id, why));
                 }
+                Err(WriteError::Denied(denied @ StoreDenied::Foreign(_))) => {
+                    return Err(LedgerError::Unavailable(next.id, denied.to_string()));
+                }
+                Err(WriteError::Denied(StoreDenied::InDoubt(_))) => {}
                 Err(WriteError::Refused(why) | WriteError::Unknown(why)) => {
                     self.grace.begin_anew("a write was not answered");
                     if !doubted {
@@ -315,6 +320,10 @@ impl Context {
                 }
                 Err(WriteError::Conflict) => match Box::pin(store.get_from_leader(next.id)).await {
                     Ok(entry) => {
+                        let is_behind = entry.as_ref().map_or(0, |e| e.sequence) < expected;
+                        if is_behind && let Err(error) = Box::pin(store.confirm()).await {
+                            return Err(LedgerError::Unavailable(next.id, error.to_string()));
+                        }
                         let stored = entry
                             .as_ref()
                             .and_then(|e| Some((e, decode(&e.bytes).ok()?)));

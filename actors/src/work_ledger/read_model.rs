@@ -18,10 +18,12 @@ use super::cache::RecordCache;
 use super::header::{Header, ItemChange, LeaseInfo, Needs};
 use super::index::Index;
 use super::page::{Filter, HeaderPage};
+use super::replay::replay;
 use crate::domain::id_prefix;
 use crate::domain::lease::LeaseClock;
 use crate::domain::work::{Bodies, RecordError, WorkRecord, decode, view};
 use crate::nats::ledger_store::{Entry, LedgerStore, StoreError};
+use crate::nats::store_guard::StoreGuard;
 
 /// What an agent last said about an item that it works on; written down now and then only.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -82,6 +84,21 @@ impl ReadModel {
             usual_wait: AtomicU64::new(NO_WAIT_KNOWN),
             writes: AtomicU64::new(0),
         }
+    }
+
+    /// What a bucket holds, read once; nobody keeps it up to date.
+    ///
+    /// # Errors
+    /// The bucket cannot be read.
+    pub async fn read_of(project: ProjectId, store: LedgerStore) -> Result<Arc<Self>, StoreError> {
+        let model = Arc::new(Self::new(project, store));
+        replay(&model, 0).await?;
+        Ok(model)
+    }
+
+    /// Calls `each` for every item, in the order of creation within each status.
+    pub fn for_each(&self, each: impl FnMut(&Header)) {
+        self.index.read().all().for_each(each);
     }
 
     /// Whose ledger it is.
@@ -246,6 +263,9 @@ impl ReadModel {
             // A replica may lag behind what was acknowledged.
             _ => {
                 let entry = self.store.get_from_leader(id).await?;
+                if entry.as_ref().is_none_or(|entry| entry.sequence < revision) {
+                    self.store.confirm().await?;
+                }
                 entry.ok_or(ReadError::NotFound(id))
             }
         }
@@ -281,6 +301,11 @@ impl ReadModel {
         let mut listeners = self.listeners.write();
         listeners.retain(|(known, _)| *known != name);
         listeners.push((name, Box::new(listener)));
+    }
+
+    /// Whether the store behind it is the one that is worked with.
+    pub const fn guard(&self) -> &StoreGuard {
+        self.store.guard()
     }
 
     pub(super) const fn store(&self) -> &LedgerStore {
