@@ -31,12 +31,18 @@ use proptest::test_runner::{Config, TestCaseResult, TestRunner};
 use uuid::Uuid;
 
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How many sequences of steps are tried where `PROPTEST_CASES` does not say.
 const CASES: u32 = 48;
 const ITEMS: usize = 3;
 const USED: Usage = Usage {
     tokens: Some(7),
     cost_usd: None,
 };
+
+fn cases() -> u32 {
+    let asked = std::env::var("PROPTEST_CASES").ok();
+    asked.and_then(|text| text.parse().ok()).unwrap_or(CASES)
+}
 
 /// One command to one item.
 #[derive(Debug, Clone)]
@@ -226,7 +232,7 @@ fn comparable(record: &WorkRecord) -> WorkRecord {
 struct House {
     project: Project,
     clock: Clock,
-    _root: RootHandle,
+    root: RootHandle,
     _server: NatsServer,
     _store: tempfile::TempDir,
 }
@@ -274,7 +280,7 @@ impl House {
         Self {
             project,
             clock,
-            _root: root,
+            root,
             _server: server,
             _store: store,
         }
@@ -308,10 +314,12 @@ impl House {
         for number in 0..ITEMS {
             model.push(self.create(1 + u32::try_from(number).unwrap()).await);
         }
-        for step in steps {
+        for (number, step) in steps.iter().enumerate() {
             self.clock.advance(Duration::from_secs(step.later));
             let record = &mut model[step.item];
-            *record = self.take(&step, record).await?;
+            let taken = self.take(step, record).await;
+            let named = |error| TestCaseError::fail(format!("step {number}: {error}"));
+            *record = taken.map_err(named)?;
         }
         for record in &model {
             self.compare(record).await?;
@@ -326,14 +334,15 @@ impl House {
         // A command whose answer was lost with the ledger is sent again.
         let (again, _) = decide(&command.once_more(), &next, now);
         let ledger = &self.project.ledger;
+        let (restarts, mut killed) = (ledger.actor().restarts(), false);
         if step.death == Death::Before {
-            ledger.actor().kill();
+            killed = ledger.actor().kill();
         }
         let applying = ledger.apply(record.id, command.clone());
         let dying = async {
             if step.death == Death::Meanwhile {
                 tokio::task::yield_now().await;
-                ledger.actor().kill();
+                killed = ledger.actor().kill();
             }
         };
         let came = match tokio::join!(applying, dying).0 {
@@ -351,8 +360,24 @@ impl House {
             may_be.contains(&came),
             "{command:?} came to {came:?} instead of {may_be:?} on {record:?}"
         );
+        // A command may be answered before the death that was ordered meanwhile: the death is this step's all the
+        // same, and the next command meets the next incarnation.
+        if killed {
+            self.wait_for_restart_after(restarts).await;
+        }
         self.compare(&next).await?;
         Ok(next)
+    }
+
+    async fn wait_for_restart_after(&self, restarts: u64) {
+        let ledger = self.project.ledger.actor();
+        let restarted = self
+            .root
+            .wait_until(PATIENCE, |_| ledger.restarts() > restarts);
+        assert!(
+            restarted.await.is_ok(),
+            "the ledger is not up again after {PATIENCE:?}"
+        );
     }
 
     async fn compare(&self, model: &WorkRecord) -> TestCaseResult {
@@ -375,7 +400,7 @@ fn the_ledger_does_what_the_state_machine_says_whenever_it_is_killed() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let house = runtime.block_on(House::build());
     let mut runner = TestRunner::new(Config {
-        cases: CASES,
+        cases: cases(),
         max_shrink_iters: 200,
         failure_persistence: None,
         ..Config::default()

@@ -31,6 +31,7 @@ pub mod names;
 pub mod readiness;
 pub mod rest;
 pub mod store;
+pub mod text;
 pub mod time;
 pub mod token;
 pub mod url;

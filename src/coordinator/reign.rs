@@ -108,7 +108,8 @@ impl Reign {
     ) -> Result<(Arc<Shell>, Self), UpError> {
         let directory = Some(identity.directory().to_owned());
         let stores = Stores::new(&nats, directory, settings.nats.store_id.as_deref());
-        let accession = accede(settings, &nats, identity.clone(), standby, &stores).await?;
+        // Nobody reads before there is a service.
+        let accession = accede(settings, &nats, identity.clone(), standby, &stores, |_| {}).await?;
         stores.compare_with_memory();
         let (owner, owner_seen) = watch::channel(true);
         let nats_url = match &settings.nats.advertise_url {
@@ -136,9 +137,9 @@ impl Reign {
     /// A later one: waits until it can be won.
     async fn again(shell: &Shell) -> Result<Self, UpError> {
         let identity = shell.identity.clone();
-        let stores = &shell.stores;
-        let accession = accede(&shell.settings, &shell.nats, identity, true, stores).await?;
-        shell.service.serve_from(accession.projects()?);
+        let serve = |projects: &Projects| shell.service.serve_from(projects.clone());
+        let (settings, stores) = (&shell.settings, &shell.stores);
+        let accession = accede(settings, &shell.nats, identity, true, stores, serve).await?;
         let reign = Self::open(shell, accession).await?;
         shell.owner.send_replace(true);
         Ok(reign)
@@ -184,12 +185,15 @@ impl Reign {
     }
 }
 
+/// Wins the ownership and wakes what is there. `serve`: reads go to the new projects before the first of
+/// them tells an event.
 async fn accede(
     settings: &Settings,
     nats: &Nats,
     identity: Identity,
     standby: bool,
     stores: &Stores,
+    serve: impl FnOnce(&Projects),
 ) -> Result<Accession, UpError> {
     let replicas = usize::from(settings.nats.replicas);
     let options = OwnerOptions {
@@ -221,6 +225,7 @@ async fn accede(
         lease,
         projects: Started(Some(projects.clone())),
     };
+    serve(&projects);
     if let Err(source) = projects.discover().await {
         accession.give_up().await;
         return Err(refused(nats, source));
@@ -300,7 +305,7 @@ mod tests {
         let identity = Identity::of_data_directory(directory.path()).unwrap();
         let stores = Stores::new(&nats, None, None);
         let settings = Settings::default();
-        let accession = accede(&settings, &nats, identity, false, &stores);
+        let accession = accede(&settings, &nats, identity, false, &stores, |_| {});
         let accession = accession.await.unwrap();
         let projects = accession.projects().unwrap();
         projects.wake(&"half".parse().unwrap()).await.unwrap();

@@ -9,6 +9,7 @@
 //! | `brief` | an answer that would be too large, shortened |
 //! | `ignored` | the unknown fields of a submission |
 //! | `items` | get, list, cancel, explain |
+//! | `named` | what a text names: ids, handles, taskIds |
 //! | `queue` | queue info, purge |
 //! | `upkeep` | resume, what the reaper does |
 //! | `dead_letters` | list, get, retry, discard |
@@ -22,6 +23,7 @@ mod dead_letters;
 mod ignored;
 mod items;
 mod lease;
+mod named;
 mod queue;
 mod store;
 mod submit;
@@ -41,10 +43,12 @@ use tokio::sync::watch;
 pub use batches::{AgentBatchFilter, Named, Reassigned, WorkBatchFilter};
 pub use brief::without_long_texts;
 pub use ignored::Ignored;
-pub use submit::Submitted;
+pub use submit::{Submitted, check_submission};
 
 /// How many requests a door has under way at the most; more are refused with `overloaded`.
 const MAX_REQUESTS: usize = 4_096;
+/// What this coordinator can do beyond the version of the wire that it speaks.
+pub(crate) const FEATURES: [&str; 1] = ["instance-id"];
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// One page of a listing.
@@ -114,6 +118,19 @@ impl Service {
         self.projects().wake(id).await
     }
 
+    /// A project for a request that names an agent as its sender: the one place where another run of it
+    /// than the registered one is refused.
+    async fn admit(
+        &self,
+        project: &ProjectId,
+        guid: AgentGuid,
+        run: Option<&str>,
+    ) -> Result<Arc<Project>, WireError> {
+        let project = self.awake_for_agent(project, guid)?;
+        project.registry.admit(guid, run).await?;
+        Ok(project)
+    }
+
     /// A project for a request of an agent that must have registered there.
     fn awake_for_agent(
         &self,
@@ -153,6 +170,9 @@ impl Service {
 
     /// The answer about a thing that is in no project that can be looked into: not found, unless there are others.
     fn found_nowhere(&self, not_found: WireError) -> WireError {
+        if not_found.code != ErrorCode::NotFound {
+            return not_found;
+        }
         let projects = self.projects();
         match projects
             .terms()

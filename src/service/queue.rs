@@ -65,6 +65,7 @@ impl Service {
             boundary: request.boundary,
             holder: None,
             label: request.label,
+            since: None,
         };
         let Some(project) = self.awake(project)? else {
             return Ok(PurgeAnswer { purged: 0 });

@@ -78,7 +78,7 @@ impl Service {
             name: "loom".into(),
             version: env!("CARGO_PKG_VERSION").into(),
             protocol: PROTOCOL_VERSION,
-            features: Vec::new(),
+            features: super::FEATURES.map(str::to_owned).to_vec(),
             epoch: self.projects().terms().epoch,
             projects: self.projects().all().len(),
             nats_url: self.0.options.nats_url.clone(),

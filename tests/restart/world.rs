@@ -164,6 +164,7 @@ impl Hand {
             let wait_ms = u64::try_from(left.min(PER_TRY / 2).as_millis()).unwrap();
             let request = ClaimRequest {
                 guid: self.guid,
+                instance_id: None,
                 claim: ThenClaim {
                     claim_id: Some(claim_id.clone()),
                     max: Some(max),
@@ -225,6 +226,7 @@ impl Hand {
         let request = ProgressRequest {
             id: item.work_item.id,
             guid: self.guid,
+            instance_id: None,
             attempt: item.lease.attempt,
             progress,
             message: None,
@@ -240,6 +242,7 @@ impl Hand {
     ) -> Result<WorkItem, ClientError> {
         let request = CompleteRequest {
             guid: self.guid,
+            instance_id: None,
             id: Some(item.work_item.id),
             attempt: Some(item.lease.attempt),
             result: Some(ReportedResult {
@@ -260,6 +263,7 @@ impl Hand {
         };
         let request = HeartbeatRequest {
             guid: self.guid,
+            instance_id: None,
             status: None,
             current_task_count: None,
             holding: Some(holding.iter().map(lease).collect()),

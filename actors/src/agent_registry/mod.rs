@@ -48,6 +48,8 @@
 //! | the bucket is empty | the number of what is to come says so; nobody waits |
 //! | the bucket is lost | it is created again and filled from memory |
 //! | an entry vanished without a mark | gone, at the next full reading |
+//! | the ownership is over, or a later owner has written | nothing is written any more, nor merged and written again |
+//! | a write of a former owner comes late | the entry is written again from memory |
 //! | this actor crashes | the directory stays; the bucket is read again and compared with it |
 //! | more than [`MAX_AGENTS`] | registrations answer `overloaded`, puts are quarantined |
 //!
@@ -78,6 +80,7 @@ use crate::barrier::Arrivals;
 use crate::clock::Clock;
 use crate::events::EventSink;
 use crate::nats::kv::{Bucket, BucketError};
+use crate::nats::owner::Ownership;
 use crate::nats::store_guard::StoreGuard;
 use crate::settings::AgentSettings;
 
@@ -129,6 +132,8 @@ pub struct AgentRegistryArgs {
     pub guard: StoreGuard,
     /// Which ownership this is; stands in the header of every write.
     pub epoch: u64,
+    /// Whether it lasts: asked before every write.
+    pub ownership: Ownership,
 }
 
 impl fmt::Debug for AgentRegistryArgs {
@@ -150,6 +155,7 @@ impl AgentRegistryArgs {
             self.replicas,
             &self.guard,
         )
+        .owned_by(&self.ownership)
     }
 }
 

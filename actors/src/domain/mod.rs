@@ -5,6 +5,7 @@ pub mod breaker;
 pub mod id_prefix;
 pub mod lease;
 pub mod letter;
+pub mod listing;
 pub mod matching;
 pub mod reaping;
 pub mod retry;

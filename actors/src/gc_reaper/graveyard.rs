@@ -9,6 +9,7 @@ use loom_protocol::{AgentGuid, ProjectId, names};
 use crate::domain::agent::guid_of_key;
 use crate::nats::connection::Nats;
 use crate::nats::kv::{Bucket, BucketError, WatchEvent, WriteError};
+use crate::nats::owner::Ownership;
 use crate::nats::store_guard::StoreGuard;
 
 /// The bucket. It is made with the first grave. Cheap to clone.
@@ -35,13 +36,14 @@ impl Graveyard {
         nats: &Nats,
         project: &ProjectId,
         replicas: usize,
-        epoch: u64,
+        (epoch, ownership): (u64, &Ownership),
         retention: Duration,
         guard: &StoreGuard,
     ) -> Self {
         let name = names::graveyard_bucket(project);
         Self {
-            bucket: Bucket::new(&nats.client, &nats.jetstream, &name, replicas, guard),
+            bucket: Bucket::new(&nats.client, &nats.jetstream, &name, replicas, guard)
+                .owned_by(ownership),
             writer: epoch.to_string(),
             retention,
         }

@@ -171,7 +171,7 @@ impl Nats {
             })?;
         }
         let client = connect
-            .connect(&addresses[..])
+            .connect(&bare(&addresses)[..])
             .await
             .map_err(|source| connect_error(&shown_url, source))?;
         let (major, minor, patch) = MIN_SERVER;
@@ -211,6 +211,18 @@ impl Nats {
         let request = self.client.request("$SYS.REQ.USER.INFO", "".into());
         matches!(tokio::time::timeout(within, request).await, Ok(Ok(_)))
     }
+}
+
+/// The addresses without credentials: NATS takes none out of them, and writes them into its debug log.
+fn bare(addresses: &[ServerAddr]) -> Vec<ServerAddr> {
+    let bare = addresses.iter().map(|address| {
+        let mut url = address.clone().into_inner();
+        // An address without a host takes neither, and has neither.
+        let _ = url.set_username("");
+        let _ = url.set_password(None);
+        ServerAddr::from_url(url).unwrap_or_else(|_| address.clone())
+    });
+    bare.collect()
 }
 
 fn connect_error(url: &str, source: async_nats::ConnectError) -> ConnectError {

@@ -33,12 +33,15 @@ use loom_protocol::{ProjectId, Timestamp, WorkId, names};
 use super::connection::WRITE_TIMEOUT;
 use super::outcome::{WriteError, outcome_of, write_error};
 use super::overlap::{is_not_found, why_not_made};
+use super::owner::Ownership;
 use super::store_guard::StoreGuard;
 
 /// The key in the stream's metadata that says whose it is.
 const PROJECT_KEY: &str = "loom.project";
 /// How long the server knows the id of a message again: a late copy is dropped for so long.
 const KNOWN_AGAIN: Duration = Duration::from_mins(2);
+/// Why nothing is written any more.
+const NOT_OWNER: &str = "another coordinator may own the projects by now";
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A read or an administrative request that failed.
@@ -91,6 +94,7 @@ pub struct LetterStore {
     guard: StoreGuard,
     /// Whether there is a stream, as the server said last.
     is_there: Arc<AtomicBool>,
+    ownership: Ownership,
 }
 
 impl LetterStore {
@@ -113,7 +117,15 @@ impl LetterStore {
             retention,
             guard: guard.clone(),
             is_there: Arc::default(),
+            ownership: Ownership::alone(),
         }
+    }
+
+    /// The same stream, written only while this ownership lasts: each write asks it first.
+    #[must_use]
+    pub fn owned_by(mut self, ownership: &Ownership) -> Self {
+        self.ownership = ownership.clone();
+        self
     }
 
     /// How long a letter is kept.
@@ -129,6 +141,9 @@ impl LetterStore {
     /// Publishes a letter if the last one of its item is `expected` (0: there is none). The stream must have been
     /// [made ready](Self::prepare).
     pub async fn publish(&self, letter: &NewLetter, expected: u64) -> Result<u64, WriteError> {
+        if !self.ownership.is_held() {
+            return Err(WriteError::Refused(NOT_OWNER.to_owned()));
+        }
         self.guard.may_write()?;
         let mut headers = HeaderMap::new();
         headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
@@ -304,6 +319,9 @@ impl LetterStore {
     pub async fn delete(&self, sequence: u64) -> Result<(), LetterStoreError> {
         let known = self.guard.may_write();
         known.map_err(|denied| self.error("deleting from", denied))?;
+        if !self.ownership.is_held() {
+            return Err(self.error("deleting from", NOT_OWNER));
+        }
         let subject = format!("STREAM.MSG.DELETE.{}", self.stream);
         let order = serde_json::json!({"seq": sequence, "no_erase": true});
         let error = match self.jetstream.request(subject, &order).await {

@@ -10,6 +10,7 @@
 //! | [`WriteError::Conflict`] | somebody wrote in between; nothing stored | read again, decide again |
 //! | [`WriteError::Unknown`] | no answer: may be stored, now or at the next reconnect | read again before writing |
 //! | [`WriteError::Refused`] | the server says no; nothing stored | tell somebody |
+//! | [`WriteError::NotOwner`] | the ownership may be over; nothing was sent | keep it in mind, do nothing |
 
 mod watch;
 
@@ -26,6 +27,8 @@ use super::overlap::{is_name_in_use, is_not_found, is_wrong_sequence, taken_by, 
 use super::store_guard::{StoreDenied, StoreGuard};
 
 pub use watch::{Watch, WatchEvent};
+
+use super::owner::Ownership;
 
 /// How long an answer of the server is waited for.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
@@ -47,6 +50,13 @@ pub struct Record {
     pub writer: Option<String>,
 }
 
+impl Record {
+    /// The ownership that wrote it; `None` where that was no coordinator.
+    pub fn epoch(&self) -> Option<u64> {
+        self.writer.as_ref()?.parse().ok()
+    }
+}
+
 /// Why a write is not known to be stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
@@ -59,6 +69,9 @@ pub enum WriteError {
     /// The server refused it.
     #[error("NATS refused the write: {0}")]
     Refused(String),
+    /// Nothing was sent: whoever owns now has the say.
+    #[error("another coordinator may own the projects by now")]
+    NotOwner,
 }
 
 /// Why a bucket cannot be used or read.
@@ -88,6 +101,7 @@ pub struct Bucket {
     client: Client,
     jetstream: jetstream::Context,
     guard: StoreGuard,
+    ownership: Ownership,
 }
 
 impl Bucket {
@@ -123,7 +137,15 @@ impl Bucket {
             client: client.clone(),
             jetstream,
             guard: guard.clone(),
+            ownership: Ownership::alone(),
         }
+    }
+
+    /// The same bucket, written only while this ownership lasts: each write asks it first.
+    #[must_use]
+    pub fn owned_by(mut self, ownership: &Ownership) -> Self {
+        self.ownership = ownership.clone();
+        self
     }
 
     /// Its name.
@@ -262,6 +284,9 @@ impl Bucket {
     }
 
     async fn publish(&self, key: &str, message: PublishMessage) -> Result<u64, WriteError> {
+        if !self.ownership.is_held() {
+            return Err(WriteError::NotOwner);
+        }
         let subject = format!("{}{key}", self.prefix);
         self.agreed().await?;
         let stored = async { self.jetstream.send_publish(subject, message).await?.await };

@@ -110,7 +110,10 @@ impl House {
             } => {
                 self.nats_away(*nature, *away, *coordinator_too).await?;
             }
-            Fault::PauseAgents { .. } | Fault::KillAgents(_) | Fault::AgentProcess { .. } => {}
+            Fault::PauseAgents { .. }
+            | Fault::KillAgents(_)
+            | Fault::RunTwice(_)
+            | Fault::AgentProcess { .. } => {}
         }
         drop(disturbed);
         Ok(())

@@ -101,6 +101,7 @@ impl Chaos {
             match &planned.fault {
                 Fault::PauseAgents { which, pause } => crowd.pause(which, *pause),
                 Fault::KillAgents(which) => crowd.kill(which).await?,
+                Fault::RunTwice(which) => crowd.run_twice(*which).await?,
                 Fault::AgentProcess {
                     which,
                     nature,
