@@ -161,6 +161,7 @@ impl Project {
             project: id.clone(),
             client: nats.client.clone(),
             jetstream: nats.jetstream.clone(),
+            health: nats.store.clone(),
             replicas: terms.replicas,
             clock: terms.clock.clone(),
             settings: terms.agents.clone(),

@@ -47,7 +47,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::memory::Memory;
-use crate::domain::store::{Found, difference};
+use crate::domain::ledger_stamp::{Found, difference};
 use crate::nats::connection::Nats;
 use crate::nats::ledger_store::StoreError;
 use crate::nats::store_guard::{Guarded, LOOK_AGAIN, StoreGuard};

@@ -15,6 +15,7 @@
 //! | `dead_letters` | list, get, retry, discard |
 //! | `store` | which store it is, what is lost with one, accepting another |
 //! | `totals` | stats, projects, info, readiness |
+//! | `trouble` | what keeps the coordinator as a whole from serving |
 
 mod agents;
 mod batches;
@@ -28,6 +29,7 @@ mod queue;
 mod store;
 mod submit;
 mod totals;
+mod trouble;
 mod upkeep;
 
 use std::sync::Arc;
@@ -44,6 +46,7 @@ pub use batches::{AgentBatchFilter, Named, Reassigned, WorkBatchFilter};
 pub use brief::without_long_texts;
 pub use ignored::Ignored;
 pub use submit::{Submitted, check_submission};
+pub use trouble::Owning;
 
 /// How many requests a door has under way at the most; more are refused with `overloaded`.
 const MAX_REQUESTS: usize = 4_096;
@@ -67,8 +70,8 @@ pub struct ServiceOptions {
     pub default_project: ProjectId,
     /// Where agents find NATS.
     pub nats_url: Option<String>,
-    /// Turns to false when this process is not the owner any more.
-    pub owner: watch::Receiver<bool>,
+    /// Whether this process owns.
+    pub owner: watch::Receiver<Owning>,
 }
 
 /// The service layer. Cheap to clone.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use loom_actors::domain::work::Command;
 use loom_actors::work_dispatcher::ensure_stream;
@@ -11,9 +12,9 @@ use loom_protocol::{ProjectId, WireError, names};
 
 use super::{RETRY_AFTER, Service};
 
-/// How many items are cancelled together.
 /// How long a request waits until it is known whether the store is the right one.
-const STORE_KNOWN_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
+const STORE_KNOWN_WITHIN: Duration = Duration::from_secs(2);
+/// How many items are cancelled together.
 const PURGE_BATCH: usize = 512;
 
 impl Service {

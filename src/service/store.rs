@@ -60,7 +60,7 @@ impl Service {
         }
         answer.whole = project.is_none() && stores.accept_whole();
         // With the whole the ownership is lost too, and all is opened when it is won again.
-        if *self.0.options.owner.borrow() && !answer.whole {
+        if self.owns() && !answer.whole {
             for project in answer.projects.iter().filter_map(|id| id.parse().ok()) {
                 projects.wake(&project).await?;
             }

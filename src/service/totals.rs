@@ -90,24 +90,22 @@ impl Service {
     /// Whether the coordinator can serve, and if not, why.
     pub fn readiness(&self) -> Readiness {
         let projects = self.projects();
-        let nats = &projects.terms().nats;
         let mut readiness = Readiness {
             ready: true,
-            nats: nats.is_up(),
-            owner: *self.0.options.owner.borrow(),
+            nats: projects.terms().nats.is_up(),
+            owner: self.owns(),
             parked: projects.parked(),
             ..Readiness::default()
         };
-        if !readiness.nats {
-            let sentence = format!("NATS at {} is away; reconnecting", nats.shown_url);
-            readiness.add(Problem::new(ProblemKind::NatsAway, sentence));
-        }
-        if !readiness.owner {
-            let sentence = "another coordinator has taken over; this one is ending";
-            readiness.add(Problem::new(ProblemKind::NotOwner, sentence));
+        for trouble in self.troubles() {
+            readiness.add(trouble);
         }
         let stores = &projects.terms().stores;
         for sentence in stores.problems_of_projects() {
+            // That of the store as a whole is told already.
+            if readiness.problems.contains(&sentence) {
+                continue;
+            }
             readiness.add(Problem::new(ProblemKind::StoreChanged, sentence));
         }
         for sentence in stores.problems_of_streams() {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use loom_client::{Client, ClientError, ClientOptions, ErrorKind, NewWork};
 use loom_protocol::agent::{HeartbeatAnswer, HeartbeatRequest, RegisterAnswer, RegisterRequest};
+use loom_protocol::readiness::Readiness;
 use loom_protocol::work::{
     ClaimAnswer, ClaimRequest, ClaimedItem, CompleteRequest, Lease, LeaseRef, ListWorkRequest,
     ProgressRequest, ReportedResult, ThenClaim, WorkItem, WorkStatus,
@@ -305,14 +306,21 @@ impl Rest {
 
     /// Submits an item with this id: the status of the answer.
     pub async fn submit(&self, id: WorkId) -> reqwest::Result<u16> {
-        let body = json!({"id": id, "capability": "rust", "description": "by REST"});
+        Ok(self.submit_text(id, "by REST").await?.0)
+    }
+
+    /// Submits an item with this description: the status of the answer and its body.
+    pub async fn submit_text(&self, id: WorkId, text: &str) -> reqwest::Result<(u16, Value)> {
+        let body = json!({"id": id, "capability": "rust", "description": text});
         let request = self.http.post(format!("{}/api/work", self.url)).json(&body);
-        Ok(request
-            .header("Loom-Project", "restart")
-            .send()
-            .await?
-            .status()
-            .as_u16())
+        let answer = request.header("Loom-Project", "restart").send().await?;
+        Ok((answer.status().as_u16(), answer.json().await?))
+    }
+
+    /// What `/ready` says.
+    pub async fn readiness(&self) -> Readiness {
+        let request = self.http.get(format!("{}/ready", self.url));
+        request.send().await.unwrap().json().await.unwrap()
     }
 
     /// The status of `/health`.

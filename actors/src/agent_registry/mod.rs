@@ -81,6 +81,7 @@ use crate::clock::Clock;
 use crate::events::EventSink;
 use crate::nats::kv::{Bucket, BucketError};
 use crate::nats::owner::Ownership;
+use crate::nats::store::StoreHealth;
 use crate::nats::store_guard::StoreGuard;
 use crate::settings::AgentSettings;
 
@@ -114,6 +115,8 @@ pub struct AgentRegistryArgs {
     pub client: async_nats::Client,
     /// JetStream over it.
     pub jetstream: async_nats::jetstream::Context,
+    /// Is told of writes that the store of NATS refuses.
+    pub health: StoreHealth,
     /// How many copies the bucket has where it must be created; at least 1.
     pub replicas: usize,
     /// The time of day.

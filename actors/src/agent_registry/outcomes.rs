@@ -48,6 +48,7 @@ impl State {
             }
             Err(WriteError::Refused(problem)) => {
                 tracing::error!(%guid, problem, "NATS refuses a write to the agents bucket");
+                self.args.health.refused(&problem);
                 let message = format!(
                     "NATS refuses to store agent {guid}: {problem}; give JetStream room, and try again with the same guid"
                 );

@@ -9,4 +9,5 @@ pub(crate) mod overlap;
 pub mod owner;
 pub mod server;
 pub mod stamp;
+pub mod store;
 pub mod store_guard;

@@ -35,6 +35,7 @@ pub use self::identity::{Identity, IdentityError};
 use self::keeper::Keeper;
 use self::store::{Entry, OwnerStore, WriteFailure};
 use self::taking::{GroupInUse, Won, try_to_acquire};
+use super::store::StoreHealth;
 use crate::clock::Clock;
 use crate::nats::store_guard::StoreGuard;
 
@@ -77,6 +78,8 @@ pub struct OwnerOptions {
     pub clock: Clock,
     /// Whether the store is the one that this process works with.
     pub guard: StoreGuard,
+    /// Is told how the writes of the lease end.
+    pub health: StoreHealth,
 }
 
 impl Default for OwnerOptions {
@@ -86,6 +89,7 @@ impl Default for OwnerOptions {
             times: LeaseTimes::default(),
             clock: Clock::system(),
             guard: StoreGuard::unwatched(),
+            health: StoreHealth::default(),
         }
     }
 }

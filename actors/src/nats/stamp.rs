@@ -2,7 +2,7 @@
 
 use async_nats::jetstream::{self, stream};
 
-use crate::domain::store::{Found, stamp_of_old};
+use crate::domain::ledger_stamp::{Found, stamp_of_old};
 
 /// The key in a stream's metadata under which its stamp stands.
 pub const STAMP_KEY: &str = "loom.stamp";

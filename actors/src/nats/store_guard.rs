@@ -38,7 +38,7 @@ use tokio::time::{Instant, timeout};
 
 use super::overlap::is_not_found;
 use super::stamp::{found_in, stamp_of};
-use crate::domain::store::{Found, Known, difference};
+use crate::domain::ledger_stamp::{Found, Known, difference};
 
 /// How long one look may take.
 const LOOK_WITHIN: Duration = Duration::from_secs(2);

@@ -4,31 +4,30 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
 use async_nats::jetstream::{self, AckKind};
-use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use futures_util::{FutureExt as _, StreamExt as _};
 use loom_protocol::work::{CompletedReport, ErrorReport, RESERVED_FIELDS, Reason, SubmitRequest};
 use loom_protocol::{Encoding, ErrorCode, ProjectId, Timestamp, WireError, WorkId, names};
 use sha2::{Digest as _, Sha256};
 use tokio::task::JoinSet;
 
 use super::actor::WorkDispatcherArgs;
+use super::consumers::Consumers;
 use super::refused::Refused;
-use super::stream::{REPORTS, consumer_prefix, ensure_stream};
+use super::stream::REPORTS;
 use crate::agent_registry::{AgentDirectory, AgentRegistryHandle};
 use crate::clock::Clock;
 use crate::domain::retry::Backoff;
 use crate::domain::work::{self, Command, Defaults, Fence, WorkRecord};
 use crate::nats::connection::Nats;
-use crate::nats::store_guard::StoreGuard;
 use crate::settings::RetrySettings;
 use crate::supervision::Jitter;
 use crate::work_ledger::{LedgerError, Operation, ReadError, WorkLedgerHandle};
 
+/// The kind of what is submitted by publishing.
+const QUEUE: &str = "queue";
 /// How many messages are taken over together.
 const BATCH: usize = 128;
-const ACK_WAIT: Duration = Duration::from_secs(30);
-const MAX_ACK_PENDING: i64 = 1_024;
 const RETRY: Duration = Duration::from_secs(1);
 /// How long the agents may take to be read before that is waited for anew.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -49,9 +48,7 @@ pub(super) struct Intake {
     defaults: Defaults,
     retry: RetrySettings,
     jitter: Jitter,
-    replicas: usize,
-    epoch: u64,
-    store: StoreGuard,
+    consumers: Consumers,
 }
 
 /// What becomes of a message.
@@ -78,9 +75,7 @@ impl Intake {
             },
             retry: args.settings.retry.clone(),
             jitter: args.jitter.clone(),
-            replicas: args.replicas,
-            epoch: args.epoch,
-            store: args.read.guard().clone(),
+            consumers: Consumers::new(args),
         }
     }
 
@@ -91,7 +86,7 @@ impl Intake {
         ];
         let queue = vec![names::queue_filter(&self.project)];
         tasks.spawn(self.clone().run(REPORTS, reports));
-        tasks.spawn(self.run("queue", queue));
+        tasks.spawn(self.run(QUEUE, queue));
     }
 
     async fn run(self, kind: &'static str, filters: Vec<String>) {
@@ -116,14 +111,21 @@ impl Intake {
             // Which runs of an agent were replaced is known by then.
             self.registry.ready(READY_WITHIN).await?;
         }
-        let consumer = self.consumer(kind, filters).await?;
+        let consumer = self.consumers.own(kind, filters).await?;
         let mut messages = consumer
             .stream()
             .max_messages_per_batch(BATCH)
             .messages()
             .await?
             .ready_chunks(BATCH);
-        while let Some(chunk) = messages.next().await {
+        loop {
+            // What is submitted waits in the stream while the store is short, so that ends can be written.
+            if kind == QUEUE {
+                self.nats.store.until_sound().await;
+            }
+            let Some(chunk) = messages.next().await else {
+                return Ok(());
+            };
             let mut batch = Vec::with_capacity(chunk.len());
             for message in chunk {
                 match message {
@@ -133,45 +135,6 @@ impl Intake {
             }
             self.take_over(batch).await;
         }
-        Ok(())
-    }
-
-    /// Our consumer of this epoch; those of former owners would overlap and are removed. One of a later owner stays:
-    /// it is this one that owns no more.
-    async fn consumer(
-        &self,
-        kind: &str,
-        filters: &[String],
-    ) -> Result<PullConsumer, async_nats::Error> {
-        self.store.settled().await?;
-        let stream = ensure_stream(&self.nats.jetstream, &self.project, self.replicas).await?;
-        let prefix = consumer_prefix(kind);
-        let name = format!("{prefix}{}", self.epoch);
-        let known: Vec<String> = stream.consumer_names().try_collect().await?;
-        let epochs = |other: &str| epoch_of(&prefix, other);
-        if let Some(later) = known
-            .iter()
-            .filter_map(|o| epochs(o))
-            .find(|e| *e > self.epoch)
-        {
-            let text = format!("another coordinator has taken over, under epoch {later}");
-            return Err(text.into());
-        }
-        for former in known
-            .iter()
-            .filter(|other| epochs(other).is_some_and(|epoch| epoch < self.epoch))
-        {
-            stream.delete_consumer(former).await?;
-        }
-        let config = pull::Config {
-            durable_name: Some(name.clone()),
-            ack_policy: AckPolicy::Explicit,
-            ack_wait: ACK_WAIT,
-            max_ack_pending: MAX_ACK_PENDING,
-            filter_subjects: filters.to_vec(),
-            ..Default::default()
-        };
-        Ok(stream.get_or_create_consumer(&name, config).await?)
     }
 
     async fn take_over(&self, messages: Vec<jetstream::Message>) {
@@ -401,11 +364,6 @@ impl Intake {
         }
         Ok(request)
     }
-}
-
-/// Of which ownership a consumer is; `None`: it is not of this kind.
-fn epoch_of(prefix: &str, consumer: &str) -> Option<u64> {
-    consumer.strip_prefix(prefix)?.parse().ok()
 }
 
 /// The id of an item whose submission names none: the same when the message comes again.

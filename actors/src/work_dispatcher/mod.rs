@@ -52,6 +52,7 @@
 
 mod actor;
 mod claims;
+mod consumers;
 mod deadlines;
 mod handle;
 mod intake;

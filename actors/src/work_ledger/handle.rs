@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::actor::LedgerMsg;
 use super::operation::{Applied, Operation};
-use super::read_model::ReadError;
+use super::read_error::ReadError;
 use crate::domain::work::{Command, Refusal};
 use crate::supervision::{ActorHandle, CallError};
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use loom_protocol::rest::WorkTotals;
 use loom_protocol::work::{LeaseRef, Usage, WorkItem};
-use loom_protocol::{AgentGuid, ErrorCode, ProjectId, Timestamp, WireError, WorkId};
+use loom_protocol::{AgentGuid, ProjectId, Timestamp, WorkId};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -18,10 +18,11 @@ use tokio::time::Instant;
 use super::cache::RecordCache;
 use super::header::{Header, ItemChange, LeaseInfo, Needs};
 use super::index::Index;
+use super::read_error::ReadError;
 use super::replay::replay;
 use crate::domain::id_prefix;
 use crate::domain::lease::LeaseClock;
-use crate::domain::work::{Bodies, RecordError, WorkRecord, decode, view};
+use crate::domain::work::{Bodies, WorkRecord, decode, view};
 use crate::nats::ledger_store::{Entry, LedgerStore, StoreError};
 use crate::nats::store_guard::StoreGuard;
 
@@ -426,36 +427,5 @@ impl ReadModel {
 
     pub(super) fn set_replayed_to(&self, sequence: u64) {
         self.replayed_to.fetch_max(sequence, Ordering::AcqRel);
-    }
-}
-
-/// Why an item cannot be read.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum ReadError {
-    /// There is none.
-    #[error("there is no work item {0}; it may have expired, see `loom work list`")]
-    NotFound(WorkId),
-    /// The bucket does not answer.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The record cannot be read.
-    #[error("the record of work item {id} cannot be read: {source}")]
-    Damaged {
-        /// Which item.
-        id: WorkId,
-        /// Why.
-        source: Arc<RecordError>,
-    },
-}
-
-impl From<ReadError> for WireError {
-    fn from(error: ReadError) -> Self {
-        match &error {
-            ReadError::NotFound(_) => Self::new(ErrorCode::NotFound, error.to_string()),
-            ReadError::Store(_) => {
-                Self::unavailable(error.to_string(), std::time::Duration::from_secs(1))
-            }
-            ReadError::Damaged { .. } => Self::new(ErrorCode::Internal, error.to_string()),
-        }
     }
 }

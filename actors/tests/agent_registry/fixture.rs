@@ -12,6 +12,7 @@ use loom_actors::clock::Clock;
 use loom_actors::events::EventSink;
 use loom_actors::nats::owner::Ownership;
 use loom_actors::nats::server::{NatsServer, Profile, ServerOptions, find_server};
+use loom_actors::nats::store::StoreHealth;
 use loom_actors::nats::store_guard::StoreGuard;
 use loom_actors::settings::AgentSettings;
 use loom_actors::supervision::{Jitter, RestartPolicy, Root, RootHandle, TreeSpec};
@@ -68,6 +69,7 @@ impl Fixture {
             project: ProjectId::new("p").unwrap(),
             jetstream: jetstream::new(client.clone()),
             client: client.clone(),
+            health: StoreHealth::default(),
             replicas: 1,
             clock: Clock::system(),
             settings: AgentSettings {

@@ -169,6 +169,24 @@ impl Schedule {
         }
         Self { faults }
     }
+
+    /// One nats-server after the other is killed, `every` so often, and is back after a third of that.
+    pub fn of_cluster(length: Duration, every: Duration) -> Self {
+        let away = every / 3;
+        let mut faults = Vec::new();
+        let mut lasts = every;
+        while lasts <= length {
+            let fault = Fault::Nats {
+                nature: Nature::Kill,
+                away,
+                coordinator_too: false,
+            };
+            let after = every.saturating_sub(away);
+            faults.push(Planned { after, fault });
+            lasts += every;
+        }
+        Self { faults }
+    }
 }
 
 impl Fault {

@@ -131,7 +131,7 @@ fn a_registration_that_breaks_a_rule_is_refused_with_its_field() {
         ),
         (
             RegisterRequest {
-                boundaries: Some(vec!["é".into()]),
+                boundaries: Some(vec![" é".into()]),
                 ..request()
             },
             "boundary",

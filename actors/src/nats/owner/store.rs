@@ -10,12 +10,13 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::group::GroupNote;
-use super::{Holder, OwnerError};
+use super::{Holder, OwnerError, OwnerOptions};
 use crate::nats::overlap::{
     is_name_in_use, is_not_found, is_wrong_sequence, taken_by, why_not_made,
 };
 use crate::nats::stamp::{STAMP_KEY, stamp_old};
-use crate::nats::store_guard::{StoreDenied, StoreGuard};
+use crate::nats::store::StoreHealth;
+use crate::nats::store_guard::StoreDenied;
 
 const BUCKET: &str = "LOOM_OWNERS";
 const SUBJECT: &str = "$KV.LOOM_OWNERS.coordinator";
@@ -44,6 +45,7 @@ pub(super) enum WriteFailure {
 #[derive(Debug, Clone)]
 pub(super) struct OwnerStore {
     jetstream: jetstream::Context,
+    health: StoreHealth,
     stream: stream::Stream<()>,
 }
 
@@ -51,10 +53,9 @@ impl OwnerStore {
     /// Opens the bucket, and makes it where there is none.
     pub(super) async fn open(
         jetstream: &jetstream::Context,
-        replicas: usize,
-        guard: &StoreGuard,
+        options: &OwnerOptions,
     ) -> Result<Self, OwnerError> {
-        let name = stream_name();
+        let (name, guard) = (stream_name(), &options.guard);
         let connects = guard.connects();
         match guard.settled_within(ANSWER_WITHIN).await {
             Ok(()) => {}
@@ -68,7 +69,7 @@ impl OwnerStore {
                 guard.suspect();
                 return Err(unavailable("opening", &error));
             }
-            Ok(Err(error)) if is_not_found(&error) => make(jetstream, replicas).await?,
+            Ok(Err(error)) if is_not_found(&error) => make(jetstream, options.replicas).await?,
             Ok(Err(error)) => return Err(unavailable("opening", &error)),
             Err(_elapsed) => return Err(unanswered("opening")),
         };
@@ -82,6 +83,7 @@ impl OwnerStore {
         let stream = jetstream.get_stream_no_info(&name).await;
         Ok(Self {
             jetstream: jetstream.clone(),
+            health: options.health.clone(),
             stream: stream.map_err(|error| unavailable("opening", &error))?,
         })
     }
@@ -91,6 +93,7 @@ impl OwnerStore {
         let stream = jetstream.get_stream_no_info(&stream_name()).await.ok()?;
         let store = Self {
             jetstream: jetstream.clone(),
+            health: StoreHealth::default(),
             stream,
         };
         store.read().await.ok()
@@ -186,10 +189,24 @@ impl OwnerStore {
             Ok(Ok(stored)) if stored.stream != stream_name() => Err(WriteFailure::Unknown(
                 taken_by(&stored.stream, &stream_name()),
             )),
-            Ok(Ok(stored)) => Ok(stored.sequence),
+            Ok(Ok(stored)) => {
+                self.health.confirmed(stream_name);
+                Ok(stored.sequence)
+            }
             Ok(Err(error)) if is_conflict(&error) => Err(WriteFailure::Conflict),
-            Ok(Err(error)) => Err(WriteFailure::Unknown(error.to_string())),
-            Err(_elapsed) => Err(WriteFailure::Unknown("no answer in time".to_owned())),
+            Ok(Err(error)) => {
+                let text = error.to_string();
+                if error.kind() == PublishErrorKind::TimedOut {
+                    self.health.unanswered(&stream_name());
+                } else {
+                    self.health.refused(&text);
+                }
+                Err(WriteFailure::Unknown(text))
+            }
+            Err(_elapsed) => {
+                self.health.unanswered(&stream_name());
+                Err(WriteFailure::Unknown("no answer in time".to_owned()))
+            }
         }
     }
 }

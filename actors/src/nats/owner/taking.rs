@@ -49,7 +49,7 @@ pub(super) async fn try_to_acquire(
     me: &Holder,
     options: &OwnerOptions,
 ) -> Result<Won, OwnerError> {
-    let store = match OwnerStore::open(jetstream, options.replicas, &options.guard).await {
+    let store = match OwnerStore::open(jetstream, options).await {
         Err(OwnerError::OtherStore(why)) => {
             return Err(in_another_store(jetstream, me, options, why).await);
         }
