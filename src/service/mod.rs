@@ -162,15 +162,13 @@ impl Service {
 
     /// The projects that a reading request is about.
     fn readable(&self, id: Option<&ProjectId>) -> Result<Vec<Arc<Project>>, WireError> {
-        match id {
-            Some(id) => Ok(self.awake(id)?.into_iter().collect()),
-            None => {
-                let projects = self.projects();
-                let mut all = projects.all();
-                all.retain(|project| projects.check_store(&project.id).is_ok());
-                Ok(all)
-            }
+        if let Some(id) = id {
+            return Ok(self.awake(id)?.into_iter().collect());
         }
+        let projects = self.projects();
+        let mut all = projects.all();
+        all.retain(|project| projects.check_store(&project.id).is_ok());
+        Ok(all)
     }
 
     /// The answer about a thing that is in no project that can be looked into: not found, unless there are others.
