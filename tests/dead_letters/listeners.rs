@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::house::{fail_one, letter_of, stored};
 
 /// What `/ready` says is wrong.
-async fn problems(fleet: &Fleet) -> Result<Vec<String>> {
+fn problems(fleet: &Fleet) -> Result<Vec<String>> {
     Ok(fleet.service()?.readiness().problems)
 }
 
@@ -75,7 +75,7 @@ async fn a_stream_of_somebody_else_over_the_dead_letters_is_named_and_not_believ
     their_stream(&project, "THEIRS", "loom.*.dlq.>").await?;
     let id = fail_one(&project, &agent).await?;
     let named = async || {
-        let problems = problems(&fleet).await.ok()?;
+        let problems = problems(&fleet).ok()?;
         problems
             .into_iter()
             .find(|problem| problem.contains("THEIRS"))
@@ -89,7 +89,7 @@ async fn a_stream_of_somebody_else_over_the_dead_letters_is_named_and_not_believ
     project.jetstream().delete_stream("THEIRS").await?;
     letter_of(&project, id).await?;
     assert_eq!(stored(&project).await?, (1, 1), "published once");
-    let gone = async || problems(&fleet).await.ok()?.is_empty().then_some(());
+    let gone = async || problems(&fleet).ok()?.is_empty().then_some(());
     project.eventually("/ready is content again", gone).await
 }
 
@@ -107,7 +107,7 @@ async fn what_a_stream_of_somebody_else_takes_is_no_dead_letter() -> Result<()> 
     their_stream(&project, "THEIRS", "loom.*.dlq.>").await?;
     let id = fail_one(&project, &agent).await?;
     let named = async || {
-        let problems = problems(&fleet).await.ok()?;
+        let problems = problems(&fleet).ok()?;
         problems
             .into_iter()
             .find(|problem| problem.contains("THEIRS"))
@@ -135,7 +135,7 @@ async fn a_stream_of_somebody_else_over_the_ledger_is_named_and_gone_around_when
         .unwrap_err();
     assert_eq!(refused.code, ErrorCode::Unavailable);
     assert!(refused.message.contains("THEIRS"), "{refused:?}");
-    let problems = problems(&fleet).await?;
+    let problems = problems(&fleet)?;
     assert!(
         problems.iter().any(|p| p.contains("THEIRS")),
         "{problems:?}"
