@@ -212,12 +212,12 @@ mod tests {
                 "contextData",
             ),
             (
-                json!({"capability": "a b"}),
+                json!({"capability": "a b "}),
                 ErrorCode::InvalidToken,
                 "capability",
             ),
             (
-                json!({"boundary": "ü"}),
+                json!({"boundary": " ü"}),
                 ErrorCode::InvalidToken,
                 "boundary",
             ),
