@@ -350,7 +350,8 @@ mod tests {
         let identity = Identity::of_data_directory(directory.path()).unwrap();
         let stores = Stores::new(&nats, None, None);
         let settings = Settings::default();
-        let accession = accede(&settings, &nats, identity, false, &stores, |_| {});
+        let events = EventHub::default();
+        let accession = accede(&settings, &nats, &events, identity, false, &stores, |_| {});
         let accession = accession.await.unwrap();
         let projects = accession.projects().unwrap();
         projects.wake(&"half".parse().unwrap()).await.unwrap();

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use super::actor::WorkDispatcherArgs;
 use super::consumers::Consumers;
+use super::fate::{Fate, fate_of, is_hopeless};
 use super::refused::Refused;
 use super::stream::REPORTS;
 use crate::agent_registry::{AgentDirectory, AgentRegistryHandle};
@@ -22,7 +23,7 @@ use crate::domain::work::{self, Command, Defaults, Fence, WorkRecord};
 use crate::nats::connection::Nats;
 use crate::settings::RetrySettings;
 use crate::supervision::Jitter;
-use crate::work_ledger::{LedgerError, Operation, ReadError, WorkLedgerHandle};
+use crate::work_ledger::{Operation, WorkLedgerHandle};
 
 /// The kind of what is submitted by publishing.
 const QUEUE: &str = "queue";
@@ -31,8 +32,6 @@ const BATCH: usize = 128;
 const RETRY: Duration = Duration::from_secs(1);
 /// How long the agents may take to be read before that is waited for anew.
 const READY_WITHIN: Duration = Duration::from_secs(30);
-/// How often a message is tried whose record cannot be written or read.
-const MOST_DELIVERIES: i64 = 5;
 /// How much of a message that is given up stands in the log, in bytes.
 const SHOWN_OF_POISON: usize = 1_024;
 
@@ -49,16 +48,6 @@ pub(super) struct Intake {
     retry: RetrySettings,
     jitter: Jitter,
     consumers: Consumers,
-}
-
-/// What becomes of a message.
-enum Fate {
-    /// It is dealt with.
-    Ack,
-    /// Not possible just now.
-    Later,
-    /// Never possible, for this reason.
-    GiveUp(String),
 }
 
 impl Intake {
@@ -382,35 +371,4 @@ fn message_id(project: &ProjectId, published: Timestamp, sequence: u64) -> WorkI
 
 fn poison(error: impl Into<WireError>) -> (Reason, WireError) {
     (Reason::Poison, error.into())
-}
-
-fn fate_of(error: &LedgerError, subject: &str, delivered: i64) -> Fate {
-    match error {
-        LedgerError::Refused(refusal) => {
-            tracing::info!(subject, "a published report changes nothing: {refusal}");
-            Fate::Ack
-        }
-        LedgerError::Read(ReadError::NotFound(id)) => {
-            tracing::info!(subject, %id, "a published report is about an unknown item");
-            Fate::Ack
-        }
-        error if is_hopeless(error) && delivered >= MOST_DELIVERIES => {
-            Fate::GiveUp(error.to_string())
-        }
-        error if is_hopeless(error) => {
-            tracing::warn!(subject, "a published message cannot be dealt with: {error}");
-            Fate::Later
-        }
-        _ => Fate::Later,
-    }
-}
-
-/// Whether an operation fails for a reason that time does not mend.
-const fn is_hopeless(error: &LedgerError) -> bool {
-    matches!(
-        error,
-        LedgerError::Record(..)
-            | LedgerError::Lost(_)
-            | LedgerError::Read(ReadError::Damaged { .. })
-    )
 }

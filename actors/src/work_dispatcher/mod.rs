@@ -60,6 +60,7 @@ mod actor;
 mod claims;
 mod consumers;
 mod deadlines;
+mod fate;
 mod handle;
 mod intake;
 mod leases;
