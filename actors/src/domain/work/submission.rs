@@ -217,7 +217,7 @@ mod tests {
                 "capability",
             ),
             (
-                json!({"boundary": " ü"}),
+                json!({"boundary": "ü\t"}),
                 ErrorCode::InvalidToken,
                 "boundary",
             ),
