@@ -206,10 +206,11 @@ mod tests {
             if silence.silent_for < allowance {
                 let left = allowance.saturating_sub(silence.silent_for);
                 let waits_on = silence.offline && !silence.has_leases;
-                prop_assert!(match verdict {
+                let kept = match verdict {
                     ReapVerdict::Keep(wait) => wait == left || waits_on && wait > left,
                     _ => false,
-                });
+                };
+                prop_assert!(kept, "{verdict:?}, and {left:?} are left");
             } else if !silence.offline {
                 prop_assert_eq!(verdict, ReapVerdict::MarkOffline);
             }
