@@ -155,10 +155,7 @@ impl Service {
             .parse()
             .map_err(|error| WireError::invalid(format!("guid {error}")))?;
         let project = self.awake_for_agent(project, guid)?;
-        project.registry.deregister(guid).await?;
-        let released = project
-            .revoke_leases(guid, Reason::Released, |_| true)
-            .await?;
+        let released = project.deregister(guid).await?;
         Ok(DeregisterAnswer {
             ok: true,
             guid,

@@ -16,12 +16,15 @@ use loom_protocol::token::{check_label, check_token};
 use loom_protocol::work::{
     ClaimAnswer, ClaimRequest, ClaimedItem, CompleteAnswer, CompleteItem, CompleteRequest,
     FailRequest, Lease, LeaseRef, ProgressRequest, Reason, ReleaseRequest, StoppedRequest,
-    ThenClaim, WorkItem, limits,
+    ThenClaim, Usage, WorkItem, limits,
 };
 use loom_protocol::{AgentGuid, ErrorCode, ProjectId, WireError, WorkId};
 use tokio::time::Instant;
 
 use super::Service;
+
+/// How long an item may be held back by a failure, in milliseconds: a year.
+const LONGEST_RETRY_MS: u64 = 365 * 24 * 3_600_000;
 
 impl Service {
     /// Gives an agent what it may take, highest priority first; waits for the first if asked to.
@@ -98,6 +101,7 @@ impl Service {
                 format!("message has more than {} bytes", limits::ERROR),
             ));
         }
+        check_usage(request.usage.as_ref())?;
         let command = |by| Command::Progress {
             by,
             progress: request.progress,
@@ -150,7 +154,8 @@ impl Service {
         let mut operations = Vec::with_capacity(items.len());
         let mut checked = Vec::with_capacity(items.len());
         for item in items {
-            let result = accept_result(item.result.unwrap_or_default(), now);
+            let result = check_usage(item.usage.as_ref())
+                .and_then(|()| accept_result(item.result.unwrap_or_default(), now));
             let lease = lease_ref(item.id, item.attempt);
             checked.push(result.map(|result| {
                 let command = Command::Complete {
@@ -196,6 +201,13 @@ impl Service {
         request: FailRequest,
     ) -> Result<WorkItem, WireError> {
         check_reason(request.reason, &Reason::OF_FAILURE)?;
+        if let Some(millis) = request.retry_after_ms
+            && millis > LONGEST_RETRY_MS
+        {
+            return Err(WireError::invalid(format!(
+                "retryAfterMs is {millis}; write a whole number from 0 to {LONGEST_RETRY_MS}"
+            )));
+        }
         let now = self.now();
         let projects = self.projects();
         let terms = projects.terms();
@@ -344,6 +356,17 @@ fn seen(project: &Project, applied: &Applied) -> WorkItem {
 
 const fn lease_ref(id: WorkId, attempt: u32) -> LeaseRef {
     LeaseRef { id, attempt }
+}
+
+/// A cost that is no amount of money would spoil every sum that it is counted in.
+fn check_usage(usage: Option<&Usage>) -> Result<(), WireError> {
+    match usage {
+        Some(usage) if !usage.is_sound() => Err(WireError::invalid(format!(
+            "usage.costUsd is {}; write a number from 0 up",
+            usage.cost_usd.unwrap_or_default()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// The other reasons are the coordinator's to say: whoever reads them must be able to rely on that.

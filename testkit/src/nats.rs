@@ -46,7 +46,7 @@ enum Kind {
     // The server is dropped, and so killed, before its folder is removed.
     Own {
         server: Box<NatsServer>,
-        _folder: TempDir,
+        folder: TempDir,
     },
     Foreign {
         url: String,
@@ -83,12 +83,21 @@ impl TestNats {
 
     /// As [`TestNats::start`], with another durability.
     pub async fn start_with(profile: Profile) -> Result<Self> {
+        Self::start_on(profile, |_empty| Ok(())).await
+    }
+
+    /// As [`TestNats::start_with`], on a store that `fill` puts into its folder first.
+    pub async fn start_on(
+        profile: Profile,
+        fill: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Self> {
         let binary = find_server(None)?;
         remove_leftovers();
         let folder = tempfile::Builder::new()
             .prefix(&format!("{FOLDER_PREFIX}{}-", std::process::id()))
             .tempdir()
             .context("make a folder for the store of a test's nats-server")?;
+        fill(folder.path())?;
         let server = NatsServer::start(ServerOptions {
             profile,
             ..ServerOptions::new(binary, folder.path().to_owned())
@@ -96,8 +105,20 @@ impl TestNats {
         .await?;
         Ok(Self(Kind::Own {
             server: Box::new(server),
-            _folder: folder,
+            folder,
         }))
+    }
+
+    /// The folder of its store.
+    ///
+    /// # Errors
+    /// It is the server of `NATS_URL`.
+    pub fn folder(&self) -> Result<&Path> {
+        self.own("look into the store of")?;
+        match &self.0 {
+            Kind::Own { folder, .. } => Ok(folder.path()),
+            Kind::Foreign { .. } => bail!("the store of a foreign nats-server is not at hand"),
+        }
     }
 
     /// A project id that no other test uses.
@@ -224,13 +245,7 @@ mod tests {
     #[ignore = "needs a nats-server: run `cargo xtask test`"]
     async fn a_private_server_leaves_nothing_behind() {
         let nats = TestNats::start().await.unwrap();
-        let Kind::Own {
-            _folder: folder, ..
-        } = &nats.0
-        else {
-            return;
-        };
-        let folder = folder.path().to_owned();
+        let folder = nats.folder().unwrap().to_owned();
         nats.connect().await.unwrap();
         assert!(folder.exists());
         drop(nats);

@@ -5,12 +5,11 @@ use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use loom_protocol::Timestamp;
-use loom_protocol::agent::{Agent, Directive, DirectiveKind};
+use loom_protocol::agent::{Agent, Directive, DirectiveKind, MAX_CONCURRENT_TASKS};
 use loom_protocol::work::LeaseRef;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::domain::agent::MAX_CONCURRENT_TASKS;
 use crate::domain::breaker::{AttemptEnd, BreakerTerms, Streak};
 use crate::domain::matching::Candidate;
 

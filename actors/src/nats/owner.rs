@@ -12,6 +12,7 @@
 //! | conflict, or unknown | the entry is read: mine (of this session): renew again; another's or none: lost |
 //! | unknown, and the entry can't be read | tried again, until `keep_for` is over: lost |
 
+mod format;
 mod group;
 mod identity;
 mod keeper;
@@ -31,6 +32,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
+pub use self::format::FORMAT;
 pub use self::identity::{Identity, IdentityError};
 use self::keeper::Keeper;
 use self::store::{Entry, OwnerStore, WriteFailure};
@@ -162,6 +164,18 @@ pub enum OwnerError {
         /// What came of it.
         why: String,
     },
+    /// A later program has made the store.
+    #[error(
+        "the store of this NATS has format {found}, written by loom {made_by}; this is loom {}, which knows format {} at the most; start loom {made_by} or a later one. Nothing was read or changed",
+        env!("CARGO_PKG_VERSION"),
+        FORMAT
+    )]
+    LaterFormat {
+        /// Its format.
+        found: String,
+        /// The version of the program that wrote that.
+        made_by: String,
+    },
     /// The bucket can't let entries expire.
     #[error(
         "the bucket {bucket} was made without a time to live per message, so a dead owner would own for ever; remove it (it holds nothing else) and start again"
@@ -270,7 +284,7 @@ impl OwnerLease {
                 Err(error) => error,
             };
             match &error {
-                OwnerError::NoTtl { .. } => return Err(error),
+                OwnerError::NoTtl { .. } | OwnerError::LaterFormat { .. } => return Err(error),
                 OwnerError::HeldBy { .. } if !wait => return Err(error),
                 OwnerError::Unavailable { .. } if !wait => {
                     tries += 1;

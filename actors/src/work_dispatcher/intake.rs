@@ -7,7 +7,9 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
 use async_nats::jetstream::{self, AckKind};
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
-use loom_protocol::work::{CompletedReport, ErrorReport, RESERVED_FIELDS, Reason, SubmitRequest};
+use loom_protocol::work::{
+    CompletedReport, ErrorReport, RESERVED_FIELDS, Reason, SubmitRequest, Usage,
+};
 use loom_protocol::{Encoding, ErrorCode, ProjectId, Timestamp, WireError, WorkId, names};
 use sha2::{Digest as _, Sha256};
 use tokio::task::JoinSet;
@@ -275,7 +277,8 @@ impl Intake {
         };
         let result = work::accept_result(report.result.unwrap_or_default(), reported_at)
             .map_err(|error| (Reason::Rejected, error))?;
-        let usage = report.usage;
+        // Nobody could be told to write another cost; the end counts without it.
+        let usage = report.usage.filter(Usage::is_sound);
         let command = Command::Complete { by, result, usage };
         Ok(Operation::Apply(report.work_item_id, Arc::new(command)))
     }
@@ -318,7 +321,9 @@ impl Intake {
             .task_id
             .get_or_insert_with(|| message_id.to_string());
         request.offered_at.get_or_insert(published);
+        // By the time of its publication: one that waited for us fails by its deadline, as any other does.
         let submission = work::accept(request, self.defaults, "queue", published)
+            .and_then(|submission| submission.check_deadline(published).map(|()| submission))
             .map_err(|error| (Reason::Rejected, error))?;
         Ok(Operation::Create(Arc::new(submission.record)))
     }
