@@ -4,7 +4,7 @@
 //! cargo build --bin loom          # at the commit whose store is wanted
 //! cargo run -p loom-testkit --bin store -- --program target/debug/loom --out tests/fixtures/store-0.1.0
 //! ```
-//! Makes `….tar.gz`, the folder `jetstream` of a nats-server that was killed together with its coordinator, and
+//! Makes `….tar.gz`, the folder `store` of a nats-server that was killed together with its coordinator, and
 //! `….json`, what that coordinator answered about it. What it keeps for a time is kept for a hundred years
 //! ([`KEPT`]), and no agent is given up, so that the store is whole whenever it is started on.
 
@@ -85,7 +85,7 @@ async fn main() -> Result<()> {
     let status = Command::new("tar")
         .args(["--owner=0", "--group=0", "--numeric-owner", "-C"])
         .arg(nats.folder()?)
-        .args(["-czf", &packed, "jetstream"])
+        .args(["-czf", &packed, "store"])
         .status()
         .context("start tar")?;
     ensure!(status.success(), "tar could not write {packed}");
