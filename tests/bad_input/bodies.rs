@@ -129,7 +129,9 @@ async fn published_items_that_could_never_be_done_are_rejected() {
             let is_it = |letter: &DeadLetter| letter.errors[0].message.contains(part);
             letters.into_iter().find(is_it)
         });
-        assert!(rejected.await.unwrap().submission.is_some());
+        let named = json!({"id": rejected.await.unwrap().id});
+        let whole: DeadLetter = project.call("dlq.get", &named).await.unwrap();
+        assert!(whole.submission.is_some());
     }
 }
 

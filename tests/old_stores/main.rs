@@ -178,20 +178,17 @@ async fn work_goes_on_with_a_store_of_0_1_0() -> Result<()> {
     let ended = project.request("work.complete", end).await?;
     assert_eq!(ended["status"], "completed");
 
-    // An agent that has not stopped a cancelled item is told so still.
-    let stopping = &store.told["stopping"];
-    let told = project.eventually("the order to stop", async || {
-        let heartbeat = json!({ "guid": stopping["guid"] });
-        let answer = project.request("agents.heartbeat", heartbeat).await.ok()?;
-        let orders = answer["directives"].as_array()?;
-        let is_it =
-            |order: &&Value| order["kind"] == "cancel" && order["workItemId"] == stopping["id"];
-        orders.iter().find(is_it).map(|_| answer["epoch"].clone())
-    });
-    let epoch = told.await?;
+    // An agent that has not stopped a cancelled item says so now, under a later epoch.
+    let stopped = project
+        .request("work.stopped", store.told["stopping"].clone())
+        .await?;
+    assert!(stopped["cancel"]["stoppedAt"].is_string(), "{stopped}");
+    let heartbeat = json!({ "guid": store.told["stopping"]["guid"] });
+    let answer = project.request("agents.heartbeat", heartbeat).await?;
+    let (epoch, before) = (answer["epoch"].as_u64(), store.told["epoch"].as_u64());
     assert!(
-        epoch.as_u64() > store.told["epoch"].as_u64(),
-        "{epoch} is no later epoch"
+        epoch > before,
+        "{epoch:?} is no later epoch than {before:?}"
     );
 
     // A letter is put back, and the item is done at last.

@@ -68,16 +68,14 @@ async fn main() -> Result<()> {
 
     let mut loom = up("1h", KEPT).start().await?;
     let cancelled = fill(&shop).await?;
-    other.agent("rust").spawn().await?;
+    let idle = other.agent("rust").spawn().await?;
     other.submit_plain("python").await?;
+    let epoch = idle.heartbeat(json!({})).await?.epoch;
     settle(&shop).await?;
-    let mut told = json!({ "stopping": cancelled, "projects": {} });
+    let mut told = json!({ "stopping": cancelled, "epoch": epoch, "projects": {} });
     for project in [&shop, &other] {
         told["projects"][project.id().as_str()] = contents(project).await?;
     }
-    let heartbeat = json!({ "guid": told["stopping"]["guid"] });
-    told["epoch"] = shop.request("agents.heartbeat", heartbeat).await?["epoch"].clone();
-    settle(&shop).await?;
     loom.kill_9().await;
     nats.kill().await?;
 
