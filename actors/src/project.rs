@@ -138,6 +138,7 @@ impl Project {
             project: id.clone(),
             client: nats.client.clone(),
             jetstream: nats.jetstream.clone(),
+            health: nats.store.clone(),
             replicas: terms.replicas,
             clock: terms.clock.clone(),
             settings: terms.agents.clone(),
@@ -151,6 +152,7 @@ impl Project {
             }),
             arrivals,
             epoch: terms.epoch,
+            ownership: terms.ownership.clone(),
         };
         let registry = AgentRegistryHandle::new(&registry_args);
         let dispatcher_args = WorkDispatcherArgs {
@@ -180,8 +182,10 @@ impl Project {
             leases,
             barrier: barrier.clone(),
             epoch: terms.epoch,
+            ownership: terms.ownership.clone(),
         };
-        let store = LetterStore::new(&nats.jetstream, &id, terms.replicas, terms.dlq.retention);
+        let store = LetterStore::new(&nats.jetstream, &id, terms.replicas, terms.dlq.retention)
+            .owned_by(&terms.ownership);
         let letters = Arc::new(DeadLetters::new(store, &terms.dlq));
         let dlq = DlqRetrierHandle::new(ActorHandle::new(named("dlq-retrier")));
         let dlq_args = DlqRetrierArgs {
@@ -331,17 +335,22 @@ impl Project {
             attempt: None,
             reason: Some("the coordinator has started".into()),
             grace_ms: None,
+            instance_id: None,
         };
-        let payload = Encoding::Json
-            .encode(&greeting)
-            .map_err(|error| WireError::new(ErrorCode::Internal, error.to_string()))?;
         for entry in &self.agents.all() {
             let agent = entry.agent();
             if !matches!(agent.status, AgentStatus::Online | AgentStatus::Busy) {
                 continue;
             }
+            let greeting = Directive {
+                instance_id: agent.instance_id.clone(),
+                ..greeting.clone()
+            };
+            let payload = Encoding::Json
+                .encode(&greeting)
+                .map_err(|error| WireError::new(ErrorCode::Internal, error.to_string()))?;
             let subject = names::directive(&self.id, agent.guid);
-            if let Err(error) = client.publish(subject, payload.clone().into()).await {
+            if let Err(error) = client.publish(subject, payload.into()).await {
                 tracing::debug!(guid = %agent.guid, "an agent could not be greeted: {error}");
             }
         }

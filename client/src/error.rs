@@ -75,13 +75,22 @@ impl ClientError {
     }
 
     /// Whether the lease that the request named is not (or no longer) the sender's.
-    pub const fn is_lease_gone(&self) -> bool {
-        matches!(
+    pub fn is_lease_gone(&self) -> bool {
+        let code = matches!(
             self.kind,
             ErrorKind::Refused(
                 ErrorCode::StaleLease | ErrorCode::TerminalState | ErrorCode::NotFound
             )
-        )
+        );
+        code || self.is_replaced()
+    }
+
+    /// Whether another run of the same agent has registered since: this one is to stop its work and to
+    /// end, and must not register again.
+    pub fn is_replaced(&self) -> bool {
+        let details = self.wire().and_then(|wire| wire.details.as_ref());
+        self.code() == Some(ErrorCode::NotRegistered)
+            && details.is_some_and(|details| details["replaced"] == true)
     }
 }
 

@@ -30,7 +30,8 @@ pub struct AgentRunArgs {
     #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub handle: Option<String>,
 
-    /// Its id, for an agent that comes back as itself
+    /// Its id, for an agent that comes back as itself. Of two that run with the same id the one that was
+    /// started later goes on; the other stops its programs and ends with exit code 4
     #[arg(long, value_name = "UUID")]
     pub guid: Option<AgentGuid>,
 

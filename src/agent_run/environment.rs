@@ -13,9 +13,15 @@ pub const WITHHELD: [&str; 3] = ["LOOM_TICKET", "LOOM_SPIN_UP_ID", "LOOM_END_WIT
 const LONGEST: usize = 96 * 1024;
 
 /// What is the same for all items: who the agent is, and how `loom work …` inside reaches NATS.
-pub fn of_agent(guid: AgentGuid, handle: &str, options: &ClientOptions) -> Vec<(String, String)> {
+pub fn of_agent(
+    guid: AgentGuid,
+    instance_id: &str,
+    handle: &str,
+    options: &ClientOptions,
+) -> Vec<(String, String)> {
     let mut variables = vec![
         ("LOOM_AGENT_GUID".into(), guid.to_string()),
+        ("LOOM_AGENT_INSTANCE_ID".into(), instance_id.into()),
         ("LOOM_AGENT_HANDLE".into(), handle.into()),
         ("LOOM_PROJECT_ID".into(), options.project.to_string()),
         ("LOOM_NATS_URL".into(), options.url.clone()),

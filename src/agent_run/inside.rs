@@ -75,6 +75,7 @@ struct Inside {
     id: WorkId,
     attempt: u32,
     guid: AgentGuid,
+    instance_id: Option<String>,
     options: ClientOptions,
     secrets: Secrets,
 }
@@ -115,6 +116,7 @@ async fn report_progress(args: ProgressArgs) -> Result<(), Problem> {
     let request = ProgressRequest {
         id: inside.id,
         guid: inside.guid,
+        instance_id: inside.instance_id.clone(),
         attempt: inside.attempt,
         progress: Some(args.percent),
         message: Some(inside.sentence(&args.message))
@@ -147,6 +149,7 @@ async fn report_completion(args: CompleteArgs) -> Result<(), Problem> {
     };
     let request = CompleteRequest {
         guid: inside.guid,
+        instance_id: inside.instance_id.clone(),
         id: Some(inside.id),
         attempt: Some(inside.attempt),
         result: Some(result),
@@ -165,6 +168,7 @@ async fn report_failure(args: FailArgs) -> Result<(), Problem> {
     let request = FailRequest {
         id: inside.id,
         guid: inside.guid,
+        instance_id: inside.instance_id.clone(),
         attempt: inside.attempt,
         error: ReportedError {
             message: without_middle(&inside.sentence(&args.message), limits::ERROR),
@@ -233,6 +237,7 @@ impl Inside {
             id: variable("LOOM_WORK_ITEM_ID")?,
             attempt: variable("LOOM_WORK_ATTEMPT")?,
             guid: variable("LOOM_AGENT_GUID")?,
+            instance_id: told("LOOM_AGENT_INSTANCE_ID"),
             secrets: Secrets::of(&options),
             options,
         })

@@ -66,10 +66,13 @@ use warden::Warden;
 const WORK_FAILED: u8 = 1;
 const USAGE: u8 = 2;
 const UNREACHABLE: u8 = 3;
+/// Another run of the same guid is the agent now; starting this one again would only take its place.
+const REPLACED: u8 = 4;
 
 /// Runs an agent until it is told to end, or has done as many items as wanted. Says what is wrong on
 /// standard error, and by the exit code: 1 the item of `--once` failed, 2 usage or no such program,
-/// 3 NATS refuses the credentials. A server or a coordinator that is not there yet is waited for.
+/// 3 NATS refuses the credentials, 4 another run of the same guid is the agent now. A server or a coordinator that
+/// is not there yet is waited for.
 ///
 /// # Errors
 /// Only what nobody can foresee.
@@ -112,7 +115,8 @@ async fn live(
         .handle
         .clone()
         .unwrap_or_else(|| loom_client::agent::default_handle(&agent_type, guid));
-    let environment = environment::of_agent(guid, &handle, client.options());
+    let agent = describe(&args, &client, guid);
+    let environment = environment::of_agent(guid, agent.instance_id(), &handle, client.options());
     let warden = Warden::start(args.grace).inspect_err(|error| {
         tracing::warn!(%error, "nobody ends what programs have started if this agent is killed");
     });
@@ -123,7 +127,7 @@ async fn live(
     report_dir::remove_stale();
     let (working, teller) = (runner.clone(), teller(&args, &handle, &client));
     let (begun, here) = (teller.clone(), tokio::runtime::Handle::current());
-    let agent = describe(&args, &client, guid)
+    let agent = agent
         .agent_type(agent_type)
         .handle(&handle)
         .on_news(move |news| {
@@ -180,6 +184,9 @@ pub fn ended_early(args: &AgentRunArgs) -> ExitCode {
 }
 
 fn refusal(error: &loom_client::ClientError) -> Refusal {
+    if let Some(wire) = error.wire().filter(|_| error.is_replaced()) {
+        return (REPLACED, wire.message.clone());
+    }
     let code = match error.kind() {
         ErrorKind::Options | ErrorKind::Refused(_) => USAGE,
         _ => UNREACHABLE,

@@ -14,7 +14,7 @@ use crate::coordinator::UpError;
 pub const HELP: &str = "\
 Exit codes: 0 done; 1 the work failed (or the coordinator has a defect); 2 the command line, the
 configuration or the request has to be mended; 3 the coordinator or NATS is not there, or not yet;
-130 interrupted.";
+4 (`loom agent run`) another run of the same --guid is the agent now; 130 interrupted.";
 
 /// What a command gives.
 pub type CliResult<T = ()> = Result<T, CliError>;

@@ -8,8 +8,8 @@ use loom_actors::domain;
 use loom_actors::project::Project;
 use loom_actors::work_ledger::LeaseInfo;
 use loom_protocol::agent::{
-    Agent, DeregisterAnswer, Directive, DirectiveKind, HeartbeatAnswer, HeartbeatRequest,
-    ListAgentsRequest, RegisterAnswer, RegisterRequest, ShutdownRequest,
+    Agent, DeregisterAnswer, DeregisterRequest, Directive, DirectiveKind, HeartbeatAnswer,
+    HeartbeatRequest, ListAgentsRequest, RegisterAnswer, RegisterRequest, ShutdownRequest,
 };
 use loom_protocol::rest::PageInfo;
 use loom_protocol::work::{LeaseRef, Reason, StoppedRequest};
@@ -55,7 +55,7 @@ impl Service {
             leases: leases_of(&project, agent.guid),
             agent,
             protocol: PROTOCOL_VERSION,
-            features: Vec::new(),
+            features: super::FEATURES.map(str::to_owned).to_vec(),
             epoch: terms.epoch,
         })
     }
@@ -67,7 +67,8 @@ impl Service {
         request: HeartbeatRequest,
     ) -> Result<HeartbeatAnswer, WireError> {
         let guid = request.guid;
-        let project = self.awake_for_agent(project, guid)?;
+        let run = request.instance_id.as_deref();
+        let project = self.admit(project, guid, run).await?;
         let holding = request.holding.clone();
         let beaten = project.registry.heartbeat(request).await;
         let mut directives = project.heard(guid, beaten)?;
@@ -136,6 +137,7 @@ impl Service {
             let stopped = StoppedRequest {
                 id,
                 guid,
+                instance_id: None,
                 attempt,
                 result: None,
             };
@@ -149,12 +151,14 @@ impl Service {
     pub async fn deregister(
         &self,
         project: &ProjectId,
-        guid: &str,
+        request: DeregisterRequest,
     ) -> Result<DeregisterAnswer, WireError> {
-        let guid: AgentGuid = guid
+        let guid: AgentGuid = request
+            .guid
             .parse()
             .map_err(|error| WireError::invalid(format!("guid {error}")))?;
-        let project = self.awake_for_agent(project, guid)?;
+        let run = request.instance_id.as_deref();
+        let project = self.admit(project, guid, run).await?;
         let released = project.deregister(guid).await?;
         Ok(DeregisterAnswer {
             ok: true,

@@ -35,10 +35,11 @@ impl Service {
         request: ClaimRequest,
         admission: &Admission,
     ) -> Result<ClaimAnswer, WireError> {
-        let project = self.awake_for_agent(project, request.guid)?;
-        let alive = project.registry.sign_of_life(request.guid).await;
-        project.heard(request.guid, alive)?;
-        let order = claim_order(request.guid, request.claim, admission)?;
+        let (guid, run) = (request.guid, request.instance_id);
+        let project = self.admit(project, guid, run.as_deref()).await?;
+        let alive = project.registry.sign_of_life(guid).await;
+        project.heard(guid, alive)?;
+        let order = claim_order(guid, run, request.claim, admission)?;
         let items = self.claim_in(&project, order).await?;
         Ok(ClaimAnswer { items })
     }
@@ -71,10 +72,10 @@ impl Service {
         if says_more {
             return self.progress(project, request).await;
         }
+        let (guid, run) = (request.guid, request.instance_id.as_deref());
+        let project = self.admit(project, guid, run).await?;
         let lease = lease_ref(request.id, request.attempt);
-        let (project, applied) = self
-            .report(project, request.guid, lease, Command::Start)
-            .await?;
+        let applied = self.report(&project, guid, lease, Command::Start).await?;
         Ok(self.lease_of(&project, &applied.record))
     }
 
@@ -102,6 +103,8 @@ impl Service {
             ));
         }
         check_usage(request.usage.as_ref())?;
+        let (guid, run) = (request.guid, request.instance_id.as_deref());
+        let project = self.admit(project, guid, run).await?;
         let command = |by| Command::Progress {
             by,
             progress: request.progress,
@@ -109,7 +112,7 @@ impl Service {
             usage: request.usage,
         };
         let lease = lease_ref(request.id, request.attempt);
-        let (project, applied) = self.report(project, request.guid, lease, command).await?;
+        let applied = self.report(&project, guid, lease, command).await?;
         Ok(self.lease_of(&project, &applied.record))
     }
 
@@ -124,11 +127,12 @@ impl Service {
         let guid = request.guid;
         let is_batch = request.items.is_some();
         let items = completed_items(&request)?;
+        let run = request.instance_id;
         let next = request
             .then_claim
-            .map(|claim| claim_order(guid, claim, admission))
+            .map(|claim| claim_order(guid, run.clone(), claim, admission))
             .transpose()?;
-        let project = self.awake_for_agent(project, guid)?;
+        let project = self.admit(project, guid, run.as_deref()).await?;
         note_sign_of_life(&project, guid).await?;
         let mut outcomes = self.complete_all(&project, guid, items).await?;
         if !is_batch {
@@ -208,6 +212,8 @@ impl Service {
                 "retryAfterMs is {millis}; write a whole number from 0 to {LONGEST_RETRY_MS}"
             )));
         }
+        let (guid, run) = (request.guid, request.instance_id.as_deref());
+        let project = self.admit(project, guid, run).await?;
         let now = self.now();
         let projects = self.projects();
         let terms = projects.terms();
@@ -226,11 +232,12 @@ impl Service {
         let lease = lease_ref(request.id, request.attempt);
         if failure.reason == Reason::UsageLimit {
             let until = failure.not_before;
-            self.limit_met(project, request.guid, lease, until, &failure.message)
+            project
+                .pause_holder(guid, lease, until, &failure.message)
                 .await?;
         }
         let command = |by| Command::Fail { by, failure };
-        let (project, applied) = self.report(project, request.guid, lease, command).await?;
+        let applied = self.report(&project, guid, lease, command).await?;
         Ok(seen(&project, &applied))
     }
 
@@ -241,19 +248,20 @@ impl Service {
         request: ReleaseRequest,
     ) -> Result<WorkItem, WireError> {
         check_reason(request.reason, &Reason::OF_RELEASE)?;
+        let (guid, run) = (request.guid, request.instance_id.as_deref());
+        let project = self.admit(project, guid, run).await?;
         let lease = lease_ref(request.id, request.attempt);
         if request.reason == Some(Reason::UsageLimit) {
             let reason = Reason::UsageLimit.to_string();
             let until = request.pause_until.or(request.not_before);
-            self.limit_met(project, request.guid, lease, until, &reason)
-                .await?;
+            project.pause_holder(guid, lease, until, &reason).await?;
         }
         let command = |by| Command::Release {
             by,
             reason: request.reason.unwrap_or(Reason::Released),
             not_before: request.not_before,
         };
-        let (project, applied) = self.report(project, request.guid, lease, command).await?;
+        let applied = self.report(&project, guid, lease, command).await?;
         Ok(seen(&project, &applied))
     }
 
@@ -264,6 +272,8 @@ impl Service {
         request: StoppedRequest,
     ) -> Result<WorkItem, WireError> {
         let (guid, id, attempt) = (request.guid, request.id, request.attempt);
+        let run = request.instance_id.as_deref();
+        let project = self.admit(project, guid, run).await?;
         // What is too large cannot be kept; that the agent has stopped counts all the same.
         let result = request
             .result
@@ -274,8 +284,7 @@ impl Service {
         };
         let command = |by| Command::Stopped { by, result };
         let lease = lease_ref(id, attempt);
-        let reported = self.report(project, guid, lease, command).await;
-        let project = self.awake_for_agent(project, guid)?;
+        let reported = self.report(&project, guid, lease, command).await;
         project.dispatcher.stopped(guid, id);
         let obeyed = Directive {
             kind: DirectiveKind::Cancel,
@@ -283,10 +292,11 @@ impl Service {
             attempt: Some(attempt),
             reason: None,
             grace_ms: None,
+            instance_id: None,
         };
         // Whatever the item says: there is nothing left to obey.
         let cleared = project.registry.clear_directive(guid, obeyed).await;
-        let (_, applied) = reported?;
+        let applied = reported?;
         cleared?;
         too_large.map_or_else(|| Ok(seen(&project, &applied)), Err)
     }
@@ -294,17 +304,16 @@ impl Service {
     /// What an agent says about an item that it holds.
     async fn report(
         &self,
-        project: &ProjectId,
+        project: &Project,
         guid: AgentGuid,
         lease: LeaseRef,
         command: impl FnOnce(Fence) -> Command,
-    ) -> Result<(Arc<Project>, Applied), WireError> {
-        let project = self.awake_for_agent(project, guid)?;
-        note_sign_of_life(&project, guid).await?;
+    ) -> Result<Applied, WireError> {
+        note_sign_of_life(project, guid).await?;
         let command = command(self.fence(guid, lease.attempt));
         let applied = project.ledger.apply(lease.id, command).await;
         let applied = applied.inspect_err(|error| project.refused(guid, lease, error))?;
-        Ok((project, applied))
+        Ok(applied)
     }
 
     fn fence(&self, guid: AgentGuid, attempt: u32) -> Fence {
@@ -392,6 +401,7 @@ fn lost_report() -> WireError {
 
 fn claim_order(
     guid: AgentGuid,
+    instance_id: Option<String>,
     claim: ThenClaim,
     admission: &Admission,
 ) -> Result<ClaimOrder, WireError> {
@@ -417,6 +427,7 @@ fn claim_order(
     }
     Ok(ClaimOrder {
         guid,
+        instance_id,
         claim_id: claim
             .claim_id
             .unwrap_or_else(|| WorkId::generate().to_string()),

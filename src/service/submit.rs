@@ -41,6 +41,7 @@ impl Service {
         mut request: SubmitRequest,
         mut ignored: Ignored,
     ) -> Result<Submitted, WireError> {
+        self.has_room_for_work()?;
         let Some(items) = request.items.take() else {
             let mut answers = self
                 .submit_all(project, vec![(request, ignored.into_own())])
@@ -70,7 +71,10 @@ impl Service {
             .collect();
         let answers = self.submit_all(project, items).await?;
         Ok(Submitted::Many {
-            items: answers.into_iter().map(Into::into).collect(),
+            items: answers
+                .into_iter()
+                .map(|answer| answer.map_err(|error| self.explained(error)).into())
+                .collect(),
         })
     }
 

@@ -20,6 +20,7 @@
 
 use std::env;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use anyhow::{Context as _, Result, bail};
@@ -30,6 +31,8 @@ use rustix::process::{Pid, test_kill_process};
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 use uuid::Uuid;
+
+use crate::cluster::{SERVERS, TestCluster, connect};
 
 /// How the folders are called: this, the pid of the process, something random.
 const FOLDER_PREFIX: &str = "loom-test-nats-";
@@ -47,6 +50,11 @@ enum Kind {
     Own {
         server: Box<NatsServer>,
         folder: TempDir,
+    },
+    Cluster {
+        cluster: TestCluster,
+        /// Which one is killed next.
+        next: AtomicUsize,
     },
     Foreign {
         url: String,
@@ -83,7 +91,7 @@ impl TestNats {
 
     /// As [`TestNats::start`], with another durability.
     pub async fn start_with(profile: Profile) -> Result<Self> {
-        Self::start_on(profile, |_empty| Ok(())).await
+        Self::start_limited(profile, None).await
     }
 
     /// As [`TestNats::start_with`], on a store that `fill` puts into its folder first.
@@ -91,15 +99,25 @@ impl TestNats {
         profile: Profile,
         fill: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<Self> {
+        Self::start_in(profile, None, fill).await
+    }
+
+    /// As [`TestNats::start_with`]; JetStream holds at most so many bytes, and refuses what is more.
+    pub async fn start_limited(profile: Profile, max_file_store: Option<u64>) -> Result<Self> {
+        Self::start_in(profile, max_file_store, |_empty| Ok(())).await
+    }
+
+    async fn start_in(
+        profile: Profile,
+        max_file_store: Option<u64>,
+        fill: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Self> {
         let binary = find_server(None)?;
-        remove_leftovers();
-        let folder = tempfile::Builder::new()
-            .prefix(&format!("{FOLDER_PREFIX}{}-", std::process::id()))
-            .tempdir()
-            .context("make a folder for the store of a test's nats-server")?;
+        let folder = new_folder()?;
         fill(folder.path())?;
         let server = NatsServer::start(ServerOptions {
             profile,
+            max_file_store,
             ..ServerOptions::new(binary, folder.path().to_owned())
         })
         .await?;
@@ -112,13 +130,23 @@ impl TestNats {
     /// The folder of its store.
     ///
     /// # Errors
-    /// It is the server of `NATS_URL`.
+    /// It is a cluster, or the server of `NATS_URL`.
     pub fn folder(&self) -> Result<&Path> {
-        self.own("look into the store of")?;
         match &self.0 {
             Kind::Own { folder, .. } => Ok(folder.path()),
-            Kind::Foreign { .. } => bail!("the store of a foreign nats-server is not at hand"),
+            Kind::Cluster { .. } | Kind::Foreign { .. } => {
+                bail!("this test looks into the store of its nats-server, and has no private one")
+            }
         }
+    }
+
+    /// Three servers that are one cluster. [`TestNats::kill`] kills one after the other, and [`TestNats::restart`]
+    /// starts those that are down.
+    pub async fn cluster() -> Result<Self> {
+        Ok(Self(Kind::Cluster {
+            cluster: TestCluster::start().await?,
+            next: AtomicUsize::new(0),
+        }))
     }
 
     /// A project id that no other test uses.
@@ -134,16 +162,14 @@ impl TestNats {
     pub fn url(&self) -> String {
         match &self.0 {
             Kind::Own { server, .. } => server.client_url(),
+            Kind::Cluster { cluster, .. } => cluster.url(),
             Kind::Foreign { url } => url.clone(),
         }
     }
 
     /// A new connection.
     pub async fn connect(&self) -> Result<async_nats::Client> {
-        let url = self.url();
-        async_nats::connect(&url)
-            .await
-            .with_context(|| format!("connect to the test's nats-server at {url}"))
+        connect(&self.url()).await
     }
 
     /// Ends the server in order.
@@ -154,12 +180,23 @@ impl TestNats {
 
     /// `kill -9`.
     pub async fn kill(&self) -> Result<()> {
+        if let Kind::Cluster { cluster, next } = &self.0 {
+            cluster.kill(next.fetch_add(1, Ordering::Relaxed)).await;
+            return Ok(());
+        }
         self.own("kill")?.kill().await;
         Ok(())
     }
 
     /// Starts it again on the same store and port; one that runs is stopped first.
     pub async fn restart(&self) -> Result<()> {
+        if let Kind::Cluster { cluster, .. } = &self.0 {
+            let down = (0..SERVERS).filter(|place| cluster.server(*place).pid().is_none());
+            for place in down {
+                cluster.restart(place).await?;
+            }
+            return Ok(());
+        }
         Ok(self.own("restart")?.restart().await?)
     }
 
@@ -177,6 +214,7 @@ impl TestNats {
     fn own(&self, action: &str) -> Result<&NatsServer> {
         match &self.0 {
             Kind::Own { server, .. } => Ok(server),
+            Kind::Cluster { .. } => bail!("no test can {action} a cluster as a whole"),
             Kind::Foreign { url } => bail!(
                 "this test needs to {action} its nats-server, but NATS_URL names one that is not its own ({}); \
                  unset NATS_URL to give each test a private server",
@@ -184,6 +222,15 @@ impl TestNats {
             ),
         }
     }
+}
+
+/// A new folder for the store of a server; those of dead processes are removed.
+pub(crate) fn new_folder() -> Result<TempDir> {
+    remove_leftovers();
+    tempfile::Builder::new()
+        .prefix(&format!("{FOLDER_PREFIX}{}-", std::process::id()))
+        .tempdir()
+        .context("make a folder for the store of a test's nats-server")
 }
 
 /// Removes the folders of test processes that were killed.

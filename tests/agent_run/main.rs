@@ -9,6 +9,7 @@
 mod house;
 mod killed;
 mod output;
+mod replaced;
 mod rests;
 mod told;
 

@@ -19,7 +19,7 @@ use super::AgentChange;
 use super::entry::{AgentEntry, Vitals};
 use super::index::{Direction, Index, Place, Selection};
 use super::page::{AgentFilter, AgentsFound, Cursor, places_of_page};
-use crate::domain::agent::hear;
+use crate::domain::agent::{RunVerdict, hear, run_verdict};
 use crate::domain::breaker::{AttemptEnd, BreakerTerms, Streak};
 use crate::domain::id_prefix;
 
@@ -82,14 +82,29 @@ impl AgentDirectory {
         Some(entry.agent().status)
     }
 
+    /// Whether something comes from a run of an agent that had been replaced when it was published: it is
+    /// no sign of life and changes nothing.
+    pub fn is_replaced(&self, guid: AgentGuid, run: Option<&str>, published: Timestamp) -> bool {
+        let verdict = self.get(guid).map(|entry| run_verdict(entry.agent(), run));
+        match verdict {
+            Some(RunVerdict::Replaced(at)) if at <= published => {
+                tracing::info!(%guid, "a report of a replaced run of an agent changes nothing");
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Applies a heartbeat that changes nothing but numbers; answers the orders that are open.
-    /// `None` where the registry has to decide: the agent is unknown, or its status changes.
+    /// `None` where the registry has to decide: the agent is unknown, its status changes, or another
+    /// run of it speaks.
     pub(super) fn beat(
         &self,
         heartbeat: &HeartbeatRequest,
         now: Timestamp,
     ) -> Option<Vec<Directive>> {
         let entry = self.get(heartbeat.guid)?;
+        entry.admit(heartbeat.instance_id.as_deref()).ok()?;
         let directives = entry.directives();
         let leaving = directives
             .iter()

@@ -9,4 +9,5 @@ pub mod listing;
 pub mod matching;
 pub mod reaping;
 pub mod retry;
+pub mod store;
 pub mod work;

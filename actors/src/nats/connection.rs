@@ -9,6 +9,8 @@ use loom_protocol::url::{percent_decoded, split, without_credentials};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::store::StoreHealth;
+
 /// The oldest server that stores what we rely on (per-message TTL, fences).
 pub const MIN_SERVER: (i64, i64, i64) = (2, 12, 5);
 
@@ -103,6 +105,8 @@ pub struct Nats {
     pub disturbed: watch::Receiver<Instant>,
     /// The URL without credentials.
     pub shown_url: String,
+    /// How its store is, as far as somebody has looked or was refused.
+    pub store: StoreHealth,
 }
 
 impl Nats {
@@ -198,6 +202,7 @@ impl Nats {
             reconnects,
             disturbed,
             shown_url,
+            store: StoreHealth::default(),
         })
     }
 

@@ -293,6 +293,9 @@ impl State {
             return;
         };
         let agent = self.args.agents.get(guid);
+        if let Some(refusal) = self.refusal_of(claim) {
+            return self.answer(claim, Err(refusal));
+        }
         match (agent, self.claims.get(claim)) {
             (Some(agent), Some(open)) if agent.agent().status != AgentStatus::Offline => {
                 let wants = wants(&agent, &open.order);

@@ -84,6 +84,7 @@ fn fail(job: &Job, error: JobError) -> Ending {
     Ending::Fail(Box::new(FailRequest {
         id: lease.id,
         guid: job.agent_guid(),
+        instance_id: None,
         attempt: lease.attempt,
         recoverable: reported.recoverable,
         error: reported,

@@ -25,6 +25,13 @@ pub enum AgentNews {
         /// How many items it has.
         running: usize,
     },
+    /// Another run of the same guid has registered: it stops what it has, discards it and ends.
+    Replaced {
+        /// Who runs now, in the coordinator's words.
+        because: String,
+        /// How many items it had.
+        running: usize,
+    },
     /// It has nothing to do, and nothing that it may take came within one wait. Told again after
     /// each such wait.
     Idle,

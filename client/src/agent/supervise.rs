@@ -128,6 +128,7 @@ async fn send(core: &Core, job: &Job, progress: Progress) -> bool {
     let request = ProgressRequest {
         id: lease.id,
         guid: core.guid,
+        instance_id: core.instance_id.clone(),
         attempt: lease.attempt,
         progress: progress.percent,
         // One that is too long would be refused, and with it the sign of life.
@@ -143,6 +144,9 @@ async fn send(core: &Core, job: &Job, progress: Progress) -> bool {
     let Err(error) = answer.await else {
         return true;
     };
+    if core.note_replaced(&error) {
+        return true;
+    }
     match error.code() {
         Some(ErrorCode::TerminalState) => {
             job.cancel(CancelCause::Cancelled, None);

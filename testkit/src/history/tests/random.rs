@@ -159,6 +159,7 @@ fn completed(history: &History) -> Vec<(AgentGuid, LeaseRef)> {
 fn append(history: &mut History, agent: AgentGuid, lease: LeaseRef, verb: Verb) {
     let at = Moment::new(std::time::Duration::from_hours(1));
     history.operations.push(Operation {
+        run: None,
         number: history.operations.len(),
         sent: at,
         action: Action::Report { verb, agent, lease },

@@ -379,6 +379,7 @@ impl Model {
             number: 0,
             sent: at(self.now - luck.before),
             action,
+            run: None,
             answer,
         });
     }
