@@ -144,6 +144,7 @@ fn order(guid: AgentGuid, claim_id: &str, wait: Duration) -> ClaimOrder {
         max: 1,
         wait_until: (!wait.is_zero()).then(|| Instant::now() + wait),
         start: false,
+        resume: Vec::new(),
         admission: Admission::default(),
     }
 }

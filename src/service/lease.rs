@@ -1,4 +1,4 @@
-//! What an agent does with work: claim, start, progress, complete, fail, release, stopped.
+//! What an agent does with the items that it holds: start, progress, complete, fail, release, stopped.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,58 +9,23 @@ use loom_actors::domain::work::{
     Bodies, Command, Fence, WorkRecord, accept_failure, accept_result,
 };
 use loom_actors::project::Project;
-use loom_actors::work_dispatcher::{Admission, ClaimOrder};
+use loom_actors::work_dispatcher::Admission;
 use loom_actors::work_ledger::{Applied, Operation};
 use loom_protocol::agent::{Directive, DirectiveKind};
-use loom_protocol::token::{check_label, check_token};
 use loom_protocol::work::{
-    ClaimAnswer, ClaimRequest, ClaimedItem, CompleteAnswer, CompleteItem, CompleteRequest,
-    FailRequest, Lease, LeaseRef, ProgressRequest, Reason, ReleaseRequest, StoppedRequest,
-    ThenClaim, Usage, WorkItem, limits,
+    CompleteAnswer, CompleteItem, CompleteRequest, FailRequest, Lease, LeaseRef, ProgressRequest,
+    Reason, ReleaseRequest, StoppedRequest, Usage, WorkItem, limits,
 };
 use loom_protocol::{AgentGuid, ErrorCode, ProjectId, WireError, WorkId};
 use tokio::time::Instant;
 
 use super::Service;
+use super::claim::claim_order;
 
 /// How long an item may be held back by a failure, in milliseconds: a year.
 const LONGEST_RETRY_MS: u64 = 365 * 24 * 3_600_000;
 
 impl Service {
-    /// Gives an agent what it may take, highest priority first; waits for the first if asked to.
-    /// `admission` is given back before the wait.
-    pub async fn claim(
-        &self,
-        project: &ProjectId,
-        request: ClaimRequest,
-        admission: &Admission,
-    ) -> Result<ClaimAnswer, WireError> {
-        let (guid, run) = (request.guid, request.instance_id);
-        let project = self.admit(project, guid, run.as_deref()).await?;
-        let alive = project.registry.sign_of_life(guid).await;
-        project.heard(guid, alive)?;
-        let order = claim_order(guid, run, request.claim, admission)?;
-        let items = self.claim_in(&project, order).await?;
-        Ok(ClaimAnswer { items })
-    }
-
-    async fn claim_in(
-        &self,
-        project: &Project,
-        order: ClaimOrder,
-    ) -> Result<Vec<ClaimedItem>, WireError> {
-        let given = project.dispatcher.claim(order).await?;
-        Ok(given
-            .into_iter()
-            .map(|applied| ClaimedItem {
-                lease: self.lease_of(project, &applied.record),
-                work_item: project
-                    .work
-                    .view(&applied.record, applied.revision, Bodies::With),
-            })
-            .collect())
-    }
-
     /// The agent begins with an item.
     pub async fn start(
         &self,
@@ -181,21 +146,6 @@ impl Service {
                 Ok(seen(project, &applied))
             })
             .collect())
-    }
-
-    /// The completion is recorded whatever becomes of the claim, so a failed claim gives nothing.
-    async fn then_claim(
-        &self,
-        project: &Project,
-        order: Option<ClaimOrder>,
-    ) -> Option<Vec<ClaimedItem>> {
-        let order = order?;
-        let guid = order.guid;
-        let claimed = self.claim_in(project, order).await;
-        Some(claimed.unwrap_or_else(|error| {
-            tracing::debug!(%guid, "thenClaim gave nothing: {error}");
-            Vec::new()
-        }))
     }
 
     /// The agent has failed: the item is tried again while attempts last.
@@ -325,7 +275,7 @@ impl Service {
     }
 
     /// The lease as it stands: when it ends if the agent says nothing more.
-    fn lease_of(&self, project: &Project, record: &WorkRecord) -> Lease {
+    pub(super) fn lease_of(&self, project: &Project, record: &WorkRecord) -> Lease {
         let limits = Limits::from(&self.projects().terms().work);
         let now = Instant::now();
         let own = record.timeout_ms.map(Duration::from_millis);
@@ -397,46 +347,6 @@ fn lost_report() -> WireError {
         ErrorCode::Internal,
         "the answer to a report was lost in the coordinator; repeat it, and please report this",
     )
-}
-
-fn claim_order(
-    guid: AgentGuid,
-    instance_id: Option<String>,
-    claim: ThenClaim,
-    admission: &Admission,
-) -> Result<ClaimOrder, WireError> {
-    let max = claim.max.unwrap_or(1);
-    if !(1..=limits::CLAIM_MAX).contains(&max) {
-        return Err(WireError::invalid(format!(
-            "max is {max}; write a number from 1 to {}",
-            limits::CLAIM_MAX
-        )));
-    }
-    let wait_ms = claim.wait_ms.unwrap_or(0);
-    if wait_ms > limits::CLAIM_WAIT_MS {
-        return Err(WireError::invalid(format!(
-            "waitMs is {wait_ms}; write a number from 0 to {}",
-            limits::CLAIM_WAIT_MS
-        )));
-    }
-    for capability in claim.capabilities.iter().flatten() {
-        check_label("capability", capability)?;
-    }
-    if let Some(claim_id) = &claim.claim_id {
-        check_token("claimId", claim_id)?;
-    }
-    Ok(ClaimOrder {
-        guid,
-        instance_id,
-        claim_id: claim
-            .claim_id
-            .unwrap_or_else(|| WorkId::generate().to_string()),
-        capabilities: claim.capabilities,
-        max: max as usize,
-        wait_until: (wait_ms > 0).then(|| Instant::now() + Duration::from_millis(wait_ms)),
-        start: claim.start,
-        admission: admission.clone(),
-    })
 }
 
 fn completed_items(request: &CompleteRequest) -> Result<Vec<CompleteItem>, WireError> {

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `agents` | register, heartbeat, deregister, list, get, shutdown |
 //! | `submit` | submit, with what is to be said about unknown fields |
-//! | `lease` | claim, start, progress, complete, fail, release, stopped |
+//! | `claim` | claim, by itself or after a completion |
+//! | `lease` | start, progress, complete, fail, release, stopped |
 //! | `batches` | which agents and items a filter names, reassign |
 //! | `brief` | an answer that would be too large, shortened |
 //! | `ignored` | the unknown fields of a submission |
@@ -19,6 +20,7 @@
 mod agents;
 mod batches;
 mod brief;
+mod claim;
 mod dead_letters;
 mod ignored;
 mod items;
@@ -49,7 +51,7 @@ pub use trouble::Owning;
 /// How many requests a door has under way at the most; more are refused with `overloaded`.
 const MAX_REQUESTS: usize = 4_096;
 /// What this coordinator can do beyond the version of the wire that it speaks.
-pub(crate) const FEATURES: [&str; 1] = ["instance-id"];
+pub(crate) const FEATURES: [&str; 3] = ["instance-id", "late-completion", "resume"];
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// One page of a listing.

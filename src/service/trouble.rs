@@ -51,7 +51,7 @@ impl Service {
         if !nats.is_up() {
             let sentence = format!("NATS at {} is away; reconnecting", nats.shown_url);
             add(ProblemKind::NatsAway, sentence);
-        } else if let Some(since) = nats.store.without_majority() {
+        } else if let Some(since) = nats.store.without_majority(self.owns()) {
             let secs = since.as_secs();
             add(
                 ProblemKind::NoLeader,

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `repetition` | repeating a request gives the same answer |
 //! | `fences` | only the present attempt of the present agent counts |
+//! | `late` | what an agent may still do about a lease that was taken from it |
 //! | `matching` | who gets what, in which order, and how much of it |
 //! | `explain` | why who may not take what |
 //! | `reports` | what is published durably, and what is told |
@@ -26,6 +27,7 @@ mod endings;
 mod events;
 mod explain;
 mod fences;
+mod late;
 mod limits;
 mod liveness;
 mod matching;

@@ -192,6 +192,7 @@ mod tests {
                 created: 0,
                 write_id: revived.write_id,
                 ended_lease: None,
+                has_run: false,
                 ..*retried
             };
             prop_assert_eq!(revived, expected);

@@ -207,10 +207,16 @@ pub fn store_verdict(facts: &StoreFacts, now: Duration) -> StoreVerdict {
     }
 }
 
-/// Since when no majority of the servers is seen, where that is longer than an election takes.
-pub fn without_majority(facts: &StoreFacts, now: Duration) -> Option<Duration> {
+/// Since when no majority of the servers is seen, where that is longer than an election takes; where the ownership is
+/// lost (`is_owner` is false) a moment is enough, because that is the consequence.
+pub fn without_majority(facts: &StoreFacts, now: Duration, is_owner: bool) -> Option<Duration> {
     let since = now.saturating_sub(facts.majority_seen?);
-    (since >= NO_MAJORITY_AFTER).then_some(since)
+    let most = if is_owner {
+        NO_MAJORITY_AFTER
+    } else {
+        MAJORITY_SEEN_WITHIN
+    };
+    (since >= most).then_some(since)
 }
 
 /// Whether a store does not write, and nothing else explains it: NATS is there and has its majority, and somebody is

@@ -163,9 +163,18 @@ fn a_majority_that_is_missing_for_longer_than_an_election_is_told() {
         majority_seen: seen.map(secs),
         ..StoreFacts::default()
     };
-    assert_eq!(without_majority(&facts(None), secs(100)), None);
-    assert_eq!(without_majority(&facts(Some(94)), secs(100)), None);
-    assert_eq!(without_majority(&facts(Some(93)), secs(100)), Some(secs(7)));
+    assert_eq!(without_majority(&facts(None), secs(100), false), None);
+    assert_eq!(without_majority(&facts(Some(94)), secs(100), true), None);
+    assert_eq!(
+        without_majority(&facts(Some(93)), secs(100), true),
+        Some(secs(7))
+    );
+    let lost = without_majority(&facts(Some(96)), secs(100), false);
+    assert_eq!(
+        lost,
+        Some(secs(4)),
+        "whoever lost the ownership is told the cause"
+    );
 }
 
 #[test]

@@ -13,15 +13,19 @@ mod called_off;
 mod codec;
 mod command;
 mod dead_letter;
+mod loss;
 mod record;
 mod report;
+mod returns;
 mod submission;
 mod transition;
 mod view;
 
 pub use codec::{RecordError, decode, encode};
 pub use command::{Command, Decision, FailureReport, Fence, Refusal};
-pub use record::{EndedLease, Holder, LeaseEnd, LeaseRecord, RawSubmission, WorkRecord, WriteId};
+pub use record::{
+    EndedLease, Holder, LeaseEnd, LeaseRecord, Loss, RawSubmission, WorkRecord, WriteId,
+};
 pub use report::{accept_failure, accept_result};
 pub use submission::{Defaults, Submission, accept};
 
@@ -30,5 +34,6 @@ pub use view::{Bodies, view};
 #[cfg(test)]
 pub(crate) use transition::tests;
 
-/// How often an item may come back without a spent attempt before each further return spends one.
-pub const UNSPENT_RETURNS: u8 = 6;
+/// How often an item may come back without having been started, and how often it may be released,
+/// before each further time spends an attempt.
+pub const FREE_RETURNS: u8 = 5;

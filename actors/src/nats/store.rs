@@ -103,9 +103,9 @@ impl StoreHealth {
         store_verdict(&self.0.facts.lock(), self.now())
     }
 
-    /// Since when the cluster of NATS has no majority, if it has none.
-    pub fn without_majority(&self) -> Option<Duration> {
-        without_majority(&self.0.facts.lock(), self.now())
+    /// Since when the cluster of NATS has no majority, if it has none; told sooner to one that is no owner any more.
+    pub fn without_majority(&self, is_owner: bool) -> Option<Duration> {
+        without_majority(&self.0.facts.lock(), self.now(), is_owner)
     }
 
     /// Returns when new work may be taken in.

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use loom_protocol::{AgentGuid, ErrorCode, WireError};
+use loom_protocol::work::LeaseRef;
+use loom_protocol::{AgentGuid, ErrorCode, WireError, WorkId};
 use parking_lot::Mutex;
 use ractor::RpcReplyPort;
 use tokio::sync::OwnedSemaphorePermit;
@@ -51,6 +52,8 @@ pub struct ClaimOrder {
     pub wait_until: Option<Instant>,
     /// Start at once what is given.
     pub start: bool,
+    /// Leases that were taken from the agent: it wants their items again, before anything else.
+    pub resume: Vec<LeaseRef>,
     /// What it holds until it waits.
     pub admission: Admission,
 }
@@ -197,6 +200,13 @@ impl Claims {
         self.stop_listening(claim);
         if let Some(open) = self.open.get_mut(&claim) {
             open.wants = wants;
+        }
+    }
+
+    /// The agent cannot have this item again.
+    pub fn do_not_resume(&mut self, claim: u64, id: WorkId) {
+        if let Some(open) = self.open.get_mut(&claim) {
+            open.order.resume.retain(|lease| lease.id != id);
         }
     }
 

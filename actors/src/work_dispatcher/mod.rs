@@ -14,6 +14,12 @@
 //! write is refused, what the read model says then counts; while its outcome is unknown the item is
 //! neither in the queue nor answered.
 //!
+//! A claim may name leases that were taken from its agent (`resume`): of these, what is in the queue at
+//! the attempt named is taken out first. Whether that attempt was this agent's is the ledger's to say;
+//! where it says no, the item is back in the queue and the claim goes on without it. A late completion
+//! of such an item is heard from the read model like every end, and takes it out of the queue; a claim
+//! that has it in hand then meets the refusal of the ledger and goes on.
+//!
 //! # Failure cases
 //! - This actor dies: callers repeat their claim with the same claim id; assignments that were
 //!   written meanwhile are found by it.

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use loom_protocol::work::WorkStatus;
+use loom_protocol::work::{LeaseRef, WorkStatus};
 use loom_protocol::{AgentGuid, WorkId};
 use ractor::RpcReplyPort;
 use tokio::time::Instant;
@@ -165,44 +165,48 @@ impl State {
         };
         let most = open.order.max.min(self.free_slots(guid));
         let now = Instant::now();
-        let (mut ids, mut bytes) = (Vec::new(), 0_u32);
-        while ids.len() < most {
+        let (mut taken, mut bytes) = (Vec::new(), 0_u32);
+        let mut is_too_much = |header: Option<&Header>, taken: &[Operation]| {
+            bytes = bytes.saturating_add(header.map_or(0, |header| header.answer_bytes));
+            bytes > CLAIM_BYTES && !taken.is_empty()
+        };
+        for lease in &open.order.resume {
+            let header = self.args.read.header(lease.id);
+            let Some(header) = header.filter(|header| may_resume(&agent, header, *lease)) else {
+                continue;
+            };
+            if taken.len() == most || is_too_much(Some(&header), &taken) {
+                break;
+            }
+            // What is not in the queue is being given to somebody, or ends.
+            if self.queue.remove(&header) {
+                let command = open.order.resume(&agent, *lease);
+                taken.push(Operation::Apply(lease.id, Arc::new(command)));
+            }
+        }
+        let command = Arc::new(open.order.assign(&agent));
+        while taken.len() < most {
             let skip = |id| self.slots.is_held_off(guid, id, now);
             let Some(pick) = self.queue.best(open.wants.as_wants(), skip) else {
                 break;
             };
-            let header = self.args.read.header(pick.id);
-            bytes = bytes.saturating_add(header.map_or(0, |header| header.answer_bytes));
-            if bytes > CLAIM_BYTES && !ids.is_empty() {
+            if is_too_much(self.args.read.header(pick.id).as_ref(), &taken) {
                 break;
             }
             self.queue.take(&pick);
-            ids.push(pick.id);
+            taken.push(Operation::Apply(pick.id, command.clone()));
         }
-        if ids.is_empty() {
+        if taken.is_empty() {
             return false;
         }
-        let command = Arc::new(Command::Assign {
-            holder: holder(&agent),
-            claim_id: Some(open.order.claim_id.clone()),
-            start: open.order.start,
-        });
-        self.slots.assigning(guid, ids.len());
+        self.slots.assigning(guid, taken.len());
         self.claims.fill(claim);
-        self.assign((claim, guid), ids, &command);
+        self.assign((claim, guid), taken);
         true
     }
 
-    fn assign(
-        &mut self,
-        (claim, guid): (u64, AgentGuid),
-        ids: Vec<WorkId>,
-        command: &Arc<Command>,
-    ) {
-        let operations = ids
-            .iter()
-            .map(|id| Operation::Apply(*id, command.clone()))
-            .collect();
+    fn assign(&mut self, (claim, guid): (u64, AgentGuid), operations: Vec<Operation>) {
+        let ids: Vec<WorkId> = operations.iter().map(Operation::id).collect();
         let answer = self.args.ledger.begin(operations);
         let (ledger, myself) = (self.args.ledger.clone(), self.myself.clone());
         self.spawn(async move {
@@ -233,10 +237,11 @@ impl State {
         self.slots.assigned(guid, ids.len());
         let mut given = Vec::new();
         let mut failure = None;
-        for outcome in outcomes.into_iter().flatten() {
+        for (id, outcome) in ids.iter().zip(outcomes.into_iter().flatten()) {
             match outcome {
                 Ok(applied) => given.push(applied),
-                Err(LedgerError::Refused(_)) => {}
+                // Somebody was faster, or it was not this agent's to have again.
+                Err(LedgerError::Refused(_)) => self.claims.do_not_resume(claim, *id),
                 Err(error) => failure = Some(error),
             }
         }
@@ -309,6 +314,38 @@ pub(super) fn wants(agent: &AgentEntry, order: &ClaimOrder) -> ClaimWants {
             .collect(),
         boundaries: agent.boundaries.clone(),
     }
+}
+
+impl ClaimOrder {
+    fn assign(&self, agent: &AgentEntry) -> Command {
+        Command::Assign {
+            holder: holder(agent),
+            claim_id: Some(self.claim_id.clone()),
+            start: self.start,
+        }
+    }
+
+    fn resume(&self, agent: &AgentEntry, lease: LeaseRef) -> Command {
+        Command::Resume {
+            holder: holder(agent),
+            attempt: lease.attempt,
+            claim_id: Some(self.claim_id.clone()),
+            start: self.start,
+        }
+    }
+}
+
+/// Whether an agent may have an item again, as far as that is known without the record: it may have
+/// registered with less than it could do before.
+fn may_resume(agent: &AgentEntry, header: &Header, lease: LeaseRef) -> bool {
+    let (agent, needs) = (agent.agent(), &header.needs);
+    let has = |all: &[String], one: &str| all.iter().any(|other| other == one);
+    let required = needs.required_agent_type.as_deref();
+    header.status == WorkStatus::Pending
+        && header.attempt == lease.attempt
+        && has(&agent.capabilities, &needs.capability)
+        && has(&agent.boundaries, &needs.boundary)
+        && required.is_none_or(|required| required == agent.agent_type)
 }
 
 fn holder(agent: &AgentEntry) -> Holder {

@@ -48,6 +48,7 @@ pub(crate) fn new_claim(max: u32, wait: Duration) -> ThenClaim {
         max: Some(max),
         wait_ms: u64::try_from(wait.as_millis()).ok(),
         start: true,
+        resume: None,
     }
 }
 

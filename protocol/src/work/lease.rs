@@ -32,7 +32,7 @@ pub struct ThenClaim {
     /// Only these of the agent's capabilities.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capabilities: Option<Vec<String>>,
-    /// How many at the most; 1 where absent.
+    /// How many at the most; where absent 1, or as many as `resume` names. 0 beside `resume`: only those.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max: Option<u32>,
     /// How long to wait for the first, in milliseconds; 0 where absent.
@@ -41,6 +41,13 @@ pub struct ThenClaim {
     /// Start the items at once: one write less.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub start: bool,
+    /// Leases of this agent that were taken back while it was away: it has their items again, as new
+    /// attempts and before anything else, where nobody has had them since.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "input::optional_objects"
+    )]
+    pub resume: Option<Vec<LeaseRef>>,
 }
 
 /// How long an agent may stay silent about an item.

@@ -292,12 +292,26 @@ impl Agent {
             "guid": claim.agent, "claimId": claim.claim_id, "max": room, "start": start,
             "waitMs": CLAIM_WAIT.as_millis(),
         });
+        self.claim_so(&claim, &request).await
+    }
+
+    /// The item of a lease that it has lost, if it can have that again.
+    pub async fn resume(&self, lost: LeaseRef) -> Option<LeaseRef> {
+        let claim = Claim::new(self.spec.guid).to_resume(&[lost]);
+        let request =
+            json!({ "guid": claim.agent, "claimId": claim.claim_id, "max": 0, "resume": [lost] });
+        let given = self.claim_so(&claim, &request).await;
+        self.held.lock().extend(&given);
+        given.first().copied()
+    }
+
+    async fn claim_so(&self, claim: &Claim, request: &Value) -> Vec<LeaseRef> {
         loop {
             self.until_awake().await;
             let action = Action::Claim(claim.clone());
             let open = self.world.begin_as(action, &self.run);
             let within = CLAIM_WAIT + ANSWER_WITHIN;
-            let answer = self.exchange("work.claim", &request, within).await;
+            let answer = self.exchange("work.claim", request, within).await;
             match answer.map(serde_json::from_value::<ClaimAnswer>) {
                 Ok(Ok(answer)) => {
                     let given = leases_in(&answer);

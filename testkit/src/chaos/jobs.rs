@@ -18,6 +18,8 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(900);
 const LIMIT_LASTS: Duration = Duration::from_millis(500);
 /// Longer than the progress clock of a run.
 const TOO_LATE: Duration = Duration::from_secs(5);
+/// Hardly longer than that clock: an item that was lost may wait for another agent still.
+const JUST_TOO_LATE: Duration = Duration::from_millis(4_200);
 const AFTER_REFUSAL: Duration = Duration::from_millis(50);
 
 /// How an agent deals with an item.
@@ -33,6 +35,8 @@ enum Manner {
     Long,
     Publish,
     Late,
+    JustTooLate,
+    Resume,
     Forget,
     WrongAttempt,
     AsAnother,
@@ -51,7 +55,9 @@ impl Manner {
             10..=24 => Self::ThenClaim,
             _ if steady => Self::Complete,
             25..=27 => Self::Publish,
-            28..=29 => Self::Late,
+            28 => Self::Late,
+            29 => Self::JustTooLate,
+            39 => Self::Resume,
             30..=31 => Self::Forget,
             32..=33 => Self::WrongAttempt,
             34..=35 => Self::AsAnother,
@@ -68,7 +74,8 @@ impl Manner {
             Self::Fail { .. } => Some("failed"),
             Self::Release => Some("released"),
             Self::Publish => Some("completed by publishing"),
-            Self::Late => Some("completed too late"),
+            Self::Late | Self::JustTooLate => Some("completed too late"),
+            Self::Resume => Some("lost, and asked for again"),
             Self::Forget => Some("forgotten"),
             Self::WrongAttempt => Some("completed with a wrong attempt"),
             Self::AsAnother => Some("completed as another agent"),
@@ -127,6 +134,24 @@ impl Agent {
             Manner::Late => {
                 sleep(TOO_LATE).await;
                 self.complete(lease).await;
+            }
+            Manner::JustTooLate => {
+                sleep(JUST_TOO_LATE).await;
+                let late = self.insist(Verb::Complete, lease, json!({})).await;
+                if late.is_ok() {
+                    self.world.count("late completion taken");
+                }
+            }
+            Manner::Resume => {
+                sleep(JUST_TOO_LATE).await;
+                match self.resume(lease).await {
+                    Some(again) => {
+                        self.world.count("item had again");
+                        self.complete(again).await;
+                        self.let_go(again);
+                    }
+                    None => self.complete(lease).await,
+                }
             }
             Manner::Forget => {}
             Manner::WrongAttempt => {

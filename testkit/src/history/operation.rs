@@ -109,6 +109,8 @@ pub struct Claim {
     pub claim_id: String,
     /// Only these of its capabilities.
     pub capabilities: Option<Vec<String>>,
+    /// Leases that were taken from it, whose items it wants again before anything else.
+    pub resume: Vec<LeaseRef>,
 }
 
 impl Claim {
@@ -118,7 +120,21 @@ impl Claim {
             agent,
             claim_id: WorkId::generate().to_string(),
             capabilities: None,
+            resume: Vec::new(),
         }
+    }
+
+    /// The same, for what the agent has lost.
+    #[must_use]
+    pub fn to_resume(mut self, lost: &[LeaseRef]) -> Self {
+        self.resume = lost.to_vec();
+        self
+    }
+
+    /// Whether this lease is what it asked to have again.
+    pub(super) fn resumes(&self, given: LeaseRef) -> bool {
+        let before = |lost: &LeaseRef| lost.id == given.id && lost.attempt + 1 == given.attempt;
+        self.resume.iter().any(before)
     }
 }
 

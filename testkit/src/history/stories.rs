@@ -151,6 +151,11 @@ impl<'h> Story<'h> {
             .min_by_key(|(_, at)| *at)
     }
 
+    /// Which item it is, where that was listed at the end.
+    pub fn id(&self) -> Option<WorkId> {
+        self.end().map(|end| end.id)
+    }
+
     pub fn end(&self) -> Option<&'h FinalItem> {
         self.ends.first().copied()
     }
@@ -177,8 +182,9 @@ impl<'h> Story<'h> {
         sent.unwrap_or(report.operation.sent)
     }
 
-    /// What proves that an agent did not hold an attempt at a moment: it is another agent's, a later one was given
-    /// before, its own end was accepted before, or the item was called off before.
+    /// What proves that an agent did not hold an attempt at a moment, nor could complete it late: it is another agent's,
+    /// a later one was given before, its own end was accepted before, or the item was called off before. (That its lease
+    /// was taken back proves nothing: while nobody has had the item since, its completion counts.)
     pub fn disproof(
         &self,
         agent: AgentGuid,

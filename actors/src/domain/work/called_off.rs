@@ -32,6 +32,7 @@ impl WorkRecord {
                 next.end_lease(LeaseEnd::Revoked);
             }
             next.status = WorkStatus::Cancelled;
+            next.loss = None;
             next.pending_reason = None;
         }))
     }

@@ -53,6 +53,17 @@ pub enum Command {
         /// Whether to start it at once.
         start: bool,
     },
+    /// The agent whose lease was taken back has the item again, if nobody has had it since.
+    Resume {
+        /// Which agent.
+        holder: Holder,
+        /// The attempt that was taken back.
+        attempt: u32,
+        /// The agent's name for the claim.
+        claim_id: Option<String>,
+        /// Whether to start it at once.
+        start: bool,
+    },
     /// The agent begins.
     Start(Fence),
     /// The agent goes on; persisted now and then only.
@@ -250,6 +261,12 @@ impl Command {
                 claim_id,
                 start,
             } => record.assign(holder, claim_id.as_deref(), *start, now),
+            Self::Resume {
+                holder,
+                attempt,
+                claim_id,
+                start,
+            } => record.resume(holder, *attempt, (claim_id.as_deref(), *start), now),
             Self::Start(by) => record.start(by, now),
             Self::Progress {
                 by,

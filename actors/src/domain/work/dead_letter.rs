@@ -64,11 +64,13 @@ impl WorkRecord {
         } else {
             self.attempts.min(self.max_attempts.saturating_sub(1))
         };
-        self.unspent_returns = 0;
+        self.unstarted_returns = 0;
+        self.releases = 0;
         self.retries += 1;
         self.auto_retries = if automatic { self.auto_retries + 1 } else { 0 };
         self.dead_letter = None;
         self.lease = None;
+        self.loss = None;
         self.started_at = None;
         self.progress = None;
         self.progress_message = None;

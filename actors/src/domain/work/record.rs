@@ -76,6 +76,21 @@ pub struct EndedLease {
     pub end: LeaseEnd,
 }
 
+/// A lease that the coordinator took back, of an item that nobody has had since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loss {
+    /// The lease.
+    pub lease: LeaseRecord,
+    /// When the agent had started.
+    pub started_at: Option<Timestamp>,
+    /// How many attempts had been spent before.
+    pub attempts: u32,
+    /// How many returns had been counted that were never started.
+    pub unstarted_returns: u8,
+    /// How many releases had been counted.
+    pub releases: u8,
+}
+
 /// A published message that was refused, as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawSubmission {
@@ -114,8 +129,15 @@ pub struct WorkRecord {
     pub write_id: WriteId,
     pub lease: Option<LeaseRecord>,
     pub ended_lease: Option<EndedLease>,
-    /// Returns that spent no attempt, see [`UNSPENT_RETURNS`](super::UNSPENT_RETURNS).
-    pub unspent_returns: u8,
+    /// What its last agent may still complete, or have again.
+    pub loss: Option<Loss>,
+    /// Returns since the last start whose attempts were never started, see
+    /// [`FREE_RETURNS`](super::FREE_RETURNS).
+    pub unstarted_returns: u8,
+    /// Returns without a spent attempt by an agent, since the last retry; the same number of them is free.
+    pub releases: u8,
+    /// Whether an agent ever started it.
+    pub has_run: bool,
     pub started_at: Option<Timestamp>,
     pub progress: Option<f64>,
     pub progress_message: Option<String>,
@@ -168,7 +190,10 @@ impl WorkRecord {
             write_id: WriteId::default(),
             lease: None,
             ended_lease: None,
-            unspent_returns: 0,
+            loss: None,
+            unstarted_returns: 0,
+            releases: 0,
+            has_run: false,
             started_at: None,
             progress: None,
             progress_message: None,

@@ -1,12 +1,12 @@
 //! The verbs of a work item. Each takes a record and gives the next one, or says why not.
 
-use loom_protocol::work::{Reason, Usage, WorkErrorInfo, WorkResult, WorkStatus, limits};
+use loom_protocol::work::{Reason, Usage, WorkErrorInfo, WorkResult, WorkStatus};
 use loom_protocol::{AgentGuid, Timestamp};
 
-use super::UNSPENT_RETURNS;
 use super::command::{Decision, FailureReport, Fence, Refusal};
 use super::record::{EndedLease, Holder, LeaseEnd, LeaseRecord, WorkRecord};
-use crate::domain::retry::{self, Backoff, Return, Verdict};
+use super::returns::Counts;
+use crate::domain::retry::{Backoff, Return};
 
 impl WorkRecord {
     /// Pending → Assigned, or InProgress with `start`: a claim was matched. Attempt + 1.
@@ -24,23 +24,37 @@ impl WorkRecord {
             });
         }
         Ok(self.write(now, |next| {
-            next.status = if start {
-                WorkStatus::InProgress
-            } else {
-                WorkStatus::Assigned
-            };
-            next.attempt += 1;
-            next.lease = Some(LeaseRecord {
-                holder: holder.clone(),
-                claim_id: claim_id.map(Into::into),
-                assigned_at: now,
-            });
-            next.started_at = start.then_some(now);
-            next.progress = None;
-            next.progress_message = None;
-            next.pending_reason = None;
-            next.not_before = None;
+            next.give_to(holder, claim_id, start);
         }))
+    }
+
+    /// A new attempt, of an item that is pending in a record that is being written.
+    pub(super) fn give_to(&mut self, holder: &Holder, claim_id: Option<&str>, start: bool) {
+        let now = self.updated_at;
+        self.status = WorkStatus::Assigned;
+        self.attempt += 1;
+        self.lease = Some(LeaseRecord {
+            holder: holder.clone(),
+            claim_id: claim_id.map(Into::into),
+            assigned_at: now,
+        });
+        self.loss = None;
+        self.started_at = None;
+        self.progress = None;
+        self.progress_message = None;
+        self.pending_reason = None;
+        self.not_before = None;
+        if start {
+            self.begin();
+        }
+    }
+
+    /// The present attempt is being worked on: it is none that was never started.
+    fn begin(&mut self) {
+        self.status = WorkStatus::InProgress;
+        self.started_at = self.started_at.or(Some(self.updated_at));
+        self.unstarted_returns = 0;
+        self.has_run = true;
     }
 
     /// Assigned → InProgress: the agent begins.
@@ -49,10 +63,7 @@ impl WorkRecord {
         if self.status == WorkStatus::InProgress {
             return Ok(Decision::Already);
         }
-        Ok(self.write(now, |next| {
-            next.status = WorkStatus::InProgress;
-            next.started_at = Some(now);
-        }))
+        Ok(self.write(now, Self::begin))
     }
 
     /// Assigned or InProgress → InProgress: the agent goes on.
@@ -66,8 +77,7 @@ impl WorkRecord {
     ) -> Result<Decision, Refusal> {
         self.check_lease(by)?;
         Ok(self.write(now, |next| {
-            next.status = WorkStatus::InProgress;
-            next.started_at = next.started_at.or(Some(now));
+            next.begin();
             next.progress = progress.or(next.progress);
             if let Some(message) = message {
                 next.progress_message = Some(message.into());
@@ -76,7 +86,8 @@ impl WorkRecord {
         }))
     }
 
-    /// Assigned or InProgress → Completed: the agent has finished.
+    /// Assigned or InProgress → Completed: the agent has finished. Pending → Completed: its lease was
+    /// taken back, and nobody has had the item since.
     pub(super) fn complete(
         &self,
         by: &Fence,
@@ -87,8 +98,11 @@ impl WorkRecord {
         if self.is_repeat(by, LeaseEnd::Completed) {
             return Ok(Decision::Already);
         }
-        self.check_lease(by)?;
+        if !self.is_lost_by(by) {
+            self.check_lease(by)?;
+        }
         Ok(self.write(now, |next| {
+            next.recover_lease();
             next.status = WorkStatus::Completed;
             next.started_at = next.started_at.or(Some(now));
             next.result = Some(result.clone());
@@ -125,7 +139,8 @@ impl WorkRecord {
                 Some(time) => Return::NotBefore(time),
                 None => Return::After(failure.backoff),
             };
-            next.give_back(failure.reason, failure.spends_attempt, why);
+            let counts = Counts::of_agent(failure.spends_attempt);
+            next.give_back(failure.reason, counts, why);
         }))
     }
 
@@ -144,7 +159,7 @@ impl WorkRecord {
         Ok(self.write(now, |next| {
             next.end_lease(LeaseEnd::Released);
             let why = not_before.map_or(Return::AtOnce, Return::NotBefore);
-            next.give_back(reason, false, why);
+            next.give_back(reason, Counts::of_agent(false), why);
         }))
     }
 
@@ -180,7 +195,9 @@ impl WorkRecord {
             }
             next.end_lease(LeaseEnd::Revoked);
             let why = backoff.map_or(Return::AtOnce, Return::After);
-            next.give_back(reason, spends_attempt, why);
+            let counts = Counts::of_revoke(spends_attempt, self.status);
+            next.give_back(reason, counts, why);
+            next.loss = self.loss_by(reason, next);
         }))
     }
 
@@ -217,38 +234,6 @@ impl WorkRecord {
         Decision::Write(Box::new(next))
     }
 
-    /// Puts the item back, spending the attempt or counting the return, or gives it up.
-    fn give_back(&mut self, reason: Reason, spends: bool, why: Return) {
-        self.status = WorkStatus::Pending;
-        self.lease = None;
-        self.started_at = None;
-        self.progress = None;
-        self.progress_message = None;
-        self.pending_reason = Some(reason);
-        // A usage limit may be met as often as it likes: the agent is paused meanwhile.
-        let is_free = reason == Reason::UsageLimit;
-        let spends = spends
-            || !is_free && {
-                self.unspent_returns = self.unspent_returns.saturating_add(1);
-                self.unspent_returns >= UNSPENT_RETURNS
-            };
-        if spends {
-            self.say_why(reason);
-            self.attempts += 1;
-        }
-        match retry::judge(self.attempts, self.max_attempts, why, self.updated_at) {
-            Verdict::GiveUp => self.give_up(),
-            Verdict::Again { not_before } => self.not_before = not_before,
-        }
-    }
-
-    fn give_up(&mut self) {
-        self.status = WorkStatus::Failed;
-        self.lease = None;
-        self.pending_reason = None;
-        self.not_before = None;
-    }
-
     pub(super) fn end_lease(&mut self, end: LeaseEnd) {
         if let Some(lease) = &self.lease {
             self.ended_lease = Some(EndedLease {
@@ -257,34 +242,6 @@ impl WorkRecord {
                 end,
             });
         }
-    }
-
-    /// Each spent attempt has an error that tells of it.
-    fn say_why(&mut self, reason: Reason) {
-        let told = self.errors.last().and_then(|error| error.attempt);
-        if told == Some(self.attempt) {
-            return;
-        }
-        let ended = self.ended_lease.as_ref();
-        self.push_error(WorkErrorInfo {
-            message: format!(
-                "{reason}: the item has come back {} times without a spent attempt, so that this costs one",
-                self.unspent_returns
-            ),
-            code: None,
-            recoverable: true,
-            occurred_at: self.updated_at,
-            reason,
-            attempt: Some(self.attempt),
-            agent_guid: ended.map(|ended| ended.guid),
-        });
-    }
-
-    fn push_error(&mut self, error: WorkErrorInfo) {
-        if self.errors.len() >= limits::ERRORS {
-            self.errors.remove(0);
-        }
-        self.errors.push(error);
     }
 
     /// Whether the report is about a lease that ended in just this way.

@@ -85,7 +85,7 @@ impl StoreHealth {
                 facts.stuck = None;
                 facts.refused = None;
             }
-            facts.missing = known.folder.is_some() && known.folder != seen.folder;
+            facts.missing = seen.folder.is_none() || known.folder != seen.folder;
         }
         if let Some(said) = stuck {
             self.0.refusals.fetch_add(1, Ordering::Relaxed);

@@ -1,6 +1,7 @@
 use std::collections::HashSet;
 
-use loom_actors::domain::work::UNSPENT_RETURNS;
+use loom_actors::domain::work::FREE_RETURNS;
+use loom_protocol::work::{LeaseRef, WorkStatus};
 
 use super::super::stories::{Stories, Story};
 use super::super::verdict::{Rule, Violation};
@@ -83,7 +84,8 @@ pub(super) fn one_completion(stories: &Stories, found: &mut Vec<Violation>) {
     }
 }
 
-/// Not more attempts are spent than may be, and not more are given than can come back without being spent.
+/// Not more attempts are spent than may be, a completion spends none (a late one neither: what the loss before it had
+/// spent is given back), and not more are given than can come back without being spent.
 pub(super) fn no_more_than_allowed(stories: &Stories, found: &mut Vec<Violation>) {
     for (id, story) in stories.items() {
         let Some(end) = story.end() else {
@@ -91,15 +93,21 @@ pub(super) fn no_more_than_allowed(stories: &Stories, found: &mut Vec<Violation>
         };
         let max = end.max_attempts;
         let retries = story.retries.iter().filter(|retry| !retry.is_refused());
-        let lives = 1 + u32::try_from(retries.count()).unwrap_or(u32::MAX);
-        let spent = spent_by_failing(story);
+        let lives = 1 + count(retries);
+        let spent = spent_by_reports(story, lives);
         let given = story.grants.iter().map(|grant| grant.attempt).max();
         let given = given.unwrap_or(0).max(end.attempt);
-        let may_be_given = lives.saturating_mul(max + u32::from(UNSPENT_RETURNS) - 1);
+        let may_be_given = most_grants(story, lives, max);
+        let is_completed = end.status == WorkStatus::Completed;
         let says = if end.attempts > max {
             format!("has spent {} attempts of {max}", end.attempts)
+        } else if is_completed && end.attempts >= end.attempt {
+            format!(
+                "was completed with attempt {}, and has spent {}",
+                end.attempt, end.attempts
+            )
         } else if spent > lives.saturating_mul(max) {
-            format!("failed {spent} times, and {max} attempts are allowed")
+            format!("has spent {spent} attempts by its agents, and {max} are allowed")
         } else if given > may_be_given {
             format!(
                 "was given {given} times, and {may_be_given} times is the most that {max} attempts allow"
@@ -112,14 +120,41 @@ pub(super) fn no_more_than_allowed(stories: &Stories, found: &mut Vec<Violation>
     }
 }
 
-/// How many attempts have certainly been spent by failures.
-fn spent_by_failing(story: &Story) -> u32 {
-    let failed: HashSet<_> = story
-        .reports
-        .iter()
-        .filter(|report| report.verb == Verb::Fail { spends: true })
-        .filter(|report| report.operation.accepted_at().is_some())
-        .map(|report| report.attempt)
-        .collect();
-    u32::try_from(failed.len()).unwrap_or(u32::MAX)
+/// How many attempts have certainly been spent: by failures, and by releases beyond those that are free.
+fn spent_by_reports(story: &Story, lives: u32) -> u32 {
+    let ended = |is: fn(Verb) -> bool| {
+        let reports = story.reports.iter().filter(|report| is(report.verb));
+        let accepted = reports.filter(|report| report.operation.accepted_at().is_some());
+        count(
+            accepted
+                .map(|report| report.attempt)
+                .collect::<HashSet<_>>(),
+        )
+    };
+    let failed = ended(|verb| verb == Verb::Fail { spends: true });
+    let released = ended(|verb| verb == Verb::Release { delayed: false });
+    let free = lives.saturating_mul(FREE_RETURNS.into());
+    failed + released.saturating_sub(free)
+}
+
+/// How often an item can be given at the most: each attempt that was started was spent, released, ended by a limit or
+/// had again; and between two of these it may come back without a start.
+fn most_grants(story: &Story, lives: u32, max: u32) -> u32 {
+    let free = u32::from(FREE_RETURNS);
+    let limits = story.reports.iter().filter(|report| {
+        matches!(
+            report.verb,
+            Verb::Fail { spends: false } | Verb::Release { delayed: true }
+        )
+    });
+    let resumed = story.grants.iter().filter(|grant| {
+        let (id, attempt) = (story.id(), grant.attempt);
+        id.is_some_and(|id| grant.claim.resumes(LeaseRef { id, attempt }))
+    });
+    let started = lives * (max + free) + count(limits) + count(resumed);
+    started + (started + 1) * free
+}
+
+fn count(all: impl IntoIterator) -> u32 {
+    u32::try_from(all.into_iter().count()).unwrap_or(u32::MAX / 64)
 }

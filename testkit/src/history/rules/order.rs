@@ -37,7 +37,10 @@ pub(super) fn higher_and_older_first(stories: &Stories, found: &mut Vec<Violatio
             present.push(next);
         }
         present.retain(|waiting| waiting.until > sent);
-        let passed_over = served.operation.given().iter().find_map(|given| {
+        let given = served.operation.given().iter();
+        // What an agent has again comes before everything.
+        let mut offered = given.filter(|given| !served.claim.resumes(**given));
+        let passed_over = offered.find_map(|given| {
             let least = stories.get(given.id)?;
             let higher = present
                 .iter()

@@ -1,5 +1,6 @@
 //! Random histories of a coordinator that keeps its promises: none may be refused. And the same with one thing wrong.
 
+mod item;
 mod model;
 
 use loom_protocol::AgentGuid;
@@ -20,7 +21,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0..6_usize, 1..4_usize).prop_map(|(agent, max)| Ask::Claim { agent, max }),
         6 => (any::<Index>(), 0..15_u8).prop_map(|(which, how)| Ask::Report { which, how }),
         1 => any::<Index>().prop_map(Ask::Repeat),
-        1 => any::<Index>().prop_map(Ask::ReportStale),
+        2 => any::<Index>().prop_map(Ask::ReportLate),
+        1 => any::<Index>().prop_map(Ask::Resume),
         1 => any::<Index>().prop_map(Ask::Cancel),
         2 => (any::<Index>(), any::<bool>()).prop_map(|(which, spends)| Ask::Revoke { which, spends }),
         1 => any::<Index>().prop_map(Ask::Retry),
@@ -52,6 +54,7 @@ enum Lie {
     OtherEnd(Index),
     OneMoreLetter(Index),
     SpentTooMuch(Index),
+    SpentByCompletion(Index),
     MovedAgents,
     SecondCompletion(Index),
     LateProgress(Index),
@@ -64,6 +67,7 @@ fn lie() -> impl Strategy<Value = Lie> {
         any::<Index>().prop_map(Lie::OtherEnd),
         any::<Index>().prop_map(Lie::OneMoreLetter),
         any::<Index>().prop_map(Lie::SpentTooMuch),
+        any::<Index>().prop_map(Lie::SpentByCompletion),
         Just(Lie::MovedAgents),
         any::<Index>().prop_map(Lie::SecondCompletion),
         any::<Index>().prop_map(Lie::LateProgress),
@@ -109,6 +113,13 @@ fn put_in(lie: &Lie, history: &mut History, end: &mut FinalState) -> Option<Rule
             let count = some(&end.items)?.len();
             let item = &mut end.items[which.index(count)];
             item.attempts = item.max_attempts + 1;
+            Some(Rule::TooManyAttempts)
+        }
+        Lie::SpentByCompletion(which) => {
+            let completed = completed(history);
+            let lease = which.get(some(&completed)?).1;
+            let item = end.items.iter_mut().find(|item| item.id == lease.id)?;
+            item.attempts = item.attempt;
             Some(Rule::TooManyAttempts)
         }
         Lie::MovedAgents => {
@@ -198,6 +209,7 @@ fn the_random_histories_are_not_empty() {
     use proptest::test_runner::TestRunner;
     let mut runner = TestRunner::deterministic();
     let (mut completions, mut failed, mut unknown, mut refused) = (0, 0, 0, 0);
+    let mut resumed = 0;
     for _ in 0..50 {
         let steps = vec(step(), 100..120)
             .new_tree(&mut runner)
@@ -215,12 +227,16 @@ fn the_random_histories_are_not_empty() {
             .iter()
             .filter(|op| op.answer.is_none())
             .count();
+        let claims = history.operations.iter();
+        resumed += claims
+            .filter(|op| matches!(&op.action, Action::Claim(claim) if !claim.resume.is_empty()))
+            .count();
         refused += history
             .operations
             .iter()
             .filter(|op| op.is_refused())
             .count();
     }
-    let seen = [completions, failed, unknown, refused];
+    let seen = [completions, failed, unknown, refused, resumed];
     assert!(seen.iter().all(|count| *count > 20), "{seen:?}");
 }

@@ -99,6 +99,13 @@ impl Tale {
         self.answered(Action::Claim(claim), Outcome::Given(given.collect()));
     }
 
+    /// A claim that names a lost lease.
+    pub fn resume(&mut self, agent: usize, (id, attempt): (WorkId, u32), given: &[(WorkId, u32)]) {
+        let claim = Claim::new(self.agents[agent]).to_resume(&[LeaseRef { id, attempt }]);
+        let given = given.iter().map(|&(id, attempt)| LeaseRef { id, attempt });
+        self.answered(Action::Claim(claim), Outcome::Given(given.collect()));
+    }
+
     pub fn report(&mut self, agent: usize, id: WorkId, attempt: u32, verb: Verb) {
         let number = self.open_report(agent, id, attempt, verb);
         self.close(number);

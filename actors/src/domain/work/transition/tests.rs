@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use loom_protocol::work::limits;
 use loom_protocol::{Body, WorkId};
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -13,7 +14,7 @@ pub(in super::super) fn guid(n: u128) -> AgentGuid {
     AgentGuid::new(Uuid::from_u128(n))
 }
 
-fn holder(n: u128) -> Holder {
+pub(in super::super) fn holder(n: u128) -> Holder {
     Holder {
         guid: guid(n),
         handle: format!("agent-{n}"),
@@ -50,7 +51,7 @@ pub(in super::super) fn fresh(max_attempts: u32) -> WorkRecord {
     }
 }
 
-fn failure(recoverable: bool, spends: bool) -> FailureReport {
+pub(in super::super) fn failure(recoverable: bool, spends: bool) -> FailureReport {
     FailureReport {
         message: "broken".into(),
         code: None,
@@ -63,7 +64,7 @@ fn failure(recoverable: bool, spends: bool) -> FailureReport {
     }
 }
 
-fn backoff() -> Backoff {
+pub(in super::super) fn backoff() -> Backoff {
     Backoff::new(&RetrySettings::default(), 0.5)
 }
 
@@ -89,6 +90,25 @@ pub(in super::super) fn complete(n: u128, attempt: u32) -> Command {
         by: by(n, attempt),
         result: result(),
         usage: None,
+    }
+}
+
+pub(in super::super) fn lose(n: u128, attempt: u32, reason: Reason) -> Command {
+    let spends_attempt = reason == Reason::AgentLost || reason == Reason::Timeout;
+    Command::Revoke {
+        guid: guid(n),
+        attempt,
+        reason,
+        spends_attempt,
+        backoff: (reason == Reason::Timeout).then(backoff),
+    }
+}
+
+pub(in super::super) fn release(n: u128, attempt: u32) -> Command {
+    Command::Release {
+        by: by(n, attempt),
+        reason: Reason::Released,
+        not_before: None,
     }
 }
 
@@ -202,26 +222,6 @@ fn what_is_not_recoverable_fails_at_once() {
 }
 
 #[test]
-fn six_returns_without_a_spent_attempt_cost_one_each_from_then_on() {
-    let mut record = fresh(3);
-    let mut spent = Vec::new();
-    while record.status == WorkStatus::Pending {
-        record = then(&record, assign(1));
-        record = then(
-            &record,
-            Command::Release {
-                by: by(1, record.attempt),
-                reason: Reason::Released,
-                not_before: None,
-            },
-        );
-        spent.push(record.attempts);
-    }
-    assert_eq!(spent, [0, 0, 0, 0, 0, 1, 2, 3]);
-    assert_eq!(record.status, WorkStatus::Failed);
-}
-
-#[test]
 fn a_failure_is_followed_by_a_pause_unless_the_agent_says_when_or_that_it_is_hopeless() {
     let assigned = then(&fresh(5), assign(1));
     let fail = |recoverable, not_before| Command::Fail {
@@ -301,6 +301,9 @@ pub(in super::super) fn any_history() -> impl Strategy<Value = Vec<Command>> {
         4 => (1u128..3, any::<bool>()).prop_map(|(n, start)| Command::Assign {
             holder: holder(n), claim_id: None, start
         }),
+        2 => (1u128..3, 0u32..6, any::<bool>()).prop_map(|(n, attempt, start)| Command::Resume {
+            holder: holder(n), attempt, claim_id: None, start
+        }),
         2 => fence.clone().prop_map(Command::Start),
         2 => (fence.clone(), any::<bool>()).prop_map(|(by, message)| Command::Progress {
             by, progress: Some(1.5), message: message.then(|| "m".into()), usage: None
@@ -312,7 +315,8 @@ pub(in super::super) fn any_history() -> impl Strategy<Value = Vec<Command>> {
             by, reason: Reason::UsageLimit, not_before: Some(at(50))
         }),
         2 => (1u128..3, 0u32..6, any::<bool>()).prop_map(|(n, attempt, spends_attempt)| Command::Revoke {
-            guid: guid(n), attempt, reason: Reason::AgentLost, spends_attempt,
+            guid: guid(n), attempt, spends_attempt,
+            reason: if spends_attempt { Reason::AgentLost } else { Reason::NotStarted },
             backoff: spends_attempt.then(backoff),
         }),
         1 => (0u32..6).prop_map(|attempt| Command::MissDeadline { attempt }),
@@ -344,7 +348,11 @@ proptest! {
                 Ok(Decision::Already) | Err(_) => continue,
             }
             prop_assert!(record.attempt >= before.attempt, "the fence fell");
-            prop_assert!(record.attempts >= before.attempts);
+            let kept = match (command, &before.loss) {
+                (Command::Complete { .. } | Command::Resume { .. }, Some(loss)) => loss.attempts,
+                _ => before.attempts,
+            };
+            prop_assert_eq!(record.attempts.min(before.attempts), kept);
             prop_assert!(record.attempts <= record.max_attempts);
             prop_assert!(record.errors.len() <= limits::ERRORS);
             if before.status.is_terminal() {
@@ -356,10 +364,12 @@ proptest! {
             if record.status == WorkStatus::Pending {
                 prop_assert!(record.lease.is_none());
                 prop_assert!(record.attempts < record.max_attempts);
+            } else {
+                prop_assert_eq!(&record.loss, &None, "somebody has it, or nobody ever will");
             }
             prop_assert_eq!(
                 record.attempt > before.attempt,
-                matches!(command, Command::Assign { .. }),
+                matches!(command, Command::Assign { .. } | Command::Resume { .. }),
                 "only a claim raises the fence"
             );
         }

@@ -132,6 +132,43 @@ fn more_attempts_than_are_allowed() {
 }
 
 #[test]
+fn a_completion_that_is_late_and_that_nobody_contradicts_counts_until_somebody_has_the_item() {
+    breaks(Rule::StaleCompletion, |tale, broken| {
+        let item = tale.submit(5);
+        tale.claim(0, &[(item, 1)]);
+        // Its lease is taken back.
+        if broken {
+            tale.claim(1, &[(item, 2)]);
+        }
+        tale.report(0, item, 1, COMPLETE);
+        tale.end(item, WorkStatus::Completed, 1 + u32::from(broken));
+    });
+}
+
+#[test]
+fn a_completion_of_what_somebody_has_again() {
+    breaks(Rule::StaleCompletion, |tale, broken| {
+        let item = tale.submit(5);
+        tale.claim(0, &[(item, 1)]);
+        tale.resume(0, (item, 1), &[(item, 2)]);
+        let attempt = if broken { 1 } else { 2 };
+        tale.report(0, item, attempt, COMPLETE);
+        tale.end(item, WorkStatus::Completed, attempt);
+    });
+}
+
+#[test]
+fn a_completion_that_has_spent_an_attempt() {
+    breaks(Rule::TooManyAttempts, |tale, broken| {
+        let item = tale.submit(5);
+        tale.claim(0, &[(item, 1)]);
+        tale.report(0, item, 1, COMPLETE);
+        tale.end(item, WorkStatus::Completed, 1);
+        tale.items[0].attempts = u32::from(broken);
+    });
+}
+
+#[test]
 fn more_returns_than_can_be_free() {
     breaks(Rule::TooManyAttempts, |tale, broken| {
         let item = tale.submit(5);

@@ -109,6 +109,26 @@ fn a_released_item_keeps_its_place_for_others() {
 }
 
 #[test]
+fn what_an_agent_has_again_comes_before_everything_else() {
+    breaks(Rule::Order, |tale, broken| {
+        let low = tale.submit(1);
+        tale.claim(0, &[(low, 1)]);
+        // Its lease is taken back.
+        let high = tale.submit(9);
+        if broken {
+            tale.claim(1, &[(low, 2)]);
+        } else {
+            tale.resume(1, (low, 1), &[(low, 2)]);
+        }
+        tale.claim(0, &[(high, 1)]);
+        for (agent, item, attempt) in [(1, low, 2), (0, high, 1)] {
+            tale.report(agent, item, attempt, COMPLETE);
+            tale.end(item, WorkStatus::Completed, attempt);
+        }
+    });
+}
+
+#[test]
 fn no_order_is_expected_while_something_is_broken_or_where_nobody_can_know() {
     for case in 0..3 {
         let mut tale = Tale::new();

@@ -6,13 +6,12 @@ use loom_protocol::work::{LeaseRef, WorkStatus};
 use loom_protocol::{AgentGuid, ErrorCode, WorkId};
 use proptest::sample::Index;
 
+use super::item::{Costs, Item, Luck};
 use crate::history::{
-    Action, AgentSpec, Answer, Claim, FinalItem, FinalState, History, ItemSpec, Moment, Operation,
-    Outcome, Verb,
+    Action, AgentSpec, Answer, Claim, FinalState, History, ItemSpec, Moment, Operation, Outcome,
+    Verb,
 };
 
-const MAX_ATTEMPTS: u32 = 2;
-const FREE_RETURNS: u32 = 6;
 const CAPABILITIES: [&str; 2] = ["rust", "python"];
 const BOUNDARIES: [&str; 2] = ["default", "corporate"];
 
@@ -45,26 +44,14 @@ pub enum Ask {
         how: u8,
     },
     Repeat(Index),
-    ReportStale(Index),
+    ReportLate(Index),
     Cancel(Index),
     Revoke {
         which: Index,
         spends: bool,
     },
+    Resume(Index),
     Retry(Index),
-}
-
-struct Item {
-    spec: ItemSpec,
-    status: WorkStatus,
-    attempt: u32,
-    spent: u32,
-    returns: u32,
-    holder: Option<usize>,
-    /// The holder knows that it holds it.
-    told: bool,
-    /// Who released it last.
-    released_by: Option<usize>,
 }
 
 /// What an agent was told to hold once.
@@ -132,9 +119,10 @@ impl Model {
             Ask::Claim { agent, max } => self.claim(agent, max, luck),
             Ask::Report { which, how } => self.report(which, how, luck),
             Ask::Repeat(which) => self.repeat(which, luck),
-            Ask::ReportStale(which) => self.report_stale(which, luck),
+            Ask::ReportLate(which) => self.report_late(which, luck),
             Ask::Cancel(which) => self.cancel(which, luck),
             Ask::Revoke { which, spends } => self.revoke(which, spends),
+            Ask::Resume(which) => self.resume(which, luck),
             Ask::Retry(which) => self.retry(which, luck),
         }
     }
@@ -149,8 +137,8 @@ impl Model {
             spec: spec.clone(),
             status: WorkStatus::Pending,
             attempt: 0,
-            spent: 0,
-            returns: 0,
+            costs: Costs::default(),
+            lost: None,
             holder: None,
             told: false,
             released_by: None,
@@ -177,26 +165,43 @@ impl Model {
             let Some(item) = pending.max_by_key(|item| item.spec.priority) else {
                 break;
             };
-            item.attempt += 1;
-            item.status = WorkStatus::InProgress;
-            item.holder = Some(agent);
-            item.told = luck.answered;
-            item.released_by = None;
-            let lease = LeaseRef {
-                id: item.spec.id,
-                attempt: item.attempt,
-            };
+            let lease = item.give_to(agent, luck);
             given.push(lease);
-            if luck.answered {
-                self.past.push(Past {
-                    agent,
-                    lease,
-                    ended: None,
-                });
-            }
+            self.note_given(agent, lease, luck);
         }
         let claim = Claim::new(self.agents[agent].guid);
         self.record(Action::Claim(claim), Some(Outcome::Given(given)), luck);
+    }
+
+    fn note_given(&mut self, agent: usize, lease: LeaseRef, luck: Luck) {
+        if luck.answered {
+            self.past.push(Past {
+                agent,
+                lease,
+                ended: None,
+            });
+        }
+    }
+
+    /// Whoever lost an item has it again.
+    fn resume(&mut self, which: Index, luck: Luck) {
+        let lost: Vec<usize> = (0..self.items.len())
+            .filter(|&place| self.items[place].lost.is_some())
+            .collect();
+        if lost.is_empty() {
+            return;
+        }
+        let item = &mut self.items[*which.get(&lost)];
+        let before = item.lease();
+        let Some((agent, costs)) = item.lost else {
+            return;
+        };
+        item.costs = costs;
+        let lease = item.give_to(agent, luck);
+        self.note_given(agent, lease, luck);
+        let claim = Claim::new(self.agents[agent].guid).to_resume(&[before]);
+        let given = Some(Outcome::Given(vec![lease]));
+        self.record(Action::Claim(claim), given, luck);
     }
 
     fn report(&mut self, which: Index, how: u8, luck: Luck) {
@@ -242,8 +247,8 @@ impl Model {
         }
     }
 
-    /// A completion of a lease that was lost or given back.
-    fn report_stale(&mut self, which: Index, luck: Luck) {
+    /// A completion of a lease that was lost or given back. Where nobody has had the item since it was lost, it counts.
+    fn report_late(&mut self, which: Index, luck: Luck) {
         let over: Vec<Past> = self.past_where(|past| past.ended != Some(Verb::Complete));
         let over: Vec<Past> = over
             .into_iter()
@@ -255,8 +260,26 @@ impl Model {
             .collect();
         if !over.is_empty() {
             let past = which.get(&over);
-            let refused = Outcome::Refused(ErrorCode::StaleLease);
-            self.record_report(past.agent, past.lease, Verb::Complete, refused, luck);
+            let loss = self.items.iter_mut().find_map(|item| {
+                let (agent, costs) = item.lost?;
+                (item.lease() == past.lease && agent == past.agent).then_some((item, costs))
+            });
+            let outcome = match loss {
+                Some((item, costs)) => {
+                    item.costs = costs;
+                    item.take_report(Verb::Complete);
+                    Outcome::Accepted
+                }
+                None => Outcome::Refused(ErrorCode::StaleLease),
+            };
+            if outcome == Outcome::Accepted {
+                let mine =
+                    |other: &&mut Past| other.agent == past.agent && other.lease == past.lease;
+                if let Some(past) = self.past.iter_mut().find(mine) {
+                    past.ended = Some(Verb::Complete);
+                }
+            }
+            self.record_report(past.agent, past.lease, Verb::Complete, outcome, luck);
         }
     }
 
@@ -272,6 +295,7 @@ impl Model {
         } else {
             item.status = WorkStatus::Cancelled;
             item.holder = None;
+            item.lost = None;
             Outcome::Accepted
         };
         self.record(Action::Cancel(id), Some(outcome), luck);
@@ -287,7 +311,7 @@ impl Model {
             })
             .collect();
         if !may.is_empty() {
-            self.items[*which.get(&may)].give_back(spends);
+            self.items[*which.get(&may)].lose(spends);
         }
     }
 
@@ -300,7 +324,7 @@ impl Model {
         }
         let item = &mut self.items[*which.get(&failed)];
         item.status = WorkStatus::Pending;
-        item.spent = 0;
+        item.costs = Costs::default();
         let id = item.spec.id;
         self.record(Action::Retry(id), Some(Outcome::Accepted), luck);
     }
@@ -316,7 +340,7 @@ impl Model {
             let item = &mut self.items[place];
             item.released_by = None;
             if item.holder.is_some() && !item.told {
-                item.give_back(false);
+                item.lose(false);
             }
         }
         while self
@@ -382,58 +406,5 @@ impl Model {
             run: None,
             answer,
         });
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Luck {
-    before: u64,
-    after: u64,
-    answered: bool,
-}
-
-impl Item {
-    fn lease(&self) -> LeaseRef {
-        LeaseRef {
-            id: self.spec.id,
-            attempt: self.attempt,
-        }
-    }
-
-    fn take_report(&mut self, verb: Verb) {
-        let holder = self.holder;
-        match verb {
-            Verb::Start | Verb::Progress => self.status = WorkStatus::InProgress,
-            Verb::Complete => {
-                self.status = WorkStatus::Completed;
-                self.holder = None;
-            }
-            Verb::Fail { spends } => self.give_back(spends),
-            Verb::Release { .. } => {
-                self.give_back(false);
-                self.released_by = holder;
-            }
-        }
-    }
-
-    fn give_back(&mut self, spends: bool) {
-        self.status = WorkStatus::Pending;
-        self.holder = None;
-        self.returns += u32::from(!spends);
-        self.spent += u32::from(spends || self.returns >= FREE_RETURNS);
-        if self.spent >= MAX_ATTEMPTS {
-            self.status = WorkStatus::Failed;
-        }
-    }
-
-    fn at_the_end(&self) -> FinalItem {
-        FinalItem {
-            id: self.spec.id,
-            status: self.status,
-            attempt: self.attempt,
-            attempts: self.spent,
-            max_attempts: MAX_ATTEMPTS,
-            assigned_to: None,
-        }
     }
 }

@@ -11,188 +11,33 @@ use std::time::Duration;
 
 use loom_actors::barrier::{Grace, InFlight};
 use loom_actors::clock::Clock;
-use loom_actors::domain::retry::Backoff;
-use loom_actors::domain::work::{Command, Decision, FailureReport, Fence, Holder, WorkRecord};
+use loom_actors::domain::work::{Command, Decision, WorkRecord};
 use loom_actors::nats::connection::{Nats, NatsOptions};
 use loom_actors::nats::owner::Ownership;
 use loom_actors::nats::server::{NatsServer, Profile, ServerOptions, find_server};
 use loom_actors::project::{Project, Terms};
-use loom_actors::settings::{
-    AgentSettings, DlqSettings, RetrySettings, SupervisionSettings, WorkSettings,
-};
+use loom_actors::settings::{AgentSettings, DlqSettings, SupervisionSettings, WorkSettings};
 use loom_actors::supervision::{Jitter, Root, RootHandle};
 use loom_actors::work_ledger::{LedgerError, Operation};
-use loom_protocol::work::{Reason, Usage, WorkResult, WorkStatus};
-use loom_protocol::{AgentGuid, ProjectId, Timestamp, WorkId};
+use loom_protocol::work::WorkStatus;
+use loom_protocol::{ProjectId, Timestamp, WorkId};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseResult, TestRunner};
-use uuid::Uuid;
+
+mod step;
+
+use step::{Death, Kind, Step, step};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How many sequences of steps are tried where `PROPTEST_CASES` does not say.
 const CASES: u32 = 48;
-const ITEMS: usize = 3;
-const USED: Usage = Usage {
-    tokens: Some(7),
-    cost_usd: None,
-};
+/// How many items there are at a time.
+pub const ITEMS: usize = 3;
 
 fn cases() -> u32 {
     let asked = std::env::var("PROPTEST_CASES").ok();
     asked.and_then(|text| text.parse().ok()).unwrap_or(CASES)
-}
-
-/// One command to one item.
-#[derive(Debug, Clone)]
-struct Step {
-    item: usize,
-    kind: Kind,
-    /// Which of two agents.
-    agent: u128,
-    /// The present attempt, the one before, the next one, or none.
-    attempt: Option<i8>,
-    /// Seconds since the step before.
-    later: u64,
-    death: Death,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Kind {
-    Assign { start: bool },
-    Start,
-    Progress,
-    Complete,
-    Fail { recoverable: bool, spends: bool },
-    Release,
-    Revoke { spends: bool },
-    Cancel,
-    CancelDelivered,
-    Stopped,
-    Retry { reset: bool },
-}
-
-/// When the ledger is killed.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Death {
-    None,
-    Before,
-    Meanwhile,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let kind = prop_oneof![
-        5 => any::<bool>().prop_map(|start| Kind::Assign { start }),
-        2 => Just(Kind::Start),
-        2 => Just(Kind::Progress),
-        2 => Just(Kind::Complete),
-        3 => any::<(bool, bool)>().prop_map(|(recoverable, spends)| Kind::Fail { recoverable, spends }),
-        2 => Just(Kind::Release),
-        2 => any::<bool>().prop_map(|spends| Kind::Revoke { spends }),
-        1 => Just(Kind::Cancel),
-        1 => Just(Kind::CancelDelivered),
-        1 => Just(Kind::Stopped),
-        1 => any::<bool>().prop_map(|reset| Kind::Retry { reset }),
-    ];
-    let attempt =
-        prop_oneof![8 => Just(Some(0)), 1 => Just(Some(-1)), 1 => Just(Some(1)), 2 => Just(None)];
-    let death =
-        prop_oneof![20 => Just(Death::None), 1 => Just(Death::Before), 2 => Just(Death::Meanwhile)];
-    (0..ITEMS, kind, 1..3_u128, attempt, 0..20_u64, death).prop_map(
-        |(item, kind, agent, attempt, later, death)| Step {
-            item,
-            kind,
-            agent,
-            attempt,
-            later,
-            death,
-        },
-    )
-}
-
-impl Step {
-    /// The command that this step means for an item as it stands.
-    fn command(&self, record: &WorkRecord, now: Timestamp) -> Command {
-        let guid = AgentGuid::new(Uuid::from_u128(self.agent));
-        let attempt = self
-            .attempt
-            .map(|off| record.attempt.saturating_add_signed(off.into()));
-        let by = Fence {
-            guid,
-            attempt,
-            reported_at: now,
-        };
-        let backoff = Backoff::new(&RetrySettings::default(), 0.5);
-        match self.kind {
-            Kind::Assign { start } => Command::Assign {
-                holder: Holder {
-                    guid,
-                    handle: "a".into(),
-                    agent_type: "t".into(),
-                    hostname: None,
-                },
-                claim_id: Some("claim".into()),
-                start,
-            },
-            Kind::Start => Command::Start(by),
-            Kind::Progress => Command::Progress {
-                by,
-                progress: Some(40.0),
-                message: None,
-                usage: Some(USED),
-            },
-            Kind::Complete => Command::Complete {
-                by,
-                result: WorkResult {
-                    summary: Some("done".into()),
-                    output: None,
-                    artifacts: None,
-                    completed_at: now,
-                },
-                usage: (self.agent == 1).then_some(USED),
-            },
-            Kind::Fail {
-                recoverable,
-                spends,
-            } => Command::Fail {
-                by,
-                failure: FailureReport {
-                    message: "broken".into(),
-                    code: None,
-                    recoverable,
-                    occurred_at: now,
-                    reason: Reason::AgentError,
-                    spends_attempt: spends,
-                    not_before: None,
-                    backoff,
-                },
-            },
-            Kind::Release => Command::Release {
-                by,
-                reason: Reason::Released,
-                not_before: None,
-            },
-            Kind::Revoke { spends } => Command::Revoke {
-                guid,
-                attempt: attempt.unwrap_or(record.attempt),
-                reason: Reason::Timeout,
-                spends_attempt: spends,
-                backoff: spends.then_some(backoff),
-            },
-            Kind::Cancel => Command::Cancel {
-                by: "somebody".into(),
-                reason: None,
-                again: false,
-            },
-            Kind::CancelDelivered => Command::CancelDelivered(by),
-            Kind::Stopped => Command::Stopped { by, result: None },
-            Kind::Retry { reset } => Command::Retry {
-                retries: Some(record.retries),
-                reset_attempts: reset,
-                automatic: false,
-            },
-        }
-    }
 }
 
 /// What a command comes to, without the record.
@@ -424,6 +269,7 @@ fn the_steps_reach_every_state() {
     use proptest::strategy::ValueTree as _;
     let mut runner = TestRunner::deterministic();
     let mut reached = std::collections::HashSet::new();
+    let (mut late, mut resumed) = (0, 0);
     for _ in 0..100 {
         let now = Timestamp::from_millis(0);
         let mut record = WorkRecord {
@@ -436,11 +282,22 @@ fn the_steps_reach_every_state() {
             )
         };
         for step in vec(step(), 20..40).new_tree(&mut runner).unwrap().current() {
-            record = decide(&step.command(&record, now), &record, now).1;
+            let lost = record.loss.is_some();
+            let (came, next) = decide(&step.command(&record, now), &record, now);
+            match step.kind {
+                Kind::Complete if lost => late += u32::from(came == Came::Done),
+                Kind::Resume { .. } => resumed += u32::from(came == Came::Done),
+                _ => {}
+            }
+            record = next;
             reached.insert(record.status);
         }
     }
     let all = WorkStatus::ALL;
+    assert!(
+        late > 0 && resumed > 0,
+        "{late} late completions and {resumed} resumed leases"
+    );
     assert!(
         all.iter().all(|status| reached.contains(status)),
         "{reached:?}"
