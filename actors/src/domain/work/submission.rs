@@ -253,12 +253,12 @@ mod tests {
                 "contextData",
             ),
             (
-                json!({"capability": "a b"}),
+                json!({"capability": "a b "}),
                 ErrorCode::InvalidToken,
                 "capability",
             ),
             (
-                json!({"boundary": "ü"}),
+                json!({"boundary": "ü\t"}),
                 ErrorCode::InvalidToken,
                 "boundary",
             ),
