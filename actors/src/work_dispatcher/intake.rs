@@ -11,10 +11,10 @@ use loom_protocol::work::{
     CompletedReport, ErrorReport, RESERVED_FIELDS, Reason, SubmitRequest, Usage,
 };
 use loom_protocol::{Encoding, ErrorCode, ProjectId, Timestamp, WireError, WorkId, names};
-use sha2::{Digest as _, Sha256};
 use tokio::task::JoinSet;
 
 use super::actor::WorkDispatcherArgs;
+use super::message_id::message_id;
 use super::refused::Refused;
 use super::stream::{REPORTS, consumer_prefix, ensure_stream};
 use crate::agent_registry::{AgentDirectory, AgentRegistryHandle};
@@ -400,20 +400,6 @@ impl Intake {
         }
         Ok(request)
     }
-}
-
-/// The id of an item whose submission names none: the same when the message comes again.
-fn message_id(project: &ProjectId, published: Timestamp, sequence: u64) -> WorkId {
-    let digest: [u8; 32] = Sha256::new()
-        .chain_update(project.as_str())
-        .chain_update([0])
-        .chain_update(published.as_millis().to_be_bytes())
-        .chain_update(sequence.to_be_bytes())
-        .finalize()
-        .into();
-    let mut id = [0; 16];
-    id.copy_from_slice(&digest[..16]);
-    WorkId::from_digest(id)
 }
 
 fn poison(error: impl Into<WireError>) -> (Reason, WireError) {

@@ -62,6 +62,7 @@ mod deadlines;
 mod handle;
 mod intake;
 mod leases;
+mod message_id;
 mod queue;
 mod refused;
 mod serving;
