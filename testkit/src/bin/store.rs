@@ -67,7 +67,7 @@ async fn main() -> Result<()> {
     loom.terminate().await?;
 
     let mut loom = up("1h", KEPT).start().await?;
-    let cancelled = fill(&shop).await?;
+    let cancelled = Box::pin(fill(&shop)).await?;
     let idle = other.agent("rust").spawn().await?;
     other.submit_plain("python").await?;
     let epoch = idle.heartbeat(json!({})).await?.epoch;
