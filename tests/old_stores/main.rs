@@ -53,7 +53,8 @@ impl OldStore {
                 .status();
             ensure!(
                 unpacking.context("start tar")?.success(),
-                "{packed:?} cannot be unpacked"
+                "{} cannot be unpacked",
+                packed.display()
             );
             Ok(())
         });
