@@ -297,6 +297,16 @@ impl Project {
             .await
     }
 
+    /// Takes an agent out and its leases back. Gives those leases.
+    pub async fn deregister(&self, guid: AgentGuid) -> Result<Vec<LeaseRef>, WireError> {
+        // The registry's word of it has them taken back too, maybe sooner.
+        let held = self.work.leases_of(guid);
+        self.registry.deregister(guid).await?;
+        Leases::of(&self.work, &self.ledger)
+            .revoke_all(guid, Reason::Released, held)
+            .await
+    }
+
     /// Tells a ghost apart: whoever names an agent that is not registered may be one that was buried.
     pub fn heard<T>(&self, guid: AgentGuid, outcome: Result<T, WireError>) -> Result<T, WireError> {
         outcome.inspect_err(|error| {

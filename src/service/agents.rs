@@ -159,10 +159,7 @@ impl Service {
             .map_err(|error| WireError::invalid(format!("guid {error}")))?;
         let run = request.instance_id.as_deref();
         let project = self.admit(project, guid, run).await?;
-        project.registry.deregister(guid).await?;
-        let released = project
-            .revoke_leases(guid, Reason::Released, |_| true)
-            .await?;
+        let released = project.deregister(guid).await?;
         Ok(DeregisterAnswer {
             ok: true,
             guid,

@@ -49,7 +49,7 @@ enum Kind {
     // The server is dropped, and so killed, before its folder is removed.
     Own {
         server: Box<NatsServer>,
-        _folder: TempDir,
+        folder: TempDir,
     },
     Cluster {
         cluster: TestCluster,
@@ -94,10 +94,27 @@ impl TestNats {
         Self::start_limited(profile, None).await
     }
 
+    /// As [`TestNats::start_with`], on a store that `fill` puts into its folder first.
+    pub async fn start_on(
+        profile: Profile,
+        fill: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Self> {
+        Self::start_in(profile, None, fill).await
+    }
+
     /// As [`TestNats::start_with`]; JetStream holds at most so many bytes, and refuses what is more.
     pub async fn start_limited(profile: Profile, max_file_store: Option<u64>) -> Result<Self> {
+        Self::start_in(profile, max_file_store, |_empty| Ok(())).await
+    }
+
+    async fn start_in(
+        profile: Profile,
+        max_file_store: Option<u64>,
+        fill: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Self> {
         let binary = find_server(None)?;
         let folder = new_folder()?;
+        fill(folder.path())?;
         let server = NatsServer::start(ServerOptions {
             profile,
             max_file_store,
@@ -106,8 +123,21 @@ impl TestNats {
         .await?;
         Ok(Self(Kind::Own {
             server: Box::new(server),
-            _folder: folder,
+            folder,
         }))
+    }
+
+    /// The folder of its store.
+    ///
+    /// # Errors
+    /// It is a cluster, or the server of `NATS_URL`.
+    pub fn folder(&self) -> Result<&Path> {
+        match &self.0 {
+            Kind::Own { folder, .. } => Ok(folder.path()),
+            Kind::Cluster { .. } | Kind::Foreign { .. } => {
+                bail!("this test looks into the store of its nats-server, and has no private one")
+            }
+        }
     }
 
     /// Three servers that are one cluster. [`TestNats::kill`] kills one after the other, and [`TestNats::restart`]
@@ -308,13 +338,7 @@ mod tests {
     #[ignore = "needs a nats-server: run `cargo xtask test`"]
     async fn a_private_server_leaves_nothing_behind() {
         let nats = TestNats::start().await.unwrap();
-        let Kind::Own {
-            _folder: folder, ..
-        } = &nats.0
-        else {
-            return;
-        };
-        let folder = folder.path().to_owned();
+        let folder = nats.folder().unwrap().to_owned();
         nats.connect().await.unwrap();
         assert!(folder.exists());
         drop(nats);

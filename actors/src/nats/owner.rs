@@ -12,6 +12,7 @@
 //! | conflict, or unknown | the entry is read: mine (of this session): renew again; another's or none: lost |
 //! | unknown, and the entry can't be read | tried again, until `keep_for` is over: lost |
 
+mod format;
 mod group;
 mod identity;
 mod keeper;
@@ -31,6 +32,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
+pub use self::format::FORMAT;
 pub use self::identity::{Identity, IdentityError};
 use self::keeper::Keeper;
 use self::store::{Entry, OwnerStore, WriteFailure};
@@ -173,6 +175,18 @@ pub enum OwnerError {
     /// It is another store than the one that this process works with.
     #[error("{0}")]
     OtherStore(Arc<str>),
+    /// A later program has made the store.
+    #[error(
+        "the store of this NATS has format {found}, written by loom {made_by}; this is loom {}, which knows format {} at the most; start loom {made_by} or a later one. Nothing was read or changed",
+        env!("CARGO_PKG_VERSION"),
+        FORMAT
+    )]
+    LaterFormat {
+        /// Its format.
+        found: String,
+        /// The version of the program that wrote that.
+        made_by: String,
+    },
     /// The bucket can't let entries expire.
     #[error(
         "the bucket {bucket} was made without a time to live per message, so a dead owner would own for ever; remove it (it holds nothing else) and start again"
@@ -290,7 +304,7 @@ impl OwnerLease {
             // A store that was never the right one is a mistake of whoever starts; one that was may come back.
             let knew_the_store = options.guard.was_trusted();
             match &error {
-                OwnerError::NoTtl { .. } => return Err(error),
+                OwnerError::NoTtl { .. } | OwnerError::LaterFormat { .. } => return Err(error),
                 OwnerError::OtherStore(_) if !(wait && knew_the_store) => return Err(error),
                 OwnerError::HeldBy { .. } if !wait => return Err(error),
                 OwnerError::Unavailable { .. } if !wait => {

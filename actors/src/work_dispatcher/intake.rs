@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use async_nats::jetstream::{self, AckKind};
 use futures_util::{FutureExt as _, StreamExt as _};
-use loom_protocol::work::{CompletedReport, ErrorReport, RESERVED_FIELDS, Reason, SubmitRequest};
+use loom_protocol::work::{
+    CompletedReport, ErrorReport, RESERVED_FIELDS, Reason, SubmitRequest, Usage,
+};
 use loom_protocol::{Encoding, ErrorCode, ProjectId, Timestamp, WireError, WorkId, names};
-use sha2::{Digest as _, Sha256};
 use tokio::task::JoinSet;
 
 use super::actor::WorkDispatcherArgs;
 use super::consumers::Consumers;
 use super::fate::{Fate, fate_of, is_hopeless};
+use super::message_id::message_id;
 use super::refused::Refused;
 use super::stream::REPORTS;
 use crate::agent_registry::{AgentDirectory, AgentRegistryHandle};
@@ -262,7 +264,8 @@ impl Intake {
         };
         let result = work::accept_result(report.result.unwrap_or_default(), reported_at)
             .map_err(|error| (Reason::Rejected, error))?;
-        let usage = report.usage;
+        // Nobody could be told to write another cost; the end counts without it.
+        let usage = report.usage.filter(Usage::is_sound);
         let command = Command::Complete { by, result, usage };
         Ok(Some(Operation::Apply(
             report.work_item_id,
@@ -315,7 +318,9 @@ impl Intake {
             .task_id
             .get_or_insert_with(|| message_id.to_string());
         request.offered_at.get_or_insert(published);
+        // By the time of its publication: one that waited for us fails by its deadline, as any other does.
         let submission = work::accept(request, self.defaults, "queue", published)
+            .and_then(|submission| submission.check_deadline(published).map(|()| submission))
             .map_err(|error| (Reason::Rejected, error))?;
         Ok(Operation::Create(Arc::new(submission.record)))
     }
@@ -353,20 +358,6 @@ impl Intake {
         }
         Ok(request)
     }
-}
-
-/// The id of an item whose submission names none: the same when the message comes again.
-fn message_id(project: &ProjectId, published: Timestamp, sequence: u64) -> WorkId {
-    let digest: [u8; 32] = Sha256::new()
-        .chain_update(project.as_str())
-        .chain_update([0])
-        .chain_update(published.as_millis().to_be_bytes())
-        .chain_update(sequence.to_be_bytes())
-        .finalize()
-        .into();
-    let mut id = [0; 16];
-    id.copy_from_slice(&digest[..16]);
-    WorkId::from_digest(id)
 }
 
 fn poison(error: impl Into<WireError>) -> (Reason, WireError) {

@@ -64,6 +64,7 @@ mod fate;
 mod handle;
 mod intake;
 mod leases;
+mod message_id;
 mod queue;
 mod refused;
 mod serving;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::group::GroupNote;
-use super::{Holder, OwnerError, OwnerOptions};
+use super::{Holder, OwnerError, OwnerOptions, format};
 use crate::nats::overlap::{
     is_name_in_use, is_not_found, is_wrong_sequence, taken_by, why_not_made,
 };
@@ -73,6 +73,7 @@ impl OwnerStore {
             Ok(Err(error)) => return Err(unavailable("opening", &error)),
             Err(_elapsed) => return Err(unanswered("opening")),
         };
+        format::check(&found.cached_info().config)?;
         // A server drops what it does not know, and without it a dead owner would own for ever.
         if !found.cached_info().config.allow_message_ttl {
             return Err(OwnerError::NoTtl { bucket: BUCKET });
@@ -107,6 +108,22 @@ impl OwnerStore {
             let stamped = stamp_old(&self.jetstream, stream.cached_info());
             let _ = timeout(ANSWER_WITHIN, stamped).await;
         }
+    }
+
+    /// Notes the format that this program writes, where the store has an older one or none; refuses where a later
+    /// program has noted its own meanwhile. To be called by the owner, before it reads or writes anything else.
+    pub(super) async fn note_format(&self) -> Result<(), OwnerError> {
+        let asked = timeout(ANSWER_WITHIN, self.stream.get_info()).await;
+        let info = asked.map_err(|_| unanswered("reading"))?;
+        let info = info.map_err(|error| unavailable("reading", &error))?;
+        // A store of this format stays as it is, also where it has no number.
+        let Some(noted) = format::noted(info.config)? else {
+            return Ok(());
+        };
+        let updated = timeout(ANSWER_WITHIN, self.jetstream.update_stream(noted)).await;
+        let updated = updated.map_err(|_| unanswered("writing"))?;
+        updated.map_err(|error| unavailable("writing", &error))?;
+        Ok(())
     }
 
     /// What the leader has.
@@ -246,7 +263,10 @@ fn config(replicas: usize) -> stream::Config {
         allow_rollup: true,
         allow_message_ttl: true,
         num_replicas: replicas,
-        metadata: [(STAMP_KEY.to_owned(), uuid::Uuid::new_v4().to_string())].into(),
+        metadata: format::ours()
+            .into_iter()
+            .chain([(STAMP_KEY.to_owned(), uuid::Uuid::new_v4().to_string())])
+            .collect(),
         ..Default::default()
     }
 }

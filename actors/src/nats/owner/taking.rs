@@ -115,6 +115,11 @@ async fn won(
     me: &Holder,
     options: &OwnerOptions,
 ) -> Result<Won, OwnerError> {
+    if let Err(error) = store.note_format().await {
+        // A standby need not wait until the entry expires.
+        let _ = store.free(sequence, options.times.ttl).await;
+        return Err(error);
+    }
     let mut why = String::new();
     for _ in 0..TRIES {
         let (expected, before) = store.read_note().await?;
