@@ -299,7 +299,7 @@ async fn run(context: &Context, command: Command) -> CliResult<ExitCode> {
     match command {
         Command::Agent(args) => return agent::run(context, *args).await,
         Command::Work(args) => return work::run(context, *args).await,
-        Command::Up(args) => return up::run(context, &args).await,
+        Command::Up(args) => return Box::pin(up::run(context, &args)).await,
         Command::Down(args) => down::run(context, &args).await,
         Command::Status => status::run(context).await,
         Command::Doctor(args) => doctor::run(context, &args).await,
