@@ -119,7 +119,8 @@ impl Coordinator {
         let identity = identity(&data_dir, server.is_none().then_some(&nats.shown_url))?;
         let store = nats.store.clone();
         let control = server.as_ref().map(ManagedServer::control);
-        let first = Reign::first(settings, nats, identity, options.standby, control).await;
+        let first = Reign::first(settings, nats, identity, options.standby, control);
+        let first = Box::pin(first).await;
         let (shell, reign) = first.map_err(|error| match store.verdict().sentence() {
             Some(sentence) => UpError::Store(sentence.to_owned()),
             None => error,

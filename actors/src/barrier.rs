@@ -48,7 +48,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_nats::jetstream;
-use loom_protocol::{ProjectId, names};
+use loom_protocol::{ProjectId, WireError, names};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -136,6 +136,21 @@ impl Barrier {
     /// Since when the clocks of the project run at the earliest.
     pub fn grace(&self) -> &Grace {
         &self.0.parts.grace
+    }
+
+    /// Waits until the registry has what there is of the project in the bucket of all projects.
+    ///
+    /// # Errors
+    /// That is not known within this time.
+    pub async fn shared_agents_within(&self, within: Duration) -> Result<(), WireError> {
+        let read = tokio::time::timeout(within, self.0.shared_agents()).await;
+        let problem = match read {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error,
+            Err(_) => format!("not read within {within:?}"),
+        };
+        let text = format!("the bucket of all agents: {problem}");
+        Err(WireError::unavailable(text, TRY_AGAIN))
     }
 
     /// Waits until everything that was delivered before this call has been applied, 1 s at the

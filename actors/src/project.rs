@@ -22,13 +22,16 @@ use crate::nats::dead_letters::LetterStore;
 use crate::nats::kv::{Bucket, BucketError};
 use crate::nats::ledger_store::LedgerStore;
 use crate::nats::owner::Ownership;
+use crate::nats::store_guard::StoreGuard;
 use crate::settings::{
     AgentSettings, DlqSettings, SupervisionOverride, SupervisionSettings, WorkSettings,
 };
 use crate::shared_agents::SharedAgents;
+use crate::stores::Stores;
 use crate::supervision::{ActorHandle, ChildSpec, Jitter, RestartPolicy, TreeSpec};
 use crate::work_dispatcher::{
-    DispatcherMsg, WorkDispatcher, WorkDispatcherArgs, WorkDispatcherHandle, ensure_stream,
+    DispatcherMsg, StreamError, WorkDispatcher, WorkDispatcherArgs, WorkDispatcherHandle,
+    ensure_stream,
 };
 use crate::work_ledger::{
     LeaseInfo, LedgerMsg, ReadModel, WorkLedger, WorkLedgerArgs, WorkLedgerHandle,
@@ -36,6 +39,9 @@ use crate::work_ledger::{
 
 /// How long the agents bucket may take to be read before orphaned leases are looked for.
 const READY_WITHIN: std::time::Duration = std::time::Duration::from_mins(1);
+
+/// How long the opening of a project waits until it is known whether the store is the right one.
+const STORE_KNOWN_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// What every project of a coordinator has in common.
 #[derive(Clone)]
@@ -70,6 +76,8 @@ pub struct Terms {
     pub shared_agents: SharedAgents,
     /// How many copies of each stream NATS keeps.
     pub replicas: usize,
+    /// Which store this process works with.
+    pub stores: Stores,
 }
 
 /// The parts of a project.
@@ -103,18 +111,35 @@ impl Project {
     /// Makes the project's resources where there are none, and its parts; nothing runs yet.
     pub async fn open(id: ProjectId, terms: &Terms) -> Result<(Self, TreeSpec), WireError> {
         let nats = &terms.nats;
-        ensure_stream(&nats.jetstream, &id, terms.replicas).await?;
-        make_agents_bucket_of_a_new_one(&id, terms)
+        let guard = terms.stores.guard(&id);
+        // Nothing is made in a store that is not the one that is worked with.
+        for guard in [terms.stores.whole(), &guard] {
+            let known = guard.settled_within(STORE_KNOWN_WITHIN).await;
+            known.map_err(|denied| {
+                WireError::unavailable(denied.to_string(), std::time::Duration::from_secs(1))
+            })?;
+        }
+        let work_stream = names::work_stream(&id);
+        let made = ensure_stream(&nats.jetstream, &id, terms.replicas).await;
+        let problem = match &made {
+            Err(error @ StreamError::Nats { .. }) => Some(error.to_string()),
+            _ => None,
+        };
+        guard.note_problem(&work_stream, problem.as_deref());
+        made?;
+        make_agents_bucket_of_a_new_one(&id, terms, &guard)
             .await
             .map_err(|error| {
                 WireError::unavailable(error.to_string(), std::time::Duration::from_secs(1))
             })?;
-        let store = LedgerStore::open(&nats.jetstream, &id, terms.replicas)
+        terms.shared_agents.opened(&id);
+        let store = LedgerStore::open(&nats.jetstream, &id, terms.replicas, &guard)
             .await
             .map_err(|error| {
                 WireError::unavailable(error.to_string(), std::time::Duration::from_secs(1))
             })?;
         let work = Arc::new(ReadModel::new(id.clone(), store));
+        terms.stores.opened(&id, &work);
         let events = EventSink::publishing(nats.client.clone(), id.clone(), terms.events.clone());
         let agents = AgentDirectory::new();
         let (counted, clock) = (agents.clone(), terms.clock.clone());
@@ -165,6 +190,7 @@ impl Project {
                 }
             }),
             arrivals,
+            guard: guard.clone(),
             epoch: terms.epoch,
             begun_at: terms.begun_at,
             ownership: terms.ownership.clone(),
@@ -200,7 +226,8 @@ impl Project {
             epoch: terms.epoch,
             ownership: terms.ownership.clone(),
         };
-        let store = LetterStore::new(&nats.jetstream, &id, terms.replicas, terms.dlq.retention)
+        let retention = terms.dlq.retention;
+        let store = LetterStore::new(&nats.jetstream, &id, terms.replicas, retention, &guard)
             .owned_by(&terms.ownership);
         let letters = Arc::new(DeadLetters::new(store, &terms.dlq));
         let dlq = DlqRetrierHandle::new(ActorHandle::new(named("dlq-retrier")));
@@ -286,6 +313,16 @@ impl Project {
             .await
     }
 
+    /// Takes an agent out and its leases back. Gives those leases.
+    pub async fn deregister(&self, guid: AgentGuid) -> Result<Vec<LeaseRef>, WireError> {
+        // The registry's word of it has them taken back too, maybe sooner.
+        let held = self.work.leases_of(guid);
+        self.registry.deregister(guid).await?;
+        Leases::of(&self.work, &self.ledger)
+            .revoke_all(guid, Reason::Released, held)
+            .await
+    }
+
     /// Tells a ghost apart: whoever names an agent that is not registered may be one that was buried.
     pub fn heard<T>(&self, guid: AgentGuid, outcome: Result<T, WireError>) -> Result<T, WireError> {
         outcome.inspect_err(|error| {
@@ -322,6 +359,8 @@ impl Project {
     /// Who is there is not known yet.
     pub async fn revoke_orphaned_leases(&self) -> Result<(), WireError> {
         self.registry.ready(READY_WITHIN).await?;
+        // An agent may have its entry in the bucket of all projects.
+        self.barrier.shared_agents_within(READY_WITHIN).await?;
         for (guid, items) in self.work.lease_counts() {
             if self.agents.get(guid).is_none() {
                 tracing::info!(project = %self.id, %guid, items, "the agent is gone: its items go back");
@@ -367,9 +406,14 @@ impl Project {
 /// A project that comes to life has a bucket of agents. Later on nobody but an agent that registers
 /// by request makes it again: whoever destroyed it meant it. It comes before the ledger, whose
 /// absence tells that the project is new, so that an interruption in between is made good.
-async fn make_agents_bucket_of_a_new_one(id: &ProjectId, terms: &Terms) -> Result<(), BucketError> {
+async fn make_agents_bucket_of_a_new_one(
+    id: &ProjectId,
+    terms: &Terms,
+    guard: &StoreGuard,
+) -> Result<(), BucketError> {
     let nats = &terms.nats;
-    let bucket = |name: &str| Bucket::new(&nats.client, &nats.jetstream, name, terms.replicas);
+    let (client, jetstream) = (&nats.client, &nats.jetstream);
+    let bucket = |name: &str| Bucket::new(client, jetstream, name, terms.replicas, guard);
     if bucket(&names::work_bucket(id)).info().await?.is_none() {
         bucket(&names::agents_bucket(id)).ensure().await?;
     }

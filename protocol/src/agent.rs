@@ -12,6 +12,9 @@ use crate::work::LeaseRef;
 
 pub use listing::{ListAgentsRequest, UnreadableEntry};
 
+/// How many items an agent may hold at the most.
+pub const MAX_CONCURRENT_TASKS: u32 = 1000;
+
 /// How an agent is. The coordinator decides all but `busy` and `draining`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -18,6 +18,8 @@ pub enum ProblemKind {
     StoreMissing,
     /// The store of NATS is not the one that was there before.
     StoreChanged,
+    /// A stream of somebody else has subjects of one of Loom's.
+    SubjectsTaken,
     /// This process is not the owner just now.
     NotOwner,
     /// A project crashed too often and was given up.
@@ -36,6 +38,7 @@ impl ProblemKind {
             Self::StoreFull => "store-full",
             Self::StoreMissing => "store-missing",
             Self::StoreChanged => "store-changed",
+            Self::SubjectsTaken => "subjects-taken",
             Self::NotOwner => "not-owner",
             Self::ProjectParked => "project-parked",
             Self::Other => "other",
@@ -50,6 +53,7 @@ impl ProblemKind {
             Self::StoreFull => "the store of NATS is full or refuses to write",
             Self::StoreMissing => "the store of NATS was removed",
             Self::StoreChanged => "the store of NATS is not the one that was there before",
+            Self::SubjectsTaken => "a stream of somebody else has subjects of Loom",
             Self::NotOwner => "this coordinator is not the owner just now",
             Self::ProjectParked => "a project is parked",
             Self::Other => "something else is wrong",

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use loom_actors::domain::work::{Defaults, accept};
+use loom_actors::domain::work::{Defaults, Submission, accept};
 use loom_actors::project::Project;
 use loom_actors::work_ledger::{Applied, LedgerError, Operation};
 use loom_protocol::work::{ItemAnswer, SubmitAnswer, SubmitRequest, limits};
@@ -91,7 +91,14 @@ impl Service {
         let mut operations = Vec::with_capacity(requests.len());
         for (request, ignored) in requests {
             let accepted = check_fields(&request, &ignored)
-                .and_then(|()| accept(request, defaults, "client", now));
+                .and_then(|()| accept(request, defaults, "client", now))
+                .and_then(|submission| {
+                    // What is there already is answered as it was the first time.
+                    if !self.is_known(project, &submission) {
+                        submission.check_deadline(now)?;
+                    }
+                    Ok(submission)
+                });
             answers.push(accepted.map(|submission| {
                 operations.push(Operation::Create(Arc::new(submission.record)));
                 ignored
@@ -112,6 +119,14 @@ impl Service {
                 answer_of(&project, outcomes.next(), ignored)
             })
             .collect())
+    }
+}
+
+impl Service {
+    fn is_known(&self, project: &ProjectId, submission: &Submission) -> bool {
+        let project = self.projects().get(project);
+        let id = submission.record.id;
+        submission.id_was_given && project.is_some_and(|p| p.work.header(id).is_some())
     }
 }
 

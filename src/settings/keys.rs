@@ -127,7 +127,7 @@ const RETRIABLE: &[&str] = &[
 const U32: i64 = u32::MAX as i64;
 
 /// Every key, in the order of the sample. Those below `[supervision.<actor>]` repeat `[supervision]`.
-pub const KEYS: [Key; 46] = [
+pub const KEYS: [Key; 47] = [
     optional(
         "nats.url",
         Kind::ServerUrl,
@@ -178,6 +178,12 @@ pub const KEYS: [Key; 46] = [
         "nats.profile",
         Kind::OneOf(&["safe", "fast"]),
         "How Loom's own nats-server writes: \"safe\" survives a power cut, \"fast\" (every 100 ms) only a killed process.",
+    ),
+    optional(
+        "nats.store_id",
+        Kind::Text,
+        "\"0198c0de-0000-4000-8000-000000000000\"",
+        "The id that the store must have (`loom store` tells it). With another store, or an empty one, the coordinator does not start.",
     ),
     key(
         "nats.replicas",
@@ -420,30 +426,5 @@ pub fn did_you_mean<'a>(wrong: &str, names: &[&'a str]) -> Option<&'a str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn near_names_are_found_and_far_ones_are_not() {
-        let agents = names_in("agents");
-        assert_eq!(
-            did_you_mean("hartbeat_every", &agents),
-            Some("heartbeat_every")
-        );
-        assert_eq!(did_you_mean("stale-after", &agents), Some("stale_after"));
-        assert_eq!(did_you_mean("stale", &agents), Some("stale_after"));
-        assert_eq!(did_you_mean("colour", &agents), None);
-        let sections = names_in("");
-        assert_eq!(did_you_mean("agent", &sections), Some("agents"));
-        assert_eq!(did_you_mean("targets", &sections), None);
-    }
-
-    #[test]
-    fn actors_take_the_keys_of_supervision() {
-        assert!(find("supervision.work_ledger.within").is_some());
-        assert!(find("supervision.nobody.within").is_none());
-        assert!(is_section("supervision.project"));
-        assert!(names_in("supervision").contains(&"work_ledger"));
-        assert!(names_in("supervision.work_ledger").contains(&"max_restarts"));
-    }
-}
+#[path = "keys_tests.rs"]
+mod tests;

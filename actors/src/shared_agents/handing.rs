@@ -70,6 +70,16 @@ impl SharedAgents {
         }
     }
 
+    /// All entries of a project have been told; where nothing waits, all of it is applied.
+    pub(super) fn was_told(&self, id: &ProjectId) {
+        if let Some(lane) = self.0.lanes.lock().get(id)
+            && lane.waiting.is_empty()
+            && !lane.is_busy
+        {
+            lane.applied.send_replace(lane.received);
+        }
+    }
+
     /// What is newer stays.
     fn put_back(&self, id: &ProjectId, left: Waiting) {
         let mut lanes = self.0.lanes.lock();

@@ -42,7 +42,7 @@
 mod handing;
 mod reader;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,6 +56,7 @@ use tokio::time::timeout;
 use crate::barrier::Position;
 use crate::nats::connection::Nats;
 use crate::nats::kv::Bucket;
+use crate::nats::store_guard::StoreGuard;
 
 /// How many entries are read.
 pub const MAX_ENTRIES: usize = 100_000;
@@ -78,6 +79,8 @@ struct Inner {
     look: Notify,
     lanes: Mutex<HashMap<ProjectId, Lane>>,
     unreadable: RwLock<BTreeMap<String, UnreadableEntry>>,
+    /// Projects that were opened again: they know nothing of what was handed over before.
+    opened: Mutex<HashSet<ProjectId>>,
 }
 
 /// What is on its way to one project.
@@ -98,7 +101,14 @@ impl SharedAgents {
     pub fn new(nats: &Nats, is_read: bool) -> Self {
         let name = names::SHARED_AGENTS_BUCKET;
         Self(Arc::new(Inner {
-            bucket: Bucket::new(&nats.client, &nats.jetstream, name, 1),
+            bucket: Bucket::new(
+                &nats.client,
+                &nats.jetstream,
+                name,
+                1,
+                &StoreGuard::unwatched(),
+            ),
+            opened: Mutex::default(),
             is_read,
             position: watch::Sender::default(),
             look: Notify::new(),
@@ -165,6 +175,23 @@ impl SharedAgents {
         {
             pending::<()>().await;
         }
+    }
+
+    /// A project is opened. Where it was before, all of its entries are told again.
+    pub fn opened(&self, project: &ProjectId) {
+        {
+            let mut lanes = self.0.lanes.lock();
+            let Some(lane) = lanes.get_mut(project) else {
+                return;
+            };
+            if *lane.applied.borrow() == 0 {
+                return;
+            }
+            // Until then nothing is known to be applied.
+            lane.received += 1;
+        }
+        self.0.opened.lock().insert(project.clone());
+        self.0.look.notify_one();
     }
 
     fn note_unreadable(&self, entry: UnreadableEntry) {

@@ -48,6 +48,8 @@ struct Reader {
     bucket: Option<i128>,
     /// When the watch last told something.
     heard_at: Instant,
+    /// Projects whose entries are being told again.
+    told_again: HashSet<ProjectId>,
     handing: JoinSet<()>,
 }
 
@@ -67,6 +69,7 @@ impl SharedAgents {
                 missing: None,
                 bucket: None,
                 heard_at: Instant::now(),
+                told_again: HashSet::new(),
                 handing: JoinSet::new(),
             };
             self.begin_anew();
@@ -92,7 +95,9 @@ impl Reader {
                     self.event(event).await;
                 }
                 () = shared.0.look.notified() => {
-                    if looked_at.elapsed() >= LOOK_EVERY {
+                    if self.forget_what_was_opened() {
+                        watch = self.shared.0.bucket.watch_foreign();
+                    } else if looked_at.elapsed() >= LOOK_EVERY {
                         looked_at = Instant::now();
                         if self.is_deaf().await {
                             watch = self.shared.0.bucket.watch_foreign();
@@ -105,6 +110,25 @@ impl Reader {
                 self.hand_over(project);
             }
         }
+    }
+
+    /// Forgets the entries of projects that were opened again, so that they are told anew.
+    fn forget_what_was_opened(&mut self) -> bool {
+        let opened = std::mem::take(&mut *self.shared.0.opened.lock());
+        if opened.is_empty() {
+            return false;
+        }
+        self.known.retain(|_, known| {
+            let project = known.agent.as_ref().map(|(_, project)| project);
+            project.is_none_or(|project| !opened.contains(project))
+        });
+        self.counts.retain(|_, key| self.known.contains_key(key));
+        self.others.retain(|_, keys| {
+            keys.retain(|key| self.known.contains_key(key));
+            !keys.is_empty()
+        });
+        self.told_again.extend(opened);
+        true
     }
 
     /// Whether the bucket is another one, or further, than what has been told of it.
@@ -154,6 +178,9 @@ impl Reader {
             WatchEvent::Current { up_to } => {
                 let missing = self.missing.take().unwrap_or_default();
                 self.ask_for(missing).await;
+                for project in std::mem::take(&mut self.told_again) {
+                    self.shared.was_told(&project);
+                }
                 self.read_up_to(up_to);
             }
         }
