@@ -129,7 +129,7 @@ impl Projects {
                 RETRY_AFTER,
             ));
         }
-        let (project, tree) = Project::open(id.clone(), &self.0.terms).await?;
+        let (project, tree) = Box::pin(Project::open(id.clone(), &self.0.terms)).await?;
         let project = Arc::new(project);
         // Its actors tell events as soon as they run.
         self.0.awake.insert(id.clone(), project.clone());

@@ -57,7 +57,7 @@ static SHARED: Mutex<Weak<Fleet>> = Mutex::const_new(Weak::new());
 pub struct Fleet {
     running: Option<Running>,
     reach: Reach,
-    settings: Settings,
+    settings: Box<Settings>,
     nats: TestNats,
     // Removed after the coordinator has let go of it.
     data: TempDir,
@@ -101,7 +101,7 @@ impl FleetBuilder {
             return self.start_on(nats).await;
         }
         let nats = TestNats::start_with(self.profile.unwrap_or(Profile::Fast)).await?;
-        self.start_on(nats).await
+        Box::pin(self.start_on(nats)).await
     }
 
     async fn start_on(self, nats: TestNats) -> Result<Fleet> {
@@ -117,7 +117,7 @@ impl FleetBuilder {
         let mut fleet = Fleet {
             running: None,
             reach: Reach::default(),
-            settings,
+            settings: Box::new(settings),
             nats,
             data,
         };
@@ -134,7 +134,7 @@ impl Fleet {
             return Ok(fleet);
         }
         let fleet = Arc::new(match TestNats::foreign() {
-            Some(nats) => Self::builder().start_on(nats).await?,
+            Some(nats) => Box::pin(Self::builder().start_on(nats)).await?,
             None => Self::own().await?,
         });
         *shared = Arc::downgrade(&fleet);
@@ -209,7 +209,7 @@ impl Fleet {
     /// Starts a stopped or crashed coordinator on the same NATS and data directory; one that runs goes on.
     pub async fn start_again(&mut self) -> Result<()> {
         if self.running.is_none() {
-            let running = Running::start(self.settings.clone()).await?;
+            let running = Running::start((*self.settings).clone()).await?;
             self.reach.set(Some(Reached {
                 service: running.coordinator.service().clone(),
                 api_address: running.coordinator.api_address(),

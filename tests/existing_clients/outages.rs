@@ -156,3 +156,30 @@ async fn a_crash_of_the_registry_loses_no_agent_and_revives_nobody() -> Result<(
     is(&project, dead.guid, AgentStatus::Online).await?;
     Ok(())
 }
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_coordinator_that_starts_takes_no_work_from_such_a_client() -> Result<()> {
+    let mut fleet = fleet().start().await?;
+    let project = fleet.project().await?;
+    let bucket = make_bucket(&project).await?;
+    let mut client = Client::new(&bucket, project.id());
+    client.put().await?;
+    is(&project, client.guid, AgentStatus::Online).await?;
+    let item = json!({"description": "d", "capability": "rust", "boundary": "work"});
+    let id = project.submit(item).await?.id;
+    project.claim(client.guid, json!({"start": true})).await?;
+    for _ in 0..3 {
+        fleet.crash().await?;
+        client.update().await?;
+        fleet.start_again().await?;
+        is(&project, client.guid, AgentStatus::Online).await?;
+        // What nobody holds would have gone back by now.
+        let other = project.agent("rust").spawn().await?;
+        is(&project, other.guid(), AgentStatus::Offline).await?;
+        client.update().await?;
+        let item = project.work(id).await?;
+        assert_eq!((item.attempt, item.assigned_to), (1, Some(client.guid)));
+    }
+    Ok(())
+}
