@@ -10,6 +10,7 @@
 //! | [`agent`], [`work`] | the two things everything is about, and the requests that concern them |
 //! | [`dead_letter`] | work that was given up, and the requests about it |
 //! | [`event`] | what is told after a transition |
+//! | [`readiness`] | whether the coordinator can serve, and if not, why |
 //! | [`error`] | the closed set of error codes |
 //! | [`codec`] | JSON and MessagePack, with a check for trailing bytes |
 //! | [`body`] | opaque JSON that is carried, never read |
@@ -26,6 +27,7 @@ pub mod event;
 pub mod gc;
 pub mod id;
 pub mod names;
+pub mod readiness;
 pub mod rest;
 pub mod time;
 pub mod token;

@@ -40,7 +40,6 @@ pub use batches::{AgentBatchFilter, Named, Reassigned, WorkBatchFilter};
 pub use brief::without_long_texts;
 pub use ignored::Ignored;
 pub use submit::Submitted;
-pub use totals::Readiness;
 
 /// How many requests a door has under way at the most; more are refused with `overloaded`.
 const MAX_REQUESTS: usize = 4_096;

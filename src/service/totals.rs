@@ -1,30 +1,13 @@
 //! Sums, and what the coordinator says of itself.
 
-use std::collections::BTreeMap;
-
 use loom_actors::project::Project;
+use loom_protocol::readiness::{Problem, ProblemKind, Readiness};
 use loom_protocol::rest::{
     AgentTotals, Info, ProjectSummary, ProjectTotals, ProjectsAnswer, Stats, WorkTotals,
 };
 use loom_protocol::{PROTOCOL_VERSION, ProjectId};
 
 use super::Service;
-
-/// Whether the coordinator can serve, and if not, why.
-#[derive(Debug, Clone, serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Readiness {
-    /// Whether it can.
-    pub ready: bool,
-    /// NATS is reachable.
-    pub nats: bool,
-    /// This process is the owner.
-    pub owner: bool,
-    /// Parked projects and their reasons.
-    pub parked: BTreeMap<String, String>,
-    /// What is wrong, a sentence each.
-    pub problems: Vec<String>,
-}
 
 impl Service {
     /// The totals of one project, or of all.
@@ -106,25 +89,26 @@ impl Service {
     pub fn readiness(&self) -> Readiness {
         let projects = self.projects();
         let nats = &projects.terms().nats;
-        let (is_up, owner) = (nats.is_up(), *self.0.options.owner.borrow());
-        let parked = projects.parked();
-        let mut problems = Vec::new();
-        if !is_up {
-            problems.push(format!("NATS at {} is away; reconnecting", nats.shown_url));
+        let mut readiness = Readiness {
+            ready: true,
+            nats: nats.is_up(),
+            owner: *self.0.options.owner.borrow(),
+            parked: projects.parked(),
+            ..Readiness::default()
+        };
+        if !readiness.nats {
+            let sentence = format!("NATS at {} is away; reconnecting", nats.shown_url);
+            readiness.add(Problem::new(ProblemKind::NatsAway, sentence));
         }
-        if !owner {
-            problems.push("another coordinator has taken over; this one is ending".into());
+        if !readiness.owner {
+            let sentence = "another coordinator has taken over; this one is ending";
+            readiness.add(Problem::new(ProblemKind::NotOwner, sentence));
         }
-        for (project, reason) in &parked {
-            problems.push(format!("project {project} is parked: {reason}"));
+        for (project, reason) in readiness.parked.clone() {
+            let sentence = format!("project {project} is parked: {reason}");
+            readiness.add(Problem::new(ProblemKind::ProjectParked, sentence));
         }
-        Readiness {
-            ready: problems.is_empty(),
-            nats: is_up,
-            owner,
-            parked,
-            problems,
-        }
+        readiness
     }
 }
 

@@ -4,6 +4,7 @@
 //! never longer than [`ANSWER_WITHIN`]; a client that sends slowly holds none.
 
 use std::any::Any;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +34,19 @@ const MAX_DISCARDED: usize = 8 * MAX_BODY;
 pub const READ_WITHIN: Duration = Duration::from_secs(10);
 /// How long an answer may take.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// The other end of a connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
+/// How much a request to a path that is open to everybody may learn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// Everything: it has a token, none is wanted, or it comes from this machine.
+    Full,
+    /// Nothing that names anything.
+    None,
+}
 
 /// The rules of the door.
 #[derive(Debug)]
@@ -84,6 +98,15 @@ impl Fence {
         Err(WireError::new(ErrorCode::Unauthorized, message).into())
     }
 
+    /// Whether somebody on this machine asks: not a page of another site in a browser here, and not
+    /// somebody elsewhere through a proxy that stands here.
+    fn is_of_this_machine(&self, peer: Option<Peer>, headers: &HeaderMap) -> bool {
+        let forwarded = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
+        peer.is_some_and(|Peer(address)| address.ip().to_canonical().is_loopback())
+            && !forwarded.iter().any(|name| headers.contains_key(*name))
+            && self.refuse_pages_of_others(headers).is_ok()
+    }
+
     /// Without tokens, a page of another site that is open in a browser on this machine must not
     /// be able to submit work: neither by a cross-site request nor by a name of its own that
     /// resolves to here.
@@ -131,11 +154,19 @@ pub fn enclose(inside: Router, outside: Router, fence: Arc<Fence>) -> Router {
         .layer(CatchPanicLayer::custom(panicked))
 }
 
-async fn guard(State(fence): State<Arc<Fence>>, request: Request, next: Next) -> Response {
+async fn guard(State(fence): State<Arc<Fence>>, mut request: Request, next: Next) -> Response {
     let public = matches!(request.uri().path(), "/health" | "/ready");
-    match fence.let_in(request.headers()) {
-        Err(refusal) if !public => refusal.into_response(),
-        _ => next.run(request).await,
+    let let_in = fence.let_in(request.headers());
+    if public {
+        let peer = request.extensions().get::<Peer>().copied();
+        let trusted = let_in.is_ok() || fence.is_of_this_machine(peer, request.headers());
+        let trust = if trusted { Trust::Full } else { Trust::None };
+        request.extensions_mut().insert(trust);
+        return next.run(request).await;
+    }
+    match let_in {
+        Err(refusal) => refusal.into_response(),
+        Ok(()) => next.run(request).await,
     }
 }
 

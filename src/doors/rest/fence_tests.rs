@@ -39,6 +39,11 @@ struct Small {
     name: String,
 }
 
+async fn trust(trust: Option<axum::Extension<Trust>>) -> Json<Value> {
+    let full = trust.is_some_and(|trust| trust.0 == Trust::Full);
+    Json(json!({ "full": full }))
+}
+
 async fn boom() -> Json<Value> {
     panic!("on purpose")
 }
@@ -51,7 +56,9 @@ fn door(settings: &ApiSettings, permits: usize) -> Router {
             .route("/api/hang", get(std::future::pending::<()>))
     };
     let inside = Router::new().nest("/p/{project}", api()).merge(api());
-    let outside = Router::new().route("/health", get(|| async { "up" }));
+    let outside = Router::new()
+        .route("/health", get(|| async { "up" }))
+        .route("/ready", get(trust));
     let fence = Fence::new(settings, permits, Duration::from_millis(1500));
     enclose(inside, outside, Arc::new(fence))
 }
@@ -281,4 +288,32 @@ async fn a_panic_is_an_answer_and_gives_its_permit_back() {
         refused(&answer, 500, "internal");
         assert!(!answer.2.to_string().contains("on purpose"));
     }
+}
+
+#[tokio::test]
+async fn only_this_machine_and_known_tokens_are_told_what_is_wrong() {
+    let told = async |settings: &ApiSettings, from: &str, more: &[(&'static str, &str)]| {
+        let mut asked = request("GET", "/ready", "");
+        for (name, value) in more {
+            let value = HeaderValue::from_str(value).unwrap();
+            asked.headers_mut().insert(*name, value);
+        }
+        let peer = Peer(from.parse().unwrap());
+        asked.extensions_mut().insert(peer);
+        let (status, _, body) = ask(door(settings, 1), asked).await;
+        assert_eq!(status, StatusCode::OK, "the path is open to everybody");
+        body["full"] == true
+    };
+    let (guarded, away) = (with_tokens(&["secret"]), "192.0.2.7:4000");
+    for here in ["127.0.0.1:4000", "[::1]:4000", "[::ffff:127.0.0.1]:4000"] {
+        assert!(told(&guarded, here, &[]).await, "{here}");
+        for through in ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"] {
+            assert!(!told(&guarded, here, &[(through, "192.0.2.7")]).await);
+        }
+        assert!(!told(&guarded, here, &[("Origin", "https://evil.example")]).await);
+    }
+    assert!(!told(&guarded, away, &[]).await);
+    assert!(!told(&guarded, away, &[("Authorization", "Bearer wrong")]).await);
+    assert!(told(&guarded, away, &[("Authorization", "Bearer secret")]).await);
+    assert!(told(&open(), away, &[]).await, "no tokens are wanted");
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -14,7 +14,9 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::Layer as _;
 
+use super::fence::Peer;
 use crate::settings::ApiSettings;
 
 /// How many connections may be open; one above waits to be accepted.
@@ -90,7 +92,8 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<
             }
         };
         let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(router.clone());
+        let known = Extension(Peer(from)).layer(router.clone());
+        let service = TowerToHyperService::new(known);
         let connection = http
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();

@@ -1,15 +1,16 @@
 //! The coordinator itself: is it up, can it serve, what does it hold.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use loom_protocol::rest::{Info, ProjectsAnswer, Stats};
 use loom_protocol::work::{PurgeRequest, QueueInfo};
 use serde_json::{Value, json};
 
 use super::call::Call;
 use super::error::RestResult;
+use super::fence::Trust;
 use crate::metrics;
 use crate::service::Service;
 
@@ -22,9 +23,17 @@ pub async fn health() -> Json<Value> {
     }))
 }
 
-/// `GET /ready`: 200 when it can serve, else 503 and why not.
-pub async fn ready(State(service): State<Service>) -> impl IntoResponse {
-    let readiness = service.readiness();
+/// `GET /ready`: 200 when it can serve, else 503 and why not; names and reasons only to those who
+/// may know them.
+pub async fn ready(
+    State(service): State<Service>,
+    trust: Option<Extension<Trust>>,
+) -> impl IntoResponse {
+    let whole = service.readiness();
+    let readiness = match trust {
+        Some(Extension(Trust::Full)) => whole,
+        _ => whole.in_general(),
+    };
     let status = if readiness.ready {
         StatusCode::OK
     } else {
