@@ -109,6 +109,9 @@ impl Coordinator {
             (None, None) => String::new(),
         };
         let nats = Nats::connect(&nats_options(&settings.nats, url)).await?;
+        if let Some(problem) = nats.room().problem(&nats.shown_url) {
+            tracing::error!("{problem}");
+        }
         let identity = identity(&data_dir, server.is_none().then_some(&nats.shown_url))?;
         let (shell, reign) = Reign::first(settings, nats, identity, options.standby).await?;
         let closing = CancellationToken::new();

@@ -18,6 +18,8 @@ pub enum ProblemKind {
     StoreMissing,
     /// The store of NATS is not the one that was there before.
     StoreChanged,
+    /// The messages of NATS carry so little that no item can be taken in.
+    MaxPayload,
     /// This process is not the owner just now.
     NotOwner,
     /// A project crashed too often and was given up.
@@ -36,6 +38,7 @@ impl ProblemKind {
             Self::StoreFull => "store-full",
             Self::StoreMissing => "store-missing",
             Self::StoreChanged => "store-changed",
+            Self::MaxPayload => "max-payload",
             Self::NotOwner => "not-owner",
             Self::ProjectParked => "project-parked",
             Self::Other => "other",
@@ -50,6 +53,7 @@ impl ProblemKind {
             Self::StoreFull => "the store of NATS is full or refuses to write",
             Self::StoreMissing => "the store of NATS was removed",
             Self::StoreChanged => "the store of NATS is not the one that was there before",
+            Self::MaxPayload => "the messages of NATS carry too little (`max_payload`)",
             Self::NotOwner => "this coordinator is not the owner just now",
             Self::ProjectParked => "a project is parked",
             Self::Other => "something else is wrong",
@@ -131,12 +135,13 @@ impl Readiness {
 mod tests {
     use super::*;
 
-    const ALL: [ProblemKind; 8] = [
+    const ALL: [ProblemKind; 9] = [
         ProblemKind::NatsAway,
         ProblemKind::NoLeader,
         ProblemKind::StoreFull,
         ProblemKind::StoreMissing,
         ProblemKind::StoreChanged,
+        ProblemKind::MaxPayload,
         ProblemKind::NotOwner,
         ProblemKind::ProjectParked,
         ProblemKind::Other,

@@ -50,8 +50,15 @@ impl Service {
                 info: PageInfo::default(),
             });
         };
-        let page = project.work.page(&filter, after, limit);
-        let items = read_all(&project, &page.headers).await?;
+        let mut page = project.work.page(&filter, after, limit);
+        let mut items = read_all(&project, &page.headers).await?;
+        let fitting = self.how_many_fit(&items);
+        if fitting < items.len() {
+            items.truncate(fitting);
+            let last = items.last().map(|item| item.id);
+            let last = page.headers.iter().find(|header| Some(header.id) == last);
+            page.next = last.map(|header| header.created);
+        }
         Ok(Page {
             info: PageInfo {
                 count: items.len(),

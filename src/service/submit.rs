@@ -82,12 +82,16 @@ impl Service {
         let defaults = Defaults {
             max_attempts: self.projects().terms().work.max_attempts,
         };
-        let now = self.now();
+        let (now, room) = (self.now(), self.projects().terms().nats.room());
         let mut answers = Vec::with_capacity(requests.len());
         let mut operations = Vec::with_capacity(requests.len());
         for (request, ignored) in requests {
             let accepted = check_fields(&request, &ignored)
-                .and_then(|()| accept(request, defaults, "client", now));
+                .and_then(|()| accept(request, defaults, "client", now))
+                .and_then(|submission| {
+                    room.check(&submission.record, project)?;
+                    Ok(submission)
+                });
             answers.push(accepted.map(|submission| {
                 operations.push(Operation::Create(Arc::new(submission.record)));
                 ignored

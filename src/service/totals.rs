@@ -104,6 +104,13 @@ impl Service {
             let sentence = "another coordinator has taken over; this one is ending";
             readiness.add(Problem::new(ProblemKind::NotOwner, sentence));
         }
+        let too_small = nats
+            .room()
+            .problem(&nats.shown_url)
+            .filter(|_| readiness.nats);
+        if let Some(sentence) = too_small {
+            readiness.add(Problem::new(ProblemKind::MaxPayload, sentence));
+        }
         for (project, reason) in readiness.parked.clone() {
             let sentence = format!("project {project} is parked: {reason}");
             readiness.add(Problem::new(ProblemKind::ProjectParked, sentence));

@@ -83,6 +83,11 @@ impl TestNats {
 
     /// As [`TestNats::start`], with another durability.
     pub async fn start_with(profile: Profile) -> Result<Self> {
+        Self::start_so(profile, None).await
+    }
+
+    /// As [`TestNats::start_with`], where messages may carry so many bytes.
+    pub async fn start_so(profile: Profile, max_payload: Option<usize>) -> Result<Self> {
         let binary = find_server(None)?;
         remove_leftovers();
         let folder = tempfile::Builder::new()
@@ -91,6 +96,7 @@ impl TestNats {
             .context("make a folder for the store of a test's nats-server")?;
         let server = NatsServer::start(ServerOptions {
             profile,
+            max_payload,
             ..ServerOptions::new(binary, folder.path().to_owned())
         })
         .await?;
@@ -98,6 +104,24 @@ impl TestNats {
             server: Box::new(server),
             _folder: folder,
         }))
+    }
+
+    /// Ends the server and starts one on its store and port whose messages carry so many bytes.
+    pub async fn restart_with(&mut self, max_payload: usize) -> Result<()> {
+        let Kind::Own { server, _folder } = &mut self.0 else {
+            bail!("the nats-server of NATS_URL is not a test's to restart");
+        };
+        server.stop().await;
+        let url = server.client_url();
+        let address = url.rsplit('/').next().unwrap_or_default();
+        let options = ServerOptions {
+            listen: address.parse().context("read the server's own address")?,
+            profile: Profile::Fast,
+            max_payload: Some(max_payload),
+            ..ServerOptions::new(find_server(None)?, _folder.path().to_owned())
+        };
+        **server = NatsServer::start(options).await?;
+        Ok(())
     }
 
     /// A project id that no other test uses.

@@ -86,7 +86,7 @@ async fn bodies_over_the_limits() {
             &["contextData", "at most 393216"],
         );
     }
-    let wordy = item(&json!({"description": "x".repeat(17 * KIB)}));
+    let wordy = item(&json!({"description": "x".repeat(129 * KIB)}));
     for error in doors.refused_item(&wordy).await {
         check(
             &error,

@@ -8,4 +8,5 @@ pub mod letter;
 pub mod matching;
 pub mod reaping;
 pub mod retry;
+pub mod room;
 pub mod work;

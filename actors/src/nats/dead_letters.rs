@@ -19,6 +19,7 @@ use loom_protocol::{ProjectId, Timestamp, WorkId, names};
 
 use super::connection::WRITE_TIMEOUT;
 use super::ledger_store::{WriteError, outcome_of, write_error};
+use crate::domain::room::Room;
 
 /// The key in the stream's metadata that says whose it is.
 const PROJECT_KEY: &str = "loom.project";
@@ -93,6 +94,11 @@ impl LetterStore {
             replicas,
             retention,
         }
+    }
+
+    /// What fits into a letter.
+    pub fn room(&self) -> Room {
+        Room::of(self.client.server_info().max_payload)
     }
 
     /// How long a letter is kept.

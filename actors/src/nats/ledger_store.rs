@@ -23,6 +23,8 @@ use super::connection::WRITE_TIMEOUT;
 
 /// A wrong expected sequence, as one server says it or another.
 const WRONG_LAST_SEQUENCE: [u64; 2] = [10_071, 10_164];
+/// More than a message of the stream may have.
+const TOO_LARGE: u64 = 10_054;
 /// The key of writes that are meant to be refused, and a sequence that no key has.
 const BARRIER: (&str, u64) = ("barrier", u64::MAX >> 1);
 const REPLAY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,6 +43,9 @@ pub enum WriteError {
     /// The server refuses it and has not stored it.
     #[error("the server refuses the write: {0}")]
     Refused(String),
+    /// The server refuses it for good: no message carries so much.
+    #[error("the record is too large for the server: {0}")]
+    TooLarge(String),
 }
 
 /// A read or an administrative request that failed.
@@ -333,6 +338,9 @@ pub(super) fn outcome_of(answer: &[u8]) -> Result<u64, WriteError> {
         (Some(error), _) if WRONG_LAST_SEQUENCE.contains(&error.err_code) => {
             Err(WriteError::Conflict)
         }
+        (Some(error), _) if error.err_code == TOO_LARGE => {
+            Err(WriteError::TooLarge(error.description))
+        }
         (Some(error), _) => Err(WriteError::Refused(error.description)),
     }
 }
@@ -340,9 +348,10 @@ pub(super) fn outcome_of(answer: &[u8]) -> Result<u64, WriteError> {
 pub(super) fn write_error(error: &RequestError) -> WriteError {
     let text = error.to_string();
     match error.kind() {
-        RequestErrorKind::NoResponders
-        | RequestErrorKind::InvalidSubject
-        | RequestErrorKind::MaxPayloadExceeded => WriteError::Refused(text),
+        RequestErrorKind::MaxPayloadExceeded => WriteError::TooLarge(text),
+        RequestErrorKind::NoResponders | RequestErrorKind::InvalidSubject => {
+            WriteError::Refused(text)
+        }
         RequestErrorKind::TimedOut | RequestErrorKind::Other => WriteError::Unknown(text),
     }
 }
@@ -360,6 +369,7 @@ mod tests {
             (r#"{"stream":"KV_x","seq":7}"#.to_owned(), Ok(7)),
             (refused(10_071), Err(WriteError::Conflict)),
             (refused(10_164), Err(WriteError::Conflict)),
+            (refused(10_054), Err(WriteError::TooLarge("no".into()))),
             (refused(10_077), Err(WriteError::Refused("no".into()))),
         ];
         for (answer, outcome) in cases {

@@ -52,6 +52,8 @@ pub struct ServerOptions {
     pub listen: SocketAddr,
     /// How often written data is synced to the disk.
     pub profile: Profile,
+    /// How much a message may carry, in bytes; `None`: the server's own default, 1 MiB.
+    pub max_payload: Option<usize>,
     /// What becomes of the server when this process dies without stopping it.
     pub on_parent_death: ParentDeath,
     /// How long it may take until it can be connected to. A large store takes a while after a crash.
@@ -66,6 +68,7 @@ impl ServerOptions {
             dir,
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
             profile: Profile::Safe,
+            max_payload: None,
             on_parent_death: ParentDeath::Kill,
             ready_within: Duration::from_mins(1),
         }

@@ -219,12 +219,7 @@ impl Intake {
             reason,
             error,
         };
-        refused.record(&message.payload, self.most_bytes(), published)
-    }
-
-    /// How much a message of NATS holds.
-    fn most_bytes(&self) -> usize {
-        self.nats.client.server_info().max_payload
+        refused.record(&message.payload, self.nats.room().record(), published)
     }
 
     /// When a message was published, and its place in the stream.
@@ -320,6 +315,9 @@ impl Intake {
         request.offered_at.get_or_insert(published);
         let submission = work::accept(request, self.defaults, "queue", published)
             .map_err(|error| (Reason::Rejected, error))?;
+        let room = self.nats.room();
+        room.check(&submission.record, &self.project)
+            .map_err(|error| (Reason::Rejected, error))?;
         Ok(Operation::Create(Arc::new(submission.record)))
     }
 
@@ -386,6 +384,7 @@ fn fate_of(error: &LedgerError, subject: &str, delivered: i64) -> Fate {
             tracing::info!(subject, %id, "a published report is about an unknown item");
             Fate::Ack
         }
+        LedgerError::TooLarge(..) => Fate::GiveUp(error.to_string()),
         error if is_hopeless(error) && delivered >= MOST_DELIVERIES => {
             Fate::GiveUp(error.to_string())
         }

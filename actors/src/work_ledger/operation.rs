@@ -13,7 +13,7 @@ use super::meters::Meters;
 use super::read_model::{LiveProgress, ReadError, ReadModel};
 use crate::barrier::Grace;
 use crate::clock::Clock;
-use crate::domain::work::{Command, Decision, WorkRecord, WriteId, decode, encode};
+use crate::domain::work::{Command, Decision, WorkRecord, WriteId, cut, decode, encode};
 use crate::nats::connection::Nats;
 use crate::nats::ledger_store::{Entry, WriteError};
 use crate::nats::owner::Ownership;
@@ -22,6 +22,8 @@ use crate::nats::owner::Ownership;
 const MAX_CONFLICTS: usize = 16;
 /// How long what an agent says about its progress may stay unwritten.
 const PROGRESS_EVERY: Duration = Duration::from_secs(30);
+/// What the record of an item takes nearly always, in bytes: then nobody asks how much may be.
+const FITS_ALWAYS: usize = 16 * 1024;
 /// The pause before a write in doubt is repeated.
 const DOUBT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -65,6 +67,8 @@ pub struct Applied {
     pub changed: bool,
     /// What the agent said, where that was not written.
     pub said: Option<LiveProgress>,
+    /// Why the item was failed instead of what was asked for: no message carries its record.
+    pub overruled: Option<Arc<str>>,
 }
 
 impl Applied {
@@ -85,6 +89,7 @@ impl Applied {
             revision,
             changed: false,
             said: None,
+            overruled: None,
         }
     }
 }
@@ -118,17 +123,19 @@ impl Context {
         if let Some(applied) = self.without_a_write(operation, &present)? {
             return Ok(applied);
         }
+        let mut too_large = None;
         for _ in 0..MAX_CONFLICTS {
             let Some(next) = self.next(operation, &present, write_id)? else {
                 return already(id, present);
             };
-            let bytes = encode(&next).map_err(|e| LedgerError::Record(id, e.to_string()))?;
+            let (next, bytes, overruled) = self.fitted(operation, next, too_large.take())?;
             let sent = Instant::now();
             let written = self.write(&next, present.revision, bytes).await?;
             self.meters.wrote(sent.elapsed());
             match written {
                 Written::At(revision) => {
                     return Ok(Applied {
+                        overruled: overruled.filter(|_| next.status == WorkStatus::Failed),
                         said: self.said_and_written(operation, &next),
                         record: next.into(),
                         revision,
@@ -137,6 +144,8 @@ impl Context {
                     });
                 }
                 Written::Instead(entry) => present = self.overtaken(id, entry)?,
+                Written::TooLarge(why) if overruled.is_none() => too_large = Some(why.into()),
+                Written::TooLarge(why) => return Err(LedgerError::TooLarge(id, why.into())),
             }
         }
         Err(LedgerError::Contended(id))
@@ -204,6 +213,7 @@ impl Context {
             revision: present.revision,
             before: Some(record.status),
             changed: false,
+            overruled: None,
             said: Some(LiveProgress {
                 attempt: record.attempt,
                 progress: progress.or(known.progress),
@@ -284,6 +294,47 @@ impl Context {
         told.into()
     }
 
+    /// The record as it can be written, cut where it must be. Of one that no message carries only that is
+    /// left, and it has failed (`too_large`: the server has refused it already); then also why.
+    fn fitted(
+        &self,
+        operation: &Operation,
+        next: Box<WorkRecord>,
+        too_large: Option<Arc<str>>,
+    ) -> Result<(Box<WorkRecord>, Bytes, Option<Arc<str>>), LedgerError> {
+        let id = next.id;
+        let written = |record: &WorkRecord| {
+            encode(record).map_err(|error| LedgerError::Record(id, error.to_string()))
+        };
+        let bytes = written(&next)?;
+        if too_large.is_none() && bytes.len() <= FITS_ALWAYS {
+            return Ok((next, bytes, None));
+        }
+        let (size, most) = (bytes.len(), self.nats.room().record());
+        if too_large.is_none() && size <= most {
+            return Ok((next, bytes, None));
+        }
+        let cut = cut::to((*next).clone(), most).filter(|_| too_large.is_none());
+        if let Some(cut) = cut {
+            tracing::warn!(%id, size, most, "a record was cut to fit into a message of the nats-server");
+            let bytes = written(&cut)?;
+            return Ok((Box::new(cut), bytes, None));
+        }
+        let why = too_large.unwrap_or_else(|| {
+            format!("its record has {size} bytes, and max_payload of the nats-server leaves {most}")
+                .into()
+        });
+        if matches!(operation, Operation::Create(_)) {
+            return Err(LedgerError::TooLarge(id, why));
+        }
+        tracing::error!(%id, size, "the record of a work item cannot be written and is given up: {why}");
+        let is_an_end = next.status.is_terminal();
+        let short = cut::short(&next, &why, self.clock.now());
+        let bytes = written(&short)?;
+        let overruled = (!is_an_end).then_some(why);
+        Ok((Box::new(short), bytes, overruled))
+    }
+
     /// Writes until it is known whether this write or another one is stored.
     async fn write(
         &self,
@@ -303,6 +354,7 @@ impl Context {
             }
             match store.put(next.id, expected, bytes.clone(), ttl).await {
                 Ok(sequence) => return Ok(Written::At(sequence)),
+                Err(WriteError::TooLarge(why)) => return Ok(Written::TooLarge(why)),
                 Err(WriteError::Refused(why)) if !doubted => {
                     return Err(LedgerError::Unavailable(next.id, why));
                 }
@@ -366,6 +418,8 @@ enum Written {
     At(u64),
     /// Another one, or none, is stored.
     Instead(Option<Entry>),
+    /// None is, and mine never will be.
+    TooLarge(String),
 }
 
 fn already(id: WorkId, present: Present) -> Result<Applied, LedgerError> {

@@ -51,6 +51,9 @@ fn text(options: &ServerOptions, listen: SocketAddr) -> Result<String, ServerErr
     line("log_file", &quoted(&options.log_path())?);
     line("logfile_size_limit", "10MB");
     line("logfile_max_num", "3");
+    if let Some(most) = options.max_payload {
+        line("max_payload", &most.to_string());
+    }
     let store = quoted(&options.file("store"))?;
     let sync = options.profile.sync_interval();
     let _ = writeln!(
