@@ -18,8 +18,6 @@ pub const DEFAULT_URL: &str = "http://127.0.0.1:3000";
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// Longer than the coordinator takes for its slowest answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(40);
-/// The longest that a refused request waits before it is sent again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Why there is no answer to use.
 #[derive(Debug, thiserror::Error)]
@@ -27,9 +25,12 @@ pub enum ApiError {
     /// The URL is none.
     #[error("{0}")]
     BadUrl(String),
-    /// Nobody answered.
+    /// Nobody is there: the request was not sent.
     #[error("{0}")]
     Unreachable(String),
+    /// There was no answer: the request may have been done, or be done later.
+    #[error("{0}")]
+    InDoubt(String),
     /// The coordinator refused.
     #[error("{}", .0.message)]
     Refused(WireError),
@@ -50,21 +51,18 @@ impl ApiError {
     /// Whether the same request may succeed later.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable(_) => true,
+            Self::Unreachable(_) | Self::InDoubt(_) => true,
             Self::Refused(error) => error.code.is_transient(),
             Self::BadUrl(_) | Self::NotACoordinator(_) => false,
         }
     }
 
-    /// How long to wait before the next try.
-    pub fn pause(&self) -> Duration {
-        let asked = match self {
-            Self::Refused(error) => error.retry_after_ms,
+    /// How long the coordinator asks to wait before the next try.
+    pub fn asked_pause(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(error) => error.retry_after_ms.map(Duration::from_millis),
             _ => None,
-        };
-        asked
-            .map_or(LONGEST_PAUSE, Duration::from_millis)
-            .min(LONGEST_PAUSE)
+        }
     }
 }
 
@@ -178,17 +176,19 @@ impl ApiClient {
 
     fn unreachable(&self, error: &reqwest::Error) -> ApiError {
         let url = self.url();
-        ApiError::Unreachable(if error.is_timeout() {
-            format!(
-                "the coordinator at {url} does not answer; see its log, or ask another one with --url"
-            )
-        } else if error.is_connect() {
-            format!(
+        if error.is_connect() {
+            ApiError::Unreachable(format!(
                 "no coordinator at {url}; start one with `loom up`, or name another one with --url"
-            )
+            ))
+        } else if error.is_timeout() {
+            ApiError::InDoubt(format!(
+                "the coordinator at {url} does not answer; see its log, or ask another one with --url"
+            ))
         } else {
-            format!("the connection to the coordinator at {url} broke off; try again")
-        })
+            ApiError::InDoubt(format!(
+                "the connection to the coordinator at {url} broke off; try again"
+            ))
+        }
     }
 
     fn stranger(&self, what: &str) -> ApiError {

@@ -50,7 +50,7 @@ async fn refusals_keep_their_code() {
     .await;
     let error = client.get::<Value>(&["stats"], &[]).await.unwrap_err();
     assert!(error.is_transient());
-    assert_eq!(error.pause(), Duration::from_millis(5));
+    assert_eq!(error.asked_pause(), Some(Duration::from_millis(5)));
 }
 
 #[tokio::test]

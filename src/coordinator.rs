@@ -61,6 +61,9 @@ pub enum UpError {
     /// The actors cannot be started.
     #[error(transparent)]
     Projects(#[from] WireError),
+    /// Nothing can be written.
+    #[error("Loom cannot start: {0}")]
+    Store(String),
     /// The projects cannot be found, or the requests not be subscribed to.
     #[error(
         "NATS at {url} does not let the coordinator do its work: {source}; check the account's permissions"
@@ -90,6 +93,7 @@ pub struct Coordinator {
     ruling: JoinHandle<()>,
     serving: JoinHandle<()>,
     _measuring: AbortOnDropHandle<()>,
+    _watching: Vec<AbortOnDropHandle<()>>,
 }
 
 impl Coordinator {
@@ -112,8 +116,14 @@ impl Coordinator {
         if let Some(problem) = nats.room().problem(&nats.shown_url) {
             tracing::error!("{problem}");
         }
+        let watching = watch_store(&nats, server.as_ref());
         let identity = identity(&data_dir, server.is_none().then_some(&nats.shown_url))?;
-        let (shell, reign) = Reign::first(settings, nats, identity, options.standby).await?;
+        let store = nats.store.clone();
+        let first = Reign::first(settings, nats, identity, options.standby).await;
+        let (shell, reign) = first.map_err(|error| match store.verdict().sentence() {
+            Some(sentence) => UpError::Store(sentence.to_owned()),
+            None => error,
+        })?;
         let closing = CancellationToken::new();
         let ruling = tokio::spawn(reign::rule(shell.clone(), reign, closing.clone()));
         let router = rest::router(shell.service().clone(), &settings.api);
@@ -128,6 +138,7 @@ impl Coordinator {
             ruling,
             serving,
             _measuring: measuring,
+            _watching: watching,
         })
     }
 
@@ -226,6 +237,17 @@ async fn start_server(
         ..ManagedOptions::new(data_dir)
     };
     Ok(ManagedServer::start(options).await?)
+}
+
+/// Looks at the store of NATS for as long as the coordinator lives.
+fn watch_store(nats: &Nats, server: Option<&ManagedServer>) -> Vec<AbortOnDropHandle<()>> {
+    let of_server = server.map(|server| {
+        let watch = nats.store.clone().watch_server(server.control());
+        AbortOnDropHandle::new(tokio::spawn(watch))
+    });
+    let of_nats = tokio::spawn(nats.store.clone().watch_nats(nats.clone()));
+    let of_nats = AbortOnDropHandle::new(of_nats);
+    of_server.into_iter().chain([of_nats]).collect()
 }
 
 fn nats_options(settings: &NatsSettings, url: String) -> NatsOptions {

@@ -13,12 +13,16 @@
 //! | `loom_agents{project,status}` | agents that are registered |
 //! | `loom_actor_restarts_total{project,actor}` | restarts since this ownership began |
 //! | `loom_nats_reconnects_total` | how often the connection was made anew |
+//! | `loom_store_free_bytes`, `loom_store_size_bytes` | the disk of our own nats-server |
+//! | `loom_store_refusals_total` | writes that the store of NATS refused |
+//! | `loom_store_restarts_total` | how often our own nats-server was restarted because of its store |
 //! | `loom_ready` | 1 when the coordinator can serve |
 
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use loom_actors::agent_registry::AgentDirectory;
+use loom_actors::nats::store::StoreHealth;
 use loom_actors::work_ledger::describe_meters;
 use loom_protocol::agent::AgentStatus;
 use metrics::{counter, describe_counter, describe_gauge, gauge};
@@ -44,6 +48,10 @@ const UNREADABLE: &str = "loom_unreadable_records";
 const AGENTS: &str = "loom_agents";
 const RESTARTS: &str = "loom_actor_restarts_total";
 const RECONNECTS: &str = "loom_nats_reconnects_total";
+const STORE_FREE: &str = "loom_store_free_bytes";
+const STORE_SIZE: &str = "loom_store_size_bytes";
+const STORE_REFUSALS: &str = "loom_store_refusals_total";
+const STORE_RESTARTS: &str = "loom_store_restarts_total";
 const READY: &str = "loom_ready";
 
 /// The recorder of this process. Made with its first use; where a program that embeds Loom has
@@ -72,6 +80,19 @@ static RECORDER: LazyLock<PrometheusHandle> = LazyLock::new(|| {
     describe_counter!(
         RECONNECTS,
         "How often the connection to NATS was made anew."
+    );
+    describe_gauge!(
+        STORE_FREE,
+        "What is free on the disk of our own nats-server."
+    );
+    describe_gauge!(STORE_SIZE, "The size of the disk of our own nats-server.");
+    describe_counter!(
+        STORE_REFUSALS,
+        "Writes that the store of NATS refused because it is full or broken."
+    );
+    describe_counter!(
+        STORE_RESTARTS,
+        "How often our own nats-server was restarted because of its store."
     );
     describe_gauge!(READY, "1 when the coordinator can serve, else 0.");
     handle
@@ -138,8 +159,19 @@ pub fn render(service: &Service) -> String {
     // The first connection is none that was made anew.
     let connected = *projects.terms().nats.reconnects.borrow();
     counter!(RECONNECTS).absolute(connected.saturating_sub(1));
+    note_store(&projects.terms().nats.store);
     gauge!(READY).set(if service.readiness().ready { 1.0 } else { 0.0 });
     RECORDER.render()
+}
+
+fn note_store(store: &StoreHealth) {
+    if let Some(space) = store.space() {
+        let sample = |bytes: u64| exact(usize::try_from(bytes).unwrap_or(usize::MAX));
+        gauge!(STORE_FREE).set(sample(space.free));
+        gauge!(STORE_SIZE).set(sample(space.total));
+    }
+    counter!(STORE_REFUSALS).absolute(store.refusals());
+    counter!(STORE_RESTARTS).absolute(store.restarts());
 }
 
 fn note_agents(project: &str, agents: &AgentDirectory) {

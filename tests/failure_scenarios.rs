@@ -61,7 +61,7 @@ scenario!(work_fails_after_max_attempts, middle, {
     let mut stage = Stage::open(middle).await?;
     let (id, attempt) = fail_for_good(&mut stage, middle).await?;
     assert_eq!(attempt, 2);
-    let letters = stage.dead_letters().await?;
+    let letters = stage.until_dead_letters(1).await?;
     assert_eq!(letters.len(), 1, "{letters:?}");
     assert_eq!(letters[0]["id"], json!(id));
     assert_eq!(letters[0]["reason"], json!(Reason::AgentError));

@@ -1,19 +1,15 @@
 //! Listens to how attempts end: a broken agent is quarantined, and one that meets a usage limit in a
 //! published report is paused. (Who reports it by a request is paused before the report is applied.)
 
-use std::time::Duration;
-
 use loom_protocol::AgentGuid;
 use loom_protocol::work::{Reason, WorkStatus};
 
 use crate::agent_registry::AgentRegistryHandle;
 use crate::clock::Clock;
+use crate::domain::agent::pause_end;
 use crate::domain::breaker::{AttemptEnd, BreakerTerms};
 use crate::settings::AgentSettings;
 use crate::work_ledger::{ItemChange, ReadModel};
-
-/// How long an agent is paused that does not say when its limit ends.
-pub const DEFAULT_PAUSE: Duration = Duration::from_mins(5);
 
 /// Begins to listen; nothing of it waits.
 pub fn listen(
@@ -66,7 +62,7 @@ impl Breaker {
     fn limit_met(&self, guid: AgentGuid) {
         let entry = self.registry.directory().get(guid);
         if entry.is_some_and(|entry| entry.agent().paused_until.is_none()) {
-            let until = self.clock.now().after(DEFAULT_PAUSE);
+            let until = pause_end(None, self.clock.now());
             let reason = Reason::UsageLimit.to_string();
             self.registry.pause_in_background(guid, until, reason);
         }

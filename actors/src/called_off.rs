@@ -29,6 +29,7 @@ impl Project {
             attempt: Some(lease.attempt),
             reason,
             grace_ms: None,
+            instance_id: None,
         };
         self.registry.add_directive(guid, directive).await
     }

@@ -13,6 +13,7 @@ use crate::barrier::{Arrivals, Barrier, BarrierParts, Grace, InFlight};
 use crate::breaker;
 use crate::clock::Clock;
 use crate::dlq_retrier::{DeadLetters, DlqMsg, DlqRetrier, DlqRetrierArgs, DlqRetrierHandle};
+use crate::domain::agent::pause_end;
 use crate::events::EventSink;
 use crate::gc_reaper::{GcReaper, GcReaperArgs, GcReaperHandle, GcReaperMsg};
 use crate::leases::Leases;
@@ -103,6 +104,11 @@ impl Project {
         let work = Arc::new(ReadModel::new(id.clone(), store));
         let events = EventSink::publishing(nats.client.clone(), id.clone());
         let agents = AgentDirectory::new();
+        let (counted, clock) = (agents.clone(), terms.clock.clone());
+        work.count_leases(move |guid, leases| {
+            let leases = u32::try_from(leases).unwrap_or(u32::MAX);
+            counted.set_lease_count(guid, leases, clock.now());
+        });
         let arrivals = Arrivals::new(&id);
         let barrier = Barrier::new(BarrierParts {
             nats: nats.clone(),
@@ -132,6 +138,7 @@ impl Project {
             project: id.clone(),
             client: nats.client.clone(),
             jetstream: nats.jetstream.clone(),
+            health: nats.store.clone(),
             replicas: terms.replicas,
             clock: terms.clock.clone(),
             settings: terms.agents.clone(),
@@ -145,6 +152,7 @@ impl Project {
             }),
             arrivals,
             epoch: terms.epoch,
+            ownership: terms.ownership.clone(),
         };
         let registry = AgentRegistryHandle::new(&registry_args);
         let dispatcher_args = WorkDispatcherArgs {
@@ -174,8 +182,10 @@ impl Project {
             leases,
             barrier: barrier.clone(),
             epoch: terms.epoch,
+            ownership: terms.ownership.clone(),
         };
-        let store = LetterStore::new(&nats.jetstream, &id, terms.replicas, terms.dlq.retention);
+        let store = LetterStore::new(&nats.jetstream, &id, terms.replicas, terms.dlq.retention)
+            .owned_by(&terms.ownership);
         let letters = Arc::new(DeadLetters::new(store, &terms.dlq));
         let dlq = DlqRetrierHandle::new(ActorHandle::new(named("dlq-retrier")));
         let dlq_args = DlqRetrierArgs {
@@ -282,7 +292,7 @@ impl Project {
         if held.is_none_or(|(holder, held)| holder != guid || held.attempt != lease.attempt) {
             return Ok(());
         }
-        let until = until.unwrap_or_else(|| self.clock.now().after(breaker::DEFAULT_PAUSE));
+        let until = pause_end(until, self.clock.now());
         let paused = self.registry.pause(guid, until, reason).await;
         match paused {
             Err(error) if error.code == ErrorCode::NotRegistered => Ok(()),
@@ -315,17 +325,22 @@ impl Project {
             attempt: None,
             reason: Some("the coordinator has started".into()),
             grace_ms: None,
+            instance_id: None,
         };
-        let payload = Encoding::Json
-            .encode(&greeting)
-            .map_err(|error| WireError::new(ErrorCode::Internal, error.to_string()))?;
         for entry in &self.agents.all() {
             let agent = entry.agent();
             if !matches!(agent.status, AgentStatus::Online | AgentStatus::Busy) {
                 continue;
             }
+            let greeting = Directive {
+                instance_id: agent.instance_id.clone(),
+                ..greeting.clone()
+            };
+            let payload = Encoding::Json
+                .encode(&greeting)
+                .map_err(|error| WireError::new(ErrorCode::Internal, error.to_string()))?;
             let subject = names::directive(&self.id, agent.guid);
-            if let Err(error) = client.publish(subject, payload.clone().into()).await {
+            if let Err(error) = client.publish(subject, payload.into()).await {
                 tracing::debug!(guid = %agent.guid, "an agent could not be greeted: {error}");
             }
         }

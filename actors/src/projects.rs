@@ -1,5 +1,7 @@
 //! All projects of a coordinator: started on first use, found when their resources are there.
 //!
+//! A project can be read from before its first actor runs: what its actors tell is found by whoever hears it.
+//!
 //! A read never starts one. A write does, and so does a bucket that somebody else makes (a client
 //! that knows nothing but NATS); the server tells of those, and a look now and then finds what it
 //! did not tell.
@@ -8,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dashmap::DashMap;
+use dashmap::{DashMap, DashSet};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use loom_protocol::{ProjectId, WireError, names};
 use tokio::sync::Mutex;
@@ -31,7 +33,10 @@ struct Inner {
     root: RootHandle,
     terms: Terms,
     max: usize,
+    /// What reads find: those that are awake, and the one that is being started.
     awake: DashMap<ProjectId, Arc<Project>>,
+    /// Those whose start has ended: writes go to these without another look.
+    started: DashSet<ProjectId>,
     /// One is opened at a time, so that each is opened once.
     opening: Mutex<()>,
     _watching: AbortOnDropHandle<()>,
@@ -51,6 +56,7 @@ impl Projects {
             terms,
             max,
             awake: DashMap::new(),
+            started: DashSet::new(),
             opening: Mutex::new(()),
             _watching: AbortOnDropHandle::new(watching),
         })))
@@ -66,12 +72,12 @@ impl Projects {
         &self.0.root
     }
 
-    /// A project that is awake.
+    /// A project that is awake, or being started.
     pub fn get(&self, id: &ProjectId) -> Option<Arc<Project>> {
         self.0.awake.get(id).map(|project| project.clone())
     }
 
-    /// Every project that is awake, by id.
+    /// Every project that is awake or being started, by id.
     pub fn all(&self) -> Vec<Arc<Project>> {
         let mut all: Vec<_> = self.0.awake.iter().map(|entry| entry.clone()).collect();
         all.sort_unstable_by(|one, other| one.id.cmp(&other.id));
@@ -80,11 +86,11 @@ impl Projects {
 
     /// A project, started if it is not awake.
     pub async fn wake(&self, id: &ProjectId) -> Result<Arc<Project>, WireError> {
-        if let Some(project) = self.get(id) {
+        if let Some(project) = self.started(id) {
             return Ok(project);
         }
         let _one_at_a_time = self.0.opening.lock().await;
-        if let Some(project) = self.get(id) {
+        if let Some(project) = self.started(id) {
             return Ok(project);
         }
         if self.0.awake.len() >= self.0.max {
@@ -104,14 +110,21 @@ impl Projects {
         }
         let (project, tree) = Project::open(id.clone(), &self.0.terms).await?;
         let project = Arc::new(project);
+        // Its actors tell events as soon as they run.
+        self.0.awake.insert(id.clone(), project.clone());
         let started = self.0.root.start_tree(tree).await;
         // What goes on trying is there when it is up, and what is parked says so to everybody; any
         // other one would never be started again.
-        let started = match started {
-            Err(error @ (StartError::NotUpYet { .. } | StartError::Parked { .. })) => Err(error),
-            started => Ok(started?),
-        };
-        self.0.awake.insert(id.clone(), project.clone());
+        if let Err(error) = &started
+            && !matches!(
+                error,
+                StartError::NotUpYet { .. } | StartError::Parked { .. }
+            )
+        {
+            self.0.awake.remove(id);
+            return Err(error.clone().into());
+        }
+        self.0.started.insert(id.clone());
         tracing::info!(project = %id, "project is awake");
         let cared_for = Arc::downgrade(&project);
         tokio::spawn(async move {
@@ -130,10 +143,18 @@ impl Projects {
         Ok(project)
     }
 
+    fn started(&self, id: &ProjectId) -> Option<Arc<Project>> {
+        self.0.started.contains(id).then(|| self.get(id))?
+    }
+
     /// Stops a project after what is in flight; its resources stay, and its next use starts it again.
     pub async fn put_to_sleep(&self, id: &ProjectId, deadline: Duration) -> Result<(), StopError> {
+        let _one_at_a_time = self.0.opening.lock().await;
+        self.0.started.remove(id);
+        let stopped = self.0.root.stop_tree(id.as_str(), deadline).await;
+        // What was in flight has told of its end.
         self.0.awake.remove(id);
-        self.0.root.stop_tree(id.as_str(), deadline).await
+        stopped
     }
 
     /// Stops all projects after what is in flight.

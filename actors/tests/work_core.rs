@@ -137,6 +137,7 @@ async fn open(terms: &Terms, root: &RootHandle) -> Arc<Project> {
 
 fn order(guid: AgentGuid, claim_id: &str, wait: Duration) -> ClaimOrder {
     ClaimOrder {
+        instance_id: None,
         guid,
         claim_id: claim_id.into(),
         capabilities: None,

@@ -53,7 +53,8 @@ impl Client {
     ///
     /// # Errors
     /// [`ErrorKind::Options`] for options that make no sense, [`ErrorKind::Connect`] if no server can
-    /// be reached within [`ClientOptions::connect_deadline`] or the server refuses the credentials.
+    /// be reached within [`ClientOptions::connect_deadline`], [`ErrorKind::Credentials`] if the server
+    /// refuses them.
     pub async fn connect(options: ClientOptions) -> Result<Self, ClientError> {
         let background = Background::start()?;
         let connecting = {

@@ -46,15 +46,24 @@ pub(crate) async fn connect(options: &ClientOptions) -> Result<Connection, Clien
 
 fn refused(options: &ClientOptions, error: &async_nats::ConnectError) -> ClientError {
     let url = options.shown_url();
-    let message = match error.kind() {
-        ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => format!(
-            "NATS at {url} refuses the credentials ({error}); check user, password, token or creds file"
-        ),
-        _ => format!(
-            "NATS at {url} can't be reached ({error}); start a server there, or give another address"
-        ),
-    };
-    ClientError::new(ErrorKind::Connect, message)
+    match error.kind() {
+        ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
+            let message = format!(
+                "NATS at {url} refuses the credentials ({error}); check user, password, token or creds file"
+            );
+            ClientError::new(ErrorKind::Credentials, message)
+        }
+        ConnectErrorKind::ServerParse => {
+            let message = format!("{url} is not a NATS address ({error})");
+            ClientError::new(ErrorKind::Options, message)
+        }
+        _ => {
+            let message = format!(
+                "NATS at {url} can't be reached ({error}); start a server there, or give another address"
+            );
+            ClientError::new(ErrorKind::Connect, message)
+        }
+    }
 }
 
 async fn nats_options(

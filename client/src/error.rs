@@ -15,8 +15,10 @@ pub enum ErrorKind {
     Timeout,
     /// NATS is not reachable just now; the client goes on trying to reconnect.
     Disconnected,
-    /// The connection could not be made at all: no route, wrong credentials, not a NATS server.
+    /// The connection could not be made at all: no route, nobody there, not a NATS server.
     Connect,
+    /// The NATS server refuses the credentials.
+    Credentials,
     /// The payload is over what the NATS server takes.
     TooLarge,
     /// A value can't be written, or an answer can't be read.
@@ -73,13 +75,22 @@ impl ClientError {
     }
 
     /// Whether the lease that the request named is not (or no longer) the sender's.
-    pub const fn is_lease_gone(&self) -> bool {
-        matches!(
+    pub fn is_lease_gone(&self) -> bool {
+        let code = matches!(
             self.kind,
             ErrorKind::Refused(
                 ErrorCode::StaleLease | ErrorCode::TerminalState | ErrorCode::NotFound
             )
-        )
+        );
+        code || self.is_replaced()
+    }
+
+    /// Whether another run of the same agent has registered since: this one is to stop its work and to
+    /// end, and must not register again.
+    pub fn is_replaced(&self) -> bool {
+        let details = self.wire().and_then(|wire| wire.details.as_ref());
+        self.code() == Some(ErrorCode::NotRegistered)
+            && details.is_some_and(|details| details["replaced"] == true)
     }
 }
 

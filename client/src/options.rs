@@ -115,8 +115,23 @@ impl ClientOptions {
             Credentials::FromUrl => in_url,
             given => given.clone(),
         };
-        Ok((addresses, credentials))
+        // NATS takes none out of an address by itself, and writes addresses into its debug log.
+        let bare = addresses.into_iter().map(bare).collect::<Result<_, _>>();
+        let bare = bare.map_err(|_| {
+            let message = format!("{:?} is not a NATS address", self.shown_url());
+            ClientError::new(ErrorKind::Options, message)
+        })?;
+        Ok((bare, credentials))
     }
+}
+
+/// An address without user, password or token.
+fn bare(address: async_nats::ServerAddr) -> std::io::Result<async_nats::ServerAddr> {
+    let mut url = address.into_inner();
+    // An address without a host takes neither, and has neither.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    async_nats::ServerAddr::from_url(url)
 }
 
 impl fmt::Debug for ClientOptions {
@@ -158,6 +173,18 @@ mod tests {
         );
         assert_eq!(in_url("nats://tok@a"), Credentials::Token("tok".into()));
         assert_eq!(in_url("nats://a"), Credentials::FromUrl);
+        let (bare, _) = options("nats://ann:p%40ss@a:4,ws://tok@b:5/x")
+            .addresses()
+            .unwrap();
+        let bare: Vec<_> = bare
+            .iter()
+            .map(async_nats::ServerAddr::as_url_str)
+            .collect();
+        assert_eq!(
+            bare,
+            ["nats://a:4", "ws://b:5/x"],
+            "nothing to log that is secret"
+        );
         let mut given = options("nats://ann:pass@a");
         given.credentials = Credentials::Token("t".into());
         assert_eq!(given.addresses().unwrap().1, Credentials::Token("t".into()));

@@ -127,9 +127,22 @@ pub struct Agent {
     /// Which run of the program it is; a new one means that it forgot what it held.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub instance_id: Option<String>,
+    /// The runs whose place it took, the latest last: what they ask is refused.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub replaced_runs: Vec<ReplacedRun>,
     /// Whatever else it says about itself.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub metadata: Option<serde_json::Value>,
+}
+
+/// A run of an agent's program whose place a later one has taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplacedRun {
+    /// Which.
+    pub instance_id: String,
+    /// When the later one registered.
+    pub at: Timestamp,
 }
 
 /// Why an agent is taken out.
@@ -154,7 +167,7 @@ pub struct RegisterRequest {
     /// Its id, where it has one already; a known one keeps its leases.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guid: Option<AgentGuid>,
-    /// Which run of the program it is.
+    /// Which run of the program it is; of two the one that registers later is the agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instance_id: Option<String>,
     /// Its boundaries; `default` where absent.
@@ -214,6 +227,9 @@ pub struct RegisterAnswer {
 pub struct HeartbeatRequest {
     /// The agent.
     pub guid: AgentGuid,
+    /// Which run of it, if it registered with that.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub instance_id: Option<String>,
     /// `online`, `busy` or `draining`; anything else is not the agent's to say.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub status: Option<AgentStatus>,
@@ -276,6 +292,9 @@ pub struct Directive {
     /// Within which time, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub grace_ms: Option<u64>,
+    /// For which run of the agent it is; another one passes it over.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub instance_id: Option<String>,
 }
 
 /// A message on `loom.{p}.agents.{guid}.shutdown`.
@@ -290,10 +309,23 @@ pub struct ShutdownNotice {
     pub graceful: bool,
     /// Within which time, in milliseconds.
     pub grace_period_ms: u64,
+    /// For which run of the agent it is; another one passes it over.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub instance_id: Option<String>,
 }
 
-/// A request that only names an agent: `agents.get`, `agents.deregister`, `agents.resume`. A prefix
-/// will do, but not for `deregister`.
+/// `agents.deregister`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeregisterRequest {
+    /// The agent.
+    pub guid: String,
+    /// Which run of it, if it registered with that.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub instance_id: Option<String>,
+}
+
+/// A request that only names an agent: `agents.get`, `agents.resume`. A prefix will do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct GuidRequest {
     /// The agent, or the beginning of its guid.
@@ -390,6 +422,7 @@ mod tests {
             quarantine: None,
             target_id: None,
             instance_id: None,
+            replaced_runs: vec![],
             metadata: Some(serde_json::json!({"k": [1]})),
         };
         let answer = RegisterAnswer {

@@ -109,6 +109,12 @@ pub struct ListDeadLettersRequest {
     /// Where the last page ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
+    /// `asc`: oldest first, as where it is absent; `desc`: newest first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub order: Option<String>,
+    /// Only of items that failed then or later.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
 }
 
 /// `dlq.retry`: one letter by its id, or those that a filter names, or all.

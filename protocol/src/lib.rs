@@ -29,6 +29,7 @@ pub mod id;
 pub mod names;
 pub mod readiness;
 pub mod rest;
+pub mod text;
 pub mod time;
 pub mod token;
 pub mod url;
@@ -43,16 +44,3 @@ pub use token::{ProjectId, TokenError};
 
 /// The version of the wire that this crate speaks; told by `agents.register` and `coord.global.info`.
 pub const PROTOCOL_VERSION: u32 = 1;
-
-/// What this version can do beyond that, told at the same places: a client may rely on what is named.
-///
-/// | feature | what it is |
-/// |---|---|
-/// | `late-completion` | a completion of an attempt that was taken back counts while nobody has had the item since |
-/// | `resume` | `work.claim` takes `resume` |
-pub const FEATURES: &[&str] = &["late-completion", "resume"];
-
-/// The same, as answers carry it.
-pub fn features() -> Vec<String> {
-    FEATURES.iter().map(|&name| name.to_owned()).collect()
-}

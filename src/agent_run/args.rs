@@ -8,6 +8,7 @@ use loom_protocol::AgentGuid;
 
 use super::exit_rule::ExitRule;
 use super::limit_presets::LimitPreset;
+use super::result::ResultForm;
 
 /// What `loom agent run` takes.
 #[derive(Debug, Clone, Args)]
@@ -28,7 +29,8 @@ pub struct AgentRunArgs {
     #[arg(long, value_name = "NAME")]
     pub handle: Option<String>,
 
-    /// Its id, for an agent that comes back as itself
+    /// Its id, for an agent that comes back as itself. Of two that run with the same id the one that was
+    /// started later goes on; the other stops its programs and ends with exit code 4
     #[arg(long, value_name = "UUID")]
     pub guid: Option<AgentGuid>,
 
@@ -52,8 +54,13 @@ pub struct AgentRunArgs {
     #[arg(long, value_enum, default_value_t = Stdin::None)]
     pub stdin: Stdin,
 
+    /// What counts as its result
+    #[arg(long, value_enum, value_name = "FORM", default_value_t = ResultForm::Auto)]
+    pub result: ResultForm,
+
     /// Run each item in a directory of its own under DIR, named by its id. With placeholders in DIR:
-    /// in exactly that directory. It is made if it is not there, and kept
+    /// in exactly that directory. It is made if it is not there, and kept; no two items run in one
+    /// directory at the same time, the second waits
     #[arg(long, value_name = "DIR")]
     pub workdir: Option<PathBuf>,
 
@@ -104,12 +111,13 @@ pub struct AgentRunArgs {
 
     /// The program and its arguments, with placeholders, like `claude -p {description}`
     ///
-    /// Placeholders: {description} {id} {taskId} {capability} {boundary} {priority} {attempt} {project}
+    /// Placeholders: {description} {descriptionFile} {id} {taskId} {capability} {boundary} {priority} {attempt} {project}
     /// {agent} {handle} {workdir} {context} {context.FIELD} {label.NAME}. Each stays within its
     /// argument, and no shell sees it; {{id}} is written for a literal {id}. The same stands in the
     /// variables LOOM_WORK_ITEM_ID, LOOM_WORK_DESCRIPTION and so on.
     ///
-    /// The last line of JSON on its standard output is the result, or else the end of its text. A line
+    /// The result is what it writes to its standard output: JSON where the last line is a JSON object or
+    /// array, with the text before it kept beside it; else the end of the text. A line
     /// `::progress 40 message` reports progress; so does `loom work progress` inside the program.
     #[arg(last = true, required = true, value_name = "CMD")]
     pub command: Vec<String>,

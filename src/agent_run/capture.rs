@@ -1,111 +1,110 @@
 //! What is kept of a program's output: the end of it, and the last line of JSON. Bounded memory.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use loom_client::Job;
+use loom_protocol::Body;
 use loom_protocol::work::limits;
-use serde::de::IgnoredAny;
 
 use super::lines::{self, Line, Splitter};
+use super::secrets::{Scrubber, Secrets};
+use super::tail::Tail;
 
-/// How much of the end of a stream is kept, in bytes.
-const TAIL: usize = 64 * 1024;
-/// Lines longer than this come in pieces; no result can be longer.
-const LONGEST_LINE: usize = limits::RESULT;
-/// How much of one line goes to the logs subject.
+/// Lines longer than this come in pieces; no result can be longer, in bytes.
+pub const LONGEST_LINE: usize = limits::RESULT;
+/// How much of one line goes to the logs subject, in bytes.
 const LOGGED: usize = 8 * 1024;
+/// How many empty lines one after the other are kept.
+const BLANK: usize = 16;
 
-/// The end of a stream of bytes.
-#[derive(Debug, Default)]
-pub struct Tail {
-    bytes: Vec<u8>,
-    cut: bool,
-}
-
-impl Tail {
-    /// Takes more; forgets the beginning where it is too much.
-    pub fn push(&mut self, more: &[u8]) {
-        let keep = &more[more.len().saturating_sub(TAIL)..];
-        self.bytes.extend_from_slice(keep);
-        self.cut |= keep.len() < more.len();
-        if self.bytes.len() > 2 * TAIL {
-            self.bytes.drain(..self.bytes.len() - TAIL);
-            self.cut = true;
-        }
-    }
-
-    /// Whether there was more than is kept.
-    pub fn is_cut(&self) -> bool {
-        self.cut || self.bytes.len() > TAIL
-    }
-
-    /// The last `max` bytes as text, from the beginning of a line if there is one.
-    pub fn text(&self, max: usize) -> String {
-        let start = self.bytes.len().saturating_sub(max.min(TAIL));
-        let mut bytes = &self.bytes[start..];
-        if start > 0 || self.cut {
-            let line_start = bytes.iter().position(|byte| *byte == b'\n');
-            bytes = line_start.map_or(bytes, |end| &bytes[end + 1..]);
-        }
-        String::from_utf8_lossy(bytes).trim().to_owned()
-    }
-}
-
-/// What is kept of one stream; nothing yet to begin with.
+/// What is kept of one stream; nothing yet to begin with. Secrets are taken out before anything else
+/// looks at it.
 #[derive(Debug)]
 pub struct Capture {
+    scrubber: Scrubber,
     splitter: Splitter,
-    /// The end of it, without progress lines.
-    pub tail: Tail,
-    /// The last whole line that is a JSON object or array.
-    pub last_json: Option<Bytes>,
-    /// Whether a line was too long to be a result.
-    pub overlong: bool,
+    kept: Kept,
+}
+
+/// What the lines of a stream leave behind.
+#[derive(Debug, Default)]
+struct Kept {
+    /// The end of it, without progress lines, and without `held`.
+    tail: Tail,
+    /// The last line, where that is a JSON object or array; empty lines may follow it.
+    held: Option<Body>,
+    /// The last such line of those that stand in the tail.
+    earlier: Option<Body>,
+    /// How many empty lines the tail ends with.
+    blank: usize,
+    /// What is wrong with the last line that looked like JSON, where it could not be taken.
+    problem: Option<String>,
 }
 
 impl Default for Capture {
     fn default() -> Self {
-        Self {
-            splitter: Splitter::new(LONGEST_LINE),
-            tail: Tail::default(),
-            last_json: None,
-            overlong: false,
-        }
+        Self::new(&Secrets::default())
     }
 }
 
 impl Capture {
+    /// Without these secrets.
+    pub fn new(secrets: &Secrets) -> Self {
+        Self {
+            scrubber: Scrubber::new(secrets.clone()),
+            splitter: Splitter::new(LONGEST_LINE),
+            kept: Kept::default(),
+        }
+    }
+
     /// Takes what has come; tells the job of progress, and sends the lines to the logs.
     pub fn feed(&mut self, bytes: &[u8], job: &Job) {
-        let mut kept = Kept {
-            tail: &mut self.tail,
-            last_json: &mut self.last_json,
-            overlong: &mut self.overlong,
-        };
-        self.splitter.feed(bytes, |line| kept.take(&line, job));
+        let (splitter, kept) = (&mut self.splitter, &mut self.kept);
+        self.scrubber.feed(bytes, |bytes| {
+            splitter.feed(bytes, |line| kept.take(&line, job));
+        });
     }
 
     /// The stream has ended.
     pub fn finish(&mut self, job: &Job) {
-        let mut kept = Kept {
-            tail: &mut self.tail,
-            last_json: &mut self.last_json,
-            overlong: &mut self.overlong,
+        let (splitter, kept) = (&mut self.splitter, &mut self.kept);
+        self.scrubber
+            .finish(|bytes| splitter.feed(bytes, |line| kept.take(&line, job)));
+        splitter.finish(|line| kept.take(&line, job));
+    }
+
+    /// The end of all that was said.
+    pub fn tail(&self) -> Cow<'_, Tail> {
+        let Some(json) = &self.kept.held else {
+            return Cow::Borrowed(&self.kept.tail);
         };
-        self.splitter.finish(|line| kept.take(&line, job));
+        let mut tail = self.kept.tail.clone();
+        tail.push(json.as_bytes());
+        tail.push(b"\n");
+        Cow::Owned(tail)
+    }
+
+    /// The last line that is not empty, where it is a JSON object or array, and the end of what stands
+    /// before it.
+    pub fn last_line_of_json(&self) -> Option<(&Body, &Tail)> {
+        Some((self.kept.held.as_ref()?, &self.kept.tail))
+    }
+
+    /// The last line of JSON wherever it stands, where it is not the last line.
+    pub const fn earlier_json(&self) -> Option<&Body> {
+        self.kept.earlier.as_ref()
+    }
+
+    /// Why the last line that looks like JSON is none.
+    pub fn problem(&self) -> Option<&str> {
+        self.kept.problem.as_deref()
     }
 }
 
-/// The parts of a [`Capture`] that a line changes.
-struct Kept<'a> {
-    tail: &'a mut Tail,
-    last_json: &'a mut Option<Bytes>,
-    overlong: &'a mut bool,
-}
-
-impl Kept<'_> {
+impl Kept {
     fn take(&mut self, line: &Line<'_>, job: &Job) {
-        let logged = &line.bytes[..line.bytes.len().min(LOGGED)];
-        job.log(Bytes::copy_from_slice(logged));
+        job.log(logged(line.bytes));
         if line.whole
             && let Some(progress) = lines::progress(line.bytes)
         {
@@ -116,25 +115,63 @@ impl Kept<'_> {
             }
             return;
         }
+        let content = line.bytes.trim_ascii();
+        if line.whole && content.is_empty() {
+            // It does not follow JSON, and many of them push out no text.
+            if self.held.is_none() && self.blank < BLANK {
+                self.blank += 1;
+                self.tail.push(b"\n");
+            }
+            return;
+        }
+        self.blank = 0;
+        if let Some(json) = self.held.take() {
+            self.tail.push(json.as_bytes());
+            self.tail.push(b"\n");
+            self.earlier = Some(json);
+        }
+        if line.whole && looks_like_json(content) {
+            match Body::from_json(Bytes::copy_from_slice(content)) {
+                Ok(json) => {
+                    self.held = Some(json);
+                    self.problem = None;
+                    return;
+                }
+                Err(error) => self.problem = Some(error.to_string()),
+            }
+        } else if !line.whole && line.ends {
+            self.problem = Some(format!(
+                "a line has more than {LONGEST_LINE} bytes, and a result may not"
+            ));
+        }
         self.tail.push(line.bytes);
-        self.tail.push(b"\n");
-        if !line.whole {
-            *self.overlong = true;
-        } else if is_json(line.bytes) {
-            *self.last_json = Some(Bytes::copy_from_slice(line.bytes.trim_ascii()));
+        if line.ends {
+            self.tail.push(b"\n");
         }
     }
 }
 
-/// Whether a line is a JSON object or array. (A number or a word may be JSON too, but is not meant so.)
-fn is_json(line: &[u8]) -> bool {
-    matches!(line.trim_ascii(), [b'{', .., b'}'] | [b'[', .., b']'])
-        && serde_json::from_slice::<IgnoredAny>(line).is_ok()
+/// Whether a line is meant as a JSON object or array. (A number or a word may be JSON too, but is not
+/// meant so.)
+const fn looks_like_json(line: &[u8]) -> bool {
+    matches!(line, [b'{', .., b'}'] | [b'[', .., b']'])
+}
+
+/// A line for the logs: its beginning, and how much more there was.
+fn logged(line: &[u8]) -> Bytes {
+    if line.len() <= LOGGED {
+        return Bytes::copy_from_slice(line);
+    }
+    let mut logged = line[..LOGGED].to_vec();
+    let left_out = line.len() - LOGGED;
+    logged.extend_from_slice(format!(" [… {left_out} bytes left out]").as_bytes());
+    logged.into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent_run::tail::KEPT;
     use crate::agent_run::testing::job;
 
     fn captured(chunks: &[&[u8]]) -> Capture {
@@ -147,40 +184,104 @@ mod tests {
         capture
     }
 
+    fn text(body: &Body) -> &str {
+        std::str::from_utf8(body.as_bytes()).unwrap()
+    }
+
     #[test]
-    fn the_last_line_of_json_is_kept_whatever_follows() {
+    fn json_is_held_apart_while_nothing_follows_it() {
+        let capture = captured(&[b"prose\n{\"n\":1}\n[2]\n \n\r\n"]);
+        let (json, before) = capture.last_line_of_json().unwrap();
+        assert_eq!(text(json), "[2]");
+        assert_eq!(before.text(1000), "prose\n{\"n\":1}");
+        assert_eq!(text(capture.earlier_json().unwrap()), "{\"n\":1}");
+        assert_eq!(capture.tail().text(1000), "prose\n{\"n\":1}\n[2]");
+    }
+
+    #[test]
+    fn json_that_something_follows_stays_in_its_place() {
         let capture = captured(&[b"{\"n\":1}\n[2]\n{not json}\n42\n\"text\"\nbye\n"]);
-        assert_eq!(capture.last_json.as_deref(), Some(&b"[2]"[..]));
-        assert!(capture.tail.text(1000).ends_with("bye"));
+        assert!(capture.last_line_of_json().is_none());
+        assert_eq!(text(capture.earlier_json().unwrap()), "[2]");
+        let all = "{\"n\":1}\n[2]\n{not json}\n42\n\"text\"\nbye";
+        assert_eq!(capture.tail().text(1000), all);
+    }
+
+    #[test]
+    fn json_behind_a_progress_bar_is_seen() {
+        let capture = captured(&[b"10%\r50%\r100%\r{\"n\":1}\r\n"]);
+        assert_eq!(text(capture.last_line_of_json().unwrap().0), "{\"n\":1}");
+    }
+
+    #[test]
+    fn json_that_nests_too_deep_is_text_and_the_reason_is_told() {
+        for deep in [101, 150_000] {
+            let line = format!("{}{}\n", "[".repeat(deep), "]".repeat(deep));
+            let capture = captured(&[b"before\n", line.as_bytes()]);
+            assert!(capture.last_line_of_json().is_none());
+            assert!(capture.problem().unwrap().contains("levels deep"));
+            assert!(capture.tail().text(1000).ends_with("]]]"));
+        }
     }
 
     #[test]
     fn progress_lines_are_not_output() {
-        let capture = captured(&[b"a\n::progress 5 x\nb\n"]);
-        assert_eq!(capture.tail.text(1000), "a\nb");
+        let capture = captured(&[b"a\n::progress 5 x\nb\n{}\n::progress 6\n"]);
+        assert_eq!(capture.tail().text(1000), "a\nb\n{}");
+        assert!(capture.last_line_of_json().is_some());
     }
 
     #[test]
-    fn the_tail_is_bounded_and_begins_with_a_line() {
-        let mut tail = Tail::default();
-        for n in 0..200_000 {
-            tail.push(format!("line {n}\n").as_bytes());
-        }
-        assert!(tail.bytes.len() <= 2 * TAIL && tail.is_cut());
-        let text = tail.text(1000);
-        assert!(
-            text.starts_with("line ") && text.ends_with("line 199999"),
-            "{text}"
+    fn output_without_newlines_stays_bounded_and_whole_at_its_end() {
+        let chunk = vec![b'x'; 100_000];
+        let mut chunks = vec![&chunk[..]; 20];
+        chunks.push(b"the end");
+        let capture = captured(&chunks);
+        assert!(capture.problem().unwrap().contains("more than"));
+        let text = capture.tail().text(KEPT);
+        let (mark, kept) = text.split_once('\n').unwrap();
+        assert_eq!(
+            mark,
+            format!("[… {} bytes left out]", 2_000_007 - kept.len())
         );
-        assert!(text.len() <= 1000);
+        assert!(kept.ends_with("xthe end") && !kept.contains('\n'), "{mark}");
     }
 
     #[test]
-    fn binary_output_without_newlines_stays_bounded() {
-        let chunk = vec![0xff_u8; 100_000];
-        let capture = captured(&[&chunk[..]; 20]);
-        assert!(capture.overlong && capture.last_json.is_none());
-        assert!(capture.tail.bytes.len() <= 2 * TAIL);
-        assert!(capture.tail.text(TAIL).contains('\u{fffd}'));
+    fn empty_lines_push_out_no_text() {
+        let lines = vec![b'\n'; 300_000];
+        let capture = captured(&[b"text", &lines]);
+        assert_eq!(capture.tail().text(1000), "text");
+    }
+
+    #[test]
+    fn a_character_that_is_cut_in_two_by_a_read_stays_one() {
+        let capture = captured(&[b"na\xc3", b"\xafve\n"]);
+        assert_eq!(capture.tail().text(1000), "naïve");
+    }
+
+    #[test]
+    fn a_secret_is_in_nothing_that_is_kept() {
+        let secrets = Secrets::new(["hunter2hunter2".to_owned()]);
+        let (mut capture, job) = (Capture::new(&secrets), job());
+        let long = "x".repeat(LONGEST_LINE - 4);
+        for chunk in [
+            "{\"pass\":\"hunter2",
+            "hunter2\"}\n",
+            &long,
+            "hunter2hunter2",
+        ] {
+            capture.feed(chunk.as_bytes(), &job);
+        }
+        capture.finish(&job);
+        assert_eq!(text(capture.earlier_json().unwrap()), "{\"pass\":\"***\"}");
+        assert!(capture.tail().text(KEPT).ends_with("x***"));
+    }
+
+    #[test]
+    fn a_long_line_goes_to_the_logs_with_its_cut_told() {
+        assert_eq!(logged(b"short"), "short");
+        let line = logged(&vec![b'y'; LOGGED + 5]);
+        assert!(line.ends_with("y [… 5 bytes left out]".as_bytes()));
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use loom_client::{ClientOptions, Credentials, Job};
 use loom_protocol::AgentGuid;
 
-use super::report_dir::{self, ReportDir};
+use super::report_dir;
 
 /// What is said to the agent and not to its program.
 pub const WITHHELD: [&str; 3] = ["LOOM_TICKET", "LOOM_SPIN_UP_ID", "LOOM_END_WITH_PID"];
@@ -13,9 +13,15 @@ pub const WITHHELD: [&str; 3] = ["LOOM_TICKET", "LOOM_SPIN_UP_ID", "LOOM_END_WIT
 const LONGEST: usize = 96 * 1024;
 
 /// What is the same for all items: who the agent is, and how `loom work …` inside reaches NATS.
-pub fn of_agent(guid: AgentGuid, handle: &str, options: &ClientOptions) -> Vec<(String, String)> {
+pub fn of_agent(
+    guid: AgentGuid,
+    instance_id: &str,
+    handle: &str,
+    options: &ClientOptions,
+) -> Vec<(String, String)> {
     let mut variables = vec![
         ("LOOM_AGENT_GUID".into(), guid.to_string()),
+        ("LOOM_AGENT_INSTANCE_ID".into(), instance_id.into()),
         ("LOOM_AGENT_HANDLE".into(), handle.into()),
         ("LOOM_PROJECT_ID".into(), options.project.to_string()),
         ("LOOM_NATS_URL".into(), options.url.clone()),
@@ -33,11 +39,13 @@ pub fn of_agent(guid: AgentGuid, handle: &str, options: &ClientOptions) -> Vec<(
     variables
 }
 
-/// What is told of one item. What is too long for a variable, or has a NUL byte, is left out: it can
-/// be read by `--stdin json`.
-pub fn of_item(job: &Job, workdir: Option<&Path>, reports: &ReportDir) -> Vec<(String, String)> {
+/// What is told of one item: its directory, that for reports, and the file of its description among it.
+/// What is too long for a variable, or has a NUL byte, is left out: it can be read by `--stdin json`, and
+/// the description from its file.
+pub fn of_item(job: &Job, files: [Option<&Path>; 3]) -> Vec<(String, String)> {
     let item = job.item();
-    let text_of = |path: Option<&Path>| path.map(|path| path.to_string_lossy().into_owned());
+    let [workdir, reports, description_file] =
+        files.map(|path| path.map(|path| path.to_string_lossy().into_owned()));
     let context = item.context_data.as_ref();
     let context = context.map(|body| String::from_utf8_lossy(body.as_bytes()).into_owned());
     let labels = serde_json::to_string(&item.labels).ok();
@@ -49,10 +57,11 @@ pub fn of_item(job: &Job, workdir: Option<&Path>, reports: &ReportDir) -> Vec<(S
         ("LOOM_WORK_BOUNDARY", Some(item.boundary.clone())),
         ("LOOM_WORK_PRIORITY", Some(item.priority.to_string())),
         ("LOOM_WORK_DESCRIPTION", Some(item.description.clone())),
+        ("LOOM_WORK_DESCRIPTION_FILE", description_file),
         ("LOOM_WORK_LABELS", labels),
         ("LOOM_WORK_CONTEXT", context),
-        ("LOOM_WORK_DIR", text_of(workdir)),
-        (report_dir::VARIABLE, text_of(reports.path())),
+        ("LOOM_WORK_DIR", workdir),
+        (report_dir::VARIABLE, reports),
     ];
     told.into_iter()
         .filter_map(|(name, value)| Some((name.to_owned(), value?)))

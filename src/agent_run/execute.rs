@@ -9,7 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::FusedFuture;
+use loom_actors::clock::Clock;
 use loom_client::Job;
+use loom_protocol::Timestamp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
@@ -19,7 +21,9 @@ use super::capture::Capture;
 use super::exit_rule::Exit;
 use super::group::Group;
 use super::report_dir::ReportDir;
+use super::secrets::Secrets;
 use super::warden::Warden;
+use super::workdir::Workdir;
 
 /// How long a program's pipes are read after its end; somebody else may keep them open for ever.
 const READ_ON: Duration = Duration::from_millis(500);
@@ -52,6 +56,8 @@ pub enum Ended {
 /// A program that has ended, and what it said.
 #[derive(Debug)]
 pub struct Finished {
+    /// When it was started.
+    pub started_at: Timestamp,
     /// How it ended.
     pub ended: Ended,
     /// Its standard output.
@@ -68,6 +74,10 @@ pub struct Execution<'a> {
     pub bounds: Bounds,
     /// Where it leaves word that it has reported by itself.
     pub reports: &'a ReportDir,
+    /// The directory that it works in, where it has one of its own.
+    pub workdir: Option<&'a Workdir>,
+    /// What is taken out of what it says.
+    pub secrets: &'a Secrets,
     /// Whether a cancel of the job stops it.
     pub stoppable: bool,
     /// Who ends it if this process is killed.
@@ -80,9 +90,13 @@ impl Execution<'_> {
     /// # Errors
     /// It could not be started.
     pub async fn run(&self, command: Command, stdin: Option<Bytes>) -> io::Result<Finished> {
+        let started_at = Clock::system().now();
         let (mut group, pipes) = Group::spawn(command, stdin.is_some(), self.warden).await?;
+        if let Some(workdir) = self.workdir {
+            workdir.note(group.id());
+        }
         let heard = watch::Sender::new(Instant::now());
-        let (mut out, mut err) = (Capture::default(), Capture::default());
+        let [mut out, mut err] = [(); 2].map(|()| Capture::new(self.secrets));
         let ended = {
             let talking = async {
                 tokio::join!(
@@ -106,6 +120,7 @@ impl Execution<'_> {
         out.finish(self.job);
         err.finish(self.job);
         Ok(Finished {
+            started_at,
             ended,
             stdout: out,
             stderr: err,

@@ -67,6 +67,11 @@ impl Group {
         Ok((Self { child, id, watched }, pipes))
     }
 
+    /// Its id, while it lives.
+    pub const fn id(&self) -> Option<Pid> {
+        self.id
+    }
+
     /// Waits until the program itself has ended; others of its group may live on.
     pub async fn exited(&self) -> io::Result<ExitStatus> {
         let status = self.child.ended().await;

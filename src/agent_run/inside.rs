@@ -3,6 +3,7 @@
 //! They know from the environment who they speak for. What they report ends the attempt; the agent
 //! around the program then reports nothing more.
 
+use std::ffi::OsString;
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,14 +11,17 @@ use std::time::Duration;
 
 use clap::Args;
 use loom_client::{Client, ClientError, ClientOptions, Credentials, ErrorKind};
+use loom_protocol::text::{without_end, without_middle};
 use loom_protocol::work::{
     CompleteRequest, FailRequest, Lease, ProgressRequest, ReportedError, ReportedResult, WorkItem,
+    limits,
 };
 use loom_protocol::{AgentGuid, Body, ProjectId, WorkId};
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::report_dir::{self, Outcome};
+use super::secrets::Secrets;
 use super::{UNREACHABLE, USAGE, WORK_FAILED};
 
 /// Tells how far the work is. For a program that `loom agent run` runs.
@@ -28,7 +32,7 @@ pub struct ProgressArgs {
     pub percent: f64,
     /// What it is at
     #[arg(value_name = "MESSAGE")]
-    pub message: Vec<String>,
+    pub message: Vec<OsString>,
 }
 
 /// Reports that the work is done. For a program that `loom agent run` runs.
@@ -36,16 +40,16 @@ pub struct ProgressArgs {
 pub struct CompleteArgs {
     /// What it came to, in a sentence
     #[arg(long, value_name = "TEXT")]
-    pub summary: Option<String>,
+    pub summary: Option<OsString>,
     /// What there is to give: JSON, or any text; `-` reads it from the standard input
     #[arg(long, value_name = "JSON")]
-    pub output: Option<String>,
+    pub output: Option<OsString>,
     /// The same, from a file
     #[arg(long, value_name = "FILE", conflicts_with = "output")]
     pub output_file: Option<PathBuf>,
     /// A thing that was made (repeatable): JSON, or any text, like a path
     #[arg(long = "artifact", value_name = "JSON")]
-    pub artifacts: Vec<String>,
+    pub artifacts: Vec<OsString>,
 }
 
 /// Reports that the work failed. For a program that `loom agent run` runs.
@@ -53,7 +57,7 @@ pub struct CompleteArgs {
 pub struct FailArgs {
     /// What went wrong
     #[arg(value_name = "MESSAGE", required = true)]
-    pub message: Vec<String>,
+    pub message: Vec<OsString>,
     /// No other attempt will help
     #[arg(long)]
     pub permanent: bool,
@@ -71,7 +75,9 @@ struct Inside {
     id: WorkId,
     attempt: u32,
     guid: AgentGuid,
+    instance_id: Option<String>,
     options: ClientOptions,
+    secrets: Secrets,
 }
 
 /// Sends `work.progress`.
@@ -110,9 +116,12 @@ async fn report_progress(args: ProgressArgs) -> Result<(), Problem> {
     let request = ProgressRequest {
         id: inside.id,
         guid: inside.guid,
+        instance_id: inside.instance_id.clone(),
         attempt: inside.attempt,
         progress: Some(args.percent),
-        message: Some(args.message.join(" ")).filter(|message| !message.is_empty()),
+        message: Some(inside.sentence(&args.message))
+            .filter(|message| !message.is_empty())
+            .map(|message| without_end(&message, limits::ERROR)),
         usage: None,
     };
     inside.send::<Lease>("work.progress", &request).await?;
@@ -122,14 +131,15 @@ async fn report_progress(args: ProgressArgs) -> Result<(), Problem> {
 
 async fn report_completion(args: CompleteArgs) -> Result<(), Problem> {
     let inside = Inside::from_environment()?;
-    let artifacts: Vec<_> = args
-        .artifacts
-        .iter()
-        .map(|text| json_or_text(text))
+    let artifacts = args.artifacts.iter();
+    let artifacts: Vec<_> = artifacts
+        .map(|text| json_or_text(&inside.text(text.as_encoded_bytes())))
         .collect();
+    let summary = args.summary.as_ref();
+    let output = output_of(&args)?.map(|output| inside.text(&output));
     let result = ReportedResult {
-        summary: args.summary.clone(),
-        output: output_of(&args)?,
+        summary: summary.map(|summary| inside.text(summary.as_encoded_bytes())),
+        output: output.as_deref().map(json_or_text_body).transpose()?,
         artifacts: if artifacts.is_empty() {
             None
         } else {
@@ -139,6 +149,7 @@ async fn report_completion(args: CompleteArgs) -> Result<(), Problem> {
     };
     let request = CompleteRequest {
         guid: inside.guid,
+        instance_id: inside.instance_id.clone(),
         id: Some(inside.id),
         attempt: Some(inside.attempt),
         result: Some(result),
@@ -157,9 +168,10 @@ async fn report_failure(args: FailArgs) -> Result<(), Problem> {
     let request = FailRequest {
         id: inside.id,
         guid: inside.guid,
+        instance_id: inside.instance_id.clone(),
         attempt: inside.attempt,
         error: ReportedError {
-            message: args.message.join(" "),
+            message: without_middle(&inside.sentence(&args.message), limits::ERROR),
             code: args.code,
             recoverable: Some(!args.permanent),
             occurred_at: None,
@@ -174,24 +186,30 @@ async fn report_failure(args: FailArgs) -> Result<(), Problem> {
     Ok(())
 }
 
-/// The output that was given: as JSON if it is JSON, and else as the text that it is.
-fn output_of(args: &CompleteArgs) -> Result<Option<Body>, Problem> {
-    let text = match (&args.output, &args.output_file) {
-        (None, None) => return Ok(None),
+/// The output that was given.
+fn output_of(args: &CompleteArgs) -> Result<Option<Vec<u8>>, Problem> {
+    let unread = |what: String| move |e| Problem::Usage(format!("{what} can't be read: {e}"));
+    match (&args.output, &args.output_file) {
+        (None, None) => Ok(None),
         (Some(given), _) if given == "-" => {
-            let mut text = String::new();
+            let mut text = Vec::new();
             std::io::stdin()
-                .read_to_string(&mut text)
-                .map_err(|e| Problem::Usage(format!("the standard input can't be read: {e}")))?;
-            text
+                .read_to_end(&mut text)
+                .map_err(unread("the standard input".into()))?;
+            Ok(Some(text))
         }
-        (Some(given), _) => given.clone(),
-        (None, Some(file)) => std::fs::read_to_string(file)
-            .map_err(|e| Problem::Usage(format!("{} can't be read: {e}", file.display())))?,
-    };
-    match Body::from_json(text.clone().into_bytes()) {
-        Ok(json) => Ok(Some(json)),
-        Err(_) => body(&text).map(Some),
+        (Some(given), _) => Ok(Some(given.as_encoded_bytes().to_vec())),
+        (None, Some(file)) => std::fs::read(file)
+            .map_err(unread(file.display().to_string()))
+            .map(Some),
+    }
+}
+
+/// JSON as it is, and any other text (what nests too deep is one) as the text that it is.
+fn json_or_text_body(text: &str) -> Result<Body, Problem> {
+    match Body::from_json(text.to_owned().into_bytes()) {
+        Ok(json) => Ok(json),
+        Err(_) => body(&text),
     }
 }
 
@@ -219,8 +237,20 @@ impl Inside {
             id: variable("LOOM_WORK_ITEM_ID")?,
             attempt: variable("LOOM_WORK_ATTEMPT")?,
             guid: variable("LOOM_AGENT_GUID")?,
+            instance_id: told("LOOM_AGENT_INSTANCE_ID"),
+            secrets: Secrets::of(&options),
             options,
         })
+    }
+
+    /// A text as it may be told: without secrets, and with odd bytes replaced.
+    fn text(&self, bytes: &[u8]) -> String {
+        self.secrets.hide(&String::from_utf8_lossy(bytes))
+    }
+
+    fn sentence(&self, words: &[OsString]) -> String {
+        let words: Vec<_> = words.iter().map(|word| word.as_encoded_bytes()).collect();
+        self.text(&words.join(&b' '))
     }
 
     async fn send<R: DeserializeOwned>(
@@ -272,6 +302,14 @@ fn exit(done: Result<(), Problem>) -> ExitCode {
         ),
         Err(Problem::Client(error)) if matches!(error.kind(), ErrorKind::Refused(_)) => {
             (WORK_FAILED, error.to_string())
+        }
+        Err(Problem::Client(error))
+            if matches!(
+                error.kind(),
+                ErrorKind::TooLarge | ErrorKind::Codec | ErrorKind::Options
+            ) =>
+        {
+            (USAGE, error.to_string())
         }
         Err(Problem::Client(error)) => (UNREACHABLE, error.to_string()),
     };

@@ -8,24 +8,27 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use jiff::tz::TimeZone;
-use loom_actors::clock::Clock;
 use loom_client::{AgentStopper, Job, JobEnd, JobError};
-use loom_protocol::work::Reason;
+use parking_lot::Mutex;
 
 use super::args::Stdin;
-use super::execute::{Bounds, Ended, Execution, Finished};
+use super::execute::{Bounds, Ended, Execution};
 use super::exit_rule::{Exit, ExitRules, Verdict};
-use super::limit::{LimitMet, Limits};
+use super::limit::Limits;
 use super::report_dir::{Outcome, ReportDir};
-use super::result::{error_of, failure, result_of};
+use super::rest::Rests;
+use super::result::{ResultForm, failure};
+use super::secrets::Secrets;
 use super::template::{self, Values};
 use super::warden::Warden;
-use super::{environment, probe};
+use super::workdir::Workdir;
+use super::{directory_name, environment, probe};
 
 /// How long an item is held back before it is returned because of a trouble of this agent's, so that
 /// the trouble does not run through the whole queue.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(5);
+/// The longest argument that the system takes, in bytes.
+const LONGEST_ARGUMENT: usize = 128 * 1024 - 1;
 /// How long `--after` may take when the item was stopped.
 const AFTER_STOP: Duration = Duration::from_secs(20);
 /// How long beyond `--grace` a job may take to stop, all in all.
@@ -38,6 +41,8 @@ pub struct Plan {
     pub command: Vec<String>,
     /// What it reads.
     pub stdin: Stdin,
+    /// What counts as its result.
+    pub result: ResultForm,
     /// The directory of an item, with placeholders.
     pub workdir: Option<String>,
     /// Run before.
@@ -54,7 +59,9 @@ pub struct Plan {
 
 /// Runs items by a plan.
 pub struct Runner {
-    plan: Plan,
+    pub(super) plan: Plan,
+    pub(super) rests: Mutex<Rests>,
+    secrets: Secrets,
     handle: String,
     /// The variables that are the same for all items.
     environment: Vec<(String, String)>,
@@ -67,7 +74,7 @@ pub struct Runner {
 /// An item on its way, and what was made for it.
 struct Work<'a> {
     job: &'a Job,
-    workdir: Option<PathBuf>,
+    workdir: Option<Workdir>,
     command: Vec<String>,
     environment: Vec<(String, String)>,
     reports: &'a ReportDir,
@@ -83,7 +90,7 @@ impl Work<'_> {
             command.env_remove(withheld);
         }
         if let Some(dir) = &self.workdir {
-            command.current_dir(dir);
+            command.current_dir(&dir.path);
         }
         command
     }
@@ -91,9 +98,11 @@ impl Work<'_> {
 
 impl Runner {
     /// A runner for an agent called `handle`; `environment` is given to every program.
-    pub const fn new(plan: Plan, handle: String, environment: Vec<(String, String)>) -> Self {
+    pub fn new(plan: Plan, handle: String, environment: Vec<(String, String)>) -> Self {
         Self {
             plan,
+            rests: Mutex::default(),
+            secrets: Secrets::default(),
             handle,
             environment,
             stopper: OnceLock::new(),
@@ -107,6 +116,13 @@ impl Runner {
     #[must_use]
     pub fn guarded_by(mut self, warden: Option<Warden>) -> Self {
         self.warden = warden;
+        self
+    }
+
+    /// What is taken out of all that its programs say.
+    #[must_use]
+    pub fn hiding(mut self, secrets: Secrets) -> Self {
+        self.secrets = secrets;
         self
     }
 
@@ -151,30 +167,33 @@ impl Runner {
     }
 
     async fn prepared<'a>(&self, job: &'a Job, reports: &'a ReportDir) -> Result<Work<'a>, JobEnd> {
+        let description_file = reports.leave_description(&job.item().description);
+        let text_of = |path: &std::path::Path| path.to_string_lossy().into_owned();
         let mut values = Values {
             item: job.item(),
             attempt: job.attempt(),
             agent: job.agent_guid().to_string(),
             handle: &self.handle,
             workdir: String::new(),
+            description_file: description_file.as_deref().map(text_of).unwrap_or_default(),
         };
-        let template = self.plan.workdir.as_ref();
-        let workdir = template.map(|dir| PathBuf::from(template::fill_path(dir, &values)));
-        if let Some(dir) = &workdir {
-            if let Err(error) = tokio::fs::create_dir_all(dir).await {
-                let trouble = format!("the directory {} can't be made: {error}", dir.display());
-                return Err(trouble_of_ours(job, &trouble).await);
+        let workdir = match &self.plan.workdir {
+            Some(template) => {
+                let path = PathBuf::from(directory_name::directory(template, &values));
+                Some(self.workdir(job, path).await?)
             }
-            values.workdir = dir.to_string_lossy().into_owned();
+            None => None,
+        };
+        if let Some(dir) = &workdir {
+            values.workdir = text_of(&dir.path);
         }
         let arguments = self.plan.command.iter();
         let command: Vec<String> = arguments.map(|a| template::fill(a, &values)).collect();
-        if command.iter().any(|argument| argument.contains('\0')) {
-            let message = "a NUL byte can't stand in an argument; pass such text by --stdin";
-            return Err(JobEnd::Failed(failure(false, "nul-byte", message)));
-        }
+        check_arguments(&self.plan.command, &command).map_err(JobEnd::Failed)?;
         let mut variables = self.environment.clone();
-        variables.extend(environment::of_item(job, workdir.as_deref(), reports));
+        let path = workdir.as_ref().map(|dir| dir.path.as_path());
+        let files = [path, reports.path(), description_file.as_deref()];
+        variables.extend(environment::of_item(job, files));
         Ok(Work {
             job,
             workdir,
@@ -182,6 +201,26 @@ impl Runner {
             environment: variables,
             reports,
         })
+    }
+
+    /// Makes the directory of an item, and waits until no other item runs there.
+    async fn workdir(&self, job: &Job, path: PathBuf) -> Result<Workdir, JobEnd> {
+        let waits = || {
+            let dir = path.display();
+            tracing::warn!(?job, %dir, "another item runs in the directory; this one waits");
+            job.message(format!("waits until no other item runs in {dir}"));
+        };
+        let taken = tokio::select! {
+            taken = Workdir::take(&path, waits) => taken,
+            () = job.cancelled().cancelled() => return Err(JobEnd::Released),
+        };
+        match taken {
+            Ok(workdir) => Ok(workdir),
+            Err(error) => {
+                let trouble = format!("the directory {} can't be made: {error}", path.display());
+                Err(trouble_of_ours(job, &trouble).await)
+            }
+        }
     }
 
     async fn before(&self, work: &Work<'_>) -> Result<(), JobEnd> {
@@ -247,98 +286,24 @@ impl Runner {
         }
     }
 
-    const fn execution<'a>(&'a self, work: &Work<'a>) -> Execution<'a> {
+    const fn execution<'a>(&'a self, work: &'a Work<'a>) -> Execution<'a> {
         Execution {
             job: work.job,
             bounds: self.plan.bounds,
             reports: work.reports,
+            workdir: work.workdir.as_ref(),
+            secrets: &self.secrets,
             stoppable: true,
             warden: self.warden.as_ref(),
-        }
-    }
-
-    /// What the end of a program means for the item.
-    fn judge(&self, finished: &Finished, who: &str) -> JobEnd {
-        let verdict = match finished.ended {
-            Ended::Exited(exit) => self.plan.rules.verdict(exit),
-            _ => Verdict::Retry(None),
-        };
-        if let Some(met) = self.limit_met(finished, verdict) {
-            tracing::warn!(
-                said = met.said,
-                until = met.until.map(tracing::field::display),
-                "a usage limit is met"
-            );
-            return JobEnd::LimitReached(met.until);
-        }
-        match verdict {
-            Verdict::Complete => JobEnd::Completed(result_of(&finished.stdout)),
-            Verdict::Release => JobEnd::Released,
-            Verdict::Retry(_) | Verdict::Permanent => {
-                JobEnd::Failed(self.judge_failure(finished, who))
-            }
-        }
-    }
-
-    /// Whether the program has ended because of a usage limit.
-    fn limit_met(&self, finished: &Finished, verdict: Verdict) -> Option<LimitMet> {
-        let Ended::Exited(_) = finished.ended else {
-            return None;
-        };
-        let (limits, zone) = (&self.plan.limits, TimeZone::system());
-        let now = Clock::system().now();
-        match verdict {
-            Verdict::Complete => limits.of_success(&finished.stdout, now, &zone),
-            Verdict::Release => None,
-            Verdict::Retry(_) | Verdict::Permanent => {
-                limits.of_failure(&finished.stdout, &finished.stderr, now, &zone)
-            }
-        }
-    }
-
-    fn judge_failure(&self, finished: &Finished, who: &str) -> JobError {
-        let (code, what) = match finished.ended {
-            Ended::Exited(exit @ Exit::Code(code)) => (format!("exit-{code}"), exit.to_string()),
-            Ended::Exited(exit @ Exit::Signal(signal)) => {
-                (format!("signal-{signal}"), exit.to_string())
-            }
-            Ended::Silent(limit) => {
-                let limit = humantime::format_duration(limit);
-                (
-                    "silent".into(),
-                    format!("wrote nothing for {limit} and was ended (--silent-timeout)"),
-                )
-            }
-            Ended::TooLong(limit) => {
-                let limit = humantime::format_duration(limit);
-                (
-                    "max-runtime".into(),
-                    format!("ran for {limit} and was ended (--max-runtime)"),
-                )
-            }
-            Ended::Cancelled => (
-                "stopped".into(),
-                "stopped because the job was cancelled".into(),
-            ),
-        };
-        let message = error_of(&format!("{who}{what}"), &finished.stdout, &finished.stderr);
-        let verdict = match finished.ended {
-            Ended::Exited(exit) => self.plan.rules.verdict(exit),
-            _ => Verdict::Retry(None),
-        };
-        let error = failure(verdict != Verdict::Permanent, code, message);
-        match (verdict, finished.ended) {
-            (Verdict::Retry(Some(pause)), _) => error.retry_after(pause),
-            (_, Ended::Silent(_) | Ended::TooLong(_)) => error.reason(Reason::Timeout),
-            _ => error,
         }
     }
 
     /// The program could not be started: the item's fault, the agent's, or the program is gone.
     async fn not_started(&self, work: &Work<'_>, program: &str, error: &io::Error) -> JobEnd {
         if error.kind() == io::ErrorKind::ArgumentListTooLong {
-            let message =
-                format!("{program}: its arguments are too long ({error}); pass them by --stdin");
+            let message = format!(
+                "{program}: its arguments and variables are too long together ({error}); pass the text by --stdin, or name {{descriptionFile}} instead of {{description}}"
+            );
             return JobEnd::Failed(failure(false, "arguments-too-long", message));
         }
         if let Err(problem) = probe::program(program) {
@@ -351,6 +316,24 @@ impl Runner {
         }
         trouble_of_ours(work.job, &format!("{program} can't be started: {error}")).await
     }
+}
+
+/// Whether the system can start a program with these arguments, made of these templates.
+fn check_arguments(templates: &[String], arguments: &[String]) -> Result<(), JobError> {
+    for (template, argument) in templates.iter().zip(arguments) {
+        if argument.contains('\0') {
+            let message = "a NUL byte can't stand in an argument; pass such text by --stdin";
+            return Err(failure(false, "nul-byte", message));
+        }
+        if argument.len() > LONGEST_ARGUMENT {
+            let message = format!(
+                "the argument {template:?} would have {} bytes, and the system takes {LONGEST_ARGUMENT}; pass the text by --stdin, or name {{descriptionFile}} instead of {{description}}",
+                argument.len()
+            );
+            return Err(failure(false, "arguments-too-long", message));
+        }
+    }
+    Ok(())
 }
 
 /// Gives an item back because of a trouble that is not its own, after a pause.

@@ -8,8 +8,10 @@ use super::capture::Capture;
 use super::limit_presets::LimitPreset;
 use super::reset_time::reset_time;
 
-/// How much of the end of each stream is looked at: a program that meets a limit says so last.
+/// How much of the end of each stream is looked at: a program that meets a limit says so last. In bytes.
 const LAST_WORDS: usize = 2 * 1024;
+/// How much of a last line that is longer, in bytes.
+const LAST_LINE: usize = 32 * 1024;
 /// A program that calls itself successful is believed, unless it says nothing but this much,
 const NOTHING_ELSE: usize = 400;
 /// and not more than so many words before the limit: it would be speaking about one.
@@ -58,7 +60,8 @@ impl Limits {
         let streams = [stderr, stdout];
         streams
             .iter()
-            .find_map(|stream| self.find(&stream.tail.text(LAST_WORDS), usize::MAX, now, zone))
+            .map(|stream| stream.tail().last_words(LAST_WORDS, LAST_LINE))
+            .find_map(|words| self.find(&words, usize::MAX, now, zone))
     }
 
     /// What a program said of a limit that calls itself successful and says nothing else.
@@ -68,13 +71,9 @@ impl Limits {
         now: Timestamp,
         zone: &TimeZone,
     ) -> Option<LimitMet> {
-        let text = stdout.tail.text(usize::MAX);
-        let is_all = text.len() <= NOTHING_ELSE && !stdout.tail.is_cut();
-        if is_all {
-            self.find(&text, WORDS_BEFORE, now, zone)
-        } else {
-            None
-        }
+        let tail = stdout.tail();
+        let text = tail.whole().filter(|text| text.len() <= NOTHING_ELSE)?;
+        self.find(&text, WORDS_BEFORE, now, zone)
     }
 
     /// The first pattern that finds a time, or else the first that finds anything, behind so many
@@ -267,6 +266,20 @@ mod tests {
             "compiling\n".repeat(1000)
         );
         assert_eq!(met(&[LimitPreset::Any], &long_ago), None);
+    }
+
+    #[test]
+    fn a_limit_at_the_end_of_a_long_line_is_seen() {
+        for length in [2_051, 40_000, 500_000] {
+            let text = format!("{} usage limit reached|1785340800", "x".repeat(length));
+            assert!(met(&[LimitPreset::Claude], &text).is_some(), "{length}");
+        }
+        // One line of JSON that speaks of much else behind it.
+        let json = format!(
+            "{{\"is_error\":true,\"result\":\"Claude AI usage limit reached|1785340800\",\"models\":\"{}\"}}",
+            "m".repeat(9_000)
+        );
+        assert!(met(&[LimitPreset::Claude], &json).is_some());
     }
 
     #[test]

@@ -1,4 +1,9 @@
 //! Lines of a program's output, in bounded memory. Pure.
+//!
+//! A carriage return ends a line as a line feed does: each state of a progress bar is a line of its own.
+
+use loom_protocol::text::without_end;
+use loom_protocol::work::limits;
 
 /// A line, without its end.
 #[derive(Debug, PartialEq, Eq)]
@@ -7,6 +12,8 @@ pub struct Line<'a> {
     pub bytes: &'a [u8],
     /// False for a piece of a line that is longer than the bound.
     pub whole: bool,
+    /// False for such a piece where more of the line follows.
+    pub ends: bool,
 }
 
 /// Cuts a stream of bytes into lines. A line over the bound comes in pieces.
@@ -15,6 +22,8 @@ pub struct Splitter {
     buffer: Vec<u8>,
     max: usize,
     in_pieces: bool,
+    /// The last byte was a carriage return; a line feed behind it belongs to it.
+    returned: bool,
 }
 
 impl Splitter {
@@ -24,22 +33,38 @@ impl Splitter {
             buffer: Vec::new(),
             max,
             in_pieces: false,
+            returned: false,
         }
     }
 
     /// Takes what has come, and hands on every line that it ends.
     pub fn feed(&mut self, mut bytes: &[u8], mut on_line: impl FnMut(Line<'_>)) {
-        while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+        let is_end = |byte: &u8| matches!(byte, b'\n' | b'\r');
+        while let Some(first) = bytes.first() {
+            if std::mem::take(&mut self.returned) {
+                self.end_line(&mut on_line);
+                if *first == b'\n' {
+                    bytes = &bytes[1..];
+                    continue;
+                }
+            }
+            let Some(end) = bytes.iter().position(is_end) else {
+                self.fill(bytes, &mut on_line);
+                return;
+            };
             self.fill(&bytes[..end], &mut on_line);
-            self.end_line(&mut on_line);
+            if bytes[end] == b'\r' {
+                self.returned = true;
+            } else {
+                self.end_line(&mut on_line);
+            }
             bytes = &bytes[end + 1..];
         }
-        self.fill(bytes, &mut on_line);
     }
 
     /// Hands on what is left when the stream has ended.
     pub fn finish(&mut self, mut on_line: impl FnMut(Line<'_>)) {
-        if !self.buffer.is_empty() {
+        if std::mem::take(&mut self.returned) || !self.buffer.is_empty() {
             self.end_line(&mut on_line);
         }
     }
@@ -51,6 +76,7 @@ impl Splitter {
             on_line(Line {
                 bytes: &self.buffer,
                 whole: false,
+                ends: false,
             });
             self.buffer.clear();
             self.in_pieces = true;
@@ -60,10 +86,10 @@ impl Splitter {
     }
 
     fn end_line(&mut self, on_line: &mut impl FnMut(Line<'_>)) {
-        let bytes = self.buffer.strip_suffix(b"\r").unwrap_or(&self.buffer);
         on_line(Line {
-            bytes,
+            bytes: &self.buffer,
             whole: !self.in_pieces,
+            ends: true,
         });
         self.buffer.clear();
         self.in_pieces = false;
@@ -94,13 +120,14 @@ pub fn progress(line: &[u8]) -> Option<ProgressLine> {
     };
     Some(ProgressLine {
         percent,
-        message: (!message.is_empty()).then(|| message.to_owned()),
+        message: (!message.is_empty()).then(|| without_end(message, limits::ERROR)),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn split(max: usize, chunks: &[&[u8]]) -> Vec<(String, bool)> {
         let mut lines = Vec::new();
@@ -127,6 +154,38 @@ mod tests {
             expected
         );
         assert_eq!(split(99, &[b"end\n"]), whole(&["end"]));
+    }
+
+    #[test]
+    fn each_state_of_a_progress_bar_is_a_line() {
+        let expected = whole(&["", "1%", "50%", "100%", "done"]);
+        assert_eq!(split(99, &[b"\r1%\r50%\r100%\r\ndone"]), expected);
+        assert_eq!(split(99, &[b"\r1%\r50%\r100%\r", b"\ndone\r"]), expected);
+    }
+
+    proptest! {
+        /// In whatever pieces a stream comes, its lines are the same, none is longer than the bound,
+        /// and nothing is lost.
+        #[test]
+        fn lines_do_not_depend_on_how_they_arrive(
+            bytes in prop::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), any::<u8>()], 0..300),
+            size in 1_usize..20,
+            max in 1_usize..40,
+        ) {
+            let chunks: Vec<&[u8]> = bytes.chunks(size).collect();
+            let lines = split(max, &chunks);
+            prop_assert_eq!(&lines, &split(max, &[&bytes]));
+            let mut together = Vec::new();
+            let mut splitter = Splitter::new(max);
+            let mut take = |line: Line<'_>| {
+                assert!(line.bytes.len() <= max);
+                together.extend_from_slice(line.bytes);
+            };
+            splitter.feed(&bytes, &mut take);
+            splitter.finish(&mut take);
+            let content = bytes.iter().filter(|byte| !matches!(byte, b'\r' | b'\n'));
+            prop_assert_eq!(together, content.copied().collect::<Vec<_>>());
+        }
     }
 
     #[test]
@@ -161,5 +220,9 @@ mod tests {
         assert_eq!(read("::progress"), Some((None, String::new())));
         assert_eq!(read("::progressive rock"), None);
         assert_eq!(read("we made ::progress 40"), None);
+        let long = format!("::progress 7 {}", "ü".repeat(100_000));
+        let (percent, message) = read(&long).unwrap();
+        assert_eq!(percent, Some(7.0));
+        assert!(message.len() <= limits::ERROR && message.ends_with("ü…"));
     }
 }

@@ -4,25 +4,31 @@
 //! |---|---|
 //! | [`args`] | the command line |
 //! | [`probe`] | is the program there at all |
-//! | [`item`] | one item: directory, hooks, program, verdict |
+//! | [`waiting`] | waits for a coordinator that is not up yet |
+//! | [`item`], [`judge`] | one item: directory, hooks, program, verdict |
+//! | [`workdir`], [`directory_name`] | its directory, which no other item has meanwhile |
 //! | [`execute`] | one program to its end: pipes, clocks, cancel |
 //! | [`group`] | a process group, and the end of all of it |
 //! | [`warden`] | the same where the agent itself was killed |
 //! | [`template`], [`environment`] | what the program is told |
-//! | [`lines`], [`capture`], [`result`] | what the program says |
+//! | [`lines`], [`tail`], [`capture`], [`result`] | what the program says |
+//! | [`secrets`] | what must not be in it |
 //! | [`exit_rule`] | what its exit code means |
 //! | [`limit`], [`limit_presets`], [`reset_time`] | whether it has met a usage limit, and until when |
+//! | [`rest`] | how long the agent rests then |
 //! | [`news`] | what a person who watches is told |
 //! | [`inside`], [`report_dir`] | `loom work progress, complete, fail` for the program inside |
 
 pub mod args;
 pub mod capture;
+pub mod directory_name;
 pub mod environment;
 pub mod execute;
 pub mod exit_rule;
 pub mod group;
 pub mod inside;
 pub mod item;
+pub mod judge;
 pub mod limit;
 pub mod limit_presets;
 pub mod lines;
@@ -30,9 +36,14 @@ pub mod news;
 pub mod probe;
 pub mod report_dir;
 pub mod reset_time;
+pub mod rest;
 pub mod result;
+pub mod secrets;
+pub mod tail;
 pub mod template;
+pub mod waiting;
 pub mod warden;
+pub mod workdir;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -40,7 +51,6 @@ use std::time::Duration;
 
 use loom_client::{Agent, AgentBuilder, AgentStopper, Client, ClientOptions, ErrorKind};
 use loom_protocol::AgentGuid;
-use tokio::signal::unix::{SignalKind, signal};
 
 pub use args::AgentRunArgs;
 use execute::Bounds;
@@ -48,21 +58,30 @@ use exit_rule::ExitRules;
 use item::{Plan, Runner};
 use limit::Limits;
 use news::Teller;
+use secrets::Secrets;
+pub use waiting::Signals;
 use warden::Warden;
 
 /// Exit codes, as the contract says.
 const WORK_FAILED: u8 = 1;
 const USAGE: u8 = 2;
 const UNREACHABLE: u8 = 3;
+/// Another run of the same guid is the agent now; starting this one again would only take its place.
+const REPLACED: u8 = 4;
 
 /// Runs an agent until it is told to end, or has done as many items as wanted. Says what is wrong on
 /// standard error, and by the exit code: 1 the item of `--once` failed, 2 usage or no such program,
-/// 3 NATS can't be reached.
+/// 3 NATS refuses the credentials, 4 another run of the same guid is the agent now. A server or a coordinator that
+/// is not there yet is waited for.
 ///
 /// # Errors
 /// Only what nobody can foresee.
-pub async fn run(args: AgentRunArgs, options: ClientOptions) -> anyhow::Result<ExitCode> {
-    match live(args, options).await? {
+pub async fn run(
+    args: AgentRunArgs,
+    options: ClientOptions,
+    signals: Signals,
+) -> anyhow::Result<ExitCode> {
+    match live(args, options, signals).await? {
         Ok(code) => Ok(code),
         Err((code, problem)) => {
             eprintln!("error: {problem}");
@@ -77,13 +96,17 @@ type Refusal = (u8, String);
 async fn live(
     args: AgentRunArgs,
     options: ClientOptions,
+    mut signals: Signals,
 ) -> anyhow::Result<Result<ExitCode, Refusal>> {
     let plan = match plan_of(&args) {
         Ok(plan) => plan,
         Err(problem) => return Ok(Err((USAGE, problem))),
     };
-    let client = match Client::connect(options).await {
-        Ok(client) => client,
+    let connect = async || Client::connect(options.clone()).await;
+    let is_away = |error: &loom_client::ClientError| error.kind() == ErrorKind::Connect;
+    let client = match waiting::until_there(&mut signals, connect, is_away).await {
+        Ok(Some(client)) => client,
+        Ok(None) => return Ok(Ok(ended_early(&args))),
         Err(error) => return Ok(Err(refusal(&error))),
     };
     let guid = args.guid.unwrap_or_else(AgentGuid::generate);
@@ -92,16 +115,19 @@ async fn live(
         .handle
         .clone()
         .unwrap_or_else(|| loom_client::agent::default_handle(&agent_type, guid));
-    let environment = environment::of_agent(guid, &handle, client.options());
+    let agent = describe(&args, &client, guid);
+    let environment = environment::of_agent(guid, agent.instance_id(), &handle, client.options());
     let warden = Warden::start(args.grace).inspect_err(|error| {
         tracing::warn!(%error, "nobody ends what programs have started if this agent is killed");
     });
-    let runner = Runner::new(plan, handle.clone(), environment).guarded_by(warden.ok());
+    let runner = Runner::new(plan, handle.clone(), environment)
+        .guarded_by(warden.ok())
+        .hiding(Secrets::of(client.options()));
     let runner = Arc::new(runner);
     report_dir::remove_stale();
     let (working, teller) = (runner.clone(), teller(&args, &handle, &client));
     let (begun, here) = (teller.clone(), tokio::runtime::Handle::current());
-    let agent = describe(&args, &client, guid)
+    let agent = agent
         .agent_type(agent_type)
         .handle(&handle)
         .on_news(move |news| {
@@ -122,7 +148,7 @@ async fn live(
         "agent {handle} ({guid}) takes work of project {}",
         client.project()
     );
-    let signals = tokio::spawn(obey_signals(agent.stopper(), args.drain));
+    let signals = tokio::spawn(obey_signals(signals, agent.stopper(), args.drain));
     let ended = agent.ended().await;
     signals.abort();
     let report = match ended {
@@ -139,7 +165,28 @@ async fn live(
     })
 }
 
+/// Whether an agent could be run like that at all, as far as that can be told without a coordinator.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn check(args: &AgentRunArgs) -> Result<(), String> {
+    plan_of(args).map(drop)
+}
+
+/// Says that the agent was told to end before it had reached anybody; gives the code to end with.
+pub fn ended_early(args: &AgentRunArgs) -> ExitCode {
+    eprintln!("the agent ended (a signal): no work came");
+    if args.once {
+        ExitCode::from(WORK_FAILED)
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
 fn refusal(error: &loom_client::ClientError) -> Refusal {
+    if let Some(wire) = error.wire().filter(|_| error.is_replaced()) {
+        return (REPLACED, wire.message.clone());
+    }
     let code = match error.kind() {
         ErrorKind::Options | ErrorKind::Refused(_) => USAGE,
         _ => UNREACHABLE,
@@ -165,6 +212,7 @@ fn plan_of(args: &AgentRunArgs) -> Result<Plan, String> {
     Ok(Plan {
         command,
         stdin: args.stdin,
+        result: args.result,
         workdir,
         before: args.before.clone(),
         after: args.after.clone(),
@@ -193,11 +241,13 @@ fn workdir_of(dir: &str) -> Result<String, String> {
             ));
         }
     }
-    Ok(if template::has_placeholder(&dir) {
+    let dir = if template::has_placeholder(&dir) {
         dir
     } else {
         format!("{dir}/{{id}}")
-    })
+    };
+    directory_name::check(&dir)?;
+    Ok(dir)
 }
 
 /// Who tells of this agent, and what it may take, in words.
@@ -270,29 +320,10 @@ fn agent_type_of(args: &AgentRunArgs) -> String {
 }
 
 /// The first TERM, Ctrl-C or hang-up drains; the second stops everything at once.
-async fn obey_signals(stopper: AgentStopper, drain: Duration) {
-    let listen = || {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hang_up = signal(SignalKind::hangup())?;
-        Ok::<_, std::io::Error>(async move || {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-                _ = hang_up.recv() => {}
-            }
-        })
-    };
-    let mut told = match listen() {
-        Ok(told) => told,
-        Err(error) => {
-            tracing::warn!(%error, "signals can't be listened to; a kill ends the agent at once");
-            return;
-        }
-    };
-    told().await;
+async fn obey_signals(mut signals: Signals, stopper: AgentStopper, drain: Duration) {
+    signals.next().await;
     stopper.shut_down("a signal", drain);
-    told().await;
+    signals.next().await;
     stopper.shut_down("a second signal", Duration::ZERO);
 }
 

@@ -97,8 +97,20 @@ impl Teller {
 fn line(news: &AgentNews) -> Option<String> {
     match news {
         AgentNews::Paused(why) => Some(format!("takes no work for now: {why}")),
+        AgentNews::Waiting(why) => Some(format!(
+            "waits: {why}; it is tried again until somebody answers"
+        )),
         AgentNews::Resumed => Some("takes work again".into()),
-        AgentNews::ShuttingDown { running: 0, .. } => None,
+        AgentNews::Replaced { running: 0, .. } | AgentNews::ShuttingDown { running: 0, .. } => None,
+        AgentNews::Replaced { running, .. } => {
+            let items = match running {
+                1 => "its item".into(),
+                more => format!("its {more} items"),
+            };
+            Some(format!(
+                "stops {items} and gives nothing back: another run of it has taken its place"
+            ))
+        }
         AgentNews::ShuttingDown {
             because,
             grace,

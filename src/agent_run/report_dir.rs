@@ -23,6 +23,7 @@ const LOOK_AT: usize = 20_000;
 const REMOVE: usize = 500;
 const SETTLED: &str = "settled";
 const PROGRESS: &str = "progress";
+const DESCRIPTION: &str = "description";
 const COMPLETED: &str = "completed";
 const FAILED: &str = "failed";
 
@@ -57,6 +58,18 @@ impl ReportDir {
     /// Where it is.
     pub fn path(&self) -> Option<&Path> {
         self.0.as_ref().map(|(path, _)| path.as_path())
+    }
+
+    /// Leaves the description there as a file, for a program that it is too long for otherwise.
+    pub fn leave_description(&self, description: &str) -> Option<PathBuf> {
+        let file = self.path()?.join(DESCRIPTION);
+        match fs::write(&file, description) {
+            Ok(()) => Some(file),
+            Err(error) => {
+                tracing::warn!(file = %file.display(), %error, "the description is in no file");
+                None
+            }
+        }
     }
 
     /// What the program has reported as the end of its work, if it has.
@@ -165,8 +178,10 @@ pub fn leave_progress() {
 
 fn leave(name: &str, word: &str) {
     let left = |dir: PathBuf| -> io::Result<()> {
-        // Writing a byte renews the time of a file that is there already.
-        writeln!(File::create(dir.join(name))?, "{word}")
+        // The agent may look at any time: it finds the whole word or none.
+        let part = dir.join(format!("{name}.{}", std::process::id()));
+        writeln!(File::create(&part)?, "{word}")?;
+        fs::rename(part, dir.join(name))
     };
     if let Some(dir) = std::env::var_os(VARIABLE)
         && let Err(error) = left(dir.into())

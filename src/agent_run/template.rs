@@ -7,8 +7,9 @@
 use loom_protocol::work::WorkItem;
 
 /// The names that may stand in braces. `{label.NAME}` and `{context.NAME}` come on top.
-pub const NAMES: [&str; 12] = [
+pub const NAMES: [&str; 13] = [
     "description",
+    "descriptionFile",
     "id",
     "taskId",
     "capability",
@@ -39,13 +40,17 @@ pub struct Values<'a> {
     pub handle: &'a str,
     /// The directory that the program runs in.
     pub workdir: String,
+    /// The file that the description stands in.
+    pub description_file: String,
 }
 
 impl Values<'_> {
-    fn of(&self, name: &str) -> Option<String> {
+    /// What a name stands for; `None` where it is no placeholder.
+    pub fn of(&self, name: &str) -> Option<String> {
         let item = self.item;
         Some(match name {
             "description" => item.description.clone(),
+            "descriptionFile" => self.description_file.clone(),
             "id" => item.id.to_string(),
             "taskId" => item.task_id.clone(),
             "capability" => item.capability.clone(),
@@ -85,18 +90,6 @@ pub fn fill(argument: &str, values: &Values<'_>) -> String {
     replaced(argument, |name| values.of(name))
 }
 
-/// Fills in a path: a value can neither leave its directory nor add one.
-pub fn fill_path(path: &str, values: &Values<'_>) -> String {
-    replaced(path, |name| {
-        let value = values.of(name)?.replace(['/', '\0'], "_");
-        Some(match value.strip_prefix('.') {
-            Some(rest) => format!("_{rest}"),
-            None if value.is_empty() => "_".into(),
-            None => value,
-        })
-    })
-}
-
 /// Whether an argument has a placeholder.
 pub fn has_placeholder(argument: &str) -> bool {
     let mut found = false;
@@ -112,10 +105,12 @@ pub fn mistyped(argument: &str) -> Option<(String, &'static str)> {
     let mut found = None;
     replaced(argument, |name| {
         if !is_known(name) && found.is_none() {
-            let alike = |known: &&str| strsim::jaro_winkler(&name.to_lowercase(), known) > ALIKE;
+            let name_alike = name.to_lowercase();
+            let alike = |known: &str| strsim::jaro_winkler(&name_alike, &known.to_lowercase());
             found = NAMES
                 .into_iter()
-                .find(alike)
+                .filter(|known| alike(known) > ALIKE)
+                .max_by(|one, other| alike(one).total_cmp(&alike(other)))
                 .map(|known| (name.to_owned(), known));
         }
         None
@@ -123,13 +118,14 @@ pub fn mistyped(argument: &str) -> Option<(String, &'static str)> {
     found
 }
 
-fn is_known(name: &str) -> bool {
+/// Whether a name in braces is a placeholder.
+pub fn is_known(name: &str) -> bool {
     NAMES.contains(&name) || name.starts_with("label.") || name.starts_with("context.")
 }
 
 /// Replaces each `{name}` for which there is a value. `{{name}}` is written for a literal `{name}`,
 /// and `${name}` is left to the shell that it is meant for.
-fn replaced(text: &str, mut value_of: impl FnMut(&str) -> Option<String>) -> String {
+pub fn replaced(text: &str, mut value_of: impl FnMut(&str) -> Option<String>) -> String {
     let mut filled = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(start) = rest.find('{') {
@@ -183,6 +179,7 @@ mod tests {
             agent: "the-guid".into(),
             handle: "ann",
             workdir: "/w".into(),
+            description_file: "/d/description".into(),
         }
     }
 
@@ -199,6 +196,7 @@ mod tests {
         assert_eq!(filled("{context.repo}{context.n}", &item), "r4");
         assert_eq!(filled("{context}", &item), r#"{"n":4,"repo":"r"}"#);
         assert_eq!(filled("{handle}@{workdir}", &item), "ann@/w");
+        assert_eq!(filled("@{descriptionFile}", &item), "@/d/description");
     }
 
     #[test]
@@ -235,23 +233,12 @@ mod tests {
     }
 
     #[test]
-    fn a_path_stays_in_its_directory() {
-        let mut item = item();
-        item.task_id = "../../etc/passwd".into();
-        let path = fill_path("/work/{taskId}", &values(&item));
-        assert_eq!(path, "/work/_._.._etc_passwd");
-        item.task_id = "..".into();
-        assert_eq!(fill_path("/work/{taskId}", &values(&item)), "/work/_.");
-        item.task_id = String::new();
-        assert_eq!(fill_path("/work/{taskId}", &values(&item)), "/work/_");
-    }
-
-    #[test]
     fn typing_errors_are_found() {
         let meant = |argument| mistyped(argument).map(|(_, meant)| meant);
         assert_eq!(meant("{descripton}"), Some("description"));
         assert_eq!(meant("{Description}"), Some("description"));
         assert_eq!(meant("{taskid}"), Some("taskId"));
+        assert_eq!(meant("{descriptionfile}"), Some("descriptionFile"));
         assert_eq!(meant("{print}"), None);
         assert_eq!(meant("{description}"), None);
         assert!(has_placeholder("a{id}b") && !has_placeholder("{print}"));

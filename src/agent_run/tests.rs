@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use loom_actors::clock::Clock;
 use loom_client::{Job, JobEnd, JobError, JobResult};
 use loom_protocol::work::Reason;
 use tokio::time::{Instant, timeout};
@@ -12,7 +13,9 @@ use super::exit_rule::ExitRules;
 use super::item::{Plan, Runner};
 use super::limit::Limits;
 use super::limit_presets::LimitPreset;
+use super::result::ResultForm;
 use super::testing::{item, job, job_for};
+use super::workdir::Workdir;
 
 /// No test may take longer.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -21,6 +24,7 @@ fn sh(script: &str) -> Plan {
     Plan {
         command: ["sh", "-c", script].map(str::to_owned).into(),
         stdin: Stdin::None,
+        result: ResultForm::Auto,
         workdir: None,
         before: None,
         after: None,
@@ -87,11 +91,12 @@ async fn gone(pid: &str) {
 #[tokio::test]
 async fn a_program_that_exits_with_zero_completes_with_its_last_line_of_json() {
     let end = run(sh(
-        r#"echo working; echo '{"summary":"ok","output":[1]}'; echo bye"#,
+        r#"echo working; echo '{"summary":"ok","output":[1]}'; echo"#,
     ))
     .await;
     let result = completed(end);
-    assert_eq!(result.reported().summary.as_deref(), Some("ok"));
+    let summary = result.reported().summary.as_deref();
+    assert_eq!(summary, Some("ok\n\nworking"));
     assert_eq!(output(&result), serde_json::json!([1]));
 }
 
@@ -337,6 +342,45 @@ async fn what_can_not_stand_in_an_argument_fails_for_good() {
 }
 
 #[tokio::test]
+async fn a_description_of_any_length_comes_by_a_file() {
+    let mut it = item();
+    it.description = "ü".repeat(100_000);
+    let mut plan =
+        sh(r#"cat "$1" "$LOOM_WORK_DESCRIPTION_FILE" | wc -c; test -z "$LOOM_WORK_DESCRIPTION""#);
+    plan.command
+        .extend(["sh", "{descriptionFile}"].map(str::to_owned));
+    let result = completed(run_job(plan, job_for(it)).await);
+    assert_eq!(result.reported().summary.as_deref(), Some("400000"));
+}
+
+#[tokio::test]
+async fn an_item_whose_directory_is_taken_ends_when_it_is_called_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("same");
+    let mut plan = sh("echo never");
+    plan.workdir = Some(path.display().to_string());
+    let taken = Workdir::take(&path, || {}).await.unwrap();
+    let job = job();
+    job.cancelled().cancel();
+    assert!(matches!(run_job(plan.clone(), job).await, JobEnd::Released));
+    drop(taken);
+    completed(run(plan).await);
+}
+
+#[tokio::test]
+async fn what_a_program_closes_or_never_ends_is_kept() {
+    let end = run(sh("echo first; exec 1>&-; sleep 0.2; exit 0")).await;
+    assert_eq!(completed(end).reported().summary.as_deref(), Some("first"));
+    let end = run(sh(
+        "for n in 1 2 3; do printf '%s%%\\r' $n; done; printf 'no newline'",
+    ))
+    .await;
+    let result = completed(end);
+    assert_eq!(result.reported().summary.as_deref(), Some("no newline"));
+    assert_eq!(output(&result), "1%\n2%\n3%\nno newline");
+}
+
+#[tokio::test]
 async fn a_program_that_disappears_gives_its_item_back() {
     let mut plan = sh("");
     plan.command = vec!["/no/such/program".into()];
@@ -366,8 +410,15 @@ async fn a_usage_limit_is_no_failure() {
         panic!("no limit: {said:?}");
     };
     assert_eq!(until.to_string(), "2100-01-01T00:00:00.000Z");
-    let vague = run("echo 'weekly limit reached' >&2; exit 1").await;
-    assert!(matches!(vague, JobEnd::LimitReached(None)), "{vague:?}");
+    let now = Clock::system().now();
+    let rest = async |script: &str| match run(script).await {
+        JobEnd::LimitReached(Some(until)) => until.since(now),
+        other => panic!("no limit: {other:?}"),
+    };
+    let vague = rest("echo 'weekly limit reached' >&2; exit 1").await;
+    assert!(vague >= Duration::from_mins(5), "{vague:?}");
+    let passed = rest("echo 'Claude AI usage limit reached|1000000000'; exit 1").await;
+    assert!(passed >= Duration::from_mins(1), "{passed:?}");
     failed(run("echo 'no such file' >&2; exit 1").await);
     completed(run("echo 'all done'").await);
 }

@@ -9,7 +9,7 @@ use super::load::{Sample, latencies};
 use super::rounds::Measure;
 use crate::cli::Context;
 use crate::cli::exit::{CliError, CliResult};
-use crate::cli::output::{note, table};
+use crate::cli::output::{Table, note, table};
 
 /// With what was measured.
 #[derive(Debug, Clone, Serialize)]
@@ -160,7 +160,7 @@ impl Report {
         text
     }
 
-    fn table(&self) -> comfy_table::Table {
+    fn table(&self) -> Table {
         let mut rows = table(&[
             "",
             "ITEMS/S",

@@ -123,7 +123,16 @@ impl Requests {
     /// Claims up to `max` items, and starts them.
     pub async fn claim(&self, guid: AgentGuid, max: usize) -> Result<Vec<Given>, RequestError> {
         let claim = claim_of(max);
-        let answer: ClaimAnswer = self.ask(&self.claim, &ClaimRequest { guid, claim }).await?;
+        let answer: ClaimAnswer = self
+            .ask(
+                &self.claim,
+                &ClaimRequest {
+                    guid,
+                    instance_id: None,
+                    claim,
+                },
+            )
+            .await?;
         all_of(answer.items, max)
     }
 
@@ -131,6 +140,7 @@ impl Requests {
     pub async fn complete(&self, guid: AgentGuid, given: &Given) -> Result<(), RequestError> {
         let request = CompleteRequest {
             guid,
+            instance_id: None,
             id: Some(given.work_item.id),
             attempt: Some(given.lease.attempt),
             result: Some(result()),
@@ -157,6 +167,7 @@ impl Requests {
         });
         let request = CompleteRequest {
             guid,
+            instance_id: None,
             id: None,
             attempt: None,
             result: None,
@@ -196,8 +207,9 @@ impl Requests {
 
     /// Lets an agent go.
     pub async fn deregister(&self, guid: AgentGuid) -> Result<(), RequestError> {
-        let request = loom_protocol::agent::GuidRequest {
+        let request = loom_protocol::agent::DeregisterRequest {
             guid: guid.to_string(),
+            instance_id: None,
         };
         let _: IgnoredAny = self.action("agents.deregister", &request).await?;
         Ok(())

@@ -11,7 +11,7 @@ use loom_protocol::rest::Info;
 
 use super::Context;
 use super::exit::{CliError, CliResult};
-use crate::agent_run::{self, AgentRunArgs};
+use crate::agent_run::{self, AgentRunArgs, Signals, waiting};
 use crate::settings::ProjectsSettings;
 
 /// The process with whose end this one is to end too; set by whoever starts agents for a while only.
@@ -60,8 +60,17 @@ pub async fn run(context: &Context, args: AgentArgs) -> CliResult<ExitCode> {
         }
     };
     end_with_parent()?;
-    let options = client_options(context, args.nats_url).await?;
-    agent_run::run(args.agent, options)
+    // What is wrong with the command line is told before anything is waited for.
+    agent_run::check(&args.agent).map_err(CliError::Usage)?;
+    let mut signals = Signals::listen()
+        .map_err(|error| CliError::Failed(format!("signals can't be listened to: {error}")))?;
+    let options = async || client_options(context, args.nats_url.clone()).await;
+    let is_away = |error: &CliError| matches!(error, CliError::Unreachable(_));
+    let options = waiting::until_there(&mut signals, options, is_away).await?;
+    let Some(options) = options else {
+        return Ok(agent_run::ended_early(&args.agent));
+    };
+    agent_run::run(args.agent, options, signals)
         .await
         .map_err(|error| CliError::Failed(format!("{error:#}")))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use loom_protocol::agent::Agent;
 use loom_protocol::rest::AgentsPage;
 use serde_json::json;
@@ -10,10 +10,12 @@ use serde_json::json;
 use super::Context;
 use super::each;
 use super::exit::{CliError, CliResult};
-use super::output::{Output, ago, cell, table};
-use super::pages::{self, Query, tell_more};
-use super::show::{at, sheet};
-use super::work::id_prefix;
+use super::naming::{FormArgs, name};
+use super::output::{Output, Table, table};
+use super::pages::{self, Query, Wanted, tell_more};
+use super::show::sheet;
+use super::table::Column;
+use super::times::{ago, at};
 use crate::api_client::ApiClient;
 
 /// List, show, shut down and resume agents.
@@ -31,14 +33,14 @@ enum AgentsCommand {
     List(ListArgs),
     /// Show all about an agent
     Show {
-        /// The agent, or the beginning of its guid.
-        #[arg(value_parser = id_prefix)]
+        /// The agent: its guid, the beginning of it, or its handle.
+        #[arg(value_parser = name)]
         guid: String,
     },
     /// Tell agents to end
     Shutdown {
-        /// The agents, or the beginnings of their guids.
-        #[arg(required = true, value_parser = id_prefix)]
+        /// The agents: guids, beginnings of them, or handles.
+        #[arg(required = true, value_parser = name)]
         guids: Vec<String>,
         /// Without letting them finish what they have.
         #[arg(long)]
@@ -52,8 +54,8 @@ enum AgentsCommand {
     },
     /// Let agents take work again that are quarantined or paused
     Resume {
-        /// The agents, or the beginnings of their guids.
-        #[arg(required = true, value_parser = id_prefix)]
+        /// The agents: guids, beginnings of them, or handles.
+        #[arg(required = true, value_parser = name)]
         guids: Vec<String>,
     },
 }
@@ -73,22 +75,42 @@ struct ListArgs {
     #[arg(long)]
     boundary: Option<String>,
     /// At most so many; 50 where absent.
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", conflicts_with = "all")]
     limit: Option<usize>,
     /// Begin where the last page ended.
     #[arg(long)]
     cursor: Option<String>,
+    /// All of them, page by page.
+    #[arg(long)]
+    all: bool,
+    /// In which order; without it, as they registered.
+    #[arg(long, value_enum, value_name = "ORDER")]
+    sort: Option<Sort>,
+    #[command(flatten)]
+    form: FormArgs,
+}
+
+/// In which order agents are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Sort {
+    /// By handle.
+    Handle,
+    /// By type.
+    Type,
+    /// By status.
+    Status,
+    /// The one that was heard of last first.
+    Seen,
 }
 
 impl ListArgs {
-    fn query(&self) -> Query {
+    fn query(&self, cursor: Option<&str>) -> Query {
         pages::query([
             ("type", self.agent_type.clone()),
             ("status", self.status.clone()),
             ("capability", self.capability.clone()),
             ("boundary", self.boundary.clone()),
-            ("limit", self.limit.map(|limit| limit.to_string())),
-            ("cursor", self.cursor.clone()),
+            ("cursor", cursor.map(str::to_owned)),
         ])
     }
 }
@@ -131,40 +153,67 @@ pub async fn run(context: &Context, args: AgentsArgs) -> CliResult {
 }
 
 async fn list(out: Output, api: &ApiClient, args: &ListArgs) -> CliResult {
-    let page: AgentsPage = api.get(&["agents"], &args.query()).await?;
-    if out.is_json() {
-        return out.json(&page);
+    let query = |cursor: Option<&str>| args.query(cursor);
+    let wanted = Wanted::of(args.all, args.limit);
+    let mut page: AgentsPage =
+        pages::fetch(api, "agents", wanted, args.cursor.as_deref(), query).await?;
+    let agents = &mut page.agents;
+    match args.sort {
+        None => {}
+        Some(Sort::Handle) => agents.sort_by(|a, b| a.handle.cmp(&b.handle)),
+        Some(Sort::Type) => agents.sort_by(|a, b| a.agent_type.cmp(&b.agent_type)),
+        Some(Sort::Status) => agents.sort_by_key(|agent| agent.status.as_str()),
+        Some(Sort::Seen) => agents.sort_by_key(|agent| std::cmp::Reverse(agent.last_heartbeat)),
     }
-    let mut rows = table(&[
-        "GUID",
-        "HANDLE",
-        "TYPE",
-        "STATUS",
-        "TASKS",
-        "CAPABILITIES",
-        "BOUNDARIES",
-        "PROJECT",
-        "SEEN",
-    ]);
-    for agent in &page.agents {
-        rows.add_row([
-            agent.guid.to_string(),
-            cell(&agent.handle, 24),
-            cell(&agent.agent_type, 20),
-            agent.status.to_string(),
-            format!(
-                "{}/{}",
-                agent.current_task_count, agent.max_concurrent_tasks
-            ),
-            cell(&agent.capabilities.join(" "), 40),
-            cell(&agent.boundaries.join(" "), 24),
-            cell(&agent.project_id, 24),
-            ago(agent.last_heartbeat),
-        ]);
-    }
-    out.table(&rows, "no agents are registered")?;
-    tell_more(&page.page, "");
+    let form = args.form.form(out);
+    let guids: Vec<String> = page
+        .agents
+        .iter()
+        .map(|agent| agent.guid.to_string())
+        .collect();
+    let rows = |guids: &[String], wide: bool| rows(&page.agents, guids, wide);
+    let empty = "no agents are registered";
+    pages::print(out, form, &page, &guids, rows, empty)?;
+    tell_more(&page.page, form);
     Ok(())
+}
+
+fn rows(agents: &[Agent], guids: &[String], wide: bool) -> Table {
+    let mut columns = vec![
+        Column::whole("GUID"),
+        Column::text("HANDLE", 8).at_most(32),
+        Column::cut("TYPE", 6, 3).at_most(24),
+        Column::whole("STATUS"),
+        Column::whole("TASKS"),
+        Column::whole("SEEN"),
+        Column::cut("BOUNDARIES", 10, 5).at_most(32),
+        Column::cut("PROJECT", 8, 4).at_most(64),
+    ];
+    if wide {
+        columns.extend(["HOST", "REGISTERED"].map(Column::whole));
+    }
+    columns.push(Column::cut("CAPABILITIES", 12, 2).at_most(if wide { 120 } else { 40 }));
+    let mut rows = table(&columns);
+    for (agent, guid) in agents.iter().zip(guids) {
+        let (count, most) = (agent.current_task_count, agent.max_concurrent_tasks);
+        let mut cells = vec![
+            guid.clone(),
+            agent.handle.clone(),
+            agent.agent_type.clone(),
+            agent.status.to_string(),
+            format!("{count}/{most}"),
+            ago(agent.last_heartbeat),
+            agent.boundaries.join(" "),
+            agent.project_id.clone(),
+        ];
+        if wide {
+            cells.push(agent.hostname.clone().unwrap_or_default());
+            cells.push(ago(agent.registered_at));
+        }
+        cells.push(agent.capabilities.join(" "));
+        rows.add_row(cells);
+    }
+    rows
 }
 
 fn show(out: Output, agent: &Agent) -> CliResult {

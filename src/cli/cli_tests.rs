@@ -25,6 +25,12 @@ fn commands_may_be_left_out_where_listing_is_meant() {
         "loom work list --status pending --all",
         "loom work --json show 0198",
         "loom work show 0198 --json --project p",
+        "loom work --since 2h --sort updated -o wide",
+        "loom work list --since 2026-01-31 -q --assigned-to anna-1",
+        "loom agents show anna-1 --json",
+        "loom agents -o id --all",
+        "loom projects -q",
+        "loom dlq --sort oldest --since 1d -o json",
         "loom agents",
         "loom agents list --type t",
         "loom --url http://h:1 stats",
@@ -47,7 +53,9 @@ fn what_makes_no_sense_is_usage() {
     refused("loom submit something -c rust --priority 5.5");
     refused("loom submit something -c rust --label x");
     refused("loom work cancel");
-    refused("loom work show ../stats");
+    refused("loom work show ..");
+    refused("loom work -q -o wide");
+    refused("loom work --since soon");
     refused("loom work --all --limit 3");
     let error = refused("loom dlq retry --keep-attempts");
     assert!(

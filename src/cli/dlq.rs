@@ -1,6 +1,7 @@
 //! `loom dlq`: list, show, put back and discard dead letters.
 
-use clap::{ArgGroup, Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
+use loom_protocol::Timestamp;
 use loom_protocol::dead_letter::{DeadLetter, RefusedSubmission};
 use loom_protocol::rest::{BatchResult, DeadLettersPage};
 use loom_protocol::work::WorkErrorInfo;
@@ -9,10 +10,12 @@ use serde_json::json;
 use super::Context;
 use super::each;
 use super::exit::{CliError, CliResult};
-use super::output::{Output, ago, cell, note, table};
-use super::pages::{self, Query, page_size, tell_more};
-use super::show::{at, attempts, body_text, sheet, submitted};
-use super::work::id_prefix;
+use super::naming::{FormArgs, name};
+use super::output::{Output, Table, note, table};
+use super::pages::{self, Query, Wanted, tell_more};
+use super::show::{attempts, body_text, sheet, submitted};
+use super::table::Column;
+use super::times::{ago, at, past};
 use crate::api_client::ApiClient;
 
 /// List, show, put back and discard dead letters.
@@ -26,20 +29,20 @@ pub struct DlqArgs {
 
 #[derive(Debug, Subcommand)]
 enum DlqCommand {
-    /// List dead letters, newest last (the same as `loom dlq` alone)
+    /// List dead letters, newest first (the same as `loom dlq` alone)
     List(ListArgs),
     /// Show the whole story of a dead letter
     Show {
-        /// The letter, or the beginning of its id.
-        #[arg(value_parser = id_prefix)]
+        /// The letter: its id, the beginning of it, or the taskId.
+        #[arg(value_parser = name)]
         id: String,
     },
     /// Put dead letters back into the queue: by their ids, by a filter, or all
     Retry(RetryArgs),
     /// Delete dead letters for good; their items stay failed
     Discard {
-        /// The letters, or the beginnings of their ids.
-        #[arg(required = true, value_parser = id_prefix)]
+        /// The letters: ids, beginnings of them, or taskIds.
+        #[arg(required = true, value_parser = name)]
         ids: Vec<String>,
     },
 }
@@ -62,6 +65,27 @@ pub struct ListArgs {
     /// All of them, page by page.
     #[arg(long)]
     all: bool,
+    /// Only what failed since: a time, a day like 2026-01-31 (UTC), or before now like `2h`.
+    #[arg(long, value_name = "TIME", value_parser = past)]
+    since: Option<Timestamp>,
+    /// In which order; all but `oldest` are of the newest letters.
+    #[arg(long, value_enum, value_name = "ORDER")]
+    sort: Option<Sort>,
+    #[command(flatten)]
+    form: FormArgs,
+}
+
+/// In which order letters are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Sort {
+    /// The newest first; this is the default.
+    Newest,
+    /// The oldest first.
+    Oldest,
+    /// By reason.
+    Reason,
+    /// By capability.
+    Capability,
 }
 
 /// Which letters to put back, and how.
@@ -69,8 +93,8 @@ pub struct ListArgs {
 #[group(skip)]
 #[command(group = ArgGroup::new("which").required(true).multiple(true).args(["ids", "capability", "reason", "all"]))]
 pub struct RetryArgs {
-    /// The letters, or the beginnings of their ids.
-    #[arg(value_parser = id_prefix, conflicts_with_all = ["capability", "reason", "all"])]
+    /// The letters: ids, beginnings of them, or taskIds.
+    #[arg(value_parser = name, conflicts_with_all = ["capability", "reason", "all"])]
     ids: Vec<String>,
     /// Those of this capability.
     #[arg(long)]
@@ -107,50 +131,82 @@ pub async fn run(context: &Context, args: DlqArgs) -> CliResult {
 
 impl ListArgs {
     fn query(&self, cursor: Option<&str>) -> Query {
+        let order = match self.sort {
+            Some(Sort::Oldest) => "asc",
+            _ => "desc",
+        };
         pages::query([
             ("capability", self.capability.clone()),
             ("reason", self.reason.clone()),
-            ("limit", page_size(self.all, self.limit)),
+            ("since", self.since.map(|since| since.to_string())),
+            ("order", Some(order.into())),
             ("cursor", cursor.map(str::to_owned)),
         ])
     }
 
-    /// The page, or all pages as one.
+    /// What is asked for, as one page.
     async fn fetch(&self, api: &ApiClient) -> CliResult<DeadLettersPage> {
         let query = |cursor: Option<&str>| self.query(cursor);
-        pages::fetch(api, "dlq", self.all, self.cursor.as_deref(), query).await
+        let wanted = Wanted::of(self.all, self.limit);
+        let mut page: DeadLettersPage =
+            pages::fetch(api, "dlq", wanted, self.cursor.as_deref(), query).await?;
+        match self.sort {
+            None | Some(Sort::Newest | Sort::Oldest) => {}
+            Some(Sort::Reason) => page.items.sort_by_key(|letter| letter.reason.as_str()),
+            Some(Sort::Capability) => {
+                page.items
+                    .sort_by(|a, b| a.work_item.capability.cmp(&b.work_item.capability));
+            }
+        }
+        Ok(page)
     }
 }
 
 async fn list(out: Output, api: &ApiClient, args: &ListArgs) -> CliResult {
     let page = args.fetch(api).await?;
-    if out.is_json() {
-        return out.json(&page);
+    let form = args.form.form(out);
+    let ids: Vec<String> = page
+        .items
+        .iter()
+        .map(|letter| letter.id.to_string())
+        .collect();
+    let rows = |ids: &[String], wide: bool| rows(&page.items, ids, wide);
+    pages::print(out, form, &page, &ids, rows, "no dead letters")?;
+    tell_more(&page.page, form);
+    Ok(())
+}
+
+fn rows(letters: &[DeadLetter], ids: &[String], wide: bool) -> Table {
+    let mut columns = vec![
+        Column::whole("ID"),
+        Column::whole("REASON"),
+        Column::cut("CAPABILITY", 10, 1).at_most(32),
+        Column::spare("ATTEMPTS", 2),
+        Column::spare("RETRIES", 3),
+        Column::whole("FAILED"),
+    ];
+    if wide {
+        columns.push(Column::whole("TASK"));
     }
-    let mut rows = table(&[
-        "ID",
-        "REASON",
-        "CAPABILITY",
-        "ATTEMPTS",
-        "RETRIES",
-        "FAILED",
-        "ERROR",
-    ]);
-    for letter in &page.items {
-        let error = letter.errors.last().map_or("", |error| &error.message);
-        rows.add_row([
-            letter.id.to_string(),
+    columns.push(Column::text("ERROR", 12).at_most(if wide { 200 } else { 80 }));
+    let mut rows = table(&columns);
+    for (letter, id) in letters.iter().zip(ids) {
+        let mut cells = vec![
+            id.clone(),
             letter.reason.to_string(),
-            cell(&letter.work_item.capability, 24),
+            letter.work_item.capability.clone(),
             letter.attempts.to_string(),
             letter.retries.to_string(),
             ago(letter.failed_at),
-            cell(error, 56),
-        ]);
+        ];
+        if wide {
+            cells.push(letter.work_item.task_id.clone());
+        }
+        let error = letter.errors.last().map(|error| error.message.clone());
+        cells.push(error.unwrap_or_default());
+        rows.add_row(cells);
     }
-    out.table(&rows, "no dead letters")?;
-    tell_more(&page.page, ", or --all");
-    Ok(())
+    rows
 }
 
 async fn show(out: Output, api: &ApiClient, id: &str) -> CliResult {
@@ -191,7 +247,7 @@ fn line_of(error: &WorkErrorInfo) -> String {
     let attempt = error.attempt.map(|attempt| format!("attempt {attempt}, "));
     let agent = error.agent_guid.map(|guid| format!("agent {guid}, "));
     format!(
-        "{}{}{} ago, {}: {}",
+        "{}{}{}, {}: {}",
         attempt.unwrap_or_default(),
         agent.unwrap_or_default(),
         ago(error.occurred_at),

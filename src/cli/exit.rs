@@ -1,4 +1,4 @@
-//! How a command ends: 0 done, 1 the work failed, 2 usage, 3 unreachable.
+//! How a command ends: 0 done, 1 the work failed, 2 usage, 3 unreachable, 130 interrupted.
 
 use std::fmt;
 use std::io;
@@ -13,7 +13,8 @@ use crate::coordinator::UpError;
 /// What stands at the end of `--help`.
 pub const HELP: &str = "\
 Exit codes: 0 done; 1 the work failed (or the coordinator has a defect); 2 the command line, the
-configuration or the request has to be mended; 3 the coordinator or NATS is not there, or not yet.";
+configuration or the request has to be mended; 3 the coordinator or NATS is not there, or not yet;
+4 (`loom agent run`) another run of the same --guid is the agent now; 130 interrupted.";
 
 /// What a command gives.
 pub type CliResult<T = ()> = Result<T, CliError>;
@@ -31,6 +32,8 @@ pub enum CliError {
     Refused(ErrorCode, String),
     /// Not now; later the same command may do. 3
     Unreachable(String),
+    /// Interrupted by the user; what there is to say has been said. 130
+    Interrupted,
     /// Whoever read our output has gone. 0
     ClosedPipe,
 }
@@ -40,6 +43,7 @@ impl CliError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::ClosedPipe => 0,
+            Self::Interrupted => 130,
             Self::WorkFailed | Self::Failed(_) | Self::Refused(ErrorCode::Internal, _) => 1,
             Self::Refused(code, _) if code.is_transient() => 3,
             Self::Unreachable(_) => 3,
@@ -53,7 +57,9 @@ impl CliError {
             Self::Refused(code, _) => *code,
             Self::Usage(_) => ErrorCode::InvalidRequest,
             Self::Unreachable(_) => ErrorCode::Unavailable,
-            Self::WorkFailed | Self::Failed(_) | Self::ClosedPipe => ErrorCode::Internal,
+            Self::WorkFailed | Self::Failed(_) | Self::ClosedPipe | Self::Interrupted => {
+                ErrorCode::Internal
+            }
         }
     }
 
@@ -75,7 +81,7 @@ impl CliError {
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::WorkFailed | Self::ClosedPipe => Ok(()),
+            Self::WorkFailed | Self::ClosedPipe | Self::Interrupted => Ok(()),
             Self::Failed(text)
             | Self::Usage(text)
             | Self::Refused(_, text)
@@ -91,9 +97,9 @@ impl From<ApiError> for CliError {
         match error {
             ApiError::BadUrl(text) => Self::Usage(text),
             ApiError::Refused(error) => Self::Refused(error.code, error.message),
-            ApiError::Unreachable(text) | ApiError::NotACoordinator(text) => {
-                Self::Unreachable(text)
-            }
+            ApiError::Unreachable(text)
+            | ApiError::InDoubt(text)
+            | ApiError::NotACoordinator(text) => Self::Unreachable(text),
         }
     }
 }

@@ -8,7 +8,10 @@ use serde_json::json;
 
 use super::Context;
 use super::exit::CliResult;
-use super::output::{ago, cell, note, table};
+use super::naming::short_ids;
+use super::output::{note, table};
+use super::table::Column;
+use super::times::ago;
 
 /// Have the dead marked, buried and sent home now, instead of when their time has come anyway.
 #[derive(Debug, Args)]
@@ -29,11 +32,20 @@ pub async fn run(context: &Context, args: &GcArgs) -> CliResult {
     if context.out.is_json() {
         return context.out.json(&report);
     }
-    let mut rows = table(&["GUID", "HANDLE", "STATUS", "SEEN", "LEASES", "ACTION", "IN"]);
-    for agent in &report.agents {
+    let mut rows = table(&[
+        Column::whole("GUID"),
+        Column::text("HANDLE", 8).at_most(32),
+        Column::whole("STATUS"),
+        Column::spare("SEEN", 2),
+        Column::spare("LEASES", 1),
+        Column::whole("ACTION"),
+        Column::whole("IN"),
+    ]);
+    let guids = short_ids(report.agents.iter().map(|agent| agent.guid));
+    for (agent, guid) in report.agents.iter().zip(guids) {
         rows.add_row([
-            agent.guid.to_string(),
-            cell(&agent.handle, 24),
+            guid,
+            agent.handle.clone(),
             agent.status.to_string(),
             ago(agent.last_heartbeat),
             agent.leases.to_string(),

@@ -11,7 +11,7 @@
 //! | [`dlq`] | `loom dlq` |
 //! | [`stats`] | `loom stats`, `loom projects` |
 //! | [`config`] | `loom config` |
-//! | [`exit`], [`output`], `pages`, `each` | how they end, how they print, what they have in common |
+//! | [`exit`], [`output`], [`table`], `times`, `naming`, `pages`, `each` | how they end, how they print, what they have in common |
 
 pub mod agent;
 pub mod agents;
@@ -20,12 +20,15 @@ pub mod dlq;
 mod each;
 pub mod exit;
 pub mod gc;
+mod naming;
 pub mod output;
 mod pages;
 mod show;
 pub mod stats;
 pub mod submit;
+pub mod table;
 pub mod tasks_file;
+mod times;
 pub mod up;
 mod waiting;
 pub mod watch;
@@ -115,7 +118,7 @@ enum Command {
     /// Count agents and work
     Stats,
     /// List the projects
-    Projects,
+    Projects(stats::ProjectsArgs),
     /// Show and check the configuration of the coordinator
     Config(config::ConfigArgs),
     /// Measure throughput and latency beside the raw limit of NATS
@@ -235,7 +238,7 @@ async fn run(context: &Context, command: Command) -> CliResult<ExitCode> {
         Command::Gc(args) => gc::run(context, &args).await,
         Command::Dlq(args) => dlq::run(context, *args).await,
         Command::Stats => stats::stats(context).await,
-        Command::Projects => stats::projects(context).await,
+        Command::Projects(args) => stats::projects(context, args).await,
         Command::Config(args) => config::run(context, &args),
         Command::Bench(args) => crate::bench::run(context, &args).await,
         Command::Completions { shell } => completions(context, shell),

@@ -1,15 +1,14 @@
 //! Printing: tables for people, JSON for programs, and nothing in either that a terminal would obey.
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal as _, Write as _};
-use std::time::Duration;
+use std::io::{self, Write as _};
 
-use comfy_table::{ContentArrangement, Table, presets};
-use loom_actors::clock::Clock;
-use loom_protocol::Timestamp;
 use serde::Serialize;
 
 use super::exit::{CliError, CliResult};
+use super::table::{shortened, terminal_width};
+
+pub use super::table::{Table, table};
 
 /// Where a command prints. Cheap to clone.
 #[derive(Debug, Clone, Copy)]
@@ -47,21 +46,30 @@ impl Output {
 
     /// Prints a value as JSON on one line.
     pub fn json_line(self, value: &impl Serialize) -> CliResult {
-        self.text(&armour(
-            &serde_json::to_string(value).map_err(|error| own(&error))?,
-        ))
+        self.text(&self.json_text(value)?)
     }
 
-    /// Prints a table, or `empty` where it has no rows.
+    /// A value as JSON on one line, without printing it.
+    pub fn json_text(self, value: &impl Serialize) -> CliResult<String> {
+        let json = serde_json::to_string(value).map_err(|error| own(&error))?;
+        Ok(armour(&json))
+    }
+
+    /// Prints a table that fits into the terminal, or `empty` where it has no rows.
     pub fn table(self, table: &Table, empty: &str) -> CliResult {
+        self.table_within(table, terminal_width(), empty)
+    }
+
+    /// Prints a table with all that is in it, or `empty` where it has no rows.
+    pub fn whole_table(self, table: &Table, empty: &str) -> CliResult {
+        self.table_within(table, None, empty)
+    }
+
+    fn table_within(self, table: &Table, room: Option<usize>, empty: &str) -> CliResult {
         if table.row_count() == 0 {
             return self.text(empty);
         }
-        let lines: Vec<String> = table
-            .lines()
-            .map(|line| line.trim_end().to_owned())
-            .collect();
-        self.text(&lines.join("\n"))
+        self.text(&table.lines(room).join("\n"))
     }
 }
 
@@ -74,32 +82,9 @@ pub fn note(text: &str) {
     eprintln!("loom: {}", escape(text));
 }
 
-/// An empty table: fitted to the terminal, or as wide as it likes where there is none.
-pub fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_header(header.to_vec());
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    table.set_content_arrangement(if io::stdout().is_terminal() {
-        ContentArrangement::Dynamic
-    } else {
-        ContentArrangement::Disabled
-    });
-    table
-}
-
 /// A text of somebody else for one cell: nothing in it moves the cursor, and it is no longer than `most`.
 pub fn cell(text: &str, most: usize) -> String {
-    let escaped = escape(text);
-    if escaped.chars().count() <= most {
-        return escaped;
-    }
-    let mut short: String = escaped.chars().take(most.saturating_sub(1)).collect();
-    short.push('…');
-    short
+    shortened(&escape(text), most)
 }
 
 /// A text of somebody else over several lines: only its line feeds keep their meaning.
@@ -138,22 +123,6 @@ fn armour(json: &str) -> String {
     safe
 }
 
-/// How long ago something was, in one unit: `12s`, `5m`, `3h`, `9d`.
-pub fn ago(at: Timestamp) -> String {
-    short(Clock::system().now().since(at))
-}
-
-/// A length of time in one unit.
-pub fn short(length: Duration) -> String {
-    let seconds = length.as_secs();
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3_600 => format!("{}m", seconds / 60),
-        3_600..86_400 => format!("{}h", seconds / 3_600),
-        _ => format!("{}d", seconds / 86_400),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,12 +143,5 @@ mod tests {
     fn cells_are_cut() {
         assert_eq!(cell("abc", 3), "abc");
         assert_eq!(cell("abcd", 3), "ab…");
-    }
-
-    #[test]
-    fn lengths_have_one_unit() {
-        for (seconds, text) in [(0, "0s"), (61, "1m"), (7200, "2h"), (200_000, "2d")] {
-            assert_eq!(short(Duration::from_secs(seconds)), text);
-        }
     }
 }

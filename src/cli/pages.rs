@@ -1,11 +1,13 @@
-//! Listings that come page by page.
+//! Listings: page by page from the coordinator, printed in one of the forms.
 
-use loom_protocol::rest::{DeadLettersPage, PageInfo, WorkPage};
+use loom_protocol::rest::{AgentsPage, DeadLettersPage, PageInfo, WorkPage};
 use loom_protocol::work::limits;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::exit::CliResult;
-use super::output::note;
+use super::naming::{Form, short_ids};
+use super::output::{Output, Table, note};
 use crate::api_client::ApiClient;
 
 /// What is asked of one page.
@@ -17,12 +19,6 @@ pub(super) fn query<const N: usize>(fields: [(&'static str, Option<String>); N])
     given
         .filter_map(|(name, value)| Some((name, value?)))
         .collect()
-}
-
-/// How many things to ask for at once.
-pub(super) fn page_size(all: bool, limit: Option<usize>) -> Option<String> {
-    let size = if all { Some(limits::PAGE) } else { limit };
-    size.map(|size| size.to_string())
 }
 
 /// A page of a listing.
@@ -45,6 +41,18 @@ impl Page for WorkPage {
     }
 }
 
+impl Page for AgentsPage {
+    fn info(&mut self) -> &mut PageInfo {
+        &mut self.page
+    }
+
+    fn extend(&mut self, next: Self) -> usize {
+        self.agents.extend(next.agents);
+        self.page = next.page;
+        self.agents.len()
+    }
+}
+
 impl Page for DeadLettersPage {
     fn info(&mut self) -> &mut PageInfo {
         &mut self.page
@@ -57,25 +65,151 @@ impl Page for DeadLettersPage {
     }
 }
 
-/// The page that begins at `cursor`, or all from there as one. `query`: of the page at a cursor.
+/// How many things are wanted of a listing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// All there are.
+    All,
+    /// At most so many.
+    Most(usize),
+}
+
+impl Wanted {
+    /// What `--all` and `--limit` say.
+    pub fn of(all: bool, limit: Option<usize>) -> Self {
+        if all {
+            Self::All
+        } else {
+            Self::Most(limit.unwrap_or(limits::DEFAULT_PAGE))
+        }
+    }
+
+    /// How many to ask for when there are so many already; none: it is enough.
+    fn next(self, have: usize) -> Option<usize> {
+        match self {
+            Self::All => Some(limits::PAGE),
+            Self::Most(most) if have < most => Some((most - have).min(limits::PAGE)),
+            Self::Most(_) => None,
+        }
+    }
+}
+
+/// What is wanted, from `cursor` on, as one page: a short page of the coordinator is not the end,
+/// its cursor says where to go on. `query`: of the page at a cursor.
 pub(super) async fn fetch<P: Page>(
     api: &ApiClient,
     path: &str,
-    all: bool,
+    wanted: Wanted,
     cursor: Option<&str>,
     query: impl Fn(Option<&str>) -> Query,
 ) -> CliResult<P> {
-    let mut whole: P = api.get(&[path], &query(cursor)).await?;
-    while let Some(cursor) = whole.info().next_cursor.take_if(|_| all) {
-        let next: P = api.get(&[path], &query(Some(&cursor))).await?;
-        whole.info().count = whole.extend(next);
+    let page = |cursor: Option<&str>, limit: usize| {
+        let mut query = query(cursor);
+        query.push(("limit", limit.to_string()));
+        query
+    };
+    // A limit of 0 is for the coordinator to refuse.
+    let first = wanted.next(0).unwrap_or(0);
+    let mut whole: P = api.get(&[path], &page(cursor, first)).await?;
+    let mut have = whole.info().count;
+    let previous = whole.info().prev_cursor.take();
+    while let Some(limit) = wanted.next(have)
+        && let Some(cursor) = whole.info().next_cursor.take()
+    {
+        let next: P = api.get(&[path], &page(Some(&cursor), limit)).await?;
+        have = whole.extend(next);
+        whole.info().count = have;
     }
+    whole.info().prev_cursor = previous;
     Ok(whole)
 }
 
-/// Says how the rest is had, where there is more; `or`: another way than page by page.
-pub(super) fn tell_more(page: &PageInfo, or: &str) {
-    if let Some(cursor) = &page.next_cursor {
-        note(&format!("there are more: --cursor {cursor}{or}"));
+/// Prints a listing in the form that is asked for. `rows`: the table, from the ids as they are to
+/// be shown and whether all columns are wanted.
+pub(super) fn print(
+    out: Output,
+    form: Form,
+    answer: &impl Serialize,
+    ids: &[String],
+    rows: impl FnOnce(&[String], bool) -> Table,
+    empty: &str,
+) -> CliResult {
+    match form {
+        Form::Json => out.json(answer),
+        Form::Id if ids.is_empty() => Ok(()),
+        Form::Id => out.text(&ids.join("\n")),
+        Form::Wide => out.whole_table(&rows(ids, true), empty),
+        Form::Table => out.table(&rows(&short_ids(ids), false), empty),
+    }
+}
+
+/// Says how the rest is had, where there is more and people read it.
+pub(super) fn tell_more(page: &PageInfo, form: Form) {
+    if let Some(cursor) = page.next_cursor.as_ref().filter(|_| form != Form::Json) {
+        note(&format!("there are more: --cursor {cursor}, or --all"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent_run::testing::item;
+    use axum::Json;
+    use axum::extract::Query as Asked;
+    use axum::routing::get;
+    use std::collections::HashMap;
+
+    /// A coordinator with 7 pages of which every other one is empty, and the others hold one item.
+    async fn peer() -> ApiClient {
+        let page = |asked: Asked<HashMap<String, String>>| async move {
+            let at: usize = asked
+                .0
+                .get("cursor")
+                .map_or(0, |cursor| cursor.parse().unwrap());
+            let items = if at % 2 == 1 {
+                vec![item()]
+            } else {
+                Vec::new()
+            };
+            let next = (at < 6).then(|| (at + 1).to_string());
+            let page = PageInfo {
+                count: items.len(),
+                total: 3,
+                has_more: next.is_some(),
+                next_cursor: next,
+                prev_cursor: None,
+            };
+            Json(WorkPage {
+                work_items: items,
+                page,
+            })
+        };
+        let router = axum::Router::new().route("/api/work", get(page));
+        rustls::crypto::ring::default_provider()
+            .install_default()
+            .ok();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = listener.local_addr().unwrap().to_string();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        ApiClient::new(&url, None, None).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_short_page_is_gone_on_from_until_it_is_full_or_all_was_seen() {
+        let api = peer().await;
+        let cursor = |cursor: Option<&str>| query([("cursor", cursor.map(Into::into))]);
+        let fetch = async |wanted| {
+            fetch::<WorkPage>(&api, "work", wanted, None, cursor)
+                .await
+                .unwrap()
+        };
+        let page = fetch(Wanted::Most(2)).await;
+        assert_eq!((page.work_items.len(), page.page.count), (2, 2));
+        assert_eq!(page.page.next_cursor.as_deref(), Some("4"));
+        for wanted in [Wanted::Most(50), Wanted::All] {
+            let page = fetch(wanted).await;
+            assert_eq!((page.work_items.len(), page.page.count), (3, 3));
+            assert!(page.page.next_cursor.is_none() && !page.page.has_more);
+        }
     }
 }

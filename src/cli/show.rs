@@ -5,7 +5,8 @@ use loom_protocol::{Body, Timestamp};
 use serde_json::Value;
 
 use super::exit::CliResult;
-use super::output::{Output, ago, block};
+use super::output::{Output, block};
+use super::times::at;
 
 /// Prints all about an item.
 pub(super) fn show_item(out: Output, item: &WorkItem) -> CliResult {
@@ -80,12 +81,6 @@ fn rows(item: &WorkItem) -> Vec<(&'static str, String)> {
         ),
     ]);
     rows
-}
-
-/// A time, and how long ago it was.
-pub(super) fn at(time: Option<Timestamp>) -> String {
-    time.map(|time| format!("{time} ({} ago)", ago(time)))
-        .unwrap_or_default()
 }
 
 /// What an item is about, in the submitter's words.

@@ -6,8 +6,12 @@ use loom_protocol::rest::{ProjectsAnswer, Stats};
 
 use super::Context;
 use super::exit::CliResult;
-use super::output::{ago, cell, table};
+use super::naming::FormArgs;
+use super::output::{cell, table};
+use super::pages;
 use super::show::sheet;
+use super::table::Column;
+use super::times::ago;
 
 /// Counts agents and work, of one project or of all.
 pub async fn stats(context: &Context) -> CliResult {
@@ -37,22 +41,41 @@ pub async fn stats(context: &Context) -> CliResult {
     ]))
 }
 
+/// List the projects
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct ProjectsArgs {
+    #[command(flatten)]
+    form: FormArgs,
+}
+
 /// Lists the projects.
-pub async fn projects(context: &Context) -> CliResult {
+pub async fn projects(context: &Context, args: ProjectsArgs) -> CliResult {
     let answer: ProjectsAnswer = context.api()?.get(&["stats", "projects"], &[]).await?;
-    if context.out.is_json() {
-        return context.out.json(&answer);
-    }
-    let mut rows = table(&["PROJECT", "AGENTS", "PENDING", "ACTIVE", "LAST ACTIVITY"]);
-    for project in &answer.details {
-        let totals = &project.totals;
-        rows.add_row([
-            cell(&project.project_id, 64),
-            totals.agents.to_string(),
-            totals.pending_work.to_string(),
-            totals.active_work.to_string(),
-            totals.last_activity.map(ago).unwrap_or_default(),
+    let projects = &answer.details;
+    let names: Vec<String> = projects
+        .iter()
+        .map(|project| project.project_id.clone())
+        .collect();
+    let form = args.form.form(context.out);
+    let rows = |_: &[String], _: bool| {
+        let mut rows = table(&[
+            Column::whole("PROJECT"),
+            Column::spare("AGENTS", 1),
+            Column::whole("PENDING"),
+            Column::whole("ACTIVE"),
+            Column::spare("LAST ACTIVITY", 2),
         ]);
-    }
-    context.out.table(&rows, "no projects")
+        for project in projects {
+            let totals = &project.totals;
+            rows.add_row([
+                project.project_id.clone(),
+                totals.agents.to_string(),
+                totals.pending_work.to_string(),
+                totals.active_work.to_string(),
+                totals.last_activity.map(ago).unwrap_or_default(),
+            ]);
+        }
+        rows
+    };
+    pages::print(context.out, form, &answer, &names, rows, "no projects")
 }

@@ -1,29 +1,35 @@
 //! `loom submit`: one item from flags, or many from a file, and the wait for what they come to.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `file` | checks a file, sends it in arrays, waits |
+//! | `ids` | ids that follow from the file |
+//! | `send` | sends again what got no answer |
+//! | `answers` | what is printed, counted and put aside |
+
+mod answers;
+mod file;
+mod ids;
+mod send;
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use loom_actors::clock::Clock;
-use loom_protocol::work::{BatchAnswer, ItemAnswer, SubmitAnswer, WorkItem, WorkStatus, limits};
+use loom_protocol::work::{SubmitAnswer, WorkItem, WorkStatus};
 use loom_protocol::{Body, Timestamp, WorkId};
 use serde::Serialize;
-use serde_json::value::to_raw_value;
 
 use super::Context;
 use super::exit::{CliError, CliResult};
-use super::output::{cell, note, table};
-use super::show::{outcome, show_item};
-use super::tasks_file::{self, Fields, Task};
+use super::output::note;
+use super::show::show_item;
+use super::tasks_file::{Fields, merged};
+use super::times::to_come;
 use super::watch;
-use crate::api_client::{ApiClient, ApiError};
-
-/// How many bytes of items go into one request: well under what the door takes.
-const BATCH_BYTES: usize = 768 * 1024;
-/// How often a request is sent again that was refused for the moment only.
-const TRIES: usize = 10;
+use crate::api_client::ApiClient;
+use send::patiently;
 
 /// Submit work: one item, or many from a file of JSON lines.
 #[derive(Debug, Args)]
@@ -32,8 +38,17 @@ pub struct SubmitArgs {
     #[arg(required_unless_present = "file", conflicts_with = "file")]
     description: Option<String>,
     /// Read items from a file, one JSON object per line; `-` is stdin. Flags fill in what a line lacks.
+    /// All lines are checked before the first is sent; ids are printed as they are answered. The same
+    /// file again changes nothing.
     #[arg(short, long)]
     file: Option<PathBuf>,
+    /// The name that the ids of the file's items follow from, beside what each line says; without it,
+    /// a digest of the file. With the same name an edited file keeps the items of its unchanged lines.
+    #[arg(long, value_name = "NAME", requires = "file")]
+    batch: Option<String>,
+    /// Go on without the lines that are refused, and write them here, each with the reason above it.
+    #[arg(long, value_name = "FILE", requires = "file")]
+    rejects: Option<PathBuf>,
     /// What an agent must be able to do.
     #[arg(short, long, required_unless_present = "file")]
     capability: Option<String>,
@@ -53,10 +68,10 @@ pub struct SubmitArgs {
     #[arg(long)]
     task_id: Option<String>,
     /// When it is too late to begin: a time like 2026-01-31T12:00:00Z, or from now like `2h`.
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = to_come)]
     deadline: Option<Timestamp>,
     /// Do not offer it before: a time, or from now like `10m`.
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = to_come)]
     not_before: Option<Timestamp>,
     /// How long it may be without progress, like `30m`.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
@@ -90,14 +105,6 @@ pub(super) fn label(text: &str) -> Result<(String, String), String> {
         Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
         _ => Err("write a label as name=value".into()),
     }
-}
-
-fn time(text: &str) -> Result<Timestamp, String> {
-    if let Ok(from_now) = humantime::parse_duration(text) {
-        return Ok(Clock::system().now().after(from_now));
-    }
-    text.parse()
-        .map_err(|error| format!("{error}, or from now like 2h"))
 }
 
 fn context_data(text: &str) -> Result<Body, String> {
@@ -175,61 +182,55 @@ impl SubmitArgs {
         };
         serde_json::from_str(&serde_json::to_string(&flags)?)
     }
-
-    fn file_name(&self) -> String {
-        match self.file.as_deref() {
-            Some(path) if path != Path::new("-") => path.display().to_string(),
-            _ => "stdin".into(),
-        }
-    }
-
-    fn tasks(&self) -> CliResult<Vec<Task>> {
-        let flags = self
-            .fields()
-            .map_err(|error| CliError::Failed(error.to_string()))?;
-        let Some(path) = &self.file else {
-            let task = Task::new(None, flags, &Fields::new()).map_err(CliError::Usage)?;
-            return Ok(vec![task]);
-        };
-        let name = self.file_name();
-        let unreadable = |error| CliError::Usage(format!("cannot read {name}: {error}"));
-        let text = if path == Path::new("-") {
-            let mut text = String::new();
-            std::io::stdin()
-                .read_to_string(&mut text)
-                .map_err(unreadable)?;
-            text
-        } else {
-            std::fs::read_to_string(path).map_err(unreadable)?
-        };
-        tasks_file::read(&name, &text, &flags).map_err(CliError::Usage)
-    }
 }
 
 /// Submits, and waits where that was asked for.
 pub async fn run(context: &Context, args: SubmitArgs) -> CliResult {
-    let tasks = args.tasks()?;
-    let api = context.api()?;
-    if args.file.is_none() {
-        return submit_one(context, &api, &tasks[0], args.wait).await;
+    let flags = args
+        .fields()
+        .map_err(|error| CliError::Failed(error.to_string()))?;
+    if let Some(path) = &args.file {
+        let args = file::FileArgs {
+            path,
+            flags,
+            batch: args.batch.as_deref(),
+            rejects: args.rejects.as_ref(),
+            wait: args.wait,
+        };
+        return file::submit(context, &args).await;
     }
-    let mut answers = Vec::with_capacity(tasks.len());
-    for batch in batches(&tasks) {
-        answers.extend(send_batch(&api, batch).await.inspect_err(|_| {
-            if !answers.is_empty() {
-                note(&format!(
-                    "{} items were submitted before this",
-                    answers.len()
-                ));
-            }
-        })?);
-    }
-    report(context, &args, &tasks, &answers).await
+    let fields = merged(flags, &Fields::new()).map_err(CliError::Usage)?;
+    let id = args.id.unwrap_or_else(WorkId::generate);
+    submit_one(context, &context.api()?, id, fields, args.wait).await
 }
 
-async fn submit_one(context: &Context, api: &ApiClient, task: &Task, wait: bool) -> CliResult {
-    let answer: SubmitAnswer = patiently(|| api.post(&["work"], &task.fields)).await?;
-    tell_ignored("", &answer);
+/// The id is made here, so that a submit without an answer is sent again under it.
+async fn submit_one(
+    context: &Context,
+    api: &ApiClient,
+    id: WorkId,
+    mut fields: Fields,
+    wait: bool,
+) -> CliResult {
+    let raw = serde_json::value::to_raw_value(&id);
+    fields.insert(
+        "id".into(),
+        raw.map_err(|error| CliError::Failed(error.to_string()))?,
+    );
+    let sent = patiently(false, || api.post::<SubmitAnswer>(&["work"], &fields)).await;
+    let sent = sent.map_err(|given_up| {
+        if given_up.in_doubt {
+            note(&format!(
+                "whether item {id} was taken is not known; the same command with --id {id} doubles nothing"
+            ));
+        }
+        CliError::from(given_up.error)
+    })?;
+    let answer = sent.answer;
+    tell_ignored(&answer);
+    if answer.existing && !sent.was_in_doubt {
+        note(&format!("item {id} was there already; nothing was changed"));
+    }
     if !wait {
         return if context.out.is_json() {
             context.out.json(&answer)
@@ -243,169 +244,30 @@ async fn submit_one(context: &Context, api: &ApiClient, task: &Task, wait: bool)
     } else {
         show_item(context.out, &ended)?;
     }
-    all_well([&ended])
-}
-
-fn tell_ignored(place: &str, answer: &SubmitAnswer) {
-    for field in &answer.ignored {
-        note(&format!("{place}nobody reads the field {field:?}"));
-    }
-}
-
-fn all_well<'a>(items: impl IntoIterator<Item = &'a WorkItem>) -> CliResult {
-    let well = |item: &WorkItem| item.status == WorkStatus::Completed;
-    if items.into_iter().all(well) {
-        Ok(())
-    } else {
-        Err(CliError::WorkFailed)
-    }
-}
-
-/// Cuts the items into requests that the door takes.
-fn batches(tasks: &[Task]) -> Vec<&[Task]> {
-    let size = |task: &Task| -> usize {
-        let fields = task.fields.iter();
-        fields
-            .map(|(name, value)| name.len() + value.get().len() + 4)
-            .sum()
-    };
-    let (mut batches, mut start, mut bytes) = (Vec::new(), 0, 0);
-    for (index, task) in tasks.iter().enumerate() {
-        let more = size(task);
-        if index > start && (index - start == limits::ITEMS || bytes + more > BATCH_BYTES) {
-            batches.push(&tasks[start..index]);
-            (start, bytes) = (index, 0);
-        }
-        bytes += more;
-    }
-    batches.push(&tasks[start..]);
-    batches
-}
-
-async fn send_batch(api: &ApiClient, batch: &[Task]) -> CliResult<Vec<ItemAnswer<SubmitAnswer>>> {
-    let items: Vec<&Fields> = batch.iter().map(|task| &task.fields).collect();
-    let items = to_raw_value(&items).map_err(|error| CliError::Failed(error.to_string()))?;
-    let body = BTreeMap::from([("items", items)]);
-    let answer: BatchAnswer<SubmitAnswer> = patiently(|| api.post(&["work"], &body)).await?;
-    if answer.items.len() != batch.len() {
-        return Err(CliError::Failed(format!(
-            "the coordinator answered to {} of {} items; look with `loom work`",
-            answer.items.len(),
-            batch.len()
-        )));
-    }
-    Ok(answer.items)
-}
-
-/// Sends again what was refused for the moment only; every item has its id, so nothing is doubled.
-async fn patiently<T, F>(send: impl Fn() -> F) -> Result<T, ApiError>
-where
-    F: Future<Output = Result<T, ApiError>>,
-{
-    let mut tries = 1;
-    loop {
-        match send().await {
-            Err(error) if error.code().is_some() && error.is_transient() && tries < TRIES => {
-                tokio::time::sleep(error.pause()).await;
-                tries += 1;
-            }
-            done => return done,
-        }
-    }
-}
-
-async fn report(
-    context: &Context,
-    args: &SubmitArgs,
-    tasks: &[Task],
-    answers: &[ItemAnswer<SubmitAnswer>],
-) -> CliResult {
-    let file = args.file_name();
-    let mut submitted = Vec::new();
-    let mut refused = None;
-    for (task, answer) in tasks.iter().zip(answers) {
-        match answer {
-            ItemAnswer::Done(answer) => {
-                tell_ignored(&task.place(&file), answer);
-                submitted.push((task, answer));
-            }
-            ItemAnswer::Refused(error) => {
-                note(&format!("{}{}", task.place(&file), error.message));
-                refused.get_or_insert(error.code);
-            }
-        }
-    }
-    let mut ended = Vec::new();
-    if args.wait {
-        let api = context.api()?;
-        for (_, answer) in &submitted {
-            ended.push(watch::wait_for(&api, answer.id).await?);
-        }
-    }
-    match (context.out.is_json(), args.wait) {
-        (true, true) => context.out.json(&BTreeMap::from([("items", &ended)]))?,
-        (true, false) => context.out.json(&BTreeMap::from([("items", answers)]))?,
-        (false, true) => {
-            let mut rows = table(&["ID", "STATUS", "ATTEMPTS", "RESULT"]);
-            for item in &ended {
-                let outcome = cell(&outcome(item), 60);
-                let (id, status) = (item.id.to_string(), item.status.to_string());
-                rows.add_row([id, status, item.attempts.to_string(), outcome]);
-            }
-            context.out.table(&rows, "nothing was submitted")?;
-        }
-        (false, false) => {
-            let mut rows = table(&["LINE", "ID", "TASK"]);
-            for (task, answer) in &submitted {
-                let line = task.line.map(|line| line.to_string()).unwrap_or_default();
-                rows.add_row([line, answer.id.to_string(), cell(&answer.task_id, 60)]);
-            }
-            context.out.table(&rows, "nothing was submitted")?;
-        }
-    }
-    if let Some(code) = refused {
-        let message = format!(
-            "{} of {} items were refused",
-            tasks.len() - submitted.len(),
-            tasks.len()
-        );
-        return Err(CliError::Refused(code, message));
-    }
     all_well(&ended)
+}
+
+fn tell_ignored(answer: &SubmitAnswer) {
+    for field in &answer.ignored {
+        note(&format!("nobody reads the field {field:?}"));
+    }
+}
+
+fn all_well(item: &WorkItem) -> CliResult {
+    match item.status {
+        WorkStatus::Completed => Ok(()),
+        _ => Err(CliError::WorkFailed),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn tasks(count: usize, bytes: usize) -> Vec<Task> {
-        let line = format!(
-            "{{\"description\":\"{}\",\"capability\":\"c\"}}\n",
-            "x".repeat(bytes)
-        );
-        tasks_file::read("t", &line.repeat(count), &Fields::new()).unwrap()
-    }
-
-    #[test]
-    fn requests_stay_within_the_limits_of_the_door() {
-        let sizes = |tasks: &[Task]| -> Vec<usize> {
-            batches(tasks).iter().map(|batch| batch.len()).collect()
-        };
-        assert_eq!(sizes(&tasks(1, 1)), [1]);
-        assert_eq!(sizes(&tasks(600, 1)), [256, 256, 88]);
-        assert_eq!(sizes(&tasks(5, 300 * 1024)), [2, 2, 1]);
-    }
-
     #[test]
     fn values_of_flags() {
         assert_eq!(label("a=b=c"), Ok(("a".into(), "b=c".into())));
         assert!(label("a").is_err() && label("=b").is_err());
-        assert!(time("2h").unwrap() > time("1h").unwrap());
-        assert_eq!(
-            time("1970-01-01T00:00:01Z"),
-            Ok(Timestamp::from_millis(1000))
-        );
-        assert!(time("soon").unwrap_err().contains("2h"));
         assert!(context_data("{").is_err());
         assert!(context_data("@/no/such/file").is_err());
         assert_eq!(context_data("{\"a\": 1}").unwrap().len(), 8);

@@ -1,61 +1,207 @@
-//! `tasks.jsonl`: one work item per line, as `POST /api/work` takes it.
+//! `tasks.jsonl`: one work item per line, as `POST /api/work` takes it; lines that begin with `#` are
+//! comments.
 //!
-//! Everything is read before anything is submitted. Values are carried as they were written, so
-//! that nothing in a context is rounded on its way.
+//! The file is read twice, line by line: every line is checked before the first is sent. Values are
+//! carried as they were written, so that nothing in a context is rounded on its way.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _};
+use std::path::Path;
 
-use loom_protocol::WorkId;
+use loom_actors::clock::Clock;
+use loom_protocol::Encoding;
 use loom_protocol::work::SubmitRequest;
 use serde_json::value::{RawValue, to_raw_value};
+use sha2::{Digest as _, Sha256};
+
+use crate::service::{Ignored, check_submission};
 
 /// The fields of one item, as JSON text each.
 pub type Fields = BTreeMap<String, Box<RawValue>>;
 
-/// How many problems are told at a time.
-const MOST_PROBLEMS: usize = 10;
+/// The longest line: what one request may hold.
+const LONGEST_LINE: usize = 1024 * 1024;
+/// What of that an item may take, beside the frame of a request.
+const LONGEST_ITEM: usize = LONGEST_LINE - 1024;
 
-/// One item to submit.
+/// A file, or standard input copied to one, that is read from the beginning more than once.
 #[derive(Debug)]
-pub struct Task {
-    /// The line that it stands on, from 1; none where it came from flags.
-    pub line: Option<usize>,
-    /// Its fields; `id` is always among them, so that it can be submitted again safely.
-    pub fields: Fields,
+pub struct TasksFile {
+    name: String,
+    reader: BufReader<File>,
+    number: usize,
+    digest: Sha256,
 }
 
-impl Task {
-    /// An item with the fields of its line, and those of `defaults` that the line does not have.
-    ///
-    /// # Errors
-    /// A sentence about what is missing or wrong.
-    pub fn new(line: Option<usize>, own: Fields, defaults: &Fields) -> Result<Self, String> {
-        let mut fields = defaults.clone();
-        let labels = merged_labels(&own, defaults)?;
-        fields.extend(own);
-        if let Some(labels) = labels {
-            fields.insert("labels".into(), labels);
-        }
-        for required in ["description", "capability"] {
-            if !fields.contains_key(required) {
-                return Err(format!("has no {required}; add one, or --{required}"));
-            }
-        }
-        if fields.contains_key("items") {
-            return Err("holds items; write each of them on a line of its own".into());
-        }
-        if !fields.contains_key("id") {
-            let id = to_raw_value(&WorkId::generate()).map_err(|error| error.to_string())?;
-            fields.insert("id".into(), id);
-        }
-        Ok(Self { line, fields })
+/// A line that holds an item, or should.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Line {
+    /// From 1.
+    pub number: usize,
+    /// What it says, without the space around it; or why it can't be read.
+    pub text: Result<String, String>,
+}
+
+impl TasksFile {
+    /// Opens a file; `-` is standard input. What can be read once only is copied to a temporary file.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let (name, file) = if path == Path::new("-") {
+            ("stdin".to_owned(), copied(io::stdin().lock())?)
+        } else {
+            let file = File::open(path)?;
+            let is_plain = file.metadata()?.is_file();
+            let file = if is_plain { file } else { copied(file)? };
+            (path.display().to_string(), file)
+        };
+        Ok(Self {
+            name,
+            reader: BufReader::new(file),
+            number: 0,
+            digest: Sha256::new(),
+        })
     }
 
-    /// Where it came from, for messages.
-    pub fn place(&self, file: &str) -> String {
-        self.line
-            .map_or_else(String::new, |line| format!("{file}:{line}: "))
+    /// What it is called in messages.
+    pub fn name(&self) -> &str {
+        &self.name
     }
+
+    /// Where a line stands, for messages.
+    pub fn place(&self, number: usize) -> String {
+        format!("{}:{number}: ", self.name)
+    }
+
+    /// Whether a path leads to this file.
+    pub fn is_at(&self, path: &Path) -> bool {
+        use std::os::unix::fs::MetadataExt as _;
+        let here = self.reader.get_ref().metadata();
+        let there = std::fs::metadata(path);
+        here.ok()
+            .zip(there.ok())
+            .is_some_and(|(here, there)| (here.dev(), here.ino()) == (there.dev(), there.ino()))
+    }
+
+    /// Back to the beginning; gives a digest of what was read since the last time.
+    pub fn rewind(&mut self) -> io::Result<String> {
+        self.reader.rewind()?;
+        self.number = 0;
+        let digest = std::mem::take(&mut self.digest).finalize();
+        let mut first = [0; 8];
+        first.copy_from_slice(&digest[..8]);
+        Ok(format!("{:016x}", u64::from_be_bytes(first)))
+    }
+
+    /// The next line that holds something. No line takes more memory than a request may be long.
+    pub fn next_line(&mut self) -> io::Result<Option<Line>> {
+        loop {
+            let mut bytes = Vec::new();
+            let most = LONGEST_LINE as u64 + 1;
+            if (&mut self.reader)
+                .take(most)
+                .read_until(b'\n', &mut bytes)?
+                == 0
+            {
+                return Ok(None);
+            }
+            self.digest.update(&bytes);
+            self.number += 1;
+            let number = self.number;
+            if bytes.len() > LONGEST_LINE && bytes.last() != Some(&b'\n') {
+                self.pass_over_the_rest()?;
+                let text = Err(format!("is longer than {LONGEST_LINE} bytes"));
+                return Ok(Some(Line { number, text }));
+            }
+            let Ok(text) = std::str::from_utf8(&bytes) else {
+                let text = Err("is not UTF-8".into());
+                return Ok(Some(Line { number, text }));
+            };
+            let text = text.trim_start_matches('\u{feff}').trim();
+            if !text.is_empty() && !text.starts_with('#') {
+                let text = Ok(text.to_owned());
+                return Ok(Some(Line { number, text }));
+            }
+        }
+    }
+
+    fn pass_over_the_rest(&mut self) -> io::Result<()> {
+        loop {
+            let buffer = self.reader.fill_buf()?;
+            let end = buffer.iter().position(|byte| *byte == b'\n');
+            let length = end.map_or(buffer.len(), |end| end + 1);
+            self.digest.update(&buffer[..length]);
+            self.reader.consume(length);
+            if end.is_some() || length == 0 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn copied(mut from: impl io::Read) -> io::Result<File> {
+    let mut file = tempfile::tempfile()?;
+    io::copy(&mut from, &mut file)?;
+    file.rewind()?;
+    Ok(file)
+}
+
+impl Line {
+    /// The item of the line, with what `defaults` add to it.
+    ///
+    /// # Errors
+    /// A sentence about what is wrong with it.
+    pub fn item(&self, defaults: &Fields) -> Result<Fields, String> {
+        let text = self.text.as_ref().map_err(String::clone)?;
+        let own: Fields = serde_json::from_str(text).map_err(|error| {
+            let why = without_line(&error);
+            format!(
+                "is no JSON object ({why}); write one item per line, like {{\"description\": \"…\", \"capability\": \"…\"}}"
+            )
+        })?;
+        serde_json::from_str::<SubmitRequest>(text)
+            .map_err(|error| format!("is no work item: {}", without_line(&error)))?;
+        merged(own, defaults)
+    }
+}
+
+/// An item with its own fields, and those of `defaults` that it lacks; checked by every rule that
+/// needs no coordinator.
+///
+/// # Errors
+/// A sentence about what is missing or wrong.
+pub fn merged(own: Fields, defaults: &Fields) -> Result<Fields, String> {
+    let mut fields = defaults.clone();
+    let labels = merged_labels(&own, defaults)?;
+    fields.extend(own);
+    if let Some(labels) = labels {
+        fields.insert("labels".into(), labels);
+    }
+    for required in ["description", "capability"] {
+        if !fields.contains_key(required) {
+            return Err(format!("has no {required}; add one, or --{required}"));
+        }
+    }
+    if fields.contains_key("items") {
+        return Err("holds items; write each of them on a line of its own".into());
+    }
+    let bytes = serde_json::to_vec(&fields).map_err(|error| error.to_string())?;
+    if bytes.len() > LONGEST_ITEM {
+        let size = bytes.len();
+        return Err(format!(
+            "makes an item of {size} bytes; at most {LONGEST_ITEM} go into a request"
+        ));
+    }
+    let mut ignored = Ignored::default();
+    let request = Encoding::Json
+        .decode_noting::<SubmitRequest>(&bytes, &mut |path| {
+            // These are for the door.
+            if path != "projectId" && path != "classification" {
+                ignored.note(&path);
+            }
+        })
+        .map_err(|error| error.to_string())?;
+    check_submission(request, &ignored, Clock::system().now()).map_err(|error| error.message)?;
+    Ok(fields)
 }
 
 fn merged_labels(own: &Fields, defaults: &Fields) -> Result<Option<Box<RawValue>>, String> {
@@ -72,52 +218,6 @@ fn merged_labels(own: &Fields, defaults: &Fields) -> Result<Option<Box<RawValue>
         .map_err(|error| format!("has labels that are not all text: {error}"))
 }
 
-/// Reads a whole file.
-///
-/// # Errors
-/// A line for each problem, with file, line and what to do.
-pub fn read(file: &str, text: &str, defaults: &Fields) -> Result<Vec<Task>, String> {
-    let mut tasks = Vec::new();
-    let mut problems = Vec::new();
-    let lines = text.trim_start_matches('\u{feff}').lines();
-    for (index, line) in lines
-        .enumerate()
-        .filter(|(_, line)| !line.trim().is_empty())
-    {
-        let number = index + 1;
-        match read_line(line).and_then(|own| Task::new(Some(number), own, defaults)) {
-            Ok(task) => tasks.push(task),
-            Err(problem) => problems.push(format!("{file}:{number}: {problem}")),
-        }
-    }
-    if problems.len() > MOST_PROBLEMS {
-        let more = problems.len() - MOST_PROBLEMS;
-        problems.truncate(MOST_PROBLEMS);
-        problems.push(format!("and {more} more"));
-    }
-    if !problems.is_empty() {
-        return Err(format!("nothing was submitted\n{}", problems.join("\n")));
-    }
-    if tasks.is_empty() {
-        return Err(format!(
-            "{file} holds no items; write one JSON object per line"
-        ));
-    }
-    Ok(tasks)
-}
-
-fn read_line(line: &str) -> Result<Fields, String> {
-    let fields: Fields = serde_json::from_str(line).map_err(|error| {
-        let why = without_line(&error);
-        format!(
-            "is no JSON object ({why}); write one item per line, like {{\"description\": \"…\", \"capability\": \"…\"}}"
-        )
-    })?;
-    serde_json::from_str::<SubmitRequest>(line)
-        .map_err(|error| format!("is no work item: {}", without_line(&error)))?;
-    Ok(fields)
-}
-
 /// The error with its column only: its line is always the first.
 fn without_line(error: &serde_json::Error) -> String {
     let text = error.to_string();
@@ -128,51 +228,108 @@ fn without_line(error: &serde_json::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write as _;
 
-    fn defaults(json: &str) -> Fields {
-        serde_json::from_str(json).unwrap()
+    fn file(text: &[u8]) -> TasksFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text).unwrap();
+        TasksFile::open(file.path()).unwrap()
+    }
+
+    fn lines(file: &mut TasksFile) -> Vec<Line> {
+        std::iter::from_fn(|| file.next_line().unwrap()).collect()
+    }
+
+    fn problem(text: &str) -> String {
+        let text = Ok(text.to_owned());
+        Line { number: 1, text }.item(&Fields::new()).unwrap_err()
     }
 
     #[test]
     fn lines_take_what_they_lack_from_the_flags() {
-        let text = "\u{feff}{\"description\":\"a\",\"labels\":{\"x\":\"1\"}}\r\n\n\
+        let text = "\u{feff}{\"description\":\"a\",\"labels\":{\"x\":\"1\"}}\r\n\n# a comment\n\
                     {\"description\":\"b\",\"capability\":\"rust\",\"contextData\":{\"n\":123456789012345678901234567890}}\n";
-        let flags = defaults(r#"{"capability":"go","labels":{"x":"0","y":"2"}}"#);
-        let tasks = read("t", text, &flags).unwrap();
-        let field = |task: usize, name: &str| tasks[task].fields[name].get().to_owned();
+        let flags: Fields =
+            serde_json::from_str(r#"{"capability":"go","labels":{"x":"0","y":"2"}}"#).unwrap();
+        let lines = lines(&mut file(text.as_bytes()));
+        let field =
+            |line: usize, name: &str| lines[line].item(&flags).unwrap()[name].get().to_owned();
         assert_eq!(field(0, "capability"), "\"go\"");
         assert_eq!(field(0, "labels"), r#"{"x":"1","y":"2"}"#);
         assert_eq!(field(1, "capability"), "\"rust\"");
-        assert_eq!(tasks[1].line, Some(3));
+        assert_eq!((lines.len(), lines[1].number), (2, 4));
         assert!(field(1, "contextData").contains("123456789012345678901234567890"));
-        assert_ne!(field(0, "id"), field(1, "id"));
     }
 
     #[test]
-    fn every_problem_names_its_line() {
-        let text = "{\"description\":\"a\",\"capability\":\"c\"}\n\
-                    {\"description\":\"a\"}\n\
-                    {\"description\":\"a\",,}\n\
-                    [1]\n\
-                    {\"description\":7,\"capability\":\"c\"}\n\
-                    {\"items\":[],\"description\":\"a\",\"capability\":\"c\"}\n";
-        let error = read("t.jsonl", text, &Fields::new()).unwrap_err();
-        for part in [
-            "t.jsonl:2: has no capability; add one, or --capability",
-            "t.jsonl:3: is no JSON object (key must be a string at column 20)",
-            "t.jsonl:4: is no JSON object",
-            "t.jsonl:5: is no work item: invalid type: integer `7`",
-            "t.jsonl:6: holds items",
+    fn every_rule_that_needs_no_coordinator_is_checked() {
+        for (line, part) in [
+            (
+                "{\"description\":\"a\"}",
+                "has no capability; add one, or --capability",
+            ),
+            (
+                "{\"description\":\"a\",,}",
+                "is no JSON object (key must be a string at column 20)",
+            ),
+            ("[1]", "is no JSON object"),
+            (
+                "{\"description\":7,\"capability\":\"c\"}",
+                "is no work item: invalid type: integer `7`",
+            ),
+            (
+                "{\"items\":[],\"description\":\"a\",\"capability\":\"c\"}",
+                "holds items",
+            ),
+            (
+                "{\"description\":\"a\",\"capability\":\"c\",\"priority\":11}",
+                "priority is 11",
+            ),
+            (
+                "{\"description\":\"a\",\"capability\":\"a \"}",
+                "capability",
+            ),
+            (
+                "{\"description\":\" \",\"capability\":\"c\"}",
+                "description",
+            ),
+            (
+                "{\"description\":\"a\",\"capability\":\"c\",\"id\":\"x\"}",
+                "UUID",
+            ),
+            (
+                "{\"description\":\"a\",\"capability\":\"c\",\"group\":\"x\"}",
+                "reserved",
+            ),
+            (
+                "{\"description\":\"a\",\"capability\":\"c\",\"colour\":1,\"strict\":true}",
+                "colour",
+            ),
         ] {
-            assert!(error.contains(part), "{part:?} is not in {error}");
+            let problem = problem(line);
+            assert!(problem.contains(part), "{part:?} is not in {problem}");
         }
-        assert!(!error.contains("t.jsonl:1:"));
+        let fine = "{\"description\":\"a\",\"capability\":\"c\",\"colour\":1,\"projectId\":\"p\"}";
+        let text = Ok(fine.to_owned());
+        assert!(Line { number: 1, text }.item(&Fields::new()).is_ok());
     }
 
     #[test]
-    fn many_problems_are_counted_and_none_is_empty() {
-        let error = read("t", &"{}\n".repeat(13), &Fields::new()).unwrap_err();
-        assert!(error.ends_with("and 3 more"), "{error}");
-        assert!(read("t", "\n\n", &Fields::new()).is_err());
+    fn a_line_without_an_end_takes_no_more_than_a_request() {
+        let mut text = vec![b'x'; 3 * LONGEST_LINE];
+        text.extend(b"\n{}\n\xff\n{}");
+        let mut file = file(&text);
+        let read = lines(&mut file);
+        assert!(read[0].text.as_ref().unwrap_err().contains("longer"));
+        assert_eq!((read[1].number, &read[1].text), (2, &Ok("{}".to_owned())));
+        assert!(read[2].text.as_ref().unwrap_err().contains("UTF-8"));
+        assert_eq!((read[3].number, read.len()), (4, 4));
+        // The digest is one of all there is, and the second reading gives the same.
+        let first = file.rewind().unwrap();
+        assert_eq!(lines(&mut file), read);
+        assert_eq!(file.rewind().unwrap(), first);
+        let other = &mut self::file(&text[1..]);
+        lines(other);
+        assert_ne!(other.rewind().unwrap(), first);
     }
 }

@@ -9,10 +9,11 @@ use loom_protocol::rest::WorkPage;
 use loom_protocol::work::{WorkItem, WorkStatus};
 
 use super::exit::{CliError, CliResult};
+use super::naming::name;
 use super::output::{Output, cell, note};
 use super::show::outcome;
 use super::waiting::Waiting;
-use super::work::{ListArgs, id_prefix};
+use super::work::ListArgs;
 use crate::api_client::{ApiClient, ApiError};
 
 /// The first pause between two looks at an item that is waited for, and the longest.
@@ -25,8 +26,8 @@ const UNFINISHED: &str = "pending,assigned,in-progress";
 /// between two looks is not seen.
 #[derive(Debug, Args)]
 pub struct WatchArgs {
-    /// The items, or the beginnings of their ids; ends with the last of them, exit 1 if one failed. Without any: all unfinished ones, until interrupted.
-    #[arg(value_parser = id_prefix)]
+    /// The items (ids, beginnings of them, or taskIds); ends with the last of them, exit 1 if one failed. Without any: all unfinished ones, until interrupted.
+    #[arg(value_parser = name)]
     ids: Vec<String>,
     /// Only of this capability.
     #[arg(long, conflicts_with = "ids")]

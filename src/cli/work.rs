@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
+use loom_protocol::Timestamp;
 use loom_protocol::rest::WorkPage;
 use loom_protocol::work::{ExplainAnswer, WorkItem};
 use serde_json::json;
@@ -11,9 +12,12 @@ use serde_json::json;
 use super::Context;
 use super::each;
 use super::exit::{CliError, CliResult};
-use super::output::{Output, ago, block, cell, table};
-use super::pages::{self, Query, page_size, tell_more};
+use super::naming::{FormArgs, name, short_ids};
+use super::output::{Output, Table, block, table};
+use super::pages::{self, Query, Wanted, tell_more};
 use super::show::show_item;
+use super::table::Column;
+use super::times::{ago, past};
 use super::watch::{self, WatchArgs};
 use crate::agent_run::inside::{self, CompleteArgs, FailArgs, ProgressArgs};
 use crate::api_client::ApiClient;
@@ -29,20 +33,20 @@ pub struct WorkArgs {
 
 #[derive(Debug, Subcommand)]
 enum WorkCommand {
-    /// List items, newest last (the same as `loom work` alone)
+    /// List items, newest first (the same as `loom work` alone)
     List(ListArgs),
     /// Show all about an item
     Show {
-        /// The item, or the beginning of its id.
-        #[arg(value_parser = id_prefix)]
+        /// The item: its id, the beginning of it, or its taskId.
+        #[arg(value_parser = name)]
         id: String,
     },
     /// Print the transitions of items as they happen
     Watch(WatchArgs),
     /// Call items off
     Cancel {
-        /// The items, or the beginnings of their ids.
-        #[arg(required = true, value_parser = id_prefix)]
+        /// The items: ids, beginnings of them, or taskIds.
+        #[arg(required = true, value_parser = name)]
         ids: Vec<String>,
         /// Why.
         #[arg(long)]
@@ -50,8 +54,8 @@ enum WorkCommand {
     },
     /// Say who may take an item, and why the others may not
     Explain {
-        /// The item, or the beginning of its id.
-        #[arg(value_parser = id_prefix)]
+        /// The item: its id, the beginning of it, or its taskId.
+        #[arg(value_parser = name)]
         id: String,
     },
     /// Inside of `loom agent run`: tell how far the work is
@@ -74,8 +78,8 @@ pub struct ListArgs {
     /// Only of this boundary.
     #[arg(long)]
     pub boundary: Option<String>,
-    /// Only of this agent: its guid.
-    #[arg(long, value_name = "GUID")]
+    /// Only of this agent: its guid, the beginning of it, or its handle.
+    #[arg(long, value_name = "AGENT", value_parser = name)]
     pub assigned_to: Option<String>,
     /// Only with this label.
     #[arg(long, value_name = "NAME[=VALUE]")]
@@ -89,36 +93,65 @@ pub struct ListArgs {
     /// All of them, page by page.
     #[arg(long)]
     pub all: bool,
+    /// Only what was submitted since: a time, a day like 2026-01-31 (UTC), or before now like `2h`.
+    #[arg(long, value_name = "TIME", value_parser = past)]
+    pub since: Option<Timestamp>,
+    /// In which order; all but `oldest` are of the newest items.
+    #[arg(long, value_enum, value_name = "ORDER")]
+    pub sort: Option<Sort>,
+    #[command(flatten)]
+    pub form: FormArgs,
+}
+
+/// In which order items are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Sort {
+    /// The newest first; this is the default.
+    Newest,
+    /// The oldest first.
+    Oldest,
+    /// The one that changed last first.
+    Updated,
+    /// The most urgent first.
+    Priority,
+    /// By status.
+    Status,
 }
 
 impl ListArgs {
     /// The query of one page.
     fn query(&self, cursor: Option<&str>) -> Query {
+        let order = match self.sort {
+            Some(Sort::Oldest) => "asc",
+            _ => "desc",
+        };
         pages::query([
             ("status", self.status.clone()),
             ("capability", self.capability.clone()),
             ("boundary", self.boundary.clone()),
             ("assignedTo", self.assigned_to.clone()),
             ("label", self.label.clone()),
-            ("limit", page_size(self.all, self.limit)),
+            ("since", self.since.map(|since| since.to_string())),
+            ("order", Some(order.into())),
             ("cursor", cursor.map(str::to_owned)),
         ])
     }
 
-    /// The page, or all pages as one.
+    /// What is asked for, as one page.
     pub async fn fetch(&self, api: &ApiClient) -> CliResult<WorkPage> {
         let query = |cursor: Option<&str>| self.query(cursor);
-        pages::fetch(api, "work", self.all, self.cursor.as_deref(), query).await
+        let wanted = Wanted::of(self.all, self.limit);
+        let mut page: WorkPage =
+            pages::fetch(api, "work", wanted, self.cursor.as_deref(), query).await?;
+        let items = &mut page.work_items;
+        match self.sort {
+            None | Some(Sort::Newest | Sort::Oldest) => {}
+            Some(Sort::Updated) => items.sort_by_key(|item| std::cmp::Reverse(item.updated_at)),
+            Some(Sort::Priority) => items.sort_by_key(|item| std::cmp::Reverse(item.priority)),
+            Some(Sort::Status) => items.sort_by_key(|item| item.status),
+        }
+        Ok(page)
     }
-}
-
-/// An id or the beginning of one: hex digits and hyphens.
-pub(super) fn id_prefix(text: &str) -> Result<String, String> {
-    let is_part = |c: char| c.is_ascii_hexdigit() || c == '-';
-    if text.is_empty() || text.len() > 36 || !text.chars().all(is_part) {
-        return Err("write an id, or the beginning of one (hex digits and hyphens)".into());
-    }
-    Ok(text.to_ascii_lowercase())
 }
 
 /// Does what the arguments say, and gives the code to end with.
@@ -168,39 +201,70 @@ async fn cancel(
 
 async fn list(out: Output, api: &ApiClient, args: &ListArgs) -> CliResult {
     let page = args.fetch(api).await?;
-    if out.is_json() {
-        return out.json(&page);
+    let form = args.form.form(out);
+    let ids: Vec<String> = page
+        .work_items
+        .iter()
+        .map(|item| item.id.to_string())
+        .collect();
+    let rows = |ids: &[String], wide: bool| rows(&page.work_items, ids, wide);
+    pages::print(out, form, &page, &ids, rows, "no work items")?;
+    tell_more(&page.page, form);
+    Ok(())
+}
+
+fn rows(items: &[WorkItem], ids: &[String], wide: bool) -> Table {
+    let mut columns = vec![
+        Column::whole("ID"),
+        Column::whole("STATUS"),
+        Column::spare("PRI", 5),
+        Column::cut("CAPABILITY", 10, 3).at_most(32),
+        Column::whole("AGE"),
+        Column::cut("AGENT", 8, 4).at_most(32),
+    ];
+    if wide {
+        columns.extend([
+            Column::whole("BOUNDARY"),
+            Column::whole("ATTEMPTS"),
+            Column::whole("UPDATED"),
+            Column::whole("LABELS"),
+            Column::whole("TASK"),
+        ]);
     }
-    let mut rows = table(&[
-        "ID",
-        "STATUS",
-        "PRI",
-        "CAPABILITY",
-        "BOUNDARY",
-        "AGE",
-        "AGENT",
-        "DESCRIPTION",
-    ]);
-    for item in &page.work_items {
+    let longest = if wide { 120 } else { 60 };
+    columns.push(Column::text("DESCRIPTION", 12).at_most(longest));
+    let mut rows = table(&columns);
+    for (item, id) in items.iter().zip(ids) {
         let status = match item.progress {
             Some(progress) if !item.terminal => format!("{} {progress:.0}%", item.status),
             _ => item.status.to_string(),
         };
-        let agent = item.assigned_to_agent.as_ref().map_or("", |a| &a.handle);
-        rows.add_row([
-            item.id.to_string(),
+        let agent = item.assigned_to_agent.as_ref();
+        let mut cells = vec![
+            id.clone(),
             status,
             item.priority.to_string(),
-            cell(&item.capability, 24),
-            cell(&item.boundary, 16),
+            item.capability.clone(),
             ago(item.offered_at),
-            cell(agent, 24),
-            cell(&item.description, 48),
-        ]);
+            agent.map(|agent| agent.handle.clone()).unwrap_or_default(),
+        ];
+        if wide {
+            let labels = item.labels.iter();
+            let labels: Vec<String> = labels
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
+            cells.extend([
+                item.boundary.clone(),
+                format!("{}/{}", item.attempts, item.max_attempts),
+                ago(item.updated_at),
+                labels.join(" "),
+                item.task_id.clone(),
+            ]);
+        }
+        cells.push(item.description.clone());
+        rows.add_row(cells);
     }
-    out.table(&rows, "no work items")?;
-    tell_more(&page.page, ", or --all");
-    Ok(())
+    rows
 }
 
 async fn explain(out: Output, api: &ApiClient, id: &str) -> CliResult {
@@ -219,23 +283,24 @@ async fn explain(out: Output, api: &ApiClient, id: &str) -> CliResult {
     }
     out.text(&text)?;
     let mut rows = table(&[
-        "AGENT",
-        "GUID",
-        "TYPE",
-        "STATUS",
-        "MAY TAKE IT",
-        "RULE",
-        "WHY",
+        Column::text("AGENT", 8).at_most(32),
+        Column::whole("GUID"),
+        Column::cut("TYPE", 6, 3).at_most(24),
+        Column::spare("STATUS", 2),
+        Column::whole("MAY TAKE IT"),
+        Column::spare("RULE", 1),
+        Column::text("WHY", 20),
     ]);
-    for verdict in &answer.agents {
+    let guids = short_ids(answer.agents.iter().map(|agent| agent.guid));
+    for (verdict, guid) in answer.agents.iter().zip(guids) {
         rows.add_row([
-            cell(&verdict.handle, 24),
-            verdict.guid.to_string(),
-            cell(&verdict.agent_type, 20),
+            verdict.handle.clone(),
+            guid,
+            verdict.agent_type.clone(),
             verdict.status.to_string(),
             if verdict.eligible { "yes" } else { "no" }.into(),
             verdict.rule.clone().unwrap_or_default(),
-            cell(&verdict.message, 240),
+            verdict.message.clone(),
         ]);
     }
     out.table(&rows, "no agents are registered")
@@ -246,27 +311,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_cannot_leave_their_place_in_a_path() {
-        for bad in ["", "..", "a/b", "x", "%2e", &"a".repeat(37)] {
-            assert!(id_prefix(bad).is_err(), "{bad}");
-        }
-        assert_eq!(id_prefix("0198AB-"), Ok("0198ab-".into()));
-    }
-
-    #[test]
     fn queries_hold_what_was_asked_for() {
-        let args = ListArgs {
+        let mut args = ListArgs {
             status: Some("pending".into()),
             all: true,
             ..ListArgs::default()
         };
-        assert_eq!(
-            args.query(Some("c")),
-            [
-                ("status", "pending".to_owned()),
-                ("limit", "1000".into()),
-                ("cursor", "c".into())
-            ]
-        );
+        let asked = |args: &ListArgs| {
+            let query = args.query(Some("c")).into_iter();
+            let fields: Vec<String> = query
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
+            fields.join("&")
+        };
+        assert_eq!(asked(&args), "status=pending&order=desc&cursor=c");
+        args.sort = Some(Sort::Oldest);
+        assert_eq!(asked(&args), "status=pending&order=asc&cursor=c");
     }
 }

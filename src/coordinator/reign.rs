@@ -6,17 +6,18 @@ use std::time::Duration;
 use loom_actors::barrier::{Grace, InFlight};
 use loom_actors::clock::Clock;
 use loom_actors::nats::connection::Nats;
-use loom_actors::nats::owner::{Identity, OwnerLease, OwnerOptions};
+use loom_actors::nats::owner::{Identity, OwnerLease, OwnerOptions, Ownership};
 use loom_actors::project::Terms;
 use loom_actors::projects::Projects;
 use loom_actors::supervision::Jitter;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::UpError;
 use crate::doors::nats::NatsDoor;
-use crate::service::{Service, ServiceOptions};
+use crate::service::{Owning, Service, ServiceOptions};
 use crate::settings::Settings;
 
 /// How long what is in flight may take at the end.
@@ -32,7 +33,7 @@ pub(super) struct Shell {
     nats: Nats,
     nats_url: String,
     identity: Identity,
-    owner: watch::Sender<bool>,
+    owner: watch::Sender<Owning>,
     service: Service,
 }
 
@@ -72,8 +73,9 @@ impl Reign {
         identity: Identity,
         standby: bool,
     ) -> Result<(Arc<Shell>, Self), UpError> {
-        let accession = accede(settings, &nats, identity.clone(), standby).await?;
-        let (owner, owner_seen) = watch::channel(true);
+        // Nobody reads before there is a service.
+        let accession = accede(settings, &nats, identity.clone(), standby, |_| {}).await?;
+        let (owner, owner_seen) = watch::channel(Owning::Yes);
         let nats_url = match &settings.nats.advertise_url {
             Some(url) => url.expose().to_owned(),
             None => nats.shown_url.clone(),
@@ -96,12 +98,15 @@ impl Reign {
     }
 
     /// A later one: waits until it can be won.
-    async fn again(shell: &Shell) -> Result<Self, UpError> {
+    async fn again(shell: &Shell, former: &mut Option<FormerDoor>) -> Result<Self, UpError> {
         let identity = shell.identity.clone();
-        let accession = accede(&shell.settings, &shell.nats, identity, true).await?;
-        shell.service.serve_from(accession.projects.clone());
+        let serve = |projects: &Projects| shell.service.serve_from(projects.clone());
+        let accession = accede(&shell.settings, &shell.nats, identity, true, serve).await?;
+        if let Some(door) = former.take() {
+            door.close().await;
+        }
         let reign = Self::open(shell, accession).await?;
-        shell.owner.send_replace(true);
+        shell.owner.send_replace(Owning::Yes);
         Ok(reign)
     }
 
@@ -134,15 +139,19 @@ impl Reign {
     }
 }
 
+/// Wins the ownership and wakes what is there. `serve`: reads go to the new projects before the first of
+/// them tells an event.
 async fn accede(
     settings: &Settings,
     nats: &Nats,
     identity: Identity,
     standby: bool,
+    serve: impl FnOnce(&Projects),
 ) -> Result<Accession, UpError> {
     let replicas = usize::from(settings.nats.replicas);
     let options = OwnerOptions {
         replicas,
+        health: nats.store.clone(),
         ..OwnerOptions::default()
     };
     let lease = OwnerLease::acquire_with(&nats.jetstream, identity, standby, options).await?;
@@ -161,6 +170,7 @@ async fn accede(
         replicas,
     };
     let projects = Projects::start(terms, settings.projects.max).await?;
+    serve(&projects);
     projects
         .discover()
         .await
@@ -172,6 +182,27 @@ fn refused(nats: &Nats, source: async_nats::Error) -> UpError {
     UpError::Nats {
         url: nats.shown_url.clone(),
         source,
+    }
+}
+
+/// The door of an ownership that is over; see [`NatsDoor::outlast`].
+struct FormerDoor {
+    over: CancellationToken,
+    closing: JoinHandle<()>,
+}
+
+impl FormerDoor {
+    fn keep(door: NatsDoor, ownership: Ownership) -> Self {
+        let over = CancellationToken::new();
+        let closing = tokio::spawn(door.outlast(ownership, over.clone()));
+        Self { over, closing }
+    }
+
+    async fn close(self) {
+        self.over.cancel();
+        if let Err(error) = self.closing.await {
+            tracing::error!("the door of an ownership that is over met a defect: {error}");
+        }
     }
 }
 
@@ -189,13 +220,21 @@ pub(super) async fn rule(shell: Arc<Shell>, first: Reign, closing: CancellationT
             }
         };
         tracing::warn!("the ownership is lost ({lost}); work goes on when it is won again");
-        shell.owner.send_replace(false);
-        Reign::close(reign.door, &reign.projects, ABANDON_WITHIN).await;
+        shell.owner.send_replace(Owning::lost(&lost));
+        if let Err(error) = reign.projects.shut_down(ABANDON_WITHIN).await {
+            tracing::warn!("{error}");
+        }
+        let mut former = Some(FormerDoor::keep(reign.door, reign.lease.ownership()));
         drop(reign.lease);
         reign = loop {
             let again = tokio::select! {
-                again = Reign::again(&shell) => again,
-                () = closing.cancelled() => return,
+                again = Reign::again(&shell, &mut former) => again,
+                () = closing.cancelled() => {
+                    if let Some(door) = former {
+                        door.close().await;
+                    }
+                    return;
+                }
             };
             match again {
                 Ok(reign) => break reign,

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use comfy_table::Table;
 use loom_protocol::work::{WorkItem, WorkStatus};
 use serde::Serialize;
 
 use super::plan::{ROLES, Role};
-use crate::cli::output::table;
+use crate::cli::output::{Table, table};
 
 /// How long an item waited for an agent.
 pub fn waited(item: &WorkItem) -> Option<Duration> {

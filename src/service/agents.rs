@@ -1,7 +1,6 @@
 //! Agents: coming, staying, going, being looked at.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use loom_actors::agent_registry::AgentFilter;
@@ -9,8 +8,8 @@ use loom_actors::domain;
 use loom_actors::project::Project;
 use loom_actors::work_ledger::LeaseInfo;
 use loom_protocol::agent::{
-    Agent, DeregisterAnswer, Directive, DirectiveKind, HeartbeatAnswer, HeartbeatRequest,
-    ListAgentsRequest, RegisterAnswer, RegisterRequest, ShutdownRequest,
+    Agent, DeregisterAnswer, DeregisterRequest, Directive, DirectiveKind, HeartbeatAnswer,
+    HeartbeatRequest, ListAgentsRequest, RegisterAnswer, RegisterRequest, ShutdownRequest,
 };
 use loom_protocol::rest::PageInfo;
 use loom_protocol::work::{LeaseRef, Reason, StoppedRequest};
@@ -56,7 +55,7 @@ impl Service {
             leases: leases_of(&project, agent.guid),
             agent,
             protocol: PROTOCOL_VERSION,
-            features: loom_protocol::features(),
+            features: super::FEATURES.map(str::to_owned).to_vec(),
             epoch: terms.epoch,
         })
     }
@@ -68,7 +67,8 @@ impl Service {
         request: HeartbeatRequest,
     ) -> Result<HeartbeatAnswer, WireError> {
         let guid = request.guid;
-        let project = self.awake_for_agent(project, guid)?;
+        let run = request.instance_id.as_deref();
+        let project = self.admit(project, guid, run).await?;
         let holding = request.holding.clone();
         let beaten = project.registry.heartbeat(request).await;
         let mut directives = project.heard(guid, beaten)?;
@@ -137,6 +137,7 @@ impl Service {
             let stopped = StoppedRequest {
                 id,
                 guid,
+                instance_id: None,
                 attempt,
                 result: None,
             };
@@ -150,12 +151,14 @@ impl Service {
     pub async fn deregister(
         &self,
         project: &ProjectId,
-        guid: &str,
+        request: DeregisterRequest,
     ) -> Result<DeregisterAnswer, WireError> {
-        let guid: AgentGuid = guid
+        let guid: AgentGuid = request
+            .guid
             .parse()
             .map_err(|error| WireError::invalid(format!("guid {error}")))?;
-        let project = self.awake_for_agent(project, guid)?;
+        let run = request.instance_id.as_deref();
+        let project = self.admit(project, guid, run).await?;
         project.registry.deregister(guid).await?;
         let released = project
             .revoke_leases(guid, Reason::Released, |_| true)
@@ -243,7 +246,8 @@ impl Service {
         Ok(page)
     }
 
-    /// One agent. Without a project every one is looked in; `guid` may be an unambiguous beginning.
+    /// One agent. Without a project every one is looked in; `guid` may be its beginning or the
+    /// handle (here and below; see `named`).
     pub fn get_agent(&self, project: Option<&ProjectId>, guid: &str) -> Result<Agent, WireError> {
         let (project, guid) = self.find_agent(project, guid)?;
         project
@@ -264,29 +268,6 @@ impl Service {
             ErrorCode::NotRegistered => no_agent(&guid.to_string()),
             _ => error,
         })
-    }
-
-    pub(super) fn find_agent(
-        &self,
-        project: Option<&ProjectId>,
-        guid: &str,
-    ) -> Result<(Arc<Project>, AgentGuid), WireError> {
-        let mut found = Vec::new();
-        for project in self.readable(project) {
-            match project.agents.resolve_prefix(guid) {
-                Ok(guid) => found.push((project, guid)),
-                Err(error) if error.code == ErrorCode::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        match found.len() {
-            1 => Ok(found.swap_remove(0)),
-            0 => Err(no_agent(guid)),
-            _ => Err(WireError::invalid(format!(
-                "{guid} is the beginning of agents in more than one project ({} and {}); name the project",
-                found[0].0.id, found[1].0.id
-            ))),
-        }
     }
 }
 

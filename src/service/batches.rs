@@ -122,11 +122,10 @@ impl Service {
         project: &ProjectId,
         wanted: &WorkBatchFilter,
     ) -> Result<Named<WorkId>, WireError> {
-        let filter = filter(&ListWorkRequest {
+        let mut filter = filter(&ListWorkRequest {
             status: Some(wanted.status.clone().unwrap_or_else(|| UNFINISHED.into())),
             capability: wanted.capability.clone(),
             boundary: wanted.boundary.clone(),
-            assigned_to: wanted.assigned_to.clone(),
             label: wanted.label.clone(),
             ..ListWorkRequest::default()
         })?;
@@ -134,6 +133,7 @@ impl Service {
         let Some(project) = self.projects().get(project) else {
             return Ok(Named::NOTHING);
         };
+        filter.holder = self.holder(&project.id, wanted.assigned_to.as_deref())?;
         let mut named = Named::NOTHING;
         let mut after = 0;
         loop {
@@ -160,7 +160,7 @@ impl Service {
         id: &str,
         reason: Option<String>,
     ) -> Result<Reassigned, WireError> {
-        let (project, id) = self.find_item(project, id)?;
+        let (project, id) = self.find_item(project, id).await?;
         let header = project.work.header(id);
         let status = header.as_ref().map(|header| header.status);
         if status.is_some_and(WorkStatus::is_terminal) {

@@ -1,6 +1,5 @@
 //! Dead letters: looking at them, putting them back, discarding them.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
@@ -11,9 +10,10 @@ use loom_protocol::dead_letter::{
 };
 use loom_protocol::rest::PageInfo;
 use loom_protocol::work::Reason;
-use loom_protocol::{ErrorCode, ProjectId, WireError, WorkId};
+use loom_protocol::{ProjectId, WireError, WorkId};
 
-use super::items::cursor;
+use super::items::start;
+use super::named::Among;
 use super::{Page, Service, page_limit};
 
 /// How many letters of a page are read at a time.
@@ -21,18 +21,20 @@ const READS_IN_FLIGHT: usize = 32;
 /// How many letters are put back together.
 const RETRY_BATCH: usize = 256;
 /// How long the first reading of the stream is waited for.
-const READY_WITHIN: Duration = Duration::from_millis(2_500);
+pub(super) const READY_WITHIN: Duration = Duration::from_millis(2_500);
 
 impl Service {
-    /// One page of letters without their bodies, in the order in which they were written.
+    /// One page of letters without their bodies, in the order in which they were written or the other way
+    /// round.
     pub async fn list_dead_letters(
         &self,
         project: &ProjectId,
         request: ListDeadLettersRequest,
     ) -> Result<Page<DeadLetter>, WireError> {
         let limit = page_limit(request.limit)?;
-        let after = cursor(request.cursor.as_deref())?;
-        let filter = filter(request.capability, request.reason.as_deref())?;
+        let start = start(request.order.as_deref(), request.cursor.as_deref())?;
+        let mut filter = filter(request.capability, request.reason.as_deref())?;
+        filter.since = request.since;
         let Some(project) = self.projects().get(project) else {
             return Ok(Page {
                 items: Vec::new(),
@@ -40,7 +42,7 @@ impl Service {
             });
         };
         project.letters.ready(READY_WITHIN).await?;
-        let mut page = project.letters.page(&filter, after, limit);
+        let mut page = project.letters.page_from(&filter, start, limit);
         let mut items = read_all(&project, page.letters.clone()).await?;
         let fitting = self.how_many_fit(&items);
         if fitting < items.len() {
@@ -61,8 +63,8 @@ impl Service {
         })
     }
 
-    /// One letter with all there is. Without a project every one is looked in; `id` may be an
-    /// unambiguous beginning (here and below).
+    /// One letter with all there is. Without a project every one is looked in; `id` may be its
+    /// beginning or the item's taskId (here and below; see `named`).
     pub async fn get_dead_letter(
         &self,
         project: Option<&ProjectId>,
@@ -126,48 +128,6 @@ impl Service {
             discarded: true,
         })
     }
-
-    /// The project and the whole id of a letter; where asked for, also of one that may have been.
-    async fn find_letter(
-        &self,
-        project: Option<&ProjectId>,
-        text: &str,
-        among: Among,
-    ) -> Result<(Arc<Project>, WorkId), WireError> {
-        let projects = self.readable(project);
-        let mut found = Vec::new();
-        for project in &projects {
-            project.letters.ready(READY_WITHIN).await?;
-            let ids = project.letters.ids_like(text)?;
-            found.extend(ids.into_iter().map(|id| (project.clone(), id)));
-        }
-        if found.is_empty() && among == Among::Items {
-            for project in &projects {
-                let ids = project.work.ids_like(text)?;
-                found.extend(ids.into_iter().map(|id| (project.clone(), id)));
-            }
-        }
-        match found.len() {
-            1 => Ok(found.swap_remove(0)),
-            0 => Err(WireError::new(
-                ErrorCode::NotFound,
-                format!("there is no dead letter {text}; see `loom dlq list`"),
-            )),
-            _ => Err(WireError::invalid(format!(
-                "{text} is the beginning of more than one id ({} and {}); write more of it",
-                found[0].1, found[1].1
-            ))),
-        }
-    }
-}
-
-/// Where an id is looked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Among {
-    /// Among the letters.
-    Letters,
-    /// Also among the items: a repeated request is about a letter that is gone.
-    Items,
 }
 
 async fn retry(
@@ -255,5 +215,9 @@ fn filter(capability: Option<String>, reason: Option<&str>) -> Result<LetterFilt
             })
         })
         .transpose()?;
-    Ok(LetterFilter { capability, reason })
+    Ok(LetterFilter {
+        capability,
+        reason,
+        since: None,
+    })
 }

@@ -1,20 +1,18 @@
 //! Looking at work, and calling it off.
 
-use std::sync::Arc;
-
 use futures_util::{StreamExt as _, stream};
 use loom_actors::domain::matching::{Needs, Rule, may_take};
 use loom_actors::domain::work::{Bodies, Command};
 use loom_actors::project::Project;
 use loom_actors::work_dispatcher::Outlook;
-use loom_actors::work_ledger::{Filter, Header, ReadError};
+use loom_actors::work_ledger::{Filter, Header, ReadError, Start};
 use loom_protocol::agent::Agent;
 use loom_protocol::rest::PageInfo;
 use loom_protocol::work::{
     AgentVerdict, CancelRequest, ExplainAnswer, LeaseRef, ListWorkRequest, WorkItem, WorkStatus,
     limits,
 };
-use loom_protocol::{ErrorCode, ProjectId, WireError, WorkId};
+use loom_protocol::{AgentGuid, ErrorCode, ProjectId, WireError, WorkId};
 
 use super::{Page, Service, page_limit};
 
@@ -24,33 +22,34 @@ const NOT_PENDING: &str = "not-pending";
 const READS_IN_FLIGHT: usize = 32;
 
 impl Service {
-    /// One item with its bodies. Without a project every one is looked in; `id` may be an
-    /// unambiguous beginning (here and below).
+    /// One item with its bodies. Without a project every one is looked in; `id` may be its
+    /// beginning or the taskId (here and below; see `named`).
     pub async fn get_work(
         &self,
         project: Option<&ProjectId>,
         id: &str,
     ) -> Result<WorkItem, WireError> {
-        let (project, id) = self.find_item(project, id)?;
+        let (project, id) = self.find_item(project, id).await?;
         Ok(project.work.item(id, Bodies::With).await?)
     }
 
-    /// One page of items without their bodies, in the order of their creation.
+    /// One page of items without their bodies, in the order of their creation or the other way round.
     pub async fn list_work(
         &self,
         project: &ProjectId,
         request: ListWorkRequest,
     ) -> Result<Page<WorkItem>, WireError> {
         let limit = page_limit(request.limit)?;
-        let after = cursor(request.cursor.as_deref())?;
-        let filter = filter(&request)?;
+        let start = start(request.order.as_deref(), request.cursor.as_deref())?;
+        let mut filter = filter(&request)?;
         let Some(project) = self.projects().get(project) else {
             return Ok(Page {
                 items: Vec::new(),
                 info: PageInfo::default(),
             });
         };
-        let mut page = project.work.page(&filter, after, limit);
+        filter.holder = self.holder(&project.id, request.assigned_to.as_deref())?;
+        let mut page = project.work.filled_page(&filter, start, limit).await;
         let mut items = read_all(&project, &page.headers).await?;
         let fitting = self.how_many_fit(&items);
         if fitting < items.len() {
@@ -71,6 +70,21 @@ impl Service {
         })
     }
 
+    /// The agent that `assignedTo` names; a whole guid need not be known (any more).
+    pub(super) fn holder(
+        &self,
+        project: &ProjectId,
+        agent: Option<&str>,
+    ) -> Result<Option<AgentGuid>, WireError> {
+        let Some(agent) = agent else { return Ok(None) };
+        match agent.parse() {
+            Ok(guid) => Ok(Some(guid)),
+            Err(_) => self
+                .find_agent(Some(project), agent)
+                .map(|(_, guid)| Some(guid)),
+        }
+    }
+
     /// Calls an item off. Its agent, if it has one, is told.
     pub async fn cancel(
         &self,
@@ -85,7 +99,7 @@ impl Service {
                 ));
             }
         }
-        let (project, id) = self.find_item(project, &request.id)?;
+        let (project, id) = self.find_item(project, &request.id).await?;
         let by = request.by.unwrap_or_else(|| "client".into());
         let command = Command::Cancel {
             by,
@@ -114,7 +128,7 @@ impl Service {
         project: Option<&ProjectId>,
         id: &str,
     ) -> Result<ExplainAnswer, WireError> {
-        let (project, id) = self.find_item(project, id)?;
+        let (project, id) = self.find_item(project, id).await?;
         let header = project.work.header(id).ok_or(ReadError::NotFound(id))?;
         let outlook = if header.status == WorkStatus::Pending {
             Some(project.dispatcher.outlook(header.clone()).await?)
@@ -152,31 +166,6 @@ impl Service {
             agents,
             targets: Vec::new(),
         })
-    }
-
-    /// The project and the whole id of an item.
-    pub(super) fn find_item(
-        &self,
-        project: Option<&ProjectId>,
-        id: &str,
-    ) -> Result<(Arc<Project>, WorkId), WireError> {
-        let mut found = Vec::new();
-        for project in self.readable(project) {
-            for id in project.work.ids_like(id)? {
-                found.push((project.clone(), id));
-            }
-        }
-        match found.len() {
-            1 => Ok(found.swap_remove(0)),
-            0 => Err(WireError::new(
-                ErrorCode::NotFound,
-                format!("there is no work item {id}; see `loom work list`"),
-            )),
-            _ => Err(WireError::invalid(format!(
-                "{id} is the beginning of more than one id ({} and {}); write more of it",
-                found[0].1, found[1].1
-            ))),
-        }
     }
 }
 
@@ -257,17 +246,31 @@ async fn read_all(project: &Project, headers: &[Header]) -> Result<Vec<WorkItem>
     Ok(items)
 }
 
-pub(super) fn cursor(cursor: Option<&str>) -> Result<u64, WireError> {
-    cursor.map_or(Ok(0), |text| {
+/// Where a page begins: at a cursor, in an order.
+pub(super) fn start(order: Option<&str>, cursor: Option<&str>) -> Result<Start, WireError> {
+    let shown = |text: &str| text.chars().take(32).collect::<String>();
+    let newest_first = match order {
+        None | Some("asc") => false,
+        Some("desc") => true,
+        Some(other) => {
+            return Err(WireError::invalid(format!(
+                "order {:?} is neither asc (oldest first) nor desc (newest first)",
+                shown(other)
+            )));
+        }
+    };
+    let place = cursor.map(|text| {
         text.parse().map_err(|_| {
-            let shown: String = text.chars().take(32).collect();
             WireError::invalid(format!(
-                "cursor {shown:?} is none of ours; take it from the page before"
+                "cursor {:?} is none of ours; take it from the page before",
+                shown(text)
             ))
         })
-    })
+    });
+    Ok(Start::of(newest_first, place.transpose()?))
 }
 
+/// What a request wants, but for the agent: see [`Service::holder`].
 pub(super) fn filter(request: &ListWorkRequest) -> Result<Filter, WireError> {
     let statuses = request
         .status
@@ -281,19 +284,12 @@ pub(super) fn filter(request: &ListWorkRequest) -> Result<Filter, WireError> {
             })
         })
         .collect::<Result<_, _>>()?;
-    let holder = request
-        .assigned_to
-        .as_deref()
-        .map(|guid| {
-            guid.parse()
-                .map_err(|error| WireError::invalid(format!("assignedTo {error}")))
-        })
-        .transpose()?;
     Ok(Filter {
         statuses,
         capability: request.capability.clone(),
         boundary: request.boundary.clone(),
-        holder,
+        holder: None,
         label: request.label.clone(),
+        since: request.since,
     })
 }

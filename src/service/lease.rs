@@ -1,4 +1,4 @@
-//! What an agent does with work: claim, start, progress, complete, fail, release, stopped.
+//! What an agent does with the items that it holds: start, progress, complete, fail, release, stopped.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,80 +9,20 @@ use loom_actors::domain::work::{
     Bodies, Command, Fence, WorkRecord, accept_failure, accept_result,
 };
 use loom_actors::project::Project;
-use loom_actors::work_dispatcher::{Admission, ClaimOrder};
+use loom_actors::work_dispatcher::Admission;
 use loom_actors::work_ledger::{Applied, Operation};
 use loom_protocol::agent::{Directive, DirectiveKind};
-use loom_protocol::token::{check_label, check_token};
 use loom_protocol::work::{
-    ClaimAnswer, ClaimRequest, ClaimedItem, CompleteAnswer, CompleteItem, CompleteRequest,
-    FailRequest, Lease, LeaseRef, ProgressRequest, Reason, ReleaseRequest, StoppedRequest,
-    ThenClaim, WorkItem, limits,
+    CompleteAnswer, CompleteItem, CompleteRequest, FailRequest, Lease, LeaseRef, ProgressRequest,
+    Reason, ReleaseRequest, StoppedRequest, WorkItem, limits,
 };
 use loom_protocol::{AgentGuid, ErrorCode, ProjectId, WireError, WorkId};
 use tokio::time::Instant;
 
 use super::Service;
+use super::claim::claim_order;
 
 impl Service {
-    /// Gives an agent what it may take, highest priority first; waits for the first if asked to.
-    /// `admission` is given back before the wait.
-    pub async fn claim(
-        &self,
-        project: &ProjectId,
-        request: ClaimRequest,
-        admission: &Admission,
-    ) -> Result<ClaimAnswer, WireError> {
-        let project = self.awake_for_agent(project, request.guid)?;
-        let alive = project.registry.sign_of_life(request.guid).await;
-        project.heard(request.guid, alive)?;
-        let order = claim_order(request.guid, request.claim, admission)?;
-        let items = self.claim_in(&project, order).await?;
-        Ok(ClaimAnswer { items })
-    }
-
-    async fn claim_in(
-        &self,
-        project: &Project,
-        order: ClaimOrder,
-    ) -> Result<Vec<ClaimedItem>, WireError> {
-        let given = project.dispatcher.claim(order).await?;
-        let mut items = Vec::with_capacity(given.len());
-        for applied in given {
-            let lease = self.lease_of(project, &applied.record);
-            if let Some(work_item) = self.to_be_given(project, &applied).await {
-                items.push(ClaimedItem { work_item, lease });
-            }
-        }
-        Ok(items)
-    }
-
-    /// The item as its agent gets it: where an answer cannot carry it, without its earlier errors; where
-    /// it cannot carry that either (the server's limit has been lowered since it was taken in), it has
-    /// failed, and the slot is free.
-    async fn to_be_given(&self, project: &Project, applied: &Applied) -> Option<WorkItem> {
-        let (record, room) = (&applied.record, self.projects().terms().nats.room());
-        let mut item = project.work.view(record, applied.revision, Bodies::With);
-        if room.can_be_given(record, &item).is_ok() {
-            return Some(item);
-        }
-        item.errors.clear();
-        let size = room.can_be_given(record, &item).err();
-        let Some(size) = size else {
-            return Some(item);
-        };
-        let most = room.record();
-        let why = format!(
-            "no agent can be given it: it takes {size} bytes in an answer, and max_payload of the nats-server leaves {most}"
-        );
-        tracing::error!(id = %record.id, size, "{why}");
-        let attempt = record.attempt;
-        let given_up = Command::GiveUpForSize { attempt, why };
-        if let Err(error) = project.ledger.apply(record.id, given_up).await {
-            tracing::warn!(id = %record.id, "it could not be failed: {error}");
-        }
-        None
-    }
-
     /// The agent begins with an item.
     pub async fn start(
         &self,
@@ -94,10 +34,10 @@ impl Service {
         if says_more {
             return self.progress(project, request).await;
         }
+        let (guid, run) = (request.guid, request.instance_id.as_deref());
+        let project = self.admit(project, guid, run).await?;
         let lease = lease_ref(request.id, request.attempt);
-        let (project, applied) = self
-            .report(project, request.guid, lease, Command::Start)
-            .await?;
+        let applied = self.report(&project, guid, lease, Command::Start).await?;
         Ok(self.lease_of(&project, &applied.record))
     }
 
@@ -124,6 +64,8 @@ impl Service {
                 format!("message has more than {} bytes", limits::ERROR),
             ));
         }
+        let (guid, run) = (request.guid, request.instance_id.as_deref());
+        let project = self.admit(project, guid, run).await?;
         let command = |by| Command::Progress {
             by,
             progress: request.progress,
@@ -131,7 +73,7 @@ impl Service {
             usage: request.usage,
         };
         let lease = lease_ref(request.id, request.attempt);
-        let (project, applied) = self.report(project, request.guid, lease, command).await?;
+        let applied = self.report(&project, guid, lease, command).await?;
         Ok(self.lease_of(&project, &applied.record))
     }
 
@@ -146,11 +88,12 @@ impl Service {
         let guid = request.guid;
         let is_batch = request.items.is_some();
         let items = completed_items(&request)?;
+        let run = request.instance_id;
         let next = request
             .then_claim
-            .map(|claim| claim_order(guid, claim, admission))
+            .map(|claim| claim_order(guid, run.clone(), claim, admission))
             .transpose()?;
-        let project = self.awake_for_agent(project, guid)?;
+        let project = self.admit(project, guid, run.as_deref()).await?;
         note_sign_of_life(&project, guid).await?;
         let mut outcomes = self.complete_all(&project, guid, items).await?;
         if !is_batch {
@@ -200,21 +143,6 @@ impl Service {
             .collect())
     }
 
-    /// The completion is recorded whatever becomes of the claim, so a failed claim gives nothing.
-    async fn then_claim(
-        &self,
-        project: &Project,
-        order: Option<ClaimOrder>,
-    ) -> Option<Vec<ClaimedItem>> {
-        let order = order?;
-        let guid = order.guid;
-        let claimed = self.claim_in(project, order).await;
-        Some(claimed.unwrap_or_else(|error| {
-            tracing::debug!(%guid, "thenClaim gave nothing: {error}");
-            Vec::new()
-        }))
-    }
-
     /// The agent has failed: the item is tried again while attempts last.
     pub async fn fail(
         &self,
@@ -222,6 +150,8 @@ impl Service {
         request: FailRequest,
     ) -> Result<WorkItem, WireError> {
         check_reason(request.reason, &Reason::OF_FAILURE)?;
+        let (guid, run) = (request.guid, request.instance_id.as_deref());
+        let project = self.admit(project, guid, run).await?;
         let now = self.now();
         let projects = self.projects();
         let terms = projects.terms();
@@ -240,11 +170,12 @@ impl Service {
         let lease = lease_ref(request.id, request.attempt);
         if failure.reason == Reason::UsageLimit {
             let until = failure.not_before;
-            self.limit_met(project, request.guid, lease, until, &failure.message)
+            project
+                .pause_holder(guid, lease, until, &failure.message)
                 .await?;
         }
         let command = |by| Command::Fail { by, failure };
-        let (project, applied) = self.report(project, request.guid, lease, command).await?;
+        let applied = self.report(&project, guid, lease, command).await?;
         Ok(seen(&project, &applied))
     }
 
@@ -255,19 +186,20 @@ impl Service {
         request: ReleaseRequest,
     ) -> Result<WorkItem, WireError> {
         check_reason(request.reason, &Reason::OF_RELEASE)?;
+        let (guid, run) = (request.guid, request.instance_id.as_deref());
+        let project = self.admit(project, guid, run).await?;
         let lease = lease_ref(request.id, request.attempt);
         if request.reason == Some(Reason::UsageLimit) {
             let reason = Reason::UsageLimit.to_string();
             let until = request.pause_until.or(request.not_before);
-            self.limit_met(project, request.guid, lease, until, &reason)
-                .await?;
+            project.pause_holder(guid, lease, until, &reason).await?;
         }
         let command = |by| Command::Release {
             by,
             reason: request.reason.unwrap_or(Reason::Released),
             not_before: request.not_before,
         };
-        let (project, applied) = self.report(project, request.guid, lease, command).await?;
+        let applied = self.report(&project, guid, lease, command).await?;
         Ok(seen(&project, &applied))
     }
 
@@ -278,6 +210,8 @@ impl Service {
         request: StoppedRequest,
     ) -> Result<WorkItem, WireError> {
         let (guid, id, attempt) = (request.guid, request.id, request.attempt);
+        let run = request.instance_id.as_deref();
+        let project = self.admit(project, guid, run).await?;
         // What is too large cannot be kept; that the agent has stopped counts all the same.
         let result = request
             .result
@@ -288,8 +222,7 @@ impl Service {
         };
         let command = |by| Command::Stopped { by, result };
         let lease = lease_ref(id, attempt);
-        let reported = self.report(project, guid, lease, command).await;
-        let project = self.awake_for_agent(project, guid)?;
+        let reported = self.report(&project, guid, lease, command).await;
         project.dispatcher.stopped(guid, id);
         let obeyed = Directive {
             kind: DirectiveKind::Cancel,
@@ -297,10 +230,11 @@ impl Service {
             attempt: Some(attempt),
             reason: None,
             grace_ms: None,
+            instance_id: None,
         };
         // Whatever the item says: there is nothing left to obey.
         let cleared = project.registry.clear_directive(guid, obeyed).await;
-        let (_, applied) = reported?;
+        let applied = reported?;
         cleared?;
         too_large.map_or_else(|| Ok(seen(&project, &applied)), Err)
     }
@@ -308,17 +242,16 @@ impl Service {
     /// What an agent says about an item that it holds.
     async fn report(
         &self,
-        project: &ProjectId,
+        project: &Project,
         guid: AgentGuid,
         lease: LeaseRef,
         command: impl FnOnce(Fence) -> Command,
-    ) -> Result<(Arc<Project>, Applied), WireError> {
-        let project = self.awake_for_agent(project, guid)?;
-        note_sign_of_life(&project, guid).await?;
+    ) -> Result<Applied, WireError> {
+        note_sign_of_life(project, guid).await?;
         let command = command(self.fence(guid, lease.attempt));
         let applied = project.ledger.apply(lease.id, command).await;
         let applied = applied.inspect_err(|error| project.refused(guid, lease, error))?;
-        Ok((project, applied))
+        Ok(applied)
     }
 
     fn fence(&self, guid: AgentGuid, attempt: u32) -> Fence {
@@ -330,7 +263,7 @@ impl Service {
     }
 
     /// The lease as it stands: when it ends if the agent says nothing more.
-    fn lease_of(&self, project: &Project, record: &WorkRecord) -> Lease {
+    pub(super) fn lease_of(&self, project: &Project, record: &WorkRecord) -> Lease {
         let limits = Limits::from(&self.projects().terms().work);
         let now = Instant::now();
         let own = record.timeout_ms.map(Duration::from_millis);
@@ -391,60 +324,6 @@ fn lost_report() -> WireError {
         ErrorCode::Internal,
         "the answer to a report was lost in the coordinator; repeat it, and please report this",
     )
-}
-
-fn claim_order(
-    guid: AgentGuid,
-    claim: ThenClaim,
-    admission: &Admission,
-) -> Result<ClaimOrder, WireError> {
-    let resume = claim.resume.unwrap_or_default();
-    if resume.len() > limits::CLAIM_MAX as usize {
-        return Err(WireError::invalid(format!(
-            "resume names {} leases; name at most {}",
-            resume.len(),
-            limits::CLAIM_MAX
-        )));
-    }
-    let named = u32::try_from(resume.len()).unwrap_or(limits::CLAIM_MAX);
-    let is_offered_more = claim.max != Some(0) || resume.is_empty();
-    let max = claim.max.filter(|_| is_offered_more);
-    let max = max.unwrap_or(named.max(1));
-    if !(1..=limits::CLAIM_MAX).contains(&max) {
-        return Err(WireError::invalid(format!(
-            "max is {max}; write a number from 1 to {}",
-            limits::CLAIM_MAX
-        )));
-    }
-    let wait_ms = claim.wait_ms.unwrap_or(0);
-    if wait_ms > limits::CLAIM_WAIT_MS {
-        return Err(WireError::invalid(format!(
-            "waitMs is {wait_ms}; write a number from 0 to {}",
-            limits::CLAIM_WAIT_MS
-        )));
-    }
-    for capability in claim.capabilities.iter().flatten() {
-        check_label("capability", capability)?;
-    }
-    if let Some(claim_id) = &claim.claim_id {
-        check_token("claimId", claim_id)?;
-    }
-    Ok(ClaimOrder {
-        guid,
-        claim_id: claim
-            .claim_id
-            .unwrap_or_else(|| WorkId::generate().to_string()),
-        // What asks for no capability is offered nothing.
-        capabilities: claim
-            .capabilities
-            .filter(|_| is_offered_more)
-            .or_else(|| (!is_offered_more).then(Vec::new)),
-        max: max as usize,
-        wait_until: (wait_ms > 0).then(|| Instant::now() + Duration::from_millis(wait_ms)),
-        start: claim.start,
-        resume,
-        admission: admission.clone(),
-    })
 }
 
 fn completed_items(request: &CompleteRequest) -> Result<Vec<CompleteItem>, WireError> {

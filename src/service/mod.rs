@@ -4,26 +4,32 @@
 //! |---|---|
 //! | `agents` | register, heartbeat, deregister, list, get, shutdown |
 //! | `submit` | submit, with what is to be said about unknown fields |
-//! | `lease` | claim, start, progress, complete, fail, release, stopped |
+//! | `claim` | claim, by itself or after a completion |
+//! | `lease` | start, progress, complete, fail, release, stopped |
 //! | `batches` | which agents and items a filter names, reassign |
 //! | `brief` | an answer that would be too large, shortened |
 //! | `ignored` | the unknown fields of a submission |
 //! | `items` | get, list, cancel, explain |
+//! | `named` | what a text names: ids, handles, taskIds |
 //! | `queue` | queue info, purge |
 //! | `upkeep` | resume, what the reaper does |
 //! | `dead_letters` | list, get, retry, discard |
 //! | `totals` | stats, projects, info, readiness |
+//! | `trouble` | what keeps the coordinator as a whole from serving |
 
 mod agents;
 mod batches;
 mod brief;
+mod claim;
 mod dead_letters;
 mod ignored;
 mod items;
 mod lease;
+mod named;
 mod queue;
 mod submit;
 mod totals;
+mod trouble;
 mod upkeep;
 
 use std::sync::Arc;
@@ -39,10 +45,13 @@ use tokio::sync::watch;
 pub use batches::{AgentBatchFilter, Named, Reassigned, WorkBatchFilter};
 pub use brief::without_long_texts;
 pub use ignored::Ignored;
-pub use submit::Submitted;
+pub use submit::{Submitted, check_submission};
+pub use trouble::Owning;
 
 /// How many requests a door has under way at the most; more are refused with `overloaded`.
 const MAX_REQUESTS: usize = 4_096;
+/// What this coordinator can do beyond the version of the wire that it speaks.
+pub(crate) const FEATURES: [&str; 3] = ["instance-id", "late-completion", "resume"];
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// One page of a listing.
@@ -61,8 +70,8 @@ pub struct ServiceOptions {
     pub default_project: ProjectId,
     /// Where agents find NATS.
     pub nats_url: Option<String>,
-    /// Turns to false when this process is not the owner any more.
-    pub owner: watch::Receiver<bool>,
+    /// Whether this process owns.
+    pub owner: watch::Receiver<Owning>,
 }
 
 /// The service layer. Cheap to clone.
@@ -110,6 +119,19 @@ impl Service {
     /// A project for a write: started if it is not awake.
     async fn wake(&self, id: &ProjectId) -> Result<Arc<Project>, WireError> {
         self.projects().wake(id).await
+    }
+
+    /// A project for a request that names an agent as its sender: the one place where another run of it
+    /// than the registered one is refused.
+    async fn admit(
+        &self,
+        project: &ProjectId,
+        guid: AgentGuid,
+        run: Option<&str>,
+    ) -> Result<Arc<Project>, WireError> {
+        let project = self.awake_for_agent(project, guid)?;
+        project.registry.admit(guid, run).await?;
+        Ok(project)
     }
 
     /// A project for a request of an agent that must have registered there.

@@ -57,6 +57,7 @@ impl Service {
             boundary: request.boundary,
             holder: None,
             label: request.label,
+            since: None,
         };
         let Some(project) = self.projects().get(project) else {
             return Ok(PurgeAnswer { purged: 0 });

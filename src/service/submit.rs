@@ -7,7 +7,7 @@ use loom_actors::domain::work::{Defaults, accept};
 use loom_actors::project::Project;
 use loom_actors::work_ledger::{Applied, LedgerError, Operation};
 use loom_protocol::work::{ItemAnswer, SubmitAnswer, SubmitRequest, limits};
-use loom_protocol::{ErrorCode, ProjectId, WireError};
+use loom_protocol::{ErrorCode, ProjectId, Timestamp, WireError};
 
 use super::Service;
 use super::ignored::{Fields, Ignored};
@@ -34,13 +34,14 @@ impl Service {
     /// Takes one item in, or several. `ignored`: the unknown fields, noted by the door.
     ///
     /// The answer is given when the items are durable. The same `id` again changes nothing and is
-    /// answered in the same way.
+    /// answered in the same way, with `existing`.
     pub async fn submit(
         &self,
         project: &ProjectId,
         mut request: SubmitRequest,
         mut ignored: Ignored,
     ) -> Result<Submitted, WireError> {
+        self.has_room_for_work()?;
         let Some(items) = request.items.take() else {
             let mut answers = self
                 .submit_all(project, vec![(request, ignored.into_own())])
@@ -70,7 +71,10 @@ impl Service {
             .collect();
         let answers = self.submit_all(project, items).await?;
         Ok(Submitted::Many {
-            items: answers.into_iter().map(Into::into).collect(),
+            items: answers
+                .into_iter()
+                .map(|answer| answer.map_err(|error| self.explained(error)).into())
+                .collect(),
         })
     }
 
@@ -120,7 +124,8 @@ fn answer_of(
     outcome: Option<Result<Applied, LedgerError>>,
     ignored: Fields,
 ) -> Result<SubmitAnswer, WireError> {
-    let record = outcome.ok_or_else(lost)??.record;
+    let applied = outcome.ok_or_else(lost)??;
+    let (existing, record) = (applied.before.is_some(), applied.record);
     let named = record
         .required_agent_type
         .clone()
@@ -147,9 +152,24 @@ fn answer_of(
                 .try_into()
                 .unwrap_or(u64::MAX),
         ),
+        existing,
         ignored: ignored.named,
         ignored_more: ignored.more,
     })
+}
+
+/// Checks a submission by every rule that needs neither a project nor the settings, as a sender
+/// may do before it sends.
+///
+/// # Errors
+/// What the coordinator would refuse it with.
+pub fn check_submission(
+    request: SubmitRequest,
+    ignored: &Ignored,
+    now: Timestamp,
+) -> Result<(), WireError> {
+    check_fields(&request, ignored.own())?;
+    accept(request, Defaults { max_attempts: 1 }, "client", now).map(drop)
 }
 
 fn lost() -> WireError {

@@ -78,7 +78,7 @@ impl Service {
             name: "loom".into(),
             version: env!("CARGO_PKG_VERSION").into(),
             protocol: PROTOCOL_VERSION,
-            features: loom_protocol::features(),
+            features: super::FEATURES.map(str::to_owned).to_vec(),
             epoch: self.projects().terms().epoch,
             projects: self.projects().all().len(),
             nats_url: self.0.options.nats_url.clone(),
@@ -88,21 +88,15 @@ impl Service {
     /// Whether the coordinator can serve, and if not, why.
     pub fn readiness(&self) -> Readiness {
         let projects = self.projects();
-        let nats = &projects.terms().nats;
         let mut readiness = Readiness {
             ready: true,
-            nats: nats.is_up(),
-            owner: *self.0.options.owner.borrow(),
+            nats: projects.terms().nats.is_up(),
+            owner: self.owns(),
             parked: projects.parked(),
             ..Readiness::default()
         };
-        if !readiness.nats {
-            let sentence = format!("NATS at {} is away; reconnecting", nats.shown_url);
-            readiness.add(Problem::new(ProblemKind::NatsAway, sentence));
-        }
-        if !readiness.owner {
-            let sentence = "another coordinator has taken over; this one is ending";
-            readiness.add(Problem::new(ProblemKind::NotOwner, sentence));
+        for trouble in self.troubles() {
+            readiness.add(trouble);
         }
         let too_small = nats
             .room()

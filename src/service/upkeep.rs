@@ -2,8 +2,7 @@
 
 use loom_protocol::agent::Agent;
 use loom_protocol::gc::{GcReport, GcRequest};
-use loom_protocol::work::LeaseRef;
-use loom_protocol::{AgentGuid, ProjectId, Timestamp, WireError};
+use loom_protocol::{ProjectId, WireError};
 
 use super::Service;
 
@@ -50,19 +49,5 @@ impl Service {
             agents: Vec::new(),
             graves: 0,
         }
-    }
-
-    /// The holder of an item has met a usage limit. Before the item goes back, so that nothing is
-    /// offered to it, nor to those who share the limit, in between.
-    pub(super) async fn limit_met(
-        &self,
-        project: &ProjectId,
-        guid: AgentGuid,
-        lease: LeaseRef,
-        until: Option<Timestamp>,
-        reason: &str,
-    ) -> Result<(), WireError> {
-        let project = self.awake_for_agent(project, guid)?;
-        project.pause_holder(guid, lease, until, reason).await
     }
 }

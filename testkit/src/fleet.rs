@@ -69,6 +69,7 @@ pub struct FleetBuilder {
     settings: Settings,
     profile: Option<Profile>,
     max_payload: Option<usize>,
+    cluster: bool,
 }
 
 impl FleetBuilder {
@@ -93,8 +94,20 @@ impl FleetBuilder {
         self
     }
 
+    /// On a cluster of three nats-servers, with three copies of everything.
+    #[must_use]
+    pub const fn cluster(mut self) -> Self {
+        self.cluster = true;
+        self
+    }
+
     /// Starts the nats-server and the coordinator; returns when requests are answered.
-    pub async fn start(self) -> Result<Fleet> {
+    pub async fn start(mut self) -> Result<Fleet> {
+        if self.cluster {
+            self.settings.nats.replicas = 3;
+            let nats = TestNats::cluster().await?;
+            return self.start_on(nats).await;
+        }
         let nats =
             TestNats::start_so(self.profile.unwrap_or(Profile::Fast), self.max_payload).await?;
         self.start_on(nats).await

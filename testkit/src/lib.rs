@@ -3,6 +3,7 @@
 //! | module | what it gives |
 //! |---|---|
 //! | [`chaos`] | a run that breaks everything at random while agents work, made of a seed |
+//! | [`cluster`] | three nats-servers that are one cluster; each can be killed and started again |
 //! | [`fleet`] | a coordinator with its own NATS in this process, fresh projects, signals, killed actors |
 //! | [`agent`] | agents that behave as told: diligent, stalling, lying, late, dead |
 //! | [`history`] | a recorder of what happened, and a checker that holds it against Loom's promises |
@@ -46,6 +47,7 @@
 
 pub mod agent;
 pub mod chaos;
+pub mod cluster;
 pub mod fleet;
 pub mod history;
 pub mod nats;

@@ -20,6 +20,7 @@
 
 use std::env;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use anyhow::{Context as _, Result, bail};
@@ -30,6 +31,8 @@ use rustix::process::{Pid, test_kill_process};
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 use uuid::Uuid;
+
+use crate::cluster::{SERVERS, TestCluster, connect};
 
 /// How the folders are called: this, the pid of the process, something random.
 const FOLDER_PREFIX: &str = "loom-test-nats-";
@@ -47,6 +50,11 @@ enum Kind {
     Own {
         server: Box<NatsServer>,
         _folder: TempDir,
+    },
+    Cluster {
+        cluster: TestCluster,
+        /// Which one is killed next.
+        next: AtomicUsize,
     },
     Foreign {
         url: String,
@@ -83,20 +91,30 @@ impl TestNats {
 
     /// As [`TestNats::start`], with another durability.
     pub async fn start_with(profile: Profile) -> Result<Self> {
-        Self::start_so(profile, None).await
+        Self::start_on_disk(profile, None, None).await
+    }
+
+    /// As [`TestNats::start_with`]; JetStream holds at most so many bytes, and refuses what is more.
+    pub async fn start_limited(profile: Profile, max_file_store: Option<u64>) -> Result<Self> {
+        Self::start_on_disk(profile, max_file_store, None).await
     }
 
     /// As [`TestNats::start_with`], where messages may carry so many bytes.
     pub async fn start_so(profile: Profile, max_payload: Option<usize>) -> Result<Self> {
+        Self::start_on_disk(profile, None, max_payload).await
+    }
+
+    async fn start_on_disk(
+        profile: Profile,
+        max_file_store: Option<u64>,
+        max_payload: Option<usize>,
+    ) -> Result<Self> {
         let binary = find_server(None)?;
-        remove_leftovers();
-        let folder = tempfile::Builder::new()
-            .prefix(&format!("{FOLDER_PREFIX}{}-", std::process::id()))
-            .tempdir()
-            .context("make a folder for the store of a test's nats-server")?;
+        let folder = new_folder()?;
         let server = NatsServer::start(ServerOptions {
             profile,
             max_payload,
+            max_file_store,
             ..ServerOptions::new(binary, folder.path().to_owned())
         })
         .await?;
@@ -124,6 +142,15 @@ impl TestNats {
         Ok(())
     }
 
+    /// Three servers that are one cluster. [`TestNats::kill`] kills one after the other, and [`TestNats::restart`]
+    /// starts those that are down.
+    pub async fn cluster() -> Result<Self> {
+        Ok(Self(Kind::Cluster {
+            cluster: TestCluster::start().await?,
+            next: AtomicUsize::new(0),
+        }))
+    }
+
     /// A project id that no other test uses.
     pub fn unique_project() -> ProjectId {
         let random = Uuid::new_v4().simple().to_string();
@@ -137,16 +164,14 @@ impl TestNats {
     pub fn url(&self) -> String {
         match &self.0 {
             Kind::Own { server, .. } => server.client_url(),
+            Kind::Cluster { cluster, .. } => cluster.url(),
             Kind::Foreign { url } => url.clone(),
         }
     }
 
     /// A new connection.
     pub async fn connect(&self) -> Result<async_nats::Client> {
-        let url = self.url();
-        async_nats::connect(&url)
-            .await
-            .with_context(|| format!("connect to the test's nats-server at {url}"))
+        connect(&self.url()).await
     }
 
     /// Ends the server in order.
@@ -157,12 +182,23 @@ impl TestNats {
 
     /// `kill -9`.
     pub async fn kill(&self) -> Result<()> {
+        if let Kind::Cluster { cluster, next } = &self.0 {
+            cluster.kill(next.fetch_add(1, Ordering::Relaxed)).await;
+            return Ok(());
+        }
         self.own("kill")?.kill().await;
         Ok(())
     }
 
     /// Starts it again on the same store and port; one that runs is stopped first.
     pub async fn restart(&self) -> Result<()> {
+        if let Kind::Cluster { cluster, .. } = &self.0 {
+            let down = (0..SERVERS).filter(|place| cluster.server(*place).pid().is_none());
+            for place in down {
+                cluster.restart(place).await?;
+            }
+            return Ok(());
+        }
         Ok(self.own("restart")?.restart().await?)
     }
 
@@ -180,6 +216,7 @@ impl TestNats {
     fn own(&self, action: &str) -> Result<&NatsServer> {
         match &self.0 {
             Kind::Own { server, .. } => Ok(server),
+            Kind::Cluster { .. } => bail!("no test can {action} a cluster as a whole"),
             Kind::Foreign { url } => bail!(
                 "this test needs to {action} its nats-server, but NATS_URL names one that is not its own ({}); \
                  unset NATS_URL to give each test a private server",
@@ -187,6 +224,15 @@ impl TestNats {
             ),
         }
     }
+}
+
+/// A new folder for the store of a server; those of dead processes are removed.
+pub(crate) fn new_folder() -> Result<TempDir> {
+    remove_leftovers();
+    tempfile::Builder::new()
+        .prefix(&format!("{FOLDER_PREFIX}{}-", std::process::id()))
+        .tempdir()
+        .context("make a folder for the store of a test's nats-server")
 }
 
 /// Removes the folders of test processes that were killed.

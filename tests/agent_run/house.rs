@@ -79,7 +79,8 @@ impl House {
         Process(command.stderr(said).spawn().unwrap())
     }
 
-    fn agent_command(&self, options: &[&str], script: &str) -> Command {
+    /// The command of [`House::agent`], not started yet.
+    pub fn agent_command(&self, options: &[&str], script: &str) -> Command {
         let mut command = self.loom();
         command.args(["agent", "run", "--capability", "c"]);
         command.args(options);
@@ -156,7 +157,7 @@ impl House {
 }
 
 /// A process that is told to end by signals.
-pub struct Process(Child);
+pub struct Process(pub Child);
 
 impl Process {
     pub fn signal(&self, signal: Signal) {

@@ -8,6 +8,9 @@
 
 mod house;
 mod killed;
+mod output;
+mod replaced;
+mod rests;
 mod told;
 
 use futures_util::StreamExt;
@@ -42,7 +45,7 @@ scenario! {
         let item = house.ended(id).await;
         assert_eq!(item.status, WorkStatus::Completed);
         let result = item.result.unwrap();
-        assert_eq!(result.summary.as_deref(), Some("said"));
+        assert_eq!(result.summary.as_deref(), Some("said\n\nsay hello as 1"));
         assert_eq!(result.output.unwrap().as_bytes().as_ref(), br#"{"n":1}"#);
         assert_eq!(item.assigned_to_agent.unwrap().agent_type, "parrot");
         assert!(agent.ended().await.success());

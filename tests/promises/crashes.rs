@@ -102,6 +102,28 @@ async fn survives_the_death_of(roles: &[Role]) -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_dispatcher_that_dies_with_the_news_of_an_end_leaves_nobody_busy() -> Result<()> {
+    const DEATHS: u64 = 4;
+    let fleet = Fleet::shared().await?;
+    let project = fleet.project().await?;
+    let agent = project.agent("rust").slots(4).spawn().await?;
+    for death in 1..=DEATHS {
+        project.submit_plain("rust").await?;
+        let item = agent.claim_one().await?;
+        assert_eq!(agent.seen().await?.current_task_count, 1);
+        // The ledger takes the end in while nobody hears of it.
+        project.kill(Role::WorkDispatcher)?;
+        agent.complete(&item, "done").await?;
+        project
+            .wait_until_restarted(Role::WorkDispatcher, death)
+            .await?;
+        assert_eq!(agent.seen().await?.current_task_count, 0, "death {death}");
+    }
+    Ok(())
+}
+
 /// An id of its own makes a submit safe to repeat.
 async fn submit_surely(project: TestProject, n: usize) -> Result<WorkId, WireError> {
     let id = WorkId::generate();

@@ -10,7 +10,7 @@ use loom_testkit::fleet::{Fleet, FleetBuilder, TestProject};
 use serde_json::{Value, json};
 
 const SHORT: Duration = Duration::from_secs(2);
-const LONG: Duration = Duration::from_secs(600);
+const LONG: Duration = Duration::from_mins(10);
 
 /// One clock is short, that which ends a lease for this reason; and the pause before the next attempt is
 /// long: what was lost waits for a while.

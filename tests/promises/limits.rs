@@ -125,6 +125,42 @@ async fn failing_without_spending_the_attempt_pauses_too() -> Result<()> {
 
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_limit_that_has_passed_is_no_reason_to_go_on_at_once() -> Result<()> {
+    let fleet = Fleet::shared().await?;
+    let project = fleet.project().await?;
+    let passed = in_the_future(&project, Duration::ZERO).await?;
+    for (verb, limit) in [
+        (
+            "release",
+            json!({"reason": "usage-limit", "pauseUntil": passed}),
+        ),
+        (
+            "release",
+            json!({"reason": "usage-limit", "notBefore": "2020-01-01T00:00:00Z"}),
+        ),
+        (
+            "fail",
+            json!({"error": "limit", "spendsAttempt": false, "retryAfterMs": 0}),
+        ),
+    ] {
+        let agent = project.agent("rust").spawn().await?;
+        project.submit_plain("rust").await?;
+        let item = agent.claim_one().await?;
+        let met = in_the_future(&project, Duration::ZERO).await?;
+        agent.report(verb, &item, limit).await?;
+        let seen = agent.seen().await?;
+        let rest = seen.paused_until.context("not paused")?.since(met);
+        assert!(rest >= Duration::from_mins(1), "{verb}: {rest:?}");
+        assert!(agent.claim(json!({})).await?.is_empty());
+        project
+            .request("work.cancel", json!({"id": item.work_item.id}))
+            .await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn a_limit_is_believed_of_the_holder_only() -> Result<()> {
     let fleet = Fleet::shared().await?;
     let project = fleet.project().await?;

@@ -17,12 +17,15 @@
 //! | `liveness` | who is dead and who is not, and what becomes of their work |
 //! | `limits` | usage limits, broken agents, idle ones, what the reaper says |
 //! | `orders` | orders to those who do not hear them |
+//! | `runs` | two runs of one guid: the later one is the agent |
+//! | `events` | an event is told only when reads see what it tells |
 //! | `crashes` | an actor dies, the coordinator dies: nothing is lost, nothing counts twice |
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod clocks;
 mod crashes;
 mod endings;
+mod events;
 mod explain;
 mod fences;
 mod late;
@@ -35,4 +38,5 @@ mod repetition;
 mod reports;
 mod requests;
 mod room;
+mod runs;
 mod sizes;

@@ -228,7 +228,7 @@ async fn complete(
     Ok(())
 }
 
-async fn wait_until_taken_over(project: &TestProject) -> Result<()> {
+pub(super) async fn wait_until_taken_over(project: &TestProject) -> Result<()> {
     project
         .eventually("the stream is empty", async || {
             let info: QueueInfo = project.call("queue.info", &json!({})).await.ok()?;

@@ -123,7 +123,7 @@ async fn the_micro_service_counts_its_requests() -> Result<()> {
                 && of["processing_time"]
                     .as_u64()
                     .is_some_and(|nanos| nanos > 0)
-                && of["last_error"].as_str().is_some_and(|e| e.contains("400"));
+                && of["last_error"].as_str().is_some_and(|e| e.contains("404"));
             is_true.then_some(())
         })
         .await

@@ -6,6 +6,7 @@
 //! | [`steps`] | `kill -9` between any two steps of an item's life |
 //! | [`burst`] | `kill -9` in the middle of hundreds of submits and completions |
 //! | [`own_server`] | the same with a nats-server of the coordinator's own |
+//! | [`full_store`] | the disk is full, a limit is reached, the data directory is removed |
 //! | [`outage`] | NATS is away, for a moment and for long |
 //! | [`signals`] | SIGTERM, a second one, SIGSTOP |
 //! | [`standby`] | two coordinators on one NATS |
@@ -13,6 +14,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod burst;
+mod full_store;
 mod outage;
 mod own_server;
 mod signals;

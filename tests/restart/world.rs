@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use loom_client::{Client, ClientError, ClientOptions, ErrorKind, NewWork};
 use loom_protocol::agent::{HeartbeatAnswer, HeartbeatRequest, RegisterAnswer, RegisterRequest};
+use loom_protocol::readiness::Readiness;
 use loom_protocol::work::{
     ClaimAnswer, ClaimRequest, ClaimedItem, CompleteRequest, Lease, LeaseRef, ListWorkRequest,
     ProgressRequest, ReportedResult, ThenClaim, WorkItem, WorkStatus,
@@ -164,6 +165,7 @@ impl Hand {
             let wait_ms = u64::try_from(left.min(PER_TRY / 2).as_millis()).unwrap();
             let request = ClaimRequest {
                 guid: self.guid,
+                instance_id: None,
                 claim: ThenClaim {
                     claim_id: Some(claim_id.clone()),
                     max: Some(max),
@@ -225,6 +227,7 @@ impl Hand {
         let request = ProgressRequest {
             id: item.work_item.id,
             guid: self.guid,
+            instance_id: None,
             attempt: item.lease.attempt,
             progress,
             message: None,
@@ -240,6 +243,7 @@ impl Hand {
     ) -> Result<WorkItem, ClientError> {
         let request = CompleteRequest {
             guid: self.guid,
+            instance_id: None,
             id: Some(item.work_item.id),
             attempt: Some(item.lease.attempt),
             result: Some(ReportedResult {
@@ -260,6 +264,7 @@ impl Hand {
         };
         let request = HeartbeatRequest {
             guid: self.guid,
+            instance_id: None,
             status: None,
             current_task_count: None,
             holding: Some(holding.iter().map(lease).collect()),
@@ -301,14 +306,21 @@ impl Rest {
 
     /// Submits an item with this id: the status of the answer.
     pub async fn submit(&self, id: WorkId) -> reqwest::Result<u16> {
-        let body = json!({"id": id, "capability": "rust", "description": "by REST"});
+        Ok(self.submit_text(id, "by REST").await?.0)
+    }
+
+    /// Submits an item with this description: the status of the answer and its body.
+    pub async fn submit_text(&self, id: WorkId, text: &str) -> reqwest::Result<(u16, Value)> {
+        let body = json!({"id": id, "capability": "rust", "description": text});
         let request = self.http.post(format!("{}/api/work", self.url)).json(&body);
-        Ok(request
-            .header("Loom-Project", "restart")
-            .send()
-            .await?
-            .status()
-            .as_u16())
+        let answer = request.header("Loom-Project", "restart").send().await?;
+        Ok((answer.status().as_u16(), answer.json().await?))
+    }
+
+    /// What `/ready` says.
+    pub async fn readiness(&self) -> Readiness {
+        let request = self.http.get(format!("{}/ready", self.url));
+        request.send().await.unwrap().json().await.unwrap()
     }
 
     /// The status of `/health`.

@@ -69,7 +69,17 @@ impl Stage {
         claimed.await
     }
 
-    /// Every dead letter.
+    /// Waits until there are so many dead letters, and gives them: a letter is written after its item has failed.
+    pub async fn until_dead_letters(&self, count: usize) -> Result<Vec<Value>> {
+        let what = format!("{count} dead letters");
+        let written = self.project.eventually(&what, async || {
+            let letters = self.dead_letters().await.ok()?;
+            (letters.len() >= count).then_some(letters)
+        });
+        written.await
+    }
+
+    /// Every dead letter that is written by now.
     pub async fn dead_letters(&self) -> Result<Vec<Value>> {
         let letters = self
             .project

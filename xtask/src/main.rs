@@ -18,9 +18,10 @@ cargo xtask <chore> [arguments that are passed on]
 
   up      start the coordinator, with a nats-server of its own unless NATS_URL is set
   demo    agents, work and a result in about 15 seconds; leaves nothing behind
-  test    every test, also those that need a nats-server
+  test    every test, also those that need a nats-server; --runner nextest|cargo|by-commit
   verify  what CI checks beside the tests: format, lints, docs, licences, spelling, the house's rules
-  chaos   agents work while everything breaks, and a checker judges: --minutes N --seed S --rate N
+  chaos   agents work while everything breaks, and a checker judges: --minutes N --seed S --rate N,
+          --cluster: on three nats-servers, of which one after the other is killed
   bench   what the machine makes of it, built for speed
 
 up and demo are built without optimization, to start soon; `cargo xtask up --release` builds for speed.

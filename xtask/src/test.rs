@@ -1,24 +1,100 @@
 //! Every test, also those that need a nats-server. Doctests belong to `verify`.
+//!
+//! The same tests with either runner, and every failing one is shown. cargo-nextest gives each test a process of its
+//! own; with `cargo test` the tests of one binary are threads of one process.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::nats;
-use crate::shell::{become_command, cargo, output_of};
+use crate::shell::{become_command, cargo, command, output_of};
 
-/// Runs them with cargo-nextest where that is installed, else with `cargo test`: the same tests either way.
+/// Of so many commits one is tested with `cargo test` where `--runner by-commit` is asked for.
+const CARGO_FOR_ONE_IN: u32 = 4;
+
+/// What runs the tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Runner {
+    Nextest,
+    Cargo,
+}
+
+/// Runs them. `--runner nextest|cargo|by-commit` as the first argument; without it cargo-nextest where that is
+/// installed, else `cargo test`.
 pub fn test(arguments: &[String]) -> Result<()> {
+    let (asked, arguments) = runner_asked_for(arguments)?;
     let server = nats::server()?;
     let has_nextest = output_of(cargo().args(["nextest", "--version"])).is_some();
+    let commit = output_of(command("git").args(["rev-parse", "HEAD"]));
+    let (runner, why) = choose(asked, has_nextest, commit.as_deref())?;
+    println!("the tests run with {}: {why}", runner.name());
     let mut command = cargo();
     command
-        .args(if has_nextest {
-            nextest(arguments)
-        } else {
-            cargo_test(arguments)
+        .args(match runner {
+            Runner::Nextest => nextest(arguments),
+            Runner::Cargo => cargo_test(arguments),
         })
         .env(nats::VARIABLE, server)
         .env("RUN_INTEGRATION", "true");
     become_command(command)
+}
+
+impl Runner {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Nextest => "cargo-nextest",
+            Self::Cargo => "`cargo test`",
+        }
+    }
+}
+
+/// What `--runner` names, and the arguments after it.
+fn runner_asked_for(arguments: &[String]) -> Result<(Option<&str>, &[String])> {
+    match arguments {
+        [first, rest @ ..] if first == "--runner" => match rest {
+            [name, rest @ ..] => Ok((Some(name), rest)),
+            [] => bail!("--runner wants one of nextest, cargo, by-commit"),
+        },
+        [first, rest @ ..] if first.starts_with("--runner=") => {
+            Ok((first.strip_prefix("--runner="), rest))
+        }
+        _ => Ok((None, arguments)),
+    }
+}
+
+/// The runner, and the reason for it, to be printed. By commit: the last digit of its hash decides, so that the same
+/// commit is always tested in the same way, in a shallow clone too.
+fn choose(
+    asked: Option<&str>,
+    has_nextest: bool,
+    commit: Option<&str>,
+) -> Result<(Runner, String)> {
+    let missing = "cargo-nextest is not installed";
+    match asked {
+        Some("cargo") => Ok((Runner::Cargo, "as asked for".to_owned())),
+        Some("nextest") if !has_nextest => {
+            bail!("{missing}; install it, or take --runner cargo")
+        }
+        Some("nextest") => Ok((Runner::Nextest, "as asked for".to_owned())),
+        None | Some("by-commit") if !has_nextest => Ok((Runner::Cargo, missing.to_owned())),
+        None => Ok((Runner::Nextest, "it is installed".to_owned())),
+        Some("by-commit") => {
+            let last = commit.and_then(|commit| commit.trim().chars().last());
+            let Some(digit) = last.and_then(|last| last.to_digit(16)) else {
+                return Ok((Runner::Nextest, "there is no commit to go by".to_owned()));
+            };
+            let runner = match digit % CARGO_FOR_ONE_IN {
+                0 => Runner::Cargo,
+                _ => Runner::Nextest,
+            };
+            let why = format!(
+                "the hash of the commit ends in {digit:x}, and one commit in {CARGO_FOR_ONE_IN} is tested with `cargo test`"
+            );
+            Ok((runner, why))
+        }
+        Some(unknown) => {
+            bail!("there is no runner {unknown:?}; there are nextest, cargo, by-commit")
+        }
+    }
 }
 
 fn nextest(arguments: &[String]) -> Vec<String> {
@@ -33,7 +109,7 @@ fn cargo_test(arguments: &[String]) -> Vec<String> {
         Some(dashes) => (&arguments[..dashes], &arguments[dashes + 1..]),
         None => (arguments, &[][..]),
     };
-    let mut command = words(&["test"]);
+    let mut command = words(&["test", "--no-fail-fast"]);
     command.extend(everything(before));
     let selects = |word: &String| {
         [
@@ -79,8 +155,52 @@ mod tests {
         );
         assert_eq!(
             cargo_test(&[]).join(" "),
-            "test --workspace --tests -- --include-ignored"
+            "test --no-fail-fast --workspace --tests -- --include-ignored"
         );
+    }
+
+    #[test]
+    fn the_runner_is_chosen_by_what_is_there_and_by_what_is_asked_for() {
+        let chosen = |asked, installed, commit| choose(asked, installed, commit).unwrap().0;
+        assert_eq!(chosen(None, true, None), Runner::Nextest);
+        assert_eq!(chosen(None, false, None), Runner::Cargo);
+        assert_eq!(chosen(Some("cargo"), true, None), Runner::Cargo);
+        assert_eq!(chosen(Some("nextest"), true, None), Runner::Nextest);
+        for (commit, runner) in [
+            ("06927148\n", Runner::Cargo),
+            ("0692714c", Runner::Cargo),
+            ("0692714d", Runner::Nextest),
+            ("", Runner::Nextest),
+        ] {
+            assert_eq!(chosen(Some("by-commit"), true, Some(commit)), runner);
+            assert_eq!(
+                chosen(Some("by-commit"), false, Some(commit)),
+                Runner::Cargo
+            );
+        }
+        for (asked, installed) in [("nextest", false), ("make", true)] {
+            choose(Some(asked), installed, None).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn the_runner_is_the_first_argument() {
+        let (asked, rest) = (
+            words(&["--runner", "cargo", "-p", "xtask"]),
+            ["-p", "xtask"],
+        );
+        assert_eq!(
+            runner_asked_for(&asked).unwrap(),
+            (Some("cargo"), &words(&rest)[..])
+        );
+        let asked = words(&["--runner=by-commit"]);
+        assert_eq!(
+            runner_asked_for(&asked).unwrap(),
+            (Some("by-commit"), &[][..])
+        );
+        let none = words(&["find"]);
+        assert_eq!(runner_asked_for(&none).unwrap(), (None, &none[..]));
+        runner_asked_for(&words(&["--runner"])).unwrap_err();
     }
 
     #[test]
@@ -88,7 +208,7 @@ mod tests {
         let arguments = words(&["-p", "loom-actors", "--lib", "find", "--", "--nocapture"]);
         assert_eq!(
             cargo_test(&arguments).join(" "),
-            "test -p loom-actors --lib find -- --include-ignored --nocapture"
+            "test --no-fail-fast -p loom-actors --lib find -- --include-ignored --nocapture"
         );
         assert_eq!(
             nextest(&words(&["-p", "xtask"])).join(" "),

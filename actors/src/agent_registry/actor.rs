@@ -155,6 +155,8 @@ pub(super) struct State {
     pub quarantine: HashMap<String, u64>,
     /// Who is kept from work, and until when.
     pub pauses: Pauses,
+    /// A later owner has written: nothing is written any more.
+    pub superseded: bool,
     /// Who waits for the end of what is in flight; nothing new begins.
     pub draining: Option<Vec<RpcReplyPort<()>>>,
 }
@@ -185,6 +187,7 @@ impl Actor for AgentRegistry {
             has_read: false,
             held: Vec::new(),
             quarantine: HashMap::new(),
+            superseded: false,
             draining: None,
         };
         state.start_helpers();

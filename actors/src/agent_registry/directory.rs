@@ -12,19 +12,17 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use dashmap::DashMap;
 use loom_protocol::agent::{Agent, AgentStatus, Directive, DirectiveKind, HeartbeatRequest};
 use loom_protocol::rest::{AgentTotals, PageInfo};
-use loom_protocol::{AgentGuid, ErrorCode, Timestamp, WireError};
+use loom_protocol::{AgentGuid, Timestamp, WireError};
 use parking_lot::RwLock;
 
 use super::AgentChange;
 use super::entry::{AgentEntry, Vitals};
 use super::index::{Direction, Index, Place, Selection};
 use super::page::{AgentFilter, AgentsFound, Cursor, places_of_page};
-use crate::domain::agent::hear;
+use crate::domain::agent::{RunVerdict, hear, run_verdict};
 use crate::domain::breaker::{AttemptEnd, BreakerTerms, Streak};
 use crate::domain::id_prefix;
 
-/// How many candidates an ambiguous prefix names.
-const CANDIDATES_SHOWN: usize = 5;
 /// How many agents are looked at for the type that an item may go to.
 const LOOKED_AT_FOR_A_TYPE: usize = 16;
 /// Of how many agents that left it is known what they had failed.
@@ -84,14 +82,29 @@ impl AgentDirectory {
         Some(entry.agent().status)
     }
 
+    /// Whether something comes from a run of an agent that had been replaced when it was published: it is
+    /// no sign of life and changes nothing.
+    pub fn is_replaced(&self, guid: AgentGuid, run: Option<&str>, published: Timestamp) -> bool {
+        let verdict = self.get(guid).map(|entry| run_verdict(entry.agent(), run));
+        match verdict {
+            Some(RunVerdict::Replaced(at)) if at <= published => {
+                tracing::info!(%guid, "a report of a replaced run of an agent changes nothing");
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Applies a heartbeat that changes nothing but numbers; answers the orders that are open.
-    /// `None` where the registry has to decide: the agent is unknown, or its status changes.
+    /// `None` where the registry has to decide: the agent is unknown, its status changes, or another
+    /// run of it speaks.
     pub(super) fn beat(
         &self,
         heartbeat: &HeartbeatRequest,
         now: Timestamp,
     ) -> Option<Vec<Directive>> {
         let entry = self.get(heartbeat.guid)?;
+        entry.admit(heartbeat.instance_id.as_deref()).ok()?;
         let directives = entry.directives();
         let leaving = directives
             .iter()
@@ -221,43 +234,22 @@ impl AgentDirectory {
         present.map(|entry| entry.agent().agent_type.clone())
     }
 
-    /// The one agent whose guid begins with `prefix`. Errors: `invalid-request` for what no guid
-    /// begins with, `not-found`, and `invalid-request` with `details.candidates` where several do.
-    pub fn resolve_prefix(&self, prefix: &str) -> Result<AgentGuid, WireError> {
-        let shown: String = prefix.chars().take(64).collect();
-        let Some((first, last)) = id_prefix::bounds(prefix) else {
-            return Err(WireError::invalid(format!(
-                "guid {shown:?} is not the beginning of a UUID; write 8-4-4-4-12 hex digits, or the first few of them"
-            )));
-        };
-        let found = self
-            .index
-            .read()
-            .guids_between(first, last, CANDIDATES_SHOWN + 1);
-        match found.as_slice() {
-            [] => Err(WireError::new(
-                ErrorCode::NotFound,
-                format!("no agent's guid begins with {shown:?}; list the agents to see them"),
-            )),
-            [guid] => Ok(*guid),
-            several => {
-                let candidates: Vec<String> = several
-                    .iter()
-                    .take(CANDIDATES_SHOWN)
-                    .map(ToString::to_string)
-                    .collect();
-                let more = if several.len() > CANDIDATES_SHOWN {
-                    " and more"
-                } else {
-                    ""
-                };
-                let names = candidates.join(", ");
-                Err(WireError::invalid(format!(
-                    "guid {shown:?} is the beginning of several: {names}{more}; write more of it"
-                ))
-                .with_details(serde_json::json!({ "candidates": candidates })))
-            }
-        }
+    /// The guids that begin with a text, at most `limit`; none where no guid begins like that.
+    pub fn guids_like(&self, text: &str, limit: usize) -> Vec<AgentGuid> {
+        id_prefix::bounds(text).map_or_else(Vec::new, |(first, last)| {
+            self.index.read().guids_between(first, last, limit)
+        })
+    }
+
+    /// The agents with this handle. All are looked through: no index is kept for what people type.
+    pub fn guids_of_handle(&self, handle: &str) -> Vec<AgentGuid> {
+        let named = self
+            .agents
+            .iter()
+            .filter(|entry| entry.agent().handle == handle);
+        let mut guids: Vec<AgentGuid> = named.map(|entry| *entry.key()).collect();
+        guids.sort_unstable();
+        guids
     }
 
     /// Agents by type and status, from counters.

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use loom_protocol::Timestamp;
 use loom_protocol::agent::{Agent, Directive, DirectiveKind};
 use loom_protocol::work::LeaseRef;
+use loom_protocol::{Timestamp, WireError};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::domain::agent::MAX_CONCURRENT_TASKS;
+use crate::domain::agent::{self, MAX_CONCURRENT_TASKS};
 use crate::domain::breaker::{AttemptEnd, BreakerTerms, Streak};
 use crate::domain::matching::Candidate;
 
@@ -140,6 +140,12 @@ impl AgentEntry {
             slots: self.agent.max_concurrent_tasks,
             held_off,
         }
+    }
+
+    /// Refuses what comes from another run of the agent than the one that is registered. Of a replaced
+    /// run: `not-registered` with `details.replaced`.
+    pub fn admit(&self, instance_id: Option<&str>) -> Result<(), WireError> {
+        agent::admit(&self.agent, instance_id)
     }
 
     /// The orders that the agent has not obeyed yet.

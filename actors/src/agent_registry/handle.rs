@@ -64,6 +64,20 @@ impl AgentRegistryHandle {
             .await?)
     }
 
+    /// Refuses what comes from another run of an agent than the one that is registered, without a round
+    /// trip; waits only until it is known who is there. One that names no run, or an agent that is not
+    /// there, is let in.
+    pub async fn admit(&self, guid: AgentGuid, run: Option<&str>) -> Result<(), WireError> {
+        if run.is_none() {
+            return Ok(());
+        }
+        if self.directory.get(guid).is_none() && !self.directory.is_loaded() {
+            self.ready(WITHIN).await?;
+        }
+        let known = self.directory.get(guid);
+        known.map_or(Ok(()), |entry| entry.admit(run))
+    }
+
     /// Registers an agent, answered when it is durable. A known guid keeps its `registeredAt`;
     /// the other fields that are the agent's are taken anew.
     pub async fn register(&self, request: RegisterRequest) -> Result<Agent, WireError> {

@@ -23,6 +23,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 #[serde(rename_all = "camelCase", default)]
 struct Heard {
     guid: Option<AgentGuid>,
+    instance_id: Option<String>,
     status: Option<AgentStatus>,
     current_task_count: Option<u32>,
 }
@@ -50,7 +51,11 @@ pub(super) async fn listen(me: ActorRef<Msg>, args: AgentRegistryArgs) {
                     }
                     // Of one that finds no room only the sign of life counts; another one follows it.
                     let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
-                        args.directory.touch(heartbeat.guid, now);
+                        let (guid, run) = (heartbeat.guid, heartbeat.instance_id.as_deref());
+                        let entry = args.directory.get(guid);
+                        if entry.is_some_and(|entry| entry.admit(run).is_ok()) {
+                            args.directory.touch(guid, now);
+                        }
                         continue;
                     };
                     let told = me.send_message(Msg::HeartbeatHeard {
@@ -83,6 +88,7 @@ fn read(message: &async_nats::Message) -> Option<HeartbeatRequest> {
     }
     Some(HeartbeatRequest {
         guid,
+        instance_id: heard.instance_id,
         status: heard.status,
         current_task_count: heard.current_task_count,
         holding: None,

@@ -48,6 +48,8 @@
 //! | the bucket is empty | the number of what is to come says so; nobody waits |
 //! | the bucket is lost | it is created again and filled from memory |
 //! | an entry vanished without a mark | gone, at the next full reading |
+//! | the ownership is over, or a later owner has written | nothing is written any more, nor merged and written again |
+//! | a write of a former owner comes late | the entry is written again from memory |
 //! | this actor crashes | the directory stays; the bucket is read again and compared with it |
 //! | more than [`MAX_AGENTS`] | registrations answer `overloaded`, puts are quarantined |
 //!
@@ -78,6 +80,8 @@ use crate::barrier::Arrivals;
 use crate::clock::Clock;
 use crate::events::EventSink;
 use crate::nats::kv::{Bucket, BucketError};
+use crate::nats::owner::Ownership;
+use crate::nats::store::StoreHealth;
 use crate::settings::AgentSettings;
 
 pub use directory::AgentDirectory;
@@ -110,6 +114,8 @@ pub struct AgentRegistryArgs {
     pub client: async_nats::Client,
     /// JetStream over it.
     pub jetstream: async_nats::jetstream::Context,
+    /// Is told of writes that the store of NATS refuses.
+    pub health: StoreHealth,
     /// How many copies the bucket has where it must be created; at least 1.
     pub replicas: usize,
     /// The time of day.
@@ -126,6 +132,8 @@ pub struct AgentRegistryArgs {
     pub arrivals: Arrivals,
     /// Which ownership this is; stands in the header of every write.
     pub epoch: u64,
+    /// Whether it lasts: asked before every write.
+    pub ownership: Ownership,
 }
 
 impl fmt::Debug for AgentRegistryArgs {
@@ -140,7 +148,7 @@ impl fmt::Debug for AgentRegistryArgs {
 impl AgentRegistryArgs {
     fn bucket(&self) -> Bucket {
         let name = names::agents_bucket(&self.project);
-        Bucket::new(&self.client, &self.jetstream, &name, self.replicas)
+        Bucket::new(&self.client, &self.jetstream, &name, self.replicas).owned_by(&self.ownership)
     }
 }
 

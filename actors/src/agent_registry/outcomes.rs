@@ -5,7 +5,7 @@ use loom_protocol::{AgentGuid, WireError};
 
 use super::actor::{State, answer};
 use super::slot::{Doing, Order, Question};
-use super::writes::RETRY_AFTER;
+use super::writes::{RETRY_AFTER, not_owner};
 use crate::domain::agent::differs;
 use crate::nats::kv::{BucketError, Record, WriteError};
 
@@ -42,8 +42,13 @@ impl State {
                 // Not at once: the sweep tries again what nobody waits for.
                 return;
             }
+            Err(WriteError::NotOwner) => {
+                slot.dirty |= matches!(doing, Doing::Flushing { .. });
+                return self.refuse_awaited(guid, &doing, not_owner(guid));
+            }
             Err(WriteError::Refused(problem)) => {
                 tracing::error!(%guid, problem, "NATS refuses a write to the agents bucket");
+                self.args.health.refused(&problem);
                 let message = format!(
                     "NATS refuses to store agent {guid}: {problem}; give JetStream room, and try again with the same guid"
                 );
@@ -60,7 +65,13 @@ impl State {
             Doing::Registering { agent, .. } => self.registered(guid, &agent),
             Doing::Removing { .. } => self.removed(guid),
             Doing::Retiring { agent, .. } => self.retired(guid, *agent),
-            Doing::Flushing { heartbeat, .. } => self.slot(guid).written_heartbeat = heartbeat,
+            Doing::Flushing {
+                heartbeat, count, ..
+            } => {
+                let slot = self.slot(guid);
+                slot.written_heartbeat = heartbeat;
+                slot.written_count = count;
+            }
             Doing::Reading => {}
         }
     }
@@ -86,13 +97,15 @@ impl State {
         if differs(&agent, written) {
             self.slot(guid).dirty = true;
         }
-        let goes_on = self.goes_on(guid, &request);
+        let another_run = !self.goes_on(guid, &request);
+        if another_run && let Some(known) = self.args.directory.get(guid) {
+            known.begin_anew(request.instance_id.is_some());
+        }
         self.enter(agent, true);
+        if another_run {
+            self.note_pause(None, guid);
+        }
         if let Some(entry) = self.args.directory.get(guid) {
-            if !goes_on {
-                entry.begin_anew(request.instance_id.is_some());
-                self.note_pause(None, guid);
-            }
             answer(reply, Ok(entry.snapshot()));
         }
     }

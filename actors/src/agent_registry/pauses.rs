@@ -136,7 +136,8 @@ impl State {
             if let Some(agent) = agent::pause(entry.agent(), until, reason) {
                 self.enter(agent, true);
                 self.mark_dirty(member);
-                self.publish_directive(member, &pause_order(member, until, reason));
+                let order = self.of_its_run(member, pause_order(member, until, reason));
+                self.publish_directive(member, &order);
             }
         }
         self.arm_pauses();
@@ -153,7 +154,8 @@ impl State {
             tracing::warn!(%guid, handle = agent.handle, reason, "an agent is quarantined");
             self.enter(agent, true);
             self.mark_dirty(guid);
-            self.publish_directive(guid, &quarantine_order(guid, reason));
+            let order = self.of_its_run(guid, quarantine_order(guid, reason));
+            self.publish_directive(guid, &order);
         }
     }
 
@@ -227,6 +229,7 @@ impl State {
             DirectiveKind::Resume,
             "work may be claimed again".to_owned(),
         );
+        let resume = self.of_its_run(guid, resume);
         entry.add_directive(resume.clone());
         self.publish_directive(guid, &resume);
         let repeated_until = self.now().after(self.args.settings.stale_after);
@@ -261,8 +264,17 @@ impl State {
             (None, None) => return,
         };
         entry.clear_directive(&self::order(DirectiveKind::Resume, String::new()));
-        entry.add_directive(order);
+        entry.add_directive(self.of_its_run(guid, order));
         self.arm_pauses();
+    }
+
+    /// An order for the run of an agent that is registered now.
+    fn of_its_run(&self, guid: AgentGuid, order: Directive) -> Directive {
+        let entry = self.args.directory.get(guid);
+        Directive {
+            instance_id: entry.and_then(|entry| entry.agent().instance_id.clone()),
+            ..order
+        }
     }
 
     pub fn arm_pauses(&mut self) {
@@ -300,5 +312,6 @@ const fn order(kind: DirectiveKind, reason: String) -> Directive {
         attempt: None,
         reason: Some(reason),
         grace_ms: None,
+        instance_id: None,
     }
 }

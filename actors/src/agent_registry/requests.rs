@@ -72,6 +72,13 @@ impl State {
         request: Box<RegisterRequest>,
         reply: Reply<Agent>,
     ) {
+        let known = self.args.directory.get(guid);
+        let run = request.instance_id.as_deref();
+        // What a replaced run asks is no sign of life.
+        let may = known.map_or(Ok(()), |known| agent::may_register(known.agent(), run));
+        if let Err(error) = may {
+            return answer(reply, Err(error));
+        }
         self.args.directory.touch(guid, self.now());
         // Refused here, before the bucket is asked for anything.
         match self.draft(guid, &request) {
@@ -114,6 +121,7 @@ impl State {
 
     pub fn heartbeat(&mut self, heartbeat: &HeartbeatRequest) -> Result<Vec<Directive>, WireError> {
         let entry = self.known(heartbeat.guid)?;
+        entry.admit(heartbeat.instance_id.as_deref())?;
         if let Some(count) = heartbeat.current_task_count {
             entry.set_own_count(count);
         }
@@ -121,10 +129,13 @@ impl State {
         Ok(entry.directives())
     }
 
-    /// A published heartbeat cannot be answered; an agent that is not known is told to register.
+    /// A published heartbeat cannot be answered; an agent that is not known is told to register. A run
+    /// that was replaced hears it when it asks for something.
     pub fn heartbeat_heard(&mut self, heartbeat: &HeartbeatRequest) {
-        if self.heartbeat(heartbeat).is_ok() {
-            return;
+        match self.heartbeat(heartbeat) {
+            Ok(_) => return,
+            Err(error) if error.details.is_some() => return,
+            Err(_) => {}
         }
         let directive = Directive {
             kind: DirectiveKind::Register,
@@ -132,6 +143,7 @@ impl State {
             attempt: None,
             reason: Some("the coordinator does not know this agent".to_owned()),
             grace_ms: None,
+            instance_id: heartbeat.instance_id.clone(),
         };
         self.publish_directive(heartbeat.guid, &directive);
     }
@@ -209,13 +221,15 @@ impl State {
             attempt: None,
             reason: Some(order.reason.clone()),
             grace_ms: Some(grace_ms),
+            instance_id: None,
         };
-        self.give(&entry, &directive)?;
+        self.give(&entry, directive)?;
         let notice = ShutdownNotice {
             guid,
             reason: order.reason.clone(),
             graceful: order.graceful,
             grace_period_ms: grace_ms,
+            instance_id: entry.agent().instance_id.clone(),
         };
         if let Ok(payload) = serde_json::to_vec(&notice) {
             let subject = names::agent_shutdown(&self.args.project, guid);
@@ -239,7 +253,7 @@ impl State {
         directive: &Directive,
     ) -> Result<(), WireError> {
         let entry = self.known(guid)?;
-        self.give(&entry, directive)
+        self.give(&entry, directive.clone())
     }
 
     pub fn clear_directive(
@@ -255,13 +269,18 @@ impl State {
         Ok(())
     }
 
-    fn give(&mut self, entry: &AgentEntry, directive: &Directive) -> Result<(), WireError> {
+    /// The order is for the run that is registered now.
+    fn give(&mut self, entry: &AgentEntry, directive: Directive) -> Result<(), WireError> {
         let guid = entry.agent().guid;
+        let directive = Directive {
+            instance_id: entry.agent().instance_id.clone(),
+            ..directive
+        };
         if !entry.add_directive(directive.clone()) {
             let message = format!("agent {guid} has too many open orders; it must obey some first");
             return Err(WireError::overloaded(message, RETRY_AFTER));
         }
-        self.publish_directive(guid, directive);
+        self.publish_directive(guid, &directive);
         Ok(())
     }
 

@@ -95,6 +95,13 @@ impl State {
             reading.missing.remove(&guid);
         }
         let ours = record.writer.is_some();
+        if record.epoch() > Some(self.args.epoch) && !std::mem::replace(&mut self.superseded, true)
+        {
+            tracing::error!(
+                bucket = self.bucket.name(),
+                "a later owner has written an agent's entry: this coordinator writes none any more"
+            );
+        }
         let in_flight = record.writer.as_deref() == Some(&self.writer);
         let slot = self.slot(guid);
         let replayed = record.revision <= slot.revision;
@@ -124,7 +131,9 @@ impl State {
         self.readable(guid, record);
         let shutdown_order = entry.shutdown_order;
         let mut agent = entry.agent.into_owned();
-        self.slot(guid).written_heartbeat = agent.last_heartbeat;
+        let slot = self.slot(guid);
+        slot.written_heartbeat = agent.last_heartbeat;
+        slot.written_count = agent.current_task_count;
         if let Some(known) = self.args.directory.get(guid) {
             // Memory is never behind what was written from it.
             if differs(known.agent(), &agent) {
@@ -148,6 +157,12 @@ impl State {
         let known = directory.get(guid);
         let leaving = known.as_ref().is_some_and(|known| known.is_leaving());
         let snapshot = known.as_ref().map(|known| known.snapshot());
+        if known.is_some_and(|known| known.admit(put.run()).is_err_and(|e| e.details.is_some())) {
+            // A replaced run writes over the entry of the one that is registered: that one stands.
+            self.readable(guid, record);
+            return self.mark_dirty(guid);
+        }
+        let known = directory.get(guid);
         let full = known.is_none() && directory.len() >= MAX_AGENTS;
         let merged = if full {
             Err(Unreadable::too_many(MAX_AGENTS))
@@ -163,7 +178,7 @@ impl State {
         let alive = agent.status != AgentStatus::Offline;
         self.enter(agent, true);
         if let Some(entry) = self.args.directory.get(guid) {
-            if let Some(count) = put.current_task_count {
+            if let Some(count) = put.current_task_count.filter(|_| alive) {
                 entry.set_own_count(count);
             }
             if alive {
@@ -176,6 +191,12 @@ impl State {
     /// An agent removed its entry: it deregistered. Our own removal of an earlier life: the same.
     fn removal_sighted(&mut self, guid: AgentGuid, record: &Record, ours: bool) {
         self.readable(guid, record);
+        let is_known = self.args.directory.get(guid).is_some();
+        let is_former = record.epoch().is_some_and(|epoch| epoch < self.args.epoch);
+        if ours && is_known && is_former {
+            // A former owner has buried it, or let it go, after this one had read it.
+            return self.mark_dirty(guid);
+        }
         self.slot(guid).dirty = false;
         if let Some(agent) = self.quarantined(guid).filter(|_| !ours) {
             self.leave_in_quarantine(agent);

@@ -22,6 +22,8 @@ pub(super) struct Slot {
     pub question: Option<Question>,
     /// The `lastHeartbeat` that the bucket holds.
     pub written_heartbeat: Timestamp,
+    /// The `currentTaskCount` that the bucket holds.
+    pub written_count: u32,
     pub doing: Option<Doing>,
     pub orders: VecDeque<Order>,
     /// How often in a row a write was in conflict.
@@ -42,10 +44,22 @@ pub(super) enum Question {
 /// What is under way for an entry.
 pub(super) enum Doing {
     Reading,
-    Registering { expected: u64, agent: Box<Agent> },
-    Removing { expected: u64 },
-    Retiring { expected: u64, agent: Box<Agent> },
-    Flushing { expected: u64, heartbeat: Timestamp },
+    Registering {
+        expected: u64,
+        agent: Box<Agent>,
+    },
+    Removing {
+        expected: u64,
+    },
+    Retiring {
+        expected: u64,
+        agent: Box<Agent>,
+    },
+    Flushing {
+        expected: u64,
+        heartbeat: Timestamp,
+        count: u32,
+    },
 }
 
 /// What somebody asked for.

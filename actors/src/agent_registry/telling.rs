@@ -15,6 +15,10 @@ impl State {
         let guid = agent.guid;
         let before = self.args.directory.get(guid);
         let after = self.args.directory.put(agent);
+        if after.agent().status == AgentStatus::Offline {
+            // What it said of itself is over; the leases that are left still count.
+            after.set_own_count(0);
+        }
         self.note_pause(before.as_ref().map(|before| before.agent()), guid);
         let Some(before) = before else {
             if announce {

@@ -39,6 +39,9 @@ impl State {
             let message = "the coordinator is shutting down; try again in a moment";
             return order.refuse(WireError::unavailable(message, RETRY_AFTER));
         }
+        if self.is_fenced() {
+            return order.refuse(not_owner(guid));
+        }
         let slot = self.slot(guid);
         if slot.orders.len() >= MAX_ORDERS {
             let message = format!("{MAX_ORDERS} requests about agent {guid} are waiting already");
@@ -101,6 +104,16 @@ impl State {
         if slot.orders.is_empty() && !slot.has_chores() {
             return self.forget_if_idle(guid);
         }
+        if self.is_fenced() {
+            // What nobody waits for stays in mind: the ownership may be had again.
+            while let Some(order) = self.slot(guid).orders.pop_front() {
+                order.refuse(not_owner(guid));
+            }
+            return;
+        }
+        let Some(slot) = self.slots.get_mut(&guid) else {
+            return;
+        };
         if slot.in_doubt {
             return self.begin_reading(guid);
         }
@@ -223,12 +236,13 @@ impl State {
                 let slot = self.slot(guid);
                 slot.dirty = false;
                 let expected = slot.revision;
-                let heartbeat = agent.last_heartbeat;
+                let (heartbeat, count) = (agent.last_heartbeat, agent.current_task_count);
                 self.begin(
                     guid,
                     Doing::Flushing {
                         expected,
                         heartbeat,
+                        count,
                     },
                 );
                 self.write(guid, value, expected);
@@ -276,8 +290,16 @@ impl State {
         );
     }
 
+    /// Whether somebody else may own by now: what is in memory is not to be written.
+    pub fn is_fenced(&self) -> bool {
+        self.superseded || !self.args.ownership.is_held()
+    }
+
     /// Writes heartbeats before they are old, and tries again what failed.
     pub fn sweep(&mut self) {
+        if self.is_fenced() {
+            return;
+        }
         if self.args.client.connection_state() != Connection::Connected {
             return;
         }
@@ -292,6 +314,14 @@ impl State {
             {
                 slot.dirty = entry.agent().status != AgentStatus::Offline
                     && entry.last_seen() > slot.written_heartbeat;
+            }
+            // Its leases go after its status has been written.
+            if !slot.dirty
+                && slot.written_count > 0
+                && let Some(entry) = self.args.directory.get(*guid)
+            {
+                slot.dirty = entry.agent().status == AgentStatus::Offline
+                    && entry.leases() != slot.written_count;
             }
             if slot.has_chores() {
                 due.push(*guid);
@@ -318,6 +348,14 @@ impl State {
             }
         }
     }
+}
+
+/// The refusal of a change where somebody else may own by now.
+pub(super) fn not_owner(guid: AgentGuid) -> WireError {
+    let text = format!(
+        "agent {guid} is not changed: another coordinator may own the projects by now; try again"
+    );
+    WireError::unavailable(text, RETRY_AFTER)
 }
 
 fn write_ended(guid: AgentGuid, outcome: Result<Result<u64, WriteError>, String>) -> Msg {

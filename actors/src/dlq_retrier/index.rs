@@ -1,12 +1,11 @@
 //! What is known of every letter without reading it: about 300 bytes each, in the order of the stream.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ops::Bound;
-
 use loom_protocol::work::Reason;
 use loom_protocol::{Timestamp, WorkId};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::domain::letter::{Head, auto_retry_at};
+use crate::domain::listing::Start;
 use crate::settings::DlqSettings;
 
 /// How many letters one page may look at.
@@ -32,6 +31,8 @@ pub struct LetterFilter {
     pub capability: Option<String>,
     /// Of this reason.
     pub reason: Option<Reason>,
+    /// Failed then or later.
+    pub since: Option<Timestamp>,
 }
 
 /// One page of letters.
@@ -170,8 +171,8 @@ impl LetterIndex {
         old.len()
     }
 
-    /// The page after `after` (a place in the stream; 0: the first).
-    pub fn page(&self, filter: &LetterFilter, after: u64, limit: usize) -> LetterPage {
+    /// The page from `start` on (a place in the stream), in its direction.
+    pub fn page(&self, filter: &LetterFilter, start: Start, limit: usize) -> LetterPage {
         let none = BTreeSet::new();
         let of_capability = filter
             .capability
@@ -187,14 +188,17 @@ impl LetterIndex {
         let matches = |sequence: &u64| {
             of_capability.is_none_or(|set| set.contains(sequence))
                 && of_reason.is_none_or(|set| set.contains(sequence))
+                && filter.since.is_none_or(|since| {
+                    let letter = self.letters.get(sequence);
+                    letter.is_some_and(|letter| letter.head.failed_at >= since)
+                })
         };
         let mut page = LetterPage {
             total: fewest.map_or(self.len(), BTreeSet::len),
             ..LetterPage::default()
         };
-        let later = (Bound::Excluded(after), Bound::Unbounded);
-        let mut seen = after;
-        for (looked_at, sequence) in self.places(fewest, later).enumerate() {
+        let mut seen = start.place();
+        for (looked_at, sequence) in self.places(fewest, start).enumerate() {
             if page.letters.len() == limit || looked_at == SCAN_BUDGET {
                 page.next = Some(seen);
                 break;
@@ -206,10 +210,10 @@ impl LetterIndex {
                 page.letters.push(letter.clone());
             }
         }
-        if after > 0 {
-            let earlier = (Bound::Unbounded, Bound::Included(after));
-            let before = self.places(fewest, earlier).rev().take(SCAN_BUDGET);
-            page.previous = Some(before.filter(matches).nth(limit).unwrap_or(0));
+        if let Some(back) = start.back() {
+            let before = self.places(fewest, back).take(SCAN_BUDGET);
+            let first = start.first().place();
+            page.previous = Some(before.filter(matches).nth(limit).unwrap_or(first));
         }
         page
     }
@@ -217,11 +221,17 @@ impl LetterIndex {
     fn places<'a>(
         &'a self,
         set: Option<&'a BTreeSet<u64>>,
-        range: (Bound<u64>, Bound<u64>),
-    ) -> Box<dyn DoubleEndedIterator<Item = u64> + 'a> {
-        match set {
+        start: Start,
+    ) -> Box<dyn Iterator<Item = u64> + 'a> {
+        let range = start.range();
+        let places: Box<dyn DoubleEndedIterator<Item = u64> + 'a> = match set {
             Some(set) => Box::new(set.range(range).copied()),
             None => Box::new(self.letters.range(range).map(|(sequence, _)| *sequence)),
+        };
+        if start.is_newest_first() {
+            Box::new(places.rev())
+        } else {
+            places
         }
     }
 }
@@ -250,9 +260,11 @@ mod tests {
     fn any_filter() -> impl Strategy<Value = LetterFilter> {
         let capability = prop::option::of(prop::sample::select(vec!["rust", "go", "none"]));
         let reason = prop::option::of(prop::sample::select(vec![Reason::Timeout, Reason::Poison]));
-        (capability, reason).prop_map(|(capability, reason)| LetterFilter {
+        let since = prop::option::of((0..200_i64).prop_map(Timestamp::from_millis));
+        (capability, reason, since).prop_map(|(capability, reason, since)| LetterFilter {
             capability: capability.map(Into::into),
             reason,
+            since,
         })
     }
 
@@ -279,6 +291,7 @@ mod tests {
             steps in prop::collection::vec((any::<u8>(), prop::bool::weighted(0.8)), 0..80),
             filter in any_filter(),
             limit in 1..7_usize,
+            newest_first in any::<bool>(),
         ) {
             let (index, model) = index_of(&steps);
             let mut expected: Vec<u64> = model
@@ -287,24 +300,31 @@ mod tests {
                     let head = letter(**n, **sequence).head;
                     filter.capability.as_deref().is_none_or(|c| c == &*head.capability)
                         && filter.reason.is_none_or(|r| r == head.reason)
+                        && filter.since.is_none_or(|since| head.failed_at >= since)
                 })
                 .map(|(_, sequence)| *sequence)
                 .collect();
             expected.sort_unstable();
-            let (mut found, mut after, mut starts) = (Vec::new(), 0, Vec::new());
+            if newest_first {
+                expected.reverse();
+            }
+            let mut start = Start::of(newest_first, None);
+            let (mut found, mut starts) = (Vec::new(), Vec::new());
             loop {
-                let page = index.page(&filter, after, limit);
+                let page = index.page(&filter, start, limit);
                 prop_assert!(page.total >= expected.len());
                 prop_assert_eq!(page.previous, starts.pop());
                 found.extend(page.letters.iter().map(|letter| letter.sequence));
                 let Some(next) = page.next else { break };
-                prop_assert!(next > after, "the cursor goes on");
-                if filter.capability.is_some() && filter.reason.is_some() {
-                    starts = Vec::from_iter(index.page(&filter, next, limit).previous);
+                prop_assert!(newest_first == (next < start.place()), "the cursor goes on");
+                let is_exact = (filter.capability.is_none() || filter.reason.is_none())
+                    && filter.since.is_none();
+                if is_exact {
+                    starts.push(start.place());
                 } else {
-                    starts.push(after);
+                    starts = Vec::from_iter(index.page(&filter, start.moved_to(next), limit).previous);
                 }
-                after = next;
+                start = start.moved_to(next);
             }
             prop_assert_eq!(found, expected);
         }

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::index::{LetterFilter, LetterIndex, LetterInfo, LetterPage};
 use crate::domain::id_prefix;
 use crate::domain::letter;
+use crate::domain::listing::Start;
 use crate::nats::dead_letters::{LetterStore, LetterStoreError, StoredLetter};
 use crate::settings::DlqSettings;
 
@@ -98,7 +99,12 @@ impl DeadLetters {
 
     /// One page after a place in the stream (0: the first).
     pub fn page(&self, filter: &LetterFilter, after: u64, limit: usize) -> LetterPage {
-        self.index.read().page(filter, after, limit)
+        self.index.read().page(filter, Start::After(after), limit)
+    }
+
+    /// One page from a place in the stream on, in either direction.
+    pub fn page_from(&self, filter: &LetterFilter, start: Start, limit: usize) -> LetterPage {
+        self.index.read().page(filter, start, limit)
     }
 
     /// The place of the last letter; 0: there is none.
@@ -106,14 +112,11 @@ impl DeadLetters {
         self.index.read().last()
     }
 
-    /// The ids that a text may mean: a whole one, or those that begin with it (two at the most).
-    ///
-    /// # Errors
-    /// No id can begin like that.
-    pub fn ids_like(&self, text: &str) -> Result<Vec<WorkId>, LetterError> {
-        let (first, last) =
-            id_prefix::bounds(text).ok_or_else(|| LetterError::NoId(text.into()))?;
-        Ok(self.index.read().ids_between(first, last, 2))
+    /// The ids that begin with a text, at most `limit`; none where no id begins like that.
+    pub fn ids_like(&self, text: &str, limit: usize) -> Vec<WorkId> {
+        id_prefix::bounds(text).map_or_else(Vec::new, |(first, last)| {
+            self.index.read().ids_between(first, last, limit)
+        })
     }
 
     /// Reads a letter.
@@ -140,9 +143,6 @@ pub enum LetterError {
         "there is no dead letter {0}; it may have been put back, discarded, or have expired, see `loom dlq list`"
     )]
     NotFound(WorkId),
-    /// Not even the beginning of an id.
-    #[error("{0:?} is not an item's id nor the beginning of one; write hex digits like 0198c0de")]
-    NoId(String),
     /// The stream was not read yet.
     #[error("the dead letters are being read; try again in a moment")]
     NotRead,
@@ -164,7 +164,6 @@ impl From<LetterError> for WireError {
         let text = error.to_string();
         match error {
             LetterError::NotFound(_) => Self::new(ErrorCode::NotFound, text),
-            LetterError::NoId(_) => Self::invalid(text),
             LetterError::NotRead | LetterError::Store(_) => Self::unavailable(text, RETRY_AFTER),
             LetterError::Damaged { .. } => Self::new(ErrorCode::Internal, text),
         }

@@ -13,6 +13,7 @@
 
 mod put;
 mod rest;
+mod runs;
 
 use std::time::Duration;
 
@@ -21,7 +22,9 @@ use loom_protocol::token::{check_label, check_name, check_token};
 use loom_protocol::{AgentGuid, ErrorCode, ProjectId, Timestamp, WireError};
 use serde_json::Value;
 
-pub use rest::{MAX_PAUSE, kept, let_in, pause, quarantine, resume};
+pub use rest::{MAX_PAUSE, kept, let_in, pause, pause_end, quarantine, resume};
+
+pub use runs::{MAX_REPLACED, RunVerdict, admit, may_register, replaced_by, run_verdict};
 
 pub use put::{AgentPut, OwnEntry, Unreadable, guid_of_key, merge, read_own, read_put};
 
@@ -55,6 +58,8 @@ pub struct Terms<'a> {
 /// guid keeps its `registeredAt` and everything that is the coordinator's; what the agent says
 /// about itself is taken anew, whole.
 ///
+/// A run whose place another one has taken is refused.
+///
 /// `leaving`: it was told to end and this is still the run that was told.
 pub fn register(
     request: &RegisterRequest,
@@ -63,6 +68,10 @@ pub fn register(
     leaving: bool,
     terms: &Terms<'_>,
 ) -> Result<Agent, WireError> {
+    let run = request.instance_id.as_deref();
+    if let Some(known) = known {
+        may_register(known, run)?;
+    }
     let metadata = request.metadata.as_ref();
     let agent_type = if request.agent_type.is_empty() {
         type_in(metadata).unwrap_or_default()
@@ -106,10 +115,14 @@ pub fn register(
         quarantine: known.and_then(|known| known.quarantine.clone()),
         target_id: known.and_then(|known| known.target_id.clone()),
         instance_id: request.instance_id.clone(),
+        replaced_runs: replaced_by(known, run, terms.now),
         metadata: request.metadata.clone(),
     };
     check(&agent)?;
     check_limit_group(agent.limit_group.as_ref())?;
+    if let Some(run) = run {
+        check_token("instanceId", run)?;
+    }
     Ok(agent)
 }
 
@@ -165,6 +178,7 @@ pub fn differs(one: &Agent, other: &Agent) -> bool {
         last_heartbeat: Timestamp::default(),
         last_activity: Timestamp::default(),
         current_task_count: 0,
+        replaced_runs: runs::timeless(agent),
         ..agent.clone()
     };
     timeless(one) != timeless(other)

@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::domain::reaping::ReapTerms;
 use crate::leases::Leases;
 use crate::nats::connection::Nats;
+use crate::nats::owner::Ownership;
 use crate::settings::AgentSettings;
 use crate::work_ledger::ReadModel;
 
@@ -49,6 +50,8 @@ pub struct GcReaperArgs {
     pub barrier: Barrier,
     /// Which ownership this is.
     pub epoch: u64,
+    /// Whether it lasts: asked before a grave is laid or cleared.
+    pub ownership: Ownership,
 }
 
 impl GcReaperArgs {
@@ -136,7 +139,7 @@ impl Actor for GcReaper {
             &args.nats,
             &args.project,
             args.replicas,
-            args.epoch,
+            (args.epoch, &args.ownership),
             retention,
         );
         let mut state = State {

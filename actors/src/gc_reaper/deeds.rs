@@ -148,6 +148,7 @@ impl State {
             attempt: None,
             reason: Some("this agent was silent for so long that it was removed".to_owned()),
             grace_ms: None,
+            instance_id: None,
         };
         let subject = names::directive(&self.args.project, guid);
         let client = self.args.nats.client.clone();

@@ -9,6 +9,7 @@ use loom_protocol::{AgentGuid, ProjectId, names};
 use crate::domain::agent::guid_of_key;
 use crate::nats::connection::Nats;
 use crate::nats::kv::{Bucket, BucketError, WatchEvent, WriteError};
+use crate::nats::owner::Ownership;
 
 /// The bucket. It is made with the first grave. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -34,12 +35,12 @@ impl Graveyard {
         nats: &Nats,
         project: &ProjectId,
         replicas: usize,
-        epoch: u64,
+        (epoch, ownership): (u64, &Ownership),
         retention: Duration,
     ) -> Self {
         let name = names::graveyard_bucket(project);
         Self {
-            bucket: Bucket::new(&nats.client, &nats.jetstream, &name, replicas),
+            bucket: Bucket::new(&nats.client, &nats.jetstream, &name, replicas).owned_by(ownership),
             writer: epoch.to_string(),
             retention,
         }

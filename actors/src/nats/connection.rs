@@ -9,6 +9,7 @@ use loom_protocol::url::{percent_decoded, split, without_credentials};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::store::StoreHealth;
 use crate::domain::room::Room;
 
 /// The oldest server that stores what we rely on (per-message TTL, fences).
@@ -105,6 +106,8 @@ pub struct Nats {
     pub disturbed: watch::Receiver<Instant>,
     /// The URL without credentials.
     pub shown_url: String,
+    /// How its store is, as far as somebody has looked or was refused.
+    pub store: StoreHealth,
 }
 
 impl Nats {
@@ -173,7 +176,7 @@ impl Nats {
             })?;
         }
         let client = connect
-            .connect(&addresses[..])
+            .connect(&bare(&addresses)[..])
             .await
             .map_err(|source| connect_error(&shown_url, source))?;
         let (major, minor, patch) = MIN_SERVER;
@@ -200,6 +203,7 @@ impl Nats {
             reconnects,
             disturbed,
             shown_url,
+            store: StoreHealth::default(),
         })
     }
 
@@ -219,6 +223,18 @@ impl Nats {
         let request = self.client.request("$SYS.REQ.USER.INFO", "".into());
         matches!(tokio::time::timeout(within, request).await, Ok(Ok(_)))
     }
+}
+
+/// The addresses without credentials: NATS takes none out of them, and writes them into its debug log.
+fn bare(addresses: &[ServerAddr]) -> Vec<ServerAddr> {
+    let bare = addresses.iter().map(|address| {
+        let mut url = address.clone().into_inner();
+        // An address without a host takes neither, and has neither.
+        let _ = url.set_username("");
+        let _ = url.set_password(None);
+        ServerAddr::from_url(url).unwrap_or_else(|_| address.clone())
+    });
+    bare.collect()
 }
 
 fn connect_error(url: &str, source: async_nats::ConnectError) -> ConnectError {

@@ -19,12 +19,15 @@ use loom_protocol::{ProjectId, Timestamp, WorkId, names};
 
 use super::connection::WRITE_TIMEOUT;
 use super::ledger_store::{WriteError, outcome_of, write_error};
+use super::owner::Ownership;
 use crate::domain::room::Room;
 
 /// The key in the stream's metadata that says whose it is.
 const PROJECT_KEY: &str = "loom.project";
 /// How long the server knows the id of a message again: a late copy is dropped for so long.
 const KNOWN_AGAIN: Duration = Duration::from_mins(2);
+/// Why nothing is written any more.
+const NOT_OWNER: &str = "another coordinator may own the projects by now";
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A read or an administrative request that failed.
@@ -74,6 +77,7 @@ pub struct LetterStore {
     prefix: String,
     replicas: usize,
     retention: Duration,
+    ownership: Ownership,
 }
 
 impl LetterStore {
@@ -93,12 +97,20 @@ impl LetterStore {
             prefix: all.trim_end_matches('*').to_owned(),
             replicas,
             retention,
+            ownership: Ownership::alone(),
         }
     }
 
     /// What fits into a letter.
     pub fn room(&self) -> Room {
         Room::of(self.client.server_info().max_payload)
+    }
+
+    /// The same stream, written only while this ownership lasts: each write asks it first.
+    #[must_use]
+    pub fn owned_by(mut self, ownership: &Ownership) -> Self {
+        self.ownership = ownership.clone();
+        self
     }
 
     /// How long a letter is kept.
@@ -109,6 +121,9 @@ impl LetterStore {
     /// Publishes a letter if the last one of its item is `expected` (0: there is none), and makes
     /// the stream where it is missing.
     pub async fn publish(&self, letter: &NewLetter, expected: u64) -> Result<u64, WriteError> {
+        if !self.ownership.is_held() {
+            return Err(WriteError::Refused(NOT_OWNER.to_owned()));
+        }
         match self.try_to_publish(letter, expected).await {
             Err(WriteError::Refused(_)) => {
                 self.make()
@@ -258,6 +273,9 @@ impl LetterStore {
     /// Deletes the letter at a place, and never a later one of the same item. One that is gone
     /// already counts as deleted.
     pub async fn delete(&self, sequence: u64) -> Result<(), LetterStoreError> {
+        if !self.ownership.is_held() {
+            return Err(self.error("deleting from", NOT_OWNER));
+        }
         let subject = format!("STREAM.MSG.DELETE.{}", self.stream);
         let order = serde_json::json!({"seq": sequence, "no_erase": true});
         let error = match self.jetstream.request(subject, &order).await {

@@ -10,6 +10,7 @@
 //! | [`WriteError::Conflict`] | somebody wrote in between; nothing stored | read again, decide again |
 //! | [`WriteError::Unknown`] | no answer: may be stored, now or at the next reconnect | read again before writing |
 //! | [`WriteError::Refused`] | the server says no; nothing stored | tell somebody |
+//! | [`WriteError::NotOwner`] | the ownership may be over; nothing was sent | keep it in mind, do nothing |
 
 mod watch;
 
@@ -23,6 +24,8 @@ use loom_protocol::names::WRITER_HEADER;
 use tokio::time::timeout;
 
 pub use watch::{Watch, WatchEvent};
+
+use super::owner::Ownership;
 
 /// How long an answer of the server is waited for.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
@@ -44,6 +47,13 @@ pub struct Record {
     pub writer: Option<String>,
 }
 
+impl Record {
+    /// The ownership that wrote it; `None` where that was no coordinator.
+    pub fn epoch(&self) -> Option<u64> {
+        self.writer.as_ref()?.parse().ok()
+    }
+}
+
 /// Why a write is not known to be stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
@@ -56,6 +66,9 @@ pub enum WriteError {
     /// The server refused it.
     #[error("NATS refused the write: {0}")]
     Refused(String),
+    /// Nothing was sent: whoever owns now has the say.
+    #[error("another coordinator may own the projects by now")]
+    NotOwner,
 }
 
 /// Why a bucket cannot be used or read.
@@ -84,6 +97,7 @@ pub struct Bucket {
     config: stream::Config,
     client: Client,
     jetstream: jetstream::Context,
+    ownership: Ownership,
 }
 
 impl Bucket {
@@ -116,7 +130,15 @@ impl Bucket {
             config,
             client: client.clone(),
             jetstream,
+            ownership: Ownership::alone(),
         }
+    }
+
+    /// The same bucket, written only while this ownership lasts: each write asks it first.
+    #[must_use]
+    pub fn owned_by(mut self, ownership: &Ownership) -> Self {
+        self.ownership = ownership.clone();
+        self
     }
 
     /// Its name.
@@ -253,6 +275,9 @@ impl Bucket {
     }
 
     async fn publish(&self, key: &str, message: PublishMessage) -> Result<u64, WriteError> {
+        if !self.ownership.is_held() {
+            return Err(WriteError::NotOwner);
+        }
         let subject = format!("{}{key}", self.prefix);
         let stored = async { self.jetstream.send_publish(subject, message).await?.await };
         match timeout(ANSWER_WITHIN, stored).await {

@@ -6,3 +6,4 @@ pub mod kv;
 pub mod ledger_store;
 pub mod owner;
 pub mod server;
+pub mod store;

@@ -35,6 +35,7 @@ pub use self::identity::{Identity, IdentityError};
 use self::keeper::Keeper;
 use self::store::{Entry, OwnerStore, WriteFailure};
 use self::taking::{GroupInUse, Won, try_to_acquire};
+use super::store::StoreHealth;
 use crate::clock::Clock;
 
 /// How often a standby looks whether the entry has gone, and a failed renewal is tried again.
@@ -74,6 +75,8 @@ pub struct OwnerOptions {
     pub times: LeaseTimes,
     /// Tells since when.
     pub clock: Clock,
+    /// Is told how the writes of the lease end.
+    pub health: StoreHealth,
 }
 
 impl Default for OwnerOptions {
@@ -82,6 +85,7 @@ impl Default for OwnerOptions {
             replicas: 1,
             times: LeaseTimes::default(),
             clock: Clock::system(),
+            health: StoreHealth::default(),
         }
     }
 }

@@ -30,10 +30,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rustix::process::Signal;
 
-pub use config::Profile;
+pub use config::{ClusterOptions, Profile};
 pub use error::ServerError;
 pub use find::{MINIMUM_VERSION, ServerVersion, find_server};
-pub use managed::{ManagedOptions, ManagedServer, ManagedState};
+pub use managed::{ManagedOptions, ManagedServer, ManagedState, ServerControl};
 pub use process::{OwnChild, ParentDeath};
 
 use process::Process;
@@ -56,6 +56,10 @@ pub struct ServerOptions {
     pub max_payload: Option<usize>,
     /// What becomes of the server when this process dies without stopping it.
     pub on_parent_death: ParentDeath,
+    /// The most that JetStream may hold on the disk, in bytes; none: as much as the disk holds.
+    pub max_file_store: Option<u64>,
+    /// The cluster that it is one of; none: it is alone.
+    pub cluster: Option<ClusterOptions>,
     /// How long it may take until it can be connected to. A large store takes a while after a crash.
     pub ready_within: Duration,
 }
@@ -70,6 +74,8 @@ impl ServerOptions {
             profile: Profile::Safe,
             max_payload: None,
             on_parent_death: ParentDeath::Kill,
+            max_file_store: None,
+            cluster: None,
             ready_within: Duration::from_mins(1),
         }
     }
@@ -81,6 +87,11 @@ impl ServerOptions {
     /// Locked for as long as a server runs on the store; holds its pid.
     fn lock_path(&self) -> PathBuf {
         self.file("server.lock")
+    }
+
+    /// Where JetStream keeps what it holds.
+    fn store_path(&self) -> PathBuf {
+        self.file("store")
     }
 
     fn log_path(&self) -> PathBuf {

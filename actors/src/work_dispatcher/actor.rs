@@ -153,10 +153,6 @@ impl Actor for WorkDispatcher {
         args.read.for_each_pending(|header| {
             queue.push(header, now);
         });
-        for (guid, leases) in args.read.lease_counts() {
-            args.agents
-                .set_lease_count(guid, u32::try_from(leases).unwrap_or(u32::MAX), now);
-        }
         let mut intake = JoinSet::new();
         Intake::new(&args).spawn_into(&mut intake);
         let mut state = State {
@@ -224,12 +220,8 @@ impl State {
         }
         self.run_lease_clock(header);
         self.run_deadline(header);
-        if let Some(guid) = header.holder.filter(|_| header.status.is_leased()) {
-            self.count_leases(guid);
-        }
         if let Some(guid) = change.freed {
             self.untold.forget(guid, header.id);
-            self.count_leases(guid);
             if change.released {
                 let until = Instant::now() + HOLD_OFF;
                 self.slots.hold_off(guid, header.id, until);
@@ -301,6 +293,9 @@ impl State {
             return;
         };
         let agent = self.args.agents.get(guid);
+        if let Some(refusal) = self.refusal_of(claim) {
+            return self.answer(claim, Err(refusal));
+        }
         match (agent, self.claims.get(claim)) {
             (Some(agent), Some(open)) if agent.agent().status != AgentStatus::Offline => {
                 let wants = wants(&agent, &open.order);
@@ -336,13 +331,6 @@ impl State {
         }
         let taken = self.args.read.lease_count(guid) + self.slots.taken(guid);
         (agent.max_concurrent_tasks as usize).saturating_sub(taken)
-    }
-
-    fn count_leases(&self, guid: AgentGuid) {
-        let leases = u32::try_from(self.args.read.lease_count(guid)).unwrap_or(u32::MAX);
-        self.args
-            .agents
-            .set_lease_count(guid, leases, self.args.clock.now());
     }
 
     pub(super) fn answer(&mut self, claim: u64, outcome: ClaimOutcome) {

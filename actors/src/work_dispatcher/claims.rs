@@ -40,6 +40,8 @@ impl Admission {
 pub struct ClaimOrder {
     /// The agent.
     pub guid: AgentGuid,
+    /// Which run of it, if it says so.
+    pub instance_id: Option<String>,
     /// Its name for the claim: the same again gives the same items.
     pub claim_id: String,
     /// Only these of its capabilities.
@@ -62,6 +64,9 @@ pub enum ClaimError {
     /// There is no such agent.
     #[error("agent {0} is not registered; register it, then claim again")]
     NotRegistered(AgentGuid),
+    /// Another run of the agent has registered since.
+    #[error(transparent)]
+    Run(Box<WireError>),
     /// Too many claims wait.
     #[error("{MAX_PARKED} claims are waiting already; claim again later")]
     Overloaded,
@@ -75,6 +80,7 @@ impl From<ClaimError> for WireError {
         let text = error.to_string();
         match error {
             ClaimError::NotRegistered(_) => Self::new(ErrorCode::NotRegistered, text),
+            ClaimError::Run(error) => *error,
             ClaimError::Overloaded => Self::overloaded(text, std::time::Duration::from_secs(1)),
             ClaimError::Ledger(error) => error.into(),
         }

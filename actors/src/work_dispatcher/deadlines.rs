@@ -193,5 +193,6 @@ pub(super) fn order_about(lease: LeaseRef, reason: &str) -> Directive {
         attempt: Some(lease.attempt),
         reason: Some(reason.to_owned()),
         grace_ms: None,
+        instance_id: None,
     }
 }

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use super::actor::WorkDispatcherArgs;
 use super::refused::Refused;
 use super::stream::{REPORTS, consumer_prefix, ensure_stream};
-use crate::agent_registry::AgentDirectory;
+use crate::agent_registry::{AgentDirectory, AgentRegistryHandle};
 use crate::clock::Clock;
 use crate::domain::retry::Backoff;
 use crate::domain::work::{self, Command, Defaults, Fence, WorkRecord};
@@ -24,11 +24,15 @@ use crate::settings::RetrySettings;
 use crate::supervision::Jitter;
 use crate::work_ledger::{LedgerError, Operation, ReadError, WorkLedgerHandle};
 
+/// The kind of what is submitted by publishing.
+const QUEUE: &str = "queue";
 /// How many messages are taken over together.
 const BATCH: usize = 128;
 const ACK_WAIT: Duration = Duration::from_secs(30);
 const MAX_ACK_PENDING: i64 = 1_024;
 const RETRY: Duration = Duration::from_secs(1);
+/// How long the agents may take to be read before that is waited for anew.
+const READY_WITHIN: Duration = Duration::from_secs(30);
 /// How often a message is tried whose record cannot be written or read.
 const MOST_DELIVERIES: i64 = 5;
 /// How much of a message that is given up stands in the log, in bytes.
@@ -41,6 +45,7 @@ pub(super) struct Intake {
     nats: Nats,
     ledger: WorkLedgerHandle,
     agents: Arc<AgentDirectory>,
+    registry: AgentRegistryHandle,
     clock: Clock,
     defaults: Defaults,
     retry: RetrySettings,
@@ -66,6 +71,7 @@ impl Intake {
             nats: args.nats.clone(),
             ledger: args.ledger.clone(),
             agents: args.agents.clone(),
+            registry: args.registry.clone(),
             clock: args.clock.clone(),
             defaults: Defaults {
                 max_attempts: args.settings.max_attempts,
@@ -84,7 +90,7 @@ impl Intake {
         ];
         let queue = vec![names::queue_filter(&self.project)];
         tasks.spawn(self.clone().run(REPORTS, reports));
-        tasks.spawn(self.run("queue", queue));
+        tasks.spawn(self.run(QUEUE, queue));
     }
 
     async fn run(self, kind: &'static str, filters: Vec<String>) {
@@ -105,6 +111,10 @@ impl Intake {
     }
 
     async fn consume(&self, kind: &str, filters: &[String]) -> Result<(), async_nats::Error> {
+        if kind == REPORTS {
+            // Which runs of an agent were replaced is known by then.
+            self.registry.ready(READY_WITHIN).await?;
+        }
         let consumer = self.consumer(kind, filters).await?;
         let mut messages = consumer
             .stream()
@@ -112,7 +122,14 @@ impl Intake {
             .messages()
             .await?
             .ready_chunks(BATCH);
-        while let Some(chunk) = messages.next().await {
+        loop {
+            // What is submitted waits in the stream while the store is short, so that ends can be written.
+            if kind == QUEUE {
+                self.nats.store.until_sound().await;
+            }
+            let Some(chunk) = messages.next().await else {
+                return Ok(());
+            };
             let mut batch = Vec::with_capacity(chunk.len());
             for message in chunk {
                 match message {
@@ -122,7 +139,6 @@ impl Intake {
             }
             self.take_over(batch).await;
         }
-        Ok(())
     }
 
     /// Our consumer of this epoch; those of former owners would overlap and are removed.
@@ -153,12 +169,18 @@ impl Intake {
     }
 
     async fn take_over(&self, messages: Vec<jetstream::Message>) {
-        let operations = messages.iter().map(|m| self.operation(m)).collect();
+        let (mut operations, mut places) = (Vec::with_capacity(messages.len()), Vec::new());
+        for message in &messages {
+            let operation = self.operation(message);
+            places.push(operation.is_some().then_some(operations.len()));
+            operations.extend(operation);
+        }
         let outcomes = self.ledger.carry_out(operations).await;
-        for (place, message) in messages.iter().enumerate() {
+        for (place, message) in places.into_iter().zip(&messages) {
             let delivered = message.info().map_or(0, |info| info.delivered);
             let fate = match &outcomes {
-                Ok(outcomes) => match outcomes.get(place) {
+                _ if place.is_none() => Fate::Ack,
+                Ok(outcomes) => match place.and_then(|place| outcomes.get(place)) {
                     Some(Err(error)) => fate_of(error, &message.subject, delivered),
                     Some(Ok(_)) => Fate::Ack,
                     None => Fate::Later,
@@ -231,8 +253,9 @@ impl Intake {
         })
     }
 
-    /// What a message asks for; of one that is unreadable or breaks a rule, that it is kept.
-    fn operation(&self, message: &jetstream::Message) -> Operation {
+    /// What a message asks for; of one that is unreadable or breaks a rule, that it is kept. `None`: what
+    /// it reports changes nothing.
+    fn operation(&self, message: &jetstream::Message) -> Option<Operation> {
         let subject = message.subject.as_str();
         let content_type = message
             .headers
@@ -247,11 +270,13 @@ impl Intake {
             self.failed(encoding, &message.payload, published)
         } else {
             let id = message_id(&self.project, published, sequence);
-            self.submitted(encoding, message, id, published)
+            self.submitted(encoding, message, id, published).map(Some)
         };
         asked.unwrap_or_else(|(reason, error)| {
             tracing::warn!(subject, "a published message is refused: {error}");
-            Operation::Create(Arc::new(self.refused(message, reason, error)))
+            Some(Operation::Create(Arc::new(
+                self.refused(message, reason, error),
+            )))
         })
     }
 
@@ -260,8 +285,12 @@ impl Intake {
         encoding: Encoding,
         payload: &[u8],
         reported_at: Timestamp,
-    ) -> Result<Operation, (Reason, WireError)> {
+    ) -> Result<Option<Operation>, (Reason, WireError)> {
         let report: CompletedReport = encoding.decode_request(payload).map_err(poison)?;
+        let run = report.instance_id.as_deref();
+        if self.agents.is_replaced(report.agent_guid, run, reported_at) {
+            return Ok(None);
+        }
         self.agents.touch(report.agent_guid, self.clock.now());
         let by = Fence {
             guid: report.agent_guid,
@@ -272,7 +301,10 @@ impl Intake {
             .map_err(|error| (Reason::Rejected, error))?;
         let usage = report.usage;
         let command = Command::Complete { by, result, usage };
-        Ok(Operation::Apply(report.work_item_id, Arc::new(command)))
+        Ok(Some(Operation::Apply(
+            report.work_item_id,
+            Arc::new(command),
+        )))
     }
 
     fn failed(
@@ -280,8 +312,12 @@ impl Intake {
         encoding: Encoding,
         payload: &[u8],
         reported_at: Timestamp,
-    ) -> Result<Operation, (Reason, WireError)> {
+    ) -> Result<Option<Operation>, (Reason, WireError)> {
         let report: ErrorReport = encoding.decode_request(payload).map_err(poison)?;
+        let run = report.instance_id.as_deref();
+        if self.agents.is_replaced(report.agent_guid, run, reported_at) {
+            return Ok(None);
+        }
         self.agents.touch(report.agent_guid, self.clock.now());
         let by = Fence {
             guid: report.agent_guid,
@@ -292,7 +328,10 @@ impl Intake {
         let reason = report.reason.filter(|r| Reason::OF_FAILURE.contains(r));
         let failure = work::accept_failure(report.error, reason, self.backoff(), reported_at);
         let command = Command::Fail { by, failure };
-        Ok(Operation::Apply(report.work_item_id, Arc::new(command)))
+        Ok(Some(Operation::Apply(
+            report.work_item_id,
+            Arc::new(command),
+        )))
     }
 
     fn backoff(&self) -> Backoff {

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use loom_protocol::agent::Directive;
 use loom_protocol::work::{LeaseRef, Reason};
 use loom_protocol::{AgentGuid, WorkId, names};
 use tokio::time::Instant;
@@ -215,9 +216,10 @@ impl State {
         let Ok(answer) = self.args.ledger.begin(operations.collect()) else {
             return;
         };
-        let (client, project) = (
+        let (client, project, agents) = (
             self.args.nats.client.clone(),
             self.args.read.project().clone(),
+            self.args.agents.clone(),
         );
         self.spawn(async move {
             let outcomes = answer.await.unwrap_or_default();
@@ -229,7 +231,10 @@ impl State {
                     continue;
                 }
                 tracing::info!(%project, %id, attempt, %guid, "a lease is taken back: {reason}");
-                let order = order_about(late.lease, reason.as_str());
+                let order = Directive {
+                    instance_id: agents.get(guid).and_then(|e| e.agent().instance_id.clone()),
+                    ..order_about(late.lease, reason.as_str())
+                };
                 let payload = serde_json::to_vec(&order).unwrap_or_default();
                 let subject = names::directive(&project, guid);
                 if let Err(error) = client.publish(subject, payload.into()).await {

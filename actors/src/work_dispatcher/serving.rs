@@ -22,6 +22,10 @@ impl State {
             let _ = reply.send(Err(ClaimError::NotRegistered(guid)));
             return;
         };
+        if let Err(error) = agent.admit(order.instance_id.as_deref()) {
+            let _ = reply.send(Err(ClaimError::Run(Box::new(error))));
+            return;
+        }
         let mut given = self.leases_under(order);
         given.extend(self.take_untold(guid, &given));
         if !given.is_empty() {
@@ -42,6 +46,14 @@ impl State {
             wants: wants(&agent, order),
         });
         self.fill_or_park(claim);
+    }
+
+    /// Why an open claim is not for its sender any more: another run of its agent has registered.
+    pub(super) fn refusal_of(&self, claim: u64) -> Option<ClaimError> {
+        let order = &self.claims.get(claim)?.order;
+        let agent = self.args.agents.get(order.guid)?;
+        let refused = agent.admit(order.instance_id.as_deref()).err()?;
+        Some(ClaimError::Run(Box::new(refused)))
     }
 
     /// What the agent holds by this claim.
@@ -242,7 +254,18 @@ impl State {
             .get(claim)
             .map(|open| self.leases_under(&open.order))
             .unwrap_or_default();
+        let refusal = self.refusal_of(claim);
         match failure {
+            // The run that is registered now has the leases: it is told of them, or gives them back.
+            _ if refusal.is_some() => {
+                let refusal = refusal.map_or_else(|| Ok(Vec::new()), Err);
+                self.answer(claim, refusal);
+                for applied in &given {
+                    if let Some(header) = self.args.read.header(applied.record.id) {
+                        self.found_leased(&header);
+                    }
+                }
+            }
             // Of an assignment whose outcome an incarnation of the ledger or of this actor took
             // with it: the claim was served all the same.
             _ if held.len() > given.len() => {

@@ -50,6 +50,15 @@ pub struct Header {
     labels: Option<Box<[Label]>>,
     /// What its texts take in the answer to a claim, at the most.
     pub answer_bytes: u32,
+    /// A digest of its taskId: other items may have the same.
+    pub(super) task_digest: u32,
+}
+
+/// The digest by which items are looked through for a taskId (FNV-1a).
+pub(super) fn task_digest(task_id: &str) -> u32 {
+    task_id.bytes().fold(0x811c_9dc5, |digest, byte| {
+        (digest ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    })
 }
 
 impl Header {
@@ -76,6 +85,7 @@ impl Header {
             holder: record.lease.as_ref().map(|lease| lease.holder.guid),
             labels: (!labels.is_empty()).then_some(labels),
             answer_bytes: answer_bytes(record),
+            task_digest: task_digest(&record.task_id),
         }
     }
 
@@ -182,6 +192,7 @@ impl Header {
             holder: None,
             labels: None,
             answer_bytes: 0,
+            task_digest: 0,
         }
     }
 }

@@ -251,6 +251,23 @@ impl Index {
         ids.map(|(id, _)| *id).take(limit).collect()
     }
 
+    /// The ids whose taskId may be the one of this digest, among the headers at the places from
+    /// `from` on, at most `budget` of them; and where to go on, if there are more.
+    pub fn ids_of_task(
+        &self,
+        digest: u32,
+        from: usize,
+        budget: usize,
+    ) -> (Vec<WorkId>, Option<usize>) {
+        let end = self.headers.capacity().min(from.saturating_add(budget));
+        let ids = (from..end)
+            .filter_map(|slot| self.headers.get(slot))
+            .filter(|header| header.task_digest == digest)
+            .map(|header| header.id)
+            .collect();
+        (ids, (end < self.headers.capacity()).then_some(end))
+    }
+
     /// Finished items that are over the count or past their time, oldest first, at most `limit`.
     pub fn to_forget(&self, keep: usize, written_before: Timestamp, limit: usize) -> Vec<Header> {
         let surplus = self.finished.len().saturating_sub(keep);

@@ -46,6 +46,7 @@ mod page;
 mod read_model;
 mod replay;
 mod retention;
+mod search;
 mod told;
 
 pub use actor::{LedgerMsg, WorkLedger, WorkLedgerArgs};
@@ -53,7 +54,7 @@ pub use handle::{LedgerError, Outcome, TRANSITION_DEADLINE, WorkLedgerHandle};
 pub use header::{Header, ItemChange, LeaseInfo, Needs};
 pub use meters::describe as describe_meters;
 pub use operation::{Applied, Operation};
-pub use page::{Filter, HeaderPage};
+pub use page::{Filter, HeaderPage, Start};
 pub use read_model::{LiveProgress, ReadError, ReadModel};
 
 #[cfg(doc)]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use loom_protocol::WorkId;
 use loom_protocol::work::WorkStatus;
+use loom_protocol::{ProjectId, WorkId, names};
 use tokio::time::Instant;
 
 use super::handle::LedgerError;
@@ -345,20 +345,32 @@ impl Context {
         let has_no_letter = next.status == WorkStatus::Failed && next.dead_letter.is_none();
         let kept_for_ever = !next.status.is_terminal() || has_no_letter;
         let ttl = (!kept_for_ever).then_some(self.retention);
-        let store = self.read.store();
+        let (store, health) = (self.read.store(), &self.nats.store);
         let mut doubted = false;
         loop {
             if !self.ownership.is_held() {
-                let why = "another coordinator may own the projects by now".into();
+                let why = "that this coordinator owns is not confirmed just now".into();
                 return Err(LedgerError::Unavailable(next.id, why));
             }
             match store.put(next.id, expected, bytes.clone(), ttl).await {
-                Ok(sequence) => return Ok(Written::At(sequence)),
+                Ok(sequence) => {
+                    health.confirmed(|| work_stream(self.read.project()));
+                    return Ok(Written::At(sequence));
+                }
                 Err(WriteError::TooLarge(why)) => return Ok(Written::TooLarge(why)),
                 Err(WriteError::Refused(why)) if !doubted => {
+                    if health.refused(&why) {
+                        self.grace.begin_anew("the store of NATS refuses to write");
+                    }
                     return Err(LedgerError::Unavailable(next.id, why));
                 }
-                Err(WriteError::Refused(why) | WriteError::Unknown(why)) => {
+                Err(error @ (WriteError::Refused(_) | WriteError::Unknown(_))) => {
+                    let why = error.to_string();
+                    if matches!(error, WriteError::Unknown(_)) {
+                        health.unanswered(&work_stream(self.read.project()));
+                    } else {
+                        health.refused(&why);
+                    }
                     self.grace.begin_anew("a write was not answered");
                     if !doubted {
                         tracing::warn!(id = %next.id, "a write is in doubt and will be repeated: {why}");
@@ -420,6 +432,11 @@ enum Written {
     Instead(Option<Entry>),
     /// None is, and mine never will be.
     TooLarge(String),
+}
+
+/// The stream behind the bucket of a project's items.
+fn work_stream(project: &ProjectId) -> String {
+    format!("KV_{}", names::work_bucket(project))
 }
 
 fn already(id: WorkId, present: Present) -> Result<Applied, LedgerError> {

@@ -4,20 +4,20 @@
 //! reads never queue behind writes.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use loom_protocol::rest::WorkTotals;
 use loom_protocol::work::{LeaseRef, Usage, WorkItem};
 use loom_protocol::{AgentGuid, ErrorCode, ProjectId, Timestamp, WireError, WorkId};
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::cache::RecordCache;
 use super::header::{Header, ItemChange, LeaseInfo, Needs};
 use super::index::Index;
-use super::page::{Filter, HeaderPage};
 use crate::domain::id_prefix;
 use crate::domain::lease::LeaseClock;
 use crate::domain::work::{Bodies, RecordError, WorkRecord, decode, view};
@@ -50,16 +50,20 @@ struct Live {
 const NO_WAIT_KNOWN: u64 = u64::MAX;
 
 type Listener = Box<dyn Fn(&Arc<ItemChange>) + Send + Sync>;
+type LeaseListener = Box<dyn Fn(AgentGuid, usize) + Send + Sync>;
 
 /// The read side of a project's ledger.
 pub struct ReadModel {
     project: ProjectId,
     store: LedgerStore,
-    index: RwLock<Index>,
+    pub(super) index: RwLock<Index>,
     cache: RecordCache,
     live: Mutex<HashMap<WorkId, Live>>,
     listeners: RwLock<Vec<(&'static str, Listener)>>,
+    lease_listener: OnceLock<LeaseListener>,
     quarantined: AtomicUsize,
+    /// One search through all headers at a time.
+    pub(super) searches: Semaphore,
     replayed_to: AtomicU64,
     /// See [`ReadModel::usual_wait`]; in milliseconds, [`NO_WAIT_KNOWN`] before the first claim.
     usual_wait: AtomicU64,
@@ -77,7 +81,9 @@ impl ReadModel {
             cache: RecordCache::default(),
             live: Mutex::default(),
             listeners: RwLock::default(),
+            lease_listener: OnceLock::new(),
             quarantined: AtomicUsize::new(0),
+            searches: Semaphore::new(1),
             replayed_to: AtomicU64::new(0),
             usual_wait: AtomicU64::new(NO_WAIT_KNOWN),
             writes: AtomicU64::new(0),
@@ -205,20 +211,16 @@ impl ReadModel {
         index.without_letter(after).take(limit).cloned().collect()
     }
 
-    /// One page of headers after a creation sequence.
-    pub fn page(&self, filter: &Filter, after: u64, limit: usize) -> HeaderPage {
-        self.index.read().page(filter, after, limit)
-    }
-
     /// Records that could not be read; they stay where they are.
     pub fn quarantined(&self) -> usize {
         self.quarantined.load(Ordering::Relaxed)
     }
 
-    /// The ids that a text may mean: a whole one, or those that begin with it (two at the most).
-    pub fn ids_like(&self, text: &str) -> Result<Vec<WorkId>, ReadError> {
-        let (first, last) = id_prefix::bounds(text).ok_or_else(|| ReadError::NoId(text.into()))?;
-        Ok(self.index.read().ids_between(first, last, 2))
+    /// The ids that begin with a text, at most `limit`; none where no id begins like that.
+    pub fn ids_like(&self, text: &str, limit: usize) -> Vec<WorkId> {
+        id_prefix::bounds(text).map_or_else(Vec::new, |(first, last)| {
+            self.index.read().ids_between(first, last, limit)
+        })
     }
 
     /// The record of an item at its present revision, from the cache or the bucket.
@@ -283,6 +285,20 @@ impl ReadModel {
         listeners.push((name, Box::new(listener)));
     }
 
+    /// Tells `listener` how many leases an agent holds, whenever that may have changed, from now on; only the first
+    /// one is kept. It is called like those of [`listen`](Self::listen), and before them.
+    pub fn count_leases(&self, listener: impl Fn(AgentGuid, usize) + Send + Sync + 'static) {
+        let _ = self.lease_listener.set(Box::new(listener));
+    }
+
+    fn leases_changed(&self, index: &Index, guids: impl IntoIterator<Item = AgentGuid>) {
+        if let Some(listener) = self.lease_listener.get() {
+            for guid in guids {
+                listener(guid, index.leases_of(guid).len());
+            }
+        }
+    }
+
     pub(super) const fn store(&self) -> &LedgerStore {
         &self.store
     }
@@ -305,6 +321,9 @@ impl ReadModel {
             self.live.lock().remove(&record.id);
         }
         keep();
+        let header = &change.header;
+        let holder = header.holder.filter(|_| header.status.is_leased());
+        self.leases_changed(&index, holder.into_iter().chain(change.freed));
         self.tell(change);
         true
     }
@@ -350,7 +369,10 @@ impl ReadModel {
     }
 
     pub(super) fn forget_id(&self, id: WorkId) {
-        self.index.write().remove(id);
+        let mut index = self.index.write();
+        let held = index.remove(id).filter(|header| header.status.is_leased());
+        self.leases_changed(&index, held.and_then(|header| header.holder));
+        drop(index);
         self.cache.remove(id);
         self.live.lock().remove(&id);
     }
@@ -388,11 +410,6 @@ pub enum ReadError {
     /// There is none.
     #[error("there is no work item {0}; it may have expired, see `loom work list`")]
     NotFound(WorkId),
-    /// Not even the beginning of an id.
-    #[error(
-        "{0:?} is not a work item's id nor the beginning of one; write hex digits like 0198c0de"
-    )]
-    NoId(String),
     /// The bucket does not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -410,7 +427,6 @@ impl From<ReadError> for WireError {
     fn from(error: ReadError) -> Self {
         match &error {
             ReadError::NotFound(_) => Self::new(ErrorCode::NotFound, error.to_string()),
-            ReadError::NoId(_) => Self::invalid(error.to_string()),
             ReadError::Store(_) => {
                 Self::unavailable(error.to_string(), std::time::Duration::from_secs(1))
             }

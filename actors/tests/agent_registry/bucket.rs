@@ -59,6 +59,7 @@ async fn puts_tell_the_status_until_the_goodbye() {
     }
     fixture.changed(guid, AgentChange::Offline).await;
     let heartbeat = HeartbeatRequest {
+        instance_id: None,
         guid,
         status: None,
         current_task_count: None,
@@ -120,7 +121,7 @@ async fn what_cannot_be_read_is_left_as_it_is_and_counted() {
         eventually(&format!("{n} are in quarantine"), is).await;
     };
     quarantined(2).await;
-    let odd = json!({"guid": broken, "capabilities": ["a b"]}).to_string();
+    let odd = json!({"guid": broken, "capabilities": [" a"]}).to_string();
     bucket
         .put(broken.to_string(), odd.clone().into())
         .await
@@ -170,6 +171,7 @@ async fn puts_that_race_our_writes_lose_nothing() {
                 AgentStatus::Online
             };
             let heartbeat = HeartbeatRequest {
+                instance_id: None,
                 guid,
                 status: Some(status),
                 current_task_count: Some(n),
@@ -236,6 +238,7 @@ async fn the_bucket_is_never_far_behind_the_living() {
     while Instant::now() < end {
         for guid in &guids {
             let heartbeat = HeartbeatRequest {
+                instance_id: None,
                 guid: *guid,
                 status: None,
                 current_task_count: None,
@@ -302,5 +305,54 @@ async fn ten_thousand_agents_cost_a_page_what_ten_cost() {
     let page = directory.find(&filter, None, 10).unwrap();
     assert_eq!((page.agents.len(), page.info.total), (10, 10_000));
     assert!(page.examined <= 60, "looked at {}", page.examined);
+    fixture.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_put_of_a_replaced_run_is_no_sign_of_life_and_is_written_over() {
+    let mut fixture = Fixture::start(STALE).await;
+    let guid = AgentGuid::generate();
+    for (run, handle) in [("first", "ada"), ("second", "bob")] {
+        fixture
+            .put(guid, json!({"instanceId": run, "handle": handle}))
+            .await;
+        eventually("the put is applied", async || {
+            let agent = fixture.args.directory.snapshot(guid)?;
+            (agent.handle == handle).then_some(())
+        })
+        .await;
+    }
+    let seen = fixture
+        .args
+        .directory
+        .snapshot(guid)
+        .unwrap()
+        .last_heartbeat;
+    fixture
+        .put(
+            guid,
+            json!({"instanceId": "first", "handle": "ada", "capabilities": ["go"]}),
+        )
+        .await;
+    let entry = eventually("the entry says again who is registered", async || {
+        let entry = fixture.entry(guid).await;
+        (entry["instanceId"] == "second").then_some(entry)
+    })
+    .await;
+    assert_eq!(entry["replacedRuns"][0]["instanceId"], "first");
+    let agent = fixture.args.directory.snapshot(guid).unwrap();
+    assert_eq!((agent.handle.as_str(), agent.last_heartbeat), ("bob", seen));
+    assert_eq!(agent.capabilities, ["rust"]);
+
+    // The next process knows it too.
+    fixture.replace_registry().await;
+    let refused = fixture
+        .registry
+        .admit(guid, Some("first"))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.details.unwrap()["replaced"], true);
+    fixture.registry.admit(guid, Some("second")).await.unwrap();
     fixture.end().await;
 }

@@ -25,6 +25,7 @@ fn shown(mut entry: Value) -> Value {
 async fn step(fixture: &Fixture, random: &mut fastrand::Rng, guid: AgentGuid, n: usize) {
     let registry = &fixture.registry;
     let heartbeat = |status| HeartbeatRequest {
+        instance_id: None,
         guid,
         status: Some(status),
         current_task_count: None,

@@ -10,7 +10,9 @@ use loom_actors::agent_registry::{
 use loom_actors::barrier::Arrivals;
 use loom_actors::clock::Clock;
 use loom_actors::events::EventSink;
+use loom_actors::nats::owner::Ownership;
 use loom_actors::nats::server::{NatsServer, Profile, ServerOptions, find_server};
+use loom_actors::nats::store::StoreHealth;
 use loom_actors::settings::AgentSettings;
 use loom_actors::supervision::{Jitter, RestartPolicy, Root, RootHandle, TreeSpec};
 use loom_protocol::agent::{Agent, AgentStatus, RegisterRequest};
@@ -66,6 +68,7 @@ impl Fixture {
             project: ProjectId::new("p").unwrap(),
             jetstream: jetstream::new(client.clone()),
             client: client.clone(),
+            health: StoreHealth::default(),
             replicas: 1,
             clock: Clock::system(),
             settings: AgentSettings {
@@ -79,6 +82,7 @@ impl Fixture {
             }),
             arrivals: Arrivals::new(&ProjectId::new("p").unwrap()),
             epoch: 7,
+            ownership: Ownership::alone(),
         };
         let registry = AgentRegistryHandle::new(&args);
         let root = Root::start_with("test", Jitter::fixed(0.0)).await.unwrap();
@@ -99,6 +103,24 @@ impl Fixture {
         let child = self.registry.child_spec(policy.clone(), self.args.clone());
         let tree = TreeSpec::new("p", policy).child(child);
         self.root.start_tree(tree).await.unwrap();
+    }
+
+    /// The registry of another coordinator on the same bucket.
+    pub async fn start_another(&self, epoch: u64) -> AgentRegistryHandle {
+        let args = AgentRegistryArgs {
+            directory: AgentDirectory::new(),
+            arrivals: Arrivals::new(&self.args.project),
+            ownership: Ownership::alone(),
+            epoch,
+            ..self.args.clone()
+        };
+        let registry = AgentRegistryHandle::new(&args);
+        let policy = RestartPolicy::default();
+        let child = registry.child_spec(policy.clone(), args);
+        let tree = TreeSpec::new("another", policy).child(child);
+        self.root.start_tree(tree).await.unwrap();
+        registry.ready(PATIENCE).await.unwrap();
+        registry
     }
 
     /// The registry of the next process: it knows nothing but what the bucket says.

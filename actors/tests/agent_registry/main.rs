@@ -5,5 +5,6 @@ mod bucket;
 mod chaos;
 mod fixture;
 mod outage;
+mod owners;
 mod quarantine;
 mod requests;

@@ -23,7 +23,7 @@ async fn quarantined(fixture: &mut Fixture) -> AgentGuid {
 fn the_same(guid: AgentGuid) -> RegisterRequest {
     RegisterRequest {
         guid: Some(guid),
-        instance_id: Some("another run".into()),
+        instance_id: Some("another-run".into()),
         ..request("broken")
     }
 }

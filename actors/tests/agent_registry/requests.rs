@@ -18,6 +18,7 @@ const STALE: Duration = Duration::from_secs(30);
 
 fn beat(guid: AgentGuid, status: Option<AgentStatus>) -> HeartbeatRequest {
     HeartbeatRequest {
+        instance_id: None,
         guid,
         status,
         current_task_count: None,
@@ -60,7 +61,7 @@ async fn a_registration_is_in_the_bucket_when_it_is_answered() {
     assert_eq!(fixture.told(), ["agent:updated"]);
 
     let bad = RegisterRequest {
-        capabilities: vec!["a b".into()],
+        capabilities: vec![" a".into()],
         ..request("bob")
     };
     let error = fixture.registry.register(bad).await.unwrap_err();
@@ -289,6 +290,7 @@ async fn orders_are_repeated_until_they_are_cleared() {
         attempt: Some(attempt),
         reason: None,
         grace_ms: Some(5),
+        instance_id: None,
     };
     for attempt in [1, 2, 1] {
         fixture

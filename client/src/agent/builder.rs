@@ -91,6 +91,12 @@ impl AgentBuilder {
         self
     }
 
+    /// Which run of the agent it will be: made anew for each builder. It stands in every request, so that of
+    /// two runs of one guid only the later one counts.
+    pub fn instance_id(&self) -> &str {
+        self.identity.instance_id.as_deref().unwrap_or_default()
+    }
+
     /// Where it runs. The machine's name unless set.
     pub fn hostname(mut self, hostname: impl Into<String>) -> Self {
         self.identity.hostname = Some(hostname.into());
@@ -174,7 +180,9 @@ impl AgentBuilder {
     /// recoverable failure of that attempt. What it does may be repeated: execution is at least once.
     ///
     /// # Errors
-    /// As [`AgentBuilder::start`], and a registration that is refused for good.
+    /// As [`AgentBuilder::start`], a registration that is refused for good, and
+    /// [`ClientError::is_replaced`]: another run of the same guid has registered, and this one has stopped
+    /// its jobs and discarded them.
     pub async fn run<H, F>(self, handler: H) -> Result<AgentReport, ClientError>
     where
         H: Fn(Job) -> F + Send + Sync + 'static,

@@ -94,6 +94,7 @@ async fn claim_once(
 ) -> Result<ClaimAnswer, ClientError> {
     let request = ClaimRequest {
         guid: core.guid,
+        instance_id: core.instance_id.clone(),
         claim: claim.clone(),
     };
     let payload = core.client.encode(&request)?;

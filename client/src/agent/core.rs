@@ -1,8 +1,8 @@
 //! What the parts of a running agent share: its slots, its phase, its registration.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::AgentReport;
 use super::end::JobEnd;
-use super::job::{Job, LogLine};
+use super::job::{CancelCause, Job, LogLine};
 use super::news::{AgentNews, NewsDesk};
 use super::{reports, supervise};
 use crate::client::Client;
@@ -50,6 +50,8 @@ pub(crate) struct Plan {
 pub(crate) struct Core {
     pub(crate) client: Client,
     pub(crate) guid: AgentGuid,
+    /// Which run of the agent this is; stands in every request.
+    pub(crate) instance_id: Option<String>,
     pub(crate) plan: Plan,
     pub(crate) handler: BoxedHandler,
     /// Where handlers run: the caller's runtime.
@@ -70,6 +72,8 @@ pub(crate) struct Core {
     jobs: Mutex<HashMap<LeaseRef, Job>>,
     begun: AtomicU64,
     pub(crate) news: NewsDesk,
+    /// How it heard that another run has taken its place.
+    replaced: OnceLock<ClientError>,
     /// Of the coordinator that answered last; 0 before the first.
     epoch: AtomicU64,
     identity: Mutex<RegisterRequest>,
@@ -106,6 +110,7 @@ impl Core {
         Self {
             client: parts.client,
             guid: parts.guid,
+            instance_id: parts.identity.instance_id.clone(),
             plan: parts.plan,
             handler: parts.handler,
             runtime: parts.runtime,
@@ -120,6 +125,7 @@ impl Core {
             jobs: Mutex::new(HashMap::new()),
             begun: AtomicU64::new(0),
             news: parts.news,
+            replaced: OnceLock::new(),
             epoch: AtomicU64::new(0),
             identity: Mutex::new(parts.identity),
             registering: tokio::sync::Mutex::new(()),
@@ -173,6 +179,35 @@ impl Core {
         }
         self.changed.notify_waiters();
         self.beat_now.notify_one();
+    }
+
+    /// Any → Stopping, if an error says that another run of this agent has taken its place: what this one
+    /// has is stopped and discarded, nothing is reported or given back.
+    pub(crate) fn note_replaced(&self, error: &ClientError) -> bool {
+        if !error.is_replaced() {
+            return false;
+        }
+        if self.replaced.set(error.clone()).is_ok() {
+            let because = error
+                .wire()
+                .map_or_else(String::new, |wire| wire.message.clone());
+            tracing::error!(agent = %self.guid, because, "the agent is replaced by another run of it");
+            let running = self.jobs().len();
+            self.phase.send_replace(Phase::Stopping {
+                because: because.clone(),
+            });
+            self.news.tell(AgentNews::Replaced { because, running });
+        }
+        for job in self.jobs() {
+            job.cancel(CancelCause::LeaseLost, None);
+        }
+        self.changed.notify_waiters();
+        true
+    }
+
+    /// How it heard that another run has taken its place, if one has.
+    pub(crate) fn replaced(&self) -> Option<&ClientError> {
+        self.replaced.get()
     }
 
     /// Told to take nothing more for now, and why; or with nothing to go on.
@@ -307,10 +342,14 @@ impl Core {
                     return Ok(());
                 }
                 Err(error) if error.is_transient() => error,
-                Err(error) => return Err(error),
+                Err(error) => {
+                    self.note_replaced(&error);
+                    return Err(error);
+                }
             };
             if !told {
-                tracing::warn!(%error, "registering is tried until a coordinator answers");
+                tracing::info!(%error, "registering is tried until a coordinator answers");
+                self.news.tell(AgentNews::Waiting(error.to_string()));
                 told = true;
             }
             tokio::time::sleep(backoff.pause(None)).await;
@@ -337,8 +376,11 @@ impl Core {
     }
 
     /// Registers again if that is what an error asks for; true if it was. One that is about to go and
-    /// has nothing left stays away: the entry would outlive it.
+    /// has nothing left stays away: the entry would outlive it. One that is replaced ends.
     pub(crate) async fn reregister_on(&self, error: &ClientError) -> bool {
+        if self.note_replaced(error) {
+            return false;
+        }
         let leaves = !self.is_running() && self.is_delivered();
         if error.code() != Some(ErrorCode::NotRegistered) || leaves {
             return false;

@@ -35,6 +35,9 @@ pub(crate) async fn listen(core: Arc<Core>) -> Result<(), ClientError> {
         if let Ok(directive) = encoding.decode::<Directive>(&message.payload) {
             obey(&core, &directive);
         } else if let Ok(notice) = encoding.decode::<ShutdownNotice>(&message.payload) {
+            if is_for_another_run(&core, notice.instance_id.as_ref()) {
+                continue;
+            }
             let grace = Duration::from_millis(notice.grace_period_ms);
             let grace = if notice.graceful {
                 grace
@@ -48,8 +51,20 @@ pub(crate) async fn listen(core: Arc<Core>) -> Result<(), ClientError> {
     }
 }
 
-/// Does what a directive says. Each may come several times.
+/// Whether an order was given to another run of the agent.
+fn is_for_another_run(core: &Core, run: Option<&String>) -> bool {
+    run.is_some() && run != core.instance_id.as_ref()
+}
+
+/// Does what a directive says, if it is for this run. Each may come several times.
 pub(crate) fn obey(core: &Arc<Core>, directive: &Directive) {
+    if is_for_another_run(core, directive.instance_id.as_ref()) {
+        tracing::debug!(
+            ?directive,
+            "an order to another run of this agent is passed over"
+        );
+        return;
+    }
     let reason = directive.reason.as_deref().unwrap_or("no reason given");
     let grace = directive.grace_ms.map(Duration::from_millis);
     match directive.kind {
@@ -103,11 +118,14 @@ fn cancel(core: &Arc<Core>, directive: &Directive, grace: Option<Duration>) {
             let request = StoppedRequest {
                 id,
                 guid: core.guid,
+                instance_id: core.instance_id.clone(),
                 attempt,
                 result: None,
             };
             let answer = core.client.request::<WorkItem>("work.stopped", &request);
-            if let Err(error) = answer.await {
+            if let Err(error) = answer.await
+                && !core.note_replaced(&error)
+            {
                 tracing::debug!(%error, item = %id, "stopping was not acknowledged");
             }
         });

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use loom_protocol::Timestamp;
+use loom_protocol::text::without_middle;
 use loom_protocol::work::{CompleteItem, FailRequest, Reason, ReportedResult, limits};
 
 use super::end::{JobEnd, JobError};
@@ -79,10 +80,11 @@ pub(crate) fn refused(job: &Job, error: &ClientError) -> Ending {
 fn fail(job: &Job, error: JobError) -> Ending {
     let lease = job.lease_ref();
     let mut reported = error.error;
-    reported.message = shortened(&reported.message, limits::ERROR);
+    reported.message = without_middle(&reported.message, limits::ERROR);
     Ending::Fail(Box::new(FailRequest {
         id: lease.id,
         guid: job.agent_guid(),
+        instance_id: None,
         attempt: lease.attempt,
         recoverable: reported.recoverable,
         error: reported,
@@ -98,18 +100,6 @@ fn now() -> Timestamp {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Takes out the middle of a text that is longer than `max` bytes: what matters is said first or last.
-fn shortened(text: &str, max: usize) -> String {
-    const GAP: &str = "\n[…]\n";
-    if text.len() <= max {
-        return text.to_owned();
-    }
-    let half = (max - GAP.len()) / 2;
-    let head = text.floor_char_boundary(half);
-    let tail = text.ceil_char_boundary(text.len() - half);
-    format!("{}{GAP}{}", &text[..head], &text[tail..])
 }
 
 #[cfg(test)]

@@ -55,6 +55,7 @@ async fn beat_once(core: &Core) -> Result<HeartbeatAnswer, crate::ClientError> {
         .collect();
     let request = HeartbeatRequest {
         guid: core.guid,
+        instance_id: core.instance_id.clone(),
         status: Some(if core.is_running() {
             AgentStatus::Online
         } else {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use loom_protocol::agent::{DeregisterAnswer, GuidRequest};
+use loom_protocol::agent::{DeregisterAnswer, DeregisterRequest};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -25,7 +25,7 @@ pub(crate) struct Inboxes {
 /// Lives until told to end, or until as many items as wanted are done.
 ///
 /// # Errors
-/// A registration that is refused for good.
+/// A registration that is refused for good, or that another run of the agent has registered since.
 pub(crate) async fn live(core: Arc<Core>, inboxes: Inboxes) -> Result<AgentReport, ClientError> {
     let _end_with_me = core.ended.clone().drop_guard();
     let listening = directives::listen(core.clone());
@@ -47,6 +47,9 @@ pub(crate) async fn live(core: Arc<Core>, inboxes: Inboxes) -> Result<AgentRepor
     work(&core).await;
     drain(&core).await;
     stop(&core).await;
+    if let Some(error) = core.replaced() {
+        return Err(error.clone());
+    }
     farewell(&core).await;
     Ok(core.summary())
 }
@@ -100,8 +103,9 @@ async fn farewell(core: &Core) {
         tracing::info!("reports wait in the stream; the agent goes without deregistering");
         return;
     }
-    let request = GuidRequest {
+    let request = DeregisterRequest {
         guid: core.guid.to_string(),
+        instance_id: core.instance_id.clone(),
     };
     if !core.client.is_connected() {
         return;

@@ -105,7 +105,8 @@ impl RunningAgent {
     /// Waits until it has ended.
     ///
     /// # Errors
-    /// A registration that was refused for good.
+    /// A registration that was refused for good; [`ClientError::is_replaced`] where another run of the same
+    /// guid has registered since.
     pub async fn ended(mut self) -> Result<AgentReport, ClientError> {
         match (&mut self.life).await {
             Ok(ended) => ended,

@@ -9,6 +9,8 @@ use parking_lot::Mutex;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AgentNews {
+    /// It wants to register and nobody answers; why. Told once, and tried until somebody does.
+    Waiting(String),
     /// It was told to take nothing more for now: paused or quarantined. Why, until when, and what ends
     /// it, in the coordinator's words.
     Paused(String),
@@ -21,6 +23,13 @@ pub enum AgentNews {
         /// How long what it has may still take; zero: it is stopped and given back now.
         grace: Duration,
         /// How many items it has.
+        running: usize,
+    },
+    /// Another run of the same guid has registered: it stops what it has, discards it and ends.
+    Replaced {
+        /// Who runs now, in the coordinator's words.
+        because: String,
+        /// How many items it had.
         running: usize,
     },
     /// It has nothing to do, and nothing that it may take came within one wait. Told again after

@@ -114,6 +114,7 @@ async fn complete_at_once(
         .map(|max| claims::new_claim(max, Duration::ZERO));
     let request = CompleteRequest {
         guid: core.guid,
+        instance_id: core.instance_id.clone(),
         id: None,
         attempt: None,
         result: None,
@@ -145,7 +146,8 @@ async fn deliver(core: Arc<Core>, job: Job, ending: Ending) {
     let (count, outcome) = match ending {
         Ending::Complete(item) => return complete(&core, vec![(job, *item)]).await,
         Ending::Settled => return core.free(lease, &core.counts.settled),
-        Ending::Fail(request) => {
+        Ending::Fail(mut request) => {
+            request.instance_id.clone_from(&core.instance_id);
             let durable = Durable::Failure(&job, &request);
             let sent = send(&core, "work.fail", request.as_ref(), durable, None).await;
             (&core.counts.failed, sent)
@@ -154,6 +156,7 @@ async fn deliver(core: Arc<Core>, job: Job, ending: Ending) {
             let request = ReleaseRequest {
                 id: lease.id,
                 guid: core.guid,
+                instance_id: core.instance_id.clone(),
                 attempt: lease.attempt,
                 reason,
                 not_before: None,
@@ -167,6 +170,7 @@ async fn deliver(core: Arc<Core>, job: Job, ending: Ending) {
             let request = StoppedRequest {
                 id: lease.id,
                 guid: core.guid,
+                instance_id: core.instance_id.clone(),
                 attempt: lease.attempt,
                 result,
             };

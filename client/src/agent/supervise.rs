@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loom_protocol::ErrorCode;
-use loom_protocol::work::{Lease, ProgressRequest};
+use loom_protocol::text::without_end;
+use loom_protocol::work::{Lease, ProgressRequest, limits};
 use tokio::task::{JoinError, JoinHandle};
 
 use super::core::Core;
@@ -127,9 +128,13 @@ async fn send(core: &Core, job: &Job, progress: Progress) -> bool {
     let request = ProgressRequest {
         id: lease.id,
         guid: core.guid,
+        instance_id: core.instance_id.clone(),
         attempt: lease.attempt,
         progress: progress.percent,
-        message: progress.message,
+        // One that is too long would be refused, and with it the sign of life.
+        message: progress
+            .message
+            .map(|message| without_end(&message, limits::ERROR)),
         usage: None,
     };
     let patience = core.client.options().request_timeout;
@@ -139,6 +144,9 @@ async fn send(core: &Core, job: &Job, progress: Progress) -> bool {
     let Err(error) = answer.await else {
         return true;
     };
+    if core.note_replaced(&error) {
+        return true;
+    }
     match error.code() {
         Some(ErrorCode::TerminalState) => {
             job.cancel(CancelCause::Cancelled, None);

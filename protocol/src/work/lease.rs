@@ -14,6 +14,9 @@ use crate::time::Timestamp;
 pub struct ClaimRequest {
     /// The agent that claims.
     pub guid: AgentGuid,
+    /// Which run of it, if it registered with that.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub instance_id: Option<String>,
     /// What it claims.
     #[serde(flatten)]
     pub claim: ThenClaim,
@@ -95,6 +98,9 @@ pub struct ProgressRequest {
     pub id: WorkId,
     /// The agent.
     pub guid: AgentGuid,
+    /// Which run of it, if it registered with that.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub instance_id: Option<String>,
     /// The fence.
     pub attempt: u32,
     /// 0 to 100.
@@ -134,6 +140,9 @@ pub struct CompleteItem {
 pub struct CompleteRequest {
     /// The agent.
     pub guid: AgentGuid,
+    /// Which run of it, if it registered with that.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub instance_id: Option<String>,
     /// The item, when it is one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub id: Option<WorkId>,
@@ -174,6 +183,9 @@ pub struct FailRequest {
     pub id: WorkId,
     /// The agent.
     pub guid: AgentGuid,
+    /// Which run of it, if it registered with that.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub instance_id: Option<String>,
     /// The fence.
     pub attempt: u32,
     /// What went wrong: a sentence or an object.
@@ -201,6 +213,9 @@ pub struct ReleaseRequest {
     pub id: WorkId,
     /// The agent.
     pub guid: AgentGuid,
+    /// Which run of it, if it registered with that.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub instance_id: Option<String>,
     /// The fence.
     pub attempt: u32,
     /// Why, one of [`Reason::OF_RELEASE`]; `released` where absent.
@@ -223,6 +238,9 @@ pub struct StoppedRequest {
     pub id: WorkId,
     /// The agent.
     pub guid: AgentGuid,
+    /// Which run of it, if it registered with that.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub instance_id: Option<String>,
     /// The fence.
     pub attempt: u32,
     /// What there was by then; kept as the item's result, within the limit of a completion's.

@@ -9,10 +9,10 @@ use crate::agent::AgentStatus;
 use crate::id::{AgentGuid, WorkId};
 use crate::time::Timestamp;
 
-/// A request that only names an item: `work.get`, `work.explain`. A prefix will do if it is unambiguous.
+/// A request that only names an item: `work.get`, `work.explain`. A prefix or the taskId will do if it is unambiguous.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct IdRequest {
-    /// The item, or the beginning of its id.
+    /// The item: its id, the beginning of it, or its taskId.
     pub id: String,
 }
 
@@ -20,7 +20,7 @@ pub struct IdRequest {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CancelRequest {
-    /// The item, or the beginning of its id.
+    /// The item: its id, the beginning of it, or its taskId.
     pub id: String,
     /// Why.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -43,7 +43,7 @@ pub struct ListWorkRequest {
     /// Only of this boundary.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub boundary: Option<String>,
-    /// Only of this agent: its guid.
+    /// Only of this agent: its guid, the beginning of it, or its handle.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub assigned_to: Option<String>,
     /// Only with this label: `name` or `name=value`.
@@ -55,6 +55,12 @@ pub struct ListWorkRequest {
     /// Where the last page ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
+    /// `asc`: oldest first, as where it is absent; `desc`: newest first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub order: Option<String>,
+    /// Only what was submitted then or later.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
 }
 
 /// The answer to `work.explain`: who may take an item, and why not.

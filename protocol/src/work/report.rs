@@ -72,6 +72,9 @@ pub struct CompletedReport {
     pub task_id: Option<String>,
     /// The agent.
     pub agent_guid: AgentGuid,
+    /// Which run of it, if it registered with that.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub instance_id: Option<String>,
     /// The fence; without it the report counts only if the agent is the assignee and reported after the assignment.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub attempt: Option<u32>,
@@ -98,6 +101,9 @@ pub struct ErrorReport {
     pub task_id: Option<String>,
     /// The agent.
     pub agent_guid: AgentGuid,
+    /// Which run of it, if it registered with that.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub instance_id: Option<String>,
     /// The fence; as in a [`CompletedReport`].
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub attempt: Option<u32>,

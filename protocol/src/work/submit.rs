@@ -94,6 +94,9 @@ pub struct SubmitAnswer {
     /// A guess at the wait for an agent, in seconds: what items have lately waited, 30 where none has been claimed.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub estimated_wait_seconds: Option<u64>,
+    /// Whether an item of this id was there already; the submission changed nothing then.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub existing: bool,
     /// Fields of the submission that nobody reads: the first few, long names cut.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub ignored: Vec<String>,

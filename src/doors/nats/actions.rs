@@ -113,8 +113,7 @@ pub(super) async fn carry_out(
             request.done(&Box::pin(service.heartbeat(project, request.read()?)).await?)
         }
         "agents.deregister" => {
-            let agent: GuidRequest = request.read()?;
-            request.done(&Box::pin(service.deregister(project, &agent.guid)).await?)
+            request.done(&Box::pin(service.deregister(project, request.read()?)).await?)
         }
         "agents.list" => {
             let list: ListAgentsRequest = request.read()?;

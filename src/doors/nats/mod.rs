@@ -10,7 +10,8 @@
 //! a takeover from a coordinator that may be frozen and still in `loom`. Then the server gives each request
 //! (the barrier's too) to both groups, and the one in `loom` is nobody's loss: who goes on after the lease is over
 //! drops, unread, what it was given meanwhile. Where nobody else has taken over, nobody else was given it: then
-//! everything is answered with `unavailable`, so that its senders try again at once. The door closes a moment later.
+//! everything is answered with `unavailable` and the reason, so that its senders try again. The door closes when the
+//! ownership is won again, or when another coordinator has it.
 
 mod actions;
 mod answer;
@@ -38,6 +39,10 @@ use crate::service::Service;
 use answer::{Answer, Done};
 
 const CONFIRM_WITHIN: Duration = Duration::from_secs(5);
+/// How often a door whose ownership is over looks whether another coordinator owns.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long what is under way may take when a door closes whose ownership is over.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// How long it takes to win an ownership again that nobody else has.
 const TAKEN_AGAIN_WITHIN: Duration = Duration::from_millis(100);
 
@@ -90,6 +95,23 @@ impl NatsDoor {
             tasks,
             closing,
         })
+    }
+
+    /// Stays open after the ownership is over, so that everybody is told why nothing can be done, until `over`, or
+    /// until another coordinator owns: then requests are that one's to answer.
+    pub async fn outlast(self, ownership: Ownership, over: CancellationToken) {
+        let taken = async {
+            while ownership.is_nobody_elses().await {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        over.run_until_cancelled(taken).await;
+        if tokio::time::timeout(CLOSE_WITHIN, self.close())
+            .await
+            .is_err()
+        {
+            tracing::debug!("requests of an ownership that is over are left without an answer");
+        }
     }
 
     /// Takes no more requests, and waits for those under way.
@@ -164,6 +186,7 @@ impl Guard {
         let text =
             "this coordinator stood still, and has to take its projects over again; try again";
         let error = WireError::unavailable(text, TAKEN_AGAIN_WITHIN);
+        let error = self.service.explained(error);
         for request in given {
             self.send(request, Err(error.clone())).await;
         }
@@ -189,6 +212,7 @@ impl Guard {
                 })
             }
         };
+        let outcome = outcome.map_err(|error| self.service.explained(error));
         self.send(request, outcome).await;
     }
 

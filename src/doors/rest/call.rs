@@ -7,7 +7,7 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use loom_protocol::{Encoding, ProjectId, WireError};
+use loom_protocol::{Encoding, ProjectId, Timestamp, WireError};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -153,6 +153,16 @@ impl Call {
                         text.chars().take(32).collect::<String>()
                     ))
                 })
+            })
+            .transpose()
+    }
+
+    /// A time of the query.
+    pub fn time(&self, name: &str) -> RestResult<Option<Timestamp>> {
+        find(&self.query, name)
+            .map(|text| {
+                let read = text.parse();
+                read.map_err(|error| RestError::invalid(format!("{name}: {error}")))
             })
             .transpose()
     }

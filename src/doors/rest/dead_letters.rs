@@ -21,6 +21,8 @@ pub async fn list(State(service): State<Service>, call: Call) -> RestResult<Json
         reason: call.text("reason"),
         limit: call.number("limit")?,
         cursor: call.text("cursor"),
+        order: call.text("order"),
+        since: call.time("since")?,
     };
     let project = call.project_or(service.default_project());
     let page = service.list_dead_letters(project, request).await?;

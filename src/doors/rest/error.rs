@@ -45,7 +45,8 @@ impl IntoResponse for RestError {
     fn into_response(self) -> Response {
         let retry_after = self.error.retry_after_ms.map(|ms| ms.div_ceil(1000).max(1));
         let unauthorized = self.error.code == ErrorCode::Unauthorized;
-        let mut response = (self.status, Json(self.error)).into_response();
+        let mut response = (self.status, Json(&self.error)).into_response();
+        response.extensions_mut().insert(self.error);
         if let Some(seconds) = retry_after {
             let value = HeaderValue::from(seconds);
             response.headers_mut().insert(header::RETRY_AFTER, value);

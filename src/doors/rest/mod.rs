@@ -24,12 +24,17 @@ pub mod work;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::State;
+use axum::middleware::map_response_with_state;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
+use loom_protocol::{ErrorCode, WireError};
 
 pub use serve::{BindError, bind, serve};
 
 use crate::service::Service;
 use crate::settings::ApiSettings;
+use error::RestError;
 use fence::Fence;
 
 /// Every path of the door.
@@ -37,12 +42,25 @@ pub fn router(service: Service, settings: &ApiSettings) -> Router {
     let (permits, retry_after) = service.admission();
     let fence = Fence::new(settings, permits, retry_after);
     let api = api().with_state(service.clone());
-    let inside = Router::new().nest("/p/{project}", api.clone()).merge(api);
+    let inside = Router::new()
+        .nest("/p/{project}", api.clone())
+        .merge(api)
+        .layer(map_response_with_state(service.clone(), explain));
     let outside = Router::new()
         .route("/health", get(system::health))
         .route("/ready", get(system::ready))
         .with_state(service);
     fence::enclose(inside, outside, Arc::new(fence))
+}
+
+/// Where something is not possible because the whole coordinator cannot serve, the answer says why.
+async fn explain(State(service): State<Service>, response: Response) -> Response {
+    match response.extensions().get::<WireError>() {
+        Some(error) if error.code == ErrorCode::Unavailable => {
+            RestError::from(service.explained(error.clone())).into_response()
+        }
+        _ => response,
+    }
 }
 
 fn api() -> Router<Service> {

@@ -27,6 +27,8 @@ pub async fn list(State(service): State<Service>, call: Call) -> RestResult<Resp
         label: call.text("label"),
         limit: call.number("limit")?,
         cursor: call.text("cursor"),
+        order: call.text("order"),
+        since: call.time("since")?,
     };
     let project = call.project_or(service.default_project());
     let page = service.list_work(project, request).await?;

@@ -8,18 +8,26 @@ use anyhow::{Context as _, Result, bail};
 use loom_testkit::chaos::Chaos;
 
 const USAGE: &str = "\
-chaos --program PATH [--minutes N] [--seed S] [--rate N]
+chaos --program PATH [--minutes N] [--seed S] [--rate N] [--cluster]
 
   --program  the loom to be broken
   --minutes  how long things are broken; 10 where absent
   --seed     which faults come when; random where absent
-  --rate     items a second; 25 where absent";
+  --rate     items a second; 25 where absent
+  --cluster  on three nats-servers, of which one after the other is killed, one every 15 s; nothing else breaks";
+/// How often a server of a cluster is killed.
+const KILL_EVERY: Duration = Duration::from_secs(15);
 
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
     let (mut program, mut minutes, mut seed, mut rate) = (None, 10.0, None, 25);
     let mut arguments = std::env::args().skip(1);
+    let mut cluster = false;
     while let Some(name) = arguments.next() {
+        if name == "--cluster" {
+            cluster = true;
+            continue;
+        }
         let value = arguments
             .next()
             .with_context(|| format!("{name} needs a value\n\n{USAGE}"))?;
@@ -37,8 +45,11 @@ async fn main() -> Result<ExitCode> {
     let length = Duration::try_from_secs_f64(60.0 * minutes)
         .with_context(|| format!("{minutes} minutes are no length of a run"))?;
     eprintln!("seed {seed}, {minutes} minutes");
-    let run = Chaos::new(program, seed).length(length).per_second(rate);
-    let report = run.run().await?;
+    let mut run = Chaos::new(program, seed).length(length).per_second(rate);
+    if cluster {
+        run = run.cluster(KILL_EVERY);
+    }
+    let report = Box::pin(run.run()).await?;
     println!("{report}");
     Ok(if report.is_sound() {
         ExitCode::SUCCESS

@@ -2,12 +2,14 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use fastrand::Rng;
 use loom_protocol::work::{ClaimAnswer, LeaseRef};
-use loom_protocol::{AgentGuid, ErrorCode, WireError};
+use loom_protocol::{AgentGuid, ErrorCode, WireError, WorkId};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -25,6 +27,8 @@ const BEAT_EVERY: Duration = Duration::from_millis(700);
 const CLAIM_WAIT: Duration = Duration::from_secs(1);
 /// How long an agent waits for an answer before it asks again: less than the clocks allow.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+/// How often a run asks that was told that another one has taken its place.
+const REPLACED_ASKS_EVERY: Duration = Duration::from_millis(500);
 const AFTER_REFUSAL: Duration = Duration::from_millis(50);
 /// Beats without an answer; more would say nothing more.
 const BEATS_UNDER_WAY: usize = 8;
@@ -40,7 +44,9 @@ struct Seat {
     place: usize,
     births: u64,
     gate: watch::Sender<bool>,
-    _tasks: JoinSet<()>,
+    agent: Arc<Agent>,
+    /// Its runs: the present one, and the one before, which does not end although it is replaced.
+    runs: Vec<JoinSet<()>>,
 }
 
 impl Crowd {
@@ -76,6 +82,13 @@ impl Crowd {
         Ok(())
     }
 
+    /// A second run of an agent begins, and the first one goes on asking.
+    pub async fn run_twice(&mut self, place: usize) -> Result<()> {
+        self.seats[place].run_again().await?;
+        self.world.count("second run of an agent");
+        Ok(())
+    }
+
     pub fn send_home(self) {
         drop(self);
     }
@@ -91,6 +104,8 @@ impl Seat {
         let agent = Arc::new(Agent {
             world: world.clone(),
             project: connected.context("connect an agent")?,
+            run: WorkId::generate().to_string(),
+            is_replaced: AtomicBool::new(false),
             spec,
             slots,
             gate: gate.subscribe(),
@@ -98,13 +113,39 @@ impl Seat {
             rng: Mutex::new(rng),
         });
         let mut tasks = JoinSet::new();
-        tasks.spawn(agent.live());
+        tasks.spawn(agent.clone().live());
         Ok(Self {
             place,
             births,
             gate,
-            _tasks: tasks,
+            agent,
+            runs: vec![tasks],
         })
+    }
+
+    async fn run_again(&mut self) -> Result<()> {
+        let first = self.agent.clone();
+        let connected = first.world.project.another_connection().await;
+        let seed = first.rng.lock().u64(..);
+        let agent = Arc::new(Agent {
+            world: first.world.clone(),
+            project: connected.context("connect a second run of an agent")?,
+            run: WorkId::generate().to_string(),
+            is_replaced: AtomicBool::new(false),
+            spec: first.spec.clone(),
+            slots: first.slots,
+            gate: self.gate.subscribe(),
+            held: Mutex::default(),
+            rng: Mutex::new(Rng::with_seed(seed)),
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(agent.clone().live());
+        self.agent = agent;
+        self.runs.push(tasks);
+        if self.runs.len() > 2 {
+            self.runs.remove(0);
+        }
+        Ok(())
     }
 }
 
@@ -138,6 +179,10 @@ pub(super) struct Agent {
     pub project: TestProject,
     pub spec: AgentSpec,
     pub rng: Mutex<Rng>,
+    /// Which run of the agent it is.
+    run: String,
+    /// It has been told that another run has taken its place.
+    is_replaced: AtomicBool,
     slots: usize,
     gate: watch::Receiver<bool>,
     held: Mutex<HashSet<LeaseRef>>,
@@ -165,6 +210,7 @@ impl Agent {
             match answer {
                 Ok(_) => return,
                 Err(error) if may_pass(&error) => sleep(AFTER_REFUSAL).await,
+                Err(_) if self.is_replaced.load(Relaxed) => return,
                 Err(error) => return self.world.tell(&format!("{}: {error}", spec.guid)),
             }
         }
@@ -194,7 +240,7 @@ impl Agent {
             .exchange("agents.heartbeat", &beat, ANSWER_WITHIN)
             .await;
         let unknown = answer.is_err_and(|error| error.code == ErrorCode::NotRegistered);
-        if unknown {
+        if unknown && !self.is_replaced.load(Relaxed) {
             self.world.count("agent had to register again");
             self.register().await;
         }
@@ -229,6 +275,11 @@ impl Agent {
         }
     }
 
+    /// Which run of the agent it is.
+    pub fn run(&self) -> &str {
+        &self.run
+    }
+
     /// What it no longer works on.
     pub fn let_go(&self, lease: LeaseRef) {
         self.held.lock().remove(&lease);
@@ -257,7 +308,8 @@ impl Agent {
     async fn claim_so(&self, claim: &Claim, request: &Value) -> Vec<LeaseRef> {
         loop {
             self.until_awake().await;
-            let open = self.world.begin(Action::Claim(claim.clone()));
+            let action = Action::Claim(claim.clone());
+            let open = self.world.begin_as(action, &self.run);
             let within = CLAIM_WAIT + ANSWER_WITHIN;
             let answer = self.exchange("work.claim", request, within).await;
             match answer.map(serde_json::from_value::<ClaimAnswer>) {
@@ -274,7 +326,7 @@ impl Agent {
                 Err(error) => {
                     let repeat = may_pass(&error);
                     self.world.close(open, &Err(error));
-                    sleep(AFTER_REFUSAL).await;
+                    sleep(self.pause()).await;
                     if !repeat {
                         return Vec::new();
                     }
@@ -286,7 +338,12 @@ impl Agent {
     /// A request that goes into the history.
     pub async fn ask(&self, action: Action, verb: &str, body: &Value) -> Result<Value, WireError> {
         self.until_awake().await;
-        let open = self.world.begin(action);
+        let speaks_as_itself = body["guid"] == json!(self.spec.guid);
+        let open = if speaks_as_itself {
+            self.world.begin_as(action, &self.run)
+        } else {
+            self.world.begin(action)
+        };
         let answer = self.exchange(verb, body, ANSWER_WITHIN).await;
         self.world.close(open, &answer);
         self.until_awake().await;
@@ -300,11 +357,34 @@ impl Agent {
         body: &Value,
         within: Duration,
     ) -> Result<Value, WireError> {
-        let answer = tokio::time::timeout(within, self.project.request(verb, body.clone())).await;
-        answer.unwrap_or_else(|_| {
+        let mut body = body.clone();
+        if body["guid"] == json!(self.spec.guid) {
+            body["instanceId"] = json!(self.run);
+        }
+        let answer = tokio::time::timeout(within, self.project.request(verb, body)).await;
+        let answer = answer.unwrap_or_else(|_| {
             let text = format!("{verb} got no answer within {within:?}");
             Err(WireError::unavailable(text, AFTER_REFUSAL))
-        })
+        });
+        if let Err(error) = &answer
+            && error
+                .details
+                .as_ref()
+                .is_some_and(|it| it["replaced"] == true)
+            && !self.is_replaced.swap(true, Relaxed)
+        {
+            self.world.count("run of an agent replaced");
+        }
+        answer
+    }
+
+    /// A replaced run does not end, as it should: it goes on asking, now and then.
+    fn pause(&self) -> Duration {
+        if self.is_replaced.load(Relaxed) {
+            REPLACED_ASKS_EVERY
+        } else {
+            AFTER_REFUSAL
+        }
     }
 
     /// Until nobody stops it.

@@ -22,6 +22,17 @@ const CLOCKS: [(&str, &str); 7] = [
     ("work.retry.backoff_first", "100ms"),
     ("work.retry.backoff_max", "1s"),
 ];
+/// The clocks of a run on a cluster: longer than the elections, which are nobody's silence but may look like it to those
+/// that are connected to another server than the coordinator.
+const CLUSTER_CLOCKS: [(&str, &str); 7] = [
+    ("agents.heartbeat_every", "2s"),
+    ("agents.stale_after", "12s"),
+    ("agents.bury_after", "1m"),
+    ("work.start_timeout", "12s"),
+    ("work.timeout", "12s"),
+    ("work.retry.backoff_first", "100ms"),
+    ("work.retry.backoff_max", "1s"),
+];
 /// How often an actor may be killed without its project being parked: that is not what is tested here.
 const RESTARTS: &str = "100000";
 /// How long after a fault no order is expected: writes in doubt are repeated meanwhile.
@@ -37,16 +48,18 @@ pub(super) struct House {
 }
 
 impl House {
-    pub async fn start(program: &Path, recorder: Recorder) -> Result<Self> {
-        let settings = settings()?;
-        let fleet = Fleet::builder()
-            .settings(|it| *it = settings)
-            .start()
-            .await?;
+    pub async fn start(program: &Path, recorder: Recorder, cluster: bool) -> Result<Self> {
+        let clocks = if cluster { CLUSTER_CLOCKS } else { CLOCKS };
+        let settings = settings(clocks)?;
+        let mut builder = Fleet::builder().settings(|it| *it = settings);
+        if cluster {
+            builder = builder.cluster();
+        }
+        let fleet = builder.start().await?;
         let mut up = LoomUp::new(program)
             .on_nats(fleet.nats().url())
             .data_dir(fleet.data_dir());
-        for (key, value) in CLOCKS {
+        for (key, value) in clocks {
             up = up.set(key, value);
         }
         let project = fleet.project().await?;
@@ -110,7 +123,10 @@ impl House {
             } => {
                 self.nats_away(*nature, *away, *coordinator_too).await?;
             }
-            Fault::PauseAgents { .. } | Fault::KillAgents(_) | Fault::AgentProcess { .. } => {}
+            Fault::PauseAgents { .. }
+            | Fault::KillAgents(_)
+            | Fault::RunTwice(_)
+            | Fault::AgentProcess { .. } => {}
         }
         drop(disturbed);
         Ok(())
@@ -203,9 +219,9 @@ impl House {
     }
 }
 
-/// The settings that [`CLOCKS`] stand for.
-fn settings() -> Result<Settings> {
-    let clocks = CLOCKS
+/// The settings that these clocks stand for.
+fn settings(clocks: [(&str, &str); 7]) -> Result<Settings> {
+    let clocks = clocks
         .into_iter()
         .chain([("supervision.max_restarts", RESTARTS)]);
     let flags = clocks.filter_map(|(key, value)| Override::given("--set", key, Some(value)));

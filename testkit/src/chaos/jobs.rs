@@ -194,7 +194,7 @@ impl Agent {
     async fn complete_then_claim(&self, lease: LeaseRef) -> Vec<LeaseRef> {
         let claim = Claim::new(self.spec.guid);
         let more = json!({ "thenClaim": { "claimId": claim.claim_id, "max": 1 } });
-        let open = self.world.begin(Action::Claim(claim));
+        let open = self.world.begin_as(Action::Claim(claim), self.run());
         let answer = self.insist(Verb::Complete, lease, more).await;
         let claimed = answer.ok().and_then(|mut answer| {
             let items = answer.get_mut("claimed")?.take();
@@ -212,7 +212,7 @@ impl Agent {
     /// Durably, without a request: nobody tells the agent what becomes of it.
     async fn publish_completion(&self, lease: LeaseRef) {
         let body = json!({
-            "workItemId": lease.id, "taskId": "", "agentGuid": self.spec.guid,
+            "workItemId": lease.id, "taskId": "", "agentGuid": self.spec.guid, "instanceId": self.run(),
             "attempt": lease.attempt, "result": { "summary": "published" },
         });
         let action = self.action(self.spec.guid, Verb::Complete, lease);

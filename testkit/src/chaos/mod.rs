@@ -57,6 +57,7 @@ pub struct Chaos {
     seed: u64,
     length: Duration,
     per_second: u32,
+    cluster: Option<Duration>,
 }
 
 impl Chaos {
@@ -67,7 +68,16 @@ impl Chaos {
             seed,
             length: Duration::from_secs(20),
             per_second: 25,
+            cluster: None,
         }
+    }
+
+    /// On three nats-servers with three copies of everything, where nothing else breaks but that one after the other is
+    /// killed, so often.
+    #[must_use]
+    pub const fn cluster(mut self, kill_every: Duration) -> Self {
+        self.cluster = Some(kill_every);
+        self
     }
 
     /// Breaks things for so long.
@@ -86,10 +96,13 @@ impl Chaos {
 
     /// Runs it, telling on stderr what is broken. An error is a failure of the run itself, not of Loom.
     pub async fn run(&self) -> Result<ChaosReport> {
-        let schedule = Schedule::draw(self.seed, self.length);
+        let schedule = match self.cluster {
+            Some(kill_every) => Schedule::of_cluster(self.length, kill_every),
+            None => Schedule::draw(self.seed, self.length),
+        };
         // It is started in a folder of its own.
         let program = std::path::absolute(&self.program)?;
-        let mut house = House::start(&program, Recorder::new()).await?;
+        let mut house = House::start(&program, Recorder::new(), self.cluster.is_some()).await?;
         let world = World::new(&house, self.seed);
         let mut crowd = agent::Crowd::spawn(&world).await?;
         let mut processes = Processes::start(&world, &program, &house.nats_url()).await?;
@@ -101,6 +114,7 @@ impl Chaos {
             match &planned.fault {
                 Fault::PauseAgents { which, pause } => crowd.pause(which, *pause),
                 Fault::KillAgents(which) => crowd.kill(which).await?,
+                Fault::RunTwice(which) => crowd.run_twice(*which).await?,
                 Fault::AgentProcess {
                     which,
                     nature,

@@ -61,6 +61,8 @@ pub enum Fault {
     },
     /// These agents die without a word; others take their places.
     KillAgents(Vec<usize>),
+    /// A second run of this agent begins, with the same guid; the first one goes on asking.
+    RunTwice(usize),
     /// An agent process stands still so long, or is killed and another one comes.
     AgentProcess {
         /// Which.
@@ -94,6 +96,7 @@ impl Fault {
             },
             Self::PauseAgents { .. } => "agents paused",
             Self::KillAgents(_) => "agents killed",
+            Self::RunTwice(_) => "agent run twice",
             Self::AgentProcess {
                 nature: Nature::Pause,
                 ..
@@ -114,6 +117,7 @@ impl fmt::Display for Fault {
             Self::Nats { away, .. } => write!(f, "{kind} for {away:?}"),
             Self::PauseAgents { which, pause } => write!(f, "{kind} for {pause:?}: {which:?}"),
             Self::KillAgents(which) => write!(f, "{kind}: {which:?}"),
+            Self::RunTwice(which) => write!(f, "{kind}: {which}"),
             Self::AgentProcess { which, away, .. } if away.is_zero() => {
                 write!(f, "{kind}: {which}")
             }
@@ -165,6 +169,24 @@ impl Schedule {
         }
         Self { faults }
     }
+
+    /// One nats-server after the other is killed, `every` so often, and is back after a third of that.
+    pub fn of_cluster(length: Duration, every: Duration) -> Self {
+        let away = every / 3;
+        let mut faults = Vec::new();
+        let mut lasts = every;
+        while lasts <= length {
+            let fault = Fault::Nats {
+                nature: Nature::Kill,
+                away,
+                coordinator_too: false,
+            };
+            let after = every.saturating_sub(away);
+            faults.push(Planned { after, fault });
+            lasts += every;
+        }
+        Self { faults }
+    }
 }
 
 impl Fault {
@@ -204,6 +226,7 @@ impl Draw {
             Nature::Kill
         };
         faults.push(self.coordinator(nature, 0..300));
+        faults.insert(0, Fault::RunTwice(self.rng.usize(STEADY..STEADY + ROUGH)));
         self.round += 1;
         faults
     }
@@ -335,10 +358,11 @@ mod tests {
     }
 
     #[test]
-    fn a_minute_has_every_kind_of_fault() {
-        let schedule = Schedule::draw(1, LENGTH);
-        let kinds: HashSet<_> = schedule.faults.iter().map(|f| f.fault.kind()).collect();
-        assert_eq!(kinds.len(), 13, "{kinds:?}");
+    fn a_few_minutes_have_every_kind_of_fault() {
+        // Whether the coordinator is stopped or killed is drawn each time.
+        let faults = (1..=3).flat_map(|seed| Schedule::draw(seed, LENGTH).faults);
+        let kinds: HashSet<_> = faults.map(|planned| planned.fault.kind()).collect();
+        assert_eq!(kinds.len(), 14, "{kinds:?}");
     }
 
     #[test]

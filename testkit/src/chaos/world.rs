@@ -103,6 +103,11 @@ impl Shared {
         self.recorder.begin(action)
     }
 
+    /// The same, of one run of an agent.
+    pub fn begin_as(&self, action: Action, run: &str) -> Open {
+        self.recorder.begin_as(action, Some(run))
+    }
+
     pub fn remember(&self, id: WorkId) {
         const KEPT: usize = 64;
         let mut recent = self.recent.lock();

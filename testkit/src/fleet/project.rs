@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use async_nats::jetstream::{self, kv};
-use async_nats::{Client, ConnectOptions, HeaderMap, Message, Request};
+use async_nats::{Client, ConnectOptions, HeaderMap, Message, Request, ServerAddr};
 use loom_actors::project::Project;
 use loom_coordinator::api_client::ApiClient;
 use loom_protocol::codec::CONTENT_TYPE;
 use loom_protocol::error::ERROR_CODE_HEADER;
+use loom_protocol::url::split;
 use loom_protocol::work::{ClaimAnswer, ClaimedItem, SubmitAnswer, WorkItem};
 use loom_protocol::{AgentGuid, Encoding, ErrorCode, ProjectId, WireError, WorkId, names};
 use serde::Serialize;
@@ -86,12 +87,14 @@ pub struct TestProject {
 
 impl TestProject {
     pub(super) async fn connect(id: ProjectId, url: String, reach: &Reach) -> Result<Self> {
+        let addresses = split(&url).map(str::parse);
+        let addresses = addresses.collect::<Result<Vec<ServerAddr>, _>>()?;
         let client = ConnectOptions::new()
             .name(format!("test of project {id}"))
             .subscription_capacity(Signals::backlog())
             .ping_interval(Duration::from_secs(2))
             .reconnect_delay_callback(|_| Duration::from_millis(50))
-            .connect(&url)
+            .connect(addresses)
             .await
             .with_context(|| format!("connect to the test's nats-server at {url}"))?;
         Ok(Self {

@@ -222,6 +222,8 @@ pub struct Operation {
     pub sent: Moment,
     /// What was asked.
     pub action: Action,
+    /// Which run of its agent asked, where the request said so.
+    pub run: Option<String>,
     /// What came of it; `None` where nobody knows.
     pub answer: Option<Answer>,
 }
@@ -263,6 +265,9 @@ impl fmt::Display for Operation {
             "#{} {}, sent at {}, ",
             self.number, self.action, self.sent
         )?;
+        if let Some(run) = &self.run {
+            write!(f, "by the run {run}, ")?;
+        }
         match &self.answer {
             None => f.write_str("without a definite answer"),
             Some(Answer { at, outcome }) => match outcome {

@@ -40,6 +40,12 @@ impl Recorder {
     /// Call it before sending. Dropped without an answer, the operation's outcome is unknown.
     #[must_use = "tell the answer, or the outcome counts as unknown"]
     pub fn begin(&self, action: Action) -> Open {
+        self.begin_as(action, None)
+    }
+
+    /// As [`Recorder::begin`], for a request that says which run of its agent it comes from.
+    #[must_use = "tell the answer, or the outcome counts as unknown"]
+    pub fn begin_as(&self, action: Action, run: Option<&str>) -> Open {
         let mut history = self.history.lock();
         let number = history.operations.len();
         // Under the lock, so that the order of the operations is the order of their times.
@@ -48,6 +54,7 @@ impl Recorder {
             number,
             sent,
             action,
+            run: run.map(str::to_owned),
             answer: None,
         });
         Open {

@@ -33,6 +33,8 @@ pub enum Rule {
     DeadLetter,
     /// An agent that keeps both clocks loses no lease.
     LostLease,
+    /// Of two runs of one agent the later one counts.
+    ReplacedRun,
 }
 
 impl fmt::Display for Rule {
@@ -50,6 +52,7 @@ impl fmt::Display for Rule {
             Self::Order => "order",
             Self::DeadLetter => "dead letter",
             Self::LostLease => "lost lease",
+            Self::ReplacedRun => "replaced run",
         })
     }
 }

@@ -149,7 +149,7 @@ fn leases_that_are_known_before_the_agent_are_its_own() {
 }
 
 #[test]
-fn prefixes_are_resolved_while_they_are_unambiguous() {
+fn agents_are_found_by_the_beginning_of_a_guid_and_by_handle() {
     let mut agents: Vec<Agent> = (0..8).map(|n| agent(n, &["rust"], "default")).collect();
     for (n, agent) in agents.iter_mut().enumerate() {
         agent.guid = format!("0000000{n}-0000-4000-8000-000000000000")
@@ -157,32 +157,17 @@ fn prefixes_are_resolved_while_they_are_unambiguous() {
             .unwrap();
     }
     let directory = directory(&agents);
-    assert_eq!(directory.resolve_prefix("00000003-"), Ok(agents[3].guid));
-    assert_eq!(
-        directory.resolve_prefix(&agents[4].guid.to_string()),
-        Ok(agents[4].guid)
-    );
-    let ambiguous = directory.resolve_prefix("0000").unwrap_err();
-    assert_eq!(ambiguous.code, ErrorCode::InvalidRequest);
-    assert!(
-        ambiguous.message.contains(&agents[0].guid.to_string())
-            && ambiguous.message.contains("more")
-    );
-    assert_eq!(
-        ambiguous.details.unwrap()["candidates"]
-            .as_array()
-            .unwrap()
-            .len(),
-        5
-    );
-    assert_eq!(
-        directory.resolve_prefix("f").unwrap_err().code,
-        ErrorCode::NotFound
-    );
-    assert_eq!(
-        directory.resolve_prefix("nope").unwrap_err().code,
-        ErrorCode::InvalidRequest
-    );
+    assert_eq!(directory.guids_like("00000003-", 9), [agents[3].guid]);
+    let whole = agents[4].guid.to_string();
+    assert_eq!(directory.guids_like(&whole, 9), [agents[4].guid]);
+    assert_eq!(directory.guids_like("0000", 5).len(), 5);
+    for none in ["f", "nope", ""] {
+        assert!(directory.guids_like(none, 9).is_empty(), "{none}");
+    }
+    let several = directory.guids_of_handle(&agents[0].handle);
+    let same = agents.iter().filter(|a| a.handle == agents[0].handle);
+    assert_eq!(several, same.map(|a| a.guid).collect::<Vec<_>>());
+    assert!(directory.guids_of_handle("nobody").is_empty());
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use loom_protocol::agent::{Agent, AgentStatus, Directive};
+use loom_protocol::token::check_token;
 use loom_protocol::{AgentGuid, Encoding, WireError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,7 @@ use serde_json::Value;
 
 use super::{
     Terms, boundaries_in, check, check_limit_group, default_boundaries, hear, kept, millis,
-    say_goodbye, type_in, without_repeats,
+    replaced_by, say_goodbye, type_in, without_repeats,
 };
 
 /// The longest entry that is read, in bytes.
@@ -105,6 +106,12 @@ impl AgentPut {
     /// The state that it tells, where that is one.
     pub fn status(&self) -> Option<AgentStatus> {
         self.status.as_deref().and_then(AgentStatus::parse)
+    }
+
+    /// The run that it names; what is no token names none.
+    pub fn run(&self) -> Option<&str> {
+        let run = self.instance_id.as_deref();
+        run.filter(|run| check_token("instanceId", run).is_ok())
     }
 }
 
@@ -203,7 +210,10 @@ pub fn merge(
         put.spindown_after_idle_ms.as_ref(),
     );
     fill(&mut agent.limit_group, put.limit_group.as_ref());
-    fill(&mut agent.instance_id, put.instance_id.as_ref());
+    if let Some(run) = put.run() {
+        agent.replaced_runs = replaced_by(known, Some(run), terms.now);
+        agent.instance_id = Some(run.to_owned());
+    }
     fill(&mut agent.metadata, metadata);
     agent.status = hear(kept(&agent, terms.now), put.status(), leaving);
     if put.status() == Some(AgentStatus::Offline) {
@@ -240,6 +250,7 @@ fn bare(guid: AgentGuid, terms: &Terms<'_>) -> Agent {
         quarantine: None,
         target_id: None,
         instance_id: None,
+        replaced_runs: Vec::new(),
         metadata: None,
     }
 }

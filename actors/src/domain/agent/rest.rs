@@ -12,6 +12,23 @@ use super::hear;
 /// The longest pause: what is said to be longer is a mistake, or is looked at again by then.
 pub const MAX_PAUSE: Duration = Duration::from_hours(31 * 24);
 
+/// The pause of an agent that does not say when its limit ends.
+pub const DEFAULT_PAUSE: Duration = Duration::from_mins(5);
+/// The pause of one that names a time that has passed: its clock may be wrong, and to go on at once would
+/// take one item after the other for nothing.
+pub const PASSED_PAUSE: Duration = Duration::from_mins(1);
+/// The shortest pause.
+pub const MIN_PAUSE: Duration = Duration::from_millis(500);
+
+/// When the pause of an agent ends that has met a limit and names this time.
+pub fn pause_end(named: Option<Timestamp>, now: Timestamp) -> Timestamp {
+    match named {
+        None => now.after(DEFAULT_PAUSE),
+        Some(until) if until <= now => now.after(PASSED_PAUSE),
+        Some(until) => until.clamp(now.after(MIN_PAUSE), now.after(MAX_PAUSE)),
+    }
+}
+
 /// The status that a sign of life finds: an agent that fell silent is still what it was kept for.
 pub fn kept(agent: &Agent, now: Timestamp) -> AgentStatus {
     match agent.status {
@@ -150,6 +167,19 @@ mod tests {
     }
 
     proptest! {
+        /// Whatever an agent says of its limit, it rests, and not for ever.
+        #[test]
+        fn no_limit_means_going_on_at_once(named in prop::option::of(any::<i32>()), now in 0_i64..10_000) {
+            let (named, now) = (named.map(|seconds| at(i64::from(seconds))), at(now));
+            let until = pause_end(named, now);
+            prop_assert!(until >= now.after(MIN_PAUSE) && until <= now.after(MAX_PAUSE));
+            match named {
+                Some(named) if named > now.after(MIN_PAUSE) => prop_assert!(until <= named),
+                Some(named) if named <= now => prop_assert_eq!(until, now.after(PASSED_PAUSE)),
+                _ => {}
+            }
+        }
+
         /// Whatever happens in between: nobody takes work who is kept from it, and whoever is let
         /// go and beats takes work again.
         #[test]

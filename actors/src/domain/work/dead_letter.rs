@@ -70,6 +70,7 @@ impl WorkRecord {
         self.auto_retries = if automatic { self.auto_retries + 1 } else { 0 };
         self.dead_letter = None;
         self.lease = None;
+        self.loss = None;
         self.started_at = None;
         self.progress = None;
         self.progress_message = None;

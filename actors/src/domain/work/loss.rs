@@ -18,7 +18,7 @@ impl WorkRecord {
     pub(super) fn loss_by(&self, reason: Reason, next: &Self) -> Option<Loss> {
         let lease = self.lease.clone()?;
         let is_loss = next.status == WorkStatus::Pending && LOSSES.contains(&reason);
-        is_loss.then(|| Loss {
+        is_loss.then_some(Loss {
             lease,
             started_at: self.started_at,
             attempts: self.attempts,

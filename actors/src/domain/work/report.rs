@@ -1,5 +1,6 @@
 //! From an agent's report to what the ledger takes: limits and defaults.
 
+use loom_protocol::text::{without_end, without_middle};
 use loom_protocol::work::{Reason, ReportedError, ReportedResult, WorkResult, limits};
 use loom_protocol::{Body, ErrorCode, Timestamp, WireError};
 
@@ -40,12 +41,12 @@ pub fn accept_failure(
     let message = if error.message.trim().is_empty() {
         "the agent gave no message".into()
     } else {
-        shortened(error.message)
+        without_middle(&error.message, limits::ERROR)
     };
     let reason = reason.unwrap_or(Reason::AgentError);
     FailureReport {
         message,
-        code: error.code.map(shortened),
+        code: error.code.map(|code| without_end(&code, limits::ERROR)),
         recoverable: error.recoverable.unwrap_or(true),
         occurred_at: error.occurred_at.unwrap_or(now),
         reason,
@@ -55,15 +56,6 @@ pub fn accept_failure(
     }
 }
 
-fn shortened(mut text: String) -> String {
-    const MARK: &str = "…";
-    if text.len() > limits::ERROR {
-        text.truncate(text.floor_char_boundary(limits::ERROR - MARK.len()));
-        text.push_str(MARK);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,14 +63,16 @@ mod tests {
 
     #[test]
     fn long_errors_are_cut_and_long_results_refused() {
-        let long = "ü".repeat(limits::RESULT);
+        let long = format!("first {} last", "ü".repeat(limits::RESULT));
         let error = ReportedError {
             message: long.clone(),
             ..ReportedError::default()
         };
         let backoff = Backoff::new(&RetrySettings::default(), 0.0);
         let report = accept_failure(error, None, backoff, Timestamp::default());
-        assert!(report.message.len() <= limits::ERROR && report.message.ends_with('…'));
+        assert!(report.message.len() <= limits::ERROR);
+        assert!(report.message.starts_with("first") && report.message.ends_with("last"));
+        assert!(report.message.contains("bytes left out"));
         let result = ReportedResult {
             summary: Some(long),
             ..ReportedResult::default()

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::group::GroupNote;
-use super::{Holder, OwnerError};
+use super::{Holder, OwnerError, OwnerOptions};
+use crate::nats::store::StoreHealth;
 
 const BUCKET: &str = "LOOM_OWNERS";
 const SUBJECT: &str = "$KV.LOOM_OWNERS.coordinator";
@@ -39,6 +40,7 @@ pub(super) enum WriteFailure {
 #[derive(Debug, Clone)]
 pub(super) struct OwnerStore {
     jetstream: jetstream::Context,
+    health: StoreHealth,
     stream: stream::Stream<()>,
 }
 
@@ -46,14 +48,17 @@ impl OwnerStore {
     /// Opens the bucket, and makes it where there is none.
     pub(super) async fn open(
         jetstream: &jetstream::Context,
-        replicas: usize,
+        options: &OwnerOptions,
     ) -> Result<Self, OwnerError> {
         let name = format!("KV_{BUCKET}");
         let opened = timeout(ANSWER_WITHIN, jetstream.get_stream(&name)).await;
         let found = match opened {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) if is_not_found(&error.kind()) => {
-                let created = timeout(ANSWER_WITHIN, jetstream.create_stream(config(replicas)));
+                let created = timeout(
+                    ANSWER_WITHIN,
+                    jetstream.create_stream(config(options.replicas)),
+                );
                 let created = created.await.map_err(|_| unanswered("making"))?;
                 created.map_err(|error| unavailable("making", &error))?
             }
@@ -67,6 +72,7 @@ impl OwnerStore {
         let stream = jetstream.get_stream_no_info(&name).await;
         Ok(Self {
             jetstream: jetstream.clone(),
+            health: options.health.clone(),
             stream: stream.map_err(|error| unavailable("opening", &error))?,
         })
     }
@@ -148,12 +154,26 @@ impl OwnerStore {
             sent.await
         };
         match timeout(ANSWER_WITHIN, stored).await {
-            Ok(Ok(stored)) => Ok(stored.sequence),
+            Ok(Ok(stored)) => {
+                self.health.confirmed(|| format!("KV_{BUCKET}"));
+                Ok(stored.sequence)
+            }
             Ok(Err(error)) if error.kind() == PublishErrorKind::WrongLastSequence => {
                 Err(WriteFailure::Conflict)
             }
-            Ok(Err(error)) => Err(WriteFailure::Unknown(error.to_string())),
-            Err(_elapsed) => Err(WriteFailure::Unknown("no answer in time".to_owned())),
+            Ok(Err(error)) => {
+                let text = error.to_string();
+                if error.kind() == PublishErrorKind::TimedOut {
+                    self.health.unanswered(&format!("KV_{BUCKET}"));
+                } else {
+                    self.health.refused(&text);
+                }
+                Err(WriteFailure::Unknown(text))
+            }
+            Err(_elapsed) => {
+                self.health.unanswered(&format!("KV_{BUCKET}"));
+                Err(WriteFailure::Unknown("no answer in time".to_owned()))
+            }
         }
     }
 }

@@ -47,7 +47,7 @@ pub(super) async fn try_to_acquire(
     me: &Holder,
     options: &OwnerOptions,
 ) -> Result<Won, OwnerError> {
-    let store = OwnerStore::open(jetstream, options.replicas).await?;
+    let store = OwnerStore::open(jetstream, options).await?;
     let expected = match store.read().await? {
         Entry::Free { sequence } => sequence,
         Entry::Held { sequence, holder } if holder.instance_id == me.instance_id => sequence,

@@ -1,10 +1,11 @@
 use std::fs::{File, TryLockError};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -84,6 +85,7 @@ pub struct ManagedServer {
     endpoint_path: PathBuf,
     state: Arc<watch::Sender<ManagedState>>,
     stopping: CancellationToken,
+    wanted: Arc<Notify>,
     watcher: JoinHandle<()>,
     /// Locked: no other coordinator may manage this folder.
     _coordinator_lock: File,
@@ -115,11 +117,13 @@ impl ManagedServer {
         let server = Arc::new(server);
         let state = Arc::new(watch::Sender::new(running_state(&server)));
         let stopping = CancellationToken::new();
+        let wanted = Arc::new(Notify::new());
         let watcher = tokio::spawn(watch(
             Arc::clone(&server),
             endpoint_path.clone(),
             Arc::clone(&state),
             stopping.clone(),
+            Arc::clone(&wanted),
         ));
         Ok(Self {
             server,
@@ -127,6 +131,7 @@ impl ManagedServer {
             endpoint_path,
             state,
             stopping,
+            wanted,
             watcher,
             _coordinator_lock: coordinator_lock,
         })
@@ -157,6 +162,17 @@ impl ManagedServer {
         self.state.subscribe()
     }
 
+    /// What whoever watches over its store needs.
+    pub fn control(&self) -> ServerControl {
+        ServerControl {
+            store: self.server.options.store_path(),
+            log: self.server.options.log_path(),
+            limit_is_its_own: self.server.options.max_file_store.is_none(),
+            state: self.state.subscribe(),
+            wanted: Arc::clone(&self.wanted),
+        }
+    }
+
     /// Ends it in order. To be called last, after everything that talks to it.
     pub async fn stop(mut self) {
         self.stopping.cancel();
@@ -170,6 +186,43 @@ impl ManagedServer {
             tracing::warn!(%error, "the next start may take another port");
         }
         self.state.send_replace(ManagedState::Stopped);
+    }
+}
+
+/// Where a managed server keeps its store, how it is, and a way to have it restarted. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ServerControl {
+    store: PathBuf,
+    log: PathBuf,
+    limit_is_its_own: bool,
+    state: watch::Receiver<ManagedState>,
+    wanted: Arc<Notify>,
+}
+
+impl ServerControl {
+    /// The folder of the store.
+    pub fn store(&self) -> PathBuf {
+        self.store.clone()
+    }
+
+    /// The server's log.
+    pub fn log(&self) -> PathBuf {
+        self.log.clone()
+    }
+
+    /// Whether JetStream may hold as much as the disk does, and not what somebody configured.
+    pub const fn limit_is_its_own(&self) -> bool {
+        self.limit_is_its_own
+    }
+
+    /// How the server is.
+    pub fn state(&self) -> ManagedState {
+        self.state.borrow().clone()
+    }
+
+    /// Has it stopped in order and started again.
+    pub fn restart(&self) {
+        self.wanted.notify_one();
     }
 }
 
@@ -268,26 +321,32 @@ async fn start_where_it_was(
     }
 }
 
-/// Restarts the server whenever it ends, until told to stop.
+/// Restarts the server whenever it ends or somebody wants it, until told to stop.
 async fn watch(
     server: Arc<NatsServer>,
     endpoint_path: PathBuf,
     state: Arc<watch::Sender<ManagedState>>,
     stopping: CancellationToken,
+    wanted: Arc<Notify>,
 ) {
     let mut backoff = BACKOFF_FIRST;
     loop {
         let started = Instant::now();
-        let Some(status) = stopping.run_until_cancelled(server.ended()).await else {
+        let ended = async {
+            tokio::select! {
+                status = server.ended() => ended_by_itself(status),
+                () = wanted.notified() => {
+                    server.stop().await;
+                    "it is restarted because of its store".to_owned()
+                }
+            }
+        };
+        let Some(mut reason) = stopping.run_until_cancelled(ended).await else {
             return;
         };
         if started.elapsed() >= STABLE_AFTER {
             backoff = BACKOFF_FIRST;
         }
-        let mut reason = status.map_or_else(
-            || "nats-server ended".to_owned(),
-            |status| format!("nats-server ended ({status})"),
-        );
         loop {
             tracing::error!(%reason, ?backoff, "nats-server is down and will be restarted");
             state.send_replace(ManagedState::Down { reason });
@@ -307,6 +366,13 @@ async fn watch(
         tracing::info!(pid = server.pid(), "nats-server is up again");
         state.send_replace(running_state(&server));
     }
+}
+
+fn ended_by_itself(status: Option<ExitStatus>) -> String {
+    status.map_or_else(
+        || "nats-server ended".to_owned(),
+        |status| format!("nats-server ended ({status})"),
+    )
 }
 
 fn running_state(server: &NatsServer) -> ManagedState {

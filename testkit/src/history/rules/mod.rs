@@ -6,6 +6,7 @@ mod ends;
 mod leases;
 mod matching;
 mod order;
+mod runs;
 
 use super::stories::Stories;
 use super::verdict::Violation;
@@ -26,4 +27,5 @@ pub(super) const ALL: &[Check] = &[
     order::higher_and_older_first,
     dead_letters::one_for_each_failed_item,
     leases::whoever_keeps_the_clocks_keeps_the_lease,
+    runs::no_request_of_a_replaced_run_counts,
 ];

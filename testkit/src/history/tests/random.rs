@@ -1,5 +1,6 @@
 //! Random histories of a coordinator that keeps its promises: none may be refused. And the same with one thing wrong.
 
+mod item;
 mod model;
 
 use loom_protocol::AgentGuid;
@@ -169,6 +170,7 @@ fn completed(history: &History) -> Vec<(AgentGuid, LeaseRef)> {
 fn append(history: &mut History, agent: AgentGuid, lease: LeaseRef, verb: Verb) {
     let at = Moment::new(std::time::Duration::from_hours(1));
     history.operations.push(Operation {
+        run: None,
         number: history.operations.len(),
         sent: at,
         action: Action::Report { verb, agent, lease },

@@ -19,6 +19,8 @@ pub(super) struct Tale {
     pub agents: Vec<AgentGuid>,
     pub items: Vec<FinalItem>,
     pub letters: Vec<WorkId>,
+    /// Which run asks from now on.
+    pub run: Option<String>,
     now: u64,
 }
 
@@ -29,6 +31,7 @@ impl Tale {
             agents: Vec::new(),
             items: Vec::new(),
             letters: Vec::new(),
+            run: None,
             now: 0,
         };
         for _ in 0..2 {
@@ -44,6 +47,21 @@ impl Tale {
         spec.steady = steady;
         self.answered(Action::Register(spec), Outcome::Accepted);
         place
+    }
+
+    /// A run of an agent registers, and asks from now on; unanswered where `is_heard` is false.
+    pub fn registers_as(&mut self, agent: usize, run: &str, is_heard: bool) {
+        self.run = Some(run.into());
+        let spec = AgentSpec::new(self.agents[agent], "fake", &["rust"]);
+        let number = self.open(Action::Register(spec));
+        if is_heard {
+            self.answer(number, Outcome::Accepted);
+        }
+    }
+
+    /// This run asks from now on.
+    pub fn asks_as(&mut self, run: &str) {
+        self.run = Some(run.into());
     }
 
     /// An agent that never registers.
@@ -162,6 +180,7 @@ impl Tale {
             number,
             sent,
             action,
+            run: self.run.clone(),
             answer: None,
         });
         number

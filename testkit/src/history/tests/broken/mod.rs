@@ -3,6 +3,7 @@
 mod attempts;
 mod ends;
 mod letters_and_leases;
+mod runs;
 mod service;
 
 use super::world::Tale;

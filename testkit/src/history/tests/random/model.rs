@@ -6,13 +6,12 @@ use loom_protocol::work::{LeaseRef, WorkStatus};
 use loom_protocol::{AgentGuid, ErrorCode, WorkId};
 use proptest::sample::Index;
 
+use super::item::{Costs, Item, Luck};
 use crate::history::{
-    Action, AgentSpec, Answer, Claim, FinalItem, FinalState, History, ItemSpec, Moment, Operation,
-    Outcome, Verb,
+    Action, AgentSpec, Answer, Claim, FinalState, History, ItemSpec, Moment, Operation, Outcome,
+    Verb,
 };
 
-const MAX_ATTEMPTS: u32 = 2;
-const FREE_RETURNS: u32 = 5;
 const CAPABILITIES: [&str; 2] = ["rust", "python"];
 const BOUNDARIES: [&str; 2] = ["default", "corporate"];
 
@@ -53,28 +52,6 @@ pub enum Ask {
     },
     Resume(Index),
     Retry(Index),
-}
-
-struct Item {
-    spec: ItemSpec,
-    status: WorkStatus,
-    attempt: u32,
-    costs: Costs,
-    /// The lease that was taken back, while nobody has had the item since, and what had been spent before.
-    lost: Option<(usize, Costs)>,
-    holder: Option<usize>,
-    /// The holder knows that it holds it.
-    told: bool,
-    /// Who released it last.
-    released_by: Option<usize>,
-}
-
-/// What attempts that came to nothing have cost.
-#[derive(Clone, Copy, Default)]
-struct Costs {
-    spent: u32,
-    unstarted: u32,
-    releases: u32,
 }
 
 /// What an agent was told to hold once.
@@ -426,99 +403,8 @@ impl Model {
             number: 0,
             sent: at(self.now - luck.before),
             action,
+            run: None,
             answer,
         });
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Luck {
-    before: u64,
-    after: u64,
-    answered: bool,
-}
-
-impl Item {
-    fn lease(&self) -> LeaseRef {
-        LeaseRef {
-            id: self.spec.id,
-            attempt: self.attempt,
-        }
-    }
-
-    fn take_report(&mut self, verb: Verb) {
-        let holder = self.holder;
-        match verb {
-            Verb::Start | Verb::Progress => self.begin(),
-            Verb::Complete => {
-                self.status = WorkStatus::Completed;
-                self.holder = None;
-                self.lost = None;
-            }
-            Verb::Fail { spends } => {
-                self.costs.releases += u32::from(!spends);
-                self.give_back(spends || self.costs.releases > FREE_RETURNS);
-            }
-            Verb::Release { .. } => {
-                self.costs.releases += 1;
-                self.give_back(self.costs.releases > FREE_RETURNS);
-                self.released_by = holder;
-            }
-        }
-    }
-
-    /// Started or not, as luck will have it.
-    fn give_to(&mut self, agent: usize, luck: Luck) -> LeaseRef {
-        self.attempt += 1;
-        self.status = WorkStatus::Assigned;
-        if luck.after % 2 == 0 {
-            self.begin();
-        }
-        self.holder = Some(agent);
-        self.told = luck.answered;
-        self.lost = None;
-        self.released_by = None;
-        self.lease()
-    }
-
-    fn begin(&mut self) {
-        self.status = WorkStatus::InProgress;
-        self.costs.unstarted = 0;
-    }
-
-    /// The coordinator takes the lease back.
-    fn lose(&mut self, spends: bool) {
-        let (agent, before) = (self.holder, self.costs);
-        let returns = if self.status == WorkStatus::Assigned {
-            &mut self.costs.unstarted
-        } else {
-            &mut self.costs.releases
-        };
-        *returns += u32::from(!spends);
-        let is_one_too_many = *returns > FREE_RETURNS && !spends;
-        self.give_back(spends || is_one_too_many);
-        if self.status == WorkStatus::Pending {
-            self.lost = agent.map(|agent| (agent, before));
-        }
-    }
-
-    fn give_back(&mut self, spends: bool) {
-        self.status = WorkStatus::Pending;
-        self.holder = None;
-        self.costs.spent += u32::from(spends);
-        if self.costs.spent >= MAX_ATTEMPTS {
-            self.status = WorkStatus::Failed;
-        }
-    }
-
-    fn at_the_end(&self) -> FinalItem {
-        FinalItem {
-            id: self.spec.id,
-            status: self.status,
-            attempt: self.attempt,
-            attempts: self.costs.spent,
-            max_attempts: MAX_ATTEMPTS,
-            assigned_to: None,
-        }
     }
 }

@@ -11,192 +11,33 @@ use std::time::Duration;
 
 use loom_actors::barrier::{Grace, InFlight};
 use loom_actors::clock::Clock;
-use loom_actors::domain::retry::Backoff;
-use loom_actors::domain::work::{Command, Decision, FailureReport, Fence, Holder, WorkRecord};
+use loom_actors::domain::work::{Command, Decision, WorkRecord};
 use loom_actors::nats::connection::{Nats, NatsOptions};
 use loom_actors::nats::owner::Ownership;
 use loom_actors::nats::server::{NatsServer, Profile, ServerOptions, find_server};
 use loom_actors::project::{Project, Terms};
-use loom_actors::settings::{
-    AgentSettings, DlqSettings, RetrySettings, SupervisionSettings, WorkSettings,
-};
+use loom_actors::settings::{AgentSettings, DlqSettings, SupervisionSettings, WorkSettings};
 use loom_actors::supervision::{Jitter, Root, RootHandle};
 use loom_actors::work_ledger::{LedgerError, Operation};
-use loom_protocol::work::{Reason, Usage, WorkResult, WorkStatus};
-use loom_protocol::{AgentGuid, ProjectId, Timestamp, WorkId};
+use loom_protocol::work::WorkStatus;
+use loom_protocol::{ProjectId, Timestamp, WorkId};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseResult, TestRunner};
-use uuid::Uuid;
+
+mod step;
+
+use step::{Death, Kind, Step, step};
 
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How many sequences of steps are tried where `PROPTEST_CASES` does not say.
 const CASES: u32 = 48;
-const ITEMS: usize = 3;
-const USED: Usage = Usage {
-    tokens: Some(7),
-    cost_usd: None,
-};
+/// How many items there are at a time.
+pub const ITEMS: usize = 3;
 
-/// One command to one item.
-#[derive(Debug, Clone)]
-struct Step {
-    item: usize,
-    kind: Kind,
-    /// Which of two agents.
-    agent: u128,
-    /// The present attempt, the one before, the next one, or none.
-    attempt: Option<i8>,
-    /// Seconds since the step before.
-    later: u64,
-    death: Death,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Kind {
-    Assign { start: bool },
-    Resume { start: bool },
-    Start,
-    Progress,
-    Complete,
-    Fail { recoverable: bool, spends: bool },
-    Release,
-    Revoke { reason: Reason },
-    Cancel,
-    CancelDelivered,
-    Stopped,
-    Retry { reset: bool },
-}
-
-/// When the ledger is killed.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Death {
-    None,
-    Before,
-    Meanwhile,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let kind = prop_oneof![
-        5 => any::<bool>().prop_map(|start| Kind::Assign { start }),
-        2 => any::<bool>().prop_map(|start| Kind::Resume { start }),
-        2 => Just(Kind::Start),
-        2 => Just(Kind::Progress),
-        2 => Just(Kind::Complete),
-        3 => any::<(bool, bool)>().prop_map(|(recoverable, spends)| Kind::Fail { recoverable, spends }),
-        2 => Just(Kind::Release),
-        4 => prop::sample::select(vec![Reason::Timeout, Reason::AgentLost, Reason::NotStarted, Reason::Released])
-            .prop_map(|reason| Kind::Revoke { reason }),
-        1 => Just(Kind::Cancel),
-        1 => Just(Kind::CancelDelivered),
-        1 => Just(Kind::Stopped),
-        1 => any::<bool>().prop_map(|reset| Kind::Retry { reset }),
-    ];
-    let attempt =
-        prop_oneof![8 => Just(Some(0)), 1 => Just(Some(-1)), 1 => Just(Some(1)), 2 => Just(None)];
-    let death =
-        prop_oneof![20 => Just(Death::None), 1 => Just(Death::Before), 2 => Just(Death::Meanwhile)];
-    (0..ITEMS, kind, 1..3_u128, attempt, 0..20_u64, death).prop_map(
-        |(item, kind, agent, attempt, later, death)| Step {
-            item,
-            kind,
-            agent,
-            attempt,
-            later,
-            death,
-        },
-    )
-}
-
-impl Step {
-    /// The command that this step means for an item as it stands.
-    fn command(&self, record: &WorkRecord, now: Timestamp) -> Command {
-        let guid = AgentGuid::new(Uuid::from_u128(self.agent));
-        let attempt = self
-            .attempt
-            .map(|off| record.attempt.saturating_add_signed(off.into()));
-        let by = Fence {
-            guid,
-            attempt,
-            reported_at: now,
-        };
-        let holder = Holder {
-            guid,
-            handle: "a".into(),
-            agent_type: "t".into(),
-            hostname: None,
-        };
-        let backoff = Backoff::new(&RetrySettings::default(), 0.5);
-        match self.kind {
-            Kind::Assign { start } => Command::Assign {
-                holder,
-                claim_id: Some("claim".into()),
-                start,
-            },
-            Kind::Resume { start } => Command::Resume {
-                holder,
-                attempt: attempt.unwrap_or(record.attempt),
-                claim_id: Some("claim".into()),
-                start,
-            },
-            Kind::Start => Command::Start(by),
-            Kind::Progress => Command::Progress {
-                by,
-                progress: Some(40.0),
-                message: None,
-                usage: Some(USED),
-            },
-            Kind::Complete => Command::Complete {
-                by,
-                result: WorkResult {
-                    summary: Some("done".into()),
-                    output: None,
-                    artifacts: None,
-                    completed_at: now,
-                },
-                usage: (self.agent == 1).then_some(USED),
-            },
-            Kind::Fail {
-                recoverable,
-                spends,
-            } => Command::Fail {
-                by,
-                failure: FailureReport {
-                    message: "broken".into(),
-                    code: None,
-                    recoverable,
-                    occurred_at: now,
-                    reason: Reason::AgentError,
-                    spends_attempt: spends,
-                    not_before: None,
-                    backoff,
-                },
-            },
-            Kind::Release => Command::Release {
-                by,
-                reason: Reason::Released,
-                not_before: None,
-            },
-            Kind::Revoke { reason } => Command::Revoke {
-                guid,
-                attempt: attempt.unwrap_or(record.attempt),
-                reason,
-                spends_attempt: matches!(reason, Reason::Timeout | Reason::AgentLost),
-                backoff: (reason == Reason::Timeout).then_some(backoff),
-            },
-            Kind::Cancel => Command::Cancel {
-                by: "somebody".into(),
-                reason: None,
-                again: false,
-            },
-            Kind::CancelDelivered => Command::CancelDelivered(by),
-            Kind::Stopped => Command::Stopped { by, result: None },
-            Kind::Retry { reset } => Command::Retry {
-                retries: Some(record.retries),
-                reset_attempts: reset,
-                automatic: false,
-            },
-        }
-    }
+fn cases() -> u32 {
+    let asked = std::env::var("PROPTEST_CASES").ok();
+    asked.and_then(|text| text.parse().ok()).unwrap_or(CASES)
 }
 
 /// What a command comes to, without the record.
@@ -235,7 +76,7 @@ fn comparable(record: &WorkRecord) -> WorkRecord {
 struct House {
     project: Project,
     clock: Clock,
-    _root: RootHandle,
+    root: RootHandle,
     _server: NatsServer,
     _store: tempfile::TempDir,
 }
@@ -282,7 +123,7 @@ impl House {
         Self {
             project,
             clock,
-            _root: root,
+            root,
             _server: server,
             _store: store,
         }
@@ -316,10 +157,12 @@ impl House {
         for number in 0..ITEMS {
             model.push(self.create(1 + u32::try_from(number).unwrap()).await);
         }
-        for step in steps {
+        for (number, step) in steps.iter().enumerate() {
             self.clock.advance(Duration::from_secs(step.later));
             let record = &mut model[step.item];
-            *record = self.take(&step, record).await?;
+            let taken = self.take(step, record).await;
+            let named = |error| TestCaseError::fail(format!("step {number}: {error}"));
+            *record = taken.map_err(named)?;
         }
         for record in &model {
             self.compare(record).await?;
@@ -334,14 +177,15 @@ impl House {
         // A command whose answer was lost with the ledger is sent again.
         let (again, _) = decide(&command.once_more(), &next, now);
         let ledger = &self.project.ledger;
+        let (restarts, mut killed) = (ledger.actor().restarts(), false);
         if step.death == Death::Before {
-            ledger.actor().kill();
+            killed = ledger.actor().kill();
         }
         let applying = ledger.apply(record.id, command.clone());
         let dying = async {
             if step.death == Death::Meanwhile {
                 tokio::task::yield_now().await;
-                ledger.actor().kill();
+                killed = ledger.actor().kill();
             }
         };
         let came = match tokio::join!(applying, dying).0 {
@@ -359,8 +203,24 @@ impl House {
             may_be.contains(&came),
             "{command:?} came to {came:?} instead of {may_be:?} on {record:?}"
         );
+        // A command may be answered before the death that was ordered meanwhile: the death is this step's all the
+        // same, and the next command meets the next incarnation.
+        if killed {
+            self.wait_for_restart_after(restarts).await;
+        }
         self.compare(&next).await?;
         Ok(next)
+    }
+
+    async fn wait_for_restart_after(&self, restarts: u64) {
+        let ledger = self.project.ledger.actor();
+        let restarted = self
+            .root
+            .wait_until(PATIENCE, |_| ledger.restarts() > restarts);
+        assert!(
+            restarted.await.is_ok(),
+            "the ledger is not up again after {PATIENCE:?}"
+        );
     }
 
     async fn compare(&self, model: &WorkRecord) -> TestCaseResult {
@@ -383,7 +243,7 @@ fn the_ledger_does_what_the_state_machine_says_whenever_it_is_killed() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let house = runtime.block_on(House::build());
     let mut runner = TestRunner::new(Config {
-        cases: CASES,
+        cases: cases(),
         max_shrink_iters: 200,
         failure_persistence: None,
         ..Config::default()

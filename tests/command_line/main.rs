@@ -1,127 +1,17 @@
 //! The program as its users see it: exit codes, what it prints, what it leaves behind.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::collections::BTreeSet;
-use std::fmt::Write as _;
+mod listing;
+mod program;
+mod submit_file;
+
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use program::{SOON, Up, code_of, loom, outcome};
 use serde_json::Value;
-
-const LOOM: &str = env!("CARGO_BIN_EXE_loom");
-/// Variables of the caller that would lead the program somewhere else.
-const FOREIGN: [&str; 12] = [
-    "LOOM_API_URL",
-    "LOOM_API_TOKEN",
-    "LOOM_PROJECT_ID",
-    "LOOMINAL_PROJECT_ID",
-    "LOOM_CONFIG",
-    "LOG_LEVEL",
-    "NATS_URL",
-    "NATS_USER",
-    "NATS_PASS",
-    "NATS_CREDS",
-    "API_PORT",
-    "API_TOKENS",
-];
-const SOON: Duration = Duration::from_secs(20);
-
-fn loom(args: &[&str]) -> Command {
-    let mut command = Command::new(LOOM);
-    command.args(args);
-    for variable in FOREIGN {
-        command.env_remove(variable);
-    }
-    command
-}
-
-/// Runs a command to its end: exit code, stdout, stderr.
-fn outcome(command: &mut Command) -> (i32, String, String) {
-    let output = command.stdin(Stdio::null()).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    let code = output.status.code().unwrap_or(-1);
-    (code, text(output.stdout), text(output.stderr))
-}
-
-/// A coordinator as a process, with its own nats-server in a temporary folder.
-struct Up {
-    process: Child,
-    url: String,
-    dir: tempfile::TempDir,
-}
-
-impl Up {
-    fn start(more: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let mut process = loom(&["up", "--port", "0", "--profile", "fast", "--data-dir"])
-            .arg(dir.path())
-            .args(["--log-level", "error"])
-            .args(more)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let stdout = process.stdout.take().unwrap();
-        BufReader::new(stdout).read_line(&mut line).unwrap();
-        let url = line
-            .split_whitespace()
-            .find(|word| word.starts_with("http://"))
-            .unwrap_or_else(|| panic!("no address in {line:?}"));
-        Self {
-            url: url.into(),
-            process,
-            dir,
-        }
-    }
-
-    fn ask(&self, args: &[&str]) -> (i32, String, String) {
-        outcome(loom(args).args(["--url", &self.url]))
-    }
-
-    fn json(&self, args: &[&str]) -> Value {
-        let (code, stdout, stderr) = outcome(loom(args).args(["--url", &self.url, "--json"]));
-        assert_eq!(code, 0, "{args:?}: {stderr}");
-        serde_json::from_str(&stdout).unwrap()
-    }
-
-    /// Runs an agent for one item: its program is a line of shell.
-    fn agent_for_one_item(&self, script: &str) -> Child {
-        loom(&["agent", "run", "--once", "--capability", "rust"])
-            .args(["--url", &self.url, "--", "sh", "-c", script])
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap()
-    }
-
-    fn end(&self) {
-        let pid = Pid::from_raw(self.process.id().cast_signed()).unwrap();
-        kill_process(pid, Signal::TERM).unwrap();
-    }
-}
-
-impl Drop for Up {
-    fn drop(&mut self) {
-        if matches!(self.process.try_wait(), Ok(None)) {
-            self.end();
-            let _ = self.process.wait();
-        }
-    }
-}
-
-fn code_of(child: &mut Child) -> i32 {
-    let deadline = Instant::now() + SOON;
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status.code().unwrap_or(-1);
-        }
-        assert!(Instant::now() < deadline, "it does not end");
-        // deliberate sleep: between two looks, before the deadline
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
 
 #[test]
 fn without_a_coordinator_commands_exit_3_and_say_what_to_do() {
@@ -283,49 +173,6 @@ fn a_waiting_submit_says_why_nobody_takes_the_item() {
     assert_eq!((code_of(&mut submit), code_of(&mut agent)), (0, 0));
     let rest: Vec<String> = told.lines().map(Result::unwrap).collect();
     assert_eq!(rest, Vec::<String>::new(), "said once");
-}
-
-#[test]
-#[ignore = "needs a nats-server: run `cargo xtask test`"]
-fn a_file_of_tasks_is_read_whole_before_anything_is_submitted() {
-    let up = Up::start(&[]);
-    let file = up.dir.path().join("tasks.jsonl");
-    let submit = |text: &str| {
-        std::fs::write(&file, text).unwrap();
-        let path = file.to_str().unwrap();
-        up.ask(&["submit", "-f", path, "--capability", "rust"])
-    };
-    let (code, _, stderr) = submit("{\"description\": \"a\"}\n{\"description\": }\n");
-    assert_eq!(code, 2);
-    assert!(stderr.contains("tasks.jsonl:2: "), "{stderr}");
-    assert_eq!(up.json(&["stats"])["total"], 0);
-
-    let mut many = String::new();
-    for number in 0..300 {
-        let _ = writeln!(
-            many,
-            "{{\"description\": \"task {number}\", \"colour\": 1}}"
-        );
-    }
-    let (code, stdout, stderr) = submit(&many);
-    assert_eq!(code, 0, "{stderr}");
-    assert_eq!(stdout.lines().count(), 301, "a header and a line for each");
-    assert!(
-        stderr.contains("tasks.jsonl:300: nobody reads the field \"colour\""),
-        "{stderr}"
-    );
-    let all = up.json(&["work", "--all"]);
-    let items = all["workItems"].as_array().unwrap();
-    let described: BTreeSet<&str> = items
-        .iter()
-        .map(|item| item["description"].as_str().unwrap())
-        .collect();
-    assert_eq!((items.len(), described.len()), (300, 300));
-
-    let (code, _, stderr) =
-        submit("{\"description\": \"good\"}\n{\"description\": \"bad\", \"priority\": 11}\n");
-    assert_eq!(code, 2);
-    assert!(stderr.contains("tasks.jsonl:2: priority is 11"), "{stderr}");
 }
 
 #[test]

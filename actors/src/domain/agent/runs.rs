@@ -1,0 +1,211 @@
+//! Two runs of one guid: a copied unit file, a scaled container, a restart that overlaps. The run that
+//! registered later is the agent; what an earlier one asks is refused, so that it cannot win again.
+
+use loom_protocol::agent::{Agent, ReplacedRun};
+use loom_protocol::{AgentGuid, ErrorCode, Timestamp, WireError};
+use serde_json::json;
+
+/// How many replaced runs an agent remembers. One that is forgotten may register again.
+pub const MAX_REPLACED: usize = 8;
+
+/// Which run of an agent a request comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunVerdict {
+    /// The one that is registered; also where the request, or the registration, names none.
+    Present,
+    /// One whose place was taken, and when.
+    Replaced(Timestamp),
+    /// None that has registered, or one that is forgotten: it has to register (again).
+    Unknown,
+}
+
+/// Judges the `instanceId` that a request names.
+pub fn run_verdict(agent: &Agent, said: Option<&str>) -> RunVerdict {
+    let Some(said) = said else {
+        return RunVerdict::Present;
+    };
+    let mut replaced = agent.replaced_runs.iter();
+    match agent.instance_id.as_deref() {
+        Some(present) if present == said => RunVerdict::Present,
+        present => match replaced.find(|run| run.instance_id == said) {
+            Some(run) => RunVerdict::Replaced(run.at),
+            None if present.is_none() => RunVerdict::Present,
+            None => RunVerdict::Unknown,
+        },
+    }
+}
+
+/// The replaced runs of an agent once `next` has registered; the same run again replaces nothing.
+pub fn replaced_by(known: Option<&Agent>, next: Option<&str>, now: Timestamp) -> Vec<ReplacedRun> {
+    let Some(known) = known else {
+        return Vec::new();
+    };
+    let mut replaced = known.replaced_runs.clone();
+    if let Some(present) = &known.instance_id
+        && next != Some(present)
+    {
+        replaced.push(ReplacedRun {
+            instance_id: present.clone(),
+            at: now,
+        });
+    }
+    let too_many = replaced.len().saturating_sub(MAX_REPLACED);
+    replaced.drain(..too_many);
+    replaced
+}
+
+/// Refuses what comes from another run than the registered one.
+///
+/// # Errors
+/// `not-registered`; of a replaced run with `details.replaced`, and who runs now.
+pub fn admit(agent: &Agent, said: Option<&str>) -> Result<(), WireError> {
+    match run_verdict(agent, said) {
+        RunVerdict::Present => Ok(()),
+        RunVerdict::Replaced(at) => Err(replaced(agent, at)),
+        RunVerdict::Unknown => Err(unknown(agent.guid)),
+    }
+}
+
+/// Refuses the registration of a run whose place was taken.
+///
+/// # Errors
+/// `not-registered` with `details.replaced`.
+pub fn may_register(agent: &Agent, said: Option<&str>) -> Result<(), WireError> {
+    match run_verdict(agent, said) {
+        RunVerdict::Replaced(at) => Err(replaced(agent, at)),
+        RunVerdict::Present | RunVerdict::Unknown => Ok(()),
+    }
+}
+
+/// The replaced runs without their times.
+pub(super) fn timeless(agent: &Agent) -> Vec<ReplacedRun> {
+    let mut runs = agent.replaced_runs.clone();
+    for run in &mut runs {
+        run.at = Timestamp::default();
+    }
+    runs
+}
+
+fn replaced(agent: &Agent, at: Timestamp) -> WireError {
+    let (guid, handle) = (agent.guid, &agent.handle);
+    let host = agent.hostname.as_deref();
+    let text = format!(
+        "another run of agent {guid} has registered since this one, at {at}: {handle} on host {}; stop the work of \
+         this run and end it, or give it a guid of its own",
+        host.unwrap_or("unknown")
+    );
+    WireError::new(ErrorCode::NotRegistered, text).with_details(json!({
+        "replaced": true, "handle": handle, "hostname": host,
+    }))
+}
+
+fn unknown(guid: AgentGuid) -> WireError {
+    let text = format!(
+        "agent {guid} is registered with another instanceId than this request's; register this run (again)"
+    );
+    WireError::new(ErrorCode::NotRegistered, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use loom_protocol::ProjectId;
+    use loom_protocol::agent::RegisterRequest;
+    use proptest::prelude::*;
+
+    use super::super::{Terms, register};
+    use super::*;
+
+    fn registered(known: Option<&Agent>, run: Option<&str>, at: i64) -> Result<Agent, WireError> {
+        let project = ProjectId::new("p").unwrap();
+        let terms = Terms {
+            project: &project,
+            heartbeat_every: Duration::from_secs(10),
+            now: Timestamp::from_millis(at),
+        };
+        let request = RegisterRequest {
+            handle: format!("run-{:.8}", run.unwrap_or("none")),
+            agent_type: "t".into(),
+            capabilities: vec!["c".into()],
+            instance_id: run.map(str::to_owned),
+            ..Default::default()
+        };
+        let guid = known.map_or_else(AgentGuid::generate, |known| known.guid);
+        register(&request, guid, known, false, &terms)
+    }
+
+    #[test]
+    fn the_later_of_two_runs_is_the_agent_and_the_earlier_one_is_told_so() {
+        let first = registered(None, Some("a"), 1).unwrap();
+        let second = registered(Some(&first), Some("b"), 2).unwrap();
+        assert!(admit(&second, Some("b")).is_ok() && admit(&second, None).is_ok());
+        let refusal = admit(&second, Some("a")).unwrap_err();
+        assert_eq!(refusal.code, ErrorCode::NotRegistered);
+        assert_eq!(refusal.details.unwrap()["replaced"], true);
+        assert!(refusal.message.contains("run-b"), "{}", refusal.message);
+        let again = registered(Some(&second), Some("a"), 3).unwrap_err();
+        assert_eq!(again.details.unwrap()["replaced"], true);
+    }
+
+    #[test]
+    fn a_registration_without_an_instance_id_replaces_a_run_that_has_one() {
+        let first = registered(None, Some("a"), 1).unwrap();
+        let second = registered(Some(&first), None, 2).unwrap();
+        assert!(matches!(
+            run_verdict(&second, Some("a")),
+            RunVerdict::Replaced(_)
+        ));
+        assert!(admit(&second, None).is_ok() && admit(&second, Some("new")).is_ok());
+    }
+
+    #[test]
+    fn an_id_that_nobody_registered_with_has_to_register() {
+        let agent = registered(None, Some("a"), 1).unwrap();
+        let refusal = admit(&agent, Some("made up")).unwrap_err();
+        assert_eq!(
+            (refusal.code, refusal.details),
+            (ErrorCode::NotRegistered, None)
+        );
+    }
+
+    #[test]
+    fn an_instance_id_that_is_no_token_is_refused() {
+        for bad in ["", "two words", "ü", &"x".repeat(65)] {
+            let refusal = registered(None, Some(bad), 1).unwrap_err();
+            assert_eq!(refusal.code, ErrorCode::InvalidToken, "{bad:?}");
+        }
+        assert!(registered(None, Some(&"x".repeat(64)), 1).is_ok());
+    }
+
+    proptest! {
+        /// Whatever runs register in whatever order: exactly the last accepted one is the agent, none of the last
+        /// eight replaced ones gets in, and no more than eight are kept.
+        #[test]
+        fn a_replaced_run_never_wins_again(runs in proptest::collection::vec(0_u8..12, 1..60)) {
+            let mut agent = registered(None, Some("first"), 0).unwrap();
+            let mut order = vec!["first".to_owned()];
+            for (at, run) in runs.into_iter().enumerate() {
+                let run = run.to_string();
+                let before = order.last() != Some(&run)
+                    && order.iter().rev().skip(1).take(MAX_REPLACED).any(|earlier| *earlier == run);
+                match registered(Some(&agent), Some(&run), i64::try_from(at).unwrap()) {
+                    Ok(next) => {
+                        prop_assert!(!before, "{run} has won again");
+                        if order.last() != Some(&run) {
+                            order.push(run.clone());
+                        }
+                        agent = next;
+                    }
+                    Err(_) => prop_assert!(before, "{run} was refused"),
+                }
+                prop_assert!(agent.replaced_runs.len() <= MAX_REPLACED);
+                prop_assert_eq!(agent.instance_id.as_ref(), order.last());
+                prop_assert_eq!(run_verdict(&agent, order.last().map(String::as_str)), RunVerdict::Present);
+                for earlier in order.iter().rev().skip(1).take(MAX_REPLACED) {
+                    prop_assert!(admit(&agent, Some(earlier)).is_err(), "{earlier} is let in");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! Takes what Loom handed out in confidence out of what a program says: the password or the token of
+//! NATS, credentials in its URL, the token of the API, a ticket. Pure, but for reading the file of
+//! credentials.
+//!
+//! Each byte of a secret may stand as it is, percent-encoded, or with the backslash that JSON puts
+//! before it. Secrets shorter than [`SHORTEST`] are replaced only as part of `user:password`: anything
+//! else would spoil ordinary words.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use loom_client::{ClientOptions, Credentials};
+use loom_protocol::url::{percent_decoded, split};
+use regex::bytes::{NoExpand, Regex, RegexBuilder};
+
+/// What stands in the place of a secret.
+const HIDDEN: &str = "***";
+/// The shortest text that is replaced wherever it stands, in bytes.
+const SHORTEST: usize = 6;
+/// A longer one is looked for as it is only, in bytes: nobody encodes a whole certificate.
+const ENCODED: usize = 256;
+/// The variables that hold a secret for this process.
+const VARIABLES: [&str; 3] = ["LOOM_TICKET", "LOOM_API_TOKEN", "NATS_PASS"];
+/// How large the compiled pattern may be, in bytes.
+const PATTERN_SIZE: usize = 64 << 20;
+
+/// The secrets of this agent; none by default. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Secrets {
+    pattern: Option<Regex>,
+    /// The most bytes that one of them may take.
+    longest: usize,
+}
+
+impl Secrets {
+    /// What is known by these options, and by the environment of this process.
+    pub fn of(options: &ClientOptions) -> Self {
+        let mut texts: Vec<String> = VARIABLES
+            .iter()
+            .filter_map(|name| std::env::var(name).ok())
+            .collect();
+        texts.extend(split(&options.url).flat_map(of_address));
+        match &options.credentials {
+            Credentials::UserPassword(user, password) => {
+                texts.extend([password.clone(), format!("{user}:{password}")]);
+            }
+            Credentials::Token(token) => texts.push(token.clone()),
+            Credentials::File(path) => texts.extend(of_file(path)),
+            _ => {}
+        }
+        Self::new(texts)
+    }
+
+    /// These texts.
+    pub fn new(texts: impl IntoIterator<Item = String>) -> Self {
+        let texts: BTreeSet<String> = texts
+            .into_iter()
+            .map(|text| text.trim().to_owned())
+            .filter(|text| text.len() >= SHORTEST && !text.contains(['\n', '\r']))
+            .collect();
+        if texts.is_empty() {
+            return Self::default();
+        }
+        let mut texts: Vec<String> = texts.into_iter().collect();
+        // Of two that begin at the same place the longer one counts.
+        texts.sort_by_key(|text| std::cmp::Reverse(text.len()));
+        let patterns: Vec<String> = texts.iter().map(|text| pattern_of(text)).collect();
+        let pattern = RegexBuilder::new(&patterns.join("|"))
+            .unicode(false)
+            .size_limit(PATTERN_SIZE)
+            .build();
+        Self {
+            longest: texts
+                .iter()
+                .map(|text| longest_form(text))
+                .max()
+                .unwrap_or(0),
+            pattern: pattern
+                .inspect_err(|error| tracing::error!(%error, "secrets can't be looked for"))
+                .ok(),
+        }
+    }
+
+    /// A text without them.
+    pub fn hide(&self, text: &str) -> String {
+        let Some(pattern) = &self.pattern else {
+            return text.to_owned();
+        };
+        let hidden = pattern.replace_all(text.as_bytes(), NoExpand(HIDDEN.as_bytes()));
+        String::from_utf8_lossy(&hidden).into_owned()
+    }
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secrets(***)")
+    }
+}
+
+/// What is secret in one address: the password or the token, as written and as meant.
+fn of_address(address: &str) -> Vec<String> {
+    let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+    let Some((credentials, _)) = rest.rsplit_once('@') else {
+        return Vec::new();
+    };
+    let secret = credentials
+        .split_once(':')
+        .map_or(credentials, |(_, password)| password);
+    [secret, credentials]
+        .into_iter()
+        .flat_map(|text| [text.to_owned(), percent_decoded(text)])
+        .collect()
+}
+
+/// The key and the token of a `.creds` file: its long lines that are no headings.
+fn of_file(path: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let lines = text.lines().map(str::trim);
+    let is_secret = |line: &&str| line.len() >= 32 && !line.contains(['-', ' ', '*']);
+    // A JWT has dashes in it, a heading begins with them.
+    let is_token = |line: &&str| line.starts_with("eyJ");
+    lines
+        .filter(|line| is_secret(line) || is_token(line))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// A pattern that finds a text in each form that it may have.
+fn pattern_of(text: &str) -> String {
+    let mut pattern = String::new();
+    for byte in text.bytes() {
+        let written = match byte {
+            _ if text.len() > ENCODED => write!(pattern, r"\x{byte:02x}"),
+            b'"' | b'\\' | b'/' => {
+                write!(pattern, r"(?:\\?\x{byte:02x}|%(?i:{byte:02x}))")
+            }
+            _ => write!(pattern, r"(?:\x{byte:02x}|%(?i:{byte:02x}))"),
+        };
+        debug_assert!(written.is_ok(), "a String takes everything");
+    }
+    pattern
+}
+
+const fn longest_form(text: &str) -> usize {
+    if text.len() > ENCODED {
+        text.len()
+    } else {
+        text.len() * 3
+    }
+}
+
+/// Takes the secrets out of a stream that comes in pieces: one that is cut in two by the pieces too.
+#[derive(Debug, Default)]
+pub struct Scrubber {
+    secrets: Secrets,
+    /// What may be the beginning of a secret.
+    pending: Vec<u8>,
+}
+
+impl Scrubber {
+    /// For one stream.
+    pub const fn new(secrets: Secrets) -> Self {
+        Self {
+            secrets,
+            pending: Vec::new(),
+        }
+    }
+
+    /// Takes what has come, and hands on what can hold no secret any more.
+    pub fn feed(&mut self, bytes: &[u8], mut on: impl FnMut(&[u8])) {
+        if self.secrets.pattern.is_none() {
+            on(bytes);
+            return;
+        }
+        self.pending.extend_from_slice(bytes);
+        let is_end = |byte: &u8| matches!(byte, b'\n' | b'\r');
+        // No secret goes over the end of a line.
+        let of_line = self
+            .pending
+            .iter()
+            .rev()
+            .take(self.secrets.longest)
+            .position(is_end);
+        let held = of_line.unwrap_or(self.secrets.longest.saturating_sub(1));
+        self.hand_on(self.pending.len().saturating_sub(held), &mut on);
+    }
+
+    /// The stream has ended.
+    pub fn finish(&mut self, mut on: impl FnMut(&[u8])) {
+        self.hand_on(self.pending.len(), &mut on);
+    }
+
+    /// Hands on what begins before `until`.
+    fn hand_on(&mut self, until: usize, on: &mut impl FnMut(&[u8])) {
+        let mut done = 0;
+        if let Some(pattern) = &self.secrets.pattern {
+            let begin_before = |found: &regex::bytes::Match<'_>| found.start() < until;
+            for found in pattern.find_iter(&self.pending).take_while(begin_before) {
+                on(&self.pending[done..found.start()]);
+                on(HIDDEN.as_bytes());
+                done = found.end();
+            }
+        }
+        if done < until {
+            on(&self.pending[done..until]);
+            done = until;
+        }
+        self.pending.drain(..done);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use loom_protocol::ProjectId;
+    use proptest::prelude::*;
+
+    fn secrets_of(url: &str) -> Secrets {
+        Secrets::of(&ClientOptions::new(url, ProjectId::new("p").unwrap()))
+    }
+
+    fn scrubbed(secrets: &Secrets, chunks: &[&[u8]]) -> String {
+        let mut scrubber = Scrubber::new(secrets.clone());
+        let mut out = Vec::new();
+        for chunk in chunks {
+            scrubber.feed(chunk, |bytes| out.extend_from_slice(bytes));
+        }
+        scrubber.finish(|bytes| out.extend_from_slice(bytes));
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn what_stands_in_the_url_is_hidden_however_it_is_written() {
+        let secrets = secrets_of("nats://ann:p%40ss%2Fw0rd@a:4222,tls://tok3n-x@b");
+        for (said, shown) in [
+            ("nats://ann:p%40ss%2Fw0rd@a:4222", "nats://***@a:4222"),
+            ("nats://ann:p%40ss%2fw0rd@a:4222", "nats://***@a:4222"),
+            ("PASS=p@ss/w0rd.", "PASS=***."),
+            (r#"{"pass":"p@ss\/w0rd"}"#, r#"{"pass":"***"}"#),
+            ("%70%40%73%73%2F%77%30%72%64", "***"),
+            ("tls://tok3n-x@b and tok3n-x", "tls://***@b and ***"),
+            ("ann is a user", "ann is a user"),
+        ] {
+            assert_eq!(secrets.hide(said), shown);
+            assert_eq!(scrubbed(&secrets, &[said.as_bytes()]), shown);
+        }
+    }
+
+    #[test]
+    fn a_short_password_is_hidden_beside_its_user_only() {
+        let secrets = secrets_of("nats://loomuser:loom@a");
+        assert_eq!(secrets.hide("nats://loomuser:loom@a"), "nats://***@a");
+        assert_eq!(secrets.hide("loom agent run"), "loom agent run");
+    }
+
+    #[test]
+    fn what_is_given_beside_the_url_and_in_a_file_is_hidden() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.creds");
+        let jwt = format!("eyJ0{}-x_y", "abc".repeat(200));
+        let seed = format!("SUA{}", "X7".repeat(27));
+        let text = format!(
+            "-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n*** IMPORTANT ***\n-----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
+        );
+        std::fs::write(&file, &text).unwrap();
+        let mut options = ClientOptions::new("nats://a", ProjectId::new("p").unwrap());
+        options.credentials = Credentials::File(file);
+        let hidden = Secrets::of(&options).hide(&text);
+        assert!(
+            !hidden.contains(&jwt) && !hidden.contains(&seed),
+            "{hidden}"
+        );
+        assert!(hidden.contains("-----BEGIN NATS USER JWT-----"));
+        options.credentials = Credentials::UserPassword("ann".into(), "s3cret!".into());
+        assert_eq!(Secrets::of(&options).hide("s3cret!"), "***");
+        options.credentials = Credentials::Token("t0ken-t0ken".into());
+        assert_eq!(Secrets::of(&options).hide("t0ken-t0ken"), "***");
+    }
+
+    #[test]
+    fn debug_shows_none() {
+        let secrets = secrets_of("nats://ann:s3cret!@a");
+        assert!(!format!("{:?}", Scrubber::new(secrets)).contains("s3cret"));
+    }
+
+    proptest! {
+        /// In whatever pieces a stream comes: no secret is left, nothing else is lost, and it is the
+        /// same as in one piece.
+        #[test]
+        fn a_secret_that_is_cut_in_two_is_hidden(
+            parts in prop::collection::vec(
+                prop_oneof![
+                    Just("s3cret!pass".to_owned()), Just("s3cret%21pass".to_owned()),
+                    Just("s3cret".to_owned()), Just("s3c\n".to_owned()), "[a-z\r\n%]{0,9}",
+                ],
+                0..12,
+            ),
+            sizes in prop::collection::vec(1_usize..9, 1..60),
+        ) {
+            let secrets = Secrets::new(["s3cret!pass".to_owned()]);
+            let text = parts.concat();
+            let mut chunks = Vec::new();
+            let mut rest = text.as_bytes();
+            for size in sizes.iter().cycle() {
+                if rest.is_empty() {
+                    break;
+                }
+                let (now, later) = rest.split_at((*size).min(rest.len()));
+                chunks.push(now);
+                rest = later;
+            }
+            let out = scrubbed(&secrets, &chunks);
+            prop_assert_eq!(&out, &text.replace("s3cret!pass", "***").replace("s3cret%21pass", "***"));
+        }
+    }
+}

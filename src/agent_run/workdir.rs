@@ -1,0 +1,273 @@
+//! The directory of an item, which no other item has meanwhile.
+//!
+//! A lock of the system on a file beside the directory (`.NAME.loom-lock`), which dies with this process. It
+//! holds between all agents of one machine, whatever name they know the directory by. In it stands which
+//! process group works there: where an agent was killed, the next one waits until its program is gone too.
+//! Where no file can be made beside the directory, it is in the directory for temporary files.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::process::Pid;
+use sha2::{Digest, Sha256};
+
+use super::directory_name::push_hex;
+use super::group;
+
+/// How long to wait between two looks, at first and at the most.
+const LOOK: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+
+/// A directory that nobody else has. Dropping it lets others have it.
+#[derive(Debug)]
+pub struct Workdir {
+    /// Where it is.
+    pub path: PathBuf,
+    lock: File,
+    lock_path: PathBuf,
+}
+
+impl Workdir {
+    /// Makes a directory and waits until nobody else has it. `waits` is called once if that is not at once.
+    /// Dropping the future gives up.
+    ///
+    /// # Errors
+    /// It can't be made, or not be locked.
+    pub async fn take(path: &Path, waits: impl FnOnce()) -> io::Result<Self> {
+        let mut waits = Some(waits);
+        let mut pause = LOOK.0;
+        let mut opened = None;
+        loop {
+            let (lock, lock_path) = match opened.take() {
+                Some(opened) => opened,
+                None => open_for(path)?,
+            };
+            let is_locked = match lock.try_lock() {
+                Ok(()) => true,
+                Err(TryLockError::WouldBlock) => false,
+                Err(TryLockError::Error(error)) => return Err(error),
+            };
+            if is_locked && !is_at(&lock, &lock_path) {
+                // Whoever had it has removed the file meanwhile.
+                continue;
+            }
+            if is_locked && !is_used(&lock) {
+                fs::create_dir_all(path)?;
+                return Ok(Self {
+                    path: path.to_owned(),
+                    lock,
+                    lock_path,
+                });
+            }
+            if let Some(waits) = waits.take() {
+                waits();
+            }
+            opened = Some((lock, lock_path));
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LOOK.1);
+        }
+    }
+
+    /// Writes down which process group works there.
+    pub fn note(&self, group: Option<Pid>) {
+        let noted = || -> io::Result<()> {
+            let Some(group) = group else {
+                return Ok(());
+            };
+            let group = group.as_raw_nonzero().get();
+            let mut file = &self.lock;
+            file.set_len(0)?;
+            file.rewind()?;
+            writeln!(file, "{group} {}", started_at(group).unwrap_or_default())
+        };
+        if let Err(error) = noted() {
+            tracing::debug!(path = %self.lock_path.display(), %error, "not noted who works there");
+        }
+    }
+}
+
+impl Drop for Workdir {
+    fn drop(&mut self) {
+        // Before the lock is given up: afterwards it may be another one's.
+        if is_at(&self.lock, &self.lock_path)
+            && let Err(error) = fs::remove_file(&self.lock_path)
+        {
+            tracing::debug!(path = %self.lock_path.display(), %error, "a lock file stays behind");
+        }
+    }
+}
+
+/// Makes a directory, and opens the file that stands for it.
+fn open_for(path: &Path) -> io::Result<(File, PathBuf)> {
+    fs::create_dir_all(path)?;
+    let path = fs::canonicalize(path)?;
+    let beside = path.file_name().map(|name| {
+        let mut hidden = std::ffi::OsString::from(".");
+        hidden.push(name);
+        hidden.push(".loom-lock");
+        path.with_file_name(hidden)
+    });
+    if let Some(beside) = beside
+        && let Ok(file) = open(&beside)
+    {
+        return Ok((file, beside));
+    }
+    let digest = Sha256::digest(path.as_os_str().as_encoded_bytes());
+    let mut name = String::new();
+    push_hex(&mut name, "", &digest[..16]);
+    let elsewhere = std::env::temp_dir().join(format!("loom-workdir-{name}.lock"));
+    Ok((open(&elsewhere)?, elsewhere))
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let no_link = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(no_link);
+    let own = options
+        .clone()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path);
+    match own {
+        // Another user's can be locked all the same.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => options.open(path),
+        own => own,
+    }
+}
+
+/// Whether an open file is still the one that a path names.
+fn is_at(file: &File, path: &Path) -> bool {
+    let (Ok(open), Ok(named)) = (file.metadata(), fs::symlink_metadata(path)) else {
+        return false;
+    };
+    (open.dev(), open.ino()) == (named.dev(), named.ino())
+}
+
+/// Whether the group that is written down lives on, although the agent that wrote it is gone.
+fn is_used(mut lock: &File) -> bool {
+    let mut note = String::new();
+    if lock.rewind().is_err() || lock.take(64).read_to_string(&mut note).is_err() {
+        return false;
+    }
+    let mut words = note.split_whitespace();
+    let Some(id) = words
+        .next()
+        .and_then(|id| id.parse::<i32>().ok())
+        .filter(|id| *id > 1)
+    else {
+        return false;
+    };
+    let is_another = match (words.next(), started_at(id)) {
+        (Some(before), Some(now)) => before != now,
+        // Without its leader, the id of a group is nobody else's while one of the group lives.
+        _ => false,
+    };
+    !is_another && Pid::from_raw(id).is_some_and(|id| !group::is_gone(id))
+}
+
+/// When a process was started, in whatever unit, where that can be told.
+fn started_at(pid: i32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in brackets may hold anything; the start is the 22nd field, the 20th behind it.
+    let behind = stat.rsplit_once(')')?.1;
+    behind.split_ascii_whitespace().nth(19).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::CommandExt;
+    use std::process::{Command, Stdio};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::time::timeout;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    async fn take(path: &Path) -> Workdir {
+        timeout(LIMIT, Workdir::take(path, || {}))
+            .await
+            .unwrap()
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn only_one_has_a_directory_whatever_it_is_called() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("a");
+        let alias = temp.path().join("alias");
+        let first = take(&path).await;
+        std::os::unix::fs::symlink(&path, &alias).unwrap();
+        let waiting = std::sync::Arc::new(tokio::sync::Notify::new());
+        let told = waiting.clone();
+        let second =
+            tokio::spawn(async move { Workdir::take(&alias, || told.notify_one()).await.unwrap() });
+        timeout(LIMIT, waiting.notified()).await.unwrap();
+        let other = take(&temp.path().join("b")).await;
+        assert!(other.path.is_dir() && !second.is_finished());
+        drop(first);
+        timeout(LIMIT, second).await.unwrap().unwrap();
+        let left = fs::read_dir(temp.path()).unwrap().flatten();
+        let left =
+            left.filter(|entry| entry.file_name().to_string_lossy().ends_with("a.loom-lock"));
+        assert_eq!(left.count(), 0, "no lock stays behind");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn many_take_it_one_after_the_other() {
+        static INSIDE: AtomicUsize = AtomicUsize::new(0);
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("a");
+        let many = (0..20).map(|_| {
+            let path = path.clone();
+            tokio::spawn(async move {
+                let taken = take(&path).await;
+                assert_eq!(INSIDE.fetch_add(1, Ordering::SeqCst), 0);
+                tokio::task::yield_now().await;
+                fs::remove_dir(&path).unwrap();
+                INSIDE.fetch_sub(1, Ordering::SeqCst);
+                drop(taken);
+            })
+        });
+        for one in many.collect::<Vec<_>>() {
+            one.await.unwrap();
+        }
+        let left: Vec<_> = fs::read_dir(temp.path()).unwrap().collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_agent_left_running_is_waited_for() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("a");
+        let mut program = Command::new("sleep");
+        let mut program = program
+            .arg("600")
+            .stdout(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let left = take(&path).await;
+        let id = i32::try_from(program.id()).unwrap();
+        left.note(Pid::from_raw(id));
+        let (lock_path, note) = (left.lock_path.clone(), fs::read(&left.lock_path).unwrap());
+        drop(left);
+        fs::write(&lock_path, &note).unwrap();
+        let waiting = std::sync::Arc::new(tokio::sync::Notify::new());
+        let told = waiting.clone();
+        let next = tokio::spawn(async move { Workdir::take(&path, || told.notify_one()).await });
+        timeout(LIMIT, waiting.notified()).await.unwrap();
+        program.kill().unwrap();
+        program.wait().unwrap();
+        timeout(LIMIT, next).await.unwrap().unwrap().unwrap();
+
+        // The same number, started at another time, is somebody else.
+        let file = open(&lock_path).unwrap();
+        fs::write(&lock_path, format!("{} 1\n", std::process::id())).unwrap();
+        assert!(!is_used(&file));
+        fs::write(&lock_path, "nonsense").unwrap();
+        assert!(!is_used(&file));
+    }
+}

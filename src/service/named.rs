@@ -1,0 +1,256 @@
+//! What a text names, in one place for items, agents and dead letters.
+//!
+//! In this order: a whole id, or at least the first 8 digits of one (what tables show); the exact
+//! name (an agent's handle, an item's taskId); a shorter beginning of an id. So nobody can get
+//! in the way of an id by choosing its digits for a name. A text that names several things is refused with
+//! all of them in `details.candidates` (at most [`SHOWN`]).
+
+use std::sync::Arc;
+
+use loom_actors::project::Project;
+use loom_protocol::agent::AgentStatus;
+use loom_protocol::token::MAX_TASK_ID;
+use loom_protocol::{AgentGuid, ErrorCode, ProjectId, WireError, WorkId};
+use serde_json::json;
+
+use super::Service;
+use super::dead_letters::READY_WITHIN;
+
+/// How many candidates of an ambiguous text are named.
+const SHOWN: usize = 10;
+/// How many digits of an id go before a name.
+const SHORT_ID: usize = 8;
+/// How much of a text an error repeats.
+const REPEATED: usize = 64;
+
+/// Where an id is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Among {
+    /// Among the letters.
+    Letters,
+    /// Also among the items: a repeated request is about a letter that is gone.
+    Items,
+}
+
+/// The things that a text may name.
+type Found<Id> = Vec<(Arc<Project>, Id)>;
+
+impl Service {
+    /// The item that a text names. Without a project every one is looked in.
+    pub(super) async fn find_item(
+        &self,
+        project: Option<&ProjectId>,
+        text: &str,
+    ) -> Result<(Arc<Project>, WorkId), WireError> {
+        let projects = self.readable(project);
+        let by_id = || of_each(&projects, |project| project.work.ids_like(text, SHOWN + 1));
+        let mut found = if is_short_id(text) {
+            by_id()
+        } else {
+            Vec::new()
+        };
+        if found.is_empty() {
+            found = items_of_task(&projects, text).await?;
+        }
+        if found.is_empty() {
+            found = by_id();
+        }
+        let names = |found: &Found<WorkId>| {
+            let status = |(project, id): &(Arc<Project>, WorkId)| {
+                let header = project.work.header(*id);
+                let status = header.map_or("gone", |header| header.status.as_str());
+                format!("{id} ({status}, project {})", project.id)
+            };
+            found.iter().map(status).collect()
+        };
+        only(
+            found,
+            text,
+            "work item",
+            "by its id or its taskId; see `loom work list`",
+            names,
+        )
+    }
+
+    /// The agent that a text names. Of several with one handle those that are offline do not
+    /// count, unless all of them are.
+    pub(super) fn find_agent(
+        &self,
+        project: Option<&ProjectId>,
+        text: &str,
+    ) -> Result<(Arc<Project>, AgentGuid), WireError> {
+        let projects = self.readable(project);
+        let by_id = || {
+            of_each(&projects, |project| {
+                project.agents.guids_like(text, SHOWN + 1)
+            })
+        };
+        let status = |project: &Project, guid| {
+            let entry = project.agents.get(guid);
+            entry.map(|entry| entry.agent().status)
+        };
+        let mut found = if is_short_id(text) {
+            by_id()
+        } else {
+            Vec::new()
+        };
+        if found.is_empty() {
+            found = of_each(&projects, |project| project.agents.guids_of_handle(text));
+            let living = |(project, guid): &(Arc<Project>, AgentGuid)| {
+                status(project, *guid).is_some_and(|status| status != AgentStatus::Offline)
+            };
+            if found.iter().any(living) {
+                found.retain(living);
+            }
+        }
+        if found.is_empty() {
+            found = by_id();
+        }
+        let names = |found: &Found<AgentGuid>| {
+            let name = |(project, guid): &(Arc<Project>, AgentGuid)| {
+                let status = status(project, *guid).map_or("gone", AgentStatus::as_str);
+                format!("{guid} ({status}, project {})", project.id)
+            };
+            found.iter().map(name).collect()
+        };
+        only(
+            found,
+            text,
+            "agent",
+            "by its guid or its handle; see `loom agents list`",
+            names,
+        )
+    }
+
+    /// The letter that a text names; where asked for, also of an item that may have had one. By a
+    /// taskId it is found as long as the record of its item is kept.
+    pub(super) async fn find_letter(
+        &self,
+        project: Option<&ProjectId>,
+        text: &str,
+        among: Among,
+    ) -> Result<(Arc<Project>, WorkId), WireError> {
+        let projects = self.readable(project);
+        for project in &projects {
+            project.letters.ready(READY_WITHIN).await?;
+        }
+        let by_id = || {
+            let letters = of_each(&projects, |project| {
+                project.letters.ids_like(text, SHOWN + 1)
+            });
+            if letters.is_empty() && among == Among::Items {
+                of_each(&projects, |project| project.work.ids_like(text, SHOWN + 1))
+            } else {
+                letters
+            }
+        };
+        let mut found = if is_short_id(text) {
+            by_id()
+        } else {
+            Vec::new()
+        };
+        if found.is_empty() {
+            let items = items_of_task(&projects, text).await?;
+            let has_letter =
+                |(project, id): &(Arc<Project>, WorkId)| project.letters.info(*id).is_some();
+            found = items
+                .iter()
+                .filter(|item| has_letter(item))
+                .cloned()
+                .collect();
+            if found.is_empty() && among == Among::Items {
+                found = items;
+            }
+        }
+        if found.is_empty() {
+            found = by_id();
+        }
+        let names = |found: &Found<WorkId>| {
+            let name =
+                |(project, id): &(Arc<Project>, WorkId)| format!("{id} (project {})", project.id);
+            found.iter().map(name).collect()
+        };
+        only(
+            found,
+            text,
+            "dead letter",
+            "by its id or its taskId; see `loom dlq list`",
+            names,
+        )
+    }
+}
+
+fn of_each<Id>(projects: &[Arc<Project>], ids: impl Fn(&Project) -> Vec<Id>) -> Found<Id> {
+    let found = projects.iter().flat_map(|project| {
+        let ids = ids(project).into_iter();
+        ids.map(|id| (project.clone(), id)).collect::<Vec<_>>()
+    });
+    found.collect()
+}
+
+async fn items_of_task(projects: &[Arc<Project>], text: &str) -> Result<Found<WorkId>, WireError> {
+    let mut found = Vec::new();
+    if text.trim().is_empty() || text.len() > MAX_TASK_ID {
+        return Ok(found);
+    }
+    for project in projects {
+        let ids = project.work.items_of_task(text, SHOWN + 1).await?;
+        found.extend(ids.into_iter().map(|id| (project.clone(), id)));
+    }
+    Ok(found)
+}
+
+/// Whether a text is so much of an id that it goes before a name.
+fn is_short_id(text: &str) -> bool {
+    text.len() >= SHORT_ID && text.chars().all(|c| c.is_ascii_hexdigit() || c == '-')
+}
+
+/// The only thing found, or the error that says why there is none.
+fn only<Id>(
+    mut found: Found<Id>,
+    text: &str,
+    what: &str,
+    how: &str,
+    names: impl Fn(&Found<Id>) -> Vec<String>,
+) -> Result<(Arc<Project>, Id), WireError> {
+    let shown: String = text.chars().take(REPEATED).collect();
+    match found.len() {
+        1 => Ok(found.swap_remove(0)),
+        0 if text.trim().is_empty() => Err(WireError::invalid(format!(
+            "the {what} is not named; name it {how}"
+        ))),
+        0 => Err(WireError::new(
+            ErrorCode::NotFound,
+            format!("there is no {what} {shown}, {how}"),
+        )),
+        count => {
+            let more = if count > SHOWN { " and more" } else { "" };
+            found.truncate(SHOWN);
+            let candidates = names(&found);
+            Err(WireError::invalid(format!(
+                "{shown} names several: {}{more}; write more of the id, or name the project",
+                candidates.join(", ")
+            ))
+            .with_details(json!({ "candidates": candidates })))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn eight_digits_of_an_id_go_before_a_name() {
+        for id in [
+            "01a203ca",
+            "01A203CA-603d",
+            "01a203ca-603d-7b4e-8d3f-0123456789ab",
+        ] {
+            assert!(is_short_id(id), "{id}");
+        }
+        for name in ["ada", "01a203c", "deadbeef!", "anna-1"] {
+            assert!(!is_short_id(name), "{name}");
+        }
+    }
+}
