@@ -98,6 +98,7 @@ impl Service {
         for trouble in self.troubles() {
             readiness.add(trouble);
         }
+        let nats = &projects.terms().nats;
         let too_small = nats
             .room()
             .problem(&nats.shown_url)

@@ -91,7 +91,7 @@ async fn bodies_over_the_limits() {
         check(
             &error,
             ErrorCode::TooLarge,
-            &["description", "at most 16384"],
+            &["description", "at most 131072"],
         );
     }
     for size in [1024 * KIB, 2 * 1024 * KIB] {

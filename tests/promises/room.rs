@@ -42,7 +42,7 @@ async fn what_could_not_be_kept_to_its_end_is_refused_with_the_numbers() -> Resu
     assert_eq!(both["items"][1]["code"], "too-large");
 
     project
-        .publish(names::queue(project.id(), "rust"), &item(1, 200))
+        .publish(names::work_queue(project.id(), "rust"), &item(1, 200))
         .await?;
     let is_refused = async || {
         let all = project.all_work().await.ok()?;

@@ -11,11 +11,15 @@ use super::record::{LeaseEnd, WorkRecord};
 
 /// How much of a text is left where nearly nothing is, in bytes.
 const LITTLE: usize = 1024;
+/// What a note takes at the most.
+const NOTE: usize = 128;
 
 /// Cuts a record so that it takes at most so many bytes. `None`: the item itself is too large.
 pub fn to(mut record: WorkRecord, most: usize) -> Option<WorkRecord> {
     let mut left_out = 0;
-    while surplus(&record, most) > 0 && record.errors.len() > 1 {
+    // The note on what was left out takes room too.
+    let room = |left_out: u32| most.saturating_sub(if left_out == 0 { 0 } else { NOTE });
+    while surplus(&record, room(left_out)) > 0 && record.errors.len() > 1 {
         record.errors.remove(0);
         left_out += 1;
     }
