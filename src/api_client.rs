@@ -1,10 +1,13 @@
 //! The REST API from the other side, for the commands of the program.
 
+mod events;
+
 use std::time::Duration;
 
+pub use events::{EventStream, Heard};
 use loom_protocol::url::redacted;
 use loom_protocol::{ErrorCode, ProjectId, WireError};
-use reqwest::{Client, Method, RequestBuilder, Url};
+use reqwest::{Client, Method, RequestBuilder, Response, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -116,6 +119,20 @@ impl ApiClient {
         })
     }
 
+    /// Whether its requests are about one project.
+    pub const fn names_a_project(&self) -> bool {
+        self.project.is_some()
+    }
+
+    /// The same coordinator, about this project.
+    #[must_use]
+    pub fn of_project(&self, project: ProjectId) -> Self {
+        Self {
+            project: Some(project),
+            ..self.clone()
+        }
+    }
+
     /// The address, without credentials.
     pub fn url(&self) -> String {
         redacted(self.base.as_str().trim_end_matches('/'))
@@ -162,16 +179,22 @@ impl ApiClient {
 
     async fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ApiError> {
         let response = request.send().await.map_err(|e| self.unreachable(&e))?;
-        let status = response.status();
+        let response = self.checked(response).await?;
         let body = response.bytes().await.map_err(|e| self.unreachable(&e))?;
+        serde_json::from_slice(&body).map_err(|error| self.stranger(&error.to_string()))
+    }
+
+    /// The answer, where it is no refusal.
+    async fn checked(&self, response: Response) -> Result<Response, ApiError> {
+        let status = response.status();
         if status.is_success() {
-            serde_json::from_slice(&body).map_err(|error| self.stranger(&error.to_string()))
-        } else {
-            Err(match serde_json::from_slice::<WireError>(&body) {
-                Ok(error) => ApiError::Refused(error),
-                Err(_) => self.stranger(&format!("status {status}")),
-            })
+            return Ok(response);
         }
+        let body = response.bytes().await.map_err(|e| self.unreachable(&e))?;
+        Err(match serde_json::from_slice::<WireError>(&body) {
+            Ok(error) => ApiError::Refused(error),
+            Err(_) => self.stranger(&format!("status {status}")),
+        })
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> ApiError {
@@ -185,10 +208,15 @@ impl ApiClient {
                 "the coordinator at {url} does not answer; see its log, or ask another one with --url"
             ))
         } else {
-            ApiError::InDoubt(format!(
-                "the connection to the coordinator at {url} broke off; try again"
-            ))
+            self.broken_off()
         }
+    }
+
+    fn broken_off(&self) -> ApiError {
+        let url = self.url();
+        ApiError::InDoubt(format!(
+            "the connection to the coordinator at {url} broke off; try again"
+        ))
     }
 
     fn stranger(&self, what: &str) -> ApiError {

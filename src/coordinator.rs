@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use loom_actors::clock::Clock;
 use loom_actors::nats::connection::{ConnectError, Nats, NatsOptions};
 use loom_actors::nats::owner::{Identity, IdentityError, OwnerError};
 use loom_actors::nats::server::{ManagedOptions, ManagedServer, ServerError};
@@ -27,6 +28,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::reign::{Reign, Shell};
 use crate::doors::rest;
 use crate::metrics;
+use crate::running::{Noted, Running};
 use crate::service::Service;
 use crate::settings::{NatsSettings, Settings};
 
@@ -119,7 +121,8 @@ impl Coordinator {
         let watching = watch_store(&nats, server.as_ref());
         let identity = identity(&data_dir, server.is_none().then_some(&nats.shown_url))?;
         let store = nats.store.clone();
-        let first = Reign::first(settings, nats, identity, options.standby).await;
+        let control = server.as_ref().map(ManagedServer::control);
+        let first = Reign::first(settings, nats, identity, options.standby, control).await;
         let (shell, reign) = first.map_err(|error| match store.verdict().sentence() {
             Some(sentence) => UpError::Store(sentence.to_owned()),
             None => error,
@@ -171,6 +174,7 @@ impl Coordinator {
     pub async fn shut_down(self) {
         self.closing.cancel();
         let _ = tokio::join!(self.ruling, self.serving);
+        self.shell.nats().expect_end();
         if let Some(server) = self.server {
             server.stop().await;
         }
@@ -184,6 +188,14 @@ pub async fn run(settings: Settings, options: UpOptions) -> Result<(), UpError> 
         started = Coordinator::start(&settings, options) => started?,
         () = signals.next() => return Ok(()),
     };
+    // Who looks for it does not find it; everything else works.
+    let noted = note_running(&settings, &coordinator)
+        .inspect_err(|error| {
+            tracing::warn!(
+                "that this coordinator runs cannot be noted in the data directory: {error}"
+            );
+        })
+        .ok();
     println!(
         "loom is up · API http://{} · NATS {} · project {}",
         coordinator.api_address(),
@@ -196,7 +208,15 @@ pub async fn run(settings: Settings, options: UpOptions) -> Result<(), UpError> 
         () = coordinator.shut_down() => {}
         () = signals.next() => tracing::warn!("ended at once"),
     }
+    drop(noted);
     Ok(())
+}
+
+fn note_running(settings: &Settings, coordinator: &Coordinator) -> std::io::Result<Noted> {
+    let data_dir = data_directory(&settings.nats).map_err(std::io::Error::other)?;
+    let api = format!("http://{}", coordinator.api_address());
+    let nats_url = coordinator.nats().shown_url.clone();
+    Running::here(api, nats_url, Clock::system().now()).note(&data_dir)
 }
 
 /// SIGINT and SIGTERM.
@@ -261,7 +281,7 @@ fn nats_options(settings: &NatsSettings, url: String) -> NatsOptions {
 }
 
 /// Where this user's coordinators keep what they must remember.
-fn data_directory(settings: &NatsSettings) -> Result<PathBuf, UpError> {
+pub fn data_directory(settings: &NatsSettings) -> Result<PathBuf, UpError> {
     if let Some(directory) = &settings.data_dir {
         return Ok(directory.clone());
     }

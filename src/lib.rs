@@ -8,6 +8,7 @@ pub mod coordinator;
 pub mod demo;
 pub mod doors;
 pub mod metrics;
+pub mod running;
 pub mod service;
 pub mod settings;
 pub mod telemetry;

@@ -147,7 +147,9 @@ async fn fail_for_good(stage: &mut Stage, middle: Middle) -> Result<(WorkId, u32
             stage.middle().await?;
         }
     }
-    assert_eq!(stage.project.work(id).await?.status, WorkStatus::Failed);
+    let failed = stage.project.work(id).await?;
+    assert_eq!(failed.status, WorkStatus::Failed);
+    assert_eq!(failed.assigned_to, Some(agent.guid()), "who had it last");
     agent.deregister().await?;
     Ok((id, last))
 }

@@ -12,19 +12,43 @@ use tokio::sync::{broadcast, mpsc};
 
 const BACKLOG: usize = 16 * 1024;
 
-/// Takes events. Cheap to clone.
+/// Who listens in this process, to the events of all its projects, over changes of ownership. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct EventHub(broadcast::Sender<Arc<Event>>);
+
+impl Default for EventHub {
+    fn default() -> Self {
+        Self(broadcast::Sender::new(BACKLOG))
+    }
+}
+
+impl EventHub {
+    /// Listens to what is told from now on. A listener that is too slow is told how much it missed.
+    pub fn listen(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.0.subscribe()
+    }
+
+    fn tell(&self, event: Arc<Event>) {
+        if self.0.receiver_count() > 0 {
+            // Nobody left meanwhile: nobody misses it.
+            let _ = self.0.send(event);
+        }
+    }
+}
+
+/// Takes the events of one project. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct EventSink {
-    listeners: broadcast::Sender<Arc<Event>>,
+    hub: EventHub,
     outgoing: Option<mpsc::Sender<Arc<Event>>>,
     dropped: Arc<AtomicU64>,
 }
 
 impl EventSink {
-    /// A sink that tells listeners in the process and publishes for a project, in order.
+    /// A sink that tells the listeners of a hub and publishes for a project, in order.
     ///
     /// The publishing ends when the last clone of the sink is gone.
-    pub fn publishing(client: Client, project: ProjectId) -> Self {
+    pub fn publishing(client: Client, project: ProjectId, hub: EventHub) -> Self {
         let (outgoing, mut events) = mpsc::channel::<Arc<Event>>(BACKLOG);
         tokio::spawn(async move {
             while let Some(event) = events.recv().await {
@@ -40,15 +64,16 @@ impl EventSink {
             }
         });
         Self {
+            hub,
             outgoing: Some(outgoing),
-            ..Self::local()
+            dropped: Arc::default(),
         }
     }
 
     /// A sink that only tells listeners in the process.
     pub fn local() -> Self {
         Self {
-            listeners: broadcast::Sender::new(BACKLOG),
+            hub: EventHub::default(),
             outgoing: None,
             dropped: Arc::default(),
         }
@@ -62,14 +87,12 @@ impl EventSink {
         {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
-        if self.listeners.receiver_count() > 0 {
-            let _ = self.listeners.send(event);
-        }
+        self.hub.tell(event);
     }
 
     /// Listens to what is told from now on. A listener that is too slow is told how much it missed.
     pub fn listen(&self) -> broadcast::Receiver<Arc<Event>> {
-        self.listeners.subscribe()
+        self.hub.listen()
     }
 
     /// How many events were dropped on the way out because their backlog was full.

@@ -14,7 +14,7 @@ use crate::breaker;
 use crate::clock::Clock;
 use crate::dlq_retrier::{DeadLetters, DlqMsg, DlqRetrier, DlqRetrierArgs, DlqRetrierHandle};
 use crate::domain::agent::pause_end;
-use crate::events::EventSink;
+use crate::events::{EventHub, EventSink};
 use crate::gc_reaper::{GcReaper, GcReaperArgs, GcReaperHandle, GcReaperMsg};
 use crate::leases::Leases;
 use crate::nats::connection::Nats;
@@ -54,6 +54,8 @@ pub struct Terms {
     pub grace: Grace,
     /// Spreads the pauses before a next attempt.
     pub jitter: Jitter,
+    /// Who listens to events in this process.
+    pub events: EventHub,
     /// The requests that are being applied, of all doors.
     pub in_flight: InFlight,
     /// Which ownership this is.
@@ -102,7 +104,7 @@ impl Project {
                 WireError::unavailable(error.to_string(), std::time::Duration::from_secs(1))
             })?;
         let work = Arc::new(ReadModel::new(id.clone(), store));
-        let events = EventSink::publishing(nats.client.clone(), id.clone());
+        let events = EventSink::publishing(nats.client.clone(), id.clone(), terms.events.clone());
         let agents = AgentDirectory::new();
         let (counted, clock) = (agents.clone(), terms.clock.clone());
         work.count_leases(move |guid, leases| {

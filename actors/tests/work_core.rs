@@ -14,6 +14,7 @@ use loom_actors::clock::Clock;
 use loom_actors::domain::work::{
     Bodies, Command, Defaults, Fence, Holder, WorkRecord, accept, accept_result,
 };
+use loom_actors::events::EventHub;
 use loom_actors::nats::connection::{Nats, NatsOptions};
 use loom_actors::nats::ledger_store::LedgerStore;
 use loom_actors::nats::owner::Ownership;
@@ -58,6 +59,7 @@ impl House {
         let terms = Terms {
             grace: Grace::of_process(&nats),
             jitter: Jitter::fixed(0.0),
+            events: EventHub::default(),
             in_flight: InFlight::new(),
             nats,
             clock: Clock::manual(Timestamp::from_millis(1_700_000_000_000)),

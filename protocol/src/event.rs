@@ -25,6 +25,14 @@ impl Event {
             Self::Agent(event) => event.kind.as_str(),
         }
     }
+
+    /// In which project it happened.
+    pub fn project_id(&self) -> &str {
+        match self {
+            Self::Work(event) => &event.project_id,
+            Self::Agent(event) => &event.project_id,
+        }
+    }
 }
 
 /// The names of the events about work items.

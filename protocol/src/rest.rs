@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::Agent;
 use crate::dead_letter::DeadLetter;
+use crate::readiness::Readiness;
 use crate::time::Timestamp;
 use crate::work::WorkItem;
 
@@ -252,6 +253,62 @@ pub struct ProjectsAnswer {
     pub timestamp: Timestamp,
 }
 
+/// `GET /api/status`: how the coordinator is, for the people who run it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// The version of the program.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// When it began to serve.
+    pub since: Timestamp,
+    /// Whether it is the owner.
+    pub owner: bool,
+    /// Which ownership this is.
+    pub epoch: u64,
+    /// How many projects are awake.
+    pub projects: usize,
+    /// Its NATS.
+    pub nats: NatsStatus,
+    /// Whether it can serve, which projects gave up, and what else is wrong.
+    pub readiness: Readiness,
+}
+
+/// The NATS of a coordinator.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NatsStatus {
+    /// Where agents find it, without credentials.
+    pub url: String,
+    /// Whether the connection stands.
+    pub up: bool,
+    /// The version of the server.
+    pub version: String,
+    /// The server that the coordinator runs by itself, where it does.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub own: Option<OwnServerStatus>,
+}
+
+/// A nats-server that a coordinator runs by itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OwnServerStatus {
+    /// Its process, while it runs.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pid: Option<u32>,
+    /// The folder of its store.
+    pub store: String,
+    /// What may still be written there, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub free_bytes: Option<u64>,
+    /// How much that disk holds, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub total_bytes: Option<u64>,
+    /// Its log.
+    pub log: String,
+}
+
 /// `GET /api/info`, `coord.global.info`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -268,6 +325,9 @@ pub struct Info {
     pub epoch: u64,
     /// How many projects are awake.
     pub projects: usize,
+    /// The project that a request without one means.
+    #[serde(default)]
+    pub default_project: String,
     /// Where agents find NATS, where the coordinator may tell.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub nats_url: Option<String>,

@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::directory_name::push_hex;
 use super::group;
+use crate::running::started_at;
 
 /// How long to wait between two looks, at first and at the most.
 const LOOK: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
@@ -80,7 +81,7 @@ impl Workdir {
             let mut file = &self.lock;
             file.set_len(0)?;
             file.rewind()?;
-            writeln!(file, "{group} {}", started_at(group).unwrap_or_default())
+            writeln!(file, "{group} {}", start_of(group).unwrap_or_default())
         };
         if let Err(error) = noted() {
             tracing::debug!(path = %self.lock_path.display(), %error, "not noted who works there");
@@ -160,7 +161,7 @@ fn is_used(mut lock: &File) -> bool {
     else {
         return false;
     };
-    let is_another = match (words.next(), started_at(id)) {
+    let is_another = match (words.next(), start_of(id)) {
         (Some(before), Some(now)) => before != now,
         // Without its leader, the id of a group is nobody else's while one of the group lives.
         _ => false,
@@ -168,12 +169,9 @@ fn is_used(mut lock: &File) -> bool {
     !is_another && Pid::from_raw(id).is_some_and(|id| !group::is_gone(id))
 }
 
-/// When a process was started, in whatever unit, where that can be told.
-fn started_at(pid: i32) -> Option<String> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in brackets may hold anything; the start is the 22nd field, the 20th behind it.
-    let behind = stat.rsplit_once(')')?.1;
-    behind.split_ascii_whitespace().nth(19).map(str::to_owned)
+/// When the leader of a group was started, where that can be told.
+fn start_of(group: i32) -> Option<String> {
+    u32::try_from(group).ok().and_then(started_at)
 }
 
 #[cfg(test)]

@@ -16,7 +16,6 @@ use super::pages::{self, Query, Wanted, tell_more};
 use super::show::sheet;
 use super::table::Column;
 use super::times::{ago, at};
-use crate::api_client::ApiClient;
 
 /// List, show, shut down and resume agents.
 #[derive(Debug, Args)]
@@ -121,30 +120,30 @@ pub async fn run(context: &Context, args: AgentsArgs) -> CliResult {
         let message = "the filters of `loom agents` are for listing; write them after `list`";
         return Err(CliError::Usage(message.into()));
     }
-    let api = context.api()?;
-    match args.command {
-        None => list(context.out, &api, &args.list).await,
-        Some(AgentsCommand::List(own)) => list(context.out, &api, &own).await,
-        Some(AgentsCommand::Show { guid }) => {
-            let agent: Agent = api.get(&["agents", &guid], &[]).await?;
+    match args.command.unwrap_or(AgentsCommand::List(args.list)) {
+        AgentsCommand::List(args) => list(context, &args).await,
+        AgentsCommand::Show { guid } => {
+            let agent: Agent = context.api()?.get(&["agents", &guid], &[]).await?;
             show(context.out, &agent)
         }
-        Some(AgentsCommand::Shutdown {
+        AgentsCommand::Shutdown {
             guids,
             now,
             grace,
             reason,
-        }) => {
+        } => {
             let body = json!({
                 "graceful": !now,
                 "gracePeriodMs": grace.map(|grace| u64::try_from(grace.as_millis()).unwrap_or(u64::MAX)),
                 "reason": reason,
             });
+            let api = context.api()?;
             let shutdown =
                 async |guid: String| api.post(&["agents", &guid, "shutdown"], &body).await;
             each::for_each(context.out, guids, shutdown).await
         }
-        Some(AgentsCommand::Resume { guids }) => {
+        AgentsCommand::Resume { guids } => {
+            let api = context.api()?;
             let resume =
                 async |guid: String| api.post(&["agents", &guid, "resume"], &json!({})).await;
             each::for_each(context.out, guids, resume).await
@@ -152,11 +151,12 @@ pub async fn run(context: &Context, args: AgentsArgs) -> CliResult {
     }
 }
 
-async fn list(out: Output, api: &ApiClient, args: &ListArgs) -> CliResult {
+async fn list(context: &Context, args: &ListArgs) -> CliResult {
+    let (out, api) = (context.out, context.api_of_listing().await?);
     let query = |cursor: Option<&str>| args.query(cursor);
     let wanted = Wanted::of(args.all, args.limit);
     let mut page: AgentsPage =
-        pages::fetch(api, "agents", wanted, args.cursor.as_deref(), query).await?;
+        pages::fetch(&api, "agents", wanted, args.cursor.as_deref(), query).await?;
     let agents = &mut page.agents;
     match args.sort {
         None => {}

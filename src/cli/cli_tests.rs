@@ -39,6 +39,20 @@ fn commands_may_be_left_out_where_listing_is_meant() {
         "loom dlq retry --all --keep-attempts",
         "loom config check --set agents.stale_after=1m",
         "loom completions bash",
+        "loom work -A",
+        "loom up -d --port 0",
+        "loom down --pid 7",
+        "loom status --json",
+        "loom doctor --data-dir /tmp",
+        "loom events --topic work --topic agents -A --json",
+        "loom work cancel --label team=a --status pending",
+        "loom work retry 0198 0199",
+        "loom work clone 0198 --wait",
+        "loom queue",
+        "loom queue purge --capability rust",
+        "loom submit -c rust",
+        "loom submit - -c rust",
+        "loom submit -c rust --description-file task.md",
     ] {
         parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
     }
@@ -53,6 +67,12 @@ fn what_makes_no_sense_is_usage() {
     refused("loom submit something -c rust --priority 5.5");
     refused("loom submit something -c rust --label x");
     refused("loom work cancel");
+    refused("loom work cancel 0198 --label team=a");
+    refused("loom queue purge");
+    refused("loom queue purge --all --label a");
+    refused("loom work --all-projects --project p");
+    refused("loom work --all-projects --cursor 7");
+    refused("loom submit something -c rust --description-file task.md");
     refused("loom work show ..");
     refused("loom work -q -o wide");
     refused("loom work --since soon");

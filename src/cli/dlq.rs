@@ -60,7 +60,7 @@ pub struct ListArgs {
     #[arg(long, value_name = "NUMBER", conflicts_with = "all")]
     limit: Option<usize>,
     /// Begin where the last page ended.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "all_projects")]
     cursor: Option<String>,
     /// All of them, page by page.
     #[arg(long)]
@@ -117,12 +117,13 @@ pub async fn run(context: &Context, args: DlqArgs) -> CliResult {
             "the filters of `loom dlq` are for listing; write them after `list` or `retry`";
         return Err(CliError::Usage(message.into()));
     }
-    let (out, api) = (context.out, context.api()?);
+    let out = context.out;
     match args.command.unwrap_or(DlqCommand::List(args.list)) {
-        DlqCommand::List(args) => list(out, &api, &args).await,
-        DlqCommand::Show { id } => show(out, &api, &id).await,
-        DlqCommand::Retry(args) => retry(out, &api, args).await,
+        DlqCommand::List(args) => list(context, &args).await,
+        DlqCommand::Show { id } => show(out, &context.api()?, &id).await,
+        DlqCommand::Retry(args) => retry(out, &context.api()?, args).await,
         DlqCommand::Discard { ids } => {
+            let api = context.api()?;
             let discard = async |id: String| api.delete(&["dlq", &id]).await;
             each::for_each(out, ids, discard).await
         }
@@ -150,33 +151,62 @@ impl ListArgs {
         let wanted = Wanted::of(self.all, self.limit);
         let mut page: DeadLettersPage =
             pages::fetch(api, "dlq", wanted, self.cursor.as_deref(), query).await?;
+        self.put_in_order(&mut page.items);
+        Ok(page)
+    }
+
+    /// Of all projects: each is asked for as many as are wanted.
+    async fn fetch_everywhere(&self, api: &ApiClient) -> CliResult<DeadLettersPage> {
+        let of_one = async |api: &ApiClient| self.fetch(api).await;
+        let mut page = pages::fetch_everywhere(api, of_one).await?;
+        match self.sort {
+            Some(Sort::Oldest) => page.items.sort_by_key(|letter| letter.failed_at),
+            _ => page
+                .items
+                .sort_by_key(|letter| std::cmp::Reverse(letter.failed_at)),
+        }
+        pages::cut(
+            &mut page.items,
+            &mut page.page,
+            Wanted::of(self.all, self.limit),
+        );
+        self.put_in_order(&mut page.items);
+        Ok(page)
+    }
+
+    /// The order that is not the coordinator's.
+    fn put_in_order(&self, letters: &mut [DeadLetter]) {
         match self.sort {
             None | Some(Sort::Newest | Sort::Oldest) => {}
-            Some(Sort::Reason) => page.items.sort_by_key(|letter| letter.reason.as_str()),
+            Some(Sort::Reason) => letters.sort_by_key(|letter| letter.reason.as_str()),
             Some(Sort::Capability) => {
-                page.items
-                    .sort_by(|a, b| a.work_item.capability.cmp(&b.work_item.capability));
+                letters.sort_by(|a, b| a.work_item.capability.cmp(&b.work_item.capability));
             }
         }
-        Ok(page)
     }
 }
 
-async fn list(out: Output, api: &ApiClient, args: &ListArgs) -> CliResult {
-    let page = args.fetch(api).await?;
+async fn list(context: &Context, args: &ListArgs) -> CliResult {
+    let (out, api) = (context.out, context.api_of_listing().await?);
+    let everywhere = context.is_everywhere();
+    let page = if everywhere {
+        args.fetch_everywhere(&api).await?
+    } else {
+        args.fetch(&api).await?
+    };
     let form = args.form.form(out);
     let ids: Vec<String> = page
         .items
         .iter()
         .map(|letter| letter.id.to_string())
         .collect();
-    let rows = |ids: &[String], wide: bool| rows(&page.items, ids, wide);
+    let rows = |ids: &[String], wide: bool| rows(&page.items, ids, wide, everywhere);
     pages::print(out, form, &page, &ids, rows, "no dead letters")?;
     tell_more(&page.page, form);
     Ok(())
 }
 
-fn rows(letters: &[DeadLetter], ids: &[String], wide: bool) -> Table {
+fn rows(letters: &[DeadLetter], ids: &[String], wide: bool, everywhere: bool) -> Table {
     let mut columns = vec![
         Column::whole("ID"),
         Column::whole("REASON"),
@@ -185,6 +215,9 @@ fn rows(letters: &[DeadLetter], ids: &[String], wide: bool) -> Table {
         Column::spare("RETRIES", 3),
         Column::whole("FAILED"),
     ];
+    if everywhere {
+        columns.push(Column::cut("PROJECT", 8, 4).at_most(64));
+    }
     if wide {
         columns.push(Column::whole("TASK"));
     }
@@ -199,6 +232,9 @@ fn rows(letters: &[DeadLetter], ids: &[String], wide: bool) -> Table {
             letter.retries.to_string(),
             ago(letter.failed_at),
         ];
+        if everywhere {
+            cells.push(letter.work_item.project_id.clone());
+        }
         if wide {
             cells.push(letter.work_item.task_id.clone());
         }

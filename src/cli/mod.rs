@@ -2,14 +2,17 @@
 //!
 //! | module | commands |
 //! |---|---|
-//! | [`up`] | `loom up` |
+//! | [`up`], [`down`] | `loom up`, `loom down` |
+//! | [`status`], [`doctor`] | `loom status`, `loom doctor` |
 //! | [`agent`] | `loom agent run` |
 //! | [`submit`], [`tasks_file`] | `loom submit` |
 //! | [`work`], [`watch`], `waiting` | `loom work` |
 //! | [`agents`] | `loom agents` |
+//! | [`queue`] | `loom queue` |
 //! | [`gc`] | `loom gc` |
 //! | [`dlq`] | `loom dlq` |
 //! | [`stats`] | `loom stats`, `loom projects` |
+//! | [`events`], `following` | `loom events` |
 //! | [`config`] | `loom config` |
 //! | [`exit`], [`output`], [`table`], `times`, `naming`, `pages`, `each` | how they end, how they print, what they have in common |
 
@@ -17,14 +20,20 @@ pub mod agent;
 pub mod agents;
 pub mod config;
 pub mod dlq;
+pub mod doctor;
+pub mod down;
 mod each;
+pub mod events;
 pub mod exit;
+mod following;
 pub mod gc;
 mod naming;
 pub mod output;
 mod pages;
+pub mod queue;
 mod show;
 pub mod stats;
+pub mod status;
 pub mod submit;
 pub mod table;
 pub mod tasks_file;
@@ -39,6 +48,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use loom_protocol::ProjectId;
+use loom_protocol::rest::Info;
 
 use crate::api_client::{ApiClient, DEFAULT_URL};
 use crate::demo::{self, DemoArgs};
@@ -61,20 +71,24 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub struct Globals {
-    /// The coordinator to talk to.
-    #[arg(long, global = true, env = "LOOM_API_URL", default_value = DEFAULT_URL, hide_env_values = true)]
-    url: String,
-    /// The bearer token for it; better given in the environment.
-    #[arg(long, global = true, env = "LOOM_API_TOKEN", hide_env_values = true, value_parser = token)]
+    /// The coordinator to talk to; without it LOOM_API_URL, or http://127.0.0.1:3000.
+    // What clap reads from the environment by itself it shows in usage lines as if it had been asked for.
+    #[arg(long, global = true)]
+    url: Option<String>,
+    /// The bearer token for it; better given as LOOM_API_TOKEN in the environment.
+    #[arg(long, global = true, value_parser = token)]
     token: Option<Secret>,
-    /// The project; without it the coordinator's default, or LOOM_PROJECT_ID.
+    /// The project; without it LOOM_PROJECT_ID, or the coordinator's default.
     #[arg(long, global = true)]
     project: Option<ProjectId>,
+    /// All projects: for listings, sums and events.
+    #[arg(long, short = 'A', global = true, conflicts_with = "project")]
+    all_projects: bool,
     /// Print JSON for programs instead of tables for people.
     #[arg(long, global = true)]
     json: bool,
-    /// What to log to stderr: error, warn, info, debug, trace, or module=level.
-    #[arg(long, global = true, env = "LOG_LEVEL", value_name = "LEVEL")]
+    /// What to log to stderr: error, warn, info, debug, trace, or module=level; without it LOG_LEVEL.
+    #[arg(long, global = true, value_name = "LEVEL")]
     log_level: Option<String>,
     /// How to write log lines.
     #[arg(
@@ -85,9 +99,14 @@ pub struct Globals {
         value_name = "FORMAT"
     )]
     log_format: LogFormat,
-    /// The configuration file; without it `loom.toml` in the working directory, if it is there.
-    #[arg(long, global = true, env = "LOOM_CONFIG", value_name = "FILE")]
+    /// The configuration file; without it LOOM_CONFIG, or `loom.toml` in the working directory, if it is there.
+    #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
+}
+
+/// A variable of the environment; an empty one is not set.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 fn token(text: &str) -> Result<Secret, String> {
@@ -101,6 +120,12 @@ fn token(text: &str) -> Result<Secret, String> {
 enum Command {
     /// Start the coordinator, with a nats-server of its own where no URL is given
     Up(Box<up::UpArgs>),
+    /// End the coordinator that runs on this machine
+    Down(down::DownArgs),
+    /// Say how the coordinator is: NATS, its store and disk, ownership, projects
+    Status,
+    /// Say what is wrong, and what to do
+    Doctor(doctor::DoctorArgs),
     /// See agents finish work: everything is started here, and removed at the end
     Demo(DemoArgs),
     /// Be an agent
@@ -111,6 +136,8 @@ enum Command {
     Work(Box<work::WorkArgs>),
     /// List, show, shut down and resume agents
     Agents(Box<agents::AgentsArgs>),
+    /// Say what waits, by capability; cancel what waits
+    Queue(queue::QueueArgs),
     /// Mark, bury and send home whose time has come; or only say who that is
     Gc(gc::GcArgs),
     /// List, show, put back and discard dead letters: work that was given up
@@ -123,6 +150,8 @@ enum Command {
     Config(config::ConfigArgs),
     /// Measure throughput and latency beside the raw limit of NATS
     Bench(crate::bench::BenchArgs),
+    /// Print what happens, as it happens
+    Events(events::EventsArgs),
     /// Print completions for a shell
     Completions {
         /// The shell.
@@ -164,7 +193,7 @@ impl Context {
         }
         // The second is the old name of the first.
         for name in ["LOOM_PROJECT_ID", "LOOMINAL_PROJECT_ID"] {
-            if let Some(id) = std::env::var(name).ok().filter(|id| !id.is_empty()) {
+            if let Some(id) = variable(name) {
                 let project = ProjectId::new(&id)
                     .map_err(|error| CliError::Usage(format!("{name}: {error}")))?;
                 return Ok(Some(project));
@@ -177,21 +206,56 @@ impl Context {
     pub fn config_file(&self) -> Option<PathBuf> {
         let file = self.globals.config.clone();
         file.filter(|path| !path.as_os_str().is_empty())
+            .or_else(|| variable("LOOM_CONFIG").map(PathBuf::from))
     }
 
-    /// The coordinator that the command talks to.
+    /// Whether the command is about all projects.
+    pub const fn is_everywhere(&self) -> bool {
+        self.globals.all_projects
+    }
+
+    /// The coordinator that the command talks to, about one project or none in particular.
     ///
     /// # Errors
-    /// Its URL or the project cannot be read.
+    /// Its URL or the project cannot be read; all projects are asked for.
     pub fn api(&self) -> CliResult<ApiClient> {
-        // In the environment, empty means not set.
-        let url = match self.globals.url.as_str() {
-            "" => DEFAULT_URL,
-            url => url,
+        if self.is_everywhere() {
+            let message = "--all-projects is for listings, sums and events; name one --project";
+            return Err(CliError::Usage(message.into()));
+        }
+        self.api_of(self.project()?)
+    }
+
+    /// The same for a listing: about the default project where none is named, or about all.
+    pub async fn api_of_listing(&self) -> CliResult<ApiClient> {
+        if self.is_everywhere() {
+            return self.api_of(None);
+        }
+        if let Some(project) = self.project()? {
+            return self.api_of(Some(project));
+        }
+        let api = self.api_of(None)?;
+        let info: Info = api.get(&["info"], &[]).await?;
+        // A coordinator of before says nothing of it, and means it.
+        Ok(match ProjectId::new(&info.default_project) {
+            Ok(project) => api.of_project(project),
+            Err(_) => api,
+        })
+    }
+
+    fn api_of(&self, project: Option<ProjectId>) -> CliResult<ApiClient> {
+        let given = self.globals.url.clone().filter(|url| !url.is_empty());
+        let url = given.or_else(|| variable("LOOM_API_URL"));
+        let given = self.globals.token.clone();
+        let token = match given.filter(|token| !token.expose().is_empty()) {
+            Some(token) => Some(token),
+            None => variable("LOOM_API_TOKEN")
+                .map(|text| token(&text))
+                .transpose()
+                .map_err(|error| CliError::Usage(format!("LOOM_API_TOKEN: {error}")))?,
         };
-        let token = self.globals.token.clone();
-        let token = token.filter(|token| !token.expose().is_empty());
-        Ok(ApiClient::new(url, token, self.project()?)?)
+        let url = url.as_deref().unwrap_or(DEFAULT_URL);
+        Ok(ApiClient::new(url, token, project)?)
     }
 }
 
@@ -206,9 +270,9 @@ pub fn main() -> ExitCode {
 }
 
 fn start(globals: Globals, command: Command) -> CliResult<ExitCode> {
-    let level = globals.log_level.as_deref();
-    let level = level.filter(|level| !level.is_empty());
-    let level = level.unwrap_or(command.log_level());
+    let given = globals.log_level.clone().filter(|level| !level.is_empty());
+    let level = given.or_else(|| variable("LOG_LEVEL"));
+    let level = level.as_deref().unwrap_or(command.log_level());
     telemetry::init(level, globals.log_format)
         .map_err(|error| CliError::Usage(format!("--log-level: {error}")))?;
     let runtime = runtime()
@@ -231,15 +295,20 @@ async fn run(context: &Context, command: Command) -> CliResult<ExitCode> {
     match command {
         Command::Agent(args) => return agent::run(context, *args).await,
         Command::Work(args) => return work::run(context, *args).await,
-        Command::Up(args) => up::run(context, &args).await,
+        Command::Up(args) => return up::run(context, &args).await,
+        Command::Down(args) => down::run(context, &args).await,
+        Command::Status => status::run(context).await,
+        Command::Doctor(args) => doctor::run(context, &args).await,
         Command::Demo(args) => demo::run(context.out, &args).await,
         Command::Submit(args) => submit::run(context, *args).await,
         Command::Agents(args) => agents::run(context, *args).await,
         Command::Gc(args) => gc::run(context, &args).await,
+        Command::Queue(args) => queue::run(context, args).await,
         Command::Dlq(args) => dlq::run(context, *args).await,
         Command::Stats => stats::stats(context).await,
         Command::Projects(args) => stats::projects(context, args).await,
         Command::Config(args) => config::run(context, &args),
+        Command::Events(args) => events::run(context, &args).await,
         Command::Bench(args) => crate::bench::run(context, &args).await,
         Command::Completions { shell } => completions(context, shell),
     }

@@ -1,11 +1,12 @@
 //! Listings: page by page from the coordinator, printed in one of the forms.
 
-use loom_protocol::rest::{AgentsPage, DeadLettersPage, PageInfo, WorkPage};
+use loom_protocol::ProjectId;
+use loom_protocol::rest::{AgentsPage, DeadLettersPage, PageInfo, ProjectsAnswer, WorkPage};
 use loom_protocol::work::limits;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::exit::CliResult;
+use super::exit::{CliError, CliResult};
 use super::naming::{Form, short_ids};
 use super::output::{Output, Table, note};
 use crate::api_client::ApiClient;
@@ -124,6 +125,42 @@ pub(super) async fn fetch<P: Page>(
     Ok(whole)
 }
 
+/// What is wanted of every project, as one page: `of_one` of each. There is no cursor into it.
+pub(super) async fn fetch_everywhere<P: Page>(
+    api: &ApiClient,
+    of_one: impl AsyncFn(&ApiClient) -> CliResult<P>,
+) -> CliResult<P> {
+    let projects: ProjectsAnswer = api.get(&["stats", "projects"], &[]).await?;
+    let mut whole: Option<P> = None;
+    let mut info = PageInfo::default();
+    for name in &projects.projects {
+        let project = ProjectId::new(name).map_err(|error| CliError::Failed(error.to_string()))?;
+        let mut page = of_one(&api.of_project(project)).await?;
+        info.count += page.info().count;
+        info.total += page.info().total;
+        info.has_more |= page.info().next_cursor.is_some();
+        match &mut whole {
+            None => whole = Some(page),
+            Some(whole) => drop(whole.extend(page)),
+        }
+    }
+    let message = "the coordinator names no project; it is one of another version";
+    let mut whole = whole.ok_or_else(|| CliError::Failed(message.into()))?;
+    *whole.info() = info;
+    Ok(whole)
+}
+
+/// Leaves as many as are wanted of what came from several projects.
+pub(super) fn cut<T>(things: &mut Vec<T>, info: &mut PageInfo, wanted: Wanted) {
+    if let Wanted::Most(most) = wanted
+        && things.len() > most
+    {
+        things.truncate(most);
+        info.count = most;
+        info.has_more = true;
+    }
+}
+
 /// Prints a listing in the form that is asked for. `rows`: the table, from the ids as they are to
 /// be shown and whether all columns are wanted.
 pub(super) fn print(
@@ -145,8 +182,11 @@ pub(super) fn print(
 
 /// Says how the rest is had, where there is more and people read it.
 pub(super) fn tell_more(page: &PageInfo, form: Form) {
-    if let Some(cursor) = page.next_cursor.as_ref().filter(|_| form != Form::Json) {
-        note(&format!("there are more: --cursor {cursor}, or --all"));
+    match &page.next_cursor {
+        _ if form == Form::Json => {}
+        Some(cursor) => note(&format!("there are more: --cursor {cursor}, or --all")),
+        None if page.has_more => note("there are more: --all, or name one --project"),
+        None => {}
     }
 }
 

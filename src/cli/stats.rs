@@ -13,9 +13,9 @@ use super::show::sheet;
 use super::table::Column;
 use super::times::ago;
 
-/// Counts agents and work, of one project or of all.
+/// Counts agents and work, of one project or of all of them.
 pub async fn stats(context: &Context) -> CliResult {
-    let stats: Stats = context.api()?.get(&["stats"], &[]).await?;
+    let stats: Stats = context.api_of_listing().await?.get(&["stats"], &[]).await?;
     if context.out.is_json() {
         return context.out.json(&stats);
     }
@@ -50,7 +50,8 @@ pub struct ProjectsArgs {
 
 /// Lists the projects.
 pub async fn projects(context: &Context, args: ProjectsArgs) -> CliResult {
-    let answer: ProjectsAnswer = context.api()?.get(&["stats", "projects"], &[]).await?;
+    let api = context.api_of_listing().await?;
+    let answer: ProjectsAnswer = api.get(&["stats", "projects"], &[]).await?;
     let projects = &answer.details;
     let names: Vec<String> = projects
         .iter()

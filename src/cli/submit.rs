@@ -2,12 +2,14 @@
 //!
 //! | module | what it does |
 //! |---|---|
+//! | `description` | what is to be done, from the command line, a file or a pipe |
 //! | `file` | checks a file, sends it in arrays, waits |
 //! | `ids` | ids that follow from the file |
 //! | `send` | sends again what got no answer |
 //! | `answers` | what is printed, counted and put aside |
 
 mod answers;
+mod description;
 mod file;
 mod ids;
 mod send;
@@ -34,9 +36,12 @@ use send::patiently;
 /// Submit work: one item, or many from a file of JSON lines.
 #[derive(Debug, Args)]
 pub struct SubmitArgs {
-    /// What is to be done.
-    #[arg(required_unless_present = "file", conflicts_with = "file")]
+    /// What is to be done; `-`, or nothing where something is piped in: standard input.
+    #[arg(conflicts_with = "file")]
     description: Option<String>,
+    /// Read what is to be done from a file; `-` is standard input.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "description"])]
+    description_file: Option<PathBuf>,
     /// Read items from a file, one JSON object per line; `-` is stdin. Flags fill in what a line lacks.
     /// All lines are checked before the first is sent; ids are printed as they are answered. The same
     /// file again changes nothing.
@@ -186,6 +191,11 @@ impl SubmitArgs {
 
 /// Submits, and waits where that was asked for.
 pub async fn run(context: &Context, args: SubmitArgs) -> CliResult {
+    let mut args = args;
+    if args.file.is_none() {
+        let given = (args.description.take(), args.description_file.as_deref());
+        args.description = Some(description::of(given)?);
+    }
     let flags = args
         .fields()
         .map_err(|error| CliError::Failed(error.to_string()))?;
@@ -205,7 +215,7 @@ pub async fn run(context: &Context, args: SubmitArgs) -> CliResult {
 }
 
 /// The id is made here, so that a submit without an answer is sent again under it.
-async fn submit_one(
+pub(super) async fn submit_one(
     context: &Context,
     api: &ApiClient,
     id: WorkId,
@@ -238,7 +248,17 @@ async fn submit_one(
             context.out.text(&answer.id.to_string())
         };
     }
-    let ended = watch::wait_for(api, answer.id).await?;
+    note(&format!("item {id} is submitted; waiting for its end"));
+    let ended = tokio::select! {
+        biased;
+        _ = tokio::signal::ctrl_c() => {
+            note(&format!(
+                "item {id} goes on; `loom work watch {id}` watches it, `loom work cancel {id}` calls it off"
+            ));
+            return Err(CliError::Interrupted);
+        }
+        ended = watch::wait_for(api, answer.id) => ended?,
+    };
     if context.out.is_json() {
         context.out.json(&ended)?;
     } else {

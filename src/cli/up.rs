@@ -1,7 +1,10 @@
 //! `loom up`: the coordinator.
 
+mod detached;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Args;
 
@@ -37,6 +40,9 @@ pub struct UpArgs {
     /// Where another coordinator owns this NATS, wait and take over when it is gone.
     #[arg(long)]
     standby: bool,
+    /// In the background: returns when it serves; its log is loom.log in the data directory, `loom down` ends it.
+    #[arg(short, long)]
+    detach: bool,
 }
 
 pub(super) fn set(text: &str) -> Result<(String, String), String> {
@@ -75,11 +81,16 @@ impl UpArgs {
     }
 }
 
-/// Runs until it is told to end.
-pub async fn run(context: &Context, args: &UpArgs) -> CliResult {
+/// Runs until it is told to end; or starts a process that does.
+pub async fn run(context: &Context, args: &UpArgs) -> CliResult<ExitCode> {
     let loaded = args.settings(context)?;
+    if args.detach {
+        let data_dir = coordinator::data_directory(&loaded.settings.nats)?;
+        return detached::run(context, &data_dir).await;
+    }
     let options = UpOptions {
         standby: args.standby,
     };
-    Ok(coordinator::run(loaded.settings, options).await?)
+    coordinator::run(loaded.settings, options).await?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,32 +1,33 @@
-//! Waiting for items, and printing their transitions as they happen, by asking again and again.
+//! Waiting for items, and printing their transitions as they happen.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use clap::Args;
 use loom_protocol::WorkId;
-use loom_protocol::rest::WorkPage;
+use loom_protocol::event::{Event, WorkEvent};
 use loom_protocol::work::{WorkItem, WorkStatus};
 
+use super::Context;
+use super::events;
 use super::exit::{CliError, CliResult};
+use super::following::{Follower, Step};
 use super::naming::name;
 use super::output::{Output, cell, note};
 use super::show::outcome;
 use super::waiting::Waiting;
-use super::work::ListArgs;
 use crate::api_client::{ApiClient, ApiError};
 
 /// The first pause between two looks at an item that is waited for, and the longest.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-/// The pause between two looks at everything.
-const PERIOD: Duration = Duration::from_secs(1);
-const UNFINISHED: &str = "pending,assigned,in-progress";
+/// Of how many items it is remembered whether they have the label that is asked for.
+const LABELS_KNOWN: usize = 10_000;
 
-/// Print the transitions of items as they happen, by asking once a second: what comes and goes
-/// between two looks is not seen.
+/// Print the transitions of items as they happen, each of them: with --json an event on each line, or the whole item
+/// where it was looked at, at the beginning and after an interruption.
 #[derive(Debug, Args)]
 pub struct WatchArgs {
-    /// The items (ids, beginnings of them, or taskIds); ends with the last of them, exit 1 if one failed. Without any: all unfinished ones, until interrupted.
+    /// The items (ids, beginnings of them, or taskIds); ends with the last of them, exit 1 if one failed. Without any: whatever happens from now on, until interrupted.
     #[arg(value_parser = name)]
     ids: Vec<String>,
     /// Only of this capability.
@@ -38,26 +39,6 @@ pub struct WatchArgs {
     /// Only with this label.
     #[arg(long, value_name = "NAME[=VALUE]", conflicts_with = "ids")]
     label: Option<String>,
-}
-
-/// What one look tells about an item that the last one did not.
-#[derive(Debug, Clone, PartialEq)]
-struct Seen {
-    status: WorkStatus,
-    attempt: u32,
-    progress: Option<f64>,
-    message: Option<String>,
-}
-
-impl From<&WorkItem> for Seen {
-    fn from(item: &WorkItem) -> Self {
-        Self {
-            status: item.status,
-            attempt: item.attempt,
-            progress: item.progress,
-            message: item.progress_message.clone(),
-        }
-    }
 }
 
 /// Looks until the item has ended, and says why nobody takes it; a coordinator that is away for a while
@@ -102,44 +83,77 @@ impl Away {
 }
 
 /// Watches what the arguments say.
-pub async fn run(out: Output, api: &ApiClient, args: &WatchArgs) -> CliResult {
+pub async fn run(context: &Context, args: &WatchArgs) -> CliResult {
     if args.ids.is_empty() {
-        watch_all(out, api, args).await
+        watch_all(context, args).await
     } else {
-        watch_some(out, api, &args.ids).await
+        watch_some(context.out, &context.api()?, &args.ids).await
     }
 }
 
-async fn watch_some(out: Output, api: &ApiClient, ids: &[String]) -> CliResult {
-    let mut seen = HashMap::new();
-    let mut open = ids.to_vec();
+/// Prints what happens to some items until all of them have ended.
+async fn watch_some(out: Output, api: &ApiClient, names: &[String]) -> CliResult {
+    let mut open = HashMap::new();
+    for name in names {
+        let item: WorkItem = api.get(&["work", name], &[]).await?;
+        open.insert(item.id, 0);
+    }
+    let ids: Vec<String> = open.keys().map(WorkId::to_string).collect();
+    // Ids mean items of any project.
+    let mut query = vec![("topic", "work".into()), ("workId", ids.join(","))];
+    if !api.names_a_project() {
+        query.push(("allProjects", "true".into()));
+    }
+    let mut follower = Follower::begin(api, query).await?;
     let mut failed = false;
     let mut away = Away::default();
-    // The first look finds out whether the ids mean anything.
-    for id in &mut open {
-        let item: WorkItem = api.get(&["work", id], &[]).await?;
-        *id = item.id.to_string();
-    }
+    // From here on every event is heard: a look now, and again after every gap, leaves nothing out.
+    let mut look = true;
     loop {
-        let mut left = Vec::new();
-        for id in open {
-            let looked = api.get::<WorkItem>(&["work", &id], &[]).await;
-            let Some(item) = away.bridge(looked)? else {
-                left.push(id);
-                continue;
-            };
-            tell_change(out, &mut seen, &item)?;
-            if item.terminal {
-                failed |= item.status != WorkStatus::Completed;
-            } else {
-                left.push(id);
+        if std::mem::take(&mut look) {
+            for id in open.keys().copied().collect::<Vec<_>>() {
+                let Some(item) = look_at(api, &mut away, id).await? else {
+                    look = true;
+                    continue;
+                };
+                let told_up_to = open.insert(id, item.revision);
+                if told_up_to.is_none_or(|revision| revision < item.revision) {
+                    tell_item(out, &item)?;
+                }
+                if item.terminal {
+                    failed |= item.status != WorkStatus::Completed;
+                    open.remove(&id);
+                }
             }
         }
-        if left.is_empty() {
+        if open.is_empty() {
             break;
         }
-        open = left;
-        tokio::time::sleep(PERIOD).await;
+        if look {
+            tokio::time::sleep(LOOKS.0).await;
+            continue;
+        }
+        match follower.next().await? {
+            Step::Gap => look = true,
+            Step::Event(event) => {
+                let Event::Work(work) = &*event else { continue };
+                let Some(told_up_to) = open.get_mut(&work.work_id) else {
+                    continue;
+                };
+                // Progress changes nothing that is written: it may have the revision of what was seen.
+                let is_news = work.revision > *told_up_to
+                    || work.revision == *told_up_to && work.progress.is_some();
+                if !is_news {
+                    continue;
+                }
+                *told_up_to = work.revision;
+                events::tell(out, &event, false)?;
+                if work.status.is_terminal() {
+                    failed |= work.status != WorkStatus::Completed;
+                    open.remove(&work.work_id);
+                }
+            }
+        }
     }
     if failed {
         Err(CliError::WorkFailed)
@@ -148,85 +162,83 @@ async fn watch_some(out: Output, api: &ApiClient, ids: &[String]) -> CliResult {
     }
 }
 
-async fn watch_all(out: Output, api: &ApiClient, args: &WatchArgs) -> CliResult {
-    let filter = ListArgs {
-        status: Some(UNFINISHED.into()),
-        capability: args.capability.clone(),
-        boundary: args.boundary.clone(),
-        label: args.label.clone(),
-        all: true,
-        ..ListArgs::default()
-    };
-    let mut seen: HashMap<WorkId, Seen> = HashMap::new();
-    let mut away = Away::default();
-    // Whoever watches wants to hear of a wrong filter at once.
-    let mut page = Some(filter.fetch(api).await?);
+/// The item; nothing while the coordinator is away.
+async fn look_at(api: &ApiClient, away: &mut Away, id: WorkId) -> CliResult<Option<WorkItem>> {
+    let looked = api.get::<WorkItem>(&["work", &id.to_string()], &[]).await;
+    away.bridge(looked)
+}
+
+/// Prints whatever happens to items that match.
+async fn watch_all(context: &Context, args: &WatchArgs) -> CliResult {
+    let (api, everywhere) = (context.api_of_listing().await?, context.is_everywhere());
+    let mut query = vec![("topic", "work".into())];
+    if everywhere {
+        query.push(("allProjects", "true".into()));
+    }
+    let mut follower = Follower::begin(&api, query).await?;
+    let mut labels = Labels::new(args.label.as_deref());
     loop {
-        if let Some(page) = page {
-            for item in &page.work_items {
-                tell_change(out, &mut seen, item)?;
-            }
-            tell_ended(out, api, &mut seen, &page).await?;
-        }
-        tokio::time::sleep(PERIOD).await;
-        page = match filter.fetch(api).await {
-            Ok(found) => away.bridge(Ok(found))?,
-            Err(CliError::Unreachable(text)) => away.bridge(Err(ApiError::Unreachable(text)))?,
-            Err(CliError::Refused(code, _)) if code.is_transient() => None,
-            Err(error) => return Err(error),
+        let Step::Event(event) = follower.next().await? else {
+            continue;
         };
-    }
-}
-
-/// What was unfinished and is not on the list any more has ended.
-async fn tell_ended(
-    out: Output,
-    api: &ApiClient,
-    seen: &mut HashMap<WorkId, Seen>,
-    page: &WorkPage,
-) -> CliResult {
-    let open: std::collections::HashSet<WorkId> =
-        page.work_items.iter().map(|item| item.id).collect();
-    let gone: Vec<WorkId> = seen
-        .keys()
-        .filter(|id| !open.contains(id))
-        .copied()
-        .collect();
-    for id in gone {
-        match api.get::<WorkItem>(&["work", &id.to_string()], &[]).await {
-            Ok(item) => {
-                tell_change(out, seen, &item)?;
-                if item.terminal {
-                    seen.remove(&id);
-                }
-            }
-            Err(error) if error.is_transient() => {}
-            Err(_) => {
-                seen.remove(&id);
-            }
+        let Event::Work(work) = &*event else { continue };
+        let same = |wanted: &Option<String>, has: &str| wanted.as_deref().is_none_or(|w| w == has);
+        if same(&args.capability, &work.capability)
+            && same(&args.boundary, &work.boundary)
+            && labels.match_of(&api, work).await
+        {
+            events::tell(context.out, &event, everywhere)?;
         }
     }
-    Ok(())
 }
 
-fn tell_change(out: Output, seen: &mut HashMap<WorkId, Seen>, item: &WorkItem) -> CliResult {
-    let now = Seen::from(item);
-    if seen.get(&item.id) == Some(&now) {
-        return Ok(());
+/// Which items have the label that is asked for: events do not carry labels.
+struct Labels<'a> {
+    wanted: Option<(&'a str, Option<&'a str>)>,
+    known: HashMap<WorkId, bool>,
+}
+
+impl<'a> Labels<'a> {
+    fn new(wanted: Option<&'a str>) -> Self {
+        let wanted = wanted.map(|text| match text.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (text, None),
+        });
+        Self {
+            wanted,
+            known: HashMap::new(),
+        }
     }
-    let before = seen.insert(item.id, now);
+
+    /// Whether the item has it. Where the item cannot be looked at now, it is asked for again next time.
+    async fn match_of(&mut self, api: &ApiClient, work: &WorkEvent) -> bool {
+        let Some((name, value)) = self.wanted else {
+            return true;
+        };
+        if let Some(has) = self.known.get(&work.work_id) {
+            return *has;
+        }
+        let looked = api
+            .get::<WorkItem>(&["work", &work.work_id.to_string()], &[])
+            .await;
+        let Ok(item) = looked else { return false };
+        let has = item
+            .labels
+            .get(name)
+            .is_some_and(|has| value.is_none_or(|value| value == has));
+        if self.known.len() >= LABELS_KNOWN {
+            self.known.clear();
+        }
+        self.known.insert(work.work_id, has);
+        has
+    }
+}
+
+/// Prints how an item stands.
+fn tell_item(out: Output, item: &WorkItem) -> CliResult {
     if out.is_json() {
-        out.json_line(item)
-    } else {
-        out.text(&line(before.map(|before| before.status), item))
+        return out.json_line(item);
     }
-}
-
-fn line(before: Option<WorkStatus>, item: &WorkItem) -> String {
-    let from = before
-        .filter(|before| *before != item.status)
-        .map(|before| format!("{before} -> "))
-        .unwrap_or_default();
     let agent = item
         .assigned_to_agent
         .as_ref()
@@ -243,11 +255,11 @@ fn line(before: Option<WorkStatus>, item: &WorkItem) -> String {
             .clone()
             .unwrap_or_else(|| item.description.clone())
     };
-    format!(
-        "{} {} {from}{}{progress}{agent}  {}",
+    out.text(&format!(
+        "{} {} is {}{progress}{agent}  {}",
         item.updated_at,
         item.id,
         item.status,
         cell(&said, 60)
-    )
+    ))
 }

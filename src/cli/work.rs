@@ -1,4 +1,7 @@
-//! `loom work`: list, show, watch, cancel and explain items.
+//! `loom work`: list, show, watch, cancel, put back, clone and explain items.
+
+mod again;
+mod cancel;
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -20,9 +23,11 @@ use super::table::Column;
 use super::times::{ago, past};
 use super::watch::{self, WatchArgs};
 use crate::agent_run::inside::{self, CompleteArgs, FailArgs, ProgressArgs};
-use crate::api_client::ApiClient;
+use crate::api_client::{ApiClient, ApiError};
+use again::CloneArgs;
+use cancel::CancelArgs;
 
-/// List, show, watch, cancel and explain work items.
+/// List, show, watch, cancel, put back, clone and explain work items.
 #[derive(Debug, Args)]
 pub struct WorkArgs {
     #[command(subcommand)]
@@ -43,15 +48,16 @@ enum WorkCommand {
     },
     /// Print the transitions of items as they happen
     Watch(WatchArgs),
-    /// Call items off
-    Cancel {
+    /// Call items off: by their ids, or all that match
+    Cancel(CancelArgs),
+    /// Put items that failed back into the queue, as `loom dlq retry` does
+    Retry {
         /// The items: ids, beginnings of them, or taskIds.
         #[arg(required = true, value_parser = name)]
         ids: Vec<String>,
-        /// Why.
-        #[arg(long)]
-        reason: Option<String>,
     },
+    /// Submit the same work once more, as a new item; prints its id
+    Clone(CloneArgs),
     /// Say who may take an item, and why the others may not
     Explain {
         /// The item: its id, the beginning of it, or its taskId.
@@ -88,7 +94,7 @@ pub struct ListArgs {
     #[arg(long, value_name = "NUMBER", conflicts_with = "all")]
     pub limit: Option<usize>,
     /// Begin where the last page ended.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "all_projects")]
     pub cursor: Option<String>,
     /// All of them, page by page.
     #[arg(long)]
@@ -143,14 +149,32 @@ impl ListArgs {
         let wanted = Wanted::of(self.all, self.limit);
         let mut page: WorkPage =
             pages::fetch(api, "work", wanted, self.cursor.as_deref(), query).await?;
+        self.put_in_order(&mut page.work_items);
+        Ok(page)
+    }
+
+    /// Of all projects: each is asked for as many as are wanted.
+    async fn fetch_everywhere(&self, api: &ApiClient) -> CliResult<WorkPage> {
+        let of_one = async |api: &ApiClient| self.fetch(api).await;
+        let mut page = pages::fetch_everywhere(api, of_one).await?;
         let items = &mut page.work_items;
+        match self.sort {
+            Some(Sort::Oldest) => items.sort_by_key(|item| item.offered_at),
+            _ => items.sort_by_key(|item| std::cmp::Reverse(item.offered_at)),
+        }
+        pages::cut(items, &mut page.page, Wanted::of(self.all, self.limit));
+        self.put_in_order(items);
+        Ok(page)
+    }
+
+    /// The order that is not the coordinator's.
+    fn put_in_order(&self, items: &mut [WorkItem]) {
         match self.sort {
             None | Some(Sort::Newest | Sort::Oldest) => {}
             Some(Sort::Updated) => items.sort_by_key(|item| std::cmp::Reverse(item.updated_at)),
             Some(Sort::Priority) => items.sort_by_key(|item| std::cmp::Reverse(item.priority)),
             Some(Sort::Status) => items.sort_by_key(|item| item.status),
         }
-        Ok(page)
     }
 }
 
@@ -166,10 +190,12 @@ pub async fn run(context: &Context, args: WorkArgs) -> CliResult<ExitCode> {
         WorkCommand::Progress(args) => return foreseen(inside::progress(args).await),
         WorkCommand::Complete(args) => return foreseen(inside::complete(args).await),
         WorkCommand::Fail(args) => return foreseen(inside::fail(args).await),
-        WorkCommand::List(args) => list(out, &context.api()?, &args).await,
+        WorkCommand::List(args) => list(context, &args).await,
         WorkCommand::Show { id } => show(out, &context.api()?, &id).await,
-        WorkCommand::Watch(args) => watch::run(out, &context.api()?, &args).await,
-        WorkCommand::Cancel { ids, reason } => cancel(out, &context.api()?, ids, reason).await,
+        WorkCommand::Watch(args) => watch::run(context, &args).await,
+        WorkCommand::Cancel(args) => cancel::run(out, &context.api()?, args).await,
+        WorkCommand::Retry { ids } => retry(out, &context.api()?, ids).await,
+        WorkCommand::Clone(args) => again::run(context, &args).await,
         WorkCommand::Explain { id } => explain(out, &context.api()?, &id).await,
     }
     .map(|()| ExitCode::SUCCESS)
@@ -188,32 +214,43 @@ async fn show(out: Output, api: &ApiClient, id: &str) -> CliResult {
     }
 }
 
-async fn cancel(
-    out: Output,
-    api: &ApiClient,
-    ids: Vec<String>,
-    reason: Option<String>,
-) -> CliResult {
-    let body = json!({"reason": reason, "by": "loom work cancel"});
-    let cancel = async |id: String| api.post(&["work", &id, "cancel"], &body).await;
-    each::for_each(out, ids, cancel).await
+async fn retry(out: Output, api: &ApiClient, ids: Vec<String>) -> CliResult {
+    let retry = async |id: String| {
+        let answer = api.post(&["dlq", &id, "retry"], &json!({})).await;
+        answer.map_err(|error| match error {
+            ApiError::Refused(mut refusal) if !refusal.code.is_transient() => {
+                refusal.message.push_str(
+                    "; only what has failed can be put back: `loom work clone` submits the same work once more",
+                );
+                ApiError::Refused(refusal)
+            }
+            error => error,
+        })
+    };
+    each::for_each(out, ids, retry).await
 }
 
-async fn list(out: Output, api: &ApiClient, args: &ListArgs) -> CliResult {
-    let page = args.fetch(api).await?;
+async fn list(context: &Context, args: &ListArgs) -> CliResult {
+    let (out, api) = (context.out, context.api_of_listing().await?);
+    let everywhere = context.is_everywhere();
+    let page = if everywhere {
+        args.fetch_everywhere(&api).await?
+    } else {
+        args.fetch(&api).await?
+    };
     let form = args.form.form(out);
     let ids: Vec<String> = page
         .work_items
         .iter()
         .map(|item| item.id.to_string())
         .collect();
-    let rows = |ids: &[String], wide: bool| rows(&page.work_items, ids, wide);
+    let rows = |ids: &[String], wide: bool| rows(&page.work_items, ids, wide, everywhere);
     pages::print(out, form, &page, &ids, rows, "no work items")?;
     tell_more(&page.page, form);
     Ok(())
 }
 
-fn rows(items: &[WorkItem], ids: &[String], wide: bool) -> Table {
+fn rows(items: &[WorkItem], ids: &[String], wide: bool, everywhere: bool) -> Table {
     let mut columns = vec![
         Column::whole("ID"),
         Column::whole("STATUS"),
@@ -222,6 +259,9 @@ fn rows(items: &[WorkItem], ids: &[String], wide: bool) -> Table {
         Column::whole("AGE"),
         Column::cut("AGENT", 8, 4).at_most(32),
     ];
+    if everywhere {
+        columns.push(Column::cut("PROJECT", 8, 4).at_most(64));
+    }
     if wide {
         columns.extend([
             Column::whole("BOUNDARY"),
@@ -248,6 +288,9 @@ fn rows(items: &[WorkItem], ids: &[String], wide: bool) -> Table {
             ago(item.offered_at),
             agent.map(|agent| agent.handle.clone()).unwrap_or_default(),
         ];
+        if everywhere {
+            cells.push(item.project_id.clone());
+        }
         if wide {
             let labels = item.labels.iter();
             let labels: Vec<String> = labels

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use loom_actors::barrier::{Grace, InFlight};
 use loom_actors::clock::Clock;
+use loom_actors::events::EventHub;
 use loom_actors::nats::connection::Nats;
 use loom_actors::nats::owner::{Identity, OwnerLease, OwnerOptions, Ownership};
+use loom_actors::nats::server::ServerControl;
 use loom_actors::project::Terms;
 use loom_actors::projects::Projects;
 use loom_actors::supervision::Jitter;
@@ -72,9 +74,11 @@ impl Reign {
         nats: Nats,
         identity: Identity,
         standby: bool,
+        server: Option<ServerControl>,
     ) -> Result<(Arc<Shell>, Self), UpError> {
+        let events = EventHub::default();
         // Nobody reads before there is a service.
-        let accession = accede(settings, &nats, identity.clone(), standby, |_| {}).await?;
+        let accession = accede(settings, &nats, &events, identity.clone(), standby, |_| {}).await?;
         let (owner, owner_seen) = watch::channel(Owning::Yes);
         let nats_url = match &settings.nats.advertise_url {
             Some(url) => url.expose().to_owned(),
@@ -84,6 +88,9 @@ impl Reign {
             default_project: settings.projects.default.clone(),
             nats_url: Some(nats_url.clone()),
             owner: owner_seen,
+            events,
+            server,
+            since: Clock::system().now(),
         };
         let shell = Arc::new(Shell {
             settings: settings.clone(),
@@ -100,8 +107,9 @@ impl Reign {
     /// A later one: waits until it can be won.
     async fn again(shell: &Shell, former: &mut Option<FormerDoor>) -> Result<Self, UpError> {
         let identity = shell.identity.clone();
+        let events = shell.service.events();
         let serve = |projects: &Projects| shell.service.serve_from(projects.clone());
-        let accession = accede(&shell.settings, &shell.nats, identity, true, serve).await?;
+        let accession = accede(&shell.settings, &shell.nats, events, identity, true, serve).await?;
         if let Some(door) = former.take() {
             door.close().await;
         }
@@ -144,6 +152,7 @@ impl Reign {
 async fn accede(
     settings: &Settings,
     nats: &Nats,
+    events: &EventHub,
     identity: Identity,
     standby: bool,
     serve: impl FnOnce(&Projects),
@@ -164,6 +173,7 @@ async fn accede(
         supervision: settings.supervision.clone(),
         grace: Grace::of_process(nats),
         jitter: Jitter::random(),
+        events: events.clone(),
         in_flight: InFlight::new(),
         epoch: lease.epoch(),
         ownership: lease.ownership(),

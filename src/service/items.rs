@@ -189,10 +189,17 @@ fn verdicts(project: &Project, header: &Header, outlook: Option<&Outlook>) -> Ve
                 candidate.held_off = outlook.held_off.contains(&agent.guid);
             }
             let (rule, message) = match may_take(&candidate, &needs) {
-                _ if outlook.is_none() && header.holder == Some(agent.guid) => (
-                    Some(NOT_PENDING),
-                    format!("it has it; the item is {}", header.status),
-                ),
+                _ if outlook.is_none() && header.holder == Some(agent.guid) => {
+                    let has = if header.status.is_leased() {
+                        "it has it"
+                    } else {
+                        "it had it last"
+                    };
+                    (
+                        Some(NOT_PENDING),
+                        format!("{has}; the item is {}", header.status),
+                    )
+                }
                 _ if outlook.is_none() => {
                     (Some(NOT_PENDING), format!("the item is {}", header.status))
                 }

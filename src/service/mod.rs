@@ -35,12 +35,14 @@ mod upkeep;
 use std::sync::Arc;
 use std::time::Duration;
 
+use loom_actors::events::EventHub;
+use loom_actors::nats::server::ServerControl;
 use loom_actors::project::Project;
 use loom_actors::projects::Projects;
 use loom_protocol::rest::PageInfo;
 use loom_protocol::{AgentGuid, ErrorCode, ProjectId, Timestamp, WireError};
 use parking_lot::RwLock;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 pub use batches::{AgentBatchFilter, Named, Reassigned, WorkBatchFilter};
 pub use brief::without_long_texts;
@@ -50,6 +52,8 @@ pub use trouble::Owning;
 
 /// How many requests a door has under way at the most; more are refused with `overloaded`.
 const MAX_REQUESTS: usize = 4_096;
+/// How many may listen to events over REST at a time.
+const MAX_LISTENERS: usize = 256;
 /// What this coordinator can do beyond the version of the wire that it speaks.
 pub(crate) const FEATURES: [&str; 3] = ["instance-id", "late-completion", "resume"];
 const RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -72,6 +76,12 @@ pub struct ServiceOptions {
     pub nats_url: Option<String>,
     /// Whether this process owns.
     pub owner: watch::Receiver<Owning>,
+    /// Who listens to events.
+    pub events: EventHub,
+    /// The nats-server of our own, if there is one.
+    pub server: Option<ServerControl>,
+    /// When the process began to serve.
+    pub since: Timestamp,
 }
 
 /// The service layer. Cheap to clone.
@@ -81,6 +91,7 @@ pub struct Service(Arc<Inner>);
 struct Inner {
     projects: RwLock<Projects>,
     options: ServiceOptions,
+    listeners: Arc<Semaphore>,
 }
 
 impl Service {
@@ -89,12 +100,23 @@ impl Service {
         Self(Arc::new(Inner {
             projects: RwLock::new(projects),
             options,
+            listeners: Arc::new(Semaphore::new(MAX_LISTENERS)),
         }))
     }
 
     /// The project that a request without one means.
     pub fn default_project(&self) -> &ProjectId {
         &self.0.options.default_project
+    }
+
+    /// What happens in all projects, over changes of ownership.
+    pub fn events(&self) -> &EventHub {
+        &self.0.options.events
+    }
+
+    /// A place among those who listen to events for long; `None` where all are taken.
+    pub fn place_to_listen(&self) -> Option<OwnedSemaphorePermit> {
+        self.0.listeners.clone().try_acquire_owned().ok()
     }
 
     /// How many requests a door may have under way, and how long a refused one should wait.

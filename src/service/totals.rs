@@ -1,9 +1,12 @@
 //! Sums, and what the coordinator says of itself.
 
+use loom_actors::nats::server::ManagedState;
+use loom_actors::nats::store::space_at;
 use loom_actors::project::Project;
 use loom_protocol::readiness::{Problem, ProblemKind, Readiness};
 use loom_protocol::rest::{
-    AgentTotals, Info, ProjectSummary, ProjectTotals, ProjectsAnswer, Stats, WorkTotals,
+    AgentTotals, Info, NatsStatus, OwnServerStatus, ProjectSummary, ProjectTotals, ProjectsAnswer,
+    Stats, Status, WorkTotals,
 };
 use loom_protocol::{PROTOCOL_VERSION, ProjectId};
 
@@ -72,6 +75,41 @@ impl Service {
         }
     }
 
+    /// How the coordinator is, for the people who run it.
+    pub fn status(&self) -> Status {
+        let projects = self.projects();
+        let nats = &projects.terms().nats;
+        let own = self.0.options.server.as_ref().map(|server| {
+            let store = server.store();
+            let space = nats.store.space().or_else(|| space_at(&store));
+            OwnServerStatus {
+                pid: match server.state() {
+                    ManagedState::Running { pid } => Some(pid),
+                    ManagedState::Down { .. } | ManagedState::Stopped => None,
+                },
+                store: store.display().to_string(),
+                free_bytes: space.map(|space| space.free),
+                total_bytes: space.map(|space| space.total),
+                log: server.log().display().to_string(),
+            }
+        });
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            since: self.0.options.since,
+            owner: self.owns(),
+            epoch: projects.terms().epoch,
+            projects: projects.all().len(),
+            nats: NatsStatus {
+                url: nats.shown_url.clone(),
+                up: nats.is_up(),
+                version: nats.client.server_info().version.clone(),
+                own,
+            },
+            readiness: self.readiness(),
+        }
+    }
+
     /// Who this is.
     pub fn info(&self) -> Info {
         Info {
@@ -81,6 +119,7 @@ impl Service {
             features: super::FEATURES.map(str::to_owned).to_vec(),
             epoch: self.projects().terms().epoch,
             projects: self.projects().all().len(),
+            default_project: self.default_project().to_string(),
             nats_url: self.0.options.nats_url.clone(),
         }
     }

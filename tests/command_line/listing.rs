@@ -160,7 +160,21 @@ fn task_ids_and_handles_name_things_wherever_an_id_does() {
     });
     let shown = up.json(&["agents", "show", "anna-1"]);
     let guid = shown["guid"].as_str().unwrap();
+    // What it holds, and what it had last.
     let (_, stdout, _) = up.ask(&["work", "-q", "--assigned-to", "anna-1"]);
+    assert!(
+        stdout.contains(&held[0]) && stdout.contains(&ids[0]),
+        "{stdout}"
+    );
+    let args = [
+        "work",
+        "-q",
+        "--assigned-to",
+        "anna-1",
+        "--status",
+        "in-progress",
+    ];
+    let (_, stdout, _) = up.ask(&args);
     assert_eq!(stdout.trim(), held[0]);
     let (code, _, stderr) = up.ask(&["work", "--assigned-to", "nobody"]);
     assert_eq!(code, 2, "{stderr}");

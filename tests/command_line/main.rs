@@ -4,6 +4,8 @@
 mod listing;
 mod program;
 mod submit_file;
+mod up;
+mod work;
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -165,6 +167,9 @@ fn a_waiting_submit_says_why_nobody_takes_the_item() {
         .unwrap();
     let mut told = BufReader::new(submit.stderr.take().unwrap());
     let mut line = String::new();
+    told.read_line(&mut line).unwrap();
+    assert!(line.contains("is submitted"), "{line}");
+    line.clear();
     told.read_line(&mut line).unwrap();
     for part in ["is pending", "no agent is registered", "loom work explain"] {
         assert!(line.contains(part), "{part:?} is not in {line:?}");

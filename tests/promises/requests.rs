@@ -47,7 +47,7 @@ async fn messagepack_says_what_json_says() -> Result<()> {
         ("work.cancel", json!({ "id": id })),
         (
             "work.submit",
-            json!({"capability": "a b", "description": "d"}),
+            json!({"capability": " a", "description": "d"}),
         ),
         (
             "work.submit",
@@ -309,11 +309,11 @@ async fn what_cannot_be_read_is_refused_with_a_sentence() -> Result<()> {
 
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
-async fn tokens_that_would_break_a_subject_are_refused() -> Result<()> {
+async fn names_that_can_be_none_are_refused() -> Result<()> {
     let fleet = Fleet::shared().await?;
     let project = fleet.project().await?;
     let long = "x".repeat(300);
-    for bad in ["", "a b", "*", ">", "a>", "schön", "tab\t", &long] {
+    for bad in ["", " a", "a ", "tab\t", "nul\0", &long] {
         let item = |field: &str| {
             let mut item = json!({"description": "d", "capability": "rust"});
             item[field] = json!(bad);
@@ -337,10 +337,10 @@ async fn tokens_that_would_break_a_subject_are_refused() -> Result<()> {
         let refused = project.request("agents.register", agent).await.unwrap_err();
         assert_eq!(refused.code, ErrorCode::InvalidToken, "{bad:?}");
     }
-    for dotted in ["node.js", "c++", "a.b.c"] {
-        project.submit_plain(dotted).await?;
+    for harmless in ["node.js", "c++", "a.b.c", "a b", "*", ">", "schön"] {
+        project.submit_plain(harmless).await?;
     }
-    assert_eq!(project.all_work().await?.len(), 3);
+    assert_eq!(project.all_work().await?.len(), 7);
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! The connection to NATS: how it is made, what is asked of the server, how its health is told.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -106,11 +108,18 @@ pub struct Nats {
     pub disturbed: watch::Receiver<Instant>,
     /// The URL without credentials.
     pub shown_url: String,
+    /// The connection is about to end because we do.
+    ending: Arc<AtomicBool>,
     /// How its store is, as far as somebody has looked or was refused.
     pub store: StoreHealth,
 }
 
 impl Nats {
+    /// The server is about to be stopped by us: that its connection ends is nothing to warn of.
+    pub fn expect_end(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
+
     /// Connects, and refuses a server that is too old or has no JetStream.
     pub async fn connect(options: &NatsOptions) -> Result<Self, ConnectError> {
         let shown_url = without_credentials(&options.url);
@@ -123,6 +132,8 @@ impl Nats {
         };
         let (count, reconnects) = watch::channel(0);
         let (disturbance, disturbed) = watch::channel(Instant::now());
+        let ending = Arc::new(AtomicBool::new(false));
+        let is_ending = ending.clone();
         let mut connect = ConnectOptions::new()
             .name(&options.name)
             .connection_timeout(CONNECT_TIMEOUT)
@@ -136,11 +147,15 @@ impl Nats {
             })
             .event_callback(move |event| {
                 let (count, disturbance) = (count.clone(), disturbance.clone());
+                let is_ending = is_ending.clone();
                 async move {
                     match event {
                         Event::Connected => {
                             disturbance.send_replace(Instant::now());
                             count.send_modify(|count| *count += 1);
+                        }
+                        Event::Disconnected if is_ending.load(Ordering::Relaxed) => {
+                            tracing::debug!("the connection to NATS has ended");
                         }
                         Event::Disconnected => {
                             tracing::warn!("the connection to NATS is lost; reconnecting");
@@ -203,6 +218,7 @@ impl Nats {
             reconnects,
             disturbed,
             shown_url,
+            ending,
             store: StoreHealth::default(),
         })
     }

@@ -33,7 +33,9 @@ use rustix::process::Signal;
 pub use config::{ClusterOptions, Profile};
 pub use error::ServerError;
 pub use find::{MINIMUM_VERSION, ServerVersion, find_server};
-pub use managed::{ManagedOptions, ManagedServer, ManagedState, ServerControl};
+pub use managed::{
+    FoundServer, ManagedOptions, ManagedServer, ManagedState, ServerControl, server_on,
+};
 pub use process::{OwnChild, ParentDeath};
 
 use process::Process;

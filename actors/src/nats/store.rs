@@ -7,6 +7,8 @@
 mod log;
 mod watcher;
 
+pub use watcher::space_at;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use loom_actors::barrier::{Grace, InFlight};
 use loom_actors::clock::Clock;
 use loom_actors::domain::work::{Command, Decision, WorkRecord};
+use loom_actors::events::EventHub;
 use loom_actors::nats::connection::{Nats, NatsOptions};
 use loom_actors::nats::owner::Ownership;
 use loom_actors::nats::server::{NatsServer, Profile, ServerOptions, find_server};
@@ -99,6 +100,7 @@ impl House {
         let terms = Terms {
             grace: Grace::of_process(&nats),
             jitter: Jitter::fixed(0.0),
+            events: EventHub::default(),
             in_flight: InFlight::new(),
             nats,
             clock: clock.clone(),

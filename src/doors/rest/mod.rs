@@ -9,13 +9,14 @@
 //! | [`error`] | refusals as answers |
 //! | [`fence`] | who is let in, and how many at a time |
 //! | [`serve`](mod@serve) | connections |
-//! | [`agents`], [`work`], [`dead_letters`], [`system`] | the paths |
+//! | [`agents`], [`work`], [`dead_letters`], [`events`], [`system`] | the paths |
 
 pub mod agents;
 mod batch;
 pub mod call;
 pub mod dead_letters;
 pub mod error;
+pub mod events;
 pub mod fence;
 pub mod serve;
 pub mod system;
@@ -67,6 +68,7 @@ fn api() -> Router<Service> {
     Router::new()
         .route("/metrics", get(system::metrics))
         .route("/api/info", get(system::info))
+        .route("/api/status", get(system::status))
         .route("/api/stats", get(system::stats))
         .route("/api/stats/projects", get(system::projects))
         .route("/api/queue", get(system::queue))
@@ -84,6 +86,7 @@ fn api() -> Router<Service> {
             get(dead_letters::show).delete(dead_letters::discard),
         )
         .route("/api/dlq/{id}/retry", post(dead_letters::retry))
+        .route("/api/events", get(events::follow))
         .route("/api/work", get(work::list).post(work::submit))
         .route("/api/work/cancel-batch", post(work::cancel_batch))
         .route("/api/work/{id}", get(work::show))

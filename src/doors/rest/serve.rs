@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Layer as _;
 
+use super::events::Stopping;
 use super::fence::Peer;
 use crate::settings::ApiSettings;
 
@@ -92,7 +93,8 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<
             }
         };
         let _ = stream.set_nodelay(true);
-        let known = Extension(Peer(from)).layer(router.clone());
+        let known = Extension(Stopping(stopping.clone())).layer(router.clone());
+        let known = Extension(Peer(from)).layer(known);
         let service = TowerToHyperService::new(known);
         let connection = http
             .serve_connection(TokioIo::new(stream), service)

@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use loom_protocol::rest::{Info, ProjectsAnswer, Stats};
+use loom_protocol::rest::{Info, ProjectsAnswer, Stats, Status};
 use loom_protocol::work::{PurgeRequest, QueueInfo};
 use serde_json::{Value, json};
 
@@ -54,6 +54,11 @@ pub async fn metrics(State(service): State<Service>) -> impl IntoResponse {
 /// `GET /api/info`
 pub async fn info(State(service): State<Service>) -> Json<Info> {
     Json(service.info())
+}
+
+/// `GET /api/status`: for whoever runs the coordinator.
+pub async fn status(State(service): State<Service>) -> Json<Status> {
+    Json(service.status())
 }
 
 /// `GET /api/stats`: of one project, or of all.

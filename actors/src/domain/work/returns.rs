@@ -44,7 +44,6 @@ impl WorkRecord {
     /// Puts the item back, spending the attempt or counting the return, or gives it up.
     pub(super) fn give_back(&mut self, reason: Reason, counts: Counts, why: Return) {
         self.status = WorkStatus::Pending;
-        self.lease = None;
         self.started_at = None;
         self.progress = None;
         self.progress_message = None;
@@ -55,7 +54,10 @@ impl WorkRecord {
         }
         match retry::judge(self.attempts, self.max_attempts, why, self.updated_at) {
             Verdict::GiveUp => self.give_up(),
-            Verdict::Again { not_before } => self.not_before = not_before,
+            Verdict::Again { not_before } => {
+                self.lease = None;
+                self.not_before = not_before;
+            }
         }
     }
 
@@ -70,10 +72,11 @@ impl WorkRecord {
         *returns > FREE_RETURNS
     }
 
+    /// Whoever had it last stays named, as with every end.
     pub(super) fn give_up(&mut self) {
         self.status = WorkStatus::Failed;
-        self.lease = None;
-        self.loss = None;
+        let lost = self.loss.take().map(|loss| loss.lease);
+        self.lease = self.lease.take().or(lost);
         self.pending_reason = None;
         self.not_before = None;
     }

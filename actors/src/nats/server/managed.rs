@@ -232,6 +232,33 @@ impl Drop for ManagedServer {
     }
 }
 
+/// A nats-server that runs on the store of a data directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundServer {
+    /// Its process, where that is known.
+    pub pid: Option<u32>,
+    /// Where it was told to listen, where that is known.
+    pub url: Option<String>,
+    /// The folder of its store.
+    pub store: PathBuf,
+}
+
+/// The server that runs on the store of a data directory, whoever started it: that of a running coordinator, or one
+/// that survived its coordinator.
+pub fn server_on(data_dir: &Path) -> Option<FoundServer> {
+    let dir = data_dir.join("nats");
+    let lock = dir.join("server.lock");
+    if !is_locked(&lock) {
+        return None;
+    }
+    let url = Endpoint::read(&dir.join("endpoint.json")).map(|endpoint| endpoint.url);
+    Some(FoundServer {
+        pid: pid_in(&lock),
+        url,
+        store: dir.join("store"),
+    })
+}
+
 /// Refuses a second coordinator on this folder.
 fn lock_folder(dir: &Path) -> Result<File, ServerError> {
     let path = dir.join("coordinator.lock");

@@ -148,7 +148,7 @@ fn look(folder: &Path) -> Seen {
 }
 
 /// The disk of a path, as far as this user may write to it.
-fn space_at(path: &Path) -> Option<Space> {
+pub fn space_at(path: &Path) -> Option<Space> {
     let disk = rustix::fs::statvfs(path).ok()?;
     Some(Space {
         free: disk.f_bavail.saturating_mul(disk.f_frsize),

@@ -361,6 +361,9 @@ proptest! {
             if record.status.is_leased() {
                 prop_assert!(record.lease.is_some());
             }
+            if record.status == WorkStatus::Failed && before.lease.is_some() {
+                prop_assert_eq!(&record.lease, &before.lease, "who had it last stays named");
+            }
             if record.status == WorkStatus::Pending {
                 prop_assert!(record.lease.is_none());
                 prop_assert!(record.attempts < record.max_attempts);

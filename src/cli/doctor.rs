@@ -1,0 +1,236 @@
+//! `loom doctor`: what is wrong, and what to do about it.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use loom_actors::nats::server::{find_server, server_on};
+use loom_actors::nats::store::space_at;
+use loom_protocol::rest::{Stats, Status};
+use serde::Serialize;
+
+use super::Context;
+use super::down::{data_dir, survivor};
+use super::exit::{CliError, CliResult};
+use super::output::block;
+use super::status::bytes;
+use crate::api_client::ApiClient;
+use crate::running::Running;
+use crate::settings::{Sources, load};
+
+/// Below this much free disk a store is soon full: submits are refused then.
+const LITTLE_ROOM: u64 = 256 * 1024 * 1024;
+
+/// Look for what is wrong: the configuration, the nats-server, the disk, the coordinator, its projects and agents; exit
+/// 1 where something is.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// The data directory of the coordinator.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Level {
+    Ok,
+    /// Worth a look.
+    Warning,
+    /// To be mended.
+    Wrong,
+}
+
+/// What was found, in a sentence that says what to do.
+#[derive(Debug, Serialize)]
+struct Finding {
+    level: Level,
+    what: &'static str,
+    sentence: String,
+}
+
+/// The findings so far.
+#[derive(Debug, Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn add(&mut self, level: Level, what: &'static str, sentence: impl Into<String>) {
+        self.0.push(Finding {
+            level,
+            what,
+            sentence: sentence.into(),
+        });
+    }
+}
+
+/// Looks everywhere, and says what it found.
+pub async fn run(context: &Context, args: &DoctorArgs) -> CliResult {
+    let mut findings = Findings::default();
+    look_here(context, args.data_dir.as_deref(), &mut findings);
+    look_at_coordinator(&context.api()?, &mut findings).await;
+    let wrong = findings
+        .0
+        .iter()
+        .filter(|f| f.level == Level::Wrong)
+        .count();
+    if context.out.is_json() {
+        context.out.json(&findings.0)?;
+    } else {
+        for Finding {
+            level,
+            what,
+            sentence,
+        } in &findings.0
+        {
+            let mark = match level {
+                Level::Ok => "ok     ",
+                Level::Warning => "warning",
+                Level::Wrong => "WRONG  ",
+            };
+            context
+                .out
+                .text(&block(&format!("{mark} {what}: {sentence}")))?;
+        }
+    }
+    match wrong {
+        0 => Ok(()),
+        1 => Err(CliError::Failed("1 thing is wrong".into())),
+        count => Err(CliError::Failed(format!("{count} things are wrong"))),
+    }
+}
+
+/// What can be seen on this machine without a coordinator.
+fn look_here(context: &Context, named: Option<&Path>, findings: &mut Findings) {
+    let sources = Sources::of_process(context.config_file(), Vec::new());
+    let own_server = match load(&sources) {
+        Ok(loaded) => {
+            let file = loaded.file.as_ref().map(|path| path.display().to_string());
+            let sentence = match file {
+                Some(file) => format!("{file} is sound"),
+                None => "no file; defaults and the environment are sound".into(),
+            };
+            findings.add(Level::Ok, "configuration", sentence);
+            loaded.settings.nats.url.is_none()
+        }
+        Err(error) => {
+            findings.add(
+                Level::Wrong,
+                "configuration",
+                CliError::from(error).to_string(),
+            );
+            true
+        }
+    };
+    if own_server {
+        match find_server(None) {
+            Ok(path) => findings.add(Level::Ok, "nats-server", path.display().to_string()),
+            Err(error) => findings.add(Level::Wrong, "nats-server", error.to_string()),
+        }
+    }
+    let data_dir = match data_dir(context, named) {
+        Ok(data_dir) => data_dir,
+        Err(error) => return findings.add(Level::Wrong, "data directory", error.to_string()),
+    };
+    look_at_disk(&data_dir, findings);
+    let running = Running::all(&data_dir);
+    for one in &running {
+        let sentence = format!("pid {}, API {}", one.pid, one.api);
+        findings.add(Level::Ok, "process", sentence);
+    }
+    if running.is_empty()
+        && let Some(left) = server_on(&data_dir)
+    {
+        findings.add(Level::Warning, "nats-server", survivor(&left));
+    }
+}
+
+fn look_at_disk(data_dir: &Path, findings: &mut Findings) {
+    let shown = data_dir.display();
+    let Some(space) = data_dir.ancestors().find_map(space_at) else {
+        return findings.add(
+            Level::Warning,
+            "disk",
+            format!("how much is free at {shown} cannot be told"),
+        );
+    };
+    let sentence = format!(
+        "{} of {} free at {shown}",
+        bytes(space.free),
+        bytes(space.total)
+    );
+    if space.free < LITTLE_ROOM.min(space.total / 10) {
+        let sentence = format!("{sentence}; submits are refused: free some, it goes on by itself");
+        findings.add(Level::Wrong, "disk", sentence);
+    } else {
+        findings.add(Level::Ok, "disk", sentence);
+    }
+}
+
+async fn look_at_coordinator(api: &ApiClient, findings: &mut Findings) {
+    let status: Status = match api.get(&["status"], &[]).await {
+        Ok(status) => status,
+        Err(error) => return findings.add(Level::Wrong, "coordinator", error.to_string()),
+    };
+    let sentence = format!(
+        "version {}, pid {}, at {}",
+        status.version,
+        status.pid,
+        api.url()
+    );
+    findings.add(Level::Ok, "coordinator", sentence);
+    if status.version != env!("CARGO_PKG_VERSION") {
+        findings.add(
+            Level::Warning,
+            "version",
+            format!(
+                "the coordinator is {}, this program is {}; start it again with the same one",
+                status.version,
+                env!("CARGO_PKG_VERSION")
+            ),
+        );
+    }
+    for problem in &status.readiness.problems {
+        findings.add(Level::Wrong, "coordinator", problem.clone());
+    }
+    match api.get::<Stats>(&["stats"], &[]).await {
+        Ok(stats) => look_at_work(&stats, findings),
+        Err(error) => findings.add(Level::Wrong, "work", error.to_string()),
+    }
+}
+
+fn look_at_work(stats: &Stats, findings: &mut Findings) {
+    let of_status = |status: &str| stats.agents.by_status.get(status).copied().unwrap_or(0);
+    let away = of_status("offline") + of_status("quarantined") + of_status("paused");
+    match (stats.pending, stats.agents.total - away.min(stats.agents.total)) {
+        (0, present) => findings.add(Level::Ok, "work", format!("nothing waits; {present} agents are there")),
+        (pending, 0) => findings.add(
+            Level::Warning,
+            "work",
+            format!(
+                "{pending} items wait and no agent is there that may take any; start one with `loom agent run --capability … -- COMMAND`"
+            ),
+        ),
+        (pending, present) => findings.add(
+            Level::Ok,
+            "work",
+            format!("{pending} items wait; {present} agents are there; `loom work explain ID` says why one waits"),
+        ),
+    }
+    let quarantined = of_status("quarantined");
+    if quarantined > 0 {
+        findings.add(
+            Level::Warning,
+            "agents",
+            format!("{quarantined} are quarantined after failing one item after the other; `loom agents --status quarantined` says why, `loom agents resume` lets them work again"),
+        );
+    }
+    if stats.dead_letters.total > 0 {
+        findings.add(
+            Level::Warning,
+            "dead letters",
+            format!(
+                "{} items were given up; `loom dlq` says why",
+                stats.dead_letters.total
+            ),
+        );
+    }
+}

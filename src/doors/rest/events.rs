@@ -1,0 +1,153 @@
+//! `GET /api/events`: what happens from now on, as server-sent events. At most once each, like all events.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::response::sse::{Event as Sse, KeepAlive, Sse as SseResponse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use loom_protocol::event::Event;
+use loom_protocol::{ProjectId, WireError, WorkId};
+use tokio::sync::{OwnedSemaphorePermit, broadcast};
+use tokio_util::sync::CancellationToken;
+
+use super::call::Call;
+use super::error::{RestError, RestResult};
+use crate::service::Service;
+
+/// How often something is sent where nothing happens, so that both sides notice a dead connection.
+pub const ALIVE_EVERY: Duration = Duration::from_secs(5);
+/// How many items one listener may name.
+const MAX_ITEMS: usize = 256;
+
+/// Ends the answers that would never end by themselves, when the coordinator ends.
+#[derive(Debug, Clone)]
+pub struct Stopping(pub CancellationToken);
+
+/// What one listener wants to hear.
+#[derive(Debug)]
+struct Wanted {
+    /// Of one project, or of all.
+    project: Option<ProjectId>,
+    /// `work:` or `agent:`; empty: all.
+    topics: Vec<&'static str>,
+    /// About these items; empty: about anything.
+    items: Vec<WorkId>,
+}
+
+impl Wanted {
+    fn of(call: &Call, default: &ProjectId) -> RestResult<Self> {
+        let everywhere = call.text("allProjects").is_some_and(|text| text == "true");
+        if everywhere && call.project().is_some() {
+            let message = "allProjects and a project exclude each other; name one";
+            return Err(RestError::invalid(message));
+        }
+        let list = |name: &str| call.text(name).unwrap_or_default();
+        let topics = list("topic")
+            .split(',')
+            .filter(|topic| !topic.is_empty())
+            .map(|topic| match topic.trim() {
+                "work" => Ok("work:"),
+                "agent" | "agents" => Ok("agent:"),
+                other => Err(RestError::invalid(format!(
+                    "topic {:?} is neither work nor agents",
+                    other.chars().take(32).collect::<String>()
+                ))),
+            })
+            .collect::<Result<_, _>>()?;
+        let items: Vec<WorkId> = list("workId")
+            .split(',')
+            .filter(|id| !id.is_empty())
+            .map(|id| {
+                id.trim()
+                    .parse()
+                    .map_err(|error| RestError::invalid(format!("workId {error}")))
+            })
+            .collect::<Result<_, _>>()?;
+        if items.len() > MAX_ITEMS {
+            return Err(RestError::invalid(format!(
+                "workId names {} items; at most {MAX_ITEMS} are followed at once",
+                items.len()
+            )));
+        }
+        Ok(Self {
+            project: (!everywhere).then(|| call.project_or(default).clone()),
+            topics,
+            items,
+        })
+    }
+
+    fn takes(&self, event: &Event) -> bool {
+        let of_project = |id: &ProjectId| id.as_str() == event.project_id();
+        self.project.as_ref().is_none_or(of_project)
+            && (self.topics.is_empty() || self.topics.iter().any(|t| event.name().starts_with(t)))
+            && (self.items.is_empty()
+                || matches!(event, Event::Work(work) if self.items.contains(&work.work_id)))
+    }
+}
+
+/// One listener, for as long as it listens.
+struct Listener {
+    wanted: Wanted,
+    events: broadcast::Receiver<Arc<Event>>,
+    stopping: CancellationToken,
+    began: bool,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Listener {
+    /// What is sent next; nothing when the coordinator ends.
+    async fn next(mut self) -> Option<(Result<Sse, Infallible>, Self)> {
+        if !std::mem::replace(&mut self.began, true) {
+            return Some((Ok(Sse::default().event("subscribed").data("{}")), self));
+        }
+        loop {
+            let received = tokio::select! {
+                () = self.stopping.cancelled() => return None,
+                received = self.events.recv() => received,
+            };
+            let sent = match received {
+                Ok(event) if self.wanted.takes(&event) => match serde_json::to_string(&*event) {
+                    Ok(json) => Sse::default().event(event.name()).data(json),
+                    Err(error) => {
+                        tracing::error!(%error, "an event could not be written");
+                        continue;
+                    }
+                },
+                Ok(_) => continue,
+                Err(broadcast::error::RecvError::Lagged(missed)) => Sse::default()
+                    .event("lagged")
+                    .data(format!("{{\"missed\":{missed}}}")),
+                Err(broadcast::error::RecvError::Closed) => return None,
+            };
+            return Some((Ok(sent), self));
+        }
+    }
+}
+
+/// Tells what happens, until one of both sides ends.
+pub async fn follow(
+    State(service): State<Service>,
+    Extension(stopping): Extension<Stopping>,
+    call: Call,
+) -> RestResult<Response> {
+    let wanted = Wanted::of(&call, service.default_project())?;
+    let Some(place) = service.place_to_listen() else {
+        let message = "too many listen to events already; try again later";
+        let (_, retry_after) = service.admission();
+        return Err(WireError::overloaded(message, retry_after).into());
+    };
+    let listener = Listener {
+        wanted,
+        events: service.events().listen(),
+        stopping: stopping.0,
+        began: false,
+        _place: place,
+    };
+    let events = stream::unfold(listener, Listener::next);
+    let alive = KeepAlive::new().interval(ALIVE_EVERY);
+    Ok(SseResponse::new(events).keep_alive(alive).into_response())
+}
