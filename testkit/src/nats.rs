@@ -126,7 +126,11 @@ impl TestNats {
 
     /// Ends the server and starts one on its store and port whose messages carry so many bytes.
     pub async fn restart_with(&mut self, max_payload: usize) -> Result<()> {
-        let Kind::Own { server, _folder } = &mut self.0 else {
+        let Kind::Own {
+            server,
+            _folder: folder,
+        } = &mut self.0
+        else {
             bail!("the nats-server of NATS_URL is not a test's to restart");
         };
         server.stop().await;
@@ -136,7 +140,7 @@ impl TestNats {
             listen: address.parse().context("read the server's own address")?,
             profile: Profile::Fast,
             max_payload: Some(max_payload),
-            ..ServerOptions::new(find_server(None)?, _folder.path().to_owned())
+            ..ServerOptions::new(find_server(None)?, folder.path().to_owned())
         };
         **server = NatsServer::start(options).await?;
         Ok(())

@@ -239,7 +239,7 @@ impl State {
                 Ok(applied) => given.push(applied),
                 // Somebody was faster, or it was not this agent's to have again.
                 Err(LedgerError::Refused(_) | LedgerError::TooLarge(..)) => {
-                    self.claims.do_not_resume(claim, *id)
+                    self.claims.do_not_resume(claim, *id);
                 }
                 Err(error) => failure = Some(error),
             }

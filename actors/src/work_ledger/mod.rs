@@ -37,6 +37,7 @@
 mod acknowledged;
 mod actor;
 mod cache;
+mod fitting;
 mod handle;
 mod header;
 mod index;

@@ -13,7 +13,7 @@ use super::meters::Meters;
 use super::read_model::{LiveProgress, ReadError, ReadModel};
 use crate::barrier::Grace;
 use crate::clock::Clock;
-use crate::domain::work::{Command, Decision, WorkRecord, WriteId, cut, decode, encode};
+use crate::domain::work::{Command, Decision, WorkRecord, WriteId, decode};
 use crate::nats::connection::Nats;
 use crate::nats::ledger_store::{Entry, WriteError};
 use crate::nats::owner::Ownership;
@@ -22,8 +22,6 @@ use crate::nats::owner::Ownership;
 const MAX_CONFLICTS: usize = 16;
 /// How long what an agent says about its progress may stay unwritten.
 const PROGRESS_EVERY: Duration = Duration::from_secs(30);
-/// What the record of an item takes nearly always, in bytes: then nobody asks how much may be.
-const FITS_ALWAYS: usize = 16 * 1024;
 /// The pause before a write in doubt is repeated.
 const DOUBT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -292,47 +290,6 @@ impl Context {
         told.progress_message = live.message.or(told.progress_message);
         told.usage = live.usage.or(told.usage);
         told.into()
-    }
-
-    /// The record as it can be written, cut where it must be. Of one that no message carries only that is
-    /// left, and it has failed (`too_large`: the server has refused it already); then also why.
-    fn fitted(
-        &self,
-        operation: &Operation,
-        next: Box<WorkRecord>,
-        too_large: Option<Arc<str>>,
-    ) -> Result<(Box<WorkRecord>, Bytes, Option<Arc<str>>), LedgerError> {
-        let id = next.id;
-        let written = |record: &WorkRecord| {
-            encode(record).map_err(|error| LedgerError::Record(id, error.to_string()))
-        };
-        let bytes = written(&next)?;
-        if too_large.is_none() && bytes.len() <= FITS_ALWAYS {
-            return Ok((next, bytes, None));
-        }
-        let (size, most) = (bytes.len(), self.nats.room().record());
-        if too_large.is_none() && size <= most {
-            return Ok((next, bytes, None));
-        }
-        let cut = cut::to((*next).clone(), most).filter(|_| too_large.is_none());
-        if let Some(cut) = cut {
-            tracing::warn!(%id, size, most, "a record was cut to fit into a message of the nats-server");
-            let bytes = written(&cut)?;
-            return Ok((Box::new(cut), bytes, None));
-        }
-        let why = too_large.unwrap_or_else(|| {
-            format!("its record has {size} bytes, and max_payload of the nats-server leaves {most}")
-                .into()
-        });
-        if matches!(operation, Operation::Create(_)) {
-            return Err(LedgerError::TooLarge(id, why));
-        }
-        tracing::error!(%id, size, "the record of a work item cannot be written and is given up: {why}");
-        let is_an_end = next.status.is_terminal();
-        let short = cut::short(&next, &why, self.clock.now());
-        let bytes = written(&short)?;
-        let overruled = (!is_an_end).then_some(why);
-        Ok((Box::new(short), bytes, overruled))
     }
 
     /// Writes until it is known whether this write or another one is stored.
