@@ -199,7 +199,7 @@ mod tests {
                 prop_assert_eq!(short.status, record.status);
             } else {
                 prop_assert_eq!(short.failure_reason(), Reason::Rejected);
-                prop_assert_eq!(&short.lease, &None);
+                prop_assert_eq!(&short.loss, &None);
             }
             prop_assert!(encode(&short).unwrap().len() < 16 * 1024);
         }
