@@ -40,6 +40,33 @@ impl Leases {
     ) -> Result<Vec<LeaseRef>, WireError> {
         let mut leases = self.work.leases_of(guid);
         leases.retain(|lease| which(lease));
+        self.revoke_these(guid, reason, leases).await
+    }
+
+    /// Takes all leases of an agent back that is leaving, and those that it `held` a moment ago. Gives those that were
+    /// taken back, by this call or meanwhile in the background.
+    pub async fn revoke_all(
+        &self,
+        guid: AgentGuid,
+        reason: Reason,
+        held: Vec<LeaseInfo>,
+    ) -> Result<Vec<LeaseRef>, WireError> {
+        let mut leases = held;
+        for lease in self.work.leases_of(guid) {
+            let is_it = |other: &LeaseInfo| (other.id, other.attempt) == (lease.id, lease.attempt);
+            if !leases.iter().any(is_it) {
+                leases.push(lease);
+            }
+        }
+        self.revoke_these(guid, reason, leases).await
+    }
+
+    async fn revoke_these(
+        &self,
+        guid: AgentGuid,
+        reason: Reason,
+        leases: Vec<LeaseInfo>,
+    ) -> Result<Vec<LeaseRef>, WireError> {
         let operations = leases
             .iter()
             .map(|lease| {

@@ -7,6 +7,7 @@
 //! | [`supervision`] | who restarts whom, and handles that survive it |
 //! | [`agent_registry`], [`work_dispatcher`], [`work_ledger`], [`gc_reaper`] | one actor each: its messages, its state, its handle |
 //! | [`barrier`] | whether silence was theirs or ours, before anybody is declared dead or late |
+//! | [`stores`] | whether the store is the one that is worked with |
 //! | [`project`] | the parts of one project, put together |
 #![deny(missing_docs)]
 
@@ -24,6 +25,7 @@ pub mod nats;
 pub mod project;
 pub mod projects;
 pub mod settings;
+pub mod stores;
 pub mod supervision;
 pub mod work_dispatcher;
 

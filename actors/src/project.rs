@@ -24,9 +24,11 @@ use crate::nats::owner::Ownership;
 use crate::settings::{
     AgentSettings, DlqSettings, SupervisionOverride, SupervisionSettings, WorkSettings,
 };
+use crate::stores::Stores;
 use crate::supervision::{ActorHandle, ChildSpec, Jitter, RestartPolicy, TreeSpec};
 use crate::work_dispatcher::{
-    DispatcherMsg, WorkDispatcher, WorkDispatcherArgs, WorkDispatcherHandle, ensure_stream,
+    DispatcherMsg, StreamError, WorkDispatcher, WorkDispatcherArgs, WorkDispatcherHandle,
+    ensure_stream,
 };
 use crate::work_ledger::{
     LeaseInfo, LedgerMsg, ReadModel, WorkLedger, WorkLedgerArgs, WorkLedgerHandle,
@@ -34,6 +36,9 @@ use crate::work_ledger::{
 
 /// How long the agents bucket may take to be read before orphaned leases are looked for.
 const READY_WITHIN: std::time::Duration = std::time::Duration::from_mins(1);
+
+/// How long the opening of a project waits until it is known whether the store is the right one.
+const STORE_KNOWN_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// What every project of a coordinator has in common.
 #[derive(Clone)]
@@ -64,6 +69,8 @@ pub struct Terms {
     pub ownership: Ownership,
     /// How many copies of each stream NATS keeps.
     pub replicas: usize,
+    /// Which store this process works with.
+    pub stores: Stores,
 }
 
 /// The parts of a project.
@@ -97,13 +104,29 @@ impl Project {
     /// Makes the project's resources where there are none, and its parts; nothing runs yet.
     pub async fn open(id: ProjectId, terms: &Terms) -> Result<(Self, TreeSpec), WireError> {
         let nats = &terms.nats;
-        ensure_stream(&nats.jetstream, &id, terms.replicas).await?;
-        let store = LedgerStore::open(&nats.jetstream, &id, terms.replicas)
+        let guard = terms.stores.guard(&id);
+        // Nothing is made in a store that is not the one that is worked with.
+        for guard in [terms.stores.whole(), &guard] {
+            let known = guard.settled_within(STORE_KNOWN_WITHIN).await;
+            known.map_err(|denied| {
+                WireError::unavailable(denied.to_string(), std::time::Duration::from_secs(1))
+            })?;
+        }
+        let work_stream = names::work_stream(&id);
+        let made = ensure_stream(&nats.jetstream, &id, terms.replicas).await;
+        let problem = match &made {
+            Err(error @ StreamError::Nats { .. }) => Some(error.to_string()),
+            _ => None,
+        };
+        guard.note_problem(&work_stream, problem.as_deref());
+        made?;
+        let store = LedgerStore::open(&nats.jetstream, &id, terms.replicas, &guard)
             .await
             .map_err(|error| {
                 WireError::unavailable(error.to_string(), std::time::Duration::from_secs(1))
             })?;
         let work = Arc::new(ReadModel::new(id.clone(), store));
+        terms.stores.opened(&id, &work);
         let events = EventSink::publishing(nats.client.clone(), id.clone(), terms.events.clone());
         let agents = AgentDirectory::new();
         let (counted, clock) = (agents.clone(), terms.clock.clone());
@@ -153,6 +176,7 @@ impl Project {
                 }
             }),
             arrivals,
+            guard: guard.clone(),
             epoch: terms.epoch,
             ownership: terms.ownership.clone(),
         };
@@ -186,7 +210,8 @@ impl Project {
             epoch: terms.epoch,
             ownership: terms.ownership.clone(),
         };
-        let store = LetterStore::new(&nats.jetstream, &id, terms.replicas, terms.dlq.retention)
+        let retention = terms.dlq.retention;
+        let store = LetterStore::new(&nats.jetstream, &id, terms.replicas, retention, &guard)
             .owned_by(&terms.ownership);
         let letters = Arc::new(DeadLetters::new(store, &terms.dlq));
         let dlq = DlqRetrierHandle::new(ActorHandle::new(named("dlq-retrier")));
@@ -269,6 +294,16 @@ impl Project {
     ) -> Result<Vec<LeaseRef>, WireError> {
         Leases::of(&self.work, &self.ledger)
             .revoke(guid, reason, which)
+            .await
+    }
+
+    /// Takes an agent out and its leases back. Gives those leases.
+    pub async fn deregister(&self, guid: AgentGuid) -> Result<Vec<LeaseRef>, WireError> {
+        // The registry's word of it has them taken back too, maybe sooner.
+        let held = self.work.leases_of(guid);
+        self.registry.deregister(guid).await?;
+        Leases::of(&self.work, &self.ledger)
+            .revoke_all(guid, Reason::Released, held)
             .await
     }
 

@@ -7,13 +7,13 @@
 //! did not tell.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use dashmap::{DashMap, DashSet};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use loom_protocol::{ProjectId, WireError, names};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::project::{Project, Terms};
@@ -24,6 +24,8 @@ const STREAM_CREATED: &str = "$JS.EVENT.ADVISORY.STREAM.CREATED.>";
 /// How often the list of streams is read, in case the server's word got lost.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long a project may take to stop whose store is another one: nothing of it can be written.
+const STOP_WITHIN: Duration = Duration::from_secs(1);
 
 /// The projects that are awake. Cheap to clone.
 #[derive(Clone)]
@@ -40,6 +42,8 @@ struct Inner {
     /// One is opened at a time, so that each is opened once.
     opening: Mutex<()>,
     _watching: AbortOnDropHandle<()>,
+    /// Puts projects to sleep whose store is another one.
+    guarding: OnceLock<AbortOnDropHandle<()>>,
 }
 
 impl Projects {
@@ -51,7 +55,8 @@ impl Projects {
                 WireError::new(loom_protocol::ErrorCode::Internal, error.to_string())
             })?;
         let watching = tokio::spawn(terms.grace.clone().watch_over(terms.nats.client.clone()));
-        Ok(Self(Arc::new(Inner {
+        let turns = terms.stores.turns();
+        let projects = Self(Arc::new(Inner {
             root,
             terms,
             max,
@@ -59,7 +64,22 @@ impl Projects {
             started: DashSet::new(),
             opening: Mutex::new(()),
             _watching: AbortOnDropHandle::new(watching),
-        })))
+            guarding: OnceLock::new(),
+        }));
+        let guarding = tokio::spawn(put_foreign_to_sleep(Arc::downgrade(&projects.0), turns));
+        let _first = projects.0.guarding.set(AbortOnDropHandle::new(guarding));
+        Ok(projects)
+    }
+
+    /// Why a project is not to be used: its store is another one than this process works with.
+    ///
+    /// # Errors
+    /// That.
+    pub fn check_store(&self, id: &ProjectId) -> Result<(), WireError> {
+        match self.0.terms.stores.foreign(id) {
+            Some(sentence) => Err(WireError::unavailable(sentence.to_string(), RETRY_AFTER)),
+            None => Ok(()),
+        }
     }
 
     /// What the projects have in common.
@@ -86,6 +106,7 @@ impl Projects {
 
     /// A project, started if it is not awake.
     pub async fn wake(&self, id: &ProjectId) -> Result<Arc<Project>, WireError> {
+        self.check_store(id)?;
         if let Some(project) = self.started(id) {
             return Ok(project);
         }
@@ -234,8 +255,34 @@ impl Projects {
         let Some(id) = names::project_of_stream(stream) else {
             return;
         };
+        if self.check_store(&id).is_err() {
+            return;
+        }
         if let Err(error) = self.wake(&id).await {
             tracing::warn!(project = %id, "the project was found and could not be started: {error}");
+        }
+    }
+}
+
+/// Where the store of a project that is awake turns out to be another one, everything about it stops: no lease expires,
+/// nobody is buried. It wakes again when the store was accepted, or the right one is back.
+async fn put_foreign_to_sleep(projects: Weak<Inner>, mut turns: watch::Receiver<u64>) {
+    while turns.changed().await.is_ok() {
+        let Some(projects) = projects.upgrade().map(Projects) else {
+            return;
+        };
+        let stores = &projects.0.terms.stores;
+        for project in projects.all() {
+            if stores.foreign(&project.id).is_none() {
+                continue;
+            }
+            tracing::warn!(project = %project.id, "the project stops: its store is another one");
+            if let Err(error) = projects.put_to_sleep(&project.id, STOP_WITHIN).await {
+                tracing::warn!(project = %project.id, "{error}");
+            }
+        }
+        if let Err(error) = projects.discover().await {
+            tracing::debug!("looking for projects is interrupted: {error}");
         }
     }
 }

@@ -21,6 +21,7 @@ use loom_actors::nats::owner::Ownership;
 use loom_actors::nats::server::{NatsServer, Profile, ServerOptions, find_server};
 use loom_actors::project::{Project, Terms};
 use loom_actors::settings::{AgentSettings, DlqSettings, SupervisionSettings, WorkSettings};
+use loom_actors::stores::Stores;
 use loom_actors::supervision::{ActorHandle, Jitter, Root, RootHandle};
 use loom_actors::work_dispatcher::{Admission, ClaimOrder, WorkDispatcherHandle};
 use loom_actors::work_ledger::{Applied, Filter, Operation};
@@ -61,6 +62,7 @@ impl House {
             jitter: Jitter::fixed(0.0),
             events: EventHub::default(),
             in_flight: InFlight::new(),
+            stores: Stores::new(&nats, None, None),
             nats,
             clock: Clock::manual(Timestamp::from_millis(1_700_000_000_000)),
             agents: AgentSettings::default(),
@@ -271,7 +273,8 @@ scenario! {
         // A read model that knows of the item, and has nothing of it in its cache.
         let again = open(&house.terms, &house.root).await;
         assert_eq!(again.work.header(id).unwrap().status, WorkStatus::Completed);
-        let store = LedgerStore::open(&house.terms.nats.jetstream, &again.id, 1).await.unwrap();
+        let found = LedgerStore::find(&house.terms.nats.jetstream, &again.id).await.unwrap();
+        let store = found.unwrap();
         eventually("the record is gone", async || store.get(id).await.unwrap().is_none()).await;
         let record = house.record(json!({"capability": "ts", "id": id}));
         let mut created = again

@@ -8,6 +8,9 @@ use crate::id::{AgentGuid, WorkId};
 use crate::time::Timestamp;
 use crate::work::LeaseRef;
 
+/// How many items an agent may hold at the most.
+pub const MAX_CONCURRENT_TASKS: u32 = 1000;
+
 /// How an agent is. The coordinator decides all but `busy` and `draining`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

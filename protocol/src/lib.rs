@@ -15,6 +15,7 @@
 //! | [`codec`] | JSON and MessagePack, with a check for trailing bytes |
 //! | [`body`] | opaque JSON that is carried, never read |
 //! | [`url`] | addresses of servers: what of them may be shown |
+//! | [`store`] | which store is worked with, and what is lost |
 //! | [`time`], [`id`] | instants in milliseconds, and UUIDs that are always text |
 #![deny(missing_docs)]
 
@@ -29,6 +30,7 @@ pub mod id;
 pub mod names;
 pub mod readiness;
 pub mod rest;
+pub mod store;
 pub mod text;
 pub mod time;
 pub mod token;

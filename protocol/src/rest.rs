@@ -331,4 +331,10 @@ pub struct Info {
     /// Where agents find NATS, where the coordinator may tell.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub nats_url: Option<String>,
+    /// The id of the store, for `nats.store_id`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub store_id: Option<String>,
+    /// Where the store is not the one that the data directory remembers, a sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub warnings: Vec<String>,
 }

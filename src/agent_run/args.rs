@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use loom_protocol::AgentGuid;
+use loom_protocol::agent::MAX_CONCURRENT_TASKS;
 
 use super::exit_rule::ExitRule;
 use super::limit_presets::LimitPreset;
@@ -26,7 +27,7 @@ pub struct AgentRunArgs {
     pub agent_type: Option<String>,
 
     /// Its name. Default: made of its type and a random part
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub handle: Option<String>,
 
     /// Its id, for an agent that comes back as itself. Of two that run with the same id the one that was
@@ -35,7 +36,7 @@ pub struct AgentRunArgs {
     pub guid: Option<AgentGuid>,
 
     /// How many items it works on at the same time
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = slots)]
     pub slots: usize,
 
     /// End after one item; the exit code is 1 if that was not completed
@@ -132,4 +133,11 @@ pub enum Stdin {
     Json,
     /// Nothing
     None,
+}
+
+fn slots(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|slots| (1..=MAX_CONCURRENT_TASKS as usize).contains(slots))
+        .ok_or_else(|| format!("write a whole number from 1 to {MAX_CONCURRENT_TASKS}"))
 }

@@ -11,6 +11,7 @@
 //! | [`queue`] | `loom queue` |
 //! | [`gc`] | `loom gc` |
 //! | [`dlq`] | `loom dlq` |
+//! | [`store`] | `loom store` |
 //! | [`stats`] | `loom stats`, `loom projects` |
 //! | [`events`], `following` | `loom events` |
 //! | [`config`] | `loom config` |
@@ -34,6 +35,7 @@ pub mod queue;
 mod show;
 pub mod stats;
 pub mod status;
+pub mod store;
 pub mod submit;
 pub mod table;
 pub mod tasks_file;
@@ -146,6 +148,8 @@ enum Command {
     Stats,
     /// List the projects
     Projects(stats::ProjectsArgs),
+    /// Show which store is worked with, list what is lost with one, and go on with another
+    Store(store::StoreArgs),
     /// Show and check the configuration of the coordinator
     Config(config::ConfigArgs),
     /// Measure throughput and latency beside the raw limit of NATS
@@ -295,7 +299,7 @@ async fn run(context: &Context, command: Command) -> CliResult<ExitCode> {
     match command {
         Command::Agent(args) => return agent::run(context, *args).await,
         Command::Work(args) => return work::run(context, *args).await,
-        Command::Up(args) => return up::run(context, &args).await,
+        Command::Up(args) => return Box::pin(up::run(context, &args)).await,
         Command::Down(args) => down::run(context, &args).await,
         Command::Status => status::run(context).await,
         Command::Doctor(args) => doctor::run(context, &args).await,
@@ -307,6 +311,7 @@ async fn run(context: &Context, command: Command) -> CliResult<ExitCode> {
         Command::Dlq(args) => dlq::run(context, *args).await,
         Command::Stats => stats::stats(context).await,
         Command::Projects(args) => stats::projects(context, args).await,
+        Command::Store(args) => store::run(context, args).await,
         Command::Config(args) => config::run(context, &args),
         Command::Events(args) => events::run(context, &args).await,
         Command::Bench(args) => crate::bench::run(context, &args).await,

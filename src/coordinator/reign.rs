@@ -11,7 +11,9 @@ use loom_actors::nats::owner::{Identity, OwnerLease, OwnerOptions, Ownership};
 use loom_actors::nats::server::ServerControl;
 use loom_actors::project::Terms;
 use loom_actors::projects::Projects;
+use loom_actors::stores::Stores;
 use loom_actors::supervision::Jitter;
+use loom_protocol::{ErrorCode, WireError};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +39,7 @@ pub(super) struct Shell {
     identity: Identity,
     owner: watch::Sender<Owning>,
     service: Service,
+    stores: Stores,
 }
 
 impl Shell {
@@ -61,10 +64,41 @@ pub(super) struct Reign {
     _discovering: AbortOnDropHandle<()>,
 }
 
-/// The part that is there before the door: the lease and the projects.
+/// The part that is there before the door: the lease and the projects. Dropped before it becomes a reign, it ends the
+/// projects: nothing that was half started goes on under an ownership that nobody has.
 struct Accession {
     lease: OwnerLease,
-    projects: Projects,
+    projects: Started,
+}
+
+/// Projects that are to be shut down unless somebody takes them.
+struct Started(Option<Projects>);
+
+impl Started {
+    fn take(mut self) -> Option<Projects> {
+        self.0.take()
+    }
+
+    /// Ends them now.
+    async fn give_up(mut self) {
+        if let Some(projects) = self.0.take() {
+            end(&projects).await;
+        }
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        if let Some(projects) = self.0.take() {
+            tokio::spawn(async move { end(&projects).await });
+        }
+    }
+}
+
+async fn end(projects: &Projects) {
+    if let Err(error) = projects.shut_down(ABANDON_WITHIN).await {
+        tracing::warn!("projects that were half started: {error}");
+    }
 }
 
 impl Reign {
@@ -76,9 +110,13 @@ impl Reign {
         standby: bool,
         server: Option<ServerControl>,
     ) -> Result<(Arc<Shell>, Self), UpError> {
+        let directory = Some(identity.directory().to_owned());
+        let stores = Stores::new(&nats, directory, settings.nats.store_id.as_deref());
         let events = EventHub::default();
         // Nobody reads before there is a service.
-        let accession = accede(settings, &nats, &events, identity.clone(), standby, |_| {}).await?;
+        let whose = identity.clone();
+        let accession = accede(settings, &nats, &events, whose, standby, &stores, |_| {}).await?;
+        stores.compare_with_memory();
         let (owner, owner_seen) = watch::channel(Owning::Yes);
         let nats_url = match &settings.nats.advertise_url {
             Some(url) => url.expose().to_owned(),
@@ -98,7 +136,8 @@ impl Reign {
             nats_url,
             identity,
             owner,
-            service: Service::new(accession.projects.clone(), options),
+            service: Service::new(accession.projects()?, options),
+            stores,
         });
         let reign = Self::open(&shell, accession).await?;
         Ok((shell, reign))
@@ -109,7 +148,8 @@ impl Reign {
         let identity = shell.identity.clone();
         let events = shell.service.events();
         let serve = |projects: &Projects| shell.service.serve_from(projects.clone());
-        let accession = accede(&shell.settings, &shell.nats, events, identity, true, serve).await?;
+        let (settings, nats, stores) = (&shell.settings, &shell.nats, &shell.stores);
+        let accession = accede(settings, nats, events, identity, true, stores, serve).await?;
         if let Some(door) = former.take() {
             door.close().await;
         }
@@ -121,14 +161,25 @@ impl Reign {
     async fn open(shell: &Shell, accession: Accession) -> Result<Self, UpError> {
         let lease = &accession.lease;
         let (client, service) = (shell.nats.client.clone(), shell.service.clone());
-        let door = NatsDoor::open(client, service, lease.queue_group(), lease.ownership())
-            .await
-            .map_err(|source| refused(&shell.nats, source))?;
-        tokio::spawn(accession.projects.clone().greet_agents());
-        let discovering = tokio::spawn(accession.projects.clone().keep_discovering());
+        let opened = NatsDoor::open(client, service, lease.queue_group(), lease.ownership()).await;
+        let door = match opened {
+            Ok(door) => door,
+            Err(source) => {
+                accession.give_up().await;
+                return Err(refused(&shell.nats, source));
+            }
+        };
+        let projects = accession.projects()?;
+        tokio::spawn(projects.clone().greet_agents());
+        let discovering = tokio::spawn(projects.clone().keep_discovering());
+        let Accession {
+            lease,
+            projects: started,
+        } = accession;
+        let _taken = started.take();
         Ok(Self {
-            lease: accession.lease,
-            projects: accession.projects,
+            lease,
+            projects,
             door,
             _discovering: AbortOnDropHandle::new(discovering),
         })
@@ -155,15 +206,20 @@ async fn accede(
     events: &EventHub,
     identity: Identity,
     standby: bool,
+    stores: &Stores,
     serve: impl FnOnce(&Projects),
 ) -> Result<Accession, UpError> {
     let replicas = usize::from(settings.nats.replicas);
     let options = OwnerOptions {
         replicas,
+        guard: stores.whole().clone(),
         health: nats.store.clone(),
         ..OwnerOptions::default()
     };
     let lease = OwnerLease::acquire_with(&nats.jetstream, identity, standby, options).await?;
+    if lease.others_owned() {
+        stores.others_owned();
+    }
     let terms = Terms {
         nats: nats.clone(),
         clock: Clock::system(),
@@ -178,14 +234,32 @@ async fn accede(
         epoch: lease.epoch(),
         ownership: lease.ownership(),
         replicas,
+        stores: stores.clone(),
     };
     let projects = Projects::start(terms, settings.projects.max).await?;
+    let accession = Accession {
+        lease,
+        projects: Started(Some(projects.clone())),
+    };
     serve(&projects);
-    projects
-        .discover()
-        .await
-        .map_err(|source| refused(nats, source))?;
-    Ok(Accession { lease, projects })
+    if let Err(source) = projects.discover().await {
+        accession.give_up().await;
+        return Err(refused(nats, source));
+    }
+    Ok(accession)
+}
+
+impl Accession {
+    fn projects(&self) -> Result<Projects, WireError> {
+        let taken = || WireError::new(ErrorCode::Internal, "the projects have been ended");
+        self.projects.0.clone().ok_or_else(taken)
+    }
+
+    /// Ends the projects and gives the ownership back.
+    async fn give_up(self) {
+        self.projects.give_up().await;
+        self.lease.release().await;
+    }
 }
 
 fn refused(nats: &Nats, source: async_nats::Error) -> UpError {
@@ -225,6 +299,7 @@ pub(super) async fn rule(shell: Arc<Shell>, first: Reign, closing: CancellationT
             () = closing.cancelled() => {
                 Reign::close(reign.door, &reign.projects, DRAIN_WITHIN).await;
                 let _ = tokio::time::timeout(FLUSH_WITHIN, shell.nats.client.flush()).await;
+                shell.stores.remember().await;
                 reign.lease.release().await;
                 return;
             }
@@ -252,5 +327,44 @@ pub(super) async fn rule(shell: Arc<Shell>, first: Reign, closing: CancellationT
             }
             tokio::time::sleep(RETRY).await;
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use loom_actors::nats::connection::NatsOptions;
+    use loom_testkit::nats::TestNats;
+
+    use super::*;
+
+    #[tokio::test]
+    #[ignore = "needs a nats-server: run `cargo xtask test`"]
+    async fn an_ownership_that_comes_to_nothing_leaves_no_project_running() {
+        let server = TestNats::start().await.unwrap();
+        let options = NatsOptions {
+            url: server.url(),
+            ..NatsOptions::default()
+        };
+        let nats = Nats::connect(&options).await.unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let identity = Identity::of_data_directory(directory.path()).unwrap();
+        let stores = Stores::new(&nats, None, None);
+        let settings = Settings::default();
+        let events = EventHub::default();
+        let accession = accede(&settings, &nats, &events, identity, false, &stores, |_| {});
+        let accession = accession.await.unwrap();
+        let projects = accession.projects().unwrap();
+        projects.wake(&"half".parse().unwrap()).await.unwrap();
+        assert_eq!(projects.trees().len(), 1);
+        // As where the door cannot be opened, or the program ends in the middle.
+        drop(accession);
+        let ended = async {
+            while !projects.trees().is_empty() {
+                // deliberate sleep: between two looks, before the deadline
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let ended = tokio::time::timeout(Duration::from_secs(20), ended).await;
+        ended.expect("a project runs under an ownership that nobody has");
     }
 }

@@ -159,10 +159,7 @@ impl Service {
             .map_err(|error| WireError::invalid(format!("guid {error}")))?;
         let run = request.instance_id.as_deref();
         let project = self.admit(project, guid, run).await?;
-        project.registry.deregister(guid).await?;
-        let released = project
-            .revoke_leases(guid, Reason::Released, |_| true)
-            .await?;
+        let released = project.deregister(guid).await?;
         Ok(DeregisterAnswer {
             ok: true,
             guid,
@@ -179,7 +176,7 @@ impl Service {
         let limit = page_limit(request.limit)?;
         let filter = AgentFilter::of(request)?;
         if let Some(project) = project {
-            let Some(project) = self.projects().get(project) else {
+            let Some(project) = self.awake(project)? else {
                 return Ok(Page {
                     items: Vec::new(),
                     info: PageInfo::default(),

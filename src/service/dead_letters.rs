@@ -35,7 +35,7 @@ impl Service {
         let start = start(request.order.as_deref(), request.cursor.as_deref())?;
         let mut filter = filter(request.capability, request.reason.as_deref())?;
         filter.since = request.since;
-        let Some(project) = self.projects().get(project) else {
+        let Some(project) = self.awake(project)? else {
             return Ok(Page {
                 items: Vec::new(),
                 info: PageInfo::default(),
@@ -102,7 +102,7 @@ impl Service {
             (None, true) => {
                 let filter = filter(request.capability, request.reason.as_deref())?;
                 let id = project.unwrap_or(self.default_project());
-                match self.projects().get(id) {
+                match self.awake(id)? {
                     Some(project) => {
                         retry_page_by_page(&project, &filter, request.reset_attempts).await
                     }

@@ -42,7 +42,7 @@ impl Service {
         let limit = page_limit(request.limit)?;
         let start = start(request.order.as_deref(), request.cursor.as_deref())?;
         let mut filter = filter(&request)?;
-        let Some(project) = self.projects().get(project) else {
+        let Some(project) = self.awake(project)? else {
             return Ok(Page {
                 items: Vec::new(),
                 info: PageInfo::default(),

@@ -14,13 +14,16 @@ use loom_actors::work_ledger::{Applied, Operation};
 use loom_protocol::agent::{Directive, DirectiveKind};
 use loom_protocol::work::{
     CompleteAnswer, CompleteItem, CompleteRequest, FailRequest, Lease, LeaseRef, ProgressRequest,
-    Reason, ReleaseRequest, StoppedRequest, WorkItem, limits,
+    Reason, ReleaseRequest, StoppedRequest, Usage, WorkItem, limits,
 };
 use loom_protocol::{AgentGuid, ErrorCode, ProjectId, WireError, WorkId};
 use tokio::time::Instant;
 
 use super::Service;
 use super::claim::claim_order;
+
+/// How long an item may be held back by a failure, in milliseconds: a year.
+const LONGEST_RETRY_MS: u64 = 365 * 24 * 3_600_000;
 
 impl Service {
     /// The agent begins with an item.
@@ -64,6 +67,7 @@ impl Service {
                 format!("message has more than {} bytes", limits::ERROR),
             ));
         }
+        check_usage(request.usage.as_ref())?;
         let (guid, run) = (request.guid, request.instance_id.as_deref());
         let project = self.admit(project, guid, run).await?;
         let command = |by| Command::Progress {
@@ -119,7 +123,8 @@ impl Service {
         let mut operations = Vec::with_capacity(items.len());
         let mut checked = Vec::with_capacity(items.len());
         for item in items {
-            let result = accept_result(item.result.unwrap_or_default(), now);
+            let result = check_usage(item.usage.as_ref())
+                .and_then(|()| accept_result(item.result.unwrap_or_default(), now));
             let lease = lease_ref(item.id, item.attempt);
             checked.push(result.map(|result| {
                 let command = Command::Complete {
@@ -150,6 +155,13 @@ impl Service {
         request: FailRequest,
     ) -> Result<WorkItem, WireError> {
         check_reason(request.reason, &Reason::OF_FAILURE)?;
+        if let Some(millis) = request.retry_after_ms
+            && millis > LONGEST_RETRY_MS
+        {
+            return Err(WireError::invalid(format!(
+                "retryAfterMs is {millis}; write a whole number from 0 to {LONGEST_RETRY_MS}"
+            )));
+        }
         let (guid, run) = (request.guid, request.instance_id.as_deref());
         let project = self.admit(project, guid, run).await?;
         let now = self.now();
@@ -303,6 +315,17 @@ fn seen(project: &Project, applied: &Applied) -> WorkItem {
 
 const fn lease_ref(id: WorkId, attempt: u32) -> LeaseRef {
     LeaseRef { id, attempt }
+}
+
+/// A cost that is no amount of money would spoil every sum that it is counted in.
+fn check_usage(usage: Option<&Usage>) -> Result<(), WireError> {
+    match usage {
+        Some(usage) if !usage.is_sound() => Err(WireError::invalid(format!(
+            "usage.costUsd is {}; write a number from 0 up",
+            usage.cost_usd.unwrap_or_default()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// The other reasons are the coordinator's to say: whoever reads them must be able to rely on that.

@@ -14,6 +14,7 @@
 //! | `queue` | queue info, purge |
 //! | `upkeep` | resume, what the reaper does |
 //! | `dead_letters` | list, get, retry, discard |
+//! | `store` | which store it is, what is lost with one, accepting another |
 //! | `totals` | stats, projects, info, readiness |
 //! | `trouble` | what keeps the coordinator as a whole from serving |
 
@@ -27,6 +28,7 @@ mod items;
 mod lease;
 mod named;
 mod queue;
+mod store;
 mod submit;
 mod totals;
 mod trouble;
@@ -162,7 +164,7 @@ impl Service {
         project: &ProjectId,
         guid: AgentGuid,
     ) -> Result<Arc<Project>, WireError> {
-        self.projects().get(project).ok_or_else(|| {
+        self.awake(project)?.ok_or_else(|| {
             WireError::new(
                 ErrorCode::NotRegistered,
                 format!("agent {guid} is not registered in project {project}; register it first"),
@@ -180,11 +182,42 @@ impl Service {
         items.iter().map_while(fits).count().max(1)
     }
 
+    /// A project if it is awake.
+    ///
+    /// # Errors
+    /// Its store is another one than it should be: nothing can be said about what is in it.
+    fn awake(&self, id: &ProjectId) -> Result<Option<Arc<Project>>, WireError> {
+        let projects = self.projects();
+        projects.check_store(id)?;
+        Ok(projects.get(id))
+    }
+
     /// The projects that a reading request is about.
-    fn readable(&self, id: Option<&ProjectId>) -> Vec<Arc<Project>> {
-        match id {
-            Some(id) => self.projects().get(id).into_iter().collect(),
-            None => self.projects().all(),
+    fn readable(&self, id: Option<&ProjectId>) -> Result<Vec<Arc<Project>>, WireError> {
+        if let Some(id) = id {
+            return Ok(self.awake(id)?.into_iter().collect());
+        }
+        let projects = self.projects();
+        let mut all = projects.all();
+        all.retain(|project| projects.check_store(&project.id).is_ok());
+        Ok(all)
+    }
+
+    /// The answer about a thing that is in no project that can be looked into: not found, unless there are others.
+    fn found_nowhere(&self, not_found: WireError) -> WireError {
+        if not_found.code != ErrorCode::NotFound {
+            return not_found;
+        }
+        let projects = self.projects();
+        match projects
+            .terms()
+            .stores
+            .problems_of_projects()
+            .into_iter()
+            .next()
+        {
+            Some(sentence) => WireError::unavailable(sentence, RETRY_AFTER),
+            None => not_found,
         }
     }
 }

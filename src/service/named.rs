@@ -42,7 +42,7 @@ impl Service {
         project: Option<&ProjectId>,
         text: &str,
     ) -> Result<(Arc<Project>, WorkId), WireError> {
-        let projects = self.readable(project);
+        let projects = self.readable(project)?;
         let by_id = || of_each(&projects, |project| project.work.ids_like(text, SHOWN + 1));
         let mut found = if is_short_id(text) {
             by_id()
@@ -70,6 +70,7 @@ impl Service {
             "by its id or its taskId; see `loom work list`",
             names,
         )
+        .map_err(|error| self.found_nowhere(error))
     }
 
     /// The agent that a text names. Of several with one handle those that are offline do not
@@ -79,7 +80,7 @@ impl Service {
         project: Option<&ProjectId>,
         text: &str,
     ) -> Result<(Arc<Project>, AgentGuid), WireError> {
-        let projects = self.readable(project);
+        let projects = self.readable(project)?;
         let by_id = || {
             of_each(&projects, |project| {
                 project.agents.guids_like(text, SHOWN + 1)
@@ -120,6 +121,7 @@ impl Service {
             "by its guid or its handle; see `loom agents list`",
             names,
         )
+        .map_err(|error| self.found_nowhere(error))
     }
 
     /// The letter that a text names; where asked for, also of an item that may have had one. By a
@@ -130,7 +132,7 @@ impl Service {
         text: &str,
         among: Among,
     ) -> Result<(Arc<Project>, WorkId), WireError> {
-        let projects = self.readable(project);
+        let projects = self.readable(project)?;
         for project in &projects {
             project.letters.ready(READY_WITHIN).await?;
         }
@@ -177,6 +179,7 @@ impl Service {
             "by its id or its taskId; see `loom dlq list`",
             names,
         )
+        .map_err(|error| self.found_nowhere(error))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use loom_actors::domain::work::Command;
 use loom_actors::work_dispatcher::ensure_stream;
@@ -11,6 +12,8 @@ use loom_protocol::{ProjectId, WireError, names};
 
 use super::{RETRY_AFTER, Service};
 
+/// How long a request waits until it is known whether the store is the right one.
+const STORE_KNOWN_WITHIN: Duration = Duration::from_secs(2);
 /// How many items are cancelled together.
 const PURGE_BATCH: usize = 512;
 
@@ -18,7 +21,7 @@ impl Service {
     /// What waits, by capability, and what is published and not taken over yet.
     pub async fn queue_info(&self, project: &ProjectId) -> Result<QueueInfo, WireError> {
         let stream = names::work_stream(project);
-        let Some(project) = self.projects().get(project) else {
+        let Some(project) = self.awake(project)? else {
             return Ok(QueueInfo {
                 stream,
                 messages: 0,
@@ -28,6 +31,12 @@ impl Service {
         };
         let projects = self.projects();
         let terms = projects.terms();
+        let known = project
+            .work
+            .guard()
+            .settled_within(STORE_KNOWN_WITHIN)
+            .await;
+        known.map_err(|denied| WireError::unavailable(denied.to_string(), RETRY_AFTER))?;
         let opened = ensure_stream(&terms.nats.jetstream, &project.id, terms.replicas).await?;
         let info = opened
             .get_info()
@@ -59,7 +68,7 @@ impl Service {
             label: request.label,
             since: None,
         };
-        let Some(project) = self.projects().get(project) else {
+        let Some(project) = self.awake(project)? else {
             return Ok(PurgeAnswer { purged: 0 });
         };
         let command = Arc::new(Command::Cancel {

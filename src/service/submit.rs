@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use loom_actors::domain::work::{Defaults, accept};
+use loom_actors::domain::work::{Defaults, Submission, accept};
 use loom_actors::project::Project;
 use loom_actors::work_ledger::{Applied, LedgerError, Operation};
 use loom_protocol::work::{ItemAnswer, SubmitAnswer, SubmitRequest, limits};
@@ -93,7 +93,11 @@ impl Service {
             let accepted = check_fields(&request, &ignored)
                 .and_then(|()| accept(request, defaults, "client", now))
                 .and_then(|submission| {
-                    room.check(&submission.record, project)?;
+                    // What is there already is answered as it was the first time.
+                    if !self.is_known(project, &submission) {
+                        submission.check_deadline(now)?;
+                        room.check(&submission.record, project)?;
+                    }
                     Ok(submission)
                 });
             answers.push(accepted.map(|submission| {
@@ -116,6 +120,14 @@ impl Service {
                 answer_of(&project, outcomes.next(), ignored)
             })
             .collect())
+    }
+}
+
+impl Service {
+    fn is_known(&self, project: &ProjectId, submission: &Submission) -> bool {
+        let project = self.projects().get(project);
+        let id = submission.record.id;
+        submission.id_was_given && project.is_some_and(|p| p.work.header(id).is_some())
     }
 }
 

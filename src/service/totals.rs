@@ -19,7 +19,7 @@ impl Service {
             timestamp: self.now(),
             ..Stats::default()
         };
-        for project in self.readable(project) {
+        for project in self.readable(project).unwrap_or_default() {
             let work = project.work.totals();
             let agents = project.agents.totals();
             add_work(&mut stats.work, work);
@@ -121,6 +121,8 @@ impl Service {
             projects: self.projects().all().len(),
             default_project: self.default_project().to_string(),
             nats_url: self.0.options.nats_url.clone(),
+            store_id: self.store().id,
+            warnings: self.projects().terms().stores.warnings(),
         }
     }
 
@@ -144,6 +146,17 @@ impl Service {
             .filter(|_| readiness.nats);
         if let Some(sentence) = too_small {
             readiness.add(Problem::new(ProblemKind::MaxPayload, sentence));
+        }
+        let stores = &projects.terms().stores;
+        for sentence in stores.problems_of_projects() {
+            // That of the store as a whole is told already.
+            if readiness.problems.contains(&sentence) {
+                continue;
+            }
+            readiness.add(Problem::new(ProblemKind::StoreChanged, sentence));
+        }
+        for sentence in stores.problems_of_streams() {
+            readiness.add(Problem::new(ProblemKind::SubjectsTaken, sentence));
         }
         for (project, reason) in readiness.parked.clone() {
             let sentence = format!("project {project} is parked: {reason}");

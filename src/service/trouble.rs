@@ -67,6 +67,10 @@ impl Service {
             }
             StoreVerdict::Missing(sentence) => add(ProblemKind::StoreMissing, sentence),
         }
+        // Where the store is another one, that it does not own follows from it.
+        if let Some(sentence) = projects.terms().stores.whole().foreign() {
+            add(ProblemKind::StoreChanged, sentence.to_string());
+        }
         if let Owning::No(why) = &*self.0.options.owner.borrow() {
             add(ProblemKind::NotOwner, why.clone());
         }

@@ -19,7 +19,7 @@ impl Service {
 
     /// What the reaper of a project will do, if nothing changes.
     pub async fn gc_report(&self, project: &ProjectId) -> Result<GcReport, WireError> {
-        match self.projects().get(project) {
+        match self.awake(project)? {
             Some(project) => project.reaper.preview().await,
             None => Ok(self.nothing_in(project, true)),
         }
@@ -34,7 +34,7 @@ impl Service {
         if request.dry_run {
             return self.gc_report(project).await;
         }
-        match self.projects().get(project) {
+        match self.awake(project)? {
             Some(project) => project.reaper.sweep().await,
             None => Ok(self.nothing_in(project, false)),
         }

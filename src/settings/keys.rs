@@ -126,7 +126,7 @@ const RETRIABLE: &[&str] = &[
 const U32: i64 = u32::MAX as i64;
 
 /// Every key, in the order of the sample. Those below `[supervision.<actor>]` repeat `[supervision]`.
-pub const KEYS: [Key; 44] = [
+pub const KEYS: [Key; 45] = [
     optional(
         "nats.url",
         Kind::ServerUrl,
@@ -177,6 +177,12 @@ pub const KEYS: [Key; 44] = [
         "nats.profile",
         Kind::OneOf(&["safe", "fast"]),
         "How Loom's own nats-server writes: \"safe\" survives a power cut, \"fast\" (every 100 ms) only a killed process.",
+    ),
+    optional(
+        "nats.store_id",
+        Kind::Text,
+        "\"0198c0de-0000-4000-8000-000000000000\"",
+        "The id that the store must have (`loom store` tells it). With another store, or an empty one, the coordinator does not start.",
     ),
     key(
         "nats.replicas",

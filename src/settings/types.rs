@@ -58,6 +58,9 @@ pub struct NatsSettings {
     pub data_dir: Option<PathBuf>,
     /// How our own server writes to the disk.
     pub profile: Profile,
+    /// The id that the store must have; none: any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store_id: Option<String>,
     /// How many servers of a cluster keep each stream.
     pub replicas: u8,
 }
@@ -74,6 +77,7 @@ impl Default for NatsSettings {
             advertise_url: None,
             data_dir: None,
             profile: Profile::Safe,
+            store_id: None,
             replicas: 1,
         }
     }

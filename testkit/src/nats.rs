@@ -49,7 +49,7 @@ enum Kind {
     // The server is dropped, and so killed, before its folder is removed.
     Own {
         server: Box<NatsServer>,
-        _folder: TempDir,
+        folder: TempDir,
     },
     Cluster {
         cluster: TestCluster,
@@ -59,6 +59,13 @@ enum Kind {
     Foreign {
         url: String,
     },
+}
+
+/// What a test's server holds less of than others.
+#[derive(Debug, Clone, Copy, Default)]
+struct Limits {
+    max_file_store: Option<u64>,
+    max_payload: Option<usize>,
 }
 
 impl TestNats {
@@ -91,46 +98,59 @@ impl TestNats {
 
     /// As [`TestNats::start`], with another durability.
     pub async fn start_with(profile: Profile) -> Result<Self> {
-        Self::start_on_disk(profile, None, None).await
+        Self::start_limited(profile, None).await
+    }
+
+    /// As [`TestNats::start_with`], on a store that `fill` puts into its folder first.
+    pub async fn start_on(
+        profile: Profile,
+        fill: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Self> {
+        Self::start_in(profile, Limits::default(), fill).await
     }
 
     /// As [`TestNats::start_with`]; JetStream holds at most so many bytes, and refuses what is more.
     pub async fn start_limited(profile: Profile, max_file_store: Option<u64>) -> Result<Self> {
-        Self::start_on_disk(profile, max_file_store, None).await
+        let limits = Limits {
+            max_file_store,
+            ..Limits::default()
+        };
+        Self::start_in(profile, limits, |_empty| Ok(())).await
     }
 
     /// As [`TestNats::start_with`], where messages may carry so many bytes.
     pub async fn start_so(profile: Profile, max_payload: Option<usize>) -> Result<Self> {
-        Self::start_on_disk(profile, None, max_payload).await
+        let limits = Limits {
+            max_payload,
+            ..Limits::default()
+        };
+        Self::start_in(profile, limits, |_empty| Ok(())).await
     }
 
-    async fn start_on_disk(
+    async fn start_in(
         profile: Profile,
-        max_file_store: Option<u64>,
-        max_payload: Option<usize>,
+        limits: Limits,
+        fill: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<Self> {
         let binary = find_server(None)?;
         let folder = new_folder()?;
+        fill(folder.path())?;
         let server = NatsServer::start(ServerOptions {
             profile,
-            max_payload,
-            max_file_store,
+            max_payload: limits.max_payload,
+            max_file_store: limits.max_file_store,
             ..ServerOptions::new(binary, folder.path().to_owned())
         })
         .await?;
         Ok(Self(Kind::Own {
             server: Box::new(server),
-            _folder: folder,
+            folder,
         }))
     }
 
     /// Ends the server and starts one on its store and port whose messages carry so many bytes.
     pub async fn restart_with(&mut self, max_payload: usize) -> Result<()> {
-        let Kind::Own {
-            server,
-            _folder: folder,
-        } = &mut self.0
-        else {
+        let Kind::Own { server, folder } = &mut self.0 else {
             bail!("the nats-server of NATS_URL is not a test's to restart");
         };
         server.stop().await;
@@ -144,6 +164,19 @@ impl TestNats {
         };
         **server = NatsServer::start(options).await?;
         Ok(())
+    }
+
+    /// The folder of its store.
+    ///
+    /// # Errors
+    /// It is a cluster, or the server of `NATS_URL`.
+    pub fn folder(&self) -> Result<&Path> {
+        match &self.0 {
+            Kind::Own { folder, .. } => Ok(folder.path()),
+            Kind::Cluster { .. } | Kind::Foreign { .. } => {
+                bail!("this test looks into the store of its nats-server, and has no private one")
+            }
+        }
     }
 
     /// Three servers that are one cluster. [`TestNats::kill`] kills one after the other, and [`TestNats::restart`]
@@ -206,6 +239,37 @@ impl TestNats {
         Ok(self.own("restart")?.restart().await?)
     }
 
+    /// Where it keeps its streams. To be touched only while it is stopped or killed.
+    pub fn store(&self) -> Result<std::path::PathBuf> {
+        Ok(self.own("touch the store of")?.dir().join("store"))
+    }
+
+    /// `kill -9`, and a start on the same port with an empty store.
+    pub async fn lose_the_store(&self) -> Result<()> {
+        self.kill().await?;
+        std::fs::remove_dir_all(self.store()?)
+            .context("remove the store of a test's nats-server")?;
+        self.restart().await
+    }
+
+    /// Ends the server in order, keeps a copy of its store for [`TestNats::go_back_to`], and starts it again.
+    pub async fn keep_a_copy(&self) -> Result<TempDir> {
+        self.stop().await?;
+        let copy = tempfile::tempdir().context("make a folder for the copy of a store")?;
+        copy_folder(&self.store()?, copy.path())?;
+        self.restart().await?;
+        Ok(copy)
+    }
+
+    /// `kill -9`, and a start on the same port with the copy of its store.
+    pub async fn go_back_to(&self, copy: &TempDir) -> Result<()> {
+        self.kill().await?;
+        let store = self.store()?;
+        std::fs::remove_dir_all(&store).context("remove the store of a test's nats-server")?;
+        copy_folder(copy.path(), &store)?;
+        self.restart().await
+    }
+
     /// Lets it stand still with its connections open, as a suspended machine would.
     pub fn pause(&self) -> Result<()> {
         Ok(self.own("pause")?.pause()?)
@@ -228,6 +292,21 @@ impl TestNats {
             ),
         }
     }
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in from.read_dir()? {
+        let entry = entry?;
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type()?.is_dir() {
+            copy_folder(&from, &to)?;
+        } else {
+            std::fs::copy(&from, &to)
+                .with_context(|| format!("copy {} of a store", from.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// A new folder for the store of a server; those of dead processes are removed.
@@ -298,13 +377,7 @@ mod tests {
     #[ignore = "needs a nats-server: run `cargo xtask test`"]
     async fn a_private_server_leaves_nothing_behind() {
         let nats = TestNats::start().await.unwrap();
-        let Kind::Own {
-            _folder: folder, ..
-        } = &nats.0
-        else {
-            return;
-        };
-        let folder = folder.path().to_owned();
+        let folder = nats.folder().unwrap().to_owned();
         nats.connect().await.unwrap();
         assert!(folder.exists());
         drop(nats);

@@ -92,6 +92,11 @@ impl Doors {
         refusals
     }
 
+    /// Where the coordinator's REST API is.
+    pub fn api_url(&self) -> String {
+        format!("http://{}", self.fleet.api_address().unwrap())
+    }
+
     /// Where the coordinator's NATS is.
     pub fn nats_url(&self) -> String {
         self.fleet.nats().url()

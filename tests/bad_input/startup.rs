@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use futures_util::TryStreamExt as _;
+use loom_actors::nats::owner::FORMAT;
 use loom_actors::nats::server::{OwnChild, ParentDeath, find_server};
 use loom_client::{Client, ClientOptions, NewWork};
 use loom_testkit::nats::TestNats;
@@ -285,4 +287,57 @@ async fn the_port_of_its_own_server_is_taken() {
         NOT_THERE,
         &[&address, "can't listen", "free the port"],
     );
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_store_of_a_later_program_is_left_alone() {
+    let nats = TestNats::start().await.unwrap();
+    // A store of this program, with work in it; then a later one is its owner.
+    let mut up = loom_up().on_nats(nats.url()).start().await.unwrap();
+    let options = ClientOptions::new(up.nats_url(), TestNats::unique_project());
+    let client = Client::connect(options).await.unwrap();
+    client.submit(&NewWork::new("c", "d")).await.unwrap();
+    assert!(up.terminate().await.unwrap().success());
+    let jetstream = async_nats::jetstream::new(nats.connect().await.unwrap());
+    let owners = jetstream.get_stream("KV_LOOM_OWNERS").await.unwrap();
+    let mut config = owners.cached_info().config.clone();
+    config
+        .metadata
+        .retain(|name, _| !name.starts_with("_nats."));
+    let later = (FORMAT + 1).to_string();
+    config.metadata.insert("loom-format".into(), later.clone());
+    config
+        .metadata
+        .insert("loom-version".into(), "9.8.7".into());
+    jetstream.update_stream(config).await.unwrap();
+
+    let stored = async || {
+        let mut streams = jetstream.streams();
+        let mut stored = std::collections::BTreeMap::new();
+        while let Some(info) = streams.try_next().await.unwrap() {
+            let consumers = info.state.consumer_count;
+            stored.insert(info.config.name, (info.state.last_sequence, consumers));
+        }
+        stored
+    };
+    let before = stored().await;
+    for standby in [false, true] {
+        let again = loom_up().on_nats(nats.url());
+        let again = if standby {
+            again.argument("--standby")
+        } else {
+            again
+        };
+        let ended = again.run_to_its_end().await.unwrap();
+        let own = env!("CARGO_PKG_VERSION");
+        let parts = [
+            &*format!("format {later}"),
+            "loom 9.8.7",
+            own,
+            "Nothing was read or changed",
+        ];
+        check(&ended, NOT_THERE, &parts);
+    }
+    assert_eq!(stored().await, before);
 }

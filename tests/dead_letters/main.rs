@@ -5,11 +5,13 @@
 //! | `written` | every failed item has exactly one dead letter, with its whole story |
 //! | `crashes` | a death between any two steps leaves exactly one |
 //! | `retried` | back to the queue: by hand, by filter, by schedule; the fence never falls |
+//! | `listeners` | whoever listens, or has streams over our subjects, stops none |
 //! | `doors` | list, get and discard over requests, REST and the command line |
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod crashes;
 mod doors;
 mod house;
+mod listeners;
 mod retried;
 mod written;

@@ -13,6 +13,10 @@ use serde_json::json;
 
 use super::clocks::{begun, lease, short_clocks};
 
+/// Far enough away that a submission with this deadline arrives before it.
+const SOON: Duration = Duration::from_secs(2);
+const MOMENT: Duration = Duration::from_millis(1);
+
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn an_item_that_is_pending_at_its_deadline_fails() -> Result<()> {
@@ -20,13 +24,11 @@ async fn an_item_that_is_pending_at_its_deadline_fails() -> Result<()> {
     let project = fleet.project().await?;
     let mut signals = project.signals().await?;
     let now = Clock::system().now();
-    let soon = now.after(Duration::from_millis(300));
-    let hour = Duration::from_hours(1);
-    // Waiting for an agent; held back beyond its deadline; too late already.
+    let soon = now.after(SOON);
+    // Waiting for an agent; held back until the moment before.
     for (deadline, not_before) in [
         (soon, now),
-        (soon, now.after(hour)),
-        (now.before(hour), now),
+        (soon.after(SOON), soon.after(SOON).before(MOMENT)),
     ] {
         let item = json!({
             "description": "d", "capability": "rust", "deadline": deadline, "notBefore": not_before,
@@ -55,7 +57,7 @@ async fn an_item_that_runs_at_its_deadline_is_stopped_and_fails() -> Result<()> 
         let id = project
             .submit(json!({
                 "description": "d", "capability": "rust", "timeoutMs": 60_000,
-                "deadline": now.after(Duration::from_millis(300)),
+                "deadline": now.after(SOON),
             }))
             .await?
             .id;

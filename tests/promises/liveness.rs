@@ -394,3 +394,28 @@ async fn nobody_was_marked(project: &TestProject, agent: &FakeAgent) -> Result<(
     assert_eq!(agent.seen().await?.status, AgentStatus::Online);
     Ok(())
 }
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn deregistering_names_every_lease_that_it_gives_back() -> Result<()> {
+    const ROUNDS: usize = 30;
+    const HELD: usize = 8;
+    let fleet = Fleet::shared().await?;
+    let project = fleet.project().await?;
+    for round in 0..ROUNDS {
+        let agent = project.agent("rust").slots(8).spawn().await?;
+        for _ in 0..HELD {
+            project.submit_plain("rust").await?;
+        }
+        let claimed = agent.claim(json!({"max": HELD})).await?;
+        let mut held: Vec<_> = claimed.iter().map(|item| item.work_item.id).collect();
+        let answer = agent.deregister().await?;
+        let released: Vec<LeaseRef> = serde_json::from_value(answer["released"].clone())?;
+        let mut named: Vec<_> = released.iter().map(|lease| lease.id).collect();
+        held.sort_unstable();
+        named.sort_unstable();
+        assert_eq!(named, held, "round {round}");
+        project.request("queue.purge", json!({})).await?;
+    }
+    Ok(())
+}

@@ -3,9 +3,11 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use futures_util::{FutureExt as _, StreamExt as _};
+use async_nats::jetstream::{self, consumer::pull};
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use loom_client::{Agent, Client, Job, JobError, JobResult, RunningAgent};
 use loom_protocol::work::WorkStatus;
+use loom_protocol::{ProjectId, names};
 use loom_testkit::process::LoomProcess;
 use tokio::sync::watch;
 
@@ -234,4 +236,42 @@ impl Asker {
         }
         epochs
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_consumer_of_a_later_owner_is_left_alone() {
+    let mut world = World::new().await;
+    let client = world.client().await;
+    submit(&client, "wakes the project").await;
+    assert!(world.loom.terminate().await.unwrap().success());
+    let project = ProjectId::new("restart").unwrap();
+    let outside = world.nats().connect().await.unwrap();
+    let outside = jetstream::new(outside);
+    let stream = names::work_stream(&project);
+    let stream = outside.get_stream(stream).await.unwrap();
+    let consumers: Vec<String> = stream.consumer_names().try_collect().await.unwrap();
+    for consumer in consumers {
+        stream.delete_consumer(&consumer).await.unwrap();
+    }
+    let later = format!("loom-queue-{}", u64::MAX / 2);
+    let config = pull::Config {
+        durable_name: Some(later.clone()),
+        filter_subject: names::queue_filter(&project),
+        ..Default::default()
+    };
+    stream.create_consumer(config).await.unwrap();
+
+    world.loom.restart().await.unwrap();
+    let said = "another coordinator has taken over, under epoch";
+    world.loom.until_it_logs(said).await.unwrap();
+    stream.consumer_info(&later).await.unwrap();
+
+    let published = br#"{"description": "published", "capability": "rust"}"#;
+    let subject = names::work_queue(&project, "rust");
+    let stored = outside.publish(subject, published[..].into());
+    stored.await.unwrap().await.unwrap();
+    stream.delete_consumer(&later).await.unwrap();
+    let items = async || all_items(&client, None).await.len();
+    until("the item is taken over", items, |count| *count == 2).await;
 }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use loom_protocol::agent::{Agent, Directive, DirectiveKind};
+use loom_protocol::agent::{Agent, Directive, DirectiveKind, MAX_CONCURRENT_TASKS};
 use loom_protocol::work::LeaseRef;
 use loom_protocol::{Timestamp, WireError};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::domain::agent::{self, MAX_CONCURRENT_TASKS};
+use crate::domain::agent;
 use crate::domain::breaker::{AttemptEnd, BreakerTerms, Streak};
 use crate::domain::matching::Candidate;
 

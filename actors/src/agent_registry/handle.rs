@@ -19,6 +19,8 @@ use crate::supervision::{ActorHandle, ChildSpec, RestartPolicy};
 
 /// How long a request waits for its answer: less than the 3 s in which it must be answered.
 const WITHIN: Duration = Duration::from_millis(2800);
+/// The longest that an agent may be given to end, in milliseconds: a day.
+const MAX_GRACE_MS: u64 = 24 * 3_600_000;
 
 /// Reaches the AgentRegistry of a project, whichever incarnation of it lives. Cheap to clone.
 ///
@@ -152,6 +154,13 @@ impl AgentRegistryHandle {
                 reason.len()
             );
             return Err(WireError::new(ErrorCode::TooLarge, message));
+        }
+        if let Some(millis) = request.grace_period_ms
+            && millis > MAX_GRACE_MS
+        {
+            return Err(WireError::invalid(format!(
+                "gracePeriodMs is {millis}; write a whole number from 0 to {MAX_GRACE_MS}"
+            )));
         }
         let order = ShutdownOrder {
             graceful,

@@ -82,6 +82,7 @@ use crate::events::EventSink;
 use crate::nats::kv::{Bucket, BucketError};
 use crate::nats::owner::Ownership;
 use crate::nats::store::StoreHealth;
+use crate::nats::store_guard::StoreGuard;
 use crate::settings::AgentSettings;
 
 pub use directory::AgentDirectory;
@@ -130,6 +131,8 @@ pub struct AgentRegistryArgs {
     pub on_change: Arc<dyn Fn(AgentGuid, AgentChange) + Send + Sync>,
     /// Told how far what arrives has been applied.
     pub arrivals: Arrivals,
+    /// Whether the store is the one that is worked with.
+    pub guard: StoreGuard,
     /// Which ownership this is; stands in the header of every write.
     pub epoch: u64,
     /// Whether it lasts: asked before every write.
@@ -148,7 +151,14 @@ impl fmt::Debug for AgentRegistryArgs {
 impl AgentRegistryArgs {
     fn bucket(&self) -> Bucket {
         let name = names::agents_bucket(&self.project);
-        Bucket::new(&self.client, &self.jetstream, &name, self.replicas).owned_by(&self.ownership)
+        Bucket::new(
+            &self.client,
+            &self.jetstream,
+            &name,
+            self.replicas,
+            &self.guard,
+        )
+        .owned_by(&self.ownership)
     }
 }
 

@@ -78,17 +78,20 @@ impl Drop for BeingApplied {
     }
 }
 
-/// Actions that say nothing of the agent that may send them. They may take long (a page of bodies,
-/// the first write of a project), and no barrier waits for them.
-const OF_NO_AGENT: [&str; 8] = [
-    "work.submit",
-    "work.list",
-    "work.get",
-    "work.explain",
-    "work.cancel",
-    "agents.list",
-    "agents.get",
-    "agents.shutdown",
+/// Actions that are an agent's sign of life, or its report about an item: a barrier waits for them. All others say
+/// nothing of the agent that may send them, and may take long (a page of bodies, the purge of a long queue, a
+/// sweep that waits for a barrier itself).
+const OF_AN_AGENT: [&str; 10] = [
+    "agents.register",
+    "agents.heartbeat",
+    "agents.deregister",
+    "work.claim",
+    "work.start",
+    "work.progress",
+    "work.complete",
+    "work.fail",
+    "work.release",
+    "work.stopped",
 ];
 
 /// The project of a request that may be an agent's sign of life, or its report about an item.
@@ -96,7 +99,7 @@ fn project_of_an_agents(subject: &str) -> Option<&str> {
     let mut parts = subject.splitn(3, '.').skip(1);
     let project = parts.next()?;
     let action = parts.next().unwrap_or_default();
-    (!OF_NO_AGENT.contains(&action)).then_some(project)
+    OF_AN_AGENT.contains(&action).then_some(project)
 }
 
 impl InFlight {
@@ -271,8 +274,22 @@ mod tests {
     #[tokio::test]
     async fn nobody_waits_for_a_request_that_is_no_sign_of_life() {
         let (doors, p) = (InFlight::new(), project("p"));
-        let _slow = ["work.submit", "work.list", "agents.get"]
-            .map(|action| doors.enter(&format!("coord.p.{action}")));
+        let _slow = [
+            "work.submit",
+            "work.list",
+            "work.cancel",
+            "agents.get",
+            "agents.resume",
+            "queue.info",
+            "queue.purge",
+            "dlq.list",
+            "dlq.retry",
+            "gc.report",
+            "gc.run",
+            "stats",
+            "of.later",
+        ]
+        .map(|action| doors.enter(&format!("coord.p.{action}")));
         let marker = marked(&doors).await;
         doors.drained(&p, marker).await;
         let _heartbeat = doors.enter("coord.p.agents.heartbeat");

@@ -304,7 +304,8 @@ impl State {
         self.in_doubt |= report.in_doubt;
         self.again_from = report.again_from;
         self.outdated.extend(report.outdated);
-        if self.again_from.is_none() && self.in_doubt {
+        // What is read decides whether there is a stream, before anything is tried again.
+        if self.in_doubt {
             self.is_read = false;
         }
     }
@@ -346,7 +347,9 @@ impl State {
         }
         self.expire();
         if !self.is_read {
-            self.read();
+            if self.args.nats.is_up() {
+                self.read();
+            }
             return;
         }
         if let Some(revision) = self.again_from.take() {

@@ -68,6 +68,14 @@ enum Written {
 impl Context {
     /// Writes the letters of these failed records, and has them noted.
     pub async fn hand_over(&self, headers: Vec<Header>) -> BatchReport {
+        if let Err(error) = self.letters.store.prepare().await {
+            tracing::debug!("dead letters cannot be written yet: {error}");
+            let mut report = BatchReport::default();
+            for header in &headers {
+                report.again(header.revision);
+            }
+            return report;
+        }
         let written: Vec<(Header, Written)> = stream::iter(headers)
             .map(|header| async move {
                 let written = self.write(&header).await;

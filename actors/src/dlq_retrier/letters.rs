@@ -45,8 +45,11 @@ impl DeadLetters {
     /// Waits until the letters were read once; before, nobody can say what there is.
     ///
     /// # Errors
-    /// They were not, within the bound.
+    /// They were not, within the bound; or a stream of somebody else is in the way of theirs.
     pub async fn ready(&self, within: Duration) -> Result<(), LetterError> {
+        if let Some(problem) = self.store.problem() {
+            return Err(LetterError::NoStream(problem));
+        }
         let mut known = self.known.subscribe();
         let waited = tokio::time::timeout(within, known.wait_for(|known| *known)).await;
         match waited {
@@ -146,6 +149,9 @@ pub enum LetterError {
     /// The stream was not read yet.
     #[error("the dead letters are being read; try again in a moment")]
     NotRead,
+    /// The stream cannot be made.
+    #[error("the stream of the dead letters cannot be used: {0}")]
+    NoStream(String),
     /// The stream does not answer.
     #[error(transparent)]
     Store(#[from] LetterStoreError),
@@ -164,7 +170,9 @@ impl From<LetterError> for WireError {
         let text = error.to_string();
         match error {
             LetterError::NotFound(_) => Self::new(ErrorCode::NotFound, text),
-            LetterError::NotRead | LetterError::Store(_) => Self::unavailable(text, RETRY_AFTER),
+            LetterError::NotRead | LetterError::NoStream(_) | LetterError::Store(_) => {
+                Self::unavailable(text, RETRY_AFTER)
+            }
             LetterError::Damaged { .. } => Self::new(ErrorCode::Internal, text),
         }
     }

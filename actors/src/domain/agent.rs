@@ -17,7 +17,7 @@ mod runs;
 
 use std::time::Duration;
 
-use loom_protocol::agent::{Agent, AgentStatus, RegisterRequest};
+use loom_protocol::agent::{Agent, AgentStatus, MAX_CONCURRENT_TASKS, RegisterRequest};
 use loom_protocol::token::{check_label, check_name, check_token};
 use loom_protocol::{AgentGuid, ErrorCode, ProjectId, Timestamp, WireError};
 use serde_json::Value;
@@ -32,8 +32,6 @@ pub use put::{AgentPut, OwnEntry, Unreadable, guid_of_key, merge, read_own, read
 pub const DEFAULT_BOUNDARY: &str = "default";
 /// How many capabilities, and how many boundaries, an agent may have.
 pub const MAX_TOKENS: usize = 64;
-/// How many items an agent may hold at the most.
-pub const MAX_CONCURRENT_TASKS: u32 = 1000;
 /// The shortest heartbeat interval, in milliseconds.
 pub const MIN_HEARTBEAT_MS: u64 = 100;
 /// The longest heartbeat interval, in milliseconds: a day.

@@ -4,6 +4,7 @@ pub mod agent;
 pub mod breaker;
 pub mod id_prefix;
 pub mod lease;
+pub mod ledger_stamp;
 pub mod letter;
 pub mod listing;
 pub mod matching;

@@ -58,18 +58,18 @@ pub enum ReapVerdict {
 /// still has leases is marked again: an earlier marking was interrupted before they went back.
 pub fn reap_verdict(silence: &Silence, terms: &ReapTerms) -> ReapVerdict {
     let allowance = terms.allowance(silence.heartbeat_interval);
-    if let Some(left) = left(allowance, silence.silent_for) {
-        return ReapVerdict::Keep(left);
-    }
+    let heard = left(allowance, silence.silent_for);
     if !silence.offline || silence.has_leases {
-        return ReapVerdict::MarkOffline;
+        return heard.map_or(ReapVerdict::MarkOffline, ReapVerdict::Keep);
     }
     let bury_after = if silence.quarantined {
         terms.bury_after.max(terms.forget_quarantine_after)
     } else {
         terms.bury_after
     };
-    left(bury_after, silence.unheard_for).map_or(ReapVerdict::Bury, ReapVerdict::Keep)
+    // Both times have to be over: our own stalls begin the first one anew, and never shorten the second.
+    let keep = heard.max(left(bury_after, silence.unheard_for));
+    keep.map_or(ReapVerdict::Bury, ReapVerdict::Keep)
 }
 
 /// What is left of a limit; `None` where nothing is.
@@ -204,7 +204,13 @@ mod tests {
             prop_assert!(allowance >= silence.heartbeat_interval * 3);
             let verdict = reap_verdict(&silence, &TERMS);
             if silence.silent_for < allowance {
-                prop_assert_eq!(verdict, ReapVerdict::Keep(allowance.saturating_sub(silence.silent_for)));
+                let left = allowance.saturating_sub(silence.silent_for);
+                let waits_on = silence.offline && !silence.has_leases;
+                let kept = match verdict {
+                    ReapVerdict::Keep(wait) => wait == left || waits_on && wait > left,
+                    _ => false,
+                };
+                prop_assert!(kept, "{verdict:?}, and {left:?} are left");
             } else if !silence.offline {
                 prop_assert_eq!(verdict, ReapVerdict::MarkOffline);
             }
@@ -217,6 +223,15 @@ mod tests {
                 prop_assert!(silence.unheard_for >= TERMS.bury_after);
                 let is_remembered = silence.unheard_for < TERMS.forget_quarantine_after;
                 prop_assert!(!(silence.quarantined && is_remembered));
+            }
+        }
+
+        #[test]
+        fn the_offline_are_kept_for_all_of_the_time_that_is_left_to_them(silence in silence()) {
+            let silence = Silence { offline: true, has_leases: false, quarantined: false, ..silence };
+            let left = TERMS.bury_after.saturating_sub(silence.unheard_for);
+            if let ReapVerdict::Keep(wait) = reap_verdict(&silence, &TERMS) {
+                prop_assert!(wait >= left, "kept for {wait:?}, and {left:?} are left");
             }
         }
 

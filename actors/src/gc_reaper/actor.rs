@@ -141,6 +141,7 @@ impl Actor for GcReaper {
             args.replicas,
             (args.epoch, &args.ownership),
             retention,
+            args.work.guard(),
         );
         let mut state = State {
             graveyard,

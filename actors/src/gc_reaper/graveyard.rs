@@ -10,6 +10,7 @@ use crate::domain::agent::guid_of_key;
 use crate::nats::connection::Nats;
 use crate::nats::kv::{Bucket, BucketError, WatchEvent, WriteError};
 use crate::nats::owner::Ownership;
+use crate::nats::store_guard::StoreGuard;
 
 /// The bucket. It is made with the first grave. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -37,10 +38,12 @@ impl Graveyard {
         replicas: usize,
         (epoch, ownership): (u64, &Ownership),
         retention: Duration,
+        guard: &StoreGuard,
     ) -> Self {
         let name = names::graveyard_bucket(project);
         Self {
-            bucket: Bucket::new(&nats.client, &nats.jetstream, &name, replicas).owned_by(ownership),
+            bucket: Bucket::new(&nats.client, &nats.jetstream, &name, replicas, guard)
+                .owned_by(ownership),
             writer: epoch.to_string(),
             retention,
         }

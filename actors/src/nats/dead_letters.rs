@@ -1,14 +1,27 @@
 //! The stream of dead letters: one message per item, conditional publishing, reads, deletes.
 //!
-//! It is made with the first letter: most projects never need one. What a list is made from stands
-//! in a header, so that the stream is read at a start without its bodies.
+//! It is made with the first letter: most projects never need one. It is made because the server said, when
+//! the letters were read, that there is none; never because nobody answered: where anybody listens to
+//! everything, a publish without a stream has no answer at all. What a list is made from stands in a header,
+//! so that the stream is read at a start without its bodies.
+//!
+//! | a publish came back as | then |
+//! |---|---|
+//! | stored, by this stream | it is a letter |
+//! | stored, by a stream of somebody else | no letter; ours is gone, and the letters are read again |
+//! | nobody answers, no answer | unknown: the letters are read again, which tells whether there is a stream |
+//!
+//! Where a stream of somebody else has the subjects, ours cannot be made: that is said in the log, in `/ready` and
+//! in the answers about dead letters, and tried again for as long as letters are wanted.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use async_nats::client::RequestErrorKind;
 use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID};
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
-use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::{self, DeleteStatus, DirectGetErrorKind, RawMessageErrorKind};
 use async_nats::{Client, HeaderMap, Request};
@@ -18,8 +31,10 @@ use loom_protocol::names::LETTER_HEADER;
 use loom_protocol::{ProjectId, Timestamp, WorkId, names};
 
 use super::connection::WRITE_TIMEOUT;
-use super::ledger_store::{WriteError, outcome_of, write_error};
+use super::outcome::{WriteError, outcome_of, write_error};
+use super::overlap::{is_not_found, why_not_made};
 use super::owner::Ownership;
+use super::store_guard::StoreGuard;
 use crate::domain::room::Room;
 
 /// The key in the stream's metadata that says whose it is.
@@ -77,6 +92,9 @@ pub struct LetterStore {
     prefix: String,
     replicas: usize,
     retention: Duration,
+    guard: StoreGuard,
+    /// Whether there is a stream, as the server said last.
+    is_there: Arc<AtomicBool>,
     ownership: Ownership,
 }
 
@@ -87,6 +105,7 @@ impl LetterStore {
         project: &ProjectId,
         replicas: usize,
         retention: Duration,
+        guard: &StoreGuard,
     ) -> Self {
         let all = names::all_dead_letters(project);
         Self {
@@ -97,6 +116,8 @@ impl LetterStore {
             prefix: all.trim_end_matches('*').to_owned(),
             replicas,
             retention,
+            guard: guard.clone(),
+            is_there: Arc::default(),
             ownership: Ownership::alone(),
         }
     }
@@ -118,24 +139,18 @@ impl LetterStore {
         self.retention
     }
 
-    /// Publishes a letter if the last one of its item is `expected` (0: there is none), and makes
-    /// the stream where it is missing.
+    /// What keeps the stream from being made, if anything does.
+    pub fn problem(&self) -> Option<String> {
+        self.guard.problem_of(&self.stream)
+    }
+
+    /// Publishes a letter if the last one of its item is `expected` (0: there is none). The stream must have been
+    /// [made ready](Self::prepare).
     pub async fn publish(&self, letter: &NewLetter, expected: u64) -> Result<u64, WriteError> {
         if !self.ownership.is_held() {
             return Err(WriteError::Refused(NOT_OWNER.to_owned()));
         }
-        match self.try_to_publish(letter, expected).await {
-            Err(WriteError::Refused(_)) => {
-                self.make()
-                    .await
-                    .map_err(|error| WriteError::Refused(error.to_string()))?;
-                self.try_to_publish(letter, expected).await
-            }
-            outcome => outcome,
-        }
-    }
-
-    async fn try_to_publish(&self, letter: &NewLetter, expected: u64) -> Result<u64, WriteError> {
+        self.guard.may_write()?;
         let mut headers = HeaderMap::new();
         headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
         headers.insert(NATS_MESSAGE_ID, letter.message_id.as_str());
@@ -145,25 +160,41 @@ impl LetterStore {
             .payload(letter.bytes.clone())
             .timeout(Some(WRITE_TIMEOUT));
         let subject = names::dead_letter(&self.project, letter.id);
-        let answer = self.client.send_request(subject, request).await;
-        outcome_of(&answer.map_err(|e| write_error(&e))?.payload)
+        let answer = match self.client.send_request(subject, request).await {
+            Ok(answer) => answer,
+            Err(error) if error.kind() == RequestErrorKind::NoResponders => {
+                return Err(WriteError::Unknown("no stream answers".into()));
+            }
+            Err(error) => return Err(write_error(&error)),
+        };
+        let stored = match outcome_of(&answer.payload, &self.stream) {
+            // Another stream took it, perhaps, because ours is gone: then all letters are read again.
+            Err(WriteError::Refused(why)) if matches!(self.open().await, Ok(None)) => {
+                return Err(WriteError::Unknown(why));
+            }
+            outcome => outcome?,
+        };
+        // It may have been another server's, which came in between.
+        self.guard.settled_within(WRITE_TIMEOUT).await?;
+        Ok(stored)
     }
 
     /// Opens the stream and brings its retention up to date. `None`: there is none.
     pub async fn open(&self) -> Result<Option<stream::Stream>, LetterStoreError> {
         let opened = match self.jetstream.get_stream(&self.stream).await {
             Ok(stream) => stream,
-            Err(error) => {
-                return match error.kind() {
-                    GetStreamErrorKind::JetStream(no)
-                        if no.error_code() == jetstream::ErrorCode::STREAM_NOT_FOUND =>
-                    {
-                        Ok(None)
-                    }
-                    _ => Err(self.error("opening", error)),
-                };
+            Err(error) if is_not_found(&error) => {
+                if self.is_there.swap(false, Ordering::AcqRel) {
+                    tracing::error!(
+                        stream = self.stream,
+                        "the stream of dead letters was removed, with all letters in it"
+                    );
+                }
+                return Ok(None);
             }
+            Err(error) => return Err(self.error("opening", error)),
         };
+        self.is_there.store(true, Ordering::Release);
         let mut config = opened.cached_info().config.clone();
         if config.max_age != self.retention {
             config.max_age = self.retention;
@@ -176,8 +207,18 @@ impl LetterStore {
         Ok(Some(opened))
     }
 
-    async fn make(&self) -> Result<(), LetterStoreError> {
-        self.jetstream
+    /// Makes the stream if there is none, as the server said when the letters were read last.
+    ///
+    /// # Errors
+    /// It cannot be made; that is logged once, and told by [`problem`](Self::problem).
+    pub async fn prepare(&self) -> Result<(), LetterStoreError> {
+        if self.is_there.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let known = self.guard.settled_within(WRITE_TIMEOUT).await;
+        known.map_err(|denied| self.error("making", denied))?;
+        let made = self
+            .jetstream
             .get_or_create_stream(stream::Config {
                 name: self.stream.clone(),
                 description: Some("Loom: dead letters".into()),
@@ -190,9 +231,16 @@ impl LetterStore {
                 metadata: [(PROJECT_KEY.to_owned(), self.project.to_string())].into(),
                 ..Default::default()
             })
-            .await
-            .map(drop)
-            .map_err(|e| self.error("making", e))
+            .await;
+        if let Err(error) = made {
+            let subject = names::all_dead_letters(&self.project);
+            let why = why_not_made(&self.jetstream, &subject, &error).await;
+            self.guard.note_problem(&self.stream, Some(&why));
+            return Err(self.error("making", why));
+        }
+        self.guard.note_problem(&self.stream, None);
+        self.is_there.store(true, Ordering::Release);
+        Ok(())
     }
 
     fn known_again(&self) -> Duration {
@@ -204,6 +252,8 @@ impl LetterStore {
         &self,
         mut each: impl FnMut(StoredLetter) + Send,
     ) -> Result<(), LetterStoreError> {
+        let known = self.guard.settled_within(READ_TIMEOUT).await;
+        known.map_err(|denied| self.error("reading", denied))?;
         let Some(stream) = self.open().await? else {
             return Ok(());
         };
@@ -273,6 +323,8 @@ impl LetterStore {
     /// Deletes the letter at a place, and never a later one of the same item. One that is gone
     /// already counts as deleted.
     pub async fn delete(&self, sequence: u64) -> Result<(), LetterStoreError> {
+        let known = self.guard.may_write();
+        known.map_err(|denied| self.error("deleting from", denied))?;
         if !self.ownership.is_held() {
             return Err(self.error("deleting from", NOT_OWNER));
         }

@@ -23,6 +23,9 @@ use bytes::Bytes;
 use loom_protocol::names::WRITER_HEADER;
 use tokio::time::timeout;
 
+use super::overlap::{is_name_in_use, is_not_found, is_wrong_sequence, taken_by, why_not_made};
+use super::store_guard::{StoreDenied, StoreGuard};
+
 pub use watch::{Watch, WatchEvent};
 
 use super::owner::Ownership;
@@ -97,16 +100,19 @@ pub struct Bucket {
     config: stream::Config,
     client: Client,
     jetstream: jetstream::Context,
+    guard: StoreGuard,
     ownership: Ownership,
 }
 
 impl Bucket {
-    /// The bucket of this name, without asking whether it exists. `replicas` is for its creation.
+    /// The bucket of this name, without asking whether it exists. `replicas` is for its creation. Nothing is
+    /// written or made while `guard` does not agree.
     pub fn new(
         client: &Client,
         jetstream: &jetstream::Context,
         name: &str,
         replicas: usize,
+        guard: &StoreGuard,
     ) -> Self {
         let mut jetstream = jetstream.clone();
         jetstream.set_timeout(ANSWER_WITHIN);
@@ -130,6 +136,7 @@ impl Bucket {
             config,
             client: client.clone(),
             jetstream,
+            guard: guard.clone(),
             ownership: Ownership::alone(),
         }
     }
@@ -154,6 +161,8 @@ impl Bucket {
     /// Creates the bucket if it is missing, and lets single keys expire if another client created
     /// it without that. What else another client configured stays.
     pub async fn ensure(&self) -> Result<stream::Info, BucketError> {
+        let known = self.guard.settled_within(ANSWER_WITHIN).await;
+        known.map_err(|denied| self.problem(denied.to_string()))?;
         let found = match self.info().await? {
             Some(info) => info,
             None => match self.jetstream.create_stream(self.config.clone()).await {
@@ -163,9 +172,15 @@ impl Bucket {
                     .info()
                     .await?
                     .ok_or_else(|| self.problem("was created and removed at the same moment"))?,
-                Err(error) => return Err(self.problem(format!("cannot be created: {error}"))),
+                Err(error) => {
+                    let subject = format!("{}>", self.prefix);
+                    let why = why_not_made(&self.jetstream, &subject, &error).await;
+                    self.guard.note_problem(&self.config.name, Some(&why));
+                    return Err(self.problem(format!("cannot be created: {why}")));
+                }
             },
         };
+        self.guard.note_problem(&self.config.name, None);
         if found.config.allow_message_ttl {
             return Ok(found);
         }
@@ -188,14 +203,8 @@ impl Bucket {
     pub async fn info(&self) -> Result<Option<stream::Info>, BucketError> {
         match self.jetstream.get_stream(&self.config.name).await {
             Ok(stream) => Ok(Some(stream.cached_info().clone())),
-            Err(error) => match error.kind() {
-                context::GetStreamErrorKind::JetStream(e)
-                    if e.error_code() == jetstream::ErrorCode::STREAM_NOT_FOUND =>
-                {
-                    Ok(None)
-                }
-                _ => Err(self.problem(format!("cannot be looked at: {error}"))),
-            },
+            Err(error) if is_not_found(&error) => Ok(None),
+            Err(error) => Err(self.problem(format!("cannot be looked at: {error}"))),
         }
     }
 
@@ -279,14 +288,31 @@ impl Bucket {
             return Err(WriteError::NotOwner);
         }
         let subject = format!("{}{key}", self.prefix);
+        self.agreed().await?;
         let stored = async { self.jetstream.send_publish(subject, message).await?.await };
         match timeout(ANSWER_WITHIN, stored).await {
-            Ok(Ok(acknowledged)) => Ok(acknowledged.sequence),
+            Ok(Ok(acknowledged)) if acknowledged.stream != self.config.name => Err(
+                WriteError::Refused(taken_by(&acknowledged.stream, &self.config.name)),
+            ),
+            Ok(Ok(acknowledged)) => {
+                // It may have been another server's, which came in between.
+                self.agreed().await?;
+                Ok(acknowledged.sequence)
+            }
             Ok(Err(error)) => Err(write_error(&error)),
             Err(_) => Err(WriteError::Unknown(format!(
                 "no answer within {ANSWER_WITHIN:?}"
             ))),
         }
+    }
+
+    /// Waits until it is known that the store is the one that is worked with.
+    async fn agreed(&self) -> Result<(), WriteError> {
+        let known = self.guard.settled_within(ANSWER_WITHIN).await;
+        known.map_err(|denied| match denied {
+            StoreDenied::InDoubt(_) => WriteError::Unknown(denied.to_string()),
+            StoreDenied::Foreign(_) => WriteError::Refused(denied.to_string()),
+        })
     }
 
     fn problem(&self, problem: impl Into<String>) -> BucketError {
@@ -319,11 +345,6 @@ fn record(key: String, headers: Option<&HeaderMap>, payload: Bytes, revision: u6
     }
 }
 
-fn is_name_in_use(error: &context::CreateStreamError) -> bool {
-    matches!(error.kind(), context::CreateStreamErrorKind::JetStream(e)
-        if e.error_code() == jetstream::ErrorCode::STREAM_NAME_EXIST)
-}
-
 fn write_error(error: &context::PublishError) -> WriteError {
     use context::PublishErrorKind as Kind;
     let code = error
@@ -331,10 +352,8 @@ fn write_error(error: &context::PublishError) -> WriteError {
         .and_then(|source| source.downcast_ref::<jetstream::Error>())
         .map(jetstream::Error::error_code);
     match (error.kind(), code) {
-        (Kind::WrongLastSequence, _)
-        | (_, Some(jetstream::ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT)) => {
-            WriteError::Conflict
-        }
+        (Kind::WrongLastSequence, _) => WriteError::Conflict,
+        (_, Some(code)) if is_wrong_sequence(code.0) => WriteError::Conflict,
         (Kind::MaxPayloadExceeded, _) => WriteError::Refused(error.to_string()),
         // The server is there and has decided, except where it says that it cannot just now.
         (Kind::Other, Some(code)) if code != jetstream::ErrorCode::CLUSTER_NOT_AVAILABLE => {

@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use async_nats::client::{RequestError, RequestErrorKind};
 use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_TTL};
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
@@ -16,37 +15,22 @@ use async_nats::{Client, HeaderMap, Request};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use loom_protocol::{ProjectId, WorkId, names};
-use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use super::connection::WRITE_TIMEOUT;
+pub use super::outcome::WriteError;
+use super::outcome::{outcome_of, write_error};
+use super::overlap::{is_name_in_use, is_not_found, why_not_made};
+use super::stamp::{STAMP_KEY, stamp_old};
+use super::store_guard::{StoreDenied, StoreGuard};
 
-/// A wrong expected sequence, as one server says it or another.
-const WRONG_LAST_SEQUENCE: [u64; 2] = [10_071, 10_164];
-/// More than a message of the stream may have.
-const TOO_LARGE: u64 = 10_054;
 /// The key of writes that are meant to be refused, and a sequence that no key has.
 const BARRIER: (&str, u64) = ("barrier", u64::MAX >> 1);
 const REPLAY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an opening waits for a look at the store.
+const OPEN_WITHIN: Duration = Duration::from_secs(3);
 /// How many records of a replay are handed over at a time.
 const REPLAY_CHUNK: usize = 128;
-
-/// How a conditional write ended, when it did not end well.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WriteError {
-    /// The key's last sequence is another one.
-    #[error("the record was changed by somebody else")]
-    Conflict,
-    /// No answer: it may be stored, or may be stored later.
-    #[error("the outcome of the write is unknown: {0}")]
-    Unknown(String),
-    /// The server refuses it and has not stored it.
-    #[error("the server refuses the write: {0}")]
-    Refused(String),
-    /// The server refuses it for good: no message carries so much.
-    #[error("the record is too large for the server: {0}")]
-    TooLarge(String),
-}
 
 /// A read or an administrative request that failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -76,47 +60,122 @@ pub struct LedgerStore {
     stream: stream::Stream,
     bucket: String,
     prefix: String,
+    guard: StoreGuard,
 }
 
 impl LedgerStore {
-    /// Opens the bucket, and makes it where there is none.
+    /// Opens the bucket, and makes it where there is none: unless there should be one, as its guard knows.
     pub async fn open(
         jetstream: &jetstream::Context,
         project: &ProjectId,
         replicas: usize,
+        guard: &StoreGuard,
     ) -> Result<Self, StoreError> {
         let bucket = names::work_bucket(project);
         let prefix = format!("$KV.{bucket}.");
-        let stream = jetstream
-            .get_or_create_stream(stream::Config {
-                name: format!("KV_{bucket}"),
-                description: Some("Loom: the ledger of work items".into()),
-                subjects: vec![format!("{prefix}>")],
-                max_messages_per_subject: 1,
-                discard: stream::DiscardPolicy::New,
-                allow_direct: true,
-                allow_rollup: true,
-                allow_message_ttl: true,
-                num_replicas: replicas,
-                ..Default::default()
-            })
-            .await
-            .map_err(|source| StoreError::new("opening", &bucket, source))?;
-        if !stream.cached_info().config.allow_message_ttl {
-            let why = "it was made without per-message TTL; move it away and start again";
-            return Err(StoreError::new(
-                "opening",
-                &bucket,
-                std::io::Error::other(why),
-            ));
-        }
-        Ok(Self {
+        let name = format!("KV_{bucket}");
+        let denied = |denied: StoreDenied| StoreError::new("opening", &bucket, denied);
+        let connects = guard.connects();
+        guard.settled_within(OPEN_WITHIN).await.map_err(denied)?;
+        let found = match jetstream.get_stream(&name).await {
+            Ok(stream) => stream,
+            Err(error) if is_not_found(&error) && guard.known().is_some() => {
+                guard.suspect();
+                return Err(StoreError::new("opening", &bucket, error));
+            }
+            Err(error) if is_not_found(&error) => {
+                let made = jetstream.create_stream(stream::Config {
+                    name: name.clone(),
+                    description: Some("Loom: the ledger of work items".into()),
+                    subjects: vec![format!("{prefix}>")],
+                    max_messages_per_subject: 1,
+                    discard: stream::DiscardPolicy::New,
+                    allow_direct: true,
+                    allow_rollup: true,
+                    allow_message_ttl: true,
+                    num_replicas: replicas,
+                    metadata: [(STAMP_KEY.to_owned(), uuid::Uuid::new_v4().to_string())].into(),
+                    ..Default::default()
+                });
+                match made.await {
+                    Ok(stream) => stream,
+                    // Another coordinator made it at the same moment, with a stamp of its own.
+                    Err(error) if is_name_in_use(&error) => jetstream
+                        .get_stream(&name)
+                        .await
+                        .map_err(|source| StoreError::new("opening", &bucket, source))?,
+                    Err(error) => {
+                        let why = why_not_made(jetstream, &format!("{prefix}>"), &error).await;
+                        guard.note_problem(&name, Some(&why));
+                        let why = std::io::Error::other(why);
+                        return Err(StoreError::new("making", &bucket, why));
+                    }
+                }
+            }
+            Err(error) => return Err(StoreError::new("opening", &bucket, error)),
+        };
+        guard.note_problem(&name, None);
+        stamp_old(jetstream, found.cached_info()).await;
+        let store = Self {
             client: jetstream.client(),
             jetstream: jetstream.clone(),
-            stream,
+            stream: found,
             bucket,
             prefix,
-        })
+            guard: guard.clone(),
+        };
+        store.check_ttl()?;
+        // What is known stays as it is: it was found to be the same, over the connection that was looked at.
+        if guard.known().is_none() {
+            guard.adopt(connects, store.stream.cached_info());
+        }
+        Ok(store)
+    }
+
+    /// The bucket as it is found, without making or trusting anything. `None`: there is none.
+    ///
+    /// # Errors
+    /// The server does not say.
+    pub async fn find(
+        jetstream: &jetstream::Context,
+        project: &ProjectId,
+    ) -> Result<Option<Self>, StoreError> {
+        let bucket = names::work_bucket(project);
+        match jetstream.get_stream(format!("KV_{bucket}")).await {
+            Ok(stream) => Ok(Some(Self {
+                client: jetstream.client(),
+                jetstream: jetstream.clone(),
+                stream,
+                prefix: format!("$KV.{bucket}."),
+                bucket,
+                guard: StoreGuard::unwatched(),
+            })),
+            Err(error) if is_not_found(&error) => Ok(None),
+            Err(error) => Err(StoreError::new("looking for", &bucket, error)),
+        }
+    }
+
+    /// Whether the store behind it is the one that is worked with.
+    pub const fn guard(&self) -> &StoreGuard {
+        &self.guard
+    }
+
+    /// Looks whether the store is still the same: something is not there that should be.
+    ///
+    /// # Errors
+    /// It is another one, or that is not known in time.
+    pub async fn confirm(&self) -> Result<(), StoreError> {
+        self.guard.look().await;
+        let known = self.guard.settled_within(WRITE_TIMEOUT).await;
+        known.map_err(|denied| self.error("looking at", denied))
+    }
+
+    fn check_ttl(&self) -> Result<(), StoreError> {
+        if !self.stream.cached_info().config.allow_message_ttl {
+            let why = "it was made without per-message TTL; move it away and start again";
+            return Err(self.error("opening", std::io::Error::other(why)));
+        }
+        Ok(())
     }
 
     /// Writes a record if the last sequence of its key is `expected` (0: there is none).
@@ -127,7 +186,21 @@ impl LedgerStore {
         bytes: Bytes,
         ttl: Option<Duration>,
     ) -> Result<u64, WriteError> {
-        self.put_at(self.subject(id), expected, bytes, ttl).await
+        self.guard.may_write()?;
+        let mark = self.guard.before_a_write();
+        let written = self.put_at(self.subject(id), expected, bytes, ttl).await;
+        match written {
+            Ok(sequence) => {
+                if !self.guard.is_believable(mark, sequence) {
+                    self.guard.settled_within(WRITE_TIMEOUT).await?;
+                }
+                self.guard.acknowledged(sequence);
+            }
+            Err(WriteError::Conflict | WriteError::Denied(_)) => {}
+            // Where somebody listens to everything, no answer may mean that there is no stream.
+            Err(WriteError::Unknown(_) | WriteError::Refused(_)) => self.guard.suspect(),
+        }
+        written
     }
 
     async fn put_at(
@@ -147,7 +220,8 @@ impl LedgerStore {
             .payload(bytes)
             .timeout(Some(WRITE_TIMEOUT));
         let answer = self.client.send_request(subject, request).await;
-        outcome_of(&answer.map_err(|e| write_error(&e))?.payload)
+        let answer = answer.map_err(|e| write_error(&e))?;
+        outcome_of(&answer.payload, &self.stream.cached_info().config.name)
     }
 
     /// Reads a record from whichever replica answers.
@@ -180,6 +254,9 @@ impl LedgerStore {
     /// already counts as removed.
     pub async fn remove(&self, sequence: u64) -> Result<(), StoreError> {
         let doing = "removing an old record from";
+        self.guard
+            .may_write()
+            .map_err(|denied| self.error(doing, denied))?;
         let subject = format!("STREAM.MSG.DELETE.KV_{}", self.bucket);
         // To erase is to write noise over it, which makes every other write wait.
         let order = serde_json::json!({"seq": sequence, "no_erase": true});
@@ -205,6 +282,8 @@ impl LedgerStore {
         from: u64,
         chunks: mpsc::Sender<Vec<Entry>>,
     ) -> Result<u64, StoreError> {
+        let known = self.guard.settled_within(REPLAY_TIMEOUT).await;
+        known.map_err(|denied| self.error("reading", denied))?;
         self.settle().await?;
         let info = self
             .stream
@@ -311,73 +390,6 @@ impl StoreError {
             doing,
             bucket: bucket.into(),
             source: std::sync::Arc::new(source),
-        }
-    }
-}
-
-/// What the server says to a write. Read by hand: the client's own reading tries one kind of
-/// answer after the other, which costs a twentieth of a submit.
-#[derive(Deserialize)]
-struct Acknowledgement {
-    seq: Option<u64>,
-    error: Option<ServerError>,
-}
-
-#[derive(Deserialize)]
-struct ServerError {
-    err_code: u64,
-    description: String,
-}
-
-pub(super) fn outcome_of(answer: &[u8]) -> Result<u64, WriteError> {
-    let acknowledgement: Acknowledgement = serde_json::from_slice(answer)
-        .map_err(|error| WriteError::Unknown(format!("the answer cannot be read: {error}")))?;
-    match (acknowledgement.error, acknowledgement.seq) {
-        (None, Some(sequence)) => Ok(sequence),
-        (None, None) => Err(WriteError::Unknown("the answer has no sequence".into())),
-        (Some(error), _) if WRONG_LAST_SEQUENCE.contains(&error.err_code) => {
-            Err(WriteError::Conflict)
-        }
-        (Some(error), _) if error.err_code == TOO_LARGE => {
-            Err(WriteError::TooLarge(error.description))
-        }
-        (Some(error), _) => Err(WriteError::Refused(error.description)),
-    }
-}
-
-pub(super) fn write_error(error: &RequestError) -> WriteError {
-    let text = error.to_string();
-    match error.kind() {
-        RequestErrorKind::MaxPayloadExceeded => WriteError::TooLarge(text),
-        RequestErrorKind::NoResponders | RequestErrorKind::InvalidSubject => {
-            WriteError::Refused(text)
-        }
-        RequestErrorKind::TimedOut | RequestErrorKind::Other => WriteError::Unknown(text),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_answer_of_the_server_has_one_outcome() {
-        let refused = |code| {
-            format!(r#"{{"error":{{"code":400,"err_code":{code},"description":"no"}},"seq":0}}"#)
-        };
-        let cases = [
-            (r#"{"stream":"KV_x","seq":7}"#.to_owned(), Ok(7)),
-            (refused(10_071), Err(WriteError::Conflict)),
-            (refused(10_164), Err(WriteError::Conflict)),
-            (refused(10_054), Err(WriteError::TooLarge("no".into()))),
-            (refused(10_077), Err(WriteError::Refused("no".into()))),
-        ];
-        for (answer, outcome) in cases {
-            assert_eq!(outcome_of(answer.as_bytes()), outcome, "{answer}");
-        }
-        for unknown in ["", "{}", r#"{"seq":"#] {
-            let outcome = outcome_of(unknown.as_bytes());
-            assert!(matches!(outcome, Err(WriteError::Unknown(_))), "{unknown}");
         }
     }
 }

@@ -12,6 +12,7 @@
 //! | conflict, or unknown | the entry is read: mine (of this session): renew again; another's or none: lost |
 //! | unknown, and the entry can't be read | tried again, until `keep_for` is over: lost |
 
+mod format;
 mod group;
 mod identity;
 mod keeper;
@@ -31,12 +32,14 @@ use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
+pub use self::format::FORMAT;
 pub use self::identity::{Identity, IdentityError};
 use self::keeper::Keeper;
 use self::store::{Entry, OwnerStore, WriteFailure};
 use self::taking::{GroupInUse, Won, try_to_acquire};
 use super::store::StoreHealth;
 use crate::clock::Clock;
+use crate::nats::store_guard::StoreGuard;
 
 /// How often a standby looks whether the entry has gone, and a failed renewal is tried again.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -75,6 +78,8 @@ pub struct OwnerOptions {
     pub times: LeaseTimes,
     /// Tells since when.
     pub clock: Clock,
+    /// Whether the store is the one that this process works with.
+    pub guard: StoreGuard,
     /// Is told how the writes of the lease end.
     pub health: StoreHealth,
 }
@@ -85,6 +90,7 @@ impl Default for OwnerOptions {
             replicas: 1,
             times: LeaseTimes::default(),
             clock: Clock::system(),
+            guard: StoreGuard::unwatched(),
             health: StoreHealth::default(),
         }
     }
@@ -166,6 +172,21 @@ pub enum OwnerError {
         /// What came of it.
         why: String,
     },
+    /// It is another store than the one that this process works with.
+    #[error("{0}")]
+    OtherStore(Arc<str>),
+    /// A later program has made the store.
+    #[error(
+        "the store of this NATS has format {found}, written by loom {made_by}; this is loom {}, which knows format {} at the most; start loom {made_by} or a later one. Nothing was read or changed",
+        env!("CARGO_PKG_VERSION"),
+        FORMAT
+    )]
+    LaterFormat {
+        /// Its format.
+        found: String,
+        /// The version of the program that wrote that.
+        made_by: String,
+    },
     /// The bucket can't let entries expire.
     #[error(
         "the bucket {bucket} was made without a time to live per message, so a dead owner would own for ever; remove it (it holds nothing else) and start again"
@@ -243,6 +264,7 @@ pub struct OwnerLease {
     kept_until: Arc<Mutex<Instant>>,
     loss: watch::Receiver<Option<Loss>>,
     keeper: AbortOnDropHandle<()>,
+    others_owned: bool,
 }
 
 impl OwnerLease {
@@ -268,13 +290,22 @@ impl OwnerLease {
         let holder = Holder::new(&identity, &options.clock);
         let mut told = None;
         let mut tries = 0;
+        let mut others_owned = false;
         loop {
             let error = match try_to_acquire(jetstream, &holder, &options).await {
-                Ok(won) => return Ok(Self::won(won, holder, identity, options.times)),
+                Ok(won) => {
+                    let mut lease = Self::won(won, holder, identity, options.times);
+                    lease.others_owned = others_owned;
+                    return Ok(lease);
+                }
                 Err(error) => error,
             };
+            others_owned |= matches!(error, OwnerError::HeldBy { .. });
+            // A store that was never the right one is a mistake of whoever starts; one that was may come back.
+            let knew_the_store = options.guard.was_trusted();
             match &error {
-                OwnerError::NoTtl { .. } => return Err(error),
+                OwnerError::NoTtl { .. } | OwnerError::LaterFormat { .. } => return Err(error),
+                OwnerError::OtherStore(_) if !(wait && knew_the_store) => return Err(error),
                 OwnerError::HeldBy { .. } if !wait => return Err(error),
                 OwnerError::Unavailable { .. } if !wait => {
                     tries += 1;
@@ -282,7 +313,9 @@ impl OwnerLease {
                         return Err(error);
                     }
                 }
-                OwnerError::HeldBy { .. } | OwnerError::Unavailable { .. } => {}
+                OwnerError::HeldBy { .. }
+                | OwnerError::OtherStore(_)
+                | OwnerError::Unavailable { .. } => {}
             }
             if wait && told.as_ref() != Some(&error) {
                 tracing::info!("standing by: {error}");
@@ -322,12 +355,18 @@ impl OwnerLease {
             kept_until,
             loss,
             keeper: AbortOnDropHandle::new(keeper),
+            others_owned: false,
         }
     }
 
     /// The number of this ownership: higher than of every earlier one.
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// Whether another coordinator owned while this acquisition waited: it may have changed anything.
+    pub const fn others_owned(&self) -> bool {
+        self.others_owned
     }
 
     /// What the entry says of this coordinator.

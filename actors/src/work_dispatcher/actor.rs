@@ -30,6 +30,8 @@ use crate::supervision::Jitter;
 use crate::work_ledger::{Applied, Header, ItemChange, LedgerError, ReadModel, WorkLedgerHandle};
 
 /// How long an item that was released is not offered to the same agent.
+/// How long a start waits until it is known whether the store is the right one.
+const STORE_KNOWN_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
 const HOLD_OFF: Duration = Duration::from_secs(30);
 /// How long ago an item may have been cancelled whose agent is still waited for after a start.
 const STILL_STOPPING: Duration = Duration::from_mins(10);
@@ -143,6 +145,7 @@ impl Actor for WorkDispatcher {
         myself: ActorRef<DispatcherMsg>,
         args: WorkDispatcherArgs,
     ) -> Result<State, ActorProcessingErr> {
+        args.read.guard().settled_within(STORE_KNOWN_WITHIN).await?;
         ensure_stream(&args.nats.jetstream, args.read.project(), args.replicas).await?;
         let listener = myself.clone();
         args.read.listen("work-dispatcher", move |change| {

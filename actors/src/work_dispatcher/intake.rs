@@ -4,17 +4,20 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
 use async_nats::jetstream::{self, AckKind};
-use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
-use loom_protocol::work::{CompletedReport, ErrorReport, RESERVED_FIELDS, Reason, SubmitRequest};
+use futures_util::{FutureExt as _, StreamExt as _};
+use loom_protocol::work::{
+    CompletedReport, ErrorReport, RESERVED_FIELDS, Reason, SubmitRequest, Usage,
+};
 use loom_protocol::{Encoding, ErrorCode, ProjectId, Timestamp, WireError, WorkId, names};
-use sha2::{Digest as _, Sha256};
 use tokio::task::JoinSet;
 
 use super::actor::WorkDispatcherArgs;
+use super::consumers::Consumers;
+use super::fate::{Fate, fate_of, is_hopeless};
+use super::message_id::message_id;
 use super::refused::Refused;
-use super::stream::{REPORTS, consumer_prefix, ensure_stream};
+use super::stream::REPORTS;
 use crate::agent_registry::{AgentDirectory, AgentRegistryHandle};
 use crate::clock::Clock;
 use crate::domain::retry::Backoff;
@@ -22,19 +25,15 @@ use crate::domain::work::{self, Command, Defaults, Fence, WorkRecord};
 use crate::nats::connection::Nats;
 use crate::settings::RetrySettings;
 use crate::supervision::Jitter;
-use crate::work_ledger::{LedgerError, Operation, ReadError, WorkLedgerHandle};
+use crate::work_ledger::{Operation, WorkLedgerHandle};
 
 /// The kind of what is submitted by publishing.
 const QUEUE: &str = "queue";
 /// How many messages are taken over together.
 const BATCH: usize = 128;
-const ACK_WAIT: Duration = Duration::from_secs(30);
-const MAX_ACK_PENDING: i64 = 1_024;
 const RETRY: Duration = Duration::from_secs(1);
 /// How long the agents may take to be read before that is waited for anew.
 const READY_WITHIN: Duration = Duration::from_secs(30);
-/// How often a message is tried whose record cannot be written or read.
-const MOST_DELIVERIES: i64 = 5;
 /// How much of a message that is given up stands in the log, in bytes.
 const SHOWN_OF_POISON: usize = 1_024;
 
@@ -50,18 +49,7 @@ pub(super) struct Intake {
     defaults: Defaults,
     retry: RetrySettings,
     jitter: Jitter,
-    replicas: usize,
-    epoch: u64,
-}
-
-/// What becomes of a message.
-enum Fate {
-    /// It is dealt with.
-    Ack,
-    /// Not possible just now.
-    Later,
-    /// Never possible, for this reason.
-    GiveUp(String),
+    consumers: Consumers,
 }
 
 impl Intake {
@@ -78,8 +66,7 @@ impl Intake {
             },
             retry: args.settings.retry.clone(),
             jitter: args.jitter.clone(),
-            replicas: args.replicas,
-            epoch: args.epoch,
+            consumers: Consumers::new(args),
         }
     }
 
@@ -115,7 +102,7 @@ impl Intake {
             // Which runs of an agent were replaced is known by then.
             self.registry.ready(READY_WITHIN).await?;
         }
-        let consumer = self.consumer(kind, filters).await?;
+        let consumer = self.consumers.own(kind, filters).await?;
         let mut messages = consumer
             .stream()
             .max_messages_per_batch(BATCH)
@@ -139,33 +126,6 @@ impl Intake {
             }
             self.take_over(batch).await;
         }
-    }
-
-    /// Our consumer of this epoch; those of former owners would overlap and are removed.
-    async fn consumer(
-        &self,
-        kind: &str,
-        filters: &[String],
-    ) -> Result<PullConsumer, async_nats::Error> {
-        let stream = ensure_stream(&self.nats.jetstream, &self.project, self.replicas).await?;
-        let prefix = consumer_prefix(kind);
-        let name = format!("{prefix}{}", self.epoch);
-        let known: Vec<String> = stream.consumer_names().try_collect().await?;
-        for other in known
-            .iter()
-            .filter(|other| other.starts_with(&prefix) && **other != name)
-        {
-            stream.delete_consumer(other).await?;
-        }
-        let config = pull::Config {
-            durable_name: Some(name.clone()),
-            ack_policy: AckPolicy::Explicit,
-            ack_wait: ACK_WAIT,
-            max_ack_pending: MAX_ACK_PENDING,
-            filter_subjects: filters.to_vec(),
-            ..Default::default()
-        };
-        Ok(stream.get_or_create_consumer(&name, config).await?)
     }
 
     async fn take_over(&self, messages: Vec<jetstream::Message>) {
@@ -299,7 +259,8 @@ impl Intake {
         };
         let result = work::accept_result(report.result.unwrap_or_default(), reported_at)
             .map_err(|error| (Reason::Rejected, error))?;
-        let usage = report.usage;
+        // Nobody could be told to write another cost; the end counts without it.
+        let usage = report.usage.filter(Usage::is_sound);
         let command = Command::Complete { by, result, usage };
         Ok(Some(Operation::Apply(
             report.work_item_id,
@@ -352,7 +313,9 @@ impl Intake {
             .task_id
             .get_or_insert_with(|| message_id.to_string());
         request.offered_at.get_or_insert(published);
+        // By the time of its publication: one that waited for us fails by its deadline, as any other does.
         let submission = work::accept(request, self.defaults, "queue", published)
+            .and_then(|submission| submission.check_deadline(published).map(|()| submission))
             .map_err(|error| (Reason::Rejected, error))?;
         let room = self.nats.room();
         room.check(&submission.record, &self.project)
@@ -395,52 +358,6 @@ impl Intake {
     }
 }
 
-/// The id of an item whose submission names none: the same when the message comes again.
-fn message_id(project: &ProjectId, published: Timestamp, sequence: u64) -> WorkId {
-    let digest: [u8; 32] = Sha256::new()
-        .chain_update(project.as_str())
-        .chain_update([0])
-        .chain_update(published.as_millis().to_be_bytes())
-        .chain_update(sequence.to_be_bytes())
-        .finalize()
-        .into();
-    let mut id = [0; 16];
-    id.copy_from_slice(&digest[..16]);
-    WorkId::from_digest(id)
-}
-
 fn poison(error: impl Into<WireError>) -> (Reason, WireError) {
     (Reason::Poison, error.into())
-}
-
-fn fate_of(error: &LedgerError, subject: &str, delivered: i64) -> Fate {
-    match error {
-        LedgerError::Refused(refusal) => {
-            tracing::info!(subject, "a published report changes nothing: {refusal}");
-            Fate::Ack
-        }
-        LedgerError::Read(ReadError::NotFound(id)) => {
-            tracing::info!(subject, %id, "a published report is about an unknown item");
-            Fate::Ack
-        }
-        LedgerError::TooLarge(..) => Fate::GiveUp(error.to_string()),
-        error if is_hopeless(error) && delivered >= MOST_DELIVERIES => {
-            Fate::GiveUp(error.to_string())
-        }
-        error if is_hopeless(error) => {
-            tracing::warn!(subject, "a published message cannot be dealt with: {error}");
-            Fate::Later
-        }
-        _ => Fate::Later,
-    }
-}
-
-/// Whether an operation fails for a reason that time does not mend.
-const fn is_hopeless(error: &LedgerError) -> bool {
-    matches!(
-        error,
-        LedgerError::Record(..)
-            | LedgerError::Lost(_)
-            | LedgerError::Read(ReadError::Damaged { .. })
-    )
 }

@@ -58,10 +58,13 @@
 
 mod actor;
 mod claims;
+mod consumers;
 mod deadlines;
+mod fate;
 mod handle;
 mod intake;
 mod leases;
+mod message_id;
 mod queue;
 mod refused;
 mod serving;
@@ -74,4 +77,4 @@ pub use actor::{DispatcherMsg, WorkDispatcher, WorkDispatcherArgs};
 pub use claims::{Admission, ClaimError, ClaimOrder};
 pub use handle::{Outlook, WorkDispatcherHandle};
 pub use queue::{PendingQueue, Pick, Wants};
-pub use stream::{ensure_stream, reports_consumer};
+pub use stream::{StreamError, ensure_stream, reports_consumer};

@@ -5,6 +5,8 @@ use std::time::Duration;
 use async_nats::jetstream::{self, stream};
 use loom_protocol::{ProjectId, WireError, names};
 
+use crate::nats::overlap::why_not_made;
+
 /// The key in the stream's metadata that says whose it is.
 const PROJECT_KEY: &str = "loom.project";
 /// When a caller may try again.
@@ -66,11 +68,11 @@ pub async fn ensure_stream(
             metadata: [(PROJECT_KEY.to_owned(), project.to_string())].into(),
             ..Default::default()
         })
-        .await
-        .map_err(|source| StreamError::Nats {
-            stream: name.clone(),
-            source: source.into(),
-        })?;
+        .await;
+    let stream = match stream {
+        Ok(stream) => stream,
+        Err(error) => return Err(not_made(jetstream, project, name, &error).await),
+    };
     match stream.cached_info().config.metadata.get(PROJECT_KEY) {
         Some(owner) if owner != project.as_str() => Err(StreamError::Collision {
             project: project.clone(),
@@ -78,6 +80,26 @@ pub async fn ensure_stream(
             owner: owner.clone(),
         }),
         _ => Ok(stream),
+    }
+}
+
+async fn not_made(
+    jetstream: &jetstream::Context,
+    project: &ProjectId,
+    stream: String,
+    error: &jetstream::context::CreateStreamError,
+) -> StreamError {
+    let mut why = error.to_string();
+    for subject in names::work_stream_subjects(project) {
+        let reason = why_not_made(jetstream, &subject, error).await;
+        if reason.contains(&subject) {
+            why = reason;
+            break;
+        }
+    }
+    StreamError::Nats {
+        stream,
+        source: why.into(),
     }
 }
 

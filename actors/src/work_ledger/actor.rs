@@ -25,6 +25,7 @@ use crate::domain::work::WriteId;
 use crate::events::EventSink;
 use crate::nats::connection::Nats;
 use crate::nats::owner::Ownership;
+use crate::nats::store_guard::StoreDenied;
 use crate::settings::WorkSettings;
 
 /// How many operations may be under way or queued; more are refused with `overloaded`.
@@ -214,6 +215,9 @@ impl State {
                 id,
                 format!("NATS at {} is away", self.args.nats.shown_url),
             ));
+        }
+        if let Err(denied @ StoreDenied::Foreign(_)) = self.args.read.store().guard().may_write() {
+            return Err(LedgerError::Unavailable(id, denied.to_string()));
         }
         let queued = self.queues.get(&id).map_or(0, VecDeque::len);
         if self.operations >= MAX_OPERATIONS || queued >= MAX_PER_ITEM {

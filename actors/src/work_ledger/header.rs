@@ -1,5 +1,6 @@
 //! An item without its texts: what is kept in memory for each.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,22 @@ pub struct Needs {
 /// A label's name and value.
 type Label = (Box<str>, Box<str>);
 
+/// A client's name for an item. Most are ids that were made for it.
+#[derive(Debug, Clone)]
+enum TaskName {
+    Id(uuid::Uuid),
+    Text(Box<str>),
+}
+
+impl TaskName {
+    fn of(text: &str) -> Self {
+        match text.parse::<uuid::Uuid>() {
+            Ok(uuid) if uuid.to_string() == text => Self::Id(uuid),
+            _ => Self::Text(text.into()),
+        }
+    }
+}
+
 /// An item without its texts.
 #[derive(Debug, Clone)]
 #[allow(missing_docs, reason = "documented in loom_protocol::work::WorkItem")]
@@ -48,6 +65,7 @@ pub struct Header {
     deadline: Timestamp,
     pub holder: Option<AgentGuid>,
     labels: Option<Box<[Label]>>,
+    task: TaskName,
     /// What its texts take in the answer to a claim, at the most.
     pub answer_bytes: u32,
     /// A digest of its taskId: other items may have the same.
@@ -84,6 +102,7 @@ impl Header {
             deadline: record.deadline.unwrap_or_default(),
             holder: record.lease.as_ref().map(|lease| lease.holder.guid),
             labels: (!labels.is_empty()).then_some(labels),
+            task: TaskName::of(&record.task_id),
             answer_bytes: answer_bytes(record),
             task_digest: task_digest(&record.task_id),
         }
@@ -97,6 +116,14 @@ impl Header {
     /// When it is to be finished.
     pub fn deadline(&self) -> Option<Timestamp> {
         (self.deadline != Timestamp::default()).then_some(self.deadline)
+    }
+
+    /// The client's name for it.
+    pub fn task_id(&self) -> Cow<'_, str> {
+        match &self.task {
+            TaskName::Id(uuid) => Cow::Owned(uuid.to_string()),
+            TaskName::Text(text) => Cow::Borrowed(text),
+        }
     }
 
     pub(super) fn has_label(&self, wanted: &str) -> bool {
@@ -191,6 +218,7 @@ impl Header {
             deadline: Timestamp::default(),
             holder: None,
             labels: None,
+            task: TaskName::Id(uuid::Uuid::nil()),
             answer_bytes: 0,
             task_digest: 0,
         }

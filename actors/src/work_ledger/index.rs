@@ -211,6 +211,14 @@ impl Index {
             .filter_map(|header| Some((header.id, header.deadline()?)))
     }
 
+    /// Every item, by status and then in the order of creation.
+    pub fn all(&self) -> impl Iterator<Item = &Header> {
+        self.orders
+            .iter()
+            .flat_map(BTreeMap::values)
+            .filter_map(|slot| self.headers.get(*slot as usize))
+    }
+
     pub fn pending(&self) -> impl Iterator<Item = &Header> {
         self.orders[place(WorkStatus::Pending)]
             .values()

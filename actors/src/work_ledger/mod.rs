@@ -44,6 +44,7 @@ mod index;
 mod meters;
 mod operation;
 mod page;
+mod read_error;
 mod read_model;
 mod replay;
 mod retention;
@@ -56,7 +57,8 @@ pub use header::{Header, ItemChange, LeaseInfo, Needs};
 pub use meters::describe as describe_meters;
 pub use operation::{Applied, Operation};
 pub use page::{Filter, HeaderPage, Start};
-pub use read_model::{LiveProgress, ReadError, ReadModel};
+pub use read_error::ReadError;
+pub use read_model::{LiveProgress, ReadModel};
 
 #[cfg(doc)]
 use crate::settings::WorkSettings;

@@ -10,13 +10,15 @@ use tokio::time::Instant;
 
 use super::handle::LedgerError;
 use super::meters::Meters;
-use super::read_model::{LiveProgress, ReadError, ReadModel};
+use super::read_error::ReadError;
+use super::read_model::{LiveProgress, ReadModel};
 use crate::barrier::Grace;
 use crate::clock::Clock;
 use crate::domain::work::{Command, Decision, WorkRecord, WriteId, decode};
 use crate::nats::connection::Nats;
 use crate::nats::ledger_store::{Entry, WriteError};
 use crate::nats::owner::Ownership;
+use crate::nats::store_guard::StoreDenied;
 
 /// How often a decision is made again after a conflict before the item counts as contended.
 const MAX_CONFLICTS: usize = 16;
@@ -321,6 +323,10 @@ impl Context {
                     }
                     return Err(LedgerError::Unavailable(next.id, why));
                 }
+                Err(WriteError::Denied(denied @ StoreDenied::Foreign(_))) => {
+                    return Err(LedgerError::Unavailable(next.id, denied.to_string()));
+                }
+                Err(WriteError::Denied(StoreDenied::InDoubt(_))) => {}
                 Err(error @ (WriteError::Refused(_) | WriteError::Unknown(_))) => {
                     let why = error.to_string();
                     if matches!(error, WriteError::Unknown(_)) {
@@ -336,6 +342,10 @@ impl Context {
                 }
                 Err(WriteError::Conflict) => match Box::pin(store.get_from_leader(next.id)).await {
                     Ok(entry) => {
+                        let is_behind = entry.as_ref().map_or(0, |e| e.sequence) < expected;
+                        if is_behind && let Err(error) = Box::pin(store.confirm()).await {
+                            return Err(LedgerError::Unavailable(next.id, error.to_string()));
+                        }
                         let stored = entry
                             .as_ref()
                             .and_then(|e| Some((e, decode(&e.bytes).ok()?)));

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use loom_protocol::rest::WorkTotals;
 use loom_protocol::work::{LeaseRef, Usage, WorkItem};
-use loom_protocol::{AgentGuid, ErrorCode, ProjectId, Timestamp, WireError, WorkId};
+use loom_protocol::{AgentGuid, ProjectId, Timestamp, WorkId};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -18,10 +18,13 @@ use tokio::time::Instant;
 use super::cache::RecordCache;
 use super::header::{Header, ItemChange, LeaseInfo, Needs};
 use super::index::Index;
+use super::read_error::ReadError;
+use super::replay::replay;
 use crate::domain::id_prefix;
 use crate::domain::lease::LeaseClock;
-use crate::domain::work::{Bodies, RecordError, WorkRecord, decode, view};
+use crate::domain::work::{Bodies, WorkRecord, decode, view};
 use crate::nats::ledger_store::{Entry, LedgerStore, StoreError};
+use crate::nats::store_guard::StoreGuard;
 
 /// What an agent last said about an item that it works on; written down now and then only.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -88,6 +91,21 @@ impl ReadModel {
             usual_wait: AtomicU64::new(NO_WAIT_KNOWN),
             writes: AtomicU64::new(0),
         }
+    }
+
+    /// What a bucket holds, read once; nobody keeps it up to date.
+    ///
+    /// # Errors
+    /// The bucket cannot be read.
+    pub async fn read_of(project: ProjectId, store: LedgerStore) -> Result<Arc<Self>, StoreError> {
+        let model = Arc::new(Self::new(project, store));
+        replay(&model, 0).await?;
+        Ok(model)
+    }
+
+    /// Calls `each` for every item, in the order of creation within each status.
+    pub fn for_each(&self, each: impl FnMut(&Header)) {
+        self.index.read().all().for_each(each);
     }
 
     /// Whose ledger it is.
@@ -248,6 +266,9 @@ impl ReadModel {
             // A replica may lag behind what was acknowledged.
             _ => {
                 let entry = self.store.get_from_leader(id).await?;
+                if entry.as_ref().is_none_or(|entry| entry.sequence < revision) {
+                    self.store.confirm().await?;
+                }
                 entry.ok_or(ReadError::NotFound(id))
             }
         }
@@ -283,6 +304,11 @@ impl ReadModel {
         let mut listeners = self.listeners.write();
         listeners.retain(|(known, _)| *known != name);
         listeners.push((name, Box::new(listener)));
+    }
+
+    /// Whether the store behind it is the one that is worked with.
+    pub const fn guard(&self) -> &StoreGuard {
+        self.store.guard()
     }
 
     /// Tells `listener` how many leases an agent holds, whenever that may have changed, from now on; only the first
@@ -401,36 +427,5 @@ impl ReadModel {
 
     pub(super) fn set_replayed_to(&self, sequence: u64) {
         self.replayed_to.fetch_max(sequence, Ordering::AcqRel);
-    }
-}
-
-/// Why an item cannot be read.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum ReadError {
-    /// There is none.
-    #[error("there is no work item {0}; it may have expired, see `loom work list`")]
-    NotFound(WorkId),
-    /// The bucket does not answer.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The record cannot be read.
-    #[error("the record of work item {id} cannot be read: {source}")]
-    Damaged {
-        /// Which item.
-        id: WorkId,
-        /// Why.
-        source: Arc<RecordError>,
-    },
-}
-
-impl From<ReadError> for WireError {
-    fn from(error: ReadError) -> Self {
-        match &error {
-            ReadError::NotFound(_) => Self::new(ErrorCode::NotFound, error.to_string()),
-            ReadError::Store(_) => {
-                Self::unavailable(error.to_string(), std::time::Duration::from_secs(1))
-            }
-            ReadError::Damaged { .. } => Self::new(ErrorCode::Internal, error.to_string()),
-        }
     }
 }

@@ -4,7 +4,8 @@ use loom_protocol::WorkId;
 
 use super::header::task_digest;
 use super::page::{Filter, HeaderPage, Start};
-use super::read_model::{ReadError, ReadModel};
+use super::read_error::ReadError;
+use super::read_model::ReadModel;
 
 /// How often one page of a rare filter looks further.
 const PAGE_LOOKS: usize = 10;

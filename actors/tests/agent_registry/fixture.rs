@@ -13,6 +13,7 @@ use loom_actors::events::EventSink;
 use loom_actors::nats::owner::Ownership;
 use loom_actors::nats::server::{NatsServer, Profile, ServerOptions, find_server};
 use loom_actors::nats::store::StoreHealth;
+use loom_actors::nats::store_guard::StoreGuard;
 use loom_actors::settings::AgentSettings;
 use loom_actors::supervision::{Jitter, RestartPolicy, Root, RootHandle, TreeSpec};
 use loom_protocol::agent::{Agent, AgentStatus, RegisterRequest};
@@ -81,6 +82,7 @@ impl Fixture {
                 let _ = changed.try_send((guid, change));
             }),
             arrivals: Arrivals::new(&ProjectId::new("p").unwrap()),
+            guard: StoreGuard::unwatched(),
             epoch: 7,
             ownership: Ownership::alone(),
         };

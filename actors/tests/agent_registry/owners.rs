@@ -86,12 +86,13 @@ async fn a_former_owner_that_wakes_writes_no_entry_no_grave_and_no_letter() {
 
     let args = &fixture.args;
     let graves = names::graveyard_bucket(&args.project);
-    let graves = Bucket::new(&args.client, &args.jetstream, &graves, 1).owned_by(&args.ownership);
+    let graves = Bucket::new(&args.client, &args.jetstream, &graves, 1, &args.guard)
+        .owned_by(&args.ownership);
     let laid = graves.put("a", Bytes::new(), STALE, "7").await;
     assert_eq!(laid, Err(WriteError::NotOwner));
     assert_eq!(graves.purge("a", "7").await, Err(WriteError::NotOwner));
-    let letters =
-        LetterStore::new(&args.jetstream, &args.project, 1, STALE).owned_by(&args.ownership);
+    let letters = LetterStore::new(&args.jetstream, &args.project, 1, STALE, &args.guard)
+        .owned_by(&args.ownership);
     let letter = NewLetter {
         id: WorkId::generate(),
         message_id: "m".into(),
@@ -135,7 +136,7 @@ async fn an_agent_that_a_former_owner_buries_late_is_written_again() {
     let guid = fixture.registered("ada").await.guid;
     let args = &fixture.args;
     let name = names::agents_bucket(&args.project);
-    let former = Bucket::new(&args.client, &args.jetstream, &name, 1);
+    let former = Bucket::new(&args.client, &args.jetstream, &name, 1, &args.guard);
     let key = guid.to_string();
     let revision = former.last(&key).await.unwrap().unwrap().revision;
     former.remove(&key, revision, "6").await.unwrap();

@@ -18,6 +18,7 @@ use loom_actors::nats::owner::Ownership;
 use loom_actors::nats::server::{NatsServer, Profile, ServerOptions, find_server};
 use loom_actors::project::{Project, Terms};
 use loom_actors::settings::{AgentSettings, DlqSettings, SupervisionSettings, WorkSettings};
+use loom_actors::stores::Stores;
 use loom_actors::supervision::{Jitter, Root, RootHandle};
 use loom_actors::work_ledger::{LedgerError, Operation};
 use loom_protocol::work::WorkStatus;
@@ -102,6 +103,7 @@ impl House {
             jitter: Jitter::fixed(0.0),
             events: EventHub::default(),
             in_flight: InFlight::new(),
+            stores: Stores::new(&nats, None, None),
             nats,
             clock: clock.clone(),
             agents: AgentSettings::default(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use loom_protocol::AgentGuid;
-use loom_protocol::agent::RegisterRequest;
+use loom_protocol::agent::{MAX_CONCURRENT_TASKS, RegisterRequest};
 use loom_protocol::token::{check_label, check_name, check_token};
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -256,6 +256,15 @@ impl AgentBuilder {
         }
         for boundary in identity.boundaries.iter().flatten() {
             check_label("boundary", boundary)?;
+        }
+        if self.slots > MAX_CONCURRENT_TASKS as usize {
+            return Err(ClientError::new(
+                ErrorKind::Options,
+                format!(
+                    "an agent with {} slots would be refused; give it at most {MAX_CONCURRENT_TASKS}",
+                    self.slots
+                ),
+            ));
         }
         if self.slots == 0 {
             return Err(options_error(

@@ -243,6 +243,14 @@ pub struct Usage {
     pub cost_usd: Option<f64>,
 }
 
+impl Usage {
+    /// Whether the cost, where there is one, is an amount of money.
+    pub fn is_sound(&self) -> bool {
+        self.cost_usd
+            .is_none_or(|cost| cost.is_finite() && cost >= 0.0)
+    }
+}
+
 /// A work item as clients see it. Listings omit `contextData` and `result`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

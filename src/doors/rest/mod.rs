@@ -9,7 +9,7 @@
 //! | [`error`] | refusals as answers |
 //! | [`fence`] | who is let in, and how many at a time |
 //! | [`serve`](mod@serve) | connections |
-//! | [`agents`], [`work`], [`dead_letters`], [`events`], [`system`] | the paths |
+//! | [`agents`], [`work`], [`dead_letters`], [`events`], [`system`], [`store`] | the paths |
 
 pub mod agents;
 mod batch;
@@ -19,6 +19,7 @@ pub mod error;
 pub mod events;
 pub mod fence;
 pub mod serve;
+pub mod store;
 pub mod system;
 pub mod work;
 
@@ -78,6 +79,9 @@ fn api() -> Router<Service> {
         .route("/api/agents/{id}", get(agents::show))
         .route("/api/agents/{id}/shutdown", post(agents::shutdown))
         .route("/api/agents/{id}/resume", post(agents::resume))
+        .route("/api/store", get(store::show))
+        .route("/api/store/lost", get(store::lost))
+        .route("/api/store/accept", post(store::accept))
         .route("/api/gc", get(agents::gc_report).post(agents::gc_run))
         .route("/api/dlq", get(dead_letters::list))
         .route("/api/dlq/retry-batch", post(dead_letters::retry_batch))

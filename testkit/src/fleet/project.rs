@@ -106,6 +106,11 @@ impl TestProject {
         })
     }
 
+    /// A project of a coordinator that is a process of its own, on the NATS at `url`.
+    pub async fn of_process(id: ProjectId, url: &str) -> Result<Self> {
+        Self::connect(id, url.to_owned(), &Reach::default()).await
+    }
+
     /// The same project over a connection of its own, as another program would have it.
     pub async fn another_connection(&self) -> Result<Self> {
         Self::connect(self.id.clone(), self.url.clone(), &self.reach).await

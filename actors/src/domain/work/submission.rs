@@ -15,6 +15,8 @@ pub struct Defaults {
     pub max_attempts: u32,
 }
 
+/// The shortest progress clock that a submission may ask for: with a shorter one no report comes in time.
+const MIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest progress clock and the most attempts that a submission may ask for.
 const MAX_TIMEOUT: Duration = Duration::from_hours(720);
 const MAX_ATTEMPTS: u32 = 1_000;
@@ -26,6 +28,19 @@ pub struct Submission {
     pub record: WorkRecord,
     /// Whether the sender chose the id, so that it may be there already.
     pub id_was_given: bool,
+}
+
+impl Submission {
+    /// That its deadline has not passed yet at `now`: nobody could ever take it. Not part of [`accept`], because one
+    /// that is repeated is answered as it was the first time.
+    pub fn check_deadline(&self, now: Timestamp) -> Result<(), WireError> {
+        match self.record.deadline {
+            Some(deadline) if deadline <= now => Err(WireError::invalid(format!(
+                "deadline is {deadline}, which has passed at {now}; write a later time, or leave it out"
+            ))),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Checks a submission and makes its record.
@@ -72,11 +87,24 @@ pub fn accept(
     let max_attempts = within(
         "maxAttempts",
         u64::from(request.max_attempts.unwrap_or(defaults.max_attempts)),
+        1,
         u64::from(MAX_ATTEMPTS),
     )?;
     if let Some(timeout) = request.timeout_ms {
-        let longest = u64::try_from(MAX_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
-        within("timeoutMs", timeout, longest)?;
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        within(
+            "timeoutMs",
+            timeout,
+            millis(MIN_TIMEOUT),
+            millis(MAX_TIMEOUT),
+        )?;
+    }
+    if let (Some(not_before), Some(deadline)) = (request.not_before, request.deadline)
+        && not_before >= deadline
+    {
+        return Err(WireError::invalid(format!(
+            "notBefore is {not_before} and deadline is {deadline}: it could never be offered; write a later deadline"
+        )));
     }
     let (id, id_was_given) = match request.id.as_deref() {
         Some(text) => {
@@ -139,12 +167,12 @@ fn check_size(field: &str, size: usize, limit: usize) -> Result<(), WireError> {
     Ok(())
 }
 
-fn within(field: &str, value: u64, most: u64) -> Result<u64, WireError> {
-    if (1..=most).contains(&value) {
+fn within(field: &str, value: u64, least: u64, most: u64) -> Result<u64, WireError> {
+    if (least..=most).contains(&value) {
         Ok(value)
     } else {
         Err(WireError::invalid(format!(
-            "{field} is {value}; write a whole number from 1 to {most}"
+            "{field} is {value}; write a whole number from {least} to {most}"
         )))
     }
 }
@@ -193,6 +221,19 @@ mod tests {
     }
 
     #[test]
+    fn a_deadline_has_passed_from_its_moment_on() {
+        let mut submission = submit(json!({"description": "d", "capability": "c"})).unwrap();
+        let at = Timestamp::from_millis;
+        submission.check_deadline(at(i64::MAX)).unwrap();
+        submission.record.deadline = Some(at(1_000));
+        submission.check_deadline(at(999)).unwrap();
+        for late in [1_000, 1_001] {
+            let error = submission.check_deadline(at(late)).unwrap_err();
+            assert!(error.message.contains("deadline"), "{error}");
+        }
+    }
+
+    #[test]
     fn each_bad_field_is_named() {
         let big = "x".repeat(400 * 1024);
         for (patch, code, word) in [
@@ -212,12 +253,12 @@ mod tests {
                 "contextData",
             ),
             (
-                json!({"capability": "a b"}),
+                json!({"capability": "a b "}),
                 ErrorCode::InvalidToken,
                 "capability",
             ),
             (
-                json!({"boundary": "ü"}),
+                json!({"boundary": "ü\t"}),
                 ErrorCode::InvalidToken,
                 "boundary",
             ),
@@ -260,6 +301,16 @@ mod tests {
                 json!({"timeoutMs": 0}),
                 ErrorCode::InvalidRequest,
                 "timeoutMs",
+            ),
+            (
+                json!({"timeoutMs": 999}),
+                ErrorCode::InvalidRequest,
+                "timeoutMs is 999",
+            ),
+            (
+                json!({"notBefore": "2030-01-01T00:00:00Z", "deadline": "2030-01-01T00:00:00Z"}),
+                ErrorCode::InvalidRequest,
+                "notBefore",
             ),
             (json!({"id": "x"}), ErrorCode::InvalidRequest, "UUID"),
             (json!({"taskId": ""}), ErrorCode::InvalidRequest, "taskId"),

@@ -88,6 +88,11 @@ impl Identity {
         })
     }
 
+    /// The data directory.
+    pub fn directory(&self) -> &Path {
+        Path::new(&self.data_directory)
+    }
+
     /// The id of the data directory.
     pub fn instance_id(&self) -> Uuid {
         self.instance_id

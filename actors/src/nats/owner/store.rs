@@ -2,16 +2,21 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::context::{GetStreamErrorKind, PublishErrorKind};
+use async_nats::jetstream;
+use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{self, LastRawMessageErrorKind};
-use async_nats::jetstream::{self, ErrorCode};
 use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::group::GroupNote;
-use super::{Holder, OwnerError, OwnerOptions};
+use super::{Holder, OwnerError, OwnerOptions, format};
+use crate::nats::overlap::{
+    is_name_in_use, is_not_found, is_wrong_sequence, taken_by, why_not_made,
+};
+use crate::nats::stamp::{STAMP_KEY, stamp_old};
 use crate::nats::store::StoreHealth;
+use crate::nats::store_guard::StoreDenied;
 
 const BUCKET: &str = "LOOM_OWNERS";
 const SUBJECT: &str = "$KV.LOOM_OWNERS.coordinator";
@@ -50,24 +55,31 @@ impl OwnerStore {
         jetstream: &jetstream::Context,
         options: &OwnerOptions,
     ) -> Result<Self, OwnerError> {
-        let name = format!("KV_{BUCKET}");
+        let (name, guard) = (stream_name(), &options.guard);
+        let connects = guard.connects();
+        match guard.settled_within(ANSWER_WITHIN).await {
+            Ok(()) => {}
+            Err(StoreDenied::Foreign(why)) => return Err(OwnerError::OtherStore(why)),
+            Err(denied) => return Err(unavailable("opening", &denied)),
+        }
         let opened = timeout(ANSWER_WITHIN, jetstream.get_stream(&name)).await;
         let found = match opened {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) if is_not_found(&error.kind()) => {
-                let created = timeout(
-                    ANSWER_WITHIN,
-                    jetstream.create_stream(config(options.replicas)),
-                );
-                let created = created.await.map_err(|_| unanswered("making"))?;
-                created.map_err(|error| unavailable("making", &error))?
+            Ok(Err(error)) if is_not_found(&error) && guard.known().is_some() => {
+                guard.suspect();
+                return Err(unavailable("opening", &error));
             }
+            Ok(Err(error)) if is_not_found(&error) => make(jetstream, options.replicas).await?,
             Ok(Err(error)) => return Err(unavailable("opening", &error)),
             Err(_elapsed) => return Err(unanswered("opening")),
         };
+        format::check(&found.cached_info().config)?;
         // A server drops what it does not know, and without it a dead owner would own for ever.
         if !found.cached_info().config.allow_message_ttl {
             return Err(OwnerError::NoTtl { bucket: BUCKET });
+        }
+        if guard.known().is_none() {
+            guard.adopt(connects, found.cached_info());
         }
         let stream = jetstream.get_stream_no_info(&name).await;
         Ok(Self {
@@ -75,6 +87,43 @@ impl OwnerStore {
             health: options.health.clone(),
             stream: stream.map_err(|error| unavailable("opening", &error))?,
         })
+    }
+
+    /// The entry in whatever store there is, without trusting it or making anything; `None`: there is none.
+    pub(super) async fn peek(jetstream: &jetstream::Context) -> Option<Entry> {
+        let stream = jetstream.get_stream_no_info(&stream_name()).await.ok()?;
+        let store = Self {
+            jetstream: jetstream.clone(),
+            health: StoreHealth::default(),
+            stream,
+        };
+        store.read().await.ok()
+    }
+
+    /// Gives a store of an older version its stamp. To be called by the owner.
+    pub(super) async fn stamp(&self) {
+        if let Ok(Ok(stream)) =
+            timeout(ANSWER_WITHIN, self.jetstream.get_stream(&stream_name())).await
+        {
+            let stamped = stamp_old(&self.jetstream, stream.cached_info());
+            let _ = timeout(ANSWER_WITHIN, stamped).await;
+        }
+    }
+
+    /// Notes the format that this program writes, where the store has an older one or none; refuses where a later
+    /// program has noted its own meanwhile. To be called by the owner, before it reads or writes anything else.
+    pub(super) async fn note_format(&self) -> Result<(), OwnerError> {
+        let asked = timeout(ANSWER_WITHIN, self.stream.get_info()).await;
+        let info = asked.map_err(|_| unanswered("reading"))?;
+        let info = info.map_err(|error| unavailable("reading", &error))?;
+        // A store of this format stays as it is, also where it has no number.
+        let Some(noted) = format::noted(info.config)? else {
+            return Ok(());
+        };
+        let updated = timeout(ANSWER_WITHIN, self.jetstream.update_stream(noted)).await;
+        let updated = updated.map_err(|_| unanswered("writing"))?;
+        updated.map_err(|error| unavailable("writing", &error))?;
+        Ok(())
     }
 
     /// What the leader has.
@@ -154,28 +203,52 @@ impl OwnerStore {
             sent.await
         };
         match timeout(ANSWER_WITHIN, stored).await {
+            Ok(Ok(stored)) if stored.stream != stream_name() => Err(WriteFailure::Unknown(
+                taken_by(&stored.stream, &stream_name()),
+            )),
             Ok(Ok(stored)) => {
-                self.health.confirmed(|| format!("KV_{BUCKET}"));
+                self.health.confirmed(stream_name);
                 Ok(stored.sequence)
             }
-            Ok(Err(error)) if error.kind() == PublishErrorKind::WrongLastSequence => {
-                Err(WriteFailure::Conflict)
-            }
+            Ok(Err(error)) if is_conflict(&error) => Err(WriteFailure::Conflict),
             Ok(Err(error)) => {
                 let text = error.to_string();
                 if error.kind() == PublishErrorKind::TimedOut {
-                    self.health.unanswered(&format!("KV_{BUCKET}"));
+                    self.health.unanswered(&stream_name());
                 } else {
                     self.health.refused(&text);
                 }
                 Err(WriteFailure::Unknown(text))
             }
             Err(_elapsed) => {
-                self.health.unanswered(&format!("KV_{BUCKET}"));
+                self.health.unanswered(&stream_name());
                 Err(WriteFailure::Unknown("no answer in time".to_owned()))
             }
         }
     }
+}
+
+async fn make(
+    jetstream: &jetstream::Context,
+    replicas: usize,
+) -> Result<stream::Stream, OwnerError> {
+    let created = timeout(ANSWER_WITHIN, jetstream.create_stream(config(replicas)));
+    let error = match created.await.map_err(|_| unanswered("making"))? {
+        Ok(stream) => return Ok(stream),
+        Err(error) => error,
+    };
+    // Another coordinator made it at the same moment, with a stamp of its own.
+    if is_name_in_use(&error) {
+        let name = stream_name();
+        let opened = timeout(ANSWER_WITHIN, jetstream.get_stream(&name));
+        let opened = opened.await.map_err(|_| unanswered("opening"))?;
+        return opened.map_err(|error| unavailable("opening", &error));
+    }
+    let subject = format!("$KV.{BUCKET}.>");
+    Err(OwnerError::Unavailable {
+        doing: "making",
+        why: why_not_made(jetstream, &subject, &error).await,
+    })
 }
 
 /// Raw, because a bucket made as a key-value store with markers would hold an expired key for ever.
@@ -190,6 +263,10 @@ fn config(replicas: usize) -> stream::Config {
         allow_rollup: true,
         allow_message_ttl: true,
         num_replicas: replicas,
+        metadata: format::ours()
+            .into_iter()
+            .chain([(STAMP_KEY.to_owned(), uuid::Uuid::new_v4().to_string())])
+            .collect(),
         ..Default::default()
     }
 }
@@ -211,8 +288,15 @@ fn entry(sequence: u64, payload: &[u8]) -> Entry {
     }
 }
 
-fn is_not_found(kind: &GetStreamErrorKind) -> bool {
-    matches!(kind, GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
+fn stream_name() -> String {
+    format!("KV_{BUCKET}")
+}
+
+fn is_conflict(error: &PublishError) -> bool {
+    let source = std::error::Error::source(error);
+    let code = source.and_then(|source| source.downcast_ref::<jetstream::Error>());
+    let code = code.map(|error| error.error_code().0);
+    error.kind() == PublishErrorKind::WrongLastSequence || code.is_some_and(is_wrong_sequence)
 }
 
 fn unavailable(doing: &'static str, error: &dyn std::error::Error) -> OwnerError {

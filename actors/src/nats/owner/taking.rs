@@ -1,5 +1,7 @@
 //! Taking the ownership: the lease, and then the queue group that goes with it.
 
+use std::sync::Arc;
+
 use async_nats::jetstream;
 use tokio::time::Instant;
 
@@ -47,7 +49,12 @@ pub(super) async fn try_to_acquire(
     me: &Holder,
     options: &OwnerOptions,
 ) -> Result<Won, OwnerError> {
-    let store = OwnerStore::open(jetstream, options).await?;
+    let store = match OwnerStore::open(jetstream, options).await {
+        Err(OwnerError::OtherStore(why)) => {
+            return Err(in_another_store(jetstream, me, options, why).await);
+        }
+        opened => opened?,
+    };
     let expected = match store.read().await? {
         Entry::Free { sequence } => sequence,
         Entry::Held { sequence, holder } if holder.instance_id == me.instance_id => sequence,
@@ -75,6 +82,23 @@ pub(super) async fn try_to_acquire(
     }
 }
 
+/// The store is another one. Where another coordinator owns in it, that one answers for it, and this one stands by.
+async fn in_another_store(
+    jetstream: &jetstream::Context,
+    me: &Holder,
+    options: &OwnerOptions,
+    why: Arc<str>,
+) -> OwnerError {
+    match OwnerStore::peek(jetstream).await {
+        Some(Entry::Held { holder, .. })
+            if holder.instance_id != me.instance_id && options.guard.forget_unless_pinned() =>
+        {
+            held_by(holder, options)
+        }
+        _ => OwnerError::OtherStore(why),
+    }
+}
+
 fn held_by(holder: Box<Holder>, options: &OwnerOptions) -> OwnerError {
     OwnerError::HeldBy {
         holder,
@@ -91,6 +115,11 @@ async fn won(
     me: &Holder,
     options: &OwnerOptions,
 ) -> Result<Won, OwnerError> {
+    if let Err(error) = store.note_format().await {
+        // A standby need not wait until the entry expires.
+        let _ = store.free(sequence, options.times.ttl).await;
+        return Err(error);
+    }
     let mut why = String::new();
     for _ in 0..TRIES {
         let (expected, before) = store.read_note().await?;
@@ -98,6 +127,7 @@ async fn won(
         let note = GroupNote::next(before.as_ref(), me.instance_id, sequence, now);
         match store.write_note(expected, &note).await {
             Ok(written) => {
+                store.stamp().await;
                 let group = GroupInUse {
                     note,
                     sequence: written,

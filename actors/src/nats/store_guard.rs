@@ -1,0 +1,441 @@
+//! Whether the store behind a stream is the one that this process works with. Asked before every write.
+//!
+//! A server may come back with an empty store, or an older copy, under the same URL. What it holds then is
+//! not what this process knows, and nothing may be decided on it, written into it or made in it before a
+//! person has said so. So whoever writes asks the guard of its project first, and whoever has written asks
+//! again before it believes the answer.
+//!
+//! # States
+//! | state | means | left by |
+//! |---|---|---|
+//! | not opened | nothing is known, so nothing can differ | the ledger is opened: trusted |
+//! | trusted | it was looked at over the present connection, and is the one | a reconnect, a suspicion: in doubt · forgotten: not opened |
+//! | in doubt | to be looked at; nobody writes meanwhile | a look: trusted · a difference that lasts (0.75 s, in a cluster 12 s): foreign |
+//! | foreign | it is another one; nobody writes, the project is put to sleep | the right one is back: trusted · accepted by a person: not opened |
+//!
+//! A reconnect is known by the number of connections that the client counts before it sends anything over the
+//! new one: there is no moment in which the former answer holds for the new server.
+//!
+//! # Failure cases
+//! | case | what happens |
+//! |---|---|
+//! | the server restarts with its store | in doubt for one look (milliseconds) |
+//! | no leader, no answer, an error | in doubt for as long as that lasts, never foreign |
+//! | records expire, are purged or removed | the last sequence stays: trusted |
+//! | a write finds no stream, or gets no answer, or a sequence that was given out before | a suspicion |
+//! | the stream is removed and nobody writes | found by the look that every guard has now and then |
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_nats::Client;
+use async_nats::jetstream::{self, stream};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout};
+
+use super::overlap::is_not_found;
+use super::stamp::{found_in, stamp_of};
+use crate::domain::ledger_stamp::{Found, Known, difference};
+
+/// How long one look may take.
+const LOOK_WITHIN: Duration = Duration::from_secs(2);
+/// How long a difference must last on a single server, where a look is answered from the store itself.
+const SURE_AFTER_ALONE: Duration = Duration::from_millis(750);
+/// The same in a cluster: a new leader may answer before it has caught up.
+const SURE_AFTER_IN_CLUSTER: Duration = Duration::from_secs(12);
+/// The pause between two looks at what is in doubt.
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Why nobody may write just now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreDenied {
+    /// It is not known yet whether the store is the right one.
+    #[error("whether the store of {0} is still the same is being looked at; try again")]
+    InDoubt(String),
+    /// It is another one.
+    #[error("{0}")]
+    Foreign(Arc<str>),
+}
+
+/// Of one project's ledger, or of the store as a whole. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct StoreGuard(Option<Arc<Inner>>);
+
+#[derive(Debug)]
+struct Inner {
+    /// As it stands in a sentence: `project p`, `this coordinator`.
+    whose: String,
+    /// What to do about it.
+    remedy: String,
+    stream: String,
+    client: Client,
+    jetstream: jetstream::Context,
+    stamp: Mutex<Option<String>>,
+    /// Whether the end of the stream counts, and not its stamp alone.
+    counts_sequences: bool,
+    last: AtomicU64,
+    state: watch::Sender<State>,
+    doubts: AtomicU64,
+    was_trusted: AtomicBool,
+    is_pinned: AtomicBool,
+    differs_since: Mutex<Option<Instant>>,
+    /// Wakes whoever looks.
+    to_be_looked_at: Arc<Notify>,
+    /// Streams of the project that cannot be made or used, with the reason.
+    problems: Mutex<BTreeMap<String, String>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    Trusted { connects: u64 },
+    InDoubt,
+    Foreign(Arc<str>),
+}
+
+/// What a guard is about.
+#[derive(Debug)]
+pub(crate) struct Guarded {
+    /// As it stands in a sentence: `project p`.
+    pub whose: String,
+    /// What to do where it is another one.
+    pub remedy: String,
+    /// The stream that tells.
+    pub stream: String,
+    /// Whether its end counts, and not its stamp alone.
+    pub counts_sequences: bool,
+}
+
+impl StoreGuard {
+    /// Of somebody whose store nobody replaces: it always agrees.
+    pub const fn unwatched() -> Self {
+        Self(None)
+    }
+
+    pub(crate) fn of(
+        guarded: Guarded,
+        jetstream: &jetstream::Context,
+        to_be_looked_at: Arc<Notify>,
+    ) -> Self {
+        let mut jetstream = jetstream.clone();
+        jetstream.set_timeout(LOOK_WITHIN);
+        Self(Some(Arc::new(Inner {
+            whose: guarded.whose,
+            remedy: guarded.remedy,
+            stream: guarded.stream,
+            client: jetstream.client(),
+            jetstream,
+            stamp: Mutex::default(),
+            counts_sequences: guarded.counts_sequences,
+            last: AtomicU64::new(0),
+            state: watch::Sender::new(State::InDoubt),
+            doubts: AtomicU64::new(0),
+            was_trusted: AtomicBool::new(false),
+            is_pinned: AtomicBool::new(false),
+            differs_since: Mutex::default(),
+            to_be_looked_at,
+            problems: Mutex::default(),
+        })))
+    }
+
+    /// Whether a write may be sent at this moment.
+    ///
+    /// # Errors
+    /// The store is another one, or that is not known yet.
+    pub fn may_write(&self) -> Result<(), StoreDenied> {
+        let Some(inner) = &self.0 else {
+            return Ok(());
+        };
+        match &*inner.state.borrow() {
+            State::Trusted { connects } if *connects == inner.connects() => return Ok(()),
+            State::Foreign(sentence) => return Err(StoreDenied::Foreign(sentence.clone())),
+            State::Trusted { .. } | State::InDoubt => {}
+        }
+        if inner.stamp.lock().is_none() {
+            return Ok(());
+        }
+        inner.to_be_looked_at.notify_one();
+        Err(StoreDenied::InDoubt(inner.whose.clone()))
+    }
+
+    /// Waits until it is known whether the store is the right one; for ever where no look succeeds.
+    ///
+    /// # Errors
+    /// It is another one.
+    pub async fn settled(&self) -> Result<(), StoreDenied> {
+        let Some(inner) = &self.0 else {
+            return Ok(());
+        };
+        let mut changes = inner.state.subscribe();
+        loop {
+            changes.mark_unchanged();
+            match self.may_write() {
+                Err(StoreDenied::InDoubt(_)) => {}
+                known => return known,
+            }
+            let _ = timeout(LOOK_AGAIN, changes.changed()).await;
+        }
+    }
+
+    /// As [`settled`](Self::settled), but not for longer than this.
+    ///
+    /// # Errors
+    /// It is another one, or that is not known in time.
+    pub async fn settled_within(&self, within: Duration) -> Result<(), StoreDenied> {
+        match timeout(within, self.settled()).await {
+            Ok(known) => known,
+            Err(_elapsed) => self.may_write(),
+        }
+    }
+
+    /// Something speaks against the store: it is to be looked at before the next write.
+    pub fn suspect(&self) {
+        if let Some(inner) = &self.0 {
+            inner.doubts.fetch_add(1, Ordering::AcqRel);
+            inner.state.send_if_modified(|state| {
+                let trusted = matches!(state, State::Trusted { .. });
+                if trusted {
+                    *state = State::InDoubt;
+                }
+                trusted
+            });
+            inner.to_be_looked_at.notify_one();
+        }
+    }
+
+    /// To be kept from before a write is sent until its answer is there.
+    pub fn before_a_write(&self) -> WriteMark {
+        let inner = self.0.as_ref();
+        WriteMark {
+            connects: inner.map_or(0, |inner| inner.connects()),
+            last: inner.map_or(0, |inner| inner.last.load(Ordering::Acquire)),
+        }
+    }
+
+    /// A write was acknowledged at this sequence. False: it was sent to another server than the one that is
+    /// trusted, or has a sequence that was given out before; then the store is to be looked at first.
+    pub fn is_believable(&self, mark: WriteMark, sequence: u64) -> bool {
+        let Some(inner) = &self.0 else {
+            return true;
+        };
+        let believable = mark.connects == inner.connects() && sequence > mark.last;
+        if !believable {
+            self.suspect();
+        }
+        believable
+    }
+
+    /// Everything up to this sequence is stored, as the server has said.
+    pub fn acknowledged(&self, sequence: u64) {
+        if let Some(inner) = &self.0 {
+            inner.last.fetch_max(sequence, Ordering::AcqRel);
+        }
+    }
+
+    /// What is known of it; `None`: it was not opened.
+    pub fn known(&self) -> Option<Known> {
+        let inner = self.0.as_ref()?;
+        let stamp = inner.stamp.lock().clone()?;
+        let last = inner.last.load(Ordering::Acquire);
+        Some(Known { stamp, last })
+    }
+
+    /// Why it is not the right one, if it is not.
+    pub fn foreign(&self) -> Option<Arc<str>> {
+        match &*self.0.as_ref()?.state.borrow() {
+            State::Foreign(sentence) => Some(sentence.clone()),
+            State::Trusted { .. } | State::InDoubt => None,
+        }
+    }
+
+    /// The store is the one to be known from now on, as the server said over the connection of this number.
+    pub(crate) fn adopt(&self, connects: u64, info: &stream::Info) {
+        if let Some(inner) = &self.0 {
+            *inner.stamp.lock() = Some(stamp_of(info));
+            inner
+                .last
+                .fetch_max(info.state.last_sequence, Ordering::AcqRel);
+            *inner.differs_since.lock() = None;
+            inner.trust(connects);
+        }
+    }
+
+    /// Whether the right store was there at any time.
+    pub(crate) fn was_trusted(&self) -> bool {
+        let inner = self.0.as_ref();
+        inner.is_none_or(|inner| inner.was_trusted.load(Ordering::Acquire))
+    }
+
+    /// It must have this stamp, whatever its end is.
+    pub(crate) fn pin(&self, stamp: &str) {
+        if let Some(inner) = &self.0 {
+            *inner.stamp.lock() = Some(stamp.to_owned());
+            inner.is_pinned.store(true, Ordering::Release);
+            inner.state.send_replace(State::InDoubt);
+            inner.to_be_looked_at.notify_one();
+        }
+    }
+
+    /// Nothing is known any more: whatever is opened next is the right one.
+    pub(crate) fn forget(&self) {
+        if let Some(inner) = &self.0 {
+            *inner.stamp.lock() = None;
+            inner.last.store(0, Ordering::Release);
+            *inner.differs_since.lock() = None;
+            inner.problems.lock().clear();
+            inner.state.send_replace(State::InDoubt);
+        }
+    }
+
+    /// As [`forget`](Self::forget), unless it is pinned; whether it did.
+    pub(crate) fn forget_unless_pinned(&self) -> bool {
+        let pinned = self
+            .0
+            .as_ref()
+            .is_none_or(|i| i.is_pinned.load(Ordering::Acquire));
+        if !pinned {
+            self.forget();
+        }
+        !pinned
+    }
+
+    /// How often the client had connected, to be read before a question whose answer is adopted.
+    pub(crate) fn connects(&self) -> u64 {
+        self.0.as_ref().map_or(0, |inner| inner.connects())
+    }
+
+    /// Whether it has to be looked at.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        let Some(inner) = &self.0 else {
+            return false;
+        };
+        let trusted = match &*inner.state.borrow() {
+            State::Trusted { connects } => *connects == inner.connects(),
+            State::Foreign(_) => return false,
+            State::InDoubt => false,
+        };
+        !trusted && inner.stamp.lock().is_some()
+    }
+
+    /// Looks at the store once. True where it turned foreign, or back.
+    pub(crate) async fn look(&self) -> bool {
+        let Some(inner) = &self.0 else {
+            return false;
+        };
+        let (connects, doubts) = (inner.connects(), inner.doubts.load(Ordering::Acquire));
+        let Some(known) = self.known() else {
+            return false;
+        };
+        let asked = inner.jetstream.get_stream(&inner.stream);
+        let found = match timeout(LOOK_WITHIN, asked).await {
+            Ok(Ok(stream)) => found_in(stream.cached_info()),
+            Ok(Err(error)) if is_not_found(&error) => Found::Nothing,
+            Ok(Err(_)) | Err(_) => return false,
+        };
+        let known = Known {
+            last: if inner.counts_sequences {
+                known.last
+            } else {
+                0
+            },
+            ..known
+        };
+        let differs = difference(&known, &found);
+        if inner.stamp.lock().as_ref() != Some(&known.stamp) {
+            return false;
+        }
+        let was_foreign = self.foreign().is_some();
+        let Some(differs) = differs else {
+            *inner.differs_since.lock() = None;
+            if doubts == inner.doubts.load(Ordering::Acquire) {
+                inner.trust(connects);
+            }
+            if was_foreign {
+                tracing::warn!("the store of {} is the right one again", inner.whose);
+            }
+            return was_foreign;
+        };
+        let since = *inner.differs_since.lock().get_or_insert_with(Instant::now);
+        if was_foreign || since.elapsed() < inner.sure_after() {
+            if !was_foreign {
+                inner.state.send_replace(State::InDoubt);
+            }
+            return false;
+        }
+        let sentence = format!(
+            "the store of {} is not the one that this coordinator works with: {differs} (stream {}); {}",
+            inner.whose, inner.stream, inner.remedy
+        );
+        tracing::error!("{sentence}");
+        inner.state.send_replace(State::Foreign(sentence.into()));
+        true
+    }
+
+    /// A stream of the project cannot be made or used, for this reason, or can again. Logged when it changes.
+    pub(crate) fn note_problem(&self, stream: &str, problem: Option<&str>) {
+        let Some(inner) = &self.0 else {
+            return;
+        };
+        let mut problems = inner.problems.lock();
+        if problems.get(stream).map(String::as_str) == problem {
+            return;
+        }
+        if let Some(problem) = problem {
+            tracing::error!(
+                "the stream {stream} of {} cannot be used: {problem}",
+                inner.whose
+            );
+            problems.insert(stream.to_owned(), problem.to_owned());
+        } else {
+            tracing::warn!("the stream {stream} of {} can be used again", inner.whose);
+            problems.remove(stream);
+        }
+    }
+
+    /// What is wrong with streams of the project, a sentence each.
+    pub fn problems(&self) -> Vec<String> {
+        let Some(inner) = &self.0 else {
+            return Vec::new();
+        };
+        let whose = &inner.whose;
+        let problems = inner.problems.lock();
+        problems
+            .iter()
+            .map(|(stream, problem)| {
+                format!("the stream {stream} of {whose} cannot be used: {problem}")
+            })
+            .collect()
+    }
+
+    /// What is wrong with one stream of the project.
+    pub fn problem_of(&self, stream: &str) -> Option<String> {
+        self.0.as_ref()?.problems.lock().get(stream).cloned()
+    }
+}
+
+impl Inner {
+    fn trust(&self, connects: u64) {
+        self.was_trusted.store(true, Ordering::Release);
+        self.state.send_replace(State::Trusted { connects });
+    }
+
+    fn connects(&self) -> u64 {
+        self.client.statistics().connects.load(Ordering::Relaxed)
+    }
+
+    fn sure_after(&self) -> Duration {
+        match self.client.server_info().cluster {
+            Some(_) => SURE_AFTER_IN_CLUSTER,
+            None => SURE_AFTER_ALONE,
+        }
+    }
+}
+
+/// What a write is held against when its answer comes.
+#[derive(Debug, Clone, Copy)]
+pub struct WriteMark {
+    connects: u64,
+    last: u64,
+}

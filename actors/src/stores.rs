@@ -1,0 +1,439 @@
+//! Which store this process works with, over all its ownerships: the guard of each project's ledger and of the store
+//! as a whole, what was known of a store that is gone, and the memory of the data directory.
+//!
+//! ```text
+//! reconnect, suspicion, now and then ─► look at what is in doubt ─► trusted
+//!                                                               └─► foreign ─► /ready red, the project sleeps,
+//!                                                                              requests `unavailable`, until
+//!                                                              accepted by a person, or the right one is back
+//! ```
+//!
+//! The store as a whole is known by the stamp of `LOOM_OWNERS` (its id). A project is known by its ledger: work stream,
+//! agents, graves and dead letters of the project go with that. Where the ledger is the right one and another of these
+//! is gone, it was removed alone, and is made again as far as it is known; where the ledger is not, nothing is
+//! made before that was accepted.
+//!
+//! # At a start
+//! A process that has just started knows nothing but what its data directory remembers: per project the stamp and the
+//! last acknowledged sequence, written at most every [`REMEMBER_EVERY`] and at the end. Where what is found differs
+//! there is a warning in the log and in `/api/info`, and no more: the URL alone does not say that it must be the
+//! same store. With `nats.store_id` it must be, and the start is refused where it is not.
+//!
+//! # Failure cases
+//! | case | what happens |
+//! |---|---|
+//! | the store is emptied or replaced while another coordinator owns it | that one answers for it: what was known here is forgotten |
+//! | the memory cannot be written | a warning once; nothing else depends on it |
+//! | the memory cannot be read | as if there was none |
+//! | a crash | the memory is up to [`REMEMBER_EVERY`] old: what it says is a lower bound |
+
+mod lost;
+mod memory;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_nats::jetstream;
+use dashmap::DashMap;
+use futures_util::{StreamExt as _, stream};
+use loom_protocol::store::{LostItem, StoreAnswer};
+use loom_protocol::{ProjectId, names};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+use self::memory::Memory;
+use crate::domain::ledger_stamp::{Found, difference};
+use crate::nats::connection::Nats;
+use crate::nats::ledger_store::StoreError;
+use crate::nats::store_guard::{Guarded, LOOK_AGAIN, StoreGuard};
+use crate::work_ledger::ReadModel;
+
+/// How often every guard is looked at though nothing speaks against it.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// How often a store that is not the right one is looked at.
+const LOOK_FOR_THE_RIGHT_ONE: Duration = Duration::from_secs(1);
+/// How often what has changed is written into the data directory.
+pub const REMEMBER_EVERY: Duration = Duration::from_secs(10);
+/// How many looks are under way at once.
+const LOOKS: usize = 32;
+
+/// What this process knows of its store. Cheap to clone.
+#[derive(Clone)]
+pub struct Stores(Arc<Inner>);
+
+struct Inner {
+    jetstream: jetstream::Context,
+    whole: StoreGuard,
+    projects: DashMap<ProjectId, Kept>,
+    to_be_looked_at: Arc<Notify>,
+    /// Counts how often a store turned out to be another one, or the right one again.
+    turns: watch::Sender<u64>,
+    /// What the data directory remembered at the start.
+    remembered: Memory,
+    file: Option<PathBuf>,
+    could_write: AtomicBool,
+    warnings: Mutex<BTreeMap<String, String>>,
+    tasks: Mutex<Vec<AbortOnDropHandle<()>>>,
+}
+
+struct Kept {
+    guard: StoreGuard,
+    /// The last one that was filled from the right store.
+    read: Option<Arc<ReadModel>>,
+    /// What was given up when another store was accepted.
+    lost: Arc<[LostItem]>,
+}
+
+impl Stores {
+    /// Of a process with this connection. `directory`: where to remember; none: nowhere. `store_id`: what the store must
+    /// be.
+    pub fn new(nats: &Nats, directory: Option<PathBuf>, store_id: Option<&str>) -> Self {
+        let to_be_looked_at = Arc::new(Notify::new());
+        let remedy = if store_id.is_some() {
+            "put the right store back, or set nats.store_id to the id of this one (`loom store`)"
+        } else {
+            "put the right store back, or go on with this one by `loom store accept` (`loom store lost` lists what is not in it)"
+        };
+        let guarded = Guarded {
+            whose: "this NATS".into(),
+            remedy: remedy.into(),
+            stream: "KV_LOOM_OWNERS".into(),
+            counts_sequences: false,
+        };
+        let whole = StoreGuard::of(guarded, &nats.jetstream, to_be_looked_at.clone());
+        if let Some(id) = store_id {
+            whole.pin(id);
+        }
+        let file = directory.map(|directory| memory::file_in(&directory));
+        let stores = Self(Arc::new(Inner {
+            jetstream: nats.jetstream.clone(),
+            whole,
+            projects: DashMap::new(),
+            to_be_looked_at,
+            turns: watch::Sender::new(0),
+            remembered: file.as_deref().map(Memory::read).unwrap_or_default(),
+            file,
+            could_write: AtomicBool::new(true),
+            warnings: Mutex::default(),
+            tasks: Mutex::default(),
+        }));
+        let (looked_at, remembered) = (Arc::downgrade(&stores.0), Arc::downgrade(&stores.0));
+        let notify = stores.0.to_be_looked_at.clone();
+        let mut reconnects = nats.reconnects.clone();
+        reconnects.mark_unchanged();
+        let looking = async move {
+            let mut everything = Instant::now() + LOOK_EVERY;
+            let mut wait = LOOK_EVERY;
+            loop {
+                tokio::select! {
+                    changed = reconnects.changed() => if changed.is_err() { return },
+                    () = notify.notified() => {}
+                    () = sleep(wait) => {}
+                }
+                let Some(inner) = looked_at.upgrade() else {
+                    return;
+                };
+                let at_everything = everything <= Instant::now();
+                if at_everything {
+                    everything = Instant::now() + LOOK_EVERY;
+                }
+                wait = Self(inner).look(at_everything).await;
+                if wait == LOOK_AGAIN {
+                    // Whoever waits for the answer notifies all the time.
+                    sleep(LOOK_AGAIN).await;
+                }
+            }
+        };
+        let remembering = async move {
+            loop {
+                sleep(REMEMBER_EVERY).await;
+                let Some(inner) = remembered.upgrade() else {
+                    return;
+                };
+                Self(inner).remember().await;
+            }
+        };
+        *stores.0.tasks.lock() = vec![
+            AbortOnDropHandle::new(tokio::spawn(looking)),
+            AbortOnDropHandle::new(tokio::spawn(remembering)),
+        ];
+        stores
+    }
+
+    /// The guard of the store as a whole.
+    pub fn whole(&self) -> &StoreGuard {
+        &self.0.whole
+    }
+
+    /// The guard of a project's ledger.
+    pub fn guard(&self, project: &ProjectId) -> StoreGuard {
+        if let Some(kept) = self.0.projects.get(project) {
+            return kept.guard.clone();
+        }
+        let kept = self.0.projects.entry(project.clone()).or_insert_with(|| {
+            let guarded = Guarded {
+                whose: format!("project {project}"),
+                remedy: format!(
+                    "put the right store back, or go on with this one by `loom store accept --project {project}` \
+                     (`loom store lost --project {project}` lists what is not in it)"
+                ),
+                stream: format!("KV_{}", names::work_bucket(project)),
+                counts_sequences: true,
+            };
+            let notify = self.0.to_be_looked_at.clone();
+            Kept {
+                guard: StoreGuard::of(guarded, &self.0.jetstream, notify),
+                read: None,
+                lost: Arc::default(),
+            }
+        });
+        kept.guard.clone()
+    }
+
+    /// A project is open: this is what is known of it from now on.
+    pub fn opened(&self, project: &ProjectId, read: &Arc<ReadModel>) {
+        let guard = self.guard(project);
+        if let Some(mut kept) = self.0.projects.get_mut(project) {
+            kept.read = Some(read.clone());
+        }
+        let before = self.0.remembered.projects.get(project.as_str());
+        let (Some(before), Some(now)) = (before, guard.known()) else {
+            return;
+        };
+        let found = Found::Ledger {
+            stamp: Some(now.stamp),
+            made: 0,
+            last: now.last,
+        };
+        if let Some(differs) = difference(before, &found) {
+            self.warn(format!("project {project}"), &differs.to_string());
+        }
+    }
+
+    /// Warns of what the data directory remembers and is not there. To be called when all projects that are there have
+    /// been opened.
+    pub fn compare_with_memory(&self) {
+        let known = self.0.whole.known().map(|known| known.stamp);
+        if let (Some(before), Some(now)) = (&self.0.remembered.store_id, known)
+            && *before != now
+        {
+            self.warn(
+                "this NATS".into(),
+                &format!("its id is {now}, and was {before}"),
+            );
+        }
+        for (project, before) in &self.0.remembered.projects {
+            let known = project.parse().ok().and_then(|project: ProjectId| {
+                let kept = self.0.projects.get(&project)?;
+                kept.guard.known()
+            });
+            if known.is_none()
+                && let Some(differs) = difference(before, &Found::Nothing)
+            {
+                self.warn(format!("project {project}"), &differs.to_string());
+            }
+        }
+    }
+
+    fn warn(&self, whose: String, differs: &str) {
+        let mut warnings = self.0.warnings.lock();
+        if warnings.contains_key(&whose) {
+            return;
+        }
+        let text = format!(
+            "the store of {whose} is not the one that this data directory worked with: {differs}; \
+             if it should be, stop, and put that one back"
+        );
+        tracing::warn!("{text}");
+        warnings.insert(whose, text);
+    }
+
+    /// Where the data directory remembers another store than was found at the start, a sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        self.0.warnings.lock().values().cloned().collect()
+    }
+
+    /// Changes whenever a store turned out to be another one, or the right one again.
+    pub fn turns(&self) -> watch::Receiver<u64> {
+        self.0.turns.subscribe()
+    }
+
+    /// Why a project is not to be used: its store, or the whole one, is another one.
+    pub fn foreign(&self, project: &ProjectId) -> Option<Arc<str>> {
+        let own = self
+            .0
+            .projects
+            .get(project)
+            .and_then(|kept| kept.guard.foreign());
+        own.or_else(|| self.0.whole.foreign())
+    }
+
+    /// The projects that are not to be used, by id.
+    pub fn foreign_projects(&self) -> Vec<(ProjectId, Arc<str>)> {
+        let foreign = self.0.projects.iter().filter_map(|kept| {
+            let sentence = kept.guard.foreign()?;
+            Some((kept.key().clone(), sentence))
+        });
+        let mut foreign: Vec<_> = foreign.collect();
+        foreign.sort();
+        foreign
+    }
+
+    /// Why projects are not to be used, a sentence each.
+    pub fn problems_of_projects(&self) -> Vec<String> {
+        let foreign = self.foreign_projects().into_iter();
+        let whole = self.0.whole.foreign().into_iter();
+        whole
+            .chain(foreign.map(|(_, sentence)| sentence))
+            .map(|sentence| sentence.to_string())
+            .collect()
+    }
+
+    /// Which streams of projects cannot be used, and why, a sentence each.
+    pub fn problems_of_streams(&self) -> Vec<String> {
+        let guards = self.0.projects.iter();
+        let mut problems: Vec<_> = guards.flat_map(|kept| kept.guard.problems()).collect();
+        problems.sort();
+        problems
+    }
+
+    /// What is wrong with the store, a sentence each.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = self.problems_of_projects();
+        problems.extend(self.problems_of_streams());
+        problems
+    }
+
+    /// What is known of the store.
+    pub fn describe(&self) -> StoreAnswer {
+        StoreAnswer {
+            id: self.0.whole.known().map(|known| known.stamp),
+            problems: self.problems(),
+            warnings: self.warnings(),
+        }
+    }
+
+    /// What was known of a project and is not in the store that is there; or, where another store was accepted, was not
+    /// in that one.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn lost(&self, project: &ProjectId) -> Result<Arc<[LostItem]>, StoreError> {
+        let (read, lost) = match self.0.projects.get(project) {
+            Some(kept) => (kept.read.clone(), kept.lost.clone()),
+            None => return Ok(Arc::default()),
+        };
+        match read {
+            Some(read) if self.foreign(project).is_some() => {
+                lost::compare(&self.0.jetstream, &read)
+                    .await
+                    .map(Into::into)
+            }
+            _ => Ok(lost),
+        }
+    }
+
+    /// Every project of which anything is known.
+    pub fn known_projects(&self) -> Vec<ProjectId> {
+        let known = self.0.projects.iter().map(|kept| kept.key().clone());
+        let mut known: Vec<_> = known.collect();
+        known.sort();
+        known
+    }
+
+    /// From now on the store of a project that is there is the right one. Gives what was known and is not in it; `None`:
+    /// it was the right one already.
+    ///
+    /// # Errors
+    /// The store cannot be read; nothing is accepted.
+    pub async fn accept(&self, project: &ProjectId) -> Result<Option<Arc<[LostItem]>>, StoreError> {
+        if self.foreign(project).is_none() {
+            return Ok(None);
+        }
+        let lost = self.lost(project).await?;
+        tracing::warn!(
+            %project, lost = lost.len(),
+            "the store of the project that is there was accepted; what was known and is not in it is given up"
+        );
+        if let Some(mut kept) = self.0.projects.get_mut(project) {
+            kept.lost = lost.clone();
+            kept.read = None;
+            kept.guard.forget();
+        }
+        Ok(Some(lost))
+    }
+
+    /// From now on the store as a whole is the right one. False: it was already.
+    pub fn accept_whole(&self) -> bool {
+        let whole = &self.0.whole;
+        if whole.foreign().is_none() {
+            return false;
+        }
+        tracing::warn!("the store that is there was accepted as the one to work with");
+        whole.forget();
+        true
+    }
+
+    /// Another coordinator has owned, and answers for what is there now.
+    pub fn others_owned(&self) {
+        for mut kept in self.0.projects.iter_mut() {
+            kept.guard.forget();
+            kept.read = None;
+        }
+    }
+
+    /// Looks at what has to be looked at, or at everything. Gives after how long to look again.
+    async fn look(&self, at_everything: bool) -> Duration {
+        let mut guards: Vec<StoreGuard> = vec![self.0.whole.clone()];
+        guards.extend(self.0.projects.iter().map(|kept| kept.guard.clone()));
+        let due =
+            |guard: &&StoreGuard| at_everything || guard.is_in_doubt() || guard.foreign().is_some();
+        let turned = stream::iter(guards.iter().filter(due))
+            .map(StoreGuard::look)
+            .buffer_unordered(LOOKS)
+            .filter(|turned| std::future::ready(*turned))
+            .count()
+            .await;
+        if turned > 0 {
+            self.0.turns.send_modify(|turns| *turns += 1);
+        }
+        if guards.iter().any(StoreGuard::is_in_doubt) {
+            return LOOK_AGAIN;
+        }
+        if guards.iter().any(|guard| guard.foreign().is_some()) {
+            return LOOK_FOR_THE_RIGHT_ONE;
+        }
+        LOOK_EVERY
+    }
+
+    /// Writes down what is known, where that has changed.
+    pub async fn remember(&self) {
+        let Some(file) = self.0.file.clone() else {
+            return;
+        };
+        let mut memory = Memory {
+            store_id: self.0.whole.known().map(|known| known.stamp),
+            projects: BTreeMap::new(),
+        };
+        for kept in &self.0.projects {
+            if let Some(known) = kept.guard.known() {
+                memory.projects.insert(kept.key().to_string(), known);
+            }
+        }
+        let writing = tokio::task::spawn_blocking(move || memory.write(&file));
+        let written = match timeout(REMEMBER_EVERY, writing).await {
+            Ok(Ok(written)) => written.map_err(|error| error.to_string()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_elapsed) => Err(format!("not within {REMEMBER_EVERY:?}")),
+        };
+        let could = self.0.could_write.swap(written.is_ok(), Ordering::AcqRel);
+        if let (true, Err(error)) = (could, written) {
+            tracing::warn!("which store is worked with cannot be remembered: {error}");
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Which store this coordinator works with, what was in one that is gone, and going on with another one.
+
+use loom_protocol::store::{AcceptAnswer, LostAnswer, MOST_LOST, StoreAnswer};
+use loom_protocol::{ProjectId, WireError};
+
+use super::Service;
+
+impl Service {
+    /// The store, and what is wrong with it.
+    pub fn store(&self) -> StoreAnswer {
+        self.projects().terms().stores.describe()
+    }
+
+    /// What was known of a project, or of all, and is not in the store that is there. After an acceptance: what was not.
+    pub async fn lost(&self, project: Option<&ProjectId>) -> Result<LostAnswer, WireError> {
+        let stores = self.projects().terms().stores.clone();
+        let which = match project {
+            Some(project) => vec![project.clone()],
+            None => stores.known_projects(),
+        };
+        let mut answer = LostAnswer::default();
+        for project in which {
+            let lost = stores
+                .lost(&project)
+                .await
+                .map_err(|error| unreadable(&error))?;
+            answer.total += lost.len();
+            let left = MOST_LOST.saturating_sub(answer.items.len());
+            answer.items.extend(lost.iter().take(left).cloned());
+        }
+        Ok(answer)
+    }
+
+    /// Goes on with the store that is there: of a project, or all that is not the one that was worked with.
+    pub async fn accept_store(
+        &self,
+        project: Option<&ProjectId>,
+    ) -> Result<AcceptAnswer, WireError> {
+        let projects = self.projects();
+        let stores = projects.terms().stores.clone();
+        let which = match (project, stores.whole().foreign()) {
+            (Some(_), Some(whole)) => {
+                return Err(WireError::invalid(format!(
+                    "{whole}: it is accepted as a whole, so name no project"
+                )));
+            }
+            (Some(project), None) => vec![project.clone()],
+            (None, _) => stores.known_projects(),
+        };
+        let mut answer = AcceptAnswer::default();
+        for project in &which {
+            if let Some(lost) = stores
+                .accept(project)
+                .await
+                .map_err(|error| unreadable(&error))?
+            {
+                answer.projects.push(project.to_string());
+                answer.lost += lost.len();
+            }
+        }
+        answer.whole = project.is_none() && stores.accept_whole();
+        // With the whole the ownership is lost too, and all is opened when it is won again.
+        if self.owns() && !answer.whole {
+            for project in answer.projects.iter().filter_map(|id| id.parse().ok()) {
+                projects.wake(&project).await?;
+            }
+        }
+        Ok(answer)
+    }
+}
+
+fn unreadable(error: &loom_actors::nats::ledger_store::StoreError) -> WireError {
+    WireError::unavailable(error.to_string(), super::RETRY_AFTER)
+}
