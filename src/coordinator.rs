@@ -115,6 +115,9 @@ impl Coordinator {
             (None, None) => String::new(),
         };
         let nats = Nats::connect(&nats_options(&settings.nats, url)).await?;
+        if let Some(problem) = nats.room().problem(&nats.shown_url) {
+            tracing::error!("{problem}");
+        }
         let watching = watch_store(&nats, server.as_ref());
         let identity = identity(&data_dir, server.is_none().then_some(&nats.shown_url))?;
         let store = nats.store.clone();

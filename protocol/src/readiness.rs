@@ -18,6 +18,8 @@ pub enum ProblemKind {
     StoreMissing,
     /// The store of NATS is not the one that was there before.
     StoreChanged,
+    /// The messages of NATS carry so little that no item can be taken in.
+    MaxPayload,
     /// A stream of somebody else has subjects of one of Loom's.
     SubjectsTaken,
     /// This process is not the owner just now.
@@ -38,6 +40,7 @@ impl ProblemKind {
             Self::StoreFull => "store-full",
             Self::StoreMissing => "store-missing",
             Self::StoreChanged => "store-changed",
+            Self::MaxPayload => "max-payload",
             Self::SubjectsTaken => "subjects-taken",
             Self::NotOwner => "not-owner",
             Self::ProjectParked => "project-parked",
@@ -53,6 +56,7 @@ impl ProblemKind {
             Self::StoreFull => "the store of NATS is full or refuses to write",
             Self::StoreMissing => "the store of NATS was removed",
             Self::StoreChanged => "the store of NATS is not the one that was there before",
+            Self::MaxPayload => "the messages of NATS carry too little (`max_payload`)",
             Self::SubjectsTaken => "a stream of somebody else has subjects of Loom",
             Self::NotOwner => "this coordinator is not the owner just now",
             Self::ProjectParked => "a project is parked",
@@ -135,12 +139,14 @@ impl Readiness {
 mod tests {
     use super::*;
 
-    const ALL: [ProblemKind; 8] = [
+    const ALL: [ProblemKind; 10] = [
         ProblemKind::NatsAway,
         ProblemKind::NoLeader,
         ProblemKind::StoreFull,
         ProblemKind::StoreMissing,
         ProblemKind::StoreChanged,
+        ProblemKind::MaxPayload,
+        ProblemKind::SubjectsTaken,
         ProblemKind::NotOwner,
         ProblemKind::ProjectParked,
         ProblemKind::Other,

@@ -27,7 +27,7 @@ pub use submit::{BatchAnswer, ItemAnswer, RESERVED_FIELDS, SubmitAnswer, SubmitR
 /// The limits of one item, in bytes. Above them a write is refused with `too-large`.
 pub mod limits {
     /// The description.
-    pub const DESCRIPTION: usize = 16 * 1024;
+    pub const DESCRIPTION: usize = 128 * 1024;
     /// `contextData`, as JSON text.
     pub const CONTEXT_DATA: usize = 384 * 1024;
     /// The result: summary, output and artifacts together.

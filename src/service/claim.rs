@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use loom_actors::domain::work::Bodies;
+use loom_actors::domain::work::{Bodies, Command};
 use loom_actors::project::Project;
 use loom_actors::work_dispatcher::{Admission, ClaimOrder};
+use loom_actors::work_ledger::Applied;
 use loom_protocol::token::{check_label, check_token};
-use loom_protocol::work::{ClaimAnswer, ClaimRequest, ClaimedItem, ThenClaim, limits};
+use loom_protocol::work::{ClaimAnswer, ClaimRequest, ClaimedItem, ThenClaim, WorkItem, limits};
 use loom_protocol::{AgentGuid, ProjectId, WireError, WorkId};
 use tokio::time::Instant;
 
@@ -36,15 +37,41 @@ impl Service {
         order: ClaimOrder,
     ) -> Result<Vec<ClaimedItem>, WireError> {
         let given = project.dispatcher.claim(order).await?;
-        Ok(given
-            .into_iter()
-            .map(|applied| ClaimedItem {
-                lease: self.lease_of(project, &applied.record),
-                work_item: project
-                    .work
-                    .view(&applied.record, applied.revision, Bodies::With),
-            })
-            .collect())
+        let mut items = Vec::with_capacity(given.len());
+        for applied in given {
+            let lease = self.lease_of(project, &applied.record);
+            if let Some(work_item) = self.to_be_given(project, &applied).await {
+                items.push(ClaimedItem { work_item, lease });
+            }
+        }
+        Ok(items)
+    }
+
+    /// The item as its agent gets it: where an answer cannot carry it, without its earlier errors; where
+    /// it cannot carry that either (the server's limit has been lowered since it was taken in), it has
+    /// failed, and the slot is free.
+    async fn to_be_given(&self, project: &Project, applied: &Applied) -> Option<WorkItem> {
+        let (record, room) = (&applied.record, self.projects().terms().nats.room());
+        let mut item = project.work.view(record, applied.revision, Bodies::With);
+        if room.can_be_given(record, &item).is_ok() {
+            return Some(item);
+        }
+        item.errors.clear();
+        let size = room.can_be_given(record, &item).err();
+        let Some(size) = size else {
+            return Some(item);
+        };
+        let most = room.record();
+        let why = format!(
+            "no agent can be given it: it takes {size} bytes in an answer, and max_payload of the nats-server leaves {most}"
+        );
+        tracing::error!(id = %record.id, size, "{why}");
+        let attempt = record.attempt;
+        let given_up = Command::GiveUpForSize { attempt, why };
+        if let Err(error) = project.ledger.apply(record.id, given_up).await {
+            tracing::warn!(id = %record.id, "it could not be failed: {error}");
+        }
+        None
     }
 
     /// The completion is recorded whatever becomes of the claim, so a failed claim gives nothing.

@@ -42,8 +42,15 @@ impl Service {
             });
         };
         project.letters.ready(READY_WITHIN).await?;
-        let page = project.letters.page_from(&filter, start, limit);
-        let items = read_all(&project, page.letters).await?;
+        let mut page = project.letters.page_from(&filter, start, limit);
+        let mut items = read_all(&project, page.letters.clone()).await?;
+        let fitting = self.how_many_fit(&items);
+        if fitting < items.len() {
+            items.truncate(fitting);
+            let last = items.last().map(|letter| letter.id);
+            let last = page.letters.iter().find(|letter| Some(letter.id) == last);
+            page.next = last.map(|letter| letter.sequence);
+        }
         Ok(Page {
             info: PageInfo {
                 count: items.len(),

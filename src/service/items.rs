@@ -49,8 +49,15 @@ impl Service {
             });
         };
         filter.holder = self.holder(&project.id, request.assigned_to.as_deref())?;
-        let page = project.work.filled_page(&filter, start, limit).await;
-        let items = read_all(&project, &page.headers).await?;
+        let mut page = project.work.filled_page(&filter, start, limit).await;
+        let mut items = read_all(&project, &page.headers).await?;
+        let fitting = self.how_many_fit(&items);
+        if fitting < items.len() {
+            items.truncate(fitting);
+            let last = items.last().map(|item| item.id);
+            let last = page.headers.iter().find(|header| Some(header.id) == last);
+            page.next = last.map(|header| header.created);
+        }
         Ok(Page {
             info: PageInfo {
                 count: items.len(),

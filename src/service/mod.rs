@@ -172,6 +172,16 @@ impl Service {
         })
     }
 
+    /// How many of these, at least one, fit into one answer: a page of long texts ends sooner.
+    fn how_many_fit(&self, items: &[impl serde::Serialize]) -> usize {
+        let mut left = self.projects().terms().nats.room().record();
+        let fits = |item: &_| {
+            let size = serde_json::to_vec(item).map_or(usize::MAX, |bytes| bytes.len() + 1);
+            left.checked_sub(size).map(|rest| left = rest)
+        };
+        items.iter().map_while(fits).count().max(1)
+    }
+
     /// A project if it is awake.
     ///
     /// # Errors

@@ -86,7 +86,7 @@ impl Service {
         let defaults = Defaults {
             max_attempts: self.projects().terms().work.max_attempts,
         };
-        let now = self.now();
+        let (now, room) = (self.now(), self.projects().terms().nats.room());
         let mut answers = Vec::with_capacity(requests.len());
         let mut operations = Vec::with_capacity(requests.len());
         for (request, ignored) in requests {
@@ -96,6 +96,7 @@ impl Service {
                     // What is there already is answered as it was the first time.
                     if !self.is_known(project, &submission) {
                         submission.check_deadline(now)?;
+                        room.check(&submission.record, project)?;
                     }
                     Ok(submission)
                 });

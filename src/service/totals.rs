@@ -139,6 +139,14 @@ impl Service {
         for trouble in self.troubles() {
             readiness.add(trouble);
         }
+        let nats = &projects.terms().nats;
+        let too_small = nats
+            .room()
+            .problem(&nats.shown_url)
+            .filter(|_| readiness.nats);
+        if let Some(sentence) = too_small {
+            readiness.add(Problem::new(ProblemKind::MaxPayload, sentence));
+        }
         let stores = &projects.terms().stores;
         for sentence in stores.problems_of_projects() {
             // That of the store as a whole is told already.

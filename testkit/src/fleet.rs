@@ -68,6 +68,7 @@ pub struct Fleet {
 pub struct FleetBuilder {
     settings: Settings,
     profile: Option<Profile>,
+    max_payload: Option<usize>,
     cluster: bool,
 }
 
@@ -86,6 +87,13 @@ impl FleetBuilder {
         self
     }
 
+    /// How much a message of its nats-server may carry, in bytes; 1 MiB where absent.
+    #[must_use]
+    pub const fn max_payload(mut self, bytes: usize) -> Self {
+        self.max_payload = Some(bytes);
+        self
+    }
+
     /// On a cluster of three nats-servers, with three copies of everything.
     #[must_use]
     pub const fn cluster(mut self) -> Self {
@@ -100,7 +108,8 @@ impl FleetBuilder {
             let nats = TestNats::cluster().await?;
             return self.start_on(nats).await;
         }
-        let nats = TestNats::start_with(self.profile.unwrap_or(Profile::Fast)).await?;
+        let nats =
+            TestNats::start_so(self.profile.unwrap_or(Profile::Fast), self.max_payload).await?;
         Box::pin(self.start_on(nats)).await
     }
 
@@ -144,6 +153,11 @@ impl Fleet {
     /// A fleet for one test alone, with the default settings.
     pub async fn own() -> Result<Self> {
         Self::builder().start().await
+    }
+
+    /// Starts its nats-server again, on its store, with messages that carry so many bytes.
+    pub async fn restart_nats_with(&mut self, max_payload: usize) -> Result<()> {
+        self.nats.restart_with(max_payload).await
     }
 
     /// A fleet for one test alone, with settings of its own.

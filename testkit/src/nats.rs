@@ -61,6 +61,13 @@ enum Kind {
     },
 }
 
+/// What a test's server holds less of than others.
+#[derive(Debug, Clone, Copy, Default)]
+struct Limits {
+    max_file_store: Option<u64>,
+    max_payload: Option<usize>,
+}
+
 impl TestNats {
     /// The server that all tests of this process share. Started by the first one, removed after the last one.
     pub async fn shared() -> Result<Arc<Self>> {
@@ -99,17 +106,30 @@ impl TestNats {
         profile: Profile,
         fill: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<Self> {
-        Self::start_in(profile, None, fill).await
+        Self::start_in(profile, Limits::default(), fill).await
     }
 
     /// As [`TestNats::start_with`]; JetStream holds at most so many bytes, and refuses what is more.
     pub async fn start_limited(profile: Profile, max_file_store: Option<u64>) -> Result<Self> {
-        Self::start_in(profile, max_file_store, |_empty| Ok(())).await
+        let limits = Limits {
+            max_file_store,
+            ..Limits::default()
+        };
+        Self::start_in(profile, limits, |_empty| Ok(())).await
+    }
+
+    /// As [`TestNats::start_with`], where messages may carry so many bytes.
+    pub async fn start_so(profile: Profile, max_payload: Option<usize>) -> Result<Self> {
+        let limits = Limits {
+            max_payload,
+            ..Limits::default()
+        };
+        Self::start_in(profile, limits, |_empty| Ok(())).await
     }
 
     async fn start_in(
         profile: Profile,
-        max_file_store: Option<u64>,
+        limits: Limits,
         fill: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<Self> {
         let binary = find_server(None)?;
@@ -117,7 +137,8 @@ impl TestNats {
         fill(folder.path())?;
         let server = NatsServer::start(ServerOptions {
             profile,
-            max_file_store,
+            max_payload: limits.max_payload,
+            max_file_store: limits.max_file_store,
             ..ServerOptions::new(binary, folder.path().to_owned())
         })
         .await?;
@@ -125,6 +146,24 @@ impl TestNats {
             server: Box::new(server),
             folder,
         }))
+    }
+
+    /// Ends the server and starts one on its store and port whose messages carry so many bytes.
+    pub async fn restart_with(&mut self, max_payload: usize) -> Result<()> {
+        let Kind::Own { server, folder } = &mut self.0 else {
+            bail!("the nats-server of NATS_URL is not a test's to restart");
+        };
+        server.stop().await;
+        let url = server.client_url();
+        let address = url.rsplit('/').next().unwrap_or_default();
+        let options = ServerOptions {
+            listen: address.parse().context("read the server's own address")?,
+            profile: Profile::Fast,
+            max_payload: Some(max_payload),
+            ..ServerOptions::new(find_server(None)?, folder.path().to_owned())
+        };
+        **server = NatsServer::start(options).await?;
+        Ok(())
     }
 
     /// The folder of its store.

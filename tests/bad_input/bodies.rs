@@ -256,12 +256,12 @@ async fn bodies_over_the_limits() {
             &["contextData", "at most 393216"],
         );
     }
-    let wordy = item(&json!({"description": "x".repeat(17 * KIB)}));
+    let wordy = item(&json!({"description": "x".repeat(129 * KIB)}));
     for error in doors.refused_item(&wordy).await {
         check(
             &error,
             ErrorCode::TooLarge,
-            &["description", "at most 16384"],
+            &["description", "at most 131072"],
         );
     }
     for size in [1024 * KIB, 2 * 1024 * KIB] {

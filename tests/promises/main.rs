@@ -10,6 +10,7 @@
 //! | `reports` | what is published durably, and what is told |
 //! | `requests` | encodings, unknown fields, unknown projects, bad input |
 //! | `ownership` | who owns no more answers nothing |
+//! | `room` | what a nats-server with another `max_payload` takes, and what becomes of the rest |
 //! | `sizes` | what was recorded is answered, however large |
 //! | `clocks` | who loses a lease, when, and who never does; the pause before the next attempt |
 //! | `endings` | deadlines, and orders to stop |
@@ -36,5 +37,6 @@ mod ownership;
 mod repetition;
 mod reports;
 mod requests;
+mod room;
 mod runs;
 mod sizes;

@@ -356,7 +356,7 @@ async fn limits_are_named_when_they_are_passed() -> Result<()> {
         ("priority", json!(5.5), ErrorCode::InvalidRequest),
         (
             "description",
-            json!("x".repeat(16 * 1024 + 1)),
+            json!("x".repeat(128 * 1024 + 1)),
             ErrorCode::TooLarge,
         ),
         (

@@ -36,7 +36,7 @@ async fn submit_many(project: &TestProject, item: Value, count: usize) -> Result
 async fn a_recorded_end_is_never_answered_as_an_error_for_its_size() -> Result<()> {
     let fleet = Fleet::shared().await?;
     // Each of these bytes takes six in JSON.
-    let wordy = json!({"capability": "rust", "description": "\u{1}".repeat(limits::DESCRIPTION)});
+    let wordy = json!({"capability": "rust", "description": "\u{1}".repeat(16 * 1024)});
     // Each of these numbers takes four bytes in JSON and nine in MessagePack.
     let numbers = vec![1.5; limits::CONTEXT_DATA / 4 - 1];
     let heavy =

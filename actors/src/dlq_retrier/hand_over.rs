@@ -154,7 +154,10 @@ impl Context {
     async fn publish(&self, record: &WorkRecord, revision: u64, mut expected: u64) -> Written {
         let head = Head::of(record);
         let letter = letter::letter_of(record, revision, self.read.project());
-        let new = match (letter::encode(&letter), serde_json::to_string(&head)) {
+        let new = match (
+            letter::encode_within(&letter, self.letters.store.room().record()),
+            serde_json::to_string(&head),
+        ) {
             (Ok(bytes), Ok(line)) => NewLetter {
                 id: record.id,
                 message_id: letter::message_id(record.id, &head),

@@ -13,6 +13,10 @@ use serde::{Deserialize, Serialize};
 use super::work::{Bodies, Refusal, WorkRecord, view};
 use crate::settings::DlqSettings;
 
+/// What a letter says that could not hold everything.
+const LEFT_OUT: &str =
+    " [the letter is too large for a message of the nats-server: some of it was left out]";
+
 /// What a list of letters is made from: the header of a letter, one line of JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -118,6 +122,46 @@ pub fn encode(letter: &DeadLetter) -> Result<Bytes, DecodeError> {
         None => Encoding::Json,
     };
     encoding.encode(letter).map(Bytes::from)
+}
+
+/// Writes a letter in at most so many bytes. Where JSON takes more, MessagePack may take less; where that
+/// does not do either, the result, the earlier errors and at last the context go, and the letter says so.
+pub fn encode_within(letter: &DeadLetter, most: usize) -> Result<Bytes, DecodeError> {
+    let bytes = encode(letter)?;
+    if bytes.len() <= most {
+        return Ok(bytes);
+    }
+    let smaller = |letter: &DeadLetter| {
+        let packed = Encoding::MessagePack.encode(letter).map(Bytes::from)?;
+        let plain = encode(letter)?;
+        Ok::<_, DecodeError>(if packed.len() < plain.len() {
+            packed
+        } else {
+            plain
+        })
+    };
+    let cuts: [fn(&mut DeadLetter); 3] = [
+        |letter| letter.work_item.result = None,
+        |letter| {
+            let earlier = letter.errors.len().saturating_sub(1);
+            letter.errors.drain(..earlier);
+        },
+        |letter| letter.work_item.context_data = None,
+    ];
+    let mut cut = letter.clone();
+    let mut bytes = smaller(&cut)?;
+    for leave_out in cuts {
+        if bytes.len() <= most {
+            break;
+        }
+        leave_out(&mut cut);
+        let mut told = cut.clone();
+        if let Some(last) = told.errors.last_mut() {
+            last.message.push_str(LEFT_OUT);
+        }
+        bytes = smaller(&told)?;
+    }
+    Ok(bytes)
 }
 
 /// Reads a letter.

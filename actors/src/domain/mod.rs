@@ -10,5 +10,6 @@ pub mod listing;
 pub mod matching;
 pub mod reaping;
 pub mod retry;
+pub mod room;
 pub mod store;
 pub mod work;

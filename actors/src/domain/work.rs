@@ -12,6 +12,7 @@
 mod called_off;
 mod codec;
 mod command;
+pub mod cut;
 mod dead_letter;
 mod loss;
 mod record;

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::store::StoreHealth;
+use crate::domain::room::Room;
 
 /// The oldest server that stores what we rely on (per-message TTL, fences).
 pub const MIN_SERVER: (i64, i64, i64) = (2, 12, 5);
@@ -225,6 +226,12 @@ impl Nats {
     /// Whether the connection stands, as far as the client knows.
     pub fn is_up(&self) -> bool {
         self.client.connection_state() == State::Connected
+    }
+
+    /// What fits into a message of the server that it is connected to now; another one may have another
+    /// limit, and so may the same one after it was started again.
+    pub fn room(&self) -> Room {
+        Room::of(self.client.server_info().max_payload)
     }
 
     /// A round trip: when it comes back, everything that the server sent before has arrived.

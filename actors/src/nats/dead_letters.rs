@@ -35,6 +35,7 @@ use super::outcome::{WriteError, outcome_of, write_error};
 use super::overlap::{is_not_found, why_not_made};
 use super::owner::Ownership;
 use super::store_guard::StoreGuard;
+use crate::domain::room::Room;
 
 /// The key in the stream's metadata that says whose it is.
 const PROJECT_KEY: &str = "loom.project";
@@ -119,6 +120,11 @@ impl LetterStore {
             is_there: Arc::default(),
             ownership: Ownership::alone(),
         }
+    }
+
+    /// What fits into a letter.
+    pub fn room(&self) -> Room {
+        Room::of(self.client.server_info().max_payload)
     }
 
     /// The same stream, written only while this ownership lasts: each write asks it first.

@@ -196,7 +196,7 @@ impl LedgerStore {
                 }
                 self.guard.acknowledged(sequence);
             }
-            Err(WriteError::Conflict | WriteError::Denied(_)) => {}
+            Err(WriteError::Conflict | WriteError::TooLarge(_) | WriteError::Denied(_)) => {}
             // Where somebody listens to everything, no answer may mean that there is no stream.
             Err(WriteError::Unknown(_) | WriteError::Refused(_)) => self.guard.suspect(),
         }

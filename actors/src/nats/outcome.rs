@@ -18,10 +18,16 @@ pub enum WriteError {
     /// The server refuses it and has not stored it.
     #[error("the server refuses the write: {0}")]
     Refused(String),
+    /// The server refuses it for good: no message carries so much.
+    #[error("the record is too large for the server: {0}")]
+    TooLarge(String),
     /// It was not sent, or its answer came from another store than the one that is worked with.
     #[error(transparent)]
     Denied(#[from] StoreDenied),
 }
+
+/// More than a message of the stream may have.
+const TOO_LARGE: u64 = 10_054;
 
 /// What the server says to a write. Read by hand: the client's own reading tries one kind of
 /// answer after the other, which costs a twentieth of a submit.
@@ -56,6 +62,9 @@ pub(super) fn outcome_of(answer: &[u8], ours: &str) -> Result<u64, WriteError> {
         (None, Some(sequence)) => Ok(sequence),
         (None, None) => Err(WriteError::Unknown("the answer has no sequence".into())),
         (Some(error), _) if is_wrong_sequence(error.err_code) => Err(WriteError::Conflict),
+        (Some(error), _) if error.err_code == TOO_LARGE => {
+            Err(WriteError::TooLarge(error.description))
+        }
         (Some(error), _) => Err(WriteError::Refused(error.description)),
     }
 }
@@ -63,9 +72,10 @@ pub(super) fn outcome_of(answer: &[u8], ours: &str) -> Result<u64, WriteError> {
 pub(super) fn write_error(error: &RequestError) -> WriteError {
     let text = error.to_string();
     match error.kind() {
-        RequestErrorKind::NoResponders
-        | RequestErrorKind::InvalidSubject
-        | RequestErrorKind::MaxPayloadExceeded => WriteError::Refused(text),
+        RequestErrorKind::MaxPayloadExceeded => WriteError::TooLarge(text),
+        RequestErrorKind::NoResponders | RequestErrorKind::InvalidSubject => {
+            WriteError::Refused(text)
+        }
         RequestErrorKind::TimedOut | RequestErrorKind::Other => WriteError::Unknown(text),
     }
 }
@@ -83,6 +93,7 @@ mod tests {
             (r#"{"stream":"KV_x","seq":7}"#.to_owned(), Ok(7)),
             (refused(10_071), Err(WriteError::Conflict)),
             (refused(10_164), Err(WriteError::Conflict)),
+            (refused(10_054), Err(WriteError::TooLarge("no".into()))),
             (refused(10_077), Err(WriteError::Refused("no".into()))),
         ];
         for (answer, outcome) in cases {

@@ -54,6 +54,8 @@ pub struct ServerOptions {
     pub listen: SocketAddr,
     /// How often written data is synced to the disk.
     pub profile: Profile,
+    /// How much a message may carry, in bytes; `None`: the server's own default, 1 MiB.
+    pub max_payload: Option<usize>,
     /// What becomes of the server when this process dies without stopping it.
     pub on_parent_death: ParentDeath,
     /// The most that JetStream may hold on the disk, in bytes; none: as much as the disk holds.
@@ -72,6 +74,7 @@ impl ServerOptions {
             dir,
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
             profile: Profile::Safe,
+            max_payload: None,
             on_parent_death: ParentDeath::Kill,
             max_file_store: None,
             cluster: None,

@@ -25,6 +25,7 @@ pub(super) fn fate_of(error: &LedgerError, subject: &str, delivered: i64) -> Fat
             tracing::info!(subject, %id, "a published report is about an unknown item");
             Fate::Ack
         }
+        LedgerError::TooLarge(..) => Fate::GiveUp(error.to_string()),
         error if is_hopeless(error) && delivered >= MOST_DELIVERIES => {
             Fate::GiveUp(error.to_string())
         }

@@ -201,12 +201,7 @@ impl Intake {
             reason,
             error,
         };
-        refused.record(&message.payload, self.most_bytes(), published)
-    }
-
-    /// How much a message of NATS holds.
-    fn most_bytes(&self) -> usize {
-        self.nats.client.server_info().max_payload
+        refused.record(&message.payload, self.nats.room().record(), published)
     }
 
     /// When a message was published, and its place in the stream.
@@ -321,6 +316,9 @@ impl Intake {
         // By the time of its publication: one that waited for us fails by its deadline, as any other does.
         let submission = work::accept(request, self.defaults, "queue", published)
             .and_then(|submission| submission.check_deadline(published).map(|()| submission))
+            .map_err(|error| (Reason::Rejected, error))?;
+        let room = self.nats.room();
+        room.check(&submission.record, &self.project)
             .map_err(|error| (Reason::Rejected, error))?;
         Ok(Operation::Create(Arc::new(submission.record)))
     }

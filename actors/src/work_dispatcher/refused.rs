@@ -26,8 +26,8 @@ pub(super) struct Refused<'a> {
 }
 
 impl Refused<'_> {
-    /// A failed item with the bytes as they came (of very many, the first: a message of
-    /// NATS holds `most`), so that nothing
+    /// A failed item with the bytes as they came (of very many, the first: a record
+    /// holds `most`), so that nothing
     /// is lost silently, and nothing comes back for ever because it cannot be stored.
     pub fn record(self, payload: &Bytes, most: usize, published: Timestamp) -> WorkRecord {
         let (what, capability) = if let Some(kind) = names::report_kind(self.subject) {

@@ -15,11 +15,6 @@ use crate::agent_registry::AgentEntry;
 use crate::domain::work::{Command, Holder};
 use crate::work_ledger::{Applied, Header, LeaseInfo, LedgerError, Operation, TRANSITION_DEADLINE};
 
-/// What the items of one claim may take together: an answer, with what was completed before, has to
-/// fit into a message of 1 MiB, and a body may be more than twice as large in MessagePack as it is
-/// in JSON. One item fits always.
-const CLAIM_BYTES: u32 = 384 * 1024;
-
 impl State {
     pub(super) fn claim(&mut self, order: &ClaimOrder, reply: RpcReplyPort<ClaimOutcome>) {
         let guid = order.guid;
@@ -166,9 +161,11 @@ impl State {
         let most = open.order.max.min(self.free_slots(guid));
         let now = Instant::now();
         let (mut taken, mut bytes) = (Vec::new(), 0_u32);
+        // An answer, with what was completed before, has to fit into a message. One item does always.
+        let nats = self.args.nats.clone();
         let mut is_too_much = |header: Option<&Header>, taken: &[Operation]| {
             bytes = bytes.saturating_add(header.map_or(0, |header| header.answer_bytes));
-            bytes > CLAIM_BYTES && !taken.is_empty()
+            !taken.is_empty() && bytes as usize > nats.room().together()
         };
         for lease in &open.order.resume {
             let header = self.args.read.header(lease.id);
@@ -241,7 +238,9 @@ impl State {
             match outcome {
                 Ok(applied) => given.push(applied),
                 // Somebody was faster, or it was not this agent's to have again.
-                Err(LedgerError::Refused(_)) => self.claims.do_not_resume(claim, *id),
+                Err(LedgerError::Refused(_) | LedgerError::TooLarge(..)) => {
+                    self.claims.do_not_resume(claim, *id);
+                }
                 Err(error) => failure = Some(error),
             }
         }

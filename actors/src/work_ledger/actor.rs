@@ -276,6 +276,10 @@ impl State {
             if let Ok(applied) = &outcome {
                 self.apply(applied, &job.operation);
             }
+            let outcome = outcome.and_then(|applied| match &applied.overruled {
+                Some(why) => Err(LedgerError::TooLarge(id, why.clone())),
+                None => Ok(applied),
+            });
             self.answer(&job, outcome);
         }
         self.begin(id);

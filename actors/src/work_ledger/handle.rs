@@ -35,6 +35,9 @@ pub enum LedgerError {
     /// Others change the item all the time.
     #[error("work item {0} is being changed by others all the time; try again")]
     Contended(WorkId),
+    /// No message of NATS carries it. One that was there has failed.
+    #[error("work item {0} is too large: {1}")]
+    TooLarge(WorkId, Arc<str>),
     /// Its record cannot be written or read.
     #[error("the record of work item {0}: {1}")]
     Record(WorkId, String),
@@ -57,6 +60,7 @@ impl From<LedgerError> for WireError {
                 Self::unavailable(text, RETRY_AFTER)
             }
             LedgerError::Overloaded => Self::overloaded(text, RETRY_AFTER),
+            LedgerError::TooLarge(..) => Self::new(ErrorCode::TooLarge, text),
             LedgerError::Record(..) | LedgerError::Lost(_) => Self::new(ErrorCode::Internal, text),
         }
     }

@@ -15,6 +15,10 @@
 //! | any other conflict | the decision is made again on the leader's record |
 //! | no answer | *in doubt*: the same write is repeated until one of the above happens. The item's queue waits; its callers are told `unavailable` by their own deadline |
 //! | a refusal of the server | answered `unavailable`; nothing was stored |
+//! | a refusal for the record's size | the item ends: what is left of it is written as `failed`, logged, and answered `too-large` |
+//!
+//! A record that has grown beyond what a message carries ([`Room`](crate::domain::room::Room)) is cut before it is
+//! written ([`cut`](crate::domain::work::cut)).
 //!
 //! # Failure cases
 //! - The actor dies with writes under way: the next incarnation replays the bucket from the last
@@ -33,6 +37,7 @@
 mod acknowledged;
 mod actor;
 mod cache;
+mod fitting;
 mod handle;
 mod header;
 mod index;

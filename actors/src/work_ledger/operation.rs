@@ -14,7 +14,7 @@ use super::read_error::ReadError;
 use super::read_model::{LiveProgress, ReadModel};
 use crate::barrier::Grace;
 use crate::clock::Clock;
-use crate::domain::work::{Command, Decision, WorkRecord, WriteId, decode, encode};
+use crate::domain::work::{Command, Decision, WorkRecord, WriteId, decode};
 use crate::nats::connection::Nats;
 use crate::nats::ledger_store::{Entry, WriteError};
 use crate::nats::owner::Ownership;
@@ -67,6 +67,8 @@ pub struct Applied {
     pub changed: bool,
     /// What the agent said, where that was not written.
     pub said: Option<LiveProgress>,
+    /// Why the item was failed instead of what was asked for: no message carries its record.
+    pub overruled: Option<Arc<str>>,
 }
 
 impl Applied {
@@ -87,6 +89,7 @@ impl Applied {
             revision,
             changed: false,
             said: None,
+            overruled: None,
         }
     }
 }
@@ -120,17 +123,19 @@ impl Context {
         if let Some(applied) = self.without_a_write(operation, &present)? {
             return Ok(applied);
         }
+        let mut too_large = None;
         for _ in 0..MAX_CONFLICTS {
             let Some(next) = self.next(operation, &present, write_id)? else {
                 return already(id, present);
             };
-            let bytes = encode(&next).map_err(|e| LedgerError::Record(id, e.to_string()))?;
+            let (next, bytes, overruled) = self.fitted(operation, next, too_large.take())?;
             let sent = Instant::now();
             let written = self.write(&next, present.revision, bytes).await?;
             self.meters.wrote(sent.elapsed());
             match written {
                 Written::At(revision) => {
                     return Ok(Applied {
+                        overruled: overruled.filter(|_| next.status == WorkStatus::Failed),
                         said: self.said_and_written(operation, &next),
                         record: next.into(),
                         revision,
@@ -139,6 +144,8 @@ impl Context {
                     });
                 }
                 Written::Instead(entry) => present = self.overtaken(id, entry)?,
+                Written::TooLarge(why) if overruled.is_none() => too_large = Some(why.into()),
+                Written::TooLarge(why) => return Err(LedgerError::TooLarge(id, why.into())),
             }
         }
         Err(LedgerError::Contended(id))
@@ -206,6 +213,7 @@ impl Context {
             revision: present.revision,
             before: Some(record.status),
             changed: false,
+            overruled: None,
             said: Some(LiveProgress {
                 attempt: record.attempt,
                 progress: progress.or(known.progress),
@@ -308,6 +316,7 @@ impl Context {
                     health.confirmed(|| work_stream(self.read.project()));
                     return Ok(Written::At(sequence));
                 }
+                Err(WriteError::TooLarge(why)) => return Ok(Written::TooLarge(why)),
                 Err(WriteError::Refused(why)) if !doubted => {
                     if health.refused(&why) {
                         self.grace.begin_anew("the store of NATS refuses to write");
@@ -388,6 +397,8 @@ enum Written {
     At(u64),
     /// Another one, or none, is stored.
     Instead(Option<Entry>),
+    /// None is, and mine never will be.
+    TooLarge(String),
 }
 
 /// The stream behind the bucket of a project's items.

@@ -139,6 +139,13 @@ pub enum Command {
         /// What there was by then.
         result: Option<WorkResult>,
     },
+    /// It cannot be given to its agent: no message carries it.
+    GiveUpForSize {
+        /// The attempt.
+        attempt: u32,
+        /// Why, with the numbers.
+        why: String,
+    },
     /// The dead letter of a failed item is written.
     NoteDeadLetter {
         /// Where.
@@ -297,6 +304,14 @@ impl Command {
             Self::MissDeadline { attempt } => record.miss_deadline(*attempt, now),
             Self::CancelDelivered(by) => Ok(record.cancel_delivered(by, now)),
             Self::Stopped { by, result } => record.stopped(by, result.as_ref(), now),
+            Self::GiveUpForSize { attempt, why } => {
+                let held = record.status.is_leased() && record.attempt == *attempt;
+                let (id, status) = (record.id, record.status);
+                if !held {
+                    return Err(Refusal::NotPending { id, status });
+                }
+                Ok(record.write(now, |next| next.fail_for_size(why, now)))
+            }
             Self::NoteDeadLetter { sequence, retries } => {
                 record.note_dead_letter(*sequence, *retries, now)
             }

@@ -93,6 +93,9 @@ fn text(
     line("log_file", &quoted(&options.log_path())?);
     line("logfile_size_limit", "10MB");
     line("logfile_max_num", "3");
+    if let Some(most) = options.max_payload {
+        line("max_payload", &most.to_string());
+    }
     let store = quoted(&options.store_path())?;
     let sync = options.profile.sync_interval();
     let _ = writeln!(
