@@ -265,7 +265,7 @@ async fn a_batch_is_named_by_its_filter() {
     for wrong in [
         json!({}),
         json!({"ids": [held], "filter": {}}),
-        json!({"filter": {"capabilty": "c"}}),
+        json!({"filter": {"capabilities": "c"}}),
     ] {
         let (status, error) = house.post("/api/work/cancel-batch", wrong).await;
         assert_eq!((status, &error["code"]), (400, &json!("invalid-request")));

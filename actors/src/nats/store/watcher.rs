@@ -159,11 +159,25 @@ pub fn space_at(path: &Path) -> Option<Space> {
 /// Whether more than half of the servers that have the stream are there. A server that is alone is its own majority.
 async fn has_majority(nats: &Nats) -> bool {
     let asked = timeout(ASK_WITHIN, nats.jetstream.get_stream(OWNERS)).await;
-    let Ok(Ok(stream)) = asked else {
-        return false;
+    let stream = match asked {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "whether NATS has a majority cannot be asked");
+            return false;
+        }
+        Err(_) => {
+            tracing::debug!("whether NATS has a majority is not answered");
+            return false;
+        }
     };
     let cluster = stream.cached_info().cluster.as_ref();
-    cluster.is_none_or(is_majority)
+    let has_majority = cluster.is_none_or(is_majority);
+    tracing::debug!(
+        ?cluster,
+        has_majority,
+        "the servers of NATS that have {OWNERS}"
+    );
+    has_majority
 }
 
 fn is_majority(cluster: &ClusterInfo) -> bool {
