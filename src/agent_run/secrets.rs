@@ -3,7 +3,7 @@
 //! credentials.
 //!
 //! Each byte of a secret may stand as it is, percent-encoded, or with the backslash that JSON puts
-//! before it. Secrets shorter than [`SHORTEST`] are replaced only as part of `user:password`: anything
+//! before it. Secrets shorter than `SHORTEST` are replaced only as part of `user:password`: anything
 //! else would spoil ordinary words.
 
 use std::collections::BTreeSet;

@@ -48,7 +48,7 @@ pub struct WorkBatchFilter {
 /// What a filter names.
 #[derive(Debug, Clone)]
 pub struct Named<Id> {
-    /// The ids, at most [`MOST_FILTERED`].
+    /// The ids, at most `MOST_FILTERED`.
     pub ids: Vec<Id>,
     /// Whether there are more.
     pub has_more: bool,

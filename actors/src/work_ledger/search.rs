@@ -19,7 +19,7 @@ impl ReadModel {
     }
 
     /// One page of headers from a place on, filled from further on where the filter is rare: at
-    /// most [`PAGE_LOOKS`] times as much is looked at as the lock is held for.
+    /// most `PAGE_LOOKS` times as much is looked at as the lock is held for.
     pub async fn filled_page(&self, filter: &Filter, start: Start, limit: usize) -> HeaderPage {
         let mut page = self.index.read().page(filter, start, limit);
         page.previous = self.index.read().previous(filter, start, limit);
