@@ -9,7 +9,7 @@ use crate::nats;
 use crate::shell::{become_command, cargo, command, output_of};
 
 /// Of so many commits one is tested with `cargo test` where `--runner by-commit` is asked for.
-const CARGO_FOR_ONE_IN: u32 = 4;
+const CARGO_FOR_ONE_IN: u32 = 16;
 
 /// What runs the tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,8 +167,8 @@ mod tests {
         assert_eq!(chosen(Some("cargo"), true, None), Runner::Cargo);
         assert_eq!(chosen(Some("nextest"), true, None), Runner::Nextest);
         for (commit, runner) in [
-            ("06927148\n", Runner::Cargo),
-            ("0692714c", Runner::Cargo),
+            ("06927140\n", Runner::Cargo),
+            ("0692714c", Runner::Nextest),
             ("0692714d", Runner::Nextest),
             ("", Runner::Nextest),
         ] {
