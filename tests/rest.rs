@@ -439,7 +439,7 @@ async fn a_body_over_the_limit_is_answered_although_its_sender_still_sends() {
     let huge = json!({"description": "x".repeat(2 * 1024 * 1024), "capability": "c"});
     let (status, error) = house.post("/api/work", huge).await;
     assert_eq!((status, &error["code"]), (413, &json!("too-large")));
-    let long = json!({"description": "x".repeat(17 * 1024), "capability": "c"});
+    let long = json!({"description": "x".repeat(129 * 1024), "capability": "c"});
     let (status, error) = house.post("/api/work", long).await;
     assert_eq!((status, &error["code"]), (413, &json!("too-large")));
     house.coordinator.shut_down().await;

@@ -88,7 +88,7 @@ fn what_failed_is_put_back_and_what_ended_is_cloned() {
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 fn a_description_comes_from_a_pipe_or_a_file() {
     let up = Up::start(&[]);
-    let long = "x".repeat(15_000);
+    let long = "x".repeat(100_000);
     let file = up.dir.path().join("task.md");
     std::fs::write(&file, format!("{long}\n")).unwrap();
     let file = file.to_str().unwrap();
