@@ -126,17 +126,15 @@ async fn a_full_disk_is_told_and_what_was_answered_is_there_when_it_is_free_agai
     // Full: writes go on until the first is refused, for longer than the ownership lasts.
     disk.leave(0);
     let mut answered = vec![held[0].work_item.id];
-    let completing = async {
-        // Many small ones: what is left of the last block of the disk is written first.
-        for item in &held[1..] {
-            let long = "x".repeat(60_000);
-            let done = agent.complete(item, &long);
-            if let Ok(Ok(_)) = tokio::time::timeout(Duration::from_secs(8), done).await {
-                answered.push(item.work_item.id);
-            }
-        }
-    };
-    completing.await;
+    // Several: what is left of the last block of the disk is written first.
+    let long = "x".repeat(60_000);
+    let completing = held[1..].iter().map(async |item| {
+        let done = agent.complete(item, &long);
+        let done = tokio::time::timeout(Duration::from_secs(8), done).await;
+        matches!(done, Ok(Ok(_))).then_some(item.work_item.id)
+    });
+    let ends = futures_util::future::join_all(completing).await;
+    answered.extend(ends.into_iter().flatten());
     let began = Instant::now();
     while began.elapsed() < PAST_OWNERSHIP {
         let readiness = rest.readiness().await;

@@ -72,7 +72,7 @@ case! {
         let start = |agent: loom_client::AgentBuilder| agent.start(done).err().unwrap();
         assert!(start(Agent::builder(&fake.client)).to_string().contains("capability"));
         assert_eq!(start(fake.agent().slots(0)).kind(), ErrorKind::Options);
-        assert!(start(fake.agent().capability("a b")).to_string().contains("a b"));
+        assert!(start(fake.agent().capability(" a")).to_string().contains("at one end"));
         assert!(start(fake.agent().handle("a/b")).to_string().contains("handle"));
     }
 }

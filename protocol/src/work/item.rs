@@ -385,7 +385,7 @@ mod tests {
             (Some(0.0), "0"),
             (Some(100.0), "100"),
             (Some(40.5), "40.5"),
-            (Some(1e300), "1e300"),
+            (Some(1e300), "1e+300"),
             (None, "null"),
         ] {
             let json = serde_json::to_string(&Holder { progress }).unwrap();
