@@ -222,6 +222,7 @@ async fn accede(
         ..OwnerOptions::default()
     };
     let lease = OwnerLease::acquire_with(&nats.jetstream, identity, standby, options).await?;
+    nats.store.majority_seen();
     if lease.others_owned() {
         stores.others_owned();
     }

@@ -105,6 +105,13 @@ impl StoreHealth {
         store_verdict(&self.0.facts.lock(), self.now())
     }
 
+    /// Something was just stored that takes a majority: the ownership. From then on a missing one is told, also where
+    /// it is gone before anybody has looked.
+    pub fn majority_seen(&self) {
+        let now = self.now();
+        self.0.facts.lock().majority_seen = Some(now);
+    }
+
     /// Since when the cluster of NATS has no majority, if it has none; told sooner to one that is no owner any more.
     pub fn without_majority(&self, is_owner: bool) -> Option<Duration> {
         without_majority(&self.0.facts.lock(), self.now(), is_owner)
