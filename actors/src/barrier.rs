@@ -54,6 +54,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::nats::connection::Nats;
 use crate::nats::kv::identity;
+use crate::nats::overlap::is_not_found;
 use crate::shared_agents::SharedAgents;
 use crate::work_dispatcher::reports_consumer;
 
@@ -293,7 +294,7 @@ impl Inner {
                 let info = stream.cached_info();
                 Ok(Some((identity(info), info.state.last_sequence)))
             }
-            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) if is_not_found(&error) => Ok(None),
             Err(error) => Err(error.to_string()),
         }
     }
@@ -326,10 +327,4 @@ impl Inner {
         let last = stream.cached_info().state.last_sequence;
         Ok((stream, last))
     }
-}
-
-fn is_missing(error: &jetstream::context::GetStreamError) -> bool {
-    use jetstream::context::GetStreamErrorKind;
-    matches!(error.kind(), GetStreamErrorKind::JetStream(e)
-        if e.error_code() == jetstream::ErrorCode::STREAM_NOT_FOUND)
 }

@@ -1,6 +1,7 @@
 use anyhow::Result;
 use futures_util::StreamExt as _;
 use loom_protocol::names;
+use loom_protocol::readiness::ProblemKind;
 use loom_protocol::work::WorkStatus;
 use loom_testkit::fleet::Fleet;
 use serde_json::json;
@@ -28,6 +29,22 @@ async fn an_empty_store_under_the_same_url_is_red_and_takes_nothing_in_until_it_
         streams(&project).await?,
         Vec::<String>::new(),
         "nothing is made"
+    );
+    // The ownership lies in that store too; its end comes later than any word on a majority.
+    let no_owner = async || {
+        service
+            .readiness()
+            .kinds
+            .contains(&ProblemKind::NotOwner)
+            .then_some(())
+    };
+    project
+        .eventually("the ownership is over", no_owner)
+        .await?;
+    let problems = service.readiness().problems.join("\n");
+    assert!(
+        !problems.contains("majority"),
+        "every server is there: {problems}"
     );
 
     let lost = service.lost(Some(project.id())).await?;

@@ -9,6 +9,8 @@ use crate::cli::output::note;
 
 /// How long a request is tried again after its first failure.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// After how long a refusal for the moment is told; most are over by then.
+const TOLD_AFTER: Duration = Duration::from_secs(2);
 /// The first pause where the coordinator names none, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
@@ -42,6 +44,7 @@ where
     let mut was_in_doubt = false;
     let mut first_failure: Option<Instant> = None;
     let mut next_pause = PAUSES.0;
+    let mut is_told = false;
     loop {
         let error = match send().await {
             Ok(answer) => {
@@ -63,8 +66,13 @@ where
                 in_doubt: was_in_doubt,
             });
         }
-        if is_news && error.code().is_none() {
-            note(&format!("{error}; it is sent again, under the same ids"));
+        let is_due = error.code().is_none() || since.elapsed() >= TOLD_AFTER;
+        if is_due && !is_told {
+            is_told = true;
+            let left = PATIENCE.saturating_sub(since.elapsed()).as_secs();
+            note(&format!(
+                "{error}; it is sent again, under the same ids, for {left} s more"
+            ));
         }
         tokio::time::sleep(error.asked_pause().unwrap_or(next_pause).min(PATIENCE)).await;
         next_pause = (next_pause * 2).min(PAUSES.1);

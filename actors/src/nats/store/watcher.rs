@@ -14,6 +14,7 @@ use crate::domain::store::{
     Refusal, RefusalKind, RestartVerdict, Space, restart_verdict, restarted,
 };
 use crate::nats::connection::Nats;
+use crate::nats::overlap::is_not_found;
 use crate::nats::server::{ManagedState, ServerControl};
 
 /// The stream whose majority is asked for: every coordinator needs it.
@@ -48,8 +49,9 @@ impl StoreHealth {
             };
             log = log_back;
             self.note(&state, &seen, stuck, &mut run);
+            // A restart that is begun is the last one then, and the sentence speaks of the next.
+            let sentence = self.verdict();
             if matches!(state, ManagedState::Running { .. }) && self.is_to_be_restarted() {
-                let sentence = self.verdict();
                 tracing::warn!(
                     "nats-server is restarted: {}",
                     sentence.sentence().unwrap_or("its store got stuck")
@@ -156,11 +158,13 @@ pub fn space_at(path: &Path) -> Option<Space> {
     })
 }
 
-/// Whether more than half of the servers that have the stream are there. A server that is alone is its own majority.
+/// Whether more than half of the servers that have the stream are there. A server that is alone is its own majority,
+/// and that there is no such stream is the word of a majority too: that it is missing is told by whoever needs it.
 async fn has_majority(nats: &Nats) -> bool {
     let asked = timeout(ASK_WITHIN, nats.jetstream.get_stream(OWNERS)).await;
     let stream = match asked {
         Ok(Ok(stream)) => stream,
+        Ok(Err(error)) if is_not_found(&error) => return true,
         Ok(Err(error)) => {
             tracing::debug!(%error, "whether NATS has a majority cannot be asked");
             return false;
