@@ -11,7 +11,7 @@ use reqwest::{Client, Method, RequestBuilder, Response, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::doors::rest::call::PROJECT_HEADER;
+use crate::api::rest::call::PROJECT_HEADER;
 use crate::settings::Secret;
 use crate::settings::check::is_loopback;
 

@@ -1,8 +1,8 @@
 //! The coordinator, put together: NATS, ownership, projects, doors; and taken apart in order.
 //!
 //! ```text
-//! start   bind the API ─► own nats-server (if no URL) ─► connect ─► ownership ─► projects ─► doors
-//! end     doors and projects (drain) ─► ownership ─► nats-server
+//! start   bind the API ─► own nats-server (if no URL) ─► connect ─► ownership ─► projects ─► API over NATS
+//! end     API and projects (drain) ─► ownership ─► nats-server
 //! ```
 //!
 //! Ownership may be lost while the process lives (NATS away for long): then the actors end, the
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::reign::{Reign, Shell};
-use crate::doors::rest;
+use crate::api::rest;
 use crate::metrics;
 use crate::running::{Noted, Running};
 use crate::service::Service;

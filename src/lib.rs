@@ -1,12 +1,12 @@
-//! The program `loom` as a library: service layer, doors, settings, command line.
+//! The program `loom` as a library: service layer, API, settings, command line.
 
 pub mod agent_run;
+pub mod api;
 pub mod api_client;
 pub mod bench;
 pub mod cli;
 pub mod coordinator;
 pub mod demo;
-pub mod doors;
 pub mod metrics;
 pub mod running;
 pub mod service;

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::UpError;
-use crate::doors::nats::NatsDoor;
+use crate::api::nats::NatsApi;
 use crate::service::{Owning, Service, ServiceOptions};
 use crate::settings::Settings;
 
@@ -61,7 +61,7 @@ impl Shell {
 pub(super) struct Reign {
     lease: OwnerLease,
     projects: Projects,
-    door: NatsDoor,
+    door: NatsApi,
     _discovering: AbortOnDropHandle<()>,
     _reading: AbortOnDropHandle<()>,
 }
@@ -163,7 +163,7 @@ impl Reign {
     async fn open(shell: &Shell, accession: Accession) -> Result<Self, UpError> {
         let lease = &accession.lease;
         let (client, service) = (shell.nats.client.clone(), shell.service.clone());
-        let opened = NatsDoor::open(client, service, lease.queue_group(), lease.ownership()).await;
+        let opened = NatsApi::open(client, service, lease.queue_group(), lease.ownership()).await;
         let door = match opened {
             Ok(door) => door,
             Err(source) => {
@@ -193,7 +193,7 @@ impl Reign {
     /// Takes no more requests and ends the actors after what is in flight.
     ///
     /// Both at once: the claims that wait at the door are answered by the drain.
-    async fn close(door: NatsDoor, projects: &Projects, within: Duration) {
+    async fn close(door: NatsApi, projects: &Projects, within: Duration) {
         let drain = async {
             if let Err(error) = projects.shut_down(within).await {
                 tracing::warn!("{error}");
@@ -277,14 +277,14 @@ fn refused(nats: &Nats, source: async_nats::Error) -> UpError {
     }
 }
 
-/// The door of an ownership that is over; see [`NatsDoor::outlast`].
+/// The API of an ownership that is over; see [`NatsApi::outlast`].
 struct FormerDoor {
     over: CancellationToken,
     closing: JoinHandle<()>,
 }
 
 impl FormerDoor {
-    fn keep(door: NatsDoor, ownership: Ownership) -> Self {
+    fn keep(door: NatsApi, ownership: Ownership) -> Self {
         let over = CancellationToken::new();
         let closing = tokio::spawn(door.outlast(ownership, over.clone()));
         Self { over, closing }

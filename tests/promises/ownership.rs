@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use async_nats::{HeaderMap, Message};
 use futures_util::{FutureExt as _, StreamExt as _};
 use loom_actors::nats::owner::{Identity, LeaseTimes, OwnerLease, OwnerOptions, Ownership};
-use loom_coordinator::doors::nats::NatsDoor;
+use loom_coordinator::api::nats::NatsApi;
 use loom_protocol::error::ERROR_CODE_HEADER;
 use loom_protocol::{ErrorCode, WireError};
 use loom_testkit::fleet::Fleet;
@@ -56,7 +56,7 @@ async fn answers_beside_the_owners(fleet: &Fleet, ownership: Ownership) -> Resul
     let project = fleet.project().await?;
     let agent = project.agent("rust").spawn().await?;
     let service = fleet.service()?;
-    let former = NatsDoor::open(client.clone(), service, "former", ownership).await;
+    let former = NatsApi::open(client.clone(), service, "former", ownership).await;
     let former = former.map_err(anyhow::Error::from_boxed)?;
     let inbox = client.new_inbox();
     let mut answers = client.subscribe(format!("{inbox}.*")).await?;

@@ -26,7 +26,7 @@ const STEPS: &[Step] = &[
     Step {
         name: "house rules",
         run: || guards::text(),
-        remedy: "mend each line above; the rules and their reasons are in xtask/src/guards/",
+        remedy: "mend each line above; the rules and their reasons are in crates/xtask/src/guards/",
     },
     Step {
         name: "dependencies",

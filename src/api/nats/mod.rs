@@ -47,13 +47,13 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 const TAKEN_AGAIN_WITHIN: Duration = Duration::from_millis(100);
 
 /// The open door.
-pub struct NatsDoor {
+pub struct NatsApi {
     announced: MicroService,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
 
-impl NatsDoor {
+impl NatsApi {
     /// Opens the door: from now on requests are answered, and the service `loom` is announced.
     ///
     /// # Errors

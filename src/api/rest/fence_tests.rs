@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::doors::rest::call::{Call, DEPRECATED_HEADER};
+use crate::api::rest::call::{Call, DEPRECATED_HEADER};
 
 /// What came back: status, headers, body.
 type Answer = (StatusCode, HeaderMap, Value);

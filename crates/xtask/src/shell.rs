@@ -19,7 +19,7 @@ const OUTER_CARGO: [&str; 5] = [
 /// The folder of the workspace.
 pub fn root() -> PathBuf {
     let own = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    own.parent().map(PathBuf::from).unwrap_or(own)
+    own.ancestors().nth(2).map(PathBuf::from).unwrap_or(own)
 }
 
 /// Where everything that is fetched or built goes.
