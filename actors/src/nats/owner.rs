@@ -39,6 +39,7 @@ use self::store::{Entry, OwnerStore, WriteFailure};
 use self::taking::{GroupInUse, Won, try_to_acquire};
 use super::store::StoreHealth;
 use crate::clock::Clock;
+use crate::domain::repetition::Repetition;
 use crate::nats::store_guard::StoreGuard;
 
 /// How often a standby looks whether the entry has gone, and a failed renewal is tried again.
@@ -80,6 +81,9 @@ pub struct OwnerOptions {
     pub clock: Clock,
     /// Whether the store is the one that this process works with.
     pub guard: StoreGuard,
+    /// Whether somebody who waits waits for the right store too, where it never was there; one that was is waited for
+    /// in any case.
+    pub store_may_come: bool,
     /// Is told how the writes of the lease end.
     pub health: StoreHealth,
 }
@@ -91,6 +95,7 @@ impl Default for OwnerOptions {
             times: LeaseTimes::default(),
             clock: Clock::system(),
             guard: StoreGuard::unwatched(),
+            store_may_come: false,
             health: StoreHealth::default(),
         }
     }
@@ -217,7 +222,16 @@ pub enum Loss {
 /// Tells whoever writes whether the ownership lasts: a process that was stopped for longer than its
 /// lease learns it before its first write. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Ownership(Option<Held>);
+pub struct Ownership(Whose);
+
+#[derive(Debug, Clone)]
+enum Whose {
+    /// Nobody else can own.
+    Alone,
+    /// Not ours, and it never was.
+    NotOurs,
+    Leased(Held),
+}
 
 #[derive(Debug, Clone)]
 struct Held {
@@ -230,20 +244,31 @@ struct Held {
 impl Ownership {
     /// Of somebody who is alone on a NATS of his own, and needs no lease.
     pub const fn alone() -> Self {
-        Self(None)
+        Self(Whose::Alone)
+    }
+
+    /// Of somebody who has not won any yet.
+    pub const fn none() -> Self {
+        Self(Whose::NotOurs)
     }
 
     /// Whether it lasts at this moment.
     pub fn is_held(&self) -> bool {
-        self.0.as_ref().is_none_or(|held| {
-            held.loss.borrow().is_none() && Instant::now() < *held.kept_until.lock()
-        })
+        match &self.0 {
+            Whose::Alone => true,
+            Whose::NotOurs => false,
+            Whose::Leased(held) => {
+                held.loss.borrow().is_none() && Instant::now() < *held.kept_until.lock()
+            }
+        }
     }
 
     /// Asks the server whether it is still to be had: nobody else owns. No where the server does not say.
     pub async fn is_nobody_elses(&self) -> bool {
-        let Some(held) = &self.0 else {
-            return true;
+        let held = match &self.0 {
+            Whose::Alone => return true,
+            Whose::NotOurs => return false,
+            Whose::Leased(held) => held,
         };
         match held.store.read().await {
             Ok(Entry::Free { .. }) => true,
@@ -302,10 +327,10 @@ impl OwnerLease {
             };
             others_owned |= matches!(error, OwnerError::HeldBy { .. });
             // A store that was never the right one is a mistake of whoever starts; one that was may come back.
-            let knew_the_store = options.guard.was_trusted();
+            let may_come = options.store_may_come || options.guard.was_trusted();
             match &error {
                 OwnerError::NoTtl { .. } | OwnerError::LaterFormat { .. } => return Err(error),
-                OwnerError::OtherStore(_) if !(wait && knew_the_store) => return Err(error),
+                OwnerError::OtherStore(_) if !(wait && may_come) => return Err(error),
                 OwnerError::HeldBy { .. } if !wait => return Err(error),
                 OwnerError::Unavailable { .. } if !wait => {
                     tries += 1;
@@ -336,6 +361,7 @@ impl OwnerLease {
             stored: won.sent,
             due: won.sent + times.renew_every,
             kept_until: Arc::clone(&kept_until),
+            unacknowledged: Repetition::default(),
         };
         let keeper = tokio::spawn(async move {
             // The data directory stays locked for as long as it may own something.
@@ -387,7 +413,7 @@ impl OwnerLease {
 
     /// The same question for those who write by this lease.
     pub fn ownership(&self) -> Ownership {
-        Ownership(Some(Held {
+        Ownership(Whose::Leased(Held {
             kept_until: Arc::clone(&self.kept_until),
             loss: self.loss.clone(),
             store: self.store.clone(),
