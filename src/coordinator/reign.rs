@@ -1,11 +1,12 @@
 //! One ownership: its lease, its actors, its NATS door. A process may have several, one after the other.
 
+mod ruling;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use loom_actors::barrier::{Grace, InFlight};
 use loom_actors::clock::Clock;
-use loom_actors::domain::repetition::Repetition;
 use loom_actors::events::EventHub;
 use loom_actors::nats::connection::Nats;
 use loom_actors::nats::owner::{Identity, OwnerError, OwnerLease, OwnerOptions, Ownership};
@@ -16,22 +17,18 @@ use loom_actors::shared_agents::SharedAgents;
 use loom_actors::stores::Stores;
 use loom_actors::supervision::Jitter;
 use loom_protocol::{ErrorCode, WireError};
-use tokio::sync::{oneshot, watch};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::ruling::FormerDoor;
+pub(super) use self::ruling::rule;
 use super::UpError;
 use crate::doors::nats::NatsDoor;
 use crate::service::{Owning, Service, ServiceOptions};
 use crate::settings::Settings;
 
-/// How long what is in flight may take at the end.
-const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 /// How long it may take when the ownership is lost: it cannot be written any more.
 const ABANDON_WITHIN: Duration = Duration::from_secs(1);
-const FLUSH_WITHIN: Duration = Duration::from_secs(2);
-const RETRY: Duration = Duration::from_secs(1);
 /// How long a start waits until it is known whether the store is the one of `nats.store_id`: a cluster takes 12 s to be
 /// sure that it is not.
 const STORE_KNOWN_WITHIN: Duration = Duration::from_secs(15);
@@ -135,9 +132,10 @@ impl Reign {
             // Where that is not known in time, the acquisition says why.
             let _ = stores.whole().settled_within(STORE_KNOWN_WITHIN).await;
         }
-        let waiting = match standby {
-            true => Waiting::ForOwner,
-            false => Waiting::No,
+        let waiting = if standby {
+            Waiting::ForOwner
+        } else {
+            Waiting::No
         };
         // Nobody reads before there is a service.
         let whose = identity.clone();
@@ -348,94 +346,6 @@ fn refused(nats: &Nats, source: async_nats::Error) -> UpError {
     UpError::Nats {
         url: nats.shown_url.clone(),
         source,
-    }
-}
-
-/// The door of an ownership that is over; see [`NatsDoor::outlast`].
-struct FormerDoor {
-    over: CancellationToken,
-    closing: JoinHandle<()>,
-}
-
-impl FormerDoor {
-    fn keep(door: NatsDoor, ownership: Ownership) -> Self {
-        let over = CancellationToken::new();
-        let closing = tokio::spawn(door.outlast(ownership, over.clone()));
-        Self { over, closing }
-    }
-
-    async fn close(self) {
-        self.over.cancel();
-        if let Err(error) = self.closing.await {
-            tracing::error!("the door of an ownership that is over met a defect: {error}");
-        }
-    }
-}
-
-/// Keeps an ownership until `closing`, and wins it again whenever it is lost; wins the first where there is none yet.
-/// `failed` is told why it can never be won again by this program: then whoever runs it ends.
-pub(super) async fn rule(
-    shell: Arc<Shell>,
-    first: Option<Reign>,
-    closing: CancellationToken,
-    failed: oneshot::Sender<UpError>,
-) {
-    let mut next = first;
-    let mut former = None;
-    loop {
-        let won = match next.take() {
-            Some(reign) => Ok(reign),
-            None => tokio::select! {
-                won = win(&shell, &mut former) => won,
-                () = closing.cancelled() => break,
-            },
-        };
-        let reign = match won {
-            Ok(reign) => reign,
-            Err(error) => {
-                tracing::error!("{error}");
-                shell.owner.send_replace(Owning::No(error.to_string()));
-                // Where nobody listens the process stays, and `/ready` says why it cannot serve.
-                let _ = failed.send(error);
-                closing.cancelled().await;
-                break;
-            }
-        };
-        let lost = tokio::select! {
-            lost = reign.lease.lost() => lost,
-            () = closing.cancelled() => {
-                Reign::close(reign.door, &reign.projects, DRAIN_WITHIN).await;
-                let _ = tokio::time::timeout(FLUSH_WITHIN, shell.nats.client.flush()).await;
-                shell.stores.remember().await;
-                reign.lease.release().await;
-                return;
-            }
-        };
-        tracing::warn!("the ownership is lost ({lost}); work goes on when it is won again");
-        shell.owner.send_replace(Owning::lost(&lost));
-        if let Err(error) = reign.projects.shut_down(ABANDON_WITHIN).await {
-            tracing::warn!("{error}");
-        }
-        former = Some(FormerDoor::keep(reign.door, reign.lease.ownership()));
-    }
-    if let Some(door) = former {
-        door.close().await;
-    }
-}
-
-/// Tries until the ownership is won. An error: it never can be.
-async fn win(shell: &Arc<Shell>, former: &mut Option<FormerDoor>) -> Result<Reign, UpError> {
-    let mut failures = Repetition::default();
-    loop {
-        let error = match Reign::again(shell, former).await {
-            Ok(reign) => return Ok(reign),
-            Err(error @ UpError::Owner(OwnerError::LaterFormat { .. })) => return Err(error),
-            Err(error) => error,
-        };
-        if let Some(passed_over) = failures.comes(std::time::Instant::now()) {
-            tracing::warn!(passed_over, "the ownership cannot be won yet: {error}");
-        }
-        tokio::time::sleep(RETRY).await;
     }
 }
 

@@ -72,7 +72,7 @@ impl Asked {
                 }
             }
         };
-        timeout(Duration::from_secs(60), submitted)
+        timeout(Duration::from_mins(1), submitted)
             .await
             .context("nothing is taken in")?
     }
@@ -95,9 +95,10 @@ async fn with_the_id_of_the_store_a_start_on_another_one_is_red_until_the_right_
 
     for standby in [false, true] {
         let wrong = loom_up().on_nats(nats.url()).set("nats.store_id", &id);
-        let wrong = match standby {
-            true => wrong.argument("--standby"),
-            false => wrong,
+        let wrong = if standby {
+            wrong.argument("--standby")
+        } else {
+            wrong
         };
         let mut process = wrong.start().await?;
         let asked = Asked::of(&process)?;

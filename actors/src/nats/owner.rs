@@ -230,7 +230,7 @@ enum Whose {
     Alone,
     /// Not ours, and it never was.
     NotOurs,
-    Leased(Held),
+    Leased(Arc<Held>),
 }
 
 #[derive(Debug, Clone)]
@@ -413,12 +413,12 @@ impl OwnerLease {
 
     /// The same question for those who write by this lease.
     pub fn ownership(&self) -> Ownership {
-        Ownership(Whose::Leased(Held {
+        Ownership(Whose::Leased(Arc::new(Held {
             kept_until: Arc::clone(&self.kept_until),
             loss: self.loss.clone(),
             store: self.store.clone(),
             instance_id: self.holder.instance_id,
-        }))
+        })))
     }
 
     /// Resolves when ownership is over, with the reason. May be awaited anywhere, and often.
