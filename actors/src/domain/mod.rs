@@ -9,7 +9,6 @@ pub mod letter;
 pub mod listing;
 pub mod matching;
 pub mod reaping;
-pub mod repetition;
 pub mod retry;
 pub mod room;
 pub mod store;

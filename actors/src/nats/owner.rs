@@ -16,6 +16,7 @@ mod format;
 mod group;
 mod identity;
 mod keeper;
+mod ownership;
 mod store;
 mod taking;
 
@@ -35,12 +36,14 @@ use uuid::Uuid;
 pub use self::format::FORMAT;
 pub use self::identity::{Identity, IdentityError};
 use self::keeper::Keeper;
+use self::ownership::Held;
+pub use self::ownership::Ownership;
 use self::store::{Entry, OwnerStore, WriteFailure};
 use self::taking::{GroupInUse, Won, try_to_acquire};
 use super::store::StoreHealth;
 use crate::clock::Clock;
-use crate::domain::repetition::Repetition;
 use crate::nats::store_guard::StoreGuard;
+use crate::repetition::Repetition;
 
 /// How often a standby looks whether the entry has gone, and a failed renewal is tried again.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -219,65 +222,6 @@ pub enum Loss {
     Released,
 }
 
-/// Tells whoever writes whether the ownership lasts: a process that was stopped for longer than its
-/// lease learns it before its first write. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Ownership(Whose);
-
-#[derive(Debug, Clone)]
-enum Whose {
-    /// Nobody else can own.
-    Alone,
-    /// Not ours, and it never was.
-    NotOurs,
-    Leased(Arc<Held>),
-}
-
-#[derive(Debug, Clone)]
-struct Held {
-    kept_until: Arc<Mutex<Instant>>,
-    loss: watch::Receiver<Option<Loss>>,
-    store: OwnerStore,
-    instance_id: Uuid,
-}
-
-impl Ownership {
-    /// Of somebody who is alone on a NATS of his own, and needs no lease.
-    pub const fn alone() -> Self {
-        Self(Whose::Alone)
-    }
-
-    /// Of somebody who has not won any yet.
-    pub const fn none() -> Self {
-        Self(Whose::NotOurs)
-    }
-
-    /// Whether it lasts at this moment.
-    pub fn is_held(&self) -> bool {
-        match &self.0 {
-            Whose::Alone => true,
-            Whose::NotOurs => false,
-            Whose::Leased(held) => {
-                held.loss.borrow().is_none() && Instant::now() < *held.kept_until.lock()
-            }
-        }
-    }
-
-    /// Asks the server whether it is still to be had: nobody else owns. No where the server does not say.
-    pub async fn is_nobody_elses(&self) -> bool {
-        let held = match &self.0 {
-            Whose::Alone => return true,
-            Whose::NotOurs => return false,
-            Whose::Leased(held) => held,
-        };
-        match held.store.read().await {
-            Ok(Entry::Free { .. }) => true,
-            Ok(Entry::Held { holder, .. }) => holder.instance_id == held.instance_id,
-            Err(_) => false,
-        }
-    }
-}
-
 /// Ownership, for as long as it lasts. Dropped without [`OwnerLease::release`] it expires by itself.
 #[derive(Debug)]
 pub struct OwnerLease {
@@ -413,12 +357,12 @@ impl OwnerLease {
 
     /// The same question for those who write by this lease.
     pub fn ownership(&self) -> Ownership {
-        Ownership(Whose::Leased(Arc::new(Held {
+        Ownership::leased(Held {
             kept_until: Arc::clone(&self.kept_until),
             loss: self.loss.clone(),
             store: self.store.clone(),
             instance_id: self.holder.instance_id,
-        })))
+        })
     }
 
     /// Resolves when ownership is over, with the reason. May be awaited anywhere, and often.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use loom_actors::domain::repetition::Repetition;
 use loom_actors::nats::owner::{OwnerError, Ownership};
+use loom_actors::repetition::Repetition;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::store::{Entry, OwnerStore};
 use super::{Holder, LOOK_EVERY, LeaseTimes, Loss};
-use crate::domain::repetition::Repetition;
+use crate::repetition::Repetition;
 
 /// Renews until that is over.
 pub(super) struct Keeper {
