@@ -56,7 +56,6 @@ use crate::nats::connection::Nats;
 use crate::nats::kv::identity;
 use crate::nats::overlap::is_not_found;
 use crate::shared_agents::SharedAgents;
-use crate::work_dispatcher::reports_consumer;
 
 pub use arrivals::{Arrivals, Marker, Position};
 pub use grace::{Grace, LATE};
@@ -91,8 +90,8 @@ pub struct BarrierParts {
     pub nats: Nats,
     /// The project.
     pub project: ProjectId,
-    /// Which ownership this is: part of the consumer's name.
-    pub epoch: u64,
+    /// The consumer of reports: what it has acknowledged is in the ledger.
+    pub reports_consumer: String,
     /// The requests at the doors.
     pub in_flight: InFlight,
     /// What the AgentRegistry has applied.
@@ -303,10 +302,10 @@ impl Inner {
     async fn reports(&self) -> Result<(), String> {
         let name = names::work_stream(&self.parts.project);
         let (stream, now) = self.last_sequence(&name).await?;
-        let consumer = reports_consumer(self.parts.epoch);
+        let consumer = &self.parts.reports_consumer;
         let mut pause = LOOK_FIRST;
         loop {
-            let info = stream.consumer_info(&consumer).await;
+            let info = stream.consumer_info(consumer).await;
             let info = info.map_err(|error| error.to_string())?;
             let nothing_left = info.num_pending == 0 && info.num_ack_pending == 0;
             if nothing_left || info.ack_floor.stream_sequence >= now {

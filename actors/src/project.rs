@@ -31,7 +31,7 @@ use crate::stores::Stores;
 use crate::supervision::{ActorHandle, ChildSpec, Jitter, RestartPolicy, TreeSpec};
 use crate::work_dispatcher::{
     DispatcherMsg, StreamError, WorkDispatcher, WorkDispatcherArgs, WorkDispatcherHandle,
-    ensure_stream,
+    ensure_stream, reports_consumer,
 };
 use crate::work_ledger::{
     LeaseInfo, LedgerMsg, ReadModel, WorkLedger, WorkLedgerArgs, WorkLedgerHandle,
@@ -151,7 +151,7 @@ impl Project {
         let barrier = Barrier::new(BarrierParts {
             nats: nats.clone(),
             project: id.clone(),
-            epoch: terms.epoch,
+            reports_consumer: reports_consumer(terms.epoch),
             in_flight: terms.in_flight.clone(),
             arrivals: arrivals.clone(),
             shared_agents: terms.shared_agents.clone(),

@@ -5,6 +5,9 @@ use std::time::Duration;
 use loom_protocol::work::Reason;
 use serde::{Deserialize, Serialize};
 
+use crate::domain::lease::Limits;
+use crate::domain::letter::AutoRetry;
+use crate::domain::retry::Backoff;
 use crate::domain::reaping::ReapTerms;
 
 /// Durations in configuration: text with a unit, like `"30s"` or `"1h 30m"`.
@@ -132,6 +135,16 @@ pub struct WorkSettings {
     pub retry: RetrySettings,
 }
 
+impl WorkSettings {
+    /// How long the clocks of a project run.
+    pub const fn limits(&self) -> Limits {
+        Limits {
+            start: self.start_timeout,
+            progress: self.timeout,
+        }
+    }
+}
+
 impl Default for WorkSettings {
     fn default() -> Self {
         Self {
@@ -156,6 +169,13 @@ pub struct RetrySettings {
     /// The longest pause between two attempts.
     #[serde(with = "duration_text")]
     pub backoff_max: Duration,
+}
+
+impl RetrySettings {
+    /// The pauses of a project, with a jitter in `0.0..1.0` drawn by the caller.
+    pub const fn backoff(&self, jitter: f64) -> Backoff {
+        Backoff::new(self.backoff_first, self.backoff_max, jitter)
+    }
 }
 
 impl Default for RetrySettings {
@@ -194,6 +214,17 @@ impl Default for DlqSettings {
             auto_retry_after: Duration::from_mins(15),
             auto_retry_max: 3,
         }
+    }
+}
+
+impl DlqSettings {
+    /// The schedule, where there is one.
+    pub fn schedule(&self) -> Option<AutoRetry> {
+        self.auto_retry.then(|| AutoRetry {
+            reasons: self.auto_retry_reasons.clone(),
+            after: self.auto_retry_after,
+            max: self.auto_retry_max,
+        })
     }
 }
 

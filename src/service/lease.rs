@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use loom_actors::domain::lease::{self, LeaseClock, Limits};
-use loom_actors::domain::retry::Backoff;
+use loom_actors::domain::lease::{self, LeaseClock};
 use loom_actors::domain::work::{
     Bodies, Command, Fence, WorkRecord, accept_failure, accept_result,
 };
@@ -167,7 +166,7 @@ impl Service {
         let now = self.now();
         let projects = self.projects();
         let terms = projects.terms();
-        let backoff = Backoff::new(&terms.work.retry, terms.jitter.next());
+        let backoff = terms.work.retry.backoff(terms.jitter.next());
         // To ask for another time without having spent this one is to have met a limit.
         let met_a_limit = request.spends_attempt == Some(false) && request.retry_after_ms.is_some();
         let reason = request
@@ -276,7 +275,7 @@ impl Service {
 
     /// The lease as it stands: when it ends if the agent says nothing more.
     pub(super) fn lease_of(&self, project: &Project, record: &WorkRecord) -> Lease {
-        let limits = Limits::from(&self.projects().terms().work);
+        let limits = self.projects().terms().work.limits();
         let now = Instant::now();
         let own = record.timeout_ms.map(Duration::from_millis);
         let running = project.work.lease_clock(record.id);

@@ -4,7 +4,7 @@ use loom_protocol::work::Reason;
 use loom_protocol::{Timestamp, WorkId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::domain::letter::{Head, auto_retry_at};
+use crate::domain::letter::{AutoRetry, Head};
 use crate::domain::listing::Start;
 use crate::settings::DlqSettings;
 
@@ -51,7 +51,8 @@ pub struct LetterPage {
 /// The index. Written by the DlqRetrier only.
 #[derive(Debug, Default)]
 pub(super) struct LetterIndex {
-    settings: DlqSettings,
+    /// What is put back by itself; `None`: nothing.
+    schedule: Option<AutoRetry>,
     letters: BTreeMap<u64, LetterInfo>,
     ids: BTreeMap<WorkId, u64>,
     by_capability: HashMap<Box<str>, BTreeSet<u64>>,
@@ -62,7 +63,7 @@ pub(super) struct LetterIndex {
 impl LetterIndex {
     pub fn new(settings: &DlqSettings) -> Self {
         Self {
-            settings: settings.clone(),
+            schedule: settings.schedule(),
             ..Self::default()
         }
     }
@@ -82,7 +83,7 @@ impl LetterIndex {
             .entry(head.reason)
             .or_default()
             .insert(sequence);
-        if let Some(at) = auto_retry_at(&self.settings, head) {
+        if let Some(at) = self.scheduled_at(head) {
             self.due.insert((at, sequence));
         }
         self.letters.insert(sequence, letter);
@@ -106,16 +107,20 @@ impl LetterIndex {
         Some(letter)
     }
 
+    fn scheduled_at(&self, head: &Head) -> Option<Timestamp> {
+        self.schedule.as_ref()?.at(head)
+    }
+
     /// Whether the schedule will put this item's letter back.
     pub fn is_scheduled(&self, id: WorkId) -> bool {
-        let at = |letter: &LetterInfo| auto_retry_at(&self.settings, &letter.head);
+        let at = |letter: &LetterInfo| self.scheduled_at(&letter.head);
         let due = self.get(id).and_then(|l| Some((at(l)?, l.sequence)));
         due.is_some_and(|due| self.due.contains(&due))
     }
 
     /// The schedule leaves this letter alone from now on.
     pub fn not_by_schedule(&mut self, letter: &LetterInfo) {
-        if let Some(at) = auto_retry_at(&self.settings, &letter.head) {
+        if let Some(at) = self.scheduled_at(&letter.head) {
             self.due.remove(&(at, letter.sequence));
         }
     }

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use loom_protocol::work::Reason;
 
-use crate::settings::WorkSettings;
 
 /// A moment on the caller's clock.
 pub trait Moment: Copy + Ord + Add<Duration, Output = Self> {}
@@ -49,15 +48,6 @@ pub struct Limits {
     pub start: Duration,
     /// The progress clock of an item that names none.
     pub progress: Duration,
-}
-
-impl From<&WorkSettings> for Limits {
-    fn from(settings: &WorkSettings) -> Self {
-        Self {
-            start: settings.start_timeout,
-            progress: settings.timeout,
-        }
-    }
 }
 
 /// How a lease stands.

@@ -11,7 +11,6 @@ use loom_protocol::{Encoding, ProjectId, Timestamp, WorkId};
 use serde::{Deserialize, Serialize};
 
 use super::work::{Bodies, Refusal, WorkRecord, view};
-use crate::settings::DlqSettings;
 
 /// What a letter says that could not hold everything.
 const LEFT_OUT: &str =
@@ -177,16 +176,26 @@ pub fn message_id(id: WorkId, head: &Head) -> String {
     format!("{id}.{}.{}", head.retries, head.failed_at.as_millis())
 }
 
-/// When the schedule puts a letter back; `None`: never.
-pub fn auto_retry_at(settings: &DlqSettings, head: &Head) -> Option<Timestamp> {
-    let wanted = settings.auto_retry
-        && head.auto_retries < settings.auto_retry_max
-        && settings.auto_retry_reasons.contains(&head.reason);
-    wanted.then(|| {
-        let factor = 2_u32.saturating_pow(head.auto_retries);
-        let pause: Duration = settings.auto_retry_after.saturating_mul(factor);
-        head.failed_at.after(pause)
-    })
+/// Which dead letters are put back by a schedule, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AutoRetry {
+    /// Those of these reasons.
+    pub reasons: Vec<Reason>,
+    /// How long after the failure for the first time; doubles with each.
+    pub after: Duration,
+    /// How often, at the most.
+    pub max: u32,
+}
+
+impl AutoRetry {
+    /// When a letter is put back; `None`: never.
+    pub fn at(&self, head: &Head) -> Option<Timestamp> {
+        let wanted = head.auto_retries < self.max && self.reasons.contains(&head.reason);
+        wanted.then(|| {
+            let factor = 2_u32.saturating_pow(head.auto_retries);
+            head.failed_at.after(self.after.saturating_mul(factor))
+        })
+    }
 }
 
 #[cfg(test)]
@@ -243,22 +252,20 @@ mod tests {
         }
 
         #[test]
-        fn the_schedule_keeps_its_rules(head in any_head(), max in 0..40_u32, on in any::<bool>()) {
-            let settings = DlqSettings {
-                auto_retry: on,
-                auto_retry_reasons: vec![Reason::Timeout, Reason::AgentLost],
-                auto_retry_max: max,
-                ..DlqSettings::default()
+        fn the_schedule_keeps_its_rules(head in any_head(), max in 0..40_u32) {
+            let schedule = AutoRetry {
+                reasons: vec![Reason::Timeout, Reason::AgentLost],
+                after: Duration::from_mins(15),
+                max,
             };
-            let at = auto_retry_at(&settings, &head);
-            let wanted = on
-                && head.auto_retries < max
+            let at = schedule.at(&head);
+            let wanted = head.auto_retries < max
                 && matches!(head.reason, Reason::Timeout | Reason::AgentLost);
             prop_assert_eq!(at.is_some(), wanted);
             if let Some(at) = at {
-                prop_assert!(at.since(head.failed_at) >= settings.auto_retry_after);
+                prop_assert!(at.since(head.failed_at) >= schedule.after);
                 let later = Head { auto_retries: head.auto_retries + 1, ..head };
-                let next = auto_retry_at(&settings, &later);
+                let next = schedule.at(&later);
                 prop_assert!(next.is_none_or(|next| next >= at), "each pause is longer");
             }
         }

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use loom_protocol::Timestamp;
 
-use crate::settings::RetrySettings;
 
 /// A pause that grows with the attempts, with the jitter drawn already: whoever decides again
 /// on a newer record comes to the same pause.
@@ -26,11 +25,11 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The pauses of a project, with a jitter in `0.0..1.0` drawn by the caller.
-    pub const fn new(settings: &RetrySettings, jitter: f64) -> Self {
+    /// The pause before the second attempt, the longest one, and a jitter in `0.0..1.0` drawn by the caller.
+    pub const fn new(first: Duration, max: Duration, jitter: f64) -> Self {
         Self {
-            first: settings.backoff_first,
-            max: settings.backoff_max,
+            first,
+            max,
             jitter: jitter.clamp(0.0, 1.0),
         }
     }
@@ -93,11 +92,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn backoff(first: u64, max: u64, jitter: f64) -> Backoff {
-        let settings = RetrySettings {
-            backoff_first: Duration::from_millis(first),
-            backoff_max: Duration::from_millis(max),
-        };
-        Backoff::new(&settings, jitter)
+        Backoff::new(Duration::from_millis(first), Duration::from_millis(max), jitter)
     }
 
     fn now() -> Timestamp {

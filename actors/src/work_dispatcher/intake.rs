@@ -296,7 +296,7 @@ impl Intake {
     }
 
     fn backoff(&self) -> Backoff {
-        Backoff::new(&self.retry, self.jitter.next())
+        self.retry.backoff(self.jitter.next())
     }
 
     fn submitted(

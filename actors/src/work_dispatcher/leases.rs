@@ -116,11 +116,11 @@ impl State {
     }
 
     fn backoff(&self) -> Backoff {
-        Backoff::new(&self.args.settings.retry, self.args.jitter.next())
+        self.args.settings.retry.backoff(self.args.jitter.next())
     }
 
     fn limits(&self) -> Limits {
-        Limits::from(&self.args.settings)
+        self.args.settings.limits()
     }
 
     pub(super) fn arm_leases(&mut self) {

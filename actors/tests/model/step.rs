@@ -103,7 +103,7 @@ impl Step {
             agent_type: "t".into(),
             hostname: None,
         };
-        let backoff = Backoff::new(&RetrySettings::default(), 0.5);
+        let backoff = RetrySettings::default().backoff(0.5);
         match self.kind {
             Kind::Assign { start } => Command::Assign {
                 holder,

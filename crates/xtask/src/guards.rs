@@ -1,6 +1,8 @@
 //! Rules of the house that no compiler knows.
 
 mod layers;
+mod names;
+mod rooms;
 mod text;
 
 pub use layers::layers;

@@ -68,7 +68,7 @@ mod tests {
             message: long.clone(),
             ..ReportedError::default()
         };
-        let backoff = Backoff::new(&RetrySettings::default(), 0.0);
+        let backoff = RetrySettings::default().backoff(0.0);
         let report = accept_failure(error, None, backoff, Timestamp::default());
         assert!(report.message.len() <= limits::ERROR);
         assert!(report.message.starts_with("first") && report.message.ends_with("last"));

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
+use super::{names, rooms};
 use crate::shell::root;
 
 /// The longest that a source file may be. One that grows past 400 lines is two things.
@@ -57,6 +58,8 @@ const RULES: &[fn(&Source) -> Vec<String>] = &[
     queues_are_bounded,
     verdicts_are_pure,
     nothing_is_unfinished,
+    rooms_keep_to_their_floor,
+    names_are_in_use,
 ];
 
 /// Checks every rule on every file.
@@ -183,6 +186,29 @@ fn nothing_is_unfinished(source: &Source) -> Vec<String> {
             .iter()
             .any(|word| line.contains(word))
     })
+}
+
+/// The floors inside `actors/`.
+fn rooms_keep_to_their_floor(source: &Source) -> Vec<String> {
+    let lines = source.text.lines().enumerate();
+    let found = lines.filter_map(|(index, line)| {
+        let says = rooms::forbidden(source.path, line)?;
+        Some(source.finding(index, &says))
+    });
+    found.collect()
+}
+
+/// One thing has one name.
+fn names_are_in_use(source: &Source) -> Vec<String> {
+    if !source.is_rust() {
+        return Vec::new();
+    }
+    let lines = source.text.lines().enumerate();
+    let found = lines.filter_map(|(index, line)| {
+        let (old, new) = names::out_of_use(line)?;
+        Some(source.finding(index, &format!("{old} went out of use: the name is {new}")))
+    });
+    found.collect()
 }
 
 #[cfg(test)]

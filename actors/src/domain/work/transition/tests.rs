@@ -65,7 +65,7 @@ pub(in super::super) fn failure(recoverable: bool, spends: bool) -> FailureRepor
 }
 
 pub(in super::super) fn backoff() -> Backoff {
-    Backoff::new(&RetrySettings::default(), 0.5)
+    RetrySettings::default().backoff(0.5)
 }
 
 pub(in super::super) fn result() -> WorkResult {
