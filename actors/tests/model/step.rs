@@ -1,6 +1,5 @@
 //! The steps of the model: what is asked of an item, by whom, and when the ledger dies.
 
-use loom_actors::domain::retry::Backoff;
 use loom_actors::domain::work::{Command, FailureReport, Fence, Holder, WorkRecord};
 use loom_actors::settings::RetrySettings;
 use loom_protocol::work::{Reason, Usage, WorkResult};

@@ -46,7 +46,7 @@ const RENAMED: &[(&str, &str)] = &[
     ("fall_silent", "mark_offline"),
     ("put_to_sleep", "deactivate"),
     ("Teller", "StatusPrinter"),
-    ("accuse", "report"),
+    ("accuse", "add_finding"),
     ("Conduct", "Behaviour"),
 ];
 /// Words that make a definition of what follows them.
