@@ -101,12 +101,12 @@ pub fn work_queue(project: &ProjectId, capability: &str) -> String {
 /// The project of a queue subject, or of a filter over the queue subjects of one project.
 pub fn project_of_queue(subject: &str) -> Option<ProjectId> {
     let mut tokens = subject.split('.');
-    let project = match (tokens.next(), tokens.next(), tokens.next(), tokens.next()) {
-        (Some("loom"), Some(project), Some("work"), Some("queue")) => project,
-        _ => return None,
-    };
+    let begin = [tokens.next(), tokens.next(), tokens.next(), tokens.next()];
     tokens.next()?;
-    ProjectId::new(project).ok()
+    match begin {
+        [Some("loom"), Some(project), Some("work"), Some("queue")] => ProjectId::new(project).ok(),
+        _ => None,
+    }
 }
 
 /// The capability in the last token of a queue subject.
