@@ -28,8 +28,7 @@ mod tests {
     /// Written in another way than what is tested.
     fn matches(filter: &[&str], subject: &[&str]) -> bool {
         match (filter.split_first(), subject.split_first()) {
-            (None, None) => true,
-            (Some((&">", [])), Some(_)) => true,
+            (None, None) | (Some((&">", [])), Some(_)) => true,
             (Some((first, rest)), Some((token, tokens))) => {
                 (*first == "*" || first == token) && matches(rest, tokens)
             }
