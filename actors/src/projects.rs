@@ -129,6 +129,13 @@ impl Projects {
                 RETRY_AFTER,
             ));
         }
+        // Nothing is made that another coordinator may be making.
+        if !self.0.terms.ownership.is_held() {
+            return Err(WireError::unavailable(
+                format!("project {id} cannot be started: this coordinator does not own just now"),
+                RETRY_AFTER,
+            ));
+        }
         if !self.0.terms.nats.is_up() {
             return Err(WireError::unavailable(
                 format!("project {id} cannot be started: NATS is away"),
@@ -290,7 +297,7 @@ impl Projects {
     }
 
     async fn wake_found(&self, id: &ProjectId) {
-        if self.check_store(id).is_err() {
+        if self.check_store(id).is_err() || !self.0.terms.ownership.is_held() {
             return;
         }
         if let Err(error) = self.wake(id).await {
