@@ -16,6 +16,7 @@ use dashmap::{DashMap, DashSet};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use loom_protocol::{ProjectId, WireError, names};
 use tokio::sync::{Mutex, watch};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::work_streams::WorkStreams;
@@ -273,8 +274,10 @@ impl Projects {
 
     async fn discover_as_told(&self) -> Result<(), async_nats::Error> {
         let mut told = self.0.terms.nats.client.subscribe(STREAM_CREATED).await?;
+        // However many streams are made meanwhile.
+        let mut next_look = Instant::now() + LOOK_EVERY;
         loop {
-            match tokio::time::timeout(LOOK_EVERY, told.next()).await {
+            match tokio::time::timeout_at(next_look, told.next()).await {
                 Ok(Some(message)) => {
                     if let Some(stream) = message.subject.rsplit('.').next() {
                         self.wake_owner_of(stream).await;
@@ -284,7 +287,10 @@ impl Projects {
                     }
                 }
                 Ok(None) => return Ok(()),
-                Err(_) => self.discover().await?,
+                Err(_) => {
+                    self.discover().await?;
+                    next_look = Instant::now() + LOOK_EVERY;
+                }
             }
         }
     }

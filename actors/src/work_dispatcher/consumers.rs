@@ -12,6 +12,7 @@
 //! On a work queue the former consumer goes before the new one is made; a death in between loses nothing, since what is
 //! acknowledged is gone. Elsewhere it goes afterwards: it is what knows how far we came.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy, PullConsumer, pull};
@@ -143,6 +144,13 @@ impl Consumers {
     ) -> Result<Look, async_nats::Error> {
         let stream = ensure_stream(&self.nats.jetstream, &self.project, self.replicas).await?;
         let infos: Vec<consumer::Info> = stream.consumers().try_collect().await?;
+        // In a cluster one that has no leader just now is missing there, and how far it came with it.
+        let known: Vec<String> = stream.consumer_names().try_collect().await?;
+        let told: HashSet<&str> = infos.iter().map(|it| it.name.as_str()).collect();
+        if let Some(silent) = known.iter().find(|it| !told.contains(it.as_str())) {
+            let text = format!("nothing is known of consumer {silent} just now");
+            return Err(text.into());
+        }
         let info = stream.cached_info();
         let keeps = match info.config.retention {
             RetentionPolicy::WorkQueue => Keeps::UntilAcknowledged,
