@@ -30,7 +30,8 @@ pub mod repetition;
 pub mod settings;
 pub mod shared_agents;
 pub mod stores;
-pub mod supervision;
+pub use loom_supervision as supervision;
+mod unavailable;
 pub mod work_dispatcher;
 
 pub mod work_ledger;

@@ -28,7 +28,7 @@ use crate::settings::{
 };
 use crate::shared_agents::SharedAgents;
 use crate::stores::Stores;
-use crate::supervision::{ActorHandle, ChildSpec, Jitter, RestartPolicy, TreeSpec};
+use crate::supervision::{ActorHandle, ChildSpec, Jitter, TreeSpec};
 use crate::work_dispatcher::{
     DispatcherMsg, StreamError, WorkDispatcher, WorkDispatcherArgs, WorkDispatcherHandle,
     ensure_stream, reports_consumer,
@@ -240,7 +240,7 @@ impl Project {
         };
 
         let supervision = &terms.supervision;
-        let policy = |own: &SupervisionOverride| RestartPolicy::from((supervision, own));
+        let policy = |own: &SupervisionOverride| supervision.policy(own);
         let ledger_child = ChildSpec::actor(
             "work-ledger",
             ledger.actor().clone(),

@@ -22,6 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::work_streams::WorkStreams;
 use crate::project::{Project, Terms};
 use crate::supervision::{Root, RootHandle, StartError, StopError, TreeState, TreeStatus};
+use crate::unavailable::not_started;
 
 /// The server tells of every stream that is made.
 const STREAM_CREATED: &str = "$JS.EVENT.ADVISORY.STREAM.CREATED.>";
@@ -157,7 +158,7 @@ impl Projects {
             )
         {
             self.0.awake.remove(id);
-            return Err(error.clone().into());
+            return Err(not_started(error));
         }
         self.0.started.insert(id.clone());
         tracing::info!(project = %id, "project is awake");
@@ -174,7 +175,7 @@ impl Projects {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         });
-        started?;
+        started.map_err(|error| not_started(&error))?;
         Ok(project)
     }
 

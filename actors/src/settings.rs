@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::lease::Limits;
 use crate::domain::letter::AutoRetry;
-use crate::domain::retry::Backoff;
 use crate::domain::reaping::ReapTerms;
+use crate::domain::retry::Backoff;
+use loom_supervision::RestartPolicy;
+pub use loom_supervision::Strategy;
 
 /// Durations in configuration: text with a unit, like `"30s"` or `"1h 30m"`.
 pub mod duration_text {
@@ -228,16 +230,6 @@ impl DlqSettings {
     }
 }
 
-/// Who is restarted when an actor crashes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Strategy {
-    /// Only the one that crashed.
-    OneForOne,
-    /// The one that crashed and those started after it.
-    RestForOne,
-}
-
 /// `[supervision]`: when and how fast a crashed actor is restarted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -316,15 +308,30 @@ impl SupervisionOverride {
     }
 }
 
+impl SupervisionSettings {
+    /// What holds for an actor, or for a project's tree, that has this otherwise.
+    pub fn policy(&self, own: &SupervisionOverride) -> RestartPolicy {
+        RestartPolicy {
+            strategy: own.strategy.unwrap_or(self.strategy),
+            max_restarts: own.max_restarts.unwrap_or(self.max_restarts),
+            within: own.within.unwrap_or(self.within),
+            backoff_first: own.backoff_first.unwrap_or(self.backoff_first),
+            backoff_max: own.backoff_max.unwrap_or(self.backoff_max),
+            start_timeout: own.start_timeout.unwrap_or(self.start_timeout),
+        }
+    }
+}
+
 impl Default for SupervisionSettings {
     fn default() -> Self {
+        let general = RestartPolicy::default();
         Self {
-            strategy: Strategy::OneForOne,
-            max_restarts: 10,
-            within: Duration::from_mins(1),
-            backoff_first: Duration::from_millis(50),
-            backoff_max: Duration::from_secs(5),
-            start_timeout: Duration::from_secs(30),
+            strategy: general.strategy,
+            max_restarts: general.max_restarts,
+            within: general.within,
+            backoff_first: general.backoff_first,
+            backoff_max: general.backoff_max,
+            start_timeout: general.start_timeout,
             agent_registry: SupervisionOverride::default(),
             work_dispatcher: SupervisionOverride::default(),
             work_ledger: SupervisionOverride::default(),
@@ -362,5 +369,50 @@ mod optional_duration_text {
         deserializer: D,
     ) -> Result<Option<Duration>, D::Error> {
         Option::<Text>::deserialize(deserializer).map(|text| text.map(|Text(value)| value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use loom_supervision::{RestartHistory, RestartVerdict};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn an_override_wins_over_the_general_settings() {
+        let own = SupervisionOverride {
+            strategy: Some(Strategy::RestForOne),
+            max_restarts: Some(2),
+            ..SupervisionOverride::default()
+        };
+        let policy = SupervisionSettings::default().policy(&own);
+        assert_eq!(policy.strategy, Strategy::RestForOne);
+        assert_eq!(policy.max_restarts, 2);
+        assert_eq!(policy.within, Duration::from_mins(1));
+    }
+
+    /// The pauses until the policy is exhausted by starts that fail at once; `None` when it never is.
+    fn time_to_exhaustion(policy: &RestartPolicy, per_try: Duration) -> Option<Duration> {
+        let (mut history, start) = (RestartHistory::default(), Instant::now());
+        let mut now = start;
+        for _ in 0..1000 {
+            now += per_try;
+            match history.record_crash(policy, now, 1.0) {
+                RestartVerdict::RestartAfter(pause) => now += pause,
+                RestartVerdict::Exhausted => return Some(now - start),
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn by_default_an_actor_that_never_starts_parks_its_project_within_two_minutes() {
+        let settings = SupervisionSettings::default();
+        let actor = settings.policy(&settings.work_ledger);
+        let project = settings.policy(&settings.project);
+        let one_tree = time_to_exhaustion(&actor, Duration::ZERO).unwrap();
+        let parked = time_to_exhaustion(&project, one_tree).unwrap();
+        assert!(parked < Duration::from_mins(2), "{parked:?}");
     }
 }

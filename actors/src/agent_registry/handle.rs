@@ -18,6 +18,7 @@ use super::{AgentDirectory, AgentRegistryArgs};
 use crate::clock::Clock;
 use crate::domain::agent::MAX_TEXT;
 use crate::supervision::{ActorHandle, ChildSpec, RestartPolicy};
+use crate::unavailable::not_reached;
 
 /// How long a request waits for its answer: less than the 3 s in which it must be answered.
 const WITHIN: Duration = Duration::from_millis(2800);
@@ -62,10 +63,8 @@ impl AgentRegistryHandle {
     /// Waits until the bucket has been read once: from then on an agent that is not in the
     /// directory does not exist.
     pub async fn ready(&self, within: Duration) -> Result<(), WireError> {
-        Ok(self
-            .actor
-            .call(within, |reply| Msg::Ready { reply })
-            .await?)
+        let answer = self.actor.call(within, |reply| Msg::Ready { reply });
+        answer.await.map_err(|error| not_reached(&error))
     }
 
     /// Refuses what comes from another run of an agent than the one that is registered, without a round
@@ -136,13 +135,11 @@ impl AgentRegistryHandle {
         &self,
         news: Arc<[SharedNews]>,
     ) -> Result<Vec<SharedRefusal>, WireError> {
-        Ok(self
-            .actor
-            .call(WITHIN, |reply| Msg::Shared {
-                news: news.clone(),
-                reply,
-            })
-            .await?)
+        let answer = self.actor.call(WITHIN, |reply| Msg::Shared {
+            news: news.clone(),
+            reply,
+        });
+        answer.await.map_err(|error| not_reached(&error))
     }
 
     /// Removes an agent, answered when that is durable. `not-registered` for an unknown one.
@@ -329,7 +326,8 @@ impl AgentRegistryHandle {
         &self,
         make: impl Fn(RpcReplyPort<Result<T, WireError>>) -> Msg + Send + Sync,
     ) -> Result<T, WireError> {
-        self.actor.call(WITHIN, make).await?
+        let answer = self.actor.call(WITHIN, make).await;
+        answer.map_err(|error| not_reached(&error))?
     }
 }
 

@@ -7,6 +7,7 @@ use loom_protocol::{WireError, WorkId};
 use super::actor::DlqMsg;
 use super::orders::{Retried, RetryOrder};
 use crate::supervision::ActorHandle;
+use crate::unavailable::not_reached;
 use crate::work_ledger::TRANSITION_DEADLINE;
 
 /// The handle of a project's DlqRetrier.
@@ -36,7 +37,8 @@ impl DlqRetrierHandle {
                 order: order.clone(),
                 reply,
             })
-            .await?
+            .await
+            .map_err(|error| not_reached(&error))?
     }
 
     /// Deletes a letter; its record stays failed until its time is over. May be repeated, for as
@@ -47,6 +49,7 @@ impl DlqRetrierHandle {
     pub async fn discard(&self, id: WorkId) -> Result<(), WireError> {
         self.0
             .call(TRANSITION_DEADLINE, |reply| DlqMsg::Discard { id, reply })
-            .await?
+            .await
+            .map_err(|error| not_reached(&error))?
     }
 }

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use loom_protocol::work::Reason;
 
-
 /// A moment on the caller's clock.
 pub trait Moment: Copy + Ord + Add<Duration, Output = Self> {}
 

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use loom_protocol::Timestamp;
 
-
 /// A pause that grows with the attempts, with the jitter drawn already: whoever decides again
 /// on a newer record comes to the same pause.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -92,7 +91,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn backoff(first: u64, max: u64, jitter: f64) -> Backoff {
-        Backoff::new(Duration::from_millis(first), Duration::from_millis(max), jitter)
+        Backoff::new(
+            Duration::from_millis(first),
+            Duration::from_millis(max),
+            jitter,
+        )
     }
 
     fn now() -> Timestamp {

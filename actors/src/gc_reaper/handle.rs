@@ -6,7 +6,10 @@ use loom_protocol::gc::GcReport;
 use loom_protocol::{AgentGuid, WireError};
 
 use super::actor::GcReaperMsg;
+use ractor::RpcReplyPort;
+
 use crate::supervision::ActorHandle;
+use crate::unavailable::not_reached;
 
 /// How long an answer may take: less than the 3 s in which a request must be answered.
 const WITHIN: Duration = Duration::from_millis(2800);
@@ -33,12 +36,20 @@ impl GcReaperHandle {
 
     /// What the reaper will do, if nothing changes.
     pub async fn preview(&self) -> Result<GcReport, WireError> {
-        Ok(self.0.call(WITHIN, GcReaperMsg::Preview).await?)
+        self.ask(GcReaperMsg::Preview).await
     }
 
     /// Has everybody looked at now; what was done. `unavailable` where that takes too long: it goes
     /// on all the same.
     pub async fn sweep(&self) -> Result<GcReport, WireError> {
-        Ok(self.0.call(WITHIN, GcReaperMsg::Sweep).await?)
+        self.ask(GcReaperMsg::Sweep).await
+    }
+
+    async fn ask(
+        &self,
+        make: impl Fn(RpcReplyPort<GcReport>) -> GcReaperMsg + Send + Sync,
+    ) -> Result<GcReport, WireError> {
+        let answer = self.0.call(WITHIN, make).await;
+        answer.map_err(|error| not_reached(&error))
     }
 }

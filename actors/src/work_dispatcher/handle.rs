@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::actor::DispatcherMsg;
 use super::claims::ClaimOrder;
 use crate::supervision::ActorHandle;
+use crate::unavailable::not_reached;
 use crate::work_ledger::{Applied, Header, TRANSITION_DEADLINE};
 
 /// What stands between a pending item and an agent.
@@ -50,7 +51,8 @@ impl WorkDispatcherHandle {
                 order: order.clone(),
                 reply,
             })
-            .await?;
+            .await
+            .map_err(|error| not_reached(&error))?;
         Ok(outcome?)
     }
 
@@ -72,6 +74,6 @@ impl WorkDispatcherHandle {
                 header: Box::new(header.clone()),
                 reply,
             });
-        Ok(answer.await?)
+        answer.await.map_err(|error| not_reached(&error))
     }
 }

@@ -12,6 +12,7 @@ use super::operation::{Applied, Operation};
 use super::read_error::ReadError;
 use crate::domain::work::{Command, Refusal};
 use crate::supervision::{ActorHandle, CallError};
+use crate::unavailable::not_reached;
 
 /// How long a caller waits for a transition before it is told `unavailable`.
 pub const TRANSITION_DEADLINE: Duration = Duration::from_millis(2_800);
@@ -55,7 +56,7 @@ impl From<LedgerError> for WireError {
         match error {
             LedgerError::Refused(refusal) => refusal.into(),
             LedgerError::Read(error) => error.into(),
-            LedgerError::Call(error) => error.into(),
+            LedgerError::Call(error) => not_reached(&error),
             LedgerError::Unavailable(..) | LedgerError::Contended(_) => {
                 Self::unavailable(text, RETRY_AFTER)
             }

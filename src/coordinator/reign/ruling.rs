@@ -10,8 +10,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{ABANDON_WITHIN, Reign, Shell};
-use crate::coordinator::UpError;
 use crate::api::nats::NatsApi;
+use crate::coordinator::UpError;
 use crate::service::Owning;
 
 /// How long what is in flight may take at the end.

@@ -17,6 +17,11 @@ const LAYERS: &[(&str, &[&str])] = &[
             "loom-client",
         ],
     ),
+    // Who restarts actors: knows ractor, and nothing of ours.
+    (
+        "loom-supervision",
+        &["async-nats", "loom-protocol", "loom-actors", "loom-client"],
+    ),
     // The core: no web, no command line.
     (
         "loom-actors",

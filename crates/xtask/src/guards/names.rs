@@ -56,7 +56,9 @@ const DEFINING: &[&str] = &["struct", "enum", "trait", "type", "fn", "mod"];
 static PATTERNS: LazyLock<Vec<(String, &str, &str)>> = LazyLock::new(|| {
     let of = |(old, new): &(&'static str, &'static str)| {
         let (old, new) = (*old, *new);
-        DEFINING.iter().map(move |word| (format!("{word} {old}"), old, new))
+        DEFINING
+            .iter()
+            .map(move |word| (format!("{word} {old}"), old, new))
     };
     RENAMED.iter().flat_map(of).collect()
 });
@@ -74,7 +76,10 @@ pub fn out_of_use(line: &str) -> Option<(&'static str, &'static str)> {
             begins.is_none_or(char::is_whitespace) && !ends.is_some_and(is_of_a_name)
         })
     };
-    PATTERNS.iter().find(defines).map(|(_, old, new)| (*old, *new))
+    PATTERNS
+        .iter()
+        .find(defines)
+        .map(|(_, old, new)| (*old, *new))
 }
 
 fn is_of_a_name(character: char) -> bool {
@@ -87,8 +92,14 @@ mod tests {
 
     #[test]
     fn a_definition_under_an_old_name_is_found_and_nothing_else() {
-        assert_eq!(out_of_use("pub struct Reign {"), Some(("Reign", "OwnershipTerm")));
-        assert_eq!(out_of_use("    pub(super) async fn let_in(&self)").map(|(old, _)| old), Some("let_in"));
+        assert_eq!(
+            out_of_use("pub struct Reign {"),
+            Some(("Reign", "OwnershipTerm"))
+        );
+        assert_eq!(
+            out_of_use("    pub(super) async fn let_in(&self)").map(|(old, _)| old),
+            Some("let_in")
+        );
         assert_eq!(out_of_use("mod doors;").map(|(_, new)| new), Some("api"));
         assert_eq!(out_of_use("pub struct Reigning {"), None);
         assert_eq!(out_of_use("/// struct Reign was one"), None);

@@ -4,51 +4,115 @@
 const ROOMS: &[(&str, &[&str], &str)] = &[
     (
         "domain",
-        &["nats", "supervision", "liveness", "settings", "clock", "agent_registry", "work_dispatcher", "work_ledger",
-          "gc_reaper", "dlq_retrier", "project", "projects", "shared_agents", "stores", "events"],
+        &[
+            "nats",
+            "supervision",
+            "liveness",
+            "settings",
+            "clock",
+            "agent_registry",
+            "work_dispatcher",
+            "work_ledger",
+            "gc_reaper",
+            "dlq_retrier",
+            "project",
+            "projects",
+            "shared_agents",
+            "stores",
+            "events",
+        ],
         "a verdict takes values: no clock, no network, no actor, no settings type",
     ),
     (
-        "supervision",
-        &["nats", "domain", "liveness", "clock", "agent_registry", "work_dispatcher", "work_ledger", "gc_reaper",
-          "dlq_retrier", "project", "projects", "shared_agents", "stores", "events"],
-        "whoever restarts actors knows none of them",
-    ),
-    (
         "nats",
-        &["supervision", "liveness", "settings", "agent_registry", "work_dispatcher", "work_ledger", "gc_reaper",
-          "dlq_retrier", "project", "projects", "shared_agents", "stores", "events"],
+        &[
+            "supervision",
+            "liveness",
+            "settings",
+            "agent_registry",
+            "work_dispatcher",
+            "work_ledger",
+            "gc_reaper",
+            "dlq_retrier",
+            "project",
+            "projects",
+            "shared_agents",
+            "stores",
+            "events",
+        ],
         "a wrapper of NATS knows no actor",
     ),
     (
         "liveness",
-        &["agent_registry", "work_dispatcher", "work_ledger", "gc_reaper", "dlq_retrier", "project", "projects",
-          "settings"],
+        &[
+            "agent_registry",
+            "work_dispatcher",
+            "work_ledger",
+            "gc_reaper",
+            "dlq_retrier",
+            "project",
+            "projects",
+            "settings",
+        ],
         "whether it was their silence or our stall is asked by actors, and asks none",
     ),
     (
         "work_ledger",
-        &["agent_registry", "work_dispatcher", "gc_reaper", "dlq_retrier", "project", "projects", "shared_agents"],
+        &[
+            "agent_registry",
+            "work_dispatcher",
+            "gc_reaper",
+            "dlq_retrier",
+            "project",
+            "projects",
+            "shared_agents",
+        ],
         "the truth about work knows nobody who acts on it",
     ),
     (
         "agent_registry",
-        &["work_dispatcher", "work_ledger", "gc_reaper", "dlq_retrier", "project", "projects"],
+        &[
+            "work_dispatcher",
+            "work_ledger",
+            "gc_reaper",
+            "dlq_retrier",
+            "project",
+            "projects",
+        ],
         "who is there knows nothing of work",
     ),
     (
         "work_dispatcher",
-        &["gc_reaper", "dlq_retrier", "project", "projects", "shared_agents"],
+        &[
+            "gc_reaper",
+            "dlq_retrier",
+            "project",
+            "projects",
+            "shared_agents",
+        ],
         "who matches work buries nobody",
     ),
     (
         "dlq_retrier",
-        &["agent_registry", "work_dispatcher", "gc_reaper", "project", "projects", "shared_agents"],
+        &[
+            "agent_registry",
+            "work_dispatcher",
+            "gc_reaper",
+            "project",
+            "projects",
+            "shared_agents",
+        ],
         "dead letters know the ledger only",
     ),
     (
         "gc_reaper",
-        &["work_dispatcher", "dlq_retrier", "project", "projects", "shared_agents"],
+        &[
+            "work_dispatcher",
+            "dlq_retrier",
+            "project",
+            "projects",
+            "shared_agents",
+        ],
         "who buries the dead gives their work back by what it was given, not by another actor",
     ),
 ];
@@ -56,7 +120,8 @@ const ROOMS: &[(&str, &[&str], &str)] = &[
 /// What a file of a room names of a room that it may not know, with the reason; tests and comments may.
 pub fn forbidden(path: &str, line: &str) -> Option<String> {
     let inside = path.strip_prefix("actors/src/")?;
-    if path.ends_with("tests.rs") || path.contains("/tests/") || line.trim_start().starts_with("//") {
+    if path.ends_with("tests.rs") || path.contains("/tests/") || line.trim_start().starts_with("//")
+    {
         return None;
     }
     let room = inside.split(['/', '.']).next()?;
@@ -81,7 +146,10 @@ mod tests {
         let line = "use crate::work_dispatcher::reports_consumer;";
         assert!(forbidden("actors/src/liveness/barrier.rs", line).is_some());
         assert!(forbidden("actors/src/liveness.rs", line).is_some());
-        assert!(forbidden("actors/src/project.rs", line).is_none(), "it puts them together");
+        assert!(
+            forbidden("actors/src/project.rs", line).is_none(),
+            "it puts them together"
+        );
         assert!(forbidden("actors/src/liveness/tests.rs", line).is_none());
         assert!(forbidden("actors/src/domain/a.rs", "use crate::settings_of::A;").is_none());
         assert!(forbidden("actors/src/domain/a.rs", "    crate::settings::A").is_some());

@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use loom_protocol::{ErrorCode, WireError};
 use ractor::{ActorRef, RpcReplyPort};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
@@ -13,9 +12,6 @@ use super::super::handle::deadline_after;
 use super::super::spec::TreeSpec;
 use super::super::status::{StatusBoard, TreeState, TreeStatus};
 use super::{RootMsg, StartAnswer};
-
-/// What a refused caller is told to wait.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Why a tree is not up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -55,15 +51,6 @@ pub enum StartError {
     /// The process is ending.
     #[error("no tree can be started: the supervision is shutting down")]
     ShuttingDown,
-}
-
-impl From<StartError> for WireError {
-    fn from(error: StartError) -> Self {
-        match error {
-            StartError::Invalid { .. } => Self::new(ErrorCode::Internal, error.to_string()),
-            _ => Self::unavailable(error.to_string(), RETRY_AFTER),
-        }
-    }
 }
 
 fn because(failure: Option<&str>) -> String {

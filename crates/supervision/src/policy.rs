@@ -5,7 +5,17 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::settings::{Strategy, SupervisionOverride, SupervisionSettings};
+use serde::{Deserialize, Serialize};
+
+/// Who is restarted when an actor crashes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// Only the one that crashed.
+    OneForOne,
+    /// The one that crashed and those started after it.
+    RestForOne,
+}
 
 /// When and how fast an actor, or a whole tree, is restarted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,28 +34,16 @@ pub struct RestartPolicy {
     pub start_timeout: Duration,
 }
 
-impl From<(&SupervisionSettings, &SupervisionOverride)> for RestartPolicy {
-    fn from((general, own): (&SupervisionSettings, &SupervisionOverride)) -> Self {
-        Self {
-            strategy: own.strategy.unwrap_or(general.strategy),
-            max_restarts: own.max_restarts.unwrap_or(general.max_restarts),
-            within: own.within.unwrap_or(general.within),
-            backoff_first: own.backoff_first.unwrap_or(general.backoff_first),
-            backoff_max: own.backoff_max.unwrap_or(general.backoff_max),
-            start_timeout: own.start_timeout.unwrap_or(general.start_timeout),
-        }
-    }
-}
-
-impl From<&SupervisionSettings> for RestartPolicy {
-    fn from(general: &SupervisionSettings) -> Self {
-        Self::from((general, &SupervisionOverride::default()))
-    }
-}
-
 impl Default for RestartPolicy {
     fn default() -> Self {
-        Self::from(&SupervisionSettings::default())
+        Self {
+            strategy: Strategy::OneForOne,
+            max_restarts: 10,
+            within: Duration::from_mins(1),
+            backoff_first: Duration::from_millis(50),
+            backoff_max: Duration::from_secs(5),
+            start_timeout: Duration::from_secs(30),
+        }
     }
 }
 
@@ -150,43 +148,6 @@ mod tests {
             history.record_crash(&policy, start + policy.within, 0.0),
             first
         );
-    }
-
-    #[test]
-    fn an_override_wins_over_the_general_settings() {
-        let own = SupervisionOverride {
-            strategy: Some(Strategy::RestForOne),
-            max_restarts: Some(2),
-            ..SupervisionOverride::default()
-        };
-        let policy = RestartPolicy::from((&SupervisionSettings::default(), &own));
-        assert_eq!(policy.strategy, Strategy::RestForOne);
-        assert_eq!(policy.max_restarts, 2);
-        assert_eq!(policy.within, Duration::from_mins(1));
-    }
-
-    /// The pauses until the policy is exhausted by starts that fail at once; `None` when it never is.
-    fn time_to_exhaustion(policy: &RestartPolicy, per_try: Duration) -> Option<Duration> {
-        let (mut history, start) = (RestartHistory::default(), Instant::now());
-        let mut now = start;
-        for _ in 0..1000 {
-            now += per_try;
-            match history.record_crash(policy, now, 1.0) {
-                RestartVerdict::RestartAfter(pause) => now += pause,
-                RestartVerdict::Exhausted => return Some(now - start),
-            }
-        }
-        None
-    }
-
-    #[test]
-    fn by_default_an_actor_that_never_starts_parks_its_project_within_two_minutes() {
-        let settings = SupervisionSettings::default();
-        let actor = RestartPolicy::from((&settings, &settings.work_ledger));
-        let project = RestartPolicy::from((&settings, &settings.project));
-        let one_tree = time_to_exhaustion(&actor, Duration::ZERO).unwrap();
-        let parked = time_to_exhaustion(&project, one_tree).unwrap();
-        assert!(parked < Duration::from_mins(2), "{parked:?}");
     }
 
     proptest! {

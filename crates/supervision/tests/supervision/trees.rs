@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use loom_actors::supervision::{
+use loom_supervision::{
     ActorHandle, ChildSpec, RestartPolicy, Root, StartError, TreeSpec, TreeState,
 };
 use parking_lot::Mutex;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use loom_actors::settings::Strategy;
-use loom_actors::supervision::{StartError, StopError, TreeState};
+use loom_supervision::Strategy;
+use loom_supervision::{StartError, StopError, TreeState};
 use tokio::time::Instant;
 
 use crate::probe::{Fixture, LONG, Msg, Start};

@@ -4,15 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use loom_protocol::WireError;
 use ractor::{ActorCell, ActorRef, Message, RpcReplyPort};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
 /// How long a caller whose reply port was dropped waits for news of the actor before it asks again.
 const NEWS_PAUSE: Duration = Duration::from_millis(50);
-/// What a refused caller is told to wait.
-const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// Stands for "for ever" where a bound overflows.
 const FAR_FUTURE: Duration = Duration::from_hours(30 * 365 * 24);
 
@@ -47,12 +44,6 @@ pub enum CallError {
         /// Which.
         actor: Arc<str>,
     },
-}
-
-impl From<CallError> for WireError {
-    fn from(error: CallError) -> Self {
-        Self::unavailable(error.to_string(), RETRY_AFTER)
-    }
 }
 
 /// Reaches an actor whichever incarnation of it lives. Cheap to clone; all clones are the same handle.

@@ -1,6 +1,6 @@
 //! {panic, `Err`, kill, stop, failing start, hanging start, dependency down at start} × {once, up to exhaustion}.
 
-use loom_actors::supervision::{CallError, StartError, TreeState};
+use loom_supervision::{CallError, StartError, TreeState};
 
 use crate::probe::{Fixture, LONG, Msg, Start};
 
@@ -131,7 +131,7 @@ async fn a_dependency_that_is_down_at_the_first_start_delays_the_tree() {
         let (root, spec) = (fixture.root.clone(), fixture.spec());
         async move { root.start_tree(spec).await }
     });
-    let failed = |trees: &[loom_actors::supervision::TreeStatus]| {
+    let failed = |trees: &[loom_supervision::TreeStatus]| {
         trees.first().is_some_and(|t| t.last_failure.is_some())
     };
     let trees = fixture.root.wait_until(LONG, failed).await.unwrap();

@@ -8,7 +8,7 @@
 //! ```
 //! use std::time::Duration;
 //!
-//! use loom_actors::supervision::{ActorHandle, ChildSpec, RestartPolicy, Root, TreeSpec};
+//! use loom_supervision::{ActorHandle, ChildSpec, RestartPolicy, Root, TreeSpec};
 //! use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 //!
 //! struct Counter;
@@ -100,7 +100,7 @@ mod tree;
 
 pub use handle::{ActorHandle, CallError};
 pub use jitter::Jitter;
-pub use policy::{RestartHistory, RestartPolicy, RestartVerdict};
+pub use policy::{RestartHistory, RestartPolicy, RestartVerdict, Strategy};
 pub use root::{Root, RootHandle, StartError, StopError};
 pub use spec::{ChildSpec, TreeSpec};
 pub use status::{ChildStatus, TreeState, TreeStatus};

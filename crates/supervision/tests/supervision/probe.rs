@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use loom_actors::supervision::{
+use loom_supervision::{
     ActorHandle, ChildSpec, Jitter, RestartPolicy, Root, RootHandle, TreeSpec, TreeState,
 };
 use parking_lot::Mutex;

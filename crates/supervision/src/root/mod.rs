@@ -24,7 +24,7 @@ use super::status::{StatusBoard, TreeState};
 use super::tree::{ProjectTree, TreeArgs, TreeMsg};
 
 /// What the root is told.
-pub(in crate::supervision) enum RootMsg {
+pub(crate) enum RootMsg {
     /// Start a tree, or un-park it. Answered at once; whether it comes up shows on the board.
     Start {
         spec: Arc<TreeSpec>,

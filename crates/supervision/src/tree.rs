@@ -15,7 +15,7 @@ use super::jitter::Jitter;
 use super::policy::{RestartHistory, RestartVerdict};
 use super::root::RootMsg;
 use super::spec::TreeSpec;
-use crate::settings::Strategy;
+use crate::policy::Strategy;
 
 /// What a tree is made of.
 pub(super) struct TreeArgs {
