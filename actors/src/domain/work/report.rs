@@ -58,8 +58,9 @@ pub fn accept_failure(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::settings::RetrySettings;
 
     #[test]
     fn long_errors_are_cut_and_long_results_refused() {
@@ -68,7 +69,7 @@ mod tests {
             message: long.clone(),
             ..ReportedError::default()
         };
-        let backoff = RetrySettings::default().backoff(0.0);
+        let backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(5), 0.0);
         let report = accept_failure(error, None, backoff, Timestamp::default());
         assert!(report.message.len() <= limits::ERROR);
         assert!(report.message.starts_with("first") && report.message.ends_with("last"));

@@ -10,8 +10,6 @@ const RENAMED: &[(&str, &str)] = &[
     ("accede", "acquire"),
     ("FormerDoor", "FormerApi"),
     ("NatsDoor", "NatsApi"),
-    ("doors", "api"),
-    ("Keeper", "Renewer"),
     ("kept_until", "valid_until"),
     ("Grace", "StallGuard"),
     ("Crossing", "BarrierOutcome"),
@@ -41,7 +39,6 @@ const RENAMED: &[(&str, &str)] = &[
     ("Deed", "ReapAction"),
     ("in_hand", "in_progress"),
     ("sightings", "watch_events"),
-    ("Doing", "InFlightWrite"),
     ("say_goodbye", "on_offline_announced"),
     ("fall_silent", "mark_offline"),
     ("put_to_sleep", "deactivate"),
@@ -100,7 +97,10 @@ mod tests {
             out_of_use("    pub(super) async fn let_in(&self)").map(|(old, _)| old),
             Some("let_in")
         );
-        assert_eq!(out_of_use("mod doors;").map(|(_, new)| new), Some("api"));
+        assert_eq!(
+            out_of_use("mod called_off;").map(|(_, new)| new),
+            Some("cancellation")
+        );
         assert_eq!(out_of_use("pub struct Reigning {"), None);
         assert_eq!(out_of_use("/// struct Reign was one"), None);
         assert_eq!(out_of_use("let kept = let_in(agent);"), None);
