@@ -9,9 +9,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use loom_actors::nats::server::{
-    ManagedOptions, ManagedServer, ManagedState, NatsServer, ParentDeath, Profile, ServerError,
-    ServerOptions, find_server,
+    ManagedOptions, ManagedServer, ManagedState, NatsServer, Profile, ServerError, ServerOptions,
+    find_server,
 };
+use loom_process::ParentDeath;
 
 /// Generous: the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -4,7 +4,7 @@ use std::io;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-use loom_actors::nats::server::{OwnChild, ParentDeath};
+use loom_process::{OwnChild, ParentDeath};
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use tokio::net::unix::pipe;
 use tokio::time::Instant;

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
 use loom_actors::nats::owner::FORMAT;
-use loom_actors::nats::server::{OwnChild, ParentDeath, find_server};
+use loom_actors::nats::server::find_server;
 use loom_client::{Client, ClientOptions, NewWork};
+use loom_process::{OwnChild, ParentDeath};
 use loom_testkit::nats::TestNats;
 use loom_testkit::process::{Ended, LoomUp};
 use tempfile::TempDir;

@@ -33,11 +33,10 @@ use rustix::process::Signal;
 pub use config::{ClusterOptions, Profile};
 pub use error::ServerError;
 pub use find::{MINIMUM_VERSION, ServerVersion, find_server};
+use loom_process::ParentDeath;
 pub use managed::{
     FoundServer, ManagedOptions, ManagedServer, ManagedState, ServerControl, server_on,
 };
-pub use process::{OwnChild, ParentDeath};
-
 use process::Process;
 
 /// How long a server may take to end after SIGTERM before it is killed.

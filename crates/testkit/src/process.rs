@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use loom_actors::nats::server::{OwnChild, ParentDeath};
+use loom_process::{OwnChild, ParentDeath};
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::time::timeout;

@@ -10,12 +10,13 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use loom_process::ParentDeath;
+
 use super::endpoint::Endpoint;
 use super::process::{Process, Survivor, is_locked};
 use super::ready::{ask, open_lock, pid_in};
 use super::{
-    NatsServer, ParentDeath, Profile, Running, ServerError, ServerOptions, create_dir, file_error,
-    find_server,
+    NatsServer, Profile, Running, ServerError, ServerOptions, create_dir, file_error, find_server,
 };
 
 /// The pause before the first restart of a server that ended; doubles with each.

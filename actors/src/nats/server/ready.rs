@@ -13,7 +13,9 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::process::{OwnChild, Process};
+use loom_process::OwnChild;
+
+use super::process::Process;
 use super::{Running, ServerError, ServerOptions, config, connectable, create_dir, file_error};
 
 /// How often is looked whether the server is ready: it usually takes about 10 ms.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use loom_actors::nats::server::{OwnChild, ParentDeath};
+use loom_process::{OwnChild, ParentDeath};
 use loom_protocol::WorkId;
 use loom_protocol::work::{WorkItem, WorkStatus};
 use parking_lot::Mutex;

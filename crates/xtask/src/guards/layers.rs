@@ -22,6 +22,11 @@ const LAYERS: &[(&str, &[&str])] = &[
         "loom-supervision",
         &["async-nats", "loom-protocol", "loom-actors", "loom-client"],
     ),
+    // Children: knows the operating system only.
+    (
+        "loom-process",
+        &["async-nats", "ractor", "loom-protocol", "loom-actors"],
+    ),
     // The core: no web, no command line.
     (
         "loom-actors",
