@@ -81,7 +81,7 @@ mod tests {
             COMMAND_LEVEL,
             "DEBUG",
             "off",
-            "info, loom=trace",
+            "info,loom=trace",
             "loom[{x}]=info",
         ] {
             assert!(filter(level).is_ok(), "{level}");
