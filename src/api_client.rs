@@ -252,8 +252,7 @@ fn speaks_no_http(error: &reqwest::Error) -> bool {
 
 /// An error and what is behind it, also what an error of the system wraps.
 fn causes<'a>(error: &'a reqwest::Error) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(error.source(), |cause| {
-        let cause: &'a (dyn Error + 'static) = *cause;
+    std::iter::successors(error.source(), |&cause: &&'a (dyn Error + 'static)| {
         let wrapped = cause
             .downcast_ref::<io::Error>()
             .and_then(io::Error::get_ref);

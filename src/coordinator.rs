@@ -292,7 +292,7 @@ impl Notice {
             ));
             self.tell(Standing::StandsBy, nats_url);
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
