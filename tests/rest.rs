@@ -12,6 +12,9 @@ use loom_testkit::nats::TestNats;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
+#[path = "rest/names.rs"]
+mod names_without_a_project;
+
 struct House {
     coordinator: Coordinator,
     http: Client,
@@ -203,7 +206,7 @@ async fn batches_say_how_each_went() {
     );
     assert!(result["errors"][nobody].is_string() && result["completedAt"].is_string());
 
-    let (_, purged) = house.post("/api/queue/purge", json!({})).await;
+    let (_, purged) = house.post("/api/queue/purge", json!({"all": true})).await;
     assert_eq!(purged["purged"], 0);
     house.submit("c").await;
     assert_eq!(house.get("/api/queue").await["pending"], json!({"c": 1}));
