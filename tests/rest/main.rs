@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod events;
-mod names;
+mod naming;
 
 use loom_coordinator::coordinator::{Coordinator, UpOptions};
 use loom_coordinator::settings::{ServerUrl, Settings};
@@ -11,7 +11,6 @@ use loom_protocol::{ProjectId, names};
 use loom_testkit::nats::TestNats;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
-
 
 struct House {
     coordinator: Coordinator,
