@@ -16,7 +16,7 @@ use super::Context;
 use super::each;
 use super::exit::{CliError, CliResult};
 use super::naming::{FormArgs, name, short_ids};
-use super::output::{Output, Table, block, table};
+use super::output::{Output, Table, block, note, table};
 use super::pages::{self, Listing, Query, Wanted, tell_more};
 use super::show::show_item;
 use super::table::Column;
@@ -332,7 +332,20 @@ async fn explain(out: Output, api: &ApiClient, id: &str) -> CliResult {
             verdict.message.clone(),
         ]);
     }
-    out.table(&rows, "no agents are registered")
+    out.table(&rows, "no agents are registered")?;
+    let more = answer.agents_total.saturating_sub(answer.agents.len());
+    if more > 0 {
+        let rules: Vec<String> = answer
+            .others
+            .iter()
+            .map(|(rule, count)| format!("{rule} {count}"))
+            .collect();
+        note(&format!(
+            "{more} more agents, by the rule against them: {}",
+            rules.join(", ")
+        ));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
