@@ -9,7 +9,7 @@ const RENAMED: &[(&str, &str)] = &[
     ("Accession", "Prepared"),
     ("accede", "acquire"),
     ("FormerDoor", "FormerApi"),
-    ("NatsDoor", "NatsApi"),
+    ("NatsApi", "NatsApi"),
     ("kept_until", "valid_until"),
     ("Grace", "StallGuard"),
     ("Crossing", "BarrierOutcome"),
