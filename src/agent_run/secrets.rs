@@ -2,14 +2,16 @@
 //! NATS, credentials in its URL, the token of the API, a ticket. Pure, but for reading the file of
 //! credentials.
 //!
-//! Each byte of a secret may stand as it is, percent-encoded, or with the backslash that JSON puts
-//! before it. Secrets shorter than `SHORTEST` are replaced only as part of `user:password`: anything
+//! Each character of a secret may stand as it is, percent-encoded (in a form with `+` for a space), or escaped as in JSON
+//! (`\u00e4`, `\"`), in JSON within JSON too; so the strings of JSON that is read later hold none either. All of it may be
+//! in Base64. Secrets shorter than `SHORTEST` are replaced only as part of `user:password`: anything
 //! else would spoil ordinary words.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use loom_client::{ClientOptions, Credentials};
 use loom_protocol::url::{percent_decoded, split};
 use regex::bytes::{NoExpand, Regex, RegexBuilder};
@@ -20,6 +22,10 @@ const HIDDEN: &str = "***";
 const SHORTEST: usize = 6;
 /// A longer one is looked for as it is only, in bytes: nobody encodes a whole certificate.
 const ENCODED: usize = 256;
+/// How many backslashes may stand before an escaped character: each level of JSON within JSON doubles them.
+const BACKSLASHES: usize = 15;
+/// What is shorter in Base64 may stand anywhere, in bytes.
+const SHORTEST_BASE64: usize = 8;
 /// The variables that hold a secret for this process.
 const VARIABLES: [&str; 3] = ["LOOM_TICKET", "LOOM_API_TOKEN", "NATS_PASS"];
 /// How large the compiled pattern may be, in bytes.
@@ -54,11 +60,14 @@ impl Secrets {
 
     /// These texts.
     pub fn new(texts: impl IntoIterator<Item = String>) -> Self {
-        let texts: BTreeSet<String> = texts
+        let mut texts: BTreeSet<String> = texts
             .into_iter()
             .map(|text| text.trim().to_owned())
             .filter(|text| text.len() >= SHORTEST && !text.contains(['\n', '\r']))
             .collect();
+        let short = texts.iter().filter(|text| text.len() <= ENCODED);
+        let encoded: Vec<String> = short.flat_map(|text| in_base64(text)).collect();
+        texts.extend(encoded);
         if texts.is_empty() {
             return Self::default();
         }
@@ -128,26 +137,57 @@ fn of_file(path: &Path) -> Vec<String> {
 
 /// A pattern that finds a text in each form that it may have.
 fn pattern_of(text: &str) -> String {
-    let mut pattern = String::new();
-    for byte in text.bytes() {
-        let written = match byte {
-            _ if text.len() > ENCODED => write!(pattern, r"\x{byte:02x}"),
-            b'"' | b'\\' | b'/' => {
-                write!(pattern, r"(?:\\?\x{byte:02x}|%(?i:{byte:02x}))")
-            }
-            _ => write!(pattern, r"(?:\x{byte:02x}|%(?i:{byte:02x}))"),
-        };
-        debug_assert!(written.is_ok(), "a String takes everything");
+    if text.len() > ENCODED {
+        return text.bytes().map(|byte| format!(r"\x{byte:02x}")).collect();
     }
-    pattern
+    text.chars().map(forms_of).collect()
 }
 
-const fn longest_form(text: &str) -> usize {
+/// A pattern for one character: as it is; percent-encoded; escaped as JSON and others do it, within text that is
+/// escaped itself too.
+fn forms_of(c: char) -> String {
+    let (mut bytes, mut units) = ([0; 4], [0; 2]);
+    let slashes = format!(r"\\{{1,{BACKSLASHES}}}");
+    let by_byte: String = c
+        .encode_utf8(&mut bytes)
+        .bytes()
+        .map(|byte| format!(r"(?:\x{byte:02x}|(?:%|{slashes}x)(?i:{byte:02x}))"))
+        .collect();
+    let by_unit: String = c
+        .encode_utf16(&mut units)
+        .iter()
+        .map(|unit| format!("{slashes}u(?i:{unit:04x})"))
+        .collect();
+    let special = match c {
+        ' ' => r"|\+".into(),
+        '\t' => format!("|{slashes}t"),
+        '"' | '\'' | '\\' | '/' => format!(r"|{slashes}\x{:02x}", u32::from(c)),
+        _ => String::new(),
+    };
+    format!("(?:{by_byte}|{by_unit}{special})")
+}
+
+/// The most bytes that a text takes in any of its forms.
+fn longest_form(text: &str) -> usize {
+    let of_char = |c: char| {
+        let by_byte = c.len_utf8() * (BACKSLASHES + 3);
+        by_byte.max(c.len_utf16() * (BACKSLASHES + 5))
+    };
     if text.len() > ENCODED {
         text.len()
     } else {
-        text.len() * 3
+        text.chars().map(of_char).sum()
     }
+}
+
+/// What a text begins with in Base64: all of it, and what is the same whatever follows it.
+fn in_base64(text: &str) -> Vec<String> {
+    let whole_groups = &text.as_bytes()[..text.len() / 3 * 3];
+    let forms = [text.as_bytes(), whole_groups].into_iter();
+    forms
+        .flat_map(|bytes| [STANDARD_NO_PAD.encode(bytes), URL_SAFE_NO_PAD.encode(bytes)])
+        .filter(|form| form.len() >= SHORTEST_BASE64)
+        .collect()
 }
 
 /// Takes the secrets out of a stream that comes in pieces: one that is cut in two by the pieces too.
@@ -248,6 +288,39 @@ mod tests {
     }
 
     #[test]
+    fn what_is_escaped_or_encoded_is_hidden() {
+        let secrets = Secrets::new(
+            ["p\u{e4}ss\"w1ord1", "sekret pass/1", "ann:\u{1f511}key"].map(String::from),
+        );
+        for (said, shown) in [
+            (r#"{"pw": "p\u00e4ss\"w1ord1"}"#, r#"{"pw": "***"}"#),
+            (r#"{"p\u00E4ss\u0022w1ord1": 1}"#, r#"{"***": 1}"#),
+            (r#"{"output":"\u0073ekret pass/1"}"#, r#"{"output":"***"}"#),
+            (
+                r#""{\"a\": \"\\u0073ekret pass\\/1\"}""#,
+                r#""{\"a\": \"***\"}""#,
+            ),
+            (
+                r#""{\"a\": \"p\\u00e4ss\\\"w1ord1\"}""#,
+                r#""{\"a\": \"***\"}""#,
+            ),
+            ("a=sekret+pass%2F1&b=2", "a=***&b=2"),
+            ("a=sekret%20pass%2f1&b=2", "a=***&b=2"),
+            (r"b'p\xc3\xa4ss\x22w1ord1'", "b'***'"),
+            (r#""ann:\ud83d\udd11key""#, r#""***""#),
+            // `sekret pass/1` and `ann:…key`, alone and with more behind it.
+            ("Basic c2VrcmV0IHBhc3MvMQ==", "Basic ***=="),
+            ("x c2VrcmV0IHBhc3MvMQo=", "x ***o="),
+            ("Basic YW5uOvCflJFrZXk=", "Basic ***="),
+            (r#""\u0073ecret pass/1""#, r#""\u0073ecret pass/1""#),
+        ] {
+            assert_eq!(secrets.hide(said), shown);
+            let chunks: Vec<&[u8]> = said.as_bytes().chunks(3).collect();
+            assert_eq!(scrubbed(&secrets, &chunks), shown);
+        }
+    }
+
+    #[test]
     fn a_short_password_is_hidden_beside_its_user_only() {
         let secrets = secrets_of("nats://loomuser:loom@a");
         assert_eq!(secrets.hide("nats://loomuser:loom@a"), "nats://***@a");
@@ -284,7 +357,48 @@ mod tests {
         assert!(!format!("{:?}", Scrubber::new(secrets)).contains("s3cret"));
     }
 
+    /// A text as JSON writes it, with what else is to be escaped.
+    fn as_json(text: &str, is_escaped: impl Fn(usize, char) -> bool) -> String {
+        let mut json = String::from('"');
+        for (at, c) in text.chars().enumerate() {
+            if is_escaped(at, c) {
+                let mut units = [0; 2];
+                let units = c.encode_utf16(&mut units).iter();
+                json.extend(units.map(|unit| format!("\\u{unit:04x}")));
+            } else {
+                let plain = serde_json::to_string(&c).unwrap();
+                json.push_str(&plain[1..plain.len() - 1]);
+            }
+        }
+        json + "\""
+    }
+
     proptest! {
+        /// However a secret is written within JSON within JSON: what is read of it has none in it, and is
+        /// still JSON.
+        #[test]
+        fn what_is_read_of_json_holds_no_secret(
+            secret in "[a-z\"/ \u{e4}\u{1f511}]{2}[a-z\"\\\\/ \u{e4}\u{1f511}]{6,20}[a-z]",
+            mask in any::<u64>(),
+            is_ascii in prop::collection::vec(any::<bool>(), 0..3),
+            before in "[a-z ]{0,5}",
+            after in "[a-z ]{0,5}",
+        ) {
+            let secret = secret.trim().to_owned();
+            prop_assume!(secret.len() >= SHORTEST);
+            let secrets = Secrets::new([secret.clone()]);
+            let mut text = as_json(&format!("{before}{secret}{after}"), |at, _| mask >> (at % 64) & 1 == 1);
+            for is_ascii in &is_ascii {
+                text = as_json(&text, |_, c| *is_ascii && !c.is_ascii());
+            }
+            let mut read = secrets.hide(&text);
+            for _ in 0..=is_ascii.len() {
+                prop_assert!(!read.contains(&secret), "{}", read);
+                read = serde_json::from_str(&read).unwrap();
+            }
+            prop_assert!(!read.contains(&secret) && read.contains("***"), "{} of {}", read, text);
+        }
+
         /// In whatever pieces a stream comes: no secret is left, nothing else is lost, and it is the
         /// same as in one piece.
         #[test]
