@@ -28,7 +28,7 @@ impl Runner {
             } else {
                 tracing::warn!(said = met.said, %until, %named, "a usage limit is met; no pause is longer than 31 days");
             }
-            return JobEnd::LimitReached(Some(until));
+            return JobEnd::LimitReached(Some(named));
         }
         match verdict {
             Verdict::Complete => self.completed(finished),
