@@ -143,7 +143,7 @@ fn of_file(path: &Path) -> Vec<String> {
 /// A pattern that finds a text in each form that it may have.
 fn pattern_of(text: &str) -> String {
     if text.len() > ENCODED {
-        return text.bytes().map(|byte| format!(r"\x{byte:02x}")).collect();
+        return joined(text.bytes().map(|byte| format!(r"\x{byte:02x}")));
     }
     text.chars().map(forms_of).collect()
 }
@@ -175,17 +175,15 @@ fn forms_of(c: char) -> String {
         );
     }
     let (mut bytes, mut units) = ([0; 4], [0; 2]);
-    let by_byte: String = c
-        .encode_utf8(&mut bytes)
-        .bytes()
-        .map(|byte| format!(r"(?:\x{byte:02x}|(?:%|{slashes}x)(?i:{byte:02x}))"))
-        .collect();
-    let by_unit: String = c
-        .encode_utf16(&mut units)
-        .iter()
-        .map(|unit| format!("{slashes}u(?i:{unit:04x})"))
-        .collect();
+    let of_byte = |byte: u8| format!(r"(?:\x{byte:02x}|(?:%|{slashes}x)(?i:{byte:02x}))");
+    let of_unit = |unit: &u16| format!("{slashes}u(?i:{unit:04x})");
+    let by_byte = joined(c.encode_utf8(&mut bytes).bytes().map(of_byte));
+    let by_unit = joined(c.encode_utf16(&mut units).iter().map(of_unit));
     format!("(?:{by_byte}|{by_unit})")
+}
+
+fn joined(parts: impl Iterator<Item = String>) -> String {
+    parts.collect()
 }
 
 /// The most bytes that a text takes in any of its forms.
