@@ -178,12 +178,12 @@ impl Host {
 
     /// Whether there is room, without writing anything where there is.
     fn look(&self) -> Result<(), String> {
-        let doubtful = self.places.iter().filter(|place| !place.has_room());
-        doubtful.map(Place::try_out).collect()
+        let mut doubtful = self.places.iter().filter(|place| !place.has_room());
+        doubtful.try_for_each(Place::try_out)
     }
 
     fn try_out(&self) -> Result<(), String> {
-        self.places.iter().map(Place::try_out).collect()
+        self.places.iter().try_for_each(Place::try_out)
     }
 }
 
