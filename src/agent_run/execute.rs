@@ -89,8 +89,11 @@ impl Execution<'_> {
     ///
     /// # Errors
     /// It could not be started.
-    pub async fn run(&self, command: Command, stdin: Option<Bytes>) -> io::Result<Finished> {
+    pub async fn run(&self, mut command: Command, stdin: Option<Bytes>) -> io::Result<Finished> {
         let started_at = Clock::system().now();
+        if let Some(workdir) = self.workdir {
+            workdir.lend(&mut command)?;
+        }
         let (mut group, pipes) = Group::spawn(command, stdin.is_some(), self.warden).await?;
         if let Some(workdir) = self.workdir {
             workdir.note(group.id());

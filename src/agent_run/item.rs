@@ -3,17 +3,19 @@
 use std::io;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use loom_actors::clock::Clock;
 use loom_client::{AgentStopper, Job, JobEnd, JobError};
 use parking_lot::Mutex;
 
 use super::args::Stdin;
 use super::execute::{Bounds, Ended, Execution};
 use super::exit_rule::{Exit, ExitRules, Verdict};
+use super::host::{HOLD_BACK, Host, is_of_host};
 use super::limit::Limits;
 use super::report_dir::{Outcome, ReportDir};
 use super::rest::Rests;
@@ -24,9 +26,6 @@ use super::warden::Warden;
 use super::workdir::Workdir;
 use super::{directory_name, environment, probe};
 
-/// How long an item is held back before it is returned because of a trouble of this agent's, so that
-/// the trouble does not run through the whole queue.
-const TROUBLE_PAUSE: Duration = Duration::from_secs(5);
 /// The longest argument that the system takes, in bytes.
 const LONGEST_ARGUMENT: usize = 128 * 1024 - 1;
 /// How long `--after` may take when the item was stopped.
@@ -69,6 +68,7 @@ pub struct Runner {
     program_gone: OnceLock<String>,
     completed_inside: AtomicU64,
     warden: Option<Warden>,
+    host: Option<Arc<Host>>,
 }
 
 /// An item on its way, and what was made for it.
@@ -109,6 +109,7 @@ impl Runner {
             program_gone: OnceLock::new(),
             completed_inside: AtomicU64::new(0),
             warden: None,
+            host: None,
         }
     }
 
@@ -116,6 +117,13 @@ impl Runner {
     #[must_use]
     pub fn guarded_by(mut self, warden: Option<Warden>) -> Self {
         self.warden = warden;
+        self
+    }
+
+    /// What it runs on. Without, every trouble is taken for the host's, and nothing is known of its end.
+    #[must_use]
+    pub fn on_host(mut self, host: Arc<Host>) -> Self {
+        self.host = Some(host);
         self
     }
 
@@ -143,7 +151,18 @@ impl Runner {
 
     /// Does one item.
     pub async fn work(&self, job: Job) -> JobEnd {
-        let reports = ReportDir::create();
+        let reports = match ReportDir::create(&job.item().description) {
+            Ok(reports) => reports,
+            Err(error) if self.host.as_ref().is_some_and(|host| host.needs_temp()) => {
+                let dir = std::env::temp_dir();
+                let why = format!("no file can be made in {} (TMPDIR): {error}", dir.display());
+                return self.give_back(&job, &why);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "no directory for reports");
+                ReportDir::none()
+            }
+        };
         let end = match self.prepared(&job, &reports).await {
             Ok(work) => self.run(&work).await,
             Err(end) => end,
@@ -167,7 +186,7 @@ impl Runner {
     }
 
     async fn prepared<'a>(&self, job: &'a Job, reports: &'a ReportDir) -> Result<Work<'a>, JobEnd> {
-        let description_file = reports.leave_description(&job.item().description);
+        let description_file = reports.description();
         let text_of = |path: &std::path::Path| path.to_string_lossy().into_owned();
         let mut values = Values {
             item: job.item(),
@@ -217,8 +236,12 @@ impl Runner {
         match taken {
             Ok(workdir) => Ok(workdir),
             Err(error) => {
-                let trouble = format!("the directory {} can't be made: {error}", path.display());
-                Err(trouble_of_ours(job, &trouble).await)
+                let why = format!("the directory {} can't be made: {error}", path.display());
+                let is_of_host = |host: &Arc<Host>| host.is_to_blame(&error);
+                if self.host.as_ref().is_none_or(is_of_host) {
+                    return Err(self.give_back(job, &why));
+                }
+                Err(JobEnd::Failed(failure(true, "workdir", why)))
             }
         }
     }
@@ -230,7 +253,7 @@ impl Runner {
         let command = work.command_of(&shell(hook));
         let finished = match self.execution(work).run(command, None).await {
             Ok(finished) => finished,
-            Err(error) => return Err(self.not_started(work, "sh", &error).await),
+            Err(error) => return Err(self.not_started(work, "sh", &error)),
         };
         match finished.ended {
             Ended::Exited(exit) if self.plan.rules.verdict(exit) == Verdict::Complete => Ok(()),
@@ -250,8 +273,13 @@ impl Runner {
         let command = work.command_of(&work.command);
         let stdin = stdin.map(Bytes::from);
         match self.execution(work).run(command, stdin).await {
-            Ok(finished) => self.judge(&finished, ""),
-            Err(error) => self.not_started(work, &work.command[0], &error).await,
+            Ok(finished) => {
+                if let Some(host) = &self.host {
+                    host.works();
+                }
+                self.judge(&finished, "")
+            }
+            Err(error) => self.not_started(work, &work.command[0], &error),
         }
     }
 
@@ -298,13 +326,21 @@ impl Runner {
         }
     }
 
-    /// The program could not be started: the item's fault, the agent's, or the program is gone.
-    async fn not_started(&self, work: &Work<'_>, program: &str, error: &io::Error) -> JobEnd {
+    /// The program could not be started: the item's fault, the host's, or the program is gone.
+    fn not_started(&self, work: &Work<'_>, program: &str, error: &io::Error) -> JobEnd {
         if error.kind() == io::ErrorKind::ArgumentListTooLong {
             let message = format!(
                 "{program}: its arguments and variables are too long together ({error}); pass the text by --stdin, or name {{descriptionFile}} instead of {{description}}"
             );
             return JobEnd::Failed(failure(false, "arguments-too-long", message));
+        }
+        let is_named_by_item = program == work.command[0]
+            && template::has_placeholder(&self.plan.command[0])
+            && !is_of_host(error);
+        if is_named_by_item {
+            let problem = probe::program(program).err();
+            let message = problem.unwrap_or_else(|| format!("{program} can't be started: {error}"));
+            return JobEnd::Failed(failure(true, "no-program", message));
         }
         if let Err(problem) = probe::program(program) {
             tracing::error!(problem, "the program is gone; the agent ends");
@@ -314,7 +350,20 @@ impl Runner {
             let _ = self.program_gone.set(problem);
             return JobEnd::Released;
         }
-        trouble_of_ours(work.job, &format!("{program} can't be started: {error}")).await
+        self.give_back(work.job, &format!("{program} can't be started: {error}"))
+    }
+
+    /// Gives an item back because of a trouble that is not its own; nothing more is taken until that is over.
+    fn give_back(&self, job: &Job, why: &str) -> JobEnd {
+        let why = self.secrets.hide(why);
+        tracing::error!(?job, why, "the item is given back");
+        if let Some(host) = &self.host {
+            host.trouble(&why, self.stopper.get());
+        }
+        JobEnd::GivenBack {
+            because: why,
+            not_before: Some(Clock::system().now().after(HOLD_BACK)),
+        }
     }
 }
 
@@ -334,16 +383,6 @@ fn check_arguments(templates: &[String], arguments: &[String]) -> Result<(), Job
         }
     }
     Ok(())
-}
-
-/// Gives an item back because of a trouble that is not its own, after a pause.
-async fn trouble_of_ours(job: &Job, trouble: &str) -> JobEnd {
-    tracing::error!(?job, trouble, "the item is given back");
-    tokio::select! {
-        () = tokio::time::sleep(TROUBLE_PAUSE) => {}
-        () = job.cancelled().cancelled() => {}
-    }
-    JobEnd::Released
 }
 
 fn shell(hook: &str) -> Vec<String> {

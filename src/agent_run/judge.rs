@@ -3,6 +3,7 @@
 use jiff::tz::TimeZone;
 use loom_actors::clock::Clock;
 use loom_client::{JobEnd, JobError};
+use loom_protocol::agent::MAX_PAUSE;
 use loom_protocol::work::Reason;
 
 use super::execute::{Ended, Finished};
@@ -20,9 +21,14 @@ impl Runner {
         };
         if let Some(met) = self.limit_met(finished, verdict) {
             let now = Clock::system().now();
-            let until = self.rests.lock().until(&met, finished.started_at, now);
-            tracing::warn!(said = met.said, %until, "a usage limit is met");
-            return JobEnd::LimitReached(Some(until));
+            let named = self.rests.lock().until(&met, finished.started_at, now);
+            let until = named.min(now.after(MAX_PAUSE));
+            if until == named {
+                tracing::warn!(said = met.said, %until, "a usage limit is met");
+            } else {
+                tracing::warn!(said = met.said, %until, %named, "a usage limit is met; no pause is longer than 31 days");
+            }
+            return JobEnd::LimitReached(Some(named));
         }
         match verdict {
             Verdict::Complete => self.completed(finished),

@@ -7,6 +7,7 @@
 //! | [`waiting`] | waits for a coordinator that is not up yet |
 //! | [`item`], [`judge`] | one item: directory, hooks, program, verdict |
 //! | [`workdir`], [`directory_name`] | its directory, which no other item has meanwhile |
+//! | [`host`] | whether this host lets it work, and what waits until it does |
 //! | [`execute`] | one program to its end: pipes, clocks, cancel |
 //! | [`group`] | a process group, and the end of all of it |
 //! | [`warden`] | the same where the agent itself was killed |
@@ -26,6 +27,7 @@ pub mod environment;
 pub mod execute;
 pub mod exit_rule;
 pub mod group;
+pub mod host;
 pub mod inside;
 pub mod item;
 pub mod judge;
@@ -55,6 +57,7 @@ use loom_protocol::AgentGuid;
 pub use args::AgentRunArgs;
 use execute::Bounds;
 use exit_rule::ExitRules;
+use host::Host;
 use item::{Plan, Runner};
 use limit::Limits;
 use news::Teller;
@@ -117,11 +120,16 @@ async fn live(
         .unwrap_or_else(|| loom_client::agent::default_handle(&agent_type, guid));
     let agent = describe(&args, &client, guid);
     let environment = environment::of_agent(guid, agent.instance_id(), &handle, client.options());
+    let host = Arc::new(match host_of(&plan) {
+        Ok(host) => host,
+        Err(problem) => return Ok(Err((USAGE, problem))),
+    });
     let warden = Warden::start(args.grace).inspect_err(|error| {
         tracing::warn!(%error, "nobody ends what programs have started if this agent is killed");
     });
     let runner = Runner::new(plan, handle.clone(), environment)
         .guarded_by(warden.ok())
+        .on_host(host.clone())
         .hiding(Secrets::of(client.options()));
     let runner = Arc::new(runner);
     report_dir::remove_stale();
@@ -148,9 +156,11 @@ async fn live(
         "agent {handle} ({guid}) takes work of project {}",
         client.project()
     );
+    let watching = tokio::spawn(host.watch(agent.stopper()));
     let signals = tokio::spawn(obey_signals(signals, agent.stopper(), args.drain));
     let ended = agent.ended().await;
     signals.abort();
+    watching.abort();
     let report = match ended {
         Ok(report) => report,
         Err(error) => return Ok(Err(refusal(&error))),
@@ -170,7 +180,17 @@ async fn live(
 /// # Errors
 /// A sentence that says what is wrong.
 pub fn check(args: &AgentRunArgs) -> Result<(), String> {
-    plan_of(args).map(drop)
+    host_of(&plan_of(args)?).map(drop)
+}
+
+/// What a plan needs of the host, tried out.
+fn host_of(plan: &Plan) -> Result<Host, String> {
+    let hooks = [&plan.before, &plan.after].into_iter().flatten();
+    let mut texts = plan.command.iter().chain(hooks);
+    let needs_temp = texts.any(|text| {
+        text.contains("{descriptionFile}") || text.contains("LOOM_WORK_DESCRIPTION_FILE")
+    });
+    Host::new(plan.workdir.as_deref(), needs_temp)
 }
 
 /// Says that the agent was told to end before it had reached anybody; gives the code to end with.

@@ -97,6 +97,9 @@ impl Teller {
 fn line(news: &AgentNews) -> Option<String> {
     match news {
         AgentNews::Paused(why) => Some(format!("takes no work for now: {why}")),
+        AgentNews::Suspended(why) => Some(format!(
+            "takes no work for now: {why}; it is tried again until that works"
+        )),
         AgentNews::Waiting(why) => Some(format!(
             "waits: {why}; it is tried again until somebody answers"
         )),

@@ -41,18 +41,22 @@ pub enum Outcome {
 pub struct ReportDir(Option<(PathBuf, File)>);
 
 impl ReportDir {
-    /// Makes one. Without one a program can still report, and only loses the courtesy of being left
-    /// in peace afterwards.
-    pub fn create() -> Self {
+    /// Makes one, and leaves the description there as a file, for a program that it is too long for otherwise.
+    ///
+    /// # Errors
+    /// The directory for temporary files can't be written to.
+    pub fn create(description: &str) -> io::Result<Self> {
         let name = format!("{PREFIX}{}", Uuid::new_v4().simple());
         let path = std::env::temp_dir().join(name);
-        match make(&path) {
-            Ok(lock) => Self(Some((path, lock))),
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "no directory for reports");
-                Self(None)
-            }
-        }
+        let lock = make(&path)?;
+        let made = Self(Some((path.clone(), lock)));
+        fs::write(path.join(DESCRIPTION), description)?;
+        Ok(made)
+    }
+
+    /// None. A program can still report, and only loses the courtesy of being left in peace afterwards.
+    pub const fn none() -> Self {
+        Self(None)
     }
 
     /// Where it is.
@@ -60,16 +64,9 @@ impl ReportDir {
         self.0.as_ref().map(|(path, _)| path.as_path())
     }
 
-    /// Leaves the description there as a file, for a program that it is too long for otherwise.
-    pub fn leave_description(&self, description: &str) -> Option<PathBuf> {
-        let file = self.path()?.join(DESCRIPTION);
-        match fs::write(&file, description) {
-            Ok(()) => Some(file),
-            Err(error) => {
-                tracing::warn!(file = %file.display(), %error, "the description is in no file");
-                None
-            }
-        }
+    /// The file that the description stands in.
+    pub fn description(&self) -> Option<PathBuf> {
+        self.path().map(|dir| dir.join(DESCRIPTION))
     }
 
     /// What the program has reported as the end of its work, if it has.

@@ -2,14 +2,16 @@
 //! NATS, credentials in its URL, the token of the API, a ticket. Pure, but for reading the file of
 //! credentials.
 //!
-//! Each byte of a secret may stand as it is, percent-encoded, or with the backslash that JSON puts
-//! before it. Secrets shorter than `SHORTEST` are replaced only as part of `user:password`: anything
+//! Each character of a secret may stand as it is, percent-encoded (in a form with `+` for a space), or escaped as in JSON
+//! (`\u00e4`, `\"`), in JSON within JSON too; so the strings of JSON that is read later hold none either. All of it may be
+//! in Base64. Secrets shorter than `SHORTEST` are replaced only as part of `user:password`: anything
 //! else would spoil ordinary words.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use loom_client::{ClientOptions, Credentials};
 use loom_protocol::url::{percent_decoded, split};
 use regex::bytes::{NoExpand, Regex, RegexBuilder};
@@ -20,6 +22,10 @@ const HIDDEN: &str = "***";
 const SHORTEST: usize = 6;
 /// A longer one is looked for as it is only, in bytes: nobody encodes a whole certificate.
 const ENCODED: usize = 256;
+/// How many backslashes may stand before an escaped character: each level of JSON within JSON doubles them.
+const BACKSLASHES: usize = 7;
+/// What is shorter in Base64 may stand anywhere, in bytes.
+const SHORTEST_BASE64: usize = 8;
 /// The variables that hold a secret for this process.
 const VARIABLES: [&str; 3] = ["LOOM_TICKET", "LOOM_API_TOKEN", "NATS_PASS"];
 /// How large the compiled pattern may be, in bytes.
@@ -62,20 +68,28 @@ impl Secrets {
         if texts.is_empty() {
             return Self::default();
         }
-        let mut texts: Vec<String> = texts.into_iter().collect();
+        let encoded: BTreeSet<String> = texts
+            .iter()
+            .filter(|text| text.len() <= ENCODED)
+            .flat_map(|text| in_base64(text))
+            .collect();
+        let longest = texts.iter().map(|text| longest_form(text));
+        let longest_encoded = encoded.iter().map(|text| text.len() * (BACKSLASHES + 5));
+        let longest = longest.chain(longest_encoded).max().unwrap_or(0);
+        let plain = texts.iter().map(|text| (text.len(), pattern_of(text)));
+        let encoded = encoded
+            .iter()
+            .map(|text| (text.len(), pattern_of_base64(text)));
+        let mut patterns: Vec<(usize, String)> = plain.chain(encoded).collect();
         // Of two that begin at the same place the longer one counts.
-        texts.sort_by_key(|text| std::cmp::Reverse(text.len()));
-        let patterns: Vec<String> = texts.iter().map(|text| pattern_of(text)).collect();
+        patterns.sort_by_key(|(len, _)| std::cmp::Reverse(*len));
+        let patterns: Vec<String> = patterns.into_iter().map(|(_, pattern)| pattern).collect();
         let pattern = RegexBuilder::new(&patterns.join("|"))
             .unicode(false)
             .size_limit(PATTERN_SIZE)
             .build();
         Self {
-            longest: texts
-                .iter()
-                .map(|text| longest_form(text))
-                .max()
-                .unwrap_or(0),
+            longest,
             pattern: pattern
                 .inspect_err(|error| tracing::error!(%error, "secrets can't be looked for"))
                 .ok(),
@@ -128,26 +142,71 @@ fn of_file(path: &Path) -> Vec<String> {
 
 /// A pattern that finds a text in each form that it may have.
 fn pattern_of(text: &str) -> String {
-    let mut pattern = String::new();
-    for byte in text.bytes() {
-        let written = match byte {
-            _ if text.len() > ENCODED => write!(pattern, r"\x{byte:02x}"),
-            b'"' | b'\\' | b'/' => {
-                write!(pattern, r"(?:\\?\x{byte:02x}|%(?i:{byte:02x}))")
-            }
-            _ => write!(pattern, r"(?:\x{byte:02x}|%(?i:{byte:02x}))"),
-        };
-        debug_assert!(written.is_ok(), "a String takes everything");
+    if text.len() > ENCODED {
+        return joined(text.bytes().map(|byte| format!(r"\x{byte:02x}")));
     }
-    pattern
+    text.chars().map(forms_of).collect()
 }
 
-const fn longest_form(text: &str) -> usize {
+/// The same for a text in Base64, of which nobody escapes the letters and digits.
+fn pattern_of_base64(text: &str) -> String {
+    let form_of = |c: char| match c {
+        '+' | '/' | '-' | '_' => forms_of(c),
+        _ => c.to_string(),
+    };
+    text.chars().map(form_of).collect()
+}
+
+/// A pattern for one character: as it is; percent-encoded; escaped as JSON and others do it, within text that is
+/// escaped itself too.
+fn forms_of(c: char) -> String {
+    let slashes = format!(r"\\{{1,{BACKSLASHES}}}");
+    if let Ok(byte) = u8::try_from(u32::from(c))
+        && byte.is_ascii()
+    {
+        let special = match c {
+            '\t' => "|t".into(),
+            '"' | '\'' | '\\' | '/' => format!(r"|\x{byte:02x}"),
+            _ => String::new(),
+        };
+        let in_form = if c == ' ' { r"|\+" } else { "" };
+        return format!(
+            r"(?:\x{byte:02x}|%(?i:{byte:02x})|{slashes}(?:u00(?i:{byte:02x})|x(?i:{byte:02x}){special}){in_form})"
+        );
+    }
+    let (mut bytes, mut units) = ([0; 4], [0; 2]);
+    let of_byte = |byte: u8| format!(r"(?:\x{byte:02x}|(?:%|{slashes}x)(?i:{byte:02x}))");
+    let of_unit = |unit: &u16| format!("{slashes}u(?i:{unit:04x})");
+    let by_byte = joined(c.encode_utf8(&mut bytes).bytes().map(of_byte));
+    let by_unit = joined(c.encode_utf16(&mut units).iter().map(of_unit));
+    format!("(?:{by_byte}|{by_unit})")
+}
+
+fn joined(parts: impl Iterator<Item = String>) -> String {
+    parts.collect()
+}
+
+/// The most bytes that a text takes in any of its forms.
+fn longest_form(text: &str) -> usize {
+    let of_char = |c: char| {
+        let by_byte = c.len_utf8() * (BACKSLASHES + 3);
+        by_byte.max(c.len_utf16() * (BACKSLASHES + 5))
+    };
     if text.len() > ENCODED {
         text.len()
     } else {
-        text.len() * 3
+        text.chars().map(of_char).sum()
     }
+}
+
+/// What a text begins with in Base64: all of it, and what is the same whatever follows it.
+fn in_base64(text: &str) -> Vec<String> {
+    let whole_groups = &text.as_bytes()[..text.len() / 3 * 3];
+    let forms = [text.as_bytes(), whole_groups].into_iter();
+    forms
+        .flat_map(|bytes| [STANDARD_NO_PAD.encode(bytes), URL_SAFE_NO_PAD.encode(bytes)])
+        .filter(|form| form.len() >= SHORTEST_BASE64)
+        .collect()
 }
 
 /// Takes the secrets out of a stream that comes in pieces: one that is cut in two by the pieces too.
@@ -215,6 +274,7 @@ mod tests {
     use super::*;
     use loom_protocol::ProjectId;
     use proptest::prelude::*;
+    use std::sync::LazyLock;
 
     fn secrets_of(url: &str) -> Secrets {
         Secrets::of(&ClientOptions::new(url, ProjectId::new("p").unwrap()))
@@ -244,6 +304,39 @@ mod tests {
         ] {
             assert_eq!(secrets.hide(said), shown);
             assert_eq!(scrubbed(&secrets, &[said.as_bytes()]), shown);
+        }
+    }
+
+    #[test]
+    fn what_is_escaped_or_encoded_is_hidden() {
+        let secrets = Secrets::new(
+            ["p\u{e4}ss\"w1ord1", "sekret pass/1", "ann:\u{1f511}key"].map(String::from),
+        );
+        for (said, shown) in [
+            (r#"{"pw": "p\u00e4ss\"w1ord1"}"#, r#"{"pw": "***"}"#),
+            (r#"{"p\u00E4ss\u0022w1ord1": 1}"#, r#"{"***": 1}"#),
+            (r#"{"output":"\u0073ekret pass/1"}"#, r#"{"output":"***"}"#),
+            (
+                r#""{\"a\": \"\\u0073ekret pass\\/1\"}""#,
+                r#""{\"a\": \"***\"}""#,
+            ),
+            (
+                r#""{\"a\": \"p\\u00e4ss\\\"w1ord1\"}""#,
+                r#""{\"a\": \"***\"}""#,
+            ),
+            ("a=sekret+pass%2F1&b=2", "a=***&b=2"),
+            ("a=sekret%20pass%2f1&b=2", "a=***&b=2"),
+            (r"b'p\xc3\xa4ss\x22w1ord1'", "b'***'"),
+            (r#""ann:\ud83d\udd11key""#, r#""***""#),
+            // `sekret pass/1` and `ann:…key`, alone and with more behind it.
+            ("Basic c2VrcmV0IHBhc3MvMQ==", "Basic ***=="),
+            ("x c2VrcmV0IHBhc3MvMQo=", "x ***o="),
+            ("Basic YW5uOvCflJFrZXk=", "Basic ***="),
+            (r#""\u0073ecret pass/1""#, r#""\u0073ecret pass/1""#),
+        ] {
+            assert_eq!(secrets.hide(said), shown);
+            let chunks: Vec<&[u8]> = said.as_bytes().chunks(3).collect();
+            assert_eq!(scrubbed(&secrets, &chunks), shown);
         }
     }
 
@@ -284,6 +377,54 @@ mod tests {
         assert!(!format!("{:?}", Scrubber::new(secrets)).contains("s3cret"));
     }
 
+    /// A text as JSON writes it, with what else is to be escaped.
+    fn as_json(text: &str, is_escaped: impl Fn(usize, char) -> bool) -> String {
+        let mut json = String::from('"');
+        for (at, c) in text.chars().enumerate() {
+            if is_escaped(at, c) {
+                let mut units = [0; 2];
+                let units = c.encode_utf16(&mut units).iter();
+                json.extend(units.map(|unit| format!("\\u{unit:04x}")));
+            } else {
+                let plain = serde_json::to_string(&c).unwrap();
+                json.push_str(&plain[1..plain.len() - 1]);
+            }
+        }
+        json + "\""
+    }
+
+    /// One for all: to make one takes longer than to use it.
+    static HIDING: LazyLock<Secrets> = LazyLock::new(|| Secrets::new(["s3cret!pass".to_owned()]));
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        /// However a secret is written within JSON within JSON: what is read of it has none in it, and is
+        /// still JSON.
+        #[test]
+        fn what_is_read_of_json_holds_no_secret(
+            secret in "[a-z\"/ \u{e4}\u{1f511}]{2}[a-z\"\\\\/ \u{e4}\u{1f511}]{6,20}[a-z]",
+            mask in any::<u64>(),
+            is_ascii in prop::collection::vec(any::<bool>(), 0..3),
+            before in "[a-z ]{0,5}",
+            after in "[a-z ]{0,5}",
+        ) {
+            let secret = secret.trim().to_owned();
+            prop_assume!(secret.len() >= SHORTEST);
+            let secrets = Secrets::new([secret.clone()]);
+            let mut text = as_json(&format!("{before}{secret}{after}"), |at, _| mask >> (at % 64) & 1 == 1);
+            for is_ascii in &is_ascii {
+                text = as_json(&text, |_, c| *is_ascii && !c.is_ascii());
+            }
+            let mut read = secrets.hide(&text);
+            for _ in 0..=is_ascii.len() {
+                prop_assert!(!read.contains(&secret), "{}", read);
+                read = serde_json::from_str(&read).unwrap();
+            }
+            prop_assert!(!read.contains(&secret) && read.contains("***"), "{} of {}", read, text);
+        }
+
+    }
+
     proptest! {
         /// In whatever pieces a stream comes: no secret is left, nothing else is lost, and it is the
         /// same as in one piece.
@@ -298,7 +439,7 @@ mod tests {
             ),
             sizes in prop::collection::vec(1_usize..9, 1..60),
         ) {
-            let secrets = Secrets::new(["s3cret!pass".to_owned()]);
+            let secrets = &*HIDING;
             let text = parts.concat();
             let mut chunks = Vec::new();
             let mut rest = text.as_bytes();
@@ -310,7 +451,7 @@ mod tests {
                 chunks.push(now);
                 rest = later;
             }
-            let out = scrubbed(&secrets, &chunks);
+            let out = scrubbed(secrets, &chunks);
             prop_assert_eq!(&out, &text.replace("s3cret!pass", "***").replace("s3cret%21pass", "***"));
         }
     }

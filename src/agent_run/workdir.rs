@@ -1,18 +1,24 @@
 //! The directory of an item, which no other item has meanwhile.
 //!
-//! A lock of the system on a file beside the directory (`.NAME.loom-lock`), which dies with this process. It
-//! holds between all agents of one machine, whatever name they know the directory by. In it stands which
-//! process group works there: where an agent was killed, the next one waits until its program is gone too.
-//! Where no file can be made beside the directory, it is in the directory for temporary files.
+//! A lock of the system on a file beside the directory (`.NAME.loom-lock`). It holds between all agents of one machine,
+//! whatever name they know the directory by. The programs inherit it, and all that they start: where an agent was
+//! killed, it stands until the last of them is gone, in whatever group or session. In the file stands which process
+//! group works there, for programs that close what they inherit. A lock that is given up in order goes with its file:
+//! what a program leaves running on purpose then holds up nobody. Where no file can be made beside the directory, it
+//! is in the directory for temporary files. (On NFS a lock is not inherited; there the group alone counts.)
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
+use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::Pid;
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 use super::directory_name::push_hex;
 use super::group;
@@ -71,6 +77,18 @@ impl Workdir {
         }
     }
 
+    /// Has a program hold the lock too, and all that it starts, wherever they go: where the agent is killed,
+    /// nobody else has the directory before the last of them has ended (or closed what it has inherited).
+    ///
+    /// # Errors
+    /// The system gives out no more descriptors.
+    pub fn lend(&self, command: &mut Command) -> io::Result<()> {
+        let lock = self.lock.try_clone()?;
+        let keep_open = move || Ok(fcntl_setfd(&lock, FdFlags::empty())?);
+        lend_by(command, keep_open);
+        Ok(())
+    }
+
     /// Writes down which process group works there.
     pub fn note(&self, group: Option<Pid>) {
         let noted = || -> io::Result<()> {
@@ -98,6 +116,40 @@ impl Drop for Workdir {
             tracing::debug!(path = %self.lock_path.display(), %error, "a lock file stays behind");
         }
     }
+}
+
+#[allow(
+    unsafe_code,
+    reason = "the standard library has no safe way to leave a descriptor open for a child; between fork and exec \
+              the closure makes one system call and touches nothing else"
+)]
+fn lend_by(
+    command: &mut Command,
+    keep_open: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+) {
+    // SAFETY: the closure neither allocates nor locks; fcntl is async-signal-safe.
+    unsafe {
+        command.pre_exec(keep_open);
+    }
+}
+
+/// Makes a directory where it is not there, makes another one in it, locks a file there and writes to it; all of that is
+/// removed again.
+///
+/// # Errors
+/// The step that did not work.
+pub fn try_out(dir: &Path) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    let inside = dir.join(format!(".loom-try-{}", Uuid::new_v4().simple()));
+    fs::create_dir(&inside)?;
+    let tried = || -> io::Result<()> {
+        let mut file = File::create(inside.join("lock"))?;
+        file.try_lock()?;
+        file.write_all(&[0; 4096])
+    };
+    let tried = tried();
+    let removed = fs::remove_dir_all(&inside);
+    tried.and(removed)
 }
 
 /// Makes a directory, and opens the file that stands for it.
@@ -177,8 +229,7 @@ fn start_of(group: i32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::process::CommandExt;
-    use std::process::{Command, Stdio};
+    use std::process::Stdio;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use tokio::time::timeout;
 

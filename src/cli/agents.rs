@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use loom_protocol::agent::Agent;
+use loom_protocol::agent::{Agent, AgentStatus};
 use loom_protocol::rest::AgentsPage;
 use serde_json::json;
 
 use super::Context;
 use super::each;
 use super::exit::{CliError, CliResult};
-use super::naming::{FormArgs, name};
-use super::output::{Output, Table, table};
+use super::naming::{Form, FormArgs, name};
+use super::output::{Output, Table, note, table};
 use super::pages::{self, Query, Wanted, tell_more};
 use super::show::sheet;
 use super::table::Column;
@@ -182,6 +182,10 @@ async fn list(context: &Context, args: &ListArgs) -> CliResult {
     let empty = "no agents are registered";
     pages::print(out, form, &page, &guids, rows, empty)?;
     tell_more(&page.page, form);
+    if let Some(advice) = advice(&page.agents).filter(|_| matches!(form, Form::Table | Form::Wide))
+    {
+        note(&advice);
+    }
     Ok(())
 }
 
@@ -207,7 +211,7 @@ fn rows(agents: &[Agent], guids: &[String], wide: bool) -> Table {
             guid.clone(),
             agent.handle.clone(),
             agent.agent_type.clone(),
-            agent.status.to_string(),
+            standing(agent),
             format!("{count}/{most}"),
             ago(agent.last_heartbeat),
             agent.boundaries.join(" "),
@@ -223,6 +227,31 @@ fn rows(agents: &[Agent], guids: &[String], wide: bool) -> Table {
     rows
 }
 
+/// Its status, and what else keeps it from work: an agent that is offline comes back as what it was kept for.
+fn standing(agent: &Agent) -> String {
+    let mut standing = agent.status.to_string();
+    for (is_so, status) in [
+        (agent.quarantine.is_some(), AgentStatus::Quarantined),
+        (agent.paused_until.is_some(), AgentStatus::Paused),
+    ] {
+        if is_so && agent.status != status {
+            standing.extend([", ", status.as_str()]);
+        }
+    }
+    standing
+}
+
+/// What to do about agents that are quarantined, whatever their status; nothing where there are none.
+fn advice(agents: &[Agent]) -> Option<String> {
+    let mut quarantined = agents.iter().filter(|agent| agent.quarantine.is_some());
+    let first = quarantined.next()?.guid;
+    let count = 1 + quarantined.count();
+    let are = if count == 1 { "is" } else { "are" };
+    Some(format!(
+        "{count} {are} quarantined and take no work, in new runs either: `loom agents show {first}` says why, `loom agents resume {first}` ends it"
+    ))
+}
+
 fn show(out: Output, agent: &Agent) -> CliResult {
     if out.is_json() {
         return out.json(agent);
@@ -236,10 +265,14 @@ fn show(out: Output, agent: &Agent) -> CliResult {
         let why = agent.pause_reason.as_deref().unwrap_or("no reason given");
         format!("until {until}: {why}")
     });
-    let quarantined = agent
-        .quarantine
-        .as_ref()
-        .map(|quarantine| format!("{}: {}", at(Some(quarantine.since)), quarantine.reason));
+    let quarantined = agent.quarantine.as_ref().map(|quarantine| {
+        format!(
+            "{}: {}; it takes no work, in new runs either, until `loom agents resume {}`",
+            at(Some(quarantine.since)),
+            quarantine.reason,
+            agent.guid
+        )
+    });
     let tasks = format!(
         "{} of {}",
         agent.current_task_count, agent.max_concurrent_tasks
@@ -249,7 +282,8 @@ fn show(out: Output, agent: &Agent) -> CliResult {
         ("guid", agent.guid.to_string()),
         ("handle", agent.handle.clone()),
         ("type", agent.agent_type.clone()),
-        ("status", agent.status.to_string()),
+        ("status", standing(agent)),
+        ("because", optional(&agent.status_reason)),
         ("paused", paused.unwrap_or_default()),
         ("quarantined", quarantined.unwrap_or_default()),
         ("tasks", tasks),
@@ -268,4 +302,33 @@ fn show(out: Output, agent: &Agent) -> CliResult {
         ("registered", at(Some(agent.registered_at))),
         ("metadata", metadata.unwrap_or_default()),
     ]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quarantine_is_shown_whatever_the_status_is() {
+        let agent = |status: &str, is_quarantined: bool| -> Agent {
+            let quarantine = is_quarantined
+                .then(|| json!({"since": "2026-01-01T00:00:00.000Z", "reason": "it failed"}));
+            serde_json::from_value(json!({
+                "guid": "01890a5d-ac96-774b-bcce-b302099a8057", "handle": "h", "agentType": "t",
+                "status": status, "capabilities": [], "boundaries": [], "projectId": "p",
+                "currentTaskCount": 0, "maxConcurrentTasks": 1, "quarantine": quarantine,
+                "lastHeartbeat": "2026-01-01T00:00:00.000Z",
+                "lastActivity": "2026-01-01T00:00:00.000Z",
+                "registeredAt": "2026-01-01T00:00:00.000Z"
+            }))
+            .unwrap()
+        };
+        assert_eq!(standing(&agent("offline", true)), "offline, quarantined");
+        assert_eq!(standing(&agent("quarantined", true)), "quarantined");
+        assert_eq!(standing(&agent("offline", false)), "offline");
+        assert_eq!(advice(&[agent("offline", false)]), None);
+        let told = advice(&[agent("online", false), agent("offline", true)]).unwrap();
+        assert!(told.starts_with("1 is quarantined"), "{told}");
+        assert!(told.contains("`loom agents resume 01890a5d-"), "{told}");
+    }
 }

@@ -11,6 +11,7 @@ use loom_actors::project::Project;
 use loom_actors::work_dispatcher::Admission;
 use loom_actors::work_ledger::{Applied, Operation};
 use loom_protocol::agent::{Directive, DirectiveKind};
+use loom_protocol::text::without_middle;
 use loom_protocol::work::{
     CompleteAnswer, CompleteItem, CompleteRequest, FailRequest, Lease, LeaseRef, ProgressRequest,
     Reason, ReleaseRequest, StoppedRequest, Usage, WorkItem, limits,
@@ -208,6 +209,12 @@ impl Service {
         let command = |by| Command::Release {
             by,
             reason: request.reason.unwrap_or(Reason::Released),
+            message: request
+                .message
+                .as_deref()
+                .map(str::trim)
+                .filter(|message| !message.is_empty())
+                .map(|message| without_middle(message, limits::ERROR / 2)),
             not_before: request.not_before,
         };
         let applied = self.report(&project, guid, lease, command).await?;

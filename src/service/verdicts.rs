@@ -200,6 +200,9 @@ fn standing(agent: &Agent) -> String {
             "it is paused until {until}: {}; `loom agents resume {guid}` ends that sooner",
             agent.pause_reason.as_deref().unwrap_or("no reason given")
         ),
-        (None, None) => format!("it is {} and takes no work", agent.status),
+        (None, None) => match &agent.status_reason {
+            Some(why) => format!("it is {} and takes no work for now: {why}", agent.status),
+            None => format!("it is {} and takes no work", agent.status),
+        },
     }
 }

@@ -1,8 +1,12 @@
 //! What becomes of the programs of an agent that is killed.
 
+use loom_client::NewWork;
+use loom_protocol::WorkId;
+use loom_protocol::work::WorkStatus;
 use rustix::process::Signal;
+use tokio::time::{Instant, sleep};
 
-use crate::house::{House, gone, send};
+use crate::house::{House, LIMIT, gone, send};
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
@@ -47,4 +51,56 @@ async fn a_warden_that_was_killed_is_replaced_and_knows_of_every_program() {
     for pid in pids.split_whitespace() {
         gone(pid).await;
     }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn what_a_killed_agent_left_in_a_session_of_its_own_keeps_the_directory() {
+    let house = House::open().await;
+    let dirs = house.path("dirs/{label.repo}");
+    let submit = async |task: &str| -> WorkId {
+        let work = NewWork::new("c", task).label("repo", "r");
+        house.client.submit(&work).await.unwrap().id
+    };
+    let dir = house.dir.path().display();
+    let script = format!(
+        "case $1 in \
+           left) setsid sh -c 'echo $$ > {dir}/out; exec sleep 600' & echo $$ > {dir}/program; wait;; \
+           daemon) setsid sh -c 'echo $$ > {dir}/daemon; exec sleep 600' & \
+             until test -s {dir}/daemon; do sleep 0.05; done;; \
+         esac"
+    );
+    let options = ["--workdir", &dirs, "--grace", "1s"];
+    submit("left").await;
+    let mut killed = house.agent(&options, &script);
+    let program = house.word("program").await;
+    let out = house.word("out").await;
+    killed.signal(Signal::KILL);
+    killed.ended().await;
+    gone(&program).await;
+
+    let next = submit("next").await;
+    let _agent = house.agent(&options, &script);
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let item = house.client.get(next).await.unwrap();
+        assert!(!item.terminal, "it ran beside a leftover: {item:?}");
+        let told = item.progress_message.unwrap_or_default();
+        if told.contains("no other item runs") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "it never waits");
+        // deliberate sleep: between two looks, before the deadline
+        sleep(std::time::Duration::from_millis(50)).await;
+    }
+    send(&out, Signal::KILL);
+    assert_eq!(house.ended(next).await.status, WorkStatus::Completed);
+
+    // What an item leaves running on purpose, when it ends in order, holds up nobody.
+    let daemon = submit("daemon").await;
+    assert_eq!(house.ended(daemon).await.status, WorkStatus::Completed);
+    let after = submit("after").await;
+    assert_eq!(house.ended(after).await.status, WorkStatus::Completed);
+    send(&house.word("daemon").await, Signal::KILL);
 }

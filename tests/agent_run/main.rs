@@ -6,6 +6,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod host;
 mod house;
 mod killed;
 mod output;

@@ -12,10 +12,11 @@ use crate::house::{House, LIMIT, Process};
 async fn fifty_megabytes_on_one_line_are_kept_at_their_end_and_the_cut_is_told() {
     let house = House::open().await;
     let id = house.submit("huge").await;
-    let mut agent = house.agent(
-        &["--once"],
-        "echo before; head -c 50000000 /dev/zero | tr '\\0' x; echo 'the end'",
-    );
+    let script = "echo before; head -c 50000000 /dev/zero | tr '\\0' x; echo 'the end'";
+    let mut command = house.agent_command(&["--once"], script);
+    // It is looked for secrets all the way.
+    let url = house.nats.url().replace("://", "://ann:xxs3cret%2Fword@");
+    let mut agent = Process(command.env("NATS_URL", url).spawn().unwrap());
     let item = house.ended(id).await;
     assert_eq!(item.status, WorkStatus::Completed);
     let result = item.result.unwrap();
@@ -108,5 +109,32 @@ async fn what_loom_handed_out_in_confidence_is_in_nothing_that_it_tells() {
     for secret in SECRETS {
         let at = told.find(secret).map(|at| &told[at.saturating_sub(300)..]);
         assert_eq!(at, None, "{secret}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn what_is_read_of_json_has_no_secret_in_it_however_it_was_written() {
+    let house = House::open().await;
+    for (script, expected) in [
+        (
+            r#"printf '%s\n' '{"output":{"pw":"p\u00e4ss\"w1ord1","\u0070\u00e4ss\"w1ord1":"{\"a\":\"p\\u00e4ss\\\"w1ord1\"}"}}'"#,
+            r#"{"pw":"***","***":"{\"a\":\"***\"}"}"#,
+        ),
+        (
+            r#""$LOOM_BIN" work complete --output '{"pw":"p\u00e4ss\"w1ord1"}'"#,
+            r#"{"pw":"***"}"#,
+        ),
+        ("echo 'a=p%C3%A4ss%22w1ord1'", r#""a=***""#),
+    ] {
+        let id = house.submit("tell").await;
+        let mut command = house.agent_command(&["--once"], script);
+        command
+            .env("NATS_USER", "ann")
+            .env("NATS_PASS", "p\u{e4}ss\"w1ord1");
+        let mut agent = Process(command.spawn().unwrap());
+        let output = house.ended(id).await.result.unwrap().output.unwrap();
+        assert_eq!(String::from_utf8_lossy(output.as_bytes()), expected);
+        agent.ended().await;
     }
 }

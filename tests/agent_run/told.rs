@@ -73,6 +73,26 @@ async fn a_pause_its_end_an_order_to_end_and_a_cancel_are_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_pause_that_is_cut_is_told_as_it_is() {
+    let house = House::open().await;
+    let pattern = ["--limit-pattern", "fuel until (?<reset>.+)"];
+    let _agent = house.watched_agent(&pattern, "echo fuel until 60 days; exit 1");
+    house.submit("limit").await;
+    let log = house.said("a usage limit is met").await;
+    assert!(
+        log.contains("no pause is longer than 31 days") && log.contains("named=20"),
+        "{log}"
+    );
+    let day = |text: &str, before: &str| {
+        let (_, after) = text.split_once(before).unwrap();
+        after.chars().take(10).collect::<String>()
+    };
+    let told = house.said("takes no work for now").await;
+    assert_eq!(day(&log, "until="), day(&told, "paused until "));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn a_quarantine_is_told_with_what_ends_it() {
     let house = House::with(&[("agents.quarantine_after", "1")]).await;
     let guid = AgentGuid::generate();

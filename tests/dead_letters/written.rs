@@ -126,6 +126,8 @@ async fn poison_and_rejected_bytes_are_kept_exactly() -> Result<()> {
             let kept = whole.submission.expect("what was published");
             assert_eq!(kept.size, bytes.len() as u64);
             assert!(kept.base64.0 == bytes, "every byte as it came");
+            let where_they_are = &whole.work_item.description;
+            assert!(where_they_are.ends_with("its bytes are the `submission` of its dead letter"));
         }
         let named = json!({"id": letter.id});
         let refused = project.request("dlq.retry", named).await.unwrap_err();

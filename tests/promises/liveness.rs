@@ -209,6 +209,7 @@ async fn a_paused_coordinator_makes_nobody_dead() -> Result<()> {
     };
     let agent: Agent = client.request("agents.register", &register).await?;
     let beat = HeartbeatRequest {
+        status_reason: None,
         instance_id: None,
         guid: agent.guid,
         status: None,

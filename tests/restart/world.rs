@@ -263,6 +263,7 @@ impl Hand {
             attempt: item.lease.attempt,
         };
         let request = HeartbeatRequest {
+            status_reason: None,
             guid: self.guid,
             instance_id: None,
             status: None,

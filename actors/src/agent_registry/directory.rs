@@ -22,7 +22,7 @@ use super::AgentChange;
 use super::entry::{AgentEntry, Vitals};
 use super::index::{Direction, Index, Place, Selection};
 use super::page::{AgentFilter, AgentsFound, Cursor, places_of_page};
-use crate::domain::agent::{RunVerdict, hear, run_verdict};
+use crate::domain::agent::{RunVerdict, hear, reason_heard, run_verdict};
 use crate::domain::breaker::{AttemptEnd, BreakerTerms, Streak};
 use crate::domain::id_prefix;
 
@@ -119,8 +119,11 @@ impl AgentDirectory {
         let leaving = directives
             .iter()
             .any(|directive| directive.kind == DirectiveKind::Shutdown);
-        let status = entry.agent().status;
-        if hear(status, heartbeat.status, leaving) != status {
+        let agent = entry.agent();
+        let said = (heartbeat.status, heartbeat.status_reason.as_deref());
+        if hear(agent.status, said.0, leaving) != agent.status
+            || reason_heard(agent.status_reason.as_deref(), said.0, said.1) != agent.status_reason
+        {
             return None;
         }
         entry.touch(now);

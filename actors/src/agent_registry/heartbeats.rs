@@ -25,6 +25,7 @@ struct Heard {
     guid: Option<AgentGuid>,
     instance_id: Option<String>,
     status: Option<AgentStatus>,
+    status_reason: Option<String>,
     current_task_count: Option<u32>,
 }
 
@@ -90,6 +91,7 @@ fn read(message: &async_nats::Message) -> Option<HeartbeatRequest> {
         guid,
         instance_id: heard.instance_id,
         status: heard.status,
+        status_reason: heard.status_reason,
         current_task_count: heard.current_task_count,
         holding: None,
     })

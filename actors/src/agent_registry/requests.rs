@@ -12,7 +12,7 @@ use super::slot::Order;
 use super::writes::RETRY_AFTER;
 use super::{AgentEntry, MAX_AGENTS};
 use crate::barrier::Marker;
-use crate::domain::agent::{self, fall_silent, hear, kept, send_home, with_status};
+use crate::domain::agent::{self, fall_silent, hear, kept, reason_heard, send_home, with_status};
 
 /// How many requests wait for the first reading of the bucket.
 const MAX_HELD: usize = 10_000;
@@ -127,7 +127,7 @@ impl State {
         if let Some(count) = heartbeat.current_task_count {
             self.args.directory.count(&entry, count);
         }
-        self.hear_of(&entry, heartbeat.status);
+        self.hear_of(&entry, heartbeat.status, heartbeat.status_reason.as_deref());
         Ok(entry.directives())
     }
 
@@ -159,19 +159,25 @@ impl State {
 
     pub fn sign_of_life(&mut self, guid: AgentGuid) -> Result<(), WireError> {
         let entry = self.known(guid)?;
-        self.hear_of(&entry, None);
+        self.hear_of(&entry, None, None);
         Ok(())
     }
 
     /// Any → what a sign of life makes of it.
-    fn hear_of(&mut self, entry: &AgentEntry, said: Option<AgentStatus>) {
+    fn hear_of(&mut self, entry: &AgentEntry, said: Option<AgentStatus>, reason: Option<&str>) {
         let agent = entry.agent();
         entry.touch(self.now());
         let found = kept(agent, self.now());
         let status = hear(found, said, entry.is_leaving());
-        if status != agent.status {
-            self.enter(with_status(agent, status), true);
-            self.mark_dirty(agent.guid);
+        let status_reason = reason_heard(agent.status_reason.as_deref(), said, reason);
+        if status != agent.status || status_reason != agent.status_reason {
+            let agent = Agent {
+                status_reason,
+                ..with_status(agent, status)
+            };
+            let guid = agent.guid;
+            self.enter(agent, true);
+            self.mark_dirty(guid);
         }
     }
 

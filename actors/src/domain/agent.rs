@@ -19,6 +19,7 @@ mod runs;
 use std::time::Duration;
 
 use loom_protocol::agent::{Agent, AgentStatus, MAX_CONCURRENT_TASKS, RegisterRequest};
+use loom_protocol::text::without_end;
 use loom_protocol::token::{check_label, check_name, check_token};
 use loom_protocol::{AgentGuid, DEFAULT_VISIBILITY, ErrorCode, ProjectId, Timestamp, WireError};
 use serde_json::Value;
@@ -41,6 +42,8 @@ pub const MAX_HEARTBEAT_MS: u64 = 24 * 3600 * 1000;
 pub const MAX_METADATA: usize = 16 * 1024;
 /// The longest that free texts (hostname, username, …) may be, in bytes.
 pub const MAX_TEXT: usize = 256;
+/// The longest reason of an agent for taking no more, in bytes.
+pub const MAX_REASON: usize = 512;
 
 /// What a registration is measured by.
 #[derive(Debug, Clone, Copy)]
@@ -91,6 +94,7 @@ pub fn register(
         handle: request.handle.clone(),
         agent_type,
         status,
+        status_reason: None,
         capabilities: without_repeats(&request.capabilities),
         boundaries: without_repeats(&boundaries),
         hostname: request.hostname.clone().filter(|text| !text.is_empty()),
@@ -141,6 +145,23 @@ pub const fn hear(current: AgentStatus, said: Option<AgentStatus>, leaving: bool
         (_, Some(said @ (Online | Busy | Draining))) => said,
         (Offline | Unknown, _) => Online,
         (Online | Busy | Draining, _) => current,
+    }
+}
+
+/// Why an agent takes no more just now, after a heartbeat that says this status and this reason: only with
+/// `busy`, and cut where it is long. One that says no status leaves it as it was.
+pub fn reason_heard(
+    current: Option<&str>,
+    said: Option<AgentStatus>,
+    reason: Option<&str>,
+) -> Option<String> {
+    match said {
+        None => current.map(str::to_owned),
+        Some(AgentStatus::Busy) => reason
+            .map(str::trim)
+            .filter(|reason| !reason.is_empty())
+            .map(|reason| without_end(reason, MAX_REASON)),
+        Some(_) => None,
     }
 }
 

@@ -42,7 +42,7 @@ impl Refused<'_> {
             capability,
             boundary: loom_protocol::work::DEFAULT_BOUNDARY.into(),
             description: format!(
-                "a published {what} that was refused; its bytes are the context data"
+                "a published {what} that was refused; its bytes are the `submission` of its dead letter"
             ),
             raw: Some(RawSubmission {
                 bytes: payload.slice(..payload.len().min(most.saturating_sub(BESIDE))),

@@ -72,6 +72,7 @@ async fn puts_tell_the_status_until_the_goodbye() {
     }
     fixture.changed(guid, AgentChange::Offline).await;
     let heartbeat = HeartbeatRequest {
+        status_reason: None,
         instance_id: None,
         guid,
         status: None,
@@ -183,6 +184,7 @@ async fn puts_that_race_our_writes_lose_nothing() {
                 AgentStatus::Online
             };
             let heartbeat = HeartbeatRequest {
+                status_reason: None,
                 instance_id: None,
                 guid,
                 status: Some(status),
@@ -250,6 +252,7 @@ async fn the_bucket_is_never_far_behind_the_living() {
     while Instant::now() < end {
         for guid in &guids {
             let heartbeat = HeartbeatRequest {
+                status_reason: None,
                 instance_id: None,
                 guid: *guid,
                 status: None,

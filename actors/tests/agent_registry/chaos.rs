@@ -37,6 +37,7 @@ fn agree(known: &Value, entry: &Value) -> bool {
 async fn step(fixture: &Fixture, random: &mut fastrand::Rng, guid: AgentGuid, n: usize) {
     let registry = &fixture.registry;
     let heartbeat = |status| HeartbeatRequest {
+        status_reason: None,
         instance_id: None,
         guid,
         status: Some(status),

@@ -14,6 +14,7 @@ const STALE: Duration = Duration::from_secs(2);
 
 fn beat(guid: AgentGuid, status: AgentStatus) -> HeartbeatRequest {
     HeartbeatRequest {
+        status_reason: None,
         instance_id: None,
         guid,
         status: Some(status),

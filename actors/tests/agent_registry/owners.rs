@@ -38,6 +38,7 @@ fn named(guid: AgentGuid, handle: &str) -> RegisterRequest {
 
 fn busy(guid: AgentGuid, count: u32) -> HeartbeatRequest {
     HeartbeatRequest {
+        status_reason: None,
         guid,
         instance_id: None,
         status: Some(AgentStatus::Busy),

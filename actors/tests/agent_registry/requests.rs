@@ -18,6 +18,7 @@ const STALE: Duration = Duration::from_secs(30);
 
 fn beat(guid: AgentGuid, status: Option<AgentStatus>) -> HeartbeatRequest {
     HeartbeatRequest {
+        status_reason: None,
         instance_id: None,
         guid,
         status,
@@ -115,6 +116,7 @@ async fn a_heartbeat_says_what_is_the_agents_to_say() {
     let agent = fixture.registered("ada").await;
     fixture.told();
     let busy = HeartbeatRequest {
+        status_reason: None,
         current_task_count: Some(3),
         ..beat(agent.guid, Some(AgentStatus::Busy))
     };

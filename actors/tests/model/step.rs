@@ -150,6 +150,7 @@ impl Step {
             },
             Kind::Release => Command::Release {
                 by,
+                message: None,
                 reason: Reason::Released,
                 not_before: None,
             },

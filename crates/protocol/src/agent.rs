@@ -3,6 +3,7 @@
 mod listing;
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,9 @@ pub use listing::{ListAgentsRequest, UnreadableEntry};
 
 /// How many items an agent may hold at the most.
 pub const MAX_CONCURRENT_TASKS: u32 = 1000;
+
+/// The longest pause by a usage limit: what is said to be longer is a mistake, or is looked at again by then.
+pub const MAX_PAUSE: Duration = Duration::from_hours(31 * 24);
 
 /// How an agent is. The coordinator decides all but `busy` and `draining`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -85,6 +89,9 @@ pub struct Agent {
     pub agent_type: String,
     /// How it is.
     pub status: AgentStatus,
+    /// Why it takes no more just now, in its own words; with `busy` only.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub status_reason: Option<String>,
     /// What it can do.
     pub capabilities: Vec<String>,
     /// The isolation boundaries that it is in.
@@ -243,6 +250,9 @@ pub struct HeartbeatRequest {
     /// `online`, `busy` or `draining`; anything else is not the agent's to say.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub status: Option<AgentStatus>,
+    /// With `busy`: why it takes no more just now.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub status_reason: Option<String>,
     /// How many items it has.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub current_task_count: Option<u32>,
@@ -389,6 +399,7 @@ mod tests {
             handle: "a".into(),
             agent_type: "t".into(),
             status: AgentStatus::Online,
+            status_reason: None,
             capabilities: vec!["c".into()],
             boundaries: vec!["default".into()],
             hostname: None,

@@ -395,6 +395,7 @@ fn bare(put: &AgentPut, seen: Seen, sign: Timestamp, terms: &Terms<'_>) -> Agent
         handle: format!("agent-{}", put.guid),
         agent_type: "unknown".to_owned(),
         status: AgentStatus::Offline,
+        status_reason: None,
         capabilities: Vec::new(),
         boundaries: default_boundaries(),
         hostname: None,

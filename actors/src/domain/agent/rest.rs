@@ -9,8 +9,7 @@ use loom_protocol::agent::{Agent, AgentStatus, Quarantine};
 
 use super::hear;
 
-/// The longest pause: what is said to be longer is a mistake, or is looked at again by then.
-pub const MAX_PAUSE: Duration = Duration::from_hours(31 * 24);
+pub use loom_protocol::agent::MAX_PAUSE;
 
 /// The pause of an agent that does not say when its limit ends.
 pub const DEFAULT_PAUSE: Duration = Duration::from_mins(5);

@@ -99,6 +99,8 @@ pub enum Command {
         by: Fence,
         /// Why.
         reason: Reason,
+        /// The same in the agent's words.
+        message: Option<String>,
         /// Not to be offered again before.
         not_before: Option<Timestamp>,
     },
@@ -286,8 +288,9 @@ impl Command {
             Self::Release {
                 by,
                 reason,
+                message,
                 not_before,
-            } => record.release(by, *reason, *not_before, now),
+            } => record.release(by, (*reason, message.as_deref()), *not_before, now),
             Self::Revoke {
                 guid,
                 attempt,

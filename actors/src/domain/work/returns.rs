@@ -7,6 +7,7 @@
 //! | its agent gave it back, or left while it was at it | nothing five times, then an attempt each; only a retry from the dead letters begins anew |
 //! | its agent met a usage limit | nothing, ever: the agent is paused meanwhile |
 
+use loom_protocol::text::without_middle;
 use loom_protocol::work::{Reason, WorkErrorInfo, WorkStatus, limits};
 
 use super::FREE_RETURNS;
@@ -84,26 +85,35 @@ impl WorkRecord {
     /// Each spent attempt has an error that tells of it. Where the item never ran, that is why.
     fn say_why(&mut self, reason: Reason, counts: Counts) {
         let told = self.errors.last().and_then(|error| error.attempt);
-        if told == Some(self.attempt) {
+        let is_told = told == Some(self.attempt);
+        if is_told && counts == Counts::Spent {
             return;
         }
         let (returns, how) = match counts {
             Counts::Unstarted => (self.unstarted_returns, "without having been started"),
             Counts::Spent | Counts::Released => (self.releases, "without a spent attempt"),
         };
+        let reason_told = if self.ever_ran() {
+            reason
+        } else {
+            Reason::NotStarted
+        };
+        let came_back =
+            format!("the item has come back {returns} times {how}, so that this costs one");
+        if let Some(told) = self.errors.last_mut().filter(|_| is_told) {
+            // The agent has said why it gives the item back.
+            let room = limits::ERROR.saturating_sub(came_back.len() + 2);
+            told.message = format!("{}; {came_back}", without_middle(&told.message, room));
+            told.reason = reason_told;
+            return;
+        }
         let ended = self.ended_lease.as_ref();
         self.push_error(WorkErrorInfo {
-            message: format!(
-                "{reason}: the item has come back {returns} times {how}, so that this costs one"
-            ),
+            message: format!("{reason}: {came_back}"),
             code: None,
             recoverable: true,
             occurred_at: self.updated_at,
-            reason: if self.ever_ran() {
-                reason
-            } else {
-                Reason::NotStarted
-            },
+            reason: reason_told,
             attempt: Some(self.attempt),
             agent_guid: ended.map(|ended| ended.guid),
         });

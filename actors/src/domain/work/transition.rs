@@ -148,7 +148,7 @@ impl WorkRecord {
     pub(super) fn release(
         &self,
         by: &Fence,
-        reason: Reason,
+        (reason, message): (Reason, Option<&str>),
         not_before: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<Decision, Refusal> {
@@ -158,6 +158,17 @@ impl WorkRecord {
         self.check_lease(by)?;
         Ok(self.write(now, |next| {
             next.end_lease(LeaseEnd::Released);
+            if let Some(message) = message {
+                next.push_error(WorkErrorInfo {
+                    message: format!("{reason}: {message}"),
+                    code: None,
+                    recoverable: true,
+                    occurred_at: now,
+                    reason,
+                    attempt: Some(self.attempt),
+                    agent_guid: Some(by.guid),
+                });
+            }
             let why = not_before.map_or(Return::AtOnce, Return::NotBefore);
             next.give_back(reason, Counts::of_agent(false), why);
         }))

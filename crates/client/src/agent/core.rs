@@ -220,6 +220,15 @@ impl Core {
         }
     }
 
+    /// Takes nothing more for a reason of its own, or goes on.
+    pub(crate) fn suspend(&self, why: Option<&str>) {
+        if self.news.suspend(why) {
+            tracing::info!(agent = %self.guid, why, "takes nothing for now, or goes on");
+            self.changed.notify_waiters();
+            self.beat_now.notify_one();
+        }
+    }
+
     // The slots.
 
     /// How many items may be claimed now, if `freed` of the occupied slots become free.
@@ -254,7 +263,16 @@ impl Core {
                 }
                 jobs.insert(lease, job.clone());
             }
-            if self.is_running() {
+            if let Some(because) = self.news.suspended() {
+                let not_before = None;
+                self.report(
+                    job,
+                    JobEnd::GivenBack {
+                        because,
+                        not_before,
+                    },
+                );
+            } else if self.is_running() {
                 self.begun.fetch_add(1, Ordering::Relaxed);
                 tracing::info!(item = %lease.id, attempt = lease.attempt, "begun");
                 self.spawn(supervise::supervise(self.clone(), job));

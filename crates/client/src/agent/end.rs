@@ -164,6 +164,14 @@ pub enum JobEnd {
     Failed(JobError),
     /// It goes back, unspent; another agent gets it first.
     Released,
+    /// The same because of a trouble that is not the item's: what stands in its errors, and before when
+    /// nobody is offered it.
+    GivenBack {
+        /// What the trouble is.
+        because: String,
+        /// Not to be offered again before; at once where absent.
+        not_before: Option<Timestamp>,
+    },
     /// The agent's account has met a usage limit: the item goes back unspent, for others to have at
     /// once, and the agent is paused until then (for five minutes where nobody knows), with all that share its `limit_group`.
     LimitReached(Option<Timestamp>),

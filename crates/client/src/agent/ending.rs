@@ -19,12 +19,24 @@ pub(crate) enum Ending {
     Complete(Box<CompleteItem>),
     /// `work.fail`
     Fail(Box<FailRequest>),
-    /// `work.release`, with why, and until when the agent is to be paused
-    Release(Option<Reason>, Option<Timestamp>),
+    /// `work.release`
+    Release(Release),
     /// `work.stopped`
     Stopped(Option<ReportedResult>),
     /// Nothing: somebody else has reported.
     Settled,
+}
+
+/// Why an item goes back.
+#[derive(Debug, Default)]
+pub(crate) struct Release {
+    pub(crate) reason: Option<Reason>,
+    /// The same in words.
+    pub(crate) message: Option<String>,
+    /// Nobody is to have it before.
+    pub(crate) not_before: Option<Timestamp>,
+    /// Until when the agent is to be paused.
+    pub(crate) pause_until: Option<Timestamp>,
 }
 
 /// What the end of a job's handler means.
@@ -44,7 +56,12 @@ pub(crate) fn of(job: &Job, end: JobEnd) -> Ending {
             )
         }
         JobEnd::Completed(done) if called_off => Ending::Stopped(Some(done.result)),
-        JobEnd::Failed(_) | JobEnd::Released | JobEnd::LimitReached(_) if called_off => {
+        JobEnd::Failed(_)
+        | JobEnd::Released
+        | JobEnd::GivenBack { .. }
+        | JobEnd::LimitReached(_)
+            if called_off =>
+        {
             Ending::Stopped(None)
         }
         JobEnd::Completed(done) => {
@@ -59,8 +76,20 @@ pub(crate) fn of(job: &Job, end: JobEnd) -> Ending {
             }))
         }
         JobEnd::Failed(error) => fail(job, error),
-        JobEnd::Released => Ending::Release(None, None),
-        JobEnd::LimitReached(until) => Ending::Release(Some(Reason::UsageLimit), until),
+        JobEnd::Released => Ending::Release(Release::default()),
+        JobEnd::GivenBack {
+            because,
+            not_before,
+        } => Ending::Release(Release {
+            message: Some(without_middle(&because, limits::ERROR)),
+            not_before,
+            ..Release::default()
+        }),
+        JobEnd::LimitReached(until) => Ending::Release(Release {
+            reason: Some(Reason::UsageLimit),
+            pause_until: until,
+            ..Release::default()
+        }),
     }
 }
 

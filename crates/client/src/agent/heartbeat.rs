@@ -53,14 +53,16 @@ async fn beat_once(core: &Core) -> Result<HeartbeatAnswer, crate::ClientError> {
         .filter(|job| !job.is_settled())
         .map(Job::lease_ref)
         .collect();
+    let suspended = core.news.suspended().filter(|_| core.is_running());
     let request = HeartbeatRequest {
         guid: core.guid,
         instance_id: core.instance_id.clone(),
-        status: Some(if core.is_running() {
-            AgentStatus::Online
-        } else {
-            AgentStatus::Draining
+        status: Some(match suspended {
+            Some(_) => AgentStatus::Busy,
+            None if core.is_running() => AgentStatus::Online,
+            None => AgentStatus::Draining,
         }),
+        status_reason: suspended,
         current_task_count: u32::try_from(holding.len()).ok(),
         holding: Some(holding),
     };

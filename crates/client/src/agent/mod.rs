@@ -126,7 +126,7 @@ impl Drop for RunningAgent {
     }
 }
 
-/// Shuts an agent down from elsewhere: a signal handler, or one of its own jobs.
+/// Shuts an agent down from elsewhere, or keeps it from more work: a signal handler, or one of its own jobs.
 #[derive(Clone)]
 pub struct AgentStopper(Arc<Core>);
 
@@ -134,6 +134,17 @@ impl AgentStopper {
     /// As [`RunningAgent::shut_down`].
     pub fn shut_down(&self, because: &str, grace: Duration) {
         self.0.shut_down(because, grace);
+    }
+
+    /// Takes no more work until [`go_on`](Self::go_on), and tells the coordinator why (`busy` with its
+    /// `statusReason`). What it has goes on; what a claim that is open still brings is given back.
+    pub fn suspend(&self, because: &str) {
+        self.0.suspend(Some(because));
+    }
+
+    /// Takes work again.
+    pub fn go_on(&self) {
+        self.0.suspend(None);
     }
 }
 

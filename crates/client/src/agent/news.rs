@@ -14,6 +14,8 @@ pub enum AgentNews {
     /// It was told to take nothing more for now: paused or quarantined. Why, until when, and what ends
     /// it, in the coordinator's words.
     Paused(String),
+    /// It takes nothing more for now, for a reason of its own ([`AgentStopper::suspend`](super::AgentStopper::suspend)).
+    Suspended(String),
     /// It takes work again.
     Resumed,
     /// It takes no more work and ends; a shorter grace may follow.
@@ -45,6 +47,8 @@ pub(crate) struct NewsDesk {
     listener: Option<Listener>,
     /// What the agent was last told of its pause.
     pause: Mutex<Option<String>>,
+    /// Why it takes nothing for now, for a reason of its own.
+    suspended: Mutex<Option<String>>,
 }
 
 impl NewsDesk {
@@ -52,6 +56,7 @@ impl NewsDesk {
         Self {
             listener,
             pause: Mutex::default(),
+            suspended: Mutex::default(),
         }
     }
 
@@ -71,12 +76,45 @@ impl NewsDesk {
             }
             std::mem::replace(&mut *pause, why.map(str::to_owned))
         };
-        self.tell(why.map_or(AgentNews::Resumed, |why| AgentNews::Paused(why.into())));
+        match why {
+            Some(why) => self.tell(AgentNews::Paused(why.into())),
+            None => self.tell_resumed(),
+        }
         before.is_some() != why.is_some()
     }
 
+    /// Takes nothing for now for a reason of its own, or goes on. Told once, however the reason changes
+    /// meanwhile. Gives whether anything is new.
+    pub(crate) fn suspend(&self, why: Option<&str>) -> bool {
+        let before = {
+            let mut suspended = self.suspended.lock();
+            if suspended.as_deref() == why {
+                return false;
+            }
+            std::mem::replace(&mut *suspended, why.map(str::to_owned))
+        };
+        match why {
+            Some(why) if before.is_none() => self.tell(AgentNews::Suspended(why.into())),
+            Some(_) => {}
+            None => self.tell_resumed(),
+        }
+        true
+    }
+
+    /// Why it takes nothing for now for a reason of its own, if it does.
+    pub(crate) fn suspended(&self) -> Option<String> {
+        self.suspended.lock().clone()
+    }
+
     pub(crate) fn is_paused(&self) -> bool {
-        self.pause.lock().is_some()
+        self.pause.lock().is_some() || self.suspended.lock().is_some()
+    }
+
+    /// The last of what kept it from work is over.
+    fn tell_resumed(&self) {
+        if !self.is_paused() {
+            self.tell(AgentNews::Resumed);
+        }
     }
 }
 
@@ -98,6 +136,23 @@ mod tests {
         let expected = [
             paused("until noon"),
             paused("quarantined"),
+            AgentNews::Resumed,
+        ];
+        assert_eq!(*told.lock(), expected);
+    }
+
+    #[test]
+    fn a_suspension_is_told_once_and_ends_with_the_last_reason() {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let heard = told.clone();
+        let desk = NewsDesk::new(Some(Arc::new(move |news| heard.lock().push(news))));
+        assert!(desk.suspend(Some("disk full")) && desk.suspend(Some("disk gone")));
+        assert!(!desk.suspend(Some("disk gone")) && desk.is_paused());
+        assert!(desk.pause(Some("until noon")) && desk.pause(None));
+        assert!(desk.is_paused() && desk.suspend(None) && !desk.is_paused());
+        let expected = [
+            AgentNews::Suspended("disk full".into()),
+            AgentNews::Paused("until noon".into()),
             AgentNews::Resumed,
         ];
         assert_eq!(*told.lock(), expected);

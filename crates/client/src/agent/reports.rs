@@ -152,15 +152,16 @@ async fn deliver(core: Arc<Core>, job: Job, ending: Ending) {
             let sent = send(&core, "work.fail", request.as_ref(), durable, None).await;
             (&core.counts.failed, sent)
         }
-        Ending::Release(reason, pause_until) => {
+        Ending::Release(release) => {
             let request = ReleaseRequest {
                 id: lease.id,
                 guid: core.guid,
                 instance_id: core.instance_id.clone(),
                 attempt: lease.attempt,
-                reason,
-                not_before: None,
-                pause_until,
+                reason: release.reason,
+                message: release.message,
+                not_before: release.not_before,
+                pause_until: release.pause_until,
             };
             let limit = Some(GIVE_UP_AFTER);
             let sent = send(&core, "work.release", &request, Durable::Nothing, limit).await;

@@ -221,6 +221,9 @@ pub struct ReleaseRequest {
     /// Why, one of [`Reason::OF_RELEASE`]; `released` where absent.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<Reason>,
+    /// The same in words: kept among the item's errors.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub message: Option<String>,
     /// Not to be offered again before.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub not_before: Option<Timestamp>,

@@ -69,6 +69,31 @@ fn a_start_forgets_what_was_never_started_and_only_a_retry_forgets_releases() {
 }
 
 #[test]
+fn what_the_agent_says_of_a_return_stands_in_the_items_errors() {
+    let says = |record: &WorkRecord| Command::Release {
+        by: by(1, record.attempt),
+        reason: Reason::Released,
+        message: Some("the disk is full".into()),
+        not_before: None,
+    };
+    let mut record = then(&fresh(1), assign(1));
+    record = then(&record, says(&record));
+    let told = record.errors.last().unwrap();
+    assert_eq!((record.attempts, told.reason), (0, Reason::Released));
+    assert_eq!(told.message, "released: the disk is full");
+    for _ in 0..FREE_RETURNS {
+        record = then(&record, assign(1));
+        record = then(&record, says(&record));
+    }
+    assert_eq!((record.status, record.attempts), (WorkStatus::Failed, 1));
+    let told = &record.errors.last().unwrap().message;
+    assert!(
+        told.starts_with("released: the disk is full; the item has come back 6 times"),
+        "{told}"
+    );
+}
+
+#[test]
 fn a_usage_limit_may_be_met_as_often_as_it_likes() {
     let mut record = fresh(1);
     for _ in 0..300 {
@@ -76,6 +101,7 @@ fn a_usage_limit_may_be_met_as_often_as_it_likes() {
         let limit = Command::Release {
             by: by(1, record.attempt),
             reason: Reason::UsageLimit,
+            message: None,
             not_before: Some(at(50)),
         };
         record = then(&record, limit);

@@ -107,6 +107,7 @@ pub(in super::super) fn lose(n: u128, attempt: u32, reason: Reason) -> Command {
 pub(in super::super) fn release(n: u128, attempt: u32) -> Command {
     Command::Release {
         by: by(n, attempt),
+        message: None,
         reason: Reason::Released,
         not_before: None,
     }
@@ -312,7 +313,7 @@ pub(in super::super) fn any_history() -> impl Strategy<Value = Vec<Command>> {
         2 => (fence.clone(), any::<bool>(), any::<bool>()).prop_map(|(by, recoverable, spends)|
             Command::Fail { by, failure: failure(recoverable, spends) }),
         2 => fence.clone().prop_map(|by| Command::Release {
-            by, reason: Reason::UsageLimit, not_before: Some(at(50))
+            by, message: None, reason: Reason::UsageLimit, not_before: Some(at(50))
         }),
         2 => (1u128..3, 0u32..6, any::<bool>()).prop_map(|(n, attempt, spends_attempt)| Command::Revoke {
             guid: guid(n), attempt, spends_attempt,
