@@ -10,7 +10,11 @@
 //! |---|---|
 //! | stored | the lease counts from when it was sent |
 //! | conflict, or unknown | the entry is read: mine (of this session): renew again; another's or none: lost |
-//! | unknown, and the entry can't be read | tried again, until `keep_for` is over: lost |
+//! | unknown, and the server does not say what the entry is | tried again, until `keep_for` is over: lost |
+//!
+//! An entry that is no entry (another program has written it, by hand or by mistake) belongs to a holder whom nobody
+//! knows. It counts as one that does not renew: left as it is for [`LeaseTimes::ttl`], it has expired, and is replaced by
+//! compare-and-set; one that changes meanwhile has another [`LeaseTimes::ttl`] from then on.
 
 mod format;
 mod group;
@@ -125,18 +129,6 @@ impl Holder {
             since: clock.now(),
         }
     }
-
-    /// Stands for an entry of another version.
-    fn unreadable() -> Self {
-        Self {
-            instance_id: Uuid::nil(),
-            session: Uuid::nil(),
-            host: "unknown (its entry can't be read, it may be of another version)".to_owned(),
-            pid: 0,
-            data_directory: "unknown".to_owned(),
-            since: Timestamp::default(),
-        }
-    }
 }
 
 impl fmt::Display for Holder {
@@ -147,6 +139,14 @@ impl fmt::Display for Holder {
             self.host, self.pid, self.data_directory, self.since
         )
     }
+}
+
+/// An entry that says who owns, and that nobody can read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the key coordinator of the bucket LOOM_OWNERS holds no entry of Loom (revision {revision})")]
+pub struct UnreadableEntry {
+    /// Its revision.
+    pub revision: u64,
 }
 
 /// Why this coordinator does not own.
@@ -160,6 +160,16 @@ pub enum OwnerError {
         /// Who.
         holder: Box<Holder>,
         /// After how long a dead one's entry is gone.
+        ttl: Duration,
+    },
+    /// Somebody does whom nobody knows.
+    #[error(
+        "who owns this NATS cannot be read: {entry}; it is replaced when it has not changed for {ttl:?}, or at once after `nats kv del LOOM_OWNERS coordinator`"
+    )]
+    Unreadable {
+        /// Which entry.
+        entry: UnreadableEntry,
+        /// How long it must not have changed.
         ttl: Duration,
     },
     /// NATS did not answer, or not as it should.
@@ -206,6 +216,9 @@ pub enum Loss {
     /// Another coordinator owns.
     #[error("another coordinator owns now: {0}")]
     TakenBy(Box<Holder>),
+    /// Somebody has written what nobody can read.
+    #[error("the entry that says who owns was overwritten: {0}")]
+    Overwritten(UnreadableEntry),
     /// The entry has gone.
     #[error("the entry that says who owns has gone")]
     Gone,
@@ -248,7 +261,7 @@ impl Ownership {
         match held.store.read().await {
             Ok(Entry::Free { .. }) => true,
             Ok(Entry::Held { holder, .. }) => holder.instance_id == held.instance_id,
-            Err(_) => false,
+            Ok(Entry::Unreadable(_)) | Err(_) => false,
         }
     }
 }
@@ -291,8 +304,10 @@ impl OwnerLease {
         let mut told = None;
         let mut tries = 0;
         let mut others_owned = false;
+        let mut unreadable = Unchanged::default();
         loop {
-            let error = match try_to_acquire(jetstream, &holder, &options).await {
+            let expired = unreadable.expired(options.times.ttl);
+            let error = match try_to_acquire(jetstream, &holder, &options, expired).await {
                 Ok(won) => {
                     let mut lease = Self::won(won, holder, identity, options.times);
                     lease.others_owned = others_owned;
@@ -300,13 +315,21 @@ impl OwnerLease {
                 }
                 Err(error) => error,
             };
-            others_owned |= matches!(error, OwnerError::HeldBy { .. });
+            others_owned |= matches!(
+                error,
+                OwnerError::HeldBy { .. } | OwnerError::Unreadable { .. }
+            );
+            let is_news = unreadable.note(&error);
             // A store that was never the right one is a mistake of whoever starts; one that was may come back.
             let knew_the_store = options.guard.was_trusted();
             match &error {
                 OwnerError::NoTtl { .. } | OwnerError::LaterFormat { .. } => return Err(error),
                 OwnerError::OtherStore(_) if !(wait && knew_the_store) => return Err(error),
                 OwnerError::HeldBy { .. } if !wait => return Err(error),
+                // Whoever writes it goes on writing it.
+                OwnerError::Unreadable { .. } if !wait && is_news && told.is_some() => {
+                    return Err(error);
+                }
                 OwnerError::Unavailable { .. } if !wait => {
                     tries += 1;
                     if tries == TRIES {
@@ -314,10 +337,12 @@ impl OwnerLease {
                     }
                 }
                 OwnerError::HeldBy { .. }
+                | OwnerError::Unreadable { .. }
                 | OwnerError::OtherStore(_)
                 | OwnerError::Unavailable { .. } => {}
             }
-            if wait && told.as_ref() != Some(&error) {
+            let tell = wait || matches!(error, OwnerError::Unreadable { .. });
+            if tell && told.as_ref() != Some(&error) {
                 tracing::info!("standing by: {error}");
                 told = Some(error);
             }
@@ -431,9 +456,60 @@ impl OwnerLease {
     }
 }
 
+/// For how long an unreadable entry has not changed.
+#[derive(Debug, Default)]
+struct Unchanged(Option<(UnreadableEntry, Instant)>);
+
+impl Unchanged {
+    /// The entry that has not changed for this long.
+    fn expired(&self, after: Duration) -> Option<UnreadableEntry> {
+        let (entry, since) = self.0?;
+        (since.elapsed() >= after).then_some(entry)
+    }
+
+    /// What a look has shown. True where it is another unreadable entry than before.
+    fn note(&mut self, error: &OwnerError) -> bool {
+        match error {
+            OwnerError::Unreadable { entry, .. } => {
+                let is_news = self.0.is_none_or(|(known, _)| known != *entry);
+                if is_news {
+                    self.0 = Some((*entry, Instant::now()));
+                }
+                is_news
+            }
+            // Nobody has said anything about the entry.
+            OwnerError::Unavailable { .. } => false,
+            _ => {
+                self.0 = None;
+                false
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unreadable_entry_has_expired_when_it_has_not_changed_for_the_length_of_a_lease() {
+        let ttl = Duration::from_secs(14);
+        let unreadable = |revision| OwnerError::Unreadable {
+            entry: UnreadableEntry { revision },
+            ttl,
+        };
+        let mut unchanged = Unchanged::default();
+        assert!(unchanged.note(&unreadable(7)));
+        tokio::time::advance(Duration::from_secs(13)).await;
+        assert!(!unchanged.note(&unreadable(7)));
+        assert_eq!(unchanged.expired(ttl), None);
+        assert!(unchanged.note(&unreadable(8)), "it was written again");
+        tokio::time::advance(Duration::from_secs(13)).await;
+        assert_eq!(unchanged.expired(ttl), None);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let expired = Some(UnreadableEntry { revision: 8 });
+        assert_eq!(unchanged.expired(ttl), expired);
+    }
 
     #[test]
     fn the_owner_stops_before_a_standby_can_start_and_that_within_15_seconds() {

@@ -62,6 +62,7 @@ impl Keeper {
                 None
             }
             Ok(Entry::Held { holder, .. }) => Some(Loss::TakenBy(holder)),
+            Ok(Entry::Unreadable(entry)) => Some(Loss::Overwritten(entry)),
             Ok(Entry::Free { .. }) => Some(Loss::Gone),
             Err(error) => {
                 tracing::warn!(%error, "who owns is not known just now");

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::group::GroupNote;
-use super::{Holder, OwnerError, OwnerOptions, format};
+use super::{OwnerError, Holder, OwnerOptions, UnreadableEntry, format};
 use crate::nats::overlap::{
     is_name_in_use, is_not_found, is_wrong_sequence, taken_by, why_not_made,
 };
@@ -31,6 +31,8 @@ pub(super) enum Entry {
     Free { sequence: u64 },
     /// Somebody does.
     Held { sequence: u64, holder: Box<Holder> },
+    /// Nobody can read who does.
+    Unreadable(UnreadableEntry),
 }
 
 /// Why a write did not go through.
@@ -281,10 +283,12 @@ fn entry(sequence: u64, payload: &[u8]) -> Entry {
     if payload.is_empty() {
         return Entry::Free { sequence };
     }
-    let holder = serde_json::from_slice(payload).unwrap_or_else(|_| Holder::unreadable());
-    Entry::Held {
-        sequence,
-        holder: Box::new(holder),
+    match serde_json::from_slice(payload) {
+        Ok(holder) => Entry::Held {
+            sequence,
+            holder: Box::new(holder),
+        },
+        Err(_) => Entry::Unreadable(UnreadableEntry { revision: sequence }),
     }
 }
 
@@ -320,9 +324,11 @@ mod tests {
     #[test]
     fn what_cannot_be_read_belongs_to_somebody() {
         assert!(matches!(entry(7, b""), Entry::Free { sequence: 7 }));
-        let Entry::Held { sequence, holder } = entry(8, b"{\"of\":\"another version\"}") else {
-            panic!("an entry of another version is not free");
-        };
-        assert_eq!((sequence, holder.pid), (8, 0));
+        for payload in [&b"{\"of\":\"another version\"}"[..], b"garbage"] {
+            let Entry::Unreadable(found) = entry(8, payload) else {
+                panic!("an entry of another version is not free");
+            };
+            assert_eq!(found.revision, 8);
+        }
     }
 }
