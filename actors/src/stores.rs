@@ -253,9 +253,16 @@ impl Stores {
         warnings.insert(whose, text);
     }
 
-    /// Where the data directory remembers another store than was found at the start, a sentence each.
+    /// What is to be known of the store and does not stop anything, a sentence each: where the data directory remembers
+    /// another one than was found at the start, and streams that do not keep what they are given.
     pub fn warnings(&self) -> Vec<String> {
-        self.0.warnings.lock().values().cloned().collect()
+        let mut warnings: Vec<_> = self.0.warnings.lock().values().cloned().collect();
+        warnings.extend(self.0.whole.warnings());
+        let projects = self.0.projects.iter();
+        let mut of_projects: Vec<_> = projects.flat_map(|kept| kept.guard.warnings()).collect();
+        of_projects.sort();
+        warnings.extend(of_projects);
+        warnings
     }
 
     /// Changes whenever a store turned out to be another one, or the right one again.
@@ -399,6 +406,11 @@ impl Stores {
             .filter(|turned| std::future::ready(*turned))
             .count()
             .await;
+        for guard in &guards {
+            if guard.may_be_whole_again() && guard.foreign().is_some() {
+                self.compare_again(guard).await;
+            }
+        }
         if turned > 0 {
             self.0.turns.send_modify(|turns| *turns += 1);
         }
@@ -409,6 +421,22 @@ impl Stores {
             return LOOK_FOR_THE_RIGHT_ONE;
         }
         LOOK_EVERY
+    }
+
+    /// A server has come since items of a project were found missing: perhaps it has them.
+    async fn compare_again(&self, guard: &StoreGuard) {
+        let connects = guard.connects();
+        let kept = self.0.projects.iter().find(|kept| kept.guard.is(guard));
+        let Some(read) = kept.and_then(|kept| kept.read.clone()) else {
+            return;
+        };
+        match lost::compare(&self.0.jetstream, &read).await {
+            Ok(lost) => {
+                let unfinished = lost.iter().filter(|item| !item.status.is_terminal());
+                guard.compared(connects, unfinished.count());
+            }
+            Err(error) => tracing::debug!("what is missing cannot be compared yet: {error}"),
+        }
     }
 
     /// Writes down what is known, where that has changed.

@@ -6,6 +6,7 @@ use clap::Args;
 use loom_actors::nats::server::{find_server, server_on};
 use loom_actors::nats::store::space_at;
 use loom_protocol::rest::{Stats, Status};
+use loom_protocol::store::StoreAnswer;
 use serde::Serialize;
 
 use super::Context;
@@ -190,6 +191,12 @@ async fn look_at_coordinator(api: &ApiClient, findings: &mut Findings) {
     }
     for problem in &status.readiness.problems {
         findings.add(Level::Wrong, "coordinator", problem.clone());
+    }
+    // An older coordinator says nothing of it.
+    if let Ok(store) = api.get::<StoreAnswer>(&["store"], &[]).await {
+        for warning in store.warnings {
+            findings.add(Level::Warning, "store", warning);
+        }
     }
     match api.get::<Stats>(&["stats"], &[]).await {
         Ok(stats) => look_at_work(&stats, findings),

@@ -10,5 +10,7 @@
 
 mod house;
 mod innocent;
+mod limits;
+mod missing;
 mod replaced;
 mod starts;

@@ -25,7 +25,7 @@ use crate::work_ledger::{ReadModel, WorkLedgerHandle};
 /// How often letters are looked at that are due, expired or outdated.
 const TICK: Duration = Duration::from_secs(1);
 /// How many ticks there are between two looks whether the stream is there.
-const LOOK_EVERY: u32 = 5;
+const LOOK_EVERY: u32 = 10;
 /// How long a request waits for the first reading of the stream.
 const READY_WITHIN: Duration = Duration::from_millis(2_500);
 

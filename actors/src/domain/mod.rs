@@ -12,4 +12,5 @@ pub mod reaping;
 pub mod retry;
 pub mod room;
 pub mod store;
+pub mod stream_terms;
 pub mod work;

@@ -38,7 +38,9 @@ use super::outcome::{WriteError, outcome_of, write_error};
 use super::overlap::{is_not_found, why_not_made};
 use super::owner::Ownership;
 use super::store_guard::StoreGuard;
+use super::terms;
 use crate::domain::room::Room;
+use crate::domain::stream_terms::Terms;
 
 /// The key in the stream's metadata that says whose it is.
 const PROJECT_KEY: &str = "loom.project";
@@ -201,14 +203,16 @@ impl LetterStore {
             Err(error) => return Err(self.error("opening", error)),
         };
         self.seen_now(Some(&opened));
-        let mut config = opened.cached_info().config.clone();
-        if config.max_age != self.retention {
-            config.max_age = self.retention;
-            config.duplicate_window = self.known_again();
-            self.jetstream
-                .update_stream(&config)
-                .await
-                .map_err(|e| self.error("setting the retention of", e))?;
+        if self.ownership.is_held() {
+            let terms = Terms {
+                per_subject: Some(1),
+                max_age: self.retention,
+                is_queue: false,
+                is_bucket: false,
+                replicas: self.replicas,
+            };
+            let kept = terms::keep(&self.jetstream, &self.stream, &terms, &self.guard).await;
+            kept.map_err(|why| self.error("setting the retention of", why))?;
         }
         Ok(Some(opened))
     }

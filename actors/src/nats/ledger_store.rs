@@ -23,6 +23,8 @@ use super::outcome::{outcome_of, write_error};
 use super::overlap::{is_name_in_use, is_not_found, why_not_made};
 use super::stamp::{STAMP_KEY, stamp_old};
 use super::store_guard::{StoreDenied, StoreGuard};
+use super::terms::{self, Looked};
+use crate::domain::stream_terms::Terms;
 
 /// The key of writes that are meant to be refused, and a sequence that no key has.
 const BARRIER: (&str, u64) = ("barrier", u64::MAX >> 1);
@@ -48,7 +50,7 @@ pub struct Entry {
     pub id: Option<WorkId>,
     /// The sequence of its last write.
     pub sequence: u64,
-    /// The record.
+    /// The record; empty where somebody has deleted it.
     pub bytes: Bytes,
 }
 
@@ -60,6 +62,7 @@ pub struct LedgerStore {
     stream: stream::Stream,
     bucket: String,
     prefix: String,
+    replicas: usize,
     guard: StoreGuard,
 }
 
@@ -122,9 +125,11 @@ impl LedgerStore {
             stream: found,
             bucket,
             prefix,
+            replicas,
             guard: guard.clone(),
         };
         store.check_ttl()?;
+        store.keep().await?;
         // What is known stays as it is: it was found to be the same, over the connection that was looked at.
         if guard.known().is_none() {
             guard.adopt(connects, store.stream.cached_info());
@@ -148,6 +153,7 @@ impl LedgerStore {
                 stream,
                 prefix: format!("$KV.{bucket}."),
                 bucket,
+                replicas: 0,
                 guard: StoreGuard::unwatched(),
             })),
             Err(error) if is_not_found(&error) => Ok(None),
@@ -168,6 +174,37 @@ impl LedgerStore {
         self.guard.look().await;
         let known = self.guard.settled_within(WRITE_TIMEOUT).await;
         known.map_err(|denied| self.error("looking at", denied))
+    }
+
+    /// Looks at the stream, and sets back what would let records go. To be called by the owner.
+    pub(crate) async fn keep(&self) -> Result<Looked, StoreError> {
+        let terms = Terms {
+            per_subject: Some(1),
+            max_age: Duration::ZERO,
+            is_queue: false,
+            is_bucket: true,
+            replicas: self.replicas,
+        };
+        let name = self.stream_name();
+        let kept = terms::keep(&self.jetstream, name, &terms, &self.guard).await;
+        let missing = || "it is not there".to_owned();
+        kept.and_then(|looked| looked.ok_or_else(missing))
+            .map_err(|why| self.error("looking at", std::io::Error::other(why)))
+    }
+
+    /// The stream behind the bucket.
+    pub(crate) fn stream_name(&self) -> &str {
+        &self.stream.cached_info().config.name
+    }
+
+    /// The bucket.
+    pub(crate) fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
+    /// The client behind it.
+    pub(crate) const fn client(&self) -> &Client {
+        &self.client
     }
 
     fn check_ttl(&self) -> Result<(), StoreError> {
@@ -285,59 +322,94 @@ impl LedgerStore {
         let known = self.guard.settled_within(REPLAY_TIMEOUT).await;
         known.map_err(|denied| self.error("reading", denied))?;
         self.settle().await?;
-        let info = self
-            .stream
-            .get_info()
-            .await
-            .map_err(|e| self.error("asking for the state of", e))?;
-        let last = info.state.last_sequence;
-        if info.state.messages == 0 || last < from {
-            return Ok(last);
+        let last = self.last_sequence().await?;
+        let mut messages = match self.messages(from, false).await? {
+            Some(messages) if last >= from => messages,
+            _ => return Ok(last),
+        };
+        let mut chunk = Vec::with_capacity(REPLAY_CHUNK);
+        loop {
+            let (message, sequence, is_last) = self.next(&mut messages).await?;
+            chunk.push(Entry {
+                id: self.id_of(&message.subject),
+                sequence,
+                bytes: message.payload.clone(),
+            });
+            if is_last || chunk.len() == REPLAY_CHUNK {
+                let full = std::mem::replace(&mut chunk, Vec::with_capacity(REPLAY_CHUNK));
+                let sent = chunks.send(full).await;
+                sent.map_err(|e| self.error("taking over what was read from", e))?;
+            }
+            if is_last {
+                return Ok(last.max(sequence));
+            }
         }
+    }
+
+    /// Calls `each` with the sequence of every message, without reading its body.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub(crate) async fn sequences(&self, mut each: impl FnMut(u64)) -> Result<(), StoreError> {
+        let Some(mut messages) = self.messages(1, true).await? else {
+            return Ok(());
+        };
+        loop {
+            let (_, sequence, is_last) = self.next(&mut messages).await?;
+            each(sequence);
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn last_sequence(&self) -> Result<u64, StoreError> {
+        let info = self.stream.get_info().await;
+        let info = info.map_err(|e| self.error("asking for the state of", e))?;
+        Ok(info.state.last_sequence)
+    }
+
+    /// The messages from a sequence on; `None`: there are none.
+    async fn messages(
+        &self,
+        from: u64,
+        headers_only: bool,
+    ) -> Result<Option<pull::Ordered>, StoreError> {
         let consumer = self
             .stream
             .create_consumer(pull::OrderedConfig {
                 deliver_policy: DeliverPolicy::ByStartSequence {
                     start_sequence: from.max(1),
                 },
+                headers_only,
                 ..Default::default()
             })
             .await
             .map_err(|e| self.error("replaying", e))?;
         if consumer.cached_info().num_pending == 0 {
-            return Ok(last);
+            return Ok(None);
         }
-        let mut messages = consumer
-            .messages()
+        let messages = consumer.messages().await;
+        messages
+            .map(Some)
+            .map_err(|e| self.error("replaying", e))
+    }
+
+    /// The next message, its sequence, and whether it is the last one.
+    async fn next(
+        &self,
+        messages: &mut pull::Ordered,
+    ) -> Result<(jetstream::Message, u64, bool), StoreError> {
+        let message = tokio::time::timeout(REPLAY_TIMEOUT, messages.next())
             .await
+            .map_err(|e| self.error("replaying", e))?
+            .ok_or_else(|| self.error("replaying", std::io::Error::other("it ended early")))?
             .map_err(|e| self.error("replaying", e))?;
-        let mut chunk = Vec::with_capacity(REPLAY_CHUNK);
-        loop {
-            let message = tokio::time::timeout(REPLAY_TIMEOUT, messages.next())
-                .await
-                .map_err(|e| self.error("replaying", e))?
-                .ok_or_else(|| self.error("replaying", std::io::Error::other("it ended early")))?
-                .map_err(|e| self.error("replaying", e))?;
-            let (sequence, pending) = message
-                .info()
-                .map(|info| (info.stream_sequence, info.pending))
-                .map_err(|e| self.error("replaying", std::io::Error::other(e)))?;
-            if !message.payload.is_empty() {
-                chunk.push(Entry {
-                    id: self.id_of(&message.subject),
-                    sequence,
-                    bytes: message.payload.clone(),
-                });
-            }
-            if pending == 0 || chunk.len() == REPLAY_CHUNK {
-                let full = std::mem::replace(&mut chunk, Vec::with_capacity(REPLAY_CHUNK));
-                let sent = chunks.send(full).await;
-                sent.map_err(|e| self.error("taking over what was read from", e))?;
-            }
-            if pending == 0 {
-                return Ok(last.max(sequence));
-            }
-        }
+        let (sequence, pending) = message
+            .info()
+            .map(|info| (info.stream_sequence, info.pending))
+            .map_err(|e| self.error("replaying", std::io::Error::other(e)))?;
+        Ok((message, sequence, pending == 0))
     }
 
     /// Waits until the stream has dealt with every write that was sent before: a write that it must

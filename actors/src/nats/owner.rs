@@ -277,6 +277,7 @@ pub struct OwnerLease {
     kept_until: Arc<Mutex<Instant>>,
     loss: watch::Receiver<Option<Loss>>,
     keeper: AbortOnDropHandle<()>,
+    _terms: AbortOnDropHandle<()>,
     others_owned: bool,
 }
 
@@ -309,7 +310,7 @@ impl OwnerLease {
             let expired = unreadable.expired(options.times.ttl);
             let error = match try_to_acquire(jetstream, &holder, &options, expired).await {
                 Ok(won) => {
-                    let mut lease = Self::won(won, holder, identity, options.times);
+                    let mut lease = Self::won(won, holder, identity, &options);
                     lease.others_owned = others_owned;
                     return Ok(lease);
                 }
@@ -350,7 +351,8 @@ impl OwnerLease {
         }
     }
 
-    fn won(won: Won, holder: Holder, identity: Identity, times: LeaseTimes) -> Self {
+    fn won(won: Won, holder: Holder, identity: Identity, options: &OwnerOptions) -> Self {
+        let times = options.times.clone();
         let kept_until = Arc::new(Mutex::new(won.sent + times.keep_for));
         let (lost, loss) = watch::channel(None);
         let mut keeper = Keeper {
@@ -369,6 +371,8 @@ impl OwnerLease {
             tracing::error!(reason = %loss, "the ownership is lost");
             lost.send_replace(Some(loss));
         });
+        let terms = won.store.clone().keep(options.replicas, options.guard.clone());
+        let terms = tokio::spawn(terms);
         let queue_group = won.group.name();
         tracing::info!(epoch = won.sequence, queue_group, "this coordinator owns");
         Self {
@@ -380,6 +384,7 @@ impl OwnerLease {
             kept_until,
             loss,
             keeper: AbortOnDropHandle::new(keeper),
+            _terms: AbortOnDropHandle::new(terms),
             others_owned: false,
         }
     }

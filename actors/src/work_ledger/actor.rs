@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use loom_protocol::WorkId;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use slab::Slab;
@@ -13,6 +13,7 @@ use tokio::task::coop::unconstrained;
 
 use super::acknowledged::Acknowledged;
 use super::handle::{LedgerError, Outcome};
+use super::inspection::{Inspector, Looked, Looks};
 use super::meters::Meters;
 use super::operation::{Context, Operation};
 use super::read_model::ReadModel;
@@ -77,11 +78,19 @@ pub enum LedgerMsg {
     SweepDone,
     /// Something may have been stored that is not known here: read what is new in the bucket.
     ReplayDue,
+    /// The stream was changed by somebody, or something is missing: look at the bucket at once.
+    LookDue,
+    /// A look at the bucket has ended; `None`: the server did not answer.
+    LookDone(Option<Box<LookEnd>>),
     /// The replay has ended; everything up to here is known.
     ReplayDone(Option<u64>),
     /// Take nothing new; answer when nothing is under way.
     Drain(RpcReplyPort<()>),
 }
+
+/// How a look at the bucket has ended.
+#[derive(Debug)]
+pub struct LookEnd(Looked);
 
 /// The actor.
 pub struct WorkLedger;
@@ -97,6 +106,8 @@ pub struct State {
     operations: usize,
     acknowledged: Acknowledged,
     replaying: bool,
+    looks: Looks,
+    looking: bool,
     draining: bool,
     waiting_for_drain: Vec<RpcReplyPort<()>>,
 }
@@ -128,6 +139,7 @@ impl Actor for WorkLedger {
         read.set_replayed_to(last);
         let mut tasks = JoinSet::new();
         tasks.spawn(watch_reconnects(args.nats.clone(), myself.clone()));
+        tasks.spawn(watch_changes(read.clone(), myself.clone()));
         myself.send_after(SWEEP_EVERY, || LedgerMsg::SweepDue);
         Ok(State {
             context: Arc::new(Context {
@@ -147,6 +159,8 @@ impl Actor for WorkLedger {
             operations: 0,
             acknowledged: Acknowledged::up_from(last),
             replaying: false,
+            looks: Looks::new(),
+            looking: false,
             draining: false,
             waiting_for_drain: Vec::new(),
         })
@@ -165,6 +179,8 @@ impl Actor for WorkLedger {
             LedgerMsg::SweepDone => state.arm_sweep(),
             LedgerMsg::ReplayDue => state.replay(),
             LedgerMsg::ReplayDone(last) => state.replayed(last),
+            LedgerMsg::LookDue => state.suspect(),
+            LedgerMsg::LookDone(ended) => state.looked(ended),
             LedgerMsg::Drain(reply) => {
                 state.draining = true;
                 state.waiting_for_drain.push(reply);
@@ -179,6 +195,16 @@ async fn watch_reconnects(nats: Nats, ledger: ActorRef<LedgerMsg>) {
     let mut reconnects = nats.reconnects.clone();
     reconnects.mark_unchanged();
     while reconnects.changed().await.is_ok() && ledger.cast(LedgerMsg::ReplayDue).is_ok() {}
+}
+
+/// Hears from the server when the stream's configuration is changed: a limit takes records away at once. Where that may not
+/// be heard, the look that there is now and then finds it.
+async fn watch_changes(read: Arc<ReadModel>, ledger: ActorRef<LedgerMsg>) {
+    let subject = format!("$JS.EVENT.ADVISORY.STREAM.UPDATED.{}", read.store().stream_name());
+    let Ok(mut changes) = read.store().client().subscribe(subject).await else {
+        return;
+    };
+    while changes.next().await.is_some() && ledger.cast(LedgerMsg::LookDue).is_ok() {}
 }
 
 impl State {
@@ -330,6 +356,7 @@ impl State {
         if self.acknowledged.has_a_lasting_gap() {
             self.replay();
         }
+        self.look();
         let ledger = self.myself.clone();
         let sweep = retention::sweep(
             self.args.read.clone(),
@@ -342,6 +369,58 @@ impl State {
             tracing::trace!(?gone, "finished items were looked over");
             let _ = ledger.cast(LedgerMsg::SweepDone);
         });
+    }
+
+    fn suspect(&mut self) {
+        self.looks.suspect();
+        self.look();
+    }
+
+    /// Looks at the bucket where that is due.
+    fn look(&mut self) {
+        if self.args.read.take_suspicion() {
+            self.looks.force();
+        }
+        if self.looking || self.draining || !self.looks.are_due() || !self.args.nats.is_up() {
+            return;
+        }
+        self.looking = true;
+        let retention = self.args.settings.retention;
+        let inspector = Inspector {
+            read: self.args.read.clone(),
+            ownership: self.args.ownership.clone(),
+            keep: self.args.settings.max_finished,
+            expired: self.args.clock.now().before(retention),
+            is_idle: self.operations == 0,
+        };
+        let (looks, ledger) = (self.looks.clone(), self.myself.clone());
+        // A suspicion from now on is one for the next look.
+        self.looks = looks.clone().begun();
+        self.tasks.spawn(async move {
+            let looking = AssertUnwindSafe(inspector.look(looks));
+            let ended = match looking.catch_unwind().await {
+                Ok(Ok(looked)) => Some(Box::new(LookEnd(looked))),
+                Ok(Err(error)) => {
+                    tracing::debug!("the bucket cannot be looked at yet: {error}");
+                    None
+                }
+                Err(_) => None,
+            };
+            let _ = ledger.cast(LedgerMsg::LookDone(ended));
+        });
+    }
+
+    fn looked(&mut self, ended: Option<Box<LookEnd>>) {
+        self.looking = false;
+        let Some(LookEnd(looked)) = ended.map(|ended| *ended) else {
+            return;
+        };
+        if !self.looks.are_due() {
+            self.looks = looked.looks;
+        }
+        if looked.replay {
+            self.replay();
+        }
     }
 
     fn arm_sweep(&mut self) {

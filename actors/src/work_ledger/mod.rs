@@ -28,7 +28,10 @@
 //!   has happened already.
 //! - NATS goes away: new operations are answered `unavailable` at once, those under way are in
 //!   doubt until it is back. After a reconnect the bucket is replayed in the same way.
-//! - A record that cannot be read is counted and left alone.
+//! - A record that cannot be read is counted and left alone; its item is none that can be claimed, and whoever names it is
+//!   told the key and the revision.
+//! - Somebody purges the stream, deletes messages, or limits it: a look every ten seconds (and as soon as the server tells
+//!   of a change) sets limits back and finds what is missing, see `inspection`.
 //!
 //! # Options
 //! [`WorkSettings`]: `retention` and `max_finished` bound what is kept of items that have ended; of
@@ -41,6 +44,7 @@ mod fitting;
 mod handle;
 mod header;
 mod index;
+mod inspection;
 mod meters;
 mod operation;
 mod page;
@@ -51,7 +55,7 @@ mod retention;
 mod search;
 mod told;
 
-pub use actor::{LedgerMsg, WorkLedger, WorkLedgerArgs};
+pub use actor::{LedgerMsg, LookEnd, WorkLedger, WorkLedgerArgs};
 pub use handle::{LedgerError, Outcome, TRANSITION_DEADLINE, WorkLedgerHandle};
 pub use header::{Header, ItemChange, LeaseInfo, Needs};
 pub use meters::describe as describe_meters;

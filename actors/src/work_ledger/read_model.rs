@@ -3,8 +3,8 @@
 //! It belongs to the project tree and survives a crash of the ledger. Only the ledger writes it;
 //! reads never queue behind writes.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use super::read_error::ReadError;
 use super::replay::replay;
 use crate::domain::id_prefix;
 use crate::domain::lease::LeaseClock;
-use crate::domain::work::{Bodies, WorkRecord, decode, view};
+use crate::domain::work::{Bodies, RecordError, WorkRecord, decode, view};
 use crate::nats::ledger_store::{Entry, LedgerStore, StoreError};
 use crate::nats::store_guard::StoreGuard;
 
@@ -49,6 +49,15 @@ struct Live {
     heard: Instant,
 }
 
+/// How many records a bucket should hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Expected {
+    /// Those that stay until they are written again.
+    pub kept: usize,
+    /// All, but for those that may have gone already.
+    pub least: usize,
+}
+
 /// No item has been claimed yet.
 const NO_WAIT_KNOWN: u64 = u64::MAX;
 
@@ -65,6 +74,14 @@ pub struct ReadModel {
     listeners: RwLock<Vec<(&'static str, Listener)>>,
     lease_listener: OnceLock<LeaseListener>,
     quarantined: AtomicUsize,
+    /// Records that somebody has made unreadable: the revision, and why.
+    damaged: Mutex<HashMap<WorkId, (u64, Arc<RecordError>)>>,
+    /// Items that are to be there and are not in the bucket.
+    lost: Mutex<HashSet<WorkId>>,
+    /// Something was not there that should be: the whole bucket is to be looked at.
+    suspicious: AtomicBool,
+    /// How many unfinished items somebody has deleted.
+    deleted: AtomicUsize,
     /// One search through all headers at a time.
     pub(super) searches: Semaphore,
     replayed_to: AtomicU64,
@@ -86,6 +103,10 @@ impl ReadModel {
             listeners: RwLock::default(),
             lease_listener: OnceLock::new(),
             quarantined: AtomicUsize::new(0),
+            damaged: Mutex::default(),
+            lost: Mutex::default(),
+            suspicious: AtomicBool::new(false),
+            deleted: AtomicUsize::new(0),
             searches: Semaphore::new(1),
             replayed_to: AtomicU64::new(0),
             usual_wait: AtomicU64::new(NO_WAIT_KNOWN),
@@ -243,20 +264,111 @@ impl ReadModel {
 
     /// The record of an item at its present revision, from the cache or the bucket.
     pub async fn record(&self, id: WorkId) -> Result<(Arc<WorkRecord>, u64), ReadError> {
-        let revision = self
-            .header(id)
-            .map(|header| header.revision)
-            .ok_or(ReadError::NotFound(id))?;
+        let Some(header) = self.header(id) else {
+            return Err(self.damage(id).unwrap_or(ReadError::NotFound(id)));
+        };
+        let revision = header.revision;
         if let Some(record) = self.cache.get(id, revision) {
             return Ok((record, revision));
         }
-        let entry = Box::pin(self.stored(id, revision)).await?;
-        let record = Arc::new(decode(&entry.bytes).map_err(|source| ReadError::Damaged {
-            id,
-            source: Arc::new(source),
-        })?);
+        let stored = Box::pin(self.stored(id, revision)).await;
+        if matches!(stored, Err(ReadError::NotFound(_))) && header.is_kept() {
+            self.suspicious.store(true, Ordering::Release);
+        }
+        let entry = stored?;
+        let record = match decode(&entry.bytes) {
+            Ok(record) => Arc::new(record),
+            Err(RecordError::Empty) => {
+                self.note_deletion(id, entry.sequence);
+                return Err(ReadError::NotFound(id));
+            }
+            Err(why) => return Err(self.note_damage(id, entry.sequence, why)),
+        };
         self.cache.put(record.clone(), entry.sequence);
         Ok((record, entry.sequence))
+    }
+
+    /// Why the record of an item cannot be read, where that is so.
+    fn damage(&self, id: WorkId) -> Option<ReadError> {
+        let damaged = self.damaged.lock();
+        let (revision, source) = damaged.get(&id)?;
+        Some(ReadError::Damaged {
+            id,
+            bucket: self.store.bucket().into(),
+            revision: *revision,
+            source: source.clone(),
+        })
+    }
+
+    /// Somebody has written over a record what cannot be read: the item is none that can be claimed.
+    pub(super) fn note_damage(&self, id: WorkId, revision: u64, why: RecordError) -> ReadError {
+        if self.header(id).is_none_or(|known| known.revision < revision) {
+            let new = (revision, Arc::new(why));
+            let before = self.damaged.lock().insert(id, new);
+            if before.is_none_or(|(known, _)| known < revision) {
+                self.quarantined.fetch_add(1, Ordering::Relaxed);
+                if let Some(damage) = self.damage(id) {
+                    tracing::error!(project = %self.project, "{damage}");
+                }
+            }
+            self.forget_id(id);
+        }
+        self.damage(id).unwrap_or(ReadError::NotFound(id))
+    }
+
+    /// Somebody has deleted a record by its key.
+    pub(super) fn note_deletion(&self, id: WorkId, revision: u64) {
+        self.damaged.lock().remove(&id);
+        let Some(known) = self.header(id).filter(|known| known.revision < revision) else {
+            return;
+        };
+        self.forget_id(id);
+        if !known.is_kept() {
+            return;
+        }
+        let deleted = self.deleted.fetch_add(1, Ordering::Relaxed) + 1;
+        let text = format!(
+            "{deleted} items that had not ended were deleted in it by somebody, the last one is {id}"
+        );
+        tracing::error!(project = %self.project, "{text}");
+        let about = format!("{} (deletions)", self.store.stream_name());
+        self.guard().note_warnings(&about, vec![text]);
+    }
+
+    /// Of these items, as they were known, the bucket has no record: where nothing has changed since, they are lost. To be
+    /// called by the owner, who has asked the leader.
+    pub(super) fn lose(&self, known: &[Header]) {
+        let mut lost = self.lost.lock();
+        for known in known.iter().filter(|known| known.is_kept()) {
+            let now = self.header(known.id);
+            if now.is_some_and(|now| now.revision == known.revision) && lost.insert(known.id) {
+                tracing::error!(
+                    project = %self.project, id = %known.id, status = %known.status, revision = known.revision,
+                    "the record of an item is not in the ledger any more"
+                );
+            }
+        }
+        self.guard().lacks(lost.len());
+    }
+
+    /// Whether something was not there that should be, since the last call.
+    pub(super) fn take_suspicion(&self) -> bool {
+        self.suspicious.swap(false, Ordering::AcqRel)
+    }
+
+    /// How many records the bucket should hold, those that are to stay and all, and how many of these may be gone.
+    pub(super) fn expected(&self, keep: usize, expired: Timestamp) -> Expected {
+        let index = self.index.read();
+        let (total, kept) = index.counts();
+        Expected {
+            kept,
+            least: (total + self.damaged.lock().len()).saturating_sub(index.going(keep, expired)),
+        }
+    }
+
+    /// Every item whose record is to stay, by its revision.
+    pub(super) fn kept(&self) -> HashMap<u64, WorkId> {
+        self.index.read().kept()
     }
 
     /// What the bucket holds, at this revision or a later one.
@@ -347,6 +459,7 @@ impl ReadModel {
             self.live.lock().remove(&record.id);
         }
         keep();
+        self.damaged.lock().remove(&record.id);
         let header = &change.header;
         let holder = header.holder.filter(|_| header.status.is_leased());
         self.leases_changed(&index, holder.into_iter().chain(change.freed));
@@ -360,6 +473,11 @@ impl ReadModel {
             (Some(id), Ok(record)) if record.id == id => {
                 self.take_over(&record, entry.sequence, || {});
             }
+            (Some(id), Err(RecordError::Empty)) => self.note_deletion(id, entry.sequence),
+            (Some(id), Err(why)) => {
+                self.note_damage(id, entry.sequence, why);
+            }
+            (None, Err(RecordError::Empty)) => {}
             (id, outcome) => {
                 self.quarantined.fetch_add(1, Ordering::Relaxed);
                 let why = outcome.err().map_or_else(

@@ -7,7 +7,7 @@ use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{self, LastRawMessageErrorKind};
 use bytes::Bytes;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::group::GroupNote;
 use super::{OwnerError, Holder, OwnerOptions, UnreadableEntry, format};
@@ -16,13 +16,18 @@ use crate::nats::overlap::{
 };
 use crate::nats::stamp::{STAMP_KEY, stamp_old};
 use crate::nats::store::StoreHealth;
-use crate::nats::store_guard::StoreDenied;
+use crate::domain::stream_terms::Terms;
+use crate::nats::store_guard::{StoreDenied, StoreGuard};
+use crate::nats::terms;
 
 const BUCKET: &str = "LOOM_OWNERS";
 const SUBJECT: &str = "$KV.LOOM_OWNERS.coordinator";
 const NOTE_SUBJECT: &str = "$KV.LOOM_OWNERS.queue-group";
 /// How long a request may stay without an answer before its outcome counts as unknown.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// How often it is looked at whether the bucket keeps the entry.
+const KEEP_EVERY: Duration = Duration::from_secs(30);
 
 /// What the entry says.
 #[derive(Debug)]
@@ -100,6 +105,28 @@ impl OwnerStore {
             stream,
         };
         store.read().await.ok()
+    }
+
+    /// Sets the bucket back to what keeps the entry, for as long as this is polled. To be called by the owner.
+    pub(super) async fn keep(self, replicas: usize, guard: StoreGuard) {
+        let terms = Terms {
+            per_subject: Some(1),
+            max_age: Duration::ZERO,
+            is_queue: false,
+            is_bucket: true,
+            replicas,
+        };
+        let name = stream_name();
+        loop {
+            if guard.settled().await.is_err() {
+                return;
+            }
+            let kept = terms::keep(&self.jetstream, &name, &terms, &guard);
+            if let Ok(Err(why)) = timeout(ANSWER_WITHIN, kept).await {
+                tracing::debug!("the bucket of the owner cannot be looked at: {why}");
+            }
+            sleep(KEEP_EVERY).await;
+        }
     }
 
     /// Gives a store of an older version its stamp. To be called by the owner.
