@@ -347,23 +347,37 @@ async fn an_unreadable_entry_is_replaced_when_it_has_not_changed_for_the_length_
     };
     let revision = garbage().await;
     let loss = timeout(PATIENCE, owner.lost()).await.unwrap();
-    assert!(matches!(loss, Loss::Overwritten(entry) if entry.revision == revision), "{loss}");
+    assert!(
+        matches!(loss, Loss::Overwritten(entry) if entry.revision == revision),
+        "{loss}"
+    );
     for part in ["coordinator", "LOOM_OWNERS", &revision.to_string()] {
         assert!(loss.to_string().contains(part), "{part:?} is not in {loss}");
     }
     drop(owner);
 
     let written = Instant::now();
-    let owner = timeout(PATIENCE, fixture.acquire("two", true)).await.unwrap().unwrap();
-    assert!(written.elapsed() >= short().times.ttl, "somebody may hold it");
+    let owner = timeout(PATIENCE, fixture.acquire("two", true))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(
+        written.elapsed() >= short().times.ttl,
+        "somebody may hold it"
+    );
     assert!(owner.epoch() > epoch && owner.others_owned());
     let (_, holder) = fixture.entry().await;
     assert_eq!(holder, *owner.holder());
     owner.release().await;
 
     garbage().await;
-    let owner = timeout(PATIENCE, fixture.acquire("three", false)).await.unwrap();
-    assert!(owner.unwrap().is_held(), "no standby, and all the same it need not be started again");
+    let owner = timeout(PATIENCE, fixture.acquire("three", false))
+        .await
+        .unwrap();
+    assert!(
+        owner.unwrap().is_held(),
+        "no standby, and all the same it need not be started again"
+    );
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! One ownership: its lease, its actors, its NATS door. A process may have several, one after the other.
 
+mod ruling;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +9,7 @@ use loom_actors::barrier::{Grace, InFlight};
 use loom_actors::clock::Clock;
 use loom_actors::events::EventHub;
 use loom_actors::nats::connection::Nats;
-use loom_actors::nats::owner::{Identity, OwnerLease, OwnerOptions, Ownership};
+use loom_actors::nats::owner::{Identity, OwnerError, OwnerLease, OwnerOptions, Ownership};
 use loom_actors::nats::server::ServerControl;
 use loom_actors::project::Terms;
 use loom_actors::projects::Projects;
@@ -16,21 +18,20 @@ use loom_actors::stores::Stores;
 use loom_actors::supervision::Jitter;
 use loom_protocol::{ErrorCode, WireError};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::ruling::FormerDoor;
+pub(super) use self::ruling::rule;
 use super::UpError;
 use crate::doors::nats::NatsDoor;
 use crate::service::{Owning, Service, ServiceOptions};
 use crate::settings::Settings;
 
-/// How long what is in flight may take at the end.
-const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 /// How long it may take when the ownership is lost: it cannot be written any more.
 const ABANDON_WITHIN: Duration = Duration::from_secs(1);
-const FLUSH_WITHIN: Duration = Duration::from_secs(2);
-const RETRY: Duration = Duration::from_secs(1);
+/// How long a start waits until it is known whether the store is the one of `nats.store_id`: a cluster takes 12 s to be
+/// sure that it is not.
+const STORE_KNOWN_WITHIN: Duration = Duration::from_secs(15);
 
 /// What stays over all ownerships of a process.
 pub(super) struct Shell {
@@ -103,23 +104,55 @@ async fn end(projects: &Projects) {
     }
 }
 
+/// What an acquisition waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    /// Nothing: it is refused where another coordinator owns.
+    No,
+    /// That the other coordinator ends.
+    ForOwner,
+    /// That, and that the right store is there.
+    ForOwnerAndStore,
+}
+
 impl Reign {
-    /// The first ownership of a process, and the shell around it.
+    /// The first ownership of a process, and the shell around it. No ownership yet where the store is another one than
+    /// `nats.store_id` names: the process is up, says so, and waits.
     pub async fn first(
         settings: &Settings,
         nats: Nats,
         identity: Identity,
         standby: bool,
         server: Option<ServerControl>,
-    ) -> Result<(Arc<Shell>, Self), UpError> {
+    ) -> Result<(Arc<Shell>, Option<Self>), UpError> {
         let directory = Some(identity.directory().to_owned());
         let stores = Stores::new(&nats, directory, settings.nats.store_id.as_deref());
         let events = EventHub::default();
+        if stores.whole().is_pinned() {
+            // Where that is not known in time, the acquisition says why.
+            let _ = stores.whole().settled_within(STORE_KNOWN_WITHIN).await;
+        }
+        let waiting = if standby {
+            Waiting::ForOwner
+        } else {
+            Waiting::No
+        };
         // Nobody reads before there is a service.
         let whose = identity.clone();
-        let accession = accede(settings, &nats, &events, whose, standby, &stores, |_| {}).await?;
-        stores.compare_with_memory();
-        let (owner, owner_seen) = watch::channel(Owning::Yes);
+        let won = accede(settings, &nats, &events, whose, waiting, &stores, |_| {}).await;
+        let (accession, projects, owning) = match won {
+            Ok(accession) => {
+                stores.compare_with_memory();
+                let projects = accession.projects()?;
+                (Some(accession), projects, Owning::Yes)
+            }
+            Err(UpError::Owner(OwnerError::OtherStore(_))) => {
+                let projects = no_projects(settings, &nats, &events, &stores).await?;
+                (None, projects, Owning::not_yet())
+            }
+            Err(error) => return Err(error),
+        };
+        let (owner, owner_seen) = watch::channel(owning);
         let nats_url = match &settings.nats.advertise_url {
             Some(url) => url.expose().to_owned(),
             None => nats.shown_url.clone(),
@@ -138,10 +171,13 @@ impl Reign {
             nats_url,
             identity,
             owner,
-            service: Service::new(accession.projects()?, options),
+            service: Service::new(projects, options),
             stores,
         });
-        let reign = Self::open(&shell, accession).await?;
+        let reign = match accession {
+            Some(accession) => Some(Self::open(&shell, accession).await?),
+            None => None,
+        };
         Ok((shell, reign))
     }
 
@@ -151,7 +187,17 @@ impl Reign {
         let events = shell.service.events();
         let serve = |projects: &Projects| shell.service.serve_from(projects.clone());
         let (settings, nats, stores) = (&shell.settings, &shell.nats, &shell.stores);
-        let accession = accede(settings, nats, events, identity, true, stores, serve).await?;
+        let accession = accede(
+            settings,
+            nats,
+            events,
+            identity,
+            Waiting::ForOwnerAndStore,
+            stores,
+            serve,
+        );
+        let accession = accession.await?;
+        stores.compare_with_memory();
         if let Some(door) = former.take() {
             door.close().await;
         }
@@ -210,40 +256,25 @@ async fn accede(
     nats: &Nats,
     events: &EventHub,
     identity: Identity,
-    standby: bool,
+    waiting: Waiting,
     stores: &Stores,
     serve: impl FnOnce(&Projects),
 ) -> Result<Accession, UpError> {
-    let replicas = usize::from(settings.nats.replicas);
     let options = OwnerOptions {
-        replicas,
+        replicas: usize::from(settings.nats.replicas),
         guard: stores.whole().clone(),
         health: nats.store.clone(),
+        store_may_come: waiting == Waiting::ForOwnerAndStore,
         ..OwnerOptions::default()
     };
-    let lease = OwnerLease::acquire_with(&nats.jetstream, identity, standby, options).await?;
+    let waits = waiting != Waiting::No;
+    let lease = OwnerLease::acquire_with(&nats.jetstream, identity, waits, options).await?;
     nats.store.majority_seen();
     if lease.others_owned() {
         stores.others_owned();
     }
-    let terms = Terms {
-        nats: nats.clone(),
-        clock: Clock::system(),
-        agents: settings.agents.clone(),
-        work: settings.work.clone(),
-        dlq: settings.dlq.clone(),
-        supervision: settings.supervision.clone(),
-        grace: Grace::of_process(nats),
-        jitter: Jitter::random(),
-        events: events.clone(),
-        in_flight: InFlight::new(),
-        epoch: lease.epoch(),
-        ownership: lease.ownership(),
-        begun_at: Clock::system().now(),
-        shared_agents: SharedAgents::new(nats, settings.compat.agent_registry),
-        replicas,
-        stores: stores.clone(),
-    };
+    let (epoch, ownership) = (lease.epoch(), lease.ownership());
+    let terms = terms(settings, nats, events, stores, epoch, ownership);
     let projects = Projects::start(terms, settings.projects.max).await?;
     let accession = Accession {
         lease,
@@ -255,6 +286,47 @@ async fn accede(
         return Err(refused(nats, source));
     }
     Ok(accession)
+}
+
+/// What the service has before the first ownership: nothing can be started in it.
+async fn no_projects(
+    settings: &Settings,
+    nats: &Nats,
+    events: &EventHub,
+    stores: &Stores,
+) -> Result<Projects, WireError> {
+    let terms = terms(settings, nats, events, stores, 0, Ownership::none());
+    let projects = Projects::start(terms, settings.projects.max).await?;
+    end(&projects).await;
+    Ok(projects)
+}
+
+fn terms(
+    settings: &Settings,
+    nats: &Nats,
+    events: &EventHub,
+    stores: &Stores,
+    epoch: u64,
+    ownership: Ownership,
+) -> Terms {
+    Terms {
+        nats: nats.clone(),
+        clock: Clock::system(),
+        agents: settings.agents.clone(),
+        work: settings.work.clone(),
+        dlq: settings.dlq.clone(),
+        supervision: settings.supervision.clone(),
+        grace: Grace::of_process(nats),
+        jitter: Jitter::random(),
+        events: events.clone(),
+        in_flight: InFlight::new(),
+        epoch,
+        ownership,
+        begun_at: Clock::system().now(),
+        shared_agents: SharedAgents::new(nats, settings.compat.agent_registry),
+        replicas: usize::from(settings.nats.replicas),
+        stores: stores.clone(),
+    }
 }
 
 impl Accession {
@@ -274,67 +346,6 @@ fn refused(nats: &Nats, source: async_nats::Error) -> UpError {
     UpError::Nats {
         url: nats.shown_url.clone(),
         source,
-    }
-}
-
-/// The door of an ownership that is over; see [`NatsDoor::outlast`].
-struct FormerDoor {
-    over: CancellationToken,
-    closing: JoinHandle<()>,
-}
-
-impl FormerDoor {
-    fn keep(door: NatsDoor, ownership: Ownership) -> Self {
-        let over = CancellationToken::new();
-        let closing = tokio::spawn(door.outlast(ownership, over.clone()));
-        Self { over, closing }
-    }
-
-    async fn close(self) {
-        self.over.cancel();
-        if let Err(error) = self.closing.await {
-            tracing::error!("the door of an ownership that is over met a defect: {error}");
-        }
-    }
-}
-
-/// Keeps an ownership until `closing`, and wins it again whenever it is lost.
-pub(super) async fn rule(shell: Arc<Shell>, first: Reign, closing: CancellationToken) {
-    let mut reign = first;
-    loop {
-        let lost = tokio::select! {
-            lost = reign.lease.lost() => lost,
-            () = closing.cancelled() => {
-                Reign::close(reign.door, &reign.projects, DRAIN_WITHIN).await;
-                let _ = tokio::time::timeout(FLUSH_WITHIN, shell.nats.client.flush()).await;
-                shell.stores.remember().await;
-                reign.lease.release().await;
-                return;
-            }
-        };
-        tracing::warn!("the ownership is lost ({lost}); work goes on when it is won again");
-        shell.owner.send_replace(Owning::lost(&lost));
-        if let Err(error) = reign.projects.shut_down(ABANDON_WITHIN).await {
-            tracing::warn!("{error}");
-        }
-        let mut former = Some(FormerDoor::keep(reign.door, reign.lease.ownership()));
-        drop(reign.lease);
-        reign = loop {
-            let again = tokio::select! {
-                again = Reign::again(&shell, &mut former) => again,
-                () = closing.cancelled() => {
-                    if let Some(door) = former {
-                        door.close().await;
-                    }
-                    return;
-                }
-            };
-            match again {
-                Ok(reign) => break reign,
-                Err(error) => tracing::warn!("the ownership cannot be won yet: {error}"),
-            }
-            tokio::time::sleep(RETRY).await;
-        };
     }
 }
 
@@ -359,7 +370,15 @@ mod tests {
         let stores = Stores::new(&nats, None, None);
         let settings = Settings::default();
         let events = EventHub::default();
-        let accession = accede(&settings, &nats, &events, identity, false, &stores, |_| {});
+        let accession = accede(
+            &settings,
+            &nats,
+            &events,
+            identity,
+            Waiting::No,
+            &stores,
+            |_| {},
+        );
         let accession = accession.await.unwrap();
         let projects = accession.projects().unwrap();
         projects.wake(&"half".parse().unwrap()).await.unwrap();

@@ -12,7 +12,10 @@ async fn a_stream_of_letters_that_was_removed_is_an_empty_list_and_made_again() 
     let fleet = Fleet::own().await?;
     let project = fleet.project().await?;
     let agent = project.agent("rust").spawn().await?;
-    let (first, second) = (fail_one(&project, &agent).await?, fail_one(&project, &agent).await?);
+    let (first, second) = (
+        fail_one(&project, &agent).await?,
+        fail_one(&project, &agent).await?,
+    );
     letter_of(&project, first).await?;
     letter_of(&project, second).await?;
     let stream = names::dead_letter_stream(project.id());
@@ -23,15 +26,24 @@ async fn a_stream_of_letters_that_was_removed_is_an_empty_list_and_made_again() 
     let gone = get(&project, first).await.unwrap_err();
     assert_eq!(gone.code, ErrorCode::NotFound, "{gone:?}");
     let there = async || project.jetstream().get_stream(&stream).await.ok().map(drop);
-    project.eventually("the stream is made again", there).await?;
+    project
+        .eventually("the stream is made again", there)
+        .await?;
 
     let agent = project.agent("other").spawn().await?;
     let third = fail_one(&project, &agent).await?;
     assert_eq!(letter_of(&project, third).await?.id, third);
     assert_eq!(stored(&project).await?, (1, 1));
-    let gone = project.request("dlq.retry", json!({"id": second})).await.unwrap_err();
+    let gone = project
+        .request("dlq.retry", json!({"id": second}))
+        .await
+        .unwrap_err();
     assert_eq!(gone.code, ErrorCode::NotFound, "{gone:?}");
-    assert_eq!(get(&project, third).await?.id, third, "nothing was deleted by an old place");
+    assert_eq!(
+        get(&project, third).await?.id,
+        third,
+        "nothing was deleted by an old place"
+    );
     Ok(())
 }
 
@@ -55,5 +67,10 @@ async fn an_item_is_put_back_though_its_letter_is_gone_with_the_stream() -> Resu
         Err(error) => assert_eq!(error.code, ErrorCode::NotFound, "{error:?}"),
     }
     let there = async || project.jetstream().get_stream(&stream).await.ok().map(drop);
-    project.eventually("the stream is made again, though nobody lists or writes", there).await
+    project
+        .eventually(
+            "the stream is made again, though nobody lists or writes",
+            there,
+        )
+        .await
 }

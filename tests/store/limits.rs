@@ -15,7 +15,12 @@ async fn api(jetstream: &jetstream::Context, subject: String, body: &Value) -> R
 }
 
 async fn config(project: &TestProject, stream: &str) -> Result<Value> {
-    let info = api(project.jetstream(), format!("STREAM.INFO.{stream}"), &json!({})).await?;
+    let info = api(
+        project.jetstream(),
+        format!("STREAM.INFO.{stream}"),
+        &json!({}),
+    )
+    .await?;
     Ok(info["config"].clone())
 }
 
@@ -25,7 +30,12 @@ async fn change(project: &TestProject, stream: &str, fields: Value) -> Result<()
     for (name, value) in fields.as_object().context("fields")? {
         config[name] = value.clone();
     }
-    api(project.jetstream(), format!("STREAM.UPDATE.{stream}"), &config).await?;
+    api(
+        project.jetstream(),
+        format!("STREAM.UPDATE.{stream}"),
+        &config,
+    )
+    .await?;
     Ok(())
 }
 
@@ -33,7 +43,9 @@ async fn until(project: &TestProject, stream: &str, fields: Value) -> Result<()>
     let as_they_were = async || {
         let now = config(project, stream).await.ok()?;
         let mut fields = fields.as_object().into_iter().flatten();
-        fields.all(|(name, value)| now[name] == *value).then_some(())
+        fields
+            .all(|(name, value)| now[name] == *value)
+            .then_some(())
     };
     let what = format!("{stream} is {fields}");
     project.eventually(&what, as_they_were).await
@@ -70,7 +82,9 @@ async fn a_ledger_that_was_made_with_limits_loses_nothing() -> Result<()> {
     assert_eq!(now["metadata"]["made"], "by hand", "{now}");
     assert_eq!(project.all_work().await?.len(), 10);
     let agent = project.agent("rust").slots(64).spawn().await?;
-    let claimed = project.request("work.claim", json!({"guid": agent.guid(), "max": 64})).await?;
+    let claimed = project
+        .request("work.claim", json!({"guid": agent.guid(), "max": 64}))
+        .await?;
     assert_eq!(claimed["items"].as_array().map(Vec::len), Some(10));
     Ok(())
 }
@@ -82,8 +96,18 @@ async fn limits_that_are_set_on_running_streams_are_set_back() -> Result<()> {
     let project = fleet.project().await?;
     project.submit_plain("rust").await?;
     let name = ledger_of(project.id());
-    change(&project, &name, json!({"max_msgs": 1_000, "max_age": 3_600_000_000_000_i64, "description": "mine"})).await?;
-    until(&project, &name, json!({"max_msgs": -1, "max_age": 0, "description": "mine"})).await?;
+    change(
+        &project,
+        &name,
+        json!({"max_msgs": 1_000, "max_age": 3_600_000_000_000_i64, "description": "mine"}),
+    )
+    .await?;
+    until(
+        &project,
+        &name,
+        json!({"max_msgs": -1, "max_age": 0, "description": "mine"}),
+    )
+    .await?;
 
     let letters = names::dead_letter_stream(project.id());
     let agent = project.agent("doomed").spawn().await?;
@@ -91,7 +115,14 @@ async fn limits_that_are_set_on_running_streams_are_set_back() -> Result<()> {
     project.submit(item).await?;
     let claimed = agent.claim_one().await?;
     agent.fail(&claimed, "broken", false).await?;
-    let there = async || project.jetstream().get_stream(&letters).await.ok().map(drop);
+    let there = async || {
+        project
+            .jetstream()
+            .get_stream(&letters)
+            .await
+            .ok()
+            .map(drop)
+    };
     project.eventually("the stream of letters", there).await?;
     change(&project, &letters, json!({"max_msgs": 1})).await?;
     until(&project, &letters, json!({"max_msgs": -1})).await?;
@@ -106,7 +137,12 @@ async fn items_that_an_age_has_taken_away_are_told_and_the_age_is_gone() -> Resu
     let project = fleet.project().await?;
     let id = project.submit_plain("rust").await?;
     let name = ledger_of(project.id());
-    change(&project, &name, json!({"max_age": 100_000_000, "duplicate_window": 100_000_000})).await?;
+    change(
+        &project,
+        &name,
+        json!({"max_age": 100_000_000, "duplicate_window": 100_000_000}),
+    )
+    .await?;
     until(&project, &name, json!({"max_age": 0})).await?;
     let lost = async || {
         let info = super::house::ledger(&project).await.ok()?;
@@ -137,7 +173,9 @@ async fn a_ledger_in_memory_is_a_warning() -> Result<()> {
     project.submit_plain("rust").await?;
     let service = fleet.service()?;
     for warnings in [service.info().warnings, service.store().warnings] {
-        let told = warnings.iter().any(|w| w.contains(&name) && w.contains("memory"));
+        let told = warnings
+            .iter()
+            .any(|w| w.contains(&name) && w.contains("memory"));
         assert!(told, "{warnings:?}");
     }
     assert!(service.readiness().ready, "it may be meant");

@@ -35,7 +35,11 @@ async fn a_ledger_that_was_purged_is_red_and_lists_what_was_in_it_until_that_is_
     let service = fleet.service()?;
     assert_takes_nothing_in(&service, project.id()).await;
     let lost = service.lost(Some(project.id())).await?;
-    let told: Vec<_> = lost.items.iter().map(|item| (item.id, item.status)).collect();
+    let told: Vec<_> = lost
+        .items
+        .iter()
+        .map(|item| (item.id, item.status))
+        .collect();
     assert!(told.contains(&(held, WorkStatus::Assigned)), "{told:?}");
     assert!(told.contains(&(pending, WorkStatus::Pending)), "{told:?}");
 
@@ -58,7 +62,10 @@ async fn one_message_that_was_deleted_is_told_among_many() -> Result<()> {
         ids.push(project.submit_plain("rust").await?);
     }
     let deleted = project.work(ids[7]).await?;
-    stream(&project).await?.delete_message(deleted.revision).await?;
+    stream(&project)
+        .await?
+        .delete_message(deleted.revision)
+        .await?;
     let sentence = until_red(&fleet, &project).await?;
     assert!(sentence.contains("1 items"), "{sentence}");
     let lost = fleet.service()?.lost(Some(project.id())).await?;
@@ -86,20 +93,40 @@ async fn a_claim_that_meets_a_deleted_or_unreadable_item_is_given_the_next_one()
     assert_eq!(gone.code, ErrorCode::NotFound, "{gone:?}");
     for refused in [
         project.work(garbage).await.map(drop).unwrap_err(),
-        project.request("work.cancel", json!({"id": garbage})).await.map(drop).unwrap_err(),
+        project
+            .request("work.cancel", json!({"id": garbage}))
+            .await
+            .map(drop)
+            .unwrap_err(),
     ] {
-        for part in [&garbage.to_string(), &bucket, &revision.to_string(), "nats kv purge"] {
-            assert!(refused.message.contains(part), "{part:?} is not in {refused:?}");
+        for part in [
+            &garbage.to_string(),
+            &bucket,
+            &revision.to_string(),
+            "nats kv purge",
+        ] {
+            assert!(
+                refused.message.contains(part),
+                "{part:?} is not in {refused:?}"
+            );
         }
         assert!(!refused.message.contains("newer"), "{refused:?}");
     }
     let listed = project.all_work().await?;
-    let pending = listed.iter().filter(|item| item.status == WorkStatus::Pending);
+    let pending = listed
+        .iter()
+        .filter(|item| item.status == WorkStatus::Pending);
     assert_eq!(pending.count(), 0, "neither can be claimed");
     let service = fleet.service()?;
-    assert!(service.readiness().ready, "one key that somebody deletes is no lost store");
+    assert!(
+        service.readiness().ready,
+        "one key that somebody deletes is no lost store"
+    );
     let warnings = service.info().warnings;
-    assert!(warnings.iter().any(|w| w.contains(&deleted.to_string())), "{warnings:?}");
+    assert!(
+        warnings.iter().any(|w| w.contains(&deleted.to_string())),
+        "{warnings:?}"
+    );
 
     store.purge(garbage.to_string()).await?;
     let again = json!({"id": garbage, "description": "again", "capability": "rust"});
@@ -119,7 +146,9 @@ async fn an_unreadable_record_is_told_though_nobody_touches_the_item() -> Result
         let refused = project.work(id).await.err()?;
         refused.message.contains("cannot be read").then_some(())
     };
-    project.eventually("the item is told to be unreadable", told).await
+    project
+        .eventually("the item is told to be unreadable", told)
+        .await
 }
 
 #[tokio::test]

@@ -378,7 +378,10 @@ impl State {
         let letters = self.args.letters.clone();
         self.tasks.spawn(async move {
             let looked = letters.store.look().await;
-            tracing::trace!(?looked, "whether there is a stream of dead letters was looked at");
+            tracing::trace!(
+                ?looked,
+                "whether there is a stream of dead letters was looked at"
+            );
         });
     }
 }

@@ -113,9 +113,8 @@ pub fn verdict(config: &Map<String, Value>, terms: &Terms) -> Verdict {
         }
     }
     for field in ["republish", "subject_transform", "sources"] {
-        let is_nothing = |value: &Value| {
-            value.is_null() || value.as_array().is_some_and(Vec::is_empty)
-        };
+        let is_nothing =
+            |value: &Value| value.is_null() || value.as_array().is_some_and(Vec::is_empty);
         if config.get(field).is_some_and(|value| !is_nothing(value)) {
             change(field, Value::Null);
         }
@@ -142,7 +141,9 @@ pub fn verdict(config: &Map<String, Value>, terms: &Terms) -> Verdict {
         lasting.push("it is a mirror of another stream: nothing can be written".to_owned());
     }
     if limit("max_consumers").is_some() {
-        lasting.push("it allows few readers at a time (max_consumers): it may not be readable".to_owned());
+        lasting.push(
+            "it allows few readers at a time (max_consumers): it may not be readable".to_owned(),
+        );
     }
     Verdict { changes, lasting }
 }

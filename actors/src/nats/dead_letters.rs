@@ -300,7 +300,10 @@ impl LetterStore {
         // Perhaps it is not this stream alone that is gone.
         self.guard.suspect();
         self.prepare().await?;
-        tracing::warn!(stream = self.stream, "the stream of dead letters was made again, empty");
+        tracing::warn!(
+            stream = self.stream,
+            "the stream of dead letters was made again, empty"
+        );
         Ok(())
     }
 

@@ -390,9 +390,7 @@ impl LedgerStore {
             return Ok(None);
         }
         let messages = consumer.messages().await;
-        messages
-            .map(Some)
-            .map_err(|e| self.error("replaying", e))
+        messages.map(Some).map_err(|e| self.error("replaying", e))
     }
 
     /// The next message, its sequence, and whether it is the last one.

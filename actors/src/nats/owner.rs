@@ -20,6 +20,7 @@ mod format;
 mod group;
 mod identity;
 mod keeper;
+mod ownership;
 mod store;
 mod taking;
 
@@ -39,11 +40,14 @@ use uuid::Uuid;
 pub use self::format::FORMAT;
 pub use self::identity::{Identity, IdentityError};
 use self::keeper::Keeper;
+use self::ownership::Held;
+pub use self::ownership::Ownership;
 use self::store::{Entry, OwnerStore, WriteFailure};
 use self::taking::{GroupInUse, Won, try_to_acquire};
 use super::store::StoreHealth;
 use crate::clock::Clock;
 use crate::nats::store_guard::StoreGuard;
+use crate::repetition::Repetition;
 
 /// How often a standby looks whether the entry has gone, and a failed renewal is tried again.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -84,6 +88,9 @@ pub struct OwnerOptions {
     pub clock: Clock,
     /// Whether the store is the one that this process works with.
     pub guard: StoreGuard,
+    /// Whether somebody who waits waits for the right store too, where it never was there; one that was is waited for
+    /// in any case.
+    pub store_may_come: bool,
     /// Is told how the writes of the lease end.
     pub health: StoreHealth,
 }
@@ -95,6 +102,7 @@ impl Default for OwnerOptions {
             times: LeaseTimes::default(),
             clock: Clock::system(),
             guard: StoreGuard::unwatched(),
+            store_may_come: false,
             health: StoreHealth::default(),
         }
     }
@@ -143,7 +151,9 @@ impl fmt::Display for Holder {
 
 /// An entry that says who owns, and that nobody can read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the key coordinator of the bucket LOOM_OWNERS holds no entry of Loom (revision {revision})")]
+#[error(
+    "the key coordinator of the bucket LOOM_OWNERS holds no entry of Loom (revision {revision})"
+)]
 pub struct UnreadableEntry {
     /// Its revision.
     pub revision: u64,
@@ -227,45 +237,6 @@ pub enum Loss {
     Released,
 }
 
-/// Tells whoever writes whether the ownership lasts: a process that was stopped for longer than its
-/// lease learns it before its first write. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Ownership(Option<Held>);
-
-#[derive(Debug, Clone)]
-struct Held {
-    kept_until: Arc<Mutex<Instant>>,
-    loss: watch::Receiver<Option<Loss>>,
-    store: OwnerStore,
-    instance_id: Uuid,
-}
-
-impl Ownership {
-    /// Of somebody who is alone on a NATS of his own, and needs no lease.
-    pub const fn alone() -> Self {
-        Self(None)
-    }
-
-    /// Whether it lasts at this moment.
-    pub fn is_held(&self) -> bool {
-        self.0.as_ref().is_none_or(|held| {
-            held.loss.borrow().is_none() && Instant::now() < *held.kept_until.lock()
-        })
-    }
-
-    /// Asks the server whether it is still to be had: nobody else owns. No where the server does not say.
-    pub async fn is_nobody_elses(&self) -> bool {
-        let Some(held) = &self.0 else {
-            return true;
-        };
-        match held.store.read().await {
-            Ok(Entry::Free { .. }) => true,
-            Ok(Entry::Held { holder, .. }) => holder.instance_id == held.instance_id,
-            Ok(Entry::Unreadable(_)) | Err(_) => false,
-        }
-    }
-}
-
 /// Ownership, for as long as it lasts. Dropped without [`OwnerLease::release`] it expires by itself.
 #[derive(Debug)]
 pub struct OwnerLease {
@@ -322,10 +293,10 @@ impl OwnerLease {
             );
             let is_news = unreadable.note(&error);
             // A store that was never the right one is a mistake of whoever starts; one that was may come back.
-            let knew_the_store = options.guard.was_trusted();
+            let may_come = options.store_may_come || options.guard.was_trusted();
             match &error {
                 OwnerError::NoTtl { .. } | OwnerError::LaterFormat { .. } => return Err(error),
-                OwnerError::OtherStore(_) if !(wait && knew_the_store) => return Err(error),
+                OwnerError::OtherStore(_) if !(wait && may_come) => return Err(error),
                 OwnerError::HeldBy { .. } if !wait => return Err(error),
                 // Whoever writes it goes on writing it.
                 OwnerError::Unreadable { .. } if !wait && is_news && told.is_some() => {
@@ -363,6 +334,7 @@ impl OwnerLease {
             stored: won.sent,
             due: won.sent + times.renew_every,
             kept_until: Arc::clone(&kept_until),
+            unacknowledged: Repetition::default(),
         };
         let keeper = tokio::spawn(async move {
             // The data directory stays locked for as long as it may own something.
@@ -371,7 +343,10 @@ impl OwnerLease {
             tracing::error!(reason = %loss, "the ownership is lost");
             lost.send_replace(Some(loss));
         });
-        let terms = won.store.clone().keep(options.replicas, options.guard.clone());
+        let terms = won
+            .store
+            .clone()
+            .keep(options.replicas, options.guard.clone());
         let terms = tokio::spawn(terms);
         let queue_group = won.group.name();
         tracing::info!(epoch = won.sequence, queue_group, "this coordinator owns");
@@ -417,12 +392,12 @@ impl OwnerLease {
 
     /// The same question for those who write by this lease.
     pub fn ownership(&self) -> Ownership {
-        Ownership(Some(Held {
+        Ownership::leased(Held {
             kept_until: Arc::clone(&self.kept_until),
             loss: self.loss.clone(),
             store: self.store.clone(),
             instance_id: self.holder.instance_id,
-        }))
+        })
     }
 
     /// Resolves when ownership is over, with the reason. May be awaited anywhere, and often.

@@ -49,7 +49,9 @@ pub(crate) async fn keep(
         let told = told.join(", ");
         match set_back(jetstream, stream, &config, &changes).await {
             Ok(after) => {
-                tracing::warn!("the stream {stream} was not as it must be, and was changed: {told}");
+                tracing::warn!(
+                    "the stream {stream} was not as it must be, and was changed: {told}"
+                );
                 config = after;
             }
             Err(error) => warnings.push(format!(
@@ -61,7 +63,16 @@ pub(crate) async fn keep(
     Ok(Some(looked))
 }
 
-/// Warns of what differs, and changes nothing: the stream is somebody else's.
+/// What takes messages away that nobody has had. How its maker works with the stream is nobody else's business.
+const LOSING: [&str; 5] = [
+    "max_age",
+    "max_msgs",
+    "max_msgs_per_subject",
+    "max_msg_size",
+    "discard",
+];
+
+/// Warns of what may lose messages, and changes nothing: the stream is somebody else's.
 ///
 /// # Errors
 /// The server does not say.
@@ -76,7 +87,9 @@ pub(crate) async fn tell(
     };
     let found = verdict(&config, terms);
     let mut warnings = found.lasting;
-    let told: Vec<_> = found.changes.iter().map(Change::to_string).collect();
+    let loses = |change: &&Change| LOSING.contains(&change.field);
+    let told = found.changes.iter().filter(loses);
+    let told: Vec<_> = told.map(Change::to_string).collect();
     if !told.is_empty() {
         warnings.push(format!(
             "Loom has not made it and leaves it alone, and messages may be lost; change {}",
@@ -103,10 +116,10 @@ async fn look(
     let number = |name: &str| info["state"][name].as_u64();
     let config = info["config"].as_object().cloned();
     match (number("messages"), number("last_seq"), config) {
-        (Some(messages), Some(last), Some(config)) => {
-            Ok(Some((Looked { messages, last }, config)))
-        }
-        _ => Err(format!("what the server says of stream {stream} cannot be read")),
+        (Some(messages), Some(last), Some(config)) => Ok(Some((Looked { messages, last }, config))),
+        _ => Err(format!(
+            "what the server says of stream {stream} cannot be read"
+        )),
     }
 }
 

@@ -200,7 +200,10 @@ async fn watch_reconnects(nats: Nats, ledger: ActorRef<LedgerMsg>) {
 /// Hears from the server when the stream's configuration is changed: a limit takes records away at once. Where that may not
 /// be heard, the look that there is now and then finds it.
 async fn watch_changes(read: Arc<ReadModel>, ledger: ActorRef<LedgerMsg>) {
-    let subject = format!("$JS.EVENT.ADVISORY.STREAM.UPDATED.{}", read.store().stream_name());
+    let subject = format!(
+        "$JS.EVENT.ADVISORY.STREAM.UPDATED.{}",
+        read.store().stream_name()
+    );
     let Ok(mut changes) = read.store().client().subscribe(subject).await else {
         return;
     };

@@ -140,7 +140,10 @@ impl Inspector {
         let messages = usize::try_from(found.messages).unwrap_or(usize::MAX);
         let missing = expected.least.saturating_sub(messages);
         let surely = expected.kept > messages;
-        if std::mem::take(&mut looks.forced) || surely || looks.is_to_be_read(missing, Instant::now()) {
+        if std::mem::take(&mut looks.forced)
+            || surely
+            || looks.is_to_be_read(missing, Instant::now())
+        {
             let began = Instant::now();
             let lost = self.missing().await?;
             if lost.is_empty() {

@@ -302,7 +302,10 @@ impl ReadModel {
 
     /// Somebody has written over a record what cannot be read: the item is none that can be claimed.
     pub(super) fn note_damage(&self, id: WorkId, revision: u64, why: RecordError) -> ReadError {
-        if self.header(id).is_none_or(|known| known.revision < revision) {
+        if self
+            .header(id)
+            .is_none_or(|known| known.revision < revision)
+        {
             let new = (revision, Arc::new(why));
             let before = self.damaged.lock().insert(id, new);
             if before.is_none_or(|(known, _)| known < revision) {

@@ -10,13 +10,13 @@ use bytes::Bytes;
 use tokio::time::{sleep, timeout};
 
 use super::group::GroupNote;
-use super::{OwnerError, Holder, OwnerOptions, UnreadableEntry, format};
+use super::{Holder, OwnerError, OwnerOptions, UnreadableEntry, format};
+use crate::domain::stream_terms::Terms;
 use crate::nats::overlap::{
     is_name_in_use, is_not_found, is_wrong_sequence, taken_by, why_not_made,
 };
 use crate::nats::stamp::{STAMP_KEY, stamp_old};
 use crate::nats::store::StoreHealth;
-use crate::domain::stream_terms::Terms;
 use crate::nats::store_guard::{StoreDenied, StoreGuard};
 use crate::nats::terms;
 

@@ -61,7 +61,9 @@ pub(super) async fn try_to_acquire(
         Entry::Held { sequence, holder } if holder.instance_id == me.instance_id => sequence,
         Entry::Held { holder, .. } => return Err(held_by(holder, options)),
         Entry::Unreadable(entry) if expired == Some(entry) => {
-            tracing::warn!("{entry}, and has not changed for the length of a lease: it is replaced");
+            tracing::warn!(
+                "{entry}, and has not changed for the length of a lease: it is replaced"
+            );
             entry.revision
         }
         Entry::Unreadable(entry) => return Err(unreadable(entry, options)),
