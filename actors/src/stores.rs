@@ -333,26 +333,6 @@ impl Stores {
         }
     }
 
-    /// What was known of a project and is not in the store that is there; or, where another store was accepted, was not
-    /// in that one.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    pub async fn lost(&self, project: &ProjectId) -> Result<Arc<[LostItem]>, StoreError> {
-        let (read, lost) = match self.0.projects.get(project) {
-            Some(kept) => (kept.read.clone(), kept.lost.clone()),
-            None => return Ok(Arc::default()),
-        };
-        match read {
-            Some(read) if self.foreign(project).is_some() => {
-                lost::compare(&self.0.jetstream, &read)
-                    .await
-                    .map(Into::into)
-            }
-            _ => Ok(lost),
-        }
-    }
-
     /// Every project of which anything is known.
     pub fn known_projects(&self) -> Vec<ProjectId> {
         let known = self.0.projects.iter().map(|kept| kept.key().clone());
@@ -428,22 +408,6 @@ impl Stores {
             return LOOK_FOR_THE_RIGHT_ONE;
         }
         LOOK_EVERY
-    }
-
-    /// A server has come since items of a project were found missing: perhaps it has them.
-    async fn compare_again(&self, guard: &StoreGuard) {
-        let connects = guard.connects();
-        let kept = self.0.projects.iter().find(|kept| kept.guard.is(guard));
-        let Some(read) = kept.and_then(|kept| kept.read.clone()) else {
-            return;
-        };
-        match lost::compare(&self.0.jetstream, &read).await {
-            Ok(lost) => {
-                let unfinished = lost.iter().filter(|item| !item.status.is_terminal());
-                guard.compared(connects, unfinished.count());
-            }
-            Err(error) => tracing::debug!("what is missing cannot be compared yet: {error}"),
-        }
     }
 
     /// Writes down what is known, where that has changed.

@@ -161,6 +161,7 @@ async fn items_that_an_age_has_taken_away_are_told_and_the_age_is_gone() -> Resu
 async fn a_ledger_in_memory_is_a_warning() -> Result<()> {
     let mut fleet = Fleet::own().await?;
     let project = fleet.project().await?;
+    project.submit_plain("rust").await?;
     let name = ledger_of(project.id());
     fleet.stop().await?;
     let mut made = config(&project, &name).await?;

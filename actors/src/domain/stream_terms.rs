@@ -26,6 +26,19 @@ pub struct Terms {
     pub replicas: usize,
 }
 
+impl Terms {
+    /// Of a bucket that keeps the last record of each key for ever.
+    pub const fn of_bucket(replicas: usize) -> Self {
+        Self {
+            per_subject: Some(1),
+            max_age: Duration::ZERO,
+            is_queue: false,
+            is_bucket: true,
+            replicas,
+        }
+    }
+}
+
 /// A field that is to be set back.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
@@ -153,14 +166,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn bucket() -> Terms {
-        Terms {
-            per_subject: Some(1),
-            max_age: Duration::ZERO,
-            is_queue: false,
-            is_bucket: true,
-            replicas: 1,
-        }
+    const fn bucket() -> Terms {
+        Terms::of_bucket(1)
     }
 
     fn ours() -> Map<String, Value> {

@@ -17,6 +17,8 @@
 //! Where a stream of somebody else has the subjects, ours cannot be made: that is said in the log, in `/ready` and
 //! in the answers about dead letters, and tried again for as long as letters are wanted.
 
+mod presence;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -217,38 +219,6 @@ impl LetterStore {
         Ok(Some(opened))
     }
 
-    fn seen_now(&self, stream: Option<&stream::Stream>) {
-        let made = stream.map(|stream| stream.cached_info().created.unix_timestamp_nanos());
-        let mut seen = self.seen.lock();
-        if seen.made.is_some() && seen.made != made {
-            seen.removed = true;
-            tracing::error!(
-                stream = self.stream,
-                "the stream of dead letters was removed, with all letters in it"
-            );
-        }
-        seen.made = made;
-    }
-
-    /// Looks whether the stream is there, and as it was made.
-    ///
-    /// # Errors
-    /// The server does not say.
-    pub async fn look(&self) -> Result<(), LetterStoreError> {
-        self.open().await.map(drop)
-    }
-
-    /// Whether the stream whose letters are known was removed, as far as anybody has looked.
-    pub fn was_removed(&self) -> bool {
-        self.seen.lock().removed
-    }
-
-    /// Whether the server says that there is no stream: then a letter is gone, and no read has failed.
-    async fn is_gone(&self) -> bool {
-        self.guard.settled_within(WRITE_TIMEOUT).await.is_ok()
-            && matches!(self.open().await, Ok(None))
-    }
-
     /// Makes the stream if there is none, as the server said when the letters were read last.
     ///
     /// # Errors
@@ -289,21 +259,6 @@ impl LetterStore {
         };
         self.guard.note_problem(&self.stream, None);
         self.seen_now(Some(&made));
-        Ok(())
-    }
-
-    /// Makes a stream again that was removed, once what was known of its letters is forgotten.
-    ///
-    /// # Errors
-    /// It cannot be made, or the whole store is another one.
-    pub async fn make_again(&self) -> Result<(), LetterStoreError> {
-        // Perhaps it is not this stream alone that is gone.
-        self.guard.suspect();
-        self.prepare().await?;
-        tracing::warn!(
-            stream = self.stream,
-            "the stream of dead letters was made again, empty"
-        );
         Ok(())
     }
 

@@ -209,13 +209,7 @@ impl Bucket {
         if !self.ownership.is_held() {
             return Ok(());
         }
-        let terms = Terms {
-            per_subject: Some(1),
-            max_age: Duration::ZERO,
-            is_queue: false,
-            is_bucket: true,
-            replicas: self.config.num_replicas,
-        };
+        let terms = Terms::of_bucket(self.config.num_replicas);
         let kept = terms::keep(&self.jetstream, &self.config.name, &terms, &self.guard).await;
         kept.map(drop).map_err(|why| self.problem(why))
     }

@@ -4,18 +4,17 @@
 //! markers, so that a key that expired can be created again; with deletes allowed, so that the
 //! oldest finished records can go.
 
+mod reading;
+
 use std::time::Duration;
 
 use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_TTL};
 use async_nats::jetstream;
-use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::{self, DeleteStatus, DirectGetErrorKind, RawMessageErrorKind};
 use async_nats::{Client, HeaderMap, Request};
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use loom_protocol::{ProjectId, WorkId, names};
-use tokio::sync::mpsc;
 
 use super::connection::WRITE_TIMEOUT;
 pub use super::outcome::WriteError;
@@ -28,12 +27,8 @@ use crate::domain::stream_terms::Terms;
 
 /// The key of writes that are meant to be refused, and a sequence that no key has.
 const BARRIER: (&str, u64) = ("barrier", u64::MAX >> 1);
-const REPLAY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an opening waits for a look at the store.
 const OPEN_WITHIN: Duration = Duration::from_secs(3);
-/// How many records of a replay are handed over at a time.
-const REPLAY_CHUNK: usize = 128;
-
 /// A read or an administrative request that failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{doing} the ledger {bucket}: {source}")]
@@ -178,13 +173,7 @@ impl LedgerStore {
 
     /// Looks at the stream, and sets back what would let records go. To be called by the owner.
     pub(crate) async fn keep(&self) -> Result<Looked, StoreError> {
-        let terms = Terms {
-            per_subject: Some(1),
-            max_age: Duration::ZERO,
-            is_queue: false,
-            is_bucket: true,
-            replicas: self.replicas,
-        };
+        let terms = Terms::of_bucket(self.replicas);
         let name = self.stream_name();
         let kept = terms::keep(&self.jetstream, name, &terms, &self.guard).await;
         let missing = || "it is not there".to_owned();
@@ -306,108 +295,6 @@ impl LedgerStore {
             Err(gone) if gone.kind() == RawMessageErrorKind::NoMessageFound => Ok(()),
             _ => Err(error),
         }
-    }
-
-    /// Sends every record whose last write is `from` or later, in the order of the writes, and
-    /// gives the last sequence that the stream had then. What was sent before this is called is
-    /// stored by then or never will be, although whoever sent it may have died since.
-    ///
-    /// # Errors
-    /// The server does not answer, or nobody takes the chunks any more.
-    pub async fn replay(
-        &self,
-        from: u64,
-        chunks: mpsc::Sender<Vec<Entry>>,
-    ) -> Result<u64, StoreError> {
-        let known = self.guard.settled_within(REPLAY_TIMEOUT).await;
-        known.map_err(|denied| self.error("reading", denied))?;
-        self.settle().await?;
-        let last = self.last_sequence().await?;
-        let mut messages = match self.messages(from, false).await? {
-            Some(messages) if last >= from => messages,
-            _ => return Ok(last),
-        };
-        let mut chunk = Vec::with_capacity(REPLAY_CHUNK);
-        loop {
-            let (message, sequence, is_last) = self.next(&mut messages).await?;
-            chunk.push(Entry {
-                id: self.id_of(&message.subject),
-                sequence,
-                bytes: message.payload.clone(),
-            });
-            if is_last || chunk.len() == REPLAY_CHUNK {
-                let full = std::mem::replace(&mut chunk, Vec::with_capacity(REPLAY_CHUNK));
-                let sent = chunks.send(full).await;
-                sent.map_err(|e| self.error("taking over what was read from", e))?;
-            }
-            if is_last {
-                return Ok(last.max(sequence));
-            }
-        }
-    }
-
-    /// Calls `each` with the sequence of every message, without reading its body.
-    ///
-    /// # Errors
-    /// The server does not answer.
-    pub(crate) async fn sequences(&self, mut each: impl FnMut(u64)) -> Result<(), StoreError> {
-        let Some(mut messages) = self.messages(1, true).await? else {
-            return Ok(());
-        };
-        loop {
-            let (_, sequence, is_last) = self.next(&mut messages).await?;
-            each(sequence);
-            if is_last {
-                return Ok(());
-            }
-        }
-    }
-
-    async fn last_sequence(&self) -> Result<u64, StoreError> {
-        let info = self.stream.get_info().await;
-        let info = info.map_err(|e| self.error("asking for the state of", e))?;
-        Ok(info.state.last_sequence)
-    }
-
-    /// The messages from a sequence on; `None`: there are none.
-    async fn messages(
-        &self,
-        from: u64,
-        headers_only: bool,
-    ) -> Result<Option<pull::Ordered>, StoreError> {
-        let consumer = self
-            .stream
-            .create_consumer(pull::OrderedConfig {
-                deliver_policy: DeliverPolicy::ByStartSequence {
-                    start_sequence: from.max(1),
-                },
-                headers_only,
-                ..Default::default()
-            })
-            .await
-            .map_err(|e| self.error("replaying", e))?;
-        if consumer.cached_info().num_pending == 0 {
-            return Ok(None);
-        }
-        let messages = consumer.messages().await;
-        messages.map(Some).map_err(|e| self.error("replaying", e))
-    }
-
-    /// The next message, its sequence, and whether it is the last one.
-    async fn next(
-        &self,
-        messages: &mut pull::Ordered,
-    ) -> Result<(jetstream::Message, u64, bool), StoreError> {
-        let message = tokio::time::timeout(REPLAY_TIMEOUT, messages.next())
-            .await
-            .map_err(|e| self.error("replaying", e))?
-            .ok_or_else(|| self.error("replaying", std::io::Error::other("it ended early")))?
-            .map_err(|e| self.error("replaying", e))?;
-        let (sequence, pending) = message
-            .info()
-            .map(|info| (info.stream_sequence, info.pending))
-            .map_err(|e| self.error("replaying", std::io::Error::other(e)))?;
-        Ok((message, sequence, pending == 0))
     }
 
     /// Waits until the stream has dealt with every write that was sent before: a write that it must

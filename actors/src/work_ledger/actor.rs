@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::FutureExt as _;
 use loom_protocol::WorkId;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use slab::Slab;
@@ -13,7 +13,8 @@ use tokio::task::coop::unconstrained;
 
 use super::acknowledged::Acknowledged;
 use super::handle::{LedgerError, Outcome};
-use super::inspection::{Inspector, Looked, Looks};
+use super::inspection::Looks;
+use super::looking::{LookEnd, watch_changes};
 use super::meters::Meters;
 use super::operation::{Context, Operation};
 use super::read_model::ReadModel;
@@ -88,27 +89,23 @@ pub enum LedgerMsg {
     Drain(RpcReplyPort<()>),
 }
 
-/// How a look at the bucket has ended.
-#[derive(Debug)]
-pub struct LookEnd(Looked);
-
 /// The actor.
 pub struct WorkLedger;
 
 /// What one incarnation holds.
 pub struct State {
-    args: WorkLedgerArgs,
+    pub(super) args: WorkLedgerArgs,
     context: Arc<Context>,
-    myself: ActorRef<LedgerMsg>,
-    tasks: JoinSet<()>,
+    pub(super) myself: ActorRef<LedgerMsg>,
+    pub(super) tasks: JoinSet<()>,
     queues: HashMap<WorkId, VecDeque<Job>>,
     batches: Slab<Batch>,
-    operations: usize,
+    pub(super) operations: usize,
     acknowledged: Acknowledged,
     replaying: bool,
-    looks: Looks,
-    looking: bool,
-    draining: bool,
+    pub(super) looks: Looks,
+    pub(super) looking: bool,
+    pub(super) draining: bool,
     waiting_for_drain: Vec<RpcReplyPort<()>>,
 }
 
@@ -195,19 +192,6 @@ async fn watch_reconnects(nats: Nats, ledger: ActorRef<LedgerMsg>) {
     let mut reconnects = nats.reconnects.clone();
     reconnects.mark_unchanged();
     while reconnects.changed().await.is_ok() && ledger.cast(LedgerMsg::ReplayDue).is_ok() {}
-}
-
-/// Hears from the server when the stream's configuration is changed: a limit takes records away at once. Where that may not
-/// be heard, the look that there is now and then finds it.
-async fn watch_changes(read: Arc<ReadModel>, ledger: ActorRef<LedgerMsg>) {
-    let subject = format!(
-        "$JS.EVENT.ADVISORY.STREAM.UPDATED.{}",
-        read.store().stream_name()
-    );
-    let Ok(mut changes) = read.store().client().subscribe(subject).await else {
-        return;
-    };
-    while changes.next().await.is_some() && ledger.cast(LedgerMsg::LookDue).is_ok() {}
 }
 
 impl State {
@@ -374,64 +358,12 @@ impl State {
         });
     }
 
-    fn suspect(&mut self) {
-        self.looks.suspect();
-        self.look();
-    }
-
-    /// Looks at the bucket where that is due.
-    fn look(&mut self) {
-        if self.args.read.take_suspicion() {
-            self.looks.force();
-        }
-        if self.looking || self.draining || !self.looks.are_due() || !self.args.nats.is_up() {
-            return;
-        }
-        self.looking = true;
-        let retention = self.args.settings.retention;
-        let inspector = Inspector {
-            read: self.args.read.clone(),
-            ownership: self.args.ownership.clone(),
-            keep: self.args.settings.max_finished,
-            expired: self.args.clock.now().before(retention),
-            is_idle: self.operations == 0,
-        };
-        let (looks, ledger) = (self.looks.clone(), self.myself.clone());
-        // A suspicion from now on is one for the next look.
-        self.looks = looks.clone().begun();
-        self.tasks.spawn(async move {
-            let looking = AssertUnwindSafe(inspector.look(looks));
-            let ended = match looking.catch_unwind().await {
-                Ok(Ok(looked)) => Some(Box::new(LookEnd(looked))),
-                Ok(Err(error)) => {
-                    tracing::debug!("the bucket cannot be looked at yet: {error}");
-                    None
-                }
-                Err(_) => None,
-            };
-            let _ = ledger.cast(LedgerMsg::LookDone(ended));
-        });
-    }
-
-    fn looked(&mut self, ended: Option<Box<LookEnd>>) {
-        self.looking = false;
-        let Some(LookEnd(looked)) = ended.map(|ended| *ended) else {
-            return;
-        };
-        if !self.looks.are_due() {
-            self.looks = looked.looks;
-        }
-        if looked.replay {
-            self.replay();
-        }
-    }
-
     fn arm_sweep(&mut self) {
         while self.tasks.try_join_next().is_some() {}
         self.myself.send_after(SWEEP_EVERY, || LedgerMsg::SweepDue);
     }
 
-    fn replay(&mut self) {
+    pub(super) fn replay(&mut self) {
         if std::mem::replace(&mut self.replaying, true) {
             return;
         }

@@ -163,7 +163,9 @@ impl Inspector {
         let mut kept = self.read.kept();
         self.read
             .store()
-            .sequences(|sequence| drop(kept.remove(&sequence)))
+            .sequences(|sequence| {
+                kept.remove(&sequence);
+            })
             .await?;
         let unchanged = |(revision, id): (&u64, &WorkId)| {
             let header = self.read.header(*id);

@@ -40,11 +40,13 @@
 mod acknowledged;
 mod actor;
 mod cache;
+mod faults;
 mod fitting;
 mod handle;
 mod header;
 mod index;
 mod inspection;
+mod looking;
 mod meters;
 mod operation;
 mod page;
@@ -55,9 +57,10 @@ mod retention;
 mod search;
 mod told;
 
-pub use actor::{LedgerMsg, LookEnd, WorkLedger, WorkLedgerArgs};
+pub use actor::{LedgerMsg, WorkLedger, WorkLedgerArgs};
 pub use handle::{LedgerError, Outcome, TRANSITION_DEADLINE, WorkLedgerHandle};
 pub use header::{Header, ItemChange, LeaseInfo, Needs};
+pub use looking::LookEnd;
 pub use meters::describe as describe_meters;
 pub use operation::{Applied, Operation};
 pub use page::{Filter, HeaderPage, Start};

@@ -109,13 +109,7 @@ impl OwnerStore {
 
     /// Sets the bucket back to what keeps the entry, for as long as this is polled. To be called by the owner.
     pub(super) async fn keep(self, replicas: usize, guard: StoreGuard) {
-        let terms = Terms {
-            per_subject: Some(1),
-            max_age: Duration::ZERO,
-            is_queue: false,
-            is_bucket: true,
-            replicas,
-        };
+        let terms = Terms::of_bucket(replicas);
         let name = stream_name();
         loop {
             if guard.settled().await.is_err() {
