@@ -16,7 +16,7 @@ use super::Context;
 use super::each;
 use super::exit::{CliError, CliResult};
 use super::naming::{FormArgs, name, short_ids};
-use super::output::{Output, Table, block, table};
+use super::output::{Output, Table, block, note, table};
 use super::pages::{self, Listing, Query, Wanted, tell_more};
 use super::show::show_item;
 use super::table::Column;
@@ -242,7 +242,7 @@ fn rows(items: &[WorkItem], ids: &[String], wide: bool, everywhere: bool) -> Tab
         Column::whole("STATUS"),
         Column::spare("PRI", 5),
         Column::cut("CAPABILITY", 10, 3).at_most(32),
-        Column::whole("AGE"),
+        Column::spare("AGE", 0),
         Column::cut("AGENT", 8, 4).at_most(32),
     ];
     if everywhere {
@@ -313,12 +313,12 @@ async fn explain(out: Output, api: &ApiClient, id: &str) -> CliResult {
     out.text(&text)?;
     let mut rows = table(&[
         Column::text("AGENT", 8).at_most(32),
-        Column::whole("GUID"),
+        Column::spare("GUID", 0),
         Column::cut("TYPE", 6, 3).at_most(24),
         Column::spare("STATUS", 2),
         Column::whole("MAY TAKE IT"),
         Column::spare("RULE", 1),
-        Column::text("WHY", 20),
+        Column::text("WHY", 16),
     ]);
     let guids = short_ids(answer.agents.iter().map(|agent| agent.guid));
     for (verdict, guid) in answer.agents.iter().zip(guids) {
@@ -332,7 +332,20 @@ async fn explain(out: Output, api: &ApiClient, id: &str) -> CliResult {
             verdict.message.clone(),
         ]);
     }
-    out.table(&rows, "no agents are registered")
+    out.table(&rows, "no agents are registered")?;
+    let more = answer.agents_total.saturating_sub(answer.agents.len());
+    if more > 0 {
+        let rules: Vec<String> = answer
+            .others
+            .iter()
+            .map(|(rule, count)| format!("{rule} {count}"))
+            .collect();
+        note(&format!(
+            "{more} more agents, by the rule against them: {}",
+            rules.join(", ")
+        ));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

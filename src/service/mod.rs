@@ -12,6 +12,7 @@
 //! | `items` | get, list, cancel, explain |
 //! | `named` | what a text names: ids, handles, taskIds |
 //! | `queue` | queue info, purge |
+//! | `verdicts` | which agents may take an item, in `explain` |
 //! | `upkeep` | resume, what the reaper does |
 //! | `dead_letters` | list, get, retry, discard |
 //! | `store` | which store it is, what is lost with one, accepting another |
@@ -33,6 +34,7 @@ mod submit;
 mod totals;
 mod trouble;
 mod upkeep;
+mod verdicts;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,7 +48,7 @@ use loom_protocol::{AgentGuid, ErrorCode, ProjectId, Timestamp, WireError};
 use parking_lot::RwLock;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-pub use batches::{AgentBatchFilter, Named, Reassigned, WorkBatchFilter};
+pub use batches::{AgentBatchFilter, BatchFilter, Named, Reassigned, WorkBatchFilter, check_scope};
 pub use brief::without_long_texts;
 pub use ignored::Ignored;
 pub use submit::{Submitted, check_submission};
@@ -59,6 +61,8 @@ const MAX_LISTENERS: usize = 256;
 /// What this coordinator can do beyond the version of the wire that it speaks.
 pub(crate) const FEATURES: [&str; 3] = ["instance-id", "late-completion", "resume"];
 const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// How many requests a door may have under way, and how long a refused one should wait.
+pub(crate) const ADMISSION: (usize, Duration) = (MAX_REQUESTS, RETRY_AFTER);
 
 /// One page of a listing.
 #[derive(Debug, Clone)]
@@ -123,7 +127,7 @@ impl Service {
 
     /// How many requests a door may have under way, and how long a refused one should wait.
     pub const fn admission(&self) -> (usize, Duration) {
-        (MAX_REQUESTS, RETRY_AFTER)
+        ADMISSION
     }
 
     /// The projects of the present ownership.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod events;
+mod naming;
 
 use loom_coordinator::coordinator::{Coordinator, UpOptions};
 use loom_coordinator::settings::{ServerUrl, Settings};
@@ -202,7 +203,7 @@ async fn batches_say_how_each_went() {
     );
     assert!(result["errors"][nobody].is_string() && result["completedAt"].is_string());
 
-    let (_, purged) = house.post("/api/queue/purge", json!({})).await;
+    let (_, purged) = house.post("/api/queue/purge", json!({"all": true})).await;
     assert_eq!(purged["purged"], 0);
     house.submit("c").await;
     assert_eq!(house.get("/api/queue").await["pending"], json!({"c": 1}));

@@ -20,6 +20,7 @@ mod format;
 mod group;
 mod identity;
 mod keeper;
+mod loss;
 mod ownership;
 mod store;
 mod taking;
@@ -41,6 +42,7 @@ use uuid::Uuid;
 pub use self::format::FORMAT;
 pub use self::identity::{Identity, IdentityError};
 use self::keeper::Keeper;
+pub use self::loss::Loss;
 use self::ownership::Held;
 pub use self::ownership::Ownership;
 use self::store::{Entry, OwnerStore, WriteFailure};
@@ -96,6 +98,8 @@ pub struct OwnerOptions {
     pub store_may_come: bool,
     /// Is told how the writes of the lease end.
     pub health: StoreHealth,
+    /// Is told why it is not to be had yet, whenever that is something else.
+    pub why_not_yet: Option<watch::Sender<Option<OwnerError>>>,
 }
 
 impl Default for OwnerOptions {
@@ -107,6 +111,7 @@ impl Default for OwnerOptions {
             guard: StoreGuard::unwatched(),
             store_may_come: false,
             health: StoreHealth::default(),
+            why_not_yet: None,
         }
     }
 }
@@ -210,24 +215,16 @@ pub enum OwnerError {
     },
 }
 
-/// Why ownership is over.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Loss {
-    /// No renewal got through for as long as the lease may be kept.
-    #[error("no renewal of the ownership was acknowledged for {0:?}")]
-    Unanswered(Duration),
-    /// Another coordinator owns.
-    #[error("another coordinator owns now: {0}")]
-    TakenBy(Box<Holder>),
-    /// Somebody has written what nobody can read.
-    #[error("the entry that says who owns was overwritten: {0}")]
-    Overwritten(UnreadableEntry),
-    /// The entry has gone.
-    #[error("the entry that says who owns has gone")]
-    Gone,
-    /// It was given back.
-    #[error("the ownership was given back")]
-    Released,
+impl OwnerError {
+    /// The same for whoever asks one that waits for the ownership: nobody has to start that one once more.
+    pub fn while_waiting(&self) -> String {
+        match self {
+            Self::HeldBy { holder, .. } => format!(
+                "another coordinator owns this NATS ({holder}); this one stands by, and takes over when that one ends"
+            ),
+            error => format!("this coordinator does not own yet: {error}"),
+        }
+    }
 }
 
 /// Ownership, for as long as it lasts. Dropped without [`OwnerLease::release`] it expires by itself.
@@ -292,7 +289,9 @@ impl OwnerLease {
                 OwnerError::OtherStore(_) if !(wait && may_come) => return Err(error),
                 OwnerError::HeldBy { .. } if !wait => return Err(error),
                 // Whoever writes it goes on writing it.
-                OwnerError::Unreadable { .. } if !wait && is_news && told.is_some() => {
+                OwnerError::Unreadable { .. }
+                    if !wait && is_news && matches!(told, Some(OwnerError::Unreadable { .. })) =>
+                {
                     return Err(error);
                 }
                 OwnerError::Unavailable { .. } if !wait => {
@@ -306,9 +305,13 @@ impl OwnerLease {
                 | OwnerError::OtherStore(_)
                 | OwnerError::Unavailable { .. } => {}
             }
-            let tell = wait || matches!(error, OwnerError::Unreadable { .. });
-            if tell && told.as_ref() != Some(&error) {
-                tracing::info!("standing by: {error}");
+            if told.as_ref() != Some(&error) {
+                if let Some(why_not_yet) = &options.why_not_yet {
+                    why_not_yet.send_replace(Some(error.clone()));
+                }
+                if wait || matches!(error, OwnerError::Unreadable { .. }) {
+                    tracing::info!("standing by: {}", error.while_waiting());
+                }
                 told = Some(error);
             }
             sleep(LOOK_EVERY).await;
