@@ -261,9 +261,16 @@ impl Stores {
         warnings.insert(whose, text);
     }
 
-    /// Where the data directory remembers another store than was found at the start, a sentence each.
+    /// What is to be known of the store and does not stop anything, a sentence each: where the data directory remembers
+    /// another one than was found at the start, and streams that do not keep what they are given.
     pub fn warnings(&self) -> Vec<String> {
-        self.0.warnings.lock().values().cloned().collect()
+        let mut warnings: Vec<_> = self.0.warnings.lock().values().cloned().collect();
+        warnings.extend(self.0.whole.warnings());
+        let projects = self.0.projects.iter();
+        let mut of_projects: Vec<_> = projects.flat_map(|kept| kept.guard.warnings()).collect();
+        of_projects.sort();
+        warnings.extend(of_projects);
+        warnings
     }
 
     /// Changes whenever a store turned out to be another one, or the right one again.
@@ -323,26 +330,6 @@ impl Stores {
             id: self.0.whole.known().map(|known| known.stamp),
             problems: self.problems(),
             warnings: self.warnings(),
-        }
-    }
-
-    /// What was known of a project and is not in the store that is there; or, where another store was accepted, was not
-    /// in that one.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    pub async fn lost(&self, project: &ProjectId) -> Result<Arc<[LostItem]>, StoreError> {
-        let (read, lost) = match self.0.projects.get(project) {
-            Some(kept) => (kept.read.clone(), kept.lost.clone()),
-            None => return Ok(Arc::default()),
-        };
-        match read {
-            Some(read) if self.foreign(project).is_some() => {
-                lost::compare(&self.0.jetstream, &read)
-                    .await
-                    .map(Into::into)
-            }
-            _ => Ok(lost),
         }
     }
 
@@ -406,6 +393,11 @@ impl Stores {
             .filter(|turned| std::future::ready(*turned))
             .count()
             .await;
+        for guard in &guards {
+            if guard.may_be_whole_again() && guard.foreign().is_some() {
+                self.compare_again(guard).await;
+            }
+        }
         if turned > 0 {
             self.0.turns.send_modify(|turns| *turns += 1);
         }

@@ -332,3 +332,81 @@ async fn a_bucket_without_time_to_live_is_refused_with_the_remedy() {
     let error = fixture.acquire("one", true).await.unwrap_err();
     assert!(error.to_string().contains("remove it"), "{error}");
 }
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn an_unreadable_entry_is_replaced_when_it_has_not_changed_for_the_length_of_a_lease() {
+    let fixture = Fixture::new().await;
+    let owner = fixture.acquire("one", false).await.unwrap();
+    let epoch = owner.epoch();
+    let jetstream = fixture.jetstream().await;
+    let garbage = async || {
+        let stored = jetstream.publish("$KV.LOOM_OWNERS.coordinator", "garbage".into());
+        let stored = stored.await.unwrap().await.unwrap();
+        stored.sequence
+    };
+    let revision = garbage().await;
+    let loss = timeout(PATIENCE, owner.lost()).await.unwrap();
+    assert!(
+        matches!(loss, Loss::Overwritten(entry) if entry.revision == revision),
+        "{loss}"
+    );
+    for part in ["coordinator", "LOOM_OWNERS", &revision.to_string()] {
+        assert!(loss.to_string().contains(part), "{part:?} is not in {loss}");
+    }
+    drop(owner);
+
+    let written = Instant::now();
+    let owner = timeout(PATIENCE, fixture.acquire("two", true))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(
+        written.elapsed() >= short().times.ttl,
+        "somebody may hold it"
+    );
+    assert!(owner.epoch() > epoch && owner.others_owned());
+    let (_, holder) = fixture.entry().await;
+    assert_eq!(holder, *owner.holder());
+    owner.release().await;
+
+    garbage().await;
+    let owner = timeout(PATIENCE, fixture.acquire("three", false))
+        .await
+        .unwrap();
+    assert!(
+        owner.unwrap().is_held(),
+        "no standby, and all the same it need not be started again"
+    );
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn an_unreadable_entry_that_somebody_renews_is_left_alone_with_the_key_and_the_remedy() {
+    let fixture = Fixture::new().await;
+    fixture.acquire("one", false).await.unwrap().release().await;
+    let jetstream = fixture.jetstream().await;
+    let renewing = tokio::spawn(async move {
+        loop {
+            let stored = jetstream.publish("$KV.LOOM_OWNERS.coordinator", "of another kind".into());
+            stored.await.unwrap().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    });
+    let error = timeout(PATIENCE, async {
+        loop {
+            match fixture.acquire("two", false).await {
+                // The first renewal was not there yet.
+                Ok(owner) => owner.release().await,
+                Err(error) => return error,
+            }
+        }
+    });
+    let error = error.await.unwrap();
+    renewing.abort();
+    assert!(matches!(error, OwnerError::Unreadable { .. }), "{error}");
+    let sentence = error.to_string();
+    for part in ["coordinator", "LOOM_OWNERS", "nats kv del"] {
+        assert!(sentence.contains(part), "{part:?} is not in {sentence:?}");
+    }
+}

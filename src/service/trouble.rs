@@ -32,6 +32,10 @@ impl Owning {
     /// It has lost the ownership in this way.
     pub fn lost(loss: &Loss) -> Self {
         Self::No(match loss {
+            Loss::Overwritten(entry) => format!(
+                "the ownership was lost: {entry}; it is won again when that has not changed for the length of a lease (14 s), \
+                 or at once after `nats kv del LOOM_OWNERS coordinator`"
+            ),
             Loss::TakenBy(holder) => {
                 format!("another coordinator has taken over ({holder}); this one stands by")
             }

@@ -57,8 +57,12 @@ async fn expired_and_purged_records_are_no_older_store() -> Result<()> {
     fleet.nats().kill().await?;
     fleet.nats().restart().await?;
     until_green(&fleet, &project).await?;
+    let agent = project.agent("rust").spawn().await?;
     let item = json!({"description": "d", "capability": "rust"});
     project.insist("work.submit", item.clone()).await?;
+    let claimed = project.eventually("a claim", async || agent.claim_one().await.ok());
+    agent.complete(&claimed.await?, "done").await?;
+    drop(agent);
 
     let name = format!("KV_{}", names::work_bucket(project.id()));
     project.jetstream().get_stream(&name).await?.purge().await?;

@@ -24,6 +24,8 @@ use crate::work_ledger::{ReadModel, WorkLedgerHandle};
 
 /// How often letters are looked at that are due, expired or outdated.
 const TICK: Duration = Duration::from_secs(1);
+/// How many ticks there are between two looks whether the stream is there.
+const LOOK_EVERY: u32 = 10;
 /// How long a request waits for the first reading of the stream.
 const READY_WITHIN: Duration = Duration::from_millis(2_500);
 
@@ -105,6 +107,7 @@ pub struct State {
     /// Letters could not be written of this record and perhaps later ones.
     again_from: Option<u64>,
     in_doubt: bool,
+    ticks: u32,
     pub(super) outdated: BTreeSet<u64>,
     waiting_for_drain: Vec<RpcReplyPort<()>>,
 }
@@ -140,6 +143,7 @@ impl Actor for DlqRetrier {
             after: 0,
             again_from: None,
             in_doubt: false,
+            ticks: 0,
             outdated: BTreeSet::new(),
             waiting_for_drain: Vec::new(),
             args,
@@ -346,6 +350,10 @@ impl State {
             return;
         }
         self.expire();
+        // Before anything is written or deleted by places that a new stream gives out again.
+        if self.args.letters.store.was_removed() {
+            self.is_read = false;
+        }
         if !self.is_read {
             if self.args.nats.is_up() {
                 self.read();
@@ -357,6 +365,24 @@ impl State {
         }
         self.sweep();
         self.follow_schedule();
+        self.look();
+    }
+
+    /// Looks now and then whether the stream is there; the next tick reads again where it is not.
+    fn look(&mut self) {
+        self.ticks += 1;
+        if !self.ticks.is_multiple_of(LOOK_EVERY) || !self.args.nats.is_up() {
+            return;
+        }
+        while self.tasks.try_join_next().is_some() {}
+        let letters = self.args.letters.clone();
+        self.tasks.spawn(async move {
+            let looked = letters.store.look().await;
+            tracing::trace!(
+                ?looked,
+                "whether there is a stream of dead letters was looked at"
+            );
+        });
     }
 }
 
@@ -365,7 +391,7 @@ async fn read_stream(context: &Context) -> Result<BTreeSet<u64>, LetterStoreErro
     let letters = &context.letters;
     let mut index = LetterIndex::new(&letters.settings);
     let mut unreadable = 0;
-    letters
+    let was_removed = letters
         .store
         .heads(|stored| match DeadLetters::info_of(&stored) {
             Some(letter) => index.insert(letter),
@@ -387,5 +413,8 @@ async fn read_stream(context: &Context) -> Result<BTreeSet<u64>, LetterStoreErro
     *letters.index.write() = index;
     letters.unreadable.store(unreadable, Ordering::Relaxed);
     letters.known.send_replace(true);
+    if was_removed {
+        letters.store.make_again().await?;
+    }
     Ok(outdated)
 }

@@ -127,7 +127,10 @@ impl DeadLetters {
     /// # Errors
     /// It is gone, cannot be read, or NATS does not answer.
     pub async fn read(&self, info: &LetterInfo) -> Result<DeadLetter, LetterError> {
-        let Some(stored) = self.store.get(info.sequence).await? else {
+        let stored = self.store.get(info.sequence).await?;
+        // In a stream that was made again its place may be another one's.
+        let stored = stored.filter(|stored| stored.id == Some(info.id));
+        let Some(stored) = stored else {
             self.index.write().remove(info.sequence);
             return Err(LetterError::NotFound(info.id));
         };

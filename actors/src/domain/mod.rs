@@ -13,5 +13,6 @@ pub mod reaping;
 pub mod retry;
 pub mod room;
 pub mod store;
+pub mod stream_terms;
 pub mod subjects;
 pub mod work;

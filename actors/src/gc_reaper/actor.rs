@@ -155,6 +155,8 @@ impl Actor for GcReaper {
             done: Vec::new(),
             draining: None,
         };
+        let kept = state.graveyard.clone().keep();
+        state.tasks.spawn(kept);
         state.read_graves();
         state.look_at_all();
         state.go_on();

@@ -12,6 +12,9 @@ use crate::nats::kv::{Bucket, BucketError, WatchEvent, WriteError};
 use crate::nats::owner::Ownership;
 use crate::nats::store_guard::StoreGuard;
 
+/// How often it is looked at whether the bucket keeps what it is given.
+const KEEP_EVERY: Duration = Duration::from_secs(30);
+
 /// The bucket. It is made with the first grave. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Graveyard {
@@ -46,6 +49,16 @@ impl Graveyard {
                 .owned_by(ownership),
             writer: epoch.to_string(),
             retention,
+        }
+    }
+
+    /// Sets the bucket back to what keeps the graves, for as long as this is polled.
+    pub async fn keep(self) {
+        loop {
+            if let Err(error) = self.bucket.keep().await {
+                tracing::debug!("{error}");
+            }
+            tokio::time::sleep(KEEP_EVERY).await;
         }
     }
 

@@ -11,11 +11,15 @@
 //! | stored, by a stream of somebody else | no letter; ours is gone, and the letters are read again |
 //! | nobody answers, no answer | unknown: the letters are read again, which tells whether there is a stream |
 //!
+//! A stream that was there and is not any more has lost its letters. What is known of them is forgotten first, since a
+//! new stream gives their places out again; then it is made again.
+//!
 //! Where a stream of somebody else has the subjects, ours cannot be made: that is said in the log, in `/ready` and
 //! in the answers about dead letters, and tried again for as long as letters are wanted.
 
+mod presence;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::client::RequestErrorKind;
@@ -29,13 +33,16 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use loom_protocol::names::LETTER_HEADER;
 use loom_protocol::{ProjectId, Timestamp, WorkId, names};
+use parking_lot::Mutex;
 
 use super::connection::WRITE_TIMEOUT;
 use super::outcome::{WriteError, outcome_of, write_error};
 use super::overlap::{is_not_found, why_not_made};
 use super::owner::Ownership;
 use super::store_guard::StoreGuard;
+use super::terms;
 use crate::domain::room::Room;
+use crate::domain::stream_terms::Terms;
 
 /// The key in the stream's metadata that says whose it is.
 const PROJECT_KEY: &str = "loom.project";
@@ -82,6 +89,15 @@ pub struct NewLetter {
     pub bytes: Bytes,
 }
 
+/// What the server said last.
+#[derive(Debug, Default)]
+struct Seen {
+    /// When the stream that is there was made, in nanoseconds; `None`: there is none.
+    made: Option<i128>,
+    /// The one whose letters are known was removed: they are to be read again before anything is made.
+    removed: bool,
+}
+
 /// The stream of one project.
 #[derive(Debug, Clone)]
 pub struct LetterStore {
@@ -93,8 +109,7 @@ pub struct LetterStore {
     replicas: usize,
     retention: Duration,
     guard: StoreGuard,
-    /// Whether there is a stream, as the server said last.
-    is_there: Arc<AtomicBool>,
+    seen: Arc<Mutex<Seen>>,
     ownership: Ownership,
 }
 
@@ -117,7 +132,7 @@ impl LetterStore {
             replicas,
             retention,
             guard: guard.clone(),
-            is_there: Arc::default(),
+            seen: Arc::default(),
             ownership: Ownership::alone(),
         }
     }
@@ -184,25 +199,22 @@ impl LetterStore {
         let opened = match self.jetstream.get_stream(&self.stream).await {
             Ok(stream) => stream,
             Err(error) if is_not_found(&error) => {
-                if self.is_there.swap(false, Ordering::AcqRel) {
-                    tracing::error!(
-                        stream = self.stream,
-                        "the stream of dead letters was removed, with all letters in it"
-                    );
-                }
+                self.seen_now(None);
                 return Ok(None);
             }
             Err(error) => return Err(self.error("opening", error)),
         };
-        self.is_there.store(true, Ordering::Release);
-        let mut config = opened.cached_info().config.clone();
-        if config.max_age != self.retention {
-            config.max_age = self.retention;
-            config.duplicate_window = self.known_again();
-            self.jetstream
-                .update_stream(&config)
-                .await
-                .map_err(|e| self.error("setting the retention of", e))?;
+        self.seen_now(Some(&opened));
+        if self.ownership.is_held() {
+            let terms = Terms {
+                per_subject: Some(1),
+                max_age: self.retention,
+                is_queue: false,
+                is_bucket: false,
+                replicas: self.replicas,
+            };
+            let kept = terms::keep(&self.jetstream, &self.stream, &terms, &self.guard).await;
+            kept.map_err(|why| self.error("setting the retention of", why))?;
         }
         Ok(Some(opened))
     }
@@ -212,7 +224,11 @@ impl LetterStore {
     /// # Errors
     /// It cannot be made; that is logged once, and told by [`problem`](Self::problem).
     pub async fn prepare(&self) -> Result<(), LetterStoreError> {
-        if self.is_there.load(Ordering::Acquire) {
+        let Seen { made, removed } = *self.seen.lock();
+        if removed {
+            return Err(self.error("writing to", "they were removed, and are read again first"));
+        }
+        if made.is_some() {
             return Ok(());
         }
         let known = self.guard.settled_within(WRITE_TIMEOUT).await;
@@ -232,14 +248,17 @@ impl LetterStore {
                 ..Default::default()
             })
             .await;
-        if let Err(error) = made {
-            let subject = names::all_dead_letters(&self.project);
-            let why = why_not_made(&self.jetstream, &subject, &error).await;
-            self.guard.note_problem(&self.stream, Some(&why));
-            return Err(self.error("making", why));
-        }
+        let made = match made {
+            Ok(made) => made,
+            Err(error) => {
+                let subject = names::all_dead_letters(&self.project);
+                let why = why_not_made(&self.jetstream, &subject, &error).await;
+                self.guard.note_problem(&self.stream, Some(&why));
+                return Err(self.error("making", why));
+            }
+        };
         self.guard.note_problem(&self.stream, None);
-        self.is_there.store(true, Ordering::Release);
+        self.seen_now(Some(&made));
         Ok(())
     }
 
@@ -247,15 +266,18 @@ impl LetterStore {
         KNOWN_AGAIN.min(self.retention)
     }
 
-    /// Reads the heads of all letters, in the order of the stream.
+    /// Reads the heads of all letters, in the order of the stream. True where the stream whose letters were known was
+    /// removed, and there is none.
     pub async fn heads(
         &self,
         mut each: impl FnMut(StoredLetter) + Send,
-    ) -> Result<(), LetterStoreError> {
+    ) -> Result<bool, LetterStoreError> {
         let known = self.guard.settled_within(READ_TIMEOUT).await;
         known.map_err(|denied| self.error("reading", denied))?;
-        let Some(stream) = self.open().await? else {
-            return Ok(());
+        let opened = self.open().await?;
+        let was_removed = std::mem::take(&mut self.seen.lock().removed);
+        let Some(stream) = opened else {
+            return Ok(was_removed);
         };
         let consumer = stream
             .create_consumer(pull::OrderedConfig {
@@ -266,7 +288,7 @@ impl LetterStore {
             .await
             .map_err(|e| self.error("reading", e))?;
         if consumer.cached_info().num_pending == 0 {
-            return Ok(());
+            return Ok(false);
         }
         let mut messages = consumer
             .messages()
@@ -288,7 +310,7 @@ impl LetterStore {
                 bytes: Bytes::new(),
             });
             if pending == 0 {
-                return Ok(());
+                return Ok(false);
             }
         }
     }
@@ -300,11 +322,13 @@ impl LetterStore {
             Ok(message) => return Ok(Some(self.stored(&message))),
             // A replica may lag behind what was acknowledged.
             Err(error) if error.kind() == DirectGetErrorKind::NotFound => {}
+            Err(_) if self.is_gone().await => return Ok(None),
             Err(error) => return Err(self.error("reading", error)),
         }
         match stream.get_raw_message(sequence).await {
             Ok(message) => Ok(Some(self.stored(&message))),
             Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(_) if self.is_gone().await => Ok(None),
             Err(error) => Err(self.error("reading", error)),
         }
     }
@@ -316,6 +340,7 @@ impl LetterStore {
         match stream.get_last_raw_message_by_subject(&subject).await {
             Ok(message) => Ok(Some(self.stored(&message))),
             Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(_) if self.is_gone().await => Ok(None),
             Err(error) => Err(self.error("reading", error)),
         }
     }

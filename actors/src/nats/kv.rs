@@ -26,6 +26,8 @@ use tokio::time::timeout;
 
 use super::overlap::{is_name_in_use, is_not_found, is_wrong_sequence, taken_by, why_not_made};
 use super::store_guard::{StoreDenied, StoreGuard};
+use super::terms;
+use crate::domain::stream_terms::Terms;
 
 pub use watch::{Watch, WatchEvent};
 
@@ -195,6 +197,21 @@ impl Bucket {
             Some(found) => self.let_keys_expire(found).await.map(Some),
             None => Ok(None),
         }
+    }
+
+    /// Sets the configuration of a bucket of ours back to what keeps its records. One that is missing stays so.
+    ///
+    /// # Errors
+    /// The server does not say how it is.
+    pub(crate) async fn keep(&self) -> Result<(), BucketError> {
+        let known = self.guard.settled_within(ANSWER_WITHIN).await;
+        known.map_err(|denied| self.problem(denied.to_string()))?;
+        if !self.ownership.is_held() {
+            return Ok(());
+        }
+        let terms = Terms::of_bucket(self.config.num_replicas);
+        let kept = terms::keep(&self.jetstream, &self.config.name, &terms, &self.guard).await;
+        kept.map(drop).map_err(|why| self.problem(why))
     }
 
     async fn let_keys_expire(&self, found: stream::Info) -> Result<stream::Info, BucketError> {

@@ -4,18 +4,17 @@
 //! markers, so that a key that expired can be created again; with deletes allowed, so that the
 //! oldest finished records can go.
 
+mod reading;
+
 use std::time::Duration;
 
 use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_TTL};
 use async_nats::jetstream;
-use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::{self, DeleteStatus, DirectGetErrorKind, RawMessageErrorKind};
 use async_nats::{Client, HeaderMap, Request};
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use loom_protocol::{ProjectId, WorkId, names};
-use tokio::sync::mpsc;
 
 use super::connection::WRITE_TIMEOUT;
 pub use super::outcome::WriteError;
@@ -23,15 +22,13 @@ use super::outcome::{outcome_of, write_error};
 use super::overlap::{is_name_in_use, is_not_found, why_not_made};
 use super::stamp::{STAMP_KEY, stamp_old};
 use super::store_guard::{StoreDenied, StoreGuard};
+use super::terms::{self, Looked};
+use crate::domain::stream_terms::Terms;
 
 /// The key of writes that are meant to be refused, and a sequence that no key has.
 const BARRIER: (&str, u64) = ("barrier", u64::MAX >> 1);
-const REPLAY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an opening waits for a look at the store.
 const OPEN_WITHIN: Duration = Duration::from_secs(3);
-/// How many records of a replay are handed over at a time.
-const REPLAY_CHUNK: usize = 128;
-
 /// A read or an administrative request that failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{doing} the ledger {bucket}: {source}")]
@@ -48,7 +45,7 @@ pub struct Entry {
     pub id: Option<WorkId>,
     /// The sequence of its last write.
     pub sequence: u64,
-    /// The record.
+    /// The record; empty where somebody has deleted it.
     pub bytes: Bytes,
 }
 
@@ -60,6 +57,7 @@ pub struct LedgerStore {
     stream: stream::Stream,
     bucket: String,
     prefix: String,
+    replicas: usize,
     guard: StoreGuard,
 }
 
@@ -122,9 +120,11 @@ impl LedgerStore {
             stream: found,
             bucket,
             prefix,
+            replicas,
             guard: guard.clone(),
         };
         store.check_ttl()?;
+        store.keep().await?;
         // What is known stays as it is: it was found to be the same, over the connection that was looked at.
         if guard.known().is_none() {
             guard.adopt(connects, store.stream.cached_info());
@@ -148,6 +148,7 @@ impl LedgerStore {
                 stream,
                 prefix: format!("$KV.{bucket}."),
                 bucket,
+                replicas: 0,
                 guard: StoreGuard::unwatched(),
             })),
             Err(error) if is_not_found(&error) => Ok(None),
@@ -168,6 +169,31 @@ impl LedgerStore {
         self.guard.look().await;
         let known = self.guard.settled_within(WRITE_TIMEOUT).await;
         known.map_err(|denied| self.error("looking at", denied))
+    }
+
+    /// Looks at the stream, and sets back what would let records go. To be called by the owner.
+    pub(crate) async fn keep(&self) -> Result<Looked, StoreError> {
+        let terms = Terms::of_bucket(self.replicas);
+        let name = self.stream_name();
+        let kept = terms::keep(&self.jetstream, name, &terms, &self.guard).await;
+        let missing = || "it is not there".to_owned();
+        kept.and_then(|looked| looked.ok_or_else(missing))
+            .map_err(|why| self.error("looking at", std::io::Error::other(why)))
+    }
+
+    /// The stream behind the bucket.
+    pub(crate) fn stream_name(&self) -> &str {
+        &self.stream.cached_info().config.name
+    }
+
+    /// The bucket.
+    pub(crate) fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
+    /// The client behind it.
+    pub(crate) const fn client(&self) -> &Client {
+        &self.client
     }
 
     fn check_ttl(&self) -> Result<(), StoreError> {
@@ -268,75 +294,6 @@ impl LedgerStore {
         match self.stream.get_raw_message(sequence).await {
             Err(gone) if gone.kind() == RawMessageErrorKind::NoMessageFound => Ok(()),
             _ => Err(error),
-        }
-    }
-
-    /// Sends every record whose last write is `from` or later, in the order of the writes, and
-    /// gives the last sequence that the stream had then. What was sent before this is called is
-    /// stored by then or never will be, although whoever sent it may have died since.
-    ///
-    /// # Errors
-    /// The server does not answer, or nobody takes the chunks any more.
-    pub async fn replay(
-        &self,
-        from: u64,
-        chunks: mpsc::Sender<Vec<Entry>>,
-    ) -> Result<u64, StoreError> {
-        let known = self.guard.settled_within(REPLAY_TIMEOUT).await;
-        known.map_err(|denied| self.error("reading", denied))?;
-        self.settle().await?;
-        let info = self
-            .stream
-            .get_info()
-            .await
-            .map_err(|e| self.error("asking for the state of", e))?;
-        let last = info.state.last_sequence;
-        if info.state.messages == 0 || last < from {
-            return Ok(last);
-        }
-        let consumer = self
-            .stream
-            .create_consumer(pull::OrderedConfig {
-                deliver_policy: DeliverPolicy::ByStartSequence {
-                    start_sequence: from.max(1),
-                },
-                ..Default::default()
-            })
-            .await
-            .map_err(|e| self.error("replaying", e))?;
-        if consumer.cached_info().num_pending == 0 {
-            return Ok(last);
-        }
-        let mut messages = consumer
-            .messages()
-            .await
-            .map_err(|e| self.error("replaying", e))?;
-        let mut chunk = Vec::with_capacity(REPLAY_CHUNK);
-        loop {
-            let message = tokio::time::timeout(REPLAY_TIMEOUT, messages.next())
-                .await
-                .map_err(|e| self.error("replaying", e))?
-                .ok_or_else(|| self.error("replaying", std::io::Error::other("it ended early")))?
-                .map_err(|e| self.error("replaying", e))?;
-            let (sequence, pending) = message
-                .info()
-                .map(|info| (info.stream_sequence, info.pending))
-                .map_err(|e| self.error("replaying", std::io::Error::other(e)))?;
-            if !message.payload.is_empty() {
-                chunk.push(Entry {
-                    id: self.id_of(&message.subject),
-                    sequence,
-                    bytes: message.payload.clone(),
-                });
-            }
-            if pending == 0 || chunk.len() == REPLAY_CHUNK {
-                let full = std::mem::replace(&mut chunk, Vec::with_capacity(REPLAY_CHUNK));
-                let sent = chunks.send(full).await;
-                sent.map_err(|e| self.error("taking over what was read from", e))?;
-            }
-            if pending == 0 {
-                return Ok(last.max(sequence));
-            }
         }
     }
 

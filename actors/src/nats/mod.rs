@@ -11,3 +11,4 @@ pub mod server;
 pub mod stamp;
 pub mod store;
 pub mod store_guard;
+pub(crate) mod terms;

@@ -10,15 +10,21 @@
 //! |---|---|
 //! | stored | the lease counts from when it was sent |
 //! | conflict, or unknown | the entry is read: mine (of this session): renew again; another's or none: lost |
-//! | unknown, and the entry can't be read | tried again, until `keep_for` is over: lost |
+//! | unknown, and the server does not say what the entry is | tried again, until `keep_for` is over: lost |
+//!
+//! An entry that is no entry (another program has written it, by hand or by mistake) belongs to a holder whom nobody
+//! knows. It counts as one that does not renew: left as it is for [`LeaseTimes::ttl`], it has expired, and is replaced by
+//! compare-and-set; one that changes meanwhile has another [`LeaseTimes::ttl`] from then on.
 
 mod format;
 mod group;
 mod identity;
 mod keeper;
+mod loss;
 mod ownership;
 mod store;
 mod taking;
+mod unreadable;
 
 use std::fmt;
 use std::sync::Arc;
@@ -36,10 +42,13 @@ use uuid::Uuid;
 pub use self::format::FORMAT;
 pub use self::identity::{Identity, IdentityError};
 use self::keeper::Keeper;
+pub use self::loss::Loss;
 use self::ownership::Held;
 pub use self::ownership::Ownership;
 use self::store::{Entry, OwnerStore, WriteFailure};
 use self::taking::{GroupInUse, Won, try_to_acquire};
+use self::unreadable::Unchanged;
+pub use self::unreadable::UnreadableEntry;
 use super::store::StoreHealth;
 use crate::clock::Clock;
 use crate::nats::store_guard::StoreGuard;
@@ -136,18 +145,6 @@ impl Holder {
             since: clock.now(),
         }
     }
-
-    /// Stands for an entry of another version.
-    fn unreadable() -> Self {
-        Self {
-            instance_id: Uuid::nil(),
-            session: Uuid::nil(),
-            host: "unknown (its entry can't be read, it may be of another version)".to_owned(),
-            pid: 0,
-            data_directory: "unknown".to_owned(),
-            since: Timestamp::default(),
-        }
-    }
 }
 
 impl fmt::Display for Holder {
@@ -171,6 +168,16 @@ pub enum OwnerError {
         /// Who.
         holder: Box<Holder>,
         /// After how long a dead one's entry is gone.
+        ttl: Duration,
+    },
+    /// Somebody does whom nobody knows.
+    #[error(
+        "who owns this NATS cannot be read: {entry}; it is replaced when it has not changed for {ttl:?}, or at once after `nats kv del LOOM_OWNERS coordinator`"
+    )]
+    Unreadable {
+        /// Which entry.
+        entry: UnreadableEntry,
+        /// How long it must not have changed.
         ttl: Duration,
     },
     /// NATS did not answer, or not as it should.
@@ -220,23 +227,6 @@ impl OwnerError {
     }
 }
 
-/// Why ownership is over.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Loss {
-    /// No renewal got through for as long as the lease may be kept.
-    #[error("no renewal of the ownership was acknowledged for {0:?}")]
-    Unanswered(Duration),
-    /// Another coordinator owns.
-    #[error("another coordinator owns now: {0}")]
-    TakenBy(Box<Holder>),
-    /// The entry has gone.
-    #[error("the entry that says who owns has gone")]
-    Gone,
-    /// It was given back.
-    #[error("the ownership was given back")]
-    Released,
-}
-
 /// Ownership, for as long as it lasts. Dropped without [`OwnerLease::release`] it expires by itself.
 #[derive(Debug)]
 pub struct OwnerLease {
@@ -248,6 +238,7 @@ pub struct OwnerLease {
     kept_until: Arc<Mutex<Instant>>,
     loss: watch::Receiver<Option<Loss>>,
     keeper: AbortOnDropHandle<()>,
+    _terms: AbortOnDropHandle<()>,
     others_owned: bool,
 }
 
@@ -275,22 +266,34 @@ impl OwnerLease {
         let mut told = None;
         let mut tries = 0;
         let mut others_owned = false;
+        let mut unreadable = Unchanged::default();
         loop {
-            let error = match try_to_acquire(jetstream, &holder, &options).await {
+            let expired = unreadable.expired(options.times.ttl);
+            let error = match try_to_acquire(jetstream, &holder, &options, expired).await {
                 Ok(won) => {
-                    let mut lease = Self::won(won, holder, identity, options.times);
+                    let mut lease = Self::won(won, holder, identity, &options);
                     lease.others_owned = others_owned;
                     return Ok(lease);
                 }
                 Err(error) => error,
             };
-            others_owned |= matches!(error, OwnerError::HeldBy { .. });
+            others_owned |= matches!(
+                error,
+                OwnerError::HeldBy { .. } | OwnerError::Unreadable { .. }
+            );
+            let is_news = unreadable.note(&error);
             // A store that was never the right one is a mistake of whoever starts; one that was may come back.
             let may_come = options.store_may_come || options.guard.was_trusted();
             match &error {
                 OwnerError::NoTtl { .. } | OwnerError::LaterFormat { .. } => return Err(error),
                 OwnerError::OtherStore(_) if !(wait && may_come) => return Err(error),
                 OwnerError::HeldBy { .. } if !wait => return Err(error),
+                // Whoever writes it goes on writing it.
+                OwnerError::Unreadable { .. }
+                    if !wait && is_news && matches!(told, Some(OwnerError::Unreadable { .. })) =>
+                {
+                    return Err(error);
+                }
                 OwnerError::Unavailable { .. } if !wait => {
                     tries += 1;
                     if tries == TRIES {
@@ -298,6 +301,7 @@ impl OwnerLease {
                     }
                 }
                 OwnerError::HeldBy { .. }
+                | OwnerError::Unreadable { .. }
                 | OwnerError::OtherStore(_)
                 | OwnerError::Unavailable { .. } => {}
             }
@@ -305,7 +309,7 @@ impl OwnerLease {
                 if let Some(why_not_yet) = &options.why_not_yet {
                     why_not_yet.send_replace(Some(error.clone()));
                 }
-                if wait {
+                if wait || matches!(error, OwnerError::Unreadable { .. }) {
                     tracing::info!("standing by: {}", error.while_waiting());
                 }
                 told = Some(error);
@@ -314,7 +318,8 @@ impl OwnerLease {
         }
     }
 
-    fn won(won: Won, holder: Holder, identity: Identity, times: LeaseTimes) -> Self {
+    fn won(won: Won, holder: Holder, identity: Identity, options: &OwnerOptions) -> Self {
+        let times = options.times.clone();
         let kept_until = Arc::new(Mutex::new(won.sent + times.keep_for));
         let (lost, loss) = watch::channel(None);
         let mut keeper = Keeper {
@@ -334,6 +339,11 @@ impl OwnerLease {
             tracing::error!(reason = %loss, "the ownership is lost");
             lost.send_replace(Some(loss));
         });
+        let terms = won
+            .store
+            .clone()
+            .keep(options.replicas, options.guard.clone());
+        let terms = tokio::spawn(terms);
         let queue_group = won.group.name();
         tracing::info!(epoch = won.sequence, queue_group, "this coordinator owns");
         Self {
@@ -345,6 +355,7 @@ impl OwnerLease {
             kept_until,
             loss,
             keeper: AbortOnDropHandle::new(keeper),
+            _terms: AbortOnDropHandle::new(terms),
             others_owned: false,
         }
     }

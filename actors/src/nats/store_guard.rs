@@ -11,7 +11,7 @@
 //! | not opened | nothing is known, so nothing can differ | the ledger is opened: trusted |
 //! | trusted | it was looked at over the present connection, and is the one | a reconnect, a suspicion: in doubt · forgotten: not opened |
 //! | in doubt | to be looked at; nobody writes meanwhile | a look: trusted · a difference that lasts (0.75 s, in a cluster 12 s): foreign |
-//! | foreign | it is another one; nobody writes, the project is put to sleep | the right one is back: trusted · accepted by a person: not opened |
+//! | foreign | it is another one, or lacks what was acknowledged; nobody writes, the project is put to sleep | the right one is back: trusted · accepted by a person: not opened |
 //!
 //! A reconnect is known by the number of connections that the client counts before it sends anything over the
 //! new one: there is no moment in which the former answer holds for the new server.
@@ -21,9 +21,12 @@
 //! |---|---|
 //! | the server restarts with its store | in doubt for one look (milliseconds) |
 //! | no leader, no answer, an error | in doubt for as long as that lasts, never foreign |
-//! | records expire, are purged or removed | the last sequence stays: trusted |
+//! | records expire, or are removed by us | the last sequence stays: trusted |
+//! | records of unfinished items are purged or deleted by somebody | the ledger finds that they are gone: foreign |
 //! | a write finds no stream, or gets no answer, or a sequence that was given out before | a suspicion |
 //! | the stream is removed and nobody writes | found by the look that every guard has now and then |
+
+mod notes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -86,6 +89,17 @@ struct Inner {
     to_be_looked_at: Arc<Notify>,
     /// Streams of the project that cannot be made or used, with the reason.
     problems: Mutex<BTreeMap<String, String>>,
+    /// What is to be known about streams of the project that can be used.
+    warnings: Mutex<BTreeMap<String, Vec<String>>>,
+    lacks: Mutex<Lack>,
+}
+
+/// Items that were acknowledged and are not in the store though it has the right stamp.
+#[derive(Debug, Default)]
+struct Lack {
+    items: usize,
+    /// How often the client had connected when that was found: another server may hold them.
+    connects: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,6 +128,14 @@ impl StoreGuard {
         Self(None)
     }
 
+    /// Whether it is the same one.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+
     pub(crate) fn of(
         guarded: Guarded,
         jetstream: &jetstream::Context,
@@ -137,6 +159,8 @@ impl StoreGuard {
             differs_since: Mutex::default(),
             to_be_looked_at,
             problems: Mutex::default(),
+            warnings: Mutex::default(),
+            lacks: Mutex::default(),
         })))
     }
 
@@ -285,6 +309,7 @@ impl StoreGuard {
             inner.last.store(0, Ordering::Release);
             *inner.differs_since.lock() = None;
             inner.problems.lock().clear();
+            *inner.lacks.lock() = Lack::default();
             inner.state.send_replace(State::InDoubt);
         }
     }
@@ -350,6 +375,16 @@ impl StoreGuard {
             return false;
         }
         let was_foreign = self.foreign().is_some();
+        let lacks = inner.lacks.lock().items;
+        if differs.is_none() && lacks > 0 {
+            if !was_foreign {
+                inner.turn_foreign(&format!(
+                    "{lacks} items that were acknowledged and had not ended are not in it: it was purged, or messages of it \
+                     were deleted"
+                ));
+            }
+            return !was_foreign;
+        }
         let Some(differs) = differs else {
             *inner.differs_since.lock() = None;
             if doubts == inner.doubts.load(Ordering::Acquire) {
@@ -367,58 +402,21 @@ impl StoreGuard {
             }
             return false;
         }
-        let sentence = format!(
-            "the store of {} is not the one that this coordinator works with: {differs} (stream {}); {}",
-            inner.whose, inner.stream, inner.remedy
-        );
-        tracing::error!("{sentence}");
-        inner.state.send_replace(State::Foreign(sentence.into()));
+        inner.turn_foreign(&differs.to_string());
         true
-    }
-
-    /// A stream of the project cannot be made or used, for this reason, or can again. Logged when it changes.
-    pub(crate) fn note_problem(&self, stream: &str, problem: Option<&str>) {
-        let Some(inner) = &self.0 else {
-            return;
-        };
-        let mut problems = inner.problems.lock();
-        if problems.get(stream).map(String::as_str) == problem {
-            return;
-        }
-        if let Some(problem) = problem {
-            tracing::error!(
-                "the stream {stream} of {} cannot be used: {problem}",
-                inner.whose
-            );
-            problems.insert(stream.to_owned(), problem.to_owned());
-        } else {
-            tracing::warn!("the stream {stream} of {} can be used again", inner.whose);
-            problems.remove(stream);
-        }
-    }
-
-    /// What is wrong with streams of the project, a sentence each.
-    pub fn problems(&self) -> Vec<String> {
-        let Some(inner) = &self.0 else {
-            return Vec::new();
-        };
-        let whose = &inner.whose;
-        let problems = inner.problems.lock();
-        problems
-            .iter()
-            .map(|(stream, problem)| {
-                format!("the stream {stream} of {whose} cannot be used: {problem}")
-            })
-            .collect()
-    }
-
-    /// What is wrong with one stream of the project.
-    pub fn problem_of(&self, stream: &str) -> Option<String> {
-        self.0.as_ref()?.problems.lock().get(stream).cloned()
     }
 }
 
 impl Inner {
+    fn turn_foreign(&self, why: &str) {
+        let sentence = format!(
+            "the store of {} is not the one that this coordinator works with: {why} (stream {}); {}",
+            self.whose, self.stream, self.remedy
+        );
+        tracing::error!("{sentence}");
+        self.state.send_replace(State::Foreign(sentence.into()));
+    }
+
     fn trust(&self, connects: u64) {
         self.was_trusted.store(true, Ordering::Release);
         self.state.send_replace(State::Trusted { connects });

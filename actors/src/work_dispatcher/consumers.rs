@@ -22,7 +22,7 @@ use loom_protocol::{ProjectId, names};
 
 use super::actor::WorkDispatcherArgs;
 use super::standing::{Foreign, Standing};
-use super::stream::{consumer_prefix, ensure_stream};
+use super::stream::{consumer_prefix, ensure_stream, keep_stream};
 use crate::domain::foreign::{ConsumerSight, Keeps, begins_at, holder, overlapping};
 use crate::domain::subjects::takes_of;
 use crate::nats::connection::Nats;
@@ -30,6 +30,8 @@ use crate::nats::store_guard::StoreGuard;
 
 const ACK_WAIT: Duration = Duration::from_secs(30);
 const MAX_ACK_PENDING: i64 = 1_024;
+/// How often it is looked at whether the stream keeps what is published.
+const KEEP_EVERY: Duration = Duration::from_secs(30);
 
 /// The consumers of one ownership in a project's stream.
 #[derive(Clone)]
@@ -71,6 +73,31 @@ impl Consumers {
             epoch: args.epoch,
             store: args.read.guard().clone(),
         }
+    }
+
+    /// Sets the stream back to what keeps what is published, for as long as this is polled.
+    pub async fn keep_stream(self) {
+        loop {
+            if let Err(error) = self.look_at_stream().await {
+                tracing::debug!(project = %self.project, "the work stream cannot be looked at: {error}");
+            }
+            tokio::time::sleep(KEEP_EVERY).await;
+        }
+    }
+
+    async fn look_at_stream(&self) -> Result<(), async_nats::Error> {
+        self.store.settled().await?;
+        let jetstream = &self.nats.jetstream;
+        let stream = ensure_stream(jetstream, &self.project, self.replicas).await?;
+        keep_stream(
+            jetstream,
+            &stream,
+            &self.project,
+            self.replicas,
+            &self.store,
+        )
+        .await?;
+        Ok(())
     }
 
     /// Our consumer of this epoch, unless somebody else takes what it would; those of former owners would overlap and

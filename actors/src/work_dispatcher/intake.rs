@@ -89,6 +89,7 @@ impl Intake {
             names::work_errors(&self.project),
         ];
         let queue = vec![names::queue_filter(&self.project)];
+        tasks.spawn(self.consumers.clone().keep_stream());
         tasks.spawn(self.clone().run(REPORTS, reports));
         tasks.spawn(self.run(QUEUE, queue));
     }

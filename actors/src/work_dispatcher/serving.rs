@@ -13,7 +13,9 @@ use super::claims::{ClaimError, ClaimOrder, ClaimOutcome, ClaimWants, OpenClaim}
 use super::timers::Due;
 use crate::agent_registry::AgentEntry;
 use crate::domain::work::{Command, Holder};
-use crate::work_ledger::{Applied, Header, LeaseInfo, LedgerError, Operation, TRANSITION_DEADLINE};
+use crate::work_ledger::{
+    Applied, Header, LeaseInfo, LedgerError, Operation, ReadError, TRANSITION_DEADLINE,
+};
 
 impl State {
     pub(super) fn claim(&mut self, order: &ClaimOrder, reply: RpcReplyPort<ClaimOutcome>) {
@@ -233,7 +235,7 @@ impl State {
     ) {
         self.slots.assigned(guid, ids.len());
         let mut given = Vec::new();
-        let mut failure = None;
+        let (mut unusable, mut failure) = (Vec::new(), None);
         for (id, outcome) in ids.iter().zip(outcomes.into_iter().flatten()) {
             match outcome {
                 Ok(applied) => given.push(applied),
@@ -241,10 +243,18 @@ impl State {
                 Err(LedgerError::Refused(_) | LedgerError::TooLarge(..)) => {
                     self.claims.do_not_resume(claim, *id);
                 }
+                // There is no such item any more, or nobody can read it: the claim goes on with the next one.
+                Err(LedgerError::Read(
+                    error @ (ReadError::NotFound(_) | ReadError::Damaged { .. }),
+                )) => {
+                    tracing::error!(project = %self.args.read.project(), "an item of the queue cannot be given to anybody: {error}");
+                    self.claims.do_not_resume(claim, *id);
+                    unusable.push(*id);
+                }
                 Err(error) => failure = Some(error),
             }
         }
-        for id in ids {
+        for id in ids.iter().filter(|id| !unusable.contains(id)) {
             if given.iter().all(|applied| applied.record.id != *id) {
                 self.put_back(*id);
             }

@@ -5,7 +5,10 @@ use std::time::Duration;
 use async_nats::jetstream::{self, stream};
 use loom_protocol::{ProjectId, WireError, names};
 
+use crate::domain::stream_terms::Terms;
 use crate::nats::overlap::why_not_made;
+use crate::nats::store_guard::StoreGuard;
+use crate::nats::terms;
 
 /// The key in the stream's metadata that says whose it is. A stream without it was made by somebody else.
 pub(crate) const PROJECT_KEY: &str = "loom.project";
@@ -81,6 +84,33 @@ pub async fn ensure_stream(
         }),
         _ => Ok(stream),
     }
+}
+
+/// Sets the configuration of the work stream back to what keeps what was published; where somebody else has made the stream,
+/// it is left alone, and warned of.
+///
+/// # Errors
+/// The server does not say how it is.
+pub(super) async fn keep_stream(
+    jetstream: &jetstream::Context,
+    stream: &stream::Stream,
+    project: &ProjectId,
+    replicas: usize,
+    guard: &StoreGuard,
+) -> Result<(), String> {
+    let config = &stream.cached_info().config;
+    let terms = Terms {
+        per_subject: None,
+        max_age: Duration::ZERO,
+        is_queue: true,
+        is_bucket: false,
+        replicas,
+    };
+    if config.metadata.get(PROJECT_KEY).map(String::as_str) != Some(project.as_str()) {
+        return terms::tell(jetstream, &config.name, &terms, guard).await;
+    }
+    let kept = terms::keep(jetstream, &config.name, &terms, guard).await;
+    kept.map(drop)
 }
 
 async fn not_made(

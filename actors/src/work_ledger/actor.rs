@@ -13,6 +13,8 @@ use tokio::task::coop::unconstrained;
 
 use super::acknowledged::Acknowledged;
 use super::handle::{LedgerError, Outcome};
+use super::inspection::Looks;
+use super::looking::{LookEnd, watch_changes};
 use super::meters::Meters;
 use super::operation::{Context, Operation};
 use super::read_model::ReadModel;
@@ -77,6 +79,10 @@ pub enum LedgerMsg {
     SweepDone,
     /// Something may have been stored that is not known here: read what is new in the bucket.
     ReplayDue,
+    /// The stream was changed by somebody, or something is missing: look at the bucket at once.
+    LookDue,
+    /// A look at the bucket has ended; `None`: the server did not answer.
+    LookDone(Option<Box<LookEnd>>),
     /// The replay has ended; everything up to here is known.
     ReplayDone(Option<u64>),
     /// Take nothing new; answer when nothing is under way.
@@ -88,16 +94,18 @@ pub struct WorkLedger;
 
 /// What one incarnation holds.
 pub struct State {
-    args: WorkLedgerArgs,
+    pub(super) args: WorkLedgerArgs,
     context: Arc<Context>,
-    myself: ActorRef<LedgerMsg>,
-    tasks: JoinSet<()>,
+    pub(super) myself: ActorRef<LedgerMsg>,
+    pub(super) tasks: JoinSet<()>,
     queues: HashMap<WorkId, VecDeque<Job>>,
     batches: Slab<Batch>,
-    operations: usize,
+    pub(super) operations: usize,
     acknowledged: Acknowledged,
     replaying: bool,
-    draining: bool,
+    pub(super) looks: Looks,
+    pub(super) looking: bool,
+    pub(super) draining: bool,
     waiting_for_drain: Vec<RpcReplyPort<()>>,
 }
 
@@ -128,6 +136,7 @@ impl Actor for WorkLedger {
         read.set_replayed_to(last);
         let mut tasks = JoinSet::new();
         tasks.spawn(watch_reconnects(args.nats.clone(), myself.clone()));
+        tasks.spawn(watch_changes(read.clone(), myself.clone()));
         myself.send_after(SWEEP_EVERY, || LedgerMsg::SweepDue);
         Ok(State {
             context: Arc::new(Context {
@@ -147,6 +156,8 @@ impl Actor for WorkLedger {
             operations: 0,
             acknowledged: Acknowledged::up_from(last),
             replaying: false,
+            looks: Looks::new(),
+            looking: false,
             draining: false,
             waiting_for_drain: Vec::new(),
         })
@@ -165,6 +176,8 @@ impl Actor for WorkLedger {
             LedgerMsg::SweepDone => state.arm_sweep(),
             LedgerMsg::ReplayDue => state.replay(),
             LedgerMsg::ReplayDone(last) => state.replayed(last),
+            LedgerMsg::LookDue => state.suspect(),
+            LedgerMsg::LookDone(ended) => state.looked(ended),
             LedgerMsg::Drain(reply) => {
                 state.draining = true;
                 state.waiting_for_drain.push(reply);
@@ -330,6 +343,7 @@ impl State {
         if self.acknowledged.has_a_lasting_gap() {
             self.replay();
         }
+        self.look();
         let ledger = self.myself.clone();
         let sweep = retention::sweep(
             self.args.read.clone(),
@@ -349,7 +363,7 @@ impl State {
         self.myself.send_after(SWEEP_EVERY, || LedgerMsg::SweepDue);
     }
 
-    fn replay(&mut self) {
+    pub(super) fn replay(&mut self) {
         if std::mem::replace(&mut self.replaying, true) {
             return;
         }

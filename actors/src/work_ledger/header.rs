@@ -108,6 +108,11 @@ impl Header {
         }
     }
 
+    /// Whether its record stays until it is written again: it has not ended, or its dead letter is still to be written.
+    pub const fn is_kept(&self) -> bool {
+        !self.status.is_terminal() || self.wants_letter
+    }
+
     /// Not to be offered before.
     pub fn not_before(&self) -> Option<Timestamp> {
         (self.not_before != Timestamp::default()).then_some(self.not_before)

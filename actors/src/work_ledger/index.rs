@@ -253,6 +253,31 @@ impl Index {
         }
     }
 
+    /// How many items there are, and how many of them are kept for as long as nobody writes them again.
+    pub fn counts(&self) -> (usize, usize) {
+        let total = self.headers.len();
+        (total, total - self.finished.len())
+    }
+
+    /// Every item that is kept, by its last write.
+    pub fn kept(&self) -> HashMap<u64, WorkId> {
+        let kept = self.headers.iter().map(|(_, header)| header);
+        kept.filter(|header| header.is_kept())
+            .map(|header| (header.revision, header.id))
+            .collect()
+    }
+
+    /// How many finished items may be gone at any moment: those that are over the count or past their time.
+    pub fn going(&self, keep: usize, written_before: Timestamp) -> usize {
+        let surplus = self.finished.len().saturating_sub(keep);
+        let headers = self.finished.values();
+        headers
+            .filter_map(|slot| self.headers.get(*slot as usize))
+            .enumerate()
+            .take_while(|(at, header)| *at < surplus || header.updated_at < written_before)
+            .count()
+    }
+
     /// The first `limit` ids from `first` to `last`.
     pub fn ids_between(&self, first: WorkId, last: WorkId, limit: usize) -> Vec<WorkId> {
         let ids = self.ids.range(first..=last);

@@ -28,7 +28,10 @@
 //!   has happened already.
 //! - NATS goes away: new operations are answered `unavailable` at once, those under way are in
 //!   doubt until it is back. After a reconnect the bucket is replayed in the same way.
-//! - A record that cannot be read is counted and left alone.
+//! - A record that cannot be read is counted and left alone; its item is none that can be claimed, and whoever names it is
+//!   told the key and the revision.
+//! - Somebody purges the stream, deletes messages, or limits it: a look every ten seconds (and as soon as the server tells
+//!   of a change) sets limits back and finds what is missing, see `inspection`.
 //!
 //! # Options
 //! [`WorkSettings`]: `retention` and `max_finished` bound what is kept of items that have ended; of
@@ -37,10 +40,13 @@
 mod acknowledged;
 mod actor;
 mod cache;
+mod faults;
 mod fitting;
 mod handle;
 mod header;
 mod index;
+mod inspection;
+mod looking;
 mod meters;
 mod operation;
 mod page;
@@ -54,6 +60,7 @@ mod told;
 pub use actor::{LedgerMsg, WorkLedger, WorkLedgerArgs};
 pub use handle::{LedgerError, Outcome, TRANSITION_DEADLINE, WorkLedgerHandle};
 pub use header::{Header, ItemChange, LeaseInfo, Needs};
+pub use looking::LookEnd;
 pub use meters::describe as describe_meters;
 pub use operation::{Applied, Operation};
 pub use page::{Filter, HeaderPage, Start};

@@ -9,6 +9,7 @@ use loom_protocol::{ProjectId, WorkId, names};
 use tokio::time::Instant;
 
 use super::handle::LedgerError;
+use super::header::Header;
 use super::meters::Meters;
 use super::read_error::ReadError;
 use super::read_model::{LiveProgress, ReadModel};
@@ -162,7 +163,12 @@ impl Context {
                 revision: 0,
             });
         }
-        match self.read.record(operation.id()).await {
+        let known = self.read.header(operation.id());
+        let read = self.read.record(operation.id()).await;
+        if let (Some(known), Err(ReadError::NotFound(_))) = (known, &read) {
+            self.lost(known);
+        }
+        match read {
             Ok((record, revision)) => Ok(Present {
                 record: Some(record),
                 revision,
@@ -175,6 +181,13 @@ impl Context {
                 })
             }
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The leader has no record of an item that was known like this.
+    fn lost(&self, known: Header) {
+        if self.ownership.is_held() {
+            self.read.lose(&[known]);
         }
     }
 
@@ -378,13 +391,17 @@ impl Context {
     fn overtaken(&self, id: WorkId, entry: Option<Entry>) -> Result<Present, LedgerError> {
         let revision = entry.as_ref().map_or(0, |entry| entry.sequence);
         let record = if let Some(entry) = entry.filter(|entry| !entry.bytes.is_empty()) {
-            let record =
-                decode(&entry.bytes).map_err(|e| LedgerError::Record(id, e.to_string()))?;
+            let record = decode(&entry.bytes);
+            let record = record.map_err(|why| self.read.note_damage(id, revision, why))?;
             let record = Arc::new(record);
             self.read.apply(&record, revision);
             Some(record)
         } else {
-            self.read.forget_id(id);
+            match self.read.header(id) {
+                Some(known) if revision == 0 && known.is_kept() => self.lost(known),
+                _ if revision > 0 => self.read.note_deletion(id, revision),
+                _ => self.read.forget_id(id),
+            }
             None
         };
         Ok(Present { record, revision })

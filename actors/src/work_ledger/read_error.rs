@@ -18,10 +18,17 @@ pub enum ReadError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The record cannot be read.
-    #[error("the record of work item {id} cannot be read: {source}")]
+    #[error(
+        "the record of work item {id} cannot be read (key {id} of bucket {bucket}, revision {revision}): {source}; \
+         put back what it held, or give the item up by `nats kv purge {bucket} {id}`"
+    )]
     Damaged {
         /// Which item.
         id: WorkId,
+        /// The bucket.
+        bucket: Arc<str>,
+        /// The sequence of the write that cannot be read.
+        revision: u64,
         /// Why.
         source: Arc<RecordError>,
     },

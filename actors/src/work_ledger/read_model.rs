@@ -3,8 +3,8 @@
 //! It belongs to the project tree and survives a crash of the ledger. Only the ledger writes it;
 //! reads never queue behind writes.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use super::read_error::ReadError;
 use super::replay::replay;
 use crate::domain::id_prefix;
 use crate::domain::lease::LeaseClock;
-use crate::domain::work::{Bodies, WorkRecord, decode, view};
+use crate::domain::work::{Bodies, RecordError, WorkRecord, decode, view};
 use crate::nats::ledger_store::{Entry, LedgerStore, StoreError};
 use crate::nats::store_guard::StoreGuard;
 
@@ -64,7 +64,15 @@ pub struct ReadModel {
     live: Mutex<HashMap<WorkId, Live>>,
     listeners: RwLock<Vec<(&'static str, Listener)>>,
     lease_listener: OnceLock<LeaseListener>,
-    quarantined: AtomicUsize,
+    pub(super) quarantined: AtomicUsize,
+    /// Records that somebody has made unreadable: the revision, and why.
+    pub(super) damaged: Mutex<HashMap<WorkId, (u64, Arc<RecordError>)>>,
+    /// Items that are to be there and are not in the bucket.
+    pub(super) lost: Mutex<HashSet<WorkId>>,
+    /// Something was not there that should be: the whole bucket is to be looked at.
+    pub(super) suspicious: AtomicBool,
+    /// How many unfinished items somebody has deleted.
+    pub(super) deleted: AtomicUsize,
     /// One search through all headers at a time.
     pub(super) searches: Semaphore,
     replayed_to: AtomicU64,
@@ -86,6 +94,10 @@ impl ReadModel {
             listeners: RwLock::default(),
             lease_listener: OnceLock::new(),
             quarantined: AtomicUsize::new(0),
+            damaged: Mutex::default(),
+            lost: Mutex::default(),
+            suspicious: AtomicBool::new(false),
+            deleted: AtomicUsize::new(0),
             searches: Semaphore::new(1),
             replayed_to: AtomicU64::new(0),
             usual_wait: AtomicU64::new(NO_WAIT_KNOWN),
@@ -237,24 +249,35 @@ impl ReadModel {
     /// The ids that begin with a text, at most `limit`; none where no id begins like that.
     pub fn ids_like(&self, text: &str, limit: usize) -> Vec<WorkId> {
         id_prefix::bounds(text).map_or_else(Vec::new, |(first, last)| {
-            self.index.read().ids_between(first, last, limit)
+            let mut ids = self.index.read().ids_between(first, last, limit);
+            ids.extend(self.damaged_between(first, last));
+            ids.truncate(limit);
+            ids
         })
     }
 
     /// The record of an item at its present revision, from the cache or the bucket.
     pub async fn record(&self, id: WorkId) -> Result<(Arc<WorkRecord>, u64), ReadError> {
-        let revision = self
-            .header(id)
-            .map(|header| header.revision)
-            .ok_or(ReadError::NotFound(id))?;
+        let Some(header) = self.header(id) else {
+            return Err(self.damage(id).unwrap_or(ReadError::NotFound(id)));
+        };
+        let revision = header.revision;
         if let Some(record) = self.cache.get(id, revision) {
             return Ok((record, revision));
         }
-        let entry = Box::pin(self.stored(id, revision)).await?;
-        let record = Arc::new(decode(&entry.bytes).map_err(|source| ReadError::Damaged {
-            id,
-            source: Arc::new(source),
-        })?);
+        let stored = Box::pin(self.stored(id, revision)).await;
+        if matches!(stored, Err(ReadError::NotFound(_))) && header.is_kept() {
+            self.suspicious.store(true, Ordering::Release);
+        }
+        let entry = stored?;
+        let record = match decode(&entry.bytes) {
+            Ok(record) => Arc::new(record),
+            Err(RecordError::Empty) => {
+                self.note_deletion(id, entry.sequence);
+                return Err(ReadError::NotFound(id));
+            }
+            Err(why) => return Err(self.note_damage(id, entry.sequence, why)),
+        };
         self.cache.put(record.clone(), entry.sequence);
         Ok((record, entry.sequence))
     }
@@ -338,7 +361,12 @@ impl ReadModel {
 
     /// Tells while the index is locked: a replay and the ledger's own writes are told in the order
     /// of their revisions, or a scheduler would believe the older one.
-    fn take_over(&self, record: &WorkRecord, revision: u64, keep: impl FnOnce()) -> bool {
+    pub(super) fn take_over(
+        &self,
+        record: &WorkRecord,
+        revision: u64,
+        keep: impl FnOnce(),
+    ) -> bool {
         let mut index = self.index.write();
         let Some(change) = index.apply(record, revision, Instant::now()) else {
             return false;
@@ -347,31 +375,12 @@ impl ReadModel {
             self.live.lock().remove(&record.id);
         }
         keep();
+        self.damaged.lock().remove(&record.id);
         let header = &change.header;
         let holder = header.holder.filter(|_| header.status.is_leased());
         self.leases_changed(&index, holder.into_iter().chain(change.freed));
         self.tell(change);
         true
-    }
-
-    /// Takes over what the bucket holds; what cannot be read is counted and left alone.
-    pub(super) fn apply_entry(&self, entry: &Entry) {
-        match (entry.id, decode(&entry.bytes)) {
-            (Some(id), Ok(record)) if record.id == id => {
-                self.take_over(&record, entry.sequence, || {});
-            }
-            (id, outcome) => {
-                self.quarantined.fetch_add(1, Ordering::Relaxed);
-                let why = outcome.err().map_or_else(
-                    || "its key is not the id inside".into(),
-                    |error| error.to_string(),
-                );
-                tracing::warn!(
-                    project = %self.project, sequence = entry.sequence, ?id,
-                    "a record of the ledger cannot be read and is left alone: {why}"
-                );
-            }
-        }
     }
 
     fn tell(&self, change: ItemChange) {

@@ -13,7 +13,8 @@ pub struct StoreAnswer {
     pub id: Option<String>,
     /// Why it, or a project in it, is not to be used, a sentence each.
     pub problems: Vec<String>,
-    /// Where the data directory remembers another one, a sentence each.
+    /// What stops nothing: where the data directory remembers another one, and streams that do not keep what they are
+    /// given; a sentence each.
     pub warnings: Vec<String>,
 }
 

@@ -17,6 +17,8 @@ use super::record::{
 };
 
 const VERSION: u8 = 1;
+/// No version of Loom goes beyond it: a record that begins with more is no record.
+const MOST_VERSIONS: u8 = 31;
 
 /// A record that cannot be read; it is quarantined, never a reason to crash.
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +90,10 @@ pub fn decode(bytes: &[u8]) -> Result<WorkRecord, RecordError> {
                 ..WorkRecord::from(stored)
             })
         }
-        Some((&version, _)) => Err(RecordError::Version(version)),
+        Some((&version @ ..=MOST_VERSIONS, _)) => Err(RecordError::Version(version)),
+        Some((&first, _)) => Err(RecordError::Damaged(format!(
+            "it begins with the byte {first}, and Loom has not written it"
+        ))),
     }
 }
 

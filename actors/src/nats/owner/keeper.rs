@@ -73,6 +73,7 @@ impl Keeper {
                 None
             }
             Ok(Entry::Held { holder, .. }) => Some(Loss::TakenBy(holder)),
+            Ok(Entry::Unreadable(entry)) => Some(Loss::Overwritten(entry)),
             Ok(Entry::Free { .. }) => Some(Loss::Gone),
             Err(error) => {
                 if logged.is_some() {

@@ -68,7 +68,7 @@ impl Ownership {
         match held.store.read().await {
             Ok(Entry::Free { .. }) => true,
             Ok(Entry::Held { holder, .. }) => holder.instance_id == held.instance_id,
-            Err(_) => false,
+            Ok(Entry::Unreadable(_)) | Err(_) => false,
         }
     }
 }

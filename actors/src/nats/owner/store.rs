@@ -7,22 +7,27 @@ use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{self, LastRawMessageErrorKind};
 use bytes::Bytes;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::group::GroupNote;
-use super::{Holder, OwnerError, OwnerOptions, format};
+use super::{Holder, OwnerError, OwnerOptions, UnreadableEntry, format};
+use crate::domain::stream_terms::Terms;
 use crate::nats::overlap::{
     is_name_in_use, is_not_found, is_wrong_sequence, taken_by, why_not_made,
 };
 use crate::nats::stamp::{STAMP_KEY, stamp_old};
 use crate::nats::store::StoreHealth;
-use crate::nats::store_guard::StoreDenied;
+use crate::nats::store_guard::{StoreDenied, StoreGuard};
+use crate::nats::terms;
 
 const BUCKET: &str = "LOOM_OWNERS";
 const SUBJECT: &str = "$KV.LOOM_OWNERS.coordinator";
 const NOTE_SUBJECT: &str = "$KV.LOOM_OWNERS.queue-group";
 /// How long a request may stay without an answer before its outcome counts as unknown.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// How often it is looked at whether the bucket keeps the entry.
+const KEEP_EVERY: Duration = Duration::from_secs(30);
 
 /// What the entry says.
 #[derive(Debug)]
@@ -31,6 +36,8 @@ pub(super) enum Entry {
     Free { sequence: u64 },
     /// Somebody does.
     Held { sequence: u64, holder: Box<Holder> },
+    /// Nobody can read who does.
+    Unreadable(UnreadableEntry),
 }
 
 /// Why a write did not go through.
@@ -98,6 +105,22 @@ impl OwnerStore {
             stream,
         };
         store.read().await.ok()
+    }
+
+    /// Sets the bucket back to what keeps the entry, for as long as this is polled. To be called by the owner.
+    pub(super) async fn keep(self, replicas: usize, guard: StoreGuard) {
+        let terms = Terms::of_bucket(replicas);
+        let name = stream_name();
+        loop {
+            if guard.settled().await.is_err() {
+                return;
+            }
+            let kept = terms::keep(&self.jetstream, &name, &terms, &guard);
+            if let Ok(Err(why)) = timeout(ANSWER_WITHIN, kept).await {
+                tracing::debug!("the bucket of the owner cannot be looked at: {why}");
+            }
+            sleep(KEEP_EVERY).await;
+        }
     }
 
     /// Gives a store of an older version its stamp. To be called by the owner.
@@ -281,10 +304,12 @@ fn entry(sequence: u64, payload: &[u8]) -> Entry {
     if payload.is_empty() {
         return Entry::Free { sequence };
     }
-    let holder = serde_json::from_slice(payload).unwrap_or_else(|_| Holder::unreadable());
-    Entry::Held {
-        sequence,
-        holder: Box::new(holder),
+    match serde_json::from_slice(payload) {
+        Ok(holder) => Entry::Held {
+            sequence,
+            holder: Box::new(holder),
+        },
+        Err(_) => Entry::Unreadable(UnreadableEntry { revision: sequence }),
     }
 }
 
@@ -320,9 +345,11 @@ mod tests {
     #[test]
     fn what_cannot_be_read_belongs_to_somebody() {
         assert!(matches!(entry(7, b""), Entry::Free { sequence: 7 }));
-        let Entry::Held { sequence, holder } = entry(8, b"{\"of\":\"another version\"}") else {
-            panic!("an entry of another version is not free");
-        };
-        assert_eq!((sequence, holder.pid), (8, 0));
+        for payload in [&b"{\"of\":\"another version\"}"[..], b"garbage"] {
+            let Entry::Unreadable(found) = entry(8, payload) else {
+                panic!("an entry of another version is not free");
+            };
+            assert_eq!(found.revision, 8);
+        }
     }
 }

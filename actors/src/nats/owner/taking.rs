@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::group::GroupNote;
 use super::store::{Entry, OwnerStore, WriteFailure};
-use super::{Holder, OwnerError, OwnerOptions, TRIES};
+use super::{Holder, OwnerError, OwnerOptions, TRIES, UnreadableEntry};
 
 /// An ownership that was won.
 pub(super) struct Won {
@@ -43,11 +43,12 @@ impl GroupInUse {
     }
 }
 
-/// One look and, where the entry is free or of this data directory, one write.
+/// One look and, where the entry is free, of this data directory, or the unreadable one that has `expired`, one write.
 pub(super) async fn try_to_acquire(
     jetstream: &jetstream::Context,
     me: &Holder,
     options: &OwnerOptions,
+    expired: Option<UnreadableEntry>,
 ) -> Result<Won, OwnerError> {
     let store = match OwnerStore::open(jetstream, options).await {
         Err(OwnerError::OtherStore(why)) => {
@@ -59,6 +60,13 @@ pub(super) async fn try_to_acquire(
         Entry::Free { sequence } => sequence,
         Entry::Held { sequence, holder } if holder.instance_id == me.instance_id => sequence,
         Entry::Held { holder, .. } => return Err(held_by(holder, options)),
+        Entry::Unreadable(entry) if expired == Some(entry) => {
+            tracing::warn!(
+                "{entry}, and has not changed for the length of a lease: it is replaced"
+            );
+            entry.revision
+        }
+        Entry::Unreadable(entry) => return Err(unreadable(entry, options)),
     };
     let sent = Instant::now();
     let why = match store.write(expected, me, options.times.ttl).await {
@@ -75,6 +83,7 @@ pub(super) async fn try_to_acquire(
         Entry::Held { holder, .. } if holder.instance_id != me.instance_id => {
             Err(held_by(holder, options))
         }
+        Entry::Unreadable(entry) => Err(unreadable(entry, options)),
         Entry::Held { .. } | Entry::Free { .. } => Err(OwnerError::Unavailable {
             doing: "writing",
             why,
@@ -102,6 +111,13 @@ async fn in_another_store(
 fn held_by(holder: Box<Holder>, options: &OwnerOptions) -> OwnerError {
     OwnerError::HeldBy {
         holder,
+        ttl: options.times.ttl,
+    }
+}
+
+fn unreadable(entry: UnreadableEntry, options: &OwnerOptions) -> OwnerError {
+    OwnerError::Unreadable {
+        entry,
         ttl: options.times.ttl,
     }
 }

@@ -54,6 +54,7 @@ fn a_record_of_a_loom_without_dead_letters_reads() {
 fn other_versions_are_named() {
     assert!(matches!(decode(&[]), Err(RecordError::Empty)));
     assert!(matches!(decode(&[9, 0]), Err(RecordError::Version(9))));
+    assert!(matches!(decode(b"garbage"), Err(RecordError::Damaged(_))));
 }
 
 #[test]

@@ -1,0 +1,54 @@
+//! Whether the stream of dead letters is there, and still the one whose letters are known.
+
+use async_nats::jetstream::stream;
+
+use super::{LetterStore, LetterStoreError, WRITE_TIMEOUT};
+
+impl LetterStore {
+    pub(super) fn seen_now(&self, stream: Option<&stream::Stream>) {
+        let made = stream.map(|stream| stream.cached_info().created.unix_timestamp_nanos());
+        let mut seen = self.seen.lock();
+        if seen.made.is_some() && seen.made != made {
+            seen.removed = true;
+            tracing::error!(
+                stream = self.stream,
+                "the stream of dead letters was removed, with all letters in it"
+            );
+        }
+        seen.made = made;
+    }
+
+    /// Looks whether the stream is there, and as it was made.
+    ///
+    /// # Errors
+    /// The server does not say.
+    pub async fn look(&self) -> Result<(), LetterStoreError> {
+        self.open().await.map(drop)
+    }
+
+    /// Whether the stream whose letters are known was removed, as far as anybody has looked.
+    pub fn was_removed(&self) -> bool {
+        self.seen.lock().removed
+    }
+
+    /// Whether the server says that there is no stream: then a letter is gone, and no read has failed.
+    pub(super) async fn is_gone(&self) -> bool {
+        self.guard.settled_within(WRITE_TIMEOUT).await.is_ok()
+            && matches!(self.open().await, Ok(None))
+    }
+
+    /// Makes a stream again that was removed, once what was known of its letters is forgotten.
+    ///
+    /// # Errors
+    /// It cannot be made, or the whole store is another one.
+    pub async fn make_again(&self) -> Result<(), LetterStoreError> {
+        // Perhaps it is not this stream alone that is gone.
+        self.guard.suspect();
+        self.prepare().await?;
+        tracing::warn!(
+            stream = self.stream,
+            "the stream of dead letters was made again, empty"
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,109 @@
+//! What a guard is told: streams that cannot be used, what is to be known of others, and items that are missing.
+
+use super::{Lack, StoreGuard};
+
+impl StoreGuard {
+    /// So many items that were acknowledged, and had not ended, are not in the store. Counts where it is more than was
+    /// known.
+    pub(crate) fn lacks(&self, items: usize) {
+        if let Some(inner) = &self.0 {
+            let mut lacks = inner.lacks.lock();
+            if items <= lacks.items {
+                return;
+            }
+            *lacks = Lack {
+                items,
+                connects: inner.connects(),
+            };
+            drop(lacks);
+            self.suspect();
+        }
+    }
+
+    /// Whether items are missing, and another server may have come since that was found.
+    pub(crate) fn may_be_whole_again(&self) -> bool {
+        self.0.as_ref().is_some_and(|inner| {
+            let lacks = inner.lacks.lock();
+            lacks.items > 0 && lacks.connects != inner.connects()
+        })
+    }
+
+    /// So many items are missing in what the present server holds.
+    pub(crate) fn compared(&self, connects: u64, items: usize) {
+        if let Some(inner) = &self.0 {
+            *inner.lacks.lock() = Lack { items, connects };
+            inner.to_be_looked_at.notify_one();
+        }
+    }
+
+    /// What is to be known about a stream of the project that can be used, instead of what was. Logged where it is new.
+    pub(crate) fn note_warnings(&self, stream: &str, warnings: Vec<String>) {
+        let Some(inner) = &self.0 else {
+            return;
+        };
+        let mut known = inner.warnings.lock();
+        let before = known.get(stream).map_or(&[][..], Vec::as_slice);
+        for warning in warnings.iter().filter(|warning| !before.contains(warning)) {
+            tracing::warn!("the stream {stream} of {}: {warning}", inner.whose);
+        }
+        if warnings.is_empty() {
+            known.remove(stream);
+        } else {
+            known.insert(stream.to_owned(), warnings);
+        }
+    }
+
+    /// What is to be known about streams of the project, a sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        let Some(inner) = &self.0 else {
+            return Vec::new();
+        };
+        let warnings = inner.warnings.lock();
+        let each = |(stream, warnings): (&String, &Vec<String>)| {
+            let told = |warning| format!("the stream {stream} of {}: {warning}", inner.whose);
+            warnings.iter().map(told).collect::<Vec<_>>()
+        };
+        warnings.iter().flat_map(each).collect()
+    }
+
+    /// A stream of the project cannot be made or used, for this reason, or can again. Logged when it changes.
+    pub(crate) fn note_problem(&self, stream: &str, problem: Option<&str>) {
+        let Some(inner) = &self.0 else {
+            return;
+        };
+        let mut problems = inner.problems.lock();
+        if problems.get(stream).map(String::as_str) == problem {
+            return;
+        }
+        if let Some(problem) = problem {
+            tracing::error!(
+                "the stream {stream} of {} cannot be used: {problem}",
+                inner.whose
+            );
+            problems.insert(stream.to_owned(), problem.to_owned());
+        } else {
+            tracing::warn!("the stream {stream} of {} can be used again", inner.whose);
+            problems.remove(stream);
+        }
+    }
+
+    /// What is wrong with streams of the project, a sentence each.
+    pub fn problems(&self) -> Vec<String> {
+        let Some(inner) = &self.0 else {
+            return Vec::new();
+        };
+        let whose = &inner.whose;
+        let problems = inner.problems.lock();
+        problems
+            .iter()
+            .map(|(stream, problem)| {
+                format!("the stream {stream} of {whose} cannot be used: {problem}")
+            })
+            .collect()
+    }
+
+    /// What is wrong with one stream of the project.
+    pub fn problem_of(&self, stream: &str) -> Option<String> {
+        self.0.as_ref()?.problems.lock().get(stream).cloned()
+    }
+}

@@ -1,0 +1,145 @@
+//! Keeps streams of ours as they must be, see [`stream_terms`](crate::domain::stream_terms).
+//!
+//! A configuration is read and written as the server says it: what this program does not know of stays.
+
+use async_nats::jetstream::{self, response::Response};
+use serde_json::{Map, Value};
+
+use super::store_guard::StoreGuard;
+use crate::domain::stream_terms::{Change, Terms, Verdict, verdict};
+
+/// What a look at a stream has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Looked {
+    /// How many messages it holds.
+    pub messages: u64,
+    /// The last sequence that it gave out.
+    pub last: u64,
+}
+
+/// Looks at a stream, and sets back what must be different: in one step, but for the copies, which a cluster may not have.
+/// What was changed is logged; what cannot be is a warning of `guard` for as long as it lasts. `None`: there is no stream.
+///
+/// # Errors
+/// The server does not say.
+pub(crate) async fn keep(
+    jetstream: &jetstream::Context,
+    stream: &str,
+    terms: &Terms,
+    guard: &StoreGuard,
+) -> Result<Option<Looked>, String> {
+    let Some((looked, mut config)) = look(jetstream, stream).await? else {
+        return Ok(None);
+    };
+    let found = verdict(&config, terms);
+    if found == Verdict::default() {
+        guard.note_warnings(stream, Vec::new());
+        return Ok(Some(looked));
+    }
+    let mut warnings = found.lasting.clone();
+    let (copies, others): (Vec<_>, Vec<_>) = found
+        .changes
+        .into_iter()
+        .partition(|change| change.field == "num_replicas");
+    for changes in [others, copies] {
+        if changes.is_empty() {
+            continue;
+        }
+        let told: Vec<_> = changes.iter().map(Change::to_string).collect();
+        let told = told.join(", ");
+        match set_back(jetstream, stream, &config, &changes).await {
+            Ok(after) => {
+                tracing::warn!(
+                    "the stream {stream} was not as it must be, and was changed: {told}"
+                );
+                config = after;
+            }
+            Err(error) => warnings.push(format!(
+                "it is not as it must be, and cannot be changed ({told}): {error}"
+            )),
+        }
+    }
+    guard.note_warnings(stream, warnings);
+    Ok(Some(looked))
+}
+
+/// What takes messages away that nobody has had. How its maker works with the stream is nobody else's business.
+const LOSING: [&str; 5] = [
+    "max_age",
+    "max_msgs",
+    "max_msgs_per_subject",
+    "max_msg_size",
+    "discard",
+];
+
+/// Warns of what may lose messages, and changes nothing: the stream is somebody else's.
+///
+/// # Errors
+/// The server does not say.
+pub(crate) async fn tell(
+    jetstream: &jetstream::Context,
+    stream: &str,
+    terms: &Terms,
+    guard: &StoreGuard,
+) -> Result<(), String> {
+    let Some((_, config)) = look(jetstream, stream).await? else {
+        return Ok(());
+    };
+    let found = verdict(&config, terms);
+    let mut warnings = found.lasting;
+    let loses = |change: &&Change| LOSING.contains(&change.field);
+    let told = found.changes.iter().filter(loses);
+    let told: Vec<_> = told.map(Change::to_string).collect();
+    if !told.is_empty() {
+        warnings.push(format!(
+            "Loom has not made it and leaves it alone, and messages may be lost; change {}",
+            told.join(", ")
+        ));
+    }
+    guard.note_warnings(stream, warnings);
+    Ok(())
+}
+
+async fn look(
+    jetstream: &jetstream::Context,
+    stream: &str,
+) -> Result<Option<(Looked, Map<String, Value>)>, String> {
+    let asked = jetstream.request(format!("STREAM.INFO.{stream}"), &());
+    let answer: Response<Value> = asked.await.map_err(|error| error.to_string())?;
+    let info = match answer {
+        Response::Ok(info) => info,
+        Response::Err { error } if error.error_code() == jetstream::ErrorCode::STREAM_NOT_FOUND => {
+            return Ok(None);
+        }
+        Response::Err { error } => return Err(error.to_string()),
+    };
+    let number = |name: &str| info["state"][name].as_u64();
+    let config = info["config"].as_object().cloned();
+    match (number("messages"), number("last_seq"), config) {
+        (Some(messages), Some(last), Some(config)) => Ok(Some((Looked { messages, last }, config))),
+        _ => Err(format!(
+            "what the server says of stream {stream} cannot be read"
+        )),
+    }
+}
+
+async fn set_back(
+    jetstream: &jetstream::Context,
+    stream: &str,
+    config: &Map<String, Value>,
+    changes: &[Change],
+) -> Result<Map<String, Value>, String> {
+    let mut config = config.clone();
+    for change in changes {
+        match &change.wanted {
+            Value::Null => drop(config.remove(change.field)),
+            wanted => drop(config.insert(change.field.to_owned(), wanted.clone())),
+        }
+    }
+    let asked = jetstream.request(format!("STREAM.UPDATE.{stream}"), &config);
+    let answer: Response<Value> = asked.await.map_err(|error| error.to_string())?;
+    match answer {
+        Response::Ok(_) => Ok(config),
+        Response::Err { error } => Err(error.to_string()),
+    }
+}
