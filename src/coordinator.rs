@@ -36,10 +36,12 @@ use crate::settings::{NatsSettings, Settings};
 const MAX_STANDBYS: u32 = 16;
 
 /// How to run, beyond the settings.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct UpOptions {
     /// Where another coordinator owns this NATS, wait and take over when it is gone.
     pub standby: bool,
+    /// The time of day; the machine's by default.
+    pub clock: Clock,
 }
 
 /// Why the coordinator did not start, or had to end. Each sentence says what to do.
@@ -122,7 +124,7 @@ impl Coordinator {
         let identity = identity(&data_dir, server.is_none().then_some(&nats.shown_url))?;
         let store = nats.store.clone();
         let control = server.as_ref().map(ManagedServer::control);
-        let first = Reign::first(settings, nats, identity, options.standby, control);
+        let first = Reign::first(settings, nats, identity, options, control);
         let first = Box::pin(first).await;
         let (shell, reign) = first.map_err(|error| match store.verdict().sentence() {
             Some(sentence) => UpError::Store(sentence.to_owned()),

@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::UpError;
+use super::{UpError, UpOptions};
 use crate::doors::nats::NatsDoor;
 use crate::service::{Owning, Service, ServiceOptions};
 use crate::settings::Settings;
@@ -35,6 +35,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// What stays over all ownerships of a process.
 pub(super) struct Shell {
     settings: Settings,
+    clock: Clock,
     nats: Nats,
     nats_url: String,
     identity: Identity,
@@ -109,7 +110,7 @@ impl Reign {
         settings: &Settings,
         nats: Nats,
         identity: Identity,
-        standby: bool,
+        options: UpOptions,
         server: Option<ServerControl>,
     ) -> Result<(Arc<Shell>, Self), UpError> {
         let directory = Some(identity.directory().to_owned());
@@ -117,7 +118,8 @@ impl Reign {
         let events = EventHub::default();
         // Nobody reads before there is a service.
         let whose = identity.clone();
-        let accession = accede(settings, &nats, &events, whose, standby, &stores, |_| {}).await?;
+        let accession = accede(settings, &nats, &events, whose, &options, &stores, |_| {}).await?;
+        let clock = options.clock;
         stores.compare_with_memory();
         let (owner, owner_seen) = watch::channel(Owning::Yes);
         let nats_url = match &settings.nats.advertise_url {
@@ -130,10 +132,11 @@ impl Reign {
             owner: owner_seen,
             events,
             server,
-            since: Clock::system().now(),
+            since: clock.now(),
         };
         let shell = Arc::new(Shell {
             settings: settings.clone(),
+            clock,
             nats,
             nats_url,
             identity,
@@ -151,7 +154,11 @@ impl Reign {
         let events = shell.service.events();
         let serve = |projects: &Projects| shell.service.serve_from(projects.clone());
         let (settings, nats, stores) = (&shell.settings, &shell.nats, &shell.stores);
-        let accession = accede(settings, nats, events, identity, true, stores, serve).await?;
+        let options = UpOptions {
+            standby: true,
+            clock: shell.clock.clone(),
+        };
+        let accession = accede(settings, nats, events, identity, &options, stores, serve).await?;
         if let Some(door) = former.take() {
             door.close().await;
         }
@@ -210,7 +217,7 @@ async fn accede(
     nats: &Nats,
     events: &EventHub,
     identity: Identity,
-    standby: bool,
+    how: &UpOptions,
     stores: &Stores,
     serve: impl FnOnce(&Projects),
 ) -> Result<Accession, UpError> {
@@ -221,14 +228,14 @@ async fn accede(
         health: nats.store.clone(),
         ..OwnerOptions::default()
     };
-    let lease = OwnerLease::acquire_with(&nats.jetstream, identity, standby, options).await?;
+    let lease = OwnerLease::acquire_with(&nats.jetstream, identity, how.standby, options).await?;
     nats.store.majority_seen();
     if lease.others_owned() {
         stores.others_owned();
     }
     let terms = Terms {
         nats: nats.clone(),
-        clock: Clock::system(),
+        clock: how.clock.clone(),
         agents: settings.agents.clone(),
         work: settings.work.clone(),
         dlq: settings.dlq.clone(),
@@ -239,8 +246,8 @@ async fn accede(
         in_flight: InFlight::new(),
         epoch: lease.epoch(),
         ownership: lease.ownership(),
-        begun_at: Clock::system().now(),
-        shared_agents: SharedAgents::new(nats, settings.compat.agent_registry),
+        begun_at: how.clock.now(),
+        shared_agents: SharedAgents::new(nats, settings.compat.agent_registry, &how.clock),
         replicas,
         stores: stores.clone(),
     };
@@ -358,8 +365,17 @@ mod tests {
         let identity = Identity::of_data_directory(directory.path()).unwrap();
         let stores = Stores::new(&nats, None, None);
         let settings = Settings::default();
+        let options = UpOptions::default();
         let events = EventHub::default();
-        let accession = accede(&settings, &nats, &events, identity, false, &stores, |_| {});
+        let accession = accede(
+            &settings,
+            &nats,
+            &events,
+            identity,
+            &options,
+            &stores,
+            |_| {},
+        );
         let accession = accession.await.unwrap();
         let projects = accession.projects().unwrap();
         projects.wake(&"half".parse().unwrap()).await.unwrap();

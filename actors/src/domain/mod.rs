@@ -11,5 +11,6 @@ pub mod matching;
 pub mod reaping;
 pub mod retry;
 pub mod room;
+pub mod server_time;
 pub mod store;
 pub mod work;

@@ -18,6 +18,7 @@ use loom_protocol::{ProjectId, WorkId, names};
 use tokio::sync::mpsc;
 
 use super::connection::WRITE_TIMEOUT;
+use super::lasting::made_lasting;
 pub use super::outcome::WriteError;
 use super::outcome::{outcome_of, write_error};
 use super::overlap::{is_name_in_use, is_not_found, why_not_made};
@@ -115,6 +116,9 @@ impl LedgerStore {
             Err(error) => return Err(StoreError::new("opening", &bucket, error)),
         };
         guard.note_problem(&name, None);
+        let found = made_lasting(jetstream, found)
+            .await
+            .map_err(|source| StoreError::new("opening", &bucket, source))?;
         stamp_old(jetstream, found.cached_info()).await;
         let store = Self {
             client: jetstream.client(),

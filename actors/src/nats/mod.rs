@@ -3,11 +3,13 @@
 pub mod connection;
 pub mod dead_letters;
 pub mod kv;
+mod lasting;
 pub mod ledger_store;
 mod outcome;
 pub(crate) mod overlap;
 pub mod owner;
 pub mod server;
+pub mod server_clock;
 pub mod stamp;
 pub mod store;
 pub mod store_guard;

@@ -70,11 +70,13 @@ mod refused;
 mod serving;
 mod slots;
 mod stream;
+mod submissions;
 mod timers;
 mod untold;
 
 pub use actor::{DispatcherMsg, WorkDispatcher, WorkDispatcherArgs};
 pub use claims::{Admission, ClaimError, ClaimOrder};
 pub use handle::{Outlook, WorkDispatcherHandle};
+pub(crate) use intake::IGNORED;
 pub use queue::{PendingQueue, Pick, Wants};
 pub use stream::{StreamError, ensure_stream, reports_consumer};

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::group::GroupNote;
 use super::{Holder, OwnerError, OwnerOptions, format};
+use crate::nats::lasting::made_lasting;
 use crate::nats::overlap::{
     is_name_in_use, is_not_found, is_wrong_sequence, taken_by, why_not_made,
 };
@@ -74,6 +75,9 @@ impl OwnerStore {
             Err(_elapsed) => return Err(unanswered("opening")),
         };
         format::check(&found.cached_info().config)?;
+        let lasting = timeout(ANSWER_WITHIN, made_lasting(jetstream, found)).await;
+        let lasting = lasting.map_err(|_| unanswered("opening"))?;
+        let found = lasting.map_err(|error| unavailable("opening", &error))?;
         // A server drops what it does not know, and without it a dead owner would own for ever.
         if !found.cached_info().config.allow_message_ttl {
             return Err(OwnerError::NoTtl { bucket: BUCKET });
