@@ -21,6 +21,7 @@ use loom_actors::nats::owner::{Identity, IdentityError, OwnerError};
 use loom_actors::nats::server::{ManagedOptions, ManagedServer, ServerError};
 use loom_actors::projects::Projects;
 use loom_protocol::WireError;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -95,6 +96,7 @@ pub struct Coordinator {
     api_address: SocketAddr,
     closing: CancellationToken,
     ruling: JoinHandle<()>,
+    failed: oneshot::Receiver<UpError>,
     serving: JoinHandle<()>,
     _measuring: AbortOnDropHandle<()>,
     _watching: Vec<AbortOnDropHandle<()>>,
@@ -131,7 +133,9 @@ impl Coordinator {
             None => error,
         })?;
         let closing = CancellationToken::new();
-        let ruling = tokio::spawn(reign::rule(shell.clone(), reign, closing.clone()));
+        let (fails, failed) = oneshot::channel();
+        let ruling = reign::rule(shell.clone(), reign, closing.clone(), fails);
+        let ruling = tokio::spawn(ruling);
         let router = rest::router(shell.service().clone(), &settings.api);
         let ended = closing.clone().cancelled_owned();
         let measuring = AbortOnDropHandle::new(tokio::spawn(metrics::keep_up()));
@@ -142,6 +146,7 @@ impl Coordinator {
             api_address,
             closing,
             ruling,
+            failed,
             serving,
             _measuring: measuring,
             _watching: watching,
@@ -173,6 +178,14 @@ impl Coordinator {
         self.api_address
     }
 
+    /// Resolves when this program can never own the store again, with the reason: a later one has written it.
+    pub async fn failed(&mut self) -> UpError {
+        match (&mut self.failed).await {
+            Ok(error) => error,
+            Err(_never) => std::future::pending().await,
+        }
+    }
+
     /// Ends in order: no more requests, what is in flight, ownership, our own server.
     pub async fn shut_down(self) {
         self.closing.cancel();
@@ -187,7 +200,7 @@ impl Coordinator {
 /// Runs a coordinator until it is told to end.
 pub async fn run(settings: Settings, options: UpOptions) -> Result<(), UpError> {
     let mut signals = Signals::listen();
-    let coordinator = tokio::select! {
+    let mut coordinator = tokio::select! {
         started = Coordinator::start(&settings, options) => started?,
         () = signals.next() => return Ok(()),
     };
@@ -205,14 +218,17 @@ pub async fn run(settings: Settings, options: UpOptions) -> Result<(), UpError> 
         coordinator.nats_url(),
         coordinator.service().default_project(),
     );
-    signals.next().await;
+    let outcome = tokio::select! {
+        () = signals.next() => Ok(()),
+        error = coordinator.failed() => Err(error),
+    };
     tracing::info!("ending; a second signal ends at once");
     tokio::select! {
         () = coordinator.shut_down() => {}
         () = signals.next() => tracing::warn!("ended at once"),
     }
     drop(noted);
-    Ok(())
+    outcome
 }
 
 fn note_running(settings: &Settings, coordinator: &Coordinator) -> std::io::Result<Noted> {

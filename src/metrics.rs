@@ -147,6 +147,7 @@ pub fn render(service: &Service) -> String {
         }
         note_agents(name, &project.agents);
     }
+    note_shared_agents(service);
     for tree in projects.trees() {
         for actor in tree.children {
             let labels = [
@@ -172,6 +173,21 @@ fn note_store(store: &StoreHealth) {
     }
     counter!(STORE_REFUSALS).absolute(store.refusals());
     counter!(STORE_RESTARTS).absolute(store.restarts());
+}
+
+/// The entries in the bucket of all projects: what names no project, or one that is not awake, is with the default one.
+fn note_shared_agents(service: &Service) {
+    let projects = service.projects();
+    let awake = projects.all();
+    let names: Vec<&str> = awake.iter().map(|project| project.id.as_str()).collect();
+    let shared = &projects.terms().shared_agents;
+    for (name, count) in shared.unreadable_counts(&names, service.default_project().as_str()) {
+        let labels = [
+            ("project", name.to_owned()),
+            ("place", "agent-registry".to_owned()),
+        ];
+        gauge!(UNREADABLE, &labels).set(exact(count));
+    }
 }
 
 fn note_agents(project: &str, agents: &AgentDirectory) {

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
+use loom_protocol::{AgentGuid, names};
 use loom_testkit::agent::Conduct;
 use loom_testkit::fleet::{Fleet, Role, TestProject};
 use serde_json::{Value, json};
@@ -88,6 +89,42 @@ async fn what_happened_to_work_can_be_counted() -> Result<()> {
     assert!(writes >= Some(5.0), "{writes:?} in\n{text}");
     assert!(text.lines().any(|line| line == "loom_ready 1"), "{text}");
     Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn entries_of_the_bucket_of_all_projects_that_are_no_agents_are_counted() -> Result<()> {
+    let fleet = Fleet::own().await?;
+    let project = fleet.project().await?;
+    project.submit_plain("rust").await?;
+    let jetstream = async_nats::jetstream::new(project.client().clone());
+    let config = async_nats::jetstream::kv::Config {
+        bucket: names::SHARED_AGENTS_BUCKET.to_owned(),
+        ..Default::default()
+    };
+    let bucket = jetstream.create_key_value(config).await?;
+    let bad = |of: &str| json!({"projectId": of, "maxConcurrentTasks": "few"}).to_string();
+    let own = AgentGuid::generate().to_string();
+    bucket.put(&own, bad(project.id().as_str()).into()).await?;
+    for entry in [bad("asleep"), "{".to_owned()] {
+        let key = AgentGuid::generate().to_string();
+        bucket.put(key, entry.into()).await?;
+    }
+    let counted = async |of: &str, count: f64| {
+        let start =
+            format!("loom_unreadable_records{{project=\"{of}\",place=\"agent-registry\"}} ");
+        let look = async || {
+            let text = shown(&fleet).await.ok()?;
+            let mut values = text.lines().filter_map(|line| line.strip_prefix(&start));
+            let value: f64 = values.next()?.parse().ok()?;
+            ((value - count).abs() < 0.5).then_some(())
+        };
+        project.eventually(&format!("{start}{count}"), look).await
+    };
+    counted(project.id().as_str(), 1.0).await?;
+    counted("default", 2.0).await?;
+    bucket.delete(&own).await?;
+    counted(project.id().as_str(), 0.0).await
 }
 
 #[tokio::test]

@@ -373,7 +373,10 @@ async fn stream_operations_info_and_purge() -> Result<()> {
         .call("queue.purge", &json!({"capability": "rust"}))
         .await?;
     assert_eq!(purged.purged, 2);
-    let purged: PurgeAnswer = project.api()?.post(&["queue", "purge"], &json!({})).await?;
+    let purged: PurgeAnswer = project
+        .api()?
+        .post(&["queue", "purge"], &json!({"all": true}))
+        .await?;
     assert_eq!(purged.purged, 1);
     let status = |item: WorkItem| (item.capability, item.status, item.id == taken);
     let all: Vec<_> = project.all_work().await?.into_iter().map(status).collect();

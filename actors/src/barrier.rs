@@ -31,6 +31,7 @@
 //! | reports wait that cannot be written just now | not acknowledged: stalled |
 //! | a bucket of agents does not exist | nobody can have put anything: its part is passed |
 //! | a bucket of agents was made anew a moment ago | its part is passed when the new one has been read |
+//! | a consumer of somebody else holds the published reports | they are not ours to apply: their part is passed |
 //! | a pile of reports after a start | stalled until it is worked off: nobody expires before |
 //! | a marker of somebody else's | no one waits for it: ignored |
 //! | whoever asked gives up | the next one begins a pass of its own |
@@ -43,7 +44,7 @@ mod grace;
 mod in_flight;
 mod markers;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -105,6 +106,8 @@ pub struct BarrierParts {
 struct Inner {
     parts: BarrierParts,
     begun: AtomicU64,
+    /// Whether published reports are left to a consumer of somebody else.
+    reports_left: AtomicBool,
     last: Mutex<Ended>,
 }
 
@@ -124,6 +127,7 @@ impl Barrier {
         Self(Arc::new(Inner {
             parts,
             begun: AtomicU64::new(0),
+            reports_left: AtomicBool::new(false),
             last: Mutex::new(Ended {
                 number: 0,
                 crossing: Crossing::Stalled,
@@ -136,6 +140,11 @@ impl Barrier {
     /// Since when the clocks of the project run at the earliest.
     pub fn grace(&self) -> &Grace {
         &self.0.parts.grace
+    }
+
+    /// Says whether published reports are left to a consumer of somebody else: none are waited for then.
+    pub(crate) fn leave_reports(&self, left: bool) {
+        self.0.reports_left.store(left, Ordering::SeqCst);
     }
 
     /// Waits until the registry has what there is of the project in the bucket of all projects.
@@ -314,6 +323,9 @@ impl Inner {
 
     /// Ends when the reports that are in the stream now have been acknowledged.
     async fn reports(&self) -> Result<(), String> {
+        if self.reports_left.load(Ordering::SeqCst) {
+            return Ok(());
+        }
         let name = names::work_stream(&self.parts.project);
         let (stream, now) = self.last_sequence(&name).await?;
         let consumer = reports_consumer(self.parts.epoch);

@@ -8,6 +8,7 @@
 //! | [`agent_registry`], [`work_dispatcher`], [`work_ledger`], [`gc_reaper`] | one actor each: its messages, its state, its handle |
 //! | [`barrier`] | whether silence was theirs or ours, before anybody is declared dead or late |
 //! | [`shared_agents`] | the one reader of the bucket in which existing clients keep the agents of all projects |
+//! | [`repetition`] | when a warning that comes again and again is logged |
 //! | [`stores`] | whether the store is the one that is worked with |
 //! | [`project`] | the parts of one project, put together |
 #![deny(missing_docs)]
@@ -26,6 +27,7 @@ pub mod nats;
 mod orphaned_leases;
 pub mod project;
 pub mod projects;
+pub mod repetition;
 pub mod settings;
 pub mod shared_agents;
 pub mod stores;

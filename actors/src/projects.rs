@@ -3,10 +3,12 @@
 //! A project can be read from before its first actor runs: what its actors tell is found by whoever hears it.
 //!
 //! A read never starts one. A write does, and so does a bucket that somebody else makes (a client
-//! that knows nothing but NATS); the server tells of those, and a look now and then finds what it
-//! did not tell.
+//! that knows nothing but NATS), and a work stream on which a submission waits for nobody; the server tells of those,
+//! and a look now and then finds what it did not tell.
 
-use std::collections::BTreeMap;
+mod work_streams;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use loom_protocol::{ProjectId, WireError, names};
 use tokio::sync::{Mutex, watch};
 use tokio_util::task::AbortOnDropHandle;
 
+use self::work_streams::WorkStreams;
 use crate::project::{Project, Terms};
 use crate::supervision::{Root, RootHandle, StartError, StopError, TreeState, TreeStatus};
 
@@ -41,6 +44,8 @@ struct Inner {
     started: DashSet<ProjectId>,
     /// One is opened at a time, so that each is opened once.
     opening: Mutex<()>,
+    /// Streams that may turn out to be signs of life.
+    work_streams: WorkStreams,
     _watching: AbortOnDropHandle<()>,
     /// Puts projects to sleep whose store is another one.
     guarding: OnceLock<AbortOnDropHandle<()>>,
@@ -63,6 +68,7 @@ impl Projects {
             awake: DashMap::new(),
             started: DashSet::new(),
             opening: Mutex::new(()),
+            work_streams: WorkStreams::default(),
             _watching: AbortOnDropHandle::new(watching),
             guarding: OnceLock::new(),
         }));
@@ -120,6 +126,13 @@ impl Projects {
                     "project {id} is not started: {} projects are awake, and no more are allowed (projects.max)",
                     self.0.max
                 ),
+                RETRY_AFTER,
+            ));
+        }
+        // Nothing is made that another coordinator may be making.
+        if !self.0.terms.ownership.is_held() {
+            return Err(WireError::unavailable(
+                format!("project {id} cannot be started: this coordinator does not own just now"),
                 RETRY_AFTER,
             ));
         }
@@ -210,10 +223,20 @@ impl Projects {
             .stream_names()
             .try_collect()
             .await?;
-        for stream in streams {
-            self.wake_owner_of(&stream).await;
+        for stream in &streams {
+            self.wake_owner_of(stream).await;
         }
+        let awake: BTreeSet<String> = self.awake_streams();
+        let work_streams = streams
+            .into_iter()
+            .filter(|stream| names::is_work_stream(stream) && !awake.contains(stream));
+        self.0.work_streams.listed(work_streams.collect());
         Ok(())
+    }
+
+    fn awake_streams(&self) -> BTreeSet<String> {
+        let awake = self.0.awake.iter();
+        awake.map(|entry| names::work_stream(entry.key())).collect()
     }
 
     /// Tells the agents of the projects that are awake that requests are answered (again): a claim
@@ -228,12 +251,24 @@ impl Projects {
 
     /// Goes on discovering, for ever.
     pub async fn keep_discovering(self) {
-        loop {
-            if let Err(error) = self.discover_as_told().await {
-                tracing::debug!("looking for new projects is interrupted: {error}");
+        let as_told = async {
+            loop {
+                if let Err(error) = self.discover_as_told().await {
+                    tracing::debug!("looking for new projects is interrupted: {error}");
+                }
+                tokio::time::sleep(RETRY_AFTER).await;
             }
-            tokio::time::sleep(RETRY_AFTER).await;
-        }
+        };
+        let by_work_streams = async {
+            loop {
+                let jetstream = &self.0.terms.nats.jetstream;
+                for project in self.0.work_streams.look(jetstream).await {
+                    self.wake_found(&project).await;
+                }
+                tokio::time::sleep(work_streams::LOOK_EVERY).await;
+            }
+        };
+        tokio::join!(as_told, by_work_streams);
     }
 
     async fn discover_as_told(&self) -> Result<(), async_nats::Error> {
@@ -243,6 +278,9 @@ impl Projects {
                 Ok(Some(message)) => {
                     if let Some(stream) = message.subject.rsplit('.').next() {
                         self.wake_owner_of(stream).await;
+                        if names::is_work_stream(stream) && !self.awake_streams().contains(stream) {
+                            self.0.work_streams.told(stream);
+                        }
                     }
                 }
                 Ok(None) => return Ok(()),
@@ -255,10 +293,14 @@ impl Projects {
         let Some(id) = names::project_of_stream(stream) else {
             return;
         };
-        if self.check_store(&id).is_err() {
+        self.wake_found(&id).await;
+    }
+
+    async fn wake_found(&self, id: &ProjectId) {
+        if self.check_store(id).is_err() || !self.0.terms.ownership.is_held() {
             return;
         }
-        if let Err(error) = self.wake(&id).await {
+        if let Err(error) = self.wake(id).await {
             tracing::warn!(project = %id, "the project was found and could not be started: {error}");
         }
     }

@@ -17,7 +17,8 @@
 //! A process that has just started knows nothing but what its data directory remembers: per project the stamp and the
 //! last acknowledged sequence, written at most every [`REMEMBER_EVERY`] and at the end. Where what is found differs
 //! there is a warning in the log and in `/api/info`, and no more: the URL alone does not say that it must be the
-//! same store. With `nats.store_id` it must be, and the start is refused where it is not.
+//! same store. With `nats.store_id` it must be, and where it is not the process is up, takes nothing in, and owns as soon
+//! as it is. The memory is kept as it is until it was compared: by a standby, and by a process that waits for its store.
 //!
 //! # Failure cases
 //! | case | what happens |
@@ -77,6 +78,8 @@ struct Inner {
     remembered: Memory,
     file: Option<PathBuf>,
     could_write: AtomicBool,
+    /// What was remembered was compared with what is there: from then on it is replaced.
+    compared: AtomicBool,
     warnings: Mutex<BTreeMap<String, String>>,
     tasks: Mutex<Vec<AbortOnDropHandle<()>>>,
 }
@@ -95,7 +98,8 @@ impl Stores {
     pub fn new(nats: &Nats, directory: Option<PathBuf>, store_id: Option<&str>) -> Self {
         let to_be_looked_at = Arc::new(Notify::new());
         let remedy = if store_id.is_some() {
-            "put the right store back, or set nats.store_id to the id of this one (`loom store`)"
+            "nats.store_id names it: put the right store back, or end the coordinator, and start it with the id of the one \
+             that is there, or without nats.store_id (`loom store accept` does not overrule the setting)"
         } else {
             "put the right store back, or go on with this one by `loom store accept` (`loom store lost` lists what is not in it)"
         };
@@ -119,6 +123,7 @@ impl Stores {
             remembered: file.as_deref().map(Memory::read).unwrap_or_default(),
             file,
             could_write: AtomicBool::new(true),
+            compared: AtomicBool::new(false),
             warnings: Mutex::default(),
             tasks: Mutex::default(),
         }));
@@ -216,8 +221,11 @@ impl Stores {
     }
 
     /// Warns of what the data directory remembers and is not there. To be called when all projects that are there have
-    /// been opened.
+    /// been opened; only the first time counts.
     pub fn compare_with_memory(&self) {
+        if self.0.compared.swap(true, Ordering::AcqRel) {
+            return;
+        }
         let known = self.0.whole.known().map(|known| known.stamp);
         if let (Some(before), Some(now)) = (&self.0.remembered.store_id, known)
             && *before != now
@@ -368,14 +376,13 @@ impl Stores {
         Ok(Some(lost))
     }
 
-    /// From now on the store as a whole is the right one. False: it was already.
+    /// From now on the store as a whole is the right one. False: it was already, or `nats.store_id` names another one.
     pub fn accept_whole(&self) -> bool {
         let whole = &self.0.whole;
-        if whole.foreign().is_none() {
+        if whole.foreign().is_none() || !whole.forget_unless_pinned() {
             return false;
         }
         tracing::warn!("the store that is there was accepted as the one to work with");
-        whole.forget();
         true
     }
 
@@ -416,6 +423,9 @@ impl Stores {
         let Some(file) = self.0.file.clone() else {
             return;
         };
+        if !self.0.compared.load(Ordering::Acquire) {
+            return;
+        }
         let mut memory = Memory {
             store_id: self.0.whole.known().map(|known| known.stamp),
             projects: BTreeMap::new(),

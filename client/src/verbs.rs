@@ -1,11 +1,16 @@
-//! Looking things up and calling them off.
+//! Looking things up, calling them off, and claiming by hand.
+
+use std::time::Duration;
 
 use loom_protocol::WorkId;
 use loom_protocol::agent::{Agent, GuidRequest, ListAgentsRequest};
 use loom_protocol::names::NEXT_CURSOR_HEADER;
-use loom_protocol::work::{CancelRequest, IdRequest, ListWorkRequest, WorkItem};
+use loom_protocol::work::{
+    CancelRequest, ClaimAnswer, ClaimRequest, ClaimedItem, IdRequest, ListWorkRequest, WorkItem,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use uuid::Uuid;
 
 use crate::client::{Client, header};
 use crate::error::ClientError;
@@ -46,6 +51,25 @@ impl Client {
             by: Some(self.options().name.clone()),
         };
         self.request("work.cancel", &request).await
+    }
+
+    /// Claims items for an agent that is written without [`Agent`](crate::Agent), which claims by itself. Where the
+    /// claim has no `claim_id` it is given one, so that a repeated request gives the same items.
+    ///
+    /// With `resume` it has items again that were taken from it while it was away, each as a new attempt, where nobody
+    /// else has had them since; what it cannot have is not in the answer. With `max` 0 beside it nothing but these.
+    pub async fn claim(&self, request: &ClaimRequest) -> Result<Vec<ClaimedItem>, ClientError> {
+        let mut request = request.clone();
+        let claim = &mut request.claim;
+        claim
+            .claim_id
+            .get_or_insert_with(|| Uuid::new_v4().to_string());
+        let wait = Duration::from_millis(claim.wait_ms.unwrap_or(0));
+        let payload = self.encode(&request)?;
+        let mut patience = self.patience(self.options().request_deadline + wait);
+        patience.per_try += wait;
+        let message = self.call("work.claim", payload, patience).await?;
+        Ok(self.decode::<ClaimAnswer>(&message)?.items)
     }
 
     /// An agent; the beginning of its guid will do if it is unambiguous.

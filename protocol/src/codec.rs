@@ -17,6 +17,9 @@ pub const JSON: &str = "application/json";
 /// ends the whole process.
 const MAX_DEPTH: usize = 128;
 
+/// How many characters of an unknown field's name an error repeats.
+const MAX_SHOWN: usize = 64;
+
 /// How a payload is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Encoding {
@@ -97,6 +100,28 @@ impl Encoding {
         self.read(payload, ignored)
     }
 
+    /// Reads a request about many things at once: a field that nobody reads is refused by its name, since a filter
+    /// that is misspelt would mean everything. `besides`: fields that somebody else reads.
+    pub fn decode_strictly<T: DeserializeOwned>(
+        self,
+        payload: &[u8],
+        besides: &[&str],
+    ) -> Result<T, DecodeError> {
+        let mut unknown = None;
+        let request = self.decode_noting(payload, &mut |path| {
+            if !besides.contains(&path.as_str()) && unknown.is_none() {
+                unknown = Some(path);
+            }
+        })?;
+        match unknown {
+            None => Ok(request),
+            Some(field) => Err(DecodeError(format!(
+                "this request has no field {}; correct it or leave it out (nothing was done)",
+                shown(&field)
+            ))),
+        }
+    }
+
     fn is_array(self, payload: &[u8]) -> bool {
         match self {
             Self::Json => payload.trim_ascii_start().first() == Some(&b'['),
@@ -155,6 +180,12 @@ fn field_at_fault<'de, T: DeserializeOwned, D: Deserializer<'de>>(reader: D) -> 
         Err(error) if error.path().iter().next().is_some() => format!("{}: ", error.path()),
         _ => String::new(),
     }
+}
+
+/// The name of a field as an error repeats it.
+fn shown(field: &str) -> String {
+    let plain = |c: char| if c.is_control() { '?' } else { c };
+    field.chars().take(MAX_SHOWN).map(plain).collect()
 }
 
 /// The path without the steps that only Rust sees (`Some`, newtypes).
@@ -296,6 +327,18 @@ mod tests {
                 .decode_request::<Thing>(b" \n[1, null]")
                 .is_err()
         );
+    }
+
+    #[test]
+    fn a_request_about_many_things_names_no_field_in_vain() {
+        for encoding in [Encoding::Json, Encoding::MessagePack] {
+            let payload = encoding.encode(&json!({"a": 1, "aa": 2})).unwrap();
+            let error = encoding.decode_strictly::<Thing>(&payload, &[]);
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains("no field aa;"), "{error}");
+            let thing = encoding.decode_strictly::<Thing>(&payload, &["aa"]);
+            assert_eq!(thing.unwrap().a, 1);
+        }
     }
 
     #[test]

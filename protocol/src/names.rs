@@ -21,6 +21,10 @@ pub const ALL_REQUESTS: &str = "coord.>";
 /// The bucket in which existing clients keep the agents of all projects; only they write there.
 pub const SHARED_AGENTS_BUCKET: &str = "agent-registry";
 
+/// What the subjects of all submissions match that are published, of whichever project.
+pub const ALL_QUEUES: &str = "loom.*.work.queue.*";
+
+const WORK_STREAM: &str = "LOOM_WORK_";
 const AGENTS_BUCKET: &str = "loom-agents-";
 const WORK_BUCKET: &str = "loom-work-";
 const GRAVEYARD_BUCKET: &str = "loom-graveyard-";
@@ -42,7 +46,12 @@ pub fn graveyard_bucket(project: &ProjectId) -> String {
 
 /// `LOOM_WORK_{P}`, owned by the WorkDispatcher.
 pub fn work_stream(project: &ProjectId) -> String {
-    format!("LOOM_WORK_{}", project.stream_form())
+    format!("{WORK_STREAM}{}", project.stream_form())
+}
+
+/// Whether a stream has a name as work streams have: of which project, its subjects say, not its name.
+pub fn is_work_stream(stream: &str) -> bool {
+    stream.starts_with(WORK_STREAM)
 }
 
 /// `LOOM_DLQ_{P}`, owned by the DlqRetrier.
@@ -87,6 +96,17 @@ pub fn queue_filter(project: &ProjectId) -> String {
 /// `loom.{p}.work.queue.{capability}`
 pub fn work_queue(project: &ProjectId, capability: &str) -> String {
     format!("loom.{project}.work.queue.{}", token::encode(capability))
+}
+
+/// The project of a queue subject, or of a filter over the queue subjects of one project.
+pub fn project_of_queue(subject: &str) -> Option<ProjectId> {
+    let mut tokens = subject.split('.');
+    let begin = [tokens.next(), tokens.next(), tokens.next(), tokens.next()];
+    tokens.next()?;
+    match begin {
+        [Some("loom"), Some(project), Some("work"), Some("queue")] => ProjectId::new(project).ok(),
+        _ => None,
+    }
 }
 
 /// The capability in the last token of a queue subject.
@@ -197,5 +217,25 @@ mod tests {
         assert_eq!(found("KV_loom-work-x").as_deref(), Some("x"));
         assert_eq!(found("KV_other"), None);
         assert_eq!(found("LOOM_WORK_X"), None);
+    }
+
+    #[test]
+    fn the_project_of_a_work_stream_is_found_by_its_subjects() {
+        assert!(is_work_stream("LOOM_WORK_X") && !is_work_stream("KV_loom-work-x"));
+        let found = |subject| project_of_queue(subject).map(|p| p.to_string());
+        assert_eq!(
+            found("loom.My-App.work.queue.rust").as_deref(),
+            Some("My-App")
+        );
+        assert_eq!(found("loom.my_app.work.queue.>").as_deref(), Some("my_app"));
+        for other in [
+            "loom.*.work.queue.*",
+            "loom.p.work.queue",
+            "loom.p.work.completed",
+            "loom.>",
+            "loom.global.work.queue.rust",
+        ] {
+            assert_eq!(found(other), None, "{other}");
+        }
     }
 }

@@ -265,6 +265,8 @@ fn describe(args: &AgentRunArgs, client: &Client, guid: AgentGuid) -> AgentBuild
     let mut agent = Agent::builder(client)
         .guid(guid)
         .slots(args.slots)
+        // The program was told its attempt, and reports by it.
+        .resume_lost(false)
         .grace(args.drain)
         .cancel_grace(args.grace + item::STOP_MARGIN)
         .metadata(serde_json::json!({ "program": args.command.first() }));

@@ -12,7 +12,7 @@ use super::each;
 use super::exit::{CliError, CliResult};
 use super::naming::{FormArgs, name};
 use super::output::{Output, Table, note, table};
-use super::pages::{self, Query, Wanted, tell_more};
+use super::pages::{self, Listing, Query, Wanted, tell_more};
 use super::show::{attempts, body_text, sheet, submitted};
 use super::table::Column;
 use super::times::{ago, at, past};
@@ -130,12 +130,12 @@ pub async fn run(context: &Context, args: DlqArgs) -> CliResult {
     }
 }
 
-impl ListArgs {
+impl Listing for ListArgs {
+    type Page = DeadLettersPage;
+    const PATH: &str = "dlq";
+
     fn query(&self, cursor: Option<&str>) -> Query {
-        let order = match self.sort {
-            Some(Sort::Oldest) => "asc",
-            _ => "desc",
-        };
+        let order = if self.oldest_first() { "asc" } else { "desc" };
         pages::query([
             ("capability", self.capability.clone()),
             ("reason", self.reason.clone()),
@@ -145,36 +145,18 @@ impl ListArgs {
         ])
     }
 
-    /// What is asked for, as one page.
-    async fn fetch(&self, api: &ApiClient) -> CliResult<DeadLettersPage> {
-        let query = |cursor: Option<&str>| self.query(cursor);
-        let wanted = Wanted::of(self.all, self.limit);
-        let mut page: DeadLettersPage =
-            pages::fetch(api, "dlq", wanted, self.cursor.as_deref(), query).await?;
-        self.put_in_order(&mut page.items);
-        Ok(page)
+    fn extent(&self) -> (Wanted, Option<&str>) {
+        (Wanted::of(self.all, self.limit), self.cursor.as_deref())
     }
 
-    /// Of all projects: each is asked for as many as are wanted.
-    async fn fetch_everywhere(&self, api: &ApiClient) -> CliResult<DeadLettersPage> {
-        let of_one = async |api: &ApiClient| self.fetch(api).await;
-        let mut page = pages::fetch_everywhere(api, of_one).await?;
-        match self.sort {
-            Some(Sort::Oldest) => page.items.sort_by_key(|letter| letter.failed_at),
-            _ => page
-                .items
-                .sort_by_key(|letter| std::cmp::Reverse(letter.failed_at)),
-        }
-        pages::cut(
-            &mut page.items,
-            &mut page.page,
-            Wanted::of(self.all, self.limit),
-        );
-        self.put_in_order(&mut page.items);
-        Ok(page)
+    fn oldest_first(&self) -> bool {
+        self.sort == Some(Sort::Oldest)
     }
 
-    /// The order that is not the coordinator's.
+    fn time(letter: &DeadLetter) -> Timestamp {
+        letter.failed_at
+    }
+
     fn put_in_order(&self, letters: &mut [DeadLetter]) {
         match self.sort {
             None | Some(Sort::Newest | Sort::Oldest) => {}
@@ -190,9 +172,9 @@ async fn list(context: &Context, args: &ListArgs) -> CliResult {
     let (out, api) = (context.out, context.api_of_listing().await?);
     let everywhere = context.is_everywhere();
     let page = if everywhere {
-        args.fetch_everywhere(&api).await?
+        pages::listed_everywhere(&api, args).await?
     } else {
-        args.fetch(&api).await?
+        pages::listed(&api, args).await?
     };
     let form = args.form.form(out);
     let ids: Vec<String> = page

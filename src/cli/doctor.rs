@@ -17,9 +17,6 @@ use crate::api_client::ApiClient;
 use crate::running::Running;
 use crate::settings::{Sources, load};
 
-/// Below this much free disk a store is soon full: submits are refused then.
-const LITTLE_ROOM: u64 = 256 * 1024 * 1024;
-
 /// Look for what is wrong: the configuration, the nats-server, the disk, the coordinator, its projects and agents; exit
 /// 1 where something is.
 #[derive(Debug, Args)]
@@ -157,7 +154,7 @@ fn look_at_disk(data_dir: &Path, findings: &mut Findings) {
         bytes(space.free),
         bytes(space.total)
     );
-    if space.free < LITTLE_ROOM.min(space.total / 10) {
+    if space.free < space.reserve() {
         let sentence = format!("{sentence}; submits are refused: free some, it goes on by itself");
         findings.add(Level::Wrong, "disk", sentence);
     } else {

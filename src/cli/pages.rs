@@ -1,8 +1,12 @@
 //! Listings: page by page from the coordinator, printed in one of the forms.
 
-use loom_protocol::ProjectId;
+use std::cmp::Reverse;
+
+use loom_protocol::agent::Agent;
+use loom_protocol::dead_letter::DeadLetter;
 use loom_protocol::rest::{AgentsPage, DeadLettersPage, PageInfo, ProjectsAnswer, WorkPage};
-use loom_protocol::work::limits;
+use loom_protocol::work::{WorkItem, limits};
+use loom_protocol::{ProjectId, Timestamp};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -24,46 +28,88 @@ pub(super) fn query<const N: usize>(fields: [(&'static str, Option<String>); N])
 
 /// A page of a listing.
 pub(super) trait Page: DeserializeOwned {
+    /// What is listed.
+    type Item;
     /// Where it stands in the listing.
     fn info(&mut self) -> &mut PageInfo;
+    /// What is on it.
+    fn items(&mut self) -> &mut Vec<Self::Item>;
     /// Takes in the page that follows; gives how many things there are now.
-    fn extend(&mut self, next: Self) -> usize;
-}
-
-impl Page for WorkPage {
-    fn info(&mut self) -> &mut PageInfo {
-        &mut self.page
-    }
-
-    fn extend(&mut self, next: Self) -> usize {
-        self.work_items.extend(next.work_items);
-        self.page = next.page;
-        self.work_items.len()
+    fn extend(&mut self, mut next: Self) -> usize {
+        self.items().append(next.items());
+        *self.info() = std::mem::take(next.info());
+        self.items().len()
     }
 }
 
-impl Page for AgentsPage {
-    fn info(&mut self) -> &mut PageInfo {
-        &mut self.page
-    }
+macro_rules! page {
+    ($page:ty, $items:ident: $item:ty) => {
+        impl Page for $page {
+            type Item = $item;
 
-    fn extend(&mut self, next: Self) -> usize {
-        self.agents.extend(next.agents);
-        self.page = next.page;
-        self.agents.len()
-    }
+            fn info(&mut self) -> &mut PageInfo {
+                &mut self.page
+            }
+
+            fn items(&mut self) -> &mut Vec<Self::Item> {
+                &mut self.$items
+            }
+        }
+    };
 }
 
-impl Page for DeadLettersPage {
-    fn info(&mut self) -> &mut PageInfo {
-        &mut self.page
-    }
+page!(WorkPage, work_items: WorkItem);
+page!(AgentsPage, agents: Agent);
+page!(DeadLettersPage, items: DeadLetter);
 
-    fn extend(&mut self, next: Self) -> usize {
-        self.items.extend(next.items);
-        self.page = next.page;
-        self.items.len()
+/// What a command was asked to list, of one project or of all.
+pub(super) trait Listing {
+    /// As the coordinator answers.
+    type Page: Page;
+    /// Where it is asked for.
+    const PATH: &str;
+    /// The query of one page.
+    fn query(&self, cursor: Option<&str>) -> Query;
+    /// How much, and from where on.
+    fn extent(&self) -> (Wanted, Option<&str>);
+    /// Whether the oldest come first, and else the newest.
+    fn oldest_first(&self) -> bool;
+    /// How old one is, in the order of the coordinator.
+    fn time(item: &<Self::Page as Page>::Item) -> Timestamp;
+    /// The order that is not the coordinator's.
+    fn put_in_order(&self, items: &mut [<Self::Page as Page>::Item]);
+}
+
+/// What is asked for, as one page.
+pub(super) async fn listed<L: Listing>(api: &ApiClient, listing: &L) -> CliResult<L::Page> {
+    let (wanted, cursor) = listing.extent();
+    let query = |cursor: Option<&str>| listing.query(cursor);
+    let mut page: L::Page = fetch(api, L::PATH, wanted, cursor, query).await?;
+    listing.put_in_order(page.items());
+    Ok(page)
+}
+
+/// The same of all projects: each is asked for as many as are wanted.
+pub(super) async fn listed_everywhere<L: Listing>(
+    api: &ApiClient,
+    listing: &L,
+) -> CliResult<L::Page> {
+    let mut page =
+        fetch_everywhere(api, async |api: &ApiClient| listed(api, listing).await).await?;
+    if listing.oldest_first() {
+        page.items().sort_by_key(L::time);
+    } else {
+        page.items().sort_by_key(|item| Reverse(L::time(item)));
     }
+    if let (Wanted::Most(most), _) = listing.extent()
+        && page.items().len() > most
+    {
+        page.items().truncate(most);
+        page.info().count = most;
+        page.info().has_more = true;
+    }
+    listing.put_in_order(page.items());
+    Ok(page)
 }
 
 /// How many things are wanted of a listing.
@@ -126,7 +172,7 @@ pub(super) async fn fetch<P: Page>(
 }
 
 /// What is wanted of every project, as one page: `of_one` of each. There is no cursor into it.
-pub(super) async fn fetch_everywhere<P: Page>(
+async fn fetch_everywhere<P: Page>(
     api: &ApiClient,
     of_one: impl AsyncFn(&ApiClient) -> CliResult<P>,
 ) -> CliResult<P> {
@@ -148,17 +194,6 @@ pub(super) async fn fetch_everywhere<P: Page>(
     let mut whole = whole.ok_or_else(|| CliError::Failed(message.into()))?;
     *whole.info() = info;
     Ok(whole)
-}
-
-/// Leaves as many as are wanted of what came from several projects.
-pub(super) fn cut<T>(things: &mut Vec<T>, info: &mut PageInfo, wanted: Wanted) {
-    if let Wanted::Most(most) = wanted
-        && things.len() > most
-    {
-        things.truncate(most);
-        info.count = most;
-        info.has_more = true;
-    }
 }
 
 /// Prints a listing in the form that is asked for. `rows`: the table, from the ids as they are to

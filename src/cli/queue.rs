@@ -79,6 +79,7 @@ async fn purge(context: &Context, args: &PurgeArgs) -> CliResult {
         "capability": args.capability,
         "boundary": args.boundary,
         "label": args.label,
+        "all": args.all,
     });
     let answer: PurgeAnswer = context.api()?.post(&["queue", "purge"], &body).await?;
     if context.out.is_json() {

@@ -65,7 +65,10 @@ fn line(item: &WorkItem, explained: &ExplainAnswer) -> Option<String> {
         .pending_reason
         .map(|reason| format!(" again ({reason})"))
         .unwrap_or_default();
-    let mut rules: BTreeMap<&str, usize> = BTreeMap::new();
+    let others = explained.others.iter();
+    let mut rules: BTreeMap<&str, usize> = others
+        .map(|(rule, count)| (rule.as_str(), *count))
+        .collect();
     for agent in agents {
         *rules
             .entry(agent.rule.as_deref().unwrap_or("other"))

@@ -16,8 +16,8 @@ use super::Context;
 use super::each;
 use super::exit::{CliError, CliResult};
 use super::naming::{FormArgs, name, short_ids};
-use super::output::{Output, Table, block, table};
-use super::pages::{self, Query, Wanted, tell_more};
+use super::output::{Output, Table, block, note, table};
+use super::pages::{self, Listing, Query, Wanted, tell_more};
 use super::show::show_item;
 use super::table::Column;
 use super::times::{ago, past};
@@ -124,13 +124,12 @@ pub enum Sort {
     Status,
 }
 
-impl ListArgs {
-    /// The query of one page.
+impl Listing for ListArgs {
+    type Page = WorkPage;
+    const PATH: &str = "work";
+
     fn query(&self, cursor: Option<&str>) -> Query {
-        let order = match self.sort {
-            Some(Sort::Oldest) => "asc",
-            _ => "desc",
-        };
+        let order = if self.oldest_first() { "asc" } else { "desc" };
         pages::query([
             ("status", self.status.clone()),
             ("capability", self.capability.clone()),
@@ -143,31 +142,18 @@ impl ListArgs {
         ])
     }
 
-    /// What is asked for, as one page.
-    pub async fn fetch(&self, api: &ApiClient) -> CliResult<WorkPage> {
-        let query = |cursor: Option<&str>| self.query(cursor);
-        let wanted = Wanted::of(self.all, self.limit);
-        let mut page: WorkPage =
-            pages::fetch(api, "work", wanted, self.cursor.as_deref(), query).await?;
-        self.put_in_order(&mut page.work_items);
-        Ok(page)
+    fn extent(&self) -> (Wanted, Option<&str>) {
+        (Wanted::of(self.all, self.limit), self.cursor.as_deref())
     }
 
-    /// Of all projects: each is asked for as many as are wanted.
-    async fn fetch_everywhere(&self, api: &ApiClient) -> CliResult<WorkPage> {
-        let of_one = async |api: &ApiClient| self.fetch(api).await;
-        let mut page = pages::fetch_everywhere(api, of_one).await?;
-        let items = &mut page.work_items;
-        match self.sort {
-            Some(Sort::Oldest) => items.sort_by_key(|item| item.offered_at),
-            _ => items.sort_by_key(|item| std::cmp::Reverse(item.offered_at)),
-        }
-        pages::cut(items, &mut page.page, Wanted::of(self.all, self.limit));
-        self.put_in_order(items);
-        Ok(page)
+    fn oldest_first(&self) -> bool {
+        self.sort == Some(Sort::Oldest)
     }
 
-    /// The order that is not the coordinator's.
+    fn time(item: &WorkItem) -> Timestamp {
+        item.offered_at
+    }
+
     fn put_in_order(&self, items: &mut [WorkItem]) {
         match self.sort {
             None | Some(Sort::Newest | Sort::Oldest) => {}
@@ -234,9 +220,9 @@ async fn list(context: &Context, args: &ListArgs) -> CliResult {
     let (out, api) = (context.out, context.api_of_listing().await?);
     let everywhere = context.is_everywhere();
     let page = if everywhere {
-        args.fetch_everywhere(&api).await?
+        pages::listed_everywhere(&api, args).await?
     } else {
-        args.fetch(&api).await?
+        pages::listed(&api, args).await?
     };
     let form = args.form.form(out);
     let ids: Vec<String> = page
@@ -346,7 +332,20 @@ async fn explain(out: Output, api: &ApiClient, id: &str) -> CliResult {
             verdict.message.clone(),
         ]);
     }
-    out.table(&rows, "no agents are registered")
+    out.table(&rows, "no agents are registered")?;
+    let more = answer.agents_total.saturating_sub(answer.agents.len());
+    if more > 0 {
+        let rules: Vec<String> = answer
+            .others
+            .iter()
+            .map(|(rule, count)| format!("{rule} {count}"))
+            .collect();
+        note(&format!(
+            "{more} more agents, by the rule against them: {}",
+            rules.join(", ")
+        ));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! One ownership: its lease, its actors, its NATS door. A process may have several, one after the other.
 
+mod ruling;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +9,7 @@ use loom_actors::barrier::{Grace, InFlight};
 use loom_actors::clock::Clock;
 use loom_actors::events::EventHub;
 use loom_actors::nats::connection::Nats;
-use loom_actors::nats::owner::{Identity, OwnerLease, OwnerOptions, Ownership};
+use loom_actors::nats::owner::{Identity, OwnerError, OwnerLease, OwnerOptions, Ownership};
 use loom_actors::nats::server::ServerControl;
 use loom_actors::project::Terms;
 use loom_actors::projects::Projects;
@@ -16,21 +18,20 @@ use loom_actors::stores::Stores;
 use loom_actors::supervision::Jitter;
 use loom_protocol::{ErrorCode, WireError};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::ruling::FormerDoor;
+pub(super) use self::ruling::rule;
 use super::{UpError, UpOptions};
 use crate::doors::nats::NatsDoor;
 use crate::service::{Owning, Service, ServiceOptions};
 use crate::settings::Settings;
 
-/// How long what is in flight may take at the end.
-const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 /// How long it may take when the ownership is lost: it cannot be written any more.
 const ABANDON_WITHIN: Duration = Duration::from_secs(1);
-const FLUSH_WITHIN: Duration = Duration::from_secs(2);
-const RETRY: Duration = Duration::from_secs(1);
+/// How long a start waits until it is known whether the store is the one of `nats.store_id`: a cluster takes 12 s to be
+/// sure that it is not.
+const STORE_KNOWN_WITHIN: Duration = Duration::from_secs(15);
 
 /// What stays over all ownerships of a process.
 pub(super) struct Shell {
@@ -104,24 +105,57 @@ async fn end(projects: &Projects) {
     }
 }
 
+/// What an acquisition waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    /// Nothing: it is refused where another coordinator owns.
+    No,
+    /// That the other coordinator ends.
+    ForOwner,
+    /// That, and that the right store is there.
+    ForOwnerAndStore,
+}
+
 impl Reign {
-    /// The first ownership of a process, and the shell around it.
+    /// The first ownership of a process, and the shell around it. No ownership yet where the store is another one than
+    /// `nats.store_id` names: the process is up, says so, and waits.
     pub async fn first(
         settings: &Settings,
         nats: Nats,
         identity: Identity,
         options: UpOptions,
         server: Option<ServerControl>,
-    ) -> Result<(Arc<Shell>, Self), UpError> {
+    ) -> Result<(Arc<Shell>, Option<Self>), UpError> {
         let directory = Some(identity.directory().to_owned());
         let stores = Stores::new(&nats, directory, settings.nats.store_id.as_deref());
         let events = EventHub::default();
+        if stores.whole().is_pinned() {
+            // Where that is not known in time, the acquisition says why.
+            let _ = stores.whole().settled_within(STORE_KNOWN_WITHIN).await;
+        }
+        let clock = options.clock;
+        let waiting = if options.standby {
+            Waiting::ForOwner
+        } else {
+            Waiting::No
+        };
         // Nobody reads before there is a service.
         let whose = identity.clone();
-        let accession = accede(settings, &nats, &events, whose, &options, &stores, |_| {}).await?;
-        let clock = options.clock;
-        stores.compare_with_memory();
-        let (owner, owner_seen) = watch::channel(Owning::Yes);
+        let how = (waiting, &clock);
+        let won = accede(settings, &nats, &events, whose, how, &stores, |_| {}).await;
+        let (accession, projects, owning) = match won {
+            Ok(accession) => {
+                stores.compare_with_memory();
+                let projects = accession.projects()?;
+                (Some(accession), projects, Owning::Yes)
+            }
+            Err(UpError::Owner(OwnerError::OtherStore(_))) => {
+                let projects = no_projects(settings, &nats, &events, &stores, &clock).await?;
+                (None, projects, Owning::not_yet())
+            }
+            Err(error) => return Err(error),
+        };
+        let (owner, owner_seen) = watch::channel(owning);
         let nats_url = match &settings.nats.advertise_url {
             Some(url) => url.expose().to_owned(),
             None => nats.shown_url.clone(),
@@ -141,10 +175,13 @@ impl Reign {
             nats_url,
             identity,
             owner,
-            service: Service::new(accession.projects()?, options),
+            service: Service::new(projects, options),
             stores,
         });
-        let reign = Self::open(&shell, accession).await?;
+        let reign = match accession {
+            Some(accession) => Some(Self::open(&shell, accession).await?),
+            None => None,
+        };
         Ok((shell, reign))
     }
 
@@ -154,11 +191,17 @@ impl Reign {
         let events = shell.service.events();
         let serve = |projects: &Projects| shell.service.serve_from(projects.clone());
         let (settings, nats, stores) = (&shell.settings, &shell.nats, &shell.stores);
-        let options = UpOptions {
-            standby: true,
-            clock: shell.clock.clone(),
-        };
-        let accession = accede(settings, nats, events, identity, &options, stores, serve).await?;
+        let accession = accede(
+            settings,
+            nats,
+            events,
+            identity,
+            (Waiting::ForOwnerAndStore, &shell.clock),
+            stores,
+            serve,
+        );
+        let accession = accession.await?;
+        stores.compare_with_memory();
         if let Some(door) = former.take() {
             door.close().await;
         }
@@ -217,40 +260,25 @@ async fn accede(
     nats: &Nats,
     events: &EventHub,
     identity: Identity,
-    how: &UpOptions,
+    (waiting, clock): (Waiting, &Clock),
     stores: &Stores,
     serve: impl FnOnce(&Projects),
 ) -> Result<Accession, UpError> {
-    let replicas = usize::from(settings.nats.replicas);
     let options = OwnerOptions {
-        replicas,
+        replicas: usize::from(settings.nats.replicas),
         guard: stores.whole().clone(),
         health: nats.store.clone(),
+        store_may_come: waiting == Waiting::ForOwnerAndStore,
         ..OwnerOptions::default()
     };
-    let lease = OwnerLease::acquire_with(&nats.jetstream, identity, how.standby, options).await?;
+    let waits = waiting != Waiting::No;
+    let lease = OwnerLease::acquire_with(&nats.jetstream, identity, waits, options).await?;
     nats.store.majority_seen();
     if lease.others_owned() {
         stores.others_owned();
     }
-    let terms = Terms {
-        nats: nats.clone(),
-        clock: how.clock.clone(),
-        agents: settings.agents.clone(),
-        work: settings.work.clone(),
-        dlq: settings.dlq.clone(),
-        supervision: settings.supervision.clone(),
-        grace: Grace::of_process(nats),
-        jitter: Jitter::random(),
-        events: events.clone(),
-        in_flight: InFlight::new(),
-        epoch: lease.epoch(),
-        ownership: lease.ownership(),
-        begun_at: how.clock.now(),
-        shared_agents: SharedAgents::new(nats, settings.compat.agent_registry, &how.clock),
-        replicas,
-        stores: stores.clone(),
-    };
+    let (epoch, ownership) = (lease.epoch(), lease.ownership());
+    let terms = terms(settings, nats, events, stores, epoch, ownership, clock);
     let projects = Projects::start(terms, settings.projects.max).await?;
     let accession = Accession {
         lease,
@@ -262,6 +290,49 @@ async fn accede(
         return Err(refused(nats, source));
     }
     Ok(accession)
+}
+
+/// What the service has before the first ownership: nothing can be started in it.
+async fn no_projects(
+    settings: &Settings,
+    nats: &Nats,
+    events: &EventHub,
+    stores: &Stores,
+    clock: &Clock,
+) -> Result<Projects, WireError> {
+    let terms = terms(settings, nats, events, stores, 0, Ownership::none(), clock);
+    let projects = Projects::start(terms, settings.projects.max).await?;
+    end(&projects).await;
+    Ok(projects)
+}
+
+fn terms(
+    settings: &Settings,
+    nats: &Nats,
+    events: &EventHub,
+    stores: &Stores,
+    epoch: u64,
+    ownership: Ownership,
+    clock: &Clock,
+) -> Terms {
+    Terms {
+        nats: nats.clone(),
+        clock: clock.clone(),
+        agents: settings.agents.clone(),
+        work: settings.work.clone(),
+        dlq: settings.dlq.clone(),
+        supervision: settings.supervision.clone(),
+        grace: Grace::of_process(nats),
+        jitter: Jitter::random(),
+        events: events.clone(),
+        in_flight: InFlight::new(),
+        epoch,
+        ownership,
+        begun_at: clock.now(),
+        shared_agents: SharedAgents::new(nats, settings.compat.agent_registry, clock),
+        replicas: usize::from(settings.nats.replicas),
+        stores: stores.clone(),
+    }
 }
 
 impl Accession {
@@ -281,67 +352,6 @@ fn refused(nats: &Nats, source: async_nats::Error) -> UpError {
     UpError::Nats {
         url: nats.shown_url.clone(),
         source,
-    }
-}
-
-/// The door of an ownership that is over; see [`NatsDoor::outlast`].
-struct FormerDoor {
-    over: CancellationToken,
-    closing: JoinHandle<()>,
-}
-
-impl FormerDoor {
-    fn keep(door: NatsDoor, ownership: Ownership) -> Self {
-        let over = CancellationToken::new();
-        let closing = tokio::spawn(door.outlast(ownership, over.clone()));
-        Self { over, closing }
-    }
-
-    async fn close(self) {
-        self.over.cancel();
-        if let Err(error) = self.closing.await {
-            tracing::error!("the door of an ownership that is over met a defect: {error}");
-        }
-    }
-}
-
-/// Keeps an ownership until `closing`, and wins it again whenever it is lost.
-pub(super) async fn rule(shell: Arc<Shell>, first: Reign, closing: CancellationToken) {
-    let mut reign = first;
-    loop {
-        let lost = tokio::select! {
-            lost = reign.lease.lost() => lost,
-            () = closing.cancelled() => {
-                Reign::close(reign.door, &reign.projects, DRAIN_WITHIN).await;
-                let _ = tokio::time::timeout(FLUSH_WITHIN, shell.nats.client.flush()).await;
-                shell.stores.remember().await;
-                reign.lease.release().await;
-                return;
-            }
-        };
-        tracing::warn!("the ownership is lost ({lost}); work goes on when it is won again");
-        shell.owner.send_replace(Owning::lost(&lost));
-        if let Err(error) = reign.projects.shut_down(ABANDON_WITHIN).await {
-            tracing::warn!("{error}");
-        }
-        let mut former = Some(FormerDoor::keep(reign.door, reign.lease.ownership()));
-        drop(reign.lease);
-        reign = loop {
-            let again = tokio::select! {
-                again = Reign::again(&shell, &mut former) => again,
-                () = closing.cancelled() => {
-                    if let Some(door) = former {
-                        door.close().await;
-                    }
-                    return;
-                }
-            };
-            match again {
-                Ok(reign) => break reign,
-                Err(error) => tracing::warn!("the ownership cannot be won yet: {error}"),
-            }
-            tokio::time::sleep(RETRY).await;
-        };
     }
 }
 
@@ -365,14 +375,13 @@ mod tests {
         let identity = Identity::of_data_directory(directory.path()).unwrap();
         let stores = Stores::new(&nats, None, None);
         let settings = Settings::default();
-        let options = UpOptions::default();
         let events = EventHub::default();
         let accession = accede(
             &settings,
             &nats,
             &events,
             identity,
-            &options,
+            (Waiting::No, &Clock::system()),
             &stores,
             |_| {},
         );

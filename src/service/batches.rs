@@ -16,9 +16,45 @@ pub const MOST_FILTERED: usize = 10_000;
 /// Which items a filter means that names no status: those that have not ended.
 const UNFINISHED: &str = "pending,assigned,in-progress";
 
+/// Refuses a request about many things that names neither a filter nor all of them, or both: a filter that was
+/// forgotten, or whose values are all null, does not mean everything.
+///
+/// # Errors
+/// `invalid-request`; nothing is to be done.
+pub fn check_scope(has_filter: bool, all: bool, fields: &str) -> Result<(), WireError> {
+    match (has_filter, all) {
+        (true, false) | (false, true) => Ok(()),
+        (true, true) => Err(WireError::invalid(format!(
+            "all: true stands beside a filter ({fields}); write one of them (nothing was done)"
+        ))),
+        (false, false) => Err(WireError::invalid(format!(
+            "the filter is empty: write {fields}, or all: true where everything is meant (nothing was done)"
+        ))),
+    }
+}
+
+/// What a filter of a batch has to say of itself.
+pub trait BatchFilter: Default + PartialEq {
+    /// The names of its fields, for a refusal.
+    const FIELDS: &'static str;
+
+    /// Whether it names nothing, and so means everything.
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl BatchFilter for AgentBatchFilter {
+    const FIELDS: &'static str = "status, idleTimeMs, agentType, boundary or capability";
+}
+
+impl BatchFilter for WorkBatchFilter {
+    const FIELDS: &'static str = "status, boundary, capability, label, minPriority or assignedTo";
+}
+
 /// Which agents a batch is about; each field that is there must hold. An unknown one is
 /// refused: a misspelt filter would mean everybody.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct AgentBatchFilter {
     status: Option<String>,
@@ -33,7 +69,7 @@ pub struct AgentBatchFilter {
 
 /// Which items a batch is about; each field that is there must hold. An unknown one is
 /// refused: a misspelt filter would mean everybody.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct WorkBatchFilter {
     status: Option<String>,

@@ -14,7 +14,7 @@ use loom_protocol::{ProjectId, WireError, WorkId};
 
 use super::items::start;
 use super::named::Among;
-use super::{Page, Service, page_limit};
+use super::{Page, Service, check_scope, page_limit};
 
 /// How many letters of a page are read at a time.
 const READS_IN_FLIGHT: usize = 32;
@@ -82,7 +82,8 @@ impl Service {
         project: Option<&ProjectId>,
         request: RetryRequest,
     ) -> Result<RetryAnswer, WireError> {
-        let is_filtered = request.all || request.capability.is_some() || request.reason.is_some();
+        let has_filter = request.capability.is_some() || request.reason.is_some();
+        let is_filtered = request.all || has_filter;
         if !request.ids.is_empty() {
             return Err(WireError::invalid(
                 "ids is a field of POST /api/dlq/retry-batch; here say one id, or capability and reason, or all: true",
@@ -100,6 +101,7 @@ impl Service {
                 })
             }
             (None, true) => {
+                check_scope(has_filter, request.all, "capability or reason")?;
                 let filter = filter(request.capability, request.reason.as_deref())?;
                 let id = project.unwrap_or(self.default_project());
                 match self.awake(id)? {

@@ -1,23 +1,18 @@
-//! Looking at work, and calling it off.
+//! Looking at work, and calling it off. Which agents may take it, and why not: `verdicts`.
 
 use futures_util::{StreamExt as _, stream};
-use loom_actors::domain::matching::{Needs, Rule, may_take};
 use loom_actors::domain::work::{Bodies, Command};
 use loom_actors::project::Project;
-use loom_actors::work_dispatcher::Outlook;
 use loom_actors::work_ledger::{Filter, Header, ReadError, Start};
-use loom_protocol::agent::Agent;
 use loom_protocol::rest::PageInfo;
 use loom_protocol::work::{
-    AgentVerdict, CancelRequest, ExplainAnswer, LeaseRef, ListWorkRequest, WorkItem, WorkStatus,
-    limits,
+    CancelRequest, ExplainAnswer, LeaseRef, ListWorkRequest, WorkItem, WorkStatus, limits,
 };
 use loom_protocol::{AgentGuid, ErrorCode, ProjectId, WireError, WorkId};
 
+use super::verdicts::Verdicts;
 use super::{Page, Service, page_limit};
 
-/// The rule that keeps every agent from an item that does not wait for one.
-const NOT_PENDING: &str = "not-pending";
 /// How many records of a page are read at a time.
 const READS_IN_FLIGHT: usize = 32;
 
@@ -135,23 +130,24 @@ impl Service {
         } else {
             None
         };
-        let agents = verdicts(&project, &header, outlook.as_ref());
-        let eligible = agents.iter().filter(|verdict| verdict.eligible).count();
+        let Verdicts {
+            agents,
+            total,
+            eligible,
+            others,
+        } = self.verdicts(&project, &header, outlook.as_ref());
         let summary = match (header.status, header.not_before(), eligible) {
             (WorkStatus::Pending, Some(time), _) if time > self.now() => {
                 format!("it is not offered before {time}")
             }
-            (WorkStatus::Pending, _, 0) if agents.is_empty() => {
+            (WorkStatus::Pending, _, 0) if total == 0 => {
                 "no agent is registered; start one with this capability and boundary".into()
             }
             (WorkStatus::Pending, _, 0) => {
                 "no agent may take it now; see the rule that rejected each".into()
             }
             (WorkStatus::Pending, _, _) => {
-                format!(
-                    "{eligible} of {} agents may take it when they claim",
-                    agents.len()
-                )
+                format!("{eligible} of {total} agents may take it when they claim")
             }
             (status, ..) => match header.holder {
                 Some(guid) => format!("it is {status}, agent {guid}"),
@@ -164,75 +160,11 @@ impl Service {
             summary,
             ahead: outlook.map(|outlook| outlook.ahead),
             agents,
+            agents_total: total,
+            eligible,
+            others,
             targets: Vec::new(),
         })
-    }
-}
-
-/// Of each agent. `outlook`: of a pending item; any other is nobody's to take.
-fn verdicts(project: &Project, header: &Header, outlook: Option<&Outlook>) -> Vec<AgentVerdict> {
-    let needs = Needs {
-        capability: &header.needs.capability,
-        boundary: &header.needs.boundary,
-        required_agent_type: header.needs.required_agent_type.as_deref(),
-    };
-    project
-        .agents
-        .all()
-        .iter()
-        .map(|entry| {
-            let agent = entry.agent();
-            let mut candidate = entry.candidate(false);
-            if let Some(outlook) = outlook {
-                let beyond = outlook.taken.iter().find(|(guid, _)| *guid == agent.guid);
-                candidate.leases += beyond.map_or(0, |(_, taken)| *taken);
-                candidate.held_off = outlook.held_off.contains(&agent.guid);
-            }
-            let (rule, message) = match may_take(&candidate, &needs) {
-                _ if outlook.is_none() && header.holder == Some(agent.guid) => {
-                    let has = if header.status.is_leased() {
-                        "it has it"
-                    } else {
-                        "it had it last"
-                    };
-                    (
-                        Some(NOT_PENDING),
-                        format!("{has}; the item is {}", header.status),
-                    )
-                }
-                _ if outlook.is_none() => {
-                    (Some(NOT_PENDING), format!("the item is {}", header.status))
-                }
-                Ok(()) => (None, "may take it".into()),
-                Err(rule @ Rule::Status) => (Some(rule.as_str()), standing(agent)),
-                Err(rule) => (Some(rule.as_str()), rule.sentence(&candidate, &needs)),
-            };
-            AgentVerdict {
-                guid: agent.guid,
-                handle: agent.handle.clone(),
-                agent_type: agent.agent_type.clone(),
-                status: agent.status,
-                eligible: rule.is_none(),
-                rule: rule.map(Into::into),
-                message,
-            }
-        })
-        .collect()
-}
-
-/// Why an agent takes nothing in its present status, until when, and what ends that.
-fn standing(agent: &Agent) -> String {
-    let guid = agent.guid;
-    match (&agent.quarantine, agent.paused_until) {
-        (Some(quarantine), _) => format!(
-            "it is quarantined since {}: {}; `loom agents resume {guid}` lets it take work again",
-            quarantine.since, quarantine.reason
-        ),
-        (None, Some(until)) => format!(
-            "it is paused until {until}: {}; `loom agents resume {guid}` ends that sooner",
-            agent.pause_reason.as_deref().unwrap_or("no reason given")
-        ),
-        (None, None) => format!("it is {} and takes no work", agent.status),
     }
 }
 

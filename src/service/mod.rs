@@ -12,6 +12,7 @@
 //! | `items` | get, list, cancel, explain |
 //! | `named` | what a text names: ids, handles, taskIds |
 //! | `queue` | queue info, purge |
+//! | `verdicts` | which agents may take an item, in `explain` |
 //! | `upkeep` | resume, what the reaper does |
 //! | `dead_letters` | list, get, retry, discard |
 //! | `store` | which store it is, what is lost with one, accepting another |
@@ -33,6 +34,7 @@ mod submit;
 mod totals;
 mod trouble;
 mod upkeep;
+mod verdicts;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,7 +48,7 @@ use loom_protocol::{AgentGuid, ErrorCode, ProjectId, Timestamp, WireError};
 use parking_lot::RwLock;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-pub use batches::{AgentBatchFilter, Named, Reassigned, WorkBatchFilter};
+pub use batches::{AgentBatchFilter, BatchFilter, Named, Reassigned, WorkBatchFilter, check_scope};
 pub use brief::without_long_texts;
 pub use ignored::Ignored;
 pub use submit::{Submitted, check_submission};

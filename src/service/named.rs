@@ -4,6 +4,9 @@
 //! name (an agent's handle, an item's taskId); a shorter beginning of an id. So nobody can get
 //! in the way of an id by choosing its digits for a name. A text that names several things is refused with
 //! all of them in `details.candidates` (at most [`SHOWN`]).
+//!
+//! All of that happens in the project that the request names. A request without one means the default project; the
+//! others are looked in only where that one has nothing of the name.
 
 use std::sync::Arc;
 
@@ -36,24 +39,18 @@ pub(super) enum Among {
 type Found<Id> = Vec<(Arc<Project>, Id)>;
 
 impl Service {
-    /// The item that a text names. Without a project every one is looked in.
+    /// The item that a text names.
     pub(super) async fn find_item(
         &self,
         project: Option<&ProjectId>,
         text: &str,
     ) -> Result<(Arc<Project>, WorkId), WireError> {
-        let projects = self.readable(project)?;
-        let by_id = || of_each(&projects, |project| project.work.ids_like(text, SHOWN + 1));
-        let mut found = if is_short_id(text) {
-            by_id()
-        } else {
-            Vec::new()
-        };
-        if found.is_empty() {
-            found = items_of_task(&projects, text).await?;
-        }
-        if found.is_empty() {
-            found = by_id();
+        let mut found = Vec::new();
+        for projects in self.scopes(project)? {
+            found = items_of(&projects, text).await?;
+            if !found.is_empty() {
+                break;
+            }
         }
         let names = |found: &Found<WorkId>| {
             let status = |(project, id): &(Arc<Project>, WorkId)| {
@@ -80,36 +77,15 @@ impl Service {
         project: Option<&ProjectId>,
         text: &str,
     ) -> Result<(Arc<Project>, AgentGuid), WireError> {
-        let projects = self.readable(project)?;
-        let by_id = || {
-            of_each(&projects, |project| {
-                project.agents.guids_like(text, SHOWN + 1)
-            })
-        };
-        let status = |project: &Project, guid| {
-            let entry = project.agents.get(guid);
-            entry.map(|entry| entry.agent().status)
-        };
-        let mut found = if is_short_id(text) {
-            by_id()
-        } else {
-            Vec::new()
-        };
-        if found.is_empty() {
-            found = of_each(&projects, |project| project.agents.guids_of_handle(text));
-            let living = |(project, guid): &(Arc<Project>, AgentGuid)| {
-                status(project, *guid).is_some_and(|status| status != AgentStatus::Offline)
-            };
-            if found.iter().any(living) {
-                found.retain(living);
-            }
-        }
-        if found.is_empty() {
-            found = by_id();
-        }
+        let scopes = self.scopes(project)?;
+        let found = scopes
+            .iter()
+            .map(|projects| agents_of(projects, text))
+            .find(|found| !found.is_empty())
+            .unwrap_or_default();
         let names = |found: &Found<AgentGuid>| {
             let name = |(project, guid): &(Arc<Project>, AgentGuid)| {
-                let status = status(project, *guid).map_or("gone", AgentStatus::as_str);
+                let status = status_of(project, *guid).map_or("gone", AgentStatus::as_str);
                 format!("{guid} ({status}, project {})", project.id)
             };
             found.iter().map(name).collect()
@@ -132,40 +108,12 @@ impl Service {
         text: &str,
         among: Among,
     ) -> Result<(Arc<Project>, WorkId), WireError> {
-        let projects = self.readable(project)?;
-        for project in &projects {
-            project.letters.ready(READY_WITHIN).await?;
-        }
-        let by_id = || {
-            let letters = of_each(&projects, |project| {
-                project.letters.ids_like(text, SHOWN + 1)
-            });
-            if letters.is_empty() && among == Among::Items {
-                of_each(&projects, |project| project.work.ids_like(text, SHOWN + 1))
-            } else {
-                letters
+        let mut found = Vec::new();
+        for projects in self.scopes(project)? {
+            found = letters_of(&projects, text, among).await?;
+            if !found.is_empty() {
+                break;
             }
-        };
-        let mut found = if is_short_id(text) {
-            by_id()
-        } else {
-            Vec::new()
-        };
-        if found.is_empty() {
-            let items = items_of_task(&projects, text).await?;
-            let has_letter =
-                |(project, id): &(Arc<Project>, WorkId)| project.letters.info(*id).is_some();
-            found = items
-                .iter()
-                .filter(|item| has_letter(item))
-                .cloned()
-                .collect();
-            if found.is_empty() && among == Among::Items {
-                found = items;
-            }
-        }
-        if found.is_empty() {
-            found = by_id();
         }
         let names = |found: &Found<WorkId>| {
             let name =
@@ -181,6 +129,108 @@ impl Service {
         )
         .map_err(|error| self.found_nowhere(error))
     }
+
+    /// Where a text is looked for, one scope after the other: the project that the request names, or else the
+    /// default one, and all others only where that has nothing of the name.
+    fn scopes(&self, project: Option<&ProjectId>) -> Result<[Vec<Arc<Project>>; 2], WireError> {
+        let readable = self.readable(project)?;
+        if project.is_some() {
+            return Ok([readable, Vec::new()]);
+        }
+        let (own, others) = readable
+            .into_iter()
+            .partition(|project| project.id == *self.default_project());
+        Ok([own, others])
+    }
+}
+
+async fn items_of(projects: &[Arc<Project>], text: &str) -> Result<Found<WorkId>, WireError> {
+    let by_id = || of_each(projects, |project| project.work.ids_like(text, SHOWN + 1));
+    let mut found = if is_short_id(text) {
+        by_id()
+    } else {
+        Vec::new()
+    };
+    if found.is_empty() {
+        found = items_of_task(projects, text).await?;
+    }
+    if found.is_empty() {
+        found = by_id();
+    }
+    Ok(found)
+}
+
+fn agents_of(projects: &[Arc<Project>], text: &str) -> Found<AgentGuid> {
+    let by_id = || {
+        of_each(projects, |project| {
+            project.agents.guids_like(text, SHOWN + 1)
+        })
+    };
+    let mut found = if is_short_id(text) {
+        by_id()
+    } else {
+        Vec::new()
+    };
+    if found.is_empty() {
+        found = of_each(projects, |project| project.agents.guids_of_handle(text));
+        let living = |(project, guid): &(Arc<Project>, AgentGuid)| {
+            status_of(project, *guid).is_some_and(|status| status != AgentStatus::Offline)
+        };
+        if found.iter().any(living) {
+            found.retain(living);
+        }
+    }
+    if found.is_empty() {
+        found = by_id();
+    }
+    found
+}
+
+fn status_of(project: &Project, guid: AgentGuid) -> Option<AgentStatus> {
+    let entry = project.agents.get(guid);
+    entry.map(|entry| entry.agent().status)
+}
+
+async fn letters_of(
+    projects: &[Arc<Project>],
+    text: &str,
+    among: Among,
+) -> Result<Found<WorkId>, WireError> {
+    for project in projects {
+        project.letters.ready(READY_WITHIN).await?;
+    }
+    let by_id = || {
+        let letters = of_each(projects, |project| {
+            project.letters.ids_like(text, SHOWN + 1)
+        });
+        if letters.is_empty() && among == Among::Items {
+            of_each(projects, |project| project.work.ids_like(text, SHOWN + 1))
+        } else {
+            letters
+        }
+    };
+    let mut found = if is_short_id(text) {
+        by_id()
+    } else {
+        Vec::new()
+    };
+    if found.is_empty() {
+        let items = items_of_task(projects, text).await?;
+        let has_letter =
+            |(project, id): &(Arc<Project>, WorkId)| project.letters.info(*id).is_some();
+        found = items
+            .iter()
+            .filter(|item| has_letter(item))
+            .cloned()
+            .collect();
+        if found.is_empty() && among == Among::Items {
+            found = items;
+        }
+    }
+    if found.is_empty() {
+        found = by_id();
+    }
+    Ok(found)
 }
 
 fn of_each<Id>(projects: &[Arc<Project>], ids: impl Fn(&Project) -> Vec<Id>) -> Found<Id> {
@@ -208,6 +258,11 @@ fn is_short_id(text: &str) -> bool {
     text.len() >= SHORT_ID && text.chars().all(|c| c.is_ascii_hexdigit() || c == '-')
 }
 
+/// Whether a text is an id from its first to its last digit.
+fn is_whole_id(text: &str) -> bool {
+    text.parse::<WorkId>().is_ok()
+}
+
 /// The only thing found, or the error that says why there is none.
 fn only<Id>(
     mut found: Found<Id>,
@@ -230,8 +285,13 @@ fn only<Id>(
             let more = if count > SHOWN { " and more" } else { "" };
             found.truncate(SHOWN);
             let candidates = names(&found);
+            let remedy = if is_whole_id(text) {
+                "name the project"
+            } else {
+                "write one of these ids, or more of it, or name the project"
+            };
             Err(WireError::invalid(format!(
-                "{shown} names several: {}{more}; write more of the id, or name the project",
+                "{shown} names several: {}{more}; {remedy}",
                 candidates.join(", ")
             ))
             .with_details(json!({ "candidates": candidates })))

@@ -10,7 +10,7 @@ use loom_actors::work_ledger::{Filter, Operation};
 use loom_protocol::work::{PurgeAnswer, PurgeRequest, QueueInfo, WorkStatus};
 use loom_protocol::{ProjectId, WireError, names};
 
-use super::{RETRY_AFTER, Service};
+use super::{RETRY_AFTER, Service, check_scope};
 
 /// How long a request waits until it is known whether the store is the right one.
 const STORE_KNOWN_WITHIN: Duration = Duration::from_secs(2);
@@ -54,12 +54,15 @@ impl Service {
         })
     }
 
-    /// Cancels what is pending and matches. What is submitted meanwhile stays.
+    /// Cancels what is pending and matches, or all that is pending. What is submitted meanwhile stays.
     pub async fn purge(
         &self,
         project: &ProjectId,
         request: PurgeRequest,
     ) -> Result<PurgeAnswer, WireError> {
+        let named = [&request.capability, &request.boundary, &request.label];
+        let has_filter = named.into_iter().any(Option::is_some);
+        check_scope(has_filter, request.all, "capability, boundary or label")?;
         let filter = Filter {
             statuses: vec![WorkStatus::Pending],
             capability: request.capability,

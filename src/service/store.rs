@@ -31,14 +31,19 @@ impl Service {
         Ok(answer)
     }
 
-    /// Goes on with the store that is there: of a project, or all that is not the one that was worked with.
+    /// Goes on with the store that is there: of a project, or all that is not the one that was worked with. Where
+    /// `nats.store_id` names another one, that is refused: the setting is to be changed.
     pub async fn accept_store(
         &self,
         project: Option<&ProjectId>,
     ) -> Result<AcceptAnswer, WireError> {
         let projects = self.projects();
         let stores = projects.terms().stores.clone();
-        let which = match (project, stores.whole().foreign()) {
+        let whole = stores.whole();
+        if let Some(sentence) = whole.foreign().filter(|_| whole.is_pinned()) {
+            return Err(WireError::invalid(sentence.to_string()));
+        }
+        let which = match (project, whole.foreign()) {
             (Some(_), Some(whole)) => {
                 return Err(WireError::invalid(format!(
                     "{whole}: it is accepted as a whole, so name no project"

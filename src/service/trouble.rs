@@ -23,6 +23,12 @@ pub enum Owning {
 }
 
 impl Owning {
+    /// It never has.
+    pub fn not_yet() -> Self {
+        let text = "this coordinator does not own yet; it takes the ownership when the store is the right one and no other coordinator has it";
+        Self::No(text.into())
+    }
+
     /// It has lost the ownership in this way.
     pub fn lost(loss: &Loss) -> Self {
         Self::No(match loss {

@@ -183,7 +183,7 @@ pub const KEYS: [Key; 47] = [
         "nats.store_id",
         Kind::Text,
         "\"0198c0de-0000-4000-8000-000000000000\"",
-        "The id that the store must have (`loom store` tells it). With another store, or an empty one, the coordinator does not start.",
+        "The id that the store must have (`loom store` tells it). On another store, or an empty one, the coordinator takes nothing in, and says so.",
     ),
     key(
         "nats.replicas",

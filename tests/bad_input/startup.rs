@@ -289,17 +289,8 @@ async fn the_port_of_its_own_server_is_taken() {
     );
 }
 
-#[tokio::test]
-#[ignore = "needs a nats-server: run `cargo xtask test`"]
-async fn a_store_of_a_later_program_is_left_alone() {
-    let nats = TestNats::start().await.unwrap();
-    // A store of this program, with work in it; then a later one is its owner.
-    let mut up = loom_up().on_nats(nats.url()).start().await.unwrap();
-    let options = ClientOptions::new(up.nats_url(), TestNats::unique_project());
-    let client = Client::connect(options).await.unwrap();
-    client.submit(&NewWork::new("c", "d")).await.unwrap();
-    assert!(up.terminate().await.unwrap().success());
-    let jetstream = async_nats::jetstream::new(nats.connect().await.unwrap());
+/// What a later program does that becomes the owner; gives its format.
+async fn raise_the_format(jetstream: &async_nats::jetstream::Context) -> String {
     let owners = jetstream.get_stream("KV_LOOM_OWNERS").await.unwrap();
     let mut config = owners.cached_info().config.clone();
     config
@@ -311,6 +302,41 @@ async fn a_store_of_a_later_program_is_left_alone() {
         .metadata
         .insert("loom-version".into(), "9.8.7".into());
     jetstream.update_stream(config).await.unwrap();
+    later
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_process_that_a_later_program_has_replaced_ends_with_the_reason() {
+    let nats = TestNats::start().await.unwrap();
+    let up = loom_up().on_nats(nats.url()).start().await.unwrap();
+    let jetstream = async_nats::jetstream::new(nats.connect().await.unwrap());
+    let later = raise_the_format(&jetstream).await;
+    // Its entry is of the later version too, and cannot be read.
+    let entry = jetstream.publish("$KV.LOOM_OWNERS.coordinator", "{}".into());
+    entry.await.unwrap().await.unwrap();
+    let ended = up.ended().await.unwrap();
+    assert_eq!(ended.code(), Some(NOT_THERE), "{}", ended.stderr);
+    for part in [
+        &format!("loom: the store of this NATS has format {later}"),
+        "loom 9.8.7",
+    ] {
+        assert!(ended.stderr.contains(part), "{}", ended.stderr);
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_store_of_a_later_program_is_left_alone() {
+    let nats = TestNats::start().await.unwrap();
+    // A store of this program, with work in it; then a later one is its owner.
+    let mut up = loom_up().on_nats(nats.url()).start().await.unwrap();
+    let options = ClientOptions::new(up.nats_url(), TestNats::unique_project());
+    let client = Client::connect(options).await.unwrap();
+    client.submit(&NewWork::new("c", "d")).await.unwrap();
+    assert!(up.terminate().await.unwrap().success());
+    let jetstream = async_nats::jetstream::new(nats.connect().await.unwrap());
+    let later = raise_the_format(&jetstream).await;
 
     let stored = async || {
         let mut streams = jetstream.streams();

@@ -3,13 +3,12 @@
 use std::fmt::Write as _;
 use std::io::Read as _;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::Value;
 
-use crate::program::{SOON, Up, code_of, loom};
+use crate::program::{Up, code_of, eventually, loom};
 
 /// Submits items from lines of JSON.
 fn submit(up: &Up, lines: &str) -> Vec<String> {
@@ -193,15 +192,6 @@ fn task_ids_and_handles_name_things_wherever_an_id_does() {
     code_of(&mut agent);
     let (_, stdout, _) = up.ask(&["projects", "-q"]);
     assert_eq!(stdout.trim(), "default");
-}
-
-fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + SOON;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "{what}: not within {SOON:?}");
-        // deliberate sleep: between two looks, before the deadline
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// What a command prints on a terminal of this width; 0 is one that does not know its size.

@@ -118,3 +118,13 @@ pub fn code_of(child: &mut Child) -> i32 {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+/// Waits until something is so.
+pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + SOON;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}: not within {SOON:?}");
+        // deliberate sleep: between two looks, before the deadline
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -2,11 +2,12 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdout, Stdio};
+use std::sync::{Arc, Mutex};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::program::{Up, loom};
+use crate::program::{Up, eventually, loom};
 
 impl Up {
     /// Submits an item; gives its id.
@@ -217,4 +218,100 @@ fn listings_are_of_the_default_project_and_of_all_on_demand() {
     let (code, _, stderr) = up.ask(&["submit", "x", "-c", "rust", "-A"]);
     assert_eq!(code, 2, "{stderr}");
     assert!(stderr.contains("--project"), "{stderr}");
+}
+
+/// What `loom events` prints, as it prints it; killed with the test.
+struct Events {
+    process: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Events {
+    fn of(up: &Up, more: &[&str]) -> Self {
+        let mut process = loom(&["events", "--url", &up.url])
+            .args(more)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (heard, stdout) = (lines.clone(), process.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                heard.lock().unwrap().push(line);
+            }
+        });
+        Self { process, lines }
+    }
+
+    fn tell_of(&self, ids: &[String]) -> bool {
+        let lines = self.lines.lock().unwrap();
+        lines
+            .iter()
+            .any(|line| ids.iter().any(|id| line.contains(id)))
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+fn agents_dead_letters_and_events_are_of_the_default_project_and_of_all_on_demand() {
+    let up = Up::start(&[]);
+    let (own, all) = (Events::of(&up, &[]), Events::of(&up, &["-A"]));
+    let (mut here, mut there) = (Vec::new(), Vec::new());
+    eventually("events of both projects", || {
+        // First there: where the event of here is heard, that of there would have been.
+        there.push(up.submit(&["x", "-c", "rust", "--project", "other"]));
+        here.push(up.submit(&["x", "-c", "rust"]));
+        own.tell_of(&here) && all.tell_of(&here) && all.tell_of(&there)
+    });
+    assert!(!own.tell_of(&there), "events of another project");
+
+    let fails = ["y", "-c", "fails", "--max-attempts", "1"];
+    let failed = up.submit(&fails);
+    let mut both = [
+        failed.clone(),
+        up.submit(&[&fails[..], &["--project", "other"]].concat()),
+    ];
+    both.sort();
+    let agent = |handle: &str, more: &[&str]| {
+        loom(&[
+            "agent", "run", "-c", "fails", "--handle", handle, "--url", &up.url,
+        ])
+        .args(more)
+        .args(["--", "false"])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+    };
+    let mut agents = [agent("ada", &[]), agent("ben", &["--project", "other"])];
+    let told = |args: &[&str], list: &str, field: &str| -> Vec<String> {
+        let page = up.json(args);
+        let things = page[list].as_array().unwrap().iter();
+        let mut told: Vec<String> = things
+            .map(|thing| thing[field].as_str().unwrap().to_owned())
+            .collect();
+        told.sort();
+        told
+    };
+    let handles = |args: &[&str]| told(args, "agents", "handle");
+    eventually("agents of both projects", || {
+        handles(&["agents", "-A"]) == ["ada", "ben"]
+    });
+    assert_eq!(handles(&["agents"]), ["ada"]);
+    let letters = |args: &[&str]| told(args, "items", "id");
+    eventually("dead letters of both projects", || {
+        letters(&["dlq", "-A"]) == both
+    });
+    assert_eq!(letters(&["dlq"]), [failed]);
+    assert_eq!(letters(&["dlq", "-A", "--limit", "1"]).len(), 1);
+    for agent in &mut agents {
+        agent.kill().unwrap();
+        agent.wait().unwrap();
+    }
 }

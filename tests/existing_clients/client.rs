@@ -38,6 +38,14 @@ pub async fn make_bucket(project: &TestProject) -> Result<kv::Store> {
     Ok(jetstream.create_key_value(config).await?)
 }
 
+/// A coordinator, a project of it, and the bucket of all projects.
+pub async fn house(fleet: FleetBuilder) -> Result<(Fleet, TestProject, kv::Store)> {
+    let fleet = fleet.start().await?;
+    let project = fleet.project().await?;
+    let bucket = make_bucket(&project).await?;
+    Ok((fleet, project, bucket))
+}
+
 /// The bucket, if it is there.
 pub async fn find_bucket(project: &TestProject) -> Option<kv::Store> {
     let jetstream = jetstream::new(project.client().clone());
@@ -70,6 +78,14 @@ impl Client {
             off_by: 0,
             beats: 0,
         }
+    }
+
+    /// One that has put its entry, and is seen.
+    pub async fn online(bucket: &kv::Store, project: &TestProject) -> Result<Self> {
+        let mut client = Self::new(bucket, project.id());
+        client.put().await?;
+        is(project, client.guid, AgentStatus::Online).await?;
+        Ok(client)
     }
 
     /// What it writes.

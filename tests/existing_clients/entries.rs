@@ -8,7 +8,7 @@ use loom_protocol::{AgentGuid, ErrorCode};
 use loom_testkit::fleet::Fleet;
 use serde_json::{Value, json};
 
-use crate::client::{Client, fleet, is, is_gone, make_bucket, seen, unreadable};
+use crate::client::{Client, fleet, house, is, is_gone, make_bucket, seen, unreadable};
 
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
@@ -38,9 +38,7 @@ async fn an_entry_brings_its_project_to_life_and_its_agent_works() -> Result<()>
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn an_agent_always_has_the_fields_that_such_clients_read() -> Result<()> {
-    let fleet = fleet().start().await?;
-    let project = fleet.project().await?;
-    let bucket = make_bucket(&project).await?;
+    let (_fleet, project, bucket) = house(fleet()).await?;
     let guid = AgentGuid::generate();
     let entry = json!({"projectId": project.id()}).to_string();
     bucket.put(guid.to_string(), entry.into()).await?;
@@ -63,9 +61,7 @@ async fn an_agent_always_has_the_fields_that_such_clients_read() -> Result<()> {
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn what_cannot_be_used_is_listed_with_the_reason_and_left_as_it_is() -> Result<()> {
-    let fleet = fleet().start().await?;
-    let project = fleet.project().await?;
-    let bucket = make_bucket(&project).await?;
+    let (_fleet, project, bucket) = house(fleet()).await?;
     let key = || AgentGuid::generate().to_string();
     let of = project.id();
     let bad = [
@@ -141,9 +137,7 @@ async fn what_cannot_be_used_is_listed_with_the_reason_and_left_as_it_is() -> Re
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn two_spellings_of_one_id_are_one_agent_and_the_later_one_counts() -> Result<()> {
-    let mut fleet = fleet().start().await?;
-    let project = fleet.project().await?;
-    let bucket = make_bucket(&project).await?;
+    let (mut fleet, project, bucket) = house(fleet()).await?;
     let guid = AgentGuid::generate();
     let entry = |handle: &str| json!({"projectId": project.id(), "handle": handle}).to_string();
     let (upper, digits) = (
@@ -183,9 +177,7 @@ async fn an_agent_that_moves_to_another_project_leaves_its_former_one() -> Resul
     let fleet = fleet().start().await?;
     let (one, other) = (fleet.project().await?, fleet.project().await?);
     let bucket = make_bucket(&one).await?;
-    let mut client = Client::new(&bucket, one.id());
-    client.put().await?;
-    is(&one, client.guid, AgentStatus::Online).await?;
+    let client = Client::online(&bucket, &one).await?;
     let mut moved = Client::new(&bucket, other.id());
     (moved.guid, moved.key) = (client.guid, client.key);
     moved.put().await?;
@@ -232,9 +224,7 @@ async fn five_thousand_entries_are_read_at_the_start_and_in_a_running_coordinato
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn the_bucket_is_not_read_where_the_setting_says_so() -> Result<()> {
     let builder = fleet().settings(|settings| settings.compat.agent_registry = false);
-    let fleet = builder.start().await?;
-    let project = fleet.project().await?;
-    let bucket = make_bucket(&project).await?;
+    let (_fleet, project, bucket) = house(builder).await?;
     let mut client = Client::new(&bucket, project.id());
     client.put().await?;
     // A dead one is found out in spite of it: no barrier waits for what nobody reads.

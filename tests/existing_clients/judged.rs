@@ -10,14 +10,12 @@ use loom_protocol::names;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::client::{BARE_STALE, Client, STALE, fleet, is, is_gone, make_bucket, seen};
+use crate::client::{BARE_STALE, Client, STALE, fleet, house, is, is_gone, make_bucket, seen};
 
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn a_silent_client_is_offline_after_its_own_time_and_its_entry_stays_its_own() -> Result<()> {
-    let fleet = fleet().start().await?;
-    let project = fleet.project().await?;
-    let bucket = make_bucket(&project).await?;
+    let (_fleet, project, bucket) = house(fleet()).await?;
     let mut client = Client::new(&bucket, project.id());
     client.put().await?;
     let put_at = Instant::now();
@@ -41,9 +39,7 @@ async fn a_silent_client_is_offline_after_its_own_time_and_its_entry_stays_its_o
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn a_client_whose_clock_is_wrong_is_alive_for_as_long_as_it_beats() -> Result<()> {
-    let mut fleet = fleet().start().await?;
-    let project = fleet.project().await?;
-    let bucket = make_bucket(&project).await?;
+    let (mut fleet, project, bucket) = house(fleet()).await?;
     let mut clients = Vec::new();
     for off_by in [-3, 5, 0] {
         let mut client = Client::new(&bucket, project.id());
@@ -75,9 +71,7 @@ async fn a_client_whose_clock_is_wrong_is_alive_for_as_long_as_it_beats() -> Res
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn an_old_entry_that_is_found_at_the_start_is_not_online() -> Result<()> {
-    let mut fleet = fleet().start().await?;
-    let project = fleet.project().await?;
-    let bucket = make_bucket(&project).await?;
+    let (mut fleet, project, bucket) = house(fleet()).await?;
     fleet.stop().await?;
     let (mut old, mut young) = (
         Client::new(&bucket, project.id()),
@@ -125,10 +119,8 @@ async fn a_client_that_deletes_its_entry_has_left_and_finds_its_own_mark() -> Re
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn the_dead_are_buried_and_the_living_are_not() -> Result<()> {
     let builder = fleet().settings(|settings| settings.agents.bury_after = BARE_STALE);
-    let fleet = builder.start().await?;
-    let project = fleet.project().await?;
+    let (_fleet, project, bucket) = house(builder).await?;
     let mut signals = project.signals().await?;
-    let bucket = make_bucket(&project).await?;
     let (mut dead, mut living) = (
         Client::new(&bucket, project.id()),
         Client::new(&bucket, project.id()),
@@ -159,9 +151,7 @@ async fn an_entry_that_was_put_meanwhile_is_not_buried() -> Result<()> {
         settings.agents.bare_stale_after = STALE;
         settings.agents.bury_after = STALE;
     });
-    let fleet = builder.start().await?;
-    let project = fleet.project().await?;
-    let bucket = make_bucket(&project).await?;
+    let (_fleet, project, bucket) = house(builder).await?;
     let mut clients: Vec<_> = (0..40)
         .map(|_| Client::new(&bucket, project.id()))
         .collect();
@@ -190,12 +180,8 @@ async fn an_entry_that_was_put_meanwhile_is_not_buried() -> Result<()> {
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn a_pause_outlasts_the_coordinator_and_is_not_written_into_the_entry() -> Result<()> {
-    let mut fleet = fleet().start().await?;
-    let project = fleet.project().await?;
-    let bucket = make_bucket(&project).await?;
-    let mut client = Client::new(&bucket, project.id());
-    client.put().await?;
-    is(&project, client.guid, AgentStatus::Online).await?;
+    let (mut fleet, project, bucket) = house(fleet()).await?;
+    let mut client = Client::online(&bucket, &project).await?;
     let item = json!({"description": "d", "capability": "rust", "boundary": "work"});
     project.submit(item).await?;
     let items = project.claim(client.guid, json!({})).await?;

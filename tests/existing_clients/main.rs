@@ -4,8 +4,10 @@
 //! a nats-server of its own: the bucket is one for all of it.
 
 mod client;
+mod consumers;
 mod entries;
 mod judged;
 mod outages;
 mod own_bucket;
+mod streams;
 mod told;

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use anyhow::Result;
 use async_nats::jetstream;
-use loom_protocol::agent::AgentStatus;
+use loom_protocol::agent::{Agent, AgentStatus};
 use loom_protocol::names;
-use loom_testkit::fleet::{Role, TestProject};
+use loom_testkit::fleet::{PATIENCE, Role, TestProject};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use crate::client::{BARE_STALE, Client, find_bucket, fleet, is, is_gone, make_bucket, seen};
+use crate::client::{
+    BARE_STALE, Client, find_bucket, fleet, house, is, is_gone, make_bucket, seen,
+};
 
 async fn destroy(project: &TestProject) -> Result<()> {
     let jetstream = jetstream::new(project.client().clone());
@@ -29,9 +31,7 @@ async fn a_bucket_that_appears_later_is_read_and_one_that_was_destroyed_stays_so
     let silent = project.agent("rust").spawn().await?;
     is(&project, silent.guid(), AgentStatus::Offline).await?;
     let bucket = make_bucket(&project).await?;
-    let mut client = Client::new(&bucket, project.id());
-    client.put().await?;
-    is(&project, client.guid, AgentStatus::Online).await?;
+    let mut client = Client::online(&bucket, &project).await?;
 
     destroy(&project).await?;
     // Who is known is judged by its silence, and nothing makes the bucket again.
@@ -42,37 +42,27 @@ async fn a_bucket_that_appears_later_is_read_and_one_that_was_destroyed_stays_so
     client.bucket = bucket.clone();
     client.put().await?;
     is(&project, client.guid, AgentStatus::Online).await?;
-    let mut another = Client::new(&bucket, project.id());
-    another.put().await?;
-    is(&project, another.guid, AgentStatus::Online).await?;
+    Client::online(&bucket, &project).await?;
     Ok(())
 }
 
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn an_empty_bucket_keeps_nobody_waiting() -> Result<()> {
-    let mut fleet = fleet().start().await?;
-    let project = fleet.project().await?;
-    let bucket = make_bucket(&project).await?;
+    let (mut fleet, project, bucket) = house(fleet()).await?;
     fleet.crash().await?;
     fleet.start_again().await?;
     let silent = project.agent("rust").spawn().await?;
     is(&project, silent.guid(), AgentStatus::Offline).await?;
-    let mut client = Client::new(&bucket, project.id());
-    client.put().await?;
-    is(&project, client.guid, AgentStatus::Online).await?;
+    Client::online(&bucket, &project).await?;
     Ok(())
 }
 
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn an_outage_of_nats_is_nobodys_silence() -> Result<()> {
-    let fleet = fleet().start().await?;
-    let project = fleet.project().await?;
-    let bucket = make_bucket(&project).await?;
-    let mut client = Client::new(&bucket, project.id());
-    client.put().await?;
-    is(&project, client.guid, AgentStatus::Online).await?;
+    let (fleet, project, bucket) = house(fleet()).await?;
+    let mut client = Client::online(&bucket, &project).await?;
     for _ in 0..2 {
         fleet.nats().kill().await?;
         // deliberate sleep: an outage longer than anybody may be silent
@@ -91,9 +81,7 @@ async fn an_outage_of_nats_is_nobodys_silence() -> Result<()> {
         }
     }
     // The reader goes on, too.
-    let mut another = Client::new(&bucket, project.id());
-    another.put().await?;
-    is(&project, another.guid, AgentStatus::Online).await?;
+    let another = Client::online(&bucket, &project).await?;
     another.delete().await?;
     is_gone(&project, another.guid).await
 }
@@ -102,9 +90,7 @@ async fn an_outage_of_nats_is_nobodys_silence() -> Result<()> {
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn what_was_put_and_deleted_while_nobody_looked_is_known_afterwards() -> Result<()> {
     let builder = fleet().settings(|settings| settings.agents.bury_after = BARE_STALE);
-    let mut fleet = builder.start().await?;
-    let project = fleet.project().await?;
-    let bucket = make_bucket(&project).await?;
+    let (mut fleet, project, bucket) = house(builder).await?;
     let mut clients: Vec<_> = (0..3).map(|_| Client::new(&bucket, project.id())).collect();
     for client in &mut clients[..2] {
         client.put().await?;
@@ -130,9 +116,7 @@ async fn what_was_put_and_deleted_while_nobody_looked_is_known_afterwards() -> R
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn a_crash_of_the_registry_loses_no_agent_and_revives_nobody() -> Result<()> {
-    let fleet = fleet().start().await?;
-    let project = fleet.project().await?;
-    let bucket = make_bucket(&project).await?;
+    let (_fleet, project, bucket) = house(fleet()).await?;
     let (mut dead, mut living) = (
         Client::new(&bucket, project.id()),
         Client::new(&bucket, project.id()),
@@ -160,12 +144,8 @@ async fn a_crash_of_the_registry_loses_no_agent_and_revives_nobody() -> Result<(
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn a_coordinator_that_starts_takes_no_work_from_such_a_client() -> Result<()> {
-    let mut fleet = fleet().start().await?;
-    let project = fleet.project().await?;
-    let bucket = make_bucket(&project).await?;
-    let mut client = Client::new(&bucket, project.id());
-    client.put().await?;
-    is(&project, client.guid, AgentStatus::Online).await?;
+    let (mut fleet, project, bucket) = house(fleet()).await?;
+    let mut client = Client::online(&bucket, &project).await?;
     let item = json!({"description": "d", "capability": "rust", "boundary": "work"});
     let id = project.submit(item).await?.id;
     project.claim(client.guid, json!({"start": true})).await?;
@@ -181,5 +161,44 @@ async fn a_coordinator_that_starts_takes_no_work_from_such_a_client() -> Result<
         let item = project.work(id).await?;
         assert_eq!((item.attempt, item.assigned_to), (1, Some(client.guid)));
     }
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_project_that_slept_knows_its_clients_when_it_is_opened_again() -> Result<()> {
+    let (fleet, project, bucket) = house(fleet()).await?;
+    let stays = Client::online(&bucket, &project).await?;
+    let leaves = Client::online(&bucket, &project).await?;
+    let beating = stays.keep_beating(BARE_STALE / 6);
+    let goes_idle = async || {
+        let projects = fleet.service()?.projects();
+        let stopped = // deliberate sleep: the project's
+        projects.put_to_sleep(project.id(), PATIENCE).await;
+        anyhow::Ok(stopped?)
+    };
+    for _ in 0..2 {
+        goes_idle().await?;
+        project.submit_plain("rust").await?;
+    }
+    let listed = async |count: usize| {
+        let look = async || {
+            let listed: Vec<Agent> = project.call("agents.list", &json!({})).await.ok()?;
+            let online = listed
+                .iter()
+                .filter(|agent| agent.status == AgentStatus::Online);
+            (online.count() == count).then_some(())
+        };
+        project.eventually("those who live are online", look).await
+    };
+    listed(1).await?;
+    leaves.delete().await?;
+    is_gone(&project, leaves.guid).await?;
+    goes_idle().await?;
+    let mut comes = Client::new(&bucket, project.id());
+    comes.put().await?;
+    is(&project, comes.guid, AgentStatus::Online).await?;
+    is_gone(&project, leaves.guid).await?;
+    beating.abort();
     Ok(())
 }

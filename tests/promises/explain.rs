@@ -60,3 +60,36 @@ async fn a_cancelled_item_that_its_agent_has_not_stopped_takes_a_slot() -> Resul
     assert_eq!(agent.claim_one().await?.work_item.id, next);
     Ok(())
 }
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn the_answer_names_the_nearest_agents_and_counts_the_rest() -> Result<()> {
+    const FAR: usize = 120;
+    let fleet = Fleet::shared().await?;
+    let project = fleet.project().await?;
+    let far = (0..FAR).map(|number| {
+        let agent =
+            json!({"handle": format!("far-{number}"), "agentType": "t", "capabilities": ["go"]});
+        project.insist("agents.register", agent)
+    });
+    futures_util::future::try_join_all(far).await?;
+    let busy = project.agent("rust").spawn().await?;
+    project.submit_plain("rust").await?;
+    busy.claim_one().await?;
+    let near = project.agent("rust").spawn().await?;
+    let id = project.submit_plain("rust").await?;
+
+    let explained = project.request("work.explain", json!({ "id": id })).await?;
+    let agents = explained["agents"].as_array().cloned().unwrap_or_default();
+    assert_eq!(agents.len(), 100);
+    assert_eq!(agents[0]["guid"], json!(near.guid()));
+    assert_eq!(agents[0]["eligible"], true);
+    assert_eq!(
+        (&agents[1]["guid"], &agents[1]["rule"]),
+        (&json!(busy.guid()), &json!("slots"))
+    );
+    assert_eq!(explained["agentsTotal"], FAR + 2);
+    assert_eq!(explained["eligible"], 1);
+    assert_eq!(explained["others"], json!({"capability": FAR + 2 - 100}));
+    Ok(())
+}

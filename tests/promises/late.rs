@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use loom_client::{Agent, Client, ClientOptions, Job, JobError, JobResult};
 use loom_protocol::event::WorkEventKind;
 use loom_protocol::work::{
     ClaimAnswer, ClaimedItem, CompleteAnswer, LeaseRef, Reason, WorkItem, WorkStatus,
@@ -328,5 +329,54 @@ async fn clients_are_told_what_they_may_rely_on() -> Result<()> {
                 .contains(&json!(feature))
         );
     }
+    Ok(())
+}
+
+/// The answer to the heartbeat after says that the lease is lost, as it does after any silence.
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn an_agent_of_the_sdk_goes_on_with_what_was_lost_while_it_was_away() -> Result<()> {
+    let fleet = fleet(Reason::NotStarted).start().await?;
+    let project = fleet.project().await?;
+    let id = project.submit_plain("rust").await?;
+    let options = ClientOptions::new(fleet.nats().url(), project.id().clone());
+    let client = Client::connect(options).await?;
+    let (go, going) = tokio::sync::watch::channel(false);
+    let handler = move |job: Job| {
+        let mut going = going.clone();
+        async move {
+            tokio::select! {
+                _ = going.wait_for(|go| *go) => Ok(JobResult::summary("done")),
+                () = job.cancelled().cancelled() => Err(JobError::recoverable("it was stopped")),
+            }
+        }
+    };
+    let agent = Agent::builder(&client).capability("rust").start(handler)?;
+    let holds = async |attempt| {
+        let held = async || {
+            agent
+                .holding()
+                .iter()
+                .any(|lease| lease.attempt == attempt)
+                .then_some(())
+        };
+        project.eventually("the agent holds the item", held).await
+    };
+    holds(1).await?;
+    let parts = project.parts()?;
+    let taken = parts.revoke_leases(agent.guid(), Reason::AgentLost, |_| true);
+    assert_eq!(taken.await?.len(), 1);
+    holds(2).await?;
+    go.send_replace(true);
+    let completed = async || {
+        let item = project.work(id).await.ok()?;
+        (item.status == WorkStatus::Completed).then_some(item)
+    };
+    let item = project.eventually("it is completed", completed).await?;
+    assert_eq!(
+        (item.attempt, item.attempts),
+        (2, 0),
+        "the loss has cost nothing"
+    );
     Ok(())
 }

@@ -416,7 +416,7 @@ async fn deregistering_names_every_lease_that_it_gives_back() -> Result<()> {
         held.sort_unstable();
         named.sort_unstable();
         assert_eq!(named, held, "round {round}");
-        project.request("queue.purge", json!({})).await?;
+        project.request("queue.purge", json!({"all": true})).await?;
     }
     Ok(())
 }

@@ -223,6 +223,15 @@ pub fn claimed(ids: &[WorkId]) -> Value {
     claimed_with_timeout(ids, 30_000)
 }
 
+/// An answer to a claim that gives an item under this attempt.
+pub fn claimed_as(id: WorkId, attempt: u32) -> Value {
+    let mut answer = claimed(&[id]);
+    for part in ["workItem", "lease"] {
+        answer["items"][0][part]["attempt"] = json!(attempt);
+    }
+    answer
+}
+
 pub fn claimed_with_timeout(ids: &[WorkId], timeout_ms: u64) -> Value {
     let items: Vec<Value> = ids
         .iter()

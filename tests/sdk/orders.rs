@@ -19,6 +19,7 @@ case! {
         let agent = fake.agent().start(handler).unwrap();
         assert_eq!(cause(&mut told).await, CancelCause::LeaseLost);
         fake.next("work.claim").await;
+        assert!(fake.next("work.claim").await["resume"].is_array());
         // The next claim means that the slot is free.
         fake.next("work.claim").await;
         assert!(agent.holding().is_empty());

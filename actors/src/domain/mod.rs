@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod breaker;
+pub mod foreign;
 pub mod id_prefix;
 pub mod lease;
 pub mod ledger_stamp;
@@ -13,4 +14,5 @@ pub mod retry;
 pub mod room;
 pub mod server_time;
 pub mod store;
+pub mod subjects;
 pub mod work;

@@ -16,6 +16,7 @@ mod format;
 mod group;
 mod identity;
 mod keeper;
+mod ownership;
 mod store;
 mod taking;
 
@@ -35,11 +36,14 @@ use uuid::Uuid;
 pub use self::format::FORMAT;
 pub use self::identity::{Identity, IdentityError};
 use self::keeper::Keeper;
+use self::ownership::Held;
+pub use self::ownership::Ownership;
 use self::store::{Entry, OwnerStore, WriteFailure};
 use self::taking::{GroupInUse, Won, try_to_acquire};
 use super::store::StoreHealth;
 use crate::clock::Clock;
 use crate::nats::store_guard::StoreGuard;
+use crate::repetition::Repetition;
 
 /// How often a standby looks whether the entry has gone, and a failed renewal is tried again.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -80,6 +84,9 @@ pub struct OwnerOptions {
     pub clock: Clock,
     /// Whether the store is the one that this process works with.
     pub guard: StoreGuard,
+    /// Whether somebody who waits waits for the right store too, where it never was there; one that was is waited for
+    /// in any case.
+    pub store_may_come: bool,
     /// Is told how the writes of the lease end.
     pub health: StoreHealth,
 }
@@ -91,6 +98,7 @@ impl Default for OwnerOptions {
             times: LeaseTimes::default(),
             clock: Clock::system(),
             guard: StoreGuard::unwatched(),
+            store_may_come: false,
             health: StoreHealth::default(),
         }
     }
@@ -214,45 +222,6 @@ pub enum Loss {
     Released,
 }
 
-/// Tells whoever writes whether the ownership lasts: a process that was stopped for longer than its
-/// lease learns it before its first write. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Ownership(Option<Held>);
-
-#[derive(Debug, Clone)]
-struct Held {
-    kept_until: Arc<Mutex<Instant>>,
-    loss: watch::Receiver<Option<Loss>>,
-    store: OwnerStore,
-    instance_id: Uuid,
-}
-
-impl Ownership {
-    /// Of somebody who is alone on a NATS of his own, and needs no lease.
-    pub const fn alone() -> Self {
-        Self(None)
-    }
-
-    /// Whether it lasts at this moment.
-    pub fn is_held(&self) -> bool {
-        self.0.as_ref().is_none_or(|held| {
-            held.loss.borrow().is_none() && Instant::now() < *held.kept_until.lock()
-        })
-    }
-
-    /// Asks the server whether it is still to be had: nobody else owns. No where the server does not say.
-    pub async fn is_nobody_elses(&self) -> bool {
-        let Some(held) = &self.0 else {
-            return true;
-        };
-        match held.store.read().await {
-            Ok(Entry::Free { .. }) => true,
-            Ok(Entry::Held { holder, .. }) => holder.instance_id == held.instance_id,
-            Err(_) => false,
-        }
-    }
-}
-
 /// Ownership, for as long as it lasts. Dropped without [`OwnerLease::release`] it expires by itself.
 #[derive(Debug)]
 pub struct OwnerLease {
@@ -302,10 +271,10 @@ impl OwnerLease {
             };
             others_owned |= matches!(error, OwnerError::HeldBy { .. });
             // A store that was never the right one is a mistake of whoever starts; one that was may come back.
-            let knew_the_store = options.guard.was_trusted();
+            let may_come = options.store_may_come || options.guard.was_trusted();
             match &error {
                 OwnerError::NoTtl { .. } | OwnerError::LaterFormat { .. } => return Err(error),
-                OwnerError::OtherStore(_) if !(wait && knew_the_store) => return Err(error),
+                OwnerError::OtherStore(_) if !(wait && may_come) => return Err(error),
                 OwnerError::HeldBy { .. } if !wait => return Err(error),
                 OwnerError::Unavailable { .. } if !wait => {
                     tries += 1;
@@ -336,6 +305,7 @@ impl OwnerLease {
             stored: won.sent,
             due: won.sent + times.renew_every,
             kept_until: Arc::clone(&kept_until),
+            unacknowledged: Repetition::default(),
         };
         let keeper = tokio::spawn(async move {
             // The data directory stays locked for as long as it may own something.
@@ -387,12 +357,12 @@ impl OwnerLease {
 
     /// The same question for those who write by this lease.
     pub fn ownership(&self) -> Ownership {
-        Ownership(Some(Held {
+        Ownership::leased(Held {
             kept_until: Arc::clone(&self.kept_until),
             loss: self.loss.clone(),
             store: self.store.clone(),
             instance_id: self.holder.instance_id,
-        }))
+        })
     }
 
     /// Resolves when ownership is over, with the reason. May be awaited anywhere, and often.

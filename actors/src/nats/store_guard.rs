@@ -289,16 +289,19 @@ impl StoreGuard {
         }
     }
 
+    /// Whether its stamp was given, and is not to be learned: it is never forgotten.
+    pub fn is_pinned(&self) -> bool {
+        let inner = self.0.as_ref();
+        inner.is_some_and(|inner| inner.is_pinned.load(Ordering::Acquire))
+    }
+
     /// As [`forget`](Self::forget), unless it is pinned; whether it did.
     pub(crate) fn forget_unless_pinned(&self) -> bool {
-        let pinned = self
-            .0
-            .as_ref()
-            .is_none_or(|i| i.is_pinned.load(Ordering::Acquire));
-        if !pinned {
+        let forgets = self.0.is_some() && !self.is_pinned();
+        if forgets {
             self.forget();
         }
-        !pinned
+        forgets
     }
 
     /// How often the client had connected, to be read before a question whose answer is adopted.

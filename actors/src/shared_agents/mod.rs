@@ -144,9 +144,26 @@ impl SharedAgents {
         (shown.collect(), total)
     }
 
-    /// How many entries cannot be taken for agents.
-    pub fn unreadable_count(&self) -> usize {
-        self.0.unreadable.read().len()
+    /// How many entries cannot be taken for agents, by project; those that name none of `projects` are of `rest`.
+    pub fn unreadable_counts<'a>(
+        &self,
+        projects: &[&'a str],
+        rest: &'a str,
+    ) -> BTreeMap<&'a str, usize> {
+        let named = projects.iter().chain([&rest]).map(|name| (*name, 0));
+        let mut counts: BTreeMap<&str, usize> = named.collect();
+        for entry in self.0.unreadable.read().values() {
+            let project = entry.project_id.as_deref().unwrap_or(rest);
+            let place = if counts.contains_key(project) {
+                project
+            } else {
+                rest
+            };
+            if let Some(count) = counts.get_mut(place) {
+                *count += 1;
+            }
+        }
+        counts
     }
 
     /// Ends when everything in that bucket up to this sequence that concerns a project has been

@@ -13,14 +13,16 @@ use loom_protocol::{
 use tokio::task::JoinSet;
 
 use super::actor::WorkDispatcherArgs;
-use super::consumers::Consumers;
+use super::consumers::{Access, Consumers};
 use super::fate::{Fate, fate_of, is_hopeless};
 use super::message_id::message_id;
 use super::refused::Refused;
+use super::standing::{Foreign, Standing};
 use super::stream::REPORTS;
 use crate::agent_registry::{AgentDirectory, AgentRegistryHandle, ReportOrigin};
 use crate::barrier::Barrier;
 use crate::clock::Clock;
+use crate::domain::foreign::DealtWith;
 use crate::domain::retry::Backoff;
 use crate::domain::work::{self, Command, Defaults, Fence, WorkRecord};
 use crate::nats::connection::Nats;
@@ -77,6 +79,14 @@ pub(super) struct Intake {
     consumers: Consumers,
 }
 
+/// Why no more is taken over for now.
+enum End {
+    /// The consumer gives nothing any more.
+    Interrupted,
+    /// Somebody else takes it.
+    LeftTo(Foreign),
+}
+
 impl Intake {
     pub fn new(args: &WorkDispatcherArgs) -> Self {
         Self {
@@ -109,13 +119,22 @@ impl Intake {
     }
 
     async fn run(self, kind: &'static str, filters: Vec<String>) {
+        let mut standing = Standing::new(self.project.clone(), kind);
         loop {
-            let consuming = AssertUnwindSafe(self.consume(kind, &filters));
+            let consuming = AssertUnwindSafe(self.consume(kind, &filters, &mut standing));
             match consuming.catch_unwind().await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    tracing::warn!(project = %self.project, "taking over published {kind} is interrupted: {error}");
+                Ok(Ok(End::Interrupted)) => {}
+                Ok(Ok(End::LeftTo(foreign))) => {
+                    if kind == REPORTS {
+                        self.barrier.leave_reports(true);
+                    }
+                    let stream = foreign.stream.clone();
+                    standing.leave_to(foreign);
+                    standing.listen(&self.nats.client, &stream).await;
+                    standing.until_look().await;
+                    continue;
                 }
+                Ok(Err(error)) => standing.failed(&error),
                 // Nobody else would hear of it, and nothing published would be taken over any more.
                 Err(_) => {
                     tracing::error!(project = %self.project, "taking over published {kind} met a defect, and begins anew; please report this");
@@ -125,27 +144,51 @@ impl Intake {
         }
     }
 
-    async fn consume(&self, kind: &str, filters: &[String]) -> Result<(), async_nats::Error> {
+    async fn consume(
+        &self,
+        kind: &str,
+        filters: &[String],
+        standing: &mut Standing,
+    ) -> Result<End, async_nats::Error> {
         if kind == REPORTS {
             // Which runs of an agent were replaced is known by then.
             self.registry.ready(READY_WITHIN).await?;
         }
         let stream = names::work_stream(&self.project);
         self.server_clock.ask(&self.nats.jetstream, &stream).await?;
-        let consumer = self.consumers.own(kind, filters).await?;
+        let (consumer, shared) = match self.consumers.own(kind, filters, standing).await? {
+            Access::Ours { consumer, shared } => (consumer, shared),
+            Access::LeftTo(foreign) => return Ok(End::LeftTo(foreign)),
+        };
+        if kind == REPORTS {
+            self.barrier.leave_reports(false);
+        }
+        if shared {
+            standing.listen(&self.nats.client, &stream).await;
+        }
         let mut messages = consumer
             .stream()
             .max_messages_per_batch(BATCH)
             .messages()
             .await?
             .ready_chunks(BATCH);
+        standing.is_ours();
         loop {
             // What is submitted waits in the stream while the store is short, so that ends can be written.
             if kind == QUEUE {
                 self.nats.store.until_sound().await;
             }
-            let Some(chunk) = messages.next().await else {
-                return Ok(());
+            let chunk = tokio::select! {
+                chunk = messages.next() => chunk,
+                () = standing.until_look(), if shared => {
+                    match self.consumers.given_way(kind, filters, standing).await? {
+                        Some(foreign) => return Ok(End::LeftTo(foreign)),
+                        None => continue,
+                    }
+                }
+            };
+            let Some(chunk) = chunk else {
+                return Ok(End::Interrupted);
             };
             let mut batch = Vec::with_capacity(chunk.len());
             for message in chunk {
@@ -157,12 +200,21 @@ impl Intake {
             self.server_clock
                 .ask_if_old(&self.nats.jetstream, &stream)
                 .await;
-            self.take_over(batch).await;
+            self.take_over(batch, &standing.dealt).await;
         }
     }
 
-    async fn take_over(&self, messages: Vec<jetstream::Message>) {
-        let mut asked: Vec<Asked> = messages.iter().map(|m| self.asked(m)).collect();
+    async fn take_over(&self, messages: Vec<jetstream::Message>, dealt: &DealtWith) {
+        let mut asked: Vec<Asked> = messages
+            .iter()
+            .map(|message| {
+                let sequence = message.info().map_or(0, |info| info.stream_sequence);
+                if dealt.covers(&message.subject, sequence) {
+                    return Asked::Nothing;
+                }
+                self.asked(message)
+            })
+            .collect();
         if asked.iter().any(|asked| matches!(asked, Asked::Unclear(_))) {
             self.clear_up(&messages, &mut asked).await;
         }

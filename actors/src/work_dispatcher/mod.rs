@@ -55,6 +55,10 @@
 //! | unreadable or breaking a rule | `ack` after a `failed` item with its bytes was written |
 //! | about a damaged record | `nak` with a delay; the fifth time `ack`: reports are logged, of submissions a `failed` item keeps the bytes |
 //! | not possible just now | `nak` with a delay |
+//!
+//! The stream may be a client's, with consumers of its own: where one of them takes what a consumer of ours would, that
+//! is said once and left to it, until it is gone ([`domain::foreign`](crate::domain::foreign)). Nothing else here
+//! depends on the stream.
 
 mod actor;
 mod claims;
@@ -69,6 +73,7 @@ mod queue;
 mod refused;
 mod serving;
 mod slots;
+mod standing;
 mod stream;
 mod submissions;
 mod timers;
@@ -79,4 +84,5 @@ pub use claims::{Admission, ClaimError, ClaimOrder};
 pub use handle::{Outlook, WorkDispatcherHandle};
 pub(crate) use intake::IGNORED;
 pub use queue::{PendingQueue, Pick, Wants};
+pub(crate) use stream::PROJECT_KEY;
 pub use stream::{StreamError, ensure_stream, reports_consumer};

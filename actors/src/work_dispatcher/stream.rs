@@ -7,8 +7,8 @@ use loom_protocol::{ProjectId, WireError, names};
 
 use crate::nats::overlap::why_not_made;
 
-/// The key in the stream's metadata that says whose it is.
-const PROJECT_KEY: &str = "loom.project";
+/// The key in the stream's metadata that says whose it is. A stream without it was made by somebody else.
+pub(crate) const PROJECT_KEY: &str = "loom.project";
 /// When a caller may try again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The kind of messages that end an attempt.

@@ -31,6 +31,7 @@ pub struct AgentBuilder {
     grace: Duration,
     cancel_grace: Duration,
     claim_wait: Option<Duration>,
+    resumes: bool,
     news: NewsDesk,
 }
 
@@ -50,6 +51,7 @@ impl AgentBuilder {
             grace: Duration::from_secs(30),
             cancel_grace: Duration::from_secs(10),
             claim_wait: None,
+            resumes: true,
             news: NewsDesk::default(),
         }
     }
@@ -82,6 +84,16 @@ impl AgentBuilder {
     /// How many items it works on at the same time. 1 unless set.
     pub const fn slots(mut self, slots: usize) -> Self {
         self.slots = slots;
+        self
+    }
+
+    /// What becomes of an item that was taken from the agent while it was away (its machine slept, the network was
+    /// gone), and that nobody else has had since. True, as unless set: it is claimed again, the handler goes on under
+    /// a higher [`Job::attempt`](super::Job::attempt), and what the loss had spent is given back. False: the handler
+    /// is told to stop ([`CancelCause::LeaseLost`](super::CancelCause::LeaseLost)), as it is where somebody else has
+    /// the item; for handlers that have told others the attempt.
+    pub const fn resume_lost(mut self, resumes: bool) -> Self {
+        self.resumes = resumes;
         self
     }
 
@@ -224,6 +236,7 @@ impl AgentBuilder {
                 grace: self.grace,
                 cancel_grace: self.cancel_grace,
                 claim_wait: self.claim_wait.map(|wait| wait.min(Duration::from_mins(1))),
+                resumes: self.resumes,
             },
             handler,
             runtime,

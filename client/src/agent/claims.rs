@@ -87,7 +87,7 @@ async fn answered(core: &Core, claim: &ThenClaim, wait: Duration) -> ClaimAnswer
     }
 }
 
-async fn claim_once(
+pub(crate) async fn claim_once(
     core: &Core,
     claim: &ThenClaim,
     timeout: Duration,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use loom_protocol::agent::{RegisterAnswer, RegisterRequest};
-use loom_protocol::work::{ClaimedItem, LeaseRef, limits};
+use loom_protocol::work::{ClaimedItem, Lease, LeaseRef, limits};
 use loom_protocol::{AgentGuid, ErrorCode};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -45,6 +45,8 @@ pub(crate) struct Plan {
     pub(crate) grace: Duration,
     pub(crate) cancel_grace: Duration,
     pub(crate) claim_wait: Option<Duration>,
+    /// Whether what was lost is claimed again.
+    pub(crate) resumes: bool,
 }
 
 pub(crate) struct Core {
@@ -278,6 +280,15 @@ impl Core {
     /// Whether nothing would be lost if the agent ended now.
     pub(crate) fn is_delivered(&self) -> bool {
         self.jobs.lock().values().all(Job::is_published)
+    }
+
+    /// A job goes on under another lease of its item; one that is over stays so.
+    pub(crate) fn renew(&self, job: &Job, lease: Lease) {
+        let mut jobs = self.jobs.lock();
+        if jobs.remove(&job.lease_ref()).is_some() {
+            job.renew(lease);
+            jobs.insert(job.lease_ref(), job.clone());
+        }
     }
 
     /// Hands a job's end to the reporter; its slot stays occupied until that is answered.

@@ -7,8 +7,8 @@ use loom_protocol::agent::{AgentStatus, DirectiveKind, HeartbeatAnswer, Heartbea
 use tokio::time::Instant;
 
 use super::core::Core;
-use super::directives;
-use super::job::{CancelCause, Job};
+use super::job::Job;
+use super::{directives, resuming};
 
 /// How soon a heartbeat that got no answer is repeated.
 const REPEAT_AFTER: Duration = Duration::from_secs(1);
@@ -77,7 +77,7 @@ fn obey(core: &Arc<Core>, answer: &HeartbeatAnswer) {
     for lost in &answer.lost {
         // A report under way decides by its own answer.
         if let Some(job) = core.job(*lost).filter(|job| !job.is_reporting()) {
-            job.cancel(CancelCause::LeaseLost, None);
+            resuming::lost(core, &job, *lost);
         }
     }
     let told_to_pause = |kind| matches!(kind, DirectiveKind::Pause);

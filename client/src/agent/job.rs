@@ -52,7 +52,9 @@ pub struct Job {
 struct Inner {
     guid: AgentGuid,
     item: WorkItem,
-    lease: Lease,
+    lease: Mutex<Lease>,
+    /// Held while the item is being claimed again.
+    resuming: tokio::sync::Mutex<()>,
     token: CancellationToken,
     cancel: Mutex<Option<Cancel>>,
     progress: Mutex<Option<Progress>>,
@@ -71,7 +73,8 @@ impl Job {
             inner: Arc::new(Inner {
                 guid,
                 item: claimed.work_item,
-                lease: claimed.lease,
+                lease: Mutex::new(claimed.lease),
+                resuming: tokio::sync::Mutex::new(()),
                 token: CancellationToken::new(),
                 cancel: Mutex::new(None),
                 progress: Mutex::new(None),
@@ -108,9 +111,11 @@ impl Job {
         &self.inner.item
     }
 
-    /// The fence: which attempt this is.
+    /// The fence: which attempt this is. It grows while the handler runs where the item was taken from the agent
+    /// while it was away, and claimed again ([`AgentBuilder::resume_lost`](super::AgentBuilder::resume_lost)); so ask
+    /// when it is needed.
     pub fn attempt(&self) -> u32 {
-        self.inner.lease.attempt
+        self.inner.lease.lock().attempt
     }
 
     /// The agent that does it.
@@ -193,12 +198,22 @@ impl Job {
     pub(crate) fn lease_ref(&self) -> LeaseRef {
         LeaseRef {
             id: self.inner.item.id,
-            attempt: self.inner.lease.attempt,
+            attempt: self.attempt(),
         }
     }
 
+    /// To be held while the item is being claimed again, and when it is decided what is reported.
+    pub(crate) fn resuming(&self) -> &tokio::sync::Mutex<()> {
+        &self.inner.resuming
+    }
+
+    /// The item was claimed again.
+    pub(crate) fn renew(&self, lease: Lease) {
+        *self.inner.lease.lock() = lease;
+    }
+
     pub(crate) fn timeout(&self) -> Duration {
-        Duration::from_millis(self.inner.lease.timeout_ms)
+        Duration::from_millis(self.inner.lease.lock().timeout_ms)
     }
 
     /// Asks the handler to stop. The first cause stands, except that a lost lease overrides.
@@ -253,7 +268,7 @@ impl std::fmt::Debug for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Job")
             .field("id", &self.inner.item.id)
-            .field("attempt", &self.inner.lease.attempt)
+            .field("attempt", &self.attempt())
             .finish_non_exhaustive()
     }
 }

@@ -6,6 +6,7 @@
 //!   supervise   one per job: runs the handler, keeps the lease alive, stops it when told
 //!   reports     completions in batches, with the next claim in the same request
 //!   heartbeat   the sign of life; its answer names lost leases and orders
+//!   resuming    claims again what was lost while the agent was away
 //!   directives  orders as they come
 //!   logs        lines of output
 //! ```
@@ -25,6 +26,7 @@ mod lifecycle;
 mod logs;
 mod news;
 mod reports;
+mod resuming;
 mod supervise;
 
 use std::sync::Arc;

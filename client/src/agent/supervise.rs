@@ -12,6 +12,7 @@ use tokio::task::{JoinError, JoinHandle};
 use super::core::Core;
 use super::end::{JobEnd, JobError};
 use super::job::{CancelCause, Job, Progress};
+use super::resuming;
 
 /// How often progress is sent at the most.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(200);
@@ -27,6 +28,8 @@ pub(crate) async fn supervise(core: Arc<Core>, job: Job) {
         end = until_ended(&core, &job, handler) => end,
         never = keep_alive(&core, &job) => match never {},
     };
+    // What is under way to have the item again decides under which attempt.
+    let _decided = job.resuming().lock().await;
     let lease = job.lease_ref();
     let end = match (job.cancel_order().map(|order| order.cause), end) {
         _ if job.is_settled() => JobEnd::Settled,
@@ -39,7 +42,7 @@ pub(crate) async fn supervise(core: Arc<Core>, job: Job) {
         (Some(CancelCause::Shutdown), JobEnd::Failed(_)) => JobEnd::Released,
         (_, end) => end,
     };
-    core.report(job, end);
+    core.report(job.clone(), end);
 }
 
 /// Waits for the handler. One that does not obey a cancel within the grace is aborted.
@@ -103,7 +106,7 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
 }
 
 /// Sends progress when there is some, and otherwise a sign of life in time.
-async fn keep_alive(core: &Core, job: &Job) -> std::convert::Infallible {
+async fn keep_alive(core: &Arc<Core>, job: &Job) -> std::convert::Infallible {
     let every = (job.timeout() / 3).max(PROGRESS_PAUSE);
     let mut pause = every;
     loop {
@@ -120,7 +123,7 @@ async fn keep_alive(core: &Core, job: &Job) -> std::convert::Infallible {
 }
 
 /// Sends one progress; false if that is to be repeated soon.
-async fn send(core: &Core, job: &Job, progress: Progress) -> bool {
+async fn send(core: &Arc<Core>, job: &Job, progress: Progress) -> bool {
     if job.is_settled() || job.cancel_cause() == Some(CancelCause::LeaseLost) {
         return true;
     }
@@ -153,7 +156,7 @@ async fn send(core: &Core, job: &Job, progress: Progress) -> bool {
             true
         }
         _ if error.is_lease_gone() => {
-            job.cancel(CancelCause::LeaseLost, None);
+            resuming::lost(core, job, lease);
             true
         }
         _ if core.reregister_on(&error).await => false,

@@ -76,8 +76,18 @@ pub struct ExplainAnswer {
     /// How many items go before it, among those with the same needs.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub ahead: Option<usize>,
-    /// Every agent, with the rule that rejected it.
+    /// Agents, with the rule that rejected each: the nearest first, which are those that may take it, then those that
+    /// may not take it now, then those that never may. 100 at the most, and fewer where they would not fit.
     pub agents: Vec<AgentVerdict>,
+    /// How many agents there are.
+    #[serde(default)]
+    pub agents_total: usize,
+    /// How many of them may take it now.
+    #[serde(default)]
+    pub eligible: usize,
+    /// How many agents that `agents` does not name each rule has rejected.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub others: BTreeMap<String, usize>,
     /// Every target, with the rule that rejected it.
     pub targets: Vec<serde_json::Value>,
 }
@@ -118,7 +128,7 @@ pub struct QueueInfo {
     pub oldest_pending: Option<Timestamp>,
 }
 
-/// `queue.purge`: cancels what is pending and matches.
+/// `queue.purge`: cancels what is pending and matches. One of the fields is needed.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PurgeRequest {
@@ -131,6 +141,9 @@ pub struct PurgeRequest {
     /// Only with this label: `name` or `name=value`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
+    /// All that is pending, and no filter beside it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub all: bool,
 }
 
 /// The answer to `queue.purge`.

@@ -3,10 +3,11 @@
 use async_nats::{Client, Message};
 use loom_actors::work_dispatcher::Admission;
 use loom_protocol::agent::{GuidRequest, ListAgentsRequest};
+use loom_protocol::dead_letter::RetryRequest;
 use loom_protocol::gc::GcRequest;
 use loom_protocol::work::{
     CancelRequest, ClaimRequest, CompleteAnswer, CompleteRequest, IdRequest, ListWorkRequest,
-    SubmitRequest,
+    PurgeRequest, SubmitRequest,
 };
 use loom_protocol::{Encoding, ProjectId, WireError};
 use serde::Serialize;
@@ -48,6 +49,11 @@ struct Request<'a> {
 impl Request<'_> {
     fn read<T: DeserializeOwned>(&self) -> Result<T, WireError> {
         Ok(self.encoding.decode_request(self.payload)?)
+    }
+
+    /// A request about many things: no field of it is passed over.
+    fn read_strictly<T: DeserializeOwned>(&self) -> Result<T, WireError> {
+        Ok(self.encoding.decode_strictly(self.payload, &[])?)
     }
 
     /// What was completed is recorded: an answer to that must go out, shorter if need be.
@@ -136,7 +142,7 @@ pub(super) async fn carry_out(
         }
         "gc.report" => request.done(&Box::pin(service.gc_report(project)).await?),
         "gc.run" => {
-            let run: GcRequest = request.read()?;
+            let run: GcRequest = request.read_strictly()?;
             request.done(&Box::pin(service.gc_run(project, &run)).await?)
         }
         "work.submit" => {
@@ -182,7 +188,10 @@ pub(super) async fn carry_out(
             request.done(&Box::pin(service.explain(some, &item.id)).await?)
         }
         "queue.info" => request.done(&Box::pin(service.queue_info(project)).await?),
-        "queue.purge" => request.done(&Box::pin(service.purge(project, request.read()?)).await?),
+        "queue.purge" => {
+            let purge: PurgeRequest = request.read_strictly()?;
+            request.done(&Box::pin(service.purge(project, purge)).await?)
+        }
         "dlq.list" => {
             let list = request.read()?;
             request.page(&Box::pin(service.list_dead_letters(project, list)).await?)
@@ -192,7 +201,8 @@ pub(super) async fn carry_out(
             request.done(&Box::pin(service.get_dead_letter(some, &letter.id)).await?)
         }
         "dlq.retry" => {
-            request.done(&Box::pin(service.retry_dead_letters(some, request.read()?)).await?)
+            let retry: RetryRequest = request.read_strictly()?;
+            request.done(&Box::pin(service.retry_dead_letters(some, retry)).await?)
         }
         "dlq.discard" => {
             let letter: IdRequest = request.read()?;

@@ -103,7 +103,7 @@ pub async fn gc_report(State(service): State<Service>, call: Call) -> RestResult
 
 /// `POST /api/gc {dryRun?}`: has it look at everybody now.
 pub async fn gc_run(State(service): State<Service>, call: Call) -> RestResult<Json<GcReport>> {
-    let request: GcRequest = call.body()?;
+    let request: GcRequest = call.strict_body(&[])?;
     let project = call.project_or(service.default_project());
     Ok(Json(service.gc_run(project, &request).await?))
 }
@@ -115,6 +115,8 @@ struct ShutdownBatch {
     #[serde(alias = "agentGuids", alias = "agentIds", alias = "ids")]
     guids: Option<Vec<String>>,
     filter: Option<AgentBatchFilter>,
+    /// All agents of the project.
+    all: bool,
     graceful: Option<bool>,
     grace_period_ms: Option<u64>,
     reason: Option<String>,
@@ -125,8 +127,8 @@ pub async fn shutdown_batch(
     State(service): State<Service>,
     call: Call,
 ) -> RestResult<Json<ShutdownBatchResult>> {
-    let batch: ShutdownBatch = call.body()?;
-    let chosen = Chosen::of("guids", batch.guids, batch.filter, |filter| {
+    let batch: ShutdownBatch = call.strict_body(&[])?;
+    let chosen = Chosen::of("guids", batch.guids, batch.filter, batch.all, |filter| {
         service.agents_named(call.project_or(service.default_project()), filter)
     })?;
     let result = run_batch(chosen.ids, |guid| {

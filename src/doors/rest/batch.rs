@@ -11,7 +11,7 @@ use loom_protocol::work::limits;
 use loom_protocol::{ErrorCode, WireError};
 
 use super::error::{RestError, RestResult};
-use crate::service::Named;
+use crate::service::{BatchFilter, Named, check_scope};
 
 /// How many members of a batch are under way at a time.
 const BATCH_IN_FLIGHT: usize = 16;
@@ -26,22 +26,25 @@ pub(super) struct Chosen {
 }
 
 impl Chosen {
-    /// Those of a list, or those that a filter names: one of the two is given.
-    pub fn of<F, Id: Display>(
+    /// Those of a list, those that a filter names, or all: one of the three is given.
+    pub fn of<F: BatchFilter, Id: Display>(
         field: &str,
         ids: Option<Vec<String>>,
         filter: Option<F>,
+        all: bool,
         named: impl FnOnce(&F) -> Result<Named<Id>, WireError>,
     ) -> RestResult<Self> {
         match (ids, filter) {
-            (Some(ids), None) => {
+            (Some(ids), None) if !all => {
                 check_batch(field, &ids)?;
                 Ok(Self {
                     ids,
                     has_more: false,
                 })
             }
-            (None, Some(filter)) => {
+            (None, filter) if filter.is_some() || all => {
+                let filter = filter.unwrap_or_default();
+                check_scope(!filter.is_empty(), all, F::FIELDS)?;
                 let named = named(&filter)?;
                 Ok(Self {
                     ids: named.ids.iter().map(ToString::to_string).collect(),
@@ -49,7 +52,7 @@ impl Chosen {
                 })
             }
             _ => Err(RestError::invalid(format!(
-                "name either {field}, as {{\"{field}\": [\"…\"]}}, or a filter, as {{\"filter\": {{…}}}}"
+                "name either {field}, as {{\"{field}\": [\"…\"]}}, or a filter, as {{\"filter\": {{…}}}}, or all: true"
             ))),
         }
     }

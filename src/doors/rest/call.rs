@@ -16,6 +16,8 @@ use crate::service::Ignored;
 
 /// The header that names the project.
 pub const PROJECT_HEADER: &str = "Loom-Project";
+/// The field of a body, and the parameter of a query, that name it.
+const PROJECT: &str = "projectId";
 /// The header of an answer to a request that used an old word.
 pub const DEPRECATED_HEADER: &str = "X-Deprecated-Param";
 /// The old word for `boundary`.
@@ -30,6 +32,9 @@ pub struct Call {
     query: Vec<(String, String)>,
     body: Bytes,
     hints: Hints,
+    /// Why the hints cannot be read: which project is meant is not known.
+    unread: Option<WireError>,
+    items: Vec<ItemHints>,
 }
 
 /// Fields of a body that belong to the door and not to the request.
@@ -38,6 +43,12 @@ pub struct Call {
 struct Hints {
     project_id: Option<String>,
     classification: Option<String>,
+}
+
+/// What belongs to the door in the items of a submission.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct HintsOfItems {
     items: Option<Vec<ItemHints>>,
 }
 
@@ -69,7 +80,16 @@ impl<S: Send + Sync> FromRequest<S> for Call {
             .await
             .map_err(|rejection| refused("the body", &rejection))?;
         // A body that is no object has no hints; whoever reads it says what is wrong with it.
-        let hints: Hints = Encoding::Json.decode_request(&body).unwrap_or_default();
+        let (hints, unread) = match Encoding::Json.decode_request::<Hints>(&body) {
+            Ok(hints) => (hints, None),
+            Err(error) => (Hints::default(), Some(error.into())),
+        };
+        let items = if says(&body, CLASSIFICATION) {
+            let read = Encoding::Json.decode_request::<HintsOfItems>(&body);
+            read.unwrap_or_default().items.unwrap_or_default()
+        } else {
+            Vec::new()
+        };
         let project = project_of(&parts, &path, &query, &hints)?;
         Ok(Self {
             id: path.id,
@@ -77,8 +97,15 @@ impl<S: Send + Sync> FromRequest<S> for Call {
             query,
             body,
             hints,
+            unread,
+            items,
         })
     }
+}
+
+/// Whether a word stands anywhere in a text.
+fn says(text: &[u8], word: &str) -> bool {
+    text.windows(word.len()).any(|part| part == word.as_bytes())
 }
 
 fn refused(what: &str, rejection: &impl fmt::Display) -> RestError {
@@ -100,7 +127,7 @@ fn project_of(
     };
     let named = [
         ("the path", path.project.as_deref()),
-        ("the query", find(query, "projectId")),
+        ("the query", find(query, PROJECT)),
         ("the body", hints.project_id.as_deref()),
         ("the header", header),
     ];
@@ -188,8 +215,7 @@ impl Call {
 
     /// What an item of the body's `items` calls its classification.
     pub fn item_classification(&self, index: usize) -> Option<String> {
-        let items = self.hints.items.as_ref()?;
-        items.get(index)?.classification.clone()
+        self.items.get(index)?.classification.clone()
     }
 
     /// The body; an empty one reads as an empty object.
@@ -202,14 +228,42 @@ impl Call {
         let mut ignored = Ignored::default();
         let mut note = |path: String| {
             let name = path.rsplit('.').next().unwrap_or(&path);
-            if path != "projectId" && name != CLASSIFICATION {
+            if path != PROJECT && name != CLASSIFICATION {
                 ignored.note(&path);
             }
         };
         let body = Encoding::Json
             .decode_noting(&self.body, &mut note)
             .map_err(WireError::from)?;
-        Ok((body, ignored))
+        match &self.unread {
+            Some(error) => Err(error.clone().into()),
+            None => Ok((body, ignored)),
+        }
+    }
+
+    /// The body of a request about many things: a field or a parameter that nobody reads is refused, since a
+    /// misspelt filter would mean everything. `parameters`: those of the query that are read, besides the project's.
+    pub fn strict_body<T: DeserializeOwned>(&self, parameters: &[&str]) -> RestResult<T> {
+        let unknown = self
+            .query
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .find(|name| *name != PROJECT && !parameters.contains(name));
+        if let Some(name) = unknown {
+            return Err(RestError::invalid(format!(
+                "this path takes no parameter {:?} in its query; filters of a POST stand in its body (nothing was done)",
+                name.chars().take(64).collect::<String>()
+            )));
+        }
+        let mut besides = vec![PROJECT];
+        besides.extend(parameters.iter().filter(|name| **name == CLASSIFICATION));
+        let body = Encoding::Json
+            .decode_strictly(&self.body, &besides)
+            .map_err(WireError::from)?;
+        match &self.unread {
+            Some(error) => Err(error.clone().into()),
+            None => Ok(body),
+        }
     }
 
     /// Marks the answer where the request used an old word.
@@ -223,7 +277,7 @@ impl Call {
     }
 
     fn is_dated(&self) -> bool {
-        let of_items = self.hints.items.iter().flatten();
+        let of_items = self.items.iter();
         find(&self.query, CLASSIFICATION).is_some()
             || self.hints.classification.is_some()
             || of_items

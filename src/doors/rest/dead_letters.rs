@@ -94,7 +94,7 @@ pub async fn retry_batch(
     State(service): State<Service>,
     call: Call,
 ) -> RestResult<Json<BatchResult>> {
-    let batch: Retry = call.body()?;
+    let batch: Retry = call.strict_body(&[])?;
     let is_filtered = batch.all || batch.capability.is_some() || batch.reason.is_some();
     if is_filtered && !batch.ids.is_empty() {
         return Err(RestError::invalid(WHICH));

@@ -20,6 +20,6 @@ pub async fn lost(State(service): State<Service>, call: Call) -> RestResult<Json
 
 /// `POST /api/store/accept`: of one project, or all.
 pub async fn accept(State(service): State<Service>, call: Call) -> RestResult<Json<AcceptAnswer>> {
-    let _known_fields: AcceptRequest = call.body()?;
+    let _known_fields: AcceptRequest = call.strict_body(&[])?;
     Ok(Json(service.accept_store(call.project()).await?))
 }

@@ -8,7 +8,7 @@ use loom_protocol::rest::{Info, ProjectsAnswer, Stats, Status};
 use loom_protocol::work::{PurgeRequest, QueueInfo};
 use serde_json::{Value, json};
 
-use super::call::Call;
+use super::call::{CLASSIFICATION, Call};
 use super::error::RestResult;
 use super::fence::Trust;
 use crate::metrics;
@@ -79,7 +79,7 @@ pub async fn queue(State(service): State<Service>, call: Call) -> RestResult<Jso
 
 /// `POST /api/queue/purge`: cancels what is pending and matches.
 pub async fn purge(State(service): State<Service>, call: Call) -> RestResult<Response> {
-    let mut request: PurgeRequest = call.body()?;
+    let mut request: PurgeRequest = call.strict_body(&["boundary", CLASSIFICATION])?;
     request.boundary = request.boundary.or_else(|| call.boundary());
     let project = call.project_or(service.default_project());
     let answer = service.purge(project, request).await?;

@@ -96,6 +96,8 @@ struct CancelBatch {
     #[serde(alias = "workItemIds", alias = "workIds")]
     ids: Option<Vec<String>>,
     filter: Option<WorkBatchFilter>,
+    /// All items of the project that have not ended.
+    all: bool,
     /// Whether what an agent holds goes to another one instead of being cancelled.
     reassign: bool,
     reason: Option<String>,
@@ -107,8 +109,8 @@ pub async fn cancel_batch(
     State(service): State<Service>,
     call: Call,
 ) -> RestResult<Json<CancelBatchResult>> {
-    let batch: CancelBatch = call.body()?;
-    let chosen = Chosen::of("ids", batch.ids, batch.filter, |filter| {
+    let batch: CancelBatch = call.strict_body(&[])?;
+    let chosen = Chosen::of("ids", batch.ids, batch.filter, batch.all, |filter| {
         service.work_named(call.project_or(service.default_project()), filter)
     })?;
     let by = batch.by.unwrap_or_else(|| BY_REST.into());

@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::store::{Entry, OwnerStore};
 use super::{Holder, LOOK_EVERY, LeaseTimes, Loss};
+use crate::repetition::Repetition;
 
 /// Renews until that is over.
 pub(super) struct Keeper {
@@ -20,6 +21,8 @@ pub(super) struct Keeper {
     /// When the next one is to be sent.
     pub(super) due: Instant,
     pub(super) kept_until: Arc<Mutex<Instant>>,
+    /// Renewals that were not acknowledged, one after the other.
+    pub(super) unacknowledged: Repetition,
 }
 
 impl Keeper {
@@ -49,11 +52,19 @@ impl Keeper {
                 self.sequence = sequence;
                 self.stored = sent;
                 self.due = sent + self.times.renew_every;
+                self.unacknowledged.over();
                 return None;
             }
             Err(failure) => failure,
         };
-        tracing::warn!(?failure, "a renewal of the ownership was not acknowledged");
+        let logged = self.unacknowledged.comes(sent.into_std());
+        if let Some(passed_over) = logged {
+            tracing::warn!(
+                ?failure,
+                passed_over,
+                "a renewal of the ownership was not acknowledged"
+            );
+        }
         self.due = Instant::now() + LOOK_EVERY;
         match self.store.read().await {
             // Stored after all, now or earlier; the next one will be known to be.
@@ -64,7 +75,9 @@ impl Keeper {
             Ok(Entry::Held { holder, .. }) => Some(Loss::TakenBy(holder)),
             Ok(Entry::Free { .. }) => Some(Loss::Gone),
             Err(error) => {
-                tracing::warn!(%error, "who owns is not known just now");
+                if logged.is_some() {
+                    tracing::warn!(%error, "who owns is not known just now");
+                }
                 None
             }
         }

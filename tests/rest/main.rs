@@ -1,13 +1,13 @@
 //! The REST door over a whole coordinator: each path answers as the contract says.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use loom_coordinator::api_client::{ApiClient, EventStream, Heard};
+mod events;
+mod naming;
+
 use loom_coordinator::coordinator::{Coordinator, UpOptions};
 use loom_coordinator::settings::{ServerUrl, Settings};
 use loom_protocol::agent::RegisterRequest;
-use loom_protocol::event::Event;
 use loom_protocol::{ProjectId, names};
-use loom_testkit::fleet::PATIENCE;
 use loom_testkit::nats::TestNats;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
@@ -203,7 +203,7 @@ async fn batches_say_how_each_went() {
     );
     assert!(result["errors"][nobody].is_string() && result["completedAt"].is_string());
 
-    let (_, purged) = house.post("/api/queue/purge", json!({})).await;
+    let (_, purged) = house.post("/api/queue/purge", json!({"all": true})).await;
     assert_eq!(purged["purged"], 0);
     house.submit("c").await;
     assert_eq!(house.get("/api/queue").await["pending"], json!({"c": 1}));
@@ -324,61 +324,6 @@ async fn existing_clients_read_what_they_expect() {
         .await;
     assert_eq!((&ended["success"], &ended["guid"]), (&json!(true), guid));
     house.coordinator.shut_down().await;
-}
-
-#[tokio::test]
-#[ignore = "needs a nats-server: run `cargo xtask test`"]
-async fn events_are_heard_as_they_happen() {
-    let house = House::open().await;
-    let url = format!("http://{}", house.coordinator.api_address());
-    let api = ApiClient::new(&url, None, None).unwrap();
-    let mut all = api.follow(&[]).await.unwrap();
-    let first = house.submit("one").await;
-    let second = house.submit("two").await;
-    let query = [("topic", "work".to_owned()), ("workId", second.clone())];
-    let mut of_second = api.follow(&query).await.unwrap();
-    for id in [&first, &second] {
-        let path = format!("/api/work/{id}/cancel");
-        house.post(&path, json!({})).await;
-    }
-    let mut heard = Vec::new();
-    while heard.len() < 4 {
-        heard.push(next_event(&mut all).await);
-    }
-    let told = |id: &str, what: &str| (id.to_owned(), what.to_owned());
-    assert_eq!(
-        heard,
-        [
-            told(&first, "work:submitted"),
-            told(&second, "work:submitted"),
-            told(&first, "work:cancelled"),
-            told(&second, "work:cancelled"),
-        ]
-    );
-    assert_eq!(
-        next_event(&mut of_second).await,
-        told(&second, "work:cancelled")
-    );
-
-    let (status, error) = house.ask(Method::GET, "/api/events?topic=odd", None).await;
-    assert_eq!((status, &error["code"]), (400, &json!("invalid-request")));
-    // A listener does not keep the coordinator from ending, and hears that it did.
-    let ended = tokio::time::timeout(PATIENCE, house.coordinator.shut_down());
-    ended.await.unwrap();
-    let broken = tokio::time::timeout(PATIENCE, all.next()).await.unwrap();
-    assert!(broken.is_err(), "{broken:?}");
-}
-
-/// Which item the next event is about, and its name.
-async fn next_event(events: &mut EventStream) -> (String, String) {
-    let next = tokio::time::timeout(PATIENCE, events.next()).await;
-    match next.unwrap().unwrap() {
-        Heard::Event(event) => match *event {
-            Event::Work(work) => (work.work_id.to_string(), work.kind.as_str().to_owned()),
-            Event::Agent(agent) => panic!("nobody came: {agent:?}"),
-        },
-        Heard::Missed(count) => panic!("{count} were missed"),
-    }
 }
 
 #[tokio::test]

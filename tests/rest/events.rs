@@ -1,0 +1,84 @@
+//! `GET /api/events`.
+
+use loom_coordinator::api_client::{ApiClient, EventStream, Heard};
+use loom_protocol::event::Event;
+use loom_testkit::fleet::PATIENCE;
+use reqwest::Method;
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::House;
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn events_are_heard_as_they_happen() {
+    let house = House::open().await;
+    let url = format!("http://{}", house.coordinator.api_address());
+    let api = ApiClient::new(&url, None, None).unwrap();
+    let mut all = api.follow(&[]).await.unwrap();
+    let first = house.submit("one").await;
+    let second = house.submit("two").await;
+    let query = [("topic", "work".to_owned()), ("workId", second.clone())];
+    let mut of_second = api.follow(&query).await.unwrap();
+    for id in [&first, &second] {
+        let path = format!("/api/work/{id}/cancel");
+        house.post(&path, json!({})).await;
+    }
+    let mut heard = Vec::new();
+    while heard.len() < 4 {
+        heard.push(next_event(&mut all).await);
+    }
+    let told = |id: &str, what: &str| (id.to_owned(), what.to_owned());
+    assert_eq!(
+        heard,
+        [
+            told(&first, "work:submitted"),
+            told(&second, "work:submitted"),
+            told(&first, "work:cancelled"),
+            told(&second, "work:cancelled"),
+        ]
+    );
+    assert_eq!(
+        next_event(&mut of_second).await,
+        told(&second, "work:cancelled")
+    );
+
+    let (status, error) = house.ask(Method::GET, "/api/events?topic=odd", None).await;
+    assert_eq!((status, &error["code"]), (400, &json!("invalid-request")));
+    // A listener does not keep the coordinator from ending: it hears the end while a request that is open still does.
+    let open = open_request(house.coordinator.api_address()).await;
+    let mut ending = std::pin::pin!(house.coordinator.shut_down());
+    let broken = tokio::select! {
+        biased;
+        () = &mut ending => panic!("the listener was waited for"),
+        broken = all.next() => broken,
+    };
+    assert!(broken.is_err(), "{broken:?}");
+    drop(open);
+    tokio::time::timeout(PATIENCE, ending).await.unwrap();
+}
+
+/// A request of which the coordinator waits for the rest.
+async fn open_request(api: std::net::SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(api).await.unwrap();
+    let head = "POST /api/work HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+                Content-Length: 100\r\nExpect: 100-continue\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut said = [0; 12];
+    stream.read_exact(&mut said).await.unwrap();
+    assert_eq!(&said, b"HTTP/1.1 100");
+    stream
+}
+
+/// Which item the next event is about, and its name.
+async fn next_event(events: &mut EventStream) -> (String, String) {
+    let next = tokio::time::timeout(PATIENCE, events.next()).await;
+    match next.unwrap().unwrap() {
+        Heard::Event(event) => match *event {
+            Event::Work(work) => (work.work_id.to_string(), work.kind.as_str().to_owned()),
+            Event::Agent(agent) => panic!("nobody came: {agent:?}"),
+        },
+        Heard::Missed(count) => panic!("{count} were missed"),
+    }
+}
