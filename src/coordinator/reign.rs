@@ -366,6 +366,7 @@ mod tests {
     #[ignore = "needs a nats-server: run `cargo xtask test`"]
     async fn an_ownership_that_comes_to_nothing_leaves_no_project_running() {
         let server = TestNats::start().await.unwrap();
+        let clock = Clock::system();
         let options = NatsOptions {
             url: server.url(),
             ..NatsOptions::default()
@@ -381,7 +382,7 @@ mod tests {
             &nats,
             &events,
             identity,
-            (Waiting::No, &Clock::system()),
+            (Waiting::No, &clock),
             &stores,
             |_| {},
         );
