@@ -9,6 +9,7 @@
 //! | [`error`] | refusals as answers |
 //! | [`fence`] | who is let in, and how many at a time |
 //! | [`serve`](mod@serve) | connections |
+//! | [`waiting`] | what is said before the coordinator serves |
 //! | [`agents`], [`work`], [`dead_letters`], [`events`], [`system`], [`store`] | the paths |
 
 pub mod agents;
@@ -21,6 +22,7 @@ pub mod fence;
 pub mod serve;
 pub mod store;
 pub mod system;
+pub mod waiting;
 pub mod work;
 
 use std::sync::Arc;
@@ -33,6 +35,7 @@ use axum::routing::{get, post};
 use loom_protocol::{ErrorCode, WireError};
 
 pub use serve::{BindError, bind, serve};
+pub use waiting::Replaceable;
 
 use crate::service::Service;
 use crate::settings::ApiSettings;
