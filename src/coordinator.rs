@@ -41,10 +41,12 @@ use crate::settings::{NatsSettings, Settings};
 const MAX_STANDBYS: u32 = 16;
 
 /// How to run, beyond the settings.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct UpOptions {
     /// Where another coordinator owns this NATS, wait and take over when it is gone.
     pub standby: bool,
+    /// The time of day; the machine's by default.
+    pub clock: Clock,
 }
 
 /// Why the coordinator did not start, or had to end. Each sentence says what to do.
@@ -136,8 +138,8 @@ impl Coordinator {
         let identity = identity(&data_dir, server.is_none().then_some(&nats.shown_url))?;
         let store = nats.store.clone();
         let control = server.as_ref().map(ManagedServer::control);
-        let (standby, why) = (options.standby, early.why());
-        let first = Reign::first(settings, nats, identity, standby, control, why);
+        let why = early.why();
+        let first = Reign::first(settings, nats, identity, options, control, why);
         let first = Box::pin(first).await;
         let (shell, reign) = first.map_err(|error| match store.verdict().sentence() {
             Some(sentence) => UpError::Store(sentence.to_owned()),
@@ -212,6 +214,7 @@ pub async fn run(settings: Settings, options: UpOptions) -> Result<(), UpError> 
     let early = Early::open(&settings.api).await?;
     let mut notice = Notice::begin(&settings, early.address());
     let why = early.watch();
+    let standby = options.standby;
     let starting = Box::pin(Coordinator::start_behind(early, &settings, options));
     let mut coordinator = tokio::select! {
         started = starting => started?,
@@ -219,7 +222,7 @@ pub async fn run(settings: Settings, options: UpOptions) -> Result<(), UpError> 
             tracing::info!("ended before it served");
             return Ok(());
         }
-        () = notice.stand_by(why, options) => return Ok(()),
+        () = notice.stand_by(why, standby) => return Ok(()),
     };
     let nats_url = coordinator.nats().shown_url.clone();
     notice.tell(Standing::Serves, nats_url);
@@ -282,9 +285,9 @@ impl Notice {
     }
 
     /// Tells that a standby waits, once. Does not end.
-    async fn stand_by(&mut self, why: watch::Receiver<Option<OwnerError>>, options: UpOptions) {
+    async fn stand_by(&mut self, why: watch::Receiver<Option<OwnerError>>, standby: bool) {
         let mut why = why;
-        if options.standby && why.wait_for(Option::is_some).await.is_ok() {
+        if standby && why.wait_for(Option::is_some).await.is_ok() {
             let nats_url = self.running.nats_url.clone();
             say(&format!(
                 "loom stands by · API {} · NATS {nats_url}",

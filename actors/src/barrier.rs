@@ -162,6 +162,20 @@ impl Barrier {
         Err(WireError::unavailable(text, TRY_AGAIN))
     }
 
+    /// Waits until the registry has what there was in the buckets of agents when this was called, 1 s at the
+    /// most.
+    ///
+    /// # Errors
+    /// It is not known whether it has.
+    pub async fn entries_applied(&self) -> Result<(), String> {
+        let both = async {
+            self.0.bucket().await?;
+            self.0.shared_agents().await
+        };
+        let applied = tokio::time::timeout(WITHIN, both).await;
+        applied.unwrap_or_else(|_| Err(format!("not all applied within {WITHIN:?}")))
+    }
+
     /// Waits until everything that was delivered before this call has been applied, 1 s at the
     /// most for each pass; those who ask meanwhile share the next. Safe to drop at any time.
     pub async fn pass(&self) -> Crossing {

@@ -16,6 +16,8 @@ pub struct Clock(Source);
 enum Source {
     #[default]
     System,
+    /// By so many milliseconds ahead of the machine's.
+    Ahead(i64),
     Manual(Arc<AtomicI64>),
 }
 
@@ -25,20 +27,23 @@ impl Clock {
         Self(Source::System)
     }
 
+    /// A clock that is by so many milliseconds ahead of the machine's (or behind it): as that of a coordinator on
+    /// a machine whose clock is wrong.
+    pub const fn ahead_by(millis: i64) -> Self {
+        Self(Source::Ahead(millis))
+    }
+
     /// A clock that stands still until [`Clock::advance`] moves it.
     pub fn manual(start: Timestamp) -> Self {
         Self(Source::Manual(Arc::new(AtomicI64::new(start.as_millis()))))
     }
 
     /// The time of day.
-    #[allow(clippy::disallowed_methods, reason = "this is the one place")]
     pub fn now(&self) -> Timestamp {
         match &self.0 {
-            Source::System => {
-                let since_epoch = std::time::SystemTime::now()
-                    .duration_since(std::time::UNIX_EPOCH)
-                    .unwrap_or_default();
-                Timestamp::default().after(since_epoch)
+            Source::System => machine_time(),
+            Source::Ahead(millis) => {
+                Timestamp::from_millis(machine_time().as_millis().saturating_add(*millis))
             }
             Source::Manual(millis) => Timestamp::from_millis(millis.load(Ordering::Relaxed)),
         }
@@ -51,6 +56,14 @@ impl Clock {
             millis.fetch_add(by, Ordering::Relaxed);
         }
     }
+}
+
+#[allow(clippy::disallowed_methods, reason = "this is the one place")]
+fn machine_time() -> Timestamp {
+    let since_epoch = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp::default().after(since_epoch)
 }
 
 #[cfg(test)]

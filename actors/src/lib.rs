@@ -24,6 +24,7 @@ pub mod events;
 pub mod gc_reaper;
 pub mod leases;
 pub mod nats;
+mod orphaned_leases;
 pub mod project;
 pub mod projects;
 pub mod repetition;

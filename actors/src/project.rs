@@ -38,7 +38,7 @@ use crate::work_ledger::{
 };
 
 /// How long the agents bucket may take to be read before orphaned leases are looked for.
-const READY_WITHIN: std::time::Duration = std::time::Duration::from_mins(1);
+pub(crate) const READY_WITHIN: std::time::Duration = std::time::Duration::from_mins(1);
 
 /// How long the opening of a project waits until it is known whether the store is the right one.
 const STORE_KNOWN_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
@@ -105,6 +105,10 @@ pub struct Project {
     /// What happens.
     pub events: EventSink,
     pub(crate) clock: Clock,
+    /// The bucket of its agents.
+    pub(crate) entries: Bucket,
+    /// How long an agent may be silent of which nothing is known.
+    pub(crate) patience: std::time::Duration,
 }
 
 impl Project {
@@ -197,6 +201,10 @@ impl Project {
         };
 
         let registry = AgentRegistryHandle::new(&registry_args);
+        let agents_bucket = names::agents_bucket(&id);
+        let (client, jetstream) = (&nats.client, &nats.jetstream);
+        let registry_entries =
+            Bucket::new(client, jetstream, &agents_bucket, terms.replicas, &guard);
         let dispatcher_args = WorkDispatcherArgs {
             read: work.clone(),
             ledger: ledger.clone(),
@@ -206,6 +214,7 @@ impl Project {
             clock: terms.clock.clone(),
             settings: terms.work.clone(),
             replicas: terms.replicas,
+            ownership: terms.ownership.clone(),
             epoch: terms.epoch,
             barrier: barrier.clone(),
             jitter: terms.jitter.clone(),
@@ -285,6 +294,8 @@ impl Project {
                 "agent-registry",
             ]);
         let project = Self {
+            entries: registry_entries,
+            patience: terms.agents.reap_terms().allowance(None, false),
             id,
             agents,
             registry,
@@ -351,24 +362,6 @@ impl Project {
             Err(error) if error.code == ErrorCode::NotRegistered => Ok(()),
             paused => paused,
         }
-    }
-
-    /// Begins to take the leases back whose agent has no entry: it left while nobody was looking.
-    ///
-    /// # Errors
-    /// Who is there is not known yet.
-    pub async fn revoke_orphaned_leases(&self) -> Result<(), WireError> {
-        self.registry.ready(READY_WITHIN).await?;
-        // An agent may have its entry in the bucket of all projects.
-        self.barrier.shared_agents_within(READY_WITHIN).await?;
-        for (guid, items) in self.work.lease_counts() {
-            if self.agents.get(guid).is_none() {
-                tracing::info!(project = %self.id, %guid, items, "the agent is gone: its items go back");
-                let leases = Leases::of(&self.work, &self.ledger);
-                leases.revoke_in_background(guid, Reason::AgentLost);
-            }
-        }
-        Ok(())
     }
 
     /// Tells every agent that may have a claim open to make it again.

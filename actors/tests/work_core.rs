@@ -60,7 +60,7 @@ impl House {
         .unwrap();
         let terms = Terms {
             begun_at: Clock::system().now(),
-            shared_agents: SharedAgents::new(&nats, false),
+            shared_agents: SharedAgents::new(&nats, false, &Clock::system()),
             grace: Grace::of_process(&nats),
             jitter: Jitter::fixed(0.0),
             events: EventHub::default(),

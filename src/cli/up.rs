@@ -90,6 +90,7 @@ pub async fn run(context: &Context, args: &UpArgs) -> CliResult<ExitCode> {
     }
     let options = UpOptions {
         standby: args.standby,
+        ..UpOptions::default()
     };
     coordinator::run(loaded.settings, options).await?;
     Ok(ExitCode::SUCCESS)

@@ -22,7 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::ruling::FormerDoor;
 pub(super) use self::ruling::rule;
-use super::UpError;
+use super::{UpError, UpOptions};
 use crate::api::nats::NatsApi;
 use crate::service::{Owning, Service, ServiceOptions};
 use crate::settings::Settings;
@@ -36,6 +36,7 @@ const STORE_KNOWN_WITHIN: Duration = Duration::from_secs(15);
 /// What stays over all ownerships of a process.
 pub(super) struct Shell {
     settings: Settings,
+    clock: Clock,
     nats: Nats,
     nats_url: String,
     identity: Identity,
@@ -130,7 +131,7 @@ impl Reign {
         settings: &Settings,
         nats: Nats,
         identity: Identity,
-        standby: bool,
+        options: UpOptions,
         server: Option<ServerControl>,
         why_not_yet: watch::Sender<Option<OwnerError>>,
     ) -> Result<(Arc<Shell>, Option<Self>), UpError> {
@@ -141,13 +142,19 @@ impl Reign {
             // Where that is not known in time, the acquisition says why.
             let _ = stores.whole().settled_within(STORE_KNOWN_WITHIN).await;
         }
+        let clock = options.clock;
         let waiting = Waiting {
-            what: if standby { For::Owner } else { For::Nothing },
+            what: if options.standby {
+                For::Owner
+            } else {
+                For::Nothing
+            },
             why_not_yet: Some(why_not_yet),
         };
         // Nobody reads before there is a service.
         let whose = identity.clone();
-        let won = accede(settings, &nats, &events, whose, waiting, &stores, |_| {}).await;
+        let how = (waiting, &clock);
+        let won = accede(settings, &nats, &events, whose, how, &stores, |_| {}).await;
         let (accession, projects, owning) = match won {
             Ok(accession) => {
                 stores.compare_with_memory();
@@ -155,7 +162,7 @@ impl Reign {
                 (Some(accession), projects, Owning::Yes)
             }
             Err(UpError::Owner(OwnerError::OtherStore(_))) => {
-                let projects = no_projects(settings, &nats, &events, &stores).await?;
+                let projects = no_projects(settings, &nats, &events, &stores, &clock).await?;
                 (None, projects, Owning::not_yet())
             }
             Err(error) => return Err(error),
@@ -171,10 +178,11 @@ impl Reign {
             owner: owner_seen,
             events,
             server,
-            since: Clock::system().now(),
+            since: clock.now(),
         };
         let shell = Arc::new(Shell {
             settings: settings.clone(),
+            clock,
             nats,
             nats_url,
             identity,
@@ -200,7 +208,8 @@ impl Reign {
             what: For::OwnerAndStore,
             why_not_yet: None,
         };
-        let accession = accede(settings, nats, events, identity, waiting, stores, serve).await?;
+        let how = (waiting, &shell.clock);
+        let accession = accede(settings, nats, events, identity, how, stores, serve).await?;
         stores.compare_with_memory();
         if let Some(door) = former.take() {
             door.close().await;
@@ -260,7 +269,7 @@ async fn accede(
     nats: &Nats,
     events: &EventHub,
     identity: Identity,
-    waiting: Waiting,
+    (waiting, clock): (Waiting, &Clock),
     stores: &Stores,
     serve: impl FnOnce(&Projects),
 ) -> Result<Accession, UpError> {
@@ -279,7 +288,7 @@ async fn accede(
         stores.others_owned();
     }
     let (epoch, ownership) = (lease.epoch(), lease.ownership());
-    let terms = terms(settings, nats, events, stores, epoch, ownership);
+    let terms = terms(settings, nats, events, stores, epoch, ownership, clock);
     let projects = Projects::start(terms, settings.projects.max).await?;
     let accession = Accession {
         lease,
@@ -299,8 +308,9 @@ async fn no_projects(
     nats: &Nats,
     events: &EventHub,
     stores: &Stores,
+    clock: &Clock,
 ) -> Result<Projects, WireError> {
-    let terms = terms(settings, nats, events, stores, 0, Ownership::none());
+    let terms = terms(settings, nats, events, stores, 0, Ownership::none(), clock);
     let projects = Projects::start(terms, settings.projects.max).await?;
     end(&projects).await;
     Ok(projects)
@@ -313,10 +323,11 @@ fn terms(
     stores: &Stores,
     epoch: u64,
     ownership: Ownership,
+    clock: &Clock,
 ) -> Terms {
     Terms {
         nats: nats.clone(),
-        clock: Clock::system(),
+        clock: clock.clone(),
         agents: settings.agents.clone(),
         work: settings.work.clone(),
         dlq: settings.dlq.clone(),
@@ -327,8 +338,8 @@ fn terms(
         in_flight: InFlight::new(),
         epoch,
         ownership,
-        begun_at: Clock::system().now(),
-        shared_agents: SharedAgents::new(nats, settings.compat.agent_registry),
+        begun_at: clock.now(),
+        shared_agents: SharedAgents::new(nats, settings.compat.agent_registry, clock),
         replicas: usize::from(settings.nats.replicas),
         stores: stores.clone(),
     }
@@ -365,6 +376,7 @@ mod tests {
     #[ignore = "needs a nats-server: run `cargo xtask test`"]
     async fn an_ownership_that_comes_to_nothing_leaves_no_project_running() {
         let server = TestNats::start().await.unwrap();
+        let clock = Clock::system();
         let options = NatsOptions {
             url: server.url(),
             ..NatsOptions::default()
@@ -384,7 +396,7 @@ mod tests {
             &nats,
             &events,
             identity,
-            waiting,
+            (waiting, &clock),
             &stores,
             |_| {},
         );

@@ -12,6 +12,7 @@
 //! | `ownership` | who owns no more answers nothing |
 //! | `room` | what a nats-server with another `max_payload` takes, and what becomes of the rest |
 //! | `sizes` | what was recorded is answered, however large |
+//! | `aging` | entries and buckets that go by themselves take no work from the living |
 //! | `clocks` | who loses a lease, when, and who never does; the pause before the next attempt |
 //! | `endings` | deadlines, and orders to stop |
 //! | `liveness` | who is dead and who is not, and what becomes of their work |
@@ -22,6 +23,7 @@
 //! | `crashes` | an actor dies, the coordinator dies: nothing is lost, nothing counts twice |
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
+mod aging;
 mod clocks;
 mod crashes;
 mod endings;

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use loom_actors::clock::Clock;
 use loom_protocol::agent::{Agent, Directive, HeartbeatAnswer, RegisterAnswer};
 use loom_protocol::rest::Info;
 use loom_protocol::work::{ClaimedItem, LeaseRef, WorkStatus};
@@ -10,6 +11,9 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
 use super::reports::wait_until_taken_over;
+
+/// Longer than a question about the server's clock takes: so exactly it is known.
+const EXACTLY_ENOUGH: Duration = Duration::from_millis(500);
 
 /// One run of an agent, as its program would be.
 struct Run {
@@ -233,15 +237,20 @@ async fn who_was_replaced_is_known_to_the_next_coordinator_and_of_twenty_the_las
         let refused = run.asks("agents.heartbeat", json!({})).await.unwrap_err();
         assert!(is_replaced(&refused), "{}: {refused:?}", run.id);
     }
-    // Forgotten, or never heard of: it has to register, and changes nothing before that.
-    for unknown in ["run-3", "made-up"] {
-        let body = json!({"guid": guid, "instanceId": unknown, "id": id, "attempt": 1});
-        let refused = project.request("work.complete", body).await.unwrap_err();
-        assert_eq!(
-            (refused.code, refused.details),
-            (ErrorCode::NotRegistered, None)
-        );
-    }
+    // Replaced long ago, it does not win again either.
+    let refused = runs[3]
+        .asks("work.complete", json!({"id": id, "attempt": 1}))
+        .await;
+    assert!(is_replaced(&refused.unwrap_err()));
+    let again = Run::registered(&project, guid, "run-3").await;
+    assert!(is_replaced(&again.err().context("it has won again")?));
+    // Never heard of: it has to register, and changes nothing before that.
+    let body = json!({"guid": guid, "instanceId": "made-up", "id": id, "attempt": 1});
+    let refused = project.request("work.complete", body).await.unwrap_err();
+    assert_eq!(
+        (refused.code, refused.details),
+        (ErrorCode::NotRegistered, None)
+    );
     assert_eq!(runs[19].seen().await?.replaced_runs.len(), 8);
     runs[19]
         .asks("work.complete", json!({"id": id, "attempt": 1}))
@@ -293,6 +302,153 @@ async fn a_published_report_counts_only_if_its_run_had_not_been_replaced() -> Re
     wait_until_taken_over(&project).await?;
     let item = project.work(late).await?;
     assert_eq!(item.result.and_then(|r| r.summary).as_deref(), Some("mine"));
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_published_report_of_a_run_that_never_registered_changes_nothing() -> Result<()> {
+    let fleet = Fleet::shared().await?;
+    let project = fleet.project().await?;
+    let guid = AgentGuid::generate();
+    let (first, _) = Run::registered(&project, guid, "first").await?;
+    let id = project.submit_plain("rust").await?;
+    first.claims(json!({"start": true})).await?;
+    let before = (first.seen().await?, project.work(id).await?.revision);
+    let stranger = Run {
+        project: project.clone(),
+        guid,
+        id: "made-up".into(),
+    };
+    let completed = names::work_completed(project.id());
+    let report = stranger.published(id, 1, "not theirs");
+    project.publish(completed.clone(), &report).await?;
+    let error = json!({
+        "workItemId": id, "agentGuid": guid, "instanceId": "made-up", "attempt": 1,
+        "error": {"message": "no", "recoverable": false},
+    });
+    project
+        .publish(names::work_errors(project.id()), &error)
+        .await?;
+    wait_until_taken_over(&project).await?;
+    let after = (first.seen().await?, project.work(id).await?.revision);
+    assert_eq!(after, before, "it is no sign of life and changes nothing");
+    let letters = project.request("dlq.list", json!({})).await?;
+    assert_eq!(
+        letters,
+        json!([]),
+        "and it is no fault that somebody has to mend"
+    );
+    let report = first.published(id, 1, "ours");
+    project.publish(completed, &report).await?;
+    wait_until_taken_over(&project).await?;
+    let item = project.work(id).await?;
+    assert_eq!(item.result.and_then(|r| r.summary).as_deref(), Some("ours"));
+    Ok(())
+}
+
+/// A run may begin with a put, of which the coordinator hears by another way than of the report that follows it.
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_report_that_overtakes_the_put_of_its_run_counts() -> Result<()> {
+    let fleet = Fleet::shared().await?;
+    let project = fleet.project().await?;
+    let guid = AgentGuid::generate();
+    Run::registered(&project, guid, "run-0").await?;
+    let bucket = project.agents_bucket().await?;
+    for n in 1..=20_u32 {
+        let id = project.submit_plain("rust").await?;
+        project.request("work.claim", json!({"guid": guid})).await?;
+        let run = Run {
+            project: project.clone(),
+            guid,
+            id: format!("run-{n}"),
+        };
+        let entry = json!({"guid": guid, "capabilities": ["rust"], "instanceId": run.id});
+        bucket
+            .put(guid.to_string(), entry.to_string().into())
+            .await?;
+        let report = run.published(id, 1, &run.id);
+        project
+            .publish(names::work_completed(project.id()), &report)
+            .await?;
+        wait_until_taken_over(&project).await?;
+        assert_eq!(project.work(id).await?.status, WorkStatus::Completed, "{n}");
+    }
+    Ok(())
+}
+
+/// The server drops the second message with one id.
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn what_a_replaced_run_publishes_does_not_block_the_report_of_the_present_one() -> Result<()>
+{
+    let fleet = Fleet::shared().await?;
+    let project = fleet.project().await?;
+    let guid = AgentGuid::generate();
+    let (first, _) = Run::registered(&project, guid, "first").await?;
+    let id = project.submit_plain("rust").await?;
+    first.claims(json!({"start": true})).await?;
+    let (second, _) = Run::registered(&project, guid, "second").await?;
+    for run in [&first, &second] {
+        let mut headers = async_nats::HeaderMap::new();
+        let message_id = names::report_id(id, 1, Some(&run.id));
+        headers.insert("Nats-Msg-Id", message_id.as_str());
+        let report = run.published(id, 1, &run.id).to_string();
+        let subject = names::work_completed(project.id());
+        let stream = project.jetstream();
+        let published = stream.publish_with_headers(subject, headers, report.into());
+        assert!(!published.await?.await?.duplicate, "{}", run.id);
+        wait_until_taken_over(&project).await?;
+    }
+    let item = project.work(id).await?;
+    assert_eq!(
+        item.result.and_then(|r| r.summary).as_deref(),
+        Some("second")
+    );
+    Ok(())
+}
+
+/// Seen from the coordinator, times of messages are those of another clock.
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_wrong_clock_of_the_coordinator_decides_about_no_report() -> Result<()> {
+    const MINUTE_MS: i64 = 60_000;
+    for ahead in [MINUTE_MS, -MINUTE_MS] {
+        let clock = Clock::ahead_by(ahead);
+        let fleet = Fleet::builder().clock(clock).start().await?;
+        let project = fleet.project().await?;
+        let guid = AgentGuid::generate();
+        let completed = names::work_completed(project.id());
+        let (first, _) = Run::registered(&project, guid, "first").await?;
+        let id = project.submit_plain("rust").await?;
+        first.claims(json!({})).await?;
+        let (second, _) = Run::registered(&project, guid, "second").await?;
+        let report = first.published(id, 1, "of the replaced run");
+        // deliberate sleep: the other clock is known only so exactly
+        tokio::time::sleep(EXACTLY_ENOUGH).await;
+        project.publish(completed.clone(), &report).await?;
+        wait_until_taken_over(&project).await?;
+        assert_eq!(
+            project.work(id).await?.status,
+            WorkStatus::Assigned,
+            "{ahead}"
+        );
+
+        // Without an attempt the time decides.
+        let other = project.submit_plain("rust").await?;
+        let report = json!({"workItemId": other, "agentGuid": guid, "instanceId": "second"});
+        second.claims(json!({})).await?;
+        // deliberate sleep: as above
+        tokio::time::sleep(EXACTLY_ENOUGH).await;
+        project.publish(completed.clone(), &report).await?;
+        wait_until_taken_over(&project).await?;
+        assert_eq!(
+            project.work(other).await?.status,
+            WorkStatus::Completed,
+            "{ahead}"
+        );
+    }
     Ok(())
 }
 

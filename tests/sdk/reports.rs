@@ -127,10 +127,44 @@ case! {
             Err(_) => stream.get_last_raw_message_by_subject(&subject).await.unwrap().payload,
         };
         let report: Value = serde_json::from_slice(&message).unwrap();
+        let run = report["instanceId"].as_str().unwrap();
+        let ids = stream.get_last_raw_message_by_subject(&subject).await.unwrap().headers;
+        let id_of_it = ids.get("Nats-Msg-Id").unwrap().as_str();
+        assert_eq!(id_of_it, format!("{id}.1.{run}"));
         assert_eq!((&report["workItemId"], &report["attempt"]), (&json!(id), &json!(1)));
         agent.shut_down("test", LIMIT);
         let report = timeout(LIMIT, agent.ended()).await.unwrap().unwrap();
         assert_eq!(report.published, 1);
         assert!(fake.rest().iter().all(|seen| seen.action != "agents.deregister"));
+    }
+}
+
+case! {
+    a_report_in_a_stream_of_somebody_else_is_published_again(fake) {
+        let jetstream = async_nats::jetstream::new(fake.client.nats().clone());
+        let (subjects, ours) = (names::work_stream_subjects(&fake.project), names::work_stream(&fake.project));
+        let over = |name: &str| async_nats::jetstream::stream::Config {
+            name: name.to_owned(),
+            subjects: subjects.clone(),
+            ..Default::default()
+        };
+        let mut other = jetstream.create_stream(over("SOMEBODY_ELSES")).await.unwrap();
+        fake.replies("work.claim", [Reply::Answer(claimed(&[WorkId::generate()]))]);
+        fake.on("work.complete", |_| Some(Reply::Silence));
+        let agent = fake.agent().start(done).unwrap();
+        let until = Instant::now() + LIMIT;
+        while other.info().await.unwrap().state.messages == 0 {
+            assert!(Instant::now() < until, "never published");
+            fake.next("work.complete").await;
+        }
+        jetstream.delete_stream("SOMEBODY_ELSES").await.unwrap();
+        let mut ours = jetstream.create_stream(over(&ours)).await.unwrap();
+        while ours.info().await.unwrap().state.messages == 0 {
+            assert!(Instant::now() < until, "not published again");
+            fake.next("work.complete").await;
+        }
+        agent.shut_down("test", LIMIT);
+        let report = timeout(LIMIT, agent.ended()).await.unwrap().unwrap();
+        assert_eq!(report.published, 1);
     }
 }

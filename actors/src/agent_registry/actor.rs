@@ -167,6 +167,8 @@ pub(super) struct State {
     pub held: Vec<Msg>,
     /// There is no bucket, and none is made before an agent registers by request.
     pub bucket_missing: bool,
+    /// After how long an entry goes by itself, in a bucket that somebody else has made so.
+    pub keeps_for: Option<Duration>,
     /// Who is kept from work, and until when.
     pub pauses: Pauses,
     /// A later owner has written: nothing is written any more.
@@ -201,6 +203,7 @@ impl Actor for AgentRegistry {
             has_read: false,
             held: Vec::new(),
             bucket_missing: false,
+            keeps_for: None,
             superseded: false,
             draining: None,
         };
@@ -365,7 +368,9 @@ impl State {
     }
 
     fn arm_sweep(&self) {
-        let pause = SWEEP_MIN.max(self.args.settings.stale_after / 8);
+        let usual = self.args.settings.stale_after / 8;
+        let pause = self.keeps_for.map_or(usual, |age| usual.min(age / 8));
+        let pause = SWEEP_MIN.max(pause);
         self.me.send_after(pause, || Msg::SweepDue);
     }
 }

@@ -31,6 +31,18 @@ const LOOKED_AT_FOR_A_TYPE: usize = 16;
 /// Of how many agents that left it is known what they had failed.
 const MAX_LEFT_STREAKS: usize = 10_000;
 
+/// Whose a published report is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReportOrigin {
+    /// Of the run that was registered when it was published, or of one that names itself not.
+    Registered,
+    /// Of one that had been replaced by then: it is no sign of life and changes nothing.
+    Replaced,
+    /// Of one that has not registered, as far as is known. A put into a bucket of agents that makes it the
+    /// registered one may be on its way.
+    Unknown,
+}
+
 type Listener = Arc<dyn Fn(AgentGuid, AgentChange) + Send + Sync>;
 
 /// The read model. Shared as `Arc<AgentDirectory>`.
@@ -92,16 +104,21 @@ impl AgentDirectory {
         Some(entry.agent().status)
     }
 
-    /// Whether something comes from a run of an agent that had been replaced when it was published: it is
-    /// no sign of life and changes nothing.
-    pub fn is_replaced(&self, guid: AgentGuid, run: Option<&str>, published: Timestamp) -> bool {
+    /// From which run of an agent something comes that was published then. Of an agent that is not there
+    /// every run counts: nobody contradicts it.
+    pub fn report_origin(
+        &self,
+        guid: AgentGuid,
+        run: Option<&str>,
+        published: Timestamp,
+    ) -> ReportOrigin {
         let verdict = self.get(guid).map(|entry| run_verdict(entry.agent(), run));
         match verdict {
-            Some(RunVerdict::Replaced(at)) if at <= published => {
-                tracing::info!(%guid, "a report of a replaced run of an agent changes nothing");
-                true
+            Some(RunVerdict::Replaced(at)) if at.is_none_or(|at| at <= published) => {
+                ReportOrigin::Replaced
             }
-            _ => false,
+            Some(RunVerdict::Unknown) => ReportOrigin::Unknown,
+            _ => ReportOrigin::Registered,
         }
     }
 

@@ -59,7 +59,8 @@
 //! | a client puts while we bury it | the delete names the revision that was judged: conflict, and it lives |
 //! | the bucket is empty | the number of what is to come says so; nobody waits |
 //! | the bucket is destroyed | it stays so until the next registration by request; then what is ours is written from memory |
-//! | an entry vanished without a mark | gone, at the next full reading |
+//! | an entry went by its age, or vanished without a mark | that is no goodbye: who lives or has leases stays known, is judged by its silence, and is written again if the entry is ours |
+//! | the bucket was made by somebody else, with an age limit | the limit is taken out; where that may not be, it is said once, and entries of ours are written again before they go |
 //! | the ownership is over, or a later owner has written | nothing is written any more, nor merged and written again |
 //! | a write of a former owner comes late | the entry is written again from memory |
 //! | this actor crashes | the directory stays; the bucket is read again and compared with it |
@@ -100,7 +101,7 @@ use crate::nats::store::StoreHealth;
 use crate::nats::store_guard::StoreGuard;
 use crate::settings::AgentSettings;
 
-pub use directory::AgentDirectory;
+pub use directory::{AgentDirectory, ReportOrigin};
 pub use entry::{AgentEntry, SharedPlace};
 pub use handle::AgentRegistryHandle;
 pub use page::{AgentFilter, AgentsFound};
@@ -177,6 +178,7 @@ impl AgentRegistryArgs {
             &self.guard,
         )
         .owned_by(&self.ownership)
+        .timed_by(&self.clock)
     }
 }
 
@@ -191,6 +193,7 @@ impl AgentRegistryArgs {
             &self.guard,
         )
         .owned_by(&self.ownership)
+        .timed_by(&self.clock)
     }
 }
 

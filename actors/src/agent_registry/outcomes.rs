@@ -2,6 +2,7 @@
 
 use loom_protocol::agent::Agent;
 use loom_protocol::{AgentGuid, WireError};
+use tokio::time::Instant;
 
 use super::actor::{State, answer};
 use super::slot::{Doing, Keeper, Order, Question};
@@ -72,6 +73,7 @@ impl State {
                 let slot = self.slot(guid);
                 slot.written_heartbeat = heartbeat;
                 slot.written_count = count;
+                slot.written_at = Some(Instant::now());
                 slot.holds = true;
                 slot.keeper = Keeper::Registry;
             }
@@ -97,6 +99,7 @@ impl State {
     fn registered(&mut self, guid: AgentGuid, written: &Agent) {
         let slot = self.slot(guid);
         slot.written_heartbeat = written.last_heartbeat;
+        slot.written_at = Some(Instant::now());
         slot.holds = true;
         slot.keeper = Keeper::Registry;
         let key = slot.key(guid);
@@ -214,7 +217,7 @@ impl State {
                     slot.shown = Verdict::default();
                     slot.shown_by_us = false;
                     if question == Some(Question::Gone) {
-                        self.vanished(guid);
+                        self.entry_lost(guid);
                     }
                 }
                 self.queue(guid);
@@ -227,19 +230,6 @@ impl State {
                 self.refuse_first(guid, WireError::unavailable(message, RETRY_AFTER));
             }
         }
-    }
-
-    /// The bucket has been told from its beginning, and nothing under this key.
-    fn vanished(&mut self, guid: AgentGuid) {
-        let entry = self.args.directory.get(guid);
-        if entry.is_some_and(|entry| entry.shared_place().is_some()) {
-            let slot = self.slot(guid);
-            slot.keeper = Keeper::Shared;
-            slot.dirty = true;
-            return;
-        }
-        self.slot(guid).dirty = false;
-        self.leave(guid, Departure::Vanished);
     }
 
     /// Answers the request that a failed write was for.

@@ -12,7 +12,7 @@ use loom_protocol::{AgentGuid, Timestamp};
 use super::AgentRegistryArgs;
 use super::actor::State;
 use super::entry::SharedPlace;
-use super::sightings::is_of_a_replaced_run;
+use super::sightings::{is_missed, is_of_a_replaced_run};
 use super::slot::Keeper;
 use super::telling::Departure;
 use crate::domain::agent::{AgentPut, Seen, Verdict};
@@ -146,6 +146,10 @@ impl State {
         if let Some(agent) = self.quarantined(guid) {
             self.leave_in_quarantine(agent);
             return self.mark_dirty(guid);
+        }
+        if how == Departure::Vanished && is_missed(&entry) {
+            // Its age is no goodbye: it is judged by its silence.
+            return;
         }
         self.leave(guid, how);
         self.tidy_up(guid);

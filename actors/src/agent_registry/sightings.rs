@@ -27,7 +27,12 @@ impl State {
                 self.args.arrivals.bucket_reopened(None);
                 self.bucket_is_missing();
             }
-            WatchEvent::Opened { bucket, anew } => {
+            WatchEvent::Opened {
+                bucket,
+                anew,
+                keeps_for,
+            } => {
+                self.keeps_for = keeps_for;
                 self.args.arrivals.bucket_reopened(Some(bucket));
                 self.reading_begins(anew);
             }
@@ -95,7 +100,7 @@ impl State {
         self.reading = Some(Reading { missing });
     }
 
-    /// All keys have been told. Agents that were not among them have vanished without a mark, or
+    /// All keys have been told. Agents that were not among them have lost their entry without a mark, or
     /// were written while they were told: each is asked for.
     fn reading_ends(&mut self) {
         if let Some(reading) = self.reading.take() {
@@ -154,6 +159,10 @@ impl State {
         slot.holds = record.value.is_some();
         slot.raw = None;
         let Some(value) = &record.value else {
+            if record.expired {
+                self.readable(guid, record);
+                return self.entry_lost(guid);
+            }
             return self.removal_sighted(guid, record, record.writer.is_some());
         };
         if !held {
@@ -360,6 +369,25 @@ impl State {
         self.forget_if_idle(guid);
     }
 
+    /// There is no entry any more, and nobody has removed it: it went by its age, or with others. That is no
+    /// goodbye. Who lives, or has leases, is judged by its silence; what is ours is written again.
+    pub fn entry_lost(&mut self, guid: AgentGuid) {
+        let Some(entry) = self.args.directory.get(guid) else {
+            return self.forget_if_idle(guid);
+        };
+        let slot = self.slot(guid);
+        slot.dirty = false;
+        slot.shown = Verdict::default();
+        slot.shown_by_us = false;
+        if entry.shared_place().is_some() {
+            slot.keeper = Keeper::Shared;
+        } else if !is_missed(&entry) {
+            self.leave(guid, Departure::Vanished);
+            return self.forget_if_idle(guid);
+        }
+        self.mark_dirty(guid);
+    }
+
     fn readable(&mut self, guid: AgentGuid, record: &Record) {
         let slot = self.slot(guid);
         if std::mem::take(&mut slot.quarantined) {
@@ -400,6 +428,12 @@ impl State {
             self.forget_if_idle(guid);
         }
     }
+}
+
+/// Whether somebody would miss an agent whose entry has gone by itself.
+pub(super) fn is_missed(entry: &AgentEntry) -> bool {
+    let agent = entry.agent();
+    agent.status != AgentStatus::Offline || entry.leases() > 0 || agent.quarantine.is_some()
 }
 
 /// Whether an entry was put by a run of the agent whose place was taken.

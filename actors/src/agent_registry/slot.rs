@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use loom_protocol::agent::{Agent, RegisterRequest};
 use loom_protocol::{AgentGuid, Timestamp, WireError};
+use tokio::time::Instant;
 
 use super::actor::{Reply, answer};
 use crate::domain::agent::Verdict;
@@ -79,6 +80,8 @@ pub(super) struct Slot {
     pub written_heartbeat: Timestamp,
     /// The `currentTaskCount` that the bucket holds.
     pub written_count: u32,
+    /// When we last wrote it; none: not in this life.
+    pub written_at: Option<Instant>,
     pub doing: Option<Doing>,
     pub orders: VecDeque<Order>,
     /// How often in a row a write was in conflict.

@@ -13,6 +13,7 @@ use ractor::RpcReplyPort;
 use super::actor::{Msg, State, answer};
 use super::requests::is_dead;
 use super::shared::delete_shared;
+use super::sightings::is_missed;
 use super::slot::{Doing, Keeper, Order, Slot};
 use crate::domain::agent::OwnEntry;
 use crate::nats::kv::{BucketError, WriteError};
@@ -377,6 +378,7 @@ impl State {
         }
         let now = self.now();
         let old = self.args.settings.stale_after / 4;
+        let keeps_for = self.keeps_for;
         let mut due = Vec::new();
         for (guid, slot) in &mut self.slots {
             let stale = now.since(slot.written_heartbeat) >= old;
@@ -387,6 +389,14 @@ impl State {
             {
                 slot.dirty = entry.agent().status != AgentStatus::Offline
                     && entry.last_seen() > slot.written_heartbeat;
+            }
+            // In a bucket where it would go by itself.
+            if let Some(age) = keeps_for
+                && slot.keeper == Keeper::Registry
+                && slot.written_at.is_none_or(|at| at.elapsed() >= age / 3)
+                && let Some(entry) = self.args.directory.get(*guid)
+            {
+                slot.dirty |= is_missed(&entry);
             }
             // Its leases go after its status has been written.
             if !slot.dirty

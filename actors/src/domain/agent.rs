@@ -89,6 +89,7 @@ pub fn register(
         Some(AgentStatus::Online),
         leaving,
     );
+    let former = replaced_by(known, run, terms.now);
     let agent = Agent {
         guid,
         handle: request.handle.clone(),
@@ -122,7 +123,8 @@ pub fn register(
         quarantine: known.and_then(|known| known.quarantine.clone()),
         target_id: known.and_then(|known| known.target_id.clone()),
         instance_id: request.instance_id.clone(),
-        replaced_runs: replaced_by(known, run, terms.now),
+        replaced_runs: former.replaced,
+        earlier_runs: former.earlier,
         metadata: request.metadata.clone(),
     };
     check(&agent)?;

@@ -12,6 +12,7 @@ pub mod matching;
 pub mod reaping;
 pub mod retry;
 pub mod room;
+pub mod server_time;
 pub mod store;
 pub mod stream_terms;
 pub mod subjects;

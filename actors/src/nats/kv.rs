@@ -12,9 +12,12 @@
 //! | [`WriteError::Refused`] | the server says no; nothing stored | tell somebody |
 //! | [`WriteError::NotOwner`] | the ownership may be over; nothing was sent | keep it in mind, do nothing |
 
+mod making;
 mod watch;
 
 use std::error::Error as _;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_nats::jetstream::{self, context, message::PublishMessage, stream};
@@ -24,10 +27,10 @@ use loom_protocol::Timestamp;
 use loom_protocol::names::WRITER_HEADER;
 use tokio::time::timeout;
 
-use super::overlap::{is_name_in_use, is_not_found, is_wrong_sequence, taken_by, why_not_made};
+use super::overlap::{is_not_found, is_wrong_sequence, taken_by};
+use super::server_clock::ServerClock;
 use super::store_guard::{StoreDenied, StoreGuard};
-use super::terms;
-use crate::domain::stream_terms::Terms;
+use crate::clock::Clock;
 
 pub use watch::{Watch, WatchEvent};
 
@@ -39,6 +42,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 const MARK_TTL: Duration = Duration::from_hours(1);
 /// The header that tells a removal from a value.
 const OPERATION: &str = "KV-Operation";
+/// The reason in the server's mark of a key that went by its age.
+const EXPIRED: &str = "MaxAge";
 
 /// The state of one key, as somebody wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,8 +56,10 @@ pub struct Record {
     pub revision: u64,
     /// Who wrote it, if it says so (`Loom-Writer`).
     pub writer: Option<String>,
-    /// When the server stored it.
+    /// When the server stored it, by our clock.
     pub stored_at: Timestamp,
+    /// Whether it went by its age: nobody has removed it.
+    pub expired: bool,
 }
 
 impl Record {
@@ -107,6 +114,9 @@ pub struct Bucket {
     jetstream: jetstream::Context,
     guard: StoreGuard,
     ownership: Ownership,
+    server_clock: ServerClock,
+    /// That its settings are somebody else's was said.
+    is_warned: Arc<AtomicBool>,
 }
 
 impl Bucket {
@@ -143,7 +153,17 @@ impl Bucket {
             jetstream,
             guard: guard.clone(),
             ownership: Ownership::alone(),
+            server_clock: ServerClock::default(),
+            is_warned: Arc::default(),
         }
+    }
+
+    /// The same bucket, with the times of its records by this clock, as far as the server's is known: from a watch
+    /// that has opened.
+    #[must_use]
+    pub fn timed_by(mut self, clock: &Clock) -> Self {
+        self.server_clock = ServerClock::of(clock);
+        self
     }
 
     /// The same bucket, written only while this ownership lasts: each write asks it first.
@@ -161,76 +181,6 @@ impl Bucket {
     /// The client behind it.
     pub const fn client(&self) -> &Client {
         &self.client
-    }
-
-    /// Creates the bucket if it is missing, and lets single keys expire if another client created
-    /// it without that. What else another client configured stays.
-    pub async fn ensure(&self) -> Result<stream::Info, BucketError> {
-        let known = self.guard.settled_within(ANSWER_WITHIN).await;
-        known.map_err(|denied| self.problem(denied.to_string()))?;
-        let found = match self.info().await? {
-            Some(info) => info,
-            None => match self.jetstream.create_stream(self.config.clone()).await {
-                Ok(stream) => stream.cached_info().clone(),
-                // Somebody else created it at the same moment, with a configuration of their own.
-                Err(error) if is_name_in_use(&error) => self
-                    .info()
-                    .await?
-                    .ok_or_else(|| self.problem("was created and removed at the same moment"))?,
-                Err(error) => {
-                    let subject = format!("{}>", self.prefix);
-                    let why = why_not_made(&self.jetstream, &subject, &error).await;
-                    self.guard.note_problem(&self.config.name, Some(&why));
-                    return Err(self.problem(format!("cannot be created: {why}")));
-                }
-            },
-        };
-        self.guard.note_problem(&self.config.name, None);
-        self.let_keys_expire(found).await
-    }
-
-    /// As [`Bucket::ensure`], but a bucket that is missing stays so: `None`.
-    async fn adopt(&self) -> Result<Option<stream::Info>, BucketError> {
-        let known = self.guard.settled_within(ANSWER_WITHIN).await;
-        known.map_err(|denied| self.problem(denied.to_string()))?;
-        match self.info().await? {
-            Some(found) => self.let_keys_expire(found).await.map(Some),
-            None => Ok(None),
-        }
-    }
-
-    /// Sets the configuration of a bucket of ours back to what keeps its records. One that is missing stays so.
-    ///
-    /// # Errors
-    /// The server does not say how it is.
-    pub(crate) async fn keep(&self) -> Result<(), BucketError> {
-        let known = self.guard.settled_within(ANSWER_WITHIN).await;
-        known.map_err(|denied| self.problem(denied.to_string()))?;
-        if !self.ownership.is_held() {
-            return Ok(());
-        }
-        let terms = Terms::of_bucket(self.config.num_replicas);
-        let kept = terms::keep(&self.jetstream, &self.config.name, &terms, &self.guard).await;
-        kept.map(drop).map_err(|why| self.problem(why))
-    }
-
-    async fn let_keys_expire(&self, found: stream::Info) -> Result<stream::Info, BucketError> {
-        if found.config.allow_message_ttl {
-            return Ok(found);
-        }
-        let config = stream::Config {
-            allow_message_ttl: true,
-            ..found.config
-        };
-        let updated = self.jetstream.update_stream(config).await.map_err(|e| {
-            self.problem(format!("cannot be changed to let single keys expire: {e}"))
-        })?;
-        if !updated.config.allow_message_ttl {
-            return Err(self.problem(
-                "does not let single keys expire; use nats-server 2.12.5 or later".to_owned(),
-            ));
-        }
-        Ok(updated)
     }
 
     /// The stream behind the bucket; `None` where it does not exist.
@@ -300,7 +250,7 @@ impl Bucket {
                     Some(&message.headers),
                     message.payload,
                     message.sequence,
-                    stored_at(message.time.unix_timestamp_nanos()),
+                    self.stored_at(message.time.unix_timestamp_nanos()),
                 ))),
                 Err(error) if is_nothing_there(&error) => Ok(None),
                 Err(error) => Err(self.problem(format!("cannot be read: {error}"))),
@@ -368,6 +318,12 @@ impl Bucket {
         })
     }
 
+    /// A time of the server, by our clock.
+    fn stored_at(&self, nanos: i128) -> Timestamp {
+        let millis = i64::try_from(nanos / 1_000_000).unwrap_or_default();
+        self.server_clock.to_ours(Timestamp::from_millis(millis))
+    }
+
     fn problem(&self, problem: impl Into<String>) -> BucketError {
         BucketError {
             bucket: self.name.clone(),
@@ -394,7 +350,8 @@ fn record(
 ) -> Record {
     let header = |name: &str| headers.and_then(|headers| headers.get_last(name));
     // The server marks a key that expired or was deleted by a limit with a reason of its own.
-    let removed = header("Nats-Marker-Reason").is_some()
+    let reason = header("Nats-Marker-Reason");
+    let removed = reason.is_some()
         || header(OPERATION).is_some_and(|value| matches!(value.as_str(), "DEL" | "PURGE"));
     Record {
         key,
@@ -402,13 +359,8 @@ fn record(
         revision,
         writer: header(WRITER_HEADER).map(|value| value.as_str().to_owned()),
         stored_at,
+        expired: reason.is_some_and(|reason| reason.as_str() == EXPIRED),
     }
-}
-
-/// A time of the server.
-fn stored_at(nanos: i128) -> Timestamp {
-    let millis = nanos / 1_000_000;
-    Timestamp::from_millis(i64::try_from(millis).unwrap_or_default())
 }
 
 /// When a stream was made: its identity.

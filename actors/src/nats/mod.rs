@@ -8,6 +8,7 @@ mod outcome;
 pub(crate) mod overlap;
 pub mod owner;
 pub mod server;
+pub mod server_clock;
 pub mod stamp;
 pub mod store;
 pub mod store_guard;

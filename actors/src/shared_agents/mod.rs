@@ -54,6 +54,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use crate::barrier::Position;
+use crate::clock::Clock;
 use crate::nats::connection::Nats;
 use crate::nats::kv::Bucket;
 use crate::nats::store_guard::StoreGuard;
@@ -98,7 +99,7 @@ struct Lane {
 
 impl SharedAgents {
     /// Nothing is read before [`SharedAgents::keep_reading`].
-    pub fn new(nats: &Nats, is_read: bool) -> Self {
+    pub fn new(nats: &Nats, is_read: bool, clock: &Clock) -> Self {
         let name = names::SHARED_AGENTS_BUCKET;
         Self(Arc::new(Inner {
             bucket: Bucket::new(
@@ -107,7 +108,8 @@ impl SharedAgents {
                 name,
                 1,
                 &StoreGuard::unwatched(),
-            ),
+            )
+            .timed_by(clock),
             opened: Mutex::default(),
             is_read,
             position: watch::Sender::default(),

@@ -235,6 +235,7 @@ impl Reader {
             return self.put(record, found);
         }
         let what = match record.writer {
+            _ if record.expired => Some(SharedChange::Vanished),
             // Whoever buried it knows.
             Some(_) => None,
             None => Some(SharedChange::Deleted),

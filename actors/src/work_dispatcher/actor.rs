@@ -25,6 +25,7 @@ use crate::agent_registry::{AgentDirectory, AgentRegistryHandle};
 use crate::barrier::{Barrier, Crossing};
 use crate::clock::Clock;
 use crate::nats::connection::Nats;
+use crate::nats::owner::Ownership;
 use crate::settings::WorkSettings;
 use crate::supervision::Jitter;
 use crate::work_ledger::{Applied, Header, ItemChange, LedgerError, ReadModel, WorkLedgerHandle};
@@ -57,6 +58,8 @@ pub struct WorkDispatcherArgs {
     pub settings: WorkSettings,
     /// How many copies of the stream NATS keeps.
     pub replicas: usize,
+    /// Whether the ownership lasts: asked before a report is dropped for good.
+    pub ownership: Ownership,
     /// Which ownership this is: part of the consumers' names.
     pub epoch: u64,
     /// To be passed before a lease is taken back.

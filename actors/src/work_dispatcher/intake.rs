@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use async_nats::jetstream::{self, AckKind};
 use futures_util::{FutureExt as _, StreamExt as _};
-use loom_protocol::work::{
-    CompletedReport, ErrorReport, RESERVED_FIELDS, Reason, SubmitRequest, Usage,
+use loom_protocol::work::{CompletedReport, ErrorReport, Reason, Usage};
+use loom_protocol::{
+    AgentGuid, Encoding, ErrorCode, ProjectId, Timestamp, WireError, WorkId, names,
 };
-use loom_protocol::{Encoding, ErrorCode, ProjectId, Timestamp, WireError, WorkId, names};
 use tokio::task::JoinSet;
 
 use super::actor::WorkDispatcherArgs;
@@ -19,13 +19,15 @@ use super::message_id::message_id;
 use super::refused::Refused;
 use super::standing::{Foreign, Standing};
 use super::stream::REPORTS;
-use crate::agent_registry::{AgentDirectory, AgentRegistryHandle};
+use crate::agent_registry::{AgentDirectory, AgentRegistryHandle, ReportOrigin};
 use crate::barrier::Barrier;
 use crate::clock::Clock;
 use crate::domain::foreign::DealtWith;
 use crate::domain::retry::Backoff;
 use crate::domain::work::{self, Command, Defaults, Fence, WorkRecord};
 use crate::nats::connection::Nats;
+use crate::nats::owner::Ownership;
+use crate::nats::server_clock::ServerClock;
 use crate::settings::RetrySettings;
 use crate::supervision::Jitter;
 use crate::work_ledger::{Operation, WorkLedgerHandle};
@@ -39,21 +41,42 @@ const RETRY: Duration = Duration::from_secs(1);
 const READY_WITHIN: Duration = Duration::from_secs(30);
 /// How much of a message that is given up stands in the log, in bytes.
 const SHOWN_OF_POISON: usize = 1_024;
+/// Counts reports of other runs of an agent than the registered one.
+pub(crate) const IGNORED: &str = "loom_reports_ignored_total";
+
+/// What a published message asks for.
+enum Asked {
+    /// This.
+    For(Box<Operation>),
+    /// It changes nothing.
+    Nothing,
+    /// Whether a report of this agent counts is not known yet.
+    Unclear(AgentGuid),
+}
+
+impl Asked {
+    fn of(operation: Operation) -> Self {
+        Self::For(Box::new(operation))
+    }
+}
 
 /// Takes messages over, one kind after the other in its own task.
 #[derive(Clone)]
 pub(super) struct Intake {
-    project: ProjectId,
-    nats: Nats,
+    pub(super) project: ProjectId,
+    pub(super) nats: Nats,
     ledger: WorkLedgerHandle,
     agents: Arc<AgentDirectory>,
     registry: AgentRegistryHandle,
+    barrier: Barrier,
+    ownership: Ownership,
     clock: Clock,
-    defaults: Defaults,
+    /// The clock of the servers that have the stream.
+    server_clock: ServerClock,
+    pub(super) defaults: Defaults,
     retry: RetrySettings,
     jitter: Jitter,
     consumers: Consumers,
-    barrier: Barrier,
 }
 
 /// Why no more is taken over for now.
@@ -72,14 +95,16 @@ impl Intake {
             ledger: args.ledger.clone(),
             agents: args.agents.clone(),
             registry: args.registry.clone(),
+            barrier: args.barrier.clone(),
+            ownership: args.ownership.clone(),
             clock: args.clock.clone(),
+            server_clock: ServerClock::of(&args.clock),
             defaults: Defaults {
                 max_attempts: args.settings.max_attempts,
             },
             retry: args.settings.retry.clone(),
             jitter: args.jitter.clone(),
             consumers: Consumers::new(args),
-            barrier: args.barrier.clone(),
         }
     }
 
@@ -130,6 +155,8 @@ impl Intake {
             // Which runs of an agent were replaced is known by then.
             self.registry.ready(READY_WITHIN).await?;
         }
+        let stream = names::work_stream(&self.project);
+        self.server_clock.ask(&self.nats.jetstream, &stream).await?;
         let (consumer, shared) = match self.consumers.own(kind, filters, standing).await? {
             Access::Ours { consumer, shared } => (consumer, shared),
             Access::LeftTo(foreign) => return Ok(End::LeftTo(foreign)),
@@ -138,7 +165,6 @@ impl Intake {
             self.barrier.leave_reports(false);
         }
         if shared {
-            let stream = names::work_stream(&self.project);
             standing.listen(&self.nats.client, &stream).await;
         }
         let mut messages = consumer
@@ -172,29 +198,49 @@ impl Intake {
                     Err(error) => tracing::debug!("published {kind}: {error}"),
                 }
             }
+            self.server_clock
+                .ask_if_old(&self.nats.jetstream, &stream)
+                .await;
             self.take_over(batch, &standing.dealt).await;
         }
     }
 
     async fn take_over(&self, messages: Vec<jetstream::Message>, dealt: &DealtWith) {
+        let mut asked: Vec<Asked> = messages
+            .iter()
+            .map(|message| {
+                let sequence = message.info().map_or(0, |info| info.stream_sequence);
+                if dealt.covers(&message.subject, sequence) {
+                    return Asked::Nothing;
+                }
+                self.asked(message)
+            })
+            .collect();
+        if asked.iter().any(|asked| matches!(asked, Asked::Unclear(_))) {
+            self.clear_up(&messages, &mut asked).await;
+        }
         let (mut operations, mut places) = (Vec::with_capacity(messages.len()), Vec::new());
-        for message in &messages {
-            let is_dealt_with = dealt.covers(&message.subject, self.origin(message).1);
-            let operation = (!is_dealt_with).then(|| self.operation(message)).flatten();
-            places.push(operation.is_some().then_some(operations.len()));
-            operations.extend(operation);
+        for asked in asked {
+            places.push(match asked {
+                Asked::For(operation) => {
+                    operations.push(*operation);
+                    Ok(operations.len() - 1)
+                }
+                Asked::Nothing => Err(Fate::Ack),
+                Asked::Unclear(_) => Err(Fate::Later),
+            });
         }
         let outcomes = self.ledger.carry_out(operations).await;
         for (place, message) in places.into_iter().zip(&messages) {
             let delivered = message.info().map_or(0, |info| info.delivered);
-            let fate = match &outcomes {
-                _ if place.is_none() => Fate::Ack,
-                Ok(outcomes) => match place.and_then(|place| outcomes.get(place)) {
+            let fate = match (&outcomes, place) {
+                (_, Err(fate)) => fate,
+                (Ok(outcomes), Ok(place)) => match outcomes.get(place) {
                     Some(Err(error)) => fate_of(error, &message.subject, delivered),
                     Some(Ok(_)) => Fate::Ack,
                     None => Fate::Later,
                 },
-                Err(error) => fate_of(error, &message.subject, delivered),
+                (Err(error), Ok(_)) => fate_of(error, &message.subject, delivered),
             };
             let fate = match fate {
                 Fate::GiveUp(why) => self.give_up(message, &why).await,
@@ -210,6 +256,31 @@ impl Intake {
                 );
             }
         }
+    }
+
+    /// Reports of runs that have not registered, as far as is known: they change nothing if that is still so when
+    /// all has been applied that was in the buckets of agents, and nobody else can have registered anybody.
+    /// Those that stay unclear come again.
+    async fn clear_up(&self, messages: &[jetstream::Message], asked: &mut [Asked]) {
+        if let Err(why) = self.barrier.entries_applied().await {
+            tracing::debug!(project = %self.project, "whose reports these are is not known yet: {why}");
+            return;
+        }
+        let unclear = messages.iter().zip(asked);
+        for (message, asked) in unclear.filter(|(_, asked)| matches!(asked, Asked::Unclear(_))) {
+            *asked = match self.asked(message) {
+                Asked::Unclear(guid) if self.ownership.is_held() => {
+                    self.ignored(guid, "has not registered");
+                    Asked::Nothing
+                }
+                asked => asked,
+            };
+        }
+    }
+
+    fn ignored(&self, guid: AgentGuid, why: &str) {
+        metrics::counter!(IGNORED, "project" => self.project.to_string()).increment(1);
+        tracing::debug!(project = %self.project, %guid, "a published report changes nothing: its run of the agent {why}");
     }
 
     /// A message that no repetition mends stays as a failed item with its bytes.
@@ -243,9 +314,9 @@ impl Intake {
         reason: Reason,
         error: WireError,
     ) -> WorkRecord {
-        let (published, sequence) = self.origin(message);
+        let published = self.published(message);
         let refused = Refused {
-            id: message_id(&self.project, published, sequence),
+            id: self.id_of(message),
             subject: &message.subject,
             reason,
             error,
@@ -253,18 +324,24 @@ impl Intake {
         refused.record(&message.payload, self.nats.room().record(), published)
     }
 
-    /// When a message was published, and its place in the stream.
-    fn origin(&self, message: &jetstream::Message) -> (Timestamp, u64) {
-        message.info().map_or((self.clock.now(), 0), |info| {
-            let nanos = info.published.unix_timestamp_nanos() / 1_000_000;
-            let millis = i64::try_from(nanos).unwrap_or_default();
-            (Timestamp::from_millis(millis), info.stream_sequence)
-        })
+    /// When a message was published, by our clock.
+    fn published(&self, message: &jetstream::Message) -> Timestamp {
+        let published = message.info().map(|info| time_of(&info));
+        published.map_or_else(|_| self.clock.now(), |at| self.server_clock.to_ours(at))
     }
 
-    /// What a message asks for; of one that is unreadable or breaks a rule, that it is kept. `None`: what
-    /// it reports changes nothing.
-    fn operation(&self, message: &jetstream::Message) -> Option<Operation> {
+    /// The id of an item that is made of a message: the same whenever that is delivered, and whatever is
+    /// known of the server's clock by then.
+    fn id_of(&self, message: &jetstream::Message) -> WorkId {
+        let origin = message
+            .info()
+            .map(|info| (time_of(&info), info.stream_sequence));
+        let (published, sequence) = origin.unwrap_or_else(|_| (self.clock.now(), 0));
+        message_id(&self.project, published, sequence)
+    }
+
+    /// What a message asks for; of one that is unreadable or breaks a rule, that it is kept.
+    fn asked(&self, message: &jetstream::Message) -> Asked {
         let subject = message.subject.as_str();
         let content_type = message
             .headers
@@ -272,21 +349,42 @@ impl Intake {
             .and_then(|headers| headers.get(loom_protocol::codec::CONTENT_TYPE));
         let encoding =
             Encoding::from_content_type(content_type.map(async_nats::HeaderValue::as_str));
-        let (published, sequence) = self.origin(message);
+        let published = self.published(message);
         let asked = if subject == names::work_completed(&self.project) {
             self.completed(encoding, &message.payload, published)
         } else if subject == names::work_errors(&self.project) {
             self.failed(encoding, &message.payload, published)
         } else {
-            let id = message_id(&self.project, published, sequence);
-            self.submitted(encoding, message, id, published).map(Some)
+            let id = self.id_of(message);
+            self.submitted(encoding, message, id, published)
+                .map(Asked::of)
         };
         asked.unwrap_or_else(|(reason, error)| {
             tracing::warn!(subject, "a published message is refused: {error}");
-            Some(Operation::Create(Arc::new(
+            Asked::of(Operation::Create(Arc::new(
                 self.refused(message, reason, error),
             )))
         })
+    }
+
+    /// What a report comes to because of the run that it is from; `None`: it counts, and is a sign of life.
+    fn from_another_run(
+        &self,
+        guid: AgentGuid,
+        run: Option<&str>,
+        published: Timestamp,
+    ) -> Option<Asked> {
+        match self.agents.report_origin(guid, run, published) {
+            ReportOrigin::Registered => {
+                self.agents.touch(guid, self.clock.now());
+                None
+            }
+            ReportOrigin::Replaced => {
+                self.ignored(guid, "was replaced");
+                Some(Asked::Nothing)
+            }
+            ReportOrigin::Unknown => Some(Asked::Unclear(guid)),
+        }
     }
 
     fn completed(
@@ -294,13 +392,12 @@ impl Intake {
         encoding: Encoding,
         payload: &[u8],
         reported_at: Timestamp,
-    ) -> Result<Option<Operation>, (Reason, WireError)> {
+    ) -> Result<Asked, (Reason, WireError)> {
         let report: CompletedReport = encoding.decode_request(payload).map_err(poison)?;
         let run = report.instance_id.as_deref();
-        if self.agents.is_replaced(report.agent_guid, run, reported_at) {
-            return Ok(None);
+        if let Some(asked) = self.from_another_run(report.agent_guid, run, reported_at) {
+            return Ok(asked);
         }
-        self.agents.touch(report.agent_guid, self.clock.now());
         let by = Fence {
             guid: report.agent_guid,
             attempt: report.attempt,
@@ -311,7 +408,7 @@ impl Intake {
         // Nobody could be told to write another cost; the end counts without it.
         let usage = report.usage.filter(Usage::is_sound);
         let command = Command::Complete { by, result, usage };
-        Ok(Some(Operation::Apply(
+        Ok(Asked::of(Operation::Apply(
             report.work_item_id,
             Arc::new(command),
         )))
@@ -322,13 +419,12 @@ impl Intake {
         encoding: Encoding,
         payload: &[u8],
         reported_at: Timestamp,
-    ) -> Result<Option<Operation>, (Reason, WireError)> {
+    ) -> Result<Asked, (Reason, WireError)> {
         let report: ErrorReport = encoding.decode_request(payload).map_err(poison)?;
         let run = report.instance_id.as_deref();
-        if self.agents.is_replaced(report.agent_guid, run, reported_at) {
-            return Ok(None);
+        if let Some(asked) = self.from_another_run(report.agent_guid, run, reported_at) {
+            return Ok(asked);
         }
-        self.agents.touch(report.agent_guid, self.clock.now());
         let by = Fence {
             guid: report.agent_guid,
             attempt: report.attempt,
@@ -338,7 +434,7 @@ impl Intake {
         let reason = report.reason.filter(|r| Reason::OF_FAILURE.contains(r));
         let failure = work::accept_failure(report.error, reason, self.backoff(), reported_at);
         let command = Command::Fail { by, failure };
-        Ok(Some(Operation::Apply(
+        Ok(Asked::of(Operation::Apply(
             report.work_item_id,
             Arc::new(command),
         )))
@@ -347,66 +443,14 @@ impl Intake {
     fn backoff(&self) -> Backoff {
         self.retry.backoff(self.jitter.next())
     }
-
-    fn submitted(
-        &self,
-        encoding: Encoding,
-        message: &jetstream::Message,
-        message_id: WorkId,
-        published: Timestamp,
-    ) -> Result<Operation, (Reason, WireError)> {
-        let capability = names::capability_of_queue(&message.subject);
-        let mut request = Self::read_submission(encoding, message, capability.as_deref())?;
-        request.id.get_or_insert_with(|| message_id.to_string());
-        request
-            .task_id
-            .get_or_insert_with(|| message_id.to_string());
-        request.offered_at.get_or_insert(published);
-        // By the time of its publication: one that waited for us fails by its deadline, as any other does.
-        let submission = work::accept(request, self.defaults, "queue", published)
-            .and_then(|submission| submission.check_deadline(published).map(|()| submission))
-            .map_err(|error| (Reason::Rejected, error))?;
-        let room = self.nats.room();
-        room.check(&submission.record, &self.project)
-            .map_err(|error| (Reason::Rejected, error))?;
-        Ok(Operation::Create(Arc::new(submission.record)))
-    }
-
-    fn read_submission(
-        encoding: Encoding,
-        message: &jetstream::Message,
-        capability: Option<&str>,
-    ) -> Result<SubmitRequest, (Reason, WireError)> {
-        let mut reserved = None;
-        let mut request: SubmitRequest = encoding
-            .decode_noting(&message.payload, &mut |field| {
-                if RESERVED_FIELDS.contains(&field.as_str()) {
-                    reserved = Some(field);
-                }
-            })
-            .map_err(poison)?;
-        if let Some(field) = reserved {
-            let text = format!("{field} is reserved and does not work yet; leave it out");
-            return Err((Reason::Rejected, WireError::invalid(text)));
-        }
-        let Some(capability) = capability else {
-            let text = "the last part of the subject is no capability";
-            return Err((Reason::Rejected, WireError::invalid(text)));
-        };
-        if request.capability.is_empty() {
-            capability.clone_into(&mut request.capability);
-        }
-        if request.capability != capability {
-            let text = format!(
-                "the item is of capability {:?}, but its subject of {capability:?}",
-                request.capability
-            );
-            return Err((Reason::Rejected, WireError::invalid(text)));
-        }
-        Ok(request)
-    }
 }
 
-fn poison(error: impl Into<WireError>) -> (Reason, WireError) {
+/// When the server stored a message, by its clock.
+fn time_of(info: &jetstream::message::Info<'_>) -> Timestamp {
+    let nanos = info.published.unix_timestamp_nanos() / 1_000_000;
+    Timestamp::from_millis(i64::try_from(nanos).unwrap_or_default())
+}
+
+pub(super) fn poison(error: impl Into<WireError>) -> (Reason, WireError) {
     (Reason::Poison, error.into())
 }

@@ -75,12 +75,14 @@ mod serving;
 mod slots;
 mod standing;
 mod stream;
+mod submissions;
 mod timers;
 mod untold;
 
 pub use actor::{DispatcherMsg, WorkDispatcher, WorkDispatcherArgs};
 pub use claims::{Admission, ClaimError, ClaimOrder};
 pub use handle::{Outlook, WorkDispatcherHandle};
+pub(crate) use intake::IGNORED;
 pub use queue::{PendingQueue, Pick, Wants};
 pub(crate) use stream::PROJECT_KEY;
 pub use stream::{StreamError, ensure_stream, reports_consumer};

@@ -6,6 +6,7 @@
 //! | `loom_work_submitted_total` | items created |
 //! | `loom_work_finished_total{status}` | items that ended |
 //! | `loom_work_returns_total{reason}` | leases that ended with the item pending again |
+//! | `loom_reports_ignored_total` | published reports of other runs than the registered one |
 //! | `loom_lease_expiries_total{reason}` | leases that a clock of ours ended |
 //! | `loom_work_claim_wait_seconds` | from the submission to the first claim |
 //! | `loom_work_run_seconds` | from the start of the last attempt to its completion |
@@ -56,6 +57,10 @@ pub fn describe() {
         WRITE,
         Unit::Seconds,
         "From the sending of a ledger write to its known outcome."
+    );
+    metrics::describe_counter!(
+        crate::work_dispatcher::IGNORED,
+        "Published reports of other runs of an agent than the registered one, which change nothing."
     );
     metrics::describe_gauge!(OPERATIONS, "Ledger operations under way or queued.");
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use async_nats::jetstream::stream;
 use loom_actors::agent_registry::AgentChange;
 use loom_protocol::agent::{AgentStatus, HeartbeatRequest, RegisterRequest};
 use loom_protocol::{AgentGuid, ErrorCode, names};
@@ -130,19 +131,90 @@ async fn the_next_process_knows_what_the_bucket_says() {
 
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
-async fn an_entry_that_vanished_without_a_mark_is_gone() {
+async fn an_entry_that_vanished_without_a_mark_is_no_goodbye() {
     let mut fixture = Fixture::start(STALE).await;
     let (ada, bob) = (
         fixture.registered("ada").await.guid,
         fixture.registered("bob").await.guid,
     );
+    let now = fixture.args.clock.now();
+    fixture.registry.mark_offline(bob, now).await.unwrap();
     let bucket = fixture.bucket().await;
     fixture.stop_registry().await;
-    let subject = format!("$KV.{}.{bob}", names::agents_bucket(&fixture.args.project));
-    bucket.stream.purge().filter(subject).await.unwrap();
+    bucket.stream.purge().await.unwrap();
     fixture.start_registry().await;
+    // Who was taken for dead and has nothing to lose goes with its entry.
     fixture.changed(bob, AgentChange::Gone).await;
+    eventually("the living is written again", async || {
+        (fixture.entry(ada).await["handle"] == "ada").then_some(())
+    })
+    .await;
     assert!(fixture.args.directory.get(ada).is_some());
+    fixture.end().await;
+}
+
+/// As somebody else's client makes it: entries go by their age, with or without a mark that tells.
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn an_age_limit_of_somebody_elses_is_taken_out_of_the_bucket() {
+    for markers in [None, Some(Duration::from_secs(5))] {
+        let fixture = Fixture::without_registry(STALE).await;
+        let name = names::agents_bucket(&fixture.args.project);
+        let config = stream::Config {
+            name: format!("KV_{name}"),
+            subjects: vec![format!("$KV.{name}.>")],
+            max_messages_per_subject: 1,
+            discard: stream::DiscardPolicy::New,
+            allow_rollup: true,
+            allow_direct: true,
+            deny_delete: true,
+            max_age: Duration::from_secs(2),
+            duplicate_window: Duration::from_secs(2),
+            allow_message_ttl: markers.is_some(),
+            subject_delete_marker_ttl: markers,
+            ..Default::default()
+        };
+        let jetstream = &fixture.args.jetstream;
+        jetstream.create_stream(config).await.unwrap();
+        fixture.start_registry().await;
+        fixture.registered("ada").await;
+        let mut found = jetstream.get_stream(format!("KV_{name}")).await.unwrap();
+        let config = &found.info().await.unwrap().config;
+        assert_eq!(config.max_age, Duration::ZERO);
+        assert!(config.allow_message_ttl);
+        fixture.end().await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn an_entry_that_goes_by_its_age_is_no_goodbye_and_is_written_again() {
+    let mut fixture = Fixture::start(STALE).await;
+    let ada = fixture.registered("ada").await.guid;
+    let name = names::agents_bucket(&fixture.args.project);
+    let jetstream = &fixture.args.jetstream;
+    let mut found = jetstream.get_stream(format!("KV_{name}")).await.unwrap();
+    // Somebody sets it behind our back.
+    let config = stream::Config {
+        max_age: Duration::from_secs(1),
+        duplicate_window: Duration::from_secs(1),
+        subject_delete_marker_ttl: Some(Duration::from_secs(5)),
+        ..found.info().await.unwrap().config.clone()
+    };
+    jetstream.update_stream(config).await.unwrap();
+    let mut revision = 0;
+    for _ in 0..3 {
+        revision = eventually("it is written again", async || {
+            let entry = fixture.bucket().await.entry(ada.to_string()).await.ok()??;
+            let is_value = entry.operation == async_nats::jetstream::kv::Operation::Put;
+            (is_value && entry.revision > revision).then_some(entry.revision)
+        })
+        .await;
+    }
+    assert!(fixture.args.directory.get(ada).is_some());
+    while let Ok((guid, change)) = fixture.changes.try_recv() {
+        assert!((guid, change) != (ada, AgentChange::Gone));
+    }
     fixture.end().await;
 }
 

@@ -100,7 +100,7 @@ impl House {
         let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
         let terms = Terms {
             begun_at: clock.now(),
-            shared_agents: SharedAgents::new(&nats, false),
+            shared_agents: SharedAgents::new(&nats, false, &Clock::system()),
             grace: Grace::of_process(&nats),
             jitter: Jitter::fixed(0.0),
             events: EventHub::default(),

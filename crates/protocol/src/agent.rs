@@ -144,6 +144,9 @@ pub struct Agent {
     /// The runs whose place it took, the latest last: what they ask is refused.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub replaced_runs: Vec<ReplacedRun>,
+    /// Digests of the runs that were replaced before those, 12 hex digits each, without anything in between.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub earlier_runs: String,
     /// Whatever else it says about itself.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub metadata: Option<serde_json::Value>,
@@ -420,6 +423,7 @@ mod tests {
             target_id: None,
             instance_id: None,
             replaced_runs: vec![],
+            earlier_runs: String::new(),
             metadata: Some(serde_json::json!({"k": [1]})),
         };
         let answer = RegisterAnswer {

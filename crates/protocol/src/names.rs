@@ -175,9 +175,13 @@ pub fn request(project: &ProjectId, action: &str) -> String {
     format!("coord.{project}.{action}")
 }
 
-/// The `Nats-Msg-Id` of a published report.
-pub fn report_id(id: WorkId, attempt: u32) -> String {
-    format!("{id}.{attempt}")
+/// The `Nats-Msg-Id` of a published report. The run is part of it where there is one: the server drops a
+/// second message with the same id, and what a replaced run publishes must not block what the present one does.
+pub fn report_id(id: WorkId, attempt: u32, instance_id: Option<&str>) -> String {
+    match instance_id {
+        Some(run) => format!("{id}.{attempt}.{run}"),
+        None => format!("{id}.{attempt}"),
+    }
 }
 
 #[cfg(test)]
@@ -197,6 +201,13 @@ mod tests {
             event(&project, "work:submitted"),
             "loom.my-app.events.work.submitted"
         );
+    }
+
+    #[test]
+    fn reports_of_two_runs_are_two_messages() {
+        let id = WorkId::generate();
+        assert_eq!(report_id(id, 2, None), format!("{id}.2"));
+        assert_eq!(report_id(id, 2, Some("run-1")), format!("{id}.2.run-1"));
     }
 
     #[test]

@@ -25,6 +25,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use loom_actors::clock::Clock;
 use loom_actors::nats::server::Profile;
 use loom_coordinator::coordinator::{Coordinator, UpError, UpOptions};
 use loom_coordinator::service::Service;
@@ -58,6 +59,7 @@ pub struct Fleet {
     running: Option<Running>,
     reach: Reach,
     settings: Box<Settings>,
+    clock: Clock,
     nats: TestNats,
     // Removed after the coordinator has let go of it.
     data: TempDir,
@@ -70,6 +72,7 @@ pub struct FleetBuilder {
     profile: Option<Profile>,
     max_payload: Option<usize>,
     cluster: bool,
+    clock: Clock,
 }
 
 impl FleetBuilder {
@@ -91,6 +94,13 @@ impl FleetBuilder {
     #[must_use]
     pub const fn max_payload(mut self, bytes: usize) -> Self {
         self.max_payload = Some(bytes);
+        self
+    }
+
+    /// What time its coordinator thinks that it is; the machine's where absent.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
         self
     }
 
@@ -127,6 +137,7 @@ impl FleetBuilder {
             running: None,
             reach: Reach::default(),
             settings: Box::new(settings),
+            clock: self.clock,
             nats,
             data,
         };
@@ -223,7 +234,7 @@ impl Fleet {
     /// Starts a stopped or crashed coordinator on the same NATS and data directory; one that runs goes on.
     pub async fn start_again(&mut self) -> Result<()> {
         if self.running.is_none() {
-            let running = Running::start((*self.settings).clone()).await?;
+            let running = Running::start((*self.settings).clone(), self.clock.clone()).await?;
             self.reach.set(Some(Reached {
                 service: running.coordinator.service().clone(),
                 api_address: running.coordinator.api_address(),
@@ -254,7 +265,7 @@ struct Running {
 }
 
 impl Running {
-    async fn start(settings: Settings) -> Result<Self> {
+    async fn start(settings: Settings, clock: Clock) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("test-coordinator")
@@ -262,7 +273,10 @@ impl Running {
             .build()
             .context("make the threads of a test's coordinator")?;
         let start = async move {
-            let options = UpOptions { standby: true };
+            let options = UpOptions {
+                standby: true,
+                clock,
+            };
             Coordinator::start(&settings, options).await
         };
         let started: Result<Result<Result<Coordinator, UpError>, JoinError>, _> =

@@ -89,7 +89,7 @@ impl Replaceable {
         *self.0.write() = api;
     }
 
-    /// Passes each request on to the api that are there when it comes.
+    /// Passes each request on to the API that is there when it comes.
     pub fn router(&self) -> Router {
         Router::new().fallback(pass_on).with_state(self.clone())
     }

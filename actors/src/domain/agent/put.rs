@@ -367,7 +367,9 @@ pub fn merge(
     agent.spindown_after_idle_ms = agent.spindown_after_idle_ms.filter(|ms| *ms != 0);
     fill(&mut agent.limit_group, put.limit_group.as_ref());
     if let Some(run) = put.run() {
-        agent.replaced_runs = replaced_by(known, Some(run), terms.now);
+        let former = replaced_by(known, Some(run), terms.now);
+        agent.replaced_runs = former.replaced;
+        agent.earlier_runs = former.earlier;
         agent.instance_id = Some(run.to_owned());
     }
     fill(&mut agent.metadata, metadata);
@@ -416,6 +418,7 @@ fn bare(put: &AgentPut, seen: Seen, sign: Timestamp, terms: &Terms<'_>) -> Agent
         target_id: None,
         instance_id: None,
         replaced_runs: Vec::new(),
+        earlier_runs: String::new(),
         metadata: None,
     }
 }

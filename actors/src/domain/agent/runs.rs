@@ -4,17 +4,22 @@
 use loom_protocol::agent::{Agent, ReplacedRun};
 use loom_protocol::{AgentGuid, ErrorCode, Timestamp, WireError};
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
-/// How many replaced runs an agent remembers. One that is forgotten may register again.
+/// How many replaced runs an agent remembers with the time of their end.
 pub const MAX_REPLACED: usize = 8;
+/// How many more it knows again by a digest. One that is forgotten altogether may register again, as a new one.
+pub const MAX_EARLIER: usize = 64;
+/// The length of such a digest, in hex digits.
+const DIGEST: usize = 12;
 
 /// Which run of an agent a request comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunVerdict {
     /// The one that is registered; also where the request, or the registration, names none.
     Present,
-    /// One whose place was taken, and when.
-    Replaced(Timestamp),
+    /// One whose place was taken, and when; of one that was replaced long ago that is not known.
+    Replaced(Option<Timestamp>),
     /// None that has registered, or one that is forgotten: it has to register (again).
     Unknown,
 }
@@ -28,19 +33,30 @@ pub fn run_verdict(agent: &Agent, said: Option<&str>) -> RunVerdict {
     match agent.instance_id.as_deref() {
         Some(present) if present == said => RunVerdict::Present,
         present => match replaced.find(|run| run.instance_id == said) {
-            Some(run) => RunVerdict::Replaced(run.at),
+            Some(run) => RunVerdict::Replaced(Some(run.at)),
+            None if is_earlier(agent, said) => RunVerdict::Replaced(None),
             None if present.is_none() => RunVerdict::Present,
             None => RunVerdict::Unknown,
         },
     }
 }
 
-/// The replaced runs of an agent once `next` has registered; the same run again replaces nothing.
-pub fn replaced_by(known: Option<&Agent>, next: Option<&str>, now: Timestamp) -> Vec<ReplacedRun> {
+/// The runs whose place was taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FormerRuns {
+    /// The latest ones.
+    pub replaced: Vec<ReplacedRun>,
+    /// Digests of those before.
+    pub earlier: String,
+}
+
+/// The former runs of an agent once `next` has registered; the same run again replaces nothing.
+pub fn replaced_by(known: Option<&Agent>, next: Option<&str>, now: Timestamp) -> FormerRuns {
     let Some(known) = known else {
-        return Vec::new();
+        return FormerRuns::default();
     };
     let mut replaced = known.replaced_runs.clone();
+    let mut earlier = known.earlier_runs.clone();
     if let Some(present) = &known.instance_id
         && next != Some(present)
     {
@@ -50,8 +66,31 @@ pub fn replaced_by(known: Option<&Agent>, next: Option<&str>, now: Timestamp) ->
         });
     }
     let too_many = replaced.len().saturating_sub(MAX_REPLACED);
-    replaced.drain(..too_many);
-    replaced
+    for run in replaced.drain(..too_many) {
+        earlier.push_str(&digest(&run.instance_id));
+    }
+    if let Some(from) = earlier.len().checked_sub(MAX_EARLIER * DIGEST) {
+        earlier = earlier.get(from..).unwrap_or_default().to_owned();
+    }
+    FormerRuns { replaced, earlier }
+}
+
+fn is_earlier(agent: &Agent, run: &str) -> bool {
+    let earlier = agent.earlier_runs.as_bytes();
+    !earlier.is_empty() && {
+        let digest = digest(run);
+        earlier
+            .chunks(DIGEST)
+            .any(|known| known == digest.as_bytes())
+    }
+}
+
+fn digest(run: &str) -> String {
+    let hash = Sha256::digest(run.as_bytes());
+    hash.iter()
+        .take(DIGEST / 2)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// Refuses what comes from another run than the registered one.
@@ -86,11 +125,12 @@ pub(super) fn timeless(agent: &Agent) -> Vec<ReplacedRun> {
     runs
 }
 
-fn replaced(agent: &Agent, at: Timestamp) -> WireError {
+fn replaced(agent: &Agent, at: Option<Timestamp>) -> WireError {
     let (guid, handle) = (agent.guid, &agent.handle);
     let host = agent.hostname.as_deref();
+    let when = at.map_or_else(String::new, |at| format!(", at {at}"));
     let text = format!(
-        "another run of agent {guid} has registered since this one, at {at}: {handle} on host {}; stop the work of \
+        "another run of agent {guid} has registered since this one{when}: {handle} on host {}; stop the work of \
          this run and end it, or give it a guid of its own",
         host.unwrap_or("unknown")
     );
@@ -178,9 +218,33 @@ mod tests {
         assert!(registered(None, Some(&"x".repeat(64)), 1).is_ok());
     }
 
+    #[test]
+    fn of_many_runs_one_that_was_replaced_long_ago_is_still_known() {
+        let mut agent = registered(None, Some("0"), 0).unwrap();
+        for run in 1..=80 {
+            agent = registered(Some(&agent), Some(&run.to_string()), run).unwrap();
+        }
+        assert_eq!(agent.replaced_runs.len(), MAX_REPLACED);
+        assert_eq!(agent.earlier_runs.len(), MAX_EARLIER * DIGEST);
+        let verdict = |run: i64| run_verdict(&agent, Some(&run.to_string()));
+        assert_eq!(
+            verdict(79),
+            RunVerdict::Replaced(Some(Timestamp::from_millis(80)))
+        );
+        // 79 to 72 by name, 71 to 8 by their digests.
+        assert_eq!(
+            (verdict(71), verdict(8)),
+            (RunVerdict::Replaced(None), RunVerdict::Replaced(None))
+        );
+        assert_eq!(verdict(7), RunVerdict::Unknown);
+        let refusal = registered(Some(&agent), Some("8"), 81).unwrap_err();
+        assert_eq!(refusal.details.unwrap()["replaced"], true);
+        assert!(!refusal.message.contains(", at "), "{}", refusal.message);
+    }
+
     proptest! {
-        /// Whatever runs register in whatever order: exactly the last accepted one is the agent, none of the last
-        /// eight replaced ones gets in, and no more than eight are kept.
+        /// Whatever runs register in whatever order: exactly the last accepted one is the agent, no replaced one gets
+        /// in, and no more than eight are kept by name.
         #[test]
         fn a_replaced_run_never_wins_again(runs in proptest::collection::vec(0_u8..12, 1..60)) {
             let mut agent = registered(None, Some("first"), 0).unwrap();
@@ -188,7 +252,7 @@ mod tests {
             for (at, run) in runs.into_iter().enumerate() {
                 let run = run.to_string();
                 let before = order.last() != Some(&run)
-                    && order.iter().rev().skip(1).take(MAX_REPLACED).any(|earlier| *earlier == run);
+                    && order.iter().rev().skip(1).any(|earlier| *earlier == run);
                 match registered(Some(&agent), Some(&run), i64::try_from(at).unwrap()) {
                     Ok(next) => {
                         prop_assert!(!before, "{run} has won again");
@@ -202,7 +266,7 @@ mod tests {
                 prop_assert!(agent.replaced_runs.len() <= MAX_REPLACED);
                 prop_assert_eq!(agent.instance_id.as_ref(), order.last());
                 prop_assert_eq!(run_verdict(&agent, order.last().map(String::as_str)), RunVerdict::Present);
-                for earlier in order.iter().rev().skip(1).take(MAX_REPLACED) {
+                for earlier in order.iter().rev().skip(1) {
                     prop_assert!(admit(&agent, Some(earlier)).is_err(), "{earlier} is let in");
                 }
             }

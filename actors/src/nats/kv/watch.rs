@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use futures_util::stream::ReadyChunks;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Bucket, BucketError, Record, identity, record, stored_at};
+use super::{Bucket, BucketError, Record, identity, record};
 
 /// How many records come at once at the most.
 const CHUNK: usize = 256;
@@ -42,6 +42,8 @@ pub enum WatchEvent {
         bucket: i128,
         /// It is another bucket than before: the former one was lost with all that was in it.
         anew: bool,
+        /// After how long what is in it goes by itself; `None`: never.
+        keeps_for: Option<Duration>,
     },
     /// Some records, in the order of their revisions since the last [`WatchEvent::Opened`].
     Records(Vec<Record>),
@@ -65,6 +67,8 @@ pub struct Watch {
     phase: Phase,
     /// The last sequence of the bucket when it was opened.
     up_to: u64,
+    /// After how long what is in the bucket goes by itself, as it was then; zero: never.
+    max_age: Duration,
     pause: Duration,
     missing: Option<Missing>,
     /// When it was last seen that the bucket is the one that is watched.
@@ -100,6 +104,7 @@ impl Watch {
             connects: 0,
             phase: Phase::Catching,
             up_to: 0,
+            max_age: Duration::ZERO,
             pause: PAUSE_FIRST,
         }
     }
@@ -193,6 +198,10 @@ impl Watch {
             return Ok(None);
         };
         self.up_to = info.state.last_sequence;
+        self.max_age = info.config.max_age;
+        let (bucket, stream) = (&self.bucket, &self.bucket.config.name);
+        let asked = bucket.server_clock.ask(&bucket.jetstream, stream).await;
+        asked.map_err(|e| bucket.problem(format!("cannot be watched: {e}")))?;
         let stream = self
             .bucket
             .jetstream
@@ -227,6 +236,7 @@ impl Watch {
         Ok(Some(WatchEvent::Opened {
             bucket: created,
             anew: before.is_some_and(|before| before != created),
+            keeps_for: keeps_for(&info),
         }))
     }
 
@@ -251,7 +261,7 @@ impl Watch {
                 continue;
             };
             let (key, revision, pending) = (key.to_owned(), info.stream_sequence, info.pending);
-            let published = stored_at(info.published.unix_timestamp_nanos());
+            let published = self.bucket.stored_at(info.published.unix_timestamp_nanos());
             if pending == 0 && self.phase == Phase::Catching {
                 self.phase = Phase::Caught;
             }
@@ -283,6 +293,8 @@ impl Watch {
         self.seen_at = Instant::now();
         match self.bucket.info().await {
             Ok(info) if info.as_ref().map(identity) != self.created => self.messages = None,
+            // Somebody has set it: that is set right, or told.
+            Ok(Some(info)) if info.config.max_age != self.max_age => self.messages = None,
             Ok(_) => {
                 self.connects = connects;
                 if self.phase == Phase::Catching {
@@ -297,4 +309,9 @@ impl Watch {
         let statistics = self.bucket.client.statistics();
         statistics.connects.load(Ordering::Relaxed)
     }
+}
+
+/// After how long what is in a bucket goes by itself.
+fn keeps_for(info: &async_nats::jetstream::stream::Info) -> Option<Duration> {
+    Some(info.config.max_age).filter(|age| !age.is_zero())
 }

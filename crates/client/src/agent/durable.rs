@@ -55,7 +55,12 @@ fn completed(core: &Core, job: &Job, item: &CompleteItem) -> Publication {
         result: item.result.clone(),
         usage: item.usage,
     };
-    Publication::new(names::work_completed(core.client.project()), job, &report)
+    Publication::new(
+        names::work_completed(core.client.project()),
+        core,
+        job,
+        &report,
+    )
 }
 
 fn failed(core: &Core, job: &Job, request: &FailRequest) -> Publication {
@@ -68,10 +73,16 @@ fn failed(core: &Core, job: &Job, request: &FailRequest) -> Publication {
         error: request.error.clone(),
         reason: request.reason,
     };
-    Publication::new(names::work_errors(core.client.project()), job, &report)
+    Publication::new(
+        names::work_errors(core.client.project()),
+        core,
+        job,
+        &report,
+    )
 }
 
-/// A report to be published. Publishing it twice counts once.
+/// A report to be published. Publishing it twice counts once: its id is that of this run, this lease, and
+/// nobody else's, so that a message which the stream has already is an earlier try of ours.
 struct Publication {
     subject: String,
     message_id: String,
@@ -79,17 +90,17 @@ struct Publication {
 }
 
 impl Publication {
-    fn new(subject: String, job: &Job, report: &impl Serialize) -> Self {
+    fn new(subject: String, core: &Core, job: &Job, report: &impl Serialize) -> Self {
         let lease = job.lease_ref();
         Self {
             subject,
-            message_id: names::report_id(lease.id, lease.attempt),
+            message_id: names::report_id(lease.id, lease.attempt, core.instance_id.as_deref()),
             // What can't be written was refused before it came here.
             payload: Encoding::Json.encode(report).unwrap_or_default().into(),
         }
     }
 
-    /// Publishes it; true once the stream has it.
+    /// Publishes it; true once the work stream has it.
     async fn publish(&self, core: &Core) -> bool {
         if self.payload.is_empty() {
             return false;
@@ -103,7 +114,18 @@ impl Publication {
                 .await?;
             ack.await
         };
+        let expected = names::work_stream(core.client.project());
         match published.await {
+            // A stream of somebody else's over our subjects: the coordinator will not read it there.
+            Ok(ack) if ack.stream != expected => {
+                tracing::warn!(
+                    report = self.message_id,
+                    stream = ack.stream,
+                    expected,
+                    "the report went into another stream than the coordinator reads; it is published again later"
+                );
+                false
+            }
             Ok(_) => {
                 tracing::info!(
                     report = self.message_id,
