@@ -87,7 +87,7 @@ pub async fn run(
     match live(args, options, signals).await? {
         Ok(code) => Ok(code),
         Err((code, problem)) => {
-            eprintln!("error: {problem}");
+            news::say(&format!("error: {problem}"));
             Ok(ExitCode::from(code))
         }
     }
@@ -152,10 +152,10 @@ async fn live(
         Err(error) => return Ok(Err(refusal(&error))),
     };
     runner.set_stopper(agent.stopper());
-    eprintln!(
+    news::say(&format!(
         "agent {handle} ({guid}) takes work of project {}",
         client.project()
-    );
+    ));
     let watching = tokio::spawn(host.watch(agent.stopper()));
     let signals = tokio::spawn(obey_signals(signals, agent.stopper(), args.drain));
     let ended = agent.ended().await;
@@ -165,7 +165,7 @@ async fn live(
         Ok(report) => report,
         Err(error) => return Ok(Err(refusal(&error))),
     };
-    eprintln!("{}", news::farewell(&report));
+    news::say(&news::farewell(&report));
     Ok(match runner.program_gone() {
         Some(problem) => Err((USAGE, problem.to_owned())),
         None if args.once && report.completed + runner.completed_inside() == 0 => {
@@ -195,7 +195,7 @@ fn host_of(plan: &Plan) -> Result<Host, String> {
 
 /// Says that the agent was told to end before it had reached anybody; gives the code to end with.
 pub fn ended_early(args: &AgentRunArgs) -> ExitCode {
-    eprintln!("the agent ended (a signal): no work came");
+    news::say("the agent ended (a signal): no work came");
     if args.once {
         ExitCode::from(WORK_FAILED)
     } else {
