@@ -390,6 +390,7 @@ async fn an_unreadable_entry_that_somebody_renews_is_left_alone_with_the_key_and
         loop {
             let stored = jetstream.publish("$KV.LOOM_OWNERS.coordinator", "of another kind".into());
             stored.await.unwrap().await.unwrap();
+            // deliberate sleep: the pace at which another one renews
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     });
