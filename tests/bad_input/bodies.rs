@@ -9,7 +9,7 @@ use loom_protocol::work::WorkStatus;
 use loom_protocol::{Encoding, ErrorCode, WorkId, names};
 use serde_json::{Value, json};
 
-use crate::api::{Doors, check, item};
+use crate::doors::{Doors, check, item};
 
 const KIB: usize = 1024;
 

@@ -4,7 +4,7 @@ use loom_protocol::work::{Reason, WorkStatus};
 use loom_protocol::{AgentGuid, ErrorCode, names};
 use serde_json::json;
 
-use crate::api::{Doors, check};
+use crate::doors::{Doors, check};
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]

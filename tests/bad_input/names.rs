@@ -4,7 +4,7 @@ use loom_protocol::names::request;
 use loom_protocol::{ErrorCode, WireError, WorkId};
 use serde_json::{Value, json};
 
-use crate::api::{Doors, check, item};
+use crate::doors::{Doors, check, item};
 
 /// What no token may be, and what the refusal says of it.
 fn no_tokens() -> Vec<(String, &'static str)> {

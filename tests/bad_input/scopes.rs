@@ -5,7 +5,7 @@ use loom_protocol::work::WorkStatus;
 use loom_protocol::{Encoding, ErrorCode};
 use serde_json::{Value, json};
 
-use crate::api::{Doors, check};
+use crate::doors::{Doors, check};
 
 /// What is refused, and what the refusal has to say.
 type Case = (Value, &'static str);
