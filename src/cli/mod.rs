@@ -287,11 +287,12 @@ fn start(globals: Globals, command: Command) -> CliResult<ExitCode> {
 }
 
 /// Half of the CPUs: the nats-server and the agents want theirs, and a request that is passed
-/// between threads costs more than one that stays (measured: a fifth of the coordinator's work).
+/// between threads costs more than one that stays (measured: a fifth of the coordinator's work). But two at least: beside
+/// a request that keeps one of them busy, the renewal of the ownership and the clocks go on.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     tokio::runtime::Builder::new_multi_thread()
-        .worker_threads((cpus / 2).max(1))
+        .worker_threads((cpus / 2).max(2))
         .enable_all()
         .build()
 }

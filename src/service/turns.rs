@@ -1,0 +1,71 @@
+//! Requests that cost the processor much, a few at a time.
+//!
+//! A page of a thousand items, a body of a megabyte: each keeps a thread busy for milliseconds, and hundreds that are
+//! ready at once would keep everything else waiting behind them, the renewal of the ownership and the clocks too. So
+//! each of them takes a turn first; there are twice as many as processors. What waits for a turn is not ready to run, so
+//! that whatever else is ready waits for no more than those few. A thread and a connection of its own for the renewal
+//! would help that alone; this helps every clock and every short request.
+//!
+//! Bodies have turns of their own: a request that keeps one while it waits for the turn of its answer waits only for those
+//! that wait for nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use loom_protocol::WireError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use super::Service;
+
+/// From which size on a body is read in a turn, in bytes.
+pub const LARGE_BODY: usize = 64 * 1024;
+/// How many turns there are for each processor.
+const TURNS: usize = 2;
+/// How long a request waits for its turn before it is refused with `overloaded`.
+const TURN_WITHIN: Duration = Duration::from_secs(10);
+/// When a refused one may be sent again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// A turn, for as long as it is kept.
+#[derive(Debug)]
+pub struct Turn {
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Turns for a whole coordinator.
+pub(super) fn turns() -> Arc<Semaphore> {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    Arc::new(Semaphore::new(processors * TURNS))
+}
+
+impl Service {
+    /// Waits for a turn to make a long answer in, in the order of asking. It is kept until that is made.
+    ///
+    /// # Errors
+    /// `overloaded`: it did not come in time.
+    pub async fn turn(&self) -> Result<Turn, WireError> {
+        turn_of(&self.0.turns).await
+    }
+
+    /// A turn to read a body in, where it is large enough to need one.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn turn_for(&self, body: usize) -> Result<Option<Turn>, WireError> {
+        if body < LARGE_BODY {
+            return Ok(None);
+        }
+        turn_of(&self.0.readings).await.map(Some)
+    }
+}
+
+async fn turn_of(turns: &Arc<Semaphore>) -> Result<Turn, WireError> {
+    match timeout(TURN_WITHIN, turns.clone().acquire_owned()).await {
+        Ok(Ok(permit)) => Ok(Turn { _permit: permit }),
+        _ => Err(WireError::overloaded(
+            "too many long requests are under way; try again a little later",
+            RETRY_AFTER,
+        )),
+    }
+}
