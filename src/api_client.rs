@@ -2,6 +2,8 @@
 
 mod events;
 
+use std::error::Error;
+use std::io;
 use std::time::Duration;
 
 pub use events::{EventStream, Heard};
@@ -199,7 +201,13 @@ impl ApiClient {
 
     fn unreachable(&self, error: &reqwest::Error) -> ApiError {
         let url = self.url();
-        if error.is_connect() {
+        if self.base.scheme() == "https" && speaks_no_tls(error) {
+            ApiError::NotACoordinator(format!(
+                "what answers at {url} does not speak TLS; if it is a coordinator, write http:// (--url or LOOM_API_URL)"
+            ))
+        } else if speaks_no_http(error) {
+            self.stranger("it does not speak HTTP, perhaps TLS: https://")
+        } else if error.is_connect() {
             ApiError::Unreachable(format!(
                 "no coordinator at {url}; start one with `loom up`, or name another one with --url"
             ))
@@ -225,6 +233,34 @@ impl ApiClient {
             "what answers at {url} is no coordinator, or one of another version ({what}); check --url"
         ))
     }
+}
+
+/// Whether somebody answered a TLS handshake with something else. A certificate that is not trusted is none of that.
+fn speaks_no_tls(error: &reqwest::Error) -> bool {
+    causes(error)
+        .any(|cause| matches!(cause.downcast_ref(), Some(rustls::Error::InvalidMessage(_))))
+}
+
+/// Whether somebody answered a request with something else.
+fn speaks_no_http(error: &reqwest::Error) -> bool {
+    causes(error).any(|cause| {
+        cause
+            .downcast_ref::<hyper::Error>()
+            .is_some_and(hyper::Error::is_parse)
+    })
+}
+
+/// An error and what is behind it, also what an error of the system wraps.
+fn causes<'a>(error: &'a reqwest::Error) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(error.source(), |&cause: &&'a (dyn Error + 'static)| {
+        let wrapped = cause
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
+        match wrapped {
+            Some(wrapped) => Some(wrapped as &(dyn Error + 'static)),
+            None => cause.source(),
+        }
+    })
 }
 
 #[cfg(test)]

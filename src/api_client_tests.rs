@@ -83,3 +83,43 @@ fn urls_that_are_none() {
         assert!(matches!(error, ApiError::BadUrl(_)), "{url}");
     }
 }
+
+#[tokio::test]
+async fn a_wrong_scheme_is_told_as_one() {
+    let plain = peer(200, "{}").await.url();
+    let tls = plain.replace("http://", "https://");
+    let client = ApiClient::new(&tls, None, None).unwrap();
+    let error = client.get::<Value>(&["stats"], &[]).await.unwrap_err();
+    let said = error.to_string();
+    assert!(matches!(error, ApiError::NotACoordinator(_)), "{said}");
+    assert!(
+        said.contains("http://") && !said.contains("loom up"),
+        "{said}"
+    );
+    // Nobody there is nobody there.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}", free.local_addr().unwrap());
+    drop(free);
+    let client = ApiClient::new(&url, None, None).unwrap();
+    let error = client.get::<Value>(&["stats"], &[]).await.unwrap_err();
+    assert!(matches!(error, ApiError::Unreachable(_)), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_no_http_is_no_coordinator() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut some = [0; 16];
+        let _ = stream.read(&mut some).await;
+        // What a TLS server answers to what is no handshake.
+        stream.write_all(&[0x15, 3, 1, 0, 2, 2, 70]).await.unwrap();
+    });
+    let client = ApiClient::new(&url, None, None).unwrap();
+    let error = client.get::<Value>(&["stats"], &[]).await.unwrap_err();
+    let said = error.to_string();
+    assert!(matches!(error, ApiError::NotACoordinator(_)), "{said}");
+    assert!(said.contains("https://"), "{said}");
+}

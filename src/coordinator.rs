@@ -7,10 +7,12 @@
 //!
 //! Ownership may be lost while the process lives (NATS away for long): then the actors end, the
 //! NATS door closes, and all of it begins anew under a new epoch when ownership is won again
-//! (`reign`). The API stays open and says why it cannot serve.
+//! (`reign`). The API is open from the beginning (`early`), and says why it cannot serve.
 
+mod early;
 mod reign;
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,15 +23,17 @@ use loom_actors::nats::owner::{Identity, IdentityError, OwnerError};
 use loom_actors::nats::server::{ManagedOptions, ManagedServer, ServerError};
 use loom_actors::projects::Projects;
 use loom_protocol::WireError;
-use tokio::sync::oneshot;
+use loom_protocol::url::without_credentials;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::early::Early;
 use self::reign::{Reign, Shell};
 use crate::doors::rest;
 use crate::metrics;
-use crate::running::{Noted, Running};
+use crate::running::{Noted, Running, Standing};
 use crate::service::Service;
 use crate::settings::{NatsSettings, Settings};
 
@@ -101,11 +105,19 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// Starts everything; returns when requests are answered.
+    /// Starts everything; returns when requests are answered. Until then the API says what is waited for.
     pub async fn start(settings: &Settings, options: UpOptions) -> Result<Self, UpError> {
+        let early = Early::open(&settings.api).await?;
+        Self::start_behind(early, settings, options).await
+    }
+
+    async fn start_behind(
+        early: Early,
+        settings: &Settings,
+        options: UpOptions,
+    ) -> Result<Self, UpError> {
         metrics::install();
-        let listener = rest::bind(&settings.api).await?;
-        let api_address = listener.local_addr().map_err(UpError::Socket)?;
+        let api_address = early.address();
         let data_dir = data_directory(&settings.nats)?;
         let server = match &settings.nats.url {
             Some(_) => None,
@@ -124,20 +136,19 @@ impl Coordinator {
         let identity = identity(&data_dir, server.is_none().then_some(&nats.shown_url))?;
         let store = nats.store.clone();
         let control = server.as_ref().map(ManagedServer::control);
-        let first = Reign::first(settings, nats, identity, options.standby, control);
+        let (standby, why) = (options.standby, early.why());
+        let first = Reign::first(settings, nats, identity, standby, control, why);
         let first = Box::pin(first).await;
         let (shell, reign) = first.map_err(|error| match store.verdict().sentence() {
             Some(sentence) => UpError::Store(sentence.to_owned()),
             None => error,
         })?;
-        let closing = CancellationToken::new();
+        let router = rest::router(shell.service().clone(), &settings.api);
+        let (closing, serving) = early.replaced_by(router);
         let (fails, failed) = oneshot::channel();
         let ruling = reign::rule(shell.clone(), reign, closing.clone(), fails);
         let ruling = tokio::spawn(ruling);
-        let router = rest::router(shell.service().clone(), &settings.api);
-        let ended = closing.clone().cancelled_owned();
         let measuring = AbortOnDropHandle::new(tokio::spawn(metrics::keep_up()));
-        let serving = tokio::spawn(rest::serve(listener, router, ended));
         Ok(Self {
             shell,
             server,
@@ -198,24 +209,26 @@ impl Coordinator {
 /// Runs a coordinator until it is told to end.
 pub async fn run(settings: Settings, options: UpOptions) -> Result<(), UpError> {
     let mut signals = Signals::listen();
+    let early = Early::open(&settings.api).await?;
+    let mut notice = Notice::begin(&settings, early.address());
+    let why = early.watch();
+    let starting = Box::pin(Coordinator::start_behind(early, &settings, options));
     let mut coordinator = tokio::select! {
-        started = Coordinator::start(&settings, options) => started?,
-        () = signals.next() => return Ok(()),
+        started = starting => started?,
+        () = signals.next() => {
+            tracing::info!("ended before it served");
+            return Ok(());
+        }
+        () = notice.stand_by(why, options) => return Ok(()),
     };
-    // Who looks for it does not find it; everything else works.
-    let noted = note_running(&settings, &coordinator)
-        .inspect_err(|error| {
-            tracing::warn!(
-                "that this coordinator runs cannot be noted in the data directory: {error}"
-            );
-        })
-        .ok();
-    println!(
+    let nats_url = coordinator.nats().shown_url.clone();
+    notice.tell(Standing::Serves, nats_url);
+    say(&format!(
         "loom is up · API http://{} · NATS {} · project {}",
         coordinator.api_address(),
         coordinator.nats_url(),
         coordinator.service().default_project(),
-    );
+    ));
     let outcome = tokio::select! {
         () = signals.next() => Ok(()),
         error = coordinator.failed() => Err(error),
@@ -225,15 +238,66 @@ pub async fn run(settings: Settings, options: UpOptions) -> Result<(), UpError> 
         () = coordinator.shut_down() => {}
         () = signals.next() => tracing::warn!("ended at once"),
     }
-    drop(noted);
+    drop(notice);
     outcome
 }
 
-fn note_running(settings: &Settings, coordinator: &Coordinator) -> std::io::Result<Noted> {
-    let data_dir = data_directory(&settings.nats).map_err(std::io::Error::other)?;
-    let api = format!("http://{}", coordinator.api_address());
-    let nats_url = coordinator.nats().shown_url.clone();
-    Running::here(api, nats_url, Clock::system().now()).note(&data_dir)
+/// Says something on stdout, if anybody reads it.
+fn say(line: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+}
+
+/// What stands in the data directory of this process, from the moment that its port is taken until it has ended.
+struct Notice {
+    running: Running,
+    noted: Option<Noted>,
+}
+
+impl Notice {
+    fn begin(settings: &Settings, api: SocketAddr) -> Self {
+        let url = settings.nats.url.as_ref();
+        let shown = url.map(|url| without_credentials(url.expose()));
+        let running = Running::here(
+            format!("http://{api}"),
+            shown.unwrap_or_default(),
+            Clock::system().now(),
+        );
+        let data_dir = data_directory(&settings.nats).map_err(std::io::Error::other);
+        let noted = data_dir.and_then(|data_dir| running.note(&data_dir));
+        Self {
+            running,
+            // Who looks for it does not find it; everything else works.
+            noted: noted.inspect_err(not_noted).ok(),
+        }
+    }
+
+    fn tell(&mut self, standing: Standing, nats_url: String) {
+        self.running.standing = standing;
+        self.running.nats_url = nats_url;
+        self.running.since = Clock::system().now();
+        if let Some(noted) = &self.noted {
+            let _ = noted.again(&self.running).inspect_err(not_noted);
+        }
+    }
+
+    /// Tells that a standby waits, once. Does not end.
+    async fn stand_by(&mut self, why: watch::Receiver<Option<OwnerError>>, options: UpOptions) {
+        let mut why = why;
+        if options.standby && why.wait_for(Option::is_some).await.is_ok() {
+            let nats_url = self.running.nats_url.clone();
+            say(&format!(
+                "loom stands by · API {} · NATS {nats_url}",
+                self.running.api
+            ));
+            self.tell(Standing::StandsBy, nats_url);
+        }
+        std::future::pending::<()>().await;
+    }
+}
+
+fn not_noted(error: &std::io::Error) {
+    tracing::warn!("that this coordinator runs cannot be noted in the data directory: {error}");
 }
 
 /// SIGINT and SIGTERM.

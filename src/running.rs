@@ -1,5 +1,5 @@
-//! Which coordinators of a data directory run: a small file for each, `running/{pid}.json`, written when it serves and
-//! removed when it ends in order. One of a process that was killed says nothing: its process is not there any more, or
+//! Which coordinators of a data directory run: a small file for each, `running/{pid}.json`, written when its port is
+//! taken, again when it stands by or serves, and removed when it ends in order. One of a process that was killed says nothing: its process is not there any more, or
 //! is another one that was given the same number.
 
 use std::fs;
@@ -9,6 +9,19 @@ use std::path::{Path, PathBuf};
 use loom_protocol::Timestamp;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde::{Deserialize, Serialize};
+
+/// How far a coordinator has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Standing {
+    /// It does not serve yet.
+    Starts,
+    /// Another one owns; it waits.
+    StandsBy,
+    /// It serves. What a file of an earlier version means, too.
+    #[default]
+    Serves,
+}
 
 /// A coordinator that runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,14 +33,17 @@ pub struct Running {
     started: Option<String>,
     /// Its API.
     pub api: String,
-    /// Its NATS, without credentials.
+    /// Its NATS, without credentials; empty while a nats-server of its own is started.
     pub nats_url: String,
-    /// When it began to serve.
+    /// How far it has come.
+    #[serde(default)]
+    pub standing: Standing,
+    /// Since when it stands there.
     pub since: Timestamp,
 }
 
 impl Running {
-    /// This very process.
+    /// This very process, which starts.
     pub fn here(api: String, nats_url: String, since: Timestamp) -> Self {
         let pid = std::process::id();
         Self {
@@ -35,6 +51,7 @@ impl Running {
             started: started_at(pid),
             api,
             nats_url,
+            standing: Standing::Starts,
             since,
         }
     }
@@ -46,14 +63,12 @@ impl Running {
     pub fn note(&self, data_dir: &Path) -> io::Result<Noted> {
         let folder = folder(data_dir);
         fs::create_dir_all(&folder)?;
-        let path = folder.join(format!("{}.json", self.pid));
-        let half = path.with_extension("json.new");
-        fs::write(&half, serde_json::to_vec(self)?)?;
-        fs::rename(&half, &path)?;
-        Ok(Noted(path))
+        let noted = Noted(folder.join(format!("{}.json", self.pid)));
+        noted.again(self)?;
+        Ok(noted)
     }
 
-    /// The one of this process, if it serves.
+    /// The one of this process, if it runs.
     pub fn of(data_dir: &Path, pid: u32) -> Option<Self> {
         let path = folder(data_dir).join(format!("{pid}.json"));
         let noted: Self = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
@@ -106,9 +121,21 @@ impl Running {
     }
 }
 
-/// The file of a coordinator that serves.
+/// The file of a coordinator that runs.
 #[derive(Debug)]
 pub struct Noted(PathBuf);
+
+impl Noted {
+    /// Writes down what has become of it.
+    ///
+    /// # Errors
+    /// The data directory cannot be written.
+    pub fn again(&self, running: &Running) -> io::Result<()> {
+        let half = self.0.with_extension("json.new");
+        fs::write(&half, serde_json::to_vec(running)?)?;
+        fs::rename(&half, &self.0)
+    }
+}
 
 impl Drop for Noted {
     fn drop(&mut self) {
@@ -166,6 +193,20 @@ mod tests {
         assert_eq!(Running::of(dir.path(), here().pid), Some(here()));
         drop(noted);
         assert_eq!(Running::all(dir.path()), []);
+    }
+
+    #[test]
+    fn how_far_it_has_come_is_written_down_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut running = here();
+        let noted = running.note(dir.path()).unwrap();
+        running.standing = Standing::StandsBy;
+        noted.again(&running).unwrap();
+        assert_eq!(Running::all(dir.path()), [running]);
+        let mut old = serde_json::to_value(here()).unwrap();
+        old.as_object_mut().unwrap().remove("standing");
+        let old: Running = serde_json::from_value(old).unwrap();
+        assert_eq!(old.standing, Standing::Serves);
     }
 
     #[test]

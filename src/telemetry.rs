@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal as _};
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -24,11 +25,29 @@ pub const COMMAND_LEVEL: &str = "error,async_nats=off";
 /// The text is no log level.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{level:?} is no log level ({source}); write error, warn, info, debug or trace, or module=level with commas between them"
+    "{level:?} is no log level ({why}); write error, warn, info, debug or trace, or module=level with commas between them"
 )]
 pub struct LevelError {
     level: String,
-    source: tracing_subscriber::filter::ParseError,
+    why: String,
+}
+
+/// The filter takes a word that is no level for the name of a module, and then logs nothing.
+fn filter(level: &str) -> Result<EnvFilter, LevelError> {
+    let wrong = |why: String| LevelError {
+        level: level.into(),
+        why,
+    };
+    let alone = level.split(',').map(str::trim);
+    let alone = alone.filter(|part| !part.is_empty() && !part.contains(['=', '[', ']']));
+    for part in alone {
+        if part.parse::<LevelFilter>().is_err() {
+            return Err(wrong(format!(
+                "{part:?} is neither a level nor module=level"
+            )));
+        }
+    }
+    EnvFilter::try_new(level).map_err(|error| wrong(error.to_string()))
 }
 
 /// Begins to log. A second call changes nothing.
@@ -36,10 +55,7 @@ pub struct LevelError {
 /// # Errors
 /// The level cannot be read.
 pub fn init(level: &str, format: LogFormat) -> Result<(), LevelError> {
-    let filter = EnvFilter::try_new(level).map_err(|source| LevelError {
-        level: level.into(),
-        source,
-    })?;
+    let filter = filter(level)?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(io::stderr().is_terminal())
@@ -51,4 +67,31 @@ pub fn init(level: &str, format: LogFormat) -> Result<(), LevelError> {
     // It fails only where somebody logs already, and then there is nothing to do.
     drop(begun);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_is_no_module_either() {
+        for level in [
+            SERVER_LEVEL,
+            AGENT_LEVEL,
+            COMMAND_LEVEL,
+            "DEBUG",
+            "off",
+            "info,loom=trace",
+            "loom[{x}]=info",
+        ] {
+            assert!(filter(level).is_ok(), "{level}");
+        }
+        for level in ["bad", "info,loom_actors", "loom=loud", "inf"] {
+            let error = filter(level).unwrap_err().to_string();
+            assert!(
+                error.contains(level) && error.contains("module=level"),
+                "{error}"
+            );
+        }
+    }
 }

@@ -284,6 +284,9 @@ pub struct Status {
     pub nats: NatsStatus,
     /// Whether it can serve, which projects gave up, and what else is wrong.
     pub readiness: Readiness,
+    /// What is to be looked at though it serves, a sentence each: the store is not the one of before.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// The NATS of a coordinator.

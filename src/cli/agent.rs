@@ -65,7 +65,11 @@ pub async fn run(context: &Context, args: AgentArgs) -> CliResult<ExitCode> {
     let mut signals = Signals::listen()
         .map_err(|error| CliError::Failed(format!("signals can't be listened to: {error}")))?;
     let options = async || client_options(context, args.nats_url.clone()).await;
-    let is_away = |error: &CliError| matches!(error, CliError::Unreachable(_));
+    // A coordinator that starts or stands by says so.
+    let is_away = |error: &CliError| match error {
+        CliError::Refused(code, _) => code.is_transient(),
+        error => matches!(error, CliError::Unreachable(_)),
+    };
     let options = waiting::until_there(&mut signals, options, is_away).await?;
     let Some(options) = options else {
         return Ok(agent_run::ended_early(&args.agent));

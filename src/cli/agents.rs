@@ -191,8 +191,8 @@ fn rows(agents: &[Agent], guids: &[String], wide: bool) -> Table {
         Column::text("HANDLE", 8).at_most(32),
         Column::cut("TYPE", 6, 3).at_most(24),
         Column::whole("STATUS"),
-        Column::whole("TASKS"),
-        Column::whole("SEEN"),
+        Column::spare("TASKS", 1),
+        Column::spare("SEEN", 0),
         Column::cut("BOUNDARIES", 10, 5).at_most(32),
         Column::cut("PROJECT", 8, 4).at_most(64),
     ];

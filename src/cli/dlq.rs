@@ -1,5 +1,9 @@
 //! `loom dlq`: list, show, put back and discard dead letters.
 
+mod discard;
+
+use std::collections::BTreeMap;
+
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use loom_protocol::Timestamp;
 use loom_protocol::dead_letter::{DeadLetter, RefusedSubmission};
@@ -17,6 +21,7 @@ use super::show::{attempts, body_text, sheet, submitted};
 use super::table::Column;
 use super::times::{ago, at, past};
 use crate::api_client::ApiClient;
+use discard::DiscardArgs;
 
 /// List, show, put back and discard dead letters.
 #[derive(Debug, Args)]
@@ -37,14 +42,10 @@ enum DlqCommand {
         #[arg(value_parser = name)]
         id: String,
     },
-    /// Put dead letters back into the queue: by their ids, by a filter, or all
+    /// Put dead letters back into the queue: by their ids, by a filter, or all; exit 1 where any could not be
     Retry(RetryArgs),
-    /// Delete dead letters for good; their items stay failed
-    Discard {
-        /// The letters: ids, beginnings of them, or taskIds.
-        #[arg(required = true, value_parser = name)]
-        ids: Vec<String>,
-    },
+    /// Delete dead letters for good: by their ids, by a filter, or all; their items stay failed
+    Discard(DiscardArgs),
 }
 
 /// Which letters to list.
@@ -122,11 +123,7 @@ pub async fn run(context: &Context, args: DlqArgs) -> CliResult {
         DlqCommand::List(args) => list(context, &args).await,
         DlqCommand::Show { id } => show(out, &context.api()?, &id).await,
         DlqCommand::Retry(args) => retry(out, &context.api()?, args).await,
-        DlqCommand::Discard { ids } => {
-            let api = context.api()?;
-            let discard = async |id: String| api.delete(&["dlq", &id]).await;
-            each::for_each(out, ids, discard).await
-        }
+        DlqCommand::Discard(args) => discard::run(out, &context.api()?, args).await,
     }
 }
 
@@ -191,11 +188,11 @@ async fn list(context: &Context, args: &ListArgs) -> CliResult {
 fn rows(letters: &[DeadLetter], ids: &[String], wide: bool, everywhere: bool) -> Table {
     let mut columns = vec![
         Column::whole("ID"),
-        Column::whole("REASON"),
+        Column::text("REASON", 8),
         Column::cut("CAPABILITY", 10, 1).at_most(32),
         Column::spare("ATTEMPTS", 2),
         Column::spare("RETRIES", 3),
-        Column::whole("FAILED"),
+        Column::spare("FAILED", 0),
     ];
     if everywhere {
         columns.push(Column::cut("PROJECT", 8, 4).at_most(64));
@@ -293,17 +290,33 @@ async fn retry(out: Output, api: &ApiClient, args: RetryArgs) -> CliResult {
         "capability": args.capability, "reason": args.reason, "all": args.all,
         "resetAttempts": reset_attempts,
     });
+    let out = out.doing("");
     let result: BatchResult = api.post(&["dlq", "retry-batch"], &body).await?;
     if out.is_json() {
         out.json(&result)?;
     } else {
         out.text(&format!("{} back in the queue", result.count))?;
-        for (id, error) in &result.errors {
-            note(&format!("{id}: {error}"));
+    }
+    match result.total_processed - result.count.min(result.total_processed) {
+        0 => Ok(()),
+        count => {
+            for (why, (of_these, id)) in reasons(&result) {
+                note(&format!("{of_these} of them, like {id}: {why}"));
+            }
+            Err(CliError::Failed(format!(
+                "{count} of {} could not be put back; they stay dead letters until `loom dlq discard` (ids, --reason or --capability) deletes them",
+                result.total_processed
+            )))
         }
     }
-    if result.count < result.total_processed {
-        return Err(CliError::WorkFailed);
+}
+
+/// How many were refused for each reason, and one of them.
+fn reasons(result: &BatchResult) -> BTreeMap<String, (usize, &str)> {
+    let mut reasons = BTreeMap::new();
+    for (id, error) in &result.errors {
+        let why = error.replace(id, "it");
+        reasons.entry(why).or_insert((0, id.as_str())).0 += 1;
     }
-    Ok(())
+    reasons
 }

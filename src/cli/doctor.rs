@@ -14,7 +14,7 @@ use super::exit::{CliError, CliResult};
 use super::output::block;
 use super::status::bytes;
 use crate::api_client::ApiClient;
-use crate::running::Running;
+use crate::running::{Running, Standing};
 use crate::settings::{Sources, load};
 
 /// Look for what is wrong: the configuration, the nats-server, the disk, the coordinator, its projects and agents; exit
@@ -62,8 +62,8 @@ impl Findings {
 /// Looks everywhere, and says what it found.
 pub async fn run(context: &Context, args: &DoctorArgs) -> CliResult {
     let mut findings = Findings::default();
-    look_here(context, args.data_dir.as_deref(), &mut findings);
-    look_at_coordinator(&context.api()?, &mut findings).await;
+    let running = look_here(context, args.data_dir.as_deref(), &mut findings);
+    look_at_coordinator(&context.api()?, &running, &mut findings).await;
     let wrong = findings
         .0
         .iter()
@@ -95,8 +95,8 @@ pub async fn run(context: &Context, args: &DoctorArgs) -> CliResult {
     }
 }
 
-/// What can be seen on this machine without a coordinator.
-fn look_here(context: &Context, named: Option<&Path>, findings: &mut Findings) {
+/// What can be seen on this machine without a coordinator; and which ones run here.
+fn look_here(context: &Context, named: Option<&Path>, findings: &mut Findings) -> Vec<Running> {
     let sources = Sources::of_process(context.config_file(), Vec::new());
     let own_server = match load(&sources) {
         Ok(loaded) => {
@@ -117,27 +117,49 @@ fn look_here(context: &Context, named: Option<&Path>, findings: &mut Findings) {
             true
         }
     };
+    let data_dir = data_dir(context, named);
+    let running = data_dir.as_deref().map(Running::all).unwrap_or_default();
+    let server = data_dir.as_deref().ok().and_then(server_on);
     if own_server {
-        match find_server(None) {
-            Ok(path) => findings.add(Level::Ok, "nats-server", path.display().to_string()),
-            Err(error) => findings.add(Level::Wrong, "nats-server", error.to_string()),
+        match (find_server(None), &server) {
+            (Ok(path), _) => {
+                findings.add(Level::Ok, "nats-server", path.display().to_string());
+            }
+            // The coordinator that runs has found one in its own environment.
+            (Err(error), Some(server)) if !running.is_empty() => {
+                let pid = server.pid.map(|pid| format!(" (pid {pid})"));
+                let pid = pid.unwrap_or_default();
+                let sentence = format!(
+                    "that of the coordinator runs{pid}; from this environment none could be started: {error}"
+                );
+                findings.add(Level::Ok, "nats-server", sentence);
+            }
+            (Err(error), _) => findings.add(Level::Wrong, "nats-server", error.to_string()),
         }
     }
-    let data_dir = match data_dir(context, named) {
+    let data_dir = match data_dir {
         Ok(data_dir) => data_dir,
-        Err(error) => return findings.add(Level::Wrong, "data directory", error.to_string()),
+        Err(error) => {
+            findings.add(Level::Wrong, "data directory", error.to_string());
+            return running;
+        }
     };
     look_at_disk(&data_dir, findings);
-    let running = Running::all(&data_dir);
     for one in &running {
-        let sentence = format!("pid {}, API {}", one.pid, one.api);
+        let standing = match one.standing {
+            Standing::Starts => ", starts",
+            Standing::StandsBy => ", stands by",
+            Standing::Serves => "",
+        };
+        let sentence = format!("pid {}, API {}{standing}", one.pid, one.api);
         findings.add(Level::Ok, "process", sentence);
     }
     if running.is_empty()
-        && let Some(left) = server_on(&data_dir)
+        && let Some(left) = server
     {
         findings.add(Level::Warning, "nats-server", survivor(&left));
     }
+    running
 }
 
 fn look_at_disk(data_dir: &Path, findings: &mut Findings) {
@@ -162,10 +184,19 @@ fn look_at_disk(data_dir: &Path, findings: &mut Findings) {
     }
 }
 
-async fn look_at_coordinator(api: &ApiClient, findings: &mut Findings) {
+async fn look_at_coordinator(api: &ApiClient, running: &[Running], findings: &mut Findings) {
     let status: Status = match api.get(&["status"], &[]).await {
         Ok(status) => status,
-        Err(error) => return findings.add(Level::Wrong, "coordinator", error.to_string()),
+        Err(error) => {
+            let is_this = |one: &&Running| one.api == api.url();
+            // That a standby waits is what it is for.
+            let level = match running.iter().find(is_this).map(|one| one.standing) {
+                Some(Standing::StandsBy) => Level::Ok,
+                Some(Standing::Starts) => Level::Warning,
+                Some(Standing::Serves) | None => Level::Wrong,
+            };
+            return findings.add(level, "coordinator", error.to_string());
+        }
     };
     let sentence = format!(
         "version {}, pid {}, at {}",
@@ -187,6 +218,9 @@ async fn look_at_coordinator(api: &ApiClient, findings: &mut Findings) {
     }
     for problem in &status.readiness.problems {
         findings.add(Level::Wrong, "coordinator", problem.clone());
+    }
+    for warning in &status.warnings {
+        findings.add(Level::Warning, "store", warning.clone());
     }
     match api.get::<Stats>(&["stats"], &[]).await {
         Ok(stats) => look_at_work(&stats, findings),

@@ -12,7 +12,7 @@ pub(super) async fn for_each(
     ids: Vec<String>,
     send: impl AsyncFn(String) -> Result<Value, ApiError>,
 ) -> CliResult {
-    let alone = ids.len() == 1;
+    let (out, alone) = (out.doing(""), ids.len() == 1);
     let mut answers = Vec::new();
     let mut first_refusal = None;
     for id in ids {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use loom_protocol::ErrorCode;
 
-use super::output::block;
+use super::output::{beside, block};
 use crate::api_client::ApiError;
 use crate::coordinator::UpError;
 
@@ -69,9 +69,9 @@ impl CliError {
         if !message.is_empty() {
             if json {
                 let error = serde_json::json!({"error": message, "code": self.code()});
-                eprintln!("{error}");
+                beside(&error.to_string());
             } else {
-                eprintln!("loom: {}", block(&message));
+                beside(&format!("loom: {}", block(&message)));
             }
         }
         ExitCode::from(self.exit_code())

@@ -34,11 +34,11 @@ pub async fn run(context: &Context, args: &GcArgs) -> CliResult {
     }
     let mut rows = table(&[
         Column::whole("GUID"),
-        Column::text("HANDLE", 8).at_most(32),
-        Column::whole("STATUS"),
+        Column::text("HANDLE", 6).at_most(32),
+        Column::spare("STATUS", 0),
         Column::spare("SEEN", 2),
         Column::spare("LEASES", 1),
-        Column::whole("ACTION"),
+        Column::text("ACTION", 8),
         Column::whole("IN"),
     ]);
     let guids = short_ids(report.agents.iter().map(|agent| agent.guid));

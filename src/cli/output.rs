@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
@@ -10,16 +11,30 @@ use super::table::{shortened, terminal_width};
 
 pub use super::table::{Table, table};
 
+/// Whether it was said that nobody reads the output any more.
+static READER_GONE: AtomicBool = AtomicBool::new(false);
+
 /// Where a command prints. Cheap to clone.
 #[derive(Debug, Clone, Copy)]
 pub struct Output {
     json: bool,
+    /// What to say beside that the reader has gone, where the command goes on without one.
+    goes_on: Option<&'static str>,
 }
 
 impl Output {
     /// Prints JSON, or else tables.
     pub const fn new(json: bool) -> Self {
-        Self { json }
+        let goes_on = None;
+        Self { json, goes_on }
+    }
+
+    /// The same for a command that does something while it prints: where nobody reads that any more, it says so once
+    /// (and `hint`) and goes on; how it ends is told by its exit code as ever.
+    #[must_use]
+    pub const fn doing(self, hint: &'static str) -> Self {
+        let goes_on = Some(hint);
+        Self { goes_on, ..self }
     }
 
     /// Whether a program reads it.
@@ -29,12 +44,22 @@ impl Output {
 
     /// Prints a text as it is, with a line feed at its end.
     pub fn text(self, text: &str) -> CliResult {
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(text.as_bytes())?;
-        if !text.ends_with('\n') {
-            stdout.write_all(b"\n")?;
+        match (write(text), self.goes_on) {
+            (Err(error), Some(hint)) if error.kind() == io::ErrorKind::BrokenPipe => {
+                if !READER_GONE.swap(true, Ordering::Relaxed) {
+                    let hint = if hint.is_empty() {
+                        String::new()
+                    } else {
+                        format!("; {hint}")
+                    };
+                    note(&format!(
+                        "nobody reads the output any more; all is done without it{hint}"
+                    ));
+                }
+                Ok(())
+            }
+            (written, _) => Ok(written?),
         }
-        Ok(stdout.flush()?)
     }
 
     /// Prints a value as JSON over several lines.
@@ -73,13 +98,27 @@ impl Output {
     }
 }
 
+fn write(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    if !text.ends_with('\n') {
+        stdout.write_all(b"\n")?;
+    }
+    stdout.flush()
+}
+
 fn own(error: &serde_json::Error) -> CliError {
     CliError::Failed(format!("cannot write the answer as JSON: {error}"))
 }
 
 /// Says something beside the output.
 pub fn note(text: &str) {
-    eprintln!("loom: {}", escape(text));
+    beside(&format!("loom: {}", escape(text)));
+}
+
+/// Writes lines to stderr as they are. Where nobody reads that any more, there is nobody to tell.
+pub fn beside(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// A text of somebody else for one cell: nothing in it moves the cursor, and it is no longer than `most`.

@@ -171,16 +171,22 @@ pub(super) async fn fetch<P: Page>(
     Ok(whole)
 }
 
+/// Every project that there is.
+pub(super) async fn projects(api: &ApiClient) -> CliResult<Vec<ProjectId>> {
+    let answer: ProjectsAnswer = api.get(&["stats", "projects"], &[]).await?;
+    let projects = answer.projects.iter().map(|name| ProjectId::new(name));
+    let projects: Result<_, _> = projects.collect();
+    projects.map_err(|error| CliError::Failed(error.to_string()))
+}
+
 /// What is wanted of every project, as one page: `of_one` of each. There is no cursor into it.
 async fn fetch_everywhere<P: Page>(
     api: &ApiClient,
     of_one: impl AsyncFn(&ApiClient) -> CliResult<P>,
 ) -> CliResult<P> {
-    let projects: ProjectsAnswer = api.get(&["stats", "projects"], &[]).await?;
     let mut whole: Option<P> = None;
     let mut info = PageInfo::default();
-    for name in &projects.projects {
-        let project = ProjectId::new(name).map_err(|error| CliError::Failed(error.to_string()))?;
+    for project in projects(api).await? {
         let mut page = of_one(&api.of_project(project)).await?;
         info.count += page.info().count;
         info.total += page.info().total;

@@ -15,8 +15,8 @@ pub async fn run(context: &Context) -> CliResult {
         context.out.json(&status)?;
     } else {
         context.out.text(&sheet(&rows(&status)))?;
-        for problem in &status.readiness.problems {
-            note(problem);
+        for sentence in status.readiness.problems.iter().chain(&status.warnings) {
+            note(sentence);
         }
     }
     if status.readiness.ready {

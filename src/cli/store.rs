@@ -7,7 +7,8 @@ use loom_protocol::store::{AcceptAnswer, AcceptRequest, LostAnswer, StoreAnswer}
 
 use super::Context;
 use super::exit::{CliError, CliResult};
-use super::output::{cell, note, table};
+use super::output::{note, table};
+use super::table::Column;
 use crate::api_client::ApiClient;
 
 /// Which store the coordinator works with; go on with another one.
@@ -59,26 +60,45 @@ async fn lost(context: &Context, api: &ApiClient) -> CliResult {
     if context.out.is_json() {
         return context.out.json(&lost);
     }
-    let mut rows = table(&["PROJECT", "ID", "TASK", "CAPABILITY", "STATUS", "IN STORE"]);
+    if lost.total == 0 {
+        let store: StoreAnswer = api.get(&["store"], &[]).await?;
+        let mut sentences = store.problems.iter().chain(&store.warnings).peekable();
+        if sentences.peek().is_none() {
+            return context.out.text("nothing is known to be lost");
+        }
+        // Where the coordinator never read the store that is gone, it knows that it is gone and not what was in it.
+        for sentence in sentences {
+            context.out.text(&format!("{sentence}\n"))?;
+        }
+        return context
+            .out
+            .text("what was in it is not known here: no item can be named");
+    }
+    let mut rows = table(&[
+        Column::spare("PROJECT", 4),
+        Column::whole("ID"),
+        Column::cut("TASK", 8, 1).at_most(40),
+        Column::cut("CAPABILITY", 8, 2).at_most(24),
+        Column::spare("STATUS", 3),
+        Column::spare("IN STORE", 5),
+    ]);
     for item in &lost.items {
         rows.add_row([
             item.project_id.clone(),
             item.id.to_string(),
-            cell(&item.task_id, 40),
-            cell(&item.capability, 24),
+            item.task_id.clone(),
+            item.capability.clone(),
             item.status.to_string(),
             item.in_store
                 .map_or_else(|| "no".into(), |status| status.to_string()),
         ]);
     }
-    context.out.table(&rows, "nothing is known to be lost")?;
-    if lost.total > 0 {
-        note(&format!(
-            "{} of {} items; descriptions, context and results are gone with the store",
-            lost.items.len(),
-            lost.total
-        ));
-    }
+    context.out.table(&rows, "")?;
+    note(&format!(
+        "{} of {} items; descriptions, context and results are gone with the store",
+        lost.items.len(),
+        lost.total
+    ));
     Ok(())
 }
 

@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use loom_protocol::work::{SubmitAnswer, WorkItem, WorkStatus};
 use loom_protocol::{Body, Timestamp, WorkId};
 use serde::Serialize;
@@ -49,7 +50,7 @@ pub struct SubmitArgs {
     file: Option<PathBuf>,
     /// The name that the ids of the file's items follow from, beside what each line says; without it,
     /// a digest of the file. With the same name an edited file keeps the items of its unchanged lines.
-    #[arg(long, value_name = "NAME", requires = "file")]
+    #[arg(long, value_name = "NAME", requires = "file", value_parser = NonEmptyStringValueParser::new())]
     batch: Option<String>,
     /// Go on without the lines that are refused, and write them here, each with the reason above it.
     #[arg(long, value_name = "FILE", requires = "file")]
@@ -193,6 +194,17 @@ impl SubmitArgs {
 pub async fn run(context: &Context, args: SubmitArgs) -> CliResult {
     let mut args = args;
     if args.file.is_none() {
+        // clap asks for no --file where a description is there, which excludes one.
+        for (flag, given) in [
+            ("--batch", args.batch.is_some()),
+            ("--rejects", args.rejects.is_some()),
+        ] {
+            if given {
+                return Err(CliError::Usage(format!(
+                    "{flag} is for the items of a file; add --file FILE, or leave it out (one item is kept from being doubled by --id)"
+                )));
+            }
+        }
         let given = (args.description.take(), args.description_file.as_deref());
         args.description = Some(description::of(given)?);
     }
@@ -241,11 +253,12 @@ pub(super) async fn submit_one(
     if answer.existing && !sent.was_in_doubt {
         note(&format!("item {id} was there already; nothing was changed"));
     }
+    let out = context.out.doing("");
     if !wait {
-        return if context.out.is_json() {
-            context.out.json(&answer)
+        return if out.is_json() {
+            out.json(&answer)
         } else {
-            context.out.text(&answer.id.to_string())
+            out.text(&answer.id.to_string())
         };
     }
     note(&format!("item {id} is submitted; waiting for its end"));
@@ -259,10 +272,10 @@ pub(super) async fn submit_one(
         }
         ended = watch::wait_for(api, answer.id) => ended?,
     };
-    if context.out.is_json() {
-        context.out.json(&ended)?;
+    if out.is_json() {
+        out.json(&ended)?;
     } else {
-        show_item(context.out, &ended)?;
+        show_item(out, &ended)?;
     }
     all_well(&ended)
 }

@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _};
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use loom_actors::clock::Clock;
@@ -24,6 +26,10 @@ pub type Fields = BTreeMap<String, Box<RawValue>>;
 const LONGEST_LINE: usize = 1024 * 1024;
 /// What of that an item may take, beside the frame of a request.
 const LONGEST_ITEM: usize = LONGEST_LINE - 1024;
+/// What some programs begin a file with.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+/// How much of a refused line is in memory while it is put aside.
+const COPIED_AT_A_TIME: usize = 64 * 1024;
 
 /// A file, or standard input copied to one, that is read from the beginning more than once.
 #[derive(Debug)]
@@ -31,6 +37,8 @@ pub struct TasksFile {
     name: String,
     reader: BufReader<File>,
     number: usize,
+    /// How many bytes were read.
+    read: u64,
     digest: Sha256,
 }
 
@@ -39,6 +47,8 @@ pub struct TasksFile {
 pub struct Line {
     /// From 1.
     pub number: usize,
+    /// Where in the file its bytes are.
+    pub bytes: Range<u64>,
     /// What it says, without the space around it; or why it can't be read.
     pub text: Result<String, String>,
 }
@@ -58,6 +68,7 @@ impl TasksFile {
             name,
             reader: BufReader::new(file),
             number: 0,
+            read: 0,
             digest: Sha256::new(),
         })
     }
@@ -85,7 +96,7 @@ impl TasksFile {
     /// Back to the beginning; gives a digest of what was read since the last time.
     pub fn rewind(&mut self) -> io::Result<String> {
         self.reader.rewind()?;
-        self.number = 0;
+        (self.number, self.read) = (0, 0);
         let digest = std::mem::take(&mut self.digest).finalize();
         let mut first = [0; 8];
         first.copy_from_slice(&digest[..8]);
@@ -95,32 +106,56 @@ impl TasksFile {
     /// The next line that holds something. No line takes more memory than a request may be long.
     pub fn next_line(&mut self) -> io::Result<Option<Line>> {
         loop {
-            let mut bytes = Vec::new();
+            let (mut bytes, begin) = (Vec::new(), self.read);
             let most = LONGEST_LINE as u64 + 1;
-            if (&mut self.reader)
+            let length = (&mut self.reader)
                 .take(most)
-                .read_until(b'\n', &mut bytes)?
-                == 0
-            {
+                .read_until(b'\n', &mut bytes)?;
+            if length == 0 {
                 return Ok(None);
             }
             self.digest.update(&bytes);
+            self.read += length as u64;
             self.number += 1;
-            let number = self.number;
-            if bytes.len() > LONGEST_LINE && bytes.last() != Some(&b'\n') {
+            let whole = bytes.len() <= LONGEST_LINE || bytes.last() == Some(&b'\n');
+            if !whole {
                 self.pass_over_the_rest()?;
-                let text = Err(format!("is longer than {LONGEST_LINE} bytes"));
-                return Ok(Some(Line { number, text }));
             }
-            let Ok(text) = std::str::from_utf8(&bytes) else {
-                let text = Err("is not UTF-8".into());
-                return Ok(Some(Line { number, text }));
+            let text = match std::str::from_utf8(&bytes) {
+                _ if is_comment(&bytes) => continue,
+                _ if !whole => Err(format!("is longer than {LONGEST_LINE} bytes")),
+                Err(_) => Err("is not UTF-8".into()),
+                Ok(text) => Ok(text.trim_start_matches(BYTE_ORDER_MARK).trim().to_owned()),
             };
-            let text = text.trim_start_matches('\u{feff}').trim();
-            if !text.is_empty() && !text.starts_with('#') {
-                let text = Ok(text.to_owned());
-                return Ok(Some(Line { number, text }));
+            if text.as_ref().is_ok_and(String::is_empty) {
+                continue;
             }
+            return Ok(Some(Line {
+                number: self.number,
+                bytes: begin..self.read,
+                text,
+            }));
+        }
+    }
+
+    /// Writes a line as it stands in the file, and a line feed where it has none.
+    ///
+    /// # Errors
+    /// The file cannot be read, or `to` not be written.
+    pub fn copy(&self, line: &Range<u64>, to: &mut impl io::Write) -> io::Result<()> {
+        let mut buffer = vec![0; COPIED_AT_A_TIME];
+        let (mut at, mut last) = (line.start, None);
+        while at < line.end {
+            let left = usize::try_from(line.end - at).unwrap_or(usize::MAX);
+            let part = &mut buffer[..left.min(COPIED_AT_A_TIME)];
+            self.reader.get_ref().read_exact_at(part, at)?;
+            to.write_all(part)?;
+            last = part.last().copied();
+            at += part.len() as u64;
+        }
+        match last {
+            Some(b'\n') => Ok(()),
+            _ => to.write_all(b"\n"),
         }
     }
 
@@ -131,11 +166,19 @@ impl TasksFile {
             let length = end.map_or(buffer.len(), |end| end + 1);
             self.digest.update(&buffer[..length]);
             self.reader.consume(length);
+            self.read += length as u64;
             if end.is_some() || length == 0 {
                 return Ok(());
             }
         }
     }
+}
+
+/// Whether nobody is to read it, whatever its bytes are.
+fn is_comment(line: &[u8]) -> bool {
+    let marked = line.strip_prefix(BYTE_ORDER_MARK.to_string().as_bytes());
+    let line = marked.unwrap_or(line);
+    line.trim_ascii_start().first() == Some(&b'#')
 }
 
 fn copied(mut from: impl io::Read) -> io::Result<File> {
@@ -176,9 +219,10 @@ pub fn merged(own: Fields, defaults: &Fields) -> Result<Fields, String> {
     if let Some(labels) = labels {
         fields.insert("labels".into(), labels);
     }
-    for required in ["description", "capability"] {
+    // What is to be done is said by each line; the rest may come from a flag.
+    for (required, flag) in [("description", ""), ("capability", ", or --capability")] {
         if !fields.contains_key(required) {
-            return Err(format!("has no {required}; add one, or --{required}"));
+            return Err(format!("has no {required}; add one{flag}"));
         }
     }
     if fields.contains_key("items") {
@@ -241,8 +285,15 @@ mod tests {
     }
 
     fn problem(text: &str) -> String {
-        let text = Ok(text.to_owned());
-        Line { number: 1, text }.item(&Fields::new()).unwrap_err()
+        line(text).item(&Fields::new()).unwrap_err()
+    }
+
+    fn line(text: &str) -> Line {
+        Line {
+            number: 1,
+            bytes: 0..0,
+            text: Ok(text.to_owned()),
+        }
     }
 
     #[test]
@@ -268,6 +319,7 @@ mod tests {
                 "{\"description\":\"a\"}",
                 "has no capability; add one, or --capability",
             ),
+            ("{\"capability\":\"c\"}", "has no description; add one"),
             (
                 "{\"description\":\"a\",,}",
                 "is no JSON object (key must be a string at column 20)",
@@ -308,10 +360,10 @@ mod tests {
         ] {
             let problem = problem(line);
             assert!(problem.contains(part), "{part:?} is not in {problem}");
+            assert!(!problem.contains("--description"), "{problem}");
         }
         let fine = "{\"description\":\"a\",\"capability\":\"c\",\"colour\":1,\"projectId\":\"p\"}";
-        let text = Ok(fine.to_owned());
-        assert!(Line { number: 1, text }.item(&Fields::new()).is_ok());
+        assert!(line(fine).item(&Fields::new()).is_ok());
     }
 
     #[test]
@@ -331,5 +383,27 @@ mod tests {
         let other = &mut self::file(&text[1..]);
         lines(other);
         assert_ne!(other.rewind().unwrap(), first);
+    }
+
+    #[test]
+    fn every_line_is_put_aside_as_it_came() {
+        let long = [&vec![b'x'; 3 * LONGEST_LINE][..], b"\n"].concat();
+        let parts: [&[u8]; 5] = [
+            "\u{feff} {} \r\n".as_bytes(),
+            b"# \xff is nobody's, and so is this\n",
+            &long,
+            b" \xff\xfe\r\n",
+            b"{\"a\": \xff}",
+        ];
+        let mut file = file(&parts.concat());
+        let read = lines(&mut file);
+        assert_eq!(read.len(), 4, "{read:?}");
+        for (line, part) in read.iter().zip([parts[0], parts[2], parts[3], parts[4]]) {
+            let mut copied = Vec::new();
+            file.copy(&line.bytes, &mut copied).unwrap();
+            assert!(copied.starts_with(part), "{}", line.number);
+            let end: &[u8] = if part.ends_with(b"\n") { b"" } else { b"\n" };
+            assert_eq!(&copied[part.len()..], end);
+        }
     }
 }

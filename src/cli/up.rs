@@ -40,7 +40,7 @@ pub struct UpArgs {
     /// Where another coordinator owns this NATS, wait and take over when it is gone.
     #[arg(long)]
     standby: bool,
-    /// In the background: returns when it serves; its log is loom.log in the data directory, `loom down` ends it.
+    /// In the background: returns when it serves, or stands by; its log is loom.log in the data directory, `loom down` ends it.
     #[arg(short, long)]
     detach: bool,
 }

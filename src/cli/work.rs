@@ -242,7 +242,7 @@ fn rows(items: &[WorkItem], ids: &[String], wide: bool, everywhere: bool) -> Tab
         Column::whole("STATUS"),
         Column::spare("PRI", 5),
         Column::cut("CAPABILITY", 10, 3).at_most(32),
-        Column::whole("AGE"),
+        Column::spare("AGE", 0),
         Column::cut("AGENT", 8, 4).at_most(32),
     ];
     if everywhere {
@@ -313,12 +313,12 @@ async fn explain(out: Output, api: &ApiClient, id: &str) -> CliResult {
     out.text(&text)?;
     let mut rows = table(&[
         Column::text("AGENT", 8).at_most(32),
-        Column::whole("GUID"),
+        Column::spare("GUID", 0),
         Column::cut("TYPE", 6, 3).at_most(24),
         Column::spare("STATUS", 2),
         Column::whole("MAY TAKE IT"),
         Column::spare("RULE", 1),
-        Column::text("WHY", 20),
+        Column::text("WHY", 16),
     ]);
     let guids = short_ids(answer.agents.iter().map(|agent| agent.guid));
     for (verdict, guid) in answer.agents.iter().zip(guids) {

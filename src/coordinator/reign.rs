@@ -104,15 +104,23 @@ async fn end(projects: &Projects) {
     }
 }
 
+/// How an acquisition waits.
+#[derive(Debug)]
+struct Waiting {
+    what: For,
+    /// Is told why it waits.
+    why_not_yet: Option<watch::Sender<Option<OwnerError>>>,
+}
+
 /// What an acquisition waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Waiting {
+enum For {
     /// Nothing: it is refused where another coordinator owns.
-    No,
+    Nothing,
     /// That the other coordinator ends.
-    ForOwner,
+    Owner,
     /// That, and that the right store is there.
-    ForOwnerAndStore,
+    OwnerAndStore,
 }
 
 impl Reign {
@@ -124,6 +132,7 @@ impl Reign {
         identity: Identity,
         standby: bool,
         server: Option<ServerControl>,
+        why_not_yet: watch::Sender<Option<OwnerError>>,
     ) -> Result<(Arc<Shell>, Option<Self>), UpError> {
         let directory = Some(identity.directory().to_owned());
         let stores = Stores::new(&nats, directory, settings.nats.store_id.as_deref());
@@ -132,10 +141,9 @@ impl Reign {
             // Where that is not known in time, the acquisition says why.
             let _ = stores.whole().settled_within(STORE_KNOWN_WITHIN).await;
         }
-        let waiting = if standby {
-            Waiting::ForOwner
-        } else {
-            Waiting::No
+        let waiting = Waiting {
+            what: if standby { For::Owner } else { For::Nothing },
+            why_not_yet: Some(why_not_yet),
         };
         // Nobody reads before there is a service.
         let whose = identity.clone();
@@ -187,16 +195,12 @@ impl Reign {
         let events = shell.service.events();
         let serve = |projects: &Projects| shell.service.serve_from(projects.clone());
         let (settings, nats, stores) = (&shell.settings, &shell.nats, &shell.stores);
-        let accession = accede(
-            settings,
-            nats,
-            events,
-            identity,
-            Waiting::ForOwnerAndStore,
-            stores,
-            serve,
-        );
-        let accession = accession.await?;
+        // Why it waits is said by the service.
+        let waiting = Waiting {
+            what: For::OwnerAndStore,
+            why_not_yet: None,
+        };
+        let accession = accede(settings, nats, events, identity, waiting, stores, serve).await?;
         stores.compare_with_memory();
         if let Some(door) = former.take() {
             door.close().await;
@@ -264,10 +268,11 @@ async fn accede(
         replicas: usize::from(settings.nats.replicas),
         guard: stores.whole().clone(),
         health: nats.store.clone(),
-        store_may_come: waiting == Waiting::ForOwnerAndStore,
+        store_may_come: waiting.what == For::OwnerAndStore,
+        why_not_yet: waiting.why_not_yet,
         ..OwnerOptions::default()
     };
-    let waits = waiting != Waiting::No;
+    let waits = waiting.what != For::Nothing;
     let lease = OwnerLease::acquire_with(&nats.jetstream, identity, waits, options).await?;
     nats.store.majority_seen();
     if lease.others_owned() {
@@ -370,12 +375,16 @@ mod tests {
         let stores = Stores::new(&nats, None, None);
         let settings = Settings::default();
         let events = EventHub::default();
+        let waiting = Waiting {
+            what: For::Nothing,
+            why_not_yet: None,
+        };
         let accession = accede(
             &settings,
             &nats,
             &events,
             identity,
-            Waiting::No,
+            waiting,
             &stores,
             |_| {},
         );

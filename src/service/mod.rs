@@ -64,6 +64,8 @@ const MAX_LISTENERS: usize = 256;
 /// What this coordinator can do beyond the version of the wire that it speaks.
 pub(crate) const FEATURES: [&str; 3] = ["instance-id", "late-completion", "resume"];
 const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// How many requests a door may have under way, and how long a refused one should wait.
+pub(crate) const ADMISSION: (usize, Duration) = (MAX_REQUESTS, RETRY_AFTER);
 
 /// One page of a listing.
 #[derive(Debug, Clone)]
@@ -132,7 +134,7 @@ impl Service {
 
     /// How many requests a door may have under way, and how long a refused one should wait.
     pub const fn admission(&self) -> (usize, Duration) {
-        (MAX_REQUESTS, RETRY_AFTER)
+        ADMISSION
     }
 
     /// The projects of the present ownership.

@@ -107,6 +107,7 @@ impl Service {
                 own,
             },
             readiness: self.readiness(),
+            warnings: projects.terms().stores.warnings(),
         }
     }
 

@@ -4,11 +4,12 @@ use std::fmt::Write as _;
 use std::io::Read as _;
 use std::process::Stdio;
 
+use loom_protocol::{ProjectId, names};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::Value;
 
-use crate::program::{Up, code_of, eventually, loom};
+use crate::program::{SOON, Up, code_of, eventually, loom};
 
 /// Submits items from lines of JSON.
 fn submit(up: &Up, lines: &str) -> Vec<String> {
@@ -291,4 +292,145 @@ fn what_is_asked_of_rest_comes_oldest_first_unless_it_says_otherwise() {
         assert_eq!(get(bad)["code"], "invalid-request", "{bad}");
     }
     assert_eq!(get("?assignedTo=nobody")["code"], "not-found");
+}
+
+/// Publishes what is no work item, as somebody without a client does.
+fn publish_garbage(up: &Up, capability: &str) {
+    let status = up.json(&["status"]);
+    let nats = status["nats"]["url"].as_str().unwrap();
+    let mut nats = std::net::TcpStream::connect(nats.trim_start_matches("nats://")).unwrap();
+    nats.set_read_timeout(Some(SOON)).unwrap();
+    let subject = names::work_queue(&ProjectId::new("default").unwrap(), capability);
+    let publish = format!("CONNECT {{\"verbose\":false}}\r\nPUB {subject} 4\r\nnone\r\nPING\r\n");
+    std::io::Write::write_all(&mut nats, publish.as_bytes()).unwrap();
+    let mut said = String::new();
+    while !said.contains("PONG") {
+        let mut some = [0; 512];
+        let length = nats.read(&mut some).unwrap();
+        assert!(length > 0, "{said}");
+        said.push_str(&String::from_utf8_lossy(&some[..length]));
+    }
+}
+
+fn letters(up: &Up) -> usize {
+    up.json(&["dlq"])["items"].as_array().unwrap().len()
+}
+
+#[test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+fn letters_that_cannot_be_put_back_are_told_and_can_be_discarded_together() {
+    let up = Up::start(&["--set", "agents.quarantine_after=100"]);
+    submit(
+        &up,
+        "{\"description\": \"a\", \"capability\": \"rust\", \"maxAttempts\": 1}\n\
+         {\"description\": \"b\", \"capability\": \"rust\", \"maxAttempts\": 1}\n",
+    );
+    for _ in 0..2 {
+        code_of(&mut up.agent_for_one_item("exit 1"));
+    }
+    publish_garbage(&up, "rust");
+    publish_garbage(&up, "go");
+    eventually("all letters are there", || letters(&up) == 4);
+    let (code, stdout, stderr) = up.ask(&["dlq", "retry", "--all"]);
+    assert_eq!(
+        (code, stdout.trim()),
+        (1, "2 back in the queue"),
+        "{stderr}"
+    );
+    for part in [
+        "2 of 4 could not be put back",
+        "2 of them, like ",
+        "loom dlq discard",
+    ] {
+        assert!(stderr.contains(part), "{part:?} is not in {stderr}");
+    }
+    let (code, stdout, stderr) = up.ask(&["dlq", "discard", "--capability", "go"]);
+    assert_eq!(
+        (code, stdout.trim()),
+        (0, "1 dead letter is discarded"),
+        "{stderr}"
+    );
+    for _ in 0..2 {
+        code_of(&mut up.agent_for_one_item("exit 1"));
+    }
+    eventually("they are there again", || letters(&up) == 3);
+    let (code, stdout, stderr) = up.ask(&["dlq", "discard", "--all"]);
+    assert_eq!(
+        (code, stdout.trim()),
+        (0, "3 dead letters are discarded"),
+        "{stderr}"
+    );
+    assert_eq!(letters(&up), 0);
+    let (code, ..) = up.ask(&["dlq", "retry", "--all"]);
+    assert_eq!(code, 0);
+}
+
+#[test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+fn every_table_fits_forty_columns() {
+    let up = Up::start(&[]);
+    let long = "a-rather-long-name-of-a-capability";
+    let line =
+        format!("{{\"description\": \"d\", \"capability\": \"{long}\", \"maxAttempts\": 1}}\n");
+    let ids = submit(&up, &line.repeat(2));
+    let mut agent = loom(&[
+        "agent",
+        "run",
+        "--handle",
+        "a-handle-of-some-length",
+        "-c",
+        long,
+    ])
+    .args(["--url", &up.url, "--", "sh", "-c"])
+    .arg("echo an error that is told at some length >&2; exit 1")
+    .stderr(Stdio::null())
+    .spawn()
+    .unwrap();
+    eventually("both have failed", || letters(&up) == 2);
+    for args in [
+        &["dlq"][..],
+        &["agents"],
+        &["work"],
+        &["gc", "--dry-run"],
+        &["queue", "-A"],
+    ] {
+        for row in on_terminal(&up, 40, args) {
+            assert!(row.chars().count() <= 40, "{args:?}: {row:?}");
+        }
+    }
+    let pending = submit(&up, &line.replace(long, "go"));
+    // The first line is a sentence.
+    for row in &on_terminal(&up, 40, &["work", "explain", &pending[0]])[1..] {
+        assert!(row.chars().count() <= 40, "{row:?}");
+    }
+    assert!(on_terminal(&up, 40, &["dlq"])[1].starts_with(&ids[1][..8]));
+    let pid = rustix::process::Pid::from_raw(agent.id().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    code_of(&mut agent);
+}
+
+#[test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+fn the_queues_of_all_projects_are_told_together() {
+    let up = Up::start(&[]);
+    for project in ["shop", "bank"] {
+        let (code, ..) = up.ask(&["submit", "x", "-c", "rust", "--project", project]);
+        assert_eq!(code, 0);
+    }
+    let (code, stdout, stderr) = up.ask(&["queue", "-A"]);
+    assert_eq!(code, 0, "{stderr}");
+    let of = |project: &str| {
+        let row = stdout.lines().find(|line| line.starts_with(project));
+        row.unwrap_or_else(|| panic!("no {project} in {stdout}"))
+            .split_whitespace()
+    };
+    for project in ["shop", "bank"] {
+        assert_eq!(of(project).collect::<Vec<_>>(), [project, "rust", "1"]);
+    }
+    let all = up.json(&["queue", "-A"]);
+    let queues = all["queues"].as_array().unwrap();
+    let shop = queues.iter().find(|queue| queue["projectId"] == "shop");
+    assert_eq!(shop.unwrap()["pending"]["rust"], 1, "{all}");
+    let (code, _, stderr) = up.ask(&["queue", "purge", "--all", "-A"]);
+    assert_eq!(code, 2, "{stderr}");
 }

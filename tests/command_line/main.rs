@@ -67,6 +67,28 @@ fn a_bad_configuration_exits_2_and_names_the_place() {
 }
 
 #[test]
+fn what_would_be_passed_over_in_silence_is_refused() {
+    for (args, part) in [
+        (
+            &["submit", "x", "-c", "rust", "--batch", "b"][..],
+            "--batch is for",
+        ),
+        (
+            &["submit", "x", "-c", "rust", "--rejects", "r"],
+            "--rejects is for",
+        ),
+        (&["submit", "-f", "x", "--batch", ""], "--batch"),
+        (&["stats", "--log-level", "bad"], "\"bad\" is no log level"),
+        (&["dlq", "discard"], "--all"),
+        (&["dlq", "discard", "x", "--all"], "--all"),
+    ] {
+        let (code, _, stderr) = outcome(&mut loom(args));
+        assert_eq!(code, 2, "{args:?}: {stderr}");
+        assert!(stderr.contains(part), "{part:?} is not in {stderr}");
+    }
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_error() {
     let mut child = loom(&["config", "sample"])
         .stdout(Stdio::piped())

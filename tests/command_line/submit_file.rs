@@ -321,3 +321,106 @@ fn a_coordinator_that_restarts_in_the_middle_is_waited_for() {
     assert!(started.elapsed() < SOON * 4);
     assert_eq!(total(&up), 3_000);
 }
+
+#[test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+fn a_file_is_submitted_to_its_end_though_nobody_reads_the_ids() {
+    let up = Up::start(&[]);
+    let file = up.dir.path().join("tasks.jsonl");
+    std::fs::write(&file, lines(3_000)).unwrap();
+    let path = file.to_str().unwrap();
+    let mut submit = loom(&["submit", "-f", path, "-c", "rust", "--url", &up.url])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(submit.stdout.take());
+    let output = submit.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert_eq!(
+        stderr.matches("nobody reads the output").count(),
+        1,
+        "{stderr}"
+    );
+    assert!(stderr.contains("3000 taken now"), "{stderr}");
+    assert_eq!(total(&up), 3_000);
+    // Nor is anything to be said where nobody hears it.
+    std::fs::write(&file, lines(3_300)).unwrap();
+    let mut submit = loom(&["submit", "-f", path, "-c", "rust", "--url", &up.url])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop((submit.stdout.take(), submit.stderr.take()));
+    assert_eq!(code_of(&mut submit), 0);
+    assert_eq!(total(&up), 6_300);
+    // Several items are all called off.
+    let (_, ids, _) = up.ask(&["work", "-q", "--limit", "3"]);
+    let mut args = vec!["work", "cancel"];
+    args.extend(ids.lines());
+    let mut cancel = loom(&args)
+        .args(["--url", &up.url])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    drop(cancel.stdout.take());
+    assert_eq!(code_of(&mut cancel), 0);
+    assert_eq!(up.json(&["stats"])["cancelled"], 3);
+}
+
+#[test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+fn a_line_that_cannot_be_read_is_put_aside_as_it_came() {
+    let up = Up::start(&[]);
+    let file = up.dir.path().join("tasks.jsonl");
+    let aside = up.dir.path().join("rejects.jsonl");
+    let long = [
+        b"{\"description\": \"",
+        &vec![b'x'; 5 << 20][..],
+        b"\"}\r\n",
+    ]
+    .concat();
+    let latin = b"{\"description\": \"caf\xe9\"}".as_slice();
+    let fine = b"{\"description\": \"fine\"}\n".as_slice();
+    std::fs::write(&file, [fine, &long, latin].concat()).unwrap();
+    let (path, to) = (file.to_str().unwrap(), aside.to_str().unwrap());
+    let (code, stdout, stderr) = up.ask(&["submit", "-f", path, "-c", "rust", "--rejects", to]);
+    assert_eq!((code, stdout.lines().count()), (2, 1), "{stderr}");
+    let rejects = std::fs::read(&aside).unwrap();
+    let rest = rejects.strip_prefix(b"# ").unwrap();
+    let begin = rest.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    assert!(rest[begin..].starts_with(&long), "the long line is there");
+    let rest = &rest[begin + long.len()..];
+    assert!(rest.starts_with(b"# ") && rest.ends_with(&[latin, b"\n"].concat()));
+    let (code, _, stderr) = up.ask(&["submit", "-f", path, "--rejects", "-"]);
+    assert!(code == 2 && stderr.contains("standard output"), "{stderr}");
+}
+
+#[test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+fn an_id_that_a_file_names_for_two_things_is_refused_before_anything_is_sent() {
+    let up = Up::start(&[]);
+    let line = r#"{"id": "01890a5d-ac96-774b-bcce-b302099a8057", "description": "one"}"#;
+    let other = line.replace("one", "two");
+    let (code, _, stderr) = submit(&up, &format!("{line}\n{other}\n"), &[]);
+    assert_eq!(code, 2, "{stderr}");
+    assert!(
+        stderr.contains("tasks.jsonl:2: has the id of line 1"),
+        "{stderr}"
+    );
+    assert_eq!(total(&up), 0);
+    let (code, _, stderr) = submit(&up, &format!("{line}\n{line}\n"), &[]);
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!(total(&up), 1);
+    let aside = up.dir.path().join("rejects.jsonl");
+    let to = ["--rejects", aside.to_str().unwrap()];
+    let (code, _, stderr) = submit(&up, &format!("{line}\n{other}\n"), &to);
+    assert_eq!(code, 2, "{stderr}");
+    assert!(
+        std::fs::read_to_string(aside)
+            .unwrap()
+            .ends_with(&format!("{other}\n"))
+    );
+}

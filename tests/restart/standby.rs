@@ -7,11 +7,11 @@ use async_nats::jetstream::{self, consumer::pull};
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use loom_client::{Agent, Client, Job, JobError, JobResult, RunningAgent};
 use loom_protocol::work::WorkStatus;
-use loom_protocol::{ProjectId, names};
+use loom_protocol::{ProjectId, WorkId, names};
 use loom_testkit::process::LoomProcess;
 use tokio::sync::watch;
 
-use crate::world::{World, all_items, loom_up, soon, submit, until};
+use crate::world::{Rest, World, all_items, loom_up, soon, submit, until};
 
 /// How long a client waits for an answer.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
@@ -105,6 +105,31 @@ async fn a_standby_takes_over_at_once_from_one_that_ends_in_order() {
         began.elapsed()
     );
     assert_eq!(all_items(&client, None).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_standby_answers_on_the_port_on_which_it_will_serve() {
+    let mut world = World::new().await;
+    let mut second = standby(&world).await;
+    let noted = format!("running/{}.json", second.pid());
+    let noted = second.data_dir().join(noted);
+    let standing = async || -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(&noted).unwrap()).unwrap()
+    };
+    let waits = |noted: &serde_json::Value| noted["standing"] == "stands-by";
+    let running = until("it is noted that it waits", standing, waits).await;
+    let rest = Rest::at(running["api"].as_str().unwrap());
+    assert_eq!((rest.health().await, rest.ready().await), (200, 503));
+    assert_eq!(rest.submit(WorkId::generate()).await.unwrap(), 503);
+    assert!(world.loom.terminate().await.unwrap().success());
+    second.until_up().await.unwrap();
+    assert_eq!(running["api"], second.api_url());
+    // Over the connection that is open.
+    assert_eq!(rest.ready().await, 200);
+    assert_eq!(rest.submit(WorkId::generate()).await.unwrap(), 201);
+    assert!(second.terminate().await.unwrap().success());
+    assert!(!noted.exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -293,6 +293,11 @@ pub struct Rest {
 
 impl Rest {
     pub fn of(loom: &LoomProcess) -> Self {
+        Self::at(loom.api_url())
+    }
+
+    /// The one at this address, whether it serves or not.
+    pub fn at(url: &str) -> Self {
         // Only the first one of a process is taken; any will do.
         let _ = rustls::crypto::ring::default_provider().install_default();
         Self {
@@ -300,7 +305,7 @@ impl Rest {
                 .timeout(PATIENCE)
                 .build()
                 .unwrap(),
-            url: loom.api_url().to_owned(),
+            url: url.to_owned(),
         }
     }
 

@@ -67,9 +67,14 @@ pub async fn ledger(project: &TestProject) -> Result<stream::Info> {
 
 /// `loom store …` against the fleet's coordinator: the code it ends with, and what it wrote.
 pub async fn loom_store(fleet: &Fleet, arguments: &[&str]) -> Result<(i32, String)> {
+    loom(fleet, &[&["store"], arguments].concat()).await
+}
+
+/// `loom …` against the fleet's coordinator: the code it ends with, and what it wrote.
+pub async fn loom(fleet: &Fleet, arguments: &[&str]) -> Result<(i32, String)> {
     let url = format!("http://{}", fleet.api_address()?);
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_loom"));
-    command.args(["--url", &url, "store"]).args(arguments);
+    command.args(["--url", &url]).args(arguments);
     command
         .env_remove("LOOM_PROJECT_ID")
         .stdin(std::process::Stdio::null());

@@ -9,7 +9,7 @@ use loom_testkit::process::LoomProcess;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::house::{NOT_THE_ONE, loom_up};
+use super::house::{NOT_THE_ONE, loom, loom_store, loom_up};
 
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
@@ -28,6 +28,20 @@ async fn a_start_on_another_store_warns_and_goes_on() -> Result<()> {
         warnings.iter().any(|text| text.contains("this NATS")),
         "{warnings:?}"
     );
+    // The command line says the same wherever somebody looks.
+    let (code, said) = loom_store(&fleet, &["lost"]).await?;
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains(project.id().as_str()), "{said}");
+    assert!(!said.contains("nothing is known to be lost"), "{said}");
+    for command in ["status", "doctor"] {
+        let (_, said) = loom(&fleet, &[command]).await?;
+        for part in [project.id().as_str(), "this NATS"] {
+            assert!(
+                said.contains(part),
+                "{part} is not in what {command} says: {said}"
+            );
+        }
+    }
     assert!(service.readiness().ready, "a URL alone proves nothing");
     let item = json!({"description": "d", "capability": "rust"});
     project.insist("work.submit", item).await?;

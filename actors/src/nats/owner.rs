@@ -89,6 +89,8 @@ pub struct OwnerOptions {
     pub store_may_come: bool,
     /// Is told how the writes of the lease end.
     pub health: StoreHealth,
+    /// Is told why it is not to be had yet, whenever that is something else.
+    pub why_not_yet: Option<watch::Sender<Option<OwnerError>>>,
 }
 
 impl Default for OwnerOptions {
@@ -100,6 +102,7 @@ impl Default for OwnerOptions {
             guard: StoreGuard::unwatched(),
             store_may_come: false,
             health: StoreHealth::default(),
+            why_not_yet: None,
         }
     }
 }
@@ -205,6 +208,18 @@ pub enum OwnerError {
     },
 }
 
+impl OwnerError {
+    /// The same for whoever asks one that waits for the ownership: nobody has to start that one once more.
+    pub fn while_waiting(&self) -> String {
+        match self {
+            Self::HeldBy { holder, .. } => format!(
+                "another coordinator owns this NATS ({holder}); this one stands by, and takes over when that one ends"
+            ),
+            error => format!("this coordinator does not own yet: {error}"),
+        }
+    }
+}
+
 /// Why ownership is over.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Loss {
@@ -286,8 +301,13 @@ impl OwnerLease {
                 | OwnerError::OtherStore(_)
                 | OwnerError::Unavailable { .. } => {}
             }
-            if wait && told.as_ref() != Some(&error) {
-                tracing::info!("standing by: {error}");
+            if told.as_ref() != Some(&error) {
+                if let Some(why_not_yet) = &options.why_not_yet {
+                    why_not_yet.send_replace(Some(error.clone()));
+                }
+                if wait {
+                    tracing::info!("standing by: {}", error.while_waiting());
+                }
                 told = Some(error);
             }
             sleep(LOOK_EVERY).await;

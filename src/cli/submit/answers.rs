@@ -119,15 +119,21 @@ impl Answers {
         }
     }
 
-    /// A line was refused, here or by the coordinator.
-    pub fn refused(&mut self, place: &str, text: &str, code: ErrorCode, why: &str) -> CliResult {
+    /// A line was refused, here or by the coordinator. `line` writes it.
+    pub fn refused(
+        &mut self,
+        place: &str,
+        code: ErrorCode,
+        why: &str,
+        line: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+    ) -> CliResult {
         self.sums.refused += 1;
         self.first_refusal.get_or_insert(code);
         if self.sums.refused <= NAMED {
             self.say(&format!("{place}{why}"));
         }
         match &mut self.rejects {
-            Some(rejects) => rejects.write(&format!("{place}{why}"), text),
+            Some(rejects) => rejects.write(&format!("{place}{why}"), line),
             None => Ok(()),
         }
     }
@@ -204,6 +210,10 @@ pub(super) struct Rejects {
 impl Rejects {
     /// Begins the file anew.
     pub fn create(path: &Path) -> CliResult<Self> {
+        if path == Path::new("-") {
+            let message = "--rejects -: standard output is for the ids; name a file";
+            return Err(CliError::Usage(message.into()));
+        }
         let file = File::create(path)
             .map_err(|error| CliError::Usage(format!("--rejects {}: {error}", path.display())))?;
         Ok(Self {
@@ -212,9 +222,14 @@ impl Rejects {
         })
     }
 
-    fn write(&mut self, why: &str, line: &str) -> CliResult {
+    fn write(
+        &mut self,
+        why: &str,
+        line: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+    ) -> CliResult {
         let why = why.replace(['\n', '\r'], " ");
-        writeln!(self.file, "# {why}\n{line}").map_err(|error| self.broken(&error))
+        let written = writeln!(self.file, "# {why}").and_then(|()| line(&mut self.file));
+        written.map_err(|error| self.broken(&error))
     }
 
     fn flush(&mut self) -> CliResult {

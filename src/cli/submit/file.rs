@@ -1,6 +1,7 @@
 //! `loom submit -f`: all lines are checked, then sent in arrays; a second run changes nothing.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use loom_protocol::work::{BatchAnswer, ItemAnswer, SubmitAnswer, WorkItem, WorkStatus, limits};
@@ -8,18 +9,20 @@ use loom_protocol::{ErrorCode, WorkId};
 use serde_json::value::to_raw_value;
 
 use super::answers::{Answers, Rejects};
-use super::ids::{LineIds, SeenLines};
+use super::ids::{LineIds, NamedIds, SeenLines};
 use super::send::patiently;
 use crate::api_client::ApiClient;
 use crate::cli::Context;
 use crate::cli::exit::{CliError, CliResult};
 use crate::cli::output::{cell, note};
 use crate::cli::show::outcome;
-use crate::cli::tasks_file::{Fields, TasksFile};
+use crate::cli::tasks_file::{Fields, Line, TasksFile};
 use crate::cli::watch;
 
 /// How many bytes of items go into one request: well under what the door takes.
 const BATCH_BYTES: usize = 768 * 1024;
+/// What becomes of the ids that nobody reads.
+const IDS_ARE_LOST: &str = "the same command again prints the ids";
 /// How many problems are told at a time.
 const MOST_PROBLEMS: usize = 20;
 
@@ -37,7 +40,7 @@ pub(super) struct FileArgs<'a> {
 /// One line on its way.
 struct Item {
     number: usize,
-    text: String,
+    bytes: Range<u64>,
     id: Option<WorkId>,
     fields: Fields,
 }
@@ -75,7 +78,7 @@ pub(super) async fn submit(context: &Context, args: &FileArgs<'_>) -> CliResult 
     let mut run = Run {
         args,
         api: context.api()?,
-        answers: Answers::new(context.out, checked.total, rejects),
+        answers: Answers::new(context.out.doing(IDS_ARE_LOST), checked.total, rejects),
         checked,
         waited_for: Vec::new(),
         reached: false,
@@ -107,19 +110,26 @@ pub(super) async fn submit(context: &Context, args: &FileArgs<'_>) -> CliResult 
     waited
 }
 
+/// The item of a line, where it may be submitted beside those before it.
+fn item_of(line: &Line, flags: &Fields, named: &mut NamedIds) -> Result<Fields, String> {
+    let fields = line.item(flags)?;
+    named.note(line.number, &fields)?;
+    Ok(fields)
+}
+
 /// Reads the whole file and checks every line.
 fn check(args: &FileArgs<'_>) -> CliResult<Checked> {
     let shown = args.path.display();
     let unreadable = |error| CliError::Usage(format!("cannot read {shown}: {error}"));
     let mut file = TasksFile::open(args.path).map_err(unreadable)?;
-    let (mut seen, mut total) = (SeenLines::default(), 0);
+    let (mut seen, mut named, mut total) = (SeenLines::default(), NamedIds::default(), 0);
     let (mut problems, mut bad) = (Vec::new(), 0);
     while let Some(line) = file.next_line().map_err(unreadable)? {
         total += 1;
         if let Ok(text) = &line.text {
             seen.note(text);
         }
-        if let Err(problem) = line.item(&args.flags) {
+        if let Err(problem) = item_of(&line, &args.flags, &mut named) {
             bad += 1;
             if bad <= MOST_PROBLEMS {
                 problems.push(format!("{}{problem}", file.place(line.number)));
@@ -154,10 +164,10 @@ fn check(args: &FileArgs<'_>) -> CliResult<Checked> {
 impl Run<'_> {
     async fn send_all(&mut self) -> CliResult {
         let (mut batch, mut bytes) = (Vec::new(), 0);
+        let mut named = NamedIds::default();
         while let Some(line) = self.checked.file.next_line()? {
             let place = self.checked.file.place(line.number);
-            let shown = line.text.clone().unwrap_or_default();
-            let fields = match line.item(&self.args.flags) {
+            let fields = match item_of(&line, &self.args.flags, &mut named) {
                 Ok(fields) => fields,
                 Err(why) => {
                     // It has an id all the same: those that say the same after it keep theirs.
@@ -165,11 +175,11 @@ impl Run<'_> {
                         self.checked.ids.next(text);
                     }
                     let code = ErrorCode::InvalidRequest;
-                    self.answers.refused(&place, &shown, code, &why)?;
+                    self.refused(&place, &line.bytes, code, &why)?;
                     continue;
                 }
             };
-            let item = self.item(line.number, shown, fields)?;
+            let item = self.item(line, fields)?;
             let size = size(&item.fields);
             if batch.len() == limits::ITEMS || bytes + size > BATCH_BYTES && !batch.is_empty() {
                 self.send(&std::mem::take(&mut batch)).await?;
@@ -192,8 +202,24 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn item(&mut self, number: usize, text: String, mut fields: Fields) -> CliResult<Item> {
-        let derived = self.checked.ids.next(&text);
+    /// A line was refused, here or by the coordinator: it is put aside as it stands in the file.
+    fn refused(
+        &mut self,
+        place: &str,
+        bytes: &Range<u64>,
+        code: ErrorCode,
+        why: &str,
+    ) -> CliResult {
+        let file = &self.checked.file;
+        self.answers
+            .refused(place, code, why, |to| file.copy(bytes, to))
+    }
+
+    fn item(&mut self, line: Line, mut fields: Fields) -> CliResult<Item> {
+        let derived = self
+            .checked
+            .ids
+            .next(line.text.as_deref().unwrap_or_default());
         let mut id = None;
         if !fields.contains_key("id") {
             let raw =
@@ -202,8 +228,8 @@ impl Run<'_> {
             id = Some(derived);
         }
         Ok(Item {
-            number,
-            text,
+            number: line.number,
+            bytes: line.bytes,
             id,
             fields,
         })
@@ -251,7 +277,7 @@ impl Run<'_> {
                         .map(|id| format!(" (item {id})"))
                         .unwrap_or_default();
                     let why = format!("{}{id}", error.message);
-                    self.answers.refused(&place, &item.text, error.code, &why)?;
+                    self.refused(&place, &item.bytes, error.code, &why)?;
                 }
             }
         }

@@ -7,9 +7,12 @@
 //! another batch unless it is submitted with the name of the first one. Flags do not count.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use loom_protocol::WorkId;
 use sha2::{Digest as _, Sha256};
+
+use crate::cli::tasks_file::Fields;
 
 /// Notes the lines of a file, to know which of them are there more than once. 8 bytes each.
 #[derive(Debug, Default)]
@@ -69,6 +72,34 @@ fn derived(batch: &str, text: &str, occurrence: u64) -> WorkId {
     WorkId::new(uuid::Builder::from_random_bytes(bytes).into_uuid())
 }
 
+/// The ids that lines name themselves: the same one again is the same item, and must say the same.
+#[derive(Debug, Default)]
+pub(super) struct NamedIds(HashMap<WorkId, (usize, u64)>);
+
+impl NamedIds {
+    /// Notes the id of a line.
+    ///
+    /// # Errors
+    /// A line before it has named that id for something else, which would be all that is submitted.
+    pub fn note(&mut self, number: usize, fields: &Fields) -> Result<(), String> {
+        let named = fields.get("id").map(|raw| serde_json::from_str(raw.get()));
+        let Some(Ok(id)) = named else { return Ok(()) };
+        let content = serde_json::to_string(fields).map_err(|error| error.to_string())?;
+        let content = key(&content);
+        match self.0.entry(id) {
+            Entry::Vacant(place) => {
+                place.insert((number, content));
+                Ok(())
+            }
+            Entry::Occupied(first) if first.get().1 == content => Ok(()),
+            Entry::Occupied(first) => Err(format!(
+                "has the id of line {} ({id}) and says something else; an id is one item: give it another one, or none",
+                first.get().0
+            )),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,6 +113,21 @@ mod tests {
         }
         let mut ids = seen.ids(batch);
         lines.iter().map(|line| ids.next(line)).collect()
+    }
+
+    #[test]
+    fn an_id_that_is_named_twice_says_the_same_twice() {
+        let id = "01890a5d-ac96-774b-bcce-b302099a8057";
+        let fields = |text: &str| -> Fields { serde_json::from_str(text).unwrap() };
+        let mut named = NamedIds::default();
+        let first = format!(r#"{{"id": "{id}", "description": "one"}}"#);
+        assert_eq!(named.note(1, &fields(&first)), Ok(()));
+        let turned = format!(r#"{{"description":   "one", "id": "{id}"}}"#);
+        assert_eq!(named.note(2, &fields(&turned)), Ok(()));
+        let other = fields(&first.replace("one", "two"));
+        let why = named.note(3, &other).unwrap_err();
+        assert!(why.contains("line 1") && why.contains(id), "{why}");
+        assert_eq!(named.note(4, &fields(r#"{"description": "two"}"#)), Ok(()));
     }
 
     proptest! {

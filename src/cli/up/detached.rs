@@ -13,8 +13,8 @@ use tokio::time::Instant;
 
 use crate::cli::Context;
 use crate::cli::exit::{CliError, CliResult};
-use crate::cli::output::{block, note};
-use crate::running::Running;
+use crate::cli::output::{beside, block};
+use crate::running::{Running, Standing};
 
 /// How long the start may take: a large store is read first. Then it goes on by itself.
 const STARTS_WITHIN: Duration = Duration::from_mins(2);
@@ -24,7 +24,7 @@ const SHOWN_OF_LOG: u64 = 4 * 1024;
 /// What asks for it on the command line.
 pub(super) const FLAGS: [&str; 2] = ["-d", "--detach"];
 
-/// Starts the same command line without the flag, and waits until it serves.
+/// Starts the same command line without the flag, and waits until it serves, or stands by.
 pub(super) async fn run(context: &Context, data_dir: &Path) -> CliResult<ExitCode> {
     let failed = |what: &str, error: std::io::Error| CliError::Failed(format!("{what}: {error}"));
     fs::create_dir_all(data_dir)
@@ -36,17 +36,19 @@ pub(super) async fn run(context: &Context, data_dir: &Path) -> CliResult<ExitCod
     let mut child = start(&log).map_err(|error| failed("cannot start the coordinator", error))?;
     let deadline = Instant::now() + STARTS_WITHIN;
     loop {
-        if let Some(running) = Running::of(data_dir, child.id()) {
+        let running = Running::of(data_dir, child.id());
+        if let Some(running) = running.filter(|running| running.standing != Standing::Starts) {
             return tell(context, &running, &path);
         }
         if let Ok(Some(status)) = child.try_wait() {
-            note(&block(said_since(&path, began).trim_end()));
+            // It has said who it is itself.
+            beside(&block(said_since(&path, began).trim_end()));
             let code = status.code().and_then(|code| u8::try_from(code).ok());
             return Ok(ExitCode::from(code.unwrap_or(1)));
         }
         if Instant::now() >= deadline {
             return Err(CliError::Unreachable(format!(
-                "the coordinator (pid {}) does not serve after {} s and goes on starting; see {}",
+                "the coordinator (pid {}) does not serve after {} s and goes on starting; see {}, `loom down` ends it",
                 child.id(),
                 STARTS_WITHIN.as_secs(),
                 path.display()
@@ -77,8 +79,12 @@ fn tell(context: &Context, running: &Running, log: &Path) -> CliResult<ExitCode>
         let shown = json!({"running": running, "log": log});
         context.out.json(&shown)?;
     } else {
+        let does = match running.standing {
+            Standing::StandsBy => "stands by",
+            Standing::Starts | Standing::Serves => "is up",
+        };
         context.out.text(&format!(
-            "loom is up · API {} · NATS {} · pid {} · log {}",
+            "loom {does} · API {} · NATS {} · pid {} · log {}",
             running.api,
             running.nats_url,
             running.pid,

@@ -66,6 +66,7 @@ pub(super) async fn run(out: Output, api: &ApiClient, args: CancelArgs) -> CliRe
         "reason": args.reason,
         "by": BY,
     });
+    let out = out.doing("");
     let (mut cancelled, mut refused) = (Vec::new(), Vec::new());
     loop {
         let answer: CancelBatchResult = api.post(&["work", "cancel-batch"], &body).await?;

@@ -10,6 +10,7 @@
 //! | [`fence`] | who is let in, and how many at a time |
 //! | [`serve`](mod@serve) | connections |
 //! | [`outgoing`] | how much of answers may wait for readers |
+//! | [`waiting`] | what is said before the coordinator serves |
 //! | [`agents`], [`work`], [`dead_letters`], [`events`], [`system`], [`store`] | the paths |
 
 pub mod agents;
@@ -23,6 +24,7 @@ pub mod outgoing;
 pub mod serve;
 pub mod store;
 pub mod system;
+pub mod waiting;
 pub mod work;
 
 use std::sync::Arc;
@@ -36,6 +38,7 @@ use axum::routing::{get, post};
 use loom_protocol::{ErrorCode, WireError};
 
 pub use serve::{BindError, bind, serve};
+pub use waiting::Replaceable;
 
 use crate::service::Service;
 use crate::settings::ApiSettings;
