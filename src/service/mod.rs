@@ -55,7 +55,7 @@ pub use brief::without_long_texts;
 pub use ignored::Ignored;
 pub use submit::{Submitted, check_submission};
 pub use trouble::Owning;
-pub use turns::Turn;
+pub use turns::{Turn, threads};
 
 /// How many requests a door has under way at the most; more are refused with `overloaded`.
 const MAX_REQUESTS: usize = 4_096;

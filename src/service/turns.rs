@@ -2,9 +2,9 @@
 //!
 //! A page of a thousand items, a body of a megabyte: each keeps a thread busy for milliseconds, and hundreds that are
 //! ready at once would keep everything else waiting behind them, the renewal of the ownership and the clocks too. So
-//! each of them takes a turn first; there are twice as many as processors. What waits for a turn is not ready to run, so
-//! that whatever else is ready waits for no more than those few. A thread and a connection of its own for the renewal
-//! would help that alone; this helps every clock and every short request.
+//! each of them takes a turn first; there is one less than the coordinator has threads, so that one of these is always
+//! for the rest. A thread and a connection of its own for the renewal would help that alone; this helps every clock and
+//! every short request.
 //!
 //! Bodies have turns of their own: a request that keeps one while it waits for the turn of its answer waits only for those
 //! that wait for nothing.
@@ -20,8 +20,6 @@ use super::Service;
 
 /// From which size on a body is read in a turn, in bytes.
 pub const LARGE_BODY: usize = 64 * 1024;
-/// How many turns there are for each processor.
-const TURNS: usize = 2;
 /// How long a request waits for its turn before it is refused with `overloaded`.
 const TURN_WITHIN: Duration = Duration::from_secs(10);
 /// When a refused one may be sent again.
@@ -33,10 +31,17 @@ pub struct Turn {
     _permit: OwnedSemaphorePermit,
 }
 
+/// How many threads a coordinator works with: half of the processors, since the nats-server and the agents want theirs,
+/// and a request that is passed between threads costs more than one that stays (measured: a fifth of the coordinator's
+/// work). But two at least: beside a request that keeps one of them busy the rest goes on.
+pub fn threads() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    (processors / 2).max(2)
+}
+
 /// Turns for a whole coordinator.
 pub(super) fn turns() -> Arc<Semaphore> {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    Arc::new(Semaphore::new(processors * TURNS))
+    Arc::new(Semaphore::new(threads() - 1))
 }
 
 impl Service {

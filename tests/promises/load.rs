@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use loom_protocol::{Encoding, ErrorCode, WireError};
-use loom_testkit::fleet::{Fleet, TestProject};
+use async_nats::{HeaderMap, Request};
+use loom_protocol::codec::CONTENT_TYPE;
+use loom_protocol::{Encoding, ErrorCode, WireError, names};
+use loom_testkit::fleet::{Fleet, PATIENCE, TestProject};
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -46,6 +48,8 @@ async fn long_pages_for_many_readers_keep_nobody_else_waiting() -> Result<()> {
     }
     let address = fleet.api_address()?;
     let url = format!("http://{address}/p/{}/api/work?limit=1000", project.id());
+    // Only the first one of a process is taken; any will do.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let http = reqwest::Client::builder().no_proxy().build()?;
     let served = Arc::new(AtomicUsize::new(0));
     let mut load = JoinSet::new();
@@ -85,7 +89,14 @@ async fn a_list_of_too_many_items_is_refused_before_it_is_read() -> Result<()> {
             (Encoding::MessagePack, packed.clone())
         };
         load.spawn(async move {
-            let answer = project.exchange(encoding, "work.submit", payload).await?;
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, encoding.content_type());
+            let request = Request::new()
+                .headers(headers)
+                .payload(payload.into())
+                .timeout(Some(PATIENCE));
+            let subject = names::request(project.id(), "work.submit");
+            let answer = project.client().send_request(subject, request).await?;
             let error: WireError = encoding.decode(&answer.payload)?;
             ensure!(error.code == ErrorCode::TooLarge, "{error}");
             ensure!(error.message.contains("items: at most 256"), "{error}");

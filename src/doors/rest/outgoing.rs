@@ -315,7 +315,7 @@ mod tests {
                     0 => return count,
                     read => count += read,
                 }
-                sleep(within - Duration::from_secs(5)).await;
+                sleep(within * 5 / 6).await;
             }
         });
         for _ in 0..2 {
