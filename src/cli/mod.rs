@@ -55,6 +55,7 @@ use loom_protocol::rest::Info;
 
 use crate::api_client::{ApiClient, DEFAULT_URL};
 use crate::demo::{self, DemoArgs};
+use crate::service::threads;
 use crate::settings::Secret;
 use crate::telemetry::{self, LogFormat};
 use exit::{CliError, CliResult};
@@ -286,12 +287,9 @@ fn start(globals: Globals, command: Command) -> CliResult<ExitCode> {
     runtime.block_on(run(&context, command))
 }
 
-/// Half of the CPUs: the nats-server and the agents want theirs, and a request that is passed
-/// between threads costs more than one that stays (measured: a fifth of the coordinator's work).
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     tokio::runtime::Builder::new_multi_thread()
-        .worker_threads((cpus / 2).max(1))
+        .worker_threads(threads())
         .enable_all()
         .build()
 }

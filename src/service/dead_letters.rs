@@ -84,7 +84,7 @@ impl Service {
     ) -> Result<RetryAnswer, WireError> {
         let has_filter = request.capability.is_some() || request.reason.is_some();
         let is_filtered = request.all || has_filter;
-        if !request.ids.is_empty() {
+        if !request.ids.0.is_empty() {
             return Err(WireError::invalid(
                 "ids is a field of POST /api/dlq/retry-batch; here say one id, or capability and reason, or all: true",
             ));

@@ -47,6 +47,7 @@ impl Service {
         let mut page = project.work.filled_page(&filter, start, limit).await;
         let mut items = read_all(&project, &page.headers).await?;
         let fitting = self.how_many_fit(&items);
+        tokio::task::yield_now().await;
         if fitting < items.len() {
             items.truncate(fitting);
             let last = items.last().map(|item| item.id);
@@ -177,7 +178,13 @@ async fn read_all(project: &Project, headers: &[Header]) -> Result<Vec<WorkItem>
     let mut items = Vec::with_capacity(headers.len());
     while let Some(read) = reads.next().await {
         match read {
-            Ok(item) => items.push(item),
+            Ok(item) => {
+                items.push(item);
+                // What is cached is there at once: a page in one piece would keep the thread.
+                if items.len().is_multiple_of(READS_IN_FLIGHT) {
+                    tokio::task::yield_now().await;
+                }
+            }
             Err(ReadError::NotFound(_)) => {}
             Err(error) => return Err(error.into()),
         }

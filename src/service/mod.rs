@@ -12,6 +12,7 @@
 //! | `items` | get, list, cancel, explain |
 //! | `named` | what a text names: ids, handles, taskIds |
 //! | `queue` | queue info, purge |
+//! | `turns` | requests that cost much, a few at a time |
 //! | `verdicts` | which agents may take an item, in `explain` |
 //! | `upkeep` | resume, what the reaper does |
 //! | `dead_letters` | list, get, retry, discard |
@@ -33,6 +34,7 @@ mod store;
 mod submit;
 mod totals;
 mod trouble;
+mod turns;
 mod upkeep;
 mod verdicts;
 
@@ -53,6 +55,7 @@ pub use brief::without_long_texts;
 pub use ignored::Ignored;
 pub use submit::{Submitted, check_submission};
 pub use trouble::Owning;
+pub use turns::{Turn, threads};
 
 /// How many requests a door has under way at the most; more are refused with `overloaded`.
 const MAX_REQUESTS: usize = 4_096;
@@ -98,6 +101,8 @@ struct Inner {
     projects: RwLock<Projects>,
     options: ServiceOptions,
     listeners: Arc<Semaphore>,
+    turns: Arc<Semaphore>,
+    readings: Arc<Semaphore>,
 }
 
 impl Service {
@@ -107,6 +112,8 @@ impl Service {
             projects: RwLock::new(projects),
             options,
             listeners: Arc::new(Semaphore::new(MAX_LISTENERS)),
+            turns: turns::turns(),
+            readings: turns::turns(),
         }))
     }
 

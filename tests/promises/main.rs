@@ -16,6 +16,7 @@
 //! | `clocks` | who loses a lease, when, and who never does; the pause before the next attempt |
 //! | `endings` | deadlines, and orders to stop |
 //! | `liveness` | who is dead and who is not, and what becomes of their work |
+//! | `load` | what costs much takes its turn, and keeps nobody else waiting |
 //! | `limits` | usage limits, broken agents, idle ones, what the reaper says |
 //! | `orders` | orders to those who do not hear them |
 //! | `runs` | two runs of one guid: the later one is the agent |
@@ -33,6 +34,7 @@ mod fences;
 mod late;
 mod limits;
 mod liveness;
+mod load;
 mod matching;
 mod orders;
 mod ownership;

@@ -4,7 +4,8 @@ use serde::Deserializer;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::error::WireError;
+use crate::bounded::TOO_MANY;
+use crate::error::{ErrorCode, WireError};
 
 /// The header that names the encoding of a payload.
 pub const CONTENT_TYPE: &str = "Content-Type";
@@ -37,7 +38,12 @@ pub struct DecodeError(String);
 
 impl From<DecodeError> for WireError {
     fn from(error: DecodeError) -> Self {
-        Self::invalid(error.0)
+        let code = if error.0.contains(TOO_MANY) {
+            ErrorCode::TooLarge
+        } else {
+            ErrorCode::InvalidRequest
+        };
+        Self::new(code, error.0)
     }
 }
 

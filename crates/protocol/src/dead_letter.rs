@@ -8,9 +8,10 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::bounded::AtMost;
 use crate::id::{AgentGuid, WorkId};
 use crate::time::Timestamp;
-use crate::work::{Reason, WorkErrorInfo, WorkItem};
+use crate::work::{Reason, WorkErrorInfo, WorkItem, limits};
 
 /// How many ids and errors the answer to one retry names; `retried` and `failed` count them all.
 pub const NAMED: usize = 1_000;
@@ -134,8 +135,8 @@ pub struct RetryRequest {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub all: bool,
     /// Refused: several are named over REST only, and are not to be passed over in silence beside `all`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub ids: Vec<String>,
+    #[serde(skip_serializing)]
+    pub ids: AtMost<{ limits::ITEMS }, String>,
     /// Whether the spent attempts are forgotten; otherwise one more is given.
     pub reset_attempts: bool,
 }
@@ -147,7 +148,7 @@ impl Default for RetryRequest {
             capability: None,
             reason: None,
             all: false,
-            ids: Vec::new(),
+            ids: AtMost::default(),
             reset_attempts: true,
         }
     }

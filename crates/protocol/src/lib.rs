@@ -22,6 +22,7 @@
 pub mod agent;
 mod always;
 pub mod body;
+mod bounded;
 pub mod codec;
 pub mod dead_letter;
 pub mod error;
@@ -40,6 +41,7 @@ pub mod work;
 
 pub use always::visibility::DEFAULT as DEFAULT_VISIBILITY;
 pub use body::Body;
+pub use bounded::AtMost;
 pub use codec::Encoding;
 pub use error::{ErrorCode, WireError};
 pub use id::{AgentGuid, WorkId};

@@ -10,11 +10,12 @@ use loom_protocol::work::{
     PurgeRequest, SubmitRequest,
 };
 use loom_protocol::{Encoding, ProjectId, WireError};
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::answer::Done;
-use crate::service::{Ignored, Page, Service, Submitted, without_long_texts};
+use crate::service::{Ignored, Page, Service, Submitted, Turn, without_long_texts};
 
 /// What every server carries, in bytes, so that its limit need not be asked for.
 const ALWAYS_CARRIED: usize = 64 * 1024;
@@ -44,15 +45,19 @@ struct Request<'a> {
     client: &'a Client,
     payload: &'a [u8],
     encoding: Encoding,
+    /// The turn in which a large payload is read.
+    turn: Mutex<Option<Turn>>,
 }
 
 impl Request<'_> {
     fn read<T: DeserializeOwned>(&self) -> Result<T, WireError> {
+        let _until_it_is_read = self.turn.lock().take();
         Ok(self.encoding.decode_request(self.payload)?)
     }
 
     /// A request about many things: no field of it is passed over.
     fn read_strictly<T: DeserializeOwned>(&self) -> Result<T, WireError> {
+        let _until_it_is_read = self.turn.lock().take();
         Ok(self.encoding.decode_strictly(self.payload, &[])?)
     }
 
@@ -90,6 +95,7 @@ pub(super) async fn carry_out(
         client,
         payload: &message.payload,
         encoding,
+        turn: Mutex::new(service.turn_for(message.payload.len()).await?),
     };
     let subject = message.subject.as_str();
     let unknown = || {
@@ -123,6 +129,7 @@ pub(super) async fn carry_out(
         }
         "agents.list" => {
             let list: ListAgentsRequest = request.read()?;
+            let _turn = service.turn().await?;
             if list.unreadable {
                 return request.done(&service.list_unreadable(some, list.limit)?.unreadable);
             }
@@ -140,15 +147,20 @@ pub(super) async fn carry_out(
             let agent: GuidRequest = request.read()?;
             request.done(&Box::pin(service.resume_agent(some, &agent.guid)).await?)
         }
-        "gc.report" => request.done(&Box::pin(service.gc_report(project)).await?),
+        "gc.report" => {
+            let _turn = service.turn().await?;
+            request.done(&Box::pin(service.gc_report(project)).await?)
+        }
         "gc.run" => {
             let run: GcRequest = request.read_strictly()?;
             request.done(&Box::pin(service.gc_run(project, &run)).await?)
         }
         "work.submit" => {
             let mut ignored = Ignored::default();
+            let until_it_is_read = request.turn.lock().take();
             let submit: SubmitRequest =
                 encoding.decode_noting(request.payload, &mut |path| ignored.note(&path))?;
+            drop(until_it_is_read);
             match Box::pin(service.submit(project, submit, ignored)).await? {
                 Submitted::One(answer) => request.done(&answer),
                 many @ Submitted::Many { .. } => request.done(&many),
@@ -176,6 +188,7 @@ pub(super) async fn carry_out(
         }
         "work.list" => {
             let list: ListWorkRequest = request.read()?;
+            let _turn = service.turn().await?;
             request.page(&Box::pin(service.list_work(project, list)).await?)
         }
         "work.cancel" => {
@@ -185,6 +198,7 @@ pub(super) async fn carry_out(
         }
         "work.explain" => {
             let item: IdRequest = request.read()?;
+            let _turn = service.turn().await?;
             request.done(&Box::pin(service.explain(some, &item.id)).await?)
         }
         "queue.info" => request.done(&Box::pin(service.queue_info(project)).await?),
@@ -194,6 +208,7 @@ pub(super) async fn carry_out(
         }
         "dlq.list" => {
             let list = request.read()?;
+            let _turn = service.turn().await?;
             request.page(&Box::pin(service.list_dead_letters(project, list)).await?)
         }
         "dlq.get" => {

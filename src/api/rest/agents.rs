@@ -3,10 +3,11 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use loom_protocol::AgentGuid;
 use loom_protocol::agent::{Agent, AgentStatus, ListAgentsRequest, ShutdownRequest};
 use loom_protocol::gc::{GcReport, GcRequest};
 use loom_protocol::rest::{AgentsPage, ShutdownBatchResult};
+use loom_protocol::work::limits;
+use loom_protocol::{AgentGuid, AtMost};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,7 @@ pub async fn list(State(service): State<Service>, call: Call) -> RestResult<Resp
         cursor: call.text("cursor"),
         unreadable: call.flag("unreadable")?,
     };
+    let _turn = service.turn().await?;
     if request.unreadable {
         let page = service.list_unreadable(call.project(), request.limit)?;
         return Ok(call.answer(Json(page)));
@@ -97,6 +99,7 @@ pub async fn resume(State(service): State<Service>, call: Call) -> RestResult<im
 
 /// `GET /api/gc`: what the reaper of a project will do, if nothing changes.
 pub async fn gc_report(State(service): State<Service>, call: Call) -> RestResult<Json<GcReport>> {
+    let _turn = service.turn().await?;
     let project = call.project_or(service.default_project());
     Ok(Json(service.gc_report(project).await?))
 }
@@ -113,7 +116,7 @@ pub async fn gc_run(State(service): State<Service>, call: Call) -> RestResult<Js
 #[serde(default, rename_all = "camelCase")]
 struct ShutdownBatch {
     #[serde(alias = "agentGuids", alias = "agentIds", alias = "ids")]
-    guids: Option<Vec<String>>,
+    guids: Option<AtMost<{ limits::ITEMS }, String>>,
     filter: Option<AgentBatchFilter>,
     /// All agents of the project.
     all: bool,
@@ -128,9 +131,11 @@ pub async fn shutdown_batch(
     call: Call,
 ) -> RestResult<Json<ShutdownBatchResult>> {
     let batch: ShutdownBatch = call.strict_body(&[])?;
+    let turn = service.turn().await?;
     let chosen = Chosen::of("guids", batch.guids, batch.filter, batch.all, |filter| {
         service.agents_named(call.project_or(service.default_project()), filter)
     })?;
+    drop(turn);
     let result = run_batch(chosen.ids, |guid| {
         let request = ShutdownRequest {
             guid,

@@ -8,7 +8,7 @@ use futures_util::{StreamExt as _, stream};
 use loom_actors::clock::Clock;
 use loom_protocol::rest::BatchResult;
 use loom_protocol::work::limits;
-use loom_protocol::{ErrorCode, WireError};
+use loom_protocol::{AtMost, WireError};
 
 use super::error::{RestError, RestResult};
 use crate::service::{BatchFilter, Named, check_scope};
@@ -29,13 +29,13 @@ impl Chosen {
     /// Those of a list, those that a filter names, or all: one of the three is given.
     pub fn of<F: BatchFilter, Id: Display>(
         field: &str,
-        ids: Option<Vec<String>>,
+        ids: Option<AtMost<{ limits::ITEMS }, String>>,
         filter: Option<F>,
         all: bool,
         named: impl FnOnce(&F) -> Result<Named<Id>, WireError>,
     ) -> RestResult<Self> {
         match (ids, filter) {
-            (Some(ids), None) if !all => {
+            (Some(AtMost(ids)), None) if !all => {
                 check_batch(field, &ids)?;
                 Ok(Self {
                     ids,
@@ -58,19 +58,11 @@ impl Chosen {
     }
 }
 
-/// Refuses a batch of nothing, and one of too many.
+/// Refuses a batch of nothing; one of too many was refused when it was read.
 pub(super) fn check_batch(field: &str, ids: &[String]) -> RestResult<()> {
     if ids.is_empty() {
         let message = format!("{field} is missing or empty; write {{\"{field}\": [\"…\"]}}");
         return Err(RestError::invalid(message));
-    }
-    if ids.len() > limits::ITEMS {
-        let message = format!(
-            "{field} holds {} ids; at most {} go into one request",
-            ids.len(),
-            limits::ITEMS
-        );
-        return Err(WireError::new(ErrorCode::TooLarge, message).into());
     }
     Ok(())
 }
@@ -141,9 +133,8 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_has_bounds() {
+    fn a_batch_of_nothing_is_refused() {
         assert!(check_batch("ids", &[]).is_err());
-        assert!(check_batch("ids", &vec!["x".into(); limits::ITEMS]).is_ok());
-        assert!(check_batch("ids", &vec!["x".into(); limits::ITEMS + 1]).is_err());
+        assert!(check_batch("ids", &["x".into()]).is_ok());
     }
 }

@@ -7,7 +7,8 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use loom_protocol::{Encoding, ProjectId, Timestamp, WireError};
+use loom_protocol::work::limits;
+use loom_protocol::{AtMost, Encoding, ProjectId, Timestamp, WireError};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -49,7 +50,7 @@ struct Hints {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct HintsOfItems {
-    items: Option<Vec<ItemHints>>,
+    items: Option<AtMost<{ limits::ITEMS }, ItemHints>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -86,7 +87,7 @@ impl<S: Send + Sync> FromRequest<S> for Call {
         };
         let items = if says(&body, CLASSIFICATION) {
             let read = Encoding::Json.decode_request::<HintsOfItems>(&body);
-            read.unwrap_or_default().items.unwrap_or_default()
+            read.unwrap_or_default().items.unwrap_or_default().0
         } else {
             Vec::new()
         };

@@ -4,9 +4,10 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use loom_actors::clock::Clock;
-use loom_protocol::WorkId;
 use loom_protocol::dead_letter::{DeadLetter, ListDeadLettersRequest, RetryAnswer, RetryRequest};
 use loom_protocol::rest::{BatchResult, DeadLettersPage};
+use loom_protocol::work::limits;
+use loom_protocol::{AtMost, WorkId};
 use serde::{Deserialize, Serialize};
 
 use super::batch::{check_batch, percentage, run_batch};
@@ -24,6 +25,7 @@ pub async fn list(State(service): State<Service>, call: Call) -> RestResult<Json
         order: call.text("order"),
         since: call.time("since")?,
     };
+    let _turn = service.turn().await?;
     let project = call.project_or(service.default_project());
     let page = service.list_dead_letters(project, request).await?;
     Ok(Json(DeadLettersPage {
@@ -52,7 +54,7 @@ struct Settled {
 #[serde(default, rename_all = "camelCase")]
 struct Retry {
     #[serde(alias = "workItemIds")]
-    ids: Vec<String>,
+    ids: AtMost<{ limits::ITEMS }, String>,
     capability: Option<String>,
     reason: Option<String>,
     all: bool,
@@ -68,7 +70,7 @@ impl Retry {
             capability: self.capability.clone(),
             reason: self.reason.clone(),
             all: self.all,
-            ids: Vec::new(),
+            ids: AtMost::default(),
             reset_attempts: self.reset_attempts.unwrap_or(true),
             id,
         }
@@ -96,7 +98,7 @@ pub async fn retry_batch(
 ) -> RestResult<Json<BatchResult>> {
     let batch: Retry = call.strict_body(&[])?;
     let is_filtered = batch.all || batch.capability.is_some() || batch.reason.is_some();
-    if is_filtered && !batch.ids.is_empty() {
+    if is_filtered && !batch.ids.0.is_empty() {
         return Err(RestError::invalid(WHICH));
     }
     if is_filtered {
@@ -106,8 +108,8 @@ pub async fn retry_batch(
             .await?;
         return Ok(Json(batch_of(answer)));
     }
-    check_batch("ids", &batch.ids)?;
-    let result = run_batch(batch.ids.clone(), |id| {
+    check_batch("ids", &batch.ids.0)?;
+    let result = run_batch(batch.ids.0.clone(), |id| {
         let (service, request) = (&service, batch.request(Some(id)));
         let project = call.project();
         async move { service.retry_dead_letters(project, request).await.map(drop) }

@@ -1,6 +1,6 @@
 //! What stands before every path: who is let in, how much may be sent, how many at a time.
 //!
-//! A request holds a permit from the moment its body has arrived until its answer is written, and
+//! A request holds a permit from the moment its body has arrived until its answer is made, and
 //! never longer than [`ANSWER_WITHIN`]; a client that sends slowly holds none.
 
 use std::any::Any;

@@ -9,6 +9,7 @@
 //! | [`error`] | refusals as answers |
 //! | [`fence`] | who is let in, and how many at a time |
 //! | [`serve`](mod@serve) | connections |
+//! | [`outgoing`] | how much of answers may wait for readers |
 //! | [`waiting`] | what is said before the coordinator serves |
 //! | [`agents`], [`work`], [`dead_letters`], [`events`], [`system`], [`store`] | the paths |
 
@@ -19,6 +20,7 @@ pub mod dead_letters;
 pub mod error;
 pub mod events;
 pub mod fence;
+pub mod outgoing;
 pub mod serve;
 pub mod store;
 pub mod system;
@@ -28,8 +30,9 @@ pub mod work;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
-use axum::middleware::map_response_with_state;
+use axum::body::HttpBody as _;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state, map_response_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use loom_protocol::{ErrorCode, WireError};
@@ -41,6 +44,7 @@ use crate::service::Service;
 use crate::settings::ApiSettings;
 use error::RestError;
 use fence::Fence;
+use outgoing::{BUDGET, Budget};
 
 /// Every path of the door.
 pub fn router(service: Service, settings: &ApiSettings) -> Router {
@@ -50,7 +54,9 @@ pub fn router(service: Service, settings: &ApiSettings) -> Router {
     let inside = Router::new()
         .nest("/p/{project}", api.clone())
         .merge(api)
-        .layer(map_response_with_state(service.clone(), explain));
+        .layer(from_fn_with_state(service.clone(), read_in_turn))
+        .layer(map_response_with_state(service.clone(), explain))
+        .layer(from_fn_with_state(Budget::new(BUDGET), outgoing::charge));
     let outside = Router::new()
         .route("/health", get(system::health))
         .route("/ready", get(system::ready))
@@ -65,6 +71,16 @@ async fn explain(State(service): State<Service>, response: Response) -> Response
             RestError::from(service.explained(error.clone())).into_response()
         }
         _ => response,
+    }
+}
+
+/// A large body is read in a turn of its own.
+async fn read_in_turn(State(service): State<Service>, request: Request, next: Next) -> Response {
+    let size = request.body().size_hint().exact().unwrap_or_default();
+    let size = usize::try_from(size).unwrap_or(usize::MAX);
+    match service.turn_for(size).await {
+        Ok(_turn) => next.run(request).await,
+        Err(error) => RestError::from(error).into_response(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Connections: bounded in number, and none may dawdle over its headers.
+//! Connections: bounded in number, and none may dawdle over its headers or over the answer.
 
 use std::future::Future;
 use std::io;
@@ -18,6 +18,7 @@ use tower::Layer as _;
 
 use super::events::Stopping;
 use super::fence::Peer;
+use super::outgoing::{Patient, TAKEN_WITHIN};
 use crate::settings::ApiSettings;
 
 /// How many connections may be open; one above waits to be accepted.
@@ -97,7 +98,7 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<
         let known = Extension(Peer(from)).layer(known);
         let service = TowerToHyperService::new(known);
         let connection = http
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection(TokioIo::new(Patient::new(stream, TAKEN_WITHIN)), service)
             .with_upgrades();
         let stopping = stopping.clone();
         tasks.spawn(async move {

@@ -15,6 +15,7 @@ pub async fn show(State(service): State<Service>) -> Json<StoreAnswer> {
 
 /// `GET /api/store/lost`: of one project, or of all.
 pub async fn lost(State(service): State<Service>, call: Call) -> RestResult<Json<LostAnswer>> {
+    let _turn = service.turn().await?;
     Ok(Json(service.lost(call.project()).await?))
 }
 

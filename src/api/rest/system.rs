@@ -63,6 +63,7 @@ pub async fn status(State(service): State<Service>) -> Json<Status> {
 
 /// `GET /api/stats`: of one project, or of all.
 pub async fn stats(State(service): State<Service>, call: Call) -> RestResult<Json<Stats>> {
+    let _turn = service.turn().await?;
     Ok(Json(service.stats(call.project())))
 }
 

@@ -3,9 +3,11 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use loom_protocol::ErrorCode;
 use loom_protocol::rest::{CancelBatchResult, WorkPage};
-use loom_protocol::work::{CancelRequest, ExplainAnswer, ListWorkRequest, SubmitRequest, WorkItem};
+use loom_protocol::work::{
+    CancelRequest, ExplainAnswer, ListWorkRequest, SubmitRequest, WorkItem, limits,
+};
+use loom_protocol::{AtMost, ErrorCode};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +32,7 @@ pub async fn list(State(service): State<Service>, call: Call) -> RestResult<Resp
         order: call.text("order"),
         since: call.time("since")?,
     };
+    let _turn = service.turn().await?;
     let project = call.project_or(service.default_project());
     let page = service.list_work(project, request).await?;
     Ok(call.answer(Json(WorkPage {
@@ -61,6 +64,7 @@ pub async fn explain(
     State(service): State<Service>,
     call: Call,
 ) -> RestResult<Json<ExplainAnswer>> {
+    let _turn = service.turn().await?;
     Ok(Json(service.explain(call.project(), &call.id).await?))
 }
 
@@ -94,7 +98,7 @@ pub async fn cancel(State(service): State<Service>, call: Call) -> RestResult<im
 #[serde(default, rename_all = "camelCase")]
 struct CancelBatch {
     #[serde(alias = "workItemIds", alias = "workIds")]
-    ids: Option<Vec<String>>,
+    ids: Option<AtMost<{ limits::ITEMS }, String>>,
     filter: Option<WorkBatchFilter>,
     /// All items of the project that have not ended.
     all: bool,
@@ -110,9 +114,11 @@ pub async fn cancel_batch(
     call: Call,
 ) -> RestResult<Json<CancelBatchResult>> {
     let batch: CancelBatch = call.strict_body(&[])?;
+    let turn = service.turn().await?;
     let chosen = Chosen::of("ids", batch.ids, batch.filter, batch.all, |filter| {
         service.work_named(call.project_or(service.default_project()), filter)
     })?;
+    drop(turn);
     let by = batch.by.unwrap_or_else(|| BY_REST.into());
     let ended = Mutex::new(Vec::new());
     let result = run_batch(chosen.ids, |id| {

@@ -1,10 +1,14 @@
 //! Parts of a request that may be written in more than one way.
 
+use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+
+use super::limits;
+use crate::bounded::AtMost;
 
 /// A type that a plain sentence may stand for.
 pub(super) trait FromSentence {
@@ -54,15 +58,49 @@ where
         .map(|present| present.map(|Present(value)| value))
 }
 
-/// Reads a list of `{…}`, for a field that may be absent or null. (A list in the place of an object
+/// Reads a list of at most `MOST` `{…}`, for a field that may be absent or null. (A list in the place of an object
 /// would be read by the order of its fields in our source.)
-pub(super) fn optional_objects<'de, D, T>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
+pub(super) fn optional_objects<'de, const MOST: usize, D, T>(
+    deserializer: D,
+) -> Result<Option<Vec<T>>, D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de>,
 {
-    let objects = Option::<Vec<Object<T>>>::deserialize(deserializer)?;
-    Ok(objects.map(|objects| objects.into_iter().map(|Object(value)| value).collect()))
+    let objects = Option::<AtMost<MOST, Object<T>>>::deserialize(deserializer)?;
+    Ok(objects.map(|AtMost(objects)| {
+        let objects = objects.into_iter();
+        objects.map(|Object(value)| value).collect()
+    }))
+}
+
+thread_local! {
+    /// Whether an item of a list is being read.
+    static IN_ITEMS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Reads the items of a submission. An item that has `items` itself is refused later, by itself: here it gets an empty
+/// list, and what stands in it is passed over. Lists of lists would be as many items as fit.
+pub(super) fn items<'de, D, T>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct Left;
+
+    impl Drop for Left {
+        fn drop(&mut self) {
+            IN_ITEMS.set(false);
+        }
+    }
+
+    if IN_ITEMS.get() {
+        let nested = Option::<IgnoredAny>::deserialize(deserializer)?;
+        return Ok(nested.map(|_| Vec::new()));
+    }
+    IN_ITEMS.set(true);
+    let _left = Left;
+    optional_objects::<{ limits::ITEMS }, _, _>(deserializer)
 }
 
 /// Reads `{…}`, for a field that may be absent or null.

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::input;
 use super::item::{Reason, Usage, WorkItem};
 use super::report::{ReportedError, ReportedResult};
+use super::{input, limits};
 use crate::id::{AgentGuid, WorkId};
 use crate::time::Timestamp;
 
@@ -45,7 +45,7 @@ pub struct ThenClaim {
     /// attempts and before anything else, where nobody has had them since.
     #[serde(
         skip_serializing_if = "Option::is_none",
-        deserialize_with = "input::optional_objects"
+        deserialize_with = "input::optional_objects::<{ limits::COMPLETIONS }, _, _>"
     )]
     pub resume: Option<Vec<LeaseRef>>,
 }
@@ -163,7 +163,7 @@ pub struct CompleteRequest {
     #[serde(
         skip_serializing_if = "Option::is_none",
         default,
-        deserialize_with = "input::optional_objects"
+        deserialize_with = "input::optional_objects::<{ limits::COMPLETIONS }, _, _>"
     )]
     pub items: Option<Vec<CompleteItem>>,
     /// Claim the next in the same request.

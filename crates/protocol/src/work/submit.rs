@@ -71,7 +71,7 @@ pub struct SubmitRequest {
     /// Several items in one request.
     #[serde(
         skip_serializing_if = "Option::is_none",
-        deserialize_with = "super::input::optional_objects"
+        deserialize_with = "super::input::items"
     )]
     pub items: Option<Vec<SubmitRequest>>,
 }
