@@ -84,7 +84,7 @@ pub async fn run(
     match live(args, options, signals).await? {
         Ok(code) => Ok(code),
         Err((code, problem)) => {
-            eprintln!("error: {problem}");
+            news::say(&format!("error: {problem}"));
             Ok(ExitCode::from(code))
         }
     }
@@ -144,10 +144,10 @@ async fn live(
         Err(error) => return Ok(Err(refusal(&error))),
     };
     runner.set_stopper(agent.stopper());
-    eprintln!(
+    news::say(&format!(
         "agent {handle} ({guid}) takes work of project {}",
         client.project()
-    );
+    ));
     let signals = tokio::spawn(obey_signals(signals, agent.stopper(), args.drain));
     let ended = agent.ended().await;
     signals.abort();
@@ -155,7 +155,7 @@ async fn live(
         Ok(report) => report,
         Err(error) => return Ok(Err(refusal(&error))),
     };
-    eprintln!("{}", news::farewell(&report));
+    news::say(&news::farewell(&report));
     Ok(match runner.program_gone() {
         Some(problem) => Err((USAGE, problem.to_owned())),
         None if args.once && report.completed + runner.completed_inside() == 0 => {
@@ -175,7 +175,7 @@ pub fn check(args: &AgentRunArgs) -> Result<(), String> {
 
 /// Says that the agent was told to end before it had reached anybody; gives the code to end with.
 pub fn ended_early(args: &AgentRunArgs) -> ExitCode {
-    eprintln!("the agent ended (a signal): no work came");
+    news::say("the agent ended (a signal): no work came");
     if args.once {
         ExitCode::from(WORK_FAILED)
     } else {

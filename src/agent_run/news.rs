@@ -1,6 +1,7 @@
 //! What a person who watches `loom agent run` is told beside the log: one line for each thing that
 //! happens to the agent.
 
+use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,11 @@ use tokio::time::Instant;
 
 /// How often it is asked again what waits, while the agent idles.
 const ASK_EVERY: Duration = Duration::from_secs(30);
+
+/// Says something on standard error. Where nobody reads that any more, there is nobody to tell, and the work goes on.
+pub fn say(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
 
 /// Tells on standard error what happens to one agent. Cheap to clone.
 #[derive(Clone)]
@@ -52,7 +58,7 @@ impl Teller {
             AgentNews::Idle => self.look_why_idle(),
             other => {
                 if let Some(line) = line(&other) {
-                    eprintln!("agent {} {line}", self.inner.handle);
+                    say(&format!("agent {} {line}", self.inner.handle));
                 }
             }
         }
@@ -87,7 +93,7 @@ impl Teller {
     fn say_idle(&self, line: String) {
         let mut idle = self.inner.idle.lock();
         if idle.said.as_ref() != Some(&line) {
-            eprintln!("agent {} {line}", self.inner.handle);
+            say(&format!("agent {} {line}", self.inner.handle));
             idle.said = Some(line);
         }
     }

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io;
 use std::time::Duration;
 
+use super::news::say;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The pause between two tries, at first and at the most.
@@ -58,9 +59,9 @@ pub async fn until_there<T, E: Display>(
             () = signals.next() => return Ok(None),
         };
         if !is_told {
-            eprintln!(
+            say(&format!(
                 "the agent waits: {error}; it is tried again until that works, Ctrl-C or TERM ends it"
-            );
+            ));
             is_told = true;
         }
         tokio::select! {

@@ -10,7 +10,7 @@ use loom_protocol::work::{WorkItem, WorkStatus};
 
 use super::plan::ROLES;
 use super::report::{running, seconds, waited};
-use crate::cli::output::cell;
+use crate::cli::output::{beside, cell};
 
 /// Shows the work on stderr.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl Display {
         for item in ended {
             self.told.insert(item.id);
             let agent = item.assigned_to_agent.as_ref().map_or("-", |a| &a.handle);
-            eprintln!(
+            beside(&format!(
                 "{:>2}/{} {:<9} {:<6} priority {:>2}  waited {:>5}  ran {:>5}  {}",
                 self.told.len(),
                 self.total,
@@ -77,7 +77,7 @@ impl Display {
                 waited(item).map(seconds).unwrap_or_default(),
                 running(item).map(seconds).unwrap_or_default(),
                 cell(&item.description, 40),
-            );
+            ));
         }
     }
 }

@@ -28,7 +28,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::api_client::ApiClient;
 use crate::cli::exit::{CliError, CliResult};
-use crate::cli::output::Output;
+use crate::cli::output::{Output, beside};
 use crate::coordinator::{Coordinator, UpOptions};
 use crate::settings::{Profile, Settings};
 use display::Display;
@@ -64,10 +64,10 @@ pub async fn run(out: Output, args: &DemoArgs) -> CliResult {
 
 /// Starts the coordinator, lets the play run, and ends everything in order.
 async fn stage(out: Output, count: usize, dir: &Path) -> CliResult {
-    eprintln!(
+    beside(&format!(
         "starting a nats-server and a coordinator in {}",
         dir.display()
-    );
+    ));
     let settings = settings(dir)?;
     let coordinator = tokio::select! {
         started = Coordinator::start(&settings, UpOptions::default()) => started?,
@@ -126,7 +126,9 @@ async fn play(
 ) -> CliResult {
     let url = format!("http://{}", coordinator.api_address());
     let api = ApiClient::new(&url, None, Some(project()?))?;
-    eprintln!("the coordinator is up; look with `loom --url {url} work`");
+    beside(&format!(
+        "the coordinator is up; look with `loom --url {url} work`"
+    ));
     for role in ROLES {
         let agent = AgentProcess::start(role, coordinator.nats_url(), dir)
             .map_err(|e| CliError::Failed(format!("cannot start agent {}: {e}", role.handle)))?;
@@ -137,7 +139,10 @@ async fn play(
     timeout_at(deadline, all_registered(&api, agents))
         .await
         .map_err(late)??;
-    eprintln!("{} agents are there; submitting {count} items", ROLES.len());
+    beside(&format!(
+        "{} agents are there; submitting {count} items",
+        ROLES.len()
+    ));
     submit(&api, count).await?;
     let mut display = Display::new(count);
     let watched = timeout_at(deadline, all_ended(&api, agents, &mut display, count)).await;

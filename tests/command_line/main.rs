@@ -131,6 +131,20 @@ fn submitted_work_is_done_and_its_result_is_shown() {
 
 #[test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
+fn an_agent_that_nobody_listens_to_works_on() {
+    let up = Up::start(&[]);
+    let mut agent = loom(&["agent", "run", "--once", "--capability", "rust"])
+        .args(["--url", &up.url, "--", "true"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(agent.stderr.take());
+    let (code, _, stderr) = up.ask(&["submit", "x", "-c", "rust", "--wait"]);
+    assert_eq!((code, code_of(&mut agent)), (0, 0), "{stderr}");
+}
+
+#[test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
 fn agents_that_are_sent_home_leave_no_entry() {
     let up = Up::start(&[]);
     let mut agents: Vec<Child> = (0..4).map(|_| up.agent_for_one_item("true")).collect();
