@@ -368,7 +368,7 @@ impl Intake {
     }
 
     /// What a report comes to because of the run that it is from; `None`: it counts, and is a sign of life.
-    fn from_another_run(
+    fn unless_registered(
         &self,
         guid: AgentGuid,
         run: Option<&str>,
@@ -395,7 +395,7 @@ impl Intake {
     ) -> Result<Asked, (Reason, WireError)> {
         let report: CompletedReport = encoding.decode_request(payload).map_err(poison)?;
         let run = report.instance_id.as_deref();
-        if let Some(asked) = self.from_another_run(report.agent_guid, run, reported_at) {
+        if let Some(asked) = self.unless_registered(report.agent_guid, run, reported_at) {
             return Ok(asked);
         }
         let by = Fence {
@@ -422,7 +422,7 @@ impl Intake {
     ) -> Result<Asked, (Reason, WireError)> {
         let report: ErrorReport = encoding.decode_request(payload).map_err(poison)?;
         let run = report.instance_id.as_deref();
-        if let Some(asked) = self.from_another_run(report.agent_guid, run, reported_at) {
+        if let Some(asked) = self.unless_registered(report.agent_guid, run, reported_at) {
             return Ok(asked);
         }
         let by = Fence {

@@ -87,10 +87,9 @@ fn is_earlier(agent: &Agent, run: &str) -> bool {
 
 fn digest(run: &str) -> String {
     let hash = Sha256::digest(run.as_bytes());
-    hash.iter()
-        .take(DIGEST / 2)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    let first = hash.iter().take(DIGEST / 2);
+    let number = first.fold(0_u64, |number, byte| (number << 8) | u64::from(*byte));
+    format!("{number:0DIGEST$x}")
 }
 
 /// Refuses what comes from another run than the registered one.
