@@ -10,6 +10,7 @@
 //! | `reports` | what is published durably, and what is told |
 //! | `requests` | encodings, unknown fields, unknown projects, bad input |
 //! | `ownership` | who owns no more answers nothing |
+//! | `run_reports` | what a run of an agent publishes counts for that run only |
 //! | `room` | what a nats-server with another `max_payload` takes, and what becomes of the rest |
 //! | `sizes` | what was recorded is answered, however large |
 //! | `aging` | entries and buckets that go by themselves take no work from the living |
@@ -42,5 +43,6 @@ mod repetition;
 mod reports;
 mod requests;
 mod room;
+mod run_reports;
 mod runs;
 mod sizes;

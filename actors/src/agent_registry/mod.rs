@@ -72,6 +72,7 @@
 mod actor;
 mod counts;
 mod directory;
+mod draining;
 mod entry;
 mod handle;
 mod heartbeats;

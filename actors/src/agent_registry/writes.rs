@@ -8,7 +8,6 @@ use async_nats::connection::State as Connection;
 use bytes::Bytes;
 use loom_protocol::agent::{Agent, AgentStatus, RegisterRequest};
 use loom_protocol::{AgentGuid, ErrorCode, Timestamp, WireError};
-use ractor::RpcReplyPort;
 
 use super::actor::{Msg, State, answer};
 use super::requests::is_dead;
@@ -413,23 +412,6 @@ impl State {
         }
         for guid in due {
             self.queue(guid);
-        }
-    }
-
-    /// Ends what is in flight: requests that were taken, and changes that are not written yet.
-    pub fn drain(&mut self, reply: RpcReplyPort<()>) {
-        self.draining.get_or_insert_default().push(reply);
-        self.sweep();
-    }
-
-    fn finish_drain(&mut self) {
-        let busy = self.backlog.under_way > 0
-            || !self.backlog.urgent.is_empty()
-            || !self.backlog.idle.is_empty();
-        if !busy && let Some(waiting) = &mut self.draining {
-            for reply in waiting.drain(..) {
-                answer(reply, ());
-            }
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::{self, AckKind};
 use futures_util::{FutureExt as _, StreamExt as _};
-use loom_protocol::work::{CompletedReport, ErrorReport, Reason, Usage};
+use loom_protocol::work::Reason;
 use loom_protocol::{
     AgentGuid, Encoding, ErrorCode, ProjectId, Timestamp, WireError, WorkId, names,
 };
@@ -19,12 +19,11 @@ use super::message_id::message_id;
 use super::refused::Refused;
 use super::standing::{Foreign, Standing};
 use super::stream::REPORTS;
-use crate::agent_registry::{AgentDirectory, AgentRegistryHandle, ReportOrigin};
+use crate::agent_registry::{AgentDirectory, AgentRegistryHandle};
 use crate::barrier::Barrier;
 use crate::clock::Clock;
 use crate::domain::foreign::DealtWith;
-use crate::domain::retry::Backoff;
-use crate::domain::work::{self, Command, Defaults, Fence, WorkRecord};
+use crate::domain::work::{Defaults, WorkRecord};
 use crate::nats::connection::Nats;
 use crate::nats::owner::Ownership;
 use crate::nats::server_clock::ServerClock;
@@ -45,7 +44,7 @@ const SHOWN_OF_POISON: usize = 1_024;
 pub(crate) const IGNORED: &str = "loom_reports_ignored_total";
 
 /// What a published message asks for.
-enum Asked {
+pub(super) enum Asked {
     /// This.
     For(Box<Operation>),
     /// It changes nothing.
@@ -55,7 +54,7 @@ enum Asked {
 }
 
 impl Asked {
-    fn of(operation: Operation) -> Self {
+    pub(super) fn of(operation: Operation) -> Self {
         Self::For(Box::new(operation))
     }
 }
@@ -66,16 +65,16 @@ pub(super) struct Intake {
     pub(super) project: ProjectId,
     pub(super) nats: Nats,
     ledger: WorkLedgerHandle,
-    agents: Arc<AgentDirectory>,
+    pub(super) agents: Arc<AgentDirectory>,
     registry: AgentRegistryHandle,
     barrier: Barrier,
     ownership: Ownership,
-    clock: Clock,
+    pub(super) clock: Clock,
     /// The clock of the servers that have the stream.
     server_clock: ServerClock,
     pub(super) defaults: Defaults,
-    retry: RetrySettings,
-    jitter: Jitter,
+    pub(super) retry: RetrySettings,
+    pub(super) jitter: Jitter,
     consumers: Consumers,
 }
 
@@ -278,7 +277,7 @@ impl Intake {
         }
     }
 
-    fn ignored(&self, guid: AgentGuid, why: &str) {
+    pub(super) fn ignored(&self, guid: AgentGuid, why: &str) {
         metrics::counter!(IGNORED, "project" => self.project.to_string()).increment(1);
         tracing::debug!(project = %self.project, %guid, "a published report changes nothing: its run of the agent {why}");
     }
@@ -365,83 +364,6 @@ impl Intake {
                 self.refused(message, reason, error),
             )))
         })
-    }
-
-    /// What a report comes to because of the run that it is from; `None`: it counts, and is a sign of life.
-    fn unless_registered(
-        &self,
-        guid: AgentGuid,
-        run: Option<&str>,
-        published: Timestamp,
-    ) -> Option<Asked> {
-        match self.agents.report_origin(guid, run, published) {
-            ReportOrigin::Registered => {
-                self.agents.touch(guid, self.clock.now());
-                None
-            }
-            ReportOrigin::Replaced => {
-                self.ignored(guid, "was replaced");
-                Some(Asked::Nothing)
-            }
-            ReportOrigin::Unknown => Some(Asked::Unclear(guid)),
-        }
-    }
-
-    fn completed(
-        &self,
-        encoding: Encoding,
-        payload: &[u8],
-        reported_at: Timestamp,
-    ) -> Result<Asked, (Reason, WireError)> {
-        let report: CompletedReport = encoding.decode_request(payload).map_err(poison)?;
-        let run = report.instance_id.as_deref();
-        if let Some(asked) = self.unless_registered(report.agent_guid, run, reported_at) {
-            return Ok(asked);
-        }
-        let by = Fence {
-            guid: report.agent_guid,
-            attempt: report.attempt,
-            reported_at,
-        };
-        let result = work::accept_result(report.result.unwrap_or_default(), reported_at)
-            .map_err(|error| (Reason::Rejected, error))?;
-        // Nobody could be told to write another cost; the end counts without it.
-        let usage = report.usage.filter(Usage::is_sound);
-        let command = Command::Complete { by, result, usage };
-        Ok(Asked::of(Operation::Apply(
-            report.work_item_id,
-            Arc::new(command),
-        )))
-    }
-
-    fn failed(
-        &self,
-        encoding: Encoding,
-        payload: &[u8],
-        reported_at: Timestamp,
-    ) -> Result<Asked, (Reason, WireError)> {
-        let report: ErrorReport = encoding.decode_request(payload).map_err(poison)?;
-        let run = report.instance_id.as_deref();
-        if let Some(asked) = self.unless_registered(report.agent_guid, run, reported_at) {
-            return Ok(asked);
-        }
-        let by = Fence {
-            guid: report.agent_guid,
-            attempt: report.attempt,
-            reported_at,
-        };
-        // Nobody could be told that the others are not an agent's to give.
-        let reason = report.reason.filter(|r| Reason::OF_FAILURE.contains(r));
-        let failure = work::accept_failure(report.error, reason, self.backoff(), reported_at);
-        let command = Command::Fail { by, failure };
-        Ok(Asked::of(Operation::Apply(
-            report.work_item_id,
-            Arc::new(command),
-        )))
-    }
-
-    fn backoff(&self) -> Backoff {
-        self.retry.backoff(self.jitter.next())
     }
 }
 

@@ -71,6 +71,7 @@ mod leases;
 mod message_id;
 mod queue;
 mod refused;
+mod reports;
 mod serving;
 mod slots;
 mod standing;
