@@ -15,8 +15,8 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use loom_actors::domain::work::{
     Command, Decision, Defaults, Fence, Holder, WorkRecord, accept, accept_result, decode, encode,
 };
-use loom_actors::work_dispatcher::{PendingQueue, Wants};
-use loom_actors::work_ledger::{Header, Needs};
+use loom_actors::work_dispatcher::{FilterRef, PendingQueue};
+use loom_actors::work_ledger::{Header, Requirements};
 use loom_protocol::work::{ReportedResult, SubmitRequest};
 use loom_protocol::{AgentGuid, Encoding, Timestamp, WorkId};
 
@@ -120,7 +120,7 @@ fn transitions(criterion: &mut Criterion) {
 }
 
 fn queue(criterion: &mut Criterion) {
-    let needs = Arc::new(Needs {
+    let needs = Arc::new(Requirements {
         capability: "typescript".into(),
         boundary: "default".into(),
         required_agent_type: None,
@@ -138,7 +138,7 @@ fn queue(criterion: &mut Criterion) {
     }
     let capabilities = ["typescript".to_owned(), "rust".to_owned()];
     let boundaries = ["default".to_owned()];
-    let wants = Wants {
+    let wants = FilterRef {
         agent_type: "claude-code",
         capabilities: &capabilities,
         boundaries: &boundaries,

@@ -7,10 +7,10 @@
 //!
 //! Ownership may be lost while the process lives (NATS away for long): then the actors end, the
 //! NATS door closes, and all of it begins anew under a new epoch when ownership is won again
-//! (`reign`). The API is open from the beginning (`early`), and says why it cannot serve.
+//! (`term`). The API is open from the beginning (`early`), and says why it cannot serve.
 
 mod early;
-mod reign;
+mod term;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::early::Early;
-use self::reign::{Reign, Shell};
+use self::term::{OwnershipTerm, Runtime};
 use crate::api::rest;
 use crate::metrics;
 use crate::running::{Noted, Running, Standing};
@@ -95,7 +95,7 @@ pub enum UpError {
 
 /// A running coordinator.
 pub struct Coordinator {
-    shell: Arc<Shell>,
+    runtime: Arc<Runtime>,
     server: Option<ManagedServer>,
     api_address: SocketAddr,
     closing: CancellationToken,
@@ -139,20 +139,20 @@ impl Coordinator {
         let store = nats.store.clone();
         let control = server.as_ref().map(ManagedServer::control);
         let why = early.why();
-        let first = Reign::first(settings, nats, identity, options, control, why);
+        let first = OwnershipTerm::first(settings, nats, identity, options, control, why);
         let first = Box::pin(first).await;
-        let (shell, reign) = first.map_err(|error| match store.verdict().sentence() {
+        let (runtime, term) = first.map_err(|error| match store.verdict().sentence() {
             Some(sentence) => UpError::Store(sentence.to_owned()),
             None => error,
         })?;
-        let router = rest::router(shell.service().clone(), &settings.api);
+        let router = rest::router(runtime.service().clone(), &settings.api);
         let (closing, serving) = early.replaced_by(router);
         let (fails, failed) = oneshot::channel();
-        let ruling = reign::rule(shell.clone(), reign, closing.clone(), fails);
+        let ruling = term::run_ownership(runtime.clone(), term, closing.clone(), fails);
         let ruling = tokio::spawn(ruling);
         let measuring = AbortOnDropHandle::new(tokio::spawn(metrics::keep_up()));
         Ok(Self {
-            shell,
+            runtime,
             server,
             api_address,
             closing,
@@ -166,7 +166,7 @@ impl Coordinator {
 
     /// The service layer: what every door calls.
     pub fn service(&self) -> &Service {
-        self.shell.service()
+        self.runtime.service()
     }
 
     /// The projects and their actors, of the present ownership.
@@ -176,12 +176,12 @@ impl Coordinator {
 
     /// The connection to NATS.
     pub fn nats(&self) -> &Nats {
-        self.shell.nats()
+        self.runtime.nats()
     }
 
     /// Where agents find NATS.
     pub fn nats_url(&self) -> &str {
-        self.shell.nats_url()
+        self.runtime.nats_url()
     }
 
     /// Where the REST API listens.
@@ -201,7 +201,7 @@ impl Coordinator {
     pub async fn shut_down(self) {
         self.closing.cancel();
         let _ = tokio::join!(self.ruling, self.serving);
-        self.shell.nats().expect_end();
+        self.runtime.nats().expect_end();
         if let Some(server) = self.server {
             server.stop().await;
         }

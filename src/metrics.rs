@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use loom_actors::agent_registry::AgentDirectory;
 use loom_actors::nats::store::StoreHealth;
+use loom_actors::work_dispatcher;
 use loom_actors::work_ledger::describe_meters;
 use loom_protocol::agent::AgentStatus;
 use metrics::{counter, describe_counter, describe_gauge, gauge};
@@ -65,6 +66,7 @@ static RECORDER: LazyLock<PrometheusHandle> = LazyLock::new(|| {
         tracing::warn!("another recorder of metrics is installed; /metrics will be empty");
     }
     describe_meters();
+    work_dispatcher::describe_meters();
     describe_gauge!(ITEMS, "Work items that are retained, by status.");
     describe_gauge!(LETTERS, "Dead letters that are kept.");
     describe_counter!(

@@ -12,7 +12,7 @@ use loom_protocol::agent::AgentStatus;
 use loom_protocol::event::WorkEventKind;
 use loom_protocol::work::{Reason, WorkStatus};
 use loom_protocol::{ErrorCode, WorkId};
-use loom_testkit::agent::Conduct;
+use loom_testkit::agent::Behaviour;
 use serde_json::{Value, json};
 
 use stage::{Middle, STALE_AFTER, Stage, scenario};
@@ -20,22 +20,26 @@ use stage::{Middle, STALE_AFTER, Stage, scenario};
 scenario!(agent_dies_without_deregistering, middle, {
     let mut stage = Stage::open(middle).await?;
     let mut signals = stage.project.signals().await?;
-    let dying = stage.agent("rust").conduct(Conduct::Hold).spawn().await?;
+    let dying = stage
+        .agent("rust")
+        .behaviour(Behaviour::Hold)
+        .spawn()
+        .await?;
     let id = stage.project.submit_plain("rust").await?;
     let lease = dying.wait_until_claimed(1).await?.claimed[0];
     let dead = dying.guid();
     dying.die();
     stage.middle().await?;
 
-    let heir = stage
+    let successor = stage
         .agent("rust")
-        .conduct(Conduct::Diligent)
+        .behaviour(Behaviour::Diligent)
         .spawn()
         .await?;
-    heir.wait_until_completed(id).await?;
+    successor.wait_until_completed(id).await?;
     let item = stage.project.work(id).await?;
     assert!(item.attempt > lease.attempt);
-    assert_eq!(item.assigned_to, Some(heir.guid()));
+    assert_eq!(item.assigned_to, Some(successor.guid()));
     let retried = signals.work(WorkEventKind::Retried, id).await?;
     assert!(
         [Some(Reason::AgentLost), Some(Reason::NotStarted)].contains(&retried.reason),
@@ -102,7 +106,11 @@ scenario!(work_timeout_handling, middle, {
     let mut stage = Stage::open(middle).await?;
     let mut signals = stage.project.signals().await?;
     // Its heart beats, and nothing is heard of its work.
-    let stuck = stage.agent("rust").conduct(Conduct::Hold).spawn().await?;
+    let stuck = stage
+        .agent("rust")
+        .behaviour(Behaviour::Hold)
+        .spawn()
+        .await?;
     let item = json!({ "description": "d", "capability": "rust", "timeoutMs": 1_500 });
     let id = stage.project.submit(item).await?.id;
     let lease = stuck.wait_until_claimed(1).await?.claimed[0];
@@ -116,7 +124,7 @@ scenario!(work_timeout_handling, middle, {
     assert_eq!((pending.status, pending.attempts), (WorkStatus::Pending, 1));
     let other = stage
         .agent("rust")
-        .conduct(Conduct::Diligent)
+        .behaviour(Behaviour::Diligent)
         .spawn()
         .await?;
     other.wait_until_completed(id).await?;
@@ -161,19 +169,23 @@ async fn work_of_a_dead_agent_is_taken_over_within_stale_after_and_a_second() ->
     let mut fastest = Duration::MAX;
     // A machine that stands still for a second gives everybody a full grace, so the best of some counts.
     for _ in 0..4 {
-        let dying = stage.agent("rust").conduct(Conduct::Hold).spawn().await?;
+        let dying = stage
+            .agent("rust")
+            .behaviour(Behaviour::Hold)
+            .spawn()
+            .await?;
         let id = stage.project.submit_plain("rust").await?;
         dying.wait_until_claimed(1).await?;
-        let heir = stage
+        let successor = stage
             .agent("rust")
-            .conduct(Conduct::Diligent)
+            .behaviour(Behaviour::Diligent)
             .spawn()
             .await?;
         let died = tokio::time::Instant::now();
         dying.die();
-        heir.wait_until_completed(id).await?;
+        successor.wait_until_completed(id).await?;
         fastest = fastest.min(died.elapsed());
-        heir.deregister().await?;
+        successor.deregister().await?;
     }
     assert!(
         fastest <= STALE_AFTER + Duration::from_secs(1),

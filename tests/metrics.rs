@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use loom_protocol::{AgentGuid, names};
-use loom_testkit::agent::Conduct;
+use loom_testkit::agent::Behaviour;
 use loom_testkit::fleet::{Fleet, Role, TestProject};
 use serde_json::{Value, json};
 
@@ -44,7 +44,7 @@ async fn what_happened_to_work_can_be_counted() -> Result<()> {
     let project = fleet.project().await?;
     let agent = project
         .agent("rust")
-        .conduct(Conduct::Diligent)
+        .behaviour(Behaviour::Diligent)
         .spawn()
         .await?;
     let id = project.submit_plain("rust").await?;

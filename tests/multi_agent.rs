@@ -11,7 +11,7 @@ use anyhow::Result;
 use futures_util::future::join_all;
 use loom_protocol::work::WorkStatus;
 use loom_protocol::{ErrorCode, WorkId};
-use loom_testkit::agent::Conduct;
+use loom_testkit::agent::Behaviour;
 use serde_json::json;
 
 use stage::{Middle, Stage, scenario};
@@ -41,7 +41,7 @@ scenario!(competing_consumers_for_same_work, middle, {
     // And many items: each is done by exactly one.
     let mut crowd = Vec::new();
     for _ in 0..AGENTS {
-        let agent = stage.agent("rust").slots(2).conduct(Conduct::Diligent);
+        let agent = stage.agent("rust").slots(2).behaviour(Behaviour::Diligent);
         crowd.push(agent.spawn().await?);
     }
     let mut submitted = HashSet::from([wanted]);
@@ -119,13 +119,21 @@ scenario!(
     middle,
     {
         let mut stage = Stage::open(middle).await?;
-        let first = stage.agent("rust").conduct(Conduct::Hold).spawn().await?;
-        let second = stage.agent("rust").conduct(Conduct::Stall).spawn().await?;
+        let first = stage
+            .agent("rust")
+            .behaviour(Behaviour::Hold)
+            .spawn()
+            .await?;
+        let second = stage
+            .agent("rust")
+            .behaviour(Behaviour::Stall)
+            .spawn()
+            .await?;
         let id = stage.project.submit_plain("rust").await?;
         let lease = first.wait_until_claimed(1).await?.claimed[0];
         let begun = json!({ "id": id, "guid": first.guid(), "attempt": lease.attempt });
         stage.project.request("work.start", begun).await?;
-        second.behave(Conduct::Diligent);
+        second.behave(Behaviour::Diligent);
         first.die();
         stage.middle().await?;
 

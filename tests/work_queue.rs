@@ -9,7 +9,7 @@ use async_nats::jetstream::stream::RetentionPolicy;
 use loom_protocol::event::{Event, WorkEventKind};
 use loom_protocol::work::{ClaimedItem, PurgeAnswer, QueueInfo, Reason, WorkItem, WorkStatus};
 use loom_protocol::{WorkId, names};
-use loom_testkit::agent::{Conduct, FakeAgent};
+use loom_testkit::agent::{Behaviour, FakeAgent};
 use loom_testkit::fleet::{Fleet, Signals, TestProject};
 use serde_json::{Value, json};
 
@@ -192,7 +192,7 @@ async fn competing_consumers() -> Result<()> {
         let agent = project
             .agent("rust")
             .slots(slots)
-            .conduct(Conduct::Diligent);
+            .behaviour(Behaviour::Diligent);
         agents.push(agent.spawn().await?);
     }
     let items: Vec<_> = (0..ITEMS)

@@ -14,15 +14,15 @@
 #![deny(missing_docs)]
 
 pub mod agent_registry;
-pub mod barrier;
 pub mod breaker;
-mod called_off;
+mod cancellation;
 pub mod clock;
 pub mod dlq_retrier;
 pub mod domain;
 pub mod events;
 pub mod gc_reaper;
 pub mod leases;
+pub mod liveness;
 pub mod nats;
 mod orphaned_leases;
 pub mod project;

@@ -13,8 +13,8 @@ use loom_protocol::{AgentGuid, WireError};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::agent_registry::AgentDirectory;
-use crate::barrier::{Barrier, Crossing};
 use crate::leases::Leases;
+use crate::liveness::{BarrierOutcome, DeliveryBarrier};
 use crate::project::{Project, READY_WITHIN};
 use crate::work_ledger::{ReadModel, WorkLedgerHandle};
 
@@ -71,7 +71,7 @@ struct Silenced {
     agents: Weak<AgentDirectory>,
     work: Weak<ReadModel>,
     ledger: WorkLedgerHandle,
-    barrier: Barrier,
+    barrier: DeliveryBarrier,
     patience: Duration,
 }
 
@@ -86,7 +86,7 @@ impl Silenced {
             let (Some(agents), Some(work)) = (self.agents.upgrade(), self.work.upgrade()) else {
                 return;
             };
-            let is_heard = self.barrier.pass().await == Crossing::Passed;
+            let is_heard = self.barrier.pass().await == BarrierOutcome::Passed;
             let grace = self.barrier.grace().since();
             if !is_heard || grace + self.patience > Instant::now() {
                 drop((agents, work));

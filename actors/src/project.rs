@@ -9,7 +9,6 @@ use loom_protocol::work::{LeaseRef, Reason};
 use loom_protocol::{AgentGuid, Encoding, ErrorCode, ProjectId, Timestamp, WireError, names};
 
 use crate::agent_registry::{AgentChange, AgentDirectory, AgentRegistryArgs, AgentRegistryHandle};
-use crate::barrier::{Arrivals, Barrier, BarrierParts, Grace, InFlight};
 use crate::breaker;
 use crate::clock::Clock;
 use crate::dlq_retrier::{DeadLetters, DlqMsg, DlqRetrier, DlqRetrierArgs, DlqRetrierHandle};
@@ -17,6 +16,7 @@ use crate::domain::agent::pause_end;
 use crate::events::{EventHub, EventSink};
 use crate::gc_reaper::{GcReaper, GcReaperArgs, GcReaperHandle, GcReaperMsg};
 use crate::leases::Leases;
+use crate::liveness::{AppliedPositions, BarrierParts, DeliveryBarrier, InFlight, StallGuard};
 use crate::nats::connection::Nats;
 use crate::nats::dead_letters::LetterStore;
 use crate::nats::kv::{Bucket, BucketError};
@@ -59,7 +59,7 @@ pub struct Terms {
     /// `[supervision]`
     pub supervision: SupervisionSettings,
     /// Since when the clocks of all run at the earliest.
-    pub grace: Grace,
+    pub grace: StallGuard,
     /// Spreads the pauses before a next attempt.
     pub jitter: Jitter,
     /// Who listens to events in this process.
@@ -97,7 +97,7 @@ pub struct Project {
     /// Who is dead: the actor that judges.
     pub reaper: GcReaperHandle,
     /// To be passed before anybody is declared dead or late.
-    pub barrier: Barrier,
+    pub barrier: DeliveryBarrier,
     /// What was given up: the read side.
     pub letters: Arc<DeadLetters>,
     /// What was given up: the actor.
@@ -151,8 +151,8 @@ impl Project {
             let leases = u32::try_from(leases).unwrap_or(u32::MAX);
             counted.set_lease_count(guid, leases, clock.now());
         });
-        let arrivals = Arrivals::new(&id);
-        let barrier = Barrier::new(BarrierParts {
+        let arrivals = AppliedPositions::new(&id);
+        let barrier = DeliveryBarrier::new(BarrierParts {
             nats: nats.clone(),
             project: id.clone(),
             reports_consumer: reports_consumer(terms.epoch),
@@ -338,7 +338,7 @@ impl Project {
     pub fn heard<T>(&self, guid: AgentGuid, outcome: Result<T, WireError>) -> Result<T, WireError> {
         outcome.inspect_err(|error| {
             if error.code == ErrorCode::NotRegistered {
-                self.reaper.ghost_heard(guid);
+                self.reaper.unregistered_agent_heard(guid);
             }
         })
     }

@@ -41,7 +41,7 @@ struct Inner {
     terms: Terms,
     max: usize,
     /// What reads find: those that are awake, and the one that is being started.
-    awake: DashMap<ProjectId, Arc<Project>>,
+    active: DashMap<ProjectId, Arc<Project>>,
     /// Those whose start has ended: writes go to these without another look.
     started: DashSet<ProjectId>,
     /// One is opened at a time, so that each is opened once.
@@ -67,14 +67,14 @@ impl Projects {
             root,
             terms,
             max,
-            awake: DashMap::new(),
+            active: DashMap::new(),
             started: DashSet::new(),
             opening: Mutex::new(()),
             work_streams: WorkStreams::default(),
             _watching: AbortOnDropHandle::new(watching),
             guarding: OnceLock::new(),
         }));
-        let guarding = tokio::spawn(put_foreign_to_sleep(Arc::downgrade(&projects.0), turns));
+        let guarding = tokio::spawn(deactivate_foreign(Arc::downgrade(&projects.0), turns));
         let _first = projects.0.guarding.set(AbortOnDropHandle::new(guarding));
         Ok(projects)
     }
@@ -102,18 +102,18 @@ impl Projects {
 
     /// A project that is awake, or being started.
     pub fn get(&self, id: &ProjectId) -> Option<Arc<Project>> {
-        self.0.awake.get(id).map(|project| project.clone())
+        self.0.active.get(id).map(|project| project.clone())
     }
 
     /// Every project that is awake or being started, by id.
     pub fn all(&self) -> Vec<Arc<Project>> {
-        let mut all: Vec<_> = self.0.awake.iter().map(|entry| entry.clone()).collect();
+        let mut all: Vec<_> = self.0.active.iter().map(|entry| entry.clone()).collect();
         all.sort_unstable_by(|one, other| one.id.cmp(&other.id));
         all
     }
 
     /// A project, started if it is not awake.
-    pub async fn wake(&self, id: &ProjectId) -> Result<Arc<Project>, WireError> {
+    pub async fn activate(&self, id: &ProjectId) -> Result<Arc<Project>, WireError> {
         self.check_store(id)?;
         if let Some(project) = self.started(id) {
             return Ok(project);
@@ -122,7 +122,7 @@ impl Projects {
         if let Some(project) = self.started(id) {
             return Ok(project);
         }
-        if self.0.awake.len() >= self.0.max {
+        if self.0.active.len() >= self.0.max {
             return Err(WireError::overloaded(
                 format!(
                     "project {id} is not started: {} projects are awake, and no more are allowed (projects.max)",
@@ -147,7 +147,7 @@ impl Projects {
         let (project, tree) = Box::pin(Project::open(id.clone(), &self.0.terms)).await?;
         let project = Arc::new(project);
         // Its actors tell events as soon as they run.
-        self.0.awake.insert(id.clone(), project.clone());
+        self.0.active.insert(id.clone(), project.clone());
         let started = self.0.root.start_tree(tree).await;
         // What goes on trying is there when it is up, and what is parked says so to everybody; any
         // other one would never be started again.
@@ -157,7 +157,7 @@ impl Projects {
                 StartError::NotUpYet { .. } | StartError::Parked { .. }
             )
         {
-            self.0.awake.remove(id);
+            self.0.active.remove(id);
             return Err(not_started(error));
         }
         self.0.started.insert(id.clone());
@@ -184,12 +184,12 @@ impl Projects {
     }
 
     /// Stops a project after what is in flight; its resources stay, and its next use starts it again.
-    pub async fn put_to_sleep(&self, id: &ProjectId, deadline: Duration) -> Result<(), StopError> {
+    pub async fn deactivate(&self, id: &ProjectId, deadline: Duration) -> Result<(), StopError> {
         let _one_at_a_time = self.0.opening.lock().await;
         self.0.started.remove(id);
         let stopped = self.0.root.stop_tree(id.as_str(), deadline).await;
         // What was in flight has told of its end.
-        self.0.awake.remove(id);
+        self.0.active.remove(id);
         stopped
     }
 
@@ -226,19 +226,21 @@ impl Projects {
             .try_collect()
             .await?;
         for stream in &streams {
-            self.wake_owner_of(stream).await;
+            self.activate_owner_of(stream).await;
         }
-        let awake: BTreeSet<String> = self.awake_streams();
+        let active: BTreeSet<String> = self.awake_streams();
         let work_streams = streams
             .into_iter()
-            .filter(|stream| names::is_work_stream(stream) && !awake.contains(stream));
+            .filter(|stream| names::is_work_stream(stream) && !active.contains(stream));
         self.0.work_streams.listed(work_streams.collect());
         Ok(())
     }
 
     fn awake_streams(&self) -> BTreeSet<String> {
-        let awake = self.0.awake.iter();
-        awake.map(|entry| names::work_stream(entry.key())).collect()
+        let active = self.0.active.iter();
+        active
+            .map(|entry| names::work_stream(entry.key()))
+            .collect()
     }
 
     /// Tells the agents of the projects that are awake that requests are answered (again): a claim
@@ -281,7 +283,7 @@ impl Projects {
             match tokio::time::timeout_at(next_look, told.next()).await {
                 Ok(Some(message)) => {
                     if let Some(stream) = message.subject.rsplit('.').next() {
-                        self.wake_owner_of(stream).await;
+                        self.activate_owner_of(stream).await;
                         if names::is_work_stream(stream) && !self.awake_streams().contains(stream) {
                             self.0.work_streams.told(stream);
                         }
@@ -296,7 +298,7 @@ impl Projects {
         }
     }
 
-    async fn wake_owner_of(&self, stream: &str) {
+    async fn activate_owner_of(&self, stream: &str) {
         let Some(id) = names::project_of_stream(stream) else {
             return;
         };
@@ -307,7 +309,7 @@ impl Projects {
         if self.check_store(id).is_err() || !self.0.terms.ownership.is_held() {
             return;
         }
-        if let Err(error) = self.wake(id).await {
+        if let Err(error) = self.activate(id).await {
             tracing::warn!(project = %id, "the project was found and could not be started: {error}");
         }
     }
@@ -315,7 +317,7 @@ impl Projects {
 
 /// Where the store of a project that is awake turns out to be another one, everything about it stops: no lease expires,
 /// nobody is buried. It wakes again when the store was accepted, or the right one is back.
-async fn put_foreign_to_sleep(projects: Weak<Inner>, mut turns: watch::Receiver<u64>) {
+async fn deactivate_foreign(projects: Weak<Inner>, mut turns: watch::Receiver<u64>) {
     while turns.changed().await.is_ok() {
         let Some(projects) = projects.upgrade().map(Projects) else {
             return;
@@ -326,7 +328,7 @@ async fn put_foreign_to_sleep(projects: Weak<Inner>, mut turns: watch::Receiver<
                 continue;
             }
             tracing::warn!(project = %project.id, "the project stops: its store is another one");
-            if let Err(error) = projects.put_to_sleep(&project.id, STOP_WITHIN).await {
+            if let Err(error) = projects.deactivate(&project.id, STOP_WITHIN).await {
                 tracing::warn!(project = %project.id, "{error}");
             }
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use loom_actors::nats::owner::{
-    Holder, Identity, LeaseTimes, Loss, OwnerError, OwnerLease, OwnerOptions,
+    Holder, Identity, LeaseTimes, LossReason, OwnerError, OwnerLease, OwnerOptions,
 };
 use loom_actors::nats::server::{NatsServer, Profile, ServerOptions, find_server};
 use tempfile::TempDir;
@@ -197,7 +197,7 @@ async fn a_standby_takes_over_at_once_what_is_given_back() {
     fixture.renewed_after(owner.epoch()).await;
     assert!(!standby.is_finished(), "the owner renews");
     owner.release().await;
-    assert_eq!(lost.await, Loss::Released);
+    assert_eq!(lost.await, LossReason::Released);
     let released = Instant::now();
     timeout(PATIENCE, standby).await.unwrap().unwrap().unwrap();
     assert!(released.elapsed() < short().times.ttl);
@@ -238,7 +238,7 @@ async fn a_server_that_stands_still_ends_the_ownership_in_time() {
     fixture.server.pause().unwrap();
     let paused = Instant::now();
     let loss = timeout(PATIENCE, owner.lost()).await.unwrap();
-    assert_eq!(loss, Loss::Unanswered(short().times.keep_for));
+    assert_eq!(loss, LossReason::Unanswered(short().times.keep_for));
     assert!(!owner.is_held());
     assert!(
         paused.elapsed() < short().times.ttl,
@@ -276,7 +276,7 @@ async fn one_whose_entry_was_taken_or_removed_hears_of_it() {
     let stream = jetstream.get_stream("KV_LOOM_OWNERS").await.unwrap();
     stream.purge().await.unwrap();
     let loss = timeout(PATIENCE, owner.lost()).await.unwrap();
-    assert_eq!(loss, Loss::Gone);
+    assert_eq!(loss, LossReason::Gone);
 
     let owner = fixture.acquire("two", false).await.unwrap();
     let thief = Holder {
@@ -288,7 +288,7 @@ async fn one_whose_entry_was_taken_or_removed_hears_of_it() {
     let stored = jetstream.publish("$KV.LOOM_OWNERS.coordinator", entry.into());
     stored.await.unwrap().await.unwrap();
     let loss = timeout(PATIENCE, owner.lost()).await.unwrap();
-    assert_eq!(loss, Loss::TakenBy(Box::new(thief.clone())));
+    assert_eq!(loss, LossReason::TakenBy(Box::new(thief.clone())));
     owner.release().await;
     assert_eq!(
         fixture.entry().await.1,
@@ -348,7 +348,7 @@ async fn an_unreadable_entry_is_replaced_when_it_has_not_changed_for_the_length_
     let revision = garbage().await;
     let loss = timeout(PATIENCE, owner.lost()).await.unwrap();
     assert!(
-        matches!(loss, Loss::Overwritten(entry) if entry.revision == revision),
+        matches!(loss, LossReason::Overwritten(entry) if entry.revision == revision),
         "{loss}"
     );
     for part in ["coordinator", "LOOM_OWNERS", &revision.to_string()] {

@@ -9,12 +9,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use loom_actors::barrier::{Grace, InFlight};
 use loom_actors::clock::Clock;
 use loom_actors::domain::work::{
     Bodies, Command, Defaults, Fence, Holder, WorkRecord, accept, accept_result,
 };
 use loom_actors::events::EventHub;
+use loom_actors::liveness::{InFlight, StallGuard};
 use loom_actors::nats::connection::{Nats, NatsOptions};
 use loom_actors::nats::ledger_store::LedgerStore;
 use loom_actors::nats::owner::Ownership;
@@ -24,7 +24,7 @@ use loom_actors::settings::{AgentSettings, DlqSettings, SupervisionSettings, Wor
 use loom_actors::shared_agents::SharedAgents;
 use loom_actors::stores::Stores;
 use loom_actors::supervision::{ActorHandle, Jitter, Root, RootHandle};
-use loom_actors::work_dispatcher::{Admission, ClaimOrder, WorkDispatcherHandle};
+use loom_actors::work_dispatcher::{Admission, Claim, WorkDispatcherHandle};
 use loom_actors::work_ledger::{Applied, Filter, Operation};
 use loom_protocol::agent::RegisterRequest;
 use loom_protocol::work::{ReportedResult, WorkStatus};
@@ -61,7 +61,7 @@ impl House {
         let terms = Terms {
             begun_at: Clock::system().now(),
             shared_agents: SharedAgents::new(&nats, false, &Clock::system()),
-            grace: Grace::of_process(&nats),
+            grace: StallGuard::of_process(&nats),
             jitter: Jitter::fixed(0.0),
             events: EventHub::default(),
             in_flight: InFlight::new(),
@@ -118,7 +118,7 @@ impl House {
     }
 
     /// A claim under way; `wait`: how long it may wait.
-    fn claim(&self, order: ClaimOrder) -> tokio::task::JoinHandle<Vec<Applied>> {
+    fn claim(&self, order: Claim) -> tokio::task::JoinHandle<Vec<Applied>> {
         let dispatcher = self.project.dispatcher.clone();
         tokio::spawn(async move { dispatcher.claim(order).await.unwrap() })
     }
@@ -142,8 +142,8 @@ async fn open(terms: &Terms, root: &RootHandle) -> Arc<Project> {
     Arc::new(project)
 }
 
-fn order(guid: AgentGuid, claim_id: &str, wait: Duration) -> ClaimOrder {
-    ClaimOrder {
+fn order(guid: AgentGuid, claim_id: &str, wait: Duration) -> Claim {
+    Claim {
         instance_id: None,
         guid,
         claim_id: claim_id.into(),
@@ -186,7 +186,7 @@ scenario! {
     /// `ts` is for the second agent.
     a_waiting_claim_without_a_slot_keeps_no_item_from_the_next(house: WorkSettings::default()) {
         let (full, idle) = (house.agent(&["ts", "py"]).await, house.agent(&["ts"]).await);
-        let for_ts = ClaimOrder {
+        let for_ts = Claim {
             capabilities: Some(vec!["ts".into()]),
             ..order(full, "first", PATIENCE)
         };
@@ -365,12 +365,12 @@ scenario! {
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn a_waiting_claim_holds_no_permit_and_one_on_its_way_does() {
-    let house = House::build(WorkSettings::default()).await;
+    let house = Box::pin(House::build(WorkSettings::default())).await;
     let agent = house.agent(&["rust"]).await;
     let door = Arc::new(Semaphore::new(1));
     let admitted = |claim_id, wait| {
         let permit = door.clone().try_acquire_owned().unwrap();
-        ClaimOrder {
+        Claim {
             admission: Admission::new(permit, InFlight::new().enter("coord.p.work.claim")),
             ..order(agent, claim_id, wait)
         }
@@ -397,7 +397,7 @@ async fn a_waiting_claim_holds_no_permit_and_one_on_its_way_does() {
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn what_is_published_about_a_damaged_record_does_not_come_back_for_ever() {
-    let house = House::build(WorkSettings::default()).await;
+    let house = Box::pin(House::build(WorkSettings::default())).await;
     let (damaged, agent) = (WorkId::generate(), AgentGuid::generate());
     let project = &house.project.id;
     let jetstream = &house.terms.nats.jetstream;

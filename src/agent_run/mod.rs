@@ -60,7 +60,7 @@ use exit_rule::ExitRules;
 use host::Host;
 use item::{Plan, Runner};
 use limit::Limits;
-use news::Teller;
+use news::StatusPrinter;
 use secrets::Secrets;
 pub use waiting::Signals;
 use warden::Warden;
@@ -271,14 +271,14 @@ fn workdir_of(dir: &str) -> Result<String, String> {
 }
 
 /// Who tells of this agent, and what it may take, in words.
-fn teller(args: &AgentRunArgs, handle: &str, client: &Client) -> Teller {
+fn teller(args: &AgentRunArgs, handle: &str, client: &Client) -> StatusPrinter {
     let capabilities = given_or(&args.capabilities, "LOOM_CAPABILITIES").join(", ");
     let boundaries = match given_or(&args.boundaries, "LOOM_BOUNDARIES") {
         none if none.is_empty() => "default".into(),
         some => some.join(", "),
     };
     let fits = format!("capabilities {capabilities}; boundaries {boundaries}");
-    Teller::new(handle.into(), fits, client.clone())
+    StatusPrinter::new(handle.into(), fits, client.clone())
 }
 
 fn describe(args: &AgentRunArgs, client: &Client, guid: AgentGuid) -> AgentBuilder {

@@ -20,7 +20,7 @@ pub fn say(text: &str) {
 
 /// Tells on standard error what happens to one agent. Cheap to clone.
 #[derive(Clone)]
-pub struct Teller {
+pub struct StatusPrinter {
     inner: Arc<Inner>,
 }
 
@@ -39,7 +39,7 @@ struct Idle {
     said: Option<String>,
 }
 
-impl Teller {
+impl StatusPrinter {
     /// For the agent `handle`, which takes what is described by `fits`.
     pub fn new(handle: String, fits: String, client: Client) -> Self {
         Self {

@@ -43,7 +43,7 @@ impl Service {
             let guid = request.guid.unwrap_or_else(AgentGuid::generate);
             domain::agent::register(&request, guid, None, false, &measure)?;
         }
-        let project = self.wake(project).await?;
+        let project = self.activate(project).await?;
         let mut agent = project.registry.register(request).await?;
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let interval = agent
@@ -81,9 +81,9 @@ impl Service {
                 .await;
             self.take_back_unnamed(&project, guid, &holding).await?;
         }
-        project.orders_carried(guid, &directives);
+        project.record_directives_delivered(guid, &directives);
         for lease in &lost {
-            project.reached(guid, *lease);
+            project.mark_cancel_delivered(guid, *lease);
         }
         Ok(HeartbeatAnswer {
             ok: true,
@@ -176,7 +176,7 @@ impl Service {
         let limit = page_limit(request.limit)?;
         let filter = AgentFilter::of(request)?;
         if let Some(project) = project {
-            let Some(project) = self.awake(project)? else {
+            let Some(project) = self.active(project)? else {
                 return Ok(Page {
                     items: Vec::new(),
                     info: PageInfo::default(),

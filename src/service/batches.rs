@@ -120,7 +120,7 @@ impl Service {
             boundary: wanted.boundary.clone(),
             ..ListAgentsRequest::default()
         })?;
-        let Some(project) = self.awake(project)? else {
+        let Some(project) = self.active(project)? else {
             return Ok(Named::NOTHING);
         };
         let idle_since = wanted
@@ -166,7 +166,7 @@ impl Service {
             ..ListWorkRequest::default()
         })?;
         let least = wanted.min_priority.unwrap_or_default();
-        let Some(project) = self.awake(project)? else {
+        let Some(project) = self.active(project)? else {
             return Ok(Named::NOTHING);
         };
         filter.holder = self.holder(&project.id, wanted.assigned_to.as_deref())?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use loom_actors::domain::work::{Bodies, Command};
 use loom_actors::project::Project;
-use loom_actors::work_dispatcher::{Admission, ClaimOrder};
+use loom_actors::work_dispatcher::{Admission, Claim};
 use loom_actors::work_ledger::Applied;
 use loom_protocol::token::{check_label, check_token};
 use loom_protocol::work::{ClaimAnswer, ClaimRequest, ClaimedItem, ThenClaim, WorkItem, limits};
@@ -34,7 +34,7 @@ impl Service {
     async fn claim_in(
         &self,
         project: &Project,
-        order: ClaimOrder,
+        order: Claim,
     ) -> Result<Vec<ClaimedItem>, WireError> {
         let given = project.dispatcher.claim(order).await?;
         let mut items = Vec::with_capacity(given.len());
@@ -78,7 +78,7 @@ impl Service {
     pub(super) async fn then_claim(
         &self,
         project: &Project,
-        order: Option<ClaimOrder>,
+        order: Option<Claim>,
     ) -> Option<Vec<ClaimedItem>> {
         let order = order?;
         let guid = order.guid;
@@ -95,7 +95,7 @@ pub(super) fn claim_order(
     instance_id: Option<String>,
     claim: ThenClaim,
     admission: &Admission,
-) -> Result<ClaimOrder, WireError> {
+) -> Result<Claim, WireError> {
     let resume = claim.resume.unwrap_or_default();
     if resume.len() > limits::CLAIM_MAX as usize {
         return Err(WireError::invalid(format!(
@@ -127,7 +127,7 @@ pub(super) fn claim_order(
     if let Some(claim_id) = &claim.claim_id {
         check_token("claimId", claim_id)?;
     }
-    Ok(ClaimOrder {
+    Ok(Claim {
         guid,
         instance_id,
         claim_id: claim

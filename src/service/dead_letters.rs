@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
-use loom_actors::dlq_retrier::{LetterError, LetterFilter, LetterInfo, RetryOrder};
+use loom_actors::dlq_retrier::{LetterError, LetterFilter, LetterInfo, RetryBatch};
 use loom_actors::project::Project;
 use loom_protocol::dead_letter::{
     DeadLetter, DiscardAnswer, ListDeadLettersRequest, NAMED, RetryAnswer, RetryRequest,
@@ -35,7 +35,7 @@ impl Service {
         let start = start(request.order.as_deref(), request.cursor.as_deref())?;
         let mut filter = filter(request.capability, request.reason.as_deref())?;
         filter.since = request.since;
-        let Some(project) = self.awake(project)? else {
+        let Some(project) = self.active(project)? else {
             return Ok(Page {
                 items: Vec::new(),
                 info: PageInfo::default(),
@@ -104,7 +104,7 @@ impl Service {
                 check_scope(has_filter, request.all, "capability or reason")?;
                 let filter = filter(request.capability, request.reason.as_deref())?;
                 let id = project.unwrap_or(self.default_project());
-                match self.awake(id)? {
+                match self.active(id)? {
                     Some(project) => {
                         retry_page_by_page(&project, &filter, request.reset_attempts).await
                     }
@@ -137,7 +137,7 @@ async fn retry(
     ids: Vec<WorkId>,
     reset_attempts: bool,
 ) -> Result<Vec<(WorkId, Result<(), WireError>)>, WireError> {
-    let order = RetryOrder {
+    let order = RetryBatch {
         ids,
         reset_attempts,
         automatic: false,

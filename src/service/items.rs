@@ -37,7 +37,7 @@ impl Service {
         let limit = page_limit(request.limit)?;
         let start = start(request.order.as_deref(), request.cursor.as_deref())?;
         let mut filter = filter(&request)?;
-        let Some(project) = self.awake(project)? else {
+        let Some(project) = self.active(project)? else {
             return Ok(Page {
                 items: Vec::new(),
                 info: PageInfo::default(),
@@ -126,8 +126,8 @@ impl Service {
     ) -> Result<ExplainAnswer, WireError> {
         let (project, id) = self.find_item(project, id).await?;
         let header = project.work.header(id).ok_or(ReadError::NotFound(id))?;
-        let outlook = if header.status == WorkStatus::Pending {
-            Some(project.dispatcher.outlook(header.clone()).await?)
+        let queue_position = if header.status == WorkStatus::Pending {
+            Some(project.dispatcher.queue_position(header.clone()).await?)
         } else {
             None
         };
@@ -136,7 +136,7 @@ impl Service {
             total,
             eligible,
             others,
-        } = self.verdicts(&project, &header, outlook.as_ref());
+        } = self.verdicts(&project, &header, queue_position.as_ref());
         let summary = match (header.status, header.not_before(), eligible) {
             (WorkStatus::Pending, Some(time), _) if time > self.now() => {
                 format!("it is not offered before {time}")
@@ -159,7 +159,7 @@ impl Service {
             id,
             status: header.status,
             summary,
-            ahead: outlook.map(|outlook| outlook.ahead),
+            ahead: queue_position.map(|queue_position| queue_position.ahead),
             agents,
             agents_total: total,
             eligible,

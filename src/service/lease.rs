@@ -309,7 +309,7 @@ async fn note_sign_of_life(project: &Project, guid: AgentGuid) -> Result<(), Wir
     if project.agents.get(guid).is_some() {
         return project.registry.sign_of_life(guid).await;
     }
-    project.reaper.ghost_heard(guid);
+    project.reaper.unregistered_agent_heard(guid);
     Ok(())
 }
 

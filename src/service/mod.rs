@@ -152,8 +152,8 @@ impl Service {
     }
 
     /// A project for a write: started if it is not awake.
-    async fn wake(&self, id: &ProjectId) -> Result<Arc<Project>, WireError> {
-        self.projects().wake(id).await
+    async fn activate(&self, id: &ProjectId) -> Result<Arc<Project>, WireError> {
+        self.projects().activate(id).await
     }
 
     /// A project for a request that names an agent as its sender: the one place where another run of it
@@ -164,18 +164,18 @@ impl Service {
         guid: AgentGuid,
         run: Option<&str>,
     ) -> Result<Arc<Project>, WireError> {
-        let project = self.awake_for_agent(project, guid)?;
+        let project = self.active_for_agent(project, guid)?;
         project.registry.admit(guid, run).await?;
         Ok(project)
     }
 
     /// A project for a request of an agent that must have registered there.
-    fn awake_for_agent(
+    fn active_for_agent(
         &self,
         project: &ProjectId,
         guid: AgentGuid,
     ) -> Result<Arc<Project>, WireError> {
-        self.awake(project)?.ok_or_else(|| {
+        self.active(project)?.ok_or_else(|| {
             WireError::new(
                 ErrorCode::NotRegistered,
                 format!("agent {guid} is not registered in project {project}; register it first"),
@@ -197,7 +197,7 @@ impl Service {
     ///
     /// # Errors
     /// Its store is another one than it should be: nothing can be said about what is in it.
-    fn awake(&self, id: &ProjectId) -> Result<Option<Arc<Project>>, WireError> {
+    fn active(&self, id: &ProjectId) -> Result<Option<Arc<Project>>, WireError> {
         let projects = self.projects();
         projects.check_store(id)?;
         Ok(projects.get(id))
@@ -206,7 +206,7 @@ impl Service {
     /// The projects that a reading request is about.
     fn readable(&self, id: Option<&ProjectId>) -> Result<Vec<Arc<Project>>, WireError> {
         if let Some(id) = id {
-            return Ok(self.awake(id)?.into_iter().collect());
+            return Ok(self.active(id)?.into_iter().collect());
         }
         let projects = self.projects();
         let mut all = projects.all();

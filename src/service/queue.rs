@@ -21,7 +21,7 @@ impl Service {
     /// What waits, by capability, and what is published and not taken over yet.
     pub async fn queue_info(&self, project: &ProjectId) -> Result<QueueInfo, WireError> {
         let stream = names::work_stream(project);
-        let Some(project) = self.awake(project)? else {
+        let Some(project) = self.active(project)? else {
             return Ok(QueueInfo {
                 stream,
                 messages: 0,
@@ -71,7 +71,7 @@ impl Service {
             label: request.label,
             since: None,
         };
-        let Some(project) = self.awake(project)? else {
+        let Some(project) = self.active(project)? else {
             return Ok(PurgeAnswer { purged: 0 });
         };
         let command = Arc::new(Command::Cancel {

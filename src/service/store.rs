@@ -67,7 +67,7 @@ impl Service {
         // With the whole the ownership is lost too, and all is opened when it is won again.
         if self.owns() && !answer.whole {
             for project in answer.projects.iter().filter_map(|id| id.parse().ok()) {
-                projects.wake(&project).await?;
+                projects.activate(&project).await?;
             }
         }
         Ok(answer)

@@ -111,7 +111,7 @@ impl Service {
                 .map(|answer| answer.and_then(|_| Err(lost())))
                 .collect());
         }
-        let project = self.wake(project).await?;
+        let project = self.activate(project).await?;
         let mut outcomes = project.ledger.carry_out(operations).await?.into_iter();
         Ok(answers
             .into_iter()

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use loom_actors::domain::store::StoreVerdict;
-use loom_actors::nats::owner::Loss;
+use loom_actors::nats::owner::LossReason;
 use loom_protocol::readiness::{Problem, ProblemKind};
 use loom_protocol::{ErrorCode, WireError};
 
@@ -30,13 +30,13 @@ impl Owning {
     }
 
     /// It has lost the ownership in this way.
-    pub fn lost(loss: &Loss) -> Self {
+    pub fn lost(loss: &LossReason) -> Self {
         Self::No(match loss {
-            Loss::Overwritten(entry) => format!(
+            LossReason::Overwritten(entry) => format!(
                 "the ownership was lost: {entry}; it is won again when that has not changed for the length of a lease (14 s), \
                  or at once after `nats kv del LOOM_OWNERS coordinator`"
             ),
-            Loss::TakenBy(holder) => {
+            LossReason::TakenBy(holder) => {
                 format!("another coordinator has taken over ({holder}); this one stands by")
             }
             loss => format!(

@@ -14,12 +14,12 @@ impl Service {
         guid: &str,
     ) -> Result<Agent, WireError> {
         let (project, guid) = self.find_agent(project, guid)?;
-        project.registry.let_in(guid).await
+        project.registry.release_from_quarantine(guid).await
     }
 
     /// What the reaper of a project will do, if nothing changes.
     pub async fn gc_report(&self, project: &ProjectId) -> Result<GcReport, WireError> {
-        match self.awake(project)? {
+        match self.active(project)? {
             Some(project) => project.reaper.preview().await,
             None => Ok(self.nothing_in(project, true)),
         }
@@ -34,7 +34,7 @@ impl Service {
         if request.dry_run {
             return self.gc_report(project).await;
         }
-        match self.awake(project)? {
+        match self.active(project)? {
             Some(project) => project.reaper.sweep().await,
             None => Ok(self.nothing_in(project, false)),
         }

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use loom_actors::agent_registry::AgentEntry;
-use loom_actors::domain::matching::{Candidate, Needs, Rule, may_take};
+use loom_actors::domain::matching::{AgentProfile, Requirements, Rule, may_take};
 use loom_actors::project::Project;
-use loom_actors::work_dispatcher::Outlook;
+use loom_actors::work_dispatcher::QueuePosition;
 use loom_actors::work_ledger::Header;
 use loom_protocol::AgentGuid;
 use loom_protocol::agent::{Agent, AgentStatus};
@@ -69,14 +69,14 @@ impl Verdict {
 }
 
 impl Service {
-    /// Judges every agent, and names the nearest ones. `outlook`: of a pending item; any other is nobody's to take.
+    /// Judges every agent, and names the nearest ones. `queue_position`: of a pending item; any other is nobody's to take.
     pub(super) fn verdicts(
         &self,
         project: &Project,
         header: &Header,
-        outlook: Option<&Outlook>,
+        queue_position: Option<&QueuePosition>,
     ) -> Verdicts {
-        let judge = Judge::new(header, outlook);
+        let judge = Judge::new(header, queue_position);
         let mut judged: Vec<(u8, Verdict, Arc<AgentEntry>)> = project
             .agents
             .all()
@@ -115,15 +115,15 @@ impl Service {
 /// One item, against which agents are judged.
 struct Judge<'a> {
     header: &'a Header,
-    needs: Needs<'a>,
+    needs: Requirements<'a>,
     is_pending: bool,
     taken: HashMap<AgentGuid, u32>,
     held_off: HashSet<AgentGuid>,
 }
 
 impl<'a> Judge<'a> {
-    fn new(header: &'a Header, outlook: Option<&Outlook>) -> Self {
-        let needs = Needs {
+    fn new(header: &'a Header, queue_position: Option<&QueuePosition>) -> Self {
+        let needs = Requirements {
             capability: &header.needs.capability,
             boundary: &header.needs.boundary,
             required_agent_type: header.needs.required_agent_type.as_deref(),
@@ -131,12 +131,12 @@ impl<'a> Judge<'a> {
         Self {
             header,
             needs,
-            is_pending: outlook.is_some(),
-            taken: outlook.map_or_else(HashMap::new, |outlook| {
-                outlook.taken.iter().copied().collect()
+            is_pending: queue_position.is_some(),
+            taken: queue_position.map_or_else(HashMap::new, |queue_position| {
+                queue_position.taken.iter().copied().collect()
             }),
-            held_off: outlook.map_or_else(HashSet::new, |outlook| {
-                outlook.held_off.iter().copied().collect()
+            held_off: queue_position.map_or_else(HashSet::new, |queue_position| {
+                queue_position.held_off.iter().copied().collect()
             }),
         }
     }
@@ -154,7 +154,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn candidate<'e>(&self, entry: &'e AgentEntry) -> Candidate<'e> {
+    fn candidate<'e>(&self, entry: &'e AgentEntry) -> AgentProfile<'e> {
         let guid = entry.agent().guid;
         let mut candidate = entry.candidate(self.held_off.contains(&guid));
         candidate.leases += self.taken.get(&guid).copied().unwrap_or_default();

@@ -7,7 +7,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use loom_protocol::agent::AgentStatus;
 use loom_protocol::work::WorkStatus;
 use loom_protocol::{ProjectId, names};
-use loom_testkit::agent::Conduct;
+use loom_testkit::agent::Behaviour;
 use loom_testkit::fleet::TestProject;
 use loom_testkit::nats::TestNats;
 use loom_testkit::process::{LoomProcess, LoomUp};
@@ -79,7 +79,11 @@ async fn where_a_consumer_of_somebody_else_holds_our_subjects_that_is_said_once_
     // Whatever does not come through the stream goes on.
     let requested = project.submit_plain("rust").await?;
     loom.until_it_logs(said).await?;
-    let agent = project.agent("rust").conduct(Conduct::Beat).spawn().await?;
+    let agent = project
+        .agent("rust")
+        .behaviour(Behaviour::Beat)
+        .spawn()
+        .await?;
     let item = agent.claim_one().await?;
     assert_eq!(item.work_item.id, requested);
     // Reports are judged apart: nobody else takes them.
@@ -159,7 +163,11 @@ async fn a_new_ownership_does_not_take_over_again_what_a_stream_has_kept() -> Re
     let project = fleet.project().await?;
     let subjects = names::work_stream_subjects(project.id());
     let stream = make_stream(&project, RetentionPolicy::Limits, subjects).await?;
-    let agent = project.agent("rust").conduct(Conduct::Beat).spawn().await?;
+    let agent = project
+        .agent("rust")
+        .behaviour(Behaviour::Beat)
+        .spawn()
+        .await?;
     publish(&project, "rust", "done long ago").await?;
     until_items(&project, &["done long ago"]).await?;
     let item = agent.claim_one().await?;

@@ -174,7 +174,7 @@ async fn a_project_that_slept_knows_its_clients_when_it_is_opened_again() -> Res
     let goes_idle = async || {
         let projects = fleet.service()?.projects();
         let stopped = // deliberate sleep: the project's
-        projects.put_to_sleep(project.id(), PATIENCE).await;
+        projects.deactivate(project.id(), PATIENCE).await;
         anyhow::Ok(stopped?)
     };
     for _ in 0..2 {

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use loom_protocol::event::{AgentEvent, AgentEventKind, Event, ShutdownReason};
-use loom_testkit::agent::Conduct;
+use loom_testkit::agent::Behaviour;
 use loom_testkit::fleet::Signals;
 use serde_json::json;
 
@@ -34,7 +34,7 @@ async fn counted(
 async fn agent_updated_is_told_when_the_number_of_items_changes() -> Result<()> {
     let fleet = fleet().start().await?;
     let project = fleet.project().await?;
-    let beating = project.agent("rust").slots(3).conduct(Conduct::Beat);
+    let beating = project.agent("rust").slots(3).behaviour(Behaviour::Beat);
     let agent = beating.spawn().await?;
     let mut signals = project.signals().await?;
     project.submit_plain("rust").await?;
@@ -62,7 +62,11 @@ async fn agent_shutdown_is_told_when_the_agent_has_gone_and_why() -> Result<()> 
     let fleet = fleet().start().await?;
     let project = fleet.project().await?;
     let mut signals = project.signals().await?;
-    let told_to = project.agent("rust").conduct(Conduct::Beat).spawn().await?;
+    let told_to = project
+        .agent("rust")
+        .behaviour(Behaviour::Beat)
+        .spawn()
+        .await?;
     let order = json!({"guid": told_to.guid(), "reason": "enough"});
     project.request("agents.shutdown", order).await?;
     let draining = |event: &Event| match event {
@@ -83,7 +87,7 @@ async fn agent_shutdown_is_told_when_the_agent_has_gone_and_why() -> Result<()> 
     let idle = project
         .agent("rust")
         .field("spindownAfterIdleMs", json!(300))
-        .conduct(Conduct::Beat)
+        .behaviour(Behaviour::Beat)
         .spawn()
         .await?;
     project

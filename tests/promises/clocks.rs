@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use loom_actors::barrier::Crossing;
+use loom_actors::liveness::BarrierOutcome;
 use loom_protocol::event::WorkEventKind;
 use loom_protocol::work::{ClaimedItem, LeaseRef, Reason, WorkStatus};
 use loom_protocol::{ErrorCode, names};
@@ -292,17 +292,17 @@ async fn a_barrier_passes_while_all_goes_well_and_stalls_when_nats_stands_still(
     let barrier = project.parts()?.barrier.clone();
     let before = barrier.grace().since();
     for _ in 0..20 {
-        assert_eq!(barrier.pass().await, Crossing::Passed);
+        assert_eq!(barrier.pass().await, BarrierOutcome::Passed);
     }
     assert_eq!(barrier.grace().since(), before);
     fleet.nats().pause()?;
     let crossings = tokio::join!(barrier.pass(), barrier.pass(), barrier.pass());
     fleet.nats().resume()?;
-    assert_eq!(crossings.0, Crossing::Stalled);
-    assert_eq!(crossings.1, Crossing::Stalled);
+    assert_eq!(crossings.0, BarrierOutcome::Stalled);
+    assert_eq!(crossings.1, BarrierOutcome::Stalled);
     assert!(barrier.grace().since() > before, "a full grace for all");
     let again = project.eventually("it passes again", async || {
-        (barrier.pass().await == Crossing::Passed).then_some(())
+        (barrier.pass().await == BarrierOutcome::Passed).then_some(())
     });
     again.await
 }
@@ -331,7 +331,7 @@ async fn what_was_delivered_before_a_barrier_is_applied_when_it_has_passed() -> 
         let completed = names::work_completed(project.id());
         project.publish(completed, &report).await?;
 
-        assert_eq!(parts.barrier.pass().await, Crossing::Passed);
+        assert_eq!(parts.barrier.pass().await, BarrierOutcome::Passed);
         let status = parts.work.header(id).map(|header| header.status);
         assert_eq!(status, Some(WorkStatus::Completed), "the report");
         let seen = parts.agents.snapshot(guid).unwrap();

@@ -8,7 +8,7 @@ use loom_client::{Agent, Client, ClientOptions, Job, JobError, JobResult, NewWor
 use loom_protocol::event::WorkEventKind;
 use loom_protocol::work::{ClaimedItem, Reason, WorkStatus};
 use loom_protocol::{ErrorCode, WireError, WorkId};
-use loom_testkit::agent::Conduct;
+use loom_testkit::agent::Behaviour;
 use loom_testkit::fleet::{Fleet, PATIENCE, Role, TestProject};
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -48,7 +48,10 @@ async fn survives_the_death_of(roles: &[Role]) -> Result<()> {
     let project = fleet.project().await?;
     let mut agents = Vec::new();
     for _ in 0..4 {
-        let agent = project.agent("rust").slots(4).conduct(Conduct::Diligent);
+        let agent = project
+            .agent("rust")
+            .slots(4)
+            .behaviour(Behaviour::Diligent);
         agents.push(agent.spawn().await?);
     }
     let mut submits = JoinSet::new();
@@ -293,7 +296,7 @@ async fn what_was_answered_survives_a_crash_at_any_moment() -> Result<()> {
     let agent = project
         .agent("rust")
         .slots(8)
-        .conduct(Conduct::Diligent)
+        .behaviour(Behaviour::Diligent)
         .spawn()
         .await?;
     let mut answered = HashSet::new();

@@ -1,7 +1,7 @@
 use anyhow::{Result, bail};
 use loom_protocol::ErrorCode;
 use loom_protocol::work::{ClaimedItem, WorkItem, WorkStatus};
-use loom_testkit::agent::{Conduct, FakeAgent};
+use loom_testkit::agent::{Behaviour, FakeAgent};
 use loom_testkit::fleet::{Fleet, TestProject};
 use serde_json::{Value, json};
 
@@ -62,12 +62,12 @@ async fn a_liar_keeps_nothing_from_the_others() -> Result<()> {
     let item = honest.claim_one().await?;
     let as_honest = project
         .agent("rust")
-        .conduct(Conduct::As(honest.guid()))
+        .behaviour(Behaviour::As(honest.guid()))
         .spawn()
         .await?;
     let wrong = project
         .agent("rust")
-        .conduct(Conduct::WrongAttempt)
+        .behaviour(Behaviour::WrongAttempt)
         .spawn()
         .await?;
     let mut others = Vec::new();

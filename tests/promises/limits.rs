@@ -6,7 +6,7 @@ use loom_protocol::event::AgentEventKind;
 use loom_protocol::gc::{GcAction, GcReport};
 use loom_protocol::work::{Reason, WorkStatus};
 use loom_protocol::{AgentGuid, Timestamp, WorkId};
-use loom_testkit::agent::{Conduct, FakeAgent};
+use loom_testkit::agent::{Behaviour, FakeAgent};
 use loom_testkit::fleet::{Fleet, Role, TestProject};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -278,7 +278,7 @@ async fn an_idle_agent_is_sent_home_and_then_made_to() -> Result<()> {
         let agent = project.agent(capability).heartbeat_every(BEAT);
         agent
             .field("spindownAfterIdleMs", json!(500))
-            .conduct(Conduct::Beat)
+            .behaviour(Behaviour::Beat)
     };
     let busy = idle("rust").spawn().await?;
     let wanted = idle("python").spawn().await?;
@@ -289,7 +289,7 @@ async fn an_idle_agent_is_sent_home_and_then_made_to() -> Result<()> {
     let patient = project
         .agent("rust")
         .heartbeat_every(BEAT)
-        .conduct(Conduct::Beat);
+        .behaviour(Behaviour::Beat);
     let patient = patient.spawn().await?;
 
     let drains = async |agent: &FakeAgent| {
@@ -329,7 +329,7 @@ async fn the_reaper_says_what_is_to_come_and_what_it_did() -> Result<()> {
     let alive = project
         .agent("rust")
         .heartbeat_every(BEAT)
-        .conduct(Conduct::Beat);
+        .behaviour(Behaviour::Beat);
     let alive = alive.spawn().await?;
     let silent = project.agent("rust").spawn().await?;
     let foreseen = project.eventually("the silent one is foreseen", async || {

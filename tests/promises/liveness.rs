@@ -9,7 +9,7 @@ use loom_protocol::event::AgentEventKind;
 use loom_protocol::gc::Grave;
 use loom_protocol::work::{LeaseRef, Reason, WorkStatus};
 use loom_protocol::{AgentGuid, ErrorCode, ProjectId, names};
-use loom_testkit::agent::{Conduct, FakeAgent};
+use loom_testkit::agent::{Behaviour, FakeAgent};
 use loom_testkit::fleet::{Fleet, FleetBuilder, PATIENCE, TestProject};
 use loom_testkit::process::LoomUp;
 use serde_json::json;
@@ -31,7 +31,7 @@ fn fast() -> FleetBuilder {
 async fn a_dead_agents_work_is_taken_over_in_time() -> Result<()> {
     let fleet = fast().start().await?;
     let project = fleet.project().await?;
-    let heir = living(&project).await?;
+    let successor = living(&project).await?;
     let dead = project.agent("rust").slots(2).spawn().await?;
     let started = project.submit_plain("rust").await?;
     let unstarted = project.submit_plain("rust").await?;
@@ -42,7 +42,7 @@ async fn a_dead_agents_work_is_taken_over_in_time() -> Result<()> {
     let (guid, mut signals) = (dead.guid(), project.signals().await?);
     dead.die();
 
-    let taken = heir.claim(json!({"max": 2, "waitMs": 20_000})).await?;
+    let taken = successor.claim(json!({"max": 2, "waitMs": 20_000})).await?;
     let took = last_sign.elapsed();
     assert!(took >= STALE, "taken from a living agent after {took:?}");
     assert!(took <= STALE + Duration::from_secs(1), "after {took:?}");
@@ -352,7 +352,7 @@ async fn a_killed_reaper_forgets_nobody() -> Result<()> {
 /// An agent whose heart beats and that does nothing by itself.
 async fn living(project: &TestProject) -> Result<FakeAgent> {
     let agent = project.agent("rust").heartbeat_every(BEAT);
-    agent.conduct(Conduct::Beat).spawn().await
+    agent.behaviour(Behaviour::Beat).spawn().await
 }
 
 async fn pending_again(project: &TestProject, id: loom_protocol::WorkId) -> Result<()> {

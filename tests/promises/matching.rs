@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use loom_actors::clock::Clock;
 use loom_protocol::work::{Reason, WorkStatus};
 use loom_protocol::{Timestamp, WorkId};
-use loom_testkit::agent::{Conduct, FakeAgent};
+use loom_testkit::agent::{Behaviour, FakeAgent};
 use loom_testkit::fleet::{Fleet, TestProject};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -399,8 +399,8 @@ async fn then_claim_gives_the_next_item() -> Result<()> {
 async fn an_agent_that_answers_late_loses_nothing() -> Result<()> {
     let fleet = Fleet::shared().await?;
     let project = fleet.project().await?;
-    let late = Conduct::Late(Duration::from_millis(500));
-    let agent = project.agent("rust").conduct(late).spawn().await?;
+    let late = Behaviour::Late(Duration::from_millis(500));
+    let agent = project.agent("rust").behaviour(late).spawn().await?;
     let id = submit(&project, json!({})).await?;
     let done = agent.wait_until_completed(id).await?;
     assert!(done.refused.is_empty(), "{done:?}");

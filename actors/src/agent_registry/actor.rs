@@ -13,12 +13,12 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
+use super::entry_state::{Backlog, EntryState};
 use super::pauses::Pauses;
 use super::shared::{SharedNews, SharedRefusal};
-use super::slot::{Backlog, Slot};
 use super::{AgentRegistryArgs, heartbeats};
-use crate::barrier::Marker;
 use crate::domain::agent::Terms;
+use crate::liveness::Marker;
 use crate::nats::kv::{Bucket, BucketError, Record, WatchEvent, WriteError};
 
 /// How many chunks of the watch may wait in the mailbox.
@@ -31,7 +31,7 @@ pub(super) type Reply<T> = RpcReplyPort<Result<T, WireError>>;
 
 /// An order to end, with everything decided.
 #[derive(Debug, Clone)]
-pub(super) struct ShutdownOrder {
+pub(super) struct ShutdownCommand {
     pub graceful: bool,
     pub grace: Duration,
     pub reason: String,
@@ -68,7 +68,7 @@ pub(super) enum Msg {
     /// Answered when the order is given, not when it is obeyed.
     Shutdown {
         guid: AgentGuid,
-        order: ShutdownOrder,
+        order: ShutdownCommand,
         reply: Reply<Agent>,
     },
     /// Whether the agent is offline now: not if it was heard of after `silent_since`.
@@ -94,7 +94,7 @@ pub(super) enum Msg {
     /// The agent is taken out.
     Quarantine { guid: AgentGuid, reason: String },
     /// It is paused and quarantined no more.
-    LetIn {
+    ReleaseFromQuarantine {
         guid: AgentGuid,
         reply: Reply<Agent>,
     },
@@ -158,7 +158,7 @@ pub(super) struct State {
     /// What stands in the header of our writes.
     pub writer: String,
     pub tasks: JoinSet<()>,
-    pub slots: HashMap<AgentGuid, Slot>,
+    pub slots: HashMap<AgentGuid, EntryState>,
     pub backlog: Backlog,
     pub reading: Option<Reading>,
     /// This incarnation has read the bucket once: a key without a slot has no value.
@@ -235,7 +235,9 @@ impl Actor for AgentRegistry {
             Msg::HeartbeatHeard { heartbeat, _permit } => state.heartbeat_heard(&heartbeat),
             Msg::Marker(marker) => state.marker(marker),
             Msg::SignOfLife { guid, reply } => answer(reply, state.sign_of_life(guid)),
-            Msg::Shutdown { guid, order, reply } => answer(reply, state.order_home(guid, order)),
+            Msg::Shutdown { guid, order, reply } => {
+                answer(reply, state.request_shutdown(guid, order));
+            }
             Msg::MarkOffline {
                 guid,
                 silent_since,
@@ -258,7 +260,9 @@ impl Actor for AgentRegistry {
                 }
             }
             Msg::Quarantine { guid, reason } => state.quarantine(guid, &reason),
-            Msg::LetIn { guid, reply } => answer(reply, state.let_in(guid)),
+            Msg::ReleaseFromQuarantine { guid, reply } => {
+                answer(reply, state.release_from_quarantine(guid));
+            }
             Msg::PauseOver { epoch } => state.pause_over(epoch),
             Msg::AddDirective {
                 guid,

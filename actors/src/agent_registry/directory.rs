@@ -22,7 +22,7 @@ use super::AgentChange;
 use super::entry::{AgentEntry, Vitals};
 use super::index::{Direction, Index, Place, Selection};
 use super::page::{AgentFilter, AgentsFound, Cursor, places_of_page};
-use crate::domain::agent::{RunVerdict, hear, reason_heard, run_verdict};
+use crate::domain::agent::{RunVerdict, on_heartbeat, reason_heard, run_verdict};
 use crate::domain::breaker::{AttemptEnd, BreakerTerms, Streak};
 use crate::domain::id_prefix;
 
@@ -138,7 +138,7 @@ impl AgentDirectory {
             .any(|directive| directive.kind == DirectiveKind::Shutdown);
         let agent = entry.agent();
         let said = (heartbeat.status, heartbeat.status_reason.as_deref());
-        if hear(agent.status, said.0, leaving) != agent.status
+        if on_heartbeat(agent.status, said.0, leaving) != agent.status
             || reason_heard(agent.status_reason.as_deref(), said.0, said.1) != agent.status_reason
         {
             return None;

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::domain::agent;
 use crate::domain::breaker::{AttemptEnd, BreakerTerms, Streak};
-use crate::domain::matching::Candidate;
+use crate::domain::matching::AgentProfile;
 
 /// How many orders an agent may have open; it holds at most as many items.
 const MAX_DIRECTIVES: usize = 2 * MAX_CONCURRENT_TASKS as usize;
@@ -199,8 +199,8 @@ impl AgentEntry {
 
     /// The agent as one side of [`may_take`](crate::domain::matching::may_take). `held_off`:
     /// whether it gave the item in question back a moment ago.
-    pub fn candidate(&self, held_off: bool) -> Candidate<'_> {
-        Candidate {
+    pub fn candidate(&self, held_off: bool) -> AgentProfile<'_> {
+        AgentProfile {
             agent_type: &self.agent.agent_type,
             capabilities: &self.agent.capabilities,
             boundaries: &self.agent.boundaries,

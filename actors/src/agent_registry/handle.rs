@@ -11,7 +11,7 @@ use loom_protocol::event::ShutdownReason;
 use loom_protocol::{AgentGuid, ErrorCode, Timestamp, WireError};
 use ractor::RpcReplyPort;
 
-use super::actor::{AgentRegistry, Msg, ShutdownOrder};
+use super::actor::{AgentRegistry, Msg, ShutdownCommand};
 use super::requests::not_registered;
 use super::shared::{SharedNews, SharedRefusal};
 use super::{AgentDirectory, AgentRegistryArgs};
@@ -203,7 +203,7 @@ impl AgentRegistryHandle {
                 "gracePeriodMs is {millis}; write a whole number from 0 to {MAX_GRACE_MS}"
             )));
         }
-        let order = ShutdownOrder {
+        let order = ShutdownCommand {
             graceful,
             grace: request
                 .grace_period_ms
@@ -279,8 +279,9 @@ impl AgentRegistryHandle {
     }
 
     /// Ends the quarantine of an agent and its pause (not that of its group).
-    pub async fn let_in(&self, guid: AgentGuid) -> Result<Agent, WireError> {
-        self.ask(|reply| Msg::LetIn { guid, reply }).await
+    pub async fn release_from_quarantine(&self, guid: AgentGuid) -> Result<Agent, WireError> {
+        self.ask(|reply| Msg::ReleaseFromQuarantine { guid, reply })
+            .await
     }
 
     /// Gives an order: published once, and repeated by every heartbeat answer until it is

@@ -74,18 +74,18 @@ mod counts;
 mod directory;
 mod draining;
 mod entry;
+mod entry_state;
 mod handle;
 mod heartbeats;
 mod index;
+mod notifications;
 mod outcomes;
 mod page;
 mod pauses;
 mod requests;
 mod shared;
-mod sightings;
-mod slot;
-mod telling;
 mod verdicts;
+mod watch_events;
 mod writes;
 
 use std::fmt;
@@ -93,9 +93,9 @@ use std::sync::Arc;
 
 use loom_protocol::{AgentGuid, ProjectId, Timestamp, names};
 
-use crate::barrier::Arrivals;
 use crate::clock::Clock;
 use crate::events::EventSink;
+use crate::liveness::AppliedPositions;
 use crate::nats::kv::{Bucket, BucketError};
 use crate::nats::owner::Ownership;
 use crate::nats::store::StoreHealth;
@@ -148,7 +148,7 @@ pub struct AgentRegistryArgs {
     /// Told after each change, from inside the actor: it must not wait.
     pub on_change: Arc<dyn Fn(AgentGuid, AgentChange) + Send + Sync>,
     /// Told how far what arrives has been applied.
-    pub arrivals: Arrivals,
+    pub arrivals: AppliedPositions,
     /// Whether the store is the one that is worked with.
     pub guard: StoreGuard,
     /// Which ownership this is; stands in the header of every write.

@@ -5,8 +5,8 @@ use loom_protocol::{AgentGuid, WireError};
 use tokio::time::Instant;
 
 use super::actor::{State, answer};
-use super::slot::{Doing, Keeper, Order, Question};
-use super::telling::Departure;
+use super::entry_state::{InFlightWrite, Keeper, PendingRequest, RecheckReason};
+use super::notifications::Departure;
 use super::writes::{RETRY_AFTER, not_owner};
 use crate::domain::agent::{Verdict, differs};
 use crate::nats::kv::{BucketError, Record, WriteError};
@@ -35,7 +35,7 @@ impl State {
                 if doing.is_chore() {
                     slot.dirty = true;
                 } else {
-                    slot.question = Some(Question::Stored);
+                    slot.question = Some(RecheckReason::Stored);
                 }
                 let message = format!(
                     "NATS did not confirm the change of agent {guid} ({problem}); try again with the same guid"
@@ -62,12 +62,12 @@ impl State {
         self.forget_if_idle(guid);
     }
 
-    fn stored(&mut self, guid: AgentGuid, doing: Doing) {
+    fn stored(&mut self, guid: AgentGuid, doing: InFlightWrite) {
         match doing {
-            Doing::Registering { agent, .. } => self.registered(guid, &agent),
-            Doing::Removing { .. } => self.removed(guid),
-            Doing::Retiring { agent, .. } => self.retired(guid, *agent),
-            Doing::Flushing {
+            InFlightWrite::Registering { agent, .. } => self.registered(guid, &agent),
+            InFlightWrite::Removing { .. } => self.removed(guid),
+            InFlightWrite::Retiring { agent, .. } => self.retired(guid, *agent),
+            InFlightWrite::Flushing {
                 heartbeat, count, ..
             } => {
                 let slot = self.slot(guid);
@@ -77,22 +77,22 @@ impl State {
                 slot.holds = true;
                 slot.keeper = Keeper::Registry;
             }
-            Doing::Showing { shown, .. } => {
+            InFlightWrite::Showing { shown, .. } => {
                 let slot = self.slot(guid);
                 slot.shown = shown;
                 slot.shown_by_us = true;
             }
-            Doing::Remembering { shown, .. } => {
+            InFlightWrite::Remembering { shown, .. } => {
                 let slot = self.slot(guid);
                 slot.shown = shown;
                 slot.holds = true;
             }
-            Doing::Forgetting { .. } => {
+            InFlightWrite::Forgetting { .. } => {
                 let slot = self.slot(guid);
                 slot.shown = Verdict::default();
                 slot.holds = false;
             }
-            Doing::Reading => {}
+            InFlightWrite::Reading => {}
         }
     }
 
@@ -108,7 +108,7 @@ impl State {
         if was_quarantined {
             self.args.directory.forget_unreadable(&key);
         }
-        let Some(Order::Register { request, reply }) = order else {
+        let Some(PendingRequest::Register { request, reply }) = order else {
             return;
         };
         // Memory may have moved on while the write was under way.
@@ -140,15 +140,15 @@ impl State {
         slot.holds = false;
         slot.shown = Verdict::default();
         match slot.orders.pop_front() {
-            Some(Order::Deregister { reply }) => {
+            Some(PendingRequest::Deregister { reply }) => {
                 self.leave(guid, Departure::Deregistered);
                 answer(reply, Ok(()));
             }
-            Some(Order::Bury { reply, .. }) => {
+            Some(PendingRequest::Bury { reply, .. }) => {
                 self.leave(guid, Departure::Silent);
                 answer(reply, Ok(true));
             }
-            Some(Order::Register { .. } | Order::TidyUp) | None => {}
+            Some(PendingRequest::Register { .. } | PendingRequest::TidyUp) | None => {}
         }
         self.queue(guid);
         self.forget_if_idle(guid);
@@ -162,20 +162,20 @@ impl State {
         slot.shown = Verdict::of(&agent);
         let order = slot.orders.pop_front();
         self.leave_in_quarantine(agent);
-        if let Some(Order::Deregister { reply }) = order {
+        if let Some(PendingRequest::Deregister { reply }) = order {
             answer(reply, Ok(()));
         }
     }
 
     /// Somebody wrote in between: read, merge, again. The watch may have told it already.
-    fn conflicted(&mut self, guid: AgentGuid, doing: &Doing) {
-        let (Doing::Registering { expected, .. }
-        | Doing::Removing { expected }
-        | Doing::Retiring { expected, .. }
-        | Doing::Flushing { expected, .. }
-        | Doing::Showing { expected, .. }
-        | Doing::Remembering { expected, .. }
-        | Doing::Forgetting { expected }) = doing
+    fn conflicted(&mut self, guid: AgentGuid, doing: &InFlightWrite) {
+        let (InFlightWrite::Registering { expected, .. }
+        | InFlightWrite::Removing { expected }
+        | InFlightWrite::Retiring { expected, .. }
+        | InFlightWrite::Flushing { expected, .. }
+        | InFlightWrite::Showing { expected, .. }
+        | InFlightWrite::Remembering { expected, .. }
+        | InFlightWrite::Forgetting { expected }) = doing
         else {
             return;
         };
@@ -216,7 +216,7 @@ impl State {
                     slot.wants_raw = false;
                     slot.shown = Verdict::default();
                     slot.shown_by_us = false;
-                    if question == Some(Question::Gone) {
+                    if question == Some(RecheckReason::Gone) {
                         self.entry_lost(guid);
                     }
                 }
@@ -233,7 +233,7 @@ impl State {
     }
 
     /// Answers the request that a failed write was for.
-    fn refuse_awaited(&mut self, guid: AgentGuid, doing: &Doing, error: WireError) {
+    fn refuse_awaited(&mut self, guid: AgentGuid, doing: &InFlightWrite, error: WireError) {
         if !doing.is_chore() {
             self.refuse_first(guid, error);
         }

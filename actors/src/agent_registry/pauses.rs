@@ -9,7 +9,7 @@ use loom_protocol::{AgentGuid, Timestamp, WireError};
 
 use super::AgentDirectory;
 use super::actor::{Msg, State};
-use super::telling::Departure;
+use super::notifications::Departure;
 use crate::domain::agent::{self, MAX_PAUSE};
 
 /// The longest wait for a timer at once: the time of day may be set, and a laptop may sleep.
@@ -178,12 +178,12 @@ impl State {
     }
 
     /// Paused, quarantined → takes work: an operator says so.
-    pub fn let_in(&mut self, guid: AgentGuid) -> Result<Agent, WireError> {
+    pub fn release_from_quarantine(&mut self, guid: AgentGuid) -> Result<Agent, WireError> {
         let entry = self.known(guid)?;
         let (leaving, now) = (entry.is_leaving(), self.now());
         let agent = entry.agent();
         let resumed = agent::resume(agent, leaving);
-        let free = agent::let_in(resumed.as_ref().unwrap_or(agent), leaving, now);
+        let free = agent::release_from_quarantine(resumed.as_ref().unwrap_or(agent), leaving, now);
         if let Some(agent) = free.or(resumed) {
             self.go_on(agent);
         }

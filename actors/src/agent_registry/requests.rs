@@ -7,12 +7,14 @@ use loom_protocol::agent::{
 };
 use loom_protocol::{AgentGuid, ErrorCode, Timestamp, WireError, names};
 
-use super::actor::{Msg, Reply, ShutdownOrder, State, answer};
-use super::slot::Order;
+use super::actor::{Msg, Reply, ShutdownCommand, State, answer};
+use super::entry_state::PendingRequest;
 use super::writes::RETRY_AFTER;
 use super::{AgentEntry, MAX_AGENTS};
-use crate::barrier::Marker;
-use crate::domain::agent::{self, fall_silent, hear, kept, reason_heard, send_home, with_status};
+use crate::domain::agent::{
+    self, effective_status, mark_offline, on_heartbeat, reason_heard, request_scale_in, with_status,
+};
+use crate::liveness::Marker;
 
 /// How many requests wait for the first reading of the bucket.
 const MAX_HELD: usize = 10_000;
@@ -45,7 +47,7 @@ impl State {
             | Msg::MarkOffline { guid, .. }
             | Msg::Bury { guid, .. }
             | Msg::Pause { guid, .. }
-            | Msg::LetIn { guid, .. }
+            | Msg::ReleaseFromQuarantine { guid, .. }
             | Msg::AddDirective { guid, .. }
             | Msg::ClearDirective { guid, .. } => self.args.directory.get(*guid).is_none(),
             _ => false,
@@ -84,14 +86,14 @@ impl State {
         self.args.directory.touch(guid, self.now());
         // Refused here, before the bucket is asked for anything.
         match self.draft(guid, &request) {
-            Ok(_) => self.order(guid, Order::Register { request, reply }),
+            Ok(_) => self.order(guid, PendingRequest::Register { request, reply }),
             Err(error) => answer(reply, Err(error)),
         }
     }
 
     pub fn deregister(&mut self, guid: AgentGuid, reply: Reply<()>) {
         if self.args.directory.get(guid).is_some() {
-            return self.order(guid, Order::Deregister { reply });
+            return self.order(guid, PendingRequest::Deregister { reply });
         }
         answer(reply, Err(not_registered(guid)));
     }
@@ -167,8 +169,8 @@ impl State {
     fn hear_of(&mut self, entry: &AgentEntry, said: Option<AgentStatus>, reason: Option<&str>) {
         let agent = entry.agent();
         entry.touch(self.now());
-        let found = kept(agent, self.now());
-        let status = hear(found, said, entry.is_leaving());
+        let found = effective_status(agent, self.now());
+        let status = on_heartbeat(found, said, entry.is_leaving());
         let status_reason = reason_heard(agent.status_reason.as_deref(), said, reason);
         if status != agent.status || status_reason != agent.status_reason {
             let agent = Agent {
@@ -191,7 +193,7 @@ impl State {
         if entry.last_seen() > silent_since {
             return Ok(entry.agent().status == AgentStatus::Offline);
         }
-        if let Some(agent) = fall_silent(entry.agent()) {
+        if let Some(agent) = mark_offline(entry.agent()) {
             self.enter(agent, true);
             self.mark_dirty(guid);
         }
@@ -205,7 +207,7 @@ impl State {
             Some(entry) if is_dead(&entry, silent_since) => {
                 self.order(
                     guid,
-                    Order::Bury {
+                    PendingRequest::Bury {
                         silent_since,
                         reply,
                     },
@@ -216,10 +218,10 @@ impl State {
     }
 
     /// Alive → draining, with the order to end.
-    pub fn order_home(
+    pub fn request_shutdown(
         &mut self,
         guid: AgentGuid,
-        order: ShutdownOrder,
+        order: ShutdownCommand,
     ) -> Result<Agent, WireError> {
         let entry = self.known(guid)?;
         let grace_ms = u64::try_from(order.grace.as_millis()).unwrap_or(u64::MAX);
@@ -244,7 +246,7 @@ impl State {
             let subject = names::agent_shutdown(&self.args.project, guid);
             self.publish(subject, payload);
         }
-        if let Some(agent) = send_home(entry.agent()) {
+        if let Some(agent) = request_scale_in(entry.agent()) {
             self.enter(agent, true);
         }
         self.mark_dirty(guid);
@@ -312,7 +314,9 @@ fn refuse_held(message: Msg) {
         WireError::overloaded(message, RETRY_AFTER)
     };
     match message {
-        Msg::Register { reply, .. } | Msg::Shutdown { reply, .. } | Msg::LetIn { reply, .. } => {
+        Msg::Register { reply, .. }
+        | Msg::Shutdown { reply, .. }
+        | Msg::ReleaseFromQuarantine { reply, .. } => {
             answer(reply, Err(error()));
         }
         Msg::Deregister { reply, .. }

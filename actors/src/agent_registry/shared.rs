@@ -12,9 +12,9 @@ use loom_protocol::{AgentGuid, Timestamp};
 use super::AgentRegistryArgs;
 use super::actor::State;
 use super::entry::SharedPlace;
-use super::sightings::{is_missed, is_of_a_replaced_run};
-use super::slot::Keeper;
-use super::telling::Departure;
+use super::entry_state::Keeper;
+use super::notifications::Departure;
+use super::watch_events::{is_missed, is_of_a_replaced_run};
 use crate::domain::agent::{AgentPut, Seen, Verdict};
 use crate::nats::kv::WriteError;
 

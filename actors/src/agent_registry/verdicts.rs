@@ -15,7 +15,7 @@ use loom_protocol::AgentGuid;
 use loom_protocol::agent::Agent;
 
 use super::actor::State;
-use super::slot::{Doing, Keeper};
+use super::entry_state::{InFlightWrite, Keeper};
 use super::writes::write_ended;
 use crate::domain::agent::{Verdict, with_verdict};
 
@@ -47,7 +47,7 @@ impl State {
         match with_verdict(&raw, agent) {
             Ok(value) => {
                 let shown = verdict;
-                self.begin(guid, Doing::Showing { expected, shown });
+                self.begin(guid, InFlightWrite::Showing { expected, shown });
                 self.write(guid, Bytes::from(value), expected, Keeper::Client);
             }
             Err(problem) => {
@@ -74,7 +74,7 @@ impl State {
         match self.encoded(guid, agent, true) {
             Ok(value) => {
                 let shown = verdict;
-                self.begin(guid, Doing::Remembering { expected, shown });
+                self.begin(guid, InFlightWrite::Remembering { expected, shown });
                 self.write(guid, value, expected, Keeper::Shared);
             }
             Err(error) => tracing::error!(%guid, %error, "an agent cannot be written"),
@@ -85,7 +85,7 @@ impl State {
     fn begin_forgetting(&mut self, guid: AgentGuid) {
         let slot = self.slot(guid);
         let (key, expected) = (slot.key(guid), slot.revision);
-        self.begin(guid, Doing::Forgetting { expected });
+        self.begin(guid, InFlightWrite::Forgetting { expected });
         let bucket = self.bucket.clone();
         let writer = self.writer.clone();
         self.run(

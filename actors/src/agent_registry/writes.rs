@@ -10,10 +10,10 @@ use loom_protocol::agent::{Agent, AgentStatus, RegisterRequest};
 use loom_protocol::{AgentGuid, ErrorCode, Timestamp, WireError};
 
 use super::actor::{Msg, State, answer};
+use super::entry_state::{EntryState, InFlightWrite, Keeper, PendingRequest};
 use super::requests::is_dead;
 use super::shared::delete_shared;
-use super::sightings::is_missed;
-use super::slot::{Doing, Keeper, Order, Slot};
+use super::watch_events::is_missed;
 use crate::domain::agent::OwnEntry;
 use crate::nats::kv::{BucketError, WriteError};
 
@@ -26,16 +26,16 @@ pub(super) const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 impl State {
     /// The slot of an entry.
-    pub fn slot(&mut self, guid: AgentGuid) -> &mut Slot {
+    pub fn slot(&mut self, guid: AgentGuid) -> &mut EntryState {
         let in_doubt = !self.has_read;
-        self.slots.entry(guid).or_insert_with(|| Slot {
+        self.slots.entry(guid).or_insert_with(|| EntryState {
             in_doubt,
-            ..Slot::default()
+            ..EntryState::default()
         })
     }
 
     /// Takes an order for an entry.
-    pub fn order(&mut self, guid: AgentGuid, order: Order) {
+    pub fn order(&mut self, guid: AgentGuid, order: PendingRequest) {
         if self.draining.is_some() {
             let message = "the coordinator is shutting down; try again in a moment";
             return order.refuse(WireError::unavailable(message, RETRY_AFTER));
@@ -122,19 +122,19 @@ impl State {
         // The watch was faster than the reading.
         slot.question = None;
         match slot.orders.front() {
-            Some(Order::Register { request, .. }) => {
+            Some(PendingRequest::Register { request, .. }) => {
                 let request = request.clone();
                 match self.draft(guid, &request) {
                     Ok(agent) => self.begin_registering(guid, agent, &request),
                     Err(error) => self.refuse_first(guid, error),
                 }
             }
-            Some(Order::Deregister { .. }) => match self.quarantined(guid) {
+            Some(PendingRequest::Deregister { .. }) => match self.quarantined(guid) {
                 Some(agent) => self.begin_retiring(guid, agent),
                 None => self.begin_removing(guid),
             },
-            Some(Order::TidyUp) => self.begin_removing(guid),
-            Some(Order::Bury { silent_since, .. }) => {
+            Some(PendingRequest::TidyUp) => self.begin_removing(guid),
+            Some(PendingRequest::Bury { silent_since, .. }) => {
                 let silent_since = *silent_since;
                 self.begin_burying(guid, silent_since);
             }
@@ -146,7 +146,7 @@ impl State {
     /// A slot without an agent is kept only while it has something to do.
     pub fn forget_if_idle(&mut self, guid: AgentGuid) {
         let gone = self.args.directory.get(guid).is_none();
-        if gone && self.slots.get(&guid).is_some_and(Slot::is_at_rest) {
+        if gone && self.slots.get(&guid).is_some_and(EntryState::is_at_rest) {
             self.slots.remove(&guid);
         }
     }
@@ -155,7 +155,7 @@ impl State {
         let bucket = self.bucket.clone();
         let name = bucket.name().to_owned();
         let key = self.slot(guid).key(guid);
-        self.begin(guid, Doing::Reading);
+        self.begin(guid, InFlightWrite::Reading);
         self.run(async move { bucket.last(&key).await }, move |outcome| {
             Msg::ReadEnded {
                 guid,
@@ -171,7 +171,7 @@ impl State {
             Ok(value) => {
                 let expected = self.slot(guid).revision;
                 let agent = Box::new(agent);
-                self.begin(guid, Doing::Registering { expected, agent });
+                self.begin(guid, InFlightWrite::Registering { expected, agent });
                 self.write_at_any_rate(guid, value, expected);
             }
             Err(error) => self.refuse_first(guid, error),
@@ -182,7 +182,7 @@ impl State {
         let known = self.args.directory.get(guid).is_some();
         let slot = self.slot(guid);
         let expected = slot.revision;
-        let tidying = matches!(slot.orders.front(), Some(Order::TidyUp));
+        let tidying = matches!(slot.orders.front(), Some(PendingRequest::TidyUp));
         if tidying && known {
             // It has come back meanwhile.
             slot.orders.pop_front();
@@ -195,7 +195,7 @@ impl State {
             // The buckets have nothing that could be removed.
             return self.removed(guid);
         }
-        self.begin(guid, Doing::Removing { expected });
+        self.begin(guid, InFlightWrite::Removing { expected });
         let (bucket, args) = (self.bucket.clone(), self.args.clone());
         let writer = self.writer.clone();
         self.run(
@@ -232,7 +232,7 @@ impl State {
                 };
                 slot.keeper = keeper;
                 let agent = Box::new(agent);
-                self.begin(guid, Doing::Retiring { expected, agent });
+                self.begin(guid, InFlightWrite::Retiring { expected, agent });
                 let (bucket, args) = (self.bucket.clone(), self.args.clone());
                 let (writer, plain) = (keeper.writer(&self.writer), self.writer.clone());
                 self.run(
@@ -253,7 +253,7 @@ impl State {
     fn begin_burying(&mut self, guid: AgentGuid, silent_since: Timestamp) {
         let entry = self.args.directory.get(guid);
         if entry.is_some_and(|entry| !is_dead(&entry, silent_since)) {
-            if let Some(Order::Bury { reply, .. }) = self.slot(guid).orders.pop_front() {
+            if let Some(PendingRequest::Bury { reply, .. }) = self.slot(guid).orders.pop_front() {
                 answer(reply, Ok(false));
             }
             return self.queue(guid);
@@ -289,7 +289,7 @@ impl State {
                 let (heartbeat, count) = (agent.last_heartbeat, agent.current_task_count);
                 self.begin(
                     guid,
-                    Doing::Flushing {
+                    InFlightWrite::Flushing {
                         expected,
                         heartbeat,
                         count,
@@ -324,7 +324,7 @@ impl State {
         })
     }
 
-    pub fn begin(&mut self, guid: AgentGuid, doing: Doing) {
+    pub fn begin(&mut self, guid: AgentGuid, doing: InFlightWrite) {
         self.slot(guid).doing = Some(doing);
         self.backlog.under_way += 1;
     }

@@ -13,10 +13,10 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 
-use super::hand_over::{BATCH, BatchReport, Context};
 use super::index::LetterIndex;
 use super::letters::DeadLetters;
-use super::orders::{Retried, RetryOrder};
+use super::orders::{Retried, RetryBatch};
+use super::publish_batch::{BATCH, BatchReport, Context};
 use crate::clock::Clock;
 use crate::nats::connection::Nats;
 use crate::nats::dead_letters::LetterStoreError;
@@ -48,17 +48,17 @@ pub struct DlqRetrierArgs {
 #[derive(Debug)]
 pub enum DlqMsg {
     /// There are failed items whose letters are to be written.
-    LettersWanted,
+    PendingDeadLetters,
     /// An item lives although its letter is at this place.
-    Outdated(u64),
+    Orphaned(u64),
     /// The stream was read, and held these letters of items that are not failed; `None`: it could not be read.
     Read(Option<BTreeSet<u64>>),
     /// A batch of letters has ended; `None`: by a defect.
-    HandedOver(Option<BatchReport>),
+    BatchPublished(Option<BatchReport>),
     /// Put letters back; answered for each.
     Retry {
         /// Which, and how.
-        order: Arc<RetryOrder>,
+        order: Arc<RetryBatch>,
         /// To whom.
         reply: RpcReplyPort<Result<Retried, WireError>>,
     },
@@ -73,7 +73,7 @@ pub enum DlqMsg {
     Answered,
     /// The schedule has had its turn.
     ScheduleDone(Option<Retried>),
-    /// Outdated letters were deleted; those that could not be.
+    /// Orphaned letters were deleted; those that could not be.
     Swept(Option<BTreeSet<u64>>),
     /// Timer.
     TickDue,
@@ -94,7 +94,7 @@ pub struct State {
     tasks: JoinSet<()>,
     /// Reading the stream keeps everything else out.
     pub(super) gate: Arc<RwLock<()>>,
-    /// The first record that wants a letter since `LettersWanted` was last heard; `MAX`: none.
+    /// The first record that wants a letter since `PendingDeadLetters` was last heard; `MAX`: none.
     wanted_from: Arc<AtomicU64>,
     is_read: bool,
     reading: bool,
@@ -108,7 +108,7 @@ pub struct State {
     again_from: Option<u64>,
     in_doubt: bool,
     ticks: u32,
-    pub(super) outdated: BTreeSet<u64>,
+    pub(super) orphaned: BTreeSet<u64>,
     waiting_for_drain: Vec<RpcReplyPort<()>>,
 }
 
@@ -144,7 +144,7 @@ impl Actor for DlqRetrier {
             again_from: None,
             in_doubt: false,
             ticks: 0,
-            outdated: BTreeSet::new(),
+            orphaned: BTreeSet::new(),
             waiting_for_drain: Vec::new(),
             args,
             me,
@@ -163,10 +163,10 @@ impl Actor for DlqRetrier {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            DlqMsg::LettersWanted => state.letters_wanted(),
-            DlqMsg::Outdated(sequence) => drop(state.outdated.insert(sequence)),
-            DlqMsg::Read(outdated) => state.was_read(outdated),
-            DlqMsg::HandedOver(report) => state.handed_over(report),
+            DlqMsg::PendingDeadLetters => state.pending_dead_letters(),
+            DlqMsg::Orphaned(sequence) => drop(state.orphaned.insert(sequence)),
+            DlqMsg::Read(orphaned) => state.was_read(orphaned),
+            DlqMsg::BatchPublished(report) => state.handed_over(report),
             DlqMsg::Retry { order, reply } => state.retry(order, reply),
             DlqMsg::Discard { id, reply } => state.discard(id, reply),
             DlqMsg::Answered => state.requests -= 1,
@@ -190,12 +190,12 @@ fn listen(args: &DlqRetrierArgs, me: &ActorRef<DlqMsg>, wanted_from: Arc<AtomicU
         if header.wants_letter {
             let before = wanted_from.fetch_min(header.revision, Ordering::AcqRel);
             if before == u64::MAX {
-                let _ = me.cast(DlqMsg::LettersWanted);
+                let _ = me.cast(DlqMsg::PendingDeadLetters);
             }
         } else if header.status != WorkStatus::Failed
             && let Some(sequence) = letters.place_of(header.id)
         {
-            let _ = me.cast(DlqMsg::Outdated(sequence));
+            let _ = me.cast(DlqMsg::Orphaned(sequence));
         }
     });
 }
@@ -253,7 +253,7 @@ impl State {
             read_stream(&context).await
         };
         self.run(read, |read| match read {
-            Some(Ok(outdated)) => DlqMsg::Read(Some(outdated)),
+            Some(Ok(orphaned)) => DlqMsg::Read(Some(orphaned)),
             Some(Err(error)) => {
                 tracing::warn!("the dead letters cannot be read yet: {error}");
                 DlqMsg::Read(None)
@@ -263,19 +263,19 @@ impl State {
     }
 
     /// The index is what the stream holds: every failed item is looked at again.
-    fn was_read(&mut self, outdated: Option<BTreeSet<u64>>) {
+    fn was_read(&mut self, orphaned: Option<BTreeSet<u64>>) {
         self.reading = false;
-        let Some(outdated) = outdated else {
+        let Some(orphaned) = orphaned else {
             return;
         };
-        self.outdated = outdated;
+        self.orphaned = orphaned;
         self.is_read = true;
         self.in_doubt = false;
         self.after = 0;
         self.again_from = None;
     }
 
-    fn letters_wanted(&mut self) {
+    fn pending_dead_letters(&mut self) {
         let from = self.wanted_from.swap(u64::MAX, Ordering::AcqRel);
         self.after = self.after.min(from.saturating_sub(1));
     }
@@ -294,9 +294,9 @@ impl State {
         let (context, gate) = (self.context.clone(), self.gate.clone());
         let batch = async move {
             let _while_nobody_reads = gate.read().await;
-            context.hand_over(headers).await
+            context.publish_batch(headers).await
         };
-        self.run(batch, DlqMsg::HandedOver);
+        self.run(batch, DlqMsg::BatchPublished);
     }
 
     fn handed_over(&mut self, report: Option<BatchReport>) {
@@ -307,14 +307,14 @@ impl State {
         });
         self.in_doubt |= report.in_doubt;
         self.again_from = report.again_from;
-        self.outdated.extend(report.outdated);
+        self.orphaned.extend(report.orphaned);
         // What is read decides whether there is a stream, before anything is tried again.
         if self.in_doubt {
             self.is_read = false;
         }
     }
 
-    fn retry(&mut self, order: Arc<RetryOrder>, reply: RpcReplyPort<Result<Retried, WireError>>) {
+    fn retry(&mut self, order: Arc<RetryBatch>, reply: RpcReplyPort<Result<Retried, WireError>>) {
         let context = self.context.clone();
         self.answer(reply, async move { Ok(context.retry_all(&order).await) });
     }
@@ -405,7 +405,7 @@ async fn read_stream(context: &Context) -> Result<BTreeSet<u64>, LetterStoreErro
         let header = context.read.header(id);
         header.is_some_and(|header| header.status != WorkStatus::Failed)
     };
-    let outdated = index
+    let orphaned = index
         .all()
         .filter(|letter| is_outdated(letter.id))
         .map(|letter| letter.sequence)
@@ -416,5 +416,5 @@ async fn read_stream(context: &Context) -> Result<BTreeSet<u64>, LetterStoreErro
     if was_removed {
         letters.store.make_again().await?;
     }
-    Ok(outdated)
+    Ok(orphaned)
 }

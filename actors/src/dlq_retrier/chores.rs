@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::actor::{DlqMsg, State};
-use super::hand_over::BATCH;
-use super::orders::{Retried, RetryOrder};
+use super::orders::{Retried, RetryBatch};
+use super::publish_batch::BATCH;
 
 /// How much later than the server a letter counts as expired here.
 const SLACK: Duration = Duration::from_secs(2);
@@ -29,14 +29,14 @@ impl State {
     /// Deletes letters whose items live.
     pub(super) fn sweep(&mut self) {
         let known = self.args.letters.index.read();
-        self.outdated.retain(|sequence| known.has(*sequence));
+        self.orphaned.retain(|sequence| known.has(*sequence));
         drop(known);
-        if self.sweeping || self.outdated.is_empty() || !self.args.nats.is_up() {
+        if self.sweeping || self.orphaned.is_empty() || !self.args.nats.is_up() {
             return;
         }
         self.sweeping = true;
         let (context, gate) = (self.context.clone(), self.gate.clone());
-        let some: Vec<u64> = self.outdated.iter().copied().take(BATCH).collect();
+        let some: Vec<u64> = self.orphaned.iter().copied().take(BATCH).collect();
         let sweep = async move {
             let _while_nobody_reads = gate.read().await;
             context.delete_all(some).await
@@ -46,7 +46,7 @@ impl State {
 
     pub(super) fn swept(&mut self, left: Option<BTreeSet<u64>>) {
         self.sweeping = false;
-        self.outdated.extend(left.into_iter().flatten());
+        self.orphaned.extend(left.into_iter().flatten());
     }
 
     /// Puts back what is due.
@@ -60,7 +60,7 @@ impl State {
             return;
         }
         self.scheduled = true;
-        let order = RetryOrder {
+        let order = RetryBatch {
             ids: due.iter().map(|letter| letter.id).collect(),
             reset_attempts: true,
             automatic: true,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use loom_protocol::{WireError, WorkId};
 
 use super::actor::DlqMsg;
-use super::orders::{Retried, RetryOrder};
+use super::orders::{Retried, RetryBatch};
 use crate::supervision::ActorHandle;
 use crate::unavailable::not_reached;
 use crate::work_ledger::TRANSITION_DEADLINE;
@@ -30,7 +30,7 @@ impl DlqRetrierHandle {
     ///
     /// # Errors
     /// No answer in time; some may be back all the same.
-    pub async fn retry(&self, order: RetryOrder) -> Result<Retried, WireError> {
+    pub async fn retry(&self, order: RetryBatch) -> Result<Retried, WireError> {
         let order = Arc::new(order);
         self.0
             .call(TRANSITION_DEADLINE, |reply| DlqMsg::Retry {

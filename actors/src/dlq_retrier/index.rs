@@ -4,7 +4,7 @@ use loom_protocol::work::Reason;
 use loom_protocol::{Timestamp, WorkId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::domain::letter::{AutoRetry, Head};
+use crate::domain::letter::{AutoRetry, DeadLetterHeader};
 use crate::domain::listing::Start;
 use crate::settings::DlqSettings;
 
@@ -21,7 +21,7 @@ pub struct LetterInfo {
     /// When it was stored.
     pub stored_at: Timestamp,
     /// The rest.
-    pub head: Head,
+    pub head: DeadLetterHeader,
 }
 
 /// Which letters a listing, or a retry, wants.
@@ -107,7 +107,7 @@ impl LetterIndex {
         Some(letter)
     }
 
-    fn scheduled_at(&self, head: &Head) -> Option<Timestamp> {
+    fn scheduled_at(&self, head: &DeadLetterHeader) -> Option<Timestamp> {
         self.schedule.as_ref()?.at(head)
     }
 
@@ -252,7 +252,7 @@ mod tests {
             id: WorkId::new(Uuid::from_u128(n.into())),
             sequence,
             stored_at: Timestamp::from_millis(i64::try_from(sequence).unwrap()),
-            head: Head {
+            head: DeadLetterHeader {
                 capability: ["rust", "go"][usize::from(n % 2)].into(),
                 reason: [Reason::Timeout, Reason::AgentError, Reason::Poison][usize::from(n % 3)],
                 failed_at: Timestamp::from_millis(i64::from(n)),

@@ -47,17 +47,17 @@
 
 mod actor;
 mod chores;
-mod hand_over;
 mod handle;
 mod index;
 mod letters;
 mod orders;
+mod publish_batch;
 
 pub use actor::{DlqMsg, DlqRetrier, DlqRetrierArgs};
 pub use handle::DlqRetrierHandle;
 pub use index::{LetterFilter, LetterInfo, LetterPage};
 pub use letters::{DeadLetters, LetterError};
-pub use orders::RetryOrder;
+pub use orders::RetryBatch;
 
 #[cfg(doc)]
 use crate::settings::DlqSettings;

@@ -7,9 +7,9 @@ use futures_util::{StreamExt as _, stream};
 use loom_protocol::work::WorkStatus;
 use loom_protocol::{WireError, WorkId};
 
-use super::hand_over::{Context, note_of};
 use super::index::LetterInfo;
 use super::letters::LetterError;
+use super::publish_batch::{Context, note_of};
 use crate::domain::letter;
 use crate::domain::work::{Command, Refusal};
 use crate::work_ledger::{LedgerError, Operation, ReadError};
@@ -21,7 +21,7 @@ const MAX_TURNS: usize = 4;
 
 /// Which letters are to be put back, and how.
 #[derive(Debug, Clone)]
-pub struct RetryOrder {
+pub struct RetryBatch {
     /// The items.
     pub ids: Vec<WorkId>,
     /// Whether the spent attempts are forgotten; otherwise one more is given.
@@ -35,7 +35,7 @@ pub type Retried = Vec<(WorkId, Result<(), WireError>)>;
 
 impl Context {
     /// Puts letters back, some side by side.
-    pub async fn retry_all(&self, order: &RetryOrder) -> Retried {
+    pub async fn retry_all(&self, order: &RetryBatch) -> Retried {
         stream::iter(order.ids.iter().copied())
             .map(|id| async move { (id, self.retry(id, order).await) })
             .buffered(IN_FLIGHT)
@@ -44,7 +44,7 @@ impl Context {
     }
 
     /// First the ledger says pending, then the letter is deleted by its sequence.
-    async fn retry(&self, id: WorkId, order: &RetryOrder) -> Result<(), WireError> {
+    async fn retry(&self, id: WorkId, order: &RetryBatch) -> Result<(), WireError> {
         for _ in 0..MAX_TURNS {
             let letter = self.letters.info(id);
             let header = self.read.header(id);
@@ -80,7 +80,7 @@ impl Context {
         &self,
         id: WorkId,
         letter: Option<&LetterInfo>,
-        order: &RetryOrder,
+        order: &RetryBatch,
     ) -> Result<Turn, WireError> {
         let command = Command::Retry {
             retries: letter.map(|letter| letter.head.retries),
@@ -104,7 +104,7 @@ impl Context {
     }
 
     /// The record has expired: it is created again from its letter.
-    async fn create_again(&self, info: &LetterInfo, order: &RetryOrder) -> Result<Turn, WireError> {
+    async fn create_again(&self, info: &LetterInfo, order: &RetryBatch) -> Result<Turn, WireError> {
         let letter = self.letters.read(info).await?;
         let now = self.clock.now();
         let record = letter::revived(letter, order.reset_attempts, order.automatic, now)

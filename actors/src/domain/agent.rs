@@ -3,13 +3,13 @@
 //!
 //! | verb | from → to |
 //! |---|---|
-//! | [`register`] | nothing, or any → as [`hear`] says |
-//! | [`hear`] | any → what a sign of life makes of it |
-//! | [`fall_silent`] | any → offline |
-//! | [`say_goodbye`] | any → offline |
-//! | [`send_home`] | alive → draining |
+//! | [`register`] | nothing, or any → as [`on_heartbeat`] says |
+//! | [`on_heartbeat`] | any → what a sign of life makes of it |
+//! | [`mark_offline`] | any → offline |
+//! | [`on_offline_announced`] | any → offline |
+//! | [`request_scale_in`] | alive → draining |
 //! | [`pause`], [`resume`] | takes work → paused, and back |
-//! | [`quarantine`], [`let_in`] | any → quarantined, and back |
+//! | [`quarantine`], [`release_from_quarantine`] | any → quarantined, and back |
 
 mod own;
 mod put;
@@ -24,7 +24,9 @@ use loom_protocol::token::{check_label, check_name, check_token};
 use loom_protocol::{AgentGuid, DEFAULT_VISIBILITY, ErrorCode, ProjectId, Timestamp, WireError};
 use serde_json::Value;
 
-pub use rest::{MAX_PAUSE, kept, let_in, pause, pause_end, quarantine, resume};
+pub use rest::{
+    MAX_PAUSE, effective_status, pause, pause_end, quarantine, release_from_quarantine, resume,
+};
 
 pub use own::{OwnEntry, Verdict, read_own, with_verdict};
 pub use put::{AgentPut, Seen, Unreadable, guid_of_key, merge, project_of, read_put};
@@ -56,7 +58,7 @@ pub struct Terms<'a> {
     pub now: Timestamp,
 }
 
-/// Nothing, or any → online (or as [`hear`] says): the agent that a registration makes. A known
+/// Nothing, or any → online (or as [`on_heartbeat`] says): the agent that a registration makes. A known
 /// guid keeps its `registeredAt` and everything that is the coordinator's; what the agent says
 /// about itself is taken anew, whole.
 ///
@@ -84,8 +86,10 @@ pub fn register(
         Some(boundaries) if !boundaries.is_empty() => boundaries.clone(),
         _ => boundaries_in(metadata).unwrap_or_else(default_boundaries),
     };
-    let status = hear(
-        known.map_or(AgentStatus::Offline, |known| kept(known, terms.now)),
+    let status = on_heartbeat(
+        known.map_or(AgentStatus::Offline, |known| {
+            effective_status(known, terms.now)
+        }),
         Some(AgentStatus::Online),
         leaving,
     );
@@ -139,7 +143,11 @@ pub fn register(
 /// `busy` and `draining` are its to say. `leaving`: it was told to end and has not yet.
 ///
 /// A pause and a quarantine outlast whatever the agent says, and so does the order to end.
-pub const fn hear(current: AgentStatus, said: Option<AgentStatus>, leaving: bool) -> AgentStatus {
+pub const fn on_heartbeat(
+    current: AgentStatus,
+    said: Option<AgentStatus>,
+    leaving: bool,
+) -> AgentStatus {
     use AgentStatus::{Busy, Draining, Offline, Online, Paused, Quarantined, Unknown};
     match (current, said) {
         (Paused | Quarantined, _) => current,
@@ -168,19 +176,19 @@ pub fn reason_heard(
 }
 
 /// Any → offline: it was silent for too long. `None` if it is offline already.
-pub fn fall_silent(agent: &Agent) -> Option<Agent> {
+pub fn mark_offline(agent: &Agent) -> Option<Agent> {
     offline(agent)
 }
 
 /// Any → offline: it put `status: offline` into its own entry, and is believed. `None` if it is
 /// offline already.
-pub fn say_goodbye(agent: &Agent) -> Option<Agent> {
+pub fn on_offline_announced(agent: &Agent) -> Option<Agent> {
     offline(agent)
 }
 
 /// Online, busy → draining: it was told to end and may finish what it has. `None` if it takes
 /// no work anyway.
-pub fn send_home(agent: &Agent) -> Option<Agent> {
+pub fn request_scale_in(agent: &Agent) -> Option<Agent> {
     matches!(agent.status, AgentStatus::Online | AgentStatus::Busy)
         .then(|| with_status(agent, AgentStatus::Draining))
 }
@@ -319,14 +327,14 @@ fn default_boundaries() -> Vec<String> {
 }
 
 fn without_repeats(tokens: &[String]) -> Vec<String> {
-    let mut kept: Vec<String> = Vec::with_capacity(tokens.len().min(MAX_TOKENS + 1));
+    let mut effective_status: Vec<String> = Vec::with_capacity(tokens.len().min(MAX_TOKENS + 1));
     for token in tokens {
         // One over the limit is enough for the check to refuse; the rest is not compared.
-        if kept.len() <= MAX_TOKENS && !kept.contains(token) {
-            kept.push(token.clone());
+        if effective_status.len() <= MAX_TOKENS && !effective_status.contains(token) {
+            effective_status.push(token.clone());
         }
     }
-    kept
+    effective_status
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -19,7 +19,7 @@ const LEFT_OUT: &str =
 /// What a list of letters is made from: the header of a letter, one line of JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Head {
+pub struct DeadLetterHeader {
     /// The item's capability.
     pub capability: Box<str>,
     /// Why it failed.
@@ -33,7 +33,7 @@ pub struct Head {
     pub auto_retries: u32,
 }
 
-impl Head {
+impl DeadLetterHeader {
     /// The head of the letter of a failed record that has none yet.
     pub fn of(record: &WorkRecord) -> Self {
         Self {
@@ -172,7 +172,7 @@ pub fn decode(bytes: &[u8]) -> Result<DeadLetter, DecodeError> {
 }
 
 /// The same for every copy of one letter: later copies are dropped by the server.
-pub fn message_id(id: WorkId, head: &Head) -> String {
+pub fn message_id(id: WorkId, head: &DeadLetterHeader) -> String {
     format!("{id}.{}.{}", head.retries, head.failed_at.as_millis())
 }
 
@@ -189,7 +189,7 @@ pub struct AutoRetry {
 
 impl AutoRetry {
     /// When a letter is put back; `None`: never.
-    pub fn at(&self, head: &Head) -> Option<Timestamp> {
+    pub fn at(&self, head: &DeadLetterHeader) -> Option<Timestamp> {
         let wanted = head.auto_retries < self.max && self.reasons.contains(&head.reason);
         wanted.then(|| {
             let factor = 2_u32.saturating_pow(head.auto_retries);
@@ -217,9 +217,9 @@ mod tests {
         record
     }
 
-    fn any_head() -> impl Strategy<Value = Head> {
+    fn any_head() -> impl Strategy<Value = DeadLetterHeader> {
         (prop::sample::select(&Reason::ALL[..]), 0..10_i64, 0..40_u32).prop_map(
-            |(reason, failed_at, auto_retries)| Head {
+            |(reason, failed_at, auto_retries)| DeadLetterHeader {
                 capability: "c".into(),
                 reason,
                 failed_at: Timestamp::from_millis(failed_at),
@@ -264,7 +264,7 @@ mod tests {
             prop_assert_eq!(at.is_some(), wanted);
             if let Some(at) = at {
                 prop_assert!(at.since(head.failed_at) >= schedule.after);
-                let later = Head { auto_retries: head.auto_retries + 1, ..head };
+                let later = DeadLetterHeader { auto_retries: head.auto_retries + 1, ..head };
                 let next = schedule.at(&later);
                 prop_assert!(next.is_none_or(|next| next >= at), "each pause is longer");
             }

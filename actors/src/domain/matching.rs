@@ -7,7 +7,7 @@ use loom_protocol::agent::AgentStatus;
 
 /// What an agent brings to the question whether it may take an item.
 #[derive(Debug, Clone, Copy)]
-pub struct Candidate<'a> {
+pub struct AgentProfile<'a> {
     /// Its type.
     pub agent_type: &'a str,
     /// What it can do.
@@ -26,7 +26,7 @@ pub struct Candidate<'a> {
 
 /// What an item asks of an agent.
 #[derive(Debug, Clone, Copy)]
-pub struct Needs<'a> {
+pub struct Requirements<'a> {
     /// The capability that its agent must have.
     pub capability: &'a str,
     /// The boundary that its agent must be in.
@@ -66,7 +66,7 @@ impl Rule {
     }
 
     /// The rule as a sentence about this agent and this item.
-    pub fn sentence(self, agent: &Candidate<'_>, needs: &Needs<'_>) -> String {
+    pub fn sentence(self, agent: &AgentProfile<'_>, needs: &Requirements<'_>) -> String {
         match self {
             Self::Capability => format!(
                 "it can do {}, and the item asks for {:?}",
@@ -110,7 +110,7 @@ fn listed(tokens: &[String]) -> String {
 ///
 /// The rules that never change for this pair come first (capability, boundary, type), so that
 /// a refusal by a later one means "not now" and one by an earlier one means "never".
-pub fn may_take(agent: &Candidate<'_>, needs: &Needs<'_>) -> Result<(), Rule> {
+pub fn may_take(agent: &AgentProfile<'_>, needs: &Requirements<'_>) -> Result<(), Rule> {
     fits(agent, needs)?;
     if !matches!(agent.status, AgentStatus::Online | AgentStatus::Busy) {
         return Err(Rule::Status);
@@ -125,7 +125,7 @@ pub fn may_take(agent: &Candidate<'_>, needs: &Needs<'_>) -> Result<(), Rule> {
 }
 
 /// Whether an agent could ever take an item; if not, the first rule against it.
-pub fn fits(agent: &Candidate<'_>, needs: &Needs<'_>) -> Result<(), Rule> {
+pub fn fits(agent: &AgentProfile<'_>, needs: &Requirements<'_>) -> Result<(), Rule> {
     if !contains(agent.capabilities, needs.capability) {
         return Err(Rule::Capability);
     }
@@ -167,8 +167,8 @@ mod tests {
     }
 
     impl Pair {
-        fn candidate(&self) -> Candidate<'_> {
-            Candidate {
+        fn candidate(&self) -> AgentProfile<'_> {
+            AgentProfile {
                 agent_type: &self.agent_type,
                 capabilities: &self.capabilities,
                 boundaries: &self.boundaries,
@@ -179,8 +179,8 @@ mod tests {
             }
         }
 
-        fn needs(&self) -> Needs<'_> {
-            Needs {
+        fn needs(&self) -> Requirements<'_> {
+            Requirements {
                 capability: &self.capability,
                 boundary: &self.boundary,
                 required_agent_type: self.required.as_deref(),

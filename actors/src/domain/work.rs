@@ -9,7 +9,7 @@
 //!   pending, assigned, in-progress ── cancel ──► cancelled       failed ── retry ──► pending
 //! ```
 
-mod called_off;
+mod cancellation;
 mod codec;
 mod command;
 pub mod cut;

@@ -11,15 +11,15 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::actions::ReapAction;
 use super::deadlines::Deadlines;
-use super::deeds::Deed;
+use super::grave_index::GraveIndex;
 use super::graveyard::Graveyard;
-use super::known_graves::KnownGraves;
 use crate::agent_registry::{AgentChange, AgentDirectory, AgentRegistryHandle};
-use crate::barrier::Barrier;
 use crate::clock::Clock;
 use crate::domain::reaping::ReapTerms;
 use crate::leases::Leases;
+use crate::liveness::DeliveryBarrier;
 use crate::nats::connection::Nats;
 use crate::nats::owner::Ownership;
 use crate::settings::AgentSettings;
@@ -47,7 +47,7 @@ pub struct GcReaperArgs {
     /// How leases are taken back.
     pub leases: Leases,
     /// What has to be passed before a verdict.
-    pub barrier: Barrier,
+    pub barrier: DeliveryBarrier,
     /// Which ownership this is.
     pub epoch: u64,
     /// Whether it lasts: asked before a grave is laid or cleared.
@@ -71,7 +71,7 @@ pub enum GcReaperMsg {
         epoch: u64,
     },
     /// Everything that was delivered after these agents' deadlines has been applied.
-    Crossed(Vec<AgentGuid>),
+    BarrierEnded(Vec<AgentGuid>),
     /// What was begun with an agent has ended.
     Done {
         /// With whom.
@@ -80,7 +80,7 @@ pub enum GcReaperMsg {
         outcome: Result<Option<Box<GcAgent>>, String>,
     },
     /// A request named an agent that is not registered.
-    GhostHeard(AgentGuid),
+    UnregisteredAgentHeard(AgentGuid),
     /// These have graves.
     GravesRead(Vec<AgentGuid>),
     /// Answer with what is to come.
@@ -104,10 +104,10 @@ pub struct State {
     /// Those who seem dead; judged when the barrier is passed.
     pub(super) suspects: BTreeSet<AgentGuid>,
     pub(super) is_crossing: bool,
-    pub(super) in_hand: HashMap<AgentGuid, Deed>,
+    pub(super) in_progress: HashMap<AgentGuid, ReapAction>,
     /// Since when agents have an order to end.
     pub(super) ordered_at: HashMap<AgentGuid, Instant>,
-    pub(super) graves: KnownGraves,
+    pub(super) graves: GraveIndex,
     /// Ghosts that were told a moment ago.
     pub(super) told: HashMap<AgentGuid, Instant>,
     pub(super) sweeps: Vec<RpcReplyPort<GcReport>>,
@@ -147,9 +147,9 @@ impl Actor for GcReaper {
             deadlines: Deadlines::default(),
             suspects: BTreeSet::new(),
             is_crossing: false,
-            in_hand: HashMap::new(),
+            in_progress: HashMap::new(),
             ordered_at: HashMap::new(),
-            graves: KnownGraves::new(retention),
+            graves: GraveIndex::new(retention),
             told: HashMap::new(),
             sweeps: Vec::new(),
             done: Vec::new(),
@@ -172,9 +172,9 @@ impl Actor for GcReaper {
         match message {
             GcReaperMsg::AgentChanged(guid, change) => state.agent_changed(guid, change),
             GcReaperMsg::LookDue { epoch } => state.look_due(epoch),
-            GcReaperMsg::Crossed(suspects) => state.crossed(&suspects),
+            GcReaperMsg::BarrierEnded(suspects) => state.crossed(&suspects),
             GcReaperMsg::Done { guid, outcome } => state.done_with(guid, outcome),
-            GcReaperMsg::GhostHeard(guid) => state.ghost_heard(guid),
+            GcReaperMsg::UnregisteredAgentHeard(guid) => state.unregistered_agent_heard(guid),
             GcReaperMsg::GravesRead(graves) => {
                 for guid in graves {
                     state.graves.insert(guid);
@@ -222,7 +222,7 @@ impl State {
 
     fn is_at_rest(&self) -> bool {
         let suspects = !self.suspects.is_empty() || self.is_crossing;
-        self.in_hand.is_empty() && (!suspects || self.is_draining())
+        self.in_progress.is_empty() && (!suspects || self.is_draining())
     }
 
     /// Runs something beside the actor, for no longer than it lives; its panic is `None`.

@@ -83,7 +83,7 @@ impl Graveyard {
     }
 
     /// Lays a grave, or changes the one that is there. It expires by itself.
-    pub async fn lay(&self, grave: &Grave) -> Result<(), GraveError> {
+    pub async fn put(&self, grave: &Grave) -> Result<(), GraveError> {
         self.bucket.ensure().await?;
         let value = serde_json::to_vec(grave)?.into();
         let key = grave.guid.to_string();

@@ -30,8 +30,8 @@ impl GcReaperHandle {
     }
 
     /// A request named an agent that is not registered: where it has a grave, it is told.
-    pub fn ghost_heard(&self, guid: AgentGuid) {
-        let _ = self.0.cast(GcReaperMsg::GhostHeard(guid));
+    pub fn unregistered_agent_heard(&self, guid: AgentGuid) {
+        let _ = self.0.cast(GcReaperMsg::UnregisteredAgentHeard(guid));
     }
 
     /// What the reaper will do, if nothing changes.

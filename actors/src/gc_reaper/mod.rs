@@ -2,9 +2,9 @@
 //! home. Owns: KV `loom-graveyard-{p}`. Writes nowhere else: the AgentRegistry writes the agent, the
 //! WorkLedger its items.
 //!
-//! Nobody is declared dead without the [`Barrier`](crate::barrier::Barrier), and nobody else
+//! Nobody is declared dead without the [`DeliveryBarrier`](crate::liveness::DeliveryBarrier), and nobody else
 //! declares it: the verdicts are in [`domain::reaping`](crate::domain::reaping). Clocks run on the
-//! monotonic clock from the last sign of life, or from the last [`Grace`](crate::barrier::Grace)
+//! monotonic clock from the last sign of life, or from the last [`StallGuard`](crate::liveness::StallGuard)
 //! where that is later. Only the burial goes by the time of day (`lastHeartbeat`), because it has to
 //! outlive this process; it costs a dead agent nothing but its entry.
 //!
@@ -45,15 +45,15 @@
 //! Events: none of its own; the registry tells `agent:updated` and `agent:shutdown`, the ledger
 //! `work:retried`.
 
+mod actions;
 mod actor;
 mod deadlines;
-mod deeds;
+mod grave_index;
 mod graveyard;
 mod handle;
-mod known_graves;
-mod looking;
+mod inspection;
 mod report;
 
 pub use actor::{GcReaper, GcReaperArgs, GcReaperMsg};
+pub use grave_index::MAX_GRAVES;
 pub use handle::GcReaperHandle;
-pub use known_graves::MAX_GRAVES;

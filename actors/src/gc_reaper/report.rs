@@ -6,7 +6,7 @@ use loom_protocol::gc::{GcAction, GcAgent, GcReport};
 use ractor::RpcReplyPort;
 
 use super::actor::{GcReaperArgs, State};
-use super::looking::Sight;
+use super::inspection::Snapshot;
 
 /// How many agents a report names.
 const MOST: usize = 1000;
@@ -38,13 +38,14 @@ impl State {
     /// What is to come, for those with whom anything is: the offline, the idle, the leaving, and those
     /// who have been silent for a third of the time that they may be.
     pub(super) fn preview(&self) -> GcReport {
-        let sight = Sight::now(&self.args);
+        let snapshot = Snapshot::now(&self.args);
         let mut agents = Vec::new();
         for entry in self.args.directory.all() {
             let agent = entry.snapshot();
             let ordered_at = self.ordered_at.get(&agent.guid).copied();
-            let outlook = sight.outlook(&entry, ordered_at);
-            let is_fresh = outlook.action == GcAction::MarkOffline && !sight.is_silent(&entry);
+            let next_action = snapshot.next_action(&entry, ordered_at);
+            let is_fresh =
+                next_action.action == GcAction::MarkOffline && !snapshot.is_silent(&entry);
             if !is_fresh {
                 agents.push(GcAgent {
                     guid: agent.guid,
@@ -52,8 +53,8 @@ impl State {
                     status: agent.status,
                     last_heartbeat: agent.last_heartbeat,
                     leases: self.args.work.lease_count(agent.guid),
-                    action: outlook.action,
-                    due_in_ms: millis(outlook.after),
+                    action: next_action.action,
+                    due_in_ms: millis(next_action.after),
                 });
             }
         }

@@ -19,9 +19,9 @@
 mod format;
 mod group;
 mod identity;
-mod keeper;
 mod loss;
 mod ownership;
+mod renewer;
 mod store;
 mod taking;
 mod unreadable;
@@ -41,10 +41,10 @@ use uuid::Uuid;
 
 pub use self::format::FORMAT;
 pub use self::identity::{Identity, IdentityError};
-use self::keeper::Keeper;
-pub use self::loss::Loss;
+pub use self::loss::LossReason;
 use self::ownership::Held;
 pub use self::ownership::Ownership;
+use self::renewer::Renewer;
 use self::store::{Entry, OwnerStore, WriteFailure};
 use self::taking::{GroupInUse, Won, try_to_acquire};
 use self::unreadable::Unchanged;
@@ -235,9 +235,9 @@ pub struct OwnerLease {
     times: LeaseTimes,
     store: OwnerStore,
     group: GroupInUse,
-    kept_until: Arc<Mutex<Instant>>,
-    loss: watch::Receiver<Option<Loss>>,
-    keeper: AbortOnDropHandle<()>,
+    valid_until: Arc<Mutex<Instant>>,
+    loss: watch::Receiver<Option<LossReason>>,
+    renewer: AbortOnDropHandle<()>,
     _terms: AbortOnDropHandle<()>,
     others_owned: bool,
 }
@@ -320,22 +320,22 @@ impl OwnerLease {
 
     fn won(won: Won, holder: Holder, identity: Identity, options: &OwnerOptions) -> Self {
         let times = options.times.clone();
-        let kept_until = Arc::new(Mutex::new(won.sent + times.keep_for));
+        let valid_until = Arc::new(Mutex::new(won.sent + times.keep_for));
         let (lost, loss) = watch::channel(None);
-        let mut keeper = Keeper {
+        let mut renewer = Renewer {
             store: won.store.clone(),
             holder: holder.clone(),
             times: times.clone(),
             sequence: won.sequence,
             stored: won.sent,
             due: won.sent + times.renew_every,
-            kept_until: Arc::clone(&kept_until),
+            valid_until: Arc::clone(&valid_until),
             unacknowledged: Repetition::default(),
         };
-        let keeper = tokio::spawn(async move {
+        let renewer = tokio::spawn(async move {
             // The data directory stays locked for as long as it may own something.
             let _identity = identity;
-            let loss = keeper.keep().await;
+            let loss = renewer.keep().await;
             tracing::error!(reason = %loss, "the ownership is lost");
             lost.send_replace(Some(loss));
         });
@@ -352,9 +352,9 @@ impl OwnerLease {
             times,
             store: won.store,
             group: won.group,
-            kept_until,
+            valid_until,
             loss,
-            keeper: AbortOnDropHandle::new(keeper),
+            renewer: AbortOnDropHandle::new(renewer),
             _terms: AbortOnDropHandle::new(terms),
             others_owned: false,
         }
@@ -389,7 +389,7 @@ impl OwnerLease {
     /// The same question for those who write by this lease.
     pub fn ownership(&self) -> Ownership {
         Ownership::leased(Held {
-            kept_until: Arc::clone(&self.kept_until),
+            valid_until: Arc::clone(&self.valid_until),
             loss: self.loss.clone(),
             store: self.store.clone(),
             instance_id: self.holder.instance_id,
@@ -397,12 +397,12 @@ impl OwnerLease {
     }
 
     /// Resolves when ownership is over, with the reason. May be awaited anywhere, and often.
-    pub fn lost(&self) -> impl Future<Output = Loss> + Send + use<> {
+    pub fn lost(&self) -> impl Future<Output = LossReason> + Send + use<> {
         let mut loss = self.loss.clone();
         async move {
             match loss.wait_for(Option::is_some).await {
-                Ok(loss) => loss.clone().unwrap_or(Loss::Released),
-                Err(_) => Loss::Released,
+                Ok(loss) => loss.clone().unwrap_or(LossReason::Released),
+                Err(_) => LossReason::Released,
             }
         }
     }
@@ -410,7 +410,7 @@ impl OwnerLease {
     /// Gives ownership back, so that a standby takes over at once. Where that fails the entry expires by itself.
     /// Requests are not taken any more by now.
     pub async fn release(self) {
-        self.keeper.abort();
+        self.renewer.abort();
         for _ in 0..TRIES {
             let Ok(Entry::Held { sequence, holder }) = self.store.read().await else {
                 return;

@@ -102,7 +102,7 @@ impl SharedAgents {
             Some(project) => project,
             // Of a project that is not awake nobody is missed.
             None if !waiting.values().any(is_alive) => return Ok(()),
-            None => match projects.wake(id).await {
+            None => match projects.activate(id).await {
                 Ok(project) => project,
                 Err(error) => {
                     for news in waiting.values().filter(|news| is_alive(news)) {

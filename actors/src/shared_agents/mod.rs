@@ -53,8 +53,8 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
-use crate::barrier::Position;
 use crate::clock::Clock;
+use crate::liveness::Position;
 use crate::nats::connection::Nats;
 use crate::nats::kv::Bucket;
 use crate::nats::store_guard::StoreGuard;

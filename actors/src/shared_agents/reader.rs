@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep};
 
 use super::{MAX_ENTRIES, SharedAgents};
 use crate::agent_registry::{SharedChange, SharedNews, SharedPlace};
-use crate::barrier::Position;
 use crate::domain::agent::{AgentPut, Unreadable, guid_of_key, project_of, read_put};
+use crate::liveness::Position;
 use crate::nats::kv::{Record, WatchEvent, identity};
 use crate::projects::Projects;
 

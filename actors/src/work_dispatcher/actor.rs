@@ -10,9 +10,9 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::claims::{ClaimOrder, ClaimOutcome, Claims};
-use super::deadlines::{Deadlines, order_about};
-use super::handle::Outlook;
+use super::claims::{Claim, ClaimOutcome, Claims};
+use super::deadlines::{Deadlines, cancel_directive};
+use super::handle::QueuePosition;
 use super::intake::Intake;
 use super::leases::LeaseClocks;
 use super::queue::PendingQueue;
@@ -20,10 +20,10 @@ use super::serving::wants;
 use super::slots::Slots;
 use super::stream::ensure_stream;
 use super::timers::{Due, Timers};
-use super::untold::Untold;
+use super::unacknowledged::UnacknowledgedAssignments;
 use crate::agent_registry::{AgentDirectory, AgentRegistryHandle};
-use crate::barrier::{Barrier, Crossing};
 use crate::clock::Clock;
+use crate::liveness::{BarrierOutcome, DeliveryBarrier};
 use crate::nats::connection::Nats;
 use crate::nats::owner::Ownership;
 use crate::settings::WorkSettings;
@@ -63,7 +63,7 @@ pub struct WorkDispatcherArgs {
     /// Which ownership this is: part of the consumers' names.
     pub epoch: u64,
     /// To be passed before a lease is taken back.
-    pub barrier: Barrier,
+    pub barrier: DeliveryBarrier,
     /// Spreads the pauses before a next attempt.
     pub jitter: Jitter,
 }
@@ -74,7 +74,7 @@ pub enum DispatcherMsg {
     /// An agent wants work. Answered when there is some, or when its wait is over.
     Claim {
         /// What it wants.
-        order: Arc<ClaimOrder>,
+        order: Arc<Claim>,
         /// To whom.
         reply: RpcReplyPort<ClaimOutcome>,
     },
@@ -101,14 +101,14 @@ pub enum DispatcherMsg {
         outcomes: Option<Vec<Result<Applied, LedgerError>>>,
     },
     /// What stands between this pending item and an agent?
-    Outlook {
+    QueuePosition {
         /// The item.
         header: Box<Header>,
         /// To whom.
-        reply: RpcReplyPort<Outlook>,
+        reply: RpcReplyPort<QueuePosition>,
     },
     /// The barrier for leases that were found out of time has been passed, or not.
-    Crossed(Crossing),
+    BarrierEnded(BarrierOutcome),
     /// Timer. Ignored when `epoch` is stale.
     TimerDue {
         /// Which timer.
@@ -129,7 +129,7 @@ pub struct State {
     pub(super) queue: PendingQueue,
     pub(super) claims: Claims,
     pub(super) slots: Slots,
-    pub(super) untold: Untold,
+    pub(super) unacknowledged: UnacknowledgedAssignments,
     pub(super) timers: Timers,
     pub(super) leases: LeaseClocks,
     pub(super) deadlines: Deadlines,
@@ -168,7 +168,7 @@ impl Actor for WorkDispatcher {
             queue,
             claims: Claims::default(),
             slots: Slots::default(),
-            untold: Untold::default(),
+            unacknowledged: UnacknowledgedAssignments::default(),
             timers: Timers::default(),
             leases: LeaseClocks::default(),
             deadlines: Deadlines::default(),
@@ -204,10 +204,10 @@ impl Actor for WorkDispatcher {
                 ids,
                 outcomes,
             } => state.assigned((claim, guid), &ids, outcomes),
-            DispatcherMsg::Outlook { header, reply } => {
-                let _ = reply.send(state.outlook(&header));
+            DispatcherMsg::QueuePosition { header, reply } => {
+                let _ = reply.send(state.queue_position(&header));
             }
-            DispatcherMsg::Crossed(crossing) => state.crossed(crossing),
+            DispatcherMsg::BarrierEnded(crossing) => state.crossed(crossing),
             DispatcherMsg::TimerDue { epoch } => state.timer_due(epoch),
             DispatcherMsg::Drain(reply) => state.drain(reply),
         }
@@ -222,15 +222,15 @@ impl State {
         if header.status == WorkStatus::Pending {
             self.ready(header);
         } else if self.queue.remove(header) {
-            self.found_leased(header);
+            self.reconcile_lease(header);
         }
         self.run_lease_clock(header);
         self.run_deadline(header);
         if let Some(guid) = change.freed {
-            self.untold.forget(guid, header.id);
+            self.unacknowledged.forget(guid, header.id);
             if change.released {
                 let until = Instant::now() + HOLD_OFF;
-                self.slots.hold_off(guid, header.id, until);
+                self.slots.cool_down(guid, header.id, until);
                 self.timers
                     .add(until, Due::AgentMayTakeMore(guid, header.id));
             }
@@ -255,7 +255,7 @@ impl State {
         let since = self.args.clock.now().before(STILL_STOPPING);
         for (guid, lease) in self.args.read.stopping(since) {
             self.keep_slot(guid, lease.id);
-            self.give_order(guid, order_about(lease, "it was cancelled"));
+            self.give_order(guid, cancel_directive(lease, "it was cancelled"));
         }
     }
 
@@ -276,7 +276,7 @@ impl State {
         let now = Instant::now();
         while self.queue.is_ready(header) {
             let first = self.claims.first_for(&header.needs, |open| {
-                !self.slots.is_held_off(open.order.guid, header.id, now)
+                !self.slots.is_cooling_down(open.order.guid, header.id, now)
             });
             let Some(claim) = first else { return };
             if !self.fill(claim) {
@@ -286,8 +286,8 @@ impl State {
         }
     }
 
-    fn outlook(&self, header: &Header) -> Outlook {
-        Outlook {
+    fn queue_position(&self, header: &Header) -> QueuePosition {
+        QueuePosition {
             ahead: self.queue.ahead_of(header, MOST_AHEAD),
             held_off: self.slots.held_off(header.id, Instant::now()),
             taken: self.slots.all_taken(),

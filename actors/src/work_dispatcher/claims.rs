@@ -10,9 +10,9 @@ use ractor::RpcReplyPort;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::queue::Wants;
-use crate::barrier::Ticket;
-use crate::work_ledger::{Applied, LedgerError, Needs};
+use super::queue::FilterRef;
+use crate::liveness::InFlightGuard;
+use crate::work_ledger::{Applied, LedgerError, Requirements};
 
 /// How many claims may wait at a time.
 const MAX_PARKED: usize = 50_000;
@@ -21,11 +21,11 @@ const MAX_PARKED: usize = 50_000;
 /// ticket for the barrier. A claim gives both back when it waits: until then claims on their way to
 /// the dispatcher are bounded as all requests are. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Admission(Arc<Mutex<Option<(OwnedSemaphorePermit, Ticket)>>>);
+pub struct Admission(Arc<Mutex<Option<(OwnedSemaphorePermit, InFlightGuard)>>>);
 
 impl Admission {
     /// Of a request that was let in just now.
-    pub fn new(permit: OwnedSemaphorePermit, ticket: Ticket) -> Self {
+    pub fn new(permit: OwnedSemaphorePermit, ticket: InFlightGuard) -> Self {
         Self(Arc::new(Mutex::new(Some((permit, ticket)))))
     }
 
@@ -37,7 +37,7 @@ impl Admission {
 
 /// A claim as an agent makes it.
 #[derive(Debug, Clone)]
-pub struct ClaimOrder {
+pub struct Claim {
     /// The agent.
     pub guid: AgentGuid,
     /// Which run of it, if it says so.
@@ -92,22 +92,22 @@ pub type ClaimOutcome = Result<Vec<Applied>, ClaimError>;
 
 /// A claim that has not been answered.
 pub(super) struct OpenClaim {
-    pub order: ClaimOrder,
+    pub order: Claim,
     pub reply: RpcReplyPort<ClaimOutcome>,
-    pub wants: ClaimWants,
+    pub wants: ClaimFilter,
 }
 
 /// What an agent can be given, as of the time when its claim was filled or parked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct ClaimWants {
+pub(super) struct ClaimFilter {
     pub agent_type: String,
     pub capabilities: Vec<String>,
     pub boundaries: Vec<String>,
 }
 
-impl ClaimWants {
-    pub fn as_wants(&self) -> Wants<'_> {
-        Wants {
+impl ClaimFilter {
+    pub fn as_wants(&self) -> FilterRef<'_> {
+        FilterRef {
             agent_type: &self.agent_type,
             capabilities: &self.capabilities,
             boundaries: &self.boundaries,
@@ -196,7 +196,7 @@ impl Claims {
         self.parked.len() >= MAX_PARKED
     }
 
-    pub fn set_wants(&mut self, claim: u64, wants: ClaimWants) {
+    pub fn set_wants(&mut self, claim: u64, wants: ClaimFilter) {
         self.stop_listening(claim);
         if let Some(open) = self.open.get_mut(&claim) {
             open.wants = wants;
@@ -211,12 +211,7 @@ impl Claims {
     }
 
     /// The claim was made once more: the later one is answered, as the bound on open claims allows.
-    pub fn replace_reply(
-        &mut self,
-        claim: u64,
-        order: &ClaimOrder,
-        reply: RpcReplyPort<ClaimOutcome>,
-    ) {
+    pub fn replace_reply(&mut self, claim: u64, order: &Claim, reply: RpcReplyPort<ClaimOutcome>) {
         if let Some(open) = self.open.get_mut(&claim) {
             order.admission.give_back();
             let before = std::mem::replace(&mut open.reply, reply);
@@ -272,7 +267,7 @@ impl Claims {
     }
 
     /// The parked claim that is asked first for an item: of the preferred type, then the oldest.
-    pub fn first_for(&self, needs: &Needs, may: impl Fn(&OpenClaim) -> bool) -> Option<u64> {
+    pub fn first_for(&self, needs: &Requirements, may: impl Fn(&OpenClaim) -> bool) -> Option<u64> {
         let by_type = self
             .listening
             .get(&*needs.capability)?

@@ -155,7 +155,7 @@ impl State {
         };
         let order = Directive {
             grace_ms: u64::try_from(grace.as_millis()).ok(),
-            ..order_about(lease, "its deadline has passed")
+            ..cancel_directive(lease, "its deadline has passed")
         };
         self.deadlines.overdue.insert(header.id, overdue);
         self.wind_up(header.id);
@@ -165,7 +165,7 @@ impl State {
 
     fn take_order_back(&mut self, id: WorkId, overdue: Overdue) {
         let attempt = overdue.attempt;
-        let order = order_about(LeaseRef { id, attempt }, "");
+        let order = cancel_directive(LeaseRef { id, attempt }, "");
         let registry = self.args.registry.clone();
         self.spawn(async move {
             if let Err(error) = registry.clear_directive(overdue.guid, order).await {
@@ -186,7 +186,7 @@ impl State {
 }
 
 /// The order to stop one attempt at an item.
-pub(super) fn order_about(lease: LeaseRef, reason: &str) -> Directive {
+pub(super) fn cancel_directive(lease: LeaseRef, reason: &str) -> Directive {
     Directive {
         kind: DirectiveKind::Cancel,
         work_item_id: Some(lease.id),

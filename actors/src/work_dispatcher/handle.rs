@@ -7,14 +7,14 @@ use loom_protocol::{AgentGuid, WireError, WorkId};
 use tokio::time::Instant;
 
 use super::actor::DispatcherMsg;
-use super::claims::ClaimOrder;
+use super::claims::Claim;
 use crate::supervision::ActorHandle;
 use crate::unavailable::not_reached;
 use crate::work_ledger::{Applied, Header, TRANSITION_DEADLINE};
 
 /// What stands between a pending item and an agent.
 #[derive(Debug, Clone, Default)]
-pub struct Outlook {
+pub struct QueuePosition {
     /// How many pending items with the same needs are served before it; 10,000 at the most.
     pub ahead: usize,
     /// The agents that gave it back a moment ago and do not get it just now.
@@ -40,7 +40,7 @@ impl WorkDispatcherHandle {
     }
 
     /// Claims; waits as long as the order says. Empty when the wait was over.
-    pub async fn claim(&self, order: ClaimOrder) -> Result<Vec<Applied>, WireError> {
+    pub async fn claim(&self, order: Claim) -> Result<Vec<Applied>, WireError> {
         let wait = order.wait_until.map_or(Duration::ZERO, |until| {
             until.saturating_duration_since(Instant::now())
         });
@@ -67,10 +67,10 @@ impl WorkDispatcherHandle {
     }
 
     /// What stands between a pending item and an agent.
-    pub async fn outlook(&self, header: Header) -> Result<Outlook, WireError> {
+    pub async fn queue_position(&self, header: Header) -> Result<QueuePosition, WireError> {
         let answer = self
             .0
-            .call(TRANSITION_DEADLINE, |reply| DispatcherMsg::Outlook {
+            .call(TRANSITION_DEADLINE, |reply| DispatcherMsg::QueuePosition {
                 header: Box::new(header.clone()),
                 reply,
             });

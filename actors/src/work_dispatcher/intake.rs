@@ -20,10 +20,10 @@ use super::refused::Refused;
 use super::standing::{Foreign, Standing};
 use super::stream::REPORTS;
 use crate::agent_registry::{AgentDirectory, AgentRegistryHandle};
-use crate::barrier::Barrier;
 use crate::clock::Clock;
 use crate::domain::foreign::DealtWith;
 use crate::domain::work::{Defaults, WorkRecord};
+use crate::liveness::DeliveryBarrier;
 use crate::nats::connection::Nats;
 use crate::nats::owner::Ownership;
 use crate::nats::server_clock::ServerClock;
@@ -41,7 +41,15 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 /// How much of a message that is given up stands in the log, in bytes.
 const SHOWN_OF_POISON: usize = 1_024;
 /// Counts reports of other runs of an agent than the registered one.
-pub(crate) const IGNORED: &str = "loom_reports_ignored_total";
+const IGNORED: &str = "loom_reports_ignored_total";
+
+/// Says what is measured here, once for each recorder.
+pub fn describe_meters() {
+    metrics::describe_counter!(
+        IGNORED,
+        "Published reports of other runs of an agent than the registered one, which change nothing."
+    );
+}
 
 /// What a published message asks for.
 pub(super) enum Asked {
@@ -67,7 +75,7 @@ pub(super) struct Intake {
     ledger: WorkLedgerHandle,
     pub(super) agents: Arc<AgentDirectory>,
     registry: AgentRegistryHandle,
-    barrier: Barrier,
+    barrier: DeliveryBarrier,
     ownership: Ownership,
     pub(super) clock: Clock,
     /// The clock of the servers that have the stream.

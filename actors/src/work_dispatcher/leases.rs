@@ -10,12 +10,12 @@ use loom_protocol::{AgentGuid, WorkId, names};
 use tokio::time::Instant;
 
 use super::actor::{DispatcherMsg, State};
-use super::deadlines::order_about;
+use super::deadlines::cancel_directive;
 use super::timers::Due;
-use crate::barrier::Crossing;
 use crate::domain::lease::{self, Expiry, Limits, Verdict};
 use crate::domain::retry::Backoff;
 use crate::domain::work::Command;
+use crate::liveness::BarrierOutcome;
 use crate::work_ledger::{Header, Operation};
 
 /// When a lease that is being taken back is looked at again, in case that came to nothing.
@@ -171,31 +171,31 @@ impl State {
         let (barrier, myself) = (self.args.barrier.clone(), self.myself.clone());
         self.spawn(async move {
             let crossing = barrier.pass().await;
-            let _ = myself.cast(DispatcherMsg::Crossed(crossing));
+            let _ = myself.cast(DispatcherMsg::BarrierEnded(crossing));
         });
     }
 
     /// What was delivered in time has been applied, or we could not hear: judged anew either way.
-    pub(super) fn crossed(&mut self, crossing: Crossing) {
+    pub(super) fn crossed(&mut self, crossing: BarrierOutcome) {
         let now = Instant::now();
         let mut late = Vec::new();
         for id in std::mem::take(&mut self.leases.at_the_barrier) {
             match self.judge(id) {
                 None => {}
-                Some(found) if crossing == Crossing::Passed && late.len() < TOGETHER => {
+                Some(found) if crossing == BarrierOutcome::Passed && late.len() < TOGETHER => {
                     self.leases.set(id, now + LOOK_AGAIN);
                     late.push(found);
                 }
                 Some(_) => self.leases.late.push(id),
             }
         }
-        self.take_back(late);
+        self.expire_leases(late);
         self.go_to_the_barrier();
         self.arm_leases();
     }
 
     /// Assigned or InProgress → Pending or Failed, and the agents are told.
-    fn take_back(&mut self, late: Vec<Late>) {
+    fn expire_leases(&mut self, late: Vec<Late>) {
         if late.is_empty() {
             return;
         }
@@ -233,7 +233,7 @@ impl State {
                 tracing::info!(%project, %id, attempt, %guid, "a lease is taken back: {reason}");
                 let order = Directive {
                     instance_id: agents.get(guid).and_then(|e| e.agent().instance_id.clone()),
-                    ..order_about(late.lease, reason.as_str())
+                    ..cancel_directive(late.lease, reason.as_str())
                 };
                 let payload = serde_json::to_vec(&order).unwrap_or_default();
                 let subject = names::directive(&project, guid);

@@ -32,7 +32,7 @@
 //! # Leases
 //! Each has one clock: the start clock while it is assigned, the progress clock from its start. What
 //! is heard goes into the read model and resets nothing here; when the clock rings, the read
-//! model and the [grace](crate::barrier::Grace) say whether it is really over
+//! model and the [grace](crate::liveness::StallGuard) say whether it is really over
 //! ([`domain::lease`](crate::domain::lease)).
 //!
 //! | a lease | left by |
@@ -78,12 +78,12 @@ mod standing;
 mod stream;
 mod submissions;
 mod timers;
-mod untold;
+mod unacknowledged;
 
 pub use actor::{DispatcherMsg, WorkDispatcher, WorkDispatcherArgs};
-pub use claims::{Admission, ClaimError, ClaimOrder};
-pub use handle::{Outlook, WorkDispatcherHandle};
-pub(crate) use intake::IGNORED;
-pub use queue::{PendingQueue, Pick, Wants};
+pub use claims::{Admission, Claim, ClaimError};
+pub use handle::{QueuePosition, WorkDispatcherHandle};
+pub use intake::describe_meters;
+pub use queue::{FilterRef, PendingQueue, Pick};
 pub(crate) use stream::PROJECT_KEY;
 pub use stream::{StreamError, ensure_stream, reports_consumer};

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use loom_protocol::work::PRIORITY;
 use loom_protocol::{Timestamp, WorkId};
 
-use crate::work_ledger::{Header, Needs};
+use crate::work_ledger::{Header, Requirements};
 
 /// What a claim may be served with.
 #[derive(Debug, Clone, Copy)]
-pub struct Wants<'a> {
+pub struct FilterRef<'a> {
     /// The agent's type.
     pub agent_type: &'a str,
     /// What it can do.
@@ -37,16 +37,16 @@ impl Place {
 pub struct Pick {
     /// The item.
     pub id: WorkId,
-    needs: Arc<Needs>,
+    needs: Arc<Requirements>,
     place: Place,
 }
 
-type ByBoundary = HashMap<Arc<str>, Vec<Arc<Needs>>>;
+type ByBoundary = HashMap<Arc<str>, Vec<Arc<Requirements>>>;
 
 /// The pending items of a project.
 #[derive(Debug, Default)]
 pub struct PendingQueue {
-    ready: HashMap<Arc<Needs>, BTreeMap<Place, WorkId>>,
+    ready: HashMap<Arc<Requirements>, BTreeMap<Place, WorkId>>,
     /// The needs that somebody has, by capability and boundary.
     known_needs: HashMap<Arc<str>, ByBoundary>,
     held: BTreeMap<(Timestamp, WorkId), Header>,
@@ -104,7 +104,7 @@ impl PendingQueue {
         self.take_out(&pick.needs, pick.place);
     }
 
-    fn take_out(&mut self, needs: &Arc<Needs>, place: Place) -> bool {
+    fn take_out(&mut self, needs: &Arc<Requirements>, place: Place) -> bool {
         let Some(items) = self.ready.get_mut(needs) else {
             return false;
         };
@@ -130,8 +130,8 @@ impl PendingQueue {
     /// The item that is served next to somebody who wants this; `skip` names exceptions.
     ///
     /// Costs what the asker's capabilities and boundaries cost, not what the queue holds.
-    pub fn best(&self, wants: Wants<'_>, skip: impl Fn(WorkId) -> bool) -> Option<Pick> {
-        let mut best: Option<(Place, WorkId, &Arc<Needs>)> = None;
+    pub fn best(&self, wants: FilterRef<'_>, skip: impl Fn(WorkId) -> bool) -> Option<Pick> {
+        let mut best: Option<(Place, WorkId, &Arc<Requirements>)> = None;
         for capability in wants.capabilities {
             let Some(by_boundary) = self.known_needs.get(capability.as_str()) else {
                 continue;
@@ -220,7 +220,7 @@ mod tests {
             WorkId::new(Uuid::from_u128(u128::from(created))),
             created,
             item.priority,
-            Needs {
+            Requirements {
                 capability: NAMES[item.capability].into(),
                 boundary: NAMES[item.boundary].into(),
                 required_agent_type: item.required.map(|n| NAMES[n].into()),
@@ -280,7 +280,7 @@ mod tests {
             expected.sort_unstable();
             let own = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
             let (capabilities, boundaries) = (own(&capabilities), own(&boundaries));
-            let wants = Wants { agent_type, capabilities: &capabilities, boundaries: &boundaries };
+            let wants = FilterRef { agent_type, capabilities: &capabilities, boundaries: &boundaries };
             let mut served = Vec::new();
             while let Some(pick) = queue.best(wants, |_| false) {
                 queue.take(&pick);

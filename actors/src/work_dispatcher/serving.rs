@@ -9,7 +9,7 @@ use ractor::RpcReplyPort;
 use tokio::time::Instant;
 
 use super::actor::{DispatcherMsg, State};
-use super::claims::{ClaimError, ClaimOrder, ClaimOutcome, ClaimWants, OpenClaim};
+use super::claims::{Claim, ClaimError, ClaimFilter, ClaimOutcome, OpenClaim};
 use super::timers::Due;
 use crate::agent_registry::AgentEntry;
 use crate::domain::work::{Command, Holder};
@@ -18,7 +18,7 @@ use crate::work_ledger::{
 };
 
 impl State {
-    pub(super) fn claim(&mut self, order: &ClaimOrder, reply: RpcReplyPort<ClaimOutcome>) {
+    pub(super) fn claim(&mut self, order: &Claim, reply: RpcReplyPort<ClaimOutcome>) {
         let guid = order.guid;
         let Some(agent) = self.args.agents.get(guid) else {
             let _ = reply.send(Err(ClaimError::NotRegistered(guid)));
@@ -29,9 +29,9 @@ impl State {
             return;
         }
         let mut given = self.leases_under(order);
-        given.extend(self.take_untold(guid, &given));
+        given.extend(self.take_unacknowledged(guid, &given));
         if !given.is_empty() {
-            self.give_again(given, reply);
+            self.redeliver(given, reply);
             return;
         }
         if let Some(open) = self.claims.named(guid, &order.claim_id) {
@@ -59,21 +59,21 @@ impl State {
     }
 
     /// What the agent holds by this claim.
-    fn leases_under(&self, order: &ClaimOrder) -> Vec<LeaseInfo> {
+    fn leases_under(&self, order: &Claim) -> Vec<LeaseInfo> {
         let mut leases = self.args.read.leases_of(order.guid);
         leases.retain(|lease| lease.claim_id.as_deref() == Some(&order.claim_id));
         leases
     }
 
     /// What the agent was not told of, beside what it is told now.
-    fn take_untold(&mut self, guid: AgentGuid, told: &[LeaseInfo]) -> Vec<LeaseInfo> {
-        let untold = self.untold.take(guid);
-        if untold.is_empty() {
+    fn take_unacknowledged(&mut self, guid: AgentGuid, told: &[LeaseInfo]) -> Vec<LeaseInfo> {
+        let unacknowledged = self.unacknowledged.take(guid);
+        if unacknowledged.is_empty() {
             return Vec::new();
         }
         let mut leases = self.args.read.leases_of(guid);
         leases.retain(|lease| {
-            untold.contains(&lease.id)
+            unacknowledged.contains(&lease.id)
                 && !lease.started
                 && told.iter().all(|other| other.id != lease.id)
         });
@@ -82,7 +82,7 @@ impl State {
 
     /// An item is leased, and not by this incarnation: its agent may not have been told. Where its
     /// claim is being filled, the answer to that will say so; a claim that waits says so now.
-    pub(super) fn found_leased(&mut self, header: &Header) {
+    pub(super) fn reconcile_lease(&mut self, header: &Header) {
         let Some((guid, lease)) = self.args.read.lease(header.id) else {
             return;
         };
@@ -93,16 +93,16 @@ impl State {
             return;
         }
         let Some(parked) = parked else {
-            self.untold.note(guid, header.id);
+            self.unacknowledged.note(guid, header.id);
             return;
         };
         if let Some(closed) = self.claims.close(parked) {
-            self.give_again(vec![lease], closed.reply);
+            self.redeliver(vec![lease], closed.reply);
         }
     }
 
     /// The answer to this claim got lost: the same items once more.
-    pub(super) fn give_again(&mut self, leases: Vec<LeaseInfo>, reply: RpcReplyPort<ClaimOutcome>) {
+    pub(super) fn redeliver(&mut self, leases: Vec<LeaseInfo>, reply: RpcReplyPort<ClaimOutcome>) {
         let read = self.args.read.clone();
         self.spawn(async move {
             let mut given = Vec::with_capacity(leases.len());
@@ -185,7 +185,7 @@ impl State {
         }
         let command = Arc::new(open.order.assign(&agent));
         while taken.len() < most {
-            let skip = |id| self.slots.is_held_off(guid, id, now);
+            let skip = |id| self.slots.is_cooling_down(guid, id, now);
             let Some(pick) = self.queue.best(open.wants.as_wants(), skip) else {
                 break;
             };
@@ -256,7 +256,7 @@ impl State {
         }
         for id in ids.iter().filter(|id| !unusable.contains(id)) {
             if given.iter().all(|applied| applied.record.id != *id) {
-                self.put_back(*id);
+                self.requeue(*id);
             }
         }
         let held = self
@@ -272,7 +272,7 @@ impl State {
                 self.answer(claim, refusal);
                 for applied in &given {
                     if let Some(header) = self.args.read.header(applied.record.id) {
-                        self.found_leased(&header);
+                        self.reconcile_lease(&header);
                     }
                 }
             }
@@ -280,7 +280,7 @@ impl State {
             // with it: the claim was served all the same.
             _ if held.len() > given.len() => {
                 if let Some(closed) = self.claims.close(claim) {
-                    self.give_again(held, closed.reply);
+                    self.redeliver(held, closed.reply);
                 }
             }
             _ if !given.is_empty() => self.answer(claim, Ok(given)),
@@ -293,19 +293,19 @@ impl State {
     }
 
     /// An assignment came to nothing: what the read model says now counts.
-    pub(super) fn put_back(&mut self, id: WorkId) {
+    pub(super) fn requeue(&mut self, id: WorkId) {
         let Some(header) = self.args.read.header(id) else {
             return;
         };
         if header.status == WorkStatus::Pending {
             self.ready(&header);
         } else {
-            self.found_leased(&header);
+            self.reconcile_lease(&header);
         }
     }
 }
 
-pub(super) fn wants(agent: &AgentEntry, order: &ClaimOrder) -> ClaimWants {
+pub(super) fn wants(agent: &AgentEntry, order: &Claim) -> ClaimFilter {
     let agent = agent.agent();
     let asked_for = |capability: &&String| {
         order
@@ -313,7 +313,7 @@ pub(super) fn wants(agent: &AgentEntry, order: &ClaimOrder) -> ClaimWants {
             .as_ref()
             .is_none_or(|asked| asked.contains(capability))
     };
-    ClaimWants {
+    ClaimFilter {
         agent_type: agent.agent_type.clone(),
         capabilities: agent
             .capabilities
@@ -325,7 +325,7 @@ pub(super) fn wants(agent: &AgentEntry, order: &ClaimOrder) -> ClaimWants {
     }
 }
 
-impl ClaimOrder {
+impl Claim {
     fn assign(&self, agent: &AgentEntry) -> Command {
         Command::Assign {
             holder: holder(agent),

@@ -35,7 +35,7 @@ impl Slots {
             .collect()
     }
 
-    pub fn is_held_off(&self, guid: AgentGuid, id: WorkId, now: Instant) -> bool {
+    pub fn is_cooling_down(&self, guid: AgentGuid, id: WorkId, now: Instant) -> bool {
         self.0
             .get(&guid)
             .and_then(|taken| taken.held_off.get(&id))
@@ -47,7 +47,7 @@ impl Slots {
         self.0
             .keys()
             .copied()
-            .filter(|guid| self.is_held_off(*guid, id, now))
+            .filter(|guid| self.is_cooling_down(*guid, id, now))
             .collect()
     }
 
@@ -65,7 +65,7 @@ impl Slots {
         self.0.entry(guid).or_default().stopping.insert(id, until);
     }
 
-    pub fn hold_off(&mut self, guid: AgentGuid, id: WorkId, until: Instant) {
+    pub fn cool_down(&mut self, guid: AgentGuid, id: WorkId, until: Instant) {
         self.0.entry(guid).or_default().held_off.insert(id, until);
     }
 

@@ -21,10 +21,10 @@ use super::read_model::ReadModel;
 use super::replay::replay;
 use super::retention::{self, SWEEP_EVERY};
 use super::told;
-use crate::barrier::Grace;
 use crate::clock::Clock;
 use crate::domain::work::WriteId;
 use crate::events::EventSink;
+use crate::liveness::StallGuard;
 use crate::nats::connection::Nats;
 use crate::nats::owner::Ownership;
 use crate::nats::store_guard::StoreDenied;
@@ -53,7 +53,7 @@ pub struct WorkLedgerArgs {
     /// Whether it lasts.
     pub ownership: Ownership,
     /// Begins anew when a write is not answered.
-    pub grace: Grace,
+    pub grace: StallGuard,
 }
 
 /// What the ledger is told.

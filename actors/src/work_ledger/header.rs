@@ -13,7 +13,7 @@ use crate::domain::work::WorkRecord;
 
 /// What an item needs of an agent. Items with the same needs share one value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Needs {
+pub struct Requirements {
     /// The capability.
     pub capability: Arc<str>,
     /// The boundary.
@@ -51,7 +51,7 @@ pub struct Header {
     /// The sequence of the write that created it: its age, and its place in every order.
     pub created: u64,
     pub revision: u64,
-    pub needs: Arc<Needs>,
+    pub needs: Arc<Requirements>,
     pub status: WorkStatus,
     pub priority: u8,
     pub attempt: u32,
@@ -81,7 +81,7 @@ pub(super) fn task_digest(task_id: &str) -> u32 {
 
 impl Header {
     /// The header of a record at a revision; `needs` are the record's own, or equal ones to share.
-    pub fn of(record: &WorkRecord, revision: u64, needs: Arc<Needs>) -> Self {
+    pub fn of(record: &WorkRecord, revision: u64, needs: Arc<Requirements>) -> Self {
         let labels: Box<[Label]> = record
             .labels
             .iter()
@@ -205,7 +205,7 @@ impl Header {
         id: WorkId,
         created: u64,
         priority: u8,
-        needs: Needs,
+        needs: Requirements,
         not_before: Timestamp,
     ) -> Self {
         Self {

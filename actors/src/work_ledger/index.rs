@@ -14,7 +14,7 @@ use loom_protocol::{AgentGuid, Timestamp, WorkId};
 use slab::Slab;
 use tokio::time::Instant;
 
-use super::header::{Failure, Header, ItemChange, LeaseInfo, Needs};
+use super::header::{Failure, Header, ItemChange, LeaseInfo, Requirements};
 use crate::domain::work::{LeaseEnd, WorkRecord};
 
 /// The index. Written by the ledger only.
@@ -30,8 +30,8 @@ pub(super) struct Index {
     leases: HashMap<AgentGuid, Vec<LeaseInfo>>,
     /// Cancelled while an agent held them, and the agent has not said that it stopped.
     stopping: HashMap<WorkId, (AgentGuid, u32)>,
-    needs: HashMap<Arc<Needs>, usize>,
-    pending_by_needs: HashMap<Arc<Needs>, usize>,
+    needs: HashMap<Arc<Requirements>, usize>,
+    pending_by_needs: HashMap<Arc<Requirements>, usize>,
     last_activity: Option<Timestamp>,
 }
 
@@ -145,8 +145,8 @@ impl Index {
         Some(header)
     }
 
-    fn shared_needs(&mut self, record: &WorkRecord) -> Arc<Needs> {
-        let needs = Needs {
+    fn shared_needs(&mut self, record: &WorkRecord) -> Arc<Requirements> {
+        let needs = Requirements {
             capability: record.capability.as_str().into(),
             boundary: record.boundary.as_str().into(),
             required_agent_type: record.required_agent_type.as_deref().map(Into::into),
@@ -225,7 +225,7 @@ impl Index {
             .filter_map(|slot| self.headers.get(*slot as usize))
     }
 
-    pub fn pending_by_needs(&self) -> impl Iterator<Item = (&Needs, usize)> {
+    pub fn pending_by_needs(&self) -> impl Iterator<Item = (&Requirements, usize)> {
         self.pending_by_needs
             .iter()
             .map(|(needs, count)| (&**needs, *count))
@@ -315,7 +315,7 @@ impl Index {
     }
 }
 
-fn forget_one(counts: &mut HashMap<Arc<Needs>, usize>, needs: &Arc<Needs>) {
+fn forget_one(counts: &mut HashMap<Arc<Requirements>, usize>, needs: &Arc<Requirements>) {
     if let Some(count) = counts.get_mut(needs) {
         *count -= 1;
         if *count == 0 {

@@ -58,10 +58,6 @@ pub fn describe() {
         Unit::Seconds,
         "From the sending of a ledger write to its known outcome."
     );
-    metrics::describe_counter!(
-        crate::work_dispatcher::IGNORED,
-        "Published reports of other runs of an agent than the registered one, which change nothing."
-    );
     metrics::describe_gauge!(OPERATIONS, "Ledger operations under way or queued.");
 }
 

@@ -13,9 +13,9 @@ use super::header::Header;
 use super::meters::Meters;
 use super::read_error::ReadError;
 use super::read_model::{LiveProgress, ReadModel};
-use crate::barrier::Grace;
 use crate::clock::Clock;
 use crate::domain::work::{Command, Decision, WorkRecord, WriteId, decode};
+use crate::liveness::StallGuard;
 use crate::nats::connection::Nats;
 use crate::nats::ledger_store::{Entry, WriteError};
 use crate::nats::owner::Ownership;
@@ -102,7 +102,7 @@ pub(super) struct Context {
     pub clock: Clock,
     pub retention: Duration,
     pub ownership: Ownership,
-    pub grace: Grace,
+    pub grace: StallGuard,
     pub meters: Meters,
 }
 
@@ -332,7 +332,7 @@ impl Context {
                 Err(WriteError::TooLarge(why)) => return Ok(Written::TooLarge(why)),
                 Err(WriteError::Refused(why)) if !doubted => {
                     if health.refused(&why) {
-                        self.grace.begin_anew("the store of NATS refuses to write");
+                        self.grace.reset_all("the store of NATS refuses to write");
                     }
                     return Err(LedgerError::Unavailable(next.id, why));
                 }
@@ -347,7 +347,7 @@ impl Context {
                     } else {
                         health.refused(&why);
                     }
-                    self.grace.begin_anew("a write was not answered");
+                    self.grace.reset_all("a write was not answered");
                     if !doubted {
                         tracing::warn!(id = %next.id, "a write is in doubt and will be repeated: {why}");
                         doubted = true;

@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::cache::RecordCache;
-use super::header::{Header, ItemChange, LeaseInfo, Needs};
+use super::header::{Header, ItemChange, LeaseInfo, Requirements};
 use super::index::Index;
 use super::read_error::ReadError;
 use super::replay::replay;
@@ -215,7 +215,7 @@ impl ReadModel {
     }
 
     /// Pending items by what they need.
-    pub fn pending_by_needs(&self) -> Vec<(Needs, usize)> {
+    pub fn pending_by_needs(&self) -> Vec<(Requirements, usize)> {
         let index = self.index.read();
         index
             .pending_by_needs()
@@ -224,7 +224,7 @@ impl ReadModel {
     }
 
     /// Whether anything is pending whose needs `suits` says yes to.
-    pub fn has_pending(&self, mut suits: impl FnMut(&Needs) -> bool) -> bool {
+    pub fn has_pending(&self, mut suits: impl FnMut(&Requirements) -> bool) -> bool {
         let index = self.index.read();
         index.pending_by_needs().any(|(needs, _)| suits(needs))
     }

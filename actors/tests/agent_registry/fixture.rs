@@ -7,9 +7,9 @@ use async_nats::jetstream::{self, kv};
 use loom_actors::agent_registry::{
     AgentChange, AgentDirectory, AgentRegistryArgs, AgentRegistryHandle,
 };
-use loom_actors::barrier::Arrivals;
 use loom_actors::clock::Clock;
 use loom_actors::events::EventSink;
+use loom_actors::liveness::AppliedPositions;
 use loom_actors::nats::owner::Ownership;
 use loom_actors::nats::server::{NatsServer, Profile, ServerOptions, find_server};
 use loom_actors::nats::store::StoreHealth;
@@ -85,7 +85,7 @@ impl Fixture {
             on_change: Arc::new(move |guid, change| {
                 let _ = changed.try_send((guid, change));
             }),
-            arrivals: Arrivals::new(&ProjectId::new("p").unwrap()),
+            arrivals: AppliedPositions::new(&ProjectId::new("p").unwrap()),
             guard: StoreGuard::unwatched(),
             epoch: 7,
             begun_at: Clock::system().now(),
@@ -116,7 +116,7 @@ impl Fixture {
     pub async fn start_another(&self, epoch: u64) -> AgentRegistryHandle {
         let args = AgentRegistryArgs {
             directory: AgentDirectory::new(),
-            arrivals: Arrivals::new(&self.args.project),
+            arrivals: AppliedPositions::new(&self.args.project),
             ownership: Ownership::alone(),
             epoch,
             ..self.args.clone()

@@ -48,7 +48,11 @@ async fn deregistering_ends_no_quarantine() {
     fixture.registry.deregister(guid).await.unwrap();
 
     // An operator does, while it is away too; then its entry goes with it as any other.
-    fixture.registry.let_in(guid).await.unwrap();
+    fixture
+        .registry
+        .release_from_quarantine(guid)
+        .await
+        .unwrap();
     let back = fixture.registry.register(the_same(guid)).await.unwrap();
     assert_eq!((back.status, back.quarantine), (AgentStatus::Online, None));
     fixture.registry.deregister(guid).await.unwrap();

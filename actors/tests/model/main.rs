@@ -8,10 +8,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use loom_actors::barrier::{Grace, InFlight};
 use loom_actors::clock::Clock;
 use loom_actors::domain::work::{Command, Decision, WorkRecord};
 use loom_actors::events::EventHub;
+use loom_actors::liveness::{InFlight, StallGuard};
 use loom_actors::nats::connection::{Nats, NatsOptions};
 use loom_actors::nats::owner::Ownership;
 use loom_actors::nats::server::{NatsServer, Profile, ServerOptions, find_server};
@@ -101,7 +101,7 @@ impl House {
         let terms = Terms {
             begun_at: clock.now(),
             shared_agents: SharedAgents::new(&nats, false, &Clock::system()),
-            grace: Grace::of_process(&nats),
+            grace: StallGuard::of_process(&nats),
             jitter: Jitter::fixed(0.0),
             events: EventHub::default(),
             in_flight: InFlight::new(),

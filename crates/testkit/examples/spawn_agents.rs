@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use loom_protocol::event::WorkEventKind;
-use loom_testkit::agent::Conduct;
+use loom_testkit::agent::Behaviour;
 use loom_testkit::fleet::{Fleet, Role};
 
 #[tokio::main]
@@ -16,10 +16,13 @@ async fn main() -> anyhow::Result<()> {
     let project = fleet.project().await?;
     let mut signals = project.signals().await?;
 
-    let diligent = project.agent("rust").slots(4).conduct(Conduct::Diligent);
+    let diligent = project
+        .agent("rust")
+        .slots(4)
+        .behaviour(Behaviour::Diligent);
     let diligent = diligent.spawn().await?;
-    let slow = Conduct::Late(Duration::from_millis(200));
-    let slow = project.agent("rust").conduct(slow).spawn().await?;
+    let slow = Behaviour::Late(Duration::from_millis(200));
+    let slow = project.agent("rust").behaviour(slow).spawn().await?;
 
     let mut ids = Vec::new();
     for _ in 0..20 {

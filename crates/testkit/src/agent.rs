@@ -1,22 +1,22 @@
 //! An agent that speaks plain NATS, and that can be told to stall, to lie, to answer late or to die.
 //!
 //! A test drives it by its verbs ([`FakeAgent::claim`], [`FakeAgent::complete`] and so on), or lets it work by itself
-//! with a [`Conduct`] that can be changed at any time. It shares no code with the SDK, so that the two don't make the
+//! with a [`Behaviour`] that can be changed at any time. It shares no code with the SDK, so that the two don't make the
 //! same mistakes.
 //!
 //! ```no_run
-//! use loom_testkit::agent::Conduct;
+//! use loom_testkit::agent::Behaviour;
 //! use loom_testkit::fleet::Fleet;
 //!
 //! # async fn example() -> anyhow::Result<()> {
 //! let fleet = Fleet::shared().await?;
 //! let project = fleet.project().await?;
-//! let agent = project.agent("rust").slots(2).conduct(Conduct::Diligent).spawn().await?;
+//! let agent = project.agent("rust").slots(2).conduct(Behaviour::Diligent).spawn().await?;
 //! let id = project.submit_plain("rust").await?;
 //! agent.wait_until_completed(id).await?;
 //!
-//! agent.behave(Conduct::Stall); // says nothing any more, with its connection open
-//! agent.behave(Conduct::Diligent);
+//! agent.behave(Behaviour::Stall); // says nothing any more, with its connection open
+//! agent.behave(Behaviour::Diligent);
 //! agent.die(); // the connection is gone without a word
 //! # Ok(())
 //! # }
@@ -43,7 +43,7 @@ const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 
 /// How an agent behaves that works by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Conduct {
+pub enum Behaviour {
     /// Completes at once what it claims.
     Diligent,
     /// Completes what it claims after this long.
@@ -70,7 +70,7 @@ pub struct FakeAgentBuilder {
     project: TestProject,
     registration: Value,
     heartbeat_every: Duration,
-    conduct: Option<Conduct>,
+    behaviour: Option<Behaviour>,
 }
 
 impl FakeAgentBuilder {
@@ -83,7 +83,7 @@ impl FakeAgentBuilder {
                 "capabilities": [capability],
             }),
             heartbeat_every: HEARTBEAT_EVERY,
-            conduct: None,
+            behaviour: None,
         }
     }
 
@@ -130,8 +130,8 @@ impl FakeAgentBuilder {
 
     /// Works by itself in this manner; without it, it does only what its verbs say, and its heart does not beat.
     #[must_use]
-    pub const fn conduct(mut self, conduct: Conduct) -> Self {
-        self.conduct = Some(conduct);
+    pub const fn behaviour(mut self, behaviour: Behaviour) -> Self {
+        self.behaviour = Some(behaviour);
         self
     }
 
@@ -142,16 +142,16 @@ impl FakeAgentBuilder {
             .call::<RegisterAnswer>("agents.register", &self.registration)
             .await
             .context("register a fake agent")?;
-        let (conduct, _) = watch::channel(self.conduct.unwrap_or(Conduct::Stall));
+        let (behaviour, _) = watch::channel(self.behaviour.unwrap_or(Behaviour::Stall));
         let doing = Arc::new(Doing {
             project,
             guid: registered.agent.guid,
             slots: registered.agent.max_concurrent_tasks as usize,
-            conduct,
+            behaviour,
             done: watch::Sender::default(),
         });
         let mut tasks = JoinSet::new();
-        if self.conduct.is_some() {
+        if self.behaviour.is_some() {
             tasks.spawn(doing.clone().beat(self.heartbeat_every));
             tasks.spawn(doing.clone().work());
         }
@@ -199,8 +199,8 @@ impl FakeAgent {
     }
 
     /// Behaves like this from now on.
-    pub fn behave(&self, conduct: Conduct) {
-        self.doing.conduct.send_replace(conduct);
+    pub fn behave(&self, behaviour: Behaviour) {
+        self.doing.behaviour.send_replace(behaviour);
     }
 
     /// Is gone without a word: its tasks and its connection.

@@ -15,7 +15,7 @@
 //! ```no_run
 //! use loom_protocol::event::WorkEventKind;
 //! use loom_protocol::work::WorkStatus;
-//! use loom_testkit::agent::Conduct;
+//! use loom_testkit::agent::Behaviour;
 //! use loom_testkit::fleet::{Fleet, Role};
 //! use serde_json::json;
 //!
@@ -25,7 +25,7 @@
 //!     let project = fleet.project().await?; // and a project for this one alone
 //!     let mut signals = project.signals().await?;
 //!
-//!     let agent = project.agent("rust").conduct(Conduct::Hold).spawn().await?;
+//!     let agent = project.agent("rust").conduct(Behaviour::Hold).spawn().await?;
 //!     let item = json!({"description": "mend it", "capability": "rust", "priority": 8});
 //!     let id = project.submit(item).await?.id;
 //!     signals.work(WorkEventKind::Assigned, id).await?; // no sleep: a signal
@@ -33,7 +33,7 @@
 //!     project.kill(Role::WorkLedger)?; // an actor dies in the middle of its work
 //!     project.wait_until_restarted(Role::WorkLedger, 1).await?;
 //!
-//!     agent.behave(Conduct::Diligent);
+//!     agent.behave(Behaviour::Diligent);
 //!     signals.work(WorkEventKind::Completed, id).await?;
 //!     assert_eq!(project.work(id).await?.status, WorkStatus::Completed);
 //!     Ok(())

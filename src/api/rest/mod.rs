@@ -7,19 +7,19 @@
 //! |---|---|
 //! | [`call`] | a request, taken apart: project, id, query, body |
 //! | [`error`] | refusals as answers |
-//! | [`fence`] | who is let in, and how many at a time |
+//! | [`access_guard`] | who is let in, and how many at a time |
 //! | [`serve`](mod@serve) | connections |
 //! | [`outgoing`] | how much of answers may wait for readers |
 //! | [`waiting`] | what is said before the coordinator serves |
 //! | [`agents`], [`work`], [`dead_letters`], [`events`], [`system`], [`store`] | the paths |
 
+pub mod access_guard;
 pub mod agents;
 mod batch;
 pub mod call;
 pub mod dead_letters;
 pub mod error;
 pub mod events;
-pub mod fence;
 pub mod outgoing;
 pub mod serve;
 pub mod store;
@@ -42,14 +42,14 @@ pub use waiting::Replaceable;
 
 use crate::service::Service;
 use crate::settings::ApiSettings;
+use access_guard::AccessGuard;
 use error::RestError;
-use fence::Fence;
 use outgoing::{BUDGET, Budget};
 
 /// Every path of the door.
 pub fn router(service: Service, settings: &ApiSettings) -> Router {
     let (permits, retry_after) = service.admission();
-    let fence = Fence::new(settings, permits, retry_after);
+    let access_guard = AccessGuard::new(settings, permits, retry_after);
     let api = api().with_state(service.clone());
     let inside = Router::new()
         .nest("/p/{project}", api.clone())
@@ -61,7 +61,7 @@ pub fn router(service: Service, settings: &ApiSettings) -> Router {
         .route("/health", get(system::health))
         .route("/ready", get(system::ready))
         .with_state(service);
-    fence::enclose(inside, outside, Arc::new(fence))
+    access_guard::layer(inside, outside, Arc::new(access_guard))
 }
 
 /// Where something is not possible because the whole coordinator cannot serve, the answer says why.

@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Layer as _;
 
+use super::access_guard::Peer;
 use super::events::Stopping;
-use super::fence::Peer;
 use super::outgoing::{Patient, TAKEN_WITHIN};
 use crate::settings::ApiSettings;
 

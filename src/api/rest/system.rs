@@ -8,9 +8,9 @@ use loom_protocol::rest::{Info, ProjectsAnswer, Stats, Status};
 use loom_protocol::work::{PurgeRequest, QueueInfo};
 use serde_json::{Value, json};
 
+use super::access_guard::Trust;
 use super::call::{CLASSIFICATION, Call};
 use super::error::RestResult;
-use super::fence::Trust;
 use crate::metrics;
 use crate::service::Service;
 

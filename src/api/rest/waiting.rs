@@ -16,8 +16,8 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 use tower::Service as _;
 
+use super::access_guard::{self, AccessGuard, Trust};
 use super::error::RestError;
-use super::fence::{self, Fence, Trust};
 use super::system;
 use crate::service::ADMISSION;
 use crate::settings::ApiSettings;
@@ -31,7 +31,7 @@ type Why = watch::Receiver<Option<OwnerError>>;
 /// The API of a coordinator that does not serve yet. The same callers are let in as later.
 pub fn router(settings: &ApiSettings, why: Why) -> Router {
     let (permits, retry_after) = ADMISSION;
-    let fence = Fence::new(settings, permits, retry_after);
+    let access_guard = AccessGuard::new(settings, permits, retry_after);
     let inside = Router::new()
         .route("/", any(refused))
         .route("/{*path}", any(refused))
@@ -40,7 +40,7 @@ pub fn router(settings: &ApiSettings, why: Why) -> Router {
         .route("/health", get(system::health))
         .route("/ready", get(ready))
         .with_state(why);
-    fence::enclose(inside, outside, Arc::new(fence))
+    access_guard::layer(inside, outside, Arc::new(access_guard))
 }
 
 async fn ready(State(why): State<Why>, trust: Option<Extension<Trust>>) -> impl IntoResponse {
@@ -110,7 +110,7 @@ mod tests {
     use axum::http::{Method, Request};
     use serde_json::Value;
 
-    use super::super::fence::Peer;
+    use super::super::access_guard::Peer;
     use super::*;
 
     async fn asked(router: &Router, method: Method, path: &str) -> (u16, Value) {

@@ -17,8 +17,8 @@ use loom_protocol::{AgentGuid, DEFAULT_VISIBILITY, ProjectId, Timestamp, WireErr
 use serde_json::{Map, Value};
 
 use super::{
-    Terms, boundaries_in, check_bounds, check_limit_group, default_boundaries, hear, kept,
-    replaced_by, say_goodbye, type_in, without_repeats,
+    Terms, boundaries_in, check_bounds, check_limit_group, default_boundaries, effective_status,
+    on_heartbeat, on_offline_announced, replaced_by, type_in, without_repeats,
 };
 use crate::domain::reaping::ReapTerms;
 
@@ -374,10 +374,10 @@ pub fn merge(
     }
     fill(&mut agent.metadata, metadata);
     if seen.is_alive(put, terms.now) {
-        agent.status = hear(kept(&agent, terms.now), put.status, leaving);
+        agent.status = on_heartbeat(effective_status(&agent, terms.now), put.status, leaving);
     }
     if put.status == Some(AgentStatus::Offline) {
-        agent = say_goodbye(&agent).unwrap_or(agent);
+        agent = on_offline_announced(&agent).unwrap_or(agent);
     }
     check_bounds(&agent)?;
     check_limit_group(put.limit_group.as_ref())?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use loom_protocol::Timestamp;
 use loom_protocol::agent::{Agent, AgentStatus, Quarantine};
 
-use super::hear;
+use super::on_heartbeat;
 
 pub use loom_protocol::agent::MAX_PAUSE;
 
@@ -29,7 +29,7 @@ pub fn pause_end(named: Option<Timestamp>, now: Timestamp) -> Timestamp {
 }
 
 /// The status that a sign of life finds: an agent that fell silent is still what it was kept for.
-pub fn kept(agent: &Agent, now: Timestamp) -> AgentStatus {
+pub fn effective_status(agent: &Agent, now: Timestamp) -> AgentStatus {
     match agent.status {
         AgentStatus::Offline | AgentStatus::Unknown if agent.quarantine.is_some() => {
             AgentStatus::Quarantined
@@ -65,7 +65,7 @@ pub fn pause(agent: &Agent, until: Timestamp, reason: &str) -> Option<Agent> {
 pub fn resume(agent: &Agent, leaving: bool) -> Option<Agent> {
     agent.paused_until?;
     let status = match agent.status {
-        AgentStatus::Paused => hear(AgentStatus::Offline, None, leaving),
+        AgentStatus::Paused => on_heartbeat(AgentStatus::Offline, None, leaving),
         status => status,
     };
     Some(Agent {
@@ -96,7 +96,7 @@ pub fn quarantine(agent: &Agent, reason: &str, now: Timestamp) -> Option<Agent> 
 }
 
 /// Quarantined → takes work, or whatever else keeps it from that. `None` where it is not.
-pub fn let_in(agent: &Agent, leaving: bool, now: Timestamp) -> Option<Agent> {
+pub fn release_from_quarantine(agent: &Agent, leaving: bool, now: Timestamp) -> Option<Agent> {
     agent.quarantine.as_ref()?;
     let free = Agent {
         quarantine: None,
@@ -108,7 +108,7 @@ pub fn let_in(agent: &Agent, leaving: bool, now: Timestamp) -> Option<Agent> {
                 status: AgentStatus::Offline,
                 ..free.clone()
             };
-            hear(kept(&asleep, now), None, leaving)
+            on_heartbeat(effective_status(&asleep, now), None, leaving)
         }
         status => status,
     };
@@ -118,7 +118,7 @@ pub fn let_in(agent: &Agent, leaving: bool, now: Timestamp) -> Option<Agent> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::agent::fall_silent;
+    use crate::domain::agent::mark_offline;
     use loom_protocol::{AgentGuid, ProjectId};
     use proptest::prelude::*;
 
@@ -189,10 +189,10 @@ mod tests {
                     Step::Pause(until) => pause(&agent, at(until), "limit"),
                     Step::Resume => resume(&agent, false),
                     Step::Quarantine => quarantine(&agent, "failures", at(0)),
-                    Step::LetIn => let_in(&agent, false, at(0)),
-                    Step::FallSilent => fall_silent(&agent),
+                    Step::LetIn => release_from_quarantine(&agent, false, at(0)),
+                    Step::FallSilent => mark_offline(&agent),
                     Step::Beat => {
-                        let status = hear(kept(&agent, at(0)), Some(AgentStatus::Online), false);
+                        let status = on_heartbeat(effective_status(&agent, at(0)), Some(AgentStatus::Online), false);
                         Some(Agent { status, ..agent.clone() })
                     }
                 };

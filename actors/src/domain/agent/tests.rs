@@ -281,7 +281,7 @@ fn a_goodbye_is_believed_until_the_next_sign_of_life() {
     };
     let gone = said(&known, "offline");
     assert_eq!(gone.status, AgentStatus::Offline);
-    assert_eq!(hear(gone.status, None, false), AgentStatus::Online);
+    assert_eq!(on_heartbeat(gone.status, None, false), AgentStatus::Online);
     assert_eq!(said(&gone, "busy").status, AgentStatus::Busy);
     assert_eq!(said(&gone, "moon-phase").status, AgentStatus::Online);
 }
@@ -351,7 +351,7 @@ proptest! {
         current in status(), said in prop::option::of(status()), leaving in any::<bool>(),
     ) {
         use AgentStatus::{Busy, Draining, Offline, Online, Paused, Quarantined};
-        let heard = hear(current, said, leaving);
+        let heard = on_heartbeat(current, said, leaving);
         prop_assert_ne!(heard, Offline, "who speaks is not offline");
         if matches!(current, Paused | Quarantined) {
             prop_assert_eq!(heard, current);
@@ -359,7 +359,7 @@ proptest! {
             prop_assert!(matches!(heard, Online | Busy | Draining));
             prop_assert!(!leaving || heard == Draining);
         }
-        prop_assert_eq!(hear(heard, said, leaving), heard, "saying it twice changes nothing");
+        prop_assert_eq!(on_heartbeat(heard, said, leaving), heard, "saying it twice changes nothing");
     }
 
     #[test]

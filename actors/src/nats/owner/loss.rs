@@ -6,7 +6,7 @@ use super::{Holder, UnreadableEntry};
 
 /// Why ownership is over.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Loss {
+pub enum LossReason {
     /// No renewal got through for as long as the lease may be kept.
     #[error("no renewal of the ownership was acknowledged for {0:?}")]
     Unanswered(Duration),

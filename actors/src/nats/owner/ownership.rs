@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::Loss;
+use super::LossReason;
 use super::store::{Entry, OwnerStore};
 
 /// Tells whoever writes whether the ownership lasts: a process that was stopped for longer than its
@@ -26,8 +26,8 @@ enum Whose {
 
 #[derive(Debug, Clone)]
 pub(super) struct Held {
-    pub(super) kept_until: Arc<Mutex<Instant>>,
-    pub(super) loss: watch::Receiver<Option<Loss>>,
+    pub(super) valid_until: Arc<Mutex<Instant>>,
+    pub(super) loss: watch::Receiver<Option<LossReason>>,
     pub(super) store: OwnerStore,
     pub(super) instance_id: Uuid,
 }
@@ -53,7 +53,7 @@ impl Ownership {
             Whose::Alone => true,
             Whose::NotOurs => false,
             Whose::Leased(held) => {
-                held.loss.borrow().is_none() && Instant::now() < *held.kept_until.lock()
+                held.loss.borrow().is_none() && Instant::now() < *held.valid_until.lock()
             }
         }
     }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::{Conduct, Done, lease_of};
+use super::{Behaviour, Done, lease_of};
 use crate::fleet::TestProject;
 
 /// How long it lets a claim wait.
@@ -22,7 +22,7 @@ pub(super) struct Doing {
     pub project: TestProject,
     pub guid: AgentGuid,
     pub slots: usize,
-    pub conduct: watch::Sender<Conduct>,
+    pub behaviour: watch::Sender<Behaviour>,
     pub done: watch::Sender<Done>,
 }
 
@@ -75,28 +75,28 @@ impl Doing {
     }
 
     async fn deal_with(self: Arc<Self>, lease: LeaseRef) {
-        let mut conduct = self.conduct.subscribe();
+        let mut behaviour = self.behaviour.subscribe();
         loop {
-            let now = *conduct.borrow_and_update();
+            let now = *behaviour.borrow_and_update();
             let reported = match now {
-                Conduct::Hold | Conduct::Stall | Conduct::Beat => {
-                    if conduct.changed().await.is_err() {
+                Behaviour::Hold | Behaviour::Stall | Behaviour::Beat => {
+                    if behaviour.changed().await.is_err() {
                         return;
                     }
                     continue;
                 }
-                Conduct::Late(late) => {
+                Behaviour::Late(late) => {
                     sleep(late).await;
                     self.complete(self.guid, lease).await
                 }
-                Conduct::Diligent => self.complete(self.guid, lease).await,
-                Conduct::As(other) => self.complete(other, lease).await,
-                Conduct::WrongAttempt => {
+                Behaviour::Diligent => self.complete(self.guid, lease).await,
+                Behaviour::As(other) => self.complete(other, lease).await,
+                Behaviour::WrongAttempt => {
                     let attempt = lease.attempt + 1;
                     self.complete(self.guid, LeaseRef { attempt, ..lease })
                         .await
                 }
-                Conduct::Fail { recoverable } => {
+                Behaviour::Fail { recoverable } => {
                     let error = json!({ "error": "told to fail", "recoverable": recoverable });
                     self.report("fail", self.guid, lease, error).await.map(drop)
                 }
@@ -130,15 +130,18 @@ impl Doing {
     }
 
     async fn until_awake(&self) {
-        let mut conduct = self.conduct.subscribe();
+        let mut behaviour = self.behaviour.subscribe();
         // The sender is in self, so it cannot be gone.
-        let _ = conduct.wait_for(|conduct| *conduct != Conduct::Stall).await;
+        let _ = behaviour
+            .wait_for(|behaviour| *behaviour != Behaviour::Stall)
+            .await;
     }
 
     async fn until_eager(&self) {
-        let mut conduct = self.conduct.subscribe();
-        let is_eager = |conduct: &Conduct| !matches!(conduct, Conduct::Stall | Conduct::Beat);
-        let _ = conduct.wait_for(is_eager).await;
+        let mut behaviour = self.behaviour.subscribe();
+        let is_eager =
+            |behaviour: &Behaviour| !matches!(behaviour, Behaviour::Stall | Behaviour::Beat);
+        let _ = behaviour.wait_for(is_eager).await;
     }
 
     fn refused(&self, error: WireError) {

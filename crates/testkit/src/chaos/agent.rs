@@ -89,7 +89,7 @@ impl Crowd {
         Ok(())
     }
 
-    pub fn send_home(self) {
+    pub fn request_scale_in(self) {
         drop(self);
     }
 }

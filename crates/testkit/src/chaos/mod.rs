@@ -128,7 +128,7 @@ impl Chaos {
         world.calm_down();
         let began = std::time::Instant::now();
         let settled = settle::until_quiet(&world).await?;
-        crowd.send_home();
+        crowd.request_scale_in();
         let history = world.recorder.history();
         Ok(ChaosReport {
             seed: self.seed,

@@ -13,7 +13,7 @@ use super::operation::{Action, AgentSpec, Claim, ItemSpec, Moment, Operation, Ve
 pub(super) struct Stories<'h> {
     pub history: &'h History,
     pub at_the_end: &'h FinalState,
-    items: BTreeMap<WorkId, Story<'h>>,
+    items: BTreeMap<WorkId, ItemHistory<'h>>,
     agents: HashMap<AgentGuid, Vec<(&'h Operation, &'h AgentSpec)>>,
     /// When each claim was sent for the first time.
     first_sent: HashMap<(AgentGuid, &'h str), Moment>,
@@ -21,7 +21,7 @@ pub(super) struct Stories<'h> {
 
 /// What happened to one item.
 #[derive(Default)]
-pub(super) struct Story<'h> {
+pub(super) struct ItemHistory<'h> {
     pub spec: Option<&'h ItemSpec>,
     pub submits: Vec<&'h Operation>,
     pub grants: Vec<Grant<'h>>,
@@ -111,15 +111,15 @@ impl<'h> Stories<'h> {
         }
     }
 
-    fn item(&mut self, id: WorkId) -> &mut Story<'h> {
+    fn item(&mut self, id: WorkId) -> &mut ItemHistory<'h> {
         self.items.entry(id).or_default()
     }
 
-    pub fn items(&self) -> impl Iterator<Item = (WorkId, &Story<'h>)> {
+    pub fn items(&self) -> impl Iterator<Item = (WorkId, &ItemHistory<'h>)> {
         self.items.iter().map(|(id, story)| (*id, story))
     }
 
-    pub fn get(&self, id: WorkId) -> Option<&Story<'h>> {
+    pub fn get(&self, id: WorkId) -> Option<&ItemHistory<'h>> {
         self.items.get(&id)
     }
 
@@ -141,7 +141,7 @@ impl<'h> Stories<'h> {
     }
 }
 
-impl<'h> Story<'h> {
+impl<'h> ItemHistory<'h> {
     /// The first accepted submit.
     pub fn accepted(&self) -> Option<(&'h Operation, Moment)> {
         let accepted = |operation: &&'h Operation| Some((*operation, operation.accepted_at()?));

@@ -9,7 +9,6 @@ const RENAMED: &[(&str, &str)] = &[
     ("Accession", "Prepared"),
     ("accede", "acquire"),
     ("FormerDoor", "FormerApi"),
-    ("NatsApi", "NatsApi"),
     ("kept_until", "valid_until"),
     ("Grace", "StallGuard"),
     ("Crossing", "BarrierOutcome"),

@@ -3,14 +3,14 @@ use std::collections::HashSet;
 use loom_actors::domain::work::FREE_RETURNS;
 use loom_protocol::work::{LeaseRef, WorkStatus};
 
-use super::super::stories::{Stories, Story};
+use super::super::stories::{ItemHistory, Stories};
 use super::super::verdict::{Rule, Violation};
 use crate::history::Verb;
 
 /// Nobody holds an attempt while another one is valid, and the fence never falls.
 pub(super) fn one_attempt_at_a_time(stories: &Stories, found: &mut Vec<Violation>) {
     for (id, story) in stories.items() {
-        let mut accuse = |says: String, events: &[&crate::history::Operation]| {
+        let mut add_finding = |says: String, events: &[&crate::history::Operation]| {
             found.push(Violation::new(Rule::Overlap, id, says, events));
         };
         for (place, grant) in story.grants.iter().enumerate() {
@@ -23,7 +23,7 @@ pub(super) fn one_attempt_at_a_time(stories: &Stories, found: &mut Vec<Violation
                     "was given with attempt {} to {} and to {}",
                     grant.attempt, other.agent, grant.agent
                 );
-                accuse(says, &[other.operation, grant.operation]);
+                add_finding(says, &[other.operation, grant.operation]);
             }
             let stale = story.disproof(grant.agent, grant.attempt, grant.operation.sent, None);
             if let Some(proof) = stale {
@@ -31,7 +31,7 @@ pub(super) fn one_attempt_at_a_time(stories: &Stories, found: &mut Vec<Violation
                     "was given to {} with attempt {}, which was over",
                     grant.agent, grant.attempt
                 );
-                accuse(says, &[proof, grant.operation]);
+                add_finding(says, &[proof, grant.operation]);
             }
         }
         let others = story.reports.iter().filter(|report| {
@@ -43,7 +43,7 @@ pub(super) fn one_attempt_at_a_time(stories: &Stories, found: &mut Vec<Violation
             let itself = report.verb.ends().then_some(report.verb);
             if let Some(proof) = story.disproof(agent, attempt, sent, itself) {
                 let says = format!("took a report of attempt {attempt} by {agent}, which was over");
-                accuse(says, &[proof, report.operation]);
+                add_finding(says, &[proof, report.operation]);
             }
         }
     }
@@ -121,7 +121,7 @@ pub(super) fn no_more_than_allowed(stories: &Stories, found: &mut Vec<Violation>
 }
 
 /// How many attempts have certainly been spent: by failures, and by releases beyond those that are free.
-fn spent_by_reports(story: &Story, lives: u32) -> u32 {
+fn spent_by_reports(story: &ItemHistory, lives: u32) -> u32 {
     let ended = |is: fn(Verb) -> bool| {
         let reports = story.reports.iter().filter(|report| is(report.verb));
         let accepted = reports.filter(|report| report.operation.accepted_at().is_some());
@@ -139,7 +139,7 @@ fn spent_by_reports(story: &Story, lives: u32) -> u32 {
 
 /// How often an item can be given at the most: each attempt that was started was spent, released, ended by a limit or
 /// had again; and between two of these it may come back without a start.
-fn most_grants(story: &Story, lives: u32, max: u32) -> u32 {
+fn most_grants(story: &ItemHistory, lives: u32, max: u32) -> u32 {
     let free = u32::from(FREE_RETURNS);
     let limits = story.reports.iter().filter(|report| {
         matches!(

@@ -1,6 +1,6 @@
 use loom_protocol::work::WorkStatus;
 
-use super::super::stories::{Report, Stories, Story};
+use super::super::stories::{ItemHistory, Report, Stories};
 use super::super::verdict::{Rule, Violation};
 use crate::history::Verb;
 
@@ -60,7 +60,7 @@ pub(super) fn the_end_is_the_answered_one(stories: &Stories, found: &mut Vec<Vio
 }
 
 /// An accepted end that is not the recorded one. A second completion, or a stale one, is another rule's business.
-fn unkept(story: &Story) -> Option<String> {
+fn unkept(story: &ItemHistory) -> Option<String> {
     let end = story.end().filter(|end| end.status.is_terminal())?;
     let mut completions: Vec<_> = story.completions().collect();
     completions.dedup_by_key(|report| (report.agent, report.attempt));
@@ -88,7 +88,7 @@ fn unkept(story: &Story) -> Option<String> {
 }
 
 /// A recorded end that nobody can have brought about.
-fn unfounded(story: &Story) -> Option<String> {
+fn unfounded(story: &ItemHistory) -> Option<String> {
     let end = story.end()?;
     match end.status {
         WorkStatus::Completed => {

@@ -1,7 +1,7 @@
 use loom_protocol::ErrorCode;
 
 use super::super::operation::{Answer, Outcome};
-use super::super::stories::{Report, Stories, Story};
+use super::super::stories::{ItemHistory, Report, Stories};
 use super::super::verdict::{Rule, Violation};
 use crate::history::{Moment, Verb};
 
@@ -50,7 +50,7 @@ fn refusal(report: &Report) -> Option<(Moment, ErrorCode)> {
 
 /// Whether the agent heard of the lease late or never, may have ended it itself, or the item may have been called off.
 /// A repeated completion is answered like the first one for ever, so that its refusal proves the loss all the same.
-fn may_be_over(stories: &Stories, story: &Story, report: &Report, at: Moment) -> bool {
+fn may_be_over(stories: &Stories, story: &ItemHistory, report: &Report, at: Moment) -> bool {
     let same = |agent, attempt| agent == report.agent && attempt == report.attempt;
     let sent = report.operation.sent;
     let was_given = story.grants.iter().any(|grant| {

@@ -1,7 +1,7 @@
 use loom_protocol::{AgentGuid, WorkId};
 
 use super::super::operation::{Action, Claim, ItemSpec, Moment, Operation, Verb};
-use super::super::stories::{Stories, Story};
+use super::super::stories::{ItemHistory, Stories};
 use super::super::verdict::{Rule, Violation};
 use super::matching::bar;
 
@@ -60,7 +60,7 @@ pub(super) fn higher_and_older_first(stories: &Stories, found: &mut Vec<Violatio
     }
 }
 
-fn goes_before(stories: &Stories, served: &Served, waiting: &Waiting, given: &Story) -> bool {
+fn goes_before(stories: &Stories, served: &Served, waiting: &Waiting, given: &ItemHistory) -> bool {
     let Some(least) = given.spec else {
         return false;
     };
@@ -109,7 +109,7 @@ fn calm_claims<'s, 'h>(stories: &'s Stories<'h>) -> impl Iterator<Item = Served<
 
 /// When an item was certainly pending: from its accepted submit to the first claim that can have got it, and from each
 /// release to the next.
-fn waits<'h>(stories: &Stories<'h>, story: &Story<'h>) -> Vec<Waiting<'h>> {
+fn waits<'h>(stories: &Stories<'h>, story: &ItemHistory<'h>) -> Vec<Waiting<'h>> {
     let (Some(item), Some((accepted, at))) = (story.spec, story.accepted()) else {
         return Vec::new();
     };
@@ -136,7 +136,12 @@ fn waits<'h>(stories: &Stories<'h>, story: &Story<'h>) -> Vec<Waiting<'h>> {
 }
 
 /// Not before this the attempt was given to anybody; `None` where an agent has it that was never told.
-fn taken_not_before(stories: &Stories, story: &Story, id: WorkId, attempt: u32) -> Option<Moment> {
+fn taken_not_before(
+    stories: &Stories,
+    story: &ItemHistory,
+    id: WorkId,
+    attempt: u32,
+) -> Option<Moment> {
     let grants = story.grants.iter().filter(|grant| grant.attempt == attempt);
     let taken = grants.map(|grant| grant.from).min();
     let last = stories.history.operations.last()?.sent;

@@ -50,14 +50,14 @@ pub enum Trust {
 
 /// The rules of the door.
 #[derive(Debug)]
-pub struct Fence {
+pub struct AccessGuard {
     digests: Vec<[u8; 32]>,
     loopback_only: bool,
     permits: Arc<Semaphore>,
     retry_after: Duration,
 }
 
-impl Fence {
+impl AccessGuard {
     /// Takes the tokens and the address from the settings; at most `permits` requests are under
     /// way at a time, and one above that is told to come back after `retry_after`.
     pub fn new(settings: &ApiSettings, permits: usize, retry_after: Duration) -> Self {
@@ -69,7 +69,7 @@ impl Fence {
         }
     }
 
-    fn let_in(&self, headers: &HeaderMap) -> RestResult<()> {
+    fn authorize(&self, headers: &HeaderMap) -> RestResult<()> {
         if self.digests.is_empty() {
             return self.refuse_pages_of_others(headers);
         }
@@ -141,9 +141,9 @@ fn without_port(host: &str) -> &str {
 }
 
 /// Puts the fence around `inside`, and both behind the answers to what there is not.
-pub fn enclose(inside: Router, outside: Router, fence: Arc<Fence>) -> Router {
-    let admission = middleware::from_fn_with_state(fence.clone(), admit);
-    let guard = middleware::from_fn_with_state(fence, guard);
+pub fn layer(inside: Router, outside: Router, access_guard: Arc<AccessGuard>) -> Router {
+    let admission = middleware::from_fn_with_state(access_guard.clone(), admit);
+    let guard = middleware::from_fn_with_state(access_guard, guard);
     inside
         .layer(CatchPanicLayer::custom(panicked))
         .layer(admission)
@@ -154,23 +154,31 @@ pub fn enclose(inside: Router, outside: Router, fence: Arc<Fence>) -> Router {
         .layer(CatchPanicLayer::custom(panicked))
 }
 
-async fn guard(State(fence): State<Arc<Fence>>, mut request: Request, next: Next) -> Response {
+async fn guard(
+    State(access_guard): State<Arc<AccessGuard>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let public = matches!(request.uri().path(), "/health" | "/ready");
-    let let_in = fence.let_in(request.headers());
+    let authorize = access_guard.authorize(request.headers());
     if public {
         let peer = request.extensions().get::<Peer>().copied();
-        let trusted = let_in.is_ok() || fence.is_of_this_machine(peer, request.headers());
+        let trusted = authorize.is_ok() || access_guard.is_of_this_machine(peer, request.headers());
         let trust = if trusted { Trust::Full } else { Trust::None };
         request.extensions_mut().insert(trust);
         return next.run(request).await;
     }
-    match let_in {
+    match authorize {
         Err(refusal) => refusal.into_response(),
         Ok(()) => next.run(request).await,
     }
 }
 
-async fn admit(State(fence): State<Arc<Fence>>, request: Request, next: Next) -> Response {
+async fn admit(
+    State(access_guard): State<Arc<AccessGuard>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let (parts, body) = request.into_parts();
     let body = match tokio::time::timeout(READ_WITHIN, read(&parts.headers, body)).await {
         Ok(Ok(body)) => body,
@@ -184,9 +192,10 @@ async fn admit(State(fence): State<Arc<Fence>>, request: Request, next: Next) ->
             return RestError::with_status(error, StatusCode::REQUEST_TIMEOUT).into_response();
         }
     };
-    let Ok(_permit) = fence.permits.try_acquire() else {
+    let Ok(_permit) = access_guard.permits.try_acquire() else {
         let message = "too many requests are under way; try again a little later";
-        return RestError::from(WireError::overloaded(message, fence.retry_after)).into_response();
+        return RestError::from(WireError::overloaded(message, access_guard.retry_after))
+            .into_response();
     };
     let request = Request::from_parts(parts, Body::from(body));
     let answer = tokio::time::timeout(ANSWER_WITHIN, next.run(request)).await;
@@ -262,5 +271,5 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response {
 }
 
 #[cfg(test)]
-#[path = "fence_tests.rs"]
+#[path = "access_guard_tests.rs"]
 mod tests;

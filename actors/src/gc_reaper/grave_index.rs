@@ -11,13 +11,13 @@ pub const MAX_GRAVES: usize = 100_000;
 
 /// Graves by guid, the oldest first to be forgotten.
 #[derive(Debug)]
-pub(super) struct KnownGraves {
+pub(super) struct GraveIndex {
     since: HashMap<AgentGuid, Instant>,
     in_order: VecDeque<(Instant, AgentGuid)>,
     retention: Duration,
 }
 
-impl KnownGraves {
+impl GraveIndex {
     /// None yet; each lasts for `retention`.
     pub fn new(retention: Duration) -> Self {
         Self {
@@ -82,7 +82,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_grave_is_known_for_as_long_as_it_lasts() {
-        let mut graves = KnownGraves::new(Duration::from_secs(10));
+        let mut graves = GraveIndex::new(Duration::from_secs(10));
         graves.insert(guid(1));
         tokio::time::advance(Duration::from_secs(6)).await;
         graves.insert(guid(2));
@@ -99,7 +99,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn of_too_many_the_latest_are_known() {
-        let mut graves = KnownGraves::new(Duration::from_hours(1));
+        let mut graves = GraveIndex::new(Duration::from_hours(1));
         let most = MAX_GRAVES as u128;
         for n in 0..most + 3 {
             graves.insert(guid(n));

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-/// Markers on their way through one subscription; each arrives with what was known then.
+/// LoopbackMarkers on their way through one subscription; each arrives with what was known then.
 #[derive(Debug)]
-pub(super) struct Markers<T> {
+pub(super) struct LoopbackMarkers<T> {
     /// The subjects of markers begin with this; no other message has such a subject.
     prefix: String,
     waited_for: Arc<Mutex<Waiting<T>>>,
@@ -17,8 +17,8 @@ pub(super) struct Markers<T> {
 
 type Waiting<T> = HashMap<String, oneshot::Sender<T>>;
 
-impl<T> Markers<T> {
-    /// Markers under a subject that ends with a dot.
+impl<T> LoopbackMarkers<T> {
+    /// LoopbackMarkers under a subject that ends with a dot.
     pub fn under(subject: &str) -> Self {
         let process = fastrand::u64(..);
         Self {

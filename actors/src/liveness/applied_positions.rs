@@ -6,15 +6,15 @@ use std::sync::Arc;
 use loom_protocol::{ProjectId, names};
 use tokio::sync::{oneshot, watch};
 
-use super::markers::{Expected, Markers};
+use super::loopback_markers::{Expected, LoopbackMarkers};
 
 /// How far the AgentRegistry of a project has applied what arrives. Survives the actor. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Arrivals(Arc<Heard>);
+pub struct AppliedPositions(Arc<Heard>);
 
 #[derive(Debug)]
 struct Heard {
-    markers: Markers<()>,
+    markers: LoopbackMarkers<()>,
     bucket: watch::Sender<Position>,
 }
 
@@ -45,12 +45,12 @@ impl Marker {
     }
 }
 
-impl Arrivals {
+impl AppliedPositions {
     /// Nothing has been applied yet.
     pub fn new(project: &ProjectId) -> Self {
         let subject = names::all_heartbeats(project);
         Self(Arc::new(Heard {
-            markers: Markers::under(subject.trim_end_matches('*')),
+            markers: LoopbackMarkers::under(subject.trim_end_matches('*')),
             bucket: watch::Sender::default(),
         }))
     }
@@ -95,7 +95,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_bucket_is_reached_when_as_much_was_applied() {
-        let arrivals = Arrivals::new(&ProjectId::new("p").unwrap());
+        let arrivals = AppliedPositions::new(&ProjectId::new("p").unwrap());
         arrivals.bucket_reopened(Some(1));
         arrivals.bucket_applied(4);
         assert!(arrivals.bucket_reaches(1, 5).now_or_never().is_none());

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::markers::{Expected, Markers};
+use super::loopback_markers::{Expected, LoopbackMarkers};
 
 /// Of how many projects it is known apart that requests were turned away.
 const MOST_REFUSED: usize = 1_024;
@@ -20,7 +20,7 @@ pub struct InFlight(Arc<Requests>);
 
 #[derive(Debug)]
 struct Requests {
-    markers: Markers<Before>,
+    markers: LoopbackMarkers<Before>,
     under_way: Mutex<UnderWay>,
     /// Told when the oldest request of a project has been applied.
     oldest_applied: Notify,
@@ -49,7 +49,7 @@ struct Refusals {
 /// A request that is being applied: drop it when it has been, or when all that is left is waiting
 /// for work. Empty for a request that nobody's clock depends on.
 #[derive(Debug)]
-pub struct Ticket(
+pub struct InFlightGuard(
     #[expect(dead_code, reason = "what counts is that it is held")] Option<BeingApplied>,
 );
 
@@ -106,7 +106,7 @@ impl InFlight {
     /// No requests yet.
     pub fn new() -> Self {
         Self(Arc::new(Requests {
-            markers: Markers::under("coord.global.barrier."),
+            markers: LoopbackMarkers::under("coord.global.barrier."),
             under_way: Mutex::default(),
             oldest_applied: Notify::new(),
             refused: Mutex::default(),
@@ -114,8 +114,8 @@ impl InFlight {
     }
 
     /// A request to this subject begins to be applied. To be called in the order of arrival.
-    pub fn enter(&self, subject: &str) -> Ticket {
-        Ticket(project_of_an_agents(subject).map(|project| {
+    pub fn enter(&self, subject: &str) -> InFlightGuard {
+        InFlightGuard(project_of_an_agents(subject).map(|project| {
             let mut under_way = self.0.under_way.lock();
             let number = under_way.next;
             under_way.next += 1;

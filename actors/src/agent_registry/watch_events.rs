@@ -9,8 +9,8 @@ use loom_protocol::AgentGuid;
 use loom_protocol::agent::{AgentStatus, UnreadableEntry};
 
 use super::actor::{Reading, State};
-use super::slot::{Keeper, Order, Question};
-use super::telling::Departure;
+use super::entry_state::{Keeper, PendingRequest, RecheckReason};
+use super::notifications::Departure;
 use super::{AgentEntry, MAX_AGENTS};
 use crate::domain::agent::{
     AgentPut, Seen, Unreadable, Verdict, differs, guid_of_key, merge, read_own, read_put,
@@ -107,7 +107,7 @@ impl State {
             for guid in reading.missing {
                 let slot = self.slot(guid);
                 slot.in_doubt = true;
-                slot.question = Some(Question::Gone);
+                slot.question = Some(RecheckReason::Gone);
                 self.queue(guid);
             }
         }
@@ -423,7 +423,7 @@ impl State {
     /// Something of ours is left of an agent that is gone.
     pub fn tidy_up(&mut self, guid: AgentGuid) {
         if self.draining.is_none() && self.slot(guid).holds {
-            self.order(guid, Order::TidyUp);
+            self.order(guid, PendingRequest::TidyUp);
         } else {
             self.forget_if_idle(guid);
         }

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{ABANDON_WITHIN, Reign, Shell};
+use super::{ABANDON_WITHIN, OwnershipTerm, Runtime};
 use crate::api::nats::NatsApi;
 use crate::coordinator::UpError;
 use crate::service::Owning;
@@ -20,15 +20,15 @@ const FLUSH_WITHIN: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The API of an ownership that is over; see [`NatsApi::outlast`].
-pub(super) struct FormerDoor {
+pub(super) struct FormerApi {
     over: CancellationToken,
     closing: JoinHandle<()>,
 }
 
-impl FormerDoor {
-    fn keep(door: NatsApi, ownership: Ownership) -> Self {
+impl FormerApi {
+    fn keep(api: NatsApi, ownership: Ownership) -> Self {
         let over = CancellationToken::new();
-        let closing = tokio::spawn(door.outlast(ownership, over.clone()));
+        let closing = tokio::spawn(api.outlast(ownership, over.clone()));
         Self { over, closing }
     }
 
@@ -42,28 +42,28 @@ impl FormerDoor {
 
 /// Keeps an ownership until `closing`, and wins it again whenever it is lost; wins the first where there is none yet.
 /// `failed` is told why it can never be won again by this program: then whoever runs it ends.
-pub async fn rule(
-    shell: Arc<Shell>,
-    first: Option<Reign>,
+pub async fn run_ownership(
+    runtime: Arc<Runtime>,
+    first: Option<OwnershipTerm>,
     closing: CancellationToken,
     failed: oneshot::Sender<UpError>,
 ) {
     let mut next = first;
     let mut former = None;
     loop {
-        let won = if let Some(reign) = next.take() {
-            Ok(reign)
+        let won = if let Some(term) = next.take() {
+            Ok(term)
         } else {
             tokio::select! {
-                won = win(&shell, &mut former) => won,
+                won = win(&runtime, &mut former) => won,
                 () = closing.cancelled() => break,
             }
         };
-        let reign = match won {
-            Ok(reign) => reign,
+        let term = match won {
+            Ok(term) => term,
             Err(error) => {
                 tracing::error!("{error}");
-                shell.owner.send_replace(Owning::No(error.to_string()));
+                runtime.owner.send_replace(Owning::No(error.to_string()));
                 // Where nobody listens the process stays, and `/ready` says why it cannot serve.
                 let _ = failed.send(error);
                 closing.cancelled().await;
@@ -71,33 +71,36 @@ pub async fn rule(
             }
         };
         let lost = tokio::select! {
-            lost = reign.lease.lost() => lost,
+            lost = term.lease.lost() => lost,
             () = closing.cancelled() => {
-                Reign::close(reign.door, &reign.projects, DRAIN_WITHIN).await;
-                let _ = tokio::time::timeout(FLUSH_WITHIN, shell.nats.client.flush()).await;
-                shell.stores.remember().await;
-                reign.lease.release().await;
+                OwnershipTerm::close(term.api, &term.projects, DRAIN_WITHIN).await;
+                let _ = tokio::time::timeout(FLUSH_WITHIN, runtime.nats.client.flush()).await;
+                runtime.stores.remember().await;
+                term.lease.release().await;
                 return;
             }
         };
         tracing::warn!("the ownership is lost ({lost}); work goes on when it is won again");
-        shell.owner.send_replace(Owning::lost(&lost));
-        if let Err(error) = reign.projects.shut_down(ABANDON_WITHIN).await {
+        runtime.owner.send_replace(Owning::lost(&lost));
+        if let Err(error) = term.projects.shut_down(ABANDON_WITHIN).await {
             tracing::warn!("{error}");
         }
-        former = Some(FormerDoor::keep(reign.door, reign.lease.ownership()));
+        former = Some(FormerApi::keep(term.api, term.lease.ownership()));
     }
-    if let Some(door) = former {
-        door.close().await;
+    if let Some(api) = former {
+        api.close().await;
     }
 }
 
 /// Tries until the ownership is won. An error: it never can be.
-async fn win(shell: &Arc<Shell>, former: &mut Option<FormerDoor>) -> Result<Reign, UpError> {
+async fn win(
+    runtime: &Arc<Runtime>,
+    former: &mut Option<FormerApi>,
+) -> Result<OwnershipTerm, UpError> {
     let mut failures = Repetition::default();
     loop {
-        let error = match Reign::again(shell, former).await {
-            Ok(reign) => return Ok(reign),
+        let error = match OwnershipTerm::again(runtime, former).await {
+            Ok(term) => return Ok(term),
             Err(error @ UpError::Owner(OwnerError::LaterFormat { .. })) => return Err(error),
             Err(error) => error,
         };

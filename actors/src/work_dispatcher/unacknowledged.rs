@@ -7,9 +7,9 @@ use loom_protocol::{AgentGuid, WorkId};
 
 /// Such leases, until the agent's next claim or their end.
 #[derive(Debug, Default)]
-pub(super) struct Untold(HashMap<AgentGuid, HashSet<WorkId>>);
+pub(super) struct UnacknowledgedAssignments(HashMap<AgentGuid, HashSet<WorkId>>);
 
-impl Untold {
+impl UnacknowledgedAssignments {
     pub fn note(&mut self, guid: AgentGuid, id: WorkId) {
         self.0.entry(guid).or_default().insert(id);
     }

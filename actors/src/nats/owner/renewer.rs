@@ -6,11 +6,11 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::store::{Entry, OwnerStore};
-use super::{Holder, LOOK_EVERY, LeaseTimes, Loss};
+use super::{Holder, LOOK_EVERY, LeaseTimes, LossReason};
 use crate::repetition::Repetition;
 
 /// Renews until that is over.
-pub(super) struct Keeper {
+pub(super) struct Renewer {
     pub(super) store: OwnerStore,
     pub(super) holder: Holder,
     pub(super) times: LeaseTimes,
@@ -20,27 +20,27 @@ pub(super) struct Keeper {
     pub(super) stored: Instant,
     /// When the next one is to be sent.
     pub(super) due: Instant,
-    pub(super) kept_until: Arc<Mutex<Instant>>,
+    pub(super) valid_until: Arc<Mutex<Instant>>,
     /// Renewals that were not acknowledged, one after the other.
     pub(super) unacknowledged: Repetition,
 }
 
-impl Keeper {
+impl Renewer {
     /// Returns when ownership is over.
-    pub(super) async fn keep(&mut self) -> Loss {
+    pub(super) async fn keep(&mut self) -> LossReason {
         loop {
             let until = self.stored + self.times.keep_for;
-            *self.kept_until.lock() = until;
+            *self.valid_until.lock() = until;
             match timeout_at(until, self.renew()).await {
                 Ok(None) => {}
                 Ok(Some(loss)) => return loss,
-                Err(_elapsed) => return Loss::Unanswered(self.times.keep_for),
+                Err(_elapsed) => return LossReason::Unanswered(self.times.keep_for),
             }
         }
     }
 
     /// The next renewal: `None` as long as nobody else is known to own.
-    async fn renew(&mut self) -> Option<Loss> {
+    async fn renew(&mut self) -> Option<LossReason> {
         sleep_until(self.due).await;
         let sent = Instant::now();
         let written = self
@@ -72,9 +72,9 @@ impl Keeper {
                 self.sequence = sequence;
                 None
             }
-            Ok(Entry::Held { holder, .. }) => Some(Loss::TakenBy(holder)),
-            Ok(Entry::Unreadable(entry)) => Some(Loss::Overwritten(entry)),
-            Ok(Entry::Free { .. }) => Some(Loss::Gone),
+            Ok(Entry::Held { holder, .. }) => Some(LossReason::TakenBy(holder)),
+            Ok(Entry::Unreadable(entry)) => Some(LossReason::Overwritten(entry)),
+            Ok(Entry::Free { .. }) => Some(LossReason::Gone),
             Err(error) => {
                 if logged.is_some() {
                     tracing::warn!(%error, "who owns is not known just now");

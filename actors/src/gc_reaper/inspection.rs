@@ -8,14 +8,14 @@ use loom_protocol::agent::AgentStatus;
 use loom_protocol::gc::GcAction;
 use tokio::time::{Instant, sleep};
 
+use super::actions::ReapAction;
 use super::actor::{GcReaperArgs, GcReaperMsg, State};
-use super::deeds::Deed;
 use crate::agent_registry::{AgentChange, AgentEntry};
-use crate::barrier::Crossing;
-use crate::domain::matching::{Needs, fits};
+use crate::domain::matching::{Requirements, fits};
 use crate::domain::reaping::{
     IdleVerdict, Idleness, OrderToEnd, ReapVerdict, Silence, idle_verdict, reap_verdict,
 };
+use crate::liveness::BarrierOutcome;
 
 /// The pause between passes while they stall.
 const AFTER_STALL: Duration = Duration::from_millis(100);
@@ -24,19 +24,19 @@ pub(super) const RETRY: Duration = Duration::from_secs(1);
 
 /// What is to be done to an agent, and when: now if that is zero. Nothing changes until then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Outlook {
+pub(super) struct NextAction {
     pub action: GcAction,
     pub after: Duration,
 }
 
 /// What the verdicts go by, at one moment.
-pub(super) struct Sight<'a> {
+pub(super) struct Snapshot<'a> {
     args: &'a GcReaperArgs,
     grace: Instant,
     now: Instant,
 }
 
-impl<'a> Sight<'a> {
+impl<'a> Snapshot<'a> {
     pub fn now(args: &'a GcReaperArgs) -> Self {
         Self {
             args,
@@ -96,7 +96,7 @@ impl<'a> Sight<'a> {
     fn is_wanted(&self, entry: &AgentEntry) -> bool {
         let candidate = entry.candidate(false);
         self.args.work.has_pending(|needs| {
-            let needs = Needs {
+            let needs = Requirements {
                 capability: &needs.capability,
                 boundary: &needs.boundary,
                 required_agent_type: needs.required_agent_type.as_deref(),
@@ -106,7 +106,7 @@ impl<'a> Sight<'a> {
     }
 
     /// What comes next for an agent, unless something changes; `None`: nothing but its death.
-    fn idle_outlook(&self, entry: &AgentEntry, ordered_at: Option<Instant>) -> Option<Outlook> {
+    fn idle_outlook(&self, entry: &AgentEntry, ordered_at: Option<Instant>) -> Option<NextAction> {
         if entry.agent().status == AgentStatus::Offline {
             return None;
         }
@@ -118,21 +118,21 @@ impl<'a> Sight<'a> {
         };
         match idle_verdict(&idleness) {
             IdleVerdict::Keep(None) => None,
-            IdleVerdict::Keep(Some(after)) => Some(Outlook {
+            IdleVerdict::Keep(Some(after)) => Some(NextAction {
                 action: next,
                 after,
             }),
-            IdleVerdict::SendHome | IdleVerdict::Insist => Some(Outlook {
+            IdleVerdict::SendHome | IdleVerdict::Insist => Some(NextAction {
                 action: next,
                 after: Duration::ZERO,
             }),
         }
     }
 
-    fn death_outlook(&self, entry: &AgentEntry) -> Outlook {
+    fn death_outlook(&self, entry: &AgentEntry) -> NextAction {
         let silence = self.silence(entry);
         match reap_verdict(&silence, &self.args.terms()) {
-            ReapVerdict::Keep(after) => Outlook {
+            ReapVerdict::Keep(after) => NextAction {
                 action: if silence.offline && !silence.has_leases {
                     GcAction::Bury
                 } else {
@@ -140,11 +140,11 @@ impl<'a> Sight<'a> {
                 },
                 after,
             },
-            ReapVerdict::MarkOffline => Outlook {
+            ReapVerdict::MarkOffline => NextAction {
                 action: GcAction::MarkOffline,
                 after: Duration::ZERO,
             },
-            ReapVerdict::Bury => Outlook {
+            ReapVerdict::Bury => NextAction {
                 action: GcAction::Bury,
                 after: Duration::ZERO,
             },
@@ -152,7 +152,7 @@ impl<'a> Sight<'a> {
     }
 
     /// What comes next for an agent, unless something changes.
-    pub fn outlook(&self, entry: &AgentEntry, ordered_at: Option<Instant>) -> Outlook {
+    pub fn next_action(&self, entry: &AgentEntry, ordered_at: Option<Instant>) -> NextAction {
         let death = self.death_outlook(entry);
         match self.idle_outlook(entry, ordered_at) {
             Some(idle) if idle.after < death.after => idle,
@@ -172,11 +172,11 @@ impl State {
                 }
                 if change == AgentChange::Offline
                     && is_offline
-                    && !self.in_hand.contains_key(&guid)
+                    && !self.in_progress.contains_key(&guid)
                     && self.args.work.lease_count(guid) > 0
                 {
                     // Not by us: it said goodbye, and is believed.
-                    return self.begin(Deed::MarkOffline, &entry);
+                    return self.begin(ReapAction::MarkOffline, &entry);
                 }
                 self.look(guid);
             }
@@ -209,19 +209,19 @@ impl State {
     /// Watched → watched, suspect, or in hand.
     pub(super) fn look(&mut self, guid: AgentGuid) {
         if let Some(entry) = self.watched(guid) {
-            let outlook = self.outlook(&entry);
-            match outlook.action {
-                GcAction::MarkOffline | GcAction::Bury if outlook.after.is_zero() => {
+            let next_action = self.next_action(&entry);
+            match next_action.action {
+                GcAction::MarkOffline | GcAction::Bury if next_action.after.is_zero() => {
                     self.suspects.insert(guid);
                 }
-                _ => self.act_or_wait(&entry, outlook),
+                _ => self.act_or_wait(&entry, next_action),
             }
         }
     }
 
     /// The agent, unless it is gone, or something is being done to it.
     fn watched(&mut self, guid: AgentGuid) -> Option<Arc<AgentEntry>> {
-        if self.in_hand.contains_key(&guid) {
+        if self.in_progress.contains_key(&guid) {
             return None;
         }
         let entry = self.args.directory.get(guid);
@@ -237,17 +237,17 @@ impl State {
         entry
     }
 
-    fn outlook(&self, entry: &AgentEntry) -> Outlook {
+    fn next_action(&self, entry: &AgentEntry) -> NextAction {
         let ordered_at = self.ordered_at.get(&entry.agent().guid).copied();
-        Sight::now(&self.args).outlook(entry, ordered_at)
+        Snapshot::now(&self.args).next_action(entry, ordered_at)
     }
 
-    fn act_or_wait(&mut self, entry: &AgentEntry, outlook: Outlook) {
-        if !outlook.after.is_zero() {
-            let next = Instant::now() + outlook.after;
+    fn act_or_wait(&mut self, entry: &AgentEntry, next_action: NextAction) {
+        if !next_action.after.is_zero() {
+            let next = Instant::now() + next_action.after;
             return self.deadlines.set(entry.agent().guid, next);
         }
-        match Deed::of(outlook.action) {
+        match ReapAction::of(next_action.action) {
             Some(deed) => self.begin(deed, entry),
             None => self.forget(entry.agent().guid),
         }
@@ -263,17 +263,17 @@ impl State {
         let barrier = self.args.barrier.clone();
         let crossing = async move {
             let mut stalled = false;
-            while barrier.pass().await == Crossing::Stalled {
+            while barrier.pass().await == BarrierOutcome::Stalled {
                 stalled = true;
                 sleep(AFTER_STALL).await;
             }
             if stalled {
                 // What counts is the end of the stall: only now can anybody be heard.
-                barrier.grace().begin_anew("everybody can be heard again");
+                barrier.grace().reset_all("everybody can be heard again");
             }
         };
         let after = suspects.clone();
-        self.run(crossing, move |_| Some(GcReaperMsg::Crossed(after)));
+        self.run(crossing, move |_| Some(GcReaperMsg::BarrierEnded(after)));
     }
 
     /// Suspect → in hand if it is still silent, else watched.
@@ -284,8 +284,8 @@ impl State {
         }
         for guid in suspects {
             if let Some(entry) = self.watched(*guid) {
-                let outlook = self.outlook(&entry);
-                self.act_or_wait(&entry, outlook);
+                let next_action = self.next_action(&entry);
+                self.act_or_wait(&entry, next_action);
             }
         }
     }

@@ -59,8 +59,8 @@ fn door(settings: &ApiSettings, permits: usize) -> Router {
     let outside = Router::new()
         .route("/health", get(|| async { "up" }))
         .route("/ready", get(trust));
-    let fence = Fence::new(settings, permits, Duration::from_millis(1500));
-    enclose(inside, outside, Arc::new(fence))
+    let access_guard = AccessGuard::new(settings, permits, Duration::from_millis(1500));
+    layer(inside, outside, Arc::new(access_guard))
 }
 
 async fn ask(door: Router, request: Request) -> Answer {

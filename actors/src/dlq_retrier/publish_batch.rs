@@ -8,7 +8,7 @@ use futures_util::{StreamExt as _, stream};
 use super::index::LetterInfo;
 use super::letters::DeadLetters;
 use crate::clock::Clock;
-use crate::domain::letter::{self, Head};
+use crate::domain::letter::{self, DeadLetterHeader};
 use crate::domain::work::{Command, Refusal, WorkRecord};
 use crate::nats::dead_letters::NewLetter;
 use crate::nats::ledger_store::WriteError;
@@ -38,7 +38,7 @@ pub struct BatchReport {
     /// A publish had no answer: what the stream holds is to be read again.
     pub(super) in_doubt: bool,
     /// Letters whose items were put back meanwhile.
-    pub(super) outdated: Vec<u64>,
+    pub(super) orphaned: Vec<u64>,
 }
 
 impl BatchReport {
@@ -67,7 +67,7 @@ enum Written {
 
 impl Context {
     /// Writes the letters of these failed records, and has them noted.
-    pub async fn hand_over(&self, headers: Vec<Header>) -> BatchReport {
+    pub async fn publish_batch(&self, headers: Vec<Header>) -> BatchReport {
         if let Err(error) = self.letters.store.prepare().await {
             tracing::debug!("dead letters cannot be written yet: {error}");
             let mut report = BatchReport::default();
@@ -116,7 +116,7 @@ impl Context {
             match outcome {
                 Ok(_) | Err(LedgerError::Read(ReadError::NotFound(_))) => {}
                 Err(LedgerError::Refused(Refusal::NotFailed { .. })) => {
-                    report.outdated.push(letter.sequence);
+                    report.orphaned.push(letter.sequence);
                 }
                 Err(error) => {
                     tracing::debug!(id = %letter.id, "a dead letter could not be noted yet: {error}");
@@ -152,7 +152,7 @@ impl Context {
     }
 
     async fn publish(&self, record: &WorkRecord, revision: u64, mut expected: u64) -> Written {
-        let head = Head::of(record);
+        let head = DeadLetterHeader::of(record);
         let letter = letter::letter_of(record, revision, self.read.project());
         let new = match (
             letter::encode_within(&letter, self.letters.store.room().record()),

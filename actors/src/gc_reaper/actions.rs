@@ -9,9 +9,9 @@ use loom_protocol::{AgentGuid, Timestamp, WireError, names};
 use tokio::time::Instant;
 
 use super::actor::{GcReaperArgs, GcReaperMsg, State};
+use super::grave_index::MAX_GRAVES;
 use super::graveyard::Graveyard;
-use super::known_graves::MAX_GRAVES;
-use super::looking::RETRY;
+use super::inspection::RETRY;
 use crate::agent_registry::AgentEntry;
 
 /// A ghost is told again after this long.
@@ -21,14 +21,14 @@ const MAX_TOLD: usize = 10_000;
 
 /// What is being done to an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Deed {
+pub(super) enum ReapAction {
     MarkOffline,
     Bury,
     SendHome,
     Insist,
 }
 
-impl Deed {
+impl ReapAction {
     pub const fn of(action: GcAction) -> Option<Self> {
         match action {
             GcAction::MarkOffline => Some(Self::MarkOffline),
@@ -60,10 +60,10 @@ struct Hand {
 
 impl State {
     /// Watched or suspect → in hand.
-    pub(super) fn begin(&mut self, deed: Deed, entry: &AgentEntry) {
+    pub(super) fn begin(&mut self, deed: ReapAction, entry: &AgentEntry) {
         let agent = entry.snapshot();
         let guid = agent.guid;
-        if self.is_draining() || self.in_hand.insert(guid, deed).is_some() {
+        if self.is_draining() || self.in_progress.insert(guid, deed).is_some() {
             return;
         }
         self.deadlines.remove(guid);
@@ -96,7 +96,7 @@ impl State {
         guid: AgentGuid,
         outcome: Result<Option<Box<GcAgent>>, String>,
     ) {
-        let Some(deed) = self.in_hand.remove(&guid) else {
+        let Some(deed) = self.in_progress.remove(&guid) else {
             return;
         };
         let is_there = self.args.directory.get(guid).is_some();
@@ -108,7 +108,7 @@ impl State {
                     %project, %guid, handle = told.handle, last_heartbeat = %told.last_heartbeat,
                     leases = told.leases, action = told.action.as_str(), "the reaper has acted"
                 );
-                let has_grave = matches!(deed, Deed::MarkOffline | Deed::Bury);
+                let has_grave = matches!(deed, ReapAction::MarkOffline | ReapAction::Bury);
                 if has_grave {
                     self.graves.insert(guid);
                 }
@@ -133,7 +133,7 @@ impl State {
     }
 
     /// The agent of a grave is heard of. Where it is not registered it is told to register.
-    pub(super) fn ghost_heard(&mut self, guid: AgentGuid) {
+    pub(super) fn unregistered_agent_heard(&mut self, guid: AgentGuid) {
         let now = Instant::now();
         if !self.graves.contains(guid) || self.args.directory.get(guid).is_some() {
             return;
@@ -191,12 +191,12 @@ impl State {
 
 impl Hand {
     /// Whether it was done; not where the agent was heard of meanwhile.
-    async fn carry_out(self, deed: Deed) -> Result<bool, String> {
+    async fn carry_out(self, deed: ReapAction) -> Result<bool, String> {
         let outcome = match deed {
-            Deed::MarkOffline => self.mark_offline().await,
-            Deed::Bury => self.bury().await,
-            Deed::SendHome => self.order_to_end(true).await,
-            Deed::Insist => self.order_to_end(false).await,
+            ReapAction::MarkOffline => self.mark_offline().await,
+            ReapAction::Bury => self.bury().await,
+            ReapAction::SendHome => self.order_to_end(true).await,
+            ReapAction::Insist => self.order_to_end(false).await,
         };
         outcome.map_err(|error| error.message)
     }
@@ -217,7 +217,7 @@ impl Hand {
             })
             .await?;
         let grave = Grave::of(&self.agent, died_at, false, lost);
-        if let Err(error) = self.graveyard.lay(&grave).await {
+        if let Err(error) = self.graveyard.put(&grave).await {
             tracing::warn!(%guid, "a grave was not written: {error}");
         }
         Ok(true)
@@ -227,7 +227,7 @@ impl Hand {
     async fn bury(&self) -> Result<bool, WireError> {
         let (guid, died_at) = (self.agent.guid, self.args.clock.now());
         let grave = Grave::of(&self.agent, died_at, true, Vec::new());
-        self.graveyard.lay(&grave).await.map_err(|error| {
+        self.graveyard.put(&grave).await.map_err(|error| {
             WireError::unavailable(format!("its grave was not written: {error}"), RETRY)
         })?;
         let is_gone = self.args.registry.bury(guid, self.silent_since).await?;

@@ -5,9 +5,9 @@ mod ruling;
 use std::sync::Arc;
 use std::time::Duration;
 
-use loom_actors::barrier::{Grace, InFlight};
 use loom_actors::clock::Clock;
 use loom_actors::events::EventHub;
+use loom_actors::liveness::{InFlight, StallGuard};
 use loom_actors::nats::connection::Nats;
 use loom_actors::nats::owner::{Identity, OwnerError, OwnerLease, OwnerOptions, Ownership};
 use loom_actors::nats::server::ServerControl;
@@ -20,8 +20,8 @@ use loom_protocol::{ErrorCode, WireError};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-use self::ruling::FormerDoor;
-pub(super) use self::ruling::rule;
+use self::ruling::FormerApi;
+pub(super) use self::ruling::run_ownership;
 use super::{UpError, UpOptions};
 use crate::api::nats::NatsApi;
 use crate::service::{Owning, Service, ServiceOptions};
@@ -34,7 +34,7 @@ const ABANDON_WITHIN: Duration = Duration::from_secs(1);
 const STORE_KNOWN_WITHIN: Duration = Duration::from_secs(15);
 
 /// What stays over all ownerships of a process.
-pub(super) struct Shell {
+pub(super) struct Runtime {
     settings: Settings,
     clock: Clock,
     nats: Nats,
@@ -45,7 +45,7 @@ pub(super) struct Shell {
     stores: Stores,
 }
 
-impl Shell {
+impl Runtime {
     pub const fn service(&self) -> &Service {
         &self.service
     }
@@ -60,17 +60,17 @@ impl Shell {
 }
 
 /// An ownership, and everything that lives by it.
-pub(super) struct Reign {
+pub(super) struct OwnershipTerm {
     lease: OwnerLease,
     projects: Projects,
-    door: NatsApi,
+    api: NatsApi,
     _discovering: AbortOnDropHandle<()>,
     _reading: AbortOnDropHandle<()>,
 }
 
 /// The part that is there before the door: the lease and the projects. Dropped before it becomes a reign, it ends the
 /// projects: nothing that was half started goes on under an ownership that nobody has.
-struct Accession {
+struct Prepared {
     lease: OwnerLease,
     projects: Started,
 }
@@ -124,7 +124,7 @@ enum For {
     OwnerAndStore,
 }
 
-impl Reign {
+impl OwnershipTerm {
     /// The first ownership of a process, and the shell around it. No ownership yet where the store is another one than
     /// `nats.store_id` names: the process is up, says so, and waits.
     pub async fn first(
@@ -134,7 +134,7 @@ impl Reign {
         options: UpOptions,
         server: Option<ServerControl>,
         why_not_yet: watch::Sender<Option<OwnerError>>,
-    ) -> Result<(Arc<Shell>, Option<Self>), UpError> {
+    ) -> Result<(Arc<Runtime>, Option<Self>), UpError> {
         let directory = Some(identity.directory().to_owned());
         let stores = Stores::new(&nats, directory, settings.nats.store_id.as_deref());
         let events = EventHub::default();
@@ -154,12 +154,12 @@ impl Reign {
         // Nobody reads before there is a service.
         let whose = identity.clone();
         let how = (waiting, &clock);
-        let won = accede(settings, &nats, &events, whose, how, &stores, |_| {}).await;
-        let (accession, projects, owning) = match won {
-            Ok(accession) => {
+        let won = acquire(settings, &nats, &events, whose, how, &stores, |_| {}).await;
+        let (prepared, projects, owning) = match won {
+            Ok(prepared) => {
                 stores.compare_with_memory();
-                let projects = accession.projects()?;
-                (Some(accession), projects, Owning::Yes)
+                let projects = prepared.projects()?;
+                (Some(prepared), projects, Owning::Yes)
             }
             Err(UpError::Owner(OwnerError::OtherStore(_))) => {
                 let projects = no_projects(settings, &nats, &events, &stores, &clock).await?;
@@ -180,7 +180,7 @@ impl Reign {
             server,
             since: clock.now(),
         };
-        let shell = Arc::new(Shell {
+        let runtime = Arc::new(Runtime {
             settings: settings.clone(),
             clock,
             nats,
@@ -190,60 +190,60 @@ impl Reign {
             service: Service::new(projects, options),
             stores,
         });
-        let reign = match accession {
-            Some(accession) => Some(Self::open(&shell, accession).await?),
+        let term = match prepared {
+            Some(prepared) => Some(Self::open(&runtime, prepared).await?),
             None => None,
         };
-        Ok((shell, reign))
+        Ok((runtime, term))
     }
 
     /// A later one: waits until it can be won.
-    async fn again(shell: &Shell, former: &mut Option<FormerDoor>) -> Result<Self, UpError> {
-        let identity = shell.identity.clone();
-        let events = shell.service.events();
-        let serve = |projects: &Projects| shell.service.serve_from(projects.clone());
-        let (settings, nats, stores) = (&shell.settings, &shell.nats, &shell.stores);
+    async fn again(runtime: &Runtime, former: &mut Option<FormerApi>) -> Result<Self, UpError> {
+        let identity = runtime.identity.clone();
+        let events = runtime.service.events();
+        let serve = |projects: &Projects| runtime.service.serve_from(projects.clone());
+        let (settings, nats, stores) = (&runtime.settings, &runtime.nats, &runtime.stores);
         // Why it waits is said by the service.
         let waiting = Waiting {
             what: For::OwnerAndStore,
             why_not_yet: None,
         };
-        let how = (waiting, &shell.clock);
-        let accession = accede(settings, nats, events, identity, how, stores, serve).await?;
+        let how = (waiting, &runtime.clock);
+        let prepared = acquire(settings, nats, events, identity, how, stores, serve).await?;
         stores.compare_with_memory();
-        if let Some(door) = former.take() {
-            door.close().await;
+        if let Some(api) = former.take() {
+            api.close().await;
         }
-        let reign = Self::open(shell, accession).await?;
-        shell.owner.send_replace(Owning::Yes);
-        Ok(reign)
+        let term = Self::open(runtime, prepared).await?;
+        runtime.owner.send_replace(Owning::Yes);
+        Ok(term)
     }
 
-    async fn open(shell: &Shell, accession: Accession) -> Result<Self, UpError> {
-        let lease = &accession.lease;
-        let (client, service) = (shell.nats.client.clone(), shell.service.clone());
+    async fn open(runtime: &Runtime, prepared: Prepared) -> Result<Self, UpError> {
+        let lease = &prepared.lease;
+        let (client, service) = (runtime.nats.client.clone(), runtime.service.clone());
         let opened = NatsApi::open(client, service, lease.queue_group(), lease.ownership()).await;
-        let door = match opened {
-            Ok(door) => door,
+        let api = match opened {
+            Ok(api) => api,
             Err(source) => {
-                accession.give_up().await;
-                return Err(refused(&shell.nats, source));
+                prepared.give_up().await;
+                return Err(refused(&runtime.nats, source));
             }
         };
-        let projects = accession.projects()?;
+        let projects = prepared.projects()?;
         tokio::spawn(projects.clone().greet_agents());
         let shared = projects.terms().shared_agents.clone();
         let reading = tokio::spawn(shared.keep_reading(projects.clone()));
         let discovering = tokio::spawn(projects.clone().keep_discovering());
-        let Accession {
+        let Prepared {
             lease,
             projects: started,
-        } = accession;
+        } = prepared;
         let _taken = started.take();
         Ok(Self {
             lease,
             projects,
-            door,
+            api,
             _discovering: AbortOnDropHandle::new(discovering),
             _reading: AbortOnDropHandle::new(reading),
         })
@@ -252,19 +252,19 @@ impl Reign {
     /// Takes no more requests and ends the actors after what is in flight.
     ///
     /// Both at once: the claims that wait at the door are answered by the drain.
-    async fn close(door: NatsApi, projects: &Projects, within: Duration) {
+    async fn close(api: NatsApi, projects: &Projects, within: Duration) {
         let drain = async {
             if let Err(error) = projects.shut_down(within).await {
                 tracing::warn!("{error}");
             }
         };
-        let _ = tokio::join!(tokio::time::timeout(within, door.close()), drain);
+        let _ = tokio::join!(tokio::time::timeout(within, api.close()), drain);
     }
 }
 
 /// Wins the ownership and wakes what is there. `serve`: reads go to the new projects before the first of
 /// them tells an event.
-async fn accede(
+async fn acquire(
     settings: &Settings,
     nats: &Nats,
     events: &EventHub,
@@ -272,7 +272,7 @@ async fn accede(
     (waiting, clock): (Waiting, &Clock),
     stores: &Stores,
     serve: impl FnOnce(&Projects),
-) -> Result<Accession, UpError> {
+) -> Result<Prepared, UpError> {
     let options = OwnerOptions {
         replicas: usize::from(settings.nats.replicas),
         guard: stores.whole().clone(),
@@ -290,16 +290,16 @@ async fn accede(
     let (epoch, ownership) = (lease.epoch(), lease.ownership());
     let terms = terms(settings, nats, events, stores, epoch, ownership, clock);
     let projects = Projects::start(terms, settings.projects.max).await?;
-    let accession = Accession {
+    let prepared = Prepared {
         lease,
         projects: Started(Some(projects.clone())),
     };
     serve(&projects);
     if let Err(source) = projects.discover().await {
-        accession.give_up().await;
+        prepared.give_up().await;
         return Err(refused(nats, source));
     }
-    Ok(accession)
+    Ok(prepared)
 }
 
 /// What the service has before the first ownership: nothing can be started in it.
@@ -332,7 +332,7 @@ fn terms(
         work: settings.work.clone(),
         dlq: settings.dlq.clone(),
         supervision: settings.supervision.clone(),
-        grace: Grace::of_process(nats),
+        grace: StallGuard::of_process(nats),
         jitter: Jitter::random(),
         events: events.clone(),
         in_flight: InFlight::new(),
@@ -345,7 +345,7 @@ fn terms(
     }
 }
 
-impl Accession {
+impl Prepared {
     fn projects(&self) -> Result<Projects, WireError> {
         let taken = || WireError::new(ErrorCode::Internal, "the projects have been ended");
         self.projects.0.clone().ok_or_else(taken)
@@ -391,7 +391,7 @@ mod tests {
             what: For::Nothing,
             why_not_yet: None,
         };
-        let accession = accede(
+        let prepared = acquire(
             &settings,
             &nats,
             &events,
@@ -400,12 +400,12 @@ mod tests {
             &stores,
             |_| {},
         );
-        let accession = accession.await.unwrap();
-        let projects = accession.projects().unwrap();
-        projects.wake(&"half".parse().unwrap()).await.unwrap();
+        let prepared = prepared.await.unwrap();
+        let projects = prepared.projects().unwrap();
+        projects.activate(&"half".parse().unwrap()).await.unwrap();
         assert_eq!(projects.trees().len(), 1);
         // As where the door cannot be opened, or the program ends in the middle.
-        drop(accession);
+        drop(prepared);
         let ended = async {
             while !projects.trees().is_empty() {
                 // deliberate sleep: between two looks, before the deadline

@@ -1,13 +1,13 @@
 //! Was it silence, or could we not hear? Answered before anybody is declared dead or late.
 //! Owns nothing and writes nothing; its markers are messages that nobody else looks at.
 //!
-//! A pass begins after somebody's deadline has passed. It comes back as [`Crossing::Passed`] when
+//! A pass begins after somebody's deadline has passed. It comes back as [`BarrierOutcome::Passed`] when
 //! everything that was delivered to NATS before it began has been applied here:
 //!
 //! | what | how the pass knows |
 //! |---|---|
 //! | requests | a marker through the door's own subscription, then every request of the project taken in before it ([`InFlight`]) |
-//! | published heartbeats | a marker through the registry's subscription, and through its mailbox ([`Arrivals`]) |
+//! | published heartbeats | a marker through the registry's subscription, and through its mailbox ([`AppliedPositions`]) |
 //! | puts into the agents bucket | the watch has come as far as the bucket was when the pass began |
 //! | puts into the bucket of all projects | its reader has come as far, and has handed over what concerns the project ([`SharedAgents`]) |
 //! | published reports | our consumer has acknowledged what was in the stream when the pass began |
@@ -15,9 +15,9 @@
 //! # States
 //! | of the barrier | means | left by |
 //! |---|---|---|
-//! | at rest | nobody asks | [`Barrier::pass`] |
+//! | at rest | nobody asks | [`DeliveryBarrier::pass`] |
 //! | crossing | one pass is under way; who asks now shares the *next* one, which begins after they asked | all parts applied: passed · anything else, or 1 s: stalled |
-//! | stalled | we cannot hear; it is tried again in the background | the first pass whose parts are all applied: it still counts as stalled, and from then on everybody has a full [`Grace`] |
+//! | stalled | we cannot hear; it is tried again in the background | the first pass whose parts are all applied: it still counts as stalled, and from then on everybody has a full [`StallGuard`] |
 //!
 //! A stall is ours, not anybody's silence: nobody's time runs before it is over.
 //!
@@ -39,10 +39,10 @@
 //! What is *not* covered: NATS servers of a cluster may deliver in different orders; a message that
 //! one of them holds back for more than the agents' patience counts as silence.
 
-mod arrivals;
-mod grace;
+mod applied_positions;
 mod in_flight;
-mod markers;
+mod loopback_markers;
+mod stall_guard;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -58,9 +58,9 @@ use crate::nats::kv::identity;
 use crate::nats::overlap::is_not_found;
 use crate::shared_agents::SharedAgents;
 
-pub use arrivals::{Arrivals, Marker, Position};
-pub use grace::{Grace, LATE};
-pub use in_flight::{InFlight, Ticket};
+pub use applied_positions::{AppliedPositions, Marker, Position};
+pub use in_flight::{InFlight, InFlightGuard};
+pub use stall_guard::{MAX_TIMER_LAG, StallGuard};
 
 /// A pass that takes longer is our stall.
 const WITHIN: Duration = Duration::from_secs(1);
@@ -74,7 +74,7 @@ const LOOK_MAX: Duration = Duration::from_millis(100);
 
 /// What a pass comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Crossing {
+pub enum BarrierOutcome {
     /// Everything delivered before it began has been applied: who is silent now was silent.
     Passed,
     /// We could not hear for a while: nobody was silent, as far as we know.
@@ -83,7 +83,7 @@ pub enum Crossing {
 
 /// The barrier of one project. Cheap to clone.
 #[derive(Clone)]
-pub struct Barrier(Arc<Inner>);
+pub struct DeliveryBarrier(Arc<Inner>);
 
 /// What the barrier of a project looks at.
 pub struct BarrierParts {
@@ -96,11 +96,11 @@ pub struct BarrierParts {
     /// The requests at the doors.
     pub in_flight: InFlight,
     /// What the AgentRegistry has applied.
-    pub arrivals: Arrivals,
+    pub arrivals: AppliedPositions,
     /// What is read of the bucket of all projects.
     pub shared_agents: SharedAgents,
     /// What a stall gives to all of the project.
-    pub grace: Grace,
+    pub grace: StallGuard,
 }
 
 struct Inner {
@@ -115,13 +115,13 @@ struct Inner {
 #[derive(Clone, Copy)]
 struct Ended {
     number: u64,
-    crossing: Crossing,
+    crossing: BarrierOutcome,
     begins_a_stall: bool,
     /// Whether a stall goes on, as far as we know.
     stalled: bool,
 }
 
-impl Barrier {
+impl DeliveryBarrier {
     /// A barrier at rest.
     pub fn new(parts: BarrierParts) -> Self {
         Self(Arc::new(Inner {
@@ -130,7 +130,7 @@ impl Barrier {
             reports_left: AtomicBool::new(false),
             last: Mutex::new(Ended {
                 number: 0,
-                crossing: Crossing::Stalled,
+                crossing: BarrierOutcome::Stalled,
                 begins_a_stall: false,
                 stalled: false,
             }),
@@ -138,7 +138,7 @@ impl Barrier {
     }
 
     /// Since when the clocks of the project run at the earliest.
-    pub fn grace(&self) -> &Grace {
+    pub fn grace(&self) -> &StallGuard {
         &self.0.parts.grace
     }
 
@@ -178,7 +178,7 @@ impl Barrier {
 
     /// Waits until everything that was delivered before this call has been applied, 1 s at the
     /// most for each pass; those who ask meanwhile share the next. Safe to drop at any time.
-    pub async fn pass(&self) -> Crossing {
+    pub async fn pass(&self) -> BarrierOutcome {
         let ended = self.0.pass().await;
         if ended.begins_a_stall {
             tokio::spawn(Self::recover(Arc::downgrade(&self.0)));
@@ -215,15 +215,15 @@ impl Inner {
         let (grace, project) = (&self.parts.grace, &self.parts.project);
         match &outcome {
             Ok(()) if !last.stalled => {}
-            Ok(()) => grace.begin_anew(&format!("project {project} can hear again")),
-            Err(_) if last.stalled => grace.prolong(),
-            Err(why) => grace.begin_anew(&format!("project {project}: {why}")),
+            Ok(()) => grace.reset_all(&format!("project {project} can hear again")),
+            Err(_) if last.stalled => grace.extend(),
+            Err(why) => grace.reset_all(&format!("project {project}: {why}")),
         }
         *last = Ended {
             number,
             crossing: match &outcome {
-                Ok(()) if !last.stalled => Crossing::Passed,
-                _ => Crossing::Stalled,
+                Ok(()) if !last.stalled => BarrierOutcome::Passed,
+                _ => BarrierOutcome::Stalled,
             },
             begins_a_stall: outcome.is_err() && !last.stalled,
             stalled: outcome.is_err(),

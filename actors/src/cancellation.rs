@@ -35,13 +35,13 @@ impl Project {
     }
 
     /// The answer to a heartbeat carries these orders. Each is noted once, in the background.
-    pub fn orders_carried(&self, guid: AgentGuid, orders: &[Directive]) {
+    pub fn record_directives_delivered(&self, guid: AgentGuid, orders: &[Directive]) {
         if !orders.iter().any(|o| o.kind == DirectiveKind::Cancel) {
             return;
         }
         if let Some(entry) = self.agents.get(guid) {
             for lease in entry.carried_first(orders) {
-                self.reached(guid, lease);
+                self.mark_cancel_delivered(guid, lease);
             }
         }
     }
@@ -49,25 +49,25 @@ impl Project {
     /// A write is refused to an agent: where its item was called off, it knows that now.
     pub fn refused(&self, guid: AgentGuid, lease: LeaseRef, error: &LedgerError) {
         if matches!(error, LedgerError::Refused(Refusal::Stale { .. })) {
-            self.reached(guid, lease);
+            self.mark_cancel_delivered(guid, lease);
         }
     }
 
     /// Notes in the background that an agent knows that a lease is no longer valid, if that is so
     /// because somebody called the item off. Where it cannot be noted just now, the next answer will.
-    pub fn reached(&self, guid: AgentGuid, lease: LeaseRef) {
+    pub fn mark_cancel_delivered(&self, guid: AgentGuid, lease: LeaseRef) {
         let header = self.work.header(lease.id);
         if header.is_none_or(|header| header.status != WorkStatus::Cancelled) {
             return;
         }
-        let reached = Command::CancelDelivered(Fence {
+        let mark_cancel_delivered = Command::CancelDelivered(Fence {
             guid,
             attempt: Some(lease.attempt),
             reported_at: self.clock.now(),
         });
         let (ledger, agents, id) = (self.ledger.clone(), self.agents.clone(), lease.id);
         tokio::spawn(async move {
-            if let Err(error) = ledger.apply(id, reached).await {
+            if let Err(error) = ledger.apply(id, mark_cancel_delivered).await {
                 tracing::debug!(%guid, %id, "that the agent knows of the cancellation was not noted: {error}");
                 if let Some(entry) = agents.get(guid) {
                     entry.not_noted(lease);

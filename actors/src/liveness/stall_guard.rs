@@ -12,11 +12,13 @@ use tokio::time::{Instant, sleep};
 use crate::nats::connection::Nats;
 
 /// A timer that fires later than this after its time shows that we stood still.
-pub const LATE: Duration = Duration::from_secs(1);
+pub const MAX_TIMER_LAG: Duration = Duration::from_secs(1);
 /// How often the process looks whether it has stood still, and whether NATS answers.
 const TICK: Duration = Duration::from_millis(250);
 /// Whoever looks so often, and waits for NATS in between, has looked within this time.
-const LOOKED_WITHIN: Duration = TICK.saturating_add(LATE).saturating_add(LATE);
+const LOOKED_WITHIN: Duration = TICK
+    .saturating_add(MAX_TIMER_LAG)
+    .saturating_add(MAX_TIMER_LAG);
 
 /// The moment at which every clock began anew: after a start, a reconnect, a stall of ours.
 ///
@@ -24,17 +26,17 @@ const LOOKED_WITHIN: Duration = TICK.saturating_add(LATE).saturating_add(LATE);
 /// nothing has to be told or armed again at a stall, however many clocks there are. A project has
 /// one of its own within the one of the process. Cheap to clone.
 #[derive(Clone)]
-pub struct Grace(Arc<Inner>);
+pub struct StallGuard(Arc<Inner>);
 
 struct Inner {
     own: Mutex<Instant>,
     disturbed: watch::Receiver<Instant>,
-    process: Option<Grace>,
+    process: Option<StallGuard>,
     /// When the watch over the process looked last, if there is one.
-    looked: Mutex<Option<Instant>>,
+    last_tick: Mutex<Option<Instant>>,
 }
 
-impl Grace {
+impl StallGuard {
     /// That of the process: begins now.
     pub fn of_process(nats: &Nats) -> Self {
         Self::begun(nats.disturbed.clone(), None)
@@ -51,17 +53,17 @@ impl Grace {
             own: Mutex::new(Instant::now()),
             disturbed,
             process,
-            looked: Mutex::default(),
+            last_tick: Mutex::default(),
         }))
     }
 
     /// Since when clocks run at the earliest. Whoever asks just after the process stood still learns of
     /// that, though no timer has fired yet.
     pub fn since(&self) -> Instant {
-        let looked = *self.0.looked.lock();
-        if looked.is_some_and(|looked| looked.elapsed() > LOOKED_WITHIN) {
+        let last_tick = *self.0.last_tick.lock();
+        if last_tick.is_some_and(|last_tick| last_tick.elapsed() > LOOKED_WITHIN) {
             self.looks();
-            self.begin_anew("this process stood still");
+            self.reset_all("this process stood still");
         }
         let own = (*self.0.own.lock()).max(*self.0.disturbed.borrow());
         let process = self.0.process.as_ref();
@@ -69,15 +71,15 @@ impl Grace {
     }
 
     /// We could not hear: every clock begins anew now. Logged once a second at the most.
-    pub fn begin_anew(&self, why: &str) {
+    pub fn reset_all(&self, why: &str) {
         let before = std::mem::replace(&mut *self.0.own.lock(), Instant::now());
-        if before.elapsed() > LATE {
+        if before.elapsed() > MAX_TIMER_LAG {
             tracing::warn!("every lease and every agent has a full grace again: {why}");
         }
     }
 
     /// We still cannot hear.
-    pub(super) fn prolong(&self) {
+    pub(super) fn extend(&self) {
         *self.0.own.lock() = Instant::now();
     }
 
@@ -85,13 +87,13 @@ impl Grace {
     /// late we stood still, and every clock begins anew.
     pub fn timer_fired(&self, due: Instant) {
         let late = due.elapsed();
-        if late > LATE {
-            self.begin_anew(&format!("a timer fired {late:?} late"));
+        if late > MAX_TIMER_LAG {
+            self.reset_all(&format!("a timer fired {late:?} late"));
         }
     }
 
     fn looks(&self) {
-        *self.0.looked.lock() = Some(Instant::now());
+        *self.0.last_tick.lock() = Some(Instant::now());
     }
 
     /// Looks whether the process or NATS stands still, for ever: while NATS does not answer within
@@ -106,9 +108,9 @@ impl Grace {
             self.looks();
             let answered = round_trip(&nats).await;
             if answers && !answered {
-                self.begin_anew(&format!("NATS does not answer within {LATE:?}"));
+                self.reset_all(&format!("NATS does not answer within {MAX_TIMER_LAG:?}"));
             } else if !answered {
-                self.prolong();
+                self.extend();
             }
             answers = answered;
         }
@@ -119,19 +121,19 @@ impl Grace {
 async fn round_trip(nats: &Client) -> bool {
     let began = Instant::now();
     let nobody = nats.new_inbox();
-    let request = Request::new().timeout(Some(LATE));
+    let request = Request::new().timeout(Some(MAX_TIMER_LAG));
     let answer = nats.send_request(nobody, request).await;
     let nobody_there = |error| RequestError::kind(&error) == RequestErrorKind::NoResponders;
-    answer.is_err_and(nobody_there) && began.elapsed() <= LATE
+    answer.is_err_and(nobody_there) && began.elapsed() <= MAX_TIMER_LAG
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn process() -> (watch::Sender<Instant>, Grace) {
+    fn process() -> (watch::Sender<Instant>, StallGuard) {
         let (disturbed, seen) = watch::channel(Instant::now());
-        (disturbed, Grace::begun(seen, None))
+        (disturbed, StallGuard::begun(seen, None))
     }
 
     #[tokio::test(start_paused = true)]
@@ -139,11 +141,11 @@ mod tests {
         let (_nats, process) = process();
         let (one, other) = (process.of_project(), process.of_project());
         tokio::time::advance(Duration::from_secs(5)).await;
-        one.begin_anew("test");
+        one.reset_all("test");
         assert_eq!(one.since(), Instant::now());
         assert!(other.since() < one.since());
         tokio::time::advance(Duration::from_secs(5)).await;
-        process.begin_anew("test");
+        process.reset_all("test");
         assert_eq!(one.since(), Instant::now());
         assert_eq!(other.since(), Instant::now());
     }
@@ -175,7 +177,7 @@ mod tests {
     async fn a_timer_that_fires_more_than_a_second_late_is_a_stall() {
         let (_nats, process) = process();
         let due = Instant::now();
-        tokio::time::advance(LATE).await;
+        tokio::time::advance(MAX_TIMER_LAG).await;
         process.timer_fired(due);
         assert_eq!(process.since(), due);
         tokio::time::advance(Duration::from_millis(1)).await;

@@ -51,7 +51,7 @@ impl Keeper {
 
 /// The state of one entry of the bucket, as the registry knows it.
 #[derive(Default)]
-pub(super) struct Slot {
+pub(super) struct EntryState {
     /// The key, where it is not the usual form of the guid.
     pub key: Option<String>,
     /// Who keeps the entry.
@@ -75,15 +75,15 @@ pub(super) struct Slot {
     /// Whether the bucket holds what cannot be read: it stays until somebody mends it.
     pub quarantined: bool,
     /// Why it has to be read although nothing is to be written.
-    pub question: Option<Question>,
+    pub question: Option<RecheckReason>,
     /// The `lastHeartbeat` that the bucket holds.
     pub written_heartbeat: Timestamp,
     /// The `currentTaskCount` that the bucket holds.
     pub written_count: u32,
     /// When we last wrote it; none: not in this life.
     pub written_at: Option<Instant>,
-    pub doing: Option<Doing>,
-    pub orders: VecDeque<Order>,
+    pub doing: Option<InFlightWrite>,
+    pub orders: VecDeque<PendingRequest>,
     /// How often in a row a write was in conflict.
     pub tries: u32,
     /// Whether it is in the queue of what nobody waits for.
@@ -92,7 +92,7 @@ pub(super) struct Slot {
 
 /// What only a reading of the entry can answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Question {
+pub(super) enum RecheckReason {
     /// Was that registration or removal stored that nobody confirmed?
     Stored,
     /// The bucket was told from its beginning, and this entry not with it: is it gone?
@@ -100,7 +100,7 @@ pub(super) enum Question {
 }
 
 /// What is under way for an entry.
-pub(super) enum Doing {
+pub(super) enum InFlightWrite {
     Reading,
     Registering {
         expected: u64,
@@ -134,7 +134,7 @@ pub(super) enum Doing {
     },
 }
 
-impl Doing {
+impl InFlightWrite {
     /// Whether nobody waits for it.
     pub const fn is_chore(&self) -> bool {
         matches!(
@@ -149,7 +149,7 @@ impl Doing {
 }
 
 /// What somebody asked for.
-pub(super) enum Order {
+pub(super) enum PendingRequest {
     Register {
         request: Box<RegisterRequest>,
         reply: Reply<Agent>,
@@ -165,7 +165,7 @@ pub(super) enum Order {
     TidyUp,
 }
 
-impl Order {
+impl PendingRequest {
     pub fn refuse(self, error: WireError) {
         match self {
             Self::Register { reply, .. } => answer(reply, Err(error)),
@@ -187,7 +187,7 @@ pub(super) struct Backlog {
     pub under_way: usize,
 }
 
-impl Slot {
+impl EntryState {
     /// Its key in the bucket.
     pub fn key(&self, guid: AgentGuid) -> String {
         self.key.clone().unwrap_or_else(|| guid.to_string())
@@ -210,7 +210,7 @@ impl Slot {
 
     /// Whether one of our own writes to it is under way.
     pub const fn is_writing(&self) -> bool {
-        !matches!(self.doing, None | Some(Doing::Reading))
+        !matches!(self.doing, None | Some(InFlightWrite::Reading))
     }
 
     /// Whether there is nothing to do for it, or to remember.
