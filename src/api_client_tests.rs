@@ -107,6 +107,7 @@ async fn a_wrong_scheme_is_told_as_one() {
 
 #[tokio::test]
 async fn what_is_no_http_is_no_coordinator() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = listener.local_addr().unwrap().to_string();
     tokio::spawn(async move {

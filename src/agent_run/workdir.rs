@@ -24,6 +24,8 @@ use super::directory_name::push_hex;
 use super::group;
 use crate::running::started_at;
 
+/// How often a directory is made again that somebody else removes at that very moment.
+const MOST_TRIES: u32 = 100;
 /// How long to wait between two looks, at first and at the most.
 const LOOK: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
@@ -154,8 +156,7 @@ pub fn try_out(dir: &Path) -> io::Result<()> {
 
 /// Makes a directory, and opens the file that stands for it.
 fn open_for(path: &Path) -> io::Result<(File, PathBuf)> {
-    fs::create_dir_all(path)?;
-    let path = fs::canonicalize(path)?;
+    let path = made(path)?;
     let beside = path.file_name().map(|name| {
         let mut hidden = std::ffi::OsString::from(".");
         hidden.push(name);
@@ -172,6 +173,20 @@ fn open_for(path: &Path) -> io::Result<(File, PathBuf)> {
     push_hex(&mut name, "", &digest[..16]);
     let elsewhere = std::env::temp_dir().join(format!("loom-workdir-{name}.lock"));
     Ok((open(&elsewhere)?, elsewhere))
+}
+
+/// The true path of a directory, made where it is not there: who had it before may remove it in between.
+fn made(path: &Path) -> io::Result<PathBuf> {
+    let mut tries = 0;
+    loop {
+        fs::create_dir_all(path)?;
+        match fs::canonicalize(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && tries < MOST_TRIES => {
+                tries += 1
+            }
+            made => return made,
+        }
+    }
 }
 
 fn open(path: &Path) -> io::Result<File> {
