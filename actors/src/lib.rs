@@ -6,7 +6,7 @@
 //! | [`nats`] | one thin wrapper per kind of resource |
 //! | [`supervision`] | who restarts whom, and handles that survive it |
 //! | [`agent_registry`], [`work_dispatcher`], [`work_ledger`], [`gc_reaper`] | one actor each: its messages, its state, its handle |
-//! | [`barrier`] | whether silence was theirs or ours, before anybody is declared dead or late |
+//! | [`liveness`] | whether silence was theirs or ours, before anybody is declared dead or late |
 //! | [`shared_agents`] | the one reader of the bucket in which existing clients keep the agents of all projects |
 //! | [`repetition`] | when a warning that comes again and again is logged |
 //! | [`stores`] | whether the store is the one that is worked with |

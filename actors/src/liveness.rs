@@ -93,7 +93,7 @@ pub struct BarrierParts {
     pub project: ProjectId,
     /// The consumer of reports: what it has acknowledged is in the ledger.
     pub reports_consumer: String,
-    /// The requests at the doors.
+    /// The requests that the API has taken.
     pub in_flight: InFlight,
     /// What the AgentRegistry has applied.
     pub arrivals: AppliedPositions,

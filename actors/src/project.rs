@@ -64,7 +64,7 @@ pub struct Terms {
     pub jitter: Jitter,
     /// Who listens to events in this process.
     pub events: EventHub,
-    /// The requests that are being applied, of all doors.
+    /// The requests that are being applied, of every API.
     pub in_flight: InFlight,
     /// Which ownership this is.
     pub epoch: u64,

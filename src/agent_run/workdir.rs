@@ -182,7 +182,7 @@ fn made(path: &Path) -> io::Result<PathBuf> {
         fs::create_dir_all(path)?;
         match fs::canonicalize(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && tries < MOST_TRIES => {
-                tries += 1
+                tries += 1;
             }
             made => return made,
         }

@@ -290,6 +290,7 @@ async fn a_barrier_passes_while_all_goes_well_and_stalls_when_nats_stands_still(
     let agent = project.agent("rust").spawn().await?;
     begun(&project, &agent).await?;
     let barrier = project.parts()?.barrier.clone();
+    until_it_passes(&project).await?;
     let before = barrier.grace().since();
     for _ in 0..20 {
         assert_eq!(barrier.pass().await, BarrierOutcome::Passed);
@@ -301,10 +302,14 @@ async fn a_barrier_passes_while_all_goes_well_and_stalls_when_nats_stands_still(
     assert_eq!(crossings.0, BarrierOutcome::Stalled);
     assert_eq!(crossings.1, BarrierOutcome::Stalled);
     assert!(barrier.grace().since() > before, "a full grace for all");
-    let again = project.eventually("it passes again", async || {
-        (barrier.pass().await == BarrierOutcome::Passed).then_some(())
-    });
-    again.await
+    until_it_passes(&project).await
+}
+
+/// After a start, when published reports are taken over; after a standstill, when NATS answers.
+async fn until_it_passes(project: &TestProject) -> Result<()> {
+    let barrier = project.parts()?.barrier.clone();
+    let passes = async || (barrier.pass().await == BarrierOutcome::Passed).then_some(());
+    project.eventually("the barrier passes", passes).await
 }
 
 #[tokio::test]
@@ -315,6 +320,7 @@ async fn what_was_delivered_before_a_barrier_is_applied_when_it_has_passed() -> 
     let agent = project.agent("rust").slots(50).spawn().await?;
     let parts = project.parts()?;
     let (guid, bucket) = (agent.guid(), project.agents_bucket().await?);
+    until_it_passes(&project).await?;
     for round in 1..=20 {
         let item = begun(&project, &agent).await?;
         let beat = json!({"guid": guid, "currentTaskCount": round}).to_string();

@@ -6,7 +6,7 @@
 //! | progress | in progress | the start, any progress, even an empty one | the item goes back, the attempt is spent (`timeout`) |
 //!
 //! Both begin anew with every grace, too: a verdict asks for nothing that could not be heard. A
-//! verdict "out of time" is carried out only after a [barrier](crate::barrier) that has passed.
+//! verdict "out of time" is carried out only after a [barrier](crate::liveness) that has passed.
 
 use std::ops::Add;
 use std::time::Duration;

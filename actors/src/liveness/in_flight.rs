@@ -1,4 +1,4 @@
-//! Which requests at the doors are being applied, and which were turned away.
+//! Which requests of the API are being applied, and which were turned away.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::loopback_markers::{Expected, LoopbackMarkers};
 /// Of how many projects it is known apart that requests were turned away.
 const MOST_REFUSED: usize = 1_024;
 
-/// The requests that a process is applying. One for all doors of an ownership. Cheap to clone.
+/// The requests that a process is applying. One for every API of an ownership. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct InFlight(Arc<Requests>);
 
@@ -206,20 +206,20 @@ mod tests {
     }
 
     /// A marker that has arrived.
-    async fn marked(doors: &InFlight) -> Before {
-        let expected = doors.expect();
-        assert!(doors.heard(expected.subject()));
+    async fn marked(requests: &InFlight) -> Before {
+        let expected = requests.expect();
+        assert!(requests.heard(expected.subject()));
         expected.arrived().await
     }
 
     #[tokio::test]
     async fn a_marker_waits_for_the_requests_before_it_and_not_for_those_after_it() {
-        let (doors, p) = (InFlight::new(), project("p"));
+        let (requests, p) = (InFlight::new(), project("p"));
         let before =
-            ["claim", "progress", "fail"].map(|a| doors.enter(&format!("coord.p.work.{a}")));
-        let marker = marked(&doors).await;
-        let _after = doors.enter("coord.p.work.progress");
-        let mut drained = Box::pin(doors.drained(&p, marker));
+            ["claim", "progress", "fail"].map(|a| requests.enter(&format!("coord.p.work.{a}")));
+        let marker = marked(&requests).await;
+        let _after = requests.enter("coord.p.work.progress");
+        let mut drained = Box::pin(requests.drained(&p, marker));
         for ticket in before {
             assert!(drained.as_mut().now_or_never().is_none());
             drop(ticket);
@@ -229,51 +229,54 @@ mod tests {
 
     #[tokio::test]
     async fn a_second_marker_waits_for_what_the_first_one_left_behind() {
-        let (doors, p) = (InFlight::new(), project("p"));
-        let slow = doors.enter("coord.p.work.progress");
+        let (requests, p) = (InFlight::new(), project("p"));
+        let slow = requests.enter("coord.p.work.progress");
         for _ in 0..2 {
-            let marker = marked(&doors).await;
-            assert!(doors.drained(&p, marker).now_or_never().is_none());
+            let marker = marked(&requests).await;
+            assert!(requests.drained(&p, marker).now_or_never().is_none());
         }
-        let marker = marked(&doors).await;
+        let marker = marked(&requests).await;
         drop(slow);
-        doors.drained(&p, marker).await;
-        assert!(doors.0.under_way.lock().of.is_empty());
+        requests.drained(&p, marker).await;
+        assert!(requests.0.under_way.lock().of.is_empty());
     }
 
     #[tokio::test]
     async fn a_slow_request_of_one_project_holds_up_no_other() {
-        let doors = InFlight::new();
-        let _slow = doors.enter("coord.slow.agents.register");
-        let marker = marked(&doors).await;
+        let requests = InFlight::new();
+        let _slow = requests.enter("coord.slow.agents.register");
+        let marker = marked(&requests).await;
         assert!(
-            doors
+            requests
                 .drained(&project("slow"), marker)
                 .now_or_never()
                 .is_none()
         );
-        doors.drained(&project("other"), marker).await;
+        requests.drained(&project("other"), marker).await;
     }
 
     #[test]
     fn a_request_that_was_turned_away_was_a_sign_of_life_in_its_project() {
-        let doors = InFlight::new();
+        let requests = InFlight::new();
         let minute = Duration::from_mins(1);
-        doors.refused("coord.p.work.submit");
-        assert!(!doors.has_refused(&project("p"), minute), "of no agent");
-        doors.refused("coord.p.agents.heartbeat");
-        assert!(doors.has_refused(&project("p"), minute));
-        assert!(!doors.has_refused(&project("other"), minute));
+        requests.refused("coord.p.work.submit");
+        assert!(!requests.has_refused(&project("p"), minute), "of no agent");
+        requests.refused("coord.p.agents.heartbeat");
+        assert!(requests.has_refused(&project("p"), minute));
+        assert!(!requests.has_refused(&project("other"), minute));
         for n in 0..=MOST_REFUSED {
-            doors.refused(&format!("coord.made-up-{n}.work.claim"));
+            requests.refused(&format!("coord.made-up-{n}.work.claim"));
         }
-        assert!(doors.has_refused(&project("p"), minute), "never forgotten");
-        assert!(doors.0.refused.lock().of.len() <= MOST_REFUSED);
+        assert!(
+            requests.has_refused(&project("p"), minute),
+            "never forgotten"
+        );
+        assert!(requests.0.refused.lock().of.len() <= MOST_REFUSED);
     }
 
     #[tokio::test]
     async fn nobody_waits_for_a_request_that_is_no_sign_of_life() {
-        let (doors, p) = (InFlight::new(), project("p"));
+        let (requests, p) = (InFlight::new(), project("p"));
         let _slow = [
             "work.submit",
             "work.list",
@@ -289,20 +292,20 @@ mod tests {
             "stats",
             "of.later",
         ]
-        .map(|action| doors.enter(&format!("coord.p.{action}")));
-        let marker = marked(&doors).await;
-        doors.drained(&p, marker).await;
-        let _heartbeat = doors.enter("coord.p.agents.heartbeat");
-        let marker = marked(&doors).await;
-        assert!(doors.drained(&p, marker).now_or_never().is_none());
+        .map(|action| requests.enter(&format!("coord.p.{action}")));
+        let marker = marked(&requests).await;
+        requests.drained(&p, marker).await;
+        let _heartbeat = requests.enter("coord.p.agents.heartbeat");
+        let marker = marked(&requests).await;
+        assert!(requests.drained(&p, marker).now_or_never().is_none());
     }
 
     #[test]
     fn a_marker_of_somebody_else_is_no_marker() {
-        let (doors, others) = (InFlight::new(), InFlight::new());
+        let (requests, others) = (InFlight::new(), InFlight::new());
         let expected = others.expect();
-        assert!(!doors.heard(expected.subject()));
-        assert!(!doors.heard("coord.default.work.claim"));
+        assert!(!requests.heard(expected.subject()));
+        assert!(!requests.heard("coord.default.work.claim"));
         let subject = expected.subject().to_owned();
         drop(expected);
         assert!(!others.heard(&subject), "nobody waits for it any more");

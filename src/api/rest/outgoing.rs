@@ -1,6 +1,6 @@
 //! Answers on their way out: how much of them may wait for readers, and for how long.
 //!
-//! An answer that its reader does not take stays in memory. So all that are larger than [`SMALL`] share a budget of
+//! An answer that its reader does not take stays in memory. So all that are larger than `SMALL` share a budget of
 //! bytes: each holds its part until its last byte was handed to the system (or its connection ended), and one that
 //! finds the budget used up is not sent, but refused with `overloaded`. A connection that takes next to nothing for
 //! [`TAKEN_WITHIN`] is cut, so that readers that have gone hold no part for ever.
@@ -27,7 +27,7 @@ use super::error::RestError;
 pub const BUDGET: usize = 64 * 1024 * 1024;
 /// Up to which size an answer is nobody's trouble, in bytes: so much for each connection there may be.
 const SMALL: usize = 16 * 1024;
-/// Within which time a connection whose reader is behind has to take [`TAKEN`] bytes.
+/// Within which time a connection whose reader is behind has to take `TAKEN` bytes.
 pub const TAKEN_WITHIN: Duration = Duration::from_secs(30);
 /// How many bytes that are.
 const TAKEN: usize = 64 * 1024;
