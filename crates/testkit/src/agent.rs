@@ -11,7 +11,7 @@
 //! # async fn example() -> anyhow::Result<()> {
 //! let fleet = Fleet::shared().await?;
 //! let project = fleet.project().await?;
-//! let agent = project.agent("rust").slots(2).conduct(Behaviour::Diligent).spawn().await?;
+//! let agent = project.agent("rust").slots(2).behaviour(Behaviour::Diligent).spawn().await?;
 //! let id = project.submit_plain("rust").await?;
 //! agent.wait_until_completed(id).await?;
 //!
