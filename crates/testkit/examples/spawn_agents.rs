@@ -1,4 +1,4 @@
-//! Spawns agents of different conduct on a private fleet and shows who got what done.
+//! Spawns agents of different behaviour on a private fleet and shows who got what done.
 //!
 //! ```text
 //! cargo run -p loom-testkit --example spawn_agents

@@ -25,7 +25,7 @@
 //!     let project = fleet.project().await?; // and a project for this one alone
 //!     let mut signals = project.signals().await?;
 //!
-//!     let agent = project.agent("rust").conduct(Behaviour::Hold).spawn().await?;
+//!     let agent = project.agent("rust").behaviour(Behaviour::Hold).spawn().await?;
 //!     let item = json!({"description": "mend it", "capability": "rust", "priority": 8});
 //!     let id = project.submit(item).await?.id;
 //!     signals.work(WorkEventKind::Assigned, id).await?; // no sleep: a signal
