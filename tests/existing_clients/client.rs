@@ -7,10 +7,10 @@ use async_nats::jetstream::{self, kv};
 use loom_actors::clock::Clock;
 use loom_protocol::agent::{Agent, AgentStatus, UnreadableEntry};
 use loom_protocol::{AgentGuid, ProjectId, WireError, names};
-use loom_testkit::fleet::{Fleet, FleetBuilder, TestProject};
+use loom_testkit::fleet::{Fleet, FleetBuilder, PATIENCE, TestProject};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 /// How long such a client may be silent, here.
 pub const BARE_STALE: Duration = Duration::from_secs(3);
@@ -102,6 +102,19 @@ impl Client {
         })
     }
 
+    /// It is heard of for `STALE` after a put; where the machine is busy for longer than that, it puts again.
+    pub async fn puts_until_online(&mut self, project: &TestProject) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            self.put().await?;
+            let seen = seen(project, self.guid).await;
+            if matches!(seen, Ok(agent) if agent.status == AgentStatus::Online) {
+                return Ok(());
+            }
+            anyhow::ensure!(began.elapsed() < PATIENCE, "{} is never online", self.key);
+        }
+    }
+
     pub async fn put(&mut self) -> Result<()> {
         let entry = self.entry().to_string();
         self.revision = self.bucket.put(&self.key, entry.into()).await?;
@@ -154,6 +167,12 @@ pub async fn is(project: &TestProject, guid: AgentGuid, status: AgentStatus) -> 
         (agent.status == status).then_some(agent)
     };
     project.eventually(&what, look).await
+}
+
+/// Waits until the agent is there, whatever its status.
+pub async fn is_there(project: &TestProject, guid: AgentGuid) -> Result<Agent> {
+    let look = async || seen(project, guid).await.ok();
+    project.eventually("the agent is there", look).await
 }
 
 /// Waits until the agent is not there.

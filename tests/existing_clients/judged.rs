@@ -7,7 +7,6 @@ use async_nats::jetstream::kv::Operation;
 use loom_protocol::agent::AgentStatus;
 use loom_protocol::event::{AgentEventKind, ShutdownReason};
 use loom_protocol::names;
-use loom_testkit::fleet::{PATIENCE, TestProject};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -173,18 +172,7 @@ async fn an_entry_that_was_put_meanwhile_is_not_buried() -> Result<()> {
             (entry.operation, entry.revision),
             (Operation::Put, client.revision)
         );
-        is_online_while_it_puts(&project, client).await?;
-    }
-    Ok(())
-}
-
-/// It is heard of for `STALE` after a put; a machine that is busy for longer than that looks again after the next one.
-async fn is_online_while_it_puts(project: &TestProject, client: &mut Client) -> Result<()> {
-    let began = Instant::now();
-    while !matches!(seen(project, client.guid).await, Ok(agent) if agent.status == AgentStatus::Online)
-    {
-        anyhow::ensure!(began.elapsed() < PATIENCE, "{} is never online", client.key);
-        client.put().await?;
+        client.puts_until_online(&project).await?;
     }
     Ok(())
 }

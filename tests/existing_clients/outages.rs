@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::client::{
-    BARE_STALE, Client, find_bucket, fleet, house, is, is_gone, make_bucket, seen,
+    BARE_STALE, Client, find_bucket, fleet, house, is, is_gone, is_there, make_bucket, seen,
 };
 
 async fn destroy(project: &TestProject) -> Result<()> {
@@ -89,28 +89,25 @@ async fn an_outage_of_nats_is_nobodys_silence() -> Result<()> {
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn what_was_put_and_deleted_while_nobody_looked_is_known_afterwards() -> Result<()> {
-    let builder = fleet().settings(|settings| settings.agents.bury_after = BARE_STALE);
+    let builder = fleet().settings(|settings| settings.agents.bury_after = 4 * BARE_STALE);
     let (mut fleet, project, bucket) = house(builder).await?;
     let mut clients: Vec<_> = (0..3).map(|_| Client::new(&bucket, project.id())).collect();
     for client in &mut clients[..2] {
-        client.put().await?;
-        is(&project, client.guid, AgentStatus::Online).await?;
+        client.puts_until_online(&project).await?;
     }
     fleet.crash().await?;
     clients[0].delete().await?;
     clients[1].update().await?;
     clients[2].put().await?;
     fleet.start_again().await?;
-    is(&project, clients[1].guid, AgentStatus::Online).await?;
-    is(&project, clients[2].guid, AgentStatus::Online).await?;
+    is_there(&project, clients[1].guid).await?;
+    is_there(&project, clients[2].guid).await?;
     is_gone(&project, clients[0].guid).await?;
     // What went without a mark, as by its age, is buried as any other.
     let subject = format!("$KV.{}.{}", names::SHARED_AGENTS_BUCKET, clients[1].key);
     bucket.stream.purge().filter(subject).await?;
     is_gone(&project, clients[1].guid).await?;
-    clients[2].put().await?;
-    is(&project, clients[2].guid, AgentStatus::Online).await?;
-    Ok(())
+    clients[2].puts_until_online(&project).await
 }
 
 #[tokio::test]
