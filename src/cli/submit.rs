@@ -23,6 +23,7 @@ use clap::builder::NonEmptyStringValueParser;
 use loom_protocol::work::{SubmitAnswer, WorkItem, WorkStatus};
 use loom_protocol::{Body, Timestamp, WorkId};
 use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::Context;
 use super::exit::{CliError, CliResult};
@@ -261,10 +262,13 @@ pub(super) async fn submit_one(
             out.text(&answer.id.to_string())
         };
     }
+    // Before the id is told: whoever reads it may interrupt at once, and is to hear that the item goes on.
+    let mut interrupt = signal(SignalKind::interrupt())
+        .map_err(|error| CliError::Failed(format!("Ctrl-C cannot be heard: {error}")))?;
     note(&format!("item {id} is submitted; waiting for its end"));
     let ended = tokio::select! {
         biased;
-        _ = tokio::signal::ctrl_c() => {
+        _ = interrupt.recv() => {
             note(&format!(
                 "item {id} goes on; `loom work watch {id}` watches it, `loom work cancel {id}` calls it off"
             ));
