@@ -170,9 +170,10 @@ impl Consumers {
         standing: &mut Standing,
     ) -> Result<Look, async_nats::Error> {
         let stream = ensure_stream(&self.nats.jetstream, &self.project, self.replicas).await?;
-        let infos: Vec<consumer::Info> = stream.consumers().try_collect().await?;
-        // In a cluster one that has no leader just now is missing there, and how far it came with it.
+        // The names first: what is made in between stands among the others.
         let known: Vec<String> = stream.consumer_names().try_collect().await?;
+        // In a cluster one that has no leader just now is missing here, and how far it came with it.
+        let infos: Vec<consumer::Info> = stream.consumers().try_collect().await?;
         let told: HashSet<&str> = infos.iter().map(|it| it.name.as_str()).collect();
         if let Some(silent) = known.iter().find(|it| !told.contains(it.as_str())) {
             let text = format!("nothing is known of consumer {silent} just now");
