@@ -10,11 +10,13 @@ use loom_protocol::{AgentGuid, ProjectId, WireError, names};
 use loom_testkit::fleet::{Fleet, FleetBuilder, PATIENCE, TestProject};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 /// How long such a client may be silent, here.
 pub const BARE_STALE: Duration = Duration::from_secs(3);
 pub const STALE: Duration = Duration::from_secs(1);
+/// So many looks in the time in which an entry is heard of say that it is not there, and not that the machine is busy.
+const ENOUGH_LOOKS: u32 = 10;
 const HOUR_MS: i64 = 3_600_000;
 
 /// A coordinator with short clocks.
@@ -61,6 +63,8 @@ pub struct Client {
     project: ProjectId,
     /// The revision that it wrote last.
     pub revision: u64,
+    /// When that was.
+    pub put_at: Instant,
     /// How wrong its clock is, in hours.
     pub off_by: i64,
     beats: u64,
@@ -75,6 +79,7 @@ impl Client {
             bucket: bucket.clone(),
             project: project.clone(),
             revision: 0,
+            put_at: Instant::now(),
             off_by: 0,
             beats: 0,
         }
@@ -102,21 +107,37 @@ impl Client {
         })
     }
 
-    /// It is heard of for `STALE` after a put; where the machine is busy for longer than that, it puts again.
-    pub async fn puts_until_online(&mut self, project: &TestProject) -> Result<()> {
+    /// Its last put makes it online, for as long as it is heard of after one. Where the machine was too busy to ask
+    /// in that time, it puts again; where it was asked and was not online, that is the finding.
+    pub async fn is_online_by_its_put(
+        &mut self,
+        project: &TestProject,
+        heard_of_for: Duration,
+    ) -> Result<()> {
         let began = Instant::now();
         loop {
-            self.put().await?;
-            let seen = seen(project, self.guid).await;
-            if matches!(seen, Ok(agent) if agent.status == AgentStatus::Online) {
-                return Ok(());
+            let mut looks = 0;
+            while self.put_at.elapsed() < heard_of_for {
+                let seen = seen(project, self.guid).await;
+                if matches!(seen, Ok(agent) if agent.status == AgentStatus::Online) {
+                    return Ok(());
+                }
+                looks += 1;
+                // deliberate sleep: between two looks, before the deadline
+                sleep(Duration::from_millis(20)).await;
             }
-            anyhow::ensure!(began.elapsed() < PATIENCE, "{} is never online", self.key);
+            anyhow::ensure!(
+                looks < ENOUGH_LOOKS && began.elapsed() < PATIENCE,
+                "{} was asked for {looks} times within {heard_of_for:?} of its put, and was not online",
+                self.key
+            );
+            self.put().await?;
         }
     }
 
     pub async fn put(&mut self) -> Result<()> {
         let entry = self.entry().to_string();
+        self.put_at = Instant::now();
         self.revision = self.bucket.put(&self.key, entry.into()).await?;
         Ok(())
     }
@@ -125,6 +146,7 @@ impl Client {
     pub async fn update(&mut self) -> Result<()> {
         self.beats += 1;
         let entry = self.entry().to_string();
+        self.put_at = Instant::now();
         let updated = self.bucket.update(&self.key, entry.into(), self.revision);
         self.revision = updated.await.context("somebody wrote into the entry")?;
         Ok(())

@@ -172,7 +172,7 @@ async fn an_entry_that_was_put_meanwhile_is_not_buried() -> Result<()> {
             (entry.operation, entry.revision),
             (Operation::Put, client.revision)
         );
-        client.puts_until_online(&project).await?;
+        client.is_online_by_its_put(&project, STALE).await?;
     }
     Ok(())
 }

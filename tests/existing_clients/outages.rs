@@ -93,21 +93,25 @@ async fn what_was_put_and_deleted_while_nobody_looked_is_known_afterwards() -> R
     let (mut fleet, project, bucket) = house(builder).await?;
     let mut clients: Vec<_> = (0..3).map(|_| Client::new(&bucket, project.id())).collect();
     for client in &mut clients[..2] {
-        client.puts_until_online(&project).await?;
+        client.put().await?;
+        client.is_online_by_its_put(&project, BARE_STALE).await?;
     }
     fleet.crash().await?;
     clients[0].delete().await?;
     clients[1].update().await?;
     clients[2].put().await?;
     fleet.start_again().await?;
-    is_there(&project, clients[1].guid).await?;
-    is_there(&project, clients[2].guid).await?;
+    for client in &mut clients[1..] {
+        is_there(&project, client.guid).await?;
+        client.is_online_by_its_put(&project, BARE_STALE).await?;
+    }
     is_gone(&project, clients[0].guid).await?;
     // What went without a mark, as by its age, is buried as any other.
     let subject = format!("$KV.{}.{}", names::SHARED_AGENTS_BUCKET, clients[1].key);
     bucket.stream.purge().filter(subject).await?;
     is_gone(&project, clients[1].guid).await?;
-    clients[2].puts_until_online(&project).await
+    clients[2].put().await?;
+    clients[2].is_online_by_its_put(&project, BARE_STALE).await
 }
 
 #[tokio::test]

@@ -22,9 +22,11 @@
 //! | `orders` | orders to those who do not hear them |
 //! | `runs` | two runs of one guid: the later one is the agent |
 //! | `events` | an event is told only when reads see what it tells |
-//! | `crashes` | an actor dies, the coordinator dies: nothing is lost, nothing counts twice |
+//! | `actor_deaths` | an actor dies: nothing is lost, nothing counts twice, nobody waits for ever |
+//! | `crashes` | the coordinator dies, NATS is away: nothing is lost, nothing counts twice |
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
+mod actor_deaths;
 mod aging;
 mod clocks;
 mod crashes;

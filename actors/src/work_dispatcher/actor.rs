@@ -30,9 +30,9 @@ use crate::settings::WorkSettings;
 use crate::supervision::Jitter;
 use crate::work_ledger::{Applied, Header, ItemChange, LedgerError, ReadModel, WorkLedgerHandle};
 
-/// How long an item that was released is not offered to the same agent.
 /// How long a start waits until it is known whether the store is the right one.
-const STORE_KNOWN_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
+const STORE_KNOWN_WITHIN: Duration = Duration::from_secs(2);
+/// How long an item that was released is not offered to the same agent.
 const HOLD_OFF: Duration = Duration::from_secs(30);
 /// How long ago an item may have been cancelled whose agent is still waited for after a start.
 const STILL_STOPPING: Duration = Duration::from_mins(10);
@@ -177,6 +177,7 @@ impl Actor for WorkDispatcher {
             waiting_for_drain: Vec::new(),
         };
         state.arm_held();
+        state.reconcile_all_leases();
         state.start_lease_clocks();
         state.start_deadlines();
         state.go_on_stopping();

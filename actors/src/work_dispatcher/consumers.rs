@@ -22,7 +22,7 @@ use loom_protocol::{ProjectId, names};
 
 use super::actor::WorkDispatcherArgs;
 use super::standing::{Foreign, Standing};
-use super::stream::{consumer_prefix, ensure_stream, keep_stream};
+use super::stream::{QUEUE, REPORTS, consumer_prefix, ensure_stream, keep_stream};
 use crate::domain::foreign::{ConsumerSight, Keeps, begins_at, holder, overlapping};
 use crate::domain::subjects::takes_of;
 use crate::nats::connection::Nats;
@@ -175,7 +175,14 @@ impl Consumers {
         // In a cluster one that has no leader just now is missing here, and how far it came with it.
         let infos: Vec<consumer::Info> = stream.consumers().try_collect().await?;
         let told: HashSet<&str> = infos.iter().map(|it| it.name.as_str()).collect();
-        if let Some(silent) = known.iter().find(|it| !told.contains(it.as_str())) {
+        // Those of our other kind come and go beside us, and get nothing that this kind does.
+        let matters = |name: &&String| {
+            [QUEUE, REPORTS]
+                .iter()
+                .all(|other| *other == kind || epoch_of(&consumer_prefix(other), name).is_none())
+        };
+        let mut relevant = known.iter().filter(matters);
+        if let Some(silent) = relevant.find(|it| !told.contains(it.as_str())) {
             let text = format!("nothing is known of consumer {silent} just now");
             return Err(text.into());
         }

@@ -18,7 +18,7 @@ use super::fate::{Fate, fate_of, is_hopeless};
 use super::message_id::message_id;
 use super::refused::Refused;
 use super::standing::{Foreign, Standing};
-use super::stream::REPORTS;
+use super::stream::{QUEUE, REPORTS};
 use crate::agent_registry::{AgentDirectory, AgentRegistryHandle};
 use crate::clock::Clock;
 use crate::domain::foreign::DealtWith;
@@ -31,8 +31,6 @@ use crate::settings::RetrySettings;
 use crate::supervision::Jitter;
 use crate::work_ledger::{Operation, WorkLedgerHandle};
 
-/// The kind of what is submitted by publishing.
-const QUEUE: &str = "queue";
 /// How many messages are taken over together.
 const BATCH: usize = 128;
 const RETRY: Duration = Duration::from_secs(1);

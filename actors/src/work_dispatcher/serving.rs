@@ -29,7 +29,7 @@ impl State {
             return;
         }
         let mut given = self.leases_under(order);
-        given.extend(self.take_unacknowledged(guid, &given));
+        given.extend(self.unacknowledged_leases(order, &given));
         if !given.is_empty() {
             self.redeliver(given, reply);
             return;
@@ -65,9 +65,10 @@ impl State {
         leases
     }
 
-    /// What the agent was not told of, beside what it is told now.
-    fn take_unacknowledged(&mut self, guid: AgentGuid, told: &[LeaseInfo]) -> Vec<LeaseInfo> {
-        let unacknowledged = self.unacknowledged.take(guid);
+    /// What the agent may not have been told of, beside what it is told now.
+    fn unacknowledged_leases(&mut self, order: &Claim, told: &[LeaseInfo]) -> Vec<LeaseInfo> {
+        let guid = order.guid;
+        let unacknowledged = self.unacknowledged.tell(guid, &order.claim_id);
         if unacknowledged.is_empty() {
             return Vec::new();
         }
@@ -78,6 +79,17 @@ impl State {
                 && told.iter().all(|other| other.id != lease.id)
         });
         leases
+    }
+
+    /// What was leased before this incarnation and is not started: the answer may have died with the one before.
+    pub(super) fn reconcile_all_leases(&mut self) {
+        for id in self.args.read.leased() {
+            if let Some((guid, lease)) = self.args.read.lease(id)
+                && !lease.started
+            {
+                self.unacknowledged.note(guid, id);
+            }
+        }
     }
 
     /// An item is leased, and not by this incarnation: its agent may not have been told. Where its
@@ -92,12 +104,11 @@ impl State {
         if its_claim.is_some() && its_claim != parked {
             return;
         }
-        let Some(parked) = parked else {
-            self.unacknowledged.note(guid, header.id);
-            return;
-        };
-        if let Some(closed) = self.claims.close(parked) {
-            self.redeliver(vec![lease], closed.reply);
+        self.unacknowledged.note(guid, header.id);
+        if let Some(closed) = parked.and_then(|parked| self.claims.close(parked)) {
+            let mut leases = vec![lease];
+            leases.extend(self.unacknowledged_leases(&closed.order, &leases));
+            self.redeliver(leases, closed.reply);
         }
     }
 

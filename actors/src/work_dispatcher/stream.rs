@@ -14,6 +14,8 @@ use crate::nats::terms;
 pub(crate) const PROJECT_KEY: &str = "loom.project";
 /// When a caller may try again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// The kind of what is submitted by publishing.
+pub(super) const QUEUE: &str = "queue";
 /// The kind of messages that end an attempt.
 pub(super) const REPORTS: &str = "reports";
 
