@@ -12,6 +12,7 @@ use super::actor::{DispatcherMsg, State};
 use super::claims::{Claim, ClaimError, ClaimFilter, ClaimOutcome, OpenClaim};
 use super::timers::Due;
 use crate::agent_registry::AgentEntry;
+use crate::domain::room::Room;
 use crate::domain::work::{Command, Holder};
 use crate::work_ledger::{
     Applied, Header, LeaseInfo, LedgerError, Operation, ReadError, TRANSITION_DEADLINE,
@@ -178,7 +179,7 @@ impl State {
         let nats = self.args.nats.clone();
         let mut is_too_much = |header: Option<&Header>, taken: &[Operation]| {
             bytes = bytes.saturating_add(header.map_or(0, |header| header.answer_bytes));
-            !taken.is_empty() && bytes as usize > nats.room().together()
+            !taken.is_empty() && bytes as usize > Room::of(nats.max_payload()).together()
         };
         for lease in &open.order.resume {
             let header = self.args.read.header(lease.id);
