@@ -10,14 +10,14 @@ use loom_protocol::{AgentGuid, WorkId};
 pub(super) struct UnacknowledgedAssignments(HashMap<AgentGuid, OfAgent>);
 
 /// Which, and whether its claim has started it: one that is started later is known to its agent.
-type Untold = HashMap<WorkId, bool>;
+type Leases = HashMap<WorkId, bool>;
 
 #[derive(Debug, Default)]
 struct OfAgent {
     /// To be told with the answer to its next claim.
-    pending: Untold,
+    pending: Leases,
     /// Told with the answer to the claim of this name. Where that answer is lost, the agent repeats the claim.
-    told: Option<(Box<str>, Untold)>,
+    told: Option<(Box<str>, Leases)>,
 }
 
 impl UnacknowledgedAssignments {
@@ -48,9 +48,9 @@ impl UnacknowledgedAssignments {
     }
 
     /// What the agent is to be told with the answer to its claim of this name; once more if the claim is repeated.
-    pub fn tell(&mut self, guid: AgentGuid, claim_id: &str) -> Untold {
+    pub fn tell(&mut self, guid: AgentGuid, claim_id: &str) -> Leases {
         let Some(of_agent) = self.0.get_mut(&guid) else {
-            return Untold::new();
+            return Leases::new();
         };
         let mut ids = std::mem::take(&mut of_agent.pending);
         if let Some((_, before)) = of_agent.told.take_if(|(told_by, _)| **told_by == *claim_id) {
@@ -83,13 +83,13 @@ mod tests {
         let guid = AgentGuid::generate();
         let mut leases = UnacknowledgedAssignments::default();
         leases.note(guid, id(1), false);
-        assert_eq!(leases.tell(guid, "a"), Untold::from([(id(1), false)]));
+        assert_eq!(leases.tell(guid, "a"), Leases::from([(id(1), false)]));
         leases.note(guid, id(2), true);
-        let both = Untold::from([(id(1), false), (id(2), true)]);
+        let both = Leases::from([(id(1), false), (id(2), true)]);
         assert_eq!(leases.tell(guid, "a"), both);
         assert_eq!(leases.tell(guid, "a"), both);
         leases.forget(guid, id(1));
-        assert_eq!(leases.tell(guid, "a"), Untold::from([(id(2), true)]));
+        assert_eq!(leases.tell(guid, "a"), Leases::from([(id(2), true)]));
     }
 
     #[test]
