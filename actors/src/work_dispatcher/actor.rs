@@ -11,12 +11,12 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::claims::{Claim, ClaimOutcome, Claims};
-use super::deadlines::{Deadlines, cancel_directive};
 use super::handle::QueuePosition;
 use super::intake::Intake;
-use super::leases::LeaseClocks;
+use super::item_deadlines::{Deadlines, cancel_directive};
+use super::lease_clocks::LeaseClocks;
+use super::matching::wants;
 use super::queue::PendingQueue;
-use super::serving::wants;
 use super::slots::Slots;
 use super::stream::ensure_stream;
 use super::timers::{Due, Timers};
