@@ -8,6 +8,7 @@
 //! | [`agent_registry`], [`work_dispatcher`], [`work_ledger`], [`gc_reaper`] | one actor each: its messages, its state, its handle |
 //! | [`liveness`] | whether silence was theirs or ours, before anybody is declared dead or late |
 //! | [`shared_agents`] | the one reader of the bucket in which existing clients keep the agents of all projects |
+//! | [`deadline_queue`] | a deadline for each of many keys, and one armed timer |
 //! | [`repetition`] | when a warning that comes again and again is logged |
 //! | [`stores`] | whether the store is the one that is worked with |
 //! | [`project`] | the parts of one project, put together |
@@ -16,6 +17,7 @@
 pub mod agent_registry;
 pub mod breaker;
 mod cancellation;
+pub mod deadline_queue;
 pub mod dlq_retrier;
 pub mod domain;
 pub mod events;

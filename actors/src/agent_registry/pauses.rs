@@ -1,7 +1,7 @@
 //! Agents that are kept from work: paused until a usage limit is over, together with all who share
 //! it; quarantined until an operator lets them in.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use loom_protocol::agent::{Agent, AgentStatus, Directive, DirectiveKind};
@@ -10,6 +10,7 @@ use loom_protocol::{AgentGuid, Timestamp, WireError};
 use super::AgentDirectory;
 use super::actor::{Msg, State};
 use super::notifications::Departure;
+use crate::deadline_queue::DeadlineQueue;
 use crate::domain::agent::{self, MAX_PAUSE};
 
 /// The longest wait for a timer at once: the time of day may be set, and a laptop may sleep.
@@ -27,10 +28,8 @@ struct Limit {
 pub(super) struct Pauses {
     members: HashMap<String, HashSet<AgentGuid>>,
     limits: HashMap<String, Limit>,
-    due: BTreeSet<(Timestamp, AgentGuid)>,
-    /// The epoch and the time of the armed timer; a timer of another epoch is stale.
-    armed: Option<(u64, Timestamp)>,
-    epoch: u64,
+    /// When a pause ends, or the order to go on is repeated no more.
+    due: DeadlineQueue<AgentGuid, Timestamp>,
 }
 
 impl Pauses {
@@ -56,7 +55,7 @@ impl Pauses {
         let Some(until) = agent.paused_until else {
             return;
         };
-        self.due.insert((until, agent.guid));
+        self.due.set(agent.guid, until);
         let limit = Limit {
             until,
             reason: agent.pause_reason.clone().unwrap_or_default(),
@@ -105,10 +104,7 @@ impl Pauses {
     /// Takes out whose pauses are over, and forgets limits that are.
     fn over(&mut self, now: Timestamp) -> Vec<AgentGuid> {
         let mut over = Vec::new();
-        while let Some((at, guid)) = self.due.first().copied()
-            && at <= now
-        {
-            self.due.pop_first();
+        while let Some(guid) = self.due.pop_due(now) {
             over.push(guid);
         }
         self.limits.retain(|_, limit| limit.until > now);
@@ -192,10 +188,9 @@ impl State {
 
     /// Paused → takes work, for those whose time has come.
     pub fn pause_over(&mut self, epoch: u64) {
-        if self.pauses.armed.is_none_or(|(armed, _)| armed != epoch) {
+        if self.pauses.due.fired(epoch).is_none() {
             return;
         }
-        self.pauses.armed = None;
         let now = self.now();
         for guid in self.pauses.over(now) {
             let Some(entry) = self.args.directory.get(guid) else {
@@ -234,7 +229,7 @@ impl State {
         entry.add_directive(resume.clone());
         self.publish_directive(guid, &resume);
         let repeated_until = self.now().after(self.args.settings.stale_after);
-        self.pauses.due.insert((repeated_until, guid));
+        self.pauses.due.set(guid, repeated_until);
         self.arm_pauses();
     }
 
@@ -279,19 +274,11 @@ impl State {
     }
 
     pub fn arm_pauses(&mut self) {
-        let Some((next, _)) = self.pauses.due.first().copied() else {
-            return;
-        };
-        if self.pauses.armed.is_some_and(|(_, at)| at <= next) {
-            return;
-        }
         let now = self.now();
-        let look_at = next.min(now.after(LOOK_EVERY)).max(now);
-        self.pauses.epoch += 1;
-        let epoch = self.pauses.epoch;
-        self.pauses.armed = Some((epoch, look_at));
-        self.me
-            .send_after(look_at.since(now), move || Msg::PauseOver { epoch });
+        if let Some((epoch, at)) = self.pauses.due.next_to_arm_by(now.after(LOOK_EVERY)) {
+            self.me
+                .send_after(at.since(now), move || Msg::PauseOver { epoch });
+        }
     }
 }
 

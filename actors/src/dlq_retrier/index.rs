@@ -4,6 +4,7 @@ use loom_protocol::work::Reason;
 use loom_protocol::{Timestamp, WorkId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use crate::deadline_queue::DeadlineQueue;
 use crate::domain::letter::{AutoRetry, DeadLetterHeader};
 use crate::domain::listing::Start;
 use crate::settings::DlqSettings;
@@ -57,7 +58,8 @@ pub(super) struct LetterIndex {
     ids: BTreeMap<WorkId, u64>,
     by_capability: HashMap<Box<str>, BTreeSet<u64>>,
     by_reason: HashMap<Reason, BTreeSet<u64>>,
-    due: BTreeSet<(Timestamp, u64)>,
+    /// When the schedule puts which letter back.
+    due: DeadlineQueue<u64, Timestamp>,
 }
 
 impl LetterIndex {
@@ -84,7 +86,7 @@ impl LetterIndex {
             .or_default()
             .insert(sequence);
         if let Some(at) = self.scheduled_at(head) {
-            self.due.insert((at, sequence));
+            self.due.set(sequence, at);
         }
         self.letters.insert(sequence, letter);
     }
@@ -113,16 +115,13 @@ impl LetterIndex {
 
     /// Whether the schedule will put this item's letter back.
     pub fn is_scheduled(&self, id: WorkId) -> bool {
-        let at = |letter: &LetterInfo| self.scheduled_at(&letter.head);
-        let due = self.get(id).and_then(|l| Some((at(l)?, l.sequence)));
-        due.is_some_and(|due| self.due.contains(&due))
+        let place = self.ids.get(&id);
+        place.is_some_and(|place| self.due.get(place).is_some())
     }
 
     /// The schedule leaves this letter alone from now on.
     pub fn not_by_schedule(&mut self, letter: &LetterInfo) {
-        if let Some(at) = self.scheduled_at(&letter.head) {
-            self.due.remove(&(at, letter.sequence));
-        }
+        self.due.remove(&letter.sequence);
     }
 
     pub fn len(&self) -> usize {
@@ -155,8 +154,8 @@ impl LetterIndex {
 
     /// The letters that the schedule is to put back now, the longest due first.
     pub fn due(&self, now: Timestamp, limit: usize) -> Vec<LetterInfo> {
-        let due = self.due.iter().take_while(|(at, _)| *at <= now);
-        due.filter_map(|(_, sequence)| self.letters.get(sequence))
+        let due = self.due.due(now);
+        due.filter_map(|sequence| self.letters.get(&sequence))
             .take(limit)
             .cloned()
             .collect()

@@ -66,7 +66,7 @@ impl State {
         if self.is_draining() || self.in_progress.insert(guid, deed).is_some() {
             return;
         }
-        self.deadlines.remove(guid);
+        self.deadlines.remove(&guid);
         let leases = self.args.work.lease_count(guid);
         let told = GcAgent {
             guid,

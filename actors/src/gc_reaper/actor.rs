@@ -12,11 +12,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::actions::ReapAction;
-use super::deadlines::Deadlines;
 use super::grave_index::GraveIndex;
 use super::graveyard::Graveyard;
 use crate::agent_registry::{AgentChange, AgentDirectory, AgentRegistryHandle};
 use crate::clock::Clock;
+use crate::deadline_queue::DeadlineQueue;
 use crate::domain::reaping::ReapTerms;
 use crate::leases::Leases;
 use crate::liveness::DeliveryBarrier;
@@ -100,7 +100,8 @@ pub struct State {
     pub(super) myself: ActorRef<GcReaperMsg>,
     pub(super) graveyard: Graveyard,
     tasks: JoinSet<()>,
-    pub(super) deadlines: Deadlines,
+    /// When to look at whom next.
+    pub(super) deadlines: DeadlineQueue<AgentGuid>,
     /// Those who seem dead; judged when the barrier is passed.
     pub(super) suspects: BTreeSet<AgentGuid>,
     pub(super) is_crossing: bool,
@@ -144,7 +145,7 @@ impl Actor for GcReaper {
             myself,
             args,
             tasks: JoinSet::new(),
-            deadlines: Deadlines::default(),
+            deadlines: DeadlineQueue::default(),
             suspects: BTreeSet::new(),
             is_crossing: false,
             in_progress: HashMap::new(),

@@ -184,7 +184,7 @@ impl State {
     }
 
     fn forget(&mut self, guid: AgentGuid) {
-        self.deadlines.remove(guid);
+        self.deadlines.remove(&guid);
         self.suspects.remove(&guid);
         self.ordered_at.remove(&guid);
     }
@@ -195,7 +195,8 @@ impl State {
             return;
         };
         self.args.barrier.grace().timer_fired(due_at);
-        for guid in self.deadlines.due(Instant::now()) {
+        let now = Instant::now();
+        while let Some(guid) = self.deadlines.pop_due(now) {
             self.look(guid);
         }
     }

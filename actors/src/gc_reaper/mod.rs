@@ -47,7 +47,6 @@
 
 mod actions;
 mod actor;
-mod deadlines;
 mod grave_index;
 mod graveyard;
 mod handle;

@@ -11,12 +11,12 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::claims::{Claim, ClaimOutcome, Claims};
-use super::deadlines::{Deadlines, cancel_directive};
 use super::handle::QueuePosition;
 use super::intake::Intake;
-use super::leases::LeaseClocks;
+use super::item_deadlines::{Deadlines, cancel_directive};
+use super::lease_clocks::LeaseClocks;
+use super::matching::wants;
 use super::queue::PendingQueue;
-use super::serving::wants;
 use super::slots::Slots;
 use super::stream::ensure_stream;
 use super::timers::{Due, Timers};
@@ -100,6 +100,13 @@ pub enum DispatcherMsg {
         /// What came of them, in the same order.
         outcomes: Option<Vec<Result<Applied, LedgerError>>>,
     },
+    /// A claim is to be answered with leases that are there already: the ledger knows them all now, or is away.
+    LedgerIsUp {
+        /// Which claim.
+        claim: u64,
+        /// Whether it is up.
+        outcome: Result<(), LedgerError>,
+    },
     /// What stands between this pending item and an agent?
     QueuePosition {
         /// The item.
@@ -177,7 +184,6 @@ impl Actor for WorkDispatcher {
             waiting_for_drain: Vec::new(),
         };
         state.arm_held();
-        state.reconcile_all_leases();
         state.start_lease_clocks();
         state.start_deadlines();
         state.go_on_stopping();
@@ -205,6 +211,7 @@ impl Actor for WorkDispatcher {
                 ids,
                 outcomes,
             } => state.assigned((claim, guid), &ids, outcomes),
+            DispatcherMsg::LedgerIsUp { claim, outcome } => state.ledger_is_up(claim, outcome),
             DispatcherMsg::QueuePosition { header, reply } => {
                 let _ = reply.send(state.queue_position(&header));
             }

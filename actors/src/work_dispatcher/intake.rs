@@ -1,5 +1,13 @@
 //! Published work and published reports, taken over from the stream into the ledger.
 
+mod consumers;
+mod fate;
+mod message_id;
+mod refused;
+mod reports;
+mod standing;
+mod submissions;
+
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +20,12 @@ use loom_protocol::{
 };
 use tokio::task::JoinSet;
 
+use self::consumers::{Access, Consumers};
+use self::fate::{Fate, fate_of, is_hopeless};
+use self::message_id::message_id;
+use self::refused::Refused;
+use self::standing::{Foreign, Standing};
 use super::actor::WorkDispatcherArgs;
-use super::consumers::{Access, Consumers};
-use super::fate::{Fate, fate_of, is_hopeless};
-use super::message_id::message_id;
-use super::refused::Refused;
-use super::standing::{Foreign, Standing};
 use super::stream::{QUEUE, REPORTS};
 use crate::agent_registry::{AgentDirectory, AgentRegistryHandle};
 use crate::clock::Clock;

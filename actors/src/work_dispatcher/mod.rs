@@ -62,21 +62,14 @@
 
 mod actor;
 mod claims;
-mod consumers;
-mod deadlines;
-mod fate;
 mod handle;
 mod intake;
-mod leases;
-mod message_id;
+mod item_deadlines;
+mod lease_clocks;
+mod matching;
 mod queue;
-mod refused;
-mod reports;
-mod serving;
 mod slots;
-mod standing;
 mod stream;
-mod submissions;
 mod timers;
 mod unacknowledged;
 

@@ -24,6 +24,28 @@ const ROOMS: &[(&str, &[&str], &str)] = &[
         "a verdict takes values: no clock, no network, no actor, no settings type",
     ),
     (
+        "deadline_queue",
+        &[
+            "nats",
+            "supervision",
+            "liveness",
+            "settings",
+            "clock",
+            "agent_registry",
+            "work_dispatcher",
+            "work_ledger",
+            "gc_reaper",
+            "dlq_retrier",
+            "project",
+            "projects",
+            "shared_agents",
+            "stores",
+            "events",
+            "domain",
+        ],
+        "a data structure knows what it is given",
+    ),
+    (
         "liveness",
         &[
             "agent_registry",

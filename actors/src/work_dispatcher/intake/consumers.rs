@@ -20,9 +20,9 @@ use async_nats::jetstream::stream::{RetentionPolicy, Stream};
 use futures_util::TryStreamExt as _;
 use loom_protocol::{ProjectId, names};
 
-use super::actor::WorkDispatcherArgs;
+use super::super::actor::WorkDispatcherArgs;
+use super::super::stream::{QUEUE, REPORTS, consumer_prefix, ensure_stream, keep_stream};
 use super::standing::{Foreign, Standing};
-use super::stream::{QUEUE, REPORTS, consumer_prefix, ensure_stream, keep_stream};
 use crate::domain::foreign::{ConsumerSight, Keeps, begins_at, holder, overlapping};
 use crate::domain::subjects::takes_of;
 use crate::nats::connection::Nats;

@@ -10,7 +10,7 @@ use loom_protocol::{AgentGuid, WorkId, names};
 use tokio::time::Instant;
 
 use super::actor::{DispatcherMsg, State};
-use super::deadlines::cancel_directive;
+use super::item_deadlines::cancel_directive;
 use super::timers::Due;
 use crate::domain::lease::{self, Expiry, Limits, Verdict};
 use crate::domain::retry::Backoff;

@@ -6,7 +6,7 @@ use async_nats::jetstream;
 use loom_protocol::work::{RESERVED_FIELDS, Reason, SubmitRequest};
 use loom_protocol::{Encoding, Timestamp, WireError, WorkId, names};
 
-use super::intake::{Intake, poison};
+use super::{Intake, poison};
 use crate::domain::room::Room;
 use crate::domain::work;
 use crate::work_ledger::Operation;

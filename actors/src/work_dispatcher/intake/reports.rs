@@ -5,7 +5,7 @@ use std::sync::Arc;
 use loom_protocol::work::{CompletedReport, ErrorReport, Reason, Usage};
 use loom_protocol::{AgentGuid, Encoding, Timestamp, WireError};
 
-use super::intake::{Asked, Intake, poison};
+use super::{Asked, Intake, poison};
 use crate::agent_registry::ReportOrigin;
 use crate::domain::retry::Backoff;
 use crate::domain::work::{self, Command, Fence};
