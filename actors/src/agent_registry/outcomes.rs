@@ -24,9 +24,16 @@ impl State {
         };
         match outcome {
             Ok(revision) => {
-                slot.revision = slot.revision.max(revision);
+                // The watch may have told already what somebody wrote afterwards: the entry is not as we left it.
+                let is_overtaken = slot.revision > revision;
+                slot.revision = revision;
                 slot.tries = 0;
                 self.stored(guid, doing);
+                if is_overtaken {
+                    let slot = self.slot(guid);
+                    slot.in_doubt = true;
+                    slot.dirty = true;
+                }
             }
             Err(WriteError::Conflict) => self.conflicted(guid, &doing),
             Err(WriteError::Unknown(problem)) => {
