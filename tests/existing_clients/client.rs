@@ -116,19 +116,20 @@ impl Client {
     ) -> Result<()> {
         let began = Instant::now();
         loop {
-            let mut looks = 0;
+            let (mut looks, mut last) = (0, None);
             while self.put_at.elapsed() < heard_of_for {
                 let seen = seen(project, self.guid).await;
-                if matches!(seen, Ok(agent) if agent.status == AgentStatus::Online) {
+                if matches!(&seen, Ok(agent) if agent.status == AgentStatus::Online) {
                     return Ok(());
                 }
                 looks += 1;
+                last = Some(seen.map(|agent| agent.status));
                 // deliberate sleep: between two looks, before the deadline
                 sleep(Duration::from_millis(20)).await;
             }
             anyhow::ensure!(
                 looks < ENOUGH_LOOKS && began.elapsed() < PATIENCE,
-                "{} was asked for {looks} times within {heard_of_for:?} of its put, and was not online",
+                "{} was asked for {looks} times within {heard_of_for:?} of its put, and was not online, but {last:?}",
                 self.key
             );
             self.put().await?;

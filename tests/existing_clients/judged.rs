@@ -10,7 +10,9 @@ use loom_protocol::names;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::client::{BARE_STALE, Client, STALE, fleet, house, is, is_gone, make_bucket, seen};
+use crate::client::{
+    BARE_STALE, Client, STALE, fleet, house, is, is_gone, is_there, make_bucket, seen,
+};
 
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
@@ -152,6 +154,10 @@ async fn an_entry_that_was_put_meanwhile_is_not_buried() -> Result<()> {
         settings.agents.bury_after = STALE;
     });
     let (_fleet, project, bucket) = house(builder).await?;
+    // The bucket was made just now: until it is read, nobody is known by it.
+    let mut first = Client::new(&bucket, project.id());
+    first.put().await?;
+    is_there(&project, first.guid).await?;
     let mut clients: Vec<_> = (0..40)
         .map(|_| Client::new(&bucket, project.id()))
         .collect();

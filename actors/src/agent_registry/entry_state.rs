@@ -8,6 +8,7 @@ use loom_protocol::{AgentGuid, Timestamp, WireError};
 use tokio::time::Instant;
 
 use super::actor::{Reply, answer};
+use super::entry::SharedPlace;
 use crate::domain::agent::Verdict;
 
 /// Who keeps an agent's entry fresh.
@@ -108,9 +109,12 @@ pub(super) enum InFlightWrite {
     },
     Removing {
         expected: u64,
+        /// What is removed from the bucket of all projects.
+        shared: Option<SharedPlace>,
     },
     Retiring {
         expected: u64,
+        shared: Option<SharedPlace>,
         agent: Box<Agent>,
     },
     Flushing {
@@ -135,6 +139,15 @@ pub(super) enum InFlightWrite {
 }
 
 impl InFlightWrite {
+    /// Whether it takes the agent out, and the watch told of a later write before its answer came: the agent has put
+    /// its entry again meanwhile, in whichever bucket.
+    pub fn is_removal_overtaken(&self, by_own: bool, shared_now: Option<&SharedPlace>) -> bool {
+        let (Self::Removing { shared, .. } | Self::Retiring { shared, .. }) = self else {
+            return false;
+        };
+        by_own || shared_now.is_some_and(|now| shared.as_ref() != Some(now))
+    }
+
     /// Whether nobody waits for it.
     pub const fn is_chore(&self) -> bool {
         matches!(

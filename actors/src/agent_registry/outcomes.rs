@@ -18,11 +18,19 @@ impl State {
     /// Each outcome of a write, and what it means for the entry.
     pub fn write_ended(&mut self, guid: AgentGuid, outcome: Result<u64, WriteError>) {
         self.backlog.under_way = self.backlog.under_way.saturating_sub(1);
+        let shared_now = self.args.directory.get(guid);
+        let shared_now = shared_now.and_then(|entry| entry.shared_place());
         let slot = self.slot(guid);
         let Some(doing) = slot.doing.take() else {
             return;
         };
         match outcome {
+            // It lives: judged anew, by what it put.
+            Ok(revision)
+                if doing.is_removal_overtaken(slot.revision > revision, shared_now.as_ref()) =>
+            {
+                self.conflicted(guid, &doing);
+            }
             Ok(revision) => {
                 // The watch may have told already what somebody wrote afterwards: the entry is not as we left it.
                 let is_overtaken = slot.revision > revision;
@@ -177,7 +185,7 @@ impl State {
     /// Somebody wrote in between: read, merge, again. The watch may have told it already.
     fn conflicted(&mut self, guid: AgentGuid, doing: &InFlightWrite) {
         let (InFlightWrite::Registering { expected, .. }
-        | InFlightWrite::Removing { expected }
+        | InFlightWrite::Removing { expected, .. }
         | InFlightWrite::Retiring { expected, .. }
         | InFlightWrite::Flushing { expected, .. }
         | InFlightWrite::Showing { expected, .. }

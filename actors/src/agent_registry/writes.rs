@@ -195,7 +195,14 @@ impl State {
             // The buckets have nothing that could be removed.
             return self.removed(guid);
         }
-        self.begin(guid, InFlightWrite::Removing { expected });
+        let removed = shared.clone();
+        self.begin(
+            guid,
+            InFlightWrite::Removing {
+                expected,
+                shared: removed,
+            },
+        );
         let (bucket, args) = (self.bucket.clone(), self.args.clone());
         let writer = self.writer.clone();
         self.run(
@@ -232,7 +239,12 @@ impl State {
                 };
                 slot.keeper = keeper;
                 let agent = Box::new(agent);
-                self.begin(guid, InFlightWrite::Retiring { expected, agent });
+                let retiring = InFlightWrite::Retiring {
+                    expected,
+                    shared: shared.clone(),
+                    agent,
+                };
+                self.begin(guid, retiring);
                 let (bucket, args) = (self.bucket.clone(), self.args.clone());
                 let (writer, plain) = (keeper.writer(&self.writer), self.writer.clone());
                 self.run(
