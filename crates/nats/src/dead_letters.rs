@@ -339,7 +339,15 @@ impl LetterStore {
     /// already counts as deleted.
     pub async fn delete(&self, sequence: u64) -> Result<(), LetterStoreError> {
         let deleted = self.messages.delete(sequence).await;
-        deleted.map_err(|why| self.error("deleting from", why))
+        match deleted {
+            // The ownership and the store were asked: where the stream is gone, so is the letter.
+            Err(_) if self.may_delete() && self.is_gone().await => Ok(()),
+            deleted => deleted.map_err(|why| self.error("deleting from", why)),
+        }
+    }
+
+    fn may_delete(&self) -> bool {
+        self.ownership.is_held() && self.guard.may_write().is_ok()
     }
 
     /// The stream, of which a letter is known.

@@ -242,7 +242,7 @@ impl Stream {
             Err(error) => error.to_string(),
         };
         match self.at(sequence).await {
-            Ok(None) | Err(ReadError::NoStream) => Ok(()),
+            Ok(None) => Ok(()),
             _ => Err(error),
         }
     }
