@@ -145,7 +145,8 @@ impl Project {
             .await
             .map_err(|error| {
                 WireError::unavailable(error.to_string(), std::time::Duration::from_secs(1))
-            })?;
+            })?
+            .owned_by(&terms.ownership);
         let work = Arc::new(ReadModel::new(id.clone(), store));
         terms.stores.opened(&id, &work);
         let events = EventSink::publishing(nats.client.clone(), id.clone(), terms.events.clone());

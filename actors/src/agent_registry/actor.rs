@@ -19,7 +19,8 @@ use super::shared::{SharedNews, SharedRefusal};
 use super::{AgentRegistryArgs, heartbeats};
 use crate::domain::agent::Terms;
 use crate::liveness::Marker;
-use crate::nats::kv::{Bucket, BucketError, Record, WatchEvent, WriteError};
+use crate::nats::kv::{Bucket, BucketError, Record, WatchEvent};
+use crate::nats::outcome::WriteError;
 
 /// How many chunks of the watch may wait in the mailbox.
 const CHUNKS_AHEAD: usize = 4;

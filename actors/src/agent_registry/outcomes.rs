@@ -9,7 +9,8 @@ use super::entry_state::{InFlightWrite, Keeper, PendingRequest, RecheckReason};
 use super::notifications::Departure;
 use super::writes::{RETRY_AFTER, not_owner};
 use crate::domain::agent::{Verdict, differs};
-use crate::nats::kv::{BucketError, Record, WriteError};
+use crate::nats::kv::{BucketError, Record};
+use crate::nats::outcome::{Cause, WriteError};
 
 /// How often a request is tried again after a conflict.
 const TRIES: u32 = 5;
@@ -59,11 +60,14 @@ impl State {
                 // Not at once: the sweep tries again what nobody waits for.
                 return;
             }
-            Err(WriteError::NotOwner) => {
+            Err(WriteError::Refused {
+                cause: Cause::NotOwner,
+                ..
+            }) => {
                 slot.dirty |= doing.is_chore();
                 return self.refuse_awaited(guid, &doing, not_owner(guid));
             }
-            Err(WriteError::Refused(problem)) => {
+            Err(WriteError::Refused { why: problem, .. }) => {
                 tracing::error!(%guid, problem, "NATS refuses a write to the agents bucket");
                 self.args.health.refused(&problem);
                 let message = format!(

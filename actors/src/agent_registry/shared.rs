@@ -16,7 +16,7 @@ use super::entry_state::Keeper;
 use super::notifications::Departure;
 use super::watch_events::{is_missed, is_of_a_replaced_run};
 use crate::domain::agent::{AgentPut, Seen, Verdict};
-use crate::nats::kv::WriteError;
+use crate::nats::outcome::WriteError;
 
 /// Something about one agent in the bucket of all projects.
 #[derive(Debug, Clone)]

@@ -15,7 +15,8 @@ use super::requests::is_dead;
 use super::shared::delete_shared;
 use super::watch_events::is_missed;
 use crate::domain::agent::OwnEntry;
-use crate::nats::kv::{BucketError, WriteError};
+use crate::nats::kv::BucketError;
+use crate::nats::outcome::WriteError;
 
 /// How many reads and writes are under way at once.
 const AT_ONCE: usize = 256;

@@ -12,7 +12,7 @@ use crate::domain::letter::{self, DeadLetterHeader};
 use crate::domain::room::Room;
 use crate::domain::work::{Command, Refusal, WorkRecord};
 use crate::nats::dead_letters::NewLetter;
-use crate::nats::ledger_store::WriteError;
+use crate::nats::outcome::WriteError;
 use crate::work_ledger::{Header, LedgerError, Operation, ReadError, ReadModel, WorkLedgerHandle};
 
 /// How many letters are written together.

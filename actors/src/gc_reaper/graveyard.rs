@@ -8,7 +8,8 @@ use loom_protocol::{AgentGuid, ProjectId, names};
 
 use crate::domain::agent::guid_of_key;
 use crate::nats::connection::Nats;
-use crate::nats::kv::{Bucket, BucketError, WatchEvent, WriteError};
+use crate::nats::kv::{Bucket, BucketError, WatchEvent};
+use crate::nats::outcome::WriteError;
 use crate::nats::owner::Ownership;
 use crate::nats::store_guard::StoreGuard;
 

@@ -17,9 +17,9 @@ use crate::clock::Clock;
 use crate::domain::work::{Command, Decision, WorkRecord, WriteId, decode};
 use crate::liveness::StallGuard;
 use crate::nats::connection::Nats;
-use crate::nats::ledger_store::{Entry, WriteError};
+use crate::nats::ledger_store::Entry;
+use crate::nats::outcome::{Cause, WriteError};
 use crate::nats::owner::Ownership;
-use crate::nats::store_guard::StoreDenied;
 
 /// How often a decision is made again after a conflict before the item counts as contended.
 const MAX_CONFLICTS: usize = 16;
@@ -329,18 +329,25 @@ impl Context {
                     health.confirmed(|| work_stream(self.read.project()));
                     return Ok(Written::At(sequence));
                 }
-                Err(WriteError::TooLarge(why)) => return Ok(Written::TooLarge(why)),
-                Err(WriteError::Refused(why)) if !doubted => {
+                Err(WriteError::Refused {
+                    cause: Cause::TooLarge,
+                    why,
+                }) => return Ok(Written::TooLarge(why)),
+                Err(WriteError::Refused {
+                    cause: Cause::OtherStore | Cause::NotOwner,
+                    why,
+                }) => return Err(LedgerError::Unavailable(next.id, why)),
+                Err(WriteError::Refused {
+                    cause: Cause::StoreInDoubt,
+                    ..
+                }) => {}
+                Err(WriteError::Refused { why, .. }) if !doubted => {
                     if health.refused(&why) {
                         self.grace.reset_all("the store of NATS refuses to write");
                     }
                     return Err(LedgerError::Unavailable(next.id, why));
                 }
-                Err(WriteError::Denied(denied @ StoreDenied::Foreign(_))) => {
-                    return Err(LedgerError::Unavailable(next.id, denied.to_string()));
-                }
-                Err(WriteError::Denied(StoreDenied::InDoubt(_))) => {}
-                Err(error @ (WriteError::Refused(_) | WriteError::Unknown(_))) => {
+                Err(error @ (WriteError::Refused { .. } | WriteError::Unknown(_))) => {
                     let why = error.to_string();
                     if matches!(error, WriteError::Unknown(_)) {
                         health.unanswered(&work_stream(self.read.project()));

@@ -23,13 +23,11 @@ mod presence;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::client::RequestErrorKind;
-use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID};
+use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
-use async_nats::jetstream::response::Response;
-use async_nats::jetstream::stream::{self, DeleteStatus, DirectGetErrorKind, RawMessageErrorKind};
-use async_nats::{Client, HeaderMap, Request};
+use async_nats::jetstream::stream::{self, DirectGetErrorKind};
+use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use loom_protocol::names::LETTER_HEADER;
@@ -37,10 +35,11 @@ use loom_protocol::{ProjectId, Timestamp, WorkId, names};
 use parking_lot::Mutex;
 
 use super::connection::WRITE_TIMEOUT;
-use super::outcome::{WriteError, outcome_of, write_error};
+use super::outcome::{Cause, WriteError};
 use super::overlap::{is_not_found, is_refused, why_not_made};
 use super::owner::Ownership;
 use super::store_guard::StoreGuard;
+use super::stream::{ReadError, Stream, Write};
 use super::terms;
 use crate::verdicts::stream_terms::Terms;
 
@@ -48,8 +47,6 @@ use crate::verdicts::stream_terms::Terms;
 const PROJECT_KEY: &str = "loom.project";
 /// How long the server knows the id of a message again: a late copy is dropped for so long.
 const KNOWN_AGAIN: Duration = Duration::from_mins(2);
-/// Why nothing is written any more.
-const NOT_OWNER: &str = "another coordinator may own the projects by now";
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A read or an administrative request that failed.
@@ -111,6 +108,7 @@ pub struct LetterStore {
     guard: StoreGuard,
     seen: Arc<Mutex<Seen>>,
     ownership: Ownership,
+    messages: Stream,
 }
 
 impl LetterStore {
@@ -125,6 +123,7 @@ impl LetterStore {
         let all = names::all_dead_letters(project);
         Self {
             client: jetstream.client(),
+            messages: Stream::new(jetstream, names::dead_letter_stream(project), guard),
             jetstream: jetstream.clone(),
             project: project.clone(),
             stream: names::dead_letter_stream(project),
@@ -146,6 +145,7 @@ impl LetterStore {
     #[must_use]
     pub fn owned_by(mut self, ownership: &Ownership) -> Self {
         self.ownership = ownership.clone();
+        self.messages = self.messages.owned_by(ownership);
         self
     }
 
@@ -162,36 +162,23 @@ impl LetterStore {
     /// Publishes a letter if the last one of its item is `expected` (0: there is none). The stream must have been
     /// [made ready](Self::prepare).
     pub async fn publish(&self, letter: &NewLetter, expected: u64) -> Result<u64, WriteError> {
-        if !self.ownership.is_held() {
-            return Err(WriteError::Refused(NOT_OWNER.to_owned()));
-        }
-        self.guard.may_write()?;
-        let mut headers = HeaderMap::new();
-        headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
-        headers.insert(NATS_MESSAGE_ID, letter.message_id.as_str());
-        headers.insert(LETTER_HEADER, letter.head.as_str());
-        let request = Request::new()
-            .headers(headers)
-            .payload(letter.bytes.clone())
-            .timeout(Some(WRITE_TIMEOUT));
         let subject = names::dead_letter(&self.project, letter.id);
-        let answer = match self.client.send_request(subject, request).await {
-            Ok(answer) => answer,
-            Err(error) if error.kind() == RequestErrorKind::NoResponders => {
-                return Err(WriteError::Unknown("no stream answers".into()));
-            }
-            Err(error) => return Err(write_error(&error)),
-        };
-        let stored = match outcome_of(&answer.payload, &self.stream) {
+        let write = Write::new(subject, letter.bytes.clone())
+            .if_last(expected)
+            .header(NATS_MESSAGE_ID, &letter.message_id)
+            .header(LETTER_HEADER, &letter.head);
+        match self.messages.write(write).await {
+            Err(WriteError::Refused {
+                cause: Cause::NoStream,
+                ..
+            }) => Err(WriteError::Unknown("no stream answers".into())),
             // Another stream took it, perhaps, because ours is gone: then all letters are read again.
-            Err(WriteError::Refused(why)) if matches!(self.open().await, Ok(None)) => {
-                return Err(WriteError::Unknown(why));
-            }
-            outcome => outcome?,
-        };
-        // It may have been another server's, which came in between.
-        self.guard.settled_within(WRITE_TIMEOUT).await?;
-        Ok(stored)
+            Err(WriteError::Refused {
+                cause: Cause::OtherStream | Cause::Server | Cause::NotNow,
+                why,
+            }) if matches!(self.open().await, Ok(None)) => Err(WriteError::Unknown(why)),
+            outcome => outcome,
+        }
     }
 
     /// Opens the stream and brings its retention up to date. `None`: there is none.
@@ -327,22 +314,23 @@ impl LetterStore {
             Err(_) if self.is_gone().await => return Ok(None),
             Err(error) => return Err(self.error("reading", error)),
         }
-        match stream.get_raw_message(sequence).await {
-            Ok(message) => Ok(Some(self.stored(&message))),
-            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
-            Err(_) if self.is_gone().await => Ok(None),
-            Err(error) => Err(self.error("reading", error)),
-        }
+        self.read(self.messages.at(sequence).await)
     }
 
     /// Reads the letter of an item from the leader: what a conflict was about.
     pub async fn last_of(&self, id: WorkId) -> Result<Option<StoredLetter>, LetterStoreError> {
-        let stream = self.stream().await?;
         let subject = names::dead_letter(&self.project, id);
-        match stream.get_last_raw_message_by_subject(&subject).await {
-            Ok(message) => Ok(Some(self.stored(&message))),
-            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
-            Err(_) if self.is_gone().await => Ok(None),
+        self.read(self.messages.last(&subject).await)
+    }
+
+    /// What was read of the stream; where that is gone, the letter is.
+    fn read(
+        &self,
+        found: Result<Option<jetstream::message::StreamMessage>, ReadError>,
+    ) -> Result<Option<StoredLetter>, LetterStoreError> {
+        match found {
+            Ok(message) => Ok(message.map(|message| self.stored(&message))),
+            Err(ReadError::NoStream) => Ok(None),
             Err(error) => Err(self.error("reading", error)),
         }
     }
@@ -350,22 +338,16 @@ impl LetterStore {
     /// Deletes the letter at a place, and never a later one of the same item. One that is gone
     /// already counts as deleted.
     pub async fn delete(&self, sequence: u64) -> Result<(), LetterStoreError> {
-        let known = self.guard.may_write();
-        known.map_err(|denied| self.error("deleting from", denied))?;
-        if !self.ownership.is_held() {
-            return Err(self.error("deleting from", NOT_OWNER));
+        let deleted = self.messages.delete(sequence).await;
+        match deleted {
+            // The ownership and the store were asked: where the stream is gone, so is the letter.
+            Err(_) if self.may_delete() && self.is_gone().await => Ok(()),
+            deleted => deleted.map_err(|why| self.error("deleting from", why)),
         }
-        let subject = format!("STREAM.MSG.DELETE.{}", self.stream);
-        let order = serde_json::json!({"seq": sequence, "no_erase": true});
-        let error = match self.jetstream.request(subject, &order).await {
-            Ok(Response::<DeleteStatus>::Ok(_)) => return Ok(()),
-            Ok(Response::Err { error }) => self.error("deleting from", error),
-            Err(error) => self.error("deleting from", error),
-        };
-        match self.get(sequence).await {
-            Ok(None) => Ok(()),
-            _ => Err(error),
-        }
+    }
+
+    fn may_delete(&self) -> bool {
+        self.ownership.is_held() && self.guard.may_write().is_ok()
     }
 
     /// The stream, of which a letter is known.

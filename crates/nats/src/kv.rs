@@ -4,32 +4,27 @@
 //! the stream behind the bucket. What other clients read and write through their key-value store
 //! is the same bucket.
 //!
-//! | outcome of a write | means | do |
-//! |---|---|---|
-//! | `Ok(revision)` | stored | |
-//! | [`WriteError::Conflict`] | somebody wrote in between; nothing stored | read again, decide again |
-//! | [`WriteError::Unknown`] | no answer: may be stored, now or at the next reconnect | read again before writing |
-//! | [`WriteError::Refused`] | the server says no; nothing stored | tell somebody |
-//! | [`WriteError::NotOwner`] | the ownership may be over; nothing was sent | keep it in mind, do nothing |
+//! A bucket waits until its store is known to be the right one, and what nobody answers because there is no stream is
+//! an outcome that is unknown: another client may make the bucket at any moment.
 
 mod making;
 mod watch;
 
-use std::error::Error as _;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use async_nats::jetstream::{self, context, message::PublishMessage, stream};
+use async_nats::jetstream::{self, stream};
 use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use loom_protocol::Timestamp;
 use loom_protocol::names::WRITER_HEADER;
-use tokio::time::timeout;
 
-use super::overlap::{is_not_found, is_wrong_sequence, taken_by};
+use super::outcome::{Cause, WriteError};
+use super::overlap::is_not_found;
 use super::server_clock::ServerClock;
-use super::store_guard::{StoreDenied, StoreGuard};
+use super::store_guard::StoreGuard;
+use super::stream::{ReadError, Stream, Write};
 use crate::clock::Clock;
 
 pub use watch::{Watch, WatchEvent};
@@ -69,23 +64,6 @@ impl Record {
     }
 }
 
-/// Why a write is not known to be stored.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WriteError {
-    /// The key has another revision than expected.
-    #[error("somebody else wrote in between")]
-    Conflict,
-    /// No answer came: it may be stored, now or later.
-    #[error("NATS did not confirm the write: {0}")]
-    Unknown(String),
-    /// The server refused it.
-    #[error("NATS refused the write: {0}")]
-    Refused(String),
-    /// Nothing was sent: whoever owns now has the say.
-    #[error("another coordinator may own the projects by now")]
-    NotOwner,
-}
-
 /// Why a bucket cannot be used or read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("bucket {bucket}: {problem}")]
@@ -114,6 +92,7 @@ pub struct Bucket {
     jetstream: jetstream::Context,
     guard: StoreGuard,
     ownership: Ownership,
+    messages: Stream,
     server_clock: ServerClock,
     /// That its settings are somebody else's was said.
     is_warned: Arc<AtomicBool>,
@@ -150,6 +129,7 @@ impl Bucket {
             prefix,
             config,
             client: client.clone(),
+            messages: Stream::new(&jetstream, format!("KV_{name}"), guard),
             jetstream,
             guard: guard.clone(),
             ownership: Ownership::alone(),
@@ -170,6 +150,7 @@ impl Bucket {
     #[must_use]
     pub fn owned_by(mut self, ownership: &Ownership) -> Self {
         self.ownership = ownership.clone();
+        self.messages = self.messages.owned_by(ownership);
         self
     }
 
@@ -200,11 +181,8 @@ impl Bucket {
         expected: u64,
         writer: &str,
     ) -> Result<u64, WriteError> {
-        let message = PublishMessage::build()
-            .payload(value)
-            .header(WRITER_HEADER, writer);
-        self.publish(key, message.expected_last_subject_sequence(expected))
-            .await
+        let write = self.to(key, value, writer);
+        self.publish(write.if_last(expected)).await
     }
 
     /// Stores a value whatever the key holds, in `writer`'s name; it expires after `ttl`. For a
@@ -216,49 +194,34 @@ impl Bucket {
         ttl: Duration,
         writer: &str,
     ) -> Result<u64, WriteError> {
-        let message = PublishMessage::build()
-            .payload(value)
-            .header(WRITER_HEADER, writer)
-            .ttl(ttl);
-        self.publish(key, message).await
+        self.publish(self.to(key, value, writer).expires_after(ttl))
+            .await
     }
 
     /// Removes a key whatever it holds. For a bucket with one writer.
     pub async fn purge(&self, key: &str, writer: &str) -> Result<u64, WriteError> {
-        self.publish(key, removal(writer)).await
+        self.publish(self.removal(key, writer)).await
     }
 
     /// Removes a key if its last revision is `expected`, in `writer`'s name. The mark that is left
     /// in its place goes after an hour.
     pub async fn remove(&self, key: &str, expected: u64, writer: &str) -> Result<u64, WriteError> {
-        let message = removal(writer).expected_last_subject_sequence(expected);
-        self.publish(key, message).await
+        let write = self.removal(key, writer);
+        self.publish(write.if_last(expected)).await
     }
 
     /// The last record of a key, from the leader; `None` where there is not even a mark.
     pub async fn last(&self, key: &str) -> Result<Option<Record>, BucketError> {
-        let subject = format!("{}{key}", self.prefix);
-        let read = async {
-            let stream = self
-                .jetstream
-                .get_stream_no_info(&self.config.name)
-                .await
-                .map_err(|e| self.problem(format!("cannot be read: {e}")))?;
-            match stream.get_last_raw_message_by_subject(&subject).await {
-                Ok(message) => Ok(Some(record(
-                    key.to_owned(),
-                    Some(&message.headers),
-                    message.payload,
-                    message.sequence,
-                    self.stored_at(message.time.unix_timestamp_nanos()),
-                ))),
-                Err(error) if is_nothing_there(&error) => Ok(None),
-                Err(error) => Err(self.problem(format!("cannot be read: {error}"))),
-            }
-        };
-        timeout(ANSWER_WITHIN, read)
-            .await
-            .unwrap_or_else(|_| Err(self.problem("did not answer in time")))
+        match self.messages.last(&format!("{}{key}", self.prefix)).await {
+            Ok(message) => Ok(message.map(|message| {
+                let stored_at = self.stored_at(message.time.unix_timestamp_nanos());
+                let headers = Some(&message.headers);
+                let (payload, sequence) = (message.payload, message.sequence);
+                record(key.to_owned(), headers, payload, sequence, stored_at)
+            })),
+            Err(ReadError::NoStream) => Ok(None),
+            Err(error) => Err(self.problem(format!("cannot be read: {error}"))),
+        }
     }
 
     /// Deletes a key of a bucket that is not ours, if its last revision is `expected`; the mark is
@@ -269,11 +232,8 @@ impl Bucket {
         expected: u64,
         writer: &str,
     ) -> Result<u64, WriteError> {
-        let message = PublishMessage::build()
-            .header(WRITER_HEADER, writer)
-            .header(OPERATION, "DEL")
-            .expected_last_subject_sequence(expected);
-        self.publish(key, message).await
+        let write = self.to(key, Bytes::new(), writer).header(OPERATION, "DEL");
+        self.publish(write.if_last(expected)).await
     }
 
     /// Watches all keys, from their present records on. A bucket that is missing is not made.
@@ -286,35 +246,32 @@ impl Bucket {
         Watch::new(self.clone(), true)
     }
 
-    async fn publish(&self, key: &str, message: PublishMessage) -> Result<u64, WriteError> {
-        if !self.ownership.is_held() {
-            return Err(WriteError::NotOwner);
-        }
-        let subject = format!("{}{key}", self.prefix);
-        self.agreed().await?;
-        let stored = async { self.jetstream.send_publish(subject, message).await?.await };
-        match timeout(ANSWER_WITHIN, stored).await {
-            Ok(Ok(acknowledged)) if acknowledged.stream != self.config.name => Err(
-                WriteError::Refused(taken_by(&acknowledged.stream, &self.config.name)),
-            ),
-            Ok(Ok(acknowledged)) => {
-                // It may have been another server's, which came in between.
-                self.agreed().await?;
-                Ok(acknowledged.sequence)
-            }
-            Ok(Err(error)) => Err(write_error(&error)),
-            Err(_) => Err(WriteError::Unknown(format!(
-                "no answer within {ANSWER_WITHIN:?}"
-            ))),
-        }
+    fn to(&self, key: &str, value: Bytes, writer: &str) -> Write {
+        Write::new(format!("{}{key}", self.prefix), value).header(WRITER_HEADER, writer)
     }
 
-    /// Waits until it is known that the store is the one that is worked with.
-    async fn agreed(&self) -> Result<(), WriteError> {
+    fn removal(&self, key: &str, writer: &str) -> Write {
+        self.to(key, Bytes::new(), writer)
+            .header(OPERATION, "PURGE")
+            .header("Nats-Rollup", "sub")
+            .expires_after(MARK_TTL)
+    }
+
+    async fn publish(&self, write: Write) -> Result<u64, WriteError> {
+        if !self.ownership.is_held() {
+            return Err(WriteError::not_owner());
+        }
         let known = self.guard.settled_within(ANSWER_WITHIN).await;
-        known.map_err(|denied| match denied {
-            StoreDenied::InDoubt(_) => WriteError::Unknown(denied.to_string()),
-            StoreDenied::Foreign(_) => WriteError::Refused(denied.to_string()),
+        let written = match known {
+            Ok(()) => self.messages.write(write).await,
+            Err(denied) => Err(denied.into()),
+        };
+        written.map_err(|error| match error {
+            WriteError::Refused {
+                cause: Cause::NoStream | Cause::NotNow | Cause::StoreInDoubt,
+                why,
+            } => WriteError::Unknown(why),
+            error => error,
         })
     }
 
@@ -330,14 +287,6 @@ impl Bucket {
             problem: problem.into(),
         }
     }
-}
-
-fn removal(writer: &str) -> PublishMessage {
-    PublishMessage::build()
-        .header(WRITER_HEADER, writer)
-        .header(OPERATION, "PURGE")
-        .header("Nats-Rollup", "sub")
-        .ttl(MARK_TTL)
 }
 
 /// A message of the stream as the record of a key.
@@ -366,33 +315,4 @@ fn record(
 /// When a stream was made: its identity.
 pub fn identity(info: &stream::Info) -> i128 {
     info.created.unix_timestamp_nanos()
-}
-
-/// Neither the key nor, perhaps, the bucket.
-fn is_nothing_there(error: &stream::LastRawMessageError) -> bool {
-    match error.kind() {
-        stream::LastRawMessageErrorKind::NoMessageFound => true,
-        stream::LastRawMessageErrorKind::JetStream(error) => {
-            error.error_code() == jetstream::ErrorCode::STREAM_NOT_FOUND
-        }
-        _ => false,
-    }
-}
-
-fn write_error(error: &context::PublishError) -> WriteError {
-    use context::PublishErrorKind as Kind;
-    let code = error
-        .source()
-        .and_then(|source| source.downcast_ref::<jetstream::Error>())
-        .map(jetstream::Error::error_code);
-    match (error.kind(), code) {
-        (Kind::WrongLastSequence, _) => WriteError::Conflict,
-        (_, Some(code)) if is_wrong_sequence(code.0) => WriteError::Conflict,
-        (Kind::MaxPayloadExceeded, _) => WriteError::Refused(error.to_string()),
-        // The server is there and has decided, except where it says that it cannot just now.
-        (Kind::Other, Some(code)) if code != jetstream::ErrorCode::CLUSTER_NOT_AVAILABLE => {
-            WriteError::Refused(error.to_string())
-        }
-        _ => WriteError::Unknown(error.to_string()),
-    }
 }

@@ -8,25 +8,24 @@ mod reading;
 
 use std::time::Duration;
 
-use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_TTL};
+use async_nats::Client;
 use async_nats::jetstream;
-use async_nats::jetstream::response::Response;
-use async_nats::jetstream::stream::{self, DeleteStatus, DirectGetErrorKind, RawMessageErrorKind};
-use async_nats::{Client, HeaderMap, Request};
+use async_nats::jetstream::stream::{self, DirectGetErrorKind};
 use bytes::Bytes;
 use loom_protocol::{ProjectId, WorkId, names};
 
 use super::connection::WRITE_TIMEOUT;
-pub use super::outcome::WriteError;
-use super::outcome::{outcome_of, write_error};
+use super::outcome::WriteError;
 use super::overlap::{is_name_in_use, is_not_found, is_refused, why_not_made};
+use super::owner::Ownership;
 use super::stamp::{STAMP_KEY, stamp_old};
 use super::store_guard::{StoreDenied, StoreGuard};
+use super::stream::{Stream, Write};
 use super::terms::{self, Looked};
 use crate::verdicts::stream_terms::Terms;
 
-/// The key of writes that are meant to be refused, and a sequence that no key has.
-const BARRIER: (&str, u64) = ("barrier", u64::MAX >> 1);
+/// The key of writes that are meant to be refused.
+const BARRIER: &str = "barrier";
 /// How long an opening waits for a look at the store.
 const OPEN_WITHIN: Duration = Duration::from_secs(3);
 /// A read or an administrative request that failed.
@@ -59,6 +58,7 @@ pub struct LedgerStore {
     prefix: String,
     replicas: usize,
     guard: StoreGuard,
+    messages: Stream,
 }
 
 impl LedgerStore {
@@ -119,6 +119,7 @@ impl LedgerStore {
         let store = Self {
             client: jetstream.client(),
             jetstream: jetstream.clone(),
+            messages: Stream::new(jetstream, &name, guard).telling(),
             stream: found,
             bucket,
             prefix,
@@ -143,19 +144,29 @@ impl LedgerStore {
         project: &ProjectId,
     ) -> Result<Option<Self>, StoreError> {
         let bucket = names::work_bucket(project);
-        match jetstream.get_stream(format!("KV_{bucket}")).await {
+        let name = format!("KV_{bucket}");
+        let guard = StoreGuard::unwatched();
+        match jetstream.get_stream(&name).await {
             Ok(stream) => Ok(Some(Self {
+                messages: Stream::new(jetstream, &name, &guard).owned_by(&Ownership::none()),
                 client: jetstream.client(),
                 jetstream: jetstream.clone(),
                 stream,
                 prefix: format!("$KV.{bucket}."),
                 bucket,
                 replicas: 0,
-                guard: StoreGuard::unwatched(),
+                guard,
             })),
             Err(error) if is_not_found(&error) => Ok(None),
             Err(error) => Err(StoreError::new("looking for", &bucket, error)),
         }
+    }
+
+    /// The same ledger, written only while this ownership lasts: each write asks it first.
+    #[must_use]
+    pub fn owned_by(mut self, ownership: &Ownership) -> Self {
+        self.messages = self.messages.owned_by(ownership);
+        self
     }
 
     /// Whether the store behind it is the one that is worked with.
@@ -214,42 +225,11 @@ impl LedgerStore {
         bytes: Bytes,
         ttl: Option<Duration>,
     ) -> Result<u64, WriteError> {
-        self.guard.may_write()?;
-        let mark = self.guard.before_a_write();
-        let written = self.put_at(self.subject(id), expected, bytes, ttl).await;
-        match written {
-            Ok(sequence) => {
-                if !self.guard.is_believable(mark, sequence) {
-                    self.guard.settled_within(WRITE_TIMEOUT).await?;
-                }
-                self.guard.acknowledged(sequence);
-            }
-            Err(WriteError::Conflict | WriteError::TooLarge(_) | WriteError::Denied(_)) => {}
-            // Where somebody listens to everything, no answer may mean that there is no stream.
-            Err(WriteError::Unknown(_) | WriteError::Refused(_)) => self.guard.suspect(),
-        }
-        written
-    }
-
-    async fn put_at(
-        &self,
-        subject: String,
-        expected: u64,
-        bytes: Bytes,
-        ttl: Option<Duration>,
-    ) -> Result<u64, WriteError> {
-        let mut headers = HeaderMap::new();
-        headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
+        let mut write = Write::new(self.subject(id), bytes).if_last(expected);
         if let Some(ttl) = ttl {
-            headers.insert(NATS_MESSAGE_TTL, format!("{}s", ttl.as_secs().max(1)));
+            write = write.expires_after(ttl);
         }
-        let request = Request::new()
-            .headers(headers)
-            .payload(bytes)
-            .timeout(Some(WRITE_TIMEOUT));
-        let answer = self.client.send_request(subject, request).await;
-        let answer = answer.map_err(|e| write_error(&e))?;
-        outcome_of(&answer.payload, &self.stream.cached_info().config.name)
+        self.messages.write(write).await
     }
 
     /// Reads a record from whichever replica answers.
@@ -267,13 +247,8 @@ impl LedgerStore {
 
     /// Reads a record from the leader: what a conflict was about.
     pub async fn get_from_leader(&self, id: WorkId) -> Result<Option<Entry>, StoreError> {
-        match self
-            .stream
-            .get_last_raw_message_by_subject(&self.subject(id))
-            .await
-        {
-            Ok(message) => Ok(Some(self.entry(&message))),
-            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+        match self.messages.last(&self.subject(id)).await {
+            Ok(message) => Ok(message.map(|message| self.entry(&message))),
             Err(error) => Err(self.error("reading", error)),
         }
     }
@@ -281,37 +256,17 @@ impl LedgerStore {
     /// Removes the message with this sequence; a key that was written since stays. One that is gone
     /// already counts as removed.
     pub async fn remove(&self, sequence: u64) -> Result<(), StoreError> {
-        let doing = "removing an old record from";
-        self.guard
-            .may_write()
-            .map_err(|denied| self.error(doing, denied))?;
-        let subject = format!("STREAM.MSG.DELETE.KV_{}", self.bucket);
-        // To erase is to write noise over it, which makes every other write wait.
-        let order = serde_json::json!({"seq": sequence, "no_erase": true});
-        let error = match self.jetstream.request(subject, &order).await {
-            Ok(Response::<DeleteStatus>::Ok(_)) => return Ok(()),
-            Ok(Response::Err { error }) => self.error(doing, error),
-            Err(error) => self.error(doing, error),
-        };
-        match self.stream.get_raw_message(sequence).await {
-            Err(gone) if gone.kind() == RawMessageErrorKind::NoMessageFound => Ok(()),
-            _ => Err(error),
-        }
+        let removed = self.messages.delete(sequence).await;
+        removed.map_err(|why| self.error("removing an old record from", std::io::Error::other(why)))
     }
 
-    /// Waits until the stream has dealt with every write that was sent before: a write that it must
-    /// refuse queues behind them.
+    /// Waits until the stream has dealt with every write that was sent before.
     async fn settle(&self) -> Result<(), StoreError> {
-        let (key, impossible) = BARRIER;
-        let subject = format!("{}{key}", self.prefix);
-        match self.put_at(subject, impossible, Bytes::new(), None).await {
-            Err(WriteError::Conflict) => Ok(()),
-            Ok(sequence) => {
-                let why = format!("it took a write with an impossible condition at {sequence}");
-                Err(self.error("settling the writes of", std::io::Error::other(why)))
-            }
-            Err(error) => Err(self.error("settling the writes of", error)),
-        }
+        let settled = self
+            .messages
+            .settle(format!("{}{BARRIER}", self.prefix))
+            .await;
+        settled.map_err(|why| self.error("settling the writes of", std::io::Error::other(why)))
     }
 
     fn subject(&self, id: WorkId) -> String {

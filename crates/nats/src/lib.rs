@@ -4,7 +4,8 @@
 //! | room | what it is |
 //! |---|---|
 //! | [`connection`] | how a connection is made, and how its health is told |
-//! | [`kv`], [`ledger_store`], [`dead_letters`] | buckets and streams: writes with a condition, reads from the leader, watches |
+//! | [`stream`], [`outcome`] | one message of a stream: writes with a condition and a named outcome, reads from the leader, deletes by sequence |
+//! | [`kv`], [`ledger_store`], [`dead_letters`] | what is made of that: buckets, the ledger, letters |
 //! | [`owner`] | one coordinator at a time: the lease in `LOOM_OWNERS` |
 //! | [`store_guard`], [`stamp`] | whether a store is the one that is worked with; asked before every write |
 //! | [`store`] | whether the store can be written at all |
@@ -19,7 +20,7 @@ pub mod connection;
 pub mod dead_letters;
 pub mod kv;
 pub mod ledger_store;
-mod outcome;
+pub mod outcome;
 pub mod overlap;
 pub mod owner;
 pub mod repetition;
@@ -28,5 +29,6 @@ pub mod server_clock;
 pub mod stamp;
 pub mod store;
 pub mod store_guard;
+pub mod stream;
 pub mod terms;
 pub mod verdicts;

@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use async_nats::jetstream;
-use async_nats::jetstream::context::{PublishError, PublishErrorKind};
-use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::stream::{self, LastRawMessageErrorKind};
+use async_nats::jetstream::stream;
 use bytes::Bytes;
 use tokio::time::{sleep, timeout};
 
 use super::group::GroupNote;
 use super::{Holder, OwnerError, OwnerOptions, UnreadableEntry, format};
-use crate::overlap::{is_name_in_use, is_not_found, is_wrong_sequence, taken_by, why_not_made};
+use crate::outcome::WriteError;
+use crate::overlap::{is_name_in_use, is_not_found, why_not_made};
 use crate::stamp::{STAMP_KEY, stamp_old};
 use crate::store::StoreHealth;
 use crate::store_guard::{StoreDenied, StoreGuard};
+use crate::stream::{Stream, Write};
 use crate::terms;
 use crate::verdicts::stream_terms::Terms;
 
@@ -52,6 +52,7 @@ pub(super) struct OwnerStore {
     jetstream: jetstream::Context,
     health: StoreHealth,
     stream: stream::Stream<()>,
+    messages: Stream,
 }
 
 impl OwnerStore {
@@ -89,6 +90,7 @@ impl OwnerStore {
         let stream = jetstream.get_stream_no_info(&name).await;
         Ok(Self {
             jetstream: jetstream.clone(),
+            messages: messages(jetstream),
             health: options.health.clone(),
             stream: stream.map_err(|error| unavailable("opening", &error))?,
         })
@@ -99,6 +101,7 @@ impl OwnerStore {
         let stream = jetstream.get_stream_no_info(&stream_name()).await.ok()?;
         let store = Self {
             jetstream: jetstream.clone(),
+            messages: messages(jetstream),
             health: StoreHealth::default(),
             stream,
         };
@@ -149,14 +152,10 @@ impl OwnerStore {
 
     /// What the leader has.
     pub(super) async fn read(&self) -> Result<Entry, OwnerError> {
-        let asked = self.stream.get_last_raw_message_by_subject(SUBJECT);
-        match timeout(ANSWER_WITHIN, asked).await {
-            Ok(Ok(message)) => Ok(entry(message.sequence, &message.payload)),
-            Ok(Err(error)) if matches!(error.kind(), LastRawMessageErrorKind::NoMessageFound) => {
-                Ok(Entry::Free { sequence: 0 })
-            }
-            Ok(Err(error)) => Err(unavailable("reading", &error)),
-            Err(_elapsed) => Err(unanswered("reading")),
+        match self.messages.last(SUBJECT).await {
+            Ok(Some(message)) => Ok(entry(message.sequence, &message.payload)),
+            Ok(None) => Ok(Entry::Free { sequence: 0 }),
+            Err(error) => Err(unavailable("reading", &error)),
         }
     }
 
@@ -169,34 +168,28 @@ impl OwnerStore {
     ) -> Result<u64, WriteFailure> {
         let payload = serde_json::to_vec(holder);
         let payload = payload.map_err(|error| WriteFailure::Unknown(error.to_string()))?;
-        let message = PublishMessage::build().payload(payload.into());
-        let message = message.header(async_nats::header::NATS_MESSAGE_TTL, ttl_text(ttl));
-        self.publish(SUBJECT, expected, message).await
+        let write = Write::new(SUBJECT, payload.into()).expires_after(ttl);
+        self.publish(write, expected).await
     }
 
     /// Says that nobody owns, if the last write was `expected`.
     pub(super) async fn free(&self, expected: u64, ttl: Duration) -> Result<u64, WriteFailure> {
-        let message = PublishMessage::build()
-            .payload(Bytes::new())
+        let write = Write::new(SUBJECT, Bytes::new())
             .header("KV-Operation", "DEL")
-            .header(async_nats::header::NATS_MESSAGE_TTL, ttl_text(ttl));
-        self.publish(SUBJECT, expected, message).await
+            .expires_after(ttl);
+        self.publish(write, expected).await
     }
 
     /// Which queue group was in use last, and the sequence of the note.
     pub(super) async fn read_note(&self) -> Result<(u64, Option<GroupNote>), OwnerError> {
-        let asked = self.stream.get_last_raw_message_by_subject(NOTE_SUBJECT);
-        match timeout(ANSWER_WITHIN, asked).await {
-            Ok(Ok(message)) => {
+        match self.messages.last(NOTE_SUBJECT).await {
+            Ok(Some(message)) => {
                 let note = serde_json::from_slice(&message.payload);
                 let note = note.unwrap_or_else(|_| GroupNote::unreadable());
                 Ok((message.sequence, Some(note)))
             }
-            Ok(Err(error)) if matches!(error.kind(), LastRawMessageErrorKind::NoMessageFound) => {
-                Ok((0, None))
-            }
-            Ok(Err(error)) => Err(unavailable("reading", &error)),
-            Err(_elapsed) => Err(unanswered("reading")),
+            Ok(None) => Ok((0, None)),
+            Err(error) => Err(unavailable("reading", &error)),
         }
     }
 
@@ -208,44 +201,28 @@ impl OwnerStore {
     ) -> Result<u64, WriteFailure> {
         let payload = serde_json::to_vec(note);
         let payload = payload.map_err(|error| WriteFailure::Unknown(error.to_string()))?;
-        let message = PublishMessage::build().payload(payload.into());
-        self.publish(NOTE_SUBJECT, expected, message).await
+        let write = Write::new(NOTE_SUBJECT, payload.into());
+        self.publish(write, expected).await
     }
 
-    async fn publish(
-        &self,
-        subject: &'static str,
-        expected: u64,
-        message: PublishMessage,
-    ) -> Result<u64, WriteFailure> {
-        let message = message.expected_last_subject_sequence(expected);
-        let stored = async {
-            let sent = self.jetstream.send_publish(subject, message).await?;
-            sent.await
-        };
-        match timeout(ANSWER_WITHIN, stored).await {
-            Ok(Ok(stored)) if stored.stream != stream_name() => Err(WriteFailure::Unknown(
-                taken_by(&stored.stream, &stream_name()),
-            )),
-            Ok(Ok(stored)) => {
+    async fn publish(&self, write: Write, expected: u64) -> Result<u64, WriteFailure> {
+        let outcome = self.messages.write(write.if_last(expected)).await;
+        outcome
+            .map(|sequence| {
                 self.health.confirmed(stream_name);
-                Ok(stored.sequence)
-            }
-            Ok(Err(error)) if is_conflict(&error) => Err(WriteFailure::Conflict),
-            Ok(Err(error)) => {
-                let text = error.to_string();
-                if error.kind() == PublishErrorKind::TimedOut {
+                sequence
+            })
+            .map_err(|error| match error {
+                WriteError::Conflict => WriteFailure::Conflict,
+                WriteError::Unknown(why) => {
                     self.health.unanswered(&stream_name());
-                } else {
-                    self.health.refused(&text);
+                    WriteFailure::Unknown(why)
                 }
-                Err(WriteFailure::Unknown(text))
-            }
-            Err(_elapsed) => {
-                self.health.unanswered(&stream_name());
-                Err(WriteFailure::Unknown("no answer in time".to_owned()))
-            }
-        }
+                WriteError::Refused { why, .. } => {
+                    self.health.refused(&why);
+                    WriteFailure::Unknown(why)
+                }
+            })
     }
 }
 
@@ -292,11 +269,6 @@ fn config(replicas: usize) -> stream::Config {
     }
 }
 
-/// Whole seconds, and not less than the server's least.
-fn ttl_text(ttl: Duration) -> String {
-    format!("{}s", ttl.as_secs().max(1))
-}
-
 /// A released entry is empty; one that can't be read is somebody's.
 fn entry(sequence: u64, payload: &[u8]) -> Entry {
     if payload.is_empty() {
@@ -311,15 +283,13 @@ fn entry(sequence: u64, payload: &[u8]) -> Entry {
     }
 }
 
-fn stream_name() -> String {
-    format!("KV_{BUCKET}")
+/// It is what tells who owns, and is opened only where the store is the right one: nobody is asked at its writes.
+fn messages(jetstream: &jetstream::Context) -> Stream {
+    Stream::new(jetstream, stream_name(), &StoreGuard::unwatched())
 }
 
-fn is_conflict(error: &PublishError) -> bool {
-    let source = std::error::Error::source(error);
-    let code = source.and_then(|source| source.downcast_ref::<jetstream::Error>());
-    let code = code.map(|error| error.error_code().0);
-    error.kind() == PublishErrorKind::WrongLastSequence || code.is_some_and(is_wrong_sequence)
+fn stream_name() -> String {
+    format!("KV_{BUCKET}")
 }
 
 fn unavailable(doing: &'static str, error: &dyn std::error::Error) -> OwnerError {
