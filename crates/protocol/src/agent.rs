@@ -21,6 +21,7 @@ pub const MAX_PAUSE: Duration = Duration::from_hours(31 * 24);
 
 /// How an agent is. The coordinator decides all but `busy` and `draining`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum AgentStatus {
     /// Alive, and takes work.
@@ -79,6 +80,7 @@ impl fmt::Display for AgentStatus {
 
 /// An agent as clients see it, and as its entry in the agents bucket holds it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Agent {
     /// Its id, and the key of its entry.
@@ -98,14 +100,17 @@ pub struct Agent {
     pub boundaries: Vec<String>,
     /// Where it runs; `""` on the wire where that is not known.
     #[serde(with = "crate::always::text", default)]
+    #[cfg_attr(any(test, feature = "schemas"), schemars(with = "Option<String>"))]
     pub hostname: Option<String>,
     /// Its project.
     pub project_id: String,
     /// On whose behalf it runs; `""` on the wire where that is not known.
     #[serde(with = "crate::always::text", default)]
+    #[cfg_attr(any(test, feature = "schemas"), schemars(with = "Option<String>"))]
     pub username: Option<String>,
     /// Who may see it; `project-only` on the wire where it does not say.
     #[serde(with = "crate::always::visibility", default)]
+    #[cfg_attr(any(test, feature = "schemas"), schemars(with = "Option<String>"))]
     pub visibility: Option<String>,
     /// How many items it holds: the greater of its own count and its leases.
     pub current_task_count: u32,
@@ -116,6 +121,7 @@ pub struct Agent {
     pub heartbeat_interval_ms: Option<u64>,
     /// After how much idleness it may be sent home; 0 on the wire where never.
     #[serde(with = "crate::always::number", default)]
+    #[cfg_attr(any(test, feature = "schemas"), schemars(with = "Option<u64>"))]
     pub spindown_after_idle_ms: Option<u64>,
     /// When it last gave a sign of life.
     pub last_heartbeat: Timestamp,
@@ -154,6 +160,7 @@ pub struct Agent {
 
 /// A run of an agent's program whose place a later one has taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ReplacedRun {
     /// Which.
@@ -164,6 +171,7 @@ pub struct ReplacedRun {
 
 /// Why an agent is taken out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 pub struct Quarantine {
     /// Since when.
     pub since: Timestamp,
@@ -173,6 +181,7 @@ pub struct Quarantine {
 
 /// `agents.register`
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct RegisterRequest {
     /// Its name. Required.
@@ -224,6 +233,7 @@ pub struct RegisterRequest {
 
 /// The answer to `agents.register`: the agent (with the heartbeat interval that applies) and the terms.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct RegisterAnswer {
     /// The agent.
@@ -243,6 +253,7 @@ pub struct RegisterAnswer {
 
 /// `agents.heartbeat`, also as a message to `loom.{p}.agent.heartbeat.{guid}`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct HeartbeatRequest {
     /// The agent.
@@ -266,6 +277,7 @@ pub struct HeartbeatRequest {
 
 /// The answer to a heartbeat.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 pub struct HeartbeatAnswer {
     /// Always true.
     pub ok: bool,
@@ -280,6 +292,7 @@ pub struct HeartbeatAnswer {
 
 /// What a directive asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum DirectiveKind {
     /// Stop one item.
@@ -299,6 +312,7 @@ pub enum DirectiveKind {
 
 /// An order to an agent; repeated by the heartbeat answer until it is obeyed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Directive {
     /// What to do.
@@ -322,6 +336,7 @@ pub struct Directive {
 
 /// A message on `loom.{p}.agents.{guid}.shutdown`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ShutdownNotice {
     /// The agent.
@@ -339,6 +354,7 @@ pub struct ShutdownNotice {
 
 /// `agents.deregister`
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct DeregisterRequest {
     /// The agent.
@@ -350,6 +366,7 @@ pub struct DeregisterRequest {
 
 /// A request that only names an agent: `agents.get`, `agents.resume`. A prefix will do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 pub struct GuidRequest {
     /// The agent, or the beginning of its guid.
     pub guid: String,
@@ -357,6 +374,7 @@ pub struct GuidRequest {
 
 /// `agents.shutdown`
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ShutdownRequest {
     /// The agent, or the beginning of its guid.
@@ -375,6 +393,7 @@ pub struct ShutdownRequest {
 
 /// The answer to `agents.deregister`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 pub struct DeregisterAnswer {
     /// Always true.
     pub ok: bool,
