@@ -23,6 +23,7 @@ use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::error::{RestError, RestResult};
+use crate::access::{Caller, Door};
 use crate::settings::check::is_loopback;
 use crate::settings::{ApiSettings, Secret};
 
@@ -171,7 +172,11 @@ async fn guard(
     }
     match authorize {
         Err(refusal) => refusal.into_response(),
-        Ok(()) => next.run(request).await,
+        Ok(()) => {
+            let caller = Caller::everybody(Door::Rest);
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
     }
 }
 
