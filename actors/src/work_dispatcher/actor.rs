@@ -100,6 +100,13 @@ pub enum DispatcherMsg {
         /// What came of them, in the same order.
         outcomes: Option<Vec<Result<Applied, LedgerError>>>,
     },
+    /// A claim is to be answered with leases that are there already: the ledger knows them all now, or is away.
+    LedgerIsUp {
+        /// Which claim.
+        claim: u64,
+        /// Whether it is up.
+        outcome: Result<(), LedgerError>,
+    },
     /// What stands between this pending item and an agent?
     QueuePosition {
         /// The item.
@@ -177,7 +184,6 @@ impl Actor for WorkDispatcher {
             waiting_for_drain: Vec::new(),
         };
         state.arm_held();
-        state.reconcile_all_leases();
         state.start_lease_clocks();
         state.start_deadlines();
         state.go_on_stopping();
@@ -205,6 +211,7 @@ impl Actor for WorkDispatcher {
                 ids,
                 outcomes,
             } => state.assigned((claim, guid), &ids, outcomes),
+            DispatcherMsg::LedgerIsUp { claim, outcome } => state.ledger_is_up(claim, outcome),
             DispatcherMsg::QueuePosition { header, reply } => {
                 let _ = reply.send(state.queue_position(&header));
             }

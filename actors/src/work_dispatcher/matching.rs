@@ -12,6 +12,7 @@ use super::actor::{DispatcherMsg, State};
 use super::claims::{Claim, ClaimError, ClaimFilter, ClaimOutcome, OpenClaim};
 use super::timers::Due;
 use crate::agent_registry::AgentEntry;
+use crate::domain::room::Room;
 use crate::domain::work::{Command, Holder};
 use crate::work_ledger::{
     Applied, Header, LeaseInfo, LedgerError, Operation, ReadError, TRANSITION_DEADLINE,
@@ -28,17 +29,15 @@ impl State {
             let _ = reply.send(Err(ClaimError::Run(Box::new(error))));
             return;
         }
-        let mut given = self.leases_under(order);
-        given.extend(self.unacknowledged_leases(order, &given));
-        if !given.is_empty() {
-            self.redeliver(given, reply);
-            return;
-        }
+        let has_leases = !self.leases_under(order).is_empty() || self.unacknowledged.has(guid);
         if let Some(open) = self.claims.named(guid, &order.claim_id) {
             self.claims.replace_reply(open, order, reply);
+            if has_leases && self.claims.parked_of(guid) == Some(open) {
+                self.redeliver(open);
+            }
             return;
         }
-        if self.draining {
+        if self.draining && !has_leases {
             let _ = reply.send(Ok(Vec::new()));
             return;
         }
@@ -47,7 +46,11 @@ impl State {
             reply,
             wants: wants(&agent, order),
         });
-        self.fill_or_park(claim);
+        if has_leases {
+            self.redeliver(claim);
+        } else {
+            self.fill_or_park(claim);
+        }
     }
 
     /// Why an open claim is not for its sender any more: another run of its agent has registered.
@@ -65,31 +68,21 @@ impl State {
         leases
     }
 
-    /// What the agent may not have been told of, beside what it is told now.
-    fn unacknowledged_leases(&mut self, order: &Claim, told: &[LeaseInfo]) -> Vec<LeaseInfo> {
+    /// What the answer to a claim has to name: what its agent holds by it, and what it may not have been told of.
+    fn leases_to_tell(&mut self, claim: u64) -> Vec<LeaseInfo> {
+        let Some(order) = self.claims.get(claim).map(|open| &open.order) else {
+            return Vec::new();
+        };
         let guid = order.guid;
         let unacknowledged = self.unacknowledged.tell(guid, &order.claim_id);
-        if unacknowledged.is_empty() {
-            return Vec::new();
-        }
         let mut leases = self.args.read.leases_of(guid);
         leases.retain(|lease| {
-            unacknowledged.contains(&lease.id)
-                && !lease.started
-                && told.iter().all(|other| other.id != lease.id)
+            lease.claim_id.as_deref() == Some(&order.claim_id)
+                || unacknowledged
+                    .get(&lease.id)
+                    .is_some_and(|by_its_claim| *by_its_claim || !lease.started)
         });
         leases
-    }
-
-    /// What was leased before this incarnation and is not started: the answer may have died with the one before.
-    pub(super) fn reconcile_all_leases(&mut self) {
-        for id in self.args.read.leased() {
-            if let Some((guid, lease)) = self.args.read.lease(id)
-                && !lease.started
-            {
-                self.unacknowledged.note(guid, id);
-            }
-        }
     }
 
     /// An item is leased, and not by this incarnation: its agent may not have been told. Where its
@@ -101,19 +94,38 @@ impl State {
         let parked = self.claims.parked_of(guid);
         let claim_id = lease.claim_id.as_deref().unwrap_or_default();
         let its_claim = self.claims.named(guid, claim_id);
-        if its_claim.is_some() && its_claim != parked {
-            return;
+        if its_claim.is_none() {
+            self.unacknowledged.note(guid, header.id, lease.started);
         }
-        self.unacknowledged.note(guid, header.id);
-        if let Some(closed) = parked.and_then(|parked| self.claims.close(parked)) {
-            let mut leases = vec![lease];
-            leases.extend(self.unacknowledged_leases(&closed.order, &leases));
-            self.redeliver(leases, closed.reply);
+        if let Some(parked) = parked.filter(|parked| its_claim.is_none_or(|own| own == *parked)) {
+            self.redeliver(parked);
         }
     }
 
-    /// The answer to this claim got lost: the same items once more.
-    pub(super) fn redeliver(&mut self, leases: Vec<LeaseInfo>, reply: RpcReplyPort<ClaimOutcome>) {
+    /// The claim is answered with the leases that its agent has by it or may not know of: with all of them, so only
+    /// when the ledger knows what it has written. One that is reading its bucket again finds them one by one.
+    fn redeliver(&mut self, claim: u64) {
+        self.claims.fill(claim);
+        let (ledger, myself) = (self.args.ledger.clone(), self.myself.clone());
+        self.spawn(async move {
+            let is_up = ledger.actor().wait_until_up(TRANSITION_DEADLINE).await;
+            let outcome = is_up.map_err(LedgerError::from);
+            let _ = myself.cast(DispatcherMsg::LedgerIsUp { claim, outcome });
+        });
+    }
+
+    pub(super) fn ledger_is_up(&mut self, claim: u64, outcome: Result<(), LedgerError>) {
+        let Some(guid) = self.claims.get(claim).map(|open| open.order.guid) else {
+            return;
+        };
+        match outcome {
+            Ok(()) => self.assigned((claim, guid), &[], None),
+            Err(error) => self.answer(claim, Err(error.into())),
+        }
+    }
+
+    /// The same items once more, as they are now.
+    fn answer_with_leases(&mut self, leases: Vec<LeaseInfo>, reply: RpcReplyPort<ClaimOutcome>) {
         let read = self.args.read.clone();
         self.spawn(async move {
             let mut given = Vec::with_capacity(leases.len());
@@ -178,7 +190,7 @@ impl State {
         let nats = self.args.nats.clone();
         let mut is_too_much = |header: Option<&Header>, taken: &[Operation]| {
             bytes = bytes.saturating_add(header.map_or(0, |header| header.answer_bytes));
-            !taken.is_empty() && bytes as usize > nats.room().together()
+            !taken.is_empty() && bytes as usize > Room::of(nats.max_payload()).together()
         };
         for lease in &open.order.resume {
             let header = self.args.read.header(lease.id);
@@ -270,11 +282,7 @@ impl State {
                 self.requeue(*id);
             }
         }
-        let held = self
-            .claims
-            .get(claim)
-            .map(|open| self.leases_under(&open.order))
-            .unwrap_or_default();
+        let held = self.leases_to_tell(claim);
         let refusal = self.refusal_of(claim);
         match failure {
             // The run that is registered now has the leases: it is told of them, or gives them back.
@@ -291,7 +299,7 @@ impl State {
             // with it: the claim was served all the same.
             _ if held.len() > given.len() => {
                 if let Some(closed) = self.claims.close(claim) {
-                    self.redeliver(held, closed.reply);
+                    self.answer_with_leases(held, closed.reply);
                 }
             }
             _ if !given.is_empty() => self.answer(claim, Ok(given)),

@@ -6,9 +6,9 @@ use std::time::Duration;
 use async_nats::jetstream::stream;
 
 use super::{ANSWER_WITHIN, Bucket, BucketError};
-use crate::domain::stream_terms::Terms;
-use crate::nats::overlap::{is_name_in_use, why_not_made};
-use crate::nats::terms;
+use crate::overlap::{is_name_in_use, is_refused, why_not_made};
+use crate::terms;
+use crate::verdicts::stream_terms::Terms;
 
 impl Bucket {
     /// Creates the bucket if it is missing. Where another client created it, single keys are let expire, and
@@ -28,7 +28,9 @@ impl Bucket {
                 Err(error) => {
                     let subject = format!("{}>", self.prefix);
                     let why = why_not_made(&self.jetstream, &subject, &error).await;
-                    self.guard.note_problem(&self.config.name, Some(&why));
+                    if is_refused(&error) {
+                        self.guard.note_problem(&self.config.name, Some(&why));
+                    }
                     return Err(self.problem(format!("cannot be created: {why}")));
                 }
             },
@@ -42,7 +44,10 @@ impl Bucket {
         let known = self.guard.settled_within(ANSWER_WITHIN).await;
         known.map_err(|denied| self.problem(denied.to_string()))?;
         match self.info().await? {
-            Some(found) => self.set_right(found).await.map(Some),
+            Some(found) => {
+                self.guard.note_problem(&self.config.name, None);
+                self.set_right(found).await.map(Some)
+            }
             None => Ok(None),
         }
     }
@@ -51,7 +56,7 @@ impl Bucket {
     ///
     /// # Errors
     /// The server does not say how it is.
-    pub(crate) async fn keep(&self) -> Result<(), BucketError> {
+    pub async fn keep(&self) -> Result<(), BucketError> {
         let known = self.guard.settled_within(ANSWER_WITHIN).await;
         known.map_err(|denied| self.problem(denied.to_string()))?;
         if !self.ownership.is_held() {

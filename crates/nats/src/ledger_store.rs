@@ -19,11 +19,11 @@ use loom_protocol::{ProjectId, WorkId, names};
 use super::connection::WRITE_TIMEOUT;
 pub use super::outcome::WriteError;
 use super::outcome::{outcome_of, write_error};
-use super::overlap::{is_name_in_use, is_not_found, why_not_made};
+use super::overlap::{is_name_in_use, is_not_found, is_refused, why_not_made};
 use super::stamp::{STAMP_KEY, stamp_old};
 use super::store_guard::{StoreDenied, StoreGuard};
 use super::terms::{self, Looked};
-use crate::domain::stream_terms::Terms;
+use crate::verdicts::stream_terms::Terms;
 
 /// The key of writes that are meant to be refused, and a sequence that no key has.
 const BARRIER: (&str, u64) = ("barrier", u64::MAX >> 1);
@@ -104,7 +104,9 @@ impl LedgerStore {
                         .map_err(|source| StoreError::new("opening", &bucket, source))?,
                     Err(error) => {
                         let why = why_not_made(jetstream, &format!("{prefix}>"), &error).await;
-                        guard.note_problem(&name, Some(&why));
+                        if is_refused(&error) {
+                            guard.note_problem(&name, Some(&why));
+                        }
                         let why = std::io::Error::other(why);
                         return Err(StoreError::new("making", &bucket, why));
                     }
@@ -172,7 +174,7 @@ impl LedgerStore {
     }
 
     /// Looks at the stream, and sets back what would let records go. To be called by the owner.
-    pub(crate) async fn keep(&self) -> Result<Looked, StoreError> {
+    pub async fn keep(&self) -> Result<Looked, StoreError> {
         let terms = Terms::of_bucket(self.replicas);
         let name = self.stream_name();
         let kept = terms::keep(&self.jetstream, name, &terms, &self.guard).await;
@@ -182,17 +184,17 @@ impl LedgerStore {
     }
 
     /// The stream behind the bucket.
-    pub(crate) fn stream_name(&self) -> &str {
+    pub fn stream_name(&self) -> &str {
         &self.stream.cached_info().config.name
     }
 
     /// The bucket.
-    pub(crate) fn bucket(&self) -> &str {
+    pub fn bucket(&self) -> &str {
         &self.bucket
     }
 
     /// The client behind it.
-    pub(crate) const fn client(&self) -> &Client {
+    pub const fn client(&self) -> &Client {
         &self.client
     }
 
