@@ -170,14 +170,12 @@ async fn guard(
         request.extensions_mut().insert(trust);
         return next.run(request).await;
     }
-    match authorize {
-        Err(refusal) => refusal.into_response(),
-        Ok(()) => {
-            let caller = Caller::everybody(Door::Rest);
-            request.extensions_mut().insert(caller);
-            next.run(request).await
-        }
+    if let Err(refusal) = authorize {
+        return refusal.into_response();
     }
+    let caller = Caller::everybody(Door::Rest);
+    request.extensions_mut().insert(caller);
+    next.run(request).await
 }
 
 async fn admit(

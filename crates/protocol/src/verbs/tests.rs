@@ -293,9 +293,11 @@ fn assert_refers_to_what_is_there(schema: &Value, definitions: &Value) {
                 assert_refers_to_what_is_there(inner, definitions);
             }
         }
-        Value::Array(inner) => inner
-            .iter()
-            .for_each(|inner| assert_refers_to_what_is_there(inner, definitions)),
+        Value::Array(inner) => {
+            for inner in inner {
+                assert_refers_to_what_is_there(inner, definitions);
+            }
+        }
         _ => {}
     }
 }
