@@ -1,5 +1,6 @@
 //! The agent: what it is, and the requests about it.
 
+mod going;
 mod listing;
 
 use std::fmt;
@@ -11,6 +12,7 @@ use crate::id::{AgentGuid, WorkId};
 use crate::time::Timestamp;
 use crate::work::LeaseRef;
 
+pub use going::{DeregisterAnswer, DeregisterRequest, GuidRequest, ShutdownRequest};
 pub use listing::{ListAgentsRequest, UnreadableEntry};
 
 /// How many items an agent may hold at the most.
@@ -350,57 +352,6 @@ pub struct ShutdownNotice {
     /// For which run of the agent it is; another one passes it over.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub instance_id: Option<String>,
-}
-
-/// `agents.deregister`
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase")]
-pub struct DeregisterRequest {
-    /// The agent.
-    pub guid: String,
-    /// Which run of it, if it registered with that.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub instance_id: Option<String>,
-}
-
-/// A request that only names an agent: `agents.get`, `agents.resume`. A prefix will do.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
-pub struct GuidRequest {
-    /// The agent, or the beginning of its guid.
-    pub guid: String,
-}
-
-/// `agents.shutdown`
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase")]
-pub struct ShutdownRequest {
-    /// The agent, or the beginning of its guid.
-    #[serde(default)]
-    pub guid: String,
-    /// Whether it may finish what it has; yes where absent.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub graceful: Option<bool>,
-    /// Within which time.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub grace_period_ms: Option<u64>,
-    /// Why.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub reason: Option<String>,
-}
-
-/// The answer to `agents.deregister`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
-pub struct DeregisterAnswer {
-    /// Always true.
-    pub ok: bool,
-    /// The agent.
-    pub guid: AgentGuid,
-    /// What it held and gave back.
-    pub released: Vec<LeaseRef>,
 }
 
 #[cfg(test)]
