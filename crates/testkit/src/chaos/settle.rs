@@ -30,17 +30,21 @@ pub(super) struct Settled {
 /// Waits until every item has ended, as long as there is patience: what has not ended by then is the checker's to say.
 pub(super) async fn until_quiet(world: &World) -> Result<Settled> {
     let deadline = Instant::now() + SETTLE_WITHIN;
-    while Instant::now() < deadline && !is_quiet(world).await {
-        sleep(LOOK_EVERY).await;
-    }
     let items = loop {
-        match world.project.all_work().await {
-            Ok(items) => break items,
-            Err(error) if Instant::now() > deadline + SETTLE_WITHIN => {
-                return Err(error).context("read all items at the end");
+        let is_late = Instant::now() > deadline;
+        if is_late || is_quiet(world).await {
+            match world.project.all_work().await {
+                // Items move while one list after the other is asked for: it counts what all together say.
+                Ok(items) if is_late || items.iter().all(|item| item.status.is_terminal()) => {
+                    break items;
+                }
+                Err(error) if Instant::now() > deadline + SETTLE_WITHIN => {
+                    return Err(error).context("read all items at the end");
+                }
+                Ok(_) | Err(_) => {}
             }
-            Err(_) => sleep(LOOK_EVERY).await,
         }
+        sleep(LOOK_EVERY).await;
     };
     let unfinished = items.iter().filter(|item| !item.status.is_terminal());
     for item in unfinished.take(EXPLAINED) {
