@@ -126,7 +126,11 @@ impl Project {
         let work_stream = names::work_stream(&id);
         let made = ensure_stream(&nats.jetstream, &id, terms.replicas).await;
         let problem = match &made {
-            Err(error @ StreamError::Nats { .. }) => Some(error.to_string()),
+            Err(
+                error @ StreamError::Nats {
+                    is_refused: true, ..
+                },
+            ) => Some(error.to_string()),
             _ => None,
         };
         guard.note_problem(&work_stream, problem.as_deref());

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use loom_actors::agent_registry::AgentFilter;
 use loom_protocol::agent::ListAgentsRequest;
+use loom_protocol::batch::{AgentBatchFilter, WorkBatchFilter};
 use loom_protocol::work::{LeaseRef, ListWorkRequest, Reason, WorkStatus, limits};
 use loom_protocol::{AgentGuid, ErrorCode, ProjectId, WireError, WorkId};
-use serde::Deserialize;
 
 use super::Service;
 use super::items::filter;
@@ -50,35 +50,6 @@ impl BatchFilter for AgentBatchFilter {
 
 impl BatchFilter for WorkBatchFilter {
     const FIELDS: &'static str = "status, boundary, capability, label, minPriority or assignedTo";
-}
-
-/// Which agents a batch is about; each field that is there must hold. An unknown one is
-/// refused: a misspelt filter would mean everybody.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
-pub struct AgentBatchFilter {
-    status: Option<String>,
-    /// Without an item for at least so long.
-    idle_time_ms: Option<u64>,
-    #[serde(alias = "type")]
-    agent_type: Option<String>,
-    #[serde(alias = "classification")]
-    boundary: Option<String>,
-    capability: Option<String>,
-}
-
-/// Which items a batch is about; each field that is there must hold. An unknown one is
-/// refused: a misspelt filter would mean everybody.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
-pub struct WorkBatchFilter {
-    status: Option<String>,
-    #[serde(alias = "classification")]
-    boundary: Option<String>,
-    capability: Option<String>,
-    label: Option<String>,
-    min_priority: Option<u8>,
-    assigned_to: Option<String>,
 }
 
 /// What a filter names.

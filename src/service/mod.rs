@@ -50,7 +50,7 @@ use loom_protocol::{AgentGuid, ErrorCode, ProjectId, Timestamp, WireError};
 use parking_lot::RwLock;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-pub use batches::{AgentBatchFilter, BatchFilter, Named, Reassigned, WorkBatchFilter, check_scope};
+pub use batches::{BatchFilter, Named, Reassigned, check_scope};
 pub use brief::without_long_texts;
 pub use ignored::Ignored;
 pub use submit::{Submitted, check_submission};

@@ -123,6 +123,23 @@ async fn letters_wait_for_nats_and_are_written_when_it_is_back() -> Result<()> {
 
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_stream_whose_making_was_not_answered_can_be_used_afterwards() -> Result<()> {
+    let fleet = Fleet::own().await?;
+    let project = fleet.project().await?;
+    let agent = project.agent("rust").spawn().await?;
+    let letters = project.parts()?.letters.clone();
+    fleet.nats().pause()?;
+    let made = letters.store().prepare().await;
+    fleet.nats().resume()?;
+    assert!(made.is_err(), "the server stood still");
+    let id = fail_one(&project, &agent).await?;
+    letter_of(&project, id).await?;
+    assert_eq!(letters.store().problem(), None);
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn deaths_in_the_middle_leave_one_letter_each() -> Result<()> {
     const ITEMS: usize = 60;
     // An agent that fails so much would be quarantined.

@@ -130,34 +130,6 @@ async fn unfinished(project: &TestProject, agents: &[FakeAgent]) -> Result<Strin
     ))
 }
 
-#[tokio::test]
-#[ignore = "needs a nats-server: run `cargo xtask test`"]
-async fn what_may_not_have_been_told_when_the_dispatcher_died_is_told_with_the_next_claim()
--> Result<()> {
-    let fleet = Fleet::shared().await?;
-    let project = fleet.project().await?;
-    let agent = project.agent("rust").slots(4).spawn().await?;
-    for _ in 0..2 {
-        project.submit_plain("rust").await?;
-    }
-    let claim = |name: &str| agent.claim(json!({ "claimId": name, "max": 2 }));
-    let given = leases(&claim("lost").await?);
-    assert_eq!(given.len(), 2);
-    for death in 1..=2 {
-        project.kill(Role::WorkDispatcher)?;
-        project
-            .wait_until_restarted(Role::WorkDispatcher, death)
-            .await?;
-        // This answer may be lost as well: the claim is repeated.
-        let name = format!("next-{death}");
-        assert_eq!(leases(&claim(&name).await?), given);
-        assert_eq!(leases(&claim(&name).await?), given);
-        // Who claims by another name has had it.
-        assert!(claim(&format!("then-{death}")).await?.is_empty());
-    }
-    Ok(())
-}
-
 pub(crate) fn leases(items: &[ClaimedItem]) -> Vec<(WorkId, u32)> {
     items
         .iter()

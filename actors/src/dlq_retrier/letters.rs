@@ -42,6 +42,11 @@ impl DeadLetters {
         }
     }
 
+    /// The stream that holds them.
+    pub fn store(&self) -> &LetterStore {
+        &self.store
+    }
+
     /// Waits until the letters were read once; before, nobody can say what there is.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loom_protocol::ProjectId;
+use loom_protocol::verbs::Addressed;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -78,28 +79,11 @@ impl Drop for BeingApplied {
     }
 }
 
-/// Actions that are an agent's sign of life, or its report about an item: a barrier waits for them. All others say
-/// nothing of the agent that may send them, and may take long (a page of bodies, the purge of a long queue, a
-/// sweep that waits for a barrier itself).
-const OF_AN_AGENT: [&str; 10] = [
-    "agents.register",
-    "agents.heartbeat",
-    "agents.deregister",
-    "work.claim",
-    "work.start",
-    "work.progress",
-    "work.complete",
-    "work.fail",
-    "work.release",
-    "work.stopped",
-];
-
-/// The project of a request that may be an agent's sign of life, or its report about an item.
+/// The project of a request that may be an agent's sign of life, or its report about an item: a barrier waits for it.
 fn project_of_an_agents(subject: &str) -> Option<&str> {
-    let mut parts = subject.splitn(3, '.').skip(1);
-    let project = parts.next()?;
-    let action = parts.next().unwrap_or_default();
-    OF_AN_AGENT.contains(&action).then_some(project)
+    let Addressed { project, verb, .. } = Addressed::read(subject)?;
+    let holds = verb.row().sender.holds_liveness_check();
+    project.filter(|_| holds)
 }
 
 impl InFlight {
@@ -200,6 +184,7 @@ impl Default for InFlight {
 mod tests {
     use super::*;
     use futures_util::FutureExt as _;
+    use loom_protocol::verbs::{Sender, VERBS, Verb};
 
     fn project(id: &str) -> ProjectId {
         ProjectId::new(id).unwrap()
@@ -277,22 +262,12 @@ mod tests {
     #[tokio::test]
     async fn nobody_waits_for_a_request_that_is_no_sign_of_life() {
         let (requests, p) = (InFlight::new(), project("p"));
-        let _slow = [
-            "work.submit",
-            "work.list",
-            "work.cancel",
-            "agents.get",
-            "agents.resume",
-            "queue.info",
-            "queue.purge",
-            "dlq.list",
-            "dlq.retry",
-            "gc.report",
-            "gc.run",
-            "stats",
-            "of.later",
-        ]
-        .map(|action| requests.enter(&format!("coord.p.{action}")));
+        let of_nobody = |row: &&Verb| row.sender == Sender::Nobody;
+        let names = VERBS.iter().filter(of_nobody).map(|row| row.name);
+        let _slow: Vec<InFlightGuard> = names
+            .chain(["of.later"])
+            .map(|action| requests.enter(&format!("coord.p.{action}")))
+            .collect();
         let marker = marked(&requests).await;
         requests.drained(&p, marker).await;
         let _heartbeat = requests.enter("coord.p.agents.heartbeat");

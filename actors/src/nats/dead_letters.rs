@@ -15,7 +15,8 @@
 //! new stream gives their places out again; then it is made again.
 //!
 //! Where a stream of somebody else has the subjects, ours cannot be made: that is said in the log, in `/ready` and
-//! in the answers about dead letters, and tried again for as long as letters are wanted.
+//! in the answers about dead letters, and tried again for as long as letters are wanted. A request to make it that was
+//! not answered says nothing: the stream may be there, and is looked for.
 
 mod presence;
 
@@ -37,7 +38,7 @@ use parking_lot::Mutex;
 
 use super::connection::WRITE_TIMEOUT;
 use super::outcome::{WriteError, outcome_of, write_error};
-use super::overlap::{is_not_found, why_not_made};
+use super::overlap::{is_not_found, is_refused, why_not_made};
 use super::owner::Ownership;
 use super::store_guard::StoreGuard;
 use super::terms;
@@ -253,7 +254,9 @@ impl LetterStore {
             Err(error) => {
                 let subject = names::all_dead_letters(&self.project);
                 let why = why_not_made(&self.jetstream, &subject, &error).await;
-                self.guard.note_problem(&self.stream, Some(&why));
+                if is_refused(&error) {
+                    self.guard.note_problem(&self.stream, Some(&why));
+                }
                 return Err(self.error("making", why));
             }
         };

@@ -19,7 +19,7 @@ use loom_protocol::{ProjectId, WorkId, names};
 use super::connection::WRITE_TIMEOUT;
 pub use super::outcome::WriteError;
 use super::outcome::{outcome_of, write_error};
-use super::overlap::{is_name_in_use, is_not_found, why_not_made};
+use super::overlap::{is_name_in_use, is_not_found, is_refused, why_not_made};
 use super::stamp::{STAMP_KEY, stamp_old};
 use super::store_guard::{StoreDenied, StoreGuard};
 use super::terms::{self, Looked};
@@ -104,7 +104,9 @@ impl LedgerStore {
                         .map_err(|source| StoreError::new("opening", &bucket, source))?,
                     Err(error) => {
                         let why = why_not_made(jetstream, &format!("{prefix}>"), &error).await;
-                        guard.note_problem(&name, Some(&why));
+                        if is_refused(&error) {
+                            guard.note_problem(&name, Some(&why));
+                        }
                         let why = std::io::Error::other(why);
                         return Err(StoreError::new("making", &bucket, why));
                     }

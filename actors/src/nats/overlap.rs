@@ -37,6 +37,11 @@ pub(crate) fn is_name_in_use(error: &context::CreateStreamError) -> bool {
         if no.error_code() == ErrorCode::STREAM_NAME_EXIST)
 }
 
+/// The server says that the stream cannot be made. Where it says nothing in time, it may have made it.
+pub(crate) fn is_refused(error: &context::CreateStreamError) -> bool {
+    matches!(error.kind(), context::CreateStreamErrorKind::JetStream(_))
+}
+
 /// There is no such stream: the server says so, which is more than that nobody answers.
 pub(crate) fn is_not_found(error: &context::GetStreamError) -> bool {
     matches!(error.kind(), context::GetStreamErrorKind::JetStream(no)

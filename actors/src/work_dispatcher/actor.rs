@@ -98,6 +98,13 @@ pub enum DispatcherMsg {
         /// What came of them, in the same order.
         outcomes: Option<Vec<Result<Applied, LedgerError>>>,
     },
+    /// A claim is to be answered with leases that are there already: the ledger knows them all now, or is away.
+    LedgerIsUp {
+        /// Which claim.
+        claim: u64,
+        /// Whether it is up.
+        outcome: Result<(), LedgerError>,
+    },
     /// What stands between this pending item and an agent?
     QueuePosition {
         /// The item.
@@ -198,6 +205,10 @@ impl Actor for WorkDispatcher {
                 outcomes,
             } => {
                 matching.assigned(env, (claim, guid), &ids, outcomes);
+                state.answer_drain();
+            }
+            DispatcherMsg::LedgerIsUp { claim, outcome } => {
+                matching.ledger_is_up(env, claim, outcome);
                 state.answer_drain();
             }
             DispatcherMsg::QueuePosition { header, reply } => {

@@ -14,13 +14,13 @@ use super::claims::{Claim, ClaimError, ClaimFilter, ClaimOutcome, Claims, OpenCl
 use super::env::{DispatcherEnv, cancel_directive};
 use super::handle::QueuePosition;
 use super::queue::PendingQueue;
-use super::redelivery::{leases_under, redeliver};
+use super::redelivery::{answer_with_leases, has_leases_under, leases_to_tell, wait_for_ledger};
 use super::slots::Slots;
 use super::unacknowledged::UnacknowledgedAssignments;
 use crate::agent_registry::AgentEntry;
 use crate::deadline_queue::DeadlineQueue;
 use crate::domain::matching::free_slots;
-use crate::work_ledger::{Applied, Header, ItemChange, LeaseInfo, LedgerError};
+use crate::work_ledger::{Applied, Header, ItemChange, LedgerError};
 
 /// How long an item that was released is not offered to the same agent.
 const COOLDOWN: Duration = Duration::from_secs(30);
@@ -63,7 +63,7 @@ impl Matching {
             queue,
             claims: Claims::default(),
             slots: Slots::default(),
-            unacknowledged: UnacknowledgedAssignments::of(&env.args.read),
+            unacknowledged: UnacknowledgedAssignments::default(),
             waits: DeadlineQueue::default(),
             draining: false,
         };
@@ -90,17 +90,15 @@ impl Matching {
             let _ = reply.send(Err(ClaimError::Run(Box::new(error))));
             return;
         }
-        let mut given = leases_under(&env.args.read, order);
-        given.extend(self.unacknowledged_leases(env, order, &given));
-        if !given.is_empty() {
-            redeliver(env, given, reply);
-            return;
-        }
+        let has_leases = has_leases_under(&env.args.read, order) || self.unacknowledged.has(guid);
         if let Some(open) = self.claims.named(guid, &order.claim_id) {
             self.claims.replace_reply(open, order, reply);
+            if has_leases && self.claims.parked_of(guid) == Some(open) {
+                self.redeliver(env, open);
+            }
             return;
         }
-        if self.draining {
+        if self.draining && !has_leases {
             let _ = reply.send(Ok(Vec::new()));
             return;
         }
@@ -109,7 +107,11 @@ impl Matching {
             reply,
             filter: ClaimFilter::of(&agent, order),
         });
-        self.fill_or_park(env, claim);
+        if has_leases {
+            self.redeliver(env, claim);
+        } else {
+            self.fill_or_park(env, claim);
+        }
     }
 
     /// An item was written: it is offered if it waits, and the agent that had it may have room for another one.
@@ -189,7 +191,9 @@ impl Matching {
         AssignmentOutcomes { given, failure, .. }: AssignmentOutcomes,
     ) {
         let open = self.claims.get(claim);
-        let held = open.map_or_else(Vec::new, |open| leases_under(&env.args.read, &open.order));
+        let held = open.map_or_else(Vec::new, |open| {
+            leases_to_tell(&env.args.read, &mut self.unacknowledged, &open.order)
+        });
         if let Some(refusal) = self.refusal_of(env, claim) {
             // The run that is registered now has the leases: it is told of them, or gives them back.
             self.answer(claim, Err(refusal));
@@ -202,7 +206,7 @@ impl Matching {
             // Of an assignment whose outcome an incarnation of the ledger or of this actor took
             // with it: the claim was served all the same.
             if let Some(closed) = self.close(claim) {
-                redeliver(env, held, closed.reply);
+                answer_with_leases(env, held, closed.reply);
             }
         } else if !given.is_empty() {
             self.answer(claim, Ok(given));
@@ -396,27 +400,35 @@ impl Matching {
         let parked = self.claims.parked_of(guid);
         let claim_id = lease.claim_id.as_deref().unwrap_or_default();
         let its_claim = self.claims.named(guid, claim_id);
-        if its_claim.is_some() && its_claim != parked {
-            return;
+        if its_claim.is_none() {
+            self.unacknowledged.note(guid, header.id, lease.started);
         }
-        self.unacknowledged.note(guid, header.id);
-        if let Some(closed) = parked.and_then(|parked| self.close(parked)) {
-            let mut leases = vec![lease];
-            leases.extend(self.unacknowledged_leases(env, &closed.order, &leases));
-            redeliver(env, leases, closed.reply);
+        if let Some(parked) = parked.filter(|parked| its_claim.is_none_or(|own| own == *parked)) {
+            self.redeliver(env, parked);
         }
     }
 
-    /// What the agent may not have been told of, beside what it is told now.
-    fn unacknowledged_leases(
+    /// The claim is answered with the leases that its agent has by it or may not know of: with all of them, so only
+    /// when the ledger knows what it has written. One that is reading its bucket again finds them one by one.
+    fn redeliver(&mut self, env: &mut DispatcherEnv, claim: u64) {
+        self.claims.fill(claim);
+        wait_for_ledger(env, claim);
+    }
+
+    /// A claim that waited for the ledger goes on.
+    pub fn ledger_is_up(
         &mut self,
-        env: &DispatcherEnv,
-        order: &Claim,
-        told: &[LeaseInfo],
-    ) -> Vec<LeaseInfo> {
-        let (guid, claim_id) = (order.guid, &order.claim_id);
-        let read = &env.args.read;
-        self.unacknowledged.tell_leases(read, guid, claim_id, told)
+        env: &mut DispatcherEnv,
+        claim: u64,
+        outcome: Result<(), LedgerError>,
+    ) {
+        let Some(guid) = self.claims.get(claim).map(|open| open.order.guid) else {
+            return;
+        };
+        match outcome {
+            Ok(()) => self.assigned(env, (claim, guid), &[], None),
+            Err(error) => self.answer(claim, Err(error.into())),
+        }
     }
 
     /// Why an open claim is not for its sender any more: another run of its agent has registered.

@@ -2,23 +2,53 @@
 
 use std::cmp::Reverse;
 
-use loom_protocol::AgentGuid;
 use ractor::RpcReplyPort;
 
+use super::actor::DispatcherMsg;
 use super::claims::{Claim, ClaimError, ClaimOutcome};
 use super::env::DispatcherEnv;
 use super::unacknowledged::UnacknowledgedAssignments;
-use crate::work_ledger::{Applied, LeaseInfo, ReadModel};
+use crate::work_ledger::{Applied, LeaseInfo, LedgerError, ReadModel, TRANSITION_DEADLINE};
 
-/// What the agent holds by this claim.
-pub(super) fn leases_under(read: &ReadModel, order: &Claim) -> Vec<LeaseInfo> {
+/// Whether the agent holds something by this claim.
+pub(super) fn has_leases_under(read: &ReadModel, order: &Claim) -> bool {
+    let leases = read.leases_of(order.guid);
+    leases.iter().any(|lease| is_under(lease, order))
+}
+
+/// What the answer to a claim has to name: what its agent holds by it, and what it may not have been told of.
+pub(super) fn leases_to_tell(
+    read: &ReadModel,
+    unacknowledged: &mut UnacknowledgedAssignments,
+    order: &Claim,
+) -> Vec<LeaseInfo> {
+    let unacknowledged = unacknowledged.tell(order.guid, &order.claim_id);
     let mut leases = read.leases_of(order.guid);
-    leases.retain(|lease| lease.claim_id.as_deref() == Some(&order.claim_id));
+    leases.retain(|lease| {
+        is_under(lease, order)
+            || unacknowledged
+                .get(&lease.id)
+                .is_some_and(|by_its_claim| *by_its_claim || !lease.started)
+    });
     leases
 }
 
-/// The answer to this claim got lost: the same items once more.
-pub(super) fn redeliver(
+fn is_under(lease: &LeaseInfo, order: &Claim) -> bool {
+    lease.claim_id.as_deref() == Some(&order.claim_id)
+}
+
+/// The actor is told when the ledger knows what it has written.
+pub(super) fn wait_for_ledger(env: &mut DispatcherEnv, claim: u64) {
+    let (ledger, myself) = (env.args.ledger.clone(), env.myself());
+    env.spawn(async move {
+        let is_up = ledger.actor().wait_until_up(TRANSITION_DEADLINE).await;
+        let outcome = is_up.map_err(LedgerError::from);
+        let _ = myself.cast(DispatcherMsg::LedgerIsUp { claim, outcome });
+    });
+}
+
+/// The same items once more, as they are now.
+pub(super) fn answer_with_leases(
     env: &mut DispatcherEnv,
     leases: Vec<LeaseInfo>,
     reply: RpcReplyPort<ClaimOutcome>,
@@ -44,40 +74,4 @@ pub(super) fn redeliver(
         });
         let _ = reply.send(Ok(given));
     });
-}
-
-impl UnacknowledgedAssignments {
-    /// What was leased before this incarnation and is not started: the answer may have died with the one before.
-    pub fn of(read: &ReadModel) -> Self {
-        let mut unacknowledged = Self::default();
-        for id in read.leased() {
-            if let Some((guid, lease)) = read.lease(id)
-                && !lease.started
-            {
-                unacknowledged.note(guid, id);
-            }
-        }
-        unacknowledged
-    }
-
-    /// What the agent may not have been told of, beside what it is told now.
-    pub fn tell_leases(
-        &mut self,
-        read: &ReadModel,
-        guid: AgentGuid,
-        claim_id: &str,
-        told: &[LeaseInfo],
-    ) -> Vec<LeaseInfo> {
-        let unacknowledged = self.tell(guid, claim_id);
-        if unacknowledged.is_empty() {
-            return Vec::new();
-        }
-        let mut leases = read.leases_of(guid);
-        leases.retain(|lease| {
-            unacknowledged.contains(&lease.id)
-                && !lease.started
-                && told.iter().all(|other| other.id != lease.id)
-        });
-        leases
-    }
 }

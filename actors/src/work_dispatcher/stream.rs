@@ -6,7 +6,7 @@ use async_nats::jetstream::{self, stream};
 use loom_protocol::{ProjectId, WireError, names};
 
 use crate::domain::stream_terms::Terms;
-use crate::nats::overlap::why_not_made;
+use crate::nats::overlap::{is_refused, why_not_made};
 use crate::nats::store_guard::StoreGuard;
 use crate::nats::terms;
 
@@ -39,6 +39,8 @@ pub enum StreamError {
     Nats {
         /// The stream.
         stream: String,
+        /// The server answered: it will not do better before somebody mends it.
+        is_refused: bool,
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -131,6 +133,7 @@ async fn not_made(
     }
     StreamError::Nats {
         stream,
+        is_refused: is_refused(error),
         source: why.into(),
     }
 }

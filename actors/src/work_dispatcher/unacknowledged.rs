@@ -1,7 +1,7 @@
 //! Leases that nobody may have told their agents of: written for an incarnation of the dispatcher
 //! that died before it could answer, and found when this one had answered the claim without them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use loom_protocol::{AgentGuid, WorkId};
 
@@ -9,17 +9,24 @@ use loom_protocol::{AgentGuid, WorkId};
 #[derive(Debug, Default)]
 pub(super) struct UnacknowledgedAssignments(HashMap<AgentGuid, OfAgent>);
 
+/// Which, and whether its claim has started it: one that is started later is known to its agent.
+type Leases = HashMap<WorkId, bool>;
+
 #[derive(Debug, Default)]
 struct OfAgent {
     /// To be told with the answer to its next claim.
-    pending: HashSet<WorkId>,
+    pending: Leases,
     /// Told with the answer to the claim of this name. Where that answer is lost, the agent repeats the claim.
-    told: Option<(Box<str>, HashSet<WorkId>)>,
+    told: Option<(Box<str>, Leases)>,
 }
 
 impl UnacknowledgedAssignments {
-    pub fn note(&mut self, guid: AgentGuid, id: WorkId) {
-        self.0.entry(guid).or_default().pending.insert(id);
+    pub fn note(&mut self, guid: AgentGuid, id: WorkId, is_started: bool) {
+        self.0
+            .entry(guid)
+            .or_default()
+            .pending
+            .insert(id, is_started);
     }
 
     /// The lease has ended.
@@ -35,10 +42,15 @@ impl UnacknowledgedAssignments {
         }
     }
 
+    /// Whether the agent may have to be told of something.
+    pub fn has(&self, guid: AgentGuid) -> bool {
+        self.0.contains_key(&guid)
+    }
+
     /// What the agent is to be told with the answer to its claim of this name; once more if the claim is repeated.
-    pub fn tell(&mut self, guid: AgentGuid, claim_id: &str) -> HashSet<WorkId> {
+    pub fn tell(&mut self, guid: AgentGuid, claim_id: &str) -> Leases {
         let Some(of_agent) = self.0.get_mut(&guid) else {
-            return HashSet::new();
+            return Leases::new();
         };
         let mut ids = std::mem::take(&mut of_agent.pending);
         if let Some((_, before)) = of_agent.told.take_if(|(told_by, _)| **told_by == *claim_id) {
@@ -70,21 +82,21 @@ mod tests {
     fn what_was_told_with_an_answer_that_got_lost_is_told_again() {
         let guid = AgentGuid::generate();
         let mut leases = UnacknowledgedAssignments::default();
-        leases.note(guid, id(1));
-        assert_eq!(leases.tell(guid, "a"), HashSet::from([id(1)]));
-        leases.note(guid, id(2));
-        let both = HashSet::from([id(1), id(2)]);
+        leases.note(guid, id(1), false);
+        assert_eq!(leases.tell(guid, "a"), Leases::from([(id(1), false)]));
+        leases.note(guid, id(2), true);
+        let both = Leases::from([(id(1), false), (id(2), true)]);
         assert_eq!(leases.tell(guid, "a"), both);
         assert_eq!(leases.tell(guid, "a"), both);
         leases.forget(guid, id(1));
-        assert_eq!(leases.tell(guid, "a"), HashSet::from([id(2)]));
+        assert_eq!(leases.tell(guid, "a"), Leases::from([(id(2), true)]));
     }
 
     #[test]
     fn another_claim_says_that_the_answer_before_has_come() {
         let guid = AgentGuid::generate();
         let mut leases = UnacknowledgedAssignments::default();
-        leases.note(guid, id(1));
+        leases.note(guid, id(1), false);
         assert_eq!(leases.tell(guid, "a").len(), 1);
         assert!(leases.tell(guid, "b").is_empty());
         assert!(leases.tell(guid, "a").is_empty());

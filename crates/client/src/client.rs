@@ -107,10 +107,11 @@ impl Client {
     }
 
     /// Sends the request `coord.{project}.{action}` and reads its answer, trying until
-    /// [`ClientOptions::request_deadline`] is over. `action` is written `resource.action`.
+    /// [`ClientOptions::request_deadline`] is over. `action` is a [`VerbName`](loom_protocol::VerbName), or its name,
+    /// written `resource.action`.
     pub async fn request<R: DeserializeOwned>(
         &self,
-        action: &str,
+        action: impl AsRef<str>,
         request: &impl Serialize,
     ) -> Result<R, ClientError> {
         let deadline = self.inner.options.request_deadline;
@@ -120,12 +121,13 @@ impl Client {
     /// As [`Client::request`], trying for as long as `deadline`.
     pub async fn request_within<R: DeserializeOwned>(
         &self,
-        action: &str,
+        action: impl AsRef<str>,
         request: &impl Serialize,
         deadline: Duration,
     ) -> Result<R, ClientError> {
         let payload = self.encode(request)?;
-        let message = self.call(action, payload, self.patience(deadline)).await?;
+        let patience = self.patience(deadline);
+        let message = self.call(action.as_ref(), payload, patience).await?;
         self.decode(&message)
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use loom_protocol::work::{BatchAnswer, SubmitAnswer, SubmitRequest};
-use loom_protocol::{Body, Timestamp, WorkId};
+use loom_protocol::{Body, Timestamp, VerbName, WorkId};
 use serde::Serialize;
 
 use crate::client::Client;
@@ -153,7 +153,7 @@ impl Client {
     /// [`ErrorKind::Refused`] with the code, or a transient kind after the deadline. In the second
     /// case the item may have been taken: submit the same `NewWork` again to be sure.
     pub async fn submit(&self, work: &NewWork) -> Result<SubmitAnswer, ClientError> {
-        self.request("work.submit", &work.request).await
+        self.request(VerbName::WorkSubmit, &work.request).await
     }
 
     /// Submits many items, up to 64 in a request; the answers are in the order of the items. Each
@@ -201,6 +201,6 @@ impl Client {
             items: Some(part.iter().map(|work| work.request.clone()).collect()),
             ..SubmitRequest::default()
         };
-        self.request("work.submit", &request).await
+        self.request(VerbName::WorkSubmit, &request).await
     }
 }

@@ -9,6 +9,8 @@
 //! | [`names`] | the names of subjects, streams and buckets |
 //! | [`agent`], [`work`] | the two things everything is about, and the requests that concern them |
 //! | [`dead_letter`] | work that was given up, and the requests about it |
+//! | [`batch`] | requests about many things at once |
+//! | [`verbs`] | the table of everything that may be asked, with the role that it needs |
 //! | [`event`] | what is told after a transition |
 //! | [`readiness`] | whether the coordinator can serve, and if not, why |
 //! | [`error`] | the closed set of error codes |
@@ -21,6 +23,7 @@
 
 pub mod agent;
 mod always;
+pub mod batch;
 pub mod body;
 mod bounded;
 pub mod codec;
@@ -37,6 +40,7 @@ pub mod text;
 pub mod time;
 pub mod token;
 pub mod url;
+pub mod verbs;
 pub mod work;
 
 pub use always::visibility::DEFAULT as DEFAULT_VISIBILITY;
@@ -47,6 +51,7 @@ pub use error::{ErrorCode, WireError};
 pub use id::{AgentGuid, WorkId};
 pub use time::Timestamp;
 pub use token::{ProjectId, TokenError};
+pub use verbs::VerbName;
 
 /// The version of the wire that this crate speaks; told by `agents.register` and `coord.global.info`.
 pub const PROTOCOL_VERSION: u32 = 1;

@@ -1,15 +1,16 @@
-//! Which request is which method of the service.
+//! Which verb is which method of the service.
 
 use async_nats::{Client, Message};
 use loom_actors::work_dispatcher::Admission;
 use loom_protocol::agent::{GuidRequest, ListAgentsRequest};
 use loom_protocol::dead_letter::RetryRequest;
 use loom_protocol::gc::GcRequest;
+use loom_protocol::verbs::Addressed;
 use loom_protocol::work::{
     CancelRequest, ClaimRequest, CompleteAnswer, CompleteRequest, IdRequest, ListWorkRequest,
     PurgeRequest, SubmitRequest,
 };
-use loom_protocol::{Encoding, ProjectId, WireError};
+use loom_protocol::{Encoding, ProjectId, VerbName, WireError};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -19,9 +20,6 @@ use crate::service::{Ignored, Page, Service, Submitted, Turn, without_long_texts
 
 /// What every server carries, in bytes, so that its limit need not be asked for.
 const ALWAYS_CARRIED: usize = 64 * 1024;
-
-/// `coord.{p}.work.status.{id}` is `work.get` by another name.
-const WORK_STATUS: &str = "work.status.";
 
 /// What an order came to, with `success: true` among its fields: existing clients look for that.
 #[derive(Serialize)]
@@ -81,6 +79,18 @@ impl Request<'_> {
     }
 }
 
+/// Nobody answers this subject: it names no project, or no verb.
+fn unknown(subject: &str) -> WireError {
+    let named = subject.split('.').nth(1);
+    let project = named.filter(|named| *named != ProjectId::GLOBAL);
+    if let Some(Err(error)) = project.map(ProjectId::new) {
+        return error.into();
+    }
+    WireError::invalid(format!(
+        "nobody answers {subject}; requests go to coord.{{project}}.{{resource}}.{{action}}, like coord.default.work.submit"
+    ))
+}
+
 /// Carries a request out. Each action is boxed, so that the task of a request is as small as the
 /// action it is about, not as the largest of all. A claim gives its permit back when it waits:
 /// waiting claims have a bound of their own.
@@ -98,36 +108,22 @@ pub(super) async fn carry_out(
         turn: Mutex::new(service.turn_for(message.payload.len()).await?),
     };
     let subject = message.subject.as_str();
-    let unknown = || {
-        WireError::invalid(format!(
-            "nobody answers {subject}; requests go to coord.{{project}}.{{resource}}.{{action}}, like coord.default.work.submit"
-        ))
-    };
-    let (project, action) = subject
-        .strip_prefix("coord.")
-        .and_then(|rest| rest.split_once('.'))
-        .ok_or_else(unknown)?;
-    if project == ProjectId::GLOBAL {
-        return match action {
-            "stats" => request.done(&service.stats(None)),
-            "projects" => request.done(&service.project_summaries()),
-            "info" => request.done(&service.info()),
-            _ => Err(unknown()),
-        };
-    }
-    let project = &ProjectId::new(project)?;
-    let some = Some(project);
-    match action {
-        "agents.register" => {
+    let Addressed { project, verb, id } =
+        Addressed::read(subject).ok_or_else(|| unknown(subject))?;
+    let project = project.map(ProjectId::new).transpose()?;
+    let some = project.as_ref();
+    let project = some.unwrap_or(service.default_project());
+    match verb {
+        VerbName::AgentsRegister => {
             request.done(&Box::pin(service.register(project, request.read()?)).await?)
         }
-        "agents.heartbeat" => {
+        VerbName::AgentsHeartbeat => {
             request.done(&Box::pin(service.heartbeat(project, request.read()?)).await?)
         }
-        "agents.deregister" => {
+        VerbName::AgentsDeregister => {
             request.done(&Box::pin(service.deregister(project, request.read()?)).await?)
         }
-        "agents.list" => {
+        VerbName::AgentsList => {
             let list: ListAgentsRequest = request.read()?;
             let _turn = service.turn().await?;
             if list.unreadable {
@@ -135,27 +131,27 @@ pub(super) async fn carry_out(
             }
             request.page(&service.list_agents(some, &list)?)
         }
-        "agents.get" => {
+        VerbName::AgentsGet => {
             let agent: GuidRequest = request.read()?;
             request.done(&service.get_agent(some, &agent.guid)?)
         }
-        "agents.shutdown" => {
+        VerbName::AgentsShutdown => {
             let agent = Box::pin(service.shutdown_agent(some, request.read()?)).await?;
             request.done(&Successful::of(agent))
         }
-        "agents.resume" => {
+        VerbName::AgentsResume => {
             let agent: GuidRequest = request.read()?;
             request.done(&Box::pin(service.resume_agent(some, &agent.guid)).await?)
         }
-        "gc.report" => {
+        VerbName::GcReport => {
             let _turn = service.turn().await?;
             request.done(&Box::pin(service.gc_report(project)).await?)
         }
-        "gc.run" => {
+        VerbName::GcRun => {
             let run: GcRequest = request.read_strictly()?;
             request.done(&Box::pin(service.gc_run(project, &run)).await?)
         }
-        "work.submit" => {
+        VerbName::WorkSubmit => {
             let mut ignored = Ignored::default();
             let until_it_is_read = request.turn.lock().take();
             let submit: SubmitRequest =
@@ -166,69 +162,86 @@ pub(super) async fn carry_out(
                 many @ Submitted::Many { .. } => request.done(&many),
             }
         }
-        "work.claim" => {
+        VerbName::WorkClaim => {
             let claim: ClaimRequest = request.read()?;
             request.done(&Box::pin(service.claim(project, claim, &admission)).await?)
         }
-        "work.start" => request.done(&Box::pin(service.start(project, request.read()?)).await?),
-        "work.progress" => {
+        VerbName::WorkStart => {
+            request.done(&Box::pin(service.start(project, request.read()?)).await?)
+        }
+        VerbName::WorkProgress => {
             request.done(&Box::pin(service.progress(project, request.read()?)).await?)
         }
-        "work.complete" => {
+        VerbName::WorkComplete => {
             let complete: CompleteRequest = request.read()?;
             let answer = Box::pin(service.complete(project, complete, &admission)).await?;
             request.completed(answer)
         }
-        "work.fail" => request.done(&Box::pin(service.fail(project, request.read()?)).await?),
-        "work.release" => request.done(&Box::pin(service.release(project, request.read()?)).await?),
-        "work.stopped" => request.done(&Box::pin(service.stopped(project, request.read()?)).await?),
-        "work.get" => {
-            let item: IdRequest = request.read()?;
-            request.done(&Box::pin(service.get_work(some, &item.id)).await?)
+        VerbName::WorkFail => {
+            request.done(&Box::pin(service.fail(project, request.read()?)).await?)
         }
-        "work.list" => {
+        VerbName::WorkRelease => {
+            request.done(&Box::pin(service.release(project, request.read()?)).await?)
+        }
+        VerbName::WorkStopped => {
+            request.done(&Box::pin(service.stopped(project, request.read()?)).await?)
+        }
+        VerbName::WorkGet => {
+            // Existing clients write the id into the subject.
+            let id = match id {
+                Some(id) => id.to_owned(),
+                None => request.read::<IdRequest>()?.id,
+            };
+            request.done(&Box::pin(service.get_work(some, &id)).await?)
+        }
+        VerbName::WorkList => {
             let list: ListWorkRequest = request.read()?;
             let _turn = service.turn().await?;
             request.page(&Box::pin(service.list_work(project, list)).await?)
         }
-        "work.cancel" => {
+        VerbName::WorkCancel => {
             let cancel: CancelRequest = request.read()?;
             let item = Box::pin(service.cancel(some, cancel)).await?;
             request.done(&Successful::of(item))
         }
-        "work.explain" => {
+        VerbName::WorkExplain => {
             let item: IdRequest = request.read()?;
             let _turn = service.turn().await?;
             request.done(&Box::pin(service.explain(some, &item.id)).await?)
         }
-        "queue.info" => request.done(&Box::pin(service.queue_info(project)).await?),
-        "queue.purge" => {
+        VerbName::QueueInfo => request.done(&Box::pin(service.queue_info(project)).await?),
+        VerbName::QueuePurge => {
             let purge: PurgeRequest = request.read_strictly()?;
             request.done(&Box::pin(service.purge(project, purge)).await?)
         }
-        "dlq.list" => {
+        VerbName::DlqList => {
             let list = request.read()?;
             let _turn = service.turn().await?;
             request.page(&Box::pin(service.list_dead_letters(project, list)).await?)
         }
-        "dlq.get" => {
+        VerbName::DlqGet => {
             let letter: IdRequest = request.read()?;
             request.done(&Box::pin(service.get_dead_letter(some, &letter.id)).await?)
         }
-        "dlq.retry" => {
+        VerbName::DlqRetry => {
             let retry: RetryRequest = request.read_strictly()?;
             request.done(&Box::pin(service.retry_dead_letters(some, retry)).await?)
         }
-        "dlq.discard" => {
+        VerbName::DlqDiscard => {
             let letter: IdRequest = request.read()?;
             request.done(&Box::pin(service.discard_dead_letter(some, &letter.id)).await?)
         }
-        "stats" => request.done(&service.stats(some)),
-        // What existing clients ask; the id stands in the subject.
-        _ if action.starts_with(WORK_STATUS) => {
-            let id = &action[WORK_STATUS.len()..];
-            request.done(&Box::pin(service.get_work(some, id)).await?)
-        }
-        _ => Err(unknown()),
+        VerbName::Stats => request.done(&service.stats(some)),
+        VerbName::Projects => request.done(&service.project_summaries()),
+        VerbName::Info => request.done(&service.info()),
+        VerbName::AgentsShutdownBatch
+        | VerbName::WorkCancelBatch
+        | VerbName::DlqRetryBatch
+        | VerbName::Status
+        | VerbName::Metrics
+        | VerbName::Events
+        | VerbName::Store
+        | VerbName::StoreLost
+        | VerbName::StoreAccept => Err(unknown(subject)),
     }
 }

@@ -15,6 +15,7 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
+use loom_protocol::verbs::OPEN_PATHS;
 use loom_protocol::{ErrorCode, WireError};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -159,7 +160,7 @@ async fn guard(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let public = matches!(request.uri().path(), "/health" | "/ready");
+    let public = OPEN_PATHS.contains(&request.uri().path());
     let authorize = access_guard.authorize(request.headers());
     if public {
         let peer = request.extensions().get::<Peer>().copied();

@@ -3,18 +3,18 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use loom_protocol::AgentGuid;
 use loom_protocol::agent::{Agent, AgentStatus, ListAgentsRequest, ShutdownRequest};
+use loom_protocol::batch::ShutdownBatchRequest;
 use loom_protocol::gc::{GcReport, GcRequest};
 use loom_protocol::rest::{AgentsPage, ShutdownBatchResult};
-use loom_protocol::work::limits;
-use loom_protocol::{AgentGuid, AtMost};
+use serde::Serialize;
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Serialize};
 
 use super::batch::{Chosen, run_batch};
 use super::call::Call;
 use super::error::RestResult;
-use crate::service::{AgentBatchFilter, Service};
+use crate::service::Service;
 
 /// `GET /api/agents`: of one project, or of all.
 pub async fn list(State(service): State<Service>, call: Call) -> RestResult<Response> {
@@ -111,26 +111,12 @@ pub async fn gc_run(State(service): State<Service>, call: Call) -> RestResult<Js
     Ok(Json(service.gc_run(project, &request).await?))
 }
 
-/// `POST /api/agents/shutdown-batch`
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct ShutdownBatch {
-    #[serde(alias = "agentGuids", alias = "agentIds", alias = "ids")]
-    guids: Option<AtMost<{ limits::ITEMS }, String>>,
-    filter: Option<AgentBatchFilter>,
-    /// All agents of the project.
-    all: bool,
-    graceful: Option<bool>,
-    grace_period_ms: Option<u64>,
-    reason: Option<String>,
-}
-
-/// Tells several agents to end, those of a list or those that a filter names; answers for each by itself.
+/// `POST /api/agents/shutdown-batch`: tells several agents to end, those of a list or those that a filter names; answers for each by itself.
 pub async fn shutdown_batch(
     State(service): State<Service>,
     call: Call,
 ) -> RestResult<Json<ShutdownBatchResult>> {
-    let batch: ShutdownBatch = call.strict_body(&[])?;
+    let batch: ShutdownBatchRequest = call.strict_body(&[])?;
     let turn = service.turn().await?;
     let chosen = Chosen::of("guids", batch.guids, batch.filter, batch.all, |filter| {
         service.agents_named(call.project_or(service.default_project()), filter)

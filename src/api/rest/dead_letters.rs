@@ -4,11 +4,11 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use loom_actors::clock::Clock;
+use loom_protocol::batch::RetryBatchRequest;
 use loom_protocol::dead_letter::{DeadLetter, ListDeadLettersRequest, RetryAnswer, RetryRequest};
 use loom_protocol::rest::{BatchResult, DeadLettersPage};
-use loom_protocol::work::limits;
 use loom_protocol::{AtMost, WorkId};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::batch::{check_batch, percentage, run_batch};
 use super::call::Call;
@@ -49,38 +49,25 @@ struct Settled {
     work_item_id: WorkId,
 }
 
-/// Which letters a retry is about, and how it is done.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Retry {
-    #[serde(alias = "workItemIds")]
-    ids: AtMost<{ limits::ITEMS }, String>,
-    capability: Option<String>,
-    reason: Option<String>,
-    all: bool,
-    reset_attempts: Option<bool>,
-}
-
 const WHICH: &str =
     "say which dead letters: either ids, or capability and reason, or all: true, not both";
 
-impl Retry {
-    fn request(&self, id: Option<String>) -> RetryRequest {
-        RetryRequest {
-            capability: self.capability.clone(),
-            reason: self.reason.clone(),
-            all: self.all,
-            ids: AtMost::default(),
-            reset_attempts: self.reset_attempts.unwrap_or(true),
-            id,
-        }
+/// What a batch asks of one letter, or of those that match.
+fn request(batch: &RetryBatchRequest, id: Option<String>) -> RetryRequest {
+    RetryRequest {
+        capability: batch.capability.clone(),
+        reason: batch.reason.clone(),
+        all: batch.all,
+        ids: AtMost::default(),
+        reset_attempts: batch.reset_attempts.unwrap_or(true),
+        id,
     }
 }
 
 /// `POST /api/dlq/{id}/retry`
 pub async fn retry(State(service): State<Service>, call: Call) -> RestResult<impl IntoResponse> {
-    let body: Retry = call.body()?;
-    let request = body.request(Some(call.id.clone()));
+    let body: RetryBatchRequest = call.body()?;
+    let request = request(&body, Some(call.id.clone()));
     let answer = service.retry_dead_letters(call.project(), request).await?;
     let id = answer.ids.first().copied();
     let id = id.ok_or_else(|| RestError::invalid("nothing was put back"))?;
@@ -96,7 +83,7 @@ pub async fn retry_batch(
     State(service): State<Service>,
     call: Call,
 ) -> RestResult<Json<BatchResult>> {
-    let batch: Retry = call.strict_body(&[])?;
+    let batch: RetryBatchRequest = call.strict_body(&[])?;
     let is_filtered = batch.all || batch.capability.is_some() || batch.reason.is_some();
     if is_filtered && !batch.ids.0.is_empty() {
         return Err(RestError::invalid(WHICH));
@@ -104,13 +91,13 @@ pub async fn retry_batch(
     if is_filtered {
         let project = call.project_or(service.default_project());
         let answer = service
-            .retry_dead_letters(Some(project), batch.request(None))
+            .retry_dead_letters(Some(project), request(&batch, None))
             .await?;
         return Ok(Json(batch_of(answer)));
     }
     check_batch("ids", &batch.ids.0)?;
     let result = run_batch(batch.ids.0.clone(), |id| {
-        let (service, request) = (&service, batch.request(Some(id)));
+        let (service, request) = (&service, request(&batch, Some(id)));
         let project = call.project();
         async move { service.retry_dead_letters(project, request).await.map(drop) }
     })

@@ -34,8 +34,9 @@ use axum::body::HttpBody as _;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state, map_response_with_state};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
-use loom_protocol::{ErrorCode, WireError};
+use axum::routing::{MethodFilter, MethodRouter, get, on};
+use loom_protocol::verbs::{Method, VERBS, Verb};
+use loom_protocol::{ErrorCode, VerbName, WireError};
 
 pub use serve::{BindError, bind, serve};
 pub use waiting::Replaceable;
@@ -84,35 +85,81 @@ async fn read_in_turn(State(service): State<Service>, request: Request, next: Ne
     }
 }
 
+/// The paths of the table of verbs.
 fn api() -> Router<Service> {
-    Router::new()
-        .route("/metrics", get(system::metrics))
-        .route("/api/info", get(system::info))
-        .route("/api/status", get(system::status))
-        .route("/api/stats", get(system::stats))
-        .route("/api/stats/projects", get(system::projects))
-        .route("/api/queue", get(system::queue))
-        .route("/api/queue/purge", post(system::purge))
-        .route("/api/agents", get(agents::list))
-        .route("/api/agents/shutdown-batch", post(agents::shutdown_batch))
-        .route("/api/agents/{id}", get(agents::show))
-        .route("/api/agents/{id}/shutdown", post(agents::shutdown))
-        .route("/api/agents/{id}/resume", post(agents::resume))
-        .route("/api/store", get(store::show))
-        .route("/api/store/lost", get(store::lost))
-        .route("/api/store/accept", post(store::accept))
-        .route("/api/gc", get(agents::gc_report).post(agents::gc_run))
-        .route("/api/dlq", get(dead_letters::list))
-        .route("/api/dlq/retry-batch", post(dead_letters::retry_batch))
-        .route(
-            "/api/dlq/{id}",
-            get(dead_letters::show).delete(dead_letters::discard),
-        )
-        .route("/api/dlq/{id}/retry", post(dead_letters::retry))
-        .route("/api/events", get(events::follow))
-        .route("/api/work", get(work::list).post(work::submit))
-        .route("/api/work/cancel-batch", post(work::cancel_batch))
-        .route("/api/work/{id}", get(work::show))
-        .route("/api/work/{id}/cancel", post(work::cancel))
-        .route("/api/work/{id}/explain", get(work::explain))
+    let mut api = Router::new();
+    for verb in VERBS {
+        if let (Some(route), Some(handler)) = (verb.route, handler(verb)) {
+            api = api.route(route.path, handler);
+        }
+    }
+    api
+}
+
+/// What answers a verb; `None` where REST does not have it.
+fn handler(verb: &Verb) -> Option<MethodRouter<Service>> {
+    let method = match verb.route?.method {
+        Method::Get => MethodFilter::GET,
+        Method::Post => MethodFilter::POST,
+        Method::Delete => MethodFilter::DELETE,
+    };
+    Some(match verb.verb {
+        VerbName::AgentsList => on(method, agents::list),
+        VerbName::AgentsGet => on(method, agents::show),
+        VerbName::AgentsShutdown => on(method, agents::shutdown),
+        VerbName::AgentsShutdownBatch => on(method, agents::shutdown_batch),
+        VerbName::AgentsResume => on(method, agents::resume),
+        VerbName::GcReport => on(method, agents::gc_report),
+        VerbName::GcRun => on(method, agents::gc_run),
+        VerbName::WorkSubmit => on(method, work::submit),
+        VerbName::WorkGet => on(method, work::show),
+        VerbName::WorkList => on(method, work::list),
+        VerbName::WorkCancel => on(method, work::cancel),
+        VerbName::WorkCancelBatch => on(method, work::cancel_batch),
+        VerbName::WorkExplain => on(method, work::explain),
+        VerbName::QueueInfo => on(method, system::queue),
+        VerbName::QueuePurge => on(method, system::purge),
+        VerbName::DlqList => on(method, dead_letters::list),
+        VerbName::DlqGet => on(method, dead_letters::show),
+        VerbName::DlqRetry => on(method, dead_letters::retry),
+        VerbName::DlqRetryBatch => on(method, dead_letters::retry_batch),
+        VerbName::DlqDiscard => on(method, dead_letters::discard),
+        VerbName::Stats => on(method, system::stats),
+        VerbName::Projects => on(method, system::projects),
+        VerbName::Info => on(method, system::info),
+        VerbName::Status => on(method, system::status),
+        VerbName::Metrics => on(method, system::metrics),
+        VerbName::Events => on(method, events::follow),
+        VerbName::Store => on(method, store::show),
+        VerbName::StoreLost => on(method, store::lost),
+        VerbName::StoreAccept => on(method, store::accept),
+        VerbName::AgentsRegister
+        | VerbName::AgentsHeartbeat
+        | VerbName::AgentsDeregister
+        | VerbName::WorkClaim
+        | VerbName::WorkStart
+        | VerbName::WorkProgress
+        | VerbName::WorkComplete
+        | VerbName::WorkFail
+        | VerbName::WorkRelease
+        | VerbName::WorkStopped => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_of_the_table_is_answered_and_no_two_are_in_each_others_way() {
+        for verb in VERBS {
+            assert_eq!(
+                handler(verb).is_some(),
+                verb.route.is_some(),
+                "{}",
+                verb.name
+            );
+        }
+        let _two_handlers_of_one_path_and_method_would_panic = api();
+    }
 }

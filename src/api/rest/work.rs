@@ -3,18 +3,17 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use loom_protocol::ErrorCode;
+use loom_protocol::batch::CancelBatchRequest;
 use loom_protocol::rest::{CancelBatchResult, WorkPage};
-use loom_protocol::work::{
-    CancelRequest, ExplainAnswer, ListWorkRequest, SubmitRequest, WorkItem, limits,
-};
-use loom_protocol::{AtMost, ErrorCode};
+use loom_protocol::work::{CancelRequest, ExplainAnswer, ListWorkRequest, SubmitRequest, WorkItem};
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::batch::{Chosen, run_batch};
 use super::call::{Call, created};
 use super::error::RestResult;
-use crate::service::{Service, WorkBatchFilter};
+use crate::service::Service;
 
 /// Who cancels, where the request names nobody.
 const BY_REST: &str = "rest";
@@ -93,27 +92,12 @@ pub async fn cancel(State(service): State<Service>, call: Call) -> RestResult<im
     }))
 }
 
-/// `POST /api/work/cancel-batch`
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct CancelBatch {
-    #[serde(alias = "workItemIds", alias = "workIds")]
-    ids: Option<AtMost<{ limits::ITEMS }, String>>,
-    filter: Option<WorkBatchFilter>,
-    /// All items of the project that have not ended.
-    all: bool,
-    /// Whether what an agent holds goes to another one instead of being cancelled.
-    reassign: bool,
-    reason: Option<String>,
-    by: Option<String>,
-}
-
-/// Cancels several items, or hands them over, those of a list or those that a filter names; answers for each by itself.
+/// `POST /api/work/cancel-batch`: cancels several items, or hands them over, those of a list or those that a filter names; answers for each by itself.
 pub async fn cancel_batch(
     State(service): State<Service>,
     call: Call,
 ) -> RestResult<Json<CancelBatchResult>> {
-    let batch: CancelBatch = call.strict_body(&[])?;
+    let batch: CancelBatchRequest = call.strict_body(&[])?;
     let turn = service.turn().await?;
     let chosen = Chosen::of("ids", batch.ids, batch.filter, batch.all, |filter| {
         service.work_named(call.project_or(service.default_project()), filter)

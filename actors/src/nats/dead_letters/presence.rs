@@ -6,6 +6,9 @@ use super::{LetterStore, LetterStoreError, WRITE_TIMEOUT};
 
 impl LetterStore {
     pub(super) fn seen_now(&self, stream: Option<&stream::Stream>) {
+        if stream.is_some() {
+            self.guard.note_problem(&self.stream, None);
+        }
         let made = stream.map(|stream| stream.cached_info().created.unix_timestamp_nanos());
         let mut seen = self.seen.lock();
         if seen.made.is_some() && seen.made != made {

@@ -7,7 +7,7 @@ use async_nats::jetstream::stream;
 
 use super::{ANSWER_WITHIN, Bucket, BucketError};
 use crate::domain::stream_terms::Terms;
-use crate::nats::overlap::{is_name_in_use, why_not_made};
+use crate::nats::overlap::{is_name_in_use, is_refused, why_not_made};
 use crate::nats::terms;
 
 impl Bucket {
@@ -28,7 +28,9 @@ impl Bucket {
                 Err(error) => {
                     let subject = format!("{}>", self.prefix);
                     let why = why_not_made(&self.jetstream, &subject, &error).await;
-                    self.guard.note_problem(&self.config.name, Some(&why));
+                    if is_refused(&error) {
+                        self.guard.note_problem(&self.config.name, Some(&why));
+                    }
                     return Err(self.problem(format!("cannot be created: {why}")));
                 }
             },
@@ -42,7 +44,10 @@ impl Bucket {
         let known = self.guard.settled_within(ANSWER_WITHIN).await;
         known.map_err(|denied| self.problem(denied.to_string()))?;
         match self.info().await? {
-            Some(found) => self.set_right(found).await.map(Some),
+            Some(found) => {
+                self.guard.note_problem(&self.config.name, None);
+                self.set_right(found).await.map(Some)
+            }
             None => Ok(None),
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use loom_protocol::VerbName;
 use loom_protocol::work::{ClaimAnswer, ClaimRequest, ThenClaim};
 use uuid::Uuid;
 
@@ -100,7 +101,7 @@ pub(crate) async fn claim_once(
     let payload = core.client.encode(&request)?;
     let message = core
         .client
-        .call_once("work.claim", payload, timeout)
+        .call_once(VerbName::WorkClaim.as_str(), payload, timeout)
         .await?;
     core.client.decode(&message)
 }

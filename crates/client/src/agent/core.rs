@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use loom_protocol::agent::{RegisterAnswer, RegisterRequest};
 use loom_protocol::work::{ClaimedItem, Lease, LeaseRef, limits};
-use loom_protocol::{AgentGuid, ErrorCode};
+use loom_protocol::{AgentGuid, ErrorCode, VerbName};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
@@ -363,7 +363,7 @@ impl Core {
             let patience = self.client.options().request_timeout;
             let error = match self
                 .client
-                .request_within::<RegisterAnswer>("agents.register", &identity, patience)
+                .request_within::<RegisterAnswer>(VerbName::AgentsRegister, &identity, patience)
                 .await
             {
                 Ok(answer) => {

@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use loom_protocol::agent::{Directive, DirectiveKind, ShutdownNotice};
 use loom_protocol::codec::CONTENT_TYPE;
 use loom_protocol::work::{LeaseRef, StoppedRequest, WorkItem};
-use loom_protocol::{Encoding, names};
+use loom_protocol::{Encoding, VerbName, names};
 
 use super::core::Core;
 use super::job::CancelCause;
@@ -122,7 +122,9 @@ fn cancel(core: &Arc<Core>, directive: &Directive, grace: Option<Duration>) {
                 attempt,
                 result: None,
             };
-            let answer = core.client.request::<WorkItem>("work.stopped", &request);
+            let answer = core
+                .client
+                .request::<WorkItem>(VerbName::WorkStopped, &request);
             if let Err(error) = answer.await
                 && !core.note_replaced(&error)
             {

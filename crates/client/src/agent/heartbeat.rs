@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use loom_protocol::VerbName;
 use loom_protocol::agent::{AgentStatus, DirectiveKind, HeartbeatAnswer, HeartbeatRequest};
 use tokio::time::Instant;
 
@@ -70,7 +71,7 @@ async fn beat_once(core: &Core) -> Result<HeartbeatAnswer, crate::ClientError> {
     let timeout = core.client.options().request_timeout;
     let message = core
         .client
-        .call_once("agents.heartbeat", payload, timeout)
+        .call_once(VerbName::AgentsHeartbeat.as_str(), payload, timeout)
         .await?;
     core.client.decode(&message)
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use loom_protocol::VerbName;
 use loom_protocol::agent::{DeregisterAnswer, DeregisterRequest};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -110,9 +111,11 @@ async fn farewell(core: &Core) {
     if !core.client.is_connected() {
         return;
     }
-    let goodbye =
-        core.client
-            .request_within::<DeregisterAnswer>("agents.deregister", &request, FAREWELL);
+    let goodbye = core.client.request_within::<DeregisterAnswer>(
+        VerbName::AgentsDeregister,
+        &request,
+        FAREWELL,
+    );
     if let Err(error) = goodbye.await {
         tracing::debug!(%error, "deregistering was not answered");
     }

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use async_nats::Message;
 use bytes::Bytes;
-use loom_protocol::ErrorCode;
 use loom_protocol::work::{
     CompleteAnswer, CompleteItem, CompleteRequest, ItemAnswer, ReleaseRequest, StoppedRequest,
     limits,
 };
+use loom_protocol::{ErrorCode, VerbName};
 use serde::Serialize;
 use serde::de::IgnoredAny;
 use tokio::sync::mpsc;
@@ -124,7 +124,7 @@ async fn complete_at_once(
     };
     let payload = core.client.encode(&request)?;
     let durable = Durable::Completions(batch);
-    let message = answered(core, "work.complete", payload, durable, None).await?;
+    let message = answered(core, VerbName::WorkComplete, payload, durable, None).await?;
     core.client.decode(&message)
 }
 
@@ -149,7 +149,7 @@ async fn deliver(core: Arc<Core>, job: Job, ending: Ending) {
         Ending::Fail(mut request) => {
             request.instance_id.clone_from(&core.instance_id);
             let durable = Durable::Failure(&job, &request);
-            let sent = send(&core, "work.fail", request.as_ref(), durable, None).await;
+            let sent = send(&core, VerbName::WorkFail, request.as_ref(), durable, None).await;
             (&core.counts.failed, sent)
         }
         Ending::Release(release) => {
@@ -164,7 +164,14 @@ async fn deliver(core: Arc<Core>, job: Job, ending: Ending) {
                 pause_until: release.pause_until,
             };
             let limit = Some(GIVE_UP_AFTER);
-            let sent = send(&core, "work.release", &request, Durable::Nothing, limit).await;
+            let sent = send(
+                &core,
+                VerbName::WorkRelease,
+                &request,
+                Durable::Nothing,
+                limit,
+            )
+            .await;
             (&core.counts.returned, sent)
         }
         Ending::Stopped(result) => {
@@ -176,7 +183,14 @@ async fn deliver(core: Arc<Core>, job: Job, ending: Ending) {
                 result,
             };
             let limit = Some(GIVE_UP_AFTER);
-            let sent = send(&core, "work.stopped", &request, Durable::Nothing, limit).await;
+            let sent = send(
+                &core,
+                VerbName::WorkStopped,
+                &request,
+                Durable::Nothing,
+                limit,
+            )
+            .await;
             (&core.counts.cancelled, sent)
         }
     };
@@ -191,20 +205,20 @@ async fn deliver(core: Arc<Core>, job: Job, ending: Ending) {
 
 async fn send(
     core: &Core,
-    action: &str,
+    verb: VerbName,
     request: &impl Serialize,
     durable: Durable<'_>,
     give_up_after: Option<Duration>,
 ) -> Result<(), ClientError> {
     let payload = core.client.encode(request)?;
-    answered(core, action, payload, durable, give_up_after).await?;
+    answered(core, verb, payload, durable, give_up_after).await?;
     Ok(())
 }
 
 /// Sends a report until it is answered other than transiently, publishing it when that takes long.
 async fn answered(
     core: &Core,
-    action: &str,
+    verb: VerbName,
     payload: Bytes,
     durable: Durable<'_>,
     give_up_after: Option<Duration>,
@@ -215,13 +229,13 @@ async fn answered(
         let timeout = core.client.options().request_timeout;
         let error = match core
             .client
-            .call_once(action, payload.clone(), timeout)
+            .call_once(verb.as_str(), payload.clone(), timeout)
             .await
         {
             Err(error) if core.reregister_on(&error).await || error.is_transient() => error,
             settled => return settled,
         };
-        tracing::debug!(action, %error, "a report is repeated");
+        tracing::debug!(%verb, %error, "a report is repeated");
         if started.elapsed() > PUBLISH_AFTER || !core.is_running() {
             durable.publish(core).await;
         }

@@ -4,9 +4,9 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-use loom_protocol::ErrorCode;
 use loom_protocol::text::without_end;
 use loom_protocol::work::{Lease, ProgressRequest, limits};
+use loom_protocol::{ErrorCode, VerbName};
 use tokio::task::{JoinError, JoinHandle};
 
 use super::core::Core;
@@ -143,7 +143,7 @@ async fn send(core: &Arc<Core>, job: &Job, progress: Progress) -> bool {
     let patience = core.client.options().request_timeout;
     let answer = core
         .client
-        .request_within::<Lease>("work.progress", &request, patience);
+        .request_within::<Lease>(VerbName::WorkProgress, &request, patience);
     let Err(error) = answer.await else {
         return true;
     };
