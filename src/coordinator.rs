@@ -36,6 +36,7 @@ use crate::metrics;
 use crate::running::{Noted, Running, Standing};
 use crate::service::Service;
 use crate::settings::{NatsSettings, Settings};
+use loom_actors::domain::room::Room;
 
 /// How many coordinators of one user may stand by for one NATS on one machine.
 const MAX_STANDBYS: u32 = 16;
@@ -131,7 +132,7 @@ impl Coordinator {
             (None, None) => String::new(),
         };
         let nats = Nats::connect(&nats_options(&settings.nats, url)).await?;
-        if let Some(problem) = nats.room().problem(&nats.shown_url) {
+        if let Some(problem) = Room::of(nats.max_payload()).problem(&nats.shown_url) {
             tracing::error!("{problem}");
         }
         let watching = watch_store(&nats, server.as_ref());

@@ -3,7 +3,7 @@
 //! | layer | what it may know |
 //! |---|---|
 //! | [`domain`] | pure verdicts: values in, verdict out; no clock, no network |
-//! | [`nats`] | one thin wrapper per kind of resource |
+//! | [`nats`] | one wrapper per kind of resource; a crate that knows no actor |
 //! | [`supervision`] | who restarts whom, and handles that survive it |
 //! | [`agent_registry`], [`work_dispatcher`], [`work_ledger`], [`gc_reaper`] | one actor each: its messages, its state, its handle |
 //! | [`liveness`] | whether silence was theirs or ours, before anybody is declared dead or late |
@@ -17,7 +17,6 @@
 pub mod agent_registry;
 pub mod breaker;
 mod cancellation;
-pub mod clock;
 pub mod deadline_queue;
 pub mod dlq_retrier;
 pub mod domain;
@@ -25,16 +24,15 @@ pub mod events;
 pub mod gc_reaper;
 pub mod leases;
 pub mod liveness;
-pub mod nats;
 mod orphaned_leases;
 pub mod project;
 pub mod projects;
-pub mod repetition;
 pub mod settings;
 pub mod shared_agents;
 pub mod stores;
-pub use loom_supervision as supervision;
 mod unavailable;
 pub mod work_dispatcher;
-
 pub mod work_ledger;
+
+pub use loom_nats::{self as nats, clock, repetition};
+pub use loom_supervision as supervision;

@@ -48,10 +48,10 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::memory::Memory;
-use crate::domain::ledger_stamp::{Found, difference};
 use crate::nats::connection::Nats;
 use crate::nats::ledger_store::StoreError;
 use crate::nats::store_guard::{Guarded, LOOK_AGAIN, StoreGuard};
+use crate::nats::verdicts::ledger_stamp::{Found, difference};
 use crate::work_ledger::ReadModel;
 
 /// How often every guard is looked at though nothing speaks against it.

@@ -1,5 +1,6 @@
 //! Giving work to an agent: a claim, by itself or after a completion.
 
+use loom_actors::domain::room::Room;
 use std::time::Duration;
 
 use loom_actors::domain::work::{Bodies, Command};
@@ -51,7 +52,10 @@ impl Service {
     /// it cannot carry that either (the server's limit has been lowered since it was taken in), it has
     /// failed, and the slot is free.
     async fn to_be_given(&self, project: &Project, applied: &Applied) -> Option<WorkItem> {
-        let (record, room) = (&applied.record, self.projects().terms().nats.room());
+        let (record, room) = (
+            &applied.record,
+            Room::of(self.projects().terms().nats.max_payload()),
+        );
         let mut item = project.work.view(record, applied.revision, Bodies::With);
         if room.can_be_given(record, &item).is_ok() {
             return Some(item);

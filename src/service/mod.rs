@@ -38,6 +38,7 @@ mod turns;
 mod upkeep;
 mod verdicts;
 
+use loom_actors::domain::room::Room;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -185,7 +186,7 @@ impl Service {
 
     /// How many of these, at least one, fit into one answer: a page of long texts ends sooner.
     fn how_many_fit(&self, items: &[impl serde::Serialize]) -> usize {
-        let mut left = self.projects().terms().nats.room().record();
+        let mut left = Room::of(self.projects().terms().nats.max_payload()).record();
         let fits = |item: &_| {
             let size = serde_json::to_vec(item).map_or(usize::MAX, |bytes| bytes.len() + 1);
             left.checked_sub(size).map(|rest| left = rest)

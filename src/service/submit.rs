@@ -1,5 +1,6 @@
 //! Taking work in.
 
+use loom_actors::domain::room::Room;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -86,7 +87,10 @@ impl Service {
         let defaults = Defaults {
             max_attempts: self.projects().terms().work.max_attempts,
         };
-        let (now, room) = (self.now(), self.projects().terms().nats.room());
+        let (now, room) = (
+            self.now(),
+            Room::of(self.projects().terms().nats.max_payload()),
+        );
         let mut answers = Vec::with_capacity(requests.len());
         let mut operations = Vec::with_capacity(requests.len());
         for (request, ignored) in requests {

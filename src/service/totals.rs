@@ -1,5 +1,6 @@
 //! Sums, and what the coordinator says of itself.
 
+use loom_actors::domain::room::Room;
 use loom_actors::nats::server::ManagedState;
 use loom_actors::nats::store::space_at;
 use loom_actors::project::Project;
@@ -141,8 +142,7 @@ impl Service {
             readiness.add(trouble);
         }
         let nats = &projects.terms().nats;
-        let too_small = nats
-            .room()
+        let too_small = Room::of(nats.max_payload())
             .problem(&nats.shown_url)
             .filter(|_| readiness.nats);
         if let Some(sentence) = too_small {

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use loom_actors::domain::store::StoreVerdict;
 use loom_actors::nats::owner::LossReason;
+use loom_actors::nats::verdicts::store::StoreVerdict;
 use loom_protocol::readiness::{Problem, ProblemKind};
 use loom_protocol::{ErrorCode, WireError};
 

@@ -9,6 +9,7 @@ use super::index::LetterInfo;
 use super::letters::DeadLetters;
 use crate::clock::Clock;
 use crate::domain::letter::{self, DeadLetterHeader};
+use crate::domain::room::Room;
 use crate::domain::work::{Command, Refusal, WorkRecord};
 use crate::nats::dead_letters::NewLetter;
 use crate::nats::ledger_store::WriteError;
@@ -155,7 +156,7 @@ impl Context {
         let head = DeadLetterHeader::of(record);
         let letter = letter::letter_of(record, revision, self.read.project());
         let new = match (
-            letter::encode_within(&letter, self.letters.store.room().record()),
+            letter::encode_within(&letter, Room::of(self.letters.store.max_payload()).record()),
             serde_json::to_string(&head),
         ) {
             (Ok(bytes), Ok(line)) => NewLetter {

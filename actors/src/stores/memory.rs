@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::ledger_stamp::Known;
+use crate::nats::verdicts::ledger_stamp::Known;
 
 const FILE: &str = "store-memory.json";
 

@@ -13,6 +13,7 @@ use super::queue::PendingQueue;
 use super::slots::Slots;
 use crate::agent_registry::AgentEntry;
 use crate::domain::matching::{self, AgentProfile};
+use crate::domain::room::Room;
 use crate::domain::work::{Command, Holder};
 use crate::work_ledger::{Applied, Header, LedgerError, Operation, ReadError, TRANSITION_DEADLINE};
 
@@ -43,7 +44,7 @@ pub(super) fn take_items(
     // An answer, with what was completed before, has to fit into a message. One item does always.
     let mut is_too_much = |header: Option<&Header>, taken: &[Operation]| {
         bytes = bytes.saturating_add(header.map_or(0, |header| header.answer_bytes));
-        !taken.is_empty() && bytes as usize > args.nats.room().together()
+        !taken.is_empty() && bytes as usize > Room::of(args.nats.max_payload()).together()
     };
     for lease in &open.order.resume {
         let header = args.read.header(lease.id);

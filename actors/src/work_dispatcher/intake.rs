@@ -30,6 +30,7 @@ use super::stream::{QUEUE, REPORTS};
 use crate::agent_registry::{AgentDirectory, AgentRegistryHandle};
 use crate::clock::Clock;
 use crate::domain::foreign::DealtWith;
+use crate::domain::room::Room;
 use crate::domain::work::{Defaults, WorkRecord};
 use crate::liveness::DeliveryBarrier;
 use crate::nats::connection::Nats;
@@ -347,7 +348,11 @@ impl Intake {
             reason,
             error,
         };
-        refused.record(&message.payload, self.nats.room().record(), published)
+        refused.record(
+            &message.payload,
+            Room::of(self.nats.max_payload()).record(),
+            published,
+        )
     }
 
     /// When a message was published, by our clock.

@@ -5,10 +5,10 @@ use std::time::Duration;
 use async_nats::jetstream::{self, stream};
 use loom_protocol::{ProjectId, WireError, names};
 
-use crate::domain::stream_terms::Terms;
 use crate::nats::overlap::{is_refused, why_not_made};
 use crate::nats::store_guard::StoreGuard;
 use crate::nats::terms;
+use crate::nats::verdicts::stream_terms::Terms;
 
 /// The key in the stream's metadata that says whose it is. A stream without it was made by somebody else.
 pub(crate) const PROJECT_KEY: &str = "loom.project";

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::handle::LedgerError;
 use super::operation::{Context, Operation};
+use crate::domain::room::Room;
 use crate::domain::work::{WorkRecord, cut, encode};
 
 /// What the record of an item takes nearly always, in bytes: then nobody asks how much may be.
@@ -30,7 +31,7 @@ impl Context {
         if too_large.is_none() && bytes.len() <= FITS_ALWAYS {
             return Ok((next, bytes, None));
         }
-        let (size, most) = (bytes.len(), self.nats.room().record());
+        let (size, most) = (bytes.len(), Room::of(self.nats.max_payload()).record());
         if too_large.is_none() && size <= most {
             return Ok((next, bytes, None));
         }

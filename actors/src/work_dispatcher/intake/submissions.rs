@@ -7,6 +7,7 @@ use loom_protocol::work::{RESERVED_FIELDS, Reason, SubmitRequest};
 use loom_protocol::{Encoding, Timestamp, WireError, WorkId, names};
 
 use super::{Intake, poison};
+use crate::domain::room::Room;
 use crate::domain::work;
 use crate::work_ledger::Operation;
 
@@ -30,7 +31,7 @@ impl Intake {
         let submission = work::accept(request, self.defaults, "queue", published)
             .and_then(|submission| submission.check_deadline(published).map(|()| submission))
             .map_err(|error| (Reason::Rejected, error))?;
-        let room = self.nats.room();
+        let room = Room::of(self.nats.max_payload());
         room.check(&submission.record, &self.project)
             .map_err(|error| (Reason::Rejected, error))?;
         Ok(Operation::Create(Arc::new(submission.record)))

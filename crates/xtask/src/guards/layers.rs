@@ -27,6 +27,18 @@ const LAYERS: &[(&str, &[&str])] = &[
         "loom-process",
         &["async-nats", "ractor", "loom-protocol", "loom-actors"],
     ),
+    // NATS, resource by resource: no actor, no settings.
+    (
+        "loom-nats",
+        &[
+            "ractor",
+            "loom-supervision",
+            "loom-actors",
+            "loom-client",
+            "loom-coordinator",
+            "loom-testkit",
+        ],
+    ),
     // The core: no web, no command line.
     (
         "loom-actors",

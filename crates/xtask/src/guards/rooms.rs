@@ -46,25 +46,6 @@ const ROOMS: &[(&str, &[&str], &str)] = &[
         "a data structure knows what it is given",
     ),
     (
-        "nats",
-        &[
-            "supervision",
-            "liveness",
-            "settings",
-            "agent_registry",
-            "work_dispatcher",
-            "work_ledger",
-            "gc_reaper",
-            "dlq_retrier",
-            "project",
-            "projects",
-            "shared_agents",
-            "stores",
-            "events",
-        ],
-        "a wrapper of NATS knows no actor",
-    ),
-    (
         "liveness",
         &[
             "agent_registry",

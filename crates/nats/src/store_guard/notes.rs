@@ -5,7 +5,7 @@ use super::{Lack, StoreGuard};
 impl StoreGuard {
     /// So many items that were acknowledged, and had not ended, are not in the store. Counts where it is more than was
     /// known.
-    pub(crate) fn lacks(&self, items: usize) {
+    pub fn lacks(&self, items: usize) {
         if let Some(inner) = &self.0 {
             let mut lacks = inner.lacks.lock();
             if items <= lacks.items {
@@ -21,7 +21,7 @@ impl StoreGuard {
     }
 
     /// Whether items are missing, and another server may have come since that was found.
-    pub(crate) fn may_be_whole_again(&self) -> bool {
+    pub fn may_be_whole_again(&self) -> bool {
         self.0.as_ref().is_some_and(|inner| {
             let lacks = inner.lacks.lock();
             lacks.items > 0 && lacks.connects != inner.connects()
@@ -29,7 +29,7 @@ impl StoreGuard {
     }
 
     /// So many items are missing in what the present server holds.
-    pub(crate) fn compared(&self, connects: u64, items: usize) {
+    pub fn compared(&self, connects: u64, items: usize) {
         if let Some(inner) = &self.0 {
             *inner.lacks.lock() = Lack { items, connects };
             inner.to_be_looked_at.notify_one();
@@ -37,7 +37,7 @@ impl StoreGuard {
     }
 
     /// What is to be known about a stream of the project that can be used, instead of what was. Logged where it is new.
-    pub(crate) fn note_warnings(&self, stream: &str, warnings: Vec<String>) {
+    pub fn note_warnings(&self, stream: &str, warnings: Vec<String>) {
         let Some(inner) = &self.0 else {
             return;
         };
@@ -67,7 +67,7 @@ impl StoreGuard {
     }
 
     /// A stream of the project cannot be made or used, for this reason, or can again. Logged when it changes.
-    pub(crate) fn note_problem(&self, stream: &str, problem: Option<&str>) {
+    pub fn note_problem(&self, stream: &str, problem: Option<&str>) {
         let Some(inner) = &self.0 else {
             return;
         };

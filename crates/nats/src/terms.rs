@@ -1,4 +1,4 @@
-//! Keeps streams of ours as they must be, see [`stream_terms`](crate::domain::stream_terms).
+//! Keeps streams of ours as they must be, see [`stream_terms`](crate::verdicts::stream_terms).
 //!
 //! A configuration is read and written as the server says it: what this program does not know of stays.
 
@@ -6,11 +6,11 @@ use async_nats::jetstream::{self, response::Response};
 use serde_json::{Map, Value};
 
 use super::store_guard::StoreGuard;
-use crate::domain::stream_terms::{Change, Terms, Verdict, verdict};
+use crate::verdicts::stream_terms::{Change, Terms, Verdict, verdict};
 
 /// What a look at a stream has shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Looked {
+pub struct Looked {
     /// How many messages it holds.
     pub messages: u64,
     /// The last sequence that it gave out.
@@ -22,7 +22,7 @@ pub(crate) struct Looked {
 ///
 /// # Errors
 /// The server does not say.
-pub(crate) async fn keep(
+pub async fn keep(
     jetstream: &jetstream::Context,
     stream: &str,
     terms: &Terms,
@@ -76,7 +76,7 @@ const LOSING: [&str; 5] = [
 ///
 /// # Errors
 /// The server does not say.
-pub(crate) async fn tell(
+pub async fn tell(
     jetstream: &jetstream::Context,
     stream: &str,
     terms: &Terms,

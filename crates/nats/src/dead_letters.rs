@@ -42,8 +42,7 @@ use super::overlap::{is_not_found, is_refused, why_not_made};
 use super::owner::Ownership;
 use super::store_guard::StoreGuard;
 use super::terms;
-use crate::domain::room::Room;
-use crate::domain::stream_terms::Terms;
+use crate::verdicts::stream_terms::Terms;
 
 /// The key in the stream's metadata that says whose it is.
 const PROJECT_KEY: &str = "loom.project";
@@ -138,9 +137,9 @@ impl LetterStore {
         }
     }
 
-    /// What fits into a letter.
-    pub fn room(&self) -> Room {
-        Room::of(self.client.server_info().max_payload)
+    /// How many bytes a message may have, and so a letter with its headers.
+    pub fn max_payload(&self) -> usize {
+        self.client.server_info().max_payload
     }
 
     /// The same stream, written only while this ownership lasts: each write asks it first.

@@ -51,8 +51,8 @@ use self::unreadable::Unchanged;
 pub use self::unreadable::UnreadableEntry;
 use super::store::StoreHealth;
 use crate::clock::Clock;
-use crate::nats::store_guard::StoreGuard;
 use crate::repetition::Repetition;
+use crate::store_guard::StoreGuard;
 
 /// How often a standby looks whether the entry has gone, and a failed renewal is tried again.
 const LOOK_EVERY: Duration = Duration::from_millis(250);

@@ -56,7 +56,7 @@ impl LedgerStore {
     ///
     /// # Errors
     /// The server does not answer.
-    pub(crate) async fn sequences(&self, mut each: impl FnMut(u64)) -> Result<(), StoreError> {
+    pub async fn sequences(&self, mut each: impl FnMut(u64)) -> Result<(), StoreError> {
         let Some(mut messages) = self.messages(1, true).await? else {
             return Ok(());
         };

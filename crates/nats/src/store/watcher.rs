@@ -10,12 +10,12 @@ use tokio::time::{sleep, timeout};
 
 use super::log::LogTail;
 use super::{LOOK_EVERY, StoreHealth};
-use crate::domain::store::{
+use crate::connection::Nats;
+use crate::overlap::is_not_found;
+use crate::server::{ManagedState, ServerControl};
+use crate::verdicts::store::{
     Refusal, RefusalKind, RestartVerdict, Space, restart_verdict, restarted,
 };
-use crate::nats::connection::Nats;
-use crate::nats::overlap::is_not_found;
-use crate::nats::server::{ManagedState, ServerControl};
 
 /// The stream whose majority is asked for: every coordinator needs it.
 const OWNERS: &str = "KV_LOOM_OWNERS";

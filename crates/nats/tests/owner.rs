@@ -5,10 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use async_nats::jetstream;
-use loom_actors::nats::owner::{
+use loom_nats::owner::{
     Holder, Identity, LeaseTimes, LossReason, OwnerError, OwnerLease, OwnerOptions,
 };
-use loom_actors::nats::server::{NatsServer, Profile, ServerOptions, find_server};
+use loom_nats::server::{NatsServer, Profile, ServerOptions, find_server};
 use tempfile::TempDir;
 use tokio::time::{Instant, timeout};
 

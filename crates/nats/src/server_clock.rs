@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tokio::time::{Instant, timeout};
 
 use crate::clock::Clock;
-use crate::domain::server_time::ClockOffset;
+use crate::verdicts::server_time::ClockOffset;
 
 /// For how long an answer is good: somebody may set either clock.
 const GOOD_FOR: Duration = Duration::from_secs(1);

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use loom_actors::nats::server::{
+use loom_nats::server::{
     ManagedOptions, ManagedServer, ManagedState, NatsServer, Profile, ServerError, ServerOptions,
     find_server,
 };

@@ -2,19 +2,19 @@
 
 use async_nats::jetstream::{self, stream};
 
-use crate::domain::ledger_stamp::{Found, stamp_of_old};
+use crate::verdicts::ledger_stamp::{Found, stamp_of_old};
 
 /// The key in a stream's metadata under which its stamp stands.
 pub const STAMP_KEY: &str = "loom.stamp";
 
 /// The stamp of a stream.
-pub(crate) fn stamp_of(info: &stream::Info) -> String {
+pub fn stamp_of(info: &stream::Info) -> String {
     let own = info.config.metadata.get(STAMP_KEY).cloned();
     own.unwrap_or_else(|| stamp_of_old(info.created.unix_timestamp_nanos()))
 }
 
 /// A stream as a ledger that was found.
-pub(crate) fn found_in(info: &stream::Info) -> Found {
+pub fn found_in(info: &stream::Info) -> Found {
     Found::Ledger {
         stamp: info.config.metadata.get(STAMP_KEY).cloned(),
         made: info.created.unix_timestamp_nanos(),
@@ -24,7 +24,7 @@ pub(crate) fn found_in(info: &stream::Info) -> Found {
 
 /// Writes the stamp of a stream of an older version into its metadata. Where that fails it is tried again at the
 /// next start: until then the stamp is the same by itself.
-pub(crate) async fn stamp_old(jetstream: &jetstream::Context, info: &stream::Info) {
+pub async fn stamp_old(jetstream: &jetstream::Context, info: &stream::Info) {
     if info.config.metadata.contains_key(STAMP_KEY) {
         return;
     }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use async_nats::jetstream::stream;
 
 use super::{ANSWER_WITHIN, Bucket, BucketError};
-use crate::domain::stream_terms::Terms;
-use crate::nats::overlap::{is_name_in_use, is_refused, why_not_made};
-use crate::nats::terms;
+use crate::overlap::{is_name_in_use, is_refused, why_not_made};
+use crate::terms;
+use crate::verdicts::stream_terms::Terms;
 
 impl Bucket {
     /// Creates the bucket if it is missing. Where another client created it, single keys are let expire, and
@@ -56,7 +56,7 @@ impl Bucket {
     ///
     /// # Errors
     /// The server does not say how it is.
-    pub(crate) async fn keep(&self) -> Result<(), BucketError> {
+    pub async fn keep(&self) -> Result<(), BucketError> {
         let known = self.guard.settled_within(ANSWER_WITHIN).await;
         known.map_err(|denied| self.problem(denied.to_string()))?;
         if !self.ownership.is_held() {

@@ -12,7 +12,6 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::store::StoreHealth;
-use crate::domain::room::Room;
 
 /// The oldest server that stores what we rely on (per-message TTL, fences).
 pub const MIN_SERVER: (i64, i64, i64) = (2, 12, 5);
@@ -228,10 +227,10 @@ impl Nats {
         self.client.connection_state() == State::Connected
     }
 
-    /// What fits into a message of the server that it is connected to now; another one may have another
+    /// How many bytes a message of the server may have that it is connected to now; another one may have another
     /// limit, and so may the same one after it was started again.
-    pub fn room(&self) -> Room {
-        Room::of(self.client.server_info().max_payload)
+    pub fn max_payload(&self) -> usize {
+        self.client.server_info().max_payload
     }
 
     /// A round trip: when it comes back, everything that the server sent before has arrived.

@@ -2,7 +2,7 @@
 //!
 //! Writers tell of what was refused or not answered ([`StoreHealth::refused`]); a watcher looks at the disk and the log
 //! of our own server, restarts it where that helps, and asks whether the cluster has a majority (`watcher`). Readiness,
-//! answers, metrics and the intake of published work read the verdict ([`crate::domain::store`]).
+//! answers, metrics and the intake of published work read the verdict ([`crate::verdicts::store`]).
 
 mod log;
 mod watcher;
@@ -16,7 +16,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::domain::store::{
+use crate::verdicts::store::{
     Refusal, Space, StoreFacts, StoreVerdict, Unconfirmed, refusal_in, store_verdict,
     without_majority,
 };

@@ -41,7 +41,7 @@ use tokio::time::{Instant, timeout};
 
 use super::overlap::is_not_found;
 use super::stamp::{found_in, stamp_of};
-use crate::domain::ledger_stamp::{Found, Known, difference};
+use crate::verdicts::ledger_stamp::{Found, Known, difference};
 
 /// How long one look may take.
 const LOOK_WITHIN: Duration = Duration::from_secs(2);
@@ -50,7 +50,7 @@ const SURE_AFTER_ALONE: Duration = Duration::from_millis(750);
 /// The same in a cluster: a new leader may answer before it has caught up.
 const SURE_AFTER_IN_CLUSTER: Duration = Duration::from_secs(12);
 /// The pause between two looks at what is in doubt.
-pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(50);
+pub const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Why nobody may write just now.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -111,7 +111,7 @@ enum State {
 
 /// What a guard is about.
 #[derive(Debug)]
-pub(crate) struct Guarded {
+pub struct Guarded {
     /// As it stands in a sentence: `project p`.
     pub whose: String,
     /// What to do where it is another one.
@@ -129,14 +129,15 @@ impl StoreGuard {
     }
 
     /// Whether it is the same one.
-    pub(crate) fn is(&self, other: &Self) -> bool {
+    pub fn is(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
             (Some(one), Some(other)) => Arc::ptr_eq(one, other),
             _ => false,
         }
     }
 
-    pub(crate) fn of(
+    /// Of this; `to_be_looked_at` is told of whatever is to be looked at.
+    pub fn of(
         guarded: Guarded,
         jetstream: &jetstream::Context,
         to_be_looked_at: Arc<Notify>,
@@ -275,7 +276,7 @@ impl StoreGuard {
     }
 
     /// The store is the one to be known from now on, as the server said over the connection of this number.
-    pub(crate) fn adopt(&self, connects: u64, info: &stream::Info) {
+    pub fn adopt(&self, connects: u64, info: &stream::Info) {
         if let Some(inner) = &self.0 {
             *inner.stamp.lock() = Some(stamp_of(info));
             inner
@@ -287,13 +288,13 @@ impl StoreGuard {
     }
 
     /// Whether the right store was there at any time.
-    pub(crate) fn was_trusted(&self) -> bool {
+    pub fn was_trusted(&self) -> bool {
         let inner = self.0.as_ref();
         inner.is_none_or(|inner| inner.was_trusted.load(Ordering::Acquire))
     }
 
     /// It must have this stamp, whatever its end is.
-    pub(crate) fn pin(&self, stamp: &str) {
+    pub fn pin(&self, stamp: &str) {
         if let Some(inner) = &self.0 {
             *inner.stamp.lock() = Some(stamp.to_owned());
             inner.is_pinned.store(true, Ordering::Release);
@@ -303,7 +304,7 @@ impl StoreGuard {
     }
 
     /// Nothing is known any more: whatever is opened next is the right one.
-    pub(crate) fn forget(&self) {
+    pub fn forget(&self) {
         if let Some(inner) = &self.0 {
             *inner.stamp.lock() = None;
             inner.last.store(0, Ordering::Release);
@@ -321,7 +322,7 @@ impl StoreGuard {
     }
 
     /// As [`forget`](Self::forget), unless it is pinned; whether it did.
-    pub(crate) fn forget_unless_pinned(&self) -> bool {
+    pub fn forget_unless_pinned(&self) -> bool {
         let forgets = self.0.is_some() && !self.is_pinned();
         if forgets {
             self.forget();
@@ -330,12 +331,12 @@ impl StoreGuard {
     }
 
     /// How often the client had connected, to be read before a question whose answer is adopted.
-    pub(crate) fn connects(&self) -> u64 {
+    pub fn connects(&self) -> u64 {
         self.0.as_ref().map_or(0, |inner| inner.connects())
     }
 
     /// Whether it has to be looked at.
-    pub(crate) fn is_in_doubt(&self) -> bool {
+    pub fn is_in_doubt(&self) -> bool {
         let Some(inner) = &self.0 else {
             return false;
         };
@@ -348,7 +349,7 @@ impl StoreGuard {
     }
 
     /// Looks at the store once. True where it turned foreign, or back.
-    pub(crate) async fn look(&self) -> bool {
+    pub async fn look(&self) -> bool {
         let Some(inner) = &self.0 else {
             return false;
         };

@@ -11,14 +11,12 @@ use tokio::time::{sleep, timeout};
 
 use super::group::GroupNote;
 use super::{Holder, OwnerError, OwnerOptions, UnreadableEntry, format};
-use crate::domain::stream_terms::Terms;
-use crate::nats::overlap::{
-    is_name_in_use, is_not_found, is_wrong_sequence, taken_by, why_not_made,
-};
-use crate::nats::stamp::{STAMP_KEY, stamp_old};
-use crate::nats::store::StoreHealth;
-use crate::nats::store_guard::{StoreDenied, StoreGuard};
-use crate::nats::terms;
+use crate::overlap::{is_name_in_use, is_not_found, is_wrong_sequence, taken_by, why_not_made};
+use crate::stamp::{STAMP_KEY, stamp_old};
+use crate::store::StoreHealth;
+use crate::store_guard::{StoreDenied, StoreGuard};
+use crate::terms;
+use crate::verdicts::stream_terms::Terms;
 
 const BUCKET: &str = "LOOM_OWNERS";
 const SUBJECT: &str = "$KV.LOOM_OWNERS.coordinator";

@@ -23,7 +23,7 @@ use super::overlap::{is_name_in_use, is_not_found, is_refused, why_not_made};
 use super::stamp::{STAMP_KEY, stamp_old};
 use super::store_guard::{StoreDenied, StoreGuard};
 use super::terms::{self, Looked};
-use crate::domain::stream_terms::Terms;
+use crate::verdicts::stream_terms::Terms;
 
 /// The key of writes that are meant to be refused, and a sequence that no key has.
 const BARRIER: (&str, u64) = ("barrier", u64::MAX >> 1);
@@ -174,7 +174,7 @@ impl LedgerStore {
     }
 
     /// Looks at the stream, and sets back what would let records go. To be called by the owner.
-    pub(crate) async fn keep(&self) -> Result<Looked, StoreError> {
+    pub async fn keep(&self) -> Result<Looked, StoreError> {
         let terms = Terms::of_bucket(self.replicas);
         let name = self.stream_name();
         let kept = terms::keep(&self.jetstream, name, &terms, &self.guard).await;
@@ -184,17 +184,17 @@ impl LedgerStore {
     }
 
     /// The stream behind the bucket.
-    pub(crate) fn stream_name(&self) -> &str {
+    pub fn stream_name(&self) -> &str {
         &self.stream.cached_info().config.name
     }
 
     /// The bucket.
-    pub(crate) fn bucket(&self) -> &str {
+    pub fn bucket(&self) -> &str {
         &self.bucket
     }
 
     /// The client behind it.
-    pub(crate) const fn client(&self) -> &Client {
+    pub const fn client(&self) -> &Client {
         &self.client
     }
 

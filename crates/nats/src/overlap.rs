@@ -3,14 +3,14 @@
 use async_nats::jetstream::{self, ErrorCode, context};
 
 /// What a stream of somebody else took: it is not stored where it should be.
-pub(crate) fn taken_by(foreign: &str, ours: &str) -> String {
+pub fn taken_by(foreign: &str, ours: &str) -> String {
     format!(
         "stream {foreign} took it, which is not Loom's {ours}; remove {foreign} or give it other subjects"
     )
 }
 
 /// Why a stream of ours cannot be made, with the name of the stream that is in the way where there is one.
-pub(crate) async fn why_not_made(
+pub async fn why_not_made(
     jetstream: &jetstream::Context,
     subject: &str,
     error: &context::CreateStreamError,
@@ -32,24 +32,24 @@ pub(crate) async fn why_not_made(
 }
 
 /// A stream of that name was made at the same moment, with another configuration.
-pub(crate) fn is_name_in_use(error: &context::CreateStreamError) -> bool {
+pub fn is_name_in_use(error: &context::CreateStreamError) -> bool {
     matches!(error.kind(), context::CreateStreamErrorKind::JetStream(no)
         if no.error_code() == ErrorCode::STREAM_NAME_EXIST)
 }
 
 /// The server says that the stream cannot be made. Where it says nothing in time, it may have made it.
-pub(crate) fn is_refused(error: &context::CreateStreamError) -> bool {
+pub fn is_refused(error: &context::CreateStreamError) -> bool {
     matches!(error.kind(), context::CreateStreamErrorKind::JetStream(_))
 }
 
 /// There is no such stream: the server says so, which is more than that nobody answers.
-pub(crate) fn is_not_found(error: &context::GetStreamError) -> bool {
+pub fn is_not_found(error: &context::GetStreamError) -> bool {
     matches!(error.kind(), context::GetStreamErrorKind::JetStream(no)
         if no.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
 /// Another write came first, as one server says it or another.
-pub(crate) fn is_wrong_sequence(code: u64) -> bool {
+pub fn is_wrong_sequence(code: u64) -> bool {
     [10_071, 10_164].contains(&code)
 }
 

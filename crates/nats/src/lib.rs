@@ -1,0 +1,32 @@
+//! NATS as Loom uses it: one wrapper per kind of resource, the server itself, and who owns it. It knows no actor and no
+//! settings: what it needs of either it is given as values.
+//!
+//! | room | what it is |
+//! |---|---|
+//! | [`connection`] | how a connection is made, and how its health is told |
+//! | [`kv`], [`ledger_store`], [`dead_letters`] | buckets and streams: writes with a condition, reads from the leader, watches |
+//! | [`owner`] | one coordinator at a time: the lease in `LOOM_OWNERS` |
+//! | [`store_guard`], [`stamp`] | whether a store is the one that is worked with; asked before every write |
+//! | [`store`] | whether the store can be written at all |
+//! | [`terms`], [`overlap`] | how streams must be configured, and what of somebody else's is in the way |
+//! | [`server`] | a nats-server of our own |
+//! | [`clock`], [`server_clock`], [`repetition`] | times as values: ours, the server's, when to say a thing again |
+//! | [`verdicts`] | what is decided about stores, pure: values in, verdict out |
+#![deny(missing_docs)]
+
+pub mod clock;
+pub mod connection;
+pub mod dead_letters;
+pub mod kv;
+pub mod ledger_store;
+mod outcome;
+pub mod overlap;
+pub mod owner;
+pub mod repetition;
+pub mod server;
+pub mod server_clock;
+pub mod stamp;
+pub mod store;
+pub mod store_guard;
+pub mod terms;
+pub mod verdicts;
