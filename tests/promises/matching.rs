@@ -195,7 +195,7 @@ async fn a_waiting_claim_does_not_get_what_its_own_agent_gives_back() -> Result<
     let fleet = Fleet::shared().await?;
     let project = fleet.project().await?;
     let agent = project.agent("rust").slots(2).spawn().await?;
-    let released = submit(&project, json!({"priority": 10})).await?;
+    submit(&project, json!({"priority": 10})).await?;
     let item = agent.claim_one().await?;
     // Requests are taken in order: the claim waits when the release is applied.
     let release = async {
