@@ -17,18 +17,16 @@ use crate::domain::room::Room;
 use crate::domain::work::{Command, Holder};
 use crate::work_ledger::{Applied, Header, LedgerError, Operation, ReadError, TRANSITION_DEADLINE};
 
-/// The agent as it is judged where it claims: what is being written for it counts, and that it was silent does not.
-pub(super) fn claimant<'a>(
-    args: &WorkDispatcherArgs,
-    slots: &Slots,
-    agent: &'a AgentEntry,
-) -> AgentProfile<'a> {
+/// How many more items an agent that claims may be given now: what is being written for it counts, and that it was
+/// silent does not.
+pub(super) fn free_slots(args: &WorkDispatcherArgs, slots: &Slots, agent: &AgentEntry) -> usize {
     let guid = agent.agent().guid;
     let taken = args.read.lease_count(guid) + slots.taken(guid);
-    AgentProfile {
+    let claimant = AgentProfile {
         leases: u32::try_from(taken).unwrap_or(u32::MAX),
         ..agent.candidate(false).heard_now()
-    }
+    };
+    matching::free_slots(&claimant).map_or(0, |free| free as usize)
 }
 
 /// Takes `most` items out of the queue for a claim at the most: what it is to have again, then the best.

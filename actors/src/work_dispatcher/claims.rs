@@ -10,7 +10,7 @@ use ractor::RpcReplyPort;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use crate::agent_registry::AgentEntry;
+use crate::agent_registry::{AgentDirectory, AgentEntry};
 use crate::domain::matching::{FilterRef, Requirements};
 use crate::liveness::InFlightGuard;
 use crate::work_ledger::{Applied, LedgerError};
@@ -57,6 +57,15 @@ pub struct Claim {
     pub resume: Vec<LeaseRef>,
     /// What it holds until it waits.
     pub admission: Admission,
+}
+
+impl Claim {
+    /// Why it is not for its sender any more: another run of its agent has registered.
+    pub(super) fn refusal(&self, agents: &AgentDirectory) -> Option<ClaimError> {
+        let agent = agents.get(self.guid)?;
+        let refused = agent.admit(self.instance_id.as_deref()).err()?;
+        Some(ClaimError::Run(Box::new(refused)))
+    }
 }
 
 /// Why a claim gets an error instead of items.

@@ -9,7 +9,7 @@ use ractor::RpcReplyPort;
 use tokio::time::Instant;
 
 use super::actor::DispatcherTimer;
-use super::assignment::{AssignmentOutcomes, assign, claimant, take_items};
+use super::assignment::{AssignmentOutcomes, assign, free_slots, take_items};
 use super::claims::{Claim, ClaimError, ClaimFilter, ClaimOutcome, Claims, OpenClaim};
 use super::env::{DispatcherEnv, cancel_directive};
 use super::handle::QueuePosition;
@@ -17,9 +17,7 @@ use super::queue::PendingQueue;
 use super::redelivery::{answer_with_leases, has_leases_under, leases_to_tell, wait_for_ledger};
 use super::slots::Slots;
 use super::unacknowledged::UnacknowledgedAssignments;
-use crate::agent_registry::AgentEntry;
 use crate::deadline_queue::DeadlineQueue;
-use crate::domain::matching::free_slots;
 use crate::work_ledger::{Applied, Header, ItemChange, LedgerError};
 
 /// How long an item that was released is not offered to the same agent.
@@ -324,13 +322,7 @@ impl Matching {
 
     fn has_free_slot(&self, env: &DispatcherEnv, guid: AgentGuid) -> bool {
         let agent = env.args.agents.get(guid);
-        agent.is_some_and(|agent| self.free_slots(env, &agent) > 0)
-    }
-
-    /// How many more items an agent may be given now.
-    fn free_slots(&self, env: &DispatcherEnv, agent: &AgentEntry) -> usize {
-        let free = free_slots(&claimant(&env.args, &self.slots, agent));
-        free.map_or(0, |free| free as usize)
+        agent.is_some_and(|agent| free_slots(&env.args, &self.slots, &agent) > 0)
     }
 
     /// Gives the claim what there is; where there is nothing, lets it wait, or answers it.
@@ -367,7 +359,10 @@ impl Matching {
         let Some(agent) = env.args.agents.get(guid) else {
             return false;
         };
-        let most = open.order.max.min(self.free_slots(env, &agent));
+        let most = open
+            .order
+            .max
+            .min(free_slots(&env.args, &self.slots, &agent));
         let (queue, slots) = (&mut self.queue, &self.slots);
         let taken = take_items(&env.args, queue, slots, (open, &agent), most);
         if taken.is_empty() {
@@ -433,10 +428,7 @@ impl Matching {
 
     /// Why an open claim is not for its sender any more: another run of its agent has registered.
     fn refusal_of(&self, env: &DispatcherEnv, claim: u64) -> Option<ClaimError> {
-        let order = &self.claims.get(claim)?.order;
-        let agent = env.args.agents.get(order.guid)?;
-        let refused = agent.admit(order.instance_id.as_deref()).err()?;
-        Some(ClaimError::Run(Box::new(refused)))
+        self.claims.get(claim)?.order.refusal(&env.args.agents)
     }
 
     fn answer(&mut self, claim: u64, outcome: ClaimOutcome) {
