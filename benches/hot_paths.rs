@@ -12,11 +12,12 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use loom_actors::domain::matching::{FilterRef, Requirements};
 use loom_actors::domain::work::{
     Command, Decision, Defaults, Fence, Holder, WorkRecord, accept, accept_result, decode, encode,
 };
-use loom_actors::work_dispatcher::{FilterRef, PendingQueue};
-use loom_actors::work_ledger::{Header, Requirements};
+use loom_actors::work_dispatcher::PendingQueue;
+use loom_actors::work_ledger::Header;
 use loom_protocol::work::{ReportedResult, SubmitRequest};
 use loom_protocol::{AgentGuid, Encoding, Timestamp, WorkId};
 
@@ -152,7 +153,7 @@ fn queue(criterion: &mut Criterion) {
             },
             |header| {
                 queue.push(&header, now());
-                let pick = queue.best(wants, |_| false).unwrap();
+                let pick = queue.best(&wants, |_| false).unwrap();
                 queue.take(&pick);
                 pick
             },

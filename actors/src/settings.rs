@@ -5,7 +5,7 @@ use std::time::Duration;
 use loom_protocol::work::Reason;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::lease::Limits;
+use crate::domain::lease::LeaseLimits;
 use crate::domain::letter::AutoRetry;
 use crate::domain::reaping::ReapTerms;
 use crate::domain::retry::Backoff;
@@ -139,8 +139,8 @@ pub struct WorkSettings {
 
 impl WorkSettings {
     /// How long the clocks of a project run.
-    pub const fn limits(&self) -> Limits {
-        Limits {
+    pub const fn limits(&self) -> LeaseLimits {
+        LeaseLimits {
             start: self.start_timeout,
             progress: self.timeout,
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use loom_actors::agent_registry::AgentEntry;
-use loom_actors::domain::matching::{AgentProfile, Requirements, Rule, may_take};
+use loom_actors::domain::matching::{AgentProfile, Rule, may_take};
 use loom_actors::project::Project;
 use loom_actors::work_dispatcher::QueuePosition;
 use loom_actors::work_ledger::Header;
@@ -115,28 +115,21 @@ impl Service {
 /// One item, against which agents are judged.
 struct Judge<'a> {
     header: &'a Header,
-    needs: Requirements<'a>,
     is_pending: bool,
     taken: HashMap<AgentGuid, u32>,
-    held_off: HashSet<AgentGuid>,
+    cooling_down: HashSet<AgentGuid>,
 }
 
 impl<'a> Judge<'a> {
     fn new(header: &'a Header, queue_position: Option<&QueuePosition>) -> Self {
-        let needs = Requirements {
-            capability: &header.needs.capability,
-            boundary: &header.needs.boundary,
-            required_agent_type: header.needs.required_agent_type.as_deref(),
-        };
         Self {
             header,
-            needs,
             is_pending: queue_position.is_some(),
             taken: queue_position.map_or_else(HashMap::new, |queue_position| {
                 queue_position.taken.iter().copied().collect()
             }),
-            held_off: queue_position.map_or_else(HashSet::new, |queue_position| {
-                queue_position.held_off.iter().copied().collect()
+            cooling_down: queue_position.map_or_else(HashSet::new, |queue_position| {
+                queue_position.cooling_down.iter().copied().collect()
             }),
         }
     }
@@ -148,7 +141,7 @@ impl<'a> Judge<'a> {
                 holder: self.header.holder == Some(guid),
             };
         }
-        match may_take(&self.candidate(entry), &self.needs) {
+        match may_take(&self.candidate(entry), &self.header.needs) {
             Ok(()) => Verdict::Eligible,
             Err(rule) => Verdict::Rejected(rule),
         }
@@ -156,7 +149,7 @@ impl<'a> Judge<'a> {
 
     fn candidate<'e>(&self, entry: &'e AgentEntry) -> AgentProfile<'e> {
         let guid = entry.agent().guid;
-        let mut candidate = entry.candidate(self.held_off.contains(&guid));
+        let mut candidate = entry.candidate(self.cooling_down.contains(&guid));
         candidate.leases += self.taken.get(&guid).copied().unwrap_or_default();
         candidate
     }
@@ -174,7 +167,7 @@ impl<'a> Judge<'a> {
             }
             Verdict::NotPending { holder: false } => format!("the item is {status}"),
             Verdict::Rejected(Rule::Status) => standing(agent),
-            Verdict::Rejected(rule) => rule.sentence(&self.candidate(entry), &self.needs),
+            Verdict::Rejected(rule) => rule.sentence(&self.candidate(entry), &self.header.needs),
         };
         AgentVerdict {
             guid: agent.guid,

@@ -191,6 +191,24 @@ async fn a_released_item_is_not_offered_to_the_same_agent() -> Result<()> {
 
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_waiting_claim_does_not_get_what_its_own_agent_gives_back() -> Result<()> {
+    let fleet = Fleet::shared().await?;
+    let project = fleet.project().await?;
+    let agent = project.agent("rust").slots(2).spawn().await?;
+    submit(&project, json!({"priority": 10})).await?;
+    let item = agent.claim_one().await?;
+    // Requests are taken in order: the claim waits when the release is applied.
+    let release = async {
+        agent.release(&item).await?;
+        submit(&project, json!({"priority": 1})).await
+    };
+    let (given, next) = tokio::try_join!(ids(&agent, json!({"waitMs": 20_000})), release)?;
+    assert_eq!(given, [next]);
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn the_sixth_return_costs_an_attempt() -> Result<()> {
     let fleet = Fleet::shared().await?;
     let project = fleet.project().await?;

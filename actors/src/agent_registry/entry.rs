@@ -197,9 +197,9 @@ impl AgentEntry {
         }
     }
 
-    /// The agent as one side of [`may_take`](crate::domain::matching::may_take). `held_off`:
+    /// The agent as one side of [`may_take`](crate::domain::matching::may_take). `cooling_down`:
     /// whether it gave the item in question back a moment ago.
-    pub fn candidate(&self, held_off: bool) -> AgentProfile<'_> {
+    pub fn candidate(&self, cooling_down: bool) -> AgentProfile<'_> {
         AgentProfile {
             agent_type: &self.agent.agent_type,
             capabilities: &self.agent.capabilities,
@@ -207,7 +207,7 @@ impl AgentEntry {
             status: self.agent.status,
             leases: self.leases(),
             slots: self.agent.max_concurrent_tasks,
-            held_off,
+            cooling_down,
         }
     }
 

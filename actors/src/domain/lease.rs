@@ -42,7 +42,7 @@ impl<M> LeaseClock<M> {
 
 /// How long the clocks of a project run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct LeaseLimits {
     /// The start clock.
     pub start: Duration,
     /// The progress clock of an item that names none.
@@ -51,7 +51,7 @@ pub struct Limits {
 
 /// How a lease stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict<M> {
+pub enum LeaseVerdict<M> {
     /// It is kept; look again then.
     Keep {
         /// When its clock runs out if nothing is heard.
@@ -86,7 +86,7 @@ impl Expiry {
 }
 
 /// How long the clock that applies runs.
-pub const fn patience<M>(clock: &LeaseClock<M>, limits: &Limits) -> Duration {
+pub const fn patience<M>(clock: &LeaseClock<M>, limits: &LeaseLimits) -> Duration {
     match (clock.started, clock.timeout) {
         (false, _) => limits.start,
         (true, Some(own)) => own,
@@ -95,21 +95,26 @@ pub const fn patience<M>(clock: &LeaseClock<M>, limits: &Limits) -> Duration {
 }
 
 /// When the clock runs out if nothing is heard; clocks run from `grace` at the earliest.
-pub fn deadline<M: Moment>(clock: &LeaseClock<M>, limits: &Limits, grace: M) -> M {
+pub fn deadline<M: Moment>(clock: &LeaseClock<M>, limits: &LeaseLimits, grace: M) -> M {
     /// So far away that nobody waits for it.
     const NEVER: Duration = Duration::from_hours(24 * 365);
     clock.heard.max(grace) + patience(clock, limits).min(NEVER)
 }
 
 /// Judges a lease.
-pub fn judge<M: Moment>(clock: &LeaseClock<M>, limits: &Limits, grace: M, now: M) -> Verdict<M> {
+pub fn judge<M: Moment>(
+    clock: &LeaseClock<M>,
+    limits: &LeaseLimits,
+    grace: M,
+    now: M,
+) -> LeaseVerdict<M> {
     let until = deadline(clock, limits, grace);
     if now < until {
-        Verdict::Keep { until }
+        LeaseVerdict::Keep { until }
     } else if clock.started {
-        Verdict::OutOfTime(Expiry::NoProgress)
+        LeaseVerdict::OutOfTime(Expiry::NoProgress)
     } else {
-        Verdict::OutOfTime(Expiry::NotStarted)
+        LeaseVerdict::OutOfTime(Expiry::NotStarted)
     }
 }
 
@@ -118,7 +123,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const LIMITS: Limits = Limits {
+    const LIMITS: LeaseLimits = LeaseLimits {
         start: Duration::from_secs(30),
         progress: Duration::from_mins(30),
     };
@@ -144,18 +149,18 @@ mod tests {
             judge(&clock, &LIMITS, zero, zero + Duration::from_secs(secs))
         };
         let own = Some(Duration::from_secs(5));
-        let keep = |secs| Verdict::Keep {
+        let keep = |secs| LeaseVerdict::Keep {
             until: zero + Duration::from_secs(secs),
         };
         assert_eq!(judge_after(false, own, 29), keep(30));
         assert_eq!(
             judge_after(false, own, 30),
-            Verdict::OutOfTime(Expiry::NotStarted)
+            LeaseVerdict::OutOfTime(Expiry::NotStarted)
         );
         assert_eq!(judge_after(true, own, 4), keep(5));
         assert_eq!(
             judge_after(true, own, 5),
-            Verdict::OutOfTime(Expiry::NoProgress)
+            LeaseVerdict::OutOfTime(Expiry::NoProgress)
         );
         assert_eq!(judge_after(true, None, 1_799), keep(1_800));
         assert!(!Expiry::NotStarted.spends_attempt() && Expiry::NoProgress.spends_attempt());
@@ -172,7 +177,7 @@ mod tests {
             let mut clock = LeaseClock { started: true, heard: now, timeout: Some(Duration::from_secs(own)) };
             for pause in pauses {
                 now += Duration::from_millis(pause);
-                let kept = matches!(judge(&clock, &LIMITS, grace, now), Verdict::Keep { .. });
+                let kept = matches!(judge(&clock, &LIMITS, grace, now), LeaseVerdict::Keep { .. });
                 prop_assert!(kept);
                 clock.heard = now;
             }
@@ -186,8 +191,8 @@ mod tests {
             let grace = clock.heard + Duration::from_secs(grace);
             let now = grace + patience(&clock, &LIMITS).mul_f64(later);
             match judge(&clock, &LIMITS, grace, now) {
-                Verdict::Keep { until } => prop_assert!(until >= grace + patience(&clock, &LIMITS)),
-                Verdict::OutOfTime(_) => prop_assert!(false, "out of time in the grace"),
+                LeaseVerdict::Keep { until } => prop_assert!(until >= grace + patience(&clock, &LIMITS)),
+                LeaseVerdict::OutOfTime(_) => prop_assert!(false, "out of time in the grace"),
             }
         }
 
@@ -197,10 +202,10 @@ mod tests {
             let (now, grace) = (clock.heard + Duration::from_secs(after), clock.heard);
             let again = LeaseClock { heard: clock.heard + Duration::from_secs(more), ..clock };
             prop_assert!(deadline(&again, &LIMITS, grace) >= deadline(&clock, &LIMITS, grace));
-            if let Verdict::Keep { until } = judge(&clock, &LIMITS, grace, now) {
+            if let LeaseVerdict::Keep { until } = judge(&clock, &LIMITS, grace, now) {
                 prop_assert!(until > now);
                 let then = judge(&clock, &LIMITS, grace, until);
-                prop_assert!(matches!(then, Verdict::OutOfTime(_)));
+                prop_assert!(matches!(then, LeaseVerdict::OutOfTime(_)));
             }
         }
     }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::actions::ReapAction;
 use super::actor::{GcReaperArgs, GcReaperMsg, State};
 use crate::agent_registry::{AgentChange, AgentEntry};
-use crate::domain::matching::{Requirements, fits};
+use crate::domain::matching::fits;
 use crate::domain::reaping::{
     IdleVerdict, Idleness, OrderToEnd, ReapVerdict, Silence, idle_verdict, reap_verdict,
 };
@@ -94,15 +94,10 @@ impl<'a> Snapshot<'a> {
     }
 
     fn is_wanted(&self, entry: &AgentEntry) -> bool {
-        let candidate = entry.candidate(false);
-        self.args.work.has_pending(|needs| {
-            let needs = Requirements {
-                capability: &needs.capability,
-                boundary: &needs.boundary,
-                required_agent_type: needs.required_agent_type.as_deref(),
-            };
-            fits(&candidate, &needs).is_ok()
-        })
+        let agent = entry.candidate(false).filter();
+        self.args
+            .work
+            .has_pending(|needs| fits(&agent, needs).is_ok())
     }
 
     /// What comes next for an agent, unless something changes; `None`: nothing but its death.

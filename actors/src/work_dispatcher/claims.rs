@@ -10,9 +10,10 @@ use ractor::RpcReplyPort;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::queue::FilterRef;
+use crate::agent_registry::{AgentDirectory, AgentEntry};
+use crate::domain::matching::{FilterRef, Requirements};
 use crate::liveness::InFlightGuard;
-use crate::work_ledger::{Applied, LedgerError, Requirements};
+use crate::work_ledger::{Applied, LedgerError};
 
 /// How many claims may wait at a time.
 const MAX_PARKED: usize = 50_000;
@@ -58,6 +59,15 @@ pub struct Claim {
     pub admission: Admission,
 }
 
+impl Claim {
+    /// Why it is not for its sender any more: another run of its agent has registered.
+    pub(super) fn refusal(&self, agents: &AgentDirectory) -> Option<ClaimError> {
+        let agent = agents.get(self.guid)?;
+        let refused = agent.admit(self.instance_id.as_deref()).err()?;
+        Some(ClaimError::Run(Box::new(refused)))
+    }
+}
+
 /// Why a claim gets an error instead of items.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ClaimError {
@@ -94,7 +104,7 @@ pub type ClaimOutcome = Result<Vec<Applied>, ClaimError>;
 pub(super) struct OpenClaim {
     pub order: Claim,
     pub reply: RpcReplyPort<ClaimOutcome>,
-    pub wants: ClaimFilter,
+    pub filter: ClaimFilter,
 }
 
 /// What an agent can be given, as of the time when its claim was filled or parked.
@@ -106,7 +116,24 @@ pub(super) struct ClaimFilter {
 }
 
 impl ClaimFilter {
-    pub fn as_wants(&self) -> FilterRef<'_> {
+    /// What the agent can do, as far as the claim asks for it.
+    pub fn of(agent: &AgentEntry, order: &Claim) -> Self {
+        let agent = agent.agent();
+        let asked_for = |capability: &&String| {
+            order
+                .capabilities
+                .as_ref()
+                .is_none_or(|asked| asked.contains(capability))
+        };
+        let capabilities = agent.capabilities.iter().filter(asked_for);
+        Self {
+            agent_type: agent.agent_type.clone(),
+            capabilities: capabilities.cloned().collect(),
+            boundaries: agent.boundaries.clone(),
+        }
+    }
+
+    pub fn as_ref(&self) -> FilterRef<'_> {
         FilterRef {
             agent_type: &self.agent_type,
             capabilities: &self.capabilities,
@@ -196,10 +223,10 @@ impl Claims {
         self.parked.len() >= MAX_PARKED
     }
 
-    pub fn set_wants(&mut self, claim: u64, wants: ClaimFilter) {
+    pub fn set_filter(&mut self, claim: u64, filter: ClaimFilter) {
         self.stop_listening(claim);
         if let Some(open) = self.open.get_mut(&claim) {
-            open.wants = wants;
+            open.filter = filter;
         }
     }
 
@@ -224,13 +251,13 @@ impl Claims {
         let Some(open) = self.open.get(&claim) else {
             return;
         };
-        for capability in &open.wants.capabilities {
+        for capability in &open.filter.capabilities {
             let by_boundary = self.listening.entry(capability.clone()).or_default();
-            for boundary in &open.wants.boundaries {
+            for boundary in &open.filter.boundaries {
                 by_boundary
                     .entry(boundary.clone())
                     .or_default()
-                    .entry(open.wants.agent_type.clone())
+                    .entry(open.filter.agent_type.clone())
                     .or_default()
                     .insert(claim);
             }
@@ -242,18 +269,18 @@ impl Claims {
         let Some(open) = self.open.get(&claim) else {
             return;
         };
-        for capability in &open.wants.capabilities {
+        for capability in &open.filter.capabilities {
             let Some(by_boundary) = self.listening.get_mut(capability) else {
                 continue;
             };
-            for boundary in &open.wants.boundaries {
+            for boundary in &open.filter.boundaries {
                 let Some(by_type) = by_boundary.get_mut(boundary) else {
                     continue;
                 };
-                if let Some(claims) = by_type.get_mut(&open.wants.agent_type) {
+                if let Some(claims) = by_type.get_mut(&open.filter.agent_type) {
                     claims.remove(&claim);
                     if claims.is_empty() {
-                        by_type.remove(&open.wants.agent_type);
+                        by_type.remove(&open.filter.agent_type);
                     }
                 }
                 if by_type.is_empty() {
@@ -299,5 +326,93 @@ impl Claims {
             .into_iter()
             .filter_map(|claim| self.close(claim))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::matching::fits;
+    use proptest::prelude::*;
+
+    const NAMES: [&str; 3] = ["a", "b", "c"];
+
+    fn any_filter() -> impl Strategy<Value = ClaimFilter> {
+        let tokens = || prop::sample::subsequence(NAMES.to_vec(), 0..=3);
+        let own = |names: Vec<&str>| names.into_iter().map(String::from).collect();
+        (prop::sample::select(&NAMES[..]), tokens(), tokens()).prop_map(
+            move |(agent_type, capabilities, boundaries)| ClaimFilter {
+                agent_type: agent_type.to_owned(),
+                capabilities: own(capabilities),
+                boundaries: own(boundaries),
+            },
+        )
+    }
+
+    fn any_needs() -> impl Strategy<Value = Requirements> {
+        let name = || prop::sample::select(&NAMES[..]);
+        let some = move || prop::option::of(name());
+        (name(), name(), some(), some()).prop_map(|(capability, boundary, required, preferred)| {
+            Requirements {
+                capability: capability.into(),
+                boundary: boundary.into(),
+                required_agent_type: required.map(Into::into),
+                preferred_agent_type: preferred.map(Into::into),
+            }
+        })
+    }
+
+    fn open(filter: ClaimFilter) -> OpenClaim {
+        let (reply, _) = ractor::concurrency::oneshot();
+        OpenClaim {
+            order: Claim {
+                guid: AgentGuid::generate(),
+                instance_id: None,
+                claim_id: "claim".to_owned(),
+                capabilities: None,
+                max: 1,
+                wait_until: None,
+                start: false,
+                resume: Vec::new(),
+                admission: Admission::default(),
+            },
+            reply: reply.into(),
+            filter,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_index_asks_the_preferred_type_first_then_the_oldest_of_those_who_fit(
+            filters in prop::collection::vec((any_filter(), any::<bool>(), any::<bool>()), 0..12),
+            needs in any_needs(),
+        ) {
+            let mut claims = Claims::default();
+            let mut expected = Vec::new();
+            for (filter, listens, may) in &filters {
+                let claim = claims.open(open(filter.clone()));
+                claims.park(claim);
+                claims.listen(claim);
+                if !listens {
+                    claims.stop_listening(claim);
+                } else if *may && fits(&filter.as_ref(), &needs).is_ok() {
+                    let is_preferred =
+                        needs.preferred_agent_type.as_deref() == Some(filter.agent_type.as_str());
+                    expected.push((!is_preferred, claim));
+                }
+            }
+            expected.sort_unstable();
+            let may = |open: &OpenClaim| {
+                let place = claims.open.values().position(|other| std::ptr::eq(other, open));
+                place.is_some_and(|place| filters[place].2)
+            };
+            let first = claims.first_for(&needs, may);
+            prop_assert_eq!(first, expected.first().map(|(_, claim)| *claim));
+            let all: Vec<u64> = claims.open.keys().copied().collect();
+            for claim in all {
+                claims.close(claim);
+            }
+            prop_assert!(claims.listening.is_empty() && claims.parked.is_empty());
+        }
     }
 }

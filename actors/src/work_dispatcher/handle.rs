@@ -18,7 +18,7 @@ pub struct QueuePosition {
     /// How many pending items with the same needs are served before it; 10,000 at the most.
     pub ahead: usize,
     /// The agents that gave it back a moment ago and do not get it just now.
-    pub held_off: Vec<AgentGuid>,
+    pub cooling_down: Vec<AgentGuid>,
     /// Slots that are taken although no lease shows it: items that are being assigned, and cancelled
     /// ones that their agent has not stopped yet.
     pub taken: Vec<(AgentGuid, u32)>,

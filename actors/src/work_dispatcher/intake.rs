@@ -93,6 +93,16 @@ pub(super) struct Intake {
     consumers: Consumers,
 }
 
+/// The tasks that take messages over; they end with it.
+pub(super) struct RunningIntake(JoinSet<()>);
+
+impl RunningIntake {
+    /// Takes nothing more over.
+    pub fn stop(&mut self) {
+        self.0.abort_all();
+    }
+}
+
 /// Why no more is taken over for now.
 enum End {
     /// The consumer gives nothing any more.
@@ -122,15 +132,18 @@ impl Intake {
         }
     }
 
-    pub fn spawn_into(self, tasks: &mut JoinSet<()>) {
+    /// Takes over what is published, until that is stopped.
+    pub fn start(self) -> RunningIntake {
         let reports = vec![
             names::work_completed(&self.project),
             names::work_errors(&self.project),
         ];
         let queue = vec![names::queue_filter(&self.project)];
+        let mut tasks = JoinSet::new();
         tasks.spawn(self.consumers.clone().keep_stream());
         tasks.spawn(self.clone().run(REPORTS, reports));
         tasks.spawn(self.run(QUEUE, queue));
+        RunningIntake(tasks)
     }
 
     async fn run(self, kind: &'static str, filters: Vec<String>) {

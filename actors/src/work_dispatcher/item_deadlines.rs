@@ -2,22 +2,23 @@
 //!
 //! | the item is | at its deadline |
 //! |---|---|
-//! | pending, held or not | it leaves the queue and fails |
+//! | pending, delayed or not | it leaves the queue and fails |
 //! | held by an agent | the agent is told to stop; the item fails when it says that it has, or when its grace is over |
 //!
 //! A completion that comes within that grace still counts.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use loom_protocol::agent::{Directive, DirectiveKind};
+use loom_protocol::agent::Directive;
 use loom_protocol::work::{LeaseRef, WorkStatus};
 use loom_protocol::{AgentGuid, Timestamp, WorkId};
 use tokio::time::Instant;
 
-use super::actor::State;
-use super::timers::Due;
+use super::actor::DispatcherTimer;
+use super::env::{DispatcherEnv, cancel_directive};
+use crate::deadline_queue::DeadlineQueue;
 use crate::domain::work::Command;
 use crate::work_ledger::{Header, Operation};
 
@@ -28,8 +29,8 @@ const TOGETHER: usize = 1_024;
 
 /// The deadlines of unfinished items.
 #[derive(Debug, Default)]
-pub(super) struct Deadlines {
-    due: BTreeSet<(Timestamp, WorkId)>,
+pub(super) struct ItemDeadlines {
+    due: DeadlineQueue<WorkId, Timestamp>,
     overdue: HashMap<WorkId, Overdue>,
 }
 
@@ -42,157 +43,117 @@ struct Overdue {
     until: Instant,
 }
 
-impl Deadlines {
+/// What has passed its deadline just now.
+#[derive(Debug, Default)]
+pub(super) struct Passed {
+    /// Pending items: they fail, and nobody is to be given them.
+    pub pending: Vec<Header>,
+    /// Items whose agents were told to stop: from now on their leases end by their grace.
+    pub leased: Vec<WorkId>,
+}
+
+impl ItemDeadlines {
+    /// Every unfinished item with a deadline is looked at then.
+    pub fn start(env: &DispatcherEnv) -> Self {
+        let mut deadlines = Self::default();
+        for (id, deadline) in env.args.read.deadlines() {
+            deadlines.due.set(id, deadline);
+        }
+        deadlines
+    }
+
     /// Until when the agent may take to stop an item whose deadline has passed.
-    pub fn grace_of(&self, id: WorkId, attempt: u32) -> Option<Instant> {
+    pub fn stop_grace_of(&self, id: WorkId, attempt: u32) -> Option<Instant> {
         let overdue = self.overdue.get(&id);
         let overdue = overdue.filter(|overdue| overdue.attempt == attempt)?;
         Some(overdue.until)
     }
 
-    fn pop_due(&mut self, now: Timestamp) -> Option<WorkId> {
-        let first = *self.due.first().filter(|(at, _)| *at <= now)?;
-        self.due.remove(&first);
-        Some(first.1)
-    }
-}
-
-impl State {
-    /// Every unfinished item with a deadline is looked at then.
-    pub(super) fn start_deadlines(&mut self) {
-        for (id, deadline) in self.args.read.deadlines() {
-            self.deadlines.due.insert((deadline, id));
-        }
-        self.arm_deadlines();
-    }
-
-    /// Whether an item's deadline has passed.
-    pub(super) fn is_overdue(&self, header: &Header) -> bool {
-        let deadline = header.deadline();
-        deadline.is_some_and(|deadline| deadline <= self.args.clock.now())
-    }
-
     /// An item was written: its deadline counts until it has ended.
-    pub(super) fn run_deadline(&mut self, header: &Header) {
+    pub fn item_changed(&mut self, env: &mut DispatcherEnv, header: &Header) {
         let Some(deadline) = header.deadline() else {
             return;
         };
-        let known = self.deadlines.overdue.get(&header.id);
+        let known = self.overdue.get(&header.id);
         let is_told = known.is_some_and(|overdue| overdue.attempt == header.attempt);
         if header.status.is_leased() && is_told {
             return;
         }
-        if let Some(overdue) = self.deadlines.overdue.remove(&header.id) {
-            self.take_order_back(header.id, overdue);
+        if let Some(overdue) = self.overdue.remove(&header.id) {
+            let (id, attempt) = (header.id, overdue.attempt);
+            env.clear_cancel_directive(overdue.guid, LeaseRef { id, attempt });
         }
         if header.status.is_terminal() {
-            self.deadlines.due.remove(&(deadline, header.id));
+            self.due.remove(&header.id);
         } else {
-            self.deadlines.due.insert((deadline, header.id));
-            self.arm_deadlines();
+            self.due.set(header.id, deadline);
         }
     }
 
-    fn arm_deadlines(&mut self) {
-        if let Some((deadline, _)) = self.deadlines.due.first() {
-            let wait = deadline.since(self.args.clock.now());
-            self.timers.add_look(Instant::now() + wait, Due::Deadlines);
+    /// The timer has fired: pending items fail, and the agents of the others are told to stop.
+    pub fn timer_due(&mut self, env: &mut DispatcherEnv, epoch: u64) -> Passed {
+        let mut passed = Passed::default();
+        if self.due.fired(epoch).is_none() {
+            return passed;
         }
-    }
-
-    /// Deadlines have passed.
-    pub(super) fn look_at_deadlines(&mut self) {
-        let now = self.args.clock.now();
-        let mut missed = Vec::new();
-        while missed.len() < TOGETHER
-            && let Some(id) = self.deadlines.pop_due(now)
+        let now = env.args.clock.now();
+        while passed.pending.len() < TOGETHER
+            && let Some(id) = self.due.pop_due(now)
         {
-            let Some(header) = self.args.read.header(id) else {
+            let Some(header) = env.args.read.header(id) else {
                 continue;
             };
             if header.status == WorkStatus::Pending {
-                self.queue.remove(&header);
-                self.deadlines.due.insert((now.after(LOOK_AGAIN), id));
-                let attempt = header.attempt;
-                let command = Arc::new(Command::MissDeadline { attempt });
-                missed.push(Operation::Apply(id, command));
+                self.due.set(id, now.after(LOOK_AGAIN));
+                passed.pending.push(header);
             } else if let Some(guid) = header.holder.filter(|_| header.status.is_leased()) {
-                self.order_to_stop(guid, &header);
+                self.order_to_stop(env, guid, &header);
+                passed.leased.push(id);
             }
         }
-        self.fail_late(missed);
-        self.arm_deadlines();
-    }
-
-    /// Pending → Failed. What comes of it is heard from the read model.
-    fn fail_late(&mut self, operations: Vec<Operation>) {
-        if operations.is_empty() {
-            return;
-        }
-        let Ok(answer) = self.args.ledger.begin(operations) else {
-            return;
-        };
-        self.spawn(async move {
-            for outcome in answer.await.unwrap_or_default() {
-                if let Err(error) = outcome {
-                    tracing::debug!("an item past its deadline did not fail: {error}");
-                }
-            }
-        });
+        fail(env, &passed.pending);
+        passed
     }
 
     /// The deadline of an item that is held has passed.
-    fn order_to_stop(&mut self, guid: AgentGuid, header: &Header) {
-        let grace = self.args.settings.stop_grace;
+    fn order_to_stop(&mut self, env: &mut DispatcherEnv, guid: AgentGuid, header: &Header) {
+        let grace = env.args.settings.stop_grace;
+        let (id, attempt) = (header.id, header.attempt);
         let overdue = Overdue {
             guid,
-            attempt: header.attempt,
+            attempt,
             until: Instant::now() + grace,
         };
-        let lease = LeaseRef {
-            id: header.id,
-            attempt: header.attempt,
-        };
-        let order = Directive {
+        self.overdue.insert(id, overdue);
+        let directive = Directive {
             grace_ms: u64::try_from(grace.as_millis()).ok(),
-            ..cancel_directive(lease, "its deadline has passed")
+            ..cancel_directive(LeaseRef { id, attempt }, "its deadline has passed")
         };
-        self.deadlines.overdue.insert(header.id, overdue);
-        self.wind_up(header.id);
-        self.arm_leases();
-        self.give_order(guid, order);
+        env.add_directive(guid, directive);
     }
 
-    fn take_order_back(&mut self, id: WorkId, overdue: Overdue) {
-        let attempt = overdue.attempt;
-        let order = cancel_directive(LeaseRef { id, attempt }, "");
-        let registry = self.args.registry.clone();
-        self.spawn(async move {
-            if let Err(error) = registry.clear_directive(overdue.guid, order).await {
-                tracing::debug!(%id, "an order to stop could not be taken back: {error}");
-            }
-        });
-    }
-
-    /// Tells an agent, and goes on telling it in the answers to its heartbeats.
-    pub(super) fn give_order(&mut self, guid: AgentGuid, order: Directive) {
-        let registry = self.args.registry.clone();
-        self.spawn(async move {
-            if let Err(error) = registry.add_directive(guid, order).await {
-                tracing::debug!(%guid, "the agent could not be told to stop: {error}");
-            }
-        });
+    pub fn arm(&mut self, env: &DispatcherEnv) {
+        env.arm_by_date(DispatcherTimer::ItemDeadlines, self.due.next_to_arm());
     }
 }
 
-/// The order to stop one attempt at an item.
-pub(super) fn cancel_directive(lease: LeaseRef, reason: &str) -> Directive {
-    Directive {
-        kind: DirectiveKind::Cancel,
-        work_item_id: Some(lease.id),
-        attempt: Some(lease.attempt),
-        reason: Some(reason.to_owned()),
-        grace_ms: None,
-        instance_id: None,
+/// Pending → Failed. What comes of it is heard from the read model.
+fn fail(env: &mut DispatcherEnv, items: &[Header]) {
+    if items.is_empty() {
+        return;
     }
+    let operations = items.iter().map(|header| {
+        let attempt = header.attempt;
+        Operation::Apply(header.id, Arc::new(Command::MissDeadline { attempt }))
+    });
+    let Ok(answer) = env.args.ledger.begin(operations.collect()) else {
+        return;
+    };
+    env.spawn(async move {
+        for outcome in answer.await.unwrap_or_default() {
+            if let Err(error) = outcome {
+                tracing::debug!("an item past its deadline did not fail: {error}");
+            }
+        }
+    });
 }

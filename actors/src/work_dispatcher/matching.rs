@@ -1,27 +1,86 @@
-//! Serving claims: filled with what there is, parked where there is nothing, answered once.
+//! Matching claims with pending items: filled with what there is, parked where there is nothing, answered once.
 
-use std::cmp::Reverse;
-use std::sync::Arc;
+use std::time::Duration;
 
-use loom_protocol::work::{LeaseRef, WorkStatus};
+use loom_protocol::agent::AgentStatus;
+use loom_protocol::work::WorkStatus;
 use loom_protocol::{AgentGuid, WorkId};
 use ractor::RpcReplyPort;
 use tokio::time::Instant;
 
-use super::actor::{DispatcherMsg, State};
-use super::claims::{Claim, ClaimError, ClaimFilter, ClaimOutcome, OpenClaim};
-use super::timers::Due;
-use crate::agent_registry::AgentEntry;
-use crate::domain::room::Room;
-use crate::domain::work::{Command, Holder};
-use crate::work_ledger::{
-    Applied, Header, LeaseInfo, LedgerError, Operation, ReadError, TRANSITION_DEADLINE,
-};
+use super::actor::DispatcherTimer;
+use super::assignment::{AssignmentOutcomes, assign, free_slots, take_items};
+use super::claims::{Claim, ClaimError, ClaimFilter, ClaimOutcome, Claims, OpenClaim};
+use super::env::{DispatcherEnv, cancel_directive};
+use super::handle::QueuePosition;
+use super::queue::PendingQueue;
+use super::redelivery::{answer_with_leases, has_leases_under, leases_to_tell, wait_for_ledger};
+use super::slots::Slots;
+use super::unacknowledged::UnacknowledgedAssignments;
+use crate::deadline_queue::DeadlineQueue;
+use crate::work_ledger::{Applied, Header, ItemChange, LedgerError};
 
-impl State {
-    pub(super) fn claim(&mut self, order: &Claim, reply: RpcReplyPort<ClaimOutcome>) {
+/// How long an item that was released is not offered to the same agent.
+const COOLDOWN: Duration = Duration::from_secs(30);
+/// How long ago an item may have been cancelled whose agent is still waited for after a start.
+const STILL_STOPPING: Duration = Duration::from_mins(10);
+/// How far the items before another one are counted.
+const MOST_AHEAD: usize = 10_000;
+
+/// What a claim or an agent waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Waiting {
+    /// The wait of a parked claim is over.
+    Claim(u64),
+    /// The agent may be offered what it gave back.
+    Cooldown(AgentGuid, WorkId),
+    /// The slot that was kept for a stopping item is free.
+    StopGrace(AgentGuid, WorkId),
+}
+
+/// What waits for agents, and which claims wait for it.
+pub(super) struct Matching {
+    queue: PendingQueue,
+    claims: Claims,
+    slots: Slots,
+    unacknowledged: UnacknowledgedAssignments,
+    waits: DeadlineQueue<Waiting>,
+    draining: bool,
+}
+
+impl Matching {
+    /// What is pending is offered; what was cancelled before this incarnation and may be running still has its agent
+    /// told again, with a full grace.
+    pub fn start(env: &mut DispatcherEnv) -> Self {
+        let now = env.args.clock.now();
+        let mut queue = PendingQueue::default();
+        env.args.read.for_each_pending(|header| {
+            queue.push(header, now);
+        });
+        let mut matching = Self {
+            queue,
+            claims: Claims::default(),
+            slots: Slots::default(),
+            unacknowledged: UnacknowledgedAssignments::default(),
+            waits: DeadlineQueue::default(),
+            draining: false,
+        };
+        for (guid, lease) in env.args.read.stopping(now.before(STILL_STOPPING)) {
+            matching.keep_slot(env, guid, lease.id);
+            env.add_directive(guid, cancel_directive(lease, "it was cancelled"));
+        }
+        matching
+    }
+
+    /// An agent wants work.
+    pub fn claim(
+        &mut self,
+        env: &mut DispatcherEnv,
+        order: &Claim,
+        reply: RpcReplyPort<ClaimOutcome>,
+    ) {
         let guid = order.guid;
-        let Some(agent) = self.args.agents.get(guid) else {
+        let Some(agent) = env.args.agents.get(guid) else {
             let _ = reply.send(Err(ClaimError::NotRegistered(guid)));
             return;
         };
@@ -29,11 +88,11 @@ impl State {
             let _ = reply.send(Err(ClaimError::Run(Box::new(error))));
             return;
         }
-        let has_leases = !self.leases_under(order).is_empty() || self.unacknowledged.has(guid);
+        let has_leases = has_leases_under(&env.args.read, order) || self.unacknowledged.has(guid);
         if let Some(open) = self.claims.named(guid, &order.claim_id) {
             self.claims.replace_reply(open, order, reply);
             if has_leases && self.claims.parked_of(guid) == Some(open) {
-                self.redeliver(open);
+                self.redeliver(env, open);
             }
             return;
         }
@@ -44,114 +103,231 @@ impl State {
         let claim = self.claims.open(OpenClaim {
             order: order.clone(),
             reply,
-            wants: wants(&agent, order),
+            filter: ClaimFilter::of(&agent, order),
         });
         if has_leases {
-            self.redeliver(claim);
+            self.redeliver(env, claim);
         } else {
-            self.fill_or_park(claim);
+            self.fill_or_park(env, claim);
         }
     }
 
-    /// Why an open claim is not for its sender any more: another run of its agent has registered.
-    pub(super) fn refusal_of(&self, claim: u64) -> Option<ClaimError> {
-        let order = &self.claims.get(claim)?.order;
-        let agent = self.args.agents.get(order.guid)?;
-        let refused = agent.admit(order.instance_id.as_deref()).err()?;
-        Some(ClaimError::Run(Box::new(refused)))
+    /// An item was written: it is offered if it waits, and the agent that had it may have room for another one.
+    pub fn item_changed(&mut self, env: &mut DispatcherEnv, change: &ItemChange) {
+        let header = &change.header;
+        if let Some(guid) = change.freed {
+            self.unacknowledged.forget(guid, header.id);
+            if change.released {
+                let until = Instant::now() + COOLDOWN;
+                self.slots.cool_down(guid, header.id, until);
+                self.waits.set(Waiting::Cooldown(guid, header.id), until);
+            }
+            if header.status == WorkStatus::Cancelled {
+                self.keep_slot(env, guid, header.id);
+            }
+        }
+        if header.status == WorkStatus::Pending {
+            self.make_ready(env, header);
+        } else if self.queue.remove(header) {
+            self.reconcile_lease(env, header);
+        }
+        if let Some(guid) = change.freed {
+            self.ask_again(env, guid);
+        }
     }
 
-    /// What the agent holds by this claim.
-    fn leases_under(&self, order: &Claim) -> Vec<LeaseInfo> {
-        let mut leases = self.args.read.leases_of(order.guid);
-        leases.retain(|lease| lease.claim_id.as_deref() == Some(&order.claim_id));
-        leases
-    }
-
-    /// What the answer to a claim has to name: what its agent holds by it, and what it may not have been told of.
-    fn leases_to_tell(&mut self, claim: u64) -> Vec<LeaseInfo> {
-        let Some(order) = self.claims.get(claim).map(|open| &open.order) else {
-            return Vec::new();
-        };
-        let guid = order.guid;
-        let unacknowledged = self.unacknowledged.tell(guid, &order.claim_id);
-        let mut leases = self.args.read.leases_of(guid);
-        leases.retain(|lease| {
-            lease.claim_id.as_deref() == Some(&order.claim_id)
-                || unacknowledged
-                    .get(&lease.id)
-                    .is_some_and(|by_its_claim| *by_its_claim || !lease.started)
-        });
-        leases
-    }
-
-    /// An item is leased, and not by this incarnation: its agent may not have been told. Where its
-    /// claim is being filled, the answer to that will say so; a claim that waits says so now.
-    pub(super) fn reconcile_lease(&mut self, header: &Header) {
-        let Some((guid, lease)) = self.args.read.lease(header.id) else {
+    /// An agent came, went or changed: its parked claim is for what it is now.
+    pub fn agent_changed(&mut self, env: &mut DispatcherEnv, guid: AgentGuid) {
+        let Some(claim) = self.claims.parked_of(guid) else {
             return;
         };
-        let parked = self.claims.parked_of(guid);
-        let claim_id = lease.claim_id.as_deref().unwrap_or_default();
-        let its_claim = self.claims.named(guid, claim_id);
-        if its_claim.is_none() {
-            self.unacknowledged.note(guid, header.id, lease.started);
+        if let Some(refusal) = self.refusal_of(env, claim) {
+            return self.answer(claim, Err(refusal));
         }
-        if let Some(parked) = parked.filter(|parked| its_claim.is_none_or(|own| own == *parked)) {
-            self.redeliver(parked);
+        match (env.args.agents.get(guid), self.claims.get(claim)) {
+            (Some(agent), Some(open)) if agent.agent().status != AgentStatus::Offline => {
+                let filter = ClaimFilter::of(&agent, &open.order);
+                self.claims.set_filter(claim, filter);
+                self.ask_again(env, guid);
+            }
+            _ => self.answer(claim, Ok(Vec::new())),
         }
     }
 
-    /// The claim is answered with the leases that its agent has by it or may not know of: with all of them, so only
-    /// when the ledger knows what it has written. One that is reading its bucket again finds them one by one.
-    fn redeliver(&mut self, claim: u64) {
-        self.claims.fill(claim);
-        let (ledger, myself) = (self.args.ledger.clone(), self.myself.clone());
-        self.spawn(async move {
-            let is_up = ledger.actor().wait_until_up(TRANSITION_DEADLINE).await;
-            let outcome = is_up.map_err(LedgerError::from);
-            let _ = myself.cast(DispatcherMsg::LedgerIsUp { claim, outcome });
+    /// An agent has stopped a cancelled item: its slot is free.
+    pub fn stopped(&mut self, env: &mut DispatcherEnv, guid: AgentGuid, id: WorkId) {
+        self.slots.stopped(guid, id);
+        self.ask_again(env, guid);
+    }
+
+    /// Assignments have their outcomes: the claim is answered, or goes on.
+    pub fn assigned(
+        &mut self,
+        env: &mut DispatcherEnv,
+        (claim, guid): (u64, AgentGuid),
+        ids: &[WorkId],
+        outcomes: Option<Vec<Result<Applied, LedgerError>>>,
+    ) {
+        self.slots.assigned(guid, ids.len());
+        let outcomes = AssignmentOutcomes::of(env.args.read.project(), ids, outcomes);
+        for id in outcomes.refused.iter().chain(&outcomes.unusable) {
+            self.claims.do_not_resume(claim, *id);
+        }
+        for id in ids.iter().filter(|id| !outcomes.unusable.contains(id)) {
+            if outcomes.given.iter().all(|given| given.record.id != *id) {
+                self.requeue(env, *id);
+            }
+        }
+        self.answer_assigned(env, claim, outcomes);
+        self.ask_again(env, guid);
+    }
+
+    fn answer_assigned(
+        &mut self,
+        env: &mut DispatcherEnv,
+        claim: u64,
+        AssignmentOutcomes { given, failure, .. }: AssignmentOutcomes,
+    ) {
+        let open = self.claims.get(claim);
+        let held = open.map_or_else(Vec::new, |open| {
+            leases_to_tell(&env.args.read, &mut self.unacknowledged, &open.order)
         });
-    }
-
-    pub(super) fn ledger_is_up(&mut self, claim: u64, outcome: Result<(), LedgerError>) {
-        let Some(guid) = self.claims.get(claim).map(|open| open.order.guid) else {
-            return;
-        };
-        match outcome {
-            Ok(()) => self.assigned((claim, guid), &[], None),
-            Err(error) => self.answer(claim, Err(error.into())),
-        }
-    }
-
-    /// The same items once more, as they are now.
-    fn answer_with_leases(&mut self, leases: Vec<LeaseInfo>, reply: RpcReplyPort<ClaimOutcome>) {
-        let read = self.args.read.clone();
-        self.spawn(async move {
-            let mut given = Vec::with_capacity(leases.len());
-            for lease in leases {
-                match read.record(lease.id).await {
-                    Ok((record, revision)) if record.attempt == lease.attempt => {
-                        given.push(Applied::already(record, revision));
-                    }
-                    Ok(_) => {}
-                    Err(error) => {
-                        let _ = reply.send(Err(ClaimError::Ledger(error.into())));
-                        return;
-                    }
+        if let Some(refusal) = self.refusal_of(env, claim) {
+            // The run that is registered now has the leases: it is told of them, or gives them back.
+            self.answer(claim, Err(refusal));
+            for applied in &given {
+                if let Some(header) = env.args.read.header(applied.record.id) {
+                    self.reconcile_lease(env, &header);
                 }
             }
-            given.sort_by_key(|applied| {
-                let record = &applied.record;
-                (Reverse(record.priority), record.created)
+        } else if held.len() > given.len() {
+            // Of an assignment whose outcome an incarnation of the ledger or of this actor took
+            // with it: the claim was served all the same.
+            if let Some(closed) = self.close(claim) {
+                answer_with_leases(env, held, closed.reply);
+            }
+        } else if !given.is_empty() {
+            self.answer(claim, Ok(given));
+        } else if let Some(error) = failure {
+            self.answer(claim, Err(error.into()));
+        } else if self.draining {
+            self.answer(claim, Ok(Vec::new()));
+        } else {
+            self.fill_or_park(env, claim);
+        }
+    }
+
+    /// An item is past its deadline: nobody is to be given it.
+    pub fn withdraw(&mut self, header: &Header) {
+        self.queue.remove(header);
+    }
+
+    /// What stands between a pending item and an agent.
+    pub fn queue_position(&self, header: &Header) -> QueuePosition {
+        QueuePosition {
+            ahead: self.queue.ahead_of(header, MOST_AHEAD),
+            cooling_down: self.slots.cooling_down(header.id, Instant::now()),
+            taken: self.slots.all_taken(),
+        }
+    }
+
+    /// The timer of what claims and agents wait for has fired.
+    pub fn wait_over(&mut self, env: &mut DispatcherEnv, epoch: u64) {
+        if self.waits.fired(epoch).is_none() {
+            return;
+        }
+        let now = Instant::now();
+        while let Some(over) = self.waits.pop_due(now) {
+            match over {
+                Waiting::Claim(claim) => {
+                    let open = self.claims.get(claim);
+                    let parked = open.and_then(|open| self.claims.parked_of(open.order.guid));
+                    if parked == Some(claim) {
+                        self.answer(claim, Ok(Vec::new()));
+                    }
+                }
+                Waiting::Cooldown(guid, id) | Waiting::StopGrace(guid, id) => {
+                    self.slots.over(guid, id, now);
+                    self.ask_again(env, guid);
+                }
+            }
+        }
+    }
+
+    /// The timer of delayed items has fired.
+    pub fn delay_over(&mut self, env: &mut DispatcherEnv, epoch: u64) {
+        for header in self.queue.release_due(epoch, env.args.clock.now()) {
+            self.offer(env, &header);
+        }
+    }
+
+    /// Every waiting claim is answered, and none waits from now on.
+    pub fn drain(&mut self) {
+        self.draining = true;
+        for claim in self.claims.close_parked() {
+            let _ = claim.reply.send(Ok(Vec::new()));
+        }
+    }
+
+    /// Whether every claim has been answered.
+    pub fn is_at_rest(&self) -> bool {
+        self.claims.is_empty()
+    }
+
+    pub fn arm(&mut self, env: &DispatcherEnv) {
+        env.arm(DispatcherTimer::Waits, self.waits.next_to_arm());
+        env.arm_by_date(DispatcherTimer::DelayedItems, self.queue.next_to_arm());
+    }
+
+    /// A cancelled item keeps its agent's slot until the agent says that it stopped, or its grace
+    /// is over.
+    fn keep_slot(&mut self, env: &DispatcherEnv, guid: AgentGuid, id: WorkId) {
+        let until = Instant::now() + env.args.settings.stop_grace;
+        self.slots.stopping(guid, id, until);
+        self.waits.set(Waiting::StopGrace(guid, id), until);
+    }
+
+    /// An item can be served: whoever waits for one like it gets it.
+    fn make_ready(&mut self, env: &mut DispatcherEnv, header: &Header) {
+        if env.is_overdue(header) {
+            self.queue.remove(header);
+        } else if self.queue.push(header, env.args.clock.now()) {
+            self.offer(env, header);
+        }
+    }
+
+    fn offer(&mut self, env: &mut DispatcherEnv, header: &Header) {
+        let now = Instant::now();
+        while self.queue.is_ready(header) {
+            let first = self.claims.first_for(&header.needs, |open| {
+                !self.slots.is_cooling_down(open.order.guid, header.id, now)
             });
-            let _ = reply.send(Ok(given));
-        });
+            let Some(claim) = first else { return };
+            if !self.fill(env, claim) {
+                // Its agent has no slot just now; `ask_again` lets it listen again.
+                self.claims.stop_listening(claim);
+            }
+        }
+    }
+
+    /// The agent's parked claim may be served now: it has a slot, or may take what it might not.
+    fn ask_again(&mut self, env: &mut DispatcherEnv, guid: AgentGuid) {
+        if let Some(claim) = self.claims.parked_of(guid)
+            && self.has_free_slot(env, guid)
+            && !self.fill(env, claim)
+        {
+            self.claims.listen(claim);
+        }
+    }
+
+    fn has_free_slot(&self, env: &DispatcherEnv, guid: AgentGuid) -> bool {
+        let agent = env.args.agents.get(guid);
+        agent.is_some_and(|agent| free_slots(&env.args, &self.slots, &agent) > 0)
     }
 
     /// Gives the claim what there is; where there is nothing, lets it wait, or answers it.
-    pub(super) fn fill_or_park(&mut self, claim: u64) {
-        if self.fill(claim) {
+    fn fill_or_park(&mut self, env: &mut DispatcherEnv, claim: u64) {
+        if self.fill(env, claim) {
             return;
         }
         let Some(open) = self.claims.get(claim) else {
@@ -162,226 +338,110 @@ impl State {
             None => self.answer(claim, Ok(Vec::new())),
             Some(_) if self.claims.is_full() => self.answer(claim, Err(ClaimError::Overloaded)),
             Some(until) => {
-                let has_slots = self.free_slots(open.order.guid) > 0;
+                let has_slots = self.has_free_slot(env, open.order.guid);
                 if let Some(before) = self.claims.park(claim) {
                     self.answer(before, Ok(Vec::new()));
                 }
                 if has_slots {
                     self.claims.listen(claim);
                 }
-                self.timers.add(until, Due::ClaimOver(claim));
+                self.waits.set(Waiting::Claim(claim), until);
             }
         }
     }
 
     /// Takes items out of the queue for a claim and has them assigned. False: there was nothing.
-    pub(super) fn fill(&mut self, claim: u64) -> bool {
+    fn fill(&mut self, env: &mut DispatcherEnv, claim: u64) -> bool {
         let Some(open) = self.claims.get(claim) else {
             return true;
         };
         let guid = open.order.guid;
-        let Some(agent) = self.args.agents.get(guid) else {
+        let Some(agent) = env.args.agents.get(guid) else {
             return false;
         };
-        let most = open.order.max.min(self.free_slots(guid));
-        let now = Instant::now();
-        let (mut taken, mut bytes) = (Vec::new(), 0_u32);
-        // An answer, with what was completed before, has to fit into a message. One item does always.
-        let nats = self.args.nats.clone();
-        let mut is_too_much = |header: Option<&Header>, taken: &[Operation]| {
-            bytes = bytes.saturating_add(header.map_or(0, |header| header.answer_bytes));
-            !taken.is_empty() && bytes as usize > Room::of(nats.max_payload()).together()
-        };
-        for lease in &open.order.resume {
-            let header = self.args.read.header(lease.id);
-            let Some(header) = header.filter(|header| may_resume(&agent, header, *lease)) else {
-                continue;
-            };
-            if taken.len() == most || is_too_much(Some(&header), &taken) {
-                break;
-            }
-            // What is not in the queue is being given to somebody, or ends.
-            if self.queue.remove(&header) {
-                let command = open.order.resume(&agent, *lease);
-                taken.push(Operation::Apply(lease.id, Arc::new(command)));
-            }
-        }
-        let command = Arc::new(open.order.assign(&agent));
-        while taken.len() < most {
-            let skip = |id| self.slots.is_cooling_down(guid, id, now);
-            let Some(pick) = self.queue.best(open.wants.as_wants(), skip) else {
-                break;
-            };
-            if is_too_much(self.args.read.header(pick.id).as_ref(), &taken) {
-                break;
-            }
-            self.queue.take(&pick);
-            taken.push(Operation::Apply(pick.id, command.clone()));
-        }
+        let most = open
+            .order
+            .max
+            .min(free_slots(&env.args, &self.slots, &agent));
+        let (queue, slots) = (&mut self.queue, &self.slots);
+        let taken = take_items(&env.args, queue, slots, (open, &agent), most);
         if taken.is_empty() {
             return false;
         }
         self.slots.assigning(guid, taken.len());
         self.claims.fill(claim);
-        self.assign((claim, guid), taken);
+        assign(env, (claim, guid), taken);
         true
     }
 
-    fn assign(&mut self, (claim, guid): (u64, AgentGuid), operations: Vec<Operation>) {
-        let ids: Vec<WorkId> = operations.iter().map(Operation::id).collect();
-        let answer = self.args.ledger.begin(operations);
-        let (ledger, myself) = (self.args.ledger.clone(), self.myself.clone());
-        self.spawn(async move {
-            let mut outcomes = match answer {
-                Ok(answer) => answer.await.ok(),
-                Err(_) => None,
-            };
-            if outcomes.is_none()
-                && let Err(away) = ledger.actor().wait_until_up(TRANSITION_DEADLINE).await
-            {
-                outcomes = Some(vec![Err(away.into()); ids.len()]);
-            }
-            let _ = myself.cast(DispatcherMsg::Assigned {
-                claim,
-                guid,
-                ids,
-                outcomes,
-            });
-        });
-    }
-
-    pub(super) fn assigned(
-        &mut self,
-        (claim, guid): (u64, AgentGuid),
-        ids: &[WorkId],
-        outcomes: Option<Vec<Result<Applied, LedgerError>>>,
-    ) {
-        self.slots.assigned(guid, ids.len());
-        let mut given = Vec::new();
-        let (mut unusable, mut failure) = (Vec::new(), None);
-        for (id, outcome) in ids.iter().zip(outcomes.into_iter().flatten()) {
-            match outcome {
-                Ok(applied) => given.push(applied),
-                // Somebody was faster, or it was not this agent's to have again.
-                Err(LedgerError::Refused(_) | LedgerError::TooLarge(..)) => {
-                    self.claims.do_not_resume(claim, *id);
-                }
-                // There is no such item any more, or nobody can read it: the claim goes on with the next one.
-                Err(LedgerError::Read(
-                    error @ (ReadError::NotFound(_) | ReadError::Damaged { .. }),
-                )) => {
-                    tracing::error!(project = %self.args.read.project(), "an item of the queue cannot be given to anybody: {error}");
-                    self.claims.do_not_resume(claim, *id);
-                    unusable.push(*id);
-                }
-                Err(error) => failure = Some(error),
-            }
-        }
-        for id in ids.iter().filter(|id| !unusable.contains(id)) {
-            if given.iter().all(|applied| applied.record.id != *id) {
-                self.requeue(*id);
-            }
-        }
-        let held = self.leases_to_tell(claim);
-        let refusal = self.refusal_of(claim);
-        match failure {
-            // The run that is registered now has the leases: it is told of them, or gives them back.
-            _ if refusal.is_some() => {
-                let refusal = refusal.map_or_else(|| Ok(Vec::new()), Err);
-                self.answer(claim, refusal);
-                for applied in &given {
-                    if let Some(header) = self.args.read.header(applied.record.id) {
-                        self.reconcile_lease(&header);
-                    }
-                }
-            }
-            // Of an assignment whose outcome an incarnation of the ledger or of this actor took
-            // with it: the claim was served all the same.
-            _ if held.len() > given.len() => {
-                if let Some(closed) = self.claims.close(claim) {
-                    self.answer_with_leases(held, closed.reply);
-                }
-            }
-            _ if !given.is_empty() => self.answer(claim, Ok(given)),
-            Some(error) => self.answer(claim, Err(error.into())),
-            None if self.draining => self.answer(claim, Ok(Vec::new())),
-            None => self.fill_or_park(claim),
-        }
-        self.ask_again(guid);
-        self.answer_drain();
-    }
-
     /// An assignment came to nothing: what the read model says now counts.
-    pub(super) fn requeue(&mut self, id: WorkId) {
-        let Some(header) = self.args.read.header(id) else {
+    fn requeue(&mut self, env: &mut DispatcherEnv, id: WorkId) {
+        let Some(header) = env.args.read.header(id) else {
             return;
         };
         if header.status == WorkStatus::Pending {
-            self.ready(&header);
+            self.make_ready(env, &header);
         } else {
-            self.reconcile_lease(&header);
-        }
-    }
-}
-
-pub(super) fn wants(agent: &AgentEntry, order: &Claim) -> ClaimFilter {
-    let agent = agent.agent();
-    let asked_for = |capability: &&String| {
-        order
-            .capabilities
-            .as_ref()
-            .is_none_or(|asked| asked.contains(capability))
-    };
-    ClaimFilter {
-        agent_type: agent.agent_type.clone(),
-        capabilities: agent
-            .capabilities
-            .iter()
-            .filter(asked_for)
-            .cloned()
-            .collect(),
-        boundaries: agent.boundaries.clone(),
-    }
-}
-
-impl Claim {
-    fn assign(&self, agent: &AgentEntry) -> Command {
-        Command::Assign {
-            holder: holder(agent),
-            claim_id: Some(self.claim_id.clone()),
-            start: self.start,
+            self.reconcile_lease(env, &header);
         }
     }
 
-    fn resume(&self, agent: &AgentEntry, lease: LeaseRef) -> Command {
-        Command::Resume {
-            holder: holder(agent),
-            attempt: lease.attempt,
-            claim_id: Some(self.claim_id.clone()),
-            start: self.start,
+    /// An item is leased, and not by this incarnation: its agent may not have been told. Where its
+    /// claim is being filled, the answer to that will say so; a claim that waits says so now.
+    fn reconcile_lease(&mut self, env: &mut DispatcherEnv, header: &Header) {
+        let Some((guid, lease)) = env.args.read.lease(header.id) else {
+            return;
+        };
+        let parked = self.claims.parked_of(guid);
+        let claim_id = lease.claim_id.as_deref().unwrap_or_default();
+        let its_claim = self.claims.named(guid, claim_id);
+        if its_claim.is_none() {
+            self.unacknowledged.note(guid, header.id, lease.started);
+        }
+        if let Some(parked) = parked.filter(|parked| its_claim.is_none_or(|own| own == *parked)) {
+            self.redeliver(env, parked);
         }
     }
-}
 
-/// Whether an agent may have an item again, as far as that is known without the record: it may have
-/// registered with less than it could do before.
-fn may_resume(agent: &AgentEntry, header: &Header, lease: LeaseRef) -> bool {
-    let (agent, needs) = (agent.agent(), &header.needs);
-    let has = |all: &[String], one: &str| all.iter().any(|other| other == one);
-    let required = needs.required_agent_type.as_deref();
-    header.status == WorkStatus::Pending
-        && header.attempt == lease.attempt
-        && has(&agent.capabilities, &needs.capability)
-        && has(&agent.boundaries, &needs.boundary)
-        && required.is_none_or(|required| required == agent.agent_type)
-}
+    /// The claim is answered with the leases that its agent has by it or may not know of: with all of them, so only
+    /// when the ledger knows what it has written. One that is reading its bucket again finds them one by one.
+    fn redeliver(&mut self, env: &mut DispatcherEnv, claim: u64) {
+        self.claims.fill(claim);
+        wait_for_ledger(env, claim);
+    }
 
-fn holder(agent: &AgentEntry) -> Holder {
-    let agent = agent.agent();
-    Holder {
-        guid: agent.guid,
-        handle: agent.handle.clone(),
-        agent_type: agent.agent_type.clone(),
-        hostname: agent.hostname.clone(),
+    /// A claim that waited for the ledger goes on.
+    pub fn ledger_is_up(
+        &mut self,
+        env: &mut DispatcherEnv,
+        claim: u64,
+        outcome: Result<(), LedgerError>,
+    ) {
+        let Some(guid) = self.claims.get(claim).map(|open| open.order.guid) else {
+            return;
+        };
+        match outcome {
+            Ok(()) => self.assigned(env, (claim, guid), &[], None),
+            Err(error) => self.answer(claim, Err(error.into())),
+        }
+    }
+
+    /// Why an open claim is not for its sender any more: another run of its agent has registered.
+    fn refusal_of(&self, env: &DispatcherEnv, claim: u64) -> Option<ClaimError> {
+        self.claims.get(claim)?.order.refusal(&env.args.agents)
+    }
+
+    fn answer(&mut self, claim: u64, outcome: ClaimOutcome) {
+        if let Some(closed) = self.close(claim) {
+            let _ = closed.reply.send(outcome);
+        }
+    }
+
+    fn close(&mut self, claim: u64) -> Option<OpenClaim> {
+        let closed = self.claims.close(claim)?;
+        if closed.order.wait_until.is_some() {
+            self.waits.remove(&Waiting::Claim(claim));
+        }
+        Some(closed)
     }
 }

@@ -61,22 +61,24 @@
 //! depends on the stream.
 
 mod actor;
+mod assignment;
 mod claims;
+mod env;
 mod handle;
 mod intake;
 mod item_deadlines;
 mod lease_clocks;
 mod matching;
 mod queue;
+mod redelivery;
 mod slots;
 mod stream;
-mod timers;
 mod unacknowledged;
 
 pub use actor::{DispatcherMsg, WorkDispatcher, WorkDispatcherArgs};
 pub use claims::{Admission, Claim, ClaimError};
 pub use handle::{QueuePosition, WorkDispatcherHandle};
 pub use intake::describe_meters;
-pub use queue::{FilterRef, PendingQueue, Pick};
+pub use queue::{PendingQueue, Pick};
 pub(crate) use stream::PROJECT_KEY;
 pub use stream::{StreamError, ensure_stream, reports_consumer};

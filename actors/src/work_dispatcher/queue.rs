@@ -6,18 +6,9 @@ use std::sync::Arc;
 use loom_protocol::work::PRIORITY;
 use loom_protocol::{Timestamp, WorkId};
 
-use crate::work_ledger::{Header, Requirements};
-
-/// What a claim may be served with.
-#[derive(Debug, Clone, Copy)]
-pub struct FilterRef<'a> {
-    /// The agent's type.
-    pub agent_type: &'a str,
-    /// What it can do.
-    pub capabilities: &'a [String],
-    /// Where it is.
-    pub boundaries: &'a [String],
-}
+use crate::deadline_queue::DeadlineQueue;
+use crate::domain::matching::{FilterRef, Requirements, is_of_type};
+use crate::work_ledger::Header;
 
 /// A place in the order: priority first, then creation. Lower is served first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,8 +40,9 @@ pub struct PendingQueue {
     ready: HashMap<Arc<Requirements>, BTreeMap<Place, WorkId>>,
     /// The needs that somebody has, by capability and boundary.
     known_needs: HashMap<Arc<str>, ByBoundary>,
-    held: BTreeMap<(Timestamp, WorkId), Header>,
-    held_until: HashMap<WorkId, Timestamp>,
+    /// Those that are not to be offered before their time.
+    delayed: HashMap<WorkId, Header>,
+    delayed_until: DeadlineQueue<WorkId, Timestamp>,
 }
 
 impl PendingQueue {
@@ -59,8 +51,8 @@ impl PendingQueue {
         self.remove(header);
         match header.not_before() {
             Some(time) if time > now => {
-                self.held.insert((time, header.id), header.clone());
-                self.held_until.insert(header.id, time);
+                self.delayed.insert(header.id, header.clone());
+                self.delayed_until.set(header.id, time);
                 false
             }
             _ => {
@@ -92,11 +84,11 @@ impl PendingQueue {
 
     /// Takes an item out, wherever it is. Whether it was there.
     pub fn remove(&mut self, header: &Header) -> bool {
-        let held_until = self.held_until.remove(&header.id);
-        if let Some(time) = held_until {
-            self.held.remove(&(time, header.id));
+        let was_delayed = self.delayed_until.remove(&header.id).is_some();
+        if was_delayed {
+            self.delayed.remove(&header.id);
         }
-        self.take_out(&header.needs, Place::of(header)) || held_until.is_some()
+        self.take_out(&header.needs, Place::of(header)) || was_delayed
     }
 
     /// Takes an item out that [`PendingQueue::best`] gave.
@@ -127,24 +119,21 @@ impl PendingQueue {
         was_there
     }
 
-    /// The item that is served next to somebody who wants this; `skip` names exceptions.
+    /// The item that is served next to somebody of whom this is true; `skip` names exceptions.
     ///
     /// Costs what the asker's capabilities and boundaries cost, not what the queue holds.
-    pub fn best(&self, wants: FilterRef<'_>, skip: impl Fn(WorkId) -> bool) -> Option<Pick> {
+    pub fn best(&self, filter: &FilterRef<'_>, skip: impl Fn(WorkId) -> bool) -> Option<Pick> {
         let mut best: Option<(Place, WorkId, &Arc<Requirements>)> = None;
-        for capability in wants.capabilities {
+        for capability in filter.capabilities {
             let Some(by_boundary) = self.known_needs.get(capability.as_str()) else {
                 continue;
             };
-            let fitting = wants
+            let fitting = filter
                 .boundaries
                 .iter()
                 .filter_map(|boundary| by_boundary.get(boundary.as_str()))
                 .flatten()
-                .filter(|needs| {
-                    let required = needs.required_agent_type.as_deref();
-                    required.is_none_or(|required| required == wants.agent_type)
-                });
+                .filter(|needs| is_of_type(filter.agent_type, needs));
             for needs in fitting {
                 let first = self
                     .ready
@@ -164,23 +153,24 @@ impl PendingQueue {
         })
     }
 
-    /// Makes the items ready whose time has come, and gives them.
-    pub fn release_due(&mut self, now: Timestamp) -> Vec<Header> {
+    /// Makes the items ready whose time has come, and gives them, if the timer that has fired is the armed one.
+    pub fn release_due(&mut self, epoch: u64, now: Timestamp) -> Vec<Header> {
         let mut due = Vec::new();
-        while let Some(entry) = self.held.first_entry()
-            && entry.key().0 <= now
-        {
-            let header = entry.remove();
-            self.held_until.remove(&header.id);
-            self.make_ready(&header);
-            due.push(header);
+        if self.delayed_until.fired(epoch).is_none() {
+            return due;
+        }
+        while let Some(id) = self.delayed_until.pop_due(now) {
+            if let Some(header) = self.delayed.remove(&id) {
+                self.make_ready(&header);
+                due.push(header);
+            }
         }
         due
     }
 
-    /// When the next held item's time comes.
-    pub fn next_due(&self) -> Option<Timestamp> {
-        self.held.first_key_value().map(|((time, _), _)| *time)
+    /// The epoch and the time of a timer for delayed items that has to be armed.
+    pub fn next_to_arm(&mut self) -> Option<(u64, Timestamp)> {
+        self.delayed_until.next_to_arm()
     }
 
     /// How many items with the same needs are served before this one, counted up to `most`.
@@ -190,17 +180,17 @@ impl PendingQueue {
         })
     }
 
-    /// How many items there are, ready or held.
+    /// How many items there are, ready or delayed.
     #[cfg(test)]
     fn len(&self) -> usize {
-        self.held.len() + self.ready.values().map(BTreeMap::len).sum::<usize>()
+        self.delayed.len() + self.ready.values().map(BTreeMap::len).sum::<usize>()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::work_ledger::Header;
+    use crate::domain::matching::fits;
     use proptest::prelude::*;
     use uuid::Uuid;
 
@@ -251,7 +241,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whoever_asks_gets_the_highest_priority_then_the_oldest_of_what_it_may_take(
+        fn the_index_gives_the_highest_priority_then_the_oldest_of_what_fits(
             items in prop::collection::vec(any_item(), 0..40),
             capabilities in prop::sample::subsequence(NAMES.to_vec(), 0..=3),
             boundaries in prop::sample::subsequence(NAMES.to_vec(), 0..=3),
@@ -266,23 +256,20 @@ mod tests {
                 queue.push(header, now);
                 queue.push(header, now);
             }
+            let own = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+            let (capabilities, boundaries) = (own(&capabilities), own(&boundaries));
+            let filter = FilterRef { agent_type, capabilities: &capabilities, boundaries: &boundaries };
             let mut expected: Vec<_> = headers.iter().zip(&items).zip(&removed)
                 .filter(|((header, _), removed)| {
                     if **removed { queue.remove(header); }
                     !**removed
                 })
-                .filter(|((_, item), _)| item.not_before <= 2
-                    && capabilities.contains(&NAMES[item.capability])
-                    && boundaries.contains(&NAMES[item.boundary])
-                    && item.required.is_none_or(|n| NAMES[n] == agent_type))
+                .filter(|((header, item), _)| item.not_before <= 2 && fits(&filter, &header.needs).is_ok())
                 .map(|((header, item), _)| (10 - item.priority, header.created, header.id))
                 .collect();
             expected.sort_unstable();
-            let own = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
-            let (capabilities, boundaries) = (own(&capabilities), own(&boundaries));
-            let wants = FilterRef { agent_type, capabilities: &capabilities, boundaries: &boundaries };
             let mut served = Vec::new();
-            while let Some(pick) = queue.best(wants, |_| false) {
+            while let Some(pick) = queue.best(&filter, |_| false) {
                 queue.take(&pick);
                 served.push(pick.id);
             }
@@ -298,13 +285,18 @@ mod tests {
                 queue.push(header, Timestamp::from_millis(2));
             }
             prop_assert_eq!(queue.len(), headers.len());
-            let due = queue.release_due(Timestamp::from_millis(3));
-            prop_assert_eq!(due.len(), items.iter().filter(|item| item.not_before == 3).count());
+            let delayed = items.iter().filter(|item| item.not_before == 3).count();
+            let armed = queue.next_to_arm();
+            prop_assert_eq!(armed.map(|(_, at)| at), (delayed > 0).then_some(Timestamp::from_millis(3)));
+            let epoch = armed.map_or(1, |(epoch, _)| epoch);
+            prop_assert!(queue.release_due(epoch + 1, Timestamp::from_millis(3)).is_empty());
+            let due = queue.release_due(epoch, Timestamp::from_millis(3));
+            prop_assert_eq!(due.len(), delayed);
             for header in &headers {
                 queue.remove(header);
             }
             prop_assert_eq!(queue.len(), 0);
-            prop_assert!(queue.known_needs.is_empty() && queue.held_until.is_empty());
+            prop_assert!(queue.known_needs.is_empty() && queue.delayed_until.is_empty());
         }
     }
 }

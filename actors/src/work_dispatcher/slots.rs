@@ -14,7 +14,7 @@ pub(super) struct Slots(HashMap<AgentGuid, Taken>);
 struct Taken {
     assigning: usize,
     stopping: HashMap<WorkId, Instant>,
-    held_off: HashMap<WorkId, Instant>,
+    cooling_down: HashMap<WorkId, Instant>,
 }
 
 impl Slots {
@@ -38,12 +38,12 @@ impl Slots {
     pub fn is_cooling_down(&self, guid: AgentGuid, id: WorkId, now: Instant) -> bool {
         self.0
             .get(&guid)
-            .and_then(|taken| taken.held_off.get(&id))
+            .and_then(|taken| taken.cooling_down.get(&id))
             .is_some_and(|until| *until > now)
     }
 
     /// The agents that are not to be offered this item just now.
-    pub fn held_off(&self, id: WorkId, now: Instant) -> Vec<AgentGuid> {
+    pub fn cooling_down(&self, id: WorkId, now: Instant) -> Vec<AgentGuid> {
         self.0
             .keys()
             .copied()
@@ -66,7 +66,11 @@ impl Slots {
     }
 
     pub fn cool_down(&mut self, guid: AgentGuid, id: WorkId, until: Instant) {
-        self.0.entry(guid).or_default().held_off.insert(id, until);
+        self.0
+            .entry(guid)
+            .or_default()
+            .cooling_down
+            .insert(id, until);
     }
 
     /// The agent has stopped an item.
@@ -80,14 +84,16 @@ impl Slots {
     pub fn over(&mut self, guid: AgentGuid, id: WorkId, now: Instant) {
         self.change(guid, |taken| {
             taken.stopping.retain(|of, until| *of != id || *until > now);
-            taken.held_off.retain(|of, until| *of != id || *until > now);
+            taken
+                .cooling_down
+                .retain(|of, until| *of != id || *until > now);
         });
     }
 
     fn change(&mut self, guid: AgentGuid, change: impl FnOnce(&mut Taken)) {
         if let Some(taken) = self.0.get_mut(&guid) {
             change(taken);
-            if taken.assigning == 0 && taken.stopping.is_empty() && taken.held_off.is_empty() {
+            if taken.assigning == 0 && taken.stopping.is_empty() && taken.cooling_down.is_empty() {
                 self.0.remove(&guid);
             }
         }

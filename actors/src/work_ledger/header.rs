@@ -9,20 +9,8 @@ use loom_protocol::{AgentGuid, Body, Timestamp, WorkId};
 
 use tokio::time::Instant;
 
+use crate::domain::matching::Requirements;
 use crate::domain::work::WorkRecord;
-
-/// What an item needs of an agent. Items with the same needs share one value.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Requirements {
-    /// The capability.
-    pub capability: Arc<str>,
-    /// The boundary.
-    pub boundary: Arc<str>,
-    /// The only agent type that may take it.
-    pub required_agent_type: Option<Arc<str>>,
-    /// The agent type that is served first.
-    pub preferred_agent_type: Option<Arc<str>>,
-}
 
 /// A label's name and value.
 type Label = (Box<str>, Box<str>);

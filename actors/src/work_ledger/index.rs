@@ -14,7 +14,8 @@ use loom_protocol::{AgentGuid, Timestamp, WorkId};
 use slab::Slab;
 use tokio::time::Instant;
 
-use super::header::{Failure, Header, ItemChange, LeaseInfo, Requirements};
+use super::header::{Failure, Header, ItemChange, LeaseInfo};
+use crate::domain::matching::Requirements;
 use crate::domain::work::{LeaseEnd, WorkRecord};
 
 /// The index. Written by the ledger only.

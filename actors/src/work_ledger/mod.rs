@@ -59,7 +59,7 @@ mod told;
 
 pub use actor::{LedgerMsg, WorkLedger, WorkLedgerArgs};
 pub use handle::{LedgerError, Outcome, TRANSITION_DEADLINE, WorkLedgerHandle};
-pub use header::{Header, ItemChange, LeaseInfo, Requirements};
+pub use header::{Header, ItemChange, LeaseInfo};
 pub use looking::LookEnd;
 pub use meters::describe as describe_meters;
 pub use operation::{Applied, Operation};

@@ -16,12 +16,13 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::cache::RecordCache;
-use super::header::{Header, ItemChange, LeaseInfo, Requirements};
+use super::header::{Header, ItemChange, LeaseInfo};
 use super::index::Index;
 use super::read_error::ReadError;
 use super::replay::replay;
 use crate::domain::id_prefix;
 use crate::domain::lease::LeaseClock;
+use crate::domain::matching::Requirements;
 use crate::domain::work::{Bodies, RecordError, WorkRecord, decode, view};
 use crate::nats::ledger_store::{Entry, LedgerStore, StoreError};
 use crate::nats::store_guard::StoreGuard;
