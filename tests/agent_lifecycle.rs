@@ -8,8 +8,9 @@ use loom_coordinator::api_client::ApiError;
 use loom_protocol::agent::{Agent, AgentStatus};
 use loom_protocol::event::{AgentEventKind, Event};
 use loom_protocol::rest::AgentsPage;
+use loom_protocol::verbs::{Role, Subjects, VERBS};
 use loom_protocol::work::{Reason, WorkStatus};
-use loom_protocol::{AgentGuid, ErrorCode, Timestamp, names};
+use loom_protocol::{AgentGuid, ErrorCode, Timestamp, WorkId, names};
 use loom_testkit::fleet::{Fleet, Signals, TestProject};
 use serde_json::{Value, json};
 
@@ -66,6 +67,36 @@ async fn register_an_agent_by_request() -> Result<()> {
     let terms = agent.registered();
     assert!(terms.leases.is_empty());
     assert!(terms.stale_after_ms >= 3 * terms.agent.heartbeat_interval_ms.unwrap_or_default());
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn an_agent_is_heard_of_by_the_verbs_that_the_table_calls_a_sign_of_life() -> Result<()> {
+    let fleet = Fleet::shared().await?;
+    let project = fleet.project().await?;
+    let guid = AgentGuid::generate();
+    // Enough for each verb to know its sender; most refuse it all the same, for the item that is not there.
+    let body = json!({
+        "guid": guid, "handle": "h", "agentType": "t", "capabilities": ["rust"],
+        "id": WorkId::generate(), "attempt": 1, "error": "none",
+    });
+    project.request("agents.register", body.clone()).await?;
+    let heard = async || anyhow::Ok(seen(&project, guid).await?.last_heartbeat);
+    for row in VERBS.iter().filter(|row| row.sender.is_sign_of_life()) {
+        let before = heard().await?;
+        let later = async || {
+            let _perhaps_refused = project.request(row.name, body.clone()).await;
+            (heard().await.ok()? > before).then_some(())
+        };
+        project.eventually(row.name, later).await?;
+    }
+    let before = heard().await?;
+    let over_nats = VERBS.iter().filter(|row| row.subjects == Subjects::Project);
+    for row in over_nats.filter(|row| row.role == Role::Read || row.role == Role::Submit) {
+        let _perhaps_refused = project.request(row.name, body.clone()).await;
+        assert_eq!(heard().await?, before, "{}", row.name);
+    }
     Ok(())
 }
 

@@ -13,11 +13,12 @@ use loom_protocol::agent::{
 };
 use loom_protocol::rest::{PageInfo, UnreadablePage};
 use loom_protocol::work::{LeaseRef, Reason, StoppedRequest};
-use loom_protocol::{AgentGuid, ErrorCode, PROTOCOL_VERSION, ProjectId, WireError};
+use loom_protocol::{AgentGuid, ErrorCode, PROTOCOL_VERSION, WireError};
 
 use tokio::time::Instant;
 
 use super::{Page, Service, page_limit};
+use crate::access::Allowed;
 
 /// A lease younger than this may be unknown to its agent: the claim's answer is on its way.
 const HOLDING_GRACE: Duration = Duration::from_secs(5);
@@ -28,9 +29,10 @@ impl Service {
     /// Takes an agent in, or renews it; a known guid keeps its leases and is told them.
     pub async fn register(
         &self,
-        project: &ProjectId,
+        caller: &Allowed,
         request: RegisterRequest,
     ) -> Result<RegisterAnswer, WireError> {
+        let project = self.project_of(caller);
         let projects = self.projects();
         let terms = projects.terms();
         if projects.get(project).is_none() {
@@ -63,12 +65,12 @@ impl Service {
     /// A sign of life; what `holding` does not name goes back, what it names in vain is lost.
     pub async fn heartbeat(
         &self,
-        project: &ProjectId,
+        caller: &Allowed,
         request: HeartbeatRequest,
     ) -> Result<HeartbeatAnswer, WireError> {
         let guid = request.guid;
         let run = request.instance_id.as_deref();
-        let project = self.admit(project, guid, run).await?;
+        let project = self.admit(caller, guid, run).await?;
         let holding = request.holding.clone();
         let beaten = project.registry.heartbeat(request).await;
         let mut directives = project.heard(guid, beaten)?;
@@ -141,7 +143,7 @@ impl Service {
                 attempt,
                 result: None,
             };
-            if let Err(error) = self.stopped(&project.id, stopped).await {
+            if let Err(error) = self.stopped_in(project, stopped).await {
                 tracing::debug!(%guid, %id, "the end of a cancelled item was not noted: {error}");
             }
         }
@@ -150,7 +152,7 @@ impl Service {
     /// Lets an agent go; its leases go back at once.
     pub async fn deregister(
         &self,
-        project: &ProjectId,
+        caller: &Allowed,
         request: DeregisterRequest,
     ) -> Result<DeregisterAnswer, WireError> {
         let guid: AgentGuid = request
@@ -158,7 +160,7 @@ impl Service {
             .parse()
             .map_err(|error| WireError::invalid(format!("guid {error}")))?;
         let run = request.instance_id.as_deref();
-        let project = self.admit(project, guid, run).await?;
+        let project = self.admit(caller, guid, run).await?;
         let released = project.deregister(guid).await?;
         Ok(DeregisterAnswer {
             ok: true,
@@ -170,9 +172,10 @@ impl Service {
     /// One page of agents; without a project, of all.
     pub fn list_agents(
         &self,
-        project: Option<&ProjectId>,
+        caller: &Allowed,
         request: &ListAgentsRequest,
     ) -> Result<Page<Agent>, WireError> {
+        let project = caller.project();
         let limit = page_limit(request.limit)?;
         let filter = AgentFilter::of(request)?;
         if let Some(project) = project {
@@ -198,9 +201,10 @@ impl Service {
     /// no project counts to the default one.
     pub fn list_unreadable(
         &self,
-        project: Option<&ProjectId>,
+        caller: &Allowed,
         limit: Option<usize>,
     ) -> Result<UnreadablePage, WireError> {
+        let project = caller.project();
         let limit = page_limit(limit)?;
         let projects = self.projects();
         let mut page = UnreadablePage {
@@ -274,7 +278,8 @@ impl Service {
 
     /// One agent. Without a project every one is looked in; `guid` may be its beginning or the
     /// handle (here and below; see `named`).
-    pub fn get_agent(&self, project: Option<&ProjectId>, guid: &str) -> Result<Agent, WireError> {
+    pub fn get_agent(&self, caller: &Allowed, guid: &str) -> Result<Agent, WireError> {
+        let project = caller.project();
         let (project, guid) = self.find_agent(project, guid)?;
         project
             .agents
@@ -285,9 +290,10 @@ impl Service {
     /// Orders an agent to end.
     pub async fn shutdown_agent(
         &self,
-        project: Option<&ProjectId>,
+        caller: &Allowed,
         request: ShutdownRequest,
     ) -> Result<Agent, WireError> {
+        let project = caller.project();
         let (project, guid) = self.find_agent(project, &request.guid)?;
         let outcome = project.registry.shutdown(guid, request).await;
         outcome.map_err(|error| match error.code {

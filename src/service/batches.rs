@@ -6,10 +6,11 @@ use loom_actors::agent_registry::AgentFilter;
 use loom_protocol::agent::ListAgentsRequest;
 use loom_protocol::batch::{AgentBatchFilter, WorkBatchFilter};
 use loom_protocol::work::{LeaseRef, ListWorkRequest, Reason, WorkStatus, limits};
-use loom_protocol::{AgentGuid, ErrorCode, ProjectId, WireError, WorkId};
+use loom_protocol::{AgentGuid, ErrorCode, WireError, WorkId};
 
 use super::Service;
 use super::items::filter;
+use crate::access::Allowed;
 
 /// How many one filtered request takes; more are left for the next one, and the answer says so.
 pub const MOST_FILTERED: usize = 10_000;
@@ -81,9 +82,10 @@ impl Service {
     /// The agents that a filter names.
     pub fn agents_named(
         &self,
-        project: &ProjectId,
+        caller: &Allowed,
         wanted: &AgentBatchFilter,
     ) -> Result<Named<AgentGuid>, WireError> {
+        let project = self.project_of(caller);
         let filter = AgentFilter::of(&ListAgentsRequest {
             agent_type: wanted.agent_type.clone(),
             status: wanted.status.clone(),
@@ -126,9 +128,10 @@ impl Service {
     /// The items that a filter names; without a status those that have not ended.
     pub fn work_named(
         &self,
-        project: &ProjectId,
+        caller: &Allowed,
         wanted: &WorkBatchFilter,
     ) -> Result<Named<WorkId>, WireError> {
+        let project = self.project_of(caller);
         let mut filter = filter(&ListWorkRequest {
             status: Some(wanted.status.clone().unwrap_or_else(|| UNFINISHED.into())),
             capability: wanted.capability.clone(),
@@ -163,10 +166,11 @@ impl Service {
     /// it costs no attempt, and the same agent is not offered it for a while.
     pub async fn reassign(
         &self,
-        project: Option<&ProjectId>,
+        caller: &Allowed,
         id: &str,
         reason: Option<String>,
     ) -> Result<Reassigned, WireError> {
+        let project = caller.project();
         let (project, id) = self.find_item(project, id).await?;
         let header = project.work.header(id);
         let status = header.as_ref().map(|header| header.status);

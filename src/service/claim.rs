@@ -9,24 +9,23 @@ use loom_actors::work_dispatcher::{Admission, Claim};
 use loom_actors::work_ledger::Applied;
 use loom_protocol::token::{check_label, check_token};
 use loom_protocol::work::{ClaimAnswer, ClaimRequest, ClaimedItem, ThenClaim, WorkItem, limits};
-use loom_protocol::{AgentGuid, ProjectId, WireError, WorkId};
+use loom_protocol::{AgentGuid, WireError, WorkId};
 use tokio::time::Instant;
 
 use super::Service;
+use crate::access::Allowed;
 
 impl Service {
     /// Gives an agent what it may take, highest priority first; waits for the first if asked to.
     /// `admission` is given back before the wait.
     pub async fn claim(
         &self,
-        project: &ProjectId,
+        caller: &Allowed,
         request: ClaimRequest,
         admission: &Admission,
     ) -> Result<ClaimAnswer, WireError> {
         let (guid, run) = (request.guid, request.instance_id);
-        let project = self.admit(project, guid, run.as_deref()).await?;
-        let alive = project.registry.sign_of_life(guid).await;
-        project.heard(guid, alive)?;
+        let project = self.admit(caller, guid, run.as_deref()).await?;
         let order = claim_order(guid, run, request.claim, admission)?;
         let items = self.claim_in(&project, order).await?;
         Ok(ClaimAnswer { items })

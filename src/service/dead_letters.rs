@@ -10,11 +10,12 @@ use loom_protocol::dead_letter::{
 };
 use loom_protocol::rest::PageInfo;
 use loom_protocol::work::Reason;
-use loom_protocol::{ProjectId, WireError, WorkId};
+use loom_protocol::{WireError, WorkId};
 
 use super::items::start;
 use super::named::Among;
 use super::{Page, Service, check_scope, page_limit};
+use crate::access::Allowed;
 
 /// How many letters of a page are read at a time.
 const READS_IN_FLIGHT: usize = 32;
@@ -28,9 +29,10 @@ impl Service {
     /// round.
     pub async fn list_dead_letters(
         &self,
-        project: &ProjectId,
+        caller: &Allowed,
         request: ListDeadLettersRequest,
     ) -> Result<Page<DeadLetter>, WireError> {
+        let project = self.project_of(caller);
         let limit = page_limit(request.limit)?;
         let start = start(request.order.as_deref(), request.cursor.as_deref())?;
         let mut filter = filter(request.capability, request.reason.as_deref())?;
@@ -67,9 +69,10 @@ impl Service {
     /// beginning or the item's taskId (here and below; see `named`).
     pub async fn get_dead_letter(
         &self,
-        project: Option<&ProjectId>,
+        caller: &Allowed,
         id: &str,
     ) -> Result<DeadLetter, WireError> {
+        let project = caller.project();
         let (project, id) = self.find_letter(project, id, Among::Letters).await?;
         let info = project.letters.info(id).ok_or(LetterError::NotFound(id))?;
         Ok(project.letters.read(&info).await?)
@@ -79,9 +82,10 @@ impl Service {
     /// written meanwhile stay.
     pub async fn retry_dead_letters(
         &self,
-        project: Option<&ProjectId>,
+        caller: &Allowed,
         request: RetryRequest,
     ) -> Result<RetryAnswer, WireError> {
+        let project = caller.project();
         let has_filter = request.capability.is_some() || request.reason.is_some();
         let is_filtered = request.all || has_filter;
         if !request.ids.0.is_empty() {
@@ -120,9 +124,10 @@ impl Service {
     /// Deletes a letter for good. Its item stays failed, and can be read until its time is over.
     pub async fn discard_dead_letter(
         &self,
-        project: Option<&ProjectId>,
+        caller: &Allowed,
         id: &str,
     ) -> Result<DiscardAnswer, WireError> {
+        let project = caller.project();
         let (project, id) = self.find_letter(project, id, Among::Items).await?;
         project.dlq.discard(id).await?;
         Ok(DiscardAnswer {

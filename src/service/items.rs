@@ -12,6 +12,7 @@ use loom_protocol::{AgentGuid, ErrorCode, ProjectId, WireError, WorkId};
 
 use super::verdicts::Verdicts;
 use super::{Page, Service, page_limit};
+use crate::access::Allowed;
 
 /// How many records of a page are read at a time.
 const READS_IN_FLIGHT: usize = 32;
@@ -19,11 +20,8 @@ const READS_IN_FLIGHT: usize = 32;
 impl Service {
     /// One item with its bodies. Without a project every one is looked in; `id` may be its
     /// beginning or the taskId (here and below; see `named`).
-    pub async fn get_work(
-        &self,
-        project: Option<&ProjectId>,
-        id: &str,
-    ) -> Result<WorkItem, WireError> {
+    pub async fn get_work(&self, caller: &Allowed, id: &str) -> Result<WorkItem, WireError> {
+        let project = caller.project();
         let (project, id) = self.find_item(project, id).await?;
         Ok(project.work.item(id, Bodies::With).await?)
     }
@@ -31,9 +29,10 @@ impl Service {
     /// One page of items without their bodies, in the order of their creation or the other way round.
     pub async fn list_work(
         &self,
-        project: &ProjectId,
+        caller: &Allowed,
         request: ListWorkRequest,
     ) -> Result<Page<WorkItem>, WireError> {
+        let project = self.project_of(caller);
         let limit = page_limit(request.limit)?;
         let start = start(request.order.as_deref(), request.cursor.as_deref())?;
         let mut filter = filter(&request)?;
@@ -84,9 +83,10 @@ impl Service {
     /// Calls an item off. Its agent, if it has one, is told.
     pub async fn cancel(
         &self,
-        project: Option<&ProjectId>,
+        caller: &Allowed,
         request: CancelRequest,
     ) -> Result<WorkItem, WireError> {
+        let project = caller.project();
         for (field, text) in [("reason", &request.reason), ("by", &request.by)] {
             if text.as_ref().is_some_and(|text| text.len() > limits::ERROR) {
                 return Err(WireError::new(
@@ -119,11 +119,8 @@ impl Service {
     }
 
     /// Who may take an item, and which rule keeps the others from it.
-    pub async fn explain(
-        &self,
-        project: Option<&ProjectId>,
-        id: &str,
-    ) -> Result<ExplainAnswer, WireError> {
+    pub async fn explain(&self, caller: &Allowed, id: &str) -> Result<ExplainAnswer, WireError> {
+        let project = caller.project();
         let (project, id) = self.find_item(project, id).await?;
         let header = project.work.header(id).ok_or(ReadError::NotFound(id))?;
         let queue_position = if header.status == WorkStatus::Pending {

@@ -16,11 +16,12 @@ use loom_protocol::work::{
     CompleteAnswer, CompleteItem, CompleteRequest, FailRequest, Lease, LeaseRef, ProgressRequest,
     Reason, ReleaseRequest, StoppedRequest, Usage, WorkItem, limits,
 };
-use loom_protocol::{AgentGuid, ErrorCode, ProjectId, WireError, WorkId};
+use loom_protocol::{AgentGuid, ErrorCode, WireError, WorkId};
 use tokio::time::Instant;
 
 use super::Service;
 use super::claim::claim_order;
+use crate::access::Allowed;
 
 /// How long an item may be held back by a failure, in milliseconds: a year.
 const LONGEST_RETRY_MS: u64 = 365 * 24 * 3_600_000;
@@ -29,16 +30,16 @@ impl Service {
     /// The agent begins with an item.
     pub async fn start(
         &self,
-        project: &ProjectId,
+        caller: &Allowed,
         request: ProgressRequest,
     ) -> Result<Lease, WireError> {
         let says_more =
             request.progress.is_some() || request.message.is_some() || request.usage.is_some();
         if says_more {
-            return self.progress(project, request).await;
+            return self.progress(caller, request).await;
         }
         let (guid, run) = (request.guid, request.instance_id.as_deref());
-        let project = self.admit(project, guid, run).await?;
+        let project = self.admit(caller, guid, run).await?;
         let lease = lease_ref(request.id, request.attempt);
         let applied = self.report(&project, guid, lease, Command::Start).await?;
         Ok(self.lease_of(&project, &applied.record))
@@ -47,7 +48,7 @@ impl Service {
     /// The agent goes on with an item: its progress clock starts anew.
     pub async fn progress(
         &self,
-        project: &ProjectId,
+        caller: &Allowed,
         request: ProgressRequest,
     ) -> Result<Lease, WireError> {
         if let Some(progress) = request.progress
@@ -69,7 +70,7 @@ impl Service {
         }
         check_usage(request.usage.as_ref())?;
         let (guid, run) = (request.guid, request.instance_id.as_deref());
-        let project = self.admit(project, guid, run).await?;
+        let project = self.admit(caller, guid, run).await?;
         let command = |by| Command::Progress {
             by,
             progress: request.progress,
@@ -85,7 +86,7 @@ impl Service {
     /// `admission` is given back before the wait for that.
     pub async fn complete(
         &self,
-        project: &ProjectId,
+        caller: &Allowed,
         request: CompleteRequest,
         admission: &Admission,
     ) -> Result<CompleteAnswer, WireError> {
@@ -97,8 +98,7 @@ impl Service {
             .then_claim
             .map(|claim| claim_order(guid, run.clone(), claim, admission))
             .transpose()?;
-        let project = self.admit(project, guid, run.as_deref()).await?;
-        note_sign_of_life(&project, guid).await?;
+        let project = self.admit(caller, guid, run.as_deref()).await?;
         let mut outcomes = self.complete_all(&project, guid, items).await?;
         if !is_batch {
             let item = outcomes.pop().unwrap_or_else(|| Err(lost_report()))?;
@@ -151,7 +151,7 @@ impl Service {
     /// The agent has failed: the item is tried again while attempts last.
     pub async fn fail(
         &self,
-        project: &ProjectId,
+        caller: &Allowed,
         request: FailRequest,
     ) -> Result<WorkItem, WireError> {
         check_reason(request.reason, &Reason::OF_FAILURE)?;
@@ -163,7 +163,7 @@ impl Service {
             )));
         }
         let (guid, run) = (request.guid, request.instance_id.as_deref());
-        let project = self.admit(project, guid, run).await?;
+        let project = self.admit(caller, guid, run).await?;
         let now = self.now();
         let projects = self.projects();
         let terms = projects.terms();
@@ -194,12 +194,12 @@ impl Service {
     /// The agent gives an item back; it is not offered to the same agent for 30 s.
     pub async fn release(
         &self,
-        project: &ProjectId,
+        caller: &Allowed,
         request: ReleaseRequest,
     ) -> Result<WorkItem, WireError> {
         check_reason(request.reason, &Reason::OF_RELEASE)?;
         let (guid, run) = (request.guid, request.instance_id.as_deref());
-        let project = self.admit(project, guid, run).await?;
+        let project = self.admit(caller, guid, run).await?;
         let lease = lease_ref(request.id, request.attempt);
         if request.reason == Some(Reason::UsageLimit) {
             let reason = Reason::UsageLimit.to_string();
@@ -224,12 +224,21 @@ impl Service {
     /// The agent has stopped a cancelled item: its slot is free.
     pub async fn stopped(
         &self,
-        project: &ProjectId,
+        caller: &Allowed,
+        request: StoppedRequest,
+    ) -> Result<WorkItem, WireError> {
+        let (guid, run) = (request.guid, request.instance_id.as_deref());
+        let project = self.admit(caller, guid, run).await?;
+        self.stopped_in(&project, request).await
+    }
+
+    /// As [`Service::stopped`], of an agent that was let in already.
+    pub(super) async fn stopped_in(
+        &self,
+        project: &Project,
         request: StoppedRequest,
     ) -> Result<WorkItem, WireError> {
         let (guid, id, attempt) = (request.guid, request.id, request.attempt);
-        let run = request.instance_id.as_deref();
-        let project = self.admit(project, guid, run).await?;
         // What is too large cannot be kept; that the agent has stopped counts all the same.
         let result = request
             .result
@@ -240,7 +249,7 @@ impl Service {
         };
         let command = |by| Command::Stopped { by, result };
         let lease = lease_ref(id, attempt);
-        let reported = self.report(&project, guid, lease, command).await;
+        let reported = self.report(project, guid, lease, command).await;
         project.dispatcher.stopped(guid, id);
         let obeyed = Directive {
             kind: DirectiveKind::Cancel,
@@ -254,7 +263,7 @@ impl Service {
         let cleared = project.registry.clear_directive(guid, obeyed).await;
         let applied = reported?;
         cleared?;
-        too_large.map_or_else(|| Ok(seen(&project, &applied)), Err)
+        too_large.map_or_else(|| Ok(seen(project, &applied)), Err)
     }
 
     /// What an agent says about an item that it holds.
@@ -265,7 +274,6 @@ impl Service {
         lease: LeaseRef,
         command: impl FnOnce(Fence) -> Command,
     ) -> Result<Applied, WireError> {
-        note_sign_of_life(project, guid).await?;
         let command = command(self.fence(guid, lease.attempt));
         let applied = project.ledger.apply(lease.id, command).await;
         let applied = applied.inspect_err(|error| project.refused(guid, lease, error))?;
@@ -302,15 +310,6 @@ impl Service {
             timeout_ms: millis(own.unwrap_or(limits.progress)),
         }
     }
-}
-
-/// An agent that is gone may still report: whether it holds the lease is the ledger's to say.
-async fn note_sign_of_life(project: &Project, guid: AgentGuid) -> Result<(), WireError> {
-    if project.agents.get(guid).is_some() {
-        return project.registry.sign_of_life(guid).await;
-    }
-    project.reaper.unregistered_agent_heard(guid);
-    Ok(())
 }
 
 fn seen(project: &Project, applied: &Applied) -> WorkItem {

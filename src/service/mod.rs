@@ -1,5 +1,7 @@
 //! What Loom can do, once: every door (NATS requests, REST) decodes, calls one method here, encodes.
 //!
+//! What is done for a verb takes an [`Allowed`]: that its caller may is known before it begins (`crate::access`).
+//!
 //! | file | what it does |
 //! |---|---|
 //! | `agents` | register, heartbeat, deregister, list, get, shutdown |
@@ -47,14 +49,17 @@ use loom_actors::nats::server::ServerControl;
 use loom_actors::project::Project;
 use loom_actors::projects::Projects;
 use loom_protocol::rest::PageInfo;
+use loom_protocol::verbs::Sender;
 use loom_protocol::{AgentGuid, ErrorCode, ProjectId, Timestamp, WireError};
 use parking_lot::RwLock;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use crate::access::Allowed;
+
 pub use batches::{BatchFilter, Named, Reassigned, check_scope};
 pub use brief::without_long_texts;
 pub use ignored::Ignored;
-pub use submit::{Submitted, check_submission};
+pub use submit::check_submission;
 pub use trouble::Owning;
 pub use turns::{Turn, threads};
 
@@ -157,16 +162,34 @@ impl Service {
         self.projects().activate(id).await
     }
 
+    /// The project that a request is about: the one that it names, or else the default one.
+    fn project_of<'a>(&'a self, caller: &'a Allowed) -> &'a ProjectId {
+        caller.project().unwrap_or(self.default_project())
+    }
+
     /// A project for a request that names an agent as its sender: the one place where another run of it
-    /// than the registered one is refused.
+    /// than the registered one is refused, and where the agent is noted as heard of, if the verb says that it was.
     async fn admit(
         &self,
-        project: &ProjectId,
+        caller: &Allowed,
         guid: AgentGuid,
         run: Option<&str>,
     ) -> Result<Arc<Project>, WireError> {
-        let project = self.active_for_agent(project, guid)?;
+        let project = self.active_for_agent(self.project_of(caller), guid)?;
         project.registry.admit(guid, run).await?;
+        match caller.verb().row().sender {
+            Sender::Claims => {
+                let alive = project.registry.sign_of_life(guid).await;
+                project.heard(guid, alive)?;
+            }
+            // One that is gone may still report: whether it holds the lease is the ledger's to say.
+            Sender::Reports if project.agents.get(guid).is_none() => {
+                project.reaper.unregistered_agent_heard(guid);
+            }
+            Sender::Reports => project.registry.sign_of_life(guid).await?,
+            // What renews an entry is taken in by the registry, with all that it says; a goodbye is no sign of life.
+            Sender::Renews | Sender::Leaves | Sender::Nobody => {}
+        }
         Ok(project)
     }
 

@@ -8,9 +8,10 @@ use loom_actors::domain::work::Command;
 use loom_actors::work_dispatcher::ensure_stream;
 use loom_actors::work_ledger::{Filter, Operation};
 use loom_protocol::work::{PurgeAnswer, PurgeRequest, QueueInfo, WorkStatus};
-use loom_protocol::{ProjectId, WireError, names};
+use loom_protocol::{WireError, names};
 
 use super::{RETRY_AFTER, Service, check_scope};
+use crate::access::Allowed;
 
 /// How long a request waits until it is known whether the store is the right one.
 const STORE_KNOWN_WITHIN: Duration = Duration::from_secs(2);
@@ -19,7 +20,8 @@ const PURGE_BATCH: usize = 512;
 
 impl Service {
     /// What waits, by capability, and what is published and not taken over yet.
-    pub async fn queue_info(&self, project: &ProjectId) -> Result<QueueInfo, WireError> {
+    pub async fn queue_info(&self, caller: &Allowed) -> Result<QueueInfo, WireError> {
+        let project = self.project_of(caller);
         let stream = names::work_stream(project);
         let Some(project) = self.active(project)? else {
             return Ok(QueueInfo {
@@ -57,9 +59,10 @@ impl Service {
     /// Cancels what is pending and matches, or all that is pending. What is submitted meanwhile stays.
     pub async fn purge(
         &self,
-        project: &ProjectId,
+        caller: &Allowed,
         request: PurgeRequest,
     ) -> Result<PurgeAnswer, WireError> {
+        let project = self.project_of(caller);
         let named = [&request.capability, &request.boundary, &request.label];
         let has_filter = named.into_iter().any(Option::is_some);
         check_scope(has_filter, request.all, "capability, boundary or label")?;

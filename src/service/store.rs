@@ -1,18 +1,20 @@
 //! Which store this coordinator works with, what was in one that is gone, and going on with another one.
 
+use loom_protocol::WireError;
 use loom_protocol::store::{AcceptAnswer, LostAnswer, MOST_LOST, StoreAnswer};
-use loom_protocol::{ProjectId, WireError};
 
 use super::Service;
+use crate::access::Allowed;
 
 impl Service {
     /// The store, and what is wrong with it.
-    pub fn store(&self) -> StoreAnswer {
+    pub fn store(&self, _caller: &Allowed) -> StoreAnswer {
         self.projects().terms().stores.describe()
     }
 
     /// What was known of a project, or of all, and is not in the store that is there. After an acceptance: what was not.
-    pub async fn lost(&self, project: Option<&ProjectId>) -> Result<LostAnswer, WireError> {
+    pub async fn lost(&self, caller: &Allowed) -> Result<LostAnswer, WireError> {
+        let project = caller.project();
         let stores = self.projects().terms().stores.clone();
         let which = match project {
             Some(project) => vec![project.clone()],
@@ -33,10 +35,8 @@ impl Service {
 
     /// Goes on with the store that is there: of a project, or all that is not the one that was worked with. Where
     /// `nats.store_id` names another one, that is refused: the setting is to be changed.
-    pub async fn accept_store(
-        &self,
-        project: Option<&ProjectId>,
-    ) -> Result<AcceptAnswer, WireError> {
+    pub async fn accept_store(&self, caller: &Allowed) -> Result<AcceptAnswer, WireError> {
+        let project = caller.project();
         let projects = self.projects();
         let stores = projects.terms().stores.clone();
         let whole = stores.whole();

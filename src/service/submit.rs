@@ -7,24 +7,12 @@ use std::time::Duration;
 use loom_actors::domain::work::{Defaults, Submission, accept};
 use loom_actors::project::Project;
 use loom_actors::work_ledger::{Applied, LedgerError, Operation};
-use loom_protocol::work::{ItemAnswer, SubmitAnswer, SubmitRequest, limits};
+use loom_protocol::work::{SubmitAnswer, SubmitRequest, Submitted, limits};
 use loom_protocol::{ErrorCode, ProjectId, Timestamp, WireError};
 
 use super::Service;
 use super::ignored::{Fields, Ignored};
-
-/// What a submission came to: one answer, or one for each of `items`.
-#[derive(Debug, Clone, serde::Serialize)]
-#[serde(untagged)]
-pub enum Submitted {
-    /// To one item.
-    One(SubmitAnswer),
-    /// To several.
-    Many {
-        /// One for each, in order.
-        items: Vec<ItemAnswer<SubmitAnswer>>,
-    },
-}
+use crate::access::Allowed;
 
 /// The type that an item is said to wait for where nobody is there who could take it.
 const USUAL_TYPE: &str = "claude-code";
@@ -38,10 +26,11 @@ impl Service {
     /// answered in the same way, with `existing`.
     pub async fn submit(
         &self,
-        project: &ProjectId,
+        caller: &Allowed,
         mut request: SubmitRequest,
         mut ignored: Ignored,
     ) -> Result<Submitted, WireError> {
+        let project = self.project_of(caller);
         self.has_room_for_work()?;
         let Some(items) = request.items.take() else {
             let mut answers = self

@@ -4,18 +4,20 @@ use loom_actors::domain::room::Room;
 use loom_actors::nats::server::ManagedState;
 use loom_actors::nats::store::space_at;
 use loom_actors::project::Project;
+use loom_protocol::PROTOCOL_VERSION;
 use loom_protocol::readiness::{Problem, ProblemKind, Readiness};
 use loom_protocol::rest::{
     AgentTotals, Info, NatsStatus, OwnServerStatus, ProjectSummary, ProjectTotals, ProjectsAnswer,
     Stats, Status, WorkTotals,
 };
-use loom_protocol::{PROTOCOL_VERSION, ProjectId};
 
 use super::Service;
+use crate::access::Allowed;
 
 impl Service {
     /// The totals of one project, or of all.
-    pub fn stats(&self, project: Option<&ProjectId>) -> Stats {
+    pub fn stats(&self, caller: &Allowed) -> Stats {
+        let project = caller.project();
         let mut stats = Stats {
             timestamp: self.now(),
             ..Stats::default()
@@ -48,7 +50,7 @@ impl Service {
     }
 
     /// The projects that are awake, and the default one before it is, with their sums.
-    pub fn project_summaries(&self) -> ProjectsAnswer {
+    pub fn project_summaries(&self, _caller: &Allowed) -> ProjectsAnswer {
         let mut details: Vec<_> = self
             .projects()
             .all()
@@ -77,7 +79,7 @@ impl Service {
     }
 
     /// How the coordinator is, for the people who run it.
-    pub fn status(&self) -> Status {
+    pub fn status(&self, _caller: &Allowed) -> Status {
         let projects = self.projects();
         let nats = &projects.terms().nats;
         let own = self.0.options.server.as_ref().map(|server| {
@@ -113,7 +115,7 @@ impl Service {
     }
 
     /// Who this is.
-    pub fn info(&self) -> Info {
+    pub fn info(&self, _caller: &Allowed) -> Info {
         Info {
             name: "loom".into(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -123,7 +125,7 @@ impl Service {
             projects: self.projects().all().len(),
             default_project: self.default_project().to_string(),
             nats_url: self.0.options.nats_url.clone(),
-            store_id: self.store().id,
+            store_id: self.projects().terms().stores.describe().id,
             warnings: self.projects().terms().stores.warnings(),
         }
     }

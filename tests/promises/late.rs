@@ -6,8 +6,8 @@ use loom_protocol::event::WorkEventKind;
 use loom_protocol::work::{
     ClaimAnswer, ClaimedItem, CompleteAnswer, LeaseRef, Reason, WorkItem, WorkStatus,
 };
-use loom_protocol::{AgentGuid, ErrorCode, WireError, names};
-use loom_testkit::fleet::{Fleet, FleetBuilder, TestProject};
+use loom_protocol::{AgentGuid, ErrorCode, VerbName, WireError, names};
+use loom_testkit::fleet::{Fleet, FleetBuilder, TestProject, everybody};
 use serde_json::{Value, json};
 
 const SHORT: Duration = Duration::from_secs(2);
@@ -317,7 +317,7 @@ async fn of_a_late_completion_and_a_claim_exactly_one_wins() -> Result<()> {
 async fn clients_are_told_what_they_may_rely_on() -> Result<()> {
     let fleet = Fleet::shared().await?;
     let project = fleet.project().await?;
-    let info = fleet.service()?.info();
+    let info = fleet.service()?.info(&everybody(VerbName::Info, None)?);
     let registered = json!({"handle": "a", "agentType": "t", "capabilities": ["rust"]});
     let registered = project.request("agents.register", registered).await?;
     for feature in ["late-completion", "resume"] {

@@ -7,7 +7,8 @@ mod naming;
 use loom_coordinator::coordinator::{Coordinator, UpOptions};
 use loom_coordinator::settings::{ServerUrl, Settings};
 use loom_protocol::agent::RegisterRequest;
-use loom_protocol::{ProjectId, names};
+use loom_protocol::{ProjectId, VerbName, names};
+use loom_testkit::fleet::everybody;
 use loom_testkit::nats::TestNats;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
@@ -94,7 +95,8 @@ impl House {
             ..RegisterRequest::default()
         };
         let service = self.coordinator.service();
-        let answer = service.register(&self.project, request).await.unwrap();
+        let caller = everybody(VerbName::AgentsRegister, Some(&self.project)).unwrap();
+        let answer = service.register(&caller, request).await.unwrap();
         answer.agent.guid.to_string()
     }
 }

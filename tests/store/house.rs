@@ -4,8 +4,8 @@ use anyhow::Result;
 use async_nats::jetstream::stream;
 use futures_util::TryStreamExt as _;
 use loom_coordinator::service::Service;
-use loom_protocol::{ErrorCode, ProjectId, names};
-use loom_testkit::fleet::{Fleet, TestProject};
+use loom_protocol::{ErrorCode, ProjectId, VerbName, names};
+use loom_testkit::fleet::{Fleet, TestProject, everybody};
 use loom_testkit::process::LoomUp;
 use serde_json::json;
 
@@ -34,16 +34,25 @@ pub async fn until_green(fleet: &Fleet, project: &TestProject) -> Result<()> {
 /// Every request about the project is refused, with the reason.
 pub async fn assert_takes_nothing_in(service: &Service, project: &ProjectId) {
     let item = serde_json::from_value(json!({"description": "d", "capability": "rust"})).unwrap();
-    let submitted = service.submit(project, item, loom_coordinator::service::Ignored::default());
-    let listed = service.list_work(project, serde_json::from_value(json!({})).unwrap());
+    let by = |verb| everybody(verb, Some(project)).unwrap();
+    let submits = by(VerbName::WorkSubmit);
+    let submitted = service.submit(
+        &submits,
+        item,
+        loom_coordinator::service::Ignored::default(),
+    );
+    let lists = by(VerbName::WorkList);
+    let listed = service.list_work(&lists, serde_json::from_value(json!({})).unwrap());
     let heartbeat = json!({"guid": uuid::Uuid::new_v4()});
     let heartbeat = serde_json::from_value(heartbeat).unwrap();
-    let beaten = service.heartbeat(project, heartbeat);
+    let lives = by(VerbName::AgentsHeartbeat);
+    let beaten = service.heartbeat(&lives, heartbeat);
+    let looks = by(VerbName::QueueInfo);
     let refusals = [
         submitted.await.map(drop).unwrap_err(),
         listed.await.map(drop).unwrap_err(),
         beaten.await.map(drop).unwrap_err(),
-        service.queue_info(project).await.map(drop).unwrap_err(),
+        service.queue_info(&looks).await.map(drop).unwrap_err(),
     ];
     for refusal in refusals {
         assert_eq!(refusal.code, ErrorCode::Unavailable, "{refusal:?}");

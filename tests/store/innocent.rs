@@ -3,8 +3,8 @@ use std::time::Duration;
 use anyhow::Result;
 use async_nats::jetstream::stream;
 use loom_actors::nats::stamp::STAMP_KEY;
-use loom_protocol::names;
-use loom_testkit::fleet::{Fleet, TestProject};
+use loom_protocol::{VerbName, names};
+use loom_testkit::fleet::{Fleet, TestProject, everybody};
 use serde_json::json;
 
 use super::house::{NOT_THE_ONE, ledger, until_green};
@@ -98,7 +98,10 @@ async fn a_store_of_an_older_version_is_given_its_stamps_once_and_loses_nothing(
     project.work(id).await?;
     assert_content(&fleet)?;
     let stamp = ledger(&project).await?.config.metadata[STAMP_KEY].clone();
-    let store_id = fleet.service()?.info().store_id;
+    let store_id = fleet
+        .service()?
+        .info(&everybody(VerbName::Info, None)?)
+        .store_id;
     fleet.crash().await?;
     fleet.start_again().await?;
     project.work(id).await?;
@@ -108,7 +111,7 @@ async fn a_store_of_an_older_version_is_given_its_stamps_once_and_loses_nothing(
         stamp,
         "once"
     );
-    let info = fleet.service()?.info();
+    let info = fleet.service()?.info(&everybody(VerbName::Info, None)?);
     assert_eq!((info.store_id, info.warnings), (store_id, Vec::new()));
     Ok(())
 }

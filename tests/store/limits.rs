@@ -1,8 +1,8 @@
 use anyhow::{Context as _, Result, ensure};
 use async_nats::jetstream;
 use async_nats::jetstream::response::Response;
-use loom_protocol::{ProjectId, names};
-use loom_testkit::fleet::{Fleet, TestProject};
+use loom_protocol::{ProjectId, VerbName, names};
+use loom_testkit::fleet::{Fleet, TestProject, everybody};
 use serde_json::{Value, json};
 
 use super::house::until_red;
@@ -150,7 +150,10 @@ async fn items_that_an_age_has_taken_away_are_told_and_the_age_is_gone() -> Resu
     };
     if project.eventually("the ledger is looked at", lost).await? {
         until_red(&fleet, &project).await?;
-        let lost = fleet.service()?.lost(Some(project.id())).await?;
+        let lost = fleet
+            .service()?
+            .lost(&everybody(VerbName::StoreLost, Some(project.id()))?)
+            .await?;
         assert_eq!(lost.items[0].id, id);
     }
     Ok(())
@@ -173,7 +176,10 @@ async fn a_ledger_in_memory_is_a_warning() -> Result<()> {
     fleet.start_again().await?;
     project.submit_plain("rust").await?;
     let service = fleet.service()?;
-    for warnings in [service.info().warnings, service.store().warnings] {
+    for warnings in [
+        service.info(&everybody(VerbName::Info, None)?).warnings,
+        service.store(&everybody(VerbName::Store, None)?).warnings,
+    ] {
         let told = warnings
             .iter()
             .any(|w| w.contains(&name) && w.contains("memory"));

@@ -1,7 +1,7 @@
 use anyhow::{Context as _, Result};
 use loom_protocol::work::WorkStatus;
-use loom_protocol::{ErrorCode, WorkId, names};
-use loom_testkit::fleet::{Fleet, TestProject};
+use loom_protocol::{ErrorCode, VerbName, WorkId, names};
+use loom_testkit::fleet::{Fleet, TestProject, everybody};
 use serde_json::json;
 
 use super::house::{assert_takes_nothing_in, ledger, until_green, until_red};
@@ -34,7 +34,9 @@ async fn a_ledger_that_was_purged_is_red_and_lists_what_was_in_it_until_that_is_
     assert!(sentence.contains("2 items"), "{sentence}");
     let service = fleet.service()?;
     assert_takes_nothing_in(&service, project.id()).await;
-    let lost = service.lost(Some(project.id())).await?;
+    let lost = service
+        .lost(&everybody(VerbName::StoreLost, Some(project.id()))?)
+        .await?;
     let told: Vec<_> = lost
         .items
         .iter()
@@ -43,7 +45,9 @@ async fn a_ledger_that_was_purged_is_red_and_lists_what_was_in_it_until_that_is_
     assert!(told.contains(&(held, WorkStatus::Assigned)), "{told:?}");
     assert!(told.contains(&(pending, WorkStatus::Pending)), "{told:?}");
 
-    let accepted = service.accept_store(Some(project.id())).await?;
+    let accepted = service
+        .accept_store(&everybody(VerbName::StoreAccept, Some(project.id()))?)
+        .await?;
     assert_eq!(accepted.lost, 2);
     until_green(&fleet, &project).await?;
     let id = project.submit_plain("rust").await?;
@@ -68,7 +72,10 @@ async fn one_message_that_was_deleted_is_told_among_many() -> Result<()> {
         .await?;
     let sentence = until_red(&fleet, &project).await?;
     assert!(sentence.contains("1 items"), "{sentence}");
-    let lost = fleet.service()?.lost(Some(project.id())).await?;
+    let lost = fleet
+        .service()?
+        .lost(&everybody(VerbName::StoreLost, Some(project.id()))?)
+        .await?;
     let lost: Vec<_> = lost.items.iter().map(|item| item.id).collect();
     assert_eq!(lost, [ids[7]]);
     Ok(())
@@ -122,7 +129,7 @@ async fn a_claim_that_meets_a_deleted_or_unreadable_item_is_given_the_next_one()
         service.readiness().ready,
         "one key that somebody deletes is no lost store"
     );
-    let warnings = service.info().warnings;
+    let warnings = service.info(&everybody(VerbName::Info, None)?).warnings;
     assert!(
         warnings.iter().any(|w| w.contains(&deleted.to_string())),
         "{warnings:?}"

@@ -1,9 +1,9 @@
 use anyhow::Result;
 use futures_util::StreamExt as _;
-use loom_protocol::names;
 use loom_protocol::readiness::ProblemKind;
 use loom_protocol::work::WorkStatus;
-use loom_testkit::fleet::Fleet;
+use loom_protocol::{VerbName, names};
+use loom_testkit::fleet::{Fleet, everybody};
 use serde_json::json;
 
 use super::house::{assert_takes_nothing_in, ledger, loom_store, streams, until_green, until_red};
@@ -47,7 +47,9 @@ async fn an_empty_store_under_the_same_url_is_red_and_takes_nothing_in_until_it_
         "every server is there: {problems}"
     );
 
-    let lost = service.lost(Some(project.id())).await?;
+    let lost = service
+        .lost(&everybody(VerbName::StoreLost, Some(project.id()))?)
+        .await?;
     let told: Vec<_> = lost
         .items
         .iter()
@@ -81,7 +83,10 @@ async fn an_empty_store_under_the_same_url_is_red_and_takes_nothing_in_until_it_
     until_green(&fleet, &project).await?;
     let item = json!({"description": "goes on", "capability": "rust"});
     project.insist("work.submit", item).await?;
-    let still = fleet.service()?.lost(Some(project.id())).await?;
+    let still = fleet
+        .service()?
+        .lost(&everybody(VerbName::StoreLost, Some(project.id()))?)
+        .await?;
     assert_eq!(still.total, lost.total, "it can be looked up afterwards");
     Ok(())
 }
@@ -106,7 +111,9 @@ async fn an_older_copy_is_red_and_what_it_lacks_is_listed() -> Result<()> {
     let before = ledger(&project).await?.state.last_sequence;
     let service = fleet.service()?;
     assert_takes_nothing_in(&service, project.id()).await;
-    let lost = service.lost(Some(project.id())).await?;
+    let lost = service
+        .lost(&everybody(VerbName::StoreLost, Some(project.id()))?)
+        .await?;
     let told: Vec<_> = lost
         .items
         .iter()
@@ -167,14 +174,19 @@ async fn a_ledger_that_is_removed_under_us_is_red_though_somebody_listens() -> R
     assert!(sentence.contains(project.id().as_str()), "{sentence}");
     let service = fleet.service()?;
     assert_takes_nothing_in(&service, project.id()).await;
-    let refused = service.get_work(None, &id.to_string()).await.unwrap_err();
+    let refused = service
+        .get_work(&everybody(VerbName::WorkGet, None)?, &id.to_string())
+        .await
+        .unwrap_err();
     assert_eq!(
         refused.code,
         loom_protocol::ErrorCode::Unavailable,
         "not `not-found`"
     );
 
-    let accepted = service.accept_store(Some(project.id())).await?;
+    let accepted = service
+        .accept_store(&everybody(VerbName::StoreAccept, Some(project.id()))?)
+        .await?;
     assert_eq!((accepted.whole, accepted.lost), (false, 1));
     until_green(&fleet, &project).await?;
     project.submit_plain("rust").await?;

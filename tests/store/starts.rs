@@ -3,7 +3,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use futures_util::TryStreamExt as _;
 use loom_actors::stores::REMEMBER_EVERY;
-use loom_testkit::fleet::Fleet;
+use loom_protocol::VerbName;
+use loom_testkit::fleet::{Fleet, everybody};
 use loom_testkit::nats::TestNats;
 use loom_testkit::process::LoomProcess;
 use serde_json::{Value, json};
@@ -21,7 +22,7 @@ async fn a_start_on_another_store_warns_and_goes_on() -> Result<()> {
     fleet.nats().lose_the_store().await?;
     fleet.start_again().await?;
     let service = fleet.service()?;
-    let warnings = service.info().warnings;
+    let warnings = service.info(&everybody(VerbName::Info, None)?).warnings;
     let of_project = |text: &String| text.contains(project.id().as_str());
     assert!(warnings.iter().any(of_project), "{warnings:?}");
     assert!(

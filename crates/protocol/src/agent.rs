@@ -1,5 +1,6 @@
 //! The agent: what it is, and the requests about it.
 
+mod going;
 mod listing;
 
 use std::fmt;
@@ -11,6 +12,7 @@ use crate::id::{AgentGuid, WorkId};
 use crate::time::Timestamp;
 use crate::work::LeaseRef;
 
+pub use going::{DeregisterAnswer, DeregisterRequest, GuidRequest, ShutdownRequest};
 pub use listing::{ListAgentsRequest, UnreadableEntry};
 
 /// How many items an agent may hold at the most.
@@ -21,6 +23,7 @@ pub const MAX_PAUSE: Duration = Duration::from_hours(31 * 24);
 
 /// How an agent is. The coordinator decides all but `busy` and `draining`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum AgentStatus {
     /// Alive, and takes work.
@@ -79,6 +82,7 @@ impl fmt::Display for AgentStatus {
 
 /// An agent as clients see it, and as its entry in the agents bucket holds it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Agent {
     /// Its id, and the key of its entry.
@@ -98,14 +102,17 @@ pub struct Agent {
     pub boundaries: Vec<String>,
     /// Where it runs; `""` on the wire where that is not known.
     #[serde(with = "crate::always::text", default)]
+    #[cfg_attr(any(test, feature = "schemas"), schemars(with = "Option<String>"))]
     pub hostname: Option<String>,
     /// Its project.
     pub project_id: String,
     /// On whose behalf it runs; `""` on the wire where that is not known.
     #[serde(with = "crate::always::text", default)]
+    #[cfg_attr(any(test, feature = "schemas"), schemars(with = "Option<String>"))]
     pub username: Option<String>,
     /// Who may see it; `project-only` on the wire where it does not say.
     #[serde(with = "crate::always::visibility", default)]
+    #[cfg_attr(any(test, feature = "schemas"), schemars(with = "Option<String>"))]
     pub visibility: Option<String>,
     /// How many items it holds: the greater of its own count and its leases.
     pub current_task_count: u32,
@@ -116,6 +123,7 @@ pub struct Agent {
     pub heartbeat_interval_ms: Option<u64>,
     /// After how much idleness it may be sent home; 0 on the wire where never.
     #[serde(with = "crate::always::number", default)]
+    #[cfg_attr(any(test, feature = "schemas"), schemars(with = "Option<u64>"))]
     pub spindown_after_idle_ms: Option<u64>,
     /// When it last gave a sign of life.
     pub last_heartbeat: Timestamp,
@@ -154,6 +162,7 @@ pub struct Agent {
 
 /// A run of an agent's program whose place a later one has taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ReplacedRun {
     /// Which.
@@ -164,6 +173,7 @@ pub struct ReplacedRun {
 
 /// Why an agent is taken out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 pub struct Quarantine {
     /// Since when.
     pub since: Timestamp,
@@ -173,6 +183,7 @@ pub struct Quarantine {
 
 /// `agents.register`
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct RegisterRequest {
     /// Its name. Required.
@@ -224,6 +235,7 @@ pub struct RegisterRequest {
 
 /// The answer to `agents.register`: the agent (with the heartbeat interval that applies) and the terms.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct RegisterAnswer {
     /// The agent.
@@ -243,6 +255,7 @@ pub struct RegisterAnswer {
 
 /// `agents.heartbeat`, also as a message to `loom.{p}.agent.heartbeat.{guid}`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct HeartbeatRequest {
     /// The agent.
@@ -266,6 +279,7 @@ pub struct HeartbeatRequest {
 
 /// The answer to a heartbeat.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 pub struct HeartbeatAnswer {
     /// Always true.
     pub ok: bool,
@@ -280,6 +294,7 @@ pub struct HeartbeatAnswer {
 
 /// What a directive asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum DirectiveKind {
     /// Stop one item.
@@ -299,6 +314,7 @@ pub enum DirectiveKind {
 
 /// An order to an agent; repeated by the heartbeat answer until it is obeyed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Directive {
     /// What to do.
@@ -322,6 +338,7 @@ pub struct Directive {
 
 /// A message on `loom.{p}.agents.{guid}.shutdown`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ShutdownNotice {
     /// The agent.
@@ -335,53 +352,6 @@ pub struct ShutdownNotice {
     /// For which run of the agent it is; another one passes it over.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub instance_id: Option<String>,
-}
-
-/// `agents.deregister`
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct DeregisterRequest {
-    /// The agent.
-    pub guid: String,
-    /// Which run of it, if it registered with that.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub instance_id: Option<String>,
-}
-
-/// A request that only names an agent: `agents.get`, `agents.resume`. A prefix will do.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct GuidRequest {
-    /// The agent, or the beginning of its guid.
-    pub guid: String,
-}
-
-/// `agents.shutdown`
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ShutdownRequest {
-    /// The agent, or the beginning of its guid.
-    #[serde(default)]
-    pub guid: String,
-    /// Whether it may finish what it has; yes where absent.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub graceful: Option<bool>,
-    /// Within which time.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub grace_period_ms: Option<u64>,
-    /// Why.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub reason: Option<String>,
-}
-
-/// The answer to `agents.deregister`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct DeregisterAnswer {
-    /// Always true.
-    pub ok: bool,
-    /// The agent.
-    pub guid: AgentGuid,
-    /// What it held and gave back.
-    pub released: Vec<LeaseRef>,
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use crate::work::limits;
 
 /// `POST /api/agents/shutdown-batch`
 #[derive(Debug, Clone, Default, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct ShutdownBatchRequest {
     /// These agents.
@@ -27,6 +28,7 @@ pub struct ShutdownBatchRequest {
 /// Which agents a batch is about; each field that is there must hold. An unknown one is
 /// refused: a misspelt filter would mean everybody.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct AgentBatchFilter {
     /// Of this status.
@@ -45,6 +47,7 @@ pub struct AgentBatchFilter {
 
 /// `POST /api/work/cancel-batch`
 #[derive(Debug, Clone, Default, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct CancelBatchRequest {
     /// These items.
@@ -65,6 +68,7 @@ pub struct CancelBatchRequest {
 /// Which items a batch is about; each field that is there must hold. An unknown one is
 /// refused: a misspelt filter would mean everybody.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct WorkBatchFilter {
     /// Of this status, or of one of several (comma between them); those that have not ended where absent.
@@ -84,6 +88,7 @@ pub struct WorkBatchFilter {
 
 /// `POST /api/dlq/retry-batch`
 #[derive(Debug, Clone, Default, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct RetryBatchRequest {
     /// These letters.

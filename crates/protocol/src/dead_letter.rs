@@ -18,6 +18,7 @@ pub const NAMED: usize = 1_000;
 
 /// Work that was given up: one per failed item, under `loom.{p}.dlq.{id}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct DeadLetter {
     /// The item.
@@ -49,6 +50,7 @@ pub struct DeadLetter {
 
 /// A published submission that was refused, as it came.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 pub struct RefusedSubmission {
     /// How many bytes were published.
     pub size: u64,
@@ -96,6 +98,7 @@ impl<'de> Deserialize<'de> for RawBytes {
 
 /// `dlq.list`
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct ListDeadLettersRequest {
     /// Only of this capability.
@@ -120,6 +123,7 @@ pub struct ListDeadLettersRequest {
 
 /// `dlq.retry`: one letter by its id, or those that a filter names, or all.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct RetryRequest {
     /// The letter, or the beginning of its id.
@@ -156,6 +160,7 @@ impl Default for RetryRequest {
 
 /// The answer to `dlq.retry`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct RetryAnswer {
     /// How many are back in the queue.
@@ -171,6 +176,7 @@ pub struct RetryAnswer {
 
 /// The answer to `dlq.discard`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 pub struct DiscardAnswer {
     /// The letter that is no more.
     pub id: WorkId,

@@ -14,6 +14,7 @@ pub const ERROR_HEADER: &str = "Nats-Service-Error";
 
 /// What kind of refusal it is. Programs match on this, never on the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ErrorCode {
     /// The request is malformed or breaks a rule: mend it.
@@ -100,6 +101,7 @@ impl fmt::Display for ErrorCode {
 
 /// A refusal as it stands in an answer: a code for programs and a sentence for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct WireError {
     /// The sentence; the same as `message` (old clients read this one).

@@ -11,6 +11,7 @@ use crate::work::{Reason, WorkStatus};
 
 /// An event of a project: who it is about, and what happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum Event {
     /// About a work item.
@@ -39,6 +40,7 @@ impl Event {
 
 /// The names of the events about work items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the names are the documentation")]
 pub enum WorkEventKind {
     #[serde(rename = "work:submitted")]
@@ -77,6 +79,7 @@ impl WorkEventKind {
 
 /// An event about a work item.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct WorkEvent {
     /// What happened.
@@ -143,6 +146,7 @@ pub struct WorkEvent {
 
 /// The names of the events about agents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the names are the documentation")]
 pub enum AgentEventKind {
     #[serde(rename = "agent:registered")]
@@ -166,6 +170,7 @@ impl AgentEventKind {
 
 /// Why an agent has gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ShutdownReason {
     /// It had nothing to do for as long as it may, and was sent home.
@@ -195,6 +200,7 @@ impl fmt::Display for ShutdownReason {
 
 /// An agent as it stands in an event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct EventAgent {
     /// Its id.
@@ -205,6 +211,7 @@ pub struct EventAgent {
     pub agent_type: String,
     /// Where it runs; `""` on the wire where that is not known.
     #[serde(with = "crate::always::text", default)]
+    #[cfg_attr(any(test, feature = "schemas"), schemars(with = "Option<String>"))]
     pub hostname: Option<String>,
 }
 
@@ -221,6 +228,7 @@ impl From<&Agent> for EventAgent {
 
 /// An event about an agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct AgentEvent {
     /// What happened.

@@ -9,6 +9,7 @@ use crate::work::LeaseRef;
 
 /// What the reaper does to an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum GcAction {
     /// It was silent for too long: offline, its leases go back.
@@ -39,6 +40,7 @@ impl GcAction {
 
 /// One agent in a [`GcReport`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct GcAgent {
     /// The agent.
@@ -59,6 +61,7 @@ pub struct GcAgent {
 
 /// `gc.run`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct GcRequest {
     /// Whether only to say what would be done, as `gc.report` does.
@@ -67,6 +70,7 @@ pub struct GcRequest {
 
 /// `gc.report` and `gc.run`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct GcReport {
     /// The project.
@@ -85,6 +89,7 @@ pub struct GcReport {
 
 /// A value of the bucket `loom-graveyard-{p}`, by guid: an agent that was taken for dead.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Grave {
     /// The agent.

@@ -35,6 +35,8 @@ pub mod id;
 pub mod names;
 pub mod readiness;
 pub mod rest;
+#[cfg(any(test, feature = "schemas"))]
+pub mod schemas;
 pub mod store;
 pub mod text;
 pub mod time;

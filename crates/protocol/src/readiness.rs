@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// What kind of thing keeps the coordinator from serving. Programs match on this, never on the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ProblemKind {
     /// NATS cannot be reached.
@@ -84,6 +85,7 @@ impl Problem {
 
 /// The body of `GET /ready`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct Readiness {
     /// Whether it can serve: there is no problem.

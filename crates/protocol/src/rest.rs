@@ -12,6 +12,7 @@ use crate::work::WorkItem;
 
 /// Where a page of a listing stands in the whole.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct PageInfo {
     /// How many are on this page.
@@ -28,6 +29,7 @@ pub struct PageInfo {
 
 /// `GET /api/work`
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct WorkPage {
     /// The items, without their bodies, newest last.
@@ -39,6 +41,7 @@ pub struct WorkPage {
 
 /// `GET /api/agents`
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 pub struct AgentsPage {
     /// The agents.
     pub agents: Vec<Agent>,
@@ -49,6 +52,7 @@ pub struct AgentsPage {
 
 /// `GET /api/agents?unreadable=true`
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 pub struct UnreadablePage {
     /// The entries that cannot be taken for agents.
     pub unreadable: Vec<UnreadableEntry>,
@@ -60,6 +64,7 @@ pub struct UnreadablePage {
 
 /// `GET /api/dlq`
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 pub struct DeadLettersPage {
     /// The letters, without their bodies, newest last.
     pub items: Vec<DeadLetter>,
@@ -70,6 +75,7 @@ pub struct DeadLettersPage {
 
 /// The answer of a batch.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct BatchResult {
     /// Ids that went well.
@@ -90,6 +96,7 @@ pub struct BatchResult {
 
 /// `POST /api/agents/shutdown-batch`
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ShutdownBatchResult {
     /// How each of them went.
@@ -105,6 +112,7 @@ pub struct ShutdownBatchResult {
 
 /// `POST /api/work/cancel-batch`
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct CancelBatchResult {
     /// How each of them went.
@@ -122,6 +130,7 @@ pub struct CancelBatchResult {
 
 /// Items by status; counts what is retained.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 pub struct WorkTotals {
     /// Waiting.
     pub pending: usize,
@@ -145,6 +154,7 @@ impl WorkTotals {
 
 /// Dead letters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 pub struct DeadLetterTotals {
     /// All that are kept.
     pub total: usize,
@@ -154,6 +164,7 @@ pub struct DeadLetterTotals {
 
 /// Agents by type and status.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct AgentTotals {
     /// All of them.
@@ -166,6 +177,7 @@ pub struct AgentTotals {
 
 /// Targets by state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct TargetTotals {
     /// All of them.
@@ -180,6 +192,7 @@ pub struct TargetTotals {
 
 /// The totals of one project, or of all that the caller may see.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Stats {
     /// Waiting items.
@@ -215,6 +228,7 @@ pub struct Stats {
 
 /// Sums over all projects.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs, reason = "the names are the documentation")]
 pub struct SumTotals {
@@ -228,6 +242,7 @@ pub struct SumTotals {
 
 /// The sums of one project.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs, reason = "the names are the documentation")]
 pub struct ProjectTotals {
@@ -241,6 +256,7 @@ pub struct ProjectTotals {
 
 /// One project of `GET /api/stats/projects`, in `details`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ProjectSummary {
     /// Its id.
@@ -252,6 +268,7 @@ pub struct ProjectSummary {
 
 /// `GET /api/stats/projects`, `coord.global.projects`
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 pub struct ProjectsAnswer {
     /// Their names, in order. The default project is there before it is used.
     pub projects: Vec<String>,
@@ -266,6 +283,7 @@ pub struct ProjectsAnswer {
 
 /// `GET /api/status`: how the coordinator is, for the people who run it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
     /// The version of the program.
@@ -291,6 +309,7 @@ pub struct Status {
 
 /// The NATS of a coordinator.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct NatsStatus {
     /// Where agents find it, without credentials.
@@ -306,6 +325,7 @@ pub struct NatsStatus {
 
 /// A nats-server that a coordinator runs by itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct OwnServerStatus {
     /// Its process, while it runs.
@@ -325,6 +345,7 @@ pub struct OwnServerStatus {
 
 /// `GET /api/info`, `coord.global.info`
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Info {
     /// `loom`.

@@ -7,6 +7,7 @@ use crate::work::WorkStatus;
 
 /// `GET /api/store`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct StoreAnswer {
     /// The id of the store, for `nats.store_id`; none: it is not known yet.
@@ -20,6 +21,7 @@ pub struct StoreAnswer {
 
 /// An item that was known and is not in the store that is there, or only in an older state. Its bodies are gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct LostItem {
     /// Its project.
@@ -38,6 +40,7 @@ pub struct LostItem {
 
 /// `GET /api/store/lost`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct LostAnswer {
     /// The items, unfinished ones first; at most [`MOST_LOST`].
@@ -51,6 +54,7 @@ pub const MOST_LOST: usize = 10_000;
 
 /// `POST /api/store/accept`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct AcceptRequest {
     /// Which project's store; none: all that is not accepted.
@@ -60,6 +64,7 @@ pub struct AcceptRequest {
 
 /// Its answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct AcceptAnswer {
     /// Whether the store as a whole was another one, and is accepted now.

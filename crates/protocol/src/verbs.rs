@@ -23,7 +23,7 @@ use crate::token::ProjectId;
 use crate::work::{
     CancelRequest, ClaimAnswer, ClaimRequest, CompleteAnswer, CompleteRequest, ExplainAnswer,
     FailRequest, IdRequest, Lease, ListWorkRequest, ProgressRequest, PurgeAnswer, PurgeRequest,
-    QueueInfo, ReleaseRequest, StoppedRequest, SubmitAnswer, SubmitRequest, WorkItem,
+    QueueInfo, ReleaseRequest, StoppedRequest, SubmitRequest, Submitted, WorkItem,
 };
 
 /// What a caller may be allowed to do; each verb needs one of them.
@@ -152,6 +152,7 @@ pub struct Route {
 
 /// A request that has nothing to say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 pub struct Nothing {}
 
 /// One row of the table.
@@ -217,6 +218,19 @@ macro_rules! verbs {
             $(let _ = size_of::<($request, $answer)>();)+
         };
 
+        #[cfg(any(test, feature = "schemas"))]
+        impl VerbName {
+            /// The schemas of its request and its answer; what they refer to is left in the generator.
+            pub fn schemas(self, generator: &mut schemars::SchemaGenerator) -> crate::schemas::Schemas {
+                match self {
+                    $(Self::$verb => crate::schemas::Schemas {
+                        request: generator.subschema_for::<$request>(),
+                        answer: generator.subschema_for::<$answer>(),
+                    },)+
+                }
+            }
+        }
+
         /// What each verb reads.
         #[cfg(test)]
         const TYPES: &[tests::Types] = &[$(tests::Types::of::<$request>(VerbName::$verb),)+];
@@ -235,7 +249,7 @@ verbs! {
     AgentsShutdownBatch  "agents.shutdown-batch" None     Projects    Operate Nobody  (ShutdownBatchRequest => ShutdownBatchResult) [Post "/api/agents/shutdown-batch"];
     AgentsResume         "agents.resume"         Project  Projects    Operate Nobody  (GuidRequest => Agent)                        [Post "/api/agents/{id}/resume"];
 
-    WorkSubmit           "work.submit"           Project  Project     Submit  Nobody  (SubmitRequest => SubmitAnswer)               [Post "/api/work"];
+    WorkSubmit           "work.submit"           Project  Project     Submit  Nobody  (SubmitRequest => Submitted)                  [Post "/api/work"];
     WorkClaim            "work.claim"            Project  Project     Work    Claims  (ClaimRequest => ClaimAnswer)                 [-];
     WorkStart            "work.start"            Project  Project     Work    Reports (ProgressRequest => Lease)                    [-];
     WorkProgress         "work.progress"         Project  Project     Work    Reports (ProgressRequest => Lease)                    [-];

@@ -22,7 +22,9 @@ pub use query::{
     PurgeRequest, QueueInfo,
 };
 pub use report::{CompletedReport, ErrorReport, ReportedError, ReportedResult};
-pub use submit::{BatchAnswer, ItemAnswer, RESERVED_FIELDS, SubmitAnswer, SubmitRequest};
+pub use submit::{
+    BatchAnswer, ItemAnswer, RESERVED_FIELDS, SubmitAnswer, SubmitRequest, Submitted,
+};
 
 /// The limits of one item, in bytes. Above them a write is refused with `too-large`.
 pub mod limits {

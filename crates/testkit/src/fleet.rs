@@ -27,9 +27,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use loom_actors::clock::Clock;
 use loom_actors::nats::server::Profile;
+use loom_coordinator::access::{Allowed, Caller, Door};
 use loom_coordinator::coordinator::{Coordinator, UpError, UpOptions};
 use loom_coordinator::service::Service;
 use loom_coordinator::settings::{ServerUrl, Settings};
+use loom_protocol::{ProjectId, VerbName, WireError};
 use parking_lot::RwLock;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -41,6 +43,14 @@ pub use project::{Role, TestProject};
 pub use signals::Signals;
 
 use crate::nats::TestNats;
+
+/// Somebody who may do what a verb does, for a test that asks the service itself: in a project, or in all.
+///
+/// # Errors
+/// Not everybody may.
+pub fn everybody(verb: VerbName, project: Option<&ProjectId>) -> Result<Allowed, WireError> {
+    Caller::everybody(Door::Nats).allow(verb, project.cloned())
+}
 
 /// How long anything in a test may take before it counts as failed. Generous: the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(20);

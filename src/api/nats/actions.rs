@@ -16,7 +16,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::answer::Done;
-use crate::service::{Ignored, Page, Service, Submitted, Turn, without_long_texts};
+use crate::access::{Caller, Door};
+use crate::service::{Ignored, Page, Service, Turn, without_long_texts};
 
 /// What every server carries, in bytes, so that its limit need not be asked for.
 const ALWAYS_CARRIED: usize = 64 * 1024;
@@ -111,45 +112,44 @@ pub(super) async fn carry_out(
     let Addressed { project, verb, id } =
         Addressed::read(subject).ok_or_else(|| unknown(subject))?;
     let project = project.map(ProjectId::new).transpose()?;
-    let some = project.as_ref();
-    let project = some.unwrap_or(service.default_project());
+    let caller = &Caller::everybody(Door::Nats).allow(verb, project)?;
     match verb {
         VerbName::AgentsRegister => {
-            request.done(&Box::pin(service.register(project, request.read()?)).await?)
+            request.done(&Box::pin(service.register(caller, request.read()?)).await?)
         }
         VerbName::AgentsHeartbeat => {
-            request.done(&Box::pin(service.heartbeat(project, request.read()?)).await?)
+            request.done(&Box::pin(service.heartbeat(caller, request.read()?)).await?)
         }
         VerbName::AgentsDeregister => {
-            request.done(&Box::pin(service.deregister(project, request.read()?)).await?)
+            request.done(&Box::pin(service.deregister(caller, request.read()?)).await?)
         }
         VerbName::AgentsList => {
             let list: ListAgentsRequest = request.read()?;
             let _turn = service.turn().await?;
             if list.unreadable {
-                return request.done(&service.list_unreadable(some, list.limit)?.unreadable);
+                return request.done(&service.list_unreadable(caller, list.limit)?.unreadable);
             }
-            request.page(&service.list_agents(some, &list)?)
+            request.page(&service.list_agents(caller, &list)?)
         }
         VerbName::AgentsGet => {
             let agent: GuidRequest = request.read()?;
-            request.done(&service.get_agent(some, &agent.guid)?)
+            request.done(&service.get_agent(caller, &agent.guid)?)
         }
         VerbName::AgentsShutdown => {
-            let agent = Box::pin(service.shutdown_agent(some, request.read()?)).await?;
+            let agent = Box::pin(service.shutdown_agent(caller, request.read()?)).await?;
             request.done(&Successful::of(agent))
         }
         VerbName::AgentsResume => {
             let agent: GuidRequest = request.read()?;
-            request.done(&Box::pin(service.resume_agent(some, &agent.guid)).await?)
+            request.done(&Box::pin(service.resume_agent(caller, &agent.guid)).await?)
         }
         VerbName::GcReport => {
             let _turn = service.turn().await?;
-            request.done(&Box::pin(service.gc_report(project)).await?)
+            request.done(&Box::pin(service.gc_report(caller)).await?)
         }
         VerbName::GcRun => {
             let run: GcRequest = request.read_strictly()?;
-            request.done(&Box::pin(service.gc_run(project, &run)).await?)
+            request.done(&Box::pin(service.gc_run(caller, &run)).await?)
         }
         VerbName::WorkSubmit => {
             let mut ignored = Ignored::default();
@@ -157,34 +157,29 @@ pub(super) async fn carry_out(
             let submit: SubmitRequest =
                 encoding.decode_noting(request.payload, &mut |path| ignored.note(&path))?;
             drop(until_it_is_read);
-            match Box::pin(service.submit(project, submit, ignored)).await? {
-                Submitted::One(answer) => request.done(&answer),
-                many @ Submitted::Many { .. } => request.done(&many),
-            }
+            request.done(&Box::pin(service.submit(caller, submit, ignored)).await?)
         }
         VerbName::WorkClaim => {
             let claim: ClaimRequest = request.read()?;
-            request.done(&Box::pin(service.claim(project, claim, &admission)).await?)
+            request.done(&Box::pin(service.claim(caller, claim, &admission)).await?)
         }
         VerbName::WorkStart => {
-            request.done(&Box::pin(service.start(project, request.read()?)).await?)
+            request.done(&Box::pin(service.start(caller, request.read()?)).await?)
         }
         VerbName::WorkProgress => {
-            request.done(&Box::pin(service.progress(project, request.read()?)).await?)
+            request.done(&Box::pin(service.progress(caller, request.read()?)).await?)
         }
         VerbName::WorkComplete => {
             let complete: CompleteRequest = request.read()?;
-            let answer = Box::pin(service.complete(project, complete, &admission)).await?;
+            let answer = Box::pin(service.complete(caller, complete, &admission)).await?;
             request.completed(answer)
         }
-        VerbName::WorkFail => {
-            request.done(&Box::pin(service.fail(project, request.read()?)).await?)
-        }
+        VerbName::WorkFail => request.done(&Box::pin(service.fail(caller, request.read()?)).await?),
         VerbName::WorkRelease => {
-            request.done(&Box::pin(service.release(project, request.read()?)).await?)
+            request.done(&Box::pin(service.release(caller, request.read()?)).await?)
         }
         VerbName::WorkStopped => {
-            request.done(&Box::pin(service.stopped(project, request.read()?)).await?)
+            request.done(&Box::pin(service.stopped(caller, request.read()?)).await?)
         }
         VerbName::WorkGet => {
             // Existing clients write the id into the subject.
@@ -192,48 +187,48 @@ pub(super) async fn carry_out(
                 Some(id) => id.to_owned(),
                 None => request.read::<IdRequest>()?.id,
             };
-            request.done(&Box::pin(service.get_work(some, &id)).await?)
+            request.done(&Box::pin(service.get_work(caller, &id)).await?)
         }
         VerbName::WorkList => {
             let list: ListWorkRequest = request.read()?;
             let _turn = service.turn().await?;
-            request.page(&Box::pin(service.list_work(project, list)).await?)
+            request.page(&Box::pin(service.list_work(caller, list)).await?)
         }
         VerbName::WorkCancel => {
             let cancel: CancelRequest = request.read()?;
-            let item = Box::pin(service.cancel(some, cancel)).await?;
+            let item = Box::pin(service.cancel(caller, cancel)).await?;
             request.done(&Successful::of(item))
         }
         VerbName::WorkExplain => {
             let item: IdRequest = request.read()?;
             let _turn = service.turn().await?;
-            request.done(&Box::pin(service.explain(some, &item.id)).await?)
+            request.done(&Box::pin(service.explain(caller, &item.id)).await?)
         }
-        VerbName::QueueInfo => request.done(&Box::pin(service.queue_info(project)).await?),
+        VerbName::QueueInfo => request.done(&Box::pin(service.queue_info(caller)).await?),
         VerbName::QueuePurge => {
             let purge: PurgeRequest = request.read_strictly()?;
-            request.done(&Box::pin(service.purge(project, purge)).await?)
+            request.done(&Box::pin(service.purge(caller, purge)).await?)
         }
         VerbName::DlqList => {
             let list = request.read()?;
             let _turn = service.turn().await?;
-            request.page(&Box::pin(service.list_dead_letters(project, list)).await?)
+            request.page(&Box::pin(service.list_dead_letters(caller, list)).await?)
         }
         VerbName::DlqGet => {
             let letter: IdRequest = request.read()?;
-            request.done(&Box::pin(service.get_dead_letter(some, &letter.id)).await?)
+            request.done(&Box::pin(service.get_dead_letter(caller, &letter.id)).await?)
         }
         VerbName::DlqRetry => {
             let retry: RetryRequest = request.read_strictly()?;
-            request.done(&Box::pin(service.retry_dead_letters(some, retry)).await?)
+            request.done(&Box::pin(service.retry_dead_letters(caller, retry)).await?)
         }
         VerbName::DlqDiscard => {
             let letter: IdRequest = request.read()?;
-            request.done(&Box::pin(service.discard_dead_letter(some, &letter.id)).await?)
+            request.done(&Box::pin(service.discard_dead_letter(caller, &letter.id)).await?)
         }
-        VerbName::Stats => request.done(&service.stats(some)),
-        VerbName::Projects => request.done(&service.project_summaries()),
-        VerbName::Info => request.done(&service.info()),
+        VerbName::Stats => request.done(&service.stats(caller)),
+        VerbName::Projects => request.done(&service.project_summaries(caller)),
+        VerbName::Info => request.done(&service.info(caller)),
         VerbName::AgentsShutdownBatch
         | VerbName::WorkCancelBatch
         | VerbName::DlqRetryBatch

@@ -23,6 +23,7 @@ use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::error::{RestError, RestResult};
+use crate::access::{Caller, Door};
 use crate::settings::check::is_loopback;
 use crate::settings::{ApiSettings, Secret};
 
@@ -169,10 +170,12 @@ async fn guard(
         request.extensions_mut().insert(trust);
         return next.run(request).await;
     }
-    match authorize {
-        Err(refusal) => refusal.into_response(),
-        Ok(()) => next.run(request).await,
+    if let Err(refusal) = authorize {
+        return refusal.into_response();
     }
+    let caller = Caller::everybody(Door::Rest);
+    request.extensions_mut().insert(caller);
+    next.run(request).await
 }
 
 async fn admit(

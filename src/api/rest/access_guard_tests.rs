@@ -1,6 +1,7 @@
 use axum::Json;
 use axum::http::HeaderValue;
 use axum::routing::{get, post};
+use loom_protocol::{ProjectId, VerbName};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -55,7 +56,11 @@ fn door(settings: &ApiSettings, permits: usize) -> Router {
             .route("/api/boom", get(boom))
             .route("/api/hang", get(std::future::pending::<()>))
     };
-    let inside = Router::new().nest("/p/{project}", api()).merge(api());
+    let inside = Router::new()
+        .nest("/p/{project}", api())
+        .merge(api())
+        .layer(axum::Extension(VerbName::WorkGet))
+        .with_state(ProjectId::new("default").unwrap());
     let outside = Router::new()
         .route("/health", get(|| async { "up" }))
         .route("/ready", get(trust));

@@ -29,10 +29,10 @@ pub async fn list(State(service): State<Service>, call: Call) -> RestResult<Resp
     };
     let _turn = service.turn().await?;
     if request.unreadable {
-        let page = service.list_unreadable(call.project(), request.limit)?;
+        let page = service.list_unreadable(call.caller(), request.limit)?;
         return Ok(call.answer(Json(page)));
     }
-    let page = service.list_agents(call.project(), &request)?;
+    let page = service.list_agents(call.caller(), &request)?;
     Ok(call.answer(Json(AgentsPage {
         agents: page.items,
         page: page.info,
@@ -41,7 +41,7 @@ pub async fn list(State(service): State<Service>, call: Call) -> RestResult<Resp
 
 /// `GET /api/agents/{guid}`
 pub async fn show(State(service): State<Service>, call: Call) -> RestResult<Json<Agent>> {
-    Ok(Json(service.get_agent(call.project(), &call.id)?))
+    Ok(Json(service.get_agent(call.caller(), &call.id)?))
 }
 
 /// The answer to a shutdown.
@@ -60,7 +60,7 @@ pub async fn shutdown(State(service): State<Service>, call: Call) -> RestResult<
         ..call.body()?
     };
     let graceful = request.graceful.unwrap_or(true);
-    let agent = service.shutdown_agent(call.project(), request).await?;
+    let agent = service.shutdown_agent(call.caller(), request).await?;
     let how = match (agent.status, graceful) {
         (AgentStatus::Offline, _) => {
             "is offline, so nobody hears the order: it ends if this run of it is heard of again, and a new one is not concerned"
@@ -88,7 +88,7 @@ struct ResumeAnswer {
 /// `POST /api/agents/{guid}/resume`
 pub async fn resume(State(service): State<Service>, call: Call) -> RestResult<impl IntoResponse> {
     let _: IgnoredAny = call.body()?;
-    let agent = service.resume_agent(call.project(), &call.id).await?;
+    let agent = service.resume_agent(call.caller(), &call.id).await?;
     Ok(Json(ResumeAnswer {
         success: true,
         guid: agent.guid,
@@ -100,15 +100,13 @@ pub async fn resume(State(service): State<Service>, call: Call) -> RestResult<im
 /// `GET /api/gc`: what the reaper of a project will do, if nothing changes.
 pub async fn gc_report(State(service): State<Service>, call: Call) -> RestResult<Json<GcReport>> {
     let _turn = service.turn().await?;
-    let project = call.project_or(service.default_project());
-    Ok(Json(service.gc_report(project).await?))
+    Ok(Json(service.gc_report(call.caller()).await?))
 }
 
 /// `POST /api/gc {dryRun?}`: has it look at everybody now.
 pub async fn gc_run(State(service): State<Service>, call: Call) -> RestResult<Json<GcReport>> {
     let request: GcRequest = call.strict_body(&[])?;
-    let project = call.project_or(service.default_project());
-    Ok(Json(service.gc_run(project, &request).await?))
+    Ok(Json(service.gc_run(call.caller(), &request).await?))
 }
 
 /// `POST /api/agents/shutdown-batch`: tells several agents to end, those of a list or those that a filter names; answers for each by itself.
@@ -119,7 +117,7 @@ pub async fn shutdown_batch(
     let batch: ShutdownBatchRequest = call.strict_body(&[])?;
     let turn = service.turn().await?;
     let chosen = Chosen::of("guids", batch.guids, batch.filter, batch.all, |filter| {
-        service.agents_named(call.project_or(service.default_project()), filter)
+        service.agents_named(call.caller(), filter)
     })?;
     drop(turn);
     let result = run_batch(chosen.ids, |guid| {
@@ -129,8 +127,8 @@ pub async fn shutdown_batch(
             grace_period_ms: batch.grace_period_ms,
             reason: batch.reason.clone(),
         };
-        let (service, project) = (&service, call.project());
-        async move { service.shutdown_agent(project, request).await.map(|_| ()) }
+        let (service, caller) = (&service, call.caller());
+        async move { service.shutdown_agent(caller, request).await.map(|_| ()) }
     })
     .await;
     Ok(Json(ShutdownBatchResult {

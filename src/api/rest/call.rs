@@ -3,17 +3,19 @@
 use std::fmt;
 
 use axum::body::Bytes;
-use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::extract::{FromRef, FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use loom_protocol::verbs::Scope;
 use loom_protocol::work::limits;
-use loom_protocol::{AtMost, Encoding, ProjectId, Timestamp, WireError};
+use loom_protocol::{AtMost, Encoding, ErrorCode, ProjectId, Timestamp, VerbName, WireError};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::error::{RestError, RestResult};
-use crate::service::Ignored;
+use crate::access::{Allowed, Caller};
+use crate::service::{Ignored, Service};
 
 /// The header that names the project.
 pub const PROJECT_HEADER: &str = "Loom-Project";
@@ -29,6 +31,7 @@ pub const CLASSIFICATION: &str = "classification";
 pub struct Call {
     /// What the last `{id}` of the path says; empty where the path has none.
     pub id: String,
+    caller: Allowed,
     project: Option<ProjectId>,
     query: Vec<(String, String)>,
     body: Bytes,
@@ -66,7 +69,40 @@ struct PathParts {
     id: String,
 }
 
-impl<S: Send + Sync> FromRequest<S> for Call {
+/// Who asks for something that names no project.
+#[derive(Debug)]
+pub struct Asker(pub Allowed);
+
+impl<S: Send + Sync> FromRequestParts<S> for Asker {
+    type Rejection = RestError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> RestResult<Self> {
+        Ok(Self(allowed(parts, |_| None)?))
+    }
+}
+
+/// Who asks, if he may do what the verb of this path does there.
+fn allowed(parts: &Parts, place: impl FnOnce(Scope) -> Option<ProjectId>) -> RestResult<Allowed> {
+    let caller = parts.extensions.get::<Caller>().cloned();
+    let verb = parts.extensions.get::<VerbName>().copied();
+    let (Some(caller), Some(verb)) = (caller, verb) else {
+        let text = "it is not known who asks for what; please report this";
+        return Err(WireError::new(ErrorCode::Internal, text).into());
+    };
+    Ok(caller.allow(verb, place(verb.row().scope))?)
+}
+
+/// The project that a request without one means.
+impl FromRef<Service> for ProjectId {
+    fn from_ref(service: &Service) -> Self {
+        service.default_project().clone()
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for Call
+where
+    ProjectId: FromRef<S>,
+{
     type Rejection = RestError;
 
     async fn from_request(request: Request, state: &S) -> RestResult<Self> {
@@ -92,8 +128,18 @@ impl<S: Send + Sync> FromRequest<S> for Call {
             Vec::new()
         };
         let project = project_of(&parts, &path, &query, &hints)?;
+        let caller = allowed(&parts, |scope| match scope {
+            Scope::Project => Some(
+                project
+                    .clone()
+                    .unwrap_or_else(|| ProjectId::from_ref(state)),
+            ),
+            Scope::Projects => project.clone(),
+            Scope::Coordinator => None,
+        })?;
         Ok(Self {
             id: path.id,
+            caller,
             project,
             query,
             body,
@@ -161,9 +207,15 @@ impl Call {
         self.project.as_ref()
     }
 
-    /// The project that it names, or else the default.
-    pub fn project_or<'a>(&'a self, default: &'a ProjectId) -> &'a ProjectId {
-        self.project.as_ref().unwrap_or(default)
+    /// Who asks, and may.
+    pub const fn caller(&self) -> &Allowed {
+        &self.caller
+    }
+
+    /// The same for all projects.
+    pub fn caller_everywhere(&self) -> RestResult<Allowed> {
+        let caller = self.caller.caller().clone();
+        Ok(caller.allow(self.caller.verb(), None)?)
     }
 
     /// A parameter of the query; an empty one counts as absent.

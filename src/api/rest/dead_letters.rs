@@ -26,8 +26,7 @@ pub async fn list(State(service): State<Service>, call: Call) -> RestResult<Json
         since: call.time("since")?,
     };
     let _turn = service.turn().await?;
-    let project = call.project_or(service.default_project());
-    let page = service.list_dead_letters(project, request).await?;
+    let page = service.list_dead_letters(call.caller(), request).await?;
     Ok(Json(DeadLettersPage {
         items: page.items,
         page: page.info,
@@ -36,7 +35,7 @@ pub async fn list(State(service): State<Service>, call: Call) -> RestResult<Json
 
 /// `GET /api/dlq/{id}`
 pub async fn show(State(service): State<Service>, call: Call) -> RestResult<Json<DeadLetter>> {
-    let letter = service.get_dead_letter(call.project(), &call.id).await?;
+    let letter = service.get_dead_letter(call.caller(), &call.id).await?;
     Ok(Json(letter))
 }
 
@@ -68,7 +67,7 @@ fn request(batch: &RetryBatchRequest, id: Option<String>) -> RetryRequest {
 pub async fn retry(State(service): State<Service>, call: Call) -> RestResult<impl IntoResponse> {
     let body: RetryBatchRequest = call.body()?;
     let request = request(&body, Some(call.id.clone()));
-    let answer = service.retry_dead_letters(call.project(), request).await?;
+    let answer = service.retry_dead_letters(call.caller(), request).await?;
     let id = answer.ids.first().copied();
     let id = id.ok_or_else(|| RestError::invalid("nothing was put back"))?;
     Ok(Json(Settled {
@@ -89,17 +88,16 @@ pub async fn retry_batch(
         return Err(RestError::invalid(WHICH));
     }
     if is_filtered {
-        let project = call.project_or(service.default_project());
         let answer = service
-            .retry_dead_letters(Some(project), request(&batch, None))
+            .retry_dead_letters(call.caller(), request(&batch, None))
             .await?;
         return Ok(Json(batch_of(answer)));
     }
     check_batch("ids", &batch.ids.0)?;
     let result = run_batch(batch.ids.0.clone(), |id| {
         let (service, request) = (&service, request(&batch, Some(id)));
-        let project = call.project();
-        async move { service.retry_dead_letters(project, request).await.map(drop) }
+        let caller = call.caller();
+        async move { service.retry_dead_letters(caller, request).await.map(drop) }
     })
     .await;
     Ok(Json(result))
@@ -125,9 +123,7 @@ fn batch_of(answer: RetryAnswer) -> BatchResult {
 
 /// `DELETE /api/dlq/{id}`
 pub async fn discard(State(service): State<Service>, call: Call) -> RestResult<impl IntoResponse> {
-    let answer = service
-        .discard_dead_letter(call.project(), &call.id)
-        .await?;
+    let answer = service.discard_dead_letter(call.caller(), &call.id).await?;
     Ok(Json(Settled {
         success: true,
         message: format!("the dead letter {} is discarded", answer.id),

@@ -39,12 +39,17 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn of(call: &Call, default: &ProjectId) -> RestResult<Self> {
+    fn of(call: &Call) -> RestResult<Self> {
         let everywhere = call.text("allProjects").is_some_and(|text| text == "true");
         if everywhere && call.project().is_some() {
             let message = "allProjects and a project exclude each other; name one";
             return Err(RestError::invalid(message));
         }
+        let caller = if everywhere {
+            call.caller_everywhere()?
+        } else {
+            call.caller().clone()
+        };
         let list = |name: &str| call.text(name).unwrap_or_default();
         let topics = list("topic")
             .split(',')
@@ -74,7 +79,7 @@ impl Wanted {
             )));
         }
         Ok(Self {
-            project: (!everywhere).then(|| call.project_or(default).clone()),
+            project: caller.project().cloned(),
             topics,
             items,
         })
@@ -134,7 +139,7 @@ pub async fn follow(
     Extension(stopping): Extension<Stopping>,
     call: Call,
 ) -> RestResult<Response> {
-    let wanted = Wanted::of(&call, service.default_project())?;
+    let wanted = Wanted::of(&call)?;
     let Some(place) = service.place_to_listen() else {
         let message = "too many listen to events already; try again later";
         let (_, retry_after) = service.admission();

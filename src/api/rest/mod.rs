@@ -29,12 +29,12 @@ pub mod work;
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::HttpBody as _;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state, map_response_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodFilter, MethodRouter, get, on};
+use axum::{Extension, Router};
 use loom_protocol::verbs::{Method, VERBS, Verb};
 use loom_protocol::{ErrorCode, VerbName, WireError};
 
@@ -90,7 +90,9 @@ fn api() -> Router<Service> {
     let mut api = Router::new();
     for verb in VERBS {
         if let (Some(route), Some(handler)) = (verb.route, handler(verb)) {
-            api = api.route(route.path, handler);
+            // By this what asks is let in: see `call`.
+            let known = Extension(verb.verb);
+            api = api.route(route.path, handler.route_layer(known));
         }
     }
     api

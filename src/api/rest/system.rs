@@ -9,7 +9,7 @@ use loom_protocol::work::{PurgeRequest, QueueInfo};
 use serde_json::{Value, json};
 
 use super::access_guard::Trust;
-use super::call::{CLASSIFICATION, Call};
+use super::call::{Asker, CLASSIFICATION, Call};
 use super::error::RestResult;
 use crate::metrics;
 use crate::service::Service;
@@ -43,7 +43,7 @@ pub async fn ready(
 }
 
 /// `GET /metrics`: everything that is measured, as Prometheus reads it.
-pub async fn metrics(State(service): State<Service>) -> impl IntoResponse {
+pub async fn metrics(_: Asker, State(service): State<Service>) -> impl IntoResponse {
     let content_type = (
         header::CONTENT_TYPE,
         "text/plain; version=0.0.4; charset=utf-8",
@@ -52,37 +52,38 @@ pub async fn metrics(State(service): State<Service>) -> impl IntoResponse {
 }
 
 /// `GET /api/info`
-pub async fn info(State(service): State<Service>) -> Json<Info> {
-    Json(service.info())
+pub async fn info(Asker(caller): Asker, State(service): State<Service>) -> Json<Info> {
+    Json(service.info(&caller))
 }
 
 /// `GET /api/status`: for whoever runs the coordinator.
-pub async fn status(State(service): State<Service>) -> Json<Status> {
-    Json(service.status())
+pub async fn status(Asker(caller): Asker, State(service): State<Service>) -> Json<Status> {
+    Json(service.status(&caller))
 }
 
 /// `GET /api/stats`: of one project, or of all.
 pub async fn stats(State(service): State<Service>, call: Call) -> RestResult<Json<Stats>> {
     let _turn = service.turn().await?;
-    Ok(Json(service.stats(call.project())))
+    Ok(Json(service.stats(call.caller())))
 }
 
 /// `GET /api/stats/projects`
-pub async fn projects(State(service): State<Service>) -> RestResult<Json<ProjectsAnswer>> {
-    Ok(Json(service.project_summaries()))
+pub async fn projects(
+    Asker(caller): Asker,
+    State(service): State<Service>,
+) -> Json<ProjectsAnswer> {
+    Json(service.project_summaries(&caller))
 }
 
 /// `GET /api/queue`: of one project.
 pub async fn queue(State(service): State<Service>, call: Call) -> RestResult<Json<QueueInfo>> {
-    let project = call.project_or(service.default_project());
-    Ok(Json(service.queue_info(project).await?))
+    Ok(Json(service.queue_info(call.caller()).await?))
 }
 
 /// `POST /api/queue/purge`: cancels what is pending and matches.
 pub async fn purge(State(service): State<Service>, call: Call) -> RestResult<Response> {
     let mut request: PurgeRequest = call.strict_body(&["boundary", CLASSIFICATION])?;
     request.boundary = request.boundary.or_else(|| call.boundary());
-    let project = call.project_or(service.default_project());
-    let answer = service.purge(project, request).await?;
+    let answer = service.purge(call.caller(), request).await?;
     Ok(call.answer(Json(answer)))
 }

@@ -32,8 +32,7 @@ pub async fn list(State(service): State<Service>, call: Call) -> RestResult<Resp
         since: call.time("since")?,
     };
     let _turn = service.turn().await?;
-    let project = call.project_or(service.default_project());
-    let page = service.list_work(project, request).await?;
+    let page = service.list_work(call.caller(), request).await?;
     Ok(call.answer(Json(WorkPage {
         work_items: page.items,
         page: page.info,
@@ -48,14 +47,13 @@ pub async fn submit(State(service): State<Service>, call: Call) -> RestResult<Re
         let old = || call.item_classification(index);
         item.boundary = item.boundary.take().or_else(old);
     }
-    let project = call.project_or(service.default_project());
-    let submitted = service.submit(project, request, ignored).await?;
+    let submitted = service.submit(call.caller(), request, ignored).await?;
     Ok(call.answer(created(Json(submitted))))
 }
 
 /// `GET /api/work/{id}`
 pub async fn show(State(service): State<Service>, call: Call) -> RestResult<Json<WorkItem>> {
-    Ok(Json(service.get_work(call.project(), &call.id).await?))
+    Ok(Json(service.get_work(call.caller(), &call.id).await?))
 }
 
 /// `GET /api/work/{id}/explain`
@@ -64,7 +62,7 @@ pub async fn explain(
     call: Call,
 ) -> RestResult<Json<ExplainAnswer>> {
     let _turn = service.turn().await?;
-    Ok(Json(service.explain(call.project(), &call.id).await?))
+    Ok(Json(service.explain(call.caller(), &call.id).await?))
 }
 
 /// The answer to a cancel.
@@ -84,7 +82,7 @@ pub async fn cancel(State(service): State<Service>, call: Call) -> RestResult<im
         by: body.by.or_else(|| Some(BY_REST.into())),
         reason: body.reason,
     };
-    let item = service.cancel(call.project(), request).await?;
+    let item = service.cancel(call.caller(), request).await?;
     Ok(Json(CancelAnswer {
         success: true,
         message: format!("work item {} is cancelled", item.id),
@@ -100,7 +98,7 @@ pub async fn cancel_batch(
     let batch: CancelBatchRequest = call.strict_body(&[])?;
     let turn = service.turn().await?;
     let chosen = Chosen::of("ids", batch.ids, batch.filter, batch.all, |filter| {
-        service.work_named(call.project_or(service.default_project()), filter)
+        service.work_named(call.caller(), filter)
     })?;
     drop(turn);
     let by = batch.by.unwrap_or_else(|| BY_REST.into());
@@ -111,13 +109,13 @@ pub async fn cancel_batch(
             reason: batch.reason.clone(),
             by: Some(by.clone()),
         };
-        let (service, project, ended) = (&service, call.project(), &ended);
+        let (service, caller, ended) = (&service, call.caller(), &ended);
         async move {
             let outcome = if batch.reassign {
-                let reassigned = service.reassign(project, &id, request.reason).await;
+                let reassigned = service.reassign(caller, &id, request.reason).await;
                 reassigned.map(|_| ())
             } else {
-                service.cancel(project, request).await.map(|_| ())
+                service.cancel(caller, request).await.map(|_| ())
             };
             outcome.inspect_err(|error| {
                 if error.code == ErrorCode::TerminalState {

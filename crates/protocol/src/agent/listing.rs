@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// `agents.list`
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct ListAgentsRequest {
     /// Only of this type.
@@ -32,6 +33,7 @@ pub struct ListAgentsRequest {
 
 /// An entry that an agent put and that cannot be taken for an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct UnreadableEntry {
     /// The bucket that holds it.

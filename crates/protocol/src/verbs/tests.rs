@@ -275,3 +275,74 @@ fn every_request_among_the_examples_of_the_contract_can_be_read() {
         assert!(read.is_ok(), "{verb}: {said}: {read:?}");
     }
 }
+
+/// The schema itself, where it only names another one.
+fn followed<'a>(schema: &'a Value, definitions: &'a Value) -> &'a Value {
+    let Some(name) = schema["$ref"].as_str() else {
+        return schema;
+    };
+    let name = name.strip_prefix("#/$defs/").expect("one of ours");
+    definitions.get(name).expect("what is referred to is there")
+}
+
+fn assert_refers_to_what_is_there(schema: &Value, definitions: &Value) {
+    match schema {
+        Value::Object(fields) => {
+            followed(schema, definitions);
+            for inner in fields.values() {
+                assert_refers_to_what_is_there(inner, definitions);
+            }
+        }
+        Value::Array(inner) => {
+            for inner in inner {
+                assert_refers_to_what_is_there(inner, definitions);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn every_verb_has_schemas_that_are_complete() {
+    let mut generator = schemars::SchemaGenerator::default();
+    let schemas: Vec<_> = VERBS
+        .iter()
+        .map(|row| row.verb.schemas(&mut generator))
+        .collect();
+    let definitions = Value::Object(generator.take_definitions(false));
+    assert_refers_to_what_is_there(&definitions, &definitions);
+    for (row, schemas) in VERBS.iter().zip(schemas) {
+        for schema in [schemas.request, schemas.answer] {
+            let schema = schema.to_value();
+            assert_refers_to_what_is_there(&schema, &definitions);
+            let schema = followed(&schema, &definitions);
+            let says_something = ["type", "anyOf", "oneOf"]
+                .iter()
+                .any(|word| schema.get(word).is_some());
+            assert!(says_something, "{}: {schema}", row.name);
+        }
+    }
+}
+
+#[test]
+fn the_examples_of_the_contract_have_the_fields_of_their_schemas() {
+    for (verb, said, request) in example_requests() {
+        let mut generator = schemars::SchemaGenerator::default();
+        let schema = verb.schemas(&mut generator).request.to_value();
+        let definitions = Value::Object(generator.take_definitions(false));
+        let schema = followed(&schema, &definitions);
+        let fields = request.as_object().expect("an object");
+        for field in fields.keys() {
+            let known = schema["properties"].get(field).is_some();
+            // One example shows what becomes of a field that nobody knows.
+            assert!(known || field == "colour", "{verb}: {field} of {said}");
+        }
+        for required in schema["required"].as_array().into_iter().flatten() {
+            let is_there = fields.contains_key(required.as_str().expect("a name"));
+            assert!(
+                is_there,
+                "{verb}: {required} is required, and not in {said}"
+            );
+        }
+    }
+}

@@ -14,6 +14,7 @@ use super::submit::ItemAnswer;
 /// The answer to a completion: the item without its bodies, or several, and what was claimed next.
 /// `T` is as much of an item as a reader wants to know.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum CompleteAnswer<T = WorkItem> {
     /// To `items`.

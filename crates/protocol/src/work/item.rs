@@ -11,6 +11,7 @@ use crate::time::Timestamp;
 
 /// Where an item stands. A status that this version does not know means unfinished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum WorkStatus {
     /// Waiting for an agent.
@@ -84,6 +85,7 @@ impl fmt::Display for WorkStatus {
 
 /// Why an attempt ended without a completion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Reason {
     /// The agent said that it failed.
@@ -159,6 +161,7 @@ impl fmt::Display for Reason {
 
 /// The agent that holds, or last held, an item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct AssignedAgent {
     /// Its id.
@@ -174,6 +177,7 @@ pub struct AssignedAgent {
 
 /// What a completed item came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct WorkResult {
     /// A sentence for people.
@@ -191,6 +195,7 @@ pub struct WorkResult {
 
 /// How an attempt failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct WorkErrorInfo {
     /// What the agent said, or what befell it.
@@ -214,6 +219,7 @@ pub struct WorkErrorInfo {
 
 /// Who called an item off, and whether the agent knows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct CancelInfo {
     /// When it was asked for.
@@ -233,6 +239,7 @@ pub struct CancelInfo {
 
 /// What an attempt has used up, as the agent says.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Usage {
     /// Tokens of a model.
@@ -253,6 +260,7 @@ impl Usage {
 
 /// A work item as clients see it. Listings omit `contextData` and `result`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct WorkItem {
     /// Its id.

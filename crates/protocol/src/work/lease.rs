@@ -10,6 +10,7 @@ use crate::time::Timestamp;
 
 /// `work.claim`
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ClaimRequest {
     /// The agent that claims.
@@ -24,6 +25,7 @@ pub struct ClaimRequest {
 
 /// What a claim asks for; also as `thenClaim` of a completion.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct ThenClaim {
     /// The sender's name for this claim: the same one again gives the same items.
@@ -52,6 +54,7 @@ pub struct ThenClaim {
 
 /// How long an agent may stay silent about an item.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Lease {
     /// The fence that every write must name.
@@ -66,6 +69,7 @@ pub struct Lease {
 
 /// An item and the lease on it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ClaimedItem {
     /// The item, with its bodies.
@@ -76,6 +80,7 @@ pub struct ClaimedItem {
 
 /// The answer to a claim; empty when the wait was over.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 pub struct ClaimAnswer {
     /// What was given.
     pub items: Vec<ClaimedItem>,
@@ -83,6 +88,7 @@ pub struct ClaimAnswer {
 
 /// An item and an attempt: how a lease is named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 pub struct LeaseRef {
     /// The item.
     pub id: WorkId,
@@ -92,6 +98,7 @@ pub struct LeaseRef {
 
 /// `work.start` and `work.progress`; without `progress` and `message` it means "still alive".
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ProgressRequest {
     /// The item.
@@ -116,6 +123,7 @@ pub struct ProgressRequest {
 
 /// One finished item of a completion.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct CompleteItem {
     /// The item.
@@ -136,6 +144,7 @@ pub struct CompleteItem {
 
 /// `work.complete`: one item (`id`, `attempt`…) or `items`; then, if asked for, the next claim.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct CompleteRequest {
     /// The agent.
@@ -177,6 +186,7 @@ pub struct CompleteRequest {
 
 /// `work.fail`
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct FailRequest {
     /// The item.
@@ -207,6 +217,7 @@ pub struct FailRequest {
 
 /// `work.release`
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ReleaseRequest {
     /// The item.
@@ -235,6 +246,7 @@ pub struct ReleaseRequest {
 
 /// `work.stopped`: the agent has obeyed a cancel directive.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct StoppedRequest {
     /// The item.

@@ -11,6 +11,7 @@ use crate::time::Timestamp;
 
 /// A request that only names an item: `work.get`, `work.explain`. A prefix or the taskId will do if it is unambiguous.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 pub struct IdRequest {
     /// The item: its id, the beginning of it, or its taskId.
     pub id: String,
@@ -18,6 +19,7 @@ pub struct IdRequest {
 
 /// `work.cancel`
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct CancelRequest {
     /// The item: its id, the beginning of it, or its taskId.
@@ -32,6 +34,7 @@ pub struct CancelRequest {
 
 /// `work.list`
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct ListWorkRequest {
     /// Only of this status, or of one of several (comma between them).
@@ -65,6 +68,7 @@ pub struct ListWorkRequest {
 
 /// The answer to `work.explain`: who may take an item, and why not.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ExplainAnswer {
     /// The item.
@@ -94,6 +98,7 @@ pub struct ExplainAnswer {
 
 /// Whether an agent may take an item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct AgentVerdict {
     /// The agent.
@@ -115,6 +120,7 @@ pub struct AgentVerdict {
 
 /// The answer to `queue.info`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct QueueInfo {
     /// The stream that takes published work in.
@@ -130,6 +136,7 @@ pub struct QueueInfo {
 
 /// `queue.purge`: cancels what is pending and matches. One of the fields is needed.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct PurgeRequest {
     /// Only of this capability.
@@ -148,6 +155,7 @@ pub struct PurgeRequest {
 
 /// The answer to `queue.purge`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 pub struct PurgeAnswer {
     /// How many were cancelled.
     pub purged: usize,

@@ -10,6 +10,7 @@ use crate::time::Timestamp;
 
 /// A result as an agent reports it; a plain sentence is its summary.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct ReportedResult {
     /// A sentence for people.
@@ -37,6 +38,7 @@ impl FromSentence for ReportedResult {
 
 /// An error as an agent reports it; a plain sentence is its message.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct ReportedError {
     /// What went wrong.
@@ -63,6 +65,7 @@ impl FromSentence for ReportedError {
 
 /// A completion published to `loom.{p}.work.completed`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct CompletedReport {
     /// The item.
@@ -92,6 +95,7 @@ pub struct CompletedReport {
 
 /// A failure published to `loom.{p}.work.errors`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ErrorReport {
     /// The item.

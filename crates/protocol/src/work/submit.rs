@@ -17,6 +17,7 @@ pub const RESERVED_FIELDS: [&str; 4] = ["dependsOn", "group", "budget", "review"
 /// Fields that a sender may get wrong are taken as they come and checked later, so that one bad
 /// item of an array is answered by itself.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct SubmitRequest {
     /// What is to be done. Required.
@@ -78,6 +79,7 @@ pub struct SubmitRequest {
 
 /// The answer to one submitted item.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct SubmitAnswer {
     /// The item's id.
@@ -112,6 +114,7 @@ const fn is_zero(count: &usize) -> bool {
 
 /// One place of an answer to several items: what it would be for one alone, or its error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum ItemAnswer<T> {
     /// It was refused.
@@ -138,8 +141,23 @@ impl<T> From<ItemAnswer<T>> for Result<T, WireError> {
     }
 }
 
+/// What a submission came to: one answer, or one for each of `items`.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
+#[serde(untagged)]
+pub enum Submitted {
+    /// To one item.
+    One(SubmitAnswer),
+    /// To several.
+    Many {
+        /// One for each, in order.
+        items: Vec<ItemAnswer<SubmitAnswer>>,
+    },
+}
+
 /// The answers to several items, in the order of the request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 pub struct BatchAnswer<T> {
     /// One for each item.
     pub items: Vec<ItemAnswer<T>>,
