@@ -1,7 +1,6 @@
 //! The program `loom` as a library: service layer, API, settings, command line.
 
 pub mod access;
-pub mod agent_run;
 pub mod api;
 pub mod api_client;
 pub mod bench;

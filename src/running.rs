@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use loom_process::stat::{started_at, state_and_start};
 use loom_protocol::Timestamp;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde::{Deserialize, Serialize};
@@ -102,7 +103,7 @@ impl Running {
         if !is_there(self.pid) {
             return false;
         }
-        match stat(self.pid) {
+        match state_and_start(self.pid) {
             // One that has ended and that nobody has asked after is a name without a process.
             Some((state, started)) => state != "Z" && self.started.as_ref() == Some(&started),
             None => self.started.is_none(),
@@ -155,20 +156,6 @@ fn pid_of(pid: u32) -> Option<Pid> {
 /// Whether there is a process with this number, be it somebody else's.
 fn is_there(pid: u32) -> bool {
     pid_of(pid).is_some_and(|pid| !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH)))
-}
-
-/// When a process was started, in whatever unit, where that can be told.
-pub fn started_at(pid: u32) -> Option<String> {
-    stat(pid).map(|(_, started)| started)
-}
-
-/// The state of a process, and when it was started.
-fn stat(pid: u32) -> Option<(String, String)> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in brackets may hold anything; the state is the first field behind it, the start the 20th.
-    let mut behind = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-    let state = behind.next()?.to_owned();
-    Some((state, behind.nth(18)?.to_owned()))
 }
 
 #[cfg(test)]

@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use loom_agent::{AgentRunArgs, Signals, waiting};
 use loom_client::{ClientOptions, Credentials};
 use loom_protocol::rest::Info;
 
 use super::Context;
 use super::exit::{CliError, CliResult};
-use crate::agent_run::{self, AgentRunArgs, Signals, waiting};
 use crate::settings::ProjectsSettings;
 
 /// The process with whose end this one is to end too; set by whoever starts agents for a while only.
@@ -54,14 +54,14 @@ pub async fn run(context: &Context, args: AgentArgs) -> CliResult<ExitCode> {
     let args = match args.command {
         AgentCommand::Run(args) => args,
         AgentCommand::Warden(args) => {
-            let kept = agent_run::warden::keep(args.grace).await;
+            let kept = loom_process::warden::keep(args.grace).await;
             kept.map_err(|error| CliError::Failed(format!("the warden: {error}")))?;
             return Ok(ExitCode::SUCCESS);
         }
     };
     end_with_parent()?;
     // What is wrong with the command line is told before anything is waited for.
-    agent_run::check(&args.agent).map_err(CliError::Usage)?;
+    loom_agent::check(&args.agent).map_err(CliError::Usage)?;
     let mut signals = Signals::listen()
         .map_err(|error| CliError::Failed(format!("signals can't be listened to: {error}")))?;
     let options = async || client_options(context, args.nats_url.clone()).await;
@@ -72,9 +72,9 @@ pub async fn run(context: &Context, args: AgentArgs) -> CliResult<ExitCode> {
     };
     let options = waiting::until_there(&mut signals, options, is_away).await?;
     let Some(options) = options else {
-        return Ok(agent_run::ended_early(&args.agent));
+        return Ok(loom_agent::ended_early(&args.agent));
     };
-    agent_run::run(args.agent, options, signals)
+    loom_agent::run(args.agent, options, signals)
         .await
         .map_err(|error| CliError::Failed(format!("{error:#}")))
 }

@@ -234,7 +234,7 @@ pub(super) fn tell_more(page: &PageInfo, form: Form) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent_run::testing::item;
+    use crate::cli::testing::item;
     use axum::Json;
     use axum::extract::Query as Asked;
     use axum::routing::get;

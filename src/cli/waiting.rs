@@ -99,7 +99,7 @@ fn line(item: &WorkItem, explained: &ExplainAnswer) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent_run::testing::item;
+    use crate::cli::testing::item;
     use serde_json::json;
 
     fn explained(rules: &[Option<&str>]) -> ExplainAnswer {

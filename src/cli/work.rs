@@ -22,10 +22,10 @@ use super::show::show_item;
 use super::table::Column;
 use super::times::{ago, past};
 use super::watch::{self, WatchArgs};
-use crate::agent_run::inside::{self, CompleteArgs, FailArgs, ProgressArgs};
 use crate::api_client::{ApiClient, ApiError};
 use again::CloneArgs;
 use cancel::CancelArgs;
+use loom_agent::inside::{self, CompleteArgs, FailArgs, ProgressArgs};
 
 /// List, show, watch, cancel, put back, clone and explain work items.
 #[derive(Debug, Args)]

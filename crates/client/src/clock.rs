@@ -3,7 +3,8 @@
 use loom_protocol::Timestamp;
 
 #[allow(clippy::disallowed_methods, reason = "this is the one place")]
-pub(crate) fn now() -> Timestamp {
+/// The time of day, by the clock of this machine.
+pub fn now() -> Timestamp {
     let since_epoch = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default();

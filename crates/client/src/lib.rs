@@ -70,7 +70,7 @@
 pub mod agent;
 mod background;
 mod client;
-mod clock;
+pub mod clock;
 mod connection;
 mod error;
 mod options;

@@ -3,6 +3,13 @@
 //! A child is started by a thread of its own that lives exactly as long as the child, for two reasons: Linux ties "die
 //! with your parent" to the *thread* that forked, and the same thread can wait for the child's end without any runtime,
 //! so that a child may be shared by several of them.
+//!
+//! Beside them: [`group`], a program with whatever it has started; [`warden`], the end of such groups where the process
+//! that started them was killed; [`stat`], when a process was started.
+
+pub mod group;
+pub mod stat;
+pub mod warden;
 
 use std::io;
 use std::process::{Child, Command, ExitStatus};

@@ -25,7 +25,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     // Children: knows the operating system only.
     (
         "loom-process",
-        &["async-nats", "ractor", "loom-protocol", "loom-actors"],
+        &[
+            "async-nats",
+            "ractor",
+            "clap",
+            "loom-protocol",
+            "loom-nats",
+            "loom-actors",
+            "loom-client",
+        ],
     ),
     // NATS, resource by resource: no actor, no settings.
     (
@@ -59,6 +67,20 @@ const LAYERS: &[(&str, &[&str])] = &[
             "loom-actors",
             "axum",
             "clap",
+            "loom-coordinator",
+            "loom-testkit",
+        ],
+    ),
+    // The agent runner: on the SDK, without the coordinator.
+    (
+        "loom-agent",
+        &[
+            "ractor",
+            "axum",
+            "reqwest",
+            "loom-supervision",
+            "loom-nats",
+            "loom-actors",
             "loom-coordinator",
             "loom-testkit",
         ],

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::io;
 use std::time::Duration;
 
-use super::news::say;
+use super::agent_events::say;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The pause between two tries, at first and at the most.

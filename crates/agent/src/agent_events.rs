@@ -53,8 +53,8 @@ impl StatusPrinter {
     }
 
     /// Tells it.
-    pub fn hear(&self, news: AgentNews) {
-        match news {
+    pub fn hear(&self, event: AgentNews) {
+        match event {
             AgentNews::Idle => self.look_why_idle(),
             other => {
                 if let Some(line) = line(&other) {
@@ -78,13 +78,13 @@ impl StatusPrinter {
             }
             idle.asked = Some(Instant::now());
         }
-        let teller = self.clone();
+        let printer = self.clone();
         tokio::spawn(async move {
-            let inner = &teller.inner;
+            let inner = &printer.inner;
             let nothing = serde_json::json!({});
             let queue = inner.client.request::<QueueInfo>("queue.info", &nothing);
             match queue.await {
-                Ok(queue) => teller.say_idle(waiting(&queue, &inner.fits)),
+                Ok(queue) => printer.say_idle(waiting(&queue, &inner.fits)),
                 Err(error) => tracing::debug!(%error, "nobody says what waits"),
             }
         });
@@ -100,8 +100,8 @@ impl StatusPrinter {
 }
 
 /// What is said of it, after the agent's name.
-fn line(news: &AgentNews) -> Option<String> {
-    match news {
+fn line(event: &AgentNews) -> Option<String> {
+    match event {
         AgentNews::Paused(why) => Some(format!("takes no work for now: {why}")),
         AgentNews::Suspended(why) => Some(format!(
             "takes no work for now: {why}; it is tried again until that works"
@@ -159,7 +159,7 @@ fn waiting(queue: &QueueInfo, fits: &str) -> String {
 }
 
 /// Says what has become of the agent's items.
-pub fn farewell(report: &AgentReport) -> String {
+pub fn summary_line(report: &AgentReport) -> String {
     let counts = [
         (report.completed, "completed"),
         (report.failed, "failed"),
@@ -199,7 +199,7 @@ mod tests {
             because: "a signal".into(),
         };
         let expected = "agent ended (a signal): 2 completed, 1 cancelled";
-        assert_eq!(farewell(&report), expected);
+        assert_eq!(summary_line(&report), expected);
     }
 
     #[test]

@@ -171,8 +171,8 @@ fn logged(line: &[u8]) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent_run::tail::KEPT;
-    use crate::agent_run::testing::job;
+    use crate::tail::KEPT;
+    use crate::testing::job;
 
     fn captured(chunks: &[&[u8]]) -> Capture {
         let job = job();

@@ -251,7 +251,7 @@ pub fn failure(recoverable: bool, code: impl Into<String>, message: impl Into<St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent_run::testing::job;
+    use crate::testing::job;
     use proptest::prelude::*;
     use serde_json::{Value, json};
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use loom_actors::clock::Clock;
+use loom_client::clock;
 use loom_client::{Job, JobEnd, JobError, JobResult};
 use loom_protocol::work::Reason;
 use tokio::time::{Instant, timeout};
@@ -414,7 +414,7 @@ async fn a_usage_limit_is_no_failure() {
         panic!("no limit: {said:?}");
     };
     assert_eq!(until.to_string(), "2100-01-01T00:00:00.000Z");
-    let now = Clock::system().now();
+    let now = clock::now();
     let rest = async |script: &str| match run(script).await {
         JobEnd::LimitReached(Some(until)) => until.since(now),
         other => panic!("no limit: {other:?}"),

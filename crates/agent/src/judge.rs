@@ -1,7 +1,7 @@
 //! What the end of a program means for its item.
 
 use jiff::tz::TimeZone;
-use loom_actors::clock::Clock;
+use loom_client::clock;
 use loom_client::{JobEnd, JobError};
 use loom_protocol::agent::MAX_PAUSE;
 use loom_protocol::work::Reason;
@@ -20,7 +20,7 @@ impl Runner {
             _ => Verdict::Retry(None),
         };
         if let Some(met) = self.limit_met(finished, verdict) {
-            let now = Clock::system().now();
+            let now = clock::now();
             let named = self.rests.lock().until(&met, finished.started_at, now);
             let until = named.min(now.after(MAX_PAUSE));
             if until == named {
@@ -45,7 +45,7 @@ impl Runner {
             return None;
         };
         let (limits, zone) = (&self.plan.limits, TimeZone::system());
-        let now = Clock::system().now();
+        let now = clock::now();
         match verdict {
             Verdict::Complete => limits.of_success(&finished.stdout, now, &zone),
             Verdict::Release => None,

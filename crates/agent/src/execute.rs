@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::FusedFuture;
-use loom_actors::clock::Clock;
 use loom_client::Job;
+use loom_client::clock;
 use loom_protocol::Timestamp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
@@ -19,11 +19,11 @@ use tokio::time::Instant;
 
 use super::capture::Capture;
 use super::exit_rule::Exit;
-use super::group::Group;
 use super::report_dir::ReportDir;
 use super::secrets::Secrets;
-use super::warden::Warden;
 use super::workdir::Workdir;
+use loom_process::group::Group;
+use loom_process::warden::Warden;
 
 /// How long a program's pipes are read after its end; somebody else may keep them open for ever.
 const READ_ON: Duration = Duration::from_millis(500);
@@ -90,7 +90,7 @@ impl Execution<'_> {
     /// # Errors
     /// It could not be started.
     pub async fn run(&self, mut command: Command, stdin: Option<Bytes>) -> io::Result<Finished> {
-        let started_at = Clock::system().now();
+        let started_at = clock::now();
         if let Some(workdir) = self.workdir {
             workdir.lend(&mut command)?;
         }

@@ -4,12 +4,12 @@ use std::io;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-use loom_process::{OwnChild, ParentDeath};
+use crate::{OwnChild, ParentDeath};
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use tokio::net::unix::pipe;
 use tokio::time::Instant;
 
-use super::warden::{Warden, Watched};
+use crate::warden::{Warden, Watched};
 
 /// How often it is looked whether a group is gone.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
@@ -120,7 +120,7 @@ impl Group {
 
 /// Whether nobody of the group lives. The program's own zombie is taken away at once; those of its
 /// children are somebody else's to take away, and may lie there for long.
-pub(super) fn is_gone(group: Pid) -> bool {
+pub fn is_gone(group: Pid) -> bool {
     test_kill_process_group(group).is_err() || only_zombies(group)
 }
 

@@ -166,7 +166,7 @@ fn is_name(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent_run::testing::item;
+    use crate::testing::item;
 
     fn filled(argument: &str, item: &WorkItem) -> String {
         fill(argument, &values(item))

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use loom_actors::clock::Clock;
+use loom_client::clock;
 use loom_client::{AgentStopper, Job, JobEnd, JobError};
 use parking_lot::Mutex;
 
@@ -22,9 +22,9 @@ use super::rest::Rests;
 use super::result::{ResultForm, failure};
 use super::secrets::Secrets;
 use super::template::{self, Values};
-use super::warden::Warden;
 use super::workdir::Workdir;
 use super::{directory_name, environment, probe};
+use loom_process::warden::Warden;
 
 /// The longest argument that the system takes, in bytes.
 const LONGEST_ARGUMENT: usize = 128 * 1024 - 1;
@@ -362,7 +362,7 @@ impl Runner {
         }
         JobEnd::GivenBack {
             because: why,
-            not_before: Some(Clock::system().now().after(HOLD_BACK)),
+            not_before: Some(clock::now().after(HOLD_BACK)),
         }
     }
 }

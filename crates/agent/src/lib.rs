@@ -9,24 +9,23 @@
 //! | [`workdir`], [`directory_name`] | its directory, which no other item has meanwhile |
 //! | [`host`] | whether this host lets it work, and what waits until it does |
 //! | [`execute`] | one program to its end: pipes, clocks, cancel |
-//! | [`group`] | a process group, and the end of all of it |
-//! | [`warden`] | the same where the agent itself was killed |
 //! | [`template`], [`environment`] | what the program is told |
 //! | [`lines`], [`tail`], [`capture`], [`result`] | what the program says |
 //! | [`secrets`] | what must not be in it |
 //! | [`exit_rule`] | what its exit code means |
 //! | [`limit`], [`limit_presets`], [`reset_time`] | whether it has met a usage limit, and until when |
 //! | [`rest`] | how long the agent rests then |
-//! | [`news`] | what a person who watches is told |
+//! | [`agent_events`] | what a person who watches is told |
 //! | [`inside`], [`report_dir`] | `loom work progress, complete, fail` for the program inside |
 
+pub mod agent_events;
 pub mod args;
 pub mod capture;
 pub mod directory_name;
 pub mod environment;
 pub mod execute;
 pub mod exit_rule;
-pub mod group;
+
 pub mod host;
 pub mod inside;
 pub mod item;
@@ -34,7 +33,7 @@ pub mod judge;
 pub mod limit;
 pub mod limit_presets;
 pub mod lines;
-pub mod news;
+
 pub mod probe;
 pub mod report_dir;
 pub mod reset_time;
@@ -44,7 +43,7 @@ pub mod secrets;
 pub mod tail;
 pub mod template;
 pub mod waiting;
-pub mod warden;
+
 pub mod workdir;
 
 use std::process::ExitCode;
@@ -54,16 +53,16 @@ use std::time::Duration;
 use loom_client::{Agent, AgentBuilder, AgentStopper, Client, ClientOptions, ErrorKind};
 use loom_protocol::AgentGuid;
 
+use agent_events::StatusPrinter;
 pub use args::AgentRunArgs;
 use execute::Bounds;
 use exit_rule::ExitRules;
 use host::Host;
 use item::{Plan, Runner};
 use limit::Limits;
-use news::StatusPrinter;
+use loom_process::warden::Warden;
 use secrets::Secrets;
 pub use waiting::Signals;
-use warden::Warden;
 
 /// Exit codes, as the contract says.
 const WORK_FAILED: u8 = 1;
@@ -87,7 +86,7 @@ pub async fn run(
     match live(args, options, signals).await? {
         Ok(code) => Ok(code),
         Err((code, problem)) => {
-            news::say(&format!("error: {problem}"));
+            agent_events::say(&format!("error: {problem}"));
             Ok(ExitCode::from(code))
         }
     }
@@ -133,14 +132,14 @@ async fn live(
         .hiding(Secrets::of(client.options()));
     let runner = Arc::new(runner);
     report_dir::remove_stale();
-    let (working, teller) = (runner.clone(), teller(&args, &handle, &client));
-    let (begun, here) = (teller.clone(), tokio::runtime::Handle::current());
+    let (working, printer) = (runner.clone(), status_printer(&args, &handle, &client));
+    let (begun, here) = (printer.clone(), tokio::runtime::Handle::current());
     let agent = agent
         .agent_type(agent_type)
         .handle(&handle)
-        .on_news(move |news| {
+        .on_news(move |event| {
             let _runtime = here.enter();
-            teller.hear(news);
+            printer.hear(event);
         })
         .start(move |job| {
             begun.begun();
@@ -152,7 +151,7 @@ async fn live(
         Err(error) => return Ok(Err(refusal(&error))),
     };
     runner.set_stopper(agent.stopper());
-    news::say(&format!(
+    agent_events::say(&format!(
         "agent {handle} ({guid}) takes work of project {}",
         client.project()
     ));
@@ -165,7 +164,7 @@ async fn live(
         Ok(report) => report,
         Err(error) => return Ok(Err(refusal(&error))),
     };
-    news::say(&news::farewell(&report));
+    agent_events::say(&agent_events::summary_line(&report));
     Ok(match runner.program_gone() {
         Some(problem) => Err((USAGE, problem.to_owned())),
         None if args.once && report.completed + runner.completed_inside() == 0 => {
@@ -195,7 +194,7 @@ fn host_of(plan: &Plan) -> Result<Host, String> {
 
 /// Says that the agent was told to end before it had reached anybody; gives the code to end with.
 pub fn ended_early(args: &AgentRunArgs) -> ExitCode {
-    news::say("the agent ended (a signal): no work came");
+    agent_events::say("the agent ended (a signal): no work came");
     if args.once {
         ExitCode::from(WORK_FAILED)
     } else {
@@ -271,7 +270,7 @@ fn workdir_of(dir: &str) -> Result<String, String> {
 }
 
 /// Who tells of this agent, and what it may take, in words.
-fn teller(args: &AgentRunArgs, handle: &str, client: &Client) -> StatusPrinter {
+fn status_printer(args: &AgentRunArgs, handle: &str, client: &Client) -> StatusPrinter {
     let capabilities = given_or(&args.capabilities, "LOOM_CAPABILITIES").join(", ");
     let boundaries = match given_or(&args.boundaries, "LOOM_BOUNDARIES") {
         none if none.is_empty() => "default".into(),
@@ -350,6 +349,6 @@ async fn obey_signals(mut signals: Signals, stopper: AgentStopper, drain: Durati
 }
 
 #[cfg(test)]
-pub(crate) mod testing;
+mod testing;
 #[cfg(test)]
 mod tests;

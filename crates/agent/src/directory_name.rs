@@ -127,7 +127,7 @@ pub fn push_hex(text: &mut String, before: &str, bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent_run::testing::item;
+    use crate::testing::item;
     use loom_protocol::work::WorkItem;
     use proptest::prelude::*;
 

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use rustix::process::{Pid, Signal};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::group;
+use crate::group;
 
 /// How often it is looked whether the groups of a dead agent are gone.
 const LOOK_EVERY: Duration = Duration::from_millis(50);

@@ -108,7 +108,7 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent_run::testing::job;
+    use crate::testing::job;
     use clap::ValueEnum as _;
 
     const NOW: &str = "2026-07-29T14:00:00.000Z";

@@ -21,8 +21,8 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::directory_name::push_hex;
-use super::group;
-use crate::running::started_at;
+use loom_process::group;
+use loom_process::stat::started_at;
 
 /// How often a directory is made again that somebody else removes at that very moment.
 const MOST_TRIES: u32 = 100;

@@ -313,7 +313,7 @@ fn exit(done: Result<(), Problem>) -> ExitCode {
         }
         Err(Problem::Client(error)) => (UNREACHABLE, error.to_string()),
     };
-    super::news::say(&format!("error: {problem}"));
+    super::agent_events::say(&format!("error: {problem}"));
     ExitCode::from(code)
 }
 
