@@ -208,9 +208,8 @@ impl OwnerStore {
     async fn publish(&self, write: Write, expected: u64) -> Result<u64, WriteFailure> {
         let outcome = self.messages.write(write.if_last(expected)).await;
         outcome
-            .map(|sequence| {
+            .inspect(|_| {
                 self.health.confirmed(stream_name);
-                sequence
             })
             .map_err(|error| match error {
                 WriteError::Conflict => WriteFailure::Conflict,
