@@ -14,8 +14,10 @@ use crate::world::{Hand, World, all_items, soon, until};
 const ITEMS: usize = 500;
 const AGENTS: usize = 4;
 const SLOTS: usize = 4;
-/// How many items the hand-driven agent completes.
+/// How many items the hand-driven agent completes: those that nobody else can, so that it need not be fast enough.
 const BY_HAND: usize = 40;
+/// Every item of so many is one of those.
+const EVERY: usize = ITEMS / BY_HAND;
 
 /// How many items may be submitted beyond those that are done.
 const AHEAD: usize = 200;
@@ -76,7 +78,9 @@ impl Burst {
             async move {
                 self.until_done(number.saturating_sub(AHEAD)).await;
                 let kind = if number % LONG == 0 { "long" } else { "short" };
-                let work = NewWork::new("rust", "burst").task_id(format!("{kind} {number}"));
+                let is_by_hand = number % EVERY == 1 && number / EVERY < BY_HAND;
+                let capability = if is_by_hand { "by-hand" } else { "rust" };
+                let work = NewWork::new(capability, "burst").task_id(format!("{kind} {number}"));
                 let answer = client.submit(&work).await.unwrap();
                 assert_eq!(answer.id, work.id());
                 self.answered.send_modify(|count| *count += 1);
@@ -88,7 +92,7 @@ impl Burst {
 
     /// Completes items one by one: what was answered to have been completed, and with which words.
     async fn complete_some(&self, client: Client) -> BTreeMap<WorkId, String> {
-        let agent = Hand::register(&client, 1).await;
+        let agent = Hand::register_for(&client, 1, "by-hand").await;
         let mut completed = BTreeMap::new();
         while completed.len() < BY_HAND {
             for item in agent.claim(1, Duration::from_secs(5)).await {

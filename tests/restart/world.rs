@@ -139,11 +139,16 @@ pub struct Hand {
 impl Hand {
     /// Registers an agent that can do `rust`.
     pub async fn register(client: &Client, slots: u32) -> Self {
+        Self::register_for(client, slots, "rust").await
+    }
+
+    /// Registers an agent that can do this only.
+    pub async fn register_for(client: &Client, slots: u32, capability: &str) -> Self {
         let guid = AgentGuid::generate();
         let request = RegisterRequest {
             handle: "hand".into(),
             agent_type: "test".into(),
-            capabilities: vec!["rust".into()],
+            capabilities: vec![capability.into()],
             guid: Some(guid),
             max_concurrent_tasks: Some(slots),
             ..RegisterRequest::default()
