@@ -23,14 +23,7 @@ impl Project {
         lease: LeaseRef,
         reason: Option<String>,
     ) -> Result<(), WireError> {
-        let directive = Directive {
-            kind: DirectiveKind::Cancel,
-            work_item_id: Some(lease.id),
-            attempt: Some(lease.attempt),
-            reason,
-            grace_ms: None,
-            instance_id: None,
-        };
+        let directive = Directive::cancel(lease, reason);
         self.registry.add_directive(guid, directive).await
     }
 

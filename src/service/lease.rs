@@ -10,7 +10,7 @@ use loom_actors::domain::work::{
 use loom_actors::project::Project;
 use loom_actors::work_dispatcher::Admission;
 use loom_actors::work_ledger::{Applied, Operation};
-use loom_protocol::agent::{Directive, DirectiveKind};
+use loom_protocol::agent::Directive;
 use loom_protocol::text::without_middle;
 use loom_protocol::work::{
     CompleteAnswer, CompleteItem, CompleteRequest, FailRequest, Lease, LeaseRef, ProgressRequest,
@@ -251,14 +251,7 @@ impl Service {
         let lease = lease_ref(id, attempt);
         let reported = self.report(project, guid, lease, command).await;
         project.dispatcher.stopped(guid, id);
-        let obeyed = Directive {
-            kind: DirectiveKind::Cancel,
-            work_item_id: Some(id),
-            attempt: Some(attempt),
-            reason: None,
-            grace_ms: None,
-            instance_id: None,
-        };
+        let obeyed = Directive::cancel(lease, None);
         // Whatever the item says: there is nothing left to obey.
         let cleared = project.registry.clear_directive(guid, obeyed).await;
         let applied = reported?;

@@ -1,6 +1,6 @@
 //! What every job of the dispatcher gets as an argument: whom to ask, and how to act beside the actor.
 
-use loom_protocol::agent::{Directive, DirectiveKind};
+use loom_protocol::agent::Directive;
 use loom_protocol::work::LeaseRef;
 use loom_protocol::{AgentGuid, Timestamp};
 use ractor::ActorRef;
@@ -76,23 +76,11 @@ impl DispatcherEnv {
     pub fn clear_cancel_directive(&mut self, guid: AgentGuid, lease: LeaseRef) {
         let registry = self.args.registry.clone();
         self.spawn(async move {
-            let directive = cancel_directive(lease, "");
+            let directive = Directive::cancel(lease, None);
             if let Err(error) = registry.clear_directive(guid, directive).await {
                 let id = lease.id;
                 tracing::debug!(%id, "an order to stop could not be taken back: {error}");
             }
         });
-    }
-}
-
-/// The directive to stop one attempt at an item.
-pub(super) fn cancel_directive(lease: LeaseRef, reason: &str) -> Directive {
-    Directive {
-        kind: DirectiveKind::Cancel,
-        work_item_id: Some(lease.id),
-        attempt: Some(lease.attempt),
-        reason: Some(reason.to_owned()),
-        grace_ms: None,
-        instance_id: None,
     }
 }

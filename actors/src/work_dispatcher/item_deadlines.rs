@@ -17,7 +17,7 @@ use loom_protocol::{AgentGuid, Timestamp, WorkId};
 use tokio::time::Instant;
 
 use super::actor::DispatcherTimer;
-use super::env::{DispatcherEnv, cancel_directive};
+use super::env::DispatcherEnv;
 use crate::deadline_queue::DeadlineQueue;
 use crate::domain::work::Command;
 use crate::work_ledger::{Header, Operation};
@@ -127,7 +127,10 @@ impl ItemDeadlines {
         self.overdue.insert(id, overdue);
         let directive = Directive {
             grace_ms: u64::try_from(grace.as_millis()).ok(),
-            ..cancel_directive(LeaseRef { id, attempt }, "its deadline has passed")
+            ..Directive::cancel(
+                LeaseRef { id, attempt },
+                Some("its deadline has passed".into()),
+            )
         };
         env.add_directive(guid, directive);
     }

@@ -9,7 +9,7 @@ use loom_protocol::{AgentGuid, WorkId, names};
 use tokio::time::Instant;
 
 use super::actor::{DispatcherMsg, DispatcherTimer};
-use super::env::{DispatcherEnv, cancel_directive};
+use super::env::DispatcherEnv;
 use super::item_deadlines::ItemDeadlines;
 use crate::deadline_queue::DeadlineQueue;
 use crate::domain::lease::{self, Expiry, LeaseVerdict};
@@ -212,7 +212,7 @@ fn expire_leases(env: &mut DispatcherEnv, expired: Vec<ExpiredLease>) {
             tracing::info!(%project, %id, attempt, %guid, "a lease is taken back: {reason}");
             let directive = Directive {
                 instance_id: agents.get(guid).and_then(|e| e.agent().instance_id.clone()),
-                ..cancel_directive(late.lease, reason.as_str())
+                ..Directive::cancel(late.lease, Some(reason.to_string()))
             };
             let payload = serde_json::to_vec(&directive).unwrap_or_default();
             let subject = names::directive(&project, guid);

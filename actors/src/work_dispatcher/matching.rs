@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use loom_protocol::agent::AgentStatus;
+use loom_protocol::agent::{AgentStatus, Directive};
 use loom_protocol::work::WorkStatus;
 use loom_protocol::{AgentGuid, WorkId};
 use ractor::RpcReplyPort;
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::actor::DispatcherTimer;
 use super::assignment::{AssignmentOutcomes, assign, free_slots, take_items};
 use super::claims::{Claim, ClaimError, ClaimFilter, ClaimOutcome, Claims, OpenClaim};
-use super::env::{DispatcherEnv, cancel_directive};
+use super::env::DispatcherEnv;
 use super::handle::QueuePosition;
 use super::queue::PendingQueue;
 use super::redelivery::{answer_with_leases, has_leases_under, leases_to_tell, wait_for_ledger};
@@ -67,7 +67,10 @@ impl Matching {
         };
         for (guid, lease) in env.args.read.stopping(now.before(STILL_STOPPING)) {
             matching.keep_slot(env, guid, lease.id);
-            env.add_directive(guid, cancel_directive(lease, "it was cancelled"));
+            env.add_directive(
+                guid,
+                Directive::cancel(lease, Some("it was cancelled".into())),
+            );
         }
         matching
     }

@@ -336,6 +336,20 @@ pub struct Directive {
     pub instance_id: Option<String>,
 }
 
+impl Directive {
+    /// To stop one attempt at an item, for this reason, within the usual grace.
+    pub fn cancel(lease: LeaseRef, reason: Option<String>) -> Self {
+        Self {
+            kind: DirectiveKind::Cancel,
+            work_item_id: Some(lease.id),
+            attempt: Some(lease.attempt),
+            reason,
+            grace_ms: None,
+            instance_id: None,
+        }
+    }
+}
+
 /// A message on `loom.{p}.agents.{guid}.shutdown`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
