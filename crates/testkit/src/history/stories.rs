@@ -115,6 +115,16 @@ impl<'h> Stories<'h> {
         self.items.entry(id).or_default()
     }
 
+    /// Every answer with a lease of an item in it, and what was said of the item.
+    pub fn of_leases(&self, id: WorkId) -> impl Iterator<Item = &'h Operation> {
+        let story = self.items.get(&id).into_iter();
+        story.flat_map(|story| {
+            let grants = story.grants.iter().map(|grant| grant.operation);
+            let reports = story.reports.iter().map(|report| report.operation);
+            grants.chain(reports)
+        })
+    }
+
     pub fn items(&self) -> impl Iterator<Item = (WorkId, &ItemHistory<'h>)> {
         self.items.iter().map(|(id, story)| (*id, story))
     }

@@ -11,8 +11,8 @@ struct Waiting<'h> {
     accepted: &'h Operation,
     from: Moment,
     until: Moment,
-    /// It is not offered to its last agent for a while.
-    not_to: Option<AgentGuid>,
+    /// It is not offered for a while to the agents that have released it, the last one or one before.
+    not_to: Vec<AgentGuid>,
 }
 
 /// A claim was served, while nothing was disturbed.
@@ -53,6 +53,7 @@ pub(super) fn higher_and_older_first(stories: &Stories, found: &mut Vec<Violatio
                 served.claim.agent, higher.item.id, higher.from, higher.until
             );
             let mut events = vec![higher.accepted];
+            events.extend(stories.of_leases(higher.item.id));
             events.extend(least.submits.first());
             events.push(served.operation);
             found.push(Violation::new(Rule::Order, given, says, &events));
@@ -78,7 +79,7 @@ fn goes_before(stories: &Stories, served: &Served, waiting: &Waiting, given: &It
     let asked_for = served.claim.capabilities.as_deref();
     goes_first
         && waiting.until > served.at
-        && waiting.not_to != Some(agent)
+        && !waiting.not_to.contains(&agent)
         && is_known
         && known_as.all(|agent| bar(agent, higher, asked_for).is_none())
 }
@@ -117,7 +118,11 @@ fn waits<'h>(stories: &Stories<'h>, story: &ItemHistory<'h>) -> Vec<Waiting<'h>>
         return Vec::new();
     }
     let first_cancel = story.cancels.iter().map(|cancel| cancel.sent).min();
-    let wait = |from: Moment, attempt: u32, not_to: Option<AgentGuid>| {
+    let wait = |from: Moment, attempt: u32| {
+        let releases = story.reports.iter().filter(|report| {
+            matches!(report.verb, Verb::Release { .. }) && report.attempt < attempt
+        });
+        let not_to = releases.map(|report| report.agent).collect();
         let until = taken_not_before(stories, story, item.id, attempt)?;
         Some(Waiting {
             item,
@@ -130,9 +135,9 @@ fn waits<'h>(stories: &Stories<'h>, story: &ItemHistory<'h>) -> Vec<Waiting<'h>>
     let released = story.reports.iter().filter_map(|report| {
         let plainly = report.verb == Verb::Release { delayed: false };
         let at = report.operation.accepted_at().filter(|_| plainly)?;
-        wait(at, report.attempt + 1, Some(report.agent))
+        wait(at, report.attempt + 1)
     });
-    wait(at, 1, None).into_iter().chain(released).collect()
+    wait(at, 1).into_iter().chain(released).collect()
 }
 
 /// Not before this the attempt was given to anybody; `None` where an agent has it that was never told.

@@ -109,6 +109,26 @@ fn a_released_item_keeps_its_place_for_others() {
 }
 
 #[test]
+fn a_released_item_is_kept_from_all_who_released_it() {
+    breaks(Rule::Order, |tale, broken| {
+        let (low, high) = (tale.submit(1), tale.submit(9));
+        for (agent, attempt) in [(0, 1), (1, 2)] {
+            tale.claim(agent, &[(high, attempt)]);
+            tale.report(agent, high, attempt, RELEASE);
+        }
+        // The first one is kept from it as long as the second.
+        let third = tale.agent(true);
+        let who = if broken { third } else { 0 };
+        tale.claim(who, &[(low, 1)]);
+        tale.claim(third, &[(high, 3)]);
+        for (agent, item, attempt) in [(who, low, 1), (third, high, 3)] {
+            tale.report(agent, item, attempt, COMPLETE);
+            tale.end(item, WorkStatus::Completed, attempt);
+        }
+    });
+}
+
+#[test]
 fn what_an_agent_has_again_comes_before_everything_else() {
     breaks(Rule::Order, |tale, broken| {
         let low = tale.submit(1);
