@@ -124,7 +124,7 @@ pub async fn keep_up() {
 /// Everything, as Prometheus reads it.
 pub fn render(service: &Service) -> String {
     let projects = service.projects();
-    for project in projects.all() {
+    for project in projects.all_readable() {
         let name = project.id.as_str();
         let work = project.work.totals();
         for (status, count) in [

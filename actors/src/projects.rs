@@ -6,26 +6,24 @@
 //! that knows nothing but NATS), and a work stream on which a submission waits for nobody; the server tells of those,
 //! and a look now and then finds what it did not tell.
 
+mod discovery;
+mod starting;
 mod work_streams;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use dashmap::{DashMap, DashSet};
-use futures_util::{StreamExt as _, TryStreamExt as _};
-use loom_protocol::{ProjectId, WireError, names};
-use tokio::sync::{Mutex, watch};
-use tokio::time::Instant;
+use loom_protocol::{ProjectId, WireError};
+use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::starting::Starting;
 use self::work_streams::WorkStreams;
 use crate::project::{Project, Terms};
-use crate::supervision::{Root, RootHandle, StartError, StopError, TreeState, TreeStatus};
-use crate::unavailable::not_started;
+use crate::supervision::{Root, RootHandle, StopError, TreeState, TreeStatus};
 
-/// The server tells of every stream that is made.
-const STREAM_CREATED: &str = "$JS.EVENT.ADVISORY.STREAM.CREATED.>";
 /// How often the list of streams is read, in case the server's word got lost.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -40,12 +38,12 @@ struct Inner {
     root: RootHandle,
     terms: Terms,
     max: usize,
-    /// What reads find: those that are awake, and the one that is being started.
+    /// Those that are awake, and those that are being started.
     active: DashMap<ProjectId, Arc<Project>>,
     /// Those whose start has ended: writes go to these without another look.
     started: DashSet<ProjectId>,
-    /// One is opened at a time, so that each is opened once.
-    opening: Mutex<()>,
+    /// What is being done with each, and those that are there and have not been up.
+    starting: Starting,
     /// Streams that may turn out to be signs of life.
     work_streams: WorkStreams,
     _watching: AbortOnDropHandle<()>,
@@ -69,7 +67,7 @@ impl Projects {
             max,
             active: DashMap::new(),
             started: DashSet::new(),
-            opening: Mutex::new(()),
+            starting: Starting::default(),
             work_streams: WorkStreams::default(),
             _watching: AbortOnDropHandle::new(watching),
             guarding: OnceLock::new(),
@@ -112,87 +110,6 @@ impl Projects {
         all
     }
 
-    /// A project, started if it is not awake.
-    pub async fn activate(&self, id: &ProjectId) -> Result<Arc<Project>, WireError> {
-        self.check_store(id)?;
-        if let Some(project) = self.started(id) {
-            return Ok(project);
-        }
-        let _one_at_a_time = self.0.opening.lock().await;
-        if let Some(project) = self.started(id) {
-            return Ok(project);
-        }
-        if self.0.active.len() >= self.0.max {
-            return Err(WireError::overloaded(
-                format!(
-                    "project {id} is not started: {} projects are awake, and no more are allowed (projects.max)",
-                    self.0.max
-                ),
-                RETRY_AFTER,
-            ));
-        }
-        // Nothing is made that another coordinator may be making.
-        if !self.0.terms.ownership.is_held() {
-            return Err(WireError::unavailable(
-                format!("project {id} cannot be started: this coordinator does not own just now"),
-                RETRY_AFTER,
-            ));
-        }
-        if !self.0.terms.nats.is_up() {
-            return Err(WireError::unavailable(
-                format!("project {id} cannot be started: NATS is away"),
-                RETRY_AFTER,
-            ));
-        }
-        let (project, tree) = Box::pin(Project::open(id.clone(), &self.0.terms)).await?;
-        let project = Arc::new(project);
-        // Its actors tell events as soon as they run.
-        self.0.active.insert(id.clone(), project.clone());
-        let started = self.0.root.start_tree(tree).await;
-        // What goes on trying is there when it is up, and what is parked says so to everybody; any
-        // other one would never be started again.
-        if let Err(error) = &started
-            && !matches!(
-                error,
-                StartError::NotUpYet { .. } | StartError::Parked { .. }
-            )
-        {
-            self.0.active.remove(id);
-            return Err(not_started(error));
-        }
-        self.0.started.insert(id.clone());
-        tracing::info!(project = %id, "project is awake");
-        let cared_for = Arc::downgrade(&project);
-        tokio::spawn(async move {
-            while let Some(project) = cared_for.upgrade() {
-                match project.revoke_orphaned_leases().await {
-                    Ok(()) => return,
-                    Err(error) => {
-                        tracing::warn!(project = %project.id, "orphaned leases could not be taken back yet: {error}");
-                    }
-                }
-                drop(project);
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
-        });
-        started.map_err(|error| not_started(&error))?;
-        Ok(project)
-    }
-
-    fn started(&self, id: &ProjectId) -> Option<Arc<Project>> {
-        self.0.started.contains(id).then(|| self.get(id))?
-    }
-
-    /// Stops a project after what is in flight; its resources stay, and its next use starts it again.
-    pub async fn deactivate(&self, id: &ProjectId, deadline: Duration) -> Result<(), StopError> {
-        let _one_at_a_time = self.0.opening.lock().await;
-        self.0.started.remove(id);
-        let stopped = self.0.root.stop_tree(id.as_str(), deadline).await;
-        // What was in flight has told of its end.
-        self.0.active.remove(id);
-        stopped
-    }
-
     /// Stops all projects after what is in flight.
     pub async fn shut_down(&self, deadline: Duration) -> Result<(), StopError> {
         self.0.root.shutdown(deadline).await
@@ -213,105 +130,6 @@ impl Projects {
             .into_iter()
             .filter_map(|tree| Some((tree.name.to_string(), parked(tree.state)?)))
             .collect()
-    }
-
-    /// Wakes every project whose resources are there.
-    pub async fn discover(&self) -> Result<(), async_nats::Error> {
-        let streams: Vec<String> = self
-            .0
-            .terms
-            .nats
-            .jetstream
-            .stream_names()
-            .try_collect()
-            .await?;
-        for stream in &streams {
-            self.activate_owner_of(stream).await;
-        }
-        let active: BTreeSet<String> = self.awake_streams();
-        let work_streams = streams
-            .into_iter()
-            .filter(|stream| names::is_work_stream(stream) && !active.contains(stream));
-        self.0.work_streams.listed(work_streams.collect());
-        Ok(())
-    }
-
-    fn awake_streams(&self) -> BTreeSet<String> {
-        let active = self.0.active.iter();
-        active
-            .map(|entry| names::work_stream(entry.key()))
-            .collect()
-    }
-
-    /// Tells the agents of the projects that are awake that requests are answered (again): a claim
-    /// that was open when the coordinator before this one died is answered by nobody.
-    pub async fn greet_agents(self) {
-        for project in self.all() {
-            if let Err(error) = project.greet_agents(&self.0.terms.nats.client).await {
-                tracing::debug!(project = %project.id, "its agents could not be greeted: {error}");
-            }
-        }
-    }
-
-    /// Goes on discovering, for ever.
-    pub async fn keep_discovering(self) {
-        let as_told = async {
-            loop {
-                if let Err(error) = self.discover_as_told().await {
-                    tracing::debug!("looking for new projects is interrupted: {error}");
-                }
-                tokio::time::sleep(RETRY_AFTER).await;
-            }
-        };
-        let by_work_streams = async {
-            loop {
-                let jetstream = &self.0.terms.nats.jetstream;
-                for project in self.0.work_streams.look(jetstream).await {
-                    self.wake_found(&project).await;
-                }
-                tokio::time::sleep(work_streams::LOOK_EVERY).await;
-            }
-        };
-        tokio::join!(as_told, by_work_streams);
-    }
-
-    async fn discover_as_told(&self) -> Result<(), async_nats::Error> {
-        let mut told = self.0.terms.nats.client.subscribe(STREAM_CREATED).await?;
-        // However many streams are made meanwhile.
-        let mut next_look = Instant::now() + LOOK_EVERY;
-        loop {
-            match tokio::time::timeout_at(next_look, told.next()).await {
-                Ok(Some(message)) => {
-                    if let Some(stream) = message.subject.rsplit('.').next() {
-                        self.activate_owner_of(stream).await;
-                        if names::is_work_stream(stream) && !self.awake_streams().contains(stream) {
-                            self.0.work_streams.told(stream);
-                        }
-                    }
-                }
-                Ok(None) => return Ok(()),
-                Err(_) => {
-                    self.discover().await?;
-                    next_look = Instant::now() + LOOK_EVERY;
-                }
-            }
-        }
-    }
-
-    async fn activate_owner_of(&self, stream: &str) {
-        let Some(id) = names::project_of_stream(stream) else {
-            return;
-        };
-        self.wake_found(&id).await;
-    }
-
-    async fn wake_found(&self, id: &ProjectId) {
-        if self.check_store(id).is_err() || !self.0.terms.ownership.is_held() {
-            return;
-        }
-        if let Err(error) = self.activate(id).await {
-            tracing::warn!(project = %id, "the project was found and could not be started: {error}");
-        }
     }
 }
 

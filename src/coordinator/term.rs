@@ -157,7 +157,6 @@ impl OwnershipTerm {
         let won = acquire(settings, &nats, &events, whose, how, &stores, |_| {}).await;
         let (prepared, projects, owning) = match won {
             Ok(prepared) => {
-                stores.compare_with_memory();
                 let projects = prepared.projects()?;
                 (Some(prepared), projects, Owning::Yes)
             }
@@ -210,7 +209,6 @@ impl OwnershipTerm {
         };
         let how = (waiting, &runtime.clock);
         let prepared = acquire(settings, nats, events, identity, how, stores, serve).await?;
-        stores.compare_with_memory();
         if let Some(api) = former.take() {
             api.close().await;
         }
@@ -231,7 +229,6 @@ impl OwnershipTerm {
             }
         };
         let projects = prepared.projects()?;
-        tokio::spawn(projects.clone().greet_agents());
         let shared = projects.terms().shared_agents.clone();
         let reading = tokio::spawn(shared.keep_reading(projects.clone()));
         let discovering = tokio::spawn(projects.clone().keep_discovering());
@@ -262,7 +259,7 @@ impl OwnershipTerm {
     }
 }
 
-/// Wins the ownership and wakes what is there. `serve`: reads go to the new projects before the first of
+/// Wins the ownership and lists the projects that are there. `serve`: reads go to the new projects before the first of
 /// them tells an event.
 async fn acquire(
     settings: &Settings,
@@ -295,7 +292,7 @@ async fn acquire(
         projects: Started(Some(projects.clone())),
     };
     serve(&projects);
-    if let Err(source) = projects.discover().await {
+    if let Err(source) = projects.list().await {
         prepared.give_up().await;
         return Err(refused(nats, source));
     }

@@ -49,10 +49,11 @@ use loom_actors::nats::server::ServerControl;
 use loom_actors::project::Project;
 use loom_actors::projects::Projects;
 use loom_protocol::rest::PageInfo;
-use loom_protocol::verbs::Sender;
+use loom_protocol::verbs::{Scope, Sender};
 use loom_protocol::{AgentGuid, ErrorCode, ProjectId, Timestamp, WireError};
 use parking_lot::RwLock;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::timeout;
 
 use crate::access::Allowed;
 
@@ -70,6 +71,12 @@ const MAX_LISTENERS: usize = 256;
 /// What this coordinator can do beyond the version of the wire that it speaks.
 pub(crate) const FEATURES: [&str; 3] = ["instance-id", "late-completion", "resume"];
 const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// How long a request waits for projects that were found at a start of the coordinator: as long as a write waits for NATS.
+const SETTLED_WITHIN: Duration = Duration::from_secs(3);
+/// How long a write waits for a project that it starts. A start is a dozen requests of JetStream, each of which takes seconds
+/// while a cluster elects.
+const STARTED_WITHIN: Duration = Duration::from_secs(10);
+const RETRY_START_AFTER: Duration = Duration::from_secs(1);
 /// How many requests a door may have under way, and how long a refused one should wait.
 pub(crate) const ADMISSION: (usize, Duration) = (MAX_REQUESTS, RETRY_AFTER);
 
@@ -159,7 +166,25 @@ impl Service {
 
     /// A project for a write: started if it is not awake.
     async fn activate(&self, id: &ProjectId) -> Result<Arc<Project>, WireError> {
-        self.projects().activate(id).await
+        let projects = self.projects();
+        let started = timeout(STARTED_WITHIN, projects.activate(id)).await;
+        started.unwrap_or_else(|_elapsed| {
+            let text =
+                format!("project {id} is not up after {STARTED_WITHIN:?} and goes on starting");
+            Err(WireError::unavailable(text, RETRY_START_AFTER))
+        })
+    }
+
+    /// Waits for a project that is found at a start of the coordinator, or for all of them, before a request is carried
+    /// out: for a moment only, then whoever carries it out says what is missing.
+    pub async fn settled(&self, caller: &Allowed) {
+        let row = caller.verb().row();
+        if row.scope != Scope::Coordinator {
+            let _ = self
+                .projects()
+                .settled(caller.project(), SETTLED_WITHIN)
+                .await;
+        }
     }
 
     /// The project that a request is about: the one that it names, or else the default one.
@@ -220,11 +245,9 @@ impl Service {
     /// A project if it is awake.
     ///
     /// # Errors
-    /// Its store is another one than it should be: nothing can be said about what is in it.
+    /// It has not been up yet, or its store is another one than it should be: nothing can be said about what is in it.
     fn active(&self, id: &ProjectId) -> Result<Option<Arc<Project>>, WireError> {
-        let projects = self.projects();
-        projects.check_store(id)?;
-        Ok(projects.get(id))
+        self.projects().readable(id)
     }
 
     /// The projects that a reading request is about.
@@ -232,10 +255,7 @@ impl Service {
         if let Some(id) = id {
             return Ok(self.active(id)?.into_iter().collect());
         }
-        let projects = self.projects();
-        let mut all = projects.all();
-        all.retain(|project| projects.check_store(&project.id).is_ok());
-        Ok(all)
+        Ok(self.projects().all_readable())
     }
 
     /// The answer about a thing that is in no project that can be looked into: not found, unless there are others.
@@ -244,15 +264,14 @@ impl Service {
             return not_found;
         }
         let projects = self.projects();
-        match projects
-            .terms()
-            .stores
-            .problems_of_projects()
-            .into_iter()
-            .next()
-        {
+        let foreign = projects.terms().stores.problems_of_projects();
+        let not_up = || {
+            let (id, _) = projects.not_up_yet().pop_first()?;
+            projects.readable(&id).err()
+        };
+        match foreign.into_iter().next() {
             Some(sentence) => WireError::unavailable(sentence, RETRY_AFTER),
-            None => not_found,
+            None => not_up().unwrap_or(not_found),
         }
     }
 }

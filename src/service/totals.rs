@@ -1,28 +1,36 @@
 //! Sums, and what the coordinator says of itself.
 
+use std::collections::BTreeMap;
+
 use loom_actors::domain::room::Room;
 use loom_actors::nats::server::ManagedState;
 use loom_actors::nats::store::space_at;
 use loom_actors::project::Project;
-use loom_protocol::PROTOCOL_VERSION;
 use loom_protocol::readiness::{Problem, ProblemKind, Readiness};
 use loom_protocol::rest::{
     AgentTotals, Info, NatsStatus, OwnServerStatus, ProjectSummary, ProjectTotals, ProjectsAnswer,
     Stats, Status, WorkTotals,
 };
+use loom_protocol::{PROTOCOL_VERSION, WireError};
 
 use super::Service;
 use crate::access::Allowed;
 
 impl Service {
-    /// The totals of one project, or of all.
-    pub fn stats(&self, caller: &Allowed) -> Stats {
+    /// The totals of one project, or of all that can be read; the others are named.
+    ///
+    /// # Errors
+    /// The project cannot be read.
+    pub fn stats(&self, caller: &Allowed) -> Result<Stats, WireError> {
         let project = caller.project();
         let mut stats = Stats {
             timestamp: self.now(),
             ..Stats::default()
         };
-        for project in self.readable(project).unwrap_or_default() {
+        if project.is_none() {
+            stats.starting = self.starting();
+        }
+        for project in self.readable(project)? {
             let work = project.work.totals();
             let agents = project.agents.totals();
             add_work(&mut stats.work, work);
@@ -46,14 +54,23 @@ impl Service {
         stats.totals.active_work = work.active;
         stats.totals.completed_work = work.completed;
         stats.totals.failed_work = work.failed;
-        stats
+        Ok(stats)
+    }
+
+    /// The projects that are there and have not been up yet, with what their last start came to.
+    fn starting(&self) -> BTreeMap<String, String> {
+        let why = |last: Option<String>| last.unwrap_or_else(|| "it is starting".into());
+        let not_up = self.projects().not_up_yet().into_iter();
+        not_up
+            .map(|(id, last)| (id.to_string(), why(last)))
+            .collect()
     }
 
     /// The projects that are awake, and the default one before it is, with their sums.
     pub fn project_summaries(&self, _caller: &Allowed) -> ProjectsAnswer {
         let mut details: Vec<_> = self
             .projects()
-            .all()
+            .all_readable()
             .iter()
             .map(|project| ProjectSummary {
                 project_id: project.id.to_string(),
@@ -73,6 +90,7 @@ impl Service {
         ProjectsAnswer {
             count: details.len(),
             projects: names.collect(),
+            starting: self.starting(),
             details,
             timestamp: self.now(),
         }
@@ -138,6 +156,7 @@ impl Service {
             nats: projects.terms().nats.is_up(),
             owner: self.owns(),
             parked: projects.parked(),
+            starting: self.starting(),
             ..Readiness::default()
         };
         for trouble in self.troubles() {

@@ -7,6 +7,7 @@
 //! | [`burst`] | `kill -9` in the middle of hundreds of submits and completions |
 //! | [`own_server`] | the same with a nats-server of the coordinator's own |
 //! | [`full_store`] | the disk is full, a limit is reached, the data directory is removed |
+//! | [`many_projects`] | of many projects one cannot start, and the others do not wait for it |
 //! | [`outage`] | NATS is away, for a moment and for long |
 //! | [`signals`] | SIGTERM, a second one, SIGSTOP |
 //! | [`standby`] | two coordinators on one NATS |
@@ -15,6 +16,7 @@
 
 mod burst;
 mod full_store;
+mod many_projects;
 mod outage;
 mod own_server;
 mod signals;

@@ -293,8 +293,8 @@ pub fn refused_with<T: std::fmt::Debug>(outcome: Result<T, ClientError>) -> Erro
 /// The REST API, for what no NATS client could say while NATS is away.
 #[derive(Clone)]
 pub struct Rest {
-    http: reqwest::Client,
-    url: String,
+    pub http: reqwest::Client,
+    pub url: String,
 }
 
 impl Rest {

@@ -96,6 +96,10 @@ pub struct Readiness {
     pub owner: bool,
     /// Parked projects and their reasons.
     pub parked: BTreeMap<String, String>,
+    /// Projects that are there and have not been up since this process owns, with the reason. They keep nobody else from
+    /// working.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub starting: BTreeMap<String, String>,
     /// What is wrong, a sentence each.
     pub problems: Vec<String>,
     /// The kind of each of `problems`, in the same order.
@@ -131,6 +135,7 @@ impl Readiness {
             nats: self.nats,
             owner: self.owner,
             parked: BTreeMap::new(),
+            starting: BTreeMap::new(),
             problems: kinds.iter().map(|kind| kind.in_general().into()).collect(),
             kinds,
         }

@@ -222,6 +222,9 @@ pub struct Stats {
     pub totals: SumTotals,
     /// Each of them.
     pub by_project: BTreeMap<String, ProjectTotals>,
+    /// Projects that are there and are not counted, since they have not been up yet, with the reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub starting: BTreeMap<String, String>,
     /// When this was counted.
     pub timestamp: Timestamp,
 }
@@ -275,6 +278,9 @@ pub struct ProjectsAnswer {
     /// The same with their sums.
     #[serde(default)]
     pub details: Vec<ProjectSummary>,
+    /// Projects that are there and are not among them, since they have not been up yet, with the reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub starting: BTreeMap<String, String>,
     /// How many.
     pub count: usize,
     /// When this was counted.

@@ -292,7 +292,11 @@ impl Running {
         let started: Result<Result<Result<Coordinator, UpError>, JoinError>, _> =
             timeout(START_WITHIN, runtime.spawn(start)).await;
         let outcome = match started {
-            Ok(Ok(Ok(coordinator))) => Ok(coordinator),
+            Ok(Ok(Ok(coordinator))) => {
+                // What asks the service itself passes no door, where a request waits for the projects that start.
+                let _ = coordinator.projects().settled(None, START_WITHIN).await;
+                Ok(coordinator)
+            }
             Ok(Ok(Err(refused))) => Err(refused.into()),
             Ok(Err(panicked)) => Err(panicked.into()),
             Err(elapsed) => {

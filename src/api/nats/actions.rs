@@ -113,6 +113,7 @@ pub(super) async fn carry_out(
         Addressed::read(subject).ok_or_else(|| unknown(subject))?;
     let project = project.map(ProjectId::new).transpose()?;
     let caller = &Caller::everybody(Door::Nats).allow(verb, project)?;
+    service.settled(caller).await;
     match verb {
         VerbName::AgentsRegister => {
             request.done(&Box::pin(service.register(caller, request.read()?)).await?)
@@ -226,7 +227,7 @@ pub(super) async fn carry_out(
             let letter: IdRequest = request.read()?;
             request.done(&Box::pin(service.discard_dead_letter(caller, &letter.id)).await?)
         }
-        VerbName::Stats => request.done(&service.stats(caller)),
+        VerbName::Stats => request.done(&service.stats(caller)?),
         VerbName::Projects => request.done(&service.project_summaries(caller)),
         VerbName::Info => request.done(&service.info(caller)),
         VerbName::AgentsShutdownBatch

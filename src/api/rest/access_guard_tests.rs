@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::api::rest::call::{Call, DEPRECATED_HEADER};
+use crate::access::Allowed;
+use crate::api::rest::call::{Call, DEPRECATED_HEADER, Ground};
 
 /// What came back: status, headers, body.
 type Answer = (StatusCode, HeaderMap, Value);
@@ -49,6 +50,18 @@ async fn boom() -> Json<Value> {
     panic!("on purpose")
 }
 
+/// A service without projects.
+#[derive(Clone)]
+struct Nothing(ProjectId);
+
+impl Ground for Nothing {
+    fn default_project(&self) -> &ProjectId {
+        &self.0
+    }
+
+    async fn settled(&self, _: &Allowed) {}
+}
+
 fn door(settings: &ApiSettings, permits: usize) -> Router {
     let api = || {
         Router::new()
@@ -60,7 +73,7 @@ fn door(settings: &ApiSettings, permits: usize) -> Router {
         .nest("/p/{project}", api())
         .merge(api())
         .layer(axum::Extension(VerbName::WorkGet))
-        .with_state(ProjectId::new("default").unwrap());
+        .with_state(Nothing(ProjectId::new("default").unwrap()));
     let outside = Router::new()
         .route("/health", get(|| async { "up" }))
         .route("/ready", get(trust));

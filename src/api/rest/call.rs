@@ -3,7 +3,7 @@
 use std::fmt;
 
 use axum::body::Bytes;
-use axum::extract::{FromRef, FromRequest, FromRequestParts, Path, Query, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -92,17 +92,26 @@ fn allowed(parts: &Parts, place: impl FnOnce(Scope) -> Option<ProjectId>) -> Res
     Ok(caller.allow(verb, place(verb.row().scope))?)
 }
 
-/// The project that a request without one means.
-impl FromRef<Service> for ProjectId {
-    fn from_ref(service: &Service) -> Self {
-        service.default_project().clone()
+/// What is to be known before a request is carried out.
+pub trait Ground: Send + Sync {
+    /// The project that a request without one means.
+    fn default_project(&self) -> &ProjectId;
+
+    /// Ends when the projects that it is about can be read, or after a moment.
+    fn settled(&self, caller: &Allowed) -> impl Future<Output = ()> + Send;
+}
+
+impl Ground for Service {
+    fn default_project(&self) -> &ProjectId {
+        self.default_project()
+    }
+
+    async fn settled(&self, caller: &Allowed) {
+        self.settled(caller).await;
     }
 }
 
-impl<S: Send + Sync> FromRequest<S> for Call
-where
-    ProjectId: FromRef<S>,
-{
+impl<S: Ground> FromRequest<S> for Call {
     type Rejection = RestError;
 
     async fn from_request(request: Request, state: &S) -> RestResult<Self> {
@@ -132,11 +141,12 @@ where
             Scope::Project => Some(
                 project
                     .clone()
-                    .unwrap_or_else(|| ProjectId::from_ref(state)),
+                    .unwrap_or_else(|| state.default_project().clone()),
             ),
             Scope::Projects => project.clone(),
             Scope::Coordinator => None,
         })?;
+        state.settled(&caller).await;
         Ok(Self {
             id: path.id,
             caller,

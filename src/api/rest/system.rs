@@ -64,7 +64,7 @@ pub async fn status(Asker(caller): Asker, State(service): State<Service>) -> Jso
 /// `GET /api/stats`: of one project, or of all.
 pub async fn stats(State(service): State<Service>, call: Call) -> RestResult<Json<Stats>> {
     let _turn = service.turn().await?;
-    Ok(Json(service.stats(call.caller())))
+    Ok(Json(service.stats(call.caller())?))
 }
 
 /// `GET /api/stats/projects`

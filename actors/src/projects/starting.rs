@@ -1,0 +1,463 @@
+//! How a project comes to be awake, and stops: one thing at a time for each, all of them side by side.
+//!
+//! ```text
+//! absent ── found (its resources are there) ──► found ──┐
+//!   └────── a first write ──────────────────────────────┴─► starting ─► awake ─► stopping ─► absent, or found
+//!                                                              └─ failed: absent or found, with the reason
+//! ```
+//!
+//! Whoever needs a project while it starts waits for the one start that is under way; whoever goes away leaves it alone.
+//! A project that was found is not read before all of its actors have been up: what is not read yet would be told to be
+//! absent.
+//!
+//! # Failure cases
+//! | case | what happens |
+//! |---|---|
+//! | its resources cannot be made or opened | those who wait are told; the next write tries again, and the next look where it was found |
+//! | an actor does not come up, or its tree is parked | it goes on by itself; writes go to the handles, which say so; reads are refused until it was up once |
+//! | a thousand are found at once | [`STARTS`] at a time; one that takes longer than [`SLOW_AFTER`] keeps no place |
+//! | NATS or the ownership goes meanwhile | the start fails; nothing is made |
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared, join_all};
+use loom_protocol::{ErrorCode, ProjectId, WireError};
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+
+use super::{LOOK_EVERY, Projects, RETRY_AFTER};
+use crate::project::Project;
+use crate::supervision::{StartError, StopError, TreeState, TreeStatus};
+use crate::unavailable::not_started;
+
+/// How many of those that were found start at a time. Each is a dozen requests of JetStream; more at a time make none of
+/// them sooner.
+const STARTS: usize = 16;
+/// After how long the start of one lets the next one begin beside it.
+const SLOW_AFTER: Duration = Duration::from_secs(2);
+/// How many requests may wait for projects that start; more are refused at once.
+const WAITERS: usize = 512;
+
+/// How something that was done with a project has ended.
+#[derive(Clone)]
+enum Done {
+    Started(Result<Arc<Project>, WireError>),
+    Stopped(Result<(), StopError>),
+}
+
+/// Something that is being done with a project, for all who wait for it.
+type Doing = Shared<BoxFuture<'static, Done>>;
+
+/// What is known of projects beyond those that are awake.
+pub(super) struct Starting {
+    /// What is being done with a project.
+    doing: Mutex<HashMap<ProjectId, Doing>>,
+    /// Those whose resources are there and that have not been up, with what the last start of each came to; `None` before
+    /// they were listed.
+    found: Mutex<Option<BTreeMap<ProjectId, Option<WireError>>>>,
+    /// Changes whenever a start has ended, or what was found has changed.
+    changes: watch::Sender<()>,
+    waiters: Semaphore,
+    /// Places for those that were found.
+    starts: Semaphore,
+}
+
+impl Default for Starting {
+    fn default() -> Self {
+        Self {
+            doing: Mutex::default(),
+            found: Mutex::default(),
+            changes: watch::Sender::default(),
+            waiters: Semaphore::new(WAITERS),
+            starts: Semaphore::new(STARTS),
+        }
+    }
+}
+
+impl Starting {
+    /// The resources of these, and of no others, are there.
+    pub(super) fn listed(&self, all: &BTreeSet<ProjectId>, is_awake: impl Fn(&ProjectId) -> bool) {
+        {
+            let mut found = self.found.lock();
+            let found = found.get_or_insert_default();
+            found.retain(|id, _| all.contains(id));
+            for id in all.iter().filter(|id| !is_awake(id)) {
+                found.entry(id.clone()).or_default();
+            }
+        }
+        self.changes.send_replace(());
+    }
+
+    /// The resources of this one are there.
+    pub(super) fn note_found(&self, id: &ProjectId) {
+        if let Some(found) = &mut *self.found.lock() {
+            found.entry(id.clone()).or_default();
+        }
+    }
+
+    /// What `change` makes of those that were found, told to those who wait.
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<ProjectId, Option<WireError>>)) {
+        if let Some(found) = &mut *self.found.lock() {
+            change(found);
+        }
+        self.changes.send_replace(());
+    }
+
+    /// Why nothing can be said of what is in a project; `None`: it is up, or there is none of that id.
+    fn why_unread(&self, id: &ProjectId) -> Option<String> {
+        let found = self.found.lock();
+        let Some(found) = &*found else {
+            return Some("which projects there are is not known yet; try again in a moment".into());
+        };
+        let last = found.get(id)?;
+        let because = last.as_ref().map_or_else(
+            || "; try again in a moment".to_owned(),
+            |error| format!(": {}", error.message),
+        );
+        Some(format!(
+            "project {id} is there and has not started yet{because}"
+        ))
+    }
+
+    /// Whether what it is cannot be said yet: it is starting for the first time, and may be up in a moment.
+    fn is_undecided(&self, id: Option<&ProjectId>) -> bool {
+        let found = self.found.lock();
+        let Some(found) = &*found else { return true };
+        match id {
+            Some(id) => found.get(id).is_some_and(Option::is_none),
+            None => found.values().any(Option::is_none),
+        }
+    }
+}
+
+impl Projects {
+    /// A project for a read; `None`: there is none of that id.
+    ///
+    /// # Errors
+    /// `unavailable`: it is there, and has not been up since this coordinator owns, so that nothing can be said of what is
+    /// in it; or its store is another one.
+    pub fn readable(&self, id: &ProjectId) -> Result<Option<Arc<Project>>, WireError> {
+        self.check_store(id)?;
+        match self.0.starting.why_unread(id) {
+            Some(sentence) => Err(WireError::unavailable(sentence, RETRY_AFTER)),
+            None => Ok(self.get(id)),
+        }
+    }
+
+    /// Every project that can be read from, by id.
+    pub fn all_readable(&self) -> Vec<Arc<Project>> {
+        let mut all = self.all();
+        all.retain(|project| matches!(self.readable(&project.id), Ok(Some(_))));
+        all
+    }
+
+    /// Those that are there and have not been up since this coordinator owns, with what the last start of each came to.
+    pub fn not_up_yet(&self) -> BTreeMap<ProjectId, Option<String>> {
+        let found = self.0.starting.found.lock();
+        let found = found.iter().flatten();
+        found
+            .map(|(id, last)| (id.clone(), last.as_ref().map(|error| error.message.clone())))
+            .collect()
+    }
+
+    /// Waits until it is known of a project, or of all, what it is: up, or failed to start once. False: not within that time, or
+    /// too many wait already.
+    pub async fn settled(&self, id: Option<&ProjectId>, within: Duration) -> bool {
+        if !self.0.starting.is_undecided(id) {
+            return true;
+        }
+        let Ok(_place) = self.0.starting.waiters.try_acquire() else {
+            return false;
+        };
+        let mut changes = self.0.starting.changes.subscribe();
+        let decided = async {
+            loop {
+                changes.mark_unchanged();
+                if !self.0.starting.is_undecided(id) || changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        timeout(within, decided).await.is_ok()
+    }
+
+    /// A project, started if it is not awake.
+    ///
+    /// # Errors
+    /// Why it is not; `overloaded` where no more may be awake.
+    pub async fn activate(&self, id: &ProjectId) -> Result<Arc<Project>, WireError> {
+        self.check_store(id)?;
+        loop {
+            if let Some(project) = self.started(id) {
+                return Ok(project);
+            }
+            if let Done::Started(outcome) = self.begin_start(id).await {
+                return outcome;
+            }
+        }
+    }
+
+    /// Stops a project after what is in flight; its resources stay, and its next use starts it again.
+    ///
+    /// # Errors
+    /// What was in flight could not be finished; it is stopped all the same.
+    pub async fn deactivate(&self, id: &ProjectId, deadline: Duration) -> Result<(), StopError> {
+        loop {
+            if let Done::Stopped(outcome) = self.begin_stop(id, deadline).await {
+                return outcome;
+            }
+        }
+    }
+
+    /// Starts those that were found and are not awake, side by side. Ends when each is up, has failed, or is slow.
+    pub(super) async fn start_found(&self) {
+        let found: Vec<ProjectId> = self.not_up_yet().into_keys().collect();
+        let starts = found.iter().map(|id| self.start_one_found(id));
+        join_all(starts).await;
+    }
+
+    /// Starts one that was found. A slow one goes on by itself.
+    pub(super) async fn start_one_found(&self, id: &ProjectId) {
+        if self.check_store(id).is_err() || !self.0.terms.ownership.is_held() {
+            return;
+        }
+        let _place = self.0.starting.starts.acquire().await;
+        match timeout(SLOW_AFTER, self.activate(id)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(project = %id, "the project was found and could not be started: {error}");
+            }
+            Err(_elapsed) => {
+                tracing::warn!(project = %id, "the project was found and takes long to start; the others go on");
+            }
+        }
+    }
+
+    /// What is being done with a project; a start, where that is nothing.
+    fn begin_start(&self, id: &ProjectId) -> Doing {
+        let mut doing = self.0.starting.doing.lock();
+        if let Some(doing) = doing.get(id) {
+            return doing.clone();
+        }
+        if let Some(project) = self.started(id) {
+            return std::future::ready(Done::Started(Ok(project)))
+                .boxed()
+                .shared();
+        }
+        let on_their_way = doing.keys().filter(|id| !self.0.active.contains_key(*id));
+        if self.0.active.len() + on_their_way.count() >= self.0.max {
+            let error = WireError::overloaded(
+                format!(
+                    "project {id} is not started: {} projects are awake, and no more are allowed (projects.max)",
+                    self.0.max
+                ),
+                RETRY_AFTER,
+            );
+            self.0
+                .starting
+                .change(|found| note_failed(found, id, &error));
+            return std::future::ready(Done::Started(Err(error)))
+                .boxed()
+                .shared();
+        }
+        let (projects, started) = (self.clone(), id.clone());
+        let start = async move {
+            let outcome = projects.start_now(&started).await;
+            projects.0.starting.doing.lock().remove(&started);
+            projects.0.starting.change(|found| match &outcome {
+                Ok(_) => drop(found.remove(&started)),
+                Err(error) => note_failed(found, &started, error),
+            });
+            Done::Started(outcome)
+        };
+        let start = by_itself(start);
+        doing.insert(id.clone(), start.clone());
+        start
+    }
+
+    /// What is being done with a project; its stop, where that is nothing.
+    fn begin_stop(&self, id: &ProjectId, deadline: Duration) -> Doing {
+        let mut doing = self.0.starting.doing.lock();
+        if let Some(doing) = doing.get(id) {
+            return doing.clone();
+        }
+        let (projects, stopped) = (self.clone(), id.clone());
+        let stop = async move {
+            projects.0.started.remove(&stopped);
+            let outcome = projects.0.root.stop_tree(stopped.as_str(), deadline).await;
+            // What was in flight has told of its end.
+            if projects.0.active.remove(&stopped).is_some() {
+                projects.0.starting.note_found(&stopped);
+            }
+            projects.0.starting.doing.lock().remove(&stopped);
+            Done::Stopped(outcome)
+        };
+        let stop = by_itself(stop);
+        doing.insert(id.clone(), stop.clone());
+        stop
+    }
+
+    async fn start_now(&self, id: &ProjectId) -> Result<Arc<Project>, WireError> {
+        // Nothing is made that another coordinator may be making.
+        if !self.0.terms.ownership.is_held() {
+            return Err(WireError::unavailable(
+                format!("project {id} cannot be started: this coordinator does not own just now"),
+                RETRY_AFTER,
+            ));
+        }
+        if !self.0.terms.nats.is_up() {
+            return Err(WireError::unavailable(
+                format!("project {id} cannot be started: NATS is away"),
+                RETRY_AFTER,
+            ));
+        }
+        let (project, tree) = Box::pin(Project::open(id.clone(), &self.0.terms)).await?;
+        let project = Arc::new(project);
+        // Its actors tell events as soon as they run.
+        self.0.active.insert(id.clone(), project.clone());
+        let started = self.0.root.start_tree(tree).await;
+        match &started {
+            Ok(()) => tracing::info!(project = %id, "project is awake"),
+            // What goes on trying is there when it is up, and what is parked says so to everybody.
+            Err(StartError::NotUpYet { .. } | StartError::Parked { .. }) => self.note_when_up(id),
+            // Any other one would never be started again.
+            Err(error) => {
+                self.0.active.remove(id);
+                return Err(not_started(error));
+            }
+        }
+        self.0.started.insert(id.clone());
+        let nats = self.0.terms.nats.client.clone();
+        tokio::spawn(care_for(Arc::downgrade(&project), nats));
+        started.map_err(|error| not_started(&error))?;
+        Ok(project)
+    }
+
+    /// One whose start goes on can be read from when it is up.
+    fn note_when_up(&self, id: &ProjectId) {
+        let (inner, root, id) = (Arc::downgrade(&self.0), self.0.root.clone(), id.clone());
+        tokio::spawn(async move {
+            let decided = |trees: &[TreeStatus]| {
+                let tree = trees.iter().find(|tree| *tree.name == *id.as_str());
+                tree.is_none_or(|tree| {
+                    matches!(tree.state, TreeState::Running | TreeState::Stopping)
+                })
+            };
+            loop {
+                let trees = tokio::select! {
+                    trees = root.wait_until(LOOK_EVERY, decided) => trees,
+                    () = root.ended() => return,
+                };
+                let Some(projects) = Weak::upgrade(&inner).map(Projects) else {
+                    return;
+                };
+                let Ok(trees) = trees else { continue };
+                let up = |tree: &&TreeStatus| {
+                    *tree.name == *id.as_str() && tree.state == TreeState::Running
+                };
+                if trees.iter().any(|tree| up(&tree)) {
+                    tracing::info!(project = %id, "project is awake");
+                    projects.0.starting.change(|found| drop(found.remove(&id)));
+                }
+                return;
+            }
+        });
+    }
+
+    fn started(&self, id: &ProjectId) -> Option<Arc<Project>> {
+        self.0.started.contains(id).then(|| self.get(id))?
+    }
+}
+
+fn note_failed(
+    found: &mut BTreeMap<ProjectId, Option<WireError>>,
+    id: &ProjectId,
+    error: &WireError,
+) {
+    if let Some(last) = found.get_mut(id) {
+        *last = Some(error.clone());
+    }
+}
+
+/// Runs something to its end, whoever of those who wait for it goes away.
+fn by_itself(doing: impl Future<Output = Done> + Send + 'static) -> Doing {
+    let task = tokio::spawn(doing);
+    let done = async move {
+        task.await.unwrap_or_else(|error| {
+            let text = format!("the start of a project met a defect: {error}; please report this");
+            Done::Started(Err(WireError::new(ErrorCode::Internal, text)))
+        })
+    };
+    done.boxed().shared()
+}
+
+/// What a project that has just started owes to its agents: a claim that was open when the coordinator before this one died
+/// is answered by nobody, and leases of agents that are gone are held by nobody.
+async fn care_for(project: Weak<Project>, nats: async_nats::Client) {
+    if let Some(project) = project.upgrade()
+        && let Err(error) = project.greet_agents(&nats).await
+    {
+        tracing::debug!(project = %project.id, "its agents could not be greeted: {error}");
+    }
+    while let Some(project) = project.upgrade() {
+        match project.revoke_orphaned_leases().await {
+            Ok(()) => return,
+            Err(error) => {
+                tracing::warn!(project = %project.id, "orphaned leases could not be taken back yet: {error}");
+            }
+        }
+        drop(project);
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(name: &str) -> ProjectId {
+        ProjectId::new(name).unwrap()
+    }
+
+    fn ids(names: &[&str]) -> BTreeSet<ProjectId> {
+        names.iter().map(|name| id(name)).collect()
+    }
+
+    #[test]
+    fn before_the_projects_are_listed_nothing_is_said_to_be_absent() {
+        let starting = Starting::default();
+        assert!(starting.is_undecided(None) && starting.is_undecided(Some(&id("a"))));
+        assert!(starting.why_unread(&id("a")).is_some());
+        starting.listed(&ids(&["a"]), |_| false);
+        assert!(starting.why_unread(&id("a")).unwrap().contains("project a"));
+        assert_eq!(starting.why_unread(&id("b")), None, "there is none");
+    }
+
+    #[test]
+    fn one_that_failed_is_waited_for_no_longer_and_says_why_until_it_is_up() {
+        let starting = Starting::default();
+        starting.listed(&ids(&["a", "b"]), |_| false);
+        let error = WireError::unavailable("its stream is somebody else's", RETRY_AFTER);
+        starting.change(|found| note_failed(found, &id("a"), &error));
+        assert!(!starting.is_undecided(Some(&id("a"))));
+        assert!(starting.is_undecided(None), "b starts");
+        let why = starting.why_unread(&id("a")).unwrap();
+        assert!(why.ends_with("somebody else's"), "{why}");
+        starting.change(|found| drop(found.remove(&id("b"))));
+        assert!(!starting.is_undecided(None), "a delays nobody");
+        // The next look finds both; the one that is up is not started again, and the other keeps its reason.
+        starting.listed(&ids(&["a", "b"]), |found| *found == id("b"));
+        assert_eq!(starting.why_unread(&id("b")), None);
+        assert!(!starting.is_undecided(Some(&id("a"))));
+        starting.listed(&ids(&["b"]), |found| *found == id("b"));
+        assert_eq!(
+            starting.why_unread(&id("a")),
+            None,
+            "its resources are gone"
+        );
+    }
+}
