@@ -202,3 +202,44 @@ fn holder(agent: &AgentEntry) -> Holder {
         hostname: agent.hostname.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use loom_protocol::Timestamp;
+
+    use super::*;
+    use crate::domain::matching::Requirements;
+
+    #[test]
+    fn only_that_an_item_is_held_is_explained_by_its_assignment_and_only_while_it_lasts() {
+        let [id, other] = [1, 2].map(|_| WorkId::generate());
+        let needs = Requirements {
+            capability: "rust".into(),
+            boundary: "default".into(),
+            required_agent_type: None,
+            preferred_agent_type: None,
+        };
+        let mut header = Header::for_test(id, 1, 0, needs, Timestamp::default());
+        let under = UnderAssignment::default();
+        under.begin(&[other]);
+        header.status = WorkStatus::Assigned;
+        assert!(!under.explains(&header));
+        under.begin(&[id]);
+        for status in [WorkStatus::Assigned, WorkStatus::InProgress] {
+            header.status = status;
+            assert!(under.explains(&header), "{status}");
+        }
+        for status in [
+            WorkStatus::Pending,
+            WorkStatus::Completed,
+            WorkStatus::Failed,
+            WorkStatus::Cancelled,
+        ] {
+            header.status = status;
+            assert!(!under.explains(&header), "{status}");
+        }
+        under.end(&[id]);
+        header.status = WorkStatus::Assigned;
+        assert!(!under.explains(&header));
+    }
+}
