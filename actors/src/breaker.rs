@@ -26,7 +26,8 @@ pub fn listen(
         },
         clock: clock.clone(),
     };
-    work.listen("breaker", move |change| breaker.item_changed(change));
+    work.changes()
+        .hook("breaker", move |change| breaker.item_changed(change));
 }
 
 struct Breaker {

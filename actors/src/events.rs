@@ -1,102 +1,184 @@
-//! Where events go: to listeners in the process, and to `loom.{p}.events.…`, at most once each.
+//! Where events go: to whoever listens in the process, and to `loom.{p}.events.…`, at most once each.
 //!
-//! Telling never waits. Past a bound an event is dropped and counted: nothing may depend on one.
+//! Telling never waits. What is not taken in time is lost, and whoever has lost something is told: nothing may depend on
+//! an event. One hub stays for as long as the process, over changes of ownership and restarts of actors; its listeners
+//! are told of those too ([`Heard::Gap`]), since what happened meanwhile is in the ledger and was told by nobody.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_nats::Client;
 use loom_protocol::event::Event;
 use loom_protocol::{ProjectId, names};
-use tokio::sync::{broadcast, mpsc};
 
+use crate::notifier::{Listener, Notification, Notifier};
+
+/// How many events are kept for those who listen.
 const BACKLOG: usize = 16 * 1024;
 
-/// Who listens in this process, to the events of all its projects, over changes of ownership. Cheap to clone.
+/// Where the events of all projects are told, and heard. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct EventHub(broadcast::Sender<Arc<Event>>);
+pub struct EventHub(Notifier<News>);
+
+#[derive(Debug, Clone)]
+enum News {
+    Event(Arc<Event>),
+    /// In this project, or in all of them, something may have happened that was not told.
+    Gap(Option<ProjectId>),
+}
+
+/// What a listener hears.
+#[derive(Debug, Clone)]
+pub enum Heard {
+    /// Something happened.
+    Event(Arc<Event>),
+    /// It was too slow for so many events, of whatever project.
+    Lagged(u64),
+    /// Something may have happened of which there was no event: whoever wants to know it looks again.
+    Gap,
+}
+
+/// One who listens to events, until it is dropped.
+#[derive(Debug)]
+pub struct EventListener {
+    news: Listener<News>,
+    project: Option<ProjectId>,
+}
 
 impl Default for EventHub {
+    /// One that tells listeners in the process, and publishes nothing.
     fn default() -> Self {
-        Self(broadcast::Sender::new(BACKLOG))
+        Self(Notifier::new(BACKLOG))
     }
 }
 
 impl EventHub {
-    /// Listens to what is told from now on. A listener that is too slow is told how much it missed.
-    pub fn listen(&self) -> broadcast::Receiver<Arc<Event>> {
-        self.0.subscribe()
-    }
-
-    fn tell(&self, event: Arc<Event>) {
-        if self.0.receiver_count() > 0 {
-            // Nobody left meanwhile: nobody misses it.
-            let _ = self.0.send(event);
-        }
-    }
-}
-
-/// Takes the events of one project. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct EventSink {
-    hub: EventHub,
-    outgoing: Option<mpsc::Sender<Arc<Event>>>,
-    dropped: Arc<AtomicU64>,
-}
-
-impl EventSink {
-    /// A sink that tells the listeners of a hub and publishes for a project, in order.
-    ///
-    /// The publishing ends when the last clone of the sink is gone.
-    pub fn publishing(client: Client, project: ProjectId, hub: EventHub) -> Self {
-        let (outgoing, mut events) = mpsc::channel::<Arc<Event>>(BACKLOG);
-        tokio::spawn(async move {
-            while let Some(event) = events.recv().await {
-                let subject = names::event(&project, event.name());
-                match serde_json::to_vec(&*event) {
-                    Ok(json) => {
-                        if let Err(error) = client.publish(subject, json.into()).await {
-                            tracing::debug!(%error, "an event was not published");
-                        }
-                    }
-                    Err(error) => tracing::error!(%error, "an event could not be written"),
-                }
-            }
-        });
-        Self {
-            hub,
-            outgoing: Some(outgoing),
-            dropped: Arc::default(),
-        }
-    }
-
-    /// A sink that only tells listeners in the process.
-    pub fn local() -> Self {
-        Self {
-            hub: EventHub::default(),
-            outgoing: None,
-            dropped: Arc::default(),
-        }
+    /// One that publishes what it is told as well, in the same order, until its last clone is gone.
+    pub fn publishing(client: Client) -> Self {
+        let hub = Self::default();
+        tokio::spawn(publish(client, hub.0.listen()));
+        hub
     }
 
     /// Tells an event. Never waits.
     pub fn emit(&self, event: Event) {
-        let event = Arc::new(event);
-        if let Some(outgoing) = &self.outgoing
-            && outgoing.try_send(event.clone()).is_err()
-        {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+        self.0.notify(News::Event(Arc::new(event)));
+    }
+
+    /// Tells that something may have happened, in a project or in all, of which there was no event.
+    pub fn gap(&self, project: Option<&ProjectId>) {
+        self.0.notify(News::Gap(project.cloned()));
+    }
+
+    /// Listens to what happens in a project, or in all, from now on.
+    pub fn listen(&self, project: Option<ProjectId>) -> EventListener {
+        EventListener {
+            news: self.0.listen(),
+            project,
         }
-        self.hub.tell(event);
+    }
+}
+
+impl EventListener {
+    /// What comes next; `None` when the process has nothing more to tell.
+    pub async fn next(&mut self) -> Option<Heard> {
+        loop {
+            let of_interest = |project: &str| {
+                let wanted = self.project.as_ref();
+                wanted.is_none_or(|wanted| wanted.as_str() == project)
+            };
+            match self.news.next().await? {
+                Notification::Lagged(count) => return Some(Heard::Lagged(count)),
+                Notification::Change(News::Event(event)) if of_interest(event.project_id()) => {
+                    return Some(Heard::Event(event));
+                }
+                Notification::Change(News::Gap(project))
+                    if project.as_ref().is_none_or(|p| of_interest(p.as_str())) =>
+                {
+                    return Some(Heard::Gap);
+                }
+                Notification::Change(_) => {}
+            }
+        }
+    }
+}
+
+async fn publish(client: Client, mut news: Listener<News>) {
+    while let Some(heard) = news.next().await {
+        let event = match heard {
+            Notification::Change(News::Event(event)) => event,
+            Notification::Change(News::Gap(_)) => continue,
+            Notification::Lagged(count) => {
+                tracing::debug!(
+                    count,
+                    "events were not published: NATS did not take them in time"
+                );
+                continue;
+            }
+        };
+        let subject = names::event(event.project_id(), event.name());
+        match serde_json::to_vec(&*event) {
+            Ok(json) => {
+                if let Err(error) = client.publish(subject, json.into()).await {
+                    tracing::debug!(%error, "an event was not published");
+                }
+            }
+            Err(error) => tracing::error!(%error, "an event could not be written"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use loom_protocol::event::{AgentEvent, AgentEventKind, EventAgent};
+    use loom_protocol::{AgentGuid, Timestamp};
+
+    use super::*;
+
+    fn event(project: &ProjectId) -> Event {
+        Event::Agent(Box::new(AgentEvent {
+            kind: AgentEventKind::Updated,
+            timestamp: Timestamp::from_millis(1),
+            project_id: project.to_string(),
+            agent: EventAgent {
+                guid: AgentGuid::generate(),
+                handle: "ada".into(),
+                agent_type: "claude-code".into(),
+                hostname: None,
+            },
+            capabilities: None,
+            boundaries: None,
+            status: None,
+            previous_status: None,
+            new_status: None,
+            current_task_count: None,
+            reason: None,
+            detail: None,
+            graceful: None,
+        }))
     }
 
-    /// Listens to what is told from now on. A listener that is too slow is told how much it missed.
-    pub fn listen(&self) -> broadcast::Receiver<Arc<Event>> {
-        self.hub.listen()
-    }
-
-    /// How many events were dropped on the way out because their backlog was full.
-    pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+    #[tokio::test]
+    async fn who_listens_to_a_project_hears_its_events_and_gaps_and_those_of_all() {
+        let [here, there] = ["here", "there"].map(|name| ProjectId::new(name).unwrap());
+        let hub = EventHub::default();
+        let (mut all, mut of_here) = (hub.listen(None), hub.listen(Some(here.clone())));
+        hub.emit(event(&there));
+        hub.gap(Some(&there));
+        hub.emit(event(&here));
+        hub.gap(Some(&here));
+        hub.gap(None);
+        drop(hub);
+        let mut heard = [Vec::new(), Vec::new()];
+        for (listener, heard) in [&mut all, &mut of_here].into_iter().zip(&mut heard) {
+            while let Some(next) = listener.next().await {
+                heard.push(match next {
+                    Heard::Event(event) => event.project_id().to_owned(),
+                    Heard::Lagged(count) => count.to_string(),
+                    Heard::Gap => "gap".to_owned(),
+                });
+            }
+        }
+        assert_eq!(heard[0], ["there", "gap", "here", "gap", "gap"]);
+        assert_eq!(heard[1], ["here", "gap", "gap"]);
     }
 }

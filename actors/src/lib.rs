@@ -9,6 +9,8 @@
 //! | [`liveness`] | whether silence was theirs or ours, before anybody is declared dead or late |
 //! | [`shared_agents`] | the one reader of the bucket in which existing clients keep the agents of all projects |
 //! | [`deadline_queue`] | a deadline for each of many keys, and one armed timer |
+//! | [`notifier`] | something changed: one who tells, many who listen |
+//! | [`events`] | what clients hear of what happens |
 //! | [`repetition`] | when a warning that comes again and again is logged |
 //! | [`stores`] | whether the store is the one that is worked with |
 //! | [`project`] | the parts of one project, put together |
@@ -24,6 +26,7 @@ pub mod events;
 pub mod gc_reaper;
 pub mod leases;
 pub mod liveness;
+pub mod notifier;
 mod orphaned_leases;
 pub mod project;
 pub mod projects;

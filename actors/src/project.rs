@@ -13,7 +13,7 @@ use crate::breaker;
 use crate::clock::Clock;
 use crate::dlq_retrier::{DeadLetters, DlqMsg, DlqRetrier, DlqRetrierArgs, DlqRetrierHandle};
 use crate::domain::agent::pause_end;
-use crate::events::{EventHub, EventSink};
+use crate::events::EventHub;
 use crate::gc_reaper::{GcReaper, GcReaperArgs, GcReaperHandle, GcReaperMsg};
 use crate::leases::Leases;
 use crate::liveness::{AppliedPositions, BarrierParts, DeliveryBarrier, InFlight, StallGuard};
@@ -102,8 +102,6 @@ pub struct Project {
     pub letters: Arc<DeadLetters>,
     /// What was given up: the actor.
     pub dlq: DlqRetrierHandle,
-    /// What happens.
-    pub events: EventSink,
     pub(crate) clock: Clock,
     /// The bucket of its agents.
     pub(crate) entries: Bucket,
@@ -149,13 +147,7 @@ impl Project {
             .owned_by(&terms.ownership);
         let work = Arc::new(ReadModel::new(id.clone(), store));
         terms.stores.opened(&id, &work);
-        let events = EventSink::publishing(nats.client.clone(), id.clone(), terms.events.clone());
-        let agents = AgentDirectory::new();
-        let (counted, clock) = (agents.clone(), terms.clock.clone());
-        work.count_leases(move |guid, leases| {
-            let leases = u32::try_from(leases).unwrap_or(u32::MAX);
-            counted.set_lease_count(guid, leases, clock.now());
-        });
+        let agents = directory_of(&work, &terms.clock);
         let arrivals = AppliedPositions::new(&id);
         let barrier = DeliveryBarrier::new(BarrierParts {
             nats: nats.clone(),
@@ -175,13 +167,20 @@ impl Project {
             nats: nats.clone(),
             clock: terms.clock.clone(),
             settings: terms.work.clone(),
-            events: events.clone(),
+            events: terms.events.clone(),
             epoch: terms.epoch,
             ownership: terms.ownership.clone(),
             grace: barrier.grace().clone(),
         };
         let leases = Leases::of(&work, &ledger);
-        let (told, left) = (dispatcher.clone(), leases.clone());
+        // The read model tells the directory: what listens there does not keep it alive.
+        let (told, held, gives_back) = (dispatcher.clone(), Arc::downgrade(&work), ledger.clone());
+        agents.changes().hook("project", move |(guid, change)| {
+            told.agent_changed(*guid);
+            if let (AgentChange::Gone, Some(work)) = (change, held.upgrade()) {
+                Leases::of(&work, &gives_back).revoke_in_background(*guid, Reason::Released);
+            }
+        });
         let registry_args = AgentRegistryArgs {
             project: id.clone(),
             client: nats.client.clone(),
@@ -191,13 +190,7 @@ impl Project {
             clock: terms.clock.clone(),
             settings: terms.agents.clone(),
             directory: agents.clone(),
-            events: events.clone(),
-            on_change: Arc::new(move |guid, change| {
-                told.agent_changed(guid);
-                if change == AgentChange::Gone {
-                    left.clone().revoke_in_background(guid, Reason::Released);
-                }
-            }),
+            events: terms.events.clone(),
             arrivals,
             guard: guard.clone(),
             epoch: terms.epoch,
@@ -311,7 +304,6 @@ impl Project {
             barrier,
             letters,
             dlq,
-            events,
             clock: terms.clock.clone(),
         };
         Ok((project, tree))
@@ -399,6 +391,21 @@ impl Project {
         }
         Ok(())
     }
+}
+
+/// Who is there, with how many leases each has: the read model of the ledger knows, and tells when that changes.
+fn directory_of(work: &Arc<ReadModel>, clock: &Clock) -> Arc<AgentDirectory> {
+    let asked = Arc::downgrade(work);
+    let agents = AgentDirectory::with_leases(move |guid, set| {
+        if let Some(work) = asked.upgrade() {
+            work.with_lease_count(guid, set);
+        }
+    });
+    let (counted, clock) = (agents.clone(), clock.clone());
+    work.lease_changes().hook("agents", move |(guid, leases)| {
+        counted.set_lease_count(*guid, *leases, clock.now());
+    });
+    agents
 }
 
 /// A project that comes to life has a bucket of agents. Later on nobody but an agent that registers

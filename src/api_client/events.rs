@@ -21,7 +21,8 @@ const MAX_LINE: usize = 1024 * 1024;
 pub enum Heard {
     /// An event.
     Event(Box<Event>),
-    /// So many were dropped, because this side was too slow.
+    /// So many were dropped, because this side was too slow. 0: nobody knows how many; the coordinator had lost its
+    /// ownership, or a part of it began anew.
     Missed(u64),
 }
 

@@ -64,6 +64,12 @@ impl<'a> Follower<'a> {
             };
             match stream.next().await {
                 Ok(Heard::Event(event)) => return Ok(Step::Event(event)),
+                Ok(Heard::Missed(0)) => {
+                    note(
+                        "the coordinator went on after an interruption; what happened meanwhile is not shown",
+                    );
+                    return Ok(Step::Gap);
+                }
                 Ok(Heard::Missed(count)) => {
                     note(&format!(
                         "{count} events came faster than they were read, and are not shown"

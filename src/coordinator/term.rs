@@ -137,7 +137,7 @@ impl OwnershipTerm {
     ) -> Result<(Arc<Runtime>, Option<Self>), UpError> {
         let directory = Some(identity.directory().to_owned());
         let stores = Stores::new(&nats, directory, settings.nats.store_id.as_deref());
-        let events = EventHub::default();
+        let events = EventHub::publishing(nats.client.clone());
         if stores.whole().is_pinned() {
             // Where that is not known in time, the acquisition says why.
             let _ = stores.whole().settled_within(STORE_KNOWN_WITHIN).await;
@@ -214,6 +214,7 @@ impl OwnershipTerm {
         }
         let term = Self::open(runtime, prepared).await?;
         runtime.owner.send_replace(Owning::Yes);
+        runtime.service.owns_again();
         Ok(term)
     }
 

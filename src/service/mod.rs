@@ -10,6 +10,7 @@
 //! | `lease` | start, progress, complete, fail, release, stopped |
 //! | `batches` | which agents and items a filter names, reassign |
 //! | `brief` | an answer that would be too large, shortened |
+//! | `following` | listening to events |
 //! | `ignored` | the unknown fields of a submission |
 //! | `items` | get, list, cancel, explain |
 //! | `named` | what a text names: ids, handles, taskIds |
@@ -27,6 +28,7 @@ mod batches;
 mod brief;
 mod claim;
 mod dead_letters;
+mod following;
 mod ignored;
 mod items;
 mod lease;
@@ -52,13 +54,14 @@ use loom_protocol::rest::PageInfo;
 use loom_protocol::verbs::{Scope, Sender};
 use loom_protocol::{AgentGuid, ErrorCode, ProjectId, Timestamp, WireError};
 use parking_lot::RwLock;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use crate::access::Allowed;
 
 pub use batches::{BatchFilter, Named, Reassigned, check_scope};
 pub use brief::without_long_texts;
+pub use following::Following;
 pub use ignored::Ignored;
 pub use submit::check_submission;
 pub use trouble::Owning;
@@ -66,8 +69,6 @@ pub use turns::{Turn, threads};
 
 /// How many requests a door has under way at the most; more are refused with `overloaded`.
 const MAX_REQUESTS: usize = 4_096;
-/// How many may listen to events over REST at a time.
-const MAX_LISTENERS: usize = 256;
 /// What this coordinator can do beyond the version of the wire that it speaks.
 pub(crate) const FEATURES: [&str; 3] = ["instance-id", "late-completion", "resume"];
 const RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -98,7 +99,7 @@ pub struct ServiceOptions {
     pub nats_url: Option<String>,
     /// Whether this process owns.
     pub owner: watch::Receiver<Owning>,
-    /// Who listens to events.
+    /// Where events are told and heard.
     pub events: EventHub,
     /// The nats-server of our own, if there is one.
     pub server: Option<ServerControl>,
@@ -124,7 +125,7 @@ impl Service {
         Self(Arc::new(Inner {
             projects: RwLock::new(projects),
             options,
-            listeners: Arc::new(Semaphore::new(MAX_LISTENERS)),
+            listeners: Arc::new(Semaphore::new(following::MAX_LISTENERS)),
             turns: turns::turns(),
             readings: turns::turns(),
         }))
@@ -135,14 +136,9 @@ impl Service {
         &self.0.options.default_project
     }
 
-    /// What happens in all projects, over changes of ownership.
+    /// Where what happens in all projects is told, over changes of ownership.
     pub fn events(&self) -> &EventHub {
         &self.0.options.events
-    }
-
-    /// A place among those who listen to events for long; `None` where all are taken.
-    pub fn place_to_listen(&self) -> Option<OwnedSemaphorePermit> {
-        self.0.listeners.clone().try_acquire_owned().ok()
     }
 
     /// How many requests a door may have under way, and how long a refused one should wait.

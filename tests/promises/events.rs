@@ -1,14 +1,16 @@
 //! An event is told only when reads see what it tells: whoever looks at once upon an event finds it so.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use async_nats::jetstream::kv;
+use loom_actors::events::Heard;
 use loom_protocol::agent::{Agent, AgentStatus};
 use loom_protocol::event::{AgentEventKind, Event, WorkEvent, WorkEventKind};
 use loom_protocol::work::{QueueInfo, WorkItem, WorkStatus};
-use loom_protocol::{AgentGuid, ErrorCode, WorkId, names};
-use loom_testkit::fleet::{Fleet, Signals, TestProject};
+use loom_protocol::{AgentGuid, ErrorCode, VerbName, WorkId, names};
+use loom_testkit::fleet::{Fleet, PATIENCE, Role, Signals, TestProject, everybody};
 use serde_json::{Value, json};
 use tokio::join;
+use tokio::time::timeout;
 
 /// How many projects are brought to life in each way.
 const FRESH: usize = 10;
@@ -69,6 +71,33 @@ async fn what_brings_a_project_to_life_by_request_is_found_when_its_event_is_tol
         submitted?;
         found?;
     }
+    Ok(())
+}
+
+/// What an actor wrote and did not live to tell is told by nobody: whoever listens hears that he has to look.
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn who_listens_is_told_when_an_actor_that_tells_events_began_anew() -> Result<()> {
+    let fleet = Fleet::shared().await?;
+    let project = fleet.project().await?;
+    let first = project.submit_plain("rust").await?;
+    let caller = everybody(VerbName::Events, Some(project.id()))?;
+    let mut following = fleet.service()?.follow(&caller)?;
+    for role in [Role::WorkLedger, Role::AgentRegistry] {
+        project.kill(role)?;
+        let heard = timeout(PATIENCE, following.next()).await?;
+        ensure!(matches!(heard, Some(Heard::Gap)), "{role:?}: {heard:?}");
+    }
+    let second = project.insist(
+        "work.submit",
+        json!({ "description": "d", "capability": "rust" }),
+    );
+    second.await?;
+    let heard = timeout(PATIENCE, following.next()).await?;
+    let Some(Heard::Event(event)) = heard else {
+        bail!("after the gaps: {heard:?}");
+    };
+    ensure!(matches!(&*event, Event::Work(work) if work.work_id != first));
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use loom_coordinator::api_client::{ApiClient, EventStream, Heard};
 use loom_protocol::event::Event;
+use loom_protocol::names;
 use loom_testkit::fleet::PATIENCE;
 use reqwest::Method;
 use serde_json::json;
@@ -57,6 +58,38 @@ async fn events_are_heard_as_they_happen() {
     assert!(broken.is_err(), "{broken:?}");
     drop(open);
     tokio::time::timeout(PATIENCE, ending).await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn who_listens_is_told_of_a_change_of_ownership_and_hears_what_comes_after_it() {
+    let house = House::open().await;
+    let url = format!("http://{}", house.coordinator.api_address());
+    let mut all = ApiClient::new(&url, None, None)
+        .unwrap()
+        .follow(&[])
+        .await
+        .unwrap();
+    let before = house.submit("before").await;
+    let told = (before, "work:submitted".to_owned());
+    assert_eq!(next_event(&mut all).await, told);
+
+    let jetstream = async_nats::jetstream::new(house.nats.connect().await.unwrap());
+    let owners = jetstream.get_key_value(names::OWNERS_BUCKET).await.unwrap();
+    owners.delete(names::OWNER_KEY).await.unwrap();
+    let next = tokio::time::timeout(PATIENCE, all.next()).await;
+    let heard = next.unwrap().unwrap();
+    assert!(matches!(heard, Heard::Missed(0)), "{heard:?}");
+    let owner = owners.get(names::OWNER_KEY).await.unwrap();
+    assert!(
+        owner.is_some(),
+        "it is told when there is an ownership again"
+    );
+
+    // What can be looked at is what is there now, and whatever happens next is heard on the same stream.
+    let after = house.submit("after").await;
+    let told = (after, "work:submitted".to_owned());
+    assert_eq!(next_event(&mut all).await, told);
 }
 
 /// A request of which the coordinator waits for the rest.

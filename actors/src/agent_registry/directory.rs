@@ -25,6 +25,7 @@ use super::page::{AgentFilter, AgentsFound, Cursor, places_of_page};
 use crate::domain::agent::{RunVerdict, on_heartbeat, reason_heard, run_verdict};
 use crate::domain::breaker::{AttemptEnd, BreakerTerms, Streak};
 use crate::domain::id_prefix;
+use crate::notifier::Notifier;
 
 /// How many agents are looked at for the type that an item may go to.
 const LOOKED_AT_FOR_A_TYPE: usize = 16;
@@ -43,16 +44,18 @@ pub enum ReportOrigin {
     Unknown,
 }
 
-type Listener = Arc<dyn Fn(AgentGuid, AgentChange) + Send + Sync>;
+/// Gives how many items an agent has leased to whoever asks, while that number cannot change.
+type LeaseCount = Box<dyn Fn(AgentGuid, &dyn Fn(usize)) + Send + Sync>;
+
+/// How many changes are kept for each who listens.
+const CHANGES_KEPT: usize = 1024;
 
 /// The read model. Shared as `Arc<AgentDirectory>`.
-#[derive(Default)]
 pub struct AgentDirectory {
     agents: DashMap<AgentGuid, Arc<AgentEntry>>,
-    listener: RwLock<Option<Listener>>,
+    changes: Notifier<(AgentGuid, AgentChange)>,
     index: RwLock<Index>,
-    /// Lease counts that were set before (or after) the agent itself was known.
-    early_leases: DashMap<AgentGuid, u32>,
+    lease_count: LeaseCount,
     /// What agents had failed in a row when they left: one that fails an item, leaves and comes back does not
     /// begin anew.
     left_streaks: DashMap<AgentGuid, Streak>,
@@ -61,28 +64,36 @@ pub struct AgentDirectory {
     unreadable: RwLock<BTreeMap<String, UnreadableEntry>>,
     /// Agents whose number of items has changed since somebody was told.
     recounted: Mutex<HashSet<AgentGuid>>,
-    on_recount: RwLock<Option<Alarm>>,
+    recounts: Notifier<()>,
 }
 
-/// Told when the first of the recounted agents is noted.
-type Alarm = Arc<dyn Fn() + Send + Sync>;
-
 impl AgentDirectory {
-    /// An empty directory.
+    /// An empty directory of agents that have no items.
     pub fn new() -> Arc<Self> {
-        Arc::default()
+        Self::with_leases(|_, _| {})
     }
 
-    /// Tells `listener` of every change from now on, instead of the one before. It must not wait.
-    pub fn listen(&self, listener: impl Fn(AgentGuid, AgentChange) + Send + Sync + 'static) {
-        *self.listener.write() = Some(Arc::new(listener));
+    /// An empty directory. `lease_count` gives how many items an agent has leased, while that number cannot change: it
+    /// is asked when an agent comes, and whenever it changes later [`set_lease_count`](Self::set_lease_count) is told.
+    pub fn with_leases(
+        lease_count: impl Fn(AgentGuid, &dyn Fn(usize)) + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            agents: DashMap::new(),
+            changes: Notifier::new(CHANGES_KEPT),
+            index: RwLock::default(),
+            lease_count: Box::new(lease_count),
+            left_streaks: DashMap::new(),
+            loaded: AtomicBool::new(false),
+            unreadable: RwLock::default(),
+            recounted: Mutex::default(),
+            recounts: Notifier::new(1),
+        })
     }
 
-    pub(super) fn tell(&self, guid: AgentGuid, change: AgentChange) {
-        let listener = self.listener.read().clone();
-        if let Some(listener) = listener {
-            listener(guid, change);
-        }
+    /// Every change of an agent is told here, by the actor.
+    pub const fn changes(&self) -> &Notifier<(AgentGuid, AgentChange)> {
+        &self.changes
     }
 
     /// An agent, in constant time.
@@ -156,25 +167,13 @@ impl AgentDirectory {
             .is_some_and(|entry| entry.note_attempt(end, terms))
     }
 
-    /// Sets how many items an agent has leased; it had to do with work `now`. The agent need not
-    /// be known (yet).
-    pub fn set_lease_count(&self, guid: AgentGuid, leases: u32, now: Timestamp) {
-        if let Some(entry) = self.get(guid) {
-            if entry.set_leases(leases, now) {
-                self.note_recount(guid);
-            }
-            return;
-        }
-        // Nobody becomes known while this is held.
-        let _index = self.index.write();
-        if let Some(entry) = self.get(guid) {
-            if entry.set_leases(leases, now) {
-                self.note_recount(guid);
-            }
-        } else if leases == 0 {
-            self.early_leases.remove(&guid);
-        } else {
-            self.early_leases.insert(guid, leases);
+    /// Sets how many items an agent has leased; it had to do with work `now`. One that is not known is asked about
+    /// when it comes.
+    pub fn set_lease_count(&self, guid: AgentGuid, leases: usize, now: Timestamp) {
+        if let Some(entry) = self.get(guid)
+            && entry.set_leases(leases, now)
+        {
+            self.note_recount(guid);
         }
     }
 
@@ -232,9 +231,9 @@ impl AgentDirectory {
     /// Calls `alarm` when agents begin to have another number of items, until they are taken by
     /// [`AgentDirectory::take_recounted`]. It must not wait.
     pub(super) fn on_recount(&self, alarm: impl Fn() + Send + Sync + 'static) {
-        *self.on_recount.write() = Some(Arc::new(alarm));
+        self.recounts.hook("agent-registry", move |()| alarm());
         if !self.recounted.lock().is_empty() {
-            self.sound();
+            self.recounts.notify(());
         }
     }
 
@@ -251,14 +250,7 @@ impl AgentDirectory {
             recounted.insert(guid) && recounted.len() == 1
         };
         if is_first {
-            self.sound();
-        }
-    }
-
-    fn sound(&self) {
-        let alarm = self.on_recount.read().clone();
-        if let Some(alarm) = alarm {
-            alarm();
+            self.recounts.notify(());
         }
     }
 
@@ -369,19 +361,24 @@ impl AgentDirectory {
     /// and count are those of the snapshot; a known one keeps its own.
     pub(super) fn put(&self, agent: Agent) -> Arc<AgentEntry> {
         let mut index = self.index.write();
-        let vitals = if let Some(old) = self.get(agent.guid) {
+        let known = self.get(agent.guid);
+        let vitals = if let Some(old) = &known {
             index.remove(old.agent());
             old.vitals()
         } else {
-            let leases = self.early_leases.remove(&agent.guid);
             let streak = self.left_streaks.remove(&agent.guid);
             let streak = streak.map(|(_, streak)| streak).unwrap_or_default();
-            let leases = leases.map_or(0, |(_, leases)| leases);
-            Arc::new(Vitals::of(&agent, leases, streak))
+            Arc::new(Vitals::of(&agent, streak))
         };
         index.insert(&agent);
         let entry = Arc::new(AgentEntry::new(agent, vitals));
-        self.agents.insert(entry.agent().guid, Arc::clone(&entry));
+        let guid = entry.agent().guid;
+        self.agents.insert(guid, Arc::clone(&entry));
+        drop(index);
+        if known.is_none() {
+            // Only now: from here on a change of the number is told.
+            (self.lease_count)(guid, &|leases| entry.begin_with_leases(leases));
+        }
         entry
     }
 
@@ -390,10 +387,6 @@ impl AgentDirectory {
         let mut index = self.index.write();
         let (_, entry) = self.agents.remove(&guid)?;
         index.remove(entry.agent());
-        let leases = entry.leases();
-        if leases > 0 {
-            self.early_leases.insert(guid, leases);
-        }
         self.keep_streak(guid, entry.streak());
         Some(entry)
     }

@@ -59,14 +59,14 @@ pub struct SharedPlace {
 
 impl Vitals {
     /// Those of an agent that is not known at present.
-    pub(super) fn of(agent: &Agent, leases: u32, streak: Streak) -> Self {
+    pub(super) fn of(agent: &Agent, streak: Streak) -> Self {
         Self {
             last_seen: agent.last_heartbeat.as_millis().into(),
             last_activity: agent.last_activity.as_millis().into(),
             known_since: Instant::now(),
             seen_after: AtomicU64::new(0),
             active_after: AtomicU64::new(0),
-            leases: leases.into(),
+            leases: AtomicU32::new(0),
             own_count: agent.current_task_count.into(),
             directives: Mutex::default(),
             carried: Mutex::default(),
@@ -74,7 +74,7 @@ impl Vitals {
             has_asked: AtomicBool::new(false),
             put_applied: AtomicU64::new(0),
             shared: Mutex::default(),
-            told_count: AtomicU32::new(agent.current_task_count.max(leases)),
+            told_count: AtomicU32::new(agent.current_task_count),
             end_cause: Mutex::default(),
         }
     }
@@ -280,8 +280,16 @@ impl AgentEntry {
         directives.retain(|order| !certain && order.kind != DirectiveKind::Shutdown);
     }
 
+    /// How many items an agent has that has just come: that is told with its coming.
+    pub(super) fn begin_with_leases(&self, leases: usize) {
+        let leases = u32::try_from(leases).unwrap_or(u32::MAX);
+        self.vitals.leases.store(leases, Ordering::Relaxed);
+        self.vitals.told_count.fetch_max(leases, Ordering::Relaxed);
+    }
+
     /// Whether that is another number than before.
-    pub(super) fn set_leases(&self, leases: u32, now: Timestamp) -> bool {
+    pub(super) fn set_leases(&self, leases: usize, now: Timestamp) -> bool {
+        let leases = u32::try_from(leases).unwrap_or(u32::MAX);
         let before = self.vitals.leases.swap(leases, Ordering::Relaxed);
         self.vitals
             .last_activity

@@ -91,10 +91,10 @@ mod writes;
 use std::fmt;
 use std::sync::Arc;
 
-use loom_protocol::{AgentGuid, ProjectId, Timestamp, names};
+use loom_protocol::{ProjectId, Timestamp, names};
 
 use crate::clock::Clock;
-use crate::events::EventSink;
+use crate::events::EventHub;
 use crate::liveness::AppliedPositions;
 use crate::nats::kv::{Bucket, BucketError};
 use crate::nats::owner::Ownership;
@@ -144,9 +144,7 @@ pub struct AgentRegistryArgs {
     /// The read model; belongs to the project's tree.
     pub directory: Arc<AgentDirectory>,
     /// Where events go.
-    pub events: EventSink,
-    /// Told after each change, from inside the actor: it must not wait.
-    pub on_change: Arc<dyn Fn(AgentGuid, AgentChange) + Send + Sync>,
+    pub events: EventHub,
     /// Told how far what arrives has been applied.
     pub arrivals: AppliedPositions,
     /// Whether the store is the one that is worked with.

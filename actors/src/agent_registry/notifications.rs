@@ -86,8 +86,7 @@ impl State {
     }
 
     fn changed(&self, guid: AgentGuid, change: AgentChange) {
-        (self.args.on_change)(guid, change);
-        self.args.directory.tell(guid, change);
+        self.args.directory.changes().notify((guid, change));
     }
 
     /// Any → gone.

@@ -115,10 +115,14 @@ impl State {
     }
 
     fn is_loaded(&mut self) {
-        self.has_read = true;
-        if !self.args.directory.is_loaded() {
-            self.args.directory.set_loaded();
+        let (directory, events) = (&self.args.directory, &self.args.events);
+        if !directory.is_loaded() {
+            directory.set_loaded();
+        } else if !self.has_read {
+            // What its last incarnation applied and did not live to tell.
+            events.gap(Some(&self.args.project));
         }
+        self.has_read = true;
         self.release_held();
     }
 

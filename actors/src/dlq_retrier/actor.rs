@@ -185,7 +185,7 @@ impl Actor for DlqRetrier {
 /// Writes are not told in the order of their revisions, so it keeps the first.
 fn listen(args: &DlqRetrierArgs, me: &ActorRef<DlqMsg>, wanted_from: Arc<AtomicU64>) {
     let (letters, me) = (args.letters.clone(), me.clone());
-    args.read.listen("dlq-retrier", move |change| {
+    args.read.changes().hook("dlq-retrier", move |change| {
         let header = &change.header;
         if header.wants_letter {
             let before = wanted_from.fetch_min(header.revision, Ordering::AcqRel);

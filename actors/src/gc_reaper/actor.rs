@@ -128,9 +128,11 @@ impl Actor for GcReaper {
         args: GcReaperArgs,
     ) -> Result<State, ActorProcessingErr> {
         let listener = myself.clone();
-        args.directory.listen(move |guid, change| {
-            let _ = listener.cast(GcReaperMsg::AgentChanged(guid, change));
-        });
+        args.directory
+            .changes()
+            .hook("gc-reaper", move |(guid, change)| {
+                let _ = listener.cast(GcReaperMsg::AgentChanged(*guid, *change));
+            });
         let retention = args.settings.grave_retention;
         let graveyard = Graveyard::of(
             &args.nats,

@@ -165,12 +165,8 @@ impl Actor for WorkDispatcher {
     ) -> Result<DispatcherState, ActorProcessingErr> {
         args.read.guard().settled_within(STORE_KNOWN_WITHIN).await?;
         ensure_stream(&args.nats.jetstream, args.read.project(), args.replicas).await?;
-        let listener = myself.clone();
-        args.read.listen("work-dispatcher", move |change| {
-            let _ = listener.cast(DispatcherMsg::ItemChanged(change.clone()));
-        });
         let intake = Intake::new(&args).start();
-        let mut env = DispatcherEnv::new(args, myself);
+        let mut env = DispatcherEnv::listening(args, myself);
         let matching = Matching::start(&mut env);
         let item_deadlines = ItemDeadlines::start(&env);
         let lease_clocks = LeaseClocks::start(&env, &item_deadlines);
@@ -204,7 +200,9 @@ impl Actor for WorkDispatcher {
                 ids,
                 outcomes,
             } => {
+                env.under_assignment.end(&ids);
                 matching.assigned(env, (claim, guid), &ids, outcomes);
+                state.look_at_clocks(&ids);
                 state.answer_drain();
             }
             DispatcherMsg::LedgerIsUp { claim, outcome } => {
@@ -238,6 +236,22 @@ impl DispatcherState {
         self.item_deadlines.item_changed(env, header);
         self.lease_clocks
             .item_changed(env, &self.item_deadlines, header);
+    }
+
+    /// These were to be assigned: the clocks and deadlines of what they are now.
+    fn look_at_clocks(&mut self, ids: &[WorkId]) {
+        let Self {
+            env,
+            item_deadlines,
+            lease_clocks,
+            ..
+        } = self;
+        for id in ids {
+            if let Some(header) = env.args.read.header(*id) {
+                item_deadlines.item_changed(env, &header);
+                lease_clocks.item_changed(env, item_deadlines, &header);
+            }
+        }
     }
 
     /// A timer that is late shows that we stood still: then nobody is late before a full grace.

@@ -8,19 +8,30 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::actor::{DispatcherMsg, DispatcherTimer, WorkDispatcherArgs};
+use super::assignment::UnderAssignment;
 use crate::work_ledger::Header;
 
 /// What one incarnation of the dispatcher works with, whatever it does.
 pub(super) struct DispatcherEnv {
     pub args: WorkDispatcherArgs,
+    pub under_assignment: UnderAssignment,
     myself: ActorRef<DispatcherMsg>,
     tasks: JoinSet<()>,
 }
 
 impl DispatcherEnv {
-    pub fn new(args: WorkDispatcherArgs, myself: ActorRef<DispatcherMsg>) -> Self {
+    /// The read model tells `myself` of every change from now on.
+    pub fn listening(args: WorkDispatcherArgs, myself: ActorRef<DispatcherMsg>) -> Self {
+        let under_assignment = UnderAssignment::default();
+        let (listener, own) = (myself.clone(), under_assignment.clone());
+        args.read.changes().hook("work-dispatcher", move |change| {
+            if !own.explains(&change.header) {
+                let _ = listener.cast(DispatcherMsg::ItemChanged(change.clone()));
+            }
+        });
         Self {
             args,
+            under_assignment,
             myself,
             tasks: JoinSet::new(),
         }

@@ -10,7 +10,8 @@
 //!   whose agent has not said that it stopped.
 //!
 //! # An item
-//! in the queue → taken out for a claim → the ledger writes → told by the read model. When the
+//! in the queue → taken out for a claim → the ledger writes → its outcome, which is all that is heard of an
+//! assignment of one's own; every other change is told by the read model. When the
 //! write is refused, what the read model says then counts; while its outcome is unknown the item is
 //! neither in the queue nor answered.
 //!

@@ -23,7 +23,7 @@ use super::retention::{self, SWEEP_EVERY};
 use super::told;
 use crate::clock::Clock;
 use crate::domain::work::WriteId;
-use crate::events::EventSink;
+use crate::events::EventHub;
 use crate::liveness::StallGuard;
 use crate::nats::connection::Nats;
 use crate::nats::owner::Ownership;
@@ -47,7 +47,7 @@ pub struct WorkLedgerArgs {
     /// Retention and the like.
     pub settings: WorkSettings,
     /// Where events go.
-    pub events: EventSink,
+    pub events: EventHub,
     /// Which ownership writes: part of every write id.
     pub epoch: u64,
     /// Whether it lasts.
@@ -132,8 +132,13 @@ impl Actor for WorkLedger {
         args: WorkLedgerArgs,
     ) -> Result<State, ActorProcessingErr> {
         let read = args.read.clone();
+        let is_again = read.has_writes_begun();
         let last = replay(&read, read.replayed_to() + 1).await?;
         read.set_replayed_to(last);
+        if is_again {
+            // What its last incarnation wrote and did not live to tell.
+            args.events.gap(Some(read.project()));
+        }
         let mut tasks = JoinSet::new();
         tasks.spawn(watch_reconnects(args.nats.clone(), myself.clone()));
         tasks.spawn(watch_changes(read.clone(), myself.clone()));

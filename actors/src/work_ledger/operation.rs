@@ -201,16 +201,16 @@ impl Context {
             return Ok(None);
         };
         let Command::Progress {
+            by,
             progress,
             message,
             usage,
-            ..
         } = &**command
         else {
             return Ok(None);
         };
         let now = self.clock.now();
-        command.decide(record, now)?;
+        record.check_lease(by)?;
         let known = self.read.live_progress(*id, record.attempt);
         let persisted_at = known
             .as_ref()

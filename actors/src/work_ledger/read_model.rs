@@ -4,8 +4,8 @@
 //! reads never queue behind writes.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use loom_protocol::rest::WorkTotals;
@@ -26,6 +26,7 @@ use crate::domain::matching::Requirements;
 use crate::domain::work::{Bodies, RecordError, WorkRecord, decode, view};
 use crate::nats::ledger_store::{Entry, LedgerStore, StoreError};
 use crate::nats::store_guard::StoreGuard;
+use crate::notifier::Notifier;
 
 /// What an agent last said about an item that it works on; written down now and then only.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -53,8 +54,8 @@ struct Live {
 /// No item has been claimed yet.
 const NO_WAIT_KNOWN: u64 = u64::MAX;
 
-type Listener = Box<dyn Fn(&Arc<ItemChange>) + Send + Sync>;
-type LeaseListener = Box<dyn Fn(AgentGuid, usize) + Send + Sync>;
+/// How many changes are kept for each who listens.
+const CHANGES_KEPT: usize = 1024;
 
 /// The read side of a project's ledger.
 pub struct ReadModel {
@@ -63,8 +64,8 @@ pub struct ReadModel {
     pub(super) index: RwLock<Index>,
     cache: RecordCache,
     live: Mutex<HashMap<WorkId, Live>>,
-    listeners: RwLock<Vec<(&'static str, Listener)>>,
-    lease_listener: OnceLock<LeaseListener>,
+    changes: Notifier<Arc<ItemChange>>,
+    lease_changes: Notifier<(AgentGuid, usize)>,
     pub(super) quarantined: AtomicUsize,
     /// Records that somebody has made unreadable: the revision, and why.
     pub(super) damaged: Mutex<HashMap<WorkId, (u64, Arc<RecordError>)>>,
@@ -92,8 +93,8 @@ impl ReadModel {
             index: RwLock::default(),
             cache: RecordCache::default(),
             live: Mutex::default(),
-            listeners: RwLock::default(),
-            lease_listener: OnceLock::new(),
+            changes: Notifier::new(CHANGES_KEPT),
+            lease_changes: Notifier::new(CHANGES_KEPT),
             quarantined: AtomicUsize::new(0),
             damaged: Mutex::default(),
             lost: Mutex::default(),
@@ -318,16 +319,21 @@ impl ReadModel {
         item
     }
 
-    /// Tells `listener` of every change from now on, instead of the one of that name before. It is
-    /// called while the index is locked: it must not wait, nor ask this model anything.
-    pub fn listen(
-        &self,
-        name: &'static str,
-        listener: impl Fn(&Arc<ItemChange>) + Send + Sync + 'static,
-    ) {
-        let mut listeners = self.listeners.write();
-        listeners.retain(|(known, _)| *known != name);
-        listeners.push((name, Box::new(listener)));
+    /// Every change of an item is told here, while the index is locked: a hook asks this model nothing.
+    pub const fn changes(&self) -> &Notifier<Arc<ItemChange>> {
+        &self.changes
+    }
+
+    /// How many leases an agent holds, told here whenever that may have changed, before the change of the item and
+    /// like it.
+    pub const fn lease_changes(&self) -> &Notifier<(AgentGuid, usize)> {
+        &self.lease_changes
+    }
+
+    /// Gives `set` how many leases an agent holds, while that cannot change. It asks this model nothing.
+    pub fn with_lease_count(&self, guid: AgentGuid, set: impl FnOnce(usize)) {
+        let index = self.index.read();
+        set(index.leases_of(guid).len());
     }
 
     /// Whether the store behind it is the one that is worked with.
@@ -335,17 +341,10 @@ impl ReadModel {
         self.store.guard()
     }
 
-    /// Tells `listener` how many leases an agent holds, whenever that may have changed, from now on; only the first
-    /// one is kept. It is called like those of [`listen`](Self::listen), and before them.
-    pub fn count_leases(&self, listener: impl Fn(AgentGuid, usize) + Send + Sync + 'static) {
-        let _ = self.lease_listener.set(Box::new(listener));
-    }
-
     fn leases_changed(&self, index: &Index, guids: impl IntoIterator<Item = AgentGuid>) {
-        if let Some(listener) = self.lease_listener.get() {
-            for guid in guids {
-                listener(guid, index.leases_of(guid).len());
-            }
+        for guid in guids {
+            let count = index.leases_of(guid).len();
+            self.lease_changes.notify((guid, count));
         }
     }
 
@@ -380,15 +379,8 @@ impl ReadModel {
         let header = &change.header;
         let holder = header.holder.filter(|_| header.status.is_leased());
         self.leases_changed(&index, holder.into_iter().chain(change.freed));
-        self.tell(change);
+        self.changes.notify(Arc::new(change));
         true
-    }
-
-    fn tell(&self, change: ItemChange) {
-        let change = Arc::new(change);
-        for (_, listener) in self.listeners.read().iter() {
-            listener(&change);
-        }
     }
 
     pub(super) fn forget(&self, header: &Header) {
@@ -428,6 +420,11 @@ impl ReadModel {
     /// The number of the next write of this ownership.
     pub(super) fn next_write(&self) -> u64 {
         self.writes.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Whether an incarnation of the ledger has begun to write anything.
+    pub(super) fn has_writes_begun(&self) -> bool {
+        self.writes.load(Ordering::Relaxed) > 0
     }
 
     /// Up to which sequence everything is known.

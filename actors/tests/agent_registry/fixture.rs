@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::{self, kv};
+use futures_util::FutureExt as _;
 use loom_actors::agent_registry::{
     AgentChange, AgentDirectory, AgentRegistryArgs, AgentRegistryHandle,
 };
 use loom_actors::clock::Clock;
-use loom_actors::events::EventSink;
+use loom_actors::events::{EventHub, EventListener, Heard};
 use loom_actors::liveness::AppliedPositions;
 use loom_actors::nats::owner::Ownership;
 use loom_actors::nats::server::{NatsServer, Profile, ServerOptions, find_server};
@@ -17,10 +18,10 @@ use loom_actors::nats::store_guard::StoreGuard;
 use loom_actors::settings::AgentSettings;
 use loom_actors::supervision::{Jitter, RestartPolicy, Root, RootHandle, TreeSpec};
 use loom_protocol::agent::{Agent, AgentStatus, RegisterRequest};
-use loom_protocol::event::Event;
 use loom_protocol::{AgentGuid, ProjectId, names};
 use serde_json::{Value, json};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::mpsc;
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, timeout};
 
 /// Generous: the machine may be busy.
@@ -32,8 +33,9 @@ pub struct Fixture {
     pub client: async_nats::Client,
     pub args: AgentRegistryArgs,
     pub registry: AgentRegistryHandle,
+    changed: mpsc::Sender<(AgentGuid, AgentChange)>,
     pub changes: mpsc::Receiver<(AgentGuid, AgentChange)>,
-    pub events: broadcast::Receiver<Arc<Event>>,
+    pub events: EventListener,
     root: RootHandle,
     _store: tempfile::TempDir,
 }
@@ -66,9 +68,9 @@ impl Fixture {
             .connect(server.client_url())
             .await
             .unwrap();
+        let hub = EventHub::default();
+        let events = hub.listen(None);
         let (changed, changes) = mpsc::channel(64 * 1024);
-        let sink = EventSink::local();
-        let events = sink.listen();
         let args = AgentRegistryArgs {
             project: ProjectId::new("p").unwrap(),
             jetstream: jetstream::new(client.clone()),
@@ -80,11 +82,8 @@ impl Fixture {
                 stale_after,
                 ..AgentSettings::default()
             },
-            directory: AgentDirectory::new(),
-            events: sink,
-            on_change: Arc::new(move |guid, change| {
-                let _ = changed.try_send((guid, change));
-            }),
+            directory: told_to(&changed),
+            events: hub,
             arrivals: AppliedPositions::new(&ProjectId::new("p").unwrap()),
             guard: StoreGuard::unwatched(),
             epoch: 7,
@@ -98,6 +97,7 @@ impl Fixture {
             client,
             args,
             registry,
+            changed,
             changes,
             events,
             root,
@@ -115,7 +115,7 @@ impl Fixture {
     /// The registry of another coordinator on the same bucket.
     pub async fn start_another(&self, epoch: u64) -> AgentRegistryHandle {
         let args = AgentRegistryArgs {
-            directory: AgentDirectory::new(),
+            directory: told_to(&self.changed),
             arrivals: AppliedPositions::new(&self.args.project),
             ownership: Ownership::alone(),
             epoch,
@@ -133,7 +133,7 @@ impl Fixture {
     /// The registry of the next process: it knows nothing but what the bucket says.
     pub async fn replace_registry(&mut self) {
         self.stop_registry().await;
-        self.args.directory = AgentDirectory::new();
+        self.args.directory = told_to(&self.changed);
         self.registry = AgentRegistryHandle::new(&self.args);
         self.start_registry().await;
         self.registry.ready(PATIENCE).await.unwrap();
@@ -202,8 +202,10 @@ impl Fixture {
     /// The names of the events that were told since the last call.
     pub fn told(&mut self) -> Vec<String> {
         let mut names = Vec::new();
-        while let Ok(event) = self.events.try_recv() {
-            names.push(event.name().to_owned());
+        while let Some(Some(heard)) = unconstrained(self.events.next()).now_or_never() {
+            if let Heard::Event(event) = heard {
+                names.push(event.name().to_owned());
+            }
         }
         names
     }
@@ -212,6 +214,15 @@ impl Fixture {
         self.root.shutdown(PATIENCE).await.unwrap();
         self.server.stop().await;
     }
+}
+
+/// A directory whose changes are told there.
+fn told_to(changed: &mpsc::Sender<(AgentGuid, AgentChange)>) -> Arc<AgentDirectory> {
+    let (directory, changed) = (AgentDirectory::new(), changed.clone());
+    directory.changes().hook("test", move |change| {
+        let _ = changed.try_send(*change);
+    });
+    directory
 }
 
 pub fn request(handle: &str) -> RegisterRequest {

@@ -1,5 +1,7 @@
 //! The names of subjects, streams and buckets. Nobody writes one of them by hand anywhere else.
 
+use std::fmt::Display;
+
 use crate::id::{AgentGuid, WorkId};
 use crate::token::{self, ProjectId};
 
@@ -160,7 +162,7 @@ pub fn logs(project: &ProjectId, id: WorkId, attempt: u32) -> String {
 }
 
 /// `loom.{p}.events.{topic}.{type}`, for an event named `topic:type`.
-pub fn event(project: &ProjectId, event: &str) -> String {
+pub fn event(project: &(impl Display + ?Sized), event: &str) -> String {
     let (topic, kind) = event.split_once(':').unwrap_or(("other", event));
     format!("loom.{project}.events.{topic}.{kind}")
 }

@@ -25,7 +25,6 @@ use async_nats::service::endpoint::Endpoint;
 use async_nats::service::error::Error as ServiceError;
 use async_nats::service::{Request, Service as MicroService, ServiceExt as _};
 use async_nats::{Client, Subject};
-use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
 use loom_actors::nats::owner::Ownership;
 use loom_actors::work_dispatcher::Admission;
@@ -228,10 +227,14 @@ impl Guard {
         });
         let Answer { headers, payload } = Answer::of(outcome, encoding);
         let size = payload.len();
-        let mut sent = self
-            .client
-            .publish_with_headers(reply.clone(), headers, payload)
-            .await;
+        let mut sent = if refusal.is_none() {
+            request.respond_with_headers(Ok(payload), headers).await
+        } else {
+            let sending = self
+                .client
+                .publish_with_headers(reply.clone(), headers, payload);
+            sending.await
+        };
         if let Err(error) = &sent
             && error.kind() == PublishErrorKind::MaxPayloadExceeded
         {
@@ -245,7 +248,9 @@ impl Guard {
         if let Err(error) = sent {
             tracing::debug!(subject = %message.subject, "an answer was not sent: {error}");
         }
-        count(request, refusal).await;
+        if let Some(refusal) = refusal {
+            count(request, refusal).await;
+        }
     }
 }
 
@@ -259,12 +264,11 @@ fn there_already(requests: &mut Endpoint) -> impl Iterator<Item = Request> {
     std::iter::from_fn(|| requests.next().now_or_never().flatten())
 }
 
-/// Counts a request in the statistics of the micro service (`$SRV.STATS.loom`).
+/// Counts a refusal in the statistics of the micro service (`$SRV.STATS.loom`).
 ///
 /// The client counts only what it answers itself, and its errors have no body, as ours have. So it
 /// is given no place to answer to: it counts, and sends nothing.
-async fn count(mut request: Request, refusal: Option<ServiceError>) {
+async fn count(mut request: Request, refusal: ServiceError) {
     request.message.reply = Some(Subject::from_static(""));
-    let outcome = refusal.map_or_else(|| Ok(Bytes::new()), Err);
-    let _nothing_was_sent = request.respond(outcome).await;
+    let _nothing_was_sent = request.respond(Err(refusal)).await;
 }

@@ -1,7 +1,6 @@
 //! `GET /api/events`: what happens from now on, as server-sent events. At most once each, like all events.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
@@ -9,17 +8,20 @@ use axum::extract::State;
 use axum::response::sse::{Event as Sse, KeepAlive, Sse as SseResponse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
+use loom_actors::events::Heard;
+use loom_protocol::WorkId;
 use loom_protocol::event::Event;
-use loom_protocol::{ProjectId, WireError, WorkId};
-use tokio::sync::{OwnedSemaphorePermit, broadcast};
 use tokio_util::sync::CancellationToken;
 
 use super::call::Call;
 use super::error::{RestError, RestResult};
-use crate::service::Service;
+use crate::access::Allowed;
+use crate::service::{Following, Service};
 
 /// How often something is sent where nothing happens, so that both sides notice a dead connection.
 pub const ALIVE_EVERY: Duration = Duration::from_secs(5);
+/// What stands for how many were missed where nobody knows.
+const MISSED_UNKNOWN: u64 = 0;
 /// How many items one listener may name.
 const MAX_ITEMS: usize = 256;
 
@@ -27,11 +29,9 @@ const MAX_ITEMS: usize = 256;
 #[derive(Debug, Clone)]
 pub struct Stopping(pub CancellationToken);
 
-/// What one listener wants to hear.
+/// What one listener wants to hear of what happens where it may listen.
 #[derive(Debug)]
 struct Wanted {
-    /// Of one project, or of all.
-    project: Option<ProjectId>,
     /// `work:` or `agent:`; empty: all.
     topics: Vec<&'static str>,
     /// About these items; empty: about anything.
@@ -39,7 +39,7 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn of(call: &Call) -> RestResult<Self> {
+    fn of(call: &Call) -> RestResult<(Allowed, Self)> {
         let everywhere = call.text("allProjects").is_some_and(|text| text == "true");
         if everywhere && call.project().is_some() {
             let message = "allProjects and a project exclude each other; name one";
@@ -78,17 +78,11 @@ impl Wanted {
                 items.len()
             )));
         }
-        Ok(Self {
-            project: caller.project().cloned(),
-            topics,
-            items,
-        })
+        Ok((caller, Self { topics, items }))
     }
 
     fn takes(&self, event: &Event) -> bool {
-        let of_project = |id: &ProjectId| id.as_str() == event.project_id();
-        self.project.as_ref().is_none_or(of_project)
-            && (self.topics.is_empty() || self.topics.iter().any(|t| event.name().starts_with(t)))
+        (self.topics.is_empty() || self.topics.iter().any(|t| event.name().starts_with(t)))
             && (self.items.is_empty()
                 || matches!(event, Event::Work(work) if self.items.contains(&work.work_id)))
     }
@@ -97,10 +91,9 @@ impl Wanted {
 /// One listener, for as long as it listens.
 struct Listener {
     wanted: Wanted,
-    events: broadcast::Receiver<Arc<Event>>,
+    events: Following,
     stopping: CancellationToken,
     began: bool,
-    _place: OwnedSemaphorePermit,
 }
 
 impl Listener {
@@ -110,27 +103,32 @@ impl Listener {
             return Some((Ok(Sse::default().event("subscribed").data("{}")), self));
         }
         loop {
-            let received = tokio::select! {
+            let heard = tokio::select! {
                 () = self.stopping.cancelled() => return None,
-                received = self.events.recv() => received,
+                heard = self.events.next() => heard?,
             };
-            let sent = match received {
-                Ok(event) if self.wanted.takes(&event) => match serde_json::to_string(&*event) {
-                    Ok(json) => Sse::default().event(event.name()).data(json),
-                    Err(error) => {
-                        tracing::error!(%error, "an event could not be written");
-                        continue;
+            let sent = match heard {
+                Heard::Event(event) if self.wanted.takes(&event) => {
+                    match serde_json::to_string(&*event) {
+                        Ok(json) => Sse::default().event(event.name()).data(json),
+                        Err(error) => {
+                            tracing::error!(%error, "an event could not be written");
+                            continue;
+                        }
                     }
-                },
-                Ok(_) => continue,
-                Err(broadcast::error::RecvError::Lagged(missed)) => Sse::default()
-                    .event("lagged")
-                    .data(format!("{{\"missed\":{missed}}}")),
-                Err(broadcast::error::RecvError::Closed) => return None,
+                }
+                Heard::Event(_) => continue,
+                Heard::Lagged(missed) => lagged(missed),
+                Heard::Gap => lagged(MISSED_UNKNOWN),
             };
             return Some((Ok(sent), self));
         }
     }
+}
+
+fn lagged(missed: u64) -> Sse {
+    let data = format!("{{\"missed\":{missed}}}");
+    Sse::default().event("lagged").data(data)
 }
 
 /// Tells what happens, until one of both sides ends.
@@ -139,18 +137,12 @@ pub async fn follow(
     Extension(stopping): Extension<Stopping>,
     call: Call,
 ) -> RestResult<Response> {
-    let wanted = Wanted::of(&call)?;
-    let Some(place) = service.place_to_listen() else {
-        let message = "too many listen to events already; try again later";
-        let (_, retry_after) = service.admission();
-        return Err(WireError::overloaded(message, retry_after).into());
-    };
+    let (caller, wanted) = Wanted::of(&call)?;
     let listener = Listener {
         wanted,
-        events: service.events().listen(),
+        events: service.follow(&caller)?,
         stopping: stopping.0,
         began: false,
-        _place: place,
     };
     let events = stream::unfold(listener, Listener::next);
     let alive = KeepAlive::new().interval(ALIVE_EVERY);

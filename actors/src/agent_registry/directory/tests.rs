@@ -3,6 +3,7 @@ use crate::domain::agent::{Terms, register, with_status};
 use loom_protocol::ProjectId;
 use loom_protocol::agent::{ListAgentsRequest, RegisterRequest};
 use proptest::prelude::*;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 fn agent(n: usize, capabilities: &[&str], boundary: &str) -> Agent {
@@ -138,14 +139,17 @@ fn counts_are_the_greater_of_what_is_said_and_what_is_leased() {
 #[test]
 fn leases_that_are_known_before_the_agent_are_its_own() {
     let one = agent(1, &["rust"], "default");
-    let directory = AgentDirectory::new();
-    directory.set_lease_count(one.guid, 2, Timestamp::default());
+    let known = Arc::new(AtomicUsize::new(2));
+    let asked = known.clone();
+    let directory = AgentDirectory::with_leases(move |_, set| set(asked.load(Ordering::Relaxed)));
+    directory.set_lease_count(one.guid, 7, Timestamp::default());
+    let entry = directory.put(one.clone());
+    assert_eq!((entry.leases(), entry.untold_count()), (2, None));
+    // One that is known is told of each change, and not asked about.
+    known.store(3, Ordering::Relaxed);
     assert_eq!(directory.put(one.clone()).leases(), 2);
     directory.remove(one.guid);
-    assert_eq!(directory.put(one.clone()).leases(), 2);
-    directory.remove(one.guid);
-    directory.set_lease_count(one.guid, 0, Timestamp::default());
-    assert_eq!(directory.put(one).leases(), 0);
+    assert_eq!(directory.put(one).leases(), 3);
 }
 
 #[test]

@@ -267,8 +267,8 @@ impl WorkRecord {
         })
     }
 
-    /// Whether the report is about the present lease.
-    pub(super) fn check_lease(&self, by: &Fence) -> Result<(), Refusal> {
+    /// Whether the report is about the present lease: all that progress which is not written down has to pass.
+    pub(crate) fn check_lease(&self, by: &Fence) -> Result<(), Refusal> {
         let held = self.lease.as_ref().is_some_and(|lease| {
             self.status.is_leased()
                 && lease.holder.guid == by.guid

@@ -46,6 +46,28 @@ const ROOMS: &[(&str, &[&str], &str)] = &[
         "a data structure knows what it is given",
     ),
     (
+        "notifier",
+        &[
+            "nats",
+            "supervision",
+            "liveness",
+            "settings",
+            "clock",
+            "agent_registry",
+            "work_dispatcher",
+            "work_ledger",
+            "gc_reaper",
+            "dlq_retrier",
+            "project",
+            "projects",
+            "shared_agents",
+            "stores",
+            "events",
+            "domain",
+        ],
+        "whoever tells something knows what it tells; that is told knows nobody",
+    ),
+    (
         "liveness",
         &[
             "agent_registry",
