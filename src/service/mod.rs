@@ -70,6 +70,8 @@ const MAX_LISTENERS: usize = 256;
 /// What this coordinator can do beyond the version of the wire that it speaks.
 pub(crate) const FEATURES: [&str; 3] = ["instance-id", "late-completion", "resume"];
 const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// How long a request waits for what a project reads when it starts.
+const READY_WITHIN: Duration = Duration::from_millis(2_500);
 /// How many requests a door may have under way, and how long a refused one should wait.
 pub(crate) const ADMISSION: (usize, Duration) = (MAX_REQUESTS, RETRY_AFTER);
 
