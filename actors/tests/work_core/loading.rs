@@ -20,7 +20,7 @@ const STANDSTILL: Duration = Duration::from_secs(4);
 impl House {
     /// One whose ledger and dispatcher may crash once.
     async fn strict() -> Self {
-        let mut house = Self::build(WorkSettings::default()).await;
+        let mut house = Box::pin(Self::build(WorkSettings::default())).await;
         house.root.stop_tree("p", PATIENCE).await.unwrap();
         let once = SupervisionOverride {
             max_restarts: Some(1),
@@ -29,7 +29,7 @@ impl House {
         };
         house.terms.supervision.work_ledger = once.clone();
         house.terms.supervision.work_dispatcher = once;
-        house.project = open(&house.terms, &house.root).await;
+        house.project = Box::pin(open(&house.terms, &house.root)).await;
         house
     }
 }
@@ -84,7 +84,7 @@ async fn an_item_is_never_not_found_because_its_ledger_was_not_read_yet() {
     house.root.stop_tree("p", PATIENCE).await.unwrap();
 
     let named = ProjectId::new("p").unwrap();
-    let (project, tree) = Project::open(named, &house.terms).await.unwrap();
+    let (project, tree) = Box::pin(Project::open(named, &house.terms)).await.unwrap();
     house.server.pause().unwrap();
     let root = house.root.clone();
     let starting = tokio::spawn(async move { root.start_tree(tree).await });
