@@ -254,6 +254,7 @@ impl Project {
             policy(&supervision.work_ledger),
             move || (WorkLedger, ledger_args.clone()),
         )
+        .loads_after_start()
         .drain_with(LedgerMsg::Drain);
         let registry_child =
             registry.child_spec(policy(&supervision.agent_registry), registry_args);

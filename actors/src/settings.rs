@@ -247,7 +247,7 @@ pub struct SupervisionSettings {
     /// The longest pause before a restart.
     #[serde(with = "duration_text")]
     pub backoff_max: Duration,
-    /// How long an actor may take to start.
+    /// How long an actor may take to start; what it reads from NATS after that is not counted.
     #[serde(with = "duration_text")]
     pub start_timeout: Duration,
     /// The same keys for the AgentRegistry alone.

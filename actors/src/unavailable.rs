@@ -29,7 +29,10 @@ mod tests {
 
     #[test]
     fn an_actor_that_starts_is_unavailable_for_a_moment_and_a_contradiction_is_a_defect() {
-        let wire = not_reached(&CallError::Down { actor: "b".into() });
+        let wire = not_reached(&CallError::Down {
+            actor: "b".into(),
+            why: None,
+        });
         assert_eq!(wire.code, ErrorCode::Unavailable);
         assert!(wire.retry_after_ms.is_some());
         assert_eq!(wire.message, "b is being started; try again in a moment");

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use loom_actors::agent_registry::AgentFilter;
+use loom_actors::work_ledger::ReadError;
 use loom_protocol::agent::ListAgentsRequest;
 use loom_protocol::batch::{AgentBatchFilter, WorkBatchFilter};
 use loom_protocol::work::{LeaseRef, ListWorkRequest, Reason, WorkStatus, limits};
@@ -143,6 +144,9 @@ impl Service {
         let Some(project) = self.active(project)? else {
             return Ok(Named::NOTHING);
         };
+        if !project.work.is_loaded() {
+            return Err(ReadError::NotLoaded(project.id.clone()).into());
+        }
         filter.holder = self.holder(&project.id, wanted.assigned_to.as_deref())?;
         let mut named = Named::NOTHING;
         let mut after = 0;

@@ -1,7 +1,5 @@
 //! Dead letters: looking at them, putting them back, discarding them.
 
-use std::time::Duration;
-
 use futures_util::{StreamExt as _, stream};
 use loom_actors::dlq_retrier::{LetterError, LetterFilter, LetterInfo, RetryBatch};
 use loom_actors::project::Project;
@@ -14,15 +12,13 @@ use loom_protocol::{WireError, WorkId};
 
 use super::items::start;
 use super::named::Among;
-use super::{Page, Service, check_scope, page_limit};
+use super::{Page, READY_WITHIN, Service, check_scope, page_limit};
 use crate::access::Allowed;
 
 /// How many letters of a page are read at a time.
 const READS_IN_FLIGHT: usize = 32;
 /// How many letters are put back together.
 const RETRY_BATCH: usize = 256;
-/// How long the first reading of the stream is waited for.
-pub(super) const READY_WITHIN: Duration = Duration::from_millis(2_500);
 
 impl Service {
     /// One page of letters without their bodies, in the order in which they were written or the other way

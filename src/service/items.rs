@@ -11,7 +11,7 @@ use loom_protocol::work::{
 use loom_protocol::{AgentGuid, ErrorCode, ProjectId, WireError, WorkId};
 
 use super::verdicts::Verdicts;
-use super::{Page, Service, page_limit};
+use super::{Page, READY_WITHIN, Service, page_limit};
 use crate::access::Allowed;
 
 /// How many records of a page are read at a time.
@@ -42,6 +42,7 @@ impl Service {
                 info: PageInfo::default(),
             });
         };
+        project.work.ready(READY_WITHIN).await?;
         filter.holder = self.holder(&project.id, request.assigned_to.as_deref())?;
         let mut page = project.work.filled_page(&filter, start, limit).await;
         let mut items = read_all(&project, &page.headers).await?;

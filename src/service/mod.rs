@@ -78,6 +78,8 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(3);
 /// while a cluster elects.
 const STARTED_WITHIN: Duration = Duration::from_secs(10);
 const RETRY_START_AFTER: Duration = Duration::from_secs(1);
+/// How long a request waits for what a project reads when it starts.
+const READY_WITHIN: Duration = Duration::from_millis(2_500);
 /// How many requests a door may have under way, and how long a refused one should wait.
 pub(crate) const ADMISSION: (usize, Duration) = (MAX_REQUESTS, RETRY_AFTER);
 

@@ -16,8 +16,7 @@ use loom_protocol::token::MAX_TASK_ID;
 use loom_protocol::{AgentGuid, ErrorCode, ProjectId, WireError, WorkId};
 use serde_json::json;
 
-use super::Service;
-use super::dead_letters::READY_WITHIN;
+use super::{READY_WITHIN, Service};
 
 /// How many candidates of an ambiguous text are named.
 const SHOWN: usize = 10;
@@ -145,6 +144,17 @@ impl Service {
 }
 
 async fn items_of(projects: &[Arc<Project>], text: &str) -> Result<Found<WorkId>, WireError> {
+    let found = items_known(projects, text).await?;
+    if !found.is_empty() || projects.iter().all(|project| project.work.is_loaded()) {
+        return Ok(found);
+    }
+    for project in projects {
+        project.work.ready(READY_WITHIN).await?;
+    }
+    items_known(projects, text).await
+}
+
+async fn items_known(projects: &[Arc<Project>], text: &str) -> Result<Found<WorkId>, WireError> {
     let by_id = || of_each(projects, |project| project.work.ids_like(text, SHOWN + 1));
     let mut found = if is_short_id(text) {
         by_id()

@@ -10,7 +10,7 @@ use loom_actors::work_ledger::{Filter, Operation};
 use loom_protocol::work::{PurgeAnswer, PurgeRequest, QueueInfo, WorkStatus};
 use loom_protocol::{WireError, names};
 
-use super::{RETRY_AFTER, Service, check_scope};
+use super::{READY_WITHIN, RETRY_AFTER, Service, check_scope};
 use crate::access::Allowed;
 
 /// How long a request waits until it is known whether the store is the right one.
@@ -31,6 +31,7 @@ impl Service {
                 oldest_pending: None,
             });
         };
+        project.work.ready(READY_WITHIN).await?;
         let projects = self.projects();
         let terms = projects.terms();
         let known = project
@@ -77,6 +78,7 @@ impl Service {
         let Some(project) = self.active(project)? else {
             return Ok(PurgeAnswer { purged: 0 });
         };
+        project.work.ready(READY_WITHIN).await?;
         let command = Arc::new(Command::Cancel {
             by: "queue.purge".into(),
             reason: None,

@@ -359,7 +359,7 @@ pub const KEYS: [Key; 47] = [
     key(
         "supervision.start_timeout",
         Kind::Duration(10),
-        "How long an actor may take to start.",
+        "How long an actor may take to start; what it reads from NATS after that is not counted.",
     ),
     optional(
         "supervision.work_dispatcher.max_restarts",

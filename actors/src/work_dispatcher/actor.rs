@@ -11,7 +11,6 @@
 //! back to the actor.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use loom_protocol::{AgentGuid, WorkId};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
@@ -24,7 +23,6 @@ use super::intake::{Intake, RunningIntake};
 use super::item_deadlines::ItemDeadlines;
 use super::lease_clocks::LeaseClocks;
 use super::matching::Matching;
-use super::stream::ensure_stream;
 use crate::agent_registry::{AgentDirectory, AgentRegistryHandle};
 use crate::clock::Clock;
 use crate::liveness::{BarrierOutcome, DeliveryBarrier};
@@ -33,9 +31,6 @@ use crate::nats::owner::Ownership;
 use crate::settings::WorkSettings;
 use crate::supervision::Jitter;
 use crate::work_ledger::{Applied, Header, ItemChange, LedgerError, ReadModel, WorkLedgerHandle};
-
-/// How long a start waits until it is known whether the store is the right one.
-const STORE_KNOWN_WITHIN: Duration = Duration::from_secs(2);
 
 /// What the dispatcher needs to run.
 #[derive(Clone)]
@@ -163,8 +158,6 @@ impl Actor for WorkDispatcher {
         myself: ActorRef<DispatcherMsg>,
         args: WorkDispatcherArgs,
     ) -> Result<DispatcherState, ActorProcessingErr> {
-        args.read.guard().settled_within(STORE_KNOWN_WITHIN).await?;
-        ensure_stream(&args.nats.jetstream, args.read.project(), args.replicas).await?;
         let intake = Intake::new(&args).start();
         let mut env = DispatcherEnv::listening(args, myself);
         let matching = Matching::start(&mut env);

@@ -3,7 +3,8 @@
 //!
 //! # State
 //! - The queue: every pending item by its needs, in the order of
-//!   priority and creation; those with a `notBefore` apart. Rebuilt from the read model at start.
+//!   priority and creation; those with a `notBefore` apart. Rebuilt from the read model at start, which needs no
+//!   network: the ledger has been loaded once before this actor is started.
 //! - Open claims: *filling* (assignments are being written), *parked* (waiting for an item or for a
 //!   free slot), answered (gone). At most one parked claim per agent; a newer one replaces it.
 //! - Slots of an agent = its leases in the read model + assignments being written + cancelled items
@@ -22,6 +23,8 @@
 //! that has it in hand then meets the refusal of the ledger and goes on.
 //!
 //! # Failure cases
+//! - The stream has no leader, or cannot be made: claims are served all the same. The intake makes and opens the stream
+//!   in a task of its own, again and again until it can; the reason is logged once.
 //! - This actor dies: callers repeat their claim with the same claim id; assignments that were
 //!   written meanwhile are found by it.
 //! - The ledger dies with an assignment under way: the item goes back into the queue if the read

@@ -1,4 +1,4 @@
-//! The actor: queues per item, writes in the background, applies what was acknowledged.
+//! The actor: reads the bucket, queues per item, writes in the background, applies what was acknowledged.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
@@ -10,6 +10,8 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use slab::Slab;
 use tokio::task::JoinSet;
 use tokio::task::coop::unconstrained;
+
+use loom_supervision::{Defect, Loading};
 
 use super::acknowledged::Acknowledged;
 use super::handle::{LedgerError, Outcome};
@@ -59,6 +61,8 @@ pub struct WorkLedgerArgs {
 /// What the ledger is told.
 #[derive(Debug)]
 pub enum LedgerMsg {
+    /// The bucket has been read for the first time; everything up to this sequence is known.
+    Loaded(Result<u64, Defect>),
     /// Carry these out and answer when all have an outcome.
     CarryOut {
         /// What.
@@ -100,6 +104,8 @@ pub struct State {
     pub(super) tasks: JoinSet<()>,
     queues: HashMap<WorkId, VecDeque<Job>>,
     batches: Slab<Batch>,
+    /// Until the bucket has been read: nothing is written before.
+    loading: Option<Loading>,
     pub(super) operations: usize,
     acknowledged: Acknowledged,
     replaying: bool,
@@ -132,18 +138,14 @@ impl Actor for WorkLedger {
         args: WorkLedgerArgs,
     ) -> Result<State, ActorProcessingErr> {
         let read = args.read.clone();
-        let is_again = read.has_writes_begun();
-        let last = replay(&read, read.replayed_to() + 1).await?;
-        read.set_replayed_to(last);
-        if is_again {
-            // What its last incarnation wrote and did not live to tell.
-            args.events.gap(Some(read.project()));
-        }
-        let mut tasks = JoinSet::new();
-        tasks.spawn(watch_reconnects(args.nats.clone(), myself.clone()));
-        tasks.spawn(watch_changes(read.clone(), myself.clone()));
-        myself.send_after(SWEEP_EVERY, || LedgerMsg::SweepDue);
+        let bucket = read.clone();
+        let load = move || {
+            let bucket = bucket.clone();
+            async move { replay(&bucket, bucket.replayed_to() + 1).await }
+        };
         Ok(State {
+            loading: Some(Loading::begin(&myself, load, LedgerMsg::Loaded)),
+            acknowledged: Acknowledged::up_from(read.replayed_to()),
             context: Arc::new(Context {
                 read,
                 nats: args.nats.clone(),
@@ -155,11 +157,10 @@ impl Actor for WorkLedger {
             }),
             args,
             myself,
-            tasks,
+            tasks: JoinSet::new(),
             queues: HashMap::new(),
             batches: Slab::new(),
             operations: 0,
-            acknowledged: Acknowledged::up_from(last),
             replaying: false,
             looks: Looks::new(),
             looking: false,
@@ -175,6 +176,7 @@ impl Actor for WorkLedger {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
+            LedgerMsg::Loaded(last) => state.loaded(last?),
             LedgerMsg::CarryOut { operations, reply } => state.take(&operations, reply),
             LedgerMsg::Done { id, outcome } => state.settle(id, *outcome),
             LedgerMsg::SweepDue => state.sweep(),
@@ -200,6 +202,25 @@ async fn watch_reconnects(nats: Nats, ledger: ActorRef<LedgerMsg>) {
 }
 
 impl State {
+    /// Loading → ready.
+    fn loaded(&mut self, last: u64) {
+        let Some(loading) = self.loading.take() else {
+            return;
+        };
+        self.replayed(Some(last));
+        if self.args.read.has_writes_begun() {
+            // What its last incarnation wrote and did not live to tell.
+            self.args.events.gap(Some(self.args.read.project()));
+        }
+        let (read, myself) = (self.args.read.clone(), self.myself.clone());
+        let nats = self.args.nats.clone();
+        self.tasks.spawn(watch_reconnects(nats, myself.clone()));
+        self.tasks.spawn(watch_changes(read.clone(), myself));
+        self.arm_sweep();
+        read.set_loaded();
+        loading.finish();
+    }
+
     fn take(&mut self, operations: &[Operation], reply: RpcReplyPort<Vec<Outcome>>) {
         if operations.is_empty() {
             let _ = reply.send(Vec::new());
@@ -227,6 +248,10 @@ impl State {
     fn admit(&self, id: WorkId) -> Result<(), LedgerError> {
         if self.draining {
             return Err(LedgerError::Unavailable(id, "it is shutting down".into()));
+        }
+        if self.loading.is_some() {
+            let why = "its bucket is still being read";
+            return Err(LedgerError::Unavailable(id, why.into()));
         }
         if !self.args.nats.is_up() {
             return Err(LedgerError::Unavailable(

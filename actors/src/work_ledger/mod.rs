@@ -3,6 +3,16 @@
 //! Every transition is one compare-and-set in the bucket; it counts when the server has
 //! acknowledged it, and only then is it answered, shown in the [`ReadModel`] and told as an event.
 //!
+//! # States
+//! | state | what happens | left by |
+//! |---|---|---|
+//! | *loading* | a task reads the bucket from the last sequence below which everything is known ([`Loading`](crate::supervision::Loading)). Requests wait in the handle, in order, for as long as their callers do; the actors after this one have not been started, or go on with what the read model knows | [`LedgerMsg::Loaded`] → *ready*. A try that fails is made again; a defect is a crash |
+//! | *ready* | everything below | [`LedgerMsg::Drain`] |
+//! | *draining* | nothing new; answered when nothing is under way, while it loads at once | its end |
+//!
+//! Up means ready: whoever waits for this actor waits until it knows what was written. The very first reading is what
+//! [`ReadModel::ready`] tells of: before it, nothing is called "not found".
+//!
 //! # States of one item's queue
 //! Operations on one item are done one after the other; those on different items side by side.
 //! An operation reads the record (cache or bucket), decides ([`Command::decide`](crate::domain::work::Command::decide))
@@ -21,6 +31,8 @@
 //! written ([`cut`](crate::domain::work::cut)).
 //!
 //! # Failure cases
+//! - The bucket has no leader, the server stands still, or there is much to read: the actor is loading for that long,
+//!   which is no crash. Callers are told `unavailable`, and why, by their own deadline; nothing of theirs is done later.
 //! - The actor dies with writes under way: the next incarnation replays the bucket from the last
 //!   sequence below which everything is known, once the stream has dealt with what its predecessor
 //!   had sent; a gap in what is known that lasts is looked into every second. Callers repeat their request (see

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use loom_protocol::{ErrorCode, WireError, WorkId};
+use loom_protocol::{ErrorCode, ProjectId, WireError, WorkId};
 
 use crate::domain::work::RecordError;
 use crate::nats::ledger_store::StoreError;
@@ -14,6 +14,9 @@ pub enum ReadError {
     /// There is none.
     #[error("there is no work item {0}; it may have expired, see `loom work list`")]
     NotFound(WorkId),
+    /// What there is has not been read since the start.
+    #[error("the work items of project {0} are still being read; try again in a moment")]
+    NotLoaded(ProjectId),
     /// The bucket does not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -38,7 +41,9 @@ impl From<ReadError> for WireError {
     fn from(error: ReadError) -> Self {
         match &error {
             ReadError::NotFound(_) => Self::new(ErrorCode::NotFound, error.to_string()),
-            ReadError::Store(_) => Self::unavailable(error.to_string(), Duration::from_secs(1)),
+            ReadError::NotLoaded(_) | ReadError::Store(_) => {
+                Self::unavailable(error.to_string(), Duration::from_secs(1))
+            }
             ReadError::Damaged { .. } => Self::new(ErrorCode::Internal, error.to_string()),
         }
     }

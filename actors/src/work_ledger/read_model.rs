@@ -12,7 +12,7 @@ use loom_protocol::rest::WorkTotals;
 use loom_protocol::work::{LeaseRef, Usage, WorkItem};
 use loom_protocol::{AgentGuid, ProjectId, Timestamp, WorkId};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::cache::RecordCache;
@@ -78,6 +78,8 @@ pub struct ReadModel {
     /// One search through all headers at a time.
     pub(super) searches: Semaphore,
     replayed_to: AtomicU64,
+    /// The bucket was read to its end once.
+    pub(super) loaded: watch::Sender<bool>,
     /// See [`ReadModel::usual_wait`]; in milliseconds, [`NO_WAIT_KNOWN`] before the first claim.
     usual_wait: AtomicU64,
     /// Over all incarnations of the ledger: what one of them left under way is none of the next one's.
@@ -102,6 +104,7 @@ impl ReadModel {
             deleted: AtomicUsize::new(0),
             searches: Semaphore::new(1),
             replayed_to: AtomicU64::new(0),
+            loaded: watch::Sender::new(false),
             usual_wait: AtomicU64::new(NO_WAIT_KNOWN),
             writes: AtomicU64::new(0),
         }
@@ -114,6 +117,7 @@ impl ReadModel {
     pub async fn read_of(project: ProjectId, store: LedgerStore) -> Result<Arc<Self>, StoreError> {
         let model = Arc::new(Self::new(project, store));
         replay(&model, 0).await?;
+        model.set_loaded();
         Ok(model)
     }
 
@@ -261,7 +265,8 @@ impl ReadModel {
     /// The record of an item at its present revision, from the cache or the bucket.
     pub async fn record(&self, id: WorkId) -> Result<(Arc<WorkRecord>, u64), ReadError> {
         let Some(header) = self.header(id) else {
-            return Err(self.damage(id).unwrap_or(ReadError::NotFound(id)));
+            let absent = self.absent(id);
+            return Err(self.damage(id).unwrap_or(absent));
         };
         let revision = header.revision;
         if let Some(record) = self.cache.get(id, revision) {

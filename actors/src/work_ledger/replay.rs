@@ -2,11 +2,48 @@
 //! since with many items either takes as long as the other.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use loom_protocol::WorkId;
 use tokio::sync::mpsc;
 
+use super::read_error::ReadError;
 use super::read_model::ReadModel;
 use crate::nats::ledger_store::{Entry, StoreError};
+
+impl ReadModel {
+    /// Waits until the bucket was read once; before, nobody can say what there is not. While a later incarnation of
+    /// the ledger reads again, what is known stays known.
+    ///
+    /// # Errors
+    /// It was not, within the bound.
+    pub async fn ready(&self, within: Duration) -> Result<(), ReadError> {
+        let mut loaded = self.loaded.subscribe();
+        let waited = tokio::time::timeout(within, loaded.wait_for(|loaded| *loaded)).await;
+        match waited {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(ReadError::NotLoaded(self.project().clone())),
+        }
+    }
+
+    /// Whether the bucket was read once.
+    pub fn is_loaded(&self) -> bool {
+        *self.loaded.borrow()
+    }
+
+    /// What is said of an item that is not in the index.
+    pub(super) fn absent(&self, id: WorkId) -> ReadError {
+        if self.is_loaded() {
+            ReadError::NotFound(id)
+        } else {
+            ReadError::NotLoaded(self.project().clone())
+        }
+    }
+
+    pub(super) fn set_loaded(&self) {
+        self.loaded.send_replace(true);
+    }
+}
 
 /// How many chunks may wait for the decoder.
 const CHUNKS_AHEAD: usize = 16;

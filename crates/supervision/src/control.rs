@@ -19,6 +19,33 @@ pub(super) struct Spawned {
     pub(super) started: JoinHandle<Result<JoinHandle<()>, SpawnErr>>,
 }
 
+/// An incarnation that nobody knows yet: ends with the attempt that made it, unless it was released.
+pub(super) struct KillOnDrop {
+    pub(super) id: ActorId,
+    cell: Option<ActorCell>,
+}
+
+impl KillOnDrop {
+    pub(super) fn new(cell: ActorCell) -> Self {
+        Self {
+            id: cell.get_id(),
+            cell: Some(cell),
+        }
+    }
+
+    pub(super) fn release(&mut self) -> Option<ActorCell> {
+        self.cell.take()
+    }
+}
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        if let Some(cell) = &self.cell {
+            cell.kill();
+        }
+    }
+}
+
 /// What a supervisor needs of a child, without its types.
 pub(super) trait Control: Send + Sync {
     /// Begins a new incarnation, linked to `supervisor` when its `pre_start` has ended well.

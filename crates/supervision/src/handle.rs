@@ -8,6 +8,8 @@ use ractor::{ActorCell, ActorRef, Message, RpcReplyPort};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
+use super::held::{Held, Place};
+
 /// How long a caller whose reply port was dropped waits for news of the actor before it asks again.
 const NEWS_PAUSE: Duration = Duration::from_millis(50);
 /// Stands for "for ever" where a bound overflows.
@@ -24,11 +26,13 @@ pub enum CallError {
         /// The bound the caller gave.
         within: Duration,
     },
-    /// The actor is being started or restarted.
-    #[error("{actor} is being started; try again in a moment")]
+    /// The actor is being started or restarted, or loads what it works with. It was not asked.
+    #[error("{actor} is being started{}; try again in a moment", because(why.as_deref()))]
     Down {
         /// Which.
         actor: Arc<str>,
+        /// Why that takes long, where it is known: how its last try to load failed.
+        why: Option<Arc<str>>,
     },
     /// The actor's tree crashed too often and is not started again by itself.
     #[error("{actor} is parked, it crashed too often: {reason}")]
@@ -46,15 +50,24 @@ pub enum CallError {
     },
 }
 
+fn because(why: Option<&str>) -> String {
+    why.map_or_else(String::new, |why| format!(" ({why})"))
+}
+
 /// Reaches an actor whichever incarnation of it lives. Cheap to clone; all clones are the same handle.
 ///
-/// A new one is empty until a supervisor fills it (see [`super::ChildSpec::actor`]): calls wait.
+/// A new one is empty until a supervisor fills it (see [`super::ChildSpec::actor`]): calls wait, also while an actor
+/// loads what it works with (see [`super::Loading`]). They are sent in the order in which they came, and none whose
+/// caller has gone, or was told when its bound was over that the actor is not up. At the most 16,384 wait; more are
+/// answered [`CallError::Down`] at once.
 pub struct ActorHandle<M: Message> {
     shared: Arc<Shared<M>>,
 }
 
 struct Shared<M: Message> {
     name: Arc<str>,
+    /// Requests that wait for it. Filled while the slot is read, and emptied while it is written.
+    held: Held<M>,
     slot: watch::Sender<Slot<M>>,
 }
 
@@ -67,9 +80,16 @@ struct Slot<M: Message> {
     fresh: bool,
 }
 
+impl<M: Message> Slot<M> {
+    fn never_reaches(&self, incarnation: u64) -> bool {
+        let will_not = matches!(self.presence, Presence::Parked(_) | Presence::Stopped);
+        will_not && self.incarnation < incarnation
+    }
+}
+
 enum Presence<M: Message> {
     Up(ActorRef<M>),
-    Down,
+    Down { why: Option<Arc<str>> },
     Parked(Arc<str>),
     Stopped,
 }
@@ -78,7 +98,7 @@ impl<M: Message> ActorHandle<M> {
     /// An empty handle of an actor called `name` in errors and logs.
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         let slot = watch::Sender::new(Slot {
-            presence: Presence::Down,
+            presence: Presence::Down { why: None },
             incarnation: 0,
             restarts: 0,
             fresh: true,
@@ -86,6 +106,7 @@ impl<M: Message> ActorHandle<M> {
         Self {
             shared: Arc::new(Shared {
                 name: name.into(),
+                held: Held::new(),
                 slot,
             }),
         }
@@ -105,7 +126,10 @@ impl<M: Message> ActorHandle<M> {
                 absent => return Err(self.absence(absent)),
             }
         };
-        actor.send_message(message).map_err(|_| self.down())
+        actor.send_message(message).map_err(|_| CallError::Down {
+            actor: Arc::clone(&self.shared.name),
+            why: None,
+        })
     }
 
     /// Sends a request and waits for its answer; while the actor restarts it waits too, until `within` is over.
@@ -120,17 +144,15 @@ impl<M: Message> ActorHandle<M> {
         let deadline = deadline_after(within);
         let mut slot = self.shared.slot.subscribe();
         loop {
-            let (actor, incarnation) = self.present(&mut slot, deadline).await?;
             if Instant::now() >= deadline {
-                return Err(self.timed_out(within));
+                return Err(self.too_late(None, within));
             }
             let (port, answer) = oneshot::channel();
-            if actor.send_message(make(port.into())).is_ok() {
-                match timeout_at(deadline, answer_of(answer, incarnation, &mut slot)).await {
-                    Ok(Some(answer)) => return Ok(answer),
-                    Ok(None) => {}
-                    Err(_elapsed) => return Err(self.timed_out(within)),
-                }
+            let (incarnation, _place) = self.send_or_hold(make(port.into()))?;
+            match timeout_at(deadline, answer_of(answer, incarnation, &mut slot)).await {
+                Ok(Some(answer)) => return Ok(answer),
+                Ok(None) => {}
+                Err(_elapsed) => return Err(self.too_late(Some(incarnation), within)),
             }
             // Its supervisor may not have heard of its end yet.
             let news = slot.wait_for(|slot| {
@@ -143,9 +165,12 @@ impl<M: Message> ActorHandle<M> {
     /// Waits until the actor is up. A parked or stopped one is an error at once.
     pub async fn wait_until_up(&self, within: Duration) -> Result<(), CallError> {
         let mut slot = self.shared.slot.subscribe();
-        self.present(&mut slot, deadline_after(within))
-            .await
-            .map(drop)
+        let decided = slot.wait_for(|slot| !matches!(slot.presence, Presence::Down { .. }));
+        let _ = timeout_at(deadline_after(within), decided).await;
+        match &self.shared.slot.borrow().presence {
+            Presence::Up(_) => Ok(()),
+            absent => Err(self.absence(absent)),
+        }
     }
 
     /// Whether the actor is up just now.
@@ -169,19 +194,41 @@ impl<M: Message> ActorHandle<M> {
         }
     }
 
-    /// The present incarnation, waited for until `deadline`.
-    async fn present(
-        &self,
-        slot: &mut watch::Receiver<Slot<M>>,
-        deadline: Instant,
-    ) -> Result<(ActorRef<M>, u64), CallError> {
-        let decided = slot.wait_for(|slot| !matches!(slot.presence, Presence::Down));
-        match timeout_at(deadline, decided).await {
-            Ok(Ok(slot)) => match &slot.presence {
-                Presence::Up(actor) => Ok((actor.clone(), slot.incarnation)),
-                absent => Err(self.absence(absent)),
+    /// Sends a request, or has it wait for as long as its place is kept. Gives the incarnation that gets it; where
+    /// that cannot take it, its port is dropped.
+    fn send_or_hold(&self, message: M) -> Result<(u64, Option<Place<'_, M>>), CallError> {
+        let slot = self.shared.slot.borrow();
+        match &slot.presence {
+            Presence::Up(actor) => {
+                let (actor, incarnation) = (actor.clone(), slot.incarnation);
+                drop(slot);
+                let _ = actor.send_message(message);
+                Ok((incarnation, None))
+            }
+            Presence::Down { .. } => match self.shared.held.hold(message) {
+                Some(place) => Ok((slot.incarnation + 1, Some(place))),
+                None => Err(CallError::Down {
+                    actor: Arc::clone(&self.shared.name),
+                    why: Some("too many requests wait for it".into()),
+                }),
             },
-            Ok(Err(_)) | Err(_) => Err(self.down()),
+            absent => Err(self.absence(absent)),
+        }
+    }
+
+    /// The bound of a request is over that this incarnation was to get, or the next one that there is.
+    fn too_late(&self, to: Option<u64>, within: Duration) -> CallError {
+        let slot = self.shared.slot.borrow();
+        match &slot.presence {
+            Presence::Parked(_) | Presence::Stopped | Presence::Down { .. }
+                if to.is_none_or(|to| slot.incarnation < to) =>
+            {
+                self.absence(&slot.presence)
+            }
+            _ => CallError::TimedOut {
+                actor: Arc::clone(&self.shared.name),
+                within,
+            },
         }
     }
 
@@ -193,20 +240,11 @@ impl<M: Message> ActorHandle<M> {
                 reason: Arc::clone(reason),
             },
             Presence::Stopped => CallError::Stopped { actor },
-            Presence::Up(_) | Presence::Down => CallError::Down { actor },
-        }
-    }
-
-    fn down(&self) -> CallError {
-        CallError::Down {
-            actor: Arc::clone(&self.shared.name),
-        }
-    }
-
-    fn timed_out(&self, within: Duration) -> CallError {
-        CallError::TimedOut {
-            actor: Arc::clone(&self.shared.name),
-            within,
+            Presence::Down { why } => CallError::Down {
+                actor,
+                why: why.clone(),
+            },
+            Presence::Up(_) => CallError::Down { actor, why: None },
         }
     }
 }
@@ -228,8 +266,8 @@ impl<M: Message> fmt::Debug for ActorHandle<M> {
     }
 }
 
-/// What one incarnation answers; `None` where it has dropped the port, or another one is up. A port may outlive
-/// its actor: what is sent while a mailbox is being closed can be left lying in it.
+/// What one incarnation answers; `None` where it has dropped the port, another one is up, or it will never be there. A
+/// port may outlive its actor: what is sent while a mailbox is being closed can be left lying in it.
 async fn answer_of<M: Message, T>(
     answer: oneshot::Receiver<T>,
     incarnation: u64,
@@ -238,7 +276,7 @@ async fn answer_of<M: Message, T>(
     tokio::select! {
         biased;
         answer = answer => answer.ok(),
-        _ = slot.wait_for(|slot| slot.incarnation != incarnation) => None,
+        _ = slot.wait_for(|slot| slot.incarnation > incarnation || slot.never_reaches(incarnation)) => None,
     }
 }
 
@@ -250,6 +288,8 @@ pub(super) trait Presentation: Send + Sync {
     fn up(&self, cell: ActorCell);
     /// It has ended and comes back: callers wait.
     fn down(&self);
+    /// It is there and could not load yet, for this reason: callers wait.
+    fn loading(&self, why: Arc<str>);
     /// It does not come back by itself.
     fn parked(&self, reason: &Arc<str>);
     /// It was stopped on purpose.
@@ -261,14 +301,18 @@ pub(super) trait Presentation: Send + Sync {
 impl<M: Message> Presentation for ActorHandle<M> {
     fn expected(&self) {
         self.shared.slot.send_modify(|slot| {
-            slot.presence = Presence::Down;
+            slot.presence = Presence::Down { why: None };
             slot.fresh = true;
         });
     }
 
     fn up(&self, cell: ActorCell) {
         self.shared.slot.send_modify(|slot| {
-            slot.presence = Presence::Up(cell.into());
+            let actor = ActorRef::from(cell);
+            for message in self.shared.held.release() {
+                let _ = actor.send_message(message);
+            }
+            slot.presence = Presence::Up(actor);
             slot.incarnation += 1;
             slot.restarts += u64::from(!slot.fresh);
             slot.fresh = false;
@@ -278,7 +322,13 @@ impl<M: Message> Presentation for ActorHandle<M> {
     fn down(&self) {
         self.shared
             .slot
-            .send_modify(|slot| slot.presence = Presence::Down);
+            .send_modify(|slot| slot.presence = Presence::Down { why: None });
+    }
+
+    fn loading(&self, why: Arc<str>) {
+        self.shared
+            .slot
+            .send_modify(|slot| slot.presence = Presence::Down { why: Some(why) });
     }
 
     fn parked(&self, reason: &Arc<str>) {

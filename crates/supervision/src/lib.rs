@@ -58,6 +58,7 @@
 //! | idle | waits until all before it are up (first start, rest-for-one) | waits |
 //! | pausing | crashed; backs off; the former incarnation is made sure to have ended | waits |
 //! | starting | `pre_start` runs, in a task of its own, at the most for `start_timeout` | waits |
+//! | loading | `pre_start` has ended; loads what it works with, for as long as it takes ([`Loading`]); a child without [`ChildSpec::loads_after_start`] is up at once | waits, and says why it is not loaded yet |
 //! | up | works | sends |
 //!
 //! | of a tree | means | [`TreeState`] |
@@ -78,6 +79,8 @@
 //! | panic, `Err` from `handle` | `ActorFailed`: crash |
 //! | kill, cancelled task, `stop` that nobody here asked for | `ActorTerminated`: crash |
 //! | `pre_start` fails or panics | comes back as the outcome of the start (ractor sends no event): crash |
+//! | loading takes long, or fails | no crash: it goes on, and is tried again (100 ms to 5 s); children after it wait; the reason stands in the log once, in [`TreeStatus::last_failure`] and in [`CallError::Down`] |
+//! | loading meets a defect (a panic) | the actor ends with an error: crash |
 //! | `pre_start` hangs | killed after `start_timeout`: crash; the supervisor goes on listening |
 //! | the former incarnation does not end (blocks its thread) | no second one beside it: crash after `start_timeout` |
 //! | crash | `RestartPolicy`: pause, then start again; one-for-one the child alone, rest-for-one those after it too |
@@ -91,7 +94,9 @@
 mod control;
 mod drain;
 mod handle;
+mod held;
 mod jitter;
+mod loading;
 mod policy;
 mod root;
 mod spec;
@@ -100,6 +105,7 @@ mod tree;
 
 pub use handle::{ActorHandle, CallError};
 pub use jitter::Jitter;
+pub use loading::{Defect, Loading};
 pub use policy::{RestartHistory, RestartPolicy, RestartVerdict, Strategy};
 pub use root::{Root, RootHandle, StartError, StopError};
 pub use spec::{ChildSpec, TreeSpec};

@@ -30,7 +30,8 @@ pub struct RestartPolicy {
     pub backoff_first: Duration,
     /// What the pause never exceeds.
     pub backoff_max: Duration,
-    /// How long a start may take: of an actor its `pre_start`, of a tree until all its actors are up.
+    /// How long a start may take: of an actor its `pre_start` (what it loads after that is not counted), of a tree
+    /// how long its start is waited for.
     pub start_timeout: Duration,
 }
 

@@ -17,6 +17,8 @@ pub struct ChildSpec {
     pub(super) policy: RestartPolicy,
     pub(super) control: Arc<dyn Control>,
     pub(super) drain: Option<DrainRequest>,
+    /// Whether it is up only when it has loaded.
+    pub(super) loads: bool,
     message_type: TypeId,
     drain_type: Option<TypeId>,
 }
@@ -36,9 +38,18 @@ impl ChildSpec {
             policy,
             control: Arc::new(ActorControl::<A, _>::new(handle, make)),
             drain: None,
+            loads: false,
             message_type: TypeId::of::<A::Msg>(),
             drain_type: None,
         }
+    }
+
+    /// The actor is up only when it has loaded what it works with, however long that takes: its `pre_start` begins
+    /// a [`Loading`](super::Loading), whose end it tells by [`Loading::finish`](super::Loading::finish).
+    #[must_use]
+    pub fn loads_after_start(mut self) -> Self {
+        self.loads = true;
+        self
     }
 
     /// The message that asks the actor to finish what is in flight. The actor answers when it has; then it is stopped.

@@ -35,7 +35,7 @@ pub struct TreeStatus {
     pub state: TreeState,
     /// Its actors, in the order of their start.
     pub children: Vec<ChildStatus>,
-    /// The last crash since all were up: who and why.
+    /// The last crash or failure to load since all were up: who and why.
     pub last_failure: Option<Arc<str>>,
 }
 
@@ -44,7 +44,7 @@ pub struct TreeStatus {
 pub struct ChildStatus {
     /// Its name.
     pub name: Arc<str>,
-    /// Whether it is up.
+    /// Whether it is up: it works, and has loaded what it works with.
     pub up: bool,
     /// How often it was restarted.
     pub restarts: u64,

@@ -9,7 +9,7 @@ use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, Supervisio
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::control::{Spawned, end_of, why_not_started};
+use super::control::{KillOnDrop, Spawned, end_of, why_not_started};
 use super::drain;
 use super::jitter::Jitter;
 use super::policy::{RestartHistory, RestartVerdict};
@@ -40,6 +40,10 @@ pub(super) enum TreeMsg {
         attempt: u64,
         outcome: Result<(), String>,
     },
+    /// An actor that loads after its start has loaded.
+    Loaded { id: ActorId },
+    /// It could not load, and tries again.
+    NotLoaded { id: ActorId, why: Arc<str> },
     /// By request of the root: drain, stop, end.
     Drain { deadline: Instant },
     /// All actors have ended after [`TreeMsg::Drain`].
@@ -82,34 +86,12 @@ enum Phase {
         incarnation: KillOnDrop,
         _watch: AbortOnDropHandle<()>,
     },
+    /// `pre_start` has ended; the actor loads, for as long as it takes.
+    Loading {
+        cell: ActorCell,
+        why_not_yet: Option<Arc<str>>,
+    },
     Up(ActorId),
-}
-
-/// An incarnation that nobody knows yet: ends with the attempt that made it, unless it was released.
-struct KillOnDrop {
-    id: ActorId,
-    cell: Option<ActorCell>,
-}
-
-impl KillOnDrop {
-    fn new(cell: ActorCell) -> Self {
-        Self {
-            id: cell.get_id(),
-            cell: Some(cell),
-        }
-    }
-
-    fn release(&mut self) -> Option<ActorCell> {
-        self.cell.take()
-    }
-}
-
-impl Drop for KillOnDrop {
-    fn drop(&mut self) {
-        if let Some(cell) = &self.cell {
-            cell.kill();
-        }
-    }
 }
 
 impl Actor for ProjectTree {
@@ -159,6 +141,8 @@ impl Actor for ProjectTree {
                 attempt,
                 outcome,
             } => state.start_ended(child, attempt, outcome),
+            TreeMsg::Loaded { id } => state.loaded(id),
+            TreeMsg::NotLoaded { id, why } => state.not_loaded(id, why),
             TreeMsg::Drain { deadline } => state.drain(deadline),
             TreeMsg::Drained { unfinished } => state.report_drained(unfinished),
             TreeMsg::GaveUp { reason } => return Err(reason.to_string().into()),
@@ -269,7 +253,7 @@ impl State {
         };
     }
 
-    /// Starting → Up, or a crash.
+    /// Starting → Up or Loading, or a crash.
     fn start_ended(&mut self, index: usize, attempt: u64, outcome: Result<(), String>) {
         let Phase::Starting {
             attempt: current,
@@ -288,16 +272,67 @@ impl State {
         let Some(cell) = incarnation.release() else {
             return;
         };
+        if self.args.spec.children[index].loads {
+            self.children[index].phase = Phase::Loading {
+                cell,
+                why_not_yet: None,
+            };
+            return;
+        }
+        self.up(index, cell);
+    }
+
+    /// Starting or Loading → Up.
+    fn up(&mut self, index: usize, cell: ActorCell) {
         self.children[index].phase = Phase::Up(cell.get_id());
         let spec = &self.args.spec.children[index];
         spec.control.presentation().up(cell);
         self.advance();
     }
 
-    /// An actor has ended. One that is not up or starting was expected to end, or is long forgotten.
+    /// Loading → Up. It may be told before the end of `pre_start` is.
+    fn loaded(&mut self, id: ActorId) {
+        let loaded = self
+            .children
+            .iter_mut()
+            .zip(0..)
+            .find_map(|(child, index)| {
+                let cell = match &mut child.phase {
+                    Phase::Loading { cell, .. } if cell.get_id() == id => Some(cell.clone()),
+                    Phase::Starting { incarnation, .. } if incarnation.id == id => {
+                        incarnation.release()
+                    }
+                    _ => None,
+                };
+                Some((index, cell?))
+            });
+        if let Some((index, cell)) = loaded {
+            self.up(index, cell);
+        }
+    }
+
+    /// A try to load has failed: said once for each reason.
+    fn not_loaded(&mut self, id: ActorId, why: Arc<str>) {
+        let children = self.args.spec.children.iter().zip(&mut self.children);
+        for (spec, child) in children {
+            if let Phase::Loading { cell, why_not_yet } = &mut child.phase
+                && cell.get_id() == id
+                && why_not_yet.as_ref() != Some(&why)
+            {
+                tracing::warn!(tree = %self.args.spec.name, actor = %spec.name, %why, "cannot load yet and goes on trying");
+                spec.control.presentation().loading(Arc::clone(&why));
+                self.last_failure = Some(format!("{} cannot load yet: {why}", spec.name).into());
+                *why_not_yet = Some(why);
+                return self.report();
+            }
+        }
+    }
+
+    /// An actor has ended. One that is not up, loading or starting was expected to end, or is long forgotten.
     fn ended(&mut self, id: ActorId, reason: &str) {
         let ended = self.children.iter().position(|child| match &child.phase {
             Phase::Up(up) => *up == id,
+            Phase::Loading { cell, .. } => cell.get_id() == id,
             Phase::Starting { incarnation, .. } => incarnation.id == id,
             Phase::Idle | Phase::Pausing { .. } => false,
         });

@@ -30,7 +30,10 @@ async fn callers_before_the_first_start_wait_for_it() {
     });
     assert_eq!(
         fixture.b.handle.cast(Msg::Fail),
-        Err(CallError::Down { actor: "b".into() })
+        Err(CallError::Down {
+            actor: "b".into(),
+            why: None
+        })
     );
     fixture.root.start_tree(fixture.spec()).await.unwrap();
     assert_eq!(early.await.unwrap(), Ok((1, 1)));
@@ -53,7 +56,13 @@ async fn a_caller_waits_no_longer_than_it_said() {
     assert!(fixture.b.handle.kill());
     let before = tokio::time::Instant::now();
     let down = fixture.b.handle.call(within, Msg::Count).await.unwrap_err();
-    assert_eq!(down, CallError::Down { actor: "b".into() });
+    assert_eq!(
+        down,
+        CallError::Down {
+            actor: "b".into(),
+            why: None
+        }
+    );
     assert_eq!(before.elapsed().as_secs(), within.as_secs());
     assert_eq!(
         down.to_string(),

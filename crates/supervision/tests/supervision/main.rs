@@ -9,6 +9,7 @@
 )]
 
 mod calls;
+mod loading;
 mod matrix;
 mod order;
 mod probe;

@@ -6,6 +6,8 @@
     reason = "a test fails by panicking"
 )]
 
+mod loading;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +41,7 @@ struct House {
     project: Arc<Project>,
     terms: Terms,
     root: RootHandle,
-    _server: NatsServer,
+    server: NatsServer,
     _store: tempfile::TempDir,
 }
 
@@ -82,7 +84,7 @@ impl House {
             project,
             terms,
             root,
-            _server: server,
+            server,
             _store: store,
         }
     }
