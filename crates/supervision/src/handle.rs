@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::{ActorCell, ActorRef, Message, RpcReplyPort};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
 /// How long a caller whose reply port was dropped waits for news of the actor before it asks again.
@@ -30,7 +30,7 @@ pub enum CallError {
         /// Which.
         actor: Arc<str>,
     },
-    /// The actor's tree crashed too often and is not started again by itself.
+    /// The actor's tree crashed too often and is tried again later. A call that is told so has it tried soon.
     #[error("{actor} is parked, it crashed too often: {reason}")]
     Parked {
         /// Which.
@@ -70,7 +70,10 @@ struct Slot<M: Message> {
 enum Presence<M: Message> {
     Up(ActorRef<M>),
     Down,
-    Parked(Arc<str>),
+    Parked {
+        reason: Arc<str>,
+        wanted: Arc<Notify>,
+    },
     Stopped,
 }
 
@@ -111,7 +114,8 @@ impl<M: Message> ActorHandle<M> {
     /// Sends a request and waits for its answer; while the actor restarts it waits too, until `within` is over.
     ///
     /// When the actor dies after it took the request, the request is made and sent again, so `make` must describe
-    /// one that may be carried out twice; a port that is dropped without an answer counts as a death. A parked or stopped actor is an error at once.
+    /// one that may be carried out twice; a port that is dropped without an answer counts as a death. A parked or stopped
+    /// actor is an error at once; a parked one is tried again because of the call, for the next one.
     pub async fn call<T: Send + 'static>(
         &self,
         within: Duration,
@@ -140,7 +144,7 @@ impl<M: Message> ActorHandle<M> {
         }
     }
 
-    /// Waits until the actor is up. A parked or stopped one is an error at once.
+    /// Waits until the actor is up. A parked or stopped one is an error at once, as for [`ActorHandle::call`].
     pub async fn wait_until_up(&self, within: Duration) -> Result<(), CallError> {
         let mut slot = self.shared.slot.subscribe();
         self.present(&mut slot, deadline_after(within))
@@ -179,7 +183,12 @@ impl<M: Message> ActorHandle<M> {
         match timeout_at(deadline, decided).await {
             Ok(Ok(slot)) => match &slot.presence {
                 Presence::Up(actor) => Ok((actor.clone(), slot.incarnation)),
-                absent => Err(self.absence(absent)),
+                absent => {
+                    if let Presence::Parked { wanted, .. } = absent {
+                        wanted.notify_one();
+                    }
+                    Err(self.absence(absent))
+                }
             },
             Ok(Err(_)) | Err(_) => Err(self.down()),
         }
@@ -188,7 +197,7 @@ impl<M: Message> ActorHandle<M> {
     fn absence(&self, presence: &Presence<M>) -> CallError {
         let actor = Arc::clone(&self.shared.name);
         match presence {
-            Presence::Parked(reason) => CallError::Parked {
+            Presence::Parked { reason, .. } => CallError::Parked {
                 actor,
                 reason: Arc::clone(reason),
             },
@@ -250,8 +259,8 @@ pub(super) trait Presentation: Send + Sync {
     fn up(&self, cell: ActorCell);
     /// It has ended and comes back: callers wait.
     fn down(&self);
-    /// It does not come back by itself.
-    fn parked(&self, reason: &Arc<str>);
+    /// It was given up for now: callers fail. `wanted` hears of each of their calls.
+    fn parked(&self, reason: &Arc<str>, wanted: &Arc<Notify>);
     /// It was stopped on purpose.
     fn stopped(&self);
     /// Whether it is up, and how often it was restarted.
@@ -281,10 +290,13 @@ impl<M: Message> Presentation for ActorHandle<M> {
             .send_modify(|slot| slot.presence = Presence::Down);
     }
 
-    fn parked(&self, reason: &Arc<str>) {
-        self.shared
-            .slot
-            .send_modify(|slot| slot.presence = Presence::Parked(Arc::clone(reason)));
+    fn parked(&self, reason: &Arc<str>, wanted: &Arc<Notify>) {
+        self.shared.slot.send_modify(|slot| {
+            slot.presence = Presence::Parked {
+                reason: Arc::clone(reason),
+                wanted: Arc::clone(wanted),
+            };
+        });
     }
 
     fn stopped(&self) {

@@ -55,7 +55,7 @@
 //! # States
 //! | of a child | means | its handle |
 //! |---|---|---|
-//! | idle | waits until all before it are up (first start, rest-for-one) | waits |
+//! | idle | waits until all before it are up (first start) | waits |
 //! | pausing | crashed; backs off; the former incarnation is made sure to have ended | waits |
 //! | starting | `pre_start` runs, in a task of its own, at the most for `start_timeout` | waits |
 //! | up | works | sends |
@@ -64,7 +64,8 @@
 //! |---|---|---|
 //! | alive | its actor runs; children are as above | `Starting`, `Running`, `Restarting` |
 //! | pausing | its actor has ended, backs off | `Starting`, `Restarting` |
-//! | parked | exhausted: only [`RootHandle::start_tree`] brings it back; handles answer [`CallError::Parked`] | `Parked` |
+//! | parked | exhausted: pauses, from `backoff_max` on and doubling up to 1 minute; handles answer [`CallError::Parked`] | `Parked`, with the time of the next try |
+//! | on trial | parked, and its actor runs again: handles wait; up, it is as any other, one more crash parks it | `Parked`, without one |
 //! | stopping | drains by request, then is forgotten; handles answer [`CallError::Stopped`] | `Stopping` |
 //!
 //! # Messages
@@ -80,9 +81,11 @@
 //! | `pre_start` fails or panics | comes back as the outcome of the start (ractor sends no event): crash |
 //! | `pre_start` hangs | killed after `start_timeout`: crash; the supervisor goes on listening |
 //! | the former incarnation does not end (blocks its thread) | no second one beside it: crash after `start_timeout` |
-//! | crash | `RestartPolicy`: pause, then start again; one-for-one the child alone, rest-for-one those after it too |
+//! | crash | `RestartPolicy`: pause, then start that child alone again |
 //! | crashes beyond `max_restarts` in the window | the tree stops its children in reverse order and ends with an error |
 //! | a tree ends with an error, panics or is killed | the same policy one level up: pause and start, or park |
+//! | a parked tree is called, or started | tried at once, at the earliest 1 s after it was parked (a start: without that second) |
+//! | a parked tree comes up | it has all of its restarts again; the pauses begin anew when it was up for a whole window |
 //! | a child ends during a pause, an unknown actor ends | ignored |
 //! | the root ends | ractor kills the trees, each tree kills its children; [`RootHandle::ended`] resolves |
 //!
@@ -100,7 +103,7 @@ mod tree;
 
 pub use handle::{ActorHandle, CallError};
 pub use jitter::Jitter;
-pub use policy::{RestartHistory, RestartPolicy, RestartVerdict, Strategy};
+pub use policy::{RestartHistory, RestartPolicy, RestartVerdict};
 pub use root::{Root, RootHandle, StartError, StopError};
 pub use spec::{ChildSpec, TreeSpec};
 pub use status::{ChildStatus, TreeState, TreeStatus};

@@ -11,5 +11,6 @@
 mod calls;
 mod matrix;
 mod order;
+mod parked;
 mod probe;
 mod trees;
