@@ -153,5 +153,9 @@ async fn a_parked_project_comes_back_by_itself() {
     assert_eq!(item["status"], "pending");
     let guid = house.register("a").await;
     let claimed = house.request("work.claim", json!({"guid": guid})).await;
-    assert_eq!(claimed["items"][0]["id"], id.as_str(), "{claimed}");
+    assert_eq!(
+        claimed["items"][0]["workItem"]["id"],
+        id.as_str(),
+        "{claimed}"
+    );
 }
