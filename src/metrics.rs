@@ -54,6 +54,7 @@ const STORE_SIZE: &str = "loom_store_size_bytes";
 const STORE_REFUSALS: &str = "loom_store_refusals_total";
 const STORE_RESTARTS: &str = "loom_store_restarts_total";
 const READY: &str = "loom_ready";
+const PARKED: &str = "loom_parked_projects";
 
 /// The recorder of this process. Made with its first use; where a program that embeds Loom has
 /// installed another one, that one gets the samples and `/metrics` stays empty.
@@ -95,6 +96,10 @@ static RECORDER: LazyLock<PrometheusHandle> = LazyLock::new(|| {
     describe_counter!(
         STORE_RESTARTS,
         "How often our own nats-server was restarted because of its store."
+    );
+    describe_gauge!(
+        PARKED,
+        "Projects that crashed too often and wait for their next try."
     );
     describe_gauge!(READY, "1 when the coordinator can serve, else 0.");
     handle
@@ -163,7 +168,9 @@ pub fn render(service: &Service) -> String {
     let connected = *projects.terms().nats.reconnects.borrow();
     counter!(RECONNECTS).absolute(connected.saturating_sub(1));
     note_store(&projects.terms().nats.store);
-    gauge!(READY).set(if service.readiness().ready { 1.0 } else { 0.0 });
+    let readiness = service.readiness();
+    gauge!(PARKED).set(exact(readiness.parked.len()));
+    gauge!(READY).set(if readiness.ready { 1.0 } else { 0.0 });
     RECORDER.render()
 }
 

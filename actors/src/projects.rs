@@ -17,6 +17,7 @@ use std::time::Duration;
 use dashmap::{DashMap, DashSet};
 use loom_protocol::{ProjectId, WireError};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::starting::Starting;
@@ -120,17 +121,56 @@ impl Projects {
         self.0.root.status()
     }
 
-    /// The projects that crashed too often and were given up, with the reason.
+    /// The projects that crashed too often and are given up for now, with the reason and when they are tried again.
     pub fn parked(&self) -> BTreeMap<String, String> {
-        let parked = |state| match state {
-            TreeState::Parked { reason } => Some(reason.to_string()),
-            _ => None,
-        };
         self.trees()
             .into_iter()
-            .filter_map(|tree| Some((tree.name.to_string(), parked(tree.state)?)))
+            .filter_map(|tree| Some((tree.name.to_string(), why_parked(&tree.state)?)))
             .collect()
     }
+
+    /// Why a project does not run that should. `None`: all of its actors are up; or it is not awake, so that its first
+    /// use starts it.
+    pub fn why_not_up(&self, id: &ProjectId) -> Option<NotUp> {
+        let Some(tree) = self.0.root.tree(id.as_str()) else {
+            return self.0.starting.why_unread(id).map(NotUp::Down);
+        };
+        if let Some(why) = why_parked(&tree.state) {
+            return Some(NotUp::Parked(why));
+        }
+        let doing = match tree.state {
+            TreeState::Running | TreeState::Parked { .. } => return None,
+            TreeState::Starting => "is being started",
+            TreeState::Restarting => "is being restarted",
+            TreeState::Stopping => "is being stopped",
+        };
+        Some(NotUp::Down(match tree.last_failure {
+            Some(failure) => format!("{doing} (the last failure: {failure})"),
+            None => doing.to_owned(),
+        }))
+    }
+}
+
+/// Why a project does not run just now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotUp {
+    /// It crashed too often: for which reason, and when it is tried again.
+    Parked(String),
+    /// What is being done about it.
+    Down(String),
+}
+
+fn why_parked(state: &TreeState) -> Option<String> {
+    let TreeState::Parked { reason, next_try } = state else {
+        return None;
+    };
+    Some(match next_try {
+        None => format!("{reason}; it is being tried again"),
+        Some(at) => {
+            let secs = at.saturating_duration_since(Instant::now()).as_secs() + 1;
+            format!("{reason}; it is tried again within {secs} s, sooner at a request")
+        }
+    })
 }
 
 /// Where the store of a project that is awake turns out to be another one, everything about it stops: no lease expires,

@@ -10,7 +10,6 @@ use crate::domain::letter::AutoRetry;
 use crate::domain::reaping::ReapTerms;
 use crate::domain::retry::Backoff;
 use loom_supervision::RestartPolicy;
-pub use loom_supervision::Strategy;
 
 /// Durations in configuration: text with a unit, like `"30s"` or `"1h 30m"`.
 pub mod duration_text {
@@ -230,11 +229,22 @@ impl DlqSettings {
     }
 }
 
+/// What `strategy` may say. It has no effect any more: the one that crashed is restarted, whatever it says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// Only the one that crashed.
+    #[default]
+    OneForOne,
+    /// Formerly also those that were started after it.
+    RestForOne,
+}
+
 /// `[supervision]`: when and how fast a crashed actor is restarted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SupervisionSettings {
-    /// Who is restarted.
+    /// Without effect; goes in the next release.
     pub strategy: Strategy,
     /// How many restarts are allowed `within` a window; the next one restarts the project's tree.
     pub max_restarts: u32,
@@ -312,7 +322,6 @@ impl SupervisionSettings {
     /// What holds for an actor, or for a project's tree, that has this otherwise.
     pub fn policy(&self, own: &SupervisionOverride) -> RestartPolicy {
         RestartPolicy {
-            strategy: own.strategy.unwrap_or(self.strategy),
             max_restarts: own.max_restarts.unwrap_or(self.max_restarts),
             within: own.within.unwrap_or(self.within),
             backoff_first: own.backoff_first.unwrap_or(self.backoff_first),
@@ -326,7 +335,7 @@ impl Default for SupervisionSettings {
     fn default() -> Self {
         let general = RestartPolicy::default();
         Self {
-            strategy: general.strategy,
+            strategy: Strategy::default(),
             max_restarts: general.max_restarts,
             within: general.within,
             backoff_first: general.backoff_first,
@@ -382,12 +391,10 @@ mod tests {
     #[test]
     fn an_override_wins_over_the_general_settings() {
         let own = SupervisionOverride {
-            strategy: Some(Strategy::RestForOne),
             max_restarts: Some(2),
             ..SupervisionOverride::default()
         };
         let policy = SupervisionSettings::default().policy(&own);
-        assert_eq!(policy.strategy, Strategy::RestForOne);
         assert_eq!(policy.max_restarts, 2);
         assert_eq!(policy.within, Duration::from_mins(1));
     }

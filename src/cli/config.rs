@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::Context;
 use super::exit::CliResult;
-use super::output::block;
+use super::output::{block, note};
 use super::up;
 use crate::settings::keys::KEYS;
 use crate::settings::sample::{as_table, lookup, sample};
@@ -47,9 +47,15 @@ pub fn run(context: &Context, args: &ConfigArgs) -> CliResult {
         ConfigCommand::Sample => context.out.text(&sample()),
         ConfigCommand::Check(args) => {
             let loaded = read(args)?;
+            let warnings = loaded.warnings();
+            let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
             let file = loaded.file.map(|path| path.display().to_string());
             if context.out.is_json() {
-                return context.out.json(&json!({"ok": true, "file": file}));
+                let said = json!({"ok": true, "file": file, "warnings": warnings});
+                return context.out.json(&said);
+            }
+            for warning in &warnings {
+                note(warning);
             }
             let file = file.map_or("no file".into(), |file| format!("file {file}"));
             let text = format!("the configuration is sound ({file})");

@@ -106,6 +106,9 @@ fn look_here(context: &Context, named: Option<&Path>, findings: &mut Findings) -
                 None => "no file; defaults and the environment are sound".into(),
             };
             findings.add(Level::Ok, "configuration", sentence);
+            for warning in loaded.warnings() {
+                findings.add(Level::Warning, "configuration", warning.to_string());
+            }
             loaded.settings.nats.url.is_none()
         }
         Err(error) => {
@@ -218,6 +221,9 @@ async fn look_at_coordinator(api: &ApiClient, running: &[Running], findings: &mu
     }
     for problem in &status.readiness.problems {
         findings.add(Level::Wrong, "coordinator", problem.clone());
+    }
+    for parked in status.readiness.parked_projects() {
+        findings.add(Level::Wrong, "project", parked);
     }
     for warning in &status.warnings {
         findings.add(Level::Warning, "store", warning.clone());

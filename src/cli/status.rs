@@ -15,7 +15,9 @@ pub async fn run(context: &Context) -> CliResult {
         context.out.json(&status)?;
     } else {
         context.out.text(&sheet(&rows(&status)))?;
-        for sentence in status.readiness.problems.iter().chain(&status.warnings) {
+        let parked: Vec<String> = status.readiness.parked_projects().collect();
+        let problems = status.readiness.problems.iter();
+        for sentence in problems.chain(&parked).chain(&status.warnings) {
             note(sentence);
         }
     }

@@ -88,6 +88,9 @@ pub async fn run(context: &Context, args: &UpArgs) -> CliResult<ExitCode> {
         let data_dir = coordinator::data_directory(&loaded.settings.nats)?;
         return detached::run(context, &data_dir).await;
     }
+    for warning in loaded.warnings() {
+        tracing::warn!("{warning}");
+    }
     let options = UpOptions {
         standby: args.standby,
         ..UpOptions::default()

@@ -6,12 +6,13 @@ use loom_actors::domain::room::Room;
 use loom_actors::nats::server::ManagedState;
 use loom_actors::nats::store::space_at;
 use loom_actors::project::Project;
+use loom_actors::projects::NotUp;
 use loom_protocol::readiness::{Problem, ProblemKind, Readiness};
 use loom_protocol::rest::{
     AgentTotals, Info, NatsStatus, OwnServerStatus, ProjectSummary, ProjectTotals, ProjectsAnswer,
     Stats, Status, WorkTotals,
 };
-use loom_protocol::{PROTOCOL_VERSION, WireError};
+use loom_protocol::{PROTOCOL_VERSION, ProjectId, WireError};
 
 use super::Service;
 use crate::access::Allowed;
@@ -148,7 +149,7 @@ impl Service {
         }
     }
 
-    /// Whether the coordinator can serve, and if not, why.
+    /// Whether the coordinator can serve, and if not, why. A project that is parked does not hinder the others.
     pub fn readiness(&self) -> Readiness {
         let projects = self.projects();
         let mut readiness = Readiness {
@@ -180,10 +181,25 @@ impl Service {
         for sentence in stores.problems_of_streams() {
             readiness.add(Problem::new(ProblemKind::SubjectsTaken, sentence));
         }
-        for (project, reason) in readiness.parked.clone() {
-            let sentence = format!("project {project} is parked: {reason}");
-            readiness.add(Problem::new(ProblemKind::ProjectParked, sentence));
-        }
+        readiness
+    }
+
+    /// Whether the coordinator can serve, this project included, and if not, why. A project that is not awake is ready:
+    /// its first request starts it; asking here does not.
+    pub fn readiness_of(&self, project: &ProjectId) -> Readiness {
+        let mut readiness = self.readiness();
+        let (kind, sentence) = match self.projects().why_not_up(project) {
+            None => return readiness,
+            Some(NotUp::Parked(why)) => {
+                let sentence = format!("project {project} is parked: {why}");
+                (ProblemKind::ProjectParked, sentence)
+            }
+            Some(NotUp::Down(what)) => {
+                let sentence = format!("project {project} {what}");
+                (ProblemKind::ProjectDown, sentence)
+            }
+        };
+        readiness.add(Problem::new(kind, sentence));
         readiness
     }
 }

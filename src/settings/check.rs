@@ -5,8 +5,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use humantime::format_duration;
+use loom_actors::settings::{Strategy, SupervisionOverride, SupervisionSettings};
 
 use super::error::{Origin, Problem};
+use super::keys::SUPERVISED;
 use super::types::{ApiSettings, Settings};
 
 /// How many missed heartbeats make an agent stale, at the least.
@@ -25,6 +27,37 @@ pub fn check(settings: &Settings, origins: &BTreeMap<String, Origin>) -> Vec<Pro
     checks.backoffs(settings);
     checks.lifetimes(settings);
     checks.problems
+}
+
+/// What is taken and has no effect any more.
+pub fn warnings(origins: &BTreeMap<String, Origin>, settings: &Settings) -> Vec<Problem> {
+    let supervision = &settings.supervision;
+    let own = own_supervision(supervision).map(|(name, own)| (format!(".{name}"), own.strategy));
+    let strategies = std::iter::once((String::new(), Some(supervision.strategy))).chain(own);
+    strategies
+        .filter(|(_, strategy)| *strategy == Some(Strategy::RestForOne))
+        .map(|(name, _)| {
+            let key = format!("supervision{name}.strategy");
+            let origin = origins.get(&key).cloned().unwrap_or_default();
+            let message = "= \"rest-for-one\" has no effect any more: the actor that crashed is restarted and nobody else; remove the line, the key goes in the next release";
+            Problem::new(origin, key, message)
+        })
+        .collect()
+}
+
+/// Each section below `[supervision]`, with its name.
+fn own_supervision(
+    supervision: &SupervisionSettings,
+) -> impl Iterator<Item = (&'static str, &SupervisionOverride)> {
+    let sections = [
+        &supervision.agent_registry,
+        &supervision.work_dispatcher,
+        &supervision.work_ledger,
+        &supervision.gc_reaper,
+        &supervision.dlq_retrier,
+        &supervision.project,
+    ];
+    SUPERVISED.into_iter().zip(sections)
 }
 
 /// Whether an address can be reached from this machine only.
@@ -168,14 +201,7 @@ impl Checks<'_> {
             supervision.backoff_first,
             supervision.backoff_max,
         );
-        for (name, own) in [
-            ("agent_registry", &supervision.agent_registry),
-            ("work_dispatcher", &supervision.work_dispatcher),
-            ("work_ledger", &supervision.work_ledger),
-            ("gc_reaper", &supervision.gc_reaper),
-            ("dlq_retrier", &supervision.dlq_retrier),
-            ("project", &supervision.project),
-        ] {
+        for (name, own) in own_supervision(supervision) {
             if own.backoff_first.is_some() || own.backoff_max.is_some() {
                 self.backoff(
                     &format!("supervision.{name}"),

@@ -338,7 +338,7 @@ pub const KEYS: [Key; 47] = [
     key(
         "supervision.strategy",
         Kind::OneOf(STRATEGIES),
-        "Who is restarted: \"one-for-one\" (the one that crashed) or \"rest-for-one\" (and those started after it).",
+        "Without effect: the one that crashed is restarted and nobody else. The key goes in the next release.",
     ),
     key(
         "supervision.max_restarts",

@@ -98,6 +98,13 @@ pub struct Loaded {
     pub file: Option<PathBuf>,
 }
 
+impl Loaded {
+    /// What is set and has no effect any more.
+    pub fn warnings(&self) -> Vec<Problem> {
+        check::warnings(&self.origins, &self.settings)
+    }
+}
+
 /// Reads all layers and checks the whole.
 ///
 /// # Errors

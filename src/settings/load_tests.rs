@@ -164,3 +164,28 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
     assert_eq!(settings.api.host, "::1");
     assert_eq!(loaded.origins["api.port"], Origin::Flag("--port".into()));
 }
+
+#[test]
+fn the_strategy_of_before_is_taken_with_a_warning_and_an_unknown_one_is_refused() {
+    let strategies = |general, own| {
+        format!(
+            "[supervision]\nstrategy = \"{general}\"\n[supervision.gc_reaper]\nstrategy = \"{own}\"\n"
+        )
+    };
+    let silent = from_file(&strategies("one-for-one", "one-for-one")).unwrap();
+    assert_eq!(silent.warnings(), []);
+    assert_eq!(from_env(&[]).unwrap().warnings(), []);
+    let loaded = from_file(&strategies("rest-for-one", "rest-for-one")).unwrap();
+    let said: Vec<String> = loaded.warnings().iter().map(ToString::to_string).collect();
+    for (text, place) in said.iter().zip([
+        "loom.toml:2: supervision.strategy = \"rest-for-one\" has no effect any more",
+        "loom.toml:4: supervision.gc_reaper.strategy = \"rest-for-one\" has no effect",
+    ]) {
+        assert!(text.contains(place), "{place:?} is not in: {text}");
+    }
+    assert_eq!(said.len(), 2);
+    refused(
+        from_file(&strategies("all-for-one", "one-for-one")),
+        &["loom.toml:2: supervision.strategy", "rest-for-one"],
+    );
+}

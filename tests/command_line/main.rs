@@ -62,8 +62,17 @@ fn a_bad_configuration_exits_2_and_names_the_place() {
     let (code, stdout, _) = outcome(&mut loom(&["config", "sample"]));
     assert_eq!(code, 0);
     std::fs::write(&file, stdout).unwrap();
-    let (code, ..) = outcome(loom(&["config", "check"]).env("LOOM_CONFIG", &file));
+    let (code, _, stderr) = outcome(loom(&["config", "check"]).env("LOOM_CONFIG", &file));
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    // What had an effect in an earlier version is taken, and it is said that it has none any more.
+    std::fs::write(&file, "[supervision]\nstrategy = \"rest-for-one\"\n").unwrap();
+    let (code, _, stderr) = outcome(loom(&["config", "check"]).env("LOOM_CONFIG", &file));
     assert_eq!(code, 0);
+    assert!(
+        stderr.contains("loom.toml:2: supervision.strategy"),
+        "{stderr}"
+    );
+    assert!(stderr.contains("no effect any more"), "{stderr}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod events;
 mod naming;
+mod parked;
 
 use loom_coordinator::coordinator::{Coordinator, UpOptions};
 use loom_coordinator::settings::{ServerUrl, Settings};
@@ -27,6 +28,10 @@ type Answer = (u16, Value);
 
 impl House {
     async fn open() -> Self {
+        Self::open_with(|_| ()).await
+    }
+
+    async fn open_with(change: impl FnOnce(&mut Settings)) -> Self {
         rustls::crypto::ring::default_provider()
             .install_default()
             .ok();
@@ -38,6 +43,7 @@ impl House {
         settings.nats.data_dir = Some(dir.path().into());
         settings.api.port = 0;
         settings.projects.default = project.clone();
+        change(&mut settings);
         let coordinator = Coordinator::start(&settings, UpOptions::default())
             .await
             .unwrap();

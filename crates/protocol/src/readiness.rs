@@ -25,8 +25,10 @@ pub enum ProblemKind {
     SubjectsTaken,
     /// This process is not the owner just now.
     NotOwner,
-    /// A project crashed too often and was given up.
+    /// The project that was asked about crashed too often and is given up for now.
     ProjectParked,
+    /// The project that was asked about is being started, restarted or stopped.
+    ProjectDown,
     /// A kind that this version does not know.
     #[serde(other)]
     Other,
@@ -45,6 +47,7 @@ impl ProblemKind {
             Self::SubjectsTaken => "subjects-taken",
             Self::NotOwner => "not-owner",
             Self::ProjectParked => "project-parked",
+            Self::ProjectDown => "project-down",
             Self::Other => "other",
         }
     }
@@ -60,7 +63,8 @@ impl ProblemKind {
             Self::MaxPayload => "the messages of NATS carry too little (`max_payload`)",
             Self::SubjectsTaken => "a stream of somebody else has subjects of Loom",
             Self::NotOwner => "this coordinator is not the owner just now",
-            Self::ProjectParked => "a project is parked",
+            Self::ProjectParked => "the project is parked",
+            Self::ProjectDown => "the project is not up just now",
             Self::Other => "something else is wrong",
         }
     }
@@ -94,7 +98,7 @@ pub struct Readiness {
     pub nats: bool,
     /// This process is the owner.
     pub owner: bool,
-    /// Parked projects and their reasons.
+    /// Parked projects and their reasons: no problem of the whole, all other projects go on.
     pub parked: BTreeMap<String, String>,
     /// Projects that are there and have not been up since this process owns, with the reason. They keep nobody else from
     /// working.
@@ -124,6 +128,13 @@ impl Readiness {
             .map(|(sentence, kind)| Problem { kind, sentence })
     }
 
+    /// A sentence for each parked project: why, and what to do.
+    pub fn parked_projects(&self) -> impl Iterator<Item = String> {
+        self.parked.iter().map(|(project, reason)| {
+            format!("project {project} is parked, it crashed too often: {reason}; mend the cause, the log of the coordinator says more")
+        })
+    }
+
     /// What may be said of it to anybody: which kinds of things are wrong, each once.
     #[must_use]
     pub fn in_general(&self) -> Self {
@@ -146,7 +157,7 @@ impl Readiness {
 mod tests {
     use super::*;
 
-    const ALL: [ProblemKind; 10] = [
+    const ALL: [ProblemKind; 11] = [
         ProblemKind::NatsAway,
         ProblemKind::NoLeader,
         ProblemKind::StoreFull,
@@ -156,6 +167,7 @@ mod tests {
         ProblemKind::SubjectsTaken,
         ProblemKind::NotOwner,
         ProblemKind::ProjectParked,
+        ProblemKind::ProjectDown,
         ProblemKind::Other,
     ];
 

@@ -36,22 +36,10 @@ pub(super) async fn drain_in_order(spec: &TreeSpec, deadline: Instant) -> Vec<Ar
 
 /// Stops the actors of `spec`, the last started first, without draining.
 pub(super) async fn stop_in_reverse(spec: &TreeSpec) {
-    stop_all(running(&spec.children)).await;
-}
-
-/// Stops `cells` one after the other.
-pub(super) async fn stop_all(cells: Vec<ActorCell>) {
-    for cell in cells {
+    let cells = spec.children.iter().rev().filter_map(|c| c.control.last());
+    for cell in cells.filter(|cell| cell.get_status() != ActorStatus::Stopped) {
         stop(&cell, Instant::now() + STOP_GRACE).await;
     }
-}
-
-/// The incarnations of `children` that have not ended, the last started first.
-pub(super) fn running(children: &[ChildSpec]) -> Vec<ActorCell> {
-    let cells = children.iter().rev().filter_map(|c| c.control.last());
-    cells
-        .filter(|cell| cell.get_status() != ActorStatus::Stopped)
-        .collect()
 }
 
 /// Makes sure that an incarnation has ended. `false`: it is killed and still there when `within` is over.

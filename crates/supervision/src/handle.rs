@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::{ActorCell, ActorRef, Message, RpcReplyPort};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::held::{Held, Place};
@@ -34,7 +34,7 @@ pub enum CallError {
         /// Why that takes long, where it is known: how its last try to load failed.
         why: Option<Arc<str>>,
     },
-    /// The actor's tree crashed too often and is not started again by itself.
+    /// The actor's tree crashed too often and is tried again later. A call that is told so has it tried soon.
     #[error("{actor} is parked, it crashed too often: {reason}")]
     Parked {
         /// Which.
@@ -82,15 +82,20 @@ struct Slot<M: Message> {
 
 impl<M: Message> Slot<M> {
     fn never_reaches(&self, incarnation: u64) -> bool {
-        let will_not = matches!(self.presence, Presence::Parked(_) | Presence::Stopped);
+        let will_not = matches!(self.presence, Presence::Parked { .. } | Presence::Stopped);
         will_not && self.incarnation < incarnation
     }
 }
 
 enum Presence<M: Message> {
     Up(ActorRef<M>),
-    Down { why: Option<Arc<str>> },
-    Parked(Arc<str>),
+    Down {
+        why: Option<Arc<str>>,
+    },
+    Parked {
+        reason: Arc<str>,
+        wanted: Arc<Notify>,
+    },
     Stopped,
 }
 
@@ -135,7 +140,8 @@ impl<M: Message> ActorHandle<M> {
     /// Sends a request and waits for its answer; while the actor restarts it waits too, until `within` is over.
     ///
     /// When the actor dies after it took the request, the request is made and sent again, so `make` must describe
-    /// one that may be carried out twice; a port that is dropped without an answer counts as a death. A parked or stopped actor is an error at once.
+    /// one that may be carried out twice; a port that is dropped without an answer counts as a death. A parked or stopped
+    /// actor is an error at once; a parked one is tried again because of the call, for the next one.
     pub async fn call<T: Send + 'static>(
         &self,
         within: Duration,
@@ -162,14 +168,14 @@ impl<M: Message> ActorHandle<M> {
         }
     }
 
-    /// Waits until the actor is up. A parked or stopped one is an error at once.
+    /// Waits until the actor is up. A parked or stopped one is an error at once, as for [`ActorHandle::call`].
     pub async fn wait_until_up(&self, within: Duration) -> Result<(), CallError> {
         let mut slot = self.shared.slot.subscribe();
         let decided = slot.wait_for(|slot| !matches!(slot.presence, Presence::Down { .. }));
         let _ = timeout_at(deadline_after(within), decided).await;
         match &self.shared.slot.borrow().presence {
             Presence::Up(_) => Ok(()),
-            absent => Err(self.absence(absent)),
+            absent => Err(self.refused(absent)),
         }
     }
 
@@ -212,7 +218,7 @@ impl<M: Message> ActorHandle<M> {
                     why: Some("too many requests wait for it".into()),
                 }),
             },
-            absent => Err(self.absence(absent)),
+            absent => Err(self.refused(absent)),
         }
     }
 
@@ -220,7 +226,7 @@ impl<M: Message> ActorHandle<M> {
     fn too_late(&self, to: Option<u64>, within: Duration) -> CallError {
         let slot = self.shared.slot.borrow();
         match &slot.presence {
-            Presence::Parked(_) | Presence::Stopped | Presence::Down { .. }
+            Presence::Parked { .. } | Presence::Stopped | Presence::Down { .. }
                 if to.is_none_or(|to| slot.incarnation < to) =>
             {
                 self.absence(&slot.presence)
@@ -232,10 +238,18 @@ impl<M: Message> ActorHandle<M> {
         }
     }
 
+    /// A call is told that the actor is not there. A parked one is wanted.
+    fn refused(&self, absent: &Presence<M>) -> CallError {
+        if let Presence::Parked { wanted, .. } = absent {
+            wanted.notify_one();
+        }
+        self.absence(absent)
+    }
+
     fn absence(&self, presence: &Presence<M>) -> CallError {
         let actor = Arc::clone(&self.shared.name);
         match presence {
-            Presence::Parked(reason) => CallError::Parked {
+            Presence::Parked { reason, .. } => CallError::Parked {
                 actor,
                 reason: Arc::clone(reason),
             },
@@ -290,8 +304,8 @@ pub(super) trait Presentation: Send + Sync {
     fn down(&self);
     /// It is there and could not load yet, for this reason: callers wait.
     fn loading(&self, why: Arc<str>);
-    /// It does not come back by itself.
-    fn parked(&self, reason: &Arc<str>);
+    /// It was given up for now: callers fail. `wanted` hears of each of their calls.
+    fn parked(&self, reason: &Arc<str>, wanted: &Arc<Notify>);
     /// It was stopped on purpose.
     fn stopped(&self);
     /// Whether it is up, and how often it was restarted.
@@ -331,10 +345,13 @@ impl<M: Message> Presentation for ActorHandle<M> {
             .send_modify(|slot| slot.presence = Presence::Down { why: Some(why) });
     }
 
-    fn parked(&self, reason: &Arc<str>) {
-        self.shared
-            .slot
-            .send_modify(|slot| slot.presence = Presence::Parked(Arc::clone(reason)));
+    fn parked(&self, reason: &Arc<str>, wanted: &Arc<Notify>) {
+        self.shared.slot.send_modify(|slot| {
+            slot.presence = Presence::Parked {
+                reason: Arc::clone(reason),
+                wanted: Arc::clone(wanted),
+            };
+        });
     }
 
     fn stopped(&self) {

@@ -55,7 +55,7 @@
 //! # States
 //! | of a child | means | its handle |
 //! |---|---|---|
-//! | idle | waits until all before it are up (first start, rest-for-one) | waits |
+//! | idle | waits until all before it are up (first start) | waits |
 //! | pausing | crashed; backs off; the former incarnation is made sure to have ended | waits |
 //! | starting | `pre_start` runs, in a task of its own, at the most for `start_timeout` | waits |
 //! | loading | `pre_start` has ended; loads what it works with, for as long as it takes ([`Loading`]); a child without [`ChildSpec::loads_after_start`] is up at once | waits, and says why it is not loaded yet |
@@ -65,7 +65,8 @@
 //! |---|---|---|
 //! | alive | its actor runs; children are as above | `Starting`, `Running`, `Restarting` |
 //! | pausing | its actor has ended, backs off | `Starting`, `Restarting` |
-//! | parked | exhausted: only [`RootHandle::start_tree`] brings it back; handles answer [`CallError::Parked`] | `Parked` |
+//! | parked | exhausted: pauses, from `backoff_max` on and doubling up to 1 minute; handles answer [`CallError::Parked`] | `Parked`, with the time of the next try |
+//! | on trial | parked, and its actor runs again: handles wait; up, it is as any other, one more crash parks it | `Parked`, without one |
 //! | stopping | drains by request, then is forgotten; handles answer [`CallError::Stopped`] | `Stopping` |
 //!
 //! # Messages
@@ -83,9 +84,11 @@
 //! | loading meets a defect (a panic) | the actor ends with an error: crash |
 //! | `pre_start` hangs | killed after `start_timeout`: crash; the supervisor goes on listening |
 //! | the former incarnation does not end (blocks its thread) | no second one beside it: crash after `start_timeout` |
-//! | crash | `RestartPolicy`: pause, then start again; one-for-one the child alone, rest-for-one those after it too |
+//! | crash | `RestartPolicy`: pause, then start that child alone again |
 //! | crashes beyond `max_restarts` in the window | the tree stops its children in reverse order and ends with an error |
 //! | a tree ends with an error, panics or is killed | the same policy one level up: pause and start, or park |
+//! | a parked tree is called, or started | tried at once, at the earliest 1 s after it was parked (a start: without that second) |
+//! | a parked tree comes up | it has all of its restarts again; the pauses begin anew when it was up for a whole window |
 //! | a child ends during a pause, an unknown actor ends | ignored |
 //! | the root ends | ractor kills the trees, each tree kills its children; [`RootHandle::ended`] resolves |
 //!
@@ -106,7 +109,7 @@ mod tree;
 pub use handle::{ActorHandle, CallError};
 pub use jitter::Jitter;
 pub use loading::{Defect, Loading};
-pub use policy::{RestartHistory, RestartPolicy, RestartVerdict, Strategy};
+pub use policy::{RestartHistory, RestartPolicy, RestartVerdict};
 pub use root::{Root, RootHandle, StartError, StopError};
 pub use spec::{ChildSpec, TreeSpec};
 pub use status::{ChildStatus, TreeState, TreeStatus};

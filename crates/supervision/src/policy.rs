@@ -5,30 +5,22 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use serde::{Deserialize, Serialize};
-
-/// Who is restarted when an actor crashes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Strategy {
-    /// Only the one that crashed.
-    OneForOne,
-    /// The one that crashed and those started after it.
-    RestForOne,
-}
+/// The shortest first pause of what was given up, whatever its policy says: by then nobody waits for a quick remedy.
+const PARKED_AT_LEAST: Duration = Duration::from_secs(1);
+/// What a pause of what was given up never exceeds.
+const PARKED_AT_MOST: Duration = Duration::from_mins(1);
 
 /// When and how fast an actor, or a whole tree, is restarted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestartPolicy {
-    /// Who is restarted when this actor crashes. Says nothing for a tree: trees stand alone.
-    pub strategy: Strategy,
     /// How many restarts are allowed within the window; the next crash is an exhaustion.
     pub max_restarts: u32,
     /// The window. Where it is shorter than `max_restarts` starts that time out take, those never exhaust the policy.
     pub within: Duration,
     /// The longest pause before the first restart in the window; doubles with each further one.
     pub backoff_first: Duration,
-    /// What the pause never exceeds.
+    /// What the pause never exceeds. Of a tree also the first pause when it was given up (at least 1 s, at the most 1
+    /// minute); that one doubles with each try in vain, up to 1 minute.
     pub backoff_max: Duration,
     /// How long a start may take: of an actor its `pre_start` (what it loads after that is not counted), of a tree
     /// how long its start is waited for.
@@ -38,7 +30,6 @@ pub struct RestartPolicy {
 impl Default for RestartPolicy {
     fn default() -> Self {
         Self {
-            strategy: Strategy::OneForOne,
             max_restarts: 10,
             within: Duration::from_mins(1),
             backoff_first: Duration::from_millis(50),
@@ -57,10 +48,17 @@ pub enum RestartVerdict {
     Exhausted,
 }
 
-/// The crashes that still count. Holds at the most `max_restarts` of them.
+/// The crashes that still count (at the most `max_restarts` of them), and how often it was given up.
+///
+/// What was given up is tried again after a pause; one crash before it is up is a try in vain, whatever the policy
+/// allows. Once it is up it has all of its restarts again.
 #[derive(Debug, Clone, Default)]
 pub struct RestartHistory {
     crashes: VecDeque<Instant>,
+    /// Since it was last up for a whole window.
+    given_up: u32,
+    on_trial: bool,
+    up_since: Option<Instant>,
 }
 
 impl RestartHistory {
@@ -74,6 +72,10 @@ impl RestartHistory {
         now: Instant,
         jitter: f64,
     ) -> RestartVerdict {
+        self.note_up(policy, now, false);
+        if self.on_trial {
+            return RestartVerdict::Exhausted;
+        }
         self.crashes
             .retain(|crash| now.saturating_duration_since(*crash) < policy.within);
         let earlier = u32::try_from(self.crashes.len()).unwrap_or(u32::MAX);
@@ -81,11 +83,31 @@ impl RestartHistory {
             return RestartVerdict::Exhausted;
         }
         self.crashes.push_back(now);
-        let whole = policy
-            .backoff_first
-            .saturating_mul(2_u32.saturating_pow(earlier))
-            .min(policy.backoff_max);
-        RestartVerdict::RestartAfter(whole.mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0)))
+        let (first, longest) = (policy.backoff_first, policy.backoff_max);
+        RestartVerdict::RestartAfter(pause(first, earlier, longest, jitter))
+    }
+
+    /// After an exhaustion: forgets the crashes, and says after which pause to try once more. Spread like the others.
+    pub fn give_up(&mut self, policy: &RestartPolicy, jitter: f64) -> Duration {
+        self.crashes.clear();
+        self.on_trial = true;
+        let earlier = self.given_up;
+        self.given_up = earlier.saturating_add(1);
+        let first = policy.backoff_max.max(PARKED_AT_LEAST);
+        pause(first, earlier, PARKED_AT_MOST, jitter)
+    }
+
+    /// Notes whether it is up, as often as wanted. When it was up for a whole window its next pause after it was given
+    /// up is a first one.
+    pub fn note_up(&mut self, policy: &RestartPolicy, now: Instant, is_up: bool) {
+        if is_up {
+            self.on_trial = false;
+            self.up_since.get_or_insert(now);
+        } else if let Some(since) = self.up_since.take()
+            && now.saturating_duration_since(since) >= policy.within
+        {
+            self.given_up = 0;
+        }
     }
 
     /// How many crashes count at present.
@@ -97,6 +119,12 @@ impl RestartHistory {
     pub fn is_empty(&self) -> bool {
         self.crashes.is_empty()
     }
+}
+
+/// Between half and the whole of `first · 2ⁿ`, at the most `longest`.
+fn pause(first: Duration, n: u32, longest: Duration, jitter: f64) -> Duration {
+    let whole = first.saturating_mul(2_u32.saturating_pow(n)).min(longest);
+    whole.mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
 }
 
 #[cfg(test)]
@@ -151,7 +179,78 @@ mod tests {
         );
     }
 
+    #[test]
+    fn what_was_given_up_is_tried_after_pauses_that_double_until_it_was_up_for_a_window() {
+        let policy = policy(2);
+        let mut history = RestartHistory::default();
+        let mut now = Instant::now();
+        let pause_after = |history: &mut RestartHistory, now| {
+            while history.record_crash(&policy, now, 1.0) != RestartVerdict::Exhausted {}
+            history.give_up(&policy, 1.0)
+        };
+        for secs in [5, 10, 20, 40, 60, 60] {
+            let pause = pause_after(&mut history, now);
+            assert_eq!(pause, Duration::from_secs(secs));
+            now += pause;
+            let in_vain = history.record_crash(&policy, now, 1.0);
+            assert_eq!(in_vain, RestartVerdict::Exhausted, "one try each");
+        }
+        // Up, but not for a window: it has its restarts again, and the pauses go on where they were.
+        history.note_up(&policy, now, true);
+        now += policy.within / 2;
+        let crashed = history.record_crash(&policy, now, 1.0);
+        assert!(matches!(crashed, RestartVerdict::RestartAfter(_)));
+        assert_eq!(pause_after(&mut history, now), PARKED_AT_MOST);
+        // Up for a window.
+        history.note_up(&policy, now, true);
+        history.note_up(&policy, now + policy.within / 2, true);
+        now += policy.within;
+        assert_eq!(pause_after(&mut history, now), Duration::from_secs(5));
+    }
+
     proptest! {
+        /// However often it is given up and whatever the policy says: half a second to a minute, never shorter than
+        /// before without a window of being up in between; and a try that crashes before it was up is the only one.
+        #[test]
+        fn the_pauses_of_what_was_given_up_grow_and_are_bounded(
+            max_restarts in 0_u32..4,
+            max_ms in 0_u64..200_000,
+            ups_ms in proptest::collection::vec(proptest::option::of(0_u64..5_000), 1..40),
+        ) {
+            let policy = RestartPolicy {
+                max_restarts,
+                within: Duration::from_secs(3),
+                backoff_max: Duration::from_millis(max_ms),
+                ..RestartPolicy::default()
+            };
+            let mut history = RestartHistory::default();
+            let (mut now, mut before) = (Instant::now(), Duration::ZERO);
+            for up_ms in ups_ms {
+                let mut crashes = 1;
+                while history.record_crash(&policy, now, 1.0) != RestartVerdict::Exhausted {
+                    crashes += 1;
+                }
+                prop_assert!(crashes <= max_restarts + 1);
+                let least = history.clone().give_up(&policy, 0.0);
+                let pause = history.give_up(&policy, 1.0);
+                prop_assert!(least >= PARKED_AT_LEAST / 2 && least >= pause.mul_f64(0.49));
+                prop_assert!(pause <= PARKED_AT_MOST);
+                prop_assert!(pause >= before);
+                prop_assert!(history.is_empty());
+                before = pause;
+                now += pause;
+                let mut trial = history.clone();
+                prop_assert_eq!(trial.record_crash(&policy, now, 1.0), RestartVerdict::Exhausted);
+                if let Some(up) = up_ms.map(Duration::from_millis) {
+                    history.note_up(&policy, now, true);
+                    now += up;
+                    if up >= policy.within {
+                        before = Duration::ZERO;
+                    }
+                }
+            }
+        }
+
         /// In no window more restarts than allowed; no pause outside of its bounds; no growth.
         #[test]
         fn never_more_restarts_in_a_window_than_allowed(

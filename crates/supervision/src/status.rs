@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::spec::TreeSpec;
 
@@ -17,10 +18,12 @@ pub enum TreeState {
     Running,
     /// One of its actors, or the whole of it, is being restarted.
     Restarting,
-    /// It crashed too often. Starting it again un-parks it.
+    /// It crashed too often, and is tried again by itself. Stays so until all of its actors are up.
     Parked {
-        /// What the last failure was.
+        /// What the failure was that ended the last try.
         reason: Arc<str>,
+        /// When it is tried again, if no call asks for it before. `None`: it is being tried.
+        next_try: Option<Instant>,
     },
     /// It drains and will be gone.
     Stopping,

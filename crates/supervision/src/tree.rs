@@ -15,7 +15,6 @@ use super::jitter::Jitter;
 use super::policy::{RestartHistory, RestartVerdict};
 use super::root::RootMsg;
 use super::spec::TreeSpec;
-use crate::policy::Strategy;
 
 /// What a tree is made of.
 pub(super) struct TreeArgs {
@@ -173,19 +172,18 @@ impl State {
         if let Some(index) = waiting
             && matches!(self.children[index].phase, Phase::Idle)
         {
-            self.pause(index, Duration::ZERO, Vec::new());
+            self.pause(index, Duration::ZERO);
         }
         self.report();
     }
 
-    /// Any → Pausing: first `others` are stopped, then the backoff passes, then the former incarnation must be gone.
-    fn pause(&mut self, index: usize, backoff: Duration, others: Vec<ActorCell>) {
+    /// Any → Pausing: first the backoff passes, then the former incarnation must be gone.
+    fn pause(&mut self, index: usize, backoff: Duration) {
         let spec = &self.args.spec.children[index];
         let (former, limit) = (spec.control.last(), spec.policy.start_timeout);
         let attempt = self.next_attempt();
         let tree = self.myself.clone();
         let pause = tokio::spawn(async move {
-            drain::stop_all(others).await;
             tokio::time::sleep(backoff).await;
             let former_ended = match former {
                 Some(cell) => drain::ended(&cell, limit).await,
@@ -341,7 +339,7 @@ impl State {
         }
     }
 
-    /// Any → Pausing, and by rest-for-one those after it → Idle; or the end of the tree.
+    /// Any → Pausing, or the end of the tree.
     fn crash(&mut self, index: usize, reason: &str) {
         let tree = Arc::clone(&self.args.spec);
         let spec = &tree.children[index];
@@ -356,25 +354,11 @@ impl State {
             .record_crash(&spec.policy, Instant::now(), jitter)
         {
             RestartVerdict::RestartAfter(backoff) => {
-                let others = match spec.policy.strategy {
-                    Strategy::OneForOne => Vec::new(),
-                    Strategy::RestForOne => self.retire_after(index),
-                };
-                self.pause(index, backoff, others);
+                self.pause(index, backoff);
                 self.report();
             }
             RestartVerdict::Exhausted => self.give_up(reason),
         }
-    }
-
-    /// Any → Idle for those after `index`. Returns what is left of them to be stopped.
-    fn retire_after(&mut self, index: usize) -> Vec<ActorCell> {
-        let later = &self.args.spec.children[index + 1..];
-        for (spec, child) in later.iter().zip(&mut self.children[index + 1..]) {
-            child.phase = Phase::Idle;
-            spec.control.presentation().down();
-        }
-        drain::running(later)
     }
 
     /// The actors stop in reverse order, then the tree ends with `reason`.

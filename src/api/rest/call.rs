@@ -20,7 +20,7 @@ use crate::service::{Ignored, Service};
 /// The header that names the project.
 pub const PROJECT_HEADER: &str = "Loom-Project";
 /// The field of a body, and the parameter of a query, that name it.
-const PROJECT: &str = "projectId";
+pub(super) const PROJECT: &str = "projectId";
 /// The header of an answer to a request that used an old word.
 pub const DEPRECATED_HEADER: &str = "X-Deprecated-Param";
 /// The old word for `boundary`.
@@ -204,7 +204,8 @@ fn project_of(
     Ok(found.map(|(_, id)| id))
 }
 
-fn find<'a>(query: &'a [(String, String)], name: &str) -> Option<&'a str> {
+/// A parameter of a query; an empty one counts as absent.
+pub(super) fn find<'a>(query: &'a [(String, String)], name: &str) -> Option<&'a str> {
     query
         .iter()
         .find(|(key, value)| key == name && !value.is_empty())

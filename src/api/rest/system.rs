@@ -1,15 +1,16 @@
 //! The coordinator itself: is it up, can it serve, what does it hold.
 
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use loom_protocol::ProjectId;
 use loom_protocol::rest::{Info, ProjectsAnswer, Stats, Status};
 use loom_protocol::work::{PurgeRequest, QueueInfo};
 use serde_json::{Value, json};
 
 use super::access_guard::Trust;
-use super::call::{Asker, CLASSIFICATION, Call};
+use super::call::{Asker, CLASSIFICATION, Call, PROJECT, find};
 use super::error::RestResult;
 use crate::metrics;
 use crate::service::Service;
@@ -24,12 +25,17 @@ pub async fn health() -> Json<Value> {
 }
 
 /// `GET /ready`: 200 when it can serve, else 503 and why not; names and reasons only to those who
-/// may know them.
+/// may know them. `?project=` asks about one project beside that.
 pub async fn ready(
     State(service): State<Service>,
     trust: Option<Extension<Trust>>,
-) -> impl IntoResponse {
-    let whole = service.readiness();
+    Query(query): Query<Vec<(String, String)>>,
+) -> RestResult<impl IntoResponse> {
+    let project = find(&query, "project").or_else(|| find(&query, PROJECT));
+    let whole = match project {
+        Some(project) => service.readiness_of(&ProjectId::new(project)?),
+        None => service.readiness(),
+    };
     let readiness = match trust {
         Some(Extension(Trust::Full)) => whole,
         _ => whole.in_general(),
@@ -39,7 +45,7 @@ pub async fn ready(
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    (status, Json(readiness))
+    Ok((status, Json(readiness)))
 }
 
 /// `GET /metrics`: everything that is measured, as Prometheus reads it.

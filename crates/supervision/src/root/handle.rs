@@ -26,7 +26,7 @@ pub enum StartError {
         /// Which actor crashed last, and why.
         last_failure: Option<Arc<str>>,
     },
-    /// It crashed too often. Starting it again un-parks it.
+    /// It crashed too often, and is tried again later. Starting it again tries it at once.
     #[error("{tree} is parked, it crashed too often: {reason}")]
     Parked {
         /// Which.
@@ -86,7 +86,7 @@ impl RootHandle {
     /// tree goes on trying by itself.
     ///
     /// A tree of that name that is there already is waited for, and `spec` is dropped: its handles are not filled. A
-    /// parked one is replaced by `spec`; one that is being stopped is waited for first.
+    /// parked one that waits for its next try is replaced by `spec`; one that is being stopped is waited for first.
     pub async fn start_tree(&self, spec: TreeSpec) -> Result<(), StartError> {
         let tree: Arc<str> = spec.name.as_str().into();
         let within = spec.policy.start_timeout;
@@ -117,14 +117,19 @@ impl RootHandle {
         let decided = |status: Option<TreeStatus>| {
             outcome = match status.map(|status| status.state) {
                 Some(TreeState::Running) => Some(Ok(())),
-                Some(TreeState::Parked { reason }) => Some(Err(StartError::Parked {
+                Some(TreeState::Parked {
+                    reason,
+                    next_try: Some(_),
+                }) => Some(Err(StartError::Parked {
                     tree: Arc::clone(&tree),
                     reason,
                 })),
                 Some(TreeState::Stopping) | None => Some(Err(StartError::Stopped {
                     tree: Arc::clone(&tree),
                 })),
-                Some(TreeState::Starting | TreeState::Restarting) => None,
+                Some(TreeState::Starting | TreeState::Restarting | TreeState::Parked { .. }) => {
+                    None
+                }
             };
             outcome.is_some()
         };

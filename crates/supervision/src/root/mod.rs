@@ -4,6 +4,7 @@
 
 mod handle;
 mod stopping;
+mod timers;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,10 +13,12 @@ use std::time::Duration;
 use ractor::{
     Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent,
 };
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 pub use self::handle::{RootHandle, StartError, StopError};
+use self::timers::{parked_pause, send_after, send_later};
 use super::control::end_of;
 use super::jitter::Jitter;
 use super::policy::{RestartHistory, RestartVerdict};
@@ -25,7 +28,7 @@ use super::tree::{ProjectTree, TreeArgs, TreeMsg};
 
 /// What the root is told.
 pub(crate) enum RootMsg {
-    /// Start a tree, or un-park it. Answered at once; whether it comes up shows on the board.
+    /// Start a tree, or try a parked one at once. Answered at once; whether it comes up shows on the board.
     Start {
         spec: Arc<TreeSpec>,
         reply: RpcReplyPort<StartAnswer>,
@@ -129,15 +132,23 @@ struct Tree {
     history: RestartHistory,
     /// All of its actors have been up at the same time.
     was_running: bool,
+    /// It was given up and has not been up since.
+    parked: Option<Parked>,
     /// Who waits for its stop.
     waiting: Vec<RpcReplyPort<Unfinished>>,
     unfinished: Unfinished,
 }
 
+struct Parked {
+    reason: Arc<str>,
+    next_try: Option<Instant>,
+}
+
 enum Phase {
+    /// Is about to be spawned for the first time.
+    Idle,
     Alive(ActorRef<TreeMsg>),
     Pausing(#[allow(dead_code, reason = "aborts the pause when dropped")] AbortOnDropHandle<()>),
-    Parked,
     Stopping {
         actor: ActorRef<TreeMsg>,
         _overdue: AbortOnDropHandle<()>,
@@ -218,7 +229,7 @@ impl Actor for RootActor {
 }
 
 impl State {
-    /// (none) or Parked → Alive. A tree that is there already stays as it is.
+    /// (none), or Pausing of a parked one → Alive. Any other tree that is there already stays as it is.
     async fn start(&mut self, spec: Arc<TreeSpec>) -> StartAnswer {
         if self.shutdown.is_some() {
             return StartAnswer::ShuttingDown;
@@ -227,10 +238,12 @@ impl State {
             return StartAnswer::Invalid(problem);
         }
         let name: Arc<str> = spec.name.as_str().into();
-        match self.trees.get(&name).map(|tree| &tree.phase) {
-            Some(Phase::Alive(_) | Phase::Pausing(_)) => return StartAnswer::Accepted,
-            Some(Phase::Stopping { .. }) => return StartAnswer::Stopping,
-            Some(Phase::Parked) | None => {}
+        if let Some(tree) = self.trees.get(&name) {
+            match tree.phase {
+                Phase::Stopping { .. } => return StartAnswer::Stopping,
+                Phase::Pausing(_) if tree.parked.is_some() => {}
+                Phase::Idle | Phase::Alive(_) | Phase::Pausing(_) => return StartAnswer::Accepted,
+            }
         }
         for child in &spec.children {
             child.control.presentation().expected();
@@ -239,9 +252,10 @@ impl State {
         let tree = Tree {
             spec,
             generation: 0,
-            phase: Phase::Parked,
+            phase: Phase::Idle,
             history: RestartHistory::default(),
             was_running: false,
+            parked: None,
             waiting: Vec::new(),
             unfinished: Vec::new(),
         };
@@ -252,12 +266,22 @@ impl State {
 
     /// Pausing → Alive.
     async fn restart(&mut self, name: &Arc<str>, generation: u64) {
-        let due = self.trees.get(name).is_some_and(|tree| {
-            tree.generation == generation && matches!(tree.phase, Phase::Pausing(_))
-        });
-        if due {
-            self.spawn(name).await;
+        let Some(tree) = self.trees.get_mut(name) else {
+            return;
+        };
+        if tree.generation != generation || !matches!(tree.phase, Phase::Pausing(_)) {
+            return;
         }
+        if let Some(parked) = &mut tree.parked {
+            tracing::info!(root = %self.args.name, tree = %name, "the parked tree is tried again");
+            parked.next_try = None;
+            for child in &tree.spec.children {
+                child.control.presentation().down();
+            }
+            let reason = Arc::clone(&parked.reason);
+            self.args.board.set(name, tree.state(false), Some(reason));
+        }
+        self.spawn(name).await;
     }
 
     /// Any → Alive, with a new incarnation of the tree. Its `pre_start` neither waits nor fails.
@@ -284,7 +308,7 @@ impl State {
     fn ended(&mut self, id: ActorId, reason: &str) {
         let ended = self.trees.iter().find(|(_, tree)| match &tree.phase {
             Phase::Alive(actor) | Phase::Stopping { actor, .. } => actor.get_id() == id,
-            Phase::Pausing(_) | Phase::Parked => false,
+            Phase::Idle | Phase::Pausing(_) => false,
         });
         let Some((name, tree)) = ended else { return };
         let (name, by_request) = (
@@ -298,41 +322,42 @@ impl State {
         }
     }
 
-    /// Alive → Pausing or Parked.
+    /// Alive → Pausing, for the backoff or as a parked one.
     fn crash(&mut self, name: &Arc<str>, reason: &str) {
         let jitter = self.args.jitter.next();
         let Some(tree) = self.trees.get_mut(name) else {
             return;
         };
         let reason: Arc<str> = reason.into();
-        match tree
-            .history
-            .record_crash(&tree.spec.policy, Instant::now(), jitter)
-        {
+        let (policy, now) = (&tree.spec.policy, Instant::now());
+        let due = RootMsg::RestartDue {
+            name: Arc::clone(name),
+            generation: tree.generation,
+        };
+        match tree.history.record_crash(policy, now, jitter) {
             RestartVerdict::RestartAfter(backoff) => {
                 tracing::warn!(root = %self.args.name, tree = %name, %reason, ?backoff, "the tree restarts");
                 for child in &tree.spec.children {
                     child.control.presentation().down();
                 }
-                let due = RootMsg::RestartDue {
-                    name: Arc::clone(name),
-                    generation: tree.generation,
-                };
                 tree.phase = Phase::Pausing(send_later(&self.myself, backoff, due));
-                self.args.board.set(name, tree.state(false), Some(reason));
             }
             RestartVerdict::Exhausted => {
-                tracing::error!(root = %self.args.name, tree = %name, %reason, "the tree crashed too often and is parked");
+                let pause = tree.history.give_up(policy, jitter);
+                tracing::error!(root = %self.args.name, tree = %name, %reason, next_try = ?pause, "the tree crashed too often and is parked");
+                let wanted = Arc::new(Notify::new());
                 for child in &tree.spec.children {
-                    child.control.presentation().parked(&reason);
+                    child.control.presentation().parked(&reason, &wanted);
                 }
-                tree.phase = Phase::Parked;
-                let parked = TreeState::Parked {
+                tree.parked = Some(Parked {
                     reason: Arc::clone(&reason),
-                };
-                self.args.board.set(name, parked, Some(reason));
+                    next_try: Some(now + pause),
+                });
+                let pause = parked_pause(pause, wanted);
+                tree.phase = Phase::Pausing(send_after(&self.myself, pause, due));
             }
         }
+        self.args.board.set(name, tree.state(false), Some(reason));
     }
 
     fn tree_changed(
@@ -346,7 +371,12 @@ impl State {
             && tree.generation == generation
             && matches!(tree.phase, Phase::Alive(_))
         {
+            let (policy, now) = (&tree.spec.policy, Instant::now());
+            tree.history.note_up(policy, now, running);
             tree.was_running |= running;
+            if running && tree.parked.take().is_some() {
+                tracing::info!(root = %self.args.name, tree = name, "the tree is up again");
+            }
             let state = tree.state(running);
             self.args.board.set(name, state, last_failure);
         }
@@ -365,23 +395,14 @@ impl State {
 
 impl Tree {
     fn state(&self, running: bool) -> TreeState {
-        match (running, self.was_running) {
+        match (running, &self.parked) {
             (true, _) => TreeState::Running,
-            (false, true) => TreeState::Restarting,
-            (false, false) => TreeState::Starting,
+            (false, Some(parked)) => TreeState::Parked {
+                reason: Arc::clone(&parked.reason),
+                next_try: parked.next_try,
+            },
+            (false, None) if self.was_running => TreeState::Restarting,
+            (false, None) => TreeState::Starting,
         }
     }
-}
-
-/// Sends `message` after `delay`, unless what is returned is dropped before.
-fn send_later(
-    root: &ActorRef<RootMsg>,
-    delay: Duration,
-    message: RootMsg,
-) -> AbortOnDropHandle<()> {
-    let root = root.clone();
-    AbortOnDropHandle::new(tokio::spawn(async move {
-        tokio::time::sleep(delay).await;
-        let _ = root.cast(message);
-    }))
 }

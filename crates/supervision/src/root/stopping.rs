@@ -8,7 +8,8 @@ use ractor::RpcReplyPort;
 use super::super::handle::deadline_after;
 use super::super::status::TreeState;
 use super::super::tree::TreeMsg;
-use super::{Phase, RootMsg, Shutdown, State, Unfinished, send_later};
+use super::timers::send_later;
+use super::{Phase, RootMsg, Shutdown, State, Unfinished};
 
 /// How much longer than its deadline a tree may take to stop before it is killed as a whole.
 const STOP_SLACK: Duration = Duration::from_secs(5);
@@ -50,7 +51,7 @@ impl State {
                 };
                 self.args.board.set(&name, TreeState::Stopping, None);
             }
-            Phase::Pausing(_) | Phase::Parked => self.forget(&name),
+            Phase::Idle | Phase::Pausing(_) => self.forget(&name),
             Phase::Stopping { .. } => {}
         }
     }

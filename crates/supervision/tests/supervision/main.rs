@@ -12,5 +12,6 @@ mod calls;
 mod loading;
 mod matrix;
 mod order;
+mod parked;
 mod probe;
 mod trees;

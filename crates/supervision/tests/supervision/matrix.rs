@@ -113,7 +113,7 @@ async fn up_to_exhaustion_the_tree_restarts_and_then_parks_with_the_reason() {
             assert_eq!(probe.alive(), 0, "{fault:?}");
         }
 
-        // Starting it again un-parks it.
+        // Starting it again does not wait for the next try.
         fixture.b.dependency.send_replace(true);
         fixture.b.next_starts(&[Start::Well]);
         fixture.root.start_tree(fixture.spec()).await.unwrap();

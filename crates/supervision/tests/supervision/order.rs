@@ -2,46 +2,10 @@
 
 use std::time::Duration;
 
-use loom_supervision::Strategy;
 use loom_supervision::{StartError, StopError, TreeState};
 use tokio::time::Instant;
 
-use crate::probe::{Fixture, LONG, Msg, Start};
-
-#[tokio::test(start_paused = true)]
-async fn rest_for_one_restarts_those_after_it_only() {
-    let mut fixture = Fixture::new().await;
-    fixture.policy.strategy = Strategy::RestForOne;
-    fixture.root.start_tree(fixture.spec()).await.unwrap();
-    assert_eq!(
-        fixture.log.take(),
-        ["a started 1", "b started 1", "c started 1"]
-    );
-    fixture.b.handle.cast(Msg::Fail).unwrap();
-    assert_eq!(fixture.c.count().await, (1, 1), "not noticed yet");
-    fixture.wait_for(TreeState::Restarting).await;
-    assert_eq!(fixture.c.count().await, (2, 1));
-    assert_eq!(
-        fixture.log.take(),
-        ["c stopped", "b started 2", "c started 2"]
-    );
-    assert_eq!(fixture.a.count().await, (1, 1));
-}
-
-#[tokio::test(start_paused = true)]
-async fn rest_for_one_leaves_nothing_behind_when_crashes_overlap() {
-    let mut fixture = Fixture::new().await;
-    fixture.policy.strategy = Strategy::RestForOne;
-    fixture.root.start_tree(fixture.spec()).await.unwrap();
-    fixture.b.next_starts(&[Start::Hangs, Start::Well]);
-    fixture.b.handle.kill();
-    fixture.wait_for(TreeState::Restarting).await;
-    fixture.a.handle.kill();
-    assert_eq!(fixture.c.count().await, (2, 1));
-    for probe in [&fixture.a, &fixture.b, &fixture.c] {
-        assert_eq!(probe.alive(), 1, "{}", probe.name);
-    }
-}
+use crate::probe::{Fixture, LONG, Start};
 
 #[tokio::test(start_paused = true)]
 async fn draining_goes_from_the_last_started_to_the_first() {

@@ -253,7 +253,7 @@ impl Fixture {
         fixture
     }
 
-    /// The tree: one restart of the whole, then it is parked.
+    /// The tree: one restart of the whole, then it is parked, for 5 s at first.
     pub fn spec(&self) -> TreeSpec {
         let policy = RestartPolicy {
             max_restarts: 1,
@@ -282,7 +282,7 @@ impl Fixture {
             .await
             .unwrap_or_else(|trees| panic!("waited for a parked tree, it is {trees:?}"));
         match &trees[0].state {
-            TreeState::Parked { reason } => reason.to_string(),
+            TreeState::Parked { reason, .. } => reason.to_string(),
             state => unreachable!("{state:?}"),
         }
     }
