@@ -108,7 +108,7 @@ impl Starting {
     }
 
     /// Why nothing can be said of what is in a project; `None`: it is up, or there is none of that id.
-    fn why_unread(&self, id: &ProjectId) -> Option<String> {
+    pub(super) fn why_unread(&self, id: &ProjectId) -> Option<String> {
         let found = self.found.lock();
         let Some(found) = &*found else {
             return Some("which projects there are is not known yet; try again in a moment".into());
