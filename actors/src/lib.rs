@@ -13,12 +13,11 @@
 //! | [`events`] | what clients hear of what happens |
 //! | [`repetition`] | when a warning that comes again and again is logged |
 //! | [`stores`] | whether the store is the one that is worked with |
-//! | [`project`] | the parts of one project, put together |
+//! | [`project`] | the parts of one project, put together; what they do for an agent together |
+//! | [`projects`] | all projects of a coordinator: found, started side by side, stopped |
 #![deny(missing_docs)]
 
 pub mod agent_registry;
-pub mod breaker;
-mod cancellation;
 pub mod deadline_queue;
 pub mod dlq_retrier;
 pub mod domain;
@@ -27,7 +26,6 @@ pub mod gc_reaper;
 pub mod leases;
 pub mod liveness;
 pub mod notifier;
-mod orphaned_leases;
 pub mod project;
 pub mod projects;
 pub mod settings;

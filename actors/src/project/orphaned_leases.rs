@@ -12,10 +12,10 @@ use loom_protocol::work::Reason;
 use loom_protocol::{AgentGuid, WireError};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::{Project, READY_WITHIN};
 use crate::agent_registry::AgentDirectory;
 use crate::leases::Leases;
 use crate::liveness::{BarrierOutcome, DeliveryBarrier};
-use crate::project::{Project, READY_WITHIN};
 use crate::work_ledger::{ReadModel, WorkLedgerHandle};
 
 /// The pause before we try again to hear everybody.

@@ -10,8 +10,8 @@ use loom_protocol::WireError;
 use loom_protocol::agent::{Directive, DirectiveKind};
 use loom_protocol::work::{LeaseRef, WorkStatus};
 
+use super::Project;
 use crate::domain::work::{Command, Fence, Refusal};
-use crate::project::Project;
 use crate::work_ledger::LedgerError;
 
 impl Project {
