@@ -41,8 +41,6 @@ pub mod store;
 pub mod submit;
 pub mod table;
 pub mod tasks_file;
-#[cfg(test)]
-mod testing;
 mod times;
 mod unreadable;
 pub mod up;

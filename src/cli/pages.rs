@@ -234,10 +234,10 @@ pub(super) fn tell_more(page: &PageInfo, form: Form) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::testing::item;
     use axum::Json;
     use axum::extract::Query as Asked;
     use axum::routing::get;
+    use loom_protocol::work::sample_item as item;
     use std::collections::HashMap;
 
     /// A coordinator with 7 pages of which every other one is empty, and the others hold one item.

@@ -10,7 +10,8 @@ use tokio::time::{sleep, timeout};
 use super::group::GroupNote;
 use super::{Holder, OwnerError, OwnerOptions, UnreadableEntry, format};
 use crate::outcome::WriteError;
-use crate::overlap::{is_name_in_use, is_not_found, why_not_made};
+use crate::overlap::is_not_found;
+use crate::raw_bucket::{self, NotMade};
 use crate::stamp::{STAMP_KEY, stamp_old};
 use crate::store::StoreHealth;
 use crate::store_guard::{StoreDenied, StoreGuard};
@@ -23,6 +24,8 @@ const SUBJECT: &str = "$KV.LOOM_OWNERS.coordinator";
 const NOTE_SUBJECT: &str = "$KV.LOOM_OWNERS.queue-group";
 /// How long a request may stay without an answer before its outcome counts as unknown.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// How long the making of the bucket may take: a request, and one more where it is there or cannot be made.
+const MADE_WITHIN: Duration = Duration::from_secs(4);
 
 /// How often it is looked at whether the bucket keeps the entry.
 const KEEP_EVERY: Duration = Duration::from_secs(30);
@@ -229,43 +232,21 @@ async fn make(
     jetstream: &jetstream::Context,
     replicas: usize,
 ) -> Result<stream::Stream, OwnerError> {
-    let created = timeout(ANSWER_WITHIN, jetstream.create_stream(config(replicas)));
-    let error = match created.await.map_err(|_| unanswered("making"))? {
-        Ok(stream) => return Ok(stream),
-        Err(error) => error,
-    };
-    // Another coordinator made it at the same moment, with a stamp of its own.
-    if is_name_in_use(&error) {
-        let name = stream_name();
-        let opened = timeout(ANSWER_WITHIN, jetstream.get_stream(&name));
-        let opened = opened.await.map_err(|_| unanswered("opening"))?;
-        return opened.map_err(|error| unavailable("opening", &error));
-    }
-    let subject = format!("$KV.{BUCKET}.>");
-    Err(OwnerError::Unavailable {
-        doing: "making",
-        why: why_not_made(jetstream, &subject, &error).await,
-    })
-}
-
-/// Raw, because a bucket made as a key-value store with markers would hold an expired key for ever.
-fn config(replicas: usize) -> stream::Config {
-    stream::Config {
-        name: format!("KV_{BUCKET}"),
+    let stamp = (STAMP_KEY.to_owned(), uuid::Uuid::new_v4().to_string());
+    let config = stream::Config {
         description: Some("Loom: which coordinator owns".to_owned()),
-        subjects: vec![format!("$KV.{BUCKET}.>")],
-        max_messages_per_subject: 1,
-        discard: stream::DiscardPolicy::New,
-        allow_direct: true,
-        allow_rollup: true,
-        allow_message_ttl: true,
-        num_replicas: replicas,
-        metadata: format::ours()
-            .into_iter()
-            .chain([(STAMP_KEY.to_owned(), uuid::Uuid::new_v4().to_string())])
-            .collect(),
-        ..Default::default()
-    }
+        metadata: format::ours().into_iter().chain([stamp]).collect(),
+        ..raw_bucket::config(BUCKET, replicas)
+    };
+    let made = timeout(MADE_WITHIN, raw_bucket::make(jetstream, config));
+    let made = made.await.map_err(|_| unanswered("making"))?;
+    made.map_err(|error| match error {
+        NotMade::Opening(error) => unavailable("opening", &error),
+        NotMade::Making { why, .. } => OwnerError::Unavailable {
+            doing: "making",
+            why,
+        },
+    })
 }
 
 /// A released entry is empty; one that can't be read is somebody's.
