@@ -31,29 +31,26 @@ pub async fn run(context: &Context, args: &MeasureArgs) -> CliResult {
 async fn measure(context: &Context, args: &MeasureArgs) -> CliResult {
     let program = std::env::current_exe()
         .map_err(|error| CliError::Failed(format!("the program itself is not found: {error}")))?;
-    let findings = match &args.nats_url {
-        Some(url) => {
-            let server = Server {
-                url: url.clone(),
-                own_pid: None,
-            };
-            loom_bench::run(&args.bench, &program, server).await?
-        }
-        None => {
-            let folder = tempfile::Builder::new().prefix("loom-bench-").tempdir()?;
-            let options = ManagedOptions {
-                profile: Profile::Fast,
-                ..ManagedOptions::new(folder.path().to_owned())
-            };
-            let own = ManagedServer::start(options).await.map_err(UpError::from)?;
-            let server = Server {
-                url: own.client_url(),
-                own_pid: own.pid(),
-            };
-            let findings = loom_bench::run(&args.bench, &program, server).await;
-            own.stop().await;
-            findings?
-        }
+    let findings = if let Some(url) = &args.nats_url {
+        let server = Server {
+            url: url.clone(),
+            own_pid: None,
+        };
+        loom_bench::run(&args.bench, &program, server).await?
+    } else {
+        let folder = tempfile::Builder::new().prefix("loom-bench-").tempdir()?;
+        let options = ManagedOptions {
+            profile: Profile::Fast,
+            ..ManagedOptions::new(folder.path().to_owned())
+        };
+        let own = ManagedServer::start(options).await.map_err(UpError::from)?;
+        let server = Server {
+            url: own.client_url(),
+            own_pid: own.pid(),
+        };
+        let findings = loom_bench::run(&args.bench, &program, server).await;
+        own.stop().await;
+        findings?
     };
     print(context, &findings)
 }

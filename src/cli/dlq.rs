@@ -17,7 +17,7 @@ use super::each;
 use super::exit::{CliError, CliResult};
 use super::naming::{FormArgs, name};
 use super::output::{Output, Table, note, table};
-use super::pages::{self, Listing, Query, Wanted, tell_more};
+use super::pages::{self, ExtentArgs, Listing, Query, tell_more};
 use super::show::{attempts, body_text, sheet, submitted};
 use super::table::Column;
 use super::times::{ago, at, past};
@@ -58,15 +58,8 @@ pub struct ListArgs {
     /// Only of this reason, like agent-error, timeout or poison.
     #[arg(long)]
     reason: Option<String>,
-    /// At most so many; 50 where absent.
-    #[arg(long, value_name = "NUMBER", conflicts_with = "all")]
-    limit: Option<usize>,
-    /// Begin where the last page ended.
-    #[arg(long, conflicts_with = "all_projects")]
-    cursor: Option<String>,
-    /// All of them, page by page.
-    #[arg(long)]
-    all: bool,
+    #[command(flatten)]
+    extent: ExtentArgs,
     /// Only what failed since: a time, a day like 2026-01-31 (UTC), or before now like `2h`.
     #[arg(long, value_name = "TIME", value_parser = past)]
     since: Option<Timestamp>,
@@ -132,8 +125,8 @@ impl Listing for ListArgs {
         ])
     }
 
-    fn extent(&self) -> (Wanted, Option<&str>) {
-        (Wanted::of(self.all, self.limit), self.cursor.as_deref())
+    fn extent(&self) -> &ExtentArgs {
+        &self.extent
     }
 
     fn oldest_first(&self) -> bool {

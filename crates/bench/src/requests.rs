@@ -192,7 +192,11 @@ impl Requests {
             limit: Some(limit),
             ..ListAgentsRequest::default()
         };
-        let page = self.client.agents(&filter).await.map_err(sentence)?;
+        let page = self
+            .client
+            .agents(&filter)
+            .await
+            .map_err(|error| sentence(&error))?;
         Ok(page.items.len())
     }
 
@@ -217,7 +221,10 @@ impl Requests {
         verb: VerbName,
         request: &impl Serialize,
     ) -> Result<T, RequestError> {
-        self.client.request(verb, request).await.map_err(sentence)
+        self.client
+            .request(verb, request)
+            .await
+            .map_err(|error| sentence(&error))
     }
 
     async fn ask_long<T: DeserializeOwned>(
@@ -228,11 +235,11 @@ impl Requests {
         let answer = self
             .client
             .request_within(verb, request, LONG_ANSWER_WITHIN);
-        answer.await.map_err(sentence)
+        answer.await.map_err(|error| sentence(&error))
     }
 }
 
-fn sentence(error: ClientError) -> RequestError {
+fn sentence(error: &ClientError) -> RequestError {
     error.to_string()
 }
 

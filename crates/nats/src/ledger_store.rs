@@ -23,7 +23,7 @@ use super::stamp::{STAMP_KEY, stamp_old};
 use super::store_guard::{StoreDenied, StoreGuard};
 use super::stream::{Stream, Write};
 use super::terms::{self, Looked};
-use crate::verdicts::stream_terms::Terms;
+use crate::verdicts::stream_terms::StreamTerms;
 
 /// The key of writes that are meant to be refused.
 const BARRIER: &str = "barrier";
@@ -109,7 +109,7 @@ impl LedgerStore {
         let store = Self {
             client: jetstream.client(),
             jetstream: jetstream.clone(),
-            messages: Stream::new(jetstream, &name, guard).telling(),
+            messages: Stream::new(jetstream, &name, guard).tracked_by_guard(),
             stream: found,
             bucket,
             prefix,
@@ -176,7 +176,7 @@ impl LedgerStore {
 
     /// Looks at the stream, and sets back what would let records go. To be called by the owner.
     pub async fn keep(&self) -> Result<Looked, StoreError> {
-        let terms = Terms::of_bucket(self.replicas);
+        let terms = StreamTerms::of_bucket(self.replicas);
         let name = self.stream_name();
         let kept = terms::keep(&self.jetstream, name, &terms, &self.guard).await;
         let missing = || "it is not there".to_owned();

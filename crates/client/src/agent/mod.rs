@@ -24,7 +24,7 @@ mod heartbeat;
 mod job;
 mod lifecycle;
 mod logs;
-mod news;
+mod notifications;
 mod reports;
 mod resuming;
 mod supervise;
@@ -42,7 +42,7 @@ use crate::error::{ClientError, ErrorKind};
 pub use builder::{AgentBuilder, default_handle};
 pub use end::{JobEnd, JobError, JobResult};
 pub use job::{CancelCause, Job};
-pub use news::AgentNews;
+pub use notifications::AgentNotification;
 
 /// What an agent has done in its life.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,7 +76,7 @@ impl Agent {
     }
 }
 
-/// An agent at work. Dropping it aborts it without a farewell; its leases then run out.
+/// An agent at work. Dropping it aborts it without deregistering; its leases then run out.
 pub struct RunningAgent {
     core: Arc<Core>,
     life: JoinHandle<Result<AgentReport, ClientError>>,

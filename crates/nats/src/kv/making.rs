@@ -8,7 +8,7 @@ use async_nats::jetstream::stream;
 use super::{ANSWER_WITHIN, Bucket, BucketError};
 use crate::raw_bucket::{self, NotMade};
 use crate::terms;
-use crate::verdicts::stream_terms::Terms;
+use crate::verdicts::stream_terms::StreamTerms;
 
 impl Bucket {
     /// Creates the bucket if it is missing. Where another client created it, single keys are let expire, and
@@ -58,7 +58,7 @@ impl Bucket {
         if !self.ownership.is_held() {
             return Ok(());
         }
-        let terms = Terms::of_bucket(self.config.num_replicas);
+        let terms = StreamTerms::of_bucket(self.config.num_replicas);
         let kept = terms::keep(&self.jetstream, &self.config.name, &terms, &self.guard).await;
         kept.map(drop).map_err(|why| self.problem(why))
     }

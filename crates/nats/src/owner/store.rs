@@ -17,7 +17,7 @@ use crate::store::StoreHealth;
 use crate::store_guard::{StoreDenied, StoreGuard};
 use crate::stream::{Stream, Write};
 use crate::terms;
-use crate::verdicts::stream_terms::Terms;
+use crate::verdicts::stream_terms::StreamTerms;
 
 const BUCKET: &str = "LOOM_OWNERS";
 const SUBJECT: &str = "$KV.LOOM_OWNERS.coordinator";
@@ -32,7 +32,7 @@ const KEEP_EVERY: Duration = Duration::from_secs(30);
 
 /// What the entry says.
 #[derive(Debug)]
-pub(super) enum Entry {
+pub(super) enum OwnerEntry {
     /// Nobody owns. `sequence` is what a first write must expect.
     Free { sequence: u64 },
     /// Somebody does.
@@ -100,7 +100,7 @@ impl OwnerStore {
     }
 
     /// The entry in whatever store there is, without trusting it or making anything; `None`: there is none.
-    pub(super) async fn peek(jetstream: &jetstream::Context) -> Option<Entry> {
+    pub(super) async fn peek(jetstream: &jetstream::Context) -> Option<OwnerEntry> {
         let stream = jetstream.get_stream_no_info(&stream_name()).await.ok()?;
         let store = Self {
             jetstream: jetstream.clone(),
@@ -113,7 +113,7 @@ impl OwnerStore {
 
     /// Sets the bucket back to what keeps the entry, for as long as this is polled. To be called by the owner.
     pub(super) async fn keep(self, replicas: usize, guard: StoreGuard) {
-        let terms = Terms::of_bucket(replicas);
+        let terms = StreamTerms::of_bucket(replicas);
         let name = stream_name();
         loop {
             if guard.settled().await.is_err() {
@@ -154,10 +154,10 @@ impl OwnerStore {
     }
 
     /// What the leader has.
-    pub(super) async fn read(&self) -> Result<Entry, OwnerError> {
+    pub(super) async fn read(&self) -> Result<OwnerEntry, OwnerError> {
         match self.messages.last(SUBJECT).await {
             Ok(Some(message)) => Ok(entry(message.sequence, &message.payload)),
-            Ok(None) => Ok(Entry::Free { sequence: 0 }),
+            Ok(None) => Ok(OwnerEntry::Free { sequence: 0 }),
             Err(error) => Err(unavailable("reading", &error)),
         }
     }
@@ -250,16 +250,16 @@ async fn make(
 }
 
 /// A released entry is empty; one that can't be read is somebody's.
-fn entry(sequence: u64, payload: &[u8]) -> Entry {
+fn entry(sequence: u64, payload: &[u8]) -> OwnerEntry {
     if payload.is_empty() {
-        return Entry::Free { sequence };
+        return OwnerEntry::Free { sequence };
     }
     match serde_json::from_slice(payload) {
-        Ok(holder) => Entry::Held {
+        Ok(holder) => OwnerEntry::Held {
             sequence,
             holder: Box::new(holder),
         },
-        Err(_) => Entry::Unreadable(UnreadableEntry { revision: sequence }),
+        Err(_) => OwnerEntry::Unreadable(UnreadableEntry { revision: sequence }),
     }
 }
 
@@ -292,9 +292,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_belongs_to_somebody() {
-        assert!(matches!(entry(7, b""), Entry::Free { sequence: 7 }));
+        assert!(matches!(entry(7, b""), OwnerEntry::Free { sequence: 7 }));
         for payload in [&b"{\"of\":\"another version\"}"[..], b"garbage"] {
-            let Entry::Unreadable(found) = entry(8, payload) else {
+            let OwnerEntry::Unreadable(found) = entry(8, payload) else {
                 panic!("an entry of another version is not free");
             };
             assert_eq!(found.revision, 8);
