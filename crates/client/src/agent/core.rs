@@ -29,7 +29,7 @@ pub(crate) type BoxedHandler =
 
 /// Where the agent stands in its life.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum AgentPhase {
+pub(crate) enum Phase {
     /// Takes work.
     Running,
     /// Takes no more, finishes what it has.
@@ -58,7 +58,7 @@ pub(crate) struct Core {
     pub(crate) handler: BoxedHandler,
     /// Where handlers run: the caller's runtime.
     pub(crate) runtime: Handle,
-    pub(crate) phase: watch::Sender<AgentPhase>,
+    pub(crate) phase: watch::Sender<Phase>,
     /// Whoever claims holds this: one claim at a time.
     pub(crate) claim_permit: Semaphore,
     /// A slot became free, or something else changed that a claim depends on.
@@ -116,7 +116,7 @@ impl Core {
             plan: parts.plan,
             handler: parts.handler,
             runtime: parts.runtime,
-            phase: watch::Sender::new(AgentPhase::Running),
+            phase: watch::Sender::new(Phase::Running),
             claim_permit: Semaphore::new(1),
             changed: Notify::new(),
             beat_now: Notify::new(),
@@ -145,30 +145,26 @@ impl Core {
     // The phase.
 
     pub(crate) fn is_running(&self) -> bool {
-        *self.phase.borrow() == AgentPhase::Running
+        *self.phase.borrow() == Phase::Running
     }
 
     /// Running → Draining, or → Stopping without a grace. A shorter grace overrides a longer one.
     pub(crate) fn shut_down(&self, because: &str, grace: Duration) {
         let next = if grace.is_zero() {
-            AgentPhase::Stopping {
+            Phase::Stopping {
                 because: because.into(),
             }
         } else {
-            AgentPhase::Draining {
+            Phase::Draining {
                 until: Instant::now() + grace,
                 because: because.into(),
             }
         };
         let is_new = self.phase.send_if_modified(|phase| {
             let sooner = match (&*phase, &next) {
-                (AgentPhase::Running, _)
-                | (AgentPhase::Draining { .. }, AgentPhase::Stopping { .. }) => true,
-                (AgentPhase::Draining { until, .. }, AgentPhase::Draining { until: new, .. }) => {
-                    new < until
-                }
-                (AgentPhase::Stopping { .. }, _)
-                | (AgentPhase::Draining { .. }, AgentPhase::Running) => false,
+                (Phase::Running, _) | (Phase::Draining { .. }, Phase::Stopping { .. }) => true,
+                (Phase::Draining { until, .. }, Phase::Draining { until: new, .. }) => new < until,
+                (Phase::Stopping { .. }, _) | (Phase::Draining { .. }, Phase::Running) => false,
             };
             if sooner {
                 tracing::info!(agent = %self.guid, because, ?grace, "the agent is shutting down");
@@ -199,7 +195,7 @@ impl Core {
                 .map_or_else(String::new, |wire| wire.message.clone());
             tracing::error!(agent = %self.guid, because, "the agent is replaced by another run of it");
             let running = self.jobs().len();
-            self.phase.send_replace(AgentPhase::Stopping {
+            self.phase.send_replace(Phase::Stopping {
                 because: because.clone(),
             });
             self.notifier
@@ -443,10 +439,8 @@ impl Core {
             cancelled: read(&self.counts.cancelled),
             lost: read(&self.counts.lost),
             because: match &*self.phase.borrow() {
-                AgentPhase::Running => "its task ended".into(),
-                AgentPhase::Draining { because, .. } | AgentPhase::Stopping { because } => {
-                    because.clone()
-                }
+                Phase::Running => "its task ended".into(),
+                Phase::Draining { because, .. } | Phase::Stopping { because } => because.clone(),
             },
         }
     }

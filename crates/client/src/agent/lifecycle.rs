@@ -8,7 +8,7 @@ use loom_protocol::agent::{DeregisterAnswer, DeregisterRequest};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::core::{AgentPhase, Core};
+use super::core::{Core, Phase};
 use super::job::{CancelCause, LogLine};
 use super::reports::Report;
 use super::{AgentReport, claims, directives, heartbeat, logs, reports};
@@ -38,7 +38,7 @@ pub(crate) async fn live(core: Arc<Core>, inboxes: Inboxes) -> Result<AgentRepor
     let mut phase = core.phase.subscribe();
     tokio::select! {
         registered = core.register() => registered?,
-        _ = phase.wait_for(|phase| *phase != AgentPhase::Running) => return Ok(core.summary()),
+        _ = phase.wait_for(|phase| *phase != Phase::Running) => return Ok(core.summary()),
     }
     core.spawn(reports::report(core.clone(), inboxes.reports));
     core.spawn(logs::publish(core.clone(), inboxes.logs));
@@ -72,8 +72,8 @@ async fn drain(core: &Core) {
     loop {
         let change = core.change();
         let until = match *core.phase.borrow() {
-            AgentPhase::Draining { until, .. } => until,
-            AgentPhase::Running | AgentPhase::Stopping { .. } => return,
+            Phase::Draining { until, .. } => until,
+            Phase::Running | Phase::Stopping { .. } => return,
         };
         if core.is_delivered() {
             return;
