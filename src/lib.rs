@@ -3,7 +3,6 @@
 pub mod access;
 pub mod api;
 pub mod api_client;
-pub mod bench;
 pub mod cli;
 pub mod coordinator;
 pub mod demo;

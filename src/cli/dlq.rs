@@ -1,10 +1,11 @@
 //! `loom dlq`: list, show, put back and discard dead letters.
 
 mod discard;
+mod selection;
 
 use std::collections::BTreeMap;
 
-use clap::{ArgGroup, Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use loom_protocol::Timestamp;
 use loom_protocol::dead_letter::{DeadLetter, RefusedSubmission};
 use loom_protocol::rest::{BatchResult, DeadLettersPage};
@@ -16,12 +17,12 @@ use super::each;
 use super::exit::{CliError, CliResult};
 use super::naming::{FormArgs, name};
 use super::output::{Output, Table, note, table};
-use super::pages::{self, Listing, Query, Wanted, tell_more};
+use super::pages::{self, ExtentArgs, Listing, Query, tell_more};
 use super::show::{attempts, body_text, sheet, submitted};
 use super::table::Column;
 use super::times::{ago, at, past};
 use crate::api_client::ApiClient;
-use discard::DiscardArgs;
+use selection::Selection;
 
 /// List, show, put back and discard dead letters.
 #[derive(Debug, Args)]
@@ -45,7 +46,7 @@ enum DlqCommand {
     /// Put dead letters back into the queue: by their ids, by a filter, or all; exit 1 where any could not be
     Retry(RetryArgs),
     /// Delete dead letters for good: by their ids, by a filter, or all; their items stay failed
-    Discard(DiscardArgs),
+    Discard(Selection),
 }
 
 /// Which letters to list.
@@ -57,15 +58,8 @@ pub struct ListArgs {
     /// Only of this reason, like agent-error, timeout or poison.
     #[arg(long)]
     reason: Option<String>,
-    /// At most so many; 50 where absent.
-    #[arg(long, value_name = "NUMBER", conflicts_with = "all")]
-    limit: Option<usize>,
-    /// Begin where the last page ended.
-    #[arg(long, conflicts_with = "all_projects")]
-    cursor: Option<String>,
-    /// All of them, page by page.
-    #[arg(long)]
-    all: bool,
+    #[command(flatten)]
+    extent: ExtentArgs,
     /// Only what failed since: a time, a day like 2026-01-31 (UTC), or before now like `2h`.
     #[arg(long, value_name = "TIME", value_parser = past)]
     since: Option<Timestamp>,
@@ -92,20 +86,9 @@ enum Sort {
 /// Which letters to put back, and how.
 #[derive(Debug, Args)]
 #[group(skip)]
-#[command(group = ArgGroup::new("which").required(true).multiple(true).args(["ids", "capability", "reason", "all"]))]
-pub struct RetryArgs {
-    /// The letters: ids, beginnings of them, or taskIds.
-    #[arg(value_parser = name, conflicts_with_all = ["capability", "reason", "all"])]
-    ids: Vec<String>,
-    /// Those of this capability.
-    #[arg(long)]
-    capability: Option<String>,
-    /// Those of this reason.
-    #[arg(long)]
-    reason: Option<String>,
-    /// All of them.
-    #[arg(long, conflicts_with_all = ["capability", "reason"])]
-    all: bool,
+struct RetryArgs {
+    #[command(flatten)]
+    letters: Selection,
     /// Keep the count of spent attempts, and give one more.
     #[arg(long)]
     keep_attempts: bool,
@@ -142,8 +125,8 @@ impl Listing for ListArgs {
         ])
     }
 
-    fn extent(&self) -> (Wanted, Option<&str>) {
-        (Wanted::of(self.all, self.limit), self.cursor.as_deref())
+    fn extent(&self) -> &ExtentArgs {
+        &self.extent
     }
 
     fn oldest_first(&self) -> bool {
@@ -281,13 +264,14 @@ fn text_of(submission: &RefusedSubmission) -> String {
 
 async fn retry(out: Output, api: &ApiClient, args: RetryArgs) -> CliResult {
     let reset_attempts = !args.keep_attempts;
-    if !args.ids.is_empty() {
+    let letters = args.letters;
+    if !letters.ids.is_empty() {
         let body = json!({ "resetAttempts": reset_attempts });
         let retry = async |id: String| api.post(&["dlq", &id, "retry"], &body).await;
-        return each::for_each(out, args.ids, retry).await;
+        return each::for_each(out, letters.ids, retry).await;
     }
     let body = json!({
-        "capability": args.capability, "reason": args.reason, "all": args.all,
+        "capability": letters.capability, "reason": letters.reason, "all": letters.all,
         "resetAttempts": reset_attempts,
     });
     let out = out.doing("");

@@ -15,10 +15,12 @@
 //! | [`stats`] | `loom stats`, `loom projects` |
 //! | [`events`], `following` | `loom events` |
 //! | [`config`] | `loom config` |
+//! | [`bench`] | `loom bench` |
 //! | [`exit`], [`output`], [`table`], `times`, `naming`, `pages`, `each` | how they end, how they print, what they have in common |
 
 pub mod agent;
 pub mod agents;
+pub mod bench;
 pub mod config;
 pub mod dlq;
 pub mod doctor;
@@ -39,8 +41,6 @@ pub mod store;
 pub mod submit;
 pub mod table;
 pub mod tasks_file;
-#[cfg(test)]
-mod testing;
 mod times;
 mod unreadable;
 pub mod up;
@@ -157,7 +157,7 @@ enum Command {
     /// Show and check the configuration of the coordinator
     Config(config::ConfigArgs),
     /// Measure throughput and latency beside the raw limit of NATS
-    Bench(crate::bench::BenchArgs),
+    Bench(bench::MeasureArgs),
     /// Print what happens, as it happens
     Events(events::EventsArgs),
     /// Print completions for a shell
@@ -315,7 +315,7 @@ async fn run(context: &Context, command: Command) -> CliResult<ExitCode> {
         Command::Store(args) => store::run(context, args).await,
         Command::Config(args) => config::run(context, &args),
         Command::Events(args) => events::run(context, &args).await,
-        Command::Bench(args) => crate::bench::run(context, &args).await,
+        Command::Bench(args) => bench::run(context, &args).await,
         Command::Completions { shell } => completions(context, shell),
     }
     .map(|()| ExitCode::SUCCESS)

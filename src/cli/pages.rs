@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 
+use clap::Args;
 use loom_protocol::agent::Agent;
 use loom_protocol::dead_letter::DeadLetter;
 use loom_protocol::rest::{AgentsPage, DeadLettersPage, PageInfo, ProjectsAnswer, WorkPage};
@@ -62,6 +63,26 @@ page!(WorkPage, work_items: WorkItem);
 page!(AgentsPage, agents: Agent);
 page!(DeadLettersPage, items: DeadLetter);
 
+/// How much of a listing, and from where on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct ExtentArgs {
+    /// At most so many; 50 where absent.
+    #[arg(long, value_name = "NUMBER", conflicts_with = "all")]
+    limit: Option<usize>,
+    /// Begin where the last page ended.
+    #[arg(long, conflicts_with = "all_projects")]
+    cursor: Option<String>,
+    /// All of them, page by page.
+    #[arg(long)]
+    all: bool,
+}
+
+impl ExtentArgs {
+    fn wanted(&self) -> Wanted {
+        Wanted::of(self.all, self.limit)
+    }
+}
+
 /// What a command was asked to list, of one project or of all.
 pub(super) trait Listing {
     /// As the coordinator answers.
@@ -71,7 +92,7 @@ pub(super) trait Listing {
     /// The query of one page.
     fn query(&self, cursor: Option<&str>) -> Query;
     /// How much, and from where on.
-    fn extent(&self) -> (Wanted, Option<&str>);
+    fn extent(&self) -> &ExtentArgs;
     /// Whether the oldest come first, and else the newest.
     fn oldest_first(&self) -> bool;
     /// How old one is, in the order of the coordinator.
@@ -82,7 +103,8 @@ pub(super) trait Listing {
 
 /// What is asked for, as one page.
 pub(super) async fn listed<L: Listing>(api: &ApiClient, listing: &L) -> CliResult<L::Page> {
-    let (wanted, cursor) = listing.extent();
+    let extent = listing.extent();
+    let (wanted, cursor) = (extent.wanted(), extent.cursor.as_deref());
     let query = |cursor: Option<&str>| listing.query(cursor);
     let mut page: L::Page = fetch(api, L::PATH, wanted, cursor, query).await?;
     listing.put_in_order(page.items());
@@ -101,7 +123,7 @@ pub(super) async fn listed_everywhere<L: Listing>(
     } else {
         page.items().sort_by_key(|item| Reverse(L::time(item)));
     }
-    if let (Wanted::Most(most), _) = listing.extent()
+    if let Wanted::Most(most) = listing.extent().wanted()
         && page.items().len() > most
     {
         page.items().truncate(most);
@@ -234,10 +256,10 @@ pub(super) fn tell_more(page: &PageInfo, form: Form) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::testing::item;
     use axum::Json;
     use axum::extract::Query as Asked;
     use axum::routing::get;
+    use loom_protocol::work::sample_item as item;
     use std::collections::HashMap;
 
     /// A coordinator with 7 pages of which every other one is empty, and the others hold one item.

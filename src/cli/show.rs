@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn the_end_is_when_it_ended_and_not_the_last_write() {
         let time = |seconds: i64| Timestamp::from_millis(seconds * 1000);
-        let mut item = crate::cli::testing::item();
+        let mut item = loom_protocol::work::sample_item();
         assert_eq!(ended_at(&item), None);
         let told: CancelInfo = serde_json::from_value(serde_json::json!({
             "requestedAt": time(5), "by": "me", "deliveredAt": time(6), "stoppedAt": time(7)

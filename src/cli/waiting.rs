@@ -99,7 +99,7 @@ fn line(item: &WorkItem, explained: &ExplainAnswer) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::testing::item;
+    use loom_protocol::work::sample_item as item;
     use serde_json::json;
 
     fn explained(rules: &[Option<&str>]) -> ExplainAnswer {

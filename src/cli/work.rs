@@ -17,7 +17,7 @@ use super::each;
 use super::exit::{CliError, CliResult};
 use super::naming::{FormArgs, name, short_ids};
 use super::output::{Output, Table, block, note, table};
-use super::pages::{self, Listing, Query, Wanted, tell_more};
+use super::pages::{self, ExtentArgs, Listing, Query, tell_more};
 use super::show::show_item;
 use super::table::Column;
 use super::times::{ago, past};
@@ -90,15 +90,8 @@ pub struct ListArgs {
     /// Only with this label.
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub label: Option<String>,
-    /// At most so many; 50 where absent.
-    #[arg(long, value_name = "NUMBER", conflicts_with = "all")]
-    pub limit: Option<usize>,
-    /// Begin where the last page ended.
-    #[arg(long, conflicts_with = "all_projects")]
-    pub cursor: Option<String>,
-    /// All of them, page by page.
-    #[arg(long)]
-    pub all: bool,
+    #[command(flatten)]
+    pub extent: ExtentArgs,
     /// Only what was submitted since: a time, a day like 2026-01-31 (UTC), or before now like `2h`.
     #[arg(long, value_name = "TIME", value_parser = past)]
     pub since: Option<Timestamp>,
@@ -142,8 +135,8 @@ impl Listing for ListArgs {
         ])
     }
 
-    fn extent(&self) -> (Wanted, Option<&str>) {
-        (Wanted::of(self.all, self.limit), self.cursor.as_deref())
+    fn extent(&self) -> &ExtentArgs {
+        &self.extent
     }
 
     fn oldest_first(&self) -> bool {
@@ -356,7 +349,6 @@ mod tests {
     fn queries_hold_what_was_asked_for() {
         let mut args = ListArgs {
             status: Some("pending".into()),
-            all: true,
             ..ListArgs::default()
         };
         let asked = |args: &ListArgs| {

@@ -1,6 +1,7 @@
 //! The program as its users see it: exit codes, what it prints, what it leaves behind.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod bench;
 mod listing;
 mod program;
 mod submit_file;

@@ -29,6 +29,26 @@ const MAX_GRACE_MS: u64 = 24 * 3_600_000;
 ///
 /// A request during a restart waits. Errors are refusals ready for the wire; `unavailable` means
 /// that no answer came in time, and that the change may happen all the same.
+///
+/// ```no_run
+/// use loom_actors::agent_registry::AgentRegistryHandle;
+/// use loom_actors::project::Project;
+/// use loom_protocol::WireError;
+/// use loom_protocol::agent::RegisterRequest;
+///
+/// async fn one_more(project: &Project) -> Result<(), WireError> {
+///     let registry: &AgentRegistryHandle = &project.registry;
+///     let request = RegisterRequest {
+///         handle: "ann".into(),
+///         agent_type: "reviewer".into(),
+///         capabilities: vec!["rust".into()],
+///         ..RegisterRequest::default()
+///     };
+///     let agent = registry.register(request).await?;
+///     println!("{} is {}", agent.guid, agent.status);
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone)]
 pub struct AgentRegistryHandle {
     actor: ActorHandle<Msg>,

@@ -10,7 +10,23 @@ use crate::supervision::ActorHandle;
 use crate::unavailable::not_reached;
 use crate::work_ledger::TRANSITION_DEADLINE;
 
-/// The handle of a project's DlqRetrier.
+/// The handle of a project's DlqRetrier. Cheap to clone.
+///
+/// ```no_run
+/// use loom_actors::dlq_retrier::{DlqRetrierHandle, RetryBatch};
+/// use loom_actors::project::Project;
+/// use loom_protocol::{WireError, WorkId};
+///
+/// async fn put_back(project: &Project, id: WorkId) -> Result<(), WireError> {
+///     let retrier: &DlqRetrierHandle = &project.dlq;
+///     let batch = RetryBatch { ids: vec![id], reset_attempts: true, automatic: false };
+///     for (id, outcome) in retrier.retry(batch).await? {
+///         outcome?;
+///         println!("{id} is pending again");
+///     }
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone)]
 pub struct DlqRetrierHandle(ActorHandle<DlqMsg>);
 

@@ -61,7 +61,7 @@ pub enum Return {
 
 /// What becomes of the item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum RetryVerdict {
     /// It has failed.
     GiveUp,
     /// It is offered again, not before a given time.
@@ -72,17 +72,17 @@ pub enum Verdict {
 }
 
 /// Judges an item that has spent `attempts` of `max_attempts`, the last one included.
-pub fn judge(attempts: u32, max_attempts: u32, why: Return, now: Timestamp) -> Verdict {
+pub fn judge(attempts: u32, max_attempts: u32, why: Return, now: Timestamp) -> RetryVerdict {
     if attempts >= max_attempts {
-        return Verdict::GiveUp;
+        return RetryVerdict::GiveUp;
     }
     let not_before = match why {
-        Return::NotRecoverable => return Verdict::GiveUp,
+        Return::NotRecoverable => return RetryVerdict::GiveUp,
         Return::AtOnce => None,
         Return::NotBefore(time) => Some(time),
         Return::After(backoff) => Some(now.after(backoff.pause(attempts))),
     };
-    Verdict::Again { not_before }
+    RetryVerdict::Again { not_before }
 }
 
 #[cfg(test)]
@@ -143,17 +143,17 @@ mod tests {
         fn nobody_tries_more_often_than_allowed(attempts in 0_u32..20, most in 1_u32..20, why in any_return()) {
             let verdict = judge(attempts, most, why, now());
             let gives_up = attempts >= most || why == Return::NotRecoverable;
-            prop_assert_eq!(verdict == Verdict::GiveUp, gives_up);
+            prop_assert_eq!(verdict == RetryVerdict::GiveUp, gives_up);
         }
 
         #[test]
         fn what_the_agent_says_wins_and_the_same_decision_is_the_same(attempts in 0_u32..20, why in any_return()) {
             let verdict = judge(attempts, 20, why, now());
             prop_assert_eq!(verdict, judge(attempts, 20, why, now()));
-            if let (Return::NotBefore(time), Verdict::Again { not_before }) = (why, verdict) {
+            if let (Return::NotBefore(time), RetryVerdict::Again { not_before }) = (why, verdict) {
                 prop_assert_eq!(not_before, Some(time));
             }
-            if let (Return::After(_), Verdict::Again { not_before }) = (why, verdict) {
+            if let (Return::After(_), RetryVerdict::Again { not_before }) = (why, verdict) {
                 prop_assert!(not_before >= Some(now()));
             }
         }

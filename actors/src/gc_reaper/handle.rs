@@ -15,6 +15,19 @@ use crate::unavailable::not_reached;
 const WITHIN: Duration = Duration::from_millis(2800);
 
 /// The handle of a project's GcReaper. Cheap to clone.
+///
+/// ```no_run
+/// use loom_actors::gc_reaper::GcReaperHandle;
+/// use loom_actors::project::Project;
+/// use loom_protocol::WireError;
+///
+/// async fn who_is_to_go(project: &Project) -> Result<(), WireError> {
+///     let reaper: &GcReaperHandle = &project.reaper;
+///     let report = reaper.preview().await?;
+///     println!("{} of {} agents", report.agents.len(), report.examined);
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone)]
 pub struct GcReaperHandle(ActorHandle<GcReaperMsg>);
 

@@ -24,7 +24,31 @@ pub struct QueuePosition {
     pub taken: Vec<(AgentGuid, u32)>,
 }
 
-/// The handle of a project's WorkDispatcher.
+/// The handle of a project's WorkDispatcher. Cheap to clone.
+///
+/// ```no_run
+/// use loom_actors::project::Project;
+/// use loom_actors::work_dispatcher::{Admission, Claim, WorkDispatcherHandle};
+/// use loom_protocol::{AgentGuid, WireError};
+///
+/// async fn claim_one(project: &Project, guid: AgentGuid) -> Result<(), WireError> {
+///     let dispatcher: &WorkDispatcherHandle = &project.dispatcher;
+///     let claim = Claim {
+///         guid,
+///         instance_id: None,
+///         claim_id: "the first".into(),
+///         capabilities: None,
+///         max: 1,
+///         wait_until: None,
+///         start: true,
+///         resume: Vec::new(),
+///         admission: Admission::default(),
+///     };
+///     let assigned = dispatcher.claim(claim).await?;
+///     println!("{} items for {guid}", assigned.len());
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone)]
 pub struct WorkDispatcherHandle(ActorHandle<DispatcherMsg>);
 

@@ -8,7 +8,7 @@ use loom_protocol::{ProjectId, WireError, names};
 use crate::nats::overlap::{is_refused, why_not_made};
 use crate::nats::store_guard::StoreGuard;
 use crate::nats::terms;
-use crate::nats::verdicts::stream_terms::Terms;
+use crate::nats::verdicts::stream_terms::StreamTerms;
 
 /// The key in the stream's metadata that says whose it is. A stream without it was made by somebody else.
 pub(crate) const PROJECT_KEY: &str = "loom.project";
@@ -103,7 +103,7 @@ pub(super) async fn keep_stream(
     guard: &StoreGuard,
 ) -> Result<(), String> {
     let config = &stream.cached_info().config;
-    let terms = Terms {
+    let terms = StreamTerms {
         per_subject: None,
         max_age: Duration::ZERO,
         is_queue: true,
@@ -111,7 +111,7 @@ pub(super) async fn keep_stream(
         replicas,
     };
     if config.metadata.get(PROJECT_KEY).map(String::as_str) != Some(project.as_str()) {
-        return terms::tell(jetstream, &config.name, &terms, guard).await;
+        return terms::warn(jetstream, &config.name, &terms, guard).await;
     }
     let kept = terms::keep(jetstream, &config.name, &terms, guard).await;
     kept.map(drop)

@@ -70,7 +70,22 @@ impl From<LedgerError> for WireError {
 /// What one operation of a batch came to.
 pub type Outcome = Result<Applied, LedgerError>;
 
-/// The handle of a project's WorkLedger.
+/// The handle of a project's WorkLedger. Cheap to clone.
+///
+/// ```no_run
+/// use loom_actors::domain::work::Command;
+/// use loom_actors::project::Project;
+/// use loom_actors::work_ledger::{LedgerError, WorkLedgerHandle};
+/// use loom_protocol::WorkId;
+///
+/// async fn call_off(project: &Project, id: WorkId) -> Result<(), LedgerError> {
+///     let ledger: &WorkLedgerHandle = &project.ledger;
+///     let cancel = Command::Cancel { by: "ann".into(), reason: None, again: false };
+///     let cancelled = ledger.apply(id, cancel).await?;
+///     println!("{id} is {}", cancelled.record.status);
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone)]
 pub struct WorkLedgerHandle(ActorHandle<LedgerMsg>);
 

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use loom_client::{AgentNews, AgentReport, Client};
+use loom_client::{AgentNotification, AgentReport, Client};
 use loom_protocol::work::QueueInfo;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -52,10 +52,10 @@ impl StatusPrinter {
         }
     }
 
-    /// Tells it.
-    pub fn hear(&self, event: AgentNews) {
+    /// Prints what there is to say of it.
+    pub fn print(&self, event: AgentNotification) {
         match event {
-            AgentNews::Idle => self.look_why_idle(),
+            AgentNotification::Idle => self.look_why_idle(),
             other => {
                 if let Some(line) = line(&other) {
                     say(&format!("agent {} {line}", self.inner.handle));
@@ -100,18 +100,19 @@ impl StatusPrinter {
 }
 
 /// What is said of it, after the agent's name.
-fn line(event: &AgentNews) -> Option<String> {
+fn line(event: &AgentNotification) -> Option<String> {
     match event {
-        AgentNews::Paused(why) => Some(format!("takes no work for now: {why}")),
-        AgentNews::Suspended(why) => Some(format!(
+        AgentNotification::Paused(why) => Some(format!("takes no work for now: {why}")),
+        AgentNotification::Suspended(why) => Some(format!(
             "takes no work for now: {why}; it is tried again until that works"
         )),
-        AgentNews::Waiting(why) => Some(format!(
+        AgentNotification::Waiting(why) => Some(format!(
             "waits: {why}; it is tried again until somebody answers"
         )),
-        AgentNews::Resumed => Some("takes work again".into()),
-        AgentNews::Replaced { running: 0, .. } | AgentNews::ShuttingDown { running: 0, .. } => None,
-        AgentNews::Replaced { running, .. } => {
+        AgentNotification::Resumed => Some("takes work again".into()),
+        AgentNotification::Replaced { running: 0, .. }
+        | AgentNotification::ShuttingDown { running: 0, .. } => None,
+        AgentNotification::Replaced { running, .. } => {
             let items = match running {
                 1 => "its item".into(),
                 more => format!("its {more} items"),
@@ -120,7 +121,7 @@ fn line(event: &AgentNews) -> Option<String> {
                 "stops {items} and gives nothing back: another run of it has taken its place"
             ))
         }
-        AgentNews::ShuttingDown {
+        AgentNotification::ShuttingDown {
             because,
             grace,
             running,
@@ -205,7 +206,7 @@ mod tests {
     #[test]
     fn the_end_is_told_where_items_run() {
         let end = |grace, running| {
-            line(&AgentNews::ShuttingDown {
+            line(&AgentNotification::ShuttingDown {
                 because: "told to".into(),
                 grace,
                 running,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// What becomes of an item when its program has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ExitVerdict {
     /// It is done.
     Complete,
     /// This attempt failed; another may help, not before the pause is over.
@@ -24,7 +24,7 @@ pub enum Verdict {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExitRule {
     which: Vec<Which>,
-    verdict: Verdict,
+    verdict: ExitVerdict,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,19 +83,19 @@ fn read_which(text: &str) -> Result<Which, String> {
     }
 }
 
-fn read_verdict(text: &str) -> Result<Verdict, String> {
+fn read_verdict(text: &str) -> Result<ExitVerdict, String> {
     match text.split_once(':') {
         None => match text {
-            "complete" => Ok(Verdict::Complete),
-            "retry" => Ok(Verdict::Retry(None)),
-            "permanent" => Ok(Verdict::Permanent),
-            "release" => Ok(Verdict::Release),
+            "complete" => Ok(ExitVerdict::Complete),
+            "retry" => Ok(ExitVerdict::Retry(None)),
+            "permanent" => Ok(ExitVerdict::Permanent),
+            "release" => Ok(ExitVerdict::Release),
             _ => Err(format!(
                 "{text:?} is none of complete, retry, retry:PAUSE, permanent, release"
             )),
         },
         Some(("retry", pause)) => humantime::parse_duration(pause)
-            .map(|pause| Verdict::Retry(Some(pause)))
+            .map(|pause| ExitVerdict::Retry(Some(pause)))
             .map_err(|e| format!("{pause:?} is no pause ({e})")),
         Some((what, _)) => Err(format!("{what:?} takes no pause, only retry does")),
     }
@@ -119,7 +119,7 @@ impl ExitRules {
     }
 
     /// What the end of a program means.
-    pub fn verdict(&self, exit: Exit) -> Verdict {
+    pub fn verdict(&self, exit: Exit) -> ExitVerdict {
         let last_of = |matches: &dyn Fn(&Which) -> bool| {
             let rules = self.0.iter().rev();
             let mut matching = rules.filter(|rule| rule.which.iter().any(matches));
@@ -134,9 +134,9 @@ impl ExitRules {
         };
         match (own, exit) {
             (Some(verdict), _) => verdict,
-            (None, Exit::Code(0)) => Verdict::Complete,
-            (None, Exit::Code(TEMPORARY_FAILURE)) => Verdict::Retry(None),
-            (None, _) => other().unwrap_or(Verdict::Retry(None)),
+            (None, Exit::Code(0)) => ExitVerdict::Complete,
+            (None, Exit::Code(TEMPORARY_FAILURE)) => ExitVerdict::Retry(None),
+            (None, _) => other().unwrap_or(ExitVerdict::Retry(None)),
         }
     }
 }
@@ -179,11 +179,11 @@ mod tests {
     #[test]
     fn without_rules_zero_completes_and_the_rest_is_retried() {
         let rules = rules(&[]);
-        assert_eq!(rules.verdict(Exit::Code(0)), Verdict::Complete);
+        assert_eq!(rules.verdict(Exit::Code(0)), ExitVerdict::Complete);
         for code in [1, 2, 75, 127, 255] {
-            assert_eq!(rules.verdict(Exit::Code(code)), Verdict::Retry(None));
+            assert_eq!(rules.verdict(Exit::Code(code)), ExitVerdict::Retry(None));
         }
-        assert_eq!(rules.verdict(Exit::Signal(9)), Verdict::Retry(None));
+        assert_eq!(rules.verdict(Exit::Signal(9)), ExitVerdict::Retry(None));
     }
 
     #[test]
@@ -195,26 +195,26 @@ mod tests {
             "5=complete",
             "signal=release",
         ]);
-        let pause = Verdict::Retry(Some(Duration::from_secs(30)));
+        let pause = ExitVerdict::Retry(Some(Duration::from_secs(30)));
         for (code, verdict) in [
-            (0, Verdict::Complete),
-            (1, Verdict::Permanent),
-            (2, Verdict::Permanent),
+            (0, ExitVerdict::Complete),
+            (1, ExitVerdict::Permanent),
+            (2, ExitVerdict::Permanent),
             (3, pause),
-            (5, Verdict::Complete),
+            (5, ExitVerdict::Complete),
             (9, pause),
             (40, pause),
-            (75, Verdict::Retry(None)),
+            (75, ExitVerdict::Retry(None)),
         ] {
             assert_eq!(rules.verdict(Exit::Code(code)), verdict, "{code}");
         }
-        assert_eq!(rules.verdict(Exit::Signal(15)), Verdict::Release);
+        assert_eq!(rules.verdict(Exit::Signal(15)), ExitVerdict::Release);
     }
 
     #[test]
     fn temporary_failure_can_be_named() {
         let rules = rules(&["75=retry:5m"]);
-        let pause = Verdict::Retry(Some(Duration::from_mins(5)));
+        let pause = ExitVerdict::Retry(Some(Duration::from_mins(5)));
         assert_eq!(rules.verdict(Exit::Code(75)), pause);
     }
 

@@ -14,9 +14,9 @@ use parking_lot::Mutex;
 
 use super::args::Stdin;
 use super::execute::{Bounds, Ended, Execution};
-use super::exit_rule::{Exit, ExitRules, Verdict};
+use super::exit_rule::{Exit, ExitRules, ExitVerdict};
 use super::host::{HOLD_BACK, Host, is_of_host};
-use super::limit::Limits;
+use super::limit::LimitPatterns;
 use super::report_dir::{Outcome, ReportDir};
 use super::rest::Rests;
 use super::result::{ResultForm, failure};
@@ -53,7 +53,7 @@ pub struct Plan {
     /// What an exit code means.
     pub rules: ExitRules,
     /// What tells a usage limit.
-    pub limits: Limits,
+    pub limits: LimitPatterns,
 }
 
 /// Runs items by a plan.
@@ -256,7 +256,7 @@ impl Runner {
             Err(error) => return Err(self.not_started(work, "sh", &error)),
         };
         match finished.ended {
-            Ended::Exited(exit) if self.plan.rules.verdict(exit) == Verdict::Complete => Ok(()),
+            Ended::Exited(exit) if self.plan.rules.verdict(exit) == ExitVerdict::Complete => Ok(()),
             _ => Err(self.judge(&finished, "the --before command: ")),
         }
     }

@@ -7,7 +7,7 @@ use loom_protocol::agent::MAX_PAUSE;
 use loom_protocol::work::Reason;
 
 use super::execute::{Ended, Finished};
-use super::exit_rule::{Exit, Verdict};
+use super::exit_rule::{Exit, ExitVerdict};
 use super::item::Runner;
 use super::limit::LimitMet;
 use super::result::{error_of, failure, result_of};
@@ -17,7 +17,7 @@ impl Runner {
     pub(super) fn judge(&self, finished: &Finished, who: &str) -> JobEnd {
         let verdict = match finished.ended {
             Ended::Exited(exit) => self.plan.rules.verdict(exit),
-            _ => Verdict::Retry(None),
+            _ => ExitVerdict::Retry(None),
         };
         if let Some(met) = self.limit_met(finished, verdict) {
             let now = clock::now();
@@ -31,25 +31,25 @@ impl Runner {
             return JobEnd::LimitReached(Some(named));
         }
         match verdict {
-            Verdict::Complete => self.completed(finished),
-            Verdict::Release => JobEnd::Released,
-            Verdict::Retry(_) | Verdict::Permanent => {
+            ExitVerdict::Complete => self.completed(finished),
+            ExitVerdict::Release => JobEnd::Released,
+            ExitVerdict::Retry(_) | ExitVerdict::Permanent => {
                 JobEnd::Failed(self.judge_failure(finished, who))
             }
         }
     }
 
     /// Whether the program has ended because of a usage limit.
-    fn limit_met(&self, finished: &Finished, verdict: Verdict) -> Option<LimitMet> {
+    fn limit_met(&self, finished: &Finished, verdict: ExitVerdict) -> Option<LimitMet> {
         let Ended::Exited(_) = finished.ended else {
             return None;
         };
         let (limits, zone) = (&self.plan.limits, TimeZone::system());
         let now = clock::now();
         match verdict {
-            Verdict::Complete => limits.of_success(&finished.stdout, now, &zone),
-            Verdict::Release => None,
-            Verdict::Retry(_) | Verdict::Permanent => {
+            ExitVerdict::Complete => limits.of_success(&finished.stdout, now, &zone),
+            ExitVerdict::Release => None,
+            ExitVerdict::Retry(_) | ExitVerdict::Permanent => {
                 limits.of_failure(&finished.stdout, &finished.stderr, now, &zone)
             }
         }
@@ -83,11 +83,11 @@ impl Runner {
         let message = error_of(&format!("{who}{what}"), &finished.stdout, &finished.stderr);
         let verdict = match finished.ended {
             Ended::Exited(exit) => self.plan.rules.verdict(exit),
-            _ => Verdict::Retry(None),
+            _ => ExitVerdict::Retry(None),
         };
-        let error = failure(verdict != Verdict::Permanent, code, message);
+        let error = failure(verdict != ExitVerdict::Permanent, code, message);
         match (verdict, finished.ended) {
-            (Verdict::Retry(Some(pause)), _) => error.retry_after(pause),
+            (ExitVerdict::Retry(Some(pause)), _) => error.retry_after(pause),
             (_, Ended::Silent(_) | Ended::TooLong(_)) => error.reason(Reason::Timeout),
             _ => error,
         }

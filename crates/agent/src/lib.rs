@@ -59,7 +59,7 @@ use execute::Bounds;
 use exit_rule::ExitRules;
 use host::Host;
 use item::{Plan, Runner};
-use limit::Limits;
+use limit::LimitPatterns;
 use loom_process::warden::Warden;
 use secrets::Secrets;
 pub use waiting::Signals;
@@ -137,9 +137,9 @@ async fn live(
     let agent = agent
         .agent_type(agent_type)
         .handle(&handle)
-        .on_news(move |event| {
+        .on_notification(move |event| {
             let _runtime = here.enter();
-            printer.hear(event);
+            printer.print(event);
         })
         .start(move |job| {
             begun.begun();
@@ -241,7 +241,7 @@ fn plan_of(args: &AgentRunArgs) -> Result<Plan, String> {
             silent_timeout: args.silent_timeout,
         },
         rules: ExitRules::new(args.exit_rules.clone()),
-        limits: Limits::new(&args.limit_patterns, &args.limit_presets)?,
+        limits: LimitPatterns::new(&args.limit_patterns, &args.limit_presets)?,
     })
 }
 

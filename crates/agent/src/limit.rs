@@ -28,9 +28,9 @@ pub struct LimitMet {
 
 /// The patterns that tell a usage limit. With none, nothing is told.
 #[derive(Debug, Clone, Default)]
-pub struct Limits(Vec<Regex>);
+pub struct LimitPatterns(Vec<Regex>);
 
-impl Limits {
+impl LimitPatterns {
     /// Patterns of one's own come first, then those of the presets.
     ///
     /// # Errors
@@ -121,7 +121,7 @@ mod tests {
     }
 
     fn met(presets: &[LimitPreset], text: &str) -> Option<LimitMet> {
-        let limits = Limits::new(&[], presets).unwrap();
+        let limits = LimitPatterns::new(&[], presets).unwrap();
         let (stdout, stderr) = (captured(""), captured(text));
         limits.of_failure(&stdout, &stderr, NOW.parse().unwrap(), &TimeZone::UTC)
     }
@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_success_is_believed_unless_it_says_nothing_else() {
-        let limits = Limits::new(&[], &[LimitPreset::Claude]).unwrap();
+        let limits = LimitPatterns::new(&[], &[LimitPreset::Claude]).unwrap();
         let read =
             |text: &str| limits.of_success(&captured(text), NOW.parse().unwrap(), &TimeZone::UTC);
         assert!(read("Claude AI usage limit reached|1785340800").is_some());
@@ -302,7 +302,7 @@ mod tests {
     #[test]
     fn a_pattern_of_ones_own_comes_first_and_a_bad_one_is_explained() {
         let own = ["out of fuel until (?<reset>.+)".to_owned()];
-        let limits = Limits::new(&own, &[]).unwrap();
+        let limits = LimitPatterns::new(&own, &[]).unwrap();
         let met = limits.of_failure(
             &captured("OUT OF FUEL until 4pm"),
             &captured(""),
@@ -311,7 +311,7 @@ mod tests {
         );
         let until = met.unwrap().until.map(|until| until.to_string());
         assert_eq!(until.as_deref(), Some("2026-07-29T16:00:00.000Z"));
-        let error = Limits::new(&["(".to_owned()], &[]).unwrap_err();
+        let error = LimitPatterns::new(&["(".to_owned()], &[]).unwrap_err();
         assert!(error.contains("--limit-pattern"), "{error}");
     }
 
@@ -319,7 +319,7 @@ mod tests {
     fn every_preset_has_patterns_that_can_be_read() {
         for preset in LimitPreset::value_variants() {
             assert!(preset.patterns().count() > 2);
-            Limits::new(&[], &[*preset]).unwrap();
+            LimitPatterns::new(&[], &[*preset]).unwrap();
         }
     }
 }

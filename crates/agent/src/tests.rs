@@ -13,7 +13,7 @@ use super::execute::Bounds;
 use super::exit_rule::ExitRules;
 use super::host::Host;
 use super::item::{Plan, Runner};
-use super::limit::Limits;
+use super::limit::LimitPatterns;
 use super::limit_presets::LimitPreset;
 use super::result::ResultForm;
 use super::testing::{item, job, job_for};
@@ -38,7 +38,7 @@ fn sh(script: &str) -> Plan {
             silent_timeout: None,
         },
         rules: ExitRules::default(),
-        limits: Limits::default(),
+        limits: LimitPatterns::default(),
     }
 }
 
@@ -396,7 +396,7 @@ async fn a_program_that_disappears_gives_its_item_back() {
 
 #[tokio::test]
 async fn a_usage_limit_is_no_failure() {
-    let limits = Limits::new(&[], &[LimitPreset::Claude]).unwrap();
+    let limits = LimitPatterns::new(&[], &[LimitPreset::Claude]).unwrap();
     let run = async |script: &str| {
         let limits = limits.clone();
         run(Plan {

@@ -80,8 +80,8 @@ mod verbs;
 mod wait;
 
 pub use agent::{
-    Agent, AgentBuilder, AgentNews, AgentReport, AgentStopper, CancelCause, Job, JobEnd, JobError,
-    JobResult, RunningAgent,
+    Agent, AgentBuilder, AgentNotification, AgentReport, AgentStopper, CancelCause, Job, JobEnd,
+    JobError, JobResult, RunningAgent,
 };
 pub use client::Client;
 pub use error::{ClientError, ErrorKind};

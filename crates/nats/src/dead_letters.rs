@@ -41,7 +41,7 @@ use super::owner::Ownership;
 use super::store_guard::StoreGuard;
 use super::stream::{ReadError, Stream, Write};
 use super::terms;
-use crate::verdicts::stream_terms::Terms;
+use crate::verdicts::stream_terms::StreamTerms;
 
 /// The key in the stream's metadata that says whose it is.
 const PROJECT_KEY: &str = "loom.project";
@@ -193,7 +193,7 @@ impl LetterStore {
         };
         self.seen_now(Some(&opened));
         if self.ownership.is_held() {
-            let terms = Terms {
+            let terms = StreamTerms {
                 per_subject: Some(1),
                 max_age: self.retention,
                 is_queue: false,

@@ -22,6 +22,7 @@ use loom_protocol::names::WRITER_HEADER;
 
 use super::outcome::{Cause, WriteError};
 use super::overlap::is_not_found;
+use super::raw_bucket;
 use super::server_clock::ServerClock;
 use super::store_guard::StoreGuard;
 use super::stream::{ReadError, Stream, Write};
@@ -112,17 +113,8 @@ impl Bucket {
         jetstream.set_timeout(ANSWER_WITHIN);
         let prefix = format!("$KV.{name}.");
         let config = stream::Config {
-            name: format!("KV_{name}"),
-            subjects: vec![format!("{prefix}>")],
-            max_messages_per_subject: 1,
-            storage: stream::StorageType::File,
-            num_replicas: replicas.max(1),
-            discard: stream::DiscardPolicy::New,
-            allow_rollup: true,
             deny_delete: true,
-            allow_direct: true,
-            allow_message_ttl: true,
-            ..Default::default()
+            ..raw_bucket::config(name, replicas)
         };
         Self {
             name: name.to_owned(),

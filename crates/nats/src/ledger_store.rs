@@ -16,13 +16,14 @@ use loom_protocol::{ProjectId, WorkId, names};
 
 use super::connection::WRITE_TIMEOUT;
 use super::outcome::WriteError;
-use super::overlap::{is_name_in_use, is_not_found, is_refused, why_not_made};
+use super::overlap::is_not_found;
 use super::owner::Ownership;
+use super::raw_bucket::{self, NotMade};
 use super::stamp::{STAMP_KEY, stamp_old};
 use super::store_guard::{StoreDenied, StoreGuard};
 use super::stream::{Stream, Write};
 use super::terms::{self, Looked};
-use crate::verdicts::stream_terms::Terms;
+use crate::verdicts::stream_terms::StreamTerms;
 
 /// The key of writes that are meant to be refused.
 const BARRIER: &str = "barrier";
@@ -82,29 +83,18 @@ impl LedgerStore {
                 return Err(StoreError::new("opening", &bucket, error));
             }
             Err(error) if is_not_found(&error) => {
-                let made = jetstream.create_stream(stream::Config {
-                    name: name.clone(),
+                let config = stream::Config {
                     description: Some("Loom: the ledger of work items".into()),
-                    subjects: vec![format!("{prefix}>")],
-                    max_messages_per_subject: 1,
-                    discard: stream::DiscardPolicy::New,
-                    allow_direct: true,
-                    allow_rollup: true,
-                    allow_message_ttl: true,
-                    num_replicas: replicas,
                     metadata: [(STAMP_KEY.to_owned(), uuid::Uuid::new_v4().to_string())].into(),
-                    ..Default::default()
-                });
-                match made.await {
+                    ..raw_bucket::config(&bucket, replicas)
+                };
+                match raw_bucket::make(jetstream, config).await {
                     Ok(stream) => stream,
-                    // Another coordinator made it at the same moment, with a stamp of its own.
-                    Err(error) if is_name_in_use(&error) => jetstream
-                        .get_stream(&name)
-                        .await
-                        .map_err(|source| StoreError::new("opening", &bucket, source))?,
-                    Err(error) => {
-                        let why = why_not_made(jetstream, &format!("{prefix}>"), &error).await;
-                        if is_refused(&error) {
+                    Err(NotMade::Opening(error)) => {
+                        return Err(StoreError::new("opening", &bucket, error));
+                    }
+                    Err(NotMade::Making { why, refused }) => {
+                        if refused {
                             guard.note_problem(&name, Some(&why));
                         }
                         let why = std::io::Error::other(why);
@@ -119,7 +109,7 @@ impl LedgerStore {
         let store = Self {
             client: jetstream.client(),
             jetstream: jetstream.clone(),
-            messages: Stream::new(jetstream, &name, guard).telling(),
+            messages: Stream::new(jetstream, &name, guard).tracked_by_guard(),
             stream: found,
             bucket,
             prefix,
@@ -186,7 +176,7 @@ impl LedgerStore {
 
     /// Looks at the stream, and sets back what would let records go. To be called by the owner.
     pub async fn keep(&self) -> Result<Looked, StoreError> {
-        let terms = Terms::of_bucket(self.replicas);
+        let terms = StreamTerms::of_bucket(self.replicas);
         let name = self.stream_name();
         let kept = terms::keep(&self.jetstream, name, &terms, &self.guard).await;
         let missing = || "it is not there".to_owned();

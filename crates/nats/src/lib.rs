@@ -23,6 +23,7 @@ pub mod ledger_store;
 pub mod outcome;
 pub mod overlap;
 pub mod owner;
+mod raw_bucket;
 pub mod repetition;
 pub mod server;
 pub mod server_clock;

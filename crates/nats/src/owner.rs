@@ -45,7 +45,7 @@ pub use self::loss::LossReason;
 use self::ownership::Held;
 pub use self::ownership::Ownership;
 use self::renewer::Renewer;
-use self::store::{Entry, OwnerStore, WriteFailure};
+use self::store::{OwnerEntry, OwnerStore, WriteFailure};
 use self::taking::{GroupInUse, Won, try_to_acquire};
 use self::unreadable::Unchanged;
 pub use self::unreadable::UnreadableEntry;
@@ -412,7 +412,7 @@ impl OwnerLease {
     pub async fn release(self) {
         self.renewer.abort();
         for _ in 0..TRIES {
-            let Ok(Entry::Held { sequence, holder }) = self.store.read().await else {
+            let Ok(OwnerEntry::Held { sequence, holder }) = self.store.read().await else {
                 return;
             };
             if holder.session != self.holder.session {

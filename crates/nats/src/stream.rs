@@ -79,7 +79,7 @@ pub struct Stream {
     ownership: Ownership,
     guard: StoreGuard,
     /// Whether its end is what the guard knows the store by.
-    tells: bool,
+    is_tracked: bool,
 }
 
 impl Stream {
@@ -95,14 +95,14 @@ impl Stream {
             jetstream: jetstream.clone(),
             ownership: Ownership::alone(),
             guard: guard.clone(),
-            tells: false,
+            is_tracked: false,
         }
     }
 
     /// The same stream, whose end is what the guard knows the store by.
     #[must_use]
-    pub const fn telling(mut self) -> Self {
-        self.tells = true;
+    pub const fn tracked_by_guard(mut self) -> Self {
+        self.is_tracked = true;
         self
     }
 
@@ -131,7 +131,7 @@ impl Stream {
         let written = self.send(write).await;
         match &written {
             Ok(sequence) => {
-                let believed = if self.tells {
+                let believed = if self.is_tracked {
                     self.guard.is_believable(mark, *sequence)
                 } else {
                     self.guard.may_write().is_ok()
@@ -140,7 +140,7 @@ impl Stream {
                 if !believed {
                     self.guard.settled_within(WRITE_TIMEOUT).await?;
                 }
-                if self.tells {
+                if self.is_tracked {
                     self.guard.acknowledged(*sequence);
                 }
             }
@@ -152,7 +152,7 @@ impl Stream {
                 },
             ) => {}
             // Where somebody listens to everything, no answer may mean that there is no stream.
-            Err(_) if self.tells => self.guard.suspect(),
+            Err(_) if self.is_tracked => self.guard.suspect(),
             Err(_) => {}
         }
         written

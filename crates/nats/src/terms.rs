@@ -6,7 +6,7 @@ use async_nats::jetstream::{self, response::Response};
 use serde_json::{Map, Value};
 
 use super::store_guard::StoreGuard;
-use crate::verdicts::stream_terms::{Change, Terms, Verdict, verdict};
+use crate::verdicts::stream_terms::{Change, StreamTerms, TermsVerdict, verdict};
 
 /// What a look at a stream has shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,14 +25,14 @@ pub struct Looked {
 pub async fn keep(
     jetstream: &jetstream::Context,
     stream: &str,
-    terms: &Terms,
+    terms: &StreamTerms,
     guard: &StoreGuard,
 ) -> Result<Option<Looked>, String> {
     let Some((looked, mut config)) = look(jetstream, stream).await? else {
         return Ok(None);
     };
     let found = verdict(&config, terms);
-    if found == Verdict::default() {
+    if found == TermsVerdict::default() {
         guard.note_warnings(stream, Vec::new());
         return Ok(Some(looked));
     }
@@ -45,17 +45,17 @@ pub async fn keep(
         if changes.is_empty() {
             continue;
         }
-        let told: Vec<_> = changes.iter().map(Change::to_string).collect();
-        let told = told.join(", ");
+        let losing: Vec<_> = changes.iter().map(Change::to_string).collect();
+        let losing = losing.join(", ");
         match set_back(jetstream, stream, &config, &changes).await {
             Ok(after) => {
                 tracing::warn!(
-                    "the stream {stream} was not as it must be, and was changed: {told}"
+                    "the stream {stream} was not as it must be, and was changed: {losing}"
                 );
                 config = after;
             }
             Err(error) => warnings.push(format!(
-                "it is not as it must be, and cannot be changed ({told}): {error}"
+                "it is not as it must be, and cannot be changed ({losing}): {error}"
             )),
         }
     }
@@ -76,10 +76,10 @@ const LOSING: [&str; 5] = [
 ///
 /// # Errors
 /// The server does not say.
-pub async fn tell(
+pub async fn warn(
     jetstream: &jetstream::Context,
     stream: &str,
-    terms: &Terms,
+    terms: &StreamTerms,
     guard: &StoreGuard,
 ) -> Result<(), String> {
     let Some((_, config)) = look(jetstream, stream).await? else {
@@ -88,12 +88,12 @@ pub async fn tell(
     let found = verdict(&config, terms);
     let mut warnings = found.lasting;
     let loses = |change: &&Change| LOSING.contains(&change.field);
-    let told = found.changes.iter().filter(loses);
-    let told: Vec<_> = told.map(Change::to_string).collect();
-    if !told.is_empty() {
+    let losing = found.changes.iter().filter(loses);
+    let losing: Vec<_> = losing.map(Change::to_string).collect();
+    if !losing.is_empty() {
         warnings.push(format!(
             "Loom has not made it and leaves it alone, and messages may be lost; change {}",
-            told.join(", ")
+            losing.join(", ")
         ));
     }
     guard.note_warnings(stream, warnings);

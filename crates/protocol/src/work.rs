@@ -6,6 +6,7 @@ mod item;
 mod lease;
 mod query;
 mod report;
+mod sample;
 mod submit;
 
 pub use completed::CompleteAnswer;
@@ -22,6 +23,7 @@ pub use query::{
     PurgeRequest, QueueInfo,
 };
 pub use report::{CompletedReport, ErrorReport, ReportedError, ReportedResult};
+pub use sample::sample_item;
 pub use submit::{
     BatchAnswer, ItemAnswer, RESERVED_FIELDS, SubmitAnswer, SubmitRequest, Submitted,
 };

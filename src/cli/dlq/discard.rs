@@ -1,16 +1,15 @@
 //! `loom dlq discard`: by ids, by a filter, or all.
 
-use clap::{ArgGroup, Args};
 use futures_util::{StreamExt as _, stream};
 use loom_protocol::ErrorCode;
 use loom_protocol::rest::DeadLettersPage;
 use loom_protocol::work::limits;
 use serde_json::json;
 
+use super::selection::Selection;
 use crate::api_client::{ApiClient, ApiError};
 use crate::cli::each;
 use crate::cli::exit::{CliError, CliResult};
-use crate::cli::naming::name;
 use crate::cli::output::{Output, note};
 use crate::cli::pages;
 
@@ -19,36 +18,17 @@ const AT_A_TIME: usize = 8;
 /// How many of those that could not be deleted are named.
 const NAMED: usize = 20;
 
-/// Which letters to delete.
-#[derive(Debug, Args)]
-#[group(skip)]
-#[command(group = ArgGroup::new("discarded").required(true).multiple(true).args(["ids", "capability", "reason", "all"]))]
-pub struct DiscardArgs {
-    /// The letters: ids, beginnings of them, or taskIds.
-    #[arg(value_parser = name, conflicts_with_all = ["capability", "reason", "all"])]
-    ids: Vec<String>,
-    /// Those of this capability.
-    #[arg(long)]
-    capability: Option<String>,
-    /// Those of this reason, like poison: letters that can never be put back.
-    #[arg(long)]
-    reason: Option<String>,
-    /// All of them.
-    #[arg(long, conflicts_with_all = ["capability", "reason"])]
-    all: bool,
-}
-
 /// Deletes them. Those that are written meanwhile stay.
-pub(super) async fn run(out: Output, api: &ApiClient, args: DiscardArgs) -> CliResult {
-    if !args.ids.is_empty() {
+pub(super) async fn run(out: Output, api: &ApiClient, letters: Selection) -> CliResult {
+    if !letters.ids.is_empty() {
         let discard = async |id: String| api.delete(&["dlq", &id]).await;
-        return each::for_each(out, args.ids, discard).await;
+        return each::for_each(out, letters.ids, discard).await;
     }
     let (mut count, mut failed, mut cursor) = (0_usize, 0_usize, None);
     loop {
         let query = pages::query([
-            ("capability", args.capability.clone()),
-            ("reason", args.reason.clone()),
+            ("capability", letters.capability.clone()),
+            ("reason", letters.reason.clone()),
             ("order", Some("desc".to_owned())),
             ("limit", Some(limits::PAGE.to_string())),
             ("cursor", cursor.take()),

@@ -12,7 +12,7 @@ use loom_protocol::work::{Reason, WorkErrorInfo, WorkStatus, limits};
 
 use super::FREE_RETURNS;
 use super::record::WorkRecord;
-use crate::domain::retry::{self, Return, Verdict};
+use crate::domain::retry::{self, RetryVerdict, Return};
 
 /// As what an attempt that came to nothing counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +54,8 @@ impl WorkRecord {
             self.attempts += 1;
         }
         match retry::judge(self.attempts, self.max_attempts, why, self.updated_at) {
-            Verdict::GiveUp => self.give_up(),
-            Verdict::Again { not_before } => {
+            RetryVerdict::GiveUp => self.give_up(),
+            RetryVerdict::Again { not_before } => {
                 self.lease = None;
                 self.not_before = not_before;
             }

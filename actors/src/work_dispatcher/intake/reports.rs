@@ -12,23 +12,29 @@ use crate::domain::work::{self, Command, Fence};
 use crate::work_ledger::Operation;
 
 impl Intake {
-    /// What a report comes to because of the run that it is from; `None`: it counts, and is a sign of life.
-    fn unless_registered(
+    /// Which lease a report is about: it counts, and is a sign of life. Otherwise what it comes to because of the run
+    /// that it is from.
+    fn fence(
         &self,
         guid: AgentGuid,
         run: Option<&str>,
-        published: Timestamp,
-    ) -> Option<Asked> {
-        match self.agents.report_origin(guid, run, published) {
+        attempt: Option<u32>,
+        reported_at: Timestamp,
+    ) -> Result<Fence, Asked> {
+        match self.agents.report_origin(guid, run, reported_at) {
             ReportOrigin::Registered => {
                 self.agents.touch(guid, self.clock.now());
-                None
+                Ok(Fence {
+                    guid,
+                    attempt,
+                    reported_at,
+                })
             }
             ReportOrigin::Replaced => {
                 self.ignored(guid, "was replaced");
-                Some(Asked::Nothing)
+                Err(Asked::Nothing)
             }
-            ReportOrigin::Unknown => Some(Asked::Unclear(guid)),
+            ReportOrigin::Unknown => Err(Asked::Unclear(guid)),
         }
     }
 
@@ -40,13 +46,9 @@ impl Intake {
     ) -> Result<Asked, (Reason, WireError)> {
         let report: CompletedReport = encoding.decode_request(payload).map_err(poison)?;
         let run = report.instance_id.as_deref();
-        if let Some(asked) = self.unless_registered(report.agent_guid, run, reported_at) {
-            return Ok(asked);
-        }
-        let by = Fence {
-            guid: report.agent_guid,
-            attempt: report.attempt,
-            reported_at,
+        let by = match self.fence(report.agent_guid, run, report.attempt, reported_at) {
+            Ok(by) => by,
+            Err(asked) => return Ok(asked),
         };
         let result = work::accept_result(report.result.unwrap_or_default(), reported_at)
             .map_err(|error| (Reason::Rejected, error))?;
@@ -67,13 +69,9 @@ impl Intake {
     ) -> Result<Asked, (Reason, WireError)> {
         let report: ErrorReport = encoding.decode_request(payload).map_err(poison)?;
         let run = report.instance_id.as_deref();
-        if let Some(asked) = self.unless_registered(report.agent_guid, run, reported_at) {
-            return Ok(asked);
-        }
-        let by = Fence {
-            guid: report.agent_guid,
-            attempt: report.attempt,
-            reported_at,
+        let by = match self.fence(report.agent_guid, run, report.attempt, reported_at) {
+            Ok(by) => by,
+            Err(asked) => return Ok(asked),
         };
         // Nobody could be told that the others are not an agent's to give.
         let reason = report.reason.filter(|r| Reason::OF_FAILURE.contains(r));

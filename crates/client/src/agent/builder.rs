@@ -15,7 +15,7 @@ use super::core::{BoxedHandler, Core, Parts, Plan};
 use super::end::JobEnd;
 use super::job::Job;
 use super::lifecycle::{self, Inboxes};
-use super::news::{AgentNews, NewsDesk};
+use super::notifications::{AgentNotification, Notifier};
 use super::{AgentReport, RunningAgent, logs};
 use crate::client::Client;
 use crate::error::{ClientError, ErrorKind};
@@ -32,7 +32,7 @@ pub struct AgentBuilder {
     cancel_grace: Duration,
     claim_wait: Option<Duration>,
     resumes: bool,
-    news: NewsDesk,
+    notifier: Notifier,
 }
 
 impl AgentBuilder {
@@ -52,7 +52,7 @@ impl AgentBuilder {
             cancel_grace: Duration::from_secs(10),
             claim_wait: None,
             resumes: true,
-            news: NewsDesk::default(),
+            notifier: Notifier::default(),
         }
     }
 
@@ -180,8 +180,11 @@ impl AgentBuilder {
 
     /// Tells of what happens to the agent beside its items. It is called on the client's own thread and
     /// must not block.
-    pub fn on_news(mut self, listener: impl Fn(AgentNews) + Send + Sync + 'static) -> Self {
-        self.news = NewsDesk::new(Some(Arc::new(listener)));
+    pub fn on_notification(
+        mut self,
+        listener: impl Fn(AgentNotification) + Send + Sync + 'static,
+    ) -> Self {
+        self.notifier = Notifier::new(Some(Arc::new(listener)));
         self
     }
 
@@ -242,7 +245,7 @@ impl AgentBuilder {
             runtime,
             reports,
             logs: log_lines,
-            news: self.news,
+            notifier: self.notifier,
         }));
         let inboxes = Inboxes {
             reports: reports_inbox,

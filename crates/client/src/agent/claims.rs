@@ -8,7 +8,7 @@ use loom_protocol::work::{ClaimAnswer, ClaimRequest, ThenClaim};
 use uuid::Uuid;
 
 use super::core::Core;
-use super::news::AgentNews;
+use super::notifications::AgentNotification;
 use crate::error::ClientError;
 use crate::retry::Backoff;
 
@@ -35,7 +35,7 @@ pub(crate) async fn claim(core: Arc<Core>) {
         let claim = new_claim(max, wait);
         let items = answered(&core, &claim, wait).await;
         if items.items.is_empty() && core.is_idle() && core.claimable(0) > 0 {
-            core.news.tell(AgentNews::Idle);
+            core.notifier.notify(AgentNotification::Idle);
         }
         core.take(items.items);
     }

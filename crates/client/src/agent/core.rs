@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::AgentReport;
 use super::end::JobEnd;
 use super::job::{CancelCause, Job, LogLine};
-use super::news::{AgentNews, NewsDesk};
+use super::notifications::{AgentNotification, Notifier};
 use super::{reports, supervise};
 use crate::client::Client;
 use crate::error::ClientError;
@@ -73,7 +73,7 @@ pub(crate) struct Core {
     pub(crate) ended: CancellationToken,
     jobs: Mutex<HashMap<LeaseRef, Job>>,
     begun: AtomicU64,
-    pub(crate) news: NewsDesk,
+    pub(crate) notifier: Notifier,
     /// How it heard that another run has taken its place.
     replaced: OnceLock<ClientError>,
     /// Of the coordinator that answered last; 0 before the first.
@@ -104,7 +104,7 @@ pub(crate) struct Parts {
     pub(crate) runtime: Handle,
     pub(crate) reports: mpsc::Sender<reports::Report>,
     pub(crate) logs: mpsc::Sender<LogLine>,
-    pub(crate) news: NewsDesk,
+    pub(crate) notifier: Notifier,
 }
 
 impl Core {
@@ -126,7 +126,7 @@ impl Core {
             ended: CancellationToken::new(),
             jobs: Mutex::new(HashMap::new()),
             begun: AtomicU64::new(0),
-            news: parts.news,
+            notifier: parts.notifier,
             replaced: OnceLock::new(),
             epoch: AtomicU64::new(0),
             identity: Mutex::new(parts.identity),
@@ -173,7 +173,7 @@ impl Core {
             sooner
         });
         if is_new {
-            self.news.tell(AgentNews::ShuttingDown {
+            self.notifier.notify(AgentNotification::ShuttingDown {
                 because: because.into(),
                 grace,
                 running: self.jobs().len(),
@@ -198,7 +198,8 @@ impl Core {
             self.phase.send_replace(Phase::Stopping {
                 because: because.clone(),
             });
-            self.news.tell(AgentNews::Replaced { because, running });
+            self.notifier
+                .notify(AgentNotification::Replaced { because, running });
         }
         for job in self.jobs() {
             job.cancel(CancelCause::LeaseLost, None);
@@ -214,7 +215,7 @@ impl Core {
 
     /// Told to take nothing more for now, and why; or with nothing to go on.
     pub(crate) fn set_paused(&self, why: Option<&str>) {
-        if self.news.pause(why) {
+        if self.notifier.pause(why) {
             tracing::info!(agent = %self.guid, why, "told to pause or to go on");
             self.changed.notify_waiters();
         }
@@ -222,7 +223,7 @@ impl Core {
 
     /// Takes nothing more for a reason of its own, or goes on.
     pub(crate) fn suspend(&self, why: Option<&str>) {
-        if self.news.suspend(why) {
+        if self.notifier.suspend(why) {
             tracing::info!(agent = %self.guid, why, "takes nothing for now, or goes on");
             self.changed.notify_waiters();
             self.beat_now.notify_one();
@@ -233,7 +234,7 @@ impl Core {
 
     /// How many items may be claimed now, if `freed` of the occupied slots become free.
     pub(crate) fn claimable(&self, freed: usize) -> u32 {
-        if !self.is_running() || self.news.is_paused() {
+        if !self.is_running() || self.notifier.is_paused() {
             return 0;
         }
         let busy = self.jobs.lock().len().saturating_sub(freed);
@@ -263,7 +264,7 @@ impl Core {
                 }
                 jobs.insert(lease, job.clone());
             }
-            if let Some(because) = self.news.suspended() {
+            if let Some(because) = self.notifier.suspended() {
                 let not_before = None;
                 self.report(
                     job,
@@ -378,7 +379,8 @@ impl Core {
             };
             if !told {
                 tracing::info!(%error, "registering is tried until a coordinator answers");
-                self.news.tell(AgentNews::Waiting(error.to_string()));
+                self.notifier
+                    .notify(AgentNotification::Waiting(error.to_string()));
                 told = true;
             }
             tokio::time::sleep(backoff.pause(None)).await;
@@ -391,13 +393,13 @@ impl Core {
         if let Some(millis) = answer.agent.heartbeat_interval_ms {
             *self.heartbeat_every.lock() = Duration::from_millis(millis.max(100));
         }
-        self.hear_of_epoch(answer.epoch);
+        self.note_epoch(answer.epoch);
         tracing::info!(agent = %self.guid, handle = answer.agent.handle, "registered");
     }
 
     /// A coordinator of another epoch than before knows nothing of the claim that is open. (One of an
     /// earlier version does not say its epoch.)
-    pub(crate) fn hear_of_epoch(&self, epoch: u64) {
+    pub(crate) fn note_epoch(&self, epoch: u64) {
         let is_said = epoch != 0;
         if is_said && self.epoch.swap(epoch, Ordering::Relaxed) != epoch {
             self.claim_again.notify_waiters();

@@ -34,7 +34,7 @@ pub(crate) async fn beat(core: Arc<Core>) {
                     core.claim_again.notify_waiters();
                 }
                 answered = true;
-                core.hear_of_epoch(answer.epoch);
+                core.note_epoch(answer.epoch);
                 obey(&core, &answer);
             }
             Err(error) => {
@@ -54,7 +54,7 @@ async fn beat_once(core: &Core) -> Result<HeartbeatAnswer, crate::ClientError> {
         .filter(|job| !job.is_settled())
         .map(Job::lease_ref)
         .collect();
-    let suspended = core.news.suspended().filter(|_| core.is_running());
+    let suspended = core.notifier.suspended().filter(|_| core.is_running());
     let request = HeartbeatRequest {
         guid: core.guid,
         instance_id: core.instance_id.clone(),

@@ -126,7 +126,7 @@ impl Job {
     /// Tells of progress: 0 to 100, and a sentence. Returns at once; of what is told in quick
     /// succession the last is sent.
     pub fn progress(&self, percent: f64, message: impl Into<String>) {
-        self.tell(Progress {
+        self.report(Progress {
             percent: Some(percent.clamp(0.0, 100.0)).filter(|percent| percent.is_finite()),
             message: Some(message.into()).filter(|message| !message.is_empty()),
         });
@@ -134,19 +134,19 @@ impl Job {
 
     /// As [`Job::progress`], with a sentence only.
     pub fn message(&self, message: impl Into<String>) {
-        self.tell(Progress {
+        self.report(Progress {
             percent: None,
             message: Some(message.into()),
         });
     }
 
-    fn tell(&self, told: Progress) {
+    fn report(&self, reported: Progress) {
         {
             let mut progress = self.inner.progress.lock();
             let before = progress.take().unwrap_or_default();
             *progress = Some(Progress {
-                percent: told.percent.or(before.percent),
-                message: told.message.or(before.message),
+                percent: reported.percent.or(before.percent),
+                message: reported.message.or(before.message),
             });
         }
         self.inner.progressed.notify_one();

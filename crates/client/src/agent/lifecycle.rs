@@ -14,8 +14,8 @@ use super::reports::Report;
 use super::{AgentReport, claims, directives, heartbeat, logs, reports};
 use crate::error::ClientError;
 
-/// How long the last reports and the farewell may take.
-const FAREWELL: Duration = Duration::from_secs(3);
+/// How long the last reports and the deregistration may take.
+const DEREGISTER_WITHIN: Duration = Duration::from_secs(3);
 
 /// What the parts of an agent listen to.
 pub(crate) struct Inboxes {
@@ -51,7 +51,7 @@ pub(crate) async fn live(core: Arc<Core>, inboxes: Inboxes) -> Result<AgentRepor
     if let Some(error) = core.replaced() {
         return Err(error.clone());
     }
-    farewell(&core).await;
+    deregister(&core).await;
     Ok(core.summary())
 }
 
@@ -60,7 +60,7 @@ async fn work(core: &Core) {
     while core.is_running() {
         let change = core.change();
         if core.quota_left() == 0 && core.is_idle() {
-            core.shut_down("as many items as wanted are done", FAREWELL);
+            core.shut_down("as many items as wanted are done", DEREGISTER_WITHIN);
             return;
         }
         change.await;
@@ -88,7 +88,7 @@ async fn drain(core: &Core) {
 
 /// Stopping: tells every handler to stop, and waits until what they had is given back.
 async fn stop(core: &Core) {
-    let until = Instant::now() + core.plan.cancel_grace + FAREWELL;
+    let until = Instant::now() + core.plan.cancel_grace + DEREGISTER_WITHIN;
     while !core.is_delivered() && Instant::now() < until {
         for job in core.jobs() {
             job.cancel(CancelCause::Shutdown, None);
@@ -99,7 +99,7 @@ async fn stop(core: &Core) {
 
 /// Deregisters, which gives back whatever is still held, except where a report was published and
 /// waits to be read: giving that item back would have it done twice.
-async fn farewell(core: &Core) {
+async fn deregister(core: &Core) {
     if core.jobs().iter().any(super::Job::is_published) {
         tracing::info!("reports wait in the stream; the agent goes without deregistering");
         return;
@@ -111,13 +111,13 @@ async fn farewell(core: &Core) {
     if !core.client.is_connected() {
         return;
     }
-    let goodbye = core.client.request_within::<DeregisterAnswer>(
+    let deregistered = core.client.request_within::<DeregisterAnswer>(
         VerbName::AgentsDeregister,
         &request,
-        FAREWELL,
+        DEREGISTER_WITHIN,
     );
-    if let Err(error) = goodbye.await {
+    if let Err(error) = deregistered.await {
         tracing::debug!(%error, "deregistering was not answered");
     }
-    let _ = tokio::time::timeout(FAREWELL, core.client.flush()).await;
+    let _ = tokio::time::timeout(DEREGISTER_WITHIN, core.client.flush()).await;
 }

@@ -24,7 +24,7 @@ mod heartbeat;
 mod job;
 mod lifecycle;
 mod logs;
-mod news;
+mod notifications;
 mod reports;
 mod resuming;
 mod supervise;
@@ -42,7 +42,7 @@ use crate::error::{ClientError, ErrorKind};
 pub use builder::{AgentBuilder, default_handle};
 pub use end::{JobEnd, JobError, JobResult};
 pub use job::{CancelCause, Job};
-pub use news::AgentNews;
+pub use notifications::AgentNotification;
 
 /// What an agent has done in its life.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,7 +76,7 @@ impl Agent {
     }
 }
 
-/// An agent at work. Dropping it aborts it without a farewell; its leases then run out.
+/// An agent at work. Dropping it aborts it without deregistering; its leases then run out.
 pub struct RunningAgent {
     core: Arc<Core>,
     life: JoinHandle<Result<AgentReport, ClientError>>,
@@ -150,28 +150,27 @@ impl AgentStopper {
 
 #[cfg(test)]
 pub(crate) mod testing {
+    use std::time::Duration;
+
     use loom_protocol::AgentGuid;
-    use loom_protocol::work::ClaimedItem;
+    use loom_protocol::work::{ClaimedItem, Lease, sample_item};
     use tokio::sync::mpsc;
 
     use super::Job;
 
     /// A job that nobody runs.
     pub(crate) fn job() -> Job {
-        let claimed: ClaimedItem = serde_json::from_value(serde_json::json!({
-            "workItem": {
-                "id": "01890a5d-ac96-774b-bcce-b302099a8057", "taskId": "t", "projectId": "p",
-                "capability": "c", "boundary": "default", "description": "d", "priority": 5,
-                "status": "in-progress", "terminal": false, "attempt": 3, "attempts": 0,
-                "maxAttempts": 3, "offeredBy": "me", "offeredAt": "2026-01-01T00:00:00.000Z",
-                "updatedAt": "2026-01-01T00:00:00.000Z", "revision": 1
-            },
-            "lease": {
-                "attempt": 3, "expiresAt": "2026-01-01T00:30:00.000Z",
-                "expiresInMs": 1000, "timeoutMs": 1000
-            }
-        }))
-        .unwrap();
+        let item = sample_item();
+        let lease = Lease {
+            attempt: item.attempt,
+            expires_at: item.updated_at.after(Duration::from_mins(30)),
+            expires_in_ms: 1_000,
+            timeout_ms: 1_000,
+        };
+        let claimed = ClaimedItem {
+            work_item: item,
+            lease,
+        };
         Job::new(AgentGuid::generate(), claimed, mpsc::channel(4).0)
     }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use async_nats::jetstream::stream;
 
 use super::{ANSWER_WITHIN, Bucket, BucketError};
-use crate::overlap::{is_name_in_use, is_refused, why_not_made};
+use crate::raw_bucket::{self, NotMade};
 use crate::terms;
-use crate::verdicts::stream_terms::Terms;
+use crate::verdicts::stream_terms::StreamTerms;
 
 impl Bucket {
     /// Creates the bucket if it is missing. Where another client created it, single keys are let expire, and
@@ -18,17 +18,13 @@ impl Bucket {
         known.map_err(|denied| self.problem(denied.to_string()))?;
         let found = match self.info().await? {
             Some(info) => info,
-            None => match self.jetstream.create_stream(self.config.clone()).await {
+            None => match raw_bucket::make(&self.jetstream, self.config.clone()).await {
                 Ok(stream) => stream.cached_info().clone(),
-                // Somebody else created it at the same moment, with a configuration of their own.
-                Err(error) if is_name_in_use(&error) => self
-                    .info()
-                    .await?
-                    .ok_or_else(|| self.problem("was created and removed at the same moment"))?,
-                Err(error) => {
-                    let subject = format!("{}>", self.prefix);
-                    let why = why_not_made(&self.jetstream, &subject, &error).await;
-                    if is_refused(&error) {
+                Err(NotMade::Opening(error)) => {
+                    return Err(self.problem(format!("cannot be opened: {error}")));
+                }
+                Err(NotMade::Making { why, refused }) => {
+                    if refused {
                         self.guard.note_problem(&self.config.name, Some(&why));
                     }
                     return Err(self.problem(format!("cannot be created: {why}")));
@@ -62,7 +58,7 @@ impl Bucket {
         if !self.ownership.is_held() {
             return Ok(());
         }
-        let terms = Terms::of_bucket(self.config.num_replicas);
+        let terms = StreamTerms::of_bucket(self.config.num_replicas);
         let kept = terms::keep(&self.jetstream, &self.config.name, &terms, &self.guard).await;
         kept.map(drop).map_err(|why| self.problem(why))
     }

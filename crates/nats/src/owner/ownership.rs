@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::LossReason;
-use super::store::{Entry, OwnerStore};
+use super::store::{OwnerEntry, OwnerStore};
 
 /// Tells whoever writes whether the ownership lasts: a process that was stopped for longer than its
 /// lease learns it before its first write. Cheap to clone.
@@ -66,9 +66,9 @@ impl Ownership {
             Whose::Leased(held) => held,
         };
         match held.store.read().await {
-            Ok(Entry::Free { .. }) => true,
-            Ok(Entry::Held { holder, .. }) => holder.instance_id == held.instance_id,
-            Ok(Entry::Unreadable(_)) | Err(_) => false,
+            Ok(OwnerEntry::Free { .. }) => true,
+            Ok(OwnerEntry::Held { holder, .. }) => holder.instance_id == held.instance_id,
+            Ok(OwnerEntry::Unreadable(_)) | Err(_) => false,
         }
     }
 }

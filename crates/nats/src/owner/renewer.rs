@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::store::{Entry, OwnerStore};
+use super::store::{OwnerEntry, OwnerStore};
 use super::{Holder, LOOK_EVERY, LeaseTimes, LossReason};
 use crate::repetition::Repetition;
 
@@ -68,13 +68,13 @@ impl Renewer {
         self.due = Instant::now() + LOOK_EVERY;
         match self.store.read().await {
             // Stored after all, now or earlier; the next one will be known to be.
-            Ok(Entry::Held { sequence, holder }) if holder.session == self.holder.session => {
+            Ok(OwnerEntry::Held { sequence, holder }) if holder.session == self.holder.session => {
                 self.sequence = sequence;
                 None
             }
-            Ok(Entry::Held { holder, .. }) => Some(LossReason::TakenBy(holder)),
-            Ok(Entry::Unreadable(entry)) => Some(LossReason::Overwritten(entry)),
-            Ok(Entry::Free { .. }) => Some(LossReason::Gone),
+            Ok(OwnerEntry::Held { holder, .. }) => Some(LossReason::TakenBy(holder)),
+            Ok(OwnerEntry::Unreadable(entry)) => Some(LossReason::Overwritten(entry)),
+            Ok(OwnerEntry::Free { .. }) => Some(LossReason::Gone),
             Err(error) => {
                 if logged.is_some() {
                     tracing::warn!(%error, "who owns is not known just now");

@@ -10,26 +10,29 @@ use tokio::time::{sleep, timeout};
 use super::group::GroupNote;
 use super::{Holder, OwnerError, OwnerOptions, UnreadableEntry, format};
 use crate::outcome::WriteError;
-use crate::overlap::{is_name_in_use, is_not_found, why_not_made};
+use crate::overlap::is_not_found;
+use crate::raw_bucket::{self, NotMade};
 use crate::stamp::{STAMP_KEY, stamp_old};
 use crate::store::StoreHealth;
 use crate::store_guard::{StoreDenied, StoreGuard};
 use crate::stream::{Stream, Write};
 use crate::terms;
-use crate::verdicts::stream_terms::Terms;
+use crate::verdicts::stream_terms::StreamTerms;
 
 const BUCKET: &str = "LOOM_OWNERS";
 const SUBJECT: &str = "$KV.LOOM_OWNERS.coordinator";
 const NOTE_SUBJECT: &str = "$KV.LOOM_OWNERS.queue-group";
 /// How long a request may stay without an answer before its outcome counts as unknown.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// How long the making of the bucket may take: a request, and one more where it is there or cannot be made.
+const MADE_WITHIN: Duration = Duration::from_secs(4);
 
 /// How often it is looked at whether the bucket keeps the entry.
 const KEEP_EVERY: Duration = Duration::from_secs(30);
 
 /// What the entry says.
 #[derive(Debug)]
-pub(super) enum Entry {
+pub(super) enum OwnerEntry {
     /// Nobody owns. `sequence` is what a first write must expect.
     Free { sequence: u64 },
     /// Somebody does.
@@ -97,7 +100,7 @@ impl OwnerStore {
     }
 
     /// The entry in whatever store there is, without trusting it or making anything; `None`: there is none.
-    pub(super) async fn peek(jetstream: &jetstream::Context) -> Option<Entry> {
+    pub(super) async fn peek(jetstream: &jetstream::Context) -> Option<OwnerEntry> {
         let stream = jetstream.get_stream_no_info(&stream_name()).await.ok()?;
         let store = Self {
             jetstream: jetstream.clone(),
@@ -110,7 +113,7 @@ impl OwnerStore {
 
     /// Sets the bucket back to what keeps the entry, for as long as this is polled. To be called by the owner.
     pub(super) async fn keep(self, replicas: usize, guard: StoreGuard) {
-        let terms = Terms::of_bucket(replicas);
+        let terms = StreamTerms::of_bucket(replicas);
         let name = stream_name();
         loop {
             if guard.settled().await.is_err() {
@@ -151,10 +154,10 @@ impl OwnerStore {
     }
 
     /// What the leader has.
-    pub(super) async fn read(&self) -> Result<Entry, OwnerError> {
+    pub(super) async fn read(&self) -> Result<OwnerEntry, OwnerError> {
         match self.messages.last(SUBJECT).await {
             Ok(Some(message)) => Ok(entry(message.sequence, &message.payload)),
-            Ok(None) => Ok(Entry::Free { sequence: 0 }),
+            Ok(None) => Ok(OwnerEntry::Free { sequence: 0 }),
             Err(error) => Err(unavailable("reading", &error)),
         }
     }
@@ -229,56 +232,34 @@ async fn make(
     jetstream: &jetstream::Context,
     replicas: usize,
 ) -> Result<stream::Stream, OwnerError> {
-    let created = timeout(ANSWER_WITHIN, jetstream.create_stream(config(replicas)));
-    let error = match created.await.map_err(|_| unanswered("making"))? {
-        Ok(stream) => return Ok(stream),
-        Err(error) => error,
+    let stamp = (STAMP_KEY.to_owned(), uuid::Uuid::new_v4().to_string());
+    let config = stream::Config {
+        description: Some("Loom: which coordinator owns".to_owned()),
+        metadata: format::ours().into_iter().chain([stamp]).collect(),
+        ..raw_bucket::config(BUCKET, replicas)
     };
-    // Another coordinator made it at the same moment, with a stamp of its own.
-    if is_name_in_use(&error) {
-        let name = stream_name();
-        let opened = timeout(ANSWER_WITHIN, jetstream.get_stream(&name));
-        let opened = opened.await.map_err(|_| unanswered("opening"))?;
-        return opened.map_err(|error| unavailable("opening", &error));
-    }
-    let subject = format!("$KV.{BUCKET}.>");
-    Err(OwnerError::Unavailable {
-        doing: "making",
-        why: why_not_made(jetstream, &subject, &error).await,
+    let made = timeout(MADE_WITHIN, raw_bucket::make(jetstream, config));
+    let made = made.await.map_err(|_| unanswered("making"))?;
+    made.map_err(|error| match error {
+        NotMade::Opening(error) => unavailable("opening", &error),
+        NotMade::Making { why, .. } => OwnerError::Unavailable {
+            doing: "making",
+            why,
+        },
     })
 }
 
-/// Raw, because a bucket made as a key-value store with markers would hold an expired key for ever.
-fn config(replicas: usize) -> stream::Config {
-    stream::Config {
-        name: format!("KV_{BUCKET}"),
-        description: Some("Loom: which coordinator owns".to_owned()),
-        subjects: vec![format!("$KV.{BUCKET}.>")],
-        max_messages_per_subject: 1,
-        discard: stream::DiscardPolicy::New,
-        allow_direct: true,
-        allow_rollup: true,
-        allow_message_ttl: true,
-        num_replicas: replicas,
-        metadata: format::ours()
-            .into_iter()
-            .chain([(STAMP_KEY.to_owned(), uuid::Uuid::new_v4().to_string())])
-            .collect(),
-        ..Default::default()
-    }
-}
-
 /// A released entry is empty; one that can't be read is somebody's.
-fn entry(sequence: u64, payload: &[u8]) -> Entry {
+fn entry(sequence: u64, payload: &[u8]) -> OwnerEntry {
     if payload.is_empty() {
-        return Entry::Free { sequence };
+        return OwnerEntry::Free { sequence };
     }
     match serde_json::from_slice(payload) {
-        Ok(holder) => Entry::Held {
+        Ok(holder) => OwnerEntry::Held {
             sequence,
             holder: Box::new(holder),
         },
-        Err(_) => Entry::Unreadable(UnreadableEntry { revision: sequence }),
+        Err(_) => OwnerEntry::Unreadable(UnreadableEntry { revision: sequence }),
     }
 }
 
@@ -311,9 +292,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_belongs_to_somebody() {
-        assert!(matches!(entry(7, b""), Entry::Free { sequence: 7 }));
+        assert!(matches!(entry(7, b""), OwnerEntry::Free { sequence: 7 }));
         for payload in [&b"{\"of\":\"another version\"}"[..], b"garbage"] {
-            let Entry::Unreadable(found) = entry(8, payload) else {
+            let OwnerEntry::Unreadable(found) = entry(8, payload) else {
                 panic!("an entry of another version is not free");
             };
             assert_eq!(found.revision, 8);

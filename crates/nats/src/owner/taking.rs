@@ -6,7 +6,7 @@ use async_nats::jetstream;
 use tokio::time::Instant;
 
 use super::group::GroupNote;
-use super::store::{Entry, OwnerStore, WriteFailure};
+use super::store::{OwnerEntry, OwnerStore, WriteFailure};
 use super::{Holder, OwnerError, OwnerOptions, TRIES, UnreadableEntry};
 
 /// An ownership that was won.
@@ -57,16 +57,16 @@ pub(super) async fn try_to_acquire(
         opened => opened?,
     };
     let expected = match store.read().await? {
-        Entry::Free { sequence } => sequence,
-        Entry::Held { sequence, holder } if holder.instance_id == me.instance_id => sequence,
-        Entry::Held { holder, .. } => return Err(held_by(holder, options)),
-        Entry::Unreadable(entry) if expired == Some(entry) => {
+        OwnerEntry::Free { sequence } => sequence,
+        OwnerEntry::Held { sequence, holder } if holder.instance_id == me.instance_id => sequence,
+        OwnerEntry::Held { holder, .. } => return Err(held_by(holder, options)),
+        OwnerEntry::Unreadable(entry) if expired == Some(entry) => {
             tracing::warn!(
                 "{entry}, and has not changed for the length of a lease: it is replaced"
             );
             entry.revision
         }
-        Entry::Unreadable(entry) => return Err(unreadable(entry, options)),
+        OwnerEntry::Unreadable(entry) => return Err(unreadable(entry, options)),
     };
     let sent = Instant::now();
     let why = match store.write(expected, me, options.times.ttl).await {
@@ -77,14 +77,14 @@ pub(super) async fn try_to_acquire(
         Err(WriteFailure::Unknown(why)) => why,
     };
     match store.read().await? {
-        Entry::Held { sequence, holder } if holder.session == me.session => {
+        OwnerEntry::Held { sequence, holder } if holder.session == me.session => {
             won(store, sequence, sent, me, options).await
         }
-        Entry::Held { holder, .. } if holder.instance_id != me.instance_id => {
+        OwnerEntry::Held { holder, .. } if holder.instance_id != me.instance_id => {
             Err(held_by(holder, options))
         }
-        Entry::Unreadable(entry) => Err(unreadable(entry, options)),
-        Entry::Held { .. } | Entry::Free { .. } => Err(OwnerError::Unavailable {
+        OwnerEntry::Unreadable(entry) => Err(unreadable(entry, options)),
+        OwnerEntry::Held { .. } | OwnerEntry::Free { .. } => Err(OwnerError::Unavailable {
             doing: "writing",
             why,
         }),
@@ -99,7 +99,7 @@ async fn in_another_store(
     why: Arc<str>,
 ) -> OwnerError {
     match OwnerStore::peek(jetstream).await {
-        Some(Entry::Held { holder, .. })
+        Some(OwnerEntry::Held { holder, .. })
             if holder.instance_id != me.instance_id && options.guard.forget_unless_pinned() =>
         {
             held_by(holder, options)

@@ -113,7 +113,7 @@ impl ManagedServer {
             Some(survivor) => survivor,
             None => start_where_it_was(server_options, known.as_ref()).await?,
         };
-        tell(&server, &endpoint_path)?;
+        write_endpoint(&server, &endpoint_path)?;
 
         let server = Arc::new(server);
         let state = Arc::new(watch::Sender::new(running_state(&server)));
@@ -180,7 +180,7 @@ impl ManagedServer {
         if let Err(error) = (&mut self.watcher).await {
             tracing::error!(%error, "the watcher of the nats-server was lost");
         }
-        let last = told(&self.server);
+        let last = endpoint_of(&self.server);
         self.server.stop().await;
         let last = Endpoint { pid: None, ..last };
         if let Err(error) = last.write(&self.endpoint_path) {
@@ -388,7 +388,7 @@ async fn watch(
                 Err(error) => reason = error.to_string(),
             }
         }
-        if let Err(error) = tell(&server, &endpoint_path) {
+        if let Err(error) = write_endpoint(&server, &endpoint_path) {
             tracing::warn!(%error, "after a crash the next run would not find this server");
         }
         tracing::info!(pid = server.pid(), "nats-server is up again");
@@ -408,7 +408,7 @@ fn running_state(server: &NatsServer) -> ManagedState {
     ManagedState::Running { pid }
 }
 
-fn told(server: &NatsServer) -> Endpoint {
+fn endpoint_of(server: &NatsServer) -> Endpoint {
     let running = server.running.lock().clone();
     Endpoint {
         url: server.client_url(),
@@ -420,6 +420,6 @@ fn told(server: &NatsServer) -> Endpoint {
 }
 
 /// Writes the endpoint file.
-fn tell(server: &NatsServer, path: &Path) -> Result<(), ServerError> {
-    told(server).write(path)
+fn write_endpoint(server: &NatsServer, path: &Path) -> Result<(), ServerError> {
+    endpoint_of(server).write(path)
 }

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 /// What a stream must be like. What is not said here is the same for each, see [`verdict`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Terms {
+pub struct StreamTerms {
     /// How many messages of one subject are kept; `None`: all.
     pub per_subject: Option<u32>,
     /// How long a message is kept; zero: for ever.
@@ -26,7 +26,7 @@ pub struct Terms {
     pub replicas: usize,
 }
 
-impl Terms {
+impl StreamTerms {
     /// Of a bucket that keeps the last record of each key for ever.
     pub const fn of_bucket(replicas: usize) -> Self {
         Self {
@@ -63,7 +63,7 @@ impl fmt::Display for Change {
 
 /// How a stream differs.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Verdict {
+pub struct TermsVerdict {
     /// What can be set back.
     pub changes: Vec<Change>,
     /// What no change mends, and what comes of it.
@@ -71,7 +71,7 @@ pub struct Verdict {
 }
 
 /// How a stream of this configuration, as the server says it, differs from what it must be like.
-pub fn verdict(config: &Map<String, Value>, terms: &Terms) -> Verdict {
+pub fn verdict(config: &Map<String, Value>, terms: &StreamTerms) -> TermsVerdict {
     let number = |field: &str| config.get(field).and_then(Value::as_i64).unwrap_or(0);
     let is = |field: &str| config.get(field).and_then(Value::as_bool) == Some(true);
     let text = |field: &str| config.get(field).and_then(Value::as_str).unwrap_or("");
@@ -158,7 +158,7 @@ pub fn verdict(config: &Map<String, Value>, terms: &Terms) -> Verdict {
             "it allows few readers at a time (max_consumers): it may not be readable".to_owned(),
         );
     }
-    Verdict { changes, lasting }
+    TermsVerdict { changes, lasting }
 }
 
 #[cfg(test)]
@@ -166,8 +166,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const fn bucket() -> Terms {
-        Terms::of_bucket(1)
+    const fn bucket() -> StreamTerms {
+        StreamTerms::of_bucket(1)
     }
 
     fn ours() -> Map<String, Value> {
@@ -180,7 +180,7 @@ mod tests {
         config.as_object().cloned().unwrap()
     }
 
-    fn set_back(mut config: Map<String, Value>, verdict: &Verdict) -> Map<String, Value> {
+    fn set_back(mut config: Map<String, Value>, verdict: &TermsVerdict) -> Map<String, Value> {
         for change in &verdict.changes {
             match &change.wanted {
                 Value::Null => drop(config.remove(change.field)),
@@ -211,7 +211,7 @@ mod tests {
             set("republish", if flag(3) { json!({"dest": "x"}) } else { Value::Null });
             set("sources", if flag(4) { json!([{"name": "S"}]) } else { json!([]) });
             set("num_replicas", json!(replicas));
-            let terms = Terms {
+            let terms = StreamTerms {
                 is_queue: queue,
                 replicas: wanted,
                 per_subject: flag(5).then_some(1),
@@ -220,7 +220,7 @@ mod tests {
             };
             let found = verdict(&config, &terms);
             let after = set_back(config.clone(), &found);
-            prop_assert_eq!(verdict(&after, &terms), Verdict::default());
+            prop_assert_eq!(verdict(&after, &terms), TermsVerdict::default());
             for field in ["name", "subjects", "metadata", "max_bytes", "storage"] {
                 prop_assert_eq!(after.get(field), config.get(field));
             }
@@ -230,11 +230,11 @@ mod tests {
 
     #[test]
     fn a_stream_as_we_make_it_does_not_differ_and_a_budget_of_bytes_is_the_operators() {
-        assert_eq!(verdict(&ours(), &bucket()), Verdict::default());
+        assert_eq!(verdict(&ours(), &bucket()), TermsVerdict::default());
         let mut config = ours();
         config.insert("max_bytes".into(), json!(1 << 30));
         config.insert("num_replicas".into(), json!(3));
-        assert_eq!(verdict(&config, &bucket()), Verdict::default());
+        assert_eq!(verdict(&config, &bucket()), TermsVerdict::default());
         config.insert("discard".into(), json!("old"));
         let found = verdict(&config, &bucket());
         assert_eq!(found.changes.len(), 1);

@@ -81,6 +81,22 @@ const LAYERS: &[(&str, &[&str])] = &[
             "loom-supervision",
             "loom-nats",
             "loom-actors",
+            "loom-bench",
+            "loom-coordinator",
+            "loom-testkit",
+        ],
+    ),
+    // The measurement: a client like any other, and no server or coordinator that it had in its own process.
+    (
+        "loom-bench",
+        &[
+            "ractor",
+            "axum",
+            "reqwest",
+            "loom-supervision",
+            "loom-nats",
+            "loom-actors",
+            "loom-agent",
             "loom-coordinator",
             "loom-testkit",
         ],

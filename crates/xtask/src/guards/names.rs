@@ -44,6 +44,11 @@ const RENAMED: &[(&str, &str)] = &[
     ("Teller", "StatusPrinter"),
     ("accuse", "add_finding"),
     ("Conduct", "Behaviour"),
+    ("AgentNews", "AgentNotification"),
+    ("NewsDesk", "Notifier"),
+    ("on_news", "on_notification"),
+    ("farewell", "deregister, or summary_line"),
+    ("hear_of_epoch", "note_epoch"),
 ];
 /// Words that make a definition of what follows them.
 const DEFINING: &[&str] = &["struct", "enum", "trait", "type", "fn", "mod"];

@@ -1,4 +1,4 @@
-//! What is measured of Loom: submit, and submit→claim→complete; one by one and by arrays.
+//! What is measured of Loom: submit, and submit→claim→complete; one by one, with `thenClaim`, and by arrays.
 
 use std::cell::RefCell;
 use std::time::Instant;
@@ -91,20 +91,26 @@ impl Workload {
 
     /// It completes what it was given.
     pub async fn complete(&self, number: usize, given: &[Given]) -> Result<(), RequestError> {
-        for given in given {
-            let agent = self.agent(number);
-            self.requests.complete(agent, given).await?;
-        }
-        Ok(())
+        let agent = self.agent(number);
+        self.requests.complete(agent, given, None).await.map(drop)
     }
 
-    /// As many workers as requests may be in flight: each submits an array, then completes the one
-    /// that it holds and claims the next with it.
+    /// As many workers as requests may be in flight: each submits an item, then completes the one that it holds and
+    /// claims the next with it.
+    pub async fn cycle_then_claim(&self, items: usize, in_flight: usize) -> Sample {
+        self.work_through(items, 1, in_flight).await
+    }
+
+    /// The same with arrays.
     pub async fn cycle_arrays(&self, items: usize, in_flight: usize) -> Sample {
-        let arrays = (items / self.array_size / in_flight).max(1);
+        self.work_through(items, self.array_size, in_flight).await
+    }
+
+    async fn work_through(&self, items: usize, at_a_time: usize, in_flight: usize) -> Sample {
+        let turns = (items / at_a_time / in_flight).max(1);
         let steps = RefCell::new(latencies());
-        let sample = drive(in_flight, arrays * self.array_size, in_flight, |worker| {
-            self.work_through(self.agent(worker), arrays, &steps)
+        let sample = drive(in_flight, turns * at_a_time, in_flight, |worker| {
+            self.work_on(self.agent(worker), at_a_time, turns, &steps)
         })
         .await;
         Sample {
@@ -113,23 +119,30 @@ impl Workload {
         }
     }
 
-    async fn work_through(
+    async fn work_on(
         &self,
         guid: AgentGuid,
-        arrays: usize,
+        at_a_time: usize,
+        turns: usize,
         steps: &RefCell<Histogram<u64>>,
     ) -> Result<(), RequestError> {
-        self.requests.submit_array(&self.array).await?;
-        let mut held = self.requests.claim(guid, self.array_size).await?;
-        for _ in 1..arrays {
+        self.submit_at_once(at_a_time).await?;
+        let mut held = self.requests.claim(guid, at_a_time).await?;
+        for _ in 1..turns {
             let begun = Instant::now();
-            self.requests.submit_array(&self.array).await?;
-            let next = Some(self.array_size);
-            held = self.requests.complete_array(guid, &held, next).await?;
+            self.submit_at_once(at_a_time).await?;
+            let next = Some(at_a_time);
+            held = self.requests.complete(guid, &held, next).await?;
             record(&mut steps.borrow_mut(), begun.elapsed());
         }
-        self.requests.complete_array(guid, &held, None).await?;
-        Ok(())
+        self.requests.complete(guid, &held, None).await.map(drop)
+    }
+
+    async fn submit_at_once(&self, items: usize) -> Result<(), RequestError> {
+        if items == 1 {
+            return self.requests.submit(&self.one).await.map(drop);
+        }
+        self.requests.submit_array(&self.array).await
     }
 
     fn agent(&self, number: usize) -> AgentGuid {

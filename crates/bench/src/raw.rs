@@ -1,16 +1,22 @@
 //! What NATS alone makes of the same bytes: the limit that Loom is measured against.
 
-use async_nats::HeaderMap;
+use std::time::Duration;
+
 use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
-use async_nats::jetstream::context::PublishError;
+use async_nats::jetstream::context::{ContextBuilder, PublishError};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::{self, stream};
+use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::failed;
 use super::load::{Sample, drive};
-use crate::cli::exit::CliResult;
+use super::{BenchResult, failed};
+
+/// How long the server may take to acknowledge a write.
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(2);
+/// How many writes may be without acknowledgement: more than anybody asks to have in flight.
+const MAX_UNACKNOWLEDGED: usize = 64 * 1_024;
 
 /// One stream to publish to, and one that is made like the bucket of the ledger.
 pub(super) struct RawNats {
@@ -21,10 +27,15 @@ pub(super) struct RawNats {
 
 impl RawNats {
     /// Makes the streams; each message carries `payload`.
-    pub async fn open(jetstream: &jetstream::Context, payload: Bytes) -> CliResult<Self> {
+    pub async fn open(nats: Client, payload: Bytes) -> BenchResult<Self> {
+        let jetstream = ContextBuilder::new()
+            .timeout(ACKNOWLEDGED_WITHIN)
+            .ack_timeout(ACKNOWLEDGED_WITHIN)
+            .max_ack_inflight(MAX_UNACKNOWLEDGED)
+            .build(nats);
         let name = format!("loom-bench-{}", Uuid::new_v4().simple());
         let raw = Self {
-            jetstream: jetstream.clone(),
+            jetstream,
             name,
             payload,
         };

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 /// Something that a person who watches an agent wants to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum AgentNews {
+pub enum AgentNotification {
     /// It wants to register and nobody answers; why. Told once, and tried until somebody does.
     Waiting(String),
     /// It was told to take nothing more for now: paused or quarantined. Why, until when, and what ends
@@ -39,11 +39,11 @@ pub enum AgentNews {
     Idle,
 }
 
-type Listener = Arc<dyn Fn(AgentNews) + Send + Sync>;
+type Listener = Arc<dyn Fn(AgentNotification) + Send + Sync>;
 
-/// Who is told.
+/// Notifies whoever watches, of each thing once.
 #[derive(Default)]
-pub(crate) struct NewsDesk {
+pub(crate) struct Notifier {
     listener: Option<Listener>,
     /// What the agent was last told of its pause.
     pause: Mutex<Option<String>>,
@@ -51,7 +51,7 @@ pub(crate) struct NewsDesk {
     suspended: Mutex<Option<String>>,
 }
 
-impl NewsDesk {
+impl Notifier {
     pub(crate) fn new(listener: Option<Listener>) -> Self {
         Self {
             listener,
@@ -60,9 +60,9 @@ impl NewsDesk {
         }
     }
 
-    pub(crate) fn tell(&self, news: AgentNews) {
+    pub(crate) fn notify(&self, notification: AgentNotification) {
         if let Some(listener) = &self.listener {
-            listener(news);
+            listener(notification);
         }
     }
 
@@ -77,8 +77,8 @@ impl NewsDesk {
             std::mem::replace(&mut *pause, why.map(str::to_owned))
         };
         match why {
-            Some(why) => self.tell(AgentNews::Paused(why.into())),
-            None => self.tell_resumed(),
+            Some(why) => self.notify(AgentNotification::Paused(why.into())),
+            None => self.notify_resumed(),
         }
         before.is_some() != why.is_some()
     }
@@ -94,9 +94,9 @@ impl NewsDesk {
             std::mem::replace(&mut *suspended, why.map(str::to_owned))
         };
         match why {
-            Some(why) if before.is_none() => self.tell(AgentNews::Suspended(why.into())),
+            Some(why) if before.is_none() => self.notify(AgentNotification::Suspended(why.into())),
             Some(_) => {}
-            None => self.tell_resumed(),
+            None => self.notify_resumed(),
         }
         true
     }
@@ -111,9 +111,9 @@ impl NewsDesk {
     }
 
     /// The last of what kept it from work is over.
-    fn tell_resumed(&self) {
+    fn notify_resumed(&self) {
         if !self.is_paused() {
-            self.tell(AgentNews::Resumed);
+            self.notify(AgentNotification::Resumed);
         }
     }
 }
@@ -124,37 +124,41 @@ mod tests {
 
     #[test]
     fn an_order_that_is_repeated_is_told_once() {
-        let told = Arc::new(Mutex::new(Vec::new()));
-        let heard = told.clone();
-        let desk = NewsDesk::new(Some(Arc::new(move |news| heard.lock().push(news))));
-        assert!(!desk.pause(None), "it was not paused");
-        assert!(desk.pause(Some("until noon")));
-        assert!(!desk.pause(Some("until noon")));
-        assert!(!desk.pause(Some("quarantined")) && desk.is_paused());
-        assert!(desk.pause(None) && !desk.pause(None));
-        let paused = |why: &str| AgentNews::Paused(why.into());
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let sink = received.clone();
+        let notifier = Notifier::new(Some(Arc::new(move |notification| {
+            sink.lock().push(notification);
+        })));
+        assert!(!notifier.pause(None), "it was not paused");
+        assert!(notifier.pause(Some("until noon")));
+        assert!(!notifier.pause(Some("until noon")));
+        assert!(!notifier.pause(Some("quarantined")) && notifier.is_paused());
+        assert!(notifier.pause(None) && !notifier.pause(None));
+        let paused = |why: &str| AgentNotification::Paused(why.into());
         let expected = [
             paused("until noon"),
             paused("quarantined"),
-            AgentNews::Resumed,
+            AgentNotification::Resumed,
         ];
-        assert_eq!(*told.lock(), expected);
+        assert_eq!(*received.lock(), expected);
     }
 
     #[test]
     fn a_suspension_is_told_once_and_ends_with_the_last_reason() {
-        let told = Arc::new(Mutex::new(Vec::new()));
-        let heard = told.clone();
-        let desk = NewsDesk::new(Some(Arc::new(move |news| heard.lock().push(news))));
-        assert!(desk.suspend(Some("disk full")) && desk.suspend(Some("disk gone")));
-        assert!(!desk.suspend(Some("disk gone")) && desk.is_paused());
-        assert!(desk.pause(Some("until noon")) && desk.pause(None));
-        assert!(desk.is_paused() && desk.suspend(None) && !desk.is_paused());
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let sink = received.clone();
+        let notifier = Notifier::new(Some(Arc::new(move |notification| {
+            sink.lock().push(notification);
+        })));
+        assert!(notifier.suspend(Some("disk full")) && notifier.suspend(Some("disk gone")));
+        assert!(!notifier.suspend(Some("disk gone")) && notifier.is_paused());
+        assert!(notifier.pause(Some("until noon")) && notifier.pause(None));
+        assert!(notifier.is_paused() && notifier.suspend(None) && !notifier.is_paused());
         let expected = [
-            AgentNews::Suspended("disk full".into()),
-            AgentNews::Paused("until noon".into()),
-            AgentNews::Resumed,
+            AgentNotification::Suspended("disk full".into()),
+            AgentNotification::Paused("until noon".into()),
+            AgentNotification::Resumed,
         ];
-        assert_eq!(*told.lock(), expected);
+        assert_eq!(*received.lock(), expected);
     }
 }

@@ -1,30 +1,28 @@
-//! The requests of a client and of its agents, in MessagePack, over one connection.
+//! The requests of a client and of its agents, by the SDK, in MessagePack, over one connection.
 
 use std::time::Duration;
 
-use async_nats::{Client, HeaderMap, Request, Subject};
 use bytes::Bytes;
-use loom_protocol::agent::{ListAgentsRequest, RegisterRequest};
-use loom_protocol::codec::{CONTENT_TYPE, MSGPACK};
-use loom_protocol::error::ERROR_CODE_HEADER;
+use loom_client::{Client, ClientError};
+use loom_protocol::agent::{DeregisterRequest, ListAgentsRequest, RegisterRequest};
 use loom_protocol::rest::Stats;
+use loom_protocol::verbs::Nothing;
 use loom_protocol::work::{
     BatchAnswer, ClaimRequest, CompleteItem, CompleteRequest, PurgeAnswer, PurgeRequest,
     ReportedResult, SubmitAnswer, SubmitRequest, ThenClaim, limits,
 };
-use loom_protocol::{AgentGuid, Encoding, ProjectId, WireError, WorkId, names};
+use loom_protocol::{AgentGuid, VerbName, WireError, WorkId};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
-const ENCODING: Encoding = Encoding::MessagePack;
 /// So long is an agent of a run believed to be there without a word: longer than any run.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_mins(20);
 /// How many slots each agent has: as many as one may have.
 pub(super) const SLOTS: u32 = 1_000;
 /// How long one request may take. Longer than the coordinator takes to say `unavailable`.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// How long a purge, or a question about all agents, may take.
-const LONG_ANSWER_WITHIN: Duration = Duration::from_mins(2);
+pub(super) const LONG_ANSWER_WITHIN: Duration = Duration::from_mins(2);
 
 /// A request that was not answered as it should.
 pub(super) type RequestError = String;
@@ -83,37 +81,33 @@ struct Registered {
 #[derive(Clone)]
 pub(super) struct Requests {
     client: Client,
-    headers: HeaderMap,
-    project: ProjectId,
-    submit: Subject,
-    claim: Subject,
-    complete: Subject,
 }
 
 impl Requests {
-    pub fn new(client: Client, project: ProjectId) -> Self {
-        let subject = |action| Subject::from(names::request(&project, action));
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, MSGPACK);
-        Self {
-            client,
-            headers,
-            submit: subject("work.submit"),
-            claim: subject("work.claim"),
-            complete: subject("work.complete"),
-            project,
-        }
+    pub const fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// The version of the server.
+    pub fn server_version(&self) -> String {
+        self.client.nats().server_info().version
+    }
+
+    /// A request as it goes over the wire.
+    pub fn encoded(&self, request: &impl Serialize) -> Result<Bytes, RequestError> {
+        let bytes = self.client.options().encoding.encode(request);
+        Ok(bytes.map_err(|error| error.to_string())?.into())
     }
 
     /// Submits one item.
     pub async fn submit(&self, item: &SubmitRequest) -> Result<WorkId, RequestError> {
-        let answer: SubmitAnswer = self.ask(&self.submit, item).await?;
+        let answer: SubmitAnswer = self.ask(VerbName::WorkSubmit, item).await?;
         Ok(answer.id)
     }
 
     /// Submits an array of items.
     pub async fn submit_array(&self, array: &SubmitRequest) -> Result<(), RequestError> {
-        let answer: BatchAnswer<SubmitAnswer> = self.ask(&self.submit, array).await?;
+        let answer: BatchAnswer<SubmitAnswer> = self.ask(VerbName::WorkSubmit, array).await?;
         for item in answer.items {
             Result::<SubmitAnswer, WireError>::from(item).map_err(|error| error.message)?;
         }
@@ -122,60 +116,37 @@ impl Requests {
 
     /// Claims up to `max` items, and starts them.
     pub async fn claim(&self, guid: AgentGuid, max: usize) -> Result<Vec<Given>, RequestError> {
-        let claim = claim_of(max);
-        let answer: ClaimAnswer = self
-            .ask(
-                &self.claim,
-                &ClaimRequest {
-                    guid,
-                    instance_id: None,
-                    claim,
-                },
-            )
-            .await?;
+        let request = ClaimRequest {
+            guid,
+            instance_id: None,
+            claim: claim_of(max),
+        };
+        let answer: ClaimAnswer = self.ask(VerbName::WorkClaim, &request).await?;
         all_of(answer.items, max)
     }
 
-    /// Completes one item.
-    pub async fn complete(&self, guid: AgentGuid, given: &Given) -> Result<(), RequestError> {
-        let request = CompleteRequest {
-            guid,
-            instance_id: None,
-            id: Some(given.work_item.id),
-            attempt: Some(given.lease.attempt),
-            result: Some(result()),
-            usage: None,
-            items: None,
-            then_claim: None,
-        };
-        let _: IgnoredAny = self.ask(&self.complete, &request).await?;
-        Ok(())
-    }
-
-    /// Completes what is `held`, and claims the next `max` in the same request.
-    pub async fn complete_array(
+    /// Completes what is `held`, as an array where it is not one item, and claims the next `max` in the same request.
+    pub async fn complete(
         &self,
         guid: AgentGuid,
         held: &[Given],
         max: Option<usize>,
     ) -> Result<Vec<Given>, RequestError> {
-        let items = held.iter().map(|given| CompleteItem {
-            id: given.work_item.id,
-            attempt: given.lease.attempt,
-            result: Some(result()),
-            usage: None,
-        });
+        let (one, array) = match held {
+            [one] => (Some(one), None),
+            array => (None, Some(array.iter().map(completed).collect())),
+        };
         let request = CompleteRequest {
             guid,
             instance_id: None,
-            id: None,
-            attempt: None,
-            result: None,
+            id: one.map(Given::id),
+            attempt: one.map(|given| given.lease.attempt),
+            result: one.map(|_| result()),
             usage: None,
-            items: Some(items.collect()),
+            items: array,
             then_claim: max.map(claim_of),
         };
-        let answer: CompleteAnswer = self.ask(&self.complete, &request).await?;
+        let answer: CompleteAnswer = self.ask(VerbName::WorkComplete, &request).await?;
         let mut items = answer.items.into_iter().flatten();
         if let Some(refused) = items.find(|item| item.code.is_some()) {
             return Err(refused.message.unwrap_or_default());
@@ -201,33 +172,37 @@ impl Requests {
             heartbeat_interval_ms: Some(interval),
             ..RegisterRequest::default()
         };
-        let registered: Registered = self.action("agents.register", &request).await?;
+        let registered: Registered = self.ask_long(VerbName::AgentsRegister, &request).await?;
         Ok(registered.guid)
     }
 
     /// Lets an agent go.
     pub async fn deregister(&self, guid: AgentGuid) -> Result<(), RequestError> {
-        let request = loom_protocol::agent::DeregisterRequest {
+        let request = DeregisterRequest {
             guid: guid.to_string(),
             instance_id: None,
         };
-        let _: IgnoredAny = self.action("agents.deregister", &request).await?;
+        let _: IgnoredAny = self.ask_long(VerbName::AgentsDeregister, &request).await?;
         Ok(())
     }
 
     /// One page of agents, as many as `limit` at the most.
     pub async fn list_agents(&self, limit: usize) -> Result<usize, RequestError> {
-        let request = ListAgentsRequest {
+        let filter = ListAgentsRequest {
             limit: Some(limit),
             ..ListAgentsRequest::default()
         };
-        let page: Vec<loom_protocol::agent::Agent> = self.action("agents.list", &request).await?;
-        Ok(page.len())
+        let page = self
+            .client
+            .agents(&filter)
+            .await
+            .map_err(|error| sentence(&error))?;
+        Ok(page.items.len())
     }
 
     /// How many items of the project are completed and remembered.
     pub async fn completed(&self) -> Result<usize, RequestError> {
-        let stats: Stats = self.action("stats", &IgnoredFields {}).await?;
+        let stats: Stats = self.ask_long(VerbName::Stats, &Nothing {}).await?;
         Ok(stats.completed)
     }
 
@@ -237,55 +212,36 @@ impl Requests {
             capability: Some(capability.into()),
             ..PurgeRequest::default()
         };
-        let answer: PurgeAnswer = self.action("queue.purge", &request).await?;
+        let answer: PurgeAnswer = self.ask_long(VerbName::QueuePurge, &request).await?;
         Ok(answer.purged)
-    }
-
-    async fn action<T: DeserializeOwned>(
-        &self,
-        action: &str,
-        request: &impl Serialize,
-    ) -> Result<T, RequestError> {
-        let subject = Subject::from(names::request(&self.project, action));
-        self.ask_within(&subject, request, LONG_ANSWER_WITHIN).await
     }
 
     async fn ask<T: DeserializeOwned>(
         &self,
-        subject: &Subject,
+        verb: VerbName,
         request: &impl Serialize,
     ) -> Result<T, RequestError> {
-        self.ask_within(subject, request, ANSWER_WITHIN).await
+        self.client
+            .request(verb, request)
+            .await
+            .map_err(|error| sentence(&error))
     }
 
-    async fn ask_within<T: DeserializeOwned>(
+    async fn ask_long<T: DeserializeOwned>(
         &self,
-        subject: &Subject,
+        verb: VerbName,
         request: &impl Serialize,
-        within: Duration,
     ) -> Result<T, RequestError> {
-        let request = Request::new()
-            .headers(self.headers.clone())
-            .payload(encode(request)?)
-            .timeout(Some(within));
         let answer = self
             .client
-            .send_request(subject.clone(), request)
-            .await
-            .map_err(|error| format!("{subject}: {error}"))?;
-        let is_error = answer
-            .headers
-            .is_some_and(|headers| headers.get(ERROR_CODE_HEADER).is_some());
-        if is_error {
-            let error: WireError = decode(&answer.payload)?;
-            return Err(format!("{subject}: {}", error.message));
-        }
-        decode(&answer.payload)
+            .request_within(verb, request, LONG_ANSWER_WITHIN);
+        answer.await.map_err(|error| sentence(&error))
     }
 }
 
-#[derive(Serialize)]
-struct IgnoredFields {}
+fn sentence(error: &ClientError) -> RequestError {
+    error.to_string()
+}
 
 /// An item to submit, with a description of so many bytes.
 pub(super) fn item(capability: &str, payload: usize) -> SubmitRequest {
@@ -304,21 +260,20 @@ pub(super) fn array_of(item: &SubmitRequest, count: usize) -> SubmitRequest {
     }
 }
 
-/// A request as it goes over the wire.
-pub(super) fn encode(request: &impl Serialize) -> Result<Bytes, RequestError> {
-    let bytes = ENCODING.encode(request);
-    Ok(bytes.map_err(|error| error.to_string())?.into())
-}
-
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RequestError> {
-    ENCODING.decode(bytes).map_err(|error| error.to_string())
-}
-
 fn claim_of(max: usize) -> ThenClaim {
     ThenClaim {
         max: Some(u32::try_from(max).unwrap_or(limits::CLAIM_MAX)),
         start: true,
         ..ThenClaim::default()
+    }
+}
+
+fn completed(given: &Given) -> CompleteItem {
+    CompleteItem {
+        id: given.id(),
+        attempt: given.lease.attempt,
+        result: Some(result()),
+        usage: None,
     }
 }
 

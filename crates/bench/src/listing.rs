@@ -3,18 +3,15 @@
 use std::time::Instant;
 
 use hdrhistogram::Histogram;
-use loom_protocol::ProjectId;
 use serde::Serialize;
 
+use super::findings::Sheet;
 use super::load::{latencies, record};
 use super::report::millis;
 use super::requests::{RequestError, Requests};
 use super::stage::Stage;
 use super::workloads::Workload;
-use super::{BenchArgs, failed};
-use crate::cli::Context;
-use crate::cli::exit::CliResult;
-use crate::cli::output::table;
+use super::{BenchArgs, BenchResult, failed};
 
 /// Each number of agents has a project of its own.
 const FEW: (&str, usize) = ("loom-bench-few", 10);
@@ -34,8 +31,9 @@ struct Row {
     ratio: f64,
 }
 
+/// What `--listing` gives.
 #[derive(Debug, Serialize)]
-struct Listing {
+pub struct Listing {
     few: usize,
     many: usize,
     results: [Row; 2],
@@ -50,7 +48,7 @@ struct Side {
 }
 
 /// Measures one request at a time, first with few agents, then with many, and again.
-pub(super) async fn run(context: &Context, args: &BenchArgs, stage: &Stage) -> CliResult {
+pub(super) async fn run(args: &BenchArgs, stage: &Stage) -> BenchResult<Listing> {
     let asking = |why: RequestError| failed("the agents", why);
     let mut few = Side::open(stage, FEW, args.payload).await?;
     let mut many = Side::open(stage, MANY, args.payload).await?;
@@ -70,32 +68,41 @@ pub(super) async fn run(context: &Context, args: &BenchArgs, stage: &Stage) -> C
     for side in [few, many] {
         side.workload.close().await.map_err(asking)?;
     }
-    if context.out.is_json() {
-        return context.out.json(&listing);
+    Ok(listing)
+}
+
+impl Listing {
+    pub(super) fn sheet(&self) -> Sheet {
+        let cells = |row: &Row| {
+            vec![
+                row.name.to_owned(),
+                millis(row.few_p50_us),
+                millis(row.many_p50_us),
+                format!("{:.2}", row.ratio),
+                "2.00".into(),
+            ]
+        };
+        Sheet {
+            headline: None,
+            columns: &[
+                "",
+                "P50 MS, 10 AGENTS",
+                "P50 MS, 10,000",
+                "RATIO",
+                "AT MOST",
+            ],
+            rows: self.results.iter().map(cells).collect(),
+        }
     }
-    let mut rows = table(&[
-        "",
-        "P50 MS, 10 AGENTS",
-        "P50 MS, 10,000",
-        "RATIO",
-        "AT MOST",
-    ]);
-    for row in &listing.results {
-        rows.add_row([
-            row.name.to_owned(),
-            millis(row.few_p50_us),
-            millis(row.many_p50_us),
-            format!("{:.2}", row.ratio),
-            "2.00".into(),
-        ]);
-    }
-    context.out.table(&rows, "nothing was measured")
 }
 
 impl Side {
-    async fn open(stage: &Stage, (name, agents): (&str, usize), payload: usize) -> CliResult<Self> {
-        let project = ProjectId::new(name).map_err(|error| failed("the project", error))?;
-        let requests = Requests::new(stage.client.client.clone(), project);
+    async fn open(
+        stage: &Stage,
+        (project, agents): (&str, usize),
+        payload: usize,
+    ) -> BenchResult<Self> {
+        let requests = stage.requests(project).await?;
         let workload = Workload::open(&requests, CAPABILITY, agents, payload, 2).await;
         let workload =
             workload.map_err(|why| failed(&format!("registering {agents} agents"), why))?;

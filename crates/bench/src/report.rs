@@ -1,15 +1,28 @@
 //! Medians over the rounds, and ratios to the raw limit of the same round.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde::Serialize;
 
+use super::findings::Sheet;
 use super::load::{Sample, latencies};
 use super::rounds::Measure;
-use crate::cli::Context;
-use crate::cli::exit::{CliError, CliResult};
-use crate::cli::output::{Table, note, table};
+
+const COLUMNS: [&str; 13] = [
+    "",
+    "ITEMS/S",
+    "P50 MS",
+    "P99 MS",
+    "P99.9 MS",
+    "OF RAW",
+    "AIM",
+    "OF SAME WRITES",
+    "FAILED",
+    "CPU µs: CLIENT",
+    "COORD.",
+    "SERVER",
+    "OF RAW",
+];
 
 /// With what was measured.
 #[derive(Debug, Clone, Serialize)]
@@ -45,9 +58,9 @@ fn place(measure: Measure) -> usize {
     Measure::ALL.iter().position(same).unwrap_or_default()
 }
 
-/// What is printed.
+/// What the default run gives.
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
+pub struct Report {
     #[serde(flatten)]
     setup: Setup,
     results: Vec<Row>,
@@ -114,7 +127,7 @@ impl CpuPerItem {
 }
 
 impl Report {
-    pub fn of(setup: Setup, measured: &Measured) -> Self {
+    pub(super) fn of(setup: Setup, measured: &Measured) -> Self {
         let results = Measure::ALL.map(|measure| row(measure, measured, &setup));
         Self {
             setup,
@@ -122,64 +135,20 @@ impl Report {
         }
     }
 
-    /// Prints; failed operations make the command fail.
-    pub fn print(&self, context: &Context) -> CliResult {
-        if context.out.is_json() {
-            context.out.json(self)?;
-        } else {
-            context.out.text(&self.headline())?;
-            context.out.table(&self.table(), "nothing was measured")?;
-        }
-        let mut failures = 0;
-        for row in &self.results {
-            if let Some(first) = &row.first_failure {
-                note(&format!("{}: {} failed: {first}", row.name, row.failures));
-                failures += row.failures;
-            }
-        }
-        match failures {
-            0 => Ok(()),
-            _ => Err(CliError::WorkFailed),
-        }
+    /// A sentence for each measurement in which operations failed.
+    pub(super) fn failures(&self) -> Vec<String> {
+        let sentence = |row: &Row| {
+            let first = row.first_failure.as_ref()?;
+            Some(format!("{}: {} failed: {first}", row.name, row.failures))
+        };
+        self.results.iter().filter_map(sentence).collect()
     }
 
-    fn headline(&self) -> String {
-        let setup = &self.setup;
-        let mut text = String::new();
-        let _ = writeln!(
-            text,
-            "{} items of {} bytes, {} in flight, {} agents; medians of {} rounds; nats-server {}, {} CPUs for everything",
-            setup.items,
-            setup.payload,
-            setup.in_flight,
-            setup.agents,
-            setup.rounds,
-            setup.server,
-            setup.cpus,
-        );
-        text
-    }
-
-    fn table(&self) -> Table {
-        let mut rows = table(&[
-            "",
-            "ITEMS/S",
-            "P50 MS",
-            "P99 MS",
-            "P99.9 MS",
-            "OF RAW",
-            "AIM",
-            "OF SAME WRITES",
-            "FAILED",
-            "CPU µs: CLIENT",
-            "COORD.",
-            "SERVER",
-            "OF RAW",
-        ]);
+    pub(super) fn sheet(&self) -> Sheet {
         let micros = |cpu: Option<f64>| cpu.map(|cpu| format!("{cpu:.1}")).unwrap_or_default();
         let ratio = |ratio: Option<f64>| ratio.map(|r| format!("{r:.2}")).unwrap_or_default();
-        for row in &self.results {
-            rows.add_row([
+        let cells = |row: &Row| {
+            vec![
                 row.name.clone(),
                 format!("{:.0}", row.items_per_second),
                 millis(row.p50_us),
@@ -193,9 +162,27 @@ impl Report {
                 micros(row.cpu_us.coordinator),
                 micros(row.cpu_us.server),
                 ratio(row.cpu_ratio),
-            ]);
+            ]
+        };
+        Sheet {
+            headline: Some(self.headline()),
+            columns: &COLUMNS,
+            rows: self.results.iter().map(cells).collect(),
         }
-        rows
+    }
+
+    fn headline(&self) -> String {
+        let setup = &self.setup;
+        format!(
+            "{} items of {} bytes, {} in flight, {} agents; medians of {} rounds; nats-server {}, {} CPUs for everything\n",
+            setup.items,
+            setup.payload,
+            setup.in_flight,
+            setup.agents,
+            setup.rounds,
+            setup.server,
+            setup.cpus,
+        )
     }
 }
 
@@ -244,6 +231,7 @@ fn name(measure: Measure, array: usize) -> String {
         Measure::RawCreate => "raw: create".into(),
         Measure::RawCycle => "raw: create + 2 compare-and-sets".into(),
         Measure::Cycle => "submit, claim, complete".into(),
+        Measure::CycleThenClaim => "submit, complete and claim next".into(),
         Measure::CycleArrays => {
             format!("submit, complete and claim next, {array} per request")
         }

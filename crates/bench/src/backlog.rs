@@ -1,27 +1,25 @@
 //! `--backlog`: what many pending items cost the coordinator in memory, how long it takes to serve
 //! again with them after a `kill -9`, and that the most urgent one, submitted last, is given next.
 
-use loom_protocol::ProjectId;
 use loom_protocol::work::SubmitRequest;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::findings::Sheet;
 use super::memory::resident_kib;
 use super::requests::{RequestError, Requests};
 use super::stage::Stage;
 use super::workloads::Workload;
-use super::{BenchArgs, failed};
-use crate::cli::Context;
-use crate::cli::exit::{CliError, CliResult};
-use crate::cli::output::table;
+use super::{BenchArgs, BenchError, BenchResult, failed};
 
 const PROJECT: &str = "loom-bench-backlog";
 const CAPABILITY: &str = "bench-backlog";
 const MOST_URGENT: u8 = 10;
 
+/// What `--backlog` gives.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Findings {
+pub struct Backlog {
     items: usize,
     submits_per_second: f64,
     resident_kib_empty: u64,
@@ -33,15 +31,9 @@ struct Findings {
     claim_ms_restarted: f64,
 }
 
-pub(super) async fn run(
-    context: &Context,
-    args: &BenchArgs,
-    stage: &mut Stage,
-    items: usize,
-) -> CliResult {
+pub(super) async fn run(args: &BenchArgs, stage: &mut Stage, items: usize) -> BenchResult<Backlog> {
     let working = |why: RequestError| failed("the items", why);
-    let project = ProjectId::new(PROJECT).map_err(|error| failed("the project", error))?;
-    let requests = Requests::new(stage.client.client.clone(), project);
+    let requests = stage.requests(PROJECT).await?;
     let (agents, array) = (args.agents.get(), args.array);
     let workload = Workload::open(&requests, CAPABILITY, agents, args.payload, array).await;
     let workload = workload.map_err(working)?;
@@ -56,7 +48,7 @@ pub(super) async fn run(
     let killed = Instant::now();
     stage.restart_coordinator().await?;
     let claim_ms_restarted = claim_most_urgent(&requests, &workload, 1).await?;
-    let findings = Findings {
+    Ok(Backlog {
         items: submitted.items,
         submits_per_second: submitted.rate(),
         resident_kib_empty,
@@ -67,8 +59,7 @@ pub(super) async fn run(
         restart_seconds: killed.elapsed().as_secs_f64(),
         resident_kib_restarted: resident_kib(stage.coordinator_pid()?)?,
         claim_ms_restarted,
-    };
-    print(context, &findings)
+    })
 }
 
 /// Submits an item of the highest priority, and claims it: anything else that is given is a defect.
@@ -76,7 +67,7 @@ async fn claim_most_urgent(
     requests: &Requests,
     workload: &Workload,
     agent: usize,
-) -> CliResult<f64> {
+) -> BenchResult<f64> {
     let working = |why: RequestError| failed("the most urgent item", why);
     let urgent = SubmitRequest {
         priority: Some(MOST_URGENT.into()),
@@ -89,7 +80,7 @@ async fn claim_most_urgent(
     match given.as_slice() {
         [one] if one.id() == id => {}
         _ => {
-            return Err(CliError::Failed(format!(
+            return Err(BenchError::Failed(format!(
                 "item {id} is the most urgent one, and another one was given"
             )));
         }
@@ -98,32 +89,37 @@ async fn claim_most_urgent(
     Ok(took.as_secs_f64() * 1e3)
 }
 
-fn print(context: &Context, findings: &Findings) -> CliResult {
-    if context.out.is_json() {
-        return context.out.json(findings);
-    }
-    let mut table = table(&["PENDING", "RESIDENT MIB", "BYTES PER ITEM", "CLAIM MS"]);
-    let mib = |kib: u64| (kib / 1_024).to_string();
-    table.add_row([
-        "0".into(),
-        mib(findings.resident_kib_empty),
-        String::new(),
-        String::new(),
-    ]);
-    table.add_row([
-        findings.items.to_string(),
-        mib(findings.resident_kib_full),
-        findings.bytes_per_item.to_string(),
-        format!("{:.1}", findings.claim_ms),
-    ]);
-    table.add_row([
-        format!(
+impl Backlog {
+    pub(super) fn sheet(&self) -> Sheet {
+        let mib = |kib: u64| (kib / 1_024).to_string();
+        let restarted = format!(
             "{}, started again in {:.1} s",
-            findings.items, findings.restart_seconds
-        ),
-        mib(findings.resident_kib_restarted),
-        String::new(),
-        format!("{:.1}", findings.claim_ms_restarted),
-    ]);
-    context.out.table(&table, "nothing was measured")
+            self.items, self.restart_seconds
+        );
+        let rows = [
+            [
+                "0".into(),
+                mib(self.resident_kib_empty),
+                String::new(),
+                String::new(),
+            ],
+            [
+                self.items.to_string(),
+                mib(self.resident_kib_full),
+                self.bytes_per_item.to_string(),
+                format!("{:.1}", self.claim_ms),
+            ],
+            [
+                restarted,
+                mib(self.resident_kib_restarted),
+                String::new(),
+                format!("{:.1}", self.claim_ms_restarted),
+            ],
+        ];
+        Sheet {
+            headline: None,
+            columns: &["PENDING", "RESIDENT MIB", "BYTES PER ITEM", "CLAIM MS"],
+            rows: rows.map(Vec::from).into(),
+        }
+    }
 }

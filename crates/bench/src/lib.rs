@@ -7,7 +7,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `stage` | the server, the coordinator as a process of its own, the connections |
+//! | `stage` | the coordinator as a process of its own, the connections |
 //! | `load` | so many operations, so many in flight, what they took |
 //! | `cpu` | the CPU time that each process takes |
 //! | `raw` | the limit: JetStream publishes and compare-and-sets without Loom |
@@ -17,10 +17,12 @@
 //! | `listing` | `--listing`: what many agents cost |
 //! | `backlog` | `--backlog`: what many pending items cost, and a restart with them |
 //! | `memory` | `--memory`: what many finished items cost |
-//! | `report` | medians and ratios, as a table or as JSON |
+//! | `report` | medians and ratios |
+//! | `findings` | what a run gives: values for programs, a table for people |
 
 mod backlog;
 mod cpu;
+mod findings;
 mod listing;
 mod load;
 mod memory;
@@ -32,11 +34,11 @@ mod stage;
 mod workloads;
 
 use std::num::NonZeroUsize;
+use std::path::Path;
 
 use clap::Args;
 
-use crate::cli::Context;
-use crate::cli::exit::{CliError, CliResult};
+pub use findings::{Findings, Sheet};
 use stage::Stage;
 
 /// Measure what this machine makes of Loom, beside the raw limit of its NATS.
@@ -60,22 +62,67 @@ pub struct BenchArgs {
     /// How often everything is measured; medians are shown.
     #[arg(long, default_value = "5", value_name = "N")]
     rounds: NonZeroUsize,
-    /// A NATS server to use, with its coordinator if it has one; without it, both are started for
-    /// the run: the server in a temporary folder with the profile `fast`.
-    #[arg(long, value_name = "URL")]
-    nats_url: Option<String>,
     /// Measure instead what a listing and a claim cost with 10 and with 10,000 agents.
     #[arg(long, conflicts_with = "memory")]
     listing: bool,
     /// Measure instead what so many pending items cost in memory, and how long a killed coordinator
     /// takes to serve again with them (Linux only).
-    #[arg(long, conflicts_with_all = ["nats_url", "listing", "memory"], num_args = 0..=1,
+    #[arg(long, conflicts_with_all = ["listing", "memory"], num_args = 0..=1,
         default_missing_value = "1000000", value_name = "ITEMS")]
     backlog: Option<NonZeroUsize>,
     /// Measure instead what the coordinator's memory is after 10,000 and 100,000 finished items
     /// (Linux only).
-    #[arg(long, conflicts_with = "nats_url")]
+    #[arg(long)]
     memory: bool,
+}
+
+/// The nats-server that a run measures over.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Where it is, with credentials if it wants some.
+    pub url: String,
+    /// Its process, if it was started for this run alone: then it has no coordinator yet, its CPU time can be told,
+    /// and what is left on it ends with it. `None`: one of somebody else, with its coordinator if one answers.
+    pub own_pid: Option<u32>,
+}
+
+/// Why there is nothing to show. Each sentence says what is wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// Another command line would do.
+    #[error("{0}")]
+    Usage(String),
+    /// NATS or the coordinator is not there.
+    #[error("{0}")]
+    Unreachable(String),
+    /// Something else went wrong.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// What a step of a run gives.
+type BenchResult<T = ()> = Result<T, BenchError>;
+
+/// Measures. `program` is `loom`: a coordinator that is missing is started with it, as a process of its own. Dropped
+/// before it is done, it kills what it has started.
+///
+/// # Errors
+/// What is needed is not there or does not answer. Single operations that fail are no error but stand in the findings.
+pub async fn run(args: &BenchArgs, program: &Path, server: Server) -> BenchResult<Findings> {
+    let settings: &[&str] = if args.memory { &memory::SETTINGS } else { &[] };
+    let mut stage = Stage::open(program, server, settings).await?;
+    let outcome = if let Some(items) = args.backlog {
+        let found = backlog::run(args, &mut stage, items.get()).await;
+        found.map(Findings::Backlog)
+    } else if args.listing {
+        listing::run(args, &stage).await.map(Findings::Listing)
+    } else if args.memory {
+        memory::run(args, &stage).await.map(Findings::Memory)
+    } else {
+        rounds::run(args, &stage).await.map(Findings::Rounds)
+    };
+    stage.close().await;
+    outcome
 }
 
 fn payload(text: &str) -> Result<usize, String> {
@@ -93,31 +140,7 @@ fn within(text: &str, least: usize, most: usize) -> Result<usize, String> {
     }
 }
 
-/// Measures, prints, and leaves nothing running.
-pub async fn run(context: &Context, args: &BenchArgs) -> CliResult {
-    tokio::select! {
-        outcome = measure(context, args) => outcome,
-        _ = tokio::signal::ctrl_c() => Err(CliError::Failed("interrupted".into())),
-    }
-}
-
-async fn measure(context: &Context, args: &BenchArgs) -> CliResult {
-    let settings: &[&str] = if args.memory { &memory::SETTINGS } else { &[] };
-    let mut stage = Stage::open(args.nats_url.as_deref(), settings).await?;
-    let outcome = if let Some(items) = args.backlog {
-        backlog::run(context, args, &mut stage, items.get()).await
-    } else if args.listing {
-        listing::run(context, args, &stage).await
-    } else if args.memory {
-        memory::run(context, args, &stage).await
-    } else {
-        rounds::run(context, args, &stage).await
-    };
-    stage.close().await;
-    outcome
-}
-
 /// A measurement that could not be made.
-fn failed(what: &str, why: impl std::fmt::Display) -> CliError {
-    CliError::Failed(format!("{what}: {why}"))
+fn failed(what: &str, why: impl std::fmt::Display) -> BenchError {
+    BenchError::Failed(format!("{what}: {why}"))
 }

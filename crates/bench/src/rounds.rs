@@ -1,16 +1,12 @@
 //! The default run: the raw limit, and what Loom makes of it, in turns.
 
-use loom_protocol::ProjectId;
-
 use super::load::Sample;
 use super::raw::RawNats;
 use super::report::{Measured, Report, Setup};
-use super::requests::{Requests, SLOTS, encode};
+use super::requests::SLOTS;
 use super::stage::Stage;
 use super::workloads::Workload;
-use super::{BenchArgs, failed};
-use crate::cli::Context;
-use crate::cli::exit::{CliError, CliResult};
+use super::{BenchArgs, BenchError, BenchResult, failed};
 
 /// Where the items of a run are. A run leaves an empty project behind on a server of others.
 const PROJECT: &str = "loom-bench";
@@ -36,19 +32,22 @@ pub(super) enum Measure {
     RawCycle,
     /// Submit, claim, complete: three requests per item.
     Cycle,
+    /// Submit, complete and claim the next: two requests per item.
+    CycleThenClaim,
     /// Two requests per array.
     CycleArrays,
 }
 
 impl Measure {
     /// In the order of the report.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::RawPublish,
         Self::RawCreate,
         Self::Submit,
         Self::SubmitArrays,
         Self::RawCycle,
         Self::Cycle,
+        Self::CycleThenClaim,
         Self::CycleArrays,
     ];
 
@@ -57,7 +56,7 @@ impl Measure {
         match self {
             Self::RawPublish | Self::RawCreate | Self::RawCycle => None,
             Self::Submit | Self::SubmitArrays => Some(Self::RawPublish),
-            Self::Cycle | Self::CycleArrays => Some(Self::RawCycle),
+            Self::Cycle | Self::CycleThenClaim | Self::CycleArrays => Some(Self::RawCycle),
         }
     }
 
@@ -72,7 +71,7 @@ impl Measure {
     /// The ratio to the limit that is aimed at.
     pub const fn aim(self) -> Option<f64> {
         match self {
-            Self::RawPublish | Self::RawCreate | Self::RawCycle => None,
+            Self::RawPublish | Self::RawCreate | Self::RawCycle | Self::CycleThenClaim => None,
             Self::Submit => Some(0.35),
             Self::SubmitArrays => Some(0.6),
             Self::Cycle => Some(0.25),
@@ -81,18 +80,18 @@ impl Measure {
     }
 }
 
-/// Measures everything in turns and prints the report.
-pub(super) async fn run(context: &Context, args: &BenchArgs, stage: &Stage) -> CliResult {
+/// Measures everything in turns.
+pub(super) async fn run(args: &BenchArgs, stage: &Stage) -> BenchResult<Report> {
     check_slots(args)?;
-    let project = ProjectId::new(PROJECT).map_err(|error| failed("the project", error))?;
-    let requests = Requests::new(stage.client.client.clone(), project);
+    let requests = stage.requests(PROJECT).await?;
     let (agents, payload, array) = (args.agents.get(), args.payload, args.array);
     let submitted = Workload::open(&requests, SUBMITTED, 0, payload, array).await;
     let submitted = submitted.map_err(|why| failed("submitting", why))?;
     let worked_on = Workload::open(&requests, WORKED_ON, agents, payload, array).await;
     let worked_on = worked_on.map_err(|why| failed("registering the agents", why))?;
-    let bytes = encode(submitted.one()).map_err(|why| failed("writing a request", why))?;
-    let raw = RawNats::open(&stage.raw.jetstream, bytes).await?;
+    let bytes = requests.encoded(submitted.one());
+    let bytes = bytes.map_err(|why| failed("writing a request", why))?;
+    let raw = RawNats::open(stage.raw.nats().clone(), bytes).await?;
     let benches = Benches {
         raw,
         submitted,
@@ -130,9 +129,9 @@ pub(super) async fn run(context: &Context, args: &BenchArgs, stage: &Stage) -> C
         array,
         rounds: args.rounds.get(),
         cpus: std::thread::available_parallelism().map_or(0, usize::from),
-        server: stage.client.client.server_info().version,
+        server: requests.server_version(),
     };
-    Report::of(setup, &measured).print(context)
+    Ok(Report::of(setup, &measured))
 }
 
 /// Every other round goes backwards, so that none always comes after the same one.
@@ -145,13 +144,13 @@ const fn turn_of(round: usize, turn: usize) -> usize {
 }
 
 /// Every worker holds an array; an agent may be given the next before the last write is known.
-fn check_slots(args: &BenchArgs) -> CliResult {
+fn check_slots(args: &BenchArgs) -> BenchResult {
     let workers = args.in_flight.get().div_ceil(args.agents.get());
     let needed = workers.saturating_mul(args.array);
     if needed <= SLOTS as usize {
         return Ok(());
     }
-    Err(CliError::Usage(format!(
+    Err(BenchError::Usage(format!(
         "{needed} items at a time per agent are more than the {SLOTS} that one may hold; give more --agents, or less --in-flight or --array"
     )))
 }
@@ -173,6 +172,7 @@ impl Benches {
             Measure::RawCreate => self.raw.create(items, in_flight).await,
             Measure::RawCycle => self.raw.cycle(items, in_flight).await,
             Measure::Cycle => self.worked_on.cycle(items, in_flight).await,
+            Measure::CycleThenClaim => self.worked_on.cycle_then_claim(items, in_flight).await,
             Measure::CycleArrays => self.worked_on.cycle_arrays(items, in_flight).await,
         }
     }
