@@ -7,6 +7,7 @@
 //! and a look now and then finds what it did not tell.
 
 mod discovery;
+mod found;
 mod starting;
 mod work_streams;
 
@@ -20,6 +21,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::found::Found;
 use self::starting::Starting;
 use self::work_streams::WorkStreams;
 use crate::project::{Project, Terms};
@@ -43,7 +45,9 @@ struct Inner {
     active: DashMap<ProjectId, Arc<Project>>,
     /// Those whose start has ended: writes go to these without another look.
     started: DashSet<ProjectId>,
-    /// What is being done with each, and those that are there and have not been up.
+    /// Those that are there and have not been up.
+    found: Found,
+    /// What is being done with each.
     starting: Starting,
     /// Streams that may turn out to be signs of life.
     work_streams: WorkStreams,
@@ -68,6 +72,7 @@ impl Projects {
             max,
             active: DashMap::new(),
             started: DashSet::new(),
+            found: Found::default(),
             starting: Starting::default(),
             work_streams: WorkStreams::default(),
             _watching: AbortOnDropHandle::new(watching),
@@ -133,7 +138,7 @@ impl Projects {
     /// use starts it.
     pub fn why_not_up(&self, id: &ProjectId) -> Option<NotUp> {
         let Some(tree) = self.0.root.tree(id.as_str()) else {
-            return self.0.starting.why_unread(id).map(NotUp::Down);
+            return self.0.found.why_unread(id).map(NotUp::Down);
         };
         if let Some(why) = why_parked(&tree.state) {
             return Some(NotUp::Parked(why));

@@ -25,7 +25,7 @@ impl Projects {
             .iter()
             .filter_map(|stream| names::project_of_stream(stream));
         self.0
-            .starting
+            .found
             .listed(&found.collect(), |id| self.0.active.contains_key(id));
         let active = self.active_streams();
         let work_streams = streams
@@ -94,7 +94,7 @@ impl Projects {
     fn stream_was_made(&self, stream: &str) {
         if let Some(id) = names::project_of_stream(stream) {
             if !self.0.active.contains_key(&id) {
-                self.0.starting.note_found(&id);
+                self.0.found.note(&id);
             }
             let projects = self.clone();
             tokio::spawn(async move { projects.start_one_found(&id).await });

@@ -18,7 +18,7 @@
 //! | a thousand are found at once | [`STARTS`] at a time; one that takes longer than [`SLOW_AFTER`] keeps no place |
 //! | NATS or the ownership goes meanwhile | the start fails; nothing is made |
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared, join_all};
 use loom_protocol::{ErrorCode, ProjectId, WireError};
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::{LOOK_EVERY, Projects, RETRY_AFTER};
@@ -39,8 +39,6 @@ use crate::unavailable::not_started;
 const STARTS: usize = 16;
 /// After how long the start of one lets the next one begin beside it.
 const SLOW_AFTER: Duration = Duration::from_secs(2);
-/// How many requests may wait for projects that start; more are refused at once.
-const WAITERS: usize = 512;
 
 /// How something that was done with a project has ended.
 #[derive(Clone)]
@@ -52,84 +50,18 @@ enum Done {
 /// Something that is being done with a project, for all who wait for it.
 type Doing = Shared<BoxFuture<'static, Done>>;
 
-/// What is known of projects beyond those that are awake.
+/// What is being done with projects.
 pub(super) struct Starting {
-    /// What is being done with a project.
     doing: Mutex<HashMap<ProjectId, Doing>>,
-    /// Those whose resources are there and that have not been up, with what the last start of each came to; `None` before
-    /// they were listed.
-    found: Mutex<Option<BTreeMap<ProjectId, Option<WireError>>>>,
-    /// Changes whenever a start has ended, or what was found has changed.
-    changes: watch::Sender<()>,
-    waiters: Semaphore,
     /// Places for those that were found.
-    starts: Semaphore,
+    places: Semaphore,
 }
 
 impl Default for Starting {
     fn default() -> Self {
         Self {
             doing: Mutex::default(),
-            found: Mutex::default(),
-            changes: watch::Sender::default(),
-            waiters: Semaphore::new(WAITERS),
-            starts: Semaphore::new(STARTS),
-        }
-    }
-}
-
-impl Starting {
-    /// The resources of these, and of no others, are there.
-    pub(super) fn listed(&self, all: &BTreeSet<ProjectId>, is_awake: impl Fn(&ProjectId) -> bool) {
-        {
-            let mut found = self.found.lock();
-            let found = found.get_or_insert_default();
-            found.retain(|id, _| all.contains(id));
-            for id in all.iter().filter(|id| !is_awake(id)) {
-                found.entry(id.clone()).or_default();
-            }
-        }
-        self.changes.send_replace(());
-    }
-
-    /// The resources of this one are there.
-    pub(super) fn note_found(&self, id: &ProjectId) {
-        if let Some(found) = &mut *self.found.lock() {
-            found.entry(id.clone()).or_default();
-        }
-    }
-
-    /// What `change` makes of those that were found, told to those who wait.
-    fn change(&self, change: impl FnOnce(&mut BTreeMap<ProjectId, Option<WireError>>)) {
-        if let Some(found) = &mut *self.found.lock() {
-            change(found);
-        }
-        self.changes.send_replace(());
-    }
-
-    /// Why nothing can be said of what is in a project; `None`: it is up, or there is none of that id.
-    pub(super) fn why_unread(&self, id: &ProjectId) -> Option<String> {
-        let found = self.found.lock();
-        let Some(found) = &*found else {
-            return Some("which projects there are is not known yet; try again in a moment".into());
-        };
-        let last = found.get(id)?;
-        let because = last.as_ref().map_or_else(
-            || "; try again in a moment".to_owned(),
-            |error| format!(": {}", error.message),
-        );
-        Some(format!(
-            "project {id} is there and has not started yet{because}"
-        ))
-    }
-
-    /// Whether what it is cannot be said yet: it is starting for the first time, and may be up in a moment.
-    fn is_undecided(&self, id: Option<&ProjectId>) -> bool {
-        let found = self.found.lock();
-        let Some(found) = &*found else { return true };
-        match id {
-            Some(id) => found.get(id).is_some_and(Option::is_none),
-            None => found.values().any(Option::is_none),
+            places: Semaphore::new(STARTS),
         }
     }
 }
@@ -142,7 +74,7 @@ impl Projects {
     /// in it; or its store is another one.
     pub fn readable(&self, id: &ProjectId) -> Result<Option<Arc<Project>>, WireError> {
         self.check_store(id)?;
-        match self.0.starting.why_unread(id) {
+        match self.0.found.why_unread(id) {
             Some(sentence) => Err(WireError::unavailable(sentence, RETRY_AFTER)),
             None => Ok(self.get(id)),
         }
@@ -157,32 +89,13 @@ impl Projects {
 
     /// Those that are there and have not been up since this coordinator owns, with what the last start of each came to.
     pub fn not_up_yet(&self) -> BTreeMap<ProjectId, Option<String>> {
-        let found = self.0.starting.found.lock();
-        let found = found.iter().flatten();
-        found
-            .map(|(id, last)| (id.clone(), last.as_ref().map(|error| error.message.clone())))
-            .collect()
+        self.0.found.all()
     }
 
     /// Waits until it is known of a project, or of all, what it is: up, or failed to start once. False: not within that time, or
     /// too many wait already.
     pub async fn settled(&self, id: Option<&ProjectId>, within: Duration) -> bool {
-        if !self.0.starting.is_undecided(id) {
-            return true;
-        }
-        let Ok(_place) = self.0.starting.waiters.try_acquire() else {
-            return false;
-        };
-        let mut changes = self.0.starting.changes.subscribe();
-        let decided = async {
-            loop {
-                changes.mark_unchanged();
-                if !self.0.starting.is_undecided(id) || changes.changed().await.is_err() {
-                    return;
-                }
-            }
-        };
-        timeout(within, decided).await.is_ok()
+        self.0.found.settled(id, within).await
     }
 
     /// A project, started if it is not awake.
@@ -225,7 +138,7 @@ impl Projects {
         if self.check_store(id).is_err() || !self.0.terms.ownership.is_held() {
             return;
         }
-        let _place = self.0.starting.starts.acquire().await;
+        let _place = self.0.starting.places.acquire().await;
         match timeout(SLOW_AFTER, self.activate(id)).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
@@ -257,9 +170,7 @@ impl Projects {
                 ),
                 RETRY_AFTER,
             );
-            self.0
-                .starting
-                .change(|found| note_failed(found, id, &error));
+            self.0.found.failed(id, &error);
             return std::future::ready(Done::Started(Err(error)))
                 .boxed()
                 .shared();
@@ -268,10 +179,10 @@ impl Projects {
         let start = async move {
             let outcome = projects.start_now(&started).await;
             projects.0.starting.doing.lock().remove(&started);
-            projects.0.starting.change(|found| match &outcome {
-                Ok(_) => drop(found.remove(&started)),
-                Err(error) => note_failed(found, &started, error),
-            });
+            match &outcome {
+                Ok(_) => projects.0.found.came_up(&started),
+                Err(error) => projects.0.found.failed(&started, error),
+            }
             Done::Started(outcome)
         };
         let start = by_itself(start);
@@ -291,7 +202,7 @@ impl Projects {
             let outcome = projects.0.root.stop_tree(stopped.as_str(), deadline).await;
             // What was in flight has told of its end.
             if projects.0.active.remove(&stopped).is_some() {
-                projects.0.starting.note_found(&stopped);
+                projects.0.found.note(&stopped);
             }
             projects.0.starting.doing.lock().remove(&stopped);
             Done::Stopped(outcome)
@@ -361,7 +272,7 @@ impl Projects {
                 };
                 if trees.iter().any(|tree| up(&tree)) {
                     tracing::info!(project = %id, "project is awake");
-                    projects.0.starting.change(|found| drop(found.remove(&id)));
+                    projects.0.found.came_up(&id);
                 }
                 return;
             }
@@ -370,16 +281,6 @@ impl Projects {
 
     fn started(&self, id: &ProjectId) -> Option<Arc<Project>> {
         self.0.started.contains(id).then(|| self.get(id))?
-    }
-}
-
-fn note_failed(
-    found: &mut BTreeMap<ProjectId, Option<WireError>>,
-    id: &ProjectId,
-    error: &WireError,
-) {
-    if let Some(last) = found.get_mut(id) {
-        *last = Some(error.clone());
     }
 }
 
@@ -412,52 +313,5 @@ async fn care_for(project: Weak<Project>, nats: async_nats::Client) {
         }
         drop(project);
         tokio::time::sleep(LOOK_EVERY).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn id(name: &str) -> ProjectId {
-        ProjectId::new(name).unwrap()
-    }
-
-    fn ids(names: &[&str]) -> BTreeSet<ProjectId> {
-        names.iter().map(|name| id(name)).collect()
-    }
-
-    #[test]
-    fn before_the_projects_are_listed_nothing_is_said_to_be_absent() {
-        let starting = Starting::default();
-        assert!(starting.is_undecided(None) && starting.is_undecided(Some(&id("a"))));
-        assert!(starting.why_unread(&id("a")).is_some());
-        starting.listed(&ids(&["a"]), |_| false);
-        assert!(starting.why_unread(&id("a")).unwrap().contains("project a"));
-        assert_eq!(starting.why_unread(&id("b")), None, "there is none");
-    }
-
-    #[test]
-    fn one_that_failed_is_waited_for_no_longer_and_says_why_until_it_is_up() {
-        let starting = Starting::default();
-        starting.listed(&ids(&["a", "b"]), |_| false);
-        let error = WireError::unavailable("its stream is somebody else's", RETRY_AFTER);
-        starting.change(|found| note_failed(found, &id("a"), &error));
-        assert!(!starting.is_undecided(Some(&id("a"))));
-        assert!(starting.is_undecided(None), "b starts");
-        let why = starting.why_unread(&id("a")).unwrap();
-        assert!(why.ends_with("somebody else's"), "{why}");
-        starting.change(|found| drop(found.remove(&id("b"))));
-        assert!(!starting.is_undecided(None), "a delays nobody");
-        // The next look finds both; the one that is up is not started again, and the other keeps its reason.
-        starting.listed(&ids(&["a", "b"]), |found| *found == id("b"));
-        assert_eq!(starting.why_unread(&id("b")), None);
-        assert!(!starting.is_undecided(Some(&id("a"))));
-        starting.listed(&ids(&["b"]), |found| *found == id("b"));
-        assert_eq!(
-            starting.why_unread(&id("a")),
-            None,
-            "its resources are gone"
-        );
     }
 }

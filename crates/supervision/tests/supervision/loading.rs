@@ -59,6 +59,7 @@ impl World {
         match self.next() {
             Some(Try::Takes(time)) => {
                 let _under_way = UnderWay::of(&self.loading);
+                // deliberate sleep: the load that takes long, on paused time
                 tokio::time::sleep(time).await;
                 Ok(number)
             }

@@ -89,6 +89,7 @@ async fn a_window_of_being_up_begins_the_pauses_anew() {
         }
         fixture.b.dependency.send_replace(true);
         fixture.wait_for(TreeState::Running).await;
+        // deliberate sleep: how long it is up, on paused time
         tokio::time::sleep(up_for).await;
         fixture.b.dependency.send_replace(false);
         fixture.b.handle.kill();
@@ -128,6 +129,7 @@ async fn a_call_has_it_tried_and_calls_in_crowds_no_more_often_than_once_a_secon
         for call in calls {
             call.await.unwrap_err();
         }
+        // deliberate sleep: the pause between two bursts, on paused time
         tokio::time::sleep(within).await;
     }
     let tries = (fixture.b.starts() - before) / STARTS_OF_A_TRY;
@@ -177,6 +179,7 @@ async fn a_stop_while_it_waits_or_is_tried_is_the_end() {
         let starts = fixture.b.starts();
         let stopped = fixture.a.handle.call(LONG, Msg::Count).await;
         assert_eq!(stopped, Err(CallError::Stopped { actor: "a".into() }));
+        // deliberate sleep: that nothing is tried any more shows after long, on paused time
         tokio::time::sleep(LONG).await;
         assert_eq!(fixture.b.starts(), starts);
         assert_eq!(fixture.a.alive(), 0);
@@ -197,6 +200,7 @@ async fn the_other_trees_never_notice() {
     let spec = TreeSpec::new("q", two_restarts()).child(other.child(two_restarts()));
     fixture.root.start_tree(spec).await.unwrap();
     for n in 1..100 {
+        // deliberate sleep: over many tries of the other tree, on paused time
         tokio::time::sleep(Duration::from_secs(7)).await;
         assert_eq!(other.count().await, (1, n));
         assert_eq!(fixture.root.tree("q").unwrap().state, TreeState::Running);

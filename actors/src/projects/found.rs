@@ -1,0 +1,181 @@
+//! The projects whose resources are there and that have not been up: nothing can be said yet of what is in them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use loom_protocol::{ProjectId, WireError};
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+
+/// How many requests may wait for projects that start; more are refused at once.
+const WAITERS: usize = 512;
+
+/// By id, with what the last start of each came to.
+type ById = BTreeMap<ProjectId, Option<WireError>>;
+
+/// Those that were found.
+pub(super) struct Found {
+    /// `None` before they were listed: any project may be there.
+    by_id: Mutex<Option<ById>>,
+    /// Changes with them.
+    changes: watch::Sender<()>,
+    waiters: Semaphore,
+}
+
+impl Default for Found {
+    fn default() -> Self {
+        Self {
+            by_id: Mutex::default(),
+            changes: watch::Sender::default(),
+            waiters: Semaphore::new(WAITERS),
+        }
+    }
+}
+
+impl Found {
+    /// The resources of these, and of no others, are there.
+    pub fn listed(&self, all: &BTreeSet<ProjectId>, is_awake: impl Fn(&ProjectId) -> bool) {
+        {
+            let mut by_id = self.by_id.lock();
+            let by_id = by_id.get_or_insert_default();
+            by_id.retain(|id, _| all.contains(id));
+            for id in all.iter().filter(|id| !is_awake(id)) {
+                by_id.entry(id.clone()).or_default();
+            }
+        }
+        self.changes.send_replace(());
+    }
+
+    /// The resources of this one are there.
+    pub fn note(&self, id: &ProjectId) {
+        self.change(|by_id| {
+            by_id.entry(id.clone()).or_default();
+        });
+    }
+
+    /// It is up, and can be read from.
+    pub fn came_up(&self, id: &ProjectId) {
+        self.change(|by_id| {
+            by_id.remove(id);
+        });
+    }
+
+    /// Its start has failed; it is waited for no longer.
+    pub fn failed(&self, id: &ProjectId, error: &WireError) {
+        self.change(|by_id| {
+            if let Some(last) = by_id.get_mut(id) {
+                *last = Some(error.clone());
+            }
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut ById)) {
+        if let Some(by_id) = &mut *self.by_id.lock() {
+            change(by_id);
+        }
+        self.changes.send_replace(());
+    }
+
+    /// All of them, with what the last start of each came to.
+    pub fn all(&self) -> BTreeMap<ProjectId, Option<String>> {
+        let by_id = self.by_id.lock();
+        let said = |last: &Option<WireError>| last.as_ref().map(|error| error.message.clone());
+        let all = by_id.iter().flatten();
+        all.map(|(id, last)| (id.clone(), said(last))).collect()
+    }
+
+    /// Why nothing can be said of what is in a project; `None`: it is up, or there is none of that id.
+    pub fn why_unread(&self, id: &ProjectId) -> Option<String> {
+        let by_id = self.by_id.lock();
+        let Some(by_id) = &*by_id else {
+            return Some("which projects there are is not known yet; try again in a moment".into());
+        };
+        Some(match by_id.get(id)? {
+            None => format!("project {id} is there and has not started yet; try again in a moment"),
+            Some(error) => format!(
+                "project {id} is there and has not started yet: {}",
+                error.message
+            ),
+        })
+    }
+
+    /// Waits until each of these, or of all, is up or has failed to start once. False: not within that time, or too many
+    /// wait already.
+    pub async fn settled(&self, id: Option<&ProjectId>, within: Duration) -> bool {
+        if !self.is_undecided(id) {
+            return true;
+        }
+        let Ok(_place) = self.waiters.try_acquire() else {
+            return false;
+        };
+        let mut changes = self.changes.subscribe();
+        let decided = async {
+            loop {
+                changes.mark_unchanged();
+                if !self.is_undecided(id) || changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        timeout(within, decided).await.is_ok()
+    }
+
+    /// Whether it starts for the first time, and may be up in a moment.
+    fn is_undecided(&self, id: Option<&ProjectId>) -> bool {
+        let by_id = self.by_id.lock();
+        let Some(by_id) = &*by_id else { return true };
+        match id {
+            Some(id) => by_id.get(id).is_some_and(Option::is_none),
+            None => by_id.values().any(Option::is_none),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::RETRY_AFTER;
+    use super::*;
+
+    fn id(name: &str) -> ProjectId {
+        ProjectId::new(name).unwrap()
+    }
+
+    fn ids(names: &[&str]) -> BTreeSet<ProjectId> {
+        names.iter().map(|name| id(name)).collect()
+    }
+
+    #[test]
+    fn before_the_projects_are_listed_nothing_is_said_to_be_absent() {
+        let projects = Found::default();
+        assert!(projects.is_undecided(None) && projects.is_undecided(Some(&id("a"))));
+        assert!(projects.why_unread(&id("a")).is_some());
+        projects.listed(&ids(&["a"]), |_| false);
+        assert!(projects.why_unread(&id("a")).unwrap().contains("project a"));
+        assert_eq!(projects.why_unread(&id("b")), None, "there is none");
+    }
+
+    #[test]
+    fn one_that_failed_is_waited_for_no_longer_and_says_why_until_it_is_up() {
+        let projects = Found::default();
+        projects.listed(&ids(&["a", "b"]), |_| false);
+        let error = WireError::unavailable("its stream is somebody else's", RETRY_AFTER);
+        projects.failed(&id("a"), &error);
+        assert!(!projects.is_undecided(Some(&id("a"))));
+        assert!(projects.is_undecided(None), "b starts");
+        let why = projects.why_unread(&id("a")).unwrap();
+        assert!(why.ends_with("somebody else's"), "{why}");
+        projects.came_up(&id("b"));
+        assert!(!projects.is_undecided(None), "a delays nobody");
+        // The next look finds both; the one that is up is not started again, and the other keeps its reason.
+        projects.listed(&ids(&["a", "b"]), |found| *found == id("b"));
+        assert_eq!(projects.why_unread(&id("b")), None);
+        assert!(!projects.is_undecided(Some(&id("a"))));
+        projects.listed(&ids(&["b"]), |found| *found == id("b"));
+        assert_eq!(
+            projects.why_unread(&id("a")),
+            None,
+            "its resources are gone"
+        );
+    }
+}
