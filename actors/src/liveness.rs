@@ -49,6 +49,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_nats::jetstream;
+use futures_util::future::BoxFuture;
 use loom_protocol::{ProjectId, WireError, names};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -56,7 +57,6 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::nats::connection::Nats;
 use crate::nats::kv::identity;
 use crate::nats::overlap::is_not_found;
-use crate::shared_agents::SharedAgents;
 
 pub use applied_positions::{AppliedPositions, Marker, Position};
 pub use in_flight::{InFlight, InFlightGuard};
@@ -85,6 +85,20 @@ pub enum BarrierOutcome {
 #[derive(Clone)]
 pub struct DeliveryBarrier(Arc<Inner>);
 
+/// Who reads a bucket for all projects, and how far what it has read is applied by each.
+pub trait SharedReader: Send + Sync {
+    /// Whether the bucket is read at all.
+    fn is_read(&self) -> bool;
+
+    /// Ends when everything in that bucket up to this sequence that concerns a project has been applied by it.
+    fn reaches<'a>(
+        &'a self,
+        project: &'a ProjectId,
+        bucket: i128,
+        sequence: u64,
+    ) -> BoxFuture<'a, ()>;
+}
+
 /// What the barrier of a project looks at.
 pub struct BarrierParts {
     /// The connection.
@@ -98,7 +112,7 @@ pub struct BarrierParts {
     /// What the AgentRegistry has applied.
     pub arrivals: AppliedPositions,
     /// What is read of the bucket of all projects.
-    pub shared_agents: SharedAgents,
+    pub shared_agents: Arc<dyn SharedReader>,
     /// What a stall gives to all of the project.
     pub grace: StallGuard,
 }

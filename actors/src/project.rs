@@ -155,7 +155,7 @@ impl Project {
             reports_consumer: reports_consumer(terms.epoch),
             in_flight: terms.in_flight.clone(),
             arrivals: arrivals.clone(),
-            shared_agents: terms.shared_agents.clone(),
+            shared_agents: Arc::new(terms.shared_agents.clone()),
             grace: terms.grace.of_project(),
         });
         let named = |role: &str| format!("{role} of project {id}");

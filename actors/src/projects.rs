@@ -24,7 +24,9 @@ use tokio_util::task::AbortOnDropHandle;
 use self::found::Found;
 use self::starting::Starting;
 use self::work_streams::WorkStreams;
+use crate::agent_registry::AgentRegistryHandle;
 use crate::project::{Project, Terms};
+use crate::shared_agents::Registries;
 use crate::supervision::{Root, RootHandle, StopError, TreeState, TreeStatus};
 
 /// How often the list of streams is read, in case the server's word got lost.
@@ -176,6 +178,16 @@ fn why_parked(state: &TreeState) -> Option<String> {
             format!("{reason}; it is tried again within {secs} s, sooner at a request")
         }
     })
+}
+
+impl Registries for Projects {
+    fn awake(&self, project: &ProjectId) -> Option<AgentRegistryHandle> {
+        Some(self.get(project)?.registry.clone())
+    }
+
+    async fn started(&self, project: &ProjectId) -> Result<AgentRegistryHandle, WireError> {
+        Ok(self.activate(project).await?.registry.clone())
+    }
 }
 
 /// Where the store of a project that is awake turns out to be another one, everything about it stops: no lease expires,

@@ -7,9 +7,8 @@ use std::time::Duration;
 use loom_protocol::agent::UnreadableEntry;
 use loom_protocol::{AgentGuid, ProjectId, names};
 
-use super::{Lane, SharedAgents};
+use super::{Lane, Registries, SharedAgents};
 use crate::agent_registry::{SharedChange, SharedNews, SharedPlace};
-use crate::projects::Projects;
 
 /// How much is handed over at once.
 const AT_ONCE: usize = 512;
@@ -42,9 +41,9 @@ impl SharedAgents {
     }
 
     /// Hands over to one project until nothing waits.
-    pub(super) async fn hand_over(self, projects: Projects, id: ProjectId) {
+    pub(super) async fn hand_over(self, registries: impl Registries, id: ProjectId) {
         while let Some((waiting, received)) = self.take(&id) {
-            match self.hand(&projects, &id, waiting).await {
+            match self.hand(&registries, &id, waiting).await {
                 Ok(()) => self.applied(&id, received),
                 Err(NotYet { left, pause }) => {
                     self.put_back(&id, left);
@@ -93,17 +92,17 @@ impl SharedAgents {
 
     async fn hand(
         &self,
-        projects: &Projects,
+        registries: &impl Registries,
         id: &ProjectId,
         waiting: Waiting,
     ) -> Result<(), NotYet> {
         let is_alive = |news: &SharedNews| matches!(news.what, SharedChange::Put { .. });
-        let project = match projects.get(id) {
-            Some(project) => project,
+        let registry = match registries.awake(id) {
+            Some(registry) => registry,
             // Of a project that is not awake nobody is missed.
             None if !waiting.values().any(is_alive) => return Ok(()),
-            None => match projects.activate(id).await {
-                Ok(project) => project,
+            None => match registries.started(id).await {
+                Ok(registry) => registry,
                 Err(error) => {
                     for news in waiting.values().filter(|news| is_alive(news)) {
                         let reason = format!("its project {id} cannot be started: {error}");
@@ -119,7 +118,7 @@ impl SharedAgents {
         let mut left = waiting;
         while !left.is_empty() {
             let batch: Arc<[SharedNews]> = left.values().take(AT_ONCE).cloned().collect();
-            match project.registry.shared_news(batch.clone()).await {
+            match registry.shared_news(batch.clone()).await {
                 Ok(refused) => {
                     for news in &*batch {
                         left.remove(&news.guid);

@@ -47,14 +47,17 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use loom_protocol::agent::UnreadableEntry;
-use loom_protocol::{ProjectId, names};
+use loom_protocol::{ProjectId, WireError, names};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
+use crate::agent_registry::AgentRegistryHandle;
 use crate::clock::Clock;
-use crate::liveness::Position;
+use crate::liveness::{Position, SharedReader};
 use crate::nats::connection::Nats;
 use crate::nats::kv::Bucket;
 use crate::nats::store_guard::StoreGuard;
@@ -119,11 +122,6 @@ impl SharedAgents {
         }))
     }
 
-    /// Whether the bucket is read at all, if there is one.
-    pub fn is_read(&self) -> bool {
-        self.0.is_read
-    }
-
     /// Entries that cannot be taken for agents, by key; at most `limit`. Of a project, or of all;
     /// those that name no project are of `rest`.
     pub fn unreadable(
@@ -166,9 +164,7 @@ impl SharedAgents {
         counts
     }
 
-    /// Ends when everything in that bucket up to this sequence that concerns a project has been
-    /// applied by it.
-    pub async fn reaches(&self, project: &ProjectId, bucket: i128, sequence: u64) {
+    async fn until_applied(&self, project: &ProjectId, bucket: i128, sequence: u64) {
         let mut position = self.0.position.subscribe();
         loop {
             let read = position.wait_for(|position| position.reaches(bucket, sequence));
@@ -253,4 +249,31 @@ impl SharedAgents {
         let lanes = self.0.lanes.lock();
         lanes.len() < MAX_PROJECTS || lanes.contains_key(project)
     }
+}
+
+impl SharedReader for SharedAgents {
+    fn is_read(&self) -> bool {
+        self.0.is_read
+    }
+
+    fn reaches<'a>(
+        &'a self,
+        project: &'a ProjectId,
+        bucket: i128,
+        sequence: u64,
+    ) -> BoxFuture<'a, ()> {
+        self.until_applied(project, bucket, sequence).boxed()
+    }
+}
+
+/// Where the registries of the projects are found, to hand over what was read.
+pub trait Registries: Clone + Send + Sync + 'static {
+    /// The one of a project that is awake.
+    fn awake(&self, project: &ProjectId) -> Option<AgentRegistryHandle>;
+
+    /// The one of a project, which is started if it is not awake.
+    fn started(
+        &self,
+        project: &ProjectId,
+    ) -> impl Future<Output = Result<AgentRegistryHandle, WireError>> + Send;
 }

@@ -10,12 +10,11 @@ use loom_protocol::{AgentGuid, ProjectId, names};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::{MAX_ENTRIES, SharedAgents};
+use super::{MAX_ENTRIES, Registries, SharedAgents};
 use crate::agent_registry::{SharedChange, SharedNews, SharedPlace};
 use crate::domain::agent::{AgentPut, Unreadable, guid_of_key, project_of, read_put};
 use crate::liveness::Position;
 use crate::nats::kv::{Record, WatchEvent, identity};
-use crate::projects::Projects;
 
 /// The pause after a defect.
 const BEGIN_AGAIN: Duration = Duration::from_secs(1);
@@ -34,9 +33,9 @@ struct Known {
     agent: Option<(AgentGuid, ProjectId)>,
 }
 
-struct Reader {
+struct Reader<R> {
     shared: SharedAgents,
-    projects: Projects,
+    registries: R,
     known: HashMap<String, Known>,
     /// The key that counts, of each agent.
     counts: HashMap<AgentGuid, String>,
@@ -54,15 +53,15 @@ struct Reader {
 }
 
 impl SharedAgents {
-    /// Reads the bucket for these projects, for ever; nothing where it is not to be read.
-    pub async fn keep_reading(self, projects: Projects) {
+    /// Reads the bucket for the projects of these registries, for ever; nothing where it is not to be read.
+    pub async fn keep_reading(self, registries: impl Registries) {
         if !self.0.is_read {
             return;
         }
         loop {
             let mut reader = Reader {
                 shared: self.clone(),
-                projects: projects.clone(),
+                registries: registries.clone(),
                 known: HashMap::new(),
                 counts: HashMap::new(),
                 others: HashMap::new(),
@@ -83,7 +82,7 @@ impl SharedAgents {
     }
 }
 
-impl Reader {
+impl<R: Registries> Reader<R> {
     async fn read(&mut self) {
         let mut watch = self.shared.0.bucket.watch_foreign();
         let mut looked_at = Instant::now();
@@ -386,8 +385,8 @@ impl Reader {
 
     fn hand_over(&mut self, project: ProjectId) {
         let shared = self.shared.clone();
-        let projects = self.projects.clone();
-        self.handing.spawn(shared.hand_over(projects, project));
+        let registries = self.registries.clone();
+        self.handing.spawn(shared.hand_over(registries, project));
     }
 
     fn unreadable(&self, key: &str, revision: u64, project_id: Option<String>, reason: String) {

@@ -77,9 +77,22 @@ const ROOMS: &[(&str, &[&str], &str)] = &[
             "dlq_retrier",
             "project",
             "projects",
+            "shared_agents",
             "settings",
         ],
         "whether it was their silence or our stall is asked by actors, and asks none",
+    ),
+    (
+        "shared_agents",
+        &[
+            "work_dispatcher",
+            "work_ledger",
+            "gc_reaper",
+            "dlq_retrier",
+            "project",
+            "projects",
+        ],
+        "whoever reads a bucket for all projects is told where to hand over what it has read",
     ),
     (
         "work_ledger",
