@@ -177,8 +177,8 @@ impl Projects {
         }
         let (projects, started) = (self.clone(), id.clone());
         let start = async move {
+            let _until_it_ends = UnderWay(&projects, &started);
             let outcome = projects.start_now(&started).await;
-            projects.0.starting.doing.lock().remove(&started);
             match &outcome {
                 Ok(_) => projects.0.found.came_up(&started),
                 Err(error) => projects.0.found.failed(&started, error),
@@ -198,13 +198,13 @@ impl Projects {
         }
         let (projects, stopped) = (self.clone(), id.clone());
         let stop = async move {
+            let _until_it_ends = UnderWay(&projects, &stopped);
             projects.0.started.remove(&stopped);
             let outcome = projects.0.root.stop_tree(stopped.as_str(), deadline).await;
             // What was in flight has told of its end.
             if projects.0.active.remove(&stopped).is_some() {
                 projects.0.found.note(&stopped);
             }
-            projects.0.starting.doing.lock().remove(&stopped);
             Done::Stopped(outcome)
         };
         let stop = by_itself(stop);
@@ -281,6 +281,15 @@ impl Projects {
 
     fn started(&self, id: &ProjectId) -> Option<Arc<Project>> {
         self.0.started.contains(id).then(|| self.get(id))?
+    }
+}
+
+/// Something is done with a project until this is dropped, also where it meets a defect.
+struct UnderWay<'a>(&'a Projects, &'a ProjectId);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.0.starting.doing.lock().remove(self.1);
     }
 }
 
