@@ -18,7 +18,8 @@
 //! last acknowledged sequence, written at most every [`REMEMBER_EVERY`] and at the end. Where what is found differs
 //! there is a warning in the log and in `/api/info`, and no more: the URL alone does not say that it must be the
 //! same store. With `nats.store_id` it must be, and where it is not the process is up, takes nothing in, and owns as soon
-//! as it is. The memory is kept as it is until it was compared: by a standby, and by a process that waits for its store.
+//! as it is. The memory is kept as it is until the projects that are there have been opened: by a standby, and by a process that
+//! waits for its store.
 //!
 //! # Failure cases
 //! | case | what happens |
@@ -78,8 +79,10 @@ struct Inner {
     remembered: Memory,
     file: Option<PathBuf>,
     could_write: AtomicBool,
-    /// What was remembered was compared with what is there: from then on it is replaced.
+    /// What was remembered was compared with what is there.
     compared: AtomicBool,
+    /// Those that are there have been opened: from then on what was remembered is replaced.
+    opened: AtomicBool,
     warnings: Mutex<BTreeMap<String, String>>,
     tasks: Mutex<Vec<AbortOnDropHandle<()>>>,
 }
@@ -124,6 +127,7 @@ impl Stores {
             file,
             could_write: AtomicBool::new(true),
             compared: AtomicBool::new(false),
+            opened: AtomicBool::new(false),
             warnings: Mutex::default(),
             tasks: Mutex::default(),
         }));
@@ -220,9 +224,9 @@ impl Stores {
         }
     }
 
-    /// Warns of what the data directory remembers and is not there. To be called when all projects that are there have
-    /// been opened; only the first time counts.
-    pub fn compare_with_memory(&self) {
+    /// Warns of what the data directory remembers and is not there, neither the store as a whole nor the ledgers of
+    /// projects; one that is there is compared when it is opened. Only the first time counts.
+    pub fn compare_with_memory(&self, is_there: impl Fn(&ProjectId) -> bool) {
         if self.0.compared.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -236,16 +240,16 @@ impl Stores {
             );
         }
         for (project, before) in &self.0.remembered.projects {
-            let known = project.parse().ok().and_then(|project: ProjectId| {
-                let kept = self.0.projects.get(&project)?;
-                kept.guard.known()
-            });
-            if known.is_none()
-                && let Some(differs) = difference(before, &Found::Nothing)
-            {
+            let is_gone = project.parse().is_ok_and(|project| !is_there(&project));
+            if is_gone && let Some(differs) = difference(before, &Found::Nothing) {
                 self.warn(format!("project {project}"), &differs.to_string());
             }
         }
+    }
+
+    /// The projects that are there have been opened, as far as they can be: what was remembered of them has served.
+    pub fn all_opened(&self) {
+        self.0.opened.store(true, Ordering::Release);
     }
 
     fn warn(&self, whose: String, differs: &str) {
@@ -415,7 +419,7 @@ impl Stores {
         let Some(file) = self.0.file.clone() else {
             return;
         };
-        if !self.0.compared.load(Ordering::Acquire) {
+        if !self.0.opened.load(Ordering::Acquire) {
             return;
         }
         let mut memory = Memory {

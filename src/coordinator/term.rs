@@ -297,6 +297,8 @@ async fn acquire(
         prepared.give_up().await;
         return Err(refused(nats, source));
     }
+    let there = projects.not_up_yet();
+    stores.compare_with_memory(|project| there.contains_key(project));
     Ok(prepared)
 }
 
