@@ -129,7 +129,7 @@ pub async fn keep_up() {
 /// Everything, as Prometheus reads it.
 pub fn render(service: &Service) -> String {
     let projects = service.projects();
-    for project in projects.all_readable() {
+    for project in projects.all_readable().unwrap_or_default() {
         let name = project.id.as_str();
         let work = project.work.totals();
         for (status, count) in [

@@ -146,6 +146,15 @@ impl Project {
             })?
             .owned_by(&terms.ownership);
         let work = Arc::new(ReadModel::new(id.clone(), store));
+        // What was begun under an ownership that is over says nothing of the one that came after it.
+        if !terms.ownership.is_held() {
+            let text =
+                format!("project {id} cannot be started: this coordinator does not own just now");
+            return Err(WireError::unavailable(
+                text,
+                std::time::Duration::from_secs(1),
+            ));
+        }
         terms.stores.opened(&id, &work);
         let agents = directory_of(&work, &terms.clock);
         let arrivals = AppliedPositions::new(&id);

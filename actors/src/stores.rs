@@ -18,8 +18,8 @@
 //! last acknowledged sequence, written at most every [`REMEMBER_EVERY`] and at the end. Where what is found differs
 //! there is a warning in the log and in `/api/info`, and no more: the URL alone does not say that it must be the
 //! same store. With `nats.store_id` it must be, and where it is not the process is up, takes nothing in, and owns as soon
-//! as it is. The memory is kept as it is until the projects that are there have been opened: by a standby, and by a process that
-//! waits for its store.
+//! as it is. The memory is kept as it is until it was compared: by a standby, and by a process that waits for its store; and of
+//! a project that is there until that was opened.
 //!
 //! # Failure cases
 //! | case | what happens |
@@ -52,7 +52,7 @@ use self::memory::Memory;
 use crate::nats::connection::Nats;
 use crate::nats::ledger_store::StoreError;
 use crate::nats::store_guard::{Guarded, LOOK_AGAIN, StoreGuard};
-use crate::nats::verdicts::ledger_stamp::{Found, difference};
+use crate::nats::verdicts::ledger_stamp::{Found, Known, difference};
 use crate::work_ledger::ReadModel;
 
 /// How often every guard is looked at though nothing speaks against it.
@@ -81,8 +81,8 @@ struct Inner {
     could_write: AtomicBool,
     /// What was remembered was compared with what is there.
     compared: AtomicBool,
-    /// Those that are there have been opened: from then on what was remembered is replaced.
-    opened: AtomicBool,
+    /// What was remembered of projects that are there: it is remembered until more is known of them.
+    carried: Mutex<BTreeMap<String, Known>>,
     warnings: Mutex<BTreeMap<String, String>>,
     tasks: Mutex<Vec<AbortOnDropHandle<()>>>,
 }
@@ -127,7 +127,7 @@ impl Stores {
             file,
             could_write: AtomicBool::new(true),
             compared: AtomicBool::new(false),
-            opened: AtomicBool::new(false),
+            carried: Mutex::default(),
             warnings: Mutex::default(),
             tasks: Mutex::default(),
         }));
@@ -240,16 +240,13 @@ impl Stores {
             );
         }
         for (project, before) in &self.0.remembered.projects {
-            let is_gone = project.parse().is_ok_and(|project| !is_there(&project));
-            if is_gone && let Some(differs) = difference(before, &Found::Nothing) {
+            if project.parse().is_ok_and(|project| is_there(&project)) {
+                let carried = (project.clone(), before.clone());
+                self.0.carried.lock().extend([carried]);
+            } else if let Some(differs) = difference(before, &Found::Nothing) {
                 self.warn(format!("project {project}"), &differs.to_string());
             }
         }
-    }
-
-    /// The projects that are there have been opened, as far as they can be: what was remembered of them has served.
-    pub fn all_opened(&self) {
-        self.0.opened.store(true, Ordering::Release);
     }
 
     fn warn(&self, whose: String, differs: &str) {
@@ -379,6 +376,7 @@ impl Stores {
 
     /// Another coordinator has owned, and answers for what is there now.
     pub fn others_owned(&self) {
+        self.0.carried.lock().clear();
         for mut kept in self.0.projects.iter_mut() {
             kept.guard.forget();
             kept.read = None;
@@ -419,12 +417,12 @@ impl Stores {
         let Some(file) = self.0.file.clone() else {
             return;
         };
-        if !self.0.opened.load(Ordering::Acquire) {
+        if !self.0.compared.load(Ordering::Acquire) {
             return;
         }
         let mut memory = Memory {
             store_id: self.0.whole.known().map(|known| known.stamp),
-            projects: BTreeMap::new(),
+            projects: self.0.carried.lock().clone(),
         };
         for kept in &self.0.projects {
             if let Some(known) = kept.guard.known() {

@@ -30,6 +30,9 @@ pub async fn run(context: &Context) -> CliResult {
     }
 }
 
+/// How many projects that are not up yet are named.
+const SHOWN: usize = 10;
+
 fn rows(status: &Status) -> Vec<(&'static str, String)> {
     let nats = &status.nats;
     let standing = if nats.up { "connected" } else { "away" };
@@ -45,6 +48,8 @@ fn rows(status: &Status) -> Vec<(&'static str, String)> {
         own.pid
             .map_or("being restarted".into(), |pid| pid.to_string())
     });
+    let starting = &status.readiness.starting;
+    let starting: Vec<&str> = starting.keys().map(String::as_str).take(SHOWN).collect();
     let parked: Vec<&str> = status.readiness.parked.keys().map(String::as_str).collect();
     vec![
         (
@@ -57,6 +62,7 @@ fn rows(status: &Status) -> Vec<(&'static str, String)> {
         ("owner", if status.owner { "yes" } else { "no" }.into()),
         ("epoch", status.epoch.to_string()),
         ("projects", status.projects.to_string()),
+        ("not up yet", starting.join(" ")),
         ("gave up", parked.join(" ")),
         ("NATS", format!("{} {}, {standing}", nats.url, nats.version)),
         ("nats-server pid", own_pid.unwrap_or_default()),

@@ -246,7 +246,7 @@ impl Service {
             items: Vec::new(),
             info: PageInfo::default(),
         };
-        for project in self.projects().all_readable() {
+        for project in self.projects().all_readable()? {
             if from.is_some_and(|from| project.id.as_str() < from) {
                 page.info.total += project.agents.find(filter, None, 1)?.info.total;
                 continue;

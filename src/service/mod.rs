@@ -173,11 +173,16 @@ impl Service {
         })
     }
 
+    /// Whether there is nothing to wait for.
+    pub fn is_settled(&self, caller: &Allowed) -> bool {
+        let about_none = caller.verb().row().scope == Scope::Coordinator;
+        about_none || self.projects().is_settled(caller.project())
+    }
+
     /// Waits for a project that is found at a start of the coordinator, or for all of them, before a request is carried
     /// out: for a moment only, then whoever carries it out says what is missing.
     pub async fn settled(&self, caller: &Allowed) {
-        let row = caller.verb().row();
-        if row.scope != Scope::Coordinator {
+        if !self.is_settled(caller) {
             let _ = self
                 .projects()
                 .settled(caller.project(), SETTLED_WITHIN)
@@ -253,7 +258,7 @@ impl Service {
         if let Some(id) = id {
             return Ok(self.active(id)?.into_iter().collect());
         }
-        Ok(self.projects().all_readable())
+        self.projects().all_readable()
     }
 
     /// The answer about a thing that is in no project that can be looked into: not found, unless there are others.
@@ -264,6 +269,9 @@ impl Service {
         let projects = self.projects();
         let foreign = projects.terms().stores.problems_of_projects();
         let not_up = || {
+            if let Err(not_listed) = projects.all_readable() {
+                return Some(not_listed);
+            }
             let (id, _) = projects.not_up_yet().pop_first()?;
             projects.readable(&id).err()
         };

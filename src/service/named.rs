@@ -131,10 +131,17 @@ impl Service {
 
     /// Where a text is looked for, one scope after the other: the project that the request names, or else the
     /// default one, and all others only where that has nothing of the name.
+    ///
+    /// # Errors
+    /// `unavailable`: one of these projects cannot be read yet, so that what is found elsewhere may not be what is meant.
     fn scopes(&self, project: Option<&ProjectId>) -> Result<[Vec<Arc<Project>>; 2], WireError> {
         let readable = self.readable(project)?;
         if project.is_some() {
             return Ok([readable, Vec::new()]);
+        }
+        self.active(self.default_project())?;
+        if let Some((not_up, _)) = self.projects().not_up_yet().pop_first() {
+            self.active(&not_up)?;
         }
         let (own, others) = readable
             .into_iter()

@@ -59,7 +59,7 @@ impl Service {
     }
 
     /// The projects that are there and have not been up yet, with what their last start came to.
-    fn starting(&self) -> BTreeMap<String, String> {
+    pub fn starting(&self) -> BTreeMap<String, String> {
         let why = |last: Option<String>| last.unwrap_or_else(|| "it is starting".into());
         let not_up = self.projects().not_up_yet().into_iter();
         not_up
@@ -68,10 +68,13 @@ impl Service {
     }
 
     /// The projects that are awake, and the default one before it is, with their sums.
-    pub fn project_summaries(&self, _caller: &Allowed) -> ProjectsAnswer {
+    ///
+    /// # Errors
+    /// `unavailable`: which projects there are is not known yet.
+    pub fn project_summaries(&self, _caller: &Allowed) -> Result<ProjectsAnswer, WireError> {
         let mut details: Vec<_> = self
             .projects()
-            .all_readable()
+            .all_readable()?
             .iter()
             .map(|project| ProjectSummary {
                 project_id: project.id.to_string(),
@@ -88,13 +91,13 @@ impl Service {
             details.insert(place, unused);
         }
         let names = details.iter().map(|project| project.project_id.clone());
-        ProjectsAnswer {
+        Ok(ProjectsAnswer {
             count: details.len(),
             projects: names.collect(),
             starting: self.starting(),
             details,
             timestamp: self.now(),
-        }
+        })
     }
 
     /// How the coordinator is, for the people who run it.
@@ -195,7 +198,12 @@ impl Service {
                 (ProblemKind::ProjectParked, sentence)
             }
             Some(NotUp::Down(what)) => {
-                let sentence = format!("project {project} {what}");
+                // Of one that is only found the sentence names it already.
+                let sentence = if what.starts_with("project ") {
+                    what
+                } else {
+                    format!("project {project} {what}")
+                };
                 (ProblemKind::ProjectDown, sentence)
             }
         };

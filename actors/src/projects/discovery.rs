@@ -48,7 +48,6 @@ impl Projects {
     /// Starts those that were listed, and goes on discovering, for ever.
     pub async fn keep_discovering(self) {
         self.start_found().await;
-        self.0.terms.stores.all_opened();
         let as_told = async {
             loop {
                 if let Err(error) = self.discover_as_told().await {

@@ -11,6 +11,10 @@ use tokio::time::timeout;
 /// How many requests may wait for projects that start; more are refused at once.
 const WAITERS: usize = 512;
 
+/// Before they are listed.
+pub(super) const NOT_LISTED: &str =
+    "which projects there are is not known yet; try again in a moment";
+
 /// By id, with what the last start of each came to.
 type ById = BTreeMap<ProjectId, Option<WireError>>;
 
@@ -85,11 +89,16 @@ impl Found {
         all.map(|(id, last)| (id.clone(), said(last))).collect()
     }
 
+    /// Whether it is known which there are.
+    pub fn is_listed(&self) -> bool {
+        self.by_id.lock().is_some()
+    }
+
     /// Why nothing can be said of what is in a project; `None`: it is up, or there is none of that id.
     pub fn why_unread(&self, id: &ProjectId) -> Option<String> {
         let by_id = self.by_id.lock();
         let Some(by_id) = &*by_id else {
-            return Some("which projects there are is not known yet; try again in a moment".into());
+            return Some(NOT_LISTED.into());
         };
         Some(match by_id.get(id)? {
             None => format!("project {id} is there and has not started yet; try again in a moment"),
@@ -122,7 +131,7 @@ impl Found {
     }
 
     /// Whether it starts for the first time, and may be up in a moment.
-    fn is_undecided(&self, id: Option<&ProjectId>) -> bool {
+    pub fn is_undecided(&self, id: Option<&ProjectId>) -> bool {
         let by_id = self.by_id.lock();
         let Some(by_id) = &*by_id else { return true };
         match id {

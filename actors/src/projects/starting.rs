@@ -29,7 +29,9 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::found::NOT_LISTED;
 use super::{LOOK_EVERY, Projects, RETRY_AFTER};
+use crate::dlq_retrier::LetterError;
 use crate::project::Project;
 use crate::supervision::{StartError, StopError, TreeState, TreeStatus};
 use crate::unavailable::not_started;
@@ -37,6 +39,8 @@ use crate::unavailable::not_started;
 /// How many of those that were found start at a time. Each is a dozen requests of JetStream; more at a time make none of
 /// them sooner.
 const STARTS: usize = 16;
+/// How long agents and dead letters of one may take to be read before the reason why it cannot be read from is that.
+const READ_WITHIN: Duration = Duration::from_secs(10);
 /// After how long the start of one lets the next one begin beside it.
 const SLOW_AFTER: Duration = Duration::from_secs(2);
 
@@ -81,15 +85,26 @@ impl Projects {
     }
 
     /// Every project that can be read from, by id.
-    pub fn all_readable(&self) -> Vec<Arc<Project>> {
+    ///
+    /// # Errors
+    /// `unavailable`: which projects there are is not known yet.
+    pub fn all_readable(&self) -> Result<Vec<Arc<Project>>, WireError> {
+        if !self.0.found.is_listed() {
+            return Err(WireError::unavailable(NOT_LISTED, RETRY_AFTER));
+        }
         let mut all = self.all();
         all.retain(|project| matches!(self.readable(&project.id), Ok(Some(_))));
-        all
+        Ok(all)
     }
 
     /// Those that are there and have not been up since this coordinator owns, with what the last start of each came to.
     pub fn not_up_yet(&self) -> BTreeMap<ProjectId, Option<String>> {
         self.0.found.all()
+    }
+
+    /// Whether that is known.
+    pub fn is_settled(&self, id: Option<&ProjectId>) -> bool {
+        !self.0.found.is_undecided(id)
     }
 
     /// Waits until it is known of a project, or of all, what it is: up, or failed to start once. False: not within that time, or
@@ -135,7 +150,10 @@ impl Projects {
 
     /// Starts one that was found. A slow one goes on by itself.
     pub(super) async fn start_one_found(&self, id: &ProjectId) {
-        if self.check_store(id).is_err() || !self.0.terms.ownership.is_held() {
+        if let Err(error) = self.check_store(id) {
+            return self.0.found.failed(id, &error);
+        }
+        if !self.0.terms.ownership.is_held() {
             return;
         }
         let _place = self.0.starting.places.acquire().await;
@@ -180,7 +198,7 @@ impl Projects {
             let _until_it_ends = UnderWay(&projects, &started);
             let outcome = projects.start_now(&started).await;
             match &outcome {
-                Ok(_) => projects.0.found.came_up(&started),
+                Ok(project) => projects.note_when_read(project),
                 Err(error) => projects.0.found.failed(&started, error),
             }
             Done::Started(outcome)
@@ -272,9 +290,42 @@ impl Projects {
                 };
                 if trees.iter().any(|tree| up(&tree)) {
                     tracing::info!(project = %id, "project is awake");
-                    projects.0.found.came_up(&id);
+                    if let Some(project) = projects.get(&id) {
+                        projects.note_when_read(&project);
+                    }
                 }
                 return;
+            }
+        });
+    }
+
+    /// One that is up can be read from when its agents and its dead letters have been read too, or when those of them
+    /// that cannot be say so themselves.
+    fn note_when_read(&self, project: &Arc<Project>) {
+        let (inner, project) = (Arc::downgrade(&self.0), Arc::downgrade(project));
+        tokio::spawn(async move {
+            loop {
+                let Some(reading) = project.upgrade() else {
+                    return;
+                };
+                let agents = reading.registry.ready(READ_WITHIN).await;
+                let letters = reading.letters.ready(READ_WITHIN).await;
+                let Some(projects) = inner.upgrade().map(Projects) else {
+                    return;
+                };
+                let id = &reading.id;
+                let is_read = letters.is_ok() || matches!(letters, Err(LetterError::NoStream(_)));
+                match agents {
+                    Ok(()) if is_read => return projects.0.found.came_up(id),
+                    Ok(()) => {
+                        let text = format!("the dead letters of project {id} are not read yet");
+                        let error = WireError::unavailable(text, RETRY_AFTER);
+                        projects.0.found.failed(id, &error);
+                    }
+                    Err(error) => projects.0.found.failed(id, &error),
+                }
+                drop((reading, projects));
+                tokio::time::sleep(RETRY_AFTER).await;
             }
         });
     }

@@ -45,6 +45,10 @@ pub struct WorkPage {
 pub struct AgentsPage {
     /// The agents.
     pub agents: Vec<Agent>,
+    /// Projects whose agents are not among them, since they have not been up yet, with the reason; where those of all
+    /// were asked for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub starting: BTreeMap<String, String>,
     /// Where the page stands.
     #[serde(flatten)]
     pub page: PageInfo,

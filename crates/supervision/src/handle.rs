@@ -151,14 +151,18 @@ impl<M: Message> ActorHandle<M> {
         let mut slot = self.shared.slot.subscribe();
         loop {
             if Instant::now() >= deadline {
-                return Err(self.too_late(None, within));
+                return Err(self.too_late(false, within));
             }
             let (port, answer) = oneshot::channel();
-            let (incarnation, _place) = self.send_or_hold(make(port.into()))?;
-            match timeout_at(deadline, answer_of(answer, incarnation, &mut slot)).await {
-                Ok(Some(answer)) => return Ok(answer),
-                Ok(None) => {}
-                Err(_elapsed) => return Err(self.too_late(Some(incarnation), within)),
+            let (incarnation, place) = self.send_or_hold(make(port.into()))?;
+            let answered = timeout_at(deadline, answer_of(answer, incarnation, &mut slot)).await;
+            if let Ok(Some(answer)) = answered {
+                return Ok(answer);
+            }
+            // What has left the line was sent.
+            let was_sent = !place.is_some_and(Place::give_up);
+            if answered.is_err() {
+                return Err(self.too_late(was_sent, within));
             }
             // Its supervisor may not have heard of its end yet.
             let news = slot.wait_for(|slot| {
@@ -222,13 +226,11 @@ impl<M: Message> ActorHandle<M> {
         }
     }
 
-    /// The bound of a request is over that this incarnation was to get, or the next one that there is.
-    fn too_late(&self, to: Option<u64>, within: Duration) -> CallError {
+    /// The bound of a request is over. One that was sent may be carried out, whatever has become of the actor.
+    fn too_late(&self, was_sent: bool, within: Duration) -> CallError {
         let slot = self.shared.slot.borrow();
         match &slot.presence {
-            Presence::Parked { .. } | Presence::Stopped | Presence::Down { .. }
-                if to.is_none_or(|to| slot.incarnation < to) =>
-            {
+            Presence::Parked { .. } | Presence::Stopped | Presence::Down { .. } if !was_sent => {
                 self.absence(&slot.presence)
             }
             _ => CallError::TimedOut {

@@ -47,6 +47,14 @@ impl<M> Held<M> {
     }
 }
 
+impl<M> Place<'_, M> {
+    /// Gives the place up. Whether it was still in the line: what has left it was sent.
+    pub(super) fn give_up(self) -> bool {
+        let message = self.held.0.lock().waiting.remove(&self.number);
+        message.is_some()
+    }
+}
+
 impl<M> Drop for Place<'_, M> {
     fn drop(&mut self) {
         let message = self.held.0.lock().waiting.remove(&self.number);
@@ -66,9 +74,11 @@ mod tests {
         places.remove(3);
         places.remove(0);
         assert_eq!(held.release().collect::<Vec<_>>(), [1, 2, 4, 5, 6, 7, 8, 9]);
-        let _later = held.hold(10);
+        let later = held.hold(10);
         drop(places);
         assert_eq!(held.release().collect::<Vec<_>>(), [10]);
+        assert!(!later.unwrap().give_up(), "it was sent");
+        assert!(held.hold(11).unwrap().give_up());
     }
 
     #[test]

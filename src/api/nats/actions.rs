@@ -102,18 +102,19 @@ pub(super) async fn carry_out(
     encoding: Encoding,
     admission: Admission,
 ) -> Result<Done, WireError> {
-    let request = Request {
-        client,
-        payload: &message.payload,
-        encoding,
-        turn: Mutex::new(service.turn_for(message.payload.len()).await?),
-    };
     let subject = message.subject.as_str();
     let Addressed { project, verb, id } =
         Addressed::read(subject).ok_or_else(|| unknown(subject))?;
     let project = project.map(ProjectId::new).transpose()?;
     let caller = &Caller::everybody(Door::Nats).allow(verb, project)?;
     service.settled(caller).await;
+    let request = Request {
+        client,
+        payload: &message.payload,
+        encoding,
+        // Not before: whoever waits for a project that starts keeps nobody from reading.
+        turn: Mutex::new(service.turn_for(message.payload.len()).await?),
+    };
     match verb {
         VerbName::AgentsRegister => {
             request.done(&Box::pin(service.register(caller, request.read()?)).await?)
@@ -228,7 +229,7 @@ pub(super) async fn carry_out(
             request.done(&Box::pin(service.discard_dead_letter(caller, &letter.id)).await?)
         }
         VerbName::Stats => request.done(&service.stats(caller)?),
-        VerbName::Projects => request.done(&service.project_summaries(caller)),
+        VerbName::Projects => request.done(&service.project_summaries(caller)?),
         VerbName::Info => request.done(&service.info(caller)),
         VerbName::AgentsShutdownBatch
         | VerbName::WorkCancelBatch

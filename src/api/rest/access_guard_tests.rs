@@ -1,13 +1,13 @@
 use axum::Json;
 use axum::http::HeaderValue;
 use axum::routing::{get, post};
-use loom_protocol::{ProjectId, VerbName};
+use loom_protocol::{ProjectId, VerbName, WireError};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::*;
 use crate::access::Allowed;
-use crate::api::rest::call::{Call, DEPRECATED_HEADER, Ground};
+use crate::api::rest::call::{Call, DEPRECATED_HEADER, Ground, Reading};
 
 /// What came back: status, headers, body.
 type Answer = (StatusCode, HeaderMap, Value);
@@ -59,7 +59,9 @@ impl Ground for Nothing {
         &self.0
     }
 
-    async fn settled(&self, _: &Allowed) {}
+    async fn settled(&self, _: &Allowed, _: Option<&Reading>, _: usize) -> Result<(), WireError> {
+        Ok(())
+    }
 }
 
 fn door(settings: &ApiSettings, permits: usize) -> Router {

@@ -1,5 +1,7 @@
 //! `/api/agents`
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -35,6 +37,10 @@ pub async fn list(State(service): State<Service>, call: Call) -> RestResult<Resp
     let page = service.list_agents(call.caller(), &request)?;
     Ok(call.answer(Json(AgentsPage {
         agents: page.items,
+        starting: match call.caller().project() {
+            Some(_) => BTreeMap::new(),
+            None => service.starting(),
+        },
         page: page.info,
     })))
 }

@@ -1,6 +1,7 @@
 //! A request, taken apart: which project, which thing, which filters, which body.
 
 use std::fmt;
+use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
@@ -10,12 +11,13 @@ use axum::response::{IntoResponse, Response};
 use loom_protocol::verbs::Scope;
 use loom_protocol::work::limits;
 use loom_protocol::{AtMost, Encoding, ErrorCode, ProjectId, Timestamp, VerbName, WireError};
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::error::{RestError, RestResult};
 use crate::access::{Allowed, Caller};
-use crate::service::{Ignored, Service};
+use crate::service::{Ignored, Service, Turn};
 
 /// The header that names the project.
 pub const PROJECT_HEADER: &str = "Loom-Project";
@@ -97,8 +99,25 @@ pub trait Ground: Send + Sync {
     /// The project that a request without one means.
     fn default_project(&self) -> &ProjectId;
 
-    /// Ends when the projects that it is about can be read, or after a moment.
-    fn settled(&self, caller: &Allowed) -> impl Future<Output = ()> + Send;
+    /// Ends when the projects that it is about can be read, or after a moment. Meanwhile `reading` has no turn, and one
+    /// again after that.
+    fn settled(
+        &self,
+        caller: &Allowed,
+        reading: Option<&Reading>,
+        size: usize,
+    ) -> impl Future<Output = Result<(), WireError>> + Send;
+}
+
+/// The turn in which the body of a request is read.
+#[derive(Debug, Clone)]
+pub struct Reading(Arc<Mutex<Option<Turn>>>);
+
+impl Reading {
+    /// In this turn, where it needs one.
+    pub fn in_turn(turn: Option<Turn>) -> Self {
+        Self(Arc::new(Mutex::new(turn)))
+    }
 }
 
 impl Ground for Service {
@@ -106,8 +125,24 @@ impl Ground for Service {
         self.default_project()
     }
 
-    async fn settled(&self, caller: &Allowed) {
+    async fn settled(
+        &self,
+        caller: &Allowed,
+        reading: Option<&Reading>,
+        size: usize,
+    ) -> Result<(), WireError> {
+        if self.is_settled(caller) {
+            return Ok(());
+        }
+        if let Some(reading) = reading {
+            drop(reading.0.lock().take());
+        }
         self.settled(caller).await;
+        if let Some(reading) = reading {
+            let turn = self.turn_for(size).await?;
+            *reading.0.lock() = turn;
+        }
+        Ok(())
     }
 }
 
@@ -146,7 +181,8 @@ impl<S: Ground> FromRequest<S> for Call {
             Scope::Projects => project.clone(),
             Scope::Coordinator => None,
         })?;
-        state.settled(&caller).await;
+        let reading = parts.extensions.get::<Reading>().cloned();
+        state.settled(&caller, reading.as_ref(), body.len()).await?;
         Ok(Self {
             id: path.id,
             caller,

@@ -41,6 +41,7 @@ use loom_protocol::{ErrorCode, VerbName, WireError};
 pub use serve::{BindError, bind, serve};
 pub use waiting::Replaceable;
 
+use self::call::Reading;
 use crate::service::Service;
 use crate::settings::ApiSettings;
 use access_guard::AccessGuard;
@@ -76,11 +77,21 @@ async fn explain(State(service): State<Service>, response: Response) -> Response
 }
 
 /// A large body is read in a turn of its own.
-async fn read_in_turn(State(service): State<Service>, request: Request, next: Next) -> Response {
+async fn read_in_turn(
+    State(service): State<Service>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let size = request.body().size_hint().exact().unwrap_or_default();
     let size = usize::try_from(size).unwrap_or(usize::MAX);
     match service.turn_for(size).await {
-        Ok(_turn) => next.run(request).await,
+        Ok(turn) => {
+            let reading = Reading::in_turn(turn);
+            request.extensions_mut().insert(reading.clone());
+            let response = next.run(request).await;
+            drop(reading);
+            response
+        }
         Err(error) => RestError::from(error).into_response(),
     }
 }

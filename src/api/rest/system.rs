@@ -77,8 +77,8 @@ pub async fn stats(State(service): State<Service>, call: Call) -> RestResult<Jso
 pub async fn projects(
     Asker(caller): Asker,
     State(service): State<Service>,
-) -> Json<ProjectsAnswer> {
-    Json(service.project_summaries(&caller))
+) -> RestResult<Json<ProjectsAnswer>> {
+    Ok(Json(service.project_summaries(&caller)?))
 }
 
 /// `GET /api/queue`: of one project.
