@@ -9,7 +9,7 @@
 //! | requests | a marker through the door's own subscription, then every request of the project taken in before it ([`InFlight`]) |
 //! | published heartbeats | a marker through the registry's subscription, and through its mailbox ([`AppliedPositions`]) |
 //! | puts into the agents bucket | the watch has come as far as the bucket was when the pass began |
-//! | puts into the bucket of all projects | its reader has come as far, and has handed over what concerns the project ([`SharedAgents`]) |
+//! | puts into the bucket of all projects | its reader has come as far, and has handed over what concerns the project ([`SharedReader`]) |
 //! | published reports | our consumer has acknowledged what was in the stream when the pass began |
 //!
 //! # States

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use loom_actors::agent_registry::{AgentChange, AgentFilter};
+use loom_actors::nats::kv::{Bucket, WatchEvent};
 use loom_protocol::agent::{AgentStatus, HeartbeatRequest};
 use loom_protocol::{AgentGuid, Timestamp, names};
 use serde_json::json;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::fixture::{Fixture, eventually, request};
 
@@ -370,4 +371,31 @@ async fn a_put_of_a_replaced_run_is_no_sign_of_life_and_is_written_over() {
     assert_eq!(refused.details.unwrap()["replaced"], true);
     fixture.registry.admit(guid, Some("second")).await.unwrap();
     fixture.end().await;
+}
+
+/// Whoever asks for the next event may give up at any moment, as one does who waits for several things: the bucket that the
+/// server has told of is opened all the same.
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_watch_that_is_given_up_again_and_again_opens_the_bucket_that_was_made() {
+    let fixture = Fixture::without_registry(Duration::from_secs(60)).await;
+    let args = &fixture.args;
+    for n in 0..20 {
+        let name = format!("made-later-{n}");
+        let bucket = Bucket::new(&args.client, &args.jetstream, &name, 1, &args.guard);
+        let mut watch = bucket.watch_foreign();
+        assert!(matches!(watch.next().await, WatchEvent::Missing));
+        bucket.ensure().await.unwrap();
+        let began = Instant::now();
+        // A little longer each time: each await of the opening is where it is given up once.
+        let mut patience = Duration::ZERO;
+        let opened = loop {
+            patience += Duration::from_micros(50);
+            match timeout(patience, watch.next()).await {
+                Ok(event) => break event,
+                Err(_given_up) => assert!(began.elapsed() < Duration::from_secs(5), "never opened"),
+            }
+        };
+        assert!(matches!(opened, WatchEvent::Opened { .. }), "{opened:?}");
+    }
 }

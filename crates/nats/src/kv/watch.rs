@@ -10,7 +10,7 @@ use async_nats::Subscriber;
 use async_nats::jetstream::consumer::{DeliverPolicy, push};
 use futures_util::StreamExt;
 use futures_util::stream::ReadyChunks;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::{Bucket, BucketError, Record, identity, record};
 
@@ -80,6 +80,9 @@ struct Missing {
     /// Tells when it is made; none where that cannot be heard.
     made: Option<Subscriber>,
     looks: u64,
+    /// When it is looked for again; over as soon as the server has told of it. Whoever asks for the next event may give
+    /// up at any moment: what is due stays due until the look has ended.
+    next_look: Instant,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,17 +145,17 @@ impl Watch {
     async fn try_to_open(&mut self) -> Option<WatchEvent> {
         if let Some(missing) = &mut self.missing
             && missing.looks > 1
+            && Instant::now() < missing.next_look
         {
             match &mut missing.made {
                 Some(made) => {
-                    if timeout(LOOK_AGAIN, made.next())
-                        .await
-                        .is_ok_and(|told| told.is_none())
-                    {
+                    let told = timeout_at(missing.next_look, made.next()).await;
+                    missing.next_look = Instant::now();
+                    if told.is_ok_and(|told| told.is_none()) {
                         missing.made = None;
                     }
                 }
-                None => sleep(LOOK_AGAIN).await,
+                None => sleep_until(missing.next_look).await,
             }
         }
         match self.open().await {
@@ -179,10 +182,15 @@ impl Watch {
             let client = &self.bucket.client;
             let made = client.subscribe(format!("{STREAM_CREATED}.{stream}")).await;
             let made = made.ok();
-            self.missing = Some(Missing { made, looks: 1 });
+            self.missing = Some(Missing {
+                made,
+                looks: 1,
+                next_look: Instant::now(),
+            });
             return None;
         };
         missing.looks += 1;
+        missing.next_look = Instant::now() + LOOK_AGAIN;
         (missing.looks == 2).then_some(WatchEvent::Missing)
     }
 
