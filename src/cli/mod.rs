@@ -15,7 +15,7 @@
 //! | [`stats`] | `loom stats`, `loom projects` |
 //! | [`events`], `following` | `loom events` |
 //! | [`config`] | `loom config` |
-//! | [`bench`] | `loom bench` |
+//! | [`mod@bench`] | `loom bench` |
 //! | [`exit`], [`output`], [`table`], `times`, `naming`, `pages`, `each` | how they end, how they print, what they have in common |
 
 pub mod agent;

@@ -378,7 +378,7 @@ async fn a_put_of_a_replaced_run_is_no_sign_of_life_and_is_written_over() {
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn a_watch_that_is_given_up_again_and_again_opens_the_bucket_that_was_made() {
-    let fixture = Fixture::without_registry(Duration::from_secs(60)).await;
+    let fixture = Fixture::without_registry(STALE).await;
     let args = &fixture.args;
     for n in 0..20 {
         let name = format!("made-later-{n}");
