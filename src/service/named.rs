@@ -45,7 +45,7 @@ impl Service {
         text: &str,
     ) -> Result<(Arc<Project>, WorkId), WireError> {
         let mut found = Vec::new();
-        for projects in self.scopes(project)? {
+        for projects in self.scopes(project, text)? {
             found = items_of(&projects, text).await?;
             if !found.is_empty() {
                 break;
@@ -76,7 +76,7 @@ impl Service {
         project: Option<&ProjectId>,
         text: &str,
     ) -> Result<(Arc<Project>, AgentGuid), WireError> {
-        let scopes = self.scopes(project)?;
+        let scopes = self.scopes(project, text)?;
         let found = scopes
             .iter()
             .map(|projects| agents_of(projects, text))
@@ -108,7 +108,7 @@ impl Service {
         among: Among,
     ) -> Result<(Arc<Project>, WorkId), WireError> {
         let mut found = Vec::new();
-        for projects in self.scopes(project)? {
+        for projects in self.scopes(project, text)? {
             found = letters_of(&projects, text, among).await?;
             if !found.is_empty() {
                 break;
@@ -134,14 +134,21 @@ impl Service {
     ///
     /// # Errors
     /// `unavailable`: one of these projects cannot be read yet, so that what is found elsewhere may not be what is meant.
-    fn scopes(&self, project: Option<&ProjectId>) -> Result<[Vec<Arc<Project>>; 2], WireError> {
+    fn scopes(
+        &self,
+        project: Option<&ProjectId>,
+        text: &str,
+    ) -> Result<[Vec<Arc<Project>>; 2], WireError> {
         let readable = self.readable(project)?;
         if project.is_some() {
             return Ok([readable, Vec::new()]);
         }
-        self.active(self.default_project())?;
-        if let Some((not_up, _)) = self.projects().not_up_yet().pop_first() {
-            self.active(&not_up)?;
+        // A whole id is of one thing, wherever that is: no project that cannot be read hinders it.
+        if !is_whole_id(text) {
+            self.active(self.default_project())?;
+            if let Some((not_up, _)) = self.projects().not_up_yet().pop_first() {
+                self.active(&not_up)?;
+            }
         }
         let (own, others) = readable
             .into_iter()

@@ -116,6 +116,10 @@ async fn a_name_is_not_looked_for_elsewhere_while_the_project_that_is_meant_cann
     let (status, body) = get(&rest, "/api/work?projectId=other").await;
     assert_eq!(status, 200, "{body}");
     assert_eq!(body["workItems"][0]["status"], "pending", "{body}");
+    // A whole id is of one item only: the project that cannot be read keeps nobody from it.
+    let id = body["workItems"][0]["id"].as_str().unwrap();
+    let (status, body) = get(&rest, &format!("/api/work/{id}")).await;
+    assert_eq!(status, 200, "{body}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
