@@ -14,9 +14,11 @@
 //! | [`repetition`] | when a warning that comes again and again is logged |
 //! | [`stores`] | whether the store is the one that is worked with |
 //! | [`project`] | the parts of one project, put together; what they do for an agent together |
+//! | [`actor_name`] | the list of a project's actors |
 //! | [`projects`] | all projects of a coordinator: found, started side by side, stopped |
 #![deny(missing_docs)]
 
+pub mod actor_name;
 pub mod agent_registry;
 pub mod deadline_queue;
 pub mod dlq_retrier;

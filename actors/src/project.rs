@@ -12,6 +12,7 @@ use std::sync::Arc;
 use loom_protocol::work::Reason;
 use loom_protocol::{ProjectId, Timestamp, WireError, names};
 
+use crate::actor_name::ActorName;
 use crate::agent_registry::{AgentChange, AgentDirectory, AgentRegistryArgs, AgentRegistryHandle};
 use crate::clock::Clock;
 use crate::dlq_retrier::{DeadLetters, DlqMsg, DlqRetrier, DlqRetrierArgs, DlqRetrierHandle};
@@ -167,9 +168,10 @@ impl Project {
             shared_agents: Arc::new(terms.shared_agents.clone()),
             grace: terms.grace.of_project(),
         });
-        let named = |role: &str| format!("{role} of project {id}");
-        let ledger = WorkLedgerHandle::new(ActorHandle::new(named("work-ledger")));
-        let dispatcher = WorkDispatcherHandle::new(ActorHandle::new(named("work-dispatcher")));
+        let named = |actor: ActorName| format!("{} of project {id}", actor.as_str());
+        let ledger = WorkLedgerHandle::new(ActorHandle::new(named(ActorName::WorkLedger)));
+        let dispatcher =
+            WorkDispatcherHandle::new(ActorHandle::new(named(ActorName::WorkDispatcher)));
 
         let ledger_args = WorkLedgerArgs {
             read: work.clone(),
@@ -227,7 +229,7 @@ impl Project {
             jitter: terms.jitter.clone(),
         };
         breaker::listen(&work, &registry, &terms.agents, &terms.clock);
-        let reaper = GcReaperHandle::new(ActorHandle::new(named("gc-reaper")));
+        let reaper = GcReaperHandle::new(ActorHandle::new(named(ActorName::GcReaper)));
         let reaper_args = GcReaperArgs {
             project: id.clone(),
             nats: nats.clone(),
@@ -246,7 +248,7 @@ impl Project {
         let store = LetterStore::new(&nats.jetstream, &id, terms.replicas, retention, &guard)
             .owned_by(&terms.ownership);
         let letters = Arc::new(DeadLetters::new(store, &terms.dlq));
-        let dlq = DlqRetrierHandle::new(ActorHandle::new(named("dlq-retrier")));
+        let dlq = DlqRetrierHandle::new(ActorHandle::new(named(ActorName::DlqRetrier)));
         let dlq_args = DlqRetrierArgs {
             letters: letters.clone(),
             read: work.clone(),
@@ -258,7 +260,7 @@ impl Project {
         let supervision = &terms.supervision;
         let policy = |own: &SupervisionOverride| supervision.policy(own);
         let ledger_child = ChildSpec::actor(
-            "work-ledger",
+            ActorName::WorkLedger.as_str(),
             ledger.actor().clone(),
             policy(&supervision.work_ledger),
             move || (WorkLedger, ledger_args.clone()),
@@ -268,21 +270,21 @@ impl Project {
         let registry_child =
             registry.child_spec(policy(&supervision.agent_registry), registry_args);
         let dispatcher_child = ChildSpec::actor(
-            "work-dispatcher",
+            ActorName::WorkDispatcher.as_str(),
             dispatcher.actor().clone(),
             policy(&supervision.work_dispatcher),
             move || (WorkDispatcher, dispatcher_args.clone()),
         )
         .drain_with(DispatcherMsg::Drain);
         let reaper_child = ChildSpec::actor(
-            "gc-reaper",
+            ActorName::GcReaper.as_str(),
             reaper.actor().clone(),
             policy(&supervision.gc_reaper),
             move || (GcReaper, reaper_args.clone()),
         )
         .drain_with(GcReaperMsg::Drain);
         let dlq_child = ChildSpec::actor(
-            "dlq-retrier",
+            ActorName::DlqRetrier.as_str(),
             dlq.actor().clone(),
             policy(&supervision.dlq_retrier),
             move || (DlqRetrier, dlq_args.clone()),
@@ -294,13 +296,16 @@ impl Project {
             .child(dispatcher_child)
             .child(reaper_child)
             .child(dlq_child)
-            .drain_order([
-                "gc-reaper",
-                "work-dispatcher",
-                "dlq-retrier",
-                "work-ledger",
-                "agent-registry",
-            ]);
+            .drain_order(
+                [
+                    ActorName::GcReaper,
+                    ActorName::WorkDispatcher,
+                    ActorName::DlqRetrier,
+                    ActorName::WorkLedger,
+                    ActorName::AgentRegistry,
+                ]
+                .map(ActorName::as_str),
+            );
         let project = Self {
             entries: registry_entries,
             patience: terms.agents.reap_terms().allowance(None, false),

@@ -15,6 +15,7 @@ use super::actor::{AgentRegistry, Msg, ShutdownCommand};
 use super::requests::not_registered;
 use super::shared::{SharedNews, SharedRefusal};
 use super::{AgentDirectory, AgentRegistryArgs};
+use crate::actor_name::ActorName;
 use crate::clock::Clock;
 use crate::domain::agent::MAX_TEXT;
 use crate::supervision::{ActorHandle, ChildSpec, RestartPolicy};
@@ -61,7 +62,11 @@ impl AgentRegistryHandle {
     /// A handle for the registry that will run with `args`. Nothing runs yet.
     pub fn new(args: &AgentRegistryArgs) -> Self {
         Self {
-            actor: ActorHandle::new(format!("agent-registry of project {}", args.project)),
+            actor: ActorHandle::new(format!(
+                "{} of project {}",
+                ActorName::AgentRegistry.as_str(),
+                args.project
+            )),
             directory: Arc::clone(&args.directory),
             clock: args.clock.clone(),
             default_grace: args.settings.idle_grace,
@@ -71,8 +76,13 @@ impl AgentRegistryHandle {
     /// What a supervisor needs to run the registry behind this handle.
     pub fn child_spec(&self, policy: RestartPolicy, args: AgentRegistryArgs) -> ChildSpec {
         let make = move || (AgentRegistry, args.clone());
-        ChildSpec::actor("agent-registry", self.actor.clone(), policy, make)
-            .drain_with(|reply| Msg::Drain { reply })
+        ChildSpec::actor(
+            ActorName::AgentRegistry.as_str(),
+            self.actor.clone(),
+            policy,
+            make,
+        )
+        .drain_with(|reply| Msg::Drain { reply })
     }
 
     /// The read model: everything that only asks goes there.

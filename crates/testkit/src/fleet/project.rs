@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use async_nats::jetstream::{self, kv};
 use async_nats::{Client, ConnectOptions, HeaderMap, Message, Request, ServerAddr};
+pub use loom_actors::actor_name::ActorName as Role;
 use loom_actors::project::Project;
 use loom_coordinator::api_client::ApiClient;
 use loom_protocol::codec::CONTENT_TYPE;
@@ -29,49 +30,23 @@ const RETRY_AFTER: Duration = Duration::from_millis(50);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 const PAGE: usize = 1_000;
 
-/// An actor of a project.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// Knows who is there.
-    AgentRegistry,
-    /// Matches work with claims.
-    WorkDispatcher,
-    /// Writes every transition.
-    WorkLedger,
-    /// Judges who is dead.
-    GcReaper,
-    /// Keeps what was given up.
-    DlqRetrier,
+fn kill(actor: Role, project: &Project) -> bool {
+    match actor {
+        Role::AgentRegistry => project.registry.kill(),
+        Role::WorkDispatcher => project.dispatcher.actor().kill(),
+        Role::WorkLedger => project.ledger.actor().kill(),
+        Role::GcReaper => project.reaper.actor().kill(),
+        Role::DlqRetrier => project.dlq.actor().kill(),
+    }
 }
 
-impl Role {
-    /// Every one.
-    pub const ALL: [Self; 5] = [
-        Self::AgentRegistry,
-        Self::WorkDispatcher,
-        Self::WorkLedger,
-        Self::GcReaper,
-        Self::DlqRetrier,
-    ];
-
-    fn kill(self, project: &Project) -> bool {
-        match self {
-            Self::AgentRegistry => project.registry.kill(),
-            Self::WorkDispatcher => project.dispatcher.actor().kill(),
-            Self::WorkLedger => project.ledger.actor().kill(),
-            Self::GcReaper => project.reaper.actor().kill(),
-            Self::DlqRetrier => project.dlq.actor().kill(),
-        }
-    }
-
-    fn restarts(self, project: &Project) -> u64 {
-        match self {
-            Self::AgentRegistry => project.registry.restarts(),
-            Self::WorkDispatcher => project.dispatcher.actor().restarts(),
-            Self::WorkLedger => project.ledger.actor().restarts(),
-            Self::GcReaper => project.reaper.actor().restarts(),
-            Self::DlqRetrier => project.dlq.actor().restarts(),
-        }
+fn restarts(actor: Role, project: &Project) -> u64 {
+    match actor {
+        Role::AgentRegistry => project.registry.restarts(),
+        Role::WorkDispatcher => project.dispatcher.actor().restarts(),
+        Role::WorkLedger => project.ledger.actor().restarts(),
+        Role::GcReaper => project.reaper.actor().restarts(),
+        Role::DlqRetrier => project.dlq.actor().restarts(),
     }
 }
 
@@ -324,7 +299,7 @@ impl TestProject {
 
     /// Kills an actor, wherever it is. Its supervisor starts it again.
     pub fn kill(&self, role: Role) -> Result<()> {
-        if role.kill(&*self.parts()?) {
+        if kill(role, &*self.parts()?) {
             return Ok(());
         }
         bail!("{role:?} of project {} is not up just now", self.id)
@@ -332,7 +307,7 @@ impl TestProject {
 
     /// How often an actor was started again since the coordinator started.
     pub fn restarts(&self, role: Role) -> Result<u64> {
-        Ok(role.restarts(&*self.parts()?))
+        Ok(restarts(role, &*self.parts()?))
     }
 
     /// Waits until all actors are up and this one was started again at least `times` times.
@@ -342,7 +317,7 @@ impl TestProject {
         let is_so = |trees: &[loom_actors::supervision::TreeStatus]| {
             let mine = trees.iter().find(|tree| &*tree.name == self.id.as_str());
             let all_up = mine.is_some_and(|tree| tree.children.iter().all(|child| child.up));
-            all_up && role.restarts(&parts) >= times
+            all_up && restarts(role, &parts) >= times
         };
         match root.wait_until(PATIENCE, is_so).await {
             Ok(_) => Ok(()),
