@@ -26,9 +26,7 @@ use crate::nats::kv::{Bucket, BucketError};
 use crate::nats::ledger_store::LedgerStore;
 use crate::nats::owner::Ownership;
 use crate::nats::store_guard::StoreGuard;
-use crate::settings::{
-    AgentSettings, DlqSettings, SupervisionOverride, SupervisionSettings, WorkSettings,
-};
+use crate::settings::{AgentSettings, DlqSettings, SupervisionSettings, WorkSettings};
 use crate::shared_agents::SharedAgents;
 use crate::stores::Stores;
 use crate::supervision::{ActorHandle, ChildSpec, Jitter, TreeSpec};
@@ -258,39 +256,38 @@ impl Project {
         };
 
         let supervision = &terms.supervision;
-        let policy = |own: &SupervisionOverride| supervision.policy(own);
         let ledger_child = ChildSpec::actor(
             ActorName::WorkLedger.as_str(),
             ledger.actor().clone(),
-            policy(&supervision.work_ledger),
+            supervision.policy(ActorName::WorkLedger),
             move || (WorkLedger, ledger_args.clone()),
         )
         .loads_after_start()
         .drain_with(LedgerMsg::Drain);
         let registry_child =
-            registry.child_spec(policy(&supervision.agent_registry), registry_args);
+            registry.child_spec(supervision.policy(ActorName::AgentRegistry), registry_args);
         let dispatcher_child = ChildSpec::actor(
             ActorName::WorkDispatcher.as_str(),
             dispatcher.actor().clone(),
-            policy(&supervision.work_dispatcher),
+            supervision.policy(ActorName::WorkDispatcher),
             move || (WorkDispatcher, dispatcher_args.clone()),
         )
         .drain_with(DispatcherMsg::Drain);
         let reaper_child = ChildSpec::actor(
             ActorName::GcReaper.as_str(),
             reaper.actor().clone(),
-            policy(&supervision.gc_reaper),
+            supervision.policy(ActorName::GcReaper),
             move || (GcReaper, reaper_args.clone()),
         )
         .drain_with(GcReaperMsg::Drain);
         let dlq_child = ChildSpec::actor(
             ActorName::DlqRetrier.as_str(),
             dlq.actor().clone(),
-            policy(&supervision.dlq_retrier),
+            supervision.policy(ActorName::DlqRetrier),
             move || (DlqRetrier, dlq_args.clone()),
         )
         .drain_with(DlqMsg::Drain);
-        let tree = TreeSpec::new(id.as_str(), policy(&supervision.project))
+        let tree = TreeSpec::new(id.as_str(), supervision.project_policy())
             .child(ledger_child)
             .child(registry_child)
             .child(dispatcher_child)

@@ -3,15 +3,15 @@
 use std::fmt::Write as _;
 
 use clap::{Args, Subcommand};
+use loom_actors::settings::Setting as _;
 use serde_json::json;
 
 use super::Context;
 use super::exit::CliResult;
 use super::output::{block, note};
 use super::up;
-use crate::settings::keys::KEYS;
-use crate::settings::sample::{as_table, lookup, sample};
-use crate::settings::{Loaded, Origin, Sources, load};
+use crate::settings::sample::sample;
+use crate::settings::{Loaded, Origin, Sources, keys, load};
 
 /// Show and check the configuration of the coordinator.
 #[derive(Debug, Args)]
@@ -69,7 +69,7 @@ pub fn run(context: &Context, args: &ConfigArgs) -> CliResult {
                     .iter()
                     .map(|(key, origin)| (key.clone(), origin.to_string().into()))
                     .collect();
-                let shown = json!({"settings": loaded.settings, "origins": origins});
+                let shown = json!({"settings": loaded.settings.get(""), "origins": origins});
                 return context.out.json(&shown);
             }
             context.out.text(&block(&in_force(&loaded)))
@@ -79,26 +79,22 @@ pub fn run(context: &Context, args: &ConfigArgs) -> CliResult {
 
 /// The settings as a file, each with its origin.
 fn in_force(loaded: &Loaded) -> String {
-    let table = as_table(&loaded.settings);
-    let known = KEYS.iter().map(|key| key.path.to_owned());
-    let of_actors = loaded
-        .origins
-        .keys()
-        .filter(|path| !KEYS.iter().any(|key| key.path == path.as_str()))
-        .cloned();
+    let known: Vec<&str> = keys::all().map(|key| key.path.as_str()).collect();
+    let set = loaded.origins.keys().map(String::as_str);
+    let of_actors = set.filter(|path| !known.contains(path));
     let mut text = String::new();
     let mut current = String::new();
-    for path in known.chain(of_actors) {
-        let Some(value) = lookup(&table, &path) else {
+    for path in known.iter().copied().chain(of_actors) {
+        let Some(value) = loaded.settings.get(path) else {
             continue;
         };
-        let (section, name) = path.rsplit_once('.').unwrap_or(("", &path));
+        let (section, name) = path.rsplit_once('.').unwrap_or(("", path));
         if section != current {
             let gap = if text.is_empty() { "" } else { "\n" };
             let _ = writeln!(text, "{gap}[{section}]");
             section.clone_into(&mut current);
         }
-        let origin = loaded.origins.get(&path).unwrap_or(&Origin::Default);
+        let origin = loaded.origins.get(path).unwrap_or(&Origin::Default);
         let _ = writeln!(text, "{:<36} # {origin}", format!("{name} = {value}"));
     }
     text
@@ -106,6 +102,8 @@ fn in_force(loaded: &Loaded) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     #[test]
@@ -125,6 +123,12 @@ mod tests {
         assert!(!text.contains("hunter2"), "{text}");
         assert!(text.contains("# API_TOKENS") && text.contains("# default"));
         assert!(text.contains("[supervision.work_ledger]\nmax_restarts = 2"));
-        toml::from_str::<crate::settings::Settings>(&text).unwrap();
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        load(&Sources {
+            file: Some(file.path().into()),
+            ..Sources::default()
+        })
+        .unwrap();
     }
 }

@@ -5,10 +5,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use humantime::format_duration;
-use loom_actors::settings::{Strategy, SupervisionOverride, SupervisionSettings};
+use loom_actors::settings::Strategy;
 
 use super::error::{Origin, Problem};
-use super::keys::SUPERVISED;
 use super::types::{ApiSettings, Settings};
 
 /// How many missed heartbeats make an agent stale, at the least.
@@ -32,9 +31,12 @@ pub fn check(settings: &Settings, origins: &BTreeMap<String, Origin>) -> Vec<Pro
 /// What is taken and has no effect any more.
 pub fn warnings(origins: &BTreeMap<String, Origin>, settings: &Settings) -> Vec<Problem> {
     let supervision = &settings.supervision;
-    let own = own_supervision(supervision).map(|(name, own)| (format!(".{name}"), own.strategy));
-    let strategies = std::iter::once((String::new(), Some(supervision.strategy))).chain(own);
-    strategies
+    let own = supervision
+        .own()
+        .map(|(name, own)| (format!(".{name}"), own.strategy));
+    let general = (String::new(), Some(supervision.general.strategy));
+    std::iter::once(general)
+        .chain(own)
         .filter(|(_, strategy)| *strategy == Some(Strategy::RestForOne))
         .map(|(name, _)| {
             let key = format!("supervision{name}.strategy");
@@ -43,21 +45,6 @@ pub fn warnings(origins: &BTreeMap<String, Origin>, settings: &Settings) -> Vec<
             Problem::new(origin, key, message)
         })
         .collect()
-}
-
-/// Each section below `[supervision]`, with its name.
-fn own_supervision(
-    supervision: &SupervisionSettings,
-) -> impl Iterator<Item = (&'static str, &SupervisionOverride)> {
-    let sections = [
-        &supervision.agent_registry,
-        &supervision.work_dispatcher,
-        &supervision.work_ledger,
-        &supervision.gc_reaper,
-        &supervision.dlq_retrier,
-        &supervision.project,
-    ];
-    SUPERVISED.into_iter().zip(sections)
 }
 
 /// Whether an address can be reached from this machine only.
@@ -190,24 +177,15 @@ impl Checks<'_> {
     }
 
     fn backoffs(&mut self, settings: &Settings) {
-        let supervision = &settings.supervision;
-        self.backoff(
-            "work.retry",
-            settings.work.retry.backoff_first,
-            settings.work.retry.backoff_max,
-        );
-        self.backoff(
-            "supervision",
-            supervision.backoff_first,
-            supervision.backoff_max,
-        );
-        for (name, own) in own_supervision(supervision) {
+        let (retry, supervision) = (&settings.work.retry, &settings.supervision);
+        let general = &supervision.general;
+        self.backoff("work.retry", retry.backoff_first, retry.backoff_max);
+        self.backoff("supervision", general.backoff_first, general.backoff_max);
+        for (name, own) in supervision.own() {
             if own.backoff_first.is_some() || own.backoff_max.is_some() {
-                self.backoff(
-                    &format!("supervision.{name}"),
-                    own.backoff_first.unwrap_or(supervision.backoff_first),
-                    own.backoff_max.unwrap_or(supervision.backoff_max),
-                );
+                let own = own.over(general);
+                let section = format!("supervision.{name}");
+                self.backoff(&section, own.backoff_first, own.backoff_max);
             }
         }
     }

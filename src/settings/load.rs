@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize as _;
+use loom_actors::settings::{Setting as _, Shape};
 use toml::{Table, Value};
 
 use super::check;
 use super::error::{Origin, Problem, SettingsError};
-use super::keys;
+use super::keys::{self, join};
 use super::types::Settings;
 use super::value;
 
@@ -136,7 +136,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, SettingsError> {
 
 #[derive(Default)]
 struct Layers {
-    values: Table,
+    settings: Settings,
     origins: BTreeMap<String, Origin>,
     problems: Vec<Problem>,
 }
@@ -162,18 +162,22 @@ impl Layers {
     fn add_section(&mut self, section: &str, table: &Table, at: &dyn Fn(&str) -> Origin) {
         for (name, value) in table {
             let path = join(section, name);
-            if let Some(key) = keys::find(&path) {
-                self.set(&path, value::from_toml(key.kind, value), at(&path));
-            } else if keys::is_section(&path) {
-                if let Value::Table(inner) = value {
-                    self.add_section(&path, inner, at);
-                } else {
-                    let message = format!("is a section; write [{path}] and its keys below");
-                    self.problems.push(Problem::new(at(&path), path, message));
+            match keys::at(&path) {
+                Some(Shape::Key(kind)) => {
+                    self.set(&path, value::from_toml(kind, value), at(&path));
                 }
-            } else {
-                let message = unknown(section, name);
-                self.problems.push(Problem::new(at(&path), "", message));
+                Some(Shape::Section(_)) => {
+                    if let Value::Table(inner) = value {
+                        self.add_section(&path, inner, at);
+                    } else {
+                        let message = format!("is a section; write [{path}] and its keys below");
+                        self.problems.push(Problem::new(at(&path), path, message));
+                    }
+                }
+                None => {
+                    let message = unknown(section, name);
+                    self.problems.push(Problem::new(at(&path), "", message));
+                }
             }
         }
     }
@@ -203,22 +207,21 @@ impl Layers {
     }
 
     fn set_text(&mut self, path: &str, text: &str, origin: Origin) {
-        if let Some(key) = keys::find(path) {
-            return self.set(path, value::from_text(key.kind, text), origin);
-        }
-        let (section, name) = path.rsplit_once('.').unwrap_or(("", path));
-        let message = if keys::is_section(section) {
-            unknown(section, name)
+        if let Some(Shape::Key(kind)) = keys::at(path) {
+            self.set(path, value::from_text(kind, text), origin);
         } else {
-            unknown("", path.split('.').next().unwrap_or(path))
-        };
-        self.problems.push(Problem::new(origin, "", message));
+            let message = no_key(path);
+            self.problems.push(Problem::new(origin, "", message));
+        }
     }
 
     fn set(&mut self, path: &str, value: Result<Value, String>, origin: Origin) {
-        match value {
-            Ok(value) => {
-                put(&mut self.values, path, value);
+        let taken = value.and_then(|value| {
+            let taken = self.settings.set(path, value);
+            taken.map_err(|error| format!("cannot be taken: {error}"))
+        });
+        match taken {
+            Ok(()) => {
                 self.origins.insert(path.into(), origin);
             }
             Err(message) => self.problems.push(Problem::new(origin, path, message)),
@@ -231,14 +234,10 @@ impl Layers {
                 problems: self.problems,
             });
         }
-        let settings = Settings::deserialize(self.values).map_err(|error| {
-            let origin = Origin::Default;
-            Problem::new(origin, "", format!("cannot be taken: {}", error.message()))
-        })?;
-        self.problems = check::check(&settings, &self.origins);
+        self.problems = check::check(&self.settings, &self.origins);
         if self.problems.is_empty() {
             Ok(Loaded {
-                settings,
+                settings: self.settings,
                 origins: self.origins,
                 file,
             })
@@ -248,6 +247,21 @@ impl Layers {
             })
         }
     }
+}
+
+/// Why a path leads to no key: where it leaves what there is.
+fn no_key(path: &str) -> String {
+    let mut section = String::new();
+    for name in path.split('.') {
+        let below = join(&section, name);
+        match keys::at(&below) {
+            Some(Shape::Section(_)) => section = below,
+            Some(Shape::Key(_)) => return format!("{below} is a key and no section"),
+            None => return unknown(&section, name),
+        }
+    }
+    let names = keys::names_in(&section).join(", ");
+    format!("{section} is a section; name one of its keys: {names}")
 }
 
 fn unknown(section: &str, name: &str) -> String {
@@ -261,30 +275,6 @@ fn unknown(section: &str, name: &str) -> String {
         Some(near) if section.is_empty() => format!("{what}; did you mean [{near}]?"),
         Some(near) => format!("{what}; did you mean {near}?"),
         None => format!("{what}; there are {}", names.join(", ")),
-    }
-}
-
-fn join(section: &str, name: &str) -> String {
-    if section.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{section}.{name}")
-    }
-}
-
-fn put(table: &mut Table, path: &str, value: Value) {
-    match path.split_once('.') {
-        None => {
-            table.insert(path.into(), value);
-        }
-        Some((section, rest)) => {
-            let inner = table
-                .entry(section)
-                .or_insert_with(|| Value::Table(Table::new()));
-            if let Value::Table(inner) = inner {
-                put(inner, rest, value);
-            }
-        }
     }
 }
 

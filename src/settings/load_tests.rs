@@ -1,6 +1,8 @@
 use std::io::Write as _;
 use std::time::Duration;
 
+use loom_actors::actor_name::ActorName;
+
 use super::*;
 
 fn from_file(text: &str) -> Result<Loaded, SettingsError> {
@@ -112,7 +114,8 @@ fn variables_of_the_environment() {
     assert_eq!(settings.projects.default.as_str(), "new");
     assert_eq!(settings.agents.idle_timeout, Duration::from_millis(1500));
     assert_eq!(settings.work.retry.backoff_first, Duration::from_secs(2));
-    assert_eq!(settings.supervision.work_ledger.max_restarts, Some(2));
+    let policy = settings.supervision.policy(ActorName::WorkLedger);
+    assert_eq!(policy.max_restarts, 2);
     assert_eq!(
         loaded.origins["projects.default"],
         Origin::Environment("LOOM_PROJECT_ID".into())
@@ -134,6 +137,18 @@ fn bad_variables_are_named() {
         &["did you mean [agents]"],
     );
     refused(from_env(&[("IDLE_TIMEOUT_MS", "5s")]), &["milliseconds"]);
+    refused(
+        from_env(&[("LOOM__WORK__RETRI__BACKOFF_MAX", "5s")]),
+        &["work.retri is no key of [work]; did you mean retry?"],
+    );
+    refused(
+        from_env(&[("LOOM__WORK__RETRY", "5s")]),
+        &["work.retry is a section; name one of its keys: backoff_first, backoff_max"],
+    );
+    refused(
+        from_env(&[("LOOM__API__PORT__X", "5s")]),
+        &["api.port is a key and no section"],
+    );
     refused(
         from_env(&[("API_HOST", "0.0.0.0")]),
         &["API_HOST: api.host", "allow_open"],
@@ -188,4 +203,62 @@ fn the_strategy_of_before_is_taken_with_a_warning_and_an_unknown_one_is_refused(
         from_file(&strategies("all-for-one", "one-for-one")),
         &["loom.toml:2: supervision.strategy", "rest-for-one"],
     );
+}
+
+#[test]
+fn an_actor_that_is_not_there_is_refused_with_those_that_are() {
+    let mut known = ActorName::ALL.map(ActorName::key).to_vec();
+    known.push("project");
+    let known = known.join(", ");
+    for refusal in [
+        from_file("[supervision.nobody]\nwithin = \"1m\"\n"),
+        from_env(&[("LOOM__SUPERVISION__NOBODY__WITHIN", "1m")]),
+    ] {
+        refused(
+            refusal,
+            &["supervision.nobody is no key of [supervision]", &known],
+        );
+    }
+    refused(
+        from_file("[supervision.work_ledgr]\nwithin = \"1m\"\n"),
+        &["did you mean work_ledger?"],
+    );
+    refused(
+        from_file("[supervision.gc_reaper]\nwithin = \"0s\"\n"),
+        &["loom.toml:2: supervision.gc_reaper.within", "at least"],
+    );
+}
+
+#[test]
+fn a_project_keeps_what_nobody_sets_of_its_own_supervision() {
+    for (text, max_restarts) in [
+        ("[supervision]\nwithin = \"2m\"\n", 3),
+        ("[supervision.gc_reaper]\nmax_restarts = 1\n", 3),
+        ("[supervision.project]\nmax_restarts = 7\n", 7),
+    ] {
+        let settings = from_file(text).unwrap().settings;
+        let policy = settings.supervision.project_policy();
+        assert_eq!(policy.max_restarts, max_restarts, "{text}");
+        assert_eq!(policy.within, Duration::from_mins(10), "{text}");
+    }
+}
+
+#[test]
+fn every_variable_with_a_name_of_its_own_sets_a_key() {
+    for (name, path) in VARIABLES {
+        assert!(matches!(keys::at(path), Some(Shape::Key(_))), "{name}");
+    }
+}
+
+/// Each key that 0.1.0 had, with another value than its default.
+const OF_0_1_0: &str = include_str!("../../tests/fixtures/loom-0.1.0.toml");
+
+#[test]
+fn what_0_1_0_took_is_taken() {
+    let loaded = from_file(OF_0_1_0).unwrap();
+    let changes_nothing =
+        |(path, _): &(&String, &Origin)| loaded.settings.get(path) == Settings::default().get(path);
+    let unchanged: Vec<_> = loaded.origins.iter().filter(changes_nothing).collect();
+    assert_eq!(unchanged, []);
+    from_file("[nats]\ncredentials = \"/etc/loom/nats.creds\"\n").unwrap();
 }

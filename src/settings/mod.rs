@@ -6,8 +6,8 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`types`] | the sections and their defaults |
-//! | [`keys`] | every key with its kind and its comment |
+//! | [`types`] | every key, said once: its default, what it takes and its sentence (those of actors: [`loom_actors::settings`]) |
+//! | [`keys`] | all of them by path, read off the types |
 //! | [`load`](mod@load) | the four layers, laid over each other |
 //! | [`check`] | rules that concern more than one key |
 //! | [`sample`] | `config/loom.toml` |

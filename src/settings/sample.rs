@@ -1,10 +1,11 @@
-//! `config/loom.toml`: every key with its default and its comment, written from the table of keys.
+//! `config/loom.toml`: every key with its default and its comment, written from the types.
 
 use std::fmt::Write as _;
 
-use toml::{Table, Value};
+use loom_actors::actor_name::ActorName;
+use loom_actors::settings::{Setting as _, Value};
 
-use super::keys::{KEYS, Key, SECTIONS};
+use super::keys::SECTIONS;
 use super::types::Settings;
 
 const HEAD: &str = "\
@@ -14,57 +15,41 @@ const HEAD: &str = "\
 # Written by `loom config sample`.
 ";
 
+const EXAMPLE_OF_ONE_ACTOR: &str = "\
+# [supervision.work_dispatcher]
+# max_restarts = 20
+";
+
 /// The sample as a file.
 pub fn sample() -> String {
-    let defaults = as_table(&Settings::default());
+    let defaults = Settings::default();
     let mut text = HEAD.to_owned();
-    for (section, comment) in SECTIONS {
-        let _ = write!(text, "\n# {comment}\n[{section}]\n");
-        for key in KEYS.iter().filter(|key| key.section() == section) {
-            let _ = writeln!(text, "# {}", key.comment);
-            let _ = match lookup(&defaults, key.path) {
-                Some(value) => writeln!(text, "{} = {value}", key.name()),
-                None => writeln!(text, "# {} = {}", key.name(), key.example),
+    for section in SECTIONS.iter() {
+        let _ = write!(text, "\n# {}\n[{}]\n", section.sentence, section.path);
+        for key in &section.keys {
+            let _ = writeln!(text, "# {}", key.sentence);
+            let _ = match defaults.get(&key.path) {
+                Some(value) => writeln!(text, "{} = {value}", key.name),
+                None => writeln!(text, "# {} = {}", key.name, Value::from(key.example)),
             };
         }
     }
-    for key in KEYS.iter().filter(|key| !in_a_section(key)) {
-        let _ = write!(
-            text,
-            "\n# {}\n# [{}]\n# {} = {}\n",
-            key.comment,
-            key.section(),
-            key.name(),
-            key.example
-        );
-    }
+    let actors = ActorName::ALL.map(ActorName::key).join(", ");
+    let _ = write!(
+        text,
+        "\n# The same keys for one actor: {actors}, or project (its whole tree).\n{EXAMPLE_OF_ONE_ACTOR}"
+    );
     text
-}
-
-fn in_a_section(key: &Key) -> bool {
-    SECTIONS
-        .iter()
-        .any(|(section, _)| *section == key.section())
-}
-
-/// Settings as TOML; secrets are hidden.
-pub fn as_table(settings: &Settings) -> Table {
-    // Serializing into a table fails only for maps whose keys are not text; settings have none.
-    Table::try_from(settings).unwrap_or_default()
-}
-
-/// The value of a key, where it has one.
-pub fn lookup<'a>(table: &'a Table, path: &str) -> Option<&'a Value> {
-    match path.split_once('.') {
-        None => table.get(path),
-        Some((section, rest)) => lookup(table.get(section)?.as_table()?, rest),
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
+    use loom_actors::settings::{Kind, Shape};
+
     use super::*;
-    use crate::settings::{Sources, load, value};
+    use crate::settings::{Sources, keys, load, value};
 
     #[test]
     fn the_file_in_the_repository_is_the_sample() {
@@ -87,27 +72,34 @@ mod tests {
     }
 
     #[test]
-    fn every_key_of_the_types_is_in_the_table_and_the_other_way_round() {
-        fn walk(table: &Table, section: &str, found: &mut Vec<String>) {
-            for (name, value) in table {
-                let path = format!("{section}{name}");
-                match value {
-                    Value::Table(inner) => walk(inner, &format!("{path}."), found),
-                    _ => found.push(path),
-                }
-            }
-        }
-        let mut found = Vec::new();
-        walk(&as_table(&Settings::default()), "", &mut found);
-        for path in found {
-            assert!(super::super::keys::find(&path).is_some(), "{path}");
-        }
-        for key in KEYS.iter().filter(|key| !key.example.is_empty()) {
-            let example: Table = format!("x = {}", key.example).parse().unwrap();
-            let example = value::from_toml(key.kind, &example["x"]).unwrap();
-            let (section, name) = (key.section(), key.name());
-            let text = format!("[{section}]\n{name} = {example}\n");
-            toml::from_str::<Settings>(&text).unwrap();
+    fn the_example_of_one_actor_can_be_taken() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let text = EXAMPLE_OF_ONE_ACTOR.replace("# ", "");
+        file.write_all(text.as_bytes()).unwrap();
+        let sources = Sources {
+            file: Some(file.path().into()),
+            ..Sources::default()
+        };
+        let supervision = load(&sources).unwrap().settings.supervision;
+        let policy = supervision.policy(ActorName::WorkDispatcher);
+        assert_eq!(policy.max_restarts, 20);
+    }
+
+    #[test]
+    fn every_default_and_every_example_is_of_the_kind_of_its_key() {
+        let defaults = Settings::default();
+        for key in keys::all() {
+            let Some(Shape::Key(kind)) = keys::at(&key.path) else {
+                panic!("{} is no key", key.path);
+            };
+            let default = defaults.get(&key.path);
+            let value = default.unwrap_or_else(|| key.example.into());
+            let value = value::from_toml(kind, &value).unwrap();
+            let mut settings = Settings::default();
+            settings.set(&key.path, value.clone()).unwrap();
+            let is_shown = settings.get(&key.path) == Some(value);
+            let is_hidden = kind == Kind::Secret;
+            assert!(is_shown || is_hidden, "{}", key.path);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use loom_actors::settings::{Kind, Scalar};
 use loom_protocol::url::redacted;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -37,6 +38,10 @@ impl Serialize for Secret {
     }
 }
 
+impl Scalar for Secret {
+    const KIND: Kind = Kind::Secret;
+}
+
 /// The URL of a server, or several with commas between them. Credentials inside are never shown.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
@@ -70,6 +75,10 @@ impl Serialize for ServerUrl {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
+}
+
+impl Scalar for ServerUrl {
+    const KIND: Kind = Kind::ServerUrl;
 }
 
 #[cfg(test)]

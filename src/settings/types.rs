@@ -4,130 +4,87 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use loom_actors::nats::server::Profile;
+use loom_actors::section;
 use loom_actors::settings::{
-    AgentSettings, CompatSettings, DlqSettings, SupervisionSettings, WorkSettings,
+    AgentSettings, CompatSettings, DlqSettings, SupervisionSettings, WorkSettings, between,
 };
 use loom_protocol::ProjectId;
-use serde::{Deserialize, Serialize};
 
 use super::secret::{Secret, ServerUrl};
 
-/// Everything that can be set.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Settings {
+section! {
+    /// Everything that can be set.
+    pub struct Settings {
+        /// Where the durable truth lives.
+        nats: NatsSettings;
+        /// The REST door.
+        api: ApiSettings;
+        /// The projects of this coordinator.
+        projects: ProjectsSettings;
+        /// When an agent counts as alive, and how long it is kept.
+        agents: AgentSettings;
+        /// The clocks and limits of work items.
+        work: WorkSettings;
+        /// Dead letters: work that was given up.
+        dlq: DlqSettings;
+        /// What existing clients bring with them.
+        compat: CompatSettings;
+        /// When and how fast a crashed actor is restarted.
+        supervision: SupervisionSettings;
+    }
+}
+
+section! {
     /// `[nats]`
-    pub nats: NatsSettings,
+    pub struct NatsSettings {
+        /// The server to use (nats, tls, ws or wss); several of one cluster with commas between them. Without it Loom
+        /// starts one of its own.
+        url: Option<ServerUrl>, like "nats://127.0.0.1:4222";
+        /// The user at that server.
+        user: Option<String>, like "loom";
+        /// Its password; better given as NATS_PASS in the environment.
+        password: Option<Secret>, like "secret";
+        /// A credentials file, instead of user and password.
+        credentials: Option<PathBuf>, like "/etc/loom/nats.creds";
+        /// Where Loom's own nats-server listens; port 0 takes any free one and keeps it.
+        listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        /// Let Loom's own nats-server, which asks for no credentials, listen beyond loopback.
+        allow_open: bool = false;
+        /// Under which address agents reach Loom's own nats-server, where `listen` does not tell.
+        advertise_url: Option<ServerUrl>, like "nats://build-host:4222";
+        /// Where Loom's own nats-server keeps its store. Without it: the user's data directory.
+        data_dir: Option<PathBuf>, like "/var/lib/loom";
+        /// How Loom's own nats-server writes: "safe" survives a power cut, "fast" (every 100 ms) only a killed process.
+        profile: Profile = Profile::Safe;
+        /// The id that the store must have (`loom store` tells it). On another store, or an empty one, the coordinator
+        /// takes nothing in, and says so.
+        store_id: Option<String>, like "0198c0de-0000-4000-8000-000000000000";
+        /// How many servers of a NATS cluster keep each stream; 1, 3 or 5.
+        replicas: u8 [between(1, 5)] = 1;
+    }
+}
+
+section! {
     /// `[api]`
-    pub api: ApiSettings,
+    pub struct ApiSettings {
+        /// The address to listen on. Beyond loopback it takes tokens, or `allow_open`.
+        host: String = "127.0.0.1".into();
+        /// The port; 0 takes any free one.
+        port: u16 = 3000;
+        /// The bearer tokens that are let in; with none, everybody is. Better given as API_TOKENS (commas between them).
+        tokens: Vec<Secret>;
+        /// Listen beyond loopback without tokens.
+        allow_open: bool = false;
+    }
+}
+
+section! {
     /// `[projects]`
-    pub projects: ProjectsSettings,
-    /// `[agents]`
-    pub agents: AgentSettings,
-    /// `[work]`
-    pub work: WorkSettings,
-    /// `[dlq]`
-    pub dlq: DlqSettings,
-    /// `[compat]`
-    pub compat: CompatSettings,
-    /// `[supervision]`
-    pub supervision: SupervisionSettings,
-}
-
-/// `[nats]`: where the durable truth lives.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct NatsSettings {
-    /// The server to use; none: start our own.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub url: Option<ServerUrl>,
-    /// The user at that server.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
-    /// Its password.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub password: Option<Secret>,
-    /// A credentials file, instead of user and password.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub credentials: Option<PathBuf>,
-    /// Where our own server listens; port 0: any free one.
-    pub listen: SocketAddr,
-    /// Let our own server, which asks for no credentials, listen beyond loopback.
-    pub allow_open: bool,
-    /// Under which address agents reach our own server, where `listen` does not tell.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub advertise_url: Option<ServerUrl>,
-    /// Where our own server keeps its store; none: the user's data directory.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub data_dir: Option<PathBuf>,
-    /// How our own server writes to the disk.
-    pub profile: Profile,
-    /// The id that the store must have; none: any.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub store_id: Option<String>,
-    /// How many servers of a cluster keep each stream.
-    pub replicas: u8,
-}
-
-impl Default for NatsSettings {
-    fn default() -> Self {
-        Self {
-            url: None,
-            user: None,
-            password: None,
-            credentials: None,
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-            allow_open: false,
-            advertise_url: None,
-            data_dir: None,
-            profile: Profile::Safe,
-            store_id: None,
-            replicas: 1,
-        }
-    }
-}
-
-/// `[api]`: the REST door.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ApiSettings {
-    /// The address to listen on.
-    pub host: String,
-    /// The port; 0: any free one.
-    pub port: u16,
-    /// The bearer tokens that are let in; none: everybody is.
-    pub tokens: Vec<Secret>,
-    /// Listen beyond loopback without tokens.
-    pub allow_open: bool,
-}
-
-impl Default for ApiSettings {
-    fn default() -> Self {
-        Self {
-            host: "127.0.0.1".into(),
-            port: 3000,
-            tokens: Vec::new(),
-            allow_open: false,
-        }
-    }
-}
-
-/// `[projects]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ProjectsSettings {
-    /// The project of a request that names none: 1–64 of `A-Z a-z 0-9 _ -`.
-    pub default: ProjectId,
-    /// How many projects may be awake at a time.
-    pub max: usize,
-}
-
-impl Default for ProjectsSettings {
-    fn default() -> Self {
-        Self {
-            default: default_project(),
-            max: 1000,
-        }
+    pub struct ProjectsSettings {
+        /// The project of a request that names none.
+        default: ProjectId = default_project();
+        /// How many projects may be awake at a time; above, `overloaded`.
+        max: usize [between(1, 1_000_000)] = 1000;
     }
 }
 

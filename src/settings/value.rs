@@ -2,11 +2,10 @@
 
 use std::net::SocketAddr;
 
+use loom_actors::settings::Kind;
 use loom_protocol::ProjectId;
 use loom_protocol::url::redacted;
 use toml::Value;
-
-use super::keys::Kind;
 
 /// Checks a value of the file.
 pub(super) fn from_toml(kind: Kind, value: &Value) -> Result<Value, String> {

@@ -16,7 +16,9 @@ use loom_actors::nats::connection::{Nats, NatsOptions};
 use loom_actors::nats::owner::Ownership;
 use loom_actors::nats::server::{NatsServer, Profile, ServerOptions, find_server};
 use loom_actors::project::{Project, Terms};
-use loom_actors::settings::{AgentSettings, DlqSettings, SupervisionSettings, WorkSettings};
+use loom_actors::settings::{
+    AgentSettings, DlqSettings, RestartSettings, SupervisionSettings, WorkSettings,
+};
 use loom_actors::shared_agents::SharedAgents;
 use loom_actors::stores::Stores;
 use loom_actors::supervision::{Jitter, Root, RootHandle};
@@ -111,8 +113,11 @@ impl House {
             agents: AgentSettings::default(),
             work: WorkSettings::default(),
             supervision: SupervisionSettings {
-                max_restarts: u32::MAX,
-                backoff_max: Duration::from_millis(20),
+                general: RestartSettings {
+                    max_restarts: u32::MAX,
+                    backoff_max: Duration::from_millis(20),
+                    ..RestartSettings::default()
+                },
                 ..SupervisionSettings::default()
             },
             epoch: 7,

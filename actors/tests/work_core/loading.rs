@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use loom_actors::actor_name::ActorName;
 use loom_actors::project::Project;
-use loom_actors::settings::{SupervisionOverride, WorkSettings};
+use loom_actors::settings::{RestartOverride, WorkSettings};
 use loom_actors::supervision::{TreeState, TreeStatus};
 use loom_actors::work_ledger::{LedgerError, Operation, ReadError};
 use loom_protocol::ProjectId;
@@ -22,13 +23,15 @@ impl House {
     async fn strict() -> Self {
         let mut house = Box::pin(Self::build(WorkSettings::default())).await;
         house.root.stop_tree("p", PATIENCE).await.unwrap();
-        let once = SupervisionOverride {
+        let once = RestartOverride {
             max_restarts: Some(1),
             start_timeout: Some(START),
-            ..SupervisionOverride::default()
+            ..RestartOverride::default()
         };
-        house.terms.supervision.work_ledger = once.clone();
-        house.terms.supervision.work_dispatcher = once;
+        for actor in [ActorName::WorkLedger, ActorName::WorkDispatcher] {
+            let actors = &mut house.terms.supervision.actors;
+            actors.insert(actor, once.clone());
+        }
         house.project = Box::pin(open(&house.terms, &house.root)).await;
         house
     }
