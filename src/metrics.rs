@@ -16,6 +16,7 @@
 //! | `loom_store_free_bytes`, `loom_store_size_bytes` | the disk of our own nats-server |
 //! | `loom_store_refusals_total` | writes that the store of NATS refused |
 //! | `loom_store_restarts_total` | how often our own nats-server was restarted because of its store |
+//! | `loom_projects{state}` | projects that are awake, and that are asleep |
 //! | `loom_ready` | 1 when the coordinator can serve |
 
 use std::sync::LazyLock;
@@ -23,9 +24,11 @@ use std::time::Duration;
 
 use loom_actors::agent_registry::AgentDirectory;
 use loom_actors::nats::store::StoreHealth;
+use loom_actors::projects::Projects;
 use loom_actors::work_dispatcher;
 use loom_actors::work_ledger::describe_meters;
 use loom_protocol::agent::AgentStatus;
+use loom_protocol::rest::WorkTotals;
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
@@ -54,6 +57,7 @@ const STORE_SIZE: &str = "loom_store_size_bytes";
 const STORE_REFUSALS: &str = "loom_store_refusals_total";
 const STORE_RESTARTS: &str = "loom_store_restarts_total";
 const READY: &str = "loom_ready";
+const PROJECTS: &str = "loom_projects";
 const PARKED: &str = "loom_parked_projects";
 
 /// The recorder of this process. Made with its first use; where a program that embeds Loom has
@@ -101,6 +105,7 @@ static RECORDER: LazyLock<PrometheusHandle> = LazyLock::new(|| {
         PARKED,
         "Projects that crashed too often and wait for their next try."
     );
+    describe_gauge!(PROJECTS, "Projects, by whether they are awake or asleep.");
     describe_gauge!(READY, "1 when the coordinator can serve, else 0.");
     handle
 });
@@ -131,16 +136,7 @@ pub fn render(service: &Service) -> String {
     let projects = service.projects();
     for project in projects.all_readable().unwrap_or_default() {
         let name = project.id.as_str();
-        let work = project.work.totals();
-        for (status, count) in [
-            ("pending", work.pending),
-            ("active", work.active),
-            ("completed", work.completed),
-            ("failed", work.failed),
-            ("cancelled", work.cancelled),
-        ] {
-            gauge!(ITEMS, "project" => name.to_owned(), "status" => status).set(exact(count));
-        }
+        note_items(name, project.work.totals());
         let letters = &project.letters;
         gauge!(LETTERS, "project" => name.to_owned()).set(exact(letters.total()));
         counter!(EXPIRED_LETTERS, "project" => name.to_owned()).absolute(letters.expired());
@@ -154,6 +150,7 @@ pub fn render(service: &Service) -> String {
         }
         note_agents(name, &project.agents);
     }
+    note_asleep(&projects);
     note_shared_agents(service);
     for tree in projects.trees() {
         for actor in tree.children {
@@ -172,6 +169,31 @@ pub fn render(service: &Service) -> String {
     gauge!(PARKED).set(exact(readiness.parked.len()));
     gauge!(READY).set(if readiness.ready { 1.0 } else { 0.0 });
     RECORDER.render()
+}
+
+fn note_items(project: &str, work: WorkTotals) {
+    for (status, count) in [
+        ("pending", work.pending),
+        ("active", work.active),
+        ("completed", work.completed),
+        ("failed", work.failed),
+        ("cancelled", work.cancelled),
+    ] {
+        gauge!(ITEMS, "project" => project.to_owned(), "status" => status).set(exact(count));
+    }
+}
+
+/// The projects that sleep, by what is known of them without waking any.
+fn note_asleep(projects: &Projects) {
+    for (id, totals) in projects.all_totals_asleep() {
+        let name = id.as_str();
+        note_items(name, totals.work);
+        gauge!(LETTERS, "project" => name.to_owned()).set(exact(totals.letters));
+    }
+    let states = [("awake", projects.awake()), ("asleep", projects.asleep())];
+    for (state, count) in states {
+        gauge!(PROJECTS, "state" => state).set(exact(count));
+    }
 }
 
 fn note_store(store: &StoreHealth) {

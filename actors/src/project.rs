@@ -5,6 +5,7 @@
 mod agents;
 mod breaker;
 mod cancellation;
+mod last_use;
 mod orphaned_leases;
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use loom_protocol::work::Reason;
 use loom_protocol::{ProjectId, Timestamp, WireError, names};
 
+pub use self::last_use::LastUse;
 use crate::actor_name::ActorName;
 use crate::agent_registry::{AgentChange, AgentDirectory, AgentRegistryArgs, AgentRegistryHandle};
 use crate::clock::Clock;
@@ -101,6 +103,8 @@ pub struct Project {
     pub letters: Arc<DeadLetters>,
     /// What was given up: the actor.
     pub dlq: DlqRetrierHandle,
+    /// When it was last used.
+    pub last_use: LastUse,
     pub(crate) clock: Clock,
     /// The bucket of its agents.
     pub(crate) entries: Bucket,
@@ -316,6 +320,7 @@ impl Project {
             barrier,
             letters,
             dlq,
+            last_use: LastUse::default(),
             clock: terms.clock.clone(),
         };
         Ok((project, tree))

@@ -6,12 +6,17 @@
 //! that knows nothing but NATS), and a work stream on which a submission waits for nobody; the server tells of those,
 //! and a look now and then finds what it did not tell.
 
+mod asleep;
 mod discovery;
 mod found;
+mod marks;
+mod search;
+mod sleeping;
 mod starting;
 mod work_streams;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -21,7 +26,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::asleep::Asleep;
 use self::found::Found;
+use self::marks::Marks;
 use self::starting::Starting;
 use self::work_streams::WorkStreams;
 use crate::agent_registry::AgentRegistryHandle;
@@ -35,6 +42,17 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How long a project may take to stop whose store is another one: nothing of it can be written.
 const STOP_WITHIN: Duration = Duration::from_secs(1);
 
+/// How many projects there may be, and when they sleep.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProjectLimits {
+    /// How many may be awake at a time.
+    pub awake: usize,
+    /// How many there may be, awake or asleep: above, no new one is made.
+    pub known: usize,
+    /// After how long without use one sleeps that has nothing to do; `None`: none ever does.
+    pub sleep_after: Option<Duration>,
+}
+
 /// The projects that are awake. Cheap to clone.
 #[derive(Clone)]
 pub struct Projects(Arc<Inner>);
@@ -42,13 +60,19 @@ pub struct Projects(Arc<Inner>);
 struct Inner {
     root: RootHandle,
     terms: Terms,
-    max: usize,
+    limits: ProjectLimits,
     /// Those that are awake, and those that are being started.
     active: DashMap<ProjectId, Arc<Project>>,
     /// Those whose start has ended: writes go to these without another look.
     started: DashSet<ProjectId>,
     /// Those that are there and have not been up.
     found: Found,
+    /// Those that sleep.
+    asleep: Asleep,
+    /// Where that is kept for the coordinator after this one.
+    marks: Marks,
+    /// Whether those that slept before were taken over.
+    recalled: AtomicBool,
     /// What is being done with each.
     starting: Starting,
     /// Streams that may turn out to be signs of life.
@@ -59,22 +83,25 @@ struct Inner {
 }
 
 impl Projects {
-    /// No projects yet, at the most `max`.
-    pub async fn start(terms: Terms, max: usize) -> Result<Self, WireError> {
+    /// No projects yet.
+    pub async fn start(terms: Terms, limits: ProjectLimits) -> Result<Self, WireError> {
         let root = Root::start(format!("loom-{}", terms.epoch))
             .await
             .map_err(|error| {
                 WireError::new(loom_protocol::ErrorCode::Internal, error.to_string())
             })?;
         let watching = tokio::spawn(terms.grace.clone().watch_over(terms.nats.client.clone()));
-        let turns = terms.stores.turns();
+        let (turns, marks) = (terms.stores.turns(), Marks::new(&terms));
         let projects = Self(Arc::new(Inner {
             root,
             terms,
-            max,
+            limits,
             active: DashMap::new(),
             started: DashSet::new(),
             found: Found::default(),
+            asleep: Asleep::default(),
+            marks,
+            recalled: AtomicBool::new(false),
             starting: Starting::default(),
             work_streams: WorkStreams::default(),
             _watching: AbortOnDropHandle::new(watching),
@@ -116,6 +143,31 @@ impl Projects {
         let mut all: Vec<_> = self.0.active.iter().map(|entry| entry.clone()).collect();
         all.sort_unstable_by(|one, other| one.id.cmp(&other.id));
         all
+    }
+
+    /// Why one more may not be started beside those that are awake.
+    fn why_too_many(&self, id: &ProjectId, awake: usize) -> Option<String> {
+        let ProjectLimits {
+            awake: most_awake,
+            known: most_known,
+            ..
+        } = self.0.limits;
+        if awake >= most_awake {
+            return Some(format!(
+                "{awake} projects are awake, and no more are allowed (projects.max)"
+            ));
+        }
+        let is_known = self.is_asleep(id) || self.0.found.contains(id);
+        let known = awake + self.0.asleep.len();
+        (!is_known && known >= most_known).then(|| {
+            format!("there are {known} projects, and no new ones are allowed (projects.max_known)")
+        })
+    }
+
+    /// How many are awake, or are being started. One that falls asleep is not, though its actors have not ended yet.
+    pub fn awake(&self) -> usize {
+        let active = self.0.active.iter();
+        active.filter(|entry| !self.is_asleep(entry.key())).count()
     }
 
     /// Stops all projects after what is in flight.

@@ -224,6 +224,13 @@ impl Stores {
         }
     }
 
+    /// A project is closed: what is in it is no longer kept in memory, only which store it is.
+    pub fn closed(&self, project: &ProjectId) {
+        if let Some(mut kept) = self.0.projects.get_mut(project) {
+            kept.read = None;
+        }
+    }
+
     /// Warns of what the data directory remembers and is not there, neither the store as a whole nor the ledgers of
     /// projects; one that is there is compared when it is opened. Only the first time counts.
     pub fn compare_with_memory(&self, is_there: impl Fn(&ProjectId) -> bool) {

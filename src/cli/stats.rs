@@ -26,6 +26,10 @@ pub async fn stats(context: &Context) -> CliResult {
             .collect();
         parts.join(", ")
     };
+    let asleep = match stats.asleep {
+        0 => String::new(),
+        count => count.to_string(),
+    };
     context.out.text(&sheet(&[
         ("pending", stats.pending.to_string()),
         ("active", stats.active.to_string()),
@@ -38,6 +42,7 @@ pub async fn stats(context: &Context) -> CliResult {
         ("by status", split(&stats.agents.by_status)),
         ("by type", split(&stats.agents.by_type)),
         ("projects", stats.total_projects.to_string()),
+        ("asleep", asleep),
     ]))
 }
 
@@ -65,6 +70,7 @@ pub async fn projects(context: &Context, args: ProjectsArgs) -> CliResult {
             Column::whole("PENDING"),
             Column::whole("ACTIVE"),
             Column::spare("LAST ACTIVITY", 2),
+            Column::spare("STATE", 3),
         ]);
         for project in projects {
             let totals = &project.totals;
@@ -74,6 +80,7 @@ pub async fn projects(context: &Context, args: ProjectsArgs) -> CliResult {
                 totals.pending_work.to_string(),
                 totals.active_work.to_string(),
                 totals.last_activity.map(ago).unwrap_or_default(),
+                if project.asleep { "asleep" } else { "awake" }.into(),
             ]);
         }
         rows

@@ -30,6 +30,14 @@ pub async fn run(context: &Context) -> CliResult {
     }
 }
 
+/// How many are awake, and how many sleep where any does.
+fn projects_of(status: &Status) -> String {
+    match status.asleep {
+        0 => status.projects.to_string(),
+        asleep => format!("{} awake, {asleep} asleep", status.projects),
+    }
+}
+
 /// How many projects that are not up yet are named.
 const SHOWN: usize = 10;
 
@@ -61,7 +69,7 @@ fn rows(status: &Status) -> Vec<(&'static str, String)> {
         ("up since", at(Some(status.since))),
         ("owner", if status.owner { "yes" } else { "no" }.into()),
         ("epoch", status.epoch.to_string()),
-        ("projects", status.projects.to_string()),
+        ("projects", projects_of(status)),
         ("not up yet", starting.join(" ")),
         ("gave up", parked.join(" ")),
         ("NATS", format!("{} {}, {standing}", nats.url, nats.version)),

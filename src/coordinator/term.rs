@@ -12,7 +12,7 @@ use loom_actors::nats::connection::Nats;
 use loom_actors::nats::owner::{Identity, OwnerError, OwnerLease, OwnerOptions, Ownership};
 use loom_actors::nats::server::ServerControl;
 use loom_actors::project::Terms;
-use loom_actors::projects::Projects;
+use loom_actors::projects::{ProjectLimits, Projects};
 use loom_actors::shared_agents::SharedAgents;
 use loom_actors::stores::Stores;
 use loom_actors::supervision::Jitter;
@@ -287,7 +287,7 @@ async fn acquire(
     }
     let (epoch, ownership) = (lease.epoch(), lease.ownership());
     let terms = terms(settings, nats, events, stores, epoch, ownership, clock);
-    let projects = Projects::start(terms, settings.projects.max).await?;
+    let projects = Projects::start(terms, limits(settings)).await?;
     let prepared = Prepared {
         lease,
         projects: Started(Some(projects.clone())),
@@ -302,6 +302,15 @@ async fn acquire(
     Ok(prepared)
 }
 
+fn limits(settings: &Settings) -> ProjectLimits {
+    let projects = &settings.projects;
+    ProjectLimits {
+        awake: projects.max,
+        known: projects.max_known,
+        sleep_after: Some(projects.sleep_after).filter(|after| !after.is_zero()),
+    }
+}
+
 /// What the service has before the first ownership: nothing can be started in it.
 async fn no_projects(
     settings: &Settings,
@@ -311,7 +320,7 @@ async fn no_projects(
     clock: &Clock,
 ) -> Result<Projects, WireError> {
     let terms = terms(settings, nats, events, stores, 0, Ownership::none(), clock);
-    let projects = Projects::start(terms, settings.projects.max).await?;
+    let projects = Projects::start(terms, limits(settings)).await?;
     end(&projects).await;
     Ok(projects)
 }

@@ -51,7 +51,7 @@ use loom_actors::nats::server::ServerControl;
 use loom_actors::project::Project;
 use loom_actors::projects::Projects;
 use loom_protocol::rest::PageInfo;
-use loom_protocol::verbs::{Scope, Sender};
+use loom_protocol::verbs::{Scope, Sender, VerbName};
 use loom_protocol::{AgentGuid, ErrorCode, ProjectId, Timestamp, WireError};
 use parking_lot::RwLock;
 use tokio::sync::{Semaphore, watch};
@@ -175,19 +175,45 @@ impl Service {
 
     /// Whether there is nothing to wait for.
     pub fn is_settled(&self, caller: &Allowed) -> bool {
-        let about_none = caller.verb().row().scope == Scope::Coordinator;
-        about_none || self.projects().is_settled(caller.project())
+        if caller.verb().row().scope == Scope::Coordinator {
+            return true;
+        }
+        let projects = self.projects();
+        let sleeps = self
+            .to_be_awake(caller)
+            .is_some_and(|id| projects.is_asleep(id));
+        !sleeps && projects.is_settled(caller.project())
+    }
+
+    /// The project that has to be awake for a request. None for one that only counts, or goes over all: a project that
+    /// sleeps has no agents and nothing to do, and its totals are known.
+    fn to_be_awake<'a>(&'a self, caller: &'a Allowed) -> Option<&'a ProjectId> {
+        let goes_over_all = caller.project().is_none();
+        match caller.verb() {
+            VerbName::Stats | VerbName::Events | VerbName::StoreLost | VerbName::StoreAccept => {
+                None
+            }
+            VerbName::AgentsList if goes_over_all => None,
+            _ => Some(self.project_of(caller)),
+        }
     }
 
     /// Waits for a project that is found at a start of the coordinator, or for all of them, before a request is carried
-    /// out: for a moment only, then whoever carries it out says what is missing.
+    /// out, and wakes the one that it is about: for a moment only, then whoever carries it out says what is missing.
     pub async fn settled(&self, caller: &Allowed) {
-        if !self.is_settled(caller) {
-            let _ = self
-                .projects()
-                .settled(caller.project(), SETTLED_WITHIN)
-                .await;
+        if self.is_settled(caller) {
+            return;
         }
+        let projects = self.projects();
+        let settled = async {
+            if let Some(id) = self.to_be_awake(caller).filter(|id| projects.is_asleep(id)) {
+                // Why it does not wake is told to whoever reads from it.
+                let _ = projects.activate(id).await;
+                projects.settled(Some(id), SETTLED_WITHIN).await;
+            }
+            projects.settled(caller.project(), SETTLED_WITHIN).await
+        };
+        let _ = timeout(SETTLED_WITHIN, settled).await;
     }
 
     /// The project that a request is about: the one that it names, or else the default one.

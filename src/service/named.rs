@@ -51,6 +51,9 @@ impl Service {
                 break;
             }
         }
+        if found.is_empty() && project.is_none() {
+            found = items_of(&self.woken_for(text).await?, text).await?;
+        }
         let names = |found: &Found<WorkId>| {
             let status = |(project, id): &(Arc<Project>, WorkId)| {
                 let header = project.work.header(*id);
@@ -114,6 +117,9 @@ impl Service {
                 break;
             }
         }
+        if found.is_empty() && project.is_none() {
+            found = letters_of(&self.woken_for(text).await?, text, among).await?;
+        }
         let names = |found: &Found<WorkId>| {
             let name =
                 |(project, id): &(Arc<Project>, WorkId)| format!("{id} (project {})", project.id);
@@ -127,6 +133,25 @@ impl Service {
             names,
         )
         .map_err(|error| self.found_nowhere(error))
+    }
+
+    /// The project that slept until now and has the item of this whole id. By anything else nothing is found in a project
+    /// that sleeps.
+    async fn woken_for(&self, text: &str) -> Result<Vec<Arc<Project>>, WireError> {
+        let projects = self.projects();
+        let Ok(id) = text.parse::<WorkId>() else {
+            return Ok(Vec::new());
+        };
+        if projects.asleep() == 0 {
+            return Ok(Vec::new());
+        }
+        // As many requests as there are projects.
+        let _turn = self.turn().await?;
+        let Some(project) = projects.wake_the_one_with(id).await? else {
+            return Ok(Vec::new());
+        };
+        projects.settled(Some(&project.id), READY_WITHIN).await;
+        Ok(self.active(&project.id)?.into_iter().collect())
     }
 
     /// Where a text is looked for, one scope after the other: the project that the request names, or else the

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use loom_actors::domain::room::Room;
+use loom_actors::domain::sleep::AsleepTotals;
 use loom_actors::nats::server::ManagedState;
 use loom_actors::nats::store::space_at;
 use loom_actors::project::Project;
@@ -31,7 +32,22 @@ impl Service {
         if project.is_none() {
             stats.starting = self.starting();
         }
-        for project in self.readable(project)? {
+        let asleep = self.asleep(project);
+        // Of one that sleeps everything is known that is counted here.
+        let awake = match project {
+            Some(_) if !asleep.is_empty() => Vec::new(),
+            project => self.readable(project)?,
+        };
+        for (id, totals) in asleep {
+            add_work(&mut stats.work, totals.work);
+            stats.dead_letters.total += totals.letters;
+            stats.total_projects += 1;
+            stats.asleep += 1;
+            stats
+                .by_project
+                .insert(id.to_string(), totals_asleep(&totals));
+        }
+        for project in awake {
             let work = project.work.totals();
             let agents = project.agents.totals();
             add_work(&mut stats.work, work);
@@ -58,6 +74,21 @@ impl Service {
         Ok(stats)
     }
 
+    /// What is in the projects that sleep, all or this one.
+    fn asleep(&self, project: Option<&ProjectId>) -> Vec<(ProjectId, AsleepTotals)> {
+        let projects = self.projects();
+        match project {
+            None => projects.all_totals_asleep(),
+            Some(id) => {
+                let totals = projects.totals_asleep(id);
+                totals
+                    .map(|totals| (id.clone(), totals))
+                    .into_iter()
+                    .collect()
+            }
+        }
+    }
+
     /// The projects that are there and have not been up yet, with what their last start came to.
     pub fn starting(&self) -> BTreeMap<String, String> {
         let why = |last: Option<String>| last.unwrap_or_else(|| "it is starting".into());
@@ -67,7 +98,7 @@ impl Service {
             .collect()
     }
 
-    /// The projects that are awake, and the default one before it is, with their sums.
+    /// The projects that are awake or sleep, and the default one before it is used, with their sums.
     ///
     /// # Errors
     /// `unavailable`: which projects there are is not known yet.
@@ -79,13 +110,22 @@ impl Service {
             .map(|project| ProjectSummary {
                 project_id: project.id.to_string(),
                 totals: totals_of(project),
+                asleep: false,
             })
             .collect();
+        let asleep = self.asleep(None).into_iter();
+        details.extend(asleep.map(|(id, totals)| ProjectSummary {
+            project_id: id.to_string(),
+            totals: totals_asleep(&totals),
+            asleep: true,
+        }));
+        details.sort_by(|one, other| one.project_id.cmp(&other.project_id));
         let default = self.default_project().as_str();
         if !details.iter().any(|project| project.project_id == default) {
             let unused = ProjectSummary {
                 project_id: default.to_owned(),
                 totals: ProjectTotals::default(),
+                asleep: false,
             };
             let place = details.partition_point(|project| project.project_id.as_str() < default);
             details.insert(place, unused);
@@ -124,7 +164,8 @@ impl Service {
             since: self.0.options.since,
             owner: self.owns(),
             epoch: projects.terms().epoch,
-            projects: projects.all().len(),
+            projects: projects.awake(),
+            asleep: projects.asleep(),
             nats: NatsStatus {
                 url: nats.shown_url.clone(),
                 up: nats.is_up(),
@@ -144,7 +185,7 @@ impl Service {
             protocol: PROTOCOL_VERSION,
             features: super::FEATURES.map(str::to_owned).to_vec(),
             epoch: self.projects().terms().epoch,
-            projects: self.projects().all().len(),
+            projects: self.projects().awake(),
             default_project: self.default_project().to_string(),
             nats_url: self.0.options.nats_url.clone(),
             store_id: self.projects().terms().stores.describe().id,
@@ -220,6 +261,13 @@ fn totals_of(project: &Project) -> ProjectTotals {
         active_work: work.active,
         targets: 0,
         last_activity: project.work.last_activity(),
+    }
+}
+
+fn totals_asleep(totals: &AsleepTotals) -> ProjectTotals {
+    ProjectTotals {
+        last_activity: totals.last_activity,
+        ..ProjectTotals::default()
     }
 }
 

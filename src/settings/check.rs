@@ -19,6 +19,7 @@ pub fn check(settings: &Settings, origins: &BTreeMap<String, Origin>) -> Vec<Pro
         origins,
         problems: Vec::new(),
     };
+    checks.projects(settings);
     checks.agents(settings);
     checks.bare_agents(settings);
     checks.api(settings);
@@ -71,6 +72,16 @@ impl Checks<'_> {
         let key = set.or(keys.first()).copied().unwrap_or_default();
         let origin = self.origins.get(key).cloned().unwrap_or_default();
         self.problems.push(Problem::new(origin, key, message));
+    }
+
+    fn projects(&mut self, settings: &Settings) {
+        let (max, known) = (settings.projects.max, settings.projects.max_known);
+        if known < max {
+            let message = format!(
+                "breaks a rule: max_known ({known}) counts the projects that are awake too and must be at least max ({max}); write max_known = {max} or more"
+            );
+            self.refuse(&["projects.max_known", "projects.max"], message);
+        }
     }
 
     fn agents(&mut self, settings: &Settings) {

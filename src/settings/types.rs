@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use loom_actors::nats::server::Profile;
 use loom_actors::section;
@@ -85,6 +86,10 @@ section! {
         default: ProjectId = default_project();
         /// How many projects may be awake at a time; above, `overloaded`.
         max: usize [between(1, 1_000_000)] = 1000;
+        /// How many projects there may be, awake or asleep; above, no new one is made (`overloaded`). At least max.
+        max_known: usize [between(1, 10_000_000)] = 10_000;
+        /// After how long without use a project sleeps that has no agents and nothing to do; its next use wakes it. 0s: never.
+        sleep_after: Duration = Duration::from_mins(10);
     }
 }
 

@@ -14,6 +14,7 @@
 //! | [`standstill`] | SIGSTOP between a claim and its answer |
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod asleep;
 mod burst;
 mod full_store;
 mod many_projects;

@@ -119,6 +119,16 @@ impl LetterIndex {
         place.is_some_and(|place| self.due.get(place).is_some())
     }
 
+    /// How many letters the schedule will put back.
+    pub fn scheduled(&self) -> usize {
+        self.due.len()
+    }
+
+    /// When the oldest letter was stored.
+    pub fn oldest(&self) -> Option<Timestamp> {
+        self.letters.values().next().map(|letter| letter.stored_at)
+    }
+
     /// The schedule leaves this letter alone from now on.
     pub fn not_by_schedule(&mut self, letter: &LetterInfo) {
         self.due.remove(&letter.sequence);

@@ -88,6 +88,16 @@ impl DeadLetters {
         self.index.read().is_scheduled(id)
     }
 
+    /// How many letters the schedule will put back.
+    pub fn scheduled(&self) -> usize {
+        self.index.read().scheduled()
+    }
+
+    /// When the oldest letter was stored.
+    pub fn oldest(&self) -> Option<loom_protocol::Timestamp> {
+        self.index.read().oldest()
+    }
+
     /// The place of an item's letter.
     pub(super) fn place_of(&self, id: WorkId) -> Option<u64> {
         let index = self.index.read();

@@ -11,5 +11,6 @@ pub mod matching;
 pub mod reaping;
 pub mod retry;
 pub mod room;
+pub mod sleep;
 pub mod subjects;
 pub mod work;

@@ -2,6 +2,7 @@
 //! and then all again.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use loom_protocol::names;
@@ -21,12 +22,17 @@ impl Projects {
     pub async fn list(&self) -> Result<(), async_nats::Error> {
         let jetstream = &self.0.terms.nats.jetstream;
         let streams: Vec<String> = jetstream.stream_names().try_collect().await?;
-        let found = streams
+        let found: BTreeSet<_> = streams
             .iter()
-            .filter_map(|stream| names::project_of_stream(stream));
-        self.0
-            .found
-            .listed(&found.collect(), |id| self.0.active.contains_key(id));
+            .filter_map(|stream| names::project_of_stream(stream))
+            .collect();
+        if !self.0.recalled.swap(true, Ordering::AcqRel) {
+            self.recall_asleep(&found).await;
+        }
+        self.forget_vanished(&found).await;
+        self.0.found.listed(&found, |id| {
+            self.0.active.contains_key(id) || self.is_asleep(id)
+        });
         let active = self.active_streams();
         let work_streams = streams
             .into_iter()
@@ -65,7 +71,7 @@ impl Projects {
                 tokio::time::sleep(work_streams::LOOK_EVERY).await;
             }
         };
-        tokio::join!(as_told, by_work_streams);
+        tokio::join!(as_told, by_work_streams, self.keep_sleeping());
     }
 
     async fn discover_as_told(&self) -> Result<(), async_nats::Error> {
@@ -92,7 +98,7 @@ impl Projects {
 
     fn stream_was_made(&self, stream: &str) {
         if let Some(id) = names::project_of_stream(stream) {
-            if !self.0.active.contains_key(&id) {
+            if !self.0.active.contains_key(&id) && !self.is_asleep(&id) {
                 self.0.found.note(&id);
             }
             let projects = self.clone();
@@ -103,11 +109,13 @@ impl Projects {
         }
     }
 
-    /// The work streams of the projects that are awake or on their way.
+    /// The work streams of the projects that are awake, asleep or on their way.
     fn active_streams(&self) -> BTreeSet<String> {
         let active = self.0.active.iter();
+        let active = active.map(|entry| names::work_stream(entry.key()));
+        let asleep = self.0.asleep.each(|_| ()).into_iter();
         active
-            .map(|entry| names::work_stream(entry.key()))
+            .chain(asleep.map(|(id, ())| names::work_stream(&id)))
             .collect()
     }
 }

@@ -89,6 +89,14 @@ impl Found {
         all.map(|(id, last)| (id.clone(), said(last))).collect()
     }
 
+    /// Whether its resources are there and it has not been up.
+    pub fn contains(&self, id: &ProjectId) -> bool {
+        self.by_id
+            .lock()
+            .as_ref()
+            .is_some_and(|by_id| by_id.contains_key(id))
+    }
+
     /// Whether it is known which there are.
     pub fn is_listed(&self) -> bool {
         self.by_id.lock().is_some()

@@ -29,9 +29,11 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::asleep::Ears;
 use super::found::NOT_LISTED;
 use super::{LOOK_EVERY, Projects, RETRY_AFTER};
 use crate::dlq_retrier::LetterError;
+use crate::domain::sleep::Mark;
 use crate::project::Project;
 use crate::supervision::{StartError, StopError, TreeState, TreeStatus};
 use crate::unavailable::not_started;
@@ -46,13 +48,13 @@ const SLOW_AFTER: Duration = Duration::from_secs(2);
 
 /// How something that was done with a project has ended.
 #[derive(Clone)]
-enum Done {
+pub(super) enum Done {
     Started(Result<Arc<Project>, WireError>),
     Stopped(Result<(), StopError>),
 }
 
 /// Something that is being done with a project, for all who wait for it.
-type Doing = Shared<BoxFuture<'static, Done>>;
+pub(super) type Doing = Shared<BoxFuture<'static, Done>>;
 
 /// What is being done with projects.
 pub(super) struct Starting {
@@ -78,13 +80,21 @@ impl Projects {
     /// in it; or its store is another one.
     pub fn readable(&self, id: &ProjectId) -> Result<Option<Arc<Project>>, WireError> {
         self.check_store(id)?;
-        match self.0.found.why_unread(id) {
-            Some(sentence) => Err(WireError::unavailable(sentence, RETRY_AFTER)),
-            None => Ok(self.get(id)),
+        if let Some(sentence) = self.0.found.why_unread(id) {
+            return Err(WireError::unavailable(sentence, RETRY_AFTER));
         }
+        if self.is_asleep(id) {
+            let text = format!("project {id} sleeps and is not awake yet; try again in a moment");
+            return Err(WireError::unavailable(text, RETRY_AFTER));
+        }
+        let project = self.get(id);
+        if let Some(project) = &project {
+            project.last_use.note();
+        }
+        Ok(project)
     }
 
-    /// Every project that can be read from, by id.
+    /// Every project that is awake and can be read from, by id. Asking for all is no use of any.
     ///
     /// # Errors
     /// `unavailable`: which projects there are is not known yet.
@@ -93,7 +103,11 @@ impl Projects {
             return Err(WireError::unavailable(NOT_LISTED, RETRY_AFTER));
         }
         let mut all = self.all();
-        all.retain(|project| matches!(self.readable(&project.id), Ok(Some(_))));
+        all.retain(|project| {
+            let id = &project.id;
+            let is_read = self.0.found.why_unread(id).is_none();
+            is_read && !self.is_asleep(id) && self.check_store(id).is_ok()
+        });
         Ok(all)
     }
 
@@ -121,6 +135,7 @@ impl Projects {
         self.check_store(id)?;
         loop {
             if let Some(project) = self.started(id) {
+                project.last_use.note();
                 return Ok(project);
             }
             if let Done::Started(outcome) = self.begin_start(id).await {
@@ -180,32 +195,23 @@ impl Projects {
                 .shared();
         }
         let on_their_way = doing.keys().filter(|id| !self.0.active.contains_key(*id));
-        if self.0.active.len() + on_their_way.count() >= self.0.max {
-            let error = WireError::overloaded(
-                format!(
-                    "project {id} is not started: {} projects are awake, and no more are allowed (projects.max)",
-                    self.0.max
-                ),
-                RETRY_AFTER,
-            );
+        let awake = self.awake() + on_their_way.count();
+        if let Some(why) = self.why_too_many(id, awake) {
+            let text = format!("project {id} is not started: {why}");
+            let error = WireError::overloaded(text, RETRY_AFTER);
             self.0.found.failed(id, &error);
             return std::future::ready(Done::Started(Err(error)))
                 .boxed()
                 .shared();
         }
-        let (projects, started) = (self.clone(), id.clone());
-        let start = async move {
-            let _until_it_ends = UnderWay(&projects, &started);
-            let outcome = projects.start_now(&started).await;
+        self.begin(id, &mut doing, |projects, id| async move {
+            let outcome = projects.start_now(&id).await;
             match &outcome {
                 Ok(project) => projects.note_when_read(project),
-                Err(error) => projects.0.found.failed(&started, error),
+                Err(error) => projects.0.found.failed(&id, error),
             }
             Done::Started(outcome)
-        };
-        let start = by_itself(start);
-        doing.insert(id.clone(), start.clone());
-        start
+        })
     }
 
     /// What is being done with a project; its stop, where that is nothing.
@@ -214,20 +220,44 @@ impl Projects {
         if let Some(doing) = doing.get(id) {
             return doing.clone();
         }
-        let (projects, stopped) = (self.clone(), id.clone());
-        let stop = async move {
-            let _until_it_ends = UnderWay(&projects, &stopped);
-            projects.0.started.remove(&stopped);
-            let outcome = projects.0.root.stop_tree(stopped.as_str(), deadline).await;
+        self.begin(id, &mut doing, move |projects, id| async move {
+            projects.0.started.remove(&id);
+            let outcome = projects.0.root.stop_tree(id.as_str(), deadline).await;
             // What was in flight has told of its end.
-            if projects.0.active.remove(&stopped).is_some() {
-                projects.0.found.note(&stopped);
+            if projects.0.active.remove(&id).is_some() {
+                projects.0.found.note(&id);
             }
             Done::Stopped(outcome)
-        };
-        let stop = by_itself(stop);
-        doing.insert(id.clone(), stop.clone());
-        stop
+        })
+    }
+
+    /// What is being done with a project; its falling asleep, where that is nothing.
+    pub(super) fn begin_sleep(&self, project: Arc<Project>, mark: Mark, ears: Ears) -> Doing {
+        let id = project.id.clone();
+        let mut doing = self.0.starting.doing.lock();
+        if let Some(doing) = doing.get(&id) {
+            return doing.clone();
+        }
+        self.begin(&id, &mut doing, |projects, _| async move {
+            Done::Stopped(projects.sleep_now(project, mark, ears).await)
+        })
+    }
+
+    /// Does something with a project with which nothing is being done.
+    fn begin<F: Future<Output = Done> + Send + 'static>(
+        &self,
+        id: &ProjectId,
+        doing: &mut HashMap<ProjectId, Doing>,
+        what: impl FnOnce(Self, ProjectId) -> F,
+    ) -> Doing {
+        let (projects, of) = (self.clone(), id.clone());
+        let what = what(self.clone(), id.clone());
+        let begun = by_itself(async move {
+            let _until_it_ends = UnderWay(&projects, &of);
+            what.await
+        });
+        doing.insert(id.clone(), begun.clone());
+        begun
     }
 
     async fn start_now(&self, id: &ProjectId) -> Result<Arc<Project>, WireError> {
@@ -243,6 +273,10 @@ impl Projects {
                 format!("project {id} cannot be started: NATS is away"),
                 RETRY_AFTER,
             ));
+        }
+        if self.is_asleep(id) {
+            self.0.found.note(id);
+            self.0.asleep.remove(id);
         }
         let (project, tree) = Box::pin(Project::open(id.clone(), &self.0.terms)).await?;
         let project = Arc::new(project);

@@ -243,6 +243,12 @@ impl Index {
         self.last_activity
     }
 
+    /// When the finished item that ended first was last written.
+    pub fn oldest_finished(&self) -> Option<Timestamp> {
+        let slot = self.finished.values().next()?;
+        Some(self.headers.get(*slot as usize)?.updated_at)
+    }
+
     pub fn totals(&self) -> WorkTotals {
         let count = |status| self.orders[place(status)].len();
         WorkTotals {

@@ -215,6 +215,11 @@ impl ReadModel {
         self.index.read().last_activity()
     }
 
+    /// When the finished item that ended first did so; it is the first to expire.
+    pub fn oldest_finished(&self) -> Option<Timestamp> {
+        self.index.read().oldest_finished()
+    }
+
     /// Calls `each` for every pending item, in the order of creation.
     pub fn for_each_pending(&self, each: impl FnMut(&Header)) {
         self.index.read().pending().for_each(each);

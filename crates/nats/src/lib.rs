@@ -10,6 +10,7 @@
 //! | [`store_guard`], [`stamp`] | whether a store is the one that is worked with; asked before every write |
 //! | [`store`] | whether the store can be written at all |
 //! | [`terms`], [`overlap`] | how streams must be configured, and what of somebody else's is in the way |
+//! | [`positions`] | where streams stand: when each was made, how far it has come |
 //! | [`server`] | a nats-server of our own |
 //! | [`clock`], [`server_clock`], [`repetition`] | times as values: ours, the server's, when to say a thing again |
 //! | [`verdicts`] | what is decided about stores, pure: values in, verdict out |
@@ -23,6 +24,7 @@ pub mod ledger_store;
 pub mod outcome;
 pub mod overlap;
 pub mod owner;
+pub mod positions;
 mod raw_bucket;
 pub mod repetition;
 pub mod server;

@@ -220,8 +220,11 @@ pub struct Stats {
     /// Dead letters.
     #[serde(default)]
     pub dead_letters: DeadLetterTotals,
-    /// How many projects.
+    /// How many projects, awake or asleep.
     pub total_projects: usize,
+    /// How many of them sleep: what is in them is counted as it was when they fell asleep.
+    #[serde(default)]
+    pub asleep: usize,
     /// Sums over all of them.
     pub totals: SumTotals,
     /// Each of them.
@@ -271,6 +274,9 @@ pub struct ProjectSummary {
     /// Its sums.
     #[serde(flatten)]
     pub totals: ProjectTotals,
+    /// Whether it sleeps; absent where it does not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub asleep: bool,
 }
 
 /// `GET /api/stats/projects`, `coord.global.projects`
@@ -308,6 +314,9 @@ pub struct Status {
     pub epoch: u64,
     /// How many projects are awake.
     pub projects: usize,
+    /// How many sleep.
+    #[serde(default)]
+    pub asleep: usize,
     /// Its NATS.
     pub nats: NatsStatus,
     /// Whether it can serve, which projects gave up, and what else is wrong.

@@ -1,0 +1,121 @@
+//! The projects that sleep: no actor, no consumer, a mark and an ear for each.
+
+use std::collections::BTreeSet;
+use std::sync::Weak;
+
+use async_nats::{Client, Subscriber};
+use dashmap::DashMap;
+use futures_util::StreamExt as _;
+use loom_protocol::{ProjectId, Timestamp};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{Inner, LOOK_EVERY, Projects, RETRY_AFTER};
+use crate::domain::sleep::{Mark, StreamPositions};
+
+/// Those that sleep.
+#[derive(Default)]
+pub(super) struct Asleep {
+    by_id: DashMap<ProjectId, Sleeper>,
+}
+
+struct Sleeper {
+    mark: Box<Mark>,
+    _listening: AbortOnDropHandle<()>,
+}
+
+impl Asleep {
+    /// It sleeps from now on, as this mark says, and hears by these ears.
+    pub fn insert(&self, id: &ProjectId, mark: Mark, ears: Ears, projects: Weak<Inner>) {
+        let listening = tokio::spawn(ears.wake_at_a_message(projects, id.clone()));
+        let sleeper = Sleeper {
+            mark: Box::new(mark),
+            _listening: AbortOnDropHandle::new(listening),
+        };
+        self.by_id.insert(id.clone(), sleeper);
+    }
+
+    /// It sleeps no longer. False: it did not.
+    pub fn remove(&self, id: &ProjectId) -> bool {
+        self.by_id.remove(id).is_some()
+    }
+
+    pub fn contains(&self, id: &ProjectId) -> bool {
+        self.by_id.contains_key(id)
+    }
+
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Its mark, if it sleeps.
+    pub fn mark(&self, id: &ProjectId) -> Option<Mark> {
+        self.by_id.get(id).map(|sleeper| (*sleeper.mark).clone())
+    }
+
+    /// What `read` makes of the mark of each, by id.
+    pub fn each<T>(&self, read: impl Fn(&Mark) -> T) -> Vec<(ProjectId, T)> {
+        let all = self.by_id.iter();
+        let mut all: Vec<_> = all
+            .map(|sleeper| (sleeper.key().clone(), read(&sleeper.mark)))
+            .collect();
+        all.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        all
+    }
+
+    /// Those whose marks do not hold any more: their streams stand elsewhere, or it is time.
+    pub fn over(
+        &self,
+        now: Timestamp,
+        stand: Option<&dyn Fn(&ProjectId) -> StreamPositions>,
+    ) -> Vec<ProjectId> {
+        let moved =
+            |id: &ProjectId, mark: &Mark| stand.is_some_and(|stand| !mark.holds(&stand(id)));
+        let all = self.by_id.iter();
+        all.filter(|sleeper| sleeper.mark.is_over(now) || moved(sleeper.key(), &sleeper.mark))
+            .map(|sleeper| sleeper.key().clone())
+            .collect()
+    }
+
+    /// Those of which there is nothing among these.
+    pub fn vanished(&self, there: &BTreeSet<ProjectId>) -> Vec<ProjectId> {
+        let all = self.by_id.iter().map(|sleeper| sleeper.key().clone());
+        all.filter(|id| !there.contains(id)).collect()
+    }
+}
+
+/// What a project that sleeps is woken by: a message of a client that asks no request.
+pub(super) struct Ears {
+    /// `loom.{p}.>`: work and reports that are published.
+    messages: Subscriber,
+    /// `$KV.loom-agents-{p}.>`: agents that write their own entry.
+    entries: Subscriber,
+}
+
+impl Ears {
+    /// Listens from now on, as far as the server has read; a flush of the client makes certain of it.
+    pub async fn open(client: &Client, id: &ProjectId) -> Result<Self, async_nats::SubscribeError> {
+        let bucket = loom_protocol::names::agents_bucket(id);
+        Ok(Self {
+            messages: client.subscribe(format!("loom.{id}.>")).await?,
+            entries: client.subscribe(format!("$KV.{bucket}.>")).await?,
+        })
+    }
+
+    async fn wake_at_a_message(mut self, projects: Weak<Inner>, id: ProjectId) {
+        let heard = tokio::select! {
+            heard = self.messages.next() => heard,
+            heard = self.entries.next() => heard,
+        };
+        let Some(message) = heard else { return };
+        tracing::info!(project = %id, subject = %message.subject, "a message wakes the project");
+        drop(message);
+        let mut pause = RETRY_AFTER;
+        // The start of the project ends this; where it cannot be started just now, it is tried again.
+        while let Some(inner) = projects.upgrade() {
+            // A task of its own is as large as what it may wait for.
+            Box::pin(Projects(inner).start_one_found(&id)).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LOOK_EVERY);
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! Putting projects to sleep that nobody needs, and waking them.
+//!
+//! ```text
+//! awake ── unused for projects.sleep_after, nothing left to do ──► asleep ── a request, a message, its time ──► starting
+//!   ▲                                                                │
+//!   └── its streams moved while it fell asleep ──────────────────────┘
+//! ```
+//!
+//! A project that sleeps has no actors and no consumers. What is kept of it is a [`Mark`]: where its streams stand, and the
+//! totals of what is in it, which answer the sums over all projects. It hears what is published to it and what is put into
+//! its bucket of agents; a request that names it starts it and waits. Marks are kept in `LOOM_OWNERS` too: a coordinator
+//! that starts, or has connected again, starts those only whose streams stand elsewhere.
+//!
+//! # Failure cases
+//! | case | what happens |
+//! |---|---|
+//! | a message comes while it falls asleep | its ears are open before the streams are looked at, and they are looked at again after its actors have ended: it is started again |
+//! | a request comes meanwhile | it waits until the actors have ended, and starts it again |
+//! | somebody uses it just then | it stays awake |
+//! | its actors do not end in time, or its streams cannot be looked at | it is started again |
+//! | the mark cannot be written | it sleeps; the next coordinator starts it |
+//! | NATS was away, the word of it lost | where the streams stand is compared at every reconnect, and every [`COMPARE_EVERY`] |
+//! | its streams are destroyed | it is forgotten; its guard says so where it was the store |
+//! | what it keeps expires | it wakes when the first thing has, at the earliest after an hour, and counts anew |
+//! | no more may be awake | requests are refused with `overloaded`; what was published waits in its stream, and is tried again |
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use futures_util::{StreamExt as _, stream};
+use loom_protocol::{ProjectId, names};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use super::asleep::Ears;
+use super::starting::Done;
+use super::{Projects, RETRY_AFTER};
+use crate::domain::sleep::{AsleepTotals, Mark, Signs, StreamPosition, StreamPositions, why_awake};
+use crate::liveness::BarrierOutcome;
+use crate::nats::positions::{Position, all_positions, positions_of};
+use crate::project::Project;
+use crate::supervision::StopError;
+
+/// How often it is looked which projects may sleep, at the most; more often where they may sleep sooner.
+const LOOK_MAX: Duration = Duration::from_secs(10);
+const LOOK_MIN: Duration = Duration::from_millis(100);
+/// How often the streams of those that sleep are compared with their marks, in case a message was not heard.
+const COMPARE_EVERY: Duration = Duration::from_mins(5);
+/// How long the actors of one that falls asleep may take to end.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
+/// How many fall asleep at a time.
+const AT_A_TIME: usize = 16;
+
+impl Projects {
+    /// Whether a project sleeps.
+    pub fn is_asleep(&self, id: &ProjectId) -> bool {
+        self.0.asleep.contains(id)
+    }
+
+    /// How many sleep.
+    pub fn asleep(&self) -> usize {
+        self.0.asleep.len()
+    }
+
+    /// What is in a project that sleeps.
+    pub fn totals_asleep(&self, id: &ProjectId) -> Option<AsleepTotals> {
+        self.0.asleep.mark(id).map(|mark| mark.totals)
+    }
+
+    /// What is in each project that sleeps, by id.
+    pub fn all_totals_asleep(&self) -> Vec<(ProjectId, AsleepTotals)> {
+        self.0.asleep.each(|mark| mark.totals)
+    }
+
+    /// Puts projects to sleep and wakes those whose time it is, for ever.
+    pub(super) async fn keep_sleeping(&self) {
+        let Some(sleep_after) = self.0.limits.sleep_after else {
+            return;
+        };
+        let every = (sleep_after / 4).clamp(LOOK_MIN, LOOK_MAX);
+        let mut reconnects = self.0.terms.nats.reconnects.clone();
+        reconnects.mark_unchanged();
+        let mut compared = Instant::now();
+        loop {
+            let reconnected = next_look(every, &mut reconnects).await;
+            if reconnected || compared.elapsed() >= COMPARE_EVERY {
+                compared = Instant::now();
+                self.wake_those_that_moved().await;
+            } else {
+                let now = self.0.terms.clock.now();
+                self.wake(self.0.asleep.over(now, None)).await;
+            }
+            if !self.0.terms.ownership.is_held() || !self.0.terms.nats.is_up() {
+                continue;
+            }
+            let mut unused = self.all();
+            unused.retain(|project| project.last_use.unused() >= sleep_after);
+            stream::iter(unused)
+                .for_each_concurrent(AT_A_TIME, |project| self.put_to_sleep(project, sleep_after))
+                .await;
+        }
+    }
+
+    /// Wakes the projects whose streams do not stand where their marks say.
+    async fn wake_those_that_moved(&self) {
+        if self.0.asleep.len() == 0 {
+            return;
+        }
+        let stand = match all_positions(&self.0.terms.nats.jetstream).await {
+            Ok(all) => by_project(&all),
+            // They wake at the next look, or when they are needed.
+            Err(error) => return tracing::debug!("projects that sleep are not compared: {error}"),
+        };
+        let now = self.0.terms.clock.now();
+        self.wake(self.0.asleep.over(now, Some(&stand))).await;
+    }
+
+    async fn wake(&self, these: Vec<ProjectId>) {
+        join_all(these.iter().map(|id| self.start_one_found(id))).await;
+    }
+
+    /// Takes those that sleep over from the coordinator before, as far as their marks hold. The others are to be started.
+    pub(super) async fn recall_asleep(&self, there: &BTreeSet<ProjectId>) {
+        if self.0.limits.sleep_after.is_none() {
+            return;
+        }
+        let marks = match self.0.marks.all().await {
+            Ok(marks) => marks,
+            Err(error) => {
+                return tracing::warn!(
+                    "which projects slept is not known, all are started: {error}"
+                );
+            }
+        };
+        let (marks, gone): (Vec<_>, Vec<_>) =
+            marks.into_iter().partition(|(id, _)| there.contains(id));
+        for (id, _) in &gone {
+            self.0.marks.forget(id).await;
+        }
+        let candidates: Vec<_> = marks
+            .into_iter()
+            .filter(|(id, _)| !self.0.active.contains_key(id) && !self.is_asleep(id))
+            .collect();
+        if candidates.is_empty() {
+            return;
+        }
+        if let Err(error) = self.recall(candidates).await {
+            tracing::warn!("the projects that slept are started: {error}");
+        }
+    }
+
+    async fn recall(&self, candidates: Vec<(ProjectId, Mark)>) -> Result<(), String> {
+        let nats = &self.0.terms.nats;
+        let mut listening = Vec::with_capacity(candidates.len());
+        for (id, mark) in candidates {
+            let ears = Ears::open(&nats.client, &id).await;
+            listening.push((id, mark, ears.map_err(|error| error.to_string())?));
+        }
+        // What comes from here on is heard.
+        nats.client
+            .flush()
+            .await
+            .map_err(|error| error.to_string())?;
+        let all = all_positions(&nats.jetstream)
+            .await
+            .map_err(|error| error.to_string())?;
+        let stand = by_project(&all);
+        let now = self.0.terms.clock.now();
+        for (id, mark, ears) in listening {
+            if mark.holds(&stand(&id)) && !mark.is_over(now) {
+                self.0
+                    .asleep
+                    .insert(&id, mark, ears, Arc::downgrade(&self.0));
+            }
+        }
+        tracing::info!(asleep = self.0.asleep.len(), "projects sleep on");
+        Ok(())
+    }
+
+    /// Forgets those of which nothing is there any more.
+    pub(super) async fn forget_vanished(&self, there: &BTreeSet<ProjectId>) {
+        for id in self.0.asleep.vanished(there) {
+            if self.0.asleep.remove(&id) {
+                tracing::info!(project = %id, "the project is forgotten: its resources are gone");
+                self.0.terms.stores.guard(&id).suspect();
+                self.0.marks.forget(&id).await;
+            }
+        }
+    }
+
+    /// Puts a project to sleep, unless there is a reason to stay awake.
+    async fn put_to_sleep(&self, project: Arc<Project>, sleep_after: Duration) {
+        let id = project.id.clone();
+        let signs = signs_of(&project, 0);
+        if why_awake(&signs, sleep_after).is_some() || self.why_not_up(&id).is_some() {
+            return;
+        }
+        match self.fall_asleep(project, sleep_after).await {
+            Ok(true) => tracing::info!(project = %id, "the project sleeps"),
+            Ok(false) => {}
+            Err(error) => tracing::debug!(project = %id, "the project stays awake: {error}"),
+        }
+    }
+
+    async fn fall_asleep(
+        &self,
+        project: Arc<Project>,
+        sleep_after: Duration,
+    ) -> Result<bool, String> {
+        let (id, terms) = (project.id.clone(), &self.0.terms);
+        let id = &id;
+        let streams = streams_of(id);
+        let before = positions_of(&terms.nats.jetstream, &streams).await;
+        let before = before.map_err(|error| error.to_string())?;
+        // What lay in its streams and buckets by then has been applied, or is to be waited for.
+        if project.barrier.pass().await != BarrierOutcome::Passed {
+            return Ok(false);
+        }
+        let messages = before.get(&names::work_stream(id));
+        let signs = signs_of(&project, messages.map_or(0, |stream| stream.messages));
+        if why_awake(&signs, sleep_after).is_some() {
+            return Ok(false);
+        }
+        let ears = Ears::open(&terms.nats.client, id).await;
+        let ears = ears.map_err(|error| error.to_string())?;
+        terms
+            .nats
+            .client
+            .flush()
+            .await
+            .map_err(|error| error.to_string())?;
+        let totals = AsleepTotals {
+            work: project.work.totals(),
+            letters: project.letters.total(),
+            last_activity: project.work.last_activity(),
+        };
+        let mark = Mark::new(
+            terms.clock.now(),
+            self.expires(&project),
+            stand(&before),
+            totals,
+        );
+        let sleeps = self.begin_sleep(project, mark, ears);
+        Ok(matches!(sleeps.await, Done::Stopped(Ok(()))) && self.is_asleep(id))
+    }
+
+    /// When the first thing that is kept of a project expires.
+    fn expires(&self, project: &Project) -> Option<loom_protocol::Timestamp> {
+        let terms = &self.0.terms;
+        let item = project.work.oldest_finished();
+        let letter = project.letters.oldest();
+        let expiries = [
+            item.map(|written| written.after(terms.work.retention)),
+            letter.map(|written| written.after(terms.dlq.retention)),
+        ];
+        expiries.into_iter().flatten().min()
+    }
+
+    /// Ends the actors of a project that falls asleep. It sleeps for everybody from the beginning, so that nobody reads from
+    /// it meanwhile; whoever needs it waits for the end of this.
+    pub(super) async fn sleep_now(
+        &self,
+        project: Arc<Project>,
+        mark: Mark,
+        ears: Ears,
+    ) -> Result<(), StopError> {
+        let id = &project.id.clone();
+        self.0.started.remove(id);
+        self.0
+            .asleep
+            .insert(id, mark.clone(), ears, Arc::downgrade(&self.0));
+        // One is this one, and one is of the active ones: any other one is of somebody who uses it.
+        if Arc::strong_count(&project) > 2 {
+            self.0.started.insert(id.clone());
+            self.0.asleep.remove(id);
+            return Ok(());
+        }
+        drop(project);
+        let stopped = self.0.root.stop_tree(id.as_str(), STOP_WITHIN).await;
+        self.0.active.remove(id);
+        self.0.terms.stores.closed(id);
+        let after = positions_of(&self.0.terms.nats.jetstream, &streams_of(id)).await;
+        let is_as_before = after.is_ok_and(|after| mark.holds(&stand(&after)));
+        if stopped.is_err() || !is_as_before {
+            self.0.found.note(id);
+            self.0.asleep.remove(id);
+            let (projects, id) = (self.clone(), id.clone());
+            tokio::spawn(async move { projects.start_one_found(&id).await });
+        } else if let Err(error) = self.0.marks.keep(id, &mark).await {
+            tracing::debug!(project = %id, "its mark is not kept: {error}");
+        }
+        stopped
+    }
+}
+
+/// Waits for the time of the next look, or until NATS has connected anew: whether it has.
+async fn next_look(every: Duration, reconnects: &mut watch::Receiver<u64>) -> bool {
+    tokio::select! {
+        () = sleep(every) => false,
+        changed = reconnects.changed() => {
+            if changed.is_err() {
+                sleep(RETRY_AFTER).await;
+            }
+            true
+        }
+    }
+}
+
+fn signs_of(project: &Project, messages: u64) -> Signs {
+    let unreadable = project.work.quarantined() + project.agents.quarantined();
+    Signs {
+        unused: project.last_use.unused(),
+        agents: project.agents.len(),
+        work: project.work.totals(),
+        messages,
+        without_letter: project.work.without_letter(0, 1).len(),
+        scheduled: project.letters.scheduled(),
+        unreadable: unreadable + usize::from(project.letters.unreadable() > 0),
+    }
+}
+
+/// The streams of a project.
+fn streams_of(id: &ProjectId) -> Vec<String> {
+    let buckets = [
+        names::agents_bucket(id),
+        names::work_bucket(id),
+        names::graveyard_bucket(id),
+    ];
+    let buckets = buckets.into_iter().map(|bucket| format!("KV_{bucket}"));
+    buckets
+        .chain([names::work_stream(id), names::dead_letter_stream(id)])
+        .collect()
+}
+
+fn stand(streams: &BTreeMap<String, Position>) -> StreamPositions {
+    let positions = streams.iter().map(|(name, position)| {
+        let Position { made, last, .. } = *position;
+        (name.clone(), StreamPosition { made, last })
+    });
+    positions.collect()
+}
+
+/// Where the streams of each project stand, of all that there are.
+fn by_project(all: &BTreeMap<String, Position>) -> impl Fn(&ProjectId) -> StreamPositions + use<> {
+    let all = stand(all);
+    move |id| {
+        let streams = streams_of(id).into_iter();
+        streams
+            .filter_map(|name| all.get(&name).map(|position| (name.clone(), *position)))
+            .collect()
+    }
+}

@@ -1,0 +1,307 @@
+//! Projects that nobody needs sleep, and whoever needs one again does not notice.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_nats::jetstream;
+use futures_util::future::join_all;
+use loom_protocol::{AgentGuid, WorkId};
+use loom_testkit::nats::TestNats;
+use loom_testkit::process::LoomProcess;
+use serde_json::{Value, json};
+
+use crate::world::{Rest, loom_up, until};
+
+/// After how long without use a project sleeps here.
+const SLEEP_AFTER: &str = "1s";
+
+/// A coordinator whose projects sleep soon.
+async fn sleepy() -> (TestNats, LoomProcess) {
+    let nats = TestNats::start().await.unwrap();
+    let loom = loom_up()
+        .on_nats(nats.url())
+        .set("projects.sleep_after", SLEEP_AFTER)
+        .start()
+        .await
+        .unwrap();
+    (nats, loom)
+}
+
+async fn get(rest: &Rest, path: &str) -> (u16, Value) {
+    let answer = rest.http.get(format!("{}{path}", rest.url));
+    let answer = answer.send().await.unwrap();
+    let status = answer.status().as_u16();
+    (status, answer.json().await.unwrap_or_default())
+}
+
+async fn post(rest: &Rest, project: &str, path: &str, body: Value) -> (u16, Value) {
+    let request = rest.http.post(format!("{}{path}", rest.url)).json(&body);
+    let answer = request.header("Loom-Project", project).send().await;
+    let answer = answer.unwrap();
+    let status = answer.status().as_u16();
+    (status, answer.json().await.unwrap_or_default())
+}
+
+/// Submits an item and calls it off: a project with nothing left to do.
+async fn one_finished(rest: &Rest, project: &str) -> WorkId {
+    let body = json!({"capability": "rust", "description": "one", "taskId": "build"});
+    let (status, item) = post(rest, project, "/api/work", body).await;
+    assert_eq!(status, 201, "{item}");
+    let id = item["id"].as_str().or(item["workItemId"].as_str()).unwrap();
+    let path = format!("/api/work/{id}/cancel");
+    let (status, item) = post(rest, project, &path, json!({})).await;
+    assert_eq!(status, 200, "{item}");
+    id.parse().unwrap()
+}
+
+/// Whether each project that is known sleeps.
+async fn sleeping(rest: &Rest) -> BTreeMap<String, bool> {
+    let (status, answer) = get(rest, "/api/stats/projects").await;
+    assert_eq!(status, 200, "{answer}");
+    let details = answer["details"].as_array().unwrap().iter();
+    details
+        .map(|project| {
+            let name = project["projectId"].as_str().unwrap().to_owned();
+            (name, project["asleep"] == true)
+        })
+        .collect()
+}
+
+async fn until_asleep(rest: &Rest, projects: &[&str]) {
+    until(
+        "they sleep",
+        || sleeping(rest),
+        |known| {
+            projects
+                .iter()
+                .all(|project| known.get(*project) == Some(&true))
+        },
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_project_with_nothing_to_do_sleeps_is_counted_and_wakes_for_the_first_request() {
+    let (_nats, loom) = sleepy().await;
+    let rest = Rest::of(&loom);
+    let id = one_finished(&rest, "done").await;
+    let body = json!({"capability": "rust", "description": "one"});
+    assert_eq!(post(&rest, "busy", "/api/work", body).await.0, 201);
+    until_asleep(&rest, &["done"]).await;
+
+    // Sums and lists over all tell of it, and wake nothing.
+    let (_, stats) = get(&rest, "/api/stats").await;
+    assert_eq!(stats["cancelled"], 1, "{stats}");
+    assert_eq!(stats["pending"], 1, "{stats}");
+    assert_eq!(stats["asleep"], 1, "{stats}");
+    assert!(stats["byProject"]["done"].is_object(), "{stats}");
+    let (_, of_one) = get(&rest, "/api/stats?projectId=done").await;
+    assert_eq!(
+        (&of_one["cancelled"], &of_one["asleep"]),
+        (&json!(1), &json!(1)),
+        "{of_one}"
+    );
+    assert_eq!(get(&rest, "/api/agents").await.0, 200);
+    let metrics = rest.http.get(format!("{}/metrics", rest.url)).send().await;
+    let metrics = metrics.unwrap().text().await.unwrap();
+    let counted = r#"loom_work_items{project="done",status="cancelled"} 1"#;
+    assert!(metrics.contains(counted), "{metrics}");
+    assert!(
+        metrics.contains(r#"loom_projects{state="asleep"} 1"#),
+        "{metrics}"
+    );
+    let known = sleeping(&rest).await;
+    assert_eq!((known["done"], known["busy"]), (true, false), "{known:?}");
+
+    let (status, list) = get(&rest, "/api/work?projectId=done").await;
+    assert_eq!((status, &list["count"]), (200, &json!(1)), "{list}");
+    assert_eq!(list["workItems"][0]["id"], json!(id), "{list}");
+    assert!(!sleeping(&rest).await["done"], "it was asked for");
+
+    // And by its whole id alone, wherever it is.
+    until_asleep(&rest, &["done"]).await;
+    let (status, item) = get(&rest, &format!("/api/work/{id}")).await;
+    assert_eq!(
+        (status, &item["status"]),
+        (200, &json!("cancelled")),
+        "{item}"
+    );
+    let unknown = WorkId::generate();
+    assert_eq!(get(&rest, &format!("/api/work/{unknown}")).await.0, 404);
+    assert!(!sleeping(&rest).await["busy"], "it has something to do");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_client_that_knows_nothing_but_nats_wakes_a_project() {
+    let (nats, loom) = sleepy().await;
+    let rest = Rest::of(&loom);
+    for project in ["published", "entered", "asked"] {
+        one_finished(&rest, project).await;
+    }
+    until_asleep(&rest, &["published", "entered", "asked"]).await;
+    let client = nats.connect().await.unwrap();
+    let jetstream = jetstream::new(client.clone());
+
+    let item = json!({"capability": "rust", "description": "published"}).to_string();
+    let subject = "loom.published.work.queue.rust";
+    let stored = jetstream.publish(subject, item.into()).await.unwrap();
+    stored.await.unwrap();
+    let pending = async || get(&rest, "/api/stats").await.1["pending"].clone();
+    until("the published item is there", pending, |count| *count == 1).await;
+
+    let bucket = jetstream
+        .get_key_value("loom-agents-entered")
+        .await
+        .unwrap();
+    let guid = AgentGuid::generate();
+    let entry = json!({
+        "guid": guid, "handle": "ada", "agentType": "fake", "capabilities": ["rust"], "status": "online",
+    });
+    let entry = entry.to_string();
+    bucket.put(guid.to_string(), entry.into()).await.unwrap();
+    let agents = async || get(&rest, "/api/agents").await.1["total"].clone();
+    until("its agent is there", agents, |count| *count == 1).await;
+
+    let body = json!({"handle": "bo", "agentType": "fake", "capabilities": ["rust"]});
+    let answer = client.request("coord.asked.agents.register", body.to_string().into());
+    let answer: Value = serde_json::from_slice(&answer.await.unwrap().payload).unwrap();
+    assert!(answer["guid"].is_string(), "{answer}");
+    let known = sleeping(&rest).await;
+    for project in ["published", "entered", "asked"] {
+        assert!(!known[project], "{project}: {known:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn after_a_death_those_sleep_on_to_which_nothing_has_happened() {
+    let (nats, mut loom) = sleepy().await;
+    let rest = Rest::of(&loom);
+    for project in ["still", "moved", "removed"] {
+        one_finished(&rest, project).await;
+    }
+    for project in ["still", "moved", "removed"] {
+        let kept = format!("the project sleeps project={project}");
+        loom.until_it_logs(&kept).await.unwrap();
+    }
+    loom.kill_9().await;
+    let jetstream = jetstream::new(nats.connect().await.unwrap());
+    let item = json!({"capability": "rust", "description": "published"}).to_string();
+    let stored = jetstream.publish("loom.moved.work.queue.rust", item.into());
+    stored.await.unwrap().await.unwrap();
+    for stream in [
+        "KV_loom-work-removed",
+        "KV_loom-agents-removed",
+        "LOOM_WORK_REMOVED",
+    ] {
+        jetstream.delete_stream(stream).await.unwrap();
+    }
+    loom.restart().await.unwrap();
+
+    let rest = Rest::of(&loom);
+    let pending = async || get(&rest, "/api/stats").await.1["pending"].clone();
+    until("what was published meanwhile is there", pending, |count| {
+        *count == 1
+    })
+    .await;
+    let known = sleeping(&rest).await;
+    assert_eq!((known["still"], known["moved"]), (true, false), "{known:?}");
+    assert!(!known.contains_key("removed"), "{known:?}");
+    let (_, stats) = get(&rest, "/api/stats").await;
+    assert_eq!(stats["cancelled"], 2, "{stats}");
+    let (status, list) = get(&rest, "/api/work?projectId=still").await;
+    assert_eq!((status, &list["count"]), (200, &json!(1)), "{list}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_project_sleeps_on_over_a_restart_of_nats_and_still_hears() {
+    let (nats, loom) = sleepy().await;
+    let rest = Rest::of(&loom);
+    one_finished(&rest, "still").await;
+    until_asleep(&rest, &["still"]).await;
+    nats.kill().await.unwrap();
+    nats.restart().await.unwrap();
+    until(
+        "it is ready again",
+        || rest.ready(),
+        |status| *status == 200,
+    )
+    .await;
+    let asleep = async || sleeping(&rest).await.get("still").copied();
+    until("it sleeps", asleep, |asleep| *asleep == Some(true)).await;
+    let jetstream = jetstream::new(nats.connect().await.unwrap());
+    let item = json!({"capability": "rust", "description": "published"}).to_string();
+    let stored = jetstream.publish("loom.still.work.queue.rust", item.into());
+    stored.await.unwrap().await.unwrap();
+    let pending = async || get(&rest, "/api/stats").await.1["pending"].clone();
+    until("the published item is there", pending, |count| *count == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn whoever_comes_while_a_project_falls_asleep_is_answered_as_ever() {
+    const PROJECTS: u32 = 8;
+    const VISITS: u32 = 12;
+    let (_nats, loom) = sleepy().await;
+    let rest = Rest::of(&loom);
+    let visits = (0..PROJECTS).map(|number| {
+        let rest = &rest;
+        async move {
+            let project = format!("visited-{number}");
+            one_finished(rest, &project).await;
+            for visit in 0..VISITS {
+                // deliberate sleep: the visits are spread over the moments about which the project falls asleep
+                tokio::time::sleep(Duration::from_millis(u64::from(
+                    900 + (visit * 7 + number * 5) % 60 * 10,
+                )))
+                .await;
+                let (status, list) = get(rest, &format!("/api/work?projectId={project}")).await;
+                assert_eq!((status, &list["total"]), (200, &json!(1 + visit)), "{list}");
+                one_finished(rest, &project).await;
+            }
+        }
+    });
+    join_all(visits).await;
+    let log = loom.stderr();
+    assert!(
+        log.contains("the project sleeps"),
+        "none fell asleep: {log}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn no_more_projects_are_made_than_may_be_known_awake_or_asleep() {
+    let nats = TestNats::start().await.unwrap();
+    let loom = loom_up()
+        .on_nats(nats.url())
+        .set("projects.sleep_after", SLEEP_AFTER)
+        .set("projects.max", "2")
+        .set("projects.max_known", "3")
+        .start()
+        .await
+        .unwrap();
+    let rest = Rest::of(&loom);
+    one_finished(&rest, "one").await;
+    one_finished(&rest, "two").await;
+    until_asleep(&rest, &["one", "two"]).await;
+    // Two may be awake, and two sleep.
+    one_finished(&rest, "three").await;
+    let body = json!({"capability": "rust", "description": "one too many"});
+    let (status, answer) = post(&rest, "four", "/api/work", body).await;
+    assert_eq!(
+        (status, &answer["code"]),
+        (429, &json!("overloaded")),
+        "{answer}"
+    );
+    let message = answer["message"].as_str().unwrap();
+    assert!(message.contains("projects.max_known"), "{message}");
+    assert_eq!(
+        get(&rest, "/api/work?projectId=one").await.0,
+        200,
+        "a known one wakes"
+    );
+}
