@@ -44,15 +44,12 @@ impl Service {
         project: Option<&ProjectId>,
         text: &str,
     ) -> Result<(Arc<Project>, WorkId), WireError> {
-        let mut found = Vec::new();
-        for projects in self.scopes(project, text)? {
-            found = items_of(&projects, text).await?;
-            if !found.is_empty() {
-                break;
-            }
+        let mut found = items_of(&self.meant(project, text)?, text).await?;
+        if found.is_empty() {
+            found = items_of(&self.others(project, text)?, text).await?;
         }
-        if found.is_empty() && project.is_none() {
-            found = items_of(&self.woken_for(text).await?, text).await?;
+        if found.is_empty() {
+            found = items_of(&self.woken_for(project, text).await?, text).await?;
         }
         let names = |found: &Found<WorkId>| {
             let status = |(project, id): &(Arc<Project>, WorkId)| {
@@ -79,12 +76,10 @@ impl Service {
         project: Option<&ProjectId>,
         text: &str,
     ) -> Result<(Arc<Project>, AgentGuid), WireError> {
-        let scopes = self.scopes(project, text)?;
-        let found = scopes
-            .iter()
-            .map(|projects| agents_of(projects, text))
-            .find(|found| !found.is_empty())
-            .unwrap_or_default();
+        let mut found = agents_of(&self.meant(project, text)?, text);
+        if found.is_empty() {
+            found = agents_of(&self.others(project, text)?, text);
+        }
         let names = |found: &Found<AgentGuid>| {
             let name = |(project, guid): &(Arc<Project>, AgentGuid)| {
                 let status = status_of(project, *guid).map_or("gone", AgentStatus::as_str);
@@ -110,15 +105,12 @@ impl Service {
         text: &str,
         among: Among,
     ) -> Result<(Arc<Project>, WorkId), WireError> {
-        let mut found = Vec::new();
-        for projects in self.scopes(project, text)? {
-            found = letters_of(&projects, text, among).await?;
-            if !found.is_empty() {
-                break;
-            }
+        let mut found = letters_of(&self.meant(project, text)?, text, among).await?;
+        if found.is_empty() {
+            found = letters_of(&self.others(project, text)?, text, among).await?;
         }
-        if found.is_empty() && project.is_none() {
-            found = letters_of(&self.woken_for(text).await?, text, among).await?;
+        if found.is_empty() {
+            found = letters_of(&self.woken_for(project, text).await?, text, among).await?;
         }
         let names = |found: &Found<WorkId>| {
             let name =
@@ -135,14 +127,58 @@ impl Service {
         .map_err(|error| self.found_nowhere(error))
     }
 
-    /// The project that slept until now and has the item of this whole id. By anything else nothing is found in a project
-    /// that sleeps.
-    async fn woken_for(&self, text: &str) -> Result<Vec<Arc<Project>>, WireError> {
+    /// Where a text is looked for first: in the project that the request names, or else in the default one.
+    ///
+    /// # Errors
+    /// `unavailable`: it cannot be read yet, so that what is found elsewhere may not be what is meant.
+    fn meant(
+        &self,
+        project: Option<&ProjectId>,
+        text: &str,
+    ) -> Result<Vec<Arc<Project>>, WireError> {
+        let first = self.active(project.unwrap_or(self.default_project()));
+        match first {
+            // A whole id is of one thing, wherever that is: no project that cannot be read hinders it.
+            Err(_) if project.is_none() && is_whole_id(text) => Ok(Vec::new()),
+            first => Ok(first?.into_iter().collect()),
+        }
+    }
+
+    /// Where it is looked for next, where the first has nothing of the name: in all others, unless the request names a
+    /// project.
+    ///
+    /// # Errors
+    /// As there, of any of them.
+    fn others(
+        &self,
+        project: Option<&ProjectId>,
+        text: &str,
+    ) -> Result<Vec<Arc<Project>>, WireError> {
+        if project.is_some() {
+            return Ok(Vec::new());
+        }
+        if !is_whole_id(text)
+            && let Some((not_up, _)) = self.projects().not_up_yet().pop_first()
+        {
+            self.active(&not_up)?;
+        }
+        let mut others = self.projects().all_readable()?;
+        others.retain(|project| project.id != *self.default_project());
+        Ok(others)
+    }
+
+    /// Where it is looked for last: in the project that slept until now and has the item of this whole id. By anything
+    /// else nothing is found in a project that sleeps.
+    async fn woken_for(
+        &self,
+        project: Option<&ProjectId>,
+        text: &str,
+    ) -> Result<Vec<Arc<Project>>, WireError> {
         let projects = self.projects();
         let Ok(id) = text.parse::<WorkId>() else {
             return Ok(Vec::new());
         };
-        if projects.asleep() == 0 {
+        if project.is_some() || projects.asleep() == 0 {
             return Ok(Vec::new());
         }
         // As many requests as there are projects.
@@ -152,33 +188,6 @@ impl Service {
         };
         projects.settled(Some(&project.id), READY_WITHIN).await;
         Ok(self.active(&project.id)?.into_iter().collect())
-    }
-
-    /// Where a text is looked for, one scope after the other: the project that the request names, or else the
-    /// default one, and all others only where that has nothing of the name.
-    ///
-    /// # Errors
-    /// `unavailable`: one of these projects cannot be read yet, so that what is found elsewhere may not be what is meant.
-    fn scopes(
-        &self,
-        project: Option<&ProjectId>,
-        text: &str,
-    ) -> Result<[Vec<Arc<Project>>; 2], WireError> {
-        let readable = self.readable(project)?;
-        if project.is_some() {
-            return Ok([readable, Vec::new()]);
-        }
-        // A whole id is of one thing, wherever that is: no project that cannot be read hinders it.
-        if !is_whole_id(text) {
-            self.active(self.default_project())?;
-            if let Some((not_up, _)) = self.projects().not_up_yet().pop_first() {
-                self.active(&not_up)?;
-            }
-        }
-        let (own, others) = readable
-            .into_iter()
-            .partition(|project| project.id == *self.default_project());
-        Ok([own, others])
     }
 }
 

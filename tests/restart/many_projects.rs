@@ -135,12 +135,19 @@ async fn a_project_that_cannot_start_delays_nobody_says_why_and_comes_back() {
     let rest = Rest::of(&world.loom);
     let (status, body) = get(&rest, "/api/work?projectId=sound").await;
     assert_eq!((status, &body["count"]), (200, &json!(1)), "{body}");
+    // What the default project has is found by its name, whatever another one may have of it.
+    let body = json!({"capability": "rust", "description": "one", "taskId": "build-1"});
+    let request = rest.http.post(format!("{}/api/work", rest.url)).json(&body);
+    assert_eq!(request.send().await.unwrap().status().as_u16(), 201);
+    let (status, body) = get(&rest, "/api/work/build-1").await;
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(get(&rest, "/api/work/unknown").await.0, 503);
     let (status, body) = get(&rest, "/api/work?projectId=broken").await;
     assert_eq!(status, 503, "{body}");
     let why = body["message"].as_str().unwrap();
     assert!(why.contains("MINE"), "it does not say why: {why}");
     let sums = get(&rest, "/api/stats").await.1;
-    assert_eq!(sums["pending"], 1, "{sums}");
+    assert_eq!(sums["pending"], 2, "{sums}");
     let named = sums["starting"]["broken"].as_str().unwrap();
     assert!(named.contains("MINE"), "{named}");
     let readiness = rest.readiness().await;

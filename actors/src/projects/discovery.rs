@@ -27,9 +27,9 @@ impl Projects {
             .filter_map(|stream| names::project_of_stream(stream))
             .collect();
         if !self.0.recalled.swap(true, Ordering::AcqRel) {
-            self.recall_asleep(&found).await;
+            Box::pin(self.recall_asleep(&found)).await;
         }
-        self.forget_vanished(&found).await;
+        Box::pin(self.forget_vanished(&found)).await;
         self.0.found.listed(&found, |id| {
             self.0.active.contains_key(id) || self.is_asleep(id)
         });
