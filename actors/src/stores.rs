@@ -392,11 +392,16 @@ impl Stores {
 
     /// Looks at what has to be looked at, or at everything. Gives after how long to look again.
     async fn look(&self, at_everything: bool) -> Duration {
-        let mut guards: Vec<StoreGuard> = vec![self.0.whole.clone()];
-        guards.extend(self.0.projects.iter().map(|kept| kept.guard.clone()));
-        let due =
-            |guard: &&StoreGuard| at_everything || guard.is_in_doubt() || guard.foreign().is_some();
-        let turned = stream::iter(guards.iter().filter(due))
+        let is_due = |guard: &StoreGuard, in_turn: bool| {
+            (at_everything && in_turn) || guard.is_in_doubt() || guard.foreign().is_some()
+        };
+        let whole = Some(self.0.whole.clone()).filter(|whole| is_due(whole, true));
+        let mut guards: Vec<StoreGuard> = whole.into_iter().collect();
+        // Nothing is written to one that is closed, and what it was is compared when it is opened again.
+        let due = self.0.projects.iter();
+        let due = due.filter(|kept| is_due(&kept.guard, kept.read.is_some()));
+        guards.extend(due.map(|kept| kept.guard.clone()));
+        let turned = stream::iter(&guards)
             .map(StoreGuard::look)
             .buffer_unordered(LOOKS)
             .filter(|turned| std::future::ready(*turned))

@@ -298,7 +298,8 @@ async fn acquire(
         return Err(refused(nats, source));
     }
     let there = projects.not_up_yet();
-    stores.compare_with_memory(|project| there.contains_key(project));
+    stores
+        .compare_with_memory(|project| there.contains_key(project) || projects.is_asleep(project));
     Ok(prepared)
 }
 

@@ -211,6 +211,15 @@ async fn after_a_death_those_sleep_on_to_which_nothing_has_happened() {
     assert!(!known.contains_key("removed"), "{known:?}");
     let (_, stats) = get(&rest, "/api/stats").await;
     assert_eq!(stats["cancelled"], 2, "{stats}");
+    // What the data directory remembers of the others is there.
+    let (_, info) = get(&rest, "/api/info").await;
+    let warnings = info["warnings"].as_array().cloned().unwrap_or_default();
+    assert!(
+        warnings
+            .iter()
+            .all(|warning| warning.to_string().contains("removed")),
+        "{info}"
+    );
     let (status, list) = get(&rest, "/api/work?projectId=still").await;
     assert_eq!((status, &list["count"]), (200, &json!(1)), "{list}");
 }

@@ -16,7 +16,7 @@ use crate::project::Terms;
 /// What stands before the project in the key of a mark.
 const PREFIX: &str = "asleep.";
 /// How long the reading of all may take.
-const READ_WITHIN: Duration = Duration::from_secs(5);
+const READ_WITHIN: Duration = Duration::from_secs(3);
 
 /// Where marks are kept.
 pub(super) struct Marks {

@@ -198,9 +198,13 @@ impl Projects {
             return;
         }
         match self.fall_asleep(project, sleep_after).await {
-            Ok(true) => tracing::info!(project = %id, "the project sleeps"),
+            Ok(true) => return tracing::info!(project = %id, "the project sleeps"),
             Ok(false) => {}
             Err(error) => tracing::debug!(project = %id, "the project stays awake: {error}"),
+        }
+        // What keeps it awake may stay so: it is not asked for at every look.
+        if let Some(project) = self.get(&id) {
+            project.last_use.note();
         }
     }
 

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use crate::overlap::is_not_found;
 
 /// How long a list of all streams may take: a page of 256 a request.
-const LIST_WITHIN: Duration = Duration::from_secs(10);
+const LIST_WITHIN: Duration = Duration::from_secs(5);
 /// How long one stream may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
