@@ -24,7 +24,8 @@ use crate::leases::Leases;
 use crate::liveness::{AppliedPositions, BarrierParts, DeliveryBarrier, InFlight, StallGuard};
 use crate::nats::connection::Nats;
 use crate::nats::dead_letters::LetterStore;
-use crate::nats::kv::{Bucket, BucketError};
+use crate::nats::error::StoreError;
+use crate::nats::kv::Bucket;
 use crate::nats::ledger_store::LedgerStore;
 use crate::nats::owner::Ownership;
 use crate::nats::store_guard::StoreGuard;
@@ -120,33 +121,20 @@ impl Project {
         // Nothing is made in a store that is not the one that is worked with.
         for guard in [terms.stores.whole(), &guard] {
             let known = guard.settled_within(STORE_KNOWN_WITHIN).await;
-            known.map_err(|denied| {
-                WireError::unavailable(denied.to_string(), std::time::Duration::from_secs(1))
-            })?;
+            known?;
         }
         let work_stream = names::work_stream(&id);
         let made = ensure_stream(&nats.jetstream, &id, terms.replicas).await;
         let problem = match &made {
-            Err(
-                error @ StreamError::Nats {
-                    is_refused: true, ..
-                },
-            ) => Some(error.to_string()),
+            Err(StreamError::Store(error)) if error.is_refused() => Some(error.reason()),
             _ => None,
         };
         guard.note_problem(&work_stream, problem.as_deref());
         made?;
-        make_agents_bucket_of_a_new_one(&id, terms, &guard)
-            .await
-            .map_err(|error| {
-                WireError::unavailable(error.to_string(), std::time::Duration::from_secs(1))
-            })?;
+        make_agents_bucket_of_a_new_one(&id, terms, &guard).await?;
         terms.shared_agents.opened(&id);
         let store = LedgerStore::open(&nats.jetstream, &id, terms.replicas, &guard)
-            .await
-            .map_err(|error| {
-                WireError::unavailable(error.to_string(), std::time::Duration::from_secs(1))
-            })?
+            .await?
             .owned_by(&terms.ownership);
         let work = Arc::new(ReadModel::new(id.clone(), store));
         // What was begun under an ownership that is over says nothing of the one that came after it.
@@ -334,7 +322,7 @@ async fn make_agents_bucket_of_a_new_one(
     id: &ProjectId,
     terms: &Terms,
     guard: &StoreGuard,
-) -> Result<(), BucketError> {
+) -> Result<(), StoreError> {
     let nats = &terms.nats;
     let (client, jetstream) = (&nats.client, &nats.jetstream);
     let bucket = |name: &str| Bucket::new(client, jetstream, name, terms.replicas, guard);

@@ -50,7 +50,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::memory::Memory;
 use crate::nats::connection::Nats;
-use crate::nats::ledger_store::StoreError;
+use crate::nats::error::StoreError;
 use crate::nats::store_guard::{Guarded, LOOK_AGAIN, StoreGuard};
 use crate::nats::verdicts::ledger_stamp::{Found, Known, difference};
 use crate::work_ledger::ReadModel;

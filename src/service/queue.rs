@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loom_actors::domain::work::Command;
+use loom_actors::nats::error::{Resource, StoreError};
 use loom_actors::work_dispatcher::ensure_stream;
 use loom_actors::work_ledger::{Filter, Operation};
 use loom_protocol::work::{PurgeAnswer, PurgeRequest, QueueInfo, WorkStatus};
 use loom_protocol::{WireError, names};
 
-use super::{READY_WITHIN, RETRY_AFTER, Service, check_scope};
+use super::{READY_WITHIN, Service, check_scope};
 use crate::access::Allowed;
 
 /// How long a request waits until it is known whether the store is the right one.
@@ -39,12 +40,12 @@ impl Service {
             .guard()
             .settled_within(STORE_KNOWN_WITHIN)
             .await;
-        known.map_err(|denied| WireError::unavailable(denied.to_string(), RETRY_AFTER))?;
+        known?;
         let opened = ensure_stream(&terms.nats.jetstream, &project.id, terms.replicas).await?;
-        let info = opened
-            .get_info()
-            .await
-            .map_err(|error| WireError::unavailable(format!("{stream}: {error}"), RETRY_AFTER))?;
+        let info = opened.get_info().await.map_err(|error| {
+            let resource = Resource::stream(stream.as_str());
+            StoreError::unknown("asking for the state of", &resource, error)
+        })?;
         let mut pending = BTreeMap::new();
         for (needs, count) in project.work.pending_by_needs() {
             *pending.entry(needs.capability.to_string()).or_default() += count;

@@ -22,10 +22,7 @@ impl Service {
         };
         let mut answer = LostAnswer::default();
         for project in which {
-            let lost = stores
-                .lost(&project)
-                .await
-                .map_err(|error| unreadable(&error))?;
+            let lost = stores.lost(&project).await?;
             answer.total += lost.len();
             let left = MOST_LOST.saturating_sub(answer.items.len());
             answer.items.extend(lost.iter().take(left).cloned());
@@ -54,11 +51,7 @@ impl Service {
         };
         let mut answer = AcceptAnswer::default();
         for project in &which {
-            if let Some(lost) = stores
-                .accept(project)
-                .await
-                .map_err(|error| unreadable(&error))?
-            {
+            if let Some(lost) = stores.accept(project).await? {
                 answer.projects.push(project.to_string());
                 answer.lost += lost.len();
             }
@@ -72,8 +65,4 @@ impl Service {
         }
         Ok(answer)
     }
-}
-
-fn unreadable(error: &loom_actors::nats::ledger_store::StoreError) -> WireError {
-    WireError::unavailable(error.to_string(), super::RETRY_AFTER)
 }

@@ -19,8 +19,8 @@ use super::shared::{SharedNews, SharedRefusal};
 use super::{AgentRegistryArgs, heartbeats};
 use crate::domain::agent::Terms;
 use crate::liveness::Marker;
-use crate::nats::kv::{Bucket, BucketError, Record, WatchEvent};
-use crate::nats::outcome::WriteError;
+use crate::nats::error::StoreError;
+use crate::nats::kv::{Bucket, Record, WatchEvent};
 
 /// How many chunks of the watch may wait in the mailbox.
 const CHUNKS_AHEAD: usize = 4;
@@ -131,12 +131,12 @@ pub(super) enum Msg {
     /// A write that this actor began has ended.
     WriteEnded {
         guid: AgentGuid,
-        outcome: Result<u64, WriteError>,
+        outcome: Result<u64, StoreError>,
     },
     /// A reading that this actor began has ended.
     ReadEnded {
         guid: AgentGuid,
-        outcome: Result<Option<Record>, BucketError>,
+        outcome: Result<Option<Record>, StoreError>,
     },
     /// Timer.
     SweepDue,

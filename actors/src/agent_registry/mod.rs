@@ -96,7 +96,8 @@ use loom_protocol::{ProjectId, Timestamp, names};
 use crate::clock::Clock;
 use crate::events::EventHub;
 use crate::liveness::AppliedPositions;
-use crate::nats::kv::{Bucket, BucketError};
+use crate::nats::error::StoreError;
+use crate::nats::kv::Bucket;
 use crate::nats::owner::Ownership;
 use crate::nats::store::StoreHealth;
 use crate::nats::store_guard::StoreGuard;
@@ -198,6 +199,6 @@ impl AgentRegistryArgs {
 
 /// Creates the agents bucket of a project if it is missing: for a project that comes to life. The
 /// actor does so only for an agent that registers by request.
-pub async fn ensure_bucket(args: &AgentRegistryArgs) -> Result<(), BucketError> {
+pub async fn ensure_bucket(args: &AgentRegistryArgs) -> Result<(), StoreError> {
     args.bucket().ensure().await.map(drop)
 }

@@ -9,15 +9,15 @@ use super::entry_state::{InFlightWrite, Keeper, PendingRequest, RecheckReason};
 use super::notifications::Departure;
 use super::writes::{RETRY_AFTER, not_owner};
 use crate::domain::agent::{Verdict, differs};
-use crate::nats::kv::{BucketError, Record};
-use crate::nats::outcome::{Cause, WriteError};
+use crate::nats::error::{Cause, StoreError, StoreErrorKind};
+use crate::nats::kv::Record;
 
 /// How often a request is tried again after a conflict.
 const TRIES: u32 = 5;
 
 impl State {
     /// Each outcome of a write, and what it means for the entry.
-    pub fn write_ended(&mut self, guid: AgentGuid, outcome: Result<u64, WriteError>) {
+    pub fn write_ended(&mut self, guid: AgentGuid, outcome: Result<u64, StoreError>) {
         self.backlog.under_way = self.backlog.under_way.saturating_sub(1);
         let shared_now = self.args.directory.get(guid);
         let shared_now = shared_now.and_then(|entry| entry.shared_place());
@@ -44,38 +44,39 @@ impl State {
                     slot.dirty = true;
                 }
             }
-            Err(WriteError::Conflict) => self.conflicted(guid, &doing),
-            Err(WriteError::Unknown(problem)) => {
-                tracing::debug!(%guid, problem, "a write to the agents bucket is in doubt");
-                slot.in_doubt = true;
-                if doing.is_chore() {
-                    slot.dirty = true;
-                } else {
-                    slot.question = Some(RecheckReason::Stored);
+            Err(error) => match error.kind() {
+                StoreErrorKind::Conflict => self.conflicted(guid, &doing),
+                StoreErrorKind::Unknown => {
+                    tracing::debug!(%guid, "a write to the agents bucket is in doubt: {error}");
+                    slot.in_doubt = true;
+                    if doing.is_chore() {
+                        slot.dirty = true;
+                    } else {
+                        slot.question = Some(RecheckReason::Stored);
+                    }
+                    let message = format!(
+                        "NATS did not confirm the change of agent {guid} ({}); try again with the same guid",
+                        error.reason()
+                    );
+                    self.refuse_awaited(guid, &doing, WireError::unavailable(message, RETRY_AFTER));
+                    // Not at once: the sweep tries again what nobody waits for.
+                    return;
                 }
-                let message = format!(
-                    "NATS did not confirm the change of agent {guid} ({problem}); try again with the same guid"
-                );
-                self.refuse_awaited(guid, &doing, WireError::unavailable(message, RETRY_AFTER));
-                // Not at once: the sweep tries again what nobody waits for.
-                return;
-            }
-            Err(WriteError::Refused {
-                cause: Cause::NotOwner,
-                ..
-            }) => {
-                slot.dirty |= doing.is_chore();
-                return self.refuse_awaited(guid, &doing, not_owner(guid));
-            }
-            Err(WriteError::Refused { why: problem, .. }) => {
-                tracing::error!(%guid, problem, "NATS refuses a write to the agents bucket");
-                self.args.health.refused(&problem);
-                let message = format!(
-                    "NATS refuses to store agent {guid}: {problem}; give JetStream room, and try again with the same guid"
-                );
-                let error = WireError::unavailable(message, RETRY_AFTER);
-                self.refuse_awaited(guid, &doing, error);
-            }
+                StoreErrorKind::Refused(Cause::NotOwner) => {
+                    slot.dirty |= doing.is_chore();
+                    return self.refuse_awaited(guid, &doing, not_owner(guid));
+                }
+                StoreErrorKind::Refused(_) => {
+                    tracing::error!(%guid, "NATS refuses a write to the agents bucket: {error}");
+                    self.args.health.refused(&error);
+                    let message = format!(
+                        "NATS refuses to store agent {guid}: {}; give JetStream room, and try again with the same guid",
+                        error.why()
+                    );
+                    let error = WireError::unavailable(message, RETRY_AFTER);
+                    self.refuse_awaited(guid, &doing, error);
+                }
+            },
         }
         self.queue(guid);
         self.forget_if_idle(guid);
@@ -214,7 +215,7 @@ impl State {
     }
 
     /// What the bucket holds, from the leader.
-    pub fn read_ended(&mut self, guid: AgentGuid, outcome: Result<Option<Record>, BucketError>) {
+    pub fn read_ended(&mut self, guid: AgentGuid, outcome: Result<Option<Record>, StoreError>) {
         self.backlog.under_way = self.backlog.under_way.saturating_sub(1);
         self.slot(guid).doing = None;
         match outcome {

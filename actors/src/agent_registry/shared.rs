@@ -16,7 +16,7 @@ use super::entry_state::Keeper;
 use super::notifications::Departure;
 use super::watch_events::{is_missed, is_of_a_replaced_run};
 use crate::domain::agent::{AgentPut, Seen, Verdict};
-use crate::nats::outcome::WriteError;
+use crate::nats::error::{StoreError, StoreErrorKind};
 
 /// Something about one agent in the bucket of all projects.
 #[derive(Debug, Clone)]
@@ -162,10 +162,9 @@ pub(super) async fn delete_shared(
     args: &AgentRegistryArgs,
     place: &SharedPlace,
     writer: &str,
-) -> Result<(), WriteError> {
+) -> Result<(), StoreError> {
     let bucket = args.shared_bucket();
-    let unknown = |error: crate::nats::kv::BucketError| WriteError::Unknown(error.to_string());
-    let now = bucket.info().await.map_err(unknown)?;
+    let now = bucket.info().await.map_err(StoreError::in_doubt)?;
     if now.is_none_or(|info| crate::nats::kv::identity(&info) != place.bucket) {
         return Ok(());
     }
@@ -173,10 +172,13 @@ pub(super) async fn delete_shared(
         .delete_foreign(&place.key, place.revision, writer)
         .await
     {
-        Err(WriteError::Conflict) => {
-            let last = bucket.last(&place.key).await.map_err(unknown)?;
+        Err(error) if error.kind() == StoreErrorKind::Conflict => {
+            let last = bucket
+                .last(&place.key)
+                .await
+                .map_err(StoreError::in_doubt)?;
             match last.and_then(|record| record.value) {
-                Some(_) => Err(WriteError::Conflict),
+                Some(_) => Err(error),
                 // It went by its age.
                 None => Ok(()),
             }

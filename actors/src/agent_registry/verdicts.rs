@@ -16,7 +16,6 @@ use loom_protocol::agent::Agent;
 
 use super::actor::State;
 use super::entry_state::{InFlightWrite, Keeper};
-use super::writes::write_ended;
 use crate::domain::agent::{Verdict, with_verdict};
 
 impl State {
@@ -88,9 +87,9 @@ impl State {
         self.begin(guid, InFlightWrite::Forgetting { expected });
         let bucket = self.bucket.clone();
         let writer = self.writer.clone();
-        self.run(
+        self.run_write(
+            guid,
             async move { bucket.remove(&key, expected, &writer).await },
-            move |outcome| write_ended(guid, outcome),
         );
     }
 }

@@ -15,8 +15,7 @@ use super::requests::is_dead;
 use super::shared::delete_shared;
 use super::watch_events::is_missed;
 use crate::domain::agent::OwnEntry;
-use crate::nats::kv::BucketError;
-use crate::nats::outcome::WriteError;
+use crate::nats::error::{StoreError, StoreErrorKind};
 
 /// How many reads and writes are under way at once.
 const AT_ONCE: usize = 256;
@@ -154,13 +153,14 @@ impl State {
 
     pub fn begin_reading(&mut self, guid: AgentGuid) {
         let bucket = self.bucket.clone();
-        let name = bucket.name().to_owned();
+        let resource = bucket.resource().clone();
         let key = self.slot(guid).key(guid);
         self.begin(guid, InFlightWrite::Reading);
         self.run(async move { bucket.last(&key).await }, move |outcome| {
+            let lost = |why| Err(StoreError::unknown("reading", &resource, why));
             Msg::ReadEnded {
                 guid,
-                outcome: outcome.unwrap_or_else(|e| Err(BucketError::unanswered(&name, e))),
+                outcome: outcome.unwrap_or_else(lost),
             }
         });
     }
@@ -206,18 +206,15 @@ impl State {
         );
         let (bucket, args) = (self.bucket.clone(), self.args.clone());
         let writer = self.writer.clone();
-        self.run(
-            async move {
-                if let Some(place) = shared {
-                    delete_shared(&args, &place, &writer).await?;
-                }
-                match key {
-                    Some(key) => bucket.remove(&key, expected, &writer).await,
-                    None => Ok(expected),
-                }
-            },
-            move |outcome| write_ended(guid, outcome),
-        );
+        self.run_write(guid, async move {
+            if let Some(place) = shared {
+                delete_shared(&args, &place, &writer).await?;
+            }
+            match key {
+                Some(key) => bucket.remove(&key, expected, &writer).await,
+                None => Ok(expected),
+            }
+        });
     }
 
     /// Any → offline, of one that deregisters in quarantine: who comes back with its guid is not
@@ -248,15 +245,12 @@ impl State {
                 self.begin(guid, retiring);
                 let (bucket, args) = (self.bucket.clone(), self.args.clone());
                 let (writer, plain) = (keeper.writer(&self.writer), self.writer.clone());
-                self.run(
-                    async move {
-                        if let Some(place) = shared {
-                            delete_shared(&args, &place, &plain).await?;
-                        }
-                        bucket.write(&key, value, expected, &writer).await
-                    },
-                    move |outcome| write_ended(guid, outcome),
-                );
+                self.run_write(guid, async move {
+                    if let Some(place) = shared {
+                        delete_shared(&args, &place, &plain).await?;
+                    }
+                    bucket.write(&key, value, expected, &writer).await
+                });
             }
             Err(error) => self.refuse_first(guid, error),
         }
@@ -342,14 +336,29 @@ impl State {
         self.backlog.under_way += 1;
     }
 
+    /// As [`State::run`], for a write: its outcome comes back as [`Msg::WriteEnded`].
+    pub fn run_write(
+        &mut self,
+        guid: AgentGuid,
+        write: impl Future<Output = Result<u64, StoreError>> + Send + 'static,
+    ) {
+        let resource = self.bucket.resource().clone();
+        self.run(write, move |outcome| {
+            let lost = |why| Err(StoreError::unknown("writing", &resource, why));
+            Msg::WriteEnded {
+                guid,
+                outcome: outcome.unwrap_or_else(lost),
+            }
+        });
+    }
+
     pub fn write(&mut self, guid: AgentGuid, value: Bytes, expected: u64, keeper: Keeper) {
         let bucket = self.bucket.clone();
         let writer = keeper.writer(&self.writer);
         let key = self.slot(guid).key(guid);
-        self.run(
-            async move { bucket.write(&key, value, expected, &writer).await },
-            move |outcome| write_ended(guid, outcome),
-        );
+        self.run_write(guid, async move {
+            bucket.write(&key, value, expected, &writer).await
+        });
     }
 
     /// As [`State::write`], for a registration by request: where there is no bucket, one is made.
@@ -358,21 +367,20 @@ impl State {
         let writer = self.writer.clone();
         let key = self.slot(guid).key(guid);
         let is_missing = self.bucket_missing;
-        self.run(
-            async move {
-                if !is_missing {
-                    let written = bucket.write(&key, value.clone(), expected, &writer).await;
-                    let is_unknown = matches!(written, Err(WriteError::Unknown(_)));
-                    if !is_unknown || !matches!(bucket.info().await, Ok(None)) {
-                        return written;
-                    }
+        self.run_write(guid, async move {
+            if !is_missing {
+                let written = bucket.write(&key, value.clone(), expected, &writer).await;
+                let is_unknown = written
+                    .as_ref()
+                    .is_err_and(|error| error.kind() == StoreErrorKind::Unknown);
+                if !is_unknown || !matches!(bucket.info().await, Ok(None)) {
+                    return written;
                 }
-                let made = bucket.ensure().await;
-                made.map_err(|error| WriteError::Unknown(error.to_string()))?;
-                bucket.write(&key, value, 0, &writer).await
-            },
-            move |outcome| write_ended(guid, outcome),
-        );
+            }
+            let made = bucket.ensure().await;
+            made.map_err(StoreError::in_doubt)?;
+            bucket.write(&key, value, 0, &writer).await
+        });
     }
 
     /// Whether somebody else may own by now: what is in memory is not to be written.
@@ -435,14 +443,4 @@ pub(super) fn not_owner(guid: AgentGuid) -> WireError {
         "agent {guid} is not changed: another coordinator may own the projects by now; try again"
     );
     WireError::unavailable(text, RETRY_AFTER)
-}
-
-pub(super) fn write_ended(
-    guid: AgentGuid,
-    outcome: Result<Result<u64, WriteError>, String>,
-) -> Msg {
-    Msg::WriteEnded {
-        guid,
-        outcome: outcome.unwrap_or_else(|e| Err(WriteError::Unknown(e))),
-    }
 }

@@ -19,7 +19,7 @@ use super::orders::{Retried, RetryBatch};
 use super::publish_batch::{BATCH, BatchReport, Context};
 use crate::clock::Clock;
 use crate::nats::connection::Nats;
-use crate::nats::dead_letters::LetterStoreError;
+use crate::nats::error::StoreError;
 use crate::work_ledger::{ReadModel, WorkLedgerHandle};
 
 /// How often letters are looked at that are due, expired or outdated.
@@ -387,7 +387,7 @@ impl State {
 }
 
 /// Makes the index what the stream holds. Gives the letters of items that are not failed.
-async fn read_stream(context: &Context) -> Result<BTreeSet<u64>, LetterStoreError> {
+async fn read_stream(context: &Context) -> Result<BTreeSet<u64>, StoreError> {
     let letters = &context.letters;
     let mut index = LetterIndex::new(&letters.settings);
     let mut unreadable = 0;

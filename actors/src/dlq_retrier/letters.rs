@@ -14,7 +14,8 @@ use super::index::{LetterFilter, LetterIndex, LetterInfo, LetterPage};
 use crate::domain::id_prefix;
 use crate::domain::letter;
 use crate::domain::listing::Start;
-use crate::nats::dead_letters::{LetterStore, LetterStoreError, StoredLetter};
+use crate::nats::dead_letters::{LetterStore, StoredLetter};
+use crate::nats::error::StoreError;
 use crate::settings::DlqSettings;
 
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -172,7 +173,7 @@ pub enum LetterError {
     NoStream(String),
     /// The stream does not answer.
     #[error(transparent)]
-    Store(#[from] LetterStoreError),
+    Store(#[from] StoreError),
     /// It is not a letter.
     #[error("the dead letter {id} cannot be read: {why}; it stays in the stream")]
     Damaged {
@@ -188,9 +189,8 @@ impl From<LetterError> for WireError {
         let text = error.to_string();
         match error {
             LetterError::NotFound(_) => Self::new(ErrorCode::NotFound, text),
-            LetterError::NotRead | LetterError::NoStream(_) | LetterError::Store(_) => {
-                Self::unavailable(text, RETRY_AFTER)
-            }
+            LetterError::NotRead | LetterError::NoStream(_) => Self::unavailable(text, RETRY_AFTER),
+            LetterError::Store(error) => error.into(),
             LetterError::Damaged { .. } => Self::new(ErrorCode::Internal, text),
         }
     }

@@ -12,7 +12,7 @@ use crate::domain::letter::{self, DeadLetterHeader};
 use crate::domain::room::Room;
 use crate::domain::work::{Command, Refusal, WorkRecord};
 use crate::nats::dead_letters::NewLetter;
-use crate::nats::outcome::WriteError;
+use crate::nats::error::StoreErrorKind;
 use crate::work_ledger::{Header, LedgerError, Operation, ReadError, ReadModel, WorkLedgerHandle};
 
 /// How many letters are written together.
@@ -184,23 +184,25 @@ impl Context {
                     self.letters.index.write().insert(letter.clone());
                     return Written::Letter(letter);
                 }
-                Err(WriteError::Conflict) => match store.last_of(record.id).await {
-                    Ok(stored) => {
-                        expected = stored.as_ref().map_or(0, |stored| stored.sequence);
-                        let found = stored.as_ref().and_then(DeadLetters::info_of);
-                        if let Some(letter) = found.filter(|found| found.head.is_of(record)) {
-                            self.letters.index.write().insert(letter.clone());
-                            return Written::Letter(letter);
+                Err(error) if error.kind() == StoreErrorKind::Conflict => {
+                    match store.last_of(record.id).await {
+                        Ok(stored) => {
+                            expected = stored.as_ref().map_or(0, |stored| stored.sequence);
+                            let found = stored.as_ref().and_then(DeadLetters::info_of);
+                            if let Some(letter) = found.filter(|found| found.head.is_of(record)) {
+                                self.letters.index.write().insert(letter.clone());
+                                return Written::Letter(letter);
+                            }
+                        }
+                        Err(error) => {
+                            tracing::debug!(id = %record.id, "{error}");
+                            return Written::Later { in_doubt: false };
                         }
                     }
-                    Err(error) => {
-                        tracing::debug!(id = %record.id, "{error}");
-                        return Written::Later { in_doubt: false };
-                    }
-                },
+                }
                 Err(error) => {
                     tracing::warn!(id = %record.id, "a dead letter could not be written yet: {error}");
-                    let in_doubt = matches!(error, WriteError::Unknown(_));
+                    let in_doubt = error.kind() == StoreErrorKind::Unknown;
                     return Written::Later { in_doubt };
                 }
             }

@@ -8,8 +8,8 @@ use loom_protocol::{AgentGuid, ProjectId, names};
 
 use crate::domain::agent::guid_of_key;
 use crate::nats::connection::Nats;
-use crate::nats::kv::{Bucket, BucketError, WatchEvent};
-use crate::nats::outcome::WriteError;
+use crate::nats::error::StoreError;
+use crate::nats::kv::{Bucket, WatchEvent};
 use crate::nats::owner::Ownership;
 use crate::nats::store_guard::StoreGuard;
 
@@ -28,9 +28,7 @@ pub(super) struct Graveyard {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum GraveError {
     #[error(transparent)]
-    Bucket(#[from] BucketError),
-    #[error(transparent)]
-    Write(#[from] WriteError),
+    Store(#[from] StoreError),
     #[error("it cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
 }
@@ -64,7 +62,7 @@ impl Graveyard {
     }
 
     /// Whose graves there are.
-    pub async fn read(&self) -> Result<Vec<AgentGuid>, BucketError> {
+    pub async fn read(&self) -> Result<Vec<AgentGuid>, StoreError> {
         let mut graves = HashSet::new();
         if self.bucket.info().await?.is_none() {
             return Ok(Vec::new());

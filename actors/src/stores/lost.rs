@@ -7,7 +7,8 @@ use loom_protocol::ProjectId;
 use loom_protocol::store::LostItem;
 
 use super::Stores;
-use crate::nats::ledger_store::{LedgerStore, StoreError};
+use crate::nats::error::StoreError;
+use crate::nats::ledger_store::LedgerStore;
 use crate::nats::store_guard::StoreGuard;
 use crate::work_ledger::ReadModel;
 

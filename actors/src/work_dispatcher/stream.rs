@@ -5,15 +5,14 @@ use std::time::Duration;
 use async_nats::jetstream::{self, stream};
 use loom_protocol::{ProjectId, WireError, names};
 
-use crate::nats::overlap::{is_refused, why_not_made};
+use crate::nats::error::{Resource, StoreError};
+use crate::nats::overlap::not_made;
 use crate::nats::store_guard::StoreGuard;
 use crate::nats::terms;
 use crate::nats::verdicts::stream_terms::StreamTerms;
 
 /// The key in the stream's metadata that says whose it is. A stream without it was made by somebody else.
 pub(crate) const PROJECT_KEY: &str = "loom.project";
-/// When a caller may try again.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The kind of what is submitted by publishing.
 pub(super) const QUEUE: &str = "queue";
 /// The kind of messages that end an attempt.
@@ -34,26 +33,19 @@ pub enum StreamError {
         /// Whose it is.
         owner: String,
     },
-    /// NATS says no.
-    #[error("the stream {stream} cannot be made or opened: {source}")]
-    Nats {
-        /// The stream.
-        stream: String,
-        /// The server answered: it will not do better before somebody mends it.
-        is_refused: bool,
-        /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
+    /// It cannot be made or opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 impl From<StreamError> for WireError {
     fn from(error: StreamError) -> Self {
-        let text = error.to_string();
         match error {
-            StreamError::Collision { .. } => {
-                Self::new(loom_protocol::ErrorCode::ProjectNameCollision, text)
-            }
-            StreamError::Nats { .. } => Self::unavailable(text, RETRY_AFTER),
+            StreamError::Store(error) => error.into(),
+            StreamError::Collision { .. } => Self::new(
+                loom_protocol::ErrorCode::ProjectNameCollision,
+                error.to_string(),
+            ),
         }
     }
 }
@@ -78,7 +70,13 @@ pub async fn ensure_stream(
         .await;
     let stream = match stream {
         Ok(stream) => stream,
-        Err(error) => return Err(not_made(jetstream, project, name, &error).await),
+        Err(error) => {
+            let subjects = names::work_stream_subjects(project);
+            let resource = Resource::stream(name);
+            return Err(not_made(jetstream, &resource, &subjects, &error)
+                .await
+                .into());
+        }
     };
     match stream.cached_info().config.metadata.get(PROJECT_KEY) {
         Some(owner) if owner != project.as_str() => Err(StreamError::Collision {
@@ -101,7 +99,7 @@ pub(super) async fn keep_stream(
     project: &ProjectId,
     replicas: usize,
     guard: &StoreGuard,
-) -> Result<(), String> {
+) -> Result<(), StoreError> {
     let config = &stream.cached_info().config;
     let terms = StreamTerms {
         per_subject: None,
@@ -115,27 +113,6 @@ pub(super) async fn keep_stream(
     }
     let kept = terms::keep(jetstream, &config.name, &terms, guard).await;
     kept.map(drop)
-}
-
-async fn not_made(
-    jetstream: &jetstream::Context,
-    project: &ProjectId,
-    stream: String,
-    error: &jetstream::context::CreateStreamError,
-) -> StreamError {
-    let mut why = error.to_string();
-    for subject in names::work_stream_subjects(project) {
-        let reason = why_not_made(jetstream, &subject, error).await;
-        if reason.contains(&subject) {
-            why = reason;
-            break;
-        }
-    }
-    StreamError::Nats {
-        stream,
-        is_refused: is_refused(error),
-        source: why.into(),
-    }
 }
 
 /// The name of the consumer of reports that an ownership has.

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::header::Header;
 use super::read_model::ReadModel;
-use crate::nats::ledger_store::StoreError;
+use crate::nats::error::StoreError;
 use crate::nats::owner::Ownership;
 
 /// How often the bucket is looked at.

@@ -17,8 +17,8 @@ use crate::clock::Clock;
 use crate::domain::work::{Command, Decision, WorkRecord, WriteId, decode};
 use crate::liveness::StallGuard;
 use crate::nats::connection::Nats;
+use crate::nats::error::{Cause, StoreErrorKind};
 use crate::nats::ledger_store::Entry;
-use crate::nats::outcome::{Cause, WriteError};
 use crate::nats::owner::Ownership;
 
 /// How often a decision is made again after a conflict before the item counts as contended.
@@ -324,43 +324,40 @@ impl Context {
                 let why = "that this coordinator owns is not confirmed just now".into();
                 return Err(LedgerError::Unavailable(next.id, why));
             }
-            match store.put(next.id, expected, bytes.clone(), ttl).await {
+            let error = match store.put(next.id, expected, bytes.clone(), ttl).await {
                 Ok(sequence) => {
                     health.confirmed(|| work_stream(self.read.project()));
                     return Ok(Written::At(sequence));
                 }
-                Err(WriteError::Refused {
-                    cause: Cause::TooLarge,
-                    why,
-                }) => return Ok(Written::TooLarge(why)),
-                Err(WriteError::Refused {
-                    cause: Cause::OtherStore | Cause::NotOwner,
-                    why,
-                }) => return Err(LedgerError::Unavailable(next.id, why)),
-                Err(WriteError::Refused {
-                    cause: Cause::StoreInDoubt,
-                    ..
-                }) => {}
-                Err(WriteError::Refused { why, .. }) if !doubted => {
-                    if health.refused(&why) {
+                Err(error) => error,
+            };
+            match error.kind() {
+                StoreErrorKind::Refused(Cause::TooLarge) => {
+                    return Ok(Written::TooLarge(error.why().to_owned()));
+                }
+                StoreErrorKind::Refused(Cause::OtherStore | Cause::NotOwner) => {
+                    return Err(LedgerError::Unavailable(next.id, error.reason()));
+                }
+                StoreErrorKind::Refused(Cause::StoreInDoubt) => {}
+                StoreErrorKind::Refused(_) if !doubted => {
+                    if health.refused(&error) {
                         self.grace.reset_all("the store of NATS refuses to write");
                     }
-                    return Err(LedgerError::Unavailable(next.id, why));
+                    return Err(LedgerError::Unavailable(next.id, error.reason()));
                 }
-                Err(error @ (WriteError::Refused { .. } | WriteError::Unknown(_))) => {
-                    let why = error.to_string();
-                    if matches!(error, WriteError::Unknown(_)) {
+                kind @ (StoreErrorKind::Refused(_) | StoreErrorKind::Unknown) => {
+                    if kind == StoreErrorKind::Unknown {
                         health.unanswered(&work_stream(self.read.project()));
                     } else {
-                        health.refused(&why);
+                        health.refused(&error);
                     }
                     self.grace.reset_all("a write was not answered");
                     if !doubted {
-                        tracing::warn!(id = %next.id, "a write is in doubt and will be repeated: {why}");
+                        tracing::warn!("a write is in doubt and will be repeated: {error}");
                         doubted = true;
                     }
                 }
-                Err(WriteError::Conflict) => match Box::pin(store.get_from_leader(next.id)).await {
+                StoreErrorKind::Conflict => match Box::pin(store.get_from_leader(next.id)).await {
                     Ok(entry) => {
                         let is_behind = entry.as_ref().map_or(0, |e| e.sequence) < expected;
                         if is_behind && let Err(error) = Box::pin(store.confirm()).await {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use loom_protocol::{ErrorCode, ProjectId, WireError, WorkId};
 
 use crate::domain::work::RecordError;
-use crate::nats::ledger_store::StoreError;
+use crate::nats::error::StoreError;
 
 /// Why an item cannot be read.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -39,12 +39,12 @@ pub enum ReadError {
 
 impl From<ReadError> for WireError {
     fn from(error: ReadError) -> Self {
-        match &error {
-            ReadError::NotFound(_) => Self::new(ErrorCode::NotFound, error.to_string()),
-            ReadError::NotLoaded(_) | ReadError::Store(_) => {
-                Self::unavailable(error.to_string(), Duration::from_secs(1))
-            }
-            ReadError::Damaged { .. } => Self::new(ErrorCode::Internal, error.to_string()),
+        let text = error.to_string();
+        match error {
+            ReadError::NotFound(_) => Self::new(ErrorCode::NotFound, text),
+            ReadError::NotLoaded(_) => Self::unavailable(text, Duration::from_secs(1)),
+            ReadError::Store(error) => error.into(),
+            ReadError::Damaged { .. } => Self::new(ErrorCode::Internal, text),
         }
     }
 }

@@ -24,7 +24,8 @@ use crate::domain::id_prefix;
 use crate::domain::lease::LeaseClock;
 use crate::domain::matching::Requirements;
 use crate::domain::work::{Bodies, RecordError, WorkRecord, decode, view};
-use crate::nats::ledger_store::{Entry, LedgerStore, StoreError};
+use crate::nats::error::StoreError;
+use crate::nats::ledger_store::{Entry, LedgerStore};
 use crate::nats::store_guard::StoreGuard;
 use crate::notifier::Notifier;
 

@@ -9,7 +9,8 @@ use tokio::sync::mpsc;
 
 use super::read_error::ReadError;
 use super::read_model::ReadModel;
-use crate::nats::ledger_store::{Entry, StoreError};
+use crate::nats::error::StoreError;
+use crate::nats::ledger_store::Entry;
 
 impl ReadModel {
     /// Waits until the bucket was read once; before, nobody can say what there is not. While a later incarnation of

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use loom_actors::nats::dead_letters::{LetterStore, NewLetter};
+use loom_actors::nats::error::{Cause, StoreError, StoreErrorKind};
 use loom_actors::nats::kv::Bucket;
 use loom_actors::nats::ledger_store::LedgerStore;
-use loom_actors::nats::outcome::{Cause, WriteError};
 use loom_actors::nats::owner::{Identity, LeaseTimes, OwnerLease, OwnerOptions};
 use loom_protocol::agent::{AgentStatus, HeartbeatRequest, RegisterRequest};
 use loom_protocol::{AgentGuid, ErrorCode, WorkId, names};
@@ -185,9 +185,7 @@ async fn an_agent_that_died_is_shown_with_the_leases_that_it_has_and_no_more() {
     fixture.end().await;
 }
 
-fn is_not_owner(written: &Result<u64, WriteError>) -> bool {
-    let Err(WriteError::Refused { cause, .. }) = written else {
-        return false;
-    };
-    *cause == Cause::NotOwner
+fn is_not_owner(written: &Result<u64, StoreError>) -> bool {
+    let refused = StoreErrorKind::Refused(Cause::NotOwner);
+    written.as_ref().is_err_and(|error| error.kind() == refused)
 }

@@ -35,11 +35,11 @@ use loom_protocol::{ProjectId, Timestamp, WorkId, names};
 use parking_lot::Mutex;
 
 use super::connection::WRITE_TIMEOUT;
-use super::outcome::{Cause, WriteError};
-use super::overlap::{is_not_found, is_refused, why_not_made};
+use super::error::{Cause, Resource, StoreError, StoreErrorKind};
+use super::overlap::{is_not_found, not_made};
 use super::owner::Ownership;
 use super::store_guard::StoreGuard;
-use super::stream::{ReadError, Stream, Write};
+use super::stream::{Stream, Write};
 use super::terms;
 use crate::verdicts::stream_terms::StreamTerms;
 
@@ -47,16 +47,9 @@ use crate::verdicts::stream_terms::StreamTerms;
 const PROJECT_KEY: &str = "loom.project";
 /// How long the server knows the id of a message again: a late copy is dropped for so long.
 const KNOWN_AGAIN: Duration = Duration::from_mins(2);
+/// What is tried, in the words of an error.
+const READING: &str = "reading";
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// A read or an administrative request that failed.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{doing} the dead letters {stream}: {why}")]
-pub struct LetterStoreError {
-    doing: &'static str,
-    stream: String,
-    why: String,
-}
 
 /// A letter as the stream holds it.
 #[derive(Debug, Clone)]
@@ -102,6 +95,8 @@ pub struct LetterStore {
     jetstream: jetstream::Context,
     project: ProjectId,
     stream: String,
+    /// What errors are about.
+    resource: Resource,
     prefix: String,
     replicas: usize,
     retention: Duration,
@@ -121,12 +116,15 @@ impl LetterStore {
         guard: &StoreGuard,
     ) -> Self {
         let all = names::all_dead_letters(project);
+        let stream = names::dead_letter_stream(project);
+        let resource = Resource::new("the dead letters", stream.as_str());
         Self {
             client: jetstream.client(),
-            messages: Stream::new(jetstream, names::dead_letter_stream(project), guard),
+            messages: Stream::new(jetstream, &stream, guard).called(&resource),
             jetstream: jetstream.clone(),
             project: project.clone(),
-            stream: names::dead_letter_stream(project),
+            stream,
+            resource,
             prefix: all.trim_end_matches('*').to_owned(),
             replicas,
             retention,
@@ -161,35 +159,35 @@ impl LetterStore {
 
     /// Publishes a letter if the last one of its item is `expected` (0: there is none). The stream must have been
     /// [made ready](Self::prepare).
-    pub async fn publish(&self, letter: &NewLetter, expected: u64) -> Result<u64, WriteError> {
+    pub async fn publish(&self, letter: &NewLetter, expected: u64) -> Result<u64, StoreError> {
         let subject = names::dead_letter(&self.project, letter.id);
         let write = Write::new(subject, letter.bytes.clone())
             .if_last(expected)
             .header(NATS_MESSAGE_ID, &letter.message_id)
             .header(LETTER_HEADER, &letter.head);
-        match self.messages.write(write).await {
-            Err(WriteError::Refused {
-                cause: Cause::NoStream,
-                ..
-            }) => Err(WriteError::Unknown("no stream answers".into())),
+        let error = match self.messages.write(write).await {
+            Ok(sequence) => return Ok(sequence),
+            Err(error) => error.at(letter.id),
+        };
+        match error.kind() {
+            StoreErrorKind::Refused(Cause::NoStream) => Err(error.in_doubt()),
             // Another stream took it, perhaps, because ours is gone: then all letters are read again.
-            Err(WriteError::Refused {
-                cause: Cause::OtherStream | Cause::Server | Cause::NotNow,
-                why,
-            }) if matches!(self.open().await, Ok(None)) => Err(WriteError::Unknown(why)),
-            outcome => outcome,
+            StoreErrorKind::Refused(
+                Cause::OtherStream | Cause::Server | Cause::Full(_) | Cause::NotNow,
+            ) if matches!(self.open().await, Ok(None)) => Err(error.in_doubt()),
+            _ => Err(error),
         }
     }
 
     /// Opens the stream and brings its retention up to date. `None`: there is none.
-    pub async fn open(&self) -> Result<Option<stream::Stream>, LetterStoreError> {
+    pub async fn open(&self) -> Result<Option<stream::Stream>, StoreError> {
         let opened = match self.jetstream.get_stream(&self.stream).await {
             Ok(stream) => stream,
             Err(error) if is_not_found(&error) => {
                 self.seen_now(None);
                 return Ok(None);
             }
-            Err(error) => return Err(self.error("opening", error)),
+            Err(error) => return Err(StoreError::of("opening", &self.resource, &error)),
         };
         self.seen_now(Some(&opened));
         if self.ownership.is_held() {
@@ -200,8 +198,7 @@ impl LetterStore {
                 is_bucket: false,
                 replicas: self.replicas,
             };
-            let kept = terms::keep(&self.jetstream, &self.stream, &terms, &self.guard).await;
-            kept.map_err(|why| self.error("setting the retention of", why))?;
+            terms::keep(&self.jetstream, &self.stream, &terms, &self.guard).await?;
         }
         Ok(Some(opened))
     }
@@ -210,16 +207,18 @@ impl LetterStore {
     ///
     /// # Errors
     /// It cannot be made; that is logged once, and told by [`problem`](Self::problem).
-    pub async fn prepare(&self) -> Result<(), LetterStoreError> {
+    pub async fn prepare(&self) -> Result<(), StoreError> {
         let Seen { made, removed } = *self.seen.lock();
         if removed {
-            return Err(self.error("writing to", "they were removed, and are read again first"));
+            let why = "they were removed, and are read again first";
+            let gone = Cause::NoStream;
+            return Err(StoreError::refused(gone, "writing", &self.resource, why));
         }
         if made.is_some() {
             return Ok(());
         }
         let known = self.guard.settled_within(WRITE_TIMEOUT).await;
-        known.map_err(|denied| self.error("making", denied))?;
+        known.map_err(|denied| StoreError::denied("making", &self.resource, &denied))?;
         let made = self
             .jetstream
             .get_or_create_stream(stream::Config {
@@ -238,12 +237,12 @@ impl LetterStore {
         let made = match made {
             Ok(made) => made,
             Err(error) => {
-                let subject = names::all_dead_letters(&self.project);
-                let why = why_not_made(&self.jetstream, &subject, &error).await;
-                if is_refused(&error) {
-                    self.guard.note_problem(&self.stream, Some(&why));
+                let subjects = [names::all_dead_letters(&self.project)];
+                let error = not_made(&self.jetstream, &self.resource, &subjects, &error).await;
+                if error.is_refused() {
+                    self.guard.note_problem(&self.stream, Some(&error.reason()));
                 }
-                return Err(self.error("making", why));
+                return Err(error);
             }
         };
         self.guard.note_problem(&self.stream, None);
@@ -260,9 +259,9 @@ impl LetterStore {
     pub async fn heads(
         &self,
         mut each: impl FnMut(StoredLetter) + Send,
-    ) -> Result<bool, LetterStoreError> {
+    ) -> Result<bool, StoreError> {
         let known = self.guard.settled_within(READ_TIMEOUT).await;
-        known.map_err(|denied| self.error("reading", denied))?;
+        known.map_err(|denied| StoreError::denied(READING, &self.resource, &denied))?;
         let opened = self.open().await?;
         let was_removed = std::mem::take(&mut self.seen.lock().removed);
         let Some(stream) = opened else {
@@ -275,21 +274,18 @@ impl LetterStore {
                 ..Default::default()
             })
             .await
-            .map_err(|e| self.error("reading", e))?;
+            .map_err(|e| StoreError::of(READING, &self.resource, &e))?;
         if consumer.cached_info().num_pending == 0 {
             return Ok(false);
         }
-        let mut messages = consumer
-            .messages()
-            .await
-            .map_err(|e| self.error("reading", e))?;
+        let mut messages = consumer.messages().await.map_err(|e| self.unread(e))?;
         loop {
             let message = tokio::time::timeout(READ_TIMEOUT, messages.next())
                 .await
-                .map_err(|e| self.error("reading", e))?
-                .ok_or_else(|| self.error("reading", "it ended early"))?
-                .map_err(|e| self.error("reading", e))?;
-            let info = message.info().map_err(|e| self.error("reading", e))?;
+                .map_err(|_| StoreError::unanswered(READING, &self.resource, READ_TIMEOUT))?
+                .ok_or_else(|| self.unread("it ended early"))?
+                .map_err(|e| self.unread(e))?;
+            let info = message.info().map_err(|e| self.unread(e))?;
             let pending = info.pending;
             each(StoredLetter {
                 id: self.id_of(&message.subject),
@@ -305,44 +301,45 @@ impl LetterStore {
     }
 
     /// Reads the letter at a place; `None`: it is gone.
-    pub async fn get(&self, sequence: u64) -> Result<Option<StoredLetter>, LetterStoreError> {
+    pub async fn get(&self, sequence: u64) -> Result<Option<StoredLetter>, StoreError> {
         let stream = self.stream().await?;
         match stream.direct_get(sequence).await {
             Ok(message) => return Ok(Some(self.stored(&message))),
             // A replica may lag behind what was acknowledged.
             Err(error) if error.kind() == DirectGetErrorKind::NotFound => {}
             Err(_) if self.is_gone().await => return Ok(None),
-            Err(error) => return Err(self.error("reading", error)),
+            Err(error) => return Err(self.unread(error)),
         }
         self.read(self.messages.at(sequence).await)
     }
 
     /// Reads the letter of an item from the leader: what a conflict was about.
-    pub async fn last_of(&self, id: WorkId) -> Result<Option<StoredLetter>, LetterStoreError> {
+    pub async fn last_of(&self, id: WorkId) -> Result<Option<StoredLetter>, StoreError> {
         let subject = names::dead_letter(&self.project, id);
-        self.read(self.messages.last(&subject).await)
+        let last = self.messages.last(&subject).await;
+        self.read(last.map_err(|error| error.at(id)))
     }
 
     /// What was read of the stream; where that is gone, the letter is.
     fn read(
         &self,
-        found: Result<Option<jetstream::message::StreamMessage>, ReadError>,
-    ) -> Result<Option<StoredLetter>, LetterStoreError> {
+        found: Result<Option<jetstream::message::StreamMessage>, StoreError>,
+    ) -> Result<Option<StoredLetter>, StoreError> {
         match found {
             Ok(message) => Ok(message.map(|message| self.stored(&message))),
-            Err(ReadError::NoStream) => Ok(None),
-            Err(error) => Err(self.error("reading", error)),
+            Err(error) if error.is_missing() => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
     /// Deletes the letter at a place, and never a later one of the same item. One that is gone
     /// already counts as deleted.
-    pub async fn delete(&self, sequence: u64) -> Result<(), LetterStoreError> {
+    pub async fn delete(&self, sequence: u64) -> Result<(), StoreError> {
         let deleted = self.messages.delete(sequence).await;
         match deleted {
             // The ownership and the store were asked: where the stream is gone, so is the letter.
             Err(_) if self.may_delete() && self.is_gone().await => Ok(()),
-            deleted => deleted.map_err(|why| self.error("deleting from", why)),
+            deleted => deleted,
         }
     }
 
@@ -351,11 +348,11 @@ impl LetterStore {
     }
 
     /// The stream, of which a letter is known.
-    async fn stream(&self) -> Result<stream::Stream<()>, LetterStoreError> {
+    async fn stream(&self) -> Result<stream::Stream<()>, StoreError> {
         self.jetstream
             .get_stream_no_info(&self.stream)
             .await
-            .map_err(|e| self.error("opening", e))
+            .map_err(|e| StoreError::of("opening", &self.resource, &e))
     }
 
     fn stored(&self, message: &jetstream::message::StreamMessage) -> StoredLetter {
@@ -372,12 +369,8 @@ impl LetterStore {
         subject.strip_prefix(&self.prefix)?.parse().ok()
     }
 
-    fn error(&self, doing: &'static str, why: impl std::fmt::Display) -> LetterStoreError {
-        LetterStoreError {
-            doing,
-            stream: self.stream.clone(),
-            why: why.to_string(),
-        }
+    fn unread(&self, why: impl std::fmt::Display) -> StoreError {
+        StoreError::unknown(READING, &self.resource, why)
     }
 }
 

@@ -20,12 +20,12 @@ use bytes::Bytes;
 use loom_protocol::Timestamp;
 use loom_protocol::names::WRITER_HEADER;
 
-use super::outcome::{Cause, WriteError};
+use super::error::{Cause, Resource, StoreError, StoreErrorKind};
 use super::overlap::is_not_found;
 use super::raw_bucket;
 use super::server_clock::ServerClock;
-use super::store_guard::StoreGuard;
-use super::stream::{ReadError, Stream, Write};
+use super::store_guard::{StoreDenied, StoreGuard};
+use super::stream::{Stream, Write};
 use crate::clock::Clock;
 
 pub use watch::{Watch, WatchEvent};
@@ -65,28 +65,12 @@ impl Record {
     }
 }
 
-/// Why a bucket cannot be used or read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("bucket {bucket}: {problem}")]
-pub struct BucketError {
-    bucket: String,
-    problem: String,
-}
-
-impl BucketError {
-    /// The task that asked has ended without an answer.
-    pub fn unanswered(bucket: &str, problem: String) -> Self {
-        Self {
-            bucket: bucket.to_owned(),
-            problem,
-        }
-    }
-}
-
 /// A bucket. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Bucket {
     name: String,
+    /// What errors are about.
+    resource: Resource,
     prefix: String,
     config: stream::Config,
     client: Client,
@@ -116,12 +100,15 @@ impl Bucket {
             deny_delete: true,
             ..raw_bucket::config(name, replicas)
         };
+        let resource = Resource::bucket(name);
+        let messages = Stream::new(&jetstream, format!("KV_{name}"), guard);
         Self {
             name: name.to_owned(),
+            messages: messages.called(&resource),
+            resource,
             prefix,
             config,
             client: client.clone(),
-            messages: Stream::new(&jetstream, format!("KV_{name}"), guard),
             jetstream,
             guard: guard.clone(),
             ownership: Ownership::alone(),
@@ -151,17 +138,22 @@ impl Bucket {
         &self.name
     }
 
+    /// What errors call it.
+    pub const fn resource(&self) -> &Resource {
+        &self.resource
+    }
+
     /// The client behind it.
     pub const fn client(&self) -> &Client {
         &self.client
     }
 
     /// The stream behind the bucket; `None` where it does not exist.
-    pub async fn info(&self) -> Result<Option<stream::Info>, BucketError> {
+    pub async fn info(&self) -> Result<Option<stream::Info>, StoreError> {
         match self.jetstream.get_stream(&self.config.name).await {
             Ok(stream) => Ok(Some(stream.cached_info().clone())),
             Err(error) if is_not_found(&error) => Ok(None),
-            Err(error) => Err(self.problem(format!("cannot be looked at: {error}"))),
+            Err(error) => Err(StoreError::of("looking at", &self.resource, &error)),
         }
     }
 
@@ -172,9 +164,9 @@ impl Bucket {
         value: Bytes,
         expected: u64,
         writer: &str,
-    ) -> Result<u64, WriteError> {
+    ) -> Result<u64, StoreError> {
         let write = self.to(key, value, writer);
-        self.publish(write.if_last(expected)).await
+        self.publish(key, write.if_last(expected)).await
     }
 
     /// Stores a value whatever the key holds, in `writer`'s name; it expires after `ttl`. For a
@@ -185,25 +177,25 @@ impl Bucket {
         value: Bytes,
         ttl: Duration,
         writer: &str,
-    ) -> Result<u64, WriteError> {
-        self.publish(self.to(key, value, writer).expires_after(ttl))
-            .await
+    ) -> Result<u64, StoreError> {
+        let write = self.to(key, value, writer).expires_after(ttl);
+        self.publish(key, write).await
     }
 
     /// Removes a key whatever it holds. For a bucket with one writer.
-    pub async fn purge(&self, key: &str, writer: &str) -> Result<u64, WriteError> {
-        self.publish(self.removal(key, writer)).await
+    pub async fn purge(&self, key: &str, writer: &str) -> Result<u64, StoreError> {
+        self.publish(key, self.removal(key, writer)).await
     }
 
     /// Removes a key if its last revision is `expected`, in `writer`'s name. The mark that is left
     /// in its place goes after an hour.
-    pub async fn remove(&self, key: &str, expected: u64, writer: &str) -> Result<u64, WriteError> {
+    pub async fn remove(&self, key: &str, expected: u64, writer: &str) -> Result<u64, StoreError> {
         let write = self.removal(key, writer);
-        self.publish(write.if_last(expected)).await
+        self.publish(key, write.if_last(expected)).await
     }
 
     /// The last record of a key, from the leader; `None` where there is not even a mark.
-    pub async fn last(&self, key: &str) -> Result<Option<Record>, BucketError> {
+    pub async fn last(&self, key: &str) -> Result<Option<Record>, StoreError> {
         match self.messages.last(&format!("{}{key}", self.prefix)).await {
             Ok(message) => Ok(message.map(|message| {
                 let stored_at = self.stored_at(message.time.unix_timestamp_nanos());
@@ -211,8 +203,8 @@ impl Bucket {
                 let (payload, sequence) = (message.payload, message.sequence);
                 record(key.to_owned(), headers, payload, sequence, stored_at)
             })),
-            Err(ReadError::NoStream) => Ok(None),
-            Err(error) => Err(self.problem(format!("cannot be read: {error}"))),
+            Err(error) if error.is_missing() => Ok(None),
+            Err(error) => Err(error.at(key)),
         }
     }
 
@@ -223,9 +215,9 @@ impl Bucket {
         key: &str,
         expected: u64,
         writer: &str,
-    ) -> Result<u64, WriteError> {
+    ) -> Result<u64, StoreError> {
         let write = self.to(key, Bytes::new(), writer).header(OPERATION, "DEL");
-        self.publish(write.if_last(expected)).await
+        self.publish(key, write.if_last(expected)).await
     }
 
     /// Watches all keys, from their present records on. A bucket that is missing is not made.
@@ -249,21 +241,20 @@ impl Bucket {
             .expires_after(MARK_TTL)
     }
 
-    async fn publish(&self, write: Write) -> Result<u64, WriteError> {
+    async fn publish(&self, key: &str, write: Write) -> Result<u64, StoreError> {
         if !self.ownership.is_held() {
-            return Err(WriteError::not_owner());
+            return Err(StoreError::not_owner("writing", &self.resource).at(key));
         }
         let known = self.guard.settled_within(ANSWER_WITHIN).await;
         let written = match known {
             Ok(()) => self.messages.write(write).await,
-            Err(denied) => Err(denied.into()),
+            Err(denied) => Err(self.denied("writing", &denied)),
         };
-        written.map_err(|error| match error {
-            WriteError::Refused {
-                cause: Cause::NoStream | Cause::NotNow | Cause::StoreInDoubt,
-                why,
-            } => WriteError::Unknown(why),
-            error => error,
+        written.map_err(|error| match error.kind() {
+            StoreErrorKind::Refused(Cause::NoStream | Cause::NotNow | Cause::StoreInDoubt) => {
+                error.in_doubt().at(key)
+            }
+            _ => error.at(key),
         })
     }
 
@@ -273,11 +264,8 @@ impl Bucket {
         self.server_clock.to_ours(Timestamp::from_millis(millis))
     }
 
-    fn problem(&self, problem: impl Into<String>) -> BucketError {
-        BucketError {
-            bucket: self.name.clone(),
-            problem: problem.into(),
-        }
+    fn denied(&self, doing: &'static str, denied: &StoreDenied) -> StoreError {
+        StoreError::denied(doing, &self.resource, denied)
     }
 }
 

@@ -15,10 +15,10 @@ use bytes::Bytes;
 use loom_protocol::{ProjectId, WorkId, names};
 
 use super::connection::WRITE_TIMEOUT;
-use super::outcome::WriteError;
+use super::error::{Cause, Resource, StoreError};
 use super::overlap::is_not_found;
 use super::owner::Ownership;
-use super::raw_bucket::{self, NotMade};
+use super::raw_bucket;
 use super::stamp::{STAMP_KEY, stamp_old};
 use super::store_guard::{StoreDenied, StoreGuard};
 use super::stream::{Stream, Write};
@@ -29,14 +29,8 @@ use crate::verdicts::stream_terms::StreamTerms;
 const BARRIER: &str = "barrier";
 /// How long an opening waits for a look at the store.
 const OPEN_WITHIN: Duration = Duration::from_secs(3);
-/// A read or an administrative request that failed.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{doing} the ledger {bucket}: {source}")]
-pub struct StoreError {
-    doing: &'static str,
-    bucket: String,
-    source: std::sync::Arc<dyn std::error::Error + Send + Sync>,
-}
+/// What is tried, in the words of an error.
+const LOOKING: &str = "looking at";
 
 /// One record as the bucket holds it.
 #[derive(Debug, Clone)]
@@ -56,6 +50,8 @@ pub struct LedgerStore {
     jetstream: jetstream::Context,
     stream: stream::Stream,
     bucket: String,
+    /// What errors are about.
+    resource: Resource,
     prefix: String,
     replicas: usize,
     guard: StoreGuard,
@@ -73,45 +69,38 @@ impl LedgerStore {
         let bucket = names::work_bucket(project);
         let prefix = format!("$KV.{bucket}.");
         let name = format!("KV_{bucket}");
-        let denied = |denied: StoreDenied| StoreError::new("opening", &bucket, denied);
+        let resource = resource_of(&bucket);
+        let denied = |denied: StoreDenied| StoreError::denied("opening", &resource, &denied);
         let connects = guard.connects();
         guard.settled_within(OPEN_WITHIN).await.map_err(denied)?;
         let found = match jetstream.get_stream(&name).await {
             Ok(stream) => stream,
-            Err(error) if is_not_found(&error) && guard.known().is_some() => {
-                guard.suspect();
-                return Err(StoreError::new("opening", &bucket, error));
-            }
-            Err(error) if is_not_found(&error) => {
+            Err(error) if is_not_found(&error) && guard.known().is_none() => {
                 let config = stream::Config {
                     description: Some("Loom: the ledger of work items".into()),
                     metadata: [(STAMP_KEY.to_owned(), uuid::Uuid::new_v4().to_string())].into(),
                     ..raw_bucket::config(&bucket, replicas)
                 };
-                match raw_bucket::make(jetstream, config).await {
-                    Ok(stream) => stream,
-                    Err(NotMade::Opening(error)) => {
-                        return Err(StoreError::new("opening", &bucket, error));
-                    }
-                    Err(NotMade::Making { why, refused }) => {
-                        if refused {
-                            guard.note_problem(&name, Some(&why));
-                        }
-                        let why = std::io::Error::other(why);
-                        return Err(StoreError::new("making", &bucket, why));
-                    }
-                }
+                raw_bucket::make(jetstream, config, &resource, guard).await?
             }
-            Err(error) => return Err(StoreError::new("opening", &bucket, error)),
+            Err(error) => {
+                if is_not_found(&error) {
+                    guard.suspect();
+                }
+                return Err(StoreError::of("opening", &resource, &error));
+            }
         };
         guard.note_problem(&name, None);
         stamp_old(jetstream, found.cached_info()).await;
         let store = Self {
             client: jetstream.client(),
             jetstream: jetstream.clone(),
-            messages: Stream::new(jetstream, &name, guard).tracked_by_guard(),
+            messages: Stream::new(jetstream, &name, guard)
+                .called(&resource)
+                .tracked_by_guard(),
             stream: found,
             bucket,
+            resource,
             prefix,
             replicas,
             guard: guard.clone(),
@@ -135,20 +124,24 @@ impl LedgerStore {
     ) -> Result<Option<Self>, StoreError> {
         let bucket = names::work_bucket(project);
         let name = format!("KV_{bucket}");
+        let resource = resource_of(&bucket);
         let guard = StoreGuard::unwatched();
         match jetstream.get_stream(&name).await {
             Ok(stream) => Ok(Some(Self {
-                messages: Stream::new(jetstream, &name, &guard).owned_by(&Ownership::none()),
+                messages: Stream::new(jetstream, &name, &guard)
+                    .called(&resource)
+                    .owned_by(&Ownership::none()),
                 client: jetstream.client(),
                 jetstream: jetstream.clone(),
                 stream,
                 prefix: format!("$KV.{bucket}."),
                 bucket,
+                resource,
                 replicas: 0,
                 guard,
             })),
             Err(error) if is_not_found(&error) => Ok(None),
-            Err(error) => Err(StoreError::new("looking for", &bucket, error)),
+            Err(error) => Err(StoreError::of("looking for", &resource, &error)),
         }
     }
 
@@ -171,17 +164,17 @@ impl LedgerStore {
     pub async fn confirm(&self) -> Result<(), StoreError> {
         self.guard.look().await;
         let known = self.guard.settled_within(WRITE_TIMEOUT).await;
-        known.map_err(|denied| self.error("looking at", denied))
+        known.map_err(|denied| StoreError::denied(LOOKING, &self.resource, &denied))
     }
 
     /// Looks at the stream, and sets back what would let records go. To be called by the owner.
     pub async fn keep(&self) -> Result<Looked, StoreError> {
         let terms = StreamTerms::of_bucket(self.replicas);
         let name = self.stream_name();
-        let kept = terms::keep(&self.jetstream, name, &terms, &self.guard).await;
-        let missing = || "it is not there".to_owned();
-        kept.and_then(|looked| looked.ok_or_else(missing))
-            .map_err(|why| self.error("looking at", std::io::Error::other(why)))
+        let kept = terms::keep(&self.jetstream, name, &terms, &self.guard).await?;
+        let missing =
+            || StoreError::refused(Cause::NoStream, LOOKING, &self.resource, "it is not there");
+        kept.ok_or_else(missing)
     }
 
     /// The stream behind the bucket.
@@ -202,7 +195,12 @@ impl LedgerStore {
     fn check_ttl(&self) -> Result<(), StoreError> {
         if !self.stream.cached_info().config.allow_message_ttl {
             let why = "it was made without per-message TTL; move it away and start again";
-            return Err(self.error("opening", std::io::Error::other(why)));
+            return Err(StoreError::refused(
+                Cause::Unsuited,
+                "opening",
+                &self.resource,
+                why,
+            ));
         }
         Ok(())
     }
@@ -214,12 +212,13 @@ impl LedgerStore {
         expected: u64,
         bytes: Bytes,
         ttl: Option<Duration>,
-    ) -> Result<u64, WriteError> {
+    ) -> Result<u64, StoreError> {
         let mut write = Write::new(self.subject(id), bytes).if_last(expected);
         if let Some(ttl) = ttl {
             write = write.expires_after(ttl);
         }
-        self.messages.write(write).await
+        let written = self.messages.write(write).await;
+        written.map_err(|error| error.at(id))
     }
 
     /// Reads a record from whichever replica answers.
@@ -231,32 +230,27 @@ impl LedgerStore {
         {
             Ok(message) => Ok(Some(self.entry(&message))),
             Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
-            Err(error) => Err(self.error("reading", error)),
+            Err(error) => Err(StoreError::unknown("reading", &self.resource, error).at(id)),
         }
     }
 
     /// Reads a record from the leader: what a conflict was about.
     pub async fn get_from_leader(&self, id: WorkId) -> Result<Option<Entry>, StoreError> {
-        match self.messages.last(&self.subject(id)).await {
-            Ok(message) => Ok(message.map(|message| self.entry(&message))),
-            Err(error) => Err(self.error("reading", error)),
-        }
+        let last = self.messages.last(&self.subject(id)).await;
+        let last = last.map_err(|error| error.at(id))?;
+        Ok(last.map(|message| self.entry(&message)))
     }
 
     /// Removes the message with this sequence; a key that was written since stays. One that is gone
     /// already counts as removed.
     pub async fn remove(&self, sequence: u64) -> Result<(), StoreError> {
-        let removed = self.messages.delete(sequence).await;
-        removed.map_err(|why| self.error("removing an old record from", std::io::Error::other(why)))
+        self.messages.delete(sequence).await
     }
 
     /// Waits until the stream has dealt with every write that was sent before.
     async fn settle(&self) -> Result<(), StoreError> {
-        let settled = self
-            .messages
-            .settle(format!("{}{BARRIER}", self.prefix))
-            .await;
-        settled.map_err(|why| self.error("settling the writes of", std::io::Error::other(why)))
+        let subject = format!("{}{BARRIER}", self.prefix);
+        self.messages.settle(subject).await
     }
 
     fn subject(&self, id: WorkId) -> String {
@@ -274,26 +268,8 @@ impl LedgerStore {
             bytes: message.payload.clone(),
         }
     }
-
-    fn error(
-        &self,
-        doing: &'static str,
-        source: impl std::error::Error + Send + Sync + 'static,
-    ) -> StoreError {
-        StoreError::new(doing, &self.bucket, source)
-    }
 }
 
-impl StoreError {
-    fn new(
-        doing: &'static str,
-        bucket: &str,
-        source: impl std::error::Error + Send + Sync + 'static,
-    ) -> Self {
-        Self {
-            doing,
-            bucket: bucket.into(),
-            source: std::sync::Arc::new(source),
-        }
-    }
+fn resource_of(bucket: &str) -> Resource {
+    Resource::new("the ledger", bucket)
 }

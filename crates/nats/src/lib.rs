@@ -4,7 +4,8 @@
 //! | room | what it is |
 //! |---|---|
 //! | [`connection`] | how a connection is made, and how its health is told |
-//! | [`stream`], [`outcome`] | one message of a stream: writes with a condition and a named outcome, reads from the leader, deletes by sequence |
+//! | [`stream`] | one message of a stream: writes with a condition and a named outcome, reads from the leader, deletes by sequence |
+//! | [`error`] | how a request ends that does not succeed, whatever it was about |
 //! | [`kv`], [`ledger_store`], [`dead_letters`] | what is made of that: buckets, the ledger, letters |
 //! | [`owner`] | one coordinator at a time: the lease in `LOOM_OWNERS` |
 //! | [`store_guard`], [`stamp`] | whether a store is the one that is worked with; asked before every write |
@@ -19,9 +20,10 @@
 pub mod clock;
 pub mod connection;
 pub mod dead_letters;
+pub mod error;
 pub mod kv;
 pub mod ledger_store;
-pub mod outcome;
+mod outcome;
 pub mod overlap;
 pub mod owner;
 pub mod positions;

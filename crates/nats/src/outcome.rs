@@ -1,97 +1,20 @@
-//! How a conditional write ended, as the server says it.
+//! How a request ended, as the server says it: its answers and the errors of the client, as what we make of them.
+
+use std::fmt;
 
 use async_nats::client::{RequestError, RequestErrorKind};
-use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::stream::{ConsumerErrorKind, RawMessageErrorKind};
+use async_nats::jetstream::{self, ErrorCode, context, stream};
 use serde::Deserialize;
 
-use super::overlap::{is_wrong_sequence, taken_by};
-use super::store_guard::StoreDenied;
+use super::error::{Cause, Resource, StoreError};
+use super::overlap::taken_by;
+use super::verdicts::store::refusal_in;
 
-/// Why a write is not known to be stored.
-///
-/// | outcome | means | do |
-/// |---|---|---|
-/// | [`Conflict`](Self::Conflict) | somebody wrote in between; nothing stored | read again from the leader, decide again |
-/// | [`Unknown`](Self::Unknown) | no answer: may be stored, now or at the next reconnect | read again before writing, or write the same again |
-/// | [`Refused`](Self::Refused) | not stored, or in a store that is not worked with | by its [`Cause`] |
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WriteError {
-    /// The last sequence of the subject is another one than expected.
-    #[error("somebody else wrote in between")]
-    Conflict,
-    /// No answer: it may be stored, or may be stored later.
-    #[error("NATS did not confirm the write: {0}")]
-    Unknown(String),
-    /// It is not stored where it should be.
-    #[error("{}{why}", cause.before())]
-    Refused {
-        /// By whom, and whether it may be tried again.
-        cause: Cause,
-        /// A sentence, or what the server says.
-        why: String,
-    },
-}
-
-/// Who refuses a write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// The server, for a reason that it says.
-    Server,
-    /// The server, for good: no message carries so much.
-    TooLarge,
-    /// The server, which has no leader for the stream just now.
-    NotNow,
-    /// Nobody listens on the subject: no stream, or no JetStream just now.
-    NoStream,
-    /// A stream of somebody else's took it.
-    OtherStream,
-    /// We: the ownership may be over. Nothing was sent.
-    NotOwner,
-    /// We: whether the store is still the same is being looked at. Nothing was sent, or the answer is not believed.
-    StoreInDoubt,
-    /// We: the store is another one. Nothing was sent, or the answer came from that one.
-    OtherStore,
-}
-
-impl Cause {
-    const fn before(self) -> &'static str {
-        match self {
-            Self::TooLarge => "the record is too large for the server: ",
-            Self::Server | Self::NotNow | Self::NoStream | Self::OtherStream => {
-                "NATS refused the write: "
-            }
-            Self::NotOwner | Self::StoreInDoubt | Self::OtherStore => "",
-        }
-    }
-}
-
-impl WriteError {
-    /// Refused for this cause.
-    pub fn refused(cause: Cause, why: impl Into<String>) -> Self {
-        let why = why.into();
-        Self::Refused { cause, why }
-    }
-
-    /// Nothing was sent: whoever owns now has the say.
-    pub(crate) fn not_owner() -> Self {
-        Self::refused(Cause::NotOwner, NOT_OWNER)
-    }
-}
-
-impl From<StoreDenied> for WriteError {
-    fn from(denied: StoreDenied) -> Self {
-        let cause = match denied {
-            StoreDenied::InDoubt(_) => Cause::StoreInDoubt,
-            StoreDenied::Foreign(_) => Cause::OtherStore,
-        };
-        Self::refused(cause, denied.to_string())
-    }
-}
-
-/// Why nothing is written any more.
-pub(crate) const NOT_OWNER: &str = "another coordinator may own the projects by now";
 /// More than a message of the stream may have.
 const TOO_LARGE: u64 = 10_054;
+/// What is tried, in the words of an error.
+const WRITING: &str = "writing";
 
 /// What the server says to a write. Read by hand: the client's own reading tries one kind of
 /// answer after the other, which costs a twentieth of a submit.
@@ -109,76 +32,158 @@ struct ServerError {
     description: String,
 }
 
-/// The outcome of a write that stream `ours` is to answer. Another one may have taken it; then it is not stored.
-pub(super) fn outcome_of(answer: &[u8], ours: &str) -> Result<u64, WriteError> {
+/// The outcome of a write that stream `ours` of `resource` is to answer. Another one may have taken it; then it is not
+/// stored.
+pub(super) fn outcome_of(
+    answer: &[u8],
+    ours: &str,
+    resource: &Resource,
+) -> Result<u64, StoreError> {
+    let unknown = |why: &str| StoreError::unknown(WRITING, resource, why);
     let acknowledgement: Acknowledgement<'_> = serde_json::from_slice(answer)
-        .map_err(|error| WriteError::Unknown(format!("the answer cannot be read: {error}")))?;
+        .map_err(|error| unknown(&format!("the answer cannot be read: {error}")))?;
     match acknowledgement.stream.as_deref() {
         Some(stream) if !stream.is_empty() && stream != ours => {
-            return Err(WriteError::refused(
+            let why = taken_by(stream, ours);
+            return Err(StoreError::refused(
                 Cause::OtherStream,
-                taken_by(stream, ours),
+                WRITING,
+                resource,
+                why,
             ));
         }
         _ => {}
     }
     match (acknowledgement.error, acknowledgement.seq) {
         (None, Some(_)) if acknowledgement.stream.is_none() => {
-            Err(WriteError::Unknown("the answer names no stream".into()))
+            Err(unknown("the answer names no stream"))
         }
         (None, Some(sequence)) => Ok(sequence),
-        (None, None) => Err(WriteError::Unknown("the answer has no sequence".into())),
-        (Some(error), _) if is_wrong_sequence(error.err_code) => Err(WriteError::Conflict),
-        (Some(error), _) => Err(WriteError::refused(
-            cause_of(error.err_code),
+        (None, None) => Err(unknown("the answer has no sequence")),
+        (Some(error), _) => Err(StoreError::by_server(
+            WRITING,
+            resource,
+            error.err_code,
             error.description,
         )),
     }
 }
 
-fn cause_of(code: u64) -> Cause {
-    match code {
-        TOO_LARGE => Cause::TooLarge,
-        code if code == ErrorCode::CLUSTER_NOT_AVAILABLE.0 => Cause::NotNow,
-        _ => Cause::Server,
+/// The outcome of a write without an answer of the stream.
+pub(super) fn unanswered(error: &RequestError, resource: &Resource) -> StoreError {
+    let text = error.to_string();
+    let cause = match error.kind() {
+        RequestErrorKind::MaxPayloadExceeded => Cause::TooLarge,
+        RequestErrorKind::NoResponders => Cause::NoStream,
+        RequestErrorKind::InvalidSubject => Cause::Server,
+        RequestErrorKind::TimedOut | RequestErrorKind::Other => {
+            return StoreError::unknown(WRITING, resource, text);
+        }
+    };
+    StoreError::refused(cause, WRITING, resource, text)
+}
+
+/// What a refusal of this number, in these words, is about.
+pub(super) fn cause_of(code: u64, said: &str) -> Cause {
+    match ErrorCode(code) {
+        ErrorCode(TOO_LARGE) => Cause::TooLarge,
+        ErrorCode::CLUSTER_NOT_AVAILABLE => Cause::NotNow,
+        ErrorCode::STREAM_NOT_FOUND => Cause::NoStream,
+        _ => refusal_in(said).map_or(Cause::Server, Cause::Full),
     }
 }
 
-/// The outcome of a write without an answer of the stream.
-pub(super) fn write_error(error: &RequestError) -> WriteError {
-    let text = error.to_string();
-    match error.kind() {
-        RequestErrorKind::MaxPayloadExceeded => WriteError::refused(Cause::TooLarge, text),
-        RequestErrorKind::NoResponders => WriteError::refused(Cause::NoStream, text),
-        RequestErrorKind::InvalidSubject => WriteError::refused(Cause::Server, text),
-        RequestErrorKind::TimedOut | RequestErrorKind::Other => WriteError::Unknown(text),
+/// The words of the server, without the numbers that the client puts behind them.
+pub(super) fn words(said: &jetstream::Error) -> String {
+    let text = said.to_string();
+    let numbers = format!(
+        " (code {}, error code {})",
+        said.code(),
+        said.error_code().0
+    );
+    match text.strip_suffix(&numbers) {
+        Some(words) => words.to_owned(),
+        None => text,
     }
+}
+
+/// A request of the client's that has failed.
+pub(super) trait Failed: fmt::Display {
+    /// What the server says, if it has said anything.
+    fn said(&self) -> Option<jetstream::Error>;
+}
+
+impl Failed for jetstream::Error {
+    fn said(&self) -> Option<jetstream::Error> {
+        Some(self.clone())
+    }
+}
+
+/// Errors of the client that may carry what the server says.
+macro_rules! may_be_said {
+    ($($error:ty => $kind:path,)*) => {$(
+        impl Failed for $error {
+            fn said(&self) -> Option<jetstream::Error> {
+                match self.kind() {
+                    $kind(said) => Some(said),
+                    _ => None,
+                }
+            }
+        }
+    )*};
+}
+
+may_be_said! {
+    context::GetStreamError => context::GetStreamErrorKind::JetStream,
+    context::CreateStreamError => context::CreateStreamErrorKind::JetStream,
+    stream::RawMessageError => RawMessageErrorKind::JetStream,
+    stream::ConsumerError => ConsumerErrorKind::JetStream,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::StoreErrorKind;
+    use crate::verdicts::store::RefusalKind;
+
+    fn kind_of(answer: &str) -> Result<u64, StoreErrorKind> {
+        let outcome = outcome_of(answer.as_bytes(), "KV_x", &Resource::bucket("x"));
+        outcome.map_err(|error| error.kind())
+    }
 
     #[test]
     fn each_answer_of_the_server_has_one_outcome() {
-        let refused = |code| {
-            format!(r#"{{"error":{{"code":400,"err_code":{code},"description":"no"}},"seq":0}}"#)
+        let refused = |code, said| {
+            format!(
+                r#"{{"error":{{"code":400,"err_code":{code},"description":"{said}"}},"seq":0}}"#
+            )
         };
-        let by = |cause| Err(WriteError::refused(cause, "no"));
+        let by = |cause| Err(StoreErrorKind::Refused(cause));
         let cases = [
             (r#"{"stream":"KV_x","seq":7}"#.to_owned(), Ok(7)),
-            (refused(10_071), Err(WriteError::Conflict)),
-            (refused(10_164), Err(WriteError::Conflict)),
-            (refused(10_054), by(Cause::TooLarge)),
-            (refused(10_008), by(Cause::NotNow)),
-            (refused(10_077), by(Cause::Server)),
+            (refused(10_071, "no"), Err(StoreErrorKind::Conflict)),
+            (refused(10_164, "no"), Err(StoreErrorKind::Conflict)),
+            (refused(10_054, "no"), by(Cause::TooLarge)),
+            (refused(10_008, "no"), by(Cause::NotNow)),
+            (refused(10_059, "no"), by(Cause::NoStream)),
+            (
+                refused(10_023, "insufficient resources"),
+                by(Cause::Full(RefusalKind::Limit)),
+            ),
+            (
+                refused(10_077, "write: no space left on device"),
+                by(Cause::Full(RefusalKind::Disk)),
+            ),
+            (
+                refused(10_077, "maximum messages exceeded"),
+                by(Cause::Server),
+            ),
         ];
         for (answer, outcome) in cases {
-            assert_eq!(outcome_of(answer.as_bytes(), "KV_x"), outcome, "{answer}");
+            assert_eq!(kind_of(&answer), outcome, "{answer}");
         }
         for unknown in ["", "{}", r#"{"seq":"#, r#"{"seq":7}"#] {
-            let outcome = outcome_of(unknown.as_bytes(), "KV_x");
-            assert!(matches!(outcome, Err(WriteError::Unknown(_))), "{unknown}");
+            assert_eq!(kind_of(unknown), Err(StoreErrorKind::Unknown), "{unknown}");
         }
     }
 
@@ -189,13 +194,11 @@ mod tests {
             r#"{"stream":"THEIRS","seq":7,"error":{"err_code":10071,"description":"no"}}"#,
         ];
         for answer in answers {
-            let Err(WriteError::Refused {
-                cause: Cause::OtherStream,
-                why,
-            }) = outcome_of(answer.as_bytes(), "KV_x")
-            else {
-                panic!("{answer} counts as an answer of ours");
-            };
+            let outcome = outcome_of(answer.as_bytes(), "KV_x", &Resource::bucket("x"));
+            let error = outcome.expect_err("it counts as an answer of ours");
+            let refused = StoreErrorKind::Refused(Cause::OtherStream);
+            assert_eq!(error.kind(), refused, "{error}");
+            let why = error.why();
             assert!(why.contains("THEIRS") && why.contains("KV_x"), "{why}");
         }
     }

@@ -2,6 +2,8 @@
 
 use async_nats::jetstream::{self, ErrorCode, context};
 
+use super::error::{Cause, Resource, StoreError};
+
 /// What a stream of somebody else took: it is not stored where it should be.
 pub fn taken_by(foreign: &str, ours: &str) -> String {
     format!(
@@ -9,37 +11,38 @@ pub fn taken_by(foreign: &str, ours: &str) -> String {
     )
 }
 
-/// Why a stream of ours cannot be made, with the name of the stream that is in the way where there is one.
-pub async fn why_not_made(
+/// Why a stream of ours with these subjects cannot be made, with the name of the stream that is in the way where there is
+/// one.
+pub async fn not_made(
     jetstream: &jetstream::Context,
-    subject: &str,
+    resource: &Resource,
+    subjects: &[String],
     error: &context::CreateStreamError,
-) -> String {
-    let overlaps = matches!(error.kind(), context::CreateStreamErrorKind::JetStream(no)
-        if no.error_code() == ErrorCode::STREAM_SUBJECT_OVERLAP);
-    if !overlaps {
-        return error.to_string();
+) -> StoreError {
+    let made = StoreError::of("making", resource, error);
+    if made.code() != Some(ErrorCode::STREAM_SUBJECT_OVERLAP.0) {
+        return made;
     }
-    match jetstream.stream_by_subject(subject).await {
-        Ok(foreign) => format!(
-            "its subject {subject} belongs to stream {foreign}, which is not Loom's; remove {foreign} or give it other subjects"
-        ),
-        // Another subject of ours is the one that overlaps, or the server does not say.
-        Err(_) => format!(
-            "{error}: a stream that is not Loom's has subjects of ours; remove it or give it other subjects"
-        ),
+    for subject in subjects {
+        if let Ok(foreign) = jetstream.stream_by_subject(subject).await {
+            let why = format!(
+                "its subject {subject} belongs to stream {foreign}, which is not Loom's; remove {foreign} or give it other subjects"
+            );
+            return made.because(Cause::OtherStream, why);
+        }
     }
+    // Another subject of ours is the one that overlaps, or the server does not say.
+    let why = format!(
+        "{}: a stream that is not Loom's has subjects of ours; remove it or give it other subjects",
+        made.why()
+    );
+    made.because(Cause::OtherStream, why)
 }
 
 /// A stream of that name was made at the same moment, with another configuration.
 pub fn is_name_in_use(error: &context::CreateStreamError) -> bool {
     matches!(error.kind(), context::CreateStreamErrorKind::JetStream(no)
         if no.error_code() == ErrorCode::STREAM_NAME_EXIST)
-}
-
-/// The server says that the stream cannot be made. Where it says nothing in time, it may have made it.
-pub fn is_refused(error: &context::CreateStreamError) -> bool {
-    matches!(error.kind(), context::CreateStreamErrorKind::JetStream(_))
 }
 
 /// There is no such stream: the server says so, which is more than that nobody answers.

@@ -45,12 +45,13 @@ pub use self::loss::LossReason;
 use self::ownership::Held;
 pub use self::ownership::Ownership;
 use self::renewer::Renewer;
-use self::store::{OwnerEntry, OwnerStore, WriteFailure};
+use self::store::{OwnerEntry, OwnerStore};
 use self::taking::{GroupInUse, Won, try_to_acquire};
 use self::unreadable::Unchanged;
 pub use self::unreadable::UnreadableEntry;
 use super::store::StoreHealth;
 use crate::clock::Clock;
+use crate::error::{StoreError, StoreErrorKind};
 use crate::repetition::Repetition;
 use crate::store_guard::StoreGuard;
 
@@ -182,14 +183,9 @@ pub enum OwnerError {
     },
     /// NATS did not answer, or not as it should.
     #[error(
-        "{doing} the entry that says which coordinator owns has failed: {why}; is NATS reachable, and may this user use JetStream?"
+        "which coordinator owns is not known: {0}; is NATS reachable, and may this user use JetStream?"
     )]
-    Unavailable {
-        /// What was tried.
-        doing: &'static str,
-        /// What came of it.
-        why: String,
-    },
+    Unavailable(#[from] StoreError),
     /// It is another store than the one that this process works with.
     #[error("{0}")]
     OtherStore(Arc<str>),
@@ -294,7 +290,7 @@ impl OwnerLease {
                 {
                     return Err(error);
                 }
-                OwnerError::Unavailable { .. } if !wait => {
+                OwnerError::Unavailable(_) if !wait => {
                     tries += 1;
                     if tries == TRIES {
                         return Err(error);
@@ -303,7 +299,7 @@ impl OwnerLease {
                 OwnerError::HeldBy { .. }
                 | OwnerError::Unreadable { .. }
                 | OwnerError::OtherStore(_)
-                | OwnerError::Unavailable { .. } => {}
+                | OwnerError::Unavailable(_) => {}
             }
             if told.as_ref() != Some(&error) {
                 if let Some(why_not_yet) = &options.why_not_yet {
@@ -422,9 +418,9 @@ impl OwnerLease {
             match self.store.free(sequence, self.times.ttl).await {
                 Ok(_) => return,
                 // A renewal was still under way.
-                Err(WriteFailure::Conflict) => {}
-                Err(WriteFailure::Unknown(why)) => {
-                    tracing::warn!(why, "the ownership could not be given back; it expires");
+                Err(error) if error.kind() == StoreErrorKind::Conflict => {}
+                Err(error) => {
+                    tracing::warn!("the ownership could not be given back; it expires: {error}");
                     return;
                 }
             }

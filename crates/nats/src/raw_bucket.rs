@@ -2,24 +2,12 @@
 //!
 //! Raw, because a bucket that is made as a key-value store with markers would hold an expired key for ever.
 
+use async_nats::jetstream;
 use async_nats::jetstream::stream::{self, Stream};
-use async_nats::jetstream::{self, context};
 
-use crate::overlap::{is_name_in_use, is_refused, why_not_made};
-
-/// Why there is no bucket.
-#[derive(Debug)]
-pub(crate) enum NotMade {
-    /// Somebody else made it at the same moment, and it cannot be opened.
-    Opening(context::GetStreamError),
-    /// It cannot be made. `refused`: the server says so; otherwise it may have been made all the same.
-    Making {
-        /// The reason, with the stream that is in the way where there is one.
-        why: String,
-        /// Whether the server said no.
-        refused: bool,
-    },
-}
+use crate::error::{Resource, StoreError};
+use crate::overlap::{is_name_in_use, not_made};
+use crate::store_guard::StoreGuard;
 
 /// What every bucket is made with: single keys expire and can be made again, nothing goes by itself.
 pub(crate) fn config(bucket: &str, replicas: usize) -> stream::Config {
@@ -36,22 +24,27 @@ pub(crate) fn config(bucket: &str, replicas: usize) -> stream::Config {
     }
 }
 
-/// Makes a bucket. One that somebody else made at the same moment is opened as it is, with their configuration.
+/// Makes a bucket. One that somebody else made at the same moment is opened as it is, with their configuration. Where the
+/// server says that it cannot be made, that is a problem of `guard`; where it says nothing, it may have been made.
 pub(crate) async fn make(
     jetstream: &jetstream::Context,
     config: stream::Config,
-) -> Result<Stream, NotMade> {
-    let name = config.name.clone();
-    let subject = config.subjects.first().cloned().unwrap_or_default();
+    resource: &Resource,
+    guard: &StoreGuard,
+) -> Result<Stream, StoreError> {
+    let (name, subjects) = (config.name.clone(), config.subjects.clone());
     match jetstream.create_stream(config).await {
         Ok(stream) => Ok(stream),
         Err(error) if is_name_in_use(&error) => {
             let opened = jetstream.get_stream(&name).await;
-            opened.map_err(NotMade::Opening)
+            opened.map_err(|error| StoreError::of("opening", resource, &error))
         }
-        Err(error) => Err(NotMade::Making {
-            why: why_not_made(jetstream, &subject, &error).await,
-            refused: is_refused(&error),
-        }),
+        Err(error) => {
+            let error = not_made(jetstream, resource, &subjects, &error).await;
+            if error.is_refused() {
+                guard.note_problem(&name, Some(&error.reason()));
+            }
+            Err(error)
+        }
     }
 }

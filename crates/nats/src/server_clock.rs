@@ -13,6 +13,7 @@ use serde::Deserialize;
 use tokio::time::{Instant, timeout};
 
 use crate::clock::Clock;
+use crate::error::{Resource, StoreError};
 use crate::verdicts::server_time::ClockOffset;
 
 /// For how long an answer is good: somebody may set either clock.
@@ -38,14 +39,6 @@ struct Answer {
     ts: Option<Timestamp>,
 }
 
-/// The time of the server is not known.
-#[derive(Debug, thiserror::Error)]
-#[error("the clock of NATS cannot be asked about stream {stream}: {why}")]
-pub struct Unasked {
-    stream: String,
-    why: String,
-}
-
 impl ServerClock {
     /// Taken for the same as ours until it is asked.
     pub fn of(ours: &Clock) -> Self {
@@ -59,17 +52,18 @@ impl ServerClock {
     ///
     /// # Errors
     /// It does not say; what was known stays.
-    pub async fn ask(&self, jetstream: &jetstream::Context, stream: &str) -> Result<(), Unasked> {
-        let unasked = |why: String| Unasked {
-            stream: stream.to_owned(),
-            why,
-        };
+    pub async fn ask(
+        &self,
+        jetstream: &jetstream::Context,
+        stream: &str,
+    ) -> Result<(), StoreError> {
+        let (doing, resource) = ("asking for the clock of", Resource::stream(stream));
         let sent = self.ours.now();
         let question = jetstream.request(format!("STREAM.INFO.{stream}"), &());
         let answer: Answer = timeout(ANSWER_WITHIN, question)
             .await
-            .map_err(|_| unasked(format!("no answer within {ANSWER_WITHIN:?}")))?
-            .map_err(|error| unasked(error.to_string()))?;
+            .map_err(|_| StoreError::unanswered(doing, &resource, ANSWER_WITHIN))?
+            .map_err(|error| StoreError::unknown(doing, &resource, error))?;
         let received = self.ours.now();
         let mut known = self.known.lock();
         // Servers that say no time are taken to have ours.

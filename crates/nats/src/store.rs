@@ -16,9 +16,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::error::{Cause, StoreError, StoreErrorKind};
 use crate::verdicts::store::{
-    Refusal, Space, StoreFacts, StoreVerdict, Unconfirmed, refusal_in, store_verdict,
-    without_majority,
+    Refusal, Space, StoreFacts, StoreVerdict, Unconfirmed, store_verdict, without_majority,
 };
 
 /// How often the disk is looked at.
@@ -51,16 +51,16 @@ impl Default for StoreHealth {
 }
 
 impl StoreHealth {
-    /// A write was refused with these words. Whether it was the store that refused.
-    pub fn refused(&self, said: &str) -> bool {
-        let Some(kind) = refusal_in(said) else {
+    /// A write has failed. Whether it was the store that refused it.
+    pub fn refused(&self, error: &StoreError) -> bool {
+        let StoreErrorKind::Refused(Cause::Full(kind)) = error.kind() else {
             return false;
         };
         self.0.refusals.fetch_add(1, Ordering::Relaxed);
         let at = self.now();
         self.0.facts.lock().refused = Some(Refusal {
             kind,
-            said: said.to_owned(),
+            said: error.why().to_owned(),
             at,
         });
         self.0.in_trouble.store(true, Ordering::Release);
@@ -147,13 +147,24 @@ impl StoreHealth {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Resource;
 
     #[tokio::test(start_paused = true)]
     async fn a_refusal_is_over_with_the_next_write_that_is_stored() {
         let health = StoreHealth::default();
-        assert!(!health.refused("wrong last sequence: 7"));
+        let refused = |code, said: &str| {
+            let resource = Resource::bucket("b");
+            health.refused(&StoreError::by_server(
+                "writing",
+                &resource,
+                code,
+                said.into(),
+            ))
+        };
+        assert!(!refused(10_071, "wrong last sequence: 7"));
+        assert!(!refused(10_077, "maximum messages exceeded"));
         assert_eq!(health.verdict(), StoreVerdict::Sound);
-        assert!(health.refused("insufficient resources"));
+        assert!(refused(10_023, "insufficient resources"));
         assert!(matches!(health.verdict(), StoreVerdict::Refusing(_)));
         health.confirmed(|| "KV_any".into());
         assert_eq!(health.verdict(), StoreVerdict::Sound);

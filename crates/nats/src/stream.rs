@@ -8,18 +8,19 @@
 use std::time::Duration;
 
 use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_TTL};
+use async_nats::jetstream;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::response::Response;
-use async_nats::jetstream::stream::{DeleteStatus, RawMessageError, RawMessageErrorKind};
-use async_nats::jetstream::{self, ErrorCode};
+use async_nats::jetstream::stream::{self, DeleteStatus, RawMessageError, RawMessageErrorKind};
 use async_nats::{Client, HeaderMap, Request};
 use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::connection::WRITE_TIMEOUT;
-use super::outcome::{Cause, NOT_OWNER, WriteError, outcome_of, write_error};
+use super::error::{Cause, Resource, StoreError, StoreErrorKind};
+use super::outcome::{outcome_of, unanswered};
 use super::owner::Ownership;
-use super::store_guard::StoreGuard;
+use super::store_guard::{StoreDenied, StoreGuard};
 
 /// A message to be written.
 #[derive(Debug)]
@@ -59,21 +60,12 @@ impl Write {
     }
 }
 
-/// Why a message could not be read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ReadError {
-    /// There is no stream.
-    #[error("there is no stream")]
-    NoStream,
-    /// The server does not say.
-    #[error("{0}")]
-    Failed(String),
-}
-
 /// A stream by its name. It need not be there. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Stream {
     name: String,
+    /// What errors are about.
+    resource: Resource,
     client: Client,
     jetstream: jetstream::Context,
     ownership: Ownership,
@@ -89,14 +81,23 @@ impl Stream {
         name: impl Into<String>,
         guard: &StoreGuard,
     ) -> Self {
+        let name = name.into();
         Self {
-            name: name.into(),
+            resource: Resource::stream(name.as_str()),
+            name,
             client: jetstream.client(),
             jetstream: jetstream.clone(),
             ownership: Ownership::alone(),
             guard: guard.clone(),
             is_tracked: false,
         }
+    }
+
+    /// The same stream, which errors call by this name.
+    #[must_use]
+    pub fn called(mut self, resource: &Resource) -> Self {
+        self.resource = resource.clone();
+        self
     }
 
     /// The same stream, whose end is what the guard knows the store by.
@@ -121,12 +122,9 @@ impl Stream {
     /// Writes a message; the sequence that it was stored at.
     ///
     /// # Errors
-    /// It is not known to be stored, see [`WriteError`].
-    pub async fn write(&self, write: Write) -> Result<u64, WriteError> {
-        if !self.ownership.is_held() {
-            return Err(WriteError::not_owner());
-        }
-        self.guard.may_write()?;
+    /// It is not known to be stored, see [`StoreErrorKind`].
+    pub async fn write(&self, write: Write) -> Result<u64, StoreError> {
+        self.may_change(WRITING)?;
         let mark = self.guard.before_a_write();
         let written = self.send(write).await;
         match &written {
@@ -138,22 +136,19 @@ impl Stream {
                 };
                 // It may have been another server's, which came in between.
                 if !believed {
-                    self.guard.settled_within(WRITE_TIMEOUT).await?;
+                    let known = self.guard.settled_within(WRITE_TIMEOUT).await;
+                    known.map_err(|denied| self.denied(WRITING, &denied))?;
                 }
                 if self.is_tracked {
                     self.guard.acknowledged(*sequence);
                 }
             }
-            Err(
-                WriteError::Conflict
-                | WriteError::Refused {
-                    cause: Cause::TooLarge,
-                    ..
-                },
-            ) => {}
-            // Where somebody listens to everything, no answer may mean that there is no stream.
-            Err(_) if self.is_tracked => self.guard.suspect(),
-            Err(_) => {}
+            Err(error) => match error.kind() {
+                StoreErrorKind::Conflict | StoreErrorKind::Refused(Cause::TooLarge) => {}
+                // Where somebody listens to everything, no answer may mean that there is no stream.
+                _ if self.is_tracked => self.guard.suspect(),
+                _ => {}
+            },
         }
         written
     }
@@ -163,62 +158,61 @@ impl Stream {
     ///
     /// # Errors
     /// It did not say that it refuses.
-    pub async fn settle(&self, subject: impl Into<String>) -> Result<(), String> {
-        match self
-            .send(Write::new(subject, Bytes::new()).if_last(IMPOSSIBLE))
-            .await
-        {
-            Err(WriteError::Conflict) => Ok(()),
-            Ok(sequence) => Err(format!(
-                "it took a write with an impossible condition at {sequence}"
-            )),
-            Err(error) => Err(error.to_string()),
+    pub async fn settle(&self, subject: impl Into<String>) -> Result<(), StoreError> {
+        let write = Write::new(subject, Bytes::new()).if_last(IMPOSSIBLE);
+        match self.send(write).await {
+            Err(error) if error.kind() == StoreErrorKind::Conflict => Ok(()),
+            Ok(sequence) => {
+                let why = format!("it took a write with an impossible condition at {sequence}");
+                let doing = "settling the writes of";
+                Err(StoreError::refused(
+                    Cause::Unsuited,
+                    doing,
+                    &self.resource,
+                    why,
+                ))
+            }
+            Err(error) => Err(error),
         }
     }
 
-    async fn send(&self, write: Write) -> Result<u64, WriteError> {
+    async fn send(&self, write: Write) -> Result<u64, StoreError> {
         let request = Request::new()
             .headers(write.headers)
             .payload(write.payload)
             .timeout(None);
         let sent = self.client.send_request(write.subject, request);
         match timeout(WRITE_TIMEOUT, sent).await {
-            Ok(Ok(answer)) => outcome_of(&answer.payload, &self.name),
-            Ok(Err(error)) => Err(write_error(&error)),
-            Err(_elapsed) => Err(WriteError::Unknown(format!(
-                "no answer within {WRITE_TIMEOUT:?}"
-            ))),
+            Ok(Ok(answer)) => outcome_of(&answer.payload, &self.name, &self.resource),
+            Ok(Err(error)) => Err(unanswered(&error, &self.resource)),
+            Err(_elapsed) => Err(self.no_answer(WRITING)),
         }
     }
 
     /// The last message of a subject, from the leader; `None`: there is none.
     ///
     /// # Errors
-    /// The server does not say, or there is no stream.
-    pub async fn last(&self, subject: &str) -> Result<Option<StreamMessage>, ReadError> {
+    /// The server does not say, or there is no stream ([`StoreError::is_missing`]).
+    pub async fn last(&self, subject: &str) -> Result<Option<StreamMessage>, StoreError> {
         let read = async {
-            let stream = self.jetstream.get_stream_no_info(&self.name).await;
-            let stream = stream.map_err(|error| ReadError::Failed(error.to_string()))?;
-            found(stream.get_last_raw_message_by_subject(subject).await)
+            let stream = self.opened().await?;
+            self.found(stream.get_last_raw_message_by_subject(subject).await)
         };
-        timeout(WRITE_TIMEOUT, read)
-            .await
-            .unwrap_or_else(|_| Err(unanswered()))
+        let read = timeout(WRITE_TIMEOUT, read).await;
+        read.unwrap_or_else(|_| Err(self.no_answer(READING)))
     }
 
     /// The message at a sequence, from the leader; `None`: it is gone.
     ///
     /// # Errors
-    /// The server does not say, or there is no stream.
-    pub async fn at(&self, sequence: u64) -> Result<Option<StreamMessage>, ReadError> {
+    /// The server does not say, or there is no stream ([`StoreError::is_missing`]).
+    pub async fn at(&self, sequence: u64) -> Result<Option<StreamMessage>, StoreError> {
         let read = async {
-            let stream = self.jetstream.get_stream_no_info(&self.name).await;
-            let stream = stream.map_err(|error| ReadError::Failed(error.to_string()))?;
-            found(stream.get_raw_message(sequence).await)
+            let stream = self.opened().await?;
+            self.found(stream.get_raw_message(sequence).await)
         };
-        timeout(WRITE_TIMEOUT, read)
-            .await
-            .unwrap_or_else(|_| Err(unanswered()))
+        let read = timeout(WRITE_TIMEOUT, read).await;
+        read.unwrap_or_else(|_| Err(self.no_answer(READING)))
     }
 
     /// Deletes the message at a sequence, and never a later one of the same subject. One that is gone already counts as
@@ -226,46 +220,59 @@ impl Stream {
     ///
     /// # Errors
     /// Why it is not known to be gone.
-    pub async fn delete(&self, sequence: u64) -> Result<(), String> {
-        if !self.ownership.is_held() {
-            return Err(NOT_OWNER.to_owned());
-        }
-        self.guard
-            .may_write()
-            .map_err(|denied| denied.to_string())?;
+    pub async fn delete(&self, sequence: u64) -> Result<(), StoreError> {
+        self.may_change(DELETING)?;
         let subject = format!("STREAM.MSG.DELETE.{}", self.name);
         // To erase is to write noise over it, which makes every other write wait.
         let order = serde_json::json!({"seq": sequence, "no_erase": true});
         let error = match self.jetstream.request(subject, &order).await {
             Ok(Response::<DeleteStatus>::Ok(_)) => return Ok(()),
-            Ok(Response::Err { error }) => error.to_string(),
-            Err(error) => error.to_string(),
+            Ok(Response::Err { error }) => StoreError::of(DELETING, &self.resource, &error),
+            Err(error) => StoreError::unknown(DELETING, &self.resource, error),
         };
         match self.at(sequence).await {
             Ok(None) => Ok(()),
             _ => Err(error),
         }
     }
-}
 
-/// A sequence that no key has.
-const IMPOSSIBLE: u64 = u64::MAX >> 1;
+    /// Whether anything may be changed at this moment.
+    fn may_change(&self, doing: &'static str) -> Result<(), StoreError> {
+        if !self.ownership.is_held() {
+            return Err(StoreError::not_owner(doing, &self.resource));
+        }
+        let known = self.guard.may_write();
+        known.map_err(|denied| self.denied(doing, &denied))
+    }
 
-fn found(read: Result<StreamMessage, RawMessageError>) -> Result<Option<StreamMessage>, ReadError> {
-    match read {
-        Ok(message) => Ok(Some(message)),
-        Err(error) => match error.kind() {
-            RawMessageErrorKind::NoMessageFound => Ok(None),
-            RawMessageErrorKind::JetStream(said)
-                if said.error_code() == ErrorCode::STREAM_NOT_FOUND =>
-            {
-                Err(ReadError::NoStream)
-            }
-            _ => Err(ReadError::Failed(error.to_string())),
-        },
+    async fn opened(&self) -> Result<stream::Stream<()>, StoreError> {
+        let stream = self.jetstream.get_stream_no_info(&self.name).await;
+        stream.map_err(|error| StoreError::of(READING, &self.resource, &error))
+    }
+
+    fn found(
+        &self,
+        read: Result<StreamMessage, RawMessageError>,
+    ) -> Result<Option<StreamMessage>, StoreError> {
+        match read {
+            Ok(message) => Ok(Some(message)),
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(StoreError::of(READING, &self.resource, &error)),
+        }
+    }
+
+    fn denied(&self, doing: &'static str, denied: &StoreDenied) -> StoreError {
+        StoreError::denied(doing, &self.resource, denied)
+    }
+
+    fn no_answer(&self, doing: &'static str) -> StoreError {
+        StoreError::unanswered(doing, &self.resource, WRITE_TIMEOUT)
     }
 }
 
-fn unanswered() -> ReadError {
-    ReadError::Failed(format!("no answer within {WRITE_TIMEOUT:?}"))
-}
+/// What is tried, in the words of an error.
+const WRITING: &str = "writing";
+const READING: &str = "reading";
+const DELETING: &str = "deleting from";
+/// A sequence that no key has.
+const IMPOSSIBLE: u64 = u64::MAX >> 1;

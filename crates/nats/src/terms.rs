@@ -5,8 +5,15 @@
 use async_nats::jetstream::{self, response::Response};
 use serde_json::{Map, Value};
 
+use super::error::{Resource, StoreError};
 use super::store_guard::StoreGuard;
 use crate::verdicts::stream_terms::{Change, StreamTerms, TermsVerdict, verdict};
+
+/// What is tried, in the words of an error.
+const LOOKING: &str = "looking at";
+const CHANGING: &str = "changing";
+/// Why what the server says of a stream is not known.
+const UNREADABLE: &str = "the answer cannot be read";
 
 /// What a look at a stream has shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +34,7 @@ pub async fn keep(
     stream: &str,
     terms: &StreamTerms,
     guard: &StoreGuard,
-) -> Result<Option<Looked>, String> {
+) -> Result<Option<Looked>, StoreError> {
     let Some((looked, mut config)) = look(jetstream, stream).await? else {
         return Ok(None);
     };
@@ -55,7 +62,8 @@ pub async fn keep(
                 config = after;
             }
             Err(error) => warnings.push(format!(
-                "it is not as it must be, and cannot be changed ({losing}): {error}"
+                "it is not as it must be, and cannot be changed ({losing}): {}",
+                error.reason()
             )),
         }
     }
@@ -81,7 +89,7 @@ pub async fn warn(
     stream: &str,
     terms: &StreamTerms,
     guard: &StoreGuard,
-) -> Result<(), String> {
+) -> Result<(), StoreError> {
     let Some((_, config)) = look(jetstream, stream).await? else {
         return Ok(());
     };
@@ -103,23 +111,27 @@ pub async fn warn(
 async fn look(
     jetstream: &jetstream::Context,
     stream: &str,
-) -> Result<Option<(Looked, Map<String, Value>)>, String> {
+) -> Result<Option<(Looked, Map<String, Value>)>, StoreError> {
+    let resource = Resource::stream(stream);
     let asked = jetstream.request(format!("STREAM.INFO.{stream}"), &());
-    let answer: Response<Value> = asked.await.map_err(|error| error.to_string())?;
+    let answer: Result<Response<Value>, _> = asked.await;
+    let answer = answer.map_err(|error| StoreError::unknown(LOOKING, &resource, error))?;
     let info = match answer {
         Response::Ok(info) => info,
-        Response::Err { error } if error.error_code() == jetstream::ErrorCode::STREAM_NOT_FOUND => {
-            return Ok(None);
+        Response::Err { error } => {
+            let error = StoreError::of(LOOKING, &resource, &error);
+            return if error.is_missing() {
+                Ok(None)
+            } else {
+                Err(error)
+            };
         }
-        Response::Err { error } => return Err(error.to_string()),
     };
     let number = |name: &str| info["state"][name].as_u64();
     let config = info["config"].as_object().cloned();
     match (number("messages"), number("last_seq"), config) {
         (Some(messages), Some(last), Some(config)) => Ok(Some((Looked { messages, last }, config))),
-        _ => Err(format!(
-            "what the server says of stream {stream} cannot be read"
-        )),
+        _ => Err(StoreError::unknown(LOOKING, &resource, UNREADABLE)),
     }
 }
 
@@ -128,7 +140,7 @@ async fn set_back(
     stream: &str,
     config: &Map<String, Value>,
     changes: &[Change],
-) -> Result<Map<String, Value>, String> {
+) -> Result<Map<String, Value>, StoreError> {
     let mut config = config.clone();
     for change in changes {
         match &change.wanted {
@@ -136,10 +148,11 @@ async fn set_back(
             wanted => drop(config.insert(change.field.to_owned(), wanted.clone())),
         }
     }
+    let resource = Resource::stream(stream);
     let asked = jetstream.request(format!("STREAM.UPDATE.{stream}"), &config);
-    let answer: Response<Value> = asked.await.map_err(|error| error.to_string())?;
-    match answer {
+    let answer: Result<Response<Value>, _> = asked.await;
+    match answer.map_err(|error| StoreError::unknown(CHANGING, &resource, error))? {
         Response::Ok(_) => Ok(config),
-        Response::Err { error } => Err(error.to_string()),
+        Response::Err { error } => Err(StoreError::of(CHANGING, &resource, &error)),
     }
 }

@@ -110,6 +110,8 @@ mod tests {
     use axum::http::{Method, Request};
     use serde_json::Value;
 
+    use loom_actors::nats::error::{Resource, StoreError};
+
     use super::super::access_guard::Peer;
     use super::*;
 
@@ -132,13 +134,11 @@ mod tests {
         let outside = api.router();
         let (status, said) = asked(&outside, Method::GET, "/health").await;
         assert_eq!((status, &said["status"]), (200, &Value::from("ok")));
+        let owners = Resource::bucket("LOOM_OWNERS");
         for (why_now, part) in [
             (None, "is starting"),
             (
-                Some(OwnerError::Unavailable {
-                    doing: "reading",
-                    why: "no answer".into(),
-                }),
+                Some(StoreError::unknown("reading", &owners, "no answer").into()),
                 "no answer",
             ),
         ] {

@@ -79,7 +79,7 @@ impl Consumers {
     pub async fn keep_stream(self) {
         loop {
             if let Err(error) = self.look_at_stream().await {
-                tracing::debug!(project = %self.project, "the work stream cannot be looked at: {error}");
+                tracing::debug!(project = %self.project, "{error}");
             }
             tokio::time::sleep(KEEP_EVERY).await;
         }

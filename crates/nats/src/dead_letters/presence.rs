@@ -2,7 +2,8 @@
 
 use async_nats::jetstream::stream;
 
-use super::{LetterStore, LetterStoreError, WRITE_TIMEOUT};
+use super::{LetterStore, WRITE_TIMEOUT};
+use crate::error::StoreError;
 
 impl LetterStore {
     pub(super) fn seen_now(&self, stream: Option<&stream::Stream>) {
@@ -25,7 +26,7 @@ impl LetterStore {
     ///
     /// # Errors
     /// The server does not say.
-    pub async fn look(&self) -> Result<(), LetterStoreError> {
+    pub async fn look(&self) -> Result<(), StoreError> {
         self.open().await.map(drop)
     }
 
@@ -44,7 +45,7 @@ impl LetterStore {
     ///
     /// # Errors
     /// It cannot be made, or the whole store is another one.
-    pub async fn make_again(&self) -> Result<(), LetterStoreError> {
+    pub async fn make_again(&self) -> Result<(), StoreError> {
         // Perhaps it is not this stream alone that is gone.
         self.guard.suspect();
         self.prepare().await?;

@@ -5,40 +5,33 @@ use std::time::Duration;
 
 use async_nats::jetstream::stream;
 
-use super::{ANSWER_WITHIN, Bucket, BucketError};
-use crate::raw_bucket::{self, NotMade};
+use super::{ANSWER_WITHIN, Bucket};
+use crate::error::{Cause, StoreError};
+use crate::raw_bucket;
 use crate::terms;
 use crate::verdicts::stream_terms::StreamTerms;
 
 impl Bucket {
     /// Creates the bucket if it is missing. Where another client created it, single keys are let expire, and
     /// nothing else goes by its age or because there is too much; what else that client configured stays.
-    pub async fn ensure(&self) -> Result<stream::Info, BucketError> {
+    pub async fn ensure(&self) -> Result<stream::Info, StoreError> {
         let known = self.guard.settled_within(ANSWER_WITHIN).await;
-        known.map_err(|denied| self.problem(denied.to_string()))?;
-        let found = match self.info().await? {
-            Some(info) => info,
-            None => match raw_bucket::make(&self.jetstream, self.config.clone()).await {
-                Ok(stream) => stream.cached_info().clone(),
-                Err(NotMade::Opening(error)) => {
-                    return Err(self.problem(format!("cannot be opened: {error}")));
-                }
-                Err(NotMade::Making { why, refused }) => {
-                    if refused {
-                        self.guard.note_problem(&self.config.name, Some(&why));
-                    }
-                    return Err(self.problem(format!("cannot be created: {why}")));
-                }
-            },
+        known.map_err(|denied| self.denied("making", &denied))?;
+        let found = if let Some(found) = self.info().await? {
+            found
+        } else {
+            let (config, resource) = (self.config.clone(), &self.resource);
+            let made = raw_bucket::make(&self.jetstream, config, resource, &self.guard);
+            made.await?.cached_info().clone()
         };
         self.guard.note_problem(&self.config.name, None);
         self.set_right(found).await
     }
 
     /// As [`Bucket::ensure`], but a bucket that is missing stays so: `None`.
-    pub(super) async fn adopt(&self) -> Result<Option<stream::Info>, BucketError> {
+    pub(super) async fn adopt(&self) -> Result<Option<stream::Info>, StoreError> {
         let known = self.guard.settled_within(ANSWER_WITHIN).await;
-        known.map_err(|denied| self.problem(denied.to_string()))?;
+        known.map_err(|denied| self.denied("looking at", &denied))?;
         match self.info().await? {
             Some(found) => {
                 self.guard.note_problem(&self.config.name, None);
@@ -52,20 +45,20 @@ impl Bucket {
     ///
     /// # Errors
     /// The server does not say how it is.
-    pub async fn keep(&self) -> Result<(), BucketError> {
+    pub async fn keep(&self) -> Result<(), StoreError> {
         let known = self.guard.settled_within(ANSWER_WITHIN).await;
-        known.map_err(|denied| self.problem(denied.to_string()))?;
+        known.map_err(|denied| self.denied("looking at", &denied))?;
         if !self.ownership.is_held() {
             return Ok(());
         }
         let terms = StreamTerms::of_bucket(self.config.num_replicas);
         let kept = terms::keep(&self.jetstream, &self.config.name, &terms, &self.guard).await;
-        kept.map(drop).map_err(|why| self.problem(why))
+        kept.map(drop)
     }
 
     /// Somebody else may have made the bucket. Single keys have to expire; and nothing in it goes by itself
     /// before it is removed, where its settings may be changed.
-    async fn set_right(&self, found: stream::Info) -> Result<stream::Info, BucketError> {
+    async fn set_right(&self, found: stream::Info) -> Result<stream::Info, StoreError> {
         let (needed, wanted) = (with_ttls(&found.config), lasting(with_ttls(&found.config)));
         if wanted == found.config {
             return Ok(found);
@@ -78,13 +71,18 @@ impl Bucket {
         let updated = if needed == found.config {
             found
         } else {
-            self.jetstream.update_stream(needed).await.map_err(|e| {
-                self.problem(format!("cannot be changed to let single keys expire: {e}"))
-            })?
+            let updated = self.jetstream.update_stream(needed).await;
+            let doing = "letting single keys expire in";
+            updated.map_err(|error| StoreError::of(doing, &self.resource, &error))?
         };
         if !updated.config.allow_message_ttl {
-            return Err(self.problem(
-                "does not let single keys expire; use nats-server 2.12.5 or later".to_owned(),
+            let why = "it does not let single keys expire; use nats-server 2.12.5 or later";
+            let unsuited = Cause::Unsuited;
+            return Err(StoreError::refused(
+                unsuited,
+                "opening",
+                &self.resource,
+                why,
             ));
         }
         if !self.is_warned.swap(true, Ordering::Relaxed) {

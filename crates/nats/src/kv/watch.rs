@@ -12,7 +12,8 @@ use futures_util::StreamExt;
 use futures_util::stream::ReadyChunks;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
-use super::{Bucket, BucketError, Record, identity, record};
+use super::{Bucket, Record, identity, record};
+use crate::error::StoreError;
 
 /// How many records come at once at the most.
 const CHUNK: usize = 256;
@@ -28,6 +29,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// is one, and is looked after more often.
 const LOOK_AFTER: Duration = Duration::from_secs(30);
 const LOOK_AFTER_FOREIGN: Duration = Duration::from_secs(5);
+/// What is tried, in the words of an error.
+const WATCHING: &str = "watching";
 /// The server tells of every stream that is made.
 const STREAM_CREATED: &str = "$JS.EVENT.ADVISORY.STREAM.CREATED";
 
@@ -195,7 +198,7 @@ impl Watch {
     }
 
     /// Opens the watch; `None` where there is nothing to watch.
-    async fn open(&mut self) -> Result<Option<WatchEvent>, BucketError> {
+    async fn open(&mut self) -> Result<Option<WatchEvent>, StoreError> {
         let connects = self.connects_now();
         let found = if self.foreign {
             self.bucket.info().await?
@@ -208,23 +211,18 @@ impl Watch {
         self.up_to = info.state.last_sequence;
         self.max_age = info.config.max_age;
         let (bucket, stream) = (&self.bucket, &self.bucket.config.name);
-        let asked = bucket.server_clock.ask(&bucket.jetstream, stream).await;
-        asked.map_err(|e| bucket.problem(format!("cannot be watched: {e}")))?;
-        let stream = self
-            .bucket
-            .jetstream
-            .get_stream_no_info(&self.bucket.config.name)
-            .await
-            .map_err(|e| self.bucket.problem(format!("cannot be watched: {e}")))?;
+        bucket.server_clock.ask(&bucket.jetstream, stream).await?;
+        let stream = bucket.jetstream.get_stream_no_info(stream).await;
+        let stream = stream.map_err(|error| StoreError::of(WATCHING, &bucket.resource, &error))?;
         let consumer = stream
             .create_consumer(push::OrderedConfig {
-                deliver_subject: self.bucket.client.new_inbox(),
+                deliver_subject: bucket.client.new_inbox(),
                 deliver_policy: DeliverPolicy::LastPerSubject,
-                filter_subject: format!("{}>", self.bucket.prefix),
+                filter_subject: format!("{}>", bucket.prefix),
                 ..Default::default()
             })
             .await
-            .map_err(|e| self.bucket.problem(format!("cannot be watched: {e}")))?;
+            .map_err(|error| StoreError::of(WATCHING, &bucket.resource, &error))?;
         // An empty bucket tells nothing, ever: only the number of what is to come says so.
         self.phase = if consumer.cached_info().num_pending == 0 {
             Phase::Caught
@@ -234,7 +232,7 @@ impl Watch {
         let messages = consumer
             .messages()
             .await
-            .map_err(|e| self.bucket.problem(format!("cannot be watched: {e}")))?;
+            .map_err(|error| StoreError::unknown(WATCHING, &self.bucket.resource, error))?;
         self.messages = Some(messages.ready_chunks(CHUNK));
         self.connects = connects;
         self.seen_at = Instant::now();

@@ -7,9 +7,12 @@ use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
 
-use super::{Entry, LedgerStore, StoreError};
+use super::{Entry, LedgerStore};
+use crate::error::StoreError;
 
 const REPLAY_TIMEOUT: Duration = Duration::from_secs(10);
+/// What is tried, in the words of an error.
+const REPLAYING: &str = "replaying";
 /// How many records of a replay are handed over at a time.
 const REPLAY_CHUNK: usize = 128;
 
@@ -26,7 +29,7 @@ impl LedgerStore {
         chunks: mpsc::Sender<Vec<Entry>>,
     ) -> Result<u64, StoreError> {
         let known = self.guard.settled_within(REPLAY_TIMEOUT).await;
-        known.map_err(|denied| self.error("reading", denied))?;
+        known.map_err(|denied| StoreError::denied("reading", &self.resource, &denied))?;
         self.settle().await?;
         let last = self.last_sequence().await?;
         let mut messages = match self.messages(from, false).await? {
@@ -44,7 +47,8 @@ impl LedgerStore {
             if is_last || chunk.len() == REPLAY_CHUNK {
                 let full = std::mem::replace(&mut chunk, Vec::with_capacity(REPLAY_CHUNK));
                 let sent = chunks.send(full).await;
-                sent.map_err(|e| self.error("taking over what was read from", e))?;
+                let doing = "taking over what was read from";
+                sent.map_err(|e| StoreError::unknown(doing, &self.resource, e))?;
             }
             if is_last {
                 return Ok(last.max(sequence));
@@ -71,7 +75,8 @@ impl LedgerStore {
 
     async fn last_sequence(&self) -> Result<u64, StoreError> {
         let info = self.stream.get_info().await;
-        let info = info.map_err(|e| self.error("asking for the state of", e))?;
+        let doing = "asking for the state of";
+        let info = info.map_err(|e| StoreError::unknown(doing, &self.resource, e))?;
         Ok(info.state.last_sequence)
     }
 
@@ -91,12 +96,12 @@ impl LedgerStore {
                 ..Default::default()
             })
             .await
-            .map_err(|e| self.error("replaying", e))?;
+            .map_err(|e| StoreError::of(REPLAYING, &self.resource, &e))?;
         if consumer.cached_info().num_pending == 0 {
             return Ok(None);
         }
         let messages = consumer.messages().await;
-        messages.map(Some).map_err(|e| self.error("replaying", e))
+        messages.map(Some).map_err(|e| self.interrupted(e))
     }
 
     /// The next message, its sequence, and whether it is the last one.
@@ -106,13 +111,17 @@ impl LedgerStore {
     ) -> Result<(jetstream::Message, u64, bool), StoreError> {
         let message = tokio::time::timeout(REPLAY_TIMEOUT, messages.next())
             .await
-            .map_err(|e| self.error("replaying", e))?
-            .ok_or_else(|| self.error("replaying", std::io::Error::other("it ended early")))?
-            .map_err(|e| self.error("replaying", e))?;
+            .map_err(|_| StoreError::unanswered(REPLAYING, &self.resource, REPLAY_TIMEOUT))?
+            .ok_or_else(|| self.interrupted("it ended early"))?
+            .map_err(|e| self.interrupted(e))?;
         let (sequence, pending) = message
             .info()
             .map(|info| (info.stream_sequence, info.pending))
-            .map_err(|e| self.error("replaying", std::io::Error::other(e)))?;
+            .map_err(|e| self.interrupted(e))?;
         Ok((message, sequence, pending == 0))
+    }
+
+    fn interrupted(&self, why: impl std::fmt::Display) -> StoreError {
+        StoreError::unknown(REPLAYING, &self.resource, why)
     }
 }

@@ -60,7 +60,7 @@ impl Renewer {
         let logged = self.unacknowledged.comes(sent.into_std());
         if let Some(passed_over) = logged {
             tracing::warn!(
-                ?failure,
+                %failure,
                 passed_over,
                 "a renewal of the ownership was not acknowledged"
             );

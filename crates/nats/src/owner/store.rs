@@ -9,9 +9,9 @@ use tokio::time::{sleep, timeout};
 
 use super::group::GroupNote;
 use super::{Holder, OwnerError, OwnerOptions, UnreadableEntry, format};
-use crate::outcome::WriteError;
+use crate::error::{Resource, StoreError, StoreErrorKind};
 use crate::overlap::is_not_found;
-use crate::raw_bucket::{self, NotMade};
+use crate::raw_bucket;
 use crate::stamp::{STAMP_KEY, stamp_old};
 use crate::store::StoreHealth;
 use crate::store_guard::{StoreDenied, StoreGuard};
@@ -21,7 +21,11 @@ use crate::verdicts::stream_terms::StreamTerms;
 
 const BUCKET: &str = "LOOM_OWNERS";
 const SUBJECT: &str = "$KV.LOOM_OWNERS.coordinator";
+const KEY: &str = "coordinator";
 const NOTE_SUBJECT: &str = "$KV.LOOM_OWNERS.queue-group";
+const NOTE_KEY: &str = "queue-group";
+/// What is tried, in the words of an error.
+const OPENING: &str = "opening";
 /// How long a request may stay without an answer before its outcome counts as unknown.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// How long the making of the bucket may take: a request, and one more where it is there or cannot be made.
@@ -39,15 +43,6 @@ pub(super) enum OwnerEntry {
     Held { sequence: u64, holder: Box<Holder> },
     /// Nobody can read who does.
     Unreadable(UnreadableEntry),
-}
-
-/// Why a write did not go through.
-#[derive(Debug)]
-pub(super) enum WriteFailure {
-    /// Another write came first.
-    Conflict,
-    /// It may have been stored, or may be stored later.
-    Unknown(String),
 }
 
 #[derive(Debug, Clone)]
@@ -69,18 +64,21 @@ impl OwnerStore {
         match guard.settled_within(ANSWER_WITHIN).await {
             Ok(()) => {}
             Err(StoreDenied::Foreign(why)) => return Err(OwnerError::OtherStore(why)),
-            Err(denied) => return Err(unavailable("opening", &denied)),
+            Err(denied) => return Err(StoreError::denied(OPENING, &resource(), &denied).into()),
         }
         let opened = timeout(ANSWER_WITHIN, jetstream.get_stream(&name)).await;
         let found = match opened {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) if is_not_found(&error) && guard.known().is_some() => {
-                guard.suspect();
-                return Err(unavailable("opening", &error));
+            Ok(Err(error)) if is_not_found(&error) && guard.known().is_none() => {
+                make(jetstream, options.replicas).await?
             }
-            Ok(Err(error)) if is_not_found(&error) => make(jetstream, options.replicas).await?,
-            Ok(Err(error)) => return Err(unavailable("opening", &error)),
-            Err(_elapsed) => return Err(unanswered("opening")),
+            Ok(Err(error)) => {
+                if is_not_found(&error) {
+                    guard.suspect();
+                }
+                return Err(StoreError::of(OPENING, &resource(), &error).into());
+            }
+            Err(_elapsed) => return Err(unanswered(OPENING).into()),
         };
         format::check(&found.cached_info().config)?;
         // A server drops what it does not know, and without it a dead owner would own for ever.
@@ -95,7 +93,7 @@ impl OwnerStore {
             jetstream: jetstream.clone(),
             messages: messages(jetstream),
             health: options.health.clone(),
-            stream: stream.map_err(|error| unavailable("opening", &error))?,
+            stream: stream.map_err(|error| StoreError::of(OPENING, &resource(), &error))?,
         })
     }
 
@@ -120,8 +118,8 @@ impl OwnerStore {
                 return;
             }
             let kept = terms::keep(&self.jetstream, &name, &terms, &guard);
-            if let Ok(Err(why)) = timeout(ANSWER_WITHIN, kept).await {
-                tracing::debug!("the bucket of the owner cannot be looked at: {why}");
+            if let Ok(Err(error)) = timeout(ANSWER_WITHIN, kept).await {
+                tracing::debug!("{error}");
             }
             sleep(KEEP_EVERY).await;
         }
@@ -141,15 +139,15 @@ impl OwnerStore {
     /// program has noted its own meanwhile. To be called by the owner, before it reads or writes anything else.
     pub(super) async fn note_format(&self) -> Result<(), OwnerError> {
         let asked = timeout(ANSWER_WITHIN, self.stream.get_info()).await;
-        let info = asked.map_err(|_| unanswered("reading"))?;
-        let info = info.map_err(|error| unavailable("reading", &error))?;
+        let info = asked.map_err(|_| unanswered("looking at"))?;
+        let info = info.map_err(|e| StoreError::unknown("looking at", &resource(), e))?;
         // A store of this format stays as it is, also where it has no number.
         let Some(noted) = format::noted(info.config)? else {
             return Ok(());
         };
         let updated = timeout(ANSWER_WITHIN, self.jetstream.update_stream(noted)).await;
-        let updated = updated.map_err(|_| unanswered("writing"))?;
-        updated.map_err(|error| unavailable("writing", &error))?;
+        let updated = updated.map_err(|_| unanswered("changing"))?;
+        updated.map_err(|error| StoreError::of("changing", &resource(), &error))?;
         Ok(())
     }
 
@@ -158,7 +156,7 @@ impl OwnerStore {
         match self.messages.last(SUBJECT).await {
             Ok(Some(message)) => Ok(entry(message.sequence, &message.payload)),
             Ok(None) => Ok(OwnerEntry::Free { sequence: 0 }),
-            Err(error) => Err(unavailable("reading", &error)),
+            Err(error) => Err(error.at(KEY).into()),
         }
     }
 
@@ -168,19 +166,19 @@ impl OwnerStore {
         expected: u64,
         holder: &Holder,
         ttl: Duration,
-    ) -> Result<u64, WriteFailure> {
+    ) -> Result<u64, StoreError> {
         let payload = serde_json::to_vec(holder);
-        let payload = payload.map_err(|error| WriteFailure::Unknown(error.to_string()))?;
+        let payload = payload.map_err(|e| StoreError::unknown("writing", &resource(), e))?;
         let write = Write::new(SUBJECT, payload.into()).expires_after(ttl);
-        self.publish(write, expected).await
+        self.publish(KEY, write, expected).await
     }
 
     /// Says that nobody owns, if the last write was `expected`.
-    pub(super) async fn free(&self, expected: u64, ttl: Duration) -> Result<u64, WriteFailure> {
+    pub(super) async fn free(&self, expected: u64, ttl: Duration) -> Result<u64, StoreError> {
         let write = Write::new(SUBJECT, Bytes::new())
             .header("KV-Operation", "DEL")
             .expires_after(ttl);
-        self.publish(write, expected).await
+        self.publish(KEY, write, expected).await
     }
 
     /// Which queue group was in use last, and the sequence of the note.
@@ -192,7 +190,7 @@ impl OwnerStore {
                 Ok((message.sequence, Some(note)))
             }
             Ok(None) => Ok((0, None)),
-            Err(error) => Err(unavailable("reading", &error)),
+            Err(error) => Err(error.at(NOTE_KEY).into()),
         }
     }
 
@@ -201,30 +199,27 @@ impl OwnerStore {
         &self,
         expected: u64,
         note: &GroupNote,
-    ) -> Result<u64, WriteFailure> {
+    ) -> Result<u64, StoreError> {
         let payload = serde_json::to_vec(note);
-        let payload = payload.map_err(|error| WriteFailure::Unknown(error.to_string()))?;
+        let payload = payload.map_err(|e| StoreError::unknown("writing", &resource(), e))?;
         let write = Write::new(NOTE_SUBJECT, payload.into());
-        self.publish(write, expected).await
+        self.publish(NOTE_KEY, write, expected).await
     }
 
-    async fn publish(&self, write: Write, expected: u64) -> Result<u64, WriteFailure> {
-        let outcome = self.messages.write(write.if_last(expected)).await;
-        outcome
-            .inspect(|_| {
+    async fn publish(&self, key: &str, write: Write, expected: u64) -> Result<u64, StoreError> {
+        let error = match self.messages.write(write.if_last(expected)).await {
+            Ok(sequence) => {
                 self.health.confirmed(stream_name);
-            })
-            .map_err(|error| match error {
-                WriteError::Conflict => WriteFailure::Conflict,
-                WriteError::Unknown(why) => {
-                    self.health.unanswered(&stream_name());
-                    WriteFailure::Unknown(why)
-                }
-                WriteError::Refused { why, .. } => {
-                    self.health.refused(&why);
-                    WriteFailure::Unknown(why)
-                }
-            })
+                return Ok(sequence);
+            }
+            Err(error) => error,
+        };
+        match error.kind() {
+            StoreErrorKind::Conflict => {}
+            StoreErrorKind::Unknown => self.health.unanswered(&stream_name()),
+            StoreErrorKind::Refused(_) => drop(self.health.refused(&error)),
+        }
+        Err(error.at(key))
     }
 }
 
@@ -238,15 +233,11 @@ async fn make(
         metadata: format::ours().into_iter().chain([stamp]).collect(),
         ..raw_bucket::config(BUCKET, replicas)
     };
-    let made = timeout(MADE_WITHIN, raw_bucket::make(jetstream, config));
-    let made = made.await.map_err(|_| unanswered("making"))?;
-    made.map_err(|error| match error {
-        NotMade::Opening(error) => unavailable("opening", &error),
-        NotMade::Making { why, .. } => OwnerError::Unavailable {
-            doing: "making",
-            why,
-        },
-    })
+    let (resource, guard) = (resource(), StoreGuard::unwatched());
+    let made = raw_bucket::make(jetstream, config, &resource, &guard);
+    let made = timeout(MADE_WITHIN, made).await;
+    let made = made.map_err(|_| StoreError::unanswered("making", &resource, MADE_WITHIN))?;
+    Ok(made?)
 }
 
 /// A released entry is empty; one that can't be read is somebody's.
@@ -265,25 +256,19 @@ fn entry(sequence: u64, payload: &[u8]) -> OwnerEntry {
 
 /// It is what tells who owns, and is opened only where the store is the right one: nobody is asked at its writes.
 fn messages(jetstream: &jetstream::Context) -> Stream {
-    Stream::new(jetstream, stream_name(), &StoreGuard::unwatched())
+    Stream::new(jetstream, stream_name(), &StoreGuard::unwatched()).called(&resource())
 }
 
 fn stream_name() -> String {
     format!("KV_{BUCKET}")
 }
 
-fn unavailable(doing: &'static str, error: &dyn std::error::Error) -> OwnerError {
-    OwnerError::Unavailable {
-        doing,
-        why: error.to_string(),
-    }
+fn resource() -> Resource {
+    Resource::bucket(BUCKET)
 }
 
-fn unanswered(doing: &'static str) -> OwnerError {
-    OwnerError::Unavailable {
-        doing,
-        why: format!("no answer within {ANSWER_WITHIN:?}"),
-    }
+fn unanswered(doing: &'static str) -> StoreError {
+    StoreError::unanswered(doing, &resource(), ANSWER_WITHIN)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use async_nats::jetstream;
 use tokio::time::Instant;
 
 use super::group::GroupNote;
-use super::store::{OwnerEntry, OwnerStore, WriteFailure};
+use super::store::{OwnerEntry, OwnerStore};
 use super::{Holder, OwnerError, OwnerOptions, TRIES, UnreadableEntry};
 
 /// An ownership that was won.
@@ -37,8 +37,8 @@ impl GroupInUse {
             given_back: true,
             ..self.note.clone()
         };
-        if let Err(failure) = store.write_note(self.sequence, &note).await {
-            tracing::debug!(?failure, "that the queue group is free was not noted");
+        if let Err(error) = store.write_note(self.sequence, &note).await {
+            tracing::debug!("that the queue group is free was not noted: {error}");
         }
     }
 }
@@ -69,12 +69,11 @@ pub(super) async fn try_to_acquire(
         OwnerEntry::Unreadable(entry) => return Err(unreadable(entry, options)),
     };
     let sent = Instant::now();
-    let why = match store.write(expected, me, options.times.ttl).await {
+    let error = match store.write(expected, me, options.times.ttl).await {
         Ok(sequence) => {
             return won(store, sequence, sent, me, options).await;
         }
-        Err(WriteFailure::Conflict) => "another write came first".to_owned(),
-        Err(WriteFailure::Unknown(why)) => why,
+        Err(error) => error,
     };
     match store.read().await? {
         OwnerEntry::Held { sequence, holder } if holder.session == me.session => {
@@ -84,10 +83,7 @@ pub(super) async fn try_to_acquire(
             Err(held_by(holder, options))
         }
         OwnerEntry::Unreadable(entry) => Err(unreadable(entry, options)),
-        OwnerEntry::Held { .. } | OwnerEntry::Free { .. } => Err(OwnerError::Unavailable {
-            doing: "writing",
-            why,
-        }),
+        OwnerEntry::Held { .. } | OwnerEntry::Free { .. } => Err(error.into()),
     }
 }
 
@@ -136,8 +132,8 @@ async fn won(
         let _ = store.free(sequence, options.times.ttl).await;
         return Err(error);
     }
-    let mut why = String::new();
-    for _ in 0..TRIES {
+    let mut tries = 0;
+    loop {
         let (expected, before) = store.read_note().await?;
         let now = options.clock.now();
         let note = GroupNote::next(before.as_ref(), me.instance_id, sequence, now);
@@ -155,12 +151,12 @@ async fn won(
                     group,
                 });
             }
-            Err(WriteFailure::Conflict) => "another write came first".clone_into(&mut why),
-            Err(WriteFailure::Unknown(unknown)) => why = unknown,
+            Err(error) => {
+                tries += 1;
+                if tries == TRIES {
+                    return Err(error.into());
+                }
+            }
         }
     }
-    Err(OwnerError::Unavailable {
-        doing: "writing",
-        why,
-    })
 }

@@ -38,7 +38,7 @@ impl Unchanged {
                 is_news
             }
             // Nobody has said anything about the entry.
-            OwnerError::Unavailable { .. } => false,
+            OwnerError::Unavailable(_) => false,
             _ => {
                 self.0 = None;
                 false
