@@ -45,6 +45,7 @@ impl Graveyard {
         let name = names::graveyard_bucket(project);
         Self {
             bucket: Bucket::new(&nats.client, &nats.jetstream, &name, replicas, guard)
+                .ours_alone()
                 .owned_by(ownership),
             writer: epoch.to_string(),
             retention,

@@ -106,6 +106,7 @@ pub(super) async fn keep_stream(
         max_age: Duration::ZERO,
         is_queue: true,
         is_bucket: false,
+        is_shared: false,
         replicas,
     };
     if config.metadata.get(PROJECT_KEY).map(String::as_str) != Some(project.as_str()) {

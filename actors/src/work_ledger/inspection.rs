@@ -152,7 +152,7 @@ impl Inspector {
                 self.read.lose(&lost);
             }
         }
-        let is_behind = found.last > replayed_to;
+        let is_behind = found.last_sequence > replayed_to;
         let replay = is_behind && (self.is_idle || looks.behind_at == Some(replayed_to));
         looks.behind_at = is_behind.then_some(replayed_to);
         Ok(Looked { looks, replay })

@@ -196,6 +196,7 @@ impl LetterStore {
                 max_age: self.retention,
                 is_queue: false,
                 is_bucket: false,
+                is_shared: false,
                 replicas: self.replicas,
             };
             terms::keep(&self.jetstream, &self.stream, &terms, &self.guard).await?;

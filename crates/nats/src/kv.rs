@@ -10,8 +10,6 @@
 mod making;
 mod watch;
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_nats::jetstream::{self, stream};
@@ -27,6 +25,7 @@ use super::server_clock::ServerClock;
 use super::store_guard::{StoreDenied, StoreGuard};
 use super::stream::{Stream, Write};
 use crate::clock::Clock;
+use crate::verdicts::stream_terms::StreamTerms;
 
 pub use watch::{Watch, WatchEvent};
 
@@ -79,13 +78,13 @@ pub struct Bucket {
     ownership: Ownership,
     messages: Stream,
     server_clock: ServerClock,
-    /// That its settings are somebody else's was said.
-    is_warned: Arc<AtomicBool>,
+    terms: StreamTerms,
 }
 
 impl Bucket {
     /// The bucket of this name, without asking whether it exists. `replicas` is for its creation. Nothing is
-    /// written or made while `guard` does not agree.
+    /// written or made while `guard` does not agree. Where a client has made it, single keys are let expire, and nothing
+    /// else goes by its age or because there is too much; what else that client configured stays.
     pub fn new(
         client: &Client,
         jetstream: &jetstream::Context,
@@ -113,8 +112,15 @@ impl Bucket {
             guard: guard.clone(),
             ownership: Ownership::alone(),
             server_clock: ServerClock::default(),
-            is_warned: Arc::default(),
+            terms: StreamTerms::of_shared_bucket(),
         }
+    }
+
+    /// The same bucket, which nobody but Loom makes: all of its configuration is kept.
+    #[must_use]
+    pub fn ours_alone(mut self) -> Self {
+        self.terms = StreamTerms::of_bucket(self.config.num_replicas);
+        self
     }
 
     /// The same bucket, with the times of its records by this clock, as far as the server's is known: from a watch

@@ -22,7 +22,7 @@ use super::raw_bucket;
 use super::stamp::{STAMP_KEY, stamp_old};
 use super::store_guard::{StoreDenied, StoreGuard};
 use super::stream::{Stream, Write};
-use super::terms::{self, Looked};
+use super::terms;
 use crate::verdicts::stream_terms::StreamTerms;
 
 /// The key of writes that are meant to be refused.
@@ -167,14 +167,14 @@ impl LedgerStore {
         known.map_err(|denied| StoreError::denied(LOOKING, &self.resource, &denied))
     }
 
-    /// Looks at the stream, and sets back what would let records go. To be called by the owner.
-    pub async fn keep(&self) -> Result<Looked, StoreError> {
+    /// Looks at the stream, and sets back what would let records go; what it holds. To be called by the owner.
+    pub async fn keep(&self) -> Result<stream::State, StoreError> {
         let terms = StreamTerms::of_bucket(self.replicas);
         let name = self.stream_name();
         let kept = terms::keep(&self.jetstream, name, &terms, &self.guard).await?;
         let missing =
             || StoreError::refused(Cause::NoStream, LOOKING, &self.resource, "it is not there");
-        kept.ok_or_else(missing)
+        Ok(kept.ok_or_else(missing)?.state)
     }
 
     /// The stream behind the bucket.

@@ -2,48 +2,35 @@
 //!
 //! A configuration is read and written as the server says it: what this program does not know of stays.
 
-use async_nats::jetstream::{self, response::Response};
+use async_nats::jetstream::{self, response::Response, stream};
+use serde::{Deserialize as _, Serialize};
 use serde_json::{Map, Value};
 
-use super::error::{Resource, StoreError};
+use super::error::{Cause, Resource, StoreError};
 use super::store_guard::StoreGuard;
-use crate::verdicts::stream_terms::{Change, StreamTerms, TermsVerdict, verdict};
+use crate::verdicts::stream_terms::{Change, NEEDED, StreamTerms, verdict};
 
 /// What is tried, in the words of an error.
 const LOOKING: &str = "looking at";
 const CHANGING: &str = "changing";
-/// Why what the server says of a stream is not known.
-const UNREADABLE: &str = "the answer cannot be read";
-
-/// What a look at a stream has shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Looked {
-    /// How many messages it holds.
-    pub messages: u64,
-    /// The last sequence that it gave out.
-    pub last: u64,
-}
 
 /// Looks at a stream, and sets back what must be different: in one step, but for the copies, which a cluster may not have.
-/// What was changed is logged; what cannot be is a warning of `guard` for as long as it lasts. `None`: there is no stream.
+/// What was changed is logged; what cannot be is a warning of `guard` for as long as it lasts. How the stream is then;
+/// `None`: there is none.
 ///
 /// # Errors
-/// The server does not say.
+/// The server does not say, or what cannot be used without is not to be had.
 pub async fn keep(
     jetstream: &jetstream::Context,
     stream: &str,
     terms: &StreamTerms,
     guard: &StoreGuard,
-) -> Result<Option<Looked>, StoreError> {
-    let Some((looked, mut config)) = look(jetstream, stream).await? else {
+) -> Result<Option<stream::Info>, StoreError> {
+    let Some(mut seen) = look(jetstream, stream).await? else {
         return Ok(None);
     };
-    let found = verdict(&config, terms);
-    if found == TermsVerdict::default() {
-        guard.note_warnings(stream, Vec::new());
-        return Ok(Some(looked));
-    }
-    let mut warnings = found.lasting.clone();
+    let found = verdict(&seen.config, terms);
+    let mut warnings = found.lasting;
     let (copies, others): (Vec<_>, Vec<_>) = found
         .changes
         .into_iter()
@@ -52,23 +39,55 @@ pub async fn keep(
         if changes.is_empty() {
             continue;
         }
-        let losing: Vec<_> = changes.iter().map(Change::to_string).collect();
-        let losing = losing.join(", ");
-        match set_back(jetstream, stream, &config, &changes).await {
+        let error = match set_back(jetstream, stream, &seen, &changes).await {
             Ok(after) => {
-                tracing::warn!(
-                    "the stream {stream} was not as it must be, and was changed: {losing}"
-                );
-                config = after;
+                let losing = listed(&changes);
+                if terms.is_shared {
+                    tracing::info!(
+                        "the stream {stream} was made by a client, and changed: {losing}"
+                    );
+                } else {
+                    tracing::warn!(
+                        "the stream {stream} was not as it must be, and was changed: {losing}"
+                    );
+                }
+                seen = after;
+                continue;
             }
-            Err(error) => warnings.push(format!(
-                "it is not as it must be, and cannot be changed ({losing}): {}",
-                error.reason()
-            )),
+            Err(error) => error,
+        };
+        let (needed, others): (Vec<_>, Vec<_>) = changes
+            .into_iter()
+            .partition(|change| change.field == NEEDED);
+        if others.is_empty() {
+            return Err(error);
         }
+        if !needed.is_empty() {
+            seen = set_back(jetstream, stream, &seen, &needed).await?;
+        }
+        warnings.push(format!(
+            "it is not as it must be, and cannot be changed ({}): {}; let Loom change the stream, or change it yourself",
+            listed(&others),
+            error.reason()
+        ));
     }
     guard.note_warnings(stream, warnings);
-    Ok(Some(looked))
+    if terms.is_bucket && !seen.info.config.allow_message_ttl {
+        let why = "it does not let single keys expire; use nats-server 2.12.5 or later";
+        let resource = Resource::stream(stream);
+        return Err(StoreError::refused(
+            Cause::Unsuited,
+            "using",
+            &resource,
+            why,
+        ));
+    }
+    Ok(Some(seen.info))
+}
+
+fn listed(changes: &[Change]) -> String {
+    let changes: Vec<_> = changes.iter().map(Change::to_string).collect();
+    changes.join(", ")
 }
 
 /// What takes messages away that nobody has had. How its maker works with the stream is nobody else's business.
@@ -90,69 +109,75 @@ pub async fn warn(
     terms: &StreamTerms,
     guard: &StoreGuard,
 ) -> Result<(), StoreError> {
-    let Some((_, config)) = look(jetstream, stream).await? else {
+    let Some(seen) = look(jetstream, stream).await? else {
         return Ok(());
     };
-    let found = verdict(&config, terms);
+    let found = verdict(&seen.config, terms);
     let mut warnings = found.lasting;
     let loses = |change: &&Change| LOSING.contains(&change.field);
     let losing = found.changes.iter().filter(loses);
-    let losing: Vec<_> = losing.map(Change::to_string).collect();
+    let losing: Vec<_> = losing.cloned().collect();
     if !losing.is_empty() {
         warnings.push(format!(
             "Loom has not made it and leaves it alone, and messages may be lost; change {}",
-            losing.join(", ")
+            listed(&losing)
         ));
     }
     guard.note_warnings(stream, warnings);
     Ok(())
 }
 
-async fn look(
-    jetstream: &jetstream::Context,
-    stream: &str,
-) -> Result<Option<(Looked, Map<String, Value>)>, StoreError> {
-    let resource = Resource::stream(stream);
-    let asked = jetstream.request(format!("STREAM.INFO.{stream}"), &());
-    let answer: Result<Response<Value>, _> = asked.await;
-    let answer = answer.map_err(|error| StoreError::unknown(LOOKING, &resource, error))?;
-    let info = match answer {
-        Response::Ok(info) => info,
-        Response::Err { error } => {
-            let error = StoreError::of(LOOKING, &resource, &error);
-            return if error.is_missing() {
-                Ok(None)
-            } else {
-                Err(error)
-            };
-        }
-    };
-    let number = |name: &str| info["state"][name].as_u64();
-    let config = info["config"].as_object().cloned();
-    match (number("messages"), number("last_seq"), config) {
-        (Some(messages), Some(last), Some(config)) => Ok(Some((Looked { messages, last }, config))),
-        _ => Err(StoreError::unknown(LOOKING, &resource, UNREADABLE)),
+/// A stream, as the server says that it is.
+struct Seen {
+    /// With what this program does not know of.
+    config: Map<String, Value>,
+    info: stream::Info,
+}
+
+/// `None`: there is no stream.
+async fn look(jetstream: &jetstream::Context, stream: &str) -> Result<Option<Seen>, StoreError> {
+    match ask(jetstream, LOOKING, stream, ("INFO", &())).await {
+        Ok(seen) => Ok(Some(seen)),
+        Err(error) if error.is_missing() => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
 async fn set_back(
     jetstream: &jetstream::Context,
     stream: &str,
-    config: &Map<String, Value>,
+    seen: &Seen,
     changes: &[Change],
-) -> Result<Map<String, Value>, StoreError> {
-    let mut config = config.clone();
+) -> Result<Seen, StoreError> {
+    let mut config = seen.config.clone();
     for change in changes {
         match &change.wanted {
             Value::Null => drop(config.remove(change.field)),
             wanted => drop(config.insert(change.field.to_owned(), wanted.clone())),
         }
     }
+    ask(jetstream, CHANGING, stream, ("UPDATE", &config)).await
+}
+
+async fn ask(
+    jetstream: &jetstream::Context,
+    doing: &'static str,
+    stream: &str,
+    (verb, request): (&str, &(impl Serialize + Sync)),
+) -> Result<Seen, StoreError> {
     let resource = Resource::stream(stream);
-    let asked = jetstream.request(format!("STREAM.UPDATE.{stream}"), &config);
+    let asked = jetstream.request(format!("STREAM.{verb}.{stream}"), request);
     let answer: Result<Response<Value>, _> = asked.await;
-    match answer.map_err(|error| StoreError::unknown(CHANGING, &resource, error))? {
-        Response::Ok(_) => Ok(config),
-        Response::Err { error } => Err(StoreError::of(CHANGING, &resource, &error)),
-    }
+    let info = match answer.map_err(|error| StoreError::unknown(doing, &resource, error))? {
+        Response::Ok(info) => info,
+        Response::Err { error } => return Err(StoreError::of(doing, &resource, &error)),
+    };
+    let unreadable = |why| {
+        let why = format_args!("the answer cannot be read: {why}");
+        StoreError::unknown(doing, &resource, why)
+    };
+    Ok(Seen {
+        info: stream::Info::deserialize(&info).map_err(|error| unreadable(error.to_string()))?,
+        config: info["config"].as_object().cloned().unwrap_or_default(),
+    })
 }

@@ -20,8 +20,10 @@ pub struct StreamTerms {
     pub max_age: Duration,
     /// Whether messages go when they are acknowledged.
     pub is_queue: bool,
-    /// Whether it is a bucket: rolled up, read directly, and full before it drops anything.
+    /// Whether it is a bucket: rolled up, read directly, single keys expire, and full before it drops anything.
     pub is_bucket: bool,
+    /// Whether clients make it too, for purposes of their own: all but what would take records away by itself is theirs.
+    pub is_shared: bool,
     /// How many copies there are at the least.
     pub replicas: usize,
 }
@@ -34,10 +36,24 @@ impl StreamTerms {
             max_age: Duration::ZERO,
             is_queue: false,
             is_bucket: true,
+            is_shared: false,
             replicas,
         }
     }
+
+    /// Of a bucket that clients make too.
+    pub const fn of_shared_bucket() -> Self {
+        Self {
+            is_shared: true,
+            ..Self::of_bucket(0)
+        }
+    }
 }
+
+/// What a bucket cannot be used without: single keys that expire.
+pub const NEEDED: &str = "allow_msg_ttl";
+/// What is ours of a bucket that clients make too.
+const OURS_OF_SHARED: [&str; 3] = [NEEDED, "max_age", "discard"];
 
 /// A field that is to be set back.
 #[derive(Debug, Clone, PartialEq)]
@@ -119,7 +135,7 @@ pub fn verdict(config: &Map<String, Value>, terms: &StreamTerms) -> TermsVerdict
         }
     }
     if terms.is_bucket {
-        for field in ["allow_direct", "allow_rollup_hdrs"] {
+        for field in ["allow_direct", "allow_rollup_hdrs", NEEDED] {
             if !is(field) {
                 change(field, json!(true));
             }
@@ -138,6 +154,11 @@ pub fn verdict(config: &Map<String, Value>, terms: &StreamTerms) -> TermsVerdict
     let replicas = i64::try_from(terms.replicas).unwrap_or(i64::MAX);
     if number("num_replicas").max(1) < replicas {
         change("num_replicas", json!(replicas));
+    }
+    if terms.is_shared {
+        changes.retain(|change| OURS_OF_SHARED.contains(&change.field));
+        let lasting = Vec::new();
+        return TermsVerdict { changes, lasting };
     }
 
     let mut lasting = Vec::new();
@@ -239,6 +260,31 @@ mod tests {
         let found = verdict(&config, &bucket());
         assert_eq!(found.changes.len(), 1);
         assert_eq!(found.changes[0].to_string(), r#"discard "old" to "new""#);
+    }
+
+    #[test]
+    fn of_a_bucket_that_clients_make_only_what_takes_records_away_is_ours() {
+        let mut config = ours();
+        for (field, theirs) in [
+            ("max_age", json!(1)),
+            ("discard", json!("old")),
+            ("allow_msg_ttl", json!(false)),
+            ("max_msgs", json!(9)),
+            ("max_msgs_per_subject", json!(5)),
+            ("subject_delete_marker_ttl", json!(1)),
+            ("allow_direct", json!(false)),
+            ("storage", json!("memory")),
+        ] {
+            config.insert(field.into(), theirs);
+        }
+        let shared = StreamTerms::of_shared_bucket();
+        let found = verdict(&config, &shared);
+        let fields: Vec<_> = found.changes.iter().map(|change| change.field).collect();
+        assert_eq!(fields, ["max_age", "discard", "allow_msg_ttl"]);
+        assert_eq!(found.lasting, Vec::<String>::new());
+        let after = set_back(config, &found);
+        assert_eq!(verdict(&after, &shared), TermsVerdict::default());
+        assert_eq!(after["max_msgs"], 9);
     }
 
     #[test]
