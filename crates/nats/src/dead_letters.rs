@@ -25,11 +25,9 @@ use std::time::Duration;
 
 use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::jetstream;
-use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use async_nats::jetstream::stream::{self, DirectGetErrorKind};
 use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use loom_protocol::names::LETTER_HEADER;
 use loom_protocol::{ProjectId, Timestamp, WorkId, names};
 use parking_lot::Mutex;
@@ -38,6 +36,7 @@ use super::connection::WRITE_TIMEOUT;
 use super::error::{Cause, Resource, StoreError, StoreErrorKind};
 use super::overlap::{is_not_found, not_made};
 use super::owner::Ownership;
+use super::replay::{NEXT_WITHIN, Replay};
 use super::store_guard::StoreGuard;
 use super::stream::{Stream, Write};
 use super::terms;
@@ -49,7 +48,6 @@ const PROJECT_KEY: &str = "loom.project";
 const KNOWN_AGAIN: Duration = Duration::from_mins(2);
 /// What is tried, in the words of an error.
 const READING: &str = "reading";
-const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A letter as the stream holds it.
 #[derive(Debug, Clone)]
@@ -261,41 +259,26 @@ impl LetterStore {
         &self,
         mut each: impl FnMut(StoredLetter) + Send,
     ) -> Result<bool, StoreError> {
-        let known = self.guard.settled_within(READ_TIMEOUT).await;
+        let known = self.guard.settled_within(NEXT_WITHIN).await;
         known.map_err(|denied| StoreError::denied(READING, &self.resource, &denied))?;
         let opened = self.open().await?;
         let was_removed = std::mem::take(&mut self.seen.lock().removed);
         let Some(stream) = opened else {
             return Ok(was_removed);
         };
-        let consumer = stream
-            .create_consumer(pull::OrderedConfig {
-                deliver_policy: DeliverPolicy::All,
-                headers_only: true,
-                ..Default::default()
-            })
-            .await
-            .map_err(|e| StoreError::of(READING, &self.resource, &e))?;
-        if consumer.cached_info().num_pending == 0 {
+        let Some(mut replay) = Replay::open(&stream, &self.resource, 1, true).await? else {
             return Ok(false);
-        }
-        let mut messages = consumer.messages().await.map_err(|e| self.unread(e))?;
+        };
         loop {
-            let message = tokio::time::timeout(READ_TIMEOUT, messages.next())
-                .await
-                .map_err(|_| StoreError::unanswered(READING, &self.resource, READ_TIMEOUT))?
-                .ok_or_else(|| self.unread("it ended early"))?
-                .map_err(|e| self.unread(e))?;
-            let info = message.info().map_err(|e| self.unread(e))?;
-            let pending = info.pending;
+            let next = replay.next().await?;
             each(StoredLetter {
-                id: self.id_of(&message.subject),
-                sequence: info.stream_sequence,
-                stored_at: instant(info.published.unix_timestamp_nanos()),
-                head: head_of(message.headers.as_ref()),
+                id: self.id_of(&next.message.subject),
+                sequence: next.sequence,
+                stored_at: instant(next.published),
+                head: head_of(next.message.headers.as_ref()),
                 bytes: Bytes::new(),
             });
-            if pending == 0 {
+            if next.is_last {
                 return Ok(false);
             }
         }

@@ -29,6 +29,7 @@ pub mod owner;
 pub mod positions;
 mod raw_bucket;
 pub mod repetition;
+mod replay;
 pub mod server;
 pub mod server_clock;
 pub mod stamp;
