@@ -19,10 +19,10 @@
 //! | `loom_projects{state}` | projects that are awake, and that are asleep |
 //! | `loom_ready` | 1 when the coordinator can serve |
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use loom_actors::agent_registry::AgentDirectory;
 use loom_actors::nats::store::StoreHealth;
 use loom_actors::projects::Projects;
 use loom_actors::work_dispatcher;
@@ -148,7 +148,7 @@ pub fn render(service: &Service) -> String {
         ] {
             gauge!(UNREADABLE, "project" => name.to_owned(), "place" => place).set(exact(count));
         }
-        note_agents(name, &project.agents);
+        note_agents(name, &project.agents.totals().by_status);
     }
     note_asleep(&projects);
     note_shared_agents(service);
@@ -189,6 +189,7 @@ fn note_asleep(projects: &Projects) {
         let name = id.as_str();
         note_items(name, totals.work);
         gauge!(LETTERS, "project" => name.to_owned()).set(exact(totals.letters));
+        note_agents(name, &BTreeMap::new());
     }
     let states = [("awake", projects.awake()), ("asleep", projects.asleep())];
     for (state, count) in states {
@@ -221,8 +222,7 @@ fn note_shared_agents(service: &Service) {
     }
 }
 
-fn note_agents(project: &str, agents: &AgentDirectory) {
-    let by_status = agents.totals().by_status;
+fn note_agents(project: &str, by_status: &BTreeMap<String, usize>) {
     for status in AgentStatus::ALL {
         let count = by_status.get(status.as_str()).copied().unwrap_or_default();
         gauge!(AGENTS, "project" => project.to_owned(), "status" => status.as_str())

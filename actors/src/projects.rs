@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use dashmap::{DashMap, DashSet};
 use loom_protocol::{ProjectId, WireError};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -71,6 +71,8 @@ struct Inner {
     asleep: Asleep,
     /// Where that is kept for the coordinator after this one.
     marks: Marks,
+    /// Places for those who look for an item in all that sleep.
+    searches: Semaphore,
     /// Whether those that slept before were taken over.
     recalled: AtomicBool,
     /// What is being done with each.
@@ -101,6 +103,7 @@ impl Projects {
             found: Found::default(),
             asleep: Asleep::default(),
             marks,
+            searches: Semaphore::new(search::SEARCHES),
             recalled: AtomicBool::new(false),
             starting: Starting::default(),
             work_streams: WorkStreams::default(),

@@ -1,6 +1,7 @@
 //! Listings: page by page from the coordinator, printed in one of the forms.
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
 
 use clap::Args;
 use loom_protocol::agent::Agent;
@@ -193,11 +194,26 @@ pub(super) async fn fetch<P: Page>(
     Ok(whole)
 }
 
-/// Every project that there is.
+/// Every project that is awake, or the first where all sleep; of those that sleep, which have no agents and nothing to do, it
+/// is said how many there are.
 pub(super) async fn projects(api: &ApiClient) -> CliResult<Vec<ProjectId>> {
     let answer: ProjectsAnswer = api.get(&["stats", "projects"], &[]).await?;
-    let projects = answer.projects.iter().map(|name| ProjectId::new(name));
-    let projects: Result<_, _> = projects.collect();
+    let sleeping = answer.details.iter().filter(|project| project.asleep);
+    let asleep: HashSet<&str> = sleeping
+        .map(|project| project.project_id.as_str())
+        .collect();
+    let names = answer.projects.iter().map(String::as_str);
+    let mut wanted: Vec<&str> = names.filter(|name| !asleep.contains(name)).collect();
+    if wanted.is_empty() {
+        wanted.extend(answer.projects.first().map(String::as_str));
+    }
+    let left = answer.projects.len() - wanted.len();
+    if left > 0 {
+        note(&format!(
+            "{left} projects sleep and are not looked into: `loom projects` names them, --project NAME wakes one"
+        ));
+    }
+    let projects: Result<_, _> = wanted.into_iter().map(ProjectId::new).collect();
     projects.map_err(|error| CliError::Failed(error.to_string()))
 }
 

@@ -179,9 +179,12 @@ impl Service {
             return true;
         }
         let projects = self.projects();
-        let sleeps = self
-            .to_be_awake(caller)
-            .is_some_and(|id| projects.is_asleep(id));
+        let wanted = self.to_be_awake(caller);
+        // One that is wanted does not fall asleep from here on, or it is seen below that it does.
+        if let Some(project) = wanted.and_then(|id| projects.get(id)) {
+            project.last_use.note();
+        }
+        let sleeps = wanted.is_some_and(|id| projects.is_asleep(id));
         !sleeps && projects.is_settled(caller.project())
     }
 
@@ -287,12 +290,16 @@ impl Service {
         self.projects().all_readable()
     }
 
-    /// The answer about a thing that is in no project that can be looked into: not found, unless there are others.
-    fn found_nowhere(&self, not_found: WireError) -> WireError {
+    /// The answer about a thing that is in no project that can be looked into: not found, unless there are others, and it
+    /// may be in those.
+    fn found_nowhere(&self, project: Option<&ProjectId>, not_found: WireError) -> WireError {
         if not_found.code != ErrorCode::NotFound {
             return not_found;
         }
         let projects = self.projects();
+        if let Some(named) = project {
+            return projects.readable(named).err().unwrap_or(not_found);
+        }
         let foreign = projects.terms().stores.problems_of_projects();
         let not_up = || {
             if let Err(not_listed) = projects.all_readable() {
@@ -303,7 +310,16 @@ impl Service {
         };
         match foreign.into_iter().next() {
             Some(sentence) => WireError::unavailable(sentence, RETRY_AFTER),
-            None => not_up().unwrap_or(not_found),
+            None => not_up().unwrap_or_else(|| match projects.asleep() {
+                0 => not_found,
+                asleep => WireError {
+                    message: format!(
+                        "{}; {asleep} projects sleep, and are looked into by a whole id only, or by name: --project",
+                        not_found.message
+                    ),
+                    ..not_found
+                },
+            }),
         }
     }
 }

@@ -44,12 +44,13 @@ impl Service {
         project: Option<&ProjectId>,
         text: &str,
     ) -> Result<(Arc<Project>, WorkId), WireError> {
+        let asleep = self.sleeping(project);
         let mut found = items_of(&self.meant(project, text)?, text).await?;
         if found.is_empty() {
             found = items_of(&self.others(project, text)?, text).await?;
         }
         if found.is_empty() {
-            found = items_of(&self.woken_for(project, text).await?, text).await?;
+            found = items_of(&self.woken_for(asleep, text).await?, text).await?;
         }
         let names = |found: &Found<WorkId>| {
             let status = |(project, id): &(Arc<Project>, WorkId)| {
@@ -66,7 +67,7 @@ impl Service {
             "by its id or its taskId; see `loom work list`",
             names,
         )
-        .map_err(|error| self.found_nowhere(error))
+        .map_err(|error| self.found_nowhere(project, error))
     }
 
     /// The agent that a text names. Of several with one handle those that are offline do not
@@ -94,7 +95,7 @@ impl Service {
             "by its guid or its handle; see `loom agents list`",
             names,
         )
-        .map_err(|error| self.found_nowhere(error))
+        .map_err(|error| self.found_nowhere(project, error))
     }
 
     /// The letter that a text names; where asked for, also of an item that may have had one. By a
@@ -105,12 +106,13 @@ impl Service {
         text: &str,
         among: Among,
     ) -> Result<(Arc<Project>, WorkId), WireError> {
+        let asleep = self.sleeping(project);
         let mut found = letters_of(&self.meant(project, text)?, text, among).await?;
         if found.is_empty() {
             found = letters_of(&self.others(project, text)?, text, among).await?;
         }
         if found.is_empty() {
-            found = letters_of(&self.woken_for(project, text).await?, text, among).await?;
+            found = letters_of(&self.woken_for(asleep, text).await?, text, among).await?;
         }
         let names = |found: &Found<WorkId>| {
             let name =
@@ -124,7 +126,7 @@ impl Service {
             "by its id or its taskId; see `loom dlq list`",
             names,
         )
-        .map_err(|error| self.found_nowhere(error))
+        .map_err(|error| self.found_nowhere(project, error))
     }
 
     /// Where a text is looked for first: in the project that the request names, or else in the default one.
@@ -167,27 +169,35 @@ impl Service {
         Ok(others)
     }
 
-    /// Where it is looked for last: in the project that slept until now and has the item of this whole id. By anything
-    /// else nothing is found in a project that sleeps.
+    /// Where it is looked for last: in the one of the projects that slept when the search began that has the item of this
+    /// whole id; it is woken. By anything else nothing is found in a project that sleeps.
     async fn woken_for(
         &self,
-        project: Option<&ProjectId>,
+        asleep: Vec<ProjectId>,
         text: &str,
     ) -> Result<Vec<Arc<Project>>, WireError> {
-        let projects = self.projects();
-        let Ok(id) = text.parse::<WorkId>() else {
+        let Ok(item) = text.parse::<WorkId>() else {
             return Ok(Vec::new());
         };
-        if project.is_some() || projects.asleep() == 0 {
+        if asleep.is_empty() {
             return Ok(Vec::new());
         }
-        // As many requests as there are projects.
-        let _turn = self.turn().await?;
-        let Some(project) = projects.wake_the_one_with(id).await? else {
+        let projects = self.projects();
+        let Some(id) = projects.the_one_with(item, asleep).await? else {
             return Ok(Vec::new());
         };
-        projects.settled(Some(&project.id), READY_WITHIN).await;
-        Ok(self.active(&project.id)?.into_iter().collect())
+        let _awake = self.activate(&id).await?;
+        projects.settled(Some(&id), READY_WITHIN).await;
+        Ok(self.active(&id)?.into_iter().collect())
+    }
+
+    /// The projects that sleep, where a thing is looked for in all. To be taken before those that are awake: one that wakes
+    /// meanwhile is among both.
+    fn sleeping(&self, project: Option<&ProjectId>) -> Vec<ProjectId> {
+        match project {
+            Some(_) => Vec::new(),
+            None => self.projects().all_asleep(),
+        }
     }
 }
 

@@ -40,7 +40,7 @@ impl Service {
         };
         for (id, totals) in asleep {
             add_work(&mut stats.work, totals.work);
-            stats.dead_letters.total += totals.letters;
+            stats.dead_letters.total = stats.dead_letters.total.saturating_add(totals.letters);
             stats.total_projects += 1;
             stats.asleep += 1;
             stats
@@ -272,11 +272,11 @@ fn totals_asleep(totals: &AsleepTotals) -> ProjectTotals {
 }
 
 fn add_work(sum: &mut WorkTotals, more: WorkTotals) {
-    sum.pending += more.pending;
-    sum.active += more.active;
-    sum.completed += more.completed;
-    sum.failed += more.failed;
-    sum.cancelled += more.cancelled;
+    sum.pending = sum.pending.saturating_add(more.pending);
+    sum.active = sum.active.saturating_add(more.active);
+    sum.completed = sum.completed.saturating_add(more.completed);
+    sum.failed = sum.failed.saturating_add(more.failed);
+    sum.cancelled = sum.cancelled.saturating_add(more.cancelled);
 }
 
 fn add_agents(sum: &mut AgentTotals, more: AgentTotals) {

@@ -314,3 +314,65 @@ async fn no_more_projects_are_made_than_may_be_known_awake_or_asleep() {
         "a known one wakes"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn idle_projects_make_room_for_one_that_is_needed() {
+    let nats = TestNats::start().await.unwrap();
+    let loom = loom_up()
+        .on_nats(nats.url())
+        .set("projects.sleep_after", "1h")
+        .set("projects.max", "2")
+        .start()
+        .await
+        .unwrap();
+    let rest = Rest::of(&loom);
+    one_finished(&rest, "one").await;
+    let body = json!({"capability": "rust", "description": "one"});
+    assert_eq!(post(&rest, "busy", "/api/work", body.clone()).await.0, 201);
+    // The one that is idle makes room, not the one that has something to do, and not at once.
+    let needed = async || post(&rest, "needed", "/api/work", body.clone()).await.0;
+    until("it takes work", needed, |status| *status == 201).await;
+    let known = sleeping(&rest).await;
+    assert_eq!(
+        (known["one"], known["busy"], known["needed"]),
+        (true, false, false),
+        "{known:?}"
+    );
+    // None of the others may sleep: it is said why this one is not woken.
+    let (status, answer) = get(&rest, "/api/work?projectId=one").await;
+    assert_eq!(
+        (status, &answer["code"]),
+        (429, &json!("overloaded")),
+        "{answer}"
+    );
+    let message = answer["message"].as_str().unwrap();
+    assert!(message.contains("projects.max"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn an_item_is_found_by_its_whole_id_while_its_project_wakes_for_somebody_else() {
+    const ROUNDS: usize = 3;
+    let (_nats, loom) = sleepy().await;
+    let rest = Rest::of(&loom);
+    let projects = ["a", "b", "c", "d", "e", "f"];
+    let ids = join_all(projects.map(|project| one_finished(&rest, project))).await;
+    for _ in 0..ROUNDS {
+        until_asleep(&rest, &projects).await;
+        let paths = ids.iter().flat_map(|id| [id; 4]);
+        let asked = paths.map(|id| {
+            let path = format!("/api/work/{id}");
+            let rest = &rest;
+            async move { get(rest, &path).await }
+        });
+        for (status, item) in join_all(asked).await {
+            assert_eq!(status, 200, "{item}");
+        }
+    }
+    until_asleep(&rest, &projects).await;
+    let (status, answer) = get(&rest, "/api/work/build").await;
+    assert_eq!(status, 404, "a name is not looked for in those that sleep");
+    let message = answer["message"].as_str().unwrap();
+    assert!(message.contains("6 projects sleep"), "{message}");
+}

@@ -99,6 +99,8 @@ pub struct Mark {
     pub since: Timestamp,
     /// When it is to be woken because something in it has expired, so that its totals are no longer these.
     pub until: Option<Timestamp>,
+    /// Under which settings: a digest of those that say what becomes of what is in it.
+    settings: u64,
     /// Where its streams stood.
     pub streams: StreamPositions,
     /// What is in it.
@@ -106,9 +108,10 @@ pub struct Mark {
 }
 
 impl Mark {
-    /// The mark of a project that falls asleep now. `expires`: when the first thing in it does.
+    /// The mark of a project that falls asleep now, under these settings. `expires`: when the first thing in it does.
     pub fn new(
         now: Timestamp,
+        settings: u64,
         expires: Option<Timestamp>,
         streams: StreamPositions,
         totals: AsleepTotals,
@@ -117,15 +120,18 @@ impl Mark {
         Self {
             version: VERSION,
             since: now,
+            settings,
             until: expires.map(|expires| expires.max(earliest)),
             streams,
             totals,
         }
     }
 
-    /// Whether nothing has happened since: the project has the same streams, at the same places.
-    pub fn holds(&self, streams: &StreamPositions) -> bool {
-        self.version == VERSION && !streams.is_empty() && self.streams == *streams
+    /// Whether nothing has happened since: the project has the same streams, at the same places, and what becomes of what is
+    /// in it is the same.
+    pub fn holds(&self, streams: &StreamPositions, settings: u64) -> bool {
+        let is_same = self.version == VERSION && self.settings == settings;
+        is_same && !streams.is_empty() && self.streams == *streams
     }
 
     /// Whether it is time to wake because something in it has expired.
@@ -191,24 +197,25 @@ mod tests {
 
     #[test]
     fn a_mark_holds_while_every_stream_is_the_same_one_at_the_same_place() {
-        let mark = Mark::new(at(0), None, streams(5), AsleepTotals::default());
-        assert!(mark.holds(&streams(5)));
-        assert!(!mark.holds(&streams(6)), "something was written");
+        let mark = Mark::new(at(0), 1, None, streams(5), AsleepTotals::default());
+        assert!(mark.holds(&streams(5), 1));
+        assert!(!mark.holds(&streams(6), 1), "something was written");
         let mut anew = streams(5);
         anew.get_mut("KV_loom-work-p").unwrap().made = 8;
-        assert!(!mark.holds(&anew), "it was made anew");
+        assert!(!mark.holds(&anew, 1), "it was made anew");
         let mut more = streams(5);
         more.insert("another".into(), StreamPosition { made: 7, last: 0 });
-        assert!(!mark.holds(&more), "there is one more");
-        assert!(!mark.holds(&StreamPositions::new()), "they are gone");
+        assert!(!mark.holds(&more, 1), "there is one more");
+        assert!(!mark.holds(&StreamPositions::new(), 1), "they are gone");
+        assert!(!mark.holds(&streams(5), 2), "under other settings");
         let later = Mark { version: 2, ..mark };
-        assert!(!later.holds(&streams(5)), "of a later program");
+        assert!(!later.holds(&streams(5), 1), "of a later program");
     }
 
     #[test]
     fn a_project_wakes_when_something_in_it_has_expired_but_not_at_once_again() {
         let hour = 3_600_000;
-        let mark = |expires| Mark::new(at(0), expires, streams(5), AsleepTotals::default());
+        let mark = |expires| Mark::new(at(0), 1, expires, streams(5), AsleepTotals::default());
         assert!(!mark(None).is_over(at(i64::MAX / 4)));
         assert!(!mark(Some(at(5 * hour))).is_over(at(5 * hour - 1)));
         assert!(mark(Some(at(5 * hour))).is_over(at(5 * hour)));
@@ -218,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_mark_can_be_read_again() {
-        let mark = Mark::new(at(1), Some(at(9)), streams(5), AsleepTotals::default());
+        let mark = Mark::new(at(1), 1, Some(at(9)), streams(5), AsleepTotals::default());
         let json = serde_json::to_vec(&mark).unwrap();
         assert_eq!(serde_json::from_slice::<Mark>(&json).unwrap(), mark);
     }

@@ -2,15 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::sync::Weak;
+use std::time::Duration;
 
 use async_nats::{Client, Subscriber};
 use dashmap::DashMap;
 use futures_util::StreamExt as _;
-use loom_protocol::{ProjectId, Timestamp};
+use loom_protocol::{ProjectId, Timestamp, WireError};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Inner, LOOK_EVERY, Projects, RETRY_AFTER};
+use super::{Inner, Projects, RETRY_AFTER};
 use crate::domain::sleep::{Mark, StreamPositions};
+
+/// The longest pause before a project for which something has come is tried again.
+const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// Those that sleep.
 #[derive(Default)]
@@ -20,6 +24,8 @@ pub(super) struct Asleep {
 
 struct Sleeper {
     mark: Box<Mark>,
+    /// Why it could not be woken when it was wanted last.
+    kept_asleep: Option<Box<WireError>>,
     _listening: AbortOnDropHandle<()>,
 }
 
@@ -29,9 +35,27 @@ impl Asleep {
         let listening = tokio::spawn(ears.wake_at_a_message(projects, id.clone()));
         let sleeper = Sleeper {
             mark: Box::new(mark),
+            kept_asleep: None,
             _listening: AbortOnDropHandle::new(listening),
         };
         self.by_id.insert(id.clone(), sleeper);
+    }
+
+    /// It is wanted, and cannot be woken.
+    pub fn kept_asleep(&self, id: &ProjectId, why: &WireError) {
+        if let Some(mut sleeper) = self.by_id.get_mut(id) {
+            sleeper.kept_asleep = Some(Box::new(why.clone()));
+        }
+    }
+
+    /// Why nothing can be read from a project that sleeps; `None`: it does not.
+    pub fn why_unread(&self, id: &ProjectId) -> Option<WireError> {
+        let sleeper = self.by_id.get(id)?;
+        let why = sleeper.kept_asleep.as_deref().cloned();
+        Some(why.unwrap_or_else(|| {
+            let text = format!("project {id} sleeps and is being woken; try again in a moment");
+            WireError::unavailable(text, RETRY_AFTER)
+        }))
     }
 
     /// It sleeps no longer. False: it did not.
@@ -62,14 +86,16 @@ impl Asleep {
         all
     }
 
-    /// Those whose marks do not hold any more: their streams stand elsewhere, or it is time.
+    /// Those whose marks do not hold any more: their streams stand elsewhere, or it is time. `settings`: as in [`Mark`].
     pub fn over(
         &self,
         now: Timestamp,
+        settings: u64,
         stand: Option<&dyn Fn(&ProjectId) -> StreamPositions>,
     ) -> Vec<ProjectId> {
-        let moved =
-            |id: &ProjectId, mark: &Mark| stand.is_some_and(|stand| !mark.holds(&stand(id)));
+        let moved = |id: &ProjectId, mark: &Mark| {
+            stand.is_some_and(|stand| !mark.holds(&stand(id), settings))
+        };
         let all = self.by_id.iter();
         all.filter(|sleeper| sleeper.mark.is_over(now) || moved(sleeper.key(), &sleeper.mark))
             .map(|sleeper| sleeper.key().clone())
@@ -106,6 +132,8 @@ impl Ears {
             heard = self.messages.next() => heard,
             heard = self.entries.next() => heard,
         };
+        // What else comes is not kept: that something has come is all that is to be known.
+        drop(self);
         let Some(message) = heard else { return };
         tracing::info!(project = %id, subject = %message.subject, "a message wakes the project");
         drop(message);
@@ -115,7 +143,7 @@ impl Ears {
             // A task of its own is as large as what it may wait for.
             Box::pin(Projects(inner).start_one_found(&id)).await;
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LOOK_EVERY);
+            pause = (pause * 2).min(RETRY_MAX);
         }
     }
 }

@@ -6,7 +6,7 @@
 //!   └── its streams moved while it fell asleep ──────────────────────┘
 //! ```
 //!
-//! A project that sleeps has no actors and no consumers. What is kept of it is a [`Mark`]: where its streams stand, and the
+//! A project that sleeps has no actors; its durable consumers stay, since they say how far was read. What is kept of it is a [`Mark`]: where its streams stand, and the
 //! totals of what is in it, which answer the sums over all projects. It hears what is published to it and what is put into
 //! its bucket of agents; a request that names it starts it and waits. Marks are kept in `LOOM_OWNERS` too: a coordinator
 //! that starts, or has connected again, starts those only whose streams stand elsewhere.
@@ -22,9 +22,12 @@
 //! | NATS was away, the word of it lost | where the streams stand is compared at every reconnect, and every [`COMPARE_EVERY`] |
 //! | its streams are destroyed | it is forgotten; its guard says so where it was the store |
 //! | what it keeps expires | it wakes when the first thing has, at the earliest after an hour, and counts anew |
-//! | no more may be awake | requests are refused with `overloaded`; what was published waits in its stream, and is tried again |
+//! | no more may be awake | the one that was unused longest makes room; where none may sleep, requests are refused with `overloaded`, and what was published waits in its stream and is tried again |
+//! | one that was woken cannot be started | it is tried again with pauses, and when NATS has connected anew; until then it is `unavailable` |
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +53,8 @@ const LOOK_MIN: Duration = Duration::from_millis(100);
 const COMPARE_EVERY: Duration = Duration::from_mins(5);
 /// How long the actors of one that falls asleep may take to end.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
+/// How long one has been unused that may make room for another one.
+const IN_USE: Duration = Duration::from_secs(1);
 /// How many fall asleep at a time.
 const AT_A_TIME: usize = 16;
 
@@ -86,11 +91,15 @@ impl Projects {
         loop {
             let reconnected = next_look(every, &mut reconnects).await;
             if reconnected || compared.elapsed() >= COMPARE_EVERY {
-                compared = Instant::now();
-                self.wake_those_that_moved().await;
+                // Those that could not be started while NATS was away.
+                self.start_found().await;
+                if self.wake_those_that_moved().await {
+                    compared = Instant::now();
+                }
             } else {
                 let now = self.0.terms.clock.now();
-                self.wake(self.0.asleep.over(now, None)).await;
+                self.wake(self.0.asleep.over(now, self.settings(), None))
+                    .await;
             }
             if !self.0.terms.ownership.is_held() || !self.0.terms.nats.is_up() {
                 continue;
@@ -103,18 +112,50 @@ impl Projects {
         }
     }
 
-    /// Wakes the projects whose streams do not stand where their marks say.
-    async fn wake_those_that_moved(&self) {
+    /// Wakes the projects whose streams do not stand where their marks say. False: that is not known.
+    async fn wake_those_that_moved(&self) -> bool {
         if self.0.asleep.len() == 0 {
-            return;
+            return true;
         }
         let stand = match all_positions(&self.0.terms.nats.jetstream).await {
             Ok(all) => by_project(&all),
-            // They wake at the next look, or when they are needed.
-            Err(error) => return tracing::debug!("projects that sleep are not compared: {error}"),
+            Err(error) => {
+                tracing::debug!("projects that sleep are not compared: {error}");
+                return false;
+            }
         };
         let now = self.0.terms.clock.now();
-        self.wake(self.0.asleep.over(now, Some(&stand))).await;
+        self.wake(self.0.asleep.over(now, self.settings(), Some(&stand)))
+            .await;
+        true
+    }
+
+    /// A digest of the settings that say what becomes of what is in a project that sleeps. Another program may digest them
+    /// otherwise: that costs a start.
+    fn settings(&self) -> u64 {
+        let terms = &self.0.terms;
+        let mut digest = DefaultHasher::new();
+        format!("{:?} {:?} {}", terms.work, terms.dlq, terms.replicas).hash(&mut digest);
+        digest.finish()
+    }
+
+    /// Makes room for one more project where no more may be awake: the one that was unused longest falls asleep, of those
+    /// that may. False: none may.
+    pub(super) async fn make_room(&self) -> bool {
+        if self.0.limits.sleep_after.is_none() {
+            return false;
+        }
+        let mut unused = self.all();
+        unused.retain(|project| project.last_use.unused() >= IN_USE);
+        unused.sort_by_cached_key(|project| Reverse(project.last_use.unused()));
+        for project in unused {
+            let id = project.id.clone();
+            self.put_to_sleep(project, IN_USE).await;
+            if self.is_asleep(&id) {
+                return true;
+            }
+        }
+        false
     }
 
     async fn wake(&self, these: Vec<ProjectId>) {
@@ -169,7 +210,7 @@ impl Projects {
         let stand = by_project(&all);
         let now = self.0.terms.clock.now();
         for (id, mark, ears) in listening {
-            if mark.holds(&stand(&id)) && !mark.is_over(now) {
+            if mark.holds(&stand(&id), self.settings()) && !mark.is_over(now) {
                 self.0
                     .asleep
                     .insert(&id, mark, ears, Arc::downgrade(&self.0));
@@ -242,11 +283,12 @@ impl Projects {
         };
         let mark = Mark::new(
             terms.clock.now(),
+            self.settings(),
             self.expires(&project),
             stand(&before),
             totals,
         );
-        let sleeps = self.begin_sleep(project, mark, ears);
+        let sleeps = self.begin_sleep(project, mark, ears, sleep_after);
         Ok(matches!(sleeps.await, Done::Stopped(Ok(()))) && self.is_asleep(id))
     }
 
@@ -269,14 +311,15 @@ impl Projects {
         project: Arc<Project>,
         mark: Mark,
         ears: Ears,
+        used_before: Duration,
     ) -> Result<(), StopError> {
         let id = &project.id.clone();
         self.0.started.remove(id);
         self.0
             .asleep
             .insert(id, mark.clone(), ears, Arc::downgrade(&self.0));
-        // One is this one, and one is of the active ones: any other one is of somebody who uses it.
-        if Arc::strong_count(&project) > 2 {
+        // One is this one, and one is of the active ones: any other one is of somebody who uses it, or is about to.
+        if Arc::strong_count(&project) > 2 || project.last_use.unused() < used_before {
             self.0.started.insert(id.clone());
             self.0.asleep.remove(id);
             return Ok(());
@@ -286,12 +329,11 @@ impl Projects {
         self.0.active.remove(id);
         self.0.terms.stores.closed(id);
         let after = positions_of(&self.0.terms.nats.jetstream, &streams_of(id)).await;
-        let is_as_before = after.is_ok_and(|after| mark.holds(&stand(&after)));
+        let is_as_before = after.is_ok_and(|after| mark.holds(&stand(&after), self.settings()));
         if stopped.is_err() || !is_as_before {
             self.0.found.note(id);
             self.0.asleep.remove(id);
-            let (projects, id) = (self.clone(), id.clone());
-            tokio::spawn(async move { projects.start_one_found(&id).await });
+            self.start_until_up(id);
         } else if let Err(error) = self.0.marks.keep(id, &mark).await {
             tracing::debug!(project = %id, "its mark is not kept: {error}");
         }

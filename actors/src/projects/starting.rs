@@ -46,6 +46,9 @@ const READ_WITHIN: Duration = Duration::from_secs(10);
 /// After how long the start of one lets the next one begin beside it.
 const SLOW_AFTER: Duration = Duration::from_secs(2);
 
+/// How often room is made for a project where no more may be awake; others may take it first.
+const TRIES_FOR_ROOM: u32 = 3;
+
 /// How something that was done with a project has ended.
 #[derive(Clone)]
 pub(super) enum Done {
@@ -56,9 +59,19 @@ pub(super) enum Done {
 /// Something that is being done with a project, for all who wait for it.
 pub(super) type Doing = Shared<BoxFuture<'static, Done>>;
 
+/// What is being done with each project, and how.
+type ByProject = HashMap<ProjectId, (What, Doing)>;
+
+/// Whether a project is being started, or its actors end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    Start,
+    End,
+}
+
 /// What is being done with projects.
 pub(super) struct Starting {
-    doing: Mutex<HashMap<ProjectId, Doing>>,
+    doing: Mutex<ByProject>,
     /// Places for those that were found.
     places: Semaphore,
 }
@@ -83,15 +96,12 @@ impl Projects {
         if let Some(sentence) = self.0.found.why_unread(id) {
             return Err(WireError::unavailable(sentence, RETRY_AFTER));
         }
-        if self.is_asleep(id) {
-            let text = format!("project {id} sleeps and is not awake yet; try again in a moment");
-            return Err(WireError::unavailable(text, RETRY_AFTER));
-        }
-        let project = self.get(id);
-        if let Some(project) = &project {
-            project.last_use.note();
-        }
-        Ok(project)
+        // What falls asleep can be read from until its actors have ended.
+        let Some(project) = self.get(id) else {
+            return self.0.asleep.why_unread(id).map_or(Ok(None), Err);
+        };
+        project.last_use.note();
+        Ok(Some(project))
     }
 
     /// Every project that is awake and can be read from, by id. Asking for all is no use of any.
@@ -133,13 +143,23 @@ impl Projects {
     /// Why it is not; `overloaded` where no more may be awake.
     pub async fn activate(&self, id: &ProjectId) -> Result<Arc<Project>, WireError> {
         self.check_store(id)?;
+        let mut tries = TRIES_FOR_ROOM;
         loop {
             if let Some(project) = self.started(id) {
                 project.last_use.note();
                 return Ok(project);
             }
-            if let Done::Started(outcome) = self.begin_start(id).await {
-                return outcome;
+            let Done::Started(outcome) = self.begin_start(id).await else {
+                continue;
+            };
+            match outcome {
+                Err(error) if error.code == ErrorCode::Overloaded && tries > 0 => {
+                    tries -= 1;
+                    if !Box::pin(self.make_room()).await {
+                        return Err(error);
+                    }
+                }
+                outcome => return outcome,
             }
         }
     }
@@ -186,7 +206,7 @@ impl Projects {
     /// What is being done with a project; a start, where that is nothing.
     fn begin_start(&self, id: &ProjectId) -> Doing {
         let mut doing = self.0.starting.doing.lock();
-        if let Some(doing) = doing.get(id) {
+        if let Some((_, doing)) = doing.get(id) {
             return doing.clone();
         }
         if let Some(project) = self.started(id) {
@@ -194,21 +214,28 @@ impl Projects {
                 .boxed()
                 .shared();
         }
-        let on_their_way = doing.keys().filter(|id| !self.0.active.contains_key(*id));
+        let on_their_way = doing.iter().filter(|(id, (what, _))| {
+            *what == What::Start && (self.is_asleep(id) || !self.0.active.contains_key(*id))
+        });
         let awake = self.awake() + on_their_way.count();
         if let Some(why) = self.why_too_many(id, awake) {
             let text = format!("project {id} is not started: {why}");
             let error = WireError::overloaded(text, RETRY_AFTER);
             self.0.found.failed(id, &error);
+            self.0.asleep.kept_asleep(id, &error);
             return std::future::ready(Done::Started(Err(error)))
                 .boxed()
                 .shared();
         }
-        self.begin(id, &mut doing, |projects, id| async move {
+        self.begin(id, What::Start, &mut doing, |projects, id| async move {
+            let slept = projects.is_asleep(&id);
             let outcome = projects.start_now(&id).await;
             match &outcome {
                 Ok(project) => projects.note_when_read(project),
                 Err(error) => projects.0.found.failed(&id, error),
+            }
+            if slept && outcome.is_err() {
+                projects.start_until_up(&id);
             }
             Done::Started(outcome)
         })
@@ -217,10 +244,10 @@ impl Projects {
     /// What is being done with a project; its stop, where that is nothing.
     fn begin_stop(&self, id: &ProjectId, deadline: Duration) -> Doing {
         let mut doing = self.0.starting.doing.lock();
-        if let Some(doing) = doing.get(id) {
+        if let Some((_, doing)) = doing.get(id) {
             return doing.clone();
         }
-        self.begin(id, &mut doing, move |projects, id| async move {
+        self.begin(id, What::End, &mut doing, move |projects, id| async move {
             projects.0.started.remove(&id);
             let outcome = projects.0.root.stop_tree(id.as_str(), deadline).await;
             // What was in flight has told of its end.
@@ -232,14 +259,20 @@ impl Projects {
     }
 
     /// What is being done with a project; its falling asleep, where that is nothing.
-    pub(super) fn begin_sleep(&self, project: Arc<Project>, mark: Mark, ears: Ears) -> Doing {
+    pub(super) fn begin_sleep(
+        &self,
+        project: Arc<Project>,
+        mark: Mark,
+        ears: Ears,
+        used_before: Duration,
+    ) -> Doing {
         let id = project.id.clone();
         let mut doing = self.0.starting.doing.lock();
-        if let Some(doing) = doing.get(&id) {
+        if let Some((_, doing)) = doing.get(&id) {
             return doing.clone();
         }
-        self.begin(&id, &mut doing, |projects, _| async move {
-            Done::Stopped(projects.sleep_now(project, mark, ears).await)
+        self.begin(&id, What::End, &mut doing, |projects, _| async move {
+            Done::Stopped(projects.sleep_now(project, mark, ears, used_before).await)
         })
     }
 
@@ -247,16 +280,17 @@ impl Projects {
     fn begin<F: Future<Output = Done> + Send + 'static>(
         &self,
         id: &ProjectId,
-        doing: &mut HashMap<ProjectId, Doing>,
-        what: impl FnOnce(Self, ProjectId) -> F,
+        what: What,
+        doing: &mut ByProject,
+        how: impl FnOnce(Self, ProjectId) -> F,
     ) -> Doing {
         let (projects, of) = (self.clone(), id.clone());
-        let what = what(self.clone(), id.clone());
+        let doing_it = how(self.clone(), id.clone());
         let begun = by_itself(async move {
             let _until_it_ends = UnderWay(&projects, &of);
-            what.await
+            doing_it.await
         });
-        doing.insert(id.clone(), begun.clone());
+        doing.insert(id.clone(), (what, begun.clone()));
         begun
     }
 
@@ -298,6 +332,26 @@ impl Projects {
         tokio::spawn(care_for(Arc::downgrade(&project), nats));
         started.map_err(|error| not_started(&error))?;
         Ok(project)
+    }
+
+    /// Starts one that was found again and again, with pauses, until it is up or its resources are gone: it can be read from
+    /// no earlier.
+    pub(super) fn start_until_up(&self, id: &ProjectId) {
+        let (inner, id) = (Arc::downgrade(&self.0), id.clone());
+        tokio::spawn(async move {
+            let mut pause = RETRY_AFTER;
+            loop {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LOOK_EVERY);
+                let Some(projects) = inner.upgrade().map(Projects) else {
+                    return;
+                };
+                if !projects.0.found.contains(&id) || projects.started(&id).is_some() {
+                    return;
+                }
+                projects.start_one_found(&id).await;
+            }
+        });
     }
 
     /// One whose start goes on can be read from when it is up.
@@ -365,7 +419,9 @@ impl Projects {
     }
 
     fn started(&self, id: &ProjectId) -> Option<Arc<Project>> {
-        self.0.started.contains(id).then(|| self.get(id))?
+        let project = self.0.started.contains(id).then(|| self.get(id))??;
+        // One that falls asleep is held by nobody from then on.
+        (!self.is_asleep(id)).then_some(project)
     }
 }
 
