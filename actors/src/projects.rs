@@ -7,6 +7,7 @@
 //! and a look now and then finds what it did not tell.
 
 mod asleep;
+mod coming_up;
 mod discovery;
 mod found;
 mod marks;

@@ -29,6 +29,7 @@
 //! | the memory cannot be read | as if there was none |
 //! | a crash | the memory is up to [`REMEMBER_EVERY`] old: what it says is a lower bound |
 
+mod looking;
 mod lost;
 mod memory;
 
@@ -40,7 +41,6 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use dashmap::DashMap;
-use futures_util::{StreamExt as _, stream};
 use loom_protocol::store::{LostItem, StoreAnswer};
 use loom_protocol::{ProjectId, names};
 use parking_lot::Mutex;
@@ -61,8 +61,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 const LOOK_FOR_THE_RIGHT_ONE: Duration = Duration::from_secs(1);
 /// How often what has changed is written into the data directory.
 pub const REMEMBER_EVERY: Duration = Duration::from_secs(10);
-/// How many looks are under way at once.
-const LOOKS: usize = 32;
 
 /// What this process knows of its store. Cheap to clone.
 #[derive(Clone)]
@@ -388,40 +386,6 @@ impl Stores {
             kept.guard.forget();
             kept.read = None;
         }
-    }
-
-    /// Looks at what has to be looked at, or at everything. Gives after how long to look again.
-    async fn look(&self, at_everything: bool) -> Duration {
-        let is_due = |guard: &StoreGuard, in_turn: bool| {
-            (at_everything && in_turn) || guard.is_in_doubt() || guard.foreign().is_some()
-        };
-        let whole = Some(self.0.whole.clone()).filter(|whole| is_due(whole, true));
-        let mut guards: Vec<StoreGuard> = whole.into_iter().collect();
-        // Nothing is written to one that is closed, and what it was is compared when it is opened again.
-        let due = self.0.projects.iter();
-        let due = due.filter(|kept| is_due(&kept.guard, kept.read.is_some()));
-        guards.extend(due.map(|kept| kept.guard.clone()));
-        let turned = stream::iter(&guards)
-            .map(StoreGuard::look)
-            .buffer_unordered(LOOKS)
-            .filter(|turned| std::future::ready(*turned))
-            .count()
-            .await;
-        for guard in &guards {
-            if guard.may_be_whole_again() && guard.foreign().is_some() {
-                self.compare_again(guard).await;
-            }
-        }
-        if turned > 0 {
-            self.0.turns.send_modify(|turns| *turns += 1);
-        }
-        if guards.iter().any(StoreGuard::is_in_doubt) {
-            return LOOK_AGAIN;
-        }
-        if guards.iter().any(|guard| guard.foreign().is_some()) {
-            return LOOK_FOR_THE_RIGHT_ONE;
-        }
-        LOOK_EVERY
     }
 
     /// Writes down what is known, where that has changed.

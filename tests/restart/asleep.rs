@@ -67,7 +67,7 @@ async fn sleeping(rest: &Rest) -> BTreeMap<String, bool> {
         .collect()
 }
 
-async fn until_asleep(rest: &Rest, projects: &[&str]) {
+async fn until_inactive(rest: &Rest, projects: &[&str]) {
     until(
         "they sleep",
         || sleeping(rest),
@@ -88,7 +88,7 @@ async fn a_project_with_nothing_to_do_sleeps_is_counted_and_wakes_for_the_first_
     let id = one_finished(&rest, "done").await;
     let body = json!({"capability": "rust", "description": "one"});
     assert_eq!(post(&rest, "busy", "/api/work", body).await.0, 201);
-    until_asleep(&rest, &["done"]).await;
+    until_inactive(&rest, &["done"]).await;
 
     // Sums and lists over all tell of it, and wake nothing.
     let (_, stats) = get(&rest, "/api/stats").await;
@@ -120,7 +120,7 @@ async fn a_project_with_nothing_to_do_sleeps_is_counted_and_wakes_for_the_first_
     assert!(!sleeping(&rest).await["done"], "it was asked for");
 
     // And by its whole id alone, wherever it is.
-    until_asleep(&rest, &["done"]).await;
+    until_inactive(&rest, &["done"]).await;
     let (status, item) = get(&rest, &format!("/api/work/{id}")).await;
     assert_eq!(
         (status, &item["status"]),
@@ -140,7 +140,7 @@ async fn a_client_that_knows_nothing_but_nats_wakes_a_project() {
     for project in ["published", "entered", "asked"] {
         one_finished(&rest, project).await;
     }
-    until_asleep(&rest, &["published", "entered", "asked"]).await;
+    until_inactive(&rest, &["published", "entered", "asked"]).await;
     let client = nats.connect().await.unwrap();
     let jetstream = jetstream::new(client.clone());
 
@@ -230,7 +230,7 @@ async fn a_project_sleeps_on_over_a_restart_of_nats_and_still_hears() {
     let (nats, loom) = sleepy().await;
     let rest = Rest::of(&loom);
     one_finished(&rest, "still").await;
-    until_asleep(&rest, &["still"]).await;
+    until_inactive(&rest, &["still"]).await;
     nats.kill().await.unwrap();
     nats.restart().await.unwrap();
     until(
@@ -283,7 +283,7 @@ async fn whoever_comes_while_a_project_falls_asleep_is_answered_as_ever() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
-async fn no_more_projects_are_made_than_may_be_known_awake_or_asleep() {
+async fn no_more_projects_are_made_than_may_be_known_asleep_or_awake() {
     let nats = TestNats::start().await.unwrap();
     let loom = loom_up()
         .on_nats(nats.url())
@@ -296,7 +296,7 @@ async fn no_more_projects_are_made_than_may_be_known_awake_or_asleep() {
     let rest = Rest::of(&loom);
     one_finished(&rest, "one").await;
     one_finished(&rest, "two").await;
-    until_asleep(&rest, &["one", "two"]).await;
+    until_inactive(&rest, &["one", "two"]).await;
     // Two may be awake, and two sleep.
     one_finished(&rest, "three").await;
     let body = json!({"capability": "rust", "description": "one too many"});
@@ -359,7 +359,7 @@ async fn an_item_is_found_by_its_whole_id_while_its_project_wakes_for_somebody_e
     let projects = ["a", "b", "c", "d", "e", "f"];
     let ids = join_all(projects.map(|project| one_finished(&rest, project))).await;
     for _ in 0..ROUNDS {
-        until_asleep(&rest, &projects).await;
+        until_inactive(&rest, &projects).await;
         let paths = ids.iter().flat_map(|id| [id; 4]);
         let asked = paths.map(|id| {
             let path = format!("/api/work/{id}");
@@ -370,7 +370,7 @@ async fn an_item_is_found_by_its_whole_id_while_its_project_wakes_for_somebody_e
             assert_eq!(status, 200, "{item}");
         }
     }
-    until_asleep(&rest, &projects).await;
+    until_inactive(&rest, &projects).await;
     let (status, answer) = get(&rest, "/api/work/build").await;
     assert_eq!(status, 404, "a name is not looked for in those that sleep");
     let message = answer["message"].as_str().unwrap();

@@ -107,7 +107,9 @@ impl Projects {
             let mut unused = self.all();
             unused.retain(|project| project.last_use.unused() >= sleep_after);
             stream::iter(unused)
-                .for_each_concurrent(AT_A_TIME, |project| self.put_to_sleep(project, sleep_after))
+                .for_each_concurrent(AT_A_TIME, |project| {
+                    self.deactivate_unused(project, sleep_after)
+                })
                 .await;
         }
     }
@@ -150,7 +152,7 @@ impl Projects {
         unused.sort_by_cached_key(|project| Reverse(project.last_use.unused()));
         for project in unused {
             let id = project.id.clone();
-            self.put_to_sleep(project, IN_USE).await;
+            self.deactivate_unused(project, IN_USE).await;
             if self.is_asleep(&id) {
                 return true;
             }
@@ -232,7 +234,7 @@ impl Projects {
     }
 
     /// Puts a project to sleep, unless there is a reason to stay awake.
-    async fn put_to_sleep(&self, project: Arc<Project>, sleep_after: Duration) {
+    async fn deactivate_unused(&self, project: Arc<Project>, sleep_after: Duration) {
         let id = project.id.clone();
         let signs = signs_of(&project, 0);
         if why_awake(&signs, sleep_after).is_some() || self.why_not_up(&id).is_some() {

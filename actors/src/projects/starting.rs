@@ -19,7 +19,7 @@
 //! | NATS or the ownership goes meanwhile | the start fails; nothing is made |
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -30,19 +30,17 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::asleep::Ears;
+use super::coming_up::care_for;
 use super::found::NOT_LISTED;
-use super::{LOOK_EVERY, Projects, RETRY_AFTER};
-use crate::dlq_retrier::LetterError;
+use super::{Projects, RETRY_AFTER};
 use crate::domain::sleep::Mark;
 use crate::project::Project;
-use crate::supervision::{StartError, StopError, TreeState, TreeStatus};
+use crate::supervision::{StartError, StopError};
 use crate::unavailable::not_started;
 
 /// How many of those that were found start at a time. Each is a dozen requests of JetStream; more at a time make none of
 /// them sooner.
 const STARTS: usize = 16;
-/// How long agents and dead letters of one may take to be read before the reason why it cannot be read from is that.
-const READ_WITHIN: Duration = Duration::from_secs(10);
 /// After how long the start of one lets the next one begin beside it.
 const SLOW_AFTER: Duration = Duration::from_secs(2);
 
@@ -334,91 +332,7 @@ impl Projects {
         Ok(project)
     }
 
-    /// Starts one that was found again and again, with pauses, until it is up or its resources are gone: it can be read from
-    /// no earlier.
-    pub(super) fn start_until_up(&self, id: &ProjectId) {
-        let (inner, id) = (Arc::downgrade(&self.0), id.clone());
-        tokio::spawn(async move {
-            let mut pause = RETRY_AFTER;
-            loop {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LOOK_EVERY);
-                let Some(projects) = inner.upgrade().map(Projects) else {
-                    return;
-                };
-                if !projects.0.found.contains(&id) || projects.started(&id).is_some() {
-                    return;
-                }
-                projects.start_one_found(&id).await;
-            }
-        });
-    }
-
-    /// One whose start goes on can be read from when it is up.
-    fn note_when_up(&self, id: &ProjectId) {
-        let (inner, root, id) = (Arc::downgrade(&self.0), self.0.root.clone(), id.clone());
-        tokio::spawn(async move {
-            let decided = |trees: &[TreeStatus]| {
-                let tree = trees.iter().find(|tree| *tree.name == *id.as_str());
-                tree.is_none_or(|tree| {
-                    matches!(tree.state, TreeState::Running | TreeState::Stopping)
-                })
-            };
-            loop {
-                let trees = tokio::select! {
-                    trees = root.wait_until(LOOK_EVERY, decided) => trees,
-                    () = root.ended() => return,
-                };
-                let Some(projects) = Weak::upgrade(&inner).map(Projects) else {
-                    return;
-                };
-                let Ok(trees) = trees else { continue };
-                let up = |tree: &&TreeStatus| {
-                    *tree.name == *id.as_str() && tree.state == TreeState::Running
-                };
-                if trees.iter().any(|tree| up(&tree)) {
-                    tracing::info!(project = %id, "project is awake");
-                    if let Some(project) = projects.get(&id) {
-                        projects.note_when_read(&project);
-                    }
-                }
-                return;
-            }
-        });
-    }
-
-    /// One that is up can be read from when its agents and its dead letters have been read too, or when those of them
-    /// that cannot be say so themselves.
-    fn note_when_read(&self, project: &Arc<Project>) {
-        let (inner, project) = (Arc::downgrade(&self.0), Arc::downgrade(project));
-        tokio::spawn(async move {
-            loop {
-                let Some(reading) = project.upgrade() else {
-                    return;
-                };
-                let agents = reading.registry.ready(READ_WITHIN).await;
-                let letters = reading.letters.ready(READ_WITHIN).await;
-                let Some(projects) = inner.upgrade().map(Projects) else {
-                    return;
-                };
-                let id = &reading.id;
-                let is_read = letters.is_ok() || matches!(letters, Err(LetterError::NoStream(_)));
-                match agents {
-                    Ok(()) if is_read => return projects.0.found.came_up(id),
-                    Ok(()) => {
-                        let text = format!("the dead letters of project {id} are not read yet");
-                        let error = WireError::unavailable(text, RETRY_AFTER);
-                        projects.0.found.failed(id, &error);
-                    }
-                    Err(error) => projects.0.found.failed(id, &error),
-                }
-                drop((reading, projects));
-                tokio::time::sleep(RETRY_AFTER).await;
-            }
-        });
-    }
-
-    fn started(&self, id: &ProjectId) -> Option<Arc<Project>> {
+    pub(super) fn started(&self, id: &ProjectId) -> Option<Arc<Project>> {
         let project = self.0.started.contains(id).then(|| self.get(id))??;
         // One that falls asleep is held by nobody from then on.
         (!self.is_asleep(id)).then_some(project)
@@ -444,24 +358,4 @@ fn by_itself(doing: impl Future<Output = Done> + Send + 'static) -> Doing {
         })
     };
     done.boxed().shared()
-}
-
-/// What a project that has just started owes to its agents: a claim that was open when the coordinator before this one died
-/// is answered by nobody, and leases of agents that are gone are held by nobody.
-async fn care_for(project: Weak<Project>, nats: async_nats::Client) {
-    if let Some(project) = project.upgrade()
-        && let Err(error) = project.greet_agents(&nats).await
-    {
-        tracing::debug!(project = %project.id, "its agents could not be greeted: {error}");
-    }
-    while let Some(project) = project.upgrade() {
-        match project.revoke_orphaned_leases().await {
-            Ok(()) => return,
-            Err(error) => {
-                tracing::warn!(project = %project.id, "orphaned leases could not be taken back yet: {error}");
-            }
-        }
-        drop(project);
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
 }
