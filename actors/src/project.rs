@@ -126,7 +126,7 @@ impl Project {
         let work_stream = names::work_stream(&id);
         let made = ensure_stream(&nats.jetstream, &id, terms.replicas).await;
         let problem = match &made {
-            Err(StreamError::Store(error)) if error.is_refused() => Some(error.reason()),
+            Err(StreamError::Store(error)) if error.is_of_the_stream() => Some(error.reason()),
             _ => None,
         };
         guard.note_problem(&work_stream, problem.as_deref());

@@ -238,7 +238,9 @@ fn why_parked(state: &TreeState) -> Option<String> {
 
 impl Registries for Projects {
     fn awake(&self, project: &ProjectId) -> Option<AgentRegistryHandle> {
-        Some(self.get(project)?.registry.clone())
+        let project = self.get(project)?;
+        project.last_use.note();
+        Some(project.registry.clone())
     }
 
     async fn started(&self, project: &ProjectId) -> Result<AgentRegistryHandle, WireError> {

@@ -323,6 +323,14 @@ impl Stores {
         problems
     }
 
+    /// Only these projects are there: what kept another one from being made is asked again when somebody wants it.
+    pub fn only_these_are_there(&self, is_there: impl Fn(&ProjectId) -> bool) {
+        let gone = self.0.projects.iter();
+        for kept in gone.filter(|kept| !is_there(kept.key())) {
+            kept.guard.forget_problems();
+        }
+    }
+
     /// What is wrong with the store, a sentence each.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = self.problems_of_projects();

@@ -307,7 +307,7 @@ fn limits(settings: &Settings) -> ProjectLimits {
     let projects = &settings.projects;
     ProjectLimits {
         awake: projects.max,
-        known: projects.max_known,
+        known: projects.max_known.max(projects.max),
         sleep_after: Some(projects.sleep_after).filter(|after| !after.is_zero()),
     }
 }

@@ -184,7 +184,7 @@ impl Service {
         if let Some(project) = wanted.and_then(|id| projects.get(id)) {
             project.last_use.note();
         }
-        let sleeps = wanted.is_some_and(|id| projects.is_asleep(id));
+        let sleeps = wanted.is_some_and(|id| projects.waits_to_be_wanted(id));
         !sleeps && projects.is_settled(caller.project())
     }
 
@@ -209,7 +209,8 @@ impl Service {
         }
         let projects = self.projects();
         let settled = async {
-            if let Some(id) = self.to_be_awake(caller).filter(|id| projects.is_asleep(id)) {
+            let wanted = self.to_be_awake(caller);
+            if let Some(id) = wanted.filter(|id| projects.waits_to_be_wanted(id)) {
                 // Why it does not wake is told to whoever reads from it.
                 let _ = projects.activate(id).await;
                 projects.settled(Some(id), SETTLED_WITHIN).await;

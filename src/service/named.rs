@@ -8,6 +8,7 @@
 //! All of that happens in the project that the request names. A request without one means the default project; the
 //! others are looked in only where that one has nothing of the name.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use loom_actors::project::Project;
@@ -50,7 +51,11 @@ impl Service {
             found = items_of(&self.others(project, text)?, text).await?;
         }
         if found.is_empty() {
-            found = items_of(&self.woken_for(asleep, text).await?, text).await?;
+            let woken = match project {
+                Some(_) => Vec::new(),
+                None => self.woken_for(asleep, text).await?,
+            };
+            found = items_of(&woken, text).await?;
         }
         let names = |found: &Found<WorkId>| {
             let status = |(project, id): &(Arc<Project>, WorkId)| {
@@ -112,7 +117,11 @@ impl Service {
             found = letters_of(&self.others(project, text)?, text, among).await?;
         }
         if found.is_empty() {
-            found = letters_of(&self.woken_for(asleep, text).await?, text, among).await?;
+            let woken = match project {
+                Some(_) => Vec::new(),
+                None => self.woken_for(asleep, text).await?,
+            };
+            found = letters_of(&woken, text, among).await?;
         }
         let names = |found: &Found<WorkId>| {
             let name =
@@ -179,10 +188,14 @@ impl Service {
         let Ok(item) = text.parse::<WorkId>() else {
             return Ok(Vec::new());
         };
-        if asleep.is_empty() {
+        let projects = self.projects();
+        // One that fell asleep meanwhile is not among those that were awake.
+        let mut candidates: BTreeSet<ProjectId> = asleep.into_iter().collect();
+        candidates.extend(projects.all_asleep());
+        if candidates.is_empty() {
             return Ok(Vec::new());
         }
-        let projects = self.projects();
+        let asleep = candidates.into_iter().collect();
         let Some(id) = projects.the_one_with(item, asleep).await? else {
             return Ok(Vec::new());
         };

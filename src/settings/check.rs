@@ -76,7 +76,8 @@ impl Checks<'_> {
 
     fn projects(&mut self, settings: &Settings) {
         let (max, known) = (settings.projects.max, settings.projects.max_known);
-        if known < max {
+        // One that nobody chose is at least as large.
+        if known < max && self.origins.contains_key("projects.max_known") {
             let message = format!(
                 "breaks a rule: max_known ({known}) counts the projects that are awake too and must be at least max ({max}); write max_known = {max} or more"
             );

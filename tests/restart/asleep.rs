@@ -376,3 +376,58 @@ async fn an_item_is_found_by_its_whole_id_while_its_project_wakes_for_somebody_e
     let message = answer["message"].as_str().unwrap();
     assert!(message.contains("6 projects sleep"), "{message}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn more_projects_than_may_be_awake_are_all_to_be_had_after_a_start() {
+    let nats = TestNats::start().await.unwrap();
+    let loom = |most: &str| {
+        let up = loom_up().on_nats(nats.url()).set("projects.max", most);
+        up.set("projects.sleep_after", SLEEP_AFTER)
+    };
+    let projects = ["a", "b", "c", "d", "e", "f"];
+    let mut first = loom("10").start().await.unwrap();
+    let rest = Rest::of(&first);
+    join_all(projects.map(|project| one_finished(&rest, project))).await;
+    first.kill_9().await;
+    // No mark says of any of them that nothing has happened.
+    let second = loom("2").argument("--standby").start().await.unwrap();
+    let rest = Rest::of(&second);
+    for project in projects.iter().rev() {
+        let path = format!("/api/work?projectId={project}");
+        let read = async || get(&rest, &path).await;
+        let (_, list) = until("it can be read", read, |(status, _)| *status == 200).await;
+        assert_eq!(list["count"], 1, "{list}");
+    }
+    until_inactive(&rest, &projects).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_project_that_wakes_on_another_ledger_than_it_had_says_so_and_takes_nothing_in() {
+    let (nats, loom) = sleepy().await;
+    let rest = Rest::of(&loom);
+    let id = one_finished(&rest, "replaced").await;
+    until_inactive(&rest, &["replaced"]).await;
+    loom.until_it_logs("the project sleeps project=replaced")
+        .await
+        .unwrap();
+    let jetstream = jetstream::new(nats.connect().await.unwrap());
+    let ledger = "KV_loom-work-replaced";
+    let mut config = jetstream
+        .get_stream(ledger)
+        .await
+        .unwrap()
+        .cached_info()
+        .config
+        .clone();
+    config.metadata.clear();
+    jetstream.delete_stream(ledger).await.unwrap();
+    jetstream.create_stream(config).await.unwrap();
+    let again = json!({"id": id, "capability": "rust", "description": "one"});
+    let (status, answer) = post(&rest, "replaced", "/api/work", again).await;
+    assert_eq!(status, 503, "{answer}");
+    let problems = async || rest.readiness().await.problems;
+    let is_told = |problems: &Vec<String>| problems.iter().any(|said| said.contains("replaced"));
+    until("it is told", problems, is_told).await;
+}

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use loom_protocol::names;
+use loom_protocol::{ProjectId, names};
 use tokio::time::Instant;
 
 use super::{LOOK_EVERY, Projects, RETRY_AFTER, work_streams};
@@ -33,6 +33,8 @@ impl Projects {
         self.0.found.listed(&found, |id| {
             self.0.active.contains_key(id) || self.is_asleep(id)
         });
+        let is_there = |id: &ProjectId| found.contains(id) || self.0.active.contains_key(id);
+        self.0.terms.stores.only_these_are_there(is_there);
         let active = self.active_streams();
         let work_streams = streams
             .into_iter()

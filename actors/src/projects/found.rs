@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use loom_protocol::{ProjectId, WireError};
+use loom_protocol::{ErrorCode, ProjectId, WireError};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
@@ -95,6 +95,21 @@ impl Found {
             .lock()
             .as_ref()
             .is_some_and(|by_id| by_id.contains_key(id))
+    }
+
+    /// Whether it was not started because no more may be awake: whoever needs it may try again.
+    pub fn is_kept_out(&self, id: &ProjectId) -> bool {
+        let by_id = self.by_id.lock();
+        let last = by_id.as_ref().and_then(|by_id| by_id.get(id)?.as_ref());
+        last.is_some_and(|error| error.code == ErrorCode::Overloaded)
+    }
+
+    /// How many were not started because no more may be awake.
+    pub fn kept_out(&self) -> usize {
+        let by_id = self.by_id.lock();
+        let last = by_id.iter().flat_map(BTreeMap::values).flatten();
+        last.filter(|error| error.code == ErrorCode::Overloaded)
+            .count()
     }
 
     /// Whether it is known which there are.

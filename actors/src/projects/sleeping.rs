@@ -64,6 +64,11 @@ impl Projects {
         self.0.asleep.contains(id)
     }
 
+    /// Whether a project needs somebody to start it: it sleeps, or no more were allowed to be awake when it was found.
+    pub fn waits_to_be_wanted(&self, id: &ProjectId) -> bool {
+        self.is_asleep(id) || self.0.found.is_kept_out(id)
+    }
+
     /// How many sleep.
     pub fn asleep(&self) -> usize {
         self.0.asleep.len()
@@ -88,6 +93,7 @@ impl Projects {
         let mut reconnects = self.0.terms.nats.reconnects.clone();
         reconnects.mark_unchanged();
         let mut compared = Instant::now();
+        let mut kept_out = 0;
         loop {
             let reconnected = next_look(every, &mut reconnects).await;
             if reconnected || compared.elapsed() >= COMPARE_EVERY {
@@ -106,6 +112,18 @@ impl Projects {
             }
             let mut unused = self.all();
             unused.retain(|project| project.last_use.unused() >= sleep_after);
+            // Those for which there was no room take their turns, so that each has a mark.
+            let now_kept_out = self.0.found.kept_out();
+            if now_kept_out > 0 {
+                self.start_found().await;
+            }
+            if now_kept_out != kept_out {
+                kept_out = now_kept_out;
+                tracing::warn!(
+                    kept_out,
+                    "projects wait until one of those that are awake sleeps (projects.max)"
+                );
+            }
             stream::iter(unused)
                 .for_each_concurrent(AT_A_TIME, |project| {
                     self.deactivate_unused(project, sleep_after)
@@ -321,7 +339,8 @@ impl Projects {
             .asleep
             .insert(id, mark.clone(), ears, Arc::downgrade(&self.0));
         // One is this one, and one is of the active ones: any other one is of somebody who uses it, or is about to.
-        if Arc::strong_count(&project) > 2 || project.last_use.unused() < used_before {
+        let is_used = Arc::strong_count(&project) > 2 || project.last_use.unused() < used_before;
+        if is_used || !project.agents.is_empty() {
             self.0.started.insert(id.clone());
             self.0.asleep.remove(id);
             return Ok(());

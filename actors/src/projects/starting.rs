@@ -192,6 +192,9 @@ impl Projects {
         let _place = self.0.starting.places.acquire().await;
         match timeout(SLOW_AFTER, self.activate(id)).await {
             Ok(Ok(_)) => {}
+            Ok(Err(error)) if error.code == ErrorCode::Overloaded => {
+                tracing::debug!(project = %id, "{error}");
+            }
             Ok(Err(error)) => {
                 tracing::warn!(project = %id, "the project was found and could not be started: {error}");
             }
@@ -309,6 +312,8 @@ impl Projects {
         if self.is_asleep(id) {
             self.0.found.note(id);
             self.0.asleep.remove(id);
+            // Nobody has looked at its store meanwhile.
+            self.0.terms.stores.guard(id).suspect();
         }
         let (project, tree) = Box::pin(Project::open(id.clone(), &self.0.terms)).await?;
         let project = Arc::new(project);

@@ -238,7 +238,7 @@ impl LetterStore {
             Err(error) => {
                 let subjects = [names::all_dead_letters(&self.project)];
                 let error = not_made(&self.jetstream, &self.resource, &subjects, &error).await;
-                if error.is_refused() {
+                if error.is_of_the_stream() {
                     self.guard.note_problem(&self.stream, Some(&error.reason()));
                 }
                 return Err(error);

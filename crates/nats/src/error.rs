@@ -245,6 +245,16 @@ impl StoreError {
         matches!(self.0.kind, StoreErrorKind::Refused(_))
     }
 
+    /// Whether the stream itself is in the way, until somebody changes it: a store that is full, or a server that cannot just
+    /// now, is told by itself.
+    pub fn is_of_the_stream(&self) -> bool {
+        let kind = self.0.kind;
+        matches!(
+            kind,
+            StoreErrorKind::Refused(Cause::OtherStream | Cause::Unsuited)
+        )
+    }
+
     /// Whether there is no stream.
     pub fn is_missing(&self) -> bool {
         self.0.kind == StoreErrorKind::Refused(Cause::NoStream)

@@ -91,7 +91,10 @@ impl LedgerStore {
             }
         };
         guard.note_problem(&name, None);
-        stamp_old(jetstream, found.cached_info()).await;
+        // One of which the stamp is known is none of an older version.
+        if guard.known().is_none() {
+            stamp_old(jetstream, found.cached_info()).await;
+        }
         let store = Self {
             client: jetstream.client(),
             jetstream: jetstream.clone(),

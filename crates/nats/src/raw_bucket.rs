@@ -41,7 +41,7 @@ pub(crate) async fn make(
         }
         Err(error) => {
             let error = not_made(jetstream, resource, &subjects, &error).await;
-            if error.is_refused() {
+            if error.is_of_the_stream() {
                 guard.note_problem(&name, Some(&error.reason()));
             }
             Err(error)

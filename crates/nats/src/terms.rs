@@ -60,6 +60,7 @@ pub async fn keep(
             .into_iter()
             .partition(|change| change.field == NEEDED);
         if others.is_empty() {
+            guard.note_warnings(stream, warnings);
             return Err(error);
         }
         if !needed.is_empty() {

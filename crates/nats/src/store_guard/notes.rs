@@ -87,6 +87,13 @@ impl StoreGuard {
         }
     }
 
+    /// Nothing is there of the project, so that nothing of it is in the way of anything.
+    pub fn forget_problems(&self) {
+        if let Some(inner) = &self.0 {
+            inner.problems.lock().clear();
+        }
+    }
+
     /// What is wrong with streams of the project, a sentence each.
     pub fn problems(&self) -> Vec<String> {
         let Some(inner) = &self.0 else {
