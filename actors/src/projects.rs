@@ -199,9 +199,10 @@ impl Projects {
 
     /// The projects that were up and are being restarted after a failure, which is named.
     pub fn failing(&self) -> BTreeMap<String, String> {
-        let failing = self.trees().into_iter().filter(|tree| {
-            matches!(tree.state, TreeState::Starting | TreeState::Restarting)
-        });
+        let failing = self
+            .trees()
+            .into_iter()
+            .filter(|tree| matches!(tree.state, TreeState::Starting | TreeState::Restarting));
         failing
             .filter_map(|tree| Some((tree.name.to_string(), tree.last_failure?.to_string())))
             .collect()
@@ -254,6 +255,10 @@ fn why_parked(state: &TreeState) -> Option<String> {
 impl Registries for Projects {
     fn awake(&self, project: &ProjectId) -> Option<AgentRegistryHandle> {
         let project = self.get(project)?;
+        // One that falls asleep is started again: what its registry takes in until its end is not in its streams.
+        if self.is_asleep(&project.id) {
+            return None;
+        }
         project.last_use.note();
         Some(project.registry.clone())
     }

@@ -48,7 +48,10 @@ impl LastUse {
     pub fn may_sleep_after(&self, unused: Duration) -> bool {
         let tried = self.tried.load(Ordering::Relaxed).checked_sub(1);
         let untried = tried.is_none_or(|tried| {
-            self.opened.elapsed().saturating_sub(Duration::from_millis(tried)) >= unused
+            self.opened
+                .elapsed()
+                .saturating_sub(Duration::from_millis(tried))
+                >= unused
         });
         untried && self.unused() >= unused
     }
@@ -86,7 +89,10 @@ mod tests {
         assert_eq!(last_use.unused(), minute, "its place in the order stays");
         tokio::time::advance(second).await;
         assert!(!last_use.may_sleep_after(minute), "it was tried just now");
-        assert!(last_use.may_sleep_after(second), "for room it is tried sooner");
+        assert!(
+            last_use.may_sleep_after(second),
+            "for room it is tried sooner"
+        );
         tokio::time::advance(minute - second).await;
         assert!(last_use.may_sleep_after(minute));
     }

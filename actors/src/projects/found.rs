@@ -218,12 +218,21 @@ mod tests {
         let full = WireError::overloaded("no more may be awake", RETRY_AFTER);
         let settled = |projects: &Found| {
             let (a, b) = (id("a"), id("b"));
-            [(Some(&a), Some(&a)), (Some(&b), Some(&b)), (None, Some(&a)), (None, None)]
-                .map(|(about, wanted)| projects.is_settled(about, wanted))
+            [
+                (Some(&a), Some(&a)),
+                (Some(&b), Some(&b)),
+                (None, Some(&a)),
+                (None, None),
+            ]
+            .map(|(about, wanted)| projects.is_settled(about, wanted))
         };
         assert_eq!(settled(&projects), [true; 4]);
         projects.failed(&id("a"), &full);
-        assert_eq!(settled(&projects), [false, true, false, true], "a waits for a place");
+        assert_eq!(
+            settled(&projects),
+            [false, true, false, true],
+            "a waits for a place"
+        );
         projects.failed(&id("a"), &error);
         // The next look finds both; the one that is up is not started again, and the other keeps its reason.
         projects.listed(&ids(&["a", "b"]), |found| *found == id("b"));

@@ -297,7 +297,11 @@ impl Projects {
             return doing.clone();
         }
         self.begin(&id, What::End, &mut doing, |projects, _| async move {
-            Done::Stopped(projects.sleep_now(project, mark, subscriptions, used_before).await)
+            Done::Stopped(
+                projects
+                    .sleep_now(project, mark, subscriptions, used_before)
+                    .await,
+            )
         })
     }
 
