@@ -21,11 +21,7 @@ impl Projects {
             return false;
         }
         for id in self.unused_longest() {
-            // Nobody keeps one that is not tried just now: whoever holds one uses it.
-            let Some(project) = self.get(&id) else {
-                continue;
-            };
-            self.deactivate_unused(project, IN_USE).await;
+            self.deactivate_unused(id.clone(), IN_USE).await;
             if self.is_asleep(&id) {
                 return true;
             }
@@ -33,7 +29,8 @@ impl Projects {
         false
     }
 
-    /// Those that may make room as far as is known without a request, unused longest first; at most [`TRIED`].
+    /// Those that may make room as far as is known without a request, unused longest first; at most [`TRIED`]. By their ids:
+    /// whoever holds a project uses it.
     fn unused_longest(&self) -> Vec<ProjectId> {
         let mut unused: Vec<(Duration, ProjectId)> = self
             .0

@@ -108,8 +108,10 @@ impl Projects {
             if !self.0.terms.ownership.is_held() || !self.0.terms.nats.is_up() {
                 continue;
             }
-            let mut unused = self.all();
-            unused.retain(|project| project.last_use.may_sleep_after(sleep_after));
+            // By their ids: whoever holds a project uses it.
+            let unused = self.0.active.iter();
+            let unused = unused.filter(|entry| entry.last_use.may_sleep_after(sleep_after));
+            let unused: Vec<ProjectId> = unused.map(|entry| entry.key().clone()).collect();
             // Those for which there was no room take their turns, so that each has a mark.
             let now_kept_out = self.0.found.kept_out();
             if now_kept_out > 0 {
@@ -123,9 +125,7 @@ impl Projects {
                 );
             }
             stream::iter(unused)
-                .for_each_concurrent(AT_A_TIME, |project| {
-                    self.deactivate_unused(project, sleep_after)
-                })
+                .for_each_concurrent(AT_A_TIME, |id| self.deactivate_unused(id, sleep_after))
                 .await;
         }
     }
@@ -231,8 +231,8 @@ impl Projects {
     }
 
     /// Puts a project to sleep, unless there is a reason to stay awake.
-    pub(super) async fn deactivate_unused(&self, project: Arc<Project>, sleep_after: Duration) {
-        let id = project.id.clone();
+    pub(super) async fn deactivate_unused(&self, id: ProjectId, sleep_after: Duration) {
+        let Some(project) = self.get(&id) else { return };
         let signs = signs_of(&project, 0);
         if why_awake(&signs, sleep_after).is_some() || self.why_not_up(&id).is_some() {
             return;
