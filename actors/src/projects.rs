@@ -8,9 +8,11 @@
 
 mod asleep;
 mod coming_up;
+mod comparison;
 mod discovery;
 mod found;
 mod marks;
+mod room;
 mod search;
 mod sleeping;
 mod starting;
@@ -22,6 +24,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use dashmap::{DashMap, DashSet};
+use futures_util::{StreamExt as _, stream};
 use loom_protocol::{ProjectId, WireError};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
@@ -42,6 +45,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How long a project may take to stop whose store is another one: nothing of it can be written.
 const STOP_WITHIN: Duration = Duration::from_secs(1);
+/// How many of those stop at a time.
+const STOPS: usize = 16;
 
 /// How many projects there may be, and when they sleep.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -192,11 +197,22 @@ impl Projects {
             .collect()
     }
 
+    /// The projects that were up and are being restarted after a failure, which is named.
+    pub fn failing(&self) -> BTreeMap<String, String> {
+        let failing = self
+            .trees()
+            .into_iter()
+            .filter(|tree| matches!(tree.state, TreeState::Starting | TreeState::Restarting));
+        failing
+            .filter_map(|tree| Some((tree.name.to_string(), tree.last_failure?.to_string())))
+            .collect()
+    }
+
     /// Why a project does not run that should. `None`: all of its actors are up; or it is not awake, so that its first
     /// use starts it.
     pub fn why_not_up(&self, id: &ProjectId) -> Option<NotUp> {
         let Some(tree) = self.0.root.tree(id.as_str()) else {
-            return self.0.found.why_unread(id).map(NotUp::Down);
+            return self.why_unread(id).map(NotUp::Down);
         };
         if let Some(why) = why_parked(&tree.state) {
             return Some(NotUp::Parked(why));
@@ -239,6 +255,10 @@ fn why_parked(state: &TreeState) -> Option<String> {
 impl Registries for Projects {
     fn awake(&self, project: &ProjectId) -> Option<AgentRegistryHandle> {
         let project = self.get(project)?;
+        // One that falls asleep is started again: what its registry takes in until its end is not in its streams.
+        if self.is_asleep(&project.id) {
+            return None;
+        }
         project.last_use.note();
         Some(project.registry.clone())
     }
@@ -256,15 +276,17 @@ async fn deactivate_foreign(projects: Weak<Inner>, mut turns: watch::Receiver<u6
             return;
         };
         let stores = &projects.0.terms.stores;
-        for project in projects.all() {
-            if stores.foreign(&project.id).is_none() {
-                continue;
-            }
-            tracing::warn!(project = %project.id, "the project stops: its store is another one");
-            if let Err(error) = projects.deactivate(&project.id, STOP_WITHIN).await {
-                tracing::warn!(project = %project.id, "{error}");
-            }
-        }
+        let active = projects.0.active.iter().map(|entry| entry.key().clone());
+        let foreign: Vec<ProjectId> = active.filter(|id| stores.foreign(id).is_some()).collect();
+        let projects = &projects;
+        stream::iter(foreign)
+            .for_each_concurrent(STOPS, |id| async move {
+                tracing::warn!(project = %id, "the project stops: its store is another one");
+                if let Err(error) = projects.deactivate(&id, STOP_WITHIN).await {
+                    tracing::warn!(project = %id, "{error}");
+                }
+            })
+            .await;
         if let Err(error) = projects.discover().await {
             tracing::debug!("looking for projects is interrupted: {error}");
         }

@@ -68,6 +68,7 @@ section! {
 
 section! {
     /// `[work]`
+    #[derive(Hash)]
     pub struct WorkSettings {
         /// How long an agent may take to start what it claimed.
         start_timeout: Duration [at_least_ms(10)] = Duration::from_secs(30);
@@ -98,6 +99,7 @@ impl WorkSettings {
 
 section! {
     /// `[work.retry]`
+    #[derive(Hash)]
     pub struct RetrySettings {
         /// The pause before the second attempt; doubles with each.
         backoff_first: Duration = Duration::from_secs(1);
@@ -115,6 +117,7 @@ impl RetrySettings {
 
 section! {
     /// `[dlq]`
+    #[derive(Hash)]
     pub struct DlqSettings {
         /// How long a dead letter is kept.
         retention: Duration [at_least_ms(1000)] = Duration::from_hours(30 * 24);

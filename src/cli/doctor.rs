@@ -225,9 +225,8 @@ async fn look_at_coordinator(api: &ApiClient, running: &[Running], findings: &mu
     for parked in status.readiness.parked_projects() {
         findings.add(Level::Wrong, "project", parked);
     }
-    for (project, why) in &status.readiness.starting {
-        let sentence = format!("project {project} is there and is not up yet: {why}");
-        findings.add(Level::Warning, "project", sentence);
+    for starting in status.readiness.starting_projects() {
+        findings.add(Level::Warning, "project", starting);
     }
     for warning in &status.warnings {
         findings.add(Level::Warning, "store", warning.clone());

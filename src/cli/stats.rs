@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use loom_protocol::rest::{ProjectsAnswer, Stats};
+use loom_protocol::rest::{ProjectSummary, ProjectsAnswer, Stats};
 
 use super::Context;
 use super::exit::CliResult;
@@ -53,6 +53,19 @@ pub struct ProjectsArgs {
     form: FormArgs,
 }
 
+/// How a project is, in a word or two.
+fn state_of(project: &ProjectSummary, answer: &ProjectsAnswer) -> &'static str {
+    if project.asleep {
+        "asleep"
+    } else if project.unused {
+        "not used yet"
+    } else if answer.starting.contains_key(&project.project_id) {
+        "starting"
+    } else {
+        "awake"
+    }
+}
+
 /// Lists the projects.
 pub async fn projects(context: &Context, args: ProjectsArgs) -> CliResult {
     let api = context.api_of_listing().await?;
@@ -80,7 +93,7 @@ pub async fn projects(context: &Context, args: ProjectsArgs) -> CliResult {
                 totals.pending_work.to_string(),
                 totals.active_work.to_string(),
                 totals.last_activity.map(ago).unwrap_or_default(),
-                if project.asleep { "asleep" } else { "awake" }.into(),
+                state_of(project, &answer).into(),
             ]);
         }
         rows

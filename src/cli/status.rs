@@ -16,8 +16,11 @@ pub async fn run(context: &Context) -> CliResult {
     } else {
         context.out.text(&sheet(&rows(&status)))?;
         let parked: Vec<String> = status.readiness.parked_projects().collect();
+        let starting = status.readiness.starting_projects().take(SHOWN);
+        let starting: Vec<String> = starting.collect();
         let problems = status.readiness.problems.iter();
-        for sentence in problems.chain(&parked).chain(&status.warnings) {
+        let of_projects = parked.iter().chain(&starting);
+        for sentence in problems.chain(of_projects).chain(&status.warnings) {
             note(sentence);
         }
     }

@@ -184,8 +184,7 @@ impl Service {
         if let Some(project) = wanted.and_then(|id| projects.get(id)) {
             project.last_use.note();
         }
-        let sleeps = wanted.is_some_and(|id| projects.waits_to_be_wanted(id));
-        !sleeps && projects.is_settled(caller.project())
+        projects.is_settled(caller.project(), wanted)
     }
 
     /// The project that has to be awake for a request. None for one that only counts, or goes over all: a project that

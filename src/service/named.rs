@@ -178,8 +178,8 @@ impl Service {
         Ok(others)
     }
 
-    /// Where it is looked for last: in the one of the projects that slept when the search began that has the item of this
-    /// whole id; it is woken. By anything else nothing is found in a project that sleeps.
+    /// Where it is looked for last: of the projects that slept when the search began or sleep now, in the one that has the
+    /// item of this whole id; it is woken. By anything else nothing is found in a project that sleeps.
     async fn woken_for(
         &self,
         asleep: Vec<ProjectId>,

@@ -111,6 +111,7 @@ impl Service {
                 project_id: project.id.to_string(),
                 totals: totals_of(project),
                 asleep: false,
+                unused: false,
             })
             .collect();
         let asleep = self.asleep(None).into_iter();
@@ -118,14 +119,17 @@ impl Service {
             project_id: id.to_string(),
             totals: totals_asleep(&totals),
             asleep: true,
+            unused: false,
         }));
         details.sort_by(|one, other| one.project_id.cmp(&other.project_id));
         let default = self.default_project().as_str();
+        let starting = self.starting();
         if !details.iter().any(|project| project.project_id == default) {
             let unused = ProjectSummary {
                 project_id: default.to_owned(),
                 totals: ProjectTotals::default(),
                 asleep: false,
+                unused: !starting.contains_key(default),
             };
             let place = details.partition_point(|project| project.project_id.as_str() < default);
             details.insert(place, unused);
@@ -134,7 +138,7 @@ impl Service {
         Ok(ProjectsAnswer {
             count: details.len(),
             projects: names.collect(),
-            starting: self.starting(),
+            starting,
             details,
             timestamp: self.now(),
         })
@@ -204,6 +208,9 @@ impl Service {
             starting: self.starting(),
             ..Readiness::default()
         };
+        for (project, failure) in projects.failing() {
+            readiness.starting.entry(project).or_insert(failure);
+        }
         for trouble in self.troubles() {
             readiness.add(trouble);
         }

@@ -6,8 +6,8 @@
 //! for the rest. A thread and a connection of its own for the renewal would help that alone; this helps every clock and
 //! every short request.
 //!
-//! Bodies have turns of their own: a request that keeps one while it waits for the turn of its answer waits only for those
-//! that wait for nothing.
+//! Bodies have turns of their own, which end when the body was read: what is done with it may take as long as NATS does, or
+//! the start of a project.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,84 +1,16 @@
 //! Projects that nobody needs sleep, and whoever needs one again does not notice.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_nats::jetstream;
 use futures_util::future::join_all;
 use loom_protocol::{AgentGuid, WorkId};
-use loom_testkit::nats::TestNats;
-use loom_testkit::process::LoomProcess;
 use serde_json::{Value, json};
 
-use crate::world::{Rest, loom_up, until};
-
-/// After how long without use a project sleeps here.
-const SLEEP_AFTER: &str = "1s";
-
-/// A coordinator whose projects sleep soon.
-async fn sleepy() -> (TestNats, LoomProcess) {
-    let nats = TestNats::start().await.unwrap();
-    let loom = loom_up()
-        .on_nats(nats.url())
-        .set("projects.sleep_after", SLEEP_AFTER)
-        .start()
-        .await
-        .unwrap();
-    (nats, loom)
-}
-
-async fn get(rest: &Rest, path: &str) -> (u16, Value) {
-    let answer = rest.http.get(format!("{}{path}", rest.url));
-    let answer = answer.send().await.unwrap();
-    let status = answer.status().as_u16();
-    (status, answer.json().await.unwrap_or_default())
-}
-
-async fn post(rest: &Rest, project: &str, path: &str, body: Value) -> (u16, Value) {
-    let request = rest.http.post(format!("{}{path}", rest.url)).json(&body);
-    let answer = request.header("Loom-Project", project).send().await;
-    let answer = answer.unwrap();
-    let status = answer.status().as_u16();
-    (status, answer.json().await.unwrap_or_default())
-}
-
-/// Submits an item and calls it off: a project with nothing left to do.
-async fn one_finished(rest: &Rest, project: &str) -> WorkId {
-    let body = json!({"capability": "rust", "description": "one", "taskId": "build"});
-    let (status, item) = post(rest, project, "/api/work", body).await;
-    assert_eq!(status, 201, "{item}");
-    let id = item["id"].as_str().or(item["workItemId"].as_str()).unwrap();
-    let path = format!("/api/work/{id}/cancel");
-    let (status, item) = post(rest, project, &path, json!({})).await;
-    assert_eq!(status, 200, "{item}");
-    id.parse().unwrap()
-}
-
-/// Whether each project that is known sleeps.
-async fn sleeping(rest: &Rest) -> BTreeMap<String, bool> {
-    let (status, answer) = get(rest, "/api/stats/projects").await;
-    assert_eq!(status, 200, "{answer}");
-    let details = answer["details"].as_array().unwrap().iter();
-    details
-        .map(|project| {
-            let name = project["projectId"].as_str().unwrap().to_owned();
-            (name, project["asleep"] == true)
-        })
-        .collect()
-}
-
-async fn until_inactive(rest: &Rest, projects: &[&str]) {
-    until(
-        "they sleep",
-        || sleeping(rest),
-        |known| {
-            projects
-                .iter()
-                .all(|project| known.get(*project) == Some(&true))
-        },
-    )
-    .await;
-}
+use crate::sleepers::{
+    Coordinators, get, one_finished, post, sleeping, sleepy, sleepy_with, until_inactive,
+};
+use crate::world::{Rest, until};
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
@@ -284,15 +216,7 @@ async fn whoever_comes_while_a_project_falls_asleep_is_answered_as_ever() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn no_more_projects_are_made_than_may_be_known_asleep_or_awake() {
-    let nats = TestNats::start().await.unwrap();
-    let loom = loom_up()
-        .on_nats(nats.url())
-        .set("projects.sleep_after", SLEEP_AFTER)
-        .set("projects.max", "2")
-        .set("projects.max_known", "3")
-        .start()
-        .await
-        .unwrap();
+    let (_nats, loom) = sleepy_with(&[("projects.max", "2"), ("projects.max_known", "3")]).await;
     let rest = Rest::of(&loom);
     one_finished(&rest, "one").await;
     one_finished(&rest, "two").await;
@@ -318,14 +242,7 @@ async fn no_more_projects_are_made_than_may_be_known_asleep_or_awake() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn idle_projects_make_room_for_one_that_is_needed() {
-    let nats = TestNats::start().await.unwrap();
-    let loom = loom_up()
-        .on_nats(nats.url())
-        .set("projects.sleep_after", "1h")
-        .set("projects.max", "2")
-        .start()
-        .await
-        .unwrap();
+    let (_nats, loom) = sleepy_with(&[("projects.sleep_after", "1h"), ("projects.max", "2")]).await;
     let rest = Rest::of(&loom);
     one_finished(&rest, "one").await;
     let body = json!({"capability": "rust", "description": "one"});
@@ -380,19 +297,12 @@ async fn an_item_is_found_by_its_whole_id_while_its_project_wakes_for_somebody_e
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn more_projects_than_may_be_awake_are_all_to_be_had_after_a_start() {
-    let nats = TestNats::start().await.unwrap();
-    let loom = |most: &str| {
-        let up = loom_up().on_nats(nats.url()).set("projects.max", most);
-        up.set("projects.sleep_after", SLEEP_AFTER)
-    };
+    let mut coordinators = Coordinators::new().await;
     let projects = ["a", "b", "c", "d", "e", "f"];
-    let mut first = loom("10").start().await.unwrap();
-    let rest = Rest::of(&first);
+    let rest = coordinators.next(&[("projects.max", "10")]).await;
     join_all(projects.map(|project| one_finished(&rest, project))).await;
-    first.kill_9().await;
     // No mark says of any of them that nothing has happened.
-    let second = loom("2").argument("--standby").start().await.unwrap();
-    let rest = Rest::of(&second);
+    let rest = coordinators.next(&[("projects.max", "2")]).await;
     for project in projects.iter().rev() {
         let path = format!("/api/work?projectId={project}");
         let read = async || get(&rest, &path).await;

@@ -223,6 +223,39 @@ async fn at_a_limit_of_jetstream_ready_is_red_from_the_first_refusal() {
     assert_eq!(rest.submit(WorkId::generate()).await.unwrap(), CREATED);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_project_that_is_not_there_yet_is_refused_for_the_full_store_and_leaves_nothing_red() {
+    const LIMIT: u64 = 8 * 1024 * 1024;
+    let nats = TestNats::start_limited(Profile::Fast, Some(LIMIT))
+        .await
+        .unwrap();
+    let loom = loom_up().on_nats(nats.url()).start().await.unwrap();
+    let rest = Rest::of(&loom);
+    let others = jetstream::new(nats.connect().await.unwrap());
+    let filler = fill(&others).await;
+    for _ in 0..2 {
+        let (status, refusal) = rest.submit_text(WorkId::generate(), "first").await.unwrap();
+        assert_eq!(status, UNAVAILABLE, "{refusal}");
+        let said = refusal["message"].as_str().unwrap();
+        assert!(said.contains("insufficient resources"), "{said}");
+        is_no_consequence(said);
+    }
+    let readiness = rest.readiness().await;
+    assert!(!readiness.ready && is_full(&readiness), "{readiness:?}");
+
+    filler.purge().await.unwrap();
+    let now = until("it serves again", || rest.readiness(), |now| now.ready).await;
+    assert_eq!(now.problems, Vec::<String>::new());
+    assert_eq!(rest.submit(WorkId::generate()).await.unwrap(), CREATED);
+    let sdk = client(loom.nats_url()).await;
+    assert_eq!(
+        all_items(&sdk, None).await.len(),
+        1,
+        "what was refused is not there"
+    );
+}
+
 /// Removes a folder in which a server that runs may write meanwhile.
 fn remove(folder: &std::path::Path) {
     let tries = (0..1_000).map(|_| std::fs::remove_dir_all(folder));

@@ -1,6 +1,8 @@
 //! A coordinator with many projects starts, and one of them cannot: side by side, and nothing is said to be absent that is
 //! only not there yet.
 
+use std::time::Duration;
+
 use async_nats::jetstream;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -150,6 +152,11 @@ async fn a_project_that_cannot_start_delays_nobody_says_why_and_comes_back() {
     assert_eq!(sums["pending"], 2, "{sums}");
     let named = sums["starting"]["broken"].as_str().unwrap();
     assert!(named.contains("MINE"), "{named}");
+    let agents = get(&rest, "/api/agents").await.1;
+    let named = agents["starting"]["broken"].as_str().unwrap();
+    assert!(named.contains("MINE"), "{named}");
+    let (_, of_one) = get(&rest, "/api/agents?projectId=sound").await;
+    assert!(of_one["starting"].is_null(), "{of_one}");
     let readiness = rest.readiness().await;
     assert!(readiness.starting.contains_key("broken"), "{readiness:?}");
 
@@ -160,4 +167,141 @@ async fn a_project_that_cannot_start_delays_nobody_says_why_and_comes_back() {
     let (status, body) = get(&rest, "/api/work?projectId=broken").await;
     assert_eq!((status, &body["count"]), (200, &json!(2)), "{body}");
     assert_eq!(rest.readiness().await.starting.len(), 0);
+}
+
+/// A project whose ledger may have one reader, which it has: its coordinator cannot load it.
+async fn with_an_unreadable_ledger(world: &mut World, project: &str) -> jetstream::stream::Stream {
+    let rest = Rest::of(&world.loom);
+    assert_eq!(submit_in(&rest, project).await, 201);
+    world.loom.kill_9().await;
+    let nats = async_nats::connect(world.nats().url()).await.unwrap();
+    let jetstream = jetstream::new(nats);
+    let ledger = format!("KV_loom-work-{project}");
+    let mut config = jetstream.get_stream(&ledger).await.unwrap();
+    let mut config = config.info().await.unwrap().config.clone();
+    jetstream.delete_stream(&ledger).await.unwrap();
+    config.max_consumers = 1;
+    jetstream.create_stream(config).await.unwrap();
+    let stream = jetstream.get_stream(&ledger).await.unwrap();
+    let reader = jetstream::consumer::pull::Config {
+        durable_name: Some("somebody".into()),
+        ..Default::default()
+    };
+    stream.create_consumer(reader).await.unwrap();
+    world.loom.restart().await.unwrap();
+    stream
+}
+
+/// What `loom …` says, on both streams.
+fn command_line(rest: &Rest, command: &str) -> String {
+    let mut loom = std::process::Command::new(env!("CARGO_BIN_EXE_loom"));
+    let said = loom.args(["--url", &rest.url, command]).output().unwrap();
+    let text = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).replace('\n', " ");
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn why_a_ledger_cannot_be_loaded_is_said_wherever_it_is_said_that_its_project_is_not_up() {
+    const WHY: &str = "maximum consumers";
+    let mut world = World::new().await;
+    let ledger = with_an_unreadable_ledger(&mut world, "stuck").await;
+    let rest = Rest::of(&world.loom);
+    let starting = async || rest.readiness().await.starting;
+    let said = until("it is told", starting, |starting| {
+        starting.get("stuck").is_some_and(|why| why.contains(WHY))
+    })
+    .await;
+    assert_eq!(said.len(), 1, "{said:?}");
+    let (status, of_it) = get(&rest, "/ready?project=stuck").await;
+    assert_eq!(status, 503, "{of_it}");
+    assert!(of_it["problems"].to_string().contains(WHY), "{of_it}");
+    let (status, list) = get(&rest, "/api/work?projectId=stuck").await;
+    assert_eq!(status, 503, "{list}");
+    assert!(list["message"].as_str().unwrap().contains(WHY), "{list}");
+    for command in ["status", "doctor"] {
+        let said = command_line(&rest, command);
+        assert!(said.contains("stuck") && said.contains(WHY), "{said}");
+    }
+
+    ledger.delete_consumer("somebody").await.unwrap();
+    until("it is up", starting, std::collections::BTreeMap::is_empty).await;
+    assert_eq!(get(&rest, "/api/work?projectId=stuck").await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn large_bodies_for_a_project_that_does_not_start_keep_no_turn_from_others() {
+    // Each waits for longer than a turn is waited for, where they take theirs one after the other.
+    const STUCK: usize = 4;
+    let mut world = World::new().await;
+    let _ledger = with_an_unreadable_ledger(&mut world, "stuck").await;
+    let rest = Rest::of(&world.loom);
+    let large = "x".repeat(70_000);
+    let submit = async |project: &str| {
+        let body = json!({"capability": "rust", "description": large});
+        let request = rest.http.post(format!("{}/api/work", rest.url)).json(&body);
+        let answer = request.header("Loom-Project", project).send().await;
+        answer.unwrap().status().as_u16()
+    };
+    let stuck = join_all((0..STUCK).map(|_| submit("stuck")));
+    let others = async {
+        loop {
+            assert_eq!(submit("sound").await, 201, "it waits for others");
+            // deliberate sleep: few items are enough
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::select! {
+        answers = stuck => assert_eq!(answers, vec![503; STUCK]),
+        () = others => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn requests_over_all_projects_go_on_beside_one_whose_store_is_another_one_and_name_it() {
+    let world = World::new().await;
+    let rest = Rest::of(&world.loom);
+    for project in ["sound", "replaced"] {
+        assert_eq!(submit_in(&rest, project).await, 201);
+    }
+    let nats = async_nats::connect(world.nats().url()).await.unwrap();
+    let jetstream = jetstream::new(nats);
+    let ledger = "KV_loom-work-replaced";
+    let mut stream = jetstream.get_stream(ledger).await.unwrap();
+    let mut config = stream.info().await.unwrap().config.clone();
+    config.metadata.clear();
+    jetstream.delete_stream(ledger).await.unwrap();
+    jetstream.create_stream(config).await.unwrap();
+
+    // What is written there is not known to be in the right one.
+    assert_eq!(submit_in(&rest, "replaced").await, 503);
+    let sums = async || get(&rest, "/api/stats").await.1;
+    let sums = until("it is left out", sums, |sums| sums["starting"].is_object()).await;
+    let why = sums["starting"]["replaced"].as_str().unwrap();
+    assert!(why.contains("is not the one"), "{why}");
+    assert_eq!(sums["pending"], 1, "{sums}");
+    let (status, agents) = get(&rest, "/api/agents").await;
+    assert_eq!(status, 200, "{agents}");
+    assert!(agents["starting"]["replaced"].is_string(), "{agents}");
+    let (status, projects) = get(&rest, "/api/stats/projects").await;
+    assert_eq!(status, 200, "{projects}");
+    assert_eq!(
+        projects["projects"],
+        json!(["default", "sound"]),
+        "{projects}"
+    );
+    // What is of the sound one is found by its id; a name that is found nowhere may be of the other one.
+    let (_, list) = get(&rest, "/api/work?projectId=sound").await;
+    let id = list["workItems"][0]["id"].as_str().unwrap();
+    assert_eq!(get(&rest, &format!("/api/work/{id}")).await.0, 200);
+    let (status, unknown) = get(&rest, "/api/work/unknown").await;
+    assert_eq!(status, 503, "{unknown}");
+    assert!(
+        unknown["message"].as_str().unwrap().contains("replaced"),
+        "{unknown}"
+    );
+    assert_eq!(submit_in(&rest, "sound").await, 201);
+    assert_eq!(submit_in(&rest, "replaced").await, 503);
 }

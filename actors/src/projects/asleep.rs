@@ -1,4 +1,5 @@
-//! The projects that sleep: no actor, no consumer, a mark and an ear for each.
+//! The projects that sleep: no actor runs, their durable consumers stay. What is kept of each is its mark, and two
+//! subscriptions that wake it.
 
 use std::collections::BTreeSet;
 use std::sync::Weak;
@@ -26,17 +27,23 @@ struct Sleeper {
     mark: Box<Mark>,
     /// Why it could not be woken when it was wanted last.
     kept_asleep: Option<Box<WireError>>,
-    _listening: AbortOnDropHandle<()>,
+    _subscribed: AbortOnDropHandle<()>,
 }
 
 impl Asleep {
-    /// It sleeps from now on, as this mark says, and hears by these ears.
-    pub fn insert(&self, id: &ProjectId, mark: Mark, ears: Ears, projects: Weak<Inner>) {
-        let listening = tokio::spawn(ears.wake_at_a_message(projects, id.clone()));
+    /// It sleeps from now on, as this mark says, until a message comes to these subscriptions.
+    pub fn insert(
+        &self,
+        id: &ProjectId,
+        mark: Mark,
+        subscriptions: WakeSubscriptions,
+        projects: Weak<Inner>,
+    ) {
+        let subscribed = tokio::spawn(subscriptions.wake_at_a_message(projects, id.clone()));
         let sleeper = Sleeper {
             mark: Box::new(mark),
             kept_asleep: None,
-            _listening: AbortOnDropHandle::new(listening),
+            _subscribed: AbortOnDropHandle::new(subscribed),
         };
         self.by_id.insert(id.clone(), sleeper);
     }
@@ -110,15 +117,15 @@ impl Asleep {
 }
 
 /// What a project that sleeps is woken by: a message of a client that asks no request.
-pub(super) struct Ears {
+pub(super) struct WakeSubscriptions {
     /// `loom.{p}.>`: work and reports that are published.
     messages: Subscriber,
     /// `$KV.loom-agents-{p}.>`: agents that write their own entry.
     entries: Subscriber,
 }
 
-impl Ears {
-    /// Listens from now on, as far as the server has read; a flush of the client makes certain of it.
+impl WakeSubscriptions {
+    /// Subscribes, as far as the server has read; a flush of the client makes certain of it.
     pub async fn open(client: &Client, id: &ProjectId) -> Result<Self, async_nats::SubscribeError> {
         let bucket = loom_protocol::names::agents_bucket(id);
         Ok(Self {

@@ -38,25 +38,21 @@ impl Projects {
     pub(super) fn note_when_up(&self, id: &ProjectId) {
         let (inner, root, id) = (Arc::downgrade(&self.0), self.0.root.clone(), id.clone());
         tokio::spawn(async move {
-            let decided = |trees: &[TreeStatus]| {
-                let tree = trees.iter().find(|tree| *tree.name == *id.as_str());
+            let decided = |tree: Option<&TreeStatus>| {
                 tree.is_none_or(|tree| {
                     matches!(tree.state, TreeState::Running | TreeState::Stopping)
                 })
             };
             loop {
-                let trees = tokio::select! {
-                    trees = root.wait_until(LOOK_EVERY, decided) => trees,
+                let tree = tokio::select! {
+                    tree = root.wait_for(id.as_str(), LOOK_EVERY, decided) => tree,
                     () = root.ended() => return,
                 };
                 let Some(projects) = Weak::upgrade(&inner).map(Projects) else {
                     return;
                 };
-                let Ok(trees) = trees else { continue };
-                let up = |tree: &&TreeStatus| {
-                    *tree.name == *id.as_str() && tree.state == TreeState::Running
-                };
-                if trees.iter().any(|tree| up(&tree)) {
+                let Ok(tree) = tree else { continue };
+                if tree.is_some_and(|tree| tree.state == TreeState::Running) {
                     tracing::info!(project = %id, "project is awake");
                     if let Some(project) = projects.get(&id) {
                         projects.note_when_read(&project);

@@ -100,8 +100,15 @@ impl Found {
     /// Whether it was not started because no more may be awake: whoever needs it may try again.
     pub fn is_kept_out(&self, id: &ProjectId) -> bool {
         let by_id = self.by_id.lock();
-        let last = by_id.as_ref().and_then(|by_id| by_id.get(id)?.as_ref());
-        last.is_some_and(|error| error.code == ErrorCode::Overloaded)
+        by_id.as_ref().is_some_and(|by_id| kept_out(by_id, id))
+    }
+
+    /// Whether a request about this project, or about all, that needs the `wanted` one has nothing to wait for. One question,
+    /// since every request asks it.
+    pub fn is_settled(&self, about: Option<&ProjectId>, wanted: Option<&ProjectId>) -> bool {
+        let by_id = self.by_id.lock();
+        let Some(by_id) = &*by_id else { return false };
+        !undecided(by_id, about) && !wanted.is_some_and(|id| kept_out(by_id, id))
     }
 
     /// How many were not started because no more may be awake.
@@ -156,11 +163,19 @@ impl Found {
     /// Whether it starts for the first time, and may be up in a moment.
     pub fn is_undecided(&self, id: Option<&ProjectId>) -> bool {
         let by_id = self.by_id.lock();
-        let Some(by_id) = &*by_id else { return true };
-        match id {
-            Some(id) => by_id.get(id).is_some_and(Option::is_none),
-            None => by_id.values().any(Option::is_none),
-        }
+        by_id.as_ref().is_none_or(|by_id| undecided(by_id, id))
+    }
+}
+
+fn kept_out(by_id: &ById, id: &ProjectId) -> bool {
+    let last = by_id.get(id).and_then(Option::as_ref);
+    last.is_some_and(|error| error.code == ErrorCode::Overloaded)
+}
+
+fn undecided(by_id: &ById, id: Option<&ProjectId>) -> bool {
+    match id {
+        Some(id) => by_id.get(id).is_some_and(Option::is_none),
+        None => by_id.values().any(Option::is_none),
     }
 }
 
@@ -181,6 +196,7 @@ mod tests {
     fn before_the_projects_are_listed_nothing_is_said_to_be_absent() {
         let projects = Found::default();
         assert!(projects.is_undecided(None) && projects.is_undecided(Some(&id("a"))));
+        assert!(!projects.is_settled(Some(&id("a")), None));
         assert!(projects.why_unread(&id("a")).is_some());
         projects.listed(&ids(&["a"]), |_| false);
         assert!(projects.why_unread(&id("a")).unwrap().contains("project a"));
@@ -199,6 +215,25 @@ mod tests {
         assert!(why.ends_with("somebody else's"), "{why}");
         projects.came_up(&id("b"));
         assert!(!projects.is_undecided(None), "a delays nobody");
+        let full = WireError::overloaded("no more may be awake", RETRY_AFTER);
+        let settled = |projects: &Found| {
+            let (a, b) = (id("a"), id("b"));
+            [
+                (Some(&a), Some(&a)),
+                (Some(&b), Some(&b)),
+                (None, Some(&a)),
+                (None, None),
+            ]
+            .map(|(about, wanted)| projects.is_settled(about, wanted))
+        };
+        assert_eq!(settled(&projects), [true; 4]);
+        projects.failed(&id("a"), &full);
+        assert_eq!(
+            settled(&projects),
+            [false, true, false, true],
+            "a waits for a place"
+        );
+        projects.failed(&id("a"), &error);
         // The next look finds both; the one that is up is not started again, and the other keeps its reason.
         projects.listed(&ids(&["a", "b"]), |found| *found == id("b"));
         assert_eq!(projects.why_unread(&id("b")), None);

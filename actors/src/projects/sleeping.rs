@@ -6,26 +6,25 @@
 //!   └── its streams moved while it fell asleep ──────────────────────┘
 //! ```
 //!
-//! A project that sleeps has no actors; its durable consumers stay, since they say how far was read. What is kept of it is a [`Mark`]: where its streams stand, and the
-//! totals of what is in it, which answer the sums over all projects. It hears what is published to it and what is put into
-//! its bucket of agents; a request that names it starts it and waits. Marks are kept in `LOOM_OWNERS` too: a coordinator
+//! A project that sleeps has no actors; its durable consumers stay, since they say how far was read. What is kept of it is a
+//! [`Mark`]: where its streams stand, and the totals of what is in it, which answer the sums over all projects. What is
+//! published to it wakes it, and what is put into its bucket of agents; a request that names it starts it and waits. Marks are kept in `LOOM_OWNERS` too: a coordinator
 //! that starts, or has connected again, starts those only whose streams stand elsewhere.
 //!
 //! # Failure cases
 //! | case | what happens |
 //! |---|---|
-//! | a message comes while it falls asleep | its ears are open before the streams are looked at, and they are looked at again after its actors have ended: it is started again |
+//! | a message comes while it falls asleep | it is subscribed to before the streams are looked at, and they are looked at again after its actors have ended: it is started again |
 //! | a request comes meanwhile | it waits until the actors have ended, and starts it again |
 //! | somebody uses it just then | it stays awake |
 //! | its actors do not end in time, or its streams cannot be looked at | it is started again |
 //! | the mark cannot be written | it sleeps; the next coordinator starts it |
-//! | NATS was away, the word of it lost | where the streams stand is compared at every reconnect, and every [`COMPARE_EVERY`] |
+//! | NATS was away, the word of it lost | where the streams stand is compared at every reconnect, and every [`COMPARE_EVERY`](super::comparison::COMPARE_EVERY); a comparison that fails is tried again soon |
 //! | its streams are destroyed | it is forgotten; its guard says so where it was the store |
 //! | what it keeps expires | it wakes when the first thing has, at the earliest after an hour, and counts anew |
 //! | no more may be awake | the one that was unused longest makes room; where none may sleep, requests are refused with `overloaded`, and what was published waits in its stream and is tried again |
 //! | one that was woken cannot be started | it is tried again with pauses, and when NATS has connected anew; until then it is `unavailable` |
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
@@ -37,7 +36,8 @@ use loom_protocol::{ProjectId, names};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use super::asleep::Ears;
+use super::asleep::WakeSubscriptions;
+use super::comparison::Comparison;
 use super::starting::Done;
 use super::{Projects, RETRY_AFTER};
 use crate::domain::sleep::{AsleepTotals, Mark, Signs, StreamPosition, StreamPositions, why_awake};
@@ -49,12 +49,8 @@ use crate::supervision::StopError;
 /// How often it is looked which projects may sleep, at the most; more often where they may sleep sooner.
 const LOOK_MAX: Duration = Duration::from_secs(10);
 const LOOK_MIN: Duration = Duration::from_millis(100);
-/// How often the streams of those that sleep are compared with their marks, in case a message was not heard.
-const COMPARE_EVERY: Duration = Duration::from_mins(5);
 /// How long the actors of one that falls asleep may take to end.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
-/// How long one has been unused that may make room for another one.
-const IN_USE: Duration = Duration::from_secs(1);
 /// How many fall asleep at a time.
 const AT_A_TIME: usize = 16;
 
@@ -92,16 +88,18 @@ impl Projects {
         let every = (sleep_after / 4).clamp(LOOK_MIN, LOOK_MAX);
         let mut reconnects = self.0.terms.nats.reconnects.clone();
         reconnects.mark_unchanged();
-        let mut compared = Instant::now();
+        let mut comparison = Comparison::new(Instant::now());
         let mut kept_out = 0;
         loop {
-            let reconnected = next_look(every, &mut reconnects).await;
-            if reconnected || compared.elapsed() >= COMPARE_EVERY {
+            let pause = every.min(comparison.due_in(Instant::now()));
+            if next_look(pause, &mut reconnects).await {
+                comparison.is_wanted(Instant::now());
+            }
+            if comparison.due_in(Instant::now()).is_zero() {
                 // Those that could not be started while NATS was away.
                 self.start_found().await;
-                if self.wake_those_that_moved().await {
-                    compared = Instant::now();
-                }
+                let compared = self.wake_those_that_moved().await;
+                comparison.ended(Instant::now(), compared);
             } else {
                 let now = self.0.terms.clock.now();
                 self.wake(self.0.asleep.over(now, self.settings(), None))
@@ -110,8 +108,10 @@ impl Projects {
             if !self.0.terms.ownership.is_held() || !self.0.terms.nats.is_up() {
                 continue;
             }
-            let mut unused = self.all();
-            unused.retain(|project| project.last_use.unused() >= sleep_after);
+            // By their ids: whoever holds a project uses it.
+            let unused = self.0.active.iter();
+            let unused = unused.filter(|entry| entry.last_use.may_sleep_after(sleep_after));
+            let unused: Vec<ProjectId> = unused.map(|entry| entry.key().clone()).collect();
             // Those for which there was no room take their turns, so that each has a mark.
             let now_kept_out = self.0.found.kept_out();
             if now_kept_out > 0 {
@@ -125,9 +125,7 @@ impl Projects {
                 );
             }
             stream::iter(unused)
-                .for_each_concurrent(AT_A_TIME, |project| {
-                    self.deactivate_unused(project, sleep_after)
-                })
+                .for_each_concurrent(AT_A_TIME, |id| self.deactivate_unused(id, sleep_after))
                 .await;
         }
     }
@@ -155,27 +153,8 @@ impl Projects {
     fn settings(&self) -> u64 {
         let terms = &self.0.terms;
         let mut digest = DefaultHasher::new();
-        format!("{:?} {:?} {}", terms.work, terms.dlq, terms.replicas).hash(&mut digest);
+        (&terms.work, &terms.dlq, terms.replicas).hash(&mut digest);
         digest.finish()
-    }
-
-    /// Makes room for one more project where no more may be awake: the one that was unused longest falls asleep, of those
-    /// that may. False: none may.
-    pub(super) async fn make_room(&self) -> bool {
-        if self.0.limits.sleep_after.is_none() {
-            return false;
-        }
-        let mut unused = self.all();
-        unused.retain(|project| project.last_use.unused() >= IN_USE);
-        unused.sort_by_cached_key(|project| Reverse(project.last_use.unused()));
-        for project in unused {
-            let id = project.id.clone();
-            self.deactivate_unused(project, IN_USE).await;
-            if self.is_asleep(&id) {
-                return true;
-            }
-        }
-        false
     }
 
     async fn wake(&self, these: Vec<ProjectId>) {
@@ -214,10 +193,10 @@ impl Projects {
 
     async fn recall(&self, candidates: Vec<(ProjectId, Mark)>) -> Result<(), String> {
         let nats = &self.0.terms.nats;
-        let mut listening = Vec::with_capacity(candidates.len());
+        let mut subscribed = Vec::with_capacity(candidates.len());
         for (id, mark) in candidates {
-            let ears = Ears::open(&nats.client, &id).await;
-            listening.push((id, mark, ears.map_err(|error| error.to_string())?));
+            let subscriptions = WakeSubscriptions::open(&nats.client, &id).await;
+            subscribed.push((id, mark, subscriptions.map_err(|error| error.to_string())?));
         }
         // What comes from here on is heard.
         nats.client
@@ -229,11 +208,11 @@ impl Projects {
             .map_err(|error| error.to_string())?;
         let stand = by_project(&all);
         let now = self.0.terms.clock.now();
-        for (id, mark, ears) in listening {
+        for (id, mark, subscriptions) in subscribed {
             if mark.holds(&stand(&id), self.settings()) && !mark.is_over(now) {
                 self.0
                     .asleep
-                    .insert(&id, mark, ears, Arc::downgrade(&self.0));
+                    .insert(&id, mark, subscriptions, Arc::downgrade(&self.0));
             }
         }
         tracing::info!(asleep = self.0.asleep.len(), "projects sleep on");
@@ -252,8 +231,8 @@ impl Projects {
     }
 
     /// Puts a project to sleep, unless there is a reason to stay awake.
-    async fn deactivate_unused(&self, project: Arc<Project>, sleep_after: Duration) {
-        let id = project.id.clone();
+    pub(super) async fn deactivate_unused(&self, id: ProjectId, sleep_after: Duration) {
+        let Some(project) = self.get(&id) else { return };
         let signs = signs_of(&project, 0);
         if why_awake(&signs, sleep_after).is_some() || self.why_not_up(&id).is_some() {
             return;
@@ -265,7 +244,7 @@ impl Projects {
         }
         // What keeps it awake may stay so: it is not asked for at every look.
         if let Some(project) = self.get(&id) {
-            project.last_use.note();
+            project.last_use.note_try();
         }
     }
 
@@ -288,8 +267,8 @@ impl Projects {
         if why_awake(&signs, sleep_after).is_some() {
             return Ok(false);
         }
-        let ears = Ears::open(&terms.nats.client, id).await;
-        let ears = ears.map_err(|error| error.to_string())?;
+        let subscriptions = WakeSubscriptions::open(&terms.nats.client, id).await;
+        let subscriptions = subscriptions.map_err(|error| error.to_string())?;
         terms
             .nats
             .client
@@ -308,7 +287,7 @@ impl Projects {
             stand(&before),
             totals,
         );
-        let sleeps = self.begin_sleep(project, mark, ears, sleep_after);
+        let sleeps = self.begin_sleep(project, mark, subscriptions, sleep_after);
         Ok(matches!(sleeps.await, Done::Stopped(Ok(()))) && self.is_asleep(id))
     }
 
@@ -324,20 +303,20 @@ impl Projects {
         expiries.into_iter().flatten().min()
     }
 
-    /// Ends the actors of a project that falls asleep. It sleeps for everybody from the beginning, so that nobody reads from
-    /// it meanwhile; whoever needs it waits for the end of this.
+    /// Ends the actors of a project that falls asleep. From the beginning it sleeps for whoever would write or wait for it,
+    /// who waits for the end of this and starts it again; reads go on until its actors have ended.
     pub(super) async fn sleep_now(
         &self,
         project: Arc<Project>,
         mark: Mark,
-        ears: Ears,
+        subscriptions: WakeSubscriptions,
         used_before: Duration,
     ) -> Result<(), StopError> {
         let id = &project.id.clone();
         self.0.started.remove(id);
         self.0
             .asleep
-            .insert(id, mark.clone(), ears, Arc::downgrade(&self.0));
+            .insert(id, mark.clone(), subscriptions, Arc::downgrade(&self.0));
         // One is this one, and one is of the active ones: any other one is of somebody who uses it, or is about to.
         let is_used = Arc::strong_count(&project) > 2 || project.last_use.unused() < used_before;
         if is_used || !project.agents.is_empty() {
@@ -345,12 +324,15 @@ impl Projects {
             self.0.asleep.remove(id);
             return Ok(());
         }
+        let agents = project.agents.clone();
         drop(project);
         let stopped = self.0.root.stop_tree(id.as_str(), STOP_WITHIN).await;
         self.0.active.remove(id);
         self.0.terms.stores.closed(id);
         let after = positions_of(&self.0.terms.nats.jetstream, &streams_of(id)).await;
-        let is_as_before = after.is_ok_and(|after| mark.holds(&stand(&after), self.settings()));
+        // An agent that is known by the bucket of all projects moves no stream of this one.
+        let is_as_before = agents.is_empty()
+            && after.is_ok_and(|after| mark.holds(&stand(&after), self.settings()));
         if stopped.is_err() || !is_as_before {
             self.0.found.note(id);
             self.0.asleep.remove(id);
@@ -375,7 +357,7 @@ async fn next_look(every: Duration, reconnects: &mut watch::Receiver<u64>) -> bo
     }
 }
 
-fn signs_of(project: &Project, messages: u64) -> Signs {
+pub(super) fn signs_of(project: &Project, messages: u64) -> Signs {
     let unreadable = project.work.quarantined() + project.agents.quarantined();
     Signs {
         unused: project.last_use.unused(),

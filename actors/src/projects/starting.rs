@@ -29,7 +29,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::asleep::Ears;
+use super::asleep::WakeSubscriptions;
 use super::coming_up::care_for;
 use super::found::NOT_LISTED;
 use super::{Projects, RETRY_AFTER};
@@ -91,7 +91,7 @@ impl Projects {
     /// in it; or its store is another one.
     pub fn readable(&self, id: &ProjectId) -> Result<Option<Arc<Project>>, WireError> {
         self.check_store(id)?;
-        if let Some(sentence) = self.0.found.why_unread(id) {
+        if let Some(sentence) = self.why_unread(id) {
             return Err(WireError::unavailable(sentence, RETRY_AFTER));
         }
         // What falls asleep can be read from until its actors have ended.
@@ -119,14 +119,38 @@ impl Projects {
         Ok(all)
     }
 
-    /// Those that are there and have not been up since this coordinator owns, with what the last start of each came to.
+    /// Those that are there and have not been up since this coordinator owns, with what keeps each from it, or what its last start
+    /// came to.
     pub fn not_up_yet(&self) -> BTreeMap<ProjectId, Option<String>> {
-        self.0.found.all()
+        let mut all = self.0.found.all();
+        for (id, why) in &mut all {
+            if let Some(failure) = self.last_failure(id) {
+                *why = Some(failure);
+            }
+        }
+        all
     }
 
-    /// Whether that is known.
-    pub fn is_settled(&self, id: Option<&ProjectId>) -> bool {
-        !self.0.found.is_undecided(id)
+    /// Why nothing can be said of what is in a project; `None`: it is up, or there is none of that id.
+    pub(super) fn why_unread(&self, id: &ProjectId) -> Option<String> {
+        let why = self.0.found.why_unread(id)?;
+        let failure = self.last_failure(id);
+        Some(failure.map_or(why, |failure| {
+            format!("project {id} is there and has not started yet: {failure}")
+        }))
+    }
+
+    /// Which of the actors of a project crashed last or cannot load, and why, where not all of them have been up since.
+    fn last_failure(&self, id: &ProjectId) -> Option<String> {
+        let tree = self.0.root.tree(id.as_str())?;
+        tree.last_failure.map(|failure| failure.to_string())
+    }
+
+    /// Whether a request about this project, or about all, that needs the `wanted` one has nothing to wait for: it is known what
+    /// each is, and that one neither sleeps nor waits for a place.
+    pub fn is_settled(&self, about: Option<&ProjectId>, wanted: Option<&ProjectId>) -> bool {
+        let sleeps = wanted.is_some_and(|id| self.is_asleep(id));
+        !sleeps && self.0.found.is_settled(about, wanted)
     }
 
     /// Waits until it is known of a project, or of all, what it is: up, or failed to start once. False: not within that time, or
@@ -176,7 +200,7 @@ impl Projects {
 
     /// Starts those that were found and are not awake, side by side. Ends when each is up, has failed, or is slow.
     pub(super) async fn start_found(&self) {
-        let found: Vec<ProjectId> = self.not_up_yet().into_keys().collect();
+        let found: Vec<ProjectId> = self.0.found.all().into_keys().collect();
         let starts = found.iter().map(|id| self.start_one_found(id));
         join_all(starts).await;
     }
@@ -264,7 +288,7 @@ impl Projects {
         &self,
         project: Arc<Project>,
         mark: Mark,
-        ears: Ears,
+        subscriptions: WakeSubscriptions,
         used_before: Duration,
     ) -> Doing {
         let id = project.id.clone();
@@ -273,7 +297,11 @@ impl Projects {
             return doing.clone();
         }
         self.begin(&id, What::End, &mut doing, |projects, _| async move {
-            Done::Stopped(projects.sleep_now(project, mark, ears, used_before).await)
+            Done::Stopped(
+                projects
+                    .sleep_now(project, mark, subscriptions, used_before)
+                    .await,
+            )
         })
     }
 

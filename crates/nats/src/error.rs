@@ -227,6 +227,14 @@ impl StoreError {
         self
     }
 
+    /// The same, in these words.
+    #[must_use]
+    pub(crate) fn saying(&self, why: String) -> Self {
+        let mut said = self.clone();
+        said.0.why = why.into();
+        said
+    }
+
     /// The same, for this cause and reason.
     #[must_use]
     pub(crate) fn because(mut self, cause: Cause, why: String) -> Self {

@@ -9,8 +9,8 @@ use tokio::time::timeout;
 
 use crate::overlap::is_not_found;
 
-/// How long a list of all streams may take: a page of 256 a request.
-const LIST_WITHIN: Duration = Duration::from_secs(5);
+/// How long a page of the list of all streams may take: 256 a request.
+const PAGE_WITHIN: Duration = Duration::from_secs(5);
 /// How long one stream may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
@@ -60,20 +60,16 @@ pub async fn positions_of(
 pub async fn all_positions(
     jetstream: &jetstream::Context,
 ) -> Result<BTreeMap<String, Position>, PositionError> {
-    let all = async {
-        let mut streams = jetstream.streams();
-        let mut found = BTreeMap::new();
-        while let Some(info) = streams.try_next().await? {
-            found.insert(info.config.name.clone(), position(&info));
+    let mut streams = jetstream.streams();
+    let mut found = BTreeMap::new();
+    loop {
+        // Asks for the next page where the last one is used up.
+        match timeout(PAGE_WITHIN, streams.try_next()).await {
+            Ok(Ok(Some(info))) => drop(found.insert(info.config.name.clone(), position(&info))),
+            Ok(Ok(None)) => return Ok(found),
+            Ok(Err(error)) => return Err(PositionError(error.to_string())),
+            Err(_elapsed) => return Err(unanswered(PAGE_WITHIN)),
         }
-        Ok(found)
-    };
-    match timeout(LIST_WITHIN, all).await {
-        Ok(Ok(found)) => Ok(found),
-        Ok(Err::<_, jetstream::context::StreamsError>(error)) => {
-            Err(PositionError(error.to_string()))
-        }
-        Err(_elapsed) => Err(unanswered(LIST_WITHIN)),
     }
 }
 

@@ -61,10 +61,14 @@ pub async fn keep(
             .partition(|change| change.field == NEEDED);
         if others.is_empty() {
             guard.note_warnings(stream, warnings);
-            return Err(error);
+            return Err(unusable(&error, &needed));
         }
         if !needed.is_empty() {
-            seen = set_back(jetstream, stream, &seen, &needed).await?;
+            let set_back = set_back(jetstream, stream, &seen, &needed).await;
+            seen = set_back.map_err(|error| {
+                guard.note_warnings(stream, std::mem::take(&mut warnings));
+                unusable(&error, &needed)
+            })?;
         }
         warnings.push(format!(
             "it is not as it must be, and cannot be changed ({}): {}; let Loom change the stream, or change it yourself",
@@ -84,6 +88,15 @@ pub async fn keep(
         ));
     }
     Ok(Some(seen.info))
+}
+
+/// The error of a change without which the stream cannot be used, with what to do.
+fn unusable(error: &StoreError, needed: &[Change]) -> StoreError {
+    error.saying(format!(
+        "{}; the stream cannot be used without that change: let Loom change it, or change it yourself ({})",
+        error.why(),
+        listed(needed)
+    ))
 }
 
 fn listed(changes: &[Change]) -> String {

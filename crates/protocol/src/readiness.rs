@@ -100,8 +100,8 @@ pub struct Readiness {
     pub owner: bool,
     /// Parked projects and their reasons: no problem of the whole, all other projects go on.
     pub parked: BTreeMap<String, String>,
-    /// Projects that are there and have not been up since this process owns, with the reason. They keep nobody else from
-    /// working.
+    /// Projects that are there and have not been up since this process owns, or whose actors are being started again after a
+    /// failure, with the reason. They keep nobody else from working.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub starting: BTreeMap<String, String>,
     /// What is wrong, a sentence each.
@@ -133,6 +133,12 @@ impl Readiness {
         self.parked.iter().map(|(project, reason)| {
             format!("project {project} is parked, it crashed too often: {reason}; mend the cause, the log of the coordinator says more")
         })
+    }
+
+    /// A sentence for each project that is not up: why.
+    pub fn starting_projects(&self) -> impl Iterator<Item = String> {
+        let starting = self.starting.iter();
+        starting.map(|(project, why)| format!("project {project} is there and is not up: {why}"))
     }
 
     /// What may be said of it to anybody: which kinds of things are wrong, each once.

@@ -277,6 +277,9 @@ pub struct ProjectSummary {
     /// Whether it sleeps; absent where it does not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub asleep: bool,
+    /// Whether it is not there yet: the default project before it is used; absent for any other.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unused: bool,
 }
 
 /// `GET /api/stats/projects`, `coord.global.projects`

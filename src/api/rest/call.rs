@@ -37,6 +37,8 @@ pub struct Call {
     project: Option<ProjectId>,
     query: Vec<(String, String)>,
     body: Bytes,
+    /// The turn in which the body is read, until that is done.
+    reading: Option<Reading>,
     hints: Hints,
     /// Why the hints cannot be read: which project is meant is not known.
     unread: Option<WireError>,
@@ -118,6 +120,11 @@ impl Reading {
     pub fn in_turn(turn: Option<Turn>) -> Self {
         Self(Arc::new(Mutex::new(turn)))
     }
+
+    /// The turn is another one's: nothing of the body is left to be read, or it cannot be read now.
+    fn give_back(&self) {
+        drop(self.0.lock().take());
+    }
 }
 
 impl Ground for Service {
@@ -135,7 +142,7 @@ impl Ground for Service {
             return Ok(());
         }
         if let Some(reading) = reading {
-            drop(reading.0.lock().take());
+            reading.give_back();
         }
         self.settled(caller).await;
         if let Some(reading) = reading {
@@ -189,6 +196,7 @@ impl<S: Ground> FromRequest<S> for Call {
             project,
             query,
             body,
+            reading,
             hints,
             unread,
             items,
@@ -335,6 +343,7 @@ impl Call {
         let body = Encoding::Json
             .decode_noting(&self.body, &mut note)
             .map_err(WireError::from)?;
+        self.was_read();
         match &self.unread {
             Some(error) => Err(error.clone().into()),
             None => Ok((body, ignored)),
@@ -360,9 +369,17 @@ impl Call {
         let body = Encoding::Json
             .decode_strictly(&self.body, &besides)
             .map_err(WireError::from)?;
+        self.was_read();
         match &self.unread {
             Some(error) => Err(error.clone().into()),
             None => Ok(body),
+        }
+    }
+
+    /// What is done with the body may take long, and keeps nobody else's from being read.
+    fn was_read(&self) {
+        if let Some(reading) = &self.reading {
+            reading.give_back();
         }
     }
 

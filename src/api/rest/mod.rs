@@ -76,7 +76,7 @@ async fn explain(State(service): State<Service>, response: Response) -> Response
     }
 }
 
-/// A large body is read in a turn of its own.
+/// A large body is read in a turn of its own, which ends when that is done (`call.rs`), or with the answer.
 async fn read_in_turn(
     State(service): State<Service>,
     mut request: Request,

@@ -187,6 +187,28 @@ impl RootHandle {
         }
     }
 
+    /// Waits until `accepts` says yes to the state of one tree; `None` is one that is not there. Costs nothing of the others.
+    /// `Err`: what it was when `within` was over.
+    pub async fn wait_for(
+        &self,
+        name: &str,
+        within: Duration,
+        mut accepts: impl FnMut(Option<&TreeStatus>) -> bool,
+    ) -> Result<Option<TreeStatus>, Option<TreeStatus>> {
+        let mut last = None;
+        let accepted = |status: Option<TreeStatus>| {
+            let accepts = accepts(status.as_ref());
+            last = status;
+            accepts
+        };
+        let deadline = deadline_after(within);
+        if self.wait_for_tree(name, deadline, accepted).await {
+            Ok(last)
+        } else {
+            Err(last)
+        }
+    }
+
     /// Fault injection: kills the actor of a tree, and with it everything below. `false` when it does not run.
     pub async fn kill_tree(&self, name: &str) -> bool {
         let answer = self.ask(|reply| RootMsg::Kill {

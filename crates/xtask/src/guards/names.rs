@@ -49,6 +49,7 @@ const RENAMED: &[(&str, &str)] = &[
     ("on_news", "on_notification"),
     ("farewell", "deregister, or summary_line"),
     ("hear_of_epoch", "note_epoch"),
+    ("Ears", "WakeSubscriptions"),
 ];
 /// Words that make a definition of what follows them.
 const DEFINING: &[&str] = &["struct", "enum", "trait", "type", "fn", "mod"];
