@@ -20,10 +20,10 @@ use loom_protocol::{ErrorCode, WireError};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-use self::ruling::FormerApi;
+use self::ruling::Outlasting;
 pub(super) use self::ruling::run_ownership;
 use super::{UpError, UpOptions};
-use crate::api::nats::NatsApi;
+use crate::api::nats::{FormerApi, NatsApi};
 use crate::service::{Owning, Service, ServiceOptions};
 use crate::settings::Settings;
 
@@ -190,14 +190,14 @@ impl OwnershipTerm {
             stores,
         });
         let term = match prepared {
-            Some(prepared) => Some(Self::open(&runtime, prepared).await?),
+            Some(prepared) => Some(Self::open(&runtime, prepared, None).await?),
             None => None,
         };
         Ok((runtime, term))
     }
 
     /// A later one: waits until it can be won.
-    async fn again(runtime: &Runtime, former: &mut Option<FormerApi>) -> Result<Self, UpError> {
+    async fn again(runtime: &Runtime, former: &mut Option<Outlasting>) -> Result<Self, UpError> {
         let identity = runtime.identity.clone();
         let events = runtime.service.events();
         let serve = |projects: &Projects| runtime.service.serve_from(projects.clone());
@@ -209,19 +209,25 @@ impl OwnershipTerm {
         };
         let how = (waiting, &runtime.clock);
         let prepared = acquire(settings, nats, events, identity, how, stores, serve).await?;
-        if let Some(api) = former.take() {
-            api.close().await;
-        }
-        let term = Self::open(runtime, prepared).await?;
+        let former = match former.take() {
+            Some(former) => former.stop().await,
+            None => None,
+        };
+        let term = Self::open(runtime, prepared, former).await?;
         runtime.owner.send_replace(Owning::Yes);
         runtime.service.owns_again();
         Ok(term)
     }
 
-    async fn open(runtime: &Runtime, prepared: Prepared) -> Result<Self, UpError> {
+    async fn open(
+        runtime: &Runtime,
+        prepared: Prepared,
+        former: Option<FormerApi>,
+    ) -> Result<Self, UpError> {
         let lease = &prepared.lease;
         let (client, service) = (runtime.nats.client.clone(), runtime.service.clone());
-        let opened = NatsApi::open(client, service, lease.queue_group(), lease.ownership()).await;
+        let (group, ownership) = (lease.queue_group(), lease.ownership());
+        let opened = NatsApi::open(client, service, &group, ownership, former).await;
         let api = match opened {
             Ok(api) => api,
             Err(source) => {

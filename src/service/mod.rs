@@ -65,7 +65,7 @@ pub use following::Following;
 pub use ignored::Ignored;
 pub use submit::check_submission;
 pub use trouble::Owning;
-pub use turns::{Turn, threads};
+pub use turns::{LARGE_BODY, Turn, threads};
 
 /// How many requests a door has under way at the most; more are refused with `overloaded`.
 const MAX_REQUESTS: usize = 4_096;

@@ -9,7 +9,8 @@
 //! | `explain` | why who may not take what |
 //! | `reports` | what is published durably, and what is told |
 //! | `requests` | encodings, unknown fields, unknown projects, bad input |
-//! | `ownership` | who owns no more answers nothing |
+//! | `ownership` | who owns no more answers nothing; nobody is answered twice or not at all when it changes |
+//! | `sequence` | what one sender asks without waiting is taken in that order |
 //! | `run_reports` | what a run of an agent publishes counts for that run only |
 //! | `room` | what a nats-server with another `max_payload` takes, and what becomes of the rest |
 //! | `sizes` | what was recorded is answered, however large |
@@ -47,4 +48,5 @@ mod requests;
 mod room;
 mod run_reports;
 mod runs;
+mod sequence;
 mod sizes;

@@ -15,9 +15,15 @@
 //! An entry that is no entry (another program has written it, by hand or by mistake) belongs to a holder whom nobody
 //! knows. It counts as one that does not renew: left as it is for [`LeaseTimes::ttl`], it has expired, and is replaced by
 //! compare-and-set; one that changes meanwhile has another [`LeaseTimes::ttl`] from then on.
+//!
+//! # The queue group
+//! Each ownership takes its requests in a queue group of its own, `loom-{epoch}`. A former owner that is frozen (SIGSTOP, a
+//! suspended machine) stays a member of its group until the server drops its connection, minutes later. The server
+//! gives each request to every group, so that it is given copies only, and takes no request from the owner; the copies
+//! it drops when it wakes, since it owns no more. A store never gives an epoch twice, so neither a group, and nothing about
+//! groups has to be remembered. (Earlier versions kept `LOOM_OWNERS/queue-group`; it is neither read nor removed.)
 
 mod format;
-mod group;
 mod identity;
 mod loss;
 mod ownership;
@@ -31,7 +37,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream;
-use loom_protocol::Timestamp;
+use loom_protocol::{Timestamp, names};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -46,7 +52,7 @@ use self::ownership::Held;
 pub use self::ownership::Ownership;
 use self::renewer::Renewer;
 use self::store::{OwnerEntry, OwnerStore};
-use self::taking::{GroupInUse, Won, try_to_acquire};
+use self::taking::{Won, try_to_acquire};
 use self::unreadable::Unchanged;
 pub use self::unreadable::UnreadableEntry;
 use super::store::StoreHealth;
@@ -230,7 +236,6 @@ pub struct OwnerLease {
     holder: Holder,
     times: LeaseTimes,
     store: OwnerStore,
-    group: GroupInUse,
     valid_until: Arc<Mutex<Instant>>,
     loss: watch::Receiver<Option<LossReason>>,
     renewer: AbortOnDropHandle<()>,
@@ -340,14 +345,12 @@ impl OwnerLease {
             .clone()
             .keep(options.replicas, options.guard.clone());
         let terms = tokio::spawn(terms);
-        let queue_group = won.group.name();
-        tracing::info!(epoch = won.sequence, queue_group, "this coordinator owns");
+        tracing::info!(epoch = won.sequence, "this coordinator owns");
         Self {
             epoch: won.sequence,
             holder,
             times,
             store: won.store,
-            group: won.group,
             valid_until,
             loss,
             renewer: AbortOnDropHandle::new(renewer),
@@ -371,10 +374,9 @@ impl OwnerLease {
         &self.holder
     }
 
-    /// The queue group to take requests in: `loom`, or one of its own where a former owner that did not give
-    /// its ownership back may still be in that.
-    pub fn queue_group(&self) -> &str {
-        self.group.name()
+    /// The queue group to take requests in: of this ownership alone. See the module.
+    pub fn queue_group(&self) -> String {
+        names::queue_group(self.epoch)
     }
 
     /// Whether it lasts at this moment.
@@ -414,7 +416,6 @@ impl OwnerLease {
             if holder.session != self.holder.session {
                 return;
             }
-            self.group.give_back(&self.store).await;
             match self.store.free(sequence, self.times.ttl).await {
                 Ok(_) => return,
                 // A renewal was still under way.

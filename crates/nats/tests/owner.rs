@@ -205,28 +205,47 @@ async fn a_standby_takes_over_at_once_what_is_given_back() {
 
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
-async fn only_a_takeover_from_another_leaves_the_queue_group() {
+async fn every_ownership_has_a_queue_group_of_its_own() {
     let fixture = Fixture::new().await;
+    let mut groups = std::collections::HashSet::new();
+    let mut check = |owner: &OwnerLease| {
+        let group = owner.queue_group();
+        assert_eq!(group, format!("loom-{}", owner.epoch()));
+        assert!(groups.insert(group), "a group for the second time");
+    };
     let owner = fixture.acquire("one", false).await.unwrap();
-    assert_eq!(owner.queue_group(), "loom");
+    check(&owner);
     drop(owner);
     let owner = fixture.acquire("one", false).await.unwrap();
-    assert_eq!(owner.queue_group(), "loom", "the same data directory");
+    check(&owner);
     owner.release().await;
     let owner = fixture.acquire("two", false).await.unwrap();
-    assert_eq!(owner.queue_group(), "loom", "given back");
-
+    check(&owner);
     // It may be frozen, for all that anybody knows.
     drop(owner);
     let owner = fixture.acquire("one", true).await.unwrap();
-    let own = format!("loom-{}", owner.epoch());
-    assert_eq!(owner.queue_group(), own);
-    drop(owner);
+    check(&owner);
+}
+
+/// What versions before wrote beside the lease says nothing any more, whatever it says.
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_note_of_an_earlier_version_about_its_queue_group_is_let_alone() {
+    let fixture = Fixture::new().await;
     let owner = fixture.acquire("one", false).await.unwrap();
-    assert_eq!(owner.queue_group(), own, "it may be frozen still");
     owner.release().await;
-    let owner = fixture.acquire("three", false).await.unwrap();
-    assert_eq!(owner.queue_group(), own);
+    let bucket = fixture.jetstream().await;
+    let bucket = bucket.get_key_value("LOOM_OWNERS").await.unwrap();
+    let former = br#"{"instanceId":"018f3b8e-0000-7000-8000-000000000001","queueGroup":"loom","since":1,"givenBack":false}"#;
+    for note in [&former[..], b"neither this nor that"] {
+        let revision = bucket.put("queue-group", note.into()).await.unwrap();
+        let owner = fixture.acquire("two", false).await.unwrap();
+        assert_eq!(owner.queue_group(), format!("loom-{}", owner.epoch()));
+        assert!(owner.epoch() > revision);
+        owner.release().await;
+        let kept = bucket.entry("queue-group").await.unwrap().unwrap();
+        assert_eq!((kept.revision, &kept.value[..]), (revision, note));
+    }
 }
 
 #[tokio::test]

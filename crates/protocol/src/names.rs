@@ -5,8 +5,6 @@ use std::fmt::Display;
 use crate::id::{AgentGuid, WorkId};
 use crate::token::{self, ProjectId};
 
-/// The queue group of everything that answers requests.
-pub const QUEUE_GROUP: &str = "loom";
 /// The bucket with the lease of the owning coordinator, and its key.
 pub const OWNERS_BUCKET: &str = "LOOM_OWNERS";
 /// The key of the lease in [`OWNERS_BUCKET`].
@@ -30,6 +28,11 @@ const WORK_STREAM: &str = "LOOM_WORK_";
 const AGENTS_BUCKET: &str = "loom-agents-";
 const WORK_BUCKET: &str = "loom-work-";
 const GRAVEYARD_BUCKET: &str = "loom-graveyard-";
+
+/// `loom-{epoch}`, the queue group in which the owner of that epoch takes requests.
+pub fn queue_group(epoch: u64) -> String {
+    format!("loom-{epoch}")
+}
 
 /// `loom-agents-{p}`, owned by the AgentRegistry.
 pub fn agents_bucket(project: &ProjectId) -> String {

@@ -21,27 +21,31 @@ pub(super) struct Spawned {
 
 /// An incarnation that nobody knows yet: ends with the attempt that made it, unless it was released.
 pub(super) struct KillOnDrop {
-    pub(super) id: ActorId,
-    cell: Option<ActorCell>,
+    cell: ActorCell,
+    released: bool,
 }
 
 impl KillOnDrop {
     pub(super) fn new(cell: ActorCell) -> Self {
         Self {
-            id: cell.get_id(),
-            cell: Some(cell),
+            cell,
+            released: false,
         }
     }
 
-    pub(super) fn release(&mut self) -> Option<ActorCell> {
-        self.cell.take()
+    pub(super) fn cell(&self) -> &ActorCell {
+        &self.cell
+    }
+
+    pub(super) fn release(&mut self) {
+        self.released = true;
     }
 }
 
 impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        if let Some(cell) = &self.cell {
-            cell.kill();
+        if !self.released {
+            self.cell.kill();
         }
     }
 }

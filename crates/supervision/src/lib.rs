@@ -53,7 +53,10 @@
 //! ```
 //!
 //! # States
-//! | of a child | means | its handle |
+//! A tree decides about its actors, and the root about its trees, by the same pure state machine (`child`: every event in
+//! every state, and what follows). What an exhaustion leads to is its argument: an actor's ends the tree, a tree's parks it.
+//!
+//! | of an actor | means | its handle |
 //! |---|---|---|
 //! | idle | waits until all before it are up (first start) | waits |
 //! | pausing | crashed; backs off; the former incarnation is made sure to have ended | waits |
@@ -63,11 +66,11 @@
 //!
 //! | of a tree | means | [`TreeState`] |
 //! |---|---|---|
-//! | alive | its actor runs; children are as above | `Starting`, `Running`, `Restarting` |
+//! | loading, up | its actor runs; its children are as above, and all of them up or not | `Starting`, `Running`, `Restarting` |
 //! | pausing | its actor has ended, backs off | `Starting`, `Restarting` |
 //! | parked | exhausted: pauses, from `backoff_max` on and doubling up to 1 minute; handles answer [`CallError::Parked`] | `Parked`, with the time of the next try |
 //! | on trial | parked, and its actor runs again: handles wait; up, it is as any other, one more crash parks it | `Parked`, without one |
-//! | stopping | drains by request, then is forgotten; handles answer [`CallError::Stopped`] | `Stopping` |
+//! | stopping | drains by request, then it is gone and forgotten; handles answer [`CallError::Stopped`] | `Stopping` |
 //!
 //! # Messages
 //! Nothing here waits inside a handler. Starting, backing off, stopping and draining run in tasks that belong to the
@@ -94,6 +97,7 @@
 //!
 //! Memory is bounded: per tree its specification and one history of at the most `max_restarts` crashes per child.
 
+mod child;
 mod control;
 mod drain;
 mod handle;

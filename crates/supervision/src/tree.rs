@@ -1,18 +1,19 @@
 //! Runs the actors of one project: starts them in order, restarts those that crash, ends when that does not help.
 //!
-//! States, messages and failure cases: see the module above.
+//! What follows from what is decided by [`Child`]; messages and failure cases: see the module above.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::child::{Child, Circumstances, Effect, Event, Exhaustion, Phase};
 use super::control::{KillOnDrop, Spawned, end_of, why_not_started};
 use super::drain;
 use super::jitter::Jitter;
-use super::policy::{RestartHistory, RestartVerdict};
 use super::root::RootMsg;
 use super::spec::TreeSpec;
 
@@ -56,41 +57,20 @@ pub(super) struct ProjectTree;
 pub(super) struct State {
     args: TreeArgs,
     myself: ActorRef<TreeMsg>,
-    children: Vec<Child>,
+    actors: Vec<Supervised>,
     last_attempt: u64,
     last_failure: Option<Arc<str>>,
     /// Set when the tree ends: from then on nothing is started, and the ends of actors are expected.
     ending: Option<AbortOnDropHandle<()>>,
 }
 
-#[derive(Default)]
-struct Child {
-    phase: Phase,
-    history: RestartHistory,
-}
-
-#[derive(Default)]
-enum Phase {
-    /// Waits until all before it are up.
-    #[default]
-    Idle,
-    /// Backs off.
-    Pausing {
-        attempt: u64,
-        _pause: AbortOnDropHandle<()>,
-    },
-    /// `pre_start` runs.
-    Starting {
-        attempt: u64,
-        incarnation: KillOnDrop,
-        _watch: AbortOnDropHandle<()>,
-    },
-    /// `pre_start` has ended; the actor loads, for as long as it takes.
-    Loading {
-        cell: ActorCell,
-        why_not_yet: Option<Arc<str>>,
-    },
-    Up(ActorId),
+/// An actor of the tree: what is decided about it, and what is under way for it.
+struct Supervised {
+    child: Child,
+    incarnation: Option<KillOnDrop>,
+    /// A pause, or the watching of a start. Ends with what follows it.
+    task: Option<AbortOnDropHandle<()>>,
+    why_not_loaded: Option<Arc<str>>,
 }
 
 impl Actor for ProjectTree {
@@ -103,9 +83,14 @@ impl Actor for ProjectTree {
         myself: ActorRef<TreeMsg>,
         args: TreeArgs,
     ) -> Result<State, ActorProcessingErr> {
-        let children = args.spec.children.iter().map(|_| Child::default());
+        let actors = args.spec.children.iter().map(|_| Supervised {
+            child: Child::new(Exhaustion::Escalates),
+            incarnation: None,
+            task: None,
+            why_not_loaded: None,
+        });
         Ok(State {
-            children: children.collect(),
+            actors: actors.collect(),
             args,
             myself,
             last_attempt: 0,
@@ -134,13 +119,21 @@ impl Actor for ProjectTree {
                 child,
                 attempt,
                 former_ended,
-            } => state.pause_over(child, attempt, former_ended),
+            } => state.tell(
+                child,
+                Event::PauseOver {
+                    attempt,
+                    former_ended,
+                },
+            ),
             TreeMsg::StartEnded {
                 child,
                 attempt,
                 outcome,
             } => state.start_ended(child, attempt, outcome),
-            TreeMsg::Loaded { id } => state.loaded(id),
+            TreeMsg::Loaded { id } => {
+                state.tell_whose(id, |attempt| Event::Up { attempt });
+            }
             TreeMsg::NotLoaded { id, why } => state.not_loaded(id, why),
             TreeMsg::Drain { deadline } => state.drain(deadline),
             TreeMsg::Drained { unfinished } => state.report_drained(unfinished),
@@ -156,32 +149,76 @@ impl Actor for ProjectTree {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         if let Some((id, reason)) = end_of(event) {
-            state.ended(id, &reason);
+            let reason = reason.into();
+            state.tell_whose(id, |attempt| Event::Ended { attempt, reason });
         }
         Ok(())
     }
 }
 
 impl State {
-    /// Idle → Pausing (without a pause): the first that is not up, when it waits for nothing else.
+    /// Begins with the first that is not up, when it waits for nothing else.
     fn advance(&mut self) {
-        let waiting = self
-            .children
-            .iter()
-            .position(|child| !matches!(child.phase, Phase::Up(_)));
-        if let Some(index) = waiting
-            && matches!(self.children[index].phase, Phase::Idle)
-        {
-            self.pause(index, Duration::ZERO);
+        let is_up = |actor: &Supervised| actor.child.phase() == Phase::Up;
+        let waiting = self.actors.iter().position(|actor| !is_up(actor));
+        if let Some(index) = waiting {
+            // An actor outlives its tree where it blocks its thread.
+            let former_ended = false;
+            self.tell(index, Event::Begin { former_ended });
         }
         self.report();
     }
 
-    /// Any → Pausing: first the backoff passes, then the former incarnation must be gone.
-    fn pause(&mut self, index: usize, backoff: Duration) {
+    /// Has decided what follows from an event, and does it.
+    fn tell(&mut self, index: usize, event: Event) {
+        let actor = &mut self.actors[index];
+        let effect = actor.child.on(
+            event,
+            &mut Circumstances {
+                policy: &self.args.spec.children[index].policy,
+                now: Instant::now(),
+                jitter: self.args.jitter.next(),
+                last_attempt: &mut self.last_attempt,
+            },
+        );
+        match effect {
+            // Those that run are ended together: in the drain order, or the last started first.
+            Effect::None | Effect::Drain => {}
+            Effect::Start { attempt } => self.start(index, attempt),
+            Effect::Load => actor.runs(),
+            Effect::Announce => self.up(index),
+            Effect::Pause {
+                attempt,
+                after,
+                crash,
+            } => self.pause(index, attempt, after, crash),
+            Effect::Park {
+                attempt,
+                after,
+                crash,
+            } => self.pause(index, attempt, after, Some(crash)),
+            Effect::Escalate { crash } => {
+                actor.forget();
+                let reason = self.crashed(index, &crash);
+                self.give_up(reason);
+            }
+            Effect::Forget => actor.forget(),
+        }
+    }
+
+    /// Of an incarnation that is not there any more the end was expected, or is long forgotten.
+    fn tell_whose(&mut self, id: ActorId, event: impl FnOnce(u64) -> Event) {
+        let whose = self.actors.iter().position(|actor| actor.is(id));
+        if let Some(index) = whose {
+            let attempt = self.actors[index].child.attempt();
+            self.tell(index, event(attempt));
+        }
+    }
+
+    /// First the backoff passes, then the former incarnation must be gone.
+    fn pause(&mut self, index: usize, attempt: u64, backoff: Duration, crash: Option<Arc<str>>) {
         let spec = &self.args.spec.children[index];
         let (former, limit) = (spec.control.last(), spec.policy.start_timeout);
-        let attempt = self.next_attempt();
         let tree = self.myself.clone();
         let pause = tokio::spawn(async move {
             tokio::time::sleep(backoff).await;
@@ -195,38 +232,23 @@ impl State {
                 former_ended,
             });
         });
-        self.children[index].phase = Phase::Pausing {
-            attempt,
-            _pause: AbortOnDropHandle::new(pause),
-        };
-    }
-
-    /// Pausing → Starting, or a crash when the former incarnation does not end.
-    fn pause_over(&mut self, index: usize, attempt: u64, former_ended: bool) {
-        let due =
-            matches!(self.children[index].phase, Phase::Pausing { attempt: a, .. } if a == attempt);
-        if !due {
-            return;
-        }
-        if former_ended {
-            self.start(index);
-        } else {
-            self.crash(
-                index,
-                "its former incarnation blocks a thread and does not end",
-            );
+        let actor = &mut self.actors[index];
+        actor.forget();
+        actor.task = Some(AbortOnDropHandle::new(pause));
+        if let Some(crash) = crash {
+            self.crashed(index, &crash);
+            self.report();
         }
     }
 
-    /// Pausing → Starting: a new incarnation.
-    fn start(&mut self, index: usize) {
+    /// A new incarnation.
+    fn start(&mut self, index: usize, attempt: u64) {
         let spec = &self.args.spec.children[index];
         let limit = spec.policy.start_timeout;
         let Spawned { cell, started } = match spec.control.spawn(self.myself.get_cell()) {
             Ok(spawned) => spawned,
-            Err(error) => return self.crash(index, &why_not_started(&error)),
+            Err(error) => return self.start_ended(index, attempt, Err(why_not_started(&error))),
         };
-        let attempt = self.next_attempt();
         let (tree, starting) = (self.myself.clone(), cell.clone());
         let watch = tokio::spawn(async move {
             let outcome = match timeout(limit, started).await {
@@ -244,127 +266,62 @@ impl State {
                 outcome,
             });
         });
-        self.children[index].phase = Phase::Starting {
-            attempt,
-            incarnation: KillOnDrop::new(cell),
-            _watch: AbortOnDropHandle::new(watch),
-        };
+        self.actors[index].starts(cell, watch);
     }
 
-    /// Starting → Up or Loading, or a crash.
     fn start_ended(&mut self, index: usize, attempt: u64, outcome: Result<(), String>) {
-        let Phase::Starting {
-            attempt: current,
-            incarnation,
-            ..
-        } = &mut self.children[index].phase
-        else {
-            return;
+        let loads = self.args.spec.children[index].loads;
+        let event = match outcome {
+            Ok(()) => Event::Started { attempt, loads },
+            Err(reason) => Event::StartFailed {
+                attempt,
+                reason: reason.into(),
+            },
         };
-        if *current != attempt {
-            return;
-        }
-        if let Err(reason) = outcome {
-            return self.crash(index, &reason);
-        }
-        let Some(cell) = incarnation.release() else {
-            return;
-        };
-        if self.args.spec.children[index].loads {
-            self.children[index].phase = Phase::Loading {
-                cell,
-                why_not_yet: None,
-            };
-            return;
-        }
-        self.up(index, cell);
+        self.tell(index, event);
     }
 
-    /// Starting or Loading → Up.
-    fn up(&mut self, index: usize, cell: ActorCell) {
-        self.children[index].phase = Phase::Up(cell.get_id());
-        let spec = &self.args.spec.children[index];
-        spec.control.presentation().up(cell);
+    fn up(&mut self, index: usize) {
+        let actor = &mut self.actors[index];
+        actor.runs();
+        if let Some(incarnation) = &actor.incarnation {
+            let spec = &self.args.spec.children[index];
+            spec.control.presentation().up(incarnation.cell().clone());
+        }
         self.advance();
-    }
-
-    /// Loading → Up. It may be told before the end of `pre_start` is.
-    fn loaded(&mut self, id: ActorId) {
-        let loaded = self
-            .children
-            .iter_mut()
-            .zip(0..)
-            .find_map(|(child, index)| {
-                let cell = match &mut child.phase {
-                    Phase::Loading { cell, .. } if cell.get_id() == id => Some(cell.clone()),
-                    Phase::Starting { incarnation, .. } if incarnation.id == id => {
-                        incarnation.release()
-                    }
-                    _ => None,
-                };
-                Some((index, cell?))
-            });
-        if let Some((index, cell)) = loaded {
-            self.up(index, cell);
-        }
     }
 
     /// A try to load has failed: said once for each reason.
     fn not_loaded(&mut self, id: ActorId, why: Arc<str>) {
-        let children = self.args.spec.children.iter().zip(&mut self.children);
-        for (spec, child) in children {
-            if let Phase::Loading { cell, why_not_yet } = &mut child.phase
-                && cell.get_id() == id
-                && why_not_yet.as_ref() != Some(&why)
+        let actors = self.args.spec.children.iter().zip(&mut self.actors);
+        for (spec, actor) in actors {
+            if actor.child.phase() == Phase::Loading
+                && actor.is(id)
+                && actor.why_not_loaded.as_ref() != Some(&why)
             {
                 tracing::warn!(tree = %self.args.spec.name, actor = %spec.name, %why, "cannot load yet and goes on trying");
                 spec.control.presentation().loading(Arc::clone(&why));
                 self.last_failure = Some(format!("{} cannot load yet: {why}", spec.name).into());
-                *why_not_yet = Some(why);
+                actor.why_not_loaded = Some(why);
                 return self.report();
             }
         }
     }
 
-    /// An actor has ended. One that is not up, loading or starting was expected to end, or is long forgotten.
-    fn ended(&mut self, id: ActorId, reason: &str) {
-        let ended = self.children.iter().position(|child| match &child.phase {
-            Phase::Up(up) => *up == id,
-            Phase::Loading { cell, .. } => cell.get_id() == id,
-            Phase::Starting { incarnation, .. } => incarnation.id == id,
-            Phase::Idle | Phase::Pausing { .. } => false,
-        });
-        if let Some(index) = ended {
-            self.crash(index, reason);
-        }
-    }
-
-    /// Any → Pausing, or the end of the tree.
-    fn crash(&mut self, index: usize, reason: &str) {
-        let tree = Arc::clone(&self.args.spec);
-        let spec = &tree.children[index];
-        tracing::warn!(tree = %tree.name, actor = %spec.name, reason, "crashed");
+    /// Says that an actor is down, and returns the reason with its name.
+    fn crashed(&mut self, index: usize, reason: &str) -> Arc<str> {
+        let spec = &self.args.spec.children[index];
+        tracing::warn!(tree = %self.args.spec.name, actor = %spec.name, reason, "crashed");
         spec.control.presentation().down();
         let reason: Arc<str> = format!("{}: {reason}", spec.name).into();
         self.last_failure = Some(Arc::clone(&reason));
-        let jitter = self.args.jitter.next();
-        let child = &mut self.children[index];
-        match child
-            .history
-            .record_crash(&spec.policy, Instant::now(), jitter)
-        {
-            RestartVerdict::RestartAfter(backoff) => {
-                self.pause(index, backoff);
-                self.report();
-            }
-            RestartVerdict::Exhausted => self.give_up(reason),
-        }
+        reason
     }
 
     /// The actors stop in reverse order, then the tree ends with `reason`.
     fn give_up(&mut self, reason: Arc<str>) {
         tracing::error!(tree = %self.args.spec.name, %reason, "an actor crashed too often: the tree ends");
-        self.forget_starts();
+        self.stop_all();
         for child in &self.args.spec.children {
             child.control.presentation().down();
         }
@@ -379,7 +336,7 @@ impl State {
 
     /// The actors drain and stop in order, then the tree stops.
     fn drain(&mut self, deadline: Instant) {
-        self.forget_starts();
+        self.stop_all();
         let (spec, tree) = (Arc::clone(&self.args.spec), self.myself.clone());
         let draining = tokio::spawn(async move {
             let unfinished = drain::drain_in_order(&spec, deadline).await;
@@ -388,21 +345,16 @@ impl State {
         self.ending = Some(AbortOnDropHandle::new(draining));
     }
 
-    /// Any → Idle, for all: starts and pauses end here, and the ends of actors are no crashes any more.
-    fn forget_starts(&mut self) {
-        for child in &mut self.children {
-            child.phase = Phase::Idle;
+    /// Starts and pauses end here, and the ends of actors are no crashes any more.
+    fn stop_all(&mut self) {
+        for index in 0..self.actors.len() {
+            self.tell(index, Event::Stop);
         }
     }
 
-    fn next_attempt(&mut self) -> u64 {
-        self.last_attempt += 1;
-        self.last_attempt
-    }
-
     fn report(&mut self) {
-        let up = |child: &Child| matches!(child.phase, Phase::Up(_));
-        let running = self.ending.is_none() && self.children.iter().all(up);
+        let up = |actor: &Supervised| actor.child.phase() == Phase::Up;
+        let running = self.ending.is_none() && self.actors.iter().all(up);
         if running {
             self.last_failure = None;
         }
@@ -421,5 +373,32 @@ impl State {
             generation: self.args.generation,
             unfinished,
         });
+    }
+}
+
+impl Supervised {
+    fn is(&self, id: ActorId) -> bool {
+        let incarnation = self.incarnation.as_ref();
+        incarnation.is_some_and(|incarnation| incarnation.cell().get_id() == id)
+    }
+
+    fn starts(&mut self, cell: ActorCell, watch: JoinHandle<()>) {
+        self.incarnation = Some(KillOnDrop::new(cell));
+        self.task = Some(AbortOnDropHandle::new(watch));
+        self.why_not_loaded = None;
+    }
+
+    /// From now on the incarnation lives for as long as it wants to.
+    fn runs(&mut self) {
+        self.task = None;
+        if let Some(incarnation) = &mut self.incarnation {
+            incarnation.release();
+        }
+    }
+
+    /// A start that is under way ends here.
+    fn forget(&mut self) {
+        self.task = None;
+        self.incarnation = None;
     }
 }

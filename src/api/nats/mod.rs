@@ -3,18 +3,20 @@
 //! Each request has a task of its own, so that a slow one holds up nobody. At most so many are
 //! under way as [`Service::admission`] allows; the next is refused with `overloaded`. A claim that
 //! waits holds no permit: waiting claims have a bound of their own. In the order of their arrival
-//! requests get a ticket, which they hold until they have been applied (`loom_actors::barrier`).
+//! requests get a ticket, which they hold until they have been applied (`loom_actors::barrier`), and work
+//! that is given and what agents say is handed to its project: each goes on in its task from the first thing on that it has to wait for.
 //!
 //! # Who answers
-//! The owner, in the queue group that its lease names (`loom_actors::nats::owner`): `loom`, or `loom-{epoch}` after
-//! a takeover from a coordinator that may be frozen and still in `loom`. Then the server gives each request
-//! (the barrier's too) to both groups, and the one in `loom` is nobody's loss: who goes on after the lease is over
-//! drops, unread, what it was given meanwhile. Where nobody else has taken over, nobody else was given it: then
-//! everything is answered with `unavailable` and the reason, so that its senders try again. The door closes when the
-//! ownership is won again, or when another coordinator has it.
+//! The owner, in the queue group of its ownership, `loom-{epoch}` (`loom_actors::nats::owner`). A former owner that is
+//! frozen is still in its own: the server gives each request (the barrier's too) to both, and a copy is nobody's loss:
+//! who goes on after the lease is over drops, unread, what it was given meanwhile. Where nobody else has taken over,
+//! nobody else was given it: then everything is answered with `unavailable` and the reason, so that its senders try again.
+//! The API closes when another coordinator owns; when the ownership is won again, the next one takes over from it
+//! ([`handover`]).
 
 mod actions;
 mod answer;
+mod handover;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -29,13 +31,18 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use loom_actors::nats::owner::Ownership;
 use loom_actors::work_dispatcher::Admission;
 use loom_protocol::codec::CONTENT_TYPE;
+use loom_protocol::verbs::{Addressed, Role};
 use loom_protocol::{Encoding, ErrorCode, WireError, names};
 use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, unconstrained};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::service::Service;
+use crate::service::{LARGE_BODY, Service};
 use answer::{Answer, Done};
+pub use handover::FormerApi;
+use handover::Requests;
 
 const CONFIRM_WITHIN: Duration = Duration::from_secs(5);
 /// How often a door whose ownership is over looks whether another coordinator owns.
@@ -48,36 +55,45 @@ const TAKEN_AGAIN_WITHIN: Duration = Duration::from_millis(100);
 /// The open door.
 pub struct NatsApi {
     announced: MicroService,
+    guard: Arc<Guard>,
     tasks: TaskTracker,
     closing: CancellationToken,
+    serving: JoinHandle<Requests<Endpoint>>,
 }
 
 impl NatsApi {
-    /// Opens the door: from now on requests are answered, and the service `loom` is announced.
+    /// Opens the door: from now on requests are answered, and the service `loom` is announced. What a former one of this
+    /// process was given and has not read is answered too.
     ///
     /// # Errors
-    /// The subscription cannot be made.
+    /// The subscription cannot be made. The former one is closed then.
     pub async fn open(
         client: Client,
         service: Service,
         queue_group: &str,
         ownership: Ownership,
+        former: Option<FormerApi>,
     ) -> Result<Self, async_nats::Error> {
-        let announced = client
-            .service_builder()
-            .description("Loom coordinates fleets of AI coding agents")
-            .queue_group(queue_group)
-            .start("loom", env!("CARGO_PKG_VERSION"))
-            .await?;
-        let requests = announced
-            .endpoint_builder()
-            .name("coord")
-            .queue_group(queue_group)
-            .add(names::ALL_REQUESTS)
-            .await?;
+        let former = match former {
+            Some(former) => Some(former.withdrawn().await),
+            None => None,
+        };
+        let (announced, own) = match subscribe(&client, queue_group).await {
+            Ok(subscribed) => subscribed,
+            Err(error) => {
+                if let Some(former) = former {
+                    former.close().await;
+                }
+                return Err(error);
+            }
+        };
+        let left = match former {
+            Some(former) => former.unsubscribe().await,
+            None => Vec::new(),
+        };
         let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
         let (permits, retry_after) = service.admission();
-        let guard = Guard {
+        let guard = Arc::new(Guard {
             client,
             service,
             ownership,
@@ -86,42 +102,73 @@ impl NatsApi {
                 format!("{permits} requests are under way already; try again"),
                 retry_after,
             ),
-        };
-        confirm_subscriptions(&guard.client).await?;
-        tasks.spawn(guard.serve(requests, tasks.clone(), closing.clone()));
+        });
+        let requests = Requests::new(own, left, Instant::now());
+        let serving = guard
+            .clone()
+            .serve(requests, tasks.clone(), closing.clone());
         Ok(Self {
             announced,
+            guard,
+            serving: tasks.spawn(serving),
             tasks,
             closing,
         })
     }
 
-    /// Stays open after the ownership is over, so that everybody is told why nothing can be done, until `over`, or
-    /// until another coordinator owns: then requests are that one's to answer.
-    pub async fn outlast(self, ownership: Ownership, over: CancellationToken) {
+    /// Stays open after the ownership is over, so that everybody is told why nothing can be done, until `over`: then it
+    /// is there for the next one. `None`: another coordinator owns, whose the requests are now, and it has closed.
+    pub async fn outlast(self, ownership: Ownership, over: CancellationToken) -> Option<FormerApi> {
         let taken = async {
             while ownership.is_nobody_elses().await {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         };
-        over.run_until_cancelled(taken).await;
-        if tokio::time::timeout(CLOSE_WITHIN, self.close())
-            .await
-            .is_err()
-        {
-            tracing::debug!("requests of an ownership that is over are left without an answer");
+        if over.run_until_cancelled(taken).await.is_none() {
+            return Some(self.stop_reading().await);
         }
+        self.stop_reading().await.close_soon().await;
+        None
     }
 
     /// Takes no more requests, and waits for those under way.
     pub async fn close(self) {
-        self.closing.cancel();
-        if let Err(error) = self.announced.stop().await {
-            tracing::debug!("the service could not be withdrawn: {error}");
-        }
-        self.tasks.close();
-        self.tasks.wait().await;
+        self.stop_reading().await.close().await;
     }
+
+    async fn stop_reading(self) -> FormerApi {
+        self.closing.cancel();
+        let requests = self.serving.await;
+        if let Err(error) = &requests {
+            tracing::error!("the reading of requests met a defect: {error}");
+        }
+        FormerApi {
+            announced: Some(self.announced),
+            guard: self.guard,
+            tasks: self.tasks,
+            requests: requests.ok(),
+        }
+    }
+}
+
+async fn subscribe(
+    client: &Client,
+    queue_group: &str,
+) -> Result<(MicroService, Endpoint), async_nats::Error> {
+    let announced = client
+        .service_builder()
+        .description("Loom coordinates fleets of AI coding agents")
+        .queue_group(queue_group)
+        .start("loom", env!("CARGO_PKG_VERSION"))
+        .await?;
+    let requests = announced
+        .endpoint_builder()
+        .name("coord")
+        .queue_group(queue_group)
+        .add(names::ALL_REQUESTS)
+        .await?;
+    confirm_subscriptions(client).await?;
+    Ok((announced, requests))
 }
 
 /// Waits until the server has taken over what was subscribed to before: a message to oneself comes back after that.
@@ -143,47 +190,56 @@ struct Guard {
 }
 
 impl Guard {
-    async fn serve(self, mut requests: Endpoint, tasks: TaskTracker, closing: CancellationToken) {
-        let guard = Arc::new(self);
-        let in_flight = guard.service.projects().terms().in_flight.clone();
+    async fn serve(
+        self: Arc<Self>,
+        mut requests: Requests<Endpoint>,
+        tasks: TaskTracker,
+        closing: CancellationToken,
+    ) -> Requests<Endpoint> {
+        let in_flight = self.service.projects().terms().in_flight.clone();
         loop {
             let request = tokio::select! {
                 request = requests.next() => request,
                 () = closing.cancelled() => None,
             };
             let Some(request) = request else {
-                break;
+                return requests;
             };
-            if !guard.ownership.is_held() {
-                let given = std::iter::once(request).chain(there_already(&mut requests));
-                tasks.spawn(guard.clone().turn_away(given.collect()));
+            if !self.ownership.is_held() {
+                let given = std::iter::once(request).chain(requests.there_already());
+                tasks.spawn(self.clone().turn_away(given.collect()));
                 continue;
             }
             if in_flight.heard(&request.message.subject) {
                 continue;
             }
             let ticket = in_flight.enter(&request.message.subject);
-            let permit = guard.permits.clone().try_acquire_owned().ok();
+            let permit = self.permits.clone().try_acquire_owned().ok();
             if permit.is_none() {
                 in_flight.refused(&request.message.subject);
             }
             let admission = permit.map(|permit| Admission::new(permit, ticket));
-            let guard = guard.clone();
-            tasks.spawn(async move { guard.answer(request, admission).await });
-        }
-        if !guard.ownership.is_held() {
-            let given = there_already(&mut requests).collect();
-            tasks.spawn(guard.turn_away(given));
+            let (guard, in_order) = (self.clone(), keeps_its_place(&request));
+            let mut answering = Box::pin(async move { guard.answer(request, admission).await });
+            let answered = in_order && unconstrained(answering.as_mut()).now_or_never().is_some();
+            if !answered {
+                tasks.spawn(answering);
+            }
         }
     }
 
-    /// Requests that were given to somebody whose ownership is over.
+    /// Requests that were given to an API that takes none any more: its ownership is over, or its process ends.
     async fn turn_away(self: Arc<Self>, given: Vec<Request>) {
-        if given.is_empty() || !self.ownership.is_nobody_elses().await {
+        if given.is_empty() {
             return;
         }
-        let text =
-            "this coordinator stood still, and has to take its projects over again; try again";
+        let text = if self.ownership.is_held() {
+            "this coordinator ends and takes no more requests; try again"
+        } else if self.ownership.is_nobody_elses().await {
+            "this coordinator stood still, and has to take its projects over again; try again"
+        } else {
+            return;
+        };
         let error = WireError::unavailable(text, TAKEN_AGAIN_WITHIN);
         let error = self.service.explained(error);
         for request in given {
@@ -259,9 +315,14 @@ fn encoding_of(message: &async_nats::Message) -> Encoding {
     Encoding::from_content_type(content_type.map(async_nats::HeaderValue::as_str))
 }
 
-/// What has been delivered and not been taken yet.
-fn there_already(requests: &mut Endpoint) -> impl Iterator<Item = Request> {
-    std::iter::from_fn(|| requests.next().now_or_never().flatten())
+/// Whether a request is handed to its project before the next one is looked at: work that is given, and what agents say.
+/// Listings, sums and what is done to many things at once take long, as does the reading of a large body.
+fn keeps_its_place(request: &Request) -> bool {
+    let message = &request.message;
+    let addressed = Addressed::read(&message.subject);
+    let role = addressed.map(|addressed| addressed.verb.row().role);
+    let changes = matches!(role, Some(Role::Submit | Role::Work));
+    changes && message.payload.len() < LARGE_BODY
 }
 
 /// Counts a refusal in the statistics of the micro service (`$SRV.STATS.loom`).

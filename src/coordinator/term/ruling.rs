@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{ABANDON_WITHIN, OwnershipTerm, Runtime};
-use crate::api::nats::NatsApi;
+use crate::api::nats::{FormerApi, NatsApi};
 use crate::coordinator::UpError;
 use crate::service::Owning;
 
@@ -20,23 +20,25 @@ const FLUSH_WITHIN: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The API of an ownership that is over; see [`NatsApi::outlast`].
-pub(super) struct FormerApi {
+pub(super) struct Outlasting {
     over: CancellationToken,
-    closing: JoinHandle<()>,
+    api: JoinHandle<Option<FormerApi>>,
 }
 
-impl FormerApi {
+impl Outlasting {
     fn keep(api: NatsApi, ownership: Ownership) -> Self {
         let over = CancellationToken::new();
-        let closing = tokio::spawn(api.outlast(ownership, over.clone()));
-        Self { over, closing }
+        let api = tokio::spawn(api.outlast(ownership, over.clone()));
+        Self { over, api }
     }
 
-    pub(super) async fn close(self) {
+    /// It reads no more. What it was given is to be answered by the next one, where it has not closed by itself.
+    pub(super) async fn stop(self) -> Option<FormerApi> {
         self.over.cancel();
-        if let Err(error) = self.closing.await {
+        self.api.await.unwrap_or_else(|error| {
             tracing::error!("the door of an ownership that is over met a defect: {error}");
-        }
+            None
+        })
     }
 }
 
@@ -85,17 +87,19 @@ pub async fn run_ownership(
         if let Err(error) = term.projects.shut_down(ABANDON_WITHIN).await {
             tracing::warn!("{error}");
         }
-        former = Some(FormerApi::keep(term.api, term.lease.ownership()));
+        former = Some(Outlasting::keep(term.api, term.lease.ownership()));
     }
-    if let Some(api) = former {
-        api.close().await;
+    if let Some(former) = former
+        && let Some(api) = former.stop().await
+    {
+        api.close_soon().await;
     }
 }
 
 /// Tries until the ownership is won. An error: it never can be.
 async fn win(
     runtime: &Arc<Runtime>,
-    former: &mut Option<FormerApi>,
+    former: &mut Option<Outlasting>,
 ) -> Result<OwnershipTerm, UpError> {
     let mut failures = Repetition::default();
     loop {

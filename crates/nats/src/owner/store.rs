@@ -7,7 +7,6 @@ use async_nats::jetstream::stream;
 use bytes::Bytes;
 use tokio::time::{sleep, timeout};
 
-use super::group::GroupNote;
 use super::{Holder, OwnerError, OwnerOptions, UnreadableEntry, format};
 use crate::error::{Resource, StoreError, StoreErrorKind};
 use crate::overlap::is_not_found;
@@ -22,8 +21,6 @@ use crate::verdicts::stream_terms::StreamTerms;
 const BUCKET: &str = "LOOM_OWNERS";
 const SUBJECT: &str = "$KV.LOOM_OWNERS.coordinator";
 const KEY: &str = "coordinator";
-const NOTE_SUBJECT: &str = "$KV.LOOM_OWNERS.queue-group";
-const NOTE_KEY: &str = "queue-group";
 /// What is tried, in the words of an error.
 const OPENING: &str = "opening";
 /// How long a request may stay without an answer before its outcome counts as unknown.
@@ -170,7 +167,7 @@ impl OwnerStore {
         let payload = serde_json::to_vec(holder);
         let payload = payload.map_err(|e| StoreError::unknown("writing", &resource(), e))?;
         let write = Write::new(SUBJECT, payload.into()).expires_after(ttl);
-        self.publish(KEY, write, expected).await
+        self.publish(write, expected).await
     }
 
     /// Says that nobody owns, if the last write was `expected`.
@@ -178,35 +175,10 @@ impl OwnerStore {
         let write = Write::new(SUBJECT, Bytes::new())
             .header("KV-Operation", "DEL")
             .expires_after(ttl);
-        self.publish(KEY, write, expected).await
+        self.publish(write, expected).await
     }
 
-    /// Which queue group was in use last, and the sequence of the note.
-    pub(super) async fn read_note(&self) -> Result<(u64, Option<GroupNote>), OwnerError> {
-        match self.messages.last(NOTE_SUBJECT).await {
-            Ok(Some(message)) => {
-                let note = serde_json::from_slice(&message.payload);
-                let note = note.unwrap_or_else(|_| GroupNote::unreadable());
-                Ok((message.sequence, Some(note)))
-            }
-            Ok(None) => Ok((0, None)),
-            Err(error) => Err(error.at(NOTE_KEY).into()),
-        }
-    }
-
-    /// Says which queue group is in use, if the last note was `expected`. It stays for ever.
-    pub(super) async fn write_note(
-        &self,
-        expected: u64,
-        note: &GroupNote,
-    ) -> Result<u64, StoreError> {
-        let payload = serde_json::to_vec(note);
-        let payload = payload.map_err(|e| StoreError::unknown("writing", &resource(), e))?;
-        let write = Write::new(NOTE_SUBJECT, payload.into());
-        self.publish(NOTE_KEY, write, expected).await
-    }
-
-    async fn publish(&self, key: &str, write: Write, expected: u64) -> Result<u64, StoreError> {
+    async fn publish(&self, write: Write, expected: u64) -> Result<u64, StoreError> {
         let error = match self.messages.write(write.if_last(expected)).await {
             Ok(sequence) => {
                 self.health.confirmed(stream_name);
@@ -219,7 +191,7 @@ impl OwnerStore {
             StoreErrorKind::Unknown => self.health.unanswered(&stream_name()),
             StoreErrorKind::Refused(_) => drop(self.health.refused(&error)),
         }
-        Err(error.at(key))
+        Err(error.at(KEY))
     }
 }
 

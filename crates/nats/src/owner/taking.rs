@@ -1,13 +1,12 @@
-//! Taking the ownership: the lease, and then the queue group that goes with it.
+//! Taking the ownership: one look, and one conditional write.
 
 use std::sync::Arc;
 
 use async_nats::jetstream;
 use tokio::time::Instant;
 
-use super::group::GroupNote;
 use super::store::{OwnerEntry, OwnerStore};
-use super::{Holder, OwnerError, OwnerOptions, TRIES, UnreadableEntry};
+use super::{Holder, OwnerError, OwnerOptions, UnreadableEntry};
 
 /// An ownership that was won.
 pub(super) struct Won {
@@ -16,31 +15,6 @@ pub(super) struct Won {
     pub sequence: u64,
     /// When that was sent.
     pub sent: Instant,
-    pub group: GroupInUse,
-}
-
-/// The note of this owner, and where it stands.
-#[derive(Debug)]
-pub(super) struct GroupInUse {
-    note: GroupNote,
-    sequence: u64,
-}
-
-impl GroupInUse {
-    pub fn name(&self) -> &str {
-        &self.note.queue_group
-    }
-
-    /// Says that this owner has left its group in order. Where that fails, the next one takes another group.
-    pub async fn give_back(&self, store: &OwnerStore) {
-        let note = GroupNote {
-            given_back: true,
-            ..self.note.clone()
-        };
-        if let Err(error) = store.write_note(self.sequence, &note).await {
-            tracing::debug!("that the queue group is free was not noted: {error}");
-        }
-    }
 }
 
 /// One look and, where the entry is free, of this data directory, or the unreadable one that has `expired`, one write.
@@ -71,13 +45,13 @@ pub(super) async fn try_to_acquire(
     let sent = Instant::now();
     let error = match store.write(expected, me, options.times.ttl).await {
         Ok(sequence) => {
-            return won(store, sequence, sent, me, options).await;
+            return won(store, sequence, sent, options).await;
         }
         Err(error) => error,
     };
     match store.read().await? {
         OwnerEntry::Held { sequence, holder } if holder.session == me.session => {
-            won(store, sequence, sent, me, options).await
+            won(store, sequence, sent, options).await
         }
         OwnerEntry::Held { holder, .. } if holder.instance_id != me.instance_id => {
             Err(held_by(holder, options))
@@ -118,13 +92,11 @@ fn unreadable(entry: UnreadableEntry, options: &OwnerOptions) -> OwnerError {
     }
 }
 
-/// The lease is won; now the note beside it says who owns, before any request is taken. A death in between
-/// leaves the note of the owner before, which took requests last.
+/// The lease is won. A store of an older format or without a stamp gets them before anything else is read.
 async fn won(
     store: OwnerStore,
     sequence: u64,
     sent: Instant,
-    me: &Holder,
     options: &OwnerOptions,
 ) -> Result<Won, OwnerError> {
     if let Err(error) = store.note_format().await {
@@ -132,31 +104,10 @@ async fn won(
         let _ = store.free(sequence, options.times.ttl).await;
         return Err(error);
     }
-    let mut tries = 0;
-    loop {
-        let (expected, before) = store.read_note().await?;
-        let now = options.clock.now();
-        let note = GroupNote::next(before.as_ref(), me.instance_id, sequence, now);
-        match store.write_note(expected, &note).await {
-            Ok(written) => {
-                store.stamp().await;
-                let group = GroupInUse {
-                    note,
-                    sequence: written,
-                };
-                return Ok(Won {
-                    store,
-                    sequence,
-                    sent,
-                    group,
-                });
-            }
-            Err(error) => {
-                tries += 1;
-                if tries == TRIES {
-                    return Err(error.into());
-                }
-            }
-        }
-    }
+    store.stamp().await;
+    Ok(Won {
+        store,
+        sequence,
+        sent,
+    })
 }

@@ -1,8 +1,9 @@
 //! Supervises the trees: starts, restarts, parks and stops them. Its own end is the end of the process.
 //!
-//! States, messages and failure cases: see the module above.
+//! What follows from what is decided by [`Child`]; messages and failure cases: see the module above.
 
 mod handle;
+mod steps;
 mod stopping;
 mod timers;
 
@@ -10,21 +11,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ractor::{
-    Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent,
-};
-use tokio::sync::Notify;
-use tokio::time::Instant;
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent};
 use tokio_util::task::AbortOnDropHandle;
 
 pub use self::handle::{RootHandle, StartError, StopError};
-use self::timers::{parked_pause, send_after, send_later};
+use super::child::{Child, Event, Exhaustion, Phase};
 use super::control::end_of;
 use super::jitter::Jitter;
-use super::policy::{RestartHistory, RestartVerdict};
 use super::spec::TreeSpec;
 use super::status::{StatusBoard, TreeState};
-use super::tree::{ProjectTree, TreeArgs, TreeMsg};
+use super::tree::TreeMsg;
 
 /// What the root is told.
 pub(crate) enum RootMsg {
@@ -63,7 +59,7 @@ pub(crate) enum RootMsg {
         unfinished: Vec<Arc<str>>,
     },
     /// Timer: the pause of a tree is over.
-    RestartDue { name: Arc<str>, generation: u64 },
+    RestartDue { name: Arc<str>, attempt: u64 },
     /// Timer: a tree that was to stop has not.
     StopOverdue { name: Arc<str>, generation: u64 },
 }
@@ -121,38 +117,22 @@ struct State {
     args: RootArgs,
     myself: ActorRef<RootMsg>,
     trees: BTreeMap<Arc<str>, Tree>,
-    last_generation: u64,
+    last_attempt: u64,
     shutdown: Option<Shutdown>,
 }
 
 struct Tree {
     spec: Arc<TreeSpec>,
-    generation: u64,
-    phase: Phase,
-    history: RestartHistory,
-    /// All of its actors have been up at the same time.
-    was_running: bool,
-    /// It was given up and has not been up since.
-    parked: Option<Parked>,
+    child: Child,
+    /// The last incarnation, dead or alive.
+    actor: Option<ActorRef<TreeMsg>>,
+    /// A pause, or the deadline of a stop. Ends with what follows it.
+    timer: Option<AbortOnDropHandle<()>>,
     /// Who waits for its stop.
     waiting: Vec<RpcReplyPort<Unfinished>>,
+    /// How long that may take.
+    drain_within: Duration,
     unfinished: Unfinished,
-}
-
-struct Parked {
-    reason: Arc<str>,
-    next_try: Option<Instant>,
-}
-
-enum Phase {
-    /// Is about to be spawned for the first time.
-    Idle,
-    Alive(ActorRef<TreeMsg>),
-    Pausing(#[allow(dead_code, reason = "aborts the pause when dropped")] AbortOnDropHandle<()>),
-    Stopping {
-        actor: ActorRef<TreeMsg>,
-        _overdue: AbortOnDropHandle<()>,
-    },
 }
 
 struct Shutdown {
@@ -174,7 +154,7 @@ impl Actor for RootActor {
             args,
             myself,
             trees: BTreeMap::new(),
-            last_generation: 0,
+            last_attempt: 0,
             shutdown: None,
         })
     }
@@ -193,8 +173,8 @@ impl Actor for RootActor {
                 name,
                 deadline,
                 reply,
-            } => state.stop(&name, deadline, Some(reply)),
-            RootMsg::Shutdown { deadline, reply } => state.shut_down(deadline, reply),
+            } => state.stop(&name, deadline, Some(reply)).await,
+            RootMsg::Shutdown { deadline, reply } => state.shut_down(deadline, reply).await,
             RootMsg::Kill { name, reply } => {
                 let _ = reply.send(state.kill(&name));
             }
@@ -203,13 +183,24 @@ impl Actor for RootActor {
                 generation,
                 running,
                 last_failure,
-            } => state.tree_changed(&name, generation, running, last_failure),
+            } => {
+                state
+                    .tree_changed(&name, generation, running, last_failure)
+                    .await;
+            }
             RootMsg::TreeDrained {
                 name,
                 generation,
                 unfinished,
             } => state.tree_drained(&name, generation, &unfinished),
-            RootMsg::RestartDue { name, generation } => state.restart(&name, generation).await,
+            RootMsg::RestartDue { name, attempt } => {
+                let due = Event::PauseOver {
+                    attempt,
+                    // It has been told to have ended, or was not made.
+                    former_ended: true,
+                };
+                state.tell(&name, due).await;
+            }
             RootMsg::StopOverdue { name, generation } => state.stop_overdue(&name, generation),
         }
         Ok(())
@@ -222,14 +213,14 @@ impl Actor for RootActor {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         if let Some((id, reason)) = end_of(event) {
-            state.ended(id, &reason);
+            state.ended(id, &reason).await;
         }
         Ok(())
     }
 }
 
 impl State {
-    /// (none), or Pausing of a parked one → Alive. Any other tree that is there already stays as it is.
+    /// Begins a tree that is not there, and anew one that is parked. Any other tree that is there stays as it is.
     async fn start(&mut self, spec: Arc<TreeSpec>) -> StartAnswer {
         if self.shutdown.is_some() {
             return StartAnswer::ShuttingDown;
@@ -239,10 +230,10 @@ impl State {
         }
         let name: Arc<str> = spec.name.as_str().into();
         if let Some(tree) = self.trees.get(&name) {
-            match tree.phase {
-                Phase::Stopping { .. } => return StartAnswer::Stopping,
-                Phase::Pausing(_) if tree.parked.is_some() => {}
-                Phase::Idle | Phase::Alive(_) | Phase::Pausing(_) => return StartAnswer::Accepted,
+            match tree.child.phase() {
+                Phase::Stopping => return StartAnswer::Stopping,
+                Phase::Pausing if tree.child.parked().is_some() => {}
+                _ => return StartAnswer::Accepted,
             }
         }
         for child in &spec.children {
@@ -251,140 +242,47 @@ impl State {
         self.args.board.put(Arc::clone(&name), Arc::clone(&spec));
         let tree = Tree {
             spec,
-            generation: 0,
-            phase: Phase::Idle,
-            history: RestartHistory::default(),
-            was_running: false,
-            parked: None,
+            child: Child::new(Exhaustion::Parks),
+            actor: None,
+            timer: None,
             waiting: Vec::new(),
+            drain_within: Duration::ZERO,
             unfinished: Vec::new(),
         };
         self.trees.insert(Arc::clone(&name), tree);
-        self.spawn(&name).await;
+        // Each of its actors waits for its own former incarnation.
+        let former_ended = true;
+        self.tell(&name, Event::Begin { former_ended }).await;
         StartAnswer::Accepted
     }
 
-    /// Pausing → Alive.
-    async fn restart(&mut self, name: &Arc<str>, generation: u64) {
-        let Some(tree) = self.trees.get_mut(name) else {
-            return;
-        };
-        if tree.generation != generation || !matches!(tree.phase, Phase::Pausing(_)) {
-            return;
-        }
-        if let Some(parked) = &mut tree.parked {
-            tracing::info!(root = %self.args.name, tree = %name, "the parked tree is tried again");
-            parked.next_try = None;
-            for child in &tree.spec.children {
-                child.control.presentation().down();
-            }
-            let reason = Arc::clone(&parked.reason);
-            self.args.board.set(name, tree.state(false), Some(reason));
-        }
-        self.spawn(name).await;
-    }
-
-    /// Any → Alive, with a new incarnation of the tree. Its `pre_start` neither waits nor fails.
-    async fn spawn(&mut self, name: &Arc<str>) {
-        let Some(tree) = self.trees.get_mut(name) else {
-            return;
-        };
-        self.last_generation += 1;
-        tree.generation = self.last_generation;
-        let args = TreeArgs {
-            spec: Arc::clone(&tree.spec),
-            generation: tree.generation,
-            jitter: self.args.jitter.clone(),
-            root: self.myself.clone(),
-        };
-        let supervisor = self.myself.get_cell();
-        match ProjectTree::spawn_linked(None, ProjectTree, args, supervisor).await {
-            Ok((actor, _)) => tree.phase = Phase::Alive(actor),
-            Err(error) => self.crash(name, &error.to_string()),
-        }
-    }
-
-    /// A tree has ended: by request, or it crashed.
-    fn ended(&mut self, id: ActorId, reason: &str) {
-        let ended = self.trees.iter().find(|(_, tree)| match &tree.phase {
-            Phase::Alive(actor) | Phase::Stopping { actor, .. } => actor.get_id() == id,
-            Phase::Idle | Phase::Pausing(_) => false,
-        });
-        let Some((name, tree)) = ended else { return };
-        let (name, by_request) = (
-            Arc::clone(name),
-            matches!(tree.phase, Phase::Stopping { .. }),
-        );
-        if by_request {
-            self.forget(&name);
-        } else {
-            self.crash(&name, reason);
-        }
-    }
-
-    /// Alive → Pausing, for the backoff or as a parked one.
-    fn crash(&mut self, name: &Arc<str>, reason: &str) {
-        let jitter = self.args.jitter.next();
-        let Some(tree) = self.trees.get_mut(name) else {
-            return;
-        };
-        let reason: Arc<str> = reason.into();
-        let (policy, now) = (&tree.spec.policy, Instant::now());
-        let due = RootMsg::RestartDue {
-            name: Arc::clone(name),
-            generation: tree.generation,
-        };
-        match tree.history.record_crash(policy, now, jitter) {
-            RestartVerdict::RestartAfter(backoff) => {
-                tracing::warn!(root = %self.args.name, tree = %name, %reason, ?backoff, "the tree restarts");
-                for child in &tree.spec.children {
-                    child.control.presentation().down();
-                }
-                tree.phase = Phase::Pausing(send_later(&self.myself, backoff, due));
-            }
-            RestartVerdict::Exhausted => {
-                let pause = tree.history.give_up(policy, jitter);
-                tracing::error!(root = %self.args.name, tree = %name, %reason, next_try = ?pause, "the tree crashed too often and is parked");
-                let wanted = Arc::new(Notify::new());
-                for child in &tree.spec.children {
-                    child.control.presentation().parked(&reason, &wanted);
-                }
-                tree.parked = Some(Parked {
-                    reason: Arc::clone(&reason),
-                    next_try: Some(now + pause),
-                });
-                let pause = parked_pause(pause, wanted);
-                tree.phase = Phase::Pausing(send_after(&self.myself, pause, due));
-            }
-        }
-        self.args.board.set(name, tree.state(false), Some(reason));
-    }
-
-    fn tree_changed(
+    async fn tree_changed(
         &mut self,
-        name: &str,
+        name: &Arc<str>,
         generation: u64,
         running: bool,
         last_failure: Option<Arc<str>>,
     ) {
-        if let Some(tree) = self.trees.get_mut(name)
-            && tree.generation == generation
-            && matches!(tree.phase, Phase::Alive(_))
+        let attempt = generation;
+        let event = if running {
+            Event::Up { attempt }
+        } else {
+            Event::Down { attempt }
+        };
+        self.tell(name, event).await;
+        if let Some(tree) = self.trees.get(name)
+            && tree.is_alive(generation)
         {
-            let (policy, now) = (&tree.spec.policy, Instant::now());
-            tree.history.note_up(policy, now, running);
-            tree.was_running |= running;
-            if running && tree.parked.take().is_some() {
-                tracing::info!(root = %self.args.name, tree = name, "the tree is up again");
-            }
-            let state = tree.state(running);
-            self.args.board.set(name, state, last_failure);
+            self.args.board.set(name, tree.state(), last_failure);
         }
     }
 
     fn kill(&self, name: &str) -> bool {
-        match self.trees.get(name).map(|tree| &tree.phase) {
-            Some(Phase::Alive(actor)) => {
+        let tree = self.trees.get(name);
+        match tree.filter(|tree| tree.is_alive(tree.child.attempt())) {
+            Some(Tree {
+                actor: Some(actor), ..
+            }) => {
                 actor.kill();
                 true
             }
@@ -394,15 +292,28 @@ impl State {
 }
 
 impl Tree {
-    fn state(&self, running: bool) -> TreeState {
-        match (running, &self.parked) {
-            (true, _) => TreeState::Running,
-            (false, Some(parked)) => TreeState::Parked {
+    /// Whether this incarnation runs, and nobody has asked it to stop.
+    fn is_alive(&self, generation: u64) -> bool {
+        let alive = matches!(self.child.phase(), Phase::Loading | Phase::Up);
+        alive && self.child.attempt() == generation
+    }
+
+    /// This incarnation, when it was asked to stop.
+    fn stopping(&self, generation: u64) -> Option<&ActorRef<TreeMsg>> {
+        let it_is = self.child.phase() == Phase::Stopping && self.child.attempt() == generation;
+        self.actor.as_ref().filter(|_| it_is)
+    }
+
+    fn state(&self) -> TreeState {
+        match (self.child.phase(), self.child.parked()) {
+            (Phase::Stopping | Phase::Gone, _) => TreeState::Stopping,
+            (Phase::Up, _) => TreeState::Running,
+            (_, Some(parked)) => TreeState::Parked {
                 reason: Arc::clone(&parked.reason),
                 next_try: parked.next_try,
             },
-            (false, None) if self.was_running => TreeState::Restarting,
-            (false, None) => TreeState::Starting,
+            (_, None) if self.child.was_up() => TreeState::Restarting,
+            (_, None) => TreeState::Starting,
         }
     }
 }

@@ -1,0 +1,233 @@
+//! From one ownership of a process to its next: which requests are whose.
+//!
+//! The next one has another queue group, so that there is a choice. Unsubscribed before the next has subscribed, the
+//! requests in between find nobody. Subscribed before, they are delivered twice, and would be answered twice. So:
+//!
+//! | step | a request that comes then is delivered |
+//! |---|---|
+//! | the former API stops reading, and stays subscribed | to the former, which leaves it where it is |
+//! | the next one subscribes, and the server has confirmed that | to both |
+//! | the former unsubscribes | to the next |
+//! | the next one reads what the former was left with, then its own, without those that it has had already | |
+//!
+//! A request that was delivered twice is known by its subject for the answer, which a client makes anew for every request.
+//! Nobody is answered twice or not at all, and the order stays. Between two processes there is nothing to hand over:
+//! one that ends in order leaves a moment without an owner, in which the server says at once that nobody answers; one
+//! that was killed or is frozen leaves more of it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::service::endpoint::Endpoint;
+use async_nats::service::{Request, Service as MicroService};
+use futures_util::{FutureExt as _, Stream, StreamExt as _};
+use tokio::task::unconstrained;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use super::{CLOSE_WITHIN, Guard};
+
+/// How long after the former has unsubscribed the second copy of a request may still come: it is under way in the server.
+const COPIES_COME_WITHIN: Duration = Duration::from_secs(5);
+
+/// One that reads no more, and is still subscribed.
+pub struct FormerApi {
+    pub(super) announced: Option<MicroService>,
+    pub(super) guard: Arc<Guard>,
+    pub(super) tasks: TaskTracker,
+    /// None where the reading met a defect.
+    pub(super) requests: Option<Requests<Endpoint>>,
+}
+
+impl FormerApi {
+    /// As [`FormerApi::close`], in a bounded time.
+    pub async fn close_soon(self) {
+        let closed = tokio::time::timeout(CLOSE_WITHIN, self.close()).await;
+        if closed.is_err() {
+            tracing::debug!("requests of an ownership that is over are left without an answer");
+        }
+    }
+
+    /// Takes no more requests: those that are left are told to try again; those under way are waited for.
+    pub(super) async fn close(self) {
+        let former = self.withdrawn().await;
+        let (guard, tasks) = (former.guard.clone(), former.tasks.clone());
+        let left = former.unsubscribe().await;
+        tasks.spawn(guard.turn_away(left));
+        tasks.close();
+        tasks.wait().await;
+    }
+
+    /// It is announced no more. Its requests are still delivered to it.
+    pub(super) async fn withdrawn(mut self) -> Self {
+        if let Some(announced) = self.announced.take()
+            && let Err(error) = announced.stop().await
+        {
+            tracing::debug!("the service could not be withdrawn: {error}");
+        }
+        self
+    }
+
+    /// Nothing more is delivered to it; what has been and was not read.
+    pub(super) async fn unsubscribe(self) -> Vec<Request> {
+        let Some(mut requests) = self.requests else {
+            return Vec::new();
+        };
+        if let Err(error) = requests.own().stop().await {
+            tracing::debug!("requests could not be unsubscribed: {error}");
+            return requests.there_already().collect();
+        }
+        let mut left = Vec::new();
+        while let Some(request) = requests.next().await {
+            left.push(request);
+        }
+        left
+    }
+}
+
+/// What a request is known by, where it has been delivered twice.
+pub(super) trait Answerable {
+    fn reply(&self) -> Option<&str>;
+}
+
+impl Answerable for Request {
+    fn reply(&self) -> Option<&str> {
+        self.message.reply.as_deref()
+    }
+}
+
+/// The requests of an API, after those that the one before it was left with.
+#[derive(Debug)]
+pub(super) struct Requests<S: Stream> {
+    left: VecDeque<S::Item>,
+    /// How many copies of a request may still come.
+    copies: HashMap<Box<str>, usize>,
+    copies_until: Instant,
+    own: S,
+}
+
+impl<S> Requests<S>
+where
+    S: Stream<Item: Answerable> + Unpin,
+{
+    pub fn new(own: S, left: Vec<S::Item>, now: Instant) -> Self {
+        let mut copies = HashMap::new();
+        for reply in left.iter().filter_map(Answerable::reply) {
+            *copies.entry(reply.into()).or_default() += 1;
+        }
+        Self {
+            left: left.into(),
+            copies,
+            copies_until: now + COPIES_COME_WITHIN,
+            own,
+        }
+    }
+
+    /// The next one. Nothing is lost where this is dropped before it ends.
+    pub async fn next(&mut self) -> Option<S::Item> {
+        if let Some(left) = self.left.pop_front() {
+            return Some(left);
+        }
+        loop {
+            let request = self.own.next().await?;
+            if !self.is_copy(&request) {
+                return Some(request);
+            }
+        }
+    }
+
+    /// What has been delivered and not been read yet, however much that is: tokio would have a task pause after 128.
+    pub fn there_already(&mut self) -> impl Iterator<Item = S::Item> {
+        std::iter::from_fn(|| unconstrained(self.next()).now_or_never().flatten())
+    }
+
+    pub const fn own(&mut self) -> &mut S {
+        &mut self.own
+    }
+
+    fn is_copy(&mut self, request: &S::Item) -> bool {
+        if self.copies.is_empty() {
+            return false;
+        }
+        if Instant::now() >= self.copies_until {
+            self.copies = HashMap::new();
+            return false;
+        }
+        let Some(reply) = request.reply() else {
+            return false;
+        };
+        let Some(copies) = self.copies.get_mut(reply) else {
+            return false;
+        };
+        *copies -= 1;
+        if *copies == 0 {
+            self.copies.remove(reply);
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A request, and which of those to the same subject it is.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    struct Asked(Option<String>, usize);
+
+    impl Answerable for Asked {
+        fn reply(&self) -> Option<&str> {
+            self.0.as_deref()
+        }
+    }
+
+    fn asked(number: usize) -> Asked {
+        Asked(Some(format!("_INBOX.{number}")), number)
+    }
+
+    async fn all(mut requests: Requests<impl Stream<Item = Asked> + Unpin>) -> Vec<Asked> {
+        let mut all = Vec::new();
+        while let Some(request) = requests.next().await {
+            all.push(request);
+        }
+        all
+    }
+
+    proptest! {
+        /// However many come before, between and after the two subscriptions change: each once, in their order.
+        #[test]
+        fn every_request_is_read_once_and_in_order(
+            subscribed in 0_usize..30,
+            unsubscribed in 0_usize..30,
+            after in 0_usize..30,
+        ) {
+            let count = subscribed + unsubscribed + after;
+            let left = (0..subscribed + unsubscribed).map(asked).collect();
+            let own = stream::iter((subscribed..count).map(asked));
+            let runtime = tokio::runtime::Builder::new_current_thread().build();
+            let read = runtime?.block_on(async { all(Requests::new(own, left, Instant::now())).await });
+            prop_assert_eq!(read, (0..count).map(asked).collect::<Vec<_>>());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_is_no_copy_of_anything() {
+        let silent = |number| Asked(None, number);
+        let requests = Requests::new(stream::iter([silent(1)]), vec![silent(0)], Instant::now());
+        assert_eq!(all(requests).await, [silent(0), silent(1)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_subject_that_is_used_again_later_is_a_request_of_its_own() {
+        let later = stream::once(Box::pin(async {
+            tokio::time::advance(COPIES_COME_WITHIN).await;
+            asked(0)
+        }));
+        let requests = Requests::new(later, vec![asked(0)], Instant::now());
+        assert_eq!(all(requests).await, [asked(0), asked(0)]);
+    }
+}
