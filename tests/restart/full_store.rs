@@ -10,6 +10,7 @@ use loom_protocol::readiness::{ProblemKind, Readiness};
 use loom_protocol::work::WorkStatus;
 use loom_protocol::{ProjectId, WorkId, names};
 use loom_testkit::nats::TestNats;
+use loom_testkit::process::LoomProcess;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -182,14 +183,20 @@ async fn a_full_disk_is_told_and_what_was_answered_is_there_when_it_is_free_agai
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a nats-server: run `cargo xtask test`"]
-async fn at_a_limit_of_jetstream_ready_is_red_from_the_first_refusal() {
+/// A coordinator on a server whose JetStream holds 8 MiB.
+async fn limited() -> (TestNats, LoomProcess) {
     const LIMIT: u64 = 8 * 1024 * 1024;
     let nats = TestNats::start_limited(Profile::Fast, Some(LIMIT))
         .await
         .unwrap();
     let loom = loom_up().on_nats(nats.url()).start().await.unwrap();
+    (nats, loom)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn at_a_limit_of_jetstream_ready_is_red_from_the_first_refusal() {
+    let (nats, loom) = limited().await;
     let rest = Rest::of(&loom);
     let sdk = client(loom.nats_url()).await;
     let agent = Hand::register(&sdk, 2).await;
@@ -226,11 +233,7 @@ async fn at_a_limit_of_jetstream_ready_is_red_from_the_first_refusal() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn a_project_that_is_not_there_yet_is_refused_for_the_full_store_and_leaves_nothing_red() {
-    const LIMIT: u64 = 8 * 1024 * 1024;
-    let nats = TestNats::start_limited(Profile::Fast, Some(LIMIT))
-        .await
-        .unwrap();
-    let loom = loom_up().on_nats(nats.url()).start().await.unwrap();
+    let (nats, loom) = limited().await;
     let rest = Rest::of(&loom);
     let others = jetstream::new(nats.connect().await.unwrap());
     let filler = fill(&others).await;

@@ -102,7 +102,7 @@ impl Projects {
                 comparison.ended(Instant::now(), compared);
             } else {
                 let now = self.0.terms.clock.now();
-                self.wake(self.0.asleep.over(now, self.settings(), None))
+                self.wake(&self.0.asleep.over(now, self.settings(), None))
                     .await;
             }
             if !self.0.terms.ownership.is_held() || !self.0.terms.nats.is_up() {
@@ -130,7 +130,8 @@ impl Projects {
         }
     }
 
-    /// Wakes the projects whose streams do not stand where their marks say. False: that is not known.
+    /// Wakes the projects whose streams do not stand where their marks say. False: that is not known, or one of them could not
+    /// be started.
     async fn wake_those_that_moved(&self) -> bool {
         if self.0.asleep.len() == 0 {
             return true;
@@ -143,9 +144,9 @@ impl Projects {
             }
         };
         let now = self.0.terms.clock.now();
-        self.wake(self.0.asleep.over(now, self.settings(), Some(&stand)))
-            .await;
-        true
+        let moved = self.0.asleep.over(now, self.settings(), Some(&stand));
+        self.wake(&moved).await;
+        !moved.iter().any(|id| self.is_asleep(id))
     }
 
     /// A digest of the settings that say what becomes of what is in a project that sleeps. Another program may digest them
@@ -157,7 +158,7 @@ impl Projects {
         digest.finish()
     }
 
-    async fn wake(&self, these: Vec<ProjectId>) {
+    async fn wake(&self, these: &[ProjectId]) {
         join_all(these.iter().map(|id| self.start_one_found(id))).await;
     }
 
