@@ -10,8 +10,9 @@ use loom_protocol::work::WorkStatus;
 use loom_protocol::{ProjectId, WorkId, names};
 use loom_testkit::process::LoomProcess;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
-use crate::world::{Rest, World, all_items, loom_up, soon, submit, until};
+use crate::world::{PATIENCE, Rest, World, all_items, loom_up, soon, submit, until};
 
 /// How long a client waits for an answer.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
@@ -212,6 +213,58 @@ async fn what_a_frozen_owner_is_given_is_answered_by_the_next_one_and_by_nobody_
         asker.answers.next().now_or_never().is_none(),
         "an answer too many"
     );
+}
+
+/// Told that nobody is there, or to try again, is answered too.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn during_a_takeover_in_order_every_request_is_answered_once() {
+    let mut world = World::new().await;
+    let mut second = standby(&world).await;
+    let nats = async_nats::connect(world.loom.nats_url()).await.unwrap();
+    let (enough, (answered, mut owners)) =
+        (CancellationToken::new(), watch::channel(HashSet::new()));
+    let mut asking = tokio::spawn(ask_until(nats, enough.clone(), answered));
+    let taken_over = async {
+        owners.wait_for(|owners| owners.len() == 1).await.unwrap();
+        assert!(world.loom.terminate().await.unwrap().success());
+        second.until_up().await.unwrap();
+        owners.wait_for(|owners| owners.len() == 2).await.unwrap();
+    };
+    tokio::select! {
+        () = taken_over => {}
+        failed = &mut asking => panic!("{failed:?}"),
+    }
+    enough.cancel();
+    asking.await.unwrap();
+}
+
+/// Has a few requests under way at any time, until it is enough. Tells the epochs of those who answered.
+async fn ask_until(
+    nats: async_nats::Client,
+    enough: CancellationToken,
+    answered: watch::Sender<HashSet<u64>>,
+) {
+    let inbox = nats.new_inbox();
+    let mut answers = nats.subscribe(format!("{inbox}.*")).await.unwrap();
+    let (mut asked, mut open) = (0_u64, HashSet::new());
+    while !(open.is_empty() && enough.is_cancelled()) {
+        while open.len() < 32 && !enough.is_cancelled() {
+            let reply = format!("{inbox}.{asked}");
+            open.insert(reply.clone());
+            let ask = nats.publish_with_reply("coord.global.info", reply, "{}".into());
+            ask.await.unwrap();
+            asked += 1;
+        }
+        let answer = tokio::time::timeout(PATIENCE, answers.next()).await;
+        let answer = answer.unwrap_or_else(|_| panic!("{} have no answer: {open:?}", open.len()));
+        let answer = answer.unwrap();
+        let subject = answer.subject.as_str();
+        assert!(open.remove(subject), "answered twice: {answer:?}");
+        let info: Option<serde_json::Value> = serde_json::from_slice(&answer.payload).ok();
+        let owner = info.and_then(|info| info["epoch"].as_u64());
+        answered.send_if_modified(|owners| owner.is_some_and(|owner| owners.insert(owner)));
+    }
 }
 
 /// Asks who owns, and sees each answer there is.

@@ -11,9 +11,12 @@
 //! | the next one reads what the former was left with, then its own, without those that it has had already | |
 //!
 //! A request that was delivered twice is known by its subject for the answer, which a client makes anew for every request.
-//! Nobody is answered twice or not at all, and the order stays. Between two processes there is nothing to hand over:
-//! one that ends in order leaves a moment without an owner, in which the server says at once that nobody answers; one
-//! that was killed or is frozen leaves more of it.
+//! Nobody is answered twice or not at all, and the order stays.
+//!
+//! Between two processes nothing is handed over. One that ends in order tells those whose requests it has not read to try
+//! again, and leaves a moment without an owner, in which the server says at once that nobody answers. One that was
+//! killed leaves more of that, and one that is frozen keeps what it is given until there is a next owner: that is without
+//! an answer.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -21,15 +24,19 @@ use std::time::Duration;
 
 use async_nats::service::endpoint::Endpoint;
 use async_nats::service::{Request, Service as MicroService};
+use async_nats::{Client, Message, Subscriber};
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
+use loom_protocol::names;
 use tokio::task::unconstrained;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
-use super::{CLOSE_WITHIN, Guard};
+use super::{CLOSE_WITHIN, Guard, confirm_subscriptions};
 
 /// How long after the former has unsubscribed the second copy of a request may still come: it is under way in the server.
 const COPIES_COME_WITHIN: Duration = Duration::from_secs(5);
+/// How long a server may take that is asked at the end; one that is away is not waited for.
+const ROUND_TRIP_WITHIN: Duration = Duration::from_millis(500);
 
 /// One that reads no more, and is still subscribed.
 pub struct FormerApi {
@@ -53,10 +60,34 @@ impl FormerApi {
     pub(super) async fn close(self) {
         let former = self.withdrawn().await;
         let (guard, tasks) = (former.guard.clone(), former.tasks.clone());
-        let left = former.unsubscribe().await;
+        let left = former.drain().await;
         tasks.spawn(guard.turn_away(left));
         tasks.close();
         tasks.wait().await;
+    }
+
+    /// What is left when nobody follows. Until the server has unsubscribed it goes on delivering, and async-nats drops that:
+    /// so there is a second subscription meanwhile, which can be drained.
+    async fn drain(self) -> Vec<Message> {
+        let client = self.guard.client.clone();
+        let beside = timeout(ROUND_TRIP_WITHIN, subscribe_beside(&client)).await;
+        let left = self.unsubscribe().await.into_iter();
+        let left: Vec<Message> = left.map(|request| request.message).collect();
+        let mut beside = match beside {
+            Ok(Ok(beside)) => beside,
+            _ => return left,
+        };
+        if beside.drain().await.is_err() {
+            return left;
+        }
+        let mut requests = Requests::new(beside, left, Instant::now());
+        let mut all = Vec::new();
+        let until = Instant::now() + ROUND_TRIP_WITHIN;
+        while let Ok(Some(request)) = timeout_at(until, requests.next()).await {
+            all.push(request);
+        }
+        all.extend(requests.there_already());
+        all
     }
 
     /// It is announced no more. Its requests are still delivered to it.
@@ -86,14 +117,26 @@ impl FormerApi {
     }
 }
 
+async fn subscribe_beside(client: &Client) -> Result<Subscriber, async_nats::Error> {
+    let beside = client.subscribe(names::ALL_REQUESTS).await?;
+    confirm_subscriptions(client).await?;
+    Ok(beside)
+}
+
 /// What a request is known by, where it has been delivered twice.
 pub(super) trait Answerable {
     fn reply(&self) -> Option<&str>;
 }
 
+impl Answerable for Message {
+    fn reply(&self) -> Option<&str> {
+        self.reply.as_deref()
+    }
+}
+
 impl Answerable for Request {
     fn reply(&self) -> Option<&str> {
-        self.message.reply.as_deref()
+        self.message.reply()
     }
 }
 

@@ -26,7 +26,7 @@ use async_nats::client::PublishErrorKind;
 use async_nats::service::endpoint::Endpoint;
 use async_nats::service::error::Error as ServiceError;
 use async_nats::service::{Request, Service as MicroService, ServiceExt as _};
-use async_nats::{Client, Subject};
+use async_nats::{Client, Message, Subject};
 use futures_util::{FutureExt as _, StreamExt as _};
 use loom_actors::nats::owner::Ownership;
 use loom_actors::work_dispatcher::Admission;
@@ -207,7 +207,8 @@ impl Guard {
             };
             if !self.ownership.is_held() {
                 let given = std::iter::once(request).chain(requests.there_already());
-                tasks.spawn(self.clone().turn_away(given.collect()));
+                let given = given.map(|request| request.message).collect();
+                tasks.spawn(self.clone().turn_away(given));
                 continue;
             }
             if in_flight.heard(&request.message.subject) {
@@ -229,7 +230,7 @@ impl Guard {
     }
 
     /// Requests that were given to an API that takes none any more: its ownership is over, or its process ends.
-    async fn turn_away(self: Arc<Self>, given: Vec<Request>) {
+    async fn turn_away(self: Arc<Self>, given: Vec<Message>) {
         if given.is_empty() {
             return;
         }
@@ -242,8 +243,15 @@ impl Guard {
         };
         let error = WireError::unavailable(text, TAKEN_AGAIN_WITHIN);
         let error = self.service.explained(error);
-        for request in given {
-            self.send(request, Err(error.clone())).await;
+        for message in given {
+            let Answer { headers, payload } = Answer::of(Err(error.clone()), encoding_of(&message));
+            let Some(reply) = message.reply else {
+                continue;
+            };
+            let sent = self.client.publish_with_headers(reply, headers, payload);
+            if let Err(error) = sent.await {
+                tracing::debug!("a request was not turned away: {error}");
+            }
         }
     }
 
@@ -310,7 +318,7 @@ impl Guard {
     }
 }
 
-fn encoding_of(message: &async_nats::Message) -> Encoding {
+fn encoding_of(message: &Message) -> Encoding {
     let content_type = message.headers.as_ref().and_then(|h| h.get(CONTENT_TYPE));
     Encoding::from_content_type(content_type.map(async_nats::HeaderValue::as_str))
 }
