@@ -16,7 +16,7 @@ use loom_supervision::{Defect, Loading};
 use super::acknowledged::Acknowledged;
 use super::handle::{LedgerError, Outcome};
 use super::inspection::Looks;
-use super::looking::{LookEnd, watch_changes};
+use super::looking::{LookEnd, follow};
 use super::meters::Meters;
 use super::operation::{Context, Operation};
 use super::read_model::ReadModel;
@@ -28,6 +28,7 @@ use crate::domain::work::WriteId;
 use crate::events::EventHub;
 use crate::liveness::StallGuard;
 use crate::nats::connection::Nats;
+use crate::nats::listing::{FollowedStream, StreamChange};
 use crate::nats::owner::Ownership;
 use crate::nats::store_guard::StoreDenied;
 use crate::settings::WorkSettings;
@@ -84,7 +85,7 @@ pub enum LedgerMsg {
     /// Something may have been stored that is not known here: read what is new in the bucket.
     ReplayDue,
     /// The stream was changed by somebody, or something is missing: look at the bucket at once.
-    LookDue,
+    LookDue(StreamChange),
     /// A look at the bucket has ended; `None`: the server did not answer.
     LookDone(Option<Box<LookEnd>>),
     /// The replay has ended; everything up to here is known.
@@ -110,6 +111,8 @@ pub struct State {
     acknowledged: Acknowledged,
     replaying: bool,
     pub(super) looks: Looks,
+    /// The bucket in the list of all streams.
+    pub(super) lookout: Arc<FollowedStream>,
     pub(super) looking: bool,
     pub(super) draining: bool,
     waiting_for_drain: Vec<RpcReplyPort<()>>,
@@ -137,6 +140,7 @@ impl Actor for WorkLedger {
         myself: ActorRef<LedgerMsg>,
         args: WorkLedgerArgs,
     ) -> Result<State, ActorProcessingErr> {
+        let lookout = follow(&args.nats, &args.read, myself.clone());
         let read = args.read.clone();
         let bucket = read.clone();
         let load = move || {
@@ -163,6 +167,7 @@ impl Actor for WorkLedger {
             operations: 0,
             replaying: false,
             looks: Looks::new(),
+            lookout: Arc::new(lookout),
             looking: false,
             draining: false,
             waiting_for_drain: Vec::new(),
@@ -183,7 +188,7 @@ impl Actor for WorkLedger {
             LedgerMsg::SweepDone => state.arm_sweep(),
             LedgerMsg::ReplayDue => state.replay(),
             LedgerMsg::ReplayDone(last) => state.replayed(last),
-            LedgerMsg::LookDue => state.suspect(),
+            LedgerMsg::LookDue(change) => state.look_due(change),
             LedgerMsg::LookDone(ended) => state.looked(ended),
             LedgerMsg::Drain(reply) => {
                 state.draining = true;
@@ -214,8 +219,7 @@ impl State {
         }
         let (read, myself) = (self.args.read.clone(), self.myself.clone());
         let nats = self.args.nats.clone();
-        self.tasks.spawn(watch_reconnects(nats, myself.clone()));
-        self.tasks.spawn(watch_changes(read.clone(), myself));
+        self.tasks.spawn(watch_reconnects(nats, myself));
         self.arm_sweep();
         read.set_loaded();
         loading.finish();
@@ -375,12 +379,15 @@ impl State {
         }
         self.look();
         let ledger = self.myself.clone();
-        let sweep = retention::sweep(
-            self.args.read.clone(),
+        let (keep, retention) = (
             self.args.settings.max_finished,
             self.args.settings.retention,
-            self.args.clock.now(),
         );
+        let now = self.args.clock.now();
+        if !retention::is_due(&self.args.read, keep, retention, now) {
+            return self.arm_sweep();
+        }
+        let sweep = retention::sweep(self.args.read.clone(), keep, retention, now);
         self.tasks.spawn(async move {
             let gone = AssertUnwindSafe(sweep).catch_unwind().await;
             tracing::trace!(?gone, "finished items were looked over");

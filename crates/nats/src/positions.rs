@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_nats::jetstream::{self, stream};
-use futures_util::TryStreamExt as _;
 use tokio::time::timeout;
 
+use crate::listing::list;
 use crate::overlap::is_not_found;
 
 /// How long a list of all streams may take: a page of 256 a request.
@@ -60,19 +60,18 @@ pub async fn positions_of(
 pub async fn all_positions(
     jetstream: &jetstream::Context,
 ) -> Result<BTreeMap<String, Position>, PositionError> {
-    let all = async {
-        let mut streams = jetstream.streams();
-        let mut found = BTreeMap::new();
-        while let Some(info) = streams.try_next().await? {
-            found.insert(info.config.name.clone(), position(&info));
-        }
-        Ok(found)
-    };
+    let mut found = BTreeMap::new();
+    let all = list(jetstream, usize::MAX, |name, listed| {
+        let position = Position {
+            made: listed.made.as_millis(),
+            last: listed.last,
+            messages: listed.messages,
+        };
+        found.insert(name.to_owned(), position);
+    });
     match timeout(LIST_WITHIN, all).await {
-        Ok(Ok(found)) => Ok(found),
-        Ok(Err::<_, jetstream::context::StreamsError>(error)) => {
-            Err(PositionError(error.to_string()))
-        }
+        Ok(Ok(_unknown)) => Ok(found),
+        Ok(Err(error)) => Err(PositionError(error.to_string())),
         Err(_elapsed) => Err(unanswered(LIST_WITHIN)),
     }
 }
