@@ -51,6 +51,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::memory::Memory;
 use crate::nats::connection::Nats;
 use crate::nats::error::StoreError;
+use crate::nats::listing::StreamListing;
 use crate::nats::store_guard::{Guarded, LOOK_AGAIN, StoreGuard};
 use crate::nats::verdicts::ledger_stamp::{Found, Known, difference};
 use crate::work_ledger::ReadModel;
@@ -68,6 +69,7 @@ pub struct Stores(Arc<Inner>);
 
 struct Inner {
     jetstream: jetstream::Context,
+    listing: StreamListing,
     whole: StoreGuard,
     projects: DashMap<ProjectId, Kept>,
     to_be_looked_at: Arc<Notify>,
@@ -110,13 +112,19 @@ impl Stores {
             stream: "KV_LOOM_OWNERS".into(),
             counts_sequences: false,
         };
-        let whole = StoreGuard::of(guarded, &nats.jetstream, to_be_looked_at.clone());
+        let whole = StoreGuard::of(
+            guarded,
+            &nats.jetstream,
+            &nats.listing,
+            to_be_looked_at.clone(),
+        );
         if let Some(id) = store_id {
             whole.pin(id);
         }
         let file = directory.map(|directory| memory::file_in(&directory));
         let stores = Self(Arc::new(Inner {
             jetstream: nats.jetstream.clone(),
+            listing: nats.listing.clone(),
             whole,
             projects: DashMap::new(),
             to_be_looked_at,
@@ -194,7 +202,7 @@ impl Stores {
             };
             let notify = self.0.to_be_looked_at.clone();
             Kept {
-                guard: StoreGuard::of(guarded, &self.0.jetstream, notify),
+                guard: StoreGuard::of(guarded, &self.0.jetstream, &self.0.listing, notify),
                 read: None,
                 lost: Arc::default(),
             }
@@ -205,6 +213,7 @@ impl Stores {
     /// A project is open: this is what is known of it from now on.
     pub fn opened(&self, project: &ProjectId, read: &Arc<ReadModel>) {
         let guard = self.guard(project);
+        guard.follow();
         if let Some(mut kept) = self.0.projects.get_mut(project) {
             kept.read = Some(read.clone());
         }
@@ -225,6 +234,7 @@ impl Stores {
     /// A project is closed: what is in it is no longer kept in memory, only which store it is.
     pub fn closed(&self, project: &ProjectId) {
         if let Some(mut kept) = self.0.projects.get_mut(project) {
+            kept.guard.unfollow();
             kept.read = None;
         }
     }
@@ -372,6 +382,7 @@ impl Stores {
         if let Some(mut kept) = self.0.projects.get_mut(project) {
             kept.lost = lost.clone();
             kept.read = None;
+            kept.guard.unfollow();
             kept.guard.forget();
         }
         Ok(Some(lost))
@@ -391,6 +402,7 @@ impl Stores {
     pub fn others_owned(&self) {
         self.0.carried.lock().clear();
         for mut kept in self.0.projects.iter_mut() {
+            kept.guard.unfollow();
             kept.guard.forget();
             kept.read = None;
         }

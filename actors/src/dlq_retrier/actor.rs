@@ -12,7 +12,9 @@ use loom_protocol::{WireError, WorkId};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::RwLock;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
+use super::chores::{LOOK_EVERY, TICK};
 use super::index::LetterIndex;
 use super::letters::DeadLetters;
 use super::orders::{Retried, RetryBatch};
@@ -22,10 +24,6 @@ use crate::nats::connection::Nats;
 use crate::nats::error::StoreError;
 use crate::work_ledger::{ReadModel, WorkLedgerHandle};
 
-/// How often letters are looked at that are due, expired or outdated.
-const TICK: Duration = Duration::from_secs(1);
-/// How many ticks there are between two looks whether the stream is there.
-const LOOK_EVERY: u32 = 10;
 /// How long a request waits for the first reading of the stream.
 const READY_WITHIN: Duration = Duration::from_millis(2_500);
 
@@ -75,8 +73,15 @@ pub enum DlqMsg {
     ScheduleDone(Option<Retried>),
     /// Orphaned letters were deleted; those that could not be.
     Swept(Option<BTreeSet<u64>>),
-    /// Timer.
-    TickDue,
+    /// Timer. Ignored when `epoch` is stale.
+    TickDue {
+        /// Of the timer that was armed last.
+        epoch: u64,
+    },
+    /// The stream is not as it was, as a list of all streams has told.
+    LookDue,
+    /// It was looked whether the stream is there, or that was not told.
+    Looked,
     /// The connection was lost and is back.
     Reconnected,
     /// Take nothing new; answer when nothing is under way.
@@ -90,24 +95,27 @@ pub struct DlqRetrier;
 pub struct State {
     pub(super) args: DlqRetrierArgs,
     pub(super) context: Context,
-    me: ActorRef<DlqMsg>,
+    pub(super) me: ActorRef<DlqMsg>,
     tasks: JoinSet<()>,
     /// Reading the stream keeps everything else out.
     pub(super) gate: Arc<RwLock<()>>,
     /// The first record that wants a letter since `PendingDeadLetters` was last heard; `MAX`: none.
     wanted_from: Arc<AtomicU64>,
-    is_read: bool,
+    pub(super) is_read: bool,
     reading: bool,
-    writing: bool,
+    pub(super) writing: bool,
     pub(super) scheduled: bool,
     pub(super) sweeping: bool,
     requests: usize,
     /// Letters are written of records whose last write is later.
-    after: u64,
+    pub(super) after: u64,
     /// Letters could not be written of this record and perhaps later ones.
-    again_from: Option<u64>,
+    pub(super) again_from: Option<u64>,
     in_doubt: bool,
-    ticks: u32,
+    /// Of the timer that was armed last, and whether that is the slow one.
+    pub(super) tick: u64,
+    pub(super) ticks_slowly: bool,
+    pub(super) next_look: Instant,
     pub(super) orphaned: BTreeSet<u64>,
     waiting_for_drain: Vec<RpcReplyPort<()>>,
 }
@@ -124,6 +132,10 @@ impl Actor for DlqRetrier {
     ) -> Result<State, ActorProcessingErr> {
         let wanted_from = Arc::new(AtomicU64::new(u64::MAX));
         listen(&args, &me, wanted_from.clone());
+        let told = me.clone();
+        args.letters.store.follow(move || {
+            let _ = told.cast(DlqMsg::LookDue);
+        });
         let mut state = State {
             context: Context {
                 letters: args.letters.clone(),
@@ -143,7 +155,9 @@ impl Actor for DlqRetrier {
             after: 0,
             again_from: None,
             in_doubt: false,
-            ticks: 0,
+            tick: 0,
+            ticks_slowly: false,
+            next_look: Instant::now() + LOOK_EVERY,
             orphaned: BTreeSet::new(),
             waiting_for_drain: Vec::new(),
             args,
@@ -152,7 +166,7 @@ impl Actor for DlqRetrier {
         let (nats, told) = (state.args.nats.clone(), state.me.clone());
         state.tasks.spawn(watch_reconnects(nats, told));
         state.read();
-        state.me.send_after(TICK, || DlqMsg::TickDue);
+        state.arm_tick(TICK);
         Ok(state)
     }
 
@@ -172,7 +186,9 @@ impl Actor for DlqRetrier {
             DlqMsg::Answered => state.requests -= 1,
             DlqMsg::ScheduleDone(retried) => state.schedule_done(retried),
             DlqMsg::Swept(left) => state.swept(left),
-            DlqMsg::TickDue => state.tick(),
+            DlqMsg::TickDue { epoch } => state.tick(epoch),
+            DlqMsg::LookDue => state.look(),
+            DlqMsg::Looked => {}
             DlqMsg::Reconnected => state.is_read = false,
             DlqMsg::Drain(reply) => state.waiting_for_drain.push(reply),
         }
@@ -222,7 +238,7 @@ impl State {
         });
     }
 
-    fn draining(&self) -> bool {
+    pub(super) fn draining(&self) -> bool {
         !self.waiting_for_drain.is_empty()
     }
 
@@ -240,10 +256,13 @@ impl State {
         if self.is_read {
             self.write_letters();
         }
+        if self.ticks_slowly && !self.is_at_rest() {
+            self.arm_tick(TICK);
+        }
     }
 
     /// Reads the heads of all letters, once nothing else is under way.
-    fn read(&mut self) {
+    pub(super) fn read(&mut self) {
         if std::mem::replace(&mut self.reading, true) {
             return;
         }
@@ -342,47 +361,6 @@ impl State {
             let _ = reply.send(outcome);
         };
         self.run(task, |_| DlqMsg::Answered);
-    }
-
-    fn tick(&mut self) {
-        self.me.send_after(TICK, || DlqMsg::TickDue);
-        if self.draining() {
-            return;
-        }
-        self.expire();
-        // Before anything is written or deleted by places that a new stream gives out again.
-        if self.args.letters.store.was_removed() {
-            self.is_read = false;
-        }
-        if !self.is_read {
-            if self.args.nats.is_up() {
-                self.read();
-            }
-            return;
-        }
-        if let Some(revision) = self.again_from.take() {
-            self.after = revision.saturating_sub(1);
-        }
-        self.sweep();
-        self.follow_schedule();
-        self.look();
-    }
-
-    /// Looks now and then whether the stream is there; the next tick reads again where it is not.
-    fn look(&mut self) {
-        self.ticks += 1;
-        if !self.ticks.is_multiple_of(LOOK_EVERY) || !self.args.nats.is_up() {
-            return;
-        }
-        while self.tasks.try_join_next().is_some() {}
-        let letters = self.args.letters.clone();
-        self.tasks.spawn(async move {
-            let looked = letters.store.look().await;
-            tracing::trace!(
-                ?looked,
-                "whether there is a stream of dead letters was looked at"
-            );
-        });
     }
 }
 

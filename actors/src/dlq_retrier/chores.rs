@@ -1,17 +1,89 @@
-//! What is looked at once a second: letters that have expired, are outdated, or are due.
+//! What is looked at once a second while there are letters: those that have expired, are outdated, or are due.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::actor::{DlqMsg, State};
 use super::orders::{Retried, RetryBatch};
 use super::publish_batch::BATCH;
 
+/// How often letters are looked at that are due, expired or outdated.
+pub(super) const TICK: Duration = Duration::from_secs(1);
+/// The same while there are none, and how often it is looked whether the stream is there, where no list of all streams says
+/// so.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How much later than the server a letter counts as expired here.
 const SLACK: Duration = Duration::from_secs(2);
 
 impl State {
+    pub(super) fn arm_tick(&mut self, after: Duration) {
+        self.tick += 1;
+        self.ticks_slowly = after > TICK;
+        let epoch = self.tick;
+        self.me.send_after(after, move || DlqMsg::TickDue { epoch });
+    }
+
+    /// There are no letters, and none are to be.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.is_read
+            && self.again_from.is_none()
+            && self.orphaned.is_empty()
+            && !self.writing
+            && self.args.letters.total() == 0
+            && !self.args.letters.store.was_removed()
+    }
+
+    pub(super) fn tick(&mut self, epoch: u64) {
+        if epoch != self.tick {
+            return;
+        }
+        self.arm_tick(if self.is_at_rest() { LOOK_EVERY } else { TICK });
+        if self.draining() {
+            return;
+        }
+        self.expire();
+        // Before anything is written or deleted by places that a new stream gives out again.
+        if self.args.letters.store.was_removed() {
+            self.is_read = false;
+        }
+        if !self.is_read {
+            if self.args.nats.is_up() {
+                self.read();
+            }
+            return;
+        }
+        if let Some(revision) = self.again_from.take() {
+            self.after = revision.saturating_sub(1);
+        }
+        self.sweep();
+        self.follow_schedule();
+        if self.next_look <= Instant::now() {
+            self.next_look = Instant::now() + LOOK_EVERY;
+            if !self.args.letters.store.is_listed() {
+                self.look();
+            }
+        }
+    }
+
+    /// Looks whether the stream is there; the next tick reads again where it is not.
+    pub(super) fn look(&mut self) {
+        if !self.args.nats.is_up() {
+            return;
+        }
+        let letters = self.args.letters.clone();
+        let look = async move { letters.store.look().await };
+        self.run(look, |looked| {
+            tracing::trace!(
+                ?looked,
+                "whether there is a stream of dead letters was looked at"
+            );
+            DlqMsg::Looked
+        });
+    }
+
     /// What the server has let go by its age.
     pub(super) fn expire(&self) {
         let letters = &self.args.letters;

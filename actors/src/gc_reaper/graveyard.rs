@@ -54,11 +54,17 @@ impl Graveyard {
 
     /// Sets the bucket back to what keeps the graves, for as long as this is polled.
     pub async fn keep(self) {
+        let lookout = self.bucket.lookout();
         loop {
-            if let Err(error) = self.bucket.keep().await {
-                tracing::debug!("{error}");
+            // What is rarely done is kept apart, for the memory of the task.
+            match Box::pin(self.bucket.keep()).await {
+                Ok(kept) => lookout.note(kept),
+                Err(error) => {
+                    lookout.forget();
+                    tracing::debug!("{error}");
+                }
             }
-            tokio::time::sleep(KEEP_EVERY).await;
+            lookout.until_due(KEEP_EVERY).await;
         }
     }
 

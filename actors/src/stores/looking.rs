@@ -1,4 +1,5 @@
-//! Looking at the stores that are in doubt, and now and then at all of them.
+//! Looking at the stores that are in doubt, and now and then at those of which the list of all streams does not say that they
+//! are the same.
 
 use std::time::Duration;
 
@@ -14,7 +15,9 @@ impl Stores {
     /// Looks at what has to be looked at, or at everything. Gives after how long to look again.
     pub(super) async fn look(&self, at_everything: bool) -> Duration {
         let is_due = |guard: &StoreGuard, in_turn: bool| {
-            (at_everything && in_turn) || guard.is_in_doubt() || guard.foreign().is_some()
+            (at_everything && in_turn && !guard.is_listed())
+                || guard.is_in_doubt()
+                || guard.foreign().is_some()
         };
         let whole = Some(self.0.whole.clone()).filter(|whole| is_due(whole, true));
         let mut guards: Vec<StoreGuard> = whole.into_iter().collect();

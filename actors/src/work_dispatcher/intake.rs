@@ -42,6 +42,10 @@ use crate::work_ledger::{Operation, WorkLedgerHandle};
 
 /// How many messages are taken over together.
 const BATCH: usize = 128;
+/// For how long one request for messages waits at the server.
+const PULL_FOR: Duration = Duration::from_mins(2);
+/// How often the server says that it waits still. A request that got lost is known by two that are missing.
+const HEARTBEAT: Duration = Duration::from_secs(15);
 const RETRY: Duration = Duration::from_secs(1);
 /// How long the agents may take to be read before that is waited for anew.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -180,11 +184,13 @@ impl Intake {
     ) -> Result<End, async_nats::Error> {
         if kind == REPORTS {
             // Which runs of an agent were replaced is known by then.
-            self.registry.ready(READY_WITHIN).await?;
+            Box::pin(self.registry.ready(READY_WITHIN)).await?;
         }
         let stream = names::work_stream(&self.project);
-        self.server_clock.ask(&self.nats.jetstream, &stream).await?;
-        let (consumer, shared) = match self.consumers.own(kind, filters, standing).await? {
+        // What is rarely done is kept apart: a task is as large as what it may wait for, all the time.
+        Box::pin(self.server_clock.ask(&self.nats.jetstream, &stream)).await?;
+        let own = Box::pin(self.consumers.own(kind, filters, standing)).await?;
+        let (consumer, shared) = match own {
             Access::Ours { consumer, shared } => (consumer, shared),
             Access::LeftTo(foreign) => return Ok(End::LeftTo(foreign)),
         };
@@ -192,14 +198,15 @@ impl Intake {
             self.barrier.leave_reports(false);
         }
         if shared {
-            standing.listen(&self.nats.client, &stream).await;
+            Box::pin(standing.listen(&self.nats.client, &stream)).await;
         }
-        let mut messages = consumer
+        let messages = consumer
             .stream()
             .max_messages_per_batch(BATCH)
-            .messages()
-            .await?
-            .ready_chunks(BATCH);
+            .expires(PULL_FOR)
+            .heartbeat(HEARTBEAT)
+            .messages();
+        let mut messages = Box::pin(messages).await?.ready_chunks(BATCH);
         standing.is_ours();
         loop {
             // What is submitted waits in the stream while the store is short, so that ends can be written.
@@ -209,7 +216,7 @@ impl Intake {
             let chunk = tokio::select! {
                 chunk = messages.next() => chunk,
                 () = standing.until_look(), if shared => {
-                    match self.consumers.given_way(kind, filters, standing).await? {
+                    match Box::pin(self.consumers.given_way(kind, filters, standing)).await? {
                         Some(foreign) => return Ok(End::LeftTo(foreign)),
                         None => continue,
                     }
@@ -225,10 +232,12 @@ impl Intake {
                     Err(error) => tracing::debug!("published {kind}: {error}"),
                 }
             }
-            self.server_clock
-                .ask_if_old(&self.nats.jetstream, &stream)
-                .await;
-            self.take_over(batch, &standing.dealt).await;
+            Box::pin(async {
+                let jetstream = &self.nats.jetstream;
+                self.server_clock.ask_if_old(jetstream, &stream).await;
+                self.take_over(batch, &standing.dealt).await;
+            })
+            .await;
         }
     }
 

@@ -6,6 +6,7 @@ use async_nats::jetstream::{self, stream};
 use loom_protocol::{ProjectId, WireError, names};
 
 use crate::nats::error::{Resource, StoreError};
+use crate::nats::listing::StreamIdentity;
 use crate::nats::overlap::not_made;
 use crate::nats::store_guard::StoreGuard;
 use crate::nats::terms;
@@ -89,7 +90,8 @@ pub async fn ensure_stream(
 }
 
 /// Sets the configuration of the work stream back to what keeps what was published; where somebody else has made the stream,
-/// it is left alone, and warned of.
+/// it is left alone, and warned of. Which
+/// stream it is; `None`: it is gone again.
 ///
 /// # Errors
 /// The server does not say how it is.
@@ -99,7 +101,7 @@ pub(super) async fn keep_stream(
     project: &ProjectId,
     replicas: usize,
     guard: &StoreGuard,
-) -> Result<(), StoreError> {
+) -> Result<Option<StreamIdentity>, StoreError> {
     let config = &stream.cached_info().config;
     let terms = StreamTerms {
         per_subject: None,
@@ -110,10 +112,11 @@ pub(super) async fn keep_stream(
         replicas,
     };
     if config.metadata.get(PROJECT_KEY).map(String::as_str) != Some(project.as_str()) {
-        return terms::warn(jetstream, &config.name, &terms, guard).await;
+        let warned = terms::warn(jetstream, &config.name, &terms, guard).await?;
+        return Ok(warned.map(|looked| looked.identity));
     }
-    let kept = terms::keep(jetstream, &config.name, &terms, guard).await;
-    kept.map(drop)
+    let kept = terms::keep(jetstream, &config.name, &terms, guard).await?;
+    Ok(kept.map(|looked| looked.identity))
 }
 
 /// The name of the consumer of reports that an ownership has.

@@ -16,7 +16,7 @@ use super::carrying_out::CarryingOut;
 use super::events;
 use super::handle::{LedgerError, Outcome};
 use super::inspection::Looks;
-use super::looking::{LookEnd, watch_changes};
+use super::looking::{LookEnd, follow};
 use super::meters::Meters;
 use super::operation::Operation;
 use super::read_model::ReadModel;
@@ -29,6 +29,7 @@ use crate::events::EventHub;
 use crate::keyed_writer::{Bounds, KeyedWriter, Panicked, Rejection, carry_out};
 use crate::liveness::StallGuard;
 use crate::nats::connection::Nats;
+use crate::nats::listing::{FollowedStream, StreamChange};
 use crate::nats::owner::Ownership;
 use crate::nats::store_guard::StoreDenied;
 use crate::settings::WorkSettings;
@@ -87,7 +88,7 @@ pub enum LedgerMsg {
     /// Something may have been stored that is not known here: read what is new in the bucket.
     ReplayDue,
     /// The stream was changed by somebody, or something is missing: look at the bucket at once.
-    LookDue,
+    LookDue(StreamChange),
     /// A look at the bucket has ended; `None`: the server did not answer.
     LookDone(Option<Box<LookEnd>>),
     /// The replay has ended; everything up to here is known.
@@ -112,6 +113,8 @@ pub struct State {
     acknowledged: Acknowledged,
     replaying: bool,
     pub(super) looks: Looks,
+    /// The bucket in the list of all streams.
+    pub(super) lookout: Arc<FollowedStream>,
     pub(super) looking: bool,
 }
 
@@ -125,6 +128,7 @@ impl Actor for WorkLedger {
         myself: ActorRef<LedgerMsg>,
         args: WorkLedgerArgs,
     ) -> Result<State, ActorProcessingErr> {
+        let lookout = follow(&args.nats, &args.read, myself.clone());
         let read = args.read.clone();
         let bucket = read.clone();
         let load = move || {
@@ -150,6 +154,7 @@ impl Actor for WorkLedger {
             batches: Batches::default(),
             replaying: false,
             looks: Looks::new(),
+            lookout: Arc::new(lookout),
             looking: false,
         })
     }
@@ -168,7 +173,7 @@ impl Actor for WorkLedger {
             LedgerMsg::SweepDone => state.arm_sweep(),
             LedgerMsg::ReplayDue => state.replay(),
             LedgerMsg::ReplayDone(last) => state.replayed(last),
-            LedgerMsg::LookDue => state.suspect(),
+            LedgerMsg::LookDue(change) => state.look_due(change),
             LedgerMsg::LookDone(ended) => state.looked(ended),
             LedgerMsg::Drain(reply) => {
                 state.writer.drain(reply);
@@ -198,8 +203,7 @@ impl State {
         }
         let (read, myself) = (self.args.read.clone(), self.myself.clone());
         let nats = self.args.nats.clone();
-        self.tasks.spawn(watch_reconnects(nats, myself.clone()));
-        self.tasks.spawn(watch_changes(read.clone(), myself));
+        self.tasks.spawn(watch_reconnects(nats, myself));
         self.arm_sweep();
         read.set_loaded();
         loading.finish();
@@ -312,12 +316,15 @@ impl State {
         }
         self.look();
         let ledger = self.myself.clone();
-        let sweep = retention::sweep(
-            self.args.read.clone(),
+        let (keep, retention) = (
             self.args.settings.max_finished,
             self.args.settings.retention,
-            self.args.clock.now(),
         );
+        let now = self.args.clock.now();
+        if !retention::is_due(&self.args.read, keep, retention, now) {
+            return self.arm_sweep();
+        }
+        let sweep = retention::sweep(self.args.read.clone(), keep, retention, now);
         self.tasks.spawn(async move {
             let gone = AssertUnwindSafe(sweep).catch_unwind().await;
             tracing::trace!(?gone, "finished items were looked over");

@@ -1,6 +1,7 @@
 //! Whether the bucket still holds what it should: the limits of its stream, and every record of an item that has not ended.
 //!
-//! Each look costs one question. It counts: where the bucket holds fewer records than are known, beside those that may have
+//! A look counts, by the list of all streams where that says that the bucket is as it was and ends where everything is known;
+//! otherwise it costs one question: where the bucket holds fewer records than are known, beside those that may have
 //! expired or been removed by us, every sequence is read (without bodies), and what is missing is asked for at the leader.
 //! Only what the leader does not have is lost; then the store is not the one that is worked with any more, and the project
 //! is put to sleep. A reading that finds nothing missing makes the next one wait, twice as long each time: fewer records for
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 use super::header::Header;
 use super::read_model::ReadModel;
 use crate::nats::error::StoreError;
+use crate::nats::listing::{FollowedStream, Listed, Sight};
 use crate::nats::owner::Ownership;
 
 /// How often the bucket is looked at.
@@ -77,6 +79,11 @@ impl Looks {
         self.next <= Instant::now()
     }
 
+    /// Something may speak against the bucket: the next look is at once.
+    pub fn hasten(&mut self) {
+        self.next = Instant::now();
+    }
+
     /// A record was not there: the next look is a reading, at once.
     pub fn force(&mut self) {
         self.suspect();
@@ -85,7 +92,7 @@ impl Looks {
 
     /// Something speaks against the bucket: the next look is at once, and a reading where anything is missing.
     pub fn suspect(&mut self) {
-        self.next = Instant::now();
+        self.hasten();
         self.read_after = Instant::now();
         self.explained = 0;
     }
@@ -115,6 +122,14 @@ pub(super) struct Inspector {
     pub expired: Timestamp,
     /// Nothing of ours is under way.
     pub is_idle: bool,
+    /// What the list of all streams says of the bucket.
+    pub lookout: Arc<FollowedStream>,
+}
+
+/// What the bucket holds.
+struct Holds {
+    messages: u64,
+    last: u64,
 }
 
 impl Inspector {
@@ -136,7 +151,7 @@ impl Inspector {
         let soon = self.expired.after(SLACK);
         let expected = self.read.expected(self.keep, soon);
         let replayed_to = self.read.replayed_to();
-        let found = store.keep().await?;
+        let found = self.holds(replayed_to, looks.forced).await?;
         let messages = usize::try_from(found.messages).unwrap_or(usize::MAX);
         let missing = expected.least.saturating_sub(messages);
         let surely = expected.kept > messages;
@@ -152,10 +167,29 @@ impl Inspector {
                 self.read.lose(&lost);
             }
         }
-        let is_behind = found.last_sequence > replayed_to;
+        let is_behind = found.last > replayed_to;
         let replay = is_behind && (self.is_idle || looks.behind_at == Some(replayed_to));
         looks.behind_at = is_behind.then_some(replayed_to);
         Ok(Looked { looks, replay })
+    }
+
+    /// What the bucket holds. A list that was made before the last write that is known here holds too little of it.
+    async fn holds(&self, replayed_to: u64, by_name: bool) -> Result<Holds, StoreError> {
+        let is_listed = !by_name && self.lookout.is_as_noted();
+        if let Sight::There(listed) = self.lookout.sight()
+            && is_listed
+            && listed.last == replayed_to
+        {
+            let Listed { messages, last, .. } = listed;
+            return Ok(Holds { messages, last });
+        }
+        self.lookout.forget();
+        let kept = self.read.store().keep().await?;
+        self.lookout.note(Some(kept.identity));
+        Ok(Holds {
+            messages: kept.info.state.messages,
+            last: kept.info.state.last_sequence,
+        })
     }
 
     /// The items whose records are to stay and are not there.

@@ -1,35 +1,35 @@
 //! When the actor looks at its bucket, and what it makes of that.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::FutureExt as _;
 use ractor::ActorRef;
 
 use super::actor::{LedgerMsg, State};
 use super::inspection::{Inspector, Looked};
 use super::read_model::ReadModel;
+use crate::nats::connection::Nats;
+use crate::nats::listing::{FollowedStream, StreamChange};
 
 /// How a look at the bucket has ended.
 #[derive(Debug)]
 pub struct LookEnd(Looked);
 
-/// Hears from the server when the stream's configuration is changed: a limit takes records away at once. Where that may not
-/// be heard, the look that there is now and then finds it.
-pub(super) async fn watch_changes(read: Arc<ReadModel>, ledger: ActorRef<LedgerMsg>) {
-    let subject = format!(
-        "$JS.EVENT.ADVISORY.STREAM.UPDATED.{}",
-        read.store().stream_name()
-    );
-    let Ok(mut changes) = read.store().client().subscribe(subject).await else {
-        return;
+/// Follows the bucket in the list of all streams: a changed configuration, or a purge, may take records away.
+pub(super) fn follow(nats: &Nats, read: &ReadModel, ledger: ActorRef<LedgerMsg>) -> FollowedStream {
+    let told = move |change| {
+        let _ = ledger.cast(LedgerMsg::LookDue(change));
     };
-    while changes.next().await.is_some() && ledger.cast(LedgerMsg::LookDue).is_ok() {}
+    nats.listing.follow(read.store().stream_name(), told)
 }
 
 impl State {
-    pub(super) fn suspect(&mut self) {
-        self.looks.suspect();
+    pub(super) fn look_due(&mut self, change: StreamChange) {
+        match change {
+            StreamChange::Other => self.looks.suspect(),
+            // What expires goes in this way too.
+            StreamChange::Fewer => self.looks.hasten(),
+        }
         self.look();
     }
 
@@ -53,6 +53,7 @@ impl State {
             keep: self.args.settings.max_finished,
             expired: self.args.clock.now().before(retention),
             is_idle: self.writer.requests() == 0,
+            lookout: self.lookout.clone(),
         };
         let (looks, ledger) = (self.looks.clone(), self.myself.clone());
         // A suspicion from now on is one for the next look.

@@ -20,6 +20,11 @@ const REMOVALS_IN_FLIGHT: RangeInclusive<usize> = 16..=256;
 /// One removal is under way for so many that wait.
 const WAITING_FOR_EACH: usize = 16;
 
+/// Whether any finished item is to be forgotten.
+pub(super) fn is_due(read: &ReadModel, keep: usize, retention: Duration, now: Timestamp) -> bool {
+    !read.to_forget(keep, now.before(retention), 1).is_empty()
+}
+
 /// Forgets finished items that the server has let expire, and removes the oldest of those that are
 /// too many. Gives the number that went.
 pub(super) async fn sweep(

@@ -11,6 +11,7 @@ use loom_protocol::url::{percent_decoded, split, without_credentials};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::listing::StreamListing;
 use super::store::StoreHealth;
 
 /// The oldest server that stores what we rely on (per-message TTL, fences).
@@ -111,6 +112,8 @@ pub struct Nats {
     ending: Arc<AtomicBool>,
     /// How its store is, as far as somebody has looked or was refused.
     pub store: StoreHealth,
+    /// Its streams, listed for all who look after one.
+    pub listing: StreamListing,
 }
 
 impl Nats {
@@ -212,6 +215,7 @@ impl Nats {
             });
         }
         Ok(Self {
+            listing: StreamListing::new(&client, &jetstream, &reconnects),
             client,
             jetstream,
             reconnects,

@@ -34,6 +34,7 @@ use parking_lot::Mutex;
 
 use super::connection::WRITE_TIMEOUT;
 use super::error::{Cause, Resource, StoreError, StoreErrorKind};
+use super::listing::FollowedStream;
 use super::overlap::{is_not_found, not_made};
 use super::owner::Ownership;
 use super::replay::{NEXT_WITHIN, Replay};
@@ -84,6 +85,8 @@ struct Seen {
     made: Option<i128>,
     /// The one whose letters are known was removed: they are to be read again before anything is made.
     removed: bool,
+    /// The stream in the list of all streams.
+    followed: Option<FollowedStream>,
 }
 
 /// The stream of one project.
@@ -183,6 +186,7 @@ impl LetterStore {
             Ok(stream) => stream,
             Err(error) if is_not_found(&error) => {
                 self.seen_now(None);
+                self.note(None);
                 return Ok(None);
             }
             Err(error) => return Err(StoreError::of("opening", &self.resource, &error)),
@@ -197,7 +201,8 @@ impl LetterStore {
                 is_shared: false,
                 replicas: self.replicas,
             };
-            terms::keep(&self.jetstream, &self.stream, &terms, &self.guard).await?;
+            let kept = terms::keep(&self.jetstream, &self.stream, &terms, &self.guard).await?;
+            self.note(kept.map(|kept| kept.identity));
         }
         Ok(Some(opened))
     }
@@ -207,7 +212,10 @@ impl LetterStore {
     /// # Errors
     /// It cannot be made; that is logged once, and told by [`problem`](Self::problem).
     pub async fn prepare(&self) -> Result<(), StoreError> {
-        let Seen { made, removed } = *self.seen.lock();
+        let (made, removed) = {
+            let seen = self.seen.lock();
+            (seen.made, seen.removed)
+        };
         if removed {
             let why = "they were removed, and are read again first";
             let gone = Cause::NoStream;

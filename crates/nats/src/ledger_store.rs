@@ -22,7 +22,7 @@ use super::raw_bucket;
 use super::stamp::{STAMP_KEY, stamp_old};
 use super::store_guard::{StoreDenied, StoreGuard};
 use super::stream::{Stream, Write};
-use super::terms;
+use super::terms::{self, Looked};
 use crate::verdicts::stream_terms::StreamTerms;
 
 /// The key of writes that are meant to be refused.
@@ -171,13 +171,13 @@ impl LedgerStore {
     }
 
     /// Looks at the stream, and sets back what would let records go; what it holds. To be called by the owner.
-    pub async fn keep(&self) -> Result<stream::State, StoreError> {
+    pub async fn keep(&self) -> Result<Looked, StoreError> {
         let terms = StreamTerms::of_bucket(self.replicas);
         let name = self.stream_name();
         let kept = terms::keep(&self.jetstream, name, &terms, &self.guard).await?;
         let missing =
             || StoreError::refused(Cause::NoStream, LOOKING, &self.resource, "it is not there");
-        Ok(kept.ok_or_else(missing)?.state)
+        kept.ok_or_else(missing)
     }
 
     /// The stream behind the bucket.

@@ -11,6 +11,7 @@
 //! | [`store_guard`], [`stamp`] | whether a store is the one that is worked with; asked before every write |
 //! | [`store`] | whether the store can be written at all |
 //! | [`terms`], [`overlap`] | how streams must be configured, and what of somebody else's is in the way |
+//! | [`listing`] | all streams at once, for those who look now and then whether theirs is as it was |
 //! | [`positions`] | where streams stand: when each was made, how far it has come |
 //! | [`server`] | a nats-server of our own |
 //! | [`clock`], [`server_clock`], [`repetition`] | times as values: ours, the server's, when to say a thing again |
@@ -23,6 +24,7 @@ pub mod dead_letters;
 pub mod error;
 pub mod kv;
 pub mod ledger_store;
+pub mod listing;
 mod outcome;
 pub mod overlap;
 pub mod owner;

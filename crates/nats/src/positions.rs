@@ -4,13 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_nats::jetstream::{self, stream};
-use futures_util::TryStreamExt as _;
 use tokio::time::timeout;
 
+use crate::listing::list;
 use crate::overlap::is_not_found;
 
-/// How long a page of the list of all streams may take: 256 a request.
-const PAGE_WITHIN: Duration = Duration::from_secs(5);
 /// How long one stream may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
@@ -60,16 +58,18 @@ pub async fn positions_of(
 pub async fn all_positions(
     jetstream: &jetstream::Context,
 ) -> Result<BTreeMap<String, Position>, PositionError> {
-    let mut streams = jetstream.streams();
     let mut found = BTreeMap::new();
-    loop {
-        // Asks for the next page where the last one is used up.
-        match timeout(PAGE_WITHIN, streams.try_next()).await {
-            Ok(Ok(Some(info))) => drop(found.insert(info.config.name.clone(), position(&info))),
-            Ok(Ok(None)) => return Ok(found),
-            Ok(Err(error)) => return Err(PositionError(error.to_string())),
-            Err(_elapsed) => return Err(unanswered(PAGE_WITHIN)),
-        }
+    let all = list(jetstream, usize::MAX, |name, listed| {
+        let position = Position {
+            made: listed.made.as_millis(),
+            last: listed.last,
+            messages: listed.messages,
+        };
+        found.insert(name.to_owned(), position);
+    });
+    match all.await {
+        Ok(_unknown) => Ok(found),
+        Err(error) => Err(PositionError(error.to_string())),
     }
 }
 

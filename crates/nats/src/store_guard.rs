@@ -24,7 +24,7 @@
 //! | records expire, or are removed by us | the last sequence stays: trusted |
 //! | records of unfinished items are purged or deleted by somebody | the ledger finds that they are gone: foreign |
 //! | a write finds no stream, or gets no answer, or a sequence that was given out before | a suspicion |
-//! | the stream is removed and nobody writes | found by the look that every guard has now and then |
+//! | the stream is removed and nobody writes | the server tells of it, the list of all streams does not have it, or the look that every guard has now and then finds it |
 
 mod notes;
 
@@ -39,8 +39,9 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
-use super::overlap::is_not_found;
+use super::listing::{FollowedStream, StreamListing};
 use super::stamp::{found_in, stamp_of};
+use super::terms::look_at;
 use crate::verdicts::ledger_stamp::{Found, Known, difference};
 
 /// How long one look may take.
@@ -76,6 +77,9 @@ struct Inner {
     stream: String,
     client: Client,
     jetstream: jetstream::Context,
+    listing: StreamListing,
+    /// There while the stream is open.
+    followed: Mutex<Option<FollowedStream>>,
     stamp: Mutex<Option<String>>,
     /// Whether the end of the stream counts, and not its stamp alone.
     counts_sequences: bool,
@@ -140,6 +144,7 @@ impl StoreGuard {
     pub fn of(
         guarded: Guarded,
         jetstream: &jetstream::Context,
+        listing: &StreamListing,
         to_be_looked_at: Arc<Notify>,
     ) -> Self {
         let mut jetstream = jetstream.clone();
@@ -150,6 +155,8 @@ impl StoreGuard {
             stream: guarded.stream,
             client: jetstream.client(),
             jetstream,
+            listing: listing.clone(),
+            followed: Mutex::default(),
             stamp: Mutex::default(),
             counts_sequences: guarded.counts_sequences,
             last: AtomicU64::new(0),
@@ -315,21 +322,6 @@ impl StoreGuard {
         }
     }
 
-    /// Whether its stamp was given, and is not to be learned: it is never forgotten.
-    pub fn is_pinned(&self) -> bool {
-        let inner = self.0.as_ref();
-        inner.is_some_and(|inner| inner.is_pinned.load(Ordering::Acquire))
-    }
-
-    /// As [`forget`](Self::forget), unless it is pinned; whether it did.
-    pub fn forget_unless_pinned(&self) -> bool {
-        let forgets = self.0.is_some() && !self.is_pinned();
-        if forgets {
-            self.forget();
-        }
-        forgets
-    }
-
     /// How often the client had connected, to be read before a question whose answer is adopted.
     pub fn connects(&self) -> u64 {
         self.0.as_ref().map_or(0, |inner| inner.connects())
@@ -357,12 +349,12 @@ impl StoreGuard {
         let Some(known) = self.known() else {
             return false;
         };
-        let asked = inner.jetstream.get_stream(&inner.stream);
-        let found = match timeout(LOOK_WITHIN, asked).await {
-            Ok(Ok(stream)) => found_in(stream.cached_info()),
-            Ok(Err(error)) if is_not_found(&error) => Found::Nothing,
-            Ok(Err(_)) | Err(_) => return false,
+        let asked = look_at(&inner.jetstream, &inner.stream);
+        let Ok(Ok(looked)) = timeout(LOOK_WITHIN, asked).await else {
+            return false;
         };
+        let found = looked.as_ref().map(|looked| found_in(&looked.info));
+        let found = found.unwrap_or(Found::Nothing);
         let known = Known {
             last: if inner.counts_sequences {
                 known.last
@@ -388,6 +380,9 @@ impl StoreGuard {
         }
         let Some(differs) = differs else {
             *inner.differs_since.lock() = None;
+            if let (Some(followed), Some(looked)) = (&*inner.followed.lock(), &looked) {
+                followed.note(Some(looked.identity));
+            }
             if doubts == inner.doubts.load(Ordering::Acquire) {
                 inner.trust(connects);
             }

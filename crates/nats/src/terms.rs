@@ -7,12 +7,22 @@ use serde::{Deserialize as _, Serialize};
 use serde_json::{Map, Value};
 
 use super::error::{Cause, Resource, StoreError};
+use super::listing::StreamIdentity;
 use super::store_guard::StoreGuard;
 use crate::verdicts::stream_terms::{Change, NEEDED, StreamTerms, verdict};
 
 /// What is tried, in the words of an error.
 const LOOKING: &str = "looking at";
 const CHANGING: &str = "changing";
+
+/// How a stream was, as the server has said of it by name.
+#[derive(Debug)]
+pub struct Looked {
+    /// As the client reads it.
+    pub info: stream::Info,
+    /// By which it is known again in a list of all streams.
+    pub identity: StreamIdentity,
+}
 
 /// Looks at a stream, and sets back what must be different: in one step, but for the copies, which a cluster may not have.
 /// What was changed is logged; what cannot be is a warning of `guard` for as long as it lasts. How the stream is then;
@@ -25,7 +35,7 @@ pub async fn keep(
     stream: &str,
     terms: &StreamTerms,
     guard: &StoreGuard,
-) -> Result<Option<stream::Info>, StoreError> {
+) -> Result<Option<Looked>, StoreError> {
     let Some(mut seen) = look(jetstream, stream).await? else {
         return Ok(None);
     };
@@ -77,7 +87,7 @@ pub async fn keep(
         ));
     }
     guard.note_warnings(stream, warnings);
-    if terms.is_bucket && !seen.info.config.allow_message_ttl {
+    if terms.is_bucket && !seen.looked.info.config.allow_message_ttl {
         let why = "it does not let single keys expire; use nats-server 2.12.5 or later";
         let resource = Resource::stream(stream);
         return Err(StoreError::refused(
@@ -87,7 +97,7 @@ pub async fn keep(
             why,
         ));
     }
-    Ok(Some(seen.info))
+    Ok(Some(seen.looked))
 }
 
 /// The error of a change without which the stream cannot be used, with what to do.
@@ -113,7 +123,7 @@ const LOSING: [&str; 5] = [
     "discard",
 ];
 
-/// Warns of what may lose messages, and changes nothing: the stream is somebody else's.
+/// Warns of what may lose messages, and changes nothing: the stream is somebody else's. How it is; `None`: there is none.
 ///
 /// # Errors
 /// The server does not say.
@@ -122,9 +132,9 @@ pub async fn warn(
     stream: &str,
     terms: &StreamTerms,
     guard: &StoreGuard,
-) -> Result<(), StoreError> {
+) -> Result<Option<Looked>, StoreError> {
     let Some(seen) = look(jetstream, stream).await? else {
-        return Ok(());
+        return Ok(None);
     };
     let found = verdict(&seen.config, terms);
     let mut warnings = found.lasting;
@@ -138,14 +148,25 @@ pub async fn warn(
         ));
     }
     guard.note_warnings(stream, warnings);
-    Ok(())
+    Ok(Some(seen.looked))
+}
+
+/// A stream, by its name. `None`: there is none.
+///
+/// # Errors
+/// The server does not say.
+pub(crate) async fn look_at(
+    jetstream: &jetstream::Context,
+    stream: &str,
+) -> Result<Option<Looked>, StoreError> {
+    Ok(look(jetstream, stream).await?.map(|seen| seen.looked))
 }
 
 /// A stream, as the server says that it is.
 struct Seen {
     /// With what this program does not know of.
     config: Map<String, Value>,
-    info: stream::Info,
+    looked: Looked,
 }
 
 /// `None`: there is no stream.
@@ -186,12 +207,17 @@ async fn ask(
         Response::Ok(info) => info,
         Response::Err { error } => return Err(StoreError::of(doing, &resource, &error)),
     };
-    let unreadable = |why| {
+    let unreadable = |why: serde_json::Error| {
         let why = format_args!("the answer cannot be read: {why}");
         StoreError::unknown(doing, &resource, why)
     };
+    let made = info["created"].as_str().unwrap_or_default();
+    let identity = StreamIdentity::of(made, &info["config"]).map_err(unreadable)?;
     Ok(Seen {
-        info: stream::Info::deserialize(&info).map_err(|error| unreadable(error.to_string()))?,
+        looked: Looked {
+            info: stream::Info::deserialize(&info).map_err(unreadable)?,
+            identity,
+        },
         config: info["config"].as_object().cloned().unwrap_or_default(),
     })
 }

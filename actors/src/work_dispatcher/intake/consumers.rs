@@ -26,6 +26,7 @@ use super::standing::{Foreign, Standing};
 use crate::domain::foreign::{ConsumerSight, Keeps, begins_at, holder, overlapping};
 use crate::domain::subjects::takes_of;
 use crate::nats::connection::Nats;
+use crate::nats::listing::{Lookout, StreamIdentity};
 use crate::nats::store_guard::StoreGuard;
 
 const ACK_WAIT: Duration = Duration::from_secs(30);
@@ -77,27 +78,30 @@ impl Consumers {
 
     /// Sets the stream back to what keeps what is published, for as long as this is polled.
     pub async fn keep_stream(self) {
+        let stream = names::work_stream(&self.project);
+        let lookout = Lookout::over(&stream, self.store.listing());
         loop {
-            if let Err(error) = self.look_at_stream().await {
-                tracing::debug!(project = %self.project, "{error}");
+            // What is rarely done is kept apart, for the memory of the task.
+            match Box::pin(self.look_at_stream()).await {
+                Ok(Some(looked)) => lookout.note(Some(looked)),
+                // One that is gone is made by the next look.
+                Ok(None) => lookout.forget(),
+                Err(error) => {
+                    lookout.forget();
+                    tracing::debug!(project = %self.project, "{error}");
+                }
             }
-            tokio::time::sleep(KEEP_EVERY).await;
+            lookout.until_due(KEEP_EVERY).await;
         }
     }
 
-    async fn look_at_stream(&self) -> Result<(), async_nats::Error> {
+    async fn look_at_stream(&self) -> Result<Option<StreamIdentity>, async_nats::Error> {
         self.store.settled().await?;
         let jetstream = &self.nats.jetstream;
         let stream = ensure_stream(jetstream, &self.project, self.replicas).await?;
-        keep_stream(
-            jetstream,
-            &stream,
-            &self.project,
-            self.replicas,
-            &self.store,
-        )
-        .await?;
-        Ok(())
+        let (project, replicas) = (&self.project, self.replicas);
+        let kept = keep_stream(jetstream, &stream, project, replicas, &self.store).await?;
+        Ok(kept)
     }
 
     /// Our consumer of this epoch, unless somebody else takes what it would; those of former owners would overlap and

@@ -4,8 +4,36 @@ use async_nats::jetstream::stream;
 
 use super::{LetterStore, WRITE_TIMEOUT};
 use crate::error::StoreError;
+use crate::listing::{FollowedStream, StreamChange, StreamIdentity};
 
 impl LetterStore {
+    /// Calls `hook` when a list of all streams, or the server, says that the stream is not as it was when it was looked at,
+    /// until it is looked at again. Takes the place of the former hook.
+    pub fn follow(&self, hook: impl Fn() + Send + Sync + 'static) {
+        let followed = self.guard.listing().map(|listing| {
+            listing.follow(&self.stream, move |change| {
+                if change == StreamChange::Other {
+                    hook();
+                }
+            })
+        });
+        self.seen.lock().followed = followed;
+    }
+
+    /// Whether the last list of all streams says that the stream is as it was when it was looked at: there, or not there.
+    pub fn is_listed(&self) -> bool {
+        let seen = self.seen.lock();
+        let followed = seen.followed.as_ref();
+        followed.is_some_and(FollowedStream::is_as_noted)
+    }
+
+    /// The stream was looked at, and was this; `None`: it was not there.
+    pub(super) fn note(&self, identity: Option<StreamIdentity>) {
+        if let Some(followed) = &self.seen.lock().followed {
+            followed.note(identity);
+        }
+    }
+
     pub(super) fn seen_now(&self, stream: Option<&stream::Stream>) {
         if stream.is_some() {
             self.guard.note_problem(&self.stream, None);

@@ -4,25 +4,27 @@ use async_nats::jetstream::stream;
 
 use super::{ANSWER_WITHIN, Bucket};
 use crate::error::{Cause, StoreError};
+use crate::listing::{Lookout, StreamIdentity};
 use crate::raw_bucket;
-use crate::terms;
+use crate::terms::{self, Looked};
 
 impl Bucket {
     /// Makes the bucket if it is missing. One that is there is [kept](Self::keep) as it must be.
     pub async fn ensure(&self) -> Result<stream::Info, StoreError> {
         if let Some(found) = self.adopt().await? {
-            return Ok(found);
+            return Ok(found.info);
         }
         let (config, resource) = (self.config.clone(), &self.resource);
         raw_bucket::make(&self.jetstream, config, resource, &self.guard).await?;
         // Perhaps somebody else has made it at the same moment.
         let missing =
             || StoreError::refused(Cause::NoStream, "making", resource, "it is gone again");
-        self.adopt().await?.ok_or_else(missing)
+        let found = self.adopt().await?.ok_or_else(missing)?;
+        Ok(found.info)
     }
 
     /// As [`Bucket::ensure`], but a bucket that is missing stays so: `None`.
-    pub(super) async fn adopt(&self) -> Result<Option<stream::Info>, StoreError> {
+    pub(super) async fn adopt(&self) -> Result<Option<Looked>, StoreError> {
         let known = self.guard.settled_within(ANSWER_WITHIN).await;
         known.map_err(|denied| self.denied("looking at", &denied))?;
         let (name, guard) = (&self.config.name, &self.guard);
@@ -33,14 +35,20 @@ impl Bucket {
         Ok(found)
     }
 
-    /// Sets the configuration of the bucket back to what keeps its records. One that is missing stays so.
+    /// Looks after the bucket: when it has to be asked for.
+    pub fn lookout(&self) -> Lookout {
+        Lookout::over(&self.config.name, self.guard.listing())
+    }
+
+    /// Sets the configuration of the bucket back to what keeps its records. One that is missing stays so: `None`.
     ///
     /// # Errors
     /// The server does not say how it is, or single keys cannot be let expire.
-    pub async fn keep(&self) -> Result<(), StoreError> {
+    pub async fn keep(&self) -> Result<Option<StreamIdentity>, StoreError> {
         if !self.ownership.is_held() {
-            return Ok(());
+            return Err(StoreError::not_owner("looking at", &self.resource));
         }
-        self.adopt().await.map(drop)
+        let kept = self.adopt().await?;
+        Ok(kept.map(|kept| kept.identity))
     }
 }

@@ -10,15 +10,19 @@ use async_nats::Subscriber;
 use async_nats::jetstream::consumer::{DeliverPolicy, push};
 use futures_util::StreamExt;
 use futures_util::stream::ReadyChunks;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::{Bucket, Record, identity, record};
 use crate::error::StoreError;
+use crate::listing::{Lookout, Sight, StreamListing};
+use crate::terms::{Looked, look_at};
 
 /// How many records come at once at the most.
 const CHUNK: usize = 256;
-/// After how much quiet the watch looks after itself.
+/// After how much quiet the watch looks after itself: while it is not known that all is well, and while it is.
 const QUIET: Duration = Duration::from_secs(1);
+const QUIET_AND_WELL: Duration = Duration::from_secs(10);
 /// The pause after a failed opening; doubles up to the longest.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
@@ -76,6 +80,13 @@ pub struct Watch {
     missing: Option<Missing>,
     /// When it was last seen that the bucket is the one that is watched.
     seen_at: Instant,
+    lookout: Lookout,
+    /// Changes when the client has connected anew; none where that is asked for.
+    reconnects: Option<watch::Receiver<u64>>,
+    /// How far everything was told.
+    told_to: u64,
+    /// How far that was, and how many lists there had been, when the list of all streams was first seen to be further.
+    behind_at: Option<(u64, u64)>,
 }
 
 /// The bucket was not there when it was looked for.
@@ -100,7 +111,17 @@ enum Phase {
 
 impl Watch {
     pub(super) fn new(bucket: Bucket, foreign: bool) -> Self {
+        let lookout = if foreign {
+            Lookout::over(&bucket.config.name, None)
+        } else {
+            bucket.lookout()
+        };
+        let listing = bucket.guard.listing().filter(|_| !foreign);
         Self {
+            lookout,
+            reconnects: listing.map(StreamListing::reconnects),
+            told_to: 0,
+            behind_at: None,
             bucket,
             foreign,
             missing: None,
@@ -123,15 +144,26 @@ impl Watch {
                 return WatchEvent::Current { up_to: self.up_to };
             }
             if self.messages.is_none() {
-                if let Some(event) = self.try_to_open().await {
+                // What is rarely done is kept apart: a task is as large as what it may wait for, all the time.
+                if let Some(event) = Box::pin(self.try_to_open()).await {
                     return event;
                 }
                 continue;
             }
+            let quiet = self.quiet();
             let Some(messages) = &mut self.messages else {
                 continue;
             };
-            match timeout(QUIET, messages.next()).await {
+            let next = tokio::select! {
+                biased;
+                next = timeout(quiet, messages.next()) => next,
+                () = next_connection(&mut self.reconnects) => continue,
+                () = self.lookout.changed() => {
+                    Box::pin(self.look_at_bucket()).await;
+                    continue;
+                }
+            };
+            match next {
                 Ok(Some(chunk)) => {
                     let records = self.take(chunk);
                     if !records.is_empty() {
@@ -141,6 +173,16 @@ impl Watch {
                 Ok(None) => self.messages = None,
                 Err(_quiet) => self.look_after().await,
             }
+        }
+    }
+
+    /// After how much quiet to look.
+    fn quiet(&self) -> Duration {
+        let is_well = self.phase == Phase::Current && self.connects == self.connects_now();
+        if is_well && self.reconnects.is_some() {
+            QUIET_AND_WELL
+        } else {
+            QUIET
         }
     }
 
@@ -200,15 +242,18 @@ impl Watch {
     /// Opens the watch; `None` where there is nothing to watch.
     async fn open(&mut self) -> Result<Option<WatchEvent>, StoreError> {
         let connects = self.connects_now();
-        let found = if self.foreign {
+        let info = if self.foreign {
             self.bucket.info().await?
         } else {
-            self.bucket.adopt().await?
+            let looked = self.bucket.adopt().await?;
+            self.lookout.note(looked.as_ref().map(|it| it.identity));
+            looked.map(|looked| looked.info)
         };
-        let Some(info) = found else {
+        let Some(info) = info else {
             return Ok(None);
         };
         self.up_to = info.state.last_sequence;
+        (self.told_to, self.behind_at) = (self.up_to, None);
         self.max_age = info.config.max_age;
         let (bucket, stream) = (&self.bucket, &self.bucket.config.name);
         bucket.server_clock.ask(&bucket.jetstream, stream).await?;
@@ -267,6 +312,7 @@ impl Watch {
                 continue;
             };
             let (key, revision, pending) = (key.to_owned(), info.stream_sequence, info.pending);
+            self.told_to = self.told_to.max(revision);
             let published = self.bucket.stored_at(info.published.unix_timestamp_nanos());
             if pending == 0 && self.phase == Phase::Catching {
                 self.phase = Phase::Caught;
@@ -292,15 +338,48 @@ impl Watch {
         } else {
             LOOK_AFTER
         };
-        let is_seen = connects == self.connects && self.seen_at.elapsed() < look_after;
-        if self.phase == Phase::Current && is_seen {
+        let is_same = self.seen_at.elapsed() < look_after || self.lookout.is_as_noted();
+        if self.phase == Phase::Current && connects == self.connects && is_same {
+            if self.is_behind() {
+                tracing::debug!(
+                    bucket = self.bucket.name,
+                    "the watch lacks what the bucket has; opening it again"
+                );
+                self.messages = None;
+            }
             return;
         }
+        Box::pin(self.look_at_bucket()).await;
+    }
+
+    /// Whether the bucket went further than was told, and had by the list before.
+    fn is_behind(&mut self) -> bool {
+        let Sight::There(listed) = self.lookout.sight() else {
+            return false;
+        };
+        if listed.last <= self.told_to {
+            self.behind_at = None;
+            return false;
+        }
+        let seen = (self.told_to, self.lookout.lists());
+        let before = *self.behind_at.get_or_insert(seen);
+        if before.0 != seen.0 {
+            self.behind_at = Some(seen);
+        }
+        before.0 == seen.0 && before.1 < seen.1
+    }
+
+    /// Asks for the bucket by name.
+    async fn look_at_bucket(&mut self) {
+        let connects = self.connects_now();
         self.seen_at = Instant::now();
-        match self.bucket.info().await {
-            Ok(info) if info.as_ref().map(identity) != self.created => self.messages = None,
+        let looked = look_at(&self.bucket.jetstream, &self.bucket.config.name).await;
+        let info = looked.as_ref().map(|it| it.as_ref().map(|it| &it.info));
+        match info {
+            Ok(info) if info.map(identity) != self.created => self.messages = None,
             // Somebody has set it: that is set right, or told.
             Ok(Some(info)) if info.config.max_age != self.max_age => self.messages = None,
+            Ok(_) if !self.is_as_opened(looked.as_ref()) => self.messages = None,
             Ok(_) => {
                 self.connects = connects;
                 if self.phase == Phase::Catching {
@@ -311,10 +390,27 @@ impl Watch {
         }
     }
 
+    /// Whether a bucket that is kept as it must be is configured as it was when it was opened.
+    fn is_as_opened(&self, looked: Result<&Option<Looked>, &StoreError>) -> bool {
+        let identity = looked.ok().and_then(Option::as_ref).map(|it| it.identity);
+        self.foreign || self.lookout.is_noted(identity)
+    }
+
     fn connects_now(&self) -> u64 {
         let statistics = self.bucket.client.statistics();
         statistics.connects.load(Ordering::Relaxed)
     }
+}
+
+/// Ends when the client has connected anew.
+async fn next_connection(reconnects: &mut Option<watch::Receiver<u64>>) {
+    if let Some(told) = reconnects
+        && told.changed().await.is_ok()
+    {
+        return;
+    }
+    *reconnects = None;
+    std::future::pending().await
 }
 
 /// After how long what is in a bucket goes by itself.

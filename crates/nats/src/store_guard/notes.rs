@@ -1,8 +1,62 @@
 //! What a guard is told: streams that cannot be used, what is to be known of others, and items that are missing.
 
-use super::{Lack, StoreGuard};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{FollowedStream, Lack, StoreGuard};
+use crate::listing::{StreamChange, StreamListing};
 
 impl StoreGuard {
+    /// The list of all streams of this NATS; `None`: it is not known here.
+    pub fn listing(&self) -> Option<&StreamListing> {
+        self.0.as_ref().map(|inner| &inner.listing)
+    }
+
+    /// Looks as soon as a list of all streams, or the server, says that the stream is not the one that was looked at; until
+    /// [`unfollow`](Self::unfollow).
+    pub fn follow(&self) {
+        let Some(inner) = &self.0 else {
+            return;
+        };
+        let suspected = Arc::downgrade(inner);
+        let followed = inner.listing.follow(&inner.stream, move |change| {
+            if let (StreamChange::Other, Some(inner)) = (change, suspected.upgrade()) {
+                Self(Some(inner)).suspect();
+            }
+        });
+        *inner.followed.lock() = Some(followed);
+    }
+
+    /// Nobody works with it any more.
+    pub fn unfollow(&self) {
+        if let Some(inner) = &self.0 {
+            *inner.followed.lock() = None;
+        }
+    }
+
+    /// Whether the last list of all streams says that it is the one that was looked at.
+    pub fn is_listed(&self) -> bool {
+        self.0.as_ref().is_some_and(|inner| {
+            let followed = inner.followed.lock();
+            followed.as_ref().is_some_and(FollowedStream::is_as_noted)
+        })
+    }
+
+    /// Whether its stamp was given, and is not to be learned: it is never forgotten.
+    pub fn is_pinned(&self) -> bool {
+        let inner = self.0.as_ref();
+        inner.is_some_and(|inner| inner.is_pinned.load(Ordering::Acquire))
+    }
+
+    /// As [`forget`](Self::forget), unless it is pinned; whether it did.
+    pub fn forget_unless_pinned(&self) -> bool {
+        let forgets = self.0.is_some() && !self.is_pinned();
+        if forgets {
+            self.forget();
+        }
+        forgets
+    }
+
     /// So many items that were acknowledged, and had not ended, are not in the store. Counts where it is more than was
     /// known.
     pub fn lacks(&self, items: usize) {
