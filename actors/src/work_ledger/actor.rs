@@ -15,8 +15,7 @@ use super::batches::{Batches, Job};
 use super::carrying_out::CarryingOut;
 use super::events;
 use super::handle::{LedgerError, Outcome};
-use super::inspection::Looks;
-use super::looking::{LookEnd, watch_changes};
+use super::looking::{LookEnd, Looking, watch_changes};
 use super::meters::Meters;
 use super::operation::Operation;
 use super::read_model::ReadModel;
@@ -111,8 +110,7 @@ pub struct State {
     loading: Option<Loading>,
     acknowledged: Acknowledged,
     replaying: bool,
-    pub(super) looks: Looks,
-    pub(super) looking: bool,
+    pub(super) looking: Looking,
 }
 
 impl Actor for WorkLedger {
@@ -149,8 +147,7 @@ impl Actor for WorkLedger {
             tasks: JoinSet::new(),
             batches: Batches::default(),
             replaying: false,
-            looks: Looks::new(),
-            looking: false,
+            looking: Looking::new(),
         })
     }
 
@@ -284,7 +281,7 @@ impl State {
         let read = self.args.read.clone();
         read.apply(&applied.record, applied.revision);
         if let Some(live) = &applied.progress {
-            read.note_progress(applied.record.id, live.clone());
+            read.live().note(applied.record.id, live.clone());
         }
         if applied.changed {
             self.context.meters.transition(applied);

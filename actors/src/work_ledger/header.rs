@@ -161,7 +161,7 @@ pub struct LeaseInfo {
     /// The item's own progress clock.
     pub timeout_ms: Option<u64>,
     /// When what the agent did last about it was written down.
-    pub heard: Instant,
+    pub last_seen_at: Instant,
 }
 
 /// What became of an item, for whoever schedules.

@@ -89,7 +89,7 @@ impl Index {
                     claim_id: lease.claim_id.as_deref().map(Into::into),
                     assigned_at: lease.assigned_at,
                     timeout_ms: record.timeout_ms,
-                    heard: now,
+                    last_seen_at: now,
                 });
         }
         if header.status == WorkStatus::Cancelled
