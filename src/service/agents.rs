@@ -112,7 +112,7 @@ impl Service {
         project
             .revoke_leases(guid, Reason::NotStarted, |lease| {
                 lease.assigned_at < given_before
-                    && is_known(lease.heard)
+                    && is_known(lease.last_seen_at)
                     && !holding.contains(&named(lease))
             })
             .await

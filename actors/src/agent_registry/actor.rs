@@ -16,6 +16,8 @@ use super::bucket_view::BucketView;
 use super::entry_state::{InFlightWrite, PendingRequest};
 use super::entry_states::EntryStates;
 use super::fence::Fence;
+use super::held_requests::HeldRequests;
+use super::outbox::Outbox;
 use super::pauses::Pauses;
 use super::shared::{SharedNews, SharedRefusal};
 use super::writes::BOUNDS;
@@ -25,6 +27,7 @@ use crate::keyed_writer::KeyedWriter;
 use crate::liveness::Marker;
 use crate::nats::error::StoreError;
 use crate::nats::kv::{Bucket, Record, WatchEvent};
+use crate::repetition::Repetition;
 
 /// How many chunks of the watch may wait in the mailbox.
 const CHUNKS_AHEAD: usize = 4;
@@ -62,7 +65,7 @@ pub(super) enum Msg {
         reply: Reply<Vec<Directive>>,
     },
     /// The same, published instead of requested; the permit bounds how many wait here.
-    HeartbeatHeard {
+    PublishedHeartbeat {
         heartbeat: HeartbeatRequest,
         _permit: OwnedSemaphorePermit,
     },
@@ -156,8 +159,10 @@ pub(super) struct State {
     pub bucket: Bucket,
     /// Whether anything may be written.
     pub fence: Fence,
-    /// What is told, but for reads and writes of entries.
-    pub tasks: JoinSet<()>,
+    /// What listens to the bucket and to heartbeats.
+    helpers: JoinSet<()>,
+    /// What is published to agents.
+    pub outbox: Outbox,
     /// What is known of each entry.
     pub entries: EntryStates,
     /// What is to be done with each entry, and what is under way.
@@ -165,9 +170,11 @@ pub(super) struct State {
     /// What the watch has told of the bucket.
     pub bucket_view: BucketView,
     /// Requests that wait for the first reading.
-    pub held: Vec<Msg>,
+    pub held: HeldRequests,
     /// Who is kept from work, and until when.
     pub pauses: Pauses,
+    /// How often the store refused a write since that was logged.
+    pub refusals: Repetition,
 }
 
 /// The actor. Reached through [`AgentRegistryHandle`](super::AgentRegistryHandle).
@@ -186,12 +193,14 @@ impl Actor for AgentRegistry {
         let mut state = State {
             bucket: args.bucket(),
             fence: Fence::new(args.epoch, args.ownership.clone()),
-            tasks: JoinSet::new(),
+            helpers: JoinSet::new(),
+            outbox: Outbox::new(args.client.clone(), args.project.clone()),
             entries: EntryStates::default(),
             writer: KeyedWriter::new(me.clone(), BOUNDS),
             bucket_view: BucketView::default(),
-            held: Vec::new(),
+            held: HeldRequests::default(),
             pauses: Pauses::of(&args.directory),
+            refusals: Repetition::default(),
             me,
             args,
         };
@@ -208,7 +217,10 @@ impl Actor for AgentRegistry {
         message: Msg,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        let Some(message) = state.hold_while_loading(message) else {
+        let Some(message) = state
+            .held
+            .keep_while_loading(&state.args.directory, message)
+        else {
             return Ok(());
         };
         match message {
@@ -220,7 +232,7 @@ impl Actor for AgentRegistry {
             } => state.register(guid, request, reply),
             Msg::Deregister { guid, reply } => state.deregister(guid, reply),
             Msg::Heartbeat { heartbeat, reply } => answer(reply, state.heartbeat(&heartbeat)),
-            Msg::HeartbeatHeard { heartbeat, _permit } => state.heartbeat_heard(&heartbeat),
+            Msg::PublishedHeartbeat { heartbeat, _permit } => state.published_heartbeat(&heartbeat),
             Msg::Marker(marker) => state.marker(marker),
             Msg::SignOfLife { guid, reply } => answer(reply, state.sign_of_life(guid)),
             Msg::Shutdown { guid, order, reply } => {
@@ -265,7 +277,7 @@ impl Actor for AgentRegistry {
             Msg::Bucket { event, _permit } => state.bucket_event(event),
             Msg::Shared { news, reply } => answer(reply, state.shared_news(&news)),
             Msg::Recounted => state.counts_begin_to_change(),
-            Msg::CountsDue => state.tell_counts(),
+            Msg::CountsDue => state.notify_counts(),
             Msg::WriteEnded { guid, outcome } => state.write_ended(guid, outcome),
             Msg::ReadEnded { guid, outcome } => state.read_ended(guid, outcome),
             Msg::SweepDue => {
@@ -308,31 +320,16 @@ impl State {
         }
     }
 
-    /// Runs `work` beside the actor, for no longer than it lives; its outcome comes back as a
-    /// message, and so does its panic.
-    pub fn run<T: Send + 'static>(
+    /// Runs a helper beside the actor, for no longer than it lives. That it has ended, or panicked, is a defect.
+    fn start_helper(
         &mut self,
-        work: impl Future<Output = T> + Send + 'static,
-        outcome: impl FnOnce(Result<T, String>) -> Msg + Send + 'static,
+        helper: &'static str,
+        work: impl Future<Output = ()> + Send + 'static,
     ) {
         let me = self.me.clone();
-        self.tasks.spawn(async move {
-            let ended = AssertUnwindSafe(work).catch_unwind().await;
-            let ended = ended.map_err(|_| "its task panicked".to_owned());
-            let _ = me.send_message(outcome(ended));
-        });
-    }
-
-    /// Publishes something in the background; nobody waits for it.
-    pub fn publish(&mut self, subject: String, payload: Vec<u8>) {
-        let client = self.args.client.clone();
-        self.tasks.spawn(async move {
-            let published = client.publish(subject, payload.into());
-            match tokio::time::timeout(Duration::from_secs(2), published).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(%error, "an order was not published"),
-                Err(_) => tracing::debug!("an order was not published in time"),
-            }
+        self.helpers.spawn(async move {
+            let _ = AssertUnwindSafe(work).catch_unwind().await;
+            let _ = me.send_message(Msg::HelperEnded { helper });
         });
     }
 
@@ -355,13 +352,9 @@ impl State {
                 }
             }
         };
-        self.run(watching, |_| Msg::HelperEnded {
-            helper: "the watch of the agents bucket",
-        });
+        self.start_helper("the watch of the agents bucket", watching);
         let listening = heartbeats::listen(self.me.clone(), self.args.clone());
-        self.run(listening, |_| Msg::HelperEnded {
-            helper: "the subscription to heartbeats",
-        });
+        self.start_helper("the subscription to heartbeats", listening);
     }
 
     fn arm_sweep(&self) {

@@ -25,17 +25,17 @@ impl State {
         self.me.send_after(TOGETHER, || Msg::CountsDue);
     }
 
-    pub fn tell_counts(&self) {
+    pub fn notify_counts(&self) {
         let directory = &self.args.directory;
         for guid in directory.take_recounted() {
             let Some(entry) = directory.get(guid) else {
                 continue;
             };
-            let Some(count) = entry.untold_count() else {
+            let Some(count) = entry.take_unannounced_count() else {
                 continue;
             };
             let agent = entry.agent();
-            self.tell(AgentEvent {
+            self.notify(AgentEvent {
                 previous_status: Some(agent.status),
                 new_status: Some(agent.status),
                 current_task_count: Some(count),

@@ -40,8 +40,8 @@ pub(super) struct Vitals {
     put_applied: AtomicU64,
     /// Its entry in the bucket of all projects.
     shared: Mutex<Option<SharedPlace>>,
-    /// The task count that was told last.
-    told_count: AtomicU32,
+    /// The task count that was announced last.
+    announced_count: AtomicU32,
     /// What the order to end was given for.
     end_cause: Mutex<Option<ShutdownReason>>,
 }
@@ -74,7 +74,7 @@ impl Vitals {
             has_asked: AtomicBool::new(false),
             put_applied: AtomicU64::new(0),
             shared: Mutex::default(),
-            told_count: AtomicU32::new(agent.current_task_count),
+            announced_count: AtomicU32::new(agent.current_task_count),
             end_cause: Mutex::default(),
         }
     }
@@ -158,12 +158,12 @@ impl AgentEntry {
         *self.vitals.shared.lock() = place;
     }
 
-    /// The number of its items as clients see it, if another one was told last.
-    pub(super) fn untold_count(&self) -> Option<u32> {
+    /// The number of its items as clients see it, if another one was announced last.
+    pub(super) fn take_unannounced_count(&self) -> Option<u32> {
         let own = self.vitals.own_count.load(Ordering::Relaxed);
         let count = own.max(self.leases());
-        let told = self.vitals.told_count.swap(count, Ordering::Relaxed);
-        (told != count).then_some(count)
+        let announced = self.vitals.announced_count.swap(count, Ordering::Relaxed);
+        (announced != count).then_some(count)
     }
 
     pub(super) fn end_cause(&self) -> Option<ShutdownReason> {
@@ -284,7 +284,9 @@ impl AgentEntry {
     pub(super) fn begin_with_leases(&self, leases: usize) {
         let leases = u32::try_from(leases).unwrap_or(u32::MAX);
         self.vitals.leases.store(leases, Ordering::Relaxed);
-        self.vitals.told_count.fetch_max(leases, Ordering::Relaxed);
+        self.vitals
+            .announced_count
+            .fetch_max(leases, Ordering::Relaxed);
     }
 
     /// Whether that is another number than before.

@@ -109,3 +109,62 @@ impl EntryState {
         freshness.entry.is_some_and(is_due)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::agent::{Terms, register};
+    use loom_protocol::ProjectId;
+    use loom_protocol::agent::RegisterRequest;
+
+    const OLD: Duration = Duration::from_secs(5);
+
+    fn freshness(now: Timestamp, entry: Option<Duration>) -> Freshness {
+        Freshness {
+            now,
+            heartbeat: OLD,
+            entry,
+        }
+    }
+
+    #[test]
+    fn an_entry_of_ours_is_due_when_it_is_behind_and_a_clients_never() {
+        let (guid, begun) = (AgentGuid::generate(), Timestamp::from_millis(1_000));
+        let request = RegisterRequest {
+            handle: "ada".into(),
+            agent_type: "coder".into(),
+            capabilities: vec!["rust".into()],
+            ..RegisterRequest::default()
+        };
+        let terms = Terms {
+            project: &ProjectId::new("p").unwrap(),
+            heartbeat_every: OLD,
+            now: begun,
+        };
+        let agent = register(&request, guid, None, false, &terms).unwrap();
+        let directory = AgentDirectory::new();
+        directory.put(agent);
+        let later = begun.after(OLD);
+        for keeper in [Keeper::Registry, Keeper::Client, Keeper::Shared] {
+            let is_ours = keeper == Keeper::Registry;
+            let mut entries = EntryStates::default();
+            assert!(entries.of(guid).in_doubt, "the bucket was not read yet");
+            assert!(entries.set_read() && !entries.set_read());
+            assert!(!entries.of(AgentGuid::generate()).in_doubt);
+            let state = entries.of(guid);
+            state.keeper = keeper;
+            state.written_heartbeat = begun;
+            let quiet = entries.due(&directory, freshness(later, None));
+            assert!(quiet.is_empty(), "it was not heard of since");
+            let goes = entries.due(&directory, freshness(later, Some(Duration::ZERO)));
+            assert_eq!(goes == [guid], is_ours, "{keeper:?}");
+            entries.of(guid).dirty = false;
+            directory.touch(guid, later);
+            let fresh = entries.due(&directory, freshness(begun, None));
+            assert!(fresh.is_empty(), "it is not old yet");
+            let behind = entries.due(&directory, freshness(later, None));
+            assert_eq!(behind == [guid], is_ours, "{keeper:?}");
+            assert_eq!(entries.of(guid).dirty, is_ours);
+        }
+    }
+}

@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// What may stand in a published heartbeat; the guid may be left to the subject.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Heard {
+struct HeartbeatBody {
     guid: Option<AgentGuid>,
     instance_id: Option<String>,
     status: Option<AgentStatus>,
@@ -59,7 +59,7 @@ pub(super) async fn listen(me: ActorRef<Msg>, args: AgentRegistryArgs) {
                         }
                         continue;
                     };
-                    let told = me.send_message(Msg::HeartbeatHeard {
+                    let told = me.send_message(Msg::PublishedHeartbeat {
                         heartbeat,
                         _permit: permit,
                     });
@@ -83,7 +83,7 @@ fn read(message: &async_nats::Message) -> Option<HeartbeatRequest> {
         .and_then(|headers| headers.get_last(loom_protocol::codec::CONTENT_TYPE))
         .map(async_nats::HeaderValue::as_str);
     let encoding = Encoding::from_content_type(content_type);
-    let heard: Heard = encoding.decode_request(&message.payload).ok()?;
+    let heard: HeartbeatBody = encoding.decode_request(&message.payload).ok()?;
     if heard.guid.is_some_and(|said| said != guid) {
         return None;
     }

@@ -22,7 +22,11 @@
 //! | without a bucket | its owner destroyed it: nothing is written, nobody is forgotten, until an agent registers by request |
 //! | draining | what is in flight ends, nothing new begins |
 //!
-//! | of an entry (one slot each) | means | left by |
+//! Requests about an entry, what is to be written of it, and what is under way are kept by a
+//! [`KeyedWriter`](crate::keyed_writer::KeyedWriter), one step a task: what the watch tells between two steps counts.
+//! Requests are urgent; that memory is ahead of the bucket is a chore.
+//!
+//! | of an entry | means | left by |
 //! |---|---|---|
 //! | at rest | memory and bucket say the same | a request, a put, a change of status, a heartbeat that has become old |
 //! | dirty | memory is ahead of the bucket | a write, one at a time for each entry |
@@ -52,6 +56,7 @@
 //! |---|---|
 //! | NATS away | registrations answer `unavailable` within 3 s; heartbeats work from memory; changes are written later |
 //! | a write is not confirmed | nothing is assumed: the entry is read again before the next write |
+//! | a write that nobody waits for is refused, or a reading fails | the sweep tries again |
 //! | an agent's put races ours | conflict: read, merge, write again; five times, then `unavailable` |
 //! | an unreadable entry | quarantined: kept, listed with the reason, logged once |
 //! | two keys that spell one id | one agent: the one put last counts, the other one is listed |
@@ -79,8 +84,10 @@ mod entry_states;
 mod fence;
 mod handle;
 mod heartbeats;
+mod held_requests;
 mod index;
 mod notifications;
+mod outbox;
 mod outcomes;
 mod page;
 mod pauses;

@@ -23,7 +23,7 @@ pub(super) enum Departure {
 
 impl Departure {
     /// What is told of it: of one that was ordered to end, what the order was for.
-    fn told(self, entry: &AgentEntry) -> (ShutdownReason, String, bool) {
+    fn notice(self, entry: &AgentEntry) -> (ShutdownReason, String, bool) {
         let by_itself = matches!(self, Self::Deregistered | Self::Deleted);
         let (reason, detail) = match self {
             Self::Deregistered => (ShutdownReason::Manual, "deregistered"),
@@ -44,7 +44,7 @@ impl Departure {
 impl State {
     /// Takes an agent into the directory, tells whom it concerns, and has it written.
     /// `announce`: whether it is news, or only read from the bucket.
-    pub fn enter(&mut self, agent: Agent, announce: bool) {
+    pub fn upsert_agent(&mut self, agent: Agent, announce: bool) {
         let guid = agent.guid;
         let before = self.args.directory.get(guid);
         let after = self.args.directory.put(agent);
@@ -56,7 +56,7 @@ impl State {
         let Some(before) = before else {
             if announce {
                 let agent = after.agent();
-                self.tell(AgentEvent {
+                self.notify(AgentEvent {
                     capabilities: Some(agent.capabilities.clone()),
                     boundaries: Some(agent.boundaries.clone()),
                     status: Some(agent.status),
@@ -71,8 +71,8 @@ impl State {
             return;
         }
         // This tells the number of its items, too.
-        after.untold_count();
-        self.tell(AgentEvent {
+        after.take_unannounced_count();
+        self.notify(AgentEvent {
             previous_status: Some(before.status),
             new_status: Some(agent.status),
             current_task_count: Some(after.snapshot().current_task_count),
@@ -90,13 +90,13 @@ impl State {
     }
 
     /// Any → gone.
-    pub fn leave(&mut self, guid: AgentGuid, how: Departure) {
+    pub fn remove_agent(&mut self, guid: AgentGuid, how: Departure) {
         let Some(entry) = self.args.directory.remove(guid) else {
             return;
         };
-        self.pauses.left(entry.agent());
-        let (reason, detail, graceful) = how.told(&entry);
-        self.tell(AgentEvent {
+        self.pauses.remove(entry.agent());
+        let (reason, detail, graceful) = how.notice(&entry);
+        self.notify(AgentEvent {
             reason: Some(reason),
             detail: Some(detail),
             graceful: Some(graceful),
@@ -123,7 +123,7 @@ impl State {
         }
     }
 
-    pub fn tell(&self, event: AgentEvent) {
+    pub fn notify(&self, event: AgentEvent) {
         self.args.events.emit(Event::Agent(Box::new(event)));
     }
 }

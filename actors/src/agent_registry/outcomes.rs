@@ -68,14 +68,18 @@ impl State {
                 return self.refuse_awaited(guid, &doing, not_owner(guid));
             }
             AfterWrite::Refused(error) | AfterWrite::NotYet(error) => {
-                tracing::error!(%guid, "NATS refuses a write to the agents bucket: {error}");
+                let is_for_good = error.kind() == StoreErrorKind::Refused(Cause::TooLarge);
+                slot.dirty |= doing.is_chore() && !is_for_good;
+                if let Some(passed_over) = self.refusals.comes(std::time::Instant::now()) {
+                    tracing::error!(%guid, passed_over, "NATS refuses a write to the agents bucket: {error}");
+                }
                 self.args.health.refused(&error);
                 let message = format!(
                     "NATS refuses to store agent {guid}: {}; give JetStream room, and try again with the same guid",
                     error.why()
                 );
                 let error = WireError::unavailable(message, RETRY_AFTER);
-                self.refuse_awaited(guid, &doing, error);
+                return self.refuse_awaited(guid, &doing, error);
             }
         }
         self.queue(guid);
@@ -145,7 +149,7 @@ impl State {
         if another_run && let Some(known) = self.args.directory.get(guid) {
             known.begin_anew(request.instance_id.is_some());
         }
-        self.enter(agent, true);
+        self.upsert_agent(agent, true);
         if another_run {
             self.note_pause(None, guid);
         }
@@ -161,11 +165,11 @@ impl State {
         slot.shown = Verdict::default();
         match self.writer.take_first(&guid) {
             Some(PendingRequest::Deregister { reply }) => {
-                self.leave(guid, Departure::Deregistered);
+                self.remove_agent(guid, Departure::Deregistered);
                 answer(reply, Ok(()));
             }
             Some(PendingRequest::Bury { reply, .. }) => {
-                self.leave(guid, Departure::Silent);
+                self.remove_agent(guid, Departure::Silent);
                 answer(reply, Ok(true));
             }
             Some(PendingRequest::Register { .. } | PendingRequest::TidyUp) | None => {}
@@ -181,7 +185,7 @@ impl State {
         slot.holds = holds;
         slot.shown = Verdict::of(&agent);
         let order = self.writer.take_first(&guid);
-        self.leave_in_quarantine(agent);
+        self.remove_quarantined(agent);
         if let Some(PendingRequest::Deregister { reply }) = order {
             answer(reply, Ok(()));
         }
@@ -221,7 +225,7 @@ impl State {
                 slot.in_doubt = false;
                 let question = slot.question.take();
                 if let Some(record) = record {
-                    self.sighted(&record, true);
+                    self.on_record(&record, true);
                     let slot = self.slot(guid);
                     if slot.revision == record.revision && slot.key(guid) == record.key {
                         slot.raw = record.value.filter(|_| slot.wants_raw);
@@ -244,7 +248,12 @@ impl State {
                 let message = format!(
                     "the entry of agent {guid} cannot be read just now ({error}); try again"
                 );
-                self.refuse_first(guid, WireError::unavailable(message, RETRY_AFTER));
+                let error = WireError::unavailable(message, RETRY_AFTER);
+                // Not at once: the sweep reads again what nobody waits for.
+                if let Some(request) = self.writer.take_first(&guid) {
+                    request.refuse(error);
+                }
+                self.forget_if_idle(guid);
             }
         }
     }

@@ -37,16 +37,16 @@ impl Pauses {
     pub fn of(directory: &AgentDirectory) -> Self {
         let mut pauses = Self::default();
         for entry in directory.all() {
-            pauses.entered(None, entry.agent());
+            pauses.upsert(None, entry.agent());
         }
         pauses
     }
 
     /// An agent is as it is now.
-    pub fn entered(&mut self, before: Option<&Agent>, agent: &Agent) {
+    pub fn upsert(&mut self, before: Option<&Agent>, agent: &Agent) {
         let group_before = before.and_then(|before| before.limit_group.as_ref());
         if group_before != agent.limit_group.as_ref() {
-            self.left_group(group_before, agent.guid);
+            self.remove_from_group(group_before, agent.guid);
         }
         if let Some(group) = &agent.limit_group {
             let members = self.members.entry(group.clone()).or_default();
@@ -71,11 +71,11 @@ impl Pauses {
     }
 
     /// An agent is gone; what its group has met goes on.
-    pub fn left(&mut self, agent: &Agent) {
-        self.left_group(agent.limit_group.as_ref(), agent.guid);
+    pub fn remove(&mut self, agent: &Agent) {
+        self.remove_from_group(agent.limit_group.as_ref(), agent.guid);
     }
 
-    fn left_group(&mut self, group: Option<&String>, guid: AgentGuid) {
+    fn remove_from_group(&mut self, group: Option<&String>, guid: AgentGuid) {
         let Some(group) = group else {
             return;
         };
@@ -88,7 +88,7 @@ impl Pauses {
     }
 
     /// Everybody whom the limit of this agent concerns, itself included.
-    fn concerned(&self, agent: &Agent) -> Vec<AgentGuid> {
+    fn group_of(&self, agent: &Agent) -> Vec<AgentGuid> {
         let group = agent.limit_group.as_ref();
         match group.and_then(|group| self.members.get(group)) {
             Some(members) => members.iter().copied().collect(),
@@ -102,7 +102,7 @@ impl Pauses {
     }
 
     /// Takes out whose pauses are over, and forgets limits that are.
-    fn over(&mut self, now: Timestamp) -> Vec<AgentGuid> {
+    fn take_over(&mut self, now: Timestamp) -> Vec<AgentGuid> {
         let mut over = Vec::new();
         while let Some(guid) = self.due.pop_due(now) {
             over.push(guid);
@@ -126,15 +126,15 @@ impl State {
         if until <= now {
             return Ok(());
         }
-        for member in self.pauses.concerned(entry.agent()) {
+        for member in self.pauses.group_of(entry.agent()) {
             let Some(entry) = self.args.directory.get(member) else {
                 continue;
             };
             if let Some(agent) = agent::pause(entry.agent(), until, reason) {
-                self.enter(agent, true);
+                self.upsert_agent(agent, true);
                 self.mark_dirty(member);
-                let order = self.of_its_run(member, pause_order(member, until, reason));
-                self.publish_directive(member, &order);
+                let order = self.of_its_run(member, pause_directive(member, until, reason));
+                self.outbox.publish_directive(member, &order);
             }
         }
         self.arm_pauses();
@@ -149,10 +149,10 @@ impl State {
         };
         if let Some(agent) = agent::quarantine(entry.agent(), reason, now) {
             tracing::warn!(%guid, handle = agent.handle, reason, "an agent is quarantined");
-            self.enter(agent, true);
+            self.upsert_agent(agent, true);
             self.mark_dirty(guid);
-            let order = self.of_its_run(guid, quarantine_order(guid, reason));
-            self.publish_directive(guid, &order);
+            let order = self.of_its_run(guid, quarantine_directive(guid, reason));
+            self.outbox.publish_directive(guid, &order);
         }
     }
 
@@ -168,9 +168,9 @@ impl State {
     }
 
     /// Quarantined → offline: it has deregistered. To all but the memory of its quarantine it is gone.
-    pub fn leave_in_quarantine(&mut self, agent: Agent) {
-        self.leave(agent.guid, Departure::Deregistered);
-        self.enter(agent, false);
+    pub fn remove_quarantined(&mut self, agent: Agent) {
+        self.remove_agent(agent.guid, Departure::Deregistered);
+        self.upsert_agent(agent, false);
     }
 
     /// Paused, quarantined → takes work: an operator says so.
@@ -192,7 +192,7 @@ impl State {
             return;
         }
         let now = self.now();
-        for guid in self.pauses.over(now) {
+        for guid in self.pauses.take_over(now) {
             let Some(entry) = self.args.directory.get(guid) else {
                 continue;
             };
@@ -204,7 +204,7 @@ impl State {
                 }
                 Some(_) => {}
                 // It was told to go on a while ago.
-                None => entry.clear_directive(&order(DirectiveKind::Resume, String::new())),
+                None => entry.clear_directive(&directive(DirectiveKind::Resume, String::new())),
             }
         }
         self.arm_pauses();
@@ -215,26 +215,26 @@ impl State {
     fn go_on(&mut self, agent: Agent) {
         let guid = agent.guid;
         let is_free = agent.paused_until.is_none() && agent.quarantine.is_none();
-        self.enter(agent, true);
+        self.upsert_agent(agent, true);
         self.mark_dirty(guid);
         let Some(entry) = self.args.directory.get(guid).filter(|_| is_free) else {
             return;
         };
-        entry.clear_directive(&order(DirectiveKind::Pause, String::new()));
-        let resume = order(
+        entry.clear_directive(&directive(DirectiveKind::Pause, String::new()));
+        let resume = directive(
             DirectiveKind::Resume,
             "work may be claimed again".to_owned(),
         );
         let resume = self.of_its_run(guid, resume);
         entry.add_directive(resume.clone());
-        self.publish_directive(guid, &resume);
+        self.outbox.publish_directive(guid, &resume);
         let repeated_until = self.now().after(self.args.settings.stale_after);
         self.pauses.due.set(guid, repeated_until);
         self.arm_pauses();
     }
 
     /// What the limit of its group makes of an agent that comes into it.
-    pub fn born(&self, before: Option<&Agent>, agent: Agent) -> Agent {
+    pub fn apply_group_pause(&self, before: Option<&Agent>, agent: Agent) -> Agent {
         if before.is_some_and(|before| before.limit_group == agent.limit_group) {
             return agent;
         }
@@ -249,17 +249,17 @@ impl State {
             return;
         };
         let agent = entry.agent();
-        self.pauses.entered(before, agent);
+        self.pauses.upsert(before, agent);
         let order = match (&agent.quarantine, agent.paused_until) {
-            (Some(quarantine), _) => quarantine_order(guid, &quarantine.reason),
-            (None, Some(until)) => pause_order(
+            (Some(quarantine), _) => quarantine_directive(guid, &quarantine.reason),
+            (None, Some(until)) => pause_directive(
                 guid,
                 until,
                 agent.pause_reason.as_deref().unwrap_or_default(),
             ),
             (None, None) => return,
         };
-        entry.clear_directive(&self::order(DirectiveKind::Resume, String::new()));
+        entry.clear_directive(&directive(DirectiveKind::Resume, String::new()));
         entry.add_directive(self.of_its_run(guid, order));
         self.arm_pauses();
     }
@@ -282,18 +282,18 @@ impl State {
     }
 }
 
-fn pause_order(guid: AgentGuid, until: Timestamp, reason: &str) -> Directive {
+fn pause_directive(guid: AgentGuid, until: Timestamp, reason: &str) -> Directive {
     let text =
         format!("paused until {until}: {reason}; `loom agents resume {guid}` ends it sooner");
-    order(DirectiveKind::Pause, text)
+    directive(DirectiveKind::Pause, text)
 }
 
-fn quarantine_order(guid: AgentGuid, reason: &str) -> Directive {
+fn quarantine_directive(guid: AgentGuid, reason: &str) -> Directive {
     let text = format!("quarantined: {reason}; `loom agents resume {guid}` ends it");
-    order(DirectiveKind::Pause, text)
+    directive(DirectiveKind::Pause, text)
 }
 
-const fn order(kind: DirectiveKind, reason: String) -> Directive {
+const fn directive(kind: DirectiveKind, reason: String) -> Directive {
     Directive {
         kind,
         work_item_id: None,

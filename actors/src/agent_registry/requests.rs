@@ -5,9 +5,9 @@ use std::sync::Arc;
 use loom_protocol::agent::{
     Agent, AgentStatus, Directive, DirectiveKind, HeartbeatRequest, RegisterRequest, ShutdownNotice,
 };
-use loom_protocol::{AgentGuid, ErrorCode, Timestamp, WireError, names};
+use loom_protocol::{AgentGuid, ErrorCode, Timestamp, WireError};
 
-use super::actor::{Msg, Reply, ShutdownCommand, State, answer};
+use super::actor::{Reply, ShutdownCommand, State, answer};
 use super::entry_state::PendingRequest;
 use super::writes::RETRY_AFTER;
 use super::{AgentEntry, MAX_AGENTS};
@@ -15,9 +15,6 @@ use crate::domain::agent::{
     self, effective_status, mark_offline, on_heartbeat, reason_heard, request_scale_in, with_status,
 };
 use crate::liveness::Marker;
-
-/// How many requests wait for the first reading of the bucket.
-const MAX_HELD: usize = 10_000;
 
 /// The refusal of a request that names an agent which is not there.
 pub(super) fn not_registered(guid: AgentGuid) -> WireError {
@@ -28,48 +25,6 @@ pub(super) fn not_registered(guid: AgentGuid) -> WireError {
 }
 
 impl State {
-    /// Keeps a request until the bucket has been read for the first time: an agent that is not
-    /// in the directory may exist all the same.
-    pub fn hold_while_loading(&mut self, message: Msg) -> Option<Msg> {
-        if self.args.directory.is_loaded() {
-            return Some(message);
-        }
-        let waits = match &message {
-            Msg::Ready { .. }
-            | Msg::Register { .. }
-            | Msg::Deregister { .. }
-            | Msg::Shared { .. } => true,
-            Msg::Heartbeat { heartbeat, .. } | Msg::HeartbeatHeard { heartbeat, .. } => {
-                self.args.directory.get(heartbeat.guid).is_none()
-            }
-            Msg::SignOfLife { guid, .. }
-            | Msg::Shutdown { guid, .. }
-            | Msg::MarkOffline { guid, .. }
-            | Msg::Bury { guid, .. }
-            | Msg::Pause { guid, .. }
-            | Msg::ReleaseFromQuarantine { guid, .. }
-            | Msg::AddDirective { guid, .. }
-            | Msg::ClearDirective { guid, .. } => self.args.directory.get(*guid).is_none(),
-            _ => false,
-        };
-        if !waits {
-            return Some(message);
-        }
-        if self.held.len() < MAX_HELD {
-            self.held.push(message);
-        } else {
-            refuse_held(message);
-        }
-        None
-    }
-
-    /// The bucket has been read: what waited for it goes on.
-    pub fn release_held(&mut self) {
-        for message in std::mem::take(&mut self.held) {
-            let _ = self.me.send_message(message);
-        }
-    }
-
     pub fn register(
         &mut self,
         guid: AgentGuid,
@@ -113,7 +68,7 @@ impl State {
             known.as_ref().is_some_and(|entry| entry.is_leaving()) && self.goes_on(guid, request);
         let known = known.map(|entry| entry.snapshot());
         agent::register(request, guid, known.as_ref(), leaving, &self.terms())
-            .map(|agent| self.born(known.as_ref(), agent))
+            .map(|agent| self.apply_group_pause(known.as_ref(), agent))
     }
 
     /// Whether a registration comes from the run of the program that is known already.
@@ -129,13 +84,13 @@ impl State {
         if let Some(count) = heartbeat.current_task_count {
             self.args.directory.count(&entry, count);
         }
-        self.hear_of(&entry, heartbeat.status, heartbeat.status_reason.as_deref());
+        self.record_sign_of_life(&entry, heartbeat.status, heartbeat.status_reason.as_deref());
         Ok(entry.directives())
     }
 
     /// A published heartbeat cannot be answered; an agent that is not known is told to register. A run
     /// that was replaced hears it when it asks for something.
-    pub fn heartbeat_heard(&mut self, heartbeat: &HeartbeatRequest) {
+    pub fn published_heartbeat(&mut self, heartbeat: &HeartbeatRequest) {
         match self.heartbeat(heartbeat) {
             Ok(_) => return,
             Err(error) if error.details.is_some() => return,
@@ -149,7 +104,7 @@ impl State {
             grace_ms: None,
             instance_id: heartbeat.instance_id.clone(),
         };
-        self.publish_directive(heartbeat.guid, &directive);
+        self.outbox.publish_directive(heartbeat.guid, &directive);
     }
 
     /// What came before has been applied, unless it is held until the bucket has been read.
@@ -161,24 +116,29 @@ impl State {
 
     pub fn sign_of_life(&mut self, guid: AgentGuid) -> Result<(), WireError> {
         let entry = self.known(guid)?;
-        self.hear_of(&entry, None, None);
+        self.record_sign_of_life(&entry, None, None);
         Ok(())
     }
 
     /// Any → what a sign of life makes of it.
-    fn hear_of(&mut self, entry: &AgentEntry, said: Option<AgentStatus>, reason: Option<&str>) {
+    fn record_sign_of_life(
+        &mut self,
+        entry: &AgentEntry,
+        reported: Option<AgentStatus>,
+        reason: Option<&str>,
+    ) {
         let agent = entry.agent();
         entry.touch(self.now());
         let found = effective_status(agent, self.now());
-        let status = on_heartbeat(found, said, entry.is_leaving());
-        let status_reason = reason_heard(agent.status_reason.as_deref(), said, reason);
+        let status = on_heartbeat(found, reported, entry.is_leaving());
+        let status_reason = reason_heard(agent.status_reason.as_deref(), reported, reason);
         if status != agent.status || status_reason != agent.status_reason {
             let agent = Agent {
                 status_reason,
                 ..with_status(agent, status)
             };
             let guid = agent.guid;
-            self.enter(agent, true);
+            self.upsert_agent(agent, true);
             self.mark_dirty(guid);
         }
     }
@@ -194,7 +154,7 @@ impl State {
             return Ok(entry.agent().status == AgentStatus::Offline);
         }
         if let Some(agent) = mark_offline(entry.agent()) {
-            self.enter(agent, true);
+            self.upsert_agent(agent, true);
             self.mark_dirty(guid);
         }
         Ok(true)
@@ -242,12 +202,9 @@ impl State {
             grace_period_ms: grace_ms,
             instance_id: entry.agent().instance_id.clone(),
         };
-        if let Ok(payload) = serde_json::to_vec(&notice) {
-            let subject = names::agent_shutdown(&self.args.project, guid);
-            self.publish(subject, payload);
-        }
+        self.outbox.publish_shutdown(&notice);
         if let Some(agent) = request_scale_in(entry.agent()) {
-            self.enter(agent, true);
+            self.upsert_agent(agent, true);
         }
         self.mark_dirty(guid);
         self.known(guid).map(|entry| entry.snapshot())
@@ -286,15 +243,8 @@ impl State {
             let message = format!("agent {guid} has too many open orders; it must obey some first");
             return Err(WireError::overloaded(message, RETRY_AFTER));
         }
-        self.publish_directive(guid, &directive);
+        self.outbox.publish_directive(guid, &directive);
         Ok(())
-    }
-
-    pub fn publish_directive(&mut self, guid: AgentGuid, directive: &Directive) {
-        if let Ok(payload) = serde_json::to_vec(directive) {
-            let subject = names::directive(&self.args.project, guid);
-            self.publish(subject, payload);
-        }
     }
 
     pub fn known(&self, guid: AgentGuid) -> Result<Arc<AgentEntry>, WireError> {
@@ -306,30 +256,4 @@ impl State {
 /// Whether an agent is offline and was not heard of after `silent_since`.
 pub(super) fn is_dead(entry: &AgentEntry, silent_since: Timestamp) -> bool {
     entry.agent().status == AgentStatus::Offline && entry.last_seen() <= silent_since
-}
-
-fn refuse_held(message: Msg) {
-    let error = || {
-        let message = "the agents of this project are still being read; try again in a moment";
-        WireError::overloaded(message, RETRY_AFTER)
-    };
-    match message {
-        Msg::Register { reply, .. }
-        | Msg::Shutdown { reply, .. }
-        | Msg::ReleaseFromQuarantine { reply, .. } => {
-            answer(reply, Err(error()));
-        }
-        Msg::Deregister { reply, .. }
-        | Msg::SignOfLife { reply, .. }
-        | Msg::AddDirective { reply, .. }
-        | Msg::Pause {
-            reply: Some(reply), ..
-        }
-        | Msg::ClearDirective { reply, .. } => answer(reply, Err(error())),
-        Msg::Heartbeat { reply, .. } => answer(reply, Err(error())),
-        Msg::MarkOffline { reply, .. } | Msg::Bury { reply, .. } => answer(reply, Err(error())),
-        // Who only wants to know when has no place to hear an error: the port closes, and the
-        // handle asks again.
-        _ => {}
-    }
 }

@@ -145,14 +145,14 @@ impl State {
             return;
         }
         if let Some(agent) = self.quarantined(guid) {
-            self.leave_in_quarantine(agent);
+            self.remove_quarantined(agent);
             return self.mark_dirty(guid);
         }
         if how == Departure::Vanished && is_missed(&entry) {
             // Its age is no goodbye: it is judged by its silence.
             return;
         }
-        self.leave(guid, how);
+        self.remove_agent(guid, how);
         self.tidy_up(guid);
     }
 }

@@ -39,7 +39,7 @@ impl State {
             WatchEvent::Records(records) => {
                 let up_to = records.last().map(|record| record.revision);
                 for record in records {
-                    self.sighted(&record, false);
+                    self.on_record(&record, false);
                 }
                 if let Some(up_to) = up_to {
                     self.args.arrivals.bucket_applied(up_to);
@@ -117,11 +117,13 @@ impl State {
             // What its last incarnation applied and did not live to tell.
             events.gap(Some(&self.args.project));
         }
-        self.release_held();
+        for message in self.held.release() {
+            let _ = self.me.send_message(message);
+        }
     }
 
     /// A record of one key, from the watch or (`asked`) read on purpose.
-    pub fn sighted(&mut self, record: &Record, asked: bool) {
+    pub fn on_record(&mut self, record: &Record, asked: bool) {
         let guid = match guid_of_key(&record.key) {
             Ok(guid) => guid,
             Err(problem) => {
@@ -162,7 +164,7 @@ impl State {
                 self.readable(guid, record);
                 return self.entry_lost(guid);
             }
-            return self.removal_sighted(guid, record, record.writer.is_some());
+            return self.on_removal(guid, record, record.writer.is_some());
         };
         if !held {
             slot.keeper = Keeper::Client;
@@ -171,11 +173,11 @@ impl State {
             (Keeper::Client, writer) => {
                 let patched = writer.is_some();
                 match read_put(guid, value) {
-                    Ok(put) => self.put_sighted(record, value, &put, patched, asked),
+                    Ok(put) => self.on_put(record, value, &put, patched, asked),
                     Err(problem) => self.quarantine_entry(guid, record, &problem),
                 }
             }
-            (keeper, _) => self.own_sighted(guid, record, value, keeper),
+            (keeper, _) => self.on_own_record(guid, record, value, keeper),
         }
     }
 
@@ -201,7 +203,7 @@ impl State {
     }
 
     /// An entry that the registry wrote: in an earlier life, or without hearing the answer.
-    fn own_sighted(&mut self, guid: AgentGuid, record: &Record, value: &[u8], keeper: Keeper) {
+    fn on_own_record(&mut self, guid: AgentGuid, record: &Record, value: &[u8], keeper: Keeper) {
         let entry = match read_own(guid, value) {
             Ok(entry) => entry,
             Err(problem) => return self.quarantine_entry(guid, record, &problem),
@@ -228,7 +230,7 @@ impl State {
             agent.status = AgentStatus::Offline;
         }
         let announce = self.entries.has_read();
-        self.enter(agent, announce);
+        self.upsert_agent(agent, announce);
         if let (Some(order), Some(entry)) = (shutdown_order, self.args.directory.get(guid)) {
             entry.add_directive(order);
             entry.set_end_cause(cause);
@@ -237,7 +239,7 @@ impl State {
 
     /// An agent's own put: a registration, a heartbeat, or a goodbye. `patched`: with our verdict
     /// in it, which was not put by the agent.
-    fn put_sighted(
+    fn on_put(
         &mut self,
         record: &Record,
         value: &[u8],
@@ -323,11 +325,11 @@ impl State {
         if let Some(durable) = durable {
             agent = durable.apply(agent);
         }
-        let agent = self.born(snapshot.as_ref(), agent);
+        let agent = self.apply_group_pause(snapshot.as_ref(), agent);
         let now = self.now();
         let lives = agent.status != AgentStatus::Offline && seen.is_alive(put, now);
         let is_news = matches!(seen, Seen::Put) || stored_at >= self.args.begun_at;
-        self.enter(agent, is_news);
+        self.upsert_agent(agent, is_news);
         if let Some(entry) = self.args.directory.get(guid) {
             if let Some(count) = put.current_task_count.filter(|_| lives) {
                 self.args.directory.count(&entry, count);
@@ -341,7 +343,7 @@ impl State {
 
     /// An agent removed its entry: it deregistered. Our own removal of an earlier life: the same.
     /// The mark stays as it is.
-    fn removal_sighted(&mut self, guid: AgentGuid, record: &Record, ours: bool) {
+    fn on_removal(&mut self, guid: AgentGuid, record: &Record, ours: bool) {
         self.readable(guid, record);
         let is_known = self.args.directory.get(guid).is_some();
         let is_former = record.epoch().is_some_and(|epoch| epoch < self.args.epoch);
@@ -360,11 +362,11 @@ impl State {
             return self.mark_dirty(guid);
         }
         if let Some(agent) = self.quarantined(guid).filter(|_| !ours) {
-            self.leave_in_quarantine(agent);
+            self.remove_quarantined(agent);
             self.slot(guid).keeper = Keeper::Registry;
             return self.mark_dirty(guid);
         }
-        self.leave(guid, Departure::Deleted);
+        self.remove_agent(guid, Departure::Deleted);
         self.forget_if_idle(guid);
     }
 
@@ -381,7 +383,7 @@ impl State {
         if entry.shared_place().is_some() {
             slot.keeper = Keeper::Shared;
         } else if !is_missed(&entry) {
-            self.leave(guid, Departure::Vanished);
+            self.remove_agent(guid, Departure::Vanished);
             return self.forget_if_idle(guid);
         }
         self.mark_dirty(guid);

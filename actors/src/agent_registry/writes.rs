@@ -79,7 +79,6 @@ impl State {
 
     /// Begins what can be begun.
     pub fn work_off(&mut self) {
-        while self.tasks.try_join_next().is_some() {}
         while let Some(guid) = self.writer.next_turn() {
             self.advance(guid);
         }

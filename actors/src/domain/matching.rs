@@ -75,6 +75,22 @@ pub struct Requirements {
     pub preferred_agent_type: Option<Arc<str>>,
 }
 
+impl Requirements {
+    /// Whether these texts say the same.
+    pub fn are(
+        &self,
+        capability: &str,
+        boundary: &str,
+        required_agent_type: Option<&str>,
+        preferred_agent_type: Option<&str>,
+    ) -> bool {
+        *self.capability == *capability
+            && *self.boundary == *boundary
+            && self.required_agent_type.as_deref() == required_agent_type
+            && self.preferred_agent_type.as_deref() == preferred_agent_type
+    }
+}
+
 /// The rule that keeps an agent from an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Rule {

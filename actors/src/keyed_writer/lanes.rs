@@ -244,3 +244,7 @@ impl<K: Copy + Eq + Hash, R, W> Lanes<K, R, W> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "lanes_tests.rs"]
+mod tests;

@@ -15,8 +15,12 @@ use super::batches::{Batches, Job};
 use super::carrying_out::CarryingOut;
 use super::events;
 use super::handle::{LedgerError, Outcome};
+<<<<<<< HEAD
 use super::inspection::Looks;
 use super::looking::{LookEnd, follow};
+=======
+use super::looking::{LookEnd, Looking, watch_changes};
+>>>>>>> writer
 use super::meters::Meters;
 use super::operation::Operation;
 use super::read_model::ReadModel;
@@ -112,10 +116,14 @@ pub struct State {
     loading: Option<Loading>,
     acknowledged: Acknowledged,
     replaying: bool,
+<<<<<<< HEAD
     pub(super) looks: Looks,
     /// The bucket in the list of all streams.
     pub(super) lookout: Arc<FollowedStream>,
     pub(super) looking: bool,
+=======
+    pub(super) looking: Looking,
+>>>>>>> writer
 }
 
 impl Actor for WorkLedger {
@@ -153,9 +161,13 @@ impl Actor for WorkLedger {
             tasks: JoinSet::new(),
             batches: Batches::default(),
             replaying: false,
+<<<<<<< HEAD
             looks: Looks::new(),
             lookout: Arc::new(lookout),
             looking: false,
+=======
+            looking: Looking::new(),
+>>>>>>> writer
         })
     }
 
@@ -288,7 +300,7 @@ impl State {
         let read = self.args.read.clone();
         read.apply(&applied.record, applied.revision);
         if let Some(live) = &applied.progress {
-            read.note_progress(applied.record.id, live.clone());
+            read.live().note(applied.record.id, live.clone());
         }
         if applied.changed {
             self.context.meters.transition(applied);

@@ -96,6 +96,26 @@ impl Header {
         }
     }
 
+    /// The header of a later write of the same item. Its name and its labels are those that it came with.
+    pub fn renewed(&self, record: &WorkRecord, revision: u64, needs: Arc<Requirements>) -> Self {
+        Self {
+            created: record.created_at_sequence(revision),
+            revision,
+            needs,
+            status: record.status,
+            priority: record.priority,
+            attempt: record.attempt,
+            wants_letter: record.status == WorkStatus::Failed && record.dead_letter.is_none(),
+            offered_at: record.offered_at,
+            updated_at: record.updated_at,
+            not_before: record.not_before.unwrap_or_default(),
+            deadline: record.deadline.unwrap_or_default(),
+            holder: record.lease.as_ref().map(|lease| lease.holder.guid),
+            answer_bytes: answer_bytes(record),
+            ..self.clone()
+        }
+    }
+
     /// Whether its record stays until it is written again: it has not ended, or its dead letter is still to be written.
     pub const fn is_kept(&self) -> bool {
         !self.status.is_terminal() || self.wants_letter
@@ -161,7 +181,7 @@ pub struct LeaseInfo {
     /// The item's own progress clock.
     pub timeout_ms: Option<u64>,
     /// When what the agent did last about it was written down.
-    pub heard: Instant,
+    pub last_seen_at: Instant,
 }
 
 /// What became of an item, for whoever schedules.

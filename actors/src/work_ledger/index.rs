@@ -18,6 +18,25 @@ use super::header::{Failure, Header, ItemChange, LeaseInfo};
 use crate::domain::matching::Requirements;
 use crate::domain::work::{LeaseEnd, WorkRecord};
 
+/// In which list an item is beside the order of its status.
+enum List {
+    Pending,
+    WithoutLetter,
+    Finished,
+    None,
+}
+
+impl List {
+    const fn of(header: &Header) -> Self {
+        match header.status {
+            WorkStatus::Pending => Self::Pending,
+            WorkStatus::Failed if header.wants_letter => Self::WithoutLetter,
+            WorkStatus::Completed | WorkStatus::Cancelled | WorkStatus::Failed => Self::Finished,
+            _ => Self::None,
+        }
+    }
+}
+
 /// The index. Written by the ledger only.
 #[derive(Debug, Default)]
 pub(super) struct Index {
@@ -43,70 +62,69 @@ pub(super) fn place(status: WorkStatus) -> usize {
         .unwrap_or(WorkStatus::ALL.len() - 1)
 }
 
+/// Where an item stood before a write.
+#[derive(Debug, Clone, Copy)]
+struct Standing {
+    status: WorkStatus,
+    attempt: u32,
+    holder: Option<AgentGuid>,
+}
+
+impl Standing {
+    fn of(header: &Header) -> Self {
+        Self {
+            status: header.status,
+            attempt: header.attempt,
+            holder: header.holder,
+        }
+    }
+
+    /// The agent whose lease has ended with this write.
+    fn freed_by(self, header: &Header) -> Option<AgentGuid> {
+        let has_ended = !header.status.is_leased() || self.attempt != header.attempt;
+        self.holder
+            .filter(|_| self.status.is_leased() && has_ended)
+    }
+}
+
 impl Index {
     /// Takes a record over, unless a newer one is known.
+    ///
+    /// Every write of the ledger comes by here: what a write leaves as it was is not taken out and put back.
     pub fn apply(
         &mut self,
         record: &WorkRecord,
         revision: u64,
         now: Instant,
     ) -> Option<ItemChange> {
-        let before = self.get(record.id).cloned();
-        if before.as_ref().is_some_and(|b| b.revision >= revision) {
+        let slot = self.ids.get(&record.id).copied();
+        let before = slot.and_then(|slot| self.headers.get(slot as usize));
+        if before.is_some_and(|before| before.revision >= revision) {
             return None;
         }
-        let assigned_at = self.lease(record.id).map(|(_, lease)| lease.assigned_at);
-        self.remove(record.id);
-        let header = Header::of(record, revision, self.shared_needs(record));
-        let slot = u32::try_from(self.headers.insert(header.clone())).unwrap_or(u32::MAX);
-        self.ids.insert(header.id, slot);
-        self.orders[place(header.status)].insert(header.created, slot);
-        match header.status {
-            WorkStatus::Pending => {
-                *self
-                    .pending_by_needs
-                    .entry(header.needs.clone())
-                    .or_default() += 1;
-            }
-            WorkStatus::Failed if header.wants_letter => {
-                self.without_letter.insert(revision, slot);
-            }
-            WorkStatus::Completed | WorkStatus::Cancelled | WorkStatus::Failed => {
-                self.finished.insert(revision, slot);
-            }
-            _ => {}
-        }
-        if header.status.is_leased()
-            && let Some(lease) = &record.lease
-        {
-            self.leases
-                .entry(lease.holder.guid)
-                .or_default()
-                .push(LeaseInfo {
-                    id: record.id,
-                    attempt: record.attempt,
-                    started: record.status == WorkStatus::InProgress,
-                    claim_id: lease.claim_id.as_deref().map(Into::into),
-                    assigned_at: lease.assigned_at,
-                    timeout_ms: record.timeout_ms,
-                    heard: now,
-                });
-        }
+        let before = before.map(Standing::of);
+        let end = record.ended_lease.as_ref().map(|ended| ended.end);
+        // Read before the lease is forgotten.
+        let assigned_at = (end == Some(LeaseEnd::Failed))
+            .then(|| self.lease(record.id).map(|(_, lease)| lease.assigned_at))
+            .flatten();
+        let header = match slot {
+            Some(slot) if before.is_some() => self.renew(slot, record, revision),
+            _ => self.add(record, revision),
+        };
+        self.note_lease(before, record, now);
         if header.status == WorkStatus::Cancelled
             && let (Some(lease), Some(cancel)) = (&record.lease, &record.cancel)
             && cancel.stopped_at.is_none()
         {
             let stopping = (lease.holder.guid, record.attempt);
             self.stopping.insert(record.id, stopping);
+        } else if before.is_some_and(|before| before.status == WorkStatus::Cancelled) {
+            self.stopping.remove(&record.id);
         }
         self.last_activity = self.last_activity.max(Some(header.updated_at));
-        let freed = before
-            .filter(|before| before.status.is_leased())
-            .filter(|before| !header.status.is_leased() || before.attempt != header.attempt)
-            .and_then(|before| before.holder);
-        let end = freed
-            .and(record.ended_lease.as_ref())
-            .map(|ended| ended.end);
+        let freed = before.and_then(|before| before.freed_by(&header));
+        let end = end.filter(|_| freed.is_some());
         let failure = assigned_at
             .filter(|_| end == Some(LeaseEnd::Failed))
             .zip(record.errors.last())
@@ -122,17 +140,104 @@ impl Index {
         })
     }
 
+    /// An item that is not known yet.
+    fn add(&mut self, record: &WorkRecord, revision: u64) -> Header {
+        let header = Header::of(record, revision, self.shared_needs(record));
+        let slot = u32::try_from(self.headers.insert(header.clone())).unwrap_or(u32::MAX);
+        self.ids.insert(header.id, slot);
+        self.orders[place(header.status)].insert(header.created, slot);
+        self.put_in_lists(&header, slot);
+        header
+    }
+
+    /// An item that was written again.
+    fn renew(&mut self, slot: u32, record: &WorkRecord, revision: u64) -> Header {
+        let before = &self.headers[slot as usize];
+        let are_the_same = before.needs.are(
+            &record.capability,
+            &record.boundary,
+            record.required_agent_type.as_deref(),
+            record.preferred_agent_type.as_deref(),
+        );
+        let needs = if are_the_same {
+            before.needs.clone()
+        } else {
+            let before = before.needs.clone();
+            let needs = self.shared_needs(record);
+            forget_one(&mut self.needs, &before);
+            needs
+        };
+        let before = &mut self.headers[slot as usize];
+        let header = if before.created == record.created_at_sequence(revision) {
+            before.renewed(record, revision, needs)
+        } else {
+            // The former one has expired: this is another item under its id.
+            Header::of(record, revision, needs)
+        };
+        let before = std::mem::replace(before, header.clone());
+        if (before.status, before.created) != (header.status, header.created) {
+            self.orders[place(before.status)].remove(&before.created);
+            self.orders[place(header.status)].insert(header.created, slot);
+        }
+        self.take_from_lists(&before);
+        self.put_in_lists(&header, slot);
+        header
+    }
+
+    fn put_in_lists(&mut self, header: &Header, slot: u32) {
+        match List::of(header) {
+            List::Pending => {
+                let needs = header.needs.clone();
+                *self.pending_by_needs.entry(needs).or_default() += 1;
+            }
+            List::WithoutLetter => drop(self.without_letter.insert(header.revision, slot)),
+            List::Finished => drop(self.finished.insert(header.revision, slot)),
+            List::None => {}
+        }
+    }
+
+    fn take_from_lists(&mut self, header: &Header) {
+        match List::of(header) {
+            List::Pending => forget_one(&mut self.pending_by_needs, &header.needs),
+            List::WithoutLetter => drop(self.without_letter.remove(&header.revision)),
+            List::Finished => drop(self.finished.remove(&header.revision)),
+            List::None => {}
+        }
+    }
+
+    /// The lease of an item before it was written, and after.
+    fn note_lease(&mut self, before: Option<Standing>, record: &WorkRecord, now: Instant) {
+        let holder = record.lease.as_ref().map(|lease| lease.holder.guid);
+        let holder = holder.filter(|_| record.status.is_leased());
+        let held = before.filter(|before| before.status.is_leased());
+        if let Some(former) = held.and_then(|before| before.holder)
+            && let Some(leases) = self.leases.get_mut(&former)
+        {
+            leases.retain(|lease| lease.id != record.id);
+            if leases.is_empty() && holder != Some(former) {
+                self.leases.remove(&former);
+            }
+        }
+        if let (Some(holder), Some(lease)) = (holder, &record.lease) {
+            self.leases.entry(holder).or_default().push(LeaseInfo {
+                id: record.id,
+                attempt: record.attempt,
+                started: record.status == WorkStatus::InProgress,
+                claim_id: lease.claim_id.as_deref().map(Into::into),
+                assigned_at: lease.assigned_at,
+                timeout_ms: record.timeout_ms,
+                heard: now,
+            });
+        }
+    }
+
     /// Forgets an item.
     pub fn remove(&mut self, id: WorkId) -> Option<Header> {
         let slot = self.ids.remove(&id)?;
         let header = self.headers.try_remove(slot as usize)?;
         self.orders[place(header.status)].remove(&header.created);
-        self.finished.remove(&header.revision);
-        self.without_letter.remove(&header.revision);
+        self.take_from_lists(&header);
         self.stopping.remove(&id);
-        if header.status == WorkStatus::Pending {
-            forget_one(&mut self.pending_by_needs, &header.needs);
-        }
         forget_one(&mut self.needs, &header.needs);
         if header.status.is_leased()
             && let Some(guid) = header.holder

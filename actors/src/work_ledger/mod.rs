@@ -14,16 +14,16 @@
 //! [`ReadModel::ready`] tells of: before it, nothing is called "not found".
 //!
 //! # States of one item's queue
-//! Operations on one item are done one after the other; those on different items side by side.
-//! An operation reads the record (cache or bucket), decides ([`Command::decide`](crate::domain::work::Command::decide))
-//! and writes:
+//! Operations on one item are done one after the other; those on different items side by side, by a
+//! [`KeyedWriter`](crate::keyed_writer::KeyedWriter) whose tasks go the whole way from the record (cache or bucket) over the
+//! decision ([`Command::decide`](crate::domain::work::Command::decide)) to a known outcome. What follows from the end of a
+//! write stands [there](crate::keyed_writer); of it here:
 //!
 //! | the write ends with | what happens |
 //! |---|---|
 //! | an acknowledgement | applied: read model, event, answer |
-//! | a conflict, and the leader's record has my write id | the same: an earlier try of mine was stored |
-//! | any other conflict | the decision is made again on the leader's record |
-//! | no answer | *in doubt*: the same write is repeated until one of the above happens. The item's queue waits; its callers are told `unavailable` by their own deadline |
+//! | a conflict | decided again on the leader's record, 15 times in a row at most; then the item is contended |
+//! | no answer | the same write is repeated until it is known. The item's queue waits; its callers are told `unavailable` by their own deadline |
 //! | a refusal of the server | answered `unavailable`; nothing was stored |
 //! | a refusal for the record's size | the item ends: what is left of it is written as `failed`, logged, and answered `too-large` |
 //!
@@ -61,6 +61,7 @@ mod handle;
 mod header;
 mod index;
 mod inspection;
+mod live_progress;
 mod looking;
 mod meters;
 mod operation;
@@ -76,12 +77,13 @@ mod write_context;
 pub use actor::{LedgerMsg, WorkLedger, WorkLedgerArgs};
 pub use handle::{LedgerError, Outcome, TRANSITION_DEADLINE, WorkLedgerHandle};
 pub use header::{Header, ItemChange, LeaseInfo};
+pub use live_progress::LiveProgress;
 pub use looking::LookEnd;
 pub use meters::describe as describe_meters;
 pub use operation::{Applied, Operation};
 pub use page::{Filter, HeaderPage, Start};
 pub use read_error::ReadError;
-pub use read_model::{LiveProgress, ReadModel};
+pub use read_model::ReadModel;
 
 #[cfg(doc)]
 use crate::settings::WorkSettings;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use loom_protocol::WorkId;
 use loom_protocol::work::WorkStatus;
 
-use super::read_model::LiveProgress;
+use super::live_progress::LiveProgress;
 use crate::domain::work::{Command, WorkRecord};
 
 /// Something to be done to one item. Cheap to clone, so that a request can be repeated.

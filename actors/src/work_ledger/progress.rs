@@ -6,8 +6,8 @@ use std::time::Duration;
 use loom_protocol::work::WorkStatus;
 
 use super::handle::LedgerError;
+use super::live_progress::LiveProgress;
 use super::operation::{Applied, Operation};
-use super::read_model::LiveProgress;
 use super::write_context::{Present, WriteContext};
 use crate::domain::work::{Command, WorkRecord};
 
@@ -35,7 +35,7 @@ impl WriteContext {
         };
         let now = self.clock.now();
         record.check_lease(by)?;
-        let known = self.read.live_progress(*id, record.attempt);
+        let known = self.read.live().get(*id, record.attempt);
         let persisted_at = known
             .as_ref()
             .map_or(record.updated_at, |live| live.persisted_at);
@@ -80,7 +80,7 @@ impl WriteContext {
         else {
             return None;
         };
-        let known = self.read.live_progress(*id, next.attempt);
+        let known = self.read.live().get(*id, next.attempt);
         let known = known.unwrap_or_default();
         Some(LiveProgress {
             attempt: next.attempt,
@@ -98,7 +98,7 @@ impl WriteContext {
     /// The record with what its agent has reported since it was written, so that the next write keeps it.
     pub fn with_live_progress(&self, record: &Arc<WorkRecord>) -> Arc<WorkRecord> {
         let is_leased = record.status.is_leased();
-        let live = self.read.live_progress(record.id, record.attempt);
+        let live = self.read.live().get(record.id, record.attempt);
         let Some(live) = live.filter(|_| is_leased) else {
             return record.clone();
         };

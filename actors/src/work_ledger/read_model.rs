@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use loom_protocol::rest::WorkTotals;
-use loom_protocol::work::{LeaseRef, Usage, WorkItem};
+use loom_protocol::work::{LeaseRef, WorkItem};
 use loom_protocol::{AgentGuid, ProjectId, Timestamp, WorkId};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Semaphore, watch};
@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::cache::RecordCache;
 use super::header::{Header, ItemChange, LeaseInfo};
 use super::index::Index;
+use super::live_progress::LiveProgresses;
 use super::read_error::ReadError;
 use super::replay::replay;
 use crate::domain::id_prefix;
@@ -28,29 +29,6 @@ use crate::nats::error::StoreError;
 use crate::nats::ledger_store::{Entry, LedgerStore};
 use crate::nats::store_guard::StoreGuard;
 use crate::notifier::Notifier;
-
-/// What an agent last reported about an item that it works on; written down now and then only.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct LiveProgress {
-    /// Of which attempt.
-    pub attempt: u32,
-    /// 0 to 100.
-    pub progress: Option<f64>,
-    /// A sentence.
-    pub message: Option<String>,
-    /// What it has used up.
-    pub usage: Option<Usage>,
-    /// When it was reported.
-    pub at: Timestamp,
-    /// When it was last written down.
-    pub persisted_at: Timestamp,
-}
-
-/// The same, with the moment on the monotonic clock.
-struct Live {
-    reported: LiveProgress,
-    heard: Instant,
-}
 
 /// No item has been claimed yet.
 const NO_WAIT_KNOWN: u64 = u64::MAX;
@@ -64,7 +42,7 @@ pub struct ReadModel {
     store: LedgerStore,
     pub(super) index: RwLock<Index>,
     cache: RecordCache,
-    live: Mutex<HashMap<WorkId, Live>>,
+    live: LiveProgresses,
     changes: Notifier<Arc<ItemChange>>,
     lease_changes: Notifier<(AgentGuid, usize)>,
     pub(super) quarantined: AtomicUsize,
@@ -95,7 +73,7 @@ impl ReadModel {
             store,
             index: RwLock::default(),
             cache: RecordCache::default(),
-            live: Mutex::default(),
+            live: LiveProgresses::default(),
             changes: Notifier::new(CHANGES_KEPT),
             lease_changes: Notifier::new(CHANGES_KEPT),
             quarantined: AtomicUsize::new(0),
@@ -180,13 +158,10 @@ impl ReadModel {
     /// Who holds an item with which attempt, and what the clocks of that lease go by.
     pub fn lease_clock(&self, id: WorkId) -> Option<(AgentGuid, u32, LeaseClock<Instant>)> {
         let (guid, lease) = self.lease(id)?;
-        let live = self.live.lock();
-        let reported = live
-            .get(&id)
-            .filter(|l| l.reported.attempt == lease.attempt);
+        let reported_at = self.live.last_reported_at(id, lease.attempt);
         let clock = LeaseClock {
             started: lease.started,
-            heard: reported.map_or(lease.heard, |live| live.heard.max(lease.heard)),
+            heard: reported_at.map_or(lease.last_seen_at, |at| at.max(lease.last_seen_at)),
             timeout: lease.timeout_ms.map(Duration::from_millis),
         };
         Some((guid, lease.attempt, clock))
@@ -322,7 +297,7 @@ impl ReadModel {
     pub fn view(&self, record: &WorkRecord, revision: u64, bodies: Bodies) -> WorkItem {
         let mut item = view(record, &self.project, revision, bodies);
         if item.status.is_leased()
-            && let Some(live) = self.live_progress(item.id, item.attempt)
+            && let Some(live) = self.live.get(item.id, item.attempt)
         {
             item.progress = live.progress.or(item.progress);
             item.progress_message = live.message.or(item.progress_message);
@@ -385,7 +360,7 @@ impl ReadModel {
             return false;
         };
         if change.freed.is_some() || change.header.status.is_terminal() {
-            self.live.lock().remove(&record.id);
+            self.live.forget(record.id);
         }
         keep();
         self.damaged.lock().remove(&record.id);
@@ -415,19 +390,12 @@ impl ReadModel {
         self.leases_changed(&index, held.and_then(|header| header.holder));
         drop(index);
         self.cache.remove(id);
-        self.live.lock().remove(&id);
+        self.live.forget(id);
     }
 
-    pub(super) fn live_progress(&self, id: WorkId, attempt: u32) -> Option<LiveProgress> {
-        let live = self.live.lock();
-        live.get(&id)
-            .filter(|live| live.reported.attempt == attempt)
-            .map(|live| live.reported.clone())
-    }
-
-    pub(super) fn note_progress(&self, id: WorkId, reported: LiveProgress) {
-        let heard = Instant::now();
-        self.live.lock().insert(id, Live { reported, heard });
+    /// What agents have reported of items that run.
+    pub(super) const fn live(&self) -> &LiveProgresses {
+        &self.live
     }
 
     /// The number of the next write of this ownership.

@@ -47,6 +47,37 @@ async fn a_server_without_room_is_unavailable() {
     fixture.end().await;
 }
 
+/// Nobody waits for it, so nobody asks again: the registry has to.
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_change_that_was_refused_for_want_of_room_is_written_when_there_is_some() {
+    let fixture = Fixture::start(STALE).await;
+    let ada = fixture.registered("ada").await.guid;
+    let name = fixture.bucket().await.stream_name;
+    let set_room = async |more: Option<u64>| {
+        let mut stream = fixture.args.jetstream.get_stream(&name).await.unwrap();
+        let info = stream.info().await.unwrap();
+        let mut config = info.config.clone();
+        config.max_bytes = more.map_or(-1, |more| i64::try_from(info.state.bytes + more).unwrap());
+        fixture.args.jetstream.update_stream(config).await.unwrap();
+    };
+    set_room(Some(1)).await;
+    let until = fixture.args.clock.now().after(Duration::from_mins(10));
+    let paused = fixture.registry.pause(ada, until, "a usage limit");
+    paused.await.unwrap();
+    eventually("the store has refused it", async || {
+        (fixture.args.health.refusals() > 0).then_some(())
+    })
+    .await;
+    assert!(fixture.entry(ada).await["pausedUntil"].is_null());
+    set_room(None).await;
+    eventually("the pause is written", async || {
+        (!fixture.entry(ada).await["pausedUntil"].is_null()).then_some(())
+    })
+    .await;
+    fixture.end().await;
+}
+
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn an_empty_bucket_keeps_nobody_waiting() {

@@ -144,7 +144,7 @@ fn leases_that_are_known_before_the_agent_are_its_own() {
     let directory = AgentDirectory::with_leases(move |_, set| set(asked.load(Ordering::Relaxed)));
     directory.set_lease_count(one.guid, 7, Timestamp::default());
     let entry = directory.put(one.clone());
-    assert_eq!((entry.leases(), entry.untold_count()), (2, None));
+    assert_eq!((entry.leases(), entry.take_unannounced_count()), (2, None));
     // One that is known is told of each change, and not asked about.
     known.store(3, Ordering::Relaxed);
     assert_eq!(directory.put(one.clone()).leases(), 2);

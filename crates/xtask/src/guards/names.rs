@@ -50,6 +50,17 @@ const RENAMED: &[(&str, &str)] = &[
     ("farewell", "deregister, or summary_line"),
     ("hear_of_epoch", "note_epoch"),
     ("Ears", "WakeSubscriptions"),
+    ("hear_of", "record_sign_of_life"),
+    ("born", "apply_group_pause"),
+    ("tell_counts", "notify_counts"),
+    ("untold_count", "take_unannounced_count"),
+    ("heartbeat_heard", "published_heartbeat"),
+    ("own_sighted", "on_own_record"),
+    ("put_sighted", "on_put"),
+    ("removal_sighted", "on_removal"),
+    ("leave_in_quarantine", "remove_quarantined"),
+    ("said_and_written", "written_progress"),
+    ("as_told", "with_live_progress"),
 ];
 /// Words that make a definition of what follows them.
 const DEFINING: &[&str] = &["struct", "enum", "trait", "type", "fn", "mod"];

@@ -46,6 +46,27 @@ const ROOMS: &[(&str, &[&str], &str)] = &[
         "a data structure knows what it is given",
     ),
     (
+        "keyed_writer",
+        &[
+            "supervision",
+            "liveness",
+            "settings",
+            "clock",
+            "agent_registry",
+            "work_dispatcher",
+            "work_ledger",
+            "gc_reaper",
+            "dlq_retrier",
+            "project",
+            "projects",
+            "shared_agents",
+            "stores",
+            "events",
+            "domain",
+        ],
+        "it knows how a write ends, and nothing of what is written",
+    ),
+    (
         "notifier",
         &[
             "nats",
