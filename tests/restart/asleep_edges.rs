@@ -57,7 +57,7 @@ async fn a_mark_that_was_made_under_other_settings_does_not_hold() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
-async fn an_agent_of_the_bucket_of_all_projects_is_there_though_its_project_just_falls_asleep() {
+async fn an_agent_of_the_bucket_of_all_projects_is_there_though_its_project_sleeps_just_then() {
     const PROJECTS: u32 = 16;
     let (nats, loom) = sleepy().await;
     let rest = Rest::of(&loom);
