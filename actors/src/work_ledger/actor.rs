@@ -15,12 +15,7 @@ use super::batches::{Batches, Job};
 use super::carrying_out::CarryingOut;
 use super::events;
 use super::handle::{LedgerError, Outcome};
-<<<<<<< HEAD
-use super::inspection::Looks;
-use super::looking::{LookEnd, follow};
-=======
-use super::looking::{LookEnd, Looking, watch_changes};
->>>>>>> writer
+use super::looking::{LookEnd, Looking, follow};
 use super::meters::Meters;
 use super::operation::Operation;
 use super::read_model::ReadModel;
@@ -116,14 +111,9 @@ pub struct State {
     loading: Option<Loading>,
     acknowledged: Acknowledged,
     replaying: bool,
-<<<<<<< HEAD
-    pub(super) looks: Looks,
+    pub(super) looking: Looking,
     /// The bucket in the list of all streams.
     pub(super) lookout: Arc<FollowedStream>,
-    pub(super) looking: bool,
-=======
-    pub(super) looking: Looking,
->>>>>>> writer
 }
 
 impl Actor for WorkLedger {
@@ -161,13 +151,8 @@ impl Actor for WorkLedger {
             tasks: JoinSet::new(),
             batches: Batches::default(),
             replaying: false,
-<<<<<<< HEAD
-            looks: Looks::new(),
-            lookout: Arc::new(lookout),
-            looking: false,
-=======
             looking: Looking::new(),
->>>>>>> writer
+            lookout: Arc::new(lookout),
         })
     }
 

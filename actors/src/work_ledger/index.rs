@@ -82,8 +82,7 @@ impl Standing {
     /// The agent whose lease has ended with this write.
     fn freed_by(self, header: &Header) -> Option<AgentGuid> {
         let has_ended = !header.status.is_leased() || self.attempt != header.attempt;
-        self.holder
-            .filter(|_| self.status.is_leased() && has_ended)
+        self.holder.filter(|_| self.status.is_leased() && has_ended)
     }
 }
 
@@ -226,7 +225,7 @@ impl Index {
                 claim_id: lease.claim_id.as_deref().map(Into::into),
                 assigned_at: lease.assigned_at,
                 timeout_ms: record.timeout_ms,
-                heard: now,
+                last_seen_at: now,
             });
         }
     }
@@ -435,3 +434,6 @@ fn forget_one(counts: &mut HashMap<Arc<Requirements>, usize>, needs: &Arc<Requir
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

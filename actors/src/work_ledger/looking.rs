@@ -64,17 +64,12 @@ impl Looking {
 }
 
 impl State {
-<<<<<<< HEAD
     pub(super) fn look_due(&mut self, change: StreamChange) {
         match change {
-            StreamChange::Other => self.looks.suspect(),
+            StreamChange::Other => self.looking.looks.suspect(),
             // What expires goes in this way too.
-            StreamChange::Fewer => self.looks.hasten(),
+            StreamChange::Fewer => self.looking.looks.hasten(),
         }
-=======
-    pub(super) fn suspect(&mut self) {
-        self.looking.looks.suspect();
->>>>>>> writer
         self.look();
     }
 
