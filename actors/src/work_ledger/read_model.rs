@@ -132,6 +132,11 @@ impl ReadModel {
         self.index.read().get(id).cloned()
     }
 
+    /// Whether there is such an item.
+    pub(super) fn is_known(&self, id: WorkId) -> bool {
+        self.index.read().get(id).is_some()
+    }
+
     /// The leases that an agent holds.
     pub fn leases_of(&self, guid: AgentGuid) -> Vec<LeaseInfo> {
         self.index.read().leases_of(guid).to_vec()
@@ -245,17 +250,22 @@ impl ReadModel {
         })
     }
 
+    /// The record of an item at its present revision, if it was read or written lately.
+    pub(super) fn recent(&self, id: WorkId) -> Option<(Arc<WorkRecord>, u64)> {
+        let revision = self.index.read().get(id)?.revision;
+        Some((self.cache.get(id, revision)?, revision))
+    }
+
     /// The record of an item at its present revision, from the cache or the bucket.
     pub async fn record(&self, id: WorkId) -> Result<(Arc<WorkRecord>, u64), ReadError> {
+        if let Some(recent) = self.recent(id) {
+            return Ok(recent);
+        }
         let Some(header) = self.header(id) else {
             let absent = self.absent(id);
             return Err(self.damage(id).unwrap_or(absent));
         };
-        let revision = header.revision;
-        if let Some(record) = self.cache.get(id, revision) {
-            return Ok((record, revision));
-        }
-        let stored = Box::pin(self.stored(id, revision)).await;
+        let stored = Box::pin(self.stored(id, header.revision)).await;
         if matches!(stored, Err(ReadError::NotFound(_))) && header.is_kept() {
             self.suspicious.store(true, Ordering::Release);
         }

@@ -41,18 +41,21 @@ pub(super) struct Present {
 impl WriteContext {
     /// What is known of the item: from the cache, or the bucket.
     pub async fn present(&self, operation: &Operation) -> Result<Present, LedgerError> {
-        let known = match operation {
-            Operation::Create(record) => self.read.header(record.id).is_some(),
-            Operation::Apply(..) => true,
+        const NOTHING: Present = Present {
+            record: None,
+            revision: 0,
         };
-        if !known {
-            return Ok(Present {
-                record: None,
-                revision: 0,
-            });
+        let id = operation.id();
+        let is_creation = matches!(operation, Operation::Create(_));
+        if is_creation && !self.read.is_known(id) {
+            return Ok(NOTHING);
         }
-        let known = self.read.header(operation.id());
-        let read = self.read.record(operation.id()).await;
+        if let Some((record, revision)) = self.read.recent(id) {
+            let record = Some(record);
+            return Ok(Present { record, revision });
+        }
+        let known = self.read.header(id);
+        let read = Box::pin(self.read.record(id)).await;
         if let (Some(known), Err(ReadError::NotFound(_))) = (known, &read) {
             self.lost(known);
         }
@@ -62,12 +65,7 @@ impl WriteContext {
                 revision,
             }),
             // It expired, and has not been forgotten yet.
-            Err(ReadError::NotFound(_)) if matches!(operation, Operation::Create(_)) => {
-                Ok(Present {
-                    record: None,
-                    revision: 0,
-                })
-            }
+            Err(ReadError::NotFound(_)) if is_creation => Ok(NOTHING),
             Err(error) => Err(error.into()),
         }
     }
