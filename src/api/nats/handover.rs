@@ -73,9 +73,8 @@ impl FormerApi {
         let beside = timeout(ROUND_TRIP_WITHIN, subscribe_beside(&client)).await;
         let left = self.unsubscribe().await.into_iter();
         let left: Vec<Message> = left.map(|request| request.message).collect();
-        let mut beside = match beside {
-            Ok(Ok(beside)) => beside,
-            _ => return left,
+        let Ok(Ok(mut beside)) = beside else {
+            return left;
         };
         if beside.drain().await.is_err() {
             return left;
