@@ -43,9 +43,10 @@ use crate::work_ledger::{Operation, WorkLedgerHandle};
 /// How many messages are taken over together.
 const BATCH: usize = 128;
 /// For how long one request for messages waits at the server.
-const PULL_FOR: Duration = Duration::from_mins(2);
-/// How often the server says that it waits still. A request that got lost is known by two that are missing.
-const HEARTBEAT: Duration = Duration::from_secs(15);
+const PULL_FOR: Duration = Duration::from_mins(5);
+/// How often the server says that it waits still. A request that got lost is known by two that are missing:
+/// in a cluster that lost the consumer's leader published work waits for up to a minute; a reconnect is noticed at once.
+const HEARTBEAT: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(1);
 /// How long the agents may take to be read before that is waited for anew.
 const READY_WITHIN: Duration = Duration::from_secs(30);

@@ -106,8 +106,24 @@ struct Follower {
 #[derive(Debug)]
 struct Followed {
     sight: Sight,
-    /// What it was when it was asked for by name: the outer `None` until it was.
-    noted: Option<Option<StreamIdentity>>,
+    noted: Noted,
+}
+
+/// What a stream was when it was asked for by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Noted {
+    /// It was not asked for.
+    Nothing,
+    /// It was not there.
+    Absent,
+    /// It was this.
+    There(StreamIdentity),
+}
+
+impl From<Option<StreamIdentity>> for Noted {
+    fn from(identity: Option<StreamIdentity>) -> Self {
+        identity.map_or(Self::Absent, Self::There)
+    }
 }
 
 /// A stream that is followed, until this is dropped.
@@ -144,7 +160,7 @@ impl StreamListing {
         let follower = Arc::new(Follower {
             state: Mutex::new(Followed {
                 sight: Sight::Unknown,
-                noted: None,
+                noted: Noted::Nothing,
             }),
             hook: Box::new(hook),
         });
@@ -197,17 +213,17 @@ impl FollowedStream {
 
     /// It was asked for by name, and was this; `None`: it was not there.
     pub fn note(&self, identity: Option<StreamIdentity>) {
-        self.follower.state.lock().noted = Some(identity);
+        self.follower.state.lock().noted = identity.into();
     }
 
     /// Whether it was noted to be this.
     pub fn is_noted(&self, identity: Option<StreamIdentity>) -> bool {
-        self.follower.state.lock().noted == Some(identity)
+        self.follower.state.lock().noted == identity.into()
     }
 
     /// Nothing is known of it, until it is noted anew.
     pub fn forget(&self) {
-        self.follower.state.lock().noted = None;
+        self.follower.state.lock().noted = Noted::Nothing;
     }
 
     /// Whether the last list says that it is as it was noted; then nobody has to ask.
@@ -219,28 +235,25 @@ impl FollowedStream {
 }
 
 /// Whether a list shows what was noted; `None`: it does not say, or nothing was noted.
-fn is_as_noted(noted: Option<Option<StreamIdentity>>, sight: &Sight) -> Option<bool> {
-    let noted = noted?;
-    match sight {
-        Sight::Unknown => None,
-        Sight::Absent => Some(noted.is_none()),
-        Sight::There(listed) => Some(noted == Some(listed.identity)),
+fn is_as_noted(noted: Noted, sight: &Sight) -> Option<bool> {
+    match (noted, sight) {
+        (Noted::Nothing, _) | (_, Sight::Unknown) => None,
+        (noted, Sight::Absent) => Some(noted == Noted::Absent),
+        (noted, Sight::There(listed)) => Some(noted == Noted::There(listed.identity)),
     }
 }
 
 /// What is to be said of a stream that was seen so before and is seen so now.
-fn change(
-    noted: Option<Option<StreamIdentity>>,
-    before: &Sight,
-    now: &Sight,
-) -> Option<StreamChange> {
+fn change(noted: Noted, before: &Sight, now: &Sight) -> Option<StreamChange> {
     if is_as_noted(noted, now) == Some(false) {
         return Some(StreamChange::Other);
     }
     let (Sight::There(before), Sight::There(now)) = (before, now) else {
         return None;
     };
-    noted?;
+    if noted == Noted::Nothing {
+        return None;
+    }
     if now.last < before.last {
         return Some(StreamChange::Other);
     }
@@ -280,7 +293,7 @@ impl Inner {
         let told: Vec<_> = {
             let followed = self.followed.lock();
             let followers = followed.get(stream).into_iter().flatten();
-            let noted = followers.filter(|it| it.state.lock().noted.is_some());
+            let noted = followers.filter(|it| it.state.lock().noted != Noted::Nothing);
             noted.cloned().collect()
         };
         for follower in told {

@@ -410,7 +410,7 @@ async fn next_connection(reconnects: &mut Option<watch::Receiver<u64>>) {
         return;
     }
     *reconnects = None;
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// After how long what is in a bucket goes by itself.

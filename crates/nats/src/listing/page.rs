@@ -46,7 +46,7 @@ pub async fn list(
     loop {
         let question = Question { offset };
         let asked = jetstream.request("STREAM.LIST", &question);
-        let answer: Box<RawValue> = asked.await.map_err(|error| ListError::new(error))?;
+        let answer: Box<RawValue> = asked.await.map_err(ListError::new)?;
         let page: Page<'_> = serde_json::from_str(answer.get()).map_err(unreadable)?;
         if let Some(error) = page.error {
             return Err(ListError::new(error));
@@ -70,7 +70,7 @@ pub async fn list(
     }
 }
 
-fn unreadable(error: serde_json::Error) -> ListError {
+fn unreadable(error: impl fmt::Display) -> ListError {
     ListError(format!("the answer cannot be read: {error}"))
 }
 
