@@ -69,6 +69,11 @@ impl<R, W> Lane<R, W> {
         self.first.is_none() && !self.has_chore && self.under_way.is_none()
     }
 
+    /// Whether nothing has to be kept of it: it does not stand in line either.
+    const fn is_over(&self) -> bool {
+        self.is_at_rest() && !self.is_urgent && !self.is_idle
+    }
+
     /// Puts its key in line, if it has something to do and no task.
     fn line_up<K: Copy>(&mut self, key: K, lines: &mut Lines<K>) {
         if self.under_way.is_some() {
@@ -181,7 +186,9 @@ impl<K: Copy + Eq + Hash, R, W> Lanes<K, R, W> {
             }
             let has_chore = !is_urgent && std::mem::take(&mut lane.has_chore);
             let has_turn = lane.first.is_some() || has_chore;
-            self.forget_at_rest(&key);
+            if lane.is_over() {
+                self.of.remove(&key);
+            }
             if has_turn {
                 return Some(key);
             }
@@ -198,7 +205,9 @@ impl<K: Copy + Eq + Hash, R, W> Lanes<K, R, W> {
         let request = lane.take_first()?;
         self.requests -= 1;
         lane.line_up(*key, &mut self.lines);
-        self.forget_at_rest(key);
+        if lane.is_over() {
+            self.of.remove(key);
+        }
         Some(request)
     }
 
@@ -222,7 +231,9 @@ impl<K: Copy + Eq + Hash, R, W> Lanes<K, R, W> {
         let what = lane.under_way.take()?;
         self.tasks -= 1;
         lane.line_up(*key, &mut self.lines);
-        self.forget_at_rest(key);
+        if lane.is_over() {
+            self.of.remove(key);
+        }
         Some(what)
     }
 
@@ -233,15 +244,10 @@ impl<K: Copy + Eq + Hash, R, W> Lanes<K, R, W> {
         let request = lane.take_first();
         self.requests -= usize::from(request.is_some());
         lane.line_up(*key, &mut self.lines);
-        self.forget_at_rest(key);
-        request
-    }
-
-    fn forget_at_rest(&mut self, key: &K) {
-        let is_kept = |lane: &Lane<R, W>| !lane.is_at_rest() || lane.is_urgent || lane.is_idle;
-        if self.of.get(key).is_some_and(|lane| !is_kept(lane)) {
+        if lane.is_over() {
             self.of.remove(key);
         }
+        request
     }
 }
 

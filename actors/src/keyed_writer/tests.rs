@@ -302,7 +302,7 @@ async fn append_all(asks: Vec<u8>, fates: Vec<Fate>) -> Result<(), TestCaseError
         actor.cast(Msg::Ask(key, Asked { id, reply })).unwrap();
         answers.push((id, key, answer));
     }
-    let drained = actor.call(Msg::Drain, None).await;
+    let drained = actor.call(Msg::Drain, Some(Duration::from_hours(1))).await;
     prop_assert!(drained.is_ok_and(|drained| drained.is_success()));
     let (reply, late) = oneshot::channel();
     actor
