@@ -2,6 +2,7 @@
 
 use std::io;
 use std::process::{Command, ExitStatus};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::{OwnChild, ParentDeath, plain};
@@ -153,12 +154,20 @@ pub struct EndReport {
 
 /// Ends whatever `find` finds: TERM to each as soon as it is seen, KILL to what is left after `grace`, and to whatever
 /// comes up meanwhile, until nothing is found any more.
-pub async fn end_all(find: impl Fn() -> Vec<Entry>, grace: Duration) -> EndReport {
+pub async fn end_all<F>(find: Arc<F>, grace: Duration) -> EndReport
+where
+    F: Fn() -> Vec<Entry> + Send + Sync + 'static,
+{
     let start = Instant::now();
     let mut asked = std::collections::HashSet::new();
     let mut killed = std::collections::HashSet::new();
     loop {
-        let living = find();
+        let find = find.clone();
+        // All processes are looked at.
+        let looking = tokio::task::spawn_blocking(move || find());
+        let Ok(living) = looking.await else {
+            return EndReport::default();
+        };
         let (waited, gone) = (start.elapsed(), living.is_empty());
         if gone || waited > grace + LEFTOVERS {
             return EndReport {

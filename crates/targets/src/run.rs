@@ -79,17 +79,13 @@ pub(crate) async fn to_its_end(
         }
         ended
     };
-    match ended {
-        Some(status) => {
-            group.end_leftovers(GRACE).await;
-            let status = status.map_err(Stopped::NotStarted)?;
-            Ok(Finished { status, said })
-        }
-        None => {
-            group.end(GRACE).await;
-            Err(Stopped::TooLong(said))
-        }
-    }
+    let Some(status) = ended else {
+        group.end(GRACE).await;
+        return Err(Stopped::TooLong(said));
+    };
+    group.end_leftovers(GRACE).await;
+    let status = status.map_err(Stopped::NotStarted)?;
+    Ok(Finished { status, said })
 }
 
 /// A program need not read what it gets.

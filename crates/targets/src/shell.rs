@@ -5,9 +5,10 @@ use std::borrow::Cow;
 /// One word of a line, whatever is in it: spaces, quotes, newlines, `$`. Nothing but NUL can't be written, and is left
 /// out; configurations and names have none.
 pub(crate) fn quoted(text: &str) -> String {
-    let text: Cow<'_, str> = match text.contains('\0') {
-        true => text.replace('\0', "").into(),
-        false => text.into(),
+    let text: Cow<'_, str> = if text.contains('\0') {
+        text.replace('\0', "").into()
+    } else {
+        text.into()
     };
     // In single quotes everything is itself; a single quote is written outside of them.
     format!("'{}'", text.replace('\'', r"'\''"))
@@ -56,7 +57,7 @@ mod tests {
             let words: Vec<String> = texts.iter().map(|text| quoted(text)).collect();
             let line = format!("printf '%s\\0' {}", words.join(" "));
             let said = Command::new("sh").args(["-c", &line]).output().unwrap().stdout;
-            let expected: String = texts.iter().map(|text| format!("{text}\0")).collect();
+            let expected = texts.join("\0") + "\0";
             prop_assert_eq!(String::from_utf8(said).unwrap(), expected);
         }
     }

@@ -146,7 +146,7 @@ impl TestSshd {
             at += 1;
             // What was started there is no connection: it has another program.
             let children = table.iter().filter(|entry| entry.parent == parent);
-            let connections = children.filter(|entry| self.is_sshd(entry));
+            let connections = children.filter(|entry| is_sshd(entry));
             cut.extend(connections.map(|entry| entry.pid.as_raw_nonzero().get()));
         }
         for entry in table
@@ -155,14 +155,6 @@ impl TestSshd {
         {
             entry.signal(Signal::KILL);
         }
-    }
-
-    fn is_sshd(&self, entry: &stat::Entry) -> bool {
-        let link = fs::read_link(format!("/proc/{}/exe", entry.pid.as_raw_nonzero()));
-        let file = link
-            .ok()
-            .and_then(|link| link.file_name().map(|name| name.to_owned()));
-        file.is_some_and(|name| name.to_string_lossy().starts_with("sshd"))
     }
 
     fn make_keys(&self) -> Result<()> {
@@ -230,6 +222,15 @@ impl Drop for TestSshd {
     fn drop(&mut self) {
         self.cut_connections();
     }
+}
+
+fn is_sshd(entry: &stat::Entry) -> bool {
+    let program = fs::read_link(format!("/proc/{}/exe", entry.pid.as_raw_nonzero()));
+    let name = program
+        .as_ref()
+        .ok()
+        .and_then(|program| program.file_name());
+    name.is_some_and(|name| name.to_string_lossy().starts_with("sshd"))
 }
 
 fn free_port() -> Result<u16> {

@@ -118,9 +118,10 @@ impl Files {
             .stdin(from)
             .stdout(file)
             .stderr(Stdio::null());
-        let death = match detached {
-            true => ParentDeath::Outlive,
-            false => ParentDeath::Terminate,
+        let death = if detached {
+            ParentDeath::Outlive
+        } else {
+            ParentDeath::Terminate
         };
         let second = to.try_clone()?;
         // It ends when the last writer has.

@@ -112,12 +112,11 @@ impl Local {
         let output = files.keep_output(self.config.detached).await;
         let mut command = program::command(&self.config);
         self.dress(&mut command, order);
-        match output {
-            Some(output) => output.into_both(&mut command),
-            None => {
-                let nowhere = std::process::Stdio::null;
-                command.stdout(nowhere()).stderr(nowhere());
-            }
+        if let Some(output) = output {
+            output.into_both(&mut command);
+        } else {
+            let nowhere = std::process::Stdio::null;
+            command.stdout(nowhere()).stderr(nowhere());
         }
         command.stdin(std::process::Stdio::null());
         let not_started = |error: std::io::Error| {
@@ -127,9 +126,10 @@ impl Local {
             StartError::refused(message)
         };
         lend(&mut command, lock.shared().map_err(not_started)?);
-        let death = match self.config.detached {
-            true => ParentDeath::Outlive,
-            false => ParentDeath::Terminate,
+        let death = if self.config.detached {
+            ParentDeath::Outlive
+        } else {
+            ParentDeath::Terminate
         };
         self.around.on_step.tell(Step::Launch);
         let child = OwnChild::spawn(command, death).await.map_err(not_started)?;
@@ -173,16 +173,14 @@ impl Local {
         if Instant::now() < until {
             return Ok(None);
         }
-        match self.files(spin_up).noted() {
+        if let Some(reference) = self.files(spin_up).noted() {
             // It has ended; what holds the lock is something that it left behind.
-            Some(reference) => Ok(Some(started(reference, true, None))),
-            None => {
-                let message = format!(
-                    "the start {spin_up} is under way elsewhere, and its process is not to be seen yet; look again later"
-                );
-                Err(StartError::new(StartErrorKind::InDoubt, message))
-            }
+            return Ok(Some(started(reference, true, None)));
         }
+        let message = format!(
+            "the start {spin_up} is under way elsewhere, and its process is not to be seen yet; look again later"
+        );
+        Err(StartError::new(StartErrorKind::InDoubt, message))
     }
 
     async fn look(&self, spin_up: SpinUpId, reference: Option<&LocalReference>) -> Found {
@@ -205,11 +203,12 @@ impl Local {
                 tokio::time::sleep(LOOK_EVERY).await;
                 continue;
             }
-            return match was_started || is_held {
-                true => Found::Ended {
+            return if was_started || is_held {
+                Found::Ended {
                     output: files.output(&self.secrets(), OUTPUT_WITHIN).await,
-                },
-                false => Found::Absent,
+                }
+            } else {
+                Found::Absent
             };
         }
     }
@@ -227,8 +226,11 @@ impl Local {
         let files = self.files(spin_up);
         let reference = reference.or_else(|| files.noted());
         // Once nobody is found the lock tells whether one is just being forked.
-        let found = || members(spin_up, reference.as_ref(), &files);
-        let mut report = end_all(&found, grace).await;
+        let found = {
+            let files = files.clone();
+            std::sync::Arc::new(move || members(spin_up, reference.as_ref(), &files))
+        };
+        let mut report = end_all(found.clone(), grace).await;
         let until = Instant::now() + PATIENCE;
         while report.found == 0
             && files.noted().is_none()
@@ -236,7 +238,7 @@ impl Local {
             && Instant::now() < until
         {
             tokio::time::sleep(LOOK_EVERY).await;
-            report = end_all(&found, grace).await;
+            report = end_all(found.clone(), grace).await;
         }
         if !report.left.is_empty() {
             let message = format!(
@@ -279,13 +281,21 @@ impl Launcher for Local {
         self.end(spin_up, of(reference).cloned(), grace).boxed()
     }
 
-    fn probe(&self, _: Duration) -> BoxFuture<'_, Result<Probe, ProbeError>> {
+    fn probe(&self, limit: Duration) -> BoxFuture<'_, Result<Probe, ProbeError>> {
         async move {
             let begun = Instant::now();
-            let seen = program::check(&self.config).map_err(ProbeError)?;
+            let config = self.config.clone();
+            // A network drive that is away keeps whoever asks for it.
+            let looking = tokio::task::spawn_blocking(move || program::check(&config));
+            let Ok(seen) = tokio::time::timeout(limit, looking).await else {
+                let command = &self.config.command;
+                let message = format!("the file of the command {command:?} did not answer within {limit:?}; look at its drive");
+                return Err(ProbeError(message));
+            };
+            let seen = seen.map_err(|error| ProbeError(error.to_string()))?;
             Ok(Probe {
+                seen: seen.map_err(ProbeError)?,
                 latency: begun.elapsed(),
-                seen,
             })
         }
         .boxed()

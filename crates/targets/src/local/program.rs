@@ -21,36 +21,50 @@ pub(super) fn command(config: &LocalConfig) -> Command {
         command.args(&config.args);
         command
     };
-    if let Some(dir) = &config.working_directory {
+    if let Some(dir) = directory(config) {
         command.current_dir(dir);
     }
     command
 }
 
+/// Where it runs; `~` is the home directory.
+fn directory(config: &LocalConfig) -> Option<PathBuf> {
+    let dir = config.working_directory.as_deref()?;
+    let in_home = dir
+        .strip_prefix('~')
+        .filter(|rest| rest.is_empty() || rest.starts_with('/'));
+    match (in_home, std::env::var("HOME")) {
+        (Some(rest), Ok(home)) => Some(format!("{home}{rest}").into()),
+        _ => Some(dir.into()),
+    }
+}
+
 /// Whether the command could be started: what was seen, or what is missing and what to do.
 pub(super) fn check(config: &LocalConfig) -> Result<String, String> {
-    if let Some(dir) = &config.working_directory {
+    if let Some(dir) = &directory(config) {
+        let shown = dir.display();
         match std::fs::metadata(dir) {
             Ok(found) if found.is_dir() => {}
             Ok(_) => {
                 return Err(format!(
-                    "the working directory {dir:?} is no directory; write another workingDirectory"
+                    "the working directory {shown} is no directory; write another workingDirectory"
                 ));
             }
             Err(error) => {
                 return Err(format!(
-                    "the working directory {dir:?} can't be used ({error}); make it, or write another workingDirectory"
+                    "the working directory {shown} can't be used ({error}); make it, or write another workingDirectory"
                 ));
             }
         }
     }
-    let name = match config.shell {
-        false => config.command.clone(),
+    let name = if config.shell {
         // A line is looked into as far as its first word tells a program.
-        true => match crate::shell::first_word(&config.command) {
+        match crate::shell::first_word(&config.command) {
             Some(word) => word,
             None => return Ok("the line is for a shell to read".to_owned()),
-        },
+        }
+    } else {
+        config.command.clone()
     };
     let config = LocalConfig {
         command: name,
@@ -74,7 +88,7 @@ pub(super) fn check(config: &LocalConfig) -> Result<String, String> {
 /// The file of the program: in `PATH`, as the agent will have it, or relative to its directory.
 fn resolved(config: &LocalConfig) -> Option<PathBuf> {
     let name = Path::new(&config.command);
-    let dir = config.working_directory.as_deref().unwrap_or(".");
+    let dir = &directory(config).unwrap_or_else(|| ".".into());
     if name.components().count() > 1 || name.is_absolute() {
         let path = if name.is_absolute() {
             name.to_owned()

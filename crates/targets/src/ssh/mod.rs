@@ -131,10 +131,9 @@ impl Ssh {
             None if status.code() == Some(NOT_CONNECTED) => {
                 let words = words(&said, secrets);
                 // A connection that broke later says the same.
-                let began = said.stdout.text(usize::MAX).contains(script::BEGUN);
                 let message =
                     format!("no connection to {there}: mend host, port, key or known hosts{words}");
-                Err(if began {
+                Err(if began(&said) {
                     Failure::Lost(message)
                 } else {
                     Failure::NotConnected(message)
@@ -142,10 +141,16 @@ impl Ssh {
             }
             None => {
                 let words = words(&said, secrets);
-                Err(Failure::Lost(format!(
-                    "{there} ended with {status} and without an answer; look whether {}'s shell runs sh -s{words}",
+                let message = format!(
+                    "{there} ended with {status} and without an answer; look whether the shell of {} runs sh -s{words}",
                     self.config.user
-                )))
+                );
+                // The connection held until the end: what did not begin did nothing.
+                Err(if began(&said) {
+                    Failure::Lost(message)
+                } else {
+                    Failure::NotConnected(message)
+                })
             }
         }
     }
@@ -329,6 +334,11 @@ impl From<Failure> for ProbeError {
     }
 }
 
+/// Whether the script was carried out, as far as is known.
+fn began(said: &Outputs) -> bool {
+    said.stdout.text(usize::MAX).contains(script::BEGUN)
+}
+
 /// What `ssh` and the shell there said about themselves.
 fn told(said: &Outputs, secrets: &Secrets) -> String {
     output::told(said.stderr.text(usize::MAX).as_bytes(), secrets)
@@ -336,9 +346,10 @@ fn told(said: &Outputs, secrets: &Secrets) -> String {
 
 fn words(said: &Outputs, secrets: &Secrets) -> String {
     let told = told(said, secrets);
-    match told.is_empty() {
-        true => String::new(),
-        false => format!(" ({})", told.replace(['\r', '\n'], " ")),
+    if told.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", told.replace(['\r', '\n'], " "))
     }
 }
 

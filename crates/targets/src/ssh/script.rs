@@ -219,6 +219,33 @@ mod tests {
         }
     }
 
+    /// What a shell says that reads a script as it comes through a connection.
+    fn said_by_shell(script: &str) -> String {
+        use std::io::Write;
+        use std::process::{Command, Stdio};
+        let mut shell = Command::new("sh")
+            .arg("-s")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // One that has read enough does not read the rest.
+        let _ = shell.stdin.take().unwrap().write_all(script.as_bytes());
+        String::from_utf8(shell.wait_with_output().unwrap().stdout).unwrap()
+    }
+
+    #[test]
+    fn half_a_script_does_nothing() {
+        let script = find(SpinUpId::generate(), None);
+        assert_eq!(answer(&said_by_shell(&script)), Some(Answer::Absent));
+        let all = script.trim_end().trim_end_matches("exit").trim_end().len();
+        for cut in (0..all - 1).step_by(all / 50) {
+            let said = said_by_shell(&script[..script.floor_char_boundary(cut)]);
+            assert_eq!(said, "", "cut at {cut}");
+        }
+    }
+
     proptest! {
         #[test]
         fn any_words_are_read_or_not(said in "(loom-answer |started|stopped|[a-z0-9 \n]|\\PC){0,12}") {

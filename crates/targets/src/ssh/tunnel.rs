@@ -18,6 +18,15 @@ use super::options::{self, Use};
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// How long a line may be that is looked at, in bytes.
 const LINE: u64 = 4096;
+/// What it says beside what went wrong.
+const CHATTER: [&str; 6] = [
+    "debug1:",
+    "OpenSSH_",
+    "Authenticated to",
+    "Transferred:",
+    "Bytes per second:",
+    "Warning: Permanently added",
+];
 /// How long the program may take to obey TERM.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -113,9 +122,10 @@ async fn hold(command: Command, port: u16, tell: &watch::Sender<TunnelState>) ->
         _ = group.exited() => {}
     }
     group.end(GRACE).await;
-    match last.is_empty() {
-        true => "the connection ended".to_owned(),
-        false => last,
+    if last.is_empty() {
+        "the connection ended".to_owned()
+    } else {
+        last
     }
 }
 
@@ -137,7 +147,7 @@ async fn listen(
         let line = line.trim();
         if let Some(port) = opened(line, port) {
             tell.send_replace(TunnelState::Up { port });
-        } else if !line.starts_with("debug1:") && !line.is_empty() {
+        } else if !CHATTER.iter().any(|words| line.starts_with(words)) && !line.is_empty() {
             line.clone_into(last);
         }
     }

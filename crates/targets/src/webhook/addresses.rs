@@ -87,17 +87,18 @@ fn embedded(ip: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = ip else {
         return ip;
     };
-    let [a, b, c, d, e, f, g, h] = v6.segments();
     let of = |high: u16, low: u16| {
         let [one, two] = high.to_be_bytes();
         let [three, four] = low.to_be_bytes();
         IpAddr::V4(Ipv4Addr::new(one, two, three, four))
     };
-    match [a, b, c, d, e, f] {
-        [0, 0, 0, 0, 0, 0xffff] | [0, 0, 0, 0, 0xffff, 0] | [0x64, 0xff9b, 0, 0, 0, 0] => of(g, h),
+    match v6.segments() {
+        [0, 0, 0, 0, 0, 0xffff, high, low]
+        | [0, 0, 0, 0, 0xffff, 0, high, low]
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x2002, high, low, ..] => of(high, low),
         // `::` and `::1` are of IPv6.
-        [0, 0, 0, 0, 0, 0] if g != 0 || h > 1 => of(g, h),
-        [0x2002, ..] => of(b, c),
+        [0, 0, 0, 0, 0, 0, high, low] if high != 0 || low > 1 => of(high, low),
         _ => ip,
     }
 }
@@ -219,8 +220,7 @@ mod tests {
             let v4 = Ipv4Addr::from_bits(bits);
             // These stand for themselves in the old form.
             prop_assume!(form != 1 || bits > 1);
-            let [a, b, c, d] = v4.octets().map(u16::from);
-            let (high, low) = (a << 8 | b, c << 8 | d);
+            let [.., high, low] = v4.to_ipv6_mapped().segments();
             let v6 = match form {
                 0 => v4.to_ipv6_mapped(),
                 1 => v4.to_ipv6_compatible(),

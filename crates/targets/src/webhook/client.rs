@@ -55,10 +55,13 @@ pub(super) fn for_url(url: &Url, guard: Guard, limit: Duration) -> Result<Client
         let same = to.host_str() == host.as_deref() && to.port_or_known_default() == Some(port);
         keeps_method && same && to.scheme() == scheme && attempt.previous().len() <= REDIRECTS
     };
-    let policy = Policy::custom(move |attempt| match stays(&attempt) {
-        true => attempt.follow(),
-        // The answer that says so is given to whoever asked.
-        false => attempt.stop(),
+    let policy = Policy::custom(move |attempt| {
+        if stays(&attempt) {
+            attempt.follow()
+        } else {
+            // The answer that says so is given to whoever asked.
+            attempt.stop()
+        }
     });
     let client = reqwest::Client::builder()
         .dns_resolver(Arc::new(GuardedResolver { guard, port }))
@@ -115,9 +118,10 @@ pub(super) fn causes(error: &reqwest::Error) -> String {
         }
         cause = one.source();
     }
-    match words.is_empty() {
-        true => "no reason is told".to_owned(),
-        false => words.join(": "),
+    if words.is_empty() {
+        "no reason is told".to_owned()
+    } else {
+        words.join(": ")
     }
 }
 

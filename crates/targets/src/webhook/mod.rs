@@ -150,7 +150,7 @@ impl Webhook {
         loop {
             tries += 1;
             if cancel.is_cancelled() {
-                return Err(self.cancelled(order, in_doubt));
+                return Err(cancelled(order, in_doubt));
             }
             self.around.on_step.tell(Step::Launch);
             let tried = self
@@ -187,12 +187,13 @@ impl Webhook {
                     in_doubt = true;
                     (why, None)
                 }
-                Try::Cancelled => return Err(self.cancelled(order, true)),
+                Try::Cancelled => return Err(cancelled(order, true)),
             };
             if tries == TRIES {
-                let kind = match in_doubt {
-                    true => StartErrorKind::InDoubt,
-                    false => StartErrorKind::Unavailable,
+                let kind = if in_doubt {
+                    StartErrorKind::InDoubt
+                } else {
+                    StartErrorKind::Unavailable
                 };
                 return Err(StartError::new(kind, secrets.hide(&message)));
             }
@@ -201,7 +202,7 @@ impl Webhook {
             pause *= 2;
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
-                () = cancel.cancelled() => return Err(self.cancelled(order, in_doubt)),
+                () = cancel.cancelled() => return Err(cancelled(order, in_doubt)),
             }
         }
     }
@@ -314,17 +315,6 @@ impl Webhook {
         )
     }
 
-    fn cancelled(&self, order: &StartOrder, in_doubt: bool) -> StartError {
-        if !in_doubt {
-            return StartError::cancelled(&order.spin_up.to_string());
-        }
-        let message = format!(
-            "the start {} was cancelled after it had been sent",
-            order.spin_up
-        );
-        StartError::new(StartErrorKind::InDoubt, message)
-    }
-
     async fn look(&self, limit: Duration) -> Result<Probe, ProbeError> {
         let begun = Instant::now();
         let url = self.url().map_err(ProbeError)?;
@@ -343,6 +333,17 @@ impl Webhook {
             },
         }
     }
+}
+
+fn cancelled(order: &StartOrder, in_doubt: bool) -> StartError {
+    if !in_doubt {
+        return StartError::cancelled(&order.spin_up.to_string());
+    }
+    let message = format!(
+        "the start {} was cancelled after it had been sent",
+        order.spin_up
+    );
+    StartError::new(StartErrorKind::InDoubt, message)
 }
 
 fn accepted(spin_up: SpinUpId, told: String) -> Started {

@@ -13,7 +13,7 @@ use loom_testkit::sshd::TestSshd;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::fixture::{PATIENCE, alive, around, end, file, launcher, order, pid_of, until};
+use crate::fixture::{GRACE, PATIENCE, alive, around, end, file, launcher, order, pid_of, until};
 
 pub fn config(sshd: &TestSshd) -> Value {
     json!({
@@ -87,7 +87,7 @@ async fn the_environment_reaches_the_command_and_the_ticket_stands_in_no_command
     let nasty = " a\"b'c$HOME `x` $(y)\n\\ é '; exit; ' ";
     let folder = sshd.folder().join("dir with 'quotes' and $HOME");
     std::fs::create_dir(&folder).unwrap();
-    let line = "env -0 > env.new && mv env.new env && printf '%s' 'it'\\''s \"fine\"\n$HOME' > said && exec sleep 600";
+    let line = "umask > mask && env -0 > env.new && mv env.new env && printf '%s' 'it'\\''s \"fine\"\n$HOME' > said && exec sleep 600";
     let ssh = ssh(
         &sshd,
         &[
@@ -116,6 +116,12 @@ async fn the_environment_reaches_the_command_and_the_ticket_stands_in_no_command
     })
     .await;
     assert_eq!(said, "it's \"fine\"\n$HOME");
+    let mask = std::fs::read_to_string(folder.join("mask")).unwrap();
+    assert_ne!(
+        mask.trim(),
+        "0077",
+        "the mask of the script is not the agent's"
+    );
     assert!(!started.existing);
     end(&*ssh, order.spin_up, Some(&started.reference)).await;
 }
@@ -354,4 +360,27 @@ async fn a_start_that_is_cancelled_or_cut_in_the_middle_is_in_doubt_and_found() 
     let again = ssh.start(&order, never()).await.unwrap();
     assert_eq!(alive(order.spin_up).len(), 1);
     end(&*ssh, order.spin_up, Some(&again.reference)).await;
+}
+
+#[tokio::test]
+#[ignore = "needs an ssh server: run `cargo xtask test`"]
+async fn a_start_that_comes_after_its_end_starts_nothing() {
+    let Some(sshd) = TestSshd::start().await.unwrap() else {
+        return;
+    };
+    let (ssh, order) = (ssh(&sshd, &[]), order(SpinUpId::generate()));
+    let stopped = ssh.stop(order.spin_up, None, GRACE).await.unwrap();
+    assert!(
+        matches!(stopped, Stopped::Ended { processes: 0, .. }),
+        "{stopped:?}"
+    );
+    // A script that was still on its way when its start was cancelled.
+    let error = ssh.start(&order, never()).await.unwrap_err();
+    assert_eq!(error.kind(), StartErrorKind::Refused);
+    assert!(
+        error.to_string().contains("ended before it began"),
+        "{error}"
+    );
+    assert_eq!(ssh.find(order.spin_up, None).await.unwrap(), Found::Absent);
+    ssh.forget(order.spin_up).await;
 }

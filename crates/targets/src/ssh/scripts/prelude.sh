@@ -20,6 +20,7 @@ loom_pause() {
 
 loom_begin() {
     printf 'loom-begun\n'
+    loom_umask=$(umask)
     umask 077
     for loom_tool in setsid flock tail grep; do
         command -v "$loom_tool" >/dev/null 2>&1 ||
@@ -94,6 +95,9 @@ loom_output() {
 
 # Whether the command is there, as the agent would find it.
 loom_check() {
+    case $loom_dir_wanted in
+        '~' | '~/'*) loom_dir_wanted=$HOME${loom_dir_wanted#'~'} ;;
+    esac
     case $loom_dir_wanted in
         '') ;;
         *) cd "$loom_dir_wanted" 2>/dev/null ||

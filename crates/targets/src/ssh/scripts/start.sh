@@ -31,10 +31,13 @@ loom_main() {
         # It has ended since.
         loom_say "existing $loom_pid $loom_start $loom_at"
     fi
+    [ ! -e "$loom_dir/stopped" ] ||
+        loom_refuse "this start was ended before it began; begin another one"
     : >"$loom_dir/out"
     exec 8>>"$loom_dir/out"
     flock -n 8
     (
+        umask "$loom_umask"
         loom_exports
         exec setsid /bin/sh -c "$loom_becomes" loom-agent "$loom_dir" "$loom_command"
     ) </dev/null 2>&1 8>&- 9>&9 | setsid tail -c 16384 >"$loom_dir/out" 2>/dev/null 8>&8 9>&- &

@@ -12,6 +12,7 @@ loom_members() {
 
 loom_main() {
     loom_begin
+    loom_make_dir
     if [ -z "$loom_ref_pid" ] && loom_noted; then
         loom_ref_pid=$loom_pid loom_ref_start=$loom_start loom_ref_boot=$loom_at
     fi
@@ -26,6 +27,7 @@ loom_main() {
     fi
     loom_asked=' ' loom_killed=' ' loom_seen=0 loom_hard=0
     loom_begun=$(date +%s)
+    exec 9>>"$loom_dir/lock"
     loom_forked=50
     while :; do
         loom_living=
@@ -34,8 +36,12 @@ loom_main() {
         done
         loom_waited=$(($(date +%s) - loom_begun))
         if [ -z "$loom_living" ]; then
-            # One that has not noted yet who it is shows in a moment.
-            [ "$loom_seen" -eq 0 ] && [ "$loom_forked" -gt 0 ] && ! loom_noted && loom_held || break
+            # A start that is still on its way finds that it is too late. One that was just forked shows in a moment.
+            if flock -n 9; then
+                : >"$loom_dir/stopped"
+                break
+            fi
+            [ "$loom_forked" -gt 0 ] && ! loom_noted || break
             loom_forked=$((loom_forked - 1))
         fi
         [ "$loom_waited" -le $((loom_grace + 5)) ] ||
