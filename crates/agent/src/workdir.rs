@@ -9,7 +9,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -19,8 +19,8 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::directory_name::push_hex;
-use loom_process::group;
 use loom_process::stat::started_at;
+use loom_process::{group, is_at};
 
 /// How often a directory is made again that somebody else removes at that very moment.
 const MOST_TRIES: u32 = 100;
@@ -185,14 +185,6 @@ fn open(path: &Path) -> io::Result<File> {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => options.open(path),
         own => own,
     }
-}
-
-/// Whether an open file is still the one that a path names.
-fn is_at(file: &File, path: &Path) -> bool {
-    let (Ok(open), Ok(named)) = (file.metadata(), fs::symlink_metadata(path)) else {
-        return false;
-    };
-    (open.dev(), open.ino()) == (named.dev(), named.ino())
 }
 
 /// Whether the group that is written down lives on, although the agent that wrote it is gone.

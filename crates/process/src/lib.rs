@@ -14,7 +14,9 @@ pub mod stat;
 pub mod tail;
 pub mod warden;
 
+use std::fs::File;
 use std::io;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -170,6 +172,16 @@ fn wait_for(pid: Pid, states: WaitIdOptions) {
     while waitid(WaitId::Pid(pid), options).is_err_and(|e| e == rustix::io::Errno::INTR) {}
 }
 
+/// Whether an open file is still the one that a path names. A lock on one that was removed meanwhile keeps nobody out.
+pub fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+
+    let (Ok(open), Ok(named)) = (file.metadata(), std::fs::symlink_metadata(path)) else {
+        return false;
+    };
+    (open.dev(), open.ino()) == (named.dev(), named.ino())
+}
+
 /// Leaves a file open for a command, and so for all that it starts: a lock on it stands until the last of them has
 /// ended, whatever becomes of this process.
 #[allow(
@@ -177,7 +189,7 @@ fn wait_for(pid: Pid, states: WaitIdOptions) {
     reason = "the standard library has no safe way to leave a descriptor open for a child; between fork and exec \
               the closure makes one system call and touches nothing else"
 )]
-pub fn lend(command: &mut Command, file: std::fs::File) {
+pub fn lend(command: &mut Command, file: File) {
     use std::os::unix::process::CommandExt;
 
     use rustix::io::{FdFlags, fcntl_setfd};

@@ -73,3 +73,33 @@ pub struct WebhookReference {
     /// The start, which is also the idempotency key.
     pub spin_up: SpinUpId,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reference_is_stored_and_read_again() {
+        let spin_up = SpinUpId::generate();
+        let (started_at, boot_id) = ("123".to_owned(), "b".to_owned());
+        let ssh = SshReference {
+            spin_up,
+            host: "h".to_owned(),
+            pid: 7,
+            started_at,
+            boot_id,
+        };
+        for reference in [
+            Reference::Ssh(ssh),
+            Reference::Webhook(WebhookReference { spin_up }),
+        ] {
+            let stored = serde_json::to_value(&reference).unwrap();
+            assert_eq!(stored["mechanism"], reference.mechanism().as_str());
+            assert_eq!(stored["spinUp"], spin_up.to_string());
+            assert_eq!(
+                serde_json::from_value::<Reference>(stored).unwrap(),
+                reference
+            );
+        }
+    }
+}

@@ -5,13 +5,10 @@ use std::borrow::Cow;
 /// One word of a line, whatever is in it: spaces, quotes, newlines, `$`. Nothing but NUL can't be written, and is left
 /// out; configurations and names have none.
 pub(crate) fn quoted(text: &str) -> String {
-    let text: Cow<'_, str> = if text.contains('\0') {
-        text.replace('\0', "").into()
-    } else {
-        text.into()
-    };
-    // In single quotes everything is itself; a single quote is written outside of them.
-    format!("'{}'", text.replace('\'', r"'\''"))
+    let quote = |text: &str| shlex::try_quote(text).map(Cow::into_owned).ok();
+    quote(text)
+        .or_else(|| quote(&text.replace('\0', "")))
+        .unwrap_or_default()
 }
 
 /// The program that a line begins with, where it is written without anything that a shell would work out.

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use loom_process::secrets::Secrets;
-use loom_process::{OwnChild, ParentDeath};
+use loom_process::{OwnChild, ParentDeath, is_at};
 use loom_protocol::SpinUpId;
 
 use crate::output;
@@ -199,13 +199,4 @@ fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).mode(0o600).custom_flags(no_link);
     options
-}
-
-/// Whether an open file is still the one that a path names.
-fn is_at(file: &File, path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let (Ok(open), Ok(named)) = (file.metadata(), fs::symlink_metadata(path)) else {
-        return false;
-    };
-    (open.dev(), open.ino()) == (named.dev(), named.ino())
 }

@@ -1,6 +1,6 @@
 //! `local`: a process beside the coordinator, in a group of its own.
 //!
-//! - **Environment**: of the coordinator's only what is on the list of [`environment`](crate::environment), then the
+//! - **Environment**: of the coordinator's only what is on the list of [`environment`], then the
 //!   target's `env`, then the variables of the order.
 //! - **It outlives the coordinator** (`detached`), unless whoever stops the coordinator stops more than that: below
 //!   systemd that takes `KillMode=process`. Not detached, it gets TERM when the coordinator dies.

@@ -10,6 +10,7 @@ use loom_targets::{
     Found, Launcher, Reference, StartOrder, Started, Stopped, Surroundings, mechanism_for,
 };
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 /// How long anything may take.
 pub const PATIENCE: Duration = Duration::from_secs(40);
@@ -103,4 +104,26 @@ pub async fn end(
     assert!(!matches!(found, Found::Running(_)), "{found:?}");
     launcher.forget(spin_up).await;
     (processes, killed)
+}
+
+/// Orders the same start from all of them at once, and holds that one began it and all say which it is.
+pub async fn started_once(launchers: Vec<Box<dyn Launcher>>, order: &StartOrder) -> Reference {
+    let starts = launchers.into_iter().map(|launcher| {
+        let order = order.clone();
+        tokio::spawn(async move {
+            launcher
+                .start(&order, CancellationToken::new())
+                .await
+                .unwrap()
+        })
+    });
+    let (mut began, mut references) = (0, Vec::new());
+    for start in starts.collect::<Vec<_>>() {
+        let started = start.await.unwrap();
+        began += usize::from(!started.existing);
+        references.push(started.reference);
+    }
+    references.dedup();
+    assert_eq!((began, references.len()), (1, 1));
+    references.remove(0)
 }

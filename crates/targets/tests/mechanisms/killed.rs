@@ -30,6 +30,19 @@ struct Orders {
 }
 
 impl Orders {
+    /// To start a local agent, and to die when it is started.
+    fn local(config: Value, folder: &Path) -> Self {
+        Self {
+            mechanism: Mechanism::Local,
+            config,
+            folder: folder.to_owned(),
+            known_hosts: None,
+            client_config: None,
+            spin_up: SpinUpId::generate(),
+            dies_before: Step::ALL.len() - 1,
+        }
+    }
+
     fn around(&self) -> Surroundings {
         Surroundings {
             ssh: SshProgram {
@@ -161,15 +174,10 @@ async fn an_agent_goes_on_writing_when_its_coordinator_is_dead() {
     let folder = tempfile::tempdir().unwrap();
     // More than any pipe holds.
     let line = "touch up; while [ ! -e dead ]; do sleep 0.05; done; head -c 3000000 /dev/zero | tr '\\0' x; echo; echo the end; touch written; exec sleep 600";
-    let orders = Orders {
-        mechanism: Mechanism::Local,
-        config: json!({"command": line, "workingDirectory": folder.path()}),
-        folder: folder.path().to_owned(),
-        known_hosts: None,
-        client_config: None,
-        spin_up: SpinUpId::generate(),
-        dies_before: Step::ALL.len() - 1,
-    };
+    let orders = Orders::local(
+        json!({"command": line, "workingDirectory": folder.path()}),
+        folder.path(),
+    );
     coordinator_that_dies(&orders);
     std::fs::write(folder.path().join("dead"), "").unwrap();
     file(&folder.path().join("written")).await;
@@ -197,15 +205,7 @@ async fn an_agent_goes_on_writing_when_its_coordinator_is_dead() {
 async fn an_agent_that_is_not_detached_ends_with_its_coordinator() {
     let folder = tempfile::tempdir().unwrap();
     let config = json!({"local": {"command": "sleep", "args": ["600"], "detached": false}});
-    let orders = Orders {
-        mechanism: Mechanism::Local,
-        config,
-        folder: folder.path().to_owned(),
-        known_hosts: None,
-        client_config: None,
-        spin_up: SpinUpId::generate(),
-        dies_before: Step::ALL.len() - 1,
-    };
+    let orders = Orders::local(config, folder.path());
     coordinator_that_dies(&orders);
     until("the end of the agent", || {
         alive(orders.spin_up).is_empty().then_some(())

@@ -12,7 +12,9 @@ use loom_targets::{Found, Launcher, StartErrorKind, environment};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::fixture::{PATIENCE, alive, around, end, file, launcher, order, pid_of, until};
+use crate::fixture::{
+    PATIENCE, alive, around, end, file, launcher, order, pid_of, started_once, until,
+};
 
 fn local(config: &Value, folder: &Path) -> Box<dyn Launcher> {
     launcher(Mechanism::Local, config, &around(folder))
@@ -185,22 +187,11 @@ async fn many_starts_of_one_id_are_one_start() {
     let config =
         json!({"command": "echo x >> log; exec sleep 600", "workingDirectory": folder.path()});
     let order = order(SpinUpId::generate());
-    let starts = (0..8).map(|_| {
-        let (local, order) = (local(&config, folder.path()), order.clone());
-        tokio::spawn(async move { local.start(&order, never()).await.unwrap() })
-    });
-    let mut references = Vec::new();
-    let mut first = 0;
-    for start in starts.collect::<Vec<_>>() {
-        let started = start.await.unwrap();
-        first += usize::from(!started.existing);
-        references.push(started.reference);
-    }
-    references.dedup();
-    assert_eq!((first, references.len()), (1, 1));
+    let starters = (0..8).map(|_| local(&config, folder.path())).collect();
+    let reference = started_once(starters, &order).await;
     assert_eq!(file(&folder.path().join("log")).await, "x\n");
     let local = local(&config, folder.path());
-    end(&*local, order.spin_up, Some(&references[0])).await;
+    end(&*local, order.spin_up, Some(&reference)).await;
 }
 
 #[tokio::test]

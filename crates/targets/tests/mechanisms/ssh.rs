@@ -13,7 +13,9 @@ use loom_testkit::sshd::TestSshd;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::fixture::{GRACE, PATIENCE, alive, around, end, file, launcher, order, pid_of, until};
+use crate::fixture::{
+    GRACE, PATIENCE, alive, around, end, file, launcher, order, pid_of, started_once, until,
+};
 
 pub fn config(sshd: &TestSshd) -> Value {
     json!({
@@ -189,26 +191,14 @@ async fn many_starts_of_one_id_are_one_start_and_one_that_has_ended_stays_so() {
         log.display()
     );
     let order = order(SpinUpId::generate());
-    let starts = (0..5).map(|_| {
-        let (ssh, order) = (
-            ssh(&sshd, &[("command", line.clone().into())]),
-            order.clone(),
-        );
-        tokio::spawn(async move { ssh.start(&order, never()).await.unwrap() })
-    });
-    let mut references = Vec::new();
-    let mut first = 0;
-    for start in starts.collect::<Vec<_>>() {
-        let started = start.await.unwrap();
-        first += usize::from(!started.existing);
-        references.push(started.reference);
-    }
-    references.dedup();
-    assert_eq!((first, references.len()), (1, 1));
+    let starters = (0..5)
+        .map(|_| ssh(&sshd, &[("command", line.clone().into())]))
+        .collect();
+    let reference = started_once(starters, &order).await;
     until("the agent", || log.exists().then_some(())).await;
     let ssh = ssh(&sshd, &[("command", line.into())]);
     let stopped = ssh
-        .stop(order.spin_up, Some(&references[0]), PATIENCE)
+        .stop(order.spin_up, Some(&reference), PATIENCE)
         .await
         .unwrap();
     assert!(
@@ -224,7 +214,7 @@ async fn many_starts_of_one_id_are_one_start_and_one_that_has_ended_stays_so() {
     );
     let again = ssh.start(&order, never()).await.unwrap();
     assert!(again.existing);
-    assert_eq!(again.reference, references[0]);
+    assert_eq!(again.reference, reference);
     assert_eq!(file(&log).await, "x\n");
     ssh.forget(order.spin_up).await;
 }

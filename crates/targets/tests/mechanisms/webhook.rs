@@ -53,6 +53,8 @@ impl Received {
     }
 }
 
+/// What was received, and what is answered.
+type Shared = (Arc<Mutex<Vec<Received>>>, Arc<Answers>);
 type Answers = dyn Fn(usize, &Received) -> Response + Send + Sync;
 
 struct Receiver {
@@ -95,7 +97,7 @@ impl Drop for Receiver {
 }
 
 async fn take(
-    State((received, answer)): State<(Arc<Mutex<Vec<Received>>>, Arc<Answers>)>,
+    State((received, answer)): State<Shared>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
