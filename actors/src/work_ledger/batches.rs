@@ -63,3 +63,45 @@ impl Batches {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use loom_protocol::WorkId;
+    use tokio::sync::oneshot;
+    use tokio::sync::oneshot::error::TryRecvError;
+
+    use super::*;
+    use crate::domain::work::Command;
+    use crate::work_ledger::LedgerError;
+
+    #[test]
+    fn a_request_is_answered_when_all_have_their_outcome_in_the_order_of_the_operations() {
+        let ids: Vec<WorkId> = (0..3).map(|_| WorkId::generate()).collect();
+        let cancel = Arc::new(Command::Cancel {
+            by: "ann".into(),
+            reason: None,
+            again: false,
+        });
+        let operation = |id: &WorkId| Operation::Apply(*id, cancel.clone());
+        let operations: Vec<Operation> = ids.iter().map(operation).collect();
+        let mut batches = Batches::default();
+        let (none, mut of_none) = oneshot::channel();
+        assert_eq!(batches.begin(&[], none.into()).count(), 0);
+        assert!(of_none.try_recv().unwrap().is_empty());
+        let (reply, mut answer) = oneshot::channel();
+        let jobs: Vec<Job> = batches.begin(&operations, reply.into()).collect();
+        for job in jobs.iter().rev() {
+            assert!(matches!(answer.try_recv(), Err(TryRecvError::Empty)));
+            batches.settle(job, Err(LedgerError::Lost(job.operation.id())));
+        }
+        let outcomes = answer.try_recv().unwrap();
+        let lost = outcomes.iter().map(|outcome| match outcome {
+            Err(LedgerError::Lost(id)) => *id,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(lost.collect::<Vec<_>>(), ids);
+        assert!(batches.0.is_empty());
+    }
+}
