@@ -134,6 +134,8 @@ fn run(mut command: Command, started: oneshot::Sender<io::Result<OwnChild>>) {
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) => {
+            // What was lent to the command is given back before that is told.
+            drop(command);
             let _ = started.send(Err(error));
             return;
         }

@@ -15,6 +15,7 @@
 //! A system without `/proc` finds nothing again: [`Found::Unknown`].
 
 mod files;
+mod members;
 mod program;
 
 use std::process::{Command, ExitStatus};
@@ -24,15 +25,14 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use loom_process::group::end_all;
 use loom_process::secrets::Secrets;
-use loom_process::stat::{self, Entry};
+use loom_process::stat;
 use loom_process::{OwnChild, ParentDeath, lend};
 use loom_protocol::SpinUpId;
 use loom_protocol::target::LocalConfig;
-use rustix::process::Pid;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::order::{MARK, StartOrder, values};
+use crate::order::{StartOrder, values};
 use crate::outcome::{AgentEnd, Found, Probe, Started, Stopped};
 use crate::reference::{LocalReference, Reference};
 use crate::steps::Step;
@@ -40,6 +40,7 @@ use crate::{
     Launcher, ProbeError, StartError, StartErrorKind, StopError, Surroundings, environment,
 };
 use files::{Files, Lock};
+use members::{living, members};
 
 /// How long somebody else's start of the same agent may take to be seen.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -75,7 +76,6 @@ impl Local {
         cancel: &CancellationToken,
     ) -> Result<Started, StartError> {
         let files = self.files(order.spin_up);
-        program::check(&self.config).map_err(StartError::refused)?;
         self.around.on_step.tell(Step::Begin);
         let until = Instant::now() + PATIENCE;
         loop {
@@ -90,11 +90,16 @@ impl Local {
                 StartError::new(StartErrorKind::Unavailable, message)
             })?;
             if let Some(lock) = lock {
-                return match lock.noted(order.spin_up) {
+                if let Some(reference) = lock.noted(order.spin_up) {
                     // It was started and has ended since.
-                    Some(reference) => Ok(started(reference, true, None)),
-                    None => self.launch(order, &files, &lock).await,
-                };
+                    return Ok(started(reference, true, None));
+                }
+                let launched = self.launch(order, &files, &lock).await;
+                drop(lock);
+                if launched.is_err() {
+                    files.remove();
+                }
+                return launched;
             }
             if let Some(found) = self.existing(order.spin_up, until).await? {
                 return Ok(found);
@@ -109,6 +114,7 @@ impl Local {
         files: &Files,
         lock: &Lock,
     ) -> Result<Started, StartError> {
+        program::check(&self.config).map_err(StartError::refused)?;
         let output = files.keep_output(self.config.detached).await;
         let mut command = program::command(&self.config);
         self.dress(&mut command, order);
@@ -121,6 +127,12 @@ impl Local {
         command.stdin(std::process::Stdio::null());
         let not_started = |error: std::io::Error| {
             let command = &self.config.command;
+            if is_for_want(&error) {
+                let message = format!(
+                    "the command {command:?} was not started: this machine has no more processes, files or memory to give ({error}); try again later"
+                );
+                return StartError::new(StartErrorKind::Unavailable, message);
+            }
             let message =
                 format!("the command {command:?} was not started: {error}; mend the target");
             StartError::refused(message)
@@ -326,71 +338,11 @@ fn started(
     }
 }
 
-/// The living process that a start is: the one that was noted, or the oldest with its id in the environment.
-async fn living(spin_up: SpinUpId, noted: Option<LocalReference>) -> Option<LocalReference> {
-    let boot_id = stat::boot_id()?;
-    if let Some(noted) = noted
-        && leader(&noted).is_some()
-    {
-        return Some(noted);
-    }
-    let looking = move || {
-        let mut found = stat::with_variable(MARK, &spin_up.to_string());
-        found.sort_by_key(|entry| (entry.started.parse::<u64>().unwrap_or(u64::MAX), raw(entry)));
-        found.into_iter().next()
-    };
-    // All environments are read.
-    let oldest = tokio::task::spawn_blocking(looking).await.ok()??;
-    Some(LocalReference {
-        spin_up,
-        pid: raw(&oldest).cast_unsigned(),
-        started_at: oldest.started,
-        boot_id,
-    })
-}
-
-fn raw(entry: &Entry) -> i32 {
-    entry.pid.as_raw_nonzero().get()
-}
-
-/// The process that was noted, while it lives.
-fn leader(noted: &LocalReference) -> Option<Entry> {
-    let entry = stat::entry(noted.pid)?;
-    let is_it = entry.is_alive()
-        && entry.started == noted.started_at
-        && stat::boot_id().as_ref() == Some(&noted.boot_id);
-    is_it.then_some(entry)
-}
-
-/// All that lives of a start.
-fn members(spin_up: SpinUpId, noted: Option<&LocalReference>, files: &Files) -> Vec<Entry> {
-    let mut found = stat::with_variable(MARK, &spin_up.to_string());
-    for entry in noted
-        .map(|noted| group_of(noted, files))
-        .unwrap_or_default()
-    {
-        if !found.iter().any(|there| there.pid == entry.pid) {
-            found.push(entry);
-        }
-    }
-    found
-}
-
-/// The group of the process that was noted.
-fn group_of(noted: &LocalReference, files: &Files) -> Vec<Entry> {
-    let pid = i32::try_from(noted.pid).ok().and_then(Pid::from_raw);
-    let Some(pid) = pid.filter(|_| stat::boot_id().as_ref() == Some(&noted.boot_id)) else {
-        return Vec::new();
-    };
-    match (leader(noted), stat::entry(noted.pid)) {
-        (Some(leader), _) if raw(&leader) == leader.group => stat::in_group(pid),
-        (Some(leader), _) => vec![leader],
-        // Without its leader it could be another one's, unless the lock says that something of the start lives.
-        (None, there) if !there.as_ref().is_some_and(Entry::is_alive) && files.is_held() => {
-            stat::in_group(pid)
-        }
-        _ => Vec::new(),
-    }
+/// Whether something could not be started because the system has run out of something.
+fn is_for_want(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let want = [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE];
+    Errno::from_io_error(error).is_some_and(|errno| want.contains(&errno))
 }
 
 /// Tells the end of a child of this coordinator, with what it said last.

@@ -2,8 +2,8 @@
 //!
 //! - **Nothing is asked**: `BatchMode`, a time limit for connecting, and signs of life, so that no call hangs. What the
 //!   user's own configuration says of a host counts, but no connection of theirs is shared, and nothing is forwarded.
-//! - **The script** of a start (`start.sh`) goes through the connection's standard input to a `sh -s`, and is carried out
-//!   only when all of it has come. So the environment reaches the command although the server takes no variables, no
+//! - **The script** of a start (`start.sh`) goes through the connection's standard input to a `sh -s`, once that has
+//!   greeted: what was never sent is in no doubt. It is carried out only when all of it has come. So the environment reaches the command although the server takes no variables, no
 //!   quoting but the shell's own is needed, and the ticket is in no command line, here or there.
 //! - **Detached**: the agent leads a session of its own, reads nothing, and writes to a `tail` that keeps the end. It
 //!   survives the connection. (Where the system ends all that a user left, that takes `loginctl enable-linger`.)
@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use crate::order::{StartOrder, values};
 use crate::outcome::{Found, Probe, Started, Stopped};
 use crate::reference::{Reference, SshReference};
-use crate::run::{self, Finished, Outputs};
+use crate::run::{self, Ending, Finished, Outputs};
 use crate::steps::Step;
 use crate::{Launcher, ProbeError, StartError, StartErrorKind, StopError, Surroundings, output};
 use script::{Answer, Process};
@@ -75,11 +75,12 @@ pub struct Ssh {
 
 /// A connection that did not answer.
 enum Failure {
-    /// Nothing was done there.
-    NotConnected(String),
+    /// Nothing was done there: the script was never sent.
+    NotSent(String),
     /// It is not known what was done there.
     Lost(String),
-    Cancelled,
+    /// It was cancelled, before or after the script was sent.
+    Cancelled { was_sent: bool },
 }
 
 impl Ssh {
@@ -109,50 +110,48 @@ impl Ssh {
     ) -> Result<(Answer, String), Failure> {
         let command = options::command(&self.config, &self.around.ssh, options::Use::Script);
         let there = self.there();
-        let finished = match run::to_its_end(command, script.as_bytes(), limit, cancel).await {
-            Ok(finished) => finished,
-            Err(run::Stopped::Cancelled) => return Err(Failure::Cancelled),
-            Err(run::Stopped::NotStarted(error)) => {
-                let program = self.around.ssh.program.display();
-                return Err(Failure::NotConnected(format!(
-                    "the program {program} could not be run ({error}); install openssh-client"
-                )));
-            }
-            Err(run::Stopped::TooLong(said)) => {
-                let words = words(&said, secrets);
-                return Err(Failure::Lost(format!(
-                    "{there} did not answer within {limit:?}; look whether it is reachable{words}"
-                )));
-            }
+        let input = run::Input {
+            greeting: script::GREETING,
+            ready: script::READY,
+            rest: script,
         };
-        let Finished { status, said } = finished;
-        match script::answer(&said.stdout.text(usize::MAX)) {
-            Some(answer) => Ok((answer, told(&said, secrets))),
-            None if status.code() == Some(NOT_CONNECTED) => {
-                let words = words(&said, secrets);
-                // A connection that broke later says the same.
-                let message =
-                    format!("no connection to {there}: mend host, port, key or known hosts{words}");
-                Err(if began(&said) {
-                    Failure::Lost(message)
-                } else {
-                    Failure::NotConnected(message)
-                })
-            }
-            None => {
-                let words = words(&said, secrets);
-                let message = format!(
-                    "{there} ended with {status} and without an answer; look whether the shell of {} runs sh -s{words}",
-                    self.config.user
-                );
-                // The connection held until the end: what did not begin did nothing.
-                Err(if began(&said) {
-                    Failure::Lost(message)
-                } else {
-                    Failure::NotConnected(message)
-                })
-            }
+        let finished = run::to_its_end(command, input, limit, cancel).await;
+        let finished = finished.map_err(|error| {
+            let program = self.around.ssh.program.display();
+            Failure::NotSent(format!(
+                "the program {program} could not be run ({error}); install openssh-client"
+            ))
+        })?;
+        let Finished {
+            how,
+            was_ready,
+            said,
+        } = finished;
+        if let Some(answer) = script::answer(&said.stdout.text(usize::MAX)) {
+            return Ok((answer, told(&said, secrets)));
         }
+        let words = words(&said, secrets);
+        let message = match how {
+            Ending::Cancelled => {
+                let was_sent = was_ready;
+                return Err(Failure::Cancelled { was_sent });
+            }
+            Ending::TooLong => format!(
+                "{there} did not answer within {limit:?}; look whether it is reachable{words}"
+            ),
+            Ending::Exited(status) if status.code() == Some(NOT_CONNECTED) => {
+                format!("no connection to {there}: mend host, port, key or known hosts{words}")
+            }
+            Ending::Exited(status) => format!(
+                "{there} ended with {status} and without an answer; look whether the shell of {} runs sh -s{words}",
+                self.config.user
+            ),
+        };
+        Err(if was_ready {
+            Failure::Lost(message)
+        } else {
+            Failure::NotSent(message)
+        })
     }
 
     async fn start_there(
@@ -172,12 +171,15 @@ impl Ssh {
         self.around.on_step.tell(Step::Record);
         let there = self.there();
         let (answer, said) = asked.map_err(|failure| match failure {
-            Failure::NotConnected(why) => StartError::new(StartErrorKind::Unavailable, why),
+            Failure::NotSent(why) => StartError::new(StartErrorKind::Unavailable, why),
             Failure::Lost(why) => StartError::new(
                 StartErrorKind::InDoubt,
                 format!("{why} (an agent may have been started)"),
             ),
-            Failure::Cancelled => {
+            Failure::Cancelled { was_sent: false } => {
+                StartError::cancelled(&order.spin_up.to_string())
+            }
+            Failure::Cancelled { was_sent: true } => {
                 let message = format!(
                     "the start {} on {there} was cancelled while it was under way",
                     order.spin_up
@@ -328,15 +330,10 @@ impl Ssh {
 impl From<Failure> for ProbeError {
     fn from(failure: Failure) -> Self {
         Self(match failure {
-            Failure::NotConnected(why) | Failure::Lost(why) => why,
-            Failure::Cancelled => "it was cancelled".to_owned(),
+            Failure::NotSent(why) | Failure::Lost(why) => why,
+            Failure::Cancelled { .. } => "it was cancelled".to_owned(),
         })
     }
-}
-
-/// Whether the script was carried out, as far as is known.
-fn began(said: &Outputs) -> bool {
-    said.stdout.text(usize::MAX).contains(script::BEGUN)
 }
 
 /// What `ssh` and the shell there said about themselves.

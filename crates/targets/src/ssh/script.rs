@@ -16,8 +16,10 @@ const STOP: &str = include_str!("scripts/stop.sh");
 const PROBE: &str = include_str!("scripts/probe.sh");
 const FORGET: &str = include_str!("scripts/forget.sh");
 
-/// What a script says before it does anything.
-pub(super) const BEGUN: &str = "loom-begun";
+/// What is sent before any script.
+pub(super) const GREETING: &str = "printf 'loom-ready\\n'\n";
+/// What a shell answers that waits for one.
+pub(super) const READY: &str = "loom-ready";
 /// What the line of the answer begins with.
 const ANSWER: &str = "loom-answer ";
 
@@ -194,7 +196,7 @@ mod tests {
 
     #[test]
     fn the_answer_is_the_first_line_of_its_kind() {
-        let said = "Welcome!\nloom-begun\nloom-answer ended\nfirst\nloom-answer absent\n";
+        let said = "Welcome!\nloom-ready\nloom-answer ended\nfirst\nloom-answer absent\n";
         assert_eq!(
             answer(said),
             Some(Answer::Ended(b"first\nloom-answer absent\n".to_vec()))

@@ -176,6 +176,12 @@ async fn what_can_t_be_started_is_said_by_its_name_and_leaves_nothing() {
             local.find(order.spin_up, None).await.unwrap(),
             Found::Absent
         );
+        assert_eq!(
+            std::fs::read_dir(folder.path().join("starts"))
+                .unwrap()
+                .count(),
+            0
+        );
     }
     let good = local(&json!({"local": {"command": "sleep"}}), folder.path());
     assert!(good.probe(PATIENCE).await.unwrap().seen.contains("sleep"));
@@ -262,6 +268,22 @@ async fn a_process_of_the_same_number_is_somebody_else() {
     assert!(other.try_wait().unwrap().is_none());
     other.kill().unwrap();
     other.wait().unwrap();
+}
+
+#[tokio::test]
+async fn a_start_is_repeated_although_its_command_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("agent");
+    std::fs::write(&program, "#!/bin/sh\nexec sleep 600\n").unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let config = json!({"local": {"command": program}});
+    let (local, order) = (local(&config, folder.path()), order(SpinUpId::generate()));
+    let started = local.start(&order, never()).await.unwrap();
+    std::fs::remove_file(&program).unwrap();
+    let again = local.start(&order, never()).await.unwrap();
+    assert!(again.existing);
+    assert_eq!(again.reference, started.reference);
+    end(&*local, order.spin_up, Some(&started.reference)).await;
 }
 
 #[tokio::test]

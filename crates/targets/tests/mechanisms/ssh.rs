@@ -325,7 +325,8 @@ async fn a_start_that_is_cancelled_or_cut_in_the_middle_is_in_doubt_and_found() 
         connection
     };
     let (started, _connection) = tokio::join!(starting, connected);
-    assert_eq!(started.unwrap_err().kind(), StartErrorKind::InDoubt);
+    // Nothing was sent yet.
+    assert_eq!(started.unwrap_err().kind(), StartErrorKind::Cancelled);
 
     let ssh = ssh(&sshd, &[]);
     let cutting = AtomicBool::new(true);
@@ -373,4 +374,29 @@ async fn a_start_that_comes_after_its_end_starts_nothing() {
     );
     assert_eq!(ssh.find(order.spin_up, None).await.unwrap(), Found::Absent);
     ssh.forget(order.spin_up).await;
+}
+
+#[tokio::test]
+#[ignore = "needs an ssh server: run `cargo xtask test`"]
+async fn a_start_is_repeated_although_its_command_is_gone() {
+    let Some(sshd) = TestSshd::start().await.unwrap() else {
+        return;
+    };
+    let program = sshd.folder().join("agent");
+    std::fs::write(&program, "#!/bin/sh\nexec sleep 600\n").unwrap();
+    std::fs::set_permissions(
+        &program,
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )
+    .unwrap();
+    let (ssh, order) = (
+        ssh(&sshd, &[("command", json!(program))]),
+        order(SpinUpId::generate()),
+    );
+    let started = ssh.start(&order, never()).await.unwrap();
+    std::fs::remove_file(&program).unwrap();
+    let again = ssh.start(&order, never()).await.unwrap();
+    assert!(again.existing);
+    assert_eq!(again.reference, started.reference);
+    end(&*ssh, order.spin_up, Some(&started.reference)).await;
 }

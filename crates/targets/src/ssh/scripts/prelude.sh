@@ -19,7 +19,6 @@ loom_pause() {
 }
 
 loom_begin() {
-    printf 'loom-begun\n'
     loom_umask=$(umask)
     umask 077
     for loom_tool in setsid flock tail grep; do

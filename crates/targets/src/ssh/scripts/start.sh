@@ -14,7 +14,6 @@ exec /bin/sh -c "$loom__line"
 
 loom_main() {
     loom_begin
-    loom_check
     loom_make_dir
     exec 9>>"$loom_dir/lock"
     loom_left=50
@@ -33,6 +32,7 @@ loom_main() {
     fi
     [ ! -e "$loom_dir/stopped" ] ||
         loom_refuse "this start was ended before it began; begin another one"
+    loom_check
     : >"$loom_dir/out"
     exec 8>>"$loom_dir/out"
     flock -n 8
