@@ -79,6 +79,7 @@ async fn until_listed(nats: &Nats) {
     let before = nats.listing.lists();
     let twice = async {
         while nats.listing.lists() < before + 2 {
+            // deliberate sleep: between two looks, before the deadline
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
