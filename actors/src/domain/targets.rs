@@ -13,6 +13,9 @@
 //! | which target starts the next one? | [`Choice::pick`]: of the preferred type, then the least recently used |
 
 mod choice;
+mod record;
+#[cfg(test)]
+mod record_tests;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +25,10 @@ use std::sync::Arc;
 use loom_protocol::Timestamp;
 
 pub use self::choice::{Choice, Standing};
+pub use self::record::{
+    Birth, DecidedBirth, LinkedAgent, Newborn, TargetRecord, TicketDigest, TicketRefusal,
+    TicketTerms,
+};
 use super::matching::{Requirements, listed};
 
 /// What an agent must bring to take an item. The preferred type is no part of it: it orders targets and keeps none out.

@@ -87,6 +87,14 @@ uuid_id! {
     /// The id of an agent: the key of its entry, and its name in every request.
     AgentGuid
 }
+uuid_id! {
+    /// The id of a spin-up target.
+    TargetId
+}
+uuid_id! {
+    /// The id of one start of an agent: the operation that it is, and the mark by which it is found again.
+    SpinUpId
+}
 
 #[cfg(test)]
 mod tests {

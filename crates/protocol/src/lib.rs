@@ -8,6 +8,7 @@
 //! | [`token`] | project ids, capabilities, boundaries: what may be written, and how it is escaped in a subject |
 //! | [`names`] | the names of subjects, streams and buckets |
 //! | [`agent`], [`work`] | the two things everything is about, and the requests that concern them |
+//! | [`target`] | where and how agents can be started, and the requests about it |
 //! | [`dead_letter`] | work that was given up, and the requests about it |
 //! | [`batch`] | requests about many things at once |
 //! | [`verbs`] | the table of everything that may be asked, with the role that it needs |
@@ -38,6 +39,7 @@ pub mod rest;
 #[cfg(any(test, feature = "schemas"))]
 pub mod schemas;
 pub mod store;
+pub mod target;
 pub mod text;
 pub mod time;
 pub mod token;
@@ -50,7 +52,7 @@ pub use body::Body;
 pub use bounded::AtMost;
 pub use codec::Encoding;
 pub use error::{ErrorCode, WireError};
-pub use id::{AgentGuid, WorkId};
+pub use id::{AgentGuid, SpinUpId, TargetId, WorkId};
 pub use time::Timestamp;
 pub use token::{ProjectId, TokenError};
 pub use verbs::VerbName;

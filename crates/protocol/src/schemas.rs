@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use crate::body::Body;
 use crate::bounded::AtMost;
 use crate::dead_letter::RawBytes;
-use crate::id::{AgentGuid, WorkId};
+use crate::id::{AgentGuid, SpinUpId, TargetId, WorkId};
 use crate::time::Timestamp;
 
 /// What a verb takes and what it gives.
@@ -36,6 +36,8 @@ macro_rules! written_as_text {
 written_as_text! {
     WorkId, "WorkId", "uuid";
     AgentGuid, "AgentGuid", "uuid";
+    TargetId, "TargetId", "uuid";
+    SpinUpId, "SpinUpId", "uuid";
     Timestamp, "Timestamp", "date-time";
     RawBytes, "RawBytes", "byte";
 }

@@ -110,6 +110,27 @@ pub fn check_name(kind: &'static str, name: &str) -> Result<(), TokenError> {
     }
 }
 
+/// Reads a list of names from a variable: a JSON array, or names with commas between them.
+pub fn list_of(text: &str) -> Vec<String> {
+    if let Ok(names) = serde_json::from_str::<Vec<String>>(text) {
+        return names;
+    }
+    let names = text.split(',').map(str::trim);
+    names
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Writes a list of names so that [`list_of`] reads the same: with commas, or as JSON where a name needs that.
+pub fn write_list(names: &[String]) -> String {
+    let with_commas = names.join(",");
+    if list_of(&with_commas) == names {
+        return with_commas;
+    }
+    serde_json::Value::from(names).to_string()
+}
+
 const fn is_plain(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | '-')
 }
@@ -302,6 +323,13 @@ mod tests {
         assert_eq!(decode("node.js"), None);
         assert_eq!(decode("a=2"), None);
         assert_eq!(decode("a=61"), None, "a plain character is never escaped");
+    }
+
+    proptest! {
+        #[test]
+        fn a_list_of_names_survives_a_variable(names in prop::collection::vec("[a-z ,\\[\"]{1,4}|\\PC{1,3}", 0..4)) {
+            prop_assert_eq!(list_of(&write_list(&names)), names);
+        }
     }
 
     proptest! {
