@@ -9,6 +9,7 @@
 //! | [`liveness`] | whether silence was theirs or ours, before anybody is declared dead or late |
 //! | [`shared_agents`] | the one reader of the bucket in which existing clients keep the agents of all projects |
 //! | [`deadline_queue`] | a deadline for each of many keys, and one armed timer |
+//! | [`keyed_writer`] | a queue and at most one task for each key: read, decide, write, in doubt, again |
 //! | [`notifier`] | something changed: one who tells, many who listen |
 //! | [`events`] | what clients hear of what happens |
 //! | [`repetition`] | when a warning that comes again and again is logged |
@@ -25,6 +26,7 @@ pub mod dlq_retrier;
 pub mod domain;
 pub mod events;
 pub mod gc_reaper;
+pub mod keyed_writer;
 pub mod leases;
 pub mod liveness;
 pub mod notifier;

@@ -1,6 +1,5 @@
 //! The actor: its messages, its state, and which verb each message is.
 
-use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +12,16 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
-use super::entry_state::{Backlog, EntryState};
+use super::bucket_view::BucketView;
+use super::entry_state::{InFlightWrite, PendingRequest};
+use super::entry_states::EntryStates;
+use super::fence::Fence;
 use super::pauses::Pauses;
 use super::shared::{SharedNews, SharedRefusal};
+use super::writes::BOUNDS;
 use super::{AgentRegistryArgs, heartbeats};
 use crate::domain::agent::Terms;
+use crate::keyed_writer::KeyedWriter;
 use crate::liveness::Marker;
 use crate::nats::error::StoreError;
 use crate::nats::kv::{Bucket, Record, WatchEvent};
@@ -146,36 +150,24 @@ pub(super) enum Msg {
     Drain { reply: RpcReplyPort<()> },
 }
 
-/// The bucket is being told from its beginning.
-pub(super) struct Reading {
-    /// Known agents that have not been told yet.
-    pub missing: HashSet<AgentGuid>,
-}
-
 pub(super) struct State {
     pub me: ActorRef<Msg>,
     pub args: AgentRegistryArgs,
     pub bucket: Bucket,
-    /// What stands in the header of our writes.
-    pub writer: String,
+    /// Whether anything may be written.
+    pub fence: Fence,
+    /// What is told, but for reads and writes of entries.
     pub tasks: JoinSet<()>,
-    pub slots: HashMap<AgentGuid, EntryState>,
-    pub backlog: Backlog,
-    pub reading: Option<Reading>,
-    /// This incarnation has read the bucket once: a key without a slot has no value.
-    pub has_read: bool,
+    /// What is known of each entry.
+    pub entries: EntryStates,
+    /// What is to be done with each entry, and what is under way.
+    pub writer: KeyedWriter<AgentGuid, PendingRequest, Msg, InFlightWrite>,
+    /// What the watch has told of the bucket.
+    pub bucket_view: BucketView,
     /// Requests that wait for the first reading.
     pub held: Vec<Msg>,
-    /// There is no bucket, and none is made before an agent registers by request.
-    pub bucket_missing: bool,
-    /// After how long an entry goes by itself, in a bucket that somebody else has made so.
-    pub keeps_for: Option<Duration>,
     /// Who is kept from work, and until when.
     pub pauses: Pauses,
-    /// A later owner has written: nothing is written any more.
-    pub superseded: bool,
-    /// Who waits for the end of what is in flight; nothing new begins.
-    pub draining: Option<Vec<RpcReplyPort<()>>>,
 }
 
 /// The actor. Reached through [`AgentRegistryHandle`](super::AgentRegistryHandle).
@@ -193,20 +185,15 @@ impl Actor for AgentRegistry {
     ) -> Result<State, ActorProcessingErr> {
         let mut state = State {
             bucket: args.bucket(),
+            fence: Fence::new(args.epoch, args.ownership.clone()),
+            tasks: JoinSet::new(),
+            entries: EntryStates::default(),
+            writer: KeyedWriter::new(me.clone(), BOUNDS),
+            bucket_view: BucketView::default(),
+            held: Vec::new(),
             pauses: Pauses::of(&args.directory),
-            writer: args.epoch.to_string(),
             me,
             args,
-            tasks: JoinSet::new(),
-            slots: HashMap::new(),
-            backlog: Backlog::default(),
-            reading: None,
-            has_read: false,
-            held: Vec::new(),
-            bucket_missing: false,
-            keeps_for: None,
-            superseded: false,
-            draining: None,
         };
         state.start_helpers();
         state.listen_to_counts();
@@ -286,7 +273,11 @@ impl Actor for AgentRegistry {
                 state.arm_sweep();
             }
             Msg::HelperEnded { helper } => return Err(format!("{helper} has ended").into()),
-            Msg::Drain { reply } => state.drain(reply),
+            // What was asked, and what is not written yet, is written first.
+            Msg::Drain { reply } => {
+                state.writer.drain(reply);
+                state.sweep();
+            }
         }
         state.work_off();
         Ok(())
@@ -303,9 +294,10 @@ impl State {
         self.args.clock.now()
     }
 
-    /// Whether the writer in a header is this incarnation of the coordinator.
-    pub fn is_mine(&self, writer: &str) -> bool {
-        writer.split('/').next() == Some(self.writer.as_str())
+    /// Whether one of our own writes of an entry is under way.
+    pub fn is_writing(&self, guid: AgentGuid) -> bool {
+        let under_way = self.writer.under_way(&guid);
+        under_way.is_some_and(|what| !matches!(what, InFlightWrite::Reading))
     }
 
     pub fn terms(&self) -> Terms<'_> {
@@ -374,7 +366,10 @@ impl State {
 
     fn arm_sweep(&self) {
         let usual = self.args.settings.stale_after / 8;
-        let pause = self.keeps_for.map_or(usual, |age| usual.min(age / 8));
+        let pause = self
+            .bucket_view
+            .keeps_for()
+            .map_or(usual, |age| usual.min(age / 8));
         let pause = SWEEP_MIN.max(pause);
         self.me.send_after(pause, || Msg::SweepDue);
     }

@@ -1,7 +1,5 @@
 //! What the registry knows about each entry of the bucket, and what there is to do for it.
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 use loom_protocol::agent::{Agent, RegisterRequest};
 use loom_protocol::{AgentGuid, Timestamp, WireError};
@@ -10,6 +8,7 @@ use tokio::time::Instant;
 use super::actor::{Reply, answer};
 use super::entry::SharedPlace;
 use crate::domain::agent::Verdict;
+use crate::keyed_writer::Conflicts;
 
 /// Who keeps an agent's entry fresh.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -83,12 +82,8 @@ pub(super) struct EntryState {
     pub written_count: u32,
     /// When we last wrote it; none: not in this life.
     pub written_at: Option<Instant>,
-    pub doing: Option<InFlightWrite>,
-    pub orders: VecDeque<PendingRequest>,
     /// How often in a row a write was in conflict.
-    pub tries: u32,
-    /// Whether it is in the queue of what nobody waits for.
-    pub queued: bool,
+    pub conflicts: Conflicts,
 }
 
 /// What only a reading of the entry can answer.
@@ -189,17 +184,6 @@ impl PendingRequest {
     }
 }
 
-/// The entries for which there is something to do.
-#[derive(Default)]
-pub(super) struct Backlog {
-    /// Somebody waits for these.
-    pub urgent: VecDeque<AgentGuid>,
-    /// Nobody does.
-    pub idle: VecDeque<AgentGuid>,
-    /// How many reads and writes have not ended.
-    pub under_way: usize,
-}
-
 impl EntryState {
     /// Its key in the bucket.
     pub fn key(&self, guid: AgentGuid) -> String {
@@ -219,20 +203,6 @@ impl EntryState {
         self.raw = None;
         self.wants_raw = false;
         self.key = None;
-    }
-
-    /// Whether one of our own writes to it is under way.
-    pub const fn is_writing(&self) -> bool {
-        !matches!(self.doing, None | Some(InFlightWrite::Reading))
-    }
-
-    /// Whether there is nothing to do for it, or to remember.
-    pub fn is_at_rest(&self) -> bool {
-        self.doing.is_none()
-            && self.orders.is_empty()
-            && !self.has_chores()
-            && !self.quarantined
-            && !self.queued
     }
 
     /// Whether there is something to do for it that nobody waits for.

@@ -70,11 +70,13 @@
 //! has gone, by whatever way).
 
 mod actor;
+mod bucket_view;
 mod counts;
 mod directory;
-mod draining;
 mod entry;
 mod entry_state;
+mod entry_states;
+mod fence;
 mod handle;
 mod heartbeats;
 mod index;

@@ -9,34 +9,34 @@ use super::entry_state::{InFlightWrite, Keeper, PendingRequest, RecheckReason};
 use super::notifications::Departure;
 use super::writes::{RETRY_AFTER, not_owner};
 use crate::domain::agent::{Verdict, differs};
+use crate::keyed_writer::AfterWrite;
 use crate::nats::error::{Cause, StoreError, StoreErrorKind};
 use crate::nats::kv::Record;
 
 /// How often a request is tried again after a conflict.
-const TRIES: u32 = 5;
+const MOST_CONFLICTS: u32 = 5;
 
 impl State {
     /// Each outcome of a write, and what it means for the entry.
     pub fn write_ended(&mut self, guid: AgentGuid, outcome: Result<u64, StoreError>) {
-        self.backlog.under_way = self.backlog.under_way.saturating_sub(1);
-        let shared_now = self.args.directory.get(guid);
-        let shared_now = shared_now.and_then(|entry| entry.shared_place());
-        let slot = self.slot(guid);
-        let Some(doing) = slot.doing.take() else {
+        let Some(doing) = self.writer.ended(&guid) else {
             return;
         };
-        match outcome {
+        let shared_now = self.args.directory.get(guid);
+        let shared_now = shared_now.and_then(|entry| entry.shared_place());
+        let slot = self.entries.of(guid);
+        match AfterWrite::of(outcome, false) {
             // It lives: judged anew, by what it put.
-            Ok(revision)
+            AfterWrite::Stored(revision)
                 if doing.is_removal_overtaken(slot.revision > revision, shared_now.as_ref()) =>
             {
                 self.conflicted(guid, &doing);
             }
-            Ok(revision) => {
+            AfterWrite::Stored(revision) => {
                 // The watch may have told already what somebody wrote afterwards: the entry is not as we left it.
                 let is_overtaken = slot.revision > revision;
                 slot.revision = revision;
-                slot.tries = 0;
+                slot.conflicts.end();
                 self.stored(guid, doing);
                 if is_overtaken {
                     let slot = self.slot(guid);
@@ -44,39 +44,39 @@ impl State {
                     slot.dirty = true;
                 }
             }
-            Err(error) => match error.kind() {
-                StoreErrorKind::Conflict => self.conflicted(guid, &doing),
-                StoreErrorKind::Unknown => {
-                    tracing::debug!(%guid, "a write to the agents bucket is in doubt: {error}");
-                    slot.in_doubt = true;
-                    if doing.is_chore() {
-                        slot.dirty = true;
-                    } else {
-                        slot.question = Some(RecheckReason::Stored);
-                    }
-                    let message = format!(
-                        "NATS did not confirm the change of agent {guid} ({}); try again with the same guid",
-                        error.reason()
-                    );
-                    self.refuse_awaited(guid, &doing, WireError::unavailable(message, RETRY_AFTER));
-                    // Not at once: the sweep tries again what nobody waits for.
-                    return;
+            AfterWrite::Overtaken => self.conflicted(guid, &doing),
+            AfterWrite::InDoubt(error) => {
+                tracing::debug!(%guid, "a write to the agents bucket is in doubt: {error}");
+                slot.in_doubt = true;
+                if doing.is_chore() {
+                    slot.dirty = true;
+                } else {
+                    slot.question = Some(RecheckReason::Stored);
                 }
-                StoreErrorKind::Refused(Cause::NotOwner) => {
-                    slot.dirty |= doing.is_chore();
-                    return self.refuse_awaited(guid, &doing, not_owner(guid));
-                }
-                StoreErrorKind::Refused(_) => {
-                    tracing::error!(%guid, "NATS refuses a write to the agents bucket: {error}");
-                    self.args.health.refused(&error);
-                    let message = format!(
-                        "NATS refuses to store agent {guid}: {}; give JetStream room, and try again with the same guid",
-                        error.why()
-                    );
-                    let error = WireError::unavailable(message, RETRY_AFTER);
-                    self.refuse_awaited(guid, &doing, error);
-                }
-            },
+                let message = format!(
+                    "NATS did not confirm the change of agent {guid} ({}); try again with the same guid",
+                    error.reason()
+                );
+                self.refuse_awaited(guid, &doing, WireError::unavailable(message, RETRY_AFTER));
+                // Not at once: the sweep tries again what nobody waits for.
+                return;
+            }
+            AfterWrite::Refused(error) | AfterWrite::NotYet(error)
+                if error.kind() == StoreErrorKind::Refused(Cause::NotOwner) =>
+            {
+                slot.dirty |= doing.is_chore();
+                return self.refuse_awaited(guid, &doing, not_owner(guid));
+            }
+            AfterWrite::Refused(error) | AfterWrite::NotYet(error) => {
+                tracing::error!(%guid, "NATS refuses a write to the agents bucket: {error}");
+                self.args.health.refused(&error);
+                let message = format!(
+                    "NATS refuses to store agent {guid}: {}; give JetStream room, and try again with the same guid",
+                    error.why()
+                );
+                let error = WireError::unavailable(message, RETRY_AFTER);
+                self.refuse_awaited(guid, &doing, error);
+            }
         }
         self.queue(guid);
         self.forget_if_idle(guid);
@@ -124,7 +124,7 @@ impl State {
         slot.keeper = Keeper::Registry;
         let key = slot.key(guid);
         let was_quarantined = std::mem::take(&mut slot.quarantined);
-        let order = slot.orders.pop_front();
+        let order = self.writer.take_first(&guid);
         if was_quarantined {
             self.args.directory.forget_unreadable(&key);
         }
@@ -159,7 +159,7 @@ impl State {
         let slot = self.slot(guid);
         slot.holds = false;
         slot.shown = Verdict::default();
-        match slot.orders.pop_front() {
+        match self.writer.take_first(&guid) {
             Some(PendingRequest::Deregister { reply }) => {
                 self.leave(guid, Departure::Deregistered);
                 answer(reply, Ok(()));
@@ -176,11 +176,11 @@ impl State {
 
     /// The entry says in the bucket that its agent has left in quarantine.
     pub fn retired(&mut self, guid: AgentGuid, agent: Agent) {
-        let holds = !self.bucket_missing;
+        let holds = !self.bucket_view.is_missing();
         let slot = self.slot(guid);
         slot.holds = holds;
         slot.shown = Verdict::of(&agent);
-        let order = slot.orders.pop_front();
+        let order = self.writer.take_first(&guid);
         self.leave_in_quarantine(agent);
         if let Some(PendingRequest::Deregister { reply }) = order {
             answer(reply, Ok(()));
@@ -201,13 +201,11 @@ impl State {
         };
         let slot = self.slot(guid);
         slot.in_doubt = slot.revision <= *expected;
-        slot.tries += 1;
         slot.dirty |= doing.is_chore();
         slot.raw = None;
-        if slot.tries > TRIES {
-            slot.tries = 0;
+        if !slot.conflicts.decide_again(MOST_CONFLICTS) {
             let message = format!(
-                "the entry of agent {guid} was changed by others {TRIES} times in a row; try again"
+                "the entry of agent {guid} was changed by others {MOST_CONFLICTS} times in a row; try again"
             );
             let error = WireError::unavailable(message, RETRY_AFTER);
             self.refuse_awaited(guid, doing, error);
@@ -216,8 +214,7 @@ impl State {
 
     /// What the bucket holds, from the leader.
     pub fn read_ended(&mut self, guid: AgentGuid, outcome: Result<Option<Record>, StoreError>) {
-        self.backlog.under_way = self.backlog.under_way.saturating_sub(1);
-        self.slot(guid).doing = None;
+        self.writer.ended(&guid);
         match outcome {
             Ok(record) => {
                 let slot = self.slot(guid);
@@ -261,7 +258,7 @@ impl State {
 
     /// Answers the request that is first in line.
     pub fn refuse_first(&mut self, guid: AgentGuid, error: WireError) {
-        if let Some(order) = self.slot(guid).orders.pop_front() {
+        if let Some(order) = self.writer.take_first(&guid) {
             order.refuse(error);
         }
         self.queue(guid);

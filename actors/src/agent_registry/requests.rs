@@ -86,14 +86,14 @@ impl State {
         self.args.directory.touch(guid, self.now());
         // Refused here, before the bucket is asked for anything.
         match self.draft(guid, &request) {
-            Ok(_) => self.order(guid, PendingRequest::Register { request, reply }),
+            Ok(_) => self.push_request(guid, PendingRequest::Register { request, reply }),
             Err(error) => answer(reply, Err(error)),
         }
     }
 
     pub fn deregister(&mut self, guid: AgentGuid, reply: Reply<()>) {
         if self.args.directory.get(guid).is_some() {
-            return self.order(guid, PendingRequest::Deregister { reply });
+            return self.push_request(guid, PendingRequest::Deregister { reply });
         }
         answer(reply, Err(not_registered(guid)));
     }
@@ -205,7 +205,7 @@ impl State {
         match self.args.directory.get(guid) {
             None => answer(reply, Ok(true)),
             Some(entry) if is_dead(&entry, silent_since) => {
-                self.order(
+                self.push_request(
                     guid,
                     PendingRequest::Bury {
                         silent_since,

@@ -115,8 +115,9 @@ impl State {
         self.take_put(put, seen, stored_at, None)?;
         if let Some(entry) = self.args.directory.get(guid) {
             entry.set_shared_place(Some(place.clone()));
+            let is_writing = self.is_writing(guid);
             let slot = self.slot(guid);
-            if !slot.holds && !slot.is_writing() {
+            if !slot.holds && !is_writing {
                 slot.keeper = Keeper::Shared;
             }
             if Verdict::of(entry.agent()).is_durable() || self.slot(guid).holds {

@@ -46,8 +46,8 @@ impl State {
         match with_verdict(&raw, agent) {
             Ok(value) => {
                 let shown = verdict;
-                self.begin(guid, InFlightWrite::Showing { expected, shown });
-                self.write(guid, Bytes::from(value), expected, Keeper::Client);
+                let what = InFlightWrite::Showing { expected, shown };
+                self.write(guid, what, Bytes::from(value), expected, Keeper::Client);
             }
             Err(problem) => {
                 tracing::debug!(%guid, %problem, "our verdict is not written into this entry");
@@ -73,8 +73,8 @@ impl State {
         match self.encoded(guid, agent, true) {
             Ok(value) => {
                 let shown = verdict;
-                self.begin(guid, InFlightWrite::Remembering { expected, shown });
-                self.write(guid, value, expected, Keeper::Shared);
+                let what = InFlightWrite::Remembering { expected, shown };
+                self.write(guid, what, value, expected, Keeper::Shared);
             }
             Err(error) => tracing::error!(%guid, %error, "an agent cannot be written"),
         }
@@ -84,12 +84,10 @@ impl State {
     fn begin_forgetting(&mut self, guid: AgentGuid) {
         let slot = self.slot(guid);
         let (key, expected) = (slot.key(guid), slot.revision);
-        self.begin(guid, InFlightWrite::Forgetting { expected });
         let bucket = self.bucket.clone();
-        let writer = self.writer.clone();
-        self.run_write(
-            guid,
-            async move { bucket.remove(&key, expected, &writer).await },
-        );
+        let writer = self.fence.writer().to_owned();
+        let what = InFlightWrite::Forgetting { expected };
+        let remove = async move { bucket.remove(&key, expected, &writer).await };
+        self.begin_write(guid, what, remove);
     }
 }

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use loom_protocol::AgentGuid;
 use loom_protocol::agent::{AgentStatus, UnreadableEntry};
 
-use super::actor::{Reading, State};
+use super::actor::State;
 use super::entry_state::{Keeper, PendingRequest, RecheckReason};
 use super::notifications::Departure;
 use super::{AgentEntry, MAX_AGENTS};
@@ -32,7 +32,7 @@ impl State {
                 anew,
                 keeps_for,
             } => {
-                self.keeps_for = keeps_for;
+                self.bucket_view.set_keeps_for(keeps_for);
                 self.args.arrivals.bucket_reopened(Some(bucket));
                 self.reading_begins(anew);
             }
@@ -55,26 +55,22 @@ impl State {
     /// There is no bucket: its owner destroyed it, or nobody has needed one yet. It stays so until
     /// the next registration by request. Who is known stays known, and is judged by its silence.
     fn bucket_is_missing(&mut self) {
-        if self.has_read {
+        if self.entries.has_read() {
             tracing::warn!(
                 bucket = self.bucket.name(),
                 agents = self.args.directory.len(),
                 "the agents bucket was destroyed; it stays so until an agent registers by request"
             );
         }
-        self.bucket_missing = true;
-        for slot in self.slots.values_mut() {
-            slot.lose();
-        }
+        self.bucket_view.set_missing();
+        self.entries.lose_all();
         self.args.directory.forget_all_unreadable();
-        self.reading = None;
         self.is_loaded();
     }
 
     /// All keys will be told. In a bucket that was created anew none of ours are: they are
     /// written again from memory, but for those that a client keeps.
     fn reading_begins(&mut self, anew: bool) {
-        self.bucket_missing = false;
         let known = self.args.directory.all();
         let mut missing = HashSet::new();
         if anew {
@@ -97,32 +93,30 @@ impl State {
                 missing.insert(guid);
             }
         }
-        self.reading = Some(Reading { missing });
+        self.bucket_view.begin_reading(missing);
     }
 
     /// All keys have been told. Agents that were not among them have lost their entry without a mark, or
     /// were written while they were told: each is asked for.
     fn reading_ends(&mut self) {
-        if let Some(reading) = self.reading.take() {
-            for guid in reading.missing {
-                let slot = self.slot(guid);
-                slot.in_doubt = true;
-                slot.question = Some(RecheckReason::Gone);
-                self.queue(guid);
-            }
+        for guid in self.bucket_view.end_reading() {
+            let slot = self.slot(guid);
+            slot.in_doubt = true;
+            slot.question = Some(RecheckReason::Gone);
+            self.queue(guid);
         }
         self.is_loaded();
     }
 
     fn is_loaded(&mut self) {
         let (directory, events) = (&self.args.directory, &self.args.events);
+        let is_first = self.entries.set_read();
         if !directory.is_loaded() {
             directory.set_loaded();
-        } else if !self.has_read {
+        } else if is_first {
             // What its last incarnation applied and did not live to tell.
             events.gap(Some(&self.args.project));
         }
-        self.has_read = true;
         self.release_held();
     }
 
@@ -138,21 +132,22 @@ impl State {
                 return;
             }
         };
-        if let Some(reading) = &mut self.reading {
-            reading.missing.remove(&guid);
-        }
-        if record.epoch() > Some(self.args.epoch) && !std::mem::replace(&mut self.superseded, true)
-        {
+        self.bucket_view.note(guid);
+        if self.fence.note(record) {
             tracing::error!(
                 bucket = self.bucket.name(),
                 "a later owner has written an agent's entry: this coordinator writes none any more"
             );
         }
-        let in_flight = record.writer.as_deref().is_some_and(|w| self.is_mine(w));
+        let in_flight = record
+            .writer
+            .as_deref()
+            .is_some_and(|w| self.fence.is_mine(w));
+        let is_writing = self.is_writing(guid);
         let slot = self.slot(guid);
         let replayed = record.revision <= slot.revision;
         // The outcome of a write that is under way tells more than its echo.
-        let echo = in_flight && slot.is_writing() && !asked;
+        let echo = in_flight && is_writing && !asked;
         if replayed || echo || !self.is_counting_spelling(guid, record) {
             return;
         }
@@ -232,7 +227,7 @@ impl State {
             // Whether it lives is said in the bucket of all projects.
             agent.status = AgentStatus::Offline;
         }
-        let announce = self.has_read;
+        let announce = self.entries.has_read();
         self.enter(agent, announce);
         if let (Some(order), Some(entry)) = (shutdown_order, self.args.directory.get(guid)) {
             entry.add_directive(order);
@@ -252,7 +247,7 @@ impl State {
     ) {
         let guid = put.guid;
         let shown = Verdict::shown_in(value);
-        let is_found = self.reading.is_some() && !asked;
+        let is_found = self.bucket_view.is_being_read() && !asked;
         let known = self.args.directory.get(guid);
         if known.is_some_and(|known| is_of_a_replaced_run(&known, put)) {
             // A replaced run writes over the entry of the one that is registered: that one stands,
@@ -426,8 +421,8 @@ impl State {
 
     /// Something of ours is left of an agent that is gone.
     pub fn tidy_up(&mut self, guid: AgentGuid) {
-        if self.draining.is_none() && self.slot(guid).holds {
-            self.order(guid, PendingRequest::TidyUp);
+        if !self.writer.is_draining() && self.slot(guid).holds {
+            self.push_request(guid, PendingRequest::TidyUp);
         } else {
             self.forget_if_idle(guid);
         }

@@ -6,50 +6,61 @@ use std::time::Duration;
 
 use async_nats::connection::State as Connection;
 use bytes::Bytes;
-use loom_protocol::agent::{Agent, AgentStatus, RegisterRequest};
+use loom_protocol::agent::{Agent, RegisterRequest};
 use loom_protocol::{AgentGuid, ErrorCode, Timestamp, WireError};
 
+use super::MAX_AGENTS;
 use super::actor::{Msg, State, answer};
 use super::entry_state::{EntryState, InFlightWrite, Keeper, PendingRequest};
+use super::entry_states::Freshness;
 use super::requests::is_dead;
 use super::shared::delete_shared;
-use super::watch_events::is_missed;
 use crate::domain::agent::OwnEntry;
+use crate::keyed_writer::{Bounds, Panicked, Rejected, Rejection};
 use crate::nats::error::{StoreError, StoreErrorKind};
 
-/// How many reads and writes are under way at once.
-const AT_ONCE: usize = 256;
-/// How many requests may wait for one entry.
-const MAX_ORDERS: usize = 16;
+/// How many reads and writes are under way at once, and how many requests wait for one entry: of all entries no more than that
+/// comes to.
+pub(super) const BOUNDS: Bounds = Bounds {
+    tasks: 256,
+    requests_of_a_key: 16,
+    requests: 16 * MAX_AGENTS,
+};
 /// What a refused client is told to wait.
 pub(super) const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 impl State {
-    /// The slot of an entry.
+    /// What is known of an entry.
     pub fn slot(&mut self, guid: AgentGuid) -> &mut EntryState {
-        let in_doubt = !self.has_read;
-        self.slots.entry(guid).or_insert_with(|| EntryState {
-            in_doubt,
-            ..EntryState::default()
-        })
+        self.entries.of(guid)
     }
 
-    /// Takes an order for an entry.
-    pub fn order(&mut self, guid: AgentGuid, order: PendingRequest) {
-        if self.draining.is_some() {
-            let message = "the coordinator is shutting down; try again in a moment";
-            return order.refuse(WireError::unavailable(message, RETRY_AFTER));
+    /// Takes a request about an entry.
+    pub fn push_request(&mut self, guid: AgentGuid, request: PendingRequest) {
+        if !self.writer.is_draining() && self.fence.is_closed() {
+            return request.refuse(not_owner(guid));
         }
-        if self.is_fenced() {
-            return order.refuse(not_owner(guid));
-        }
-        let slot = self.slot(guid);
-        if slot.orders.len() >= MAX_ORDERS {
-            let message = format!("{MAX_ORDERS} requests about agent {guid} are waiting already");
-            return order.refuse(WireError::overloaded(message, RETRY_AFTER));
-        }
-        slot.orders.push_back(order);
-        self.backlog.urgent.push_back(guid);
+        // What it has to know of the entry begins with the request.
+        self.entries.of(guid);
+        let Err(Rejected { request, why }) = self.writer.push(guid, request) else {
+            return;
+        };
+        request.refuse(match why {
+            Rejection::Draining => {
+                let message = "the coordinator is shutting down; try again in a moment";
+                WireError::unavailable(message, RETRY_AFTER)
+            }
+            Rejection::KeyFull => {
+                let most = BOUNDS.requests_of_a_key;
+                let message = format!("{most} requests about agent {guid} are waiting already");
+                WireError::overloaded(message, RETRY_AFTER)
+            }
+            Rejection::Full => {
+                let message = "too many requests about agents are waiting already";
+                WireError::overloaded(message, RETRY_AFTER)
+            }
+        });
+        self.forget_if_idle(guid);
     }
 
     /// Has an entry written when there is time.
@@ -58,70 +69,44 @@ impl State {
         self.queue(guid);
     }
 
-    /// Puts an entry in line, if there is something to do for it.
+    /// Puts an entry in line, if there is something to do for it that nobody waits for.
     pub fn queue(&mut self, guid: AgentGuid) {
-        let Some(slot) = self.slots.get_mut(&guid) else {
-            return;
-        };
-        if !slot.orders.is_empty() {
-            self.backlog.urgent.push_back(guid);
-        } else if slot.has_chores() && !slot.queued {
-            slot.queued = true;
-            self.backlog.idle.push_back(guid);
+        let state = self.entries.get(guid);
+        if state.is_some_and(EntryState::has_chores) {
+            self.writer.ask_for_chore(guid);
         }
     }
 
     /// Begins what can be begun.
     pub fn work_off(&mut self) {
         while self.tasks.try_join_next().is_some() {}
-        while self.backlog.under_way < AT_ONCE {
-            let Some(guid) = self.next_guid() else {
-                break;
-            };
+        while let Some(guid) = self.writer.next_turn() {
             self.advance(guid);
         }
-        self.finish_drain();
-    }
-
-    fn next_guid(&mut self) -> Option<AgentGuid> {
-        if let Some(guid) = self.backlog.urgent.pop_front() {
-            return Some(guid);
-        }
-        let guid = self.backlog.idle.pop_front()?;
-        if let Some(slot) = self.slots.get_mut(&guid) {
-            slot.queued = false;
-        }
-        Some(guid)
     }
 
     /// The next step of one entry.
     fn advance(&mut self, guid: AgentGuid) {
-        let Some(slot) = self.slots.get_mut(&guid) else {
-            return;
-        };
-        if slot.doing.is_some() {
-            return;
-        }
-        if slot.orders.is_empty() && !slot.has_chores() {
+        let request = self.writer.first(&guid);
+        let has_chores = self.entries.get(guid).is_some_and(EntryState::has_chores);
+        if request.is_none() && !has_chores {
             return self.forget_if_idle(guid);
         }
-        if self.is_fenced() {
+        if self.fence.is_closed() {
             // What nobody waits for stays in mind: the ownership may be had again.
-            while let Some(order) = self.slot(guid).orders.pop_front() {
-                order.refuse(not_owner(guid));
+            while let Some(request) = self.writer.take_first(&guid) {
+                request.refuse(not_owner(guid));
             }
             return;
         }
-        let missing = self.bucket_missing;
-        let Some(slot) = self.slots.get_mut(&guid) else {
-            return;
-        };
-        if slot.in_doubt && !missing {
+        let slot = self.entries.of(guid);
+        if slot.in_doubt && !self.bucket_view.is_missing() {
             return self.begin_reading(guid);
         }
         // The watch was faster than the reading.
         slot.question = None;
-        match slot.orders.front() {
+        let is_dirty = slot.dirty;
+        match request {
             Some(PendingRequest::Register { request, .. }) => {
                 let request = request.clone();
                 match self.draft(guid, &request) {
@@ -138,16 +123,20 @@ impl State {
                 let silent_since = *silent_since;
                 self.begin_burying(guid, silent_since);
             }
-            None if slot.dirty => self.begin_flushing(guid),
+            None if is_dirty => self.begin_flushing(guid),
             None => self.forget_if_idle(guid),
         }
     }
 
     /// A slot without an agent is kept only while it has something to do.
     pub fn forget_if_idle(&mut self, guid: AgentGuid) {
-        let gone = self.args.directory.get(guid).is_none();
-        if gone && self.slots.get(&guid).is_some_and(EntryState::is_at_rest) {
-            self.slots.remove(&guid);
+        let is_gone = self.args.directory.get(guid).is_none();
+        let is_kept = |state: &EntryState| state.has_chores() || state.quarantined;
+        if is_gone
+            && self.writer.is_at_rest(&guid)
+            && self.entries.get(guid).is_some_and(|state| !is_kept(state))
+        {
+            self.entries.forget(guid);
         }
     }
 
@@ -155,14 +144,16 @@ impl State {
         let bucket = self.bucket.clone();
         let resource = bucket.resource().clone();
         let key = self.slot(guid).key(guid);
-        self.begin(guid, InFlightWrite::Reading);
-        self.run(async move { bucket.last(&key).await }, move |outcome| {
+        let read = async move { bucket.last(&key).await };
+        let message = move |outcome: Result<_, Panicked>| {
             let lost = |why| Err(StoreError::unknown("reading", &resource, why));
             Msg::ReadEnded {
                 guid,
                 outcome: outcome.unwrap_or_else(lost),
             }
-        });
+        };
+        let what = InFlightWrite::Reading;
+        self.writer.begin(guid, what, read, message);
     }
 
     fn begin_registering(&mut self, guid: AgentGuid, agent: Agent, request: &RegisterRequest) {
@@ -172,8 +163,8 @@ impl State {
             Ok(value) => {
                 let expected = self.slot(guid).revision;
                 let agent = Box::new(agent);
-                self.begin(guid, InFlightWrite::Registering { expected, agent });
-                self.write_at_any_rate(guid, value, expected);
+                let what = InFlightWrite::Registering { expected, agent };
+                self.write_at_any_rate(guid, what, value, expected);
             }
             Err(error) => self.refuse_first(guid, error),
         }
@@ -181,14 +172,14 @@ impl State {
 
     fn begin_removing(&mut self, guid: AgentGuid) {
         let known = self.args.directory.get(guid).is_some();
-        let slot = self.slot(guid);
-        let expected = slot.revision;
-        let tidying = matches!(slot.orders.front(), Some(PendingRequest::TidyUp));
+        let tidying = matches!(self.writer.first(&guid), Some(PendingRequest::TidyUp));
         if tidying && known {
             // It has come back meanwhile.
-            slot.orders.pop_front();
+            self.writer.take_first(&guid);
             return self.queue(guid);
         }
+        let slot = self.entries.of(guid);
+        let expected = slot.revision;
         let key = slot.holds.then(|| slot.key(guid));
         let shared = self.args.directory.get(guid);
         let shared = shared.and_then(|entry| entry.shared_place());
@@ -197,16 +188,13 @@ impl State {
             return self.removed(guid);
         }
         let removed = shared.clone();
-        self.begin(
-            guid,
-            InFlightWrite::Removing {
-                expected,
-                shared: removed,
-            },
-        );
+        let what = InFlightWrite::Removing {
+            expected,
+            shared: removed,
+        };
         let (bucket, args) = (self.bucket.clone(), self.args.clone());
-        let writer = self.writer.clone();
-        self.run_write(guid, async move {
+        let writer = self.fence.writer().to_owned();
+        self.begin_write(guid, what, async move {
             if let Some(place) = shared {
                 delete_shared(&args, &place, &writer).await?;
             }
@@ -220,7 +208,7 @@ impl State {
     /// Any → offline, of one that deregisters in quarantine: who comes back with its guid is not
     /// offered work again before an operator says so.
     fn begin_retiring(&mut self, guid: AgentGuid, agent: Agent) {
-        if self.bucket_missing {
+        if self.bucket_view.is_missing() {
             return self.retired(guid, agent);
         }
         match self.encoded(guid, &agent, false) {
@@ -242,10 +230,10 @@ impl State {
                     shared: shared.clone(),
                     agent,
                 };
-                self.begin(guid, retiring);
                 let (bucket, args) = (self.bucket.clone(), self.args.clone());
-                let (writer, plain) = (keeper.writer(&self.writer), self.writer.clone());
-                self.run_write(guid, async move {
+                let plain = self.fence.writer().to_owned();
+                let writer = keeper.writer(&plain);
+                self.begin_write(guid, retiring, async move {
                     if let Some(place) = shared {
                         delete_shared(&args, &place, &plain).await?;
                     }
@@ -260,7 +248,7 @@ impl State {
     fn begin_burying(&mut self, guid: AgentGuid, silent_since: Timestamp) {
         let entry = self.args.directory.get(guid);
         if entry.is_some_and(|entry| !is_dead(&entry, silent_since)) {
-            if let Some(PendingRequest::Bury { reply, .. }) = self.slot(guid).orders.pop_front() {
+            if let Some(PendingRequest::Bury { reply, .. }) = self.writer.take_first(&guid) {
                 answer(reply, Ok(false));
             }
             return self.queue(guid);
@@ -275,7 +263,7 @@ impl State {
             return self.forget_if_idle(guid);
         };
         let agent = entry.snapshot();
-        if self.bucket_missing {
+        if self.bucket_view.is_missing() {
             self.slot(guid).dirty = false;
             return;
         }
@@ -293,16 +281,12 @@ impl State {
                 let slot = self.slot(guid);
                 slot.dirty = false;
                 let expected = slot.revision;
-                let (heartbeat, count) = (agent.last_heartbeat, agent.current_task_count);
-                self.begin(
-                    guid,
-                    InFlightWrite::Flushing {
-                        expected,
-                        heartbeat,
-                        count,
-                    },
-                );
-                self.write(guid, value, expected, Keeper::Registry);
+                let what = InFlightWrite::Flushing {
+                    expected,
+                    heartbeat: agent.last_heartbeat,
+                    count: agent.current_task_count,
+                };
+                self.write(guid, what, value, expected, Keeper::Registry);
             }
             Err(error) => {
                 tracing::error!(%guid, %error, "an agent cannot be written");
@@ -331,19 +315,15 @@ impl State {
         })
     }
 
-    pub fn begin(&mut self, guid: AgentGuid, doing: InFlightWrite) {
-        self.slot(guid).doing = Some(doing);
-        self.backlog.under_way += 1;
-    }
-
-    /// As [`State::run`], for a write: its outcome comes back as [`Msg::WriteEnded`].
-    pub fn run_write(
+    /// Begins a write; its outcome comes back as [`Msg::WriteEnded`].
+    pub fn begin_write(
         &mut self,
         guid: AgentGuid,
+        what: InFlightWrite,
         write: impl Future<Output = Result<u64, StoreError>> + Send + 'static,
     ) {
         let resource = self.bucket.resource().clone();
-        self.run(write, move |outcome| {
+        self.writer.begin(guid, what, write, move |outcome| {
             let lost = |why| Err(StoreError::unknown("writing", &resource, why));
             Msg::WriteEnded {
                 guid,
@@ -352,22 +332,35 @@ impl State {
         });
     }
 
-    pub fn write(&mut self, guid: AgentGuid, value: Bytes, expected: u64, keeper: Keeper) {
+    pub fn write(
+        &mut self,
+        guid: AgentGuid,
+        what: InFlightWrite,
+        value: Bytes,
+        expected: u64,
+        keeper: Keeper,
+    ) {
         let bucket = self.bucket.clone();
-        let writer = keeper.writer(&self.writer);
+        let writer = keeper.writer(self.fence.writer());
         let key = self.slot(guid).key(guid);
-        self.run_write(guid, async move {
+        self.begin_write(guid, what, async move {
             bucket.write(&key, value, expected, &writer).await
         });
     }
 
     /// As [`State::write`], for a registration by request: where there is no bucket, one is made.
-    fn write_at_any_rate(&mut self, guid: AgentGuid, value: Bytes, expected: u64) {
+    fn write_at_any_rate(
+        &mut self,
+        guid: AgentGuid,
+        what: InFlightWrite,
+        value: Bytes,
+        expected: u64,
+    ) {
         let bucket = self.bucket.clone();
-        let writer = self.writer.clone();
+        let writer = self.fence.writer().to_owned();
         let key = self.slot(guid).key(guid);
-        let is_missing = self.bucket_missing;
-        self.run_write(guid, async move {
+        let is_missing = self.bucket_view.is_missing();
+        self.begin_write(guid, what, async move {
             if !is_missing {
                 let written = bucket.write(&key, value.clone(), expected, &writer).await;
                 let is_unknown = written
@@ -383,55 +376,20 @@ impl State {
         });
     }
 
-    /// Whether somebody else may own by now: what is in memory is not to be written.
-    pub fn is_fenced(&self) -> bool {
-        self.superseded || !self.args.ownership.is_held()
-    }
-
     /// Writes heartbeats before they are old, and tries again what failed.
     pub fn sweep(&mut self) {
-        if self.is_fenced() {
+        if self.fence.is_closed() {
             return;
         }
         if self.args.client.connection_state() != Connection::Connected {
             return;
         }
-        let now = self.now();
-        let old = self.args.settings.stale_after / 4;
-        let keeps_for = self.keeps_for;
-        let mut due = Vec::new();
-        for (guid, slot) in &mut self.slots {
-            let stale = now.since(slot.written_heartbeat) >= old;
-            if stale
-                && slot.keeper == Keeper::Registry
-                && !slot.dirty
-                && let Some(entry) = self.args.directory.get(*guid)
-            {
-                slot.dirty = entry.agent().status != AgentStatus::Offline
-                    && entry.last_seen() > slot.written_heartbeat;
-            }
-            // In a bucket where it would go by itself.
-            if let Some(age) = keeps_for
-                && slot.keeper == Keeper::Registry
-                && slot.written_at.is_none_or(|at| at.elapsed() >= age / 3)
-                && let Some(entry) = self.args.directory.get(*guid)
-            {
-                slot.dirty |= is_missed(&entry);
-            }
-            // Its leases go after its status has been written.
-            if !slot.dirty
-                && slot.keeper == Keeper::Registry
-                && slot.written_count > 0
-                && let Some(entry) = self.args.directory.get(*guid)
-            {
-                slot.dirty = entry.agent().status == AgentStatus::Offline
-                    && entry.leases() != slot.written_count;
-            }
-            if slot.has_chores() {
-                due.push(*guid);
-            }
-        }
-        for guid in due {
+        let freshness = Freshness {
+            now: self.now(),
+            heartbeat: self.args.settings.stale_after / 4,
+            entry: self.bucket_view.keeps_for().map(|age| age / 3),
+        };
+        for guid in self.entries.due(&self.args.directory, freshness) {
             self.queue(guid);
         }
     }

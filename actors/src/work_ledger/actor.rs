@@ -1,41 +1,44 @@
-//! The actor: reads the bucket, queues per item, writes in the background, applies what was acknowledged.
+//! The actor: reads the bucket, has operations carried out in the background, applies what was acknowledged.
 
-use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use loom_protocol::WorkId;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
-use slab::Slab;
 use tokio::task::JoinSet;
-use tokio::task::coop::unconstrained;
 
 use loom_supervision::{Defect, Loading};
 
 use super::acknowledged::Acknowledged;
+use super::batches::{Batches, Job};
+use super::carrying_out::CarryingOut;
+use super::events;
 use super::handle::{LedgerError, Outcome};
 use super::inspection::Looks;
 use super::looking::{LookEnd, watch_changes};
 use super::meters::Meters;
-use super::operation::{Context, Operation};
+use super::operation::Operation;
 use super::read_model::ReadModel;
 use super::replay::replay;
 use super::retention::{self, SWEEP_EVERY};
-use super::told;
+use super::write_context::WriteContext;
 use crate::clock::Clock;
 use crate::domain::work::WriteId;
 use crate::events::EventHub;
+use crate::keyed_writer::{Bounds, KeyedWriter, Panicked, Rejection, carry_out};
 use crate::liveness::StallGuard;
 use crate::nats::connection::Nats;
 use crate::nats::owner::Ownership;
 use crate::nats::store_guard::StoreDenied;
 use crate::settings::WorkSettings;
 
-/// How many operations may be under way or queued; more are refused with `overloaded`.
-const MAX_OPERATIONS: usize = 16 * 1024;
-/// How many operations may queue for one item.
-const MAX_PER_ITEM: usize = 64;
+/// How many operations may be under way or queued, in all and for one item; more are refused with `overloaded`.
+const BOUNDS: Bounds = Bounds {
+    tasks: 16 * 1024,
+    requests_of_a_key: 64,
+    requests: 16 * 1024,
+};
 
 /// What the ledger needs to run.
 #[derive(Clone)]
@@ -99,32 +102,17 @@ pub struct WorkLedger;
 /// What one incarnation holds.
 pub struct State {
     pub(super) args: WorkLedgerArgs,
-    context: Arc<Context>,
+    context: Arc<WriteContext>,
     pub(super) myself: ActorRef<LedgerMsg>,
     pub(super) tasks: JoinSet<()>,
-    queues: HashMap<WorkId, VecDeque<Job>>,
-    batches: Slab<Batch>,
+    pub(super) writer: KeyedWriter<WorkId, Job, LedgerMsg>,
+    batches: Batches,
     /// Until the bucket has been read: nothing is written before.
     loading: Option<Loading>,
-    pub(super) operations: usize,
     acknowledged: Acknowledged,
     replaying: bool,
     pub(super) looks: Looks,
     pub(super) looking: bool,
-    pub(super) draining: bool,
-    waiting_for_drain: Vec<RpcReplyPort<()>>,
-}
-
-struct Job {
-    operation: Operation,
-    batch: usize,
-    place: usize,
-}
-
-struct Batch {
-    outcomes: Vec<Option<Outcome>>,
-    left: usize,
-    reply: RpcReplyPort<Vec<Outcome>>,
 }
 
 impl Actor for WorkLedger {
@@ -146,7 +134,7 @@ impl Actor for WorkLedger {
         Ok(State {
             loading: Some(Loading::begin(&myself, load, LedgerMsg::Loaded)),
             acknowledged: Acknowledged::up_from(read.replayed_to()),
-            context: Arc::new(Context {
+            context: Arc::new(WriteContext {
                 read,
                 nats: args.nats.clone(),
                 clock: args.clock.clone(),
@@ -156,16 +144,13 @@ impl Actor for WorkLedger {
                 meters: Meters::of(args.read.project()),
             }),
             args,
+            writer: KeyedWriter::new(myself.clone(), BOUNDS),
             myself,
             tasks: JoinSet::new(),
-            queues: HashMap::new(),
-            batches: Slab::new(),
-            operations: 0,
+            batches: Batches::default(),
             replaying: false,
             looks: Looks::new(),
             looking: false,
-            draining: false,
-            waiting_for_drain: Vec::new(),
         })
     }
 
@@ -186,9 +171,8 @@ impl Actor for WorkLedger {
             LedgerMsg::LookDue => state.suspect(),
             LedgerMsg::LookDone(ended) => state.looked(ended),
             LedgerMsg::Drain(reply) => {
-                state.draining = true;
-                state.waiting_for_drain.push(reply);
-                state.answer_drain();
+                state.writer.drain(reply);
+                state.work_off();
             }
         }
         Ok(())
@@ -222,32 +206,22 @@ impl State {
     }
 
     fn take(&mut self, operations: &[Operation], reply: RpcReplyPort<Vec<Outcome>>) {
-        if operations.is_empty() {
-            let _ = reply.send(Vec::new());
-            return;
-        }
-        let batch = self.batches.insert(Batch {
-            outcomes: vec![None; operations.len()],
-            left: operations.len(),
-            reply,
-        });
-        for (place, operation) in operations.iter().enumerate() {
-            let job = Job {
-                operation: operation.clone(),
-                batch,
-                place,
-            };
-            if let Err(refusal) = self.admit(operation.id()) {
-                self.answer(&job, Err(refusal));
-            } else {
-                self.enqueue(job);
+        for job in self.batches.begin(operations, reply) {
+            let id = job.operation.id();
+            if let Err(refusal) = self.admit(id) {
+                self.batches.settle(&job, Err(refusal));
+            } else if let Err(rejected) = self.writer.push(id, job) {
+                let job = rejected.request;
+                self.batches.settle(&job, Err(LedgerError::Overloaded));
             }
         }
+        self.work_off();
     }
 
     fn admit(&self, id: WorkId) -> Result<(), LedgerError> {
-        if self.draining {
-            return Err(LedgerError::Unavailable(id, "it is shutting down".into()));
+        if self.writer.is_draining() {
+            let why = Rejection::Draining.to_string();
+            return Err(LedgerError::Unavailable(id, why));
         }
         if self.loading.is_some() {
             let why = "its bucket is still being read";
@@ -262,60 +236,38 @@ impl State {
         if let Err(denied @ StoreDenied::Foreign(_)) = self.args.read.store().guard().may_write() {
             return Err(LedgerError::Unavailable(id, denied.to_string()));
         }
-        let queued = self.queues.get(&id).map_or(0, VecDeque::len);
-        if self.operations >= MAX_OPERATIONS || queued >= MAX_PER_ITEM {
-            return Err(LedgerError::Overloaded);
-        }
         Ok(())
     }
 
-    fn enqueue(&mut self, job: Job) {
-        let id = job.operation.id();
-        self.operations += 1;
-        self.context.meters.operations(self.operations);
-        let queue = self.queues.entry(id).or_default();
-        queue.push_back(job);
-        if queue.len() == 1 {
+    /// Begins what can be begun.
+    fn work_off(&mut self) {
+        self.context.meters.operations(self.writer.requests());
+        while let Some(id) = self.writer.next_turn() {
             self.begin(id);
         }
     }
 
+    /// The first step sends the write, so that items are created in the order in which they came.
     fn begin(&mut self, id: WorkId) {
-        let Some(job) = self.queues.get(&id).and_then(VecDeque::front) else {
+        let Some(job) = self.writer.first(&id) else {
             return;
         };
         let write_id = WriteId {
             epoch: self.args.epoch,
             counter: self.args.read.next_write(),
         };
-        let (context, ledger) = (self.context.clone(), self.myself.clone());
         let operation = job.operation.clone();
-        let mut work = Box::pin(async move {
-            let outcome = AssertUnwindSafe(context.carry_out(&operation, write_id))
-                .catch_unwind()
-                .await
-                .unwrap_or(Err(LedgerError::Lost(id)));
+        let work = carry_out(CarryingOut::new(self.context.clone(), operation, write_id));
+        let message = move |outcome: Result<Outcome, Panicked>| {
+            let outcome = outcome.unwrap_or(Err(LedgerError::Lost(id)));
             let outcome = Box::new(outcome);
-            let _ = ledger.cast(LedgerMsg::Done { id, outcome });
-        });
-        // The first step sends the write. It is taken here, so that items are created in the order in which they came.
-        if unconstrained(work.as_mut()).now_or_never().is_none() {
-            self.tasks.spawn(work);
-        }
+            LedgerMsg::Done { id, outcome }
+        };
+        self.writer.begin(id, (), work, message);
     }
 
     fn settle(&mut self, id: WorkId, outcome: Outcome) {
-        while self.tasks.try_join_next().is_some() {}
-        let Some(queue) = self.queues.get_mut(&id) else {
-            return;
-        };
-        let job = queue.pop_front();
-        if queue.is_empty() {
-            self.queues.remove(&id);
-        }
-        if let Some(job) = job {
-            self.operations -= 1;
-            self.context.meters.operations(self.operations);
+        if let Some(job) = self.writer.finish(&id) {
             if let Ok(applied) = &outcome {
                 self.apply(applied, &job.operation);
             }
@@ -323,16 +275,15 @@ impl State {
                 Some(why) => Err(LedgerError::TooLarge(id, why.clone())),
                 None => Ok(applied),
             });
-            self.answer(&job, outcome);
+            self.batches.settle(&job, outcome);
         }
-        self.begin(id);
-        self.answer_drain();
+        self.work_off();
     }
 
     fn apply(&mut self, applied: &super::Applied, operation: &Operation) {
         let read = self.args.read.clone();
         read.apply(&applied.record, applied.revision);
-        if let Some(live) = &applied.said {
+        if let Some(live) = &applied.progress {
             read.note_progress(applied.record.id, live.clone());
         }
         if applied.changed {
@@ -350,22 +301,8 @@ impl State {
             Operation::Apply(_, command) => Some(&**command),
             Operation::Create(_) => None,
         };
-        for event in told::events(read.project(), applied, command) {
+        for event in events::of(read.project(), applied, command) {
             self.args.events.emit(event);
-        }
-    }
-
-    fn answer(&mut self, job: &Job, outcome: Outcome) {
-        let Some(batch) = self.batches.get_mut(job.batch) else {
-            return;
-        };
-        batch.outcomes[job.place] = Some(outcome);
-        batch.left -= 1;
-        if batch.left == 0 {
-            let batch = self.batches.remove(job.batch);
-            let _ = batch
-                .reply
-                .send(batch.outcomes.into_iter().flatten().collect());
         }
     }
 
@@ -416,14 +353,6 @@ impl State {
             }
             None => {
                 self.myself.send_after(SWEEP_EVERY, || LedgerMsg::ReplayDue);
-            }
-        }
-    }
-
-    fn answer_drain(&mut self) {
-        if self.operations == 0 {
-            for reply in self.waiting_for_drain.drain(..) {
-                let _ = reply.send(());
             }
         }
     }

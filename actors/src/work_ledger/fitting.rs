@@ -5,7 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::handle::LedgerError;
-use super::operation::{Context, Operation};
+use super::operation::Operation;
+use super::write_context::WriteContext;
 use crate::domain::room::Room;
 use crate::domain::work::{WorkRecord, cut, encode};
 
@@ -14,7 +15,7 @@ const FITS_ALWAYS: usize = 16 * 1024;
 /// A record as it can be written, its bytes, and why the item has failed by that, if it has.
 pub(super) type Fitted = (Box<WorkRecord>, Bytes, Option<Arc<str>>);
 
-impl Context {
+impl WriteContext {
     /// The record as it can be written, cut where it must be. Of one that no message carries only that is
     /// left, and it has failed (`too_large`: the server has refused it already); then also why.
     pub fn fitted(

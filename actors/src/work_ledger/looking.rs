@@ -38,7 +38,11 @@ impl State {
         if self.args.read.take_suspicion() {
             self.looks.force();
         }
-        if self.looking || self.draining || !self.looks.are_due() || !self.args.nats.is_up() {
+        if self.looking
+            || self.writer.is_draining()
+            || !self.looks.are_due()
+            || !self.args.nats.is_up()
+        {
             return;
         }
         self.looking = true;
@@ -48,7 +52,7 @@ impl State {
             ownership: self.args.ownership.clone(),
             keep: self.args.settings.max_finished,
             expired: self.args.clock.now().before(retention),
-            is_idle: self.operations == 0,
+            is_idle: self.writer.requests() == 0,
         };
         let (looks, ledger) = (self.looks.clone(), self.myself.clone());
         // A suspicion from now on is one for the next look.

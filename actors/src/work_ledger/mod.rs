@@ -51,7 +51,10 @@
 
 mod acknowledged;
 mod actor;
+mod batches;
 mod cache;
+mod carrying_out;
+mod events;
 mod faults;
 mod fitting;
 mod handle;
@@ -62,12 +65,13 @@ mod looking;
 mod meters;
 mod operation;
 mod page;
+mod progress;
 mod read_error;
 mod read_model;
 mod replay;
 mod retention;
 mod search;
-mod told;
+mod write_context;
 
 pub use actor::{LedgerMsg, WorkLedger, WorkLedgerArgs};
 pub use handle::{LedgerError, Outcome, TRANSITION_DEADLINE, WorkLedgerHandle};

@@ -29,7 +29,7 @@ use crate::nats::ledger_store::{Entry, LedgerStore};
 use crate::nats::store_guard::StoreGuard;
 use crate::notifier::Notifier;
 
-/// What an agent last said about an item that it works on; written down now and then only.
+/// What an agent last reported about an item that it works on; written down now and then only.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LiveProgress {
     /// Of which attempt.
@@ -40,7 +40,7 @@ pub struct LiveProgress {
     pub message: Option<String>,
     /// What it has used up.
     pub usage: Option<Usage>,
-    /// When it was said.
+    /// When it was reported.
     pub at: Timestamp,
     /// When it was last written down.
     pub persisted_at: Timestamp,
@@ -48,7 +48,7 @@ pub struct LiveProgress {
 
 /// The same, with the moment on the monotonic clock.
 struct Live {
-    said: LiveProgress,
+    reported: LiveProgress,
     heard: Instant,
 }
 
@@ -181,10 +181,12 @@ impl ReadModel {
     pub fn lease_clock(&self, id: WorkId) -> Option<(AgentGuid, u32, LeaseClock<Instant>)> {
         let (guid, lease) = self.lease(id)?;
         let live = self.live.lock();
-        let said = live.get(&id).filter(|l| l.said.attempt == lease.attempt);
+        let reported = live
+            .get(&id)
+            .filter(|l| l.reported.attempt == lease.attempt);
         let clock = LeaseClock {
             started: lease.started,
-            heard: said.map_or(lease.heard, |live| live.heard.max(lease.heard)),
+            heard: reported.map_or(lease.heard, |live| live.heard.max(lease.heard)),
             timeout: lease.timeout_ms.map(Duration::from_millis),
         };
         Some((guid, lease.attempt, clock))
@@ -310,13 +312,13 @@ impl ReadModel {
         }
     }
 
-    /// An item as clients see it, with what its agent said last.
+    /// An item as clients see it, with what its agent reported last.
     pub async fn item(&self, id: WorkId, bodies: Bodies) -> Result<WorkItem, ReadError> {
         let (record, revision) = self.record(id).await?;
         Ok(self.view(&record, revision, bodies))
     }
 
-    /// A record as clients see it, with what its agent said last.
+    /// A record as clients see it, with what its agent reported last.
     pub fn view(&self, record: &WorkRecord, revision: u64, bodies: Bodies) -> WorkItem {
         let mut item = view(record, &self.project, revision, bodies);
         if item.status.is_leased()
@@ -419,13 +421,13 @@ impl ReadModel {
     pub(super) fn live_progress(&self, id: WorkId, attempt: u32) -> Option<LiveProgress> {
         let live = self.live.lock();
         live.get(&id)
-            .filter(|live| live.said.attempt == attempt)
-            .map(|live| live.said.clone())
+            .filter(|live| live.reported.attempt == attempt)
+            .map(|live| live.reported.clone())
     }
 
-    pub(super) fn note_progress(&self, id: WorkId, said: LiveProgress) {
+    pub(super) fn note_progress(&self, id: WorkId, reported: LiveProgress) {
         let heard = Instant::now();
-        self.live.lock().insert(id, Live { said, heard });
+        self.live.lock().insert(id, Live { reported, heard });
     }
 
     /// The number of the next write of this ownership.

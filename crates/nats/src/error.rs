@@ -165,7 +165,7 @@ impl StoreError {
     }
 
     /// Another write came first.
-    pub(crate) fn conflict(resource: &Resource) -> Self {
+    pub fn conflict(resource: &Resource) -> Self {
         let why = "somebody else wrote in between";
         Self::new(StoreErrorKind::Conflict, "writing", resource, why)
     }

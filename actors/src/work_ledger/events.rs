@@ -13,54 +13,50 @@ const SHOWN_DESCRIPTION: usize = 200;
 const SHOWN_SUMMARY: usize = 2_000;
 
 /// The events of an operation that was done, in order.
-pub(super) fn events(
-    project: &ProjectId,
-    applied: &Applied,
-    command: Option<&Command>,
-) -> Vec<Event> {
+pub(super) fn of(project: &ProjectId, applied: &Applied, command: Option<&Command>) -> Vec<Event> {
     let record = &*applied.record;
-    let tell = |kind| event(project, record, applied.revision, kind);
+    let new = |kind| event(project, record, applied.revision, kind);
     let mut events = Vec::with_capacity(1);
     match (applied.before, record.status) {
         _ if !applied.changed => {}
         (None, WorkStatus::Pending) if record.retries > 0 => {
-            events.push(retried(tell, record));
+            events.push(retried(new, record));
         }
         (None, _) => {
-            let mut submitted = tell(WorkEventKind::Submitted);
+            let mut submitted = new(WorkEventKind::Submitted);
             submitted.priority = Some(record.priority);
             submitted.description = Some(start_of(&record.description, SHOWN_DESCRIPTION));
             events.push(submitted);
             if record.status == WorkStatus::Failed {
-                events.push(failed(tell, record));
+                events.push(failed(new, record));
             }
         }
         (Some(WorkStatus::Pending), WorkStatus::Assigned) => {
-            events.push(tell(WorkEventKind::Assigned));
+            events.push(new(WorkEventKind::Assigned));
         }
         (Some(WorkStatus::Pending), WorkStatus::InProgress) => {
-            events.push(tell(WorkEventKind::Assigned));
-            events.push(tell(WorkEventKind::Started));
+            events.push(new(WorkEventKind::Assigned));
+            events.push(new(WorkEventKind::Started));
         }
         (Some(WorkStatus::Assigned), WorkStatus::InProgress) => {
-            events.push(tell(WorkEventKind::Started));
+            events.push(new(WorkEventKind::Started));
         }
         (Some(before), WorkStatus::Completed) if !before.is_terminal() => {
-            let mut completed = tell(WorkEventKind::Completed);
+            let mut completed = new(WorkEventKind::Completed);
             let summary = record.result.as_ref().and_then(|r| r.summary.as_ref());
             completed.summary = summary.map(|text| start_of(text, SHOWN_SUMMARY));
             events.push(completed);
         }
         (Some(before), WorkStatus::Failed) if !before.is_terminal() => {
-            events.push(failed(tell, record));
+            events.push(failed(new, record));
         }
         (Some(before), WorkStatus::Cancelled) if !before.is_terminal() => {
-            events.push(tell(WorkEventKind::Cancelled));
+            events.push(new(WorkEventKind::Cancelled));
         }
         (Some(before), WorkStatus::Pending)
             if before.is_leased() || before == WorkStatus::Failed =>
         {
-            events.push(retried(tell, record));
+            events.push(retried(new, record));
         }
         _ => {}
     }
@@ -69,11 +65,14 @@ pub(super) fn events(
     }) = command
         && (progress.is_some() || message.is_some())
     {
-        let mut told = tell(WorkEventKind::Progress);
-        told.progress = *progress;
-        told.message.clone_from(message);
-        told.timestamp = applied.said.as_ref().map_or(told.timestamp, |said| said.at);
-        events.push(told);
+        let mut reported = new(WorkEventKind::Progress);
+        reported.progress = *progress;
+        reported.message.clone_from(message);
+        reported.timestamp = applied
+            .progress
+            .as_ref()
+            .map_or(reported.timestamp, |live| live.at);
+        events.push(reported);
     }
     events
         .into_iter()
@@ -81,21 +80,21 @@ pub(super) fn events(
         .collect()
 }
 
-fn failed(tell: impl Fn(WorkEventKind) -> WorkEvent, record: &WorkRecord) -> WorkEvent {
+fn failed(new: impl Fn(WorkEventKind) -> WorkEvent, record: &WorkRecord) -> WorkEvent {
     let error = record.errors.last();
     WorkEvent {
         error_message: error.map(|error| error.message.clone()),
         recoverable: error.map(|error| error.recoverable),
         reason: error.map(|error| error.reason),
-        ..tell(WorkEventKind::Failed)
+        ..new(WorkEventKind::Failed)
     }
 }
 
-fn retried(tell: impl Fn(WorkEventKind) -> WorkEvent, record: &WorkRecord) -> WorkEvent {
+fn retried(new: impl Fn(WorkEventKind) -> WorkEvent, record: &WorkRecord) -> WorkEvent {
     WorkEvent {
         reason: record.pending_reason,
         not_before: record.not_before,
-        ..tell(WorkEventKind::Retried)
+        ..new(WorkEventKind::Retried)
     }
 }
 
