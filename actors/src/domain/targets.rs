@@ -13,6 +13,8 @@
 //! | which target starts the next one? | [`Choice::pick`]: of the preferred type, then the least recently used |
 
 mod choice;
+mod codec;
+mod editing;
 mod record;
 #[cfg(test)]
 mod record_tests;
@@ -25,6 +27,9 @@ use std::sync::Arc;
 use loom_protocol::Timestamp;
 
 pub use self::choice::{Choice, Standing};
+pub use self::codec::{NotARecord, decode, encode};
+pub(crate) use self::editing::BY_CONFIG;
+pub use self::editing::{Definition, StillInUse};
 pub use self::record::{
     Birth, DecidedBirth, LinkedAgent, Newborn, TargetRecord, TicketDigest, TicketRefusal,
     TicketTerms,

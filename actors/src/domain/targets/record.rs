@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use loom_protocol::target::{LastSpinUp, SpinUpOperation, SpinUpStatus, Target, TargetStatus};
 use loom_protocol::{AgentGuid, SpinUpId, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use super::{TargetCondition, TargetRule, may_start};
 
@@ -18,7 +19,8 @@ const MOST_DOUBLINGS: u32 = 4;
 pub type TicketDigest = [u8; 32];
 
 /// What the agent of a ticket may be.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct TicketTerms {
     /// The digest.
     pub digest: TicketDigest,
@@ -31,7 +33,8 @@ pub struct TicketTerms {
 }
 
 /// An operation that is not decided.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Birth<R> {
     /// As clients see it.
     pub operation: SpinUpOperation,
@@ -57,7 +60,8 @@ pub struct DecidedBirth<R> {
 }
 
 /// An agent that was born from the target and lives.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct LinkedAgent<R> {
     /// Its id.
     pub guid: AgentGuid,
@@ -360,7 +364,7 @@ impl<R: Clone> TargetRecord<R> {
     }
 
     /// The next record, with what follows from its other fields.
-    fn with(&self, now: Timestamp, change: impl FnOnce(&mut Self)) -> Self {
+    pub(super) fn with(&self, now: Timestamp, change: impl FnOnce(&mut Self)) -> Self {
         let mut next = self.clone();
         change(&mut next);
         let target = &mut next.target;
