@@ -9,7 +9,7 @@ use loom_protocol::work::limits;
 
 use super::lines::{self, Line, Splitter};
 use super::secrets::{Scrubber, Secrets};
-use super::tail::Tail;
+use loom_process::tail::Tail;
 
 /// Lines longer than this come in pieces; no result can be longer, in bytes.
 pub const LONGEST_LINE: usize = limits::RESULT;
@@ -171,8 +171,8 @@ fn logged(line: &[u8]) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tail::KEPT;
     use crate::testing::job;
+    use loom_process::tail::KEPT;
 
     fn captured(chunks: &[&[u8]]) -> Capture {
         let job = job();

@@ -21,7 +21,7 @@ use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::report_dir::{self, Outcome};
-use super::secrets::Secrets;
+use super::secrets::{self, Secrets};
 use super::{UNREACHABLE, USAGE, WORK_FAILED};
 
 /// Tells how far the work is. For a program that `loom agent run` runs.
@@ -238,7 +238,7 @@ impl Inside {
             attempt: variable("LOOM_WORK_ATTEMPT")?,
             guid: variable("LOOM_AGENT_GUID")?,
             instance_id: told("LOOM_AGENT_INSTANCE_ID"),
-            secrets: Secrets::of(&options),
+            secrets: secrets::of(&options),
             options,
         })
     }

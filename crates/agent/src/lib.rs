@@ -10,7 +10,7 @@
 //! | [`host`] | whether this host lets it work, and what waits until it does |
 //! | [`execute`] | one program to its end: pipes, clocks, cancel |
 //! | [`template`], [`environment`] | what the program is told |
-//! | [`lines`], [`tail`], [`capture`], [`result`] | what the program says |
+//! | [`lines`], [`capture`], [`result`] | what the program says |
 //! | [`secrets`] | what must not be in it |
 //! | [`exit_rule`] | what its exit code means |
 //! | [`limit`], [`limit_presets`], [`reset_time`] | whether it has met a usage limit, and until when |
@@ -40,7 +40,6 @@ pub mod reset_time;
 pub mod rest;
 pub mod result;
 pub mod secrets;
-pub mod tail;
 pub mod template;
 pub mod waiting;
 
@@ -52,6 +51,7 @@ use std::time::Duration;
 
 use loom_client::{Agent, AgentBuilder, AgentStopper, Client, ClientOptions, ErrorKind};
 use loom_protocol::AgentGuid;
+use loom_protocol::token::list_of;
 
 use agent_events::StatusPrinter;
 pub use args::AgentRunArgs;
@@ -61,7 +61,6 @@ use host::Host;
 use item::{Plan, Runner};
 use limit::LimitPatterns;
 use loom_process::warden::Warden;
-use secrets::Secrets;
 pub use waiting::Signals;
 
 /// Exit codes, as the contract says.
@@ -129,7 +128,7 @@ async fn live(
     let runner = Runner::new(plan, handle.clone(), environment)
         .guarded_by(warden.ok())
         .on_host(host.clone())
-        .hiding(Secrets::of(client.options()));
+        .hiding(secrets::of(client.options()));
     let runner = Arc::new(runner);
     report_dir::remove_stale();
     let (working, printer) = (runner.clone(), status_printer(&args, &handle, &client));
@@ -316,12 +315,7 @@ fn given_or(given: &[String], variable: &str) -> Vec<String> {
     if !given.is_empty() {
         return given.to_vec();
     }
-    let told = std::env::var(variable).unwrap_or_default();
-    let names = told.split(',').map(str::trim);
-    names
-        .filter(|name| !name.is_empty())
-        .map(str::to_owned)
-        .collect()
+    list_of(&std::env::var(variable).unwrap_or_default())
 }
 
 /// The type that was given, or told by a target, or the name of the program.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::capture::Capture;
-use super::tail::Tail;
+use loom_process::tail::Tail;
 
 /// The longest summary that is made of the last line, in characters.
 const SUMMARY: usize = 300;

@@ -10,12 +10,10 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::Pid;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -85,9 +83,7 @@ impl Workdir {
     /// # Errors
     /// The system gives out no more descriptors.
     pub fn lend(&self, command: &mut Command) -> io::Result<()> {
-        let lock = self.lock.try_clone()?;
-        let keep_open = move || Ok(fcntl_setfd(&lock, FdFlags::empty())?);
-        lend_by(command, keep_open);
+        loom_process::lend(command, self.lock.try_clone()?);
         Ok(())
     }
 
@@ -117,21 +113,6 @@ impl Drop for Workdir {
         {
             tracing::debug!(path = %self.lock_path.display(), %error, "a lock file stays behind");
         }
-    }
-}
-
-#[allow(
-    unsafe_code,
-    reason = "the standard library has no safe way to leave a descriptor open for a child; between fork and exec \
-              the closure makes one system call and touches nothing else"
-)]
-fn lend_by(
-    command: &mut Command,
-    keep_open: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
-) {
-    // SAFETY: the closure neither allocates nor locks; fcntl is async-signal-safe.
-    unsafe {
-        command.pre_exec(keep_open);
     }
 }
 
@@ -244,6 +225,7 @@ fn start_of(group: i32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::process::CommandExt as _;
     use std::process::Stdio;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use tokio::time::timeout;

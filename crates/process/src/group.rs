@@ -2,13 +2,15 @@
 
 use std::io;
 use std::process::{Command, ExitStatus};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{OwnChild, ParentDeath};
+use crate::{OwnChild, ParentDeath, plain};
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use tokio::net::unix::pipe;
 use tokio::time::Instant;
 
+use crate::stat::{self, Entry};
 use crate::warden::{Warden, Watched};
 
 /// How often it is looked whether a group is gone.
@@ -126,25 +128,65 @@ pub fn is_gone(group: Pid) -> bool {
 
 /// Whether all that is left of a group are zombies, as far as `/proc` can tell.
 fn only_zombies(group: Pid) -> bool {
-    let Ok(processes) = std::fs::read_dir("/proc") else {
-        return false;
-    };
-    let group = group.as_raw_nonzero().to_string();
-    let mut members = processes
-        .flatten()
-        .filter(|entry| entry.file_name().as_encoded_bytes()[0].is_ascii_digit())
-        .filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok())
-        .filter_map(|stat| {
-            // pid (name) state parent group …; the name may contain anything.
-            let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-            let state = fields.next()?.to_owned();
-            (fields.nth(1)? == group).then_some(state)
-        });
-    members.all(|state| matches!(state.as_str(), "Z" | "X"))
+    // Without a table nobody is in it.
+    let table = stat::table();
+    let group = group.as_raw_nonzero().get();
+    let mut members = table.iter().filter(|entry| entry.group == group);
+    !table.is_empty() && members.all(|entry| !entry.is_alive())
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
         self.signal(Signal::KILL);
+    }
+}
+
+/// What it took to end processes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EndReport {
+    /// How many there were.
+    pub found: usize,
+    /// How many of them did not obey TERM.
+    pub killed: usize,
+    /// Those that not even KILL has ended; they hang in the system.
+    pub left: Vec<u32>,
+}
+
+/// Ends whatever `find` finds: TERM to each as soon as it is seen, KILL to what is left after `grace`, and to whatever
+/// comes up meanwhile, until nothing is found any more.
+pub async fn end_all<F>(find: Arc<F>, grace: Duration) -> EndReport
+where
+    F: Fn() -> Vec<Entry> + Send + Sync + 'static,
+{
+    let start = Instant::now();
+    let mut asked = std::collections::HashSet::new();
+    let mut killed = std::collections::HashSet::new();
+    loop {
+        let find = find.clone();
+        // All processes are looked at.
+        let looking = tokio::task::spawn_blocking(move || find());
+        let Ok(living) = looking.await else {
+            return EndReport::default();
+        };
+        let (waited, gone) = (start.elapsed(), living.is_empty());
+        if gone || waited > grace + LEFTOVERS {
+            return EndReport {
+                found: asked.len(),
+                killed: killed.len(),
+                left: living.iter().map(|entry| plain(entry.pid)).collect(),
+            };
+        }
+        for entry in living {
+            if waited >= grace {
+                entry.signal(Signal::KILL);
+                asked.insert((entry.pid, entry.started.clone()));
+                killed.insert((entry.pid, entry.started));
+                continue;
+            }
+            if asked.insert((entry.pid, entry.started.clone())) {
+                entry.signal(Signal::TERM);
+            }
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }

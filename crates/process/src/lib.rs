@@ -5,10 +5,13 @@
 //! so that a child may be shared by several of them.
 //!
 //! Beside them: [`group`], a program with whatever it has started; [`warden`], the end of such groups where the process
-//! that started them was killed; [`stat`], when a process was started.
+//! that started them was killed; [`stat`], the system's table of processes; [`tail`] and [`secrets`], what of a
+//! program's output is kept and what must not be in it.
 
 pub mod group;
+pub mod secrets;
 pub mod stat;
+pub mod tail;
 pub mod warden;
 
 use std::io;
@@ -42,6 +45,8 @@ pub struct OwnChild {
     end: watch::Receiver<Option<ExitStatus>>,
     /// Lives as long as the child.
     thread: Option<JoinHandle<()>>,
+    /// Whether it goes on without this.
+    released: bool,
 }
 
 impl OwnChild {
@@ -96,8 +101,20 @@ impl OwnChild {
     }
 }
 
+impl OwnChild {
+    /// Lets it go on, whatever becomes of this process: nothing kills it any more. While this process lives, its end is
+    /// told, and it leaves no zombie.
+    pub fn release(mut self) -> watch::Receiver<Option<ExitStatus>> {
+        self.released = true;
+        self.end.clone()
+    }
+}
+
 impl Drop for OwnChild {
     fn drop(&mut self) {
+        if self.released {
+            return;
+        }
         self.signal(Signal::KILL);
         if let Some(thread) = self.thread.take() {
             // A matter of milliseconds: it waits for a killed process.
@@ -106,7 +123,7 @@ impl Drop for OwnChild {
     }
 }
 
-fn plain(pid: Pid) -> u32 {
+pub(crate) fn plain(pid: Pid) -> u32 {
     pid.as_raw_nonzero().get().cast_unsigned()
 }
 
@@ -131,6 +148,7 @@ fn run(mut command: Command, started: oneshot::Sender<io::Result<OwnChild>>) {
         reaped: Arc::clone(&reaped),
         end: ended,
         thread: None,
+        released: false,
     };
     // Where nobody waits for it any more, it is dropped and so killed.
     drop(started.send(Ok(own)));
@@ -150,6 +168,25 @@ fn wait(child: &mut Child, pid: Pid, reaped: &Mutex<bool>) -> ExitStatus {
 fn wait_for(pid: Pid, states: WaitIdOptions) {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | states;
     while waitid(WaitId::Pid(pid), options).is_err_and(|e| e == rustix::io::Errno::INTR) {}
+}
+
+/// Leaves a file open for a command, and so for all that it starts: a lock on it stands until the last of them has
+/// ended, whatever becomes of this process.
+#[allow(
+    unsafe_code,
+    reason = "the standard library has no safe way to leave a descriptor open for a child; between fork and exec \
+              the closure makes one system call and touches nothing else"
+)]
+pub fn lend(command: &mut Command, file: std::fs::File) {
+    use std::os::unix::process::CommandExt;
+
+    use rustix::io::{FdFlags, fcntl_setfd};
+
+    let keep_open = move || Ok(fcntl_setfd(&file, FdFlags::empty())?);
+    // SAFETY: the closure neither allocates nor locks; fcntl is async-signal-safe.
+    unsafe {
+        command.pre_exec(keep_open);
+    }
 }
 
 #[cfg(target_os = "linux")]

@@ -52,3 +52,4 @@ pub mod fleet;
 pub mod history;
 pub mod nats;
 pub mod process;
+pub mod sshd;

@@ -5,6 +5,7 @@ mod nats;
 mod pypi;
 mod run;
 mod shell;
+mod sshd;
 mod test;
 mod tools;
 mod verify;

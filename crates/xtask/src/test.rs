@@ -1,4 +1,4 @@
-//! Every test, also those that need a nats-server. Doctests belong to `verify`.
+//! Every test, also those that need a nats-server or an sshd. Doctests belong to `verify`.
 //!
 //! The same tests with either runner, and every failing one is shown. cargo-nextest gives each test a process of its
 //! own; with `cargo test` the tests of one binary are threads of one process.
@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 
 use crate::nats;
 use crate::shell::{become_command, cargo, command, output_of};
+use crate::sshd;
 
 /// Of so many commits one is tested with `cargo test` where `--runner by-commit` is asked for.
 const CARGO_FOR_ONE_IN: u32 = 16;
@@ -34,7 +35,8 @@ pub fn test(arguments: &[String]) -> Result<()> {
             Runner::Cargo => cargo_test(arguments),
         })
         .env(nats::VARIABLE, server)
-        .env("RUN_INTEGRATION", "true");
+        .env("RUN_INTEGRATION", "true")
+        .envs(sshd::missing().map(|why| (sshd::MISSING, why)));
     become_command(command)
 }
 

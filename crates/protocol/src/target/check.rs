@@ -69,9 +69,10 @@ impl Check<'_> {
 
     /// A text that can be handed to a program.
     fn text(&self, field: &str, value: &str) -> Result<(), WireError> {
-        match value.contains('\0') {
-            true => Err(self.no(field, "contains a NUL character; write it without")),
-            false => Ok(()),
+        if value.contains('\0') {
+            Err(self.no(field, "contains a NUL character; write it without"))
+        } else {
+            Ok(())
         }
     }
 
@@ -156,6 +157,16 @@ impl Check<'_> {
             return Err(self.no("port", "is 0; write 1 to 65535"));
         }
         self.optional("privateKeyPath", config.private_key_path.as_deref())?;
+        if config
+            .private_key_path
+            .as_ref()
+            .is_some_and(|path| path.contains(['%', '$']))
+        {
+            return Err(self.no(
+                "privateKeyPath",
+                "contains '%' or '$', which ssh replaces; rename the file",
+            ));
+        }
         self.optional("workingDirectory", config.working_directory.as_deref())?;
         self.timeout("connectionTimeoutMs", config.connection_timeout_ms)?;
         if let Some(jump) = &config.jump_host {
@@ -295,12 +306,13 @@ impl Check<'_> {
     }
 
     fn variable(&self, field: &str, name: &str) -> Result<(), WireError> {
-        match is_variable(name) {
-            true => Ok(()),
-            false => Err(self.no(
+        if is_variable(name) {
+            Ok(())
+        } else {
+            Err(self.no(
                 field,
                 "is no name of a variable; write letters, digits and _, no digit first",
-            )),
+            ))
         }
     }
 

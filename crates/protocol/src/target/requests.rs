@@ -105,9 +105,10 @@ impl RegisterTarget {
                 &format!("is missing; write one of {known}"),
             ));
         };
-        let boundaries = match self.boundaries.is_empty() {
-            true => self.classifications,
-            false => self.boundaries,
+        let boundaries = if self.boundaries.is_empty() {
+            self.classifications
+        } else {
+            self.boundaries
         };
         let config = self.config.unwrap_or(self.fields);
         let new = NewTarget {
@@ -149,9 +150,10 @@ impl NewTarget {
             boundaries: self.boundaries,
             mechanism: self.config.mechanism(),
             config: self.config,
-            status: match self.enabled {
-                true => TargetStatus::Available,
-                false => TargetStatus::Disabled,
+            status: if self.enabled {
+                TargetStatus::Available
+            } else {
+                TargetStatus::Disabled
             },
             current_agent_guids: Vec::new(),
             max_agents: self.max_agents,

@@ -9,6 +9,10 @@ fn registration(body: &Value) -> Result<NewTarget, WireError> {
     request.check()
 }
 
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "it is always written in place"
+)]
 fn with_config(mechanism: &str, config: Value) -> Result<NewTarget, WireError> {
     registration(&json!({
         "name": "t", "agentType": "claude-code", "capabilities": ["rust"], "mechanism": mechanism, "config": config,
@@ -111,6 +115,7 @@ fn what_is_refused_is_named_by_its_field() {
         ssh("command", json!(" ")),
         ssh("port", json!(0)),
         ssh("port", json!(70_000)),
+        ssh("privateKeyPath", json!("/k/%d")),
         ssh("jumpHost", json!("a@b@c")),
         ssh("jumpHost", json!("h:0")),
         ssh("jumpHost", json!("u@-x")),

@@ -86,6 +86,23 @@ const LAYERS: &[(&str, &[&str])] = &[
             "loom-testkit",
         ],
     ),
+    // The mechanisms that start agents: processes and HTTP, no actor, no setting, no NATS.
+    (
+        "loom-targets",
+        &[
+            "ractor",
+            "async-nats",
+            "axum",
+            "clap",
+            "loom-supervision",
+            "loom-nats",
+            "loom-actors",
+            "loom-client",
+            "loom-agent",
+            "loom-coordinator",
+            "loom-testkit",
+        ],
+    ),
     // The measurement: a client like any other, and no server or coordinator that it had in its own process.
     (
         "loom-bench",

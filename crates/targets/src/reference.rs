@@ -1,0 +1,75 @@
+//! What an agent is found again by. Small, without secrets, to be stored.
+
+use loom_protocol::SpinUpId;
+use loom_protocol::target::Mechanism;
+use serde::{Deserialize, Serialize};
+
+/// Where a started agent is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "mechanism", rename_all = "kebab-case")]
+pub enum Reference {
+    /// A process of this machine.
+    Local(LocalReference),
+    /// A process of another machine.
+    Ssh(SshReference),
+    /// Somebody was asked to start it.
+    Webhook(WebhookReference),
+}
+
+impl Reference {
+    /// The mechanism that it belongs to.
+    pub const fn mechanism(&self) -> Mechanism {
+        match self {
+            Self::Local(_) => Mechanism::Local,
+            Self::Ssh(_) => Mechanism::Ssh,
+            Self::Webhook(_) => Mechanism::Webhook,
+        }
+    }
+
+    /// The start that it is of.
+    pub const fn spin_up(&self) -> SpinUpId {
+        match self {
+            Self::Local(LocalReference { spin_up, .. })
+            | Self::Ssh(SshReference { spin_up, .. })
+            | Self::Webhook(WebhookReference { spin_up }) => *spin_up,
+        }
+    }
+}
+
+/// A process of this machine: the number alone would be another one's some day.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LocalReference {
+    /// The start.
+    pub spin_up: SpinUpId,
+    /// Its number; its group has the same.
+    pub pid: u32,
+    /// When it was started, as the system says it.
+    pub started_at: String,
+    /// Which start of the system that was.
+    pub boot_id: String,
+}
+
+/// A process of another machine, which leads a session of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SshReference {
+    /// The start.
+    pub spin_up: SpinUpId,
+    /// The machine, for people.
+    pub host: String,
+    /// Its number there; its session has the same.
+    pub pid: u32,
+    /// When it was started, as that system says it.
+    pub started_at: String,
+    /// Which start of that system it was.
+    pub boot_id: String,
+}
+
+/// A request that was accepted. Nothing more can be asked; the agent's birth tells.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WebhookReference {
+    /// The start, which is also the idempotency key.
+    pub spin_up: SpinUpId,
+}

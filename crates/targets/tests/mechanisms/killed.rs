@@ -1,0 +1,214 @@
+//! The coordinator is killed between every two steps of a start: still there is never more than one agent, and the next
+//! coordinator knows it. The coordinator is this very test program, started again as a process of its own.
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use loom_protocol::SpinUpId;
+use loom_protocol::target::Mechanism;
+use loom_targets::{Found, SshProgram, Step, StepHook, Surroundings};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::fixture::{alive, around, end, file, launcher, order, until};
+
+/// What the other process is to do.
+const ORDERS: &str = "LOOM_TEST_COORDINATOR";
+
+#[derive(Serialize, Deserialize)]
+struct Orders {
+    mechanism: Mechanism,
+    config: Value,
+    folder: std::path::PathBuf,
+    known_hosts: Option<std::path::PathBuf>,
+    client_config: Option<std::path::PathBuf>,
+    spin_up: SpinUpId,
+    /// The step before which it is killed.
+    dies_before: usize,
+}
+
+impl Orders {
+    fn around(&self) -> Surroundings {
+        Surroundings {
+            ssh: SshProgram {
+                config_file: self.client_config.clone(),
+                known_hosts_file: self.known_hosts.clone(),
+                ..SshProgram::default()
+            },
+            ..around(&self.folder)
+        }
+    }
+}
+
+/// No test: the coordinator that the tests below start.
+#[tokio::test]
+async fn a_coordinator_of_its_own() {
+    let Ok(orders) = std::env::var(ORDERS) else {
+        return;
+    };
+    let orders: Orders = serde_json::from_str(&orders).unwrap();
+    let dies_before = Step::ALL[orders.dies_before];
+    let surroundings = Surroundings {
+        on_step: StepHook::new(move |step| {
+            if step == dies_before {
+                let own = rustix::process::getpid();
+                rustix::process::kill_process(own, rustix::process::Signal::KILL).unwrap();
+            }
+        }),
+        ..orders.around()
+    };
+    let launcher = launcher(orders.mechanism, &orders.config, &surroundings);
+    launcher
+        .start(&order(orders.spin_up), CancellationToken::new())
+        .await
+        .unwrap();
+    panic!("it was to be killed");
+}
+
+/// Runs a coordinator until it is killed.
+fn coordinator_that_dies(orders: &Orders) {
+    let mut coordinator = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "killed::a_coordinator_of_its_own", "--nocapture"])
+        .env(ORDERS, serde_json::to_string(orders).unwrap())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let status = coordinator.wait().unwrap();
+    assert_eq!(status.signal(), Some(9), "{status}");
+}
+
+async fn is_never_doubled(
+    mechanism: Mechanism,
+    config: Value,
+    folder: &Path,
+    ssh: Option<&loom_testkit::sshd::TestSshd>,
+) {
+    let log = folder.join("starts of agents");
+    for dies_before in 0..Step::ALL.len() {
+        let orders = Orders {
+            mechanism,
+            config: config.clone(),
+            folder: folder.to_owned(),
+            known_hosts: ssh.map(loom_testkit::sshd::TestSshd::known_hosts),
+            client_config: ssh.map(loom_testkit::sshd::TestSshd::client_config),
+            spin_up: SpinUpId::generate(),
+            dies_before,
+        };
+        let _ = std::fs::remove_file(&log);
+        coordinator_that_dies(&orders);
+        let next = launcher(mechanism, &orders.config, &orders.around());
+        let found = next.find(orders.spin_up, None).await.unwrap();
+        let launched = dies_before
+            > Step::ALL
+                .iter()
+                .position(|step| *step == Step::Launch)
+                .unwrap();
+        if launched && mechanism == Mechanism::Local {
+            assert!(
+                matches!(found, Found::Running(_)),
+                "{dies_before}: {found:?}"
+            );
+        } else if !launched {
+            assert_eq!(found, Found::Absent, "{dies_before}");
+        }
+        // In doubt it is begun again, which is the same start.
+        let started = next
+            .start(&order(orders.spin_up), CancellationToken::new())
+            .await
+            .unwrap();
+        if let Found::Running(reference) = found {
+            assert!(started.existing);
+            assert_eq!(started.reference, reference);
+        }
+        until("the agent", || log.exists().then_some(())).await;
+        assert_eq!(
+            file(&log).await,
+            "x\n",
+            "{dies_before}: there was one agent"
+        );
+        assert_eq!(alive(orders.spin_up).len(), 1);
+        end(&*next, orders.spin_up, Some(&started.reference)).await;
+        assert_eq!(file(&log).await, "x\n");
+    }
+}
+
+#[tokio::test]
+async fn a_local_agent_is_found_again_and_never_doubled() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = "echo x >> 'starts of agents'; exec sleep 600";
+    let config = json!({"command": line, "workingDirectory": folder.path()});
+    is_never_doubled(Mechanism::Local, config, folder.path(), None).await;
+}
+
+#[tokio::test]
+#[ignore = "needs an ssh server: run `cargo xtask test`"]
+async fn an_agent_over_ssh_is_found_again_and_never_doubled() {
+    let Some(sshd) = loom_testkit::sshd::TestSshd::start().await.unwrap() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = crate::ssh::config(&sshd);
+    config["command"] = "echo x >> 'starts of agents'; exec sleep 600".into();
+    config["workingDirectory"] = json!(folder.path());
+    is_never_doubled(Mechanism::Ssh, config, folder.path(), Some(&sshd)).await;
+}
+
+#[tokio::test]
+async fn an_agent_goes_on_writing_when_its_coordinator_is_dead() {
+    let folder = tempfile::tempdir().unwrap();
+    // More than any pipe holds.
+    let line = "touch up; while [ ! -e dead ]; do sleep 0.05; done; head -c 3000000 /dev/zero | tr '\\0' x; echo; echo the end; touch written; exec sleep 600";
+    let orders = Orders {
+        mechanism: Mechanism::Local,
+        config: json!({"command": line, "workingDirectory": folder.path()}),
+        folder: folder.path().to_owned(),
+        known_hosts: None,
+        client_config: None,
+        spin_up: SpinUpId::generate(),
+        dies_before: Step::ALL.len() - 1,
+    };
+    coordinator_that_dies(&orders);
+    std::fs::write(folder.path().join("dead"), "").unwrap();
+    file(&folder.path().join("written")).await;
+    let next = launcher(Mechanism::Local, &orders.config, &orders.around());
+    let Found::Running(reference) = next.find(orders.spin_up, None).await.unwrap() else {
+        panic!("it was ended");
+    };
+    let stopped = next
+        .stop(orders.spin_up, Some(&reference), crate::fixture::GRACE)
+        .await
+        .unwrap();
+    let loom_targets::Stopped::Ended { output, .. } = stopped else {
+        panic!("{stopped:?}");
+    };
+    let output = output.unwrap();
+    assert!(
+        output.ends_with("x\nthe end") && output.len() <= 4096,
+        "{}",
+        output.len()
+    );
+    end(&*next, orders.spin_up, Some(&reference)).await;
+}
+
+#[tokio::test]
+async fn an_agent_that_is_not_detached_ends_with_its_coordinator() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = json!({"local": {"command": "sleep", "args": ["600"], "detached": false}});
+    let orders = Orders {
+        mechanism: Mechanism::Local,
+        config,
+        folder: folder.path().to_owned(),
+        known_hosts: None,
+        client_config: None,
+        spin_up: SpinUpId::generate(),
+        dies_before: Step::ALL.len() - 1,
+    };
+    coordinator_that_dies(&orders);
+    until("the end of the agent", || {
+        alive(orders.spin_up).is_empty().then_some(())
+    })
+    .await;
+}

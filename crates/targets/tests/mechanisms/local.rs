@@ -1,0 +1,291 @@
+//! `local`: real processes.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use loom_process::stat;
+use loom_protocol::SpinUpId;
+use loom_protocol::target::Mechanism;
+use loom_targets::{Found, Launcher, StartErrorKind, environment};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::fixture::{PATIENCE, alive, around, end, file, launcher, order, pid_of, until};
+
+fn local(config: &Value, folder: &Path) -> Box<dyn Launcher> {
+    launcher(Mechanism::Local, config, &around(folder))
+}
+
+fn never() -> CancellationToken {
+    CancellationToken::new()
+}
+
+#[tokio::test]
+async fn an_agent_sees_the_list_the_target_and_the_order_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let nasty = " a\"b'c$HOME `x`\n\\ é";
+    let config = json!({
+        "command": "env -0 > env.new && mv env.new env && exec sleep 600",
+        "workingDirectory": folder.path(), "env": {"NASTY": nasty, "LOOM_TICKET": "overridden"},
+    });
+    let (local, order) = (local(&config, folder.path()), order(SpinUpId::generate()));
+    let started = local.start(&order, never()).await.unwrap();
+    let seen = file(&folder.path().join("env")).await;
+    let seen: BTreeMap<&str, &str> = seen
+        .split('\0')
+        .filter_map(|one| one.split_once('='))
+        .collect();
+    assert_eq!(seen["NASTY"], nasty);
+    for (name, value) in order.variables() {
+        assert_eq!(seen[&*name], value, "{name}");
+    }
+    assert_eq!(seen["LOOMINAL_PROJECT_ID"], "p");
+    assert_eq!(seen["LOOM_CAPABILITIES"], r#"["rust","c, c++"]"#);
+    let by_shell = ["PWD", "OLDPWD", "SHLVL", "_"];
+    for name in seen.keys() {
+        let known = environment::is_allowed(name)
+            || by_shell.contains(name)
+            || name.starts_with("LOOM")
+            || *name == "NASTY";
+        assert!(known, "{name} is the coordinator's");
+    }
+    assert!(
+        std::env::var_os("CARGO_MANIFEST_DIR").is_some(),
+        "there is something to be kept back"
+    );
+    end(&*local, order.spin_up, Some(&started.reference)).await;
+}
+
+#[tokio::test]
+async fn the_whole_group_ends_and_what_has_left_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = "setsid sh -c 'trap \"\" TERM; touch deaf; while :; do sleep 1; done' & sleep 600 & touch up; wait";
+    let config = json!({"command": line, "workingDirectory": folder.path()});
+    let (local, order) = (local(&config, folder.path()), order(SpinUpId::generate()));
+    let started = local.start(&order, never()).await.unwrap();
+    for name in ["up", "deaf"] {
+        file(&folder.path().join(name)).await;
+    }
+    let found = local.find(order.spin_up, None).await.unwrap();
+    assert_eq!(found, Found::Running(started.reference.clone()));
+    let stopped = local
+        .stop(
+            order.spin_up,
+            Some(&started.reference),
+            Duration::from_millis(300),
+        )
+        .await
+        .unwrap();
+    let loom_targets::Stopped::Ended {
+        processes, killed, ..
+    } = stopped
+    else {
+        panic!("{stopped:?}")
+    };
+    assert!(processes >= 3 && killed >= 1, "{processes} {killed}");
+    assert_eq!(alive(order.spin_up), []);
+    // An agent that has ended is what is wanted.
+    assert_eq!(
+        end(&*local, order.spin_up, Some(&started.reference)).await,
+        (0, 0)
+    );
+}
+
+#[tokio::test]
+async fn what_has_dropped_its_environment_ends_with_its_group() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = json!({"command": "env -i /bin/sleep 600 & touch up; wait", "workingDirectory": folder.path()});
+    let (local, order) = (local(&config, folder.path()), order(SpinUpId::generate()));
+    let started = local.start(&order, never()).await.unwrap();
+    file(&folder.path().join("up")).await;
+    let leader = stat::entry(pid_of(&started)).unwrap();
+    until("the second process", || {
+        (stat::in_group(leader.pid).len() == 2).then_some(())
+    })
+    .await;
+    // Its leader dies, and the lock says that the group is still this start's.
+    leader.signal(rustix::process::Signal::KILL);
+    until("the end of the leader", || {
+        stat::entry(pid_of(&started)).is_none().then_some(())
+    })
+    .await;
+    assert_eq!(stat::in_group(leader.pid).len(), 1);
+    end(&*local, order.spin_up, Some(&started.reference)).await;
+    assert_eq!(stat::in_group(leader.pid), []);
+}
+
+#[tokio::test]
+async fn what_can_t_be_started_is_said_by_its_name_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = folder.path().join("plain");
+    std::fs::write(&plain, "#!/bin/sh\n").unwrap();
+    std::fs::set_permissions(&plain, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let garbage = folder.path().join("garbage");
+    std::fs::write(&garbage, "#!/no/such/interpreter\n").unwrap();
+    std::fs::set_permissions(&garbage, std::fs::Permissions::from_mode(0o755)).unwrap();
+    for (config, words, probed) in [
+        (
+            json!({"local": {"command": "no-such-program-here"}}),
+            ["no-such-program-here", "not found"],
+            true,
+        ),
+        (
+            json!({"command": "no-such-program-here --x"}),
+            ["no-such-program-here", "not found"],
+            true,
+        ),
+        (
+            json!({"local": {"command": plain}}),
+            ["plain", "not executable"],
+            true,
+        ),
+        (
+            json!({"local": {"command": "/tmp"}}),
+            ["/tmp", "not found"],
+            true,
+        ),
+        (
+            json!({"command": "true", "workingDirectory": "/no/such/place"}),
+            ["/no/such/place", "workingDirectory"],
+            true,
+        ),
+        (
+            json!({"command": "true", "workingDirectory": plain}),
+            ["plain", "no directory"],
+            true,
+        ),
+        (
+            json!({"local": {"command": garbage}}),
+            ["garbage", "not started"],
+            false,
+        ),
+    ] {
+        let (local, order) = (local(&config, folder.path()), order(SpinUpId::generate()));
+        let error = local.start(&order, never()).await.unwrap_err();
+        assert_eq!(error.kind(), StartErrorKind::Refused, "{error}");
+        for word in words {
+            assert!(error.to_string().contains(word), "{error}");
+        }
+        let probe = local.probe(PATIENCE).await;
+        assert_eq!(probe.is_err(), probed, "{probe:?}");
+        assert_eq!(
+            local.find(order.spin_up, None).await.unwrap(),
+            Found::Absent
+        );
+    }
+    let good = local(&json!({"local": {"command": "sleep"}}), folder.path());
+    assert!(good.probe(PATIENCE).await.unwrap().seen.contains("sleep"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_starts_of_one_id_are_one_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let config =
+        json!({"command": "echo x >> log; exec sleep 600", "workingDirectory": folder.path()});
+    let order = order(SpinUpId::generate());
+    let starts = (0..8).map(|_| {
+        let (local, order) = (local(&config, folder.path()), order.clone());
+        tokio::spawn(async move { local.start(&order, never()).await.unwrap() })
+    });
+    let mut references = Vec::new();
+    let mut first = 0;
+    for start in starts.collect::<Vec<_>>() {
+        let started = start.await.unwrap();
+        first += usize::from(!started.existing);
+        references.push(started.reference);
+    }
+    references.dedup();
+    assert_eq!((first, references.len()), (1, 1));
+    assert_eq!(file(&folder.path().join("log")).await, "x\n");
+    let local = local(&config, folder.path());
+    end(&*local, order.spin_up, Some(&references[0])).await;
+}
+
+#[tokio::test]
+async fn an_agent_that_ends_is_told_with_its_words_and_without_secrets() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = json!({"command": "echo \"ticket $LOOM_TICKET and $KEY\"; echo oops >&2; exit 3", "env": {"KEY": "s3cret-of-target"}});
+    let (local, order) = (local(&config, folder.path()), order(SpinUpId::generate()));
+    let started = local.start(&order, never()).await.unwrap();
+    let mut end = started.end.clone().unwrap();
+    let end = tokio::time::timeout(PATIENCE, end.wait_for(Option::is_some))
+        .await
+        .unwrap()
+        .unwrap()
+        .clone()
+        .unwrap();
+    assert!(!end.success && end.how.contains('3'), "{end:?}");
+    assert_eq!(end.output, "ticket *** and ***\noops");
+    // Somebody else reads it without knowing the ticket.
+    let found = local
+        .find(order.spin_up, Some(&started.reference))
+        .await
+        .unwrap();
+    assert_eq!(
+        found,
+        Found::Ended {
+            output: Some(end.output)
+        }
+    );
+    assert!(stat::entry(pid_of(&started)).is_none(), "no zombie is left");
+    // The same start again is the one that has ended.
+    let again = local.start(&order, never()).await.unwrap();
+    assert!(again.existing);
+    assert_eq!(again.reference, started.reference);
+    local.forget(order.spin_up).await;
+    assert_eq!(
+        std::fs::read_dir(folder.path().join("starts"))
+            .unwrap()
+            .count(),
+        0
+    );
+}
+
+#[tokio::test]
+async fn a_process_of_the_same_number_is_somebody_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = json!({"command": "exec sleep 600"});
+    let (local, order) = (local(&config, folder.path()), order(SpinUpId::generate()));
+    let mut other = std::process::Command::new("sleep")
+        .arg("600")
+        .spawn()
+        .unwrap();
+    let boot_id = stat::boot_id().unwrap();
+    let started_at = stat::started_at(other.id()).unwrap();
+    for (started_at, boot_id) in [
+        ("1".to_owned(), boot_id),
+        (started_at, "another start of the system".to_owned()),
+    ] {
+        let reference = loom_targets::Reference::Local(loom_targets::LocalReference {
+            spin_up: order.spin_up,
+            pid: other.id(),
+            started_at,
+            boot_id,
+        });
+        let found = local.find(order.spin_up, Some(&reference)).await.unwrap();
+        assert!(matches!(found, Found::Ended { .. }), "{found:?}");
+        assert_eq!(end(&*local, order.spin_up, Some(&reference)).await, (0, 0));
+    }
+    assert!(other.try_wait().unwrap().is_none());
+    other.kill().unwrap();
+    other.wait().unwrap();
+}
+
+#[tokio::test]
+async fn a_start_that_is_cancelled_before_it_begins_starts_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (local, order) = (
+        local(&json!({"command": "exec sleep 600"}), folder.path()),
+        order(SpinUpId::generate()),
+    );
+    let cancel = CancellationToken::new();
+    cancel.cancel();
+    let error = local.start(&order, cancel).await.unwrap_err();
+    assert_eq!(error.kind(), StartErrorKind::Cancelled);
+    assert_eq!(
+        local.find(order.spin_up, None).await.unwrap(),
+        Found::Absent
+    );
+}

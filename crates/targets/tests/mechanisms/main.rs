@@ -1,0 +1,13 @@
+//! The mechanisms against real things: processes, an ssh server, an HTTP server.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod fixture;
+mod killed;
+mod local;
+mod ssh;
+mod tunnel;
+mod webhook;
