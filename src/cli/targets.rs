@@ -225,9 +225,10 @@ fn show(out: Output, answer: &TargetAnswer) -> CliResult {
     let optional = |text: &Option<String>| text.clone().unwrap_or_default();
     let config = target.config.answered().unwrap_or(Value::Null);
     let config = serde_json::to_string_pretty(&config).unwrap_or_default();
-    let boundaries = match target.boundaries.is_empty() {
-        true => "any".to_owned(),
-        false => target.boundaries.join(" "),
+    let boundaries = if target.boundaries.is_empty() {
+        "any".to_owned()
+    } else {
+        target.boundaries.join(" ")
     };
     let agents = target.current_agent_guids.iter();
     let agents: Vec<String> = agents.map(ToString::to_string).collect();

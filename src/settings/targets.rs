@@ -113,9 +113,10 @@ fn wire_spelling(value: Value) -> serde_json::Value {
     match value {
         Value::Table(table) => {
             let fields = table.into_iter().map(|(key, value)| {
-                let value = match FOREIGN.contains(&key.as_str()) {
-                    true => serde_json::to_value(value).unwrap_or_default(),
-                    false => wire_spelling(value),
+                let value = if FOREIGN.contains(&key.as_str()) {
+                    serde_json::to_value(value).unwrap_or_default()
+                } else {
+                    wire_spelling(value)
                 };
                 (camel(&key), value)
             });

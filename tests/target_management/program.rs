@@ -52,8 +52,9 @@ async fn targets_are_managed_by_the_command_line_and_no_secret_is_logged() -> Re
         &env,
         "--tag",
         "mine",
-    ]);
-    assert!(added.await?.starts_with("here is registered ("));
+    ])
+    .await?;
+    assert!(added.starts_with("here is registered ("));
 
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("target.toml");

@@ -78,9 +78,10 @@ impl TargetBucket {
                 read.map_err(|_elapsed| ReadError::Slow)?
             }
         };
-        match directory.replace(content, changes) {
-            true => Ok(()),
-            false => Err(ReadError::Changed),
+        if directory.replace(content, changes) {
+            Ok(())
+        } else {
+            Err(ReadError::Changed)
         }
     }
 

@@ -87,9 +87,10 @@ impl Content {
 pub(super) fn read(key: &str, value: &[u8]) -> Result<Record, NotARecord> {
     let record: Record = decode(value)?;
     let name = &record.target.name;
-    match TargetKey::of(name).is_some() && names::target_key(name) == key {
-        true => Ok(record),
-        false => Err(NotARecord::OtherName),
+    if TargetKey::of(name).is_some() && names::target_key(name) == key {
+        Ok(record)
+    } else {
+        Err(NotARecord::OtherName)
     }
 }
 

@@ -123,9 +123,10 @@ impl TargetManagerHandle {
         let was_sent = AtomicBool::new(false);
         let answer = self.actor.call(WITHIN, |reply| {
             // Its actor has died since: what was asked may be done already.
-            let request = match was_sent.swap(true, Ordering::Relaxed) {
-                true => Arc::new(request.once_more()),
-                false => request.clone(),
+            let request = if was_sent.swap(true, Ordering::Relaxed) {
+                Arc::new(request.once_more())
+            } else {
+                request.clone()
             };
             TargetMsg::CarryOut { request, reply }
         });

@@ -56,10 +56,10 @@ struct Fields {
 
 fn pair(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
-    match name.is_empty() {
-        true => Err("write NAME=VALUE".into()),
-        false => Ok((name.to_owned(), value.to_owned())),
+    if name.is_empty() {
+        return Err("write NAME=VALUE".into());
     }
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 impl Fields {
