@@ -65,18 +65,15 @@ impl TargetBucket {
     /// Reads it into the directory. Where there is none, that is asked for once, and there is nothing to read.
     pub async fn read_into(&self, directory: &TargetDirectory) -> Result<(), ReadError> {
         let changes = directory.changes();
-        let content = match self.bucket.info().await? {
-            None => {
-                self.is_there.store(false, Ordering::Release);
-                Content::default()
-            }
-            Some(_) => {
-                self.is_there.store(true, Ordering::Release);
-                // What an incarnation before sent is stored by then, or never will be.
-                self.bucket.settle().await?;
-                let read = timeout(READ_WITHIN, self.read()).await;
-                read.map_err(|_elapsed| ReadError::Slow)?
-            }
+        let is_there = self.bucket.info().await?.is_some();
+        self.is_there.store(is_there, Ordering::Release);
+        let content = if is_there {
+            // What an incarnation before sent is stored by then, or never will be.
+            self.bucket.settle().await?;
+            let read = timeout(READ_WITHIN, self.read()).await;
+            read.map_err(|_elapsed| ReadError::Slow)?
+        } else {
+            Content::default()
         };
         if directory.replace(content, changes) {
             Ok(())

@@ -43,8 +43,8 @@ struct Fields {
     #[arg(long)]
     user: Option<String>,
     /// webhook: whom to ask.
-    #[arg(long = "address", value_name = "URL")]
-    url: Option<String>,
+    #[arg(long, value_name = "URL")]
+    address: Option<String>,
     /// A variable of the agent's environment. Its value is never shown again.
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = pair)]
     env: Vec<(String, String)>,
@@ -70,7 +70,7 @@ impl Fields {
             ("command", &self.command),
             ("host", &self.host),
             ("user", &self.user),
-            ("url", &self.url),
+            ("url", &self.address),
         ];
         for (field, value) in plain {
             if let Some(value) = value {
@@ -205,12 +205,11 @@ fn ask_for_what_is_missing(
             .map(Into::into)
             .collect();
     }
-    let chosen = match request.mechanism {
-        Some(mechanism) => mechanism,
-        None => {
-            let known = Mechanism::ALL.map(Mechanism::as_str).join(", ");
-            mechanism(&ask(&format!("mechanism ({known})"))?).map_err(CliError::Usage)?
-        }
+    let chosen = if let Some(mechanism) = request.mechanism {
+        mechanism
+    } else {
+        let known = Mechanism::ALL.map(Mechanism::as_str).join(", ");
+        mechanism(&ask(&format!("mechanism ({known})"))?).map_err(CliError::Usage)?
     };
     request.mechanism = Some(chosen);
     let config = match &mut request.config {

@@ -217,10 +217,6 @@ impl<R: Clone> TargetRecord<R> {
     ///
     /// # Errors
     /// It may not be born by this ticket.
-    #[expect(
-        clippy::type_complexity,
-        reason = "a next record and what left it, or nothing to write"
-    )]
     pub fn born(
         &self,
         digest: &TicketDigest,
@@ -230,9 +226,10 @@ impl<R: Clone> TargetRecord<R> {
         if let Some(linked) = self.agents.iter().find(|a| a.ticket.digest == *digest) {
             let is_the_same =
                 linked.guid == newborn.guid && linked.instance_id.as_deref() == newborn.instance_id;
-            return match is_the_same {
-                true => Ok(None),
-                false => Err(TicketRefusal::Used(linked.guid)),
+            return if is_the_same {
+                Ok(None)
+            } else {
+                Err(TicketRefusal::Used(linked.guid))
             };
         }
         let at = self.births.iter().position(|b| b.ticket.digest == *digest);
@@ -336,10 +333,10 @@ impl<R: Clone> TargetRecord<R> {
     }
 
     fn check_is_new(&self, newborn: &Newborn<'_>) -> Result<(), TicketRefusal> {
-        match self.agents.iter().any(|agent| agent.guid == newborn.guid) {
-            true => Err(TicketRefusal::Twice(newborn.guid)),
-            false => Ok(()),
+        if self.agents.iter().any(|agent| agent.guid == newborn.guid) {
+            return Err(TicketRefusal::Twice(newborn.guid));
         }
+        Ok(())
     }
 
     fn place_of(&self, id: SpinUpId) -> Option<usize> {
