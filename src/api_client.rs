@@ -159,6 +159,15 @@ impl ApiClient {
         self.send(self.request(Method::POST, path).json(body)).await
     }
 
+    /// Changes what is at a path.
+    pub async fn put<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        body: &impl Serialize,
+    ) -> Result<T, ApiError> {
+        self.send(self.request(Method::PUT, path).json(body)).await
+    }
+
     /// Deletes what is at a path.
     pub async fn delete<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, ApiError> {
         self.send(self.request(Method::DELETE, path)).await

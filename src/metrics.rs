@@ -144,6 +144,7 @@ pub fn render(service: &Service) -> String {
         for (place, count) in [
             ("ledger", project.work.quarantined()),
             ("agents", project.agents.quarantined()),
+            ("targets", project.targets.quarantined()),
             ("dead-letters", unread),
         ] {
             gauge!(UNREADABLE, "project" => name.to_owned(), "place" => place).set(exact(count));

@@ -36,6 +36,8 @@ actors! {
     GcReaper "gc-reaper" "gc_reaper";
     /// Keeps what was given up.
     DlqRetrier "dlq-retrier" "dlq_retrier";
+    /// Knows where agents can be started.
+    TargetManager "target-manager" "target_manager";
 }
 
 impl ActorName {

@@ -5,7 +5,7 @@
 //! | [`domain`] | pure verdicts: values in, verdict out; no clock, no network |
 //! | [`nats`] | one wrapper per kind of resource; a crate that knows no actor |
 //! | [`supervision`] | who restarts whom, and handles that survive it |
-//! | [`agent_registry`], [`work_dispatcher`], [`work_ledger`], [`gc_reaper`] | one actor each: its messages, its state, its handle |
+//! | [`agent_registry`], [`work_dispatcher`], [`work_ledger`], [`gc_reaper`], [`dlq_retrier`], [`target_manager`] | one actor each: its messages, its state, its handle |
 //! | [`liveness`] | whether silence was theirs or ours, before anybody is declared dead or late |
 //! | [`shared_agents`] | the one reader of the bucket in which existing clients keep the agents of all projects |
 //! | [`deadline_queue`] | a deadline for each of many keys, and one armed timer |
@@ -35,6 +35,7 @@ pub mod projects;
 pub mod settings;
 pub mod shared_agents;
 pub mod stores;
+pub mod target_manager;
 mod unavailable;
 pub mod work_dispatcher;
 pub mod work_ledger;

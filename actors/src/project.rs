@@ -33,6 +33,9 @@ use crate::settings::{AgentSettings, DlqSettings, SupervisionSettings, WorkSetti
 use crate::shared_agents::SharedAgents;
 use crate::stores::Stores;
 use crate::supervision::{ActorHandle, ChildSpec, Jitter, TreeSpec};
+use crate::target_manager::{
+    TargetDirectory, TargetManager, TargetManagerArgs, TargetManagerHandle, TargetMsg,
+};
 use crate::work_dispatcher::{
     DispatcherMsg, StreamError, WorkDispatcher, WorkDispatcherArgs, WorkDispatcherHandle,
     ensure_stream, reports_consumer,
@@ -104,6 +107,10 @@ pub struct Project {
     pub letters: Arc<DeadLetters>,
     /// What was given up: the actor.
     pub dlq: DlqRetrierHandle,
+    /// Where agents can be started: the read side.
+    pub targets: Arc<TargetDirectory>,
+    /// Where agents can be started: the actor.
+    pub target_manager: TargetManagerHandle,
     /// When it was last used.
     pub last_use: LastUse,
     pub(crate) clock: Clock,
@@ -247,6 +254,23 @@ impl Project {
             clock: terms.clock.clone(),
         };
 
+        let targets = Arc::new(TargetDirectory::new(id.clone()));
+        let target_manager = TargetManagerHandle::new(
+            ActorHandle::new(named(ActorName::TargetManager)),
+            terms.clock.clone(),
+        );
+        let target_args = TargetManagerArgs {
+            project: id.clone(),
+            directory: targets.clone(),
+            nats: nats.clone(),
+            replicas: terms.replicas,
+            clock: terms.clock.clone(),
+            events: terms.events.clone(),
+            epoch: terms.epoch,
+            ownership: terms.ownership.clone(),
+            guard: guard.clone(),
+        };
+
         let supervision = &terms.supervision;
         let ledger_child = ChildSpec::actor(
             ActorName::WorkLedger.as_str(),
@@ -279,15 +303,25 @@ impl Project {
             move || (DlqRetrier, dlq_args.clone()),
         )
         .drain_with(DlqMsg::Drain);
+        let target_child = ChildSpec::actor(
+            ActorName::TargetManager.as_str(),
+            target_manager.actor().clone(),
+            supervision.policy(ActorName::TargetManager),
+            move || (TargetManager, target_args.clone()),
+        )
+        .loads_after_start()
+        .drain_with(TargetMsg::Drain);
         let tree = TreeSpec::new(id.as_str(), supervision.project_policy())
             .child(ledger_child)
             .child(registry_child)
             .child(dispatcher_child)
             .child(reaper_child)
             .child(dlq_child)
+            .child(target_child)
             .drain_order(
                 [
                     ActorName::GcReaper,
+                    ActorName::TargetManager,
                     ActorName::WorkDispatcher,
                     ActorName::DlqRetrier,
                     ActorName::WorkLedger,
@@ -308,6 +342,8 @@ impl Project {
             barrier,
             letters,
             dlq,
+            targets,
+            target_manager,
             last_use: LastUse::default(),
             clock: terms.clock.clone(),
         };

@@ -1,7 +1,7 @@
 //! `loom events`: what happens, as it happens.
 
 use clap::{Args, ValueEnum};
-use loom_protocol::event::{AgentEvent, Event, WorkEvent};
+use loom_protocol::event::{AgentEvent, Event, TargetEvent, WorkEvent};
 
 use super::Context;
 use super::exit::CliResult;
@@ -21,6 +21,7 @@ pub struct EventsArgs {
 enum Topic {
     Work,
     Agents,
+    Targets,
 }
 
 /// Prints events until interrupted.
@@ -32,6 +33,7 @@ pub async fn run(context: &Context, args: &EventsArgs) -> CliResult {
         .map(|topic| match topic {
             Topic::Work => "work",
             Topic::Agents => "agents",
+            Topic::Targets => "targets",
         })
         .collect();
     let mut query = vec![("topic", topics.join(","))];
@@ -54,6 +56,7 @@ pub(super) fn tell(out: Output, event: &Event, with_project: bool) -> CliResult 
     let (at, line) = match event {
         Event::Work(work) => (work.timestamp, of_work(work)),
         Event::Agent(agent) => (agent.timestamp, of_agent(agent)),
+        Event::Target(target) => (target.timestamp, of_target(target)),
     };
     let project = if with_project {
         format!("{} ", cell(event.project_id(), 64))
@@ -109,6 +112,20 @@ fn of_agent(event: &AgentEvent) -> String {
     }
     if let Some(detail) = &event.detail {
         words.push(cell(detail, 60));
+    }
+    words.join(" ")
+}
+
+fn of_target(event: &TargetEvent) -> String {
+    let mut words = vec![
+        event.target_id.to_string(),
+        event.kind.as_str().to_owned(),
+        cell(&event.target_name, 64),
+    ];
+    if let (Some(before), Some(now)) = (event.previous_status, event.new_status)
+        && before != now
+    {
+        words.push(format!("{before} -> {now}"));
     }
     words.join(" ")
 }

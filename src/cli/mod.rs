@@ -8,6 +8,7 @@
 //! | [`submit`], [`tasks_file`] | `loom submit` |
 //! | [`work`], [`watch`], `waiting` | `loom work` |
 //! | [`agents`] | `loom agents` |
+//! | [`targets`] | `loom targets` |
 //! | [`queue`] | `loom queue` |
 //! | [`gc`] | `loom gc` |
 //! | [`dlq`] | `loom dlq` |
@@ -40,6 +41,7 @@ pub mod status;
 pub mod store;
 pub mod submit;
 pub mod table;
+pub mod targets;
 pub mod tasks_file;
 mod times;
 mod unreadable;
@@ -142,6 +144,8 @@ enum Command {
     Work(Box<work::WorkArgs>),
     /// List, show, shut down and resume agents
     Agents(Box<agents::AgentsArgs>),
+    /// List, show, add, change, switch and remove targets: where agents can be started
+    Targets(Box<targets::TargetsArgs>),
     /// Say what waits, by capability; cancel what waits
     Queue(queue::QueueArgs),
     /// Mark, bury and send home whose time has come; or only say who that is
@@ -307,6 +311,7 @@ async fn run(context: &Context, command: Command) -> CliResult<ExitCode> {
         Command::Demo(args) => demo::run(context.out, &args).await,
         Command::Submit(args) => submit::run(context, *args).await,
         Command::Agents(args) => agents::run(context, *args).await,
+        Command::Targets(args) => targets::run(context, *args).await,
         Command::Gc(args) => gc::run(context, &args).await,
         Command::Queue(args) => queue::run(context, args).await,
         Command::Dlq(args) => dlq::run(context, *args).await,

@@ -6,7 +6,10 @@ use std::collections::HashSet;
 use clap::Args;
 use loom_protocol::agent::Agent;
 use loom_protocol::dead_letter::DeadLetter;
-use loom_protocol::rest::{AgentsPage, DeadLettersPage, PageInfo, ProjectsAnswer, WorkPage};
+use loom_protocol::rest::{
+    AgentsPage, DeadLettersPage, PageInfo, ProjectsAnswer, TargetsPage, WorkPage,
+};
+use loom_protocol::target::TargetAnswer;
 use loom_protocol::work::{WorkItem, limits};
 use loom_protocol::{ProjectId, Timestamp};
 use serde::Serialize;
@@ -63,6 +66,7 @@ macro_rules! page {
 page!(WorkPage, work_items: WorkItem);
 page!(AgentsPage, agents: Agent);
 page!(DeadLettersPage, items: DeadLetter);
+page!(TargetsPage, targets: TargetAnswer);
 
 /// How much of a listing, and from where on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]

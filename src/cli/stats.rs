@@ -30,6 +30,10 @@ pub async fn stats(context: &Context) -> CliResult {
         0 => String::new(),
         count => count.to_string(),
     };
+    let targets = match stats.targets {
+        targets if targets.total == 0 => String::new(),
+        targets => format!("{}, {} disabled", targets.total, targets.disabled),
+    };
     context.out.text(&sheet(&[
         ("pending", stats.pending.to_string()),
         ("active", stats.active.to_string()),
@@ -41,6 +45,7 @@ pub async fn stats(context: &Context) -> CliResult {
         ("agents", stats.agents.total.to_string()),
         ("by status", split(&stats.agents.by_status)),
         ("by type", split(&stats.agents.by_type)),
+        ("targets", targets),
         ("projects", stats.total_projects.to_string()),
         ("asleep", asleep),
     ]))

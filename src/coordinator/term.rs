@@ -1,5 +1,6 @@
 //! One ownership: its lease, its actors, its NATS door. A process may have several, one after the other.
 
+mod defining;
 mod ruling;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use loom_protocol::{ErrorCode, WireError};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::defining::define_targets;
 use self::ruling::Outlasting;
 pub(super) use self::ruling::run_ownership;
 use super::{UpError, UpOptions};
@@ -66,6 +68,7 @@ pub(super) struct OwnershipTerm {
     api: NatsApi,
     _discovering: AbortOnDropHandle<()>,
     _reading: AbortOnDropHandle<()>,
+    _defining: AbortOnDropHandle<()>,
 }
 
 /// The part that is there before the door: the lease and the projects. Dropped before it becomes a reign, it ends the
@@ -177,6 +180,7 @@ impl OwnershipTerm {
             owner: owner_seen,
             events,
             server,
+            api_mechanisms: settings.targets.api_mechanisms.clone(),
             since: clock.now(),
         };
         let runtime = Arc::new(Runtime {
@@ -239,6 +243,9 @@ impl OwnershipTerm {
         let shared = projects.terms().shared_agents.clone();
         let reading = tokio::spawn(shared.keep_reading(projects.clone()));
         let discovering = tokio::spawn(projects.clone().keep_discovering());
+        let settings = &runtime.settings;
+        let (defined, default) = (&settings.targets.define, &settings.projects.default);
+        let defining = define_targets(projects.clone(), defined.clone(), default.clone());
         let Prepared {
             lease,
             projects: started,
@@ -250,6 +257,7 @@ impl OwnershipTerm {
             api,
             _discovering: AbortOnDropHandle::new(discovering),
             _reading: AbortOnDropHandle::new(reading),
+            _defining: AbortOnDropHandle::new(tokio::spawn(defining)),
         })
     }
 

@@ -20,6 +20,7 @@
 //! | `upkeep` | resume, what the reaper does |
 //! | `dead_letters` | list, get, retry, discard |
 //! | `store` | which store it is, what is lost with one, accepting another |
+//! | `targets` | register, list, get, update, remove, enable, disable |
 //! | `totals` | stats, projects, info, readiness |
 //! | `trouble` | what keeps the coordinator as a whole from serving |
 
@@ -36,6 +37,7 @@ mod named;
 mod queue;
 mod store;
 mod submit;
+mod targets;
 mod totals;
 mod trouble;
 mod turns;
@@ -51,6 +53,7 @@ use loom_actors::nats::server::ServerControl;
 use loom_actors::project::Project;
 use loom_actors::projects::Projects;
 use loom_protocol::rest::PageInfo;
+use loom_protocol::target::Mechanism;
 use loom_protocol::verbs::{Scope, Sender, VerbName};
 use loom_protocol::{AgentGuid, ErrorCode, ProjectId, Timestamp, WireError};
 use parking_lot::RwLock;
@@ -103,6 +106,8 @@ pub struct ServiceOptions {
     pub owner: watch::Receiver<Owning>,
     /// Where events are told and heard.
     pub events: EventHub,
+    /// Which mechanisms a target may have that comes by request.
+    pub api_mechanisms: Vec<Mechanism>,
     /// The nats-server of our own, if there is one.
     pub server: Option<ServerControl>,
     /// When the process began to serve.

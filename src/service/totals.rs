@@ -11,7 +11,7 @@ use loom_actors::projects::NotUp;
 use loom_protocol::readiness::{Problem, ProblemKind, Readiness};
 use loom_protocol::rest::{
     AgentTotals, Info, NatsStatus, OwnServerStatus, ProjectSummary, ProjectTotals, ProjectsAnswer,
-    Stats, Status, WorkTotals,
+    Stats, Status, TargetTotals, WorkTotals,
 };
 use loom_protocol::{PROTOCOL_VERSION, ProjectId, WireError};
 
@@ -41,6 +41,7 @@ impl Service {
         for (id, totals) in asleep {
             add_work(&mut stats.work, totals.work);
             stats.dead_letters.total = stats.dead_letters.total.saturating_add(totals.letters);
+            add_targets(&mut stats.targets, totals.targets);
             stats.total_projects += 1;
             stats.asleep += 1;
             stats
@@ -51,6 +52,7 @@ impl Service {
             let work = project.work.totals();
             let agents = project.agents.totals();
             add_work(&mut stats.work, work);
+            add_targets(&mut stats.targets, project.targets.totals());
             stats.dead_letters.total += project.letters.total();
             stats.dead_letters.expired += project.letters.expired();
             stats.total_projects += 1;
@@ -71,6 +73,7 @@ impl Service {
         stats.totals.active_work = work.active;
         stats.totals.completed_work = work.completed;
         stats.totals.failed_work = work.failed;
+        stats.totals.targets = stats.targets.total;
         Ok(stats)
     }
 
@@ -266,7 +269,7 @@ fn totals_of(project: &Project) -> ProjectTotals {
         agents: project.agents.totals().total,
         pending_work: work.pending,
         active_work: work.active,
-        targets: 0,
+        targets: project.targets.totals().total,
         last_activity: project.work.last_activity(),
     }
 }
@@ -274,6 +277,7 @@ fn totals_of(project: &Project) -> ProjectTotals {
 fn totals_asleep(totals: &AsleepTotals) -> ProjectTotals {
     ProjectTotals {
         last_activity: totals.last_activity,
+        targets: totals.targets.total,
         ..ProjectTotals::default()
     }
 }
@@ -284,6 +288,13 @@ fn add_work(sum: &mut WorkTotals, more: WorkTotals) {
     sum.completed = sum.completed.saturating_add(more.completed);
     sum.failed = sum.failed.saturating_add(more.failed);
     sum.cancelled = sum.cancelled.saturating_add(more.cancelled);
+}
+
+fn add_targets(sum: &mut TargetTotals, more: TargetTotals) {
+    sum.total = sum.total.saturating_add(more.total);
+    sum.available = sum.available.saturating_add(more.available);
+    sum.in_use = sum.in_use.saturating_add(more.in_use);
+    sum.disabled = sum.disabled.saturating_add(more.disabled);
 }
 
 fn add_agents(sum: &mut AgentTotals, more: AgentTotals) {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use loom_actors::settings::{Setting as _, Shape};
+use loom_protocol::target::Mechanism;
 use toml::{Table, Value};
 
 use super::check;
@@ -233,6 +234,12 @@ impl Layers {
             return Err(SettingsError {
                 problems: self.problems,
             });
+        }
+        if check::is_open_door(&self.settings.api)
+            && !self.origins.contains_key("targets.api_mechanisms")
+        {
+            let is_elsewhere = |mechanism: &Mechanism| !mechanism.executes_at_will();
+            self.settings.targets.api_mechanisms.retain(is_elsewhere);
         }
         self.problems = check::check(&self.settings, &self.origins);
         if self.problems.is_empty() {

@@ -262,3 +262,23 @@ fn what_0_1_0_took_is_taken() {
     assert_eq!(unchanged, []);
     from_file("[nats]\ncredentials = \"/etc/loom/nats.creds\"\n").unwrap();
 }
+
+#[test]
+fn where_everybody_is_let_in_local_and_ssh_targets_come_by_request_only_if_that_is_written() {
+    let mechanisms = |variables: &[(&str, &str)]| {
+        let loaded = from_env(variables).unwrap();
+        let shown = loaded.settings.targets.api_mechanisms;
+        shown
+            .iter()
+            .map(|one| one.as_str())
+            .collect::<Vec<_>>()
+            .join(",")
+    };
+    let all = "local,ssh,kubernetes,github-actions,webhook";
+    let open = [("API_HOST", "0.0.0.0"), ("LOOM__API__ALLOW_OPEN", "true")];
+    assert_eq!(mechanisms(&[]), all);
+    assert_eq!(mechanisms(&open), "kubernetes,github-actions,webhook");
+    assert_eq!(mechanisms(&[open[0], ("API_TOKENS", "t")]), all);
+    let written = ("LOOM__TARGETS__API_MECHANISMS", "ssh");
+    assert_eq!(mechanisms(&[open[0], open[1], written]), "ssh");
+}

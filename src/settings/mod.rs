@@ -11,6 +11,7 @@
 //! | [`load`](mod@load) | the four layers, laid over each other |
 //! | [`check`] | rules that concern more than one key |
 //! | [`sample`] | `config/loom.toml` |
+//! | [`targets`] | targets that the file defines |
 //! | [`secret`] | values that nobody prints |
 
 pub mod check;
@@ -19,6 +20,7 @@ pub mod keys;
 pub mod load;
 pub mod sample;
 pub mod secret;
+pub mod targets;
 pub mod types;
 mod value;
 
@@ -27,4 +29,5 @@ pub use loom_actors::nats::server::Profile;
 pub use error::{Origin, Problem, SettingsError};
 pub use load::{Loaded, Override, Sources, load};
 pub use secret::{Secret, ServerUrl};
-pub use types::{ApiSettings, NatsSettings, ProjectsSettings, Settings};
+pub use targets::{DefinedTarget, DefinedTargets};
+pub use types::{ApiSettings, NatsSettings, ProjectsSettings, Settings, TargetsSettings};

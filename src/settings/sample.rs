@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use loom_actors::actor_name::ActorName;
-use loom_actors::settings::{Setting as _, Value};
+use loom_actors::settings::{Kind, Setting as _, Shape, Value};
 
-use super::keys::SECTIONS;
+use super::keys::{self, SECTIONS};
 use super::types::Settings;
 
 const HEAD: &str = "\
@@ -20,6 +20,14 @@ const EXAMPLE_OF_ONE_ACTOR: &str = "\
 # max_restarts = 20
 ";
 
+const EXAMPLE_OF_A_TARGET: &str = "\
+# [[targets.define]]
+# name = \"here\"
+# agent_type = \"claude-code\"
+# capabilities = [\"rust\"]
+# mechanism = \"local\"
+# config = { command = \"loom agent run -- claude -p\" }";
+
 /// The sample as a file.
 pub fn sample() -> String {
     let defaults = Settings::default();
@@ -28,6 +36,10 @@ pub fn sample() -> String {
         let _ = write!(text, "\n# {}\n[{}]\n", section.sentence, section.path);
         for key in &section.keys {
             let _ = writeln!(text, "# {}", key.sentence);
+            if matches!(keys::at(&key.path), Some(Shape::Key(Kind::Tables))) {
+                let _ = writeln!(text, "{EXAMPLE_OF_A_TARGET}");
+                continue;
+            }
             let _ = match defaults.get(&key.path) {
                 Some(value) => writeln!(text, "{} = {value}", key.name),
                 None => writeln!(text, "# {} = {}", key.name, Value::from(key.example)),
@@ -46,10 +58,8 @@ pub fn sample() -> String {
 mod tests {
     use std::io::Write as _;
 
-    use loom_actors::settings::{Kind, Shape};
-
     use super::*;
-    use crate::settings::{Sources, keys, load, value};
+    use crate::settings::{Sources, load, value};
 
     #[test]
     fn the_file_in_the_repository_is_the_sample() {

@@ -10,8 +10,10 @@ use loom_actors::settings::{
     AgentSettings, CompatSettings, DlqSettings, SupervisionSettings, WorkSettings, between,
 };
 use loom_protocol::ProjectId;
+use loom_protocol::target::Mechanism;
 
 use super::secret::{Secret, ServerUrl};
+use super::targets::DefinedTargets;
 
 section! {
     /// Everything that can be set.
@@ -28,6 +30,8 @@ section! {
         work: WorkSettings;
         /// Dead letters: work that was given up.
         dlq: DlqSettings;
+        /// Where agents can be started.
+        targets: TargetsSettings;
         /// What existing clients bring with them.
         compat: CompatSettings;
         /// When and how fast a crashed actor is restarted.
@@ -76,6 +80,19 @@ section! {
         tokens: Vec<Secret>;
         /// Listen beyond loopback without tokens.
         allow_open: bool = false;
+    }
+}
+
+section! {
+    /// `[targets]`
+    pub struct TargetsSettings {
+        /// Which mechanisms a target may have that is registered or changed by a request: local, ssh, kubernetes,
+        /// github-actions, webhook. Where the API listens beyond loopback without tokens, local and ssh have to be
+        /// written here.
+        api_mechanisms: Vec<Mechanism> = Mechanism::ALL.to_vec();
+        /// Targets of this coordinator, each a table [[targets.define]] with the fields of targets.register, and project
+        /// where it is not the default one.
+        define: DefinedTargets;
     }
 }
 

@@ -30,6 +30,11 @@ pub(super) fn from_toml(kind: Kind, value: &Value) -> Result<Value, String> {
             "is a list of texts; write for example [\"{}\"]",
             words[0]
         )),
+        (Kind::Tables, Value::Array(list)) if list.iter().all(Value::is_table) => Ok(value.clone()),
+        (Kind::Tables, other) => Err(format!(
+            "is a table in double brackets for each, not {}",
+            shape(other)
+        )),
         (Kind::Secrets, _) => Err("is a list of texts; write tokens = [\"…\"]".into()),
         (Kind::Whole(min, max), Value::Integer(number)) => check_whole(*number, min, max),
         (Kind::Whole(..), other) => Err(format!(
@@ -74,6 +79,7 @@ pub(super) fn from_text(kind: Kind, text: &str) -> Result<Value, String> {
             .map(|word| from_text(Kind::OneOf(words), word))
             .collect::<Result<Vec<_>, _>>()
             .map(Value::Array),
+        Kind::Tables => Err("stands in the file only, as a table in double brackets".into()),
         Kind::ServerUrl => check_urls(text),
         Kind::Address => text
             .parse::<SocketAddr>()

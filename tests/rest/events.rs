@@ -110,7 +110,7 @@ async fn next_event(events: &mut EventStream) -> (String, String) {
     match next.unwrap().unwrap() {
         Heard::Event(event) => match *event {
             Event::Work(work) => (work.work_id.to_string(), work.kind.as_str().to_owned()),
-            Event::Agent(agent) => panic!("nobody came: {agent:?}"),
+            other => panic!("nobody came: {other:?}"),
         },
         Heard::Missed(count) => panic!("{count} were missed"),
     }

@@ -155,7 +155,7 @@ impl fmt::Display for Rule {
     }
 }
 
-fn listed(tokens: &[String]) -> String {
+pub(super) fn listed(tokens: &[impl std::borrow::Borrow<str>]) -> String {
     match tokens {
         [] => "nothing".into(),
         tokens => format!("{:?}", tokens.join(", ")),

@@ -13,4 +13,5 @@ pub mod retry;
 pub mod room;
 pub mod sleep;
 pub mod subjects;
+pub mod targets;
 pub mod work;

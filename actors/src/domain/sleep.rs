@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use loom_protocol::Timestamp;
-use loom_protocol::rest::WorkTotals;
+use loom_protocol::rest::{TargetTotals, WorkTotals};
 use serde::{Deserialize, Serialize};
 
 /// The version of a mark that this program writes and reads.
@@ -86,6 +86,9 @@ pub struct AsleepTotals {
     pub work: WorkTotals,
     /// Its dead letters.
     pub letters: usize,
+    /// Its targets; none has an agent.
+    #[serde(default)]
+    pub targets: TargetTotals,
     /// When an item was last written.
     pub last_activity: Option<Timestamp>,
 }

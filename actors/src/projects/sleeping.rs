@@ -279,6 +279,7 @@ impl Projects {
         let totals = AsleepTotals {
             work: project.work.totals(),
             letters: project.letters.total(),
+            targets: project.targets.totals(),
             last_activity: project.work.last_activity(),
         };
         let mark = Mark::new(
@@ -359,7 +360,8 @@ async fn next_look(every: Duration, reconnects: &mut watch::Receiver<u64>) -> bo
 }
 
 pub(super) fn signs_of(project: &Project, messages: u64) -> Signs {
-    let unreadable = project.work.quarantined() + project.agents.quarantined();
+    let unreadable =
+        project.work.quarantined() + project.agents.quarantined() + project.targets.quarantined();
     Signs {
         unused: project.last_use.unused(),
         agents: project.agents.len(),
@@ -377,6 +379,7 @@ fn streams_of(id: &ProjectId) -> Vec<String> {
         names::agents_bucket(id),
         names::work_bucket(id),
         names::graveyard_bucket(id),
+        names::targets_bucket(id),
     ];
     let buckets = buckets.into_iter().map(|bucket| format!("KV_{bucket}"));
     buckets

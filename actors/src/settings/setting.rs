@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use loom_nats::server::Profile;
 use loom_protocol::ProjectId;
+use loom_protocol::target::Mechanism;
 use loom_protocol::work::Reason;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -37,6 +38,8 @@ pub enum Kind {
     OneOf(&'static [&'static str]),
     /// A project id.
     Project,
+    /// Tables of their own: `[[section.name]]`. They stand in the file only.
+    Tables,
 }
 
 impl Kind {
@@ -206,6 +209,13 @@ scalars! {
     PathBuf: Kind::Text;
     SocketAddr: Kind::Address;
     ProjectId: Kind::Project;
+    Mechanism: Kind::OneOf(&[
+        Mechanism::Local.as_str(),
+        Mechanism::Ssh.as_str(),
+        Mechanism::Kubernetes.as_str(),
+        Mechanism::GithubActions.as_str(),
+        Mechanism::Webhook.as_str(),
+    ]);
     Profile: Kind::OneOf(&["safe", "fast"]);
     // Those that may be put back: neither what was never an item, nor what somebody called off.
     Reason: Kind::OneOf(&[

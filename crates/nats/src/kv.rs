@@ -35,6 +35,8 @@ use super::owner::Ownership;
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// How long the mark of a removed key stays.
 const MARK_TTL: Duration = Duration::from_hours(1);
+/// The key of a write that is always refused.
+const BARRIER: &str = "barrier";
 /// The header that tells a removal from a value.
 const OPERATION: &str = "KV-Operation";
 /// The reason in the server's mark of a key that went by its age.
@@ -212,6 +214,13 @@ impl Bucket {
             Err(error) if error.is_missing() => Ok(None),
             Err(error) => Err(error.at(key)),
         }
+    }
+
+    /// Waits until the stream has dealt with every write that was sent before.
+    pub async fn settle(&self) -> Result<(), StoreError> {
+        self.messages
+            .settle(format!("{}{BARRIER}", self.prefix))
+            .await
     }
 
     /// Deletes a key of a bucket that is not ours, if its last revision is `expected`; the mark is

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use crate::bounded::AtMost;
+use crate::target::Mechanism;
 use crate::work::limits;
 
 /// `POST /api/agents/shutdown-batch`
@@ -102,4 +103,38 @@ pub struct RetryBatchRequest {
     pub all: bool,
     /// Whether the attempts are counted anew; yes where absent.
     pub reset_attempts: Option<bool>,
+}
+
+/// `POST /api/targets/disable-batch`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
+#[serde(default, rename_all = "camelCase")]
+pub struct DisableTargetsRequest {
+    /// These targets.
+    #[serde(alias = "targetIds", alias = "targetNames", alias = "ids")]
+    pub targets: Option<AtMost<{ limits::ITEMS }, String>>,
+    /// Those that match.
+    pub filter: Option<TargetBatchFilter>,
+    /// All targets of the project.
+    pub all: bool,
+}
+
+/// Which targets a batch is about; each field that is there must hold. An unknown one is refused: a misspelt filter
+/// would mean all of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub struct TargetBatchFilter {
+    /// Whose agents are of this type.
+    #[serde(alias = "type")]
+    pub agent_type: Option<String>,
+    /// Whose agents can do this.
+    pub capability: Option<String>,
+    /// That serve this boundary.
+    #[serde(alias = "classification")]
+    pub boundary: Option<String>,
+    /// Of this mechanism.
+    pub mechanism: Option<Mechanism>,
+    /// With this tag.
+    pub tag: Option<String>,
 }

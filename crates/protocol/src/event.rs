@@ -5,7 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{Agent, AgentStatus};
-use crate::id::{AgentGuid, WorkId};
+use crate::id::{AgentGuid, TargetId, WorkId};
+use crate::target::TargetStatus;
 use crate::time::Timestamp;
 use crate::work::{Reason, WorkStatus};
 
@@ -18,6 +19,8 @@ pub enum Event {
     Work(Box<WorkEvent>),
     /// About an agent.
     Agent(Box<AgentEvent>),
+    /// About a target.
+    Target(Box<TargetEvent>),
 }
 
 impl Event {
@@ -26,6 +29,7 @@ impl Event {
         match self {
             Self::Work(event) => event.kind.as_str(),
             Self::Agent(event) => event.kind.as_str(),
+            Self::Target(event) => event.kind.as_str(),
         }
     }
 
@@ -34,6 +38,7 @@ impl Event {
         match self {
             Self::Work(event) => &event.project_id,
             Self::Agent(event) => &event.project_id,
+            Self::Target(event) => &event.project_id,
         }
     }
 }
@@ -267,4 +272,55 @@ pub struct AgentEvent {
     /// Of `shutdown`: whether it could finish what it had.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub graceful: Option<bool>,
+}
+
+/// The names of the events about targets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
+#[allow(missing_docs, reason = "the names are the documentation")]
+pub enum TargetEventKind {
+    #[serde(rename = "target:registered")]
+    Registered,
+    #[serde(rename = "target:updated")]
+    Updated,
+    #[serde(rename = "target:disabled")]
+    Disabled,
+    #[serde(rename = "target:removed")]
+    Removed,
+}
+
+impl TargetEventKind {
+    /// The name as it stands on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Registered => "target:registered",
+            Self::Updated => "target:updated",
+            Self::Disabled => "target:disabled",
+            Self::Removed => "target:removed",
+        }
+    }
+}
+
+/// An event about a target. Nothing of its configuration is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct TargetEvent {
+    /// What happened.
+    #[serde(rename = "type")]
+    pub kind: TargetEventKind,
+    /// When.
+    pub timestamp: Timestamp,
+    /// In which project.
+    pub project_id: String,
+    /// To which target.
+    pub target_id: TargetId,
+    /// Its name.
+    pub target_name: String,
+    /// What it was before; of `updated`, `disabled` and `removed`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub previous_status: Option<TargetStatus>,
+    /// What it is now; of all but `removed`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub new_status: Option<TargetStatus>,
 }

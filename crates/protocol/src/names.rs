@@ -28,6 +28,8 @@ const WORK_STREAM: &str = "LOOM_WORK_";
 const AGENTS_BUCKET: &str = "loom-agents-";
 const WORK_BUCKET: &str = "loom-work-";
 const GRAVEYARD_BUCKET: &str = "loom-graveyard-";
+const TARGETS_BUCKET: &str = "loom-targets-";
+const TARGET_KEY: &str = "target.";
 
 /// `loom-{epoch}`, the queue group in which the owner of that epoch takes requests.
 pub fn queue_group(epoch: u64) -> String {
@@ -47,6 +49,22 @@ pub fn work_bucket(project: &ProjectId) -> String {
 /// `loom-graveyard-{p}`, owned by the GcReaper.
 pub fn graveyard_bucket(project: &ProjectId) -> String {
     format!("{GRAVEYARD_BUCKET}{project}")
+}
+
+/// `loom-targets-{p}`, owned by the TargetManager; there from the first target on.
+pub fn targets_bucket(project: &ProjectId) -> String {
+    format!("{TARGETS_BUCKET}{project}")
+}
+
+/// `target.{name in lower case}`, its dots escaped: the key of a target in its bucket, so that a name is there once in
+/// whatever case.
+pub fn target_key(name: &str) -> String {
+    format!("{TARGET_KEY}{}", token::encode(&name.to_ascii_lowercase()))
+}
+
+/// Whether a key of that bucket is one of a target.
+pub fn is_target_key(key: &str) -> bool {
+    key.starts_with(TARGET_KEY)
 }
 
 /// `LOOM_WORK_{P}`, owned by the WorkDispatcher.
@@ -199,6 +217,8 @@ mod tests {
         assert_eq!(agents_bucket(&project), "loom-agents-my-app");
         assert_eq!(work_stream(&project), "LOOM_WORK_MY_APP");
         assert_eq!(dead_letter_stream(&project), "LOOM_DLQ_MY_APP");
+        assert_eq!(targets_bucket(&project), "loom-targets-my-app");
+        assert_eq!(target_key("Big.Host."), "target.big=2Ehost=2E");
         let queue = work_queue(&project, "node.js");
         assert_eq!(queue, "loom.my-app.work.queue.node=2Ejs");
         assert_eq!(capability_of_queue(&queue).as_deref(), Some("node.js"));

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::agent::{Agent, UnreadableEntry};
 use crate::dead_letter::DeadLetter;
 use crate::readiness::Readiness;
+use crate::target::TargetAnswer;
 use crate::time::Timestamp;
 use crate::work::WorkItem;
 
@@ -64,6 +65,17 @@ pub struct UnreadablePage {
     pub count: usize,
     /// How many there are.
     pub total: usize,
+}
+
+/// `GET /api/targets`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
+pub struct TargetsPage {
+    /// The targets, in the order in which they were registered.
+    pub targets: Vec<TargetAnswer>,
+    /// Where the page stands.
+    #[serde(flatten)]
+    pub page: PageInfo,
 }
 
 /// `GET /api/dlq`
@@ -130,6 +142,18 @@ pub struct CancelBatchResult {
     pub not_cancellable: Vec<String>,
     /// Whether the filter names more than one request takes.
     pub has_more: bool,
+}
+
+/// `POST /api/targets/disable-batch`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct DisableTargetsResult {
+    /// How each of them went.
+    #[serde(flatten)]
+    pub batch: BatchResult,
+    /// The targets that are disabled: `success` by another name.
+    pub disabled_targets: Vec<String>,
 }
 
 /// Items by status; counts what is retained.

@@ -94,6 +94,11 @@ impl Mechanism {
         }
     }
 
+    /// Whether a target of it executes whatever program it names, here or on another machine.
+    pub const fn executes_at_will(self) -> bool {
+        matches!(self, Self::Local | Self::Ssh)
+    }
+
     /// The key of a nested configuration.
     pub const fn key(self) -> &'static str {
         match self {
@@ -123,6 +128,24 @@ pub enum TargetStatus {
     Disabled,
     /// Its last start failed; it is tried again after a while.
     Error,
+}
+
+impl TargetStatus {
+    /// The status as it stands on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Available => "available",
+            Self::InUse => "in-use",
+            Self::Disabled => "disabled",
+            Self::Error => "error",
+        }
+    }
+}
+
+impl fmt::Display for TargetStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
 }
 
 /// What the last probe of a target said.

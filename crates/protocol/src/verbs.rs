@@ -9,16 +9,22 @@ use crate::agent::{
     Agent, DeregisterAnswer, DeregisterRequest, GuidRequest, HeartbeatAnswer, HeartbeatRequest,
     ListAgentsRequest, RegisterAnswer, RegisterRequest, ShutdownRequest,
 };
-use crate::batch::{CancelBatchRequest, RetryBatchRequest, ShutdownBatchRequest};
+use crate::batch::{
+    CancelBatchRequest, DisableTargetsRequest, RetryBatchRequest, ShutdownBatchRequest,
+};
 use crate::dead_letter::{
     DeadLetter, DiscardAnswer, ListDeadLettersRequest, RetryAnswer, RetryRequest,
 };
 use crate::event::Event;
 use crate::gc::{GcReport, GcRequest};
 use crate::rest::{
-    BatchResult, CancelBatchResult, Info, ProjectsAnswer, ShutdownBatchResult, Stats, Status,
+    BatchResult, CancelBatchResult, DisableTargetsResult, Info, ProjectsAnswer,
+    ShutdownBatchResult, Stats, Status,
 };
 use crate::store::{AcceptAnswer, AcceptRequest, LostAnswer, StoreAnswer};
+use crate::target::{
+    ListTargetsRequest, RegisterTarget, TargetAnswer, TargetRequest, UpdateTarget,
+};
 use crate::token::ProjectId;
 use crate::work::{
     CancelRequest, ClaimAnswer, ClaimRequest, CompleteAnswer, CompleteRequest, ExplainAnswer,
@@ -127,6 +133,8 @@ pub enum Method {
     Get,
     /// It does something.
     Post,
+    /// It changes something that is there.
+    Put,
     /// It takes something away.
     Delete,
 }
@@ -136,6 +144,7 @@ impl fmt::Display for Method {
         f.write_str(match self {
             Self::Get => "GET",
             Self::Post => "POST",
+            Self::Put => "PUT",
             Self::Delete => "DELETE",
         })
     }
@@ -272,6 +281,15 @@ verbs! {
     DlqDiscard           "dlq.discard"           Project  Projects    Operate Nobody  (IdRequest => DiscardAnswer)                  [Delete "/api/dlq/{id}"];
     GcReport             "gc.report"             Project  Project     Read    Nobody  (Nothing => GcReport)                         [Get "/api/gc"];
     GcRun                "gc.run"                Project  Project     Operate Nobody  (GcRequest => GcReport)                       [Post "/api/gc"];
+
+    TargetsList          "targets.list"          Project  Project     Read    Nobody  (ListTargetsRequest => Vec<TargetAnswer>)     [Get "/api/targets"];
+    TargetsGet           "targets.get"           Project  Project     Read    Nobody  (TargetRequest => TargetAnswer)               [Get "/api/targets/{id}"];
+    TargetsRegister      "targets.register"      Project  Project     Operate Nobody  (RegisterTarget => TargetAnswer)              [Post "/api/targets"];
+    TargetsUpdate        "targets.update"        Project  Project     Operate Nobody  (UpdateTarget => TargetAnswer)                [Put "/api/targets/{id}"];
+    TargetsRemove        "targets.remove"        Project  Project     Operate Nobody  (TargetRequest => TargetAnswer)               [Delete "/api/targets/{id}"];
+    TargetsEnable        "targets.enable"        Project  Project     Operate Nobody  (TargetRequest => TargetAnswer)               [Post "/api/targets/{id}/enable"];
+    TargetsDisable       "targets.disable"       Project  Project     Operate Nobody  (TargetRequest => TargetAnswer)               [Post "/api/targets/{id}/disable"];
+    TargetsDisableBatch  "targets.disable-batch" None     Project     Operate Nobody  (DisableTargetsRequest => DisableTargetsResult) [Post "/api/targets/disable-batch"];
 
     Stats                "stats"                 Both     Projects    Read    Nobody  (Nothing => Stats)                            [Get "/api/stats"];
     Projects             "projects"              Global   Coordinator Read    Nobody  (Nothing => ProjectsAnswer)                   [Get "/api/stats/projects"];

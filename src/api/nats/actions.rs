@@ -5,6 +5,7 @@ use loom_actors::work_dispatcher::Admission;
 use loom_protocol::agent::{GuidRequest, ListAgentsRequest};
 use loom_protocol::dead_letter::RetryRequest;
 use loom_protocol::gc::GcRequest;
+use loom_protocol::target::{ListTargetsRequest, RegisterTarget, TargetRequest, UpdateTarget};
 use loom_protocol::verbs::Addressed;
 use loom_protocol::work::{
     CancelRequest, ClaimRequest, CompleteAnswer, CompleteRequest, IdRequest, ListWorkRequest,
@@ -228,12 +229,40 @@ pub(super) async fn carry_out(
             let letter: IdRequest = request.read()?;
             request.done(&Box::pin(service.discard_dead_letter(caller, &letter.id)).await?)
         }
+        VerbName::TargetsList => {
+            let list: ListTargetsRequest = request.read()?;
+            let _turn = service.turn().await?;
+            request.page(&Box::pin(service.list_targets(caller, &list)).await?)
+        }
+        VerbName::TargetsGet => {
+            let named: TargetRequest = request.read()?;
+            request.done(&Box::pin(service.get_target(caller, &named.target)).await?)
+        }
+        VerbName::TargetsRegister => {
+            let register: RegisterTarget = request.read()?;
+            request.done(&Box::pin(service.register_target(caller, register)).await?)
+        }
+        VerbName::TargetsUpdate => {
+            let UpdateTarget { target, updates } = request.read()?;
+            request.done(&Box::pin(service.update_target(caller, &target, updates)).await?)
+        }
+        VerbName::TargetsRemove => {
+            let named: TargetRequest = request.read()?;
+            let removed = Box::pin(service.remove_target(caller, &named.target)).await?;
+            request.done(&Successful::of(removed))
+        }
+        VerbName::TargetsEnable | VerbName::TargetsDisable => {
+            let (named, on): (TargetRequest, _) =
+                (request.read()?, verb == VerbName::TargetsEnable);
+            request.done(&Box::pin(service.switch_target(caller, &named.target, on)).await?)
+        }
         VerbName::Stats => request.done(&service.stats(caller)?),
         VerbName::Projects => request.done(&service.project_summaries(caller)?),
         VerbName::Info => request.done(&service.info(caller)),
         VerbName::AgentsShutdownBatch
         | VerbName::WorkCancelBatch
         | VerbName::DlqRetryBatch
+        | VerbName::TargetsDisableBatch
         | VerbName::Status
         | VerbName::Metrics
         | VerbName::Events

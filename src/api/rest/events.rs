@@ -32,7 +32,7 @@ pub struct Stopping(pub CancellationToken);
 /// What one listener wants to hear of what happens where it may listen.
 #[derive(Debug)]
 struct Wanted {
-    /// `work:` or `agent:`; empty: all.
+    /// `work:`, `agent:` or `target:`; empty: all.
     topics: Vec<&'static str>,
     /// About these items; empty: about anything.
     items: Vec<WorkId>,
@@ -57,8 +57,9 @@ impl Wanted {
             .map(|topic| match topic.trim() {
                 "work" => Ok("work:"),
                 "agent" | "agents" => Ok("agent:"),
+                "target" | "targets" => Ok("target:"),
                 other => Err(RestError::invalid(format!(
-                    "topic {:?} is neither work nor agents",
+                    "topic {:?} is neither work nor agents nor targets",
                     other.chars().take(32).collect::<String>()
                 ))),
             })

@@ -11,7 +11,7 @@
 //! | [`serve`](mod@serve) | connections |
 //! | [`outgoing`] | how much of answers may wait for readers |
 //! | [`waiting`] | what is said before the coordinator serves |
-//! | [`agents`], [`work`], [`dead_letters`], [`events`], [`system`], [`store`] | the paths |
+//! | [`agents`], [`work`], [`dead_letters`], [`targets`], [`events`], [`system`], [`store`] | the paths |
 
 pub mod access_guard;
 pub mod agents;
@@ -24,6 +24,7 @@ pub mod outgoing;
 pub mod serve;
 pub mod store;
 pub mod system;
+pub mod targets;
 pub mod waiting;
 pub mod work;
 
@@ -114,6 +115,7 @@ fn handler(verb: &Verb) -> Option<MethodRouter<Service>> {
     let method = match verb.route?.method {
         Method::Get => MethodFilter::GET,
         Method::Post => MethodFilter::POST,
+        Method::Put => MethodFilter::PUT,
         Method::Delete => MethodFilter::DELETE,
     };
     Some(match verb.verb {
@@ -137,6 +139,14 @@ fn handler(verb: &Verb) -> Option<MethodRouter<Service>> {
         VerbName::DlqRetry => on(method, dead_letters::retry),
         VerbName::DlqRetryBatch => on(method, dead_letters::retry_batch),
         VerbName::DlqDiscard => on(method, dead_letters::discard),
+        VerbName::TargetsList => on(method, targets::list),
+        VerbName::TargetsGet => on(method, targets::show),
+        VerbName::TargetsRegister => on(method, targets::register),
+        VerbName::TargetsUpdate => on(method, targets::update),
+        VerbName::TargetsRemove => on(method, targets::remove),
+        VerbName::TargetsEnable => on(method, targets::enable),
+        VerbName::TargetsDisable => on(method, targets::disable),
+        VerbName::TargetsDisableBatch => on(method, targets::disable_batch),
         VerbName::Stats => on(method, system::stats),
         VerbName::Projects => on(method, system::projects),
         VerbName::Info => on(method, system::info),

@@ -371,6 +371,12 @@ pub struct ListTargetsRequest {
     /// The disabled too.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub include_disabled: bool,
+    /// At most so many; 50 where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// Where the last page ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
 }
 
 impl ListTargetsRequest {

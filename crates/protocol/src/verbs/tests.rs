@@ -165,7 +165,7 @@ fn explained_paths() -> BTreeSet<String> {
         let (mut method, mut before) = (String::new(), String::new());
         for code in first.split('`') {
             let (named, path) = code.split_once(' ').unwrap_or(("", code));
-            if ["GET", "POST", "DELETE"].contains(&named) {
+            if ["GET", "POST", "PUT", "DELETE"].contains(&named) {
                 named.clone_into(&mut method);
             }
             let path = path.split('?').next().unwrap_or_default();

@@ -37,6 +37,7 @@ fn kill(actor: Role, project: &Project) -> bool {
         Role::WorkLedger => project.ledger.actor().kill(),
         Role::GcReaper => project.reaper.actor().kill(),
         Role::DlqRetrier => project.dlq.actor().kill(),
+        Role::TargetManager => project.target_manager.actor().kill(),
     }
 }
 
@@ -47,6 +48,7 @@ fn restarts(actor: Role, project: &Project) -> u64 {
         Role::WorkLedger => project.ledger.actor().restarts(),
         Role::GcReaper => project.reaper.actor().restarts(),
         Role::DlqRetrier => project.dlq.actor().restarts(),
+        Role::TargetManager => project.target_manager.actor().restarts(),
     }
 }
 

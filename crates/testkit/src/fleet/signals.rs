@@ -5,7 +5,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use async_nats::{Client, Subscriber};
 use futures_util::StreamExt as _;
-use loom_protocol::event::{AgentEvent, AgentEventKind, Event, WorkEvent, WorkEventKind};
+use loom_protocol::event::{
+    AgentEvent, AgentEventKind, Event, TargetEvent, TargetEventKind, WorkEvent, WorkEventKind,
+};
 use loom_protocol::{AgentGuid, ProjectId, WorkId, names};
 use tokio::time::{Instant, timeout_at};
 
@@ -83,6 +85,18 @@ impl Signals {
         self.find(&what, is_it).await
     }
 
+    /// The first event of this kind about the target of a name.
+    pub async fn target(&mut self, kind: TargetEventKind, name: &str) -> Result<TargetEvent> {
+        let is_it = |event: &Event| match event {
+            Event::Target(event) if event.kind == kind && event.target_name == name => {
+                Some((**event).clone())
+            }
+            _ => None,
+        };
+        let what = format!("{} of {name}", kind.as_str());
+        self.find(&what, is_it).await
+    }
+
     /// The first of which `is_it` makes something; `what` names it in the error.
     pub async fn find<T>(
         &mut self,
@@ -122,7 +136,7 @@ impl Signals {
     pub fn told_of(&self, id: WorkId) -> Vec<&WorkEvent> {
         let work = self.told.iter().filter_map(|event| match event {
             Event::Work(event) => Some(&**event),
-            Event::Agent(_) => None,
+            Event::Agent(_) | Event::Target(_) => None,
         });
         work.filter(|event| event.work_id == id).collect()
     }

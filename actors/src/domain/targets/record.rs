@@ -1,0 +1,442 @@
+//! One target as it is kept: what it is, its agents, and its *births*, the operations that are not decided yet.
+//!
+//! Each verb takes a record and gives the next one, or says why not; the next one is written by one compare-and-set. So a
+//! target never has more births and agents than it may, whichever coordinator writes, and a ticket is used once.
+//! An operation that is decided leaves the record: its end is [written elsewhere](DecidedBirth) before that.
+
+use std::time::Duration;
+
+use loom_protocol::target::{LastSpinUp, SpinUpOperation, SpinUpStatus, Target, TargetStatus};
+use loom_protocol::{AgentGuid, SpinUpId, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::{TargetCondition, TargetRule, may_start};
+
+/// By how many doublings the rest of a target that fails grows at the most: 16 times `targets.cooldown`.
+const MOST_DOUBLINGS: u32 = 4;
+
+/// The digest of a ticket: the ticket itself is known to the agent only.
+pub type TicketDigest = [u8; 32];
+
+/// What the agent of a ticket may be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TicketTerms {
+    /// The digest.
+    pub digest: TicketDigest,
+    /// Its type.
+    pub agent_type: String,
+    /// What it may do, at the most.
+    pub capabilities: Vec<String>,
+    /// Where it may work, at the most.
+    pub boundaries: Vec<String>,
+}
+
+/// An operation that is not decided.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Birth<R> {
+    /// As clients see it.
+    pub operation: SpinUpOperation,
+    /// What its agent proves itself with.
+    pub ticket: TicketTerms,
+    /// What the mechanism finds the start again by; `None`: it has not said yet that it began.
+    pub reference: Option<R>,
+    /// When it is given up.
+    pub until: Timestamp,
+}
+
+/// An operation that is decided, with what is needed to recognise a late birth.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DecidedBirth<R> {
+    /// As clients see it.
+    pub operation: SpinUpOperation,
+    /// What its agent would prove itself with.
+    pub ticket: TicketTerms,
+    /// What the mechanism finds the start again by.
+    pub reference: Option<R>,
+    /// The run of the agent that was born.
+    pub instance_id: Option<String>,
+}
+
+/// An agent that was born from the target and lives.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LinkedAgent<R> {
+    /// Its id.
+    pub guid: AgentGuid,
+    /// The run of it that was born; the same again is the same birth.
+    pub instance_id: Option<String>,
+    /// By which operation.
+    pub operation_id: SpinUpId,
+    /// The ticket that it used.
+    pub ticket: TicketTerms,
+    /// What its end is ordered by.
+    pub reference: Option<R>,
+    /// When it registered first.
+    pub born_at: Timestamp,
+}
+
+/// An agent that registers with a ticket.
+#[derive(Debug, Clone, Copy)]
+pub struct Newborn<'a> {
+    /// Its id.
+    pub guid: AgentGuid,
+    /// Its run.
+    pub instance_id: Option<&'a str>,
+    /// Its type.
+    pub agent_type: &'a str,
+    /// What it says that it can do.
+    pub capabilities: &'a [String],
+    /// Where it says that it works.
+    pub boundaries: &'a [String],
+}
+
+/// Why an agent may not register with its ticket. It is to end.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TicketRefusal {
+    /// No start of this project has it, or it is too long ago.
+    #[error("no start of an agent is known by this ticket")]
+    Unknown,
+    /// Somebody else was born by it.
+    #[error("agent {0} has registered with this ticket already; a ticket is for one agent")]
+    Used(AgentGuid),
+    /// It was used, and that agent has gone since.
+    #[error("the agent of this ticket has gone; a ticket is for one agent")]
+    Gone,
+    /// The agent was born by another ticket.
+    #[error("agent {0} was born by another ticket and lives")]
+    Twice(AgentGuid),
+    /// The agent is more than it was started as.
+    #[error("the ticket is for {expected}, and the agent says {said}")]
+    OtherThan {
+        /// What it was started as.
+        expected: String,
+        /// What it says that it is.
+        said: String,
+    },
+    /// Its start was given up, and the target has no room or is not to be used any more.
+    #[error("the start of this agent was given up, and its target {0}")]
+    TooLate(String),
+}
+
+/// One target as it is kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TargetRecord<R> {
+    /// The target, with its secrets.
+    pub target: Target,
+    /// The operations that are not decided, oldest first.
+    pub births: Vec<Birth<R>>,
+    /// The agents that were born from it and live, oldest first.
+    pub agents: Vec<LinkedAgent<R>>,
+    /// How many starts failed in a row.
+    pub failures: u32,
+    /// Until when it rests after the last of them.
+    pub cools_until: Option<Timestamp>,
+}
+
+impl<R: Clone> TargetRecord<R> {
+    /// A target that was just registered.
+    pub const fn new(target: Target) -> Self {
+        Self {
+            target,
+            births: Vec::new(),
+            agents: Vec::new(),
+            failures: 0,
+            cools_until: None,
+        }
+    }
+
+    /// How it is: what is in the record, and what only others know.
+    pub fn condition(&self, is_group_paused: bool) -> TargetCondition {
+        use loom_protocol::target::HealthStatus;
+        let agents = self.births.len() + self.agents.len();
+        TargetCondition {
+            is_enabled: self.target.status != TargetStatus::Disabled,
+            is_group_paused,
+            is_unhealthy: self.target.health_status == HealthStatus::Unhealthy,
+            agents: u32::try_from(agents).unwrap_or(u32::MAX),
+            max_agents: self.target.max_agents,
+            cools_until: self.cools_until,
+        }
+    }
+
+    /// (none) → Pending: a start is decided. `is_asked_for`: by a person, who need not wait for health and rest.
+    ///
+    /// # Errors
+    /// The rule against it.
+    pub fn begin(
+        &self,
+        birth: Birth<R>,
+        is_group_paused: bool,
+        is_asked_for: bool,
+        now: Timestamp,
+    ) -> Result<Self, TargetRule> {
+        let mut condition = self.condition(is_group_paused);
+        if is_asked_for {
+            condition.is_unhealthy = false;
+            condition.cools_until = None;
+        }
+        may_start(&condition, now)?;
+        Ok(self.with(now, |next| {
+            next.target.last_used_at = Some(now);
+            next.births.push(birth);
+        }))
+    }
+
+    /// Pending → InProgress: the mechanism has begun, and says by what the start is found again.
+    pub fn started(&self, id: SpinUpId, reference: R, now: Timestamp) -> Option<Self> {
+        let at = self.place_of(id)?;
+        Some(self.with(now, |next| {
+            let birth = &mut next.births[at];
+            birth.operation.status = SpinUpStatus::InProgress;
+            birth.reference = Some(reference);
+        }))
+    }
+
+    /// Pending → Pending: the mechanism says that it surely never began; it is begun again with another ticket.
+    pub fn begin_again(
+        &self,
+        id: SpinUpId,
+        digest: TicketDigest,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Option<Self> {
+        let at = self.place_of(id)?;
+        let is_begun = self.births[at].reference.is_some();
+        (!is_begun).then(|| {
+            self.with(now, |next| {
+                next.births[at].ticket.digest = digest;
+                next.births[at].until = until;
+            })
+        })
+    }
+
+    /// Pending, InProgress → Success: the agent registers with its ticket. The record and the decided operation; both
+    /// `None` where it is the same birth again.
+    ///
+    /// # Errors
+    /// It may not be born by this ticket.
+    pub fn born(
+        &self,
+        digest: &TicketDigest,
+        newborn: &Newborn<'_>,
+        now: Timestamp,
+    ) -> Result<Option<(Self, DecidedBirth<R>)>, TicketRefusal> {
+        if let Some(linked) = self.agents.iter().find(|a| a.ticket.digest == *digest) {
+            let is_the_same =
+                linked.guid == newborn.guid && linked.instance_id.as_deref() == newborn.instance_id;
+            return if is_the_same {
+                Ok(None)
+            } else {
+                Err(TicketRefusal::Used(linked.guid))
+            };
+        }
+        let at = self.births.iter().position(|b| b.ticket.digest == *digest);
+        let birth = at
+            .map(|at| &self.births[at])
+            .ok_or(TicketRefusal::Unknown)?;
+        self.check_is_new(newborn)?;
+        birth.ticket.check(newborn)?;
+        let decided = birth.decided_with(newborn, now);
+        let id = birth.operation.operation_id;
+        let next = self.with(now, |next| {
+            next.births
+                .retain(|other| other.operation.operation_id != id);
+            next.link(&decided, newborn, now);
+        });
+        Ok(Some((next, decided)))
+    }
+
+    /// Timeout → Success: the agent of a start that was given up registers after all.
+    ///
+    /// # Errors
+    /// It may not: the ticket was used, the agent is another one than was started, or there is no room for it.
+    pub fn born_late(
+        &self,
+        given_up: &DecidedBirth<R>,
+        newborn: &Newborn<'_>,
+        now: Timestamp,
+    ) -> Result<(Self, DecidedBirth<R>), TicketRefusal> {
+        if let Some(guid) = given_up.operation.agent_guid {
+            let lives = self.agents.iter().any(|agent| agent.guid == guid);
+            return Err(if lives {
+                TicketRefusal::Used(guid)
+            } else {
+                TicketRefusal::Gone
+            });
+        }
+        self.check_is_new(newborn)?;
+        given_up.ticket.check(newborn)?;
+        let condition = self.condition(false);
+        if !condition.is_enabled {
+            return Err(TicketRefusal::TooLate("is disabled".into()));
+        }
+        if condition.agents >= condition.max_agents {
+            let text = format!("has its {} agents", condition.max_agents);
+            return Err(TicketRefusal::TooLate(text));
+        }
+        let mut decided = given_up.clone();
+        decided.operation.status = SpinUpStatus::Success;
+        decided.operation.agent_guid = Some(newborn.guid);
+        decided.instance_id = newborn.instance_id.map(ToOwned::to_owned);
+        decided.operation.error = None;
+        decided.operation.ended_at = Some(now);
+        let next = self.with(now, |next| next.link(&decided, newborn, now));
+        Ok((next, decided))
+    }
+
+    /// Pending, InProgress → Failed or Timeout: there will be no agent. The target rests, twice as long after each
+    /// failure in a row, from `cooldown` on.
+    pub fn given_up(
+        &self,
+        id: SpinUpId,
+        (status, error, output): (SpinUpStatus, &str, Option<String>),
+        cooldown: Duration,
+        now: Timestamp,
+    ) -> Option<(Self, DecidedBirth<R>)> {
+        let birth = &self.births[self.place_of(id)?];
+        let mut decided = birth.decided(status, now);
+        decided.operation.error = Some(error.to_owned());
+        decided.operation.output = output;
+        let next = self.with(now, |next| {
+            next.births
+                .retain(|other| other.operation.operation_id != id);
+            next.cools_until = Some(now.after(rest_after(next.failures, cooldown)));
+            next.failures = next.failures.saturating_add(1);
+            next.target.last_error = Some(error.to_owned());
+            next.target.last_spin_up = Some(last_spin_up(&decided.operation, now));
+        });
+        Some((next, decided))
+    }
+
+    /// An agent is gone: it has deregistered, was buried, or never came back.
+    pub fn unlink(&self, guid: AgentGuid, now: Timestamp) -> Option<Self> {
+        let is_linked = self.agents.iter().any(|agent| agent.guid == guid);
+        is_linked.then(|| self.with(now, |next| next.agents.retain(|agent| agent.guid != guid)))
+    }
+
+    /// Switched on or off by a person. Switched on, it rests no longer. `None`: it is so already.
+    pub fn switched(&self, on: bool, now: Timestamp) -> Option<Self> {
+        let is_on = self.target.status != TargetStatus::Disabled;
+        (is_on != on).then(|| {
+            self.with(now, |next| {
+                next.target.updated_at = now;
+                if on {
+                    next.target.status = TargetStatus::Available;
+                    (next.failures, next.cools_until) = (0, None);
+                } else {
+                    next.target.status = TargetStatus::Disabled;
+                }
+            })
+        })
+    }
+
+    fn check_is_new(&self, newborn: &Newborn<'_>) -> Result<(), TicketRefusal> {
+        if self.agents.iter().any(|agent| agent.guid == newborn.guid) {
+            return Err(TicketRefusal::Twice(newborn.guid));
+        }
+        Ok(())
+    }
+
+    fn place_of(&self, id: SpinUpId) -> Option<usize> {
+        self.births
+            .iter()
+            .position(|birth| birth.operation.operation_id == id)
+    }
+
+    fn link(&mut self, decided: &DecidedBirth<R>, newborn: &Newborn<'_>, now: Timestamp) {
+        (self.failures, self.cools_until) = (0, None);
+        self.target.use_count += 1;
+        self.target.last_error = None;
+        self.target.last_spin_up = Some(last_spin_up(&decided.operation, now));
+        self.agents.push(LinkedAgent {
+            guid: newborn.guid,
+            instance_id: newborn.instance_id.map(ToOwned::to_owned),
+            operation_id: decided.operation.operation_id,
+            ticket: decided.ticket.clone(),
+            reference: decided.reference.clone(),
+            born_at: now,
+        });
+    }
+
+    /// The next record, with what follows from its other fields.
+    pub(super) fn with(&self, now: Timestamp, change: impl FnOnce(&mut Self)) -> Self {
+        let mut next = self.clone();
+        change(&mut next);
+        let target = &mut next.target;
+        target.current_agent_guids = next.agents.iter().map(|agent| agent.guid).collect();
+        if target.status != TargetStatus::Disabled {
+            target.status = if !next.agents.is_empty() {
+                TargetStatus::InUse
+            } else if next.cools_until.is_some_and(|until| until > now) {
+                TargetStatus::Error
+            } else {
+                TargetStatus::Available
+            };
+        }
+        next
+    }
+}
+
+impl<R: Clone> Birth<R> {
+    fn decided(&self, status: SpinUpStatus, now: Timestamp) -> DecidedBirth<R> {
+        let mut operation = self.operation.clone();
+        operation.status = status;
+        operation.ended_at = Some(now);
+        DecidedBirth {
+            operation,
+            ticket: self.ticket.clone(),
+            reference: self.reference.clone(),
+            instance_id: None,
+        }
+    }
+
+    fn decided_with(&self, newborn: &Newborn<'_>, now: Timestamp) -> DecidedBirth<R> {
+        let mut decided = self.decided(SpinUpStatus::Success, now);
+        decided.operation.agent_guid = Some(newborn.guid);
+        decided.instance_id = newborn.instance_id.map(ToOwned::to_owned);
+        decided
+    }
+}
+
+impl TicketTerms {
+    /// Whether an agent is what the ticket was made for: its type, and neither more capabilities nor more boundaries.
+    fn check(&self, newborn: &Newborn<'_>) -> Result<(), TicketRefusal> {
+        let beyond = |said: &[String], allowed: &[String]| {
+            said.iter().find(|one| !allowed.contains(one)).cloned()
+        };
+        let other = |what: &str, expected: String, said: &str| TicketRefusal::OtherThan {
+            expected: format!("{what} {expected}"),
+            said: format!("{said:?}"),
+        };
+        if newborn.agent_type != self.agent_type {
+            let expected = format!("{:?}", self.agent_type);
+            return Err(other("the type", expected, newborn.agent_type));
+        }
+        if let Some(said) = beyond(newborn.capabilities, &self.capabilities) {
+            let expected = format!("{:?}", self.capabilities.join(", "));
+            return Err(other("the capabilities", expected, &said));
+        }
+        if let Some(said) = beyond(newborn.boundaries, &self.boundaries) {
+            let expected = format!("{:?}", self.boundaries.join(", "));
+            return Err(other("the boundaries", expected, &said));
+        }
+        Ok(())
+    }
+}
+
+/// How long a target rests after so many failures before this one.
+fn rest_after(failures_before: u32, cooldown: Duration) -> Duration {
+    cooldown.saturating_mul(1 << failures_before.min(MOST_DOUBLINGS))
+}
+
+fn last_spin_up(operation: &SpinUpOperation, now: Timestamp) -> LastSpinUp {
+    LastSpinUp {
+        time: now,
+        outcome: operation.status,
+        agent: operation.agent_guid,
+        work_item_id: operation.work_item_id,
+        error: operation.error.clone(),
+    }
+}

@@ -1,0 +1,125 @@
+//! The bucket of a project's targets. It is made with the first of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use loom_protocol::{ProjectId, names};
+use tokio::time::timeout;
+
+use super::directory::{Content, TargetDirectory};
+use crate::nats::connection::Nats;
+use crate::nats::error::StoreError;
+use crate::nats::kv::{Bucket, Record, WatchEvent};
+use crate::nats::owner::Ownership;
+use crate::nats::store_guard::StoreGuard;
+
+/// How long the reading of all targets may take.
+const READ_WITHIN: Duration = Duration::from_secs(10);
+
+/// Why the targets have not been read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the targets were not read within {READ_WITHIN:?}")]
+    Slow,
+    #[error("the targets were changed while they were read")]
+    Changed,
+}
+
+/// The bucket. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct TargetBucket {
+    bucket: Bucket,
+    is_there: Arc<AtomicBool>,
+}
+
+impl TargetBucket {
+    pub fn of(
+        nats: &Nats,
+        project: &ProjectId,
+        replicas: usize,
+        ownership: &Ownership,
+        guard: &StoreGuard,
+    ) -> Self {
+        let name = names::targets_bucket(project);
+        let bucket = Bucket::new(&nats.client, &nats.jetstream, &name, replicas, guard);
+        Self {
+            bucket: bucket.ours_alone().owned_by(ownership),
+            is_there: Arc::new(AtomicBool::new(false)),
+        }
+    }
+
+    /// Whether it was there when it was last used.
+    pub fn is_there(&self) -> bool {
+        self.is_there.load(Ordering::Acquire)
+    }
+
+    /// The name of the stream behind it.
+    pub fn stream(&self) -> String {
+        format!("KV_{}", self.bucket.name())
+    }
+
+    /// Reads it into the directory. Where there is none, that is asked for once, and there is nothing to read.
+    pub async fn read_into(&self, directory: &TargetDirectory) -> Result<(), ReadError> {
+        let changes = directory.changes();
+        let is_there = self.bucket.info().await?.is_some();
+        self.is_there.store(is_there, Ordering::Release);
+        let content = if is_there {
+            // What an incarnation before sent is stored by then, or never will be.
+            self.bucket.settle().await?;
+            let read = timeout(READ_WITHIN, self.read()).await;
+            read.map_err(|_elapsed| ReadError::Slow)?
+        } else {
+            Content::default()
+        };
+        if directory.replace(content, changes) {
+            Ok(())
+        } else {
+            Err(ReadError::Changed)
+        }
+    }
+
+    async fn read(&self) -> Content {
+        let mut content = Content::default();
+        let mut watch = self.bucket.watch();
+        loop {
+            match watch.next().await {
+                WatchEvent::Opened { .. } => content = Content::default(),
+                WatchEvent::Records(records) => records.iter().for_each(|r| content.add(r)),
+                WatchEvent::Missing | WatchEvent::Current { .. } => return content,
+            }
+        }
+    }
+
+    /// The last record of a key, from the leader.
+    pub async fn last(&self, key: &str) -> Result<Option<Record>, StoreError> {
+        self.bucket.last(key).await
+    }
+
+    /// Stores a value, or removes the key, if its last revision is `expected` (0: none). The bucket is made where it is
+    /// not known to be there.
+    pub async fn write(
+        &self,
+        key: &str,
+        value: Option<Bytes>,
+        expected: u64,
+        write_id: &str,
+    ) -> Result<u64, StoreError> {
+        if !self.is_there() {
+            self.bucket.ensure().await?;
+            self.is_there.store(true, Ordering::Release);
+        }
+        let written = match value {
+            Some(value) => self.bucket.write(key, value, expected, write_id).await,
+            None => self.bucket.remove(key, expected, write_id).await,
+        };
+        if written.is_err() {
+            // Perhaps because it is gone: it is looked for before the next write.
+            self.is_there.store(false, Ordering::Release);
+        }
+        written
+    }
+}

@@ -1,0 +1,275 @@
+//! One command on one target, from its record to an acknowledged write.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use loom_protocol::target::Target;
+use loom_protocol::{ErrorCode, TargetId, WireError, names};
+
+use super::Record;
+use super::bucket::TargetBucket;
+use super::command::{Command, Decision, Outcome, contended};
+use super::directory::{TargetDirectory, read};
+use super::key::TargetKey;
+use crate::clock::Clock;
+use crate::domain::targets::encode;
+use crate::keyed_writer::{Decided, Found, Transition};
+use crate::nats::connection::Nats;
+use crate::nats::error::{Cause, StoreError, StoreErrorKind};
+
+/// The pause before a write in doubt is repeated.
+const DOUBT_PAUSE: Duration = Duration::from_millis(200);
+/// After how long a client should ask again what was refused for the store's sake.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// How often in a row a decision is made again.
+pub(super) const MOST_CONFLICTS: u32 = 15;
+
+/// What a change needs to be carried out. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct ChangeContext {
+    pub directory: Arc<TargetDirectory>,
+    pub bucket: TargetBucket,
+    pub nats: Nats,
+    pub clock: Clock,
+    pub epoch: u64,
+}
+
+/// What a change was asked of.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub(super) key: TargetKey,
+    pub(super) name: String,
+    pub(super) command: Command,
+}
+
+/// A change that has its outcome: what the directory is to take in.
+#[derive(Debug)]
+pub(super) struct Changed {
+    pub outcome: Outcome,
+    /// The record that is there now, with its revision; `None`: nothing.
+    pub now: Option<(Arc<Record>, u64)>,
+}
+
+/// A change that is under way. All of its writes have one write id.
+pub(super) struct Change {
+    context: ChangeContext,
+    request: Arc<Request>,
+    write_id: String,
+}
+
+/// What a decision is made on.
+pub(super) struct Present {
+    record: Option<Arc<Record>>,
+    revision: u64,
+}
+
+/// What is on its way to the bucket.
+pub(super) struct Next {
+    /// `None`: the key is removed.
+    record: Option<Arc<Record>>,
+    bytes: Option<Bytes>,
+    present: Present,
+    /// The target as it will be, or as it is before it is removed.
+    target: Target,
+}
+
+impl Change {
+    pub fn new(context: ChangeContext, request: Arc<Request>) -> Self {
+        // Unique among all writes of all owners; the epoch stands first, as everywhere.
+        let write_id = format!("{}/{}", context.epoch, TargetId::generate());
+        Self {
+            context,
+            request,
+            write_id,
+        }
+    }
+
+    fn key(&self) -> String {
+        names::target_key(&self.request.name)
+    }
+
+    fn refusal(&self, why: &str) -> WireError {
+        let text = format!("target {} is not changed: {why}", self.request.name);
+        WireError::unavailable(text, ASK_AGAIN)
+    }
+
+    fn unwritten(target: Target, present: Present, removed: bool) -> Changed {
+        Changed {
+            outcome: Outcome {
+                before: (!removed).then_some(target.status),
+                target,
+                changed: false,
+                removed,
+            },
+            now: present.record.map(|record| (record, present.revision)),
+        }
+    }
+}
+
+impl Transition for Change {
+    type Present = Present;
+    type Next = Next;
+    type Done = Changed;
+    type Error = WireError;
+
+    const MOST_CONFLICTS: u32 = MOST_CONFLICTS;
+
+    async fn read(&mut self) -> Result<Present, WireError> {
+        let known = self.context.directory.known(self.request.key);
+        Ok(match known {
+            Some(known) => Present {
+                record: Some(known.record),
+                revision: known.revision,
+            },
+            None => Present {
+                record: None,
+                revision: 0,
+            },
+        })
+    }
+
+    fn decide(&mut self, present: Present) -> Result<Decided<Next, Changed>, WireError> {
+        let Request { name, command, .. } = &*self.request;
+        let now = self.context.clock.now();
+        let next = match command.decide(name, present.record.as_ref(), now)? {
+            Decision::Already(target) => {
+                return Ok(Decided::Done(Self::unwritten(*target, present, false)));
+            }
+            Decision::Gone(target) => {
+                return Ok(Decided::Done(Self::unwritten(*target, present, true)));
+            }
+            Decision::Remove(target) => Next {
+                record: None,
+                bytes: None,
+                present,
+                target: *target,
+            },
+            Decision::Write(record) => {
+                let bytes = encode(&record).map_err(|error| {
+                    let text = format!("target {name} cannot be written as JSON: {error}");
+                    WireError::new(ErrorCode::Internal, text)
+                })?;
+                Next {
+                    target: record.target.clone(),
+                    record: Some(Arc::from(record)),
+                    bytes: Some(bytes.into()),
+                    present,
+                }
+            }
+        };
+        Ok(Decided::Write(next))
+    }
+
+    /// The ownership and the store are asked by the write itself.
+    fn may_write(&self, _next: &Next) -> Result<(), WireError> {
+        Ok(())
+    }
+
+    async fn put(&self, next: &Next) -> Result<u64, StoreError> {
+        let (key, bytes) = (self.key(), next.bytes.clone());
+        let context = &self.context;
+        let bucket = &context.bucket;
+        let stored = bucket.write(&key, bytes, next.present.revision, &self.write_id);
+        let stored = stored.await;
+        if stored.is_ok() {
+            context.nats.store.confirmed(|| bucket.stream());
+        }
+        stored
+    }
+
+    async fn look(&mut self, _next: &Next) -> Result<Found<Present>, WireError> {
+        let key = self.key();
+        let last = match self.context.bucket.last(&key).await {
+            Ok(last) => last,
+            Err(error) => {
+                tracing::warn!(key, "a conflict cannot be looked into yet: {error}");
+                return Ok(Found::NotKnown);
+            }
+        };
+        let directory = &self.context.directory;
+        let Some(last) = last else {
+            directory.forget(self.request.key);
+            return Ok(Found::Instead(Present {
+                record: None,
+                revision: 0,
+            }));
+        };
+        if last.writer.as_deref() == Some(&self.write_id) {
+            return Ok(Found::Mine(last.revision));
+        }
+        let Some(value) = last.value else {
+            directory.forget(self.request.key);
+            return Ok(Found::Instead(Present {
+                record: None,
+                revision: last.revision,
+            }));
+        };
+        let record = read(&key, &value).map_err(|why| {
+            let name = &self.request.name;
+            let text = format!(
+                "what lies under the name {name} is no target that this program can read ({why}); it is left alone, choose another name"
+            );
+            directory.note_unreadable(self.request.key, name, why);
+            WireError::new(ErrorCode::AlreadyExists, text)
+        })?;
+        let record = Arc::new(record);
+        directory.apply(self.request.key, &record, last.revision);
+        Ok(Found::Instead(Present {
+            record: Some(record),
+            revision: last.revision,
+        }))
+    }
+
+    fn stored(&mut self, next: Next, revision: u64) -> Changed {
+        let before = next.present.record;
+        Changed {
+            outcome: Outcome {
+                target: next.target,
+                before: before.map(|record| record.target.status),
+                changed: true,
+                removed: next.record.is_none(),
+            },
+            now: next.record.map(|record| (record, revision)),
+        }
+    }
+
+    fn refused(&mut self, _next: Next, error: StoreError) -> Result<Present, WireError> {
+        self.context.nats.store.refused(&error);
+        Err(match error.kind() {
+            StoreErrorKind::Refused(Cause::TooLarge) => {
+                let text = format!(
+                    "target {} is larger than a message of NATS may be; shorten its configuration",
+                    self.request.name
+                );
+                WireError::new(ErrorCode::TooLarge, text)
+            }
+            _ => self.refusal(&error.reason()),
+        })
+    }
+
+    fn in_doubt(&self, _next: &Next, error: &StoreError, is_news: bool) {
+        let health = &self.context.nats.store;
+        if error.kind() == StoreErrorKind::Unknown {
+            health.unanswered(&self.context.bucket.stream());
+        } else {
+            health.refused(error);
+        }
+        if is_news {
+            tracing::warn!("a write is in doubt and will be repeated: {error}");
+        }
+    }
+
+    async fn pause(&self) {
+        let nats = &self.context.nats;
+        tokio::time::sleep(DOUBT_PAUSE).await;
+        let mut reconnects = nats.reconnects.clone();
+        while !nats.is_up() {
+            let _ = tokio::time::timeout(DOUBT_PAUSE, reconnects.changed()).await;
+        }
+    }
+
+    fn contended(&self) -> WireError {
+        contended(&self.request.name)
+    }
+}

@@ -1,0 +1,285 @@
+//! The targets of a project as they are known: the read side, which survives the actor.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use loom_protocol::rest::TargetTotals;
+use loom_protocol::target::{ListTargetsRequest, Target, TargetStatus};
+use loom_protocol::{ProjectId, TargetId, WireError, names};
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+use super::Record;
+use super::key::TargetKey;
+use super::page::{TargetsFound, page_of};
+use crate::domain::id_prefix::bounds;
+use crate::domain::targets::{NotARecord, decode};
+use crate::nats::kv;
+
+/// A reader may ask again so soon.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// A record and its revision.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub record: Arc<Record>,
+    pub revision: u64,
+}
+
+/// The targets of a project. Everything that only asks goes here.
+///
+/// ```no_run
+/// use loom_actors::project::Project;
+/// use loom_actors::target_manager::TargetDirectory;
+///
+/// fn how_many(project: &Project) -> usize {
+///     let targets: &TargetDirectory = &project.targets;
+///     targets.totals().total
+/// }
+/// ```
+#[derive(Debug)]
+pub struct TargetDirectory {
+    project: ProjectId,
+    index: RwLock<Index>,
+    loaded: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+struct Index {
+    by_id: BTreeMap<TargetId, Known>,
+    by_name: BTreeMap<TargetKey, TargetId>,
+    /// Records that cannot be read, by their keys in the bucket.
+    unreadable: BTreeMap<String, NotARecord>,
+    /// How often something was applied.
+    changes: u64,
+}
+
+/// What the bucket holds, read from one end to the other.
+#[derive(Debug, Default)]
+pub(super) struct Content {
+    known: Vec<Known>,
+    unreadable: BTreeMap<String, NotARecord>,
+}
+
+impl Content {
+    /// Takes in a record as it lies in the bucket.
+    pub fn add(&mut self, record: &kv::Record) {
+        if !names::is_target_key(&record.key) {
+            return;
+        }
+        let Some(value) = &record.value else {
+            return;
+        };
+        match read(&record.key, value) {
+            Ok(read) => self.known.push(Known {
+                record: Arc::new(read),
+                revision: record.revision,
+            }),
+            Err(why) => {
+                self.unreadable.insert(record.key.clone(), why);
+            }
+        }
+    }
+}
+
+/// Reads a record that lies under this key.
+pub(super) fn read(key: &str, value: &[u8]) -> Result<Record, NotARecord> {
+    let record: Record = decode(value)?;
+    let name = &record.target.name;
+    if TargetKey::of(name).is_some() && names::target_key(name) == key {
+        Ok(record)
+    } else {
+        Err(NotARecord::OtherName)
+    }
+}
+
+impl TargetDirectory {
+    /// Of a project whose bucket has not been read.
+    pub(crate) fn new(project: ProjectId) -> Self {
+        Self {
+            project,
+            index: RwLock::default(),
+            loaded: watch::Sender::new(false),
+        }
+    }
+
+    /// Waits until the bucket was read once: from then on a target that is not here does not exist.
+    ///
+    /// # Errors
+    /// `unavailable`: it was not, within the bound.
+    pub async fn ready(&self, within: Duration) -> Result<(), WireError> {
+        let mut loaded = self.loaded.subscribe();
+        let waited = tokio::time::timeout(within, loaded.wait_for(|loaded| *loaded)).await;
+        match waited {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(WireError::unavailable(
+                format!(
+                    "the targets of project {} have not been read yet; try again in a moment",
+                    self.project
+                ),
+                ASK_AGAIN,
+            )),
+        }
+    }
+
+    /// Whether the bucket was read once.
+    pub fn is_loaded(&self) -> bool {
+        *self.loaded.borrow()
+    }
+
+    /// One target, with its secrets.
+    pub fn get(&self, id: TargetId) -> Option<Target> {
+        let index = self.index.read();
+        index
+            .by_id
+            .get(&id)
+            .map(|known| known.record.target.clone())
+    }
+
+    /// The target of a name, whatever its case.
+    pub fn id_of_name(&self, name: &str) -> Option<TargetId> {
+        let key = TargetKey::of(name)?;
+        self.index.read().by_name.get(&key).copied()
+    }
+
+    /// The targets whose ids begin like this, at most so many.
+    pub fn ids_like(&self, prefix: &str, most: usize) -> Vec<TargetId> {
+        let Some((first, last)) = bounds::<TargetId>(prefix) else {
+            return Vec::new();
+        };
+        let index = self.index.read();
+        let ids = index.by_id.range(first..=last);
+        ids.take(most).map(|(id, _)| *id).collect()
+    }
+
+    /// One page of the targets that pass the filters of a request.
+    ///
+    /// # Errors
+    /// Its cursor is none.
+    pub fn find(
+        &self,
+        request: &ListTargetsRequest,
+        limit: usize,
+    ) -> Result<TargetsFound, WireError> {
+        let index = self.index.read();
+        let all = index.by_id.values().map(|known| &known.record.target);
+        page_of(all, request, limit)
+    }
+
+    /// How many there are, by their state. One whose last start failed is in none of the parts.
+    pub fn totals(&self) -> TargetTotals {
+        let index = self.index.read();
+        let mut totals = TargetTotals {
+            total: index.by_id.len(),
+            ..TargetTotals::default()
+        };
+        for known in index.by_id.values() {
+            match known.record.target.status {
+                TargetStatus::Available => totals.available += 1,
+                TargetStatus::InUse => totals.in_use += 1,
+                TargetStatus::Disabled => totals.disabled += 1,
+                TargetStatus::Error => {}
+            }
+        }
+        totals
+    }
+
+    /// How many records cannot be read.
+    pub fn quarantined(&self) -> usize {
+        self.index.read().unreadable.len()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        let index = self.index.read();
+        index.by_id.len() + index.unreadable.len()
+    }
+
+    /// What is known under a name.
+    pub(super) fn known(&self, key: TargetKey) -> Option<Known> {
+        let index = self.index.read();
+        let id = index.by_name.get(&key)?;
+        index.by_id.get(id).cloned()
+    }
+
+    /// Something was stored, or found to be.
+    pub(super) fn apply(&self, key: TargetKey, record: &Arc<Record>, revision: u64) {
+        let mut index = self.index.write();
+        let id = record.target.id;
+        let is_older = index
+            .by_id
+            .get(&id)
+            .is_some_and(|known| known.revision >= revision);
+        if is_older {
+            return;
+        }
+        index
+            .unreadable
+            .remove(&names::target_key(&record.target.name));
+        index.insert(
+            key,
+            Known {
+                record: record.clone(),
+                revision,
+            },
+        );
+        index.changes += 1;
+    }
+
+    /// There is nothing under a name any more.
+    pub(super) fn forget(&self, key: TargetKey) {
+        let mut index = self.index.write();
+        if let Some(id) = index.by_name.remove(&key) {
+            index.by_id.remove(&id);
+        }
+        index.changes += 1;
+    }
+
+    /// What lies under a name cannot be read.
+    pub(super) fn note_unreadable(&self, key: TargetKey, name: &str, why: NotARecord) {
+        self.forget(key);
+        let mut index = self.index.write();
+        index.unreadable.insert(names::target_key(name), why);
+    }
+
+    /// How often something was applied; to be taken before the bucket is read.
+    pub(super) fn changes(&self) -> u64 {
+        self.index.read().changes
+    }
+
+    /// The bucket was read. False: something was applied since `changes`, so that it is to be read again.
+    pub(super) fn replace(&self, content: Content, changes: u64) -> bool {
+        let mut index = self.index.write();
+        if index.changes != changes {
+            return false;
+        }
+        for (key, why) in &content.unreadable {
+            if !index.unreadable.contains_key(key) {
+                tracing::warn!(project = %self.project, key, "a target cannot be read and is left alone: {why}");
+            }
+        }
+        index.by_id.clear();
+        index.by_name.clear();
+        index.unreadable = content.unreadable;
+        for known in content.known {
+            if let Some(key) = TargetKey::of(&known.record.target.name) {
+                index.insert(key, known);
+            }
+        }
+        drop(index);
+        self.loaded.send_replace(true);
+        true
+    }
+}
+
+impl Index {
+    fn insert(&mut self, key: TargetKey, known: Known) {
+        let id = known.record.target.id;
+        if let Some(before) = self.by_name.insert(key, id)
+            && before != id
+        {
+            self.by_id.remove(&before);
+        }
+        self.by_id.insert(id, known);
+    }
+}

@@ -1,0 +1,255 @@
+//! `loom targets`: list, show, add, change, switch and remove targets.
+
+mod fields;
+
+use clap::{Args, Subcommand};
+use loom_protocol::rest::TargetsPage;
+use loom_protocol::target::TargetAnswer;
+use serde_json::{Value, json};
+
+use self::fields::{AddArgs, UpdateArgs};
+use super::Context;
+use super::each;
+use super::exit::{CliError, CliResult};
+use super::naming::{FormArgs, name};
+use super::output::{Output, Table, note, table};
+use super::pages::{self, Query, Wanted, tell_more};
+use super::show::sheet;
+use super::table::Column;
+use super::times::{ago, at};
+
+/// List, show, add, change, switch and remove targets: where agents can be started.
+#[derive(Debug, Args)]
+pub struct TargetsArgs {
+    #[command(subcommand)]
+    command: Option<TargetsCommand>,
+    #[command(flatten)]
+    list: ListArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum TargetsCommand {
+    /// List targets (the same as `loom targets` alone)
+    List(ListArgs),
+    /// Show all about a target
+    Show {
+        /// The target: its id, the beginning of it, or its name in whatever case.
+        #[arg(value_parser = name)]
+        target: String,
+    },
+    /// Register a target: from a file, by flags, or, at a terminal, by answering what is missing
+    Add(Box<AddArgs>),
+    /// Change a target; what is not named stays
+    Update(Box<UpdateArgs>),
+    /// Remove targets
+    Remove(Which),
+    /// Let targets start agents again
+    Enable(Which),
+    /// Let targets start no agents
+    Disable(Which),
+}
+
+#[derive(Debug, Args)]
+struct Which {
+    /// The targets: ids, beginnings of them, or names in whatever case.
+    #[arg(required = true, value_parser = name)]
+    targets: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+struct ListArgs {
+    /// Only those whose agents are of this type.
+    #[arg(long = "type", value_name = "TYPE")]
+    agent_type: Option<String>,
+    /// Only those whose agents can do this.
+    #[arg(long)]
+    capability: Option<String>,
+    /// Only those that serve this boundary.
+    #[arg(long)]
+    boundary: Option<String>,
+    /// Only in this state: available, in-use, error or disabled.
+    #[arg(long)]
+    status: Option<String>,
+    /// Only in this health: healthy, unhealthy or unknown.
+    #[arg(long)]
+    health: Option<String>,
+    /// Only of this mechanism.
+    #[arg(long)]
+    mechanism: Option<String>,
+    /// Only with this tag.
+    #[arg(long)]
+    tag: Option<String>,
+    /// The disabled too.
+    #[arg(long)]
+    include_disabled: bool,
+    /// At most so many; 50 where absent.
+    #[arg(long, value_name = "NUMBER", conflicts_with = "all")]
+    limit: Option<usize>,
+    /// Begin where the last page ended.
+    #[arg(long)]
+    cursor: Option<String>,
+    /// All of them, page by page.
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    form: FormArgs,
+}
+
+impl ListArgs {
+    fn query(&self, cursor: Option<&str>) -> Query {
+        let with_disabled = self.include_disabled.then(|| "true".to_owned());
+        pages::query([
+            ("type", self.agent_type.clone()),
+            ("capability", self.capability.clone()),
+            ("boundary", self.boundary.clone()),
+            ("status", self.status.clone()),
+            ("healthStatus", self.health.clone()),
+            ("mechanism", self.mechanism.clone()),
+            ("tag", self.tag.clone()),
+            ("includeDisabled", with_disabled),
+            ("cursor", cursor.map(str::to_owned)),
+        ])
+    }
+}
+
+/// Does what the arguments say.
+pub async fn run(context: &Context, args: TargetsArgs) -> CliResult {
+    if args.command.is_some() && args.list != ListArgs::default() {
+        let message = "the filters of `loom targets` are for listing; write them after `list`";
+        return Err(CliError::Usage(message.into()));
+    }
+    let (out, api) = (context.out, context.api()?);
+    let api = &api;
+    let switched = |on: &'static str| {
+        async move |target: String| api.post(&["targets", &target, on], &json!({})).await
+    };
+    match args.command.unwrap_or(TargetsCommand::List(args.list)) {
+        TargetsCommand::List(args) => list(context, &args).await,
+        TargetsCommand::Show { target } => {
+            let target: TargetAnswer = api.get(&["targets", &target], &[]).await?;
+            show(out, &target)
+        }
+        TargetsCommand::Add(args) => {
+            let request = args.request()?;
+            let added: TargetAnswer = api.post(&["targets"], &request).await?;
+            tell(out, &added, "is registered")
+        }
+        TargetsCommand::Update(args) => {
+            let updates = args.updates()?;
+            let path = ["targets", args.target()];
+            let updated: TargetAnswer = api.put(&path, &updates).await?;
+            tell(out, &updated, "is changed")
+        }
+        TargetsCommand::Remove(which) => {
+            let remove = async |target: String| api.delete(&["targets", &target]).await;
+            each::for_each(out, which.targets, remove).await
+        }
+        TargetsCommand::Enable(which) => {
+            each::for_each(out, which.targets, switched("enable")).await
+        }
+        TargetsCommand::Disable(which) => {
+            each::for_each(out, which.targets, switched("disable")).await
+        }
+    }
+}
+
+fn tell(out: Output, answer: &TargetAnswer, done: &str) -> CliResult {
+    if out.is_json() {
+        return out.json(answer);
+    }
+    let target = &answer.target;
+    out.text(&format!("{} {done} ({})", target.name, target.id))
+}
+
+async fn list(context: &Context, args: &ListArgs) -> CliResult {
+    let (out, api) = (context.out, context.api_of_listing().await?);
+    let query = |cursor: Option<&str>| args.query(cursor);
+    let wanted = Wanted::of(args.all, args.limit);
+    let page: TargetsPage =
+        pages::fetch(&api, "targets", wanted, args.cursor.as_deref(), query).await?;
+    let form = args.form.form(out);
+    let targets = page.targets.iter();
+    let ids: Vec<String> = targets.map(|one| one.target.id.to_string()).collect();
+    let rows = |ids: &[String], wide: bool| rows(&page.targets, ids, wide);
+    let empty = "no targets";
+    pages::print(out, form, &page, &ids, rows, empty)?;
+    tell_more(&page.page, form);
+    if page.targets.is_empty() && !out.is_json() && !args.include_disabled && args.status.is_none()
+    {
+        note("those that are disabled are listed with --include-disabled");
+    }
+    Ok(())
+}
+
+fn rows(targets: &[TargetAnswer], ids: &[String], wide: bool) -> Table {
+    let mut columns = vec![
+        Column::whole("ID"),
+        Column::text("NAME", 8).at_most(64),
+        Column::cut("TYPE", 6, 3).at_most(24),
+        Column::whole("MECHANISM"),
+        Column::whole("STATUS"),
+        Column::spare("AGENTS", 1),
+        Column::cut("BOUNDARIES", 10, 5).at_most(32),
+    ];
+    if wide {
+        columns.extend(["TAGS", "UPDATED", "REGISTERED BY"].map(Column::whole));
+    }
+    columns.push(Column::cut("CAPABILITIES", 12, 2).at_most(if wide { 120 } else { 40 }));
+    let mut rows = table(&columns);
+    for (TargetAnswer { target, .. }, id) in targets.iter().zip(ids) {
+        let mut cells = vec![
+            id.clone(),
+            target.name.clone(),
+            target.agent_type.clone(),
+            target.mechanism.to_string(),
+            target.status.to_string(),
+            format!("{}/{}", target.current_agent_guids.len(), target.max_agents),
+            target.boundaries.join(" "),
+        ];
+        if wide {
+            cells.push(target.tags.join(" "));
+            cells.push(ago(target.updated_at));
+            cells.push(target.registered_by.clone());
+        }
+        cells.push(target.capabilities.join(" "));
+        rows.add_row(cells);
+    }
+    rows
+}
+
+fn show(out: Output, answer: &TargetAnswer) -> CliResult {
+    if out.is_json() {
+        return out.json(answer);
+    }
+    let target = &answer.target;
+    let optional = |text: &Option<String>| text.clone().unwrap_or_default();
+    let config = target.config.answered().unwrap_or(Value::Null);
+    let config = serde_json::to_string_pretty(&config).unwrap_or_default();
+    let boundaries = if target.boundaries.is_empty() {
+        "any".to_owned()
+    } else {
+        target.boundaries.join(" ")
+    };
+    let agents = target.current_agent_guids.iter();
+    let agents: Vec<String> = agents.map(ToString::to_string).collect();
+    out.text(&sheet(&[
+        ("id", target.id.to_string()),
+        ("name", target.name.clone()),
+        ("description", optional(&target.description)),
+        ("status", target.status.to_string()),
+        ("because", optional(&target.last_error)),
+        ("type", target.agent_type.clone()),
+        ("capabilities", target.capabilities.join(" ")),
+        ("boundaries", boundaries),
+        ("mechanism", target.mechanism.to_string()),
+        ("config", config),
+        ("agents", agents.join(" ")),
+        ("agents at most", target.max_agents.to_string()),
+        ("agents started", target.use_count.to_string()),
+        ("limit group", optional(&target.limit_group)),
+        ("tags", target.tags.join(" ")),
+        ("registered", at(Some(target.registered_at))),
+        ("registered by", target.registered_by.clone()),
+        ("updated", at(Some(target.updated_at))),
+    ]))
+}

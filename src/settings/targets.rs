@@ -1,0 +1,206 @@
+//! Targets as a file defines them: the fields of `targets.register`, in the spelling of the file or of the wire.
+
+use loom_actors::domain::targets::Definition;
+use loom_actors::settings::{Kind, Scalar, Value};
+use loom_protocol::ProjectId;
+use loom_protocol::target::RegisterTarget;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use toml::Table;
+
+/// Fields whose entries are names of somebody else's.
+const FOREIGN: [&str; 5] = ["env", "headers", "inputs", "labels", "resources"];
+
+/// A target that the configuration file defines.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DefinedTarget {
+    /// In which project; the default one where absent.
+    pub project: Option<ProjectId>,
+    /// What it is.
+    pub definition: Definition,
+}
+
+/// All that it defines.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DefinedTargets(pub Vec<DefinedTarget>);
+
+// Nothing in it is unequal to itself.
+impl Eq for DefinedTargets {}
+
+impl Scalar for DefinedTargets {
+    const KIND: Kind = Kind::Tables;
+
+    fn read(value: Value) -> Result<Self, String> {
+        let Value::Array(tables) = value else {
+            return Err("write a table [[targets.define]] for each".into());
+        };
+        let mut defined: Vec<DefinedTarget> = Vec::with_capacity(tables.len());
+        for (place, value) in tables.into_iter().enumerate() {
+            let Value::Table(table) = value else {
+                return Err("write a table [[targets.define]] for each".into());
+            };
+            let name = table.get("name").and_then(Value::as_str);
+            let which = match name {
+                Some(name) => format!("{name:?}"),
+                None => format!("number {}", place + 1),
+            };
+            let target = defined_target(table);
+            let target = target.map_err(|why| format!("target {which}: {why}"))?;
+            let is_same = |other: &&DefinedTarget| {
+                let names = [other, &&target].map(|one| one.definition.target.name.as_str());
+                other.project == target.project && names[0].eq_ignore_ascii_case(names[1])
+            };
+            if defined.iter().any(|other| is_same(&other)) {
+                return Err(format!("target {which} stands there twice"));
+            }
+            defined.push(target);
+        }
+        Ok(Self(defined))
+    }
+}
+
+/// Shown by their names: the rest may be secret.
+impl Serialize for DefinedTargets {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let names = self.0.iter().map(|one| &one.definition.target.name);
+        serializer.collect_seq(names)
+    }
+}
+
+impl<'de> Deserialize<'de> for DefinedTargets {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::read(Value::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+fn defined_target(mut table: Table) -> Result<DefinedTarget, String> {
+    let project = match table.remove("project") {
+        None => None,
+        Some(Value::String(id)) => {
+            Some(ProjectId::new(&id).map_err(|error| format!("project: {error}"))?)
+        }
+        Some(_) => return Err("project is text".into()),
+    };
+    let request = target_of_table(table)?;
+    let enabled = request.enabled;
+    let target = request.check().map_err(|error| error.message)?;
+    Ok(DefinedTarget {
+        project,
+        definition: Definition { target, enabled },
+    })
+}
+
+/// A registration as a TOML file has it: `agent_type` or `agentType`. A key that nobody reads is refused.
+///
+/// # Errors
+/// A key is unknown, or a value of another type; said without the value, which may be secret.
+pub fn target_of_table(table: Table) -> Result<RegisterTarget, String> {
+    let json = wire_spelling(Value::Table(table));
+    let request: RegisterTarget = serde_path_to_error::deserialize(json).map_err(|error| {
+        let path = error.path().to_string();
+        format!("{path} has a value of another type than it takes")
+    })?;
+    match (&request.config, request.fields.0.keys().next()) {
+        (Some(_), Some(unknown)) => Err(format!(
+            "there is no key {unknown:?}; what a mechanism needs to know stands in config"
+        )),
+        _ => Ok(request),
+    }
+}
+
+/// The same with every key in the spelling of the wire, but those that are somebody else's names.
+fn wire_spelling(value: Value) -> serde_json::Value {
+    match value {
+        Value::Table(table) => {
+            let fields = table.into_iter().map(|(key, value)| {
+                let value = if FOREIGN.contains(&key.as_str()) {
+                    serde_json::to_value(value).unwrap_or_default()
+                } else {
+                    wire_spelling(value)
+                };
+                (camel(&key), value)
+            });
+            serde_json::Value::Object(fields.collect())
+        }
+        Value::Array(list) => list.into_iter().map(wire_spelling).collect(),
+        other => serde_json::to_value(other).unwrap_or_default(),
+    }
+}
+
+fn camel(key: &str) -> String {
+    let mut parts = key.split('_').filter(|part| !part.is_empty());
+    let mut camel = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (first, rest) = part.split_at(part.chars().next().map_or(0, char::len_utf8));
+        camel.push_str(&first.to_uppercase());
+        camel.push_str(rest);
+    }
+    camel
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<DefinedTargets, String> {
+        let mut table: Table = toml::from_str(text).unwrap();
+        DefinedTargets::read(table.remove("define").unwrap())
+    }
+
+    const ONE: &str = r#"
+        [[define]]
+        name = "here"
+        agent_type = "claude-code"
+        capabilities = ["rust"]
+        mechanism = "local"
+        max_agents = 3
+        health_check = { enabled = true, interval_ms = 2000 }
+        [define.config]
+        command = "run it"
+        working_directory = "/tmp"
+        env = { A_TOKEN = "hunter2" }
+    "#;
+
+    #[test]
+    fn a_definition_is_read_in_the_spelling_of_the_file() {
+        let defined = read(ONE).unwrap();
+        let target = &defined.0[0].definition.target;
+        assert_eq!((target.name.as_str(), target.max_agents), ("here", 3));
+        assert_eq!(target.health_check.unwrap().interval_ms, 2000);
+        let stored = target.config.stored().unwrap().to_string();
+        assert!(stored.contains("A_TOKEN") && stored.contains("hunter2"));
+        assert!(stored.contains("workingDirectory"), "{stored}");
+        let shown = format!("{:?} {:?}", defined, defined.write());
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_and_no_secret_repeated() {
+        for (from, to, named) in [
+            ("max_agents = 3", "max_agents = 0", "maxAgents"),
+            ("max_agents = 3", "max_agnets = 3", "maxAgnets"),
+            (
+                "mechanism = \"local\"",
+                "mechanism = \"carrier\"",
+                "mechanism",
+            ),
+            ("name = \"here\"", "name = \"h e\"", "name"),
+            ("command = \"run it\"", "", "command"),
+            (
+                "env = { A_TOKEN = \"hunter2\" }",
+                "env = \"hunter2\"",
+                "env",
+            ),
+        ] {
+            let error = read(&ONE.replace(from, to)).unwrap_err();
+            assert!(
+                error.contains(named) && !error.contains("hunter2"),
+                "{to}: {error}"
+            );
+        }
+        let twice = format!("{ONE}{}", ONE.replace("here", "HERE"));
+        assert!(read(&twice).unwrap_err().contains("twice"));
+        let elsewhere = ONE.replace("name = \"here\"", "name = \"here\"\nproject = \"shop\"");
+        assert_eq!(read(&format!("{ONE}{elsewhere}")).unwrap().0.len(), 2);
+    }
+}

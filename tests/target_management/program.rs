@@ -1,0 +1,188 @@
+//! The same by the program: `loom targets`, the file, and what stands in the log.
+
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, ensure};
+use loom_testkit::process::{LoomProcess, LoomUp};
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::SECRET;
+
+/// A command of the program against a coordinator: its code, and what it says.
+async fn loom(up: &LoomProcess, arguments: &[&str]) -> Result<(Option<i32>, String, String)> {
+    let ended = Command::new(env!("CARGO_BIN_EXE_loom"))
+        .args(arguments)
+        .args(["--url", up.api_url()])
+        .env_clear()
+        .stdin(Stdio::null())
+        .output()
+        .await?;
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ok((ended.status.code(), text(ended.stdout), text(ended.stderr)))
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn targets_are_managed_by_the_command_line_and_no_secret_is_logged() -> Result<()> {
+    let up = LoomUp::new(env!("CARGO_BIN_EXE_loom"))
+        .argument("--log-level")
+        .argument("trace,async_nats=info,hyper=info,h2=info");
+    let up = up.start().await?;
+    let ok = async |arguments: &[&str]| -> Result<String> {
+        let (code, stdout, stderr) = loom(&up, arguments).await?;
+        ensure!(code == Some(0), "{arguments:?}: {stderr}");
+        ensure!(!stdout.contains(SECRET), "{stdout}");
+        Ok(stdout)
+    };
+    let env = format!("TOKEN={SECRET}");
+    let added = ok(&[
+        "targets",
+        "add",
+        "here",
+        "--type",
+        "claude-code",
+        "--capability",
+        "rust,go",
+        "--mechanism",
+        "local",
+        "--command",
+        "run it",
+        "--env",
+        &env,
+        "--tag",
+        "mine",
+    ])
+    .await?;
+    assert!(added.starts_with("here is registered ("));
+
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("target.toml");
+    let text = format!(
+        r#"
+        name = "there"
+        agent_type = "codex"
+        capabilities = ["go"]
+        mechanism = "ssh"
+        max_agents = 2
+        [config]
+        host = "build-2"
+        user = "me"
+        command = "agent"
+        env = {{ A_TOKEN = "{SECRET}" }}
+        "#
+    );
+    std::fs::write(&file, text)?;
+    let file = file.to_str().context("a path of text")?;
+    ok(&["targets", "add", "--from-file", file, "--max-agents", "3"]).await?;
+
+    let listed: Value = serde_json::from_str(&ok(&["targets", "--json"]).await?)?;
+    assert_eq!(
+        (&listed["total"], &listed["targets"][1]["maxAgents"]),
+        (&2.into(), &3.into())
+    );
+    let table = ok(&["targets", "list", "--capability", "rust"]).await?;
+    assert!(
+        table.contains("here") && !table.contains("there"),
+        "{table}"
+    );
+    let id = ok(&["targets", "list", "--tag", "mine", "-q"]).await?;
+    let shown = ok(&["targets", "show", &id.trim()[..8]]).await?;
+    assert!(shown.contains("run it") && shown.contains("***"), "{shown}");
+
+    let changed = [
+        "targets",
+        "update",
+        "HERE",
+        "--set",
+        "workingDirectory=/tmp",
+        "--max-agents",
+        "2",
+    ];
+    let changed: Value = serde_json::from_str(&ok(&[&changed[..], &["--json"]].concat()).await?)?;
+    assert_eq!(
+        (&changed["maxAgents"], &changed["config"]["command"]),
+        (&2.into(), &"run it".into())
+    );
+    assert_eq!(changed["config"]["workingDirectory"], "/tmp");
+    assert!(
+        ok(&["targets", "disable", "here", "there"])
+            .await?
+            .contains("here is disabled")
+    );
+    assert!(ok(&["targets"]).await?.contains("no targets"));
+    ok(&["targets", "enable", "there"]).await?;
+    ok(&["targets", "remove", "here"]).await?;
+
+    for (arguments, code, part) in [
+        (
+            &["targets", "show", "here"][..],
+            1,
+            "there is no target here",
+        ),
+        (
+            &["targets", "add", "THERE", "--from-file", file],
+            1,
+            "already",
+        ),
+        (
+            &["targets", "add", "x", "--type", "t", "--capability", "c"],
+            1,
+            "mechanism",
+        ),
+        (
+            &["targets", "add", "x", "--mechanism", "carrier"],
+            2,
+            "kubernetes",
+        ),
+        (
+            &["targets", "update", "there"],
+            2,
+            "nothing is to be changed",
+        ),
+        (
+            &["targets", "--tag", "x", "show", "there"],
+            2,
+            "after `list`",
+        ),
+        (
+            &["targets", "add", "--from-file", "/nowhere.toml"],
+            2,
+            "/nowhere.toml",
+        ),
+    ] {
+        let (ended, _, stderr) = loom(&up, arguments).await?;
+        assert_eq!(ended, Some(code), "{arguments:?}: {stderr}");
+        assert!(
+            stderr.contains(part) && !stderr.contains(SECRET),
+            "{arguments:?}: {stderr}"
+        );
+    }
+    let log = up.stderr();
+    assert!(log.contains("TRACE"), "it logs much");
+    assert!(!log.contains(SECRET), "a secret is logged");
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_file_that_defines_a_wrong_target_is_refused_at_the_start() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("loom.toml");
+    let text = "[[targets.define]]\nname = \"x\"\nagent_type = \"t\"\ncapabilities = [\"c\"]\nmechanism = \"ssh\"\nconfig = { user = \"u\", command = \"c\" }\n";
+    std::fs::write(&file, text)?;
+    let file = file.to_str().context("a path of text")?;
+    let ended = LoomUp::new(env!("CARGO_BIN_EXE_loom"))
+        .env("LOOM_CONFIG", file)
+        .run_to_its_end()
+        .await?;
+    assert_eq!(ended.code(), Some(2), "{}", ended.stderr);
+    for part in ["loom.toml:1: targets.define", "target \"x\"", "host"] {
+        assert!(
+            ended.stderr.contains(part),
+            "{part:?} is not in {}",
+            ended.stderr
+        );
+    }
+    Ok(())
+}
