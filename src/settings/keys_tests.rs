@@ -14,7 +14,7 @@ fn near_names_are_found_and_far_ones_are_not() {
     assert_eq!(did_you_mean("colour", &agents), None);
     let sections = names_in("");
     assert_eq!(did_you_mean("agent", &sections), Some("agents"));
-    assert_eq!(did_you_mean("targets", &sections), None);
+    assert_eq!(did_you_mean("federation", &sections), None);
 }
 
 #[test]

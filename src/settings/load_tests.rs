@@ -50,8 +50,8 @@ fn an_unknown_key_names_file_line_and_the_near_one() {
         &["loom.toml:1:", "[agent]", "did you mean [agents]?"],
     );
     refused(
-        from_file("[targets]\nmax_concurrent = 1\n"),
-        &["there is no section [targets]; there are nats, api"],
+        from_file("[federation]\nmost = 1\n"),
+        &["there is no section [federation]; there are nats, api"],
     );
     refused(from_file("port = 1\n"), &["there is no section [port]"]);
 }

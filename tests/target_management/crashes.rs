@@ -147,7 +147,7 @@ async fn an_actor_that_is_killed_during_writes_loses_none_and_does_none_twice() 
             outcome?;
         }
         project
-            .wait_until_restarted(Role::TargetManager, round)
+            .wait_until_restarted(Role::TargetManager, 2 * round - 1)
             .await?;
         let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
         let there = all(&project).await?;
@@ -167,7 +167,7 @@ async fn an_actor_that_is_killed_during_writes_loses_none_and_does_none_twice() 
             outcome?;
         }
         project
-            .wait_until_restarted(Role::TargetManager, round)
+            .wait_until_restarted(Role::TargetManager, 2 * round)
             .await?;
         assert_eq!(names_of(&all(&project).await?), ["first"]);
     }
@@ -207,5 +207,58 @@ async fn a_record_that_cannot_be_read_is_left_alone_and_its_name_stays_taken() -
         .context("it is left alone")?;
     assert_eq!(&value[..], b"\x07from a later program");
     register(&project, local("more")).await?;
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_bucket_that_was_destroyed_is_made_again_and_what_was_in_it_is_gone() -> Result<()> {
+    let fleet = Fleet::shared().await?;
+    let project = fleet.project().await?;
+    register(&project, local("here")).await?;
+    let bucket = names::targets_bucket(project.id());
+    project.jetstream().delete_key_value(&bucket).await?;
+    let update = json!({"target": "here", "updates": {"maxAgents": 2}});
+    let gone = project.insist("targets.update", update).await;
+    assert_eq!(gone.expect_err("it is gone").code, ErrorCode::NotFound);
+    register(&project, local("here")).await?;
+    let bucket = project.jetstream().get_key_value(&bucket).await?;
+    assert!(bucket.get("target.here").await?.is_some());
+    assert_eq!(names_of(&all(&project).await?), ["here"]);
+    Ok(())
+}
+
+/// NATS is killed while targets are registered: each that was answered is there, and each is there once.
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn an_outage_of_nats_loses_no_target_and_doubles_none() -> Result<()> {
+    let fleet = Fleet::own().await?;
+    let project = fleet.project().await?;
+    register(&project, local("first")).await?;
+    let names: Vec<String> = (0..20).map(|number| format!("t{number}")).collect();
+    let writes = join_all(names.iter().map(|name| {
+        let target = local(name);
+        let project = &project;
+        async move { project.insist("targets.register", target).await }
+    }));
+    let outage = async {
+        fleet.nats().kill().await?;
+        fleet.nats().restart().await
+    };
+    let (written, outage) = tokio::join!(writes, outage);
+    outage?;
+    for outcome in written {
+        // The answer to the first try may have been lost.
+        if let Err(error) = outcome {
+            assert_eq!(error.code, ErrorCode::AlreadyExists, "{error}");
+        }
+    }
+    let left = project
+        .insist("targets.list", json!({"limit": 100}))
+        .await?;
+    ensure!(left.as_array().map(Vec::len) == Some(21), "{left}");
+    project
+        .insist("targets.remove", json!({"target": "t7"}))
+        .await?;
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use loom_actors::projects::Projects;
 use loom_actors::settings::Scalar as _;
 use loom_coordinator::coordinator::{Coordinator, UpOptions};
 use loom_coordinator::settings::{DefinedTargets, ServerUrl, Settings};
@@ -105,15 +106,17 @@ async fn a_project_with_targets_sleeps_is_counted_and_is_woken_by_a_look_at_them
         )
         .await?;
     let projects = fleet.service()?.projects();
-    let asleep = async || projects.is_asleep(project.id()).then_some(());
-    project.eventually("it sleeps", asleep).await?;
+    let of_id = Projects::is_asleep;
+    let slumbers = || of_id(&projects, project.id());
+    let look = async || slumbers().then_some(());
+    project.eventually("it is asleep", look).await?;
     let stats: Stats = project.call("stats", &json!({})).await?;
     assert_eq!(
         (stats.asleep, stats.targets.total, stats.targets.disabled),
         (1, 2, 1)
     );
-    assert!(projects.is_asleep(project.id()), "it was only counted");
+    assert!(slumbers(), "it was only counted");
     assert_eq!(all(&project).await?.len(), 2);
-    assert!(!projects.is_asleep(project.id()));
+    assert!(!slumbers());
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! The group "Target Management": the lines of the integration-test document about the registry of targets, as a
 //! program outside does it, each also with the coordinator killed in the middle; and what a registry must withstand.
 
+#![allow(clippy::expect_used, reason = "a test may panic")]
+
 mod crashes;
 mod file;
 mod program;

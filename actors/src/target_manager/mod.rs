@@ -23,7 +23,7 @@
 //! | the actor dies during a write | the request is sent again to its successor, which has read the bucket: a registration is recognised by its id, a removal is done already |
 //! | the coordinator dies during a write | it is stored or not; whoever asked has no answer, and sees it in the list |
 //! | a write without an answer | repeated until it is known; the write id tells mine from another one |
-//! | the record was changed meanwhile | decided again on what is there, at most [`MOST_CONFLICTS`](change::MOST_CONFLICTS) times in a row |
+//! | the record was changed meanwhile | decided again on what is there, at most 15 times in a row |
 //! | a record cannot be read | left alone, counted, listed nowhere; its name stays taken |
 //! | the bucket was destroyed | made again by the next registration; what was in it is gone with it |
 //! | NATS away | reads go on; a change is `unavailable`, and may happen all the same |
