@@ -183,10 +183,13 @@ impl TestSshd {
         let config = format!(
             "ListenAddress 127.0.0.1\nPort {}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nStrictModes no\n\
              UsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPubkeyAuthentication yes\n\
-             PermitRootLogin yes\nAllowTcpForwarding yes\nPrintMotd no\nMaxStartups 200\nLogLevel VERBOSE\n",
+             PermitRootLogin yes\nAllowTcpForwarding yes\nPrintMotd no\nMaxStartups 200\nLogLevel VERBOSE\n\
+             SetEnv TMPDIR={}\n",
             self.port,
             in_folder("host_key"),
             in_folder("authorized_keys"),
+            // What is kept there goes with the folder.
+            folder.display(),
         );
         fs::write(folder.join("config"), config)?;
         let log = fs::OpenOptions::new()

@@ -193,6 +193,9 @@ fn process(words: &str) -> Option<Process> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::io::Write;
+    use std::path::Path;
+    use std::process::{Command, Stdio};
 
     #[test]
     fn the_answer_is_the_first_line_of_its_kind() {
@@ -222,11 +225,10 @@ mod tests {
     }
 
     /// What a shell says that reads a script as it comes through a connection.
-    fn said_by_shell(script: &str) -> String {
-        use std::io::Write;
-        use std::process::{Command, Stdio};
-        let mut shell = Command::new("sh")
+    fn said_by(shell: &str, folder: &Path, script: &str) -> String {
+        let mut shell = Command::new(shell)
             .arg("-s")
+            .env("TMPDIR", folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -237,13 +239,66 @@ mod tests {
         String::from_utf8(shell.wait_with_output().unwrap().stdout).unwrap()
     }
 
+    /// What systems have as `/bin/sh`.
+    #[test]
+    fn every_shell_starts_finds_and_ends_an_agent() {
+        let folder = tempfile::tempdir().unwrap();
+        let is_there = |shell: &&str| {
+            let tried = Command::new(shell).args(["-c", ":"]).status();
+            tried.is_ok_and(|status| status.success())
+        };
+        for shell in ["sh", "dash", "bash", "ksh", "mksh"]
+            .into_iter()
+            .filter(is_there)
+        {
+            let ask = |script: &str| answer(&said_by(shell, folder.path(), script));
+            let spin_up = SpinUpId::generate();
+            let id = quoted(&spin_up.to_string());
+            let settings = format!(
+                "loom_word=sleep\nloom_dir_wanted=/\nloom_command='echo said; exec sleep 600'\nloom_exports() {{\nexport LOOM_SPIN_UP_ID={id}\n}}\n"
+            );
+            let start = script(spin_up, &settings, START);
+            let Some(Answer::Started(process)) = ask(&start) else {
+                panic!("{shell} started nothing");
+            };
+            assert_eq!(
+                ask(&start),
+                Some(Answer::Existing(process.clone())),
+                "{shell}"
+            );
+            assert_eq!(
+                ask(&find(spin_up, None)),
+                Some(Answer::Running(process)),
+                "{shell}"
+            );
+            let stopped = ask(&stop(spin_up, None, Duration::from_secs(20)));
+            let said = b"said\n".to_vec();
+            let expected = Answer::Stopped {
+                processes: 1,
+                killed: 0,
+                said,
+            };
+            assert_eq!(stopped, Some(expected), "{shell}");
+            assert_eq!(
+                ask(&find(spin_up, None)),
+                Some(Answer::Ended(b"said\n".to_vec())),
+                "{shell}"
+            );
+            assert_eq!(ask(&forget(spin_up)), Some(Answer::Fine), "{shell}");
+            assert_eq!(ask(&find(spin_up, None)), Some(Answer::Absent), "{shell}");
+        }
+    }
+
     #[test]
     fn half_a_script_does_nothing() {
         let script = find(SpinUpId::generate(), None);
-        assert_eq!(answer(&said_by_shell(&script)), Some(Answer::Absent));
+        let folder = tempfile::tempdir().unwrap();
+        let said = said_by("sh", folder.path(), &script);
+        assert_eq!(answer(&said), Some(Answer::Absent));
         let all = script.trim_end().trim_end_matches("exit").trim_end().len();
         for cut in (0..all - 1).step_by(all / 50) {
-            let said = said_by_shell(&script[..script.floor_char_boundary(cut)]);
+            let half = &script[..script.floor_char_boundary(cut)];
+            let said = said_by("sh", folder.path(), half);
             assert_eq!(said, "", "cut at {cut}");
         }
     }

@@ -10,7 +10,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Method, Request, RequestBuilder, Response, StatusCode, Url};
 
-use super::addresses::Guard;
+use super::addresses::{AddressRefusal, Guard};
 
 /// How often a request is sent on to another path of the same host.
 const REDIRECTS: usize = 3;
@@ -105,6 +105,18 @@ impl Resolve for GuardedResolver {
             }
         })
     }
+}
+
+/// Whether an address was refused, and why.
+pub(super) fn refusal(error: &reqwest::Error) -> Option<AddressRefusal> {
+    let mut cause = error.source();
+    while let Some(one) = cause {
+        if let Some(refusal) = one.downcast_ref::<AddressRefusal>() {
+            return Some(*refusal);
+        }
+        cause = one.source();
+    }
+    None
 }
 
 /// All that an error says, its causes too, without the address (whose path may hold a secret).

@@ -13,17 +13,16 @@
 
 pub mod addresses;
 mod client;
+mod signature;
 
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use hmac::{Hmac, KeyInit, Mac};
 use loom_process::secrets::Secrets;
 use loom_protocol::SpinUpId;
 use loom_protocol::target::{BodyTemplate, HttpMethod, Placeholder, WebhookConfig};
 use reqwest::{Method, StatusCode, Url};
-use sha2::Sha256;
 use tokio_util::sync::CancellationToken;
 
 use crate::order::StartOrder;
@@ -32,6 +31,8 @@ use crate::reference::{Reference, WebhookReference};
 use crate::steps::Step;
 use crate::{Launcher, ProbeError, StartError, StartErrorKind, StopError, Surroundings, output};
 use addresses::Guard;
+
+pub use signature::signature;
 
 /// How often a request is tried.
 const TRIES: u32 = 3;
@@ -55,6 +56,8 @@ pub struct Webhook {
 enum Try {
     /// An answer, and the end of its body.
     Answered(StatusCode, Option<Duration>, Vec<u8>),
+    /// Its address is refused, each time.
+    Refused(String),
     /// It never left.
     NotSent(String),
     /// It may have arrived.
@@ -182,7 +185,8 @@ impl Webhook {
                     in_doubt |= status.is_server_error();
                     (message, wait)
                 }
-                Try::NotSent(why) => (why, None),
+                Try::Refused(why) if !in_doubt => return Err(StartError::refused(why)),
+                Try::Refused(why) | Try::NotSent(why) => (why, None),
                 Try::NoAnswer(why) => {
                     in_doubt = true;
                     (why, None)
@@ -285,6 +289,9 @@ impl Webhook {
 
     fn unanswered(&self, url: &Url, error: &reqwest::Error) -> Try {
         let host = host_of(url);
+        if let Some(refusal) = client::refusal(error) {
+            return Try::Refused(format!("{host} leads to where it may not: {refusal}"));
+        }
         let causes = client::causes(error);
         if error.is_timeout() && !error.is_connect() {
             let limit = self.limit();
@@ -328,7 +335,7 @@ impl Webhook {
                 seen: format!("{} answers (status {status})", host_of(&url)),
             }),
             Err(error) => match self.unanswered(&url, &error) {
-                Try::NotSent(why) | Try::NoAnswer(why) => Err(ProbeError(why)),
+                Try::Refused(why) | Try::NotSent(why) | Try::NoAnswer(why) => Err(ProbeError(why)),
                 _ => Err(ProbeError(format!("{} did not answer", host_of(&url)))),
             },
         }
@@ -366,21 +373,6 @@ fn host_of(url: &Url) -> String {
     format!("{host}:{port}")
 }
 
-/// The HMAC-SHA256 of a body, in hex digits.
-pub fn signature(key: &str, body: &str) -> String {
-    use std::fmt::Write as _;
-    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key.as_bytes()) else {
-        // Keys of any length are taken.
-        return String::new();
-    };
-    mac.update(body.as_bytes());
-    let mut hex = String::new();
-    for byte in mac.finalize().into_bytes() {
-        let _ = write!(hex, "{byte:02x}");
-    }
-    hex
-}
-
 impl Launcher for Webhook {
     fn start<'a>(
         &'a self,
@@ -415,18 +407,5 @@ impl Launcher for Webhook {
 
     fn forget(&self, _: SpinUpId) -> BoxFuture<'_, ()> {
         std::future::ready(()).boxed()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_signature_is_that_of_rfc_4231() {
-        assert_eq!(
-            signature("Jefe", "what do ya want for nothing?"),
-            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
-        );
     }
 }

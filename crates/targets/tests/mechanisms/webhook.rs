@@ -367,6 +367,7 @@ async fn the_coordinator_itself_and_link_local_addresses_are_not_called() {
             .start(&order(SpinUpId::generate()), never())
             .await
             .unwrap_err();
+        assert_eq!(error.kind(), StartErrorKind::Refused, "{host}: {error}");
         assert!(
             error.to_string().contains("coordinator itself"),
             "{host}: {error}"
