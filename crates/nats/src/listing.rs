@@ -29,7 +29,7 @@ use std::time::Duration;
 use async_nats::{Client, jetstream};
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -87,6 +87,8 @@ struct Inner {
     listing: Mutex<Option<AbortOnDropHandle<()>>>,
     /// How many lists there have been.
     lists: AtomicU64,
+    /// Told when the next one is not to be waited for.
+    hastened: Arc<Notify>,
 }
 
 /// How long the last list counts, and how often the client had connected when it began.
@@ -147,6 +149,7 @@ impl StreamListing {
             last: Mutex::default(),
             listing: Mutex::default(),
             lists: AtomicU64::new(0),
+            hastened: Arc::default(),
         }))
     }
 
@@ -190,6 +193,11 @@ impl StreamListing {
         let mut reconnects = self.0.reconnects.clone();
         reconnects.mark_unchanged();
         reconnects
+    }
+
+    /// The next list is made at once, if anybody follows.
+    pub fn hasten(&self) {
+        self.0.hastened.notify_one();
     }
 
     /// How many lists there have been.
@@ -365,12 +373,12 @@ fn speaks_against(advisory: &str) -> Option<&str> {
 /// Lists while anybody follows, for as long as somebody has the listing.
 async fn keep_listing(listing: Weak<Inner>) {
     let mut failed = false;
-    let Some((client, mut reconnects)) = listing
-        .upgrade()
-        .map(|inner| (inner.client.clone(), inner.reconnects.clone()))
-    else {
+    let Some(inner) = listing.upgrade() else {
         return;
     };
+    let (client, mut reconnects) = (inner.client.clone(), inner.reconnects.clone());
+    let hastened = inner.hastened.clone();
+    drop(inner);
     let mut told = None;
     loop {
         let Some(inner) = listing.upgrade() else {
@@ -407,6 +415,7 @@ async fn keep_listing(listing: Weak<Inner>) {
         };
         tokio::select! {
             () = sleep(pause) => {}
+            () = hastened.notified() => {}
             changed = reconnects.changed() => if changed.is_err() { return },
             () = listens => told = None,
         }

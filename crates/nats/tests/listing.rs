@@ -79,6 +79,7 @@ async fn until_listed(nats: &Nats) {
     let before = nats.listing.lists();
     let twice = async {
         while nats.listing.lists() < before + 2 {
+            nats.listing.hasten();
             // deliberate sleep: between two looks, before the deadline
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -131,6 +132,7 @@ async fn one_that_is_removed_made_or_purged_is_told_of() {
 
     let stream = nats.jetstream.get_stream("KV_one").await.unwrap();
     stream.purge().await.unwrap();
+    nats.listing.hasten();
     assert_eq!(next(&mut of_one).await, StreamChange::Fewer);
 
     make(&nats, "none").await;
