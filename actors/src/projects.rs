@@ -10,6 +10,7 @@ mod asleep;
 mod coming_up;
 mod comparison;
 mod discovery;
+mod doing;
 mod found;
 mod marks;
 mod room;
@@ -30,10 +31,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use self::asleep::Asleep;
+use self::asleep::{Asleep, RETRY_AFTER};
+use self::doing::Starting;
 use self::found::Found;
 use self::marks::Marks;
-use self::starting::Starting;
 use self::work_streams::WorkStreams;
 use crate::agent_registry::AgentRegistryHandle;
 use crate::project::{Project, Terms};
@@ -42,7 +43,6 @@ use crate::supervision::{Root, RootHandle, StopError, TreeState, TreeStatus};
 
 /// How often the list of streams is read, in case the server's word got lost.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How long a project may take to stop whose store is another one: nothing of it can be written.
 const STOP_WITHIN: Duration = Duration::from_secs(1);
 /// How many of those stop at a time.

@@ -1,15 +1,13 @@
-//! The actor: its messages, its state, and which verb each message is.
+//! The actor: its state, and which verb each message is.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use loom_protocol::agent::{Agent, Directive, HeartbeatRequest, RegisterRequest};
-use loom_protocol::event::ShutdownReason;
-use loom_protocol::{AgentGuid, Timestamp, WireError};
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use loom_protocol::{AgentGuid, Timestamp};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::bucket_view::BucketView;
@@ -17,141 +15,26 @@ use super::entry_state::{InFlightWrite, PendingRequest};
 use super::entry_states::EntryStates;
 use super::fence::Fence;
 use super::held_requests::HeldRequests;
+use super::messages::{Msg, answer};
 use super::outbox::Outbox;
 use super::pauses::Pauses;
-use super::shared::{SharedNews, SharedRefusal};
-use super::writes::BOUNDS;
-use super::{AgentRegistryArgs, heartbeats};
+use super::{AgentRegistryArgs, MAX_AGENTS, heartbeats};
 use crate::domain::agent::Terms;
-use crate::keyed_writer::KeyedWriter;
-use crate::liveness::Marker;
-use crate::nats::error::StoreError;
-use crate::nats::kv::{Bucket, Record, WatchEvent};
+use crate::keyed_writer::{Bounds, KeyedWriter};
+use crate::nats::kv::Bucket;
 use crate::repetition::Repetition;
 
+/// How many reads and writes are under way at once, and how many requests wait for one entry: of all entries no more than that
+/// comes to.
+pub(super) const BOUNDS: Bounds = Bounds {
+    tasks: 256,
+    requests_of_a_key: 16,
+    requests: 16 * MAX_AGENTS,
+};
 /// How many chunks of the watch may wait in the mailbox.
 const CHUNKS_AHEAD: usize = 4;
 /// The shortest time between two sweeps.
 const SWEEP_MIN: Duration = Duration::from_millis(50);
-
-/// The answer to a request.
-pub(super) type Reply<T> = RpcReplyPort<Result<T, WireError>>;
-
-/// An order to end, with everything decided.
-#[derive(Debug, Clone)]
-pub(super) struct ShutdownCommand {
-    pub graceful: bool,
-    pub grace: Duration,
-    pub reason: String,
-    /// What for: `idle-timeout` or `manual`.
-    pub cause: ShutdownReason,
-}
-
-/// What the actor can be told.
-pub(super) enum Msg {
-    /// Answered when the bucket has been read.
-    Ready { reply: RpcReplyPort<()> },
-    /// Answered when it is durable.
-    Register {
-        guid: AgentGuid,
-        request: Box<RegisterRequest>,
-        reply: Reply<Agent>,
-    },
-    /// Answered when it is durable.
-    Deregister { guid: AgentGuid, reply: Reply<()> },
-    /// A heartbeat that the directory could not apply by itself.
-    Heartbeat {
-        heartbeat: HeartbeatRequest,
-        reply: Reply<Vec<Directive>>,
-    },
-    /// The same, published instead of requested; the permit bounds how many wait here.
-    PublishedHeartbeat {
-        heartbeat: HeartbeatRequest,
-        _permit: OwnedSemaphorePermit,
-    },
-    /// Every heartbeat that was published before this marker has come before it.
-    Marker(Marker),
-    /// A request named an agent that is offline.
-    SignOfLife { guid: AgentGuid, reply: Reply<()> },
-    /// Answered when the order is given, not when it is obeyed.
-    Shutdown {
-        guid: AgentGuid,
-        order: ShutdownCommand,
-        reply: Reply<Agent>,
-    },
-    /// Whether the agent is offline now: not if it was heard of after `silent_since`.
-    MarkOffline {
-        guid: AgentGuid,
-        silent_since: Timestamp,
-        reply: Reply<bool>,
-    },
-    /// Whether the entry is gone now: not if the agent was heard of after `silent_since`. Answered
-    /// when it is durable.
-    Bury {
-        guid: AgentGuid,
-        silent_since: Timestamp,
-        reply: Reply<bool>,
-    },
-    /// Nothing is offered before `until` to the agent and all who share its limit.
-    Pause {
-        guid: AgentGuid,
-        until: Timestamp,
-        reason: String,
-        reply: Option<Reply<()>>,
-    },
-    /// The agent is taken out.
-    Quarantine { guid: AgentGuid, reason: String },
-    /// It is paused and quarantined no more.
-    ReleaseFromQuarantine {
-        guid: AgentGuid,
-        reply: Reply<Agent>,
-    },
-    /// Timer. Ignored when `epoch` is stale.
-    PauseOver { epoch: u64 },
-    /// Publishes an order and repeats it until it is cleared.
-    AddDirective {
-        guid: AgentGuid,
-        directive: Directive,
-        reply: Reply<()>,
-    },
-    /// An order was obeyed or is void.
-    ClearDirective {
-        guid: AgentGuid,
-        directive: Directive,
-        reply: Reply<()>,
-    },
-    /// The watch has something; the permit bounds how much of it waits here.
-    Bucket {
-        event: WatchEvent,
-        _permit: OwnedSemaphorePermit,
-    },
-    /// The bucket of all projects has something about agents of this one; answered with what could
-    /// not be taken.
-    Shared {
-        news: Arc<[SharedNews]>,
-        reply: RpcReplyPort<Vec<SharedRefusal>>,
-    },
-    /// Some agents have another number of items than was told.
-    Recounted,
-    /// Timer: that is told.
-    CountsDue,
-    /// A write that this actor began has ended.
-    WriteEnded {
-        guid: AgentGuid,
-        outcome: Result<u64, StoreError>,
-    },
-    /// A reading that this actor began has ended.
-    ReadEnded {
-        guid: AgentGuid,
-        outcome: Result<Option<Record>, StoreError>,
-    },
-    /// Timer.
-    SweepDue,
-    /// A task that must not end has ended.
-    HelperEnded { helper: &'static str },
-    /// Ends what is in flight, then answers.
-    Drain { reply: RpcReplyPort<()> },
-}
 
 pub(super) struct State {
     pub me: ActorRef<Msg>,
@@ -294,11 +177,6 @@ impl Actor for AgentRegistry {
         state.work_off();
         Ok(())
     }
-}
-
-/// Answers a port whose caller may have given up.
-pub(super) fn answer<T: Send + 'static>(reply: RpcReplyPort<T>, value: T) {
-    let _ = reply.send(value);
 }
 
 impl State {

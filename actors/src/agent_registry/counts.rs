@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use loom_protocol::event::{AgentEvent, AgentEventKind};
 
-use super::actor::{Msg, State};
+use super::actor::State;
+use super::messages::Msg;
 
 /// How long changes are gathered.
 const TOGETHER: Duration = Duration::from_millis(500);

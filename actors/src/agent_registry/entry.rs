@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use loom_protocol::agent::{Agent, Directive, DirectiveKind, MAX_CONCURRENT_TASKS};
+use loom_protocol::agent::{Agent, AgentStatus, Directive, DirectiveKind, MAX_CONCURRENT_TASKS};
 use loom_protocol::event::ShutdownReason;
 use loom_protocol::work::LeaseRef;
 use loom_protocol::{Timestamp, WireError};
@@ -184,6 +184,12 @@ impl AgentEntry {
         self.agent
             .max_concurrent_tasks
             .saturating_sub(self.leases())
+    }
+
+    /// Whether somebody would miss it if its entry went by itself.
+    pub(super) fn is_missed(&self) -> bool {
+        let agent = self.agent();
+        agent.status != AgentStatus::Offline || self.leases() > 0 || agent.quarantine.is_some()
     }
 
     /// The agent as clients see it, now.

@@ -5,8 +5,8 @@ use loom_protocol::agent::{Agent, RegisterRequest};
 use loom_protocol::{AgentGuid, Timestamp, WireError};
 use tokio::time::Instant;
 
-use super::actor::{Reply, answer};
 use super::entry::SharedPlace;
+use super::messages::{Reply, answer};
 use crate::domain::agent::Verdict;
 use crate::keyed_writer::Conflicts;
 

@@ -7,7 +7,6 @@ use loom_protocol::agent::AgentStatus;
 use loom_protocol::{AgentGuid, Timestamp};
 
 use super::entry_state::{EntryState, Keeper};
-use super::watch_events::is_missed;
 use super::{AgentDirectory, AgentEntry};
 
 /// What is known of each entry. One that nobody has asked for yet is in doubt until the bucket has been read once; then it
@@ -96,7 +95,7 @@ impl EntryState {
         let has_lost_leases =
             is_offline && self.written_count > 0 && entry.leases() != self.written_count;
         (self.has_old_heartbeat(freshness) && has_beaten)
-            || (self.goes_soon(freshness) && is_missed(entry))
+            || (self.goes_soon(freshness) && entry.is_missed())
             || has_lost_leases
     }
 

@@ -11,9 +11,10 @@ use loom_protocol::event::ShutdownReason;
 use loom_protocol::{AgentGuid, ErrorCode, Timestamp, WireError};
 use ractor::RpcReplyPort;
 
-use super::actor::{AgentRegistry, Msg, ShutdownCommand};
+use super::actor::AgentRegistry;
+use super::messages::{Msg, ShutdownCommand};
 use super::requests::not_registered;
-use super::shared::{SharedNews, SharedRefusal};
+use super::shared_news::{SharedNews, SharedRefusal};
 use super::{AgentDirectory, AgentRegistryArgs};
 use crate::actor_name::ActorName;
 use crate::clock::Clock;

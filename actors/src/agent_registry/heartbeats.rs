@@ -11,7 +11,7 @@ use serde::Deserialize;
 use tokio::sync::Semaphore;
 
 use super::AgentRegistryArgs;
-use super::actor::Msg;
+use super::messages::Msg;
 
 /// How many heartbeats may wait in the mailbox.
 const MAX_WAITING: usize = 1024;

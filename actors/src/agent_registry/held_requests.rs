@@ -4,8 +4,7 @@
 use loom_protocol::WireError;
 
 use super::AgentDirectory;
-use super::actor::{Msg, answer};
-use super::writes::RETRY_AFTER;
+use super::messages::{Msg, RETRY_AFTER, answer};
 
 /// How many requests wait; more are refused.
 const MAX_HELD: usize = 10_000;

@@ -86,13 +86,16 @@ mod handle;
 mod heartbeats;
 mod held_requests;
 mod index;
+mod messages;
 mod notifications;
 mod outbox;
 mod outcomes;
 mod page;
 mod pauses;
+mod pausing;
 mod requests;
 mod shared;
+mod shared_news;
 mod verdicts;
 mod watch_events;
 mod writes;
@@ -116,7 +119,7 @@ pub use directory::{AgentDirectory, ReportOrigin};
 pub use entry::{AgentEntry, SharedPlace};
 pub use handle::AgentRegistryHandle;
 pub use page::{AgentFilter, AgentsFound};
-pub use shared::{SharedChange, SharedNews, SharedRefusal};
+pub use shared_news::{SharedChange, SharedNews, SharedRefusal};
 
 /// How many agents a project may have.
 pub const MAX_AGENTS: usize = 100_000;

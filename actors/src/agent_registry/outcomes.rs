@@ -4,10 +4,11 @@ use loom_protocol::agent::Agent;
 use loom_protocol::{AgentGuid, WireError};
 use tokio::time::Instant;
 
-use super::actor::{State, answer};
+use super::actor::State;
 use super::entry_state::{InFlightWrite, Keeper, PendingRequest, RecheckReason};
+use super::messages::{RETRY_AFTER, answer};
 use super::notifications::Departure;
-use super::writes::{RETRY_AFTER, not_owner};
+use super::writes::not_owner;
 use crate::domain::agent::{Verdict, differs};
 use crate::keyed_writer::AfterWrite;
 use crate::nats::error::{Cause, StoreError, StoreErrorKind};

@@ -7,9 +7,9 @@ use loom_protocol::agent::{
 };
 use loom_protocol::{AgentGuid, ErrorCode, Timestamp, WireError};
 
-use super::actor::{Reply, ShutdownCommand, State, answer};
+use super::actor::State;
 use super::entry_state::PendingRequest;
-use super::writes::RETRY_AFTER;
+use super::messages::{RETRY_AFTER, Reply, ShutdownCommand, answer};
 use super::{AgentEntry, MAX_AGENTS};
 use crate::domain::agent::{
     self, effective_status, mark_offline, on_heartbeat, reason_heard, request_scale_in, with_status,

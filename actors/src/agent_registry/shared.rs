@@ -14,47 +14,10 @@ use super::actor::State;
 use super::entry::SharedPlace;
 use super::entry_state::Keeper;
 use super::notifications::Departure;
-use super::watch_events::{is_missed, is_of_a_replaced_run};
+use super::shared_news::{SharedChange, SharedNews, SharedRefusal};
+use super::watch_events::is_of_a_replaced_run;
 use crate::domain::agent::{AgentPut, Seen, Verdict};
 use crate::nats::error::{StoreError, StoreErrorKind};
-
-/// Something about one agent in the bucket of all projects.
-#[derive(Debug, Clone)]
-pub struct SharedNews {
-    /// The agent.
-    pub guid: AgentGuid,
-    /// Where its entry is, or was.
-    pub place: SharedPlace,
-    /// What there is.
-    pub what: SharedChange,
-}
-
-/// What became of an entry in the bucket of all projects.
-#[derive(Debug, Clone)]
-pub enum SharedChange {
-    /// It is there.
-    Put {
-        /// What the client wrote.
-        put: Box<AgentPut>,
-        /// It was there when it was looked for; else it was put before our eyes.
-        found: bool,
-        /// When the server stored it.
-        stored_at: Timestamp,
-    },
-    /// The client deleted it, or moved it to another project.
-    Deleted,
-    /// It went without a mark: by its age, or with others.
-    Vanished,
-}
-
-/// An entry that is no agent.
-#[derive(Debug, Clone)]
-pub struct SharedRefusal {
-    /// Where it is.
-    pub place: SharedPlace,
-    /// Why.
-    pub reason: String,
-}
 
 impl State {
     /// Applies what the reader tells. Telling it twice changes nothing.
@@ -148,7 +111,7 @@ impl State {
             self.remove_quarantined(agent);
             return self.mark_dirty(guid);
         }
-        if how == Departure::Vanished && is_missed(&entry) {
+        if how == Departure::Vanished && entry.is_missed() {
             // Its age is no goodbye: it is judged by its silence.
             return;
         }

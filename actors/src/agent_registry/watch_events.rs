@@ -382,7 +382,7 @@ impl State {
         slot.shown_by_us = false;
         if entry.shared_place().is_some() {
             slot.keeper = Keeper::Shared;
-        } else if !is_missed(&entry) {
+        } else if !entry.is_missed() {
             self.remove_agent(guid, Departure::Vanished);
             return self.forget_if_idle(guid);
         }
@@ -429,12 +429,6 @@ impl State {
             self.forget_if_idle(guid);
         }
     }
-}
-
-/// Whether somebody would miss an agent whose entry has gone by itself.
-pub(super) fn is_missed(entry: &AgentEntry) -> bool {
-    let agent = entry.agent();
-    agent.status != AgentStatus::Offline || entry.leases() > 0 || agent.quarantine.is_some()
 }
 
 /// Whether an entry was put by a run of the agent whose place was taken.

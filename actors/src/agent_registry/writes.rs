@@ -2,32 +2,21 @@
 //! once, registrations and removals first.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use async_nats::connection::State as Connection;
 use bytes::Bytes;
 use loom_protocol::agent::{Agent, RegisterRequest};
 use loom_protocol::{AgentGuid, ErrorCode, Timestamp, WireError};
 
-use super::MAX_AGENTS;
-use super::actor::{Msg, State, answer};
+use super::actor::{BOUNDS, State};
 use super::entry_state::{EntryState, InFlightWrite, Keeper, PendingRequest};
 use super::entry_states::Freshness;
+use super::messages::{Msg, RETRY_AFTER, answer};
 use super::requests::is_dead;
 use super::shared::delete_shared;
 use crate::domain::agent::OwnEntry;
-use crate::keyed_writer::{Bounds, Panicked, Rejected, Rejection};
+use crate::keyed_writer::{Panicked, Rejected, Rejection};
 use crate::nats::error::{StoreError, StoreErrorKind};
-
-/// How many reads and writes are under way at once, and how many requests wait for one entry: of all entries no more than that
-/// comes to.
-pub(super) const BOUNDS: Bounds = Bounds {
-    tasks: 256,
-    requests_of_a_key: 16,
-    requests: 16 * MAX_AGENTS,
-};
-/// What a refused client is told to wait.
-pub(super) const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 impl State {
     /// What is known of an entry.

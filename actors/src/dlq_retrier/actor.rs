@@ -14,7 +14,6 @@ use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::chores::{LOOK_EVERY, TICK};
 use super::index::LetterIndex;
 use super::letters::DeadLetters;
 use super::orders::{Retried, RetryBatch};
@@ -26,6 +25,11 @@ use crate::work_ledger::{ReadModel, WorkLedgerHandle};
 
 /// How long a request waits for the first reading of the stream.
 const READY_WITHIN: Duration = Duration::from_millis(2_500);
+/// How often letters are looked at that are due, expired or outdated.
+pub(super) const TICK: Duration = Duration::from_secs(1);
+/// The same while there are none, and how often it is looked whether the stream is there, where no list of all streams says
+/// so.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// What the DlqRetrier needs to run.
 #[derive(Clone)]

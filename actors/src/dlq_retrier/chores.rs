@@ -6,15 +6,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::actor::{DlqMsg, State};
+use super::actor::{DlqMsg, LOOK_EVERY, State, TICK};
 use super::orders::{Retried, RetryBatch};
 use super::publish_batch::BATCH;
 
-/// How often letters are looked at that are due, expired or outdated.
-pub(super) const TICK: Duration = Duration::from_secs(1);
-/// The same while there are none, and how often it is looked whether the stream is there, where no list of all streams says
-/// so.
-pub(super) const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How much later than the server a letter counts as expired here.
 const SLACK: Duration = Duration::from_secs(2);
 

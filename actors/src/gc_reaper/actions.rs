@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use loom_protocol::agent::{Agent, AgentStatus, Directive, DirectiveKind, ShutdownRequest};
-use loom_protocol::gc::{GcAction, GcAgent, Grave};
+use loom_protocol::gc::{GcAgent, Grave};
 use loom_protocol::work::Reason;
 use loom_protocol::{AgentGuid, Timestamp, WireError, names};
 use tokio::time::Instant;
@@ -11,43 +11,15 @@ use tokio::time::Instant;
 use super::actor::{GcReaperArgs, GcReaperMsg, State};
 use super::grave_index::MAX_GRAVES;
 use super::graveyard::Graveyard;
-use super::inspection::RETRY;
+use super::reap_action::ReapAction;
 use crate::agent_registry::AgentEntry;
 
+/// How long to wait before something that failed is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 /// A ghost is told again after this long.
 const TELL_AGAIN: Duration = Duration::from_secs(5);
 /// How many ghosts are remembered as told.
 const MAX_TOLD: usize = 10_000;
-
-/// What is being done to an agent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ReapAction {
-    MarkOffline,
-    Bury,
-    SendHome,
-    Insist,
-}
-
-impl ReapAction {
-    pub const fn of(action: GcAction) -> Option<Self> {
-        match action {
-            GcAction::MarkOffline => Some(Self::MarkOffline),
-            GcAction::Bury => Some(Self::Bury),
-            GcAction::SendHome => Some(Self::SendHome),
-            GcAction::Insist => Some(Self::Insist),
-            GcAction::Unknown => None,
-        }
-    }
-
-    const fn action(self) -> GcAction {
-        match self {
-            Self::MarkOffline => GcAction::MarkOffline,
-            Self::Bury => GcAction::Bury,
-            Self::SendHome => GcAction::SendHome,
-            Self::Insist => GcAction::Insist,
-        }
-    }
-}
 
 /// What a deed needs. What was known when the verdict was spoken goes along: whoever was heard of
 /// since is left alone.

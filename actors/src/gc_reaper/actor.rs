@@ -11,9 +11,9 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::actions::ReapAction;
 use super::grave_index::GraveIndex;
 use super::graveyard::Graveyard;
+use super::reap_action::ReapAction;
 use crate::agent_registry::{AgentChange, AgentDirectory, AgentRegistryHandle};
 use crate::clock::Clock;
 use crate::deadline_queue::DeadlineQueue;

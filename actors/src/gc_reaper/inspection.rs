@@ -8,8 +8,8 @@ use loom_protocol::agent::AgentStatus;
 use loom_protocol::gc::GcAction;
 use tokio::time::{Instant, sleep};
 
-use super::actions::ReapAction;
 use super::actor::{GcReaperArgs, GcReaperMsg, State};
+use super::reap_action::ReapAction;
 use crate::agent_registry::{AgentChange, AgentEntry};
 use crate::domain::matching::fits;
 use crate::domain::reaping::{
@@ -19,8 +19,6 @@ use crate::liveness::BarrierOutcome;
 
 /// The pause between passes while they stall.
 const AFTER_STALL: Duration = Duration::from_millis(100);
-/// How long to wait before something that failed is tried again.
-pub(super) const RETRY: Duration = Duration::from_secs(1);
 
 /// What is to be done to an agent, and when: now if that is zero. Nothing changes until then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

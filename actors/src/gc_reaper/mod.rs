@@ -51,6 +51,7 @@ mod grave_index;
 mod graveyard;
 mod handle;
 mod inspection;
+mod reap_action;
 mod report;
 
 pub use actor::{GcReaper, GcReaperArgs, GcReaperMsg};

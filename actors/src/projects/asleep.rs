@@ -2,7 +2,6 @@
 //! subscriptions that wake it.
 
 use std::collections::BTreeSet;
-use std::sync::Weak;
 use std::time::Duration;
 
 use async_nats::{Client, Subscriber};
@@ -11,11 +10,10 @@ use futures_util::StreamExt as _;
 use loom_protocol::{ProjectId, Timestamp, WireError};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Inner, Projects, RETRY_AFTER};
 use crate::domain::sleep::{Mark, StreamPositions};
 
-/// The longest pause before a project for which something has come is tried again.
-const RETRY_MAX: Duration = Duration::from_secs(5);
+/// After what time a client that was refused is to try again, and so do we where something failed.
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Those that sleep.
 #[derive(Default)]
@@ -27,23 +25,22 @@ struct Sleeper {
     mark: Box<Mark>,
     /// Why it could not be woken when it was wanted last.
     kept_asleep: Option<Box<WireError>>,
-    _subscribed: AbortOnDropHandle<()>,
+    _waking: AbortOnDropHandle<()>,
 }
 
 impl Asleep {
-    /// It sleeps from now on, as this mark says, until a message comes to these subscriptions.
+    /// It sleeps from now on, as this mark says. `waking` is to wake it, and runs for no longer than it sleeps.
     pub fn insert(
         &self,
         id: &ProjectId,
         mark: Mark,
-        subscriptions: WakeSubscriptions,
-        projects: Weak<Inner>,
+        waking: impl Future<Output = ()> + Send + 'static,
     ) {
-        let subscribed = tokio::spawn(subscriptions.wake_at_a_message(projects, id.clone()));
+        let waking = tokio::spawn(waking);
         let sleeper = Sleeper {
             mark: Box::new(mark),
             kept_asleep: None,
-            _subscribed: AbortOnDropHandle::new(subscribed),
+            _waking: AbortOnDropHandle::new(waking),
         };
         self.by_id.insert(id.clone(), sleeper);
     }
@@ -134,23 +131,16 @@ impl WakeSubscriptions {
         })
     }
 
-    async fn wake_at_a_message(mut self, projects: Weak<Inner>, id: ProjectId) {
+    /// Waits for a message. False: none will come any more.
+    pub async fn heard(mut self, id: &ProjectId) -> bool {
         let heard = tokio::select! {
             heard = self.messages.next() => heard,
             heard = self.entries.next() => heard,
         };
         // What else comes is not kept: that something has come is all that is to be known.
         drop(self);
-        let Some(message) = heard else { return };
+        let Some(message) = heard else { return false };
         tracing::info!(project = %id, subject = %message.subject, "a message wakes the project");
-        drop(message);
-        let mut pause = RETRY_AFTER;
-        // The start of the project ends this; where it cannot be started just now, it is tried again.
-        while let Some(inner) = projects.upgrade() {
-            // A task of its own is as large as what it may wait for.
-            Box::pin(Projects(inner).start_one_found(&id)).await;
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(RETRY_MAX);
-        }
+        true
     }
 }

@@ -1,10 +1,11 @@
-//! What is done with a project until it can be read from, and what it owes to its agents when it is up.
+//! What wakes a project, what is done with it until it can be read from, and what it owes to its agents when it is up.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use loom_protocol::{ProjectId, WireError};
 
+use super::asleep::WakeSubscriptions;
 use super::{LOOK_EVERY, Projects, RETRY_AFTER};
 use crate::dlq_retrier::LetterError;
 use crate::project::Project;
@@ -12,8 +13,32 @@ use crate::supervision::{TreeState, TreeStatus};
 
 /// How long agents and dead letters of one may take to be read before the reason why it cannot be read from is that.
 const READ_WITHIN: Duration = Duration::from_secs(10);
+/// The longest pause before a project for which something has come is tried again.
+const RETRY_MAX: Duration = Duration::from_secs(5);
 
 impl Projects {
+    /// Starts a project that sleeps when a message comes to these subscriptions.
+    pub(super) fn wake_at_a_message(
+        &self,
+        id: &ProjectId,
+        subscriptions: WakeSubscriptions,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let (inner, id) = (Arc::downgrade(&self.0), id.clone());
+        async move {
+            if !subscriptions.heard(&id).await {
+                return;
+            }
+            let mut pause = RETRY_AFTER;
+            // The start of the project ends this; where it cannot be started just now, it is tried again.
+            while let Some(inner) = inner.upgrade() {
+                // A task of its own is as large as what it may wait for.
+                Box::pin(Self(inner).start_one_found(&id)).await;
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RETRY_MAX);
+            }
+        }
+    }
+
     /// Starts one that was found again and again, with pauses, until it is up or its resources are gone: it can be read from
     /// no earlier.
     pub(super) fn start_until_up(&self, id: &ProjectId) {

@@ -38,7 +38,7 @@ use tokio::time::{Instant, sleep};
 
 use super::asleep::WakeSubscriptions;
 use super::comparison::Comparison;
-use super::starting::Done;
+use super::doing::Done;
 use super::{Projects, RETRY_AFTER};
 use crate::domain::sleep::{AsleepTotals, Mark, Signs, StreamPosition, StreamPositions, why_awake};
 use crate::liveness::BarrierOutcome;
@@ -211,9 +211,8 @@ impl Projects {
         let now = self.0.terms.clock.now();
         for (id, mark, subscriptions) in subscribed {
             if mark.holds(&stand(&id), self.settings()) && !mark.is_over(now) {
-                self.0
-                    .asleep
-                    .insert(&id, mark, subscriptions, Arc::downgrade(&self.0));
+                let waking = self.wake_at_a_message(&id, subscriptions);
+                self.0.asleep.insert(&id, mark, waking);
             }
         }
         tracing::info!(asleep = self.0.asleep.len(), "projects sleep on");
@@ -316,9 +315,8 @@ impl Projects {
     ) -> Result<(), StopError> {
         let id = &project.id.clone();
         self.0.started.remove(id);
-        self.0
-            .asleep
-            .insert(id, mark.clone(), subscriptions, Arc::downgrade(&self.0));
+        let waking = self.wake_at_a_message(id, subscriptions);
+        self.0.asleep.insert(id, mark.clone(), waking);
         // One is this one, and one is of the active ones: any other one is of somebody who uses it, or is about to.
         let is_used = Arc::strong_count(&project) > 2 || project.last_use.unused() < used_before;
         if is_used || !project.agents.is_empty() {

@@ -15,22 +15,21 @@
 //! |---|---|
 //! | its resources cannot be made or opened | those who wait are told; the next write tries again, and the next look where it was found |
 //! | an actor does not come up, or its tree is parked | it goes on by itself; writes go to the handles, which say so; reads are refused until it was up once |
-//! | a thousand are found at once | [`STARTS`] at a time; one that takes longer than [`SLOW_AFTER`] keeps no place |
+//! | a thousand are found at once | [`STARTS`](super::doing::STARTS) at a time; one that takes longer than [`SLOW_AFTER`] keeps no place |
 //! | NATS or the ownership goes meanwhile | the start fails; nothing is made |
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, Shared, join_all};
+use futures_util::future::join_all;
 use loom_protocol::{ErrorCode, ProjectId, WireError};
-use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::asleep::WakeSubscriptions;
 use super::coming_up::care_for;
+use super::doing::{ByProject, Doing, Done, What};
 use super::found::NOT_LISTED;
 use super::{Projects, RETRY_AFTER};
 use crate::domain::sleep::Mark;
@@ -38,50 +37,11 @@ use crate::project::Project;
 use crate::supervision::{StartError, StopError};
 use crate::unavailable::not_started;
 
-/// How many of those that were found start at a time. Each is a dozen requests of JetStream; more at a time make none of
-/// them sooner.
-const STARTS: usize = 16;
 /// After how long the start of one lets the next one begin beside it.
 const SLOW_AFTER: Duration = Duration::from_secs(2);
 
 /// How often room is made for a project where no more may be awake; others may take it first.
 const TRIES_FOR_ROOM: u32 = 3;
-
-/// How something that was done with a project has ended.
-#[derive(Clone)]
-pub(super) enum Done {
-    Started(Result<Arc<Project>, WireError>),
-    Stopped(Result<(), StopError>),
-}
-
-/// Something that is being done with a project, for all who wait for it.
-pub(super) type Doing = Shared<BoxFuture<'static, Done>>;
-
-/// What is being done with each project, and how.
-type ByProject = HashMap<ProjectId, (What, Doing)>;
-
-/// Whether a project is being started, or its actors end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum What {
-    Start,
-    End,
-}
-
-/// What is being done with projects.
-pub(super) struct Starting {
-    doing: Mutex<ByProject>,
-    /// Places for those that were found.
-    places: Semaphore,
-}
-
-impl Default for Starting {
-    fn default() -> Self {
-        Self {
-            doing: Mutex::default(),
-            places: Semaphore::new(STARTS),
-        }
-    }
-}
 
 impl Projects {
     /// A project for a read; `None`: there is none of that id.

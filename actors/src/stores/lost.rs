@@ -10,7 +10,7 @@ use super::Stores;
 use crate::nats::error::StoreError;
 use crate::nats::ledger_store::LedgerStore;
 use crate::nats::store_guard::StoreGuard;
-use crate::work_ledger::ReadModel;
+use crate::work_ledger::{ReadModel, read_of};
 
 /// The items that were known and are not in the store that is there, or in an older state: unfinished ones first, each
 /// in the order of their creation.
@@ -19,7 +19,7 @@ async fn compare(
     known: &Arc<ReadModel>,
 ) -> Result<Vec<LostItem>, StoreError> {
     let found = match LedgerStore::find(jetstream, known.project()).await? {
-        Some(store) => Some(ReadModel::read_of(known.project().clone(), store).await?),
+        Some(store) => Some(read_of(known.project().clone(), store).await?),
         None => None,
     };
     let mut lost = Vec::new();

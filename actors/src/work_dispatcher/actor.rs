@@ -1,4 +1,4 @@
-//! The actor: its messages, and which of its jobs each one concerns.
+//! The actor: which of its jobs each message concerns.
 //!
 //! | job | its state |
 //! |---|---|
@@ -10,130 +10,18 @@
 //! A job changes its own state only. What else it needs comes as an argument, and what it means for another job goes
 //! back to the actor.
 
-use std::sync::Arc;
-
-use loom_protocol::{AgentGuid, WorkId};
+use loom_protocol::WorkId;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::time::Instant;
 
-use super::claims::{Claim, ClaimOutcome};
+use super::args::WorkDispatcherArgs;
 use super::env::DispatcherEnv;
-use super::handle::QueuePosition;
 use super::intake::{Intake, RunningIntake};
 use super::item_deadlines::ItemDeadlines;
 use super::lease_clocks::LeaseClocks;
 use super::matching::Matching;
-use crate::agent_registry::{AgentDirectory, AgentRegistryHandle};
-use crate::clock::Clock;
-use crate::liveness::{BarrierOutcome, DeliveryBarrier};
-use crate::nats::connection::Nats;
-use crate::nats::owner::Ownership;
-use crate::settings::WorkSettings;
-use crate::supervision::Jitter;
-use crate::work_ledger::{Applied, Header, ItemChange, LedgerError, ReadModel, WorkLedgerHandle};
-
-/// What the dispatcher needs to run.
-#[derive(Clone)]
-pub struct WorkDispatcherArgs {
-    /// The read side of the ledger.
-    pub read: Arc<ReadModel>,
-    /// The ledger, which writes.
-    pub ledger: WorkLedgerHandle,
-    /// Who is there.
-    pub agents: Arc<AgentDirectory>,
-    /// Through which agents are told to stop.
-    pub registry: AgentRegistryHandle,
-    /// The connection.
-    pub nats: Nats,
-    /// The clock.
-    pub clock: Clock,
-    /// Defaults of items.
-    pub settings: WorkSettings,
-    /// How many copies of the stream NATS keeps.
-    pub replicas: usize,
-    /// Whether the ownership lasts: asked before a report is dropped for good.
-    pub ownership: Ownership,
-    /// Which ownership this is: part of the consumers' names.
-    pub epoch: u64,
-    /// To be passed before a lease is taken back.
-    pub barrier: DeliveryBarrier,
-    /// Spreads the pauses before a next attempt.
-    pub jitter: Jitter,
-}
-
-/// What the dispatcher is told.
-#[derive(Debug)]
-pub enum DispatcherMsg {
-    /// An agent wants work. Answered when there is some, or when its wait is over.
-    Claim {
-        /// What it wants.
-        order: Arc<Claim>,
-        /// To whom.
-        reply: RpcReplyPort<ClaimOutcome>,
-    },
-    /// The read model has taken a write over.
-    ItemChanged(Arc<ItemChange>),
-    /// An agent came, went or changed.
-    AgentChanged(AgentGuid),
-    /// An agent has stopped a cancelled item: its slot is free.
-    Stopped {
-        /// The agent.
-        guid: AgentGuid,
-        /// The item.
-        id: WorkId,
-    },
-    /// Assignments have their outcomes; `None` where the ledger died and is up again.
-    Assigned {
-        /// For which claim.
-        claim: u64,
-        /// Of which agent.
-        guid: AgentGuid,
-        /// Which items.
-        ids: Vec<WorkId>,
-        /// What came of them, in the same order.
-        outcomes: Option<Vec<Result<Applied, LedgerError>>>,
-    },
-    /// A claim is to be answered with leases that are there already: the ledger knows them all now, or is away.
-    LedgerIsUp {
-        /// Which claim.
-        claim: u64,
-        /// Whether it is up.
-        outcome: Result<(), LedgerError>,
-    },
-    /// What stands between this pending item and an agent?
-    QueuePosition {
-        /// The item.
-        header: Box<Header>,
-        /// To whom.
-        reply: RpcReplyPort<QueuePosition>,
-    },
-    /// The barrier for leases that were found out of time has been passed, or not.
-    BarrierEnded(BarrierOutcome),
-    /// A timer has fired. Changes nothing when `epoch` is stale.
-    TimerDue {
-        /// Which timer.
-        timer: DispatcherTimer,
-        /// Which arming of it.
-        epoch: u64,
-        /// When it was to fire.
-        due_at: Instant,
-    },
-    /// Answer every waiting claim, take no more, and answer when those being filled are answered.
-    Drain(RpcReplyPort<()>),
-}
-
-/// The timers of the dispatcher: each has a queue of deadlines, and is armed for the earliest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DispatcherTimer {
-    /// Of what claims and agents wait for.
-    Waits,
-    /// Of items that are not to be offered before their time.
-    DelayedItems,
-    /// Of the clocks of leases.
-    LeaseClocks,
-    /// Of the deadlines of items.
-    ItemDeadlines,
-}
+use super::messages::{DispatcherMsg, DispatcherTimer};
+use crate::work_ledger::ItemChange;
 
 /// The actor.
 pub struct WorkDispatcher;

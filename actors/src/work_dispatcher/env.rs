@@ -7,8 +7,9 @@ use ractor::ActorRef;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::actor::{DispatcherMsg, DispatcherTimer, WorkDispatcherArgs};
-use super::assignment::UnderAssignment;
+use super::args::WorkDispatcherArgs;
+use super::messages::{DispatcherMsg, DispatcherTimer};
+use super::under_assignment::UnderAssignment;
 use crate::work_ledger::Header;
 
 /// What one incarnation of the dispatcher works with, whatever it does.

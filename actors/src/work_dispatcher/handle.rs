@@ -6,23 +6,11 @@ use std::time::Duration;
 use loom_protocol::{AgentGuid, WireError, WorkId};
 use tokio::time::Instant;
 
-use super::actor::DispatcherMsg;
 use super::claims::Claim;
+use super::messages::{DispatcherMsg, QueuePosition};
 use crate::supervision::ActorHandle;
 use crate::unavailable::not_reached;
 use crate::work_ledger::{Applied, Header, TRANSITION_DEADLINE};
-
-/// What stands between a pending item and an agent.
-#[derive(Debug, Clone, Default)]
-pub struct QueuePosition {
-    /// How many pending items with the same needs are served before it; 10,000 at the most.
-    pub ahead: usize,
-    /// The agents that gave it back a moment ago and do not get it just now.
-    pub cooling_down: Vec<AgentGuid>,
-    /// Slots that are taken although no lease shows it: items that are being assigned, and cancelled
-    /// ones that their agent has not stopped yet.
-    pub taken: Vec<(AgentGuid, u32)>,
-}
 
 /// The handle of a project's WorkDispatcher. Cheap to clone.
 ///

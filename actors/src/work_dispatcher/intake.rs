@@ -25,7 +25,7 @@ use self::fate::{Fate, fate_of, is_hopeless};
 use self::message_id::message_id;
 use self::refused::Refused;
 use self::standing::{Foreign, Standing};
-use super::actor::WorkDispatcherArgs;
+use super::args::WorkDispatcherArgs;
 use super::stream::{QUEUE, REPORTS};
 use crate::agent_registry::{AgentDirectory, AgentRegistryHandle};
 use crate::clock::Clock;

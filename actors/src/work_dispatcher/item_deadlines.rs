@@ -16,8 +16,8 @@ use loom_protocol::work::{LeaseRef, WorkStatus};
 use loom_protocol::{AgentGuid, Timestamp, WorkId};
 use tokio::time::Instant;
 
-use super::actor::DispatcherTimer;
 use super::env::DispatcherEnv;
+use super::messages::DispatcherTimer;
 use crate::deadline_queue::DeadlineQueue;
 use crate::domain::work::Command;
 use crate::work_ledger::{Header, Operation};

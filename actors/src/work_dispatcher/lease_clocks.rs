@@ -8,9 +8,9 @@ use loom_protocol::work::{LeaseRef, Reason};
 use loom_protocol::{AgentGuid, WorkId, names};
 use tokio::time::Instant;
 
-use super::actor::{DispatcherMsg, DispatcherTimer};
 use super::env::DispatcherEnv;
 use super::item_deadlines::ItemDeadlines;
+use super::messages::{DispatcherMsg, DispatcherTimer};
 use crate::deadline_queue::DeadlineQueue;
 use crate::domain::lease::{self, Expiry, LeaseVerdict};
 use crate::domain::work::Command;

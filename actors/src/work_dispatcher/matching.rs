@@ -8,11 +8,10 @@ use loom_protocol::{AgentGuid, WorkId};
 use ractor::RpcReplyPort;
 use tokio::time::Instant;
 
-use super::actor::DispatcherTimer;
 use super::assignment::{AssignmentOutcomes, assign, free_slots, take_items};
 use super::claims::{Claim, ClaimError, ClaimFilter, ClaimOutcome, Claims, OpenClaim};
 use super::env::DispatcherEnv;
-use super::handle::QueuePosition;
+use super::messages::{DispatcherTimer, QueuePosition};
 use super::queue::PendingQueue;
 use super::redelivery::{answer_with_leases, has_leases_under, leases_to_tell, wait_for_ledger};
 use super::slots::Slots;

@@ -65,6 +65,7 @@
 //! depends on the stream.
 
 mod actor;
+mod args;
 mod assignment;
 mod claims;
 mod env;
@@ -73,16 +74,20 @@ mod intake;
 mod item_deadlines;
 mod lease_clocks;
 mod matching;
+mod messages;
 mod queue;
 mod redelivery;
 mod slots;
 mod stream;
 mod unacknowledged;
+mod under_assignment;
 
-pub use actor::{DispatcherMsg, WorkDispatcher, WorkDispatcherArgs};
+pub use actor::WorkDispatcher;
+pub use args::WorkDispatcherArgs;
 pub use claims::{Admission, Claim, ClaimError};
-pub use handle::{QueuePosition, WorkDispatcherHandle};
+pub use handle::WorkDispatcherHandle;
 pub use intake::describe_meters;
+pub use messages::{DispatcherMsg, QueuePosition};
 pub use queue::{PendingQueue, Pick};
 pub(crate) use stream::PROJECT_KEY;
 pub use stream::{StreamError, ensure_stream, reports_consumer};

@@ -4,9 +4,9 @@ use std::cmp::Reverse;
 
 use ractor::RpcReplyPort;
 
-use super::actor::DispatcherMsg;
 use super::claims::{Claim, ClaimError, ClaimOutcome};
 use super::env::DispatcherEnv;
+use super::messages::DispatcherMsg;
 use super::unacknowledged::UnacknowledgedAssignments;
 use crate::work_ledger::{Applied, LeaseInfo, LedgerError, ReadModel, TRANSITION_DEADLINE};
 

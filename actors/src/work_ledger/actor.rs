@@ -14,8 +14,9 @@ use super::acknowledged::Acknowledged;
 use super::batches::{Batches, Job};
 use super::carrying_out::CarryingOut;
 use super::events;
-use super::handle::{LedgerError, Outcome};
-use super::looking::{LookEnd, Looking, follow};
+use super::inspection::Inspector;
+use super::ledger_error::{LedgerError, Outcome};
+use super::looking::{LookEnd, Looking, follow, look};
 use super::meters::Meters;
 use super::operation::Operation;
 use super::read_model::ReadModel;
@@ -101,19 +102,19 @@ pub struct WorkLedger;
 
 /// What one incarnation holds.
 pub struct State {
-    pub(super) args: WorkLedgerArgs,
+    args: WorkLedgerArgs,
     context: Arc<WriteContext>,
-    pub(super) myself: ActorRef<LedgerMsg>,
-    pub(super) tasks: JoinSet<()>,
-    pub(super) writer: KeyedWriter<WorkId, Job, LedgerMsg>,
+    myself: ActorRef<LedgerMsg>,
+    tasks: JoinSet<()>,
+    writer: KeyedWriter<WorkId, Job, LedgerMsg>,
     batches: Batches,
     /// Until the bucket has been read: nothing is written before.
     loading: Option<Loading>,
     acknowledged: Acknowledged,
     replaying: bool,
-    pub(super) looking: Looking,
+    looking: Looking,
     /// The bucket in the list of all streams.
-    pub(super) lookout: Arc<FollowedStream>,
+    lookout: Arc<FollowedStream>,
 }
 
 impl Actor for WorkLedger {
@@ -126,7 +127,10 @@ impl Actor for WorkLedger {
         myself: ActorRef<LedgerMsg>,
         args: WorkLedgerArgs,
     ) -> Result<State, ActorProcessingErr> {
-        let lookout = follow(&args.nats, &args.read, myself.clone());
+        let told = myself.clone();
+        let lookout = follow(&args.nats, &args.read, move |change| {
+            let _ = told.cast(LedgerMsg::LookDue(change));
+        });
         let read = args.read.clone();
         let bucket = read.clone();
         let load = move || {
@@ -170,8 +174,15 @@ impl Actor for WorkLedger {
             LedgerMsg::SweepDone => state.arm_sweep(),
             LedgerMsg::ReplayDue => state.replay(),
             LedgerMsg::ReplayDone(last) => state.replayed(last),
-            LedgerMsg::LookDue(change) => state.look_due(change),
-            LedgerMsg::LookDone(ended) => state.looked(ended),
+            LedgerMsg::LookDue(change) => {
+                state.looking.told(change);
+                state.look();
+            }
+            LedgerMsg::LookDone(ended) => {
+                if state.looking.end(ended) {
+                    state.replay();
+                }
+            }
             LedgerMsg::Drain(reply) => {
                 state.writer.drain(reply);
                 state.work_off();
@@ -329,12 +340,37 @@ impl State {
         });
     }
 
+    /// Looks at the bucket where that is due.
+    fn look(&mut self) {
+        if self.args.read.take_suspicion() {
+            self.looking.force();
+        }
+        if self.writer.is_draining() || !self.args.nats.is_up() {
+            return;
+        }
+        let Some(looks) = self.looking.begin() else {
+            return;
+        };
+        let inspector = Inspector {
+            read: self.args.read.clone(),
+            ownership: self.args.ownership.clone(),
+            keep: self.args.settings.max_finished,
+            expired: self.args.clock.now().before(self.args.settings.retention),
+            is_idle: self.writer.requests() == 0,
+            lookout: self.lookout.clone(),
+        };
+        let ledger = self.myself.clone();
+        self.tasks.spawn(async move {
+            let _ = ledger.cast(LedgerMsg::LookDone(look(inspector, looks).await));
+        });
+    }
+
     fn arm_sweep(&mut self) {
         while self.tasks.try_join_next().is_some() {}
         self.myself.send_after(SWEEP_EVERY, || LedgerMsg::SweepDue);
     }
 
-    pub(super) fn replay(&mut self) {
+    fn replay(&mut self) {
         if std::mem::replace(&mut self.replaying, true) {
             return;
         }

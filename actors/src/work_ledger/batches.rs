@@ -3,7 +3,7 @@
 use ractor::RpcReplyPort;
 use slab::Slab;
 
-use super::handle::Outcome;
+use super::ledger_error::Outcome;
 use super::operation::Operation;
 
 /// The requests that are not answered yet.

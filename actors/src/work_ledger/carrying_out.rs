@@ -7,7 +7,7 @@ use bytes::Bytes;
 use loom_protocol::work::WorkStatus;
 use tokio::time::Instant;
 
-use super::handle::LedgerError;
+use super::ledger_error::LedgerError;
 use super::operation::{Applied, Operation};
 use super::read_error::ReadError;
 use super::write_context::{Present, WriteContext, work_stream};

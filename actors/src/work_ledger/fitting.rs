@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::handle::LedgerError;
+use super::ledger_error::LedgerError;
 use super::operation::Operation;
 use super::write_context::WriteContext;
 use crate::domain::room::Room;

@@ -97,7 +97,12 @@ impl Header {
     }
 
     /// The header of a later write of the same item. Its name and its labels are those that it came with.
-    pub fn renewed(&self, record: &WorkRecord, revision: u64, needs: Arc<Requirements>) -> Self {
+    pub(super) fn renewed(
+        &self,
+        record: &WorkRecord,
+        revision: u64,
+        needs: Arc<Requirements>,
+    ) -> Self {
         Self {
             created: record.created_at_sequence(revision),
             revision,

@@ -3,9 +3,7 @@
 use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt as _;
-use ractor::ActorRef;
 
-use super::actor::{LedgerMsg, State};
 use super::inspection::{Inspector, Looked, Looks};
 use super::read_model::ReadModel;
 use crate::nats::connection::Nats;
@@ -15,11 +13,13 @@ use crate::nats::listing::{FollowedStream, StreamChange};
 #[derive(Debug)]
 pub struct LookEnd(Looked);
 
-/// Follows the bucket in the list of all streams: a changed configuration, or a purge, may take records away.
-pub(super) fn follow(nats: &Nats, read: &ReadModel, ledger: ActorRef<LedgerMsg>) -> FollowedStream {
-    let told = move |change| {
-        let _ = ledger.cast(LedgerMsg::LookDue(change));
-    };
+/// Follows the bucket in the list of all streams: a changed configuration, or a purge, may take records away. A change is
+/// told to `told`.
+pub(super) fn follow(
+    nats: &Nats,
+    read: &ReadModel,
+    told: impl Fn(StreamChange) + Send + Sync + 'static,
+) -> FollowedStream {
     nats.listing.follow(read.store().stream_name(), told)
 }
 
@@ -38,8 +38,22 @@ impl Looking {
         }
     }
 
+    /// The bucket was changed by somebody: a look is due sooner.
+    pub fn told(&mut self, change: StreamChange) {
+        match change {
+            StreamChange::Other => self.looks.suspect(),
+            // What expires goes in this way too.
+            StreamChange::Fewer => self.looks.hasten(),
+        }
+    }
+
+    /// Something was not there that should be.
+    pub fn force(&mut self) {
+        self.looks.force();
+    }
+
     /// A look begins, if one is due and none is under way.
-    fn begin(&mut self) -> Option<Looks> {
+    pub fn begin(&mut self) -> Option<Looks> {
         if self.is_under_way || !self.looks.are_due() {
             return None;
         }
@@ -51,7 +65,7 @@ impl Looking {
     }
 
     /// It has ended. Whether something was written that is not known here.
-    fn end(&mut self, ended: Option<Box<LookEnd>>) -> bool {
+    pub fn end(&mut self, ended: Option<Box<LookEnd>>) -> bool {
         self.is_under_way = false;
         let Some(LookEnd(looked)) = ended.map(|ended| *ended) else {
             return false;
@@ -63,55 +77,16 @@ impl Looking {
     }
 }
 
-impl State {
-    pub(super) fn look_due(&mut self, change: StreamChange) {
-        match change {
-            StreamChange::Other => self.looking.looks.suspect(),
-            // What expires goes in this way too.
-            StreamChange::Fewer => self.looking.looks.hasten(),
+/// Looks at the bucket; `None`: that could not be done.
+pub(super) async fn look(inspector: Inspector, looks: Looks) -> Option<Box<LookEnd>> {
+    let looking = AssertUnwindSafe(inspector.look(looks));
+    match looking.catch_unwind().await {
+        Ok(Ok(looked)) => Some(Box::new(LookEnd(looked))),
+        Ok(Err(error)) => {
+            tracing::debug!("the bucket cannot be looked at yet: {error}");
+            None
         }
-        self.look();
-    }
-
-    /// Looks at the bucket where that is due.
-    pub(super) fn look(&mut self) {
-        if self.args.read.take_suspicion() {
-            self.looking.looks.force();
-        }
-        if self.writer.is_draining() || !self.args.nats.is_up() {
-            return;
-        }
-        let Some(looks) = self.looking.begin() else {
-            return;
-        };
-        let retention = self.args.settings.retention;
-        let inspector = Inspector {
-            read: self.args.read.clone(),
-            ownership: self.args.ownership.clone(),
-            keep: self.args.settings.max_finished,
-            expired: self.args.clock.now().before(retention),
-            is_idle: self.writer.requests() == 0,
-            lookout: self.lookout.clone(),
-        };
-        let ledger = self.myself.clone();
-        self.tasks.spawn(async move {
-            let looking = AssertUnwindSafe(inspector.look(looks));
-            let ended = match looking.catch_unwind().await {
-                Ok(Ok(looked)) => Some(Box::new(LookEnd(looked))),
-                Ok(Err(error)) => {
-                    tracing::debug!("the bucket cannot be looked at yet: {error}");
-                    None
-                }
-                Err(_) => None,
-            };
-            let _ = ledger.cast(LedgerMsg::LookDone(ended));
-        });
-    }
-
-    pub(super) fn looked(&mut self, ended: Option<Box<LookEnd>>) {
-        if self.looking.end(ended) {
-            self.replay();
-        }
+        Err(_) => None,
     }
 }
 

@@ -61,6 +61,7 @@ mod handle;
 mod header;
 mod index;
 mod inspection;
+mod ledger_error;
 mod live_progress;
 mod looking;
 mod meters;
@@ -75,8 +76,9 @@ mod search;
 mod write_context;
 
 pub use actor::{LedgerMsg, WorkLedger, WorkLedgerArgs};
-pub use handle::{LedgerError, Outcome, TRANSITION_DEADLINE, WorkLedgerHandle};
+pub use handle::{TRANSITION_DEADLINE, WorkLedgerHandle};
 pub use header::{Header, ItemChange, LeaseInfo};
+pub use ledger_error::{LedgerError, Outcome};
 pub use live_progress::LiveProgress;
 pub use looking::LookEnd;
 pub use meters::describe as describe_meters;
@@ -84,6 +86,7 @@ pub use operation::{Applied, Operation};
 pub use page::{Filter, HeaderPage, Start};
 pub use read_error::ReadError;
 pub use read_model::ReadModel;
+pub use replay::read_of;
 
 #[cfg(doc)]
 use crate::settings::WorkSettings;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use loom_protocol::work::WorkStatus;
 
-use super::handle::LedgerError;
+use super::ledger_error::LedgerError;
 use super::live_progress::LiveProgress;
 use super::operation::{Applied, Operation};
 use super::write_context::{Present, WriteContext};

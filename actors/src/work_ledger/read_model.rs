@@ -20,12 +20,10 @@ use super::header::{Header, ItemChange, LeaseInfo};
 use super::index::Index;
 use super::live_progress::LiveProgresses;
 use super::read_error::ReadError;
-use super::replay::replay;
 use crate::domain::id_prefix;
 use crate::domain::lease::LeaseClock;
 use crate::domain::matching::Requirements;
 use crate::domain::work::{Bodies, RecordError, WorkRecord, decode, view};
-use crate::nats::error::StoreError;
 use crate::nats::ledger_store::{Entry, LedgerStore};
 use crate::nats::store_guard::StoreGuard;
 use crate::notifier::Notifier;
@@ -87,17 +85,6 @@ impl ReadModel {
             usual_wait: AtomicU64::new(NO_WAIT_KNOWN),
             writes: AtomicU64::new(0),
         }
-    }
-
-    /// What a bucket holds, read once; nobody keeps it up to date.
-    ///
-    /// # Errors
-    /// The bucket cannot be read.
-    pub async fn read_of(project: ProjectId, store: LedgerStore) -> Result<Arc<Self>, StoreError> {
-        let model = Arc::new(Self::new(project, store));
-        replay(&model, 0).await?;
-        model.set_loaded();
-        Ok(model)
     }
 
     /// Calls `each` for every item, in the order of creation within each status.

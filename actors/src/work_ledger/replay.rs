@@ -4,13 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use loom_protocol::WorkId;
+use loom_protocol::{ProjectId, WorkId};
 use tokio::sync::mpsc;
 
 use super::read_error::ReadError;
 use super::read_model::ReadModel;
 use crate::nats::error::StoreError;
-use crate::nats::ledger_store::Entry;
+use crate::nats::ledger_store::{Entry, LedgerStore};
 
 impl ReadModel {
     /// Waits until the bucket was read once; before, nobody can say what there is not. While a later incarnation of
@@ -44,6 +44,17 @@ impl ReadModel {
     pub(super) fn set_loaded(&self) {
         self.loaded.send_replace(true);
     }
+}
+
+/// What a bucket holds, read once; nobody keeps it up to date.
+///
+/// # Errors
+/// The bucket cannot be read.
+pub async fn read_of(project: ProjectId, store: LedgerStore) -> Result<Arc<ReadModel>, StoreError> {
+    let model = Arc::new(ReadModel::new(project, store));
+    replay(&model, 0).await?;
+    model.set_loaded();
+    Ok(model)
 }
 
 /// How many chunks may wait for the decoder.

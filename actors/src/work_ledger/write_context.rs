@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use loom_protocol::{ProjectId, WorkId, names};
 
-use super::handle::LedgerError;
 use super::header::Header;
+use super::ledger_error::LedgerError;
 use super::meters::Meters;
 use super::operation::Operation;
 use super::read_error::ReadError;

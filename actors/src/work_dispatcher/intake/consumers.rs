@@ -20,7 +20,7 @@ use async_nats::jetstream::stream::{RetentionPolicy, Stream};
 use futures_util::TryStreamExt as _;
 use loom_protocol::{ProjectId, names};
 
-use super::super::actor::WorkDispatcherArgs;
+use super::super::args::WorkDispatcherArgs;
 use super::super::stream::{QUEUE, REPORTS, consumer_prefix, ensure_stream, keep_stream};
 use super::standing::{Foreign, Standing};
 use crate::domain::foreign::{ConsumerSight, Keeps, begins_at, holder, overlapping};
