@@ -217,7 +217,7 @@ impl<R: Clone> TargetRecord<R> {
     ///
     /// # Errors
     /// It may not be born by this ticket.
-    pub fn born(
+    pub fn redeem(
         &self,
         digest: &TicketDigest,
         newborn: &Newborn<'_>,
@@ -252,7 +252,7 @@ impl<R: Clone> TargetRecord<R> {
     ///
     /// # Errors
     /// It may not: the ticket was used, the agent is another one than was started, or there is no room for it.
-    pub fn born_late(
+    pub fn redeem_late(
         &self,
         given_up: &DecidedBirth<R>,
         newborn: &Newborn<'_>,

@@ -149,9 +149,9 @@ proptest! {
                     let newborn = newborn(agent, run, &capabilities);
                     let outcome = match decided.get(&start) {
                         Some(earlier) if !record.agents.iter().any(|a| a.ticket.digest == digest(start)) => {
-                            record.born_late(earlier, &newborn, now).map(Some)
+                            record.redeem_late(earlier, &newborn, now).map(Some)
                         }
-                        _ => record.born(&digest(start), &newborn, now),
+                        _ => record.redeem(&digest(start), &newborn, now),
                     };
                     match outcome {
                         Ok(Some((next, end))) => {
@@ -218,15 +218,15 @@ fn an_agent_that_is_more_than_it_was_started_as_is_not_born() {
             ..honest
         },
     ] {
-        let refused = record.born(&digest(1), &liar, now).unwrap_err();
+        let refused = record.redeem(&digest(1), &liar, now).unwrap_err();
         assert!(
             matches!(refused, TicketRefusal::OtherThan { .. }),
             "{refused}"
         );
     }
-    assert!(record.born(&digest(1), &honest, now).is_ok());
+    assert!(record.redeem(&digest(1), &honest, now).is_ok());
     assert_eq!(
-        record.born(&digest(2), &honest, now),
+        record.redeem(&digest(2), &honest, now),
         Err(TicketRefusal::Unknown)
     );
 }
