@@ -48,7 +48,7 @@ pub struct FormerApi {
 }
 
 impl FormerApi {
-    /// As [`FormerApi::close`], in a bounded time.
+    /// Takes no more requests and waits for those under way, in a bounded time.
     pub async fn close_soon(self) {
         let closed = tokio::time::timeout(CLOSE_WITHIN, self.close()).await;
         if closed.is_err() {

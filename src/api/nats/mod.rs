@@ -12,7 +12,7 @@
 //! who goes on after the lease is over drops, unread, what it was given meanwhile. Where nobody else has taken over,
 //! nobody else was given it: then everything is answered with `unavailable` and the reason, so that its senders try again.
 //! The API closes when another coordinator owns; when the ownership is won again, the next one takes over from it
-//! ([`handover`]).
+//! (`handover.rs`).
 
 mod actions;
 mod answer;
