@@ -1,4 +1,4 @@
-//! The list of all streams, asked for once for the whole process: every [`LIST_EVERY`] while anybody needs it, and as soon
+//! The list of all streams, asked for once for the whole process: every `LIST_EVERY` while anybody needs it, and as soon
 //! as the client has connected anew.
 //!
 //! Whoever has to know that its stream is there, the same, and configured as it must be, *follows* it here. It notes what the
@@ -13,8 +13,8 @@
 //! | a stream of a cluster has no leader (`missing` in the answer) | nothing is said of it: asked by name, as without a list |
 //! | the client has connected anew | what was listed before counts for nothing, and a list is made at once |
 //! | streams of somebody else | passed over: only those are kept that are followed |
-//! | tens of thousands of streams | a page of 256 each time; the next list begins no sooner than [`SHARE`] times as long after this one as this one took |
-//! | there are more than [`WORTH`] times as many streams as are followed (most projects sleep) | a list would cost more than it saves: each is asked for by name, and [`WORTH_AGAIN`] later it is seen whether that is so still |
+//! | tens of thousands of streams | a page of 256 each time; the next list begins no sooner than `SHARE` times as long after this one as this one took |
+//! | there are more than `WORTH` times as many streams as are followed (most projects sleep) | a list would cost more than it saves: each is asked for by name, and `WORTH_AGAIN` later it is seen whether that is so still |
 //! | nobody follows any stream | nothing is listed |
 
 mod lookout;
