@@ -22,6 +22,17 @@ pub const AGENT_LEVEL: &str = "warn,async_nats=error";
 /// What a command that ends by itself logs where nobody says otherwise.
 pub const COMMAND_LEVEL: &str = "error,async_nats=off";
 
+/// Libraries that write what passes through them, secrets too, below `info`: they do so only where they are named.
+const CARRIERS: [&str; 7] = [
+    "async_nats",
+    "h2",
+    "hyper",
+    "hyper_util",
+    "reqwest",
+    "rustls",
+    "tungstenite",
+];
+
 /// The text is no log level.
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -40,14 +51,24 @@ fn filter(level: &str) -> Result<EnvFilter, LevelError> {
     };
     let alone = level.split(',').map(str::trim);
     let alone = alone.filter(|part| !part.is_empty() && !part.contains(['=', '[', ']']));
+    let mut says_all = false;
     for part in alone {
-        if part.parse::<LevelFilter>().is_err() {
+        let Ok(of_all) = part.parse::<LevelFilter>() else {
             return Err(wrong(format!(
                 "{part:?} is neither a level nor module=level"
             )));
-        }
+        };
+        says_all |= of_all > LevelFilter::INFO;
     }
-    EnvFilter::try_new(level).map_err(|error| wrong(error.to_string()))
+    let is_named = |carrier: &str| {
+        let mut parts = level.split(',').map(str::trim);
+        parts.any(|part| part.split(['=', '[', ':']).next() == Some(carrier))
+    };
+    let carriers = CARRIERS.into_iter();
+    let quiet = carriers.filter(|carrier| says_all && !is_named(carrier));
+    let quiet = quiet.map(|carrier| format!("{carrier}=info"));
+    let parts: Vec<String> = std::iter::once(level.to_owned()).chain(quiet).collect();
+    EnvFilter::try_new(parts.join(",")).map_err(|error| wrong(error.to_string()))
 }
 
 /// Begins to log. A second call changes nothing.
@@ -93,5 +114,24 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    /// What is read from the buckets and sent to them holds the secrets of targets.
+    #[test]
+    fn libraries_tell_what_passes_through_them_only_where_they_are_named() {
+        for level in ["trace", "debug", "info,debug", "loom=info,trace"] {
+            let filter = filter(level).unwrap().to_string();
+            assert!(filter.contains("async_nats=info"), "{level}: {filter}");
+        }
+        for level in ["info", "error", "loom=trace", SERVER_LEVEL] {
+            let filter = filter(level).unwrap().to_string();
+            assert!(!filter.contains("async_nats=info"), "{level}: {filter}");
+        }
+        let named = filter("trace,async_nats::connection=trace")
+            .unwrap()
+            .to_string();
+        assert!(named.contains("async_nats::connection=trace"), "{named}");
+        assert!(!named.contains("async_nats=info"), "{named}");
+        assert!(named.contains("hyper=info"), "{named}");
     }
 }
