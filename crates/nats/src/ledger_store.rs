@@ -109,7 +109,7 @@ impl LedgerStore {
             guard: guard.clone(),
         };
         store.check_ttl()?;
-        store.keep().await?;
+        guard.opened_as(store.keep().await?.identity);
         // What is known stays as it is: it was found to be the same, over the connection that was looked at.
         if guard.known().is_none() {
             guard.adopt(connects, store.stream.cached_info());
@@ -175,9 +175,10 @@ impl LedgerStore {
         let terms = StreamTerms::of_bucket(self.replicas);
         let name = self.stream_name();
         let kept = terms::keep(&self.jetstream, name, &terms, &self.guard).await?;
-        let missing =
-            || StoreError::refused(Cause::NoStream, LOOKING, &self.resource, "it is not there");
-        kept.ok_or_else(missing)
+        kept.ok_or_else(|| {
+            self.guard.suspect();
+            StoreError::refused(Cause::NoStream, LOOKING, &self.resource, "it is not there")
+        })
     }
 
     /// The stream behind the bucket.

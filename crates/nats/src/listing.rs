@@ -296,12 +296,16 @@ impl Inner {
         nobody
     }
 
-    /// The server has told of a stream: whoever has noted it asks.
+    /// The server has told of a stream: whoever has noted it asks. What the last list said of it is older than that.
     fn told_of(&self, stream: &str) {
         let told: Vec<_> = {
             let followed = self.followed.lock();
             let followers = followed.get(stream).into_iter().flatten();
-            let noted = followers.filter(|it| it.state.lock().noted != Noted::Nothing);
+            let noted = followers.filter(|it| {
+                let mut state = it.state.lock();
+                state.sight = Sight::Unknown;
+                state.noted != Noted::Nothing
+            });
             noted.cloned().collect()
         };
         for follower in told {

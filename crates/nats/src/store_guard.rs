@@ -39,7 +39,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
-use super::listing::{FollowedStream, StreamListing};
+use super::listing::{FollowedStream, StreamIdentity, StreamListing};
 use super::stamp::{found_in, stamp_of};
 use super::terms::look_at;
 use crate::verdicts::ledger_stamp::{Found, Known, difference};
@@ -80,6 +80,8 @@ struct Inner {
     listing: StreamListing,
     /// There while the stream is open.
     followed: Mutex<Option<FollowedStream>>,
+    /// What the stream was when it was opened: for whoever follows it from then on.
+    opened_as: Mutex<Option<StreamIdentity>>,
     stamp: Mutex<Option<String>>,
     /// Whether the end of the stream counts, and not its stamp alone.
     counts_sequences: bool,
@@ -157,6 +159,7 @@ impl StoreGuard {
             jetstream,
             listing: listing.clone(),
             followed: Mutex::default(),
+            opened_as: Mutex::default(),
             stamp: Mutex::default(),
             counts_sequences: guarded.counts_sequences,
             last: AtomicU64::new(0),

@@ -3,16 +3,19 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::stream;
 use loom_nats::connection::{Nats, NatsOptions};
+use loom_nats::ledger_store::LedgerStore;
 use loom_nats::listing::{FollowedStream, Sight, StreamChange, list};
 use loom_nats::positions::{all_positions, positions_of};
 use loom_nats::server::{NatsServer, Profile, ServerOptions, find_server};
-use loom_nats::store_guard::StoreGuard;
+use loom_nats::store_guard::{Guarded, StoreGuard};
 use loom_nats::terms;
 use loom_nats::verdicts::stream_terms::StreamTerms;
+use loom_protocol::{ProjectId, names};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -106,6 +109,8 @@ async fn a_stream_is_in_the_list_what_it_was_by_its_name_until_somebody_changes_
     };
     nats.jetstream.update_stream(&changed).await.unwrap();
     assert_eq!(next(&mut told).await, StreamChange::Other);
+    // The list is older than what the server has told.
+    assert!(!kept.is_as_noted(), "{:?}", kept.sight());
     until_listed(&nats).await;
     assert!(!kept.is_as_noted());
     note(&nats, "kept", &kept).await;
@@ -194,5 +199,36 @@ async fn after_a_reconnect_nothing_counts_until_all_is_listed_anew() {
     assert!(matches!(again.sight(), Sight::There(_)));
     // What was never asked for by name is told nothing of.
     assert!(told.try_recv().is_err());
+    server.stop().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_ledger_that_is_deleted_before_it_was_ever_looked_at_is_in_doubt_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, nats) = server(dir.path()).await;
+    let project = ProjectId::new("fresh").unwrap();
+    let stream = format!("KV_{}", names::work_bucket(&project));
+    let guarded = Guarded {
+        whose: "project fresh".into(),
+        remedy: "put it back".into(),
+        stream: stream.clone(),
+        counts_sequences: true,
+    };
+    let guard = StoreGuard::of(guarded, &nats.jetstream, &nats.listing, Arc::default());
+    let _ledger = LedgerStore::open(&nats.jetstream, &project, 1, &guard)
+        .await
+        .unwrap();
+    guard.follow();
+    until_listed(&nats).await;
+    assert!(!guard.is_in_doubt());
+    nats.jetstream.delete_stream(&stream).await.unwrap();
+    let doubted = async {
+        while !guard.is_in_doubt() {
+            // deliberate sleep: between two looks, before the deadline
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, doubted).await.expect("a doubt");
     server.stop().await;
 }

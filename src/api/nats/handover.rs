@@ -10,7 +10,9 @@
 //! | the former unsubscribes | to the next |
 //! | the next one reads what the former was left with, then its own, without those that it has had already | |
 //!
-//! A request that was delivered twice is known by its subject for the answer, which a client makes anew for every request.
+//! A request that was delivered twice is known by its subject, its subject for the answer and what it says: a client may
+//! have the answers to many requests sent to one subject. (The very same request once more within that time may be taken
+//! for its copy.)
 //! Nobody is answered twice or not at all, and the order stays.
 //!
 //! Between two processes nothing is handed over. One that ends in order tells those whose requests it has not read to try
@@ -19,6 +21,7 @@
 //! an answer.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +36,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{CLOSE_WITHIN, Guard, confirm_subscriptions};
 
-/// How long after the former has unsubscribed the second copy of a request may still come: it is under way in the server.
+/// How long after what was left has been read the second copy of a request may still come: it is under way in the server.
 const COPIES_COME_WITHIN: Duration = Duration::from_secs(5);
 /// How long a server may take that is asked at the end; one that is away is not waited for.
 const ROUND_TRIP_WITHIN: Duration = Duration::from_millis(500);
@@ -79,7 +82,7 @@ impl FormerApi {
         if beside.drain().await.is_err() {
             return left;
         }
-        let mut requests = Requests::new(beside, left, Instant::now());
+        let mut requests = Requests::new(beside, left);
         let mut all = Vec::new();
         let until = Instant::now() + ROUND_TRIP_WITHIN;
         while let Ok(Some(request)) = timeout_at(until, requests.next()).await {
@@ -124,18 +127,22 @@ async fn subscribe_beside(client: &Client) -> Result<Subscriber, async_nats::Err
 
 /// What a request is known by, where it has been delivered twice.
 pub(super) trait Answerable {
-    fn reply(&self) -> Option<&str>;
+    /// `None`: nobody waits for its answer.
+    fn mark(&self) -> Option<u64>;
 }
 
 impl Answerable for Message {
-    fn reply(&self) -> Option<&str> {
-        self.reply.as_deref()
+    fn mark(&self) -> Option<u64> {
+        let mut hasher = DefaultHasher::new();
+        let reply = self.reply.as_ref()?;
+        (reply.as_str(), self.subject.as_str(), &*self.payload).hash(&mut hasher);
+        Some(hasher.finish())
     }
 }
 
 impl Answerable for Request {
-    fn reply(&self) -> Option<&str> {
-        self.message.reply()
+    fn mark(&self) -> Option<u64> {
+        self.message.mark()
     }
 }
 
@@ -144,8 +151,9 @@ impl Answerable for Request {
 pub(super) struct Requests<S: Stream> {
     left: VecDeque<S::Item>,
     /// How many copies of a request may still come.
-    copies: HashMap<Box<str>, usize>,
-    copies_until: Instant,
+    copies: HashMap<u64, usize>,
+    /// `None`: what was left has not all been read yet.
+    copies_until: Option<Instant>,
     own: S,
 }
 
@@ -153,15 +161,15 @@ impl<S> Requests<S>
 where
     S: Stream<Item: Answerable> + Unpin,
 {
-    pub fn new(own: S, left: Vec<S::Item>, now: Instant) -> Self {
+    pub fn new(own: S, left: Vec<S::Item>) -> Self {
         let mut copies = HashMap::new();
-        for reply in left.iter().filter_map(Answerable::reply) {
-            *copies.entry(reply.into()).or_default() += 1;
+        for mark in left.iter().filter_map(Answerable::mark) {
+            *copies.entry(mark).or_default() += 1;
         }
         Self {
             left: left.into(),
             copies,
-            copies_until: now + COPIES_COME_WITHIN,
+            copies_until: None,
             own,
         }
     }
@@ -192,19 +200,20 @@ where
         if self.copies.is_empty() {
             return false;
         }
-        if Instant::now() >= self.copies_until {
+        let now = Instant::now();
+        if now >= *self.copies_until.get_or_insert(now + COPIES_COME_WITHIN) {
             self.copies = HashMap::new();
             return false;
         }
-        let Some(reply) = request.reply() else {
+        let Some(mark) = request.mark() else {
             return false;
         };
-        let Some(copies) = self.copies.get_mut(reply) else {
+        let Some(copies) = self.copies.get_mut(&mark) else {
             return false;
         };
         *copies -= 1;
         if *copies == 0 {
-            self.copies.remove(reply);
+            self.copies.remove(&mark);
         }
         true
     }
@@ -222,8 +231,10 @@ mod tests {
     struct Asked(Option<String>, usize);
 
     impl Answerable for Asked {
-        fn reply(&self) -> Option<&str> {
-            self.0.as_deref()
+        fn mark(&self) -> Option<u64> {
+            let mut hasher = DefaultHasher::new();
+            (self.0.as_ref()?, self.1).hash(&mut hasher);
+            Some(hasher.finish())
         }
     }
 
@@ -251,7 +262,7 @@ mod tests {
             let left = (0..subscribed + unsubscribed).map(asked).collect();
             let own = stream::iter((subscribed..count).map(asked));
             let runtime = tokio::runtime::Builder::new_current_thread().build();
-            let read = runtime?.block_on(async { all(Requests::new(own, left, Instant::now())).await });
+            let read = runtime?.block_on(async { all(Requests::new(own, left)).await });
             prop_assert_eq!(read, (0..count).map(asked).collect::<Vec<_>>());
         }
     }
@@ -259,17 +270,31 @@ mod tests {
     #[tokio::test]
     async fn what_nobody_waits_for_is_no_copy_of_anything() {
         let silent = |number| Asked(None, number);
-        let requests = Requests::new(stream::iter([silent(1)]), vec![silent(0)], Instant::now());
+        let requests = Requests::new(stream::iter([silent(1)]), vec![silent(0)]);
         assert_eq!(all(requests).await, [silent(0), silent(1)]);
     }
 
+    /// Those that were left behind and came before the second subscription have no copy: nothing else is taken for one.
+    #[tokio::test]
+    async fn requests_that_share_a_subject_for_their_answers_are_told_apart() {
+        let same = |number| Asked(Some("_INBOX.same".into()), number);
+        let left = (0..3).map(same).collect();
+        let own = stream::iter([same(2), same(3), same(4)]);
+        let expected: Vec<_> = (0..5).map(same).collect();
+        assert_eq!(all(Requests::new(own, left)).await, expected);
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn a_subject_that_is_used_again_later_is_a_request_of_its_own() {
+    async fn the_same_request_later_is_a_request_of_its_own() {
+        let again = stream::iter([asked(0), asked(1)]);
         let later = stream::once(Box::pin(async {
             tokio::time::advance(COPIES_COME_WITHIN).await;
-            asked(0)
+            asked(1)
         }));
-        let requests = Requests::new(later, vec![asked(0)], Instant::now());
-        assert_eq!(all(requests).await, [asked(0), asked(0)]);
+        let requests = Requests::new(again.chain(later), vec![asked(0), asked(1), asked(1)]);
+        assert_eq!(
+            all(requests).await,
+            [asked(0), asked(1), asked(1), asked(1)]
+        );
     }
 }

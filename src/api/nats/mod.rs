@@ -35,7 +35,6 @@ use loom_protocol::verbs::{Addressed, Role};
 use loom_protocol::{Encoding, ErrorCode, WireError, names};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, unconstrained};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -103,7 +102,7 @@ impl NatsApi {
                 retry_after,
             ),
         });
-        let requests = Requests::new(own, left, Instant::now());
+        let requests = Requests::new(own, left);
         let serving = guard
             .clone()
             .serve(requests, tasks.clone(), closing.clone());

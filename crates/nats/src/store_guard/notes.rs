@@ -4,12 +4,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{FollowedStream, Lack, StoreGuard};
-use crate::listing::{StreamChange, StreamListing};
+use crate::listing::{StreamChange, StreamIdentity, StreamListing};
 
 impl StoreGuard {
     /// The list of all streams of this NATS; `None`: it is not known here.
     pub fn listing(&self) -> Option<&StreamListing> {
         self.0.as_ref().map(|inner| &inner.listing)
+    }
+
+    /// The stream was opened, and was this.
+    pub fn opened_as(&self, identity: StreamIdentity) {
+        if let Some(inner) = &self.0 {
+            *inner.opened_as.lock() = Some(identity);
+        }
     }
 
     /// Looks as soon as a list of all streams, or the server, says that the stream is not the one that was looked at; until
@@ -24,6 +31,10 @@ impl StoreGuard {
                 Self(Some(inner)).suspect();
             }
         });
+        // Without it nothing would speak against the stream before it is looked at the next time.
+        if let Some(identity) = *inner.opened_as.lock() {
+            followed.note(Some(identity));
+        }
         *inner.followed.lock() = Some(followed);
     }
 
