@@ -305,7 +305,9 @@ fn targets_of(projects: &[Arc<Project>], text: &str) -> Found<TargetId> {
     } else {
         Vec::new()
     };
-    if found.is_empty() {
+    // A whole id means that target and no other: what is sent again about one that is gone is not about another one that
+    // is called like it.
+    if found.is_empty() && !is_whole_id(text) {
         let of_name = |project: &Project| project.targets.id_of_name(text).into_iter().collect();
         found = of_each(projects, of_name);
     }

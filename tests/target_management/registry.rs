@@ -239,3 +239,21 @@ async fn a_project_without_targets_has_no_bucket_for_them() -> Result<()> {
     assert!(project.jetstream().get_key_value(&bucket).await.is_err());
     Ok(())
 }
+
+/// A client sends a removal again whose answer got lost.
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_removal_by_id_that_is_sent_again_removes_nobody_who_is_called_like_that_id() -> Result<()>
+{
+    let fleet = Fleet::shared().await?;
+    let project = fleet.project().await?;
+    let id = register(&project, local("meant")).await?.id.to_string();
+    let other = register(&project, local(&id)).await?.id;
+    let by_id = json!({"target": id});
+    let removed = project.request("targets.remove", by_id.clone()).await?;
+    assert_eq!(removed["name"], "meant");
+    let again = project.request("targets.remove", by_id).await;
+    assert_eq!(again.unwrap_err().code, ErrorCode::NotFound);
+    assert_eq!(get(&project, &other.to_string()).await?.name, id);
+    Ok(())
+}

@@ -75,6 +75,29 @@ impl Header {
             .iter()
             .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
             .collect();
+        let labels = (!labels.is_empty()).then_some(labels);
+        let task = (TaskName::of(&record.task_id), task_digest(&record.task_id));
+        Self::written(record, revision, needs, labels, task)
+    }
+
+    /// The header of a later write of the same item. Its name and its labels are those that it came with.
+    pub(super) fn renewed(
+        &self,
+        record: &WorkRecord,
+        revision: u64,
+        needs: Arc<Requirements>,
+    ) -> Self {
+        let task = (self.task.clone(), self.task_digest);
+        Self::written(record, revision, needs, self.labels.clone(), task)
+    }
+
+    fn written(
+        record: &WorkRecord,
+        revision: u64,
+        needs: Arc<Requirements>,
+        labels: Option<Box<[Label]>>,
+        (task, task_digest): (TaskName, u32),
+    ) -> Self {
         Self {
             id: record.id,
             created: record.created_at_sequence(revision),
@@ -89,35 +112,10 @@ impl Header {
             not_before: record.not_before.unwrap_or_default(),
             deadline: record.deadline.unwrap_or_default(),
             holder: record.lease.as_ref().map(|lease| lease.holder.guid),
-            labels: (!labels.is_empty()).then_some(labels),
-            task: TaskName::of(&record.task_id),
+            labels,
+            task,
             answer_bytes: answer_bytes(record),
-            task_digest: task_digest(&record.task_id),
-        }
-    }
-
-    /// The header of a later write of the same item. Its name and its labels are those that it came with.
-    pub(super) fn renewed(
-        &self,
-        record: &WorkRecord,
-        revision: u64,
-        needs: Arc<Requirements>,
-    ) -> Self {
-        Self {
-            created: record.created_at_sequence(revision),
-            revision,
-            needs,
-            status: record.status,
-            priority: record.priority,
-            attempt: record.attempt,
-            wants_letter: record.status == WorkStatus::Failed && record.dead_letter.is_none(),
-            offered_at: record.offered_at,
-            updated_at: record.updated_at,
-            not_before: record.not_before.unwrap_or_default(),
-            deadline: record.deadline.unwrap_or_default(),
-            holder: record.lease.as_ref().map(|lease| lease.holder.guid),
-            answer_bytes: answer_bytes(record),
-            ..self.clone()
+            task_digest,
         }
     }
 

@@ -59,6 +59,7 @@ const ROOMS: &[(&str, &[&str], &str)] = &[
             "work_ledger",
             "gc_reaper",
             "dlq_retrier",
+            "target_manager",
             "project",
             "projects",
             "shared_agents",
