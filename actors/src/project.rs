@@ -3,6 +3,7 @@
 //! The parts outlive their actors: handles find the next incarnation, the read models stay.
 
 mod agents;
+mod births;
 mod breaker;
 mod cancellation;
 mod last_use;
@@ -10,16 +11,18 @@ mod orphaned_leases;
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use loom_protocol::work::Reason;
 use loom_protocol::{ProjectId, Timestamp, WireError, names};
 
 pub use self::last_use::LastUse;
 use crate::actor_name::ActorName;
 use crate::agent_registry::{AgentChange, AgentDirectory, AgentRegistryArgs, AgentRegistryHandle};
+use crate::born_agents::BornAgents;
 use crate::clock::Clock;
 use crate::dlq_retrier::{DeadLetters, DlqMsg, DlqRetrier, DlqRetrierArgs, DlqRetrierHandle};
 use crate::events::EventHub;
-use crate::gc_reaper::{GcReaper, GcReaperArgs, GcReaperHandle, GcReaperMsg};
+use crate::gc_reaper::{GcReaper, GcReaperArgs, GcReaperHandle, GcReaperMsg, Withhold};
 use crate::leases::Leases;
 use crate::liveness::{AppliedPositions, BarrierParts, DeliveryBarrier, InFlight, StallGuard};
 use crate::nats::connection::Nats;
@@ -227,20 +230,6 @@ impl Project {
         };
         breaker::listen(&work, &registry, &terms.agents, &terms.clock);
         let reaper = GcReaperHandle::new(ActorHandle::new(named(ActorName::GcReaper)));
-        let reaper_args = GcReaperArgs {
-            project: id.clone(),
-            nats: nats.clone(),
-            replicas: terms.replicas,
-            clock: terms.clock.clone(),
-            settings: terms.agents.clone(),
-            directory: agents.clone(),
-            registry: registry.clone(),
-            work: work.clone(),
-            leases,
-            barrier: barrier.clone(),
-            epoch: terms.epoch,
-            ownership: terms.ownership.clone(),
-        };
         let retention = terms.dlq.retention;
         let store = LetterStore::new(&nats.jetstream, &id, terms.replicas, retention, &guard)
             .owned_by(&terms.ownership);
@@ -269,6 +258,23 @@ impl Project {
             epoch: terms.epoch,
             ownership: terms.ownership.clone(),
             guard: guard.clone(),
+        };
+
+        let reaper_args = GcReaperArgs {
+            project: id.clone(),
+            nats: nats.clone(),
+            replicas: terms.replicas,
+            clock: terms.clock.clone(),
+            settings: terms.agents.clone(),
+            directory: agents.clone(),
+            registry: registry.clone(),
+            work: work.clone(),
+            leases,
+            born: BornAgents::of(&targets, &target_manager),
+            withhold: withhold_from(&dispatcher),
+            barrier: barrier.clone(),
+            epoch: terms.epoch,
+            ownership: terms.ownership.clone(),
         };
 
         let supervision = &terms.supervision;
@@ -366,6 +372,15 @@ async fn make_agents_bucket_of_a_new_one(
         bucket(&names::agents_bucket(id)).ensure().await?;
     }
     Ok(())
+}
+
+/// How the dispatcher is asked to offer an idle agent nothing for a moment.
+fn withhold_from(dispatcher: &WorkDispatcherHandle) -> Withhold {
+    let dispatcher = dispatcher.clone();
+    Arc::new(move |guid| {
+        let dispatcher = dispatcher.clone();
+        async move { dispatcher.withhold(guid).await }.boxed()
+    })
 }
 
 /// Who is there, with how many leases each has: the read model of the ledger knows, and tells when that changes.

@@ -13,8 +13,8 @@ use loom_protocol::agent::{
 };
 use loom_protocol::rest::{PageInfo, UnreadablePage};
 use loom_protocol::work::{LeaseRef, Reason, StoppedRequest};
-use loom_protocol::{AgentGuid, ErrorCode, PROTOCOL_VERSION, WireError};
-
+use loom_protocol::{AgentGuid, ErrorCode, PROTOCOL_VERSION, ProjectId, WireError};
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::{Page, Service, page_limit};
@@ -26,7 +26,8 @@ const HOLDING_GRACE: Duration = Duration::from_secs(5);
 const CURSOR_MARK: char = '/';
 
 impl Service {
-    /// Takes an agent in, or renews it; a known guid keeps its leases and is told them.
+    /// Takes an agent in, or renews it; a known guid keeps its leases and is told them. One that was started from a target
+    /// is born by its ticket.
     pub async fn register(
         &self,
         caller: &Allowed,
@@ -45,8 +46,11 @@ impl Service {
             let guid = request.guid.unwrap_or_else(AgentGuid::generate);
             domain::agent::register(&request, guid, None, false, &measure)?;
         }
+        if request.ticket.is_some() && self.active(project)?.is_none() {
+            return Err(no_such_ticket(project));
+        }
         let project = self.activate(project).await?;
-        let mut agent = project.registry.register(request).await?;
+        let mut agent = project.register(request).await?;
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let interval = agent
             .heartbeat_interval_ms
@@ -301,6 +305,14 @@ impl Service {
             _ => error,
         })
     }
+}
+
+/// A project that nobody has made has started no agent.
+fn no_such_ticket(project: &ProjectId) -> WireError {
+    let text = format!(
+        "the agent is not registered: there is no project {project}, so no start of an agent is known by this ticket; it is to end"
+    );
+    WireError::new(ErrorCode::Forbidden, text).with_details(json!({ "ticket": "refused" }))
 }
 
 fn no_agent(guid: &str) -> WireError {

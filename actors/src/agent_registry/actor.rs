@@ -110,9 +110,9 @@ impl Actor for AgentRegistry {
             Msg::Ready { reply } => answer(reply, ()),
             Msg::Register {
                 guid,
-                request,
+                registration,
                 reply,
-            } => state.register(guid, request, reply),
+            } => state.register(guid, registration, reply),
             Msg::Deregister { guid, reply } => state.deregister(guid, reply),
             Msg::Heartbeat { heartbeat, reply } => answer(reply, state.heartbeat(&heartbeat)),
             Msg::PublishedHeartbeat { heartbeat, _permit } => state.published_heartbeat(&heartbeat),
@@ -121,6 +121,12 @@ impl Actor for AgentRegistry {
             Msg::Shutdown { guid, order, reply } => {
                 answer(reply, state.request_shutdown(guid, order));
             }
+            Msg::SendHome {
+                guid,
+                order,
+                before,
+                reply,
+            } => answer(reply, state.send_home(guid, order, before)),
             Msg::MarkOffline {
                 guid,
                 silent_since,

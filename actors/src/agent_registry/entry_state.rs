@@ -1,12 +1,12 @@
 //! What the registry knows about each entry of the bucket, and what there is to do for it.
 
 use bytes::Bytes;
-use loom_protocol::agent::{Agent, RegisterRequest};
+use loom_protocol::agent::Agent;
 use loom_protocol::{AgentGuid, Timestamp, WireError};
 use tokio::time::Instant;
 
 use super::entry::SharedPlace;
-use super::messages::{Reply, answer};
+use super::messages::{Registration, Reply, answer};
 use crate::domain::agent::Verdict;
 use crate::keyed_writer::Conflicts;
 
@@ -159,7 +159,7 @@ impl InFlightWrite {
 /// What somebody asked for.
 pub(super) enum PendingRequest {
     Register {
-        request: Box<RegisterRequest>,
+        registration: Box<Registration>,
         reply: Reply<Agent>,
     },
     Deregister {

@@ -5,27 +5,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loom_protocol::agent::{
-    Agent, AgentStatus, Directive, HeartbeatRequest, RegisterRequest, ShutdownRequest,
+    Agent, AgentStatus, Directive, HeartbeatRequest, RegisterRequest,
 };
-use loom_protocol::event::ShutdownReason;
-use loom_protocol::{AgentGuid, ErrorCode, Timestamp, WireError};
+use loom_protocol::{AgentGuid, ErrorCode, ProjectId, TargetId, Timestamp, WireError};
 use ractor::RpcReplyPort;
 
 use super::actor::AgentRegistry;
-use super::messages::{Msg, ShutdownCommand};
+use super::messages::{Msg, Registration};
 use super::requests::not_registered;
 use super::shared_news::{SharedNews, SharedRefusal};
 use super::{AgentDirectory, AgentRegistryArgs};
 use crate::actor_name::ActorName;
 use crate::clock::Clock;
-use crate::domain::agent::MAX_TEXT;
+use crate::domain::agent;
 use crate::supervision::{ActorHandle, ChildSpec, RestartPolicy};
 use crate::unavailable::not_reached;
 
 /// How long a request waits for its answer: less than the 3 s in which it must be answered.
 const WITHIN: Duration = Duration::from_millis(2800);
-/// The longest that an agent may be given to end, in milliseconds: a day.
-const MAX_GRACE_MS: u64 = 24 * 3_600_000;
 
 /// Reaches the AgentRegistry of a project, whichever incarnation of it lives. Cheap to clone.
 ///
@@ -54,9 +51,11 @@ const MAX_GRACE_MS: u64 = 24 * 3_600_000;
 #[derive(Clone)]
 pub struct AgentRegistryHandle {
     actor: ActorHandle<Msg>,
-    directory: Arc<AgentDirectory>,
+    pub(super) directory: Arc<AgentDirectory>,
     clock: Clock,
-    default_grace: Duration,
+    project: ProjectId,
+    heartbeat_every: Duration,
+    pub(super) default_grace: Duration,
 }
 
 impl AgentRegistryHandle {
@@ -70,6 +69,8 @@ impl AgentRegistryHandle {
             )),
             directory: Arc::clone(&args.directory),
             clock: args.clock.clone(),
+            project: args.project.clone(),
+            heartbeat_every: args.settings.heartbeat_every,
             default_grace: args.settings.idle_grace,
         }
     }
@@ -115,14 +116,46 @@ impl AgentRegistryHandle {
     /// Registers an agent, answered when it is durable. A known guid keeps its `registeredAt`;
     /// the other fields that are the agent's are taken anew.
     pub async fn register(&self, request: RegisterRequest) -> Result<Agent, WireError> {
+        self.register_born(request, None).await
+    }
+
+    /// As [`AgentRegistryHandle::register`], of an agent that was born from a target. Its ticket is not asked for
+    /// here, and is dropped.
+    pub async fn register_born(
+        &self,
+        mut request: RegisterRequest,
+        born_from: Option<TargetId>,
+    ) -> Result<Agent, WireError> {
+        request.ticket = None;
         let guid = request.guid.unwrap_or_else(AgentGuid::generate);
-        let request = Box::new(request);
+        let registration = Box::new(Registration { request, born_from });
         self.ask(|reply| Msg::Register {
             guid,
-            request: request.clone(),
+            registration: registration.clone(),
             reply,
         })
         .await
+    }
+
+    /// The agent that a registration would make now, for whoever has to know before it is written.
+    ///
+    /// # Errors
+    /// The registration would be refused.
+    pub async fn draft(
+        &self,
+        request: &RegisterRequest,
+        guid: AgentGuid,
+    ) -> Result<Agent, WireError> {
+        if !self.directory.is_loaded() {
+            self.ready(WITHIN).await?;
+        }
+        let known = self.directory.snapshot(guid);
+        let terms = agent::Terms {
+            project: &self.project,
+            heartbeat_every: self.heartbeat_every,
+            now: self.clock.now(),
+        };
+        agent::register(request, guid, known.as_ref(), false, &terms)
     }
 
     /// Applies a heartbeat and answers the orders that are open. `not-registered` for an unknown
@@ -181,73 +214,6 @@ impl AgentRegistryHandle {
             Err(error) if known && error.code == ErrorCode::NotRegistered => Ok(()),
             outcome => outcome,
         }
-    }
-
-    /// Tells an agent to end: published once, and repeated by every heartbeat answer until it is
-    /// gone. It takes no work from now on. Of the request everything but the guid counts; without
-    /// a grace period it gets `idle_grace`, and none at all where `graceful` is false.
-    pub async fn shutdown(
-        &self,
-        guid: AgentGuid,
-        request: ShutdownRequest,
-    ) -> Result<Agent, WireError> {
-        self.order_to_end(guid, request, ShutdownReason::Manual)
-            .await
-    }
-
-    /// As [`AgentRegistryHandle::shutdown`], of one that has had nothing to do for too long.
-    pub async fn send_home_idle(
-        &self,
-        guid: AgentGuid,
-        request: ShutdownRequest,
-    ) -> Result<Agent, WireError> {
-        self.order_to_end(guid, request, ShutdownReason::IdleTimeout)
-            .await
-    }
-
-    async fn order_to_end(
-        &self,
-        guid: AgentGuid,
-        request: ShutdownRequest,
-        cause: ShutdownReason,
-    ) -> Result<Agent, WireError> {
-        let graceful = request.graceful.unwrap_or(true);
-        let default_grace = if graceful {
-            self.default_grace
-        } else {
-            Duration::ZERO
-        };
-        let reason = request
-            .reason
-            .unwrap_or_else(|| "ordered by an operator".to_owned());
-        if reason.len() > MAX_TEXT {
-            let message = format!(
-                "reason has {} bytes; at most {MAX_TEXT} are allowed",
-                reason.len()
-            );
-            return Err(WireError::new(ErrorCode::TooLarge, message));
-        }
-        if let Some(millis) = request.grace_period_ms
-            && millis > MAX_GRACE_MS
-        {
-            return Err(WireError::invalid(format!(
-                "gracePeriodMs is {millis}; write a whole number from 0 to {MAX_GRACE_MS}"
-            )));
-        }
-        let order = ShutdownCommand {
-            graceful,
-            grace: request
-                .grace_period_ms
-                .map_or(default_grace, Duration::from_millis),
-            reason,
-            cause,
-        };
-        self.ask(|reply| Msg::Shutdown {
-            guid,
-            order: order.clone(),
-            reply,
-        })
-        .await
     }
 
     /// Marks an agent offline, unless it was heard of after `silent_since`. Whether it is
@@ -315,35 +281,6 @@ impl AgentRegistryHandle {
             .await
     }
 
-    /// Gives an order: published once, and repeated by every heartbeat answer until it is
-    /// cleared. Of two about the same (kind, item, attempt) the later one counts.
-    pub async fn add_directive(
-        &self,
-        guid: AgentGuid,
-        directive: Directive,
-    ) -> Result<(), WireError> {
-        self.ask(|reply| Msg::AddDirective {
-            guid,
-            directive: directive.clone(),
-            reply,
-        })
-        .await
-    }
-
-    /// Takes back the order about the same kind, item and attempt.
-    pub async fn clear_directive(
-        &self,
-        guid: AgentGuid,
-        directive: Directive,
-    ) -> Result<(), WireError> {
-        self.ask(|reply| Msg::ClearDirective {
-            guid,
-            directive: directive.clone(),
-            reply,
-        })
-        .await
-    }
-
     /// Fault injection: kills the present incarnation. `false` when there is none.
     pub fn kill(&self) -> bool {
         self.actor.kill()
@@ -354,7 +291,7 @@ impl AgentRegistryHandle {
         self.actor.restarts()
     }
 
-    async fn ask<T: Send + 'static>(
+    pub(super) async fn ask<T: Send + 'static>(
         &self,
         make: impl Fn(RpcReplyPort<Result<T, WireError>>) -> Msg + Send + Sync,
     ) -> Result<T, WireError> {

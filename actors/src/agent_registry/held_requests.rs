@@ -43,6 +43,7 @@ fn has_to_wait(directory: &AgentDirectory, message: &Msg) -> bool {
         }
         Msg::SignOfLife { guid, .. }
         | Msg::Shutdown { guid, .. }
+        | Msg::SendHome { guid, .. }
         | Msg::MarkOffline { guid, .. }
         | Msg::Bury { guid, .. }
         | Msg::Pause { guid, .. }
@@ -72,7 +73,9 @@ fn refuse(message: Msg) {
         }
         | Msg::ClearDirective { reply, .. } => answer(reply, Err(error())),
         Msg::Heartbeat { reply, .. } => answer(reply, Err(error())),
-        Msg::MarkOffline { reply, .. } | Msg::Bury { reply, .. } => answer(reply, Err(error())),
+        Msg::MarkOffline { reply, .. } | Msg::Bury { reply, .. } | Msg::SendHome { reply, .. } => {
+            answer(reply, Err(error()));
+        }
         // Who only wants to know when has no place to hear an error: the port closes, and the
         // handle asks again.
         _ => {}

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use loom_protocol::agent::{Agent, Directive, HeartbeatRequest, RegisterRequest};
 use loom_protocol::event::ShutdownReason;
-use loom_protocol::{AgentGuid, Timestamp, WireError};
+use loom_protocol::{AgentGuid, TargetId, Timestamp, WireError};
 use ractor::RpcReplyPort;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
 use super::shared_news::{SharedNews, SharedRefusal};
 use crate::liveness::Marker;
@@ -23,6 +24,15 @@ pub(super) type Reply<T> = RpcReplyPort<Result<T, WireError>>;
 /// Answers a port whose caller may have given up.
 pub(super) fn answer<T: Send + 'static>(reply: RpcReplyPort<T>, value: T) {
     let _ = reply.send(value);
+}
+
+/// A registration by request, and what is known beside it.
+#[derive(Debug, Clone)]
+pub(super) struct Registration {
+    /// What the agent says. Without its ticket, which is nobody's business from here on.
+    pub request: RegisterRequest,
+    /// The target from which it was born.
+    pub born_from: Option<TargetId>,
 }
 
 /// An order to end, with everything decided.
@@ -42,7 +52,7 @@ pub(super) enum Msg {
     /// Answered when it is durable.
     Register {
         guid: AgentGuid,
-        request: Box<RegisterRequest>,
+        registration: Box<Registration>,
         reply: Reply<Agent>,
     },
     /// Answered when it is durable.
@@ -66,6 +76,14 @@ pub(super) enum Msg {
         guid: AgentGuid,
         order: ShutdownCommand,
         reply: Reply<Agent>,
+    },
+    /// As [`Msg::Shutdown`], of one that has nothing to do: whether the order is given. Not where it has an item, and
+    /// not from `before` on: until then nothing is offered to it.
+    SendHome {
+        guid: AgentGuid,
+        order: ShutdownCommand,
+        before: Instant,
+        reply: Reply<bool>,
     },
     /// Whether the agent is offline now: not if it was heard of after `silent_since`.
     MarkOffline {

@@ -41,6 +41,7 @@
 //! | deregister | handle | the entry is removed, then directory, event, answer |
 //! | heartbeat, sign of life | handle, subscription | last seen; offline → online; what the agent says of itself |
 //! | shutdown, directive | handle | an order, published once and repeated by every heartbeat answer |
+//! | send home | handle (the reaper) | the order to end, unless the agent has something to do by now |
 //! | mark offline, bury | handle (the reaper) | any → offline → gone, unless the agent was heard of meanwhile |
 //! | pause | handle, the ledger's listener | paused until then, with all of its `limitGroup`; a new one of the group is born so |
 //! | quarantine, let in | the ledger's listener; an operator | taken out after too many failures; let in again |
@@ -88,6 +89,7 @@ mod held_requests;
 mod index;
 mod messages;
 mod notifications;
+mod orders;
 mod outbox;
 mod outcomes;
 mod page;

@@ -133,20 +133,25 @@ impl State {
         if was_quarantined {
             self.args.directory.forget_unreadable(&key);
         }
-        let Some(PendingRequest::Register { request, reply }) = order else {
+        let Some(PendingRequest::Register {
+            registration,
+            reply,
+        }) = order
+        else {
             return;
         };
+        let request = &registration.request;
         // Memory may have moved on while the write was under way.
         let agent = match self.args.directory.get(guid) {
             Some(_) => self
-                .draft(guid, &request)
+                .draft(guid, &registration)
                 .unwrap_or_else(|_| written.clone()),
             None => written.clone(),
         };
         if differs(&agent, written) {
             self.slot(guid).dirty = true;
         }
-        let another_run = !self.goes_on(guid, &request);
+        let another_run = !self.goes_on(guid, request);
         if another_run && let Some(known) = self.args.directory.get(guid) {
             known.begin_anew(request.instance_id.is_some());
         }

@@ -6,10 +6,11 @@ use loom_protocol::agent::{
     Agent, AgentStatus, Directive, DirectiveKind, HeartbeatRequest, RegisterRequest, ShutdownNotice,
 };
 use loom_protocol::{AgentGuid, ErrorCode, Timestamp, WireError};
+use tokio::time::Instant;
 
 use super::actor::State;
 use super::entry_state::PendingRequest;
-use super::messages::{RETRY_AFTER, Reply, ShutdownCommand, answer};
+use super::messages::{RETRY_AFTER, Registration, Reply, ShutdownCommand, answer};
 use super::{AgentEntry, MAX_AGENTS};
 use crate::domain::agent::{
     self, effective_status, mark_offline, on_heartbeat, reason_heard, request_scale_in, with_status,
@@ -28,11 +29,11 @@ impl State {
     pub fn register(
         &mut self,
         guid: AgentGuid,
-        request: Box<RegisterRequest>,
+        registration: Box<Registration>,
         reply: Reply<Agent>,
     ) {
         let known = self.args.directory.get(guid);
-        let run = request.instance_id.as_deref();
+        let run = registration.request.instance_id.as_deref();
         // What a replaced run asks is no sign of life.
         let may = known.map_or(Ok(()), |known| agent::may_register(known.agent(), run));
         if let Err(error) = may {
@@ -40,8 +41,14 @@ impl State {
         }
         self.args.directory.touch(guid, self.now());
         // Refused here, before the bucket is asked for anything.
-        match self.draft(guid, &request) {
-            Ok(_) => self.push_request(guid, PendingRequest::Register { request, reply }),
+        match self.draft(guid, &registration) {
+            Ok(_) => self.push_request(
+                guid,
+                PendingRequest::Register {
+                    registration,
+                    reply,
+                },
+            ),
             Err(error) => answer(reply, Err(error)),
         }
     }
@@ -54,7 +61,8 @@ impl State {
     }
 
     /// The agent that a registration would make now.
-    pub fn draft(&self, guid: AgentGuid, request: &RegisterRequest) -> Result<Agent, WireError> {
+    pub fn draft(&self, guid: AgentGuid, registration: &Registration) -> Result<Agent, WireError> {
+        let request = &registration.request;
         let directory = &self.args.directory;
         let known = directory.get(guid);
         if known.is_none() && directory.len() >= MAX_AGENTS {
@@ -67,8 +75,11 @@ impl State {
         let leaving =
             known.as_ref().is_some_and(|entry| entry.is_leaving()) && self.goes_on(guid, request);
         let known = known.map(|entry| entry.snapshot());
-        agent::register(request, guid, known.as_ref(), leaving, &self.terms())
-            .map(|agent| self.apply_group_pause(known.as_ref(), agent))
+        let mut agent = agent::register(request, guid, known.as_ref(), leaving, &self.terms())?;
+        if let Some(target) = registration.born_from {
+            agent.target_id = Some(target.to_string());
+        }
+        Ok(self.apply_group_pause(known.as_ref(), agent))
     }
 
     /// Whether a registration comes from the run of the program that is known already.
@@ -208,6 +219,22 @@ impl State {
         }
         self.mark_dirty(guid);
         self.known(guid).map(|entry| entry.snapshot())
+    }
+
+    /// Online → draining, with the order to end, of one that has nothing to do. Whether it is given: not where the agent
+    /// has an item or something else to do by now, nor from `before` on, when it may be offered one.
+    pub fn send_home(
+        &mut self,
+        guid: AgentGuid,
+        order: ShutdownCommand,
+        before: Instant,
+    ) -> Result<bool, WireError> {
+        let entry = self.known(guid)?;
+        let is_idle = entry.agent().status == AgentStatus::Online && entry.leases() == 0;
+        if !is_idle || Instant::now() >= before {
+            return Ok(false);
+        }
+        self.request_shutdown(guid, order).map(|_| true)
     }
 
     pub fn add_directive(

@@ -95,10 +95,10 @@ impl State {
         slot.question = None;
         let is_dirty = slot.dirty;
         match request {
-            Some(PendingRequest::Register { request, .. }) => {
-                let request = request.clone();
-                match self.draft(guid, &request) {
-                    Ok(agent) => self.begin_registering(guid, agent, &request),
+            Some(PendingRequest::Register { registration, .. }) => {
+                let registration = registration.clone();
+                match self.draft(guid, &registration) {
+                    Ok(agent) => self.begin_registering(guid, agent, &registration.request),
                     Err(error) => self.refuse_first(guid, error),
                 }
             }

@@ -105,6 +105,8 @@ pub struct Idleness {
     pub is_wanted: bool,
     /// The order to end that it was given.
     pub order: Option<OrderToEnd>,
+    /// After how much more time its process may be ended, once it was told to end at once; `None`: nobody here can.
+    pub process_ends_in: Option<Duration>,
 }
 
 /// An order to end that was given and not obeyed yet.
@@ -125,6 +127,8 @@ pub enum IdleVerdict {
     SendHome,
     /// It has not gone within the grace: order it to end at once.
     Insist,
+    /// It was ordered to end at once and is still there: whoever started its process ends it.
+    EndProcess,
 }
 
 /// Judges whether an agent has nothing to do for so long that it is better gone. One that waits for
@@ -133,7 +137,10 @@ pub enum IdleVerdict {
 pub fn idle_verdict(idleness: &Idleness) -> IdleVerdict {
     if let Some(order) = idleness.order {
         return match left(order.grace, order.given_for) {
-            _ if order.grace.is_zero() => IdleVerdict::Keep(None),
+            _ if order.grace.is_zero() => match idleness.process_ends_in {
+                Some(Duration::ZERO) => IdleVerdict::EndProcess,
+                later => IdleVerdict::Keep(later),
+            },
             None => IdleVerdict::Insist,
             left => IdleVerdict::Keep(left),
         };
@@ -205,15 +212,19 @@ mod tests {
             prop::option::of(span()),
             any::<bool>(),
             prop::option::of(order),
+            prop::option::of(prop_oneof![Just(Duration::ZERO), span()]),
         )
             .prop_map(
-                |(status, has_leases, idle_for, limit, is_wanted, order)| Idleness {
-                    status,
-                    has_leases,
-                    idle_for,
-                    limit,
-                    is_wanted,
-                    order,
+                |(status, has_leases, idle_for, limit, is_wanted, order, process_ends_in)| {
+                    Idleness {
+                        status,
+                        has_leases,
+                        idle_for,
+                        limit,
+                        is_wanted,
+                        order,
+                        process_ends_in,
+                    }
                 },
             )
     }
@@ -298,6 +309,13 @@ mod tests {
                 .order
                 .is_some_and(|order| !order.grace.is_zero() && order.given_for >= order.grace);
             prop_assert_eq!(insists, over);
+        }
+
+        #[test]
+        fn a_process_is_ended_only_after_a_forced_order_and_by_whoever_can(idleness in idleness()) {
+            let ends = idle_verdict(&idleness) == IdleVerdict::EndProcess;
+            let is_forced = idleness.order.is_some_and(|order| order.grace.is_zero());
+            prop_assert_eq!(ends, is_forced && idleness.process_ends_in == Some(Duration::ZERO));
         }
     }
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use loom_protocol::agent::{Agent, AgentStatus, Directive, DirectiveKind, ShutdownRequest};
+use loom_protocol::agent::{Agent, AgentStatus, Directive, DirectiveKind};
 use loom_protocol::gc::{GcAgent, Grave};
 use loom_protocol::work::Reason;
-use loom_protocol::{AgentGuid, Timestamp, WireError, names};
+use loom_protocol::{AgentGuid, ErrorCode, Timestamp, WireError, names};
 use tokio::time::Instant;
 
 use super::actor::{GcReaperArgs, GcReaperMsg, State};
@@ -15,7 +15,7 @@ use super::reap_action::ReapAction;
 use crate::agent_registry::AgentEntry;
 
 /// How long to wait before something that failed is tried again.
-const RETRY: Duration = Duration::from_secs(1);
+pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// A ghost is told again after this long.
 const TELL_AGAIN: Duration = Duration::from_secs(5);
 /// How many ghosts are remembered as told.
@@ -73,6 +73,12 @@ impl State {
         };
         let is_there = self.args.directory.get(guid).is_some();
         match outcome {
+            Ok(None) if deed == ReapAction::SendHome => {
+                // It has something to do after all. What that is, need not be seen here.
+                if is_there && !self.is_draining() {
+                    return self.deadlines.set(guid, Instant::now() + RETRY);
+                }
+            }
             Ok(None) => {}
             Ok(Some(told)) => {
                 let project = &self.args.project;
@@ -80,6 +86,9 @@ impl State {
                     %project, %guid, handle = told.handle, last_heartbeat = %told.last_heartbeat,
                     leases = told.leases, action = told.action.as_str(), "the reaper has acted"
                 );
+                if deed == ReapAction::EndProcess {
+                    self.process_ended_at.insert(guid, Instant::now());
+                }
                 let has_grave = matches!(deed, ReapAction::MarkOffline | ReapAction::Bury);
                 if has_grave {
                     self.graves.insert(guid);
@@ -167,8 +176,10 @@ impl Hand {
         let outcome = match deed {
             ReapAction::MarkOffline => self.mark_offline().await,
             ReapAction::Bury => self.bury().await,
-            ReapAction::SendHome => self.order_to_end(true).await,
-            ReapAction::Insist => self.order_to_end(false).await,
+            ReapAction::SendHome => self.send_home().await,
+            ReapAction::Insist => self.insist().await,
+            ReapAction::EndProcess => self.end_process().await,
+            ReapAction::FreeTarget => self.free_target().await,
         };
         outcome.map_err(|error| error.message)
     }
@@ -209,23 +220,51 @@ impl Hand {
         Ok(is_gone)
     }
 
-    async fn order_to_end(&self, graceful: bool) -> Result<bool, WireError> {
-        let reason = if graceful {
-            "it was idle for as long as it may be"
-        } else {
-            "it has not ended within the time that it was given"
+    /// Online → draining, unless it has something to do by now.
+    async fn send_home(&self) -> Result<bool, WireError> {
+        let guid = self.agent.guid;
+        let Some(before) = (self.args.withhold)(guid).await? else {
+            return Ok(false);
         };
-        let request = ShutdownRequest {
-            guid: String::new(),
-            graceful: Some(graceful),
-            grace_period_ms: None,
-            reason: Some(reason.to_owned()),
-        };
+        let reason = "it was idle for as long as it may be";
+        let ordered = self.args.registry.send_home_idle(guid, reason, before).await;
+        unless_gone(ordered, |is_ordered| is_ordered)
+    }
+
+    /// Told to end → told to end at once.
+    async fn insist(&self) -> Result<bool, WireError> {
+        let reason = "it has not ended within the time that it was given";
         let registry = &self.args.registry;
-        let ordered = registry.send_home_idle(self.agent.guid, request).await;
-        match ordered {
-            Err(error) if error.code == loom_protocol::ErrorCode::NotRegistered => Ok(false),
-            ordered => ordered.map(|_| true),
+        let ordered = registry.insist_on_end(self.agent.guid, reason).await;
+        unless_gone(ordered, |_| true)
+    }
+
+    /// Its process gets TERM, and KILL after the grace. Its entry goes as that of any agent does.
+    async fn end_process(&self) -> Result<bool, WireError> {
+        let (born, guid) = (&self.args.born, self.agent.guid);
+        born.end_process(guid, self.args.settings.idle_grace).await
+    }
+
+    /// Offline and linked → offline, unless it is heard of meanwhile.
+    async fn free_target(&self) -> Result<bool, WireError> {
+        let guid = self.agent.guid;
+        let entry = self.args.directory.get(guid);
+        if entry.is_some_and(|entry| entry.agent().status != AgentStatus::Offline) {
+            return Ok(false);
         }
+        let grace = self.args.settings.idle_grace;
+        self.args.born.free_target(guid, grace).await?;
+        Ok(true)
+    }
+}
+
+/// What was asked of the registry about an agent; one that has gone meanwhile is what is wanted.
+fn unless_gone<T>(
+    outcome: Result<T, WireError>,
+    was_done: impl FnOnce(T) -> bool,
+) -> Result<bool, WireError> {
+    match outcome {
+        Err(error) if error.code == ErrorCode::NotRegistered => Ok(false),
+        outcome => outcome.map(was_done),
     }
 }

@@ -5,16 +5,19 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use loom_protocol::gc::{GcAgent, GcReport};
-use loom_protocol::{AgentGuid, ProjectId};
+use loom_protocol::{AgentGuid, ProjectId, WireError};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::absent::Absent;
 use super::grave_index::GraveIndex;
 use super::graveyard::Graveyard;
 use super::reap_action::ReapAction;
 use crate::agent_registry::{AgentChange, AgentDirectory, AgentRegistryHandle};
+use crate::born_agents::BornAgents;
 use crate::clock::Clock;
 use crate::deadline_queue::DeadlineQueue;
 use crate::domain::reaping::ReapTerms;
@@ -46,6 +49,10 @@ pub struct GcReaperArgs {
     pub work: Arc<ReadModel>,
     /// How leases are taken back.
     pub leases: Leases,
+    /// Which agents were born from targets, and how those are freed.
+    pub born: BornAgents,
+    /// What is asked before an idle agent is told to go.
+    pub withhold: Withhold,
     /// What has to be passed before a verdict.
     pub barrier: DeliveryBarrier,
     /// Which ownership this is.
@@ -53,6 +60,11 @@ pub struct GcReaperArgs {
     /// Whether it lasts: asked before a grave is laid or cleared.
     pub ownership: Ownership,
 }
+
+/// Has nothing offered to an agent for a moment: until when it may be told to go; `None` where it has something to do.
+pub type Withhold = Arc<
+    dyn Fn(AgentGuid) -> BoxFuture<'static, Result<Option<Instant>, WireError>> + Send + Sync,
+>;
 
 impl GcReaperArgs {
     pub(super) const fn terms(&self) -> ReapTerms {
@@ -81,6 +93,17 @@ pub enum GcReaperMsg {
     },
     /// A request named an agent that is not registered.
     UnregisteredAgentHeard(AgentGuid),
+    /// An agent is about to register with a ticket: it may be linked to its target and never come.
+    Expect(AgentGuid),
+    /// The links of agents to targets were read: some may be of agents that are gone.
+    LinksRead,
+    /// What was begun to free the target of an agent without an entry has ended.
+    Freed {
+        /// Of which.
+        guid: AgentGuid,
+        /// Whether it is free. An error: it is tried again.
+        outcome: Result<(), String>,
+    },
     /// These have graves.
     GravesRead(Vec<AgentGuid>),
     /// Answer with what is to come.
@@ -108,6 +131,10 @@ pub struct State {
     pub(super) in_progress: HashMap<AgentGuid, ReapAction>,
     /// Since when agents have an order to end.
     pub(super) ordered_at: HashMap<AgentGuid, Instant>,
+    /// When the end of processes was ordered.
+    pub(super) process_ended_at: HashMap<AgentGuid, Instant>,
+    /// Agents that have no entry, and may be linked to a target.
+    pub(super) absent: Absent,
     pub(super) graves: GraveIndex,
     /// Ghosts that were told a moment ago.
     pub(super) told: HashMap<AgentGuid, Instant>,
@@ -152,6 +179,8 @@ impl Actor for GcReaper {
             is_crossing: false,
             in_progress: HashMap::new(),
             ordered_at: HashMap::new(),
+            process_ended_at: HashMap::new(),
+            absent: Absent::default(),
             graves: GraveIndex::new(retention),
             told: HashMap::new(),
             sweeps: Vec::new(),
@@ -162,6 +191,7 @@ impl Actor for GcReaper {
         state.tasks.spawn(kept);
         state.read_graves();
         state.look_at_all();
+        state.look_at_links();
         state.go_on();
         Ok(state)
     }
@@ -178,6 +208,9 @@ impl Actor for GcReaper {
             GcReaperMsg::BarrierEnded(suspects) => state.crossed(&suspects),
             GcReaperMsg::Done { guid, outcome } => state.done_with(guid, outcome),
             GcReaperMsg::UnregisteredAgentHeard(guid) => state.unregistered_agent_heard(guid),
+            GcReaperMsg::Expect(guid) => state.expect(guid),
+            GcReaperMsg::LinksRead => state.look_at_links(),
+            GcReaperMsg::Freed { guid, outcome } => state.freed(guid, outcome),
             GcReaperMsg::GravesRead(graves) => {
                 for guid in graves {
                     state.graves.insert(guid);

@@ -19,12 +19,25 @@ use crate::liveness::BarrierOutcome;
 
 /// The pause between passes while they stall.
 const AFTER_STALL: Duration = Duration::from_millis(100);
+/// How long an agent may take to obey the order to end at once, before its process is ended.
+const OBEYED_WITHIN: Duration = Duration::from_secs(5);
+/// How long after the grace of its process the end of that is ordered again, where it still is there.
+const END_AGAIN: Duration = Duration::from_secs(30);
 
 /// What is to be done to an agent, and when: now if that is zero. Nothing changes until then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NextAction {
     pub action: GcAction,
     pub after: Duration,
+}
+
+/// The orders that an agent was given, and has not obeyed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct OrdersGiven {
+    /// Since when it is to end.
+    pub end_at: Option<Instant>,
+    /// When the end of its process was ordered.
+    pub process_end_at: Option<Instant>,
 }
 
 /// What the verdicts go by, at one moment.
@@ -71,7 +84,7 @@ impl<'a> Snapshot<'a> {
         self.since(entry.seen_at()) * 3 >= allowance
     }
 
-    fn idleness(&self, entry: &AgentEntry, ordered_at: Option<Instant>) -> Idleness {
+    fn idleness(&self, entry: &AgentEntry, orders: OrdersGiven) -> Idleness {
         let agent = entry.agent();
         let born_from_target = agent.target_id.as_ref();
         let own = agent.spindown_after_idle_ms.map(Duration::from_millis);
@@ -85,10 +98,24 @@ impl<'a> Snapshot<'a> {
             // Asked only where it matters: it looks at every kind of pending item.
             is_wanted: limit.is_some_and(|limit| idle_for >= limit) && self.is_wanted(entry),
             order: entry.shutdown_order().map(|order| OrderToEnd {
-                given_for: self.since(ordered_at.unwrap_or(self.now)),
+                given_for: self.since(orders.end_at.unwrap_or(self.now)),
                 grace: Duration::from_millis(order.grace_ms.unwrap_or(0)),
             }),
+            process_ends_in: self.process_ends_in(agent.guid, orders),
         }
+    }
+
+    /// Only where a target has the agent.
+    fn process_ends_in(&self, guid: AgentGuid, orders: OrdersGiven) -> Option<Duration> {
+        let end_at = orders.end_at?;
+        if !self.args.born.is_linked(guid) {
+            return None;
+        }
+        let (since, wait) = match orders.process_end_at {
+            Some(at) => (at, self.args.settings.idle_grace + END_AGAIN),
+            None => (end_at, OBEYED_WITHIN),
+        };
+        Some(wait.saturating_sub(self.since(since)))
     }
 
     fn is_wanted(&self, entry: &AgentEntry) -> bool {
@@ -99,15 +126,15 @@ impl<'a> Snapshot<'a> {
     }
 
     /// What comes next for an agent, unless something changes; `None`: nothing but its death.
-    fn idle_outlook(&self, entry: &AgentEntry, ordered_at: Option<Instant>) -> Option<NextAction> {
+    fn idle_outlook(&self, entry: &AgentEntry, orders: OrdersGiven) -> Option<NextAction> {
         if entry.agent().status == AgentStatus::Offline {
             return None;
         }
-        let idleness = self.idleness(entry, ordered_at);
-        let next = if idleness.order.is_some() {
-            GcAction::Insist
-        } else {
-            GcAction::SendHome
+        let idleness = self.idleness(entry, orders);
+        let next = match idleness.order {
+            Some(order) if order.grace.is_zero() => GcAction::EndProcess,
+            Some(_) => GcAction::Insist,
+            None => GcAction::SendHome,
         };
         match idle_verdict(&idleness) {
             IdleVerdict::Keep(None) => None,
@@ -115,7 +142,7 @@ impl<'a> Snapshot<'a> {
                 action: next,
                 after,
             }),
-            IdleVerdict::SendHome | IdleVerdict::Insist => Some(NextAction {
+            IdleVerdict::SendHome | IdleVerdict::Insist | IdleVerdict::EndProcess => Some(NextAction {
                 action: next,
                 after: Duration::ZERO,
             }),
@@ -144,10 +171,28 @@ impl<'a> Snapshot<'a> {
         }
     }
 
+    /// Whether it is dead, and still counted by the target from which it was born.
+    fn is_to_be_freed(&self, entry: &AgentEntry) -> bool {
+        let agent = entry.agent();
+        agent.status == AgentStatus::Offline
+            && self.args.work.lease_count(agent.guid) == 0
+            && self.args.born.is_linked(agent.guid)
+    }
+
     /// What comes next for an agent, unless something changes.
-    pub fn next_action(&self, entry: &AgentEntry, ordered_at: Option<Instant>) -> NextAction {
+    pub fn next_action(&self, entry: &AgentEntry, orders: OrdersGiven) -> NextAction {
+        if self.is_to_be_freed(entry) {
+            let interval = Self::heartbeat_interval(entry);
+            let allowance = self.args.terms().allowance(interval, entry.has_asked());
+            return NextAction {
+                action: GcAction::FreeTarget,
+                // Nothing is left of it where it was marked a moment ago; a process that has just started has heard of
+                // nobody yet.
+                after: allowance.saturating_sub(self.since(entry.seen_at())),
+            };
+        }
         let death = self.death_outlook(entry);
-        match self.idle_outlook(entry, ordered_at) {
+        match self.idle_outlook(entry, orders) {
             Some(idle) if idle.after < death.after => idle,
             _ => death,
         }
@@ -157,7 +202,12 @@ impl<'a> Snapshot<'a> {
 impl State {
     pub(super) fn agent_changed(&mut self, guid: AgentGuid, change: AgentChange) {
         match self.args.directory.get(guid) {
-            None => self.forget(guid),
+            None => {
+                self.forget(guid);
+                if change == AgentChange::Gone {
+                    self.has_left(guid);
+                }
+            }
             Some(entry) => {
                 let is_offline = entry.agent().status == AgentStatus::Offline;
                 if !is_offline && self.graves.remove(guid) {
@@ -180,6 +230,7 @@ impl State {
         self.deadlines.remove(&guid);
         self.suspects.remove(&guid);
         self.ordered_at.remove(&guid);
+        self.process_ended_at.remove(&guid);
     }
 
     /// A timer that is late shows that we stood still: then the grace moves, and nobody is suspect.
@@ -200,40 +251,53 @@ impl State {
         }
     }
 
-    /// Watched → watched, suspect, or in hand.
+    /// Watched → watched, suspect, or in hand; not while something is being done to it.
     pub(super) fn look(&mut self, guid: AgentGuid) {
-        if let Some(entry) = self.watched(guid) {
-            let next_action = self.next_action(&entry);
-            match next_action.action {
-                GcAction::MarkOffline | GcAction::Bury if next_action.after.is_zero() => {
-                    self.suspects.insert(guid);
-                }
-                _ => self.act_or_wait(&entry, next_action),
+        if self.in_progress.contains_key(&guid) {
+            return;
+        }
+        let Some(entry) = self.watched(guid) else {
+            return self.look_at_absent(guid);
+        };
+        let next_action = self.next_action(&entry);
+        match next_action.action {
+            GcAction::MarkOffline | GcAction::Bury | GcAction::FreeTarget
+                if next_action.after.is_zero() =>
+            {
+                self.suspects.insert(guid);
             }
+            _ => self.act_or_wait(&entry, next_action),
         }
     }
 
-    /// The agent, unless it is gone, or something is being done to it.
+    /// The agent, unless it is gone.
     fn watched(&mut self, guid: AgentGuid) -> Option<Arc<AgentEntry>> {
-        if self.in_progress.contains_key(&guid) {
-            return None;
-        }
         let entry = self.args.directory.get(guid);
         match &entry {
             None => self.forget(guid),
             Some(entry) if entry.is_leaving() => {
                 self.ordered_at.entry(guid).or_insert_with(Instant::now);
+                self.absent.forget(guid);
             }
             Some(_) => {
                 self.ordered_at.remove(&guid);
+                self.process_ended_at.remove(&guid);
+                self.absent.forget(guid);
             }
         }
         entry
     }
 
     fn next_action(&self, entry: &AgentEntry) -> NextAction {
-        let ordered_at = self.ordered_at.get(&entry.agent().guid).copied();
-        Snapshot::now(&self.args).next_action(entry, ordered_at)
+        let orders = self.orders_given(entry.agent().guid);
+        Snapshot::now(&self.args).next_action(entry, orders)
+    }
+
+    pub(super) fn orders_given(&self, guid: AgentGuid) -> OrdersGiven {
+        OrdersGiven {
+            end_at: self.ordered_at.get(&guid).copied(),
+            process_end_at: self.process_ended_at.get(&guid).copied(),
+        }
     }
 
     fn act_or_wait(&mut self, entry: &AgentEntry, next_action: NextAction) {
@@ -277,9 +341,14 @@ impl State {
             return;
         }
         for guid in suspects {
+            if self.in_progress.contains_key(guid) {
+                continue;
+            }
             if let Some(entry) = self.watched(*guid) {
                 let next_action = self.next_action(&entry);
                 self.act_or_wait(&entry, next_action);
+            } else {
+                self.judge_absent(*guid);
             }
         }
     }

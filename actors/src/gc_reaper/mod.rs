@@ -1,6 +1,6 @@
 //! Runs the liveness clock: gives the dead one's work back, buries it, tells ghosts, sends idle ones
-//! home. Owns: KV `loom-graveyard-{p}`. Writes nowhere else: the AgentRegistry writes the agent, the
-//! WorkLedger its items.
+//! home, frees the targets of those that are gone. Owns: KV `loom-graveyard-{p}`. Writes nowhere else: the
+//! AgentRegistry writes the agent, the WorkLedger its items, the TargetManager its link.
 //!
 //! Nobody is declared dead without the [`DeliveryBarrier`](crate::liveness::DeliveryBarrier), and nobody else
 //! declares it: the verdicts are in [`domain::reaping`](crate::domain::reaping). Clocks run on the
@@ -15,6 +15,20 @@
 //! | suspect | silent for too long, as it seems: a pass of the barrier is under way | passed and still silent: in hand · heard of: watched |
 //! | in hand | something is being done to it: marked offline and its leases taken back, buried, ordered home | done or failed: watched |
 //!
+//! An agent that was born from a target is linked to it for as long as it lives. One that has left, is offline, or was
+//! linked and never came (its coordinator died in between) is *freed* ([`absent`]): its target ends what is left of its
+//! process, and has room again. A dead one does not come back beside its successor.
+//!
+//! # Idle agents
+//! ```text
+//! idle for long enough, nothing pending that it may take
+//!   ─► the dispatcher offers it nothing for a moment, unless it has something to do after all
+//!   ─► the registry orders it to end, unless that moment is over or it has an item
+//!   ─► (not gone within its grace) ordered to end at once ─► (born from a target) its process is ended
+//! ```
+//! So no claim and no order to end cross: what was claimed before is seen by the dispatcher, what is claimed afterwards
+//! gets nothing. Nothing has to be taken back where a step is lost: the moment passes by itself.
+//!
 //! A stall while there are suspects: passes are repeated until one succeeds, then everybody has a
 //! full grace. An offline agent is watched until it is buried.
 //!
@@ -27,6 +41,9 @@
 //! | done | own task | the agent is watched again |
 //! | ghost heard | handle (a request of nobody known) | has it a grave: the directive `register` |
 //! | graves read | own task | the guids of all graves are known |
+//! | expect | handle (a ticket is redeemed) | where the agent does not come in time, its target is freed |
+//! | links read | handle (the project has started) | linked agents without an entry are waited for, and freed |
+//! | freed | own task | done, or tried again |
 //! | report, sweep | handle | what is to come; everybody is looked at now, answered when all is done |
 //!
 //! # Failure cases
@@ -38,6 +55,9 @@
 //! | it crashes between the marking and the taking back | an offline agent with leases is marked again |
 //! | leases cannot be taken back just now | tried again after a second |
 //! | the agent comes back between verdict and deed | the registry refuses; what it claimed since stays its own |
+//! | this process dies between the link and the entry of a new agent | it registers again, or is freed after `stale_after` |
+//! | this actor or the process dies before a target was freed | the links are read again: who is linked and not there is freed |
+//! | an idle agent claims while it is to be sent home | it gets its item, and no order; or the order, and no item |
 //! | a grave cannot be written | the leases go back all the same; the burial waits |
 //! | an agent without an entry is heard of | `not-registered`, and the directive where it has a grave |
 //! | more than [`MAX_GRAVES`] graves | the oldest are in the bucket only: those ghosts get no directive |
@@ -45,6 +65,7 @@
 //! Events: none of its own; the registry tells `agent:updated` and `agent:shutdown`, the ledger
 //! `work:retried`.
 
+mod absent;
 mod actions;
 mod actor;
 mod grave_index;
@@ -54,6 +75,6 @@ mod inspection;
 mod reap_action;
 mod report;
 
-pub use actor::{GcReaper, GcReaperArgs, GcReaperMsg};
+pub use actor::{GcReaper, GcReaperArgs, GcReaperMsg, Withhold};
 pub use grave_index::MAX_GRAVES;
 pub use handle::GcReaperHandle;

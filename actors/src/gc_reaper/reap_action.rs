@@ -9,6 +9,8 @@ pub(super) enum ReapAction {
     Bury,
     SendHome,
     Insist,
+    EndProcess,
+    FreeTarget,
 }
 
 impl ReapAction {
@@ -18,6 +20,8 @@ impl ReapAction {
             GcAction::Bury => Some(Self::Bury),
             GcAction::SendHome => Some(Self::SendHome),
             GcAction::Insist => Some(Self::Insist),
+            GcAction::EndProcess => Some(Self::EndProcess),
+            GcAction::FreeTarget => Some(Self::FreeTarget),
             GcAction::Unknown => None,
         }
     }
@@ -28,6 +32,8 @@ impl ReapAction {
             Self::Bury => GcAction::Bury,
             Self::SendHome => GcAction::SendHome,
             Self::Insist => GcAction::Insist,
+            Self::EndProcess => GcAction::EndProcess,
+            Self::FreeTarget => GcAction::FreeTarget,
         }
     }
 }

@@ -42,8 +42,7 @@ impl State {
         let mut agents = Vec::new();
         for entry in self.args.directory.all() {
             let agent = entry.snapshot();
-            let ordered_at = self.ordered_at.get(&agent.guid).copied();
-            let next_action = snapshot.next_action(&entry, ordered_at);
+            let next_action = snapshot.next_action(&entry, self.orders_given(agent.guid));
             let is_fresh =
                 next_action.action == GcAction::MarkOffline && !snapshot.is_silent(&entry);
             if !is_fresh {

@@ -93,6 +93,9 @@ impl Actor for WorkDispatcher {
             DispatcherMsg::QueuePosition { header, reply } => {
                 let _ = reply.send(matching.queue_position(&header));
             }
+            DispatcherMsg::Withhold { guid, reply } => {
+                let _ = reply.send(matching.withhold(env, guid));
+            }
             DispatcherMsg::BarrierEnded(outcome) => {
                 state
                     .lease_clocks

@@ -22,6 +22,9 @@ use crate::work_ledger::{Applied, Header, LedgerError, Operation, ReadError, TRA
 /// silent does not.
 pub(super) fn free_slots(args: &WorkDispatcherArgs, slots: &Slots, agent: &AgentEntry) -> usize {
     let guid = agent.agent().guid;
+    if slots.is_withheld(guid, Instant::now()) {
+        return 0;
+    }
     let taken = args.read.lease_count(guid) + slots.taken(guid);
     let claimant = AgentProfile {
         leases: u32::try_from(taken).unwrap_or(u32::MAX),

@@ -78,6 +78,18 @@ impl WorkDispatcherHandle {
         let _ = self.0.cast(DispatcherMsg::Stopped { guid, id });
     }
 
+    /// Has nothing offered to an idle agent for a moment, so that it may be told to go: until when the order has to be
+    /// given. `None`: it has an item, or something waits that it may take.
+    ///
+    /// # Errors
+    /// No answer came in time.
+    pub async fn withhold(&self, guid: AgentGuid) -> Result<Option<Instant>, WireError> {
+        let answer = self
+            .0
+            .call(TRANSITION_DEADLINE, |reply| DispatcherMsg::Withhold { guid, reply });
+        answer.await.map_err(|error| not_reached(&error))
+    }
+
     /// What stands between a pending item and an agent.
     pub async fn queue_position(&self, header: Header) -> Result<QueuePosition, WireError> {
         let answer = self

@@ -1,5 +1,7 @@
 //! Matching claims with pending items: filled with what there is, parked where there is nothing, answered once.
 
+mod standing;
+
 use std::time::Duration;
 
 use loom_protocol::agent::{AgentStatus, Directive};
@@ -11,7 +13,7 @@ use tokio::time::Instant;
 use super::assignment::{AssignmentOutcomes, assign, free_slots, take_items};
 use super::claims::{Claim, ClaimError, ClaimFilter, ClaimOutcome, Claims, OpenClaim};
 use super::env::DispatcherEnv;
-use super::messages::{DispatcherTimer, QueuePosition};
+use super::messages::DispatcherTimer;
 use super::queue::PendingQueue;
 use super::redelivery::{answer_with_leases, has_leases_under, leases_to_tell, wait_for_ledger};
 use super::slots::Slots;
@@ -23,8 +25,6 @@ use crate::work_ledger::{Applied, Header, ItemChange, LedgerError};
 const COOLDOWN: Duration = Duration::from_secs(30);
 /// How long ago an item may have been cancelled whose agent is still waited for after a start.
 const STILL_STOPPING: Duration = Duration::from_mins(10);
-/// How far the items before another one are counted.
-const MOST_AHEAD: usize = 10_000;
 
 /// What a claim or an agent waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,6 +35,8 @@ enum Waiting {
     Cooldown(AgentGuid, WorkId),
     /// The slot that was kept for a stopping item is free.
     StopGrace(AgentGuid, WorkId),
+    /// An agent that was to be told to go may be offered work.
+    Withheld(AgentGuid),
 }
 
 /// What waits for agents, and which claims wait for it.
@@ -224,15 +226,6 @@ impl Matching {
         self.queue.remove(header);
     }
 
-    /// What stands between a pending item and an agent.
-    pub fn queue_position(&self, header: &Header) -> QueuePosition {
-        QueuePosition {
-            ahead: self.queue.ahead_of(header, MOST_AHEAD),
-            cooling_down: self.slots.cooling_down(header.id, Instant::now()),
-            taken: self.slots.all_taken(),
-        }
-    }
-
     /// The timer of what claims and agents wait for has fired.
     pub fn wait_over(&mut self, env: &mut DispatcherEnv, epoch: u64) {
         if self.waits.fired(epoch).is_none() {
@@ -252,6 +245,7 @@ impl Matching {
                     self.slots.over(guid, id, now);
                     self.ask_again(env, guid);
                 }
+                Waiting::Withheld(guid) => self.offer_again(env, guid),
             }
         }
     }

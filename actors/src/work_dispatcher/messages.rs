@@ -56,6 +56,14 @@ pub enum DispatcherMsg {
         /// To whom.
         reply: RpcReplyPort<QueuePosition>,
     },
+    /// Offer this agent nothing for a moment, so that it may be told to go: until when that has to be done; `None` where
+    /// it has something to do, or may have.
+    Withhold {
+        /// The agent.
+        guid: AgentGuid,
+        /// To whom.
+        reply: RpcReplyPort<Option<Instant>>,
+    },
     /// The barrier for leases that were found out of time has been passed, or not.
     BarrierEnded(BarrierOutcome),
     /// A timer has fired. Changes nothing when `epoch` is stale.

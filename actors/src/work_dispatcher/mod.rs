@@ -7,6 +7,8 @@
 //!   network: the ledger has been loaded once before this actor is started.
 //! - Open claims: *filling* (assignments are being written), *parked* (waiting for an item or for a
 //!   free slot), answered (gone). At most one parked claim per agent; a newer one replaces it.
+//! - Agents that are about to be told to go: withheld for a moment, in which nothing is offered to them, so that a claim
+//!   and the order cannot cross.
 //! - Slots of an agent = its leases in the read model + assignments being written + cancelled items
 //!   whose agent has not said that it stopped.
 //!

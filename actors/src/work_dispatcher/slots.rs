@@ -1,5 +1,5 @@
 //! What keeps an agent from taking more: assignments being written, items it is still stopping,
-//! items it has just given back.
+//! items it has just given back, and that it is about to be told to go.
 
 use std::collections::HashMap;
 
@@ -15,6 +15,16 @@ struct Taken {
     assigning: usize,
     stopping: HashMap<WorkId, Instant>,
     cooling_down: HashMap<WorkId, Instant>,
+    withheld_until: Option<Instant>,
+}
+
+impl Taken {
+    fn is_nothing(&self) -> bool {
+        self.assigning == 0
+            && self.stopping.is_empty()
+            && self.cooling_down.is_empty()
+            && self.withheld_until.is_none()
+    }
 }
 
 impl Slots {
@@ -73,6 +83,21 @@ impl Slots {
             .insert(id, until);
     }
 
+    /// Nothing is offered to the agent until then.
+    pub fn withhold(&mut self, guid: AgentGuid, until: Instant) {
+        self.0.entry(guid).or_default().withheld_until = Some(until);
+    }
+
+    /// It may be offered work.
+    pub fn offer_again(&mut self, guid: AgentGuid) {
+        self.change(guid, |taken| taken.withheld_until = None);
+    }
+
+    pub fn is_withheld(&self, guid: AgentGuid, now: Instant) -> bool {
+        let until = self.0.get(&guid).and_then(|taken| taken.withheld_until);
+        until.is_some_and(|until| until > now)
+    }
+
     /// The agent has stopped an item.
     pub fn stopped(&mut self, guid: AgentGuid, id: WorkId) {
         self.change(guid, |taken| {
@@ -93,7 +118,7 @@ impl Slots {
     fn change(&mut self, guid: AgentGuid, change: impl FnOnce(&mut Taken)) {
         if let Some(taken) = self.0.get_mut(&guid) {
             change(taken);
-            if taken.assigning == 0 && taken.stopping.is_empty() && taken.cooling_down.is_empty() {
+            if taken.is_nothing() {
                 self.0.remove(&guid);
             }
         }

@@ -14,11 +14,12 @@ use super::result::ResultForm;
 /// What `loom agent run` takes.
 #[derive(Debug, Clone, Args)]
 pub struct AgentRunArgs {
-    /// Something that it can do (repeatable). Default: LOOM_CAPABILITIES
+    /// Something that it can do (repeatable). Default: LOOM_CAPABILITIES. An agent that a target has started offers no
+    /// more than that
     #[arg(long = "capability", short = 'c', value_name = "NAME")]
     pub capabilities: Vec<String>,
 
-    /// An isolation boundary that it is in (repeatable). Default: LOOM_BOUNDARIES, or `default`
+    /// An isolation boundary that it is in (repeatable). Default: LOOM_BOUNDARIES, or `default`; likewise
     #[arg(long = "boundary", short = 'b', value_name = "NAME")]
     pub boundaries: Vec<String>,
 

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`args`] | the command line |
 //! | [`probe`] | is the program there at all |
+//! | [`identity`] | what it says that it is, to a coordinator and by a target |
 //! | [`waiting`] | waits for a coordinator that is not up yet |
 //! | [`item`], [`judge`] | one item: directory, hooks, program, verdict |
 //! | [`workdir`], [`directory_name`] | its directory, which no other item has meanwhile |
@@ -27,6 +28,7 @@ pub mod execute;
 pub mod exit_rule;
 
 pub mod host;
+pub mod identity;
 pub mod inside;
 pub mod item;
 pub mod judge;
@@ -51,13 +53,13 @@ use std::time::Duration;
 
 use loom_client::{Agent, AgentBuilder, AgentStopper, Client, ClientOptions, ErrorKind};
 use loom_protocol::AgentGuid;
-use loom_protocol::token::list_of;
 
 use agent_events::StatusPrinter;
 pub use args::AgentRunArgs;
 use execute::Bounds;
 use exit_rule::ExitRules;
 use host::Host;
+use identity::{Identity, Told};
 use item::{Plan, Runner};
 use limit::LimitPatterns;
 use loom_process::warden::Warden;
@@ -69,11 +71,13 @@ const USAGE: u8 = 2;
 const UNREACHABLE: u8 = 3;
 /// Another run of the same guid is the agent now; starting this one again would only take its place.
 const REPLACED: u8 = 4;
+/// Its ticket is used, or its start was given up: starting it again would not help.
+const TICKET_REFUSED: u8 = 5;
 
 /// Runs an agent until it is told to end, or has done as many items as wanted. Says what is wrong on
 /// standard error, and by the exit code: 1 the item of `--once` failed, 2 usage or no such program,
-/// 3 NATS refuses the credentials, 4 another run of the same guid is the agent now. A server or a coordinator that
-/// is not there yet is waited for.
+/// 3 NATS refuses the credentials, 4 another run of the same guid is the agent now, 5 the ticket of the target that
+/// started it is refused. A server or a coordinator that is not there yet is waited for.
 ///
 /// # Errors
 /// Only what nobody can foresee.
@@ -99,8 +103,8 @@ async fn live(
     options: ClientOptions,
     mut signals: Signals,
 ) -> anyhow::Result<Result<ExitCode, Refusal>> {
-    let plan = match plan_of(&args) {
-        Ok(plan) => plan,
+    let (plan, identity) = match plan_of(&args).and_then(|plan| Ok((plan, identity_of(&args)?))) {
+        Ok(known) => known,
         Err(problem) => return Ok(Err((USAGE, problem))),
     };
     let connect = async || Client::connect(options.clone()).await;
@@ -111,12 +115,11 @@ async fn live(
         Err(error) => return Ok(Err(refusal(&error))),
     };
     let guid = args.guid.unwrap_or_else(AgentGuid::generate);
-    let agent_type = agent_type_of(&args);
     let handle = args
         .handle
         .clone()
-        .unwrap_or_else(|| loom_client::agent::default_handle(&agent_type, guid));
-    let agent = describe(&args, &client, guid);
+        .unwrap_or_else(|| loom_client::agent::default_handle(&identity.agent_type, guid));
+    let agent = identity.describe(describe(&args, &client, guid), &args);
     let environment = environment::of_agent(guid, agent.instance_id(), &handle, client.options());
     let host = Arc::new(match host_of(&plan) {
         Ok(host) => host,
@@ -131,10 +134,9 @@ async fn live(
         .hiding(secrets::of(client.options()));
     let runner = Arc::new(runner);
     report_dir::remove_stale();
-    let (working, printer) = (runner.clone(), status_printer(&args, &handle, &client));
+    let (working, printer) = (runner.clone(), status_printer(&identity, &handle, &client));
     let (begun, here) = (printer.clone(), tokio::runtime::Handle::current());
     let agent = agent
-        .agent_type(agent_type)
         .handle(&handle)
         .on_notification(move |event| {
             let _runtime = here.enter();
@@ -150,10 +152,20 @@ async fn live(
         Err(error) => return Ok(Err(refusal(&error))),
     };
     runner.set_stopper(agent.stopper());
+    let started_by = match &identity.target {
+        Some(target) => format!(", which target {target} has started,"),
+        None => String::new(),
+    };
     agent_events::say(&format!(
-        "agent {handle} ({guid}) takes work of project {}",
+        "agent {handle} ({guid}){started_by} takes work of project {}",
         client.project()
     ));
+    if !identity.left_out.is_empty() {
+        let left_out = identity.left_out.join(", ");
+        agent_events::say(&format!(
+            "not offered, because the target does not allow it: {left_out}"
+        ));
+    }
     let watching = tokio::spawn(host.watch(agent.stopper()));
     let signals = tokio::spawn(obey_signals(signals, agent.stopper(), args.drain));
     let ended = agent.ended().await;
@@ -178,7 +190,13 @@ async fn live(
 /// # Errors
 /// A sentence that says what is wrong.
 pub fn check(args: &AgentRunArgs) -> Result<(), String> {
+    identity_of(args)?;
     host_of(&plan_of(args)?).map(drop)
+}
+
+/// What the agent says that it is.
+fn identity_of(args: &AgentRunArgs) -> Result<Identity, String> {
+    Identity::of(args, Told::by_environment())
 }
 
 /// What a plan needs of the host, tried out.
@@ -204,6 +222,13 @@ pub fn ended_early(args: &AgentRunArgs) -> ExitCode {
 fn refusal(error: &loom_client::ClientError) -> Refusal {
     if let Some(wire) = error.wire().filter(|_| error.is_replaced()) {
         return (REPLACED, wire.message.clone());
+    }
+    if let Some(wire) = error.wire().filter(|_| error.is_ticket_refused()) {
+        let text = format!(
+            "this would be a second birth: {}; whoever wants one more agent has its target start one",
+            wire.message
+        );
+        return (TICKET_REFUSED, text);
     }
     let code = match error.kind() {
         ErrorKind::Options | ErrorKind::Refused(_) => USAGE,
@@ -269,10 +294,10 @@ fn workdir_of(dir: &str) -> Result<String, String> {
 }
 
 /// Who tells of this agent, and what it may take, in words.
-fn status_printer(args: &AgentRunArgs, handle: &str, client: &Client) -> StatusPrinter {
-    let capabilities = given_or(&args.capabilities, "LOOM_CAPABILITIES").join(", ");
-    let boundaries = match given_or(&args.boundaries, "LOOM_BOUNDARIES") {
-        none if none.is_empty() => "default".into(),
+fn status_printer(identity: &Identity, handle: &str, client: &Client) -> StatusPrinter {
+    let capabilities = identity.capabilities.join(", ");
+    let boundaries = match identity.boundaries.as_slice() {
+        [] => "default".into(),
         some => some.join(", "),
     };
     let fits = format!("capabilities {capabilities}; boundaries {boundaries}");
@@ -286,17 +311,7 @@ fn describe(args: &AgentRunArgs, client: &Client, guid: AgentGuid) -> AgentBuild
         // The program was told its attempt, and reports by it.
         .resume_lost(false)
         .grace(args.drain)
-        .cancel_grace(args.grace + item::STOP_MARGIN)
-        .metadata(serde_json::json!({ "program": args.command.first() }));
-    for capability in given_or(&args.capabilities, "LOOM_CAPABILITIES") {
-        agent = agent.capability(capability);
-    }
-    for boundary in given_or(&args.boundaries, "LOOM_BOUNDARIES") {
-        agent = agent.boundary(boundary);
-    }
-    if let Ok(ticket) = std::env::var("LOOM_TICKET") {
-        agent = agent.ticket(ticket);
-    }
+        .cancel_grace(args.grace + item::STOP_MARGIN);
     if let Some(group) = &args.limit_group {
         agent = agent.limit_group(group);
     }
@@ -308,30 +323,6 @@ fn describe(args: &AgentRunArgs, client: &Client, guid: AgentGuid) -> AgentBuild
         Some(items) => agent.max_items(items),
         None => agent,
     }
-}
-
-/// What was given on the command line, or else what a target that started this agent says.
-fn given_or(given: &[String], variable: &str) -> Vec<String> {
-    if !given.is_empty() {
-        return given.to_vec();
-    }
-    list_of(&std::env::var(variable).unwrap_or_default())
-}
-
-/// The type that was given, or told by a target, or the name of the program.
-fn agent_type_of(args: &AgentRunArgs) -> String {
-    let told = || std::env::var("LOOM_AGENT_TYPE").ok();
-    let program = || {
-        let name = std::path::Path::new(args.command.first()?).file_name()?;
-        let name = name.to_string_lossy().into_owned();
-        loom_protocol::token::check_token("agentType", &name).ok()?;
-        Some(name)
-    };
-    let given = args.agent_type.clone();
-    given
-        .or_else(told)
-        .or_else(program)
-        .unwrap_or_else(|| "custom".into())
 }
 
 /// The first TERM, Ctrl-C or hang-up drains; the second stops everything at once.

@@ -92,6 +92,14 @@ impl ClientError {
         self.code() == Some(ErrorCode::NotRegistered)
             && details.is_some_and(|details| details["replaced"] == true)
     }
+
+    /// Whether the agent may not register with its ticket, by which another one was born, or none is to be any more: it
+    /// is to end, and must not register without it.
+    pub fn is_ticket_refused(&self) -> bool {
+        let details = self.wire().and_then(|wire| wire.details.as_ref());
+        self.code() == Some(ErrorCode::Forbidden)
+            && details.is_some_and(|details| details["ticket"] == "refused")
+    }
 }
 
 impl From<WireError> for ClientError {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{AgentGuid, WorkId};
+use crate::target::BirthTicket;
 use crate::time::Timestamp;
 use crate::work::LeaseRef;
 
@@ -228,9 +229,10 @@ pub struct RegisterRequest {
     /// Whatever else it says about itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<serde_json::Value>,
-    /// The single-use ticket of the target that started it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ticket: Option<String>,
+    /// The single-use ticket of the target that started it. It stands here and nowhere else on the wire.
+    #[serde(skip_serializing_if = "Option::is_none", with = "crate::target::handed_on")]
+    #[cfg_attr(any(test, feature = "schemas"), schemars(with = "Option<String>"))]
+    pub ticket: Option<BirthTicket>,
 }
 
 /// The answer to `agents.register`: the agent (with the heartbeat interval that applies) and the terms.

@@ -20,6 +20,10 @@ pub enum GcAction {
     SendHome,
     /// It has not ended within its grace: it is ordered to end at once.
     Insist,
+    /// It has not ended then either: the target from which it was born ends its process.
+    EndProcess,
+    /// It was born from a target and is dead: its process is ended, and its target has room again.
+    FreeTarget,
     /// Of a later version.
     #[serde(other)]
     Unknown,
@@ -33,6 +37,8 @@ impl GcAction {
             Self::Bury => "bury",
             Self::SendHome => "send-home",
             Self::Insist => "insist",
+            Self::EndProcess => "end-process",
+            Self::FreeTarget => "free-target",
             Self::Unknown => "unknown",
         }
     }

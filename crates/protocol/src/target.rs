@@ -36,6 +36,7 @@ pub use reading::{ConfigShape, RawConfig, TargetConfig};
 pub use requests::{
     ListTargetsRequest, NewTarget, RegisterTarget, TargetRequest, TargetUpdates, UpdateTarget,
 };
+pub(crate) use secret::handed_on;
 pub use secret::{BirthTicket, MASK, SecretMap};
 pub use spin_up::{Need, SpinUpOperation, SpinUpStatus};
 pub use template::{BodyTemplate, Placeholder, TemplateError};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use loom_protocol::AgentGuid;
 use loom_protocol::agent::{MAX_CONCURRENT_TASKS, RegisterRequest};
+use loom_protocol::target::BirthTicket;
 use loom_protocol::token::{check_label, check_name, check_token};
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -127,9 +128,10 @@ impl AgentBuilder {
         self
     }
 
-    /// The single-use ticket of the target that started it.
+    /// The single-use ticket of the target that started it. It goes with each registration until one is answered; one
+    /// that is refused ends the agent ([`ClientError::is_ticket_refused`]).
     pub fn ticket(mut self, ticket: impl Into<String>) -> Self {
-        self.identity.ticket = Some(ticket.into());
+        self.identity.ticket = Some(BirthTicket::from_text(ticket.into()));
         self
     }
 
@@ -195,7 +197,8 @@ impl AgentBuilder {
     /// recoverable failure of that attempt. What it does may be repeated: execution is at least once.
     ///
     /// # Errors
-    /// As [`AgentBuilder::start`], a registration that is refused for good, and
+    /// As [`AgentBuilder::start`], a registration that is refused for good (where that is for its ticket:
+    /// [`ClientError::is_ticket_refused`]), and
     /// [`ClientError::is_replaced`]: another run of the same guid has registered, and this one has stopped
     /// its jobs and discarded them.
     pub async fn run<H, F>(self, handler: H) -> Result<AgentReport, ClientError>

@@ -48,6 +48,27 @@ impl BirthTicket {
     }
 }
 
+/// A ticket in the one place of the wire where it is handed on: the registration of the agent that it is for.
+pub(crate) mod handed_on {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::BirthTicket;
+
+    pub fn serialize<S: Serializer>(
+        ticket: &Option<BirthTicket>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        ticket.as_ref().map(BirthTicket::expose).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<BirthTicket>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        Ok(text.map(BirthTicket::from_text))
+    }
+}
+
 impl fmt::Debug for BirthTicket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("BirthTicket(***)")

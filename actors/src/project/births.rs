@@ -1,0 +1,84 @@
+//! Agents that were born from a target: they register with a ticket, and are linked to it for as long as they live.
+//!
+//! | step | after a crash in front of the next one |
+//! |---|---|
+//! | the registration is looked at as the registry will | nothing has happened: it is sent again |
+//! | the ticket is redeemed: bound to the agent and this run of it, and the agent is linked | it registers again, which is the same birth; one that does not is freed after `stale_after` |
+//! | the registry writes the agent, with its target | it registers again, with its ticket or without |
+
+use std::time::Duration;
+
+use loom_protocol::agent::{Agent, RegisterRequest};
+use loom_protocol::target::BirthTicket;
+use loom_protocol::{AgentGuid, TargetId, WireError};
+
+use super::{Project, READY_WITHIN};
+use crate::domain::targets::{OwnedNewborn, digest_of};
+
+impl Project {
+    /// Takes an agent in, or renews it, with the target from which it was born. Answered when it is durable.
+    ///
+    /// # Errors
+    /// `forbidden` with the details `{"ticket": "refused"}`: it may not register with that ticket, and is to end.
+    pub async fn register(&self, mut request: RegisterRequest) -> Result<Agent, WireError> {
+        let born_from = match request.ticket.take() {
+            Some(ticket) => Some(self.redeem(&ticket, &mut request).await?),
+            None => self.link_of(&request),
+        };
+        self.registry.register_born(request, born_from).await
+    }
+
+    async fn redeem(
+        &self,
+        ticket: &BirthTicket,
+        request: &mut RegisterRequest,
+    ) -> Result<TargetId, WireError> {
+        let guid = *request.guid.get_or_insert_with(|| guid_of(ticket));
+        // What would be refused anyhow uses up no ticket, and what the agent is counts as the registry takes it.
+        let agent = self.registry.draft(request, guid).await?;
+        self.targets.ready(REDEEM_WITHIN).await?;
+        if self.targets.ticket_of(ticket).is_some() {
+            self.reaper.expect(guid);
+        }
+        let newborn = OwnedNewborn {
+            guid,
+            instance_id: agent.instance_id,
+            agent_type: agent.agent_type,
+            capabilities: agent.capabilities,
+            boundaries: agent.boundaries,
+        };
+        let redeemed = self.target_manager.redeem(ticket, newborn).await?;
+        Ok(redeemed.target_id)
+    }
+
+    /// The target of an agent that registers without its ticket, where its entry is lost and this is the run that was
+    /// born.
+    fn link_of(&self, request: &RegisterRequest) -> Option<TargetId> {
+        let linked = self.targets.linked(request.guid?)?;
+        (linked.instance_id == request.instance_id).then_some(linked.target_id)
+    }
+
+    /// Has the reaper look at the agents that are linked to targets, once it is known which those are and who is there:
+    /// nobody was told of those that went while no coordinator ran.
+    ///
+    /// # Errors
+    /// That is not known yet.
+    pub async fn look_at_links(&self) -> Result<(), WireError> {
+        self.targets.ready(READY_WITHIN).await?;
+        self.registry.ready(READY_WITHIN).await?;
+        self.reaper.links_read();
+        Ok(())
+    }
+}
+
+/// How long a registration waits for the targets to be read: less than the 3 s in which it must be answered.
+const REDEEM_WITHIN: Duration = Duration::from_millis(2_800);
+
+/// The id of an agent that names none: made of its ticket, so that the same registration again is of the same agent.
+fn guid_of(ticket: &BirthTicket) -> AgentGuid {
+    let digest = digest_of(ticket);
+    // Not its beginning: the digest is what is kept of the ticket.
+    let mut last = [0; 16];
+    last.copy_from_slice(&digest[16..]);
+    AgentGuid::from_digest(last)
+}

@@ -1,0 +1,191 @@
+//! An agent is linked to the target from which it was born for as long as it lives, whatever dies in between.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use loom_actors::domain::targets::OwnedNewborn;
+use loom_protocol::target::BirthTicket;
+use loom_protocol::AgentGuid;
+use loom_testkit::fleet::{Role, TestProject};
+use serde_json::json;
+use tokio::task::AbortHandle;
+
+use crate::fixture::{Reporting, Started, lives, quick_fleet, register, registration};
+
+/// An agent whose heart beats until this is dropped.
+struct Beating(AbortHandle);
+
+impl Drop for Beating {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn born(here: &Reporting) -> Result<(AgentGuid, Started, Beating)> {
+    let started = here.start().await?;
+    let guid = AgentGuid::generate();
+    let with_ticket = registration(guid, "run-1", Some(&started.ticket));
+    register(&here.project, &with_ticket).await?;
+    here.until_it_has(&[guid]).await?;
+    let project = here.project.clone();
+    let beating = tokio::spawn(async move {
+        let mut every = tokio::time::interval(Duration::from_millis(200));
+        loop {
+            every.tick().await;
+            let beat = json!({"guid": guid, "instanceId": "run-1"});
+            let _ = project.request("agents.heartbeat", beat).await;
+        }
+    });
+    Ok((guid, started, Beating(beating.abort_handle())))
+}
+
+async fn until_gone(project: &TestProject, started: &Started) -> Result<()> {
+    let gone = async || (!lives(&started.pid)).then_some(());
+    project.eventually("its process is ended", gone).await
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn one_that_deregisters_frees_its_target_and_leaves_no_process() -> Result<()> {
+    let fleet = quick_fleet().start().await?;
+    let project = fleet.project().await?;
+    let here = Reporting::register(&project).await?;
+    let (guid, started, _beating) = born(&here).await?;
+    project.request("queue.purge", json!({})).await?;
+    project.request("agents.deregister", json!({"guid": guid})).await?;
+    let target = here.until_it_has(&[]).await?;
+    ensure!(target["status"] == "available", "{target}");
+    until_gone(&project, &started).await?;
+    let stats = project.request("stats", json!({})).await?;
+    ensure!(stats["targets"]["available"] == 1 && stats["targets"]["inUse"] == 0, "{stats}");
+    // Its ticket is of no more use.
+    let again = registration(guid, "run-1", Some(&started.ticket));
+    let refused = register(&project, &again).await.err().context("it has gone")?;
+    ensure!(refused.message.contains("has gone"), "{refused}");
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn one_that_falls_silent_frees_its_target_and_its_process_is_ended() -> Result<()> {
+    let fleet = quick_fleet().start().await?;
+    let project = fleet.project().await?;
+    let here = Reporting::register(&project).await?;
+    let (guid, started, beating) = born(&here).await?;
+    project.request("queue.purge", json!({})).await?;
+    // It is not taken for dead while it beats, for longer than it may be silent.
+    // deliberate sleep: longer than `stale_after`
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    here.until_it_has(&[guid]).await?;
+    ensure!(lives(&started.pid));
+    drop(beating);
+    here.until_it_has(&[]).await?;
+    until_gone(&project, &started).await?;
+    let agent = project.request("agents.get", json!({"guid": guid})).await?;
+    ensure!(agent["status"] == "offline", "{agent}");
+    Ok(())
+}
+
+/// The coordinator died between the link and the entry, and the agent does not come back.
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn one_that_was_linked_and_never_comes_frees_its_target() -> Result<()> {
+    let mut fleet = quick_fleet().start().await?;
+    let project = fleet.project().await?;
+    let here = Reporting::register(&project).await?;
+    for crashes in [false, true] {
+        let started = here.start().await?;
+        let parts = project.parts()?;
+        let guid = AgentGuid::generate();
+        let ticket = BirthTicket::from_text(started.ticket.clone());
+        let newborn = OwnedNewborn {
+            guid,
+            instance_id: Some("run-1".into()),
+            agent_type: "fake".into(),
+            capabilities: vec!["rust".into()],
+            boundaries: vec!["default".into()],
+        };
+        parts.target_manager.redeem(&ticket, newborn).await?;
+        parts.reaper.expect(guid);
+        drop(parts);
+        here.until_it_has(&[guid]).await?;
+        project.request("queue.purge", json!({})).await?;
+        if crashes {
+            fleet.crash().await?;
+            fleet.start_again().await?;
+            project.insist("stats", json!({})).await?;
+        }
+        here.until_it_has(&[]).await?;
+        until_gone(&project, &started).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn one_that_goes_while_no_coordinator_runs_is_unlinked_and_one_that_lives_is_not() -> Result<()> {
+    let mut fleet = quick_fleet().start().await?;
+    let project = fleet.project().await?;
+    let here = Reporting::with(&project, &json!({"maxAgents": 2})).await?;
+    let (gone, started, beating) = born(&here).await?;
+    fleet.crash().await?;
+    drop(beating);
+    // It takes its entry out by itself, as an agent may.
+    let bucket = project.agents_bucket().await?;
+    bucket.delete(gone.to_string()).await?;
+    fleet.start_again().await?;
+    project.insist("queue.purge", json!({})).await?;
+    here.until_it_has(&[]).await?;
+    until_gone(&project, &started).await?;
+
+    let (living, started, _beating) = born(&here).await?;
+    fleet.crash().await?;
+    fleet.start_again().await?;
+    project.insist("queue.purge", json!({})).await?;
+    // deliberate sleep: longer than `stale_after`, in which it would be given up
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    here.until_it_has(&[living]).await?;
+    ensure!(lives(&started.pid));
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_link_goes_although_the_actors_die_when_it_should() -> Result<()> {
+    let fleet = quick_fleet().start().await?;
+    let project = fleet.project().await?;
+    let here = Reporting::register(&project).await?;
+    for role in [Role::GcReaper, Role::TargetManager, Role::AgentRegistry] {
+        let (guid, started, _beating) = born(&here).await?;
+        project.request("queue.purge", json!({})).await?;
+        project.insist("agents.deregister", json!({"guid": guid})).await?;
+        project.kill(role)?;
+        here.until_it_has(&[]).await?;
+        until_gone(&project, &started).await?;
+    }
+    Ok(())
+}
+
+/// Somebody takes out the entry of an agent that lives: it registers again, and is its target's as before.
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn one_whose_entry_was_removed_stays_the_target_s_when_it_registers_again() -> Result<()> {
+    let fleet = quick_fleet().start().await?;
+    let project = fleet.project().await?;
+    let here = Reporting::register(&project).await?;
+    let (guid, started, _beating) = born(&here).await?;
+    let bucket = project.agents_bucket().await?;
+    bucket.delete(guid.to_string()).await?;
+    let look = async || {
+        let agent = project.request("agents.get", json!({"guid": guid})).await;
+        agent.is_err().then_some(())
+    };
+    project.eventually("its entry is gone", look).await?;
+    let again = register(&project, &registration(guid, "run-1", None)).await?;
+    assert_eq!(again.agent.target_id, Some(here.target.id.to_string()));
+    // deliberate sleep: longer than one that has left may take to end
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    here.until_it_has(&[guid]).await?;
+    ensure!(lives(&started.pid));
+    Ok(())
+}

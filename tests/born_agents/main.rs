@@ -1,0 +1,10 @@
+//! Agents that were born from targets: their tickets, their links, and how they are sent home. As programs outside do it,
+//! with real processes.
+#![cfg(unix)]
+#![allow(clippy::expect_used, reason = "a test may panic")]
+
+mod fixture;
+mod links;
+mod program;
+mod scale_down;
+mod tickets;
