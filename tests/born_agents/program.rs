@@ -43,7 +43,7 @@ impl House {
             .env("SECRET_OF_MINE", SECRET)
             .start()
             .await?;
-        let project = TestProject::of_process(id.clone(), nats.url()).await?;
+        let project = TestProject::of_process(id.clone(), &nats.url()).await?;
         Ok(Self {
             coordinator,
             project,
