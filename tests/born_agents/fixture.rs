@@ -39,7 +39,6 @@ pub(crate) struct Reporting {
 pub(crate) struct Started {
     pub pid: String,
     pub ticket: String,
-    pub environment: String,
 }
 
 impl Reporting {
@@ -93,7 +92,6 @@ impl Reporting {
         Ok(Started {
             pid: value("PID")?,
             ticket: value("LOOM_TICKET")?,
-            environment,
         })
     }
 

@@ -179,7 +179,6 @@ impl Hand {
             ReapAction::SendHome => self.send_home().await,
             ReapAction::Insist => self.insist().await,
             ReapAction::EndProcess => self.end_process().await,
-            ReapAction::FreeTarget => self.free_target().await,
         };
         outcome.map_err(|error| error.message)
     }
@@ -239,22 +238,17 @@ impl Hand {
         unless_gone(ordered, |_| true)
     }
 
-    /// Its process gets TERM, and KILL after the grace. Its entry goes as that of any agent does.
+    /// Its process gets TERM, and KILL after the grace; not where the agent is heard of meanwhile. Its entry goes as that
+    /// of any agent does.
     async fn end_process(&self) -> Result<bool, WireError> {
-        let (born, guid) = (&self.args.born, self.agent.guid);
-        born.end_process(guid, self.args.settings.idle_grace).await
-    }
-
-    /// Offline and linked → offline, unless it is heard of meanwhile.
-    async fn free_target(&self) -> Result<bool, WireError> {
         let guid = self.agent.guid;
         let entry = self.args.directory.get(guid);
-        if entry.is_some_and(|entry| entry.agent().status != AgentStatus::Offline) {
+        let was_silent = self.agent.status == AgentStatus::Offline;
+        if was_silent && entry.is_some_and(|entry| entry.last_seen() > self.silent_since) {
             return Ok(false);
         }
         let grace = self.args.settings.idle_grace;
-        self.args.born.free_target(guid, grace).await?;
-        Ok(true)
+        self.args.born.end_process(guid, grace).await
     }
 }
 

@@ -12,7 +12,6 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::absent::Absent;
 use super::grave_index::GraveIndex;
 use super::graveyard::Graveyard;
 use super::reap_action::ReapAction;
@@ -49,7 +48,7 @@ pub struct GcReaperArgs {
     pub work: Arc<ReadModel>,
     /// How leases are taken back.
     pub leases: Leases,
-    /// Which agents were born from targets, and how those are freed.
+    /// Which agents were born from targets, and how their processes are ended.
     pub born: BornAgents,
     /// What is asked before an idle agent is told to go.
     pub withhold: Withhold,
@@ -93,17 +92,6 @@ pub enum GcReaperMsg {
     },
     /// A request named an agent that is not registered.
     UnregisteredAgentHeard(AgentGuid),
-    /// An agent is about to register with a ticket: it may be linked to its target and never come.
-    Expect(AgentGuid),
-    /// The links of agents to targets were read: some may be of agents that are gone.
-    LinksRead,
-    /// What was begun to free the target of an agent without an entry has ended.
-    Freed {
-        /// Of which.
-        guid: AgentGuid,
-        /// Whether it is free. An error: it is tried again.
-        outcome: Result<(), String>,
-    },
     /// These have graves.
     GravesRead(Vec<AgentGuid>),
     /// Answer with what is to come.
@@ -133,8 +121,6 @@ pub struct State {
     pub(super) ordered_at: HashMap<AgentGuid, Instant>,
     /// When the end of processes was ordered.
     pub(super) process_ended_at: HashMap<AgentGuid, Instant>,
-    /// Agents that have no entry, and may be linked to a target.
-    pub(super) absent: Absent,
     pub(super) graves: GraveIndex,
     /// Ghosts that were told a moment ago.
     pub(super) told: HashMap<AgentGuid, Instant>,
@@ -180,7 +166,6 @@ impl Actor for GcReaper {
             in_progress: HashMap::new(),
             ordered_at: HashMap::new(),
             process_ended_at: HashMap::new(),
-            absent: Absent::default(),
             graves: GraveIndex::new(retention),
             told: HashMap::new(),
             sweeps: Vec::new(),
@@ -191,7 +176,6 @@ impl Actor for GcReaper {
         state.tasks.spawn(kept);
         state.read_graves();
         state.look_at_all();
-        state.look_at_links();
         state.go_on();
         Ok(state)
     }
@@ -208,9 +192,6 @@ impl Actor for GcReaper {
             GcReaperMsg::BarrierEnded(suspects) => state.crossed(&suspects),
             GcReaperMsg::Done { guid, outcome } => state.done_with(guid, outcome),
             GcReaperMsg::UnregisteredAgentHeard(guid) => state.unregistered_agent_heard(guid),
-            GcReaperMsg::Expect(guid) => state.expect(guid),
-            GcReaperMsg::LinksRead => state.look_at_links(),
-            GcReaperMsg::Freed { guid, outcome } => state.freed(guid, outcome),
             GcReaperMsg::GravesRead(graves) => {
                 for guid in graves {
                     state.graves.insert(guid);

@@ -47,16 +47,6 @@ impl GcReaperHandle {
         let _ = self.0.cast(GcReaperMsg::UnregisteredAgentHeard(guid));
     }
 
-    /// An agent is about to be linked to a target by its ticket: where it does not come, its target is freed again.
-    pub fn expect(&self, guid: AgentGuid) {
-        let _ = self.0.cast(GcReaperMsg::Expect(guid));
-    }
-
-    /// The links of agents to targets, and the agents themselves, were read: those of agents that are gone are found.
-    pub fn links_read(&self) {
-        let _ = self.0.cast(GcReaperMsg::LinksRead);
-    }
-
     /// What the reaper will do, if nothing changes.
     pub async fn preview(&self) -> Result<GcReport, WireError> {
         self.ask(GcReaperMsg::Preview).await

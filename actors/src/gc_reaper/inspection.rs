@@ -171,29 +171,38 @@ impl<'a> Snapshot<'a> {
         }
     }
 
-    /// Whether it is dead, and still counted by the target from which it was born.
-    fn is_to_be_freed(&self, entry: &AgentEntry) -> bool {
+    /// The process of one that is offline is ended, where a target has started it, when it was silent for longer yet.
+    fn end_of_process(&self, entry: &AgentEntry, orders: OrdersGiven) -> Option<NextAction> {
         let agent = entry.agent();
-        agent.status == AgentStatus::Offline
+        let is_dead = agent.status == AgentStatus::Offline
             && self.args.work.lease_count(agent.guid) == 0
-            && self.args.born.is_linked(agent.guid)
+            && self.args.born.is_linked(agent.guid);
+        if !is_dead {
+            return None;
+        }
+        let grace = self.args.settings.idle_grace;
+        let after = match orders.process_end_at {
+            Some(at) => (grace + END_AGAIN).saturating_sub(self.since(at)),
+            None => {
+                let interval = Self::heartbeat_interval(entry);
+                let allowance = self.args.terms().allowance(interval, entry.has_asked());
+                (allowance + grace).saturating_sub(self.since(entry.seen_at()))
+            }
+        };
+        Some(NextAction {
+            action: GcAction::EndProcess,
+            after,
+        })
     }
 
     /// What comes next for an agent, unless something changes.
     pub fn next_action(&self, entry: &AgentEntry, orders: OrdersGiven) -> NextAction {
-        if self.is_to_be_freed(entry) {
-            let interval = Self::heartbeat_interval(entry);
-            let allowance = self.args.terms().allowance(interval, entry.has_asked());
-            return NextAction {
-                action: GcAction::FreeTarget,
-                // Nothing is left of it where it was marked a moment ago; a process that has just started has heard of
-                // nobody yet.
-                after: allowance.saturating_sub(self.since(entry.seen_at())),
-            };
-        }
         let death = self.death_outlook(entry);
-        match self.idle_outlook(entry, orders) {
-            Some(idle) if idle.after < death.after => idle,
+        let other = self
+            .idle_outlook(entry, orders)
+            .or_else(|| self.end_of_process(entry, orders));
+        match other {
+            Some(other) if other.after < death.after => other,
             _ => death,
         }
     }
@@ -202,12 +211,7 @@ impl<'a> Snapshot<'a> {
 impl State {
     pub(super) fn agent_changed(&mut self, guid: AgentGuid, change: AgentChange) {
         match self.args.directory.get(guid) {
-            None => {
-                self.forget(guid);
-                if change == AgentChange::Gone {
-                    self.has_left(guid);
-                }
-            }
+            None => self.forget(guid),
             Some(entry) => {
                 let is_offline = entry.agent().status == AgentStatus::Offline;
                 if !is_offline && self.graves.remove(guid) {
@@ -257,16 +261,15 @@ impl State {
             return;
         }
         let Some(entry) = self.watched(guid) else {
-            return self.look_at_absent(guid);
+            return;
         };
         let next_action = self.next_action(&entry);
-        match next_action.action {
-            GcAction::MarkOffline | GcAction::Bury | GcAction::FreeTarget
-                if next_action.after.is_zero() =>
-            {
-                self.suspects.insert(guid);
-            }
-            _ => self.act_or_wait(&entry, next_action),
+        let is_for_silence = matches!(next_action.action, GcAction::MarkOffline | GcAction::Bury)
+            || entry.agent().status == AgentStatus::Offline;
+        if is_for_silence && next_action.after.is_zero() {
+            self.suspects.insert(guid);
+        } else {
+            self.act_or_wait(&entry, next_action);
         }
     }
 
@@ -277,12 +280,12 @@ impl State {
             None => self.forget(guid),
             Some(entry) if entry.is_leaving() => {
                 self.ordered_at.entry(guid).or_insert_with(Instant::now);
-                self.absent.forget(guid);
             }
-            Some(_) => {
+            Some(entry) => {
                 self.ordered_at.remove(&guid);
-                self.process_ended_at.remove(&guid);
-                self.absent.forget(guid);
+                if entry.agent().status != AgentStatus::Offline {
+                    self.process_ended_at.remove(&guid);
+                }
             }
         }
         entry
@@ -347,8 +350,6 @@ impl State {
             if let Some(entry) = self.watched(*guid) {
                 let next_action = self.next_action(&entry);
                 self.act_or_wait(&entry, next_action);
-            } else {
-                self.judge_absent(*guid);
             }
         }
     }

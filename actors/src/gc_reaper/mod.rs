@@ -1,6 +1,6 @@
 //! Runs the liveness clock: gives the dead one's work back, buries it, tells ghosts, sends idle ones
-//! home, frees the targets of those that are gone. Owns: KV `loom-graveyard-{p}`. Writes nowhere else: the
-//! AgentRegistry writes the agent, the WorkLedger its items, the TargetManager its link.
+//! home. Owns: KV `loom-graveyard-{p}`. Writes nowhere else: the AgentRegistry writes the agent, the
+//! WorkLedger its items, the TargetManager ends its process.
 //!
 //! Nobody is declared dead without the [`DeliveryBarrier`](crate::liveness::DeliveryBarrier), and nobody else
 //! declares it: the verdicts are in [`domain::reaping`](crate::domain::reaping). Clocks run on the
@@ -15,9 +15,9 @@
 //! | suspect | silent for too long, as it seems: a pass of the barrier is under way | passed and still silent: in hand · heard of: watched |
 //! | in hand | something is being done to it: marked offline and its leases taken back, buried, ordered home | done or failed: watched |
 //!
-//! An agent that was born from a target is linked to it for as long as it lives. One that has left, is offline, or was
-//! linked and never came (its coordinator died in between) is *freed* ([`absent`]): its target ends what is left of its
-//! process, and has room again. A dead one does not come back beside its successor.
+//! An agent that was born from a target is its target's for as long as its process may live. One that is offline has
+//! `idle_grace` more to be heard of; then its target ends its process, so that a dead one neither keeps the place of its
+//! successor nor comes back beside it. That it has gone, the TargetManager sees by itself.
 //!
 //! # Idle agents
 //! ```text
@@ -41,9 +41,6 @@
 //! | done | own task | the agent is watched again |
 //! | ghost heard | handle (a request of nobody known) | has it a grave: the directive `register` |
 //! | graves read | own task | the guids of all graves are known |
-//! | expect | handle (a ticket is redeemed) | where the agent does not come in time, its target is freed |
-//! | links read | handle (the project has started) | linked agents without an entry are waited for, and freed |
-//! | freed | own task | done, or tried again |
 //! | report, sweep | handle | what is to come; everybody is looked at now, answered when all is done |
 //!
 //! # Failure cases
@@ -55,8 +52,6 @@
 //! | it crashes between the marking and the taking back | an offline agent with leases is marked again |
 //! | leases cannot be taken back just now | tried again after a second |
 //! | the agent comes back between verdict and deed | the registry refuses; what it claimed since stays its own |
-//! | this process dies between the link and the entry of a new agent | it registers again, or is freed after `stale_after` |
-//! | this actor or the process dies before a target was freed | the links are read again: who is linked and not there is freed |
 //! | an idle agent claims while it is to be sent home | it gets its item, and no order; or the order, and no item |
 //! | a grave cannot be written | the leases go back all the same; the burial waits |
 //! | an agent without an entry is heard of | `not-registered`, and the directive where it has a grave |
@@ -65,7 +60,6 @@
 //! Events: none of its own; the registry tells `agent:updated` and `agent:shutdown`, the ledger
 //! `work:retried`.
 
-mod absent;
 mod actions;
 mod actor;
 mod grave_index;

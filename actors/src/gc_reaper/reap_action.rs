@@ -10,7 +10,6 @@ pub(super) enum ReapAction {
     SendHome,
     Insist,
     EndProcess,
-    FreeTarget,
 }
 
 impl ReapAction {
@@ -21,7 +20,6 @@ impl ReapAction {
             GcAction::SendHome => Some(Self::SendHome),
             GcAction::Insist => Some(Self::Insist),
             GcAction::EndProcess => Some(Self::EndProcess),
-            GcAction::FreeTarget => Some(Self::FreeTarget),
             GcAction::Unknown => None,
         }
     }
@@ -33,7 +31,6 @@ impl ReapAction {
             Self::SendHome => GcAction::SendHome,
             Self::Insist => GcAction::Insist,
             Self::EndProcess => GcAction::EndProcess,
-            Self::FreeTarget => GcAction::FreeTarget,
         }
     }
 }

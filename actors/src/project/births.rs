@@ -6,13 +6,11 @@
 //! | the ticket is redeemed: bound to the agent and this run of it, and the agent is linked | it registers again, which is the same birth; one that does not is freed after `stale_after` |
 //! | the registry writes the agent, with its target | it registers again, with its ticket or without |
 
-use std::time::Duration;
-
 use loom_protocol::agent::{Agent, RegisterRequest};
 use loom_protocol::target::BirthTicket;
 use loom_protocol::{AgentGuid, TargetId, WireError};
 
-use super::{Project, READY_WITHIN};
+use super::Project;
 use crate::domain::targets::{OwnedNewborn, digest_of};
 
 impl Project {
@@ -36,10 +34,6 @@ impl Project {
         let guid = *request.guid.get_or_insert_with(|| guid_of(ticket));
         // What would be refused anyhow uses up no ticket, and what the agent is counts as the registry takes it.
         let agent = self.registry.draft(request, guid).await?;
-        self.targets.ready(REDEEM_WITHIN).await?;
-        if self.targets.ticket_of(ticket).is_some() {
-            self.reaper.expect(guid);
-        }
         let newborn = OwnedNewborn {
             guid,
             instance_id: agent.instance_id,
@@ -57,22 +51,7 @@ impl Project {
         let linked = self.targets.linked(request.guid?)?;
         (linked.instance_id == request.instance_id).then_some(linked.target_id)
     }
-
-    /// Has the reaper look at the agents that are linked to targets, once it is known which those are and who is there:
-    /// nobody was told of those that went while no coordinator ran.
-    ///
-    /// # Errors
-    /// That is not known yet.
-    pub async fn look_at_links(&self) -> Result<(), WireError> {
-        self.targets.ready(READY_WITHIN).await?;
-        self.registry.ready(READY_WITHIN).await?;
-        self.reaper.links_read();
-        Ok(())
-    }
 }
-
-/// How long a registration waits for the targets to be read: less than the 3 s in which it must be answered.
-const REDEEM_WITHIN: Duration = Duration::from_millis(2_800);
 
 /// The id of an agent that names none: made of its ticket, so that the same registration again is of the same agent.
 fn guid_of(ticket: &BirthTicket) -> AgentGuid {

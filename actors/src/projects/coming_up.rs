@@ -128,26 +128,12 @@ pub(super) async fn care_for(project: Weak<Project>, nats: async_nats::Client) {
     {
         tracing::debug!(project = %project.id, "its agents could not be greeted: {error}");
     }
-    let (mut are_leases_looked_at, mut are_links_looked_at) = (false, false);
     while let Some(project) = project.upgrade() {
-        if !are_leases_looked_at {
-            match project.revoke_orphaned_leases().await {
-                Ok(()) => are_leases_looked_at = true,
-                Err(error) => {
-                    tracing::warn!(project = %project.id, "orphaned leases could not be taken back yet: {error}");
-                }
+        match project.revoke_orphaned_leases().await {
+            Ok(()) => return,
+            Err(error) => {
+                tracing::warn!(project = %project.id, "orphaned leases could not be taken back yet: {error}");
             }
-        }
-        if !are_links_looked_at {
-            match project.look_at_links().await {
-                Ok(()) => are_links_looked_at = true,
-                Err(error) => {
-                    tracing::warn!(project = %project.id, "agents that were born from targets are not looked after yet: {error}");
-                }
-            }
-        }
-        if are_leases_looked_at && are_links_looked_at {
-            return;
         }
         drop(project);
         tokio::time::sleep(LOOK_EVERY).await;

@@ -20,10 +20,8 @@ pub enum GcAction {
     SendHome,
     /// It has not ended within its grace: it is ordered to end at once.
     Insist,
-    /// It has not ended then either: the target from which it was born ends its process.
+    /// It has not ended then either, or has been silent for too long: the target from which it was born ends its process.
     EndProcess,
-    /// It was born from a target and is dead: its process is ended, and its target has room again.
-    FreeTarget,
     /// Of a later version.
     #[serde(other)]
     Unknown,
@@ -38,7 +36,6 @@ impl GcAction {
             Self::SendHome => "send-home",
             Self::Insist => "insist",
             Self::EndProcess => "end-process",
-            Self::FreeTarget => "free-target",
             Self::Unknown => "unknown",
         }
     }

@@ -128,8 +128,9 @@ impl AgentBuilder {
         self
     }
 
-    /// The single-use ticket of the target that started it. It goes with each registration until one is answered; one
-    /// that is refused ends the agent ([`ClientError::is_ticket_refused`]).
+    /// The single-use ticket of the target that started it. It goes with each registration of this run: the first one
+    /// is its birth, a later one says that it is still the same. One that is refused ends the agent
+    /// ([`ClientError::is_ticket_refused`]).
     pub fn ticket(mut self, ticket: impl Into<String>) -> Self {
         self.identity.ticket = Some(BirthTicket::from_text(ticket.into()));
         self

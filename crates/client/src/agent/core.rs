@@ -74,8 +74,8 @@ pub(crate) struct Core {
     jobs: Mutex<HashMap<LeaseRef, Job>>,
     begun: AtomicU64,
     pub(crate) notifier: Notifier,
-    /// How it heard that another run has taken its place.
-    replaced: OnceLock<ClientError>,
+    /// How it heard that it may not be there any more.
+    dismissed: OnceLock<ClientError>,
     /// Of the coordinator that answered last; 0 before the first.
     epoch: AtomicU64,
     identity: Mutex<RegisterRequest>,
@@ -127,7 +127,7 @@ impl Core {
             jobs: Mutex::new(HashMap::new()),
             begun: AtomicU64::new(0),
             notifier: parts.notifier,
-            replaced: OnceLock::new(),
+            dismissed: OnceLock::new(),
             epoch: AtomicU64::new(0),
             identity: Mutex::new(parts.identity),
             registering: tokio::sync::Mutex::new(()),
@@ -183,23 +183,25 @@ impl Core {
         self.beat_now.notify_one();
     }
 
-    /// Any → Stopping, if an error says that another run of this agent has taken its place: what this one
-    /// has is stopped and discarded, nothing is reported or given back.
-    pub(crate) fn note_replaced(&self, error: &ClientError) -> bool {
-        if !error.is_replaced() {
+    /// Any → Stopping, if an error says that another run of this agent has taken its place, or that it may not be there
+    /// with its ticket: what this one has is stopped and discarded, nothing is reported or given back.
+    pub(crate) fn note_dismissed(&self, error: &ClientError) -> bool {
+        if !error.is_replaced() && !error.is_ticket_refused() {
             return false;
         }
-        if self.replaced.set(error.clone()).is_ok() {
+        if self.dismissed.set(error.clone()).is_ok() {
             let because = error
                 .wire()
                 .map_or_else(String::new, |wire| wire.message.clone());
-            tracing::error!(agent = %self.guid, because, "the agent is replaced by another run of it");
+            tracing::error!(agent = %self.guid, because, "the agent may not be there any more");
             let running = self.jobs().len();
             self.phase.send_replace(Phase::Stopping {
                 because: because.clone(),
             });
-            self.notifier
-                .notify(AgentNotification::Replaced { because, running });
+            if error.is_replaced() {
+                self.notifier
+                    .notify(AgentNotification::Replaced { because, running });
+            }
         }
         for job in self.jobs() {
             job.cancel(CancelCause::LeaseLost, None);
@@ -208,9 +210,9 @@ impl Core {
         true
     }
 
-    /// How it heard that another run has taken its place, if one has.
-    pub(crate) fn replaced(&self) -> Option<&ClientError> {
-        self.replaced.get()
+    /// How it heard that it may not be there any more, if it may not.
+    pub(crate) fn dismissed(&self) -> Option<&ClientError> {
+        self.dismissed.get()
     }
 
     /// Told to take nothing more for now, and why; or with nothing to go on.
@@ -373,7 +375,7 @@ impl Core {
                 }
                 Err(error) if error.is_transient() => error,
                 Err(error) => {
-                    self.note_replaced(&error);
+                    self.note_dismissed(&error);
                     return Err(error);
                 }
             };
@@ -388,8 +390,6 @@ impl Core {
     }
 
     fn registered(&self, answer: &RegisterAnswer) {
-        // The ticket has done its service; a second birth by it would be refused.
-        self.identity.lock().ticket = None;
         if let Some(millis) = answer.agent.heartbeat_interval_ms {
             *self.heartbeat_every.lock() = Duration::from_millis(millis.max(100));
         }
@@ -407,9 +407,9 @@ impl Core {
     }
 
     /// Registers again if that is what an error asks for; true if it was. One that is about to go and
-    /// has nothing left stays away: the entry would outlive it. One that is replaced ends.
+    /// has nothing left stays away: the entry would outlive it. One that is replaced, or whose ticket is refused, ends.
     pub(crate) async fn reregister_on(&self, error: &ClientError) -> bool {
-        if self.note_replaced(error) {
+        if self.note_dismissed(error) {
             return false;
         }
         let leaves = !self.is_running() && self.is_delivered();
@@ -417,6 +417,9 @@ impl Core {
             return false;
         }
         if let Err(error) = self.register().await {
+            if self.dismissed().is_some() {
+                return false;
+            }
             tracing::error!(%error, "registering again was refused");
             tokio::time::sleep(Duration::from_secs(5)).await;
         }

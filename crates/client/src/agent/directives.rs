@@ -126,7 +126,7 @@ fn cancel(core: &Arc<Core>, directive: &Directive, grace: Option<Duration>) {
                 .client
                 .request::<WorkItem>(VerbName::WorkStopped, &request);
             if let Err(error) = answer.await
-                && !core.note_replaced(&error)
+                && !core.note_dismissed(&error)
             {
                 tracing::debug!(%error, item = %id, "stopping was not acknowledged");
             }

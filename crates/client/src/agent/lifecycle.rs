@@ -48,7 +48,7 @@ pub(crate) async fn live(core: Arc<Core>, inboxes: Inboxes) -> Result<AgentRepor
     work(&core).await;
     drain(&core).await;
     stop(&core).await;
-    if let Some(error) = core.replaced() {
+    if let Some(error) = core.dismissed() {
         return Err(error.clone());
     }
     deregister(&core).await;

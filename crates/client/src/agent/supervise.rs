@@ -147,7 +147,7 @@ async fn send(core: &Arc<Core>, job: &Job, progress: Progress) -> bool {
     let Err(error) = answer.await else {
         return true;
     };
-    if core.note_replaced(&error) {
+    if core.note_dismissed(&error) {
         return true;
     }
     match error.code() {
