@@ -51,7 +51,7 @@ async fn one_that_deregisters_frees_its_target_and_its_ticket_is_of_no_more_use(
     let project = fleet.project().await?;
     let here = Reporting::register(&project).await?;
     let (guid, started, _beating) = born(&here).await?;
-    project.request("queue.purge", json!({})).await?;
+    project.request("queue.purge", json!({"all": true})).await?;
     project.request("agents.deregister", json!({"guid": guid})).await?;
     let target = here.until_it_has(&[]).await?;
     ensure!(target["status"] == "available", "{target}");
@@ -73,7 +73,7 @@ async fn one_that_falls_silent_frees_its_target_and_its_process_is_ended() -> Re
     let project = fleet.project().await?;
     let here = Reporting::register(&project).await?;
     let (guid, started, beating) = born(&here).await?;
-    project.request("queue.purge", json!({})).await?;
+    project.request("queue.purge", json!({"all": true})).await?;
     // It is not taken for dead while it beats, for longer than it may be silent.
     // deliberate sleep: longer than `stale_after`
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -113,7 +113,7 @@ async fn one_that_was_linked_and_never_comes_frees_its_target() -> Result<()> {
         parts.target_manager.redeem(&ticket, newborn).await?;
         drop(parts);
         here.until_it_has(&[guid]).await?;
-        project.request("queue.purge", json!({})).await?;
+        project.request("queue.purge", json!({"all": true})).await?;
         if crashes {
             fleet.crash().await?;
             fleet.start_again().await?;
@@ -131,19 +131,21 @@ async fn one_that_goes_while_no_coordinator_runs_is_unlinked_and_one_that_lives_
     let project = fleet.project().await?;
     let here = Reporting::with(&project, &json!({"maxAgents": 2})).await?;
     let (gone, _started, beating) = born(&here).await?;
+    project.request("queue.purge", json!({"all": true})).await?;
     fleet.crash().await?;
     drop(beating);
     // It takes its entry out by itself, as an agent may.
     let bucket = project.agents_bucket().await?;
     bucket.delete(gone.to_string()).await?;
     fleet.start_again().await?;
-    project.insist("queue.purge", json!({})).await?;
+    project.insist("stats", json!({})).await?;
     here.until_it_has(&[]).await?;
 
     let (living, started, _beating) = born(&here).await?;
+    project.request("queue.purge", json!({"all": true})).await?;
     fleet.crash().await?;
     fleet.start_again().await?;
-    project.insist("queue.purge", json!({})).await?;
+    project.insist("stats", json!({})).await?;
     // deliberate sleep: longer than `stale_after`, in which it would be given up
     tokio::time::sleep(Duration::from_secs(4)).await;
     here.until_it_has(&[living]).await?;
@@ -159,7 +161,7 @@ async fn a_link_goes_although_the_actors_die_when_it_should() -> Result<()> {
     let here = Reporting::register(&project).await?;
     for role in [Role::GcReaper, Role::TargetManager, Role::AgentRegistry] {
         let (guid, _started, _beating) = born(&here).await?;
-        project.request("queue.purge", json!({})).await?;
+        project.request("queue.purge", json!({"all": true})).await?;
         project.insist("agents.deregister", json!({"guid": guid})).await?;
         project.kill(role)?;
         here.until_it_has(&[]).await?;

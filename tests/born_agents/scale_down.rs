@@ -144,7 +144,7 @@ async fn an_idle_agent_that_does_not_obey_is_ended_with_its_process() -> Result<
         // deliberate sleep: between two beats; all in all longer than it may be idle
         sleep(Duration::from_millis(200)).await;
     }
-    project.request("queue.purge", json!({})).await?;
+    project.request("queue.purge", json!({"all": true})).await?;
     let ordered = async || {
         let answer = beat().await.ok()?;
         let orders = answer["directives"].as_array()?;
