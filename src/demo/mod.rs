@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`plan`] | who the agents are, and what there is to do |
 //! | [`fleet`] | the agents as processes |
+//! | [`targets`] | the same agents, started by targets when work waits |
 //! | [`display`] | what happens just now |
 //! | [`report`] | the closing table |
 
@@ -12,6 +13,7 @@ pub mod display;
 pub mod fleet;
 pub mod plan;
 pub mod report;
+pub mod targets;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -44,6 +46,10 @@ pub struct DemoArgs {
     /// How many items.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=250))]
     items: u16,
+
+    /// Begin without agents: targets start them when work waits, and they go home when it is done
+    #[arg(long)]
+    targets: bool,
 }
 
 /// Runs the demo; cleans up however it ends.
@@ -55,7 +61,7 @@ pub async fn run(out: Output, args: &DemoArgs) -> CliResult {
         .prefix("loom-demo-")
         .tempdir()
         .map_err(|error| CliError::Failed(format!("cannot make a temporary folder: {error}")))?;
-    let outcome = stage(out, usize::from(args.items), dir.path()).await;
+    let outcome = stage(out, args, dir.path()).await;
     let path = dir.path().display().to_string();
     dir.close()
         .map_err(|error| CliError::Failed(format!("cannot remove {path}: {error}")))?;
@@ -63,22 +69,29 @@ pub async fn run(out: Output, args: &DemoArgs) -> CliResult {
 }
 
 /// Starts the coordinator, lets the play run, and ends everything in order.
-async fn stage(out: Output, count: usize, dir: &Path) -> CliResult {
+async fn stage(out: Output, args: &DemoArgs, dir: &Path) -> CliResult {
     beside(&format!(
         "starting a nats-server and a coordinator in {}",
         dir.display()
     ));
-    let settings = settings(dir)?;
+    let mut settings = settings(dir)?;
+    if args.targets {
+        targets::adjust(&mut settings);
+    }
     let coordinator = tokio::select! {
         started = Coordinator::start(&settings, UpOptions::default()) => started?,
         () = interruption() => return Err(interrupted()),
     };
     let mut agents = Vec::new();
+    let api = api_of(&coordinator)?;
     let outcome = tokio::select! {
-        outcome = play(out, count, dir, &coordinator, &mut agents) => outcome,
+        outcome = play(out, args, dir, &coordinator, &api, &mut agents) => outcome,
         () = interruption() => Err(interrupted()),
     };
     let ending = async {
+        if args.targets {
+            targets::end(&api).await;
+        }
         join_all(agents.into_iter().map(AgentProcess::stop)).await;
         coordinator.shut_down().await;
     };
@@ -119,35 +132,45 @@ fn interrupted() -> CliError {
 /// Agents come, work is submitted and done, and the table is drawn.
 async fn play(
     out: Output,
-    count: usize,
+    args: &DemoArgs,
     dir: &Path,
     coordinator: &Coordinator,
+    api: &ApiClient,
     agents: &mut Vec<AgentProcess>,
 ) -> CliResult {
-    let url = format!("http://{}", coordinator.api_address());
-    let api = ApiClient::new(&url, None, Some(project()?))?;
+    let count = usize::from(args.items);
     beside(&format!(
-        "the coordinator is up; look with `loom --url {url} work`"
+        "the coordinator is up; look with `loom --url {} work`",
+        api.url()
     ));
-    for role in ROLES {
-        let agent = AgentProcess::start(role, coordinator.nats_url(), dir)
-            .map_err(|e| CliError::Failed(format!("cannot start agent {}: {e}", role.handle)))?;
-        agents.push(agent);
-    }
     let deadline = Instant::now() + WITHIN;
     let late = |_| CliError::Failed(format!("not done within {} s", WITHIN.as_secs()));
-    timeout_at(deadline, all_registered(&api, agents))
-        .await
-        .map_err(late)??;
-    beside(&format!(
-        "{} agents are there; submitting {count} items",
-        ROLES.len()
-    ));
-    submit(&api, count).await?;
+    if args.targets {
+        targets::register(api).await?;
+        beside(&format!(
+            "nobody is there; {} targets may start agents; submitting {count} items",
+            ROLES.len()
+        ));
+    } else {
+        start_agents(dir, coordinator, agents)?;
+        timeout_at(deadline, all_registered(api, agents))
+            .await
+            .map_err(late)??;
+        beside(&format!(
+            "{} agents are there; submitting {count} items",
+            ROLES.len()
+        ));
+    }
+    submit(api, count).await?;
     let mut display = Display::new(count);
-    let watched = timeout_at(deadline, all_ended(&api, agents, &mut display, count)).await;
+    let watched = timeout_at(deadline, all_ended(api, agents, &mut display, count)).await;
     display.finish();
     let items = watched.map_err(late)??;
+    if args.targets {
+        beside("all is done; the agents go home when they have been idle for a moment");
+        targets::all_gone(api).await?;
+        beside("nobody is there any more");
+    }
     tell(out, &items)?;
     if items
         .iter()
@@ -157,6 +180,20 @@ async fn play(
     } else {
         Err(CliError::WorkFailed)
     }
+}
+
+fn api_of(coordinator: &Coordinator) -> CliResult<ApiClient> {
+    let url = format!("http://{}", coordinator.api_address());
+    Ok(ApiClient::new(&url, None, Some(project()?))?)
+}
+
+fn start_agents(dir: &Path, coordinator: &Coordinator, agents: &mut Vec<AgentProcess>) -> CliResult {
+    for role in ROLES {
+        let agent = AgentProcess::start(role, coordinator.nats_url(), dir)
+            .map_err(|e| CliError::Failed(format!("cannot start agent {}: {e}", role.handle)))?;
+        agents.push(agent);
+    }
+    Ok(())
 }
 
 async fn all_registered(api: &ApiClient, agents: &mut [AgentProcess]) -> CliResult {

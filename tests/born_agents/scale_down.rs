@@ -110,6 +110,9 @@ async fn an_agent_that_was_withheld_and_not_told_to_go_gets_work() -> Result<()>
     let claimed = agent.claim(json!({"waitMs": 20_000})).await?;
     ensure!(claimed.first().is_some_and(|item| item.work_item.id == id), "{claimed:?}");
     ensure!(parts.dispatcher.withhold(agent.guid()).await?.is_none(), "it has an item");
+    // Where the dispatcher had died meanwhile, the registry sees it too.
+    let soon = tokio::time::Instant::now() + Duration::from_secs(1);
+    ensure!(!parts.registry.send_home_idle(agent.guid(), "idle", soon).await?);
     // An order that comes too late is none.
     agent.complete(&claimed[0], "done").await?;
     let late = tokio::time::Instant::now();

@@ -272,8 +272,21 @@ fn what_others_wrote_cannot_move_the_cursor() {
 #[test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 fn the_demo_shows_agents_finishing_work_and_leaves_nothing() {
+    play_the_demo(&["demo"]);
+}
+
+#[test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+fn the_demo_of_targets_begins_and_ends_without_agents() {
+    let stderr = play_the_demo(&["demo", "--targets"]);
+    assert!(stderr.contains("nobody is there; 3 targets"), "{stderr}");
+    assert!(stderr.contains("nobody is there any more"), "{stderr}");
+}
+
+/// Gives what it said beside the table.
+fn play_the_demo(arguments: &[&str]) -> String {
     let temporary = tempfile::tempdir().unwrap();
-    let (code, stdout, stderr) = outcome(loom(&["demo"]).env("TMPDIR", temporary.path()));
+    let (code, stdout, stderr) = outcome(loom(arguments).env("TMPDIR", temporary.path()));
     assert_eq!(code, 0, "{stderr}");
     let row = |name: &str| {
         let line = stdout.lines().find(|line| line.starts_with(name));
@@ -286,6 +299,7 @@ fn the_demo_shows_agents_finishing_work_and_leaves_nothing() {
     let finished = stderr.lines().filter(|line| line.contains("/30 "));
     assert_eq!(finished.count(), 30, "{stderr}");
     assert!(is_empty(temporary.path()));
+    stderr
 }
 
 fn is_empty(dir: &Path) -> bool {
