@@ -1,5 +1,6 @@
 //! `loom targets`: list, show, add, change, switch and remove targets.
 
+mod add;
 mod fields;
 
 use clap::{Args, Subcommand};
@@ -7,7 +8,8 @@ use loom_protocol::rest::TargetsPage;
 use loom_protocol::target::TargetAnswer;
 use serde_json::{Value, json};
 
-use self::fields::{AddArgs, UpdateArgs};
+use self::add::AddArgs;
+use self::fields::{UpdateArgs, flag};
 use super::Context;
 use super::each;
 use super::exit::{CliError, CliResult};
@@ -17,6 +19,8 @@ use super::pages::{self, Query, Wanted, tell_more};
 use super::show::sheet;
 use super::table::Column;
 use super::times::{ago, at};
+use crate::api_client::ApiError;
+use crate::settings::targets::renamed;
 
 /// List, show, add, change, switch and remove targets: where agents can be started.
 #[derive(Debug, Args)]
@@ -130,14 +134,20 @@ pub async fn run(context: &Context, args: TargetsArgs) -> CliResult {
             show(out, &target)
         }
         TargetsCommand::Add(args) => {
-            let request = args.request()?;
-            let added: TargetAnswer = api.post(&["targets"], &request).await?;
+            let (request, named) = args.request()?;
+            let added = api.post(&["targets"], &request).await;
+            let added: TargetAnswer = added.map_err(|error| in_words(error, |it| named.of(it)))?;
             tell(out, &added, "is registered")
         }
         TargetsCommand::Update(args) => {
             let updates = args.updates()?;
             let path = ["targets", args.target()];
-            let updated: TargetAnswer = api.put(&path, &updates).await?;
+            if updates.config.is_some() {
+                let there: TargetAnswer = api.get(&path, &[]).await?;
+                args.check_for(there.target.mechanism)?;
+            }
+            let updated = api.put(&path, &updates).await;
+            let updated: TargetAnswer = updated.map_err(|error| in_words(error, flag))?;
             tell(out, &updated, "is changed")
         }
         TargetsCommand::Remove(which) => {
@@ -150,6 +160,14 @@ pub async fn run(context: &Context, args: TargetsArgs) -> CliResult {
         TargetsCommand::Disable(which) => {
             each::for_each(out, which.targets, switched("disable")).await
         }
+    }
+}
+
+/// A refusal that names what is wrong as it was written.
+fn in_words(error: ApiError, words: impl FnOnce(&str) -> String) -> CliError {
+    match error {
+        ApiError::Refused(error) => CliError::Refused(error.code, renamed(&error, words)),
+        other => other.into(),
     }
 }
 

@@ -93,7 +93,7 @@ impl Service {
         updates: TargetUpdates,
     ) -> Result<TargetAnswer, WireError> {
         let (project, target) = self.find_target(caller, text).await?;
-        if updates.config.is_some() {
+        if updates.changes_config() {
             self.check_mechanism(target.mechanism)?;
         }
         let outcome = project.target_manager.update(&target, updates).await?;

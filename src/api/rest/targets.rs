@@ -64,7 +64,7 @@ pub async fn register(State(service): State<Service>, call: Call) -> RestResult<
     Ok(created(Json(target)))
 }
 
-/// What `PUT` takes: the changes, or the same below `updates`.
+/// What `PUT` takes: the changes, in any spelling of existing clients, or the same below `updates`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct UpdateBody {
