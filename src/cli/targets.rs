@@ -192,6 +192,9 @@ async fn list(context: &Context, args: &ListArgs) -> CliResult {
     let empty = "no targets";
     pages::print(out, form, &page, &ids, rows, empty)?;
     tell_more(&page.page, form);
+    for entry in &page.unreadable {
+        note(&entry.reason);
+    }
     if page.targets.is_empty() && !out.is_json() && !args.include_disabled && args.status.is_none()
     {
         note("those that are disabled are listed with --include-disabled");

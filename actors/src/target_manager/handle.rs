@@ -1,7 +1,7 @@
 //! How everybody else talks to the TargetManager.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use loom_protocol::target::{
@@ -271,6 +271,24 @@ impl TargetManagerHandle {
             .actor
             .call(WITHIN, |reply| TargetMsg::EndAgent { order, reply });
         answer.await.map_err(|error| not_reached(&error))?
+    }
+
+    /// Removes what lies under a name and cannot be read as a target.
+    ///
+    /// # Errors
+    /// There is no such thing, or it is not known to be gone.
+    pub async fn discard_unreadable(&self, name: &str) -> Result<(), WireError> {
+        let times_sent = AtomicU32::new(0);
+        let answer = self.actor.call(WITHIN, |reply| {
+            times_sent.fetch_add(1, Ordering::Relaxed);
+            let name = name.to_owned();
+            TargetMsg::Discard { name, reply }
+        });
+        match answer.await.map_err(|error| not_reached(&error))? {
+            // The actor before this one has done it, and did not live to say so.
+            Err(error) if error.code == ErrorCode::NotFound && times_sent.into_inner() > 1 => Ok(()),
+            outcome => outcome,
+        }
     }
 
     async fn ask(&self, name: &str, command: Command) -> Result<Outcome, WireError> {

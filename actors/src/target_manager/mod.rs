@@ -32,6 +32,7 @@
 //! Events: `target:registered`, `target:updated` (enabled too), `target:disabled`, `target:removed`.
 
 mod actor;
+mod admission;
 mod birth_command;
 mod birth_step;
 mod births;
@@ -39,6 +40,8 @@ mod bucket;
 mod change;
 mod command;
 mod directory;
+mod discard;
+mod following;
 mod handle;
 mod key;
 mod launching;

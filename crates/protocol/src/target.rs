@@ -37,7 +37,9 @@ pub use config::{
     Resources, SshConfig, WebhookConfig,
 };
 pub use reading::{ConfigShape, RawConfig, TargetConfig};
-pub use requests::{ListTargetsRequest, NewTarget, RegisterTarget, TargetRequest};
+pub use requests::{
+    ListTargetsRequest, NewTarget, RegisterTarget, RemovedTarget, TargetRequest,
+};
 pub use secret::{BirthTicket, MASK, SecretMap};
 pub use spin_up::{Need, SpinUpOperation, SpinUpStatus};
 pub use template::{BodyTemplate, Placeholder, TemplateError};

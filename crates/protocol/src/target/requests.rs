@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::reading::{RawConfig, TargetConfig};
 use super::common::{Common, check_agent_type, check_name_of_target};
-use super::{HealthCheck, HealthStatus, Mechanism, Target, TargetStatus, check};
+use super::{HealthCheck, HealthStatus, Mechanism, Target, TargetAnswer, TargetStatus, check};
 use crate::error::WireError;
 use crate::id::TargetId;
 use crate::time::Timestamp;
@@ -169,6 +169,32 @@ impl NewTarget {
             last_spin_up: None,
             tags: self.tags,
             limit_group: self.limit_group,
+        }
+    }
+}
+
+/// The answer to `targets.remove`: what it was.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
+#[serde(untagged)]
+pub enum RemovedTarget {
+    /// A target.
+    Target(Box<TargetAnswer>),
+    /// A record that could not be read.
+    Unreadable {
+        /// Under which name, in lower case.
+        name: String,
+        /// Always true.
+        unreadable: bool,
+    },
+}
+
+impl RemovedTarget {
+    /// Under which name it lay.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Target(answer) => &answer.target.name,
+            Self::Unreadable { name, .. } => name,
         }
     }
 }
