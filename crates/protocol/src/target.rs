@@ -38,7 +38,7 @@ pub use config::{
 };
 pub use reading::{ConfigShape, RawConfig, TargetConfig};
 pub use requests::{
-    ListTargetsRequest, NewTarget, RegisterTarget, RemovedTarget, TargetRequest,
+    ListTargetsRequest, NewTarget, RegisterTarget, RemovedTarget, TargetHealth, TargetRequest,
 };
 pub use secret::{BirthTicket, MASK, SecretMap};
 pub use spin_up::{Need, SpinUpOperation, SpinUpStatus};

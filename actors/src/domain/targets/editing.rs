@@ -1,6 +1,6 @@
 //! What people do to a target that is there: change it, define it in a file, take it away.
 
-use loom_protocol::target::{NewTarget, Target, TargetUpdates};
+use loom_protocol::target::{HealthStatus, NewTarget, Target, TargetUpdates};
 use loom_protocol::{Timestamp, WireError};
 
 use super::record::TargetRecord;
@@ -85,6 +85,11 @@ impl<R: Clone> TargetRecord<R> {
 
     fn replaced_by(&self, mut target: Target, now: Timestamp) -> Option<Self> {
         target.updated_at = self.target.updated_at;
+        if target.config != self.target.config {
+            // What was seen of another configuration says nothing of this one.
+            let was = std::mem::take(&mut target.health_status);
+            target.last_error.take_if(|_| was == HealthStatus::Unhealthy);
+        }
         (target != self.target).then(|| {
             self.with(now, |next| {
                 next.target = target;

@@ -173,6 +173,26 @@ impl NewTarget {
     }
 }
 
+/// The answer to `targets.test`: whether an agent could be started, as it was seen just now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct TargetHealth {
+    /// The target.
+    pub target_id: TargetId,
+    /// Whether an agent could be started.
+    pub healthy: bool,
+    /// How long the look took, in milliseconds.
+    pub latency_ms: u64,
+    /// The same.
+    pub response_time_ms: u64,
+    /// Why none could be started.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error: Option<String>,
+    /// When the look ended.
+    pub timestamp: Timestamp,
+}
+
 /// The answer to `targets.remove`: what it was.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
