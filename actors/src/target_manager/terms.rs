@@ -18,12 +18,9 @@ const OF_ALL_PROJECTS: usize = 4;
 /// What all projects have in common where agents are started. Cheap to clone.
 #[derive(Clone)]
 pub struct BirthTerms {
-    /// `[targets]`
-    pub settings: BirthSettings,
-    /// The mechanisms.
-    pub mechanisms: Arc<dyn Mechanisms>,
-    /// Is told each step.
-    pub on_step: BirthStepHook,
+    pub(super) settings: BirthSettings,
+    pub(super) mechanisms: Arc<dyn Mechanisms>,
+    pub(super) on_step: BirthStepHook,
     pub(super) limit: StartLimit,
     /// How many targets of all projects are looked at at once.
     pub(super) looks: Arc<Semaphore>,
@@ -40,6 +37,13 @@ impl BirthTerms {
             mechanisms,
             on_step: BirthStepHook::default(),
         }
+    }
+
+    /// The same, with somebody who is told each step.
+    #[must_use]
+    pub fn telling(mut self, on_step: BirthStepHook) -> Self {
+        self.on_step = on_step;
+        self
     }
 
     /// Those of a process that starts nothing.
@@ -117,6 +121,9 @@ mod tests {
         let next = limit.take();
         assert!(next.is_some() && limit.take().is_none());
         drop(third);
-        assert!(limit.take().is_some(), "one is free again when it is dropped");
+        assert!(
+            limit.take().is_some(),
+            "one is free again when it is dropped"
+        );
     }
 }
