@@ -1,11 +1,11 @@
-//! `loom targets`: list, show, add, change, switch and remove targets.
+//! `loom targets`: list, show, add, change, switch, test and remove targets.
 
 mod add;
 mod fields;
 
 use clap::{Args, Subcommand};
 use loom_protocol::rest::TargetsPage;
-use loom_protocol::target::TargetAnswer;
+use loom_protocol::target::{HealthStatus, Target, TargetAnswer, TargetHealth};
 use serde_json::{Value, json};
 
 use self::add::AddArgs;
@@ -14,15 +14,15 @@ use super::Context;
 use super::each;
 use super::exit::{CliError, CliResult};
 use super::naming::{FormArgs, name};
-use super::output::{Output, Table, note, table};
+use super::output::{Output, Table, cell, note, table};
 use super::pages::{self, Query, Wanted, tell_more};
 use super::show::sheet;
 use super::table::Column;
 use super::times::{ago, at};
-use crate::api_client::ApiError;
+use crate::api_client::{ApiClient, ApiError};
 use crate::settings::targets::renamed;
 
-/// List, show, add, change, switch and remove targets: where agents can be started.
+/// List, show, add, change, switch, test and remove targets: where agents can be started.
 #[derive(Debug, Args)]
 pub struct TargetsArgs {
     #[command(subcommand)]
@@ -51,6 +51,8 @@ enum TargetsCommand {
     Enable(Which),
     /// Let targets start no agents
     Disable(Which),
+    /// Look whether an agent could be started at targets, without starting one; 1 where none could
+    Test(Which),
 }
 
 #[derive(Debug, Args)]
@@ -160,6 +162,42 @@ pub async fn run(context: &Context, args: TargetsArgs) -> CliResult {
         TargetsCommand::Disable(which) => {
             each::for_each(out, which.targets, switched("disable")).await
         }
+        TargetsCommand::Test(which) => test(out, api, which.targets).await,
+    }
+}
+
+/// Looks at one target after the other: at all of them, however one is.
+async fn test(out: Output, api: &ApiClient, targets: Vec<String>) -> CliResult {
+    let (mut are_well, mut first_refusal, mut answers) = (true, None, Vec::new());
+    for target in targets {
+        let looked = api.post(&["targets", &target, "test"], &json!({})).await;
+        let health: TargetHealth = match looked {
+            Ok(health) => health,
+            Err(error) => {
+                let error = CliError::from(error);
+                note(&format!("{target}: {error}"));
+                first_refusal.get_or_insert(error);
+                continue;
+            }
+        };
+        are_well &= health.healthy;
+        let took = health.latency_ms;
+        match &health.error {
+            _ if out.is_json() => answers.push(health),
+            None => out.text(&format!("{target} is healthy ({took} ms)"))?,
+            Some(why) => {
+                let said = format!("{target} is unhealthy ({took} ms): {why}");
+                out.text(&cell(&said, usize::MAX))?;
+            }
+        }
+    }
+    if out.is_json() {
+        out.json(&answers)?;
+    }
+    match first_refusal {
+        Some(refusal) => Err(refusal),
+        None if are_well => Ok(()),
+        None => Err(CliError::WorkFailed),
     }
 }
 
@@ -238,6 +276,18 @@ fn rows(targets: &[TargetAnswer], ids: &[String], wide: bool) -> Table {
     rows
 }
 
+fn health_of(target: &Target) -> String {
+    let seen = match target.health_status {
+        HealthStatus::Healthy => "healthy",
+        HealthStatus::Unhealthy => "unhealthy",
+        HealthStatus::Unknown => "unknown",
+    };
+    match target.last_health_check {
+        Some(looked) => format!("{seen} (looked at {})", ago(looked)),
+        None => seen.to_owned(),
+    }
+}
+
 fn show(out: Output, answer: &TargetAnswer) -> CliResult {
     if out.is_json() {
         return out.json(answer);
@@ -258,6 +308,7 @@ fn show(out: Output, answer: &TargetAnswer) -> CliResult {
         ("name", target.name.clone()),
         ("description", optional(&target.description)),
         ("status", target.status.to_string()),
+        ("health", health_of(target)),
         ("because", optional(&target.last_error)),
         ("type", target.agent_type.clone()),
         ("capabilities", target.capabilities.join(" ")),

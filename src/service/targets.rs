@@ -1,4 +1,4 @@
-//! Targets: register, list, get, update, remove, enable, disable.
+//! Targets: register, list, get, update, remove, enable, disable, test.
 //!
 //! To register a target is to say what is executed. Which mechanisms may come by request is the operator's to say
 //! (`targets.api_mechanisms`); what `loom.toml` defines is not asked about.
@@ -12,7 +12,7 @@ use loom_protocol::batch::TargetBatchFilter;
 use loom_protocol::rest::PageInfo;
 use loom_protocol::target::{
     ListTargetsRequest, Mechanism, RegisterTarget, RemovedTarget, Target, TargetAnswer,
-    TargetUpdates,
+    TargetHealth, TargetUpdates,
 };
 use loom_protocol::{ErrorCode, TargetId, WireError};
 
@@ -155,6 +155,19 @@ impl Service {
         let (project, target) = self.find_target(caller, text).await?;
         let switched: Outcome = project.target_manager.switch(&target, on).await?;
         Ok(switched.target.answer())
+    }
+
+    /// Looks whether an agent could be started at a target, without starting one.
+    ///
+    /// # Errors
+    /// There is none, or what there is to see is not known in time. That none could be started is no error.
+    pub async fn test_target(
+        &self,
+        caller: &Allowed,
+        text: &str,
+    ) -> Result<TargetHealth, WireError> {
+        let (project, target) = self.find_target(caller, text).await?;
+        project.target_manager.test(&target).await
     }
 
     /// The records of a project that cannot be read as targets.

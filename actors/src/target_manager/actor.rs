@@ -18,6 +18,7 @@ use super::command::{Command, Outcome};
 use super::directory::TargetDirectory;
 use super::key::TargetKey;
 use super::following::Following;
+use super::health::{Health, HealthMsg};
 use super::launching::LaunchNews;
 use super::planning::Planner;
 use super::terms::BirthTerms;
@@ -31,6 +32,7 @@ use crate::liveness::DeliveryBarrier;
 use crate::nats::connection::Nats;
 use crate::nats::owner::Ownership;
 use crate::nats::store_guard::StoreGuard;
+use crate::supervision::Jitter;
 use crate::work_ledger::ReadModel;
 
 /// How many changes may be under way or queued, in all and for one name; more are refused with `overloaded`.
@@ -69,6 +71,8 @@ pub struct TargetManagerArgs {
     pub work: Arc<ReadModel>,
     /// To be passed before a start is late.
     pub barrier: DeliveryBarrier,
+    /// Spreads the looks at targets.
+    pub jitter: Jitter,
     /// How long an agent may be silent.
     pub stale_after: Duration,
     /// When the ownership began, by the time of day: who was heard of since lives.
@@ -113,6 +117,8 @@ pub enum TargetMsg {
         /// To whom.
         reply: RpcReplyPort<Result<(), WireError>>,
     },
+    /// Something about looks whether agents could be started.
+    Health(HealthMsg),
     /// A command of the actor's own, once more.
     Order {
         /// What.
@@ -201,6 +207,7 @@ pub struct State {
     pub(super) loading: Option<Loading>,
     was_loaded: bool,
     pub(super) following: Following,
+    pub(super) health: Health,
     new_names: NewNames,
     pub(super) discards: JoinSet<()>,
 }
@@ -245,6 +252,7 @@ impl Actor for TargetManager {
             writer: KeyedWriter::new(myself.clone(), BOUNDS),
             myself,
             following: Following::default(),
+            health: Health::default(),
             new_names: NewNames::default(),
             discards: JoinSet::new(),
         })
@@ -267,6 +275,7 @@ impl Actor for TargetManager {
                 let _ = reply.send(state.end_agent(order));
             }
             TargetMsg::Discard { name, reply } => state.discard(name, reply),
+            TargetMsg::Health(message) => state.on_health(message),
             TargetMsg::Order { request } => state.order(request),
             TargetMsg::Launch { id, news } => state.heard_of(id, news),
             TargetMsg::EndedWhatWasStarted { id, end } => state.ended(id, end),
@@ -283,6 +292,7 @@ impl Actor for TargetManager {
         }
         state.work_off();
         state.arm_births();
+        state.arm_looks();
         Ok(())
     }
 }
@@ -299,6 +309,7 @@ impl State {
         }
         loading.finish();
         self.follow_bucket();
+        self.plan_all_looks();
         self.listen();
         self.recover();
     }
@@ -400,11 +411,11 @@ impl State {
         if let Command::Birth { command, .. } = &request.command {
             self.birth_settled(&request, command, &outcome, reply.is_none());
         }
-        if outcome
-            .as_ref()
-            .is_ok_and(|changed| changed.outcome.changed)
+        if let Ok(changed) = outcome.as_ref()
+            && changed.outcome.changed
         {
             self.targets_changed();
+            self.health_applied(key, changed);
         }
         if let Some(reply) = reply {
             let _ = reply.send(outcome.map(|changed| changed.outcome));

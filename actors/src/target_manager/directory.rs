@@ -1,6 +1,7 @@
 //! The targets of a project as they are known: the read side, which survives the actor.
 
 mod births;
+mod looked;
 mod unreadable;
 
 use std::collections::BTreeMap;
@@ -58,6 +59,8 @@ struct Index {
     by_name: BTreeMap<TargetKey, TargetId>,
     /// Records that cannot be read, by their keys in the bucket.
     unreadable: BTreeMap<String, Unreadable>,
+    /// When each was looked at, where that is known.
+    looked: BTreeMap<TargetId, Timestamp>,
     /// Something is gone from the bucket that nobody here has removed.
     is_suspicious: bool,
     births: births::BirthIndex,
@@ -164,10 +167,8 @@ impl TargetDirectory {
     /// One target, with its secrets.
     pub fn get(&self, id: TargetId) -> Option<Target> {
         let index = self.index.read();
-        index
-            .by_id
-            .get(&id)
-            .map(|known| known.record.target.clone())
+        let known = index.by_id.get(&id)?;
+        Some(index.with_look(known.record.target.clone()))
     }
 
     /// The target of a name, whatever its case.
@@ -197,7 +198,10 @@ impl TargetDirectory {
     ) -> Result<TargetsFound, WireError> {
         let index = self.index.read();
         let all = index.by_id.values().map(|known| &known.record.target);
-        page_of(all, request, limit)
+        let mut found = page_of(all, request, limit)?;
+        let targets = found.targets.into_iter();
+        found.targets = targets.map(|target| index.with_look(target)).collect();
+        Ok(found)
     }
 
     /// How many there are, by their state. One whose last start failed is in none of the parts.
@@ -333,6 +337,7 @@ impl TargetDirectory {
                 index.insert(key, known);
             }
         }
+        index.forget_looks();
         drop(index);
         self.loaded.send_replace(true);
         true

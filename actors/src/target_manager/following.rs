@@ -95,6 +95,7 @@ impl State {
         }
         self.args.events.gap(Some(&self.args.project));
         self.recover();
+        self.plan_all_looks();
         if std::mem::take(&mut self.following.is_due_again) {
             self.reload();
         }

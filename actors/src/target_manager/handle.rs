@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use loom_protocol::target::{
-    BirthTicket, NewTarget, SpinUpOperation, SpinUpStatus, Target, TargetUpdates,
+    BirthTicket, NewTarget, SpinUpOperation, SpinUpStatus, Target, TargetHealth, TargetUpdates,
 };
 use loom_protocol::{AgentGuid, ErrorCode, SpinUpId, TargetId, WireError, WorkId};
 
@@ -14,6 +14,7 @@ use super::birth_command::{BirthCommand, refused};
 use super::change::Request;
 use super::command::{Command, Outcome, not_found};
 use super::directory::{TargetDirectory, TicketOf};
+use super::health::{HealthMsg, LONGEST_LOOK};
 use super::key::TargetKey;
 use super::trigger::{AgentToEnd, Trigger};
 use crate::clock::Clock;
@@ -270,6 +271,18 @@ impl TargetManagerHandle {
         let answer = self
             .actor
             .call(WITHIN, |reply| TargetMsg::EndAgent { order, reply });
+        answer.await.map_err(|error| not_reached(&error))?
+    }
+
+    /// Looks whether an agent could be started at a target. A look that is under way is shared.
+    ///
+    /// # Errors
+    /// It is gone, too many ask, or it is not known in time.
+    pub async fn test(&self, target: &Target) -> Result<TargetHealth, WireError> {
+        let answer = self.actor.call(LONGEST_LOOK + WITHIN, |reply| {
+            let target = Box::new(target.clone());
+            TargetMsg::Health(HealthMsg::Test { target, reply })
+        });
         answer.await.map_err(|error| not_reached(&error))?
     }
 

@@ -43,6 +43,7 @@ mod directory;
 mod discard;
 mod following;
 mod handle;
+mod health;
 mod key;
 mod launching;
 mod linked;

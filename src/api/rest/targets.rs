@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use loom_protocol::batch::DisableTargetsRequest;
 use loom_protocol::rest::{DisableTargetsResult, TargetsPage};
 use loom_protocol::target::{
-    ListTargetsRequest, RegisterTarget, RemovedTarget, TargetAnswer, TargetUpdates,
+    ListTargetsRequest, RegisterTarget, RemovedTarget, TargetAnswer, TargetHealth, TargetUpdates,
 };
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
@@ -131,6 +131,12 @@ pub async fn disable(State(service): State<Service>, call: Call) -> RestResult<i
         .switch_target(call.caller(), &call.id, false)
         .await?;
     Ok(Told::of(target, name_of, "is disabled"))
+}
+
+/// `POST /api/targets/{idOrName}/test`: 200 also where no agent could be started.
+pub async fn test(State(service): State<Service>, call: Call) -> RestResult<Json<TargetHealth>> {
+    let _: IgnoredAny = call.body()?;
+    Ok(Json(service.test_target(call.caller(), &call.id).await?))
 }
 
 /// `POST /api/targets/disable-batch`: those of a list, those that a filter names, or all; answers for each by itself.
