@@ -13,7 +13,9 @@
 //! | loaded | own task | the directory is what the bucket holds; the actor is up |
 //! | carry out | handle | queued by name, then decided and written; answered when it is durable |
 //! | done | own task | the directory has it, whoever waits is answered, listeners are told |
-//! | reload due | own task, after a reconnect | the bucket is read again, if there is one |
+//! | reload due | own task, after a reconnect, or because the bucket is [not as it was read](following) | it is read again |
+//! | discard | handle | a record that cannot be read is removed by its name |
+//! | health | handle, own tasks, timer | [looks](health) whether agents could be started |
 //! | drain | supervisor | nothing new; answered when nothing is under way |
 //!
 //! # Failure cases
@@ -24,12 +26,14 @@
 //! | the coordinator dies during a write | it is stored or not; whoever asked has no answer, and sees it in the list |
 //! | a write without an answer | repeated until it is known; the write id tells mine from another one |
 //! | the record was changed meanwhile | decided again on what is there, at most 15 times in a row |
-//! | a record cannot be read | left alone, counted, listed nowhere; its name stays taken |
-//! | the bucket was destroyed | made again by the next registration; what was in it is gone with it |
+//! | a record cannot be read | left alone, counted, told with its remedy; its name stays taken until it is removed by it |
+//! | the bucket was destroyed or purged | noticed within seconds, and what is gone is listed no longer; made again by the next registration |
+//! | the store is full | a removal purges what it removes, which takes no room; all else is `unavailable` |
 //! | NATS away | reads go on; a change is `unavailable`, and may happen all the same |
-//! | as many targets as may be | `too-large` |
+//! | as many targets as may be | `too-large`; `overloaded` where there would be with those under way |
 //!
-//! Events: `target:registered`, `target:updated` (enabled too), `target:disabled`, `target:removed`.
+//! Events: `target:registered`, `target:updated` (enabled too), `target:disabled`, `target:removed`,
+//! `target:health-changed`.
 
 mod actor;
 mod admission;
