@@ -16,9 +16,10 @@ use ractor::ActorRef;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::actor::{State, TargetMsg};
+use super::actor::State;
 use super::bucket::TargetBucket;
 use super::directory::TargetDirectory;
+use super::messages::TargetMsg;
 use crate::nats::connection::Nats;
 use crate::nats::listing::FollowedStream;
 

@@ -30,11 +30,12 @@ use ractor::RpcReplyPort;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::actor::{Job, State, TargetMsg};
+use super::actor::{Job, State};
 use super::change::{Changed, Request};
 use super::command::Command;
 use super::key::TargetKey;
 use super::mechanism::Mechanism;
+use super::messages::TargetMsg;
 use super::{ASK_AGAIN, Record};
 use crate::deadline_queue::DeadlineQueue;
 use crate::domain::targets::Checkup;
