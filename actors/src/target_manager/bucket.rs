@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use loom_protocol::{ProjectId, SpinUpId, names};
+use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use super::directory::{Content, TargetDirectory};
 use crate::nats::connection::Nats;
-use crate::nats::error::StoreError;
+use crate::nats::error::{Cause, StoreError, StoreErrorKind};
 use crate::nats::kv::{Bucket, Record, WatchEvent};
+use crate::nats::listing::StreamIdentity;
 use crate::nats::owner::Ownership;
 use crate::nats::store_guard::StoreGuard;
 
@@ -34,6 +36,8 @@ pub(super) enum ReadError {
 pub(super) struct TargetBucket {
     bucket: Bucket,
     is_there: Arc<AtomicBool>,
+    /// By what it is known again, as it was when it was read or made.
+    identity: Arc<Mutex<Option<StreamIdentity>>>,
     /// How long the end of an operation is kept.
     keep: Duration,
 }
@@ -52,6 +56,7 @@ impl TargetBucket {
         Self {
             bucket: bucket.ours_alone().owned_by(ownership),
             is_there: Arc::new(AtomicBool::new(false)),
+            identity: Arc::default(),
             keep,
         }
     }
@@ -59,6 +64,18 @@ impl TargetBucket {
     /// Whether it was there when it was last used.
     pub fn is_there(&self) -> bool {
         self.is_there.load(Ordering::Acquire)
+    }
+
+    /// By what it is known again in a list of all streams; `None`: it was not there.
+    pub fn identity(&self) -> Option<StreamIdentity> {
+        *self.identity.lock()
+    }
+
+    /// Whether it holds fewer messages than so many; it does where it is gone.
+    pub async fn holds_fewer(&self, than: usize) -> Result<bool, StoreError> {
+        let info = self.bucket.info().await?;
+        let messages = info.map_or(0, |info| info.state.messages);
+        Ok(usize::try_from(messages).is_ok_and(|messages| messages < than))
     }
 
     /// The name of the stream behind it.
@@ -69,9 +86,9 @@ impl TargetBucket {
     /// Reads it into the directory. Where there is none, that is asked for once, and there is nothing to read.
     pub async fn read_into(&self, directory: &TargetDirectory) -> Result<(), ReadError> {
         let changes = directory.changes();
-        let is_there = self.bucket.info().await?.is_some();
-        self.is_there.store(is_there, Ordering::Release);
-        let content = if is_there {
+        let identity = self.bucket.look().await?;
+        self.saw(identity);
+        let content = if identity.is_some() {
             // What an incarnation before sent is stored by then, or never will be.
             self.bucket.settle().await?;
             let read = timeout(READ_WITHIN, self.read()).await;
@@ -125,16 +142,39 @@ impl TargetBucket {
     ) -> Result<u64, StoreError> {
         if !self.is_there() {
             self.bucket.ensure().await?;
-            self.is_there.store(true, Ordering::Release);
+            let identity = self.bucket.look().await?;
+            self.saw(identity);
         }
         let written = match value {
             Some(value) => self.bucket.write(key, value, expected, write_id).await,
-            None => self.bucket.remove(key, expected, write_id).await,
+            None => self.remove(key, expected, write_id).await,
         };
         if written.is_err() {
             // Perhaps because it is gone: it is looked for before the next write.
             self.is_there.store(false, Ordering::Release);
         }
         written
+    }
+
+    /// Removes the key. A store that is full has no room for the mark that it was removed, and gets room where it goes
+    /// without one.
+    async fn remove(&self, key: &str, expected: u64, write_id: &str) -> Result<u64, StoreError> {
+        let removed = self.bucket.remove(key, expected, write_id).await;
+        match removed {
+            Err(error) if matches!(error.kind(), StoreErrorKind::Refused(Cause::Full(_))) => {
+                match self.bucket.drop_last(key, expected).await {
+                    Ok(true) => Ok(expected),
+                    // Somebody has changed it, or it has gone: the write would have conflicted.
+                    Ok(false) => self.bucket.remove(key, expected, write_id).await,
+                    Err(_) => Err(error),
+                }
+            }
+            removed => removed,
+        }
+    }
+
+    fn saw(&self, identity: Option<StreamIdentity>) {
+        *self.identity.lock() = identity;
+        self.is_there.store(identity.is_some(), Ordering::Release);
     }
 }

@@ -40,6 +40,15 @@ impl Bucket {
         Lookout::over(&self.config.name, self.guard.listing())
     }
 
+    /// By what the bucket is known again in a list of all streams; `None`: it is not there. Changes nothing.
+    ///
+    /// # Errors
+    /// The server does not say.
+    pub async fn look(&self) -> Result<Option<StreamIdentity>, StoreError> {
+        let found = terms::look_at(&self.jetstream, &self.config.name).await?;
+        Ok(found.map(|found| found.identity))
+    }
+
     /// Sets the configuration of the bucket back to what keeps its records. One that is missing stays so: `None`.
     ///
     /// # Errors
