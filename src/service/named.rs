@@ -22,7 +22,7 @@ use super::{READY_WITHIN, Service};
 use crate::access::Allowed;
 
 /// How many candidates of an ambiguous text are named.
-const SHOWN: usize = 10;
+pub(super) const SHOWN: usize = 10;
 /// How many digits of an id go before a name.
 const SHORT_ID: usize = 8;
 /// How much of a text an error repeats.
@@ -38,7 +38,7 @@ pub(super) enum Among {
 }
 
 /// The things that a text may name.
-type Found<Id> = Vec<(Arc<Project>, Id)>;
+pub(super) type Found<Id> = Vec<(Arc<Project>, Id)>;
 
 impl Service {
     /// The item that a text names.
@@ -169,7 +169,7 @@ impl Service {
     ///
     /// # Errors
     /// `unavailable`: it cannot be read yet, so that what is found elsewhere may not be what is meant.
-    fn meant(
+    pub(super) fn meant(
         &self,
         project: Option<&ProjectId>,
         text: &str,
@@ -187,7 +187,7 @@ impl Service {
     ///
     /// # Errors
     /// As there, of any of them.
-    fn others(
+    pub(super) fn others(
         &self,
         project: Option<&ProjectId>,
         text: &str,
@@ -364,7 +364,7 @@ async fn letters_of(
     Ok(found)
 }
 
-fn of_each<Id>(projects: &[Arc<Project>], ids: impl Fn(&Project) -> Vec<Id>) -> Found<Id> {
+pub(super) fn of_each<Id>(projects: &[Arc<Project>], ids: impl Fn(&Project) -> Vec<Id>) -> Found<Id> {
     let found = projects.iter().flat_map(|project| {
         let ids = ids(project).into_iter();
         ids.map(|id| (project.clone(), id)).collect::<Vec<_>>()
@@ -390,12 +390,12 @@ fn is_short_id(text: &str) -> bool {
 }
 
 /// Whether a text is an id from its first to its last digit.
-fn is_whole_id(text: &str) -> bool {
+pub(super) fn is_whole_id(text: &str) -> bool {
     text.parse::<WorkId>().is_ok()
 }
 
 /// The only thing found, or the error that says why there is none.
-fn only<Id>(
+pub(super) fn only<Id>(
     mut found: Found<Id>,
     text: &str,
     what: &str,
