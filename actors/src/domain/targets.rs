@@ -20,6 +20,7 @@ mod record;
 mod record_tests;
 #[cfg(test)]
 mod tests;
+mod tickets;
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,9 +31,9 @@ pub use self::choice::{Choice, Standing};
 pub use self::codec::{NotARecord, decode, encode};
 pub(crate) use self::editing::BY_CONFIG;
 pub use self::editing::{Definition, StillInUse};
-pub use self::record::{
-    Birth, DecidedBirth, LinkedAgent, Newborn, TargetRecord, TicketDigest, TicketRefusal,
-    TicketTerms,
+pub use self::record::{Birth, DecidedBirth, LinkedAgent, TargetRecord};
+pub use self::tickets::{
+    Newborn, OwnedNewborn, TicketDigest, TicketRefusal, TicketTerms, digest_of,
 };
 use super::matching::{Requirements, listed};
 
@@ -53,6 +54,37 @@ impl From<&Requirements> for Need {
             capability: requirements.capability.clone(),
             boundary: requirements.boundary.clone(),
             required_agent_type: requirements.required_agent_type.clone(),
+        }
+    }
+}
+
+impl From<&loom_protocol::target::Need> for Need {
+    fn from(need: &loom_protocol::target::Need) -> Self {
+        Self {
+            capability: need.capability.as_str().into(),
+            boundary: need.boundary.as_str().into(),
+            required_agent_type: need.required_agent_type.as_deref().map(Arc::from),
+        }
+    }
+}
+
+impl From<&Need> for loom_protocol::target::Need {
+    fn from(need: &Need) -> Self {
+        Self {
+            capability: need.capability.to_string(),
+            boundary: need.boundary.to_string(),
+            required_agent_type: need.required_agent_type.as_deref().map(str::to_owned),
+        }
+    }
+}
+
+impl From<&loom_protocol::target::Target> for TargetProfile {
+    fn from(target: &loom_protocol::target::Target) -> Self {
+        let shared = |names: &[String]| names.iter().map(|name| name.as_str().into()).collect();
+        Self {
+            agent_type: target.agent_type.as_str().into(),
+            capabilities: shared(&target.capabilities),
+            boundaries: shared(&target.boundaries),
         }
     }
 }
@@ -158,6 +190,18 @@ impl TargetRule {
                 target.agent_type,
                 need.required_agent_type.as_deref().unwrap_or_default()
             ),
+            Self::Disabled | Self::Paused | Self::Unhealthy | Self::Full | Self::CoolingDown => {
+                self.sentence_about(condition)
+            }
+        }
+    }
+
+    /// The rule as a sentence about this target, where nobody's need is meant.
+    pub fn sentence_about(self, condition: &TargetCondition) -> String {
+        match self {
+            Self::Capability => "its agents lack the capability".into(),
+            Self::Boundary => "its agents are not in the boundary".into(),
+            Self::AgentType => "its agents are not of the required type".into(),
             Self::Disabled => "it is disabled".into(),
             Self::Paused => "its group of agents is paused".into(),
             Self::Unhealthy => "its last health check failed".into(),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use loom_protocol::{ProjectId, names};
+use loom_protocol::{ProjectId, SpinUpId, names};
 use tokio::time::timeout;
 
 use super::directory::{Content, TargetDirectory};
@@ -34,6 +34,8 @@ pub(super) enum ReadError {
 pub(super) struct TargetBucket {
     bucket: Bucket,
     is_there: Arc<AtomicBool>,
+    /// How long the end of an operation is kept.
+    keep: Duration,
 }
 
 impl TargetBucket {
@@ -43,12 +45,14 @@ impl TargetBucket {
         replicas: usize,
         ownership: &Ownership,
         guard: &StoreGuard,
+        keep: Duration,
     ) -> Self {
         let name = names::targets_bucket(project);
         let bucket = Bucket::new(&nats.client, &nats.jetstream, &name, replicas, guard);
         Self {
             bucket: bucket.ours_alone().owned_by(ownership),
             is_there: Arc::new(AtomicBool::new(false)),
+            keep,
         }
     }
 
@@ -97,6 +101,17 @@ impl TargetBucket {
     /// The last record of a key, from the leader.
     pub async fn last(&self, key: &str) -> Result<Option<Record>, StoreError> {
         self.bucket.last(key).await
+    }
+
+    /// Stores the end of an operation, which goes by itself after a while. The same end again is the same.
+    pub async fn write_end(
+        &self,
+        id: SpinUpId,
+        value: Bytes,
+        write_id: &str,
+    ) -> Result<u64, StoreError> {
+        let key = names::spin_up_key(id);
+        self.bucket.put(&key, value, self.keep, write_id).await
     }
 
     /// Stores a value, or removes the key, if its last revision is `expected` (0: none). The bucket is made where it is

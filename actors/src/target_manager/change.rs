@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use loom_protocol::target::Target;
+use loom_protocol::target::{SpinUpOperation, Target};
 use loom_protocol::{ErrorCode, TargetId, WireError, names};
 
-use super::Record;
 use super::bucket::TargetBucket;
 use super::command::{Command, Decision, Outcome, contended};
 use super::directory::{TargetDirectory, read};
 use super::key::TargetKey;
+use super::birth_step::{BirthStep, BirthStepHook};
+use super::operations::encode_end;
+use super::{Ended, Record};
 use crate::clock::Clock;
 use crate::domain::targets::encode;
 use crate::keyed_writer::{Decided, Found, Transition};
@@ -33,6 +35,7 @@ pub(super) struct ChangeContext {
     pub nats: Nats,
     pub clock: Clock,
     pub epoch: u64,
+    pub on_step: BirthStepHook,
 }
 
 /// What a change was asked of.
@@ -49,6 +52,8 @@ pub(super) struct Changed {
     pub outcome: Outcome,
     /// The record that is there now, with its revision; `None`: nothing.
     pub now: Option<(Arc<Record>, u64)>,
+    /// The end of an operation that was written before the record.
+    pub end: Option<Arc<Ended>>,
 }
 
 /// A change that is under way. All of its writes have one write id.
@@ -72,6 +77,10 @@ pub(super) struct Next {
     present: Present,
     /// The target as it will be, or as it is before it is removed.
     target: Target,
+    /// The end of the operation that is decided by this, with its bytes: it is written first.
+    end: Option<(Arc<Ended>, Bytes)>,
+    /// The operation that it is about.
+    operation: Option<Box<SpinUpOperation>>,
 }
 
 impl Change {
@@ -101,10 +110,31 @@ impl Change {
                 target,
                 changed: false,
                 removed,
+                operation: None,
             },
+            end: None,
             now: present.record.map(|record| (record, present.revision)),
         }
     }
+}
+
+impl Next {
+    fn of(name: &str, record: Record, present: Present) -> Result<Self, WireError> {
+        let bytes = encode(&record).map_err(|error| not_written(name, &error))?;
+        Ok(Self {
+            target: record.target.clone(),
+            record: Some(Arc::new(record)),
+            bytes: Some(bytes.into()),
+            present,
+            end: None,
+            operation: None,
+        })
+    }
+}
+
+fn not_written(name: &str, error: &serde_json::Error) -> WireError {
+    let text = format!("target {name} cannot be written as JSON: {error}");
+    WireError::new(ErrorCode::Internal, text)
 }
 
 impl Transition for Change {
@@ -136,6 +166,11 @@ impl Transition for Change {
             Decision::Already(target) => {
                 return Ok(Decided::Done(Self::unwritten(*target, present, false)));
             }
+            Decision::AlreadyBorn(target, operation) => {
+                let mut already = Self::unwritten(*target, present, false);
+                already.outcome.operation = operation;
+                return Ok(Decided::Done(already));
+            }
             Decision::Gone(target) => {
                 return Ok(Decided::Done(Self::unwritten(*target, present, true)));
             }
@@ -144,18 +179,22 @@ impl Transition for Change {
                 bytes: None,
                 present,
                 target: *target,
+                end: None,
+                operation: None,
             },
-            Decision::Write(record) => {
-                let bytes = encode(&record).map_err(|error| {
-                    let text = format!("target {name} cannot be written as JSON: {error}");
-                    WireError::new(ErrorCode::Internal, text)
-                })?;
-                Next {
-                    target: record.target.clone(),
-                    record: Some(Arc::from(record)),
-                    bytes: Some(bytes.into()),
-                    present,
+            Decision::Write(record) => Next::of(name, *record, present)?,
+            Decision::WriteBirth {
+                record,
+                end,
+                operation,
+            } => {
+                let mut next = Next::of(name, *record, present)?;
+                next.operation = operation;
+                if let Some(end) = end {
+                    let bytes = encode_end(&end).map_err(|error| not_written(name, &error))?;
+                    next.end = Some((end.into(), bytes.into()));
                 }
+                next
             }
         };
         Ok(Decided::Write(next))
@@ -170,6 +209,11 @@ impl Transition for Change {
         let (key, bytes) = (self.key(), next.bytes.clone());
         let context = &self.context;
         let bucket = &context.bucket;
+        if let Some((end, bytes)) = &next.end {
+            let id = end.operation.operation_id;
+            bucket.write_end(id, bytes.clone(), &self.write_id).await?;
+            context.on_step.reached(BirthStep::EndWritten).await;
+        }
         let stored = bucket.write(&key, bytes, next.present.revision, &self.write_id);
         let stored = stored.await;
         if stored.is_ok() {
@@ -229,7 +273,9 @@ impl Transition for Change {
                 before: before.map(|record| record.target.status),
                 changed: true,
                 removed: next.record.is_none(),
+                operation: next.operation,
             },
+            end: next.end.map(|(end, _)| end),
             now: next.record.map(|record| (record, revision)),
         }
     }

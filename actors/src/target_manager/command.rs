@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use loom_protocol::target::{Target, TargetStatus, TargetUpdates};
+use loom_protocol::target::{SpinUpOperation, Target, TargetStatus, TargetUpdates};
 use loom_protocol::{ErrorCode, TargetId, Timestamp, WireError};
 
-use super::Record;
+use super::birth_command::{BirthCommand, BirthDecision};
+use super::{Ended, Record};
 use crate::domain::targets::{BY_CONFIG, Definition};
 
 /// Something to be done to the target of a name.
@@ -42,6 +43,13 @@ pub enum Command {
         /// Whether this was sent before: then it may be gone already.
         is_repeated: bool,
     },
+    /// Something about the starts of its agents, and the agents.
+    Birth {
+        /// Which target.
+        id: TargetId,
+        /// What.
+        command: BirthCommand,
+    },
 }
 
 /// What became of a command.
@@ -55,6 +63,8 @@ pub struct Outcome {
     pub changed: bool,
     /// Whether it is gone.
     pub removed: bool,
+    /// The start that it was about, as it is now.
+    pub operation: Option<Box<SpinUpOperation>>,
 }
 
 /// What follows.
@@ -62,8 +72,16 @@ pub struct Outcome {
 pub(super) enum Decision {
     /// It is so already.
     Already(Box<Target>),
+    /// The same, of a start.
+    AlreadyBorn(Box<Target>, Option<Box<SpinUpOperation>>),
     /// This is to be written.
     Write(Box<Record>),
+    /// The same about a start: first its end, if it is decided by that.
+    WriteBirth {
+        record: Box<Record>,
+        end: Option<Box<Ended>>,
+        operation: Option<Box<SpinUpOperation>>,
+    },
     /// It is to be removed.
     Remove(Box<Target>),
     /// It is gone already.
@@ -123,6 +141,23 @@ impl Command {
                 Err(_) if *is_repeated => Ok(Decision::Gone(known.clone())),
                 Err(error) => Err(error),
             },
+            (Self::Birth { id, command }, _) => {
+                let there = there(*id)?;
+                Ok(match command.decide(there, now)? {
+                    BirthDecision::Already(operation) => {
+                        Decision::AlreadyBorn(there.target.clone().into(), operation)
+                    }
+                    BirthDecision::Write {
+                        record,
+                        end,
+                        operation,
+                    } => Decision::WriteBirth {
+                        record,
+                        end,
+                        operation,
+                    },
+                })
+            }
         }
     }
 }

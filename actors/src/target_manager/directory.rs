@@ -1,18 +1,24 @@
 //! The targets of a project as they are known: the read side, which survives the actor.
 
+mod births;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use loom_protocol::rest::TargetTotals;
 use loom_protocol::target::{ListTargetsRequest, Target, TargetStatus};
-use loom_protocol::{ProjectId, TargetId, WireError, names};
+use loom_protocol::{ProjectId, SpinUpId, TargetId, Timestamp, WireError, names};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-use super::Record;
+pub(in crate::target_manager) use self::births::need_of;
+pub(crate) use self::births::TicketOf;
+pub use self::births::{LinkedTo, TargetView};
 use super::key::TargetKey;
+use super::operations::{Operations, decode_end};
 use super::page::{TargetsFound, page_of};
+use super::{Ended, Record};
 use crate::domain::id_prefix::bounds;
 use crate::domain::targets::{NotARecord, decode};
 use crate::nats::kv;
@@ -51,6 +57,8 @@ struct Index {
     by_name: BTreeMap<TargetKey, TargetId>,
     /// Records that cannot be read, by their keys in the bucket.
     unreadable: BTreeMap<String, NotARecord>,
+    births: births::BirthIndex,
+    ended: Operations,
     /// How often something was applied.
     changes: u64,
 }
@@ -60,11 +68,15 @@ struct Index {
 pub(super) struct Content {
     known: Vec<Known>,
     unreadable: BTreeMap<String, NotARecord>,
+    ended: Operations,
 }
 
 impl Content {
     /// Takes in a record as it lies in the bucket.
     pub fn add(&mut self, record: &kv::Record) {
+        if let Some(id) = names::spin_up_of_key(&record.key) {
+            return self.add_end(id, record);
+        }
         if !names::is_target_key(&record.key) {
             return;
         }
@@ -79,6 +91,20 @@ impl Content {
             Err(why) => {
                 self.unreadable.insert(record.key.clone(), why);
             }
+        }
+    }
+}
+
+impl Content {
+    /// The end of an operation. One that cannot be read is of no more use, and goes by itself.
+    fn add_end(&mut self, id: SpinUpId, record: &kv::Record) {
+        let Some(value) = &record.value else {
+            return;
+        };
+        match decode_end(value) {
+            Ok(end) if end.operation.operation_id == id => self.ended.insert(end.into()),
+            Ok(_) => {}
+            Err(why) => tracing::debug!(key = record.key, "the end of a start cannot be read: {why}"),
         }
     }
 }
@@ -226,11 +252,35 @@ impl TargetDirectory {
         index.changes += 1;
     }
 
+    /// The end of an operation was stored.
+    pub(super) fn apply_end(&self, end: Arc<Ended>) {
+        let mut index = self.index.write();
+        index.ended.insert(end);
+        index.changes += 1;
+    }
+
+    /// Forgets the decided operations that ended before.
+    pub(super) fn forget_operations(&self, before: Timestamp) {
+        self.index.write().ended.forget_before(before);
+    }
+
+    /// What is known under every name.
+    pub(super) fn all_known(&self) -> Vec<(TargetKey, Known)> {
+        let index = self.index.read();
+        let of_name = |(key, id): (&TargetKey, &TargetId)| Some((*key, index.by_id.get(id)?.clone()));
+        index.by_name.iter().filter_map(of_name).collect()
+    }
+
+    /// The decided operation of an id.
+    pub(super) fn end_of(&self, id: SpinUpId) -> Option<Arc<Ended>> {
+        self.index.read().ended.get(id).cloned()
+    }
+
     /// There is nothing under a name any more.
     pub(super) fn forget(&self, key: TargetKey) {
         let mut index = self.index.write();
         if let Some(id) = index.by_name.remove(&key) {
-            index.by_id.remove(&id);
+            index.remove(id);
         }
         index.changes += 1;
     }
@@ -260,6 +310,8 @@ impl TargetDirectory {
         }
         index.by_id.clear();
         index.by_name.clear();
+        index.births = births::BirthIndex::default();
+        index.ended = content.ended;
         index.unreadable = content.unreadable;
         for known in content.known {
             if let Some(key) = TargetKey::of(&known.record.target.name) {
@@ -275,11 +327,16 @@ impl TargetDirectory {
 impl Index {
     fn insert(&mut self, key: TargetKey, known: Known) {
         let id = known.record.target.id;
-        if let Some(before) = self.by_name.insert(key, id)
-            && before != id
-        {
-            self.by_id.remove(&before);
+        if let Some(before) = self.by_name.insert(key, id) {
+            self.remove(before);
         }
+        self.births.insert(&known.record);
         self.by_id.insert(id, known);
+    }
+
+    fn remove(&mut self, id: TargetId) {
+        if let Some(before) = self.by_id.remove(&id) {
+            self.births.remove(&before.record);
+        }
     }
 }

@@ -4,15 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use loom_protocol::target::{NewTarget, Target, TargetUpdates};
-use loom_protocol::{TargetId, WireError};
+use loom_protocol::target::{
+    BirthTicket, NewTarget, SpinUpOperation, SpinUpStatus, Target, TargetUpdates,
+};
+use loom_protocol::{AgentGuid, ErrorCode, SpinUpId, TargetId, WireError, WorkId};
 
 use super::actor::TargetMsg;
 use super::change::Request;
+use super::birth_command::{BirthCommand, refused};
 use super::command::{Command, Outcome, not_found};
+use super::directory::{TargetDirectory, TicketOf};
 use super::key::TargetKey;
+use super::trigger::{AgentToEnd, Trigger};
 use crate::clock::Clock;
-use crate::domain::targets::Definition;
+use crate::domain::targets::{Definition, Need, OwnedNewborn, TicketRefusal, digest_of};
 use crate::supervision::ActorHandle;
 use crate::unavailable::not_reached;
 
@@ -40,12 +45,34 @@ const WITHIN: Duration = Duration::from_millis(2800);
 pub struct TargetManagerHandle {
     actor: ActorHandle<TargetMsg>,
     clock: Clock,
+    directory: Arc<TargetDirectory>,
+}
+
+/// A ticket that was used: of which start an agent is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redeemed {
+    /// The target from which it was born.
+    pub target_id: TargetId,
+    /// Its name.
+    pub target_name: String,
+    /// The start.
+    pub operation_id: SpinUpId,
+    /// Whether this run of this agent had registered with the ticket before.
+    pub is_again: bool,
 }
 
 impl TargetManagerHandle {
     /// Wraps the actor's handle.
-    pub const fn new(actor: ActorHandle<TargetMsg>, clock: Clock) -> Self {
-        Self { actor, clock }
+    pub const fn new(
+        actor: ActorHandle<TargetMsg>,
+        clock: Clock,
+        directory: Arc<TargetDirectory>,
+    ) -> Self {
+        Self {
+            actor,
+            clock,
+            directory,
+        }
     }
 
     /// The actor's handle, for supervision and fault injection.
@@ -111,6 +138,139 @@ impl TargetManagerHandle {
             is_repeated: false,
         };
         self.ask(&target.name, command).await
+    }
+
+    /// An agent registers with a ticket: binds the ticket to this agent and this run of it, and links the agent to its
+    /// target. To be called before the registry writes the agent, each time that it registers; the same again is the
+    /// same birth. A start that was given up is taken all the same while its target has room.
+    ///
+    /// # Errors
+    /// `forbidden` with the details `{"ticket": "refused"}`: the agent may not be there, and is to end. The ticket is
+    /// unknown, was used by another agent or another run, or the agent is more than it was started as.
+    pub async fn redeem(
+        &self,
+        ticket: &BirthTicket,
+        newborn: OwnedNewborn,
+    ) -> Result<Redeemed, WireError> {
+        self.directory.ready(WITHIN).await?;
+        let mut of = self.directory.ticket_of(ticket);
+        loop {
+            let outcome = self.redeem_of(of.as_ref(), ticket, &newborn).await;
+            let again = self.directory.ticket_of(ticket);
+            match (outcome, &of, &again) {
+                // It was given up just now: a late birth.
+                (Err(error), Some(TicketOf::Target(..)), Some(TicketOf::Decided(_)))
+                    if error.code == ErrorCode::Forbidden =>
+                {
+                    of = again;
+                }
+                (outcome, ..) => return outcome,
+            }
+        }
+    }
+
+    async fn redeem_of(
+        &self,
+        of: Option<&TicketOf>,
+        ticket: &BirthTicket,
+        newborn: &OwnedNewborn,
+    ) -> Result<Redeemed, WireError> {
+        let newborn = newborn.clone();
+        let guid = newborn.guid;
+        let (name, id, command) = match of {
+            None => return Err(refused(&TicketRefusal::Unknown)),
+            Some(TicketOf::Target(name, id)) => {
+                let digest = digest_of(ticket);
+                (name.clone(), *id, BirthCommand::Redeem { digest, newborn })
+            }
+            Some(TicketOf::Decided(end)) if end.operation.status == SpinUpStatus::Success => {
+                return Err(refused(&TicketRefusal::Gone));
+            }
+            Some(TicketOf::Decided(end)) => {
+                let operation = &end.operation;
+                let given_up = Box::new((**end).clone());
+                let command = BirthCommand::RedeemLate { given_up, newborn };
+                (operation.target_name.clone(), operation.target_id, command)
+            }
+        };
+        let outcome = self.ask(&name, Command::Birth { id, command }).await;
+        let outcome = outcome.map_err(|error| match error.code {
+            // The target was removed: nobody may be born from it.
+            ErrorCode::NotFound => refused(&TicketRefusal::TooLate("is gone".into())),
+            _ => error,
+        })?;
+        let linked = self.directory.linked(guid);
+        let operation_id = outcome
+            .operation
+            .map(|operation| operation.operation_id)
+            .or(linked.map(|linked| linked.operation_id))
+            .ok_or_else(|| refused(&TicketRefusal::Gone))?;
+        Ok(Redeemed {
+            target_id: outcome.target.id,
+            target_name: outcome.target.name,
+            operation_id,
+            is_again: !outcome.changed,
+        })
+    }
+
+    /// An agent has deregistered or was buried: its target has room for another one. One that no target has is fine.
+    ///
+    /// # Errors
+    /// It is not known whether it is noted.
+    pub async fn unlink(&self, guid: AgentGuid) -> Result<(), WireError> {
+        self.directory.ready(WITHIN).await?;
+        let Some(linked) = self.directory.linked(guid) else {
+            return Ok(());
+        };
+        let command = Command::Birth {
+            id: linked.target_id,
+            command: BirthCommand::Unlink { guid },
+        };
+        match self.ask(&linked.target_name, command).await {
+            Err(error) if error.code != ErrorCode::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// A person asks for an agent: it waits neither for the health of the target nor for the end of its rest. Answered
+    /// when the start is decided; what becomes of it, [`TargetDirectory::operation`] tells.
+    ///
+    /// # Errors
+    /// `terminal-state` (409) with the details `{"rule": …}`: the target is disabled, has as many agents as it may, or
+    /// its group is paused. `overloaded`: as many starts are under way as may be.
+    pub async fn trigger(
+        &self,
+        target: &Target,
+        need: Option<Need>,
+        work_item: Option<WorkId>,
+    ) -> Result<SpinUpOperation, WireError> {
+        let trigger = Arc::new(Trigger {
+            operation: SpinUpId::generate(),
+            target: target.clone(),
+            need,
+            work_item,
+        });
+        let answer = self.actor.call(WITHIN, |reply| TargetMsg::Trigger {
+            trigger: trigger.clone(),
+            reply,
+        });
+        let outcome = answer.await.map_err(|error| not_reached(&error))??;
+        let operation = outcome.operation.map(|operation| *operation);
+        operation.ok_or_else(|| not_found(&target.name))
+    }
+
+    /// Ends an agent that was born from a target, by the mechanism that started it, which gives it `grace` between TERM
+    /// and KILL. To be called after the agent was told by a directive. Answered when the end was ordered; what can't be
+    /// ended by its mechanism is left to that directive.
+    ///
+    /// # Errors
+    /// `not-found`: no target has started it.
+    pub async fn end_agent(&self, guid: AgentGuid, grace: Duration) -> Result<(), WireError> {
+        let order = AgentToEnd { guid, grace };
+        let answer = self
+            .actor
+            .call(WITHIN, |reply| TargetMsg::EndAgent { order, reply });
+        answer.await.map_err(|error| not_reached(&error))?
     }
 
     async fn ask(&self, name: &str, command: Command) -> Result<Outcome, WireError> {

@@ -32,24 +32,39 @@
 //! Events: `target:registered`, `target:updated` (enabled too), `target:disabled`, `target:removed`.
 
 mod actor;
+mod birth_command;
+mod birth_step;
 mod bucket;
 mod change;
 mod command;
 mod directory;
 mod handle;
 mod key;
+mod mechanism;
+mod operations;
 mod page;
+mod trigger;
 
 pub use actor::{TargetManager, TargetManagerArgs, TargetMsg};
+pub use birth_command::BirthCommand;
+pub use birth_step::{BirthStep, BirthStepHook};
 pub use command::{Command, Outcome};
-pub use directory::TargetDirectory;
-pub use handle::TargetManagerHandle;
+pub use directory::{LinkedTo, TargetDirectory, TargetView};
+pub use handle::{Redeemed, TargetManagerHandle};
+pub use mechanism::{
+    AgentEnd, FailureKind, Found, Mechanism, Mechanisms, NoMechanisms, Probe, Start, StartFailure,
+    Started, Stopped,
+};
+pub use operations::{MOST_OPERATIONS, OperationFilter, OperationsFound};
 pub use page::TargetsFound;
+pub use trigger::{AgentToEnd, Trigger};
 
 /// How many targets a project may have.
 pub const MOST_TARGETS: usize = 512;
 
 /// What a mechanism finds a start again by; of no interest to anybody else.
 pub(crate) type Reference = serde_json::Value;
+/// An operation that is decided, as it is kept here.
+pub(crate) type Ended = crate::domain::targets::DecidedBirth<Reference>;
 /// A target as it is kept here.
 pub(crate) type Record = crate::domain::targets::TargetRecord<Reference>;

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use crate::id::{AgentGuid, WorkId};
+use crate::id::{AgentGuid, SpinUpId, WorkId};
 use crate::token::{self, ProjectId};
 
 /// The bucket with the lease of the owning coordinator, and its key.
@@ -30,6 +30,7 @@ const WORK_BUCKET: &str = "loom-work-";
 const GRAVEYARD_BUCKET: &str = "loom-graveyard-";
 const TARGETS_BUCKET: &str = "loom-targets-";
 const TARGET_KEY: &str = "target.";
+const SPIN_UP_KEY: &str = "spin-up.";
 
 /// `loom-{epoch}`, the queue group in which the owner of that epoch takes requests.
 pub fn queue_group(epoch: u64) -> String {
@@ -60,6 +61,16 @@ pub fn targets_bucket(project: &ProjectId) -> String {
 /// whatever case.
 pub fn target_key(name: &str) -> String {
     format!("{TARGET_KEY}{}", token::encode(&name.to_ascii_lowercase()))
+}
+
+/// The key of a start that is decided, in the same bucket.
+pub fn spin_up_key(id: SpinUpId) -> String {
+    format!("{SPIN_UP_KEY}{id}")
+}
+
+/// The start whose key of that bucket this is.
+pub fn spin_up_of_key(key: &str) -> Option<SpinUpId> {
+    key.strip_prefix(SPIN_UP_KEY)?.parse().ok()
 }
 
 /// Whether a key of that bucket is one of a target.

@@ -10,27 +10,11 @@ use loom_protocol::target::{LastSpinUp, SpinUpOperation, SpinUpStatus, Target, T
 use loom_protocol::{AgentGuid, SpinUpId, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::tickets::{Newborn, TicketDigest, TicketRefusal, TicketTerms};
 use super::{TargetCondition, TargetRule, may_start};
 
 /// By how many doublings the rest of a target that fails grows at the most: 16 times `targets.cooldown`.
 const MOST_DOUBLINGS: u32 = 4;
-
-/// The digest of a ticket: the ticket itself is known to the agent only.
-pub type TicketDigest = [u8; 32];
-
-/// What the agent of a ticket may be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct TicketTerms {
-    /// The digest.
-    pub digest: TicketDigest,
-    /// Its type.
-    pub agent_type: String,
-    /// What it may do, at the most.
-    pub capabilities: Vec<String>,
-    /// Where it may work, at the most.
-    pub boundaries: Vec<String>,
-}
 
 /// An operation that is not decided.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,7 +31,8 @@ pub struct Birth<R> {
 }
 
 /// An operation that is decided, with what is needed to recognise a late birth.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct DecidedBirth<R> {
     /// As clients see it.
     pub operation: SpinUpOperation,
@@ -75,49 +60,6 @@ pub struct LinkedAgent<R> {
     pub reference: Option<R>,
     /// When it registered first.
     pub born_at: Timestamp,
-}
-
-/// An agent that registers with a ticket.
-#[derive(Debug, Clone, Copy)]
-pub struct Newborn<'a> {
-    /// Its id.
-    pub guid: AgentGuid,
-    /// Its run.
-    pub instance_id: Option<&'a str>,
-    /// Its type.
-    pub agent_type: &'a str,
-    /// What it says that it can do.
-    pub capabilities: &'a [String],
-    /// Where it says that it works.
-    pub boundaries: &'a [String],
-}
-
-/// Why an agent may not register with its ticket. It is to end.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TicketRefusal {
-    /// No start of this project has it, or it is too long ago.
-    #[error("no start of an agent is known by this ticket")]
-    Unknown,
-    /// Somebody else was born by it.
-    #[error("agent {0} has registered with this ticket already; a ticket is for one agent")]
-    Used(AgentGuid),
-    /// It was used, and that agent has gone since.
-    #[error("the agent of this ticket has gone; a ticket is for one agent")]
-    Gone,
-    /// The agent was born by another ticket.
-    #[error("agent {0} was born by another ticket and lives")]
-    Twice(AgentGuid),
-    /// The agent is more than it was started as.
-    #[error("the ticket is for {expected}, and the agent says {said}")]
-    OtherThan {
-        /// What it was started as.
-        expected: String,
-        /// What it says that it is.
-        said: String,
-    },
-    /// Its start was given up, and the target has no room or is not to be used any more.
-    #[error("the start of this agent was given up, and its target {0}")]
-    TooLate(String),
 }
 
 /// One target as it is kept.
@@ -248,7 +190,7 @@ impl<R: Clone> TargetRecord<R> {
         Ok(Some((next, decided)))
     }
 
-    /// Timeout → Success: the agent of a start that was given up registers after all.
+    /// Failed, Timeout → Success: the agent of a start that was given up registers after all.
     ///
     /// # Errors
     /// It may not: the ticket was used, the agent is another one than was started, or there is no room for it.
@@ -308,6 +250,34 @@ impl<R: Clone> TargetRecord<R> {
             next.target.last_spin_up = Some(last_spin_up(&decided.operation, now));
         });
         Some((next, decided))
+    }
+
+    /// A crash came between the end of an operation that was written and its leaving the record: it leaves now, with
+    /// what follows from that end. `None`: it has left.
+    pub fn settled(&self, end: &DecidedBirth<R>, cooldown: Duration, now: Timestamp) -> Option<Self> {
+        let id = end.operation.operation_id;
+        let at = self.place_of(id)?;
+        let born = end.operation.agent_guid;
+        let born = born.filter(|_| end.operation.status == SpinUpStatus::Success);
+        let Some(guid) = born else {
+            let error = end.operation.error.as_deref().unwrap_or_default();
+            let end = (end.operation.status, error, None);
+            return self.given_up(id, end, cooldown, now).map(|(next, _)| next);
+        };
+        let newborn = Newborn {
+            guid,
+            instance_id: end.instance_id.as_deref(),
+            agent_type: &end.ticket.agent_type,
+            capabilities: &end.ticket.capabilities,
+            boundaries: &end.ticket.boundaries,
+        };
+        let is_new = self.check_is_new(&newborn).is_ok();
+        Some(self.with(now, |next| {
+            next.births.remove(at);
+            if is_new {
+                next.link(end, &newborn, now);
+            }
+        }))
     }
 
     /// An agent is gone: it has deregistered, was buried, or never came back.
@@ -397,32 +367,6 @@ impl<R: Clone> Birth<R> {
         decided.operation.agent_guid = Some(newborn.guid);
         decided.instance_id = newborn.instance_id.map(ToOwned::to_owned);
         decided
-    }
-}
-
-impl TicketTerms {
-    /// Whether an agent is what the ticket was made for: its type, and neither more capabilities nor more boundaries.
-    fn check(&self, newborn: &Newborn<'_>) -> Result<(), TicketRefusal> {
-        let beyond = |said: &[String], allowed: &[String]| {
-            said.iter().find(|one| !allowed.contains(one)).cloned()
-        };
-        let other = |what: &str, expected: String, said: &str| TicketRefusal::OtherThan {
-            expected: format!("{what} {expected}"),
-            said: format!("{said:?}"),
-        };
-        if newborn.agent_type != self.agent_type {
-            let expected = format!("{:?}", self.agent_type);
-            return Err(other("the type", expected, newborn.agent_type));
-        }
-        if let Some(said) = beyond(newborn.capabilities, &self.capabilities) {
-            let expected = format!("{:?}", self.capabilities.join(", "));
-            return Err(other("the capabilities", expected, &said));
-        }
-        if let Some(said) = beyond(newborn.boundaries, &self.boundaries) {
-            let expected = format!("{:?}", self.boundaries.join(", "));
-            return Err(other("the boundaries", expected, &said));
-        }
-        Ok(())
     }
 }
 

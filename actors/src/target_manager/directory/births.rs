@@ -1,0 +1,220 @@
+//! The births of all targets, and the agents that were born from them, as they are known: found by their ids and by
+//! their tickets, without a look at every record.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use loom_protocol::target::{BirthTicket, SpinUpOperation};
+use loom_protocol::{AgentGuid, SpinUpId, TargetId, Timestamp, WireError};
+
+use super::super::operations::{OperationFilter, OperationsFound, page_of};
+use super::super::{Ended, Record, Reference};
+use super::{Index, TargetDirectory};
+use crate::domain::targets::{
+    Birth, LinkedAgent, Need, TargetCondition, TargetProfile, TicketDigest, digest_of, will_serve,
+};
+
+/// A target as `work.explain` and whoever chooses one look at it.
+#[derive(Debug, Clone)]
+pub struct TargetView {
+    /// Its id.
+    pub id: TargetId,
+    /// Its name.
+    pub name: String,
+    /// For whom it starts agents.
+    pub profile: TargetProfile,
+    /// How it is.
+    pub condition: TargetCondition,
+}
+
+/// From which target an agent was born.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkedTo {
+    /// The target.
+    pub target_id: TargetId,
+    /// Its name.
+    pub target_name: String,
+    /// The start.
+    pub operation_id: SpinUpId,
+    /// The run of the agent that was born.
+    pub instance_id: Option<String>,
+    /// When it registered first.
+    pub born_at: Timestamp,
+}
+
+/// To whom a ticket belongs.
+#[derive(Debug, Clone)]
+pub(crate) enum TicketOf {
+    /// A start that is not decided, or an agent that lives; of this target.
+    Target(String, TargetId),
+    /// A start that is decided, and whose agent is not linked.
+    Decided(Arc<Ended>),
+}
+
+/// Which target has which births, agents and tickets.
+#[derive(Debug, Default)]
+pub(super) struct BirthIndex {
+    births: HashMap<SpinUpId, TargetId>,
+    agents: HashMap<AgentGuid, TargetId>,
+    tickets: HashMap<TicketDigest, TargetId>,
+}
+
+impl BirthIndex {
+    /// Takes in what is in a record.
+    pub fn insert(&mut self, record: &Record) {
+        let target = record.target.id;
+        for birth in &record.births {
+            self.births.insert(birth.operation.operation_id, target);
+            self.tickets.insert(birth.ticket.digest, target);
+        }
+        for agent in &record.agents {
+            self.agents.insert(agent.guid, target);
+            self.tickets.insert(agent.ticket.digest, target);
+        }
+    }
+
+    /// Takes out what is in a record that is no longer the one that is known.
+    pub fn remove(&mut self, record: &Record) {
+        for birth in &record.births {
+            self.births.remove(&birth.operation.operation_id);
+            self.tickets.remove(&birth.ticket.digest);
+        }
+        for agent in &record.agents {
+            self.agents.remove(&agent.guid);
+            self.tickets.remove(&agent.ticket.digest);
+        }
+    }
+}
+
+impl Index {
+    fn record_of(&self, target: TargetId) -> Option<&Arc<Record>> {
+        self.by_id.get(&target).map(|known| &known.record)
+    }
+
+    fn birth(&self, id: SpinUpId) -> Option<(&Arc<Record>, &Birth<Reference>)> {
+        let record = self.record_of(*self.births.births.get(&id)?)?;
+        let mut births = record.births.iter();
+        let birth = births.find(|birth| birth.operation.operation_id == id)?;
+        Some((record, birth))
+    }
+
+    fn agent(&self, guid: AgentGuid) -> Option<(&Arc<Record>, &LinkedAgent<Reference>)> {
+        let record = self.record_of(*self.births.agents.get(&guid)?)?;
+        let agent = record.agents.iter().find(|agent| agent.guid == guid)?;
+        Some((record, agent))
+    }
+}
+
+impl TargetDirectory {
+    /// One start of an agent, decided or not; of the decided ones those that are kept.
+    pub fn operation(&self, id: SpinUpId) -> Option<SpinUpOperation> {
+        let index = self.index.read();
+        if let Some((_, birth)) = index.birth(id) {
+            return Some(birth.operation.clone());
+        }
+        index.ended.get(id).map(|end| end.operation.clone())
+    }
+
+    /// One page of the starts that pass a filter, the latest first.
+    ///
+    /// # Errors
+    /// The cursor is none.
+    pub fn operations(
+        &self,
+        filter: &OperationFilter,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<OperationsFound, WireError> {
+        let index = self.index.read();
+        // While an end is written and the record is not, both have the operation: it is not decided.
+        let records = index.by_id.values().map(|known| &known.record);
+        let births = records.flat_map(|record| &record.births);
+        let undecided = births.map(|birth| &birth.operation);
+        let decided = index.ended.iter().map(|end| &end.operation);
+        page_of(undecided.chain(decided), filter, cursor, limit)
+    }
+
+    /// From which target an agent was born; none where it came by itself, or is gone.
+    pub fn linked(&self, guid: AgentGuid) -> Option<LinkedTo> {
+        let index = self.index.read();
+        let (record, agent) = index.agent(guid)?;
+        Some(LinkedTo {
+            target_id: record.target.id,
+            target_name: record.target.name.clone(),
+            operation_id: agent.operation_id,
+            instance_id: agent.instance_id.clone(),
+            born_at: agent.born_at,
+        })
+    }
+
+    /// Every target with what decides whether it starts agents, by registration. `is_group_paused`: whether a group of
+    /// agents rests.
+    pub fn conditions(&self, is_group_paused: impl Fn(&str) -> bool) -> Vec<TargetView> {
+        let index = self.index.read();
+        let mut views: Vec<(Timestamp, TargetView)> = index
+            .by_id
+            .values()
+            .map(|known| {
+                let target = &known.record.target;
+                let group = target.limit_group.as_deref();
+                let view = TargetView {
+                    id: target.id,
+                    name: target.name.clone(),
+                    profile: target.into(),
+                    condition: known.record.condition(group.is_some_and(&is_group_paused)),
+                };
+                (target.registered_at, view)
+            })
+            .collect();
+        views.sort_by_key(|(registered_at, view)| (*registered_at, view.id));
+        views.into_iter().map(|(_, view)| view).collect()
+    }
+
+    /// The starts that are not decided whose agent may take what is needed once it is there, the oldest first.
+    pub fn being_born(&self, need: &Need) -> Vec<SpinUpOperation> {
+        let index = self.index.read();
+        let mut found: Vec<SpinUpOperation> = Vec::new();
+        for known in index.by_id.values() {
+            let record = &known.record;
+            if record.births.is_empty() {
+                continue;
+            }
+            let profile = TargetProfile::from(&record.target);
+            let serving = record.births.iter().filter(|birth| {
+                let started_for = need_of(birth);
+                will_serve(&profile, started_for.as_ref().unwrap_or(need), need)
+            });
+            found.extend(serving.map(|birth| birth.operation.clone()));
+        }
+        found.sort_by_key(|operation| (operation.started_at, operation.operation_id));
+        found
+    }
+
+    /// How many starts are not decided.
+    pub fn undecided(&self) -> usize {
+        self.index.read().births.births.len()
+    }
+
+    /// How many agents that were born from targets live.
+    pub fn linked_agents(&self) -> usize {
+        self.index.read().births.agents.len()
+    }
+
+    /// To whom a ticket belongs, as far as it is kept.
+    pub(crate) fn ticket_of(&self, ticket: &BirthTicket) -> Option<TicketOf> {
+        let digest = digest_of(ticket);
+        let index = self.index.read();
+        if let Some(target) = index.births.tickets.get(&digest)
+            && let Some(record) = index.record_of(*target)
+        {
+            return Some(TicketOf::Target(record.target.name.clone(), *target));
+        }
+        let end = index.ended.of_ticket(&digest)?;
+        Some(TicketOf::Decided(end.clone()))
+    }
+}
+
+/// What a start is for; none where a person asked for it.
+pub(in crate::target_manager) fn need_of(birth: &Birth<Reference>) -> Option<Need> {
+    birth.operation.need.as_ref().map(Need::from)
+}

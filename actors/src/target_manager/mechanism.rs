@@ -1,0 +1,174 @@
+//! What the TargetManager needs of the mechanisms that start agents. They live outside of the actors; the program puts
+//! them behind this.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use loom_protocol::target::{BirthTicket, SpinUpOperation, Target};
+use loom_protocol::{ProjectId, SpinUpId};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+/// Finds the mechanism of a target.
+pub trait Mechanisms: Send + Sync {
+    /// The mechanism of a target.
+    ///
+    /// # Errors
+    /// Agents can't be started by it here; why, as a sentence.
+    fn of(&self, target: &Target) -> Result<Arc<dyn Mechanism>, String>;
+}
+
+/// Starts agents of one target, finds them again, and ends them. `reference` is what [`Mechanism::start`] gave.
+pub trait Mechanism: Send + Sync {
+    /// Starts an agent. Repeated with the same id it is the same start. What was begun when `cancel` comes, or when the
+    /// future is dropped, is in doubt, and is ended by [`Mechanism::stop`].
+    fn start<'a>(
+        &'a self,
+        start: &'a Start,
+        cancel: CancellationToken,
+    ) -> BoxFuture<'a, Result<Started, StartFailure>>;
+
+    /// What became of a start that was begun, or may have been.
+    fn find<'a>(
+        &'a self,
+        id: SpinUpId,
+        reference: Option<&'a Value>,
+    ) -> BoxFuture<'a, Result<Found, String>>;
+
+    /// Ends an agent and all that it has started: TERM, and KILL for what is left after `grace`.
+    fn stop<'a>(
+        &'a self,
+        id: SpinUpId,
+        reference: Option<&'a Value>,
+        grace: Duration,
+    ) -> BoxFuture<'a, Result<Stopped, String>>;
+
+    /// Whether an agent could be started, without starting one. Ends within `limit`.
+    fn probe(&self, limit: Duration) -> BoxFuture<'_, Result<Probe, String>>;
+
+    /// Removes what is kept of a start that is decided, once nothing of it lives.
+    fn forget(&self, id: SpinUpId) -> BoxFuture<'_, ()>;
+}
+
+/// One agent to be started.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// Its project.
+    pub project: ProjectId,
+    /// The start, its target and its need.
+    pub operation: SpinUpOperation,
+    /// The type of the agent.
+    pub agent_type: String,
+    /// What it is to offer.
+    pub capabilities: Vec<String>,
+    /// The boundaries that it is to be in.
+    pub boundaries: Vec<String>,
+    /// What it registers with.
+    pub ticket: BirthTicket,
+}
+
+/// An agent that was started, or had been by an earlier start with the same id.
+pub struct Started {
+    /// Where it is.
+    pub reference: Value,
+    /// Its end, where this process sees it by itself; else [`Mechanism::find`] is asked.
+    pub end: Option<BoxFuture<'static, AgentEnd>>,
+    /// What the mechanism said, without secrets; at most 4 KiB.
+    pub output: Option<String>,
+}
+
+impl fmt::Debug for Started {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Started")
+            .field("reference", &self.reference)
+            .field("tells_its_end", &self.end.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// How an agent ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentEnd {
+    /// How, in words.
+    pub how: String,
+    /// The end of what it said, without secrets; at most 4 KiB.
+    pub output: Option<String>,
+}
+
+/// What is left of a start that did not succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// Nothing was started.
+    NotStarted,
+    /// An agent may have been started.
+    InDoubt,
+}
+
+/// A start that did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartFailure {
+    /// What is left of it.
+    pub kind: FailureKind,
+    /// Why, as a sentence.
+    pub message: String,
+    /// The end of what the mechanism said, without secrets; at most 4 KiB.
+    pub output: Option<String>,
+}
+
+/// What became of a start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// Something of it lives.
+    Running(Value),
+    /// It was started and has ended.
+    Ended {
+        /// The end of what it said, where that is kept.
+        output: Option<String>,
+    },
+    /// Nothing says that it was ever started, and nothing of it lives.
+    Absent,
+    /// That can't be told.
+    Unknown {
+        /// Why.
+        why: String,
+    },
+}
+
+/// What it took to end an agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stopped {
+    /// Nothing of it lives any more.
+    Ended {
+        /// The end of what it said, where that is kept.
+        output: Option<String>,
+    },
+    /// This mechanism ends nothing: the agent has to be told by a directive.
+    NotPossible {
+        /// Why.
+        why: String,
+    },
+}
+
+/// A target by which an agent could be started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// How long the answer took.
+    pub latency: Duration,
+    /// What was seen, in words.
+    pub seen: String,
+}
+
+/// Of a program that starts no agents.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoMechanisms;
+
+impl Mechanisms for NoMechanisms {
+    fn of(&self, target: &Target) -> Result<Arc<dyn Mechanism>, String> {
+        Err(format!(
+            "this program starts no agents, by {} or otherwise",
+            target.mechanism
+        ))
+    }
+}

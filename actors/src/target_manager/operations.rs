@@ -1,0 +1,214 @@
+//! Operations that are decided: kept for a while, found by their id and by their ticket, listed newest first together
+//! with those that are not decided.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use loom_protocol::rest::PageInfo;
+use loom_protocol::target::{SpinUpOperation, SpinUpStatus};
+use loom_protocol::{SpinUpId, TargetId, Timestamp, WireError};
+
+use super::Ended;
+use crate::domain::targets::{NotARecord, TicketDigest};
+
+/// How many decided operations of a project are known; of more, the oldest are in the bucket only, until they go.
+pub const MOST_OPERATIONS: usize = 2_000;
+/// The version of an entry that this program writes and reads.
+const VERSION: u8 = 1;
+
+/// Which operations are listed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OperationFilter {
+    /// In this state.
+    pub status: Option<SpinUpStatus>,
+    /// Of this target.
+    pub target: Option<TargetId>,
+}
+
+impl OperationFilter {
+    fn passes(&self, operation: &SpinUpOperation) -> bool {
+        self.status.is_none_or(|status| status == operation.status)
+            && self.target.is_none_or(|target| target == operation.target_id)
+    }
+}
+
+/// One page of operations.
+#[derive(Debug, Clone)]
+pub struct OperationsFound {
+    /// The operations, the one that was decided on last first.
+    pub operations: Vec<SpinUpOperation>,
+    /// Where the page stands.
+    pub info: PageInfo,
+}
+
+/// Where an operation stands in the order of their beginnings.
+type Place = (Timestamp, SpinUpId);
+
+fn place(operation: &SpinUpOperation) -> Place {
+    (operation.started_at, operation.operation_id)
+}
+
+/// The entry of a decided operation as it is kept: a version byte, then JSON.
+///
+/// # Errors
+/// None that is known: every field can be written.
+pub(super) fn encode_end(end: &Ended) -> Result<Vec<u8>, serde_json::Error> {
+    let mut bytes = vec![VERSION];
+    serde_json::to_writer(&mut bytes, end)?;
+    Ok(bytes)
+}
+
+/// Reads such an entry.
+pub(super) fn decode_end(bytes: &[u8]) -> Result<Ended, NotARecord> {
+    let (version, json) = bytes.split_first().ok_or(NotARecord::Empty)?;
+    if *version != VERSION {
+        return Err(NotARecord::Version(*version));
+    }
+    serde_json::from_slice(json).map_err(|error| NotARecord::Form {
+        column: error.column(),
+    })
+}
+
+/// The decided operations of a project: at most [`MOST_OPERATIONS`], the latest.
+#[derive(Debug, Default)]
+pub(super) struct Operations {
+    in_order: BTreeMap<Place, Arc<Ended>>,
+    by_id: HashMap<SpinUpId, Place>,
+    by_ticket: HashMap<TicketDigest, SpinUpId>,
+}
+
+impl Operations {
+    /// Takes one in, in the place of what was known of it.
+    pub fn insert(&mut self, end: Arc<Ended>) {
+        let place = place(&end.operation);
+        if let Some(before) = self.by_id.insert(place.1, place)
+            && let Some(before) = self.in_order.remove(&before)
+        {
+            self.by_ticket.remove(&before.ticket.digest);
+        }
+        self.by_ticket.insert(end.ticket.digest, place.1);
+        self.in_order.insert(place, end);
+        if self.in_order.len() > MOST_OPERATIONS
+            && let Some((place, oldest)) = self.in_order.pop_first()
+        {
+            self.by_id.remove(&place.1);
+            self.by_ticket.remove(&oldest.ticket.digest);
+        }
+    }
+
+    /// Forgets those that ended before.
+    pub fn forget_before(&mut self, before: Timestamp) {
+        let ended = |end: &Ended| end.operation.ended_at.unwrap_or(end.operation.started_at);
+        let old: Vec<Place> = self
+            .in_order
+            .iter()
+            .take_while(|(place, _)| place.0 < before)
+            .filter(|(_, end)| ended(end) < before)
+            .map(|(place, _)| *place)
+            .collect();
+        for place in old {
+            if let Some(end) = self.in_order.remove(&place) {
+                self.by_id.remove(&place.1);
+                self.by_ticket.remove(&end.ticket.digest);
+            }
+        }
+    }
+
+    /// One of them.
+    pub fn get(&self, id: SpinUpId) -> Option<&Arc<Ended>> {
+        self.in_order.get(self.by_id.get(&id)?)
+    }
+
+    /// The one of a ticket.
+    pub fn of_ticket(&self, digest: &TicketDigest) -> Option<&Arc<Ended>> {
+        self.get(*self.by_ticket.get(digest)?)
+    }
+
+    /// All of them, the oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Ended>> {
+        self.in_order.values()
+    }
+}
+
+/// Where a page begins or ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cursor {
+    /// Older ones than this.
+    After(Place),
+    /// Later ones.
+    Before(Place),
+}
+
+impl Cursor {
+    fn write(self) -> String {
+        let (letter, (time, id)) = match self {
+            Self::After(place) => ('o', place),
+            Self::Before(place) => ('n', place),
+        };
+        format!("{letter}{}.{id}", time.as_millis())
+    }
+
+    fn read(text: &str) -> Result<Self, WireError> {
+        Self::parse(text).ok_or_else(|| {
+            let shown: String = text.chars().take(64).collect();
+            WireError::invalid(format!(
+                "cursor {shown:?} is none of ours; take nextCursor or prevCursor of a page, or leave it out"
+            ))
+        })
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (millis, id) = text.get(1..)?.split_once('.')?;
+        let time = Timestamp::from_millis(millis.parse().ok()?);
+        let place = (time, id.parse().ok()?);
+        match text.as_bytes().first()? {
+            b'o' => Some(Self::After(place)),
+            b'n' => Some(Self::Before(place)),
+            _ => None,
+        }
+    }
+}
+
+/// The page that is asked for, of all operations; an operation that is there twice is the one that comes first.
+pub(super) fn page_of<'a>(
+    all: impl Iterator<Item = &'a SpinUpOperation>,
+    filter: &OperationFilter,
+    cursor: Option<&str>,
+    limit: usize,
+) -> Result<OperationsFound, WireError> {
+    let cursor = cursor.map(Cursor::read).transpose()?;
+    let mut sorted: BTreeMap<Place, &SpinUpOperation> = BTreeMap::new();
+    for operation in all.filter(|operation| filter.passes(operation)) {
+        sorted.entry(place(operation)).or_insert(operation);
+    }
+    let found: Vec<&SpinUpOperation> = sorted.into_values().rev().collect();
+    let total = found.len();
+    let (from, to) = match cursor {
+        None => (0, limit.min(total)),
+        Some(Cursor::After(last)) => {
+            let from = found.partition_point(|operation| place(operation) >= last);
+            (from, from.saturating_add(limit).min(total))
+        }
+        Some(Cursor::Before(first)) => {
+            let to = found.partition_point(|operation| place(operation) > first);
+            (to.saturating_sub(limit), to)
+        }
+    };
+    let page = &found[from..to];
+    let at = |operation: Option<&&SpinUpOperation>, cursor: fn(Place) -> Cursor| {
+        operation.map(|operation| cursor(place(operation)).write())
+    };
+    let has_more = to < total;
+    Ok(OperationsFound {
+        info: PageInfo {
+            count: page.len(),
+            total,
+            has_more,
+            next_cursor: has_more.then(|| at(page.last(), Cursor::After)).flatten(),
+            prev_cursor: (from > 0)
+                .then(|| at(page.first(), Cursor::Before))
+                .flatten(),
+        },
+        operations: page.iter().map(|operation| (*operation).clone()).collect(),
+    })
+}
