@@ -1,13 +1,12 @@
 //! Why an item waits: which agents may take it, which targets may start one for it, and what is under way.
 
+use loom_actors::work_ledger::ReadError;
 use loom_protocol::work::{BeingStarted, ExplainAnswer, WorkStatus};
 use loom_protocol::{Timestamp, WireError};
 
-use loom_actors::work_ledger::ReadError;
-
-use super::Service;
 use super::target_verdicts::TargetVerdicts;
 use super::verdicts::Verdicts;
+use super::{READY_WITHIN, Service};
 use crate::access::Allowed;
 
 /// What the sentence about an item that waits follows from.
@@ -21,6 +20,8 @@ struct Outlook<'a> {
     targets: (usize, usize),
     /// What is being started for it.
     being_started: &'a [BeingStarted],
+    /// Whether the targets have been read.
+    knows_targets: bool,
 }
 
 impl Service {
@@ -30,7 +31,8 @@ impl Service {
     /// There is no such item, or its project cannot be read.
     pub async fn explain(&self, caller: &Allowed, id: &str) -> Result<ExplainAnswer, WireError> {
         let (project, id) = self.find_item(caller.project(), id).await?;
-        project.targets.ready(super::READY_WITHIN).await?;
+        // Without them the agents can be explained all the same.
+        let _ = project.targets.ready(READY_WITHIN).await;
         let header = project.work.header(id).ok_or(ReadError::NotFound(id))?;
         let queue_position = if header.status == WorkStatus::Pending {
             Some(project.dispatcher.queue_position(header.clone()).await?)
@@ -58,6 +60,7 @@ impl Service {
                 agents: (eligible, total),
                 targets: (targets_eligible, targets_total),
                 being_started: &being_started,
+                knows_targets: project.targets.is_loaded(),
             }
             .sentence(),
             (status, Some(guid)) => format!("it is {status}, agent {guid}"),
@@ -99,6 +102,9 @@ impl Outlook<'_> {
                 "{nobody}; one is being started by target {} (operation {}, since {})",
                 first.target_name, first.operation_id, first.started_at
             ),
+            ([], (0, 0)) if !self.knows_targets => {
+                format!("{nobody}; which targets may start one is not known yet, try again in a moment")
+            }
             ([], (0, 0)) if agents == 0 => {
                 format!("{nobody}; start one with this capability and boundary")
             }
@@ -173,8 +179,17 @@ mod tests {
                 agents,
                 targets,
                 being_started,
+                knows_targets: true,
             };
             assert_eq!(outlook.sentence(), expected);
         }
+        let unread = Outlook {
+            held_until: None,
+            agents: (0, 0),
+            targets: (0, 0),
+            being_started: &[],
+            knows_targets: false,
+        };
+        assert!(unread.sentence().contains("not known yet"));
     }
 }

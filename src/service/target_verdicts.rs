@@ -13,6 +13,7 @@ use loom_protocol::work::{BeingStarted, TargetVerdict, WorkStatus};
 use loom_protocol::{TargetId, Timestamp};
 
 use super::Service;
+use super::outlook::views;
 use super::verdicts::{NAMED, NOT_PENDING};
 
 /// How many agents that are being started an answer names.
@@ -88,8 +89,7 @@ impl Service {
         let births = need.as_ref().map(|need| project.targets.being_born(need));
         let births = births.unwrap_or_default();
         let starting: HashSet<TargetId> = births.iter().map(|birth| birth.target_id).collect();
-        let views = project.targets.conditions(|group| project.agents.is_group_paused(group, now));
-        let mut judged: Vec<(Verdict, TargetView)> = views
+        let mut judged: Vec<(Verdict, TargetView)> = views(project, now)
             .into_iter()
             .map(|view| (Verdict::of(&view, need.as_ref(), now), view))
             .collect();
