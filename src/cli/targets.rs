@@ -206,7 +206,7 @@ fn rows(found: &Located<TargetAnswer>, ids: &[String], wide: bool) -> Table {
     }
     columns.push(Column::cut("CAPABILITIES", 12, 2).at_most(if wide { 120 } else { 40 }));
     let mut rows = table(&columns);
-    for (at, (TargetAnswer { target, .. }, id)) in found.items.iter().zip(ids).enumerate() {
+    for (place, (TargetAnswer { target, .. }, id)) in found.items.iter().zip(ids).enumerate() {
         let mut cells = vec![
             id.clone(),
             target.name.clone(),
@@ -219,7 +219,7 @@ fn rows(found: &Located<TargetAnswer>, ids: &[String], wide: bool) -> Table {
             target.boundaries.join(" "),
         ];
         if is_everywhere {
-            cells.push(found.project(at).unwrap_or_default().to_owned());
+            cells.push(found.project(place).unwrap_or_default().to_owned());
         }
         if wide {
             cells.push(target.tags.join(" "));

@@ -26,6 +26,7 @@ use self::ruling::Outlasting;
 pub(super) use self::ruling::run_ownership;
 use super::{UpError, UpOptions};
 use crate::api::nats::{FormerApi, NatsApi};
+use crate::metrics;
 use crate::service::{Owning, Service, ServiceOptions};
 use crate::settings::Settings;
 
@@ -183,6 +184,8 @@ impl OwnershipTerm {
             api_mechanisms: settings.targets.api_mechanisms.clone(),
             since: clock.now(),
         };
+        let service = Service::new(projects, options);
+        metrics::observe(&service);
         let runtime = Arc::new(Runtime {
             settings: settings.clone(),
             clock,
@@ -190,7 +193,7 @@ impl OwnershipTerm {
             nats_url,
             identity,
             owner,
-            service: Service::new(projects, options),
+            service,
             stores,
         });
         let term = match prepared {

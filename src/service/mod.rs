@@ -51,10 +51,10 @@ mod turns;
 mod upkeep;
 mod verdicts;
 
-use loom_actors::domain::room::Room;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use loom_actors::domain::room::Room;
 use loom_actors::events::EventHub;
 use loom_actors::nats::server::ServerControl;
 use loom_actors::project::Project;
@@ -133,6 +133,17 @@ struct Inner {
     readings: Arc<Semaphore>,
 }
 
+/// A service, for as long as others keep it.
+#[derive(Clone)]
+pub struct WeakService(Weak<Inner>);
+
+impl WeakService {
+    /// The service, where it is still there.
+    pub fn upgrade(&self) -> Option<Service> {
+        self.0.upgrade().map(Service)
+    }
+}
+
 impl Service {
     /// A service over these projects.
     pub fn new(projects: Projects, options: ServiceOptions) -> Self {
@@ -143,6 +154,11 @@ impl Service {
             turns: turns::turns(),
             readings: turns::turns(),
         }))
+    }
+
+    /// The same, for whoever is to keep nothing alive.
+    pub fn downgrade(&self) -> WeakService {
+        WeakService(Arc::downgrade(&self.0))
     }
 
     /// The project that a request without one means.
