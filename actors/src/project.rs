@@ -34,7 +34,7 @@ use crate::shared_agents::SharedAgents;
 use crate::stores::Stores;
 use crate::supervision::{ActorHandle, ChildSpec, Jitter, TreeSpec};
 use crate::target_manager::{
-    TargetDirectory, TargetManager, TargetManagerArgs, TargetManagerHandle, TargetMsg,
+    BirthTerms, TargetDirectory, TargetManager, TargetManagerArgs, TargetManagerHandle, TargetMsg,
 };
 use crate::work_dispatcher::{
     DispatcherMsg, StreamError, WorkDispatcher, WorkDispatcherArgs, WorkDispatcherHandle,
@@ -83,6 +83,8 @@ pub struct Terms {
     pub replicas: usize,
     /// Which store this process works with.
     pub stores: Stores,
+    /// How agents are started.
+    pub births: BirthTerms,
 }
 
 /// The parts of a project.
@@ -258,6 +260,7 @@ impl Project {
         let target_manager = TargetManagerHandle::new(
             ActorHandle::new(named(ActorName::TargetManager)),
             terms.clock.clone(),
+            targets.clone(),
         );
         let target_args = TargetManagerArgs {
             project: id.clone(),
@@ -269,6 +272,13 @@ impl Project {
             epoch: terms.epoch,
             ownership: terms.ownership.clone(),
             guard: guard.clone(),
+            births: terms.births.clone(),
+            agents: agents.clone(),
+            work: work.clone(),
+            barrier: barrier.clone(),
+            stale_after: terms.agents.stale_after,
+            begun_at: terms.begun_at,
+            opened_at: tokio::time::Instant::now(),
         };
 
         let supervision = &terms.supervision;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use loom_protocol::target::Mechanism;
 use loom_protocol::work::Reason;
 
 use crate::domain::lease::LeaseLimits;
@@ -112,6 +113,50 @@ impl RetrySettings {
     /// The pauses of a project, with a jitter in `0.0..1.0` drawn by the caller.
     pub const fn backoff(&self, jitter: f64) -> Backoff {
         Backoff::new(self.backoff_first, self.backoff_max, jitter)
+    }
+}
+
+/// When the TargetManager starts agents, and how long it waits for them: the keys of `[targets]` that it reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BirthSettings {
+    /// How many starts of a project are under way at once.
+    pub max_concurrent: u32,
+    /// How long a target rests after its first failure; doubles with each in a row.
+    pub cooldown: Duration,
+    /// How many waiting items one agent is started for.
+    pub items_per_agent: u32,
+    /// How long a decided operation can be read.
+    pub keep_operations: Duration,
+    /// How long a start may take until its agent registers.
+    pub birth_timeout: BirthTimeoutSettings,
+}
+
+section! {
+    /// `[targets.birth_timeout]`
+    pub struct BirthTimeoutSettings {
+        /// Of a process on this machine.
+        local: Duration [at_least_ms(10)] = Duration::from_secs(30);
+        /// Of one on another machine.
+        ssh: Duration [at_least_ms(10)] = Duration::from_mins(2);
+        /// Of whatever a webhook asks for.
+        webhook: Duration [at_least_ms(10)] = Duration::from_mins(5);
+        /// Of a Job of Kubernetes.
+        kubernetes: Duration [at_least_ms(10)] = Duration::from_mins(15);
+        /// Of a run of a workflow.
+        github_actions as "github-actions": Duration [at_least_ms(10)] = Duration::from_mins(15);
+    }
+}
+
+impl BirthTimeoutSettings {
+    /// That of a mechanism.
+    pub const fn of(&self, mechanism: Mechanism) -> Duration {
+        match mechanism {
+            Mechanism::Local => self.local,
+            Mechanism::Ssh => self.ssh,
+            Mechanism::Webhook => self.webhook,
+            Mechanism::Kubernetes => self.kubernetes,
+            Mechanism::GithubActions => self.github_actions,
+        }
     }
 }
 

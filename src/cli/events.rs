@@ -1,7 +1,7 @@
 //! `loom events`: what happens, as it happens.
 
 use clap::{Args, ValueEnum};
-use loom_protocol::event::{AgentEvent, Event, TargetEvent, WorkEvent};
+use loom_protocol::event::{AgentEvent, Event, SpinUpEvent, TargetEvent, WorkEvent};
 
 use super::Context;
 use super::exit::CliResult;
@@ -57,6 +57,7 @@ pub(super) fn tell(out: Output, event: &Event, with_project: bool) -> CliResult 
         Event::Work(work) => (work.timestamp, of_work(work)),
         Event::Agent(agent) => (agent.timestamp, of_agent(agent)),
         Event::Target(target) => (target.timestamp, of_target(target)),
+        Event::SpinUp(start) => (start.timestamp, of_spin_up(start)),
     };
     let project = if with_project {
         format!("{} ", cell(event.project_id(), 64))
@@ -126,6 +127,24 @@ fn of_target(event: &TargetEvent) -> String {
         && before != now
     {
         words.push(format!("{before} -> {now}"));
+    }
+    words.join(" ")
+}
+
+fn of_spin_up(event: &SpinUpEvent) -> String {
+    let mut words = vec![
+        event.operation_id.to_string(),
+        event.kind.as_str().to_owned(),
+        cell(&event.target_name, 64),
+    ];
+    if let Some(capability) = &event.capability {
+        words.push(format!("for {}", cell(capability, 64)));
+    }
+    if let Some(guid) = event.agent_guid {
+        words.push(format!("agent {guid}"));
+    }
+    if let Some(error) = &event.error_message {
+        words.push(format!(" {}", cell(error, 60)));
     }
     words.join(" ")
 }

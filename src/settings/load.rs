@@ -201,7 +201,7 @@ impl Layers {
         }
         for (name, text) in environment {
             if let Some(rest) = name.strip_prefix(PREFIX) {
-                let path = rest.to_ascii_lowercase().replace("__", ".");
+                let path = path_of_variable(rest);
                 self.set_text(&path, text, Origin::Environment(name.clone()));
             }
         }
@@ -253,6 +253,19 @@ impl Layers {
                 problems: self.problems,
             })
         }
+    }
+}
+
+/// The path that the rest of a variable's name means. A name of a shell has no `-`: where no key has `_` at the end of
+/// its path, the one with `-` is meant.
+fn path_of_variable(rest: &str) -> String {
+    let path = rest.to_ascii_lowercase().replace("__", ".");
+    let (section, name) = path.rsplit_once('.').unwrap_or(("", &path));
+    let dashed = join(section, &name.replace('_', "-"));
+    if keys::at(&path).is_none() && keys::at(&dashed).is_some() {
+        dashed
+    } else {
+        path
     }
 }
 

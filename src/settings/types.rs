@@ -7,7 +7,8 @@ use std::time::Duration;
 use loom_actors::nats::server::Profile;
 use loom_actors::section;
 use loom_actors::settings::{
-    AgentSettings, CompatSettings, DlqSettings, SupervisionSettings, WorkSettings, between,
+    AgentSettings, BirthSettings, BirthTimeoutSettings, CompatSettings, DlqSettings,
+    SupervisionSettings, WorkSettings, at_least_ms, between,
 };
 use loom_protocol::ProjectId;
 use loom_protocol::target::Mechanism;
@@ -90,9 +91,32 @@ section! {
         /// github-actions, webhook. Where the API listens beyond loopback without tokens, local and ssh have to be
         /// written here.
         api_mechanisms: Vec<Mechanism> = Mechanism::ALL.to_vec();
+        /// How many starts of one project may be under way at once; of all projects together four times as many.
+        max_concurrent: u32 [between(1, 10_000)] = 3;
+        /// How long a target rests after a start that failed; doubles with each failure in a row, up to 16 times as long.
+        cooldown: Duration = Duration::from_secs(30);
+        /// For how many waiting items one agent is started.
+        items_per_agent: u32 [between(1, 0xffff_ffff)] = 1;
+        /// How long it can be read how a start has ended.
+        keep_operations: Duration [at_least_ms(1000)] = Duration::from_hours(24);
         /// Targets of this coordinator, each a table [[targets.define]] with the fields of targets.register, and project
         /// where it is not the default one.
         define: DefinedTargets;
+        /// How long a start may take until its agent registers. What was started is ended then.
+        birth_timeout: BirthTimeoutSettings;
+    }
+}
+
+impl TargetsSettings {
+    /// When agents are started, and how long they are waited for.
+    pub fn births(&self) -> BirthSettings {
+        BirthSettings {
+            max_concurrent: self.max_concurrent,
+            cooldown: self.cooldown,
+            items_per_agent: self.items_per_agent,
+            keep_operations: self.keep_operations,
+            birth_timeout: self.birth_timeout.clone(),
+        }
     }
 }
 

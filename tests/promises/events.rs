@@ -302,7 +302,7 @@ async fn every_event_of_an_agent_is_told_when_reads_see_what_it_tells() -> Resul
                         event.agent.guid == guid && event.new_status == Some(AgentStatus::Draining);
                     is_it.then_some(())
                 }
-                Event::Work(_) | Event::Target(_) => None,
+                Event::Work(_) | Event::Target(_) | Event::SpinUp(_) => None,
             };
             signals.find("agent:updated to draining", drains).await?;
             agent(&project, guid).await

@@ -209,6 +209,7 @@ async fn events_tell_every_transition_in_order() -> Result<()> {
         Event::Work(event) => event.project_id == project.id().as_str(),
         Event::Agent(event) => event.project_id == project.id().as_str(),
         Event::Target(event) => event.project_id == project.id().as_str(),
+        Event::SpinUp(event) => event.project_id == project.id().as_str(),
     }));
     Ok(())
 }

@@ -4,7 +4,7 @@
 //! writes entries; last signs of life and lease counts are atomics that their finders set.
 //! Reads never wait for the actor, and cost what they return.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -52,9 +52,9 @@ const CHANGES_KEPT: usize = 1024;
 
 /// The read model. Shared as `Arc<AgentDirectory>`.
 pub struct AgentDirectory {
-    agents: DashMap<AgentGuid, Arc<AgentEntry>>,
+    pub(super) agents: DashMap<AgentGuid, Arc<AgentEntry>>,
     changes: Notifier<(AgentGuid, AgentChange)>,
-    index: RwLock<Index>,
+    pub(super) index: RwLock<Index>,
     lease_count: LeaseCount,
     /// What agents had failed in a row when they left: one that fails an item, leaves and comes back does not
     /// begin anew.
@@ -65,6 +65,8 @@ pub struct AgentDirectory {
     /// Agents whose number of items has changed since somebody was told.
     recounted: Mutex<HashSet<AgentGuid>>,
     recounts: Notifier<()>,
+    /// Usage limits that were met, by group, and until when.
+    pub(super) limits: RwLock<HashMap<String, Timestamp>>,
 }
 
 impl AgentDirectory {
@@ -88,6 +90,7 @@ impl AgentDirectory {
             unreadable: RwLock::default(),
             recounted: Mutex::default(),
             recounts: Notifier::new(1),
+            limits: RwLock::default(),
         })
     }
 

@@ -93,6 +93,7 @@ mod outcomes;
 mod page;
 mod pauses;
 mod pausing;
+mod presence;
 mod requests;
 mod shared;
 mod shared_news;

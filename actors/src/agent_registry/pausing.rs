@@ -152,6 +152,9 @@ impl State {
         };
         let agent = entry.agent();
         self.pauses.upsert(before, agent);
+        if let (Some(group), Some(until)) = (&agent.limit_group, agent.paused_until) {
+            self.args.directory.note_limit(group, until, self.now());
+        }
         let order = match (&agent.quarantine, agent.paused_until) {
             (Some(quarantine), _) => quarantine_directive(guid, &quarantine.reason),
             (None, Some(until)) => pause_directive(

@@ -28,6 +28,8 @@ pub struct Signs {
     pub without_letter: usize,
     /// Dead letters that the schedule will put back.
     pub scheduled: usize,
+    /// Starts of agents that are not decided, and agents that have places at targets.
+    pub births: usize,
     /// Records, entries and letters that cannot be read: somebody is to be told of them.
     pub unreadable: usize,
 }
@@ -47,6 +49,8 @@ pub enum StaysAwake {
     WithoutLetter,
     /// A dead letter is to be put back by the schedule.
     Scheduled,
+    /// An agent is being started, or has a place at a target.
+    Births,
     /// Something in it cannot be read.
     Unreadable,
 }
@@ -60,6 +64,7 @@ pub fn why_awake(signs: &Signs, sleep_after: Duration) -> Option<StaysAwake> {
         (signs.messages > 0, StaysAwake::Messages),
         (signs.without_letter > 0, StaysAwake::WithoutLetter),
         (signs.scheduled > 0, StaysAwake::Scheduled),
+        (signs.births > 0, StaysAwake::Births),
         (signs.unreadable > 0, StaysAwake::Unreadable),
     ];
     let reason = reasons.into_iter().find(|(holds, _)| *holds);
@@ -181,9 +186,9 @@ mod tests {
     proptest! {
         #[test]
         fn anything_that_is_left_to_do_keeps_a_project_awake(
-            unused in 0..1_200_u64, counts in proptest::array::uniform7(0..2_usize),
+            unused in 0..1_200_u64, counts in proptest::array::uniform8(0..2_usize),
         ) {
-            let [agents, pending, active, messages, without_letter, scheduled, unreadable] = counts;
+            let [agents, pending, active, messages, without_letter, scheduled, births, unreadable] = counts;
             let signs = Signs {
                 unused: Duration::from_secs(unused),
                 agents,
@@ -191,9 +196,10 @@ mod tests {
                 messages: messages as u64,
                 without_letter,
                 scheduled,
+                births,
                 unreadable,
             };
-            let may_sleep = unused >= AFTER.as_secs() && counts == [0; 7];
+            let may_sleep = unused >= AFTER.as_secs() && counts == [0; 8];
             prop_assert_eq!(why_awake(&signs, AFTER).is_none(), may_sleep);
         }
     }

@@ -367,6 +367,7 @@ pub(super) fn signs_of(project: &Project, messages: u64) -> Signs {
         messages,
         without_letter: project.work.without_letter(0, 1).len(),
         scheduled: project.letters.scheduled(),
+        births: project.targets.undecided() + project.targets.linked_agents(),
         unreadable: unreadable + usize::from(project.letters.unreadable() > 0),
     }
 }

@@ -273,14 +273,16 @@ impl Scalar for Duration {
 /// ```
 ///
 /// The doc comment is the sentence that the sample carries. `[…]` narrows what the type takes; without `= …` the
-/// default is that of the type; `like …` stands in the sample where there is no default. A section below this one is a
-/// field like any other, and comes after the keys.
+/// default is that of the type; `like …` stands in the sample where there is no default; `as "…"` is the key where that is
+/// no name that a field may have. A section below this one is a field like any other, and comes after the keys.
 #[macro_export]
 macro_rules! section {
     (@default) => { ::core::default::Default::default() };
     (@default $default:expr) => { $default };
     (@shape $type:ty) => { <$type as $crate::settings::Setting>::SHAPE };
     (@shape $type:ty, $kind:expr) => { $crate::settings::Shape::Key($kind) };
+    (@key $name:ident) => { stringify!($name) };
+    (@key $name:ident, $key:literal) => { $key };
     (@example) => { ::core::option::Option::None };
     (@example $example:literal) => { ::core::option::Option::Some($example) };
     (
@@ -288,7 +290,7 @@ macro_rules! section {
         pub struct $section:ident {
             $(
                 $(#[doc = $sentence:literal])+
-                $name:ident: $type:ty $([$kind:expr])? $(= $default:expr)? $(, like $example:literal)?;
+                $name:ident $(as $key:literal)?: $type:ty $([$kind:expr])? $(= $default:expr)? $(, like $example:literal)?;
             )+
         }
     ) => {
@@ -308,7 +310,7 @@ macro_rules! section {
             const SHAPE: $crate::settings::Shape = $crate::settings::Shape::Section(
                 $crate::settings::Section {
                     fields: &[$($crate::settings::Field {
-                        name: stringify!($name),
+                        name: $crate::section!(@key $name $(, $key)?),
                         sentence: concat!($($sentence),+).trim_ascii(),
                         shape: $crate::section!(@shape $type $(, $kind)?),
                         example: $crate::section!(@example $($example)?),
@@ -324,7 +326,7 @@ macro_rules! section {
             ) -> ::core::result::Result<(), ::std::string::String> {
                 let (name, rest) = $crate::settings::split(path);
                 match name {
-                    $(stringify!($name) => $crate::settings::Setting::set(&mut self.$name, rest, value),)+
+                    $($crate::section!(@key $name $(, $key)?) => $crate::settings::Setting::set(&mut self.$name, rest, value),)+
                     _ => ::core::result::Result::Err($crate::settings::no_such(path)),
                 }
             }
@@ -334,7 +336,7 @@ macro_rules! section {
                 match name {
                     "" => {
                         let fields = [$((
-                            stringify!($name),
+                            $crate::section!(@key $name $(, $key)?),
                             $crate::settings::Setting::get(&self.$name, ""),
                         )),+];
                         let set = fields.into_iter().filter_map(|(name, value)| {
@@ -342,7 +344,7 @@ macro_rules! section {
                         });
                         ::core::option::Option::Some($crate::settings::Value::Table(set.collect()))
                     }
-                    $(stringify!($name) => $crate::settings::Setting::get(&self.$name, rest),)+
+                    $($crate::section!(@key $name $(, $key)?) => $crate::settings::Setting::get(&self.$name, rest),)+
                     _ => ::core::option::Option::None,
                 }
             }

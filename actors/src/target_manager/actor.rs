@@ -3,25 +3,33 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use loom_protocol::event::{Event, TargetEvent, TargetEventKind};
-use loom_protocol::target::TargetStatus;
-use loom_protocol::{ErrorCode, ProjectId, WireError};
+use loom_protocol::{AgentGuid, ErrorCode, ProjectId, SpinUpId, Timestamp, WireError};
 use loom_supervision::{Defect, Loading};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::MOST_TARGETS;
+use super::birth_command::BirthCommand;
+use super::births::{Births, EndOf};
 use super::bucket::TargetBucket;
 use super::change::{Change, ChangeContext, Changed, Request};
 use super::command::{Command, Outcome};
 use super::directory::TargetDirectory;
 use super::key::TargetKey;
+use super::launching::LaunchNews;
+use super::planning::Planner;
+use super::terms::BirthTerms;
+use super::trigger::{AgentToEnd, Trigger};
+use super::{ASK_AGAIN, MOST_TARGETS};
+use crate::agent_registry::{AgentChange, AgentDirectory};
 use crate::clock::Clock;
 use crate::events::EventHub;
 use crate::keyed_writer::{Bounds, KeyedWriter, Panicked, carry_out};
+use crate::liveness::DeliveryBarrier;
 use crate::nats::connection::Nats;
 use crate::nats::owner::Ownership;
 use crate::nats::store_guard::StoreGuard;
+use crate::work_ledger::ReadModel;
 
 /// How many changes may be under way or queued, in all and for one name; more are refused with `overloaded`.
 const BOUNDS: Bounds = Bounds {
@@ -29,8 +37,6 @@ const BOUNDS: Bounds = Bounds {
     requests_of_a_key: 64,
     requests: 1024,
 };
-/// After how long a client that was turned away should ask again.
-const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// The pause before a reading that has failed is tried again.
 const READ_AGAIN: Duration = Duration::from_secs(2);
 
@@ -55,6 +61,20 @@ pub struct TargetManagerArgs {
     pub ownership: Ownership,
     /// Whether the store is the right one.
     pub guard: StoreGuard,
+    /// How agents are started.
+    pub births: BirthTerms,
+    /// Who is there.
+    pub agents: Arc<AgentDirectory>,
+    /// What waits.
+    pub work: Arc<ReadModel>,
+    /// To be passed before a start is late.
+    pub barrier: DeliveryBarrier,
+    /// How long an agent may be silent.
+    pub stale_after: Duration,
+    /// When the ownership began, by the time of day: who was heard of since lives.
+    pub begun_at: Timestamp,
+    /// When the project was opened.
+    pub opened_at: Instant,
 }
 
 /// The answer to a command.
@@ -72,8 +92,72 @@ pub enum TargetMsg {
         /// To whom.
         reply: RpcReplyPort<Result<Outcome, WireError>>,
     },
+    /// A person asks for an agent; answered when its start is recorded.
+    Trigger {
+        /// Which.
+        trigger: Arc<Trigger>,
+        /// To whom.
+        reply: RpcReplyPort<Result<Outcome, WireError>>,
+    },
+    /// An agent is to be ended by its mechanism; answered at once.
+    EndAgent {
+        /// Which.
+        order: AgentToEnd,
+        /// To whom.
+        reply: RpcReplyPort<Result<(), WireError>>,
+    },
+    /// A command of the actor's own, once more.
+    Order {
+        /// What.
+        request: Arc<Request>,
+    },
     /// The first request of this name has its outcome.
     Done(DoneMsg),
+    /// A start has come to something.
+    Launch {
+        /// Which.
+        id: SpinUpId,
+        /// To what.
+        news: LaunchNews,
+    },
+    /// What was begun by a start has ended, or could not be ended.
+    EndedWhatWasStarted {
+        /// Which start.
+        id: SpinUpId,
+        /// How that went.
+        end: EndOf,
+    },
+    /// It is known whether somebody whose time is over could be heard.
+    Crossed {
+        /// Which start.
+        id: SpinUpId,
+        /// Whether.
+        could_hear: bool,
+    },
+    /// Timer: somebody's time is over. Ignored when `epoch` is stale.
+    BirthsDue {
+        /// Which timer.
+        epoch: u64,
+    },
+    /// An agent is offline or gone.
+    AgentLeft {
+        /// Which.
+        guid: AgentGuid,
+        /// What became of it.
+        change: AgentChange,
+    },
+    /// An agent that is offline does not run any more, as far as its mechanism knows.
+    Departed {
+        /// Which.
+        guid: AgentGuid,
+    },
+    /// Something changed by which somebody may be missing.
+    LookWanted,
+    /// Timer: it is looked who is missing. Ignored when `epoch` is stale.
+    LookDue {
+        /// Which timer.
+        epoch: u64,
+    },
     /// NATS has connected anew: what is in the bucket may be something else.
     ReloadDue,
     /// The bucket has been read again; false: it could not be.
@@ -92,19 +176,22 @@ pub struct DoneMsg {
 /// The actor.
 pub struct TargetManager;
 
-struct Job {
-    request: Arc<Request>,
-    reply: Reply,
+pub(super) struct Job {
+    pub request: Arc<Request>,
+    /// `None`: the actor's own.
+    pub reply: Option<Reply>,
 }
 
 /// What one incarnation holds.
 pub struct State {
-    args: TargetManagerArgs,
-    myself: ActorRef<TargetMsg>,
+    pub(super) args: TargetManagerArgs,
+    pub(super) myself: ActorRef<TargetMsg>,
     context: ChangeContext,
-    writer: KeyedWriter<TargetKey, Job, TargetMsg>,
+    pub(super) writer: KeyedWriter<TargetKey, Job, TargetMsg>,
+    pub(super) births: Births,
+    pub(super) planner: Planner,
     /// Until the bucket has been read: nothing is written before.
-    loading: Option<Loading>,
+    pub(super) loading: Option<Loading>,
     was_loaded: bool,
     reloading: Option<AbortOnDropHandle<()>>,
     /// Hears of reconnects; only where there is a bucket.
@@ -127,6 +214,7 @@ impl Actor for TargetManager {
             args.replicas,
             &args.ownership,
             &args.guard,
+            args.births.settings.keep_operations,
         );
         let (from, into) = (bucket.clone(), args.directory.clone());
         let load = move || {
@@ -142,8 +230,11 @@ impl Actor for TargetManager {
                 nats: args.nats.clone(),
                 clock: args.clock.clone(),
                 epoch: args.epoch,
+                on_step: args.births.on_step.clone(),
             },
             args,
+            births: Births::default(),
+            planner: Planner::default(),
             writer: KeyedWriter::new(myself.clone(), BOUNDS),
             myself,
             reloading: None,
@@ -162,13 +253,27 @@ impl Actor for TargetManager {
                 loaded?;
                 state.loaded();
             }
-            TargetMsg::CarryOut { request, reply } => state.take(Job { request, reply }),
+            TargetMsg::CarryOut { request, reply } => state.take(request, reply),
+            TargetMsg::Trigger { trigger, reply } => state.trigger(&trigger, reply),
+            TargetMsg::EndAgent { order, reply } => {
+                let _ = reply.send(state.end_agent(order));
+            }
+            TargetMsg::Order { request } => state.order(request),
+            TargetMsg::Launch { id, news } => state.heard_of(id, news),
+            TargetMsg::EndedWhatWasStarted { id, end } => state.ended(id, end),
+            TargetMsg::Crossed { id, could_hear } => state.crossed(id, could_hear),
+            TargetMsg::BirthsDue { epoch } => state.time_is_over(epoch),
+            TargetMsg::AgentLeft { guid, change } => state.agent_left(guid, change),
+            TargetMsg::Departed { guid } => state.unlink(guid),
+            TargetMsg::LookWanted => state.want_look(),
+            TargetMsg::LookDue { epoch } => state.look_due(epoch),
             TargetMsg::Done(DoneMsg { key, outcome }) => state.settle(key, *outcome),
             TargetMsg::ReloadDue => state.reload(),
             TargetMsg::Reloaded(is_read) => state.reloaded(is_read),
             TargetMsg::Drain(reply) => state.writer.drain(reply),
         }
         state.work_off();
+        state.arm_births();
         Ok(())
     }
 }
@@ -185,20 +290,28 @@ impl State {
         }
         loading.finish();
         self.watch_reconnects();
+        self.listen();
+        self.recover();
     }
 
-    fn take(&mut self, job: Job) {
-        if let Err(refusal) = self.admit(&job.request) {
-            let _ = job.reply.send(Err(refusal));
-        } else if let Err(rejected) = self.writer.push(job.request.key, job) {
+    fn take(&mut self, request: Arc<Request>, reply: Reply) {
+        let key = request.key;
+        if let Err(refusal) = self.admit(&request) {
+            let _ = reply.send(Err(refusal));
+            return;
+        }
+        let reply = Some(reply);
+        if let Err(rejected) = self.writer.push(key, Job { request, reply }) {
             let Job { request, reply } = rejected.request;
             let text = format!("target {} is not changed: {}", request.name, rejected.why);
-            let _ = reply.send(Err(WireError::overloaded(text, ASK_AGAIN)));
+            if let Some(reply) = reply {
+                let _ = reply.send(Err(WireError::overloaded(text, ASK_AGAIN)));
+            }
         }
     }
 
-    fn admit(&self, request: &Request) -> Result<(), WireError> {
-        let name = &request.name;
+    /// Whether anything can be written of a target just now.
+    pub(super) fn may_write(&self, name: &str) -> Result<(), WireError> {
         let not_now = |why: String| {
             let text = format!("target {name} is not changed: {why}");
             Err(WireError::unavailable(text, ASK_AGAIN))
@@ -208,6 +321,21 @@ impl State {
         }
         if !self.args.nats.is_up() {
             return not_now(format!("NATS at {} is away", self.args.nats.shown_url));
+        }
+        Ok(())
+    }
+
+    fn admit(&self, request: &Request) -> Result<(), WireError> {
+        let name = &request.name;
+        self.may_write(name)?;
+        if let Command::Birth {
+            command: BirthCommand::Redeem { digest, .. },
+            ..
+        } = &request.command
+            && self.is_ending(digest)
+        {
+            let text = "the start of this agent is being given up: no agent registered in time, and what was started is ended; try again in a moment";
+            return Err(WireError::unavailable(text, ASK_AGAIN));
         }
         let is_new = matches!(
             request.command,
@@ -245,46 +373,38 @@ impl State {
     }
 
     fn settle(&mut self, key: TargetKey, outcome: Result<Changed, WireError>) {
-        let Some(Job { reply, .. }) = self.writer.finish(&key) else {
+        let Some(Job { request, reply }) = self.writer.finish(&key) else {
             return;
         };
-        let outcome = outcome.map(|changed| {
-            self.apply(key, &changed);
-            changed.outcome
-        });
-        let _ = reply.send(outcome);
+        if let Ok(changed) = &outcome {
+            self.apply(key, changed, &request.command);
+        }
+        if let Command::Birth { command, .. } = &request.command {
+            self.birth_settled(&request, command, &outcome, reply.is_none());
+        }
+        if outcome.as_ref().is_ok_and(|changed| changed.outcome.changed) {
+            self.targets_changed();
+        }
+        if let Some(reply) = reply {
+            let _ = reply.send(outcome.map(|changed| changed.outcome));
+        }
         self.watch_reconnects();
     }
 
-    fn apply(&self, key: TargetKey, changed: &Changed) {
+    fn apply(&self, key: TargetKey, changed: &Changed, command: &Command) {
         if !changed.outcome.changed {
             return;
         }
         let directory = &self.args.directory;
+        // The end first: who looks for the operation finds it at every moment.
+        if let Some(end) = &changed.end {
+            directory.apply_end(end.clone());
+        }
         match &changed.now {
             Some((record, revision)) => directory.apply(key, record, *revision),
             None => directory.forget(key),
         }
-        self.tell(&changed.outcome);
-    }
-
-    fn tell(&self, outcome: &Outcome) {
-        let (target, is) = (&outcome.target, outcome.target.status);
-        let kind = match outcome.before {
-            _ if outcome.removed => TargetEventKind::Removed,
-            None => TargetEventKind::Registered,
-            Some(was) if is == TargetStatus::Disabled && was != is => TargetEventKind::Disabled,
-            Some(_) => TargetEventKind::Updated,
-        };
-        self.args.events.emit(Event::Target(Box::new(TargetEvent {
-            kind,
-            timestamp: self.args.clock.now(),
-            project_id: self.args.project.to_string(),
-            target_id: target.id,
-            target_name: target.name.clone(),
-            previous_status: outcome.before,
-            new_status: (!outcome.removed).then_some(is),
-        })));
+        self.tell_of_target(changed, command);
     }
 
     fn watch_reconnects(&mut self) {
@@ -318,6 +438,7 @@ impl State {
         self.reloading = None;
         if is_read {
             self.args.events.gap(Some(&self.args.project));
+            self.recover();
         } else {
             self.myself.send_after(READ_AGAIN, || TargetMsg::ReloadDue);
         }

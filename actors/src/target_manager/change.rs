@@ -7,6 +7,7 @@ use bytes::Bytes;
 use loom_protocol::target::{SpinUpOperation, Target};
 use loom_protocol::{ErrorCode, TargetId, WireError, names};
 
+use super::birth_command::BirthCommand;
 use super::bucket::TargetBucket;
 use super::command::{Command, Decision, Outcome, contended};
 use super::directory::{TargetDirectory, read};
@@ -54,6 +55,8 @@ pub(super) struct Changed {
     pub now: Option<(Arc<Record>, u64)>,
     /// The end of an operation that was written before the record.
     pub end: Option<Arc<Ended>>,
+    /// The record that was there before.
+    pub before: Option<Arc<Record>>,
 }
 
 /// A change that is under way. All of its writes have one write id.
@@ -98,6 +101,17 @@ impl Change {
         names::target_key(&self.request.name)
     }
 
+    /// The step of a birth that is done when this is stored.
+    fn step_after(&self, next: &Next) -> Option<BirthStep> {
+        match &self.request.command {
+            Command::Birth {
+                command: BirthCommand::Started { .. },
+                ..
+            } => Some(BirthStep::Referenced),
+            _ => next.end.is_some().then_some(BirthStep::Decided),
+        }
+    }
+
     fn refusal(&self, why: &str) -> WireError {
         let text = format!("target {} is not changed: {why}", self.request.name);
         WireError::unavailable(text, ASK_AGAIN)
@@ -113,6 +127,7 @@ impl Change {
                 operation: None,
             },
             end: None,
+            before: present.record.clone(),
             now: present.record.map(|record| (record, present.revision)),
         }
     }
@@ -218,6 +233,9 @@ impl Transition for Change {
         let stored = stored.await;
         if stored.is_ok() {
             context.nats.store.confirmed(|| bucket.stream());
+            if let Some(step) = self.step_after(next) {
+                context.on_step.reached(step).await;
+            }
         }
         stored
     }
@@ -270,12 +288,13 @@ impl Transition for Change {
         Changed {
             outcome: Outcome {
                 target: next.target,
-                before: before.map(|record| record.target.status),
+                before: before.as_ref().map(|record| record.target.status),
                 changed: true,
                 removed: next.record.is_none(),
                 operation: next.operation,
             },
             end: next.end.map(|(end, _)| end),
+            before,
             now: next.record.map(|record| (record, revision)),
         }
     }

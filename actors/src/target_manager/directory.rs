@@ -12,7 +12,6 @@ use loom_protocol::{ProjectId, SpinUpId, TargetId, Timestamp, WireError, names};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-pub(in crate::target_manager) use self::births::need_of;
 pub(crate) use self::births::TicketOf;
 pub use self::births::{LinkedTo, TargetView};
 use super::key::TargetKey;

@@ -9,7 +9,6 @@ use futures_util::future::BoxFuture;
 use loom_protocol::target::{BirthTicket, SpinUpOperation, Target};
 use loom_protocol::{ProjectId, SpinUpId};
 use serde_json::Value;
-use tokio_util::sync::CancellationToken;
 
 /// Finds the mechanism of a target.
 pub trait Mechanisms: Send + Sync {
@@ -22,13 +21,9 @@ pub trait Mechanisms: Send + Sync {
 
 /// Starts agents of one target, finds them again, and ends them. `reference` is what [`Mechanism::start`] gave.
 pub trait Mechanism: Send + Sync {
-    /// Starts an agent. Repeated with the same id it is the same start. What was begun when `cancel` comes, or when the
-    /// future is dropped, is in doubt, and is ended by [`Mechanism::stop`].
-    fn start<'a>(
-        &'a self,
-        start: &'a Start,
-        cancel: CancellationToken,
-    ) -> BoxFuture<'a, Result<Started, StartFailure>>;
+    /// Starts an agent. Repeated with the same id it is the same start. What was begun when the future is dropped is in
+    /// doubt, and is ended by [`Mechanism::stop`].
+    fn start<'a>(&'a self, start: &'a Start) -> BoxFuture<'a, Result<Started, StartFailure>>;
 
     /// What became of a start that was begun, or may have been.
     fn find<'a>(

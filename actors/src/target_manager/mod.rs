@@ -34,15 +34,23 @@
 mod actor;
 mod birth_command;
 mod birth_step;
+mod births;
 mod bucket;
 mod change;
 mod command;
 mod directory;
 mod handle;
 mod key;
+mod launching;
+mod linked;
 mod mechanism;
+mod news;
 mod operations;
 mod page;
+mod planning;
+mod recovery;
+mod terms;
+mod tidying;
 mod trigger;
 
 pub use actor::{TargetManager, TargetManagerArgs, TargetMsg};
@@ -57,10 +65,14 @@ pub use mechanism::{
 };
 pub use operations::{MOST_OPERATIONS, OperationFilter, OperationsFound};
 pub use page::TargetsFound;
+pub use terms::BirthTerms;
 pub use trigger::{AgentToEnd, Trigger};
 
 /// How many targets a project may have.
 pub const MOST_TARGETS: usize = 512;
+
+/// After how long a client that was turned away should ask again.
+const ASK_AGAIN: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// What a mechanism finds a start again by; of no interest to anybody else.
 pub(crate) type Reference = serde_json::Value;

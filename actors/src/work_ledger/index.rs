@@ -15,6 +15,7 @@ use slab::Slab;
 use tokio::time::Instant;
 
 use super::header::{Failure, Header, ItemChange, LeaseInfo};
+use super::waiting::Waiting;
 use crate::domain::matching::Requirements;
 use crate::domain::work::{LeaseEnd, WorkRecord};
 
@@ -51,7 +52,8 @@ pub(super) struct Index {
     /// Cancelled while an agent held them, and the agent has not said that it stopped.
     stopping: HashMap<WorkId, (AgentGuid, u32)>,
     needs: HashMap<Arc<Requirements>, usize>,
-    pending_by_needs: HashMap<Arc<Requirements>, usize>,
+    pub(super) pending_by_needs: HashMap<Arc<Requirements>, usize>,
+    pub(super) waiting: Waiting,
     last_activity: Option<Timestamp>,
 }
 
@@ -178,7 +180,7 @@ impl Index {
             self.orders[place(before.status)].remove(&before.created);
             self.orders[place(header.status)].insert(header.created, slot);
         }
-        self.take_from_lists(&before);
+        self.take_from_lists(&before, slot);
         self.put_in_lists(&header, slot);
         header
     }
@@ -188,6 +190,7 @@ impl Index {
             List::Pending => {
                 let needs = header.needs.clone();
                 *self.pending_by_needs.entry(needs).or_default() += 1;
+                self.waiting.insert(header, slot);
             }
             List::WithoutLetter => drop(self.without_letter.insert(header.revision, slot)),
             List::Finished => drop(self.finished.insert(header.revision, slot)),
@@ -195,9 +198,12 @@ impl Index {
         }
     }
 
-    fn take_from_lists(&mut self, header: &Header) {
+    fn take_from_lists(&mut self, header: &Header, slot: u32) {
         match List::of(header) {
-            List::Pending => forget_one(&mut self.pending_by_needs, &header.needs),
+            List::Pending => {
+                forget_one(&mut self.pending_by_needs, &header.needs);
+                self.waiting.remove(header, slot);
+            }
             List::WithoutLetter => drop(self.without_letter.remove(&header.revision)),
             List::Finished => drop(self.finished.remove(&header.revision)),
             List::None => {}
@@ -235,7 +241,7 @@ impl Index {
         let slot = self.ids.remove(&id)?;
         let header = self.headers.try_remove(slot as usize)?;
         self.orders[place(header.status)].remove(&header.created);
-        self.take_from_lists(&header);
+        self.take_from_lists(&header, slot);
         self.stopping.remove(&id);
         forget_one(&mut self.needs, &header.needs);
         if header.status.is_leased()

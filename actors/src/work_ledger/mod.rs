@@ -73,6 +73,7 @@ mod read_model;
 mod replay;
 mod retention;
 mod search;
+mod waiting;
 mod write_context;
 
 pub use actor::{LedgerMsg, WorkLedger, WorkLedgerArgs};

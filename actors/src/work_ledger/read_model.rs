@@ -204,6 +204,31 @@ impl ReadModel {
             .collect()
     }
 
+    /// Pending items that may be offered now, by what they need; and when the next one may be that may not yet
+    /// (`notBefore`). Costs the number of different needs.
+    pub fn ready_by_needs(
+        &self,
+        now: Timestamp,
+    ) -> (Vec<(Arc<Requirements>, usize)>, Option<Timestamp>) {
+        self.index.write().ready_by_needs(now)
+    }
+
+    /// The item that was created first of those that may be offered now and whose needs `suits` says yes to, among the
+    /// first `most` that are pending.
+    pub fn oldest_ready(
+        &self,
+        now: Timestamp,
+        most: usize,
+        mut suits: impl FnMut(&Requirements) -> bool,
+    ) -> Option<WorkId> {
+        let index = self.index.read();
+        let mut pending = index.pending().take(most);
+        let is_ready = |header: &&Header| {
+            header.not_before().is_none_or(|until| until <= now) && suits(&header.needs)
+        };
+        pending.find(is_ready).map(|header| header.id)
+    }
+
     /// Whether anything is pending whose needs `suits` says yes to.
     pub fn has_pending(&self, mut suits: impl FnMut(&Requirements) -> bool) -> bool {
         let index = self.index.read();

@@ -22,6 +22,7 @@ use loom_actors::settings::{
 use loom_actors::shared_agents::SharedAgents;
 use loom_actors::stores::Stores;
 use loom_actors::supervision::{Jitter, Root, RootHandle};
+use loom_actors::target_manager::BirthTerms;
 use loom_actors::work_ledger::{LedgerError, Operation};
 use loom_protocol::work::WorkStatus;
 use loom_protocol::{ProjectId, Timestamp, WorkId};
@@ -124,6 +125,7 @@ impl House {
             ownership: Ownership::alone(),
             replicas: 1,
             dlq: DlqSettings::default(),
+            births: BirthTerms::of_nobody(),
         };
         let root = Root::start("test").await.unwrap();
         let id = ProjectId::new("p").unwrap();

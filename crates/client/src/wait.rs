@@ -168,7 +168,7 @@ impl Client {
                 let encoding = Encoding::from_content_type(header_of(&message));
                 match encoding.decode::<Event>(&message.payload) {
                     Ok(Event::Work(event)) => Some(event.work_id),
-                    Ok(Event::Agent(_) | Event::Target(_)) | Err(_) => None,
+                    Ok(Event::Agent(_) | Event::Target(_) | Event::SpinUp(_)) | Err(_) => None,
                 }
             }));
         }

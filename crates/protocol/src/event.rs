@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{Agent, AgentStatus};
-use crate::id::{AgentGuid, TargetId, WorkId};
+use crate::id::{AgentGuid, SpinUpId, TargetId, WorkId};
 use crate::target::TargetStatus;
 use crate::time::Timestamp;
 use crate::work::{Reason, WorkStatus};
@@ -21,6 +21,8 @@ pub enum Event {
     Agent(Box<AgentEvent>),
     /// About a target.
     Target(Box<TargetEvent>),
+    /// About a start of an agent.
+    SpinUp(Box<SpinUpEvent>),
 }
 
 impl Event {
@@ -30,6 +32,7 @@ impl Event {
             Self::Work(event) => event.kind.as_str(),
             Self::Agent(event) => event.kind.as_str(),
             Self::Target(event) => event.kind.as_str(),
+            Self::SpinUp(event) => event.kind.as_str(),
         }
     }
 
@@ -39,6 +42,7 @@ impl Event {
             Self::Work(event) => &event.project_id,
             Self::Agent(event) => &event.project_id,
             Self::Target(event) => &event.project_id,
+            Self::SpinUp(event) => &event.project_id,
         }
     }
 }
@@ -323,4 +327,74 @@ pub struct TargetEvent {
     /// What it is now; of all but `removed`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub new_status: Option<TargetStatus>,
+}
+
+/// The names of the events about starts of agents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
+pub enum SpinUpEventKind {
+    /// It is decided.
+    #[serde(rename = "spin-up:triggered")]
+    Triggered,
+    /// Its mechanism has begun.
+    #[serde(rename = "spin-up:started")]
+    Started,
+    /// Its agent has registered.
+    #[serde(rename = "spin-up:completed")]
+    Completed,
+    /// There will be no agent: it failed, or took too long.
+    #[serde(rename = "spin-up:failed")]
+    Failed,
+}
+
+impl SpinUpEventKind {
+    /// The name as it stands on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Triggered => "spin-up:triggered",
+            Self::Started => "spin-up:started",
+            Self::Completed => "spin-up:completed",
+            Self::Failed => "spin-up:failed",
+        }
+    }
+}
+
+/// An event about a start of an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct SpinUpEvent {
+    /// What happened.
+    #[serde(rename = "type")]
+    pub kind: SpinUpEventKind,
+    /// When.
+    pub timestamp: Timestamp,
+    /// In which project.
+    pub project_id: String,
+    /// Which start.
+    pub operation_id: SpinUpId,
+    /// By which target.
+    pub target_id: TargetId,
+    /// Its name.
+    pub target_name: String,
+    /// The type of the agent.
+    pub agent_type: String,
+    /// The capability that is needed, where it is started for one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub capability: Option<String>,
+    /// The boundary that is needed, where it is started for one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub boundary: Option<String>,
+    /// The item that asked for it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub work_id: Option<WorkId>,
+    /// Of `completed`: the agent.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub agent_guid: Option<AgentGuid>,
+    /// Of `completed` and `failed`: how long it took from the decision on.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub duration_ms: Option<u64>,
+    /// Of `failed`: why.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error_message: Option<String>,
 }

@@ -32,8 +32,8 @@ pub struct Stopping(pub CancellationToken);
 /// What one listener wants to hear of what happens where it may listen.
 #[derive(Debug)]
 struct Wanted {
-    /// `work:`, `agent:` or `target:`; empty: all.
-    topics: Vec<&'static str>,
+    /// Of each topic the beginnings of its names; empty: all.
+    topics: Vec<&'static [&'static str]>,
     /// About these items; empty: about anything.
     items: Vec<WorkId>,
 }
@@ -55,9 +55,9 @@ impl Wanted {
             .split(',')
             .filter(|topic| !topic.is_empty())
             .map(|topic| match topic.trim() {
-                "work" => Ok("work:"),
-                "agent" | "agents" => Ok("agent:"),
-                "target" | "targets" => Ok("target:"),
+                "work" => Ok(&["work:"][..]),
+                "agent" | "agents" => Ok(&["agent:"][..]),
+                "target" | "targets" => Ok(&["target:", "spin-up:"][..]),
                 other => Err(RestError::invalid(format!(
                     "topic {:?} is neither work nor agents nor targets",
                     other.chars().take(32).collect::<String>()
@@ -83,7 +83,8 @@ impl Wanted {
     }
 
     fn takes(&self, event: &Event) -> bool {
-        (self.topics.is_empty() || self.topics.iter().any(|t| event.name().starts_with(t)))
+        let mut names = self.topics.iter().copied().flatten();
+        (self.topics.is_empty() || names.any(|name| event.name().starts_with(name)))
             && (self.items.is_empty()
                 || matches!(event, Event::Work(work) if self.items.contains(&work.work_id)))
     }

@@ -126,9 +126,14 @@ impl<R: Clone> TargetRecord<R> {
         }))
     }
 
-    /// Pending → InProgress: the mechanism has begun, and says by what the start is found again.
+    /// Pending → InProgress: the mechanism has begun, and says by what the start is found again. An agent that was
+    /// quicker to register than that is found by it too.
     pub fn started(&self, id: SpinUpId, reference: R, now: Timestamp) -> Option<Self> {
-        let at = self.place_of(id)?;
+        let Some(at) = self.place_of(id) else {
+            let mut agents = self.agents.iter();
+            let at = agents.position(|a| a.operation_id == id && a.reference.is_none())?;
+            return Some(self.with(now, |next| next.agents[at].reference = Some(reference)));
+        };
         Some(self.with(now, |next| {
             let birth = &mut next.births[at];
             birth.operation.status = SpinUpStatus::InProgress;

@@ -190,6 +190,35 @@ impl TargetDirectory {
         found
     }
 
+    /// How many there are of those.
+    pub(in crate::target_manager) fn count_being_born(&self, need: &Need) -> usize {
+        let index = self.index.read();
+        let mut count = 0;
+        for known in index.by_id.values() {
+            let record = &known.record;
+            if record.births.is_empty() {
+                continue;
+            }
+            let profile = TargetProfile::from(&record.target);
+            let serving = record.births.iter().filter(|birth| {
+                let started_for = need_of(birth);
+                will_serve(&profile, started_for.as_ref().unwrap_or(need), need)
+            });
+            count += serving.count();
+        }
+        count
+    }
+
+    /// The record of the target of an agent, and what it knows of the agent.
+    pub(in crate::target_manager) fn linked_agent(
+        &self,
+        guid: AgentGuid,
+    ) -> Option<(Arc<Record>, LinkedAgent<Reference>)> {
+        let index = self.index.read();
+        let (record, agent) = index.agent(guid)?;
+        Some((record.clone(), agent.clone()))
+    }
+
     /// How many starts are not decided.
     pub fn undecided(&self) -> usize {
         self.index.read().births.births.len()
@@ -215,6 +244,6 @@ impl TargetDirectory {
 }
 
 /// What a start is for; none where a person asked for it.
-pub(in crate::target_manager) fn need_of(birth: &Birth<Reference>) -> Option<Need> {
+fn need_of(birth: &Birth<Reference>) -> Option<Need> {
     birth.operation.need.as_ref().map(Need::from)
 }

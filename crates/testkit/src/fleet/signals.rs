@@ -6,8 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use async_nats::{Client, Subscriber};
 use futures_util::StreamExt as _;
 use loom_protocol::event::{
-    AgentEvent, AgentEventKind, Event, TargetEvent, TargetEventKind, WorkEvent, WorkEventKind,
-};
+    AgentEvent, AgentEventKind, Event, TargetEvent, TargetEventKind, WorkEvent, WorkEventKind, SpinUpEvent, SpinUpEventKind};
 use loom_protocol::{AgentGuid, ProjectId, WorkId, names};
 use tokio::time::{Instant, timeout_at};
 
@@ -97,6 +96,18 @@ impl Signals {
         self.find(&what, is_it).await
     }
 
+    /// The first event of this kind about a start by the target of a name.
+    pub async fn spin_up(&mut self, kind: SpinUpEventKind, target: &str) -> Result<SpinUpEvent> {
+        let is_it = |event: &Event| match event {
+            Event::SpinUp(event) if event.kind == kind && event.target_name == target => {
+                Some((**event).clone())
+            }
+            _ => None,
+        };
+        let what = format!("{} of {target}", kind.as_str());
+        self.find(&what, is_it).await
+    }
+
     /// The first of which `is_it` makes something; `what` names it in the error.
     pub async fn find<T>(
         &mut self,
@@ -136,7 +147,7 @@ impl Signals {
     pub fn told_of(&self, id: WorkId) -> Vec<&WorkEvent> {
         let work = self.told.iter().filter_map(|event| match event {
             Event::Work(event) => Some(&**event),
-            Event::Agent(_) | Event::Target(_) => None,
+            Event::Agent(_) | Event::Target(_) | Event::SpinUp(_) => None,
         });
         work.filter(|event| event.work_id == id).collect()
     }

@@ -1,0 +1,210 @@
+//! One start, from its record on: begun by its mechanism, or looked for after a crash; watched until its agent is born
+//! or it has ended. A task for each; what it learns it tells the actor, which writes it down.
+//!
+//! | it begins with | it asks | then |
+//! |---|---|---|
+//! | a start that was just recorded | the ownership; then the mechanism is to start it | below |
+//! | one that was recorded by an earlier incarnation | the mechanism what became of it | below |
+//!
+//! | the mechanism says | told is | then |
+//! |---|---|---|
+//! | started, or running | its reference | its end is watched |
+//! | surely not started, and it won't be | over | – |
+//! | in doubt | – | it is asked what became of it |
+//! | absent | of one that was just recorded nothing: it is started again under the same id; of an older one, that it is to be begun again | – |
+//! | it has ended | over, with its output | – |
+//! | it cannot say | nothing: its birth tells, or the end of its time | it is asked again |
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use loom_protocol::SpinUpId;
+use serde_json::Value;
+use tokio::time::sleep;
+
+use super::birth_step::{BirthStep, BirthStepHook};
+use super::mechanism::{AgentEnd, FailureKind, Found, Mechanism, Start, StartFailure};
+use crate::nats::owner::Ownership;
+
+/// How often a start that is in doubt and not to be found is repeated.
+const TRIES: u32 = 3;
+/// The pause before it is looked at again what became of a start; doubles up to the longest.
+const LOOK_FIRST: Duration = Duration::from_millis(500);
+const LOOK_MAX: Duration = Duration::from_secs(15);
+
+/// What a start has come to.
+#[derive(Debug)]
+pub enum LaunchNews {
+    /// It was begun: by this it is found again.
+    Started(Value),
+    /// It surely never began, and its ticket is lost.
+    NeverBegan,
+    /// There will be no agent.
+    Over {
+        /// Why.
+        error: String,
+        /// The end of what it said, without secrets.
+        output: Option<String>,
+        /// Whether something of it may live.
+        may_live: bool,
+    },
+    /// This coordinator owns no longer: it begins nothing.
+    NotOurs,
+}
+
+/// How a start comes here.
+pub(super) enum Beginning {
+    /// It was just recorded.
+    New(Box<Start>),
+    /// It was recorded earlier; with what it was found by then.
+    Recorded(Option<Value>),
+}
+
+/// One start.
+pub(super) struct Launch<T> {
+    pub id: SpinUpId,
+    pub mechanism: Arc<dyn Mechanism>,
+    pub ownership: Ownership,
+    pub on_step: BirthStepHook,
+    /// Told what it has come to.
+    pub tell: T,
+}
+
+/// The pauses between looks, which grow.
+struct Pauses(Duration);
+
+impl Pauses {
+    const fn new() -> Self {
+        Self(LOOK_FIRST)
+    }
+
+    async fn pause(&mut self) {
+        sleep(self.0).await;
+        self.0 = LOOK_MAX.min(self.0 * 2);
+    }
+}
+
+impl<T: Fn(LaunchNews) + Send + Sync> Launch<T> {
+    /// Ends when there is nothing more to be told.
+    pub async fn run(self, beginning: Beginning) {
+        match beginning {
+            Beginning::New(start) => self.begin(&start).await,
+            Beginning::Recorded(reference) => self.find(reference, false).await,
+        }
+    }
+
+    async fn begin(&self, start: &Start) {
+        self.on_step.reached(BirthStep::Recorded).await;
+        let mut pauses = Pauses::new();
+        for tries_left in (0..TRIES).rev() {
+            if !self.ownership.is_held() {
+                return (self.tell)(LaunchNews::NotOurs);
+            }
+            let begun = self.mechanism.start(start).await;
+            let failure = match begun {
+                Ok(started) => {
+                    self.on_step.reached(BirthStep::Launched).await;
+                    (self.tell)(LaunchNews::Started(started.reference.clone()));
+                    return self.watch(started.reference, started.end).await;
+                }
+                Err(failure) => failure,
+            };
+            let StartFailure {
+                kind,
+                message,
+                output,
+            } = failure;
+            if kind == FailureKind::NotStarted {
+                return self.over(message, output, false);
+            }
+            match self.once_known().await {
+                Found::Running(reference) => {
+                    (self.tell)(LaunchNews::Started(reference.clone()));
+                    return self.watch(reference, None).await;
+                }
+                Found::Ended { output: said } => {
+                    let error = format!("{message}; it has ended before its agent registered");
+                    return self.over(error, said.or(output), true);
+                }
+                Found::Absent if tries_left == 0 => return self.over(message, output, true),
+                // Its ticket is known still: the same start once more.
+                Found::Absent | Found::Unknown { .. } => pauses.pause().await,
+            }
+        }
+    }
+
+    /// Asks what became of it, until it has ended. `is_told`: whether its reference was told.
+    async fn find(&self, mut reference: Option<Value>, mut is_told: bool) {
+        let mut pauses = Pauses::new();
+        loop {
+            match self.mechanism.find(self.id, reference.as_ref()).await {
+                Ok(Found::Running(found)) => {
+                    if !is_told || reference.as_ref() != Some(&found) {
+                        (self.tell)(LaunchNews::Started(found.clone()));
+                    }
+                    is_told = true;
+                    reference = Some(found);
+                }
+                Ok(Found::Absent) if reference.is_none() => {
+                    return (self.tell)(LaunchNews::NeverBegan);
+                }
+                Ok(Found::Absent) => return self.ended(None),
+                Ok(Found::Ended { output }) => return self.ended(output),
+                Ok(Found::Unknown { why }) => {
+                    tracing::debug!(id = %self.id, "what became of a start is not known: {why}");
+                }
+                Err(why) => {
+                    tracing::debug!(id = %self.id, "what became of a start cannot be asked: {why}");
+                }
+            }
+            pauses.pause().await;
+        }
+    }
+
+    /// Watches the end of what was begun.
+    async fn watch(&self, reference: Value, end: Option<BoxFuture<'static, AgentEnd>>) {
+        let Some(end) = end else {
+            return self.find(Some(reference), true).await;
+        };
+        let AgentEnd { how, output } = end.await;
+        // What it has left behind may be the agent.
+        match self.mechanism.find(self.id, Some(&reference)).await {
+            Ok(Found::Running(found)) => {
+                let is_told = found == reference;
+                self.find(Some(found), is_told).await;
+            }
+            _ => {
+                let error = format!("it ended before its agent registered: {how}");
+                self.over(error, output, true);
+            }
+        }
+    }
+
+    /// Asks until the mechanism says something that it knows.
+    async fn once_known(&self) -> Found {
+        let mut pauses = Pauses::new();
+        loop {
+            match self.mechanism.find(self.id, None).await {
+                Ok(Found::Unknown { why }) | Err(why) => {
+                    tracing::debug!(id = %self.id, "a start is in doubt: {why}");
+                }
+                Ok(found) => return found,
+            }
+            pauses.pause().await;
+        }
+    }
+
+    fn ended(&self, output: Option<String>) {
+        let error = "it ended before its agent registered".to_owned();
+        self.over(error, output, true);
+    }
+
+    fn over(&self, error: String, output: Option<String>, may_live: bool) {
+        (self.tell)(LaunchNews::Over {
+            error,
+            output,
+            may_live,
+        });
+    }
+}

@@ -1,0 +1,469 @@
+//! Who is started: looks at what waits as a level, and starts what is missing.
+//!
+//! | looked at | how often |
+//! |---|---|
+//! | when an item waits, an agent or a target changes | at most every 50 ms, however much changes |
+//! | when a rest, a pause or a `notBefore` is over; when somebody else's start has left room | at that time, or within 30 s where the time of day may have been set |
+//!
+//! Nothing is started before the agents, the items and the targets have been read; nor, after a start of the coordinator,
+//! before `stale_after` has passed while somebody who lived before it has not been heard again.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use loom_protocol::target::{
+    BirthTicket, SpinUpOperation, SpinUpStatus, Target, TargetStatus,
+};
+use loom_protocol::work::WorkStatus;
+use loom_protocol::{SpinUpId, Timestamp, WireError, WorkId};
+use tokio::time::Instant;
+
+use super::actor::{Job, Reply, State, TargetMsg};
+use super::birth_command::BirthCommand;
+use super::births::Planned;
+use super::change::Request;
+use super::command::{Command, not_found};
+use super::directory::Known;
+use super::key::TargetKey;
+use super::terms::StartPermit;
+use super::trigger::Trigger;
+use super::{ASK_AGAIN, Record};
+use crate::agent_registry::AgentChange;
+use crate::domain::matching::Requirements;
+use crate::domain::targets::{
+    Birth, Choice, Need, Standing, TargetProfile, TicketTerms, digest_of, may_start, missing,
+    will_serve,
+};
+
+/// The least time between two looks.
+const EVERY: Duration = Duration::from_millis(50);
+/// The most while something waits for a time of day.
+const LOOK_MAX: Duration = Duration::from_secs(30);
+/// The pause before it is looked again whether everything has been read, or whether there is room.
+const NOT_YET: Duration = Duration::from_millis(250);
+/// The pause after a start that could not be recorded.
+const HOLD_OFF: Duration = Duration::from_secs(1);
+/// Among how many pending items the one is looked for that a start is for.
+const LOOKED_THROUGH: usize = 10_000;
+
+/// What the hooks of others know of the one who looks.
+#[derive(Debug, Default)]
+struct Signal {
+    /// Whether a look is asked for already.
+    asked: AtomicBool,
+    /// Whether there is anything to look for.
+    has_targets: AtomicBool,
+}
+
+/// Who looks, and when.
+#[derive(Default)]
+pub(super) struct Planner {
+    choice: Choice<TargetKey>,
+    /// What the choice knows of each target.
+    known: HashMap<TargetKey, (u64, Standing)>,
+    signal: Arc<Signal>,
+    last: Option<Instant>,
+    next: Option<(u64, Instant)>,
+    epoch: u64,
+    not_before: Option<Instant>,
+}
+
+/// What waits of one need.
+struct Waiting {
+    need: Need,
+    pending: u64,
+    /// Of each type that some prefer, how many do.
+    preferred: BTreeMap<Arc<str>, usize>,
+    /// How many agents are there that may take it.
+    there: u64,
+}
+
+impl Waiting {
+    /// The type that most of them prefer.
+    fn preferred(&self) -> Option<&Arc<str>> {
+        let most = self.preferred.iter().max_by_key(|(_, count)| **count);
+        most.map(|(agent_type, _)| agent_type)
+    }
+}
+
+impl State {
+    /// Has items and agents tell when they change.
+    pub(super) fn listen(&self) {
+        let signal = self.planner.signal.clone();
+        let ask = {
+            let (signal, myself) = (signal.clone(), self.myself.clone());
+            move || {
+                if !signal.asked.swap(true, Ordering::AcqRel) {
+                    let _ = myself.cast(TargetMsg::LookWanted);
+                }
+            }
+        };
+        let (of_items, asks) = (signal.clone(), ask.clone());
+        self.args.work.changes().hook("target-manager", move |change| {
+            let waits = change.header.status == WorkStatus::Pending;
+            if waits && of_items.has_targets.load(Ordering::Relaxed) {
+                asks();
+            }
+        });
+        let myself = self.myself.clone();
+        self.args.agents.changes().hook("target-manager", move |(guid, change)| {
+            if !signal.has_targets.load(Ordering::Relaxed) {
+                return;
+            }
+            if matches!(change, AgentChange::Gone | AgentChange::Offline) {
+                let (guid, change) = (*guid, *change);
+                let _ = myself.cast(TargetMsg::AgentLeft { guid, change });
+            }
+            ask();
+        });
+    }
+
+    /// A look is wanted: as soon as may be.
+    pub(super) fn want_look(&mut self) {
+        let now = Instant::now();
+        let earliest = [self.planner.last.map(|last| last + EVERY), self.planner.not_before];
+        let at = earliest.into_iter().flatten().max().unwrap_or(now).max(now);
+        self.look_at(at);
+    }
+
+    /// Looks at this time, if it does not look sooner.
+    fn look_at(&mut self, at: Instant) {
+        if self.planner.next.is_some_and(|(_, next)| next <= at) {
+            return;
+        }
+        self.planner.epoch += 1;
+        let epoch = self.planner.epoch;
+        self.planner.next = Some((epoch, at));
+        let wait = at.saturating_duration_since(Instant::now());
+        self.myself
+            .send_after(wait, move || TargetMsg::LookDue { epoch });
+    }
+
+    /// The targets have changed: what the choice knows of them.
+    pub(super) fn targets_changed(&mut self) {
+        let has_targets = self.args.directory.len() > 0;
+        let signal = &self.planner.signal;
+        signal.has_targets.store(has_targets, Ordering::Relaxed);
+        self.want_look();
+    }
+
+    /// The time to look has come.
+    pub(super) fn look_due(&mut self, epoch: u64) {
+        if self.planner.next.is_some_and(|(next, _)| next == epoch) {
+            self.planner.next = None;
+            self.look();
+        }
+    }
+
+    fn look(&mut self) {
+        self.planner.signal.asked.store(false, Ordering::Release);
+        self.planner.last = Some(Instant::now());
+        if self.loading.is_some() || self.writer.is_draining() {
+            return;
+        }
+        let now = self.args.clock.now();
+        self.args.directory.forget_operations(now.before(self.args.births.settings.keep_operations));
+        let wakes = self.refresh_choice(now);
+        if self.planner.known.is_empty() {
+            return;
+        }
+        let args = &self.args;
+        let is_read = args.agents.is_loaded() && args.work.is_loaded();
+        if !is_read || !args.nats.is_up() || !args.ownership.is_held() {
+            return self.look_at(Instant::now() + NOT_YET);
+        }
+        let (ready, next_ready) = args.work.ready_by_needs(now);
+        let mut waiting = self.waiting(&ready);
+        if !waiting.is_empty() && self.waits_for_the_living() {
+            return self.look_at(Instant::now() + NOT_YET);
+        }
+        let is_satisfied = self.start_missing(&mut waiting, now);
+        let of_day = wakes.into_iter().filter(|_| !is_satisfied).chain(next_ready);
+        if let Some(wait) = of_day.map(|at| at.since(now)).min() {
+            self.look_at(Instant::now() + wait.clamp(EVERY, LOOK_MAX));
+        }
+        if !is_satisfied {
+            self.look_at(Instant::now() + LOOK_MAX);
+        }
+    }
+
+    /// Whether somebody who lived before this coordinator may be heard yet: it would be doubled.
+    fn waits_for_the_living(&self) -> bool {
+        let args = &self.args;
+        args.opened_at.elapsed() < args.stale_after && args.agents.has_unheard(args.begun_at)
+    }
+
+    /// What waits, by what it needs, as far as any target serves it.
+    fn waiting(&self, ready: &[(Arc<Requirements>, usize)]) -> Vec<Waiting> {
+        let mut by_need: BTreeMap<Need, Waiting> = BTreeMap::new();
+        for (requirements, count) in ready {
+            let need = Need::from(&**requirements);
+            if self.planner.choice.capacity(&need) == 0 {
+                continue;
+            }
+            let waiting = by_need.entry(need.clone()).or_insert_with(|| Waiting {
+                need,
+                pending: 0,
+                preferred: BTreeMap::new(),
+                there: 0,
+            });
+            waiting.pending += u64::try_from(*count).unwrap_or(u64::MAX);
+            if let Some(preferred) = &requirements.preferred_agent_type {
+                *waiting.preferred.entry(preferred.clone()).or_default() += count;
+            }
+        }
+        let mut waiting: Vec<Waiting> = by_need.into_values().collect();
+        for waiting in &mut waiting {
+            let requirements = Requirements {
+                capability: waiting.need.capability.clone(),
+                boundary: waiting.need.boundary.clone(),
+                required_agent_type: waiting.need.required_agent_type.clone(),
+                preferred_agent_type: None,
+            };
+            let most = self.planner.choice.capacity(&waiting.need);
+            let most = usize::try_from(most).unwrap_or(usize::MAX);
+            let there = self.args.agents.count_there(&requirements, most);
+            waiting.there = u64::try_from(there).unwrap_or(u64::MAX);
+        }
+        // Where nobody is there comes first, then where most waits.
+        waiting.sort_by_key(|waiting| (waiting.there > 0, std::cmp::Reverse(waiting.pending)));
+        waiting
+    }
+
+    /// Starts one agent for each need in turn, until nobody is missing or nobody may start. Whether nobody is missing.
+    fn start_missing(&mut self, waiting: &mut Vec<Waiting>, now: Timestamp) -> bool {
+        let mut is_satisfied = true;
+        while !waiting.is_empty() {
+            let mut is_full = false;
+            let mut still = Vec::new();
+            for one in std::mem::take(waiting) {
+                if is_full || self.missing_for(&one) == 0 {
+                    continue;
+                }
+                let Some(key) = self.planner.choice.pick(&one.need, one.preferred()).copied() else {
+                    is_satisfied = false;
+                    continue;
+                };
+                let Some(permit) = self.room_for_one() else {
+                    (is_satisfied, is_full) = (false, true);
+                    self.look_at(Instant::now() + HOLD_OFF);
+                    continue;
+                };
+                if let Some(known) = self.args.directory.known(key) {
+                    self.begin_for(&known, key, &one.need, permit, now);
+                    self.refresh_one(key, &known, now);
+                    still.push(one);
+                }
+            }
+            *waiting = still;
+        }
+        is_satisfied
+    }
+
+    fn missing_for(&self, waiting: &Waiting) -> u64 {
+        let need = &waiting.need;
+        let recorded = self.args.directory.count_being_born(need);
+        let planned = self.births.planned.values().filter(|planned| {
+            let started_for = planned.need.as_ref().unwrap_or(need);
+            will_serve(&planned.profile, started_for, need)
+        });
+        let being_born = recorded + planned.count();
+        let there = waiting.there + u64::try_from(being_born).unwrap_or(u64::MAX);
+        let each = self.args.births.settings.items_per_agent;
+        missing(self.planner.choice.capacity(need), waiting.pending, each, there)
+    }
+
+    /// A place for one start more, of this project and of all.
+    fn room_for_one(&self) -> Option<StartPermit> {
+        let births = &self.args.births;
+        let under_way = self.args.directory.undecided() + self.births.planned.len();
+        let most = usize::try_from(births.settings.max_concurrent).unwrap_or(usize::MAX);
+        (under_way < most).then(|| births.limit.take()).flatten()
+    }
+
+    fn begin_for(
+        &mut self,
+        known: &Known,
+        key: TargetKey,
+        need: &Need,
+        permit: StartPermit,
+        now: Timestamp,
+    ) {
+        let asks = |requirements: &Requirements| Need::from(requirements) == *need;
+        let work_item = self.args.work.oldest_ready(now, LOOKED_THROUGH, asks);
+        let start = NewStart {
+            id: SpinUpId::generate(),
+            need: Some(need.clone()),
+            work_item,
+            is_asked_for: false,
+        };
+        self.begin((key, &known.record), start, permit, None);
+    }
+
+    /// (none) → planned: the start is on its way into its target's record.
+    fn begin(
+        &mut self,
+        (key, record): (TargetKey, &Record),
+        start: NewStart,
+        permit: StartPermit,
+        reply: Option<Reply>,
+    ) {
+        let (target, now) = (&record.target, self.args.clock.now());
+        let ticket = BirthTicket::generate();
+        let need = start.need.as_ref().map(Into::into);
+        let terms = TicketTerms::of(target, need.as_ref(), digest_of(&ticket));
+        let timeout = self.args.births.settings.birth_timeout.of(target.mechanism);
+        let birth = Birth {
+            operation: SpinUpOperation {
+                operation_id: start.id,
+                target_id: target.id,
+                target_name: target.name.clone(),
+                mechanism: target.mechanism,
+                status: SpinUpStatus::Pending,
+                need,
+                work_item_id: start.work_item,
+                agent_guid: None,
+                error: None,
+                output: None,
+                started_at: now,
+                ended_at: None,
+            },
+            ticket: terms,
+            reference: None,
+            until: now.after(timeout),
+        };
+        let command = BirthCommand::Begin {
+            birth: birth.into(),
+            is_group_paused: self.group_paused_until(target, now).is_some(),
+            is_asked_for: start.is_asked_for,
+        };
+        let request = Request {
+            key,
+            name: target.name.clone(),
+            command: Command::Birth {
+                id: target.id,
+                command,
+            },
+        };
+        let planned = Planned {
+            key,
+            need: start.need,
+            profile: target.into(),
+            ticket,
+            permit,
+        };
+        self.births.planned.insert(start.id, planned);
+        let job = Job {
+            request: request.into(),
+            reply,
+        };
+        if let Err(rejected) = self.writer.push(key, job) {
+            self.births.planned.remove(&start.id);
+            if let Some(reply) = rejected.request.reply {
+                let text = format!("target {} starts no agent: {}", target.name, rejected.why);
+                let _ = reply.send(Err(WireError::overloaded(text, ASK_AGAIN)));
+            } else {
+                self.hold_off();
+            }
+        }
+    }
+
+    /// A person asks for an agent.
+    pub(super) fn trigger(&mut self, trigger: &Trigger, reply: Reply) {
+        let name = &trigger.target.name;
+        if let Err(refusal) = self.may_write(name) {
+            let _ = reply.send(Err(refusal));
+            return;
+        }
+        let key = TargetKey::of(name);
+        let known = key.and_then(|key| Some((key, self.args.directory.known(key)?)));
+        let same = known.filter(|(_, known)| known.record.target.id == trigger.target.id);
+        let Some((key, known)) = same else {
+            let _ = reply.send(Err(not_found(name)));
+            return;
+        };
+        let is_begun = self.births.planned.contains_key(&trigger.operation)
+            || self.args.directory.operation(trigger.operation).is_some();
+        // Sent once more because its actor has died: the same start, which the record knows.
+        let permit = if is_begun {
+            Some(self.args.births.limit.take_for_one_begun())
+        } else {
+            self.room_for_one()
+        };
+        let Some(permit) = permit else {
+            let most = self.args.births.settings.max_concurrent;
+            let text = format!(
+                "target {name} starts no agent now: as many starts are under way as may be at once ({most} of a project, targets.max_concurrent; four times as many of all); try again in a moment"
+            );
+            let _ = reply.send(Err(WireError::overloaded(text, ASK_AGAIN)));
+            return;
+        };
+        let start = NewStart {
+            id: trigger.operation,
+            need: trigger.need.clone(),
+            work_item: trigger.work_item,
+            is_asked_for: true,
+        };
+        self.begin((key, &known.record), start, permit, Some(reply));
+    }
+
+    /// A start could not be recorded: for a moment no other one is tried.
+    pub(super) fn hold_off(&mut self) {
+        self.planner.not_before = Some(Instant::now() + HOLD_OFF);
+        self.want_look();
+    }
+
+    /// Takes into the choice what has changed; and when what now hinders a target is over by itself.
+    fn refresh_choice(&mut self, now: Timestamp) -> Vec<Timestamp> {
+        let all = self.args.directory.all_known();
+        let mut gone: Vec<TargetKey> = self.planner.known.keys().copied().collect();
+        let mut wakes = Vec::new();
+        for (key, known) in &all {
+            gone.retain(|other| other != key);
+            self.refresh_one(*key, known, now);
+            let rest = known.record.cools_until.filter(|until| *until > now);
+            wakes.extend(rest);
+            wakes.extend(self.group_paused_until(&known.record.target, now));
+        }
+        for key in gone {
+            self.planner.known.remove(&key);
+            self.planner.choice.remove(&key);
+        }
+        wakes
+    }
+
+    fn refresh_one(&mut self, key: TargetKey, known: &Known, now: Timestamp) {
+        let (record, target) = (&known.record, &known.record.target);
+        let mut condition = record.condition(self.group_paused_until(target, now).is_some());
+        let planned = self.births.planned.values();
+        let planned = planned.filter(|planned| planned.key == key).count();
+        condition.agents += u32::try_from(planned).unwrap_or(u32::MAX);
+        let is_enabled = target.status != TargetStatus::Disabled;
+        let standing = Standing {
+            capacity: if is_enabled { target.max_agents } else { 0 },
+            is_startable: may_start(&condition, now).is_ok(),
+            last_used: if planned > 0 { Some(now) } else { target.last_used_at },
+        };
+        let is_known = self.planner.known.get(&key) == Some(&(known.revision, standing));
+        if !is_known {
+            self.planner.known.insert(key, (known.revision, standing));
+            let profile = TargetProfile::from(target);
+            self.planner.choice.set(key, &profile, standing);
+        }
+    }
+
+    fn group_paused_until(&self, target: &Target, now: Timestamp) -> Option<Timestamp> {
+        let group = target.limit_group.as_deref()?;
+        self.args.agents.group_paused_until(group, now)
+    }
+}
+
+/// A start that is to be recorded.
+struct NewStart {
+    id: SpinUpId,
+    need: Option<Need>,
+    work_item: Option<WorkId>,
+    is_asked_for: bool,
+}

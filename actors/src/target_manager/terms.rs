@@ -1,0 +1,116 @@
+//! What all projects have in common where agents are started.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::birth_step::BirthStepHook;
+use super::mechanism::{Mechanisms, NoMechanisms};
+use crate::settings::{BirthSettings, BirthTimeoutSettings};
+
+/// How many times as many starts of all projects are under way at once as of one.
+const OF_ALL_PROJECTS: usize = 4;
+
+/// What all projects have in common where agents are started. Cheap to clone.
+#[derive(Clone)]
+pub struct BirthTerms {
+    /// `[targets]`
+    pub settings: BirthSettings,
+    /// The mechanisms.
+    pub mechanisms: Arc<dyn Mechanisms>,
+    /// Is told each step.
+    pub on_step: BirthStepHook,
+    pub(super) limit: StartLimit,
+}
+
+impl BirthTerms {
+    /// Those of one process.
+    pub fn new(settings: BirthSettings, mechanisms: Arc<dyn Mechanisms>) -> Self {
+        let most = usize::try_from(settings.max_concurrent).unwrap_or(usize::MAX);
+        Self {
+            limit: StartLimit::new(most.saturating_mul(OF_ALL_PROJECTS)),
+            settings,
+            mechanisms,
+            on_step: BirthStepHook::default(),
+        }
+    }
+
+    /// Those of a process that starts nothing.
+    pub fn of_nobody() -> Self {
+        let nothing = BirthSettings {
+            max_concurrent: 0,
+            cooldown: Duration::ZERO,
+            items_per_agent: 1,
+            keep_operations: Duration::from_secs(1),
+            birth_timeout: BirthTimeoutSettings::default(),
+        };
+        Self::new(nothing, Arc::new(NoMechanisms))
+    }
+}
+
+impl fmt::Debug for BirthTerms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BirthTerms")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How many starts of all projects are under way, and how many may be.
+#[derive(Debug, Clone)]
+pub(super) struct StartLimit {
+    most: usize,
+    taken: Arc<AtomicUsize>,
+}
+
+/// One of them, until it is dropped.
+#[derive(Debug)]
+pub(super) struct StartPermit(Arc<AtomicUsize>);
+
+impl StartLimit {
+    fn new(most: usize) -> Self {
+        Self {
+            most,
+            taken: Arc::default(),
+        }
+    }
+
+    /// For one that is to be begun: `None` where there are as many as may be.
+    pub fn take(&self) -> Option<StartPermit> {
+        let one_more = |taken| (taken < self.most).then_some(taken + 1);
+        let taken = &self.taken;
+        let updated = taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more);
+        updated.ok().map(|_| StartPermit(taken.clone()))
+    }
+
+    /// For one that is under way already, whatever the limit is.
+    pub fn take_for_one_begun(&self) -> StartPermit {
+        self.taken.fetch_add(1, Ordering::AcqRel);
+        StartPermit(self.taken.clone())
+    }
+}
+
+impl Drop for StartPermit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_are_under_way_and_those_of_before_count() {
+        let limit = StartLimit::new(2);
+        let before = [limit.take_for_one_begun(), limit.take_for_one_begun()];
+        let third = limit.take_for_one_begun();
+        assert!(limit.take().is_none());
+        drop(before);
+        let next = limit.take();
+        assert!(next.is_some() && limit.take().is_none());
+        drop(third);
+        assert!(limit.take().is_some(), "one is free again when it is dropped");
+    }
+}

@@ -1,0 +1,50 @@
+//! What follows when a start is decided, or its agent has gone: nothing of it is to live, and nothing to be kept.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use loom_protocol::SpinUpId;
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use super::mechanism::{Found, Mechanism};
+
+/// The pause before the second look; doubles up to the longest.
+const FIRST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_mins(1);
+/// For how long.
+const FOR: Duration = Duration::from_hours(1);
+
+/// Removes what is kept of a start once nothing of it lives.
+pub(super) async fn tidy(mechanism: Arc<dyn Mechanism>, id: SpinUpId, reference: Option<Value>) {
+    let until = Instant::now() + FOR;
+    let mut pause = FIRST;
+    while Instant::now() < until {
+        match mechanism.find(id, reference.as_ref()).await {
+            Ok(Found::Running(_)) | Err(_) => {}
+            Ok(_) => return mechanism.forget(id).await,
+        }
+        sleep(pause).await;
+        pause = LONGEST.min(pause * 2);
+    }
+}
+
+/// Ends what could not be ended at first, and removes what is kept of it.
+pub(super) async fn end_and_tidy(
+    mechanism: Arc<dyn Mechanism>,
+    id: SpinUpId,
+    reference: Option<Value>,
+    grace: Duration,
+) {
+    let until = Instant::now() + FOR;
+    let mut pause = FIRST;
+    while Instant::now() < until {
+        sleep(pause).await;
+        pause = LONGEST.min(pause * 2);
+        match mechanism.stop(id, reference.as_ref(), grace).await {
+            Ok(_) => return mechanism.forget(id).await,
+            Err(why) => tracing::debug!(%id, "what was started is not ended yet: {why}"),
+        }
+    }
+    tracing::warn!(%id, "what was started by a start that was given up could not be ended; look for it by LOOM_SPIN_UP_ID");
+}
