@@ -9,7 +9,7 @@
 //! | nobody, or it is not offered yet | no | what items have lately waited |
 
 use std::cell::OnceCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use loom_actors::domain::targets::{Need, may_start, serves};
@@ -234,20 +234,8 @@ fn usual_time_to_birth(project: &Project, start: &StartAt) -> Option<Duration> {
 
 /// Every target with what decides whether it starts agents.
 pub(super) fn views(project: &Project, now: Timestamp) -> Vec<TargetView> {
-    // Looked for only where a target has a group.
-    let paused = OnceCell::new();
-    let is_paused = |group: &str| {
-        let paused: &HashSet<String> = paused.get_or_init(|| paused_groups(project, now));
-        paused.contains(group)
-    };
+    let is_paused = |group: &str| project.agents.group_paused_until(group, now).is_some();
     project.targets.conditions(is_paused)
-}
-
-/// The groups of agents that rest, because the account that each shares has reached its limit.
-fn paused_groups(project: &Project, now: Timestamp) -> HashSet<String> {
-    let entries = project.agents.all().into_iter();
-    let paused = entries.filter(|entry| entry.agent().paused_until.is_some_and(|until| until > now));
-    paused.filter_map(|entry| entry.agent().limit_group.clone()).collect()
 }
 
 #[cfg(test)]

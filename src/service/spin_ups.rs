@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use loom_actors::domain::id_prefix::bounds;
 use loom_actors::domain::targets::{Need, TargetProfile, serves};
 use loom_actors::project::Project;
 use loom_actors::target_manager::OperationFilter;
@@ -152,7 +153,24 @@ async fn operations_of(
     for project in projects {
         project.targets.ready(READY_WITHIN).await?;
     }
-    Ok(of_each(projects, |project| {
-        project.targets.operations_like(text, SHOWN + 1)
-    }))
+    Ok(of_each(projects, |project| operations_like(project, text)))
+}
+
+/// The starts whose ids begin like this, a few more than are shown; all that are kept are looked through.
+fn operations_like(project: &Project, text: &str) -> Vec<SpinUpId> {
+    if let Ok(id) = text.parse() {
+        let operation = project.targets.operation(id);
+        return operation.map(|operation| operation.operation_id).into_iter().collect();
+    }
+    let Some((first, last)) = bounds::<SpinUpId>(text) else {
+        return Vec::new();
+    };
+    // Without a cursor there is none to be refused.
+    let all = OperationFilter::default();
+    let all = project.targets.operations(&all, None, usize::MAX);
+    let ids = all.into_iter().flat_map(|found| found.operations);
+    ids.map(|operation| operation.operation_id)
+        .filter(|id| (first..=last).contains(id))
+        .take(SHOWN + 1)
+        .collect()
 }

@@ -108,8 +108,8 @@ impl Service {
             .map(|answer| {
                 let ignored = answer?;
                 let applied = outcomes.next().ok_or_else(lost)?;
-                let applied = applied.as_ref().map_err(|error| error.clone().into());
-                Ok(answer_of(applied?, &mut outlooks, ignored))
+                let applied = applied.as_ref().map_err(Clone::clone)?;
+                Ok(answer_of(applied, &mut outlooks, ignored))
             })
             .collect())
     }
