@@ -8,6 +8,7 @@ mod file;
 mod program;
 mod refused;
 mod registry;
+mod starts;
 
 use anyhow::Result;
 use loom_protocol::WireError;
