@@ -14,7 +14,7 @@ mod term;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use loom_actors::clock::Clock;
@@ -22,6 +22,7 @@ use loom_actors::nats::connection::{ConnectError, Nats, NatsOptions};
 use loom_actors::nats::owner::{Identity, IdentityError, OwnerError};
 use loom_actors::nats::server::{ManagedOptions, ManagedServer, ServerError};
 use loom_actors::projects::Projects;
+use loom_actors::target_manager::{BirthStepHook, BirthTerms};
 use loom_protocol::WireError;
 use loom_protocol::url::without_credentials;
 use tokio::sync::{oneshot, watch};
@@ -32,6 +33,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::early::Early;
 use self::term::{OwnershipTerm, Runtime};
 use crate::api::rest;
+use crate::mechanisms::Launchers;
 use crate::metrics;
 use crate::running::{Noted, Running, Standing};
 use crate::service::Service;
@@ -48,6 +50,8 @@ pub struct UpOptions {
     pub standby: bool,
     /// The time of day; the machine's by default.
     pub clock: Clock,
+    /// Is told each step of a birth; nobody by default.
+    pub on_birth_step: BirthStepHook,
 }
 
 /// Why the coordinator did not start, or had to end. Each sentence says what to do.
@@ -136,11 +140,12 @@ impl Coordinator {
             tracing::error!("{problem}");
         }
         let watching = watch_store(&nats, server.as_ref());
+        let births = births(settings, &data_dir, &nats, api_address, &options);
         let identity = identity(&data_dir, server.is_none().then_some(&nats.shown_url))?;
         let store = nats.store.clone();
         let control = server.as_ref().map(ManagedServer::control);
         let why = early.why();
-        let first = OwnershipTerm::first(settings, nats, identity, options, control, why);
+        let first = OwnershipTerm::first(settings, (nats, births), identity, options, control, why);
         let first = Box::pin(first).await;
         let (runtime, term) = first.map_err(|error| match store.verdict().sentence() {
             Some(sentence) => UpError::Store(sentence.to_owned()),
@@ -344,6 +349,20 @@ async fn start_server(
     Ok(ManagedServer::start(options).await?)
 }
 
+/// How agents are started by this process.
+fn births(
+    settings: &Settings,
+    data_dir: &Path,
+    nats: &Nats,
+    api: SocketAddr,
+    options: &UpOptions,
+) -> BirthTerms {
+    let nats_url = without_credentials(&term::url_for_agents(settings, nats));
+    let launchers = Launchers::new(data_dir, api, nats_url, options.clock.clone());
+    BirthTerms::new(settings.targets.births(), Arc::new(launchers))
+        .telling(options.on_birth_step.clone())
+}
+
 /// Looks at the store of NATS for as long as the coordinator lives.
 fn watch_store(nats: &Nats, server: Option<&ManagedServer>) -> Vec<AbortOnDropHandle<()>> {
     let of_server = server.map(|server| {
@@ -380,7 +399,7 @@ pub fn data_directory(settings: &NatsSettings) -> Result<PathBuf, UpError> {
 
 /// Who this coordinator is. With a NATS of somebody else's, several of one user may stand by for
 /// it on one machine: each takes the next free place.
-fn identity(data_dir: &std::path::Path, foreign: Option<&String>) -> Result<Identity, UpError> {
+fn identity(data_dir: &Path, foreign: Option<&String>) -> Result<Identity, UpError> {
     let Some(url) = foreign else {
         return Ok(Identity::of_data_directory(data_dir)?);
     };

@@ -6,6 +6,7 @@ pub mod api_client;
 pub mod cli;
 pub mod coordinator;
 pub mod demo;
+pub mod mechanisms;
 pub mod metrics;
 pub mod running;
 pub mod service;

@@ -17,6 +17,7 @@ use loom_actors::projects::{ProjectLimits, Projects};
 use loom_actors::shared_agents::SharedAgents;
 use loom_actors::stores::Stores;
 use loom_actors::supervision::Jitter;
+use loom_actors::target_manager::BirthTerms;
 use loom_protocol::{ErrorCode, WireError};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
@@ -46,6 +47,7 @@ pub(super) struct Runtime {
     owner: watch::Sender<Owning>,
     service: Service,
     stores: Stores,
+    births: BirthTerms,
 }
 
 impl Runtime {
@@ -133,7 +135,7 @@ impl OwnershipTerm {
     /// `nats.store_id` names: the process is up, says so, and waits.
     pub async fn first(
         settings: &Settings,
-        nats: Nats,
+        (nats, births): (Nats, BirthTerms),
         identity: Identity,
         options: UpOptions,
         server: Option<ServerControl>,
@@ -157,7 +159,7 @@ impl OwnershipTerm {
         };
         // Nobody reads before there is a service.
         let whose = identity.clone();
-        let how = (waiting, &clock);
+        let how = (waiting, &clock, &births);
         let won = acquire(settings, &nats, &events, whose, how, &stores, |_| {}).await;
         let (prepared, projects, owning) = match won {
             Ok(prepared) => {
@@ -165,16 +167,14 @@ impl OwnershipTerm {
                 (Some(prepared), projects, Owning::Yes)
             }
             Err(UpError::Owner(OwnerError::OtherStore(_))) => {
-                let projects = no_projects(settings, &nats, &events, &stores, &clock).await?;
+                let how = (&clock, &births);
+                let projects = no_projects(settings, &nats, &events, &stores, how).await?;
                 (None, projects, Owning::not_yet())
             }
             Err(error) => return Err(error),
         };
         let (owner, owner_seen) = watch::channel(owning);
-        let nats_url = match &settings.nats.advertise_url {
-            Some(url) => url.expose().to_owned(),
-            None => nats.shown_url.clone(),
-        };
+        let nats_url = url_for_agents(settings, &nats);
         let options = ServiceOptions {
             default_project: settings.projects.default.clone(),
             nats_url: Some(nats_url.clone()),
@@ -195,6 +195,7 @@ impl OwnershipTerm {
             owner,
             service,
             stores,
+            births,
         });
         let term = match prepared {
             Some(prepared) => Some(Self::open(&runtime, prepared, None).await?),
@@ -214,7 +215,7 @@ impl OwnershipTerm {
             what: For::OwnerAndStore,
             why_not_yet: None,
         };
-        let how = (waiting, &runtime.clock);
+        let how = (waiting, &runtime.clock, &runtime.births);
         let prepared = acquire(settings, nats, events, identity, how, stores, serve).await?;
         let former = match former.take() {
             Some(former) => former.stop().await,
@@ -284,7 +285,7 @@ async fn acquire(
     nats: &Nats,
     events: &EventHub,
     identity: Identity,
-    (waiting, clock): (Waiting, &Clock),
+    (waiting, clock, births): (Waiting, &Clock, &BirthTerms),
     stores: &Stores,
     serve: impl FnOnce(&Projects),
 ) -> Result<Prepared, UpError> {
@@ -303,7 +304,8 @@ async fn acquire(
         stores.others_owned();
     }
     let (epoch, ownership) = (lease.epoch(), lease.ownership());
-    let terms = terms(settings, nats, events, stores, epoch, ownership, clock);
+    let how = (clock, births);
+    let terms = terms(settings, nats, events, stores, epoch, ownership, how);
     let projects = Projects::start(terms, limits(settings)).await?;
     let prepared = Prepared {
         lease,
@@ -335,9 +337,9 @@ async fn no_projects(
     nats: &Nats,
     events: &EventHub,
     stores: &Stores,
-    clock: &Clock,
+    how: (&Clock, &BirthTerms),
 ) -> Result<Projects, WireError> {
-    let terms = terms(settings, nats, events, stores, 0, Ownership::none(), clock);
+    let terms = terms(settings, nats, events, stores, 0, Ownership::none(), how);
     let projects = Projects::start(terms, limits(settings)).await?;
     end(&projects).await;
     Ok(projects)
@@ -350,7 +352,7 @@ fn terms(
     stores: &Stores,
     epoch: u64,
     ownership: Ownership,
-    clock: &Clock,
+    (clock, births): (&Clock, &BirthTerms),
 ) -> Terms {
     Terms {
         nats: nats.clone(),
@@ -369,6 +371,15 @@ fn terms(
         shared_agents: SharedAgents::new(nats, settings.compat.agent_registry, clock),
         replicas: usize::from(settings.nats.replicas),
         stores: stores.clone(),
+        births: births.clone(),
+    }
+}
+
+/// Where agents find NATS.
+pub(super) fn url_for_agents(settings: &Settings, nats: &Nats) -> String {
+    match &settings.nats.advertise_url {
+        Some(url) => url.expose().to_owned(),
+        None => nats.shown_url.clone(),
     }
 }
 
@@ -418,12 +429,13 @@ mod tests {
             what: For::Nothing,
             why_not_yet: None,
         };
+        let births = BirthTerms::of_nobody();
         let prepared = acquire(
             &settings,
             &nats,
             &events,
             identity,
-            (waiting, &clock),
+            (waiting, &clock, &births),
             &stores,
             |_| {},
         );

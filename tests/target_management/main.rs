@@ -1,10 +1,14 @@
 //! The group "Target Management": the lines of the integration-test document about the registry of targets, as a
-//! program outside does it, each also with the coordinator killed in the middle; and what a registry must withstand.
+//! program outside does it, each also with the coordinator killed in the middle; what a registry must withstand; and the
+//! births of agents, with real processes.
 
 #![allow(clippy::expect_used, reason = "a test may panic")]
 
+mod birth_crashes;
+mod births;
 mod crashes;
 mod file;
+mod place;
 mod program;
 mod refused;
 mod registry;

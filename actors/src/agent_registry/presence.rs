@@ -33,9 +33,8 @@ impl AgentDirectory {
                 && let Some(place) = selection.seek(Direction::Forward, from)
             {
                 from = Bound::Excluded(place);
-                let fit = |entry: Arc<AgentEntry>| {
-                    fits(&entry.candidate(false).filter(), needs).is_ok()
-                };
+                let fit =
+                    |entry: Arc<AgentEntry>| fits(&entry.candidate(false).filter(), needs).is_ok();
                 count += usize::from(self.get(place.guid).is_some_and(fit));
             }
         }
@@ -44,9 +43,8 @@ impl AgentDirectory {
 
     /// Whether an agent that was known before that moment has not been heard of since.
     pub fn has_unheard(&self, since: Timestamp) -> bool {
-        let is_unheard = |entry: &AgentEntry| {
-            entry.agent().registered_at < since && entry.last_seen() < since
-        };
+        let is_unheard =
+            |entry: &AgentEntry| entry.agent().registered_at < since && entry.last_seen() < since;
         self.agents.iter().any(|entry| is_unheard(&entry))
     }
 

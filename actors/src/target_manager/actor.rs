@@ -382,7 +382,10 @@ impl State {
         if let Command::Birth { command, .. } = &request.command {
             self.birth_settled(&request, command, &outcome, reply.is_none());
         }
-        if outcome.as_ref().is_ok_and(|changed| changed.outcome.changed) {
+        if outcome
+            .as_ref()
+            .is_ok_and(|changed| changed.outcome.changed)
+        {
             self.targets_changed();
         }
         if let Some(reply) = reply {

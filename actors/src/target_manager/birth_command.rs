@@ -140,8 +140,7 @@ impl BirthCommand {
                     return Ok(BirthDecision::Already(Some(begun)));
                 }
                 let next = record.begin((**birth).clone(), *is_group_paused, *is_asked_for, now);
-                let next =
-                    next.map_err(|rule| not_started(record, &birth.operation, rule))?;
+                let next = next.map_err(|rule| not_started(record, &birth.operation, rule))?;
                 Ok(BirthDecision::changed(next, id))
             }
             Self::Started { id, reference } => {
@@ -203,14 +202,17 @@ impl BirthCommand {
                     operation: Some(end.operation.clone().into()),
                 },
             )),
-            Self::Unlink { guid } => Ok(record.unlink(*guid, now).map_or(
-                BirthDecision::Already(None),
-                |record| BirthDecision::Write {
-                    record: record.into(),
-                    end: None,
-                    operation: None,
-                },
-            )),
+            Self::Unlink { guid } => {
+                Ok(record
+                    .unlink(*guid, now)
+                    .map_or(BirthDecision::Already(None), |record| {
+                        BirthDecision::Write {
+                            record: record.into(),
+                            end: None,
+                            operation: None,
+                        }
+                    }))
+            }
         }
     }
 }

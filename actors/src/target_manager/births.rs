@@ -132,7 +132,13 @@ impl State {
             boundaries: birth.ticket.boundaries.clone(),
             ticket,
         };
-        self.run(key, &record.target, birth, permit, Beginning::New(start.into()));
+        self.run(
+            key,
+            &record.target,
+            birth,
+            permit,
+            Beginning::New(start.into()),
+        );
     }
 
     /// A start that is recorded is begun, or looked for.
@@ -252,7 +258,9 @@ impl State {
                 status,
                 may_live: problem.is_some(),
                 error: match problem {
-                    Some(problem) => format!("{error}; what was started could not be ended: {problem}"),
+                    Some(problem) => {
+                        format!("{error}; what was started could not be ended: {problem}")
+                    }
                     None => error,
                 },
                 output: output.or(said),

@@ -8,11 +8,11 @@ use loom_protocol::target::{SpinUpOperation, Target};
 use loom_protocol::{ErrorCode, TargetId, WireError, names};
 
 use super::birth_command::BirthCommand;
+use super::birth_step::{BirthStep, BirthStepHook};
 use super::bucket::TargetBucket;
 use super::command::{Command, Decision, Outcome, contended};
 use super::directory::{TargetDirectory, read};
 use super::key::TargetKey;
-use super::birth_step::{BirthStep, BirthStepHook};
 use super::operations::encode_end;
 use super::{Ended, Record};
 use crate::clock::Clock;

@@ -103,7 +103,9 @@ impl Content {
         match decode_end(value) {
             Ok(end) if end.operation.operation_id == id => self.ended.insert(end.into()),
             Ok(_) => {}
-            Err(why) => tracing::debug!(key = record.key, "the end of a start cannot be read: {why}"),
+            Err(why) => {
+                tracing::debug!(key = record.key, "the end of a start cannot be read: {why}")
+            }
         }
     }
 }
@@ -266,7 +268,8 @@ impl TargetDirectory {
     /// What is known under every name.
     pub(super) fn all_known(&self) -> Vec<(TargetKey, Known)> {
         let index = self.index.read();
-        let of_name = |(key, id): (&TargetKey, &TargetId)| Some((*key, index.by_id.get(id)?.clone()));
+        let of_name =
+            |(key, id): (&TargetKey, &TargetId)| Some((*key, index.by_id.get(id)?.clone()));
         index.by_name.iter().filter_map(of_name).collect()
     }
 

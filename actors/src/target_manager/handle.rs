@@ -10,8 +10,8 @@ use loom_protocol::target::{
 use loom_protocol::{AgentGuid, ErrorCode, SpinUpId, TargetId, WireError, WorkId};
 
 use super::actor::TargetMsg;
-use super::change::Request;
 use super::birth_command::{BirthCommand, refused};
+use super::change::Request;
 use super::command::{Command, Outcome, not_found};
 use super::directory::{TargetDirectory, TicketOf};
 use super::key::TargetKey;

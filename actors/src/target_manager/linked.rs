@@ -21,8 +21,8 @@ use super::change::Request;
 use super::command::{Command, not_found};
 use super::key::TargetKey;
 use super::mechanism::{Found, Mechanism, Stopped};
-use super::trigger::AgentToEnd;
 use super::tidying::tidy;
+use super::trigger::AgentToEnd;
 use super::{Record, Reference};
 use crate::agent_registry::AgentChange;
 use crate::domain::targets::LinkedAgent;
@@ -133,7 +133,9 @@ impl State {
         self.births.tasks.spawn(async move {
             let (id, reference) = (agent.operation_id, agent.reference);
             match mechanism.stop(id, reference.as_ref(), grace).await {
-                Ok(Stopped::Ended { .. }) => tracing::info!(%guid, "an agent was ended by its mechanism"),
+                Ok(Stopped::Ended { .. }) => {
+                    tracing::info!(%guid, "an agent was ended by its mechanism")
+                }
                 Ok(Stopped::NotPossible { why }) => {
                     tracing::info!(%guid, "an agent is left to its directive: {why}");
                 }

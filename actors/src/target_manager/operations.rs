@@ -28,7 +28,9 @@ pub struct OperationFilter {
 impl OperationFilter {
     fn passes(&self, operation: &SpinUpOperation) -> bool {
         self.status.is_none_or(|status| status == operation.status)
-            && self.target.is_none_or(|target| target == operation.target_id)
+            && self
+                .target
+                .is_none_or(|target| target == operation.target_id)
     }
 }
 

@@ -13,9 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use loom_protocol::target::{
-    BirthTicket, SpinUpOperation, SpinUpStatus, Target, TargetStatus,
-};
+use loom_protocol::target::{BirthTicket, SpinUpOperation, SpinUpStatus, Target, TargetStatus};
 use loom_protocol::work::WorkStatus;
 use loom_protocol::{SpinUpId, Timestamp, WireError, WorkId};
 use tokio::time::Instant;
@@ -101,29 +99,38 @@ impl State {
             }
         };
         let (of_items, asks) = (signal.clone(), ask.clone());
-        self.args.work.changes().hook("target-manager", move |change| {
-            let waits = change.header.status == WorkStatus::Pending;
-            if waits && of_items.has_targets.load(Ordering::Relaxed) {
-                asks();
-            }
-        });
+        self.args
+            .work
+            .changes()
+            .hook("target-manager", move |change| {
+                let waits = change.header.status == WorkStatus::Pending;
+                if waits && of_items.has_targets.load(Ordering::Relaxed) {
+                    asks();
+                }
+            });
         let myself = self.myself.clone();
-        self.args.agents.changes().hook("target-manager", move |(guid, change)| {
-            if !signal.has_targets.load(Ordering::Relaxed) {
-                return;
-            }
-            if matches!(change, AgentChange::Gone | AgentChange::Offline) {
-                let (guid, change) = (*guid, *change);
-                let _ = myself.cast(TargetMsg::AgentLeft { guid, change });
-            }
-            ask();
-        });
+        self.args
+            .agents
+            .changes()
+            .hook("target-manager", move |(guid, change)| {
+                if !signal.has_targets.load(Ordering::Relaxed) {
+                    return;
+                }
+                if matches!(change, AgentChange::Gone | AgentChange::Offline) {
+                    let (guid, change) = (*guid, *change);
+                    let _ = myself.cast(TargetMsg::AgentLeft { guid, change });
+                }
+                ask();
+            });
     }
 
     /// A look is wanted: as soon as may be.
     pub(super) fn want_look(&mut self) {
         let now = Instant::now();
-        let earliest = [self.planner.last.map(|last| last + EVERY), self.planner.not_before];
+        let earliest = [
+            self.planner.last.map(|last| last + EVERY),
+            self.planner.not_before,
+        ];
         let at = earliest.into_iter().flatten().max().unwrap_or(now).max(now);
         self.look_at(at);
     }
@@ -164,7 +171,9 @@ impl State {
             return;
         }
         let now = self.args.clock.now();
-        self.args.directory.forget_operations(now.before(self.args.births.settings.keep_operations));
+        self.args
+            .directory
+            .forget_operations(now.before(self.args.births.settings.keep_operations));
         let wakes = self.refresh_choice(now);
         if self.planner.known.is_empty() {
             return;
@@ -180,7 +189,10 @@ impl State {
             return self.look_at(Instant::now() + NOT_YET);
         }
         let is_satisfied = self.start_missing(&mut waiting, now);
-        let of_day = wakes.into_iter().filter(|_| !is_satisfied).chain(next_ready);
+        let of_day = wakes
+            .into_iter()
+            .filter(|_| !is_satisfied)
+            .chain(next_ready);
         if let Some(wait) = of_day.map(|at| at.since(now)).min() {
             self.look_at(Instant::now() + wait.clamp(EVERY, LOOK_MAX));
         }
@@ -242,7 +254,12 @@ impl State {
                 if is_full || self.missing_for(&one) == 0 {
                     continue;
                 }
-                let Some(key) = self.planner.choice.pick(&one.need, one.preferred()).copied() else {
+                let Some(key) = self
+                    .planner
+                    .choice
+                    .pick(&one.need, one.preferred())
+                    .copied()
+                else {
                     is_satisfied = false;
                     continue;
                 };
@@ -272,7 +289,12 @@ impl State {
         let being_born = recorded + planned.count();
         let there = waiting.there + u64::try_from(being_born).unwrap_or(u64::MAX);
         let each = self.args.births.settings.items_per_agent;
-        missing(self.planner.choice.capacity(need), waiting.pending, each, there)
+        missing(
+            self.planner.choice.capacity(need),
+            waiting.pending,
+            each,
+            there,
+        )
     }
 
     /// A place for one start more, of this project and of all.
@@ -444,7 +466,11 @@ impl State {
         let standing = Standing {
             capacity: if is_enabled { target.max_agents } else { 0 },
             is_startable: may_start(&condition, now).is_ok(),
-            last_used: if planned > 0 { Some(now) } else { target.last_used_at },
+            last_used: if planned > 0 {
+                Some(now)
+            } else {
+                target.last_used_at
+            },
         };
         let is_known = self.planner.known.get(&key) == Some(&(known.revision, standing));
         if !is_known {

@@ -23,7 +23,9 @@ impl State {
         let all = self.args.directory.all_known();
         let is_recorded = |id| {
             let births = all.iter().flat_map(|(_, known)| &known.record.births);
-            births.into_iter().any(|birth| birth.operation.operation_id == id)
+            births
+                .into_iter()
+                .any(|birth| birth.operation.operation_id == id)
         };
         let running: Vec<_> = self.births.running.keys().copied().collect();
         for id in running.into_iter().filter(|id| !is_recorded(*id)) {

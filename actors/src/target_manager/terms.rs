@@ -15,12 +15,9 @@ const OF_ALL_PROJECTS: usize = 4;
 /// What all projects have in common where agents are started. Cheap to clone.
 #[derive(Clone)]
 pub struct BirthTerms {
-    /// `[targets]`
-    pub settings: BirthSettings,
-    /// The mechanisms.
-    pub mechanisms: Arc<dyn Mechanisms>,
-    /// Is told each step.
-    pub on_step: BirthStepHook,
+    pub(super) settings: BirthSettings,
+    pub(super) mechanisms: Arc<dyn Mechanisms>,
+    pub(super) on_step: BirthStepHook,
     pub(super) limit: StartLimit,
 }
 
@@ -34,6 +31,13 @@ impl BirthTerms {
             mechanisms,
             on_step: BirthStepHook::default(),
         }
+    }
+
+    /// The same, with somebody who is told each step.
+    #[must_use]
+    pub fn telling(mut self, on_step: BirthStepHook) -> Self {
+        self.on_step = on_step;
+        self
     }
 
     /// Those of a process that starts nothing.
@@ -111,6 +115,9 @@ mod tests {
         let next = limit.take();
         assert!(next.is_some() && limit.take().is_none());
         drop(third);
-        assert!(limit.take().is_some(), "one is free again when it is dropped");
+        assert!(
+            limit.take().is_some(),
+            "one is free again when it is dropped"
+        );
     }
 }

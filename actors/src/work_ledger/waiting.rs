@@ -40,7 +40,11 @@ impl Waiting {
 
     /// Forgets those whose time has come. Each costs once.
     pub fn release(&mut self, now: Timestamp) {
-        while let Some(first) = self.until.first_entry().filter(|first| first.key().0 <= now) {
+        while let Some(first) = self
+            .until
+            .first_entry()
+            .filter(|first| first.key().0 <= now)
+        {
             let needs = first.remove();
             self.forget(&needs);
         }

@@ -27,6 +27,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use loom_actors::clock::Clock;
 use loom_actors::nats::server::Profile;
+use loom_actors::target_manager::BirthStepHook;
 use loom_coordinator::access::{Allowed, Caller, Door};
 use loom_coordinator::coordinator::{Coordinator, UpError, UpOptions};
 use loom_coordinator::service::Service;
@@ -70,6 +71,7 @@ pub struct Fleet {
     reach: Reach,
     settings: Box<Settings>,
     clock: Clock,
+    on_birth_step: BirthStepHook,
     nats: TestNats,
     // Removed after the coordinator has let go of it.
     data: TempDir,
@@ -83,6 +85,7 @@ pub struct FleetBuilder {
     max_payload: Option<usize>,
     cluster: bool,
     clock: Clock,
+    on_birth_step: BirthStepHook,
 }
 
 impl FleetBuilder {
@@ -111,6 +114,13 @@ impl FleetBuilder {
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
+        self
+    }
+
+    /// Who is told each step of the births of agents, and waited for.
+    #[must_use]
+    pub fn on_birth_step(mut self, hook: BirthStepHook) -> Self {
+        self.on_birth_step = hook;
         self
     }
 
@@ -148,6 +158,7 @@ impl FleetBuilder {
             reach: Reach::default(),
             settings: Box::new(settings),
             clock: self.clock,
+            on_birth_step: self.on_birth_step,
             nats,
             data,
         };
@@ -244,7 +255,12 @@ impl Fleet {
     /// Starts a stopped or crashed coordinator on the same NATS and data directory; one that runs goes on.
     pub async fn start_again(&mut self) -> Result<()> {
         if self.running.is_none() {
-            let running = Running::start((*self.settings).clone(), self.clock.clone()).await?;
+            let options = UpOptions {
+                standby: true,
+                clock: self.clock.clone(),
+                on_birth_step: self.on_birth_step.clone(),
+            };
+            let running = Running::start((*self.settings).clone(), options).await?;
             self.reach.set(Some(Reached {
                 service: running.coordinator.service().clone(),
                 api_address: running.coordinator.api_address(),
@@ -275,20 +291,14 @@ struct Running {
 }
 
 impl Running {
-    async fn start(settings: Settings, clock: Clock) -> Result<Self> {
+    async fn start(settings: Settings, options: UpOptions) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("test-coordinator")
             .enable_all()
             .build()
             .context("make the threads of a test's coordinator")?;
-        let start = async move {
-            let options = UpOptions {
-                standby: true,
-                clock,
-            };
-            Coordinator::start(&settings, options).await
-        };
+        let start = async move { Coordinator::start(&settings, options).await };
         let started: Result<Result<Result<Coordinator, UpError>, JoinError>, _> =
             timeout(START_WITHIN, runtime.spawn(start)).await;
         let outcome = match started {

@@ -259,7 +259,12 @@ impl<R: Clone> TargetRecord<R> {
 
     /// A crash came between the end of an operation that was written and its leaving the record: it leaves now, with
     /// what follows from that end. `None`: it has left.
-    pub fn settled(&self, end: &DecidedBirth<R>, cooldown: Duration, now: Timestamp) -> Option<Self> {
+    pub fn settled(
+        &self,
+        end: &DecidedBirth<R>,
+        cooldown: Duration,
+        now: Timestamp,
+    ) -> Option<Self> {
         let id = end.operation.operation_id;
         let at = self.place_of(id)?;
         let born = end.operation.agent_guid;
