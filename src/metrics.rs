@@ -130,9 +130,10 @@ pub fn install() {
     LazyLock::force(&RECORDER);
 }
 
-/// Counts what ends from now on, as the events of this service tell it; in the place of the service before.
-pub fn observe(service: &Service) {
-    targets::observe(service);
+/// The same service: what ends in it is counted from now on, as its events tell it, in the place of the service before.
+pub fn observed(service: Service) -> Service {
+    targets::observe(&service);
+    service
 }
 
 /// Sums up what was recorded, for ever: samples of histograms are kept one by one until then.

@@ -83,7 +83,8 @@ impl ListArgs {
 /// Does what the arguments say.
 pub async fn run(context: &Context, args: SpinUpArgs) -> CliResult {
     if args.command.is_some() && args.start != StartArgs::default() {
-        let message = "`loom spin-up TARGET` starts an agent; list and show take no target before them";
+        let message =
+            "`loom spin-up TARGET` starts an agent; list and show take no target before them";
         return Err(CliError::Usage(message.into()));
     }
     match args.command {
@@ -171,7 +172,14 @@ async fn list(context: &Context, args: &ListArgs) -> CliResult {
     let ids = found.items.iter();
     let ids: Vec<String> = ids.map(|one| one.operation_id.to_string()).collect();
     let rows = |ids: &[String], wide: bool| rows(&found, ids, wide);
-    pages::print(out, form, &found.answer("operations")?, &ids, rows, "no starts")?;
+    pages::print(
+        out,
+        form,
+        &found.answer("operations")?,
+        &ids,
+        rows,
+        "no starts",
+    )?;
     tell_more(&found.info, form);
     Ok(())
 }
@@ -285,7 +293,10 @@ mod tests {
         }))
         .unwrap();
         assert_eq!(took(&operation), "1m");
-        assert_eq!(needed(operation.need.as_ref().unwrap()), "rust in eu (codex)");
+        assert_eq!(
+            needed(operation.need.as_ref().unwrap()),
+            "rust in eu (codex)"
+        );
         let found = Located {
             items: vec![operation],
             projects: Vec::new(),

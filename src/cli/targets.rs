@@ -176,10 +176,16 @@ async fn list(context: &Context, args: &ListArgs) -> CliResult {
     let targets = found.items.iter();
     let ids: Vec<String> = targets.map(|one| one.target.id.to_string()).collect();
     let rows = |ids: &[String], wide: bool| rows(&found, ids, wide);
-    pages::print(out, form, &found.answer("targets")?, &ids, rows, "no targets")?;
+    pages::print(
+        out,
+        form,
+        &found.answer("targets")?,
+        &ids,
+        rows,
+        "no targets",
+    )?;
     tell_more(&found.info, form);
-    if found.items.is_empty() && !out.is_json() && !args.include_disabled && args.status.is_none()
-    {
+    if found.items.is_empty() && !out.is_json() && !args.include_disabled && args.status.is_none() {
         note("those that are disabled are listed with --include-disabled");
     }
     Ok(())
@@ -215,7 +221,11 @@ fn rows(found: &Located<TargetAnswer>, ids: &[String], wide: bool) -> Table {
             target.status.to_string(),
             health(target.health_status).to_owned(),
             format!("{}/{}", target.current_agent_guids.len(), target.max_agents),
-            target.last_spin_up.as_ref().map(last_start).unwrap_or_default(),
+            target
+                .last_spin_up
+                .as_ref()
+                .map(last_start)
+                .unwrap_or_default(),
             target.boundaries.join(" "),
         ];
         if is_everywhere {

@@ -27,7 +27,6 @@ use self::ruling::Outlasting;
 pub(super) use self::ruling::run_ownership;
 use super::{UpError, UpOptions};
 use crate::api::nats::{FormerApi, NatsApi};
-use crate::metrics;
 use crate::service::{Owning, Service, ServiceOptions};
 use crate::settings::Settings;
 
@@ -184,8 +183,6 @@ impl OwnershipTerm {
             api_mechanisms: settings.targets.api_mechanisms.clone(),
             since: clock.now(),
         };
-        let service = Service::new(projects, options);
-        metrics::observe(&service);
         let runtime = Arc::new(Runtime {
             settings: settings.clone(),
             clock,
@@ -193,7 +190,7 @@ impl OwnershipTerm {
             nats_url,
             identity,
             owner,
-            service,
+            service: crate::metrics::observed(Service::new(projects, options)),
             stores,
             births,
         });

@@ -71,7 +71,10 @@ fn ended(service: &Service, project: &str, id: SpinUpId) -> Option<SpinUpOperati
 
 fn count(project: &str, operation: &SpinUpOperation) {
     let mechanism = operation.mechanism.as_str();
-    let labels = [("project", project.to_owned()), ("mechanism", mechanism.to_owned())];
+    let labels = [
+        ("project", project.to_owned()),
+        ("mechanism", mechanism.to_owned()),
+    ];
     let outcome = operation.status;
     counter!(
         SPIN_UPS,
@@ -176,7 +179,9 @@ mod tests {
         let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(samples.len(), NAMED_ALL + 100);
         let counts = samples.iter().filter_map(|line| line.rsplit_once(' '));
-        let sum: usize = counts.map(|(_, count)| count.parse::<usize>().unwrap()).sum();
+        let sum: usize = counts
+            .map(|(_, count)| count.parse::<usize>().unwrap())
+            .sum();
         assert_eq!(sum, 100 * 512 * 2);
         assert!(loom_protocol::token::check_name("name", OTHERS).is_err());
     }

@@ -103,7 +103,9 @@ impl Outlook<'_> {
                 first.target_name, first.operation_id, first.started_at
             ),
             ([], (0, 0)) if !self.knows_targets => {
-                format!("{nobody}; which targets may start one is not known yet, try again in a moment")
+                format!(
+                    "{nobody}; which targets may start one is not known yet, try again in a moment"
+                )
             }
             ([], (0, 0)) if agents == 0 => {
                 format!("{nobody}; start one with this capability and boundary")

@@ -5,9 +5,7 @@ use loom_actors::domain::work::{Bodies, Command};
 use loom_actors::project::Project;
 use loom_actors::work_ledger::{Filter, Header, ReadError, Start};
 use loom_protocol::rest::PageInfo;
-use loom_protocol::work::{
-    CancelRequest, LeaseRef, ListWorkRequest, WorkItem, WorkStatus, limits,
-};
+use loom_protocol::work::{CancelRequest, LeaseRef, ListWorkRequest, WorkItem, WorkStatus, limits};
 use loom_protocol::{AgentGuid, ErrorCode, ProjectId, WireError, WorkId};
 
 use super::{Page, READY_WITHIN, Service, page_limit};

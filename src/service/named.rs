@@ -364,7 +364,10 @@ async fn letters_of(
     Ok(found)
 }
 
-pub(super) fn of_each<Id>(projects: &[Arc<Project>], ids: impl Fn(&Project) -> Vec<Id>) -> Found<Id> {
+pub(super) fn of_each<Id>(
+    projects: &[Arc<Project>],
+    ids: impl Fn(&Project) -> Vec<Id>,
+) -> Found<Id> {
     let found = projects.iter().flat_map(|project| {
         let ids = ids(project).into_iter();
         ids.map(|id| (project.clone(), id)).collect::<Vec<_>>()

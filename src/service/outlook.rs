@@ -131,7 +131,10 @@ impl<'a> Outlooks<'a> {
         outlook
     }
 
-    fn look(&mut self, (capability, boundary, required, preferred, is_offered): Key<'_>) -> Outlook {
+    fn look(
+        &mut self,
+        (capability, boundary, required, preferred, is_offered): Key<'_>,
+    ) -> Outlook {
         let agents = &self.project.agents;
         let need = Need {
             capability: capability.into(),
@@ -195,8 +198,7 @@ impl<'a> Outlooks<'a> {
     }
 
     fn views(&self) -> &[TargetView] {
-        self.views
-            .get_or_init(|| views(self.project, self.now))
+        self.views.get_or_init(|| views(self.project, self.now))
     }
 
     /// How long it is to a birth, by what starts of this target, or else of its mechanism, have taken lately. Of one that
@@ -205,7 +207,9 @@ impl<'a> Outlooks<'a> {
         let project = self.project;
         let usual = self.usual.entry(start.target);
         let usual = (*usual.or_insert_with(|| usual_time_to_birth(project, start)))?;
-        let gone = start.since.map_or(Duration::ZERO, |since| self.now.since(since));
+        let gone = start
+            .since
+            .map_or(Duration::ZERO, |since| self.now.since(since));
         Some(usual.saturating_sub(gone).max(Duration::from_secs(1)))
     }
 }
@@ -249,9 +253,30 @@ mod tests {
             (true, true, true, true, Expected::There(()), "there"),
             (false, true, true, true, Expected::There(()), "there"),
             (false, false, true, true, Expected::Nobody, "there"),
-            (true, false, true, true, Expected::BeingStarted(1), "there born"),
-            (true, false, false, true, Expected::Startable(2), "there born able"),
-            (true, false, false, false, Expected::Nobody, "there born able"),
+            (
+                true,
+                false,
+                true,
+                true,
+                Expected::BeingStarted(1),
+                "there born",
+            ),
+            (
+                true,
+                false,
+                false,
+                true,
+                Expected::Startable(2),
+                "there born able",
+            ),
+            (
+                true,
+                false,
+                false,
+                false,
+                Expected::Nobody,
+                "there born able",
+            ),
             (false, false, false, false, Expected::Nobody, "there"),
         ] {
             let said = RefCell::new(Vec::new());
@@ -274,7 +299,12 @@ mod tests {
     fn the_usual_time_is_the_middle_one_and_none_is_invented() {
         let seconds = |times: &[u64]| times.iter().map(|s| Duration::from_secs(*s)).collect();
         assert_eq!(median(Vec::new()), None);
-        for (times, middle) in [(&[7][..], 7), (&[1, 9], 9), (&[9, 1, 2], 2), (&[1, 1, 1, 600], 1)] {
+        for (times, middle) in [
+            (&[7][..], 7),
+            (&[1, 9], 9),
+            (&[9, 1, 2], 2),
+            (&[1, 1, 1, 600], 1),
+        ] {
             assert_eq!(median(seconds(times)), Some(Duration::from_secs(middle)));
         }
     }

@@ -81,7 +81,9 @@ impl Service {
                 let operation = project.targets.operation(*id);
                 let at = operation.map_or_else(
                     || "gone".into(),
-                    |operation| format!("{} at {}", operation.status.as_str(), operation.target_name),
+                    |operation| {
+                        format!("{} at {}", operation.status.as_str(), operation.target_name)
+                    },
                 );
                 format!("{id} ({at}, project {})", project.id)
             };
@@ -91,8 +93,7 @@ impl Service {
         let (project, id) = only(found, text, "start of an agent", how, names)
             .map_err(|error| self.found_nowhere(project, error))?;
         let operation = project.targets.operation(id);
-        let gone =
-            || WireError::new(ErrorCode::NotFound, format!("the start {id} has just gone"));
+        let gone = || WireError::new(ErrorCode::NotFound, format!("the start {id} has just gone"));
         operation.ok_or_else(gone)
     }
 
@@ -160,7 +161,10 @@ async fn operations_of(
 fn operations_like(project: &Project, text: &str) -> Vec<SpinUpId> {
     if let Ok(id) = text.parse() {
         let operation = project.targets.operation(id);
-        return operation.map(|operation| operation.operation_id).into_iter().collect();
+        return operation
+            .map(|operation| operation.operation_id)
+            .into_iter()
+            .collect();
     }
     let Some((first, last)) = bounds::<SpinUpId>(text) else {
         return Vec::new();

@@ -110,7 +110,10 @@ impl Service {
         }
         let mut others: BTreeMap<String, usize> = BTreeMap::new();
         let is_named: HashSet<TargetId> = targets.iter().map(|target| target.id).collect();
-        for (verdict, _) in judged.iter().filter(|(_, view)| !is_named.contains(&view.id)) {
+        for (verdict, _) in judged
+            .iter()
+            .filter(|(_, view)| !is_named.contains(&view.id))
+        {
             if let Some(rule) = verdict.rule() {
                 *others.entry(rule.into()).or_default() += 1;
             }
@@ -120,7 +123,11 @@ impl Service {
             total: judged.len(),
             eligible,
             others,
-            being_started: births.iter().take(STARTS_NAMED).map(being_started).collect(),
+            being_started: births
+                .iter()
+                .take(STARTS_NAMED)
+                .map(being_started)
+                .collect(),
         }
     }
 }

@@ -16,8 +16,7 @@ use tempfile::TempDir;
 use crate::register;
 
 /// A started process writes its number and its ticket down, and lives until it is ended.
-const WAITS: &str =
-    "echo \"$$ $LOOM_TICKET\" > \"$TICKETS/.$LOOM_SPIN_UP_ID\"; mv \"$TICKETS/.$LOOM_SPIN_UP_ID\" \"$TICKETS/$LOOM_SPIN_UP_ID\"; exec sleep 60";
+const WAITS: &str = "echo \"$$ $LOOM_TICKET\" > \"$TICKETS/.$LOOM_SPIN_UP_ID\"; mv \"$TICKETS/.$LOOM_SPIN_UP_ID\" \"$TICKETS/$LOOM_SPIN_UP_ID\"; exec sleep 60";
 /// One that ends at once.
 const FAILS: &str = "echo no such program; exit 3";
 
@@ -43,12 +42,19 @@ impl Tickets {
         let file: PathBuf = self.0.path().join(id.to_string());
         let read = async || std::fs::read_to_string(&file).ok();
         let written = project.eventually("a process has its ticket", read).await?;
-        let (_, ticket) = written.trim().split_once(' ').context("a number and a ticket")?;
+        let (_, ticket) = written
+            .trim()
+            .split_once(' ')
+            .context("a number and a ticket")?;
         Ok(BirthTicket::from_text(ticket.to_owned()))
     }
 
     /// The agent of a start registers.
-    pub(crate) async fn give_birth(&self, project: &TestProject, id: SpinUpId) -> Result<AgentGuid> {
+    pub(crate) async fn give_birth(
+        &self,
+        project: &TestProject,
+        id: SpinUpId,
+    ) -> Result<AgentGuid> {
         let ticket = self.of(project, id).await?;
         let guid = AgentGuid::generate();
         let newborn = OwnedNewborn {
@@ -58,7 +64,11 @@ impl Tickets {
             capabilities: vec!["rust".into()],
             boundaries: vec!["default".into()],
         };
-        project.parts()?.target_manager.redeem(&ticket, newborn).await?;
+        project
+            .parts()?
+            .target_manager
+            .redeem(&ticket, newborn)
+            .await?;
         Ok(guid)
     }
 }
@@ -66,7 +76,10 @@ impl Tickets {
 /// An agent outlives the coordinator that started it, and would outlive its test.
 impl Drop for Tickets {
     fn drop(&mut self) {
-        let files = std::fs::read_dir(self.0.path()).into_iter().flatten().flatten();
+        let files = std::fs::read_dir(self.0.path())
+            .into_iter()
+            .flatten()
+            .flatten();
         for file in files {
             let written = std::fs::read_to_string(file.path()).unwrap_or_default();
             if let Some((number, _)) = written.split_once(' ') {
@@ -77,7 +90,9 @@ impl Drop for Tickets {
 }
 
 async fn trigger(project: &TestProject, target: &str) -> Result<SpinUpOperation> {
-    let begun = project.call("spin-up.trigger", &json!({"target": target})).await;
+    let begun = project
+        .call("spin-up.trigger", &json!({"target": target}))
+        .await;
     begun.with_context(|| format!("a start at {target}"))
 }
 
@@ -122,14 +137,36 @@ async fn a_start_is_asked_for_and_looked_at_until_its_agent_is_there() -> Result
     // Over REST: the six fields that existing clients read, with an empty body.
     let path = ["targets", &there.id.to_string()[..8], "spin-up"];
     let second: Value = api.post(&path, &json!({})).await?;
-    let fields: Vec<&str> = second.as_object().into_iter().flatten().map(|(name, _)| &**name).collect();
+    let fields: Vec<&str> = second
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, _)| &**name)
+        .collect();
     assert_eq!(
         fields,
-        ["operationId", "status", "success", "targetId", "targetName", "timestamp"]
+        [
+            "operationId",
+            "status",
+            "success",
+            "targetId",
+            "targetName",
+            "timestamp"
+        ]
     );
     assert_eq!(
-        (&second["targetId"], &second["targetName"], &second["status"], &second["success"]),
-        (&json!(there.id), &json!("there"), &json!("in-progress"), &json!(true))
+        (
+            &second["targetId"],
+            &second["targetName"],
+            &second["status"],
+            &second["success"]
+        ),
+        (
+            &json!(there.id),
+            &json!("there"),
+            &json!("in-progress"),
+            &json!(true)
+        )
     );
     let second: SpinUpId = serde_json::from_value(second["operationId"].clone())?;
     let third = trigger(&project, "there").await?.operation_id;
@@ -143,43 +180,82 @@ async fn a_start_is_asked_for_and_looked_at_until_its_agent_is_there() -> Result
         page.operations.iter().map(|one| one.operation_id).collect()
     };
     let all = list(&[]).await?;
-    assert_eq!((ids(&all), all.page.total), (vec![third, second, first.operation_id], 3));
+    assert_eq!(
+        (ids(&all), all.page.total),
+        (vec![third, second, first.operation_id], 3)
+    );
     let one = list(&[("limit", "1")]).await?;
     let cursor = one.page.next_cursor.clone().context("there are more")?;
     let two = list(&[("limit", "1"), ("cursor", &cursor)]).await?;
     assert_eq!((ids(&one), ids(&two)), (vec![third], vec![second]));
-    let back = two.page.prev_cursor.clone().context("there is one before")?;
-    assert_eq!(ids(&list(&[("limit", "1"), ("cursor", &back)]).await?), [third]);
+    let back = two
+        .page
+        .prev_cursor
+        .clone()
+        .context("there is one before")?;
+    assert_eq!(
+        ids(&list(&[("limit", "1"), ("cursor", &back)]).await?),
+        [third]
+    );
     assert_eq!(ids(&list(&[("target", "THERE")]).await?), [third, second]);
     let over_nats = json!({"target": here.id, "status": "in-progress"});
     let over_nats: Vec<SpinUpOperation> = project.call("spin-up.list", &over_nats).await?;
     assert_eq!(over_nats.len(), 1);
-    let shown: SpinUpOperation = api.get(&["spin-ups", &third.to_string()[..13]], &[]).await?;
+    let shown: SpinUpOperation = api
+        .get(&["spin-ups", &third.to_string()[..13]], &[])
+        .await?;
     assert_eq!(shown.operation_id, third);
 
     let guid = tickets.give_birth(&project, first.operation_id).await?;
     let born = until(&project, first.operation_id, SpinUpStatus::Success).await?;
     assert_eq!(born.agent_guid, Some(guid));
-    assert_eq!(ids(&list(&[("status", "success")]).await?), [first.operation_id]);
-    let seen = project.request("targets.get", json!({"target": "here"})).await?;
     assert_eq!(
-        (&seen["lastSpinUp"]["outcome"], &seen["currentAgentGuid"], &seen["status"]),
+        ids(&list(&[("status", "success")]).await?),
+        [first.operation_id]
+    );
+    let seen = project
+        .request("targets.get", json!({"target": "here"}))
+        .await?;
+    assert_eq!(
+        (
+            &seen["lastSpinUp"]["outcome"],
+            &seen["currentAgentGuid"],
+            &seen["status"]
+        ),
         (&json!("success"), &json!(guid), &json!("in-use"))
     );
 
     // Neither twice, nor at one that a person has switched off: 409, with the rule for programs.
     for (target, rule) in [("here", "full"), ("there", "disabled")] {
         if rule == "disabled" {
-            project.request("targets.disable", json!({"target": target})).await?;
+            project
+                .request("targets.disable", json!({"target": target}))
+                .await?;
         }
-        let over_nats = project.request("spin-up.trigger", json!({"target": target})).await;
+        let over_nats = project
+            .request("spin-up.trigger", json!({"target": target}))
+            .await;
         let error = over_nats.err().context("it starts none")?;
-        assert_eq!((error.code, error.code.status()), (ErrorCode::TerminalState, 409));
-        let details = error.details.as_ref().map(|details| details["rule"].clone());
+        assert_eq!(
+            (error.code, error.code.status()),
+            (ErrorCode::TerminalState, 409)
+        );
+        let details = error
+            .details
+            .as_ref()
+            .map(|details| details["rule"].clone());
         assert_eq!(details, Some(json!(rule)), "{error}");
-        ensure!(error.message.contains(target) || error.message.contains("Here"), "{error}");
-        let over_rest = api.post::<Value>(&["targets", target, "spin-up"], &json!({})).await;
-        assert_eq!(over_rest.err().and_then(|e| e.code()), Some(ErrorCode::TerminalState));
+        ensure!(
+            error.message.contains(target) || error.message.contains("Here"),
+            "{error}"
+        );
+        let over_rest = api
+            .post::<Value>(&["targets", target, "spin-up"], &json!({}))
+            .await;
+        assert_eq!(
+            over_rest.err().and_then(|e| e.code()),
+            Some(ErrorCode::TerminalState)
+        );
     }
 
     // What has ended at a target that is gone is still told, by that target's id.
@@ -187,8 +263,15 @@ async fn a_start_is_asked_for_and_looked_at_until_its_agent_is_there() -> Result
     let failed = trigger(&project, "gone").await?.operation_id;
     let failed = until(&project, failed, SpinUpStatus::Failed).await?;
     ensure!(failed.error.is_some() && failed.ended_at.is_some());
-    ensure!(failed.output.as_deref().is_some_and(|said| said.contains("no such program")));
-    project.request("targets.remove", json!({"target": "gone"})).await?;
+    ensure!(
+        failed
+            .output
+            .as_deref()
+            .is_some_and(|said| said.contains("no such program"))
+    );
+    project
+        .request("targets.remove", json!({"target": "gone"}))
+        .await?;
     assert_eq!(
         ids(&list(&[("target", &gone.id.to_string())]).await?),
         [failed.operation_id]
@@ -217,7 +300,10 @@ async fn a_start_for_an_item_has_its_need_and_none_is_begun_for_one_that_its_age
     for part in ["wrong", "\"us\"", "\"eu\"", &id] {
         ensure!(refused.message.contains(part), "{part} is not in {refused}");
     }
-    let unknown = ask("right", "nobody").await.err().context("there is none")?;
+    let unknown = ask("right", "nobody")
+        .await
+        .err()
+        .context("there is none")?;
     assert_eq!(unknown.code, ErrorCode::NotFound);
     // By its taskId.
     let begun = ask("right", &item.task_id).await?;
@@ -267,28 +353,52 @@ async fn explain_names_every_target_with_its_rule_and_what_is_being_started() ->
     ];
     assert_eq!(rules, expected);
     assert_eq!((answer.targets_total, answer.targets_eligible), (5, 1));
-    ensure!(answer.targets.iter().all(|target| !target.message.is_empty()));
-    ensure!(answer.summary.contains("not offered before"), "{}", answer.summary);
+    ensure!(
+        answer
+            .targets
+            .iter()
+            .all(|target| !target.message.is_empty())
+    );
+    ensure!(
+        answer.summary.contains("not offered before"),
+        "{}",
+        answer.summary
+    );
 
     // One that waits: an agent is started for it, and is told by its target and operation.
     let now = json!({"description": "d", "capability": "rust", "requiredAgentType": "codex"});
     let now = project.submit(now).await?;
-    assert!(now.spin_up_triggered, "nobody is there, and able may start one");
-    assert_eq!((now.target_agent_type.as_str(), now.estimated_wait_seconds), ("codex", None));
+    assert!(
+        now.spin_up_triggered,
+        "nobody is there, and able may start one"
+    );
+    assert_eq!(
+        (now.target_agent_type.as_str(), now.estimated_wait_seconds),
+        ("codex", None)
+    );
     let id = now.id.to_string();
     let starting = async || {
         let answer = explain(&project, &id).await.ok()?;
         (!answer.being_started.is_empty()).then_some(answer)
     };
-    let answer = project.eventually("an agent is being started", starting).await?;
+    let answer = project
+        .eventually("an agent is being started", starting)
+        .await?;
     let start = &answer.being_started[0];
     assert_eq!(start.target_name, "able");
     let operation = start.operation_id.to_string();
     for part in ["is being started by target able", &operation] {
-        ensure!(answer.summary.contains(part), "{part} is not in {}", answer.summary);
+        ensure!(
+            answer.summary.contains(part),
+            "{part} is not in {}",
+            answer.summary
+        );
     }
     let able = &answer.targets[0];
-    assert_eq!((able.name.as_str(), able.rule.as_deref()), ("able", Some("full")));
+    assert_eq!(
+        (able.name.as_str(), able.rule.as_deref()),
+        ("able", Some("full"))
+    );
     ensure!(able.message.contains(&operation), "{}", able.message);
     // Whoever submits the same need now is told of that start.
     let again = json!({"description": "d", "capability": "rust", "requiredAgentType": "codex"});
@@ -300,7 +410,12 @@ async fn explain_names_every_target_with_its_rule_and_what_is_being_started() ->
     let cancelled = project.request("work.cancel", json!({"id": id})).await?;
     assert_eq!(cancelled["status"], "cancelled");
     let answer = explain(&project, &id).await?;
-    ensure!(answer.targets.iter().all(|t| t.rule.as_deref() == Some("not-pending")));
+    ensure!(
+        answer
+            .targets
+            .iter()
+            .all(|t| t.rule.as_deref() == Some("not-pending"))
+    );
     ensure!(answer.being_started.is_empty() && answer.targets_eligible == 0);
     Ok(())
 }
@@ -317,30 +432,64 @@ async fn the_answer_to_a_submission_says_whether_an_agent_is_started_and_how_soo
     // Nobody, and no target.
     let alone = submit(json!({})).await?;
     assert_eq!(
-        (alone.spin_up_triggered, alone.target_agent_type.as_str(), alone.estimated_wait_seconds),
+        (
+            alone.spin_up_triggered,
+            alone.target_agent_type.as_str(),
+            alone.estimated_wait_seconds
+        ),
         (false, "claude-code", Some(30))
     );
-    project.request("work.cancel", json!({"id": alone.id})).await?;
+    project
+        .request("work.cancel", json!({"id": alone.id}))
+        .await?;
     // A target that may not serve it; then one that may.
-    register(&project, tickets.target("off", WAITS, &json!({"enabled": false}))).await?;
-    ensure!(!submit(json!({"boundary": "nowhere"})).await?.spin_up_triggered);
+    register(
+        &project,
+        tickets.target("off", WAITS, &json!({"enabled": false})),
+    )
+    .await?;
+    ensure!(
+        !submit(json!({"boundary": "nowhere"}))
+            .await?
+            .spin_up_triggered
+    );
     project.request("queue.purge", json!({"all": true})).await?;
-    register(&project, tickets.target("here", WAITS, &json!({"maxAgents": 2}))).await?;
+    register(
+        &project,
+        tickets.target("here", WAITS, &json!({"maxAgents": 2})),
+    )
+    .await?;
     let many = json!({"items": (0..100).map(|_| json!({"description": "d", "capability": "rust"})).collect::<Vec<_>>()});
     let many = project.request("work.submit", many).await?;
     let many = many["items"].as_array().cloned().unwrap_or_default();
     assert_eq!(many.len(), 100);
     for one in &many {
         assert_eq!(
-            (&one["spinUpTriggered"], &one["targetAgentType"], one.get("estimatedWaitSeconds")),
+            (
+                &one["spinUpTriggered"],
+                &one["targetAgentType"],
+                one.get("estimatedWaitSeconds")
+            ),
             (&json!(true), &json!("codex"), None),
             "none was born yet: how long it takes is not known"
         );
     }
     let preferred = submit(json!({"preferredAgentType": "gemini"})).await?;
-    assert_eq!((preferred.target_agent_type.as_str(), preferred.spin_up_triggered), ("gemini", true));
+    assert_eq!(
+        (
+            preferred.target_agent_type.as_str(),
+            preferred.spin_up_triggered
+        ),
+        ("gemini", true)
+    );
     let required = submit(json!({"requiredAgentType": "gemini"})).await?;
-    assert_eq!((required.target_agent_type.as_str(), required.spin_up_triggered), ("gemini", false));
+    assert_eq!(
+        (
+            required.target_agent_type.as_str(),
+            required.spin_up_triggered
+        ),
+        ("gemini", false)
+    );
 
     // One is born: from now on it is known how long it takes.
     let list = async || -> Option<Vec<SpinUpOperation>> {
@@ -350,11 +499,17 @@ async fn the_answer_to_a_submission_says_whether_an_agent_is_started_and_how_soo
     let births = project.eventually("two are being started", list).await?;
     tickets.give_birth(&project, births[0].operation_id).await?;
     let born = until(&project, births[0].operation_id, SpinUpStatus::Success).await?;
-    let took = born.ended_at.context("it has ended")?.since(born.started_at);
+    let took = born
+        .ended_at
+        .context("it has ended")?
+        .since(born.started_at);
     // The agent is linked, and nobody is registered: the other start is under way.
     let known = submit(json!({})).await?;
     let wait = known.estimated_wait_seconds.context("one was born")?;
-    ensure!(known.spin_up_triggered && (1..=took.as_secs() + 1).contains(&wait), "{wait} of {took:?}");
+    ensure!(
+        known.spin_up_triggered && (1..=took.as_secs() + 1).contains(&wait),
+        "{wait} of {took:?}"
+    );
 
     // An agent that is there takes it, and none is started for it.
     let _agent = project.agent("rust").agent_type("kimi").spawn().await?;
@@ -370,46 +525,163 @@ async fn bad_input_about_starts_is_refused_and_begins_nothing() -> Result<()> {
     let fleet = Fleet::shared().await?;
     let (project, tickets) = (fleet.project().await?, Tickets::new()?);
     let api = project.api()?;
-    register(&project, tickets.target("here", FAILS, &json!({"maxAgents": 30}))).await?;
+    register(
+        &project,
+        tickets.target("here", FAILS, &json!({"maxAgents": 30})),
+    )
+    .await?;
     let whole = SpinUpId::generate().to_string();
     for (action, body, code, part) in [
         ("trigger", json!({}), ErrorCode::InvalidRequest, "target"),
-        ("trigger", json!({"target": ""}), ErrorCode::InvalidRequest, "target"),
-        ("trigger", json!({"target": 7}), ErrorCode::InvalidRequest, "target"),
-        ("trigger", json!({"target": "nobody"}), ErrorCode::NotFound, "nobody"),
-        ("trigger", json!({"target": "here", "workItemId": ["x"]}), ErrorCode::InvalidRequest, "workItemId"),
-        ("status", json!({}), ErrorCode::InvalidRequest, "operationId"),
-        ("status", json!({"operationId": whole}), ErrorCode::NotFound, &whole),
-        ("status", json!({"operationId": "here"}), ErrorCode::NotFound, "here"),
-        ("status", json!({"operationId": {"a": 1}}), ErrorCode::InvalidRequest, "operationId"),
-        ("status", json!({"operationId": "x".repeat(100_000)}), ErrorCode::NotFound, "xxx"),
-        ("list", json!({"status": "done"}), ErrorCode::InvalidRequest, "status"),
-        ("list", json!({"limit": 0}), ErrorCode::InvalidRequest, "limit"),
-        ("list", json!({"limit": 1001}), ErrorCode::InvalidRequest, "limit"),
-        ("list", json!({"limit": -1}), ErrorCode::InvalidRequest, "limit"),
-        ("list", json!({"cursor": "x"}), ErrorCode::InvalidRequest, "cursor"),
-        ("list", json!({"target": "nobody"}), ErrorCode::NotFound, "nobody"),
+        (
+            "trigger",
+            json!({"target": ""}),
+            ErrorCode::InvalidRequest,
+            "target",
+        ),
+        (
+            "trigger",
+            json!({"target": 7}),
+            ErrorCode::InvalidRequest,
+            "target",
+        ),
+        (
+            "trigger",
+            json!({"target": "nobody"}),
+            ErrorCode::NotFound,
+            "nobody",
+        ),
+        (
+            "trigger",
+            json!({"target": "here", "workItemId": ["x"]}),
+            ErrorCode::InvalidRequest,
+            "workItemId",
+        ),
+        (
+            "status",
+            json!({}),
+            ErrorCode::InvalidRequest,
+            "operationId",
+        ),
+        (
+            "status",
+            json!({"operationId": whole}),
+            ErrorCode::NotFound,
+            &whole,
+        ),
+        (
+            "status",
+            json!({"operationId": "here"}),
+            ErrorCode::NotFound,
+            "here",
+        ),
+        (
+            "status",
+            json!({"operationId": {"a": 1}}),
+            ErrorCode::InvalidRequest,
+            "operationId",
+        ),
+        (
+            "status",
+            json!({"operationId": "x".repeat(100_000)}),
+            ErrorCode::NotFound,
+            "xxx",
+        ),
+        (
+            "list",
+            json!({"status": "done"}),
+            ErrorCode::InvalidRequest,
+            "status",
+        ),
+        (
+            "list",
+            json!({"limit": 0}),
+            ErrorCode::InvalidRequest,
+            "limit",
+        ),
+        (
+            "list",
+            json!({"limit": 1001}),
+            ErrorCode::InvalidRequest,
+            "limit",
+        ),
+        (
+            "list",
+            json!({"limit": -1}),
+            ErrorCode::InvalidRequest,
+            "limit",
+        ),
+        (
+            "list",
+            json!({"cursor": "x"}),
+            ErrorCode::InvalidRequest,
+            "cursor",
+        ),
+        (
+            "list",
+            json!({"target": "nobody"}),
+            ErrorCode::NotFound,
+            "nobody",
+        ),
     ] {
-        let refused = project.request(&format!("spin-up.{action}"), body.clone()).await;
-        let error = refused.err().with_context(|| format!("{action} {body} is taken"))?;
+        let refused = project
+            .request(&format!("spin-up.{action}"), body.clone())
+            .await;
+        let error = refused
+            .err()
+            .with_context(|| format!("{action} {body} is taken"))?;
         assert_eq!(error.code, code, "{action} {body}: {error}");
-        ensure!(error.to_string().contains(part), "{action} {body}: {part} is not in {error}");
-        ensure!(error.message.len() < 2_000, "an error repeats no more than a part of what was sent");
+        ensure!(
+            error.to_string().contains(part),
+            "{action} {body}: {part} is not in {error}"
+        );
+        ensure!(
+            error.message.len() < 2_000,
+            "an error repeats no more than a part of what was sent"
+        );
     }
     for (path, query, code) in [
-        (&["spin-ups", whole.as_str()][..], &[][..], ErrorCode::NotFound),
+        (
+            &["spin-ups", whole.as_str()][..],
+            &[][..],
+            ErrorCode::NotFound,
+        ),
         (&["spin-ups", "none"], &[], ErrorCode::NotFound),
-        (&["spin-ups"], &[("status", "Success")], ErrorCode::InvalidRequest),
-        (&["spin-ups"], &[("limit", "many")], ErrorCode::InvalidRequest),
-        (&["spin-ups"], &[("cursor", "n1.x")], ErrorCode::InvalidRequest),
+        (
+            &["spin-ups"],
+            &[("status", "Success")],
+            ErrorCode::InvalidRequest,
+        ),
+        (
+            &["spin-ups"],
+            &[("limit", "many")],
+            ErrorCode::InvalidRequest,
+        ),
+        (
+            &["spin-ups"],
+            &[("cursor", "n1.x")],
+            ErrorCode::InvalidRequest,
+        ),
         (&["spin-ups"], &[("target", "none")], ErrorCode::NotFound),
     ] {
-        let query: Vec<_> = query.iter().map(|(n, v): &(&str, &str)| (*n, (*v).to_owned())).collect();
+        let query: Vec<_> = query
+            .iter()
+            .map(|(n, v): &(&str, &str)| (*n, (*v).to_owned()))
+            .collect();
         let refused = api.get::<Value>(path, &query).await;
-        assert_eq!(refused.err().and_then(|e| e.code()), Some(code), "{path:?} {query:?}");
+        assert_eq!(
+            refused.err().and_then(|e| e.code()),
+            Some(code),
+            "{path:?} {query:?}"
+        );
     }
     let spin_up = ["targets", "here", "spin-up"];
-    for wrong in [json!([]), json!("here"), json!({"workItemId": 7}), json!({"workItemId": "x".repeat(10_000_000)})] {
+    for wrong in [
+        json!([]),
+        json!("here"),
+        json!({"workItemId": 7}),
+        json!({"workItemId": "x".repeat(10_000_000)}),
+    ] {
         let refused = api.post::<Value>(&spin_up, &wrong).await;
         ensure!(refused.is_err());
     }
@@ -424,11 +696,23 @@ async fn bad_input_about_starts_is_refused_and_begins_nothing() -> Result<()> {
     let all: Vec<SpinUpOperation> = project.call("spin-up.list", &json!({})).await?;
     let digit = |one: &SpinUpOperation| one.operation_id.to_string()[..1].to_owned();
     let digits: Vec<String> = all.iter().map(digit).collect();
-    let shared = digits.iter().find(|one| digits.iter().filter(|other| other == one).count() > 1);
+    let shared = digits
+        .iter()
+        .find(|one| digits.iter().filter(|other| other == one).count() > 1);
     let shared = json!({"operationId": shared.context("two begin alike")?});
-    let error = project.request("spin-up.status", shared).await.err().context("it is ambiguous")?;
+    let error = project
+        .request("spin-up.status", shared)
+        .await
+        .err()
+        .context("it is ambiguous")?;
     assert_eq!(error.code, ErrorCode::InvalidRequest);
-    let candidates = error.details.as_ref().and_then(|details| details["candidates"].as_array());
-    ensure!(candidates.is_some_and(|candidates| candidates.len() > 1), "{error}");
+    let candidates = error
+        .details
+        .as_ref()
+        .and_then(|details| details["candidates"].as_array());
+    ensure!(
+        candidates.is_some_and(|candidates| candidates.len() > 1),
+        "{error}"
+    );
     Ok(())
 }

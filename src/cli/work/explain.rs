@@ -137,7 +137,10 @@ mod tests {
         }))
         .unwrap();
         let said = sentences(&answer);
-        for part in ["no agent may take it now", "by target build-2\\u{1b}[2J (operation 01890a5d-ac96-774b-bcce-b302099a8057, in-progress"] {
+        for part in [
+            "no agent may take it now",
+            "by target build-2\\u{1b}[2J (operation 01890a5d-ac96-774b-bcce-b302099a8057, in-progress",
+        ] {
             assert!(said.contains(part), "{part:?} is not in {said}");
         }
         let rows = targets(&answer).lines(None).join("\n");
