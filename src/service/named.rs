@@ -8,21 +8,21 @@
 //! All of that happens in the project that the request names. A request without one means the default project; the
 //! others are looked in only where that one has nothing of the name.
 
+mod places;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use loom_actors::project::Project;
 use loom_protocol::agent::AgentStatus;
-use loom_protocol::target::Target;
 use loom_protocol::token::MAX_TASK_ID;
-use loom_protocol::{AgentGuid, ErrorCode, ProjectId, TargetId, WireError, WorkId};
+use loom_protocol::{AgentGuid, ErrorCode, ProjectId, WireError, WorkId};
 use serde_json::json;
 
 use super::{READY_WITHIN, Service};
-use crate::access::Allowed;
 
 /// How many candidates of an ambiguous text are named.
-pub(super) const SHOWN: usize = 10;
+const SHOWN: usize = 10;
 /// How many digits of an id go before a name.
 const SHORT_ID: usize = 8;
 /// How much of a text an error repeats.
@@ -38,7 +38,7 @@ pub(super) enum Among {
 }
 
 /// The things that a text may name.
-pub(super) type Found<Id> = Vec<(Arc<Project>, Id)>;
+type Found<Id> = Vec<(Arc<Project>, Id)>;
 
 impl Service {
     /// The item that a text names.
@@ -140,36 +140,11 @@ impl Service {
         .map_err(|error| self.found_nowhere(project, error))
     }
 
-    /// The target that a text names, in the project of the request.
-    pub(super) async fn find_target(
-        &self,
-        caller: &Allowed,
-        text: &str,
-    ) -> Result<(Arc<Project>, Target), WireError> {
-        let projects: Vec<_> = self.with_targets(caller).await?.into_iter().collect();
-        let names = |found: &Found<TargetId>| {
-            let name = |(project, id): &(Arc<Project>, TargetId)| {
-                let target = project.targets.get(*id);
-                format!(
-                    "{id} ({})",
-                    target.map_or("gone".into(), |target| target.name)
-                )
-            };
-            found.iter().map(name).collect()
-        };
-        let how = "by its id or its name; see `loom targets list`";
-        let (project, id) = only(targets_of(&projects, text), text, "target", how, names)
-            .map_err(|error| self.found_nowhere(Some(self.project_of(caller)), error))?;
-        let target = project.targets.get(id);
-        let gone = || WireError::new(ErrorCode::NotFound, format!("target {id} has just gone"));
-        Ok((project, target.ok_or_else(gone)?))
-    }
-
     /// Where a text is looked for first: in the project that the request names, or else in the default one.
     ///
     /// # Errors
     /// `unavailable`: it cannot be read yet, so that what is found elsewhere may not be what is meant.
-    pub(super) fn meant(
+    fn meant(
         &self,
         project: Option<&ProjectId>,
         text: &str,
@@ -187,7 +162,7 @@ impl Service {
     ///
     /// # Errors
     /// As there, of any of them.
-    pub(super) fn others(
+    fn others(
         &self,
         project: Option<&ProjectId>,
         text: &str,
@@ -294,29 +269,6 @@ fn agents_of(projects: &[Arc<Project>], text: &str) -> Found<AgentGuid> {
     found
 }
 
-fn targets_of(projects: &[Arc<Project>], text: &str) -> Found<TargetId> {
-    let by_id = || {
-        of_each(projects, |project| {
-            project.targets.ids_like(text, SHOWN + 1)
-        })
-    };
-    let mut found = if is_short_id(text) {
-        by_id()
-    } else {
-        Vec::new()
-    };
-    // A whole id means that target and no other: what is sent again about one that is gone is not about another one that
-    // is called like it.
-    if found.is_empty() && !is_whole_id(text) {
-        let of_name = |project: &Project| project.targets.id_of_name(text).into_iter().collect();
-        found = of_each(projects, of_name);
-    }
-    if found.is_empty() {
-        found = by_id();
-    }
-    found
-}
-
 fn status_of(project: &Project, guid: AgentGuid) -> Option<AgentStatus> {
     let entry = project.agents.get(guid);
     entry.map(|entry| entry.agent().status)
@@ -364,10 +316,7 @@ async fn letters_of(
     Ok(found)
 }
 
-pub(super) fn of_each<Id>(
-    projects: &[Arc<Project>],
-    ids: impl Fn(&Project) -> Vec<Id>,
-) -> Found<Id> {
+fn of_each<Id>(projects: &[Arc<Project>], ids: impl Fn(&Project) -> Vec<Id>) -> Found<Id> {
     let found = projects.iter().flat_map(|project| {
         let ids = ids(project).into_iter();
         ids.map(|id| (project.clone(), id)).collect::<Vec<_>>()
@@ -393,12 +342,12 @@ fn is_short_id(text: &str) -> bool {
 }
 
 /// Whether a text is an id from its first to its last digit.
-pub(super) fn is_whole_id(text: &str) -> bool {
+fn is_whole_id(text: &str) -> bool {
     text.parse::<WorkId>().is_ok()
 }
 
 /// The only thing found, or the error that says why there is none.
-pub(super) fn only<Id>(
+fn only<Id>(
     mut found: Found<Id>,
     text: &str,
     what: &str,

@@ -1,8 +1,5 @@
 //! Starts of agents: begin one, look at one, list them.
 
-use std::sync::Arc;
-
-use loom_actors::domain::id_prefix::bounds;
 use loom_actors::domain::targets::{Need, TargetProfile, serves};
 use loom_actors::project::Project;
 use loom_actors::target_manager::OperationFilter;
@@ -10,10 +7,9 @@ use loom_actors::work_ledger::ReadError;
 use loom_protocol::rest::PageInfo;
 use loom_protocol::target::{ListSpinUpsRequest, SpinUpOperation, SpinUpRequest, Target};
 use loom_protocol::work::WorkStatus;
-use loom_protocol::{ErrorCode, SpinUpId, TargetId, WireError, WorkId};
+use loom_protocol::{ErrorCode, TargetId, WireError, WorkId};
 
-use super::named::{Found, SHOWN, of_each, only};
-use super::{Page, READY_WITHIN, Service, page_limit};
+use super::{Page, Service, page_limit};
 use crate::access::Allowed;
 
 impl Service {
@@ -71,30 +67,7 @@ impl Service {
         caller: &Allowed,
         text: &str,
     ) -> Result<SpinUpOperation, WireError> {
-        let project = caller.project();
-        let mut found = operations_of(&self.meant(project, text)?, text).await?;
-        if found.is_empty() {
-            found = operations_of(&self.others(project, text)?, text).await?;
-        }
-        let names = |found: &Found<SpinUpId>| {
-            let name = |(project, id): &(Arc<Project>, SpinUpId)| {
-                let operation = project.targets.operation(*id);
-                let at = operation.map_or_else(
-                    || "gone".into(),
-                    |operation| {
-                        format!("{} at {}", operation.status.as_str(), operation.target_name)
-                    },
-                );
-                format!("{id} ({at}, project {})", project.id)
-            };
-            found.iter().map(name).collect()
-        };
-        let how = "by its operationId; see `loom spin-up list` (those that have ended are kept for targets.keep_operations)";
-        let (project, id) = only(found, text, "start of an agent", how, names)
-            .map_err(|error| self.found_nowhere(project, error))?;
-        let operation = project.targets.operation(id);
-        let gone = || WireError::new(ErrorCode::NotFound, format!("the start {id} has just gone"));
-        operation.ok_or_else(gone)
+        self.find_operation(caller.project(), text).await
     }
 
     /// One page of the starts of a project, the latest first.
@@ -145,36 +118,4 @@ impl Service {
             (Err(error), _) => Err(error),
         }
     }
-}
-
-async fn operations_of(
-    projects: &[Arc<Project>],
-    text: &str,
-) -> Result<Found<SpinUpId>, WireError> {
-    for project in projects {
-        project.targets.ready(READY_WITHIN).await?;
-    }
-    Ok(of_each(projects, |project| operations_like(project, text)))
-}
-
-/// The starts whose ids begin like this, a few more than are shown; all that are kept are looked through.
-fn operations_like(project: &Project, text: &str) -> Vec<SpinUpId> {
-    if let Ok(id) = text.parse() {
-        let operation = project.targets.operation(id);
-        return operation
-            .map(|operation| operation.operation_id)
-            .into_iter()
-            .collect();
-    }
-    let Some((first, last)) = bounds::<SpinUpId>(text) else {
-        return Vec::new();
-    };
-    // Without a cursor there is none to be refused.
-    let all = OperationFilter::default();
-    let all = project.targets.operations(&all, None, usize::MAX);
-    let ids = all.into_iter().flat_map(|found| found.operations);
-    ids.map(|operation| operation.operation_id)
-        .filter(|id| (first..=last).contains(id))
-        .take(SHOWN + 1)
-        .collect()
 }

@@ -13,6 +13,8 @@ mod program;
 mod refused;
 mod registry;
 mod starts;
+mod starts_explained;
+mod starts_refused;
 
 use anyhow::Result;
 use loom_protocol::WireError;
