@@ -349,6 +349,14 @@ async fn start_server(
     Ok(ManagedServer::start(options).await?)
 }
 
+/// Where agents find NATS.
+fn url_for_agents(settings: &Settings, nats: &Nats) -> String {
+    match &settings.nats.advertise_url {
+        Some(url) => url.expose().to_owned(),
+        None => nats.shown_url.clone(),
+    }
+}
+
 /// How agents are started by this process.
 fn births(
     settings: &Settings,
@@ -357,7 +365,7 @@ fn births(
     api: SocketAddr,
     options: &UpOptions,
 ) -> BirthTerms {
-    let nats_url = without_credentials(&term::url_for_agents(settings, nats));
+    let nats_url = without_credentials(&url_for_agents(settings, nats));
     let launchers = Launchers::new(data_dir, api, nats_url, options.clock.clone());
     BirthTerms::new(settings.targets.births(), Arc::new(launchers))
         .telling(options.on_birth_step.clone())

@@ -173,7 +173,7 @@ impl OwnershipTerm {
             Err(error) => return Err(error),
         };
         let (owner, owner_seen) = watch::channel(owning);
-        let nats_url = url_for_agents(settings, &nats);
+        let nats_url = super::url_for_agents(settings, &nats);
         let options = ServiceOptions {
             default_project: settings.projects.default.clone(),
             nats_url: Some(nats_url.clone()),
@@ -369,14 +369,6 @@ fn terms(
         replicas: usize::from(settings.nats.replicas),
         stores: stores.clone(),
         births: births.clone(),
-    }
-}
-
-/// Where agents find NATS.
-pub(super) fn url_for_agents(settings: &Settings, nats: &Nats) -> String {
-    match &settings.nats.advertise_url {
-        Some(url) => url.expose().to_owned(),
-        None => nats.shown_url.clone(),
     }
 }
 

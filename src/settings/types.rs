@@ -94,7 +94,7 @@ section! {
         /// How many starts of one project may be under way at once; of all projects together four times as many.
         max_concurrent: u32 [between(1, 10_000)] = 3;
         /// How long a target rests after a start that failed; doubles with each failure in a row, up to 16 times as long.
-        cooldown: Duration = Duration::from_secs(30);
+        cooldown: Duration [at_least_ms(100)] = Duration::from_secs(30);
         /// For how many waiting items one agent is started.
         items_per_agent: u32 [between(1, 0xffff_ffff)] = 1;
         /// How long it can be read how a start has ended.

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use futures_util::FutureExt as _;
 use loom_actors::target_manager::{BirthStep, BirthStepHook};
 use loom_protocol::AgentGuid;
-use loom_protocol::target::SpinUpStatus;
+use loom_protocol::target::{SpinUpOperation, SpinUpStatus};
 use loom_testkit::fleet::{Fleet, PATIENCE, Role, TestProject};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -160,5 +160,64 @@ async fn an_actor_that_is_killed_during_a_birth_starts_exactly_one_agent() -> Re
     assert_eq!(place.processes(), [process]);
     assert_eq!(get(&project, "here").await?.current_agent_guids, [guid]);
     drop(agent);
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn what_ended_while_no_coordinator_lived_has_failed_and_what_runs_goes_on() -> Result<()> {
+    let mut fleet = Fleet::builder()
+        .settings(|settings| settings.targets.max_concurrent = 2)
+        .start()
+        .await?;
+    let (project, place) = (fleet.project().await?, Place::new()?);
+    register(&project, place.target("here", 2)).await?;
+    submit(&project, 2).await?;
+    let processes = place.started(&project, 2).await?;
+    let both_run = async || {
+        let all = operations(&project).ok()?;
+        let run = |operation: &&SpinUpOperation| operation.status == SpinUpStatus::InProgress;
+        (all.iter().filter(run).count() == 2).then_some(())
+    };
+    project.eventually("both are in progress", both_run).await?;
+    fleet.crash().await?;
+    processes[0].kill();
+    fleet.start_again().await?;
+    project
+        .insist("targets.list", serde_json::json!({}))
+        .await?;
+    let failed = came_to(&project, SpinUpStatus::Failed, "here").await?;
+    assert_eq!(failed.operation_id, processes[0].start);
+    let agent = processes[1]
+        .register(&project, AgentGuid::generate())
+        .await?;
+    let born = came_to(&project, SpinUpStatus::Success, "here").await?;
+    assert_eq!(born.operation_id, processes[1].start);
+    assert!(processes[1].lives());
+    assert_eq!(
+        get(&project, "here").await?.current_agent_guids,
+        [agent.guid()]
+    );
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn after_a_start_those_who_lived_before_have_the_time_to_be_heard() -> Result<()> {
+    let mut fleet = Fleet::own().await?;
+    let (project, place) = (fleet.project().await?, Place::new()?);
+    let agent = project.agent("rust").spawn().await?;
+    fleet.crash().await?;
+    fleet.start_again().await?;
+    register(&project, place.target("here", 1)).await?;
+    // Another one can be done by nobody who is there; nobody knows that yet.
+    submit(&project, 1).await?;
+    a_while().await;
+    assert_eq!(operations(&project)?, [], "an agent has not been heard");
+    agent.heartbeat(serde_json::json!({})).await?;
+    a_while().await;
+    assert_eq!(operations(&project)?, [], "it is there");
+    agent.deregister().await?;
+    place.started(&project, 1).await?;
     Ok(())
 }

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use loom_protocol::event::SpinUpEventKind;
+use loom_actors::clock::Clock;
+use loom_protocol::agent::AgentStatus;
+use loom_protocol::event::{Event, SpinUpEventKind};
 use loom_protocol::target::{SpinUpStatus, TargetStatus};
 use loom_protocol::{AgentGuid, ErrorCode};
 use loom_testkit::agent::FakeAgent;
@@ -253,5 +255,122 @@ async fn a_person_starts_an_agent_and_ends_it_by_its_mechanism() -> Result<()> {
         .end_agent(AgentGuid::generate(), Duration::ZERO)
         .await;
     assert_eq!(nobody.expect_err("nobody").code, ErrorCode::NotFound);
+    Ok(())
+}
+
+/// A fleet whose agents count as gone after a second.
+async fn impatient() -> Result<Fleet> {
+    let fleet = Fleet::builder().settings(|settings| {
+        settings.agents.stale_after = Duration::from_secs(1);
+        settings.agents.heartbeat_every = Duration::from_millis(300);
+    });
+    fleet.start().await
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn an_agent_that_was_killed_makes_room_for_another_one() -> Result<()> {
+    let fleet = impatient().await?;
+    let (project, place) = (fleet.project().await?, Place::new()?);
+    register(&project, place.target("here", 1)).await?;
+    submit(&project, 1).await?;
+    let process = place.started(&project, 1).await?.remove(0);
+    let agent = process.register(&project, AgentGuid::generate()).await?;
+    let guid = agent.guid();
+    process.kill();
+    agent.die();
+    let processes = place.started(&project, 2).await?;
+    assert!(project.parts()?.targets.linked(guid).is_none());
+    a_while().await;
+    assert_eq!(place.processes(), processes);
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn an_agent_that_runs_and_is_silent_takes_its_place_still() -> Result<()> {
+    let fleet = impatient().await?;
+    let (project, place) = (fleet.project().await?, Place::new()?);
+    let mut signals = project.signals().await?;
+    register(&project, place.target("here", 1)).await?;
+    submit(&project, 1).await?;
+    let process = place.started(&project, 1).await?.remove(0);
+    let agent = process.register(&project, AgentGuid::generate()).await?;
+    let guid = agent.guid();
+    agent.die();
+    let offline = |event: &Event| match event {
+        Event::Agent(event) if event.agent.guid == guid => {
+            (event.new_status == Some(AgentStatus::Offline)).then_some(())
+        }
+        _ => None,
+    };
+    signals.find("that it is offline", offline).await?;
+    a_while().await;
+    assert_eq!(place.processes(), [process]);
+    assert!(project.parts()?.targets.linked(guid).is_some());
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn an_agent_that_was_born_and_never_registered_makes_room_for_another_one() -> Result<()> {
+    let fleet = impatient().await?;
+    let (project, place) = (fleet.project().await?, Place::new()?);
+    register(&project, place.target("here", 1)).await?;
+    submit(&project, 1).await?;
+    let process = place.started(&project, 1).await?.remove(0);
+    let guid = AgentGuid::generate();
+    process.redeem(&project, guid).await??;
+    assert!(project.parts()?.targets.linked(guid).is_some());
+    place.started(&project, 2).await?;
+    assert!(project.parts()?.targets.linked(guid).is_none());
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_target_whose_group_rests_is_not_used_until_that_is_over() -> Result<()> {
+    let fleet = Fleet::shared().await?;
+    let (project, place) = (fleet.project().await?, Place::new()?);
+    let mut target = place.target("here", 1);
+    target["limitGroup"] = "account".into();
+    register(&project, target).await?;
+    let member = project.agent("go").field("limitGroup", json!("account"));
+    let member = member.spawn().await?;
+    let now = Clock::system().now();
+    let until = now.after(Duration::from_secs(3));
+    let parts = project.parts()?;
+    parts
+        .registry
+        .pause(member.guid(), until, "a limit")
+        .await?;
+    submit(&project, 1).await?;
+    a_while().await;
+    assert_eq!(operations(&project)?, []);
+    place.started(&project, 1).await?;
+    assert!(Clock::system().now() >= until, "not before it is over");
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn no_more_starts_are_under_way_than_may_be() -> Result<()> {
+    let fleet = Fleet::shared().await?;
+    let (project, place) = (fleet.project().await?, Place::new()?);
+    let target = register(&project, place.target("here", 20)).await?;
+    submit(&project, 20).await?;
+    place.started(&project, 3).await?;
+    a_while().await;
+    let processes = place.processes();
+    assert_eq!(processes.len(), 3, "targets.max_concurrent");
+    let manager = project.parts()?.target_manager.clone();
+    let refused = manager.trigger(&target, None, None).await;
+    assert_eq!(refused.expect_err("too many").code, ErrorCode::Overloaded);
+    let _first = processes[0]
+        .register(&project, AgentGuid::generate())
+        .await?;
+    place.started(&project, 4).await?;
+    a_while().await;
+    assert_eq!(place.processes().len(), 4);
     Ok(())
 }

@@ -37,6 +37,13 @@ impl Process {
         stat::entry(self.pid).is_some_and(|entry| entry.is_alive())
     }
 
+    /// Ends it at once.
+    pub fn kill(&self) {
+        if let Some(entry) = stat::entry(self.pid).filter(stat::Entry::is_alive) {
+            entry.signal(rustix::process::Signal::KILL);
+        }
+    }
+
     pub fn ticket(&self) -> BirthTicket {
         BirthTicket::from_text(self.ticket.clone())
     }
@@ -117,9 +124,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         for process in self.processes() {
-            if let Some(entry) = stat::entry(process.pid).filter(stat::Entry::is_alive) {
-                entry.signal(rustix::process::Signal::KILL);
-            }
+            process.kill();
         }
     }
 }

@@ -10,29 +10,28 @@
 //! more. An agent that registers while its start is being ended is told to try again: either it ends first, or the start
 //! is given up by then, and it is born late where there is room.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use loom_protocol::target::{BirthTicket, SpinUpStatus, Target};
-use loom_protocol::{AgentGuid, SpinUpId, TargetId, WireError};
+use loom_protocol::{SpinUpId, WireError};
 use serde_json::Value;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::actor::{Job, State, TargetMsg};
+use super::actor::{Job, State};
 use super::birth_command::BirthCommand;
 use super::change::Request;
 use super::command::Command;
 use super::key::TargetKey;
 use super::launching::{Beginning, Launch, LaunchNews};
 use super::mechanism::{Mechanism, Start, Stopped};
+use super::messages::TargetMsg;
 use super::terms::StartPermit;
 use super::tidying::{end_and_tidy, tidy};
+use super::under_way::{Due, EndOf, Phase, Running};
 use super::{Ended, Record, Reference};
-use crate::deadline_queue::DeadlineQueue;
-use crate::domain::targets::{Birth, Need, TargetProfile, TicketDigest, digest_of};
+use crate::domain::targets::{Birth, TicketDigest, digest_of};
 use crate::liveness::BarrierOutcome;
 
 /// How long what is ended has between TERM and KILL.
@@ -41,79 +40,6 @@ const GRACE: Duration = Duration::from_secs(5);
 const END_WITHIN: Duration = Duration::from_secs(40);
 /// The pause before a command of the actor's own is given again that could not be carried out.
 const AGAIN: Duration = Duration::from_secs(1);
-
-/// What has a deadline.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Due {
-    /// A start whose agent has not registered.
-    Birth(SpinUpId),
-    /// An agent that was born and that the registry does not have.
-    Absent(AgentGuid),
-}
-
-/// All that are under way.
-#[derive(Default)]
-pub(super) struct Births {
-    /// Decided, and not known to be recorded.
-    pub planned: HashMap<SpinUpId, Planned>,
-    /// Recorded, and not decided.
-    pub running: HashMap<SpinUpId, Running>,
-    pub due: DeadlineQueue<Due>,
-    /// Linked agents that are offline: asked after.
-    pub departed: HashMap<AgentGuid, AbortOnDropHandle<()>>,
-    /// Ends what is given up, and removes what is kept of it.
-    pub tasks: JoinSet<()>,
-}
-
-/// A start that is on its way to the bucket.
-pub(super) struct Planned {
-    pub key: TargetKey,
-    pub need: Option<Need>,
-    pub profile: TargetProfile,
-    pub ticket: BirthTicket,
-    pub permit: StartPermit,
-}
-
-/// A start that is recorded.
-pub(super) struct Running {
-    pub key: TargetKey,
-    pub name: String,
-    pub target: TargetId,
-    pub mechanism: Option<Arc<dyn Mechanism>>,
-    pub digest: TicketDigest,
-    /// The ticket of one that is begun again.
-    pub ticket: Option<BirthTicket>,
-    pub reference: Option<Reference>,
-    pub phase: Phase,
-    since: Instant,
-    timeout: Duration,
-    /// What goes on for it; ended when it is replaced.
-    task: Option<AbortOnDropHandle<()>>,
-    _permit: StartPermit,
-}
-
-/// Where it stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// It is begun, or watched.
-    Launched,
-    /// Its time is over; whether we could hear is found out.
-    Suspected,
-    /// What was started is ended; then it is given up.
-    Ending,
-    /// Its agent is born, and the mechanism has not said yet by what it is found.
-    Born,
-}
-
-/// How the end of what was started went.
-#[derive(Debug)]
-pub struct EndOf {
-    status: SpinUpStatus,
-    error: String,
-    output: Option<String>,
-    /// Whether something of it may live still.
-    may_live: bool,
-}
 
 impl State {
     /// Recorded → launched, with the ticket that only this incarnation knows.
@@ -470,11 +396,5 @@ impl State {
         }
         tracing::debug!(target = request.name, "it is tried again: {error}");
         self.order_again(request);
-    }
-}
-
-impl Running {
-    fn until(&self) -> Instant {
-        self.since + self.timeout
     }
 }

@@ -9,12 +9,12 @@ use loom_protocol::target::{
 };
 use loom_protocol::{AgentGuid, ErrorCode, SpinUpId, TargetId, WireError, WorkId};
 
-use super::actor::TargetMsg;
 use super::birth_command::{BirthCommand, refused};
 use super::change::Request;
 use super::command::{Command, Outcome, not_found};
 use super::directory::{TargetDirectory, TicketOf};
 use super::key::TargetKey;
+use super::messages::TargetMsg;
 use super::trigger::{AgentToEnd, Trigger};
 use crate::clock::Clock;
 use crate::domain::targets::{Definition, Need, OwnedNewborn, TicketRefusal, digest_of};

@@ -14,13 +14,13 @@ use loom_protocol::{AgentGuid, WireError};
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::actor::{State, TargetMsg};
+use super::actor::State;
 use super::birth_command::BirthCommand;
-use super::births::Due;
 use super::change::Request;
 use super::command::{Command, not_found};
 use super::key::TargetKey;
 use super::mechanism::{Found, Mechanism, Stopped};
+use super::messages::TargetMsg;
 use super::tidying::tidy;
 use super::trigger::AgentToEnd;
 use super::{Record, Reference};

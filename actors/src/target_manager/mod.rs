@@ -1,20 +1,38 @@
-//! Knows where agents can be started: the targets of a project.
+//! Knows where agents can be started, and starts as few as are needed: the targets of a project, the births from them, and
+//! the agents that were born.
 //! Owns: KV `loom-targets-{p}`. Writes nowhere else.
 //!
 //! Reads go to the [`TargetDirectory`], which survives the actor. What is written is decided on the record as it is known
 //! and stored by one compare-and-set, one at a time for each name (`keyed_writer`). A name is there once, in whatever case,
-//! because the key is the name in lower case and a registration is written on the condition that nothing is there.
+//! because the key is the name in lower case and a registration is written on the condition that nothing is there. An
+//! operation that is not decided is a part of its target's record; its end is written before it leaves that.
 //!
 //! The bucket is made with the first target. The actor of a project without one asks for it once, and has nothing to do.
+//!
+//! | part | what it does |
+//! |---|---|
+//! | `planning` | looks who is missing, and begins |
+//! | `births` | one birth from its record to the agent, or to the end of what was started |
+//! | `launching` | talks to the mechanism of one start, in a task of its own |
+//! | `recovery` | goes on with what a crash has left |
+//! | `linked` | the agents that were born: which of them have gone |
+//! | `news` | what follows from a change that is stored |
 //!
 //! # Messages
 //! | message | from | effect |
 //! |---|---|---|
-//! | loaded | own task | the directory is what the bucket holds; the actor is up |
+//! | loaded | own task | the directory is what the bucket holds; what is undecided is gone on with; the actor is up |
 //! | carry out | handle | queued by name, then decided and written; answered when it is durable |
-//! | done | own task | the directory has it, whoever waits is answered, listeners are told |
+//! | trigger | handle | a start that a person asks for; answered when it is recorded |
+//! | end agent | handle | ended by its mechanism in the background; answered at once |
+//! | order | the actor itself, after a pause | a command of its own, once more |
+//! | done | own task | the directory has it, whoever waits is answered, listeners are told, the start goes on |
+//! | launch, ended what was started, crossed, departed | own tasks | the next step of that start, or agent |
+//! | births due | timer | whose time is over is suspected, or looked for |
+//! | agent left | hook of the agents | unlinked, or asked after |
+//! | look wanted, look due | hooks of items and agents, timer | at most every 50 ms: who is missing is started |
 //! | reload due | own task, after a reconnect | the bucket is read again, if there is one |
-//! | drain | supervisor | nothing new; answered when nothing is under way |
+//! | drain | supervisor | nothing new; answered when nothing is under way. Nobody who was started is ended |
 //!
 //! # Failure cases
 //! | case | what happens |
@@ -22,16 +40,23 @@
 //! | two registrations of one name at once, in whatever case | one is stored; the other finds it there: `already-exists` |
 //! | the actor dies during a write | the request is sent again to its successor, which has read the bucket: a registration is recognised by its id, a removal is done already |
 //! | the coordinator dies during a write | it is stored or not; whoever asked has no answer, and sees it in the list |
+//! | the coordinator or the actor dies between two steps of a birth | `recovery`; the mechanism takes a start with the same id for the same one |
+//! | this process was frozen and owns no longer | the record is not written, or the start not begun |
 //! | a write without an answer | repeated until it is known; the write id tells mine from another one |
 //! | the record was changed meanwhile | decided again on what is there, at most 15 times in a row |
-//! | a record cannot be read | left alone, counted, listed nowhere; its name stays taken |
-//! | the bucket was destroyed | made again by the next registration; what was in it is gone with it |
-//! | NATS away | reads go on; a change is `unavailable`, and may happen all the same |
+//! | a record cannot be read | left alone, counted, listed nowhere; its name stays taken. The end of a start that cannot be read is passed over |
+//! | the bucket was destroyed | made again by the next registration; what was in it is gone with it, and the agents of undecided starts are refused |
+//! | NATS away | reads go on; a change is `unavailable`, and may happen all the same; nothing is started; what the actor has to write of itself is tried again |
 //! | as many targets as may be | `too-large` |
+//! | a start fails | its target rests, and another one is tried |
+//! | an agent registers while its start is given up | `unavailable` until what was started has ended; then it is born late, where there is room |
+//! | what was started cannot be ended | said in the operation, and tried again for an hour |
 //!
-//! Events: `target:registered`, `target:updated` (enabled too), `target:disabled`, `target:removed`.
+//! Events: `target:registered`, `target:updated` (enabled too), `target:disabled`, `target:removed`; `spin-up:triggered`,
+//! `spin-up:started`, `spin-up:completed`, `spin-up:failed`.
 
 mod actor;
+mod beginning;
 mod birth_command;
 mod birth_step;
 mod births;
@@ -44,6 +69,7 @@ mod key;
 mod launching;
 mod linked;
 mod mechanism;
+mod messages;
 mod news;
 mod operations;
 mod page;
@@ -52,8 +78,9 @@ mod recovery;
 mod terms;
 mod tidying;
 mod trigger;
+mod under_way;
 
-pub use actor::{TargetManager, TargetManagerArgs, TargetMsg};
+pub use actor::TargetManager;
 pub use birth_command::BirthCommand;
 pub use birth_step::{BirthStep, BirthStepHook};
 pub use command::{Command, Outcome};
@@ -63,6 +90,7 @@ pub use mechanism::{
     AgentEnd, FailureKind, Found, Mechanism, Mechanisms, NoMechanisms, Probe, Start, StartFailure,
     Started, Stopped,
 };
+pub use messages::{TargetManagerArgs, TargetMsg};
 pub use operations::{MOST_OPERATIONS, OperationFilter, OperationsFound};
 pub use page::TargetsFound;
 pub use terms::BirthTerms;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use loom_protocol::WireError;
 use loom_protocol::event::{Event, SpinUpEvent, SpinUpEventKind, TargetEvent, TargetEventKind};
 use loom_protocol::target::{SpinUpOperation, SpinUpStatus, TargetStatus};
+use loom_protocol::{SpinUpId, WireError};
 
 use super::Record;
 use super::actor::State;
@@ -50,9 +50,14 @@ impl State {
             }
             BirthCommand::Redeem { newborn, .. } | BirthCommand::RedeemLate { newborn, .. } => {
                 if let Some(end) = &changed.end {
-                    self.born(end.operation.operation_id);
-                    self.expect(newborn.guid);
+                    let id = end.operation.operation_id;
+                    if is_not_told_as_started(changed, id) {
+                        // The agent was quicker than whoever started it.
+                        self.tell_of_start(SpinUpEventKind::Started, changed);
+                    }
                     self.tell_of_start(SpinUpEventKind::Completed, changed);
+                    self.born(id);
+                    self.expect(newborn.guid);
                 }
             }
             BirthCommand::Settle { end, .. } => {
@@ -74,12 +79,7 @@ impl State {
     }
 
     /// Planned → launched, or not recorded.
-    fn begun(
-        &mut self,
-        request: &Request,
-        id: loom_protocol::SpinUpId,
-        outcome: &Result<Changed, WireError>,
-    ) {
+    fn begun(&mut self, request: &Request, id: SpinUpId, outcome: &Result<Changed, WireError>) {
         let Some(planned) = self.births.planned.remove(&id) else {
             return;
         };
@@ -104,7 +104,7 @@ impl State {
         }
     }
 
-    fn begun_again(&mut self, id: loom_protocol::SpinUpId, changed: &Changed) {
+    fn begun_again(&mut self, id: SpinUpId, changed: &Changed) {
         let Some(running) = self.forget_birth(id) else {
             return;
         };
@@ -155,10 +155,8 @@ impl State {
         let took = operation
             .ended_at
             .map(|ended_at| ended_at.since(operation.started_at));
-        let failed = matches!(
-            operation.status,
-            SpinUpStatus::Failed | SpinUpStatus::Timeout
-        );
+        let is_over = matches!(kind, SpinUpEventKind::Completed | SpinUpEventKind::Failed);
+        let took = took.filter(|_| is_over);
         self.args.events.emit(Event::SpinUp(Box::new(SpinUpEvent {
             kind,
             timestamp: self.args.clock.now(),
@@ -170,9 +168,16 @@ impl State {
             capability: need.map(|need| need.capability.clone()),
             boundary: need.map(|need| need.boundary.clone()),
             work_id: operation.work_item_id,
-            agent_guid: operation.agent_guid,
+            agent_guid: operation.agent_guid.filter(|_| is_over),
             duration_ms: took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
-            error_message: operation.error.clone().filter(|_| failed),
+            error_message: operation.error.clone().filter(|_| is_over),
         })));
     }
+}
+
+/// Whether an operation was decided before its mechanism had said that it began.
+fn is_not_told_as_started(changed: &Changed, id: SpinUpId) -> bool {
+    let before = changed.before.iter().flat_map(|record| &record.births);
+    let mut pending = before.filter(|birth| birth.operation.status == SpinUpStatus::Pending);
+    pending.any(|birth| birth.operation.operation_id == id)
 }

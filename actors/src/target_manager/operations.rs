@@ -214,3 +214,116 @@ pub(super) fn page_of<'a>(
         operations: page.iter().map(|operation| (*operation).clone()).collect(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use loom_protocol::target::Mechanism;
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::domain::targets::TicketTerms;
+
+    fn end(number: u16, started: i64, status: SpinUpStatus) -> Arc<Ended> {
+        let id = |base: u128| Uuid::from_u128(base + u128::from(number));
+        Arc::new(Ended {
+            operation: SpinUpOperation {
+                operation_id: SpinUpId::new(id(1)),
+                target_id: TargetId::new(Uuid::from_u128(1 << 64)),
+                target_name: "t".into(),
+                mechanism: Mechanism::Local,
+                status,
+                need: None,
+                work_item_id: None,
+                agent_guid: None,
+                error: None,
+                output: None,
+                started_at: Timestamp::from_millis(started),
+                ended_at: Some(Timestamp::from_millis(started + 10)),
+            },
+            ticket: TicketTerms {
+                digest: crate::domain::targets::digest_of(
+                    &loom_protocol::target::BirthTicket::from_text(number.to_string()),
+                ),
+                agent_type: "t".into(),
+                capabilities: vec!["c".into()],
+                boundaries: vec!["default".into()],
+            },
+            reference: None,
+            instance_id: None,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_pages_together_are_all_operations_the_latest_first_in_both_directions(
+            times in prop::collection::vec(0_i64..5, 0..20), limit in 1_usize..8,
+        ) {
+            let ends: Vec<_> = (0..).zip(&times)
+                .map(|(number, at)| end(number, *at, SpinUpStatus::Failed)).collect();
+            // One is in both for a moment: it is told once.
+            let all = || ends.iter().chain(ends.first()).map(|end| &end.operation);
+            let page = |cursor: Option<String>| {
+                page_of(all(), &OperationFilter::default(), cursor.as_deref(), limit).unwrap()
+            };
+            let mut expected: Vec<Place> = ends.iter().map(|end| place(&end.operation)).collect();
+            expected.sort_unstable();
+            expected.reverse();
+            let (mut seen, mut pages) = (Vec::new(), vec![page(None)]);
+            loop {
+                let last = pages.last().unwrap();
+                prop_assert_eq!(last.info.total, expected.len());
+                seen.extend(last.operations.iter().map(place));
+                let Some(next) = last.info.next_cursor.clone() else { break };
+                pages.push(page(Some(next)));
+            }
+            prop_assert_eq!(&seen, &expected);
+            for pair in pages.windows(2) {
+                let back = page(pair[1].info.prev_cursor.clone());
+                prop_assert_eq!(&back.operations, &pair[0].operations);
+            }
+        }
+
+        #[test]
+        fn an_operation_is_found_by_id_and_ticket_until_it_is_too_old(
+            times in prop::collection::vec(0_i64..50, 0..20), before in 0_i64..70,
+        ) {
+            let mut operations = Operations::default();
+            for (number, at) in (0..).zip(&times) {
+                operations.insert(end(number, 0, SpinUpStatus::Timeout));
+                operations.insert(end(number, *at, SpinUpStatus::Success));
+            }
+            prop_assert_eq!(operations.iter().count(), times.len());
+            operations.forget_before(Timestamp::from_millis(before));
+            for (number, at) in (0..).zip(&times) {
+                let one = end(number, *at, SpinUpStatus::Success);
+                let is_kept = at + 10 >= before;
+                prop_assert_eq!(operations.get(one.operation.operation_id), is_kept.then_some(&one));
+                prop_assert_eq!(operations.of_ticket(&one.ticket.digest), is_kept.then_some(&one));
+            }
+        }
+    }
+
+    #[test]
+    fn of_too_many_the_oldest_are_forgotten() {
+        let mut operations = Operations::default();
+        for number in 0..u16::try_from(MOST_OPERATIONS).unwrap() + 5 {
+            operations.insert(end(number, number.into(), SpinUpStatus::Success));
+        }
+        assert_eq!(operations.iter().count(), MOST_OPERATIONS);
+        assert_eq!(operations.by_ticket.len(), MOST_OPERATIONS);
+        let [oldest, kept] = [4, 5].map(|number| end(number, number.into(), SpinUpStatus::Success));
+        assert!(operations.get(oldest.operation.operation_id).is_none());
+        assert!(operations.get(kept.operation.operation_id).is_some());
+    }
+
+    #[test]
+    fn an_entry_is_read_as_it_was_written() {
+        let end = end(1, 7, SpinUpStatus::Timeout);
+        let bytes = encode_end(&end).unwrap();
+        assert_eq!(decode_end(&bytes), Ok((*end).clone()));
+        for bytes in [&b""[..], b"\x07{}", b"\x01{"] {
+            assert!(decode_end(bytes).is_err());
+        }
+    }
+}

@@ -256,3 +256,41 @@ fn a_target_that_fails_rests_longer_each_time_and_no_longer_than_sixteen_times()
         .unwrap();
     assert_eq!(on_again.cools_until, None);
 }
+
+/// The crash comes between the two writes of an end: what the second one would have written is written later.
+#[test]
+fn an_end_that_was_written_leaves_the_record_as_if_nothing_had_come_between() {
+    let now = Timestamp::from_millis(5000);
+    let record = TargetRecord::new(target(2))
+        .begin(birth(1), false, false, now)
+        .and_then(|record| record.begin(birth(2), false, false, now))
+        .unwrap();
+    let own = ["rust".to_owned()];
+    let newborn = newborn(7, Some("one"), &own);
+    let (next, end) = record.redeem(&digest(1), &newborn, now).unwrap().unwrap();
+    assert_eq!(record.settled(&end, COOLDOWN, now), Some(next.clone()));
+    assert_eq!(next.settled(&end, COOLDOWN, now), None, "it has left");
+    let id = birth(2).operation.operation_id;
+    let failed = (
+        SpinUpStatus::Failed,
+        "no such command",
+        Some("output".to_owned()),
+    );
+    let (next, end) = record.given_up(id, failed, COOLDOWN, now).unwrap();
+    assert_eq!(record.settled(&end, COOLDOWN, now), Some(next));
+}
+
+#[test]
+fn an_agent_that_was_quicker_than_its_reference_is_found_by_it_all_the_same() {
+    let now = Timestamp::from_millis(0);
+    let record = TargetRecord::new(target(1))
+        .begin(birth(1), false, false, now)
+        .unwrap();
+    let own = ["rust".to_owned()];
+    let born = record.redeem(&digest(1), &newborn(7, None, &own), now);
+    let (record, _) = born.unwrap().unwrap();
+    let id = birth(1).operation.operation_id;
+    let record = record.started(id, 42, now).unwrap();
+    assert_eq!(record.agents[0].reference, Some(42));
+    assert_eq!(record.started(id, 43, now), None, "it is known");
+}
