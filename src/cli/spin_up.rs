@@ -282,6 +282,60 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    /// A coordinator whose start goes on for a while, and then ends like this.
+    async fn peer(end: &'static str) -> String {
+        use axum::Json;
+        use axum::routing::{get, post};
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+        let begun = async || {
+            Json(json!({
+                "operationId": ID, "targetId": ID, "targetName": "here", "status": "in-progress",
+                "success": true, "timestamp": "2026-01-31T12:00:00Z",
+            }))
+        };
+        let looks = AtomicUsize::new(0);
+        let looked = move || {
+            let status = match looks.fetch_add(1, Ordering::Relaxed) {
+                0 => "pending",
+                1 => "in-progress",
+                _ => end,
+            };
+            async move {
+                Json(json!({
+                    "operationId": ID, "targetId": ID, "targetName": "here", "mechanism": "local",
+                    "status": status, "startedAt": "2026-01-31T12:00:00Z",
+                }))
+            }
+        };
+        let looked = std::sync::Arc::new(looked);
+        let router = axum::Router::new()
+            .route("/api/targets/here/spin-up", post(begun))
+            .route("/api/spin-ups/{id}", get(move || looked()));
+        rustls::crypto::ring::default_provider()
+            .install_default()
+            .ok();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        url
+    }
+
+    #[tokio::test]
+    async fn a_start_that_is_waited_for_ends_the_command_as_it_ends() {
+        for (end, code) in [("success", 0), ("failed", 1), ("timeout", 1)] {
+            let url = peer(end).await;
+            let line = ["loom", "--url", &url, "--json", "spin-up", "here", "--wait"];
+            let cli = <crate::cli::Cli as clap::Parser>::try_parse_from(line).unwrap();
+            let crate::cli::Command::SpinUp(args) = cli.command else {
+                panic!("another command");
+            };
+            let ended = run(&Context::new(cli.globals), *args).await;
+            let ended = ended.map_or_else(|error| error.exit_code(), |()| 0);
+            assert_eq!(ended, code, "{end}");
+        }
+    }
+
     #[test]
     fn a_start_is_shown_with_its_need_and_how_long_it_took() {
         let id = "01890a5d-ac96-774b-bcce-b302099a8057";
