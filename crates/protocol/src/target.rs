@@ -11,6 +11,7 @@
 //! | `secret` | tickets and variables, which are never shown |
 //! | `template` | the body of a webhook |
 //! | `spin_up` | one start of an agent |
+//! | `spin_up_requests` | start one, look at them |
 
 mod check;
 mod common;
@@ -19,6 +20,7 @@ mod reading;
 mod requests;
 mod secret;
 mod spin_up;
+mod spin_up_requests;
 mod template;
 mod updates;
 
@@ -43,6 +45,7 @@ pub use requests::{
 pub(crate) use secret::handed_on;
 pub use secret::{BirthTicket, MASK, SecretMap};
 pub use spin_up::{Need, SpinUpOperation, SpinUpStatus};
+pub use spin_up_requests::{ListSpinUpsRequest, OperationRequest, SpinUpRequest};
 pub use template::{BodyTemplate, Placeholder, TemplateError};
 pub use updates::{TargetUpdates, UpdateTarget};
 

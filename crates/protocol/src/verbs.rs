@@ -23,8 +23,8 @@ use crate::rest::{
 };
 use crate::store::{AcceptAnswer, AcceptRequest, LostAnswer, StoreAnswer};
 use crate::target::{
-    ListTargetsRequest, RegisterTarget, RemovedTarget, TargetAnswer, TargetHealth, TargetRequest,
-    UpdateTarget,
+    ListSpinUpsRequest, ListTargetsRequest, OperationRequest, RegisterTarget, RemovedTarget,
+    SpinUpOperation, SpinUpRequest, TargetAnswer, TargetHealth, TargetRequest, UpdateTarget,
 };
 use crate::token::ProjectId;
 use crate::work::{
@@ -292,6 +292,10 @@ verbs! {
     TargetsDisable       "targets.disable"       Project  Project     Operate Nobody  (TargetRequest => TargetAnswer)               [Post "/api/targets/{id}/disable"];
     TargetsTest          "targets.test"          Project  Project     Operate Nobody  (TargetRequest => TargetHealth)               [Post "/api/targets/{id}/test"];
     TargetsDisableBatch  "targets.disable-batch" None     Project     Operate Nobody  (DisableTargetsRequest => DisableTargetsResult) [Post "/api/targets/disable-batch"];
+
+    SpinUpTrigger        "spin-up.trigger"       Project  Project     Operate Nobody  (SpinUpRequest => SpinUpOperation)            [Post "/api/targets/{id}/spin-up"];
+    SpinUpStatus         "spin-up.status"        Project  Projects    Read    Nobody  (OperationRequest => SpinUpOperation)         [Get "/api/spin-ups/{id}"];
+    SpinUpList           "spin-up.list"          Project  Project     Read    Nobody  (ListSpinUpsRequest => Vec<SpinUpOperation>)  [Get "/api/spin-ups"];
 
     Stats                "stats"                 Both     Projects    Read    Nobody  (Nothing => Stats)                            [Get "/api/stats"];
     Projects             "projects"              Global   Coordinator Read    Nobody  (Nothing => ProjectsAnswer)                   [Get "/api/stats/projects"];
