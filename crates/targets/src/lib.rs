@@ -22,6 +22,7 @@
 
 pub mod environment;
 mod error;
+mod http;
 pub mod local;
 mod order;
 mod outcome;
