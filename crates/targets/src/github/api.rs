@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use loom_process::secrets::Secrets;
-use loom_protocol::target::GithubActionsConfig;
+use loom_protocol::target::{BirthTicket, GithubActionsConfig};
 use reqwest::header::{AUTHORIZATION, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, LINK};
 use reqwest::{Method, StatusCode, Url};
 use serde::de::DeserializeOwned;
@@ -267,7 +267,8 @@ impl Api {
             });
         }
         let said = serde_json::from_slice::<Problem>(&body).unwrap_or_default();
-        let said = self.secrets.hide(&said.message);
+        // It may repeat what an input had.
+        let said = BirthTicket::hide_all(&self.secrets.hide(&said.message));
         if let Some(limit) = pace::limit(status, limits, &said) {
             return Err(Failure::Limited(limit));
         }

@@ -114,12 +114,16 @@ impl Note {
 }
 
 impl Held {
-    /// Notes that it is being sent. It is on the disk when this is done.
+    /// Notes that it is being sent. It is on the disk when this is done; where it can't be, nothing is noted.
     pub(super) fn mark_sent(&self) -> io::Result<()> {
         let mut file = &self.0;
         file.seek(SeekFrom::End(0))?;
-        file.write_all(SENT)?;
-        file.sync_all()
+        let noted = file.write_all(SENT).and_then(|()| file.sync_all());
+        if noted.is_err() {
+            // Half of the word may be there.
+            let _ = self.mark_unsent();
+        }
+        noted
     }
 
     /// Notes that nothing came of it, for sure.

@@ -10,8 +10,14 @@ use reqwest::header::HeaderMap;
 const UNSAID: Duration = Duration::from_mins(1);
 /// The longest that a wait is doubled to.
 const LONGEST: Duration = Duration::from_mins(15);
-/// What share of what is left of a limit one watch may use: others ask with the same token.
-const SHARE: u64 = 4;
+/// How much of what is left of a limit one may use who looks again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Share {
+    /// All of it: who waits for something that comes soon.
+    Whole,
+    /// A fourth: who watches for long, since others ask with the same token.
+    Fourth,
+}
 
 /// What an answer says of limits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -76,11 +82,14 @@ pub(super) fn limit(status: StatusCode, limits: Limits, message: &str) -> Option
 }
 
 /// When a run is looked at next: `base` later, or so much later that what is left of the limit lasts until there is more.
-pub(super) fn next_look(base: Duration, limits: Limits) -> Duration {
+pub(super) fn next_look(base: Duration, limits: Limits, share: Share) -> Duration {
     let (Some(remaining), Some(reset_in)) = (limits.remaining, limits.reset_in) else {
         return base;
     };
-    let ours = remaining / SHARE;
+    let ours = match share {
+        Share::Whole => remaining,
+        Share::Fourth => remaining / 4,
+    };
     let spread = u32::try_from(ours)
         .ok()
         .and_then(|ours| reset_in.checked_div(ours));
@@ -158,13 +167,22 @@ mod tests {
 
     proptest! {
         #[test]
+        fn whoever_waits_for_something_soon_uses_all_that_is_left(base in 1..60_u64, remaining: u64, reset in 1..4000_u64) {
+            let limits = limits(None, Some(remaining), Some(reset));
+            let (soon, watch) = (Share::Whole, Share::Fourth);
+            let base = Duration::from_secs(base);
+            prop_assert!(next_look(base, limits, soon) <= next_look(base, limits, watch));
+            prop_assert_eq!(next_look(base, limits, soon) == base.max(Duration::from_secs(reset)), remaining <= 1 || base >= Duration::from_secs(reset));
+        }
+
+        #[test]
         fn a_watch_leaves_most_of_a_limit_to_others(base in 1..60_u64, remaining: u64, reset in 1..4000_u64) {
-            let wait = next_look(Duration::from_secs(base), limits(None, Some(remaining), Some(reset)));
+            let wait = next_look(Duration::from_secs(base), limits(None, Some(remaining), Some(reset)), Share::Fourth);
             prop_assert!(wait >= Duration::from_secs(base));
             prop_assert!(wait <= Duration::from_secs(base.max(reset)));
             // As many looks as come until there is more again.
             let looks = Duration::from_secs(reset).as_nanos().div_ceil(wait.as_nanos());
-            prop_assert!(looks <= u128::from(remaining / SHARE) + 1, "{looks} of {remaining}");
+            prop_assert!(looks <= u128::from(remaining / 4) + 1, "{looks} of {remaining}");
         }
     }
 }

@@ -146,8 +146,19 @@ impl Github {
                 .await;
             let (wait, said) = match listed {
                 Ok(mut listed) if !listed.runs.is_empty() => return Ok(listed.runs.remove(0)),
-                Ok(listed) => (pace::next_look(pause, listed.limits), None),
+                Ok(listed) => (
+                    pace::next_look(pause, listed.limits, pace::Share::Whole),
+                    None,
+                ),
                 Err(Failure::Cancelled) => return Err(NotThere::Cancelled),
+                Err(failure @ Failure::Limited(_)) => {
+                    // For longer than there is time; until then the start may be cancelled.
+                    let left = until.saturating_duration_since(Instant::now());
+                    return Err(match sleep(left, cancel).await {
+                        true => NotThere::TooLate(Some(failure.words())),
+                        false => NotThere::Cancelled,
+                    });
+                }
                 Err(failure) => (pause, Some(failure.words())),
             };
             pause = (pause * 3 / 2).min(LAST_LOOK);

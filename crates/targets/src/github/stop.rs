@@ -6,6 +6,7 @@ use loom_protocol::SpinUpId;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::api::Failure;
 use super::note::Noted;
 use super::runs::Runner;
 use super::wire::Run;
@@ -113,7 +114,7 @@ impl Github {
             if matches!(noted, Some(Noted::Prepared(_))) {
                 return Ok(Some(Vec::new()));
             }
-            let wait = pace::next_look(pause, listed.limits);
+            let wait = pace::next_look(pause, listed.limits, pace::Share::Whole);
             if begun.elapsed() + wait > grace {
                 return Ok(None);
             }
@@ -128,11 +129,11 @@ async fn wait_for_end(runner: &Runner, left: &mut Vec<u64>, over: &mut Vec<Run>,
     let (until, never) = (Instant::now() + limit, CancellationToken::new());
     let mut pause = FIRST_LOOK;
     loop {
-        let mut wait = pause;
+        let (mut wait, mut is_limited) = (pause, false);
         for id in std::mem::take(left) {
             match runner.run(id, None, until, &never).await {
                 Ok(looked) => {
-                    wait = wait.max(pace::next_look(pause, looked.limits));
+                    wait = wait.max(pace::next_look(pause, looked.limits, pace::Share::Whole));
                     match looked.run.filter(Run::is_over) {
                         Some(run) => over.push(run),
                         None => left.push(id),
@@ -140,6 +141,8 @@ async fn wait_for_end(runner: &Runner, left: &mut Vec<u64>, over: &mut Vec<Run>,
                 }
                 Err(failure) => {
                     tracing::debug!(run = id, why = failure.words(), "a run can't be looked at");
+                    // For longer than there is time.
+                    is_limited |= matches!(failure, Failure::Limited(_));
                     left.push(id);
                 }
             }
@@ -149,6 +152,9 @@ async fn wait_for_end(runner: &Runner, left: &mut Vec<u64>, over: &mut Vec<Run>,
             return;
         }
         pause = (pause * 3 / 2).min(LAST_LOOK);
+        if is_limited {
+            return tokio::time::sleep(rest).await;
+        }
         tokio::time::sleep(wait.min(rest)).await;
     }
 }

@@ -43,12 +43,17 @@ async fn watch_run(runner: &Runner, id: u64, begins_within: Option<Duration>) ->
     let mut limited = 0;
     loop {
         let until = Instant::now() + LOOK;
+        let left = begins_within.map(|limit| limit.saturating_sub(since.elapsed()));
+        if let Some(left) = left.filter(|left| !left.is_zero()) {
+            // Looked at again when its time is over.
+            pause = pause.min(left.max(FIRST));
+        }
         let wait = match runner.run(id, etag.as_ref(), until, &never).await {
             Ok(looked) => {
                 limited = 0;
                 etag = looked.etag;
                 seen = looked.run.or(seen);
-                pace::next_look(pause, looked.limits)
+                pace::next_look(pause, looked.limits, pace::Share::Fourth)
             }
             Err(failure) if failure.is_not_found() && is_gone(runner, &never).await => {
                 return AgentEnd {
@@ -69,9 +74,9 @@ async fn watch_run(runner: &Runner, id: u64, begins_within: Option<Duration>) ->
         if let Some(run) = seen.as_ref().filter(|run| run.is_over()) {
             return ended(runner, run, begins_within.filter(|_| was_late)).await;
         }
-        let left = begins_within.map(|limit| limit.saturating_sub(since.elapsed()));
         let waits = seen.as_ref().is_some_and(Run::waits);
-        if waits && !was_late && left.is_some_and(|left| left.is_zero()) {
+        let is_late = begins_within.is_some_and(|limit| since.elapsed() >= limit);
+        if waits && is_late && !was_late {
             let until = Instant::now() + LOOK;
             match runner.cancel(id, false, until, &never).await {
                 Ok(()) => was_late = true,
@@ -85,8 +90,7 @@ async fn watch_run(runner: &Runner, id: u64, begins_within: Option<Duration>) ->
             }
         }
         pause = (pause * 3 / 2).min(LAST);
-        let soonest = left.filter(|left| waits && !left.is_zero());
-        tokio::time::sleep(soonest.map_or(wait, |left| wait.min(left.max(FIRST)))).await;
+        tokio::time::sleep(wait).await;
     }
 }
 

@@ -158,3 +158,111 @@ async fn a_cancelled_start_says_whether_anything_was_sent() {
     let error = actions.start(&second, cancel).await.unwrap_err();
     assert_eq!((error.kind(), posts(&github)), (StartErrorKind::InDoubt, 1));
 }
+
+#[tokio::test]
+async fn the_token_and_the_ticket_go_nowhere_else() {
+    let (github_, other) = (github().await, github().await);
+    let folder = tempfile::tempdir().unwrap();
+    let (actions, order) = (
+        actions(&config(&github_), folder.path()),
+        order(SpinUpId::generate()),
+    );
+    let elsewhere = || {
+        format!(
+            "{}/repos/octo/agents/actions/workflows/agent.yml",
+            other.api_url()
+        )
+    };
+    let sent_on = |status| Fault::Answer(status, vec![("location", elsewhere())], String::new());
+    let paged = vec![(
+        "link",
+        format!("<{}/runs?page=2>; rel=\"next\"", elsewhere()),
+    )];
+    let empty = json!({"workflow_runs": []}).to_string();
+    let echo = json!({"message": format!("Provided value '{}' for input 'x' not in the list", order.ticket.expose())});
+    for (method, path, fault, kind, words) in [
+        (
+            Method::GET,
+            "/runs?",
+            sent_on(301),
+            StartErrorKind::Refused,
+            "new name as repo",
+        ),
+        (
+            Method::POST,
+            "/dispatches",
+            sent_on(307),
+            StartErrorKind::Refused,
+            "new name as repo",
+        ),
+        (
+            Method::GET,
+            "/runs?",
+            Fault::Answer(200, paged, empty),
+            StartErrorKind::Unavailable,
+            "another host",
+        ),
+        (
+            Method::GET,
+            "/runs?",
+            Fault::Answer(200, Vec::new(), "<html>".to_owned()),
+            StartErrorKind::Unavailable,
+            "no GitHub",
+        ),
+        (
+            Method::POST,
+            "/dispatches",
+            Fault::Answer(422, Vec::new(), echo.to_string()),
+            StartErrorKind::Refused,
+            "value '***'",
+        ),
+    ] {
+        github_.fail_next(method, path, fault);
+        let error = actions.start(&order, never()).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains(words), "{error}");
+        assert!(
+            !format!("{error:?}").contains(order.ticket.expose()),
+            "{error:?}"
+        );
+        assert_eq!(
+            actions.find(order.spin_up, None).await.unwrap(),
+            Found::Absent
+        );
+    }
+    assert_eq!((other.received().len(), github_.dispatched().len()), (0, 0));
+    actions.start(&order, never()).await.unwrap();
+    // What is kept on the disk has neither.
+    for file in std::fs::read_dir(folder.path().join("starts")).unwrap() {
+        let kept = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        assert_eq!(kept, "2027-01-15T08:00:00.000Z\nsent\n");
+    }
+}
+
+#[tokio::test]
+async fn a_limit_that_outlasts_the_wait_for_a_run_is_not_met_again_and_again() {
+    let (github, folder) = (github().await, tempfile::tempdir().unwrap());
+    github.set(|settings| {
+        settings.run_details = RunDetails::Ignored;
+        settings.appears_after = usize::MAX;
+    });
+    let mut config = config(&github);
+    config["startTimeoutMs"] = json!(2000);
+    let (actions, order) = (actions(&config, folder.path()), order(SpinUpId::generate()));
+    let starting = actions.start(&order, never());
+    let limiting = crate::fixture::until("the dispatch", || {
+        let taken = !github.dispatched().is_empty();
+        taken.then(|| {
+            github.set(|settings| settings.rate_limit = Some((0, Duration::from_hours(1))))
+        })
+    });
+    let (started, ()) = tokio::join!(starting, limiting);
+    let error = started.unwrap_err();
+    assert_eq!(error.kind(), StartErrorKind::InDoubt);
+    assert!(error.to_string().contains("rate limit"), "{error}");
+    let refused = github.received();
+    let refused = refused.iter().filter(|one| one.status == 403).count();
+    assert_eq!(refused, 1, "it is not asked again before it may be");
+    let error = actions.find(order.spin_up, None).await.unwrap_err();
+    assert!(error.to_string().contains("rate limit"), "{error}");
+}
