@@ -9,19 +9,21 @@
 //! that is not decided, with the reference where there is one. A start may always be repeated with the same id: while
 //! anything of it lives, it is the same start, and is answered with the same reference.
 //!
-//! | killed | `local` | `ssh` | `webhook` |
-//! |---|---|---|---|
-//! | before the mechanism did anything | `Absent` | `Absent` | `Unknown` |
-//! | between fork and exec, or while the remote script runs | the lock that the child holds says so; `Running` | the same, by a lock on that machine | – |
-//! | started, reference not stored | found by the id in its environment: `Running` | by its file and its environment: `Running` | repeated with the same `Idempotency-Key`, which the receiver takes for the same start |
-//! | stored | `Running`, or `Ended` with the end of its output | the same | `Unknown`: only its birth tells |
+//! | killed | `local` | `ssh` | `webhook` | `github-actions` |
+//! |---|---|---|---|---|
+//! | before the mechanism did anything | `Absent` | `Absent` | `Unknown` | `Unknown`; `Absent` once the start is noted |
+//! | between fork and exec, while the remote script runs, or a request is under way | the lock that the child holds says so; `Running` | the same, by a lock on that machine | – | noted as perhaps sent: never sent again; `Unknown` until its run is there |
+//! | started, reference not stored | found by the id in its environment: `Running` | by its file and its environment: `Running` | repeated with the same `Idempotency-Key`, which the receiver takes for the same start | found by the id in its name: `Running`; `Unknown` until it is there |
+//! | stored | `Running`, or `Ended` with the end of its output | the same | `Unknown`: only its birth tells | `Running`, or `Ended` with its conclusion and its jobs |
 //!
-//! `kubernetes` and `github-actions` are not here yet: [`mechanism_for`] says [`Unsupported`]. They will be two more
-//! modules beside [`local`], with a variant of [`Reference`] each.
+//! `kubernetes` is not here yet: [`mechanism_for`] says [`Unsupported`]. It will be one more module beside [`local`],
+//! with a variant of [`Reference`].
 #![deny(missing_docs)]
 
 pub mod environment;
 mod error;
+pub mod github;
+mod http;
 pub mod local;
 mod order;
 mod outcome;
@@ -45,7 +47,7 @@ use tokio_util::sync::CancellationToken;
 pub use error::{ProbeError, StartError, StartErrorKind, StopError, Unsupported};
 pub use order::StartOrder;
 pub use outcome::{AgentEnd, Found, Probe, Started, Stopped};
-pub use reference::{LocalReference, Reference, SshReference, WebhookReference};
+pub use reference::{GithubReference, LocalReference, Reference, SshReference, WebhookReference};
 pub use ssh::SshProgram;
 pub use steps::{Step, StepHook};
 
@@ -113,7 +115,9 @@ pub fn mechanism_for(
         MechanismConfig::Ssh(config) => Box::new(ssh::Ssh::new(config.clone(), around)),
         MechanismConfig::Webhook(config) => Box::new(webhook::Webhook::new(config.clone(), around)),
         MechanismConfig::Kubernetes(_) => return Err(Unsupported(Mechanism::Kubernetes)),
-        MechanismConfig::GithubActions(_) => return Err(Unsupported(Mechanism::GithubActions)),
+        MechanismConfig::GithubActions(config) => {
+            Box::new(github::Github::new(config.clone(), around))
+        }
     })
 }
 
@@ -125,18 +129,12 @@ mod tests {
 
     #[test]
     fn what_is_not_there_yet_says_so() {
-        let github = json!({"repo": "o/r", "workflow": "w.yml"});
         let kubernetes = json!({"namespace": "n", "jobNamePrefix": "j", "image": "i"});
-        for (mechanism, config) in [
-            (Mechanism::GithubActions, github),
-            (Mechanism::Kubernetes, kubernetes),
-        ] {
-            let raw: RawConfig = serde_json::from_value(config).unwrap();
-            let config = TargetConfig::read(mechanism, &raw).unwrap();
-            let unsupported = mechanism_for(&config, &Surroundings::default())
-                .err()
-                .unwrap();
-            assert!(unsupported.to_string().contains(mechanism.as_str()));
-        }
+        let raw: RawConfig = serde_json::from_value(kubernetes).unwrap();
+        let config = TargetConfig::read(Mechanism::Kubernetes, &raw).unwrap();
+        let unsupported = mechanism_for(&config, &Surroundings::default())
+            .err()
+            .unwrap();
+        assert!(unsupported.to_string().contains("kubernetes"));
     }
 }

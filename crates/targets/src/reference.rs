@@ -14,6 +14,8 @@ pub enum Reference {
     Ssh(SshReference),
     /// Somebody was asked to start it.
     Webhook(WebhookReference),
+    /// A run of a workflow.
+    GithubActions(GithubReference),
 }
 
 impl Reference {
@@ -23,6 +25,7 @@ impl Reference {
             Self::Local(_) => Mechanism::Local,
             Self::Ssh(_) => Mechanism::Ssh,
             Self::Webhook(_) => Mechanism::Webhook,
+            Self::GithubActions(_) => Mechanism::GithubActions,
         }
     }
 
@@ -31,7 +34,8 @@ impl Reference {
         match self {
             Self::Local(LocalReference { spin_up, .. })
             | Self::Ssh(SshReference { spin_up, .. })
-            | Self::Webhook(WebhookReference { spin_up }) => *spin_up,
+            | Self::Webhook(WebhookReference { spin_up })
+            | Self::GithubActions(GithubReference { spin_up, .. }) => *spin_up,
         }
     }
 }
@@ -74,6 +78,18 @@ pub struct WebhookReference {
     pub spin_up: SpinUpId,
 }
 
+/// A run of a workflow.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GithubReference {
+    /// The start, which is in the name of the run.
+    pub spin_up: SpinUpId,
+    /// The repository: `owner/repo`.
+    pub repo: String,
+    /// The run.
+    pub run_id: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,8 +105,14 @@ mod tests {
             started_at,
             boot_id,
         };
+        let github = GithubReference {
+            spin_up,
+            repo: "o/r".to_owned(),
+            run_id: u64::MAX,
+        };
         for reference in [
             Reference::Ssh(ssh),
+            Reference::GithubActions(github),
             Reference::Webhook(WebhookReference { spin_up }),
         ] {
             let stored = serde_json::to_value(&reference).unwrap();

@@ -6,6 +6,7 @@
 //! | [`cluster`] | three nats-servers that are one cluster; each can be killed and started again |
 //! | [`fleet`] | a coordinator with its own NATS in this process, fresh projects, signals, killed actors |
 //! | [`agent`] | agents that behave as told: diligent, stalling, lying, late, dead |
+//! | [`github`] | a stand-in for the part of GitHub that runs workflows, on GitHub's real wire |
 //! | [`history`] | a recorder of what happened, and a checker that holds it against Loom's promises |
 //! | [`nats`] | a private nats-server that can be stopped, killed, paused and restarted on its store |
 //! | [`process`] | the program `loom` as a child process that can be killed, paused and started again |
@@ -49,6 +50,7 @@ pub mod agent;
 pub mod chaos;
 pub mod cluster;
 pub mod fleet;
+pub mod github;
 pub mod history;
 pub mod nats;
 pub mod process;

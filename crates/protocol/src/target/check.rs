@@ -251,8 +251,10 @@ impl Check<'_> {
         self.required("ref", &config.reference, "a branch or tag")?;
         self.plain("ref", &config.reference, "._-/+#@")?;
         self.variable("tokenEnvVar", &config.token_env_var)?;
-        for name in config.inputs.keys() {
-            self.plain(&format!("inputs.{}", shown(name)), name, "_-")?;
+        for (name, value) in &config.inputs {
+            let field = format!("inputs.{}", shown(name));
+            self.plain(&field, name, "_-")?;
+            BodyTemplate::parse(value).map_err(|error| self.no(&field, &error.to_string()))?;
         }
         if let Some(limit) = config.start_timeout_ms {
             self.timeout("startTimeoutMs", limit)?;

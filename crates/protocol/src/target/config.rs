@@ -279,13 +279,15 @@ pub struct GithubActionsConfig {
     pub reference: String,
     /// The variable of the coordinator that holds the token; `GITHUB_TOKEN` where absent.
     pub token_env_var: String,
-    /// The inputs that are sent, and no others.
+    /// The inputs that are sent, and no others; their values may have the placeholders of a webhook's `bodyTemplate`.
+    /// One has to have `{{spinUpId}}`, and the workflow has to show that input in its `run-name`: nothing is started else.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub inputs: BTreeMap<String, String>,
-    /// How long a run may take to begin.
+    /// How long a run may take to be there, and again to begin, before it is cancelled; where absent, 2 minutes to be
+    /// there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_timeout_ms: Option<u64>,
-    /// The API of a GitHub Enterprise.
+    /// The API of a GitHub Enterprise: `https://HOST/api/v3`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_url: Option<String>,
 }

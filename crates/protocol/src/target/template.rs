@@ -1,5 +1,5 @@
-//! The body of a webhook: text with `{{name}}` in it. A name that is none is refused when the target is registered;
-//! what is filled in is escaped as inside a JSON text, and never read again.
+//! The body of a webhook, and the inputs of a workflow: text with `{{name}}` in it. A name that is none is refused when
+//! the target is registered; what is filled into a body is escaped as inside a JSON text, and nothing is read again.
 
 use std::fmt::Write as _;
 
@@ -128,6 +128,20 @@ impl BodyTemplate {
         }
         filled
     }
+
+    /// The text with every value in its place as it is, where the whole is no JSON.
+    pub fn fill_plain(&self, value_of: impl Fn(Placeholder) -> String) -> String {
+        let filled = self.pieces.iter().map(|piece| match piece {
+            Piece::Text(text) => text.clone(),
+            Piece::Value(placeholder) => value_of(*placeholder),
+        });
+        filled.collect()
+    }
+
+    /// Whether a placeholder stands in it.
+    pub fn has(&self, placeholder: Placeholder) -> bool {
+        self.pieces.contains(&Piece::Value(placeholder))
+    }
 }
 
 fn escape(value: &str, to: &mut String) {
@@ -163,6 +177,9 @@ mod tests {
             filled, "<{{projectId}}|p> }} {x}",
             "what is filled in is not read"
         );
+        assert!(template.has(Placeholder::Ticket) && !template.has(Placeholder::SpinUpId));
+        let plain = template.fill_plain(|_| "\"{{ticket}}\n".to_owned());
+        assert_eq!(plain, "<\"{{ticket}}\n|\"{{ticket}}\n> }} {x}");
         let error = BodyTemplate::parse("{{ticket}} {{tikcet}}").unwrap_err();
         assert!(error.to_string().contains("{{tikcet}}"), "{error}");
         assert!(error.to_string().contains("workItemId"), "{error}");

@@ -192,6 +192,11 @@ fn what_is_refused_is_named_by_its_field() {
             json!({"repo": "r", "workflow": "w"}),
             "config.repo".into(),
         ),
+        (
+            "github-actions",
+            json!({"repo": "o/r", "workflow": "w", "inputs": {"a": "{{spinupid}}"}}),
+            "config.inputs.a".into(),
+        ),
     ] {
         let error = with_config(mechanism, config.clone()).unwrap_err();
         assert_eq!(error.code, ErrorCode::InvalidRequest, "{config}: {error}");

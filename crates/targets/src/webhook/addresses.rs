@@ -1,4 +1,4 @@
-//! Where a webhook may not go: to the coordinator itself, to link-local addresses, to the metadata of clouds. Whoever may
+//! Where no request of a target may go: to the coordinator itself, to link-local addresses, to the metadata of clouds. Whoever may
 //! register a target could else read and do there what only this machine may.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -20,12 +20,12 @@ const METADATA_V6: [Ipv6Addr; 2] = [
 pub enum AddressRefusal {
     /// It is the coordinator's own.
     #[error(
-        "{0} is an address of the coordinator itself; no webhook goes there: write another url"
+        "{0} is an address of the coordinator itself; nothing is sent there: write another url"
     )]
     Own(SocketAddr),
     /// It is link-local, or gives out the secrets of a cloud machine.
     #[error(
-        "{0} is a link-local or metadata address; no webhook goes there unless the coordinator allows it: write another url"
+        "{0} is a link-local or metadata address; nothing is sent there unless the coordinator allows it: write another url"
     )]
     LinkLocal(SocketAddr),
     /// It is no address of anybody.

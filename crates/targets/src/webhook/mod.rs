@@ -12,7 +12,6 @@
 //! - **Ended** is nothing: the agent is told by a directive.
 
 pub mod addresses;
-mod client;
 mod signature;
 
 use std::time::{Duration, Instant};
@@ -29,7 +28,9 @@ use crate::order::StartOrder;
 use crate::outcome::{Found, Probe, Started, Stopped};
 use crate::reference::{Reference, WebhookReference};
 use crate::steps::Step;
-use crate::{Launcher, ProbeError, StartError, StartErrorKind, StopError, Surroundings, output};
+use crate::{
+    Launcher, ProbeError, StartError, StartErrorKind, StopError, Surroundings, http, output,
+};
 use addresses::Guard;
 
 pub use signature::signature;
@@ -145,7 +146,7 @@ impl Webhook {
         let secrets = self.secrets(order, key.as_ref());
         let body = self.body(order).map_err(StartError::refused)?;
         let client =
-            client::for_url(&url, self.guard(), self.limit()).map_err(StartError::refused)?;
+            http::for_url(&url, self.guard(), self.limit()).map_err(StartError::refused)?;
         self.around.on_step.tell(Step::Begin);
         let mut in_doubt = false;
         let mut pause = PAUSE;
@@ -213,7 +214,7 @@ impl Webhook {
 
     async fn try_once(
         &self,
-        client: &client::Client,
+        client: &http::Client,
         url: &Url,
         order: &StartOrder,
         body: &str,
@@ -288,11 +289,11 @@ impl Webhook {
     }
 
     fn unanswered(&self, url: &Url, error: &reqwest::Error) -> Try {
-        let host = host_of(url);
-        if let Some(refusal) = client::refusal(error) {
+        let host = http::host_of(url);
+        if let Some(refusal) = http::refusal(error) {
             return Try::Refused(format!("{host} leads to where it may not: {refusal}"));
         }
-        let causes = client::causes(error);
+        let causes = http::causes(error);
         if error.is_timeout() && !error.is_connect() {
             let limit = self.limit();
             return Try::NoAnswer(format!(
@@ -310,7 +311,7 @@ impl Webhook {
     }
 
     fn refusal(&self, url: &Url, status: StatusCode) -> String {
-        let host = host_of(url);
+        let host = http::host_of(url);
         if status.is_redirection() {
             return format!(
                 "{host} sends the request elsewhere (status {status}), which is followed to the same host only and with 307 or 308; write the address itself as url"
@@ -327,16 +328,19 @@ impl Webhook {
         let url = self.url().map_err(ProbeError)?;
         self.key().map_err(ProbeError)?;
         let limit = limit.min(self.limit());
-        let client = client::for_url(&url, self.guard(), limit).map_err(ProbeError)?;
+        let client = http::for_url(&url, self.guard(), limit).map_err(ProbeError)?;
         // Any answer shows that there is somebody, and this asks for nothing to be done.
         match client.execute_probe(&url).await {
             Ok(status) => Ok(Probe {
                 latency: begun.elapsed(),
-                seen: format!("{} answers (status {status})", host_of(&url)),
+                seen: format!("{} answers (status {status})", http::host_of(&url)),
             }),
             Err(error) => match self.unanswered(&url, &error) {
                 Try::Refused(why) | Try::NotSent(why) | Try::NoAnswer(why) => Err(ProbeError(why)),
-                _ => Err(ProbeError(format!("{} did not answer", host_of(&url)))),
+                _ => Err(ProbeError(format!(
+                    "{} did not answer",
+                    http::host_of(&url)
+                ))),
             },
         }
     }
@@ -364,13 +368,6 @@ fn accepted(spin_up: SpinUpId, told: String) -> Started {
 
 const fn may_be_repeated(status: StatusCode) -> bool {
     matches!(status.as_u16(), 429 | 500 | 502 | 503 | 504)
-}
-
-/// Host and port; a path may hold a secret.
-fn host_of(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    let port = url.port_or_known_default().unwrap_or_default();
-    format!("{host}:{port}")
 }
 
 impl Launcher for Webhook {

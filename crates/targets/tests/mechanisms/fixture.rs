@@ -82,7 +82,9 @@ pub fn pid_of(started: &Started) -> u32 {
     match &started.reference {
         Reference::Local(local) => local.pid,
         Reference::Ssh(ssh) => ssh.pid,
-        Reference::Webhook(_) => panic!("a webhook has no process"),
+        Reference::Webhook(_) | Reference::GithubActions(_) => {
+            panic!("it is no process of a machine that is known")
+        }
     }
 }
 

@@ -212,3 +212,68 @@ async fn an_agent_that_is_not_detached_ends_with_its_coordinator() {
     })
     .await;
 }
+
+// The stand-in goes on while the other process is waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_of_a_workflow_is_found_again_and_never_dispatched_twice() {
+    let github = crate::github::github().await;
+    let folder = tempfile::tempdir().unwrap();
+    for (dies_before, appears) in [
+        (Step::Begin, true),
+        (Step::Launch, true),
+        (Step::Record, true),
+        (Step::Record, false),
+        (Step::Answer, true),
+    ] {
+        github.set(|settings| settings.appears_after = if appears { 0 } else { usize::MAX });
+        let mut config = crate::github::config(&github);
+        config["startTimeoutMs"] = json!(2000);
+        let at = Step::ALL.iter().position(|step| *step == dies_before);
+        let orders = Orders {
+            mechanism: Mechanism::GithubActions,
+            dies_before: at.unwrap(),
+            ..Orders::local(config, folder.path())
+        };
+        coordinator_that_dies(&orders);
+        let ours = || {
+            let id = orders.spin_up.to_string();
+            let dispatched = github.dispatched();
+            dispatched
+                .iter()
+                .filter(|(_, inputs)| inputs["spin_up"] == id)
+                .count()
+        };
+        let sent = usize::from(dies_before == Step::Record || dies_before == Step::Answer);
+        assert_eq!(ours(), sent, "{dies_before:?}");
+        let next = launcher(orders.mechanism, &orders.config, &orders.around());
+        let found = next.find(orders.spin_up, None).await.unwrap();
+        match (dies_before, appears) {
+            // Nothing is noted yet: another coordinator may have begun it, for all that is known here.
+            (Step::Begin, _) | (_, false) => {
+                assert!(matches!(found, Found::Unknown { .. }), "{found:?}");
+            }
+            (Step::Launch, _) => assert_eq!(found, Found::Absent),
+            _ => assert!(matches!(found, Found::Running(_)), "{found:?}"),
+        }
+        // Whoever begins it again all the same does not double it.
+        let order = order(orders.spin_up);
+        let again = next.start(&order, CancellationToken::new()).await;
+        if appears {
+            let again = again.unwrap();
+            assert_eq!(again.existing, sent == 1, "{dies_before:?}");
+            if let Found::Running(reference) = found {
+                assert_eq!(again.reference, reference);
+            }
+        } else {
+            assert_eq!(
+                again.unwrap_err().kind(),
+                loom_targets::StartErrorKind::InDoubt
+            );
+            github.reveal();
+            let again = next.start(&order, CancellationToken::new()).await.unwrap();
+            assert!(again.existing);
+        }
+        assert_eq!(ours(), 1, "{dies_before:?}");
+        end(&*next, orders.spin_up, None).await;
+    }
+}

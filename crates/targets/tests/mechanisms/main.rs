@@ -6,6 +6,9 @@
 )]
 
 mod fixture;
+mod github;
+mod github_doubt;
+mod github_runs;
 mod killed;
 mod local;
 mod ssh;

@@ -10,25 +10,25 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Method, Request, RequestBuilder, Response, StatusCode, Url};
 
-use super::addresses::{AddressRefusal, Guard};
+use crate::webhook::addresses::{AddressRefusal, Guard};
 
 /// How often a request is sent on to another path of the same host.
 const REDIRECTS: usize = 3;
 
 /// A client for one address.
-pub(super) struct Client(reqwest::Client);
+pub(crate) struct Client(reqwest::Client);
 
 impl Client {
-    pub(super) fn request(&self, method: Method, url: Url) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, url: Url) -> RequestBuilder {
         self.0.request(method, url)
     }
 
-    pub(super) async fn execute(&self, request: Request) -> reqwest::Result<Response> {
+    pub(crate) async fn execute(&self, request: Request) -> reqwest::Result<Response> {
         self.0.execute(request).await
     }
 
     /// Asks for nothing, to see whether somebody answers.
-    pub(super) async fn execute_probe(&self, url: &Url) -> reqwest::Result<StatusCode> {
+    pub(crate) async fn execute_probe(&self, url: &Url) -> reqwest::Result<StatusCode> {
         let mut root = url.clone();
         // The path may mean something, whatever the method.
         root.set_path("/");
@@ -40,7 +40,7 @@ impl Client {
 
 /// Makes a client. Where the address names no host but an IP address, that is judged here; a name is judged by what it
 /// leads to, each time that it is looked up.
-pub(super) fn for_url(url: &Url, guard: Guard, limit: Duration) -> Result<Client, String> {
+pub(crate) fn for_url(url: &Url, guard: Guard, limit: Duration) -> Result<Client, String> {
     let port = url.port_or_known_default().unwrap_or_default();
     let literal = url.host_str().map(|host| host.trim_matches(['[', ']']));
     if let Some(ip) = literal.and_then(|host| host.parse::<IpAddr>().ok()) {
@@ -108,7 +108,7 @@ impl Resolve for GuardedResolver {
 }
 
 /// Whether an address was refused, and why.
-pub(super) fn refusal(error: &reqwest::Error) -> Option<AddressRefusal> {
+pub(crate) fn refusal(error: &reqwest::Error) -> Option<AddressRefusal> {
     let mut cause = error.source();
     while let Some(one) = cause {
         if let Some(refusal) = one.downcast_ref::<AddressRefusal>() {
@@ -120,7 +120,7 @@ pub(super) fn refusal(error: &reqwest::Error) -> Option<AddressRefusal> {
 }
 
 /// All that an error says, its causes too, without the address (whose path may hold a secret).
-pub(super) fn causes(error: &reqwest::Error) -> String {
+pub(crate) fn causes(error: &reqwest::Error) -> String {
     let mut words: Vec<String> = Vec::new();
     let mut cause = error.source();
     while let Some(one) = cause {
@@ -135,6 +135,13 @@ pub(super) fn causes(error: &reqwest::Error) -> String {
     } else {
         words.join(": ")
     }
+}
+
+/// Host and port; a path may hold a secret.
+pub(crate) fn host_of(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    let port = url.port_or_known_default().unwrap_or_default();
+    format!("{host}:{port}")
 }
 
 impl fmt::Debug for Client {
