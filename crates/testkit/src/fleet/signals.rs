@@ -6,7 +6,9 @@ use anyhow::{Context as _, Result, bail};
 use async_nats::{Client, Subscriber};
 use futures_util::StreamExt as _;
 use loom_protocol::event::{
-    AgentEvent, AgentEventKind, Event, TargetEvent, TargetEventKind, WorkEvent, WorkEventKind, SpinUpEvent, SpinUpEventKind};
+    AgentEvent, AgentEventKind, Event, SpinUpEvent, SpinUpEventKind, TargetEvent, TargetEventKind,
+    WorkEvent, WorkEventKind,
+};
 use loom_protocol::{AgentGuid, ProjectId, WorkId, names};
 use tokio::time::{Instant, timeout_at};
 
