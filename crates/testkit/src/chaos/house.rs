@@ -13,7 +13,7 @@ use crate::history::Recorder;
 use crate::process::{LoomProcess, LoomUp};
 
 /// Clocks so short that a run meets all of them; both forms have the same.
-const CLOCKS: [(&str, &str); 7] = [
+const CLOCKS: [(&str, &str); 11] = [
     ("agents.heartbeat_every", "800ms"),
     ("agents.stale_after", "3s"),
     ("agents.bury_after", "10s"),
@@ -21,10 +21,14 @@ const CLOCKS: [(&str, &str); 7] = [
     ("work.timeout", "4s"),
     ("work.retry.backoff_first", "100ms"),
     ("work.retry.backoff_max", "1s"),
+    ("agents.idle_timeout", "2s"),
+    ("agents.idle_grace", "1s"),
+    ("targets.birth_timeout.local", "5s"),
+    ("targets.cooldown", "300ms"),
 ];
 /// The clocks of a run on a cluster: longer than the elections, which are nobody's silence but may look like it to those
 /// that are connected to another server than the coordinator.
-const CLUSTER_CLOCKS: [(&str, &str); 7] = [
+const CLUSTER_CLOCKS: [(&str, &str); 11] = [
     ("agents.heartbeat_every", "2s"),
     ("agents.stale_after", "12s"),
     ("agents.bury_after", "1m"),
@@ -32,6 +36,10 @@ const CLUSTER_CLOCKS: [(&str, &str); 7] = [
     ("work.timeout", "12s"),
     ("work.retry.backoff_first", "100ms"),
     ("work.retry.backoff_max", "1s"),
+    ("agents.idle_timeout", "2s"),
+    ("agents.idle_grace", "1s"),
+    ("targets.birth_timeout.local", "15s"),
+    ("targets.cooldown", "300ms"),
 ];
 /// How often an actor may be killed without its project being parked: that is not what is tested here.
 const RESTARTS: &str = "100000";
@@ -220,7 +228,7 @@ impl House {
 }
 
 /// The settings that these clocks stand for.
-fn settings(clocks: [(&str, &str); 7]) -> Result<Settings> {
+fn settings(clocks: [(&str, &str); 11]) -> Result<Settings> {
     let clocks = clocks
         .into_iter()
         .chain([("supervision.max_restarts", RESTARTS)]);

@@ -12,8 +12,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep};
 
-use super::processes;
 use super::world::{BOUNDARIES, CAPABILITIES, TYPES, World};
+use super::{processes, targets};
 use crate::history::{Action, ItemSpec, Moment};
 
 const SUBMITTERS: u32 = 4;
@@ -28,6 +28,15 @@ pub(super) struct Load {
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
     for_processes: Arc<Mutex<Vec<WorkId>>>,
+    for_targets: Arc<Mutex<Vec<WorkId>>>,
+}
+
+/// What was accepted of the items that the recorded agents may not take.
+pub(super) struct Accepted {
+    /// For the agent processes.
+    pub for_processes: Vec<WorkId>,
+    /// For the agents of targets.
+    pub for_targets: Vec<WorkId>,
 }
 
 impl Load {
@@ -45,18 +54,25 @@ impl Load {
         let for_processes = Arc::default();
         let accepted = Arc::clone(&for_processes);
         tasks.spawn(processes::submit(world.clone(), stop.subscribe(), accepted));
+        let for_targets = Arc::default();
+        let accepted = Arc::clone(&for_targets);
+        tasks.spawn(targets::submit(world.clone(), stop.subscribe(), accepted));
         Self {
             stop,
             tasks,
             for_processes,
+            for_targets,
         }
     }
 
-    /// Returns when everything that was begun is answered, with the items that only the agent processes may take.
-    pub async fn stop(self) -> Vec<WorkId> {
+    /// Returns when everything that was begun is answered.
+    pub async fn stop(self) -> Accepted {
         self.stop.send_replace(true);
         self.tasks.join_all().await;
-        std::mem::take(&mut *self.for_processes.lock())
+        Accepted {
+            for_processes: std::mem::take(&mut *self.for_processes.lock()),
+            for_targets: std::mem::take(&mut *self.for_targets.lock()),
+        }
     }
 }
 

@@ -21,6 +21,7 @@
 //! | 4 steady agents | know everything, are everywhere, keep every clock: no lease may be taken from them |
 //! | 16 rough agents | some capabilities and boundaries; complete late and twice, fail, forget, lie, meet limits, publish garbage; are stopped and die |
 //! | 2 agent processes | `loom agent run` with a capability of their own; are stopped past their leases and killed |
+//! | 6 local targets | start `loom agent run` for a capability of their own: sound, failing, hanging, starting two with one ticket, killing what was born, disabled |
 //! | submitters | one by one, in arrays, by publishing; some with `notBefore` or a `deadline`; some items are called off |
 //! | the schedule | kills and stops actors, coordinator, nats-server and rough agents |
 //!
@@ -35,6 +36,7 @@ mod processes;
 mod report;
 mod schedule;
 mod settle;
+mod targets;
 mod world;
 
 use std::path::PathBuf;
@@ -48,6 +50,7 @@ pub use schedule::{Fault, Nature, Planned, Schedule, Stage};
 use crate::history::Recorder;
 use house::House;
 use processes::Processes;
+use targets::Targets;
 use world::World;
 
 /// A run that is to come.
@@ -106,6 +109,7 @@ impl Chaos {
         let world = World::new(&house, self.seed);
         let mut crowd = agent::Crowd::spawn(&world).await?;
         let mut processes = Processes::start(&world, &program, &house.nats_url()).await?;
+        let targets = Targets::start(&world, &program).await?;
         let load = load::Load::start(&world, self.per_second);
         for planned in &schedule.faults {
             // deliberate sleep: the schedule says when
@@ -124,20 +128,24 @@ impl Chaos {
             }
             world.count(planned.fault.kind());
         }
-        let of_processes = load.stop().await;
+        let accepted = load.stop().await;
         world.calm_down();
         let began = std::time::Instant::now();
         let settled = settle::until_quiet(&world).await?;
         crowd.request_scale_in();
         let history = world.recorder.history();
+        let of_targets = targets
+            .judge(&accepted.for_targets, &settled.of_targets)
+            .await?;
         Ok(ChaosReport {
             seed: self.seed,
             settled_within: began.elapsed(),
             verdict: history.check(&settled.state),
             processes: (
-                of_processes.len(),
-                processes.judge(&of_processes, &settled.of_processes),
+                accepted.for_processes.len(),
+                processes.judge(&accepted.for_processes, &settled.of_processes),
             ),
+            targets: (accepted.for_targets.len(), of_targets),
             counts: world.counts(),
             restarts: house.restarts(),
             at_the_end: settled.state,

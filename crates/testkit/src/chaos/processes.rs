@@ -102,11 +102,12 @@ impl Processes {
 
     /// What is wrong with how the items of the processes ended.
     pub fn judge(&self, submitted: &[WorkId], ended: &[WorkItem]) -> Vec<String> {
-        judge(self.folder.path(), submitted, ended)
+        judge_items(self.folder.path(), submitted, ended)
     }
 }
 
-fn judge(folder: &Path, submitted: &[WorkId], ended: &[WorkItem]) -> Vec<String> {
+/// Holds what programs left behind of each item against how it ended.
+pub(super) fn judge_items(folder: &Path, submitted: &[WorkId], ended: &[WorkItem]) -> Vec<String> {
     let mut items: HashMap<WorkId, Vec<&WorkItem>> = HashMap::new();
     for item in ended {
         items.entry(item.id).or_default().push(item);
@@ -199,7 +200,7 @@ mod tests {
             if let Some(lines) = lines {
                 std::fs::write(folder.path().join(id.to_string()), lines).unwrap();
             }
-            judge(folder.path(), &[id], &[completed(id, attempt, result)]).pop()
+            judge_items(folder.path(), &[id], &[completed(id, attempt, result)]).pop()
         };
         let overtaken = "1 begun\n2 begun\n1 finished\n2 finished\n";
         assert_eq!(judged(2, "2", Some(overtaken)), None);
@@ -218,7 +219,7 @@ mod tests {
     fn an_item_that_is_gone_or_there_twice_is_wrong() {
         let (folder, id) = (tempfile::tempdir().unwrap(), WorkId::generate());
         let twice = [completed(id, 1, "1"), completed(id, 1, "1")];
-        assert!(judge(folder.path(), &[id], &[])[0].contains("listed 0 times"));
-        assert!(judge(folder.path(), &[id], &twice)[0].contains("listed 2 times"));
+        assert!(judge_items(folder.path(), &[id], &[])[0].contains("listed 0 times"));
+        assert!(judge_items(folder.path(), &[id], &twice)[0].contains("listed 2 times"));
     }
 }

@@ -18,6 +18,8 @@ pub struct ChaosReport {
     pub verdict: Verdict,
     /// How many items the agent processes had, and what is wrong with how those ended.
     pub processes: (usize, Vec<String>),
+    /// How many items the agents of targets had, and what is wrong with those, with births, and with what is left.
+    pub targets: (usize, Vec<String>),
     /// How often each thing was done.
     pub counts: BTreeMap<String, u64>,
     /// How often each actor was started again.
@@ -29,7 +31,7 @@ pub struct ChaosReport {
 impl ChaosReport {
     /// Whether every promise was kept.
     pub fn is_sound(&self) -> bool {
-        self.verdict.is_sound() && self.processes.1.is_empty()
+        self.verdict.is_sound() && self.processes.1.is_empty() && self.targets.1.is_empty()
     }
 }
 
@@ -56,10 +58,14 @@ impl fmt::Display for ChaosReport {
             "settled within {:.1} s",
             self.settled_within.as_secs_f64()
         )?;
-        let (count, wrong) = &self.processes;
-        writeln!(f, "{count} items of agent processes, {} wrong", wrong.len())?;
-        for why in wrong {
-            writeln!(f, "{why}")?;
+        for (whose, (count, wrong)) in [
+            ("agent processes", &self.processes),
+            ("agents of targets", &self.targets),
+        ] {
+            writeln!(f, "{count} items of {whose}, {} wrong", wrong.len())?;
+            for why in wrong {
+                writeln!(f, "{why}")?;
+            }
         }
         writeln!(f, "seed {}: {}", self.seed, self.verdict)
     }

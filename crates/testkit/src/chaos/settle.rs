@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::house::SETTLE_WITHIN;
-use super::processes;
 use super::world::World;
+use super::{processes, targets};
 use crate::history::{FinalItem, FinalState};
 
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -25,6 +25,8 @@ pub(super) struct Settled {
     pub state: FinalState,
     /// The items of the agent processes, whole.
     pub of_processes: Vec<WorkItem>,
+    /// The items of the agents of targets, whole.
+    pub of_targets: Vec<WorkItem>,
 }
 
 /// Waits until every item has ended, as long as there is patience: what has not ended by then is the checker's to say.
@@ -69,22 +71,30 @@ pub(super) async fn until_quiet(world: &World) -> Result<Settled> {
         }
         sleep(LOOK_EVERY).await;
     };
-    let (theirs, recorded): (Vec<_>, Vec<_>) = items
+    let (of_processes, others): (Vec<_>, Vec<_>) = items
         .into_iter()
         .partition(|item| item.capability == processes::CAPABILITY);
-    let mut of_processes = Vec::new();
-    for item in theirs {
-        // A listing shows no results.
-        let whole = world.project.work(item.id).await;
-        of_processes.push(whole.context("read an item of the agent processes")?);
-    }
+    let (of_targets, recorded): (Vec<_>, Vec<_>) = others
+        .into_iter()
+        .partition(|item| item.capability == targets::CAPABILITY);
     Ok(Settled {
         state: FinalState {
             items: recorded.iter().map(FinalItem::from).collect(),
             dead_letters: Some(letters),
         },
-        of_processes,
+        of_processes: whole(world, of_processes).await?,
+        of_targets: whole(world, of_targets).await?,
     })
+}
+
+/// The items with their results, which a listing does not show.
+async fn whole(world: &World, items: Vec<WorkItem>) -> Result<Vec<WorkItem>> {
+    let mut whole = Vec::with_capacity(items.len());
+    for item in items {
+        let read = world.project.work(item.id).await;
+        whole.push(read.with_context(|| format!("read item {}", item.id))?);
+    }
+    Ok(whole)
 }
 
 /// The items of all dead letters, as they stand in the stream.
