@@ -58,7 +58,10 @@ pub(crate) mod handed_on {
         ticket: &Option<BirthTicket>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        ticket.as_ref().map(BirthTicket::expose).serialize(serializer)
+        ticket
+            .as_ref()
+            .map(BirthTicket::expose)
+            .serialize(serializer)
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(
