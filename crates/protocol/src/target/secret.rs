@@ -54,6 +54,7 @@ pub(crate) mod handed_on {
 
     use super::BirthTicket;
 
+    #[allow(clippy::ref_option, reason = "serde calls it with the field as it is")]
     pub fn serialize<S: Serializer>(
         ticket: &Option<BirthTicket>,
         serializer: S,
