@@ -44,7 +44,17 @@ pub async fn register(api: &ApiClient) -> CliResult {
 /// The agent finds its type, capabilities and boundaries in its environment.
 fn target_of(role: &Role, program: &str) -> Value {
     let arguments = [
-        "agent", "run", "--handle", role.handle, "--drain", "3s", "--", "sh", "-c", SCRIPT, "sh",
+        "agent",
+        "run",
+        "--handle",
+        role.handle,
+        "--drain",
+        "3s",
+        "--",
+        "sh",
+        "-c",
+        SCRIPT,
+        "sh",
         "{context.seconds}",
     ];
     json!({

@@ -82,7 +82,10 @@ impl Reporting {
             let now = self.reports().ok()?;
             now.into_iter().find(|file| !before.contains(file))
         };
-        let file = self.project.eventually("a process is started", look).await?;
+        let file = self
+            .project
+            .eventually("a process is started", look)
+            .await?;
         let environment = std::fs::read_to_string(file)?;
         let value = |name: &str| {
             let mut lines = environment.lines();
@@ -115,7 +118,9 @@ impl Reporting {
                 serde_json::from_value(seen["currentAgentGuids"].clone()).ok()?;
             (guids == agents).then_some(seen)
         };
-        self.project.eventually("the target has these agents", look).await
+        self.project
+            .eventually("the target has these agents", look)
+            .await
     }
 }
 

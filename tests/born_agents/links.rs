@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use loom_actors::domain::targets::OwnedNewborn;
-use loom_protocol::target::BirthTicket;
 use loom_protocol::AgentGuid;
+use loom_protocol::target::BirthTicket;
 use loom_testkit::fleet::{Role, TestProject};
 use serde_json::json;
 use tokio::task::AbortHandle;
@@ -52,13 +52,21 @@ async fn one_that_deregisters_frees_its_target_and_its_ticket_is_of_no_more_use(
     let here = Reporting::register(&project).await?;
     let (guid, started, _beating) = born(&here).await?;
     project.request("queue.purge", json!({"all": true})).await?;
-    project.request("agents.deregister", json!({"guid": guid})).await?;
+    project
+        .request("agents.deregister", json!({"guid": guid}))
+        .await?;
     let target = here.until_it_has(&[]).await?;
     ensure!(target["status"] == "available", "{target}");
     let stats = project.request("stats", json!({})).await?;
-    ensure!(stats["targets"]["available"] == 1 && stats["targets"]["inUse"] == 0, "{stats}");
+    ensure!(
+        stats["targets"]["available"] == 1 && stats["targets"]["inUse"] == 0,
+        "{stats}"
+    );
     let again = registration(guid, "run-1", Some(&started.ticket));
-    let refused = register(&project, &again).await.err().context("it has gone")?;
+    let refused = register(&project, &again)
+        .await
+        .err()
+        .context("it has gone")?;
     ensure!(refused.message.contains("has gone"), "{refused}");
     // Without its ticket it is an agent like any other.
     let plain = register(&project, &registration(guid, "run-1", None)).await?;
@@ -126,7 +134,8 @@ async fn one_that_was_linked_and_never_comes_frees_its_target() -> Result<()> {
 
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
-async fn one_that_goes_while_no_coordinator_runs_is_unlinked_and_one_that_lives_is_not() -> Result<()> {
+async fn one_that_goes_while_no_coordinator_runs_is_unlinked_and_one_that_lives_is_not()
+-> Result<()> {
     let mut fleet = quick_fleet().start().await?;
     let project = fleet.project().await?;
     let here = Reporting::with(&project, &json!({"maxAgents": 2})).await?;
@@ -162,7 +171,9 @@ async fn a_link_goes_although_the_actors_die_when_it_should() -> Result<()> {
     for role in [Role::GcReaper, Role::TargetManager, Role::AgentRegistry] {
         let (guid, _started, _beating) = born(&here).await?;
         project.request("queue.purge", json!({"all": true})).await?;
-        project.insist("agents.deregister", json!({"guid": guid})).await?;
+        project
+            .insist("agents.deregister", json!({"guid": guid}))
+            .await?;
         project.kill(role)?;
         here.until_it_has(&[]).await?;
     }

@@ -33,7 +33,8 @@ async fn no_claim_and_no_order_to_end_cross() -> Result<()> {
         let claiming = agent.claim(json!({"waitMs": 5000, "start": true}));
         let submitting = async {
             // deliberate sleep: until about the moment at which it has been idle for long enough
-            sleep(IDLE + Duration::from_micros(400 * (round % 30)) - Duration::from_millis(6)).await;
+            sleep(IDLE + Duration::from_micros(400 * (round % 30)) - Duration::from_millis(6))
+                .await;
             project.submit_plain("rust").await
         };
         let leaving = async {
@@ -80,11 +81,16 @@ async fn no_claim_and_no_order_to_end_cross() -> Result<()> {
             let item = project.work(id).await.ok()?;
             (item.status == WorkStatus::Completed).then_some(())
         };
-        project.eventually("the item is done by somebody else", look).await?;
+        project
+            .eventually("the item is done by somebody else", look)
+            .await?;
         next.deregister().await?;
     }
     // Both must have happened, or nothing was tried.
-    ensure!(served > 0 && sent_home > 0, "served {served}, sent home {sent_home}");
+    ensure!(
+        served > 0 && sent_home > 0,
+        "served {served}, sent home {sent_home}"
+    );
     Ok(())
 }
 
@@ -104,19 +110,36 @@ async fn an_agent_that_was_withheld_and_not_told_to_go_gets_work() -> Result<()>
     let before = parts.dispatcher.withhold(agent.guid()).await?;
     ensure!(before.is_some(), "it has nothing to do");
     let id = project.submit_plain("rust").await?;
-    ensure!(agent.claim(json!({})).await?.is_empty(), "it is offered nothing");
+    ensure!(
+        agent.claim(json!({})).await?.is_empty(),
+        "it is offered nothing"
+    );
     // Asked again there is an item that it may take.
     ensure!(parts.dispatcher.withhold(agent.guid()).await?.is_none());
     let claimed = agent.claim(json!({"waitMs": 20_000})).await?;
-    ensure!(claimed.first().is_some_and(|item| item.work_item.id == id), "{claimed:?}");
-    ensure!(parts.dispatcher.withhold(agent.guid()).await?.is_none(), "it has an item");
+    ensure!(
+        claimed.first().is_some_and(|item| item.work_item.id == id),
+        "{claimed:?}"
+    );
+    ensure!(
+        parts.dispatcher.withhold(agent.guid()).await?.is_none(),
+        "it has an item"
+    );
     // Where the dispatcher had died meanwhile, the registry sees it too.
     let soon = tokio::time::Instant::now() + Duration::from_secs(1);
-    ensure!(!parts.registry.send_home_idle(agent.guid(), "idle", soon).await?);
+    ensure!(
+        !parts
+            .registry
+            .send_home_idle(agent.guid(), "idle", soon)
+            .await?
+    );
     // An order that comes too late is none.
     agent.complete(&claimed[0], "done").await?;
     let late = tokio::time::Instant::now();
-    let told = parts.registry.send_home_idle(agent.guid(), "late", late).await?;
+    let told = parts
+        .registry
+        .send_home_idle(agent.guid(), "late", late)
+        .await?;
     ensure!(!told && agent.seen().await?.status == AgentStatus::Online);
     Ok(())
 }
@@ -151,7 +174,10 @@ async fn an_idle_agent_that_does_not_obey_is_ended_with_its_process() -> Result<
     let ordered = async || {
         let answer = beat().await.ok()?;
         let orders = answer["directives"].as_array()?;
-        orders.iter().any(|order| order["kind"] == "shutdown").then_some(())
+        orders
+            .iter()
+            .any(|order| order["kind"] == "shutdown")
+            .then_some(())
     };
     project.eventually("it is told to end", ordered).await?;
     ensure!(lives(&started.pid), "it has a grace");

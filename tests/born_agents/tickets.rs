@@ -23,14 +23,22 @@ async fn an_agent_is_born_by_its_ticket_once_and_the_ticket_is_seen_nowhere() ->
     let guid = AgentGuid::generate();
 
     let with_ticket = registration(guid, "run-1", Some(&started.ticket));
-    let answer = project.request("agents.register", with_ticket.clone()).await?;
+    let answer = project
+        .request("agents.register", with_ticket.clone())
+        .await?;
     ensure!(answer["targetId"] == json!(here.target.id), "{answer}");
     let target = here.until_it_has(&[guid]).await?;
-    ensure!(target["status"] == "in-use" && target["useCount"] == 1, "{target}");
+    ensure!(
+        target["status"] == "in-use" && target["useCount"] == 1,
+        "{target}"
+    );
     ensure!(target["lastSpinUp"]["outcome"] == "success", "{target}");
     ensure!(target["lastSpinUp"]["agent"] == json!(guid), "{target}");
     let stats = project.request("stats", json!({})).await?;
-    ensure!(stats["targets"]["inUse"] == 1 && stats["targets"]["available"] == 0, "{stats}");
+    ensure!(
+        stats["targets"]["inUse"] == 1 && stats["targets"]["available"] == 0,
+        "{stats}"
+    );
 
     // The same run again is the same birth, with the ticket and without.
     for again in [&with_ticket, &registration(guid, "run-1", None)] {
@@ -42,7 +50,9 @@ async fn an_agent_is_born_by_its_ticket_once_and_the_ticket_is_seen_nowhere() ->
         registration(guid, "run-2", Some(&started.ticket)),
         registration(AgentGuid::generate(), "run-1", Some(&started.ticket)),
     ] {
-        let refused = register(&project, &other).await.expect_err("a ticket is for one agent");
+        let refused = register(&project, &other)
+            .await
+            .expect_err("a ticket is for one agent");
         ensure!(is_refused(&refused), "{refused:?}");
         ensure!(refused.message.contains("one agent"), "{refused}");
         ensure!(!refused.message.contains(&started.ticket));
@@ -55,10 +65,19 @@ async fn an_agent_is_born_by_its_ticket_once_and_the_ticket_is_seen_nowhere() ->
         answer,
         target,
         project.request("agents.get", json!({"guid": guid})).await?,
-        project.request("targets.list", json!({"includeDisabled": true})).await?,
+        project
+            .request("targets.list", json!({"includeDisabled": true}))
+            .await?,
     ];
-    let said = format!("{answers:?} {} {}", heard.so_far().await, whole_store(&project).await?);
-    ensure!(said.contains(&guid.to_string()), "it was looked for in the right place");
+    let said = format!(
+        "{answers:?} {} {}",
+        heard.so_far().await,
+        whole_store(&project).await?
+    );
+    ensure!(
+        said.contains(&guid.to_string()),
+        "it was looked for in the right place"
+    );
     ensure!(!said.contains(&started.ticket), "the ticket was told");
     Ok(())
 }
@@ -95,7 +114,8 @@ async fn of_ten_who_register_with_one_ticket_at_once_one_is_born() -> Result<()>
 
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
-async fn a_ticket_is_not_used_up_by_what_is_refused_and_allows_no_more_than_its_target() -> Result<()> {
+async fn a_ticket_is_not_used_up_by_what_is_refused_and_allows_no_more_than_its_target()
+-> Result<()> {
     let fleet = quick_fleet().start().await?;
     let project = fleet.project().await?;
     let here = Reporting::register(&project).await?;
@@ -140,15 +160,22 @@ async fn a_ticket_that_nobody_gave_out_is_refused_and_makes_no_project() -> Resu
     let invented = format!("loom-ticket-{}", "0".repeat(64));
     for ticket in [invented.as_str(), "", "x"] {
         let forged = registration(AgentGuid::generate(), "run-1", Some(ticket));
-        let refused = register(&project, &forged).await.expect_err("nobody gave it out");
+        let refused = register(&project, &forged)
+            .await
+            .expect_err("nobody gave it out");
         ensure!(is_refused(&refused), "{refused:?}");
     }
     let jetstream = async_nats::jetstream::new(project.client().clone());
     let made = loom_protocol::names::work_stream(project.id());
-    ensure!(jetstream.get_stream(made).await.is_err(), "a refusal makes no project");
+    ensure!(
+        jetstream.get_stream(made).await.is_err(),
+        "a refusal makes no project"
+    );
     Reporting::register(&project).await?;
     let forged = registration(AgentGuid::generate(), "run-1", Some(&invented));
-    let refused = register(&project, &forged).await.expect_err("nobody gave it out");
+    let refused = register(&project, &forged)
+        .await
+        .expect_err("nobody gave it out");
     ensure!(is_refused(&refused), "{refused:?}");
     // Without a ticket it is an agent like any other, whatever it was told of targets.
     let guid = AgentGuid::generate();
@@ -172,26 +199,38 @@ async fn a_birth_outlives_the_coordinator_at_every_moment_of_it() -> Result<()> 
         let subject = loom_protocol::names::request(project.id(), "agents.register");
         let inbox = sender.client().new_inbox();
         let body = with_ticket.to_string();
-        sender.client().publish_with_reply(subject, inbox, body.into()).await?;
+        sender
+            .client()
+            .publish_with_reply(subject, inbox, body.into())
+            .await?;
         sender.client().flush().await?;
         for _ in 0..round * round * 20 {
             tokio::task::yield_now().await;
         }
         fleet.crash().await?;
         fleet.start_again().await?;
-        let born = project.insist("agents.register", with_ticket.clone()).await?;
+        let born = project
+            .insist("agents.register", with_ticket.clone())
+            .await?;
         ensure!(born["targetId"] == json!(here.target.id), "{born}");
-        let again = project.insist("agents.register", registration(guid, "run-1", None)).await?;
+        let again = project
+            .insist("agents.register", registration(guid, "run-1", None))
+            .await?;
         ensure!(again["targetId"] == json!(here.target.id), "{again}");
         let other = registration(AgentGuid::generate(), "run-2", Some(&started.ticket));
         let refused = project.insist("agents.register", other).await;
         ensure!(is_refused(&refused.expect_err("a second birth")));
         let seen = here.seen().await?;
-        let guids = seen["currentAgentGuids"].as_array().cloned().unwrap_or_default();
+        let guids = seen["currentAgentGuids"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
         ensure!(guids.contains(&json!(guid)), "{seen}");
         ensure!(seen["useCount"] == json!(round + 1), "{seen}");
         // It goes, so that the next item is for somebody new.
-        project.insist("agents.deregister", json!({"guid": guid})).await?;
+        project
+            .insist("agents.deregister", json!({"guid": guid}))
+            .await?;
     }
     Ok(())
 }

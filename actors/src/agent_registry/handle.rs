@@ -4,9 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use loom_protocol::agent::{
-    Agent, AgentStatus, Directive, HeartbeatRequest, RegisterRequest,
-};
+use loom_protocol::agent::{Agent, AgentStatus, Directive, HeartbeatRequest, RegisterRequest};
 use loom_protocol::{AgentGuid, ErrorCode, ProjectId, TargetId, Timestamp, WireError};
 use ractor::RpcReplyPort;
 

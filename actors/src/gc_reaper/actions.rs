@@ -226,7 +226,11 @@ impl Hand {
             return Ok(false);
         };
         let reason = "it was idle for as long as it may be";
-        let ordered = self.args.registry.send_home_idle(guid, reason, before).await;
+        let ordered = self
+            .args
+            .registry
+            .send_home_idle(guid, reason, before)
+            .await;
         unless_gone(ordered, |is_ordered| is_ordered)
     }
 

@@ -61,9 +61,8 @@ pub struct GcReaperArgs {
 }
 
 /// Has nothing offered to an agent for a moment: until when it may be told to go; `None` where it has something to do.
-pub type Withhold = Arc<
-    dyn Fn(AgentGuid) -> BoxFuture<'static, Result<Option<Instant>, WireError>> + Send + Sync,
->;
+pub type Withhold =
+    Arc<dyn Fn(AgentGuid) -> BoxFuture<'static, Result<Option<Instant>, WireError>> + Send + Sync>;
 
 impl GcReaperArgs {
     pub(super) const fn terms(&self) -> ReapTerms {

@@ -142,10 +142,12 @@ impl<'a> Snapshot<'a> {
                 action: next,
                 after,
             }),
-            IdleVerdict::SendHome | IdleVerdict::Insist | IdleVerdict::EndProcess => Some(NextAction {
-                action: next,
-                after: Duration::ZERO,
-            }),
+            IdleVerdict::SendHome | IdleVerdict::Insist | IdleVerdict::EndProcess => {
+                Some(NextAction {
+                    action: next,
+                    after: Duration::ZERO,
+                })
+            }
         }
     }
 

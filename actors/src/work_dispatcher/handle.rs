@@ -86,7 +86,10 @@ impl WorkDispatcherHandle {
     pub async fn withhold(&self, guid: AgentGuid) -> Result<Option<Instant>, WireError> {
         let answer = self
             .0
-            .call(TRANSITION_DEADLINE, |reply| DispatcherMsg::Withhold { guid, reply });
+            .call(TRANSITION_DEADLINE, |reply| DispatcherMsg::Withhold {
+                guid,
+                reply,
+            });
         answer.await.map_err(|error| not_reached(&error))
     }
 

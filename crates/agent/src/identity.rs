@@ -218,7 +218,10 @@ mod tests {
             &["-b", "other"],
             &["--agent-type", "codex"],
         ] {
-            assert!(Identity::of(&args(refused), told(&BORN)).is_err(), "{refused:?}");
+            assert!(
+                Identity::of(&args(refused), told(&BORN)).is_err(),
+                "{refused:?}"
+            );
         }
     }
 

@@ -230,7 +230,10 @@ pub struct RegisterRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<serde_json::Value>,
     /// The single-use ticket of the target that started it. It stands here and nowhere else on the wire.
-    #[serde(skip_serializing_if = "Option::is_none", with = "crate::target::handed_on")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        with = "crate::target::handed_on"
+    )]
     #[cfg_attr(any(test, feature = "schemas"), schemars(with = "Option<String>"))]
     pub ticket: Option<BirthTicket>,
 }

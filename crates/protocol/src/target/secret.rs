@@ -54,11 +54,15 @@ pub(crate) mod handed_on {
 
     use super::BirthTicket;
 
+    #[allow(clippy::ref_option, reason = "serde calls it with the field as it is")]
     pub fn serialize<S: Serializer>(
         ticket: &Option<BirthTicket>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        ticket.as_ref().map(BirthTicket::expose).serialize(serializer)
+        ticket
+            .as_ref()
+            .map(BirthTicket::expose)
+            .serialize(serializer)
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(
