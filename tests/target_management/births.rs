@@ -258,6 +258,25 @@ async fn a_person_starts_an_agent_and_ends_it_by_its_mechanism() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn an_agent_that_is_born_is_expected_until_it_is_there() -> Result<()> {
+    let fleet = Fleet::shared().await?;
+    let (project, place) = (fleet.project().await?, Place::new()?);
+    register(&project, place.target("here", 3)).await?;
+    submit(&project, 1).await?;
+    let process = place.started(&project, 1).await?.remove(0);
+    let guid = AgentGuid::generate();
+    process.redeem(&project, guid).await??;
+    a_while().await;
+    assert_eq!(place.processes(), [process.clone()], "one item waits");
+    let agent = process.register(&project, guid).await?;
+    a_while().await;
+    assert_eq!(place.processes(), [process]);
+    drop(agent);
+    Ok(())
+}
+
 /// A fleet whose agents count as gone after a second.
 async fn impatient() -> Result<Fleet> {
     let fleet = Fleet::builder().settings(|settings| {

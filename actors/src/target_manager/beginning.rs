@@ -138,8 +138,12 @@ impl State {
             let _ = reply.send(Err(not_found(name)));
             return;
         };
-        let is_begun = self.births.planned.contains_key(&trigger.operation)
-            || self.args.directory.operation(trigger.operation).is_some();
+        if self.births.planned.contains_key(&trigger.operation) {
+            let text = format!("target {name} is about to start that agent; ask again in a moment");
+            let _ = reply.send(Err(WireError::unavailable(text, ASK_AGAIN)));
+            return;
+        }
+        let is_begun = self.args.directory.operation(trigger.operation).is_some();
         // Sent once more because its actor has died: the same start, which the record knows.
         let permit = if is_begun {
             Some(self.args.births.limit.take_for_one_begun())

@@ -104,7 +104,7 @@ impl Content {
             Ok(end) if end.operation.operation_id == id => self.ended.insert(end.into()),
             Ok(_) => {}
             Err(why) => {
-                tracing::debug!(key = record.key, "the end of a start cannot be read: {why}")
+                tracing::debug!(key = record.key, "the end of a start cannot be read: {why}");
             }
         }
     }

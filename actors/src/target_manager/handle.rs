@@ -193,6 +193,10 @@ impl TargetManagerHandle {
                 (operation.target_name.clone(), operation.target_id, command)
             }
         };
+        let elsewhere = self.directory.linked(guid);
+        if elsewhere.is_some_and(|linked| linked.target_id != id) {
+            return Err(refused(&TicketRefusal::Twice(guid)));
+        }
         let outcome = self.ask(&name, Command::Birth { id, command }).await;
         let outcome = outcome.map_err(|error| match error.code {
             // The target was removed: nobody may be born from it.

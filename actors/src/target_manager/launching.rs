@@ -169,15 +169,13 @@ impl<T: Fn(LaunchNews) + Send + Sync> Launch<T> {
         };
         let AgentEnd { how, output } = end.await;
         // What it has left behind may be the agent.
-        match self.mechanism.find(self.id, Some(&reference)).await {
-            Ok(Found::Running(found)) => {
-                let is_told = found == reference;
-                self.find(Some(found), is_told).await;
-            }
-            _ => {
-                let error = format!("it ended before its agent registered: {how}");
-                self.over(error, output, true);
-            }
+        let found = self.mechanism.find(self.id, Some(&reference)).await;
+        if let Ok(Found::Running(found)) = found {
+            let is_told = found == reference;
+            self.find(Some(found), is_told).await;
+        } else {
+            let error = format!("it ended before its agent registered: {how}");
+            self.over(error, output, true);
         }
     }
 

@@ -23,6 +23,7 @@ use super::mechanism::{Found, Mechanism, Stopped};
 use super::messages::TargetMsg;
 use super::tidying::tidy;
 use super::trigger::AgentToEnd;
+use super::under_way::Due;
 use super::{Record, Reference};
 use crate::agent_registry::AgentChange;
 use crate::domain::targets::LinkedAgent;
@@ -134,7 +135,7 @@ impl State {
             let (id, reference) = (agent.operation_id, agent.reference);
             match mechanism.stop(id, reference.as_ref(), grace).await {
                 Ok(Stopped::Ended { .. }) => {
-                    tracing::info!(%guid, "an agent was ended by its mechanism")
+                    tracing::info!(%guid, "an agent was ended by its mechanism");
                 }
                 Ok(Stopped::NotPossible { why }) => {
                     tracing::info!(%guid, "an agent is left to its directive: {why}");

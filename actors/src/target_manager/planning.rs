@@ -8,7 +8,7 @@
 //! Nothing is started before the agents, the items and the targets have been read; nor, after a start of the coordinator,
 //! before `stale_after` has passed while somebody who lived before it has not been heard again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -272,7 +272,8 @@ impl State {
 
     fn missing_for(&self, waiting: &Waiting) -> u64 {
         let need = &waiting.need;
-        let recorded = self.args.directory.count_being_born(need);
+        let is_known = |guid| self.args.agents.get(guid).is_some();
+        let recorded = self.args.directory.count_expected(need, is_known);
         let planned = self.births.planned.values().filter(|planned| {
             let started_for = planned.need.as_ref().unwrap_or(need);
             will_serve(&planned.profile, started_for, need)
@@ -297,18 +298,19 @@ impl State {
     /// Takes into the choice what has changed; and when what now hinders a target is over by itself.
     fn refresh_choice(&mut self, now: Timestamp) -> Vec<Timestamp> {
         let all = self.args.directory.all_known();
-        let mut gone: Vec<TargetKey> = self.planner.known.keys().copied().collect();
+        let present: HashSet<TargetKey> = all.iter().map(|(key, _)| *key).collect();
+        let known = self.planner.known.keys().copied();
+        let gone: Vec<TargetKey> = known.filter(|key| !present.contains(key)).collect();
+        for key in gone {
+            self.planner.known.remove(&key);
+            self.planner.choice.remove(&key);
+        }
         let mut wakes = Vec::new();
         for (key, known) in &all {
-            gone.retain(|other| other != key);
             self.refresh_one(*key, known, now);
             let rest = known.record.cools_until.filter(|until| *until > now);
             wakes.extend(rest);
             wakes.extend(self.group_paused_until(&known.record.target, now));
-        }
-        for key in gone {
-            self.planner.known.remove(&key);
-            self.planner.choice.remove(&key);
         }
         wakes
     }

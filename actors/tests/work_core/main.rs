@@ -26,6 +26,7 @@ use loom_actors::settings::{AgentSettings, DlqSettings, SupervisionSettings, Wor
 use loom_actors::shared_agents::SharedAgents;
 use loom_actors::stores::Stores;
 use loom_actors::supervision::{ActorHandle, Jitter, Root, RootHandle};
+use loom_actors::target_manager::BirthTerms;
 use loom_actors::work_dispatcher::{Admission, Claim, WorkDispatcherHandle};
 use loom_actors::work_ledger::{Applied, Filter, Operation};
 use loom_protocol::agent::RegisterRequest;
@@ -61,6 +62,7 @@ impl House {
         .await
         .unwrap();
         let terms = Terms {
+            births: BirthTerms::of_nobody(),
             begun_at: Clock::system().now(),
             shared_agents: SharedAgents::new(&nats, false, &Clock::system()),
             grace: StallGuard::of_process(&nats),

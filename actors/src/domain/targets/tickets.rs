@@ -7,6 +7,8 @@ use loom_protocol::work::DEFAULT_BOUNDARY;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::Need;
+
 /// The digest of a ticket: the ticket itself is known to the agent only.
 pub type TicketDigest = [u8; 32];
 
@@ -128,6 +130,15 @@ impl TicketTerms {
             capabilities: target.capabilities.clone(),
             boundaries,
         }
+    }
+
+    /// Whether the agent of the ticket may take what is needed.
+    pub fn serves(&self, need: &Need) -> bool {
+        let has = |names: &[String], wanted: &str| names.iter().any(|name| name == wanted);
+        let required = need.required_agent_type.as_deref();
+        has(&self.capabilities, &need.capability)
+            && has(&self.boundaries, &need.boundary)
+            && required.is_none_or(|required| required == self.agent_type)
     }
 
     /// Whether an agent is what the ticket was made for: its type, and neither more capabilities nor more boundaries.

@@ -75,12 +75,15 @@ impl BirthIndex {
 
     /// Takes out what is in a record that is no longer the one that is known.
     pub fn remove(&mut self, record: &Record) {
+        let target = record.target.id;
         for birth in &record.births {
             self.births.remove(&birth.operation.operation_id);
             self.tickets.remove(&birth.ticket.digest);
         }
         for agent in &record.agents {
-            self.agents.remove(&agent.guid);
+            if self.agents.get(&agent.guid) == Some(&target) {
+                self.agents.remove(&agent.guid);
+            }
             self.tickets.remove(&agent.ticket.digest);
         }
     }
@@ -190,21 +193,26 @@ impl TargetDirectory {
         found
     }
 
-    /// How many there are of those.
-    pub(in crate::target_manager) fn count_being_born(&self, need: &Need) -> usize {
+    /// How many there are of those, and of the agents that were born and are not known to be there yet.
+    pub(in crate::target_manager) fn count_expected(
+        &self,
+        need: &Need,
+        is_known: impl Fn(AgentGuid) -> bool,
+    ) -> usize {
         let index = self.index.read();
         let mut count = 0;
         for known in index.by_id.values() {
             let record = &known.record;
-            if record.births.is_empty() {
-                continue;
+            if !record.births.is_empty() {
+                let profile = TargetProfile::from(&record.target);
+                let serving = record.births.iter().filter(|birth| {
+                    let started_for = need_of(birth);
+                    will_serve(&profile, started_for.as_ref().unwrap_or(need), need)
+                });
+                count += serving.count();
             }
-            let profile = TargetProfile::from(&record.target);
-            let serving = record.births.iter().filter(|birth| {
-                let started_for = need_of(birth);
-                will_serve(&profile, started_for.as_ref().unwrap_or(need), need)
-            });
-            count += serving.count();
+            let born = record.agents.iter().filter(|agent| !is_known(agent.guid));
+            count += born.filter(|agent| agent.ticket.serves(need)).count();
         }
         count
     }
