@@ -122,25 +122,22 @@ pub async fn run(context: &Context, args: TargetsArgs) -> CliResult {
         let message = "the filters of `loom targets` are for listing; write them after `list`";
         return Err(CliError::Usage(message.into()));
     }
-    let (out, api) = (context.out, context.api()?);
-    let api = &api;
-    let switched = |on: &'static str| {
-        async move |target: String| api.post(&["targets", &target, on], &json!({})).await
-    };
+    let out = context.out;
     match args.command.unwrap_or(TargetsCommand::List(args.list)) {
         TargetsCommand::List(args) => list(context, &args).await,
         TargetsCommand::Show { target } => {
+            let api = context.api()?;
             let target: TargetAnswer = api.get(&["targets", &target], &[]).await?;
             show(out, &target)
         }
         TargetsCommand::Add(args) => {
-            let (request, named) = args.request()?;
+            let (api, (request, named)) = (context.api()?, args.request()?);
             let added = api.post(&["targets"], &request).await;
             let added: TargetAnswer = added.map_err(|error| in_words(error, |it| named.of(it)))?;
             tell(out, &added, "is registered")
         }
         TargetsCommand::Update(args) => {
-            let updates = args.updates()?;
+            let (api, updates) = (context.api()?, args.updates()?);
             let path = ["targets", args.target()];
             if updates.config.is_some() {
                 let there: TargetAnswer = api.get(&path, &[]).await?;
@@ -151,16 +148,13 @@ pub async fn run(context: &Context, args: TargetsArgs) -> CliResult {
             tell(out, &updated, "is changed")
         }
         TargetsCommand::Remove(which) => {
+            let api = context.api()?;
             let remove = async |target: String| api.delete(&["targets", &target]).await;
             each::for_each(out, which.targets, remove).await
         }
-        TargetsCommand::Enable(which) => {
-            each::for_each(out, which.targets, switched("enable")).await
-        }
-        TargetsCommand::Disable(which) => {
-            each::for_each(out, which.targets, switched("disable")).await
-        }
-        TargetsCommand::Test(which) => test(out, api, which.targets).await,
+        TargetsCommand::Enable(which) => switch(context, which, "enable").await,
+        TargetsCommand::Disable(which) => switch(context, which, "disable").await,
+        TargetsCommand::Test(which) => test(out, &context.api()?, which.targets).await,
     }
 }
 
@@ -205,6 +199,12 @@ fn in_words(error: ApiError, words: impl FnOnce(&str) -> String) -> CliError {
         ApiError::Refused(error) => CliError::Refused(error.code, renamed(&error, words)),
         other => other.into(),
     }
+}
+
+async fn switch(context: &Context, which: Which, on: &str) -> CliResult {
+    let api = context.api()?;
+    let switched = async |target: String| api.post(&["targets", &target, on], &json!({})).await;
+    each::for_each(context.out, which.targets, switched).await
 }
 
 fn tell(out: Output, answer: &TargetAnswer, done: &str) -> CliResult {

