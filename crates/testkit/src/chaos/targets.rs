@@ -34,9 +34,9 @@ const AT_ONCE: usize = 4;
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 const AFTER_REFUSAL: Duration = Duration::from_millis(100);
 
-/// What the agents run for an item. `$1`: the folder.
+/// What the agents run for an item. `$1`: the folder, `$2`: the start of the agent.
 const PROGRAM: &str = r#"
-echo "$LOOM_SPIN_UP_ID $LOOM_AGENT_GUID" >> "$1/births"
+echo "$2 $LOOM_AGENT_GUID" >> "$1/births"
 echo "$LOOM_WORK_ATTEMPT begun" >> "$1/$LOOM_WORK_ITEM_ID"
 sleep 0.4
 echo "$LOOM_WORK_ATTEMPT finished" >> "$1/$LOOM_WORK_ITEM_ID"
@@ -49,19 +49,19 @@ const TARGETS: [(&str, u32, &str); 6] = [
     (
         "sound",
         2,
-        r#"exec "$1" agent run --grace 1s -- sh -c "$3" sh "$2""#,
+        r#"exec "$1" agent run --grace 1s -- sh -c "$3" sh "$2" "$LOOM_SPIN_UP_ID""#,
     ),
     ("failing", 1, "echo 'no such model' >&2; exit 3"),
     ("hanging", 1, "exec sleep 600"),
     (
         "doubled",
         1,
-        r#""$1" agent run --grace 1s -- sh -c "$3" sh "$2" & exec "$1" agent run --grace 1s -- sh -c "$3" sh "$2""#,
+        r#""$1" agent run --grace 1s -- sh -c "$3" sh "$2" "$LOOM_SPIN_UP_ID" & exec "$1" agent run --grace 1s -- sh -c "$3" sh "$2" "$LOOM_SPIN_UP_ID""#,
     ),
     (
         "dying",
         1,
-        r#""$1" agent run --grace 1s -- sh -c "$3" sh "$2" & sleep 0.7; kill -9 $!"#,
+        r#""$1" agent run --grace 1s -- sh -c "$3" sh "$2" "$LOOM_SPIN_UP_ID" & sleep 0.7; kill -9 $!"#,
     ),
     (OFF, 1, r#"echo started >> "$2/off""#),
 ];
@@ -115,7 +115,7 @@ impl Targets {
         }
         let births = std::fs::read_to_string(folder.join("births")).unwrap_or_default();
         wrong.extend(judge_births(&births));
-        wrong.extend(left_behind(&self.world).await);
+        wrong.extend(left_behind(&self.world, folder).await);
         Ok(wrong)
     }
 }
@@ -172,10 +172,10 @@ fn judge_births(lines: &str) -> Vec<String> {
 }
 
 /// The processes that were started by targets of this project and do not end, although all that they could do is done.
-async fn left_behind(world: &World) -> Vec<String> {
+async fn left_behind(world: &World, folder: &Path) -> Vec<String> {
     let deadline = Instant::now() + SETTLE_WITHIN;
     loop {
-        let left = of_targets(world.project.id().as_str());
+        let left = of_targets(world.project.id().as_str(), folder);
         if left.is_empty() || Instant::now() > deadline {
             return left;
         }
@@ -183,26 +183,24 @@ async fn left_behind(world: &World) -> Vec<String> {
     }
 }
 
-fn of_targets(project: &str) -> Vec<String> {
+/// Those that carry a start of this project in their environment, and what agents run, which names the folder.
+fn of_targets(project: &str, folder: &Path) -> Vec<String> {
     let ours = format!("LOOM_PROJECT_ID={project}");
-    let is_ours = |environment: &[u8]| {
-        let mut variables = environment.split(|byte| *byte == 0);
-        let (mut is_of_project, mut is_started) = (false, false);
-        variables.by_ref().for_each(|variable| {
-            is_of_project |= variable == ours.as_bytes();
-            is_started |= variable.starts_with(b"LOOM_SPIN_UP_ID=");
-        });
-        is_of_project && is_started
+    let is_started = |environment: &[u8]| {
+        let has = |is: &dyn Fn(&[u8]) -> bool| environment.split(|byte| *byte == 0).any(is);
+        has(&|variable| variable == ours.as_bytes())
+            && has(&|variable| variable.starts_with(b"LOOM_SPIN_UP_ID="))
     };
-    let Ok(processes) = std::fs::read_dir("/proc") else {
-        return Vec::new();
-    };
+    let folder = folder.to_string_lossy();
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let mut left = Vec::new();
-    for process in processes.flatten() {
-        let environment = std::fs::read(process.path().join("environ"));
-        if environment.is_ok_and(|environment| is_ours(&environment)) {
-            let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
-            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+    for process in processes {
+        let (environment, line) = (
+            std::fs::read(process.path().join("environ")).unwrap_or_default(),
+            std::fs::read(process.path().join("cmdline")).unwrap_or_default(),
+        );
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        if is_started(&environment) || line.contains(folder.as_ref()) {
             let pid = process.file_name();
             left.push(format!("process {} is left behind: {line}", pid.display()));
         }
