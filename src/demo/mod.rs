@@ -187,7 +187,11 @@ fn api_of(coordinator: &Coordinator) -> CliResult<ApiClient> {
     Ok(ApiClient::new(&url, None, Some(project()?))?)
 }
 
-fn start_agents(dir: &Path, coordinator: &Coordinator, agents: &mut Vec<AgentProcess>) -> CliResult {
+fn start_agents(
+    dir: &Path,
+    coordinator: &Coordinator,
+    agents: &mut Vec<AgentProcess>,
+) -> CliResult {
     for role in ROLES {
         let agent = AgentProcess::start(role, coordinator.nats_url(), dir)
             .map_err(|e| CliError::Failed(format!("cannot start agent {}: {e}", role.handle)))?;
