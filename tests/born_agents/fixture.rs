@@ -1,5 +1,6 @@
 //! Targets whose processes tell a test what they were told, and what the test makes of that.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -180,7 +181,7 @@ pub(crate) async fn content_of(project: &TestProject, stream: &str) -> Result<St
     for sequence in info.first_sequence..=info.last_sequence {
         if let Ok(message) = stream.get_raw_message(sequence).await {
             content.push_str(&String::from_utf8_lossy(&message.payload));
-            content.push_str(&format!("{:?}", message.headers));
+            let _ = write!(content, "{:?}", message.headers);
         }
     }
     Ok(content)

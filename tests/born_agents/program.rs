@@ -36,6 +36,8 @@ impl House {
         let id = TestNats::unique_project();
         let coordinator = LoomUp::new(LOOM)
             .on_nats(nats.url())
+            .argument("--log-level")
+            .argument("trace")
             .set("agents.heartbeat_every", "300ms")
             .set("agents.stale_after", "3s")
             .set("agents.idle_timeout", "1s")

@@ -14,6 +14,8 @@ use crate::fixture::{Reporting, lives, quick_fleet, register, registration};
 
 /// How long an agent of the race may be idle.
 const IDLE: Duration = Duration::from_millis(120);
+/// A moment before.
+const JUST_BEFORE: Duration = Duration::from_millis(114);
 
 /// An item comes at the very moment at which an agent that asks for work is sent home. It gets the item and no order, or
 /// the order and no item; then the item waits for somebody else.
@@ -33,8 +35,7 @@ async fn no_claim_and_no_order_to_end_cross() -> Result<()> {
         let claiming = agent.claim(json!({"waitMs": 5000, "start": true}));
         let submitting = async {
             // deliberate sleep: until about the moment at which it has been idle for long enough
-            sleep(IDLE + Duration::from_micros(400 * (round % 30)) - Duration::from_millis(6))
-                .await;
+            sleep(JUST_BEFORE + Duration::from_micros(400 * (round % 30))).await;
             project.submit_plain("rust").await
         };
         let leaving = async {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use loom_client::{Agent, CancelCause, Client, ErrorKind, Job, JobError, JobResult};
-use loom_protocol::{ErrorCode, WorkId};
+use loom_protocol::{ErrorCode, WireError, WorkId};
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
@@ -63,6 +63,27 @@ case! {
         assert_eq!((&first["guid"], &first["instanceId"]), (&second["guid"], &second["instanceId"]));
         assert_eq!(first["ticket"], "once");
         assert_eq!(second["ticket"], "once", "the same run with the same ticket is the same birth");
+    }
+}
+
+case! {
+    an_agent_whose_ticket_is_refused_ends_at_its_birth_and_later(fake) {
+        let refused = || {
+            let error = WireError::new(ErrorCode::Forbidden, "a ticket is for one agent");
+            Reply::RefuseWith(error.with_details(json!({"ticket": "refused"})).into())
+        };
+        fake.replies("agents.register", [refused()]);
+        let born_twice = fake.agent().ticket("used").run(done).await.unwrap_err();
+        assert!(born_twice.is_ticket_refused(), "{born_twice:?}");
+
+        let mut registrations = 0;
+        fake.on("agents.register", move |_| {
+            registrations += 1;
+            (registrations > 1).then(refused)
+        });
+        fake.replies("agents.heartbeat", [Reply::Refuse(ErrorCode::NotRegistered)]);
+        let removed = fake.agent().ticket("mine").run(done).await.unwrap_err();
+        assert!(removed.is_ticket_refused(), "{removed:?}");
     }
 }
 

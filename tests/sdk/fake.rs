@@ -24,6 +24,7 @@ pub const LIMIT: Duration = Duration::from_secs(20);
 pub enum Reply {
     Answer(Value),
     Refuse(ErrorCode),
+    RefuseWith(Box<WireError>),
     /// Nothing, ever.
     Silence,
     /// Answers when told; until then the sender waits.
@@ -47,6 +48,12 @@ pub struct Fake {
     scripts: Arc<Mutex<HashMap<String, Script>>>,
     seen: mpsc::UnboundedReceiver<Seen>,
     task: JoinHandle<()>,
+}
+
+fn refusal(error: &WireError) -> (HeaderMap, Value) {
+    let mut headers = HeaderMap::new();
+    headers.insert(ERROR_CODE_HEADER, error.code.status().to_string());
+    (headers, serde_json::to_value(error).unwrap())
 }
 
 impl Drop for Fake {
@@ -86,12 +93,8 @@ impl Fake {
                         Reply::Silence => return,
                         Reply::Answer(answer) => (HeaderMap::new(), answer),
                         Reply::When(answer) => (HeaderMap::new(), answer.await.unwrap()),
-                        Reply::Refuse(code) => {
-                            let mut headers = HeaderMap::new();
-                            headers.insert(ERROR_CODE_HEADER, code.status().to_string());
-                            let error = WireError::new(code, "the test says no");
-                            (headers, serde_json::to_value(error).unwrap())
-                        }
+                        Reply::Refuse(code) => refusal(&WireError::new(code, "the test says no")),
+                        Reply::RefuseWith(error) => refusal(&error),
                     };
                     let mut headers = headers;
                     headers.insert(CONTENT_TYPE, "application/msgpack");

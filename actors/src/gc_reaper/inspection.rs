@@ -183,13 +183,12 @@ impl<'a> Snapshot<'a> {
             return None;
         }
         let grace = self.args.settings.idle_grace;
-        let after = match orders.process_end_at {
-            Some(at) => (grace + END_AGAIN).saturating_sub(self.since(at)),
-            None => {
-                let interval = Self::heartbeat_interval(entry);
-                let allowance = self.args.terms().allowance(interval, entry.has_asked());
-                (allowance + grace).saturating_sub(self.since(entry.seen_at()))
-            }
+        let after = if let Some(at) = orders.process_end_at {
+            (grace + END_AGAIN).saturating_sub(self.since(at))
+        } else {
+            let interval = Self::heartbeat_interval(entry);
+            let allowance = self.args.terms().allowance(interval, entry.has_asked());
+            (allowance + grace).saturating_sub(self.since(entry.seen_at()))
         };
         Some(NextAction {
             action: GcAction::EndProcess,
