@@ -160,8 +160,12 @@ impl Service {
         let how = "by its id or its name; see `loom targets list`";
         let found = only(targets_of(&projects, text), text, "target", how, names);
         let (project, id) = found.map_err(|error| {
-            let mut unreadable = projects.iter().filter_map(|it| it.targets.unreadable_named(text));
-            let unreadable = unreadable.next().filter(|_| error.code == ErrorCode::NotFound);
+            let mut unreadable = projects
+                .iter()
+                .filter_map(|it| it.targets.unreadable_named(text));
+            let unreadable = unreadable
+                .next()
+                .filter(|_| error.code == ErrorCode::NotFound);
             unreadable.unwrap_or_else(|| self.found_nowhere(Some(self.project_of(caller)), error))
         })?;
         let target = project.targets.get(id);

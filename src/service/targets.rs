@@ -179,7 +179,9 @@ impl Service {
         caller: &Allowed,
     ) -> Result<Vec<UnreadableEntry>, WireError> {
         let project = self.with_targets(caller).await?;
-        Ok(project.map_or_else(Vec::new, |project| project.targets.unreadable(MOST_UNREADABLE)))
+        Ok(project.map_or_else(Vec::new, |project| {
+            project.targets.unreadable(MOST_UNREADABLE)
+        }))
     }
 
     /// The targets that a filter names and that may start agents.

@@ -131,7 +131,11 @@ mod tests {
         for (from, to, named) in [
             ("max_agents = 3", "max_agents = 0", "max_agents is 0"),
             ("max_agents = 3", "maxAgents = 0", "maxAgents is 0"),
-            ("max_agents = 3", "max_agnets = 3", "did you mean max_agents?"),
+            (
+                "max_agents = 3",
+                "max_agnets = 3",
+                "did you mean max_agents?",
+            ),
             (
                 "mechanism = \"local\"",
                 "mechanism = \"carrier\"",

@@ -57,7 +57,9 @@ fn started_by(name: &str, program: &Path) -> Value {
 }
 
 async fn test(project: &TestProject, target: &str) -> Result<TargetHealth, WireError> {
-    project.call("targets.test", &json!({"target": target})).await
+    project
+        .call("targets.test", &json!({"target": target}))
+        .await
 }
 
 async fn until(project: &TestProject, name: &str, health: HealthStatus) -> Result<Target> {
@@ -89,7 +91,9 @@ async fn a_target_is_looked_at_when_somebody_asks_and_a_change_is_told_once() ->
     assert_eq!((ill.target_id, ill.healthy), (registered.id, false));
     let why = ill.error.context("it says why")?;
     assert!(why.contains("agent"), "{why}");
-    let told = signals.target(TargetEventKind::HealthChanged, "here").await?;
+    let told = signals
+        .target(TargetEventKind::HealthChanged, "here")
+        .await?;
     assert_eq!(
         (told.previous_health, told.new_health),
         (Some(HealthStatus::Unknown), Some(HealthStatus::Unhealthy))
@@ -105,18 +109,37 @@ async fn a_target_is_looked_at_when_somebody_asks_and_a_change_is_told_once() ->
     for _ in 0..3 {
         ensure!(!test(&project, "here").await?.healthy);
     }
-    assert_eq!(last_write(&project).await?, before, "nothing new is written");
+    assert_eq!(
+        last_write(&project).await?,
+        before,
+        "nothing new is written"
+    );
 
     program.install()?;
     let api = project.api()?;
     let well: Value = api.post(&["targets", "here", "test"], &json!({})).await?;
-    assert_eq!((&well["healthy"], &well["targetId"]), (&json!(true), &json!(registered.id)));
-    ensure!(well["latencyMs"].is_u64() && well["latencyMs"] == well["responseTimeMs"], "{well}");
-    ensure!(well["timestamp"].is_string() && well.get("error").is_none(), "{well}");
-    let told = signals.target(TargetEventKind::HealthChanged, "here").await?;
+    assert_eq!(
+        (&well["healthy"], &well["targetId"]),
+        (&json!(true), &json!(registered.id))
+    );
+    ensure!(
+        well["latencyMs"].is_u64() && well["latencyMs"] == well["responseTimeMs"],
+        "{well}"
+    );
+    ensure!(
+        well["timestamp"].is_string() && well.get("error").is_none(),
+        "{well}"
+    );
+    let told = signals
+        .target(TargetEventKind::HealthChanged, "here")
+        .await?;
     assert_eq!(
         (told.previous_health, told.new_health, told.error),
-        (Some(HealthStatus::Unhealthy), Some(HealthStatus::Healthy), None)
+        (
+            Some(HealthStatus::Unhealthy),
+            Some(HealthStatus::Healthy),
+            None
+        )
     );
     let target = until(&project, "here", HealthStatus::Healthy).await?;
     assert_eq!(target.last_error, None);
@@ -124,14 +147,18 @@ async fn a_target_is_looked_at_when_somebody_asks_and_a_change_is_told_once() ->
         .get(&["targets"], &[("healthStatus", "healthy".into())])
         .await?;
     assert_eq!(healthy.page.total, 1);
-    let is_health =
-        |event: &&Event| matches!(event, Event::Target(it) if it.kind == TargetEventKind::HealthChanged);
+    let is_health = |event: &&Event| matches!(event, Event::Target(it) if it.kind == TargetEventKind::HealthChanged);
     assert_eq!(signals.told().iter().filter(is_health).count(), 2);
 
     // A body is not needed, and nobody is no target.
     let url = format!("http://{}/api/targets/here/test", fleet.api_address()?);
-    let empty = reqwest::Client::new().post(url).header("Loom-Project", project.id().as_str());
-    let empty = empty.header("Content-Type", "application/json").send().await?;
+    let empty = reqwest::Client::new()
+        .post(url)
+        .header("Loom-Project", project.id().as_str());
+    let empty = empty
+        .header("Content-Type", "application/json")
+        .send()
+        .await?;
     assert_eq!(empty.status(), 200);
     let nobody = test(&project, "nobody").await.expect_err("there is none");
     assert_eq!(nobody.code, ErrorCode::NotFound);
@@ -140,7 +167,8 @@ async fn a_target_is_looked_at_when_somebody_asks_and_a_change_is_told_once() ->
 
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
-async fn by_schedule_a_target_is_looked_at_for_ever_and_written_only_where_it_changes() -> Result<()> {
+async fn by_schedule_a_target_is_looked_at_for_ever_and_written_only_where_it_changes() -> Result<()>
+{
     let fleet = Fleet::shared().await?;
     let (project, program) = (fleet.project().await?, Program::new()?);
     program.install()?;
@@ -158,7 +186,11 @@ async fn by_schedule_a_target_is_looked_at_for_ever_and_written_only_where_it_ch
         };
         last = project.eventually("it is looked at again", later).await?;
     }
-    assert_eq!(last_write(&project).await?, written, "the stream does not grow");
+    assert_eq!(
+        last_write(&project).await?,
+        written,
+        "the stream does not grow"
+    );
 
     program.uninstall()?;
     until(&project, "here", HealthStatus::Unhealthy).await?;
@@ -171,7 +203,10 @@ async fn by_schedule_a_target_is_looked_at_for_ever_and_written_only_where_it_ch
     project.request("targets.disable", disabled.clone()).await?;
     program.uninstall()?;
     crate::place::a_while().await;
-    assert_eq!(get(&project, "here").await?.health_status, HealthStatus::Healthy);
+    assert_eq!(
+        get(&project, "here").await?.health_status,
+        HealthStatus::Healthy
+    );
     project.request("targets.enable", disabled).await?;
     until(&project, "here", HealthStatus::Unhealthy).await?;
     Ok(())
@@ -210,8 +245,14 @@ async fn where_this_program_cannot_look_it_says_so_and_the_health_stays_unknown(
     let answer = project.parts()?.targets.totals();
     assert_eq!(answer.total, 0);
     for (mechanism, config) in [
-        ("github-actions", json!({"repo": "o/r", "workflow": "w.yml"})),
-        ("kubernetes", json!({"namespace": "n", "jobNamePrefix": "j", "image": "i"})),
+        (
+            "github-actions",
+            json!({"repo": "o/r", "workflow": "w.yml"}),
+        ),
+        (
+            "kubernetes",
+            json!({"namespace": "n", "jobNamePrefix": "j", "image": "i"}),
+        ),
     ] {
         let target = json!({
             "name": mechanism, "agentType": "t", "capabilities": ["c"], "mechanism": mechanism, "config": config,
@@ -219,7 +260,11 @@ async fn where_this_program_cannot_look_it_says_so_and_the_health_stays_unknown(
         });
         register(&project, target).await?;
         let seen = test(&project, mechanism).await?;
-        if seen.error.as_deref().is_some_and(|why| why.contains("this version")) {
+        if seen
+            .error
+            .as_deref()
+            .is_some_and(|why| why.contains("this version"))
+        {
             assert!(!seen.healthy);
             let target = get(&project, mechanism).await?;
             assert_eq!(
@@ -289,7 +334,10 @@ async fn those_who_ask_at_once_share_one_look_and_a_killed_actor_answers_them_by
     let (project, slow) = (fleet.project().await?, Slow::start().await?);
     register(&project, slow.target("slow")).await?;
     let parts = project.parts()?;
-    let target = parts.targets.id_of_name("slow").and_then(|id| parts.targets.get(id));
+    let target = parts
+        .targets
+        .id_of_name("slow")
+        .and_then(|id| parts.targets.get(id));
     let target = target.context("it is there")?;
     let many = join_all((0..20).map(|_| parts.target_manager.test(&target)));
     let release = async {
@@ -342,6 +390,9 @@ async fn looks_keep_no_project_awake() -> Result<()> {
     project.eventually("it is asleep", sleeps).await?;
     // Who asks wakes it.
     ensure!(test(&project, "here").await?.healthy);
-    assert_eq!(until(&project, "here", HealthStatus::Healthy).await?.name, "here");
+    assert_eq!(
+        until(&project, "here", HealthStatus::Healthy).await?.name,
+        "here"
+    );
     Ok(())
 }

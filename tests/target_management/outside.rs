@@ -17,7 +17,9 @@ async fn until_listed(project: &TestProject, names: &[&str]) -> Result<()> {
         let listed = all(project).await.ok()?;
         (names_of(&listed) == names).then_some(())
     };
-    project.eventually(&format!("{names:?} are listed"), look).await
+    project
+        .eventually(&format!("{names:?} are listed"), look)
+        .await
 }
 
 #[tokio::test]
@@ -36,8 +38,14 @@ async fn what_was_destroyed_or_purged_from_outside_is_listed_no_longer() -> Resu
     }
     until_listed(&project, &["one", "two", "three"]).await?;
 
-    let stream = project.jetstream().get_stream(format!("KV_{bucket}")).await?;
-    stream.purge().filter(format!("$KV.{bucket}.target.two")).await?;
+    let stream = project
+        .jetstream()
+        .get_stream(format!("KV_{bucket}"))
+        .await?;
+    stream
+        .purge()
+        .filter(format!("$KV.{bucket}.target.two"))
+        .await?;
     until_listed(&project, &["one", "three"]).await?;
     // One that is gone takes no others with it, and its change says that it is gone.
     stream.purge().await?;
@@ -53,7 +61,8 @@ async fn what_was_destroyed_or_purged_from_outside_is_listed_no_longer() -> Resu
 
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
-async fn a_record_that_cannot_be_read_is_named_with_its_remedy_and_removed_by_its_name() -> Result<()> {
+async fn a_record_that_cannot_be_read_is_named_with_its_remedy_and_removed_by_its_name()
+-> Result<()> {
     let mut fleet = Fleet::own().await?;
     let project = fleet.project().await?;
     register(&project, local("here")).await?;
@@ -66,19 +75,32 @@ async fn a_record_that_cannot_be_read_is_named_with_its_remedy_and_removed_by_it
 
     let error = get(&project, "Bro.ken").await.expect_err("it is none");
     assert_eq!(error.code, ErrorCode::NotFound);
-    ensure!(error.message.contains("loom targets remove bro.ken"), "{error}");
+    ensure!(
+        error.message.contains("loom targets remove bro.ken"),
+        "{error}"
+    );
     let api = project.api()?;
     let page: TargetsPage = api.get(&["targets"], &[]).await?;
     assert_eq!((page.page.total, page.unreadable.len()), (1, 1));
-    ensure!(page.unreadable[0].reason.contains("remove bro.ken"), "{page:?}");
-    let taken = register(&project, local("bro.ken")).await.expect_err("it is taken");
+    ensure!(
+        page.unreadable[0].reason.contains("remove bro.ken"),
+        "{page:?}"
+    );
+    let taken = register(&project, local("bro.ken"))
+        .await
+        .expect_err("it is taken");
     assert_eq!(taken.code, ErrorCode::AlreadyExists);
     ensure!(taken.message.contains("remove bro.ken"), "{taken}");
 
     let removed: Value = api.delete(&["targets", "BRO.ken"]).await?;
-    assert_eq!((&removed["success"], &removed["name"]), (&json!(true), &json!("bro.ken")));
+    assert_eq!(
+        (&removed["success"], &removed["name"]),
+        (&json!(true), &json!("bro.ken"))
+    );
     assert_eq!(removed["message"], "bro.ken is removed");
-    let again = project.request("targets.remove", json!({"target": "bro.ken"})).await;
+    let again = project
+        .request("targets.remove", json!({"target": "bro.ken"}))
+        .await;
     assert_eq!(again.expect_err("it is gone").code, ErrorCode::NotFound);
     register(&project, local("bro.ken")).await?;
     assert_eq!(names_of(&all(&project).await?), ["here", "bro.ken"]);
@@ -95,7 +117,12 @@ async fn fill(project: &TestProject) -> Result<()> {
     let jetstream = project.jetstream();
     jetstream.create_stream(config).await?;
     for size in [100_000, 1_000, 1] {
-        while jetstream.publish("filler", vec![b'x'; size].into()).await?.await.is_ok() {}
+        while jetstream
+            .publish("filler", vec![b'x'; size].into())
+            .await?
+            .await
+            .is_ok()
+        {}
     }
     Ok(())
 }
@@ -105,27 +132,42 @@ async fn fill(project: &TestProject) -> Result<()> {
 async fn where_the_store_is_full_a_target_is_removed_and_none_registered() -> Result<()> {
     const LIMIT: u64 = 8 * 1024 * 1024;
     let nats = TestNats::start_limited(Profile::Fast, Some(LIMIT)).await?;
-    let _loom = LoomUp::new(env!("CARGO_BIN_EXE_loom")).on_nats(nats.url()).start().await?;
+    let _loom = LoomUp::new(env!("CARGO_BIN_EXE_loom"))
+        .on_nats(nats.url())
+        .start()
+        .await?;
     let project = TestProject::of_process(TestNats::unique_project(), &nats.url()).await?;
     for name in ["one", "two"] {
         register(&project, local(name)).await?;
     }
     fill(&project).await?;
-    let refused = register(&project, local("three")).await.expect_err("it is full");
+    let refused = register(&project, local("three"))
+        .await
+        .expect_err("it is full");
     assert_eq!(refused.code, ErrorCode::Unavailable, "{refused}");
-    let removed = project.request("targets.remove", json!({"target": "one"})).await?;
+    let removed = project
+        .request("targets.remove", json!({"target": "one"}))
+        .await?;
     assert_eq!(removed["name"], "one");
     assert_eq!(names_of(&all(&project).await?), ["two"]);
     let bucket = names::targets_bucket(project.id());
     let bucket = project.jetstream().get_key_value(&bucket).await?;
     assert!(bucket.get("target.one").await?.is_none());
-    assert!(bucket.get("target.two").await?.context("it is there")?.len() > 2);
+    assert!(
+        bucket
+            .get("target.two")
+            .await?
+            .context("it is there")?
+            .len()
+            > 2
+    );
     Ok(())
 }
 
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
-async fn what_existing_clients_put_changes_a_target_and_what_cannot_be_changed_is_refused() -> Result<()> {
+async fn what_existing_clients_put_changes_a_target_and_what_cannot_be_changed_is_refused()
+-> Result<()> {
     let fleet = Fleet::shared().await?;
     let project = fleet.project().await?;
     register(&project, local("here")).await?;
@@ -139,7 +181,11 @@ async fn what_existing_clients_put_changes_a_target_and_what_cannot_be_changed_i
     }))
     .await?;
     assert_eq!(
-        (&changed["status"], &changed["boundaries"], &changed["config"]["local"]["command"]),
+        (
+            &changed["status"],
+            &changed["boundaries"],
+            &changed["config"]["local"]["command"]
+        ),
         (&json!("disabled"), &json!(["eu"]), &json!("run2"))
     );
     let on = put(json!({"updates": {"enabled": true}})).await?;
@@ -148,7 +194,10 @@ async fn what_existing_clients_put_changes_a_target_and_what_cannot_be_changed_i
     let mut whole_again = whole.clone();
     whole_again["maxAgents"] = json!(2);
     let whole_again = put(whole_again).await?;
-    assert_eq!((&whole_again["maxAgents"], &whole_again["config"]), (&json!(2), &whole["config"]));
+    assert_eq!(
+        (&whole_again["maxAgents"], &whole_again["config"]),
+        (&json!(2), &whole["config"])
+    );
     for (body, named) in [
         (json!({"name": "there"}), "name"),
         (json!({"mechanism": "ssh"}), "mechanism"),
@@ -160,6 +209,9 @@ async fn what_existing_clients_put_changes_a_target_and_what_cannot_be_changed_i
     }
     let over_nats = json!({"target": "here", "updates": {"agentType": "codex"}});
     let over_nats = project.request("targets.update", over_nats).await;
-    assert_eq!(over_nats.expect_err("it is refused").code, ErrorCode::InvalidRequest);
+    assert_eq!(
+        over_nats.expect_err("it is refused").code,
+        ErrorCode::InvalidRequest
+    );
     Ok(())
 }

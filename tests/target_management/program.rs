@@ -92,7 +92,10 @@ async fn targets_are_managed_by_the_command_line_and_no_secret_is_logged() -> Re
     assert_eq!(cleared["boundaries"], serde_json::json!([]));
     let other = ["targets", "show", "there", "--json"];
     let other: Value = serde_json::from_str(&ok(&other).await?)?;
-    assert_eq!(other["config"]["host"], "127.0.0.1", "a flag goes before the file");
+    assert_eq!(
+        other["config"]["host"], "127.0.0.1",
+        "a flag goes before the file"
+    );
     let listed: Value = serde_json::from_str(&ok(&["targets", "--json"]).await?)?;
     assert_eq!(
         (&listed["total"], &listed["targets"][1]["maxAgents"]),
@@ -178,7 +181,15 @@ async fn targets_are_managed_by_the_command_line_and_no_secret_is_logged() -> Re
             "max_agents is 0",
         ),
         (
-            &["targets", "add", "x", "--from-file", wrong, "--max-agents", "5000"],
+            &[
+                "targets",
+                "add",
+                "x",
+                "--from-file",
+                wrong,
+                "--max-agents",
+                "5000",
+            ],
             2,
             "--max-agents is 5000",
         ),

@@ -102,7 +102,10 @@ mod tests {
         names.ended(&first);
         names.ended(&first);
         names.ended(&request(0));
-        assert_eq!(admit(&names, 2, MOST_TARGETS - 2), Err(ErrorCode::Overloaded));
+        assert_eq!(
+            admit(&names, 2, MOST_TARGETS - 2),
+            Err(ErrorCode::Overloaded)
+        );
         names.ended(&same);
         assert_eq!(admit(&names, 2, MOST_TARGETS - 2), Ok(()));
     }

@@ -52,7 +52,9 @@ async fn discard(
                 StoreErrorKind::Conflict => "it was changed meanwhile".to_owned(),
                 _ => error.reason(),
             };
-            let text = format!("what lies under the name {name} is not removed, or perhaps: {why}; look, and try again");
+            let text = format!(
+                "what lies under the name {name} is not removed, or perhaps: {why}; look, and try again"
+            );
             Err(WireError::unavailable(text, ASK_AGAIN))
         }
     }

@@ -303,7 +303,9 @@ impl TargetManagerHandle {
         });
         match answer.await.map_err(|error| not_reached(&error))? {
             // The actor before this one has done it, and did not live to say so.
-            Err(error) if error.code == ErrorCode::NotFound && times_sent.into_inner() > 1 => Ok(()),
+            Err(error) if error.code == ErrorCode::NotFound && times_sent.into_inner() > 1 => {
+                Ok(())
+            }
             outcome => outcome,
         }
     }

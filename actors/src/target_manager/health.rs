@@ -124,8 +124,15 @@ impl State {
     /// The bucket has been read: looks are planned all over their interval, not all at once.
     pub(super) fn plan_all_looks(&mut self) {
         let all = self.args.directory.all_known();
-        let known: HashMap<_, _> = all.iter().map(|(key, known)| (*key, &known.record)).collect();
-        let gone = self.health.planned.keys().filter(|key| !known.contains_key(key));
+        let known: HashMap<_, _> = all
+            .iter()
+            .map(|(key, known)| (*key, &known.record))
+            .collect();
+        let gone = self
+            .health
+            .planned
+            .keys()
+            .filter(|key| !known.contains_key(key));
         for key in gone.copied().collect::<Vec<_>>() {
             self.forget_looks(key);
         }
@@ -207,7 +214,12 @@ impl State {
 
     /// A person asks: a look of the same configuration that is under way is theirs too.
     fn test(&mut self, target: &Target, reply: HealthReply) {
-        let waiting: usize = self.health.looks.values().map(|look| look.waiting.len()).sum();
+        let waiting: usize = self
+            .health
+            .looks
+            .values()
+            .map(|look| look.waiting.len())
+            .sum();
         if waiting >= MOST_WAITING {
             let text = format!(
                 "target {} is not tested: {waiting} tests are under way, which is the most",
@@ -342,7 +354,9 @@ impl State {
             let next = Instant::now() + wait;
             // A sooner one was asked for while this one was under way.
             let planned = self.health.due.get(&look.key);
-            self.health.due.set(look.key, planned.map_or(next, |planned| planned.min(next)));
+            self.health
+                .due
+                .set(look.key, planned.map_or(next, |planned| planned.min(next)));
         }
     }
 
@@ -360,7 +374,11 @@ impl State {
         };
         if let Err(rejected) = self.writer.push(key, job) {
             let name = &rejected.request.request.name;
-            tracing::debug!(target = name, "what was seen is not noted: {}", rejected.why);
+            tracing::debug!(
+                target = name,
+                "what was seen is not noted: {}",
+                rejected.why
+            );
         }
     }
 }

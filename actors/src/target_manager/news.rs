@@ -130,7 +130,8 @@ impl State {
             None => TargetEventKind::Registered,
             // What its starts come to is told as theirs.
             Some(was)
-                if was == is && matches!(command, Command::Birth { .. } | Command::Checked { .. }) =>
+                if was == is
+                    && matches!(command, Command::Birth { .. } | Command::Checked { .. }) =>
             {
                 return;
             }

@@ -170,7 +170,8 @@ fn read_file(path: &Path) -> CliResult<TargetInFile> {
     let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
     if path.extension().is_some_and(|ending| ending == "json") {
         let value = serde_json::from_str(&text);
-        let value = value.map_err(|e| wrong(format!("it is not JSON, from line {} on", e.line())))?;
+        let value =
+            value.map_err(|e| wrong(format!("it is not JSON, from line {} on", e.line())))?;
         return TargetInFile::of_json(value).map_err(wrong);
     }
     let table = toml::from_str(&text)

@@ -135,8 +135,9 @@ impl Fields {
                 None => format!("there are {}", known.join(", ")),
             };
             let shown: String = field.chars().take(64).collect();
-            let message =
-                format!("--set {shown}: a target of the mechanism {mechanism} has no such field; {hint}");
+            let message = format!(
+                "--set {shown}: a target of the mechanism {mechanism} has no such field; {hint}"
+            );
             return Err(CliError::Usage(message));
         }
         Ok(())

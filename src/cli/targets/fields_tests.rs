@@ -37,7 +37,10 @@ fn flags_go_before_a_file_of_whatever_shape() {
     let fields = Fields {
         host: Some("flag".into()),
         env: vec![("A".into(), "flag".into())],
-        set: vec![("port".into(), "23".into()), ("jumpHost".into(), String::new())],
+        set: vec![
+            ("port".into(), "23".into()),
+            ("jumpHost".into(), String::new()),
+        ],
         boundaries: vec![String::new()],
         description: Some(String::new()),
         ..Fields::default()
@@ -51,7 +54,9 @@ fn flags_go_before_a_file_of_whatever_shape() {
     });
     let shaped = |with: Value| {
         let mut file = common.clone();
-        file.as_object_mut().unwrap().extend(with.as_object().unwrap().clone());
+        file.as_object_mut()
+            .unwrap()
+            .extend(with.as_object().unwrap().clone());
         file
     };
     for file in [
@@ -64,7 +69,11 @@ fn flags_go_before_a_file_of_whatever_shape() {
         let new = request.clone().check().unwrap();
         assert!(new.boundaries.is_empty(), "{file}");
         let config = config_of(request);
-        assert_eq!((&config["host"], &config["port"]), (&json!("flag"), &json!(23)), "{file}");
+        assert_eq!(
+            (&config["host"], &config["port"]),
+            (&json!("flag"), &json!(23)),
+            "{file}"
+        );
         assert_eq!(config["env"], json!({"A": "flag", "B": "file"}), "{file}");
         assert_eq!(config.get("jumpHost"), None, "{file}");
     }
@@ -76,9 +85,7 @@ fn a_command_that_was_given_is_a_line_whatever_the_file_starts() {
         command: Some("a && b".into()),
         ..Fields::default()
     };
-    let of = |config: Value| {
-        json!({"name": "x", "agentType": "t", "capabilities": ["c"], "mechanism": "local", "config": config})
-    };
+    let of = |config: Value| json!({"name": "x", "agentType": "t", "capabilities": ["c"], "mechanism": "local", "config": config});
     for config in [
         json!({"local": {"command": "c", "args": ["-x"]}}),
         json!({"local": {"command": "c"}}),
@@ -86,7 +93,10 @@ fn a_command_that_was_given_is_a_line_whatever_the_file_starts() {
         json!({"command": "c", "shell": false}),
     ] {
         let config = config_of(both(of(config), &fields));
-        assert_eq!((&config["command"], &config["shell"]), (&json!("a && b"), &json!(true)));
+        assert_eq!(
+            (&config["command"], &config["shell"]),
+            (&json!("a && b"), &json!(true))
+        );
     }
 }
 
@@ -102,9 +112,17 @@ fn a_flag_of_another_mechanism_is_refused_by_its_name() {
     let set = fields(|f| f.set = vec![("comand".into(), "b".into())]);
     let args = fields(|f| f.set = vec![("command".into(), "[\"run\"]".into())]);
     for (fields, mechanism, parts) in [
-        (&host, Mechanism::Local, ["--host is for the mechanism ssh", "is local"]),
+        (
+            &host,
+            Mechanism::Local,
+            ["--host is for the mechanism ssh", "is local"],
+        ),
         (&env, Mechanism::Webhook, ["--env is for", "is webhook"]),
-        (&set, Mechanism::Local, ["--set comand", "did you mean command?"]),
+        (
+            &set,
+            Mechanism::Local,
+            ["--set comand", "did you mean command?"],
+        ),
         (&args, Mechanism::Webhook, ["--set command", "url"]),
     ] {
         let error = fields.check_for(mechanism).unwrap_err().to_string();
@@ -137,8 +155,14 @@ fn a_field_of_the_wire_is_named_by_its_flag() {
         env: vec![("A".into(), "b".into())],
         ..Fields::default()
     };
-    assert_eq!(fields.flag_given("maxAgents").as_deref(), Some("--max-agents"));
-    assert_eq!(fields.flag_given("config.env.A").as_deref(), Some("--env A"));
+    assert_eq!(
+        fields.flag_given("maxAgents").as_deref(),
+        Some("--max-agents")
+    );
+    assert_eq!(
+        fields.flag_given("config.env.A").as_deref(),
+        Some("--env A")
+    );
     assert_eq!(fields.flag_given("config.env.B"), None);
     assert_eq!(fields.flag_given("tags"), None);
 }

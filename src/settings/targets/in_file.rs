@@ -177,7 +177,11 @@ impl Spelling {
             Value::Object(table) => {
                 let mut fields = Map::new();
                 for (key, value) in table {
-                    let field = if renames { self.wire(&key) } else { key.clone() };
+                    let field = if renames {
+                        self.wire(&key)
+                    } else {
+                        key.clone()
+                    };
                     let inside = renames && !FOREIGN.contains(&field.as_str());
                     let value = self.to_wire(value, inside)?;
                     if fields.insert(field, value).is_some() {
@@ -197,14 +201,17 @@ impl Spelling {
             fields.find_map(|(key, value)| (self.wire(key) == name).then_some((key, value)))
         };
         let named = field("mechanism").and_then(|(_, value)| value.as_str());
-        let mechanism = Mechanism::ALL.into_iter().find(|of| Some(of.as_str()) == named);
+        let mechanism = Mechanism::ALL
+            .into_iter()
+            .find(|of| Some(of.as_str()) == named);
         let config = field("config").and_then(|(key, value)| Some((key, value.as_object()?)));
         let mut known = COMMON.to_vec();
         if config.is_none() {
             known.extend(flat(mechanism));
         }
         self.check_table("", written, &known, |key| {
-            let is_of_config = config.is_some() && flat(mechanism).contains(&self.wire(key).as_str());
+            let is_of_config =
+                config.is_some() && flat(mechanism).contains(&self.wire(key).as_str());
             is_of_config.then(|| format!("{key} stands beside config, and belongs into it"))
         })?;
         if let Some((key, Value::Object(check))) = field("healthCheck") {

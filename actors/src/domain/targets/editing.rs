@@ -88,7 +88,9 @@ impl<R: Clone> TargetRecord<R> {
         if target.config != self.target.config {
             // What was seen of another configuration says nothing of this one.
             let was = std::mem::take(&mut target.health_status);
-            target.last_error.take_if(|_| was == HealthStatus::Unhealthy);
+            target
+                .last_error
+                .take_if(|_| was == HealthStatus::Unhealthy);
         }
         (target != self.target).then(|| {
             self.with(now, |next| {

@@ -60,7 +60,9 @@ impl<R: Clone> TargetRecord<R> {
                     }
                     // The error of a start that failed is another matter.
                     HealthStatus::Healthy | HealthStatus::Unknown => {
-                        next.target.last_error.take_if(|_| was == HealthStatus::Unhealthy);
+                        next.target
+                            .last_error
+                            .take_if(|_| was == HealthStatus::Unhealthy);
                     }
                 }
             })

@@ -38,7 +38,10 @@ fn a_change_is_written_at_once_and_nothing_new_never() {
     let well = new.checked(&checkup(&new, None, 1)).unwrap();
     assert_eq!(well.target.health_status, HealthStatus::Healthy);
     assert_eq!(well.target.last_health_check, Some(at(1)));
-    assert_eq!(well.target.updated_at, new.target.updated_at, "nobody has changed it");
+    assert_eq!(
+        well.target.updated_at, new.target.updated_at,
+        "nobody has changed it"
+    );
     for seconds in [2, 60, 86_400] {
         assert_eq!(well.checked(&checkup(&well, None, seconds)), None);
     }
@@ -46,7 +49,10 @@ fn a_change_is_written_at_once_and_nothing_new_never() {
     assert_eq!(ill.target.last_error.as_deref(), Some("no route"));
     assert_eq!(ill.checked(&checkup(&ill, Some("no route"), 86_400)), None);
     let again = ill.checked(&checkup(&ill, None, 5)).unwrap();
-    assert_eq!((again.target.health_status, again.target.last_error), (HealthStatus::Healthy, None));
+    assert_eq!(
+        (again.target.health_status, again.target.last_error),
+        (HealthStatus::Healthy, None)
+    );
 }
 
 #[test]
@@ -98,7 +104,10 @@ fn it_is_looked_at_where_that_is_wanted_or_it_is_ill_and_never_where_it_is_off()
     assert_eq!(off.checked_every(), None);
     let not = record(&json!({"healthCheck": {"enabled": false, "timeoutMs": 90_000}}));
     assert_eq!(not.checked_every(), None);
-    assert_eq!(not.look_limit(Duration::from_secs(30)), Duration::from_secs(30));
+    assert_eq!(
+        not.look_limit(Duration::from_secs(30)),
+        Duration::from_secs(30)
+    );
 }
 
 proptest! {

@@ -61,7 +61,10 @@ impl TargetDirectory {
         let key = names::target_key(name);
         let index = self.index.read();
         let unreadable = index.unreadable.get(&key)?;
-        Some(WireError::new(code, unreadable.sentence(&self.project, &key)))
+        Some(WireError::new(
+            code,
+            unreadable.sentence(&self.project, &key),
+        ))
     }
 
     /// The revision of what lies unreadable under a name.

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::reading::{RawConfig, TargetConfig};
 use super::common::{Common, check_agent_type, check_name_of_target};
+use super::reading::{RawConfig, TargetConfig};
 use super::{HealthCheck, HealthStatus, Mechanism, Target, TargetAnswer, TargetStatus, check};
 use crate::error::WireError;
 use crate::id::TargetId;

@@ -22,17 +22,28 @@ fn what_existing_clients_put_is_taken() {
     assert!(changes.changes_config() && changes.enabled == Some(false));
     let next = changes.apply(&ssh, NOW).unwrap();
     let answered = next.config.answered().unwrap();
-    assert_eq!((&answered["host"], &answered["port"]), (&json!("h2"), &json!(2222)));
+    assert_eq!(
+        (&answered["host"], &answered["port"]),
+        (&json!("h2"), &json!(2222))
+    );
     assert_eq!(answered["user"], "u", "what is absent stays");
     assert_eq!(next.boundaries, ["eu"]);
     let both = updates(json!({"boundaries": [], "classifications": ["eu"]}));
     assert!(both.apply(&next, NOW).unwrap().boundaries.is_empty());
 
-    let nested = updates(json!({"ssh": {"host": "h3"}})).apply(&ssh, NOW).unwrap();
+    let nested = updates(json!({"ssh": {"host": "h3"}}))
+        .apply(&ssh, NOW)
+        .unwrap();
     assert_eq!(nested.config.answered().unwrap()["host"], "h3");
-    let github = of("github-actions", json!({"repo": "o/r", "workflowFile": "a.yml"}));
+    let github = of(
+        "github-actions",
+        json!({"repo": "o/r", "workflowFile": "a.yml"}),
+    );
     let other = updates(json!({"workflowFile": "b.yml"})).apply(&github, NOW);
-    assert_eq!(other.unwrap().config.answered().unwrap()["workflow"], "b.yml");
+    assert_eq!(
+        other.unwrap().config.answered().unwrap()["workflow"],
+        "b.yml"
+    );
 }
 
 /// A client reads a target, changes a field of it and sends the whole back.
@@ -73,7 +84,11 @@ fn what_no_update_changes_is_refused_by_its_name() {
         json!({"host": null, "name": null}),
     ] {
         let changes = updates(passed_over.clone());
-        assert_eq!(changes.apply(&here, here.updated_at), Ok(here.clone()), "{passed_over}");
+        assert_eq!(
+            changes.apply(&here, here.updated_at),
+            Ok(here.clone()),
+            "{passed_over}"
+        );
     }
 }
 
@@ -88,7 +103,10 @@ fn how_an_agent_is_started_is_said_by_any_spelling_of_it() {
     ] {
         assert!(updates(says.clone()).changes_config(), "{says}");
     }
-    for says_not in [json!({}), json!({"maxAgents": 2, "colour": "red", "enabled": true})] {
+    for says_not in [
+        json!({}),
+        json!({"maxAgents": 2, "colour": "red", "enabled": true}),
+    ] {
         assert!(!updates(says_not.clone()).changes_config(), "{says_not}");
     }
 }
@@ -101,8 +119,14 @@ fn a_header_is_the_same_in_whatever_case() {
     );
     let headers = |target: &Target| target.config.stored().unwrap()["webhook"]["headers"].clone();
     for (change, left) in [
-        (json!({"authorization": "two"}), json!({"authorization": "two", "X-Other": "o"})),
-        (json!({"AUTHORIZATION": "***"}), json!({"Authorization": "one", "X-Other": "o"})),
+        (
+            json!({"authorization": "two"}),
+            json!({"authorization": "two", "X-Other": "o"}),
+        ),
+        (
+            json!({"AUTHORIZATION": "***"}),
+            json!({"Authorization": "one", "X-Other": "o"}),
+        ),
         (json!({"aUTHORIZATION": null}), json!({"X-Other": "o"})),
     ] {
         let next = updates(json!({"config": {"headers": change}})).apply(&hook, NOW);
@@ -131,10 +155,22 @@ fn a_name_that_reads_as_an_id_or_a_folder_is_refused_and_no_other() {
         "01a203ca603d7b4e8d3f0123456789ab",
     ] {
         let error = named(bad).unwrap_err();
-        assert_eq!(error.details, Some(json!({"field": "name"})), "{bad}: {error}");
+        assert_eq!(
+            error.details,
+            Some(json!({"field": "name"})),
+            "{bad}: {error}"
+        );
         assert!(error.message.contains("choose another name"), "{error}");
     }
-    for good in ["...", ".a", "deadbee", "deadbeef.1", "t-deadbeef", "facade-bead", "deadbeefs"] {
+    for good in [
+        "...",
+        ".a",
+        "deadbee",
+        "deadbeef.1",
+        "t-deadbeef",
+        "facade-bead",
+        "deadbeefs",
+    ] {
         assert!(named(good).is_ok(), "{good}");
     }
 }
@@ -142,12 +178,20 @@ fn a_name_that_reads_as_an_id_or_a_folder_is_refused_and_no_other() {
 /// The table of fields against the types that read them.
 #[test]
 fn every_field_of_a_configuration_is_in_the_table() {
-    use super::super::{GithubActionsConfig, KubernetesConfig, LocalConfig, SshConfig, WebhookConfig};
+    use super::super::{
+        GithubActionsConfig, KubernetesConfig, LocalConfig, SshConfig, WebhookConfig,
+    };
     let schemas = [
         (Mechanism::Local, schemars::schema_for!(LocalConfig)),
         (Mechanism::Ssh, schemars::schema_for!(SshConfig)),
-        (Mechanism::Kubernetes, schemars::schema_for!(KubernetesConfig)),
-        (Mechanism::GithubActions, schemars::schema_for!(GithubActionsConfig)),
+        (
+            Mechanism::Kubernetes,
+            schemars::schema_for!(KubernetesConfig),
+        ),
+        (
+            Mechanism::GithubActions,
+            schemars::schema_for!(GithubActionsConfig),
+        ),
         (Mechanism::Webhook, schemars::schema_for!(WebhookConfig)),
     ];
     for (mechanism, schema) in schemas {

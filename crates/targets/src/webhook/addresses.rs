@@ -125,8 +125,14 @@ fn by_local_nat64(ip: IpAddr) -> impl Iterator<Item = Ipv4Addr> {
         _ => None,
     };
     // The ninth octet is never a part of the address.
-    let places = [[6, 7, 9, 10], [7, 9, 10, 11], [9, 10, 11, 12], [12, 13, 14, 15]];
-    let meant = octets.map(|octets| places.map(|places| Ipv4Addr::from(places.map(|at| octets[at]))));
+    let places = [
+        [6, 7, 9, 10],
+        [7, 9, 10, 11],
+        [9, 10, 11, 12],
+        [12, 13, 14, 15],
+    ];
+    let meant =
+        octets.map(|octets| places.map(|places| Ipv4Addr::from(places.map(|at| octets[at]))));
     let meant = meant.into_iter().flatten();
     meant.filter(|v4| v4.octets()[0] != 0)
 }
