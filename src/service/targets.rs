@@ -211,6 +211,25 @@ impl Service {
         })
     }
 
+    /// The target that a text names, in the project of the request.
+    ///
+    /// # Errors
+    /// There is none, or there are several. Of a record that cannot be read, how to get rid of it.
+    pub(super) async fn find_target(
+        &self,
+        caller: &Allowed,
+        text: &str,
+    ) -> Result<(Arc<Project>, Target), WireError> {
+        let found = self.find_readable_target(caller, text).await;
+        let error = match found {
+            Err(error) if error.code == ErrorCode::NotFound => error,
+            found => return found,
+        };
+        let project = self.with_targets(caller).await?;
+        let unreadable = project.and_then(|project| project.targets.unreadable_named(text));
+        Err(unreadable.unwrap_or(error))
+    }
+
     /// The project of a request, if it is there and its targets have been read.
     pub(super) async fn with_targets(
         &self,

@@ -130,9 +130,13 @@ async fn a_target_is_looked_at_when_somebody_asks_and_a_change_is_told_once() ->
         well["timestamp"].is_string() && well.get("error").is_none(),
         "{well}"
     );
-    let told = signals
-        .target(TargetEventKind::HealthChanged, "here")
-        .await?;
+    let is_second = |event: &Event| match event {
+        Event::Target(told) if told.previous_health == Some(HealthStatus::Unhealthy) => {
+            Some((**told).clone())
+        }
+        _ => None,
+    };
+    let told = signals.find("that it is well again", is_second).await?;
     assert_eq!(
         (told.previous_health, told.new_health, told.error),
         (
@@ -242,8 +246,6 @@ async fn one_that_was_found_unhealthy_is_not_shut_out_for_ever_and_another_confi
 async fn where_this_program_cannot_look_it_says_so_and_the_health_stays_unknown() -> Result<()> {
     let fleet = Fleet::shared().await?;
     let project = fleet.project().await?;
-    let answer = project.parts()?.targets.totals();
-    assert_eq!(answer.total, 0);
     for (mechanism, config) in [
         (
             "github-actions",

@@ -55,8 +55,16 @@ async fn targets_are_managed_by_the_command_line_and_no_secret_is_logged() -> Re
     ])
     .await?;
     assert!(added.starts_with("here is registered ("));
+    let (code, seen, _) = loom(&up, &["targets", "test", "here"]).await?;
+    assert_eq!(code, Some(1), "{seen}");
+    assert!(
+        seen.starts_with("here is unhealthy (") && seen.contains("\"run\""),
+        "{seen}"
+    );
+    ok(&["targets", "update", "here", "--command", "true it"]).await?;
     let seen = ok(&["targets", "test", "here"]).await?;
     assert!(seen.starts_with("here is healthy ("), "{seen}");
+    ok(&["targets", "update", "here", "--command", "run it"]).await?;
 
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("target.toml");

@@ -76,7 +76,7 @@ impl Actor for TargetManager {
         let (from, into) = (bucket.clone(), args.directory.clone());
         let load = move || {
             let (from, into) = (from.clone(), into.clone());
-            async move { from.read_into(&into).await }
+            async move { from.read_into(&into).await.map(drop) }
         };
         Ok(State {
             was_loaded: args.directory.is_loaded(),
@@ -130,7 +130,7 @@ impl Actor for TargetManager {
             TargetMsg::LookDue { epoch } => state.look_due(epoch),
             TargetMsg::Done(DoneMsg { key, outcome }) => state.settle(key, *outcome),
             TargetMsg::ReloadDue => state.reload(),
-            TargetMsg::Reloaded(is_read) => state.reloaded(is_read),
+            TargetMsg::Reloaded(read) => state.reloaded(read),
             TargetMsg::Drain(reply) => state.writer.drain(reply),
         }
         state.work_off();

@@ -7,13 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use loom_protocol::{ProjectId, SpinUpId, names};
 use parking_lot::Mutex;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::directory::{Content, TargetDirectory};
 use crate::nats::connection::Nats;
 use crate::nats::error::{Cause, StoreError, StoreErrorKind};
-use crate::nats::kv::{Bucket, Record, WatchEvent};
-use crate::nats::listing::StreamIdentity;
+use crate::nats::kv::{Bucket, Record, Standing, WatchEvent};
 use crate::nats::owner::Ownership;
 use crate::nats::store_guard::StoreGuard;
 
@@ -36,8 +35,8 @@ pub(super) enum ReadError {
 pub(super) struct TargetBucket {
     bucket: Bucket,
     is_there: Arc<AtomicBool>,
-    /// By what it is known again, as it was when it was read or made.
-    identity: Arc<Mutex<Option<StreamIdentity>>>,
+    /// How it was when it was read or made, and when that was.
+    seen: Arc<Mutex<(Option<Standing>, Instant)>>,
     /// How long the end of an operation is kept.
     keep: Duration,
 }
@@ -56,7 +55,7 @@ impl TargetBucket {
         Self {
             bucket: bucket.ours_alone().owned_by(ownership),
             is_there: Arc::new(AtomicBool::new(false)),
-            identity: Arc::default(),
+            seen: Arc::new(Mutex::new((None, Instant::now()))),
             keep,
         }
     }
@@ -66,16 +65,14 @@ impl TargetBucket {
         self.is_there.load(Ordering::Acquire)
     }
 
-    /// By what it is known again in a list of all streams; `None`: it was not there.
-    pub fn identity(&self) -> Option<StreamIdentity> {
-        *self.identity.lock()
+    /// How it was when it was read, or made, and when that was; `None`: it was not there.
+    pub fn seen(&self) -> (Option<Standing>, Instant) {
+        *self.seen.lock()
     }
 
-    /// Whether it holds fewer messages than so many; it does where it is gone.
-    pub async fn holds_fewer(&self, than: usize) -> Result<bool, StoreError> {
-        let info = self.bucket.info().await?;
-        let messages = info.map_or(0, |info| info.state.messages);
-        Ok(usize::try_from(messages).is_ok_and(|messages| messages < than))
+    /// How it is now; `None`: it is not there.
+    pub async fn look(&self) -> Result<Option<Standing>, StoreError> {
+        self.bucket.look().await
     }
 
     /// The name of the stream behind it.
@@ -83,12 +80,13 @@ impl TargetBucket {
         format!("KV_{}", self.bucket.name())
     }
 
-    /// Reads it into the directory. Where there is none, that is asked for once, and there is nothing to read.
-    pub async fn read_into(&self, directory: &TargetDirectory) -> Result<(), ReadError> {
+    /// Reads it into the directory. Where there is none, that is asked for once, and there is nothing to read. Whether
+    /// anything is otherwise than was known.
+    pub async fn read_into(&self, directory: &TargetDirectory) -> Result<bool, ReadError> {
         let changes = directory.changes();
-        let identity = self.bucket.look().await?;
-        self.saw(identity);
-        let content = if identity.is_some() {
+        let found = self.bucket.look().await?;
+        self.saw(found);
+        let content = if found.is_some() {
             // What an incarnation before sent is stored by then, or never will be.
             self.bucket.settle().await?;
             let read = timeout(READ_WITHIN, self.read()).await;
@@ -96,11 +94,8 @@ impl TargetBucket {
         } else {
             Content::default()
         };
-        if directory.replace(content, changes) {
-            Ok(())
-        } else {
-            Err(ReadError::Changed)
-        }
+        let replaced = directory.replace(content, changes);
+        replaced.ok_or(ReadError::Changed)
     }
 
     async fn read(&self) -> Content {
@@ -142,8 +137,7 @@ impl TargetBucket {
     ) -> Result<u64, StoreError> {
         if !self.is_there() {
             self.bucket.ensure().await?;
-            let identity = self.bucket.look().await?;
-            self.saw(identity);
+            self.saw(self.bucket.look().await?);
         }
         let written = match value {
             Some(value) => self.bucket.write(key, value, expected, write_id).await,
@@ -173,8 +167,8 @@ impl TargetBucket {
         }
     }
 
-    fn saw(&self, identity: Option<StreamIdentity>) {
-        *self.identity.lock() = identity;
-        self.is_there.store(identity.is_some(), Ordering::Release);
+    fn saw(&self, found: Option<Standing>) {
+        *self.seen.lock() = (found, Instant::now());
+        self.is_there.store(found.is_some(), Ordering::Release);
     }
 }

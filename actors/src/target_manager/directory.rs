@@ -4,7 +4,7 @@ mod births;
 mod looked;
 mod unreadable;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -315,12 +315,17 @@ impl TargetDirectory {
         self.index.read().changes
     }
 
-    /// The bucket was read. False: something was applied since `changes`, so that it is to be read again.
-    pub(super) fn replace(&self, content: Content, changes: u64) -> bool {
+    /// The bucket was read. Whether a target or a start is otherwise than was known; `None`: something was applied since
+    /// `changes`, so that it is to be read again.
+    pub(super) fn replace(&self, content: Content, changes: u64) -> Option<bool> {
         let mut index = self.index.write();
         if index.changes != changes {
-            return false;
+            return None;
         }
+        let revisions = |known: &Known| (known.record.target.id, known.revision);
+        let before: BTreeSet<_> = index.by_id.values().map(revisions).collect();
+        let now: BTreeSet<_> = content.known.iter().map(revisions).collect();
+        let is_other = before != now || index.unreadable != content.unreadable;
         for (key, unreadable) in &content.unreadable {
             if !index.unreadable.contains_key(key) {
                 let sentence = unreadable.sentence(&self.project, key);
@@ -340,7 +345,7 @@ impl TargetDirectory {
         index.forget_looks();
         drop(index);
         self.loaded.send_replace(true);
-        true
+        Some(is_other)
     }
 }
 

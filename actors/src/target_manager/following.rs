@@ -4,10 +4,10 @@
 //! | what tells | what of |
 //! |---|---|
 //! | the list of all streams, or the server's own word | it is another one, gone, back, or holds less though nothing was written |
-//! | where no list is made: a count by name, every [`COUNT_EVERY`] | it holds fewer records than there are targets |
-//! | a change that finds another record than is known, or none | somebody else writes there |
+//! | the last list, every `LOOK_EVERY`, and where there is none a question by name | it holds fewer records than there are targets, or was written since it was read, some time ago |
+//! | a change that finds nothing where a record is known | somebody else removes there |
 //!
-//! Only a project that has or had a bucket follows it.
+//! Only a project that has or had a bucket follows it. What a reading shows to be as it was known is told to nobody.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,12 +21,15 @@ use super::bucket::TargetBucket;
 use super::directory::TargetDirectory;
 use super::messages::TargetMsg;
 use crate::nats::connection::Nats;
-use crate::nats::listing::FollowedStream;
+use crate::nats::kv::Standing;
+use crate::nats::listing::{FollowedStream, Sight};
 
 /// The pause before a reading that has failed is tried again.
 const READ_AGAIN: Duration = Duration::from_secs(2);
-/// How often the records are counted where no list of all streams says that the bucket is as it was.
-const COUNT_EVERY: Duration = Duration::from_secs(30);
+/// How often it is seen how much the bucket holds.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How often a bucket that is written to is read again: somebody else may be among the writers.
+const READ_EVERY: Duration = Duration::from_secs(60);
 
 /// What is known of the bucket's being as it was read.
 #[derive(Default)]
@@ -51,7 +54,7 @@ impl State {
         let stream = nats.listing.follow(&bucket.stream(), move |_change| {
             let _ = told.cast(TargetMsg::ReloadDue);
         });
-        stream.note(bucket.identity());
+        stream.note(bucket.seen().0.map(|seen| seen.identity));
         let stream = Arc::new(stream);
         let watching = watch(
             nats.clone(),
@@ -79,22 +82,24 @@ impl State {
             if let Err(error) = &read {
                 tracing::debug!("the targets could not be read again yet: {error}");
             }
-            let _ = myself.cast(TargetMsg::Reloaded(read.is_ok()));
+            let _ = myself.cast(TargetMsg::Reloaded(read.ok()));
         })));
     }
 
-    /// The reading has ended.
-    pub(super) fn reloaded(&mut self, is_read: bool) {
+    /// The reading has ended: whether anything is otherwise than was known, or `None`.
+    pub(super) fn reloaded(&mut self, read: Option<bool>) {
         self.following.reading = None;
-        if !is_read {
+        let Some(is_other) = read else {
             self.following.is_due_again = false;
             self.myself.send_after(READ_AGAIN, || TargetMsg::ReloadDue);
             return;
-        }
+        };
         if let Some(stream) = &self.following.stream {
-            stream.note(self.bucket().identity());
+            stream.note(self.bucket().seen().0.map(|seen| seen.identity));
         }
-        self.args.events.gap(Some(&self.args.project));
+        if is_other {
+            self.args.events.gap(Some(&self.args.project));
+        }
         self.recover();
         self.plan_all_looks();
         if std::mem::take(&mut self.following.is_due_again) {
@@ -118,13 +123,30 @@ async fn watch(
                 Ok(()) => true,
                 Err(_) => return,
             },
-            () = sleep(COUNT_EVERY) => {
-                let known = directory.len();
-                !stream.is_as_noted() && bucket.holds_fewer(known).await.unwrap_or(false)
+            () = sleep(LOOK_EVERY) => {
+                let now = match stream.sight() {
+                    Sight::There(listed) => Ok(Some(listed.into())),
+                    Sight::Absent => Ok(None),
+                    Sight::Unknown => bucket.look().await,
+                };
+                let (seen, at) = bucket.seen();
+                now.is_ok_and(|now| is_to_be_read(now, directory.len(), seen, at.elapsed()))
             }
         };
         if is_suspicious && myself.cast(TargetMsg::ReloadDue).is_err() {
             return;
         }
     }
+}
+
+/// Whether a bucket that stands so is to be read, where so many records are known and it was seen to stand so so long ago.
+fn is_to_be_read(
+    now: Option<Standing>,
+    known: usize,
+    seen: Option<Standing>,
+    ago: Duration,
+) -> bool {
+    let messages = now.map_or(0, |now| now.messages);
+    let is_less = usize::try_from(messages).is_ok_and(|messages| messages < known);
+    is_less || (now != seen && ago >= READ_EVERY)
 }

@@ -158,8 +158,8 @@ pub enum TargetMsg {
     },
     /// NATS has connected anew: what is in the bucket may be something else.
     ReloadDue,
-    /// The bucket has been read again; false: it could not be.
-    Reloaded(bool),
+    /// The bucket has been read again: whether anything is otherwise than was known; `None`: it could not be.
+    Reloaded(Option<bool>),
     /// Take nothing new; answer when nothing is under way.
     Drain(RpcReplyPort<()>),
 }

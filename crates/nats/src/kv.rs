@@ -27,6 +27,7 @@ use super::stream::{Stream, Write};
 use crate::clock::Clock;
 use crate::verdicts::stream_terms::StreamTerms;
 
+pub use making::Standing;
 pub use watch::{Watch, WatchEvent};
 
 use super::owner::Ownership;

@@ -14,7 +14,7 @@ use crate::service::{READY_WITHIN, Service};
 
 impl Service {
     /// The target that a text names, in the project of the request.
-    pub(in crate::service) async fn find_target(
+    pub(in crate::service) async fn find_readable_target(
         &self,
         caller: &Allowed,
         text: &str,
@@ -31,16 +31,8 @@ impl Service {
             found.iter().map(name).collect()
         };
         let how = "by its id or its name; see `loom targets list`";
-        let found = only(targets_of(&projects, text), text, "target", how, names);
-        let (project, id) = found.map_err(|error| {
-            let mut unreadable = projects
-                .iter()
-                .filter_map(|it| it.targets.unreadable_named(text));
-            let unreadable = unreadable
-                .next()
-                .filter(|_| error.code == ErrorCode::NotFound);
-            unreadable.unwrap_or_else(|| self.found_nowhere(Some(self.project_of(caller)), error))
-        })?;
+        let (project, id) = only(targets_of(&projects, text), text, "target", how, names)
+            .map_err(|error| self.found_nowhere(Some(self.project_of(caller)), error))?;
         let target = project.targets.get(id);
         let gone = || WireError::new(ErrorCode::NotFound, format!("target {id} has just gone"));
         Ok((project, target.ok_or_else(gone)?))

@@ -35,8 +35,8 @@ fn a_key_that_nobody_reads_is_refused_wherever_it_stands() {
             ["working_directory stands beside config", "belongs into it"],
         ),
         (
-            "mechanism = \"local\"\nconfig = { command = \"run\", workingdir = \"/\" }",
-            ["config.workingdir is no key", "working_directory?"],
+            "mechanism = \"local\"\nconfig = { command = \"run\", working_dir = \"/\" }",
+            ["config.working_dir is no key", "working_directory?"],
         ),
         (
             "mechanism = \"ssh\"\nconfig.ssh = { host = \"h\", user = \"u\", command = \"c\", prot = 22 }",
