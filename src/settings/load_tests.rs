@@ -36,6 +36,15 @@ fn refused(result: Result<Loaded, SettingsError>, parts: &[&str]) {
 }
 
 #[test]
+fn a_key_with_a_hyphen_is_named_by_a_variable_too() {
+    let loaded = from_env(&[("LOOM__TARGETS__BIRTH_TIMEOUT__GITHUB_ACTIONS", "1m")]);
+    let births = loaded.unwrap().settings.targets.births();
+    let of = |mechanism| births.birth_timeout.of(mechanism);
+    assert_eq!(of(Mechanism::GithubActions), Duration::from_mins(1));
+    assert_eq!(of(Mechanism::Local), Duration::from_secs(30));
+}
+
+#[test]
 fn an_unknown_key_names_file_line_and_the_near_one() {
     refused(
         from_file("[agents]\nstale_after = \"1m\"\nhartbeat_every = \"5s\"\n"),

@@ -221,3 +221,43 @@ async fn after_a_start_those_who_lived_before_have_the_time_to_be_heard() -> Res
     place.started(&project, 1).await?;
     Ok(())
 }
+
+/// NATS is away while agents are started and while they register: whatever was in doubt, each is there once.
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn an_outage_of_nats_doubles_nobody_and_loses_nobody() -> Result<()> {
+    let fleet = Fleet::own().await?;
+    let (project, place) = (fleet.project().await?, Place::new()?);
+    register(&project, place.target("here", 3)).await?;
+    submit(&project, 3).await?;
+    let outage = async || -> Result<()> {
+        fleet.nats().kill().await?;
+        fleet.nats().restart().await
+    };
+    outage().await?;
+    let mut registering = Vec::new();
+    while registering.len() < 3 {
+        let processes = place.started(&project, registering.len() + 1).await?;
+        for process in processes.iter().skip(registering.len()) {
+            let (project, process, guid) =
+                (project.clone(), process.clone(), AgentGuid::generate());
+            let redeeming = register_insistently(project, process, guid);
+            registering.push(tokio::spawn(redeeming));
+        }
+        outage().await?;
+    }
+    for registering in registering {
+        timeout(PATIENCE, registering).await???;
+    }
+    let is_so = async || Some(get(&project, "here").await.ok()?).filter(|t| t.use_count == 3);
+    let target = project.eventually("three are born", is_so).await?;
+    a_while().await;
+    assert_eq!(target.current_agent_guids.len(), 3);
+    assert_eq!(place.processes().len(), 3);
+    let all = operations(&project)?;
+    ensure!(
+        all.len() == 3 && all.iter().all(|o| o.status == SpinUpStatus::Success),
+        "{all:?}"
+    );
+    Ok(())
+}

@@ -269,7 +269,7 @@ async fn an_agent_that_is_born_is_expected_until_it_is_there() -> Result<()> {
     let guid = AgentGuid::generate();
     process.redeem(&project, guid).await??;
     a_while().await;
-    assert_eq!(place.processes(), [process.clone()], "one item waits");
+    assert_eq!(place.processes().len(), 1, "one item waits");
     let agent = process.register(&project, guid).await?;
     a_while().await;
     assert_eq!(place.processes(), [process]);

@@ -119,7 +119,7 @@ impl State {
                 let text = format!("target {} starts no agent: {}", target.name, rejected.why);
                 let _ = reply.send(Err(WireError::overloaded(text, ASK_AGAIN)));
             } else {
-                self.hold_off();
+                self.look_later();
             }
         }
     }

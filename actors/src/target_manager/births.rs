@@ -130,7 +130,7 @@ impl State {
             }
             // Whatever else is said of an agent that lives, or of what is being ended, changes nothing.
             _ if matches!(running.phase, Phase::Ending) => {}
-            _ if running.phase == Phase::Born => self.born(id),
+            _ if running.phase == Phase::Born => self.settle_birth(id),
             LaunchNews::NeverBegan => {
                 let ticket = BirthTicket::generate();
                 let digest = digest_of(&ticket);
@@ -280,7 +280,7 @@ impl State {
     }
 
     /// Its agent is born: nothing more is done for the start, but what is needed to find the agent again.
-    pub(super) fn born(&mut self, id: SpinUpId) {
+    pub(super) fn settle_birth(&mut self, id: SpinUpId) {
         self.births.due.remove(&Due::Birth(id));
         if let Some(running) = self.births.running.get_mut(&id) {
             let is_just_born = running.phase != Phase::Born;

@@ -37,7 +37,7 @@ impl State {
                     self.tell_of_start(SpinUpEventKind::Started, changed);
                 }
                 if self.is_born(*id) {
-                    self.born(*id);
+                    self.settle_birth(*id);
                 }
             }
             BirthCommand::BeginAgain { id, .. } => self.begun_again(*id, changed),
@@ -56,7 +56,7 @@ impl State {
                         self.tell_of_start(SpinUpEventKind::Started, changed);
                     }
                     self.tell_of_start(SpinUpEventKind::Completed, changed);
-                    self.born(id);
+                    self.settle_birth(id);
                     self.expect(newborn.guid);
                 }
             }
@@ -99,7 +99,7 @@ impl State {
             Ok(_) => self.recover(),
             Err(error) => {
                 tracing::debug!(target = request.name, "no agent is started: {error}");
-                self.hold_off();
+                self.look_later();
             }
         }
     }

@@ -290,7 +290,7 @@ impl State {
     }
 
     /// A start could not be recorded: for a moment no other one is tried.
-    pub(super) fn hold_off(&mut self) {
+    pub(super) fn look_later(&mut self) {
         self.planner.not_before = Some(Instant::now() + HOLD_OFF);
         self.want_look();
     }
