@@ -200,7 +200,7 @@ fn rows(found: &Located<SpinUpOperation>, ids: &[String], wide: bool) -> Table {
     if wide {
         columns.extend(["MECHANISM", "AGENT"].map(Column::whole));
     }
-    columns.push(Column::text("ERROR", 12).at_most(if wide { 200 } else { 60 }));
+    columns.push(Column::cut("ERROR", 12, 2).at_most(if wide { 200 } else { 60 }));
     let mut rows = table(&columns);
     for (at, (operation, id)) in found.items.iter().zip(ids).enumerate() {
         let mut cells = vec![

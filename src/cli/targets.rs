@@ -258,10 +258,10 @@ fn rows(found: &Located<TargetAnswer>, ids: &[String], wide: bool) -> Table {
         Column::whole("ID"),
         Column::text("NAME", 8).at_most(64),
         Column::cut("TYPE", 6, 3).at_most(24),
-        Column::whole("MECHANISM"),
+        Column::spare("MECHANISM", 1),
         Column::whole("STATUS"),
         Column::spare("HEALTH", 2),
-        Column::spare("AGENTS", 1),
+        Column::spare("AGENTS", 0),
         Column::cut("LAST START", 10, 4).at_most(32),
         Column::cut("BOUNDARIES", 10, 5).at_most(32),
     ];

@@ -16,7 +16,7 @@ use loom_actors::domain::targets::{Need, may_start, serves};
 use loom_actors::domain::work::WorkRecord;
 use loom_actors::project::Project;
 use loom_actors::target_manager::{OperationFilter, TargetView};
-use loom_protocol::target::{Mechanism, SpinUpOperation, SpinUpStatus};
+use loom_protocol::target::{ListTargetsRequest, Mechanism, SpinUpOperation, SpinUpStatus};
 use loom_protocol::work::WorkStatus;
 use loom_protocol::{TargetId, Timestamp};
 
@@ -182,6 +182,9 @@ impl<'a> Outlooks<'a> {
     /// A target that may start an agent for it now: of the preferred type, where there is one.
     fn startable(&self, need: &Need, preferred: Option<&str>) -> Option<StartAt> {
         let targets = &self.project.targets;
+        if !self.is_served(need) {
+            return None;
+        }
         let may_start = |view: &&TargetView| {
             serves(&view.profile, need).is_ok() && may_start(&view.condition, self.now).is_ok()
         };
@@ -195,6 +198,14 @@ impl<'a> Outlooks<'a> {
             mechanism: targets.get(chosen.id)?.mechanism,
             since: None,
         })
+    }
+
+    /// Whether there may be a target that serves a need. Only a first look, which copies nothing: what it passes over
+    /// serves it never, or is disabled.
+    fn is_served(&self, need: &Need) -> bool {
+        // Without a cursor there is none to be refused.
+        let found = self.project.targets.find(&serving(need), 1);
+        found.is_ok_and(|found| found.info.total > 0)
     }
 
     fn views(&self) -> &[TargetView] {
@@ -211,6 +222,16 @@ impl<'a> Outlooks<'a> {
             .since
             .map_or(Duration::ZERO, |since| self.now.since(since));
         Some(usual.saturating_sub(gone).max(Duration::from_secs(1)))
+    }
+}
+
+/// The filter that every target passes that serves a need and is not disabled.
+fn serving(need: &Need) -> ListTargetsRequest {
+    ListTargetsRequest {
+        capability: Some(need.capability.to_string()),
+        boundary: Some(need.boundary.to_string()),
+        agent_type: need.required_agent_type.as_deref().map(str::to_owned),
+        ..ListTargetsRequest::default()
     }
 }
 
@@ -245,6 +266,9 @@ pub(super) fn views(project: &Project, now: Timestamp) -> Vec<TargetView> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use loom_actors::domain::targets::TargetProfile;
+    use loom_protocol::target::RegisterTarget;
+    use proptest::prelude::*;
     use std::cell::RefCell;
 
     #[test]
@@ -292,6 +316,35 @@ mod tests {
             );
             assert_eq!(found, outcome, "{is_offered} {there} {born} {able}");
             assert_eq!(said.borrow().join(" "), asked);
+        }
+    }
+
+    fn token() -> impl Strategy<Value = String> {
+        prop::sample::select(&["a", "b", "c"][..]).prop_map(String::from)
+    }
+
+    proptest! {
+        #[test]
+        fn the_first_look_passes_over_no_target_that_serves(
+            capabilities in prop::collection::vec(token(), 1..3),
+            boundaries in prop::collection::vec(token(), 0..3),
+            agent_type in token(),
+            (capability, boundary, required) in (token(), token(), prop::option::of(token())),
+        ) {
+            let request: RegisterTarget = serde_json::from_value(serde_json::json!({
+                "name": "here", "agentType": agent_type, "capabilities": capabilities,
+                "boundaries": boundaries, "mechanism": "local", "command": "run",
+            }))
+            .unwrap();
+            let new = request.check().unwrap();
+            let target = new.into_target(TargetId::generate(), "a test".into(), Timestamp::from_millis(0));
+            let need = Need {
+                capability: capability.into(),
+                boundary: boundary.into(),
+                required_agent_type: required.map(Into::into),
+            };
+            let is_served = serves(&TargetProfile::from(&target), &need).is_ok();
+            prop_assert_eq!(serving(&need).matches(&target), is_served);
         }
     }
 

@@ -80,6 +80,12 @@ fn an_agent_is_started_by_hand_and_its_start_is_waited_for_listed_and_shown() {
         (&all["total"], &first["projectId"], &first["targetName"]),
         (&5.into(), &"other".into(), &"elsewhere".into())
     );
+    let id = first["operationId"].as_str().unwrap();
+    let shown = up.json(&["spin-up", "show", id]);
+    assert_eq!(
+        shown["targetName"], "elsewhere",
+        "it is found in whichever project"
+    );
     let all = up.json(&["targets", "list", "-A"]);
     let of = |at: usize| {
         (
@@ -164,7 +170,7 @@ fn explain_shows_the_targets_and_what_is_being_started() {
     for part in [
         "is being started by target able",
         "no agents are registered",
-        "MAY START ONE",
+        "MAY START",
         "full",
         "disabled",
     ] {

@@ -81,7 +81,7 @@ fn targets(answer: &ExplainAnswer) -> Table {
         Column::spare("ID", 0),
         Column::cut("TYPE", 6, 3).at_most(24),
         Column::spare("STATUS", 2),
-        Column::whole("MAY START ONE"),
+        Column::whole("MAY START"),
         Column::spare("RULE", 1),
         Column::text("WHY", 16),
     ]);
