@@ -52,6 +52,11 @@ impl Looking {
         self.looks.force();
     }
 
+    /// Whether a look is due, whether or not one is under way.
+    pub fn is_due(&self) -> bool {
+        self.looks.are_due()
+    }
+
     /// A look begins, if one is due and none is under way.
     pub fn begin(&mut self) -> Option<Looks> {
         if self.is_under_way || !self.looks.are_due() {

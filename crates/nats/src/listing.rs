@@ -33,6 +33,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::inbox::SharedInbox;
+
 pub use self::lookout::Lookout;
 pub use self::page::{ListError, Listed, StreamIdentity, list};
 
@@ -81,6 +83,7 @@ struct Inner {
     client: Client,
     jetstream: jetstream::Context,
     reconnects: watch::Receiver<u64>,
+    inbox: SharedInbox,
     followed: Mutex<HashMap<Arc<str>, Vec<Arc<Follower>>>>,
     last: Mutex<Option<LastList>>,
     /// There while anybody follows.
@@ -145,6 +148,7 @@ impl StreamListing {
             client: client.clone(),
             jetstream: jetstream.clone(),
             reconnects: reconnects.clone(),
+            inbox: SharedInbox::new(client, Some(reconnects.clone())),
             followed: Mutex::default(),
             last: Mutex::default(),
             listing: Mutex::default(),
@@ -193,6 +197,11 @@ impl StreamListing {
         let mut reconnects = self.0.reconnects.clone();
         reconnects.mark_unchanged();
         reconnects
+    }
+
+    /// Where everything comes that is pulled out of these streams.
+    pub fn inbox(&self) -> &SharedInbox {
+        &self.0.inbox
     }
 
     /// The next list is made at once, if anybody follows.
