@@ -83,7 +83,6 @@ impl Asked {
 }
 
 /// Takes messages over, one kind after the other in its own task.
-#[derive(Clone)]
 pub(super) struct Intake {
     pub(super) project: ProjectId,
     pub(super) nats: Nats,
@@ -149,12 +148,14 @@ impl Intake {
         let queue = vec![names::queue_filter(&self.project)];
         let mut tasks = JoinSet::new();
         tasks.spawn(self.consumers.clone().keep_stream());
-        tasks.spawn(self.clone().run(REPORTS, reports));
-        tasks.spawn(self.run(QUEUE, queue));
+        // One for both: a task is as large as what it holds.
+        let intake = Arc::new(self);
+        tasks.spawn(intake.clone().run(REPORTS, reports));
+        tasks.spawn(intake.run(QUEUE, queue));
         RunningIntake(tasks)
     }
 
-    async fn run(self, kind: &'static str, filters: Vec<String>) {
+    async fn run(self: Arc<Self>, kind: &'static str, filters: Vec<String>) {
         let mut standing = Standing::new(self.project.clone(), kind);
         loop {
             let consuming = AssertUnwindSafe(self.consume(kind, &filters, &mut standing));

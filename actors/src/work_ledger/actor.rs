@@ -8,7 +8,6 @@ use futures_util::FutureExt as _;
 use loom_protocol::WorkId;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
 
 use loom_supervision::{Defect, Loading};
 
@@ -18,7 +17,7 @@ use super::carrying_out::CarryingOut;
 use super::events;
 use super::inspection::Inspector;
 use super::ledger_error::{LedgerError, Outcome};
-use super::looking::{LookEnd, Looking, follow, look};
+use super::looking::{LookEnd, Looking, follow, listen, look};
 use super::meters::Meters;
 use super::operation::Operation;
 use super::read_model::ReadModel;
@@ -204,34 +203,6 @@ impl Actor for WorkLedger {
     }
 }
 
-/// Tells of reconnects and suspicions.
-async fn listen(nats: Nats, read: Arc<ReadModel>, ledger: ActorRef<LedgerMsg>) {
-    let mut reconnects = nats.reconnects.clone();
-    reconnects.mark_unchanged();
-    drop(nats);
-    // Whoever asks for a missing record again and again has it looked for once in a while.
-    let mut not_before = Instant::now();
-    loop {
-        let suspected = async {
-            sleep_until(not_before).await;
-            read.suspected().await;
-        };
-        let told = tokio::select! {
-            changed = reconnects.changed() => match changed {
-                Ok(()) => LedgerMsg::ReplayDue,
-                Err(_) => return,
-            },
-            () = suspected => {
-                not_before = Instant::now() + SWEEP_EVERY;
-                LedgerMsg::Suspected
-            }
-        };
-        if ledger.cast(told).is_err() {
-            return;
-        }
-    }
-}
-
 impl State {
     /// Loading → ready.
     fn loaded(&mut self, last: u64) {
@@ -244,8 +215,17 @@ impl State {
             self.args.events.gap(Some(self.args.read.project()));
         }
         let (read, myself) = (self.args.read.clone(), self.myself.clone());
-        let nats = self.args.nats.clone();
-        self.tasks.spawn(listen(nats, read.clone(), myself));
+        let reconnects = self.args.nats.reconnects.clone();
+        let told = move |message: fn() -> LedgerMsg| {
+            let ledger = myself.clone();
+            move || ledger.cast(message()).is_ok()
+        };
+        self.tasks.spawn(listen(
+            reconnects,
+            read.clone(),
+            told(|| LedgerMsg::ReplayDue),
+            told(|| LedgerMsg::Suspected),
+        ));
         self.arm_sweep();
         read.set_loaded();
         loading.finish();
@@ -407,8 +387,17 @@ impl State {
         let is_at_rest = self.writer.requests() == 0
             && self.args.nats.is_up()
             && self.acknowledged.has_no_gap()
-            && !retention::is_due(read, keep, retention, self.args.clock.now().after(SWEEP_RARELY));
-        self.set_sweep_timer(if is_at_rest { SWEEP_RARELY } else { SWEEP_EVERY });
+            && !retention::is_due(
+                read,
+                keep,
+                retention,
+                self.args.clock.now().after(SWEEP_RARELY),
+            );
+        self.set_sweep_timer(if is_at_rest {
+            SWEEP_RARELY
+        } else {
+            SWEEP_EVERY
+        });
     }
 
     /// The ledger is not at rest any more.

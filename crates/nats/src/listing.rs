@@ -17,6 +17,7 @@
 //! | there are more than `WORTH` times as many streams as are followed (most projects sleep) | a list would cost more than it saves: each is asked for by name, and `WORTH_AGAIN` later it is seen whether that is so still |
 //! | nobody follows any stream | nothing is listed |
 
+mod advisory;
 mod lookout;
 mod page;
 
@@ -33,6 +34,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
+use self::advisory::{TOLD, speaks_against};
 use crate::inbox::SharedInbox;
 
 pub use self::lookout::Lookout;
@@ -50,8 +52,6 @@ const WORTH: usize = 4;
 const WORTH_AGAIN: Duration = Duration::from_secs(30);
 /// The pause after a list is at least so many times as long as the list took.
 const SHARE: u32 = 2;
-/// The server tells of streams that are made, changed and removed: that is not waited for.
-const TOLD: &str = "$JS.EVENT.ADVISORY.STREAM.";
 /// The pause after a list that failed.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -374,13 +374,6 @@ impl Inner {
         }
         Ok(pause)
     }
-}
-
-/// What the server has told of a stream speaks against what is known of it.
-fn speaks_against(advisory: &str) -> Option<&str> {
-    let mut tokens = advisory.strip_prefix(TOLD)?.split('.');
-    let (what, stream) = (tokens.next()?, tokens.next()?);
-    matches!(what, "UPDATED" | "DELETED" | "CREATED").then_some(stream)
 }
 
 /// Lists while anybody follows, for as long as somebody has the listing.

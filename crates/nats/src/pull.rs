@@ -298,7 +298,11 @@ mod tests {
         assert_eq!(of(503, None), Some(Interruption::Gone));
         let gone = of(409, Some("Consumer Deleted"));
         assert_eq!(gone, Some(Interruption::Gone));
-        for said in ["Leadership Change", "Server Shutdown", "Exceeded MaxWaiting"] {
+        for said in [
+            "Leadership Change",
+            "Server Shutdown",
+            "Exceeded MaxWaiting",
+        ] {
             let ended = of(409, Some(said));
             assert!(matches!(ended, Some(Interruption::Ended(why)) if why.contains(said)));
         }
