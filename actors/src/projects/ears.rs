@@ -134,7 +134,7 @@ impl Ears {
             listening.push(self.hear(messages));
         }
         Ok(Together {
-            listening: listening,
+            listening,
             changing: self.change_after(Inner::until_busy),
         })
     }
@@ -231,7 +231,7 @@ impl Ears {
                 match &mut *hearing {
                     Hearing::Nothing => {}
                     Hearing::Together(Together { changing, .. }) | Hearing::Alone { changing } => {
-                        *changing = again
+                        *changing = again;
                     }
                 }
             }

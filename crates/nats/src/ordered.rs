@@ -58,7 +58,7 @@ impl Ordered {
         inbox: &SharedInbox,
         told: Told,
     ) -> Result<(Self, u64), StoreError> {
-        let (pull, consumer, pending) = begin(jetstream, inbox, &told, told.from.clone()).await?;
+        let (pull, consumer, pending) = begin(jetstream, inbox, &told, told.from).await?;
         let ordered = Self {
             told,
             jetstream: jetstream.clone(),
@@ -90,7 +90,7 @@ impl Ordered {
     /// The server does not answer, or there is no such stream.
     pub async fn resume(&mut self) -> Result<u64, StoreError> {
         let from = match self.last {
-            0 => self.told.from.clone(),
+            0 => self.told.from,
             last => DeliverPolicy::ByStartSequence {
                 start_sequence: last + 1,
             },

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, pull};
@@ -58,7 +59,7 @@ fn bucket(nats: &Nats) -> Bucket {
         stream: "KV_nothing".into(),
         counts_sequences: false,
     };
-    let guard = StoreGuard::of(guarded, &nats.jetstream, &nats.listing, Default::default());
+    let guard = StoreGuard::of(guarded, &nats.jetstream, &nats.listing, Arc::default());
     Bucket::new(&nats.client, &nats.jetstream, NAME, 1, &guard)
 }
 
