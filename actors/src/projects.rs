@@ -11,6 +11,7 @@ mod coming_up;
 mod comparison;
 mod discovery;
 mod doing;
+mod ears;
 mod found;
 mod marks;
 mod room;
@@ -33,6 +34,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::asleep::{Asleep, RETRY_AFTER};
 use self::doing::Starting;
+use self::ears::Ears;
 use self::found::Found;
 use self::marks::Marks;
 use self::work_streams::WorkStreams;
@@ -75,6 +77,8 @@ struct Inner {
     found: Found,
     /// Those that sleep.
     asleep: Asleep,
+    /// What wakes them.
+    ears: Ears,
     /// Where that is kept for the coordinator after this one.
     marks: Marks,
     /// Places for those who look for an item in all that sleep.
@@ -100,8 +104,10 @@ impl Projects {
             })?;
         let watching = tokio::spawn(terms.grace.clone().watch_over(terms.nats.client.clone()));
         let (turns, marks) = (terms.stores.turns(), Marks::new(&terms));
+        let ears = Ears::new(&terms.nats.client);
         let projects = Self(Arc::new(Inner {
             root,
+            ears,
             terms,
             limits,
             active: DashMap::new(),
@@ -116,6 +122,12 @@ impl Projects {
             _watching: AbortOnDropHandle::new(watching),
             guarding: OnceLock::new(),
         }));
+        let woken = Arc::downgrade(&projects.0);
+        projects.0.ears.wake_by(move |id| {
+            if let Some(projects) = woken.upgrade().map(Self) {
+                projects.wake_for_a_message(id);
+            }
+        });
         let guarding = tokio::spawn(deactivate_foreign(Arc::downgrade(&projects.0), turns));
         let _first = projects.0.guarding.set(AbortOnDropHandle::new(guarding));
         Ok(projects)

@@ -149,3 +149,57 @@ async fn a_default_project_that_is_not_there_yet_is_not_said_to_be_awake() {
     assert!(default().await["unused"].is_null());
     assert!(listed().contains("awake"), "{}", listed());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn those_that_sleep_hear_while_much_is_published_by_others_and_after_it() {
+    let (nats, loom) = sleepy().await;
+    let rest = Rest::of(&loom);
+    for project in ["meanwhile", "after", "entered"] {
+        one_finished(&rest, project).await;
+    }
+    until_inactive(&rest, &["meanwhile", "after", "entered"]).await;
+    let client = nats.connect().await.unwrap();
+    let jetstream = jetstream::new(client.clone());
+    let publish = async |project: &str| {
+        let item = json!({"capability": "rust", "description": "published"}).to_string();
+        let subject = format!("loom.{project}.work.queue.rust");
+        let stored = jetstream.publish(subject, item.into()).await.unwrap();
+        stored.await.unwrap();
+    };
+    let flood = tokio::spawn(async move {
+        loop {
+            for _ in 0..100 {
+                let sent = client.publish("$KV.somebody.key", "".into());
+                sent.await.unwrap();
+            }
+            client.flush().await.unwrap();
+            // deliberate sleep: more than a few hundred messages a second, and not all that the machine can do
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    // Before, while and after what listens to it changes.
+    publish("meanwhile").await;
+    let pending = async || get(&rest, "/api/stats").await.1["pending"].clone();
+    until("what came meanwhile is there", pending, |count| *count == 1).await;
+    loom.until_it_logs("is heard alone").await.unwrap();
+    publish("after").await;
+    until("what came after it is there", pending, |count| *count == 2).await;
+    // One that falls asleep now is heard alone too.
+    one_finished(&rest, "late").await;
+    until_inactive(&rest, &["late"]).await;
+    publish("late").await;
+    until("it hears", pending, |count| *count == 3).await;
+    let bucket = jetstream.get_key_value("loom-agents-entered").await;
+    let guid = AgentGuid::generate();
+    let entry = json!({
+        "guid": guid, "handle": "ada", "agentType": "fake", "capabilities": ["rust"], "status": "online",
+    });
+    let put = bucket.unwrap();
+    put.put(guid.to_string(), entry.to_string().into())
+        .await
+        .unwrap();
+    let agents = async || get(&rest, "/api/agents").await.1["total"].clone();
+    until("its agent is there", agents, |count| *count == 1).await;
+    flood.abort();
+}

@@ -58,6 +58,8 @@ pub(super) struct State {
     pub pauses: Pauses,
     /// How often the store refused a write since that was logged.
     pub refusals: Repetition,
+    /// The timer of the next sweep is set: it is while anything is known of any entry.
+    is_sweep_armed: bool,
 }
 
 /// The actor. Reached through [`AgentRegistryHandle`](super::AgentRegistryHandle).
@@ -84,13 +86,13 @@ impl Actor for AgentRegistry {
             held: HeldRequests::default(),
             pauses: Pauses::of(&args.directory),
             refusals: Repetition::default(),
+            is_sweep_armed: false,
             me,
             args,
         };
         state.start_helpers();
         state.listen_to_counts();
         state.arm_pauses();
-        state.arm_sweep();
         Ok(state)
     }
 
@@ -170,8 +172,8 @@ impl Actor for AgentRegistry {
             Msg::WriteEnded { guid, outcome } => state.write_ended(guid, outcome),
             Msg::ReadEnded { guid, outcome } => state.read_ended(guid, outcome),
             Msg::SweepDue => {
+                state.is_sweep_armed = false;
                 state.sweep();
-                state.arm_sweep();
             }
             Msg::HelperEnded { helper } => return Err(format!("{helper} has ended").into()),
             // What was asked, and what is not written yet, is written first.
@@ -181,6 +183,7 @@ impl Actor for AgentRegistry {
             }
         }
         state.work_off();
+        state.arm_sweep();
         Ok(())
     }
 }
@@ -241,7 +244,12 @@ impl State {
         self.start_helper("the subscription to heartbeats", listening);
     }
 
-    fn arm_sweep(&self) {
+    /// An empty registry has nothing to sweep, and no timer.
+    fn arm_sweep(&mut self) {
+        if self.is_sweep_armed || self.entries.is_empty() {
+            return;
+        }
+        self.is_sweep_armed = true;
         let usual = self.args.settings.stale_after / 8;
         let pause = self
             .bucket_view

@@ -42,6 +42,11 @@ impl EntryStates {
         self.of.get(&guid)
     }
 
+    /// Whether nothing is known of any.
+    pub fn is_empty(&self) -> bool {
+        self.of.is_empty()
+    }
+
     /// Nothing has to be known of it any more.
     pub fn forget(&mut self, guid: AgentGuid) {
         self.of.remove(&guid);

@@ -1,15 +1,14 @@
-//! The projects that sleep: no actor runs, their durable consumers stay. What is kept of each is its mark, and two
-//! subscriptions that wake it.
+//! The projects that sleep: no actor runs, their durable consumers stay. What is kept of each is its mark, and an ear for
+//! what wakes it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use async_nats::{Client, Subscriber};
 use dashmap::DashMap;
-use futures_util::StreamExt as _;
 use loom_protocol::{ProjectId, Timestamp, WireError};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::ears::Ear;
 use crate::domain::sleep::{Mark, StreamPositions};
 
 /// After what time a client that was refused is to try again, and so do we where something failed.
@@ -25,24 +24,36 @@ struct Sleeper {
     mark: Box<Mark>,
     /// Why it could not be woken when it was wanted last.
     kept_asleep: Option<Box<WireError>>,
-    _waking: AbortOnDropHandle<()>,
+    ear: Ear,
+    /// There as soon as something has come.
+    waking: Option<AbortOnDropHandle<()>>,
 }
 
 impl Asleep {
-    /// It sleeps from now on, as this mark says. `waking` is to wake it, and runs for no longer than it sleeps.
-    pub fn insert(
-        &self,
-        id: &ProjectId,
-        mark: Mark,
-        waking: impl Future<Output = ()> + Send + 'static,
-    ) {
-        let waking = tokio::spawn(waking);
+    /// It sleeps from now on, as this mark says. True: something has come for it already, and it is to be woken.
+    pub fn insert(&self, id: &ProjectId, mark: Mark, ear: Ear) -> bool {
         let sleeper = Sleeper {
             mark: Box::new(mark),
             kept_asleep: None,
-            _waking: AbortOnDropHandle::new(waking),
+            ear,
+            waking: None,
         };
         self.by_id.insert(id.clone(), sleeper);
+        // What comes from here on finds it.
+        self.by_id
+            .get(id)
+            .is_some_and(|sleeper| sleeper.ear.has_heard())
+    }
+
+    /// Something has come for it: this is to wake it, and runs for no longer than it sleeps. Nothing where that goes on, or
+    /// it does not sleep: false.
+    pub fn wake(&self, id: &ProjectId, waking: impl Future<Output = ()> + Send + 'static) -> bool {
+        let sleeper = self.by_id.get_mut(id);
+        let Some(mut sleeper) = sleeper.filter(|sleeper| sleeper.waking.is_none()) else {
+            return false;
+        };
+        sleeper.waking = Some(AbortOnDropHandle::new(tokio::spawn(waking)));
+        true
     }
 
     /// It is wanted, and cannot be woken.
@@ -110,37 +121,5 @@ impl Asleep {
     pub fn vanished(&self, there: &BTreeSet<ProjectId>) -> Vec<ProjectId> {
         let all = self.by_id.iter().map(|sleeper| sleeper.key().clone());
         all.filter(|id| !there.contains(id)).collect()
-    }
-}
-
-/// What a project that sleeps is woken by: a message of a client that asks no request.
-pub(super) struct WakeSubscriptions {
-    /// `loom.{p}.>`: work and reports that are published.
-    messages: Subscriber,
-    /// `$KV.loom-agents-{p}.>`: agents that write their own entry.
-    entries: Subscriber,
-}
-
-impl WakeSubscriptions {
-    /// Subscribes, as far as the server has read; a flush of the client makes certain of it.
-    pub async fn open(client: &Client, id: &ProjectId) -> Result<Self, async_nats::SubscribeError> {
-        let bucket = loom_protocol::names::agents_bucket(id);
-        Ok(Self {
-            messages: client.subscribe(format!("loom.{id}.>")).await?,
-            entries: client.subscribe(format!("$KV.{bucket}.>")).await?,
-        })
-    }
-
-    /// Waits for a message. False: none will come any more.
-    pub async fn heard(mut self, id: &ProjectId) -> bool {
-        let heard = tokio::select! {
-            heard = self.messages.next() => heard,
-            heard = self.entries.next() => heard,
-        };
-        // What else comes is not kept: that something has come is all that is to be known.
-        drop(self);
-        let Some(message) = heard else { return false };
-        tracing::info!(project = %id, subject = %message.subject, "a message wakes the project");
-        true
     }
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use loom_protocol::{ProjectId, WireError};
 
-use super::asleep::WakeSubscriptions;
+use super::ears::Ear;
 use super::{LOOK_EVERY, Projects, RETRY_AFTER};
 use crate::dlq_retrier::LetterError;
+use crate::domain::sleep::Mark;
 use crate::project::Project;
 use crate::supervision::{TreeState, TreeStatus};
 
@@ -17,25 +18,28 @@ const READ_WITHIN: Duration = Duration::from_secs(10);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
 impl Projects {
-    /// Starts a project that sleeps when a message comes to these subscriptions.
-    pub(super) fn wake_at_a_message(
-        &self,
-        id: &ProjectId,
-        subscriptions: WakeSubscriptions,
-    ) -> impl Future<Output = ()> + Send + use<> {
-        let (inner, id) = (Arc::downgrade(&self.0), id.clone());
-        async move {
-            if !subscriptions.heard(&id).await {
-                return;
-            }
+    /// It sleeps from now on, until something comes for it.
+    pub(super) fn lay_to_sleep(&self, id: &ProjectId, mark: Mark, ear: Ear) {
+        if self.0.asleep.insert(id, mark, ear) {
+            self.wake_for_a_message(id);
+        }
+    }
+
+    /// A message has come for a project that sleeps: it is started.
+    pub(super) fn wake_for_a_message(&self, id: &ProjectId) {
+        let (inner, of) = (Arc::downgrade(&self.0), id.clone());
+        let waking = async move {
             let mut pause = RETRY_AFTER;
             // The start of the project ends this; where it cannot be started just now, it is tried again.
             while let Some(inner) = inner.upgrade() {
                 // A task of its own is as large as what it may wait for.
-                Box::pin(Self(inner).start_one_found(&id)).await;
+                Box::pin(Self(inner).start_one_found(&of)).await;
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(RETRY_MAX);
             }
+        };
+        if self.0.asleep.wake(id, waking) {
+            tracing::info!(project = %id, "a message wakes the project");
         }
     }
 

@@ -27,9 +27,9 @@ use futures_util::future::join_all;
 use loom_protocol::{ErrorCode, ProjectId, WireError};
 use tokio::time::timeout;
 
-use super::asleep::WakeSubscriptions;
 use super::coming_up::care_for;
 use super::doing::{ByProject, Doing, Done, What};
+use super::ears::Ear;
 use super::found::NOT_LISTED;
 use super::{Projects, RETRY_AFTER};
 use crate::domain::sleep::Mark;
@@ -248,7 +248,7 @@ impl Projects {
         &self,
         project: Arc<Project>,
         mark: Mark,
-        subscriptions: WakeSubscriptions,
+        ear: Ear,
         used_before: Duration,
     ) -> Doing {
         let id = project.id.clone();
@@ -257,11 +257,7 @@ impl Projects {
             return doing.clone();
         }
         self.begin(&id, What::End, &mut doing, |projects, _| async move {
-            Done::Stopped(
-                projects
-                    .sleep_now(project, mark, subscriptions, used_before)
-                    .await,
-            )
+            Done::Stopped(projects.sleep_now(project, mark, ear, used_before).await)
         })
     }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::{self, AckKind};
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::FutureExt as _;
 use loom_protocol::work::Reason;
 use loom_protocol::{
     AgentGuid, Encoding, ErrorCode, ProjectId, Timestamp, WireError, WorkId, names,
@@ -35,6 +35,7 @@ use crate::domain::work::{Defaults, WorkRecord};
 use crate::liveness::DeliveryBarrier;
 use crate::nats::connection::Nats;
 use crate::nats::owner::Ownership;
+use crate::nats::pull::{Interruption, Pull, PullTerms};
 use crate::nats::server_clock::ServerClock;
 use crate::settings::RetrySettings;
 use crate::supervision::Jitter;
@@ -42,11 +43,13 @@ use crate::work_ledger::{Operation, WorkLedgerHandle};
 
 /// How many messages are taken over together.
 const BATCH: usize = 128;
-/// For how long one request for messages waits at the server.
-const PULL_FOR: Duration = Duration::from_mins(5);
-/// How often the server says that it waits still. A request that got lost is known by two that are missing:
+/// How they are asked for. A request that got lost is known by two signs of life that are missing:
 /// in a cluster that lost the consumer's leader published work waits for up to a minute; a reconnect is noticed at once.
-const HEARTBEAT: Duration = Duration::from_secs(30);
+const PULL: PullTerms = PullTerms {
+    batch: BATCH,
+    expires: Duration::from_mins(5),
+    heartbeat: Duration::from_secs(30),
+};
 const RETRY: Duration = Duration::from_secs(1);
 /// How long the agents may take to be read before that is waited for anew.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -80,7 +83,6 @@ impl Asked {
 }
 
 /// Takes messages over, one kind after the other in its own task.
-#[derive(Clone)]
 pub(super) struct Intake {
     pub(super) project: ProjectId,
     pub(super) nats: Nats,
@@ -146,12 +148,14 @@ impl Intake {
         let queue = vec![names::queue_filter(&self.project)];
         let mut tasks = JoinSet::new();
         tasks.spawn(self.consumers.clone().keep_stream());
-        tasks.spawn(self.clone().run(REPORTS, reports));
-        tasks.spawn(self.run(QUEUE, queue));
+        // One for both: a task is as large as what it holds.
+        let intake = Arc::new(self);
+        tasks.spawn(intake.clone().run(REPORTS, reports));
+        tasks.spawn(intake.run(QUEUE, queue));
         RunningIntake(tasks)
     }
 
-    async fn run(self, kind: &'static str, filters: Vec<String>) {
+    async fn run(self: Arc<Self>, kind: &'static str, filters: Vec<String>) {
         let mut standing = Standing::new(self.project.clone(), kind);
         loop {
             let consuming = AssertUnwindSafe(self.consume(kind, &filters, &mut standing));
@@ -201,13 +205,11 @@ impl Intake {
         if shared {
             Box::pin(standing.listen(&self.nats.client, &stream)).await;
         }
-        let messages = consumer
-            .stream()
-            .max_messages_per_batch(BATCH)
-            .expires(PULL_FOR)
-            .heartbeat(HEARTBEAT)
-            .messages();
-        let mut messages = Box::pin(messages).await?.ready_chunks(BATCH);
+        let info = consumer.cached_info();
+        let name = (stream.as_str(), info.name.as_str());
+        let jetstream = &self.nats.jetstream;
+        let mut messages = Pull::open(self.nats.listing.inbox(), jetstream, name, PULL).await?;
+        drop(consumer);
         standing.is_ours();
         loop {
             // What is submitted waits in the stream while the store is short, so that ends can be written.
@@ -215,7 +217,7 @@ impl Intake {
                 self.nats.store.until_sound().await;
             }
             let chunk = tokio::select! {
-                chunk = messages.next() => chunk,
+                chunk = messages.next(BATCH) => chunk,
                 () = standing.until_look(), if shared => {
                     match Box::pin(self.consumers.given_way(kind, filters, standing)).await? {
                         Some(foreign) => return Ok(End::LeftTo(foreign)),
@@ -223,16 +225,15 @@ impl Intake {
                     }
                 }
             };
-            let Some(chunk) = chunk else {
-                return Ok(End::Interrupted);
-            };
-            let mut batch = Vec::with_capacity(chunk.len());
-            for message in chunk {
-                match message {
-                    Ok(message) => batch.push(message),
-                    Err(error) => tracing::debug!("published {kind}: {error}"),
+            let batch = match chunk {
+                Ok(batch) => batch,
+                Err(Interruption::Gone) => return Ok(End::Interrupted),
+                // What is not acknowledged comes again.
+                Err(why) => {
+                    tracing::debug!(project = %self.project, "published {kind}: {why}");
+                    continue;
                 }
-            }
+            };
             Box::pin(async {
                 let jetstream = &self.nats.jetstream;
                 self.server_clock.ask_if_old(jetstream, &stream).await;

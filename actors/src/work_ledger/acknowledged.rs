@@ -50,6 +50,11 @@ impl Acknowledged {
         gap_after.is_some() && gap_after == before
     }
 
+    /// Whether nothing is known above what is missing.
+    pub fn has_no_gap(&self) -> bool {
+        self.above.is_empty()
+    }
+
     pub fn everything_up_to(&mut self, sequence: u64) {
         self.up_to = self.up_to.max(sequence);
         self.above = self.above.split_off(&(self.up_to + 1));

@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use loom_protocol::WorkId;
@@ -16,12 +17,12 @@ use super::carrying_out::CarryingOut;
 use super::events;
 use super::inspection::Inspector;
 use super::ledger_error::{LedgerError, Outcome};
-use super::looking::{LookEnd, Looking, follow, look};
+use super::looking::{LookEnd, Looking, follow, listen, look};
 use super::meters::Meters;
 use super::operation::Operation;
 use super::read_model::ReadModel;
 use super::replay::replay;
-use super::retention::{self, SWEEP_EVERY};
+use super::retention::{self, SWEEP_EVERY, SWEEP_RARELY, SweepTimer};
 use super::write_context::WriteContext;
 use crate::clock::Clock;
 use crate::domain::work::WriteId;
@@ -81,8 +82,10 @@ pub enum LedgerMsg {
         /// Which.
         outcome: Box<Outcome>,
     },
-    /// Timer: look over finished records.
-    SweepDue,
+    /// Timer: look over finished records. Ignored where it is not the last one that was set.
+    SweepDue(u64),
+    /// A record was not there that should be.
+    Suspected,
     /// The sweep begun at `SweepDue` has ended.
     SweepDone,
     /// Something may have been stored that is not known here: read what is new in the bucket.
@@ -111,6 +114,8 @@ pub struct State {
     /// Until the bucket has been read: nothing is written before.
     loading: Option<Loading>,
     acknowledged: Acknowledged,
+    /// When finished records are looked over.
+    sweep_timer: SweepTimer,
     replaying: bool,
     looking: Looking,
     /// The bucket in the list of all streams.
@@ -154,6 +159,7 @@ impl Actor for WorkLedger {
             myself,
             tasks: JoinSet::new(),
             batches: Batches::default(),
+            sweep_timer: SweepTimer::default(),
             replaying: false,
             looking: Looking::new(),
             lookout: Arc::new(lookout),
@@ -170,7 +176,9 @@ impl Actor for WorkLedger {
             LedgerMsg::Loaded(last) => state.loaded(last?),
             LedgerMsg::CarryOut { operations, reply } => state.take(&operations, reply),
             LedgerMsg::Done { id, outcome } => state.settle(id, *outcome),
-            LedgerMsg::SweepDue => state.sweep(),
+            LedgerMsg::SweepDue(number) if state.sweep_timer.is_over(number) => state.sweep(),
+            LedgerMsg::SweepDue(_) => {}
+            LedgerMsg::Suspected => state.look(),
             LedgerMsg::SweepDone => state.arm_sweep(),
             LedgerMsg::ReplayDue => state.replay(),
             LedgerMsg::ReplayDone(last) => state.replayed(last),
@@ -182,6 +190,9 @@ impl Actor for WorkLedger {
                 if state.looking.end(ended) {
                     state.replay();
                 }
+                if state.looking.is_due() {
+                    state.sweep_soon();
+                }
             }
             LedgerMsg::Drain(reply) => {
                 state.writer.drain(reply);
@@ -190,12 +201,6 @@ impl Actor for WorkLedger {
         }
         Ok(())
     }
-}
-
-async fn watch_reconnects(nats: Nats, ledger: ActorRef<LedgerMsg>) {
-    let mut reconnects = nats.reconnects.clone();
-    reconnects.mark_unchanged();
-    while reconnects.changed().await.is_ok() && ledger.cast(LedgerMsg::ReplayDue).is_ok() {}
 }
 
 impl State {
@@ -210,14 +215,24 @@ impl State {
             self.args.events.gap(Some(self.args.read.project()));
         }
         let (read, myself) = (self.args.read.clone(), self.myself.clone());
-        let nats = self.args.nats.clone();
-        self.tasks.spawn(watch_reconnects(nats, myself));
+        let reconnects = self.args.nats.reconnects.clone();
+        let told = move |message: fn() -> LedgerMsg| {
+            let ledger = myself.clone();
+            move || ledger.cast(message()).is_ok()
+        };
+        self.tasks.spawn(listen(
+            reconnects,
+            read.clone(),
+            told(|| LedgerMsg::ReplayDue),
+            told(|| LedgerMsg::Suspected),
+        ));
         self.arm_sweep();
         read.set_loaded();
         loading.finish();
     }
 
     fn take(&mut self, operations: &[Operation], reply: RpcReplyPort<Vec<Outcome>>) {
+        self.sweep_soon();
         for job in self.batches.begin(operations, reply) {
             let id = job.operation.id();
             if let Err(refusal) = self.admit(id) {
@@ -367,7 +382,35 @@ impl State {
 
     fn arm_sweep(&mut self) {
         while self.tasks.try_join_next().is_some() {}
-        self.myself.send_after(SWEEP_EVERY, || LedgerMsg::SweepDue);
+        let (read, settings) = (&self.args.read, &self.args.settings);
+        let (keep, retention) = (settings.max_finished, settings.retention);
+        let is_at_rest = self.writer.requests() == 0
+            && self.args.nats.is_up()
+            && self.acknowledged.has_no_gap()
+            && !retention::is_due(
+                read,
+                keep,
+                retention,
+                self.args.clock.now().after(SWEEP_RARELY),
+            );
+        self.set_sweep_timer(if is_at_rest {
+            SWEEP_RARELY
+        } else {
+            SWEEP_EVERY
+        });
+    }
+
+    /// The ledger is not at rest any more.
+    fn sweep_soon(&mut self) {
+        if self.sweep_timer.is_rare() {
+            self.set_sweep_timer(SWEEP_EVERY);
+        }
+    }
+
+    fn set_sweep_timer(&mut self, pause: Duration) {
+        let number = self.sweep_timer.set(pause);
+        self.myself
+            .send_after(pause, move || LedgerMsg::SweepDue(number));
     }
 
     fn replay(&mut self) {

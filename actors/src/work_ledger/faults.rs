@@ -100,6 +100,11 @@ impl ReadModel {
         self.suspicious.swap(false, Ordering::AcqRel)
     }
 
+    /// Ends when something was not there that should be. Safe to drop at any time.
+    pub(super) async fn suspected(&self) {
+        self.suspicion.notified().await;
+    }
+
     /// How many records the bucket should hold, those that are to stay and all, and how many of these may be gone.
     pub(super) fn expected(&self, keep: usize, expired: Timestamp) -> Expected {
         let index = self.index.read();

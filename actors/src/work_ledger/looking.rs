@@ -1,11 +1,15 @@
 //! When the actor looks at its bucket, and what it makes of that.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
 use futures_util::FutureExt as _;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
 use super::inspection::{Inspector, Looked, Looks};
 use super::read_model::ReadModel;
+use super::retention::SWEEP_EVERY;
 use crate::nats::connection::Nats;
 use crate::nats::listing::{FollowedStream, StreamChange};
 
@@ -21,6 +25,34 @@ pub(super) fn follow(
     told: impl Fn(StreamChange) + Send + Sync + 'static,
 ) -> FollowedStream {
     nats.listing.follow(read.store().stream_name(), told)
+}
+
+/// Tells of reconnects, and of what was not there that should be, until one of them says that nobody listens.
+pub(super) async fn listen(
+    mut reconnects: watch::Receiver<u64>,
+    read: Arc<ReadModel>,
+    reconnected: impl Fn() -> bool + Send,
+    suspected: impl Fn() -> bool + Send,
+) {
+    reconnects.mark_unchanged();
+    // Whoever asks for a missing record again and again has it looked for once in a while.
+    let mut not_before = Instant::now();
+    loop {
+        let suspicion = async {
+            sleep_until(not_before).await;
+            read.suspected().await;
+        };
+        let is_heard = tokio::select! {
+            changed = reconnects.changed() => changed.is_ok() && reconnected(),
+            () = suspicion => {
+                not_before = Instant::now() + SWEEP_EVERY;
+                suspected()
+            }
+        };
+        if !is_heard {
+            return;
+        }
+    }
 }
 
 /// When the bucket is looked at: one look at a time.
@@ -50,6 +82,11 @@ impl Looking {
     /// Something was not there that should be.
     pub fn force(&mut self) {
         self.looks.force();
+    }
+
+    /// Whether a look is due, whether or not one is under way.
+    pub fn is_due(&self) -> bool {
+        self.looks.are_due()
     }
 
     /// A look begins, if one is due and none is under way.

@@ -12,7 +12,7 @@ use loom_protocol::rest::WorkTotals;
 use loom_protocol::work::{LeaseRef, WorkItem};
 use loom_protocol::{AgentGuid, ProjectId, Timestamp, WorkId};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::cache::RecordCache;
@@ -50,6 +50,8 @@ pub struct ReadModel {
     pub(super) lost: Mutex<HashSet<WorkId>>,
     /// Something was not there that should be: the whole bucket is to be looked at.
     pub(super) suspicious: AtomicBool,
+    /// Told of that.
+    pub(super) suspicion: Notify,
     /// How many unfinished items somebody has deleted.
     pub(super) deleted: AtomicUsize,
     /// One search through all headers at a time.
@@ -78,6 +80,7 @@ impl ReadModel {
             damaged: Mutex::default(),
             lost: Mutex::default(),
             suspicious: AtomicBool::new(false),
+            suspicion: Notify::new(),
             deleted: AtomicUsize::new(0),
             searches: Semaphore::new(1),
             replayed_to: AtomicU64::new(0),
@@ -280,6 +283,7 @@ impl ReadModel {
         let stored = Box::pin(self.stored(id, header.revision)).await;
         if matches!(stored, Err(ReadError::NotFound(_))) && header.is_kept() {
             self.suspicious.store(true, Ordering::Release);
+            self.suspicion.notify_one();
         }
         let entry = stored?;
         let record = match decode(&entry.bytes) {

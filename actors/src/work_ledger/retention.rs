@@ -12,6 +12,9 @@ use super::read_model::ReadModel;
 
 /// How often finished records are looked over.
 pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// The same while nothing is written and nothing of it is about to go: a timer costs as much as a message. A little more than a look at the
+/// bucket may wait, so that one is due by then.
+pub(super) const SWEEP_RARELY: Duration = Duration::from_secs(11);
 /// How many are looked up at a time.
 const BATCH: usize = 4_096;
 /// How many removals are under way at a time: few, so that a trickle disturbs no other write, and
@@ -19,6 +22,34 @@ const BATCH: usize = 4_096;
 const REMOVALS_IN_FLIGHT: RangeInclusive<usize> = 16..=256;
 /// One removal is under way for so many that wait.
 const WAITING_FOR_EACH: usize = 16;
+
+/// The timer of the next sweep: of all that were set, the last one counts.
+#[derive(Debug, Default)]
+pub(super) struct SweepTimer {
+    number: u64,
+    is_rare: bool,
+}
+
+impl SweepTimer {
+    /// It is set anew. Gives its number.
+    pub fn set(&mut self, pause: Duration) -> u64 {
+        self.number += 1;
+        self.is_rare = pause > SWEEP_EVERY;
+        self.number
+    }
+
+    /// The timer of this number is over. Whether it counts.
+    pub fn is_over(&mut self, number: u64) -> bool {
+        let counts = number == self.number;
+        self.is_rare &= !counts;
+        counts
+    }
+
+    /// Whether it is set, and for longer than it may be while something is written.
+    pub const fn is_rare(&self) -> bool {
+        self.is_rare
+    }
+}
 
 /// Whether any finished item is to be forgotten.
 pub(super) fn is_due(read: &ReadModel, keep: usize, retention: Duration, now: Timestamp) -> bool {
@@ -83,6 +114,18 @@ fn removals_in_flight(waiting: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_two_timers_the_last_one_counts() {
+        let mut timer = SweepTimer::default();
+        assert!(!timer.is_rare(), "none is set");
+        let rare = timer.set(SWEEP_RARELY);
+        assert!(timer.is_rare());
+        let soon = timer.set(SWEEP_EVERY);
+        assert!(!timer.is_rare() && !timer.is_over(rare) && timer.is_over(soon));
+        let again = timer.set(SWEEP_RARELY);
+        assert!(timer.is_over(again) && !timer.is_rare(), "while it sweeps");
+    }
 
     #[test]
     fn the_further_the_sweep_is_behind_the_more_removals_are_under_way() {

@@ -1,5 +1,6 @@
 //! The connection to NATS: how it is made, what is asked of the server, how its health is told.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -95,9 +96,21 @@ pub enum ConnectError {
     },
 }
 
-/// A connection that was checked, and its health.
+/// A connection that was checked, and its health. Cheap to clone, and small: many parts of each project have one.
 #[derive(Debug, Clone)]
-pub struct Nats {
+pub struct Nats(Arc<Connection>);
+
+impl Deref for Nats {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.0
+    }
+}
+
+/// What a [`Nats`] is of.
+#[derive(Debug)]
+pub struct Connection {
     /// The client.
     pub client: Client,
     /// JetStream over it.
@@ -214,7 +227,7 @@ impl Nats {
                 why: error.to_string(),
             });
         }
-        Ok(Self {
+        Ok(Self(Arc::new(Connection {
             listing: StreamListing::new(&client, &jetstream, &reconnects),
             client,
             jetstream,
@@ -223,7 +236,7 @@ impl Nats {
             shown_url,
             ending,
             store: StoreHealth::default(),
-        })
+        })))
     }
 
     /// Whether the connection stands, as far as the client knows.

@@ -10,6 +10,7 @@
 mod making;
 mod watch;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::{self, stream};
@@ -74,7 +75,7 @@ pub struct Bucket {
     /// What errors are about.
     resource: Resource,
     prefix: String,
-    config: stream::Config,
+    config: Arc<stream::Config>,
     client: Client,
     jetstream: jetstream::Context,
     guard: StoreGuard,
@@ -109,7 +110,7 @@ impl Bucket {
             messages: messages.called(&resource),
             resource,
             prefix,
-            config,
+            config: Arc::new(config),
             client: client.clone(),
             jetstream,
             guard: guard.clone(),

@@ -12,6 +12,7 @@
 //! | [`store`] | whether the store can be written at all |
 //! | [`terms`], [`overlap`] | how streams must be configured, and what of somebody else's is in the way |
 //! | [`listing`] | all streams at once, for those who look now and then whether theirs is as it was |
+//! | [`inbox`], [`pull`] | what comes out of streams: one subscription for all consumers, requests that wait for long |
 //! | [`positions`] | where streams stand: when each was made, how far it has come |
 //! | [`server`] | a nats-server of our own |
 //! | [`clock`], [`server_clock`], [`repetition`] | times as values: ours, the server's, when to say a thing again |
@@ -22,13 +23,16 @@ pub mod clock;
 pub mod connection;
 pub mod dead_letters;
 pub mod error;
+pub mod inbox;
 pub mod kv;
 pub mod ledger_store;
 pub mod listing;
+mod ordered;
 mod outcome;
 pub mod overlap;
 pub mod owner;
 pub mod positions;
+pub mod pull;
 mod raw_bucket;
 pub mod repetition;
 mod replay;

@@ -17,6 +17,7 @@
 //! | there are more than `WORTH` times as many streams as are followed (most projects sleep) | a list would cost more than it saves: each is asked for by name, and `WORTH_AGAIN` later it is seen whether that is so still |
 //! | nobody follows any stream | nothing is listed |
 
+mod advisory;
 mod lookout;
 mod page;
 
@@ -33,6 +34,9 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
+use self::advisory::{TOLD, speaks_against};
+use crate::inbox::SharedInbox;
+
 pub use self::lookout::Lookout;
 pub use self::page::{ListError, Listed, StreamIdentity, list};
 
@@ -48,8 +52,6 @@ const WORTH: usize = 4;
 const WORTH_AGAIN: Duration = Duration::from_secs(30);
 /// The pause after a list is at least so many times as long as the list took.
 const SHARE: u32 = 2;
-/// The server tells of streams that are made, changed and removed: that is not waited for.
-const TOLD: &str = "$JS.EVENT.ADVISORY.STREAM.";
 /// The pause after a list that failed.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -81,6 +83,7 @@ struct Inner {
     client: Client,
     jetstream: jetstream::Context,
     reconnects: watch::Receiver<u64>,
+    inbox: SharedInbox,
     followed: Mutex<HashMap<Arc<str>, Vec<Arc<Follower>>>>,
     last: Mutex<Option<LastList>>,
     /// There while anybody follows.
@@ -145,6 +148,7 @@ impl StreamListing {
             client: client.clone(),
             jetstream: jetstream.clone(),
             reconnects: reconnects.clone(),
+            inbox: SharedInbox::new(client, Some(reconnects.clone())),
             followed: Mutex::default(),
             last: Mutex::default(),
             listing: Mutex::default(),
@@ -193,6 +197,11 @@ impl StreamListing {
         let mut reconnects = self.0.reconnects.clone();
         reconnects.mark_unchanged();
         reconnects
+    }
+
+    /// Where everything comes that is pulled out of these streams.
+    pub fn inbox(&self) -> &SharedInbox {
+        &self.0.inbox
     }
 
     /// The next list is made at once, if anybody follows.
@@ -365,13 +374,6 @@ impl Inner {
         }
         Ok(pause)
     }
-}
-
-/// What the server has told of a stream speaks against what is known of it.
-fn speaks_against(advisory: &str) -> Option<&str> {
-    let mut tokens = advisory.strip_prefix(TOLD)?.split('.');
-    let (what, stream) = (tokens.next()?, tokens.next()?);
-    matches!(what, "UPDATED" | "DELETED" | "CREATED").then_some(stream)
 }
 
 /// Lists while anybody follows, for as long as somebody has the listing.

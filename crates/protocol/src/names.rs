@@ -42,6 +42,11 @@ pub fn agents_bucket(project: &ProjectId) -> String {
     format!("{AGENTS_BUCKET}{project}")
 }
 
+/// The project whose agents a bucket of this name has.
+pub fn project_of_agents_bucket(bucket: &str) -> Option<ProjectId> {
+    ProjectId::new(bucket.strip_prefix(AGENTS_BUCKET)?).ok()
+}
+
 /// `loom-work-{p}`, owned by the WorkLedger.
 pub fn work_bucket(project: &ProjectId) -> String {
     format!("{WORK_BUCKET}{project}")

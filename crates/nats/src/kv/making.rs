@@ -35,7 +35,7 @@ impl Bucket {
         if let Some(found) = self.adopt().await? {
             return Ok(found.info);
         }
-        let (config, resource) = (self.config.clone(), &self.resource);
+        let (config, resource) = (stream::Config::clone(&self.config), &self.resource);
         raw_bucket::make(&self.jetstream, config, resource, &self.guard).await?;
         // Perhaps somebody else has made it at the same moment.
         let missing =

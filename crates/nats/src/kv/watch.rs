@@ -7,15 +7,18 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::Subscriber;
-use async_nats::jetstream::consumer::{DeliverPolicy, push};
+use async_nats::jetstream::Message;
+use async_nats::jetstream::consumer::DeliverPolicy;
 use futures_util::StreamExt;
-use futures_util::stream::ReadyChunks;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::{Bucket, Record, identity, record};
 use crate::error::StoreError;
+use crate::inbox::SharedInbox;
 use crate::listing::{Lookout, Sight, StreamListing};
+use crate::ordered::{Ordered, Told};
+use crate::pull::Interruption;
 use crate::terms::{Looked, look_at};
 
 /// How many records come at once at the most.
@@ -33,8 +36,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// is one, and is looked after more often.
 const LOOK_AFTER: Duration = Duration::from_secs(30);
 const LOOK_AFTER_FOREIGN: Duration = Duration::from_secs(5);
-/// What is tried, in the words of an error.
-const WATCHING: &str = "watching";
 /// The server tells of every stream that is made.
 const STREAM_CREATED: &str = "$JS.EVENT.ADVISORY.STREAM.CREATED";
 
@@ -66,7 +67,9 @@ pub struct Watch {
     bucket: Bucket,
     /// Whether it is somebody else's, with whatever configuration.
     foreign: bool,
-    messages: Option<ReadyChunks<push::Ordered>>,
+    messages: Option<Box<Ordered>>,
+    /// Through what they come.
+    inbox: SharedInbox,
     /// When the bucket was created: its identity.
     created: Option<i128>,
     /// How often the client had connected when the bucket was last looked at.
@@ -116,10 +119,14 @@ impl Watch {
         } else {
             bucket.lookout()
         };
-        let listing = bucket.guard.listing().filter(|_| !foreign);
+        let listed = bucket.guard.listing();
+        let inbox = listed.map(|listing| listing.inbox().clone());
+        let inbox = inbox.unwrap_or_else(|| SharedInbox::new(&bucket.client, None));
+        let listing = listed.filter(|_| !foreign);
         Self {
             lookout,
             reconnects: listing.map(StreamListing::reconnects),
+            inbox,
             told_to: 0,
             behind_at: None,
             bucket,
@@ -156,7 +163,7 @@ impl Watch {
             };
             let next = tokio::select! {
                 biased;
-                next = timeout(quiet, messages.next()) => next,
+                next = timeout(quiet, messages.next(CHUNK)) => next,
                 () = next_connection(&mut self.reconnects) => continue,
                 () = self.lookout.changed() => {
                     Box::pin(self.look_at_bucket()).await;
@@ -164,13 +171,13 @@ impl Watch {
                 }
             };
             match next {
-                Ok(Some(chunk)) => {
+                Ok(Ok(chunk)) => {
                     let records = self.take(chunk);
                     if !records.is_empty() {
                         return WatchEvent::Records(records);
                     }
                 }
-                Ok(None) => self.messages = None,
+                Ok(Err(why)) => Box::pin(self.resume(&why)).await,
                 Err(_quiet) => self.look_after().await,
             }
         }
@@ -257,28 +264,20 @@ impl Watch {
         self.max_age = info.config.max_age;
         let (bucket, stream) = (&self.bucket, &self.bucket.config.name);
         bucket.server_clock.ask(&bucket.jetstream, stream).await?;
-        let stream = bucket.jetstream.get_stream_no_info(stream).await;
-        let stream = stream.map_err(|error| StoreError::of(WATCHING, &bucket.resource, &error))?;
-        let consumer = stream
-            .create_consumer(push::OrderedConfig {
-                deliver_subject: bucket.client.new_inbox(),
-                deliver_policy: DeliverPolicy::LastPerSubject,
-                filter_subject: format!("{}>", bucket.prefix),
-                ..Default::default()
-            })
-            .await
-            .map_err(|error| StoreError::of(WATCHING, &bucket.resource, &error))?;
+        let told = Told {
+            stream: stream.clone(),
+            resource: bucket.resource.clone(),
+            filter: format!("{}>", bucket.prefix),
+            from: DeliverPolicy::LastPerSubject,
+        };
+        let (messages, pending) = Ordered::open(&bucket.jetstream, &self.inbox, told).await?;
         // An empty bucket tells nothing, ever: only the number of what is to come says so.
-        self.phase = if consumer.cached_info().num_pending == 0 {
+        self.phase = if pending == 0 {
             Phase::Caught
         } else {
             Phase::Catching
         };
-        let messages = consumer
-            .messages()
-            .await
-            .map_err(|error| StoreError::unknown(WATCHING, &self.bucket.resource, error))?;
-        self.messages = Some(messages.ready_chunks(CHUNK));
+        self.messages = Some(Box::new(messages));
         self.connects = connects;
         self.seen_at = Instant::now();
         self.pause = PAUSE_FIRST;
@@ -291,20 +290,25 @@ impl Watch {
         }))
     }
 
-    fn take(
-        &mut self,
-        chunk: Vec<Result<async_nats::jetstream::Message, push::OrderedError>>,
-    ) -> Vec<Record> {
+    /// Goes on behind what was told, or opens anew.
+    async fn resume(&mut self, why: &Interruption) {
+        tracing::debug!(bucket = self.bucket.name, "the watch is interrupted: {why}");
+        let Some(messages) = &mut self.messages else {
+            return;
+        };
+        match messages.resume().await {
+            Ok(0) if self.phase == Phase::Catching => self.phase = Phase::Caught,
+            Ok(_) => {}
+            Err(error) => {
+                tracing::debug!(bucket = self.bucket.name, %error, "the watch cannot go on; opening it again");
+                self.messages = None;
+            }
+        }
+    }
+
+    fn take(&mut self, chunk: Vec<Message>) -> Vec<Record> {
         let mut records = Vec::with_capacity(chunk.len());
         for message in chunk {
-            let message = match message {
-                Ok(message) => message,
-                Err(error) => {
-                    tracing::debug!(bucket = self.bucket.name, %error, "the watch was interrupted; opening it again");
-                    self.messages = None;
-                    return records;
-                }
-            };
             let (Some(key), Ok(info)) = (
                 message.subject.strip_prefix(&self.bucket.prefix),
                 message.info(),
