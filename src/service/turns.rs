@@ -1,19 +1,23 @@
-//! Requests that cost the processor much, a few at a time.
+//! Requests that cost the processor much, a few at a time, and beside the rest.
 //!
 //! A page of a thousand items, a body of a megabyte: each keeps a thread busy for milliseconds, and hundreds that are
 //! ready at once would keep everything else waiting behind them, the renewal of the ownership and the clocks too. So
-//! each of them takes a turn first; there is one less than the coordinator has threads, so that one of these is always
-//! for the rest. A thread and a connection of its own for the renewal would help that alone; this helps every clock and
-//! every short request.
+//! each of them takes a turn first, of which there are few, and is carried out [aside](Aside): the thread that it keeps is
+//! none of those that everything else goes by. A thread and a connection of its own for the renewal would help that
+//! alone; this helps every clock and every short request.
 //!
 //! Bodies have turns of their own, which end when the body was read: what is done with it may take as long as NATS does, or
 //! the start of a project.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use loom_protocol::WireError;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::block_in_place;
 use tokio::time::timeout;
 
 use super::Service;
@@ -31,32 +35,68 @@ pub struct Turn {
     _permit: OwnedSemaphorePermit,
 }
 
-/// How many threads a coordinator works with: half of the processors, since the nats-server and the agents want theirs,
-/// and a request that is passed between threads costs more than one that stays (measured: a fifth of the coordinator's
-/// work). But two at least: beside a request that keeps one of them busy the rest goes on.
+/// How many threads a coordinator works with, beside those for what takes a turn: half of the processors, since the
+/// nats-server and the agents want theirs. A request that is passed between threads costs more than one that stays (measured:
+/// a fifth of the coordinator's work).
 pub fn threads() -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    (processors / 2).max(2)
+    (processors / 2).max(1)
 }
 
 /// Turns for a whole coordinator.
 pub(super) fn turns() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(threads() - 1))
+    Arc::new(Semaphore::new((threads() - 1).max(1)))
+}
+
+/// Does something that takes long without keeping anything else of this thread waiting: that goes on in another one.
+pub fn aside<T>(long: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => block_in_place(long),
+        // In the tests of one thread there is no other one.
+        _ => long(),
+    }
+}
+
+/// Something whose steps may take long: each of them is taken [`aside`].
+#[derive(Debug)]
+#[must_use = "nothing is done before it is awaited"]
+pub struct Aside<F>(Pin<Box<F>>);
+
+impl<F: Future> Aside<F> {
+    /// Not begun yet.
+    pub fn new(long: F) -> Self {
+        Self(Box::pin(long))
+    }
+}
+
+impl<F: Future> Future for Aside<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        aside(|| self.0.as_mut().poll(cx))
+    }
 }
 
 impl Service {
-    /// Waits for a turn to make a long answer in, in the order of asking. It is kept until that is made.
+    /// Makes a long answer in its turn, in the order of asking.
     ///
     /// # Errors
-    /// `overloaded`: it did not come in time.
-    pub async fn turn(&self) -> Result<Turn, WireError> {
-        turn_of(&self.0.turns).await
+    /// `overloaded`: its turn did not come in time. Or what it ends with.
+    pub fn in_turn<T, E: From<WireError>>(
+        &self,
+        long: impl Future<Output = Result<T, E>>,
+    ) -> impl Future<Output = Result<T, E>> {
+        let long = Aside::new(long);
+        async move {
+            let _until_it_is_made = turn_of(&self.0.turns).await?;
+            long.await
+        }
     }
 
     /// A turn to read a body in, where it is large enough to need one.
     ///
     /// # Errors
-    /// As there.
+    /// `overloaded`: it did not come in time.
     pub async fn turn_for(&self, body: usize) -> Result<Option<Turn>, WireError> {
         if body < LARGE_BODY {
             return Ok(None);
@@ -72,5 +112,46 @@ async fn turn_of(turns: &Arc<Semaphore>) -> Result<Turn, WireError> {
             "too many long requests are under way; try again a little later",
             RETRY_AFTER,
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    /// The long one keeps its thread until another task of the same runtime, which has one thread, has run.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn what_takes_long_keeps_nobody_waiting() {
+        for _ in 0..3 {
+            let (done, other_is_done) = mpsc::channel();
+            let (begun, has_begun) = tokio::sync::oneshot::channel();
+            let long = tokio::spawn(Aside::new(async move {
+                let _ = begun.send(());
+                other_is_done.recv_timeout(SOON)
+            }));
+            let other = tokio::spawn(async move {
+                let _ = has_begun.await;
+                done.send(())
+            });
+            assert_eq!(long.await.unwrap(), Ok(()));
+            other.await.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn where_there_is_one_thread_it_is_done_there() {
+        assert_eq!(Aside::new(async { aside(|| 7) }).await, 7);
+    }
+
+    /// A panic of what is done aside is one of its task, and harms nobody else.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_panic_aside_is_a_panic_of_its_task() {
+        let panics = tokio::spawn(Aside::new(async { panic!("a defect") }));
+        assert!(panics.await.is_err_and(|error| error.is_panic()));
+        assert_eq!(tokio::spawn(Aside::new(async { 7 })).await.unwrap(), 7);
     }
 }

@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use dashmap::DashMap;
 use loom_protocol::{ProjectId, Timestamp, WireError};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::ears::Ear;
 use crate::domain::sleep::{Mark, StreamPositions};
+use crate::hashing::DashMap;
 
 /// After what time a client that was refused is to try again, and so do we where something failed.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);

@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 
 use super::answer::Done;
 use crate::access::{Caller, Door};
-use crate::service::{Ignored, Page, Service, Turn, without_long_texts};
+use crate::service::{Ignored, Page, Service, Turn, aside, without_long_texts};
 
 /// What every server carries, in bytes, so that its limit need not be asked for.
 const ALWAYS_CARRIED: usize = 64 * 1024;
@@ -54,20 +54,26 @@ struct Request<'a> {
 
 impl Request<'_> {
     fn read<T: DeserializeOwned>(&self) -> Result<T, WireError> {
-        let _until_it_is_read = self.turn.lock().take();
-        Ok(self.encoding.decode_request(self.payload)?)
+        self.in_its_turn(|| Ok(self.encoding.decode_request(self.payload)?))
     }
 
     /// A request about many things: no field of it is passed over.
     fn read_strictly<T: DeserializeOwned>(&self) -> Result<T, WireError> {
-        let _until_it_is_read = self.turn.lock().take();
-        Ok(self.encoding.decode_strictly(self.payload, &[])?)
+        self.in_its_turn(|| Ok(self.encoding.decode_strictly(self.payload, &[])?))
+    }
+
+    /// Reads the payload in the turn that it has if it is large, which ends with that.
+    fn in_its_turn<T>(&self, read: impl FnOnce() -> T) -> T {
+        match self.turn.lock().take() {
+            None => read(),
+            Some(_until_it_is_read) => aside(read),
+        }
     }
 
     /// What was completed is recorded: an answer to that must go out, shorter if need be.
     fn completed(&self, answer: CompleteAnswer) -> Result<Done, WireError> {
         let done = self.done(&answer)?;
-        if done.size() <= ALWAYS_CARRIED || done.size() <= self.client.server_info().max_payload {
+        if done.size() <= ALWAYS_CARRIED || done.size() <= self.client.max_payload() {
             return Ok(done);
         }
         self.done(&without_long_texts(answer))
@@ -131,11 +137,13 @@ pub(super) async fn carry_out(
         }
         VerbName::AgentsList => {
             let list: ListAgentsRequest = request.read()?;
-            let _turn = service.turn().await?;
-            if list.unreadable {
-                return request.done(&service.list_unreadable(caller, list.limit)?.unreadable);
-            }
-            request.page(&service.list_agents(caller, &list)?)
+            let listed = async {
+                if list.unreadable {
+                    return request.done(&service.list_unreadable(caller, list.limit)?.unreadable);
+                }
+                request.page(&service.list_agents(caller, &list)?)
+            };
+            Box::pin(service.in_turn(listed)).await
         }
         VerbName::AgentsGet => {
             let agent: GuidRequest = request.read()?;
@@ -150,8 +158,8 @@ pub(super) async fn carry_out(
             request.done(&Box::pin(service.resume_agent(caller, &agent.guid)).await?)
         }
         VerbName::GcReport => {
-            let _turn = service.turn().await?;
-            request.done(&Box::pin(service.gc_report(caller)).await?)
+            let report = service.in_turn(service.gc_report(caller));
+            request.done(&Box::pin(report).await?)
         }
         VerbName::GcRun => {
             let run: GcRequest = request.read_strictly()?;
@@ -159,10 +167,9 @@ pub(super) async fn carry_out(
         }
         VerbName::WorkSubmit => {
             let mut ignored = Ignored::default();
-            let until_it_is_read = request.turn.lock().take();
-            let submit: SubmitRequest =
-                encoding.decode_noting(request.payload, &mut |path| ignored.note(&path))?;
-            drop(until_it_is_read);
+            let submit: SubmitRequest = request.in_its_turn(|| {
+                encoding.decode_noting(request.payload, &mut |path| ignored.note(&path))
+            })?;
             request.done(&Box::pin(service.submit(caller, submit, ignored)).await?)
         }
         VerbName::WorkClaim => {
@@ -197,8 +204,8 @@ pub(super) async fn carry_out(
         }
         VerbName::WorkList => {
             let list: ListWorkRequest = request.read()?;
-            let _turn = service.turn().await?;
-            request.page(&Box::pin(service.list_work(caller, list)).await?)
+            let listed = async { request.page(&service.list_work(caller, list).await?) };
+            Box::pin(service.in_turn(listed)).await
         }
         VerbName::WorkCancel => {
             let cancel: CancelRequest = request.read()?;
@@ -207,8 +214,8 @@ pub(super) async fn carry_out(
         }
         VerbName::WorkExplain => {
             let item: IdRequest = request.read()?;
-            let _turn = service.turn().await?;
-            request.done(&Box::pin(service.explain(caller, &item.id)).await?)
+            let explained = service.in_turn(service.explain(caller, &item.id));
+            request.done(&Box::pin(explained).await?)
         }
         VerbName::QueueInfo => request.done(&Box::pin(service.queue_info(caller)).await?),
         VerbName::QueuePurge => {
@@ -217,8 +224,8 @@ pub(super) async fn carry_out(
         }
         VerbName::DlqList => {
             let list = request.read()?;
-            let _turn = service.turn().await?;
-            request.page(&Box::pin(service.list_dead_letters(caller, list)).await?)
+            let listed = async { request.page(&service.list_dead_letters(caller, list).await?) };
+            Box::pin(service.in_turn(listed)).await
         }
         VerbName::DlqGet => {
             let letter: IdRequest = request.read()?;
@@ -234,8 +241,8 @@ pub(super) async fn carry_out(
         }
         VerbName::TargetsList => {
             let list: ListTargetsRequest = request.read()?;
-            let _turn = service.turn().await?;
-            request.page(&Box::pin(service.list_targets(caller, &list)).await?)
+            let listed = async { request.page(&service.list_targets(caller, &list).await?) };
+            Box::pin(service.in_turn(listed)).await
         }
         VerbName::TargetsGet => {
             let named: TargetRequest = request.read()?;
@@ -273,8 +280,9 @@ pub(super) async fn carry_out(
         }
         VerbName::SpinUpList => {
             let list: ListSpinUpsRequest = request.read()?;
-            let _turn = service.turn().await?;
-            request.page(&Box::pin(service.list_spin_ups(caller, &list)).await?)
+            let listed =
+                service.in_turn(async { request.page(&service.list_spin_ups(caller, &list).await?) });
+            Box::pin(listed).await
         }
         VerbName::Stats => request.done(&service.stats(caller)?),
         VerbName::Projects => request.done(&service.project_summaries(caller)?),

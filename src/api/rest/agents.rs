@@ -29,20 +29,22 @@ pub async fn list(State(service): State<Service>, call: Call) -> RestResult<Resp
         cursor: call.text("cursor"),
         unreadable: call.flag("unreadable")?,
     };
-    let _turn = service.turn().await?;
-    if request.unreadable {
-        let page = service.list_unreadable(call.caller(), request.limit)?;
-        return Ok(call.answer(Json(page)));
-    }
-    let page = service.list_agents(call.caller(), &request)?;
-    Ok(call.answer(Json(AgentsPage {
-        agents: page.items,
-        starting: match call.caller().project() {
-            Some(_) => BTreeMap::new(),
-            None => service.starting(),
-        },
-        page: page.info,
-    })))
+    let listed = service.in_turn(async {
+        if request.unreadable {
+            let page = service.list_unreadable(call.caller(), request.limit)?;
+            return Ok(call.answer(Json(page)));
+        }
+        let page = service.list_agents(call.caller(), &request)?;
+        Ok(call.answer(Json(AgentsPage {
+            agents: page.items,
+            starting: match call.caller().project() {
+                Some(_) => BTreeMap::new(),
+                None => service.starting(),
+            },
+            page: page.info,
+        })))
+    });
+    listed.await
 }
 
 /// `GET /api/agents/{guid}`
@@ -105,8 +107,8 @@ pub async fn resume(State(service): State<Service>, call: Call) -> RestResult<im
 
 /// `GET /api/gc`: what the reaper of a project will do, if nothing changes.
 pub async fn gc_report(State(service): State<Service>, call: Call) -> RestResult<Json<GcReport>> {
-    let _turn = service.turn().await?;
-    Ok(Json(service.gc_report(call.caller()).await?))
+    let report = service.in_turn(service.gc_report(call.caller()));
+    Ok(Json(report.await?))
 }
 
 /// `POST /api/gc {dryRun?}`: has it look at everybody now.
@@ -121,11 +123,12 @@ pub async fn shutdown_batch(
     call: Call,
 ) -> RestResult<Json<ShutdownBatchResult>> {
     let batch: ShutdownBatchRequest = call.strict_body(&[])?;
-    let turn = service.turn().await?;
-    let chosen = Chosen::of("guids", batch.guids, batch.filter, batch.all, |filter| {
-        service.agents_named(call.caller(), filter)
-    })?;
-    drop(turn);
+    let chosen = service.in_turn(async {
+        Chosen::of("guids", batch.guids, batch.filter, batch.all, |filter| {
+            service.agents_named(call.caller(), filter)
+        })
+    });
+    let chosen = chosen.await?;
     let result = run_batch(chosen.ids, |guid| {
         let request = ShutdownRequest {
             guid,

@@ -25,8 +25,8 @@ pub async fn list(State(service): State<Service>, call: Call) -> RestResult<Json
         order: call.text("order"),
         since: call.time("since")?,
     };
-    let _turn = service.turn().await?;
-    let page = service.list_dead_letters(call.caller(), request).await?;
+    let listed = service.in_turn(service.list_dead_letters(call.caller(), request));
+    let page = listed.await?;
     Ok(Json(DeadLettersPage {
         items: page.items,
         page: page.info,

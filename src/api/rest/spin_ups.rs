@@ -34,10 +34,12 @@ pub async fn list(State(service): State<Service>, call: Call) -> RestResult<Json
         limit: call.number("limit")?,
         cursor: call.text("cursor"),
     };
-    let _turn = service.turn().await?;
-    let page = service.list_spin_ups(call.caller(), &request).await?;
-    Ok(Json(SpinUpsPage {
-        operations: page.items,
-        page: page.info,
-    }))
+    let listed = service.in_turn(async {
+        let page = service.list_spin_ups(call.caller(), &request).await?;
+        Ok(Json(SpinUpsPage {
+            operations: page.items,
+            page: page.info,
+        }))
+    });
+    listed.await
 }

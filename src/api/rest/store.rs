@@ -15,8 +15,8 @@ pub async fn show(Asker(caller): Asker, State(service): State<Service>) -> Json<
 
 /// `GET /api/store/lost`: of one project, or of all.
 pub async fn lost(State(service): State<Service>, call: Call) -> RestResult<Json<LostAnswer>> {
-    let _turn = service.turn().await?;
-    Ok(Json(service.lost(call.caller()).await?))
+    let lost = service.in_turn(service.lost(call.caller()));
+    Ok(Json(lost.await?))
 }
 
 /// `POST /api/store/accept`: of one project, or all.

@@ -69,8 +69,8 @@ pub async fn status(Asker(caller): Asker, State(service): State<Service>) -> Jso
 
 /// `GET /api/stats`: of one project, or of all.
 pub async fn stats(State(service): State<Service>, call: Call) -> RestResult<Json<Stats>> {
-    let _turn = service.turn().await?;
-    Ok(Json(service.stats(call.caller())?))
+    let counted = service.in_turn(async { service.stats(call.caller()) });
+    Ok(Json(counted.await?))
 }
 
 /// `GET /api/stats/projects`

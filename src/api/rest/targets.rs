@@ -31,17 +31,19 @@ pub async fn list(State(service): State<Service>, call: Call) -> RestResult<Resp
         limit: call.number("limit")?,
         cursor: call.text("cursor"),
     };
-    let _turn = service.turn().await?;
-    let page = service.list_targets(call.caller(), &request).await?;
-    let unreadable = match request.cursor {
-        None => service.unreadable_targets(call.caller()).await?,
-        Some(_) => Vec::new(),
-    };
-    Ok(call.answer(Json(TargetsPage {
-        targets: page.items,
-        unreadable,
-        page: page.info,
-    })))
+    let listed = service.in_turn(async {
+        let page = service.list_targets(call.caller(), &request).await?;
+        let unreadable = match request.cursor {
+            None => service.unreadable_targets(call.caller()).await?,
+            Some(_) => Vec::new(),
+        };
+        Ok(call.answer(Json(TargetsPage {
+            targets: page.items,
+            unreadable,
+            page: page.info,
+        })))
+    });
+    listed.await
 }
 
 /// A parameter of the query that is one of a few words.
@@ -145,10 +147,9 @@ pub async fn disable_batch(
     call: Call,
 ) -> RestResult<Json<DisableTargetsResult>> {
     let batch: DisableTargetsRequest = call.strict_body(&[])?;
-    let turn = service.turn().await?;
     let filter = batch.filter.clone().unwrap_or_default();
-    let named = service.targets_named(call.caller(), &filter).await?;
-    drop(turn);
+    let named = service.in_turn(service.targets_named(call.caller(), &filter));
+    let named = named.await?;
     let chosen = Chosen::of("targets", batch.targets, batch.filter, batch.all, |_| {
         Ok(named)
     })?;

@@ -31,12 +31,14 @@ pub async fn list(State(service): State<Service>, call: Call) -> RestResult<Resp
         order: call.text("order"),
         since: call.time("since")?,
     };
-    let _turn = service.turn().await?;
-    let page = service.list_work(call.caller(), request).await?;
-    Ok(call.answer(Json(WorkPage {
-        work_items: page.items,
-        page: page.info,
-    })))
+    let listed = service.in_turn(async {
+        let page = service.list_work(call.caller(), request).await?;
+        Ok(call.answer(Json(WorkPage {
+            work_items: page.items,
+            page: page.info,
+        })))
+    });
+    listed.await
 }
 
 /// `POST /api/work`: one item, or `{items: […]}`, of which each is answered by itself.
@@ -61,8 +63,8 @@ pub async fn explain(
     State(service): State<Service>,
     call: Call,
 ) -> RestResult<Json<ExplainAnswer>> {
-    let _turn = service.turn().await?;
-    Ok(Json(service.explain(call.caller(), &call.id).await?))
+    let explained = service.in_turn(service.explain(call.caller(), &call.id));
+    Ok(Json(explained.await?))
 }
 
 /// The answer to a cancel.
@@ -96,11 +98,12 @@ pub async fn cancel_batch(
     call: Call,
 ) -> RestResult<Json<CancelBatchResult>> {
     let batch: CancelBatchRequest = call.strict_body(&[])?;
-    let turn = service.turn().await?;
-    let chosen = Chosen::of("ids", batch.ids, batch.filter, batch.all, |filter| {
-        service.work_named(call.caller(), filter)
-    })?;
-    drop(turn);
+    let chosen = service.in_turn(async {
+        Chosen::of("ids", batch.ids, batch.filter, batch.all, |filter| {
+            service.work_named(call.caller(), filter)
+        })
+    });
+    let chosen = chosen.await?;
     let by = batch.by.unwrap_or_else(|| BY_REST.into());
     let ended = Mutex::new(Vec::new());
     let result = run_batch(chosen.ids, |id| {
