@@ -280,8 +280,8 @@ pub(super) async fn carry_out(
         }
         VerbName::SpinUpList => {
             let list: ListSpinUpsRequest = request.read()?;
-            let listed =
-                service.in_turn(async { request.page(&service.list_spin_ups(caller, &list).await?) });
+            let listed = service
+                .in_turn(async { request.page(&service.list_spin_ups(caller, &list).await?) });
             Box::pin(listed).await
         }
         VerbName::Stats => request.done(&service.stats(caller)?),
