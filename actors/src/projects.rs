@@ -11,13 +11,13 @@ mod coming_up;
 mod comparison;
 mod discovery;
 mod doing;
-mod ears;
 mod found;
 mod marks;
 mod room;
 mod search;
 mod sleeping;
 mod starting;
+mod wake_subscriptions;
 mod work_streams;
 
 use std::collections::BTreeMap;
@@ -33,9 +33,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::asleep::{Asleep, RETRY_AFTER};
 use self::doing::Starting;
-use self::ears::Ears;
 use self::found::Found;
 use self::marks::Marks;
+use self::wake_subscriptions::WakeSubscriptions;
 use self::work_streams::WorkStreams;
 use crate::agent_registry::AgentRegistryHandle;
 use crate::hashing::{DashMap, DashSet};
@@ -78,7 +78,7 @@ struct Inner {
     /// Those that sleep.
     asleep: Asleep,
     /// What wakes them.
-    ears: Ears,
+    wake_subscriptions: WakeSubscriptions,
     /// Where that is kept for the coordinator after this one.
     marks: Marks,
     /// Places for those who look for an item in all that sleep.
@@ -104,10 +104,10 @@ impl Projects {
             })?;
         let watching = tokio::spawn(terms.grace.clone().watch_over(terms.nats.client.clone()));
         let (turns, marks) = (terms.stores.turns(), Marks::new(&terms));
-        let ears = Ears::new(&terms.nats.client);
+        let wake_subscriptions = WakeSubscriptions::new(&terms.nats.client);
         let projects = Self(Arc::new(Inner {
             root,
-            ears,
+            wake_subscriptions,
             terms,
             limits,
             active: DashMap::default(),
@@ -123,7 +123,7 @@ impl Projects {
             guarding: OnceLock::new(),
         }));
         let woken = Arc::downgrade(&projects.0);
-        projects.0.ears.wake_by(move |id| {
+        projects.0.wake_subscriptions.wake_by(move |id| {
             if let Some(projects) = woken.upgrade().map(Self) {
                 projects.wake_for_a_message(id);
             }

@@ -1,4 +1,4 @@
-//! The projects that sleep: no actor runs, their durable consumers stay. What is kept of each is its mark, and an ear for
+//! The projects that sleep: no actor runs, their durable consumers stay. What is kept of each is its mark, and a subscription for
 //! what wakes it.
 
 use std::collections::BTreeSet;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use loom_protocol::{ProjectId, Timestamp, WireError};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::ears::Ear;
+use super::wake_subscriptions::WakeSubscription;
 use crate::domain::sleep::{Mark, StreamPositions};
 use crate::hashing::DashMap;
 
@@ -24,25 +24,25 @@ struct Sleeper {
     mark: Box<Mark>,
     /// Why it could not be woken when it was wanted last.
     kept_asleep: Option<Box<WireError>>,
-    ear: Ear,
+    subscription: WakeSubscription,
     /// There as soon as something has come.
     waking: Option<AbortOnDropHandle<()>>,
 }
 
 impl Asleep {
     /// It sleeps from now on, as this mark says. True: something has come for it already, and it is to be woken.
-    pub fn insert(&self, id: &ProjectId, mark: Mark, ear: Ear) -> bool {
+    pub fn insert(&self, id: &ProjectId, mark: Mark, subscription: WakeSubscription) -> bool {
         let sleeper = Sleeper {
             mark: Box::new(mark),
             kept_asleep: None,
-            ear,
+            subscription,
             waking: None,
         };
         self.by_id.insert(id.clone(), sleeper);
         // What comes from here on finds it.
         self.by_id
             .get(id)
-            .is_some_and(|sleeper| sleeper.ear.has_heard())
+            .is_some_and(|sleeper| sleeper.subscription.has_heard())
     }
 
     /// Something has come for it: this is to wake it, and runs for no longer than it sleeps. Nothing where that goes on, or

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use loom_protocol::{ProjectId, WireError};
 
-use super::ears::Ear;
+use super::wake_subscriptions::WakeSubscription;
 use super::{LOOK_EVERY, Projects, RETRY_AFTER};
 use crate::dlq_retrier::LetterError;
 use crate::domain::sleep::Mark;
@@ -19,8 +19,8 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 
 impl Projects {
     /// It sleeps from now on, until something comes for it.
-    pub(super) fn lay_to_sleep(&self, id: &ProjectId, mark: Mark, ear: Ear) {
-        if self.0.asleep.insert(id, mark, ear) {
+    pub(super) fn lay_to_sleep(&self, id: &ProjectId, mark: Mark, subscription: WakeSubscription) {
+        if self.0.asleep.insert(id, mark, subscription) {
             self.wake_for_a_message(id);
         }
     }

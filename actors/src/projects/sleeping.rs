@@ -38,7 +38,7 @@ use tokio::time::{Instant, sleep};
 
 use super::comparison::Comparison;
 use super::doing::Done;
-use super::ears::Ear;
+use super::wake_subscriptions::WakeSubscription;
 use super::{Projects, RETRY_AFTER};
 use crate::domain::sleep::{AsleepTotals, Mark, Signs, StreamPosition, StreamPositions, why_awake};
 use crate::liveness::BarrierOutcome;
@@ -196,8 +196,8 @@ impl Projects {
         let nats = &self.0.terms.nats;
         let mut subscribed = Vec::with_capacity(candidates.len());
         for (id, mark) in candidates {
-            let ear = self.0.ears.listen(&id).await;
-            subscribed.push((id, mark, ear.map_err(|error| error.to_string())?));
+            let subscription = self.0.wake_subscriptions.listen(&id).await;
+            subscribed.push((id, mark, subscription.map_err(|error| error.to_string())?));
         }
         // What comes from here on is heard.
         nats.client
@@ -209,9 +209,9 @@ impl Projects {
             .map_err(|error| error.to_string())?;
         let stand = by_project(&all);
         let now = self.0.terms.clock.now();
-        for (id, mark, ear) in subscribed {
+        for (id, mark, subscription) in subscribed {
             if mark.holds(&stand(&id), self.settings()) && !mark.is_over(now) {
-                self.lay_to_sleep(&id, mark, ear);
+                self.lay_to_sleep(&id, mark, subscription);
             }
         }
         tracing::info!(asleep = self.0.asleep.len(), "projects sleep on");
@@ -266,8 +266,8 @@ impl Projects {
         if why_awake(&signs, sleep_after).is_some() {
             return Ok(false);
         }
-        let ear = self.0.ears.listen(id).await;
-        let ear = ear.map_err(|error| error.to_string())?;
+        let subscription = self.0.wake_subscriptions.listen(id).await;
+        let subscription = subscription.map_err(|error| error.to_string())?;
         terms
             .nats
             .client
@@ -287,7 +287,7 @@ impl Projects {
             stand(&before),
             totals,
         );
-        let sleeps = self.begin_sleep(project, mark, ear, sleep_after);
+        let sleeps = self.begin_sleep(project, mark, subscription, sleep_after);
         Ok(matches!(sleeps.await, Done::Stopped(Ok(()))) && self.is_asleep(id))
     }
 
@@ -309,12 +309,12 @@ impl Projects {
         &self,
         project: Arc<Project>,
         mark: Mark,
-        ear: Ear,
+        subscription: WakeSubscription,
         used_before: Duration,
     ) -> Result<(), StopError> {
         let id = &project.id.clone();
         self.0.started.remove(id);
-        self.lay_to_sleep(id, mark.clone(), ear);
+        self.lay_to_sleep(id, mark.clone(), subscription);
         // One is this one, and one is of the active ones: any other one is of somebody who uses it, or is about to.
         let is_used = Arc::strong_count(&project) > 2 || project.last_use.unused() < used_before;
         if is_used || !project.agents.is_empty() {

@@ -29,8 +29,8 @@ use tokio::time::timeout;
 
 use super::coming_up::care_for;
 use super::doing::{ByProject, Doing, Done, What};
-use super::ears::Ear;
 use super::found::NOT_LISTED;
+use super::wake_subscriptions::WakeSubscription;
 use super::{Projects, RETRY_AFTER};
 use crate::domain::sleep::Mark;
 use crate::project::Project;
@@ -248,7 +248,7 @@ impl Projects {
         &self,
         project: Arc<Project>,
         mark: Mark,
-        ear: Ear,
+        subscription: WakeSubscription,
         used_before: Duration,
     ) -> Doing {
         let id = project.id.clone();
@@ -257,7 +257,11 @@ impl Projects {
             return doing.clone();
         }
         self.begin(&id, What::End, &mut doing, |projects, _| async move {
-            Done::Stopped(projects.sleep_now(project, mark, ear, used_before).await)
+            Done::Stopped(
+                projects
+                    .sleep_now(project, mark, subscription, used_before)
+                    .await,
+            )
         })
     }
 

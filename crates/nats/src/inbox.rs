@@ -55,7 +55,7 @@ struct Place {
 }
 
 /// What comes of one consumer, until this is dropped.
-pub(crate) struct Arrivals {
+pub(crate) struct Deliveries {
     inbox: SharedInbox,
     name: Arc<str>,
     place: Arc<Place>,
@@ -81,12 +81,12 @@ impl SharedInbox {
         &self,
         stream: &str,
         consumer: &str,
-    ) -> Result<Arrivals, SubscribeError> {
+    ) -> Result<Deliveries, SubscribeError> {
         self.receive().await?;
         let name: Arc<str> = name_of(stream, consumer).into();
         let place = Arc::new(Place::default());
         self.0.places.lock().insert(name.clone(), place.clone());
-        Ok(Arrivals {
+        Ok(Deliveries {
             inbox: self.clone(),
             name,
             place,
@@ -179,7 +179,7 @@ fn of_request<'a>(prefix: &str, subject: &'a str) -> Option<(&'a str, u64)> {
     Some((name, number.parse().ok()?))
 }
 
-impl Arrivals {
+impl Deliveries {
     /// Where what a request of this number asks for is to be sent.
     pub fn subject(&self, number: u64) -> String {
         format!("{}.{}.{number}", self.inbox.0.prefix, self.name)
@@ -216,7 +216,7 @@ impl Arrivals {
     }
 }
 
-impl Drop for Arrivals {
+impl Drop for Deliveries {
     fn drop(&mut self) {
         let mut places = self.inbox.0.places.lock();
         let is_ours = places

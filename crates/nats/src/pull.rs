@@ -23,7 +23,7 @@ use async_nats::{HeaderMap, StatusCode, SubscribeError};
 use serde_json::json;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::inbox::{Arrivals, SharedInbox};
+use crate::inbox::{Deliveries, SharedInbox};
 
 /// The header of a sign of life with how many messages the consumer has sent.
 const SENT: &str = "Nats-Last-Consumer";
@@ -68,7 +68,7 @@ pub enum Interruption {
 
 /// The messages of one consumer.
 pub struct Pull {
-    arrivals: Arrivals,
+    deliveries: Deliveries,
     jetstream: jetstream::Context,
     /// How many messages have come, where they are counted.
     counted: Option<u64>,
@@ -103,7 +103,7 @@ impl Pull {
         (stream, consumer): (&str, &str),
         terms: PullTerms,
     ) -> Result<Self, SubscribeError> {
-        let arrivals = inbox.open(stream, consumer).await?;
+        let deliveries = inbox.open(stream, consumer).await?;
         let now = Instant::now();
         Ok(Self {
             jetstream: jetstream.clone(),
@@ -114,9 +114,9 @@ impl Pull {
             number: 0,
             heard_at: now,
             not_before: now,
-            connects: arrivals.connects(),
+            connects: deliveries.connects(),
             interrupted: None,
-            arrivals,
+            deliveries,
         })
     }
 
@@ -144,7 +144,7 @@ impl Pull {
             if self.interrupted.is_some() {
                 continue;
             }
-            let connects = self.arrivals.connects();
+            let connects = self.deliveries.connects();
             if connects != self.connects {
                 self.connects = connects;
                 self.begin_anew();
@@ -155,7 +155,7 @@ impl Pull {
                 continue;
             }
             let silent_at = self.heard_at + self.terms.heartbeat * 2 + SLACK;
-            if timeout_at(silent_at, self.arrivals.more()).await.is_err() {
+            if timeout_at(silent_at, self.deliveries.more()).await.is_err() {
                 self.begin_anew();
                 return Err(Interruption::Silent);
             }
@@ -186,8 +186,8 @@ impl Pull {
             "expires": nanos(self.terms.expires),
             "idle_heartbeat": nanos(self.terms.heartbeat),
         });
-        let reply = self.arrivals.subject(request.number);
-        let (client, subject) = (self.arrivals.client(), self.subject.clone());
+        let reply = self.deliveries.subject(request.number);
+        let (client, subject) = (self.deliveries.client(), self.subject.clone());
         let sent = client.publish_with_reply(subject, reply, asked.to_string().into());
         if let Err(error) = sent.await {
             self.not_before = Instant::now() + PAUSE;
@@ -202,7 +202,7 @@ impl Pull {
     }
 
     fn take(&mut self, most: usize) -> Vec<Message> {
-        let arrived = self.arrivals.take(most);
+        let arrived = self.deliveries.take(most);
         let mut chunk = Vec::with_capacity(arrived.len());
         if !arrived.is_empty() {
             self.heard_at = Instant::now();
@@ -229,7 +229,7 @@ impl Pull {
                     }
                 }
                 Some(status) => {
-                    let number = self.arrivals.number_of(&message);
+                    let number = self.deliveries.number_of(&message);
                     let is_known = self.requests.iter().any(|it| Some(it.number) == number);
                     self.requests.retain(|it| Some(it.number) != number);
                     let why = interruption(status, message.description.as_deref());

@@ -13,7 +13,7 @@
 //! # Failure cases
 //! | case | what happens |
 //! |---|---|
-//! | a message comes before the project is among those that sleep | it is noted: whoever puts it there asks ([`Ear::has_heard`]) |
+//! | a message comes before the project is among those that sleep | it is noted: whoever puts it there asks ([`WakeSubscription::has_heard`]) |
 //! | the subscription cannot be made, or the client ends | whoever falls asleep just now stays awake; the others are compared now and then |
 //! | a message is lost (NATS was away, we were too slow) | where the streams stand is compared, after a reconnect and now and then |
 
@@ -48,9 +48,9 @@ const QUIET_FOR: Duration = Duration::from_mins(1);
 
 type Hook = Box<dyn Fn(&ProjectId) + Send + Sync>;
 
-/// The ears of all projects that sleep. Cheap to clone.
+/// The subscriptions of all projects that sleep. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Ears(Arc<Inner>);
+pub(super) struct WakeSubscriptions(Arc<Inner>);
 
 struct Inner {
     client: Client,
@@ -85,13 +85,13 @@ struct Together {
 }
 
 /// Hears for one project, until this is dropped.
-pub(super) struct Ear {
-    ears: Weak<Inner>,
+pub(super) struct WakeSubscription {
+    all: Weak<Inner>,
     id: ProjectId,
     heard: Arc<Heard>,
 }
 
-impl Ears {
+impl WakeSubscriptions {
     pub fn new(client: &Client) -> Self {
         Self(Arc::new(Inner {
             client: client.clone(),
@@ -111,7 +111,7 @@ impl Ears {
     ///
     /// # Errors
     /// Nothing can be subscribed to.
-    pub async fn listen(&self, id: &ProjectId) -> Result<Ear, SubscribeError> {
+    pub async fn listen(&self, id: &ProjectId) -> Result<WakeSubscription, SubscribeError> {
         let mut hearing = self.0.hearing.lock().await;
         let heard = Arc::new(Heard::default());
         match &*hearing {
@@ -120,8 +120,8 @@ impl Ears {
             Hearing::Alone { .. } => *heard.alone.lock() = Some(self.alone(id).await?),
         }
         self.0.by_id.lock().insert(id.clone(), heard.clone());
-        Ok(Ear {
-            ears: Arc::downgrade(&self.0),
+        Ok(WakeSubscription {
+            all: Arc::downgrade(&self.0),
             id: id.clone(),
             heard,
         })
@@ -320,19 +320,19 @@ impl Inner {
     }
 }
 
-impl Ear {
+impl WakeSubscription {
     /// Whether a message has come.
     pub fn has_heard(&self) -> bool {
         self.heard.was.load(Ordering::Acquire)
     }
 }
 
-impl Drop for Ear {
+impl Drop for WakeSubscription {
     fn drop(&mut self) {
-        let Some(ears) = self.ears.upgrade() else {
+        let Some(all) = self.all.upgrade() else {
             return;
         };
-        let mut by_id = ears.by_id.lock();
+        let mut by_id = all.by_id.lock();
         let is_ours = by_id
             .get(&self.id)
             .is_some_and(|heard| Arc::ptr_eq(heard, &self.heard));
