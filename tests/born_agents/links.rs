@@ -21,7 +21,7 @@ impl Drop for Beating {
     }
 }
 
-async fn born(here: &Reporting) -> Result<(AgentGuid, Started, Beating)> {
+async fn newborn(here: &Reporting) -> Result<(AgentGuid, Started, Beating)> {
     let started = here.start().await?;
     let guid = AgentGuid::generate();
     let with_ticket = registration(guid, "run-1", Some(&started.ticket));
@@ -50,7 +50,7 @@ async fn one_that_deregisters_frees_its_target_and_its_ticket_is_of_no_more_use(
     let fleet = quick_fleet().start().await?;
     let project = fleet.project().await?;
     let here = Reporting::register(&project).await?;
-    let (guid, started, _beating) = born(&here).await?;
+    let (guid, started, _beating) = newborn(&here).await?;
     project.request("queue.purge", json!({"all": true})).await?;
     project
         .request("agents.deregister", json!({"guid": guid}))
@@ -80,7 +80,7 @@ async fn one_that_falls_silent_frees_its_target_and_its_process_is_ended() -> Re
     let fleet = quick_fleet().start().await?;
     let project = fleet.project().await?;
     let here = Reporting::register(&project).await?;
-    let (guid, started, beating) = born(&here).await?;
+    let (guid, started, beating) = newborn(&here).await?;
     project.request("queue.purge", json!({"all": true})).await?;
     // It is not taken for dead while it beats, for longer than it may be silent.
     // deliberate sleep: longer than `stale_after`
@@ -139,7 +139,7 @@ async fn one_that_goes_while_no_coordinator_runs_is_unlinked_and_one_that_lives_
     let mut fleet = quick_fleet().start().await?;
     let project = fleet.project().await?;
     let here = Reporting::with(&project, &json!({"maxAgents": 2})).await?;
-    let (gone, _started, beating) = born(&here).await?;
+    let (gone, _started, beating) = newborn(&here).await?;
     project.request("queue.purge", json!({"all": true})).await?;
     fleet.crash().await?;
     drop(beating);
@@ -150,7 +150,7 @@ async fn one_that_goes_while_no_coordinator_runs_is_unlinked_and_one_that_lives_
     project.insist("stats", json!({})).await?;
     here.until_it_has(&[]).await?;
 
-    let (living, started, _beating) = born(&here).await?;
+    let (living, started, _beating) = newborn(&here).await?;
     project.request("queue.purge", json!({"all": true})).await?;
     fleet.crash().await?;
     fleet.start_again().await?;
@@ -169,7 +169,7 @@ async fn a_link_goes_although_the_actors_die_when_it_should() -> Result<()> {
     let project = fleet.project().await?;
     let here = Reporting::register(&project).await?;
     for role in [Role::GcReaper, Role::TargetManager, Role::AgentRegistry] {
-        let (guid, _started, _beating) = born(&here).await?;
+        let (guid, _started, _beating) = newborn(&here).await?;
         project.request("queue.purge", json!({"all": true})).await?;
         project
             .insist("agents.deregister", json!({"guid": guid}))

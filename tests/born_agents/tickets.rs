@@ -227,7 +227,8 @@ async fn a_birth_outlives_the_coordinator_at_every_moment_of_it() -> Result<()> 
             .unwrap_or_default();
         ensure!(guids.contains(&json!(guid)), "{seen}");
         ensure!(seen["useCount"] == json!(round + 1), "{seen}");
-        // It goes, so that the next item is for somebody new.
+        // It goes, and nothing is left for which somebody else would be started.
+        project.insist("queue.purge", json!({"all": true})).await?;
         project
             .insist("agents.deregister", json!({"guid": guid}))
             .await?;

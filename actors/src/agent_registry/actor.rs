@@ -128,7 +128,7 @@ impl Actor for AgentRegistry {
                 order,
                 before,
                 reply,
-            } => answer(reply, state.send_home(guid, order, before)),
+            } => answer(reply, state.scale_in_if_idle(guid, order, before)),
             Msg::MarkOffline {
                 guid,
                 silent_since,

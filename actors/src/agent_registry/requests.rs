@@ -223,7 +223,7 @@ impl State {
 
     /// Online → draining, with the order to end, of one that has nothing to do. Whether it is given: not where the agent
     /// has an item or something else to do by now, nor from `before` on, when it may be offered one.
-    pub fn send_home(
+    pub fn scale_in_if_idle(
         &mut self,
         guid: AgentGuid,
         order: ShutdownCommand,

@@ -176,7 +176,7 @@ impl Hand {
         let outcome = match deed {
             ReapAction::MarkOffline => self.mark_offline().await,
             ReapAction::Bury => self.bury().await,
-            ReapAction::SendHome => self.send_home().await,
+            ReapAction::SendHome => self.scale_in().await,
             ReapAction::Insist => self.insist().await,
             ReapAction::EndProcess => self.end_process().await,
         };
@@ -220,7 +220,7 @@ impl Hand {
     }
 
     /// Online → draining, unless it has something to do by now.
-    async fn send_home(&self) -> Result<bool, WireError> {
+    async fn scale_in(&self) -> Result<bool, WireError> {
         let guid = self.agent.guid;
         let Some(before) = (self.args.withhold)(guid).await? else {
             return Ok(false);
