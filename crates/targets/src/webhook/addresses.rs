@@ -66,6 +66,20 @@ impl Guard {
         if ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
             return Err(AddressRefusal::Nobody(address));
         }
+        self.judge_meant(address, ip, &is_local)?;
+        for meant in by_local_nat64(address.ip()) {
+            self.judge_meant(address, meant.into(), &is_local)?;
+        }
+        Ok(())
+    }
+
+    /// Judges where a connection to `address` may end: at `ip`.
+    fn judge_meant(
+        &self,
+        address: SocketAddr,
+        ip: IpAddr,
+        is_local: impl Fn(IpAddr) -> bool,
+    ) -> Result<(), AddressRefusal> {
         let is_own = |own: &SocketAddr| {
             let bound = embedded(own.ip());
             own.port() == address.port()
@@ -101,6 +115,26 @@ fn embedded(ip: IpAddr) -> IpAddr {
         [0, 0, 0, 0, 0, 0, high, low] if high != 0 || low > 1 => of(high, low),
         _ => ip,
     }
+}
+
+/// The addresses of IPv4 that one of a network's own NAT64 (`64:ff9b:1::/48`) may stand for: which prefix that network took
+/// out of it, /48, /56, /64 or /96, only its translator knows. An address in `0.0.0.0/8` is none that anybody has.
+fn by_local_nat64(ip: IpAddr) -> impl Iterator<Item = Ipv4Addr> {
+    let octets = match ip {
+        IpAddr::V6(v6) if v6.segments()[..3] == [0x64, 0xff9b, 1] => Some(v6.octets()),
+        _ => None,
+    };
+    // The ninth octet is never a part of the address.
+    let places = [
+        [6, 7, 9, 10],
+        [7, 9, 10, 11],
+        [9, 10, 11, 12],
+        [12, 13, 14, 15],
+    ];
+    let meant =
+        octets.map(|octets| places.map(|places| Ipv4Addr::from(places.map(|at| octets[at]))));
+    let meant = meant.into_iter().flatten();
+    meant.filter(|v4| v4.octets()[0] != 0)
 }
 
 fn is_link_local(ip: IpAddr) -> bool {
@@ -144,6 +178,8 @@ mod tests {
             "[::ffff:10.0.0.5]:3000",
             "[::ffff:0:127.0.0.1]:3000",
             "[64:ff9b::7f00:1]:3000",
+            "[64:ff9b:1::7f00:1]:3000",
+            "[64:ff9b:1:7f00:0:100::]:3000",
             "[2002:7f00:1::]:3000",
             "192.168.1.9:4222",
             "[::ffff:192.168.1.9]:4222",
@@ -187,6 +223,10 @@ mod tests {
             "[::ffff:169.254.169.254]:80",
             "[::169.254.169.254]:80",
             "[64:ff9b::a9fe:a9fe]:80",
+            "[64:ff9b:1::a9fe:a9fe]:80",
+            "[64:ff9b:1:a9fe:a9:fe00::]:80",
+            "[64:ff9b:1:abcd:a9:fea9:fe00:0]:80",
+            "[64:ff9b:1:aba9:fe:a9fe::]:80",
             "[2002:a9fe:a9fe::1]:80",
             "100.100.100.200:80",
             "[fd00:ec2::254]:80",
@@ -202,6 +242,8 @@ mod tests {
             "10.1.2.3:80",
             "127.0.0.1:80",
             "[2001:db8::1]:80",
+            "[64:ff9b:1::808:808]:80",
+            "[64:ff9b:2::a9fe:a9fe]:80",
             "[::1]:80",
         ] {
             assert_eq!(judge(&strict, address), Ok(()), "{address}");
@@ -216,16 +258,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_form_an_address_has_the_verdict_is_the_same(bits: u32, form in 0..5_usize, allow: bool) {
+        fn whatever_form_an_address_has_the_verdict_is_the_same(bits: u32, form in 0..6_usize, allow: bool) {
             let v4 = Ipv4Addr::from_bits(bits);
             // These stand for themselves in the old form.
             prop_assume!(form != 1 || bits > 1);
+            // What nobody can be called by, no translator calls either.
+            prop_assume!(form != 4 || (bits > 0x00ff_ffff && !v4.is_multicast() && !v4.is_broadcast()));
             let [.., high, low] = v4.to_ipv6_mapped().segments();
             let v6 = match form {
                 0 => v4.to_ipv6_mapped(),
                 1 => v4.to_ipv6_compatible(),
                 2 => Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, high, low),
                 3 => Ipv6Addr::new(0, 0, 0, 0, 0xffff, 0, high, low),
+                4 => Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, high, low),
                 _ => Ipv6Addr::new(0x2002, high, low, 0, 0, 0, 0, 1),
             };
             let guard = Guard::new(vec!["127.0.0.1:9".parse().unwrap()], allow);
