@@ -1,15 +1,15 @@
 //! Targets as a file defines them: the fields of `targets.register`, in the spelling of the file or of the wire.
 
+mod in_file;
+
 use loom_actors::domain::targets::Definition;
 use loom_actors::settings::{Kind, Scalar, Value};
 use loom_protocol::ProjectId;
-use loom_protocol::target::RegisterTarget;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use toml::Table;
 
-/// Fields whose entries are names of somebody else's.
-const FOREIGN: [&str; 5] = ["env", "headers", "inputs", "labels", "resources"];
+pub use self::in_file::{TargetInFile, renamed};
 
 /// A target that the configuration file defines.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,61 +81,13 @@ fn defined_target(mut table: Table) -> Result<DefinedTarget, String> {
         }
         Some(_) => return Err("project is text".into()),
     };
-    let request = target_of_table(table)?;
-    let enabled = request.enabled;
-    let target = request.check().map_err(|error| error.message)?;
+    let target = TargetInFile::of_toml(table)?;
+    let enabled = target.request.enabled;
+    let target = target.check()?;
     Ok(DefinedTarget {
         project,
         definition: Definition { target, enabled },
     })
-}
-
-/// A registration as a TOML file has it: `agent_type` or `agentType`. A key that nobody reads is refused.
-///
-/// # Errors
-/// A key is unknown, or a value of another type; said without the value, which may be secret.
-pub fn target_of_table(table: Table) -> Result<RegisterTarget, String> {
-    let json = wire_spelling(Value::Table(table));
-    let request: RegisterTarget = serde_path_to_error::deserialize(json).map_err(|error| {
-        let path = error.path().to_string();
-        format!("{path} has a value of another type than it takes")
-    })?;
-    match (&request.config, request.fields.0.keys().next()) {
-        (Some(_), Some(unknown)) => Err(format!(
-            "there is no key {unknown:?}; what a mechanism needs to know stands in config"
-        )),
-        _ => Ok(request),
-    }
-}
-
-/// The same with every key in the spelling of the wire, but those that are somebody else's names.
-fn wire_spelling(value: Value) -> serde_json::Value {
-    match value {
-        Value::Table(table) => {
-            let fields = table.into_iter().map(|(key, value)| {
-                let value = if FOREIGN.contains(&key.as_str()) {
-                    serde_json::to_value(value).unwrap_or_default()
-                } else {
-                    wire_spelling(value)
-                };
-                (camel(&key), value)
-            });
-            serde_json::Value::Object(fields.collect())
-        }
-        Value::Array(list) => list.into_iter().map(wire_spelling).collect(),
-        other => serde_json::to_value(other).unwrap_or_default(),
-    }
-}
-
-fn camel(key: &str) -> String {
-    let mut parts = key.split('_').filter(|part| !part.is_empty());
-    let mut camel = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let (first, rest) = part.split_at(part.chars().next().map_or(0, char::len_utf8));
-        camel.push_str(&first.to_uppercase());
-        camel.push_str(rest);
-    }
-    camel
 }
 
 #[cfg(test)]
@@ -177,8 +129,13 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_and_no_secret_repeated() {
         for (from, to, named) in [
-            ("max_agents = 3", "max_agents = 0", "maxAgents"),
-            ("max_agents = 3", "max_agnets = 3", "maxAgnets"),
+            ("max_agents = 3", "max_agents = 0", "max_agents is 0"),
+            ("max_agents = 3", "maxAgents = 0", "maxAgents is 0"),
+            (
+                "max_agents = 3",
+                "max_agnets = 3",
+                "did you mean max_agents?",
+            ),
             (
                 "mechanism = \"local\"",
                 "mechanism = \"carrier\"",

@@ -15,6 +15,7 @@
 mod choice;
 mod codec;
 mod editing;
+mod health;
 mod record;
 #[cfg(test)]
 mod record_tests;
@@ -31,6 +32,7 @@ pub use self::choice::{Choice, Standing};
 pub use self::codec::{NotARecord, decode, encode};
 pub(crate) use self::editing::BY_CONFIG;
 pub use self::editing::{Definition, StillInUse};
+pub use self::health::Checkup;
 pub use self::record::{Birth, DecidedBirth, LinkedAgent, TargetRecord};
 pub use self::tickets::{
     Newborn, OwnedNewborn, TicketDigest, TicketRefusal, TicketTerms, digest_of,

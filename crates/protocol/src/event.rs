@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::{Agent, AgentStatus};
 use crate::id::{AgentGuid, SpinUpId, TargetId, WorkId};
-use crate::target::TargetStatus;
+use crate::target::{HealthStatus, TargetStatus};
 use crate::time::Timestamp;
 use crate::work::{Reason, WorkStatus};
 
@@ -291,6 +291,8 @@ pub enum TargetEventKind {
     Disabled,
     #[serde(rename = "target:removed")]
     Removed,
+    #[serde(rename = "target:health-changed")]
+    HealthChanged,
 }
 
 impl TargetEventKind {
@@ -301,6 +303,7 @@ impl TargetEventKind {
             Self::Updated => "target:updated",
             Self::Disabled => "target:disabled",
             Self::Removed => "target:removed",
+            Self::HealthChanged => "target:health-changed",
         }
     }
 }
@@ -327,6 +330,15 @@ pub struct TargetEvent {
     /// What it is now; of all but `removed`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub new_status: Option<TargetStatus>,
+    /// Of `health-changed`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub previous_health: Option<HealthStatus>,
+    /// Of `health-changed`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub new_health: Option<HealthStatus>,
+    /// Of `health-changed`: why no agent could be started.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error: Option<String>,
 }
 
 /// The names of the events about starts of agents.

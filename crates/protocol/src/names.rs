@@ -73,6 +73,12 @@ pub fn spin_up_of_key(key: &str) -> Option<SpinUpId> {
     key.strip_prefix(SPIN_UP_KEY)?.parse().ok()
 }
 
+/// The name in lower case that a key of that bucket stands for; `None`: no target can be called so.
+pub fn target_of_key(key: &str) -> Option<String> {
+    let name = token::decode(key.strip_prefix(TARGET_KEY)?)?;
+    (target_key(&name) == key).then_some(name)
+}
+
 /// Whether a key of that bucket is one of a target.
 pub fn is_target_key(key: &str) -> bool {
     key.starts_with(TARGET_KEY)

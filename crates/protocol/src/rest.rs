@@ -73,6 +73,9 @@ pub struct UnreadablePage {
 pub struct TargetsPage {
     /// The targets, in the order in which they were registered.
     pub targets: Vec<TargetAnswer>,
+    /// Records that cannot be read as targets, and how to get rid of them; at most 100, on the first page.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub unreadable: Vec<UnreadableEntry>,
     /// Where the page stands.
     #[serde(flatten)]
     pub page: PageInfo,

@@ -5,18 +5,22 @@
 //! | `config` | what each mechanism needs to know |
 //! | `reading` | a configuration nested, flat or merged with another; how it is stored and how it is answered |
 //! | `check` | what a mechanism refuses, by the name of the field |
-//! | `requests` | register, update, list |
+//! | `common` | what is refused of every target |
+//! | `requests` | register, list |
+//! | `updates` | what changes of a target |
 //! | `secret` | tickets and variables, which are never shown |
 //! | `template` | the body of a webhook |
 //! | `spin_up` | one start of an agent |
 
 mod check;
+mod common;
 mod config;
 mod reading;
 mod requests;
 mod secret;
 mod spin_up;
 mod template;
+mod updates;
 
 #[cfg(test)]
 mod tests;
@@ -34,11 +38,12 @@ pub use config::{
 };
 pub use reading::{ConfigShape, RawConfig, TargetConfig};
 pub use requests::{
-    ListTargetsRequest, NewTarget, RegisterTarget, TargetRequest, TargetUpdates, UpdateTarget,
+    ListTargetsRequest, NewTarget, RegisterTarget, RemovedTarget, TargetHealth, TargetRequest,
 };
 pub use secret::{BirthTicket, MASK, SecretMap};
 pub use spin_up::{Need, SpinUpOperation, SpinUpStatus};
 pub use template::{BodyTemplate, Placeholder, TemplateError};
+pub use updates::{TargetUpdates, UpdateTarget};
 
 /// What a target may be at the most.
 pub mod limits {

@@ -23,7 +23,8 @@ use crate::rest::{
 };
 use crate::store::{AcceptAnswer, AcceptRequest, LostAnswer, StoreAnswer};
 use crate::target::{
-    ListTargetsRequest, RegisterTarget, TargetAnswer, TargetRequest, UpdateTarget,
+    ListTargetsRequest, RegisterTarget, RemovedTarget, TargetAnswer, TargetHealth, TargetRequest,
+    UpdateTarget,
 };
 use crate::token::ProjectId;
 use crate::work::{
@@ -286,9 +287,10 @@ verbs! {
     TargetsGet           "targets.get"           Project  Project     Read    Nobody  (TargetRequest => TargetAnswer)               [Get "/api/targets/{id}"];
     TargetsRegister      "targets.register"      Project  Project     Operate Nobody  (RegisterTarget => TargetAnswer)              [Post "/api/targets"];
     TargetsUpdate        "targets.update"        Project  Project     Operate Nobody  (UpdateTarget => TargetAnswer)                [Put "/api/targets/{id}"];
-    TargetsRemove        "targets.remove"        Project  Project     Operate Nobody  (TargetRequest => TargetAnswer)               [Delete "/api/targets/{id}"];
+    TargetsRemove        "targets.remove"        Project  Project     Operate Nobody  (TargetRequest => RemovedTarget)              [Delete "/api/targets/{id}"];
     TargetsEnable        "targets.enable"        Project  Project     Operate Nobody  (TargetRequest => TargetAnswer)               [Post "/api/targets/{id}/enable"];
     TargetsDisable       "targets.disable"       Project  Project     Operate Nobody  (TargetRequest => TargetAnswer)               [Post "/api/targets/{id}/disable"];
+    TargetsTest          "targets.test"          Project  Project     Operate Nobody  (TargetRequest => TargetHealth)               [Post "/api/targets/{id}/test"];
     TargetsDisableBatch  "targets.disable-batch" None     Project     Operate Nobody  (DisableTargetsRequest => DisableTargetsResult) [Post "/api/targets/disable-batch"];
 
     Stats                "stats"                 Both     Projects    Read    Nobody  (Nothing => Stats)                            [Get "/api/stats"];

@@ -1,7 +1,4 @@
-//! What a target is, as flags, a file and answers say it.
-
-use std::io::{self, BufRead as _, IsTerminal as _};
-use std::path::{Path, PathBuf};
+//! What a target is, as flags say it: what they mean for a mechanism, and how they go before a file.
 
 use clap::Args;
 use loom_protocol::target::{Mechanism, RawConfig, RegisterTarget, TargetUpdates};
@@ -9,30 +6,42 @@ use serde_json::{Map, Value};
 
 use crate::cli::exit::{CliError, CliResult};
 use crate::cli::naming::name;
-use crate::cli::output::beside;
-use crate::settings::targets::target_of_table;
+use crate::settings::keys::did_you_mean;
+
+/// The flags that are fields of a configuration: the field, the flag, and the mechanisms that have it.
+const OF_CONFIG: [(&str, &str, &[Mechanism]); 5] = [
+    ("command", "--command", &[Mechanism::Local, Mechanism::Ssh]),
+    ("host", "--host", &[Mechanism::Ssh]),
+    ("user", "--user", &[Mechanism::Ssh]),
+    ("url", "--address", &[Mechanism::Webhook]),
+    (
+        "env",
+        "--env",
+        &[Mechanism::Local, Mechanism::Ssh, Mechanism::Kubernetes],
+    ),
+];
 
 /// What `add` and `update` have in common.
 #[derive(Debug, Clone, Default, Args)]
-struct Fields {
+pub(super) struct Fields {
     /// What its agents can do; once for each, or with commas.
     #[arg(long = "capability", value_name = "NAME", value_delimiter = ',')]
-    capabilities: Vec<String>,
-    /// The boundaries that it serves; any where there is none.
+    pub(super) capabilities: Vec<String>,
+    /// The boundaries that it serves; any where there is none. '' is none.
     #[arg(long = "boundary", value_name = "NAME", value_delimiter = ',')]
-    boundaries: Vec<String>,
+    pub(super) boundaries: Vec<String>,
     /// What people should know of it.
     #[arg(long)]
-    description: Option<String>,
-    /// Marks to find it by.
+    pub(super) description: Option<String>,
+    /// Marks to find it by. '' is none.
     #[arg(long = "tag", value_name = "TAG", value_delimiter = ',')]
-    tags: Vec<String>,
+    pub(super) tags: Vec<String>,
     /// How many agents it may have at a time.
     #[arg(long, value_name = "NUMBER")]
-    max_agents: Option<u32>,
+    pub(super) max_agents: Option<u32>,
     /// The account whose usage limit its agents share.
     #[arg(long, value_name = "NAME")]
-    limit_group: Option<String>,
+    pub(super) limit_group: Option<String>,
     /// local, ssh: what is executed, a line for a shell.
     #[arg(long, value_name = "LINE")]
     command: Option<String>,
@@ -60,6 +69,16 @@ fn pair(text: &str) -> Result<(String, String), String> {
         return Err("write NAME=VALUE".into());
     }
     Ok((name.to_owned(), value.to_owned()))
+}
+
+/// The names that a flag gives, if it was given: `''` is none at all.
+pub(super) fn given(names: &[String]) -> Option<Vec<String>> {
+    let is_cleared = names.iter().all(String::is_empty);
+    match (names.is_empty(), is_cleared) {
+        (true, _) => None,
+        (false, true) => Some(Vec::new()),
+        (false, false) => Some(names.to_vec()),
+    }
 }
 
 impl Fields {
@@ -91,166 +110,165 @@ impl Fields {
         }
         config
     }
-}
 
-/// `loom targets add`
-#[derive(Debug, Clone, Args)]
-pub(super) struct AddArgs {
-    /// Its name: unique in its project, whatever the case.
-    name: Option<String>,
-    /// Read it from a file: TOML, or JSON where its name ends in .json. Flags go before what it says.
-    #[arg(long, value_name = "FILE")]
-    from_file: Option<PathBuf>,
-    /// The type of its agents, like claude-code.
-    #[arg(long = "type", value_name = "TYPE")]
-    agent_type: Option<String>,
-    /// How they are started: local, ssh, kubernetes, github-actions or webhook.
-    #[arg(long, value_parser = mechanism)]
-    mechanism: Option<Mechanism>,
-    /// Register it switched off.
-    #[arg(long)]
-    disabled: bool,
-    #[command(flatten)]
-    fields: Fields,
-}
-
-fn mechanism(text: &str) -> Result<Mechanism, String> {
-    let found = Mechanism::ALL.into_iter().find(|one| one.as_str() == text);
-    let known = Mechanism::ALL.map(Mechanism::as_str).join(", ");
-    found.ok_or_else(|| format!("write one of {known}"))
-}
-
-impl AddArgs {
-    /// The request; what is missing is asked for where somebody can answer.
-    pub fn request(&self) -> CliResult<RegisterTarget> {
-        let file = self.from_file.as_deref();
-        let mut request = file.map(read_file).transpose()?.unwrap_or_default();
-        let fields = &self.fields;
-        for (to, given) in [
-            (&mut request.name, &self.name),
-            (&mut request.agent_type, &self.agent_type),
-        ] {
-            if let Some(given) = given {
-                to.clone_from(given);
+    /// Refuses a flag that means nothing for this mechanism.
+    pub(super) fn check_for(&self, mechanism: Mechanism) -> CliResult {
+        let given = self.config();
+        let is_set = |field: &str| self.set.iter().any(|(name, _)| name == field);
+        for (field, flag, of) in OF_CONFIG {
+            if given.contains_key(field) && !is_set(field) && !of.contains(&mechanism) {
+                let of = of.iter().map(|of| of.as_str()).collect::<Vec<_>>();
+                let message = format!(
+                    "{flag} is for the mechanism {}, and this target's is {mechanism}; leave it out",
+                    of.join(" or ")
+                );
+                return Err(CliError::Usage(message));
             }
         }
-        for (to, given) in [
-            (&mut request.capabilities, &fields.capabilities),
-            (&mut request.boundaries, &fields.boundaries),
-            (&mut request.tags, &fields.tags),
-        ] {
-            if !given.is_empty() {
-                to.clone_from(given);
+        for (field, _) in &self.set {
+            if mechanism.has_field(field) && field != mechanism.key() {
+                continue;
             }
-        }
-        request.mechanism = self.mechanism.or(request.mechanism);
-        request.max_agents = fields.max_agents.or(request.max_agents);
-        request.description = fields.description.clone().or(request.description);
-        request.limit_group = fields.limit_group.clone().or(request.limit_group);
-        if self.disabled {
-            request.enabled = Some(false);
-        }
-        let given = fields.config();
-        if !given.is_empty() {
-            let config = match &mut request.config {
-                Some(config) => config,
-                none => none.insert(std::mem::take(&mut request.fields)),
+            let known = mechanism.fields();
+            let hint = match did_you_mean(field, known) {
+                Some(near) => format!("did you mean {near}?"),
+                None => format!("there are {}", known.join(", ")),
             };
-            config.0.extend(given);
+            let shown: String = field.chars().take(64).collect();
+            let message = format!(
+                "--set {shown}: a target of the mechanism {mechanism} has no such field; {hint}"
+            );
+            return Err(CliError::Usage(message));
         }
-        if io::stdin().is_terminal() && io::stderr().is_terminal() {
-            ask_for_what_is_missing(&mut request, &mut answered)?;
+        Ok(())
+    }
+
+    /// Puts what was given before what a file or an answer says.
+    pub(super) fn go_before(&self, request: &mut RegisterTarget) -> CliResult {
+        if let Some(names) = given(&self.capabilities) {
+            request.capabilities = names;
         }
-        Ok(request)
+        if let Some(names) = given(&self.boundaries) {
+            request.boundaries = names;
+            // The old word for the same.
+            request.classifications.clear();
+        }
+        if let Some(names) = given(&self.tags) {
+            request.tags = names;
+        }
+        request.max_agents = self.max_agents.or(request.max_agents);
+        for (to, given) in [
+            (&mut request.description, &self.description),
+            (&mut request.limit_group, &self.limit_group),
+        ] {
+            if let Some(text) = given {
+                *to = Some(text.clone()).filter(|text| !text.is_empty());
+            }
+        }
+        if let Some(mechanism) = request.mechanism {
+            self.check_for(mechanism)?;
+        }
+        let changes = self.config();
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let config = match &mut request.config {
+            Some(config) => config,
+            none => none.insert(std::mem::take(&mut request.fields)),
+        };
+        let key = request.mechanism.map_or("", Mechanism::key);
+        let config = match config.0.get_mut(key) {
+            Some(Value::Object(nested)) => nested,
+            _ => &mut config.0,
+        };
+        self.merge(request.mechanism, config, changes);
+        Ok(())
     }
-}
 
-/// What a configuration of each mechanism cannot do without.
-const fn essentials(mechanism: Mechanism) -> &'static [(&'static str, &'static str)] {
-    match mechanism {
-        Mechanism::Local => &[("command", "command to start an agent with")],
-        Mechanism::Ssh => &[
-            ("host", "host"),
-            ("user", "user there"),
-            ("command", "command to start an agent with there"),
-        ],
-        Mechanism::Kubernetes => &[
-            ("namespace", "namespace"),
-            ("jobNamePrefix", "what the names of its Jobs begin with"),
-            ("image", "image of the agent"),
-        ],
-        Mechanism::GithubActions => &[
-            ("repo", "repository, like owner/name"),
-            ("workflow", "file of the workflow"),
-        ],
-        Mechanism::Webhook => &[("url", "URL to ask")],
-    }
-}
-
-fn ask_for_what_is_missing(
-    request: &mut RegisterTarget,
-    ask: &mut impl FnMut(&str) -> CliResult<String>,
-) -> CliResult {
-    if request.name.is_empty() {
-        request.name = ask("name of the target")?;
-    }
-    if request.agent_type.is_empty() {
-        request.agent_type = ask("type of its agents, like claude-code")?;
-    }
-    if request.capabilities.is_empty() {
-        let names = ask("what they can do, with commas")?;
-        let names = names.split(',').map(str::trim);
-        request.capabilities = names
-            .filter(|one| !one.is_empty())
-            .map(Into::into)
-            .collect();
-    }
-    let chosen = if let Some(mechanism) = request.mechanism {
-        mechanism
-    } else {
-        let known = Mechanism::ALL.map(Mechanism::as_str).join(", ");
-        mechanism(&ask(&format!("mechanism ({known})"))?).map_err(CliError::Usage)?
-    };
-    request.mechanism = Some(chosen);
-    let config = match &mut request.config {
-        // Nested: whoever wrote it knows what it takes.
-        Some(config) if config.0.contains_key(chosen.key()) => return Ok(()),
-        Some(config) => config,
-        none => none.insert(std::mem::take(&mut request.fields)),
-    };
-    for (field, what) in essentials(chosen) {
-        if !config.0.contains_key(*field) {
-            let answer = ask(what)?;
-            if !answer.is_empty() {
-                config.0.insert((*field).into(), answer.into());
+    fn merge(
+        &self,
+        mechanism: Option<Mechanism>,
+        config: &mut Map<String, Value>,
+        changes: Map<String, Value>,
+    ) {
+        let names = |field: &str| changes.contains_key(field);
+        // A line, whatever program with arguments the file has.
+        let is_line = self.command.is_some() && mechanism == Some(Mechanism::Local);
+        if is_line && !names("shell") {
+            config.remove("shell");
+            if !names("args") {
+                config.remove("args");
+                config.insert("shell".into(), true.into());
+            }
+        }
+        for (field, value) in changes {
+            match (config.get_mut(&field), value) {
+                (Some(Value::Object(there)), Value::Object(entries)) => there.extend(entries),
+                (_, Value::Null) => drop(config.remove(&field)),
+                (_, value) => drop(config.insert(field, value)),
             }
         }
     }
-    Ok(())
-}
 
-/// Asks a person.
-fn answered(what: &str) -> CliResult<String> {
-    beside(&format!("{what}:"));
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    Ok(answer.trim().to_owned())
-}
-
-fn read_file(path: &Path) -> CliResult<RegisterTarget> {
-    let wrong = |why: String| CliError::Usage(format!("{}: {why}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-    if path.extension().is_some_and(|ending| ending == "json") {
-        return serde_json::from_str(&text).map_err(|error| {
-            wrong(format!(
-                "it is no target as JSON, from line {} on",
-                error.line()
-            ))
-        });
+    /// The flag that a field of the wire was given by.
+    pub(super) fn flag_given(&self, field: &str) -> Option<String> {
+        let is_given = match field {
+            "capabilities" => !self.capabilities.is_empty(),
+            "boundaries" => !self.boundaries.is_empty(),
+            "tags" => !self.tags.is_empty(),
+            "description" => self.description.is_some(),
+            "maxAgents" => self.max_agents.is_some(),
+            "limitGroup" => self.limit_group.is_some(),
+            _ => {
+                let (name, below) = of_config(field)?;
+                match (self.config().get(name), below) {
+                    (Some(Value::Object(entries)), Some(below)) => entries.contains_key(below),
+                    (value, _) => value.is_some(),
+                }
+            }
+        };
+        is_given.then(|| flag(field))
     }
-    let table = toml::from_str(&text)
-        .map_err(|error: toml::de::Error| wrong(format!("it is not TOML: {}", error.message())))?;
-    target_of_table(table).map_err(wrong)
+}
+
+/// A field of a configuration without what stands before it: its name, and what is below it.
+fn of_config(field: &str) -> Option<(&str, Option<&str>)> {
+    let field = field.strip_prefix("config.").unwrap_or(field);
+    let nested = |of: &Mechanism| field.strip_prefix(of.key())?.strip_prefix('.');
+    let field = Mechanism::ALL.iter().find_map(nested).unwrap_or(field);
+    let is_known = |name: &str| Mechanism::ALL.iter().any(|of| of.has_field(name));
+    match field.split_once('.') {
+        Some((name, below)) => is_known(name).then_some((name, Some(below))),
+        None => is_known(field).then_some((field, None)),
+    }
+}
+
+/// The flag for a field of the wire.
+pub(super) fn flag(field: &str) -> String {
+    let plain = match field {
+        "name" => "NAME",
+        "agentType" => "--type",
+        "mechanism" => "--mechanism",
+        "capabilities" => "--capability",
+        "boundaries" => "--boundary",
+        "tags" => "--tag",
+        "description" => "--description",
+        "maxAgents" => "--max-agents",
+        "limitGroup" => "--limit-group",
+        _ => "",
+    };
+    if !plain.is_empty() {
+        return plain.to_owned();
+    }
+    let Some((name, below)) = of_config(field) else {
+        return field.to_owned();
+    };
+    let known = OF_CONFIG.iter().find(|(known, ..)| *known == name);
+    match (known, below) {
+        (Some((_, flag, _)), Some(below)) => format!("{flag} {below}"),
+        (Some((_, flag, _)), None) => (*flag).to_owned(),
+        (None, _) => format!("--set {name}"),
+    }
 }
 
 /// `loom targets update`
@@ -269,23 +287,27 @@ impl UpdateArgs {
         &self.target
     }
 
+    /// Refuses a flag that means nothing for the mechanism of the target.
+    pub fn check_for(&self, mechanism: Mechanism) -> CliResult {
+        self.fields.check_for(mechanism)
+    }
+
     /// What changes.
     ///
     /// # Errors
     /// Nothing does.
     pub fn updates(&self) -> CliResult<TargetUpdates> {
         let fields = &self.fields;
-        let given = |names: &Vec<String>| (!names.is_empty()).then(|| names.clone());
         let config = fields.config();
         let updates = TargetUpdates {
             description: fields.description.clone(),
             capabilities: given(&fields.capabilities),
             boundaries: given(&fields.boundaries),
             config: (!config.is_empty()).then_some(RawConfig(config)),
-            health_check: None,
             tags: given(&fields.tags),
             max_agents: fields.max_agents,
             limit_group: fields.limit_group.clone(),
+            ..TargetUpdates::default()
         };
         if updates == TargetUpdates::default() {
             let message = "nothing is to be changed; name a field, like --max-agents 2";
@@ -296,46 +318,5 @@ impl UpdateArgs {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn what_is_missing_is_asked_for_and_nothing_else() {
-        let mut asked = Vec::new();
-        let mut answers = vec!["run it", "local", "rust, go,", "here"];
-        let mut request = RegisterTarget {
-            agent_type: "claude-code".into(),
-            ..RegisterTarget::default()
-        };
-        ask_for_what_is_missing(&mut request, &mut |what| {
-            asked.push(what.to_owned());
-            Ok(answers.pop().unwrap().to_owned())
-        })
-        .unwrap();
-        assert_eq!(asked.len(), 4);
-        let target = request.check().unwrap();
-        assert_eq!(target.capabilities, ["rust", "go"]);
-        let answered = target.config.answered().unwrap();
-        assert_eq!(answered["command"], json!("run it"));
-    }
-
-    #[test]
-    fn flags_are_a_flat_configuration_with_values_of_their_kind() {
-        let fields = Fields {
-            host: Some("build-2".into()),
-            env: vec![("A".into(), "1".into())],
-            set: vec![
-                ("port".into(), "22".into()),
-                ("identityFile".into(), "/k".into()),
-                ("jumpHost".into(), String::new()),
-            ],
-            ..Fields::default()
-        };
-        let expected = json!({
-            "host": "build-2", "env": {"A": "1"}, "port": 22, "identityFile": "/k", "jumpHost": null,
-        });
-        assert_eq!(Value::Object(fields.config()), expected);
-        assert!(pair("no").is_err() && pair("=x").is_err());
-    }
-}
+#[path = "fields_tests.rs"]
+mod tests;

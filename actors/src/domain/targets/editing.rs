@@ -1,6 +1,6 @@
 //! What people do to a target that is there: change it, define it in a file, take it away.
 
-use loom_protocol::target::{NewTarget, Target, TargetUpdates};
+use loom_protocol::target::{HealthStatus, NewTarget, Target, TargetUpdates};
 use loom_protocol::{Timestamp, WireError};
 
 use super::record::TargetRecord;
@@ -47,7 +47,8 @@ impl<R: Clone> TargetRecord<R> {
         now: Timestamp,
     ) -> Result<Option<Self>, WireError> {
         let updated = updates.apply(&self.target, now)?;
-        Ok(self.replaced_by(updated, now))
+        let updated = self.replaced_by(updated, now);
+        Ok(self.switched_too(updated, updates.enabled, now))
     }
 
     /// As the configuration file defines it now. `None`: it is so already.
@@ -68,15 +69,29 @@ impl<R: Clone> TargetRecord<R> {
             ..self.target.clone()
         };
         let redefined = self.replaced_by(redefined, now);
-        let switched = definition.enabled.and_then(|on| {
-            let record = redefined.as_ref().unwrap_or(self);
-            record.switched(on, now)
-        });
-        switched.or(redefined)
+        self.switched_too(redefined, definition.enabled, now)
+    }
+
+    /// The changed record, also switched where that was said.
+    fn switched_too(
+        &self,
+        changed: Option<Self>,
+        on: Option<bool>,
+        now: Timestamp,
+    ) -> Option<Self> {
+        let switched = on.and_then(|on| changed.as_ref().unwrap_or(self).switched(on, now));
+        switched.or(changed)
     }
 
     fn replaced_by(&self, mut target: Target, now: Timestamp) -> Option<Self> {
         target.updated_at = self.target.updated_at;
+        if target.config != self.target.config {
+            // What was seen of another configuration says nothing of this one.
+            let was = std::mem::take(&mut target.health_status);
+            target
+                .last_error
+                .take_if(|_| was == HealthStatus::Unhealthy);
+        }
         (target != self.target).then(|| {
             self.with(now, |next| {
                 next.target = target;
@@ -149,6 +164,31 @@ mod tests {
             ..TargetUpdates::default()
         };
         assert_eq!(record.updated(&same, NOW), Ok(None));
+        let on = TargetUpdates {
+            enabled: Some(true),
+            ..TargetUpdates::default()
+        };
+        assert_eq!(record.updated(&on, NOW), Ok(None));
+    }
+
+    #[test]
+    fn an_update_switches_and_changes_in_one_step() {
+        let both = TargetUpdates {
+            enabled: Some(false),
+            max_agents: Some(3),
+            ..TargetUpdates::default()
+        };
+        let off = record().updated(&both, NOW).unwrap().unwrap();
+        assert_eq!(
+            (off.target.status, off.target.max_agents),
+            (TargetStatus::Disabled, 3)
+        );
+        let on = TargetUpdates {
+            enabled: Some(true),
+            ..TargetUpdates::default()
+        };
+        let on = off.updated(&on, NOW).unwrap().unwrap();
+        assert_eq!(on.target.status, TargetStatus::Available);
     }
 
     #[test]

@@ -46,6 +46,77 @@ impl MechanismConfig {
     }
 }
 
+impl Mechanism {
+    /// The fields of its configuration.
+    pub const fn fields(self) -> &'static [&'static str] {
+        match self {
+            Self::Local => &[
+                "command",
+                "shell",
+                "args",
+                "workingDirectory",
+                "env",
+                "detached",
+            ],
+            Self::Ssh => &[
+                "host",
+                "user",
+                "command",
+                "port",
+                "privateKeyPath",
+                "workingDirectory",
+                "env",
+                "connectionTimeoutMs",
+                "jumpHost",
+                "knownHosts",
+                "reverseTunnel",
+            ],
+            Self::Kubernetes => &[
+                "namespace",
+                "jobNamePrefix",
+                "image",
+                "imagePullSecret",
+                "serviceAccount",
+                "command",
+                "args",
+                "env",
+                "resources",
+                "ttlSecondsAfterFinished",
+                "context",
+            ],
+            Self::GithubActions => &[
+                "repo",
+                "workflow",
+                "ref",
+                "tokenEnvVar",
+                "inputs",
+                "startTimeoutMs",
+                "apiUrl",
+            ],
+            Self::Webhook => &[
+                "url",
+                "method",
+                "headers",
+                "bodyTemplate",
+                "successCodes",
+                "timeoutMs",
+                "secretEnvVar",
+            ],
+        }
+    }
+
+    /// Whether a flat configuration of it has such a field: one of its own, the old word for one, or all of them below
+    /// its key.
+    pub fn has_field(self, name: &str) -> bool {
+        self.fields().contains(&name)
+            || name == self.key()
+            || (self == Self::GithubActions && name == WORKFLOW_FILE)
+    }
+}
+
+/// `workflow`, as a flat configuration may call it.
+pub(super) const WORKFLOW_FILE: &str = "workflowFile";
+
 /// `local`: a process beside the coordinator.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]

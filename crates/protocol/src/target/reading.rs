@@ -7,7 +7,7 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
-use super::config::MechanismConfig;
+use super::config::{MechanismConfig, WORKFLOW_FILE};
 use super::secret::MASK;
 use super::{Mechanism, check, limits};
 use crate::error::{ErrorCode, WireError};
@@ -18,6 +18,8 @@ type Fields = Map<String, Value>;
 const MERGED: [&str; 4] = ["env", "headers", "inputs", "resources"];
 /// The fields whose values are secret.
 const SECRET: [&str; 2] = ["env", "headers"];
+/// The fields whose entries have the same name in whatever case.
+const CASELESS: [&str; 1] = ["headers"];
 /// Marks, in what is stored, a configuration that came flat.
 const SHAPE: &str = "shape";
 
@@ -125,7 +127,7 @@ impl TargetConfig {
                 fields.remove("shell");
             }
             MechanismConfig::GithubActions(config) => {
-                fields.insert("workflowFile".to_owned(), json!(config.workflow));
+                fields.insert(WORKFLOW_FILE.to_owned(), json!(config.workflow));
             }
             _ => {}
         }
@@ -237,7 +239,7 @@ fn fields_of(mechanism: Mechanism, config: &Fields) -> Result<(ConfigShape, Fiel
     };
     if shape == ConfigShape::Flat {
         fields.remove("mechanism");
-        if let Some(workflow) = fields.remove("workflowFile")
+        if let Some(workflow) = fields.remove(WORKFLOW_FILE)
             && mechanism == Mechanism::GithubActions
         {
             fields.entry("workflow").or_insert(workflow);
@@ -266,14 +268,27 @@ fn apply(to: &mut Fields, name: String, value: Value, prefix: &str) -> Result<()
             let Some(there) = there.as_object_mut() else {
                 return Err(check::refused(prefix, &name, "is not an object"));
             };
+            let caseless = CASELESS.contains(&name.as_str());
+            if caseless {
+                check_named_once(&entries, &name, prefix)?;
+            }
             for (entry, value) in entries {
                 let masked = secret && value == MASK;
-                if value.is_null() {
-                    there.remove(&entry);
-                } else if masked && !there.contains_key(&entry) {
+                let is_known = there.contains_key(&entry)
+                    || (caseless && there.keys().any(|known| known.eq_ignore_ascii_case(&entry)));
+                if masked && !is_known {
                     let problem = "is ***, which stands for a value that is kept, and none is; write the value";
                     return Err(check::refused(prefix, &format!("{name}.{entry}"), problem));
-                } else if !masked {
+                }
+                if masked {
+                    continue;
+                }
+                if caseless {
+                    there.retain(|known, _| !known.eq_ignore_ascii_case(&entry));
+                }
+                if value.is_null() {
+                    there.remove(&entry);
+                } else {
                     there.insert(entry, value);
                 }
             }
@@ -283,6 +298,19 @@ fn apply(to: &mut Fields, name: String, value: Value, prefix: &str) -> Result<()
         }
     }
     Ok(())
+}
+
+/// Entries that have the same name in whatever case: nobody could say which of two is meant.
+fn check_named_once(entries: &Fields, field: &str, prefix: &str) -> Result<(), WireError> {
+    let mut names: Vec<&String> = entries.keys().collect();
+    names.sort_by_cached_key(|name| name.to_ascii_lowercase());
+    let is_twice = |pair: &&[&String]| pair[0].eq_ignore_ascii_case(pair[1]);
+    let Some(pair) = names.windows(2).find(is_twice) else {
+        return Ok(());
+    };
+    let problem = format!("stands there twice, as {} too; write it once", pair[1]);
+    let field = format!("{field}.{}", pair[0]);
+    Err(check::refused(prefix, &field, &problem))
 }
 
 fn decode(

@@ -1,13 +1,13 @@
-//! Register, update, list.
+//! Register, list, and the requests about one target.
 
 use serde::{Deserialize, Serialize};
 
+use super::common::{Common, check_agent_type, check_name_of_target};
 use super::reading::{RawConfig, TargetConfig};
-use super::{HealthCheck, HealthStatus, Mechanism, Target, TargetStatus, check, limits};
-use crate::error::{ErrorCode, WireError};
+use super::{HealthCheck, HealthStatus, Mechanism, Target, TargetAnswer, TargetStatus, check};
+use crate::error::WireError;
 use crate::id::TargetId;
 use crate::time::Timestamp;
-use crate::token::{check_label, check_name, check_token};
 
 /// `targets.register`. The configuration may be nested, flat, or stand beside the other fields without any `config`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -88,8 +88,8 @@ impl RegisterTarget {
     /// # Errors
     /// A field is missing, wrong or too large; the error names it.
     pub fn check(self) -> Result<NewTarget, WireError> {
-        check_name("name", &self.name)?;
-        check_token("agentType", &self.agent_type)?;
+        check_name_of_target(&self.name)?;
+        check_agent_type(&self.agent_type)?;
         if self.capabilities.is_empty() {
             return Err(check::refused(
                 "",
@@ -173,6 +173,52 @@ impl NewTarget {
     }
 }
 
+/// The answer to `targets.test`: whether an agent could be started, as it was seen just now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct TargetHealth {
+    /// The target.
+    pub target_id: TargetId,
+    /// Whether an agent could be started.
+    pub healthy: bool,
+    /// How long the look took, in milliseconds.
+    pub latency_ms: u64,
+    /// The same.
+    pub response_time_ms: u64,
+    /// Why none could be started.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error: Option<String>,
+    /// When the look ended.
+    pub timestamp: Timestamp,
+}
+
+/// The answer to `targets.remove`: what it was.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
+#[serde(untagged)]
+pub enum RemovedTarget {
+    /// A target.
+    Target(Box<TargetAnswer>),
+    /// A record that could not be read.
+    Unreadable {
+        /// Under which name, in lower case.
+        name: String,
+        /// Always true.
+        unreadable: bool,
+    },
+}
+
+impl RemovedTarget {
+    /// Under which name it lay.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Target(answer) => &answer.target.name,
+            Self::Unreadable { name, .. } => name,
+        }
+    }
+}
+
 /// `targets.get`, `remove`, `enable`, `disable`, `test`: one target.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
@@ -180,166 +226,6 @@ impl NewTarget {
 pub struct TargetRequest {
     /// Its id, its name, or an unambiguous beginning of its id.
     pub target: String,
-}
-
-/// `targets.update`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
-#[serde(default)]
-pub struct UpdateTarget {
-    /// Its id, its name, or an unambiguous beginning of its id.
-    pub target: String,
-    /// What changes.
-    pub updates: TargetUpdates,
-}
-
-/// What changes of a target; what is absent stays.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase", default)]
-pub struct TargetUpdates {
-    /// What people should know of it; `""` removes it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub description: Option<String>,
-    /// What its agents can do.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub capabilities: Option<Vec<String>>,
-    /// The boundaries that it serves; an empty list: any.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub boundaries: Option<Vec<String>>,
-    /// Changes to the configuration: merged; `null` removes a field, `***` keeps a secret.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub config: Option<RawConfig>,
-    /// How often it is looked at.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub health_check: Option<HealthCheck>,
-    /// Marks to find it by.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tags: Option<Vec<String>>,
-    /// How many agents it may have at a time.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_agents: Option<u32>,
-    /// The account whose usage limit its agents share; `""` removes it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub limit_group: Option<String>,
-}
-
-impl TargetUpdates {
-    /// The target with these changes.
-    ///
-    /// # Errors
-    /// A field is wrong or too large; the error names it, and nothing is changed.
-    pub fn apply(&self, target: &Target, now: Timestamp) -> Result<Target, WireError> {
-        if self.capabilities.as_ref().is_some_and(Vec::is_empty) {
-            return Err(check::refused(
-                "",
-                "capabilities",
-                "is empty; write at least one",
-            ));
-        }
-        let common = Common {
-            capabilities: self.capabilities.as_deref(),
-            boundaries: self.boundaries.as_deref(),
-            tags: self.tags.as_deref(),
-            description: self.description.as_deref(),
-            health_check: self.health_check.as_ref(),
-            max_agents: self.max_agents,
-            limit_group: self
-                .limit_group
-                .as_deref()
-                .filter(|group| !group.is_empty()),
-        };
-        common.check()?;
-        let mut updated = target.clone();
-        if let Some(changes) = &self.config {
-            updated.config = target.config.updated(changes)?;
-        }
-        set(&mut updated.capabilities, self.capabilities.as_ref());
-        set(&mut updated.boundaries, self.boundaries.as_ref());
-        set(&mut updated.tags, self.tags.as_ref());
-        set(&mut updated.max_agents, self.max_agents.as_ref());
-        updated.health_check = self.health_check.or(updated.health_check);
-        for (to, change) in [
-            (&mut updated.description, &self.description),
-            (&mut updated.limit_group, &self.limit_group),
-        ] {
-            if let Some(text) = change {
-                *to = Some(text.clone()).filter(|text| !text.is_empty());
-            }
-        }
-        updated.updated_at = now;
-        Ok(updated)
-    }
-}
-
-fn set<T: Clone>(to: &mut T, change: Option<&T>) {
-    if let Some(value) = change {
-        to.clone_from(value);
-    }
-}
-
-/// What a registration and an update have in common.
-struct Common<'a> {
-    capabilities: Option<&'a [String]>,
-    boundaries: Option<&'a [String]>,
-    tags: Option<&'a [String]>,
-    description: Option<&'a str>,
-    health_check: Option<&'a HealthCheck>,
-    max_agents: Option<u32>,
-    limit_group: Option<&'a str>,
-}
-
-impl Common<'_> {
-    fn check(&self) -> Result<(), WireError> {
-        for (field, names) in [
-            ("capabilities", self.capabilities),
-            ("boundaries", self.boundaries),
-            ("tags", self.tags),
-        ] {
-            let names = names.unwrap_or_default();
-            if names.len() > limits::NAMES {
-                let message = format!(
-                    "{field} has {} entries; at most {} are allowed",
-                    names.len(),
-                    limits::NAMES
-                );
-                return Err(check::with_field(
-                    WireError::new(ErrorCode::TooLarge, message),
-                    field,
-                ));
-            }
-            for name in names {
-                check_label(field, name)?;
-            }
-        }
-        if self
-            .description
-            .is_some_and(|text| text.len() > limits::DESCRIPTION)
-        {
-            let message = format!(
-                "description has more than {} bytes; shorten it",
-                limits::DESCRIPTION
-            );
-            return Err(check::with_field(
-                WireError::new(ErrorCode::TooLarge, message),
-                "description",
-            ));
-        }
-        if let Some(count) = self
-            .max_agents
-            .filter(|count| !(1..=limits::AGENTS).contains(count))
-        {
-            let problem = format!(
-                "is {count}; write 1 to {} (a target that starts none is disabled)",
-                limits::AGENTS
-            );
-            return Err(check::refused("", "maxAgents", &problem));
-        }
-        if let Some(group) = self.limit_group {
-            check_token("limitGroup", group)?;
-        }
-        self.health_check.map_or(Ok(()), check::health_check)
-    }
 }
 
 /// `targets.list`: all filters together; what is absent filters nothing.

@@ -3,7 +3,7 @@ use crate::{Encoding, ErrorCode, WireError};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-fn registration(body: &Value) -> Result<NewTarget, WireError> {
+pub(super) fn registration(body: &Value) -> Result<NewTarget, WireError> {
     let payload = serde_json::to_vec(body).unwrap();
     let request: RegisterTarget = Encoding::Json.decode_request(&payload)?;
     request.check()
@@ -13,18 +13,18 @@ fn registration(body: &Value) -> Result<NewTarget, WireError> {
     clippy::needless_pass_by_value,
     reason = "it is always written in place"
 )]
-fn with_config(mechanism: &str, config: Value) -> Result<NewTarget, WireError> {
+pub(super) fn with_config(mechanism: &str, config: Value) -> Result<NewTarget, WireError> {
     registration(&json!({
         "name": "t", "agentType": "claude-code", "capabilities": ["rust"], "mechanism": mechanism, "config": config,
     }))
 }
 
-fn target(new: NewTarget) -> Target {
+pub(super) fn target(new: NewTarget) -> Target {
     let now = Timestamp::from_millis(1_800_000_000_000);
     new.into_target(TargetId::generate(), "test".to_owned(), now)
 }
 
-fn raw(config: Value) -> RawConfig {
+pub(super) fn raw(config: Value) -> RawConfig {
     serde_json::from_value(config).unwrap()
 }
 
