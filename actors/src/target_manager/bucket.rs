@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use loom_protocol::{ProjectId, SpinUpId, names};
-use tokio::time::timeout;
+use parking_lot::Mutex;
+use tokio::time::{Instant, timeout};
 
 use super::directory::{Content, TargetDirectory};
 use crate::nats::connection::Nats;
-use crate::nats::error::StoreError;
-use crate::nats::kv::{Bucket, Record, WatchEvent};
+use crate::nats::error::{Cause, StoreError, StoreErrorKind};
+use crate::nats::kv::{Bucket, Record, Standing, WatchEvent};
 use crate::nats::owner::Ownership;
 use crate::nats::store_guard::StoreGuard;
 
@@ -34,6 +35,8 @@ pub(super) enum ReadError {
 pub(super) struct TargetBucket {
     bucket: Bucket,
     is_there: Arc<AtomicBool>,
+    /// How it was when it was read or made, and when that was.
+    seen: Arc<Mutex<(Option<Standing>, Instant)>>,
     /// How long the end of an operation is kept.
     keep: Duration,
 }
@@ -52,6 +55,7 @@ impl TargetBucket {
         Self {
             bucket: bucket.ours_alone().owned_by(ownership),
             is_there: Arc::new(AtomicBool::new(false)),
+            seen: Arc::new(Mutex::new((None, Instant::now()))),
             keep,
         }
     }
@@ -61,17 +65,28 @@ impl TargetBucket {
         self.is_there.load(Ordering::Acquire)
     }
 
+    /// How it was when it was read, or made, and when that was; `None`: it was not there.
+    pub fn seen(&self) -> (Option<Standing>, Instant) {
+        *self.seen.lock()
+    }
+
+    /// How it is now; `None`: it is not there.
+    pub async fn look(&self) -> Result<Option<Standing>, StoreError> {
+        self.bucket.look().await
+    }
+
     /// The name of the stream behind it.
     pub fn stream(&self) -> String {
         format!("KV_{}", self.bucket.name())
     }
 
-    /// Reads it into the directory. Where there is none, that is asked for once, and there is nothing to read.
-    pub async fn read_into(&self, directory: &TargetDirectory) -> Result<(), ReadError> {
+    /// Reads it into the directory. Where there is none, that is asked for once, and there is nothing to read. Whether
+    /// anything is otherwise than was known.
+    pub async fn read_into(&self, directory: &TargetDirectory) -> Result<bool, ReadError> {
         let changes = directory.changes();
-        let is_there = self.bucket.info().await?.is_some();
-        self.is_there.store(is_there, Ordering::Release);
-        let content = if is_there {
+        let found = self.bucket.look().await?;
+        self.saw(found);
+        let content = if found.is_some() {
             // What an incarnation before sent is stored by then, or never will be.
             self.bucket.settle().await?;
             let read = timeout(READ_WITHIN, self.read()).await;
@@ -79,11 +94,8 @@ impl TargetBucket {
         } else {
             Content::default()
         };
-        if directory.replace(content, changes) {
-            Ok(())
-        } else {
-            Err(ReadError::Changed)
-        }
+        let replaced = directory.replace(content, changes);
+        replaced.ok_or(ReadError::Changed)
     }
 
     async fn read(&self) -> Content {
@@ -125,16 +137,38 @@ impl TargetBucket {
     ) -> Result<u64, StoreError> {
         if !self.is_there() {
             self.bucket.ensure().await?;
-            self.is_there.store(true, Ordering::Release);
+            self.saw(self.bucket.look().await?);
         }
         let written = match value {
             Some(value) => self.bucket.write(key, value, expected, write_id).await,
-            None => self.bucket.remove(key, expected, write_id).await,
+            None => self.remove(key, expected, write_id).await,
         };
         if written.is_err() {
             // Perhaps because it is gone: it is looked for before the next write.
             self.is_there.store(false, Ordering::Release);
         }
         written
+    }
+
+    /// Removes the key. A store that is full has no room for the mark that it was removed, and gets room where it goes
+    /// without one.
+    async fn remove(&self, key: &str, expected: u64, write_id: &str) -> Result<u64, StoreError> {
+        let removed = self.bucket.remove(key, expected, write_id).await;
+        match removed {
+            Err(error) if matches!(error.kind(), StoreErrorKind::Refused(Cause::Full(_))) => {
+                match self.bucket.drop_last(key, expected).await {
+                    Ok(true) => Ok(expected),
+                    // Somebody has changed it, or it has gone: the write would have conflicted.
+                    Ok(false) => self.bucket.remove(key, expected, write_id).await,
+                    Err(_) => Err(error),
+                }
+            }
+            removed => removed,
+        }
+    }
+
+    fn saw(&self, found: Option<Standing>) {
+        *self.seen.lock() = (found, Instant::now());
+        self.is_there.store(found.is_some(), Ordering::Release);
     }
 }

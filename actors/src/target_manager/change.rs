@@ -11,7 +11,7 @@ use super::birth_command::BirthCommand;
 use super::birth_step::{BirthStep, BirthStepHook};
 use super::bucket::TargetBucket;
 use super::command::{Command, Decision, Outcome, contended};
-use super::directory::{TargetDirectory, read};
+use super::directory::{TargetDirectory, Unreadable, read};
 use super::key::TargetKey;
 use super::operations::encode_end;
 use super::{Ended, Record};
@@ -161,6 +161,10 @@ impl Transition for Change {
     const MOST_CONFLICTS: u32 = MOST_CONFLICTS;
 
     async fn read(&mut self) -> Result<Present, WireError> {
+        let (directory, name) = (&self.context.directory, &self.request.name);
+        if let Some(error) = directory.unreadable_error(name, ErrorCode::AlreadyExists) {
+            return Err(error);
+        }
         let known = self.context.directory.known(self.request.key);
         Ok(match known {
             Some(known) => Present {
@@ -251,7 +255,7 @@ impl Transition for Change {
         };
         let directory = &self.context.directory;
         let Some(last) = last else {
-            directory.forget(self.request.key);
+            directory.missed(self.request.key);
             return Ok(Found::Instead(Present {
                 record: None,
                 revision: 0,
@@ -261,20 +265,21 @@ impl Transition for Change {
             return Ok(Found::Mine(last.revision));
         }
         let Some(value) = last.value else {
-            directory.forget(self.request.key);
+            directory.missed(self.request.key);
             return Ok(Found::Instead(Present {
                 record: None,
                 revision: last.revision,
             }));
         };
-        let record = read(&key, &value).map_err(|why| {
-            let name = &self.request.name;
-            let text = format!(
-                "what lies under the name {name} is no target that this program can read ({why}); it is left alone, choose another name"
-            );
-            directory.note_unreadable(self.request.key, name, why);
-            WireError::new(ErrorCode::AlreadyExists, text)
-        })?;
+        let record = match read(&key, &value) {
+            Ok(record) => record,
+            Err(why) => {
+                let (name, revision) = (&self.request.name, last.revision);
+                directory.note_unreadable(self.request.key, name, Unreadable { why, revision });
+                let error = directory.unreadable_error(name, ErrorCode::AlreadyExists);
+                return Err(error.unwrap_or_else(|| contended(name)));
+            }
+        };
         let record = Arc::new(record);
         directory.apply(self.request.key, &record, last.revision);
         Ok(Found::Instead(Present {

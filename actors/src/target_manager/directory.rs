@@ -1,8 +1,10 @@
 //! The targets of a project as they are known: the read side, which survives the actor.
 
 mod births;
+mod looked;
+mod unreadable;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use tokio::sync::watch;
 
 pub(crate) use self::births::TicketOf;
 pub use self::births::{LinkedTo, TargetView};
+pub(in crate::target_manager) use self::unreadable::Unreadable;
 use super::key::TargetKey;
 use super::operations::{Operations, decode_end};
 use super::page::{TargetsFound, page_of};
@@ -55,7 +58,11 @@ struct Index {
     by_id: BTreeMap<TargetId, Known>,
     by_name: BTreeMap<TargetKey, TargetId>,
     /// Records that cannot be read, by their keys in the bucket.
-    unreadable: BTreeMap<String, NotARecord>,
+    unreadable: BTreeMap<String, Unreadable>,
+    /// When each was looked at, where that is known.
+    looked: BTreeMap<TargetId, Timestamp>,
+    /// Something is gone from the bucket that nobody here has removed.
+    is_suspicious: bool,
     births: births::BirthIndex,
     ended: Operations,
     /// How often something was applied.
@@ -66,7 +73,7 @@ struct Index {
 #[derive(Debug, Default)]
 pub(super) struct Content {
     known: Vec<Known>,
-    unreadable: BTreeMap<String, NotARecord>,
+    unreadable: BTreeMap<String, Unreadable>,
     ended: Operations,
 }
 
@@ -88,7 +95,9 @@ impl Content {
                 revision: record.revision,
             }),
             Err(why) => {
-                self.unreadable.insert(record.key.clone(), why);
+                let revision = record.revision;
+                let unreadable = Unreadable { why, revision };
+                self.unreadable.insert(record.key.clone(), unreadable);
             }
         }
     }
@@ -158,10 +167,8 @@ impl TargetDirectory {
     /// One target, with its secrets.
     pub fn get(&self, id: TargetId) -> Option<Target> {
         let index = self.index.read();
-        index
-            .by_id
-            .get(&id)
-            .map(|known| known.record.target.clone())
+        let known = index.by_id.get(&id)?;
+        Some(index.with_look(known.record.target.clone()))
     }
 
     /// The target of a name, whatever its case.
@@ -191,7 +198,10 @@ impl TargetDirectory {
     ) -> Result<TargetsFound, WireError> {
         let index = self.index.read();
         let all = index.by_id.values().map(|known| &known.record.target);
-        page_of(all, request, limit)
+        let mut found = page_of(all, request, limit)?;
+        let targets = found.targets.into_iter();
+        found.targets = targets.map(|target| index.with_look(target)).collect();
+        Ok(found)
     }
 
     /// How many there are, by their state. One whose last start failed is in none of the parts.
@@ -287,11 +297,17 @@ impl TargetDirectory {
         index.changes += 1;
     }
 
-    /// What lies under a name cannot be read.
-    pub(super) fn note_unreadable(&self, key: TargetKey, name: &str, why: NotARecord) {
-        self.forget(key);
+    /// What was known under a name is gone, and nobody here has removed it: the same may be so of others.
+    pub(super) fn missed(&self, key: TargetKey) {
         let mut index = self.index.write();
-        index.unreadable.insert(names::target_key(name), why);
+        index.is_suspicious |= index.by_name.contains_key(&key);
+        drop(index);
+        self.forget(key);
+    }
+
+    /// Whether something was missed since this was asked last.
+    pub(super) fn take_suspicion(&self) -> bool {
+        std::mem::take(&mut self.index.write().is_suspicious)
     }
 
     /// How often something was applied; to be taken before the bucket is read.
@@ -299,15 +315,21 @@ impl TargetDirectory {
         self.index.read().changes
     }
 
-    /// The bucket was read. False: something was applied since `changes`, so that it is to be read again.
-    pub(super) fn replace(&self, content: Content, changes: u64) -> bool {
+    /// The bucket was read. Whether a target or a start is otherwise than was known; `None`: something was applied since
+    /// `changes`, so that it is to be read again.
+    pub(super) fn replace(&self, content: Content, changes: u64) -> Option<bool> {
         let mut index = self.index.write();
         if index.changes != changes {
-            return false;
+            return None;
         }
-        for (key, why) in &content.unreadable {
+        let revisions = |known: &Known| (known.record.target.id, known.revision);
+        let before: BTreeSet<_> = index.by_id.values().map(revisions).collect();
+        let now: BTreeSet<_> = content.known.iter().map(revisions).collect();
+        let is_other = before != now || index.unreadable != content.unreadable;
+        for (key, unreadable) in &content.unreadable {
             if !index.unreadable.contains_key(key) {
-                tracing::warn!(project = %self.project, key, "a target cannot be read and is left alone: {why}");
+                let sentence = unreadable.sentence(&self.project, key);
+                tracing::warn!(project = %self.project, key, "{sentence}");
             }
         }
         index.by_id.clear();
@@ -320,9 +342,10 @@ impl TargetDirectory {
                 index.insert(key, known);
             }
         }
+        index.forget_looks();
         drop(index);
         self.loaded.send_replace(true);
-        true
+        Some(is_other)
     }
 }
 

@@ -27,6 +27,7 @@ use super::stream::{Stream, Write};
 use crate::clock::Clock;
 use crate::verdicts::stream_terms::StreamTerms;
 
+pub use making::Standing;
 pub use watch::{Watch, WatchEvent};
 
 use super::owner::Ownership;
@@ -200,6 +201,23 @@ impl Bucket {
     pub async fn remove(&self, key: &str, expected: u64, writer: &str) -> Result<u64, StoreError> {
         let write = self.removal(key, writer);
         self.publish(key, write.if_last(expected)).await
+    }
+
+    /// Takes a key away that was written last at this revision, without a mark in its place: that takes no room, where
+    /// the store is full. Whether it did; what was written since stays.
+    pub async fn drop_last(&self, key: &str, revision: u64) -> Result<bool, StoreError> {
+        if !self.ownership.is_held() {
+            return Err(StoreError::not_owner("purging", &self.resource).at(key));
+        }
+        let known = self.guard.settled_within(ANSWER_WITHIN).await;
+        known.map_err(|denied| self.denied("purging", &denied))?;
+        let stream = self.jetstream.get_stream_no_info(&self.config.name).await;
+        let stream = stream.map_err(|error| StoreError::of("purging", &self.resource, &error))?;
+        // Up to, and without, this sequence.
+        let purge = stream.purge().filter(format!("{}{key}", self.prefix));
+        let purged = purge.sequence(revision + 1).await;
+        let purged = purged.map_err(|error| StoreError::of("purging", &self.resource, &error))?;
+        Ok(purged.purged > 0)
     }
 
     /// The last record of a key, from the leader; `None` where there is not even a mark.

@@ -137,6 +137,7 @@ may_be_said! {
     context::GetStreamError => context::GetStreamErrorKind::JetStream,
     context::CreateStreamError => context::CreateStreamErrorKind::JetStream,
     stream::RawMessageError => RawMessageErrorKind::JetStream,
+    stream::PurgeError => stream::PurgeErrorKind::JetStream,
     stream::ConsumerError => ConsumerErrorKind::JetStream,
 }
 

@@ -4,9 +4,30 @@ use async_nats::jetstream::stream;
 
 use super::{ANSWER_WITHIN, Bucket};
 use crate::error::{Cause, StoreError};
-use crate::listing::{Lookout, StreamIdentity};
+use crate::listing::{Listed, Lookout, StreamIdentity};
 use crate::raw_bucket;
 use crate::terms::{self, Looked};
+
+/// What a bucket is, and how much it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// By what it is known again in a list of all streams.
+    pub identity: StreamIdentity,
+    /// The sequence of the last message that it was given.
+    pub last: u64,
+    /// How many messages are in it.
+    pub messages: u64,
+}
+
+impl From<Listed> for Standing {
+    fn from(listed: Listed) -> Self {
+        Self {
+            identity: listed.identity,
+            last: listed.last,
+            messages: listed.messages,
+        }
+    }
+}
 
 impl Bucket {
     /// Makes the bucket if it is missing. One that is there is [kept](Self::keep) as it must be.
@@ -38,6 +59,19 @@ impl Bucket {
     /// Looks after the bucket: when it has to be asked for.
     pub fn lookout(&self) -> Lookout {
         Lookout::over(&self.config.name, self.guard.listing())
+    }
+
+    /// What the bucket is, and how much it holds; `None`: it is not there. Changes nothing.
+    ///
+    /// # Errors
+    /// The server does not say.
+    pub async fn look(&self) -> Result<Option<Standing>, StoreError> {
+        let found = terms::look_at(&self.jetstream, &self.config.name).await?;
+        Ok(found.map(|found| Standing {
+            identity: found.identity,
+            last: found.info.state.last_sequence,
+            messages: found.info.state.messages,
+        }))
     }
 
     /// Sets the configuration of the bucket back to what keeps its records. One that is missing stays so: `None`.

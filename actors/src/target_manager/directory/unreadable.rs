@@ -1,0 +1,95 @@
+//! Records of the bucket that cannot be read: left alone, told, and removed by their names.
+
+use loom_protocol::agent::UnreadableEntry;
+use loom_protocol::{ErrorCode, ProjectId, WireError, names};
+use serde_json::json;
+
+use super::TargetDirectory;
+use crate::domain::targets::NotARecord;
+use crate::target_manager::key::TargetKey;
+
+/// A record that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::target_manager) struct Unreadable {
+    /// Why.
+    pub why: NotARecord,
+    /// Its revision.
+    pub revision: u64,
+}
+
+impl Unreadable {
+    /// What lies there, why it is no target, and how to get rid of it.
+    pub fn sentence(&self, project: &ProjectId, key: &str) -> String {
+        let remedy = match names::target_of_key(key).filter(|name| TargetKey::of(name).is_some()) {
+            Some(name) => format!("`loom targets remove {name} --project {project}`"),
+            None => format!("`nats kv del {} {key}`", names::targets_bucket(project)),
+        };
+        format!(
+            "the record {key} cannot be read as a target ({}) and is left alone, its name is taken; {remedy} removes it",
+            self.why
+        )
+    }
+}
+
+impl TargetDirectory {
+    /// The error about a name whose record cannot be read, if it is such a one: `not-found`, with how to get rid of it.
+    pub fn unreadable_named(&self, name: &str) -> Option<WireError> {
+        let error = self.unreadable_error(name, ErrorCode::NotFound)?;
+        Some(error.with_details(json!({"unreadable": name.to_ascii_lowercase()})))
+    }
+
+    /// The records that cannot be read, at most so many.
+    pub fn unreadable(&self, most: usize) -> Vec<UnreadableEntry> {
+        let index = self.index.read();
+        let entries = index.unreadable.iter().take(most);
+        let entry = |(key, unreadable): (&String, &Unreadable)| UnreadableEntry {
+            bucket: names::targets_bucket(&self.project),
+            key: key.clone(),
+            revision: unreadable.revision,
+            project_id: Some(self.project.to_string()),
+            reason: unreadable.sentence(&self.project, key),
+        };
+        entries.map(entry).collect()
+    }
+
+    /// The error of a name whose record cannot be read.
+    pub(in crate::target_manager) fn unreadable_error(
+        &self,
+        name: &str,
+        code: ErrorCode,
+    ) -> Option<WireError> {
+        let key = names::target_key(name);
+        let index = self.index.read();
+        let unreadable = index.unreadable.get(&key)?;
+        Some(WireError::new(
+            code,
+            unreadable.sentence(&self.project, &key),
+        ))
+    }
+
+    /// The revision of what lies unreadable under a name.
+    pub(in crate::target_manager) fn unreadable_revision(&self, name: &str) -> Option<u64> {
+        let index = self.index.read();
+        let unreadable = index.unreadable.get(&names::target_key(name))?;
+        Some(unreadable.revision)
+    }
+
+    /// What lies under a name cannot be read.
+    pub(in crate::target_manager) fn note_unreadable(
+        &self,
+        key: TargetKey,
+        name: &str,
+        unreadable: Unreadable,
+    ) {
+        self.forget(key);
+        let mut index = self.index.write();
+        index.unreadable.insert(names::target_key(name), unreadable);
+    }
+
+    /// What lay unreadable under a name has gone.
+    pub(in crate::target_manager) fn forget_unreadable(&self, name: &str) {
+        let mut index = self.index.write();
+        index.unreadable.remove(&names::target_key(name));
+        index.changes += 1;
+    }
+}
