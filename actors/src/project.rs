@@ -273,6 +273,7 @@ impl Project {
             ownership: terms.ownership.clone(),
             guard: guard.clone(),
             births: terms.births.clone(),
+            jitter: terms.jitter.clone(),
             agents: agents.clone(),
             work: work.clone(),
             barrier: barrier.clone(),

@@ -1,24 +1,28 @@
-//! `loom targets`: list, show, add, change, switch and remove targets.
+//! `loom targets`: list, show, add, change, switch, test and remove targets.
 
+mod add;
 mod fields;
 
 use clap::{Args, Subcommand};
 use loom_protocol::rest::TargetsPage;
-use loom_protocol::target::TargetAnswer;
+use loom_protocol::target::{HealthStatus, Target, TargetAnswer, TargetHealth};
 use serde_json::{Value, json};
 
-use self::fields::{AddArgs, UpdateArgs};
+use self::add::AddArgs;
+use self::fields::{UpdateArgs, flag};
 use super::Context;
 use super::each;
 use super::exit::{CliError, CliResult};
 use super::naming::{FormArgs, name};
-use super::output::{Output, Table, note, table};
+use super::output::{Output, Table, cell, note, table};
 use super::pages::{self, Query, Wanted, tell_more};
 use super::show::sheet;
 use super::table::Column;
 use super::times::{ago, at};
+use crate::api_client::{ApiClient, ApiError};
+use crate::settings::targets::renamed;
 
-/// List, show, add, change, switch and remove targets: where agents can be started.
+/// List, show, add, change, switch, test and remove targets: where agents can be started.
 #[derive(Debug, Args)]
 pub struct TargetsArgs {
     #[command(subcommand)]
@@ -47,6 +51,8 @@ enum TargetsCommand {
     Enable(Which),
     /// Let targets start no agents
     Disable(Which),
+    /// Look whether an agent could be started at targets, without starting one; 1 where none could
+    Test(Which),
 }
 
 #[derive(Debug, Args)]
@@ -130,14 +136,20 @@ pub async fn run(context: &Context, args: TargetsArgs) -> CliResult {
             show(out, &target)
         }
         TargetsCommand::Add(args) => {
-            let request = args.request()?;
-            let added: TargetAnswer = api.post(&["targets"], &request).await?;
+            let (request, named) = args.request()?;
+            let added = api.post(&["targets"], &request).await;
+            let added: TargetAnswer = added.map_err(|error| in_words(error, |it| named.of(it)))?;
             tell(out, &added, "is registered")
         }
         TargetsCommand::Update(args) => {
             let updates = args.updates()?;
             let path = ["targets", args.target()];
-            let updated: TargetAnswer = api.put(&path, &updates).await?;
+            if updates.config.is_some() {
+                let there: TargetAnswer = api.get(&path, &[]).await?;
+                args.check_for(there.target.mechanism)?;
+            }
+            let updated = api.put(&path, &updates).await;
+            let updated: TargetAnswer = updated.map_err(|error| in_words(error, flag))?;
             tell(out, &updated, "is changed")
         }
         TargetsCommand::Remove(which) => {
@@ -150,6 +162,50 @@ pub async fn run(context: &Context, args: TargetsArgs) -> CliResult {
         TargetsCommand::Disable(which) => {
             each::for_each(out, which.targets, switched("disable")).await
         }
+        TargetsCommand::Test(which) => test(out, api, which.targets).await,
+    }
+}
+
+/// Looks at one target after the other: at all of them, however one is.
+async fn test(out: Output, api: &ApiClient, targets: Vec<String>) -> CliResult {
+    let (mut are_well, mut first_refusal, mut answers) = (true, None, Vec::new());
+    for target in targets {
+        let looked = api.post(&["targets", &target, "test"], &json!({})).await;
+        let health: TargetHealth = match looked {
+            Ok(health) => health,
+            Err(error) => {
+                let error = CliError::from(error);
+                note(&format!("{target}: {error}"));
+                first_refusal.get_or_insert(error);
+                continue;
+            }
+        };
+        are_well &= health.healthy;
+        let took = health.latency_ms;
+        match &health.error {
+            _ if out.is_json() => answers.push(health),
+            None => out.text(&format!("{target} is healthy ({took} ms)"))?,
+            Some(why) => {
+                let said = format!("{target} is unhealthy ({took} ms): {why}");
+                out.text(&cell(&said, usize::MAX))?;
+            }
+        }
+    }
+    if out.is_json() {
+        out.json(&answers)?;
+    }
+    match first_refusal {
+        Some(refusal) => Err(refusal),
+        None if are_well => Ok(()),
+        None => Err(CliError::WorkFailed),
+    }
+}
+
+/// A refusal that names what is wrong as it was written.
+fn in_words(error: ApiError, words: impl FnOnce(&str) -> String) -> CliError {
+    match error {
+        ApiError::Refused(error) => CliError::Refused(error.code, renamed(&error, words)),
+        other => other.into(),
     }
 }
 
@@ -174,6 +230,9 @@ async fn list(context: &Context, args: &ListArgs) -> CliResult {
     let empty = "no targets";
     pages::print(out, form, &page, &ids, rows, empty)?;
     tell_more(&page.page, form);
+    for entry in &page.unreadable {
+        note(&entry.reason);
+    }
     if page.targets.is_empty() && !out.is_json() && !args.include_disabled && args.status.is_none()
     {
         note("those that are disabled are listed with --include-disabled");
@@ -217,6 +276,18 @@ fn rows(targets: &[TargetAnswer], ids: &[String], wide: bool) -> Table {
     rows
 }
 
+fn health_of(target: &Target) -> String {
+    let seen = match target.health_status {
+        HealthStatus::Healthy => "healthy",
+        HealthStatus::Unhealthy => "unhealthy",
+        HealthStatus::Unknown => "unknown",
+    };
+    match target.last_health_check {
+        Some(looked) => format!("{seen} (looked at {})", ago(looked)),
+        None => seen.to_owned(),
+    }
+}
+
 fn show(out: Output, answer: &TargetAnswer) -> CliResult {
     if out.is_json() {
         return out.json(answer);
@@ -237,6 +308,7 @@ fn show(out: Output, answer: &TargetAnswer) -> CliResult {
         ("name", target.name.clone()),
         ("description", optional(&target.description)),
         ("status", target.status.to_string()),
+        ("health", health_of(target)),
         ("because", optional(&target.last_error)),
         ("type", target.agent_type.clone()),
         ("capabilities", target.capabilities.join(" ")),

@@ -141,7 +141,7 @@ impl Service {
     }
 
     /// The target that a text names, in the project of the request.
-    pub(super) async fn find_target(
+    pub(super) async fn find_readable_target(
         &self,
         caller: &Allowed,
         text: &str,

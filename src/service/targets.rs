@@ -1,4 +1,4 @@
-//! Targets: register, list, get, update, remove, enable, disable.
+//! Targets: register, list, get, update, remove, enable, disable, test.
 //!
 //! To register a target is to say what is executed. Which mechanisms may come by request is the operator's to say
 //! (`targets.api_mechanisms`); what `loom.toml` defines is not asked about.
@@ -7,15 +7,20 @@ use std::sync::Arc;
 
 use loom_actors::project::Project;
 use loom_actors::target_manager::Outcome;
+use loom_protocol::agent::UnreadableEntry;
 use loom_protocol::batch::TargetBatchFilter;
 use loom_protocol::rest::PageInfo;
 use loom_protocol::target::{
-    ListTargetsRequest, Mechanism, RegisterTarget, Target, TargetAnswer, TargetUpdates,
+    ListTargetsRequest, Mechanism, RegisterTarget, RemovedTarget, Target, TargetAnswer,
+    TargetHealth, TargetUpdates,
 };
 use loom_protocol::{ErrorCode, TargetId, WireError};
 
 use super::{BatchFilter, Named, Page, READY_WITHIN, Service, page_limit};
 use crate::access::{Allowed, Door};
+
+/// How many records that cannot be read are told at once.
+const MOST_UNREADABLE: usize = 100;
 
 impl BatchFilter for TargetBatchFilter {
     const FIELDS: &'static str = "agentType, capability, boundary, mechanism or tag";
@@ -62,7 +67,7 @@ impl Service {
         Ok(target.answer())
     }
 
-    /// Registers a target.
+    /// Registers a target. Refused while the store is short, so that there is room to change and remove what is there.
     ///
     /// # Errors
     /// A field is wrong, the mechanism may not come by request, or there is one of that name.
@@ -73,6 +78,7 @@ impl Service {
     ) -> Result<TargetAnswer, WireError> {
         let new = request.check()?;
         self.check_mechanism(new.config.mechanism())?;
+        self.has_room_for_work()?;
         let project = self.activate(self.project_of(caller)).await?;
         let by = match caller.caller().door {
             Door::Nats => "nats",
@@ -93,14 +99,14 @@ impl Service {
         updates: TargetUpdates,
     ) -> Result<TargetAnswer, WireError> {
         let (project, target) = self.find_target(caller, text).await?;
-        if updates.config.is_some() {
+        if updates.changes_config() {
             self.check_mechanism(target.mechanism)?;
         }
         let outcome = project.target_manager.update(&target, updates).await?;
         Ok(outcome.target.answer())
     }
 
-    /// Removes a target; what it was.
+    /// Removes a target, or by its name a record that cannot be read as one; what it was.
     ///
     /// # Errors
     /// There is none, or it has agents.
@@ -108,10 +114,32 @@ impl Service {
         &self,
         caller: &Allowed,
         text: &str,
-    ) -> Result<TargetAnswer, WireError> {
-        let (project, target) = self.find_target(caller, text).await?;
+    ) -> Result<RemovedTarget, WireError> {
+        let (project, target) = match self.find_target(caller, text).await {
+            Ok(found) => found,
+            Err(error) => return self.discard_target(caller, text, error).await,
+        };
         let outcome = project.target_manager.remove(&target).await?;
-        Ok(outcome.target.answer())
+        Ok(RemovedTarget::Target(outcome.target.answer().into()))
+    }
+
+    /// Removes what lies under a name and cannot be read; `error`: why it is no target.
+    async fn discard_target(
+        &self,
+        caller: &Allowed,
+        name: &str,
+        error: WireError,
+    ) -> Result<RemovedTarget, WireError> {
+        match self.with_targets(caller).await? {
+            Some(project) if project.targets.unreadable_named(name).is_some() => {
+                project.target_manager.discard_unreadable(name).await?;
+                Ok(RemovedTarget::Unreadable {
+                    name: name.to_ascii_lowercase(),
+                    unreadable: true,
+                })
+            }
+            _ => Err(error),
+        }
     }
 
     /// Switches a target on or off.
@@ -127,6 +155,33 @@ impl Service {
         let (project, target) = self.find_target(caller, text).await?;
         let switched: Outcome = project.target_manager.switch(&target, on).await?;
         Ok(switched.target.answer())
+    }
+
+    /// Looks whether an agent could be started at a target, without starting one.
+    ///
+    /// # Errors
+    /// There is none, or what there is to see is not known in time. That none could be started is no error.
+    pub async fn test_target(
+        &self,
+        caller: &Allowed,
+        text: &str,
+    ) -> Result<TargetHealth, WireError> {
+        let (project, target) = self.find_target(caller, text).await?;
+        project.target_manager.test(&target).await
+    }
+
+    /// The records of a project that cannot be read as targets.
+    ///
+    /// # Errors
+    /// The project cannot be read.
+    pub async fn unreadable_targets(
+        &self,
+        caller: &Allowed,
+    ) -> Result<Vec<UnreadableEntry>, WireError> {
+        let project = self.with_targets(caller).await?;
+        Ok(project.map_or_else(Vec::new, |project| {
+            project.targets.unreadable(MOST_UNREADABLE)
+        }))
     }
 
     /// The targets that a filter names and that may start agents.
@@ -154,6 +209,25 @@ impl Service {
             ids: found.iter().map(|target| target.id).collect(),
             has_more: false,
         })
+    }
+
+    /// The target that a text names, in the project of the request.
+    ///
+    /// # Errors
+    /// There is none, or there are several. Of a record that cannot be read, how to get rid of it.
+    async fn find_target(
+        &self,
+        caller: &Allowed,
+        text: &str,
+    ) -> Result<(Arc<Project>, Target), WireError> {
+        let found = self.find_readable_target(caller, text).await;
+        let error = match found {
+            Err(error) if error.code == ErrorCode::NotFound => error,
+            found => return found,
+        };
+        let project = self.with_targets(caller).await?;
+        let unreadable = project.and_then(|project| project.targets.unreadable_named(text));
+        Err(unreadable.unwrap_or(error))
     }
 
     /// The project of a request, if it is there and its targets have been read.

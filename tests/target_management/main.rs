@@ -8,6 +8,8 @@ mod birth_crashes;
 mod births;
 mod crashes;
 mod file;
+mod health;
+mod outside;
 mod place;
 mod program;
 mod refused;

@@ -55,6 +55,16 @@ async fn targets_are_managed_by_the_command_line_and_no_secret_is_logged() -> Re
     ])
     .await?;
     assert!(added.starts_with("here is registered ("));
+    let (code, seen, _) = loom(&up, &["targets", "test", "here"]).await?;
+    assert_eq!(code, Some(1), "{seen}");
+    assert!(
+        seen.starts_with("here is unhealthy (") && seen.contains("\"run\""),
+        "{seen}"
+    );
+    ok(&["targets", "update", "here", "--command", "true it"]).await?;
+    let seen = ok(&["targets", "test", "here"]).await?;
+    assert!(seen.starts_with("here is healthy ("), "{seen}");
+    ok(&["targets", "update", "here", "--command", "run it"]).await?;
 
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("target.toml");
@@ -65,6 +75,7 @@ async fn targets_are_managed_by_the_command_line_and_no_secret_is_logged() -> Re
         capabilities = ["go"]
         mechanism = "ssh"
         max_agents = 2
+        boundaries = ["eu"]
         [config]
         host = "build-2"
         user = "me"
@@ -72,10 +83,27 @@ async fn targets_are_managed_by_the_command_line_and_no_secret_is_logged() -> Re
         env = {{ A_TOKEN = "{SECRET}" }}
         "#
     );
-    std::fs::write(&file, text)?;
+    std::fs::write(&file, &text)?;
     let file = file.to_str().context("a path of text")?;
-    ok(&["targets", "add", "--from-file", file, "--max-agents", "3"]).await?;
+    let variant = |name: &str, from: &str, to: &str| -> Result<String> {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text.replace(from, to))?;
+        Ok(path.to_str().context("a path of text")?.to_owned())
+    };
+    let misspelt = &*variant("misspelt.toml", "max_agents", "max_agnets")?;
+    let wrong = &*variant("wrong.toml", "max_agents = 2", "max_agents = 0")?;
+    let flags = ["--max-agents", "3", "--host", "127.0.0.1"];
+    ok(&[&["targets", "add", "--from-file", file][..], &flags].concat()).await?;
 
+    let clear = ["targets", "update", "there", "--boundary", "", "--json"];
+    let cleared: Value = serde_json::from_str(&ok(&clear).await?)?;
+    assert_eq!(cleared["boundaries"], serde_json::json!([]));
+    let other = ["targets", "show", "there", "--json"];
+    let other: Value = serde_json::from_str(&ok(&other).await?)?;
+    assert_eq!(
+        other["config"]["host"], "127.0.0.1",
+        "a flag goes before the file"
+    );
     let listed: Value = serde_json::from_str(&ok(&["targets", "--json"]).await?)?;
     assert_eq!(
         (&listed["total"], &listed["targets"][1]["maxAgents"]),
@@ -140,6 +168,45 @@ async fn targets_are_managed_by_the_command_line_and_no_secret_is_logged() -> Re
             2,
             "nothing is to be changed",
         ),
+        (
+            &["targets", "update", "there", "--address", "http://h"],
+            2,
+            "--address is for the mechanism webhook, and this target's is ssh",
+        ),
+        (
+            &["targets", "update", "there", "--max-agents", "0"],
+            2,
+            "--max-agents is 0",
+        ),
+        (
+            &["targets", "add", "x", "--from-file", misspelt],
+            2,
+            "did you mean max_agents?",
+        ),
+        (
+            &["targets", "add", "x", "--from-file", wrong],
+            2,
+            "max_agents is 0",
+        ),
+        (
+            &[
+                "targets",
+                "add",
+                "x",
+                "--from-file",
+                wrong,
+                "--max-agents",
+                "5000",
+            ],
+            2,
+            "--max-agents is 5000",
+        ),
+        (
+            &["targets", "add", "deadbeef", "--from-file", file],
+            2,
+            "NAME \"deadbeef\" begins with",
+        ),
+        (&["targets", "test", "there"], 1, ""),
         (
             &["targets", "--tag", "x", "show", "there"],
             2,

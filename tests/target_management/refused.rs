@@ -36,6 +36,8 @@ async fn bad_input_is_refused_by_the_name_of_its_field_and_leaves_nothing() -> R
         (json!({"name": "n".repeat(300)}), "name"),
         (json!({"name": ""}), "name"),
         (json!({"name": "a/b"}), "name"),
+        (json!({"name": ".."}), "name"),
+        (json!({"name": "deadbeef"}), "name"),
         (json!({"maxAgents": 0}), "maxAgents"),
         (json!({"maxAgents": 100_000}), "maxAgents"),
         (json!({"capabilities": []}), "capabilities"),

@@ -1,22 +1,24 @@
 //! The actor: reads the bucket, has changes carried out in the background, applies what was acknowledged.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use loom_protocol::{ErrorCode, WireError};
 use loom_supervision::Loading;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio_util::task::AbortOnDropHandle;
+use tokio::task::JoinSet;
 
+use super::ASK_AGAIN;
+use super::admission::{NewNames, may_be_new};
 use super::birth_command::BirthCommand;
 use super::bucket::TargetBucket;
 use super::change::{Change, ChangeContext, Changed, Request};
 use super::command::Command;
+use super::following::Following;
+use super::health::Health;
 use super::key::TargetKey;
 use super::messages::{DoneMsg, Reply, TargetManagerArgs, TargetMsg};
 use super::planning::Planner;
 use super::under_way::Births;
-use super::{ASK_AGAIN, MOST_TARGETS};
 use crate::keyed_writer::{Bounds, KeyedWriter, Panicked, carry_out};
 
 /// How many changes may be under way or queued, in all and for one name; more are refused with `overloaded`.
@@ -25,8 +27,6 @@ const BOUNDS: Bounds = Bounds {
     requests_of_a_key: 64,
     requests: 1024,
 };
-/// The pause before a reading that has failed is tried again.
-const READ_AGAIN: Duration = Duration::from_secs(2);
 
 /// The actor.
 pub struct TargetManager;
@@ -49,9 +49,10 @@ pub struct State {
     /// Until the bucket has been read: nothing is written before.
     pub(super) loading: Option<Loading>,
     was_loaded: bool,
-    reloading: Option<AbortOnDropHandle<()>>,
-    /// Hears of reconnects; only where there is a bucket.
-    watching: Option<AbortOnDropHandle<()>>,
+    pub(super) following: Following,
+    pub(super) health: Health,
+    new_names: NewNames,
+    pub(super) discards: JoinSet<()>,
 }
 
 impl Actor for TargetManager {
@@ -75,7 +76,7 @@ impl Actor for TargetManager {
         let (from, into) = (bucket.clone(), args.directory.clone());
         let load = move || {
             let (from, into) = (from.clone(), into.clone());
-            async move { from.read_into(&into).await }
+            async move { from.read_into(&into).await.map(drop) }
         };
         Ok(State {
             was_loaded: args.directory.is_loaded(),
@@ -93,8 +94,10 @@ impl Actor for TargetManager {
             planner: Planner::default(),
             writer: KeyedWriter::new(myself.clone(), BOUNDS),
             myself,
-            reloading: None,
-            watching: None,
+            following: Following::default(),
+            health: Health::default(),
+            new_names: NewNames::default(),
+            discards: JoinSet::new(),
         })
     }
 
@@ -114,6 +117,8 @@ impl Actor for TargetManager {
             TargetMsg::EndAgent { order, reply } => {
                 let _ = reply.send(state.end_agent(order));
             }
+            TargetMsg::Discard { name, reply } => state.discard(name, reply),
+            TargetMsg::Health(message) => state.on_health(message),
             TargetMsg::Order { request } => state.order(request),
             TargetMsg::Launch { id, news } => state.heard_of(id, news),
             TargetMsg::EndedWhatWasStarted { id, end } => state.ended(id, end),
@@ -125,11 +130,12 @@ impl Actor for TargetManager {
             TargetMsg::LookDue { epoch } => state.look_due(epoch),
             TargetMsg::Done(DoneMsg { key, outcome }) => state.settle(key, *outcome),
             TargetMsg::ReloadDue => state.reload(),
-            TargetMsg::Reloaded(is_read) => state.reloaded(is_read),
+            TargetMsg::Reloaded(read) => state.reloaded(read),
             TargetMsg::Drain(reply) => state.writer.drain(reply),
         }
         state.work_off();
         state.arm_births();
+        state.arm_looks();
         Ok(())
     }
 }
@@ -145,7 +151,8 @@ impl State {
             self.args.events.gap(Some(&self.args.project));
         }
         loading.finish();
-        self.watch_reconnects();
+        self.follow_bucket();
+        self.plan_all_looks();
         self.listen();
         self.recover();
     }
@@ -156,9 +163,13 @@ impl State {
             let _ = reply.send(Err(refusal));
             return;
         }
+        if self.is_new(&request) {
+            self.new_names.began(&request);
+        }
         let reply = Some(reply);
         if let Err(rejected) = self.writer.push(key, Job { request, reply }) {
             let Job { request, reply } = rejected.request;
+            self.new_names.ended(&request);
             let text = format!("target {} is not changed: {}", request.name, rejected.why);
             if let Some(reply) = reply {
                 let _ = reply.send(Err(WireError::overloaded(text, ASK_AGAIN)));
@@ -193,19 +204,20 @@ impl State {
             let text = "the start of this agent is being given up: no agent registered in time, and what was started is ended; try again in a moment";
             return Err(WireError::unavailable(text, ASK_AGAIN));
         }
-        let is_new = matches!(
-            request.command,
-            Command::Register(_) | Command::Define { .. }
-        ) && self.args.directory.known(request.key).is_none();
-        // Those that are under way may be new ones, all of them.
-        if is_new && self.args.directory.len() + self.writer.requests() >= MOST_TARGETS {
-            let text = format!(
-                "project {} has {MOST_TARGETS} targets, which is the most; remove one before you register {name}",
-                self.args.project
-            );
-            return Err(WireError::new(ErrorCode::TooLarge, text));
+        if self.is_new(request) {
+            let known = self.args.directory.len();
+            let name = (&self.args.project, name.as_str());
+            self.new_names.admit(name, request.key, known)?;
         }
         Ok(())
+    }
+
+    fn is_new(&self, request: &Request) -> bool {
+        may_be_new(&request.command) && self.args.directory.known(request.key).is_none()
+    }
+
+    pub(super) const fn bucket(&self) -> &TargetBucket {
+        &self.context.bucket
     }
 
     /// Begins what can be begun.
@@ -232,22 +244,26 @@ impl State {
         let Some(Job { request, reply }) = self.writer.finish(&key) else {
             return;
         };
+        self.new_names.ended(&request);
+        if self.args.directory.take_suspicion() {
+            self.reload();
+        }
         if let Ok(changed) = &outcome {
             self.apply(key, changed, &request.command);
         }
         if let Command::Birth { command, .. } = &request.command {
             self.birth_settled(&request, command, &outcome, reply.is_none());
         }
-        if outcome
-            .as_ref()
-            .is_ok_and(|changed| changed.outcome.changed)
+        if let Ok(changed) = outcome.as_ref()
+            && changed.outcome.changed
         {
             self.targets_changed();
+            self.health_applied(key, changed);
         }
         if let Some(reply) = reply {
             let _ = reply.send(outcome.map(|changed| changed.outcome));
         }
-        self.watch_reconnects();
+        self.follow_bucket();
     }
 
     fn apply(&self, key: TargetKey, changed: &Changed, command: &Command) {
@@ -264,42 +280,5 @@ impl State {
             None => directory.forget(key),
         }
         self.tell_of_target(changed, command);
-    }
-
-    fn watch_reconnects(&mut self) {
-        if self.watching.is_some() || !self.context.bucket.is_there() {
-            return;
-        }
-        let mut reconnects = self.args.nats.reconnects.clone();
-        reconnects.mark_unchanged();
-        let myself = self.myself.clone();
-        self.watching = Some(AbortOnDropHandle::new(tokio::spawn(async move {
-            while reconnects.changed().await.is_ok() && myself.cast(TargetMsg::ReloadDue).is_ok() {}
-        })));
-    }
-
-    fn reload(&mut self) {
-        if self.reloading.is_some() || self.loading.is_some() {
-            return;
-        }
-        let (bucket, directory) = (self.context.bucket.clone(), self.args.directory.clone());
-        let myself = self.myself.clone();
-        self.reloading = Some(AbortOnDropHandle::new(tokio::spawn(async move {
-            let read = bucket.read_into(&directory).await;
-            if let Err(error) = &read {
-                tracing::debug!("the targets could not be read again yet: {error}");
-            }
-            let _ = myself.cast(TargetMsg::Reloaded(read.is_ok()));
-        })));
-    }
-
-    fn reloaded(&mut self, is_read: bool) {
-        self.reloading = None;
-        if is_read {
-            self.args.events.gap(Some(&self.args.project));
-            self.recover();
-        } else {
-            self.myself.send_after(READ_AGAIN, || TargetMsg::ReloadDue);
-        }
     }
 }

@@ -8,7 +8,7 @@ use loom_protocol::{ErrorCode, TargetId, Timestamp, WireError};
 
 use super::birth_command::{BirthCommand, BirthDecision};
 use super::{Ended, Record};
-use crate::domain::targets::{BY_CONFIG, Definition};
+use crate::domain::targets::{BY_CONFIG, Checkup, Definition};
 
 /// Something to be done to the target of a name.
 #[derive(Debug, Clone)]
@@ -42,6 +42,13 @@ pub enum Command {
         known: Box<Target>,
         /// Whether this was sent before: then it may be gone already.
         is_repeated: bool,
+    },
+    /// It was looked at.
+    Checked {
+        /// Which target.
+        id: TargetId,
+        /// What was seen.
+        checkup: Box<Checkup>,
     },
     /// Something about the starts of its agents, and the agents.
     Birth {
@@ -141,6 +148,10 @@ impl Command {
                 Err(_) if *is_repeated => Ok(Decision::Gone(known.clone())),
                 Err(error) => Err(error),
             },
+            (Self::Checked { id, checkup }, _) => {
+                let there = there(*id)?;
+                Ok(or_already(there.checked(checkup), there))
+            }
             (Self::Birth { id, command }, _) => {
                 let there = there(*id)?;
                 Ok(match command.decide(there, now)? {

@@ -1,11 +1,11 @@
 //! How everybody else talks to the TargetManager.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use loom_protocol::target::{
-    BirthTicket, NewTarget, SpinUpOperation, SpinUpStatus, Target, TargetUpdates,
+    BirthTicket, NewTarget, SpinUpOperation, SpinUpStatus, Target, TargetHealth, TargetUpdates,
 };
 use loom_protocol::{AgentGuid, ErrorCode, SpinUpId, TargetId, WireError, WorkId};
 
@@ -13,6 +13,7 @@ use super::birth_command::{BirthCommand, refused};
 use super::change::Request;
 use super::command::{Command, Outcome, not_found};
 use super::directory::{TargetDirectory, TicketOf};
+use super::health::{HealthMsg, LONGEST_LOOK};
 use super::key::TargetKey;
 use super::messages::TargetMsg;
 use super::trigger::{AgentToEnd, Trigger};
@@ -275,6 +276,38 @@ impl TargetManagerHandle {
             .actor
             .call(WITHIN, |reply| TargetMsg::EndAgent { order, reply });
         answer.await.map_err(|error| not_reached(&error))?
+    }
+
+    /// Looks whether an agent could be started at a target. A look that is under way is shared.
+    ///
+    /// # Errors
+    /// It is gone, too many ask, or it is not known in time.
+    pub async fn test(&self, target: &Target) -> Result<TargetHealth, WireError> {
+        let answer = self.actor.call(LONGEST_LOOK + WITHIN, |reply| {
+            let target = Box::new(target.clone());
+            TargetMsg::Health(HealthMsg::Test { target, reply })
+        });
+        answer.await.map_err(|error| not_reached(&error))?
+    }
+
+    /// Removes what lies under a name and cannot be read as a target.
+    ///
+    /// # Errors
+    /// There is no such thing, or it is not known to be gone.
+    pub async fn discard_unreadable(&self, name: &str) -> Result<(), WireError> {
+        let times_sent = AtomicU32::new(0);
+        let answer = self.actor.call(WITHIN, |reply| {
+            times_sent.fetch_add(1, Ordering::Relaxed);
+            let name = name.to_owned();
+            TargetMsg::Discard { name, reply }
+        });
+        match answer.await.map_err(|error| not_reached(&error))? {
+            // The actor before this one has done it, and did not live to say so.
+            Err(error) if error.code == ErrorCode::NotFound && times_sent.into_inner() > 1 => {
+                Ok(())
+            }
+            outcome => outcome,
+        }
     }
 
     async fn ask(&self, name: &str, command: Command) -> Result<Outcome, WireError> {

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::change::{Changed, Request};
 use super::command::Outcome;
 use super::directory::TargetDirectory;
+use super::health::HealthMsg;
 use super::key::TargetKey;
 use super::launching::LaunchNews;
 use super::terms::BirthTerms;
@@ -23,6 +24,7 @@ use crate::liveness::DeliveryBarrier;
 use crate::nats::connection::Nats;
 use crate::nats::owner::Ownership;
 use crate::nats::store_guard::StoreGuard;
+use crate::supervision::Jitter;
 use crate::work_ledger::ReadModel;
 
 /// What the TargetManager needs to run.
@@ -54,6 +56,8 @@ pub struct TargetManagerArgs {
     pub work: Arc<ReadModel>,
     /// To be passed before a start is late.
     pub barrier: DeliveryBarrier,
+    /// Spreads the looks at targets.
+    pub jitter: Jitter,
     /// How long an agent may be silent.
     pub stale_after: Duration,
     /// When the ownership began, by the time of day: who was heard of since lives.
@@ -91,6 +95,15 @@ pub enum TargetMsg {
         /// To whom.
         reply: RpcReplyPort<Result<(), WireError>>,
     },
+    /// Remove what cannot be read under this name; answered when it is gone.
+    Discard {
+        /// Which.
+        name: String,
+        /// To whom.
+        reply: RpcReplyPort<Result<(), WireError>>,
+    },
+    /// Something about looks whether agents could be started.
+    Health(HealthMsg),
     /// A command of the actor's own, once more.
     Order {
         /// What.
@@ -145,8 +158,8 @@ pub enum TargetMsg {
     },
     /// NATS has connected anew: what is in the bucket may be something else.
     ReloadDue,
-    /// The bucket has been read again; false: it could not be.
-    Reloaded(bool),
+    /// The bucket has been read again: whether anything is otherwise than was known; `None`: it could not be.
+    Reloaded(Option<bool>),
     /// Take nothing new; answer when nothing is under way.
     Drain(RpcReplyPort<()>),
 }

@@ -31,7 +31,9 @@
 //! | births due | timer | whose time is over is suspected, or looked for |
 //! | agent left | hook of the agents | unlinked, or asked after |
 //! | look wanted, look due | hooks of items and agents, timer | at most every 50 ms: who is missing is started |
-//! | reload due | own task, after a reconnect | the bucket is read again, if there is one |
+//! | reload due | own task, after a reconnect, or because the bucket is [not as it was read](following) | it is read again |
+//! | discard | handle | a record that cannot be read is removed by its name |
+//! | health | handle, own tasks, timer | [looks](health) whether agents could be started |
 //! | drain | supervisor | nothing new; answered when nothing is under way. Nobody who was started is ended |
 //!
 //! # Failure cases
@@ -44,18 +46,20 @@
 //! | this process was frozen and owns no longer | the record is not written, or the start not begun |
 //! | a write without an answer | repeated until it is known; the write id tells mine from another one |
 //! | the record was changed meanwhile | decided again on what is there, at most 15 times in a row |
-//! | a record cannot be read | left alone, counted, listed nowhere; its name stays taken. The end of a start that cannot be read is passed over |
-//! | the bucket was destroyed | made again by the next registration; what was in it is gone with it, and the agents of undecided starts are refused |
+//! | a record cannot be read | left alone, counted, told with its remedy; its name stays taken until it is removed by it. The end of a start that cannot be read is passed over |
+//! | the store is full | a removal purges what it removes, which takes no room; all else is `unavailable` |
+//! | the bucket was destroyed or purged | noticed within seconds, and what is gone is listed no longer; made again by the next registration; the agents of undecided starts are refused |
 //! | NATS away | reads go on; a change is `unavailable`, and may happen all the same; nothing is started; what the actor has to write of itself is tried again |
-//! | as many targets as may be | `too-large` |
+//! | as many targets as may be | `too-large`; `overloaded` where there would be with those under way |
 //! | a start fails | its target rests, and another one is tried |
 //! | an agent registers while its start is given up | `unavailable` until what was started has ended; then it is born late, where there is room |
 //! | what was started cannot be ended | said in the operation, and tried again for an hour |
 //!
-//! Events: `target:registered`, `target:updated` (enabled too), `target:disabled`, `target:removed`; `spin-up:triggered`,
-//! `spin-up:started`, `spin-up:completed`, `spin-up:failed`.
+//! Events: `target:registered`, `target:updated` (enabled too), `target:disabled`, `target:removed`,
+//! `target:health-changed`; `spin-up:triggered`, `spin-up:started`, `spin-up:completed`, `spin-up:failed`.
 
 mod actor;
+mod admission;
 mod beginning;
 mod birth_command;
 mod birth_step;
@@ -64,7 +68,10 @@ mod bucket;
 mod change;
 mod command;
 mod directory;
+mod discard;
+mod following;
 mod handle;
+mod health;
 mod key;
 mod launching;
 mod linked;

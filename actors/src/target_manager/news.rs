@@ -129,7 +129,12 @@ impl State {
             _ if outcome.removed => TargetEventKind::Removed,
             None => TargetEventKind::Registered,
             // What its starts come to is told as theirs.
-            Some(was) if was == is && matches!(command, Command::Birth { .. }) => return,
+            Some(was)
+                if was == is
+                    && matches!(command, Command::Birth { .. } | Command::Checked { .. }) =>
+            {
+                return;
+            }
             Some(was) if is == TargetStatus::Disabled && was != is => TargetEventKind::Disabled,
             Some(_) => TargetEventKind::Updated,
         };
@@ -141,6 +146,9 @@ impl State {
             target_name: target.name.clone(),
             previous_status: outcome.before,
             new_status: (!outcome.removed).then_some(is),
+            previous_health: None,
+            new_health: None,
+            error: None,
         })));
     }
 

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use super::birth_step::BirthStepHook;
+use super::health::MOST_LOOKS;
 use super::mechanism::{Mechanisms, NoMechanisms};
 use crate::settings::{BirthSettings, BirthTimeoutSettings};
 
@@ -19,6 +22,8 @@ pub struct BirthTerms {
     pub(super) mechanisms: Arc<dyn Mechanisms>,
     pub(super) on_step: BirthStepHook,
     pub(super) limit: StartLimit,
+    /// How many targets of all projects are looked at at once.
+    pub(super) looks: Arc<Semaphore>,
 }
 
 impl BirthTerms {
@@ -27,6 +32,7 @@ impl BirthTerms {
         let most = usize::try_from(settings.max_concurrent).unwrap_or(usize::MAX);
         Self {
             limit: StartLimit::new(most.saturating_mul(OF_ALL_PROJECTS)),
+            looks: Arc::new(Semaphore::new(MOST_LOOKS)),
             settings,
             mechanisms,
             on_step: BirthStepHook::default(),

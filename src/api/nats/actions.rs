@@ -256,6 +256,10 @@ pub(super) async fn carry_out(
                 (request.read()?, verb == VerbName::TargetsEnable);
             request.done(&Box::pin(service.switch_target(caller, &named.target, on)).await?)
         }
+        VerbName::TargetsTest => {
+            let named: TargetRequest = request.read()?;
+            request.done(&Box::pin(service.test_target(caller, &named.target)).await?)
+        }
         VerbName::Stats => request.done(&service.stats(caller)?),
         VerbName::Projects => request.done(&service.project_summaries(caller)?),
         VerbName::Info => request.done(&service.info(caller)),

@@ -146,6 +146,7 @@ fn handler(verb: &Verb) -> Option<MethodRouter<Service>> {
         VerbName::TargetsRemove => on(method, targets::remove),
         VerbName::TargetsEnable => on(method, targets::enable),
         VerbName::TargetsDisable => on(method, targets::disable),
+        VerbName::TargetsTest => on(method, targets::test),
         VerbName::TargetsDisableBatch => on(method, targets::disable_batch),
         VerbName::Stats => on(method, system::stats),
         VerbName::Projects => on(method, system::projects),

@@ -5,7 +5,9 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use loom_protocol::batch::DisableTargetsRequest;
 use loom_protocol::rest::{DisableTargetsResult, TargetsPage};
-use loom_protocol::target::{ListTargetsRequest, RegisterTarget, TargetAnswer, TargetUpdates};
+use loom_protocol::target::{
+    ListTargetsRequest, RegisterTarget, RemovedTarget, TargetAnswer, TargetHealth, TargetUpdates,
+};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -31,8 +33,13 @@ pub async fn list(State(service): State<Service>, call: Call) -> RestResult<Resp
     };
     let _turn = service.turn().await?;
     let page = service.list_targets(call.caller(), &request).await?;
+    let unreadable = match request.cursor {
+        None => service.unreadable_targets(call.caller()).await?,
+        Some(_) => Vec::new(),
+    };
     Ok(call.answer(Json(TargetsPage {
         targets: page.items,
+        unreadable,
         page: page.info,
     })))
 }
@@ -64,7 +71,7 @@ pub async fn register(State(service): State<Service>, call: Call) -> RestResult<
     Ok(created(Json(target)))
 }
 
-/// What `PUT` takes: the changes, or the same below `updates`.
+/// What `PUT` takes: the changes, in any spelling of existing clients, or the same below `updates`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct UpdateBody {
@@ -83,34 +90,38 @@ pub async fn update(State(service): State<Service>, call: Call) -> RestResult<Js
 
 /// A target, and in words what was done with it.
 #[derive(Debug, Serialize)]
-struct Told {
+struct Told<T> {
     success: bool,
     message: String,
     #[serde(flatten)]
-    target: TargetAnswer,
+    target: T,
 }
 
-impl Told {
-    fn of(answer: TargetAnswer, done: &str) -> Json<Self> {
+impl<T> Told<T> {
+    fn of(target: T, name: impl FnOnce(&T) -> &str, done: &str) -> Json<Self> {
         Json(Self {
             success: true,
-            message: format!("{} {done}", answer.target.name),
-            target: answer,
+            message: format!("{} {done}", name(&target)),
+            target,
         })
     }
+}
+
+fn name_of(answer: &TargetAnswer) -> &str {
+    &answer.target.name
 }
 
 /// `DELETE /api/targets/{idOrName}`
 pub async fn remove(State(service): State<Service>, call: Call) -> RestResult<impl IntoResponse> {
     let target = service.remove_target(call.caller(), &call.id).await?;
-    Ok(Told::of(target, "is removed"))
+    Ok(Told::of(target, RemovedTarget::name, "is removed"))
 }
 
 /// `POST /api/targets/{idOrName}/enable`
 pub async fn enable(State(service): State<Service>, call: Call) -> RestResult<impl IntoResponse> {
     let _: IgnoredAny = call.body()?;
     let target = service.switch_target(call.caller(), &call.id, true).await?;
-    Ok(Told::of(target, "is enabled"))
+    Ok(Told::of(target, name_of, "is enabled"))
 }
 
 /// `POST /api/targets/{idOrName}/disable`
@@ -119,7 +130,13 @@ pub async fn disable(State(service): State<Service>, call: Call) -> RestResult<i
     let target = service
         .switch_target(call.caller(), &call.id, false)
         .await?;
-    Ok(Told::of(target, "is disabled"))
+    Ok(Told::of(target, name_of, "is disabled"))
+}
+
+/// `POST /api/targets/{idOrName}/test`: 200 also where no agent could be started.
+pub async fn test(State(service): State<Service>, call: Call) -> RestResult<Json<TargetHealth>> {
+    let _: IgnoredAny = call.body()?;
+    Ok(Json(service.test_target(call.caller(), &call.id).await?))
 }
 
 /// `POST /api/targets/disable-batch`: those of a list, those that a filter names, or all; answers for each by itself.
