@@ -235,15 +235,11 @@ async fn an_outage_of_nats_doubles_nobody_and_loses_nobody() -> Result<()> {
         fleet.nats().restart().await
     };
     outage().await?;
-    let mut registering = Vec::new();
+    let (mut registering, mut known) = (Vec::new(), Vec::new());
     while registering.len() < 3 {
-        let processes = place.started(&project, registering.len() + 1).await?;
-        for process in processes.iter().skip(registering.len()) {
-            let (project, process, guid) =
-                (project.clone(), process.clone(), AgentGuid::generate());
-            let redeeming = register_insistently(project, process, guid);
-            registering.push(tokio::spawn(redeeming));
-        }
+        let process = place.another(&project, &mut known).await?;
+        let redeeming = register_insistently(project.clone(), process, AgentGuid::generate());
+        registering.push(tokio::spawn(redeeming));
         outage().await?;
     }
     for registering in registering {

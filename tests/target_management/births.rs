@@ -22,12 +22,10 @@ async fn let_register(
     place: &Place,
     count: usize,
 ) -> Result<Vec<FakeAgent>> {
-    let mut agents = Vec::new();
+    let (mut agents, mut known) = (Vec::new(), Vec::new());
     while agents.len() < count {
-        let processes = place.started(project, agents.len() + 1).await?;
-        for process in processes.iter().skip(agents.len()) {
-            agents.push(process.register(project, AgentGuid::generate()).await?);
-        }
+        let process = place.another(project, &mut known).await?;
+        agents.push(process.register(project, AgentGuid::generate()).await?);
     }
     Ok(agents)
 }

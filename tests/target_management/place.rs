@@ -113,6 +113,20 @@ impl Place {
         found
     }
 
+    /// Waits for a process that is not one of these, and is then.
+    pub async fn another(
+        &self,
+        project: &TestProject,
+        known: &mut Vec<Process>,
+    ) -> Result<Process> {
+        let others = known.clone();
+        let is_new = |process: &Process| !others.contains(process);
+        let look = async || self.processes().into_iter().find(is_new);
+        let process = project.eventually("another process", look).await?;
+        known.push(process.clone());
+        Ok(process)
+    }
+
     /// Waits until so many were started.
     pub async fn started(&self, project: &TestProject, count: usize) -> Result<Vec<Process>> {
         let what = format!("{count} processes");
