@@ -29,7 +29,7 @@ const READ_AGAIN: Duration = Duration::from_secs(2);
 /// How often it is seen how much the bucket holds.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How often a bucket that is written to is read again: somebody else may be among the writers.
-const READ_EVERY: Duration = Duration::from_secs(60);
+const READ_EVERY: Duration = Duration::from_mins(1);
 
 /// What is known of the bucket's being as it was read.
 #[derive(Default)]
