@@ -64,6 +64,8 @@ pub(super) fn refusal(
     } else {
         format!("status {code}: {words}")
     };
+    let lower = said.to_ascii_lowercase();
+    let says = |part: &str| lower.contains(part);
     let does = |what: &str| format!("{what} ({told})");
     match code {
         300..=399 => does(&format!(
@@ -83,19 +85,19 @@ pub(super) fn refusal(
             "there is no workflow {workflow} in {repo} that the token in the variable {token} may see: look at repo and workflow, and give the token access to that repository with the permission `{}`",
             asked.right()
         )),
-        422 if said.contains("No ref found") => does(&format!(
+        422 if says("no ref found") => does(&format!(
             "{repo} has no branch or tag {reference:?}: write another ref"
         )),
-        422 if said.contains("workflow_dispatch") && said.contains("disabled") => does(&format!(
+        422 if says("workflow_dispatch") && says("disabled") => does(&format!(
             "the workflow {workflow} of {repo} is disabled: enable it on the page of its runs"
         )),
-        422 if said.contains("workflow_dispatch") => does(&format!(
+        422 if says("workflow_dispatch") => does(&format!(
             "the workflow {workflow} has no trigger `workflow_dispatch` at {reference:?} of {repo}: write `on: workflow_dispatch:` with its inputs into it"
         )),
-        422 if said.contains("nexpected input") => does(&format!(
+        422 if says("unexpected input") => does(&format!(
             "the workflow {workflow} does not know an input of the target at {reference:?}: declare it below `on.workflow_dispatch.inputs`, or take it out of the target's inputs"
         )),
-        422 if said.contains("equired input") => does(&format!(
+        422 if says("required input") => does(&format!(
             "the workflow {workflow} needs an input that the target does not give: add it to the target's inputs"
         )),
         _ => does(&format!(
