@@ -6,10 +6,12 @@
 //!
 //! `T` is the clock that the deadlines are measured on: the monotonic one, or the time of day.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::hash::Hash;
 
 use tokio::time::Instant;
+
+use crate::hashing::HashMap;
 
 /// The deadlines of many keys; each key has one at the most.
 #[derive(Debug)]
@@ -25,7 +27,7 @@ impl<K, T> Default for DeadlineQueue<K, T> {
     fn default() -> Self {
         Self {
             in_order: BTreeSet::new(),
-            of: HashMap::new(),
+            of: HashMap::default(),
             epoch: 0,
             armed: None,
         }

@@ -8,6 +8,7 @@
 //! | [`agent_registry`], [`work_dispatcher`], [`work_ledger`], [`gc_reaper`], [`dlq_retrier`], [`target_manager`] | one actor each: its messages, its state, its handle |
 //! | [`liveness`] | whether silence was theirs or ours, before anybody is declared dead or late |
 //! | [`shared_agents`] | the one reader of the bucket in which existing clients keep the agents of all projects |
+//! | `hashing` | the maps of what is looked up for each request |
 //! | [`deadline_queue`] | a deadline for each of many keys, and one armed timer |
 //! | [`keyed_writer`] | a queue and at most one task for each key: read, decide, write, in doubt, again |
 //! | [`notifier`] | something changed: one who tells, many who listen |
@@ -26,6 +27,7 @@ pub mod dlq_retrier;
 pub mod domain;
 pub mod events;
 pub mod gc_reaper;
+mod hashing;
 pub mod keyed_writer;
 pub mod leases;
 pub mod liveness;

@@ -24,7 +24,6 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use dashmap::{DashMap, DashSet};
 use futures_util::{StreamExt as _, stream};
 use loom_protocol::{ProjectId, WireError};
 use tokio::sync::{Semaphore, watch};
@@ -37,6 +36,7 @@ use self::found::Found;
 use self::marks::Marks;
 use self::work_streams::WorkStreams;
 use crate::agent_registry::AgentRegistryHandle;
+use crate::hashing::{DashMap, DashSet};
 use crate::project::{Project, Terms};
 use crate::shared_agents::Registries;
 use crate::supervision::{Root, RootHandle, StopError, TreeState, TreeStatus};
@@ -104,8 +104,8 @@ impl Projects {
             root,
             terms,
             limits,
-            active: DashMap::new(),
-            started: DashSet::new(),
+            active: DashMap::default(),
+            started: DashSet::default(),
             found: Found::default(),
             asleep: Asleep::default(),
             marks,

@@ -40,7 +40,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream;
-use dashmap::DashMap;
 use loom_protocol::store::{LostItem, StoreAnswer};
 use loom_protocol::{ProjectId, names};
 use parking_lot::Mutex;
@@ -49,6 +48,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::memory::Memory;
+use crate::hashing::DashMap;
 use crate::nats::connection::Nats;
 use crate::nats::error::StoreError;
 use crate::nats::listing::StreamListing;
@@ -126,7 +126,7 @@ impl Stores {
             jetstream: nats.jetstream.clone(),
             listing: nats.listing.clone(),
             whole,
-            projects: DashMap::new(),
+            projects: DashMap::default(),
             to_be_looked_at,
             turns: watch::Sender::new(0),
             remembered: file.as_deref().map(Memory::read).unwrap_or_default(),

@@ -1,9 +1,10 @@
 //! What the watch has told of the bucket itself.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use loom_protocol::AgentGuid;
+
+use crate::hashing::HashSet;
 
 /// Whether there is a bucket, whether it is being told from its beginning, and how long it keeps entries.
 #[derive(Debug, Default)]
@@ -72,12 +73,12 @@ mod tests {
         let mut view = BucketView::default();
         assert!(view.end_reading().is_empty());
         view.set_missing();
-        view.begin_reading(HashSet::from([told, untold]));
+        view.begin_reading(HashSet::from_iter([told, untold]));
         assert!(view.is_being_read() && !view.is_missing());
         view.note(told);
-        assert_eq!(view.end_reading(), HashSet::from([untold]));
+        assert_eq!(view.end_reading(), HashSet::from_iter([untold]));
         assert!(view.end_reading().is_empty());
-        view.begin_reading(HashSet::from([told]));
+        view.begin_reading(HashSet::from_iter([told]));
         view.set_missing();
         assert!(!view.is_being_read() && view.is_missing());
         assert!(

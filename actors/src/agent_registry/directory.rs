@@ -4,13 +4,12 @@
 //! writes entries; last signs of life and lease counts are atomics that their finders set.
 //! Reads never wait for the actor, and cost what they return.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use dashmap::DashMap;
 use loom_protocol::agent::{
     Agent, AgentStatus, Directive, DirectiveKind, HeartbeatRequest, UnreadableEntry,
 };
@@ -25,6 +24,7 @@ use super::page::{AgentFilter, AgentsFound, Cursor, places_of_page};
 use crate::domain::agent::{RunVerdict, on_heartbeat, reason_heard, run_verdict};
 use crate::domain::breaker::{AttemptEnd, BreakerTerms, Streak};
 use crate::domain::id_prefix;
+use crate::hashing::{DashMap, HashSet};
 use crate::notifier::Notifier;
 
 /// How many agents are looked at for the type that an item may go to.
@@ -79,11 +79,11 @@ impl AgentDirectory {
         lease_count: impl Fn(AgentGuid, &dyn Fn(usize)) + Send + Sync + 'static,
     ) -> Arc<Self> {
         Arc::new(Self {
-            agents: DashMap::new(),
+            agents: DashMap::default(),
             changes: Notifier::new(CHANGES_KEPT),
             index: RwLock::default(),
             lease_count: Box::new(lease_count),
-            left_streaks: DashMap::new(),
+            left_streaks: DashMap::default(),
             loaded: AtomicBool::new(false),
             unreadable: RwLock::default(),
             recounted: Mutex::default(),
@@ -313,19 +313,22 @@ impl AgentDirectory {
             ..AgentFilter::default()
         };
         let index = self.index.read();
-        let places = index.selection(&filter)?.take(
-            Direction::Forward,
-            Bound::Unbounded,
-            LOOKED_AT_FOR_A_TYPE,
-        );
-        let mut known = places.iter().filter_map(|place| self.get(place.guid));
-        let present = known.find(|entry| {
-            !matches!(
-                entry.agent().status,
-                AgentStatus::Offline | AgentStatus::Quarantined | AgentStatus::Draining
-            )
-        });
-        present.map(|entry| entry.agent().agent_type.clone())
+        let mut selection = index.selection(&filter)?;
+        let mut from = Bound::Unbounded;
+        for _ in 0..LOOKED_AT_FOR_A_TYPE {
+            let place = selection.seek(Direction::Forward, from)?;
+            from = Bound::Excluded(place);
+            let present = self.get(place.guid).filter(|entry| {
+                !matches!(
+                    entry.agent().status,
+                    AgentStatus::Offline | AgentStatus::Quarantined | AgentStatus::Draining
+                )
+            });
+            if let Some(entry) = present {
+                return Some(entry.agent().agent_type.clone());
+            }
+        }
+        None
     }
 
     /// The guids that begin with a text, at most `limit`; none where no guid begins like that.

@@ -1,6 +1,5 @@
 //! The states of all entries of the bucket, for as long as there is something to know of them.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use loom_protocol::agent::AgentStatus;
@@ -8,6 +7,8 @@ use loom_protocol::{AgentGuid, Timestamp};
 
 use super::entry_state::{EntryState, Keeper};
 use super::{AgentDirectory, AgentEntry};
+
+use crate::hashing::HashMap;
 
 /// What is known of each entry. One that nobody has asked for yet is in doubt until the bucket has been read once; then it
 /// has no value.

@@ -1,6 +1,6 @@
 //! Ordered indexes over agents: a listing costs what it returns, not what exists.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use loom_protocol::agent::{Agent, AgentStatus};
@@ -8,6 +8,8 @@ use loom_protocol::rest::AgentTotals;
 use loom_protocol::{AgentGuid, Timestamp};
 
 use super::AgentFilter;
+
+use crate::hashing::HashMap;
 
 /// Where an agent stands in every listing: by registration, then by guid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

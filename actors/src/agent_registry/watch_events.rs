@@ -3,8 +3,6 @@
 //! An entry that an agent put is the agent's: it is merged into memory and left as it is. Our
 //! verdict goes into it only where it has to be seen (`verdicts`).
 
-use std::collections::HashSet;
-
 use loom_protocol::AgentGuid;
 use loom_protocol::agent::{AgentStatus, UnreadableEntry};
 
@@ -15,6 +13,7 @@ use super::{AgentEntry, MAX_AGENTS};
 use crate::domain::agent::{
     AgentPut, Seen, Unreadable, Verdict, differs, guid_of_key, merge, read_own, read_put,
 };
+use crate::hashing::HashSet;
 use crate::nats::kv::{Record, WatchEvent};
 
 /// How many unreadable entries are remembered, so that each is logged once.
@@ -72,7 +71,7 @@ impl State {
     /// written again from memory, but for those that a client keeps.
     fn reading_begins(&mut self, anew: bool) {
         let known = self.args.directory.all();
-        let mut missing = HashSet::new();
+        let mut missing = HashSet::default();
         if anew {
             tracing::warn!(
                 bucket = self.bucket.name(),

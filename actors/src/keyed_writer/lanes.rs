@@ -1,7 +1,9 @@
 //! Which key has its turn, and what waits for it. Knows of no task and of no time.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::hash::Hash;
+
+use crate::hashing::HashMap;
 
 /// How much is taken.
 #[derive(Debug, Clone, Copy)]
@@ -117,7 +119,7 @@ impl<K: Copy + Eq + Hash, R, W> Lanes<K, R, W> {
                 requests_of_a_key: bounds.requests_of_a_key.max(1),
                 ..bounds
             },
-            of: HashMap::new(),
+            of: HashMap::default(),
             lines: Lines {
                 urgent: VecDeque::new(),
                 idle: VecDeque::new(),

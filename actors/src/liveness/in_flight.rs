@@ -1,6 +1,6 @@
 //! Which requests of the API are being applied, and which were turned away.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::loopback_markers::{Expected, LoopbackMarkers};
+
+use crate::hashing::HashMap;
 
 /// Of how many projects it is known apart that requests were turned away.
 const MOST_REFUSED: usize = 1_024;

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_nats::{Client, Subscriber};
-use dashmap::DashMap;
 use futures_util::StreamExt as _;
 use loom_protocol::{ProjectId, Timestamp, WireError};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::domain::sleep::{Mark, StreamPositions};
+use crate::hashing::DashMap;
 
 /// After what time a client that was refused is to try again, and so do we where something failed.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);

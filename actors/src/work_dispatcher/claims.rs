@@ -1,6 +1,6 @@
 //! The open claims: who waits, for what, and who is asked first when an item comes.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use loom_protocol::work::LeaseRef;
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::agent_registry::{AgentDirectory, AgentEntry};
 use crate::domain::matching::{FilterRef, Requirements};
+use crate::hashing::HashMap;
 use crate::liveness::InFlightGuard;
 use crate::work_ledger::{Applied, LedgerError};
 

@@ -7,7 +7,6 @@
 //!
 //! A completion that comes within that grace still counts.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use super::env::DispatcherEnv;
 use super::messages::DispatcherTimer;
 use crate::deadline_queue::DeadlineQueue;
 use crate::domain::work::Command;
+use crate::hashing::HashMap;
 use crate::work_ledger::{Header, Operation};
 
 /// When an item that was to fail is looked at again, in case that came to nothing.

@@ -1,6 +1,6 @@
 //! The pending items in the order in which they are served. Pure: no clock, no network.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use loom_protocol::work::PRIORITY;
@@ -8,6 +8,7 @@ use loom_protocol::{Timestamp, WorkId};
 
 use crate::deadline_queue::DeadlineQueue;
 use crate::domain::matching::{FilterRef, Requirements, is_of_type};
+use crate::hashing::HashMap;
 use crate::work_ledger::Header;
 
 /// A place in the order: priority first, then creation. Lower is served first.

@@ -1,10 +1,10 @@
 //! What keeps an agent from taking more: assignments being written, items it is still stopping,
 //! items it has just given back.
 
-use std::collections::HashMap;
-
 use loom_protocol::{AgentGuid, WorkId};
 use tokio::time::Instant;
+
+use crate::hashing::HashMap;
 
 /// Per agent, beyond the leases of the read model.
 #[derive(Debug, Default)]

@@ -1,9 +1,9 @@
 //! Leases that nobody may have told their agents of: written for an incarnation of the dispatcher
 //! that died before it could answer, and found when this one had answered the claim without them.
 
-use std::collections::HashMap;
-
 use loom_protocol::{AgentGuid, WorkId};
+
+use crate::hashing::HashMap;
 
 /// Such leases, until the agent has been told and claims by another name, or until their end.
 #[derive(Debug, Default)]
@@ -50,7 +50,7 @@ impl UnacknowledgedAssignments {
     /// What the agent is to be told with the answer to its claim of this name; once more if the claim is repeated.
     pub fn tell(&mut self, guid: AgentGuid, claim_id: &str) -> Leases {
         let Some(of_agent) = self.0.get_mut(&guid) else {
-            return Leases::new();
+            return Leases::default();
         };
         let mut ids = std::mem::take(&mut of_agent.pending);
         if let Some((_, before)) = of_agent.told.take_if(|(told_by, _)| **told_by == *claim_id) {
@@ -83,13 +83,13 @@ mod tests {
         let guid = AgentGuid::generate();
         let mut leases = UnacknowledgedAssignments::default();
         leases.note(guid, id(1), false);
-        assert_eq!(leases.tell(guid, "a"), Leases::from([(id(1), false)]));
+        assert_eq!(leases.tell(guid, "a"), Leases::from_iter([(id(1), false)]));
         leases.note(guid, id(2), true);
-        let both = Leases::from([(id(1), false), (id(2), true)]);
+        let both = Leases::from_iter([(id(1), false), (id(2), true)]);
         assert_eq!(leases.tell(guid, "a"), both);
         assert_eq!(leases.tell(guid, "a"), both);
         leases.forget(guid, id(1));
-        assert_eq!(leases.tell(guid, "a"), Leases::from([(id(2), true)]));
+        assert_eq!(leases.tell(guid, "a"), Leases::from_iter([(id(2), true)]));
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! The items that are being assigned just now.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use loom_protocol::WorkId;
 use parking_lot::Mutex;
 
+use crate::hashing::HashSet;
 use crate::work_ledger::Header;
 
 /// The items that are being assigned. What an assignment makes of its item is heard with its outcome, so the change

@@ -1,12 +1,13 @@
 //! Records read or written lately, so that a claim need not read what a submit just wrote.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use loom_protocol::WorkId;
 use parking_lot::Mutex;
 
 use crate::domain::work::WorkRecord;
+use crate::hashing::HashMap;
 
 const MAX_RECORDS: usize = 32 * 1024;
 const MAX_BYTES: usize = 64 * 1024 * 1024;

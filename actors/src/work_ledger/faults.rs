@@ -1,6 +1,5 @@
 //! Records that somebody has made unreadable, has deleted, or that are not there any more.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -10,6 +9,7 @@ use super::header::Header;
 use super::read_error::ReadError;
 use super::read_model::ReadModel;
 use crate::domain::work::{RecordError, decode};
+use crate::hashing::HashMap;
 use crate::nats::ledger_store::Entry;
 
 /// How many records a bucket should hold.

@@ -4,7 +4,7 @@
 //! queue: the header (about 130), its id in the map of ids (about 36), its place in the order of
 //! its status (about 30), its place in the queue (about 45).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::header::{Failure, Header, ItemChange, LeaseInfo};
 use crate::domain::matching::Requirements;
 use crate::domain::work::{LeaseEnd, WorkRecord};
+use crate::hashing::HashMap;
 
 /// In which list an item is beside the order of its status.
 enum List {

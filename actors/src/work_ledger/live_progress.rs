@@ -1,11 +1,11 @@
 //! What agents report about the items that they work on. In memory; written down now and then only.
 
-use std::collections::HashMap;
-
 use loom_protocol::work::Usage;
 use loom_protocol::{Timestamp, WorkId};
 use parking_lot::Mutex;
 use tokio::time::Instant;
+
+use crate::hashing::HashMap;
 
 /// What an agent last reported about an item.
 #[derive(Debug, Clone, Default, PartialEq)]

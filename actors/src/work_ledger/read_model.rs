@@ -3,7 +3,6 @@
 //! It belongs to the project tree and survives a crash of the ledger. Only the ledger writes it;
 //! reads never queue behind writes.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -24,6 +23,7 @@ use crate::domain::id_prefix;
 use crate::domain::lease::LeaseClock;
 use crate::domain::matching::Requirements;
 use crate::domain::work::{Bodies, RecordError, WorkRecord, decode, view};
+use crate::hashing::{HashMap, HashSet};
 use crate::nats::ledger_store::{Entry, LedgerStore};
 use crate::nats::store_guard::StoreGuard;
 use crate::notifier::Notifier;
@@ -120,7 +120,7 @@ impl ReadModel {
     }
 
     /// Whether there is such an item.
-    pub(super) fn is_known(&self, id: WorkId) -> bool {
+    pub fn is_known(&self, id: WorkId) -> bool {
         self.index.read().get(id).is_some()
     }
 
