@@ -12,6 +12,8 @@ use loom_protocol::{ProjectId, names};
 
 use crate::notifier::{Listener, Notification, Notifier};
 
+/// What an event usually has, in bytes: it is written without being moved.
+const USUAL_SIZE: usize = 1024;
 /// How many events are kept for those who listen.
 const BACKLOG: usize = 16 * 1024;
 
@@ -116,8 +118,9 @@ async fn publish(client: Client, mut news: Listener<News>) {
             }
         };
         let subject = names::event(event.project_id(), event.name());
-        match serde_json::to_vec(&*event) {
-            Ok(json) => {
+        let mut json = Vec::with_capacity(USUAL_SIZE);
+        match serde_json::to_writer(&mut json, &*event) {
+            Ok(()) => {
                 if let Err(error) = client.publish(subject, json.into()).await {
                     tracing::debug!(%error, "an event was not published");
                 }

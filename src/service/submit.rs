@@ -118,9 +118,12 @@ impl Service {
 
 impl Service {
     fn is_known(&self, project: &ProjectId, submission: &Submission) -> bool {
-        let project = self.projects().get(project);
-        let id = submission.record.id;
-        submission.id_was_given && project.is_some_and(|p| p.work.header(id).is_some())
+        // Of one that is made here nobody can know.
+        submission.id_was_given && {
+            let project = self.projects().get(project);
+            let id = submission.record.id;
+            project.is_some_and(|project| project.work.is_known(id))
+        }
     }
 }
 

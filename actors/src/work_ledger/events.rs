@@ -100,6 +100,11 @@ fn retried(new: impl Fn(WorkEventKind) -> WorkEvent, record: &WorkRecord) -> Wor
 
 /// The first characters of a text.
 fn start_of(text: &str, characters: usize) -> String {
+    // A character has a byte at least, and one of ASCII has no more.
+    let plain = text.get(..characters.min(text.len()));
+    if let Some(start) = plain.filter(|start| start.is_ascii() || start.len() == text.len()) {
+        return start.to_owned();
+    }
     let end = text.char_indices().nth(characters).map(|(end, _)| end);
     text[..end.unwrap_or(text.len())].to_owned()
 }
@@ -138,5 +143,22 @@ fn event(
         recoverable: None,
         reason: None,
         not_before: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_start_of_a_text_is_its_first_characters(
+            text in "[a-zé漢😀]{0,12}",
+            characters in 0..14_usize,
+        ) {
+            let expected: String = text.chars().take(characters).collect();
+            prop_assert_eq!(start_of(&text, characters), expected);
+        }
     }
 }

@@ -234,7 +234,8 @@ impl Nats {
     /// How many bytes a message of the server may have that it is connected to now; another one may have another
     /// limit, and so may the same one after it was started again.
     pub fn max_payload(&self) -> usize {
-        self.client.server_info().max_payload
+        // Not from `server_info`, which copies all that the server says of itself.
+        self.client.max_payload()
     }
 
     /// A round trip: when it comes back, everything that the server sent before has arrived.

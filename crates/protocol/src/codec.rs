@@ -18,6 +18,9 @@ pub const JSON: &str = "application/json";
 /// ends the whole process.
 const MAX_DEPTH: usize = 128;
 
+/// What the payload of one item usually has, in bytes: it is written without being moved.
+const USUAL_SIZE: usize = 1024;
+
 /// How many characters of an unknown field's name an error repeats.
 const MAX_SHOWN: usize = 64;
 
@@ -69,12 +72,15 @@ impl Encoding {
     /// # Errors
     /// Only for values whose own `Serialize` fails.
     pub fn encode(self, value: &impl Serialize) -> Result<Vec<u8>, DecodeError> {
+        let mut payload = Vec::with_capacity(USUAL_SIZE);
         match self {
-            Self::Json => serde_json::to_vec(value).map_err(|e| DecodeError(e.to_string())),
-            Self::MessagePack => {
-                rmp_serde::to_vec_named(value).map_err(|e| DecodeError(e.to_string()))
+            Self::Json => {
+                serde_json::to_writer(&mut payload, value).map_err(|e| DecodeError(e.to_string()))
             }
-        }
+            Self::MessagePack => rmp_serde::encode::write_named(&mut payload, value)
+                .map_err(|e| DecodeError(e.to_string())),
+        }?;
+        Ok(payload)
     }
 
     /// Reads an answer; an empty one reads as an empty object. Unknown fields are passed over.

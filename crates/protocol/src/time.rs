@@ -52,10 +52,61 @@ fn millis(duration: Duration) -> i64 {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut buffer = [0; WRITTEN];
+        if let Some(text) = self.usual_text(&mut buffer) {
+            return f.write_str(text);
+        }
         match jiff::Timestamp::from_millisecond(self.0) {
             Ok(instant) => f.write_str(&PRINTER.timestamp_to_string(&instant)),
             Err(_) => write!(f, "{}ms", self.0),
         }
+    }
+}
+
+/// How many bytes an instant has as a text.
+const WRITTEN: usize = "2026-01-31T12:00:00.000Z".len();
+
+impl Timestamp {
+    /// The text of an instant after 1970, into a buffer: there are a dozen in the messages of one item, and the printer takes
+    /// 900 instructions for each.
+    fn usual_text(self, buffer: &mut [u8; WRITTEN]) -> Option<&str> {
+        const MILLIS_OF_DAY: u64 = 24 * 3_600_000;
+        /// From the first of March of the year 0 to the first of January 1970: leap days are the last of such a year.
+        const DAYS_BEFORE: u64 = 719_468;
+        const DAYS_OF_FOUR_CENTURIES: u64 = 146_097;
+        let millis = u64::try_from(self.0).ok().filter(|_| self.0 <= LAST)?;
+        let (days, of_day) = (millis / MILLIS_OF_DAY + DAYS_BEFORE, millis % MILLIS_OF_DAY);
+        let (centuries, day) = (days / DAYS_OF_FOUR_CENTURIES, days % DAYS_OF_FOUR_CENTURIES);
+        // Without the leap days before it every year has 365 days: one in 4 years, none in 100, one in 400.
+        let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+        let day = day - (365 * year + year / 4 - year / 100);
+        // From March on the months have 153 days in five.
+        let month = (5 * day + 2) / 153;
+        let day = day - (153 * month + 2) / 5 + 1;
+        let (month, is_next) = if month < 10 {
+            (month + 3, 0)
+        } else {
+            (month - 9, 1)
+        };
+        let year = 400 * centuries + year + is_next;
+        *buffer = *b"0000-00-00T00:00:00.000Z";
+        let (seconds, minutes) = (of_day / 1_000, of_day / 60_000);
+        for (place, value) in [
+            (0..4, year),
+            (5..7, month),
+            (8..10, day),
+            (11..13, minutes / 60),
+            (14..16, minutes % 60),
+            (17..19, seconds % 60),
+            (20..23, of_day % 1_000),
+        ] {
+            let mut left = value;
+            for digit in buffer[place].iter_mut().rev() {
+                *digit += u8::try_from(left % 10).unwrap_or_default();
+                left /= 10;
+            }
+        }
+        std::str::from_utf8(buffer).ok()
     }
 }
 
@@ -97,7 +148,11 @@ impl FromStr for Timestamp {
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        let mut buffer = [0; WRITTEN];
+        match self.usual_text(&mut buffer) {
+            Some(text) => serializer.serialize_str(text),
+            None => serializer.collect_str(self),
+        }
     }
 }
 
@@ -120,12 +175,31 @@ impl<'de> Deserialize<'de> for Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn written_in_utc_with_milliseconds() {
         let read: Timestamp = "2026-01-31T13:00:00.5+01:00".parse().unwrap();
         assert_eq!(read.to_string(), "2026-01-31T12:00:00.500Z");
         assert_eq!(read.to_string().parse::<Timestamp>(), Ok(read));
+    }
+
+    proptest! {
+        /// As the printer writes it, whatever the year; around every turn of a month as well.
+        #[test]
+        fn an_instant_is_written_as_the_printer_writes_it(
+            millis in -2_000_000_000_000..LAST,
+            days in 0..2_932_000_i64,
+        ) {
+            let turn = days * 24 * 3_600_000;
+            for millis in [millis, turn, turn - 1, turn + 1, LAST, LAST + 1] {
+                let instant = jiff::Timestamp::from_millisecond(millis.min(LAST)).unwrap();
+                let expected = PRINTER.timestamp_to_string(&instant);
+                let at = Timestamp(millis.min(LAST));
+                prop_assert_eq!(at.to_string(), &*expected);
+                prop_assert_eq!(serde_json::to_string(&at).unwrap(), format!("\"{expected}\""));
+            }
+        }
     }
 
     #[test]

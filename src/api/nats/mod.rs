@@ -275,15 +275,14 @@ impl Guard {
             }
         };
         let outcome = outcome.map_err(|error| self.service.explained(error));
-        self.send(request, outcome).await;
+        self.send(request, encoding, outcome).await;
     }
 
-    async fn send(&self, request: Request, outcome: Result<Done, WireError>) {
+    async fn send(&self, request: Request, encoding: Encoding, outcome: Result<Done, WireError>) {
         let message = &request.message;
         let Some(reply) = message.reply.clone() else {
             return;
         };
-        let encoding = encoding_of(message);
         let refusal = outcome.as_ref().err().map(|error| ServiceError {
             status: error.code.to_string(),
             code: usize::from(error.code.status()),
@@ -301,7 +300,7 @@ impl Guard {
         if let Err(error) = &sent
             && error.kind() == PublishErrorKind::MaxPayloadExceeded
         {
-            let most = self.client.server_info().max_payload;
+            let most = self.client.max_payload();
             let Answer { headers, payload } = Answer::too_large(size, most, encoding);
             sent = self
                 .client
