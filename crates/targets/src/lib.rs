@@ -16,12 +16,16 @@
 //! | started, reference not stored | found by the id in its environment: `Running` | by its file and its environment: `Running` | repeated with the same `Idempotency-Key`, which the receiver takes for the same start |
 //! | stored | `Running`, or `Ended` with the end of its output | the same | `Unknown`: only its birth tells |
 //!
-//! `kubernetes` and `github-actions` are not here yet: [`mechanism_for`] says [`Unsupported`]. They will be two more
-//! modules beside [`local`], with a variant of [`Reference`] each.
+//! [`kubernetes`] has a table of its own: it is found like `local`, by a label, and nothing of it runs before its last step.
+//!
+//! `github-actions` is not here yet: [`mechanism_for`] says [`Unsupported`]. It will be one more module beside [`local`],
+//! with a variant of [`Reference`]. Without the cargo feature `k8s` (on by default) `kubernetes` is [`Unsupported`] too.
 #![deny(missing_docs)]
 
 pub mod environment;
 mod error;
+#[cfg(feature = "k8s")]
+pub mod kubernetes;
 pub mod local;
 mod order;
 mod outcome;
@@ -45,7 +49,9 @@ use tokio_util::sync::CancellationToken;
 pub use error::{ProbeError, StartError, StartErrorKind, StopError, Unsupported};
 pub use order::StartOrder;
 pub use outcome::{AgentEnd, Found, Probe, Started, Stopped};
-pub use reference::{LocalReference, Reference, SshReference, WebhookReference};
+pub use reference::{
+    KubernetesReference, LocalReference, Reference, SshReference, WebhookReference,
+};
 pub use ssh::SshProgram;
 pub use steps::{Step, StepHook};
 
@@ -80,6 +86,15 @@ pub trait Launcher: Send + Sync {
     /// Whether an agent could be started, without starting one. Ends within `limit`.
     fn probe(&self, limit: Duration) -> BoxFuture<'_, Result<Probe, ProbeError>>;
 
+    /// Why an agent that was started has not begun to run yet, in words; none where it runs, or nobody can tell.
+    fn waits_for<'a>(
+        &'a self,
+        _spin_up: SpinUpId,
+        _reference: Option<&'a Reference>,
+    ) -> BoxFuture<'a, Result<Option<String>, ProbeError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
     /// Removes what is kept of a start that is decided, once nothing of it lives: locks and output.
     fn forget(&self, spin_up: SpinUpId) -> BoxFuture<'_, ()>;
 }
@@ -95,6 +110,8 @@ pub struct Surroundings {
     pub allow_link_local: bool,
     /// The program `ssh` and what it is told.
     pub ssh: SshProgram,
+    /// The kubeconfig; what `KUBECONFIG` names or `~/.kube/config` where absent, and in a pod of a cluster that cluster.
+    pub kubeconfig: Option<PathBuf>,
     /// Is told each step of a start, before it is done.
     pub on_step: StepHook,
 }
@@ -112,6 +129,11 @@ pub fn mechanism_for(
         MechanismConfig::Local(config) => Box::new(local::Local::new(config.clone(), around)),
         MechanismConfig::Ssh(config) => Box::new(ssh::Ssh::new(config.clone(), around)),
         MechanismConfig::Webhook(config) => Box::new(webhook::Webhook::new(config.clone(), around)),
+        #[cfg(feature = "k8s")]
+        MechanismConfig::Kubernetes(config) => {
+            Box::new(kubernetes::Kubernetes::new(config.clone(), around))
+        }
+        #[cfg(not(feature = "k8s"))]
         MechanismConfig::Kubernetes(_) => return Err(Unsupported(Mechanism::Kubernetes)),
         MechanismConfig::GithubActions(_) => return Err(Unsupported(Mechanism::GithubActions)),
     })
@@ -126,17 +148,21 @@ mod tests {
     #[test]
     fn what_is_not_there_yet_says_so() {
         let github = json!({"repo": "o/r", "workflow": "w.yml"});
-        let kubernetes = json!({"namespace": "n", "jobNamePrefix": "j", "image": "i"});
-        for (mechanism, config) in [
-            (Mechanism::GithubActions, github),
-            (Mechanism::Kubernetes, kubernetes),
-        ] {
+        let mut missing = vec![(Mechanism::GithubActions, github)];
+        if cfg!(not(feature = "k8s")) {
+            let kubernetes = json!({"namespace": "n", "jobNamePrefix": "j", "image": "i"});
+            missing.push((Mechanism::Kubernetes, kubernetes));
+        }
+        for (mechanism, config) in missing {
             let raw: RawConfig = serde_json::from_value(config).unwrap();
             let config = TargetConfig::read(mechanism, &raw).unwrap();
             let unsupported = mechanism_for(&config, &Surroundings::default())
                 .err()
                 .unwrap();
-            assert!(unsupported.to_string().contains(mechanism.as_str()));
+            let text = unsupported.to_string();
+            assert!(text.contains(mechanism.as_str()), "{text}");
+            let is_built_out = mechanism == Mechanism::Kubernetes;
+            assert_eq!(text.contains("cargo feature k8s"), is_built_out, "{text}");
         }
     }
 }

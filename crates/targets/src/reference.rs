@@ -14,6 +14,8 @@ pub enum Reference {
     Ssh(SshReference),
     /// Somebody was asked to start it.
     Webhook(WebhookReference),
+    /// A Job of a cluster.
+    Kubernetes(KubernetesReference),
 }
 
 impl Reference {
@@ -23,6 +25,7 @@ impl Reference {
             Self::Local(_) => Mechanism::Local,
             Self::Ssh(_) => Mechanism::Ssh,
             Self::Webhook(_) => Mechanism::Webhook,
+            Self::Kubernetes(_) => Mechanism::Kubernetes,
         }
     }
 
@@ -31,6 +34,7 @@ impl Reference {
         match self {
             Self::Local(LocalReference { spin_up, .. })
             | Self::Ssh(SshReference { spin_up, .. })
+            | Self::Kubernetes(KubernetesReference { spin_up, .. })
             | Self::Webhook(WebhookReference { spin_up }) => *spin_up,
         }
     }
@@ -74,6 +78,23 @@ pub struct WebhookReference {
     pub spin_up: SpinUpId,
 }
 
+/// A Job of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KubernetesReference {
+    /// The start.
+    pub spin_up: SpinUpId,
+    /// The context of the kubeconfig, where the target named one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
+    /// The namespace.
+    pub namespace: String,
+    /// The name of the Job.
+    pub job: String,
+    /// Its number: another Job of that name has another one.
+    pub uid: String,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,8 +110,16 @@ mod tests {
             started_at,
             boot_id,
         };
+        let kubernetes = KubernetesReference {
+            spin_up,
+            context: None,
+            namespace: "n".to_owned(),
+            job: "j".to_owned(),
+            uid: "u".to_owned(),
+        };
         for reference in [
             Reference::Ssh(ssh),
+            Reference::Kubernetes(kubernetes),
             Reference::Webhook(WebhookReference { spin_up }),
         ] {
             let stored = serde_json::to_value(&reference).unwrap();

@@ -7,6 +7,7 @@
 //! | [`fleet`] | a coordinator with its own NATS in this process, fresh projects, signals, killed actors |
 //! | [`agent`] | agents that behave as told: diligent, stalling, lying, late, dead |
 //! | [`history`] | a recorder of what happened, and a checker that holds it against Loom's promises |
+//! | [`kubernetes`] | an API server of Kubernetes without a cluster; pods are processes |
 //! | [`nats`] | a private nats-server that can be stopped, killed, paused and restarted on its store |
 //! | [`process`] | the program `loom` as a child process that can be killed, paused and started again |
 //!
@@ -50,6 +51,7 @@ pub mod chaos;
 pub mod cluster;
 pub mod fleet;
 pub mod history;
+pub mod kubernetes;
 pub mod nats;
 pub mod process;
 pub mod sshd;

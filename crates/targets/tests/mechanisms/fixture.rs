@@ -82,7 +82,7 @@ pub fn pid_of(started: &Started) -> u32 {
     match &started.reference {
         Reference::Local(local) => local.pid,
         Reference::Ssh(ssh) => ssh.pid,
-        Reference::Webhook(_) => panic!("a webhook has no process"),
+        Reference::Webhook(_) | Reference::Kubernetes(_) => panic!("no process is known of it"),
     }
 }
 

@@ -7,6 +7,8 @@
 
 mod fixture;
 mod killed;
+#[cfg(feature = "k8s")]
+mod kubernetes;
 mod local;
 mod ssh;
 mod tunnel;
