@@ -7,7 +7,9 @@
 //! | absent | elsewhere | the current context of the kubeconfig |
 //!
 //! The kubeconfig is what `KUBECONFIG` names, or `~/.kube/config`. It is read again every few minutes and after a 401, so
-//! that a renewed one counts without a restart; the token of a service account is read again by the client.
+//! that a renewed one counts without a restart; the token of a service account is read again by the client. A program
+//! that a kubeconfig runs for its credentials holds nobody up but the start that waits for it, unless what it gives is
+//! valid for less than that.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -140,6 +142,8 @@ async fn configured(file: Option<&Path>, context: Option<String>) -> Result<Clus
         Source::Kubeconfig => from_file(file, context).await?,
     };
     config.connect_timeout = Some(CONNECT);
+    // What is tried again, and what is in doubt then, is known here only.
+    config.default_retry = false;
     let client = Client::try_from(config).map_err(|error| {
         refused(format!(
             "{name}: the credentials of the kubeconfig can't be used ({}); mend them",

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http_body_util::BodyExt as _;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
+use kube::client::Body;
 use loom_process::secrets::Secrets;
 use loom_process::tail::Tail;
 use loom_protocol::SpinUpId;
@@ -134,42 +135,38 @@ impl Shared {
         secrets: &Secrets,
     ) -> Option<String> {
         let pod = pods.last()?.metadata.name.as_deref()?;
-        self.log(place, pod, false, LOG, secrets).await
+        let log = self.opened_log(place, pod, false).await?;
+        read_log(log, LOG, secrets).await
     }
 
-    /// The end of the log of a pod; with `follow` until the container has ended. What is there counts where it takes
-    /// longer than `limit`.
-    pub(super) async fn log(
-        &self,
-        place: &Place,
-        pod: &str,
-        follow: bool,
-        limit: Duration,
-        secrets: &Secrets,
-    ) -> Option<String> {
+    /// The log of a pod, from its last lines on; with `follow` until the container has ended.
+    pub(super) async fn opened_log(&self, place: &Place, pod: &str, follow: bool) -> Option<Body> {
         let call = Call::new(Verb::Get, Resource::Logs)
             .of(pod)
             .with("container", CONTAINER)
             .with("tailLines", LINES.to_string())
             .with("follow", follow.to_string());
-        let mut tail = Tail::default();
-        let reading = async {
-            let mut body = match self.api.stream(place, &call).await {
-                Ok(body) => body,
-                Err(refusal) => {
-                    tracing::debug!(why = refusal.message, "a log can't be read");
-                    return;
-                }
-            };
-            while let Some(Ok(frame)) = body.frame().await {
-                if let Some(data) = frame.data_ref() {
-                    tail.push(data);
-                }
+        match self.api.stream(place, &call).await {
+            Ok(log) => Some(log),
+            Err(refusal) => {
+                tracing::debug!(why = refusal.message, "a log can't be read");
+                None
             }
-        };
-        // What came until then counts.
-        let _ = tokio::time::timeout(limit, reading).await;
-        let said = output::told(tail.text(usize::MAX).as_bytes(), secrets);
-        Some(said).filter(|said| !said.is_empty())
+        }
     }
+}
+
+/// The end of a log. What has come counts where it takes longer than `limit`.
+pub(super) async fn read_log(mut log: Body, limit: Duration, secrets: &Secrets) -> Option<String> {
+    let mut tail = Tail::default();
+    let reading = async {
+        while let Some(Ok(frame)) = log.frame().await {
+            if let Some(data) = frame.data_ref() {
+                tail.push(data);
+            }
+        }
+    };
+    let _ = tokio::time::timeout(limit, reading).await;
+    let said = output::told(tail.text(usize::MAX).as_bytes(), secrets);
+    Some(said).filter(|said| !said.is_empty())
 }

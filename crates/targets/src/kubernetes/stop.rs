@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use k8s_openapi::api::core::v1::Pod;
+use kube::client::Body;
 use loom_protocol::SpinUpId;
 use serde_json::json;
 
 use super::api::{Call, Resource, Verb};
 use super::cluster::Place;
-use super::ends::Both;
+use super::ends::{Both, read_log};
 use super::refusal::{Refusal, RefusalKind};
 use super::state::{end_of, is_alive, is_suspended, was_killed};
 use super::{LOOK, Removal, Seen, Shared};
@@ -20,6 +21,9 @@ use crate::reference::KubernetesReference;
 
 /// How long it may take beyond the grace until everything is gone.
 const GONE_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long a log may take to be opened: a node that is gone answers nothing, and the rest does not wait for that.
+const LOG_WITHIN: Duration = Duration::from_secs(3);
 
 impl Shared {
     pub(super) async fn end(
@@ -33,6 +37,17 @@ impl Shared {
         let alive: Vec<&Pod> = pods.iter().filter(|pod| is_alive(pod)).collect();
         let unfinished = jobs.iter().filter(|job| end_of(job).is_none());
         let unfinished: Vec<_> = unfinished.collect();
+        let alive_names = alive.iter().filter_map(|pod| pod.metadata.name.clone());
+        let alive_names: BTreeSet<String> = alive_names.collect();
+        // Before anything ends, since the log of a pod goes with it.
+        let log = match alive_names.first() {
+            Some(pod) => {
+                let opening = self.opened_log(&place, pod, true);
+                let opened = tokio::time::timeout(LOG_WITHIN, opening).await;
+                opened.unwrap_or_default()
+            }
+            None => None,
+        };
         for job in &unfinished {
             let how = if is_suspended(job) && alive.is_empty() {
                 Removal::Background
@@ -49,26 +64,23 @@ impl Shared {
                 output: self.last_words(&place, &pods, &self.secrets()).await,
             });
         }
-        let first = alive.first().and_then(|pod| pod.metadata.name.clone());
-        self.gone(&place, spin_up, grace, first).await
+        self.gone(&place, spin_up, grace, (alive_names, log)).await
     }
 
-    /// Asks each pod to end and waits until nothing is left.
+    /// Asks each pod to end and waits until nothing is left. `there`: which were alive, and the log of one.
     async fn gone(
         &self,
         place: &Place,
         spin_up: SpinUpId,
         grace: Duration,
-        pod: Option<String>,
+        there: (BTreeSet<String>, Option<Body>),
     ) -> Result<Stopped, StopError> {
         let limit = grace + GONE_WITHIN;
         let over = tokio::time::sleep(limit);
         let mut over = std::pin::pin!(over);
         let secrets = self.secrets();
-        let listening = async {
-            let pod = pod?;
-            self.log(place, &pod, true, limit, &secrets).await
-        };
+        let (mut counted, log) = there;
+        let listening = async { read_log(log?, limit, &secrets).await };
         let mut listening = std::pin::pin!(listening.fuse());
         let mut both = Both::new(self, place, spin_up);
         let mut output = None;
@@ -94,6 +106,7 @@ impl Shared {
                 .collect();
             for name in fresh {
                 self.end_pod(place, &name, grace).await?;
+                counted.insert(name.clone());
                 asked.insert(name);
             }
             if both.jobs().all(|job| end_of(job).is_some()) && !both.pods().any(is_alive) {
@@ -108,7 +121,7 @@ impl Shared {
                 .unwrap_or_default(),
         };
         Ok(Stopped::Ended {
-            processes: asked.len(),
+            processes: counted.len(),
             killed: killed.len(),
             output,
         })

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::store::{Key, Kind, NOW};
 use super::{Fate, World, process, validate};
@@ -59,9 +60,9 @@ fn wish(world: &World, key: &Key) -> Wish {
 async fn pod(world: Arc<World>, key: Key) {
     let mut changes = world.store.lock().changes();
     let log = process::Log::new();
-    let mut group = None;
+    let mut container = None;
     // Until it runs, its fate may turn.
-    while group.is_none() {
+    while container.is_none() {
         changes.mark_unchanged();
         match wish(&world, &key) {
             Wish::Gone => return,
@@ -77,13 +78,13 @@ async fn pod(world: Arc<World>, key: Key) {
             }),
             Wish::Run(Fate::NoPod) => {}
             Wish::Run(Fate::Lost) => return lost(&world, &key).await,
-            Wish::Run(Fate::Run) => group = run_container(&world, &key, &log).await,
+            Wish::Run(Fate::Run) => container = run_container(&world, &key, &log).await,
         }
-        if group.is_none() && changes.changed().await.is_err() {
+        if container.is_none() && changes.changed().await.is_err() {
             return;
         }
     }
-    let Some(mut group) = group else {
+    let Some(mut container) = container else {
         return;
     };
     let grace = loop {
@@ -94,19 +95,19 @@ async fn pod(world: Arc<World>, key: Key) {
             Wish::Run(_) => None::<Duration>,
         };
         tokio::select! {
-            _ = group.exited() => break grace,
+            _ = container.group.exited() => break grace,
             changed = changes.changed() => if changed.is_err() { return },
         }
     };
     if let Some(grace) = grace {
-        group.end(grace).await;
+        end(&world, &key, &mut container, grace).await;
     }
-    let code = group.exited().await.map_or(1, process::code);
-    drop(group);
+    let code = container.group.exited().await.map_or(1, process::code);
+    container.drain().await;
     world.store.lock().change(&key, |pod| {
         let reason = if code == 0 { "Completed" } else { "Error" };
         pod["status"]["phase"] = if code == 0 { "Succeeded" } else { "Failed" }.into();
-        pod["status"]["containerStatuses"] = container(
+        pod["status"]["containerStatuses"] = statuses(
             pod,
             json!({"terminated": {"exitCode": code, "reason": reason, "startedAt": NOW, "finishedAt": NOW}}),
         );
@@ -128,20 +129,42 @@ async fn pod(world: Arc<World>, key: Key) {
     }
 }
 
+/// Ends a container within a grace that may be shortened meanwhile.
+async fn end(world: &World, key: &Key, container: &mut process::Container, mut grace: Duration) {
+    let asked_at = Instant::now();
+    let mut changes = world.store.lock().changes();
+    {
+        let mut ending = std::pin::pin!(container.group.end(grace));
+        loop {
+            tokio::select! {
+                () = &mut ending => return,
+                changed = changes.changed() => if changed.is_err() { return },
+            }
+            match wish(world, key) {
+                Wish::End(shorter) if shorter < grace => grace = shorter,
+                Wish::Gone => grace = Duration::ZERO,
+                _ => continue,
+            }
+            break;
+        }
+    }
+    tokio::select! {
+        _ = container.group.exited() => {}
+        () = tokio::time::sleep_until(asked_at + grace) => {}
+    }
+    container.group.end(Duration::ZERO).await;
+}
+
 /// The node is gone: the pod is said to run for ever.
 async fn lost(world: &World, key: &Key) {
     world.store.lock().change(key, |pod| {
         pod["spec"]["nodeName"] = NODE.into();
         pod["status"]["phase"] = "Running".into();
-        pod["status"]["containerStatuses"] = container(pod, json!({"running": {"startedAt": NOW}}));
+        pod["status"]["containerStatuses"] = statuses(pod, json!({"running": {"startedAt": NOW}}));
     });
 }
 
-async fn run_container(
-    world: &World,
-    key: &Key,
-    log: &process::Log,
-) -> Option<loom_process::group::Group> {
+async fn run_container(world: &World, key: &Key, log: &process::Log) -> Option<process::Container> {
     let (spec, variables) = {
         let store = world.store.lock();
         let spec = store.get(key)?["spec"]["containers"][0].clone();
@@ -156,15 +179,15 @@ async fn run_container(
         }
     };
     match process::start(&spec, &variables, log).await {
-        Ok(group) => {
+        Ok(container) => {
             world.rules.lock().logs.insert(key.2.clone(), log.clone());
             world.store.lock().change(key, |pod| {
                 pod["spec"]["nodeName"] = NODE.into();
                 pod["status"]["phase"] = "Running".into();
                 pod["status"]["containerStatuses"] =
-                    container(pod, json!({"running": {"startedAt": NOW}}));
+                    statuses(pod, json!({"running": {"startedAt": NOW}}));
             });
-            Some(group)
+            Some(container)
         }
         Err(message) => {
             waits(world, key, "CreateContainerError", &message);
@@ -176,14 +199,14 @@ async fn run_container(
 fn waits(world: &World, key: &Key, reason: &str, message: &str) {
     world.store.lock().change(key, |pod| {
         pod["spec"]["nodeName"] = NODE.into();
-        pod["status"]["containerStatuses"] = container(
+        pod["status"]["containerStatuses"] = statuses(
             pod,
             json!({"waiting": {"reason": reason, "message": message}}),
         );
     });
 }
 
-fn container(pod: &Value, state: Value) -> Value {
+fn statuses(pod: &Value, state: Value) -> Value {
     let of = &pod["spec"]["containers"][0];
     json!([{
         "name": of["name"], "image": of["image"], "imageID": "", "ready": false, "restartCount": 0, "state": state,

@@ -14,6 +14,8 @@ use serde_json::Value;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Duration;
 
 use super::server::Asked;
 use super::status::Status;
@@ -93,6 +95,23 @@ fn expanded(text: &str, variables: &BTreeMap<String, String>) -> String {
     done + rest
 }
 
+/// How long the pipes of what has ended are read.
+const READ_ON: Duration = Duration::from_secs(1);
+
+/// A container that runs.
+pub(super) struct Container {
+    pub(super) group: Group,
+    reading: JoinSet<()>,
+}
+
+impl Container {
+    /// Waits until all that it has said is in its log.
+    pub(super) async fn drain(mut self) {
+        let reading = async { while self.reading.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(READ_ON, reading).await;
+    }
+}
+
 /// Starts a container. It sees nothing of this process's variables but where programs are.
 ///
 /// # Errors
@@ -101,7 +120,7 @@ pub(super) async fn start(
     container: &Value,
     variables: &BTreeMap<String, String>,
     log: &Log,
-) -> Result<Group, String> {
+) -> Result<Container, String> {
     let words = ["command", "args"].into_iter().flat_map(|field| {
         let words = container[field].as_array().into_iter().flatten();
         words.map(|word| expanded(word.as_str().unwrap_or_default(), variables))
@@ -118,10 +137,11 @@ pub(super) async fn start(
         .envs(variables);
     let started = Group::spawn(command, false, None).await;
     let (group, Pipes { stdout, stderr, .. }) = started.map_err(|error| error.to_string())?;
+    let mut reading = JoinSet::new();
     for from in [stdout, stderr] {
-        tokio::spawn(copy(from, log.clone()));
+        reading.spawn(copy(from, log.clone()));
     }
-    Ok(group)
+    Ok(Container { group, reading })
 }
 
 async fn copy(mut from: pipe::Receiver, log: Log) {
