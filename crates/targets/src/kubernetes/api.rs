@@ -4,6 +4,7 @@
 //! Repeated is one that got 408, 429 or 5xx (after what `Retry-After` asks, or a pause that doubles) or no answer; one
 //! that got 401 is repeated once with credentials that are read anew.
 
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use http::{Method, Request, Response};
@@ -188,7 +189,8 @@ fn encoded(value: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             text.push(char::from(byte));
         } else {
-            text.push_str(&format!("%{byte:02X}"));
+            // Writing to a text does not fail.
+            let _ = write!(text, "%{byte:02X}");
         }
     }
     text

@@ -21,11 +21,11 @@ use tokio::sync::Mutex;
 use super::refusal::{Refusal, RefusalKind, causes};
 
 /// How long a client is taken again.
-const KEPT_FOR: Duration = Duration::from_secs(300);
+const KEPT_FOR: Duration = Duration::from_mins(5);
 /// How long connecting to the API server may take.
 const CONNECT: Duration = Duration::from_secs(10);
 /// How long a program may take that the kubeconfig asks for credentials.
-const CREDENTIALS: Duration = Duration::from_secs(60);
+const CREDENTIALS: Duration = Duration::from_mins(1);
 /// The token of the service account of a pod.
 const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 

@@ -29,7 +29,7 @@ const LINES: u32 = 200;
 /// How long to wait before a watch is tried again that was refused; twice as long each time.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The longest of these pauses.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// The Job and the pods of a start, as they change.
 pub(super) struct Both<'a> {

@@ -200,7 +200,9 @@ pub(super) fn wait_asked(header: Option<&str>, body: &[u8]) -> Option<Duration> 
 fn said(status: u16, body: &[u8]) -> Status {
     let mut said: Status = serde_json::from_slice(body).unwrap_or_default();
     if said.message.is_empty() {
-        said.message = String::from_utf8_lossy(body).trim().to_owned();
+        String::from_utf8_lossy(body)
+            .trim()
+            .clone_into(&mut said.message);
     }
     if said.message.is_empty() {
         said.message = format!("status {status}");

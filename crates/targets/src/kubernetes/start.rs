@@ -48,7 +48,7 @@ pub(super) async fn begin(
         } else {
             StartError::cancelled(&spin_up.to_string())
         }),
-        started = starting.all() => started.map_err(|error| starting.without_secrets(error)),
+        started = starting.all() => started.map_err(|error| starting.without_secrets(&error)),
     }
 }
 
@@ -174,9 +174,8 @@ impl Starting<'_> {
         ]);
         let resume = Call::new(Verb::Patch, Resource::Jobs).of(name).body(&patch);
         let api = &self.shared.api;
-        let refusal = match api.call(&self.place, &resume, self.until).await {
-            Ok(_) => return Ok(false),
-            Err(refusal) => refusal,
+        let Err(refusal) = api.call(&self.place, &resume, self.until).await else {
+            return Ok(false);
         };
         // Where a test of the patch fails, or an answer was lost, the Job tells.
         let read = Call::new(Verb::Get, Resource::Jobs).of(name);
@@ -224,7 +223,7 @@ impl Starting<'_> {
     }
 
     /// A server may repeat what it was sent.
-    fn without_secrets(&self, error: StartError) -> StartError {
+    fn without_secrets(&self, error: &StartError) -> StartError {
         let secrets = self.order.secrets(&self.shared.config.env);
         StartError::new(error.kind(), secrets.hide(&error.to_string()))
     }

@@ -246,7 +246,7 @@ mod tests {
         serde_json::from_value(job).unwrap()
     }
 
-    fn pod(phase: &str, state: Value) -> Pod {
+    fn pod(phase: &str, state: &Value) -> Pod {
         let container = json!({"name": "agent", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state});
         let pod = json!({"metadata": {"name": "p"}, "status": {"phase": phase, "containerStatuses": [container]}});
         serde_json::from_value(pod).unwrap()
@@ -255,7 +255,7 @@ mod tests {
     fn waits(reason: &str) -> Pod {
         pod(
             "Pending",
-            json!({"waiting": {"reason": reason, "message": "m"}}),
+            &json!({"waiting": {"reason": reason, "message": "m"}}),
         )
     }
 
@@ -263,13 +263,13 @@ mod tests {
     fn a_job_and_its_pods_say_what_became_of_a_start() {
         let failed = pod(
             "Failed",
-            json!({"terminated": {"exitCode": 3, "reason": "Error"}}),
+            &json!({"terminated": {"exitCode": 3, "reason": "Error"}}),
         );
         let oom = pod(
             "Failed",
-            json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}),
+            &json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}),
         );
-        let runs = pod("Running", json!({"running": {}}));
+        let runs = pod("Running", &json!({"running": {}}));
         let ended = |success, how: &str| Phase::Ended {
             success,
             how: how.to_owned(),

@@ -77,7 +77,7 @@ async fn pod(world: Arc<World>, key: Key) {
                 }]);
             }),
             Wish::Run(Fate::NoPod) => {}
-            Wish::Run(Fate::Lost) => return lost(&world, &key).await,
+            Wish::Run(Fate::Lost) => return lost(&world, &key),
             Wish::Run(Fate::Run) => container = run_container(&world, &key, &log).await,
         }
         if container.is_none() && changes.changed().await.is_err() {
@@ -109,7 +109,7 @@ async fn pod(world: Arc<World>, key: Key) {
         pod["status"]["phase"] = if code == 0 { "Succeeded" } else { "Failed" }.into();
         pod["status"]["containerStatuses"] = statuses(
             pod,
-            json!({"terminated": {"exitCode": code, "reason": reason, "startedAt": NOW, "finishedAt": NOW}}),
+            &json!({"terminated": {"exitCode": code, "reason": reason, "startedAt": NOW, "finishedAt": NOW}}),
         );
     });
     // What has ended is kept until somebody removes it.
@@ -156,11 +156,11 @@ async fn end(world: &World, key: &Key, container: &mut process::Container, mut g
 }
 
 /// The node is gone: the pod is said to run for ever.
-async fn lost(world: &World, key: &Key) {
+fn lost(world: &World, key: &Key) {
     world.store.lock().change(key, |pod| {
         pod["spec"]["nodeName"] = NODE.into();
         pod["status"]["phase"] = "Running".into();
-        pod["status"]["containerStatuses"] = statuses(pod, json!({"running": {"startedAt": NOW}}));
+        pod["status"]["containerStatuses"] = statuses(pod, &json!({"running": {"startedAt": NOW}}));
     });
 }
 
@@ -185,7 +185,7 @@ async fn run_container(world: &World, key: &Key, log: &process::Log) -> Option<p
                 pod["spec"]["nodeName"] = NODE.into();
                 pod["status"]["phase"] = "Running".into();
                 pod["status"]["containerStatuses"] =
-                    statuses(pod, json!({"running": {"startedAt": NOW}}));
+                    statuses(pod, &json!({"running": {"startedAt": NOW}}));
             });
             Some(container)
         }
@@ -201,12 +201,12 @@ fn waits(world: &World, key: &Key, reason: &str, message: &str) {
         pod["spec"]["nodeName"] = NODE.into();
         pod["status"]["containerStatuses"] = statuses(
             pod,
-            json!({"waiting": {"reason": reason, "message": message}}),
+            &json!({"waiting": {"reason": reason, "message": message}}),
         );
     });
 }
 
-fn statuses(pod: &Value, state: Value) -> Value {
+fn statuses(pod: &Value, state: &Value) -> Value {
     let of = &pod["spec"]["containers"][0];
     json!([{
         "name": of["name"], "image": of["image"], "imageID": "", "ready": false, "restartCount": 0, "state": state,

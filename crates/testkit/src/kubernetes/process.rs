@@ -85,7 +85,7 @@ fn expanded(text: &str, variables: &BTreeMap<String, String>) -> String {
         {
             match variables.get(name) {
                 Some(value) => done.push_str(value),
-                None => done.push_str(&format!("$({name})")),
+                None => done.extend(["$(", name, ")"]),
             }
             rest = after;
         } else {
@@ -162,7 +162,7 @@ pub(super) fn code(status: ExitStatus) -> i32 {
 }
 
 /// Answers with a log; with `follow` until its pod has ended.
-pub(super) async fn log(world: &Arc<World>, asked: &Asked) -> Result<Response<Body>, Status> {
+pub(super) fn log(world: &Arc<World>, asked: &Asked) -> Result<Response<Body>, Status> {
     let name = asked.name.clone().unwrap_or_default();
     let key = (Kind::Pod, asked.namespace.clone(), name.clone());
     if world.store.lock().get(&key).is_none() {

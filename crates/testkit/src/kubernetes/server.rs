@@ -93,7 +93,7 @@ async fn take(
         Some(Failure::Hangs) => std::future::pending().await,
         Some(Failure::LostAnswer) | None => {}
     }
-    let done = done(&world, &asked, &headers, &body).await;
+    let done = done(&world, &asked, &headers, &body);
     if matches!(failure, Some(Failure::LostAnswer)) {
         return broken();
     }
@@ -180,7 +180,7 @@ fn review(world: &World, body: &[u8]) -> Result<Response<Body>, Status> {
     Ok(answer(201, &review))
 }
 
-async fn done(
+fn done(
     world: &Arc<World>,
     asked: &Asked,
     headers: &HeaderMap,
@@ -224,7 +224,7 @@ async fn done(
             asked,
             &if body.is_empty() { json!({}) } else { read()? },
         ),
-        "get" if asked.part.is_some() => super::process::log(world, asked).await,
+        "get" if asked.part.is_some() => super::process::log(world, asked),
         "get" => {
             let store = world.store.lock();
             let object = store.get(&asked.key());
