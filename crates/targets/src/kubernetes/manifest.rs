@@ -283,6 +283,18 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_without_an_account_gets_no_token() {
+        let pod = |config: &KubernetesConfig| {
+            let spec = job(config, &order("t")).spec.unwrap();
+            spec.template.spec.unwrap().automount_service_account_token
+        };
+        let mut config = config("agents");
+        assert_eq!(pod(&config), Some(false));
+        config.service_account = Some("agent".to_owned());
+        assert_eq!(pod(&config), None);
+    }
+
+    #[test]
     fn secrets_are_in_the_secret_only_and_dollars_stay() {
         let order = order("a $(PATH) b");
         let config = config("agents");

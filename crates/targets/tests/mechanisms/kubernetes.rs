@@ -119,6 +119,7 @@ async fn an_agent_is_a_job_with_a_secret_of_its_own() {
         (&json!(0), &json!(3600))
     );
     assert_eq!(pod["restartPolicy"], "Never");
+    assert_eq!(pod["enableServiceLinks"], false);
     assert_eq!(pod["serviceAccountName"], "agent");
     assert_eq!(pod["imagePullSecrets"], json!([{"name": "pull"}]));
     let quantities = json!({"cpu": "500m", "memory": "1Gi"});

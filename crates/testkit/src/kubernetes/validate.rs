@@ -174,3 +174,83 @@ pub(super) fn text(object: &Value, at: &str) -> String {
     let text = object.pointer(at).and_then(Value::as_str);
     text.unwrap_or_default().to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn job() -> Value {
+        json!({
+            "apiVersion": "batch/v1", "kind": "Job",
+            "metadata": {"name": "a", "labels": {"loom/x": "y"}},
+            "spec": {"template": {"spec": {
+                "restartPolicy": "Never",
+                "containers": [{"name": "agent", "image": "i", "resources": {"limits": {"cpu": "500m", "memory": "1.5Gi"}}}],
+            }}},
+        })
+    }
+
+    #[test]
+    fn what_no_server_takes_is_refused() {
+        assert!(object(Kind::Job, &job()).is_ok());
+        let container = "/spec/template/spec/containers/0";
+        for (at, field, value, words) in [
+            (
+                "/spec",
+                "backofLimit",
+                json!(0),
+                "unknown field \"spec.backofLimit\"",
+            ),
+            (
+                container,
+                "imagePolicy",
+                json!("x"),
+                "containers.0.imagePolicy",
+            ),
+            (
+                "/spec",
+                "backoffLimit",
+                json!("none"),
+                "cannot be handled as a Job",
+            ),
+            ("/metadata", "name", json!("A"), "RFC 1123"),
+            ("/metadata", "name", json!("a".repeat(64)), "RFC 1123"),
+            (
+                "/metadata/labels",
+                "loom/x",
+                json!("a target"),
+                "a valid label",
+            ),
+            ("/metadata/labels", "a b", json!("y"), "metadata.labels"),
+            (
+                "/spec/template/spec",
+                "restartPolicy",
+                json!("Always"),
+                "restartPolicy",
+            ),
+            (
+                "/spec/template/spec",
+                "containers",
+                json!([]),
+                "containers: Required",
+            ),
+            (
+                container,
+                "resources",
+                json!({"limits": {"cpu": "much"}}),
+                "quantities",
+            ),
+            ("", "kind", json!("Pod"), "expected Job"),
+            ("", "kind", json!(null), "Job"),
+        ] {
+            let mut job = job();
+            job.pointer_mut(at).unwrap()[field] = value;
+            let refused = object(Kind::Job, &job).unwrap_err().json().to_string();
+            let words = words.replace('"', "\\\"");
+            assert!(refused.contains(&words), "{words}: {refused}");
+        }
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"A B": "c"}});
+        assert!(object(Kind::Secret, &secret).is_err());
+    }
+}

@@ -1,5 +1,7 @@
 //! A cluster that is busy, forgets, or whose connections break: still there is one agent, and its end is told.
 
+use std::time::Instant;
+
 use loom_protocol::SpinUpId;
 use loom_targets::{Found, StartErrorKind};
 use loom_testkit::kubernetes::{Failure, Fault, Recorded, TestCluster};
@@ -25,8 +27,11 @@ async fn whatever_request_fails_or_is_lost_there_is_one_agent() {
             let cluster = TestCluster::start().await.unwrap();
             cluster.fault(Fault::new(verb, resource, failure));
             let launcher = kubernetes(&cluster, &config("exec sleep 600"));
-            let order = order(SpinUpId::generate());
+            let (order, begun) = (order(SpinUpId::generate()), Instant::now());
             let started = launcher.start(&order, never()).await.unwrap();
+            if let Failure::Status(_, Some(seconds)) = failure {
+                assert!(begun.elapsed().as_secs() >= seconds, "{verb} {resource}");
+            }
             running(&cluster).await;
             assert_eq!(
                 alive(order.spin_up).len(),
