@@ -121,7 +121,7 @@ impl Shared {
             let said = self.last_words(place, &pods, secrets).await;
             return AgentEnd {
                 success,
-                how: secrets.hide(&how),
+                how: output::told(how.as_bytes(), secrets),
                 output: said.unwrap_or_default(),
             };
         }

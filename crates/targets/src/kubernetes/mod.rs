@@ -50,7 +50,7 @@ use tokio_util::sync::CancellationToken;
 use crate::order::{StartOrder, values};
 use crate::outcome::{Found, Probe, Started, Stopped};
 use crate::reference::{KubernetesReference, Reference};
-use crate::{Launcher, ProbeError, StartError, StopError, Surroundings};
+use crate::{Launcher, ProbeError, StartError, StopError, Surroundings, output};
 use api::{Api, Call, Resource, Verb};
 use cluster::{Clusters, Place};
 use manifest::SPIN_UP;
@@ -114,6 +114,11 @@ impl Shared {
         Secrets::new(values(&self.config.env))
     }
 
+    /// What the cluster says, as it may be told on.
+    fn told(&self, text: &str) -> String {
+        output::told(text.as_bytes(), &self.secrets())
+    }
+
     async fn seen(&self, place: &Place, spin_up: SpinUpId) -> Result<Seen, Refusal> {
         let (labels, until) = (selector(spin_up), Instant::now() + LOOK);
         let (mut jobs, _) = watch::list::<Job>(&self.api, place, &labels, until).await?;
@@ -148,14 +153,16 @@ impl Shared {
                 Found::Running(reference_to(&place, spin_up, job))
             }
             Phase::Hopeless(why) => match self.remove(&place, job, Removal::Background).await {
-                Ok(()) => Found::Ended { output: Some(why) },
+                Ok(()) => Found::Ended {
+                    output: Some(self.told(&why)),
+                },
                 // It may begin after all.
                 Err(_) => Found::Running(reference_to(&place, spin_up, job)),
             },
             Phase::Ended { how, .. } => {
                 let said = self.last_words(&place, &pods, &self.secrets()).await;
                 Found::Ended {
-                    output: said.or(Some(how)),
+                    output: said.or_else(|| Some(self.told(&how))),
                 }
             }
         })
@@ -174,7 +181,7 @@ impl Shared {
             .first()
             .map(|job| phase(job, &pods, reference.is_some()));
         Ok(match phase {
-            Some(Phase::Waiting(why) | Phase::Hopeless(why)) => Some(why),
+            Some(Phase::Waiting(why) | Phase::Hopeless(why)) => Some(self.told(&why)),
             _ => None,
         })
     }

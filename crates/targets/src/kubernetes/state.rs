@@ -10,15 +10,15 @@
 //! | anything else | it runs |
 
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ContainerState, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::manifest::SPIN_UP;
+use super::manifest::{CONTAINER, SPIN_UP};
 
 /// Reasons for which a container waits that go away by themselves.
 const PASSING: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 /// Reasons that no patience helps against, with what to do.
-const HOPELESS: [(&str, &str); 8] = [
+const HOPELESS: [(&str, &str); 5] = [
     (
         "ErrImagePull",
         "write another image, or an imagePullSecret that may pull it",
@@ -32,13 +32,7 @@ const HOPELESS: [(&str, &str); 8] = [
         "ErrImageNeverPull",
         "write another image, or bring it to the nodes",
     ),
-    ("ImageInspectError", "look at the image"),
     ("CrashLoopBackOff", "look at what it says"),
-    ("RunContainerError", "write another command"),
-    (
-        "CreateContainerError",
-        "look at the command and at what it may use",
-    ),
 ];
 /// The exit status of a container that did not obey TERM.
 const KILLED: i32 = 137;
@@ -135,49 +129,60 @@ pub(super) fn is_alive(pod: &Pod) -> bool {
     !matches!(phase, Some("Succeeded" | "Failed"))
 }
 
-/// Whether a container of it had to be killed.
+/// Whether its agent had to be killed.
 pub(super) fn was_killed(pod: &Pod) -> bool {
-    let ended = states(pod).filter_map(|(state, _)| state.terminated.as_ref());
-    ended.into_iter().any(|ended| ended.exit_code == KILLED)
+    let ended = agent(pod).and_then(|(state, _)| state.terminated.as_ref());
+    ended.is_some_and(|ended| ended.exit_code == KILLED)
 }
 
-/// How the container of a pod ended.
+/// How the agent of a pod ended, or else whatever was before it.
 fn pod_end(pod: &Pod) -> Option<String> {
     let status = status(pod)?;
-    let ended = states(pod).find_map(|(state, _)| state.terminated.clone());
-    if let Some(ended) = ended {
-        let reason = ended
-            .reason
-            .filter(|reason| !matches!(reason.as_str(), "Completed" | "Error"));
-        let reason = reason
-            .map(|reason| format!(" ({reason})"))
-            .unwrap_or_default();
-        return Some(format!("exit status {}{reason}", ended.exit_code));
+    let of_agent = agent(pod).and_then(|(state, _)| state.terminated.as_ref());
+    let before = || {
+        let ended = before_agent(pod).filter_map(|(state, _)| state.terminated.as_ref());
+        ended.into_iter().find(|ended| ended.exit_code != 0)
+    };
+    if let Some(ended) = of_agent.or_else(before) {
+        let reason = ended.reason.as_deref();
+        let reason = reason.filter(|reason| !matches!(*reason, "Completed" | "Error"));
+        let reason = reason.map(|reason| format!(" ({reason})"));
+        return Some(format!(
+            "exit status {}{}",
+            ended.exit_code,
+            reason.unwrap_or_default()
+        ));
     }
     let texts = [&status.reason, &status.message].into_iter().flatten();
     let texts: Vec<&str> = texts.map(String::as_str).collect();
     (!texts.is_empty()).then(|| texts.join(": "))
 }
 
+/// Why the agent of a pod will never begin. What others put beside it (a proxy that crashes) does not count.
 fn hopeless(pod: &Pod) -> Option<String> {
-    states(pod).find_map(|(state, image)| {
-        let waiting = state.waiting.as_ref()?;
-        let reason = waiting.reason.as_deref()?;
-        let (_, advice) = HOPELESS.iter().find(|(known, _)| *known == reason)?;
-        let message = waiting.message.as_deref().unwrap_or("no more is told");
-        Some(format!(
-            "the container with the image {image:?} can't begin: {reason} ({message}); {advice}"
-        ))
-    })
-}
-
-/// Why a pod does not run yet.
-fn waiting(pod: &Pod) -> Option<String> {
-    let status = status(pod)?;
-    if status.phase.as_deref() == Some("Running") {
+    if has_begun(pod) {
         return None;
     }
-    let of_container = states(pod).find_map(|(state, _)| {
+    before_agent(pod)
+        .chain(agent(pod))
+        .find_map(|(state, image)| {
+            let waiting = state.waiting.as_ref()?;
+            let reason = waiting.reason.as_deref()?;
+            let (_, advice) = HOPELESS.iter().find(|(known, _)| *known == reason)?;
+            let message = waiting.message.as_deref().unwrap_or("no more is told");
+            Some(format!(
+                "the container with the image {image:?} can't begin: {reason} ({message}); {advice}"
+            ))
+        })
+}
+
+/// Why the agent of a pod does not run yet.
+fn waiting(pod: &Pod) -> Option<String> {
+    let status = status(pod)?;
+    if has_begun(pod) || status.phase.as_deref() == Some("Running") {
+        return None;
+    }
+    let of_container = before_agent(pod).chain(agent(pod)).find_map(|(state, _)| {
         let waiting = state.waiting.as_ref()?;
         let reason = waiting.reason.as_deref()?;
         let message = waiting.message.as_deref().filter(|text| !text.is_empty());
@@ -191,9 +196,9 @@ fn waiting(pod: &Pod) -> Option<String> {
             )),
         }
     });
-    of_container
-        .or_else(|| unscheduled(status))
-        .or_else(|| Some("its pod has not begun to run yet".to_owned()))
+    let of_node = || unscheduled(status);
+    let otherwise = || Some("its pod has not begun to run yet".to_owned());
+    of_container.or_else(of_node).or_else(otherwise)
 }
 
 fn unscheduled(status: &PodStatus) -> Option<String> {
@@ -211,14 +216,27 @@ const fn status(pod: &Pod) -> Option<&PodStatus> {
     pod.status.as_ref()
 }
 
-/// The states of all containers of a pod, with their images.
-fn states(pod: &Pod) -> impl Iterator<Item = (&ContainerState, &str)> {
+/// Whether the agent runs, or has run.
+fn has_begun(pod: &Pod) -> bool {
+    agent(pod).is_some_and(|(state, _)| state.running.is_some() || state.terminated.is_some())
+}
+
+/// The state of the agent's own container, with its image.
+fn agent(pod: &Pod) -> Option<(&ContainerState, &str)> {
+    let mut all = status(pod)?.container_statuses.iter().flatten();
+    all.find(|container| container.name == CONTAINER)
+        .and_then(state)
+}
+
+/// The states of the containers that come before the agent's.
+fn before_agent(pod: &Pod) -> impl Iterator<Item = (&ContainerState, &str)> {
     let status = status(pod).into_iter();
-    let all = status.flat_map(|status| {
-        let first = status.init_container_statuses.iter().flatten();
-        first.chain(status.container_statuses.iter().flatten())
-    });
-    all.filter_map(|container| Some((container.state.as_ref()?, container.image.as_str())))
+    let before = status.flat_map(|status| status.init_container_statuses.iter().flatten());
+    before.filter_map(state)
+}
+
+fn state(container: &ContainerStatus) -> Option<(&ContainerState, &str)> {
+    Some((container.state.as_ref()?, container.image.as_str()))
 }
 
 /// The value of the label by which a start is found.
@@ -316,7 +334,11 @@ mod tests {
         for reason in ["ErrImagePull", "InvalidImageName", "CrashLoopBackOff"] {
             assert!(matches!(of(&waits(reason)), Phase::Hopeless(why) if why.contains(reason)));
         }
-        for reason in ["ContainerCreating", "CreateContainerConfigError"] {
+        for reason in [
+            "ContainerCreating",
+            "CreateContainerConfigError",
+            "CreateContainerError",
+        ] {
             assert!(matches!(of(&waits(reason)), Phase::Waiting(why) if why.contains(reason)));
         }
         let unscheduled = json!({"status": {"phase": "Pending", "conditions": [
@@ -328,5 +350,43 @@ mod tests {
         assert!(
             matches!(phase(&suspended, &[], true), Phase::Waiting(why) if why.contains("suspended"))
         );
+    }
+    #[test]
+    fn containers_that_others_put_beside_the_agent_decide_nothing() {
+        let container = |name: &str, state: Value| json!({"name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state});
+        let pod = |phase: &str, init: Value, agent: Value, proxy: Value| -> Pod {
+            let status = json!({
+                "phase": phase,
+                "initContainerStatuses": [container("init", init)],
+                "containerStatuses": [container("proxy", proxy), container("agent", agent)],
+            });
+            serde_json::from_value(json!({"status": status})).unwrap()
+        };
+        let live = job(false, false, None);
+        let crashes = || json!({"waiting": {"reason": "CrashLoopBackOff"}});
+        let ended = |code: i32| json!({"terminated": {"exitCode": code}});
+        let runs = || json!({"running": {}});
+        for phase in ["Running", "Pending"] {
+            let pod = pod(phase, ended(0), runs(), crashes());
+            assert_eq!(super::phase(&live, &[&pod], true), Phase::Running);
+        }
+        let pending = pod(
+            "Pending",
+            crashes(),
+            json!({"waiting": {"reason": "PodInitializing"}}),
+            runs(),
+        );
+        assert!(matches!(
+            phase(&live, &[&pending], true),
+            Phase::Hopeless(_)
+        ));
+        for (init, agent, how) in [
+            (0, ended(3), "exit status 3"),
+            (7, json!({}), "exit status 7"),
+        ] {
+            let pod = pod("Failed", ended(init), agent, ended(137));
+            assert_eq!(pod_end(&pod).as_deref(), Some(how));
+            assert!(!was_killed(&pod));
+        }
     }
 }
