@@ -97,6 +97,15 @@ fn coordinator_that_dies(orders: &Orders) {
     assert_eq!(status.signal(), Some(9), "{status}");
 }
 
+/// Waits until a line is in a file, which is there before the line is.
+async fn line_in(path: &Path) -> String {
+    until("the agent", || {
+        let text = std::fs::read_to_string(path).ok()?;
+        text.ends_with('\n').then_some(text)
+    })
+    .await
+}
+
 async fn is_never_doubled(
     mechanism: Mechanism,
     config: Value,
@@ -141,9 +150,8 @@ async fn is_never_doubled(
             assert!(started.existing);
             assert_eq!(started.reference, reference);
         }
-        until("the agent", || log.exists().then_some(())).await;
         assert_eq!(
-            file(&log).await,
+            line_in(&log).await,
             "x\n",
             "{dies_before}: there was one agent"
         );
@@ -261,8 +269,7 @@ async fn a_job_is_found_again_and_never_doubled() {
         if let Found::Running(reference) = found {
             assert_eq!(started.reference, reference);
         }
-        until("the agent", || log.exists().then_some(())).await;
-        let said = file(&log).await;
+        let said = line_in(&log).await;
         assert_eq!(
             said.lines().count(),
             1,
