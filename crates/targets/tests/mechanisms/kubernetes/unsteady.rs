@@ -120,8 +120,8 @@ async fn a_watch_goes_on_from_its_bookmark_and_begins_anew_where_history_is_forg
     cluster.forget_history();
     cluster.cut_watches();
     another_watch(&cluster, watched).await;
-    // deliberate sleep: a list would come within that time
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    // deliberate sleep: a list would come within that time, after the pause of half a second
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
     assert_eq!(lists(&cluster), listed, "it was listed again");
 
     // Now the watch is cut before it could be told.
