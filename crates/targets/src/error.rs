@@ -4,10 +4,19 @@ use loom_protocol::target::Mechanism;
 
 /// A mechanism that this version does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "this version starts no agents by {0}: take a target of the mechanism local, ssh or webhook, or a later version"
-)]
+#[error("this program starts no agents by {0}: {advice}", advice = self.advice())]
 pub struct Unsupported(pub Mechanism);
+
+impl Unsupported {
+    const fn advice(self) -> &'static str {
+        match self.0 {
+            Mechanism::Kubernetes => {
+                "it was built without the cargo feature k8s, which is on by default; build it with that, or take a target of another mechanism"
+            }
+            _ => "take a target of another mechanism, or a later version",
+        }
+    }
+}
 
 /// What is left of a start that did not succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

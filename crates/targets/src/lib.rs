@@ -16,14 +16,16 @@
 //! | started, reference not stored | found by the id in its environment: `Running` | by its file and its environment: `Running` | repeated with the same `Idempotency-Key`, which the receiver takes for the same start | found by the id in its name: `Running`; `Unknown` until it is there |
 //! | stored | `Running`, or `Ended` with the end of its output | the same | `Unknown`: only its birth tells | `Running`, or `Ended` with its conclusion and its jobs |
 //!
-//! `kubernetes` is not here yet: [`mechanism_for`] says [`Unsupported`]. It will be one more module beside [`local`],
-//! with a variant of [`Reference`].
+//! [`kubernetes`] has a table of its own: it is found like `local`, by a label, and nothing of it runs before its last step.
+//! Without the cargo feature `k8s` (on by default) it is [`Unsupported`].
 #![deny(missing_docs)]
 
 pub mod environment;
 mod error;
 pub mod github;
 mod http;
+#[cfg(feature = "k8s")]
+pub mod kubernetes;
 pub mod local;
 mod order;
 mod outcome;
@@ -41,13 +43,17 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use loom_protocol::SpinUpId;
-use loom_protocol::target::{Mechanism, MechanismConfig, TargetConfig};
+#[cfg(not(feature = "k8s"))]
+use loom_protocol::target::Mechanism;
+use loom_protocol::target::{MechanismConfig, TargetConfig};
 use tokio_util::sync::CancellationToken;
 
 pub use error::{ProbeError, StartError, StartErrorKind, StopError, Unsupported};
 pub use order::StartOrder;
 pub use outcome::{AgentEnd, Found, Probe, Started, Stopped};
-pub use reference::{GithubReference, LocalReference, Reference, SshReference, WebhookReference};
+pub use reference::{
+    GithubReference, KubernetesReference, LocalReference, Reference, SshReference, WebhookReference,
+};
 pub use ssh::SshProgram;
 pub use steps::{Step, StepHook};
 
@@ -82,6 +88,15 @@ pub trait Launcher: Send + Sync {
     /// Whether an agent could be started, without starting one. Ends within `limit`.
     fn probe(&self, limit: Duration) -> BoxFuture<'_, Result<Probe, ProbeError>>;
 
+    /// Why an agent that was started has not begun to run yet, in words; none where it runs, or nobody can tell.
+    fn waits_for<'a>(
+        &'a self,
+        _spin_up: SpinUpId,
+        _reference: Option<&'a Reference>,
+    ) -> BoxFuture<'a, Result<Option<String>, ProbeError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
     /// Removes what is kept of a start that is decided, once nothing of it lives: locks and output.
     fn forget(&self, spin_up: SpinUpId) -> BoxFuture<'_, ()>;
 }
@@ -97,6 +112,8 @@ pub struct Surroundings {
     pub allow_link_local: bool,
     /// The program `ssh` and what it is told.
     pub ssh: SshProgram,
+    /// The kubeconfig; what `KUBECONFIG` names or `~/.kube/config` where absent, and in a pod of a cluster that cluster.
+    pub kubeconfig: Option<PathBuf>,
     /// Is told each step of a start, before it is done.
     pub on_step: StepHook,
 }
@@ -114,6 +131,11 @@ pub fn mechanism_for(
         MechanismConfig::Local(config) => Box::new(local::Local::new(config.clone(), around)),
         MechanismConfig::Ssh(config) => Box::new(ssh::Ssh::new(config.clone(), around)),
         MechanismConfig::Webhook(config) => Box::new(webhook::Webhook::new(config.clone(), around)),
+        #[cfg(feature = "k8s")]
+        MechanismConfig::Kubernetes(config) => {
+            Box::new(kubernetes::Kubernetes::new(config.clone(), around))
+        }
+        #[cfg(not(feature = "k8s"))]
         MechanismConfig::Kubernetes(_) => return Err(Unsupported(Mechanism::Kubernetes)),
         MechanismConfig::GithubActions(config) => {
             Box::new(github::Github::new(config.clone(), around))
@@ -121,20 +143,22 @@ pub fn mechanism_for(
     })
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "k8s")))]
 mod tests {
     use super::*;
     use loom_protocol::target::RawConfig;
     use serde_json::json;
 
     #[test]
-    fn what_is_not_there_yet_says_so() {
+    fn a_mechanism_that_was_left_out_says_how_to_get_it() {
         let kubernetes = json!({"namespace": "n", "jobNamePrefix": "j", "image": "i"});
         let raw: RawConfig = serde_json::from_value(kubernetes).unwrap();
         let config = TargetConfig::read(Mechanism::Kubernetes, &raw).unwrap();
-        let unsupported = mechanism_for(&config, &Surroundings::default())
-            .err()
-            .unwrap();
-        assert!(unsupported.to_string().contains("kubernetes"));
+        let unsupported = mechanism_for(&config, &Surroundings::default());
+        let text = unsupported.err().unwrap().to_string();
+        assert!(
+            text.contains("kubernetes") && text.contains("cargo feature k8s"),
+            "{text}"
+        );
     }
 }

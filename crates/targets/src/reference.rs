@@ -16,6 +16,8 @@ pub enum Reference {
     Webhook(WebhookReference),
     /// A run of a workflow.
     GithubActions(GithubReference),
+    /// A Job of a cluster.
+    Kubernetes(KubernetesReference),
 }
 
 impl Reference {
@@ -26,6 +28,7 @@ impl Reference {
             Self::Ssh(_) => Mechanism::Ssh,
             Self::Webhook(_) => Mechanism::Webhook,
             Self::GithubActions(_) => Mechanism::GithubActions,
+            Self::Kubernetes(_) => Mechanism::Kubernetes,
         }
     }
 
@@ -34,6 +37,7 @@ impl Reference {
         match self {
             Self::Local(LocalReference { spin_up, .. })
             | Self::Ssh(SshReference { spin_up, .. })
+            | Self::Kubernetes(KubernetesReference { spin_up, .. })
             | Self::Webhook(WebhookReference { spin_up })
             | Self::GithubActions(GithubReference { spin_up, .. }) => *spin_up,
         }
@@ -90,6 +94,23 @@ pub struct GithubReference {
     pub run_id: u64,
 }
 
+/// A Job of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KubernetesReference {
+    /// The start.
+    pub spin_up: SpinUpId,
+    /// The context of the kubeconfig, where the target named one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
+    /// The namespace.
+    pub namespace: String,
+    /// The name of the Job.
+    pub job: String,
+    /// Its number: another Job of that name has another one.
+    pub uid: String,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,9 +131,17 @@ mod tests {
             repo: "o/r".to_owned(),
             run_id: u64::MAX,
         };
+        let kubernetes = KubernetesReference {
+            spin_up,
+            context: None,
+            namespace: "n".to_owned(),
+            job: "j".to_owned(),
+            uid: "u".to_owned(),
+        };
         for reference in [
             Reference::Ssh(ssh),
             Reference::GithubActions(github),
+            Reference::Kubernetes(kubernetes),
             Reference::Webhook(WebhookReference { spin_up }),
         ] {
             let stored = serde_json::to_value(&reference).unwrap();

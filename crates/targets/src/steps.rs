@@ -6,7 +6,8 @@ use std::sync::Arc;
 /// A step of a start that is about to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Step {
-    /// Something is to be started, written down or sent for the first time.
+    /// Something is to be started, written down or sent for the first time. `kubernetes` tells it twice: before the Job and
+    /// before its Secret.
     Begin,
     /// The process is to be forked, the script or the request to be sent.
     Launch,

@@ -8,6 +8,7 @@
 //! | [`agent`] | agents that behave as told: diligent, stalling, lying, late, dead |
 //! | [`github`] | a stand-in for the part of GitHub that runs workflows, on GitHub's real wire |
 //! | [`history`] | a recorder of what happened, and a checker that holds it against Loom's promises |
+//! | [`kubernetes`] | an API server of Kubernetes without a cluster; pods are processes |
 //! | [`nats`] | a private nats-server that can be stopped, killed, paused and restarted on its store |
 //! | [`process`] | the program `loom` as a child process that can be killed, paused and started again |
 //!
@@ -52,6 +53,7 @@ pub mod cluster;
 pub mod fleet;
 pub mod github;
 pub mod history;
+pub mod kubernetes;
 pub mod nats;
 pub mod process;
 pub mod sshd;

@@ -82,8 +82,8 @@ pub fn pid_of(started: &Started) -> u32 {
     match &started.reference {
         Reference::Local(local) => local.pid,
         Reference::Ssh(ssh) => ssh.pid,
-        Reference::Webhook(_) | Reference::GithubActions(_) => {
-            panic!("it is no process of a machine that is known")
+        Reference::Webhook(_) | Reference::Kubernetes(_) | Reference::GithubActions(_) => {
+            panic!("no process is known of it")
         }
     }
 }

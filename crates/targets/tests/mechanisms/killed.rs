@@ -4,6 +4,7 @@
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use loom_protocol::SpinUpId;
 use loom_protocol::target::Mechanism;
@@ -17,15 +18,16 @@ use crate::fixture::{alive, around, end, file, launcher, order, until};
 /// What the other process is to do.
 const ORDERS: &str = "LOOM_TEST_COORDINATOR";
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct Orders {
     mechanism: Mechanism,
     config: Value,
     folder: std::path::PathBuf,
     known_hosts: Option<std::path::PathBuf>,
     client_config: Option<std::path::PathBuf>,
+    kubeconfig: Option<std::path::PathBuf>,
     spin_up: SpinUpId,
-    /// The step before which it is killed.
+    /// The step before which it is killed, counted as they come.
     dies_before: usize,
 }
 
@@ -38,6 +40,7 @@ impl Orders {
             folder: folder.to_owned(),
             known_hosts: None,
             client_config: None,
+            kubeconfig: None,
             spin_up: SpinUpId::generate(),
             dies_before: Step::ALL.len() - 1,
         }
@@ -50,6 +53,7 @@ impl Orders {
                 known_hosts_file: self.known_hosts.clone(),
                 ..SshProgram::default()
             },
+            kubeconfig: self.kubeconfig.clone(),
             ..around(&self.folder)
         }
     }
@@ -62,10 +66,10 @@ async fn a_coordinator_of_its_own() {
         return;
     };
     let orders: Orders = serde_json::from_str(&orders).unwrap();
-    let dies_before = Step::ALL[orders.dies_before];
+    let (dies_before, steps) = (orders.dies_before, AtomicUsize::new(0));
     let surroundings = Surroundings {
-        on_step: StepHook::new(move |step| {
-            if step == dies_before {
+        on_step: StepHook::new(move |_| {
+            if steps.fetch_add(1, Ordering::Relaxed) == dies_before {
                 let own = rustix::process::getpid();
                 rustix::process::kill_process(own, rustix::process::Signal::KILL).unwrap();
             }
@@ -93,6 +97,15 @@ fn coordinator_that_dies(orders: &Orders) {
     assert_eq!(status.signal(), Some(9), "{status}");
 }
 
+/// Waits until a line is in a file, which is there before the line is.
+async fn line_in(path: &Path) -> String {
+    until("the agent", || {
+        let text = std::fs::read_to_string(path).ok()?;
+        text.ends_with('\n').then_some(text)
+    })
+    .await
+}
+
 async fn is_never_doubled(
     mechanism: Mechanism,
     config: Value,
@@ -107,6 +120,7 @@ async fn is_never_doubled(
             folder: folder.to_owned(),
             known_hosts: ssh.map(loom_testkit::sshd::TestSshd::known_hosts),
             client_config: ssh.map(loom_testkit::sshd::TestSshd::client_config),
+            kubeconfig: None,
             spin_up: SpinUpId::generate(),
             dies_before,
         };
@@ -136,9 +150,8 @@ async fn is_never_doubled(
             assert!(started.existing);
             assert_eq!(started.reference, reference);
         }
-        until("the agent", || log.exists().then_some(())).await;
         assert_eq!(
-            file(&log).await,
+            line_in(&log).await,
             "x\n",
             "{dies_before}: there was one agent"
         );
@@ -275,5 +288,92 @@ async fn a_run_of_a_workflow_is_found_again_and_never_dispatched_twice() {
         }
         assert_eq!(ours(), 1, "{dies_before:?}");
         end(&*next, orders.spin_up, None).await;
+    }
+}
+
+#[cfg(feature = "k8s")]
+#[tokio::test]
+async fn a_job_is_found_again_and_never_doubled() {
+    // Before the Job, before its Secret, before the resumption, and twice after that.
+    for (dies_before, jobs, secrets) in [(0, 0, 0), (1, 1, 0), (2, 1, 1), (3, 1, 1), (4, 1, 1)] {
+        let cluster = loom_testkit::kubernetes::TestCluster::start()
+            .await
+            .unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("starts of agents");
+        let line = format!("echo $LOOM_TICKET >> '{}'; exec sleep 600", log.display());
+        let orders = Orders {
+            mechanism: Mechanism::Kubernetes,
+            kubeconfig: Some(cluster.kubeconfig()),
+            dies_before,
+            ..Orders::local(crate::kubernetes::config(&line), folder.path())
+        };
+        let dying = orders.clone();
+        tokio::task::spawn_blocking(move || coordinator_that_dies(&dying))
+            .await
+            .unwrap();
+        let there = |plural: &str| cluster.objects(plural).len();
+        assert_eq!(
+            (there("jobs"), there("secrets")),
+            (jobs, secrets),
+            "{dies_before}"
+        );
+        let next = launcher(Mechanism::Kubernetes, &orders.config, &orders.around());
+        let found = next.find(orders.spin_up, None).await.unwrap();
+        let was_launched = dies_before > 2;
+        assert_eq!(
+            matches!(found, Found::Running(_)),
+            was_launched,
+            "{dies_before}: {found:?}"
+        );
+        assert!(was_launched || (found == Found::Absent && !log.exists()));
+        // In doubt it is begun again, with a ticket of its own where nothing was launched.
+        let again = order(orders.spin_up);
+        let started = next.start(&again, CancellationToken::new()).await.unwrap();
+        assert_eq!(started.existing, was_launched);
+        if let Found::Running(reference) = found {
+            assert_eq!(started.reference, reference);
+        }
+        let said = line_in(&log).await;
+        assert_eq!(
+            said.lines().count(),
+            1,
+            "{dies_before}: there was one agent"
+        );
+        let is_new = said.trim() == again.ticket.expose();
+        assert_eq!(
+            is_new, !was_launched,
+            "{dies_before}: its ticket is the one that counts"
+        );
+        assert_eq!((there("jobs"), there("secrets")), (1, 1));
+        end(&*next, orders.spin_up, Some(&started.reference)).await;
+        assert_eq!(file(&log).await, said);
+        cluster.until("secrets", <[Value]>::is_empty).await.unwrap();
+    }
+}
+
+#[cfg(feature = "k8s")]
+#[tokio::test]
+async fn what_a_killed_coordinator_left_is_removed_when_nobody_wants_it() {
+    let cluster = loom_testkit::kubernetes::TestCluster::start()
+        .await
+        .unwrap();
+    for dies_before in [1, 2] {
+        let folder = tempfile::tempdir().unwrap();
+        let orders = Orders {
+            mechanism: Mechanism::Kubernetes,
+            kubeconfig: Some(cluster.kubeconfig()),
+            dies_before,
+            ..Orders::local(crate::kubernetes::config("exec sleep 600"), folder.path())
+        };
+        let dying = orders.clone();
+        tokio::task::spawn_blocking(move || coordinator_that_dies(&dying))
+            .await
+            .unwrap();
+        let next = launcher(Mechanism::Kubernetes, &orders.config, &orders.around());
+        next.forget(orders.spin_up).await;
+        for plural in ["jobs", "secrets"] {
+            cluster.until(plural, <[Value]>::is_empty).await.unwrap();
+        }
     }
 }

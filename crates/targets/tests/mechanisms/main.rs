@@ -10,6 +10,8 @@ mod github;
 mod github_doubt;
 mod github_runs;
 mod killed;
+#[cfg(feature = "k8s")]
+mod kubernetes;
 mod local;
 mod ssh;
 mod tunnel;
