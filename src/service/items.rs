@@ -1,16 +1,13 @@
-//! Looking at work, and calling it off. Which agents may take it, and why not: `verdicts`.
+//! Looking at work, and calling it off. Who may take it, and why not: `explain`.
 
 use futures_util::{StreamExt as _, stream};
 use loom_actors::domain::work::{Bodies, Command};
 use loom_actors::project::Project;
 use loom_actors::work_ledger::{Filter, Header, ReadError, Start};
 use loom_protocol::rest::PageInfo;
-use loom_protocol::work::{
-    CancelRequest, ExplainAnswer, LeaseRef, ListWorkRequest, WorkItem, WorkStatus, limits,
-};
+use loom_protocol::work::{CancelRequest, LeaseRef, ListWorkRequest, WorkItem, WorkStatus, limits};
 use loom_protocol::{AgentGuid, ErrorCode, ProjectId, WireError, WorkId};
 
-use super::verdicts::Verdicts;
 use super::{Page, READY_WITHIN, Service, page_limit};
 use crate::access::Allowed;
 
@@ -117,53 +114,6 @@ impl Service {
         Ok(project
             .work
             .view(&applied.record, applied.revision, Bodies::Without))
-    }
-
-    /// Who may take an item, and which rule keeps the others from it.
-    pub async fn explain(&self, caller: &Allowed, id: &str) -> Result<ExplainAnswer, WireError> {
-        let project = caller.project();
-        let (project, id) = self.find_item(project, id).await?;
-        let header = project.work.header(id).ok_or(ReadError::NotFound(id))?;
-        let queue_position = if header.status == WorkStatus::Pending {
-            Some(project.dispatcher.queue_position(header.clone()).await?)
-        } else {
-            None
-        };
-        let Verdicts {
-            agents,
-            total,
-            eligible,
-            others,
-        } = self.verdicts(&project, &header, queue_position.as_ref());
-        let summary = match (header.status, header.not_before(), eligible) {
-            (WorkStatus::Pending, Some(time), _) if time > self.now() => {
-                format!("it is not offered before {time}")
-            }
-            (WorkStatus::Pending, _, 0) if total == 0 => {
-                "no agent is registered; start one with this capability and boundary".into()
-            }
-            (WorkStatus::Pending, _, 0) => {
-                "no agent may take it now; see the rule that rejected each".into()
-            }
-            (WorkStatus::Pending, _, _) => {
-                format!("{eligible} of {total} agents may take it when they claim")
-            }
-            (status, ..) => match header.holder {
-                Some(guid) => format!("it is {status}, agent {guid}"),
-                None => format!("it is {status}"),
-            },
-        };
-        Ok(ExplainAnswer {
-            id,
-            status: header.status,
-            summary,
-            ahead: queue_position.map(|queue_position| queue_position.ahead),
-            agents,
-            agents_total: total,
-            eligible,
-            others,
-            targets: Vec::new(),
-        })
     }
 }
 

@@ -10,15 +10,18 @@
 //! | `lease` | start, progress, complete, fail, release, stopped |
 //! | `batches` | which agents and items a filter names, reassign |
 //! | `brief` | an answer that would be too large, shortened |
+//! | `explain` | why an item waits: who may take it, and who may start an agent for it |
 //! | `following` | listening to events |
+//! | `forecast` | whether an agent is started for what was submitted, of which type and how soon |
 //! | `ignored` | the unknown fields of a submission |
-//! | `items` | get, list, cancel, explain |
+//! | `items` | get, list, cancel |
 //! | `named` | what a text names: ids, handles, taskIds |
 //! | `queue` | queue info, purge |
 //! | `turns` | requests that cost much, a few at a time |
-//! | `verdicts` | which agents may take an item, in `explain` |
+//! | `verdicts`, `target_verdicts` | which agents may take an item, and which targets may start one for it, in `explain` |
 //! | `upkeep` | resume, what the reaper does |
 //! | `dead_letters` | list, get, retry, discard |
+//! | `spin_ups` | start an agent at a target, look at starts |
 //! | `store` | which store it is, what is lost with one, accepting another |
 //! | `targets` | register, list, get, update, remove, enable, disable |
 //! | `totals` | stats, projects, info, readiness |
@@ -29,14 +32,18 @@ mod batches;
 mod brief;
 mod claim;
 mod dead_letters;
+mod explain;
 mod following;
+mod forecast;
 mod ignored;
 mod items;
 mod lease;
 mod named;
 mod queue;
+mod spin_ups;
 mod store;
 mod submit;
+mod target_verdicts;
 mod targets;
 mod totals;
 mod trouble;
@@ -44,10 +51,10 @@ mod turns;
 mod upkeep;
 mod verdicts;
 
-use loom_actors::domain::room::Room;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use loom_actors::domain::room::Room;
 use loom_actors::events::EventHub;
 use loom_actors::nats::server::ServerControl;
 use loom_actors::project::Project;
@@ -126,6 +133,17 @@ struct Inner {
     readings: Arc<Semaphore>,
 }
 
+/// A service, for as long as others keep it.
+#[derive(Clone)]
+pub struct WeakService(Weak<Inner>);
+
+impl WeakService {
+    /// The service, where it is still there.
+    pub fn upgrade(&self) -> Option<Service> {
+        self.0.upgrade().map(Service)
+    }
+}
+
 impl Service {
     /// A service over these projects.
     pub fn new(projects: Projects, options: ServiceOptions) -> Self {
@@ -136,6 +154,11 @@ impl Service {
             turns: turns::turns(),
             readings: turns::turns(),
         }))
+    }
+
+    /// The same, for whoever is to keep nothing alive.
+    pub fn downgrade(&self) -> WeakService {
+        WeakService(Arc::downgrade(&self.0))
     }
 
     /// The project that a request without one means.
@@ -271,7 +294,13 @@ impl Service {
 
     /// How many of these, at least one, fit into one answer: a page of long texts ends sooner.
     fn how_many_fit(&self, items: &[impl serde::Serialize]) -> usize {
-        let mut left = Room::of(self.projects().terms().nats.max_payload()).record();
+        self.how_many_fit_beside(0, items)
+    }
+
+    /// The same where so many bytes of the answer are taken.
+    fn how_many_fit_beside(&self, taken: usize, items: &[impl serde::Serialize]) -> usize {
+        let whole = Room::of(self.projects().terms().nats.max_payload()).record();
+        let mut left = whole.saturating_sub(taken);
         let fits = |item: &_| {
             let size = serde_json::to_vec(item).map_or(usize::MAX, |bytes| bytes.len() + 1);
             left.checked_sub(size).map(|rest| left = rest)

@@ -8,18 +8,18 @@
 //! All of that happens in the project that the request names. A request without one means the default project; the
 //! others are looked in only where that one has nothing of the name.
 
+mod places;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use loom_actors::project::Project;
 use loom_protocol::agent::AgentStatus;
-use loom_protocol::target::Target;
 use loom_protocol::token::MAX_TASK_ID;
-use loom_protocol::{AgentGuid, ErrorCode, ProjectId, TargetId, WireError, WorkId};
+use loom_protocol::{AgentGuid, ErrorCode, ProjectId, WireError, WorkId};
 use serde_json::json;
 
 use super::{READY_WITHIN, Service};
-use crate::access::Allowed;
 
 /// How many candidates of an ambiguous text are named.
 const SHOWN: usize = 10;
@@ -138,31 +138,6 @@ impl Service {
             names,
         )
         .map_err(|error| self.found_nowhere(project, error))
-    }
-
-    /// The target that a text names, in the project of the request.
-    pub(super) async fn find_target(
-        &self,
-        caller: &Allowed,
-        text: &str,
-    ) -> Result<(Arc<Project>, Target), WireError> {
-        let projects: Vec<_> = self.with_targets(caller).await?.into_iter().collect();
-        let names = |found: &Found<TargetId>| {
-            let name = |(project, id): &(Arc<Project>, TargetId)| {
-                let target = project.targets.get(*id);
-                format!(
-                    "{id} ({})",
-                    target.map_or("gone".into(), |target| target.name)
-                )
-            };
-            found.iter().map(name).collect()
-        };
-        let how = "by its id or its name; see `loom targets list`";
-        let (project, id) = only(targets_of(&projects, text), text, "target", how, names)
-            .map_err(|error| self.found_nowhere(Some(self.project_of(caller)), error))?;
-        let target = project.targets.get(id);
-        let gone = || WireError::new(ErrorCode::NotFound, format!("target {id} has just gone"));
-        Ok((project, target.ok_or_else(gone)?))
     }
 
     /// Where a text is looked for first: in the project that the request names, or else in the default one.
@@ -287,29 +262,6 @@ fn agents_of(projects: &[Arc<Project>], text: &str) -> Found<AgentGuid> {
         if found.iter().any(living) {
             found.retain(living);
         }
-    }
-    if found.is_empty() {
-        found = by_id();
-    }
-    found
-}
-
-fn targets_of(projects: &[Arc<Project>], text: &str) -> Found<TargetId> {
-    let by_id = || {
-        of_each(projects, |project| {
-            project.targets.ids_like(text, SHOWN + 1)
-        })
-    };
-    let mut found = if is_short_id(text) {
-        by_id()
-    } else {
-        Vec::new()
-    };
-    // A whole id means that target and no other: what is sent again about one that is gone is not about another one that
-    // is called like it.
-    if found.is_empty() && !is_whole_id(text) {
-        let of_name = |project: &Project| project.targets.id_of_name(text).into_iter().collect();
-        found = of_each(projects, of_name);
     }
     if found.is_empty() {
         found = by_id();

@@ -1,23 +1,18 @@
 //! Taking work in.
 
-use loom_actors::domain::room::Room;
 use std::sync::Arc;
 use std::time::Duration;
 
+use loom_actors::domain::room::Room;
 use loom_actors::domain::work::{Defaults, Submission, accept};
-use loom_actors::project::Project;
-use loom_actors::work_ledger::{Applied, LedgerError, Operation};
+use loom_actors::work_ledger::{Applied, Operation};
 use loom_protocol::work::{SubmitAnswer, SubmitRequest, Submitted, limits};
 use loom_protocol::{ErrorCode, ProjectId, Timestamp, WireError};
 
 use super::Service;
+use super::forecast::Forecasts;
 use super::ignored::{Fields, Ignored};
 use crate::access::Allowed;
-
-/// The type that an item is said to wait for where nobody is there who could take it.
-const USUAL_TYPE: &str = "claude-code";
-/// How long an item is said to wait where none has been claimed yet.
-const USUAL_WAIT: Duration = Duration::from_secs(30);
 
 impl Service {
     /// Takes one item in, or several. `ignored`: the unknown fields, noted by the door.
@@ -105,12 +100,16 @@ impl Service {
                 .collect());
         }
         let project = self.activate(project).await?;
-        let mut outcomes = project.ledger.carry_out(operations).await?.into_iter();
+        let outcomes = project.ledger.carry_out(operations).await?;
+        let mut forecasts = Forecasts::new(&project, self.now());
+        let mut outcomes = outcomes.iter();
         Ok(answers
             .into_iter()
             .map(|answer| {
                 let ignored = answer?;
-                answer_of(&project, outcomes.next(), ignored)
+                let applied = outcomes.next().ok_or_else(lost)?;
+                let applied = applied.as_ref().map_err(Clone::clone)?;
+                Ok(answer_of(applied, &mut forecasts, ignored))
             })
             .collect())
     }
@@ -124,43 +123,26 @@ impl Service {
     }
 }
 
-fn answer_of(
-    project: &Project,
-    outcome: Option<Result<Applied, LedgerError>>,
+fn answer_of<'a>(
+    applied: &'a Applied,
+    forecasts: &mut Forecasts<'a>,
     ignored: Fields,
-) -> Result<SubmitAnswer, WireError> {
-    let applied = outcome.ok_or_else(lost)??;
-    let (existing, record) = (applied.before.is_some(), applied.record);
-    let named = record
-        .required_agent_type
-        .clone()
-        .or_else(|| record.preferred_agent_type.clone());
-    let of_an_agent = || {
-        project
-            .agents
-            .type_for(&record.capability, &record.boundary)
-    };
-    let target = named
-        .or_else(of_an_agent)
-        .unwrap_or_else(|| USUAL_TYPE.into());
-    let wait = project.work.usual_wait().unwrap_or(USUAL_WAIT);
-    Ok(SubmitAnswer {
+) -> SubmitAnswer {
+    let record = &applied.record;
+    let forecast = forecasts.of(record);
+    // Rounded up: less than a second is not nothing.
+    let seconds = |wait: Duration| wait.as_millis().div_ceil(1_000).try_into();
+    SubmitAnswer {
         id: record.id,
         work_item_id: record.id,
         task_id: record.task_id.clone(),
-        target_agent_type: target,
-        spin_up_triggered: false,
-        // Rounded up: less than a second is not nothing.
-        estimated_wait_seconds: Some(
-            wait.as_millis()
-                .div_ceil(1_000)
-                .try_into()
-                .unwrap_or(u64::MAX),
-        ),
-        existing,
+        target_agent_type: forecast.agent_type,
+        spin_up_triggered: forecast.is_started_for,
+        estimated_wait_seconds: forecast.wait.map(|wait| seconds(wait).unwrap_or(u64::MAX)),
+        existing: applied.before.is_some(),
         ignored: ignored.named,
         ignored_more: ignored.more,
-    })
+    }
 }
 
 /// Checks a submission by every rule that needs neither a project nor the settings, as a sender

@@ -16,9 +16,9 @@ use loom_protocol::work::AgentVerdict;
 use super::Service;
 
 /// The rule that keeps every agent from an item that does not wait for one.
-const NOT_PENDING: &str = "not-pending";
-/// How many agents an answer names.
-const NAMED: usize = 100;
+pub(super) const NOT_PENDING: &str = "not-pending";
+/// How many agents an answer names, and how many targets.
+pub(super) const NAMED: usize = 100;
 
 /// What is to be said of a project's agents about one item.
 pub(super) struct Verdicts {

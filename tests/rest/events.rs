@@ -1,11 +1,12 @@
 //! `GET /api/events`.
 
+use futures_util::StreamExt as _;
 use loom_coordinator::api_client::{ApiClient, EventStream, Heard};
-use loom_protocol::event::Event;
+use loom_protocol::event::{Event, SpinUpEvent, SpinUpEventKind};
 use loom_protocol::names;
 use loom_testkit::fleet::PATIENCE;
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -114,4 +115,78 @@ async fn next_event(events: &mut EventStream) -> (String, String) {
         },
         Heard::Missed(count) => panic!("{count} were missed"),
     }
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn starts_of_agents_are_heard_with_the_topic_of_targets_and_under_subjects_of_their_own() {
+    let house = House::open().await;
+    let url = format!("http://{}", house.coordinator.api_address());
+    let api = ApiClient::new(&url, None, None).unwrap();
+    let mut of_targets = api
+        .follow(&[("topic", "targets".to_owned())])
+        .await
+        .unwrap();
+    let mut of_work = api.follow(&[("topic", "work".to_owned())]).await.unwrap();
+    let client = house.nats.connect().await.unwrap();
+    let subject = format!("loom.{}.events.spin-up.*", house.project);
+    let mut published = client.subscribe(subject).await.unwrap();
+    client.flush().await.unwrap();
+
+    let target = json!({
+        "name": "here", "agentType": "codex", "capabilities": ["none-waits"], "mechanism": "local",
+        "config": {"command": "sh", "args": ["-c", "exit 3"]},
+    });
+    let (status, target) = house.post("/api/targets", target).await;
+    assert_eq!(status, 201, "{target}");
+    let (status, begun) = house.post("/api/targets/here/spin-up", json!({})).await;
+    assert_eq!(status, 200, "{begun}");
+
+    let mut told = Vec::new();
+    while told
+        .last()
+        .is_none_or(|last: &SpinUpEvent| last.kind != SpinUpEventKind::Failed)
+    {
+        let next = tokio::time::timeout(PATIENCE, of_targets.next()).await;
+        match next.unwrap().unwrap() {
+            Heard::Event(event) => match *event {
+                Event::SpinUp(event) => told.push(*event),
+                Event::Target(event) => assert_eq!(event.target_name, "here"),
+                other => panic!("nobody asked for it: {other:?}"),
+            },
+            Heard::Missed(count) => panic!("{count} were missed"),
+        }
+    }
+    assert_eq!(told[0].kind, SpinUpEventKind::Triggered);
+    for event in &told {
+        let over_nats = tokio::time::timeout(PATIENCE, published.next()).await;
+        let over_nats = over_nats.unwrap().unwrap();
+        let end = event.kind.as_str().strip_prefix("spin-up:").unwrap();
+        assert!(
+            over_nats
+                .subject
+                .ends_with(&format!(".events.spin-up.{end}"))
+        );
+        let over_nats: Value = serde_json::from_slice(&over_nats.payload).unwrap();
+        assert_eq!(over_nats, serde_json::to_value(event).unwrap());
+        assert_eq!(
+            (
+                &over_nats["operationId"],
+                &over_nats["targetId"],
+                &over_nats["targetName"]
+            ),
+            (&begun["operationId"], &target["id"], &json!("here"))
+        );
+        assert_eq!(
+            (&over_nats["agentType"], &over_nats["projectId"]),
+            (&json!("codex"), &json!(house.project))
+        );
+        let is_failed = event.kind == SpinUpEventKind::Failed;
+        assert_eq!(event.error_message.is_some(), is_failed, "{event:?}");
+        assert_eq!(event.duration_ms.is_some(), is_failed, "{event:?}");
+    }
+    // Who listens to work has heard nothing of that.
+    let id = house.submit("one").await;
+    let told = (id, "work:submitted".to_owned());
+    assert_eq!(next_event(&mut of_work).await, told);
 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use loom_client::{ErrorKind, NewWork, WorkOutcome};
-use loom_protocol::{ErrorCode, WorkId};
+use loom_protocol::target::{SpinUpRequest, SpinUpStatus};
+use loom_protocol::{ErrorCode, SpinUpId, WorkId};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -40,6 +41,28 @@ case! {
         assert!(error.to_string().contains("the test says no"));
         fake.next("work.submit").await;
         assert!(fake.rest().is_empty());
+    }
+}
+
+case! {
+    a_start_of_an_agent_is_asked_for_once_and_looked_at_patiently(fake) {
+        let id = SpinUpId::generate();
+        let operation = move |status: &str| Reply::Answer(json!({
+            "operationId": id, "targetId": id, "targetName": "here", "mechanism": "local", "status": status,
+            "startedAt": "2026-01-31T12:00:00Z",
+        }));
+        let request = SpinUpRequest { target: "here".into(), work_item_id: None };
+        for lost in [Reply::Silence, Reply::Refuse(ErrorCode::Unavailable)] {
+            fake.replies("spin-up.trigger", [lost, operation("pending")]);
+            let error = fake.client.spin_up(&request).await.unwrap_err();
+            assert!(error.is_transient(), "{error}");
+            assert_eq!(fake.next("spin-up.trigger").await, json!({"target": "here"}));
+            assert!(fake.rest().is_empty(), "a second request would start a second agent");
+        }
+        let begun = fake.client.spin_up(&request).await.unwrap();
+        fake.replies("spin-up.status", [Reply::Silence, operation("success")]);
+        let born = fake.client.spin_up_status(begun.operation_id).await.unwrap();
+        assert_eq!((born.operation_id, born.status), (id, SpinUpStatus::Success));
     }
 }
 

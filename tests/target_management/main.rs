@@ -12,6 +12,9 @@ mod place;
 mod program;
 mod refused;
 mod registry;
+mod starts;
+mod starts_explained;
+mod starts_refused;
 
 use anyhow::Result;
 use loom_protocol::WireError;

@@ -308,6 +308,30 @@ impl AgentDirectory {
         })
     }
 
+    /// The type of an agent that fits and is online or busy, however many others are known: no agent is started for what
+    /// one that is there will take.
+    pub fn type_there(
+        &self,
+        capability: &str,
+        boundary: &str,
+        required_type: Option<&str>,
+    ) -> Option<String> {
+        let index = self.index.read();
+        let of_status = |status| {
+            let filter = AgentFilter {
+                agent_type: required_type.map(str::to_owned),
+                status: Some(status),
+                capability: Some(capability.to_owned()),
+                boundary: Some(boundary.to_owned()),
+            };
+            let mut selection = index.selection(&filter)?;
+            selection.seek(Direction::Forward, Bound::Unbounded)
+        };
+        let place = of_status(AgentStatus::Online).or_else(|| of_status(AgentStatus::Busy))?;
+        let entry = self.get(place.guid)?;
+        Some(entry.agent().agent_type.clone())
+    }
+
     /// The type of an agent that may take what asks for this, and is there: the first of the few that are looked at.
     pub fn type_for(&self, capability: &str, boundary: &str) -> Option<String> {
         let filter = AgentFilter {

@@ -75,6 +75,7 @@ mod connection;
 mod error;
 mod options;
 mod retry;
+mod spin_ups;
 mod submit;
 mod verbs;
 mod wait;

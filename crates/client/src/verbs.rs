@@ -85,7 +85,7 @@ impl Client {
         self.page(VerbName::AgentsList, filter).await
     }
 
-    async fn page<T: DeserializeOwned>(
+    pub(crate) async fn page<T: DeserializeOwned>(
         &self,
         verb: VerbName,
         filter: &impl Serialize,

@@ -1,5 +1,7 @@
 //! Answers that only REST has, and the totals that both doors give.
 
+mod spin_ups;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +12,8 @@ use crate::readiness::Readiness;
 use crate::target::TargetAnswer;
 use crate::time::Timestamp;
 use crate::work::WorkItem;
+
+pub use spin_ups::{SpinUpBegun, SpinUpsPage};
 
 /// Where a page of a listing stands in the whole.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

@@ -9,6 +9,7 @@
 //! | `secret` | tickets and variables, which are never shown |
 //! | `template` | the body of a webhook |
 //! | `spin_up` | one start of an agent |
+//! | `spin_up_requests` | start one, look at them |
 
 mod check;
 mod config;
@@ -16,6 +17,7 @@ mod reading;
 mod requests;
 mod secret;
 mod spin_up;
+mod spin_up_requests;
 mod template;
 
 #[cfg(test)]
@@ -38,6 +40,7 @@ pub use requests::{
 };
 pub use secret::{BirthTicket, MASK, SecretMap};
 pub use spin_up::{Need, SpinUpOperation, SpinUpStatus};
+pub use spin_up_requests::{ListSpinUpsRequest, OperationRequest, SpinUpRequest};
 pub use template::{BodyTemplate, Placeholder, TemplateError};
 
 /// What a target may be at the most.

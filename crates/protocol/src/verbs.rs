@@ -23,7 +23,8 @@ use crate::rest::{
 };
 use crate::store::{AcceptAnswer, AcceptRequest, LostAnswer, StoreAnswer};
 use crate::target::{
-    ListTargetsRequest, RegisterTarget, TargetAnswer, TargetRequest, UpdateTarget,
+    ListSpinUpsRequest, ListTargetsRequest, OperationRequest, RegisterTarget, SpinUpOperation,
+    SpinUpRequest, TargetAnswer, TargetRequest, UpdateTarget,
 };
 use crate::token::ProjectId;
 use crate::work::{
@@ -290,6 +291,10 @@ verbs! {
     TargetsEnable        "targets.enable"        Project  Project     Operate Nobody  (TargetRequest => TargetAnswer)               [Post "/api/targets/{id}/enable"];
     TargetsDisable       "targets.disable"       Project  Project     Operate Nobody  (TargetRequest => TargetAnswer)               [Post "/api/targets/{id}/disable"];
     TargetsDisableBatch  "targets.disable-batch" None     Project     Operate Nobody  (DisableTargetsRequest => DisableTargetsResult) [Post "/api/targets/disable-batch"];
+
+    SpinUpTrigger        "spin-up.trigger"       Project  Project     Operate Nobody  (SpinUpRequest => SpinUpOperation)            [Post "/api/targets/{id}/spin-up"];
+    SpinUpStatus         "spin-up.status"        Project  Projects    Read    Nobody  (OperationRequest => SpinUpOperation)         [Get "/api/spin-ups/{id}"];
+    SpinUpList           "spin-up.list"          Project  Project     Read    Nobody  (ListSpinUpsRequest => Vec<SpinUpOperation>)  [Get "/api/spin-ups"];
 
     Stats                "stats"                 Both     Projects    Read    Nobody  (Nothing => Stats)                            [Get "/api/stats"];
     Projects             "projects"              Global   Coordinator Read    Nobody  (Nothing => ProjectsAnswer)                   [Get "/api/stats/projects"];

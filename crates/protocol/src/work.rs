@@ -19,8 +19,8 @@ pub use lease::{
     LeaseRef, ProgressRequest, ReleaseRequest, StoppedRequest, ThenClaim,
 };
 pub use query::{
-    AgentVerdict, CancelRequest, ExplainAnswer, IdRequest, ListWorkRequest, PurgeAnswer,
-    PurgeRequest, QueueInfo,
+    AgentVerdict, BeingStarted, CancelRequest, ExplainAnswer, IdRequest, ListWorkRequest,
+    PurgeAnswer, PurgeRequest, QueueInfo, TargetVerdict,
 };
 pub use report::{CompletedReport, ErrorReport, ReportedError, ReportedResult};
 pub use sample::sample_item;

@@ -5,7 +5,10 @@ use loom_actors::work_dispatcher::Admission;
 use loom_protocol::agent::{GuidRequest, ListAgentsRequest};
 use loom_protocol::dead_letter::RetryRequest;
 use loom_protocol::gc::GcRequest;
-use loom_protocol::target::{ListTargetsRequest, RegisterTarget, TargetRequest, UpdateTarget};
+use loom_protocol::target::{
+    ListSpinUpsRequest, ListTargetsRequest, OperationRequest, RegisterTarget, SpinUpRequest,
+    TargetRequest, UpdateTarget,
+};
 use loom_protocol::verbs::Addressed;
 use loom_protocol::work::{
     CancelRequest, ClaimRequest, CompleteAnswer, CompleteRequest, IdRequest, ListWorkRequest,
@@ -255,6 +258,19 @@ pub(super) async fn carry_out(
             let (named, on): (TargetRequest, _) =
                 (request.read()?, verb == VerbName::TargetsEnable);
             request.done(&Box::pin(service.switch_target(caller, &named.target, on)).await?)
+        }
+        VerbName::SpinUpTrigger => {
+            let start: SpinUpRequest = request.read()?;
+            request.done(&Box::pin(service.trigger_spin_up(caller, &start)).await?)
+        }
+        VerbName::SpinUpStatus => {
+            let named: OperationRequest = request.read()?;
+            request.done(&Box::pin(service.get_spin_up(caller, &named.operation_id)).await?)
+        }
+        VerbName::SpinUpList => {
+            let list: ListSpinUpsRequest = request.read()?;
+            let _turn = service.turn().await?;
+            request.page(&Box::pin(service.list_spin_ups(caller, &list)).await?)
         }
         VerbName::Stats => request.done(&service.stats(caller)?),
         VerbName::Projects => request.done(&service.project_summaries(caller)?),

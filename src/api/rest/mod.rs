@@ -11,7 +11,7 @@
 //! | [`serve`](mod@serve) | connections |
 //! | [`outgoing`] | how much of answers may wait for readers |
 //! | [`waiting`] | what is said before the coordinator serves |
-//! | [`agents`], [`work`], [`dead_letters`], [`targets`], [`events`], [`system`], [`store`] | the paths |
+//! | [`agents`], [`work`], [`dead_letters`], [`targets`], [`spin_ups`], [`events`], [`system`], [`store`] | the paths |
 
 pub mod access_guard;
 pub mod agents;
@@ -22,6 +22,7 @@ pub mod error;
 pub mod events;
 pub mod outgoing;
 pub mod serve;
+pub mod spin_ups;
 pub mod store;
 pub mod system;
 pub mod targets;
@@ -147,6 +148,9 @@ fn handler(verb: &Verb) -> Option<MethodRouter<Service>> {
         VerbName::TargetsEnable => on(method, targets::enable),
         VerbName::TargetsDisable => on(method, targets::disable),
         VerbName::TargetsDisableBatch => on(method, targets::disable_batch),
+        VerbName::SpinUpTrigger => on(method, spin_ups::trigger),
+        VerbName::SpinUpStatus => on(method, spin_ups::show),
+        VerbName::SpinUpList => on(method, spin_ups::list),
         VerbName::Stats => on(method, system::stats),
         VerbName::Projects => on(method, system::projects),
         VerbName::Info => on(method, system::info),

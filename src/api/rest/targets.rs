@@ -38,7 +38,7 @@ pub async fn list(State(service): State<Service>, call: Call) -> RestResult<Resp
 }
 
 /// A parameter of the query that is one of a few words.
-fn word<T: DeserializeOwned>(call: &Call, name: &str) -> RestResult<Option<T>> {
+pub(super) fn word<T: DeserializeOwned>(call: &Call, name: &str) -> RestResult<Option<T>> {
     let Some(text) = call.text(name) else {
         return Ok(None);
     };

@@ -96,7 +96,7 @@ fn a_subject_names_a_verb_where_that_is_asked_for_and_nowhere_else() {
         "coord.global.barrier.7",
         "loom.shop.work.get",
         "coord.shop.work.get.more",
-        "coord.shop.spin-up.trigger",
+        "coord.shop.spin-up.stop",
     ] {
         assert_eq!(Addressed::read(nothing), None, "{nothing}");
     }

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::item::WorkStatus;
 use crate::agent::AgentStatus;
-use crate::id::{AgentGuid, WorkId};
+use crate::id::{AgentGuid, SpinUpId, TargetId, WorkId};
+use crate::target::{Mechanism, SpinUpStatus, TargetStatus};
 use crate::time::Timestamp;
 
 /// A request that only names an item: `work.get`, `work.explain`. A prefix or the taskId will do if it is unambiguous.
@@ -92,8 +93,21 @@ pub struct ExplainAnswer {
     /// How many agents that `agents` does not name each rule has rejected.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub others: BTreeMap<String, usize>,
-    /// Every target, with the rule that rejected it.
-    pub targets: Vec<serde_json::Value>,
+    /// Targets, with the rule that keeps each from starting an agent for it: the nearest first, as with agents. 100 at the
+    /// most, and fewer where they would not fit.
+    pub targets: Vec<TargetVerdict>,
+    /// How many targets there are.
+    #[serde(default)]
+    pub targets_total: usize,
+    /// How many of them may start an agent for it now.
+    #[serde(default)]
+    pub targets_eligible: usize,
+    /// How many targets that `targets` does not name each rule has rejected.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub other_targets: BTreeMap<String, usize>,
+    /// Agents that are being started and may take it once they are there, the first to be started first; 10 at the most.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub being_started: Vec<BeingStarted>,
 }
 
 /// Whether an agent may take an item.
@@ -116,6 +130,48 @@ pub struct AgentVerdict {
     pub rule: Option<String>,
     /// The same as a sentence.
     pub message: String,
+}
+
+/// Whether a target may start an agent for an item.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct TargetVerdict {
+    /// The target.
+    pub id: TargetId,
+    /// Its name.
+    pub name: String,
+    /// The type of its agents.
+    pub agent_type: String,
+    /// How they are started.
+    pub mechanism: Mechanism,
+    /// How it is.
+    pub status: TargetStatus,
+    /// Whether it may start one for the item now.
+    pub eligible: bool,
+    /// The rule against it: `capability boundary agent-type` (never), `disabled paused unhealthy full cooldown` (not now),
+    /// `not-pending`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rule: Option<String>,
+    /// The same as a sentence.
+    pub message: String,
+}
+
+/// An agent that is being started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct BeingStarted {
+    /// The start.
+    pub operation_id: SpinUpId,
+    /// The target.
+    pub target_id: TargetId,
+    /// Its name.
+    pub target_name: String,
+    /// Where the start is: `pending` or `in-progress`.
+    pub status: SpinUpStatus,
+    /// When it was decided.
+    pub started_at: Timestamp,
 }
 
 /// The answer to `queue.info`.
