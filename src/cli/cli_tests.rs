@@ -53,6 +53,12 @@ fn commands_may_be_left_out_where_listing_is_meant() {
         "loom submit -c rust",
         "loom submit - -c rust",
         "loom submit -c rust --description-file task.md",
+        "loom spin-up build-2 --wait",
+        "loom spin-up build-2 --for 0198 --json --project p",
+        "loom spin-up --json list --status failed --target build-2 -A",
+        "loom spin-up list --all -o wide",
+        "loom spin-up show 0198",
+        "loom targets -A --limit 3",
     ] {
         parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
     }

@@ -9,6 +9,7 @@
 //! | [`work`], [`watch`], `waiting` | `loom work` |
 //! | [`agents`] | `loom agents` |
 //! | [`targets`] | `loom targets` |
+//! | [`spin_up`] | `loom spin-up` |
 //! | [`queue`] | `loom queue` |
 //! | [`gc`] | `loom gc` |
 //! | [`dlq`] | `loom dlq` |
@@ -17,7 +18,7 @@
 //! | [`events`], `following` | `loom events` |
 //! | [`config`] | `loom config` |
 //! | [`mod@bench`] | `loom bench` |
-//! | [`exit`], [`output`], [`table`], `times`, `naming`, `pages`, `each` | how they end, how they print, what they have in common |
+//! | [`exit`], [`output`], [`table`], `times`, `naming`, `pages`, `everywhere`, `each` | how they end, how they print, what they have in common |
 
 pub mod agent;
 pub mod agents;
@@ -28,6 +29,7 @@ pub mod doctor;
 pub mod down;
 mod each;
 pub mod events;
+mod everywhere;
 pub mod exit;
 mod following;
 pub mod gc;
@@ -36,6 +38,7 @@ pub mod output;
 mod pages;
 pub mod queue;
 mod show;
+pub mod spin_up;
 pub mod stats;
 pub mod status;
 pub mod store;
@@ -146,6 +149,8 @@ enum Command {
     Agents(Box<agents::AgentsArgs>),
     /// List, show, add, change, switch and remove targets: where agents can be started
     Targets(Box<targets::TargetsArgs>),
+    /// Start an agent at a target now; list and show starts
+    SpinUp(Box<spin_up::SpinUpArgs>),
     /// Say what waits, by capability; cancel what waits
     Queue(queue::QueueArgs),
     /// Mark, bury and send home whose time has come; or only say who that is
@@ -312,6 +317,7 @@ async fn run(context: &Context, command: Command) -> CliResult<ExitCode> {
         Command::Submit(args) => submit::run(context, *args).await,
         Command::Agents(args) => agents::run(context, *args).await,
         Command::Targets(args) => targets::run(context, *args).await,
+        Command::SpinUp(args) => spin_up::run(context, *args).await,
         Command::Gc(args) => gc::run(context, &args).await,
         Command::Queue(args) => queue::run(context, args).await,
         Command::Dlq(args) => dlq::run(context, *args).await,

@@ -7,9 +7,9 @@ use clap::Args;
 use loom_protocol::agent::Agent;
 use loom_protocol::dead_letter::DeadLetter;
 use loom_protocol::rest::{
-    AgentsPage, DeadLettersPage, PageInfo, ProjectsAnswer, TargetsPage, WorkPage,
+    AgentsPage, DeadLettersPage, PageInfo, ProjectsAnswer, SpinUpsPage, TargetsPage, WorkPage,
 };
-use loom_protocol::target::TargetAnswer;
+use loom_protocol::target::{SpinUpOperation, TargetAnswer};
 use loom_protocol::work::{WorkItem, limits};
 use loom_protocol::{ProjectId, Timestamp};
 use serde::Serialize;
@@ -67,6 +67,7 @@ page!(WorkPage, work_items: WorkItem);
 page!(AgentsPage, agents: Agent);
 page!(DeadLettersPage, items: DeadLetter);
 page!(TargetsPage, targets: TargetAnswer);
+page!(SpinUpsPage, operations: SpinUpOperation);
 
 /// How much of a listing, and from where on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
@@ -83,8 +84,14 @@ pub struct ExtentArgs {
 }
 
 impl ExtentArgs {
-    fn wanted(&self) -> Wanted {
+    /// How much.
+    pub(super) fn wanted(&self) -> Wanted {
         Wanted::of(self.all, self.limit)
+    }
+
+    /// From where on.
+    pub(super) fn cursor(&self) -> Option<&str> {
+        self.cursor.as_deref()
     }
 }
 

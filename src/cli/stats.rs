@@ -32,7 +32,10 @@ pub async fn stats(context: &Context) -> CliResult {
     };
     let targets = match stats.targets {
         targets if targets.total == 0 => String::new(),
-        targets => format!("{}, {} disabled", targets.total, targets.disabled),
+        targets => format!(
+            "{}, {} in use, {} disabled",
+            targets.total, targets.in_use, targets.disabled
+        ),
     };
     context.out.text(&sheet(&[
         ("pending", stats.pending.to_string()),

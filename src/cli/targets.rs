@@ -2,21 +2,26 @@
 
 mod fields;
 
+use std::fmt::Write as _;
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 use loom_protocol::rest::TargetsPage;
-use loom_protocol::target::TargetAnswer;
+use loom_protocol::target::{HealthStatus, LastSpinUp, Target, TargetAnswer};
 use serde_json::{Value, json};
 
 use self::fields::{AddArgs, UpdateArgs};
 use super::Context;
 use super::each;
+use super::everywhere::{self, Located};
 use super::exit::{CliError, CliResult};
 use super::naming::{FormArgs, name};
 use super::output::{Output, Table, note, table};
-use super::pages::{self, Query, Wanted, tell_more};
+use super::pages::{self, ExtentArgs, Query, tell_more};
 use super::show::sheet;
 use super::table::Column;
 use super::times::{ago, at};
+use crate::api_client::ApiClient;
 
 /// List, show, add, change, switch and remove targets: where agents can be started.
 #[derive(Debug, Args)]
@@ -82,15 +87,8 @@ struct ListArgs {
     /// The disabled too.
     #[arg(long)]
     include_disabled: bool,
-    /// At most so many; 50 where absent.
-    #[arg(long, value_name = "NUMBER", conflicts_with = "all")]
-    limit: Option<usize>,
-    /// Begin where the last page ended.
-    #[arg(long)]
-    cursor: Option<String>,
-    /// All of them, page by page.
-    #[arg(long)]
-    all: bool,
+    #[command(flatten)]
+    extent: ExtentArgs,
     #[command(flatten)]
     form: FormArgs,
 }
@@ -118,39 +116,39 @@ pub async fn run(context: &Context, args: TargetsArgs) -> CliResult {
         let message = "the filters of `loom targets` are for listing; write them after `list`";
         return Err(CliError::Usage(message.into()));
     }
-    let (out, api) = (context.out, context.api()?);
-    let api = &api;
-    let switched = |on: &'static str| {
-        async move |target: String| api.post(&["targets", &target, on], &json!({})).await
-    };
+    let out = context.out;
     match args.command.unwrap_or(TargetsCommand::List(args.list)) {
         TargetsCommand::List(args) => list(context, &args).await,
         TargetsCommand::Show { target } => {
+            let api = context.api()?;
             let target: TargetAnswer = api.get(&["targets", &target], &[]).await?;
             show(out, &target)
         }
         TargetsCommand::Add(args) => {
-            let request = args.request()?;
+            let (api, request) = (context.api()?, args.request()?);
             let added: TargetAnswer = api.post(&["targets"], &request).await?;
             tell(out, &added, "is registered")
         }
         TargetsCommand::Update(args) => {
-            let updates = args.updates()?;
+            let (api, updates) = (context.api()?, args.updates()?);
             let path = ["targets", args.target()];
             let updated: TargetAnswer = api.put(&path, &updates).await?;
             tell(out, &updated, "is changed")
         }
         TargetsCommand::Remove(which) => {
+            let api = context.api()?;
             let remove = async |target: String| api.delete(&["targets", &target]).await;
             each::for_each(out, which.targets, remove).await
         }
-        TargetsCommand::Enable(which) => {
-            each::for_each(out, which.targets, switched("enable")).await
-        }
-        TargetsCommand::Disable(which) => {
-            each::for_each(out, which.targets, switched("disable")).await
-        }
+        TargetsCommand::Enable(which) => switch(context, which, "enable").await,
+        TargetsCommand::Disable(which) => switch(context, which, "disable").await,
     }
+}
+
+async fn switch(context: &Context, which: Which, on: &str) -> CliResult {
+    let api = context.api()?;
+    let switched = async |target: String| api.post(&["targets", &target, on], &json!({})).await;
+    each::for_each(context.out, which.targets, switched).await
 }
 
 fn tell(out: Output, answer: &TargetAnswer, done: &str) -> CliResult {
@@ -163,49 +161,76 @@ fn tell(out: Output, answer: &TargetAnswer, done: &str) -> CliResult {
 
 async fn list(context: &Context, args: &ListArgs) -> CliResult {
     let (out, api) = (context.out, context.api_of_listing().await?);
-    let query = |cursor: Option<&str>| args.query(cursor);
-    let wanted = Wanted::of(args.all, args.limit);
-    let page: TargetsPage =
-        pages::fetch(&api, "targets", wanted, args.cursor.as_deref(), query).await?;
+    let wanted = args.extent.wanted();
+    let fetch = async |api: &ApiClient| -> CliResult<TargetsPage> {
+        let query = |cursor: Option<&str>| args.query(cursor);
+        pages::fetch(api, "targets", wanted, args.extent.cursor(), query).await
+    };
+    let found = if context.is_everywhere() {
+        let place = |answer: &TargetAnswer| (answer.target.registered_at, answer.target.id);
+        everywhere::of_all(&api, wanted, fetch, place).await?
+    } else {
+        everywhere::of_one(fetch(&api).await?)
+    };
     let form = args.form.form(out);
-    let targets = page.targets.iter();
+    let targets = found.items.iter();
     let ids: Vec<String> = targets.map(|one| one.target.id.to_string()).collect();
-    let rows = |ids: &[String], wide: bool| rows(&page.targets, ids, wide);
-    let empty = "no targets";
-    pages::print(out, form, &page, &ids, rows, empty)?;
-    tell_more(&page.page, form);
-    if page.targets.is_empty() && !out.is_json() && !args.include_disabled && args.status.is_none()
-    {
+    let rows = |ids: &[String], wide: bool| rows(&found, ids, wide);
+    pages::print(
+        out,
+        form,
+        &found.answer("targets")?,
+        &ids,
+        rows,
+        "no targets",
+    )?;
+    tell_more(&found.info, form);
+    if found.items.is_empty() && !out.is_json() && !args.include_disabled && args.status.is_none() {
         note("those that are disabled are listed with --include-disabled");
     }
     Ok(())
 }
 
-fn rows(targets: &[TargetAnswer], ids: &[String], wide: bool) -> Table {
+fn rows(found: &Located<TargetAnswer>, ids: &[String], wide: bool) -> Table {
+    let is_everywhere = !found.projects.is_empty();
     let mut columns = vec![
         Column::whole("ID"),
         Column::text("NAME", 8).at_most(64),
         Column::cut("TYPE", 6, 3).at_most(24),
-        Column::whole("MECHANISM"),
+        Column::spare("MECHANISM", 1),
         Column::whole("STATUS"),
-        Column::spare("AGENTS", 1),
+        Column::spare("HEALTH", 2),
+        Column::spare("AGENTS", 0),
+        Column::cut("LAST START", 10, 4).at_most(32),
         Column::cut("BOUNDARIES", 10, 5).at_most(32),
     ];
+    if is_everywhere {
+        columns.push(Column::cut("PROJECT", 8, 4).at_most(64));
+    }
     if wide {
         columns.extend(["TAGS", "UPDATED", "REGISTERED BY"].map(Column::whole));
     }
     columns.push(Column::cut("CAPABILITIES", 12, 2).at_most(if wide { 120 } else { 40 }));
     let mut rows = table(&columns);
-    for (TargetAnswer { target, .. }, id) in targets.iter().zip(ids) {
+    for (place, (TargetAnswer { target, .. }, id)) in found.items.iter().zip(ids).enumerate() {
         let mut cells = vec![
             id.clone(),
             target.name.clone(),
             target.agent_type.clone(),
             target.mechanism.to_string(),
             target.status.to_string(),
+            health(target.health_status).to_owned(),
             format!("{}/{}", target.current_agent_guids.len(), target.max_agents),
+            target
+                .last_spin_up
+                .as_ref()
+                .map(last_start)
+                .unwrap_or_default(),
             target.boundaries.join(" "),
         ];
+        if is_everywhere {
+            cells.push(found.project(place).unwrap_or_default().to_owned());
+        }
         if wide {
             cells.push(target.tags.join(" "));
             cells.push(ago(target.updated_at));
@@ -215,6 +240,47 @@ fn rows(targets: &[TargetAnswer], ids: &[String], wide: bool) -> Table {
         rows.add_row(cells);
     }
     rows
+}
+
+const fn health(status: HealthStatus) -> &'static str {
+    match status {
+        HealthStatus::Healthy => "healthy",
+        HealthStatus::Unhealthy => "unhealthy",
+        HealthStatus::Unknown => "unknown",
+    }
+}
+
+/// What was seen, when, and how often it is looked at.
+fn health_of(target: &Target) -> String {
+    let mut text = health(target.health_status).to_owned();
+    if let Some(time) = target.last_health_check {
+        let _ = write!(text, ", looked at {}", at(Some(time)));
+    }
+    if let Some(check) = target.health_check.filter(|check| check.enabled) {
+        let every = humantime::format_duration(Duration::from_millis(check.interval_ms));
+        let _ = write!(text, ", every {every}");
+    }
+    text
+}
+
+/// What became of the last start, and when.
+fn last_start(last: &LastSpinUp) -> String {
+    format!("{} {}", last.outcome.as_str(), ago(last.time))
+}
+
+/// The same with all that is known of it.
+fn all_of_last_start(last: &LastSpinUp) -> String {
+    let mut text = format!("{} at {}", last.outcome.as_str(), at(Some(last.time)));
+    if let Some(guid) = last.agent {
+        let _ = write!(text, ", agent {guid}");
+    }
+    if let Some(id) = last.work_item_id {
+        let _ = write!(text, ", for item {id}");
+    }
+    if let Some(error) = &last.error {
+        let _ = write!(text, ": {error}");
+    }
+    text
 }
 
 fn show(out: Output, answer: &TargetAnswer) -> CliResult {
@@ -232,6 +298,8 @@ fn show(out: Output, answer: &TargetAnswer) -> CliResult {
     };
     let agents = target.current_agent_guids.iter();
     let agents: Vec<String> = agents.map(ToString::to_string).collect();
+    let last = target.last_spin_up.as_ref().map(all_of_last_start);
+    let last = last.unwrap_or_default();
     out.text(&sheet(&[
         ("id", target.id.to_string()),
         ("name", target.name.clone()),
@@ -243,9 +311,12 @@ fn show(out: Output, answer: &TargetAnswer) -> CliResult {
         ("boundaries", boundaries),
         ("mechanism", target.mechanism.to_string()),
         ("config", config),
+        ("health", health_of(target)),
         ("agents", agents.join(" ")),
         ("agents at most", target.max_agents.to_string()),
         ("agents started", target.use_count.to_string()),
+        ("last used", at(target.last_used_at)),
+        ("last start", last),
         ("limit group", optional(&target.limit_group)),
         ("tags", target.tags.join(" ")),
         ("registered", at(Some(target.registered_at))),

@@ -19,7 +19,7 @@ use super::waiting::Waiting;
 use crate::api_client::{ApiClient, ApiError};
 
 /// The first pause between two looks at an item that is waited for, and the longest.
-const LOOKS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+pub(super) const LOOKS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// Of how many items it is remembered whether they have the label that is asked for.
 const LABELS_KNOWN: usize = 10_000;
 
@@ -60,10 +60,11 @@ pub async fn wait_for(api: &ApiClient, id: WorkId) -> CliResult<WorkItem> {
 
 /// Tells once that the coordinator is away, and goes on.
 #[derive(Debug, Default)]
-struct Away(bool);
+pub(super) struct Away(bool);
 
 impl Away {
-    fn bridge<T>(&mut self, answer: Result<T, ApiError>) -> CliResult<Option<T>> {
+    /// What was answered; `None`: nothing yet.
+    pub fn bridge<T>(&mut self, answer: Result<T, ApiError>) -> CliResult<Option<T>> {
         match answer {
             Ok(answer) => {
                 if std::mem::take(&mut self.0) {

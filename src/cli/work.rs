@@ -2,21 +2,21 @@
 
 mod again;
 mod cancel;
+mod explain;
 
-use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 use loom_protocol::Timestamp;
 use loom_protocol::rest::WorkPage;
-use loom_protocol::work::{ExplainAnswer, WorkItem};
+use loom_protocol::work::WorkItem;
 use serde_json::json;
 
 use super::Context;
 use super::each;
 use super::exit::{CliError, CliResult};
-use super::naming::{FormArgs, name, short_ids};
-use super::output::{Output, Table, block, note, table};
+use super::naming::{FormArgs, name};
+use super::output::{Output, Table, table};
 use super::pages::{self, ExtentArgs, Listing, Query, tell_more};
 use super::show::show_item;
 use super::table::Column;
@@ -58,7 +58,7 @@ enum WorkCommand {
     },
     /// Submit the same work once more, as a new item; prints its id
     Clone(CloneArgs),
-    /// Say who may take an item, and why the others may not
+    /// Say who may take an item, which targets may start an agent for it, and why the others may not
     Explain {
         /// The item: its id, the beginning of it, or its taskId.
         #[arg(value_parser = name)]
@@ -175,7 +175,7 @@ pub async fn run(context: &Context, args: WorkArgs) -> CliResult<ExitCode> {
         WorkCommand::Cancel(args) => cancel::run(out, &context.api()?, args).await,
         WorkCommand::Retry { ids } => retry(out, &context.api()?, ids).await,
         WorkCommand::Clone(args) => again::run(context, &args).await,
-        WorkCommand::Explain { id } => explain(out, &context.api()?, &id).await,
+        WorkCommand::Explain { id } => explain::run(out, &context.api()?, &id).await,
     }
     .map(|()| ExitCode::SUCCESS)
 }
@@ -287,58 +287,6 @@ fn rows(items: &[WorkItem], ids: &[String], wide: bool, everywhere: bool) -> Tab
         rows.add_row(cells);
     }
     rows
-}
-
-async fn explain(out: Output, api: &ApiClient, id: &str) -> CliResult {
-    let answer: ExplainAnswer = api.get(&["work", id, "explain"], &[]).await?;
-    if out.is_json() {
-        return out.json(&answer);
-    }
-    let mut text = format!(
-        "{} is {}: {}",
-        answer.id,
-        answer.status,
-        block(&answer.summary)
-    );
-    if let Some(ahead) = answer.ahead {
-        let _ = write!(text, "\n{ahead} items with the same needs go before it");
-    }
-    out.text(&text)?;
-    let mut rows = table(&[
-        Column::text("AGENT", 8).at_most(32),
-        Column::spare("GUID", 0),
-        Column::cut("TYPE", 6, 3).at_most(24),
-        Column::spare("STATUS", 2),
-        Column::whole("MAY TAKE IT"),
-        Column::spare("RULE", 1),
-        Column::text("WHY", 16),
-    ]);
-    let guids = short_ids(answer.agents.iter().map(|agent| agent.guid));
-    for (verdict, guid) in answer.agents.iter().zip(guids) {
-        rows.add_row([
-            verdict.handle.clone(),
-            guid,
-            verdict.agent_type.clone(),
-            verdict.status.to_string(),
-            if verdict.eligible { "yes" } else { "no" }.into(),
-            verdict.rule.clone().unwrap_or_default(),
-            verdict.message.clone(),
-        ]);
-    }
-    out.table(&rows, "no agents are registered")?;
-    let more = answer.agents_total.saturating_sub(answer.agents.len());
-    if more > 0 {
-        let rules: Vec<String> = answer
-            .others
-            .iter()
-            .map(|(rule, count)| format!("{rule} {count}"))
-            .collect();
-        note(&format!(
-            "{more} more agents, by the rule against them: {}",
-            rules.join(", ")
-        ));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -196,7 +196,7 @@ fn task_ids_and_handles_name_things_wherever_an_id_does() {
 }
 
 /// What a command prints on a terminal of this width; 0 is one that does not know its size.
-fn on_terminal(up: &Up, columns: u16, args: &[&str]) -> Vec<String> {
+pub fn on_terminal(up: &Up, columns: u16, args: &[&str]) -> Vec<String> {
     let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&terminal).unwrap();
     unlockpt(&terminal).unwrap();

@@ -4,6 +4,7 @@
 mod bench;
 mod listing;
 mod program;
+mod spin_up;
 mod submit_file;
 mod up;
 mod work;
