@@ -11,6 +11,9 @@
 //! | `loom_dead_letters_expired_total{project}` | dead letters that went because of their age |
 //! | `loom_unreadable_records{project,place}` | what cannot be read and is left alone |
 //! | `loom_agents{project,status}` | agents that are registered |
+//! | `loom_targets{project,status}` | targets that are registered |
+//! | `loom_target_agents{project,target}` | agents by the target that started them, of 50 targets of a project by name |
+//! | `loom_spin_ups_under_way{project}` | starts of agents that have not ended |
 //! | `loom_actor_restarts_total{project,actor}` | restarts since this ownership began |
 //! | `loom_nats_reconnects_total` | how often the connection was made anew |
 //! | `loom_store_free_bytes`, `loom_store_size_bytes` | the disk of our own nats-server |
@@ -18,6 +21,8 @@
 //! | `loom_store_restarts_total` | how often our own nats-server was restarted because of its store |
 //! | `loom_projects{state}` | projects that are awake, and that are asleep |
 //! | `loom_ready` | 1 when the coordinator can serve |
+
+mod targets;
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -72,6 +77,7 @@ static RECORDER: LazyLock<PrometheusHandle> = LazyLock::new(|| {
     }
     describe_meters();
     work_dispatcher::describe_meters();
+    targets::describe_meters();
     describe_gauge!(ITEMS, "Work items that are retained, by status.");
     describe_gauge!(LETTERS, "Dead letters that are kept.");
     describe_counter!(
@@ -115,12 +121,19 @@ fn with_buckets() -> Result<PrometheusBuilder, BuildError> {
     PrometheusBuilder::new()
         .set_buckets_for_metric(named("loom_work_claim_wait_seconds"), &LONG_SECONDS)?
         .set_buckets_for_metric(named("loom_work_run_seconds"), &LONG_SECONDS)?
+        .set_buckets_for_metric(named(targets::BIRTH_SECONDS), &LONG_SECONDS)?
         .set_buckets_for_metric(named("loom_ledger_write_seconds"), &SHORT_SECONDS)
 }
 
 /// Begins to record. To be called before the first project is opened; a second call changes nothing.
 pub fn install() {
     LazyLock::force(&RECORDER);
+}
+
+/// The same service: what ends in it is counted from now on, as its events tell it, in the place of the service before.
+pub fn observed(service: Service) -> Service {
+    targets::observe(&service);
+    service
 }
 
 /// Sums up what was recorded, for ever: samples of histograms are kept one by one until then.
@@ -134,7 +147,8 @@ pub async fn keep_up() {
 /// Everything, as Prometheus reads it.
 pub fn render(service: &Service) -> String {
     let projects = service.projects();
-    for project in projects.all_readable().unwrap_or_default() {
+    let readable = projects.all_readable().unwrap_or_default();
+    for project in &readable {
         let name = project.id.as_str();
         note_items(name, project.work.totals());
         let letters = &project.letters;
@@ -150,6 +164,7 @@ pub fn render(service: &Service) -> String {
             gauge!(UNREADABLE, "project" => name.to_owned(), "place" => place).set(exact(count));
         }
         note_agents(name, &project.agents.totals().by_status);
+        targets::note(project);
     }
     note_asleep(&projects);
     note_shared_agents(service);
@@ -169,7 +184,9 @@ pub fn render(service: &Service) -> String {
     let readiness = service.readiness();
     gauge!(PARKED).set(exact(readiness.parked.len()));
     gauge!(READY).set(if readiness.ready { 1.0 } else { 0.0 });
-    RECORDER.render()
+    let mut text = RECORDER.render();
+    text += &targets::agents(readable.iter().map(|project| &**project));
+    text
 }
 
 fn note_items(project: &str, work: WorkTotals) {
@@ -191,6 +208,7 @@ fn note_asleep(projects: &Projects) {
         note_items(name, totals.work);
         gauge!(LETTERS, "project" => name.to_owned()).set(exact(totals.letters));
         note_agents(name, &BTreeMap::new());
+        targets::note_asleep(name, totals.targets);
     }
     let states = [("awake", projects.awake()), ("asleep", projects.asleep())];
     for (state, count) in states {

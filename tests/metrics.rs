@@ -3,11 +3,14 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use loom_actors::domain::targets::OwnedNewborn;
+use loom_protocol::target::BirthTicket;
 use loom_protocol::{AgentGuid, names};
 use loom_testkit::agent::Behaviour;
 use loom_testkit::fleet::{Fleet, Role, TestProject};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 const DASHBOARD: &str = include_str!("../docs/grafana-dashboard.json");
 
@@ -91,6 +94,104 @@ async fn what_happened_to_work_can_be_counted() -> Result<()> {
     Ok(())
 }
 
+/// A target with one agent that was born from it, and one whose only start failed.
+async fn births(project: &TestProject) -> Result<TempDir> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("started");
+    let line =
+        "echo \"$$ $LOOM_TICKET\" > \"$FILE.new\"; mv \"$FILE.new\" \"$FILE\"; exec sleep 60";
+    for (name, line) in [("good", line), ("bad", "exit 3")] {
+        let target = json!({
+            "name": name, "agentType": "codex", "capabilities": ["none-waits"], "mechanism": "local",
+            "config": {"command": "sh", "args": ["-c", line], "env": {"FILE": file}},
+        });
+        project.request("targets.register", target).await?;
+        project
+            .request("spin-up.trigger", json!({"target": name}))
+            .await?;
+    }
+    let written = async || std::fs::read_to_string(&file).ok();
+    let written = project
+        .eventually("a process has its ticket", written)
+        .await?;
+    let (number, ticket) = written
+        .trim()
+        .split_once(' ')
+        .context("a number and a ticket")?;
+    let newborn = OwnedNewborn {
+        guid: AgentGuid::generate(),
+        instance_id: Some("run-1".into()),
+        agent_type: "codex".into(),
+        capabilities: vec!["none-waits".into()],
+        boundaries: vec!["default".into()],
+    };
+    let ticket = BirthTicket::from_text(ticket.to_owned());
+    project
+        .parts()?
+        .target_manager
+        .redeem(&ticket, newborn)
+        .await?;
+    std::process::Command::new("kill").arg(number).status()?;
+    let ended = async || {
+        let failed: Vec<Value> = project
+            .call("spin-up.list", &json!({"status": "failed"}))
+            .await
+            .ok()?;
+        (failed.len() == 1).then_some(())
+    };
+    project
+        .eventually("the start at bad has failed", ended)
+        .await?;
+    Ok(folder)
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn starts_of_agents_and_the_agents_of_each_target_can_be_counted() -> Result<()> {
+    let fleet = Fleet::shared().await?;
+    let project = fleet.project().await?;
+    let _folder = births(&project).await?;
+    let text = shown(&fleet).await?;
+    let local = "mechanism=\"local\"";
+    for (name, labels, expected) in [
+        (
+            "loom_spin_ups_total",
+            &[local, "outcome=\"success\""][..],
+            Some(1.0),
+        ),
+        (
+            "loom_spin_ups_total",
+            &[local, "outcome=\"failed\""],
+            Some(1.0),
+        ),
+        ("loom_spin_ups_total", &["outcome=\"timeout\""], None),
+        ("loom_spin_up_birth_seconds_count", &[local], Some(1.0)),
+        ("loom_spin_ups_under_way", &[], Some(0.0)),
+        ("loom_targets", &["status=\"in-use\""], Some(1.0)),
+        ("loom_targets", &["status=\"error\""], Some(1.0)),
+        ("loom_targets", &["status=\"available\""], Some(0.0)),
+        ("loom_target_agents", &["target=\"good\""], Some(1.0)),
+        ("loom_target_agents", &["target=\"bad\""], None),
+    ] {
+        let found = sample(&text, &project, name, labels);
+        assert_eq!(found, expected, "{name} {labels:?} in\n{text}");
+    }
+    let stats = project.request("stats", json!({})).await?;
+    let targets = json!({"total": 2, "available": 0, "inUse": 1, "disabled": 0});
+    assert_eq!(stats["targets"], targets);
+    // A target that is gone leaves no sample behind.
+    project
+        .request("targets.disable", json!({"target": "bad"}))
+        .await?;
+    project
+        .request("targets.remove", json!({"target": "bad"}))
+        .await?;
+    let text = shown(&fleet).await?;
+    let left = sample(&text, &project, "loom_targets", &["status=\"error\""]);
+    assert_eq!(left, Some(0.0));
+    Ok(())
+}
+
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn entries_of_the_bucket_of_all_projects_that_are_no_agents_are_counted() -> Result<()> {
@@ -148,6 +249,7 @@ async fn the_dashboard_asks_only_for_what_is_there() -> Result<()> {
     project.submit_plain("rust").await?;
     let item = agent.claim_one().await?;
     agent.release(&item).await?;
+    let _folder = births(&project).await?;
     let text = shown(&fleet).await?;
     for name in asked {
         // Counted only when it happens, which this test does not let it.

@@ -64,6 +64,16 @@ impl EventHub {
         self.0.notify(News::Event(Arc::new(event)));
     }
 
+    /// Calls `hook` with every event from now on, in the course of telling it, instead of the one of that name before. It
+    /// must not wait, nor tell or listen here.
+    pub fn on_event(&self, name: &'static str, hook: impl Fn(&Event) + Send + Sync + 'static) {
+        self.0.hook(name, move |news| {
+            if let News::Event(event) = news {
+                hook(event);
+            }
+        });
+    }
+
     /// Tells that something may have happened, in a project or in all, of which there was no event.
     pub fn gap(&self, project: Option<&ProjectId>) {
         self.0.notify(News::Gap(project.cloned()));
@@ -162,6 +172,10 @@ mod tests {
         let [here, there] = ["here", "there"].map(|name| ProjectId::new(name).unwrap());
         let hub = EventHub::default();
         let (mut all, mut of_here) = (hub.listen(None), hub.listen(Some(here.clone())));
+        let (told, hooked) = std::sync::mpsc::channel();
+        hub.on_event("test", move |event| {
+            told.send(event.project_id().to_owned()).unwrap();
+        });
         hub.emit(event(&there));
         hub.gap(Some(&there));
         hub.emit(event(&here));
@@ -180,5 +194,6 @@ mod tests {
         }
         assert_eq!(heard[0], ["there", "gap", "here", "gap", "gap"]);
         assert_eq!(heard[1], ["here", "gap", "gap"]);
+        assert_eq!(hooked.iter().collect::<Vec<_>>(), ["there", "here"]);
     }
 }

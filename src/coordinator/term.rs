@@ -190,7 +190,7 @@ impl OwnershipTerm {
             nats_url,
             identity,
             owner,
-            service: Service::new(projects, options),
+            service: crate::metrics::observed(Service::new(projects, options)),
             stores,
             births,
         });

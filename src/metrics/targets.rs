@@ -1,0 +1,197 @@
+//! What is measured of targets and of starts of agents.
+//!
+//! A start is counted where its end is told, by what the targets of its project say of it. The agents of single targets are
+//! written anew each time that somebody asks, so that a target that is gone leaves nothing behind, and of so many that
+//! [`NAMED_EACH`] and [`NAMED_ALL`] hold; the rest is one sum per project, under a name that no target can have.
+
+use std::cmp::Reverse;
+use std::fmt::Write as _;
+
+use loom_actors::project::Project;
+use loom_protocol::event::{Event, SpinUpEventKind};
+use loom_protocol::rest::TargetTotals;
+use loom_protocol::target::{ListTargetsRequest, SpinUpOperation};
+use loom_protocol::{ProjectId, SpinUpId};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+use super::exact;
+use crate::service::Service;
+
+pub(super) const BIRTH_SECONDS: &str = "loom_spin_up_birth_seconds";
+const SPIN_UPS: &str = "loom_spin_ups_total";
+const UNDER_WAY: &str = "loom_spin_ups_under_way";
+const TARGETS: &str = "loom_targets";
+const AGENTS: &str = "loom_target_agents";
+
+/// How many targets of one project are named.
+const NAMED_EACH: usize = 50;
+/// How many targets of all projects are named.
+const NAMED_ALL: usize = 1_000;
+/// What stands for the targets that are not named.
+const OTHERS: &str = "(others)";
+
+pub(super) fn describe_meters() {
+    describe_counter!(
+        SPIN_UPS,
+        "Starts of agents that have ended, by mechanism and outcome: success, failed, timeout."
+    );
+    describe_histogram!(
+        BIRTH_SECONDS,
+        metrics::Unit::Seconds,
+        "From the decision to start an agent to its registration, by mechanism."
+    );
+    describe_gauge!(UNDER_WAY, "Starts of agents that have not ended.");
+    describe_gauge!(TARGETS, "Targets, by status.");
+}
+
+/// Counts the starts that end from now on.
+pub(super) fn observe(service: &Service) {
+    let weak = service.downgrade();
+    service.events().on_event("metrics", move |event| {
+        let Event::SpinUp(event) = event else { return };
+        if !matches!(
+            event.kind,
+            SpinUpEventKind::Completed | SpinUpEventKind::Failed
+        ) {
+            return;
+        }
+        let Some(service) = weak.upgrade() else {
+            return;
+        };
+        if let Some(ended) = ended(&service, &event.project_id, event.operation_id) {
+            count(&event.project_id, &ended);
+        }
+    });
+}
+
+fn ended(service: &Service, project: &str, id: SpinUpId) -> Option<SpinUpOperation> {
+    let project = ProjectId::new(project).ok()?;
+    service.projects().get(&project)?.targets.operation(id)
+}
+
+fn count(project: &str, operation: &SpinUpOperation) {
+    let mechanism = operation.mechanism.as_str();
+    let labels = [
+        ("project", project.to_owned()),
+        ("mechanism", mechanism.to_owned()),
+    ];
+    let outcome = operation.status;
+    counter!(
+        SPIN_UPS,
+        "project" => project.to_owned(), "mechanism" => mechanism, "outcome" => outcome.as_str()
+    )
+    .increment(1);
+    if let Some(ended_at) = operation.ended_at
+        && outcome == loom_protocol::target::SpinUpStatus::Success
+    {
+        let took = ended_at.since(operation.started_at);
+        histogram!(BIRTH_SECONDS, &labels).record(took.as_secs_f64());
+    }
+}
+
+/// The targets of a project that is awake.
+pub(super) fn note(project: &Project) {
+    let name = project.id.as_str();
+    note_totals(name, project.targets.totals());
+    gauge!(UNDER_WAY, "project" => name.to_owned()).set(exact(project.targets.undecided()));
+}
+
+/// The targets of a project that sleeps: it has no agents and starts none.
+pub(super) fn note_asleep(project: &str, totals: TargetTotals) {
+    note_totals(project, totals);
+    gauge!(UNDER_WAY, "project" => project.to_owned()).set(0.0);
+}
+
+fn note_totals(project: &str, totals: TargetTotals) {
+    let parts = totals.available + totals.in_use + totals.disabled;
+    for (status, count) in [
+        ("available", totals.available),
+        ("in-use", totals.in_use),
+        ("disabled", totals.disabled),
+        ("error", totals.total.saturating_sub(parts)),
+    ] {
+        gauge!(TARGETS, "project" => project.to_owned(), "status" => status).set(exact(count));
+    }
+}
+
+/// The agents of a project by the target that started them, the most first.
+fn agents_by_target(project: &Project) -> Vec<(String, usize)> {
+    if project.targets.linked_agents() == 0 {
+        return Vec::new();
+    }
+    let all = ListTargetsRequest {
+        include_disabled: true,
+        ..ListTargetsRequest::default()
+    };
+    // Without a cursor there is none to be refused.
+    let found = project.targets.find(&all, usize::MAX);
+    let targets = found.map_or_else(|_| Vec::new(), |found| found.targets);
+    let with_agents = targets.into_iter().filter_map(|target| {
+        let count = target.current_agent_guids.len();
+        (count > 0).then_some((target.name, count))
+    });
+    let mut agents: Vec<(String, usize)> = with_agents.collect();
+    agents.sort_by(|one, other| (Reverse(one.1), &one.0).cmp(&(Reverse(other.1), &other.0)));
+    agents
+}
+
+/// The agents by the target that started them, as Prometheus reads it.
+pub(super) fn agents<'a>(projects: impl IntoIterator<Item = &'a Project>) -> String {
+    let projects = projects.into_iter();
+    written(projects.map(|project| (project.id.as_str(), agents_by_target(project))))
+}
+
+fn written<'a>(projects: impl Iterator<Item = (&'a str, Vec<(String, usize)>)>) -> String {
+    let mut text = format!(
+        "# HELP {AGENTS} Agents that were started by a target and live; of at most {NAMED_EACH} targets of a project by name.\n# TYPE {AGENTS} gauge\n"
+    );
+    let mut left = NAMED_ALL;
+    for (project, agents) in projects {
+        let (named, others) = agents.split_at(agents.len().min(NAMED_EACH).min(left));
+        left -= named.len();
+        let others: usize = others.iter().map(|(_, count)| count).sum();
+        let named = named.iter().map(|(name, count)| (name.as_str(), *count));
+        let all = named.chain((others > 0).then_some((OTHERS, others)));
+        for (target, count) in all {
+            // Neither name has anything that would have to be escaped.
+            let _ = writeln!(
+                text,
+                "{AGENTS}{{project=\"{project}\",target=\"{target}\"}} {count}"
+            );
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn targets(count: usize) -> Vec<(String, usize)> {
+        (0..count).map(|n| (format!("t{n}"), 2)).collect()
+    }
+
+    #[test]
+    fn however_many_targets_there_are_the_samples_are_bounded_and_no_agent_is_left_out() {
+        let names: Vec<String> = (0..100).map(|n| format!("p{n}")).collect();
+        let projects = names.iter().map(|name| (name.as_str(), targets(512)));
+        let text = written(projects);
+        let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(samples.len(), NAMED_ALL + 100);
+        let counts = samples.iter().filter_map(|line| line.rsplit_once(' '));
+        let sum: usize = counts
+            .map(|(_, count)| count.parse::<usize>().unwrap())
+            .sum();
+        assert_eq!(sum, 100 * 512 * 2);
+        assert!(loom_protocol::token::check_name("name", OTHERS).is_err());
+    }
+
+    #[test]
+    fn few_targets_are_all_named() {
+        let text = written([("shop", targets(2))].into_iter());
+        let samples: Vec<&str> = text.lines().skip(2).collect();
+        let expected = ["t0", "t1"]
+            .map(|name| format!("loom_target_agents{{project=\"shop\",target=\"{name}\"}} 2"));
+        assert_eq!(samples, expected);
+    }
+}
