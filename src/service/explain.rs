@@ -11,7 +11,7 @@ use crate::access::Allowed;
 
 /// What the sentence about an item that waits follows from.
 #[derive(Debug, Clone, Copy)]
-struct Outlook<'a> {
+struct PendingSummary<'a> {
     /// Until when it is held back.
     held_until: Option<Timestamp>,
     /// How many agents may take it, of how many.
@@ -55,7 +55,7 @@ impl Service {
             being_started,
         } = of_targets;
         let summary = match (header.status, header.holder) {
-            (WorkStatus::Pending, _) => Outlook {
+            (WorkStatus::Pending, _) => PendingSummary {
                 held_until: header.not_before().filter(|time| *time > self.now()),
                 agents: (eligible, total),
                 targets: (targets_eligible, targets_total),
@@ -84,7 +84,7 @@ impl Service {
     }
 }
 
-impl Outlook<'_> {
+impl PendingSummary<'_> {
     fn sentence(&self) -> String {
         if let Some(until) = self.held_until {
             return format!("it is not offered before {until}");
@@ -176,16 +176,16 @@ mod tests {
                 "no agent is registered; 1 of 2 targets may start one for it".into(),
             ),
         ] {
-            let outlook = Outlook {
+            let summary = PendingSummary {
                 held_until,
                 agents,
                 targets,
                 being_started,
                 knows_targets: true,
             };
-            assert_eq!(outlook.sentence(), expected);
+            assert_eq!(summary.sentence(), expected);
         }
-        let unread = Outlook {
+        let unread = PendingSummary {
             held_until: None,
             agents: (0, 0),
             targets: (0, 0),

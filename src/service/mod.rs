@@ -12,10 +12,10 @@
 //! | `brief` | an answer that would be too large, shortened |
 //! | `explain` | why an item waits: who may take it, and who may start an agent for it |
 //! | `following` | listening to events |
+//! | `forecast` | whether an agent is started for what was submitted, of which type and how soon |
 //! | `ignored` | the unknown fields of a submission |
 //! | `items` | get, list, cancel |
 //! | `named` | what a text names: ids, handles, taskIds |
-//! | `outlook` | whether an agent is started for what was submitted, of which type and how soon |
 //! | `queue` | queue info, purge |
 //! | `turns` | requests that cost much, a few at a time |
 //! | `verdicts`, `target_verdicts` | which agents may take an item, and which targets may start one for it, in `explain` |
@@ -34,11 +34,11 @@ mod claim;
 mod dead_letters;
 mod explain;
 mod following;
+mod forecast;
 mod ignored;
 mod items;
 mod lease;
 mod named;
-mod outlook;
 mod queue;
 mod spin_ups;
 mod store;

@@ -10,8 +10,8 @@ use loom_protocol::work::{SubmitAnswer, SubmitRequest, Submitted, limits};
 use loom_protocol::{ErrorCode, ProjectId, Timestamp, WireError};
 
 use super::Service;
+use super::forecast::Forecasts;
 use super::ignored::{Fields, Ignored};
-use super::outlook::Outlooks;
 use crate::access::Allowed;
 
 impl Service {
@@ -101,7 +101,7 @@ impl Service {
         }
         let project = self.activate(project).await?;
         let outcomes = project.ledger.carry_out(operations).await?;
-        let mut outlooks = Outlooks::new(&project, self.now());
+        let mut forecasts = Forecasts::new(&project, self.now());
         let mut outcomes = outcomes.iter();
         Ok(answers
             .into_iter()
@@ -109,7 +109,7 @@ impl Service {
                 let ignored = answer?;
                 let applied = outcomes.next().ok_or_else(lost)?;
                 let applied = applied.as_ref().map_err(Clone::clone)?;
-                Ok(answer_of(applied, &mut outlooks, ignored))
+                Ok(answer_of(applied, &mut forecasts, ignored))
             })
             .collect())
     }
@@ -128,20 +128,20 @@ impl Service {
 
 fn answer_of<'a>(
     applied: &'a Applied,
-    outlooks: &mut Outlooks<'a>,
+    forecasts: &mut Forecasts<'a>,
     ignored: Fields,
 ) -> SubmitAnswer {
     let record = &applied.record;
-    let outlook = outlooks.of(record);
+    let forecast = forecasts.of(record);
     // Rounded up: less than a second is not nothing.
     let seconds = |wait: Duration| wait.as_millis().div_ceil(1_000).try_into();
     SubmitAnswer {
         id: record.id,
         work_item_id: record.id,
         task_id: record.task_id.clone(),
-        target_agent_type: outlook.agent_type,
-        spin_up_triggered: outlook.is_started_for,
-        estimated_wait_seconds: outlook.wait.map(|wait| seconds(wait).unwrap_or(u64::MAX)),
+        target_agent_type: forecast.agent_type,
+        spin_up_triggered: forecast.is_started_for,
+        estimated_wait_seconds: forecast.wait.map(|wait| seconds(wait).unwrap_or(u64::MAX)),
         existing: applied.before.is_some(),
         ignored: ignored.named,
         ignored_more: ignored.more,

@@ -13,7 +13,7 @@ use loom_protocol::work::{BeingStarted, TargetVerdict, WorkStatus};
 use loom_protocol::{TargetId, Timestamp};
 
 use super::Service;
-use super::outlook::views;
+use super::forecast::views;
 use super::verdicts::{NAMED, NOT_PENDING};
 
 /// How many agents that are being started an answer names.

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::listing::on_terminal;
 use crate::program::{Up, eventually};
 
 /// Registers a target whose process is a line of shell.
@@ -25,7 +26,13 @@ fn target(up: &Up, name: &str, line: &str, more: &[&str]) {
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 fn an_agent_is_started_by_hand_and_its_start_is_waited_for_listed_and_shown() {
     let up = Up::start(&["--set", "targets.birth_timeout.local=2s"]);
-    target(&up, "broken", "echo no such program; exit 3", &[]);
+    // Room for two: the first has not ended when the second is asked for.
+    target(
+        &up,
+        "broken",
+        "echo no such program; exit 3",
+        &["--max-agents", "2"],
+    );
     target(&up, "slow", "exec sleep 60", &["--max-agents", "2"]);
     target(&up, "elsewhere", "exit 3", &["--project", "other"]);
 
@@ -107,6 +114,18 @@ fn an_agent_is_started_by_hand_and_its_start_is_waited_for_listed_and_shown() {
     ] {
         assert!(stdout.contains(part), "{part:?} is not in {stdout}");
     }
+    for args in [
+        &["targets", "-A"][..],
+        &["targets"],
+        &["spin-up", "list", "-A"],
+        &["spin-up", "list"],
+    ] {
+        let rows = on_terminal(&up, 40, args);
+        assert!(rows.len() > 2, "{args:?}: {rows:?}");
+        for row in rows {
+            assert!(row.chars().count() <= 40, "{args:?}: {row:?}");
+        }
+    }
     let (_, stdout, _) = up.ask(&["targets", "show", "broken"]);
     for part in ["health", "last start", "failed at", "last used"] {
         assert!(stdout.contains(part), "{part:?} is not in {stdout}");
@@ -153,7 +172,7 @@ fn an_agent_is_started_by_hand_and_its_start_is_waited_for_listed_and_shown() {
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 fn explain_shows_the_targets_and_what_is_being_started() {
     let up = Up::start(&[]);
-    // It outlives its coordinator, but not for long.
+    // Its process outlives the coordinator, but not for long.
     target(&up, "able", "exec sleep 10", &[]);
     target(&up, "off", "exit 3", &["--disabled"]);
     let (code, stdout, stderr) = up.ask(&["submit", "x", "-c", "rust"]);
@@ -167,6 +186,12 @@ fn explain_shows_the_targets_and_what_is_being_started() {
     });
     let (code, stdout, stderr) = up.ask(&["work", "explain", item]);
     assert_eq!(code, 0, "{stderr}");
+    // Below the sentences about the item and about what is being started.
+    let of_targets = on_terminal(&up, 40, &["work", "explain", item]);
+    let first = of_targets.iter().position(|row| row.starts_with("TARGET"));
+    for row in &of_targets[first.unwrap()..] {
+        assert!(row.chars().count() <= 40, "{row:?}");
+    }
     for part in [
         "is being started by target able",
         "no agents are registered",

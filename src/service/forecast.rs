@@ -31,7 +31,7 @@ const STARTS_OF_ALL: usize = 128;
 
 /// What is said of an item.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Outlook {
+pub(super) struct Forecast {
     /// The type of the agent that will take it.
     pub agent_type: String,
     /// Whether an agent is started for it.
@@ -93,15 +93,15 @@ struct StartAt {
 type Key<'a> = (&'a str, &'a str, Option<&'a str>, Option<&'a str>, bool);
 
 /// What is said of the items of one request: those with the same needs are looked at once.
-pub(super) struct Outlooks<'a> {
+pub(super) struct Forecasts<'a> {
     project: &'a Project,
     now: Timestamp,
     views: OnceCell<Vec<TargetView>>,
-    known: HashMap<Key<'a>, Outlook>,
+    known: HashMap<Key<'a>, Forecast>,
     usual: HashMap<TargetId, Option<Duration>>,
 }
 
-impl<'a> Outlooks<'a> {
+impl<'a> Forecasts<'a> {
     pub fn new(project: &'a Project, now: Timestamp) -> Self {
         Self {
             project,
@@ -113,7 +113,7 @@ impl<'a> Outlooks<'a> {
     }
 
     /// What is said of an item.
-    pub fn of(&mut self, record: &'a WorkRecord) -> Outlook {
+    pub fn of(&mut self, record: &'a WorkRecord) -> Forecast {
         let is_offered = record.status == WorkStatus::Pending
             && record.not_before.is_none_or(|time| time <= self.now);
         let key = (
@@ -126,15 +126,15 @@ impl<'a> Outlooks<'a> {
         if let Some(known) = self.known.get(&key) {
             return known.clone();
         }
-        let outlook = self.look(key);
-        self.known.insert(key, outlook.clone());
-        outlook
+        let forecast = self.look(key);
+        self.known.insert(key, forecast.clone());
+        forecast
     }
 
     fn look(
         &mut self,
         (capability, boundary, required, preferred, is_offered): Key<'_>,
-    ) -> Outlook {
+    ) -> Forecast {
         let agents = &self.project.agents;
         let need = Need {
             capability: capability.into(),
@@ -157,7 +157,7 @@ impl<'a> Outlooks<'a> {
             }
         };
         let named = required.or(preferred).map(str::to_owned);
-        Outlook {
+        Forecast {
             agent_type: named.or(agent_type).unwrap_or_else(|| USUAL_TYPE.into()),
             is_started_for,
             wait,
