@@ -112,7 +112,7 @@ fn signals_not_sleeps(source: &Source) -> Vec<String> {
     let mut above = "";
     let mut findings = Vec::new();
     for (index, line) in source.text.lines().enumerate() {
-        let sleeps = line.contains("sleep(") || line.contains("sleep_until(");
+        let sleeps = calls(line, "sleep(") || calls(line, "sleep_until(");
         if sleeps && !line.contains(DELIBERATE_SLEEP) && !above.contains(DELIBERATE_SLEEP) {
             findings.push(source.finding(
                 index,
@@ -123,6 +123,12 @@ fn signals_not_sleeps(source: &Source) -> Vec<String> {
         above = line;
     }
     findings
+}
+
+/// Whether a line calls a function of exactly this name: `is_asleep(` is no `sleep(`.
+fn calls(line: &str, function: &str) -> bool {
+    let is_whole = |at: usize| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+    line.match_indices(function).any(|(at, _)| is_whole(at))
 }
 
 /// Supervision rests on panics that can be caught.
@@ -227,6 +233,17 @@ mod tests {
         assert_eq!(findings.len(), 1);
         assert!(findings[0].starts_with("tests/work_queue.rs:2:"));
         assert!(signals_not_sleeps(&source("client/src/agent.rs", text)).is_empty());
+    }
+
+    #[test]
+    fn a_question_about_sleep_is_no_sleep() {
+        let ask = "let is = Projects::is_asleep(&projects, id);\n";
+        assert!(signals_not_sleeps(&source("tests/work_queue.rs", ask)).is_empty());
+        let both = "if is_asleep(id) { sleep(second).await }\n";
+        assert_eq!(
+            signals_not_sleeps(&source("tests/work_queue.rs", both)).len(),
+            1
+        );
     }
 
     #[test]
