@@ -109,7 +109,7 @@ fn a_flag_of_another_mechanism_is_refused_by_its_name() {
     };
     let host = fields(|f| f.host = Some("h".into()));
     let env = fields(|f| f.env = vec![("A".into(), "b".into())]);
-    let set = fields(|f| f.set = vec![("comand".into(), "b".into())]);
+    let set = fields(|f| f.set = vec![("commend".into(), "b".into())]);
     let args = fields(|f| f.set = vec![("command".into(), "[\"run\"]".into())]);
     for (fields, mechanism, parts) in [
         (
@@ -121,7 +121,7 @@ fn a_flag_of_another_mechanism_is_refused_by_its_name() {
         (
             &set,
             Mechanism::Local,
-            ["--set comand", "did you mean command?"],
+            ["--set commend", "did you mean command?"],
         ),
         (&args, Mechanism::Webhook, ["--set command", "url"]),
     ] {

@@ -19,8 +19,8 @@ const HEAD: &str = "name = \"x\"\nagent_type = \"t\"\ncapabilities = [\"c\"]\n";
 fn a_key_that_nobody_reads_is_refused_wherever_it_stands() {
     for (text, parts) in [
         (
-            "mechanism = \"local\"\ncomand = \"run\"",
-            ["comand is no key", "did you mean command?"],
+            "mechanism = \"local\"\ncommend = \"run\"",
+            ["commend is no key", "did you mean command?"],
         ),
         (
             "mechanism = \"local\"\ncommand = \"run\"\ncolour = \"red\"",
