@@ -154,9 +154,10 @@ impl Github {
                 Err(failure @ Failure::Limited(_)) => {
                     // For longer than there is time; until then the start may be cancelled.
                     let left = until.saturating_duration_since(Instant::now());
-                    return Err(match sleep(left, cancel).await {
-                        true => NotThere::TooLate(Some(failure.words())),
-                        false => NotThere::Cancelled,
+                    return Err(if sleep(left, cancel).await {
+                        NotThere::TooLate(Some(failure.words()))
+                    } else {
+                        NotThere::Cancelled
                     });
                 }
                 Err(failure) => (pause, Some(failure.words())),
