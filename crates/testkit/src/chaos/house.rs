@@ -58,7 +58,7 @@ pub(super) struct House {
 impl House {
     pub async fn start(program: &Path, recorder: Recorder, cluster: bool) -> Result<Self> {
         let clocks = if cluster { CLUSTER_CLOCKS } else { CLOCKS };
-        let settings = settings(clocks)?;
+        let settings = settings(&clocks)?;
         let mut builder = Fleet::builder().settings(|it| *it = settings);
         if cluster {
             builder = builder.cluster();
@@ -228,9 +228,10 @@ impl House {
 }
 
 /// The settings that these clocks stand for.
-fn settings(clocks: [(&str, &str); 11]) -> Result<Settings> {
+fn settings(clocks: &[(&str, &str)]) -> Result<Settings> {
     let clocks = clocks
-        .into_iter()
+        .iter()
+        .copied()
         .chain([("supervision.max_restarts", RESTARTS)]);
     let flags = clocks.filter_map(|(key, value)| Override::given("--set", key, Some(value)));
     let sources = Sources {
