@@ -253,7 +253,7 @@ async fn a_limit_that_outlasts_the_wait_for_a_run_is_not_met_again_and_again() {
     let limiting = crate::fixture::until("the dispatch", || {
         let taken = !github.dispatched().is_empty();
         taken.then(|| {
-            github.set(|settings| settings.rate_limit = Some((0, Duration::from_hours(1))))
+            github.set(|settings| settings.rate_limit = Some((0, Duration::from_hours(1))));
         })
     });
     let (started, ()) = tokio::join!(starting, limiting);
