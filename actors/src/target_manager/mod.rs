@@ -31,9 +31,9 @@
 //! | births due | timer | whose time is over is suspected, or looked for |
 //! | agent left | hook of the agents | unlinked, or asked after |
 //! | look wanted, look due | hooks of items and agents, timer | at most every 50 ms: who is missing is started |
-//! | reload due | own task, after a reconnect, or because the bucket is [not as it was read](following) | it is read again |
+//! | reload due | own task, after a reconnect, or because the bucket is not as it was read (`following`) | it is read again |
 //! | discard | handle | a record that cannot be read is removed by its name |
-//! | health | handle, own tasks, timer | [looks](health) whether agents could be started |
+//! | health | handle, own tasks, timer | looks (`health`) whether agents could be started |
 //! | drain | supervisor | nothing new; answered when nothing is under way. Nobody who was started is ended |
 //!
 //! # Failure cases

@@ -11,7 +11,7 @@
 //! | the subscription is too slow and messages are dropped | who counts finds the gap, what is acknowledged comes again |
 //! | the client has connected anew | everybody who waits is woken, and finds it |
 //! | the subscription ends | nothing is heard any more, heartbeats neither; who opens next subscribes anew |
-//! | a message for nobody: its reader has ended, and its request waits at the server still | it is given back, to be sent again [`AGAIN_AFTER`] later |
+//! | a message for nobody: its reader has ended, and its request waits at the server still | it is given back, to be sent again 200 ms later |
 //! | somebody reads the same consumer again | what a request of the former one asked for comes to the new one |
 
 use std::collections::{HashMap, VecDeque};
