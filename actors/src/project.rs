@@ -267,6 +267,7 @@ impl Project {
             work: work.clone(),
             barrier: barrier.clone(),
             stale_after: terms.agents.stale_after,
+            idle_grace: terms.agents.idle_grace,
             begun_at: terms.begun_at,
             opened_at: tokio::time::Instant::now(),
         };

@@ -78,6 +78,22 @@ async fn one_that_deregisters_frees_its_target_and_its_ticket_is_of_no_more_use(
 
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_process_that_goes_on_after_its_agent_has_left_is_ended() -> Result<()> {
+    let fleet = quick_fleet().start().await?;
+    let project = fleet.project().await?;
+    let here = Reporting::register(&project).await?;
+    let (guid, started, beating) = newborn(&here).await?;
+    drop(beating);
+    project.request("queue.purge", json!({"all": true})).await?;
+    project
+        .request("agents.deregister", json!({"guid": guid}))
+        .await?;
+    here.until_it_has(&[]).await?;
+    until_gone(&project, &started).await
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn one_that_falls_silent_frees_its_target_and_its_process_is_ended() -> Result<()> {
     let fleet = quick_fleet().start().await?;
     let project = fleet.project().await?;

@@ -35,7 +35,7 @@ use crate::domain::targets::{Birth, TicketDigest, digest_of};
 use crate::liveness::BarrierOutcome;
 
 /// How long what is ended has between TERM and KILL.
-const GRACE: Duration = Duration::from_secs(5);
+pub(super) const GRACE: Duration = Duration::from_secs(5);
 /// How long its end may take in all before the operation is decided all the same.
 const END_WITHIN: Duration = Duration::from_secs(40);
 /// The pause before a command of the actor's own is given again that could not be carried out.

@@ -16,12 +16,13 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::actor::State;
 use super::birth_command::BirthCommand;
+use super::births::GRACE;
 use super::change::Request;
 use super::command::{Command, not_found};
 use super::key::TargetKey;
 use super::mechanism::{Found, Mechanism, Stopped};
 use super::messages::TargetMsg;
-use super::tidying::tidy;
+use super::tidying::tidy_after_agent;
 use super::trigger::AgentToEnd;
 use super::under_way::Due;
 use super::{Record, Reference};
@@ -131,11 +132,14 @@ impl State {
             return Err(not_started_here(guid));
         };
         let mechanism = self.mechanism_of(&record)?;
+        let myself = self.myself.clone();
         self.births.tasks.spawn(async move {
             let (id, reference) = (agent.operation_id, agent.reference);
             match mechanism.stop(id, reference.as_ref(), grace).await {
                 Ok(Stopped::Ended { .. }) => {
                     tracing::info!(%guid, "an agent was ended by its mechanism");
+                    // Its place is free at once, whatever the registry still waits for.
+                    let _ = myself.cast(TargetMsg::Departed { guid });
                 }
                 Ok(Stopped::NotPossible { why }) => {
                     tracing::info!(%guid, "an agent is left to its directive: {why}");
@@ -156,7 +160,14 @@ impl State {
     pub(super) fn tidy_after(&mut self, record: &Record, agent: &LinkedAgent<Reference>) {
         if let Ok(mechanism) = self.args.births.mechanisms.of(&record.target) {
             let (id, reference) = (agent.operation_id, agent.reference.clone());
-            self.births.tasks.spawn(tidy(mechanism, id, reference));
+            let (agents, guid) = (self.args.agents.clone(), agent.guid);
+            let is_there = move || {
+                let known = agents.get(guid);
+                known.is_some_and(|entry| entry.agent().status != AgentStatus::Offline)
+            };
+            let times = (self.args.idle_grace, GRACE);
+            let tidying = tidy_after_agent(mechanism, id, reference, is_there, times);
+            self.births.tasks.spawn(tidying);
         }
     }
 }

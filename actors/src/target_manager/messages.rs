@@ -60,6 +60,8 @@ pub struct TargetManagerArgs {
     pub jitter: Jitter,
     /// How long an agent may be silent.
     pub stale_after: Duration,
+    /// `agents.idle_grace`: how long an agent that has left may take to end by itself.
+    pub idle_grace: Duration,
     /// When the ownership began, by the time of day: who was heard of since lives.
     pub begun_at: Timestamp,
     /// When the project was opened.

@@ -29,6 +29,33 @@ pub(super) async fn tidy(mechanism: Arc<dyn Mechanism>, id: SpinUpId, reference:
     }
 }
 
+/// Removes what is kept of an agent that has left its target. It ends by itself; what goes on after `patience` is ended,
+/// unless it `is_there`: it has registered anew and works, as an agent of nobody's.
+pub(super) async fn tidy_after_agent(
+    mechanism: Arc<dyn Mechanism>,
+    id: SpinUpId,
+    reference: Option<Value>,
+    is_there: impl Fn() -> bool + Send,
+    (patience, grace): (Duration, Duration),
+) {
+    let (left, mut pause) = (Instant::now(), FIRST);
+    while left.elapsed() < FOR {
+        let is_over = match mechanism.find(id, reference.as_ref()).await {
+            Ok(Found::Running(_)) if left.elapsed() >= patience && !is_there() => {
+                tracing::info!(%id, "an agent has gone and its process goes on: it is ended");
+                mechanism.stop(id, reference.as_ref(), grace).await.is_ok()
+            }
+            Ok(Found::Running(_)) | Err(_) => false,
+            Ok(_) => true,
+        };
+        if is_over {
+            return mechanism.forget(id).await;
+        }
+        sleep(pause).await;
+        pause = LONGEST.min(pause * 2);
+    }
+}
+
 /// Ends what could not be ended at first, and removes what is kept of it.
 pub(super) async fn end_and_tidy(
     mechanism: Arc<dyn Mechanism>,
