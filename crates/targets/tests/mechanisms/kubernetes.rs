@@ -267,10 +267,8 @@ fn the_role_of_the_docs_is_the_one_that_is_tested() {
     let docs = include_str!("../../../../docs/targets.md");
     let yaml = docs
         .split("```yaml")
-        .nth(1)
-        .unwrap()
-        .split("```")
-        .next()
+        .filter_map(|block| block.split("```").next())
+        .find(|block| block.contains("kind: Role\n"))
         .unwrap();
     let mut said = Vec::new();
     let list = |line: &str, field: &str| -> Option<Vec<String>> {
