@@ -373,7 +373,6 @@ fn show(out: Output, answer: &TargetAnswer) -> CliResult {
         ("boundaries", boundaries),
         ("mechanism", target.mechanism.to_string()),
         ("config", config),
-        ("health", health_of(target)),
         ("agents", agents.join(" ")),
         ("agents at most", target.max_agents.to_string()),
         ("agents started", target.use_count.to_string()),

@@ -3,6 +3,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write as _;
 
 use loom_actors::domain::targets::{Need, TargetRule, may_start, serves};
 use loom_actors::project::Project;
@@ -101,7 +102,12 @@ impl Service {
         let eligible = judged.iter().filter(is_eligible).count();
         let named = judged.iter().take(NAMED).filter_map(|(verdict, view)| {
             let target = project.targets.get(view.id)?;
-            let message = message(*verdict, view, need.as_ref(), header.status, &births);
+            let mut message = message(*verdict, view, need.as_ref(), header.status, &births);
+            if *verdict == Verdict::Rejected(TargetRule::CoolingDown)
+                || *verdict == Verdict::Rejected(TargetRule::Unhealthy)
+            {
+                because(&mut message, &target);
+            }
             Some(said(*verdict, target, message))
         });
         let mut targets: Vec<TargetVerdict> = named.collect();
@@ -129,6 +135,25 @@ impl Service {
                 .map(being_started)
                 .collect(),
         }
+    }
+}
+
+/// Adds what was wrong at last, at most a line of it.
+fn because(message: &mut String, target: &Target) {
+    const SHOWN: usize = 200;
+    if let Some(error) = target.last_error.as_deref() {
+        let line: String = error
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .chars()
+            .take(SHOWN)
+            .collect();
+        let _ = write!(
+            message,
+            ": {line}; see `loom spin-up list --target {}`",
+            target.name
+        );
     }
 }
 

@@ -149,6 +149,18 @@ async fn a_ticket_is_not_used_up_by_what_is_refused_and_allows_no_more_than_its_
     let again = register(&project, &nameless).await?;
     assert_eq!(born.agent.guid, again.agent.guid);
     here.until_it_has(&[born.agent.guid]).await?;
+
+    // Nor does it become more later, with its ticket or without.
+    let mut more = registration(born.agent.guid, "run-1", ticket);
+    more["capabilities"] = json!(["rust", "payroll"]);
+    for with_ticket in [true, false] {
+        if !with_ticket {
+            more.as_object_mut().map(|fields| fields.remove("ticket"));
+        }
+        let refused = register(&project, &more).await;
+        let refused = refused.expect_err("it is more than it was started as");
+        ensure!(is_refused(&refused), "{refused:?}");
+    }
     Ok(())
 }
 

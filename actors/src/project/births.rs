@@ -21,7 +21,7 @@ impl Project {
     pub async fn register(&self, mut request: RegisterRequest) -> Result<Agent, WireError> {
         let born_from = match request.ticket.take() {
             Some(ticket) => Some(self.redeem(&ticket, &mut request).await?),
-            None => self.link_of(&request),
+            None => self.renew(&request).await?,
         };
         self.registry.register_born(request, born_from).await
     }
@@ -32,24 +32,38 @@ impl Project {
         request: &mut RegisterRequest,
     ) -> Result<TargetId, WireError> {
         let guid = *request.guid.get_or_insert_with(|| guid_of(ticket));
-        // What would be refused anyhow uses up no ticket, and what the agent is counts as the registry takes it.
+        // What would be refused anyhow uses up no ticket.
+        let newborn = self.drafted(request, guid).await?;
+        let redeemed = self.target_manager.redeem(ticket, newborn).await?;
+        Ok(redeemed.target_id)
+    }
+
+    /// The target of an agent that registers without its ticket, where this is the run that was born: it is no more than
+    /// its ticket was for either.
+    async fn renew(&self, request: &RegisterRequest) -> Result<Option<TargetId>, WireError> {
+        let Some(guid) = request
+            .guid
+            .filter(|guid| self.targets.linked(*guid).is_some())
+        else {
+            return Ok(None);
+        };
+        self.targets.renewed(&self.drafted(request, guid).await?)
+    }
+
+    /// What an agent is, as the registry takes it.
+    async fn drafted(
+        &self,
+        request: &RegisterRequest,
+        guid: AgentGuid,
+    ) -> Result<OwnedNewborn, WireError> {
         let agent = self.registry.draft(request, guid).await?;
-        let newborn = OwnedNewborn {
+        Ok(OwnedNewborn {
             guid,
             instance_id: agent.instance_id,
             agent_type: agent.agent_type,
             capabilities: agent.capabilities,
             boundaries: agent.boundaries,
-        };
-        let redeemed = self.target_manager.redeem(ticket, newborn).await?;
-        Ok(redeemed.target_id)
-    }
-
-    /// The target of an agent that registers without its ticket, where its entry is lost and this is the run that was
-    /// born.
-    fn link_of(&self, request: &RegisterRequest) -> Option<TargetId> {
-        let linked = self.targets.linked(request.guid?)?;
-        (linked.instance_id == request.instance_id).then_some(linked.target_id)
+        })
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use loom_protocol::event::{Event, SpinUpEvent, SpinUpEventKind, TargetEvent, TargetEventKind};
 use loom_protocol::target::{SpinUpOperation, SpinUpStatus, TargetStatus};
-use loom_protocol::{SpinUpId, WireError};
+use loom_protocol::{ProjectId, SpinUpId, WireError};
 
 use super::Record;
 use super::actor::State;
@@ -165,6 +165,7 @@ impl State {
             .map(|ended_at| ended_at.since(operation.started_at));
         let is_over = matches!(kind, SpinUpEventKind::Completed | SpinUpEventKind::Failed);
         let took = took.filter(|_| is_over);
+        log_start(&self.args.project, kind, record, operation);
         self.args.events.emit(Event::SpinUp(Box::new(SpinUpEvent {
             kind,
             timestamp: self.args.clock.now(),
@@ -188,4 +189,34 @@ fn is_not_told_as_started(changed: &Changed, id: SpinUpId) -> bool {
     let before = changed.before.iter().flat_map(|record| &record.births);
     let mut pending = before.filter(|birth| birth.operation.status == SpinUpStatus::Pending);
     pending.any(|birth| birth.operation.operation_id == id)
+}
+
+/// The same for whoever reads the log of the coordinator.
+fn log_start(
+    project: &ProjectId,
+    kind: SpinUpEventKind,
+    record: &Record,
+    operation: &SpinUpOperation,
+) {
+    let (id, target) = (operation.operation_id, &operation.target_name);
+    match kind {
+        SpinUpEventKind::Triggered => {
+            tracing::info!(%project, %target, operation = %id, "an agent is being started");
+        }
+        SpinUpEventKind::Started => {
+            tracing::debug!(%project, %target, operation = %id, "an agent was started and has not registered yet");
+        }
+        SpinUpEventKind::Completed => {
+            let guid = operation.agent_guid.map(|guid| guid.to_string());
+            tracing::info!(%project, %target, operation = %id, agent = guid, "an agent that was started has registered");
+        }
+        SpinUpEventKind::Failed => {
+            let error = operation.error.as_deref().unwrap_or("nobody said why");
+            let rests = record.cools_until.map(|until| until.to_string());
+            tracing::warn!(
+                %project, %target, operation = %id, rests_until = rests,
+                "no agent came of a start: {error}; see `loom spin-up show {id}`"
+            );
+        }
+    }
 }

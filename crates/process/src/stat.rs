@@ -111,6 +111,15 @@ pub fn boot_id() -> Option<String> {
     Some(id.trim().to_owned()).filter(|id| !id.is_empty())
 }
 
+/// Among which processes this one is: the machine, and on it the space of process numbers (that of a container, say).
+pub fn place() -> Option<String> {
+    let text = |path: &str| Some(std::fs::read_to_string(path).ok()?.trim().to_owned());
+    let machine = text("/etc/machine-id").filter(|id| !id.is_empty());
+    let machine = machine.or_else(|| text("/proc/sys/kernel/hostname"))?;
+    let numbers = std::fs::read_link("/proc/self/ns/pid").ok()?;
+    Some(format!("{machine} {}", numbers.display()))
+}
+
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;

@@ -56,6 +56,18 @@ pub struct LocalReference {
     pub started_at: String,
     /// Which start of the system that was.
     pub boot_id: String,
+    /// The machine and its space of process numbers: a coordinator elsewhere can say nothing of the process. Older ones did
+    /// not note it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
+}
+
+impl LocalReference {
+    /// Whether the process can be seen from here, for all that is known.
+    pub(crate) fn is_here(&self) -> bool {
+        let here = loom_process::stat::place();
+        self.place.is_none() || here.is_none() || self.place == here
+    }
 }
 
 /// A process of another machine, which leads a session of its own.
@@ -64,7 +76,7 @@ pub struct LocalReference {
 pub struct SshReference {
     /// The start.
     pub spin_up: SpinUpId,
-    /// The machine, for people.
+    /// The machine, as the target named it.
     pub host: String,
     /// Its number there; its session has the same.
     pub pid: u32,

@@ -174,6 +174,7 @@ impl<R: Clone> TargetRecord<R> {
             let is_the_same =
                 linked.guid == newborn.guid && linked.instance_id.as_deref() == newborn.instance_id;
             return if is_the_same {
+                linked.ticket.check(newborn)?;
                 Ok(None)
             } else {
                 Err(TicketRefusal::Used(linked.guid))

@@ -142,7 +142,7 @@ impl TicketTerms {
     }
 
     /// Whether an agent is what the ticket was made for: its type, and neither more capabilities nor more boundaries.
-    pub(super) fn check(&self, newborn: &Newborn<'_>) -> Result<(), TicketRefusal> {
+    pub(crate) fn check(&self, newborn: &Newborn<'_>) -> Result<(), TicketRefusal> {
         let beyond = |said: &[String], allowed: &[String]| {
             said.iter().find(|one| !allowed.contains(one)).cloned()
         };

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use loom_protocol::target::{BirthTicket, SpinUpOperation};
 use loom_protocol::{AgentGuid, SpinUpId, TargetId, Timestamp, WireError};
 
+use super::super::birth_command::refused;
 use super::super::operations::{OperationFilter, OperationsFound, page_of};
 use super::super::{Ended, Record, Reference};
 use super::{Index, TargetDirectory};
 use crate::domain::targets::{
-    Birth, LinkedAgent, Need, TargetCondition, TargetProfile, TicketDigest, digest_of, will_serve,
+    Birth, LinkedAgent, Need, OwnedNewborn, TargetCondition, TargetProfile, TicketDigest,
+    digest_of, will_serve,
 };
 
 /// A target as `work.explain` and whoever chooses one look at it.
@@ -148,6 +150,23 @@ impl TargetDirectory {
             instance_id: agent.instance_id.clone(),
             born_at: agent.born_at,
         })
+    }
+
+    /// The target of an agent that registers without its ticket, where this is the run that was born.
+    ///
+    /// # Errors
+    /// `forbidden`: it is more than its ticket was for.
+    pub fn renewed(&self, agent: &OwnedNewborn) -> Result<Option<TargetId>, WireError> {
+        let index = self.index.read();
+        let linked = index.agent(agent.guid);
+        let Some((record, linked)) =
+            linked.filter(|(_, linked)| linked.instance_id == agent.instance_id)
+        else {
+            return Ok(None);
+        };
+        let checked = linked.ticket.check(&agent.view());
+        checked.map_err(|refusal| refused(&refusal))?;
+        Ok(Some(record.target.id))
     }
 
     /// Every target with what decides whether it starts agents, by registration. `is_group_paused`: whether a group of

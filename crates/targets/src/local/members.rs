@@ -31,6 +31,7 @@ pub(super) async fn living(
         pid: raw(&oldest).cast_unsigned(),
         started_at: oldest.started,
         boot_id,
+        place: stat::place(),
     })
 }
 

@@ -151,6 +151,7 @@ impl Local {
             pid: child.pid(),
             started_at: stat::started_at(child.pid()).unwrap_or_default(),
             boot_id: stat::boot_id().unwrap_or_default(),
+            place: stat::place(),
         };
         if let Err(error) = lock.note(&reference) {
             // It is found by its environment too.
@@ -200,6 +201,11 @@ impl Local {
             let why = "this system has no /proc to find a process in".to_owned();
             return Found::Unknown { why };
         }
+        if let Some(away) = reference.filter(|reference| !reference.is_here()) {
+            return Found::Unknown {
+                why: elsewhere(away),
+            };
+        }
         let files = self.files(spin_up);
         let until = Instant::now() + PATIENCE;
         loop {
@@ -234,6 +240,11 @@ impl Local {
         if stat::boot_id().is_none() {
             let why = "this system has no /proc to find a process in".to_owned();
             return Ok(Stopped::NotPossible { why });
+        }
+        if let Some(away) = reference.as_ref().filter(|reference| !reference.is_here()) {
+            return Ok(Stopped::NotPossible {
+                why: elsewhere(away),
+            });
         }
         let files = self.files(spin_up);
         let reference = reference.or_else(|| files.noted());
@@ -316,6 +327,13 @@ impl Launcher for Local {
     fn forget(&self, spin_up: SpinUpId) -> BoxFuture<'_, ()> {
         async move { self.files(spin_up).remove() }.boxed()
     }
+}
+
+fn elsewhere(reference: &LocalReference) -> String {
+    format!(
+        "its process {} was started by a coordinator on another machine or in another container, and cannot be seen from here",
+        reference.pid
+    )
 }
 
 const fn of(reference: Option<&Reference>) -> Option<&LocalReference> {

@@ -239,11 +239,23 @@ impl Ssh {
         }
     }
 
+    /// The host of the target may have been changed since: another machine says nothing of a process.
+    fn check_host(&self, reference: Option<&SshReference>) -> Result<(), String> {
+        match reference {
+            Some(there) if there.host != self.config.host => Err(format!(
+                "the process {} was started on {}, and the target leads to {} now: it can be seen and ended there only; set the host back until its agent has gone",
+                there.pid, there.host, self.config.host
+            )),
+            _ => Ok(()),
+        }
+    }
+
     async fn look(
         &self,
         spin_up: SpinUpId,
         reference: Option<&SshReference>,
     ) -> Result<Found, ProbeError> {
+        self.check_host(reference).map_err(ProbeError)?;
         let secrets = Secrets::new(values(&self.config.env));
         let script = script::find(spin_up, reference);
         let never = CancellationToken::new();
@@ -279,6 +291,7 @@ impl Ssh {
         reference: Option<&SshReference>,
         grace: Duration,
     ) -> Result<Stopped, StopError> {
+        self.check_host(reference).map_err(StopError)?;
         let secrets = Secrets::new(values(&self.config.env));
         let script = script::stop(spin_up, reference, grace);
         let never = CancellationToken::new();

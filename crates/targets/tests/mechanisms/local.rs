@@ -260,11 +260,30 @@ async fn a_process_of_the_same_number_is_somebody_else() {
             pid: other.id(),
             started_at,
             boot_id,
+            place: stat::place(),
         });
         let found = local.find(order.spin_up, Some(&reference)).await.unwrap();
         assert!(matches!(found, Found::Ended { .. }), "{found:?}");
         assert_eq!(end(&*local, order.spin_up, Some(&reference)).await, (0, 0));
     }
+    // Of a process of another machine nothing is known here, whatever its number leads to.
+    let away = loom_targets::Reference::Local(loom_targets::LocalReference {
+        spin_up: order.spin_up,
+        pid: other.id(),
+        started_at: stat::started_at(other.id()).unwrap(),
+        boot_id: stat::boot_id().unwrap(),
+        place: Some("another machine".to_owned()),
+    });
+    let found = local.find(order.spin_up, Some(&away)).await.unwrap();
+    assert!(matches!(found, Found::Unknown { .. }), "{found:?}");
+    let stopped = local
+        .stop(order.spin_up, Some(&away), Duration::from_secs(1))
+        .await
+        .unwrap();
+    assert!(
+        matches!(stopped, loom_targets::Stopped::NotPossible { .. }),
+        "{stopped:?}"
+    );
     assert!(other.try_wait().unwrap().is_none());
     other.kill().unwrap();
     other.wait().unwrap();
