@@ -213,7 +213,8 @@ impl ReadModel {
         &self,
         now: Timestamp,
     ) -> (Vec<(Arc<Requirements>, usize)>, Option<Timestamp>) {
-        self.index.write().ready_by_needs(now)
+        let index = &mut *self.index.write();
+        index.waiting.ready(&index.pending_by_needs, now)
     }
 
     /// The item that was created first of those that may be offered now and whose needs `suits` says yes to, among the

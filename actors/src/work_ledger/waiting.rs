@@ -1,14 +1,14 @@
 //! Pending items that are not to be offered before their time: how many there are of each need, and when the next one's
 //! time comes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use loom_protocol::Timestamp;
 
 use super::header::Header;
-use super::index::Index;
 use crate::domain::matching::Requirements;
+use crate::hashing::HashMap;
 
 /// Those whose time has not come, as far as somebody has looked.
 #[derive(Debug, Default)]
@@ -55,6 +55,21 @@ impl Waiting {
         self.by_needs.get(needs).copied().unwrap_or_default()
     }
 
+    /// Of those that are `pending` the ones that may be offered now, by what they need; and when the next one may be that
+    /// may not yet.
+    pub fn ready(
+        &mut self,
+        pending: &HashMap<Arc<Requirements>, usize>,
+        now: Timestamp,
+    ) -> (Vec<(Arc<Requirements>, usize)>, Option<Timestamp>) {
+        self.release(now);
+        let ready = pending
+            .iter()
+            .map(|(needs, count)| (needs.clone(), count - self.of(needs)))
+            .filter(|(_, ready)| *ready > 0);
+        (ready.collect(), self.next())
+    }
+
     /// When the next one's time comes.
     pub fn next(&self) -> Option<Timestamp> {
         self.until.first_key_value().map(|((until, _), _)| *until)
@@ -67,21 +82,6 @@ impl Waiting {
                 self.by_needs.remove(needs);
             }
         }
-    }
-}
-
-impl Index {
-    /// Pending items that may be offered now, by what they need; and when the next one may be that may not yet.
-    pub fn ready_by_needs(
-        &mut self,
-        now: Timestamp,
-    ) -> (Vec<(Arc<Requirements>, usize)>, Option<Timestamp>) {
-        self.waiting.release(now);
-        let pending = self.pending_by_needs.iter();
-        let ready = pending
-            .map(|(needs, count)| (needs.clone(), count - self.waiting.of(needs)))
-            .filter(|(_, ready)| *ready > 0);
-        (ready.collect(), self.waiting.next())
     }
 }
 
