@@ -3,6 +3,9 @@
 //! The same tests with either runner, and every failing one is shown. cargo-nextest gives each test a process of its
 //! own; with `cargo test` the tests of one binary are threads of one process.
 
+use std::num::NonZero;
+use std::thread::available_parallelism;
+
 use anyhow::{Result, bail};
 
 use crate::nats;
@@ -36,17 +39,40 @@ pub fn test(arguments: &[String]) -> Result<()> {
         })
         .env(nats::VARIABLE, server)
         .env("RUN_INTEGRATION", "true")
+        .envs(at_once(runner))
         .envs(sshd::missing().map(|why| (sshd::MISSING, why)));
     become_command(command)
 }
 
 impl Runner {
+    /// The variable by which it is told how many tests run at once.
+    const fn threads(self) -> &'static str {
+        match self {
+            Self::Nextest => "NEXTEST_TEST_THREADS",
+            Self::Cargo => "RUST_TEST_THREADS",
+        }
+    }
+
     const fn name(self) -> &'static str {
         match self {
             Self::Nextest => "cargo-nextest",
             Self::Cargo => "`cargo test`",
         }
     }
+}
+
+/// How many tests run at once, where nobody has said it: half as many again as there are cores, because most of the time of
+/// most tests is waiting.
+fn at_once(runner: Runner) -> Option<(&'static str, String)> {
+    let variable = runner.threads();
+    let cores = available_parallelism().map_or(1, NonZero::get);
+    std::env::var_os(variable)
+        .is_none()
+        .then(|| (variable, more_than(cores).to_string()))
+}
+
+const fn more_than(cores: usize) -> usize {
+    cores + cores.div_ceil(2)
 }
 
 /// What `--runner` names, and the arguments after it.
@@ -148,6 +174,12 @@ fn words(words: &[&str]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn more_tests_than_cores_run_at_once() {
+        let at_once = [1, 2, 3, 16].map(more_than);
+        assert_eq!(at_once, [2, 3, 5, 24]);
+    }
 
     #[test]
     fn both_runners_take_everything_by_default() {
