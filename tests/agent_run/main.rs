@@ -18,6 +18,7 @@ use futures_util::StreamExt;
 use house::{House, LIMIT, gone};
 use loom_protocol::work::{Reason, WorkStatus};
 use loom_protocol::{names, work::ListWorkRequest};
+use loom_testkit::nats::until_subscribed;
 use rustix::process::Signal;
 use tokio::time::timeout;
 
@@ -39,6 +40,7 @@ scenario! {
         let id = house.submit("say hello").await;
         let logs = names::logs(&house.project, id, 1);
         let mut logs = house.client.nats().subscribe(logs).await.unwrap();
+        until_subscribed(house.client.nats()).await.unwrap();
         let mut agent = house.agent(
             &["--once", "--agent-type", "parrot"],
             r#"echo "::progress 40 half way"; echo "$1 as $LOOM_WORK_ATTEMPT"; echo '{"summary":"said","output":{"n":1}}'"#,

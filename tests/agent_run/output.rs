@@ -3,6 +3,7 @@
 use futures_util::StreamExt;
 use loom_protocol::names;
 use loom_protocol::work::WorkStatus;
+use loom_testkit::nats::until_subscribed;
 use tokio::time::timeout;
 
 use crate::house::{House, LIMIT, Process};
@@ -69,6 +70,7 @@ async fn what_loom_handed_out_in_confidence_is_in_nothing_that_it_tells() {
     let id = house.submit("talkative").await;
     let logs = names::logs(&house.project, id, 1);
     let mut logs = house.client.nats().subscribe(logs).await.unwrap();
+    until_subscribed(house.client.nats()).await.unwrap();
     let url = house.nats.url().replace("://", "://ann:s3cret%2Fword@");
     // It says all that it knows, a part of it cut in two, and reports progress and its failure with it.
     let script = r#"

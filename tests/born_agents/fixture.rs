@@ -10,6 +10,7 @@ use loom_protocol::agent::RegisterAnswer;
 use loom_protocol::target::{Target, TargetAnswer};
 use loom_protocol::{AgentGuid, WireError, names};
 use loom_testkit::fleet::{Fleet, FleetBuilder, TestProject};
+use loom_testkit::nats::until_subscribed;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -207,7 +208,7 @@ pub(crate) async fn events(project: &TestProject) -> Result<Events> {
     let subject = format!("loom.{}.>", project.id());
     let client = project.another_connection().await?.client().clone();
     let subscriber = client.subscribe(subject).await?;
-    client.flush().await?;
+    until_subscribed(&client).await?;
     Ok(Events(subscriber))
 }
 

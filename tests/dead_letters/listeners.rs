@@ -5,6 +5,7 @@ use async_nats::jetstream::stream;
 use futures_util::StreamExt as _;
 use loom_protocol::{ErrorCode, names};
 use loom_testkit::fleet::{Fleet, TestProject};
+use loom_testkit::nats::until_subscribed;
 use serde_json::{Value, json};
 
 use super::house::{fail_one, letter_of, stored};
@@ -35,7 +36,7 @@ async fn a_listener_on_everything_does_not_stop_the_first_dead_letter() -> Resul
         let mut listening = project.client().subscribe(subject).await?;
         tokio::spawn(async move { while listening.next().await.is_some() {} });
     }
-    project.client().flush().await?;
+    until_subscribed(project.client()).await?;
     let agent = project.agent("rust").spawn().await?;
     let id = fail_one(&project, &agent).await?;
     letter_of(&project, id).await?;
@@ -53,7 +54,7 @@ async fn a_stream_that_was_removed_is_made_again_though_somebody_listens() -> Re
     letter_of(&project, first).await?;
     let mut listening = project.client().subscribe(">").await?;
     tokio::spawn(async move { while listening.next().await.is_some() {} });
-    project.client().flush().await?;
+    until_subscribed(project.client()).await?;
     let stream = names::dead_letter_stream(project.id());
     project.jetstream().delete_stream(stream).await?;
     let second = fail_one(&project, &agent).await?;

@@ -11,6 +11,7 @@ use loom_protocol::work::{LeaseRef, Reason, WorkStatus};
 use loom_protocol::{AgentGuid, ErrorCode, ProjectId, names};
 use loom_testkit::agent::{Behaviour, FakeAgent};
 use loom_testkit::fleet::{Fleet, FleetBuilder, PATIENCE, TestProject};
+use loom_testkit::nats::until_subscribed;
 use loom_testkit::process::LoomUp;
 use serde_json::json;
 use tokio::time::{Instant, interval, sleep, timeout};
@@ -218,6 +219,7 @@ async fn a_paused_coordinator_makes_nobody_dead() -> Result<()> {
     };
     let events = client.nats().subscribe("loom.paused.events.agent.updated");
     let mut events = events.await?;
+    until_subscribed(client.nats()).await?;
     let beating = async {
         let mut every = interval(BEAT);
         loop {
@@ -309,6 +311,7 @@ async fn the_long_dead_are_buried_and_their_ghosts_told_also_after_a_restart() -
     fleet.start_again().await?;
     let orders = names::directive(project.id(), guid);
     let mut orders = project.client().subscribe(orders).await?;
+    until_subscribed(project.client()).await?;
     let told = project.eventually("the ghost is told", async || {
         let refused = project
             .insist("agents.heartbeat", json!({ "guid": guid }))

@@ -6,6 +6,7 @@ use loom_protocol::rest::Info;
 use loom_protocol::work::{ClaimedItem, LeaseRef, WorkStatus};
 use loom_protocol::{AgentGuid, Encoding, ErrorCode, WireError, WorkId, names};
 use loom_testkit::fleet::{Fleet, PATIENCE, TestProject};
+use loom_testkit::nats::until_subscribed;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
@@ -289,7 +290,7 @@ async fn an_order_names_the_run_that_it_is_for() -> Result<()> {
     let mut orders = client
         .subscribe(names::directive(project.id(), guid))
         .await?;
-    client.flush().await?;
+    until_subscribed(&client).await?;
     let id = project.submit_plain("rust").await?;
     first.claims(json!({})).await?;
     project.request("work.cancel", json!({"id": id})).await?;

@@ -5,6 +5,7 @@ use loom_coordinator::api_client::{ApiClient, EventStream, Heard};
 use loom_protocol::event::{Event, SpinUpEvent, SpinUpEventKind};
 use loom_protocol::names;
 use loom_testkit::fleet::PATIENCE;
+use loom_testkit::nats::until_subscribed;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -131,7 +132,7 @@ async fn starts_of_agents_are_heard_with_the_topic_of_targets_and_under_subjects
     let client = house.nats.connect().await.unwrap();
     let subject = format!("loom.{}.events.spin-up.*", house.project);
     let mut published = client.subscribe(subject).await.unwrap();
-    client.flush().await.unwrap();
+    until_subscribed(&client).await.unwrap();
 
     let target = json!({
         "name": "here", "agentType": "codex", "capabilities": ["none-waits"], "mechanism": "local",

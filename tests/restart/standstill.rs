@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use loom_protocol::agent::{HeartbeatAnswer, RegisterAnswer};
 use loom_protocol::work::{ClaimAnswer, WorkItem};
 use loom_protocol::{AgentGuid, ProjectId, names};
+use loom_testkit::nats::until_subscribed;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -53,6 +54,7 @@ async fn heartbeats_that_waited_with_the_answer_to_a_claim_take_no_lease() {
         .subscribe("loom.standstill.events.work.assigned")
         .await
         .unwrap();
+    until_subscribed(&nats).await.unwrap();
     let claims = join_all(agents.iter().map(async |guid: &AgentGuid| {
         let claim = json!({ "guid": guid, "waitMs": 30_000, "start": true });
         ask::<ClaimAnswer>(&nats, "work.claim", &claim).await.items

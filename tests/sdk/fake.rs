@@ -10,7 +10,7 @@ use loom_client::{Agent, AgentBuilder, Client, ClientOptions};
 use loom_protocol::codec::CONTENT_TYPE;
 use loom_protocol::error::ERROR_CODE_HEADER;
 use loom_protocol::{Encoding, ErrorCode, ProjectId, WireError, WorkId};
-use loom_testkit::nats::TestNats;
+use loom_testkit::nats::{TestNats, until_subscribed};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -74,7 +74,7 @@ impl Fake {
             .subscribe(format!("coord.{project}.>"))
             .await
             .unwrap();
-        connection.flush().await.unwrap();
+        until_subscribed(&connection).await.unwrap();
         let scripts: Arc<Mutex<HashMap<String, Script>>> = Arc::default();
         let (tell, seen) = mpsc::unbounded_channel();
         let playing = scripts.clone();

@@ -4,6 +4,7 @@ use loom_protocol::readiness::ProblemKind;
 use loom_protocol::work::WorkStatus;
 use loom_protocol::{VerbName, names};
 use loom_testkit::fleet::{Fleet, everybody};
+use loom_testkit::nats::until_subscribed;
 use serde_json::json;
 
 use super::house::{assert_takes_nothing_in, ledger, loom_store, streams, until_green, until_red};
@@ -161,6 +162,7 @@ async fn a_ledger_that_is_removed_under_us_is_red_though_somebody_listens() -> R
     let fleet = Fleet::own().await?;
     let project = fleet.project().await?;
     let mut listening = project.client().subscribe(">").await?;
+    until_subscribed(project.client()).await?;
     tokio::spawn(async move { while listening.next().await.is_some() {} });
     let id = project.submit_plain("rust").await?;
     let bucket = names::work_bucket(project.id());

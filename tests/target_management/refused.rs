@@ -8,6 +8,7 @@ use loom_coordinator::api_client::ApiError;
 use loom_protocol::target::Mechanism;
 use loom_protocol::{ErrorCode, names};
 use loom_testkit::fleet::{Fleet, TestProject};
+use loom_testkit::nats::until_subscribed;
 use serde_json::{Value, json};
 
 use crate::file::defined;
@@ -99,6 +100,7 @@ async fn a_secret_is_in_no_answer_and_in_no_event() -> Result<()> {
         .client()
         .subscribe(names::all_events(project.id()))
         .await?;
+    until_subscribed(project.client()).await?;
     let mut said = Vec::new();
     said.push(project.request("targets.register", local("here")).await?);
     let update = json!({"target": "here", "updates": {"config": {"env": {"MORE": SECRET}}}});

@@ -4,11 +4,13 @@
 //! | hearing | heard by | left |
 //! |---|---|---|
 //! | nothing | nobody sleeps | the first one falls asleep: all together |
-//! | all together | [`TOGETHER`]: a handful of subjects of all projects | more than [`BUSY`] messages a second came that woke nobody: each alone |
-//! | each alone | two subjects of each that sleeps | for [`QUIET_FOR`] the client had fewer than [`BUSY`] messages a second, in and out: all together |
+//! | all together | [`TOGETHER`]: a handful of subjects of all projects | more than [`Pace::busy`] messages a second came that woke nobody: each alone |
+//! | each alone | two subjects of each that sleeps | not more than [`Pace::calm`] of them would: all together |
+//!
+//! What would come is known by a sample: now and then it is heard for as long as it is counted otherwise, or until it is too much.
 //!
 //! Whoever changes from one to the other hears both until the server has read the new subscriptions, and the former ones for
-//! [`LINGERS`] longer, so that what they have received is dealt with: no message falls between them. What comes for a project that does not sleep is passed over.
+//! [`Pace::lingers`] longer, so that what they have received is dealt with: no message falls between them. What comes for a project that does not sleep is passed over.
 //!
 //! # Failure cases
 //! | case | what happens |
@@ -17,10 +19,11 @@
 //! | the subscription cannot be made, or the client ends | whoever falls asleep just now stays awake; the others are compared now and then |
 //! | a message is lost (NATS was away, we were too slow) | where the streams stand is compared, after a reconnect and now and then |
 
+mod pace;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
 
 use async_nats::{Client, SubscribeError, Subscriber};
 use futures_util::StreamExt as _;
@@ -28,6 +31,9 @@ use loom_protocol::{ProjectId, names};
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
+
+use self::pace::Pace;
+use crate::nats::connection::round_trip;
 
 /// What is published to a project without asking it, and what is put into its bucket of agents, of whichever project.
 const TOGETHER: [&str; 5] = [
@@ -37,14 +43,9 @@ const TOGETHER: [&str; 5] = [
     "loom.*.agent.heartbeat.*",
     "$KV.*.*",
 ];
-/// More messages a second than these are worth a subscription for each.
-const BUSY: u64 = 300;
-/// How often they are counted.
-const COUNT_EVERY: Duration = Duration::from_secs(1);
-/// How long the former subscriptions are kept after the new ones are heard.
-const LINGERS: Duration = Duration::from_secs(5);
-/// How long it is to be quiet before they are heard together again.
-const QUIET_FOR: Duration = Duration::from_mins(1);
+/// How often it is looked whether a sample is too much already, while it is taken: what it costs must not grow with what
+/// is published.
+const LOOKS_AT_A_SAMPLE: u32 = 20;
 
 type Hook = Box<dyn Fn(&ProjectId) + Send + Sync>;
 
@@ -56,8 +57,7 @@ struct Inner {
     client: Client,
     by_id: Mutex<HashMap<ProjectId, Arc<Heard>>>,
     hearing: tokio::sync::Mutex<Hearing>,
-    /// How many messages woke nobody.
-    in_vain: AtomicU64,
+    pace: Pace,
     /// Called with each that is to be woken, once.
     wake: OnceLock<Hook>,
 }
@@ -80,8 +80,15 @@ enum Hearing {
 }
 
 struct Together {
-    listening: Vec<AbortOnDropHandle<()>>,
+    listening: Listening,
     changing: AbortOnDropHandle<()>,
+}
+
+/// Hears for all.
+struct Listening {
+    tasks: Vec<AbortOnDropHandle<()>>,
+    /// How many messages woke nobody.
+    in_vain: Arc<AtomicU64>,
 }
 
 /// Hears for one project, until this is dropped.
@@ -93,11 +100,15 @@ pub(super) struct WakeSubscription {
 
 impl WakeSubscriptions {
     pub fn new(client: &Client) -> Self {
+        Self::paced(client, Pace::default())
+    }
+
+    fn paced(client: &Client, pace: Pace) -> Self {
         Self(Arc::new(Inner {
             client: client.clone(),
             by_id: Mutex::default(),
             hearing: tokio::sync::Mutex::default(),
-            in_vain: AtomicU64::new(0),
+            pace,
             wake: OnceLock::new(),
         }))
     }
@@ -107,7 +118,7 @@ impl WakeSubscriptions {
         let _first = self.0.wake.set(Box::new(wake));
     }
 
-    /// Hears for a project, as far as the server has read; a flush of the client makes certain of it.
+    /// Hears for a project as soon as the server has read that, which is before it answers what it is asked next.
     ///
     /// # Errors
     /// Nothing can be subscribed to.
@@ -128,14 +139,11 @@ impl WakeSubscriptions {
     }
 
     async fn together(&self) -> Result<Together, SubscribeError> {
-        let mut listening = Vec::with_capacity(TOGETHER.len());
-        for subject in TOGETHER {
-            let messages = self.0.client.subscribe(subject).await?;
-            listening.push(self.hear(messages));
-        }
+        let listening = Inner::listen(&self.0).await?;
+        let (pace, in_vain) = (self.0.pace, listening.in_vain.clone());
         Ok(Together {
             listening,
-            changing: self.change_after(Inner::until_busy),
+            changing: self.change_after(move |inner| Inner::until_busy(inner, pace, in_vain)),
         })
     }
 
@@ -153,19 +161,6 @@ impl WakeSubscriptions {
             }
         });
         Ok(AbortOnDropHandle::new(task))
-    }
-
-    fn hear(&self, mut messages: Subscriber) -> AbortOnDropHandle<()> {
-        let inner = Arc::downgrade(&self.0);
-        let task = tokio::spawn(async move {
-            while let Some(message) = messages.next().await {
-                let Some(inner) = inner.upgrade() else { return };
-                if !project_of(&message.subject).is_some_and(|id| inner.heard(&id)) {
-                    inner.in_vain.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-        });
-        AbortOnDropHandle::new(task)
     }
 
     /// Hears in the other way as soon as this has ended.
@@ -215,17 +210,19 @@ impl WakeSubscriptions {
                 }
                 let before = std::mem::replace(&mut *hearing, changed);
                 if let Hearing::Together(Together { listening, .. }) = before {
-                    former.extend(listening);
+                    former.extend(listening.tasks);
                 }
+                let lingers = self.0.pace.lingers;
                 tokio::spawn(async move {
-                    sleep(LINGERS).await;
+                    sleep(lingers).await;
                     drop(former);
                 });
             }
             Err(error) => {
                 tracing::debug!("those that sleep are heard as before: {error}");
-                let again = self.change_after(|_| async {
-                    sleep(QUIET_FOR).await;
+                let pause = self.0.pace.sampled_every;
+                let again = self.change_after(async move |_| {
+                    sleep(pause).await;
                     true
                 });
                 match &mut *hearing {
@@ -246,24 +243,21 @@ impl WakeSubscriptions {
             let alone = self.alone(id).await?;
             *heard.alone.lock() = Some(alone);
         }
-        self.0.client.flush().await?;
         // What the server sent before it read them has come by then.
-        let barrier = self.0.client.request("$SYS.REQ.USER.INFO", "".into());
-        barrier.await?;
+        round_trip(&self.0.client).await?;
         tracing::info!(
             asleep = all.len(),
             "much is published: each project that sleeps is heard alone"
         );
+        let pace = self.0.pace;
         Ok(Hearing::Alone {
-            changing: self.change_after(Inner::until_quiet),
+            changing: self.change_after(move |inner| Inner::until_calm(inner, pace)),
         })
     }
 
     async fn all_together(&self) -> Result<Hearing, async_nats::Error> {
         let together = self.together().await?;
-        self.0.client.flush().await?;
-        let barrier = self.0.client.request("$SYS.REQ.USER.INFO", "".into());
-        barrier.await?;
+        round_trip(&self.0.client).await?;
         tracing::info!("projects that sleep are heard together");
         Ok(Hearing::Together(together))
     }
@@ -283,40 +277,76 @@ impl Inner {
         true
     }
 
-    /// Ends when so much comes for nobody that each is better heard alone, or nobody sleeps any more.
-    async fn until_busy(inner: Weak<Self>) -> bool {
+    /// Hears for all from now on.
+    async fn listen(this: &Arc<Self>) -> Result<Listening, SubscribeError> {
+        let in_vain = Arc::new(AtomicU64::new(0));
+        let mut tasks = Vec::with_capacity(TOGETHER.len());
+        for subject in TOGETHER {
+            let messages = this.client.subscribe(subject).await?;
+            let hearing = Self::hear(Arc::downgrade(this), messages, in_vain.clone());
+            tasks.push(AbortOnDropHandle::new(tokio::spawn(hearing)));
+        }
+        Ok(Listening { tasks, in_vain })
+    }
+
+    async fn hear(inner: Weak<Self>, mut messages: Subscriber, in_vain: Arc<AtomicU64>) {
+        while let Some(message) = messages.next().await {
+            let Some(inner) = inner.upgrade() else { return };
+            if !project_of(&message.subject).is_some_and(|id| inner.heard(&id)) {
+                in_vain.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Ends when so much comes for nobody that each is better heard alone, or nobody sleeps any more; false: there are no
+    /// subscriptions any more.
+    async fn until_busy(inner: Weak<Self>, pace: Pace, in_vain: Arc<AtomicU64>) -> bool {
+        // What came until now is of more than one interval.
+        in_vain.store(0, Ordering::Relaxed);
         loop {
-            sleep(COUNT_EVERY).await;
+            sleep(pace.counted_for).await;
             let Some(inner) = inner.upgrade() else {
                 return false;
             };
-            let in_vain = inner.in_vain.swap(0, Ordering::Relaxed);
-            if in_vain > BUSY * COUNT_EVERY.as_secs() || inner.by_id.lock().is_empty() {
+            let is_busy = in_vain.swap(0, Ordering::Relaxed) > pace.busy;
+            if is_busy || inner.by_id.lock().is_empty() {
                 return true;
             }
         }
     }
 
-    /// Ends when little has come and gone for a while, or nobody sleeps any more.
-    async fn until_quiet(inner: Weak<Self>) -> bool {
-        let mut busy_at = Instant::now();
-        let mut before = None;
+    /// Ends when so little would come for nobody that all are better heard together, or nobody sleeps any more; false: there
+    /// are no subscriptions any more.
+    async fn until_calm(inner: Weak<Self>, pace: Pace) -> bool {
         loop {
-            sleep(COUNT_EVERY).await;
+            sleep(pace.sampled_every).await;
             let Some(inner) = inner.upgrade() else {
                 return false;
             };
-            let statistics = inner.client.statistics();
-            let now = statistics.in_messages.load(Ordering::Relaxed)
-                + statistics.out_messages.load(Ordering::Relaxed);
-            let more = now - before.replace(now).unwrap_or(now);
-            if more > BUSY * COUNT_EVERY.as_secs() {
-                busy_at = Instant::now();
-            }
-            if busy_at.elapsed() >= QUIET_FOR || inner.by_id.lock().is_empty() {
+            if inner.by_id.lock().is_empty() || Self::is_calm(&inner).await {
                 return true;
             }
         }
+    }
+
+    /// Hears for all for a while; no where they cannot be heard.
+    async fn is_calm(inner: &Arc<Self>) -> bool {
+        let Ok(listening) = Self::listen(inner).await else {
+            return false;
+        };
+        if round_trip(&inner.client).await.is_err() {
+            return false;
+        }
+        let (pace, in_vain) = (inner.pace, &listening.in_vain);
+        in_vain.store(0, Ordering::Relaxed);
+        let began = Instant::now();
+        while began.elapsed() < pace.counted_for {
+            sleep(pace.counted_for / LOOKS_AT_A_SAMPLE).await;
+            if in_vain.load(Ordering::Relaxed) > pace.calm() {
+                return false;
+            }
+        }
+        true
     }
 }
 
@@ -355,17 +385,4 @@ fn project_of(subject: &str) -> Option<ProjectId> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_wakes_a_project_names_it() {
-        let of = |subject| project_of(subject).map(|id| id.to_string());
-        assert_eq!(of("loom.a-b.work.queue.rust").as_deref(), Some("a-b"));
-        assert_eq!(of("loom.a.agent.heartbeat.x").as_deref(), Some("a"));
-        assert_eq!(of("$KV.loom-agents-a-b.key").as_deref(), Some("a-b"));
-        assert_eq!(of("$KV.loom-work-a-b.key"), None);
-        assert_eq!(of("$KV.other.key"), None);
-        assert_eq!(of("loom"), None);
-    }
-}
+mod tests;

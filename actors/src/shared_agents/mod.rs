@@ -112,7 +112,8 @@ impl SharedAgents {
                 1,
                 &StoreGuard::unwatched(),
             )
-            .timed_by(clock),
+            .timed_by(clock)
+            .heard_through(nats.listing.inbox()),
             opened: Mutex::default(),
             is_read,
             position: watch::Sender::default(),

@@ -21,7 +21,7 @@ use loom_protocol::{
 use tokio::task::JoinSet;
 
 use self::consumers::{Access, Consumers};
-use self::fate::{Fate, fate_of, is_hopeless};
+use self::fate::{Fate, is_hopeless};
 use self::message_id::message_id;
 use self::refused::Refused;
 use self::standing::{Foreign, Standing};
@@ -29,7 +29,6 @@ use super::args::WorkDispatcherArgs;
 use super::stream::{QUEUE, REPORTS};
 use crate::agent_registry::{AgentDirectory, AgentRegistryHandle};
 use crate::clock::Clock;
-use crate::domain::foreign::DealtWith;
 use crate::domain::room::Room;
 use crate::domain::work::{Defaults, WorkRecord};
 use crate::liveness::DeliveryBarrier;
@@ -237,18 +236,20 @@ impl Intake {
             Box::pin(async {
                 let jetstream = &self.nats.jetstream;
                 self.server_clock.ask_if_old(jetstream, &stream).await;
-                self.take_over(batch, &standing.dealt).await;
+                self.take_over(batch, standing).await;
             })
             .await;
         }
     }
 
-    async fn take_over(&self, messages: Vec<jetstream::Message>, dealt: &DealtWith) {
+    async fn take_over(&self, messages: Vec<jetstream::Message>, standing: &mut Standing) {
         let mut asked: Vec<Asked> = messages
             .iter()
             .map(|message| {
-                let sequence = message.info().map_or(0, |info| info.stream_sequence);
-                if dealt.covers(&message.subject, sequence) {
+                if standing
+                    .dealt
+                    .covers(&message.subject, sequence_of(message))
+                {
                     return Asked::Nothing;
                 }
                 self.asked(message)
@@ -270,22 +271,25 @@ impl Intake {
         }
         let outcomes = self.ledger.carry_out(operations).await;
         for (place, message) in places.into_iter().zip(&messages) {
-            let delivered = message.info().map_or(0, |info| info.delivered);
+            let (sequence, tries) = (sequence_of(message), &mut standing.tries);
             let fate = match (&outcomes, place) {
                 (_, Err(fate)) => fate,
                 (Ok(outcomes), Ok(place)) => match outcomes.get(place) {
-                    Some(Err(error)) => fate_of(error, &message.subject, delivered),
+                    Some(Err(error)) => tries.fate_of(error, &message.subject, sequence),
                     Some(Ok(_)) => Fate::Ack,
                     None => Fate::Later,
                 },
-                (Err(error), Ok(_)) => fate_of(error, &message.subject, delivered),
+                (Err(error), Ok(_)) => tries.fate_of(error, &message.subject, sequence),
             };
             let fate = match fate {
                 Fate::GiveUp(why) => self.give_up(message, &why).await,
                 fate => fate,
             };
             let kind = match fate {
-                Fate::Ack => AckKind::Ack,
+                Fate::Ack => {
+                    standing.tries.over(sequence);
+                    AckKind::Ack
+                }
                 Fate::Later | Fate::GiveUp(_) => AckKind::Nak(Some(RETRY)),
             };
             if let Err(error) = message.ack_with(kind).await {
@@ -408,6 +412,10 @@ impl Intake {
             )))
         })
     }
+}
+
+fn sequence_of(message: &jetstream::Message) -> u64 {
+    message.info().map_or(0, |info| info.stream_sequence)
 }
 
 /// When the server stored a message, by its clock.

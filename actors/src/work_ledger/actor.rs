@@ -30,9 +30,9 @@ use crate::events::EventHub;
 use crate::keyed_writer::{Bounds, KeyedWriter, Panicked, Rejection, carry_out};
 use crate::liveness::StallGuard;
 use crate::nats::connection::Nats;
+use crate::nats::error::StoreDenied;
 use crate::nats::listing::{FollowedStream, StreamChange};
 use crate::nats::owner::Ownership;
-use crate::nats::store_guard::StoreDenied;
 use crate::settings::WorkSettings;
 
 /// How many operations may be under way or queued, in all and for one item; more are refused with `overloaded`.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use loom_actors::agent_registry::AgentChange;
+use loom_actors::nats::connection::round_trip;
 use loom_protocol::agent::{
     AgentStatus, Directive, DirectiveKind, HeartbeatRequest, RegisterRequest, ShutdownNotice,
     ShutdownRequest,
@@ -166,6 +167,7 @@ async fn a_published_heartbeat_counts_and_a_strangers_is_answered_with_an_order_
         .subscribe(names::directive(project, stranger))
         .await
         .unwrap();
+    round_trip(&fixture.client).await.unwrap();
     fixture
         .client
         .publish(names::heartbeat(project, stranger), "".into())
@@ -219,7 +221,7 @@ async fn an_order_to_end_is_repeated_until_it_is_obeyed() {
         .subscribe(names::agent_shutdown(&project, agent.guid))
         .await
         .unwrap();
-    fixture.client.flush().await.unwrap();
+    round_trip(&fixture.client).await.unwrap();
     fixture.told();
 
     let ordered = fixture

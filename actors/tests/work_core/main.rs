@@ -6,6 +6,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod given_back;
 mod loading;
 
 use std::sync::Arc;

@@ -19,8 +19,8 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::directory_name::push_hex;
-use loom_process::stat::started_at;
-use loom_process::{group, is_at};
+use loom_process::is_at;
+use loom_process::stat::{is_group_gone, started_at};
 
 /// How often a directory is made again that somebody else removes at that very moment.
 const MOST_TRIES: u32 = 100;
@@ -206,7 +206,7 @@ fn is_used(mut lock: &File) -> bool {
         // Without its leader, the id of a group is nobody else's while one of the group lives.
         _ => false,
     };
-    !is_another && Pid::from_raw(id).is_some_and(|id| !group::is_gone(id))
+    !is_another && Pid::from_raw(id).is_some_and(|id| !is_group_gone(id))
 }
 
 /// When the leader of a group was started, where that can be told.

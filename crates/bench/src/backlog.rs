@@ -5,9 +5,9 @@ use loom_protocol::work::SubmitRequest;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::findings::Sheet;
 use super::memory::resident_kib;
 use super::requests::{RequestError, Requests};
+use super::sheet::Sheet;
 use super::stage::Stage;
 use super::workloads::Workload;
 use super::{BenchArgs, BenchError, BenchResult, failed};

@@ -6,6 +6,7 @@ use super::backlog::Backlog;
 use super::listing::Listing;
 use super::memory::Lap;
 use super::report::Report;
+use super::sheet::Sheet;
 
 /// What was measured. Serialized, it is what `--json` prints.
 #[derive(Debug, Serialize)]
@@ -19,17 +20,6 @@ pub enum Findings {
     Backlog(Backlog),
     /// Of `--memory`, after each lap.
     Memory(Vec<Lap>),
-}
-
-/// The same for people.
-#[derive(Debug)]
-pub struct Sheet {
-    /// What stands above the table.
-    pub headline: Option<String>,
-    /// The heads of its columns.
-    pub columns: &'static [&'static str],
-    /// Its rows, as many cells each.
-    pub rows: Vec<Vec<String>>,
 }
 
 impl Findings {

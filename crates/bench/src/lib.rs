@@ -18,18 +18,20 @@
 //! | `backlog` | `--backlog`: what many pending items cost, and a restart with them |
 //! | `memory` | `--memory`: what many finished items cost |
 //! | `report` | medians and ratios |
-//! | `findings` | what a run gives: values for programs, a table for people |
+//! | `findings`, `sheet` | what a run gives: values for programs, a table for people |
 
 mod backlog;
 mod cpu;
 mod findings;
 mod listing;
 mod load;
+mod measure;
 mod memory;
 mod raw;
 mod report;
 mod requests;
 mod rounds;
+mod sheet;
 mod stage;
 mod workloads;
 
@@ -38,7 +40,8 @@ use std::path::Path;
 
 use clap::Args;
 
-pub use findings::{Findings, Sheet};
+pub use findings::Findings;
+pub use sheet::Sheet;
 use stage::Stage;
 
 /// Measure what this machine makes of Loom, beside the raw limit of its NATS.

@@ -5,10 +5,10 @@ use std::time::Instant;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::findings::Sheet;
 use super::load::{latencies, record};
 use super::report::millis;
 use super::requests::{RequestError, Requests};
+use super::sheet::Sheet;
 use super::stage::Stage;
 use super::workloads::Workload;
 use super::{BenchArgs, BenchResult, failed};

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::findings::Sheet;
 use super::requests::{RequestError, Requests};
+use super::sheet::Sheet;
 use super::stage::Stage;
 use super::workloads::Workload;
 use super::{BenchArgs, BenchError, BenchResult, failed};

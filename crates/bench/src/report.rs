@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::findings::Sheet;
 use super::load::{Sample, latencies};
-use super::rounds::Measure;
+use super::measure::Measure;
+use super::sheet::Sheet;
 
 const COLUMNS: [&str; 13] = [
     "",

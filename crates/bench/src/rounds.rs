@@ -1,6 +1,7 @@
 //! The default run: the raw limit, and what Loom makes of it, in turns.
 
 use super::load::Sample;
+use super::measure::Measure;
 use super::raw::RawNats;
 use super::report::{Measured, Report, Setup};
 use super::requests::SLOTS;
@@ -16,69 +17,6 @@ const SUBMITTED: &str = "bench-submit";
 const WORKED_ON: &str = "bench-cycle";
 /// The part of the items that the warm-up takes.
 const WARM_UP: usize = 10;
-
-/// What is measured, and against what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Measure {
-    /// JetStream publishes.
-    RawPublish,
-    /// One request per item.
-    Submit,
-    /// One request per array.
-    SubmitArrays,
-    /// One create per item: what a submit writes.
-    RawCreate,
-    /// A create and two compare-and-sets per item.
-    RawCycle,
-    /// Submit, claim, complete: three requests per item.
-    Cycle,
-    /// Submit, complete and claim the next: two requests per item.
-    CycleThenClaim,
-    /// Two requests per array.
-    CycleArrays,
-}
-
-impl Measure {
-    /// In the order of the report.
-    pub const ALL: [Self; 8] = [
-        Self::RawPublish,
-        Self::RawCreate,
-        Self::Submit,
-        Self::SubmitArrays,
-        Self::RawCycle,
-        Self::Cycle,
-        Self::CycleThenClaim,
-        Self::CycleArrays,
-    ];
-
-    /// The limit that it is measured against.
-    pub const fn limit(self) -> Option<Self> {
-        match self {
-            Self::RawPublish | Self::RawCreate | Self::RawCycle => None,
-            Self::Submit | Self::SubmitArrays => Some(Self::RawPublish),
-            Self::Cycle | Self::CycleThenClaim | Self::CycleArrays => Some(Self::RawCycle),
-        }
-    }
-
-    /// The same conditional writes without Loom: what can be reached at the most.
-    pub const fn same_writes(self) -> Option<Self> {
-        match self {
-            Self::Submit | Self::SubmitArrays => Some(Self::RawCreate),
-            _ => self.limit(),
-        }
-    }
-
-    /// The ratio to the limit that is aimed at.
-    pub const fn aim(self) -> Option<f64> {
-        match self {
-            Self::RawPublish | Self::RawCreate | Self::RawCycle | Self::CycleThenClaim => None,
-            Self::Submit => Some(0.35),
-            Self::SubmitArrays => Some(0.6),
-            Self::Cycle => Some(0.25),
-            Self::CycleArrays => Some(0.45),
-        }
-    }
-}
 
 /// Measures everything in turns.
 pub(super) async fn run(args: &BenchArgs, stage: &Stage) -> BenchResult<Report> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use async_nats::client::RequestError;
 use async_nats::connection::State;
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::{Client, ConnectOptions, Event, ServerAddr, jetstream};
@@ -253,9 +254,21 @@ impl Nats {
 
     /// A round trip: when it comes back, everything that the server sent before has arrived.
     pub async fn round_trip(&self, within: Duration) -> bool {
-        let request = self.client.request("$SYS.REQ.USER.INFO", "".into());
-        matches!(tokio::time::timeout(within, request).await, Ok(Ok(_)))
+        matches!(
+            tokio::time::timeout(within, round_trip(&self.client)).await,
+            Ok(Ok(()))
+        )
     }
+}
+
+/// Asks the server something that it answers itself. When that comes back, it has read what this client sent before, so
+/// that subscriptions are in force at that server; and what it sent before has arrived. A flush only writes.
+///
+/// # Errors
+/// The server does not answer, or there is no connection.
+pub async fn round_trip(client: &Client) -> Result<(), RequestError> {
+    client.request("$SYS.REQ.USER.INFO", "".into()).await?;
+    Ok(())
 }
 
 /// The addresses without credentials: NATS takes none out of them, and writes them into its debug log.

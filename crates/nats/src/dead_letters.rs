@@ -36,7 +36,7 @@ use super::connection::WRITE_TIMEOUT;
 use super::error::{Cause, Resource, StoreError, StoreErrorKind};
 use super::listing::FollowedStream;
 use super::overlap::{is_not_found, not_made};
-use super::owner::Ownership;
+use super::ownership::Ownership;
 use super::replay::{NEXT_WITHIN, Replay};
 use super::store_guard::StoreGuard;
 use super::stream::{Stream, Write};

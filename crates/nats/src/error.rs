@@ -3,6 +3,8 @@
 //! Whatever asks a stream of ours for something ends with it: writes, reads, the making and the keeping of buckets, the
 //! ledger, letters, graves and the owner's entry. Programs match on [`StoreError::kind`]; the text is for people.
 
+mod kind;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
@@ -10,81 +12,14 @@ use std::time::Duration;
 
 use loom_protocol::{ErrorCode, WireError};
 
-use super::outcome::{Failed, cause_of, words};
-use super::overlap::is_wrong_sequence;
-use super::store_guard::StoreDenied;
-use super::verdicts::store::RefusalKind;
+pub use self::kind::{Cause, StoreErrorKind};
+use self::kind::{cause_of, is_wrong_sequence};
+use super::said::{Failed, words};
 
 /// When a caller may try again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Why nothing is written any more.
 const NOT_OWNER: &str = "another coordinator may own the projects by now";
-
-/// How a request ended that did not succeed.
-///
-/// | kind | means of a write | means of anything else | do |
-/// |---|---|---|---|
-/// | [`Conflict`](Self::Conflict) | somebody wrote in between; nothing stored | does not happen | read again from the leader, decide again |
-/// | [`Unknown`](Self::Unknown) | may be stored, now or at the next reconnect | may have been done | read again before writing, or ask the same again |
-/// | [`Refused`](Self::Refused) | not stored, or in a store that is not worked with | not done | by its [`Cause`] |
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StoreErrorKind {
-    /// The last sequence of the subject is another one than expected.
-    Conflict,
-    /// No answer, or none that can be read: it may have been done, or may be done later.
-    Unknown,
-    /// It was not done, or not where it should be.
-    Refused(Cause),
-}
-
-/// Who refuses, and what for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// The server, for a reason that it says.
-    Server,
-    /// The server, whose store is full or does not write.
-    Full(RefusalKind),
-    /// The server, for good: no message carries so much.
-    TooLarge,
-    /// The server, which has no leader for the stream just now.
-    NotNow,
-    /// There is no stream, or nobody listens on the subject: no stream, or no JetStream just now.
-    NoStream,
-    /// A stream of somebody else's took the write, or has subjects of ours.
-    OtherStream,
-    /// The stream is there, and is made so that it cannot be used.
-    Unsuited,
-    /// We: the ownership may be over. Nothing was sent.
-    NotOwner,
-    /// We: whether the store is still the same is being looked at. Nothing was sent, or the answer is not believed.
-    StoreInDoubt,
-    /// We: the store is another one. Nothing was sent, or the answer came from that one.
-    OtherStore,
-}
-
-impl StoreErrorKind {
-    /// What whoever asked can do, where the text does not say it.
-    pub const fn remedy(self) -> Option<&'static str> {
-        match self {
-            Self::Conflict
-            | Self::Unknown
-            | Self::Refused(Cause::NotNow | Cause::NoStream | Cause::NotOwner) => {
-                Some("try again in a moment")
-            }
-            Self::Refused(Cause::Full(_)) => Some("give JetStream room, and try again"),
-            Self::Refused(Cause::TooLarge) => {
-                Some("make it smaller, or let NATS take more (max_payload, max_msg_size)")
-            }
-            Self::Refused(
-                Cause::Server
-                | Cause::OtherStream
-                | Cause::Unsuited
-                | Cause::StoreInDoubt
-                | Cause::OtherStore,
-            ) => None,
-        }
-    }
-}
 
 /// What of the store an error is about, as it stands in a sentence. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -325,6 +260,17 @@ impl From<StoreError> for WireError {
             _ => Self::unavailable(text, RETRY_AFTER),
         }
     }
+}
+
+/// Why nobody may write just now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreDenied {
+    /// It is not known yet whether the store is the right one.
+    #[error("whether the store of {0} is still the same is being looked at; try again")]
+    InDoubt(String),
+    /// It is another one.
+    #[error("{0}")]
+    Foreign(Arc<str>),
 }
 
 impl From<StoreDenied> for WireError {

@@ -12,7 +12,7 @@
 //! | the client has connected anew | everybody who waits is woken, and finds it |
 //! | the subscription ends | nothing is heard any more, heartbeats neither; who opens next subscribes anew |
 //! | a message for nobody: its reader has ended, and its request waits at the server still | it is given back, to be sent again 200 ms later |
-//! | somebody reads the same consumer again | what a request of the former one asked for comes to the new one |
+//! | somebody reads the same consumer again | what a request of the former one asked for comes to the new one; what lies there still is given back when the former one ends |
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -146,12 +146,27 @@ fn deliver(places: &Places, prefix: &str, message: Message) -> Option<Subject> {
         // The number of the request stands behind the name.
         None => of_request(prefix, &message.subject)?.0.to_owned(),
     };
-    let Some(place) = places.lock().get(named.as_str()).cloned() else {
+    // Under the lock of all, so that who takes its place away finds what lies in it.
+    let places = places.lock();
+    let Some(place) = places.get(named.as_str()) else {
         return acknowledgement;
     };
     place.waiting.lock().push_back(message);
     place.told.notify_one();
     None
+}
+
+/// Takes a place away, unless another one has come instead. The acknowledgement subjects of what lies in it: in either case
+/// nobody takes it any more.
+fn close(places: &Places, name: &str, place: &Arc<Place>) -> Vec<Subject> {
+    let mut places = places.lock();
+    if places.get(name).is_some_and(|it| Arc::ptr_eq(it, place)) {
+        places.remove(name);
+    }
+    drop(places);
+    let left = std::mem::take(&mut *place.waiting.lock());
+    let messages = left.into_iter().filter(|it| it.status.is_none());
+    messages.filter_map(|message| message.reply).collect()
 }
 
 async fn give_back(client: &Client, acknowledgement: Subject) {
@@ -218,21 +233,7 @@ impl Deliveries {
 
 impl Drop for Deliveries {
     fn drop(&mut self) {
-        let mut places = self.inbox.0.places.lock();
-        let is_ours = places
-            .get(&self.name)
-            .is_some_and(|place| Arc::ptr_eq(place, &self.place));
-        if !is_ours {
-            return;
-        }
-        places.remove(&self.name);
-        drop(places);
-        let left = std::mem::take(&mut *self.place.waiting.lock());
-        let unwanted: Vec<Subject> = left
-            .into_iter()
-            .filter(|message| message.status.is_none())
-            .filter_map(|message| message.reply)
-            .collect();
+        let unwanted = close(&self.inbox.0.places, &self.name, &self.place);
         if !unwanted.is_empty()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
@@ -274,6 +275,49 @@ mod tests {
     fn what_is_given_back_comes_again_when_it_is_said() {
         let nanos = AGAIN_AFTER.as_nanos().to_string();
         assert!(GIVEN_BACK.contains(&nanos), "{GIVEN_BACK}");
+    }
+
+    #[test]
+    fn what_comes_while_a_place_is_taken_away_is_given_back_by_one_or_the_other() {
+        const ROUNDS: u64 = 2_000;
+        const EACH: usize = 4;
+        let message = Message {
+            subject: "queue".into(),
+            reply: Some("$JS.ACK.s.worker.1.1.1.0.0".into()),
+            payload: "".into(),
+            headers: None,
+            status: None,
+            description: None,
+            length: 0,
+        };
+        for round in 0..ROUNDS {
+            let (places, place) = (Places::default(), Arc::new(Place::default()));
+            places.lock().insert("s.worker".into(), place.clone());
+            let both = std::sync::Barrier::new(2);
+            let given_back: usize = std::thread::scope(|threads| {
+                let delivering = threads.spawn(|| {
+                    both.wait();
+                    let unwanted = (0..EACH).map(|_| deliver(&places, "_INBOX.a", message.clone()));
+                    unwanted.flatten().count()
+                });
+                both.wait();
+                // At another moment each time.
+                (0..round % 64).for_each(|_| std::hint::spin_loop());
+                close(&places, "s.worker", &place).len() + delivering.join().unwrap()
+            });
+            assert_eq!(given_back, EACH, "round {round}");
+        }
+    }
+
+    #[test]
+    fn a_place_that_another_one_has_come_to_is_left_to_that_one() {
+        let (places, former) = (Places::default(), Arc::new(Place::default()));
+        let next = Arc::new(Place::default());
+        places.lock().insert("s.worker".into(), next.clone());
+        assert!(close(&places, "s.worker", &former).is_empty());
+        assert!(Arc::ptr_eq(&places.lock()["s.worker"], &next));
+        close(&places, "s.worker", &next);
+        assert!(places.lock().is_empty());
     }
 
     #[test]

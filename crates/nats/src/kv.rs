@@ -19,11 +19,12 @@ use bytes::Bytes;
 use loom_protocol::Timestamp;
 use loom_protocol::names::WRITER_HEADER;
 
-use super::error::{Cause, Resource, StoreError, StoreErrorKind};
+use super::error::{Cause, Resource, StoreDenied, StoreError, StoreErrorKind};
+use super::inbox::SharedInbox;
 use super::overlap::is_not_found;
 use super::raw_bucket;
 use super::server_clock::ServerClock;
-use super::store_guard::{StoreDenied, StoreGuard};
+use super::store_guard::StoreGuard;
 use super::stream::{Stream, Write};
 use crate::clock::Clock;
 use crate::verdicts::stream_terms::StreamTerms;
@@ -31,7 +32,7 @@ use crate::verdicts::stream_terms::StreamTerms;
 pub use making::Standing;
 pub use watch::{Watch, WatchEvent};
 
-use super::owner::Ownership;
+use super::ownership::Ownership;
 
 /// How long an answer of the server is waited for.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
@@ -83,6 +84,8 @@ pub struct Bucket {
     messages: Stream,
     server_clock: ServerClock,
     terms: StreamTerms,
+    /// Through which watches hear, where the guard knows of none.
+    inbox: Option<SharedInbox>,
 }
 
 impl Bucket {
@@ -117,6 +120,7 @@ impl Bucket {
             ownership: Ownership::alone(),
             server_clock: ServerClock::default(),
             terms: StreamTerms::of_shared_bucket(),
+            inbox: guard.listing().map(|listing| listing.inbox().clone()),
         }
     }
 
@@ -132,6 +136,14 @@ impl Bucket {
     #[must_use]
     pub fn timed_by(mut self, clock: &Clock) -> Self {
         self.server_clock = ServerClock::of(clock);
+        self
+    }
+
+    /// The same bucket, whose watches hear through this inbox; otherwise through that of the store that the guard watches, or
+    /// each through one of its own.
+    #[must_use]
+    pub fn heard_through(mut self, inbox: &SharedInbox) -> Self {
+        self.inbox = Some(inbox.clone());
         self
     }
 

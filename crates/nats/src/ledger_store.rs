@@ -15,14 +15,15 @@ use bytes::Bytes;
 use loom_protocol::{ProjectId, WorkId, names};
 
 use super::connection::WRITE_TIMEOUT;
-use super::error::{Cause, Resource, StoreError};
+use super::error::{Cause, Resource, StoreDenied, StoreError};
+use super::inspection::Looked;
 use super::overlap::is_not_found;
-use super::owner::Ownership;
+use super::ownership::Ownership;
 use super::raw_bucket;
 use super::stamp::{STAMP_KEY, stamp_old};
-use super::store_guard::{StoreDenied, StoreGuard};
+use super::store_guard::StoreGuard;
 use super::stream::{Stream, Write};
-use super::terms::{self, Looked};
+use super::terms;
 use crate::verdicts::stream_terms::StreamTerms;
 
 /// The key of writes that are meant to be refused.

@@ -10,7 +10,7 @@
 //! | [`owner`] | one coordinator at a time: the lease in `LOOM_OWNERS` |
 //! | [`store_guard`], [`stamp`] | whether a store is the one that is worked with; asked before every write |
 //! | [`store`] | whether the store can be written at all |
-//! | [`terms`], [`overlap`] | how streams must be configured, and what of somebody else's is in the way |
+//! | [`inspection`], [`terms`], [`overlap`] | how a stream is, how it must be configured, and what of somebody else's is in the way |
 //! | [`listing`] | all streams at once, for those who look now and then whether theirs is as it was |
 //! | [`inbox`], [`pull`] | what comes out of streams: one subscription for all consumers, requests that wait for long |
 //! | [`positions`] | where streams stand: when each was made, how far it has come |
@@ -24,6 +24,7 @@ pub mod connection;
 pub mod dead_letters;
 pub mod error;
 pub mod inbox;
+pub mod inspection;
 pub mod kv;
 pub mod ledger_store;
 pub mod listing;
@@ -31,11 +32,13 @@ mod ordered;
 mod outcome;
 pub mod overlap;
 pub mod owner;
+mod ownership;
 pub mod positions;
 pub mod pull;
 mod raw_bucket;
 pub mod repetition;
 mod replay;
+mod said;
 pub mod server;
 pub mod server_clock;
 pub mod stamp;

@@ -1,18 +1,11 @@
-//! How a request ended, as the server says it: its answers and the errors of the client, as what we make of them.
-
-use std::fmt;
+//! How a write ended: the answer of the server, or that there is none, as what we make of it.
 
 use async_nats::client::{RequestError, RequestErrorKind};
-use async_nats::jetstream::stream::{ConsumerErrorKind, RawMessageErrorKind};
-use async_nats::jetstream::{self, ErrorCode, context, stream};
 use serde::Deserialize;
 
 use super::error::{Cause, Resource, StoreError};
 use super::overlap::taken_by;
-use super::verdicts::store::refusal_in;
 
-/// More than a message of the stream may have.
-const TOO_LARGE: u64 = 10_054;
 /// What is tried, in the words of an error.
 const WRITING: &str = "writing";
 
@@ -81,64 +74,6 @@ pub(super) fn unanswered(error: &RequestError, resource: &Resource) -> StoreErro
         }
     };
     StoreError::refused(cause, WRITING, resource, text)
-}
-
-/// What a refusal of this number, in these words, is about.
-pub(super) fn cause_of(code: u64, said: &str) -> Cause {
-    match ErrorCode(code) {
-        ErrorCode(TOO_LARGE) => Cause::TooLarge,
-        ErrorCode::CLUSTER_NOT_AVAILABLE => Cause::NotNow,
-        ErrorCode::STREAM_NOT_FOUND => Cause::NoStream,
-        _ => refusal_in(said).map_or(Cause::Server, Cause::Full),
-    }
-}
-
-/// The words of the server, without the numbers that the client puts behind them.
-pub(super) fn words(said: &jetstream::Error) -> String {
-    let text = said.to_string();
-    let numbers = format!(
-        " (code {}, error code {})",
-        said.code(),
-        said.error_code().0
-    );
-    match text.strip_suffix(&numbers) {
-        Some(words) => words.to_owned(),
-        None => text,
-    }
-}
-
-/// A request of the client's that has failed.
-pub(super) trait Failed: fmt::Display {
-    /// What the server says, if it has said anything.
-    fn said(&self) -> Option<jetstream::Error>;
-}
-
-impl Failed for jetstream::Error {
-    fn said(&self) -> Option<jetstream::Error> {
-        Some(self.clone())
-    }
-}
-
-/// Errors of the client that may carry what the server says.
-macro_rules! may_be_said {
-    ($($error:ty => $kind:path,)*) => {$(
-        impl Failed for $error {
-            fn said(&self) -> Option<jetstream::Error> {
-                match self.kind() {
-                    $kind(said) => Some(said),
-                    _ => None,
-                }
-            }
-        }
-    )*};
-}
-
-may_be_said! {
-    context::GetStreamError => context::GetStreamErrorKind::JetStream,
-    context::CreateStreamError => context::CreateStreamErrorKind::JetStream,
-    stream::RawMessageError => RawMessageErrorKind::JetStream,
-    stream::PurgeError => stream::PurgeErrorKind::JetStream,
-    stream::ConsumerError => ConsumerErrorKind::JetStream,
 }
 
 #[cfg(test)]

@@ -51,20 +51,9 @@ pub fn is_not_found(error: &context::GetStreamError) -> bool {
         if no.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
-/// Another write came first, as one server says it or another.
-pub fn is_wrong_sequence(code: u64) -> bool {
-    [10_071, 10_164].contains(&code)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_wrong_sequence_is_a_conflict_whichever_way_the_server_says_it() {
-        let conflicts = [10_070, 10_071, 10_072, 10_163, 10_164, 10_165].map(is_wrong_sequence);
-        assert_eq!(conflicts, [false, true, false, false, true, false]);
-    }
 
     #[test]
     fn a_stream_that_took_a_write_is_named() {

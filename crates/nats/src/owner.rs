@@ -24,9 +24,9 @@
 //! groups has to be remembered. (Earlier versions kept `LOOM_OWNERS/queue-group`; it is neither read nor removed.)
 
 mod format;
+mod held;
 mod identity;
 mod loss;
-mod ownership;
 mod renewer;
 mod store;
 mod taking;
@@ -46,10 +46,9 @@ use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 pub use self::format::FORMAT;
+use self::held::Held;
 pub use self::identity::{Identity, IdentityError};
 pub use self::loss::LossReason;
-use self::ownership::Held;
-pub use self::ownership::Ownership;
 use self::renewer::Renewer;
 use self::store::{OwnerEntry, OwnerStore};
 use self::taking::{Won, try_to_acquire};
@@ -58,6 +57,7 @@ pub use self::unreadable::UnreadableEntry;
 use super::store::StoreHealth;
 use crate::clock::Clock;
 use crate::error::{StoreError, StoreErrorKind};
+pub use crate::ownership::Ownership;
 use crate::repetition::Repetition;
 use crate::store_guard::StoreGuard;
 

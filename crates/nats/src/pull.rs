@@ -16,6 +16,7 @@
 //! sign of life tells of it.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream::{self, Message};
@@ -25,6 +26,11 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::inbox::{Deliveries, SharedInbox};
 
+/// The number before the first request of the next reader. Readers of one consumer get what is said of the requests of the
+/// one before them, and must not take them for theirs.
+static NEXT_READER: AtomicU64 = AtomicU64::new(0);
+/// So many requests has a reader numbers for.
+const NUMBERS: u64 = 1 << 32;
 /// The header of a sign of life with how many messages the consumer has sent.
 const SENT: &str = "Nats-Last-Consumer";
 /// The pause before a request after one that the server has ended.
@@ -77,7 +83,7 @@ pub struct Pull {
     terms: PullTerms,
     /// Those that are under way, with how many messages each still asks for.
     requests: VecDeque<Request>,
-    /// The number of the last one.
+    /// The number of the last one, which no other reader of this process has.
     number: u64,
     heard_at: Instant,
     not_before: Instant,
@@ -111,7 +117,7 @@ impl Pull {
             subject: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"),
             terms,
             requests: VecDeque::new(),
-            number: 0,
+            number: NEXT_READER.fetch_add(NUMBERS, Ordering::Relaxed),
             heard_at: now,
             not_before: now,
             connects: deliveries.connects(),

@@ -39,9 +39,10 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
+use super::error::StoreDenied;
+use super::inspection::look_at;
 use super::listing::{FollowedStream, StreamIdentity, StreamListing};
 use super::stamp::{found_in, stamp_of};
-use super::terms::look_at;
 use crate::verdicts::ledger_stamp::{Found, Known, difference};
 
 /// How long one look may take.
@@ -52,17 +53,6 @@ const SURE_AFTER_ALONE: Duration = Duration::from_millis(750);
 const SURE_AFTER_IN_CLUSTER: Duration = Duration::from_secs(12);
 /// The pause between two looks at what is in doubt.
 pub const LOOK_AGAIN: Duration = Duration::from_millis(50);
-
-/// Why nobody may write just now.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum StoreDenied {
-    /// It is not known yet whether the store is the right one.
-    #[error("whether the store of {0} is still the same is being looked at; try again")]
-    InDoubt(String),
-    /// It is another one.
-    #[error("{0}")]
-    Foreign(Arc<str>),
-}
 
 /// Of one project's ledger, or of the store as a whole. Cheap to clone.
 #[derive(Debug, Clone)]

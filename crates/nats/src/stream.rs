@@ -17,10 +17,10 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::connection::WRITE_TIMEOUT;
-use super::error::{Cause, Resource, StoreError, StoreErrorKind};
+use super::error::{Cause, Resource, StoreDenied, StoreError, StoreErrorKind};
 use super::outcome::{outcome_of, unanswered};
-use super::owner::Ownership;
-use super::store_guard::{StoreDenied, StoreGuard};
+use super::ownership::Ownership;
+use super::store_guard::StoreGuard;
 
 /// A message to be written.
 #[derive(Debug)]

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use loom_nats::connection::round_trip;
 use loom_nats::server::{
     ManagedOptions, ManagedServer, ManagedState, NatsServer, Profile, ServerError, ServerOptions,
     find_server,
@@ -87,7 +88,7 @@ async fn a_paused_server_is_silent_until_it_is_resumed_and_can_be_stopped_while_
     let client = async_nats::connect(server.client_url()).await.unwrap();
 
     server.pause().unwrap();
-    let round_trip = client.request("$SYS.REQ.USER.INFO", "".into());
+    let round_trip = round_trip(&client);
     tokio::pin!(round_trip);
     let unanswered = tokio::time::timeout(Duration::from_millis(200), &mut round_trip).await;
     assert!(unanswered.is_err());

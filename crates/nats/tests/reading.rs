@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::stream::{self, RetentionPolicy};
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use loom_nats::connection::{Nats, NatsOptions};
+use loom_nats::connection::{Nats, NatsOptions, round_trip};
 use loom_nats::kv::{Bucket, Record, Watch, WatchEvent};
 use loom_nats::pull::{Interruption, Pull, PullTerms};
 use loom_nats::server::{NatsServer, Profile, ServerOptions, find_server};
@@ -156,7 +156,7 @@ async fn a_watch_finds_what_was_sent_to_somebody_else() {
         .client
         .publish_with_reply(subject, inbox, asked.into());
     sent.await.unwrap();
-    thief.client.flush().await.unwrap();
+    round_trip(&thief.client).await.unwrap();
     let reading = tokio::spawn(async move {
         told(&mut watch, keys(10..30)).await;
         watch
@@ -330,6 +330,50 @@ async fn what_came_for_a_reader_that_has_ended_comes_again_at_once() {
     drop(next);
     let mut last = open(&nats, worker).await;
     taken(&mut last, 4..6).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn what_lies_with_a_reader_that_was_replaced_comes_again_when_that_one_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, nats) = server(dir.path()).await;
+    // Nothing comes again by itself in this test.
+    let worker = queue(&nats, Duration::from_hours(1)).await;
+    for number in 0..3 {
+        publish(&nats, number).await;
+    }
+    let mut former = open(&nats, worker).await;
+    let has_come = timeout(PATIENCE, former.next(1)).await.unwrap().unwrap();
+    has_come[0].ack().await.unwrap();
+    // The others have arrived by then.
+    round_trip(&nats.client).await.unwrap();
+    let mut next = open(&nats, worker).await;
+    drop(former);
+    taken(&mut next, 1..3).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn two_readers_of_a_consumer_number_their_requests_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, nats) = server(dir.path()).await;
+    let worker = queue(&nats, Duration::from_hours(1)).await;
+    let asked = format!("$JS.API.CONSUMER.MSG.NEXT.{QUEUE}.{worker}");
+    let mut asked = nats.client.subscribe(asked).await.unwrap();
+    round_trip(&nats.client).await.unwrap();
+    let mut answered_at = BTreeSet::new();
+    for _ in 0..2 {
+        let mut reader = open(&nats, worker).await;
+        tokio::select! {
+            came = reader.next(1) => panic!("nothing was published: {came:?}"),
+            request = timeout(PATIENCE, asked.next()) => {
+                answered_at.insert(request.unwrap().unwrap().reply.unwrap().to_string());
+            }
+        }
+    }
+    assert_eq!(answered_at.len(), 2, "{answered_at:?}");
     server.stop().await;
 }
 

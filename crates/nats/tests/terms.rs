@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::{self, stream};
 use futures_util::StreamExt as _;
+use loom_nats::connection::round_trip;
 use loom_nats::server::{NatsServer, Profile, ServerOptions, find_server};
 use loom_nats::store_guard::StoreGuard;
 use loom_nats::terms;
@@ -15,7 +16,7 @@ use loom_protocol::WireError;
 async fn without_updates(client: &async_nats::Client) -> jetstream::Context {
     let mut looks = client.subscribe("ELSEWHERE.STREAM.INFO.>").await.unwrap();
     let updates = client.subscribe("ELSEWHERE.STREAM.UPDATE.>").await.unwrap();
-    client.flush().await.unwrap();
+    round_trip(client).await.unwrap();
     let server = client.clone();
     tokio::spawn(async move {
         let _unanswered = updates;

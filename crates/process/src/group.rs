@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::{OwnChild, ParentDeath, plain};
-use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::net::unix::pipe;
 use tokio::time::Instant;
 
-use crate::stat::{self, Entry};
+use crate::stat::{Entry, is_group_gone};
 use crate::warden::{Warden, Watched};
 
 /// How often it is looked whether a group is gone.
@@ -103,7 +103,7 @@ impl Group {
     }
 
     fn is_gone(&self) -> bool {
-        self.id.is_none_or(is_gone)
+        self.id.is_none_or(is_group_gone)
     }
 
     fn forget(&mut self) {
@@ -118,21 +118,6 @@ impl Group {
             tracing::debug!(?id, ?signal, %error, "the group is gone already");
         }
     }
-}
-
-/// Whether nobody of the group lives. The program's own zombie is taken away at once; those of its
-/// children are somebody else's to take away, and may lie there for long.
-pub fn is_gone(group: Pid) -> bool {
-    test_kill_process_group(group).is_err() || only_zombies(group)
-}
-
-/// Whether all that is left of a group are zombies, as far as `/proc` can tell.
-fn only_zombies(group: Pid) -> bool {
-    // Without a table nobody is in it.
-    let table = stat::table();
-    let group = group.as_raw_nonzero().get();
-    let mut members = table.iter().filter(|entry| entry.group == group);
-    !table.is_empty() && members.all(|entry| !entry.is_alive())
 }
 
 impl Drop for Group {

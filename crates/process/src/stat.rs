@@ -2,7 +2,7 @@
 
 use std::num::NonZeroI32;
 
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, test_kill_process_group};
 
 use crate::plain;
 
@@ -78,6 +78,21 @@ pub fn in_group(group: Pid) -> Vec<Entry> {
     let mut found = table();
     found.retain(|entry| entry.group == group && entry.is_alive());
     found
+}
+
+/// Whether nobody of the group lives. The program's own zombie is taken away at once; those of its
+/// children are somebody else's to take away, and may lie there for long.
+pub fn is_group_gone(group: Pid) -> bool {
+    test_kill_process_group(group).is_err() || only_zombies(group)
+}
+
+/// Whether all that is left of a group are zombies, as far as `/proc` can tell.
+fn only_zombies(group: Pid) -> bool {
+    // Without a table nobody is in it.
+    let table = table();
+    let group = group.as_raw_nonzero().get();
+    let mut members = table.iter().filter(|entry| entry.group == group);
+    !table.is_empty() && members.all(|entry| !entry.is_alive())
 }
 
 /// One process, where it is there.

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use rustix::process::{Pid, Signal};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::group;
+use crate::stat::is_group_gone;
 
 /// How often it is looked whether the groups of a dead agent are gone.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -144,7 +144,7 @@ pub async fn keep(grace: Duration) -> io::Result<()> {
     let until = Instant::now() + grace;
     while !groups.is_empty() && Instant::now() < until {
         tokio::time::sleep(LOOK_EVERY).await;
-        groups.retain(|id| !group::is_gone(*id));
+        groups.retain(|id| !is_group_gone(*id));
     }
     send(&groups, Signal::KILL);
     Ok(())

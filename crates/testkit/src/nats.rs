@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use anyhow::{Context as _, Result, bail};
+use loom_actors::nats::connection::round_trip;
 use loom_actors::nats::server::{NatsServer, Profile, ServerOptions, find_server};
 use loom_protocol::ProjectId;
 use loom_protocol::url::without_credentials;
@@ -292,6 +293,14 @@ impl TestNats {
             ),
         }
     }
+}
+
+/// Waits until the server has read what this client has subscribed to, so that what is caused afterwards, by whomever, is
+/// heard. A flush only writes. Of a cluster it is the server of this client that has read it; the others learn it later.
+pub async fn until_subscribed(client: &async_nats::Client) -> Result<()> {
+    round_trip(client)
+        .await
+        .context("have the server confirm what was subscribed to")
 }
 
 fn copy_folder(from: &Path, to: &Path) -> Result<()> {

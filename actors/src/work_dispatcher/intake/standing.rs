@@ -8,6 +8,7 @@ use futures_util::StreamExt as _;
 use loom_protocol::ProjectId;
 use tokio::time::{Instant, sleep_until};
 
+use super::fate::Tries;
 use crate::domain::foreign::DealtWith;
 
 /// How often a stream is looked at on which somebody else may be the one who takes.
@@ -39,6 +40,8 @@ pub(super) struct Standing {
     kind: &'static str,
     /// What somebody else dealt with, where that stays in the stream.
     pub dealt: DealtWith,
+    /// What was tried in vain.
+    pub tries: Tries,
     left_to: Option<Foreign>,
     beside: Option<Foreign>,
     failed: Option<String>,
@@ -56,6 +59,7 @@ impl Standing {
             project,
             kind,
             dealt: DealtWith::default(),
+            tries: Tries::default(),
             left_to: None,
             beside: None,
             failed: None,
@@ -74,6 +78,7 @@ impl Standing {
         if self.stream_made.replace(made) != Some(made) {
             // Its sequences begin anew.
             self.dealt = DealtWith::default();
+            self.tries = Tries::default();
         }
         if missing.iter().copied().ne(self.missing.iter()) {
             self.missing = missing.iter().map(|it| (*it).clone()).collect();

@@ -4,9 +4,10 @@ use async_nats::jetstream::stream;
 
 use super::{ANSWER_WITHIN, Bucket};
 use crate::error::{Cause, StoreError};
+use crate::inspection::{Looked, look_at};
 use crate::listing::{Listed, Lookout, StreamIdentity};
 use crate::raw_bucket;
-use crate::terms::{self, Looked};
+use crate::terms;
 
 /// What a bucket is, and how much it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +67,7 @@ impl Bucket {
     /// # Errors
     /// The server does not say.
     pub async fn look(&self) -> Result<Option<Standing>, StoreError> {
-        let found = terms::look_at(&self.jetstream, &self.config.name).await?;
+        let found = look_at(&self.jetstream, &self.config.name).await?;
         Ok(found.map(|found| Standing {
             identity: found.identity,
             last: found.info.state.last_sequence,

@@ -16,10 +16,10 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use super::{Bucket, Record, identity, record};
 use crate::error::StoreError;
 use crate::inbox::SharedInbox;
+use crate::inspection::{Looked, look_at};
 use crate::listing::{Lookout, Sight, StreamListing};
 use crate::ordered::{Ordered, Told};
 use crate::pull::Interruption;
-use crate::terms::{Looked, look_at};
 
 /// How many records come at once at the most.
 const CHUNK: usize = 256;
@@ -119,10 +119,9 @@ impl Watch {
         } else {
             bucket.lookout()
         };
-        let listed = bucket.guard.listing();
-        let inbox = listed.map(|listing| listing.inbox().clone());
+        let inbox = bucket.inbox.clone();
         let inbox = inbox.unwrap_or_else(|| SharedInbox::new(&bucket.client, None));
-        let listing = listed.filter(|_| !foreign);
+        let listing = bucket.guard.listing().filter(|_| !foreign);
         Self {
             lookout,
             reconnects: listing.map(StreamListing::reconnects),

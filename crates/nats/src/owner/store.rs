@@ -8,12 +8,12 @@ use bytes::Bytes;
 use tokio::time::{sleep, timeout};
 
 use super::{Holder, OwnerError, OwnerOptions, UnreadableEntry, format};
-use crate::error::{Resource, StoreError, StoreErrorKind};
+use crate::error::{Resource, StoreDenied, StoreError, StoreErrorKind};
 use crate::overlap::is_not_found;
 use crate::raw_bucket;
 use crate::stamp::{STAMP_KEY, stamp_old};
 use crate::store::StoreHealth;
-use crate::store_guard::{StoreDenied, StoreGuard};
+use crate::store_guard::StoreGuard;
 use crate::stream::{Stream, Write};
 use crate::terms;
 use crate::verdicts::stream_terms::StreamTerms;

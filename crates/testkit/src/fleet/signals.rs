@@ -13,9 +13,8 @@ use loom_protocol::{AgentGuid, ProjectId, WorkId, names};
 use tokio::time::{Instant, timeout_at};
 
 use super::PATIENCE;
+use crate::nats::until_subscribed;
 
-/// Where a round trip to the server ends; when it is answered, the subscription before it is in force.
-const BARRIER: &str = "$SYS.REQ.USER.INFO";
 /// Rather lose nothing than little: a test may be slow to look.
 const BACKLOG: usize = 1 << 20;
 
@@ -35,10 +34,7 @@ impl Signals {
             .subscribe(names::all_events(project))
             .await
             .context("subscribe to the events of a project")?;
-        client
-            .request(BARRIER, "".into())
-            .await
-            .context("have the subscription to events confirmed")?;
+        until_subscribed(client).await?;
         Ok(Self {
             events,
             told: Vec::new(),

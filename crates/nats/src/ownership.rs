@@ -1,14 +1,9 @@
 //! Whether somebody who writes owns at this moment.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-use tokio::sync::watch;
-use tokio::time::Instant;
-use uuid::Uuid;
-
-use super::LossReason;
-use super::store::{OwnerEntry, OwnerStore};
+use futures_util::future::BoxFuture;
 
 /// Tells whoever writes whether the ownership lasts: a process that was stopped for longer than its
 /// lease learns it before its first write. Cheap to clone.
@@ -21,15 +16,16 @@ enum Whose {
     Alone,
     /// Not ours, and it never was.
     NotOurs,
-    Leased(Arc<Held>),
+    Leased(Arc<dyn Lease>),
 }
 
-#[derive(Debug, Clone)]
-pub(super) struct Held {
-    pub(super) valid_until: Arc<Mutex<Instant>>,
-    pub(super) loss: watch::Receiver<Option<LossReason>>,
-    pub(super) store: OwnerStore,
-    pub(super) instance_id: Uuid,
+/// What an ownership lasts by. How it is kept, and where, is nothing to those who write.
+pub(crate) trait Lease: Debug + Send + Sync {
+    /// Whether it lasts at this moment.
+    fn is_held(&self) -> bool;
+
+    /// Asks the server whether it is still to be had.
+    fn is_nobody_elses(&self) -> BoxFuture<'_, bool>;
 }
 
 impl Ownership {
@@ -38,8 +34,8 @@ impl Ownership {
         Self(Whose::Alone)
     }
 
-    pub(super) fn leased(held: Held) -> Self {
-        Self(Whose::Leased(Arc::new(held)))
+    pub(crate) fn leased(lease: impl Lease + 'static) -> Self {
+        Self(Whose::Leased(Arc::new(lease)))
     }
 
     /// Of somebody who has not won any yet.
@@ -52,23 +48,16 @@ impl Ownership {
         match &self.0 {
             Whose::Alone => true,
             Whose::NotOurs => false,
-            Whose::Leased(held) => {
-                held.loss.borrow().is_none() && Instant::now() < *held.valid_until.lock()
-            }
+            Whose::Leased(lease) => lease.is_held(),
         }
     }
 
     /// Asks the server whether it is still to be had: nobody else owns. No where the server does not say.
     pub async fn is_nobody_elses(&self) -> bool {
-        let held = match &self.0 {
-            Whose::Alone => return true,
-            Whose::NotOurs => return false,
-            Whose::Leased(held) => held,
-        };
-        match held.store.read().await {
-            Ok(OwnerEntry::Free { .. }) => true,
-            Ok(OwnerEntry::Held { holder, .. }) => holder.instance_id == held.instance_id,
-            Ok(OwnerEntry::Unreadable(_)) | Err(_) => false,
+        match &self.0 {
+            Whose::Alone => true,
+            Whose::NotOurs => false,
+            Whose::Leased(lease) => lease.is_nobody_elses().await,
         }
     }
 }
