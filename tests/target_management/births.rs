@@ -391,3 +391,19 @@ async fn no_more_starts_are_under_way_than_may_be() -> Result<()> {
     assert_eq!(place.processes().len(), 4);
     Ok(())
 }
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn more_starts_than_a_record_takes_at_once_follow_when_it_has_taken_the_first() -> Result<()>
+{
+    let fleet = Fleet::builder().settings(|settings| settings.targets.max_concurrent = 140);
+    let fleet = fleet.start().await?;
+    let (project, place) = (fleet.project().await?, Place::new()?);
+    // What waits is there before the target is: all its agents are missing at once.
+    submit(&project, 70).await?;
+    register(&project, place.target("here", 70)).await?;
+    place.started(&project, 70).await?;
+    a_while().await;
+    assert_eq!(place.processes().len(), 70);
+    Ok(())
+}

@@ -125,7 +125,7 @@ impl Actor for TargetManager {
             TargetMsg::Crossed { id, could_hear } => state.crossed(id, could_hear),
             TargetMsg::BirthsDue { epoch } => state.time_is_over(epoch),
             TargetMsg::AgentLeft { guid, change } => state.agent_left(guid, change),
-            TargetMsg::Departed { guid } => state.unlink(guid),
+            TargetMsg::Departed { guid, born_by } => state.departed(guid, born_by),
             TargetMsg::LookWanted => state.want_look(),
             TargetMsg::LookDue { epoch } => state.look_due(epoch),
             TargetMsg::Done(DoneMsg { key, outcome }) => state.settle(key, *outcome),

@@ -37,6 +37,7 @@ impl State {
         (under_way < most).then(|| births.limit.take()).flatten()
     }
 
+    /// One more for this need is begun; whether it is on its way.
     pub(super) fn begin_for(
         &mut self,
         known: &Known,
@@ -44,7 +45,7 @@ impl State {
         need: &Need,
         permit: StartPermit,
         now: Timestamp,
-    ) {
+    ) -> bool {
         let asks = |requirements: &Requirements| Need::from(requirements) == *need;
         let work_item = self.args.work.oldest_ready(now, LOOKED_THROUGH, asks);
         let start = NewStart {
@@ -53,17 +54,17 @@ impl State {
             work_item,
             is_asked_for: false,
         };
-        self.begin((key, &known.record), start, permit, None);
+        self.begin((key, &known.record), start, permit, None)
     }
 
-    /// (none) → planned: the start is on its way into its target's record.
+    /// (none) → planned: the start is on its way into its target's record. Whether it is: the record takes so many at once.
     fn begin(
         &mut self,
         (key, record): (TargetKey, &Record),
         start: NewStart,
         permit: StartPermit,
         reply: Option<Reply>,
-    ) {
+    ) -> bool {
         let (target, now) = (&record.target, self.args.clock.now());
         let ticket = BirthTicket::generate();
         let need = start.need.as_ref().map(Into::into);
@@ -113,15 +114,15 @@ impl State {
             request: request.into(),
             reply,
         };
-        if let Err(rejected) = self.writer.push(key, job) {
-            self.births.planned.remove(&start.id);
-            if let Some(reply) = rejected.request.reply {
-                let text = format!("target {} starts no agent: {}", target.name, rejected.why);
-                let _ = reply.send(Err(WireError::overloaded(text, ASK_AGAIN)));
-            } else {
-                self.look_later();
-            }
+        let Err(rejected) = self.writer.push(key, job) else {
+            return true;
+        };
+        self.births.planned.remove(&start.id);
+        if let Some(reply) = rejected.request.reply {
+            let text = format!("target {} starts no agent: {}", target.name, rejected.why);
+            let _ = reply.send(Err(WireError::overloaded(text, ASK_AGAIN)));
         }
+        false
     }
 
     /// A person asks for an agent.

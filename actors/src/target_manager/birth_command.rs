@@ -81,6 +81,8 @@ pub enum BirthCommand {
     Unlink {
         /// Which.
         guid: AgentGuid,
+        /// By which start it was born: born by another one since, it stays.
+        born_by: SpinUpId,
     },
 }
 
@@ -202,9 +204,12 @@ impl BirthCommand {
                     operation: Some(end.operation.clone().into()),
                 },
             )),
-            Self::Unlink { guid } => {
-                Ok(record
-                    .unlink(*guid, now)
+            Self::Unlink { guid, born_by } => {
+                let mut agents = record.agents.iter();
+                let is_it = agents.any(|a| a.guid == *guid && a.operation_id == *born_by);
+                Ok(is_it
+                    .then(|| record.unlink(*guid, now))
+                    .flatten()
                     .map_or(BirthDecision::Already(None), |record| {
                         BirthDecision::Write {
                             record: record.into(),

@@ -212,9 +212,22 @@ impl State {
 
     fn end_later(&mut self, id: SpinUpId, left: (Option<Arc<dyn Mechanism>>, Option<Value>)) {
         if let (Some(mechanism), reference) = left {
+            let directory = self.args.directory.clone();
+            // It may be born late, until it has ended.
+            let is_born = move || {
+                let end = directory.end_of(id);
+                end.is_some_and(|end| end.operation.agent_guid.is_some())
+            };
             self.births
                 .tasks
-                .spawn(end_and_tidy(mechanism, id, reference, GRACE));
+                .spawn(end_and_tidy(mechanism, id, reference, is_born, GRACE));
+        }
+    }
+
+    /// Nothing records a start any more, by which its agent could be born: what was started is ended.
+    pub(super) fn end_unrecorded(&mut self, id: SpinUpId) {
+        if let Some(running) = self.forget_birth(id) {
+            self.end_later(id, (running.mechanism, running.reference));
         }
     }
 

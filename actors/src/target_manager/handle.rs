@@ -218,25 +218,6 @@ impl TargetManagerHandle {
         })
     }
 
-    /// An agent has deregistered or was buried: its target has room for another one. One that no target has is fine.
-    ///
-    /// # Errors
-    /// It is not known whether it is noted.
-    pub async fn unlink(&self, guid: AgentGuid) -> Result<(), WireError> {
-        self.directory.ready(WITHIN).await?;
-        let Some(linked) = self.directory.linked(guid) else {
-            return Ok(());
-        };
-        let command = Command::Birth {
-            id: linked.target_id,
-            command: BirthCommand::Unlink { guid },
-        };
-        match self.ask(&linked.target_name, command).await {
-            Err(error) if error.code != ErrorCode::NotFound => Err(error),
-            _ => Ok(()),
-        }
-    }
-
     /// A person asks for an agent: it waits neither for the health of the target nor for the end of its rest. Answered
     /// when the start is decided; what becomes of it, [`TargetDirectory::operation`] tells.
     ///

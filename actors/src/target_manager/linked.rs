@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loom_protocol::agent::AgentStatus;
-use loom_protocol::{AgentGuid, WireError};
+use loom_protocol::{AgentGuid, SpinUpId, WireError};
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -42,8 +42,16 @@ impl State {
         }
     }
 
+    /// An agent of this start does not run any more. One of that id that was born by another start since is not meant.
+    pub(super) fn departed(&mut self, guid: AgentGuid, born_by: SpinUpId) {
+        let linked = self.args.directory.linked(guid);
+        if linked.is_none_or(|linked| linked.operation_id == born_by) {
+            self.unlink(guid);
+        }
+    }
+
     /// Has an agent leave its target, if it has one.
-    pub(super) fn unlink(&mut self, guid: AgentGuid) {
+    fn unlink(&mut self, guid: AgentGuid) {
         self.births.departed.remove(&guid);
         self.births.due.remove(&Due::Absent(guid));
         let Some(linked) = self.args.directory.linked(guid) else {
@@ -57,10 +65,23 @@ impl State {
             name: linked.target_name,
             command: Command::Birth {
                 id: linked.target_id,
-                command: BirthCommand::Unlink { guid },
+                command: BirthCommand::Unlink {
+                    guid,
+                    born_by: linked.operation_id,
+                },
             },
         };
         self.order(request.into());
+    }
+
+    /// An agent was there when the bucket was read. One that is waited for already is not given more time by that.
+    pub(super) fn expect_again(&mut self, guid: AgentGuid) {
+        let births = &self.births;
+        let is_expected =
+            births.due.get(&Due::Absent(guid)).is_some() || births.departed.contains_key(&guid);
+        if !is_expected {
+            self.expect(guid);
+        }
     }
 
     /// An agent was born, or was there when the bucket was read.
@@ -113,7 +134,8 @@ impl State {
                     Ok(Found::Running(_)) | Err(_) => sleep(ASK_EVERY).await,
                     Ok(Found::Ended { .. } | Found::Absent | Found::Unknown { .. }) => {
                         if is_offline() {
-                            let _ = myself.cast(TargetMsg::Departed { guid });
+                            let born_by = agent.operation_id;
+                            let _ = myself.cast(TargetMsg::Departed { guid, born_by });
                         }
                         return;
                     }
@@ -139,7 +161,7 @@ impl State {
                 Ok(Stopped::Ended { .. }) => {
                     tracing::info!(%guid, "an agent was ended by its mechanism");
                     // Its place is free at once, whatever the registry still waits for.
-                    let _ = myself.cast(TargetMsg::Departed { guid });
+                    let _ = myself.cast(TargetMsg::Departed { guid, born_by: id });
                 }
                 Ok(Stopped::NotPossible { why }) => {
                     tracing::info!(%guid, "an agent is left to its directive: {why}");

@@ -150,6 +150,8 @@ pub enum TargetMsg {
     Departed {
         /// Which.
         guid: AgentGuid,
+        /// The start that was asked after; the agent may have been born by another one since.
+        born_by: SpinUpId,
     },
     /// Something changed by which somebody may be missing.
     LookWanted,

@@ -68,7 +68,7 @@ impl State {
                     self.tidy_up(end, mechanism.ok());
                 }
             }
-            BirthCommand::Unlink { guid } => {
+            BirthCommand::Unlink { guid, .. } => {
                 if let Some(before) = changed.before.as_ref().filter(|_| is_news)
                     && let Some(agent) = before.agents.iter().find(|agent| agent.guid == *guid)
                 {

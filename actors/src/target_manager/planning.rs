@@ -259,10 +259,16 @@ impl State {
                     self.look_at(Instant::now() + HOLD_OFF);
                     continue;
                 };
-                if let Some(known) = self.args.directory.known(key) {
-                    self.begin_for(&known, key, &one.need, permit, now);
+                let Some(known) = self.args.directory.known(key) else {
+                    continue;
+                };
+                if self.begin_for(&known, key, &one.need, permit, now) {
                     self.refresh_one(key, &known, now);
                     still.push(one);
+                } else {
+                    // Its record has taken as many as it takes at once.
+                    (is_satisfied, is_full) = (false, true);
+                    self.look_later();
                 }
             }
             *waiting = still;

@@ -15,18 +15,10 @@ const LONGEST: Duration = Duration::from_mins(1);
 /// For how long.
 const FOR: Duration = Duration::from_hours(1);
 
-/// Removes what is kept of a start once nothing of it lives.
+/// Removes what is kept of a start once nothing of it lives. Ends nothing.
 pub(super) async fn tidy(mechanism: Arc<dyn Mechanism>, id: SpinUpId, reference: Option<Value>) {
-    let until = Instant::now() + FOR;
-    let mut pause = FIRST;
-    while Instant::now() < until {
-        match mechanism.find(id, reference.as_ref()).await {
-            Ok(Found::Running(_)) | Err(_) => {}
-            Ok(_) => return mechanism.forget(id).await,
-        }
-        sleep(pause).await;
-        pause = LONGEST.min(pause * 2);
-    }
+    let no_time = (Duration::ZERO, Duration::ZERO);
+    tidy_after_agent(mechanism, id, reference, || true, no_time).await;
 }
 
 /// Removes what is kept of an agent that has left its target. It ends by itself; what goes on after `patience` is ended,
@@ -39,7 +31,7 @@ pub(super) async fn tidy_after_agent(
     (patience, grace): (Duration, Duration),
 ) {
     let (left, mut pause) = (Instant::now(), FIRST);
-    while left.elapsed() < FOR {
+    while left.elapsed() < patience + FOR {
         let is_over = match mechanism.find(id, reference.as_ref()).await {
             Ok(Found::Running(_)) if left.elapsed() >= patience && !is_there() => {
                 tracing::info!(%id, "an agent has gone and its process goes on: it is ended");
@@ -56,11 +48,12 @@ pub(super) async fn tidy_after_agent(
     }
 }
 
-/// Ends what could not be ended at first, and removes what is kept of it.
+/// Ends what could not be ended at first, and removes what is kept of it; not once its agent `is_born` all the same.
 pub(super) async fn end_and_tidy(
     mechanism: Arc<dyn Mechanism>,
     id: SpinUpId,
     reference: Option<Value>,
+    is_born: impl Fn() -> bool + Send,
     grace: Duration,
 ) {
     let until = Instant::now() + FOR;
@@ -68,6 +61,9 @@ pub(super) async fn end_and_tidy(
     while Instant::now() < until {
         sleep(pause).await;
         pause = LONGEST.min(pause * 2);
+        if is_born() {
+            return;
+        }
         match mechanism.stop(id, reference.as_ref(), grace).await {
             Ok(_) => return mechanism.forget(id).await,
             Err(why) => tracing::debug!(%id, "what was started is not ended yet: {why}"),
