@@ -207,16 +207,14 @@ impl BirthCommand {
             Self::Unlink { guid, born_by } => {
                 let mut agents = record.agents.iter();
                 let is_it = agents.any(|a| a.guid == *guid && a.operation_id == *born_by);
-                Ok(is_it
-                    .then(|| record.unlink(*guid, now))
-                    .flatten()
-                    .map_or(BirthDecision::Already(None), |record| {
-                        BirthDecision::Write {
-                            record: record.into(),
-                            end: None,
-                            operation: None,
-                        }
-                    }))
+                Ok(is_it.then(|| record.unlink(*guid, now)).flatten().map_or(
+                    BirthDecision::Already(None),
+                    |record| BirthDecision::Write {
+                        record: record.into(),
+                        end: None,
+                        operation: None,
+                    },
+                ))
             }
         }
     }

@@ -80,6 +80,7 @@ mod messages;
 mod news;
 mod operations;
 mod page;
+mod paging;
 mod planning;
 mod recovery;
 mod terms;

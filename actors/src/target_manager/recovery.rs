@@ -31,7 +31,10 @@ impl State {
         let records = all.iter().map(|(_, known)| &known.record);
         let recorded: HashSet<SpinUpId> = records
             .flat_map(|record| {
-                let births = record.births.iter().map(|birth| birth.operation.operation_id);
+                let births = record
+                    .births
+                    .iter()
+                    .map(|birth| birth.operation.operation_id);
                 births.chain(record.agents.iter().map(|agent| agent.operation_id))
             })
             .collect();
