@@ -5,15 +5,43 @@ use std::time::Duration;
 
 use loom_protocol::SpinUpId;
 use serde_json::Value;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::mechanism::{Found, Mechanism};
+use super::mechanism::{Found, Mechanism, Stopped};
+use super::messages::GivenUp;
 
 /// The pause before the second look; doubles up to the longest.
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_mins(1);
 /// For how long.
 const FOR: Duration = Duration::from_hours(1);
+
+/// How long what is ended has between TERM and KILL.
+pub(super) const GRACE: Duration = Duration::from_secs(5);
+/// How long its end may take in all before the operation is decided all the same.
+const END_WITHIN: Duration = Duration::from_secs(40);
+
+/// Ends what was started. Why it is given up, with what its end has shown, and whether something of it may live still.
+pub(super) async fn end_now(
+    mechanism: &dyn Mechanism,
+    id: SpinUpId,
+    reference: Option<Value>,
+    mut why: GivenUp,
+) -> (GivenUp, bool) {
+    let ended = timeout(END_WITHIN, mechanism.stop(id, reference.as_ref(), GRACE)).await;
+    let (problem, said) = match ended {
+        Ok(Ok(Stopped::Ended { output })) => (None, output),
+        Ok(Ok(Stopped::NotPossible { .. })) => (None, None),
+        Ok(Err(why)) => (Some(why), None),
+        Err(_elapsed) => (Some(format!("it did not end within {END_WITHIN:?}")), None),
+    };
+    why.output = why.output.or(said);
+    if let Some(problem) = &problem {
+        let also = format!("; what was started could not be ended: {problem}");
+        why.error.push_str(&also);
+    }
+    (why, problem.is_some())
+}
 
 /// Removes what is kept of a start once nothing of it lives. Ends nothing.
 pub(super) async fn tidy(mechanism: Arc<dyn Mechanism>, id: SpinUpId, reference: Option<Value>) {
