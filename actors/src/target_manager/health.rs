@@ -329,7 +329,7 @@ fn note_checkup(
 async fn probed(mechanism: &dyn Mechanism, limit: Duration) -> Seen {
     let looking = AssertUnwindSafe(mechanism.probe(limit)).catch_unwind();
     match timeout(limit + SLACK, looking).await {
-        Ok(Ok(Ok(_probe))) => Seen::Well,
+        Ok(Ok(Ok(()))) => Seen::Well,
         Ok(Ok(Err(why))) => Seen::Ill(why),
         Ok(Err(_panic)) => Seen::Nothing(
             "the look met a defect of this program; see its log, and please report it".into(),

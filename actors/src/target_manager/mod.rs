@@ -101,9 +101,9 @@ pub use birth_command::BirthCommand;
 pub use birth_step::{BirthStep, BirthStepHook};
 pub use command::{Command, Outcome};
 pub use directory::{LinkedTo, TargetDirectory, TargetView};
-pub use handle::{Redeemed, TargetManagerHandle};
+pub use handle::TargetManagerHandle;
 pub use mechanism::{
-    AgentEnd, FailureKind, Found, Mechanism, Mechanisms, NoMechanisms, Probe, Start, StartFailure,
+    AgentEnd, FailureKind, Found, Mechanism, Mechanisms, NoMechanisms, Start, StartFailure,
     Started, Stopped,
 };
 pub use messages::TargetMsg;
