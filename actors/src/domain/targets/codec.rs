@@ -161,13 +161,14 @@ mod tests {
 
     #[test]
     fn an_end_is_read_as_it_was_written() {
+        let digest = [7_u8; 32];
         let end: DecidedBirth<Value> = serde_json::from_value(json!({
             "operation": {
                 "operationId": "01890a5d-ac96-474b-bcce-b302099a8057", "targetId": TargetId::generate(),
                 "targetName": "t", "mechanism": "local", "status": "timeout",
                 "startedAt": Timestamp::from_millis(7), "endedAt": Timestamp::from_millis(9),
             },
-            "ticket": {"digest": [7; 32], "agentType": "t", "capabilities": ["c"], "boundaries": ["b"]},
+            "ticket": {"digest": digest, "agentType": "t", "capabilities": ["c"], "boundaries": ["b"]},
             "reference": {"pid": 7}, "instanceId": null,
         }))
         .unwrap();
