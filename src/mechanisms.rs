@@ -10,8 +10,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use loom_actors::clock::Clock;
 use loom_actors::target_manager::{
-    AgentEnd, FailureKind, Found, Mechanism, Mechanisms, Probe, Start, StartFailure, Started,
-    Stopped,
+    AgentEnd, FailureKind, Found, Mechanism, Mechanisms, Start, StartFailure, Started, Stopped,
 };
 use loom_protocol::SpinUpId;
 use loom_protocol::target::Target;
@@ -117,11 +116,7 @@ impl Mechanism for ByLauncher {
                 }
                 .boxed()
             });
-            Ok(Started {
-                reference,
-                end,
-                output: started.output,
-            })
+            Ok(Started { reference, end })
         }
         .boxed()
     }
@@ -161,14 +156,10 @@ impl Mechanism for ByLauncher {
         .boxed()
     }
 
-    fn probe(&self, limit: Duration) -> BoxFuture<'_, Result<Probe, String>> {
+    fn probe(&self, limit: Duration) -> BoxFuture<'_, Result<(), String>> {
         async move {
             let probe = self.launcher.probe(limit).await;
-            let probe = probe.map_err(|error| error.to_string())?;
-            Ok(Probe {
-                latency: probe.latency,
-                seen: probe.seen,
-            })
+            probe.map(drop).map_err(|error| error.to_string())
         }
         .boxed()
     }

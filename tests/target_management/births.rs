@@ -75,7 +75,7 @@ async fn a_hundred_submits_at_once_start_exactly_as_many_agents_as_may_be() -> R
 async fn a_ticket_is_for_one_agent_and_for_what_it_was_started_as() -> Result<()> {
     let fleet = Fleet::shared().await?;
     let (project, place) = (fleet.project().await?, Place::new()?);
-    register(&project, place.target("here", 1)).await?;
+    let target = register(&project, place.target("here", 1)).await?;
     submit(&project, 1).await?;
     let process = place.started(&project, 1).await?.remove(0);
     let (guid, other) = (AgentGuid::generate(), AgentGuid::generate());
@@ -91,15 +91,15 @@ async fn a_ticket_is_for_one_agent_and_for_what_it_was_started_as() -> Result<()
     refused(more).await;
     let agent = process.register(&project, guid).await?;
     let again = process.redeem(&project, guid).await??;
-    assert!(again.is_again && again.target_name == "here" && again.operation_id == process.start);
+    assert_eq!(again, target.id);
     refused(process.newborn(other)).await;
     let mut another_run = process.newborn(guid);
     another_run.instance_id = Some("another".into());
     refused(another_run).await;
     let linked = project.parts()?.targets.linked(guid);
     assert_eq!(
-        linked.map(|linked| linked.target_name).as_deref(),
-        Some("here")
+        linked.map(|linked| (linked.target_id, linked.operation_id)),
+        Some((target.id, process.start))
     );
 
     // When it has left, its ticket is worth nothing, and what waits gets another agent.
@@ -151,7 +151,7 @@ async fn what_does_not_register_in_time_is_ended_and_its_agent_may_come_late_whe
     });
     let fleet = fleet.start().await?;
     let (project, place) = (fleet.project().await?, Place::new()?);
-    register(&project, place.target("here", 1)).await?;
+    let target = register(&project, place.target("here", 1)).await?;
     submit(&project, 1).await?;
     let process = place.started(&project, 1).await?.remove(0);
     let given_up = came_to(&project, SpinUpStatus::Timeout, "here").await?;
@@ -161,7 +161,7 @@ async fn what_does_not_register_in_time_is_ended_and_its_agent_may_come_late_whe
     assert_eq!(resting.status, TargetStatus::Error);
     // Something of it was not known to its mechanism, and registers after all.
     let late = process.redeem(&project, AgentGuid::generate()).await??;
-    assert!(!late.is_again && late.operation_id == process.start);
+    assert_eq!(late, target.id);
     let target = get(&project, "here").await?;
     assert_eq!((target.status, target.use_count), (TargetStatus::InUse, 1));
     assert_eq!(operations(&project)?[0].status, SpinUpStatus::Success);
@@ -389,5 +389,21 @@ async fn no_more_starts_are_under_way_than_may_be() -> Result<()> {
     place.started(&project, 4).await?;
     a_while().await;
     assert_eq!(place.processes().len(), 4);
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn more_starts_than_a_record_takes_at_once_follow_when_it_has_taken_the_first() -> Result<()>
+{
+    let fleet = Fleet::builder().settings(|settings| settings.targets.max_concurrent = 140);
+    let fleet = fleet.start().await?;
+    let (project, place) = (fleet.project().await?, Place::new()?);
+    // What waits is there before the target is: all its agents are missing at once.
+    submit(&project, 70).await?;
+    register(&project, place.target("here", 70)).await?;
+    place.started(&project, 70).await?;
+    a_while().await;
+    assert_eq!(place.processes().len(), 70);
     Ok(())
 }

@@ -10,6 +10,7 @@ use loom_testkit::nats::TestNats;
 use loom_testkit::process::LoomUp;
 use serde_json::{Value, json};
 
+use crate::place::{Place, submit};
 use crate::{all, get, local, names_of, register};
 
 async fn until_listed(project: &TestProject, names: &[&str]) -> Result<()> {
@@ -56,6 +57,22 @@ async fn what_was_destroyed_or_purged_from_outside_is_listed_no_longer() -> Resu
     assert_eq!(project.restarts(Role::TargetManager)?, 0);
     register(&project, local("one")).await?;
     until_listed(&project, &["one"]).await?;
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn what_was_started_and_has_not_registered_is_ended_with_the_bucket() -> Result<()> {
+    let fleet = Fleet::shared().await?;
+    let (project, place) = (fleet.project().await?, Place::new()?);
+    register(&project, place.target("here", 1)).await?;
+    submit(&project, 1).await?;
+    let process = place.started(&project, 1).await?.remove(0);
+    let bucket = names::targets_bucket(project.id());
+    project.jetstream().delete_key_value(&bucket).await?;
+    let ended = async || (!process.lives()).then_some(());
+    project.eventually("the end of the process", ended).await?;
+    assert_eq!(project.restarts(Role::TargetManager)?, 0);
     Ok(())
 }
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use loom_actors::domain::targets::OwnedNewborn;
-use loom_actors::target_manager::{OperationFilter, Redeemed};
+use loom_actors::target_manager::OperationFilter;
 use loom_process::stat;
 use loom_protocol::target::{BirthTicket, SpinUpOperation, SpinUpStatus};
-use loom_protocol::{AgentGuid, SpinUpId, WireError};
+use loom_protocol::{AgentGuid, SpinUpId, TargetId, WireError};
 use loom_testkit::agent::{Behaviour, FakeAgent};
 use loom_testkit::fleet::TestProject;
 use serde_json::{Value, json};
@@ -64,7 +64,7 @@ impl Process {
         &self,
         project: &TestProject,
         guid: AgentGuid,
-    ) -> Result<Result<Redeemed, WireError>> {
+    ) -> Result<Result<TargetId, WireError>> {
         let manager = project.parts()?.target_manager.clone();
         Ok(manager.redeem(&self.ticket(), self.newborn(guid)).await)
     }

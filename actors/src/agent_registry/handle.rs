@@ -12,10 +12,10 @@ use super::actor::AgentRegistry;
 use super::messages::{Msg, Registration};
 use super::requests::not_registered;
 use super::shared_news::{SharedNews, SharedRefusal};
-use super::{AgentDirectory, AgentRegistryArgs};
+use super::{AgentDirectory, AgentRegistryArgs, drafting};
 use crate::actor_name::ActorName;
 use crate::clock::Clock;
-use crate::domain::agent;
+use crate::domain::agent::Terms;
 use crate::supervision::{ActorHandle, ChildSpec, RestartPolicy};
 use crate::unavailable::not_reached;
 
@@ -147,13 +147,12 @@ impl AgentRegistryHandle {
         if !self.directory.is_loaded() {
             self.ready(WITHIN).await?;
         }
-        let known = self.directory.snapshot(guid);
-        let terms = agent::Terms {
+        let terms = Terms {
             project: &self.project,
             heartbeat_every: self.heartbeat_every,
             now: self.clock.now(),
         };
-        agent::register(request, guid, known.as_ref(), false, &terms)
+        drafting::draft(&self.directory, request, guid, &terms)
     }
 
     /// Applies a heartbeat and answers the orders that are open. `not-registered` for an unknown

@@ -79,6 +79,7 @@ mod actor;
 mod bucket_view;
 mod counts;
 mod directory;
+mod drafting;
 mod entry;
 mod entry_state;
 mod entry_states;

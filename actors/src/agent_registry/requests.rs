@@ -8,10 +8,11 @@ use loom_protocol::agent::{
 use loom_protocol::{AgentGuid, ErrorCode, Timestamp, WireError};
 use tokio::time::Instant;
 
+use super::AgentEntry;
 use super::actor::State;
+use super::drafting::{draft, goes_on};
 use super::entry_state::PendingRequest;
 use super::messages::{RETRY_AFTER, Registration, Reply, ShutdownCommand, answer};
-use super::{AgentEntry, MAX_AGENTS};
 use crate::domain::agent::{
     self, effective_status, mark_offline, on_heartbeat, reason_heard, request_scale_in, with_status,
 };
@@ -62,31 +63,18 @@ impl State {
 
     /// The agent that a registration would make now.
     pub fn draft(&self, guid: AgentGuid, registration: &Registration) -> Result<Agent, WireError> {
-        let request = &registration.request;
         let directory = &self.args.directory;
-        let known = directory.get(guid);
-        if known.is_none() && directory.len() >= MAX_AGENTS {
-            let message = format!(
-                "project {} has {MAX_AGENTS} agents, which is the most; deregister some",
-                self.args.project
-            );
-            return Err(WireError::overloaded(message, RETRY_AFTER));
-        }
-        let leaving =
-            known.as_ref().is_some_and(|entry| entry.is_leaving()) && self.goes_on(guid, request);
-        let known = known.map(|entry| entry.snapshot());
-        let mut agent = agent::register(request, guid, known.as_ref(), leaving, &self.terms())?;
+        let mut agent = draft(directory, &registration.request, guid, &self.terms())?;
         if let Some(target) = registration.born_from {
             agent.target_id = Some(target.to_string());
         }
+        let known = directory.snapshot(guid);
         Ok(self.apply_group_pause(known.as_ref(), agent))
     }
 
     /// Whether a registration comes from the run of the program that is known already.
     pub fn goes_on(&self, guid: AgentGuid, request: &RegisterRequest) -> bool {
-        let known = self.args.directory.get(guid);
-        request.instance_id.is_some()
-            && known.is_some_and(|known| known.agent().instance_id == request.instance_id)
+        goes_on(&self.args.directory, guid, request)
     }
 
     pub fn heartbeat(&mut self, heartbeat: &HeartbeatRequest) -> Result<Vec<Directive>, WireError> {

@@ -29,7 +29,7 @@ use std::sync::Arc;
 use loom_protocol::Timestamp;
 
 pub use self::choice::{Choice, Standing};
-pub use self::codec::{NotARecord, decode, encode};
+pub use self::codec::{NotARecord, decode, decode_end, encode, encode_end};
 pub(crate) use self::editing::BY_CONFIG;
 pub use self::editing::{Definition, StillInUse};
 pub use self::health::Checkup;

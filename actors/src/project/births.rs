@@ -34,8 +34,7 @@ impl Project {
         let guid = *request.guid.get_or_insert_with(|| guid_of(ticket));
         // What would be refused anyhow uses up no ticket.
         let newborn = self.drafted(request, guid).await?;
-        let redeemed = self.target_manager.redeem(ticket, newborn).await?;
-        Ok(redeemed.target_id)
+        self.target_manager.redeem(ticket, newborn).await
     }
 
     /// The target of an agent that registers without its ticket, where this is the run that was born: it is no more than

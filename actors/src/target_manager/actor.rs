@@ -1,58 +1,59 @@
-//! The actor: reads the bucket, has changes carried out in the background, applies what was acknowledged.
+//! The actor: which of its jobs each message concerns, and what a change that has its outcome means for each.
+//!
+//! | job | its state |
+//! |---|---|
+//! | writing what is to be changed | [`ChangeQueue`] |
+//! | seeing who is missing | [`Planner`] |
+//! | having a start recorded | [`Plans`] |
+//! | a start, from its record to the agent | [`Births`] |
+//! | the agents that were born | [`LinkedAgents`] |
+//! | looking whether agents could be started | [`Health`] |
+//! | reading the bucket again | [`Following`] |
+//!
+//! A job changes its own state only. What else it needs comes as an argument, and what it means for another job goes
+//! back to the actor.
 
 use std::sync::Arc;
 
-use loom_protocol::{ErrorCode, WireError};
+use loom_protocol::event::SpinUpEventKind;
+use loom_protocol::{SpinUpId, WireError};
 use loom_supervision::Loading;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::task::JoinSet;
 
-use super::ASK_AGAIN;
-use super::admission::{NewNames, may_be_new};
+use super::args::TargetManagerArgs;
 use super::birth_command::BirthCommand;
-use super::bucket::TargetBucket;
-use super::change::{Change, ChangeContext, Changed, Request};
+use super::births::Births;
+use super::change::{Changed, Request};
 use super::command::Command;
+use super::discard::discard;
+use super::env::Env;
+use super::events::{is_not_told_as_started, tell_of, tell_of_start, tell_of_target};
 use super::following::Following;
 use super::health::Health;
 use super::key::TargetKey;
-use super::messages::{DoneMsg, Reply, TargetManagerArgs, TargetMsg};
+use super::linked::{LinkedAgents, end_agent, tidy_after};
+use super::messages::{DoneMsg, Reply, TargetMsg};
 use super::planning::Planner;
-use super::under_way::Births;
-use crate::keyed_writer::{Bounds, KeyedWriter, Panicked, carry_out};
-
-/// How many changes may be under way or queued, in all and for one name; more are refused with `overloaded`.
-const BOUNDS: Bounds = Bounds {
-    tasks: 64,
-    requests_of_a_key: 64,
-    requests: 1024,
-};
+use super::plans::Plans;
+use super::queue::{ChangeQueue, Job};
+use super::tidying::tidy;
 
 /// The actor.
 pub struct TargetManager;
 
-/// A request, and who waits for its outcome.
-pub(super) struct Job {
-    pub request: Arc<Request>,
-    /// `None`: the actor's own.
-    pub reply: Option<Reply>,
-}
-
 /// What one incarnation holds.
 pub struct State {
-    pub(super) args: TargetManagerArgs,
-    pub(super) myself: ActorRef<TargetMsg>,
-    context: ChangeContext,
-    pub(super) writer: KeyedWriter<TargetKey, Job, TargetMsg>,
-    pub(super) births: Births,
-    pub(super) planner: Planner,
-    /// Until the bucket has been read: nothing is written before.
-    pub(super) loading: Option<Loading>,
+    env: Env,
+    queue: ChangeQueue,
+    planner: Planner,
+    plans: Plans,
+    births: Births,
+    linked: LinkedAgents,
+    health: Health,
+    following: Following,
+    /// Until the bucket has been read.
+    loading: Option<Loading>,
     was_loaded: bool,
-    pub(super) following: Following,
-    pub(super) health: Health,
-    new_names: NewNames,
-    pub(super) discards: JoinSet<()>,
 }
 
 impl Actor for TargetManager {
@@ -65,39 +66,23 @@ impl Actor for TargetManager {
         myself: ActorRef<TargetMsg>,
         args: TargetManagerArgs,
     ) -> Result<State, ActorProcessingErr> {
-        let bucket = TargetBucket::of(
-            &args.nats,
-            &args.project,
-            args.replicas,
-            &args.ownership,
-            &args.guard,
-            args.births.settings.keep_operations,
-        );
-        let (from, into) = (bucket.clone(), args.directory.clone());
+        let env = Env::new(args, myself.clone());
+        let (from, into) = (env.bucket.clone(), env.args.directory.clone());
         let load = move || {
             let (from, into) = (from.clone(), into.clone());
             async move { from.read_into(&into).await.map(drop) }
         };
         Ok(State {
-            was_loaded: args.directory.is_loaded(),
+            was_loaded: env.args.directory.is_loaded(),
             loading: Some(Loading::begin(&myself, load, TargetMsg::Loaded)),
-            context: ChangeContext {
-                directory: args.directory.clone(),
-                bucket,
-                nats: args.nats.clone(),
-                clock: args.clock.clone(),
-                epoch: args.epoch,
-                on_step: args.births.on_step.clone(),
-            },
-            args,
-            births: Births::default(),
+            queue: ChangeQueue::new(&env),
+            env,
             planner: Planner::default(),
-            writer: KeyedWriter::new(myself.clone(), BOUNDS),
-            myself,
-            following: Following::default(),
+            plans: Plans::default(),
+            births: Births::default(),
+            linked: LinkedAgents::default(),
             health: Health::default(),
-            new_names: NewNames::default(),
-            discards: JoinSet::new(),
+            following: Following::default(),
         })
     }
 
@@ -107,35 +92,51 @@ impl Actor for TargetManager {
         message: TargetMsg,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
+        let State {
+            env,
+            queue,
+            planner,
+            plans,
+            births,
+            linked,
+            health,
+            following,
+            ..
+        } = state;
         match message {
             TargetMsg::Loaded(loaded) => {
                 loaded?;
                 state.loaded();
             }
             TargetMsg::CarryOut { request, reply } => state.take(request, reply),
-            TargetMsg::Trigger { trigger, reply } => state.trigger(&trigger, reply),
+            TargetMsg::Trigger { trigger, reply } => plans.trigger(env, queue, &trigger, reply),
             TargetMsg::EndAgent { order, reply } => {
-                let _ = reply.send(state.end_agent(order));
+                let _ = reply.send(end_agent(env, order));
             }
-            TargetMsg::Discard { name, reply } => state.discard(name, reply),
-            TargetMsg::Health(message) => state.on_health(message),
-            TargetMsg::Order { request } => state.order(request),
-            TargetMsg::Launch { id, news } => state.heard_of(id, news),
-            TargetMsg::EndedWhatWasStarted { id, end } => state.ended(id, end),
-            TargetMsg::Crossed { id, could_hear } => state.crossed(id, could_hear),
-            TargetMsg::BirthsDue { epoch } => state.time_is_over(epoch),
-            TargetMsg::AgentLeft { guid, change } => state.agent_left(guid, change),
-            TargetMsg::Departed { guid } => state.unlink(guid),
-            TargetMsg::LookWanted => state.want_look(),
-            TargetMsg::LookDue { epoch } => state.look_due(epoch),
+            TargetMsg::Discard { name, reply } => discard(env, name, reply),
+            TargetMsg::Health(message) => health.heard(env, queue, message),
+            TargetMsg::Order { request } => queue.order(request),
+            TargetMsg::Launch { id, news } => births.heard_of(env, queue, id, news),
+            TargetMsg::EndedWhatWasStarted { id, why, may_live } => {
+                births.ended(env, queue, id, (why, may_live));
+            }
+            TargetMsg::Crossed { id, could_hear } => births.crossed(env, queue, id, could_hear),
+            TargetMsg::BirthsDue { epoch } => births.time_is_over(env, epoch),
+            TargetMsg::AbsentDue { epoch } => linked.time_is_over(env, queue, epoch),
+            TargetMsg::AgentLeft { guid, change } => linked.left(env, queue, guid, change),
+            TargetMsg::Departed { guid, born_by } => linked.departed(env, queue, guid, born_by),
+            TargetMsg::LookWanted => planner.want_look(env),
+            TargetMsg::LookDue { epoch } => planner.look_due(env, plans, queue, epoch),
             TargetMsg::Done(DoneMsg { key, outcome }) => state.settle(key, *outcome),
-            TargetMsg::ReloadDue => state.reload(),
-            TargetMsg::Reloaded(read) => state.reloaded(read),
-            TargetMsg::Drain(reply) => state.writer.drain(reply),
+            TargetMsg::ReloadDue => following.reload(env),
+            TargetMsg::Reloaded(read) => {
+                if following.reloaded(env, read) {
+                    state.take_over();
+                }
+            }
+            TargetMsg::Drain(reply) => queue.drain(reply),
         }
-        state.work_off();
-        state.arm_births();
-        state.arm_looks();
+        state.go_on();
         Ok(())
     }
 }
@@ -146,131 +147,103 @@ impl State {
         let Some(loading) = self.loading.take() else {
             return;
         };
+        let env = &mut self.env;
+        env.is_loaded = true;
         if self.was_loaded {
             // What the last incarnation wrote and did not live to tell.
-            self.args.events.gap(Some(&self.args.project));
+            env.args.events.gap(Some(&env.args.project));
         }
         loading.finish();
-        self.follow_bucket();
-        self.plan_all_looks();
-        self.listen();
-        self.recover();
+        self.following.begin(env);
+        self.planner.listen(env);
+        self.take_over();
     }
 
+    /// The bucket has been read: what a crash has left in it is gone on with, and what it has lost is ended.
+    fn take_over(&mut self) {
+        self.recover();
+        self.health.plan_all(&self.env);
+    }
+
+    fn recover(&mut self) {
+        let (env, queue) = (&mut self.env, &mut self.queue);
+        let all = env.args.directory.all_known();
+        self.births.end_unrecorded(env, &all);
+        for (key, known) in &all {
+            let record = &*known.record;
+            for birth in &record.births {
+                if !self.plans.contains(birth.operation.operation_id) {
+                    self.births.take_over(env, queue, (*key, record), birth);
+                }
+            }
+            for agent in &record.agents {
+                self.linked.expect_again(env, queue, agent.guid);
+            }
+        }
+        self.planner.targets_changed(env);
+    }
+
+    /// What somebody else asks for is queued, or refused.
     fn take(&mut self, request: Arc<Request>, reply: Reply) {
-        let key = request.key;
-        if let Err(refusal) = self.admit(&request) {
-            let _ = reply.send(Err(refusal));
-            return;
-        }
-        if self.is_new(&request) {
-            self.new_names.began(&request);
-        }
-        let reply = Some(reply);
-        if let Err(rejected) = self.writer.push(key, Job { request, reply }) {
-            let Job { request, reply } = rejected.request;
-            self.new_names.ended(&request);
-            let text = format!("target {} is not changed: {}", request.name, rejected.why);
-            if let Some(reply) = reply {
-                let _ = reply.send(Err(WireError::overloaded(text, ASK_AGAIN)));
+        let may_write = self.env.may_write(&request.name);
+        match may_write.and_then(|()| self.births.admit(&request.command)) {
+            Ok(()) => self.queue.take(&self.env, request, reply),
+            Err(refusal) => {
+                let _ = reply.send(Err(refusal));
             }
         }
     }
 
-    /// Whether anything can be written of a target just now.
-    pub(super) fn may_write(&self, name: &str) -> Result<(), WireError> {
-        let not_now = |why: String| {
-            let text = format!("target {name} is not changed: {why}");
-            Err(WireError::unavailable(text, ASK_AGAIN))
-        };
-        if self.loading.is_some() {
-            return not_now("the targets are still being read".into());
-        }
-        if !self.args.nats.is_up() {
-            return not_now(format!("NATS at {} is away", self.args.nats.shown_url));
-        }
-        Ok(())
+    /// After each message: begins what can be begun, and arms the timers.
+    fn go_on(&mut self) {
+        self.queue.work_off();
+        self.births.arm(&self.env);
+        self.linked.arm(&self.env);
+        self.health.arm(&self.env);
     }
 
-    fn admit(&self, request: &Request) -> Result<(), WireError> {
-        let name = &request.name;
-        self.may_write(name)?;
-        if let Command::Birth {
-            command: BirthCommand::Redeem { digest, .. },
-            ..
-        } = &request.command
-            && self.is_ending(digest)
-        {
-            let text = "the start of this agent is being given up: no agent registered in time, and what was started is ended; try again in a moment";
-            return Err(WireError::unavailable(text, ASK_AGAIN));
-        }
-        if self.is_new(request) {
-            let known = self.args.directory.len();
-            let name = (&self.args.project, name.as_str());
-            self.new_names.admit(name, request.key, known)?;
-        }
-        Ok(())
-    }
-
-    fn is_new(&self, request: &Request) -> bool {
-        may_be_new(&request.command) && self.args.directory.known(request.key).is_none()
-    }
-
-    pub(super) const fn bucket(&self) -> &TargetBucket {
-        &self.context.bucket
-    }
-
-    /// Begins what can be begun.
-    fn work_off(&mut self) {
-        while let Some(key) = self.writer.next_turn() {
-            let Some(job) = self.writer.first(&key) else {
-                continue;
-            };
-            let change = Change::new(self.context.clone(), job.request.clone());
-            let name = job.request.name.clone();
-            let done = move |outcome: Result<Result<Changed, WireError>, Panicked>| {
-                let lost = |panicked: Panicked| {
-                    let text = format!("what became of target {name} is not known: {panicked}");
-                    Err(WireError::new(ErrorCode::Internal, text))
-                };
-                let outcome = Box::new(outcome.unwrap_or_else(lost));
-                TargetMsg::Done(DoneMsg { key, outcome })
-            };
-            self.writer.begin(key, (), carry_out(change), done);
-        }
-    }
-
+    /// A change has its outcome: the directory takes it in, each job hears of it, and whoever waits is answered.
     fn settle(&mut self, key: TargetKey, outcome: Result<Changed, WireError>) {
-        let Some(Job { request, reply }) = self.writer.finish(&key) else {
+        let Some(Job { request, reply }) = self.queue.finish(key) else {
             return;
         };
-        self.new_names.ended(&request);
-        if self.args.directory.take_suspicion() {
-            self.reload();
+        if self.env.args.directory.take_suspicion() {
+            self.following.reload(&self.env);
         }
         if let Ok(changed) = &outcome {
             self.apply(key, changed, &request.command);
         }
         if let Command::Birth { command, .. } = &request.command {
-            self.birth_settled(&request, command, &outcome, reply.is_none());
+            match (command, &outcome) {
+                (BirthCommand::Begin { birth, .. }, _) => {
+                    self.begun(&request, birth.operation.operation_id, &outcome);
+                }
+                (_, Ok(changed)) => self.birth_changed(command, changed),
+                (_, Err(error)) if reply.is_none() => {
+                    let (env, queue) = (&mut self.env, &self.queue);
+                    let births = &mut self.births;
+                    births.not_carried_out(env, queue, (&request, command), error);
+                }
+                (_, Err(_)) => {}
+            }
         }
         if let Ok(changed) = outcome.as_ref()
             && changed.outcome.changed
         {
-            self.targets_changed();
-            self.health_applied(key, changed);
+            self.planner.targets_changed(&self.env);
+            self.health.applied(&self.env, key, changed);
         }
         if let Some(reply) = reply {
             let _ = reply.send(outcome.map(|changed| changed.outcome));
         }
-        self.follow_bucket();
+        self.following.begin(&self.env);
     }
 
     fn apply(&self, key: TargetKey, changed: &Changed, command: &Command) {
         if !changed.outcome.changed {
             return;
         }
-        let directory = &self.args.directory;
+        let directory = &self.env.args.directory;
         // The end first: who looks for the operation finds it at every moment.
         if let Some(end) = &changed.end {
             directory.apply_end(end.clone());
@@ -279,6 +252,81 @@ impl State {
             Some((record, revision)) => directory.apply(key, record, *revision),
             None => directory.forget(key),
         }
-        self.tell_of_target(changed, command);
+        tell_of_target(&self.env, changed, command);
+    }
+
+    /// Planned → launched, or not recorded.
+    fn begun(&mut self, request: &Request, id: SpinUpId, outcome: &Result<Changed, WireError>) {
+        let Some(planned) = self.plans.settle(id) else {
+            return;
+        };
+        let (env, queue) = (&self.env, &mut self.queue);
+        match outcome {
+            Ok(changed) => match changed.birth(id) {
+                Some((record, birth)) => {
+                    tell_of(env, SpinUpEventKind::Triggered, record, &birth.operation);
+                    let place = (request.key, record);
+                    let (ticket, permit) = (planned.ticket, planned.permit);
+                    self.births.launch(env, queue, place, birth, ticket, permit);
+                }
+                // By an incarnation before: its ticket is lost with it.
+                None => self.recover(),
+            },
+            Err(error) => {
+                tracing::debug!(target = request.name, "no agent is started: {error}");
+                self.planner.look_later(env);
+            }
+        }
+    }
+
+    /// What follows for the start, or the agent, that a command was about.
+    fn birth_changed(&mut self, command: &BirthCommand, changed: &Changed) {
+        let (env, queue, births) = (&mut self.env, &mut self.queue, &mut self.births);
+        match command {
+            BirthCommand::Begin { .. } => {}
+            BirthCommand::Started { id, .. } => {
+                if changed.outcome.changed {
+                    tell_of_start(env, SpinUpEventKind::Started, changed);
+                }
+                births.started(*id);
+            }
+            BirthCommand::BeginAgain { id, .. } => births.begun_again(env, queue, *id, changed),
+            BirthCommand::GiveUp { id, .. } => {
+                births.given_up(env, *id, changed.end.as_deref());
+                if changed.end.is_some() {
+                    tell_of_start(env, SpinUpEventKind::Failed, changed);
+                }
+            }
+            BirthCommand::Redeem { newborn, .. } | BirthCommand::RedeemLate { newborn, .. } => {
+                if let Some(end) = &changed.end {
+                    let id = end.operation.operation_id;
+                    if is_not_told_as_started(changed, id) {
+                        // The agent was quicker than whoever started it.
+                        tell_of_start(env, SpinUpEventKind::Started, changed);
+                    }
+                    tell_of_start(env, SpinUpEventKind::Completed, changed);
+                    births.born(id);
+                    self.linked.expect(env, queue, newborn.guid);
+                }
+            }
+            BirthCommand::Settle { end, .. } => {
+                if let Some(guid) = end.operation.agent_guid {
+                    self.linked.expect(env, queue, guid);
+                } else if let Some((record, _)) = &changed.now
+                    && let Ok(mechanism) = env.args.births.mechanisms.of(&record.target)
+                {
+                    let (id, reference) = (end.operation.operation_id, end.reference.clone());
+                    env.spawn(tidy(mechanism, id, reference));
+                }
+            }
+            BirthCommand::Unlink { guid, .. } => {
+                let before = changed.before.as_ref();
+                if let Some(before) = before.filter(|_| changed.outcome.changed)
+                    && let Some(agent) = before.agents.iter().find(|agent| agent.guid == *guid)
+                {
+                    tidy_after(env, before, agent);
+                }
+            }
+        }
     }
 }

@@ -81,6 +81,8 @@ pub enum BirthCommand {
     Unlink {
         /// Which.
         guid: AgentGuid,
+        /// By which start it was born: born by another one since, it stays.
+        born_by: SpinUpId,
     },
 }
 
@@ -202,16 +204,17 @@ impl BirthCommand {
                     operation: Some(end.operation.clone().into()),
                 },
             )),
-            Self::Unlink { guid } => {
-                Ok(record
-                    .unlink(*guid, now)
-                    .map_or(BirthDecision::Already(None), |record| {
-                        BirthDecision::Write {
-                            record: record.into(),
-                            end: None,
-                            operation: None,
-                        }
-                    }))
+            Self::Unlink { guid, born_by } => {
+                let mut agents = record.agents.iter();
+                let is_it = agents.any(|a| a.guid == *guid && a.operation_id == *born_by);
+                Ok(is_it.then(|| record.unlink(*guid, now)).flatten().map_or(
+                    BirthDecision::Already(None),
+                    |record| BirthDecision::Write {
+                        record: record.into(),
+                        end: None,
+                        operation: None,
+                    },
+                ))
             }
         }
     }
@@ -246,4 +249,44 @@ pub(super) fn refused(refusal: &TicketRefusal) -> WireError {
     let text = format!("the agent is not registered: {refusal}; it is to end");
     WireError::new(ErrorCode::Forbidden, text)
         .with_details(serde_json::json!({ "ticket": "refused" }))
+}
+
+#[cfg(test)]
+mod tests {
+    use loom_protocol::TargetId;
+    use loom_protocol::target::RegisterTarget;
+    use serde_json::json;
+
+    use super::*;
+    use crate::domain::targets::{LinkedAgent, TicketTerms};
+
+    const NOW: Timestamp = Timestamp::from_millis(1000);
+
+    #[test]
+    fn an_agent_that_was_born_by_another_start_since_keeps_its_place() {
+        let request: RegisterTarget = serde_json::from_value(json!({
+            "name": "t", "agentType": "t", "capabilities": ["c"], "mechanism": "local", "command": "run",
+        }))
+        .unwrap();
+        let new = request.check().unwrap();
+        let target = new.into_target(TargetId::generate(), "a test".into(), NOW);
+        let ticket = TicketTerms::of(&target, None, [7; 32]);
+        let mut record = Record::new(target);
+        let (guid, born_by) = (AgentGuid::generate(), SpinUpId::generate());
+        record.agents.push(LinkedAgent {
+            guid,
+            instance_id: None,
+            operation_id: born_by,
+            ticket,
+            reference: None,
+            born_at: NOW,
+        });
+        let unlink = |born_by| BirthCommand::Unlink { guid, born_by }.decide(&record, NOW);
+        let by_another = unlink(SpinUpId::generate()).unwrap();
+        assert_eq!(by_another, BirthDecision::Already(None));
+        let Ok(BirthDecision::Write { record, .. }) = unlink(born_by) else {
+            panic!("it leaves");
+        };
+        assert!(record.agents.is_empty());
+    }
 }

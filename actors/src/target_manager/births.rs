@@ -9,351 +9,348 @@
 //! What was started is ended *before* the operation is decided: a crash in between finds it undecided, and does it once
 //! more. An agent that registers while its start is being ended is told to try again: either it ends first, or the start
 //! is given up by then, and it is born late where there is room.
+//!
+//! A start that this incarnation finds in the bucket is gone on with where the record says that it stands:
+//!
+//! | the bucket has | then |
+//! |---|---|
+//! | its end, and the record has it still | it leaves the record, with that end |
+//! | a start without a reference | its mechanism is asked: it runs: its reference is recorded; surely not begun: begun again with a new ticket; it cannot say: it stands until its time is over |
+//! | a start with a reference | its mechanism is asked: it runs: watched on, with the full time; it has ended: given up, with its output |
+//! | not what this incarnation has begun, because it was destroyed | what was started is ended |
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use loom_protocol::target::{BirthTicket, SpinUpStatus, Target};
-use loom_protocol::{SpinUpId, WireError};
-use serde_json::Value;
-use tokio::time::{Instant, timeout};
+use loom_protocol::{ErrorCode, SpinUpId, WireError};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::actor::{Job, State};
 use super::birth_command::BirthCommand;
-use super::change::Request;
+use super::change::{Changed, Request};
 use super::command::Command;
+use super::directory::Known;
+use super::env::Env;
 use super::key::TargetKey;
-use super::launching::{Beginning, Launch, LaunchNews};
-use super::mechanism::{Mechanism, Start, Stopped};
-use super::messages::TargetMsg;
+use super::launching::{Beginning, LaunchNews};
+use super::mechanism::Start;
+use super::messages::{GivenUp, TargetMsg};
+use super::queue::ChangeQueue;
+use super::running::{Phase, Running};
 use super::terms::StartPermit;
-use super::tidying::{end_and_tidy, tidy};
-use super::under_way::{Due, EndOf, Phase, Running};
-use super::{Ended, Record, Reference};
-use crate::domain::targets::{Birth, TicketDigest, digest_of};
+use super::tidying::{end_now, tidy};
+use super::{ASK_AGAIN, Ended, Record, Reference};
+use crate::deadline_queue::DeadlineQueue;
+use crate::domain::targets::{Birth, digest_of};
 use crate::liveness::BarrierOutcome;
 
-/// How long what is ended has between TERM and KILL.
-pub(super) const GRACE: Duration = Duration::from_secs(5);
-/// How long its end may take in all before the operation is decided all the same.
-const END_WITHIN: Duration = Duration::from_secs(40);
-/// The pause before a command of the actor's own is given again that could not be carried out.
-const AGAIN: Duration = Duration::from_secs(1);
+/// All that are recorded and not decided.
+#[derive(Default)]
+pub(super) struct Births {
+    running: HashMap<SpinUpId, Running>,
+    /// Those whose agent has not registered.
+    due: DeadlineQueue<SpinUpId>,
+}
 
-impl State {
+impl Births {
     /// Recorded → launched, with the ticket that only this incarnation knows.
-    pub(super) fn launch(
+    pub fn launch(
         &mut self,
+        env: &Env,
+        queue: &mut ChangeQueue,
         (key, record): (TargetKey, &Record),
         birth: &Birth<Reference>,
         ticket: BirthTicket,
         permit: StartPermit,
     ) {
         let start = Start {
-            project: self.args.project.clone(),
+            project: env.args.project.clone(),
             operation: birth.operation.clone(),
             agent_type: birth.ticket.agent_type.clone(),
             capabilities: birth.ticket.capabilities.clone(),
             boundaries: birth.ticket.boundaries.clone(),
             ticket,
         };
-        self.run(
-            key,
-            &record.target,
-            birth,
-            permit,
-            Beginning::New(start.into()),
-        );
+        let beginning = Beginning::New(start.into());
+        self.run(env, queue, (key, &record.target), birth, permit, beginning);
+    }
+
+    /// Found in the bucket → launched, or its end is taken over.
+    pub fn take_over(
+        &mut self,
+        env: &Env,
+        queue: &mut ChangeQueue,
+        (key, record): (TargetKey, &Record),
+        birth: &Birth<Reference>,
+    ) {
+        let id = birth.operation.operation_id;
+        if self.running.contains_key(&id) {
+            return;
+        }
+        let (target, births) = (&record.target, &env.args.births);
+        if let Some(end) = env.args.directory.end_of(id) {
+            let command = BirthCommand::Settle {
+                end: Box::new((*end).clone()),
+                cooldown: births.settings.cooldown,
+            };
+            let name = target.name.clone();
+            let id = target.id;
+            let command = Command::Birth { id, command };
+            return queue.order(Request { key, name, command }.into());
+        }
+        let permit = births.limit.take_for_one_begun();
+        let beginning = Beginning::Recorded(birth.reference.clone());
+        self.run(env, queue, (key, target), birth, permit, beginning);
     }
 
     /// A start that is recorded is begun, or looked for.
-    pub(super) fn run(
+    fn run(
         &mut self,
-        key: TargetKey,
-        target: &Target,
+        env: &Env,
+        queue: &mut ChangeQueue,
+        place: (TargetKey, &Target),
         birth: &Birth<Reference>,
         permit: StartPermit,
         beginning: Beginning,
     ) {
         let id = birth.operation.operation_id;
-        let terms = &self.args.births;
-        let (mechanism, why_not) = match terms.mechanisms.of(target) {
-            Ok(mechanism) => (Some(mechanism), None),
-            Err(why_not) => (None, Some(why_not)),
-        };
-        let task = mechanism.clone().map(|mechanism| {
-            let myself = self.myself.clone();
-            let launch = Launch {
-                id,
-                mechanism,
-                ownership: self.args.ownership.clone(),
-                on_step: terms.on_step.clone(),
-                tell: move |news| {
-                    let _ = myself.cast(TargetMsg::Launch { id, news });
-                },
-            };
-            AbortOnDropHandle::new(tokio::spawn(launch.run(beginning)))
-        });
-        let running = Running {
-            key,
-            name: target.name.clone(),
-            target: target.id,
-            mechanism,
-            digest: birth.ticket.digest,
-            ticket: None,
-            reference: birth.reference.clone(),
-            phase: Phase::Launched,
-            since: Instant::now(),
-            timeout: terms.settings.birth_timeout.of(target.mechanism),
-            task,
-            _permit: permit,
-        };
-        self.births.due.set(Due::Birth(id), running.until());
-        self.births.running.insert(id, running);
+        let (running, why_not) = Running::launched(env, place, birth, permit, beginning);
+        self.due.set(id, running.until());
+        self.running.insert(id, running);
         if let Some(why_not) = why_not {
-            self.give_up(id, SpinUpStatus::Failed, why_not, None);
+            self.give_up(env, queue, id, failed(why_not, None));
         }
     }
 
     /// A start has come to something.
-    pub(super) fn heard_of(&mut self, id: SpinUpId, news: LaunchNews) {
-        let Some(running) = self.births.running.get_mut(&id) else {
+    pub fn heard_of(&mut self, env: &Env, queue: &mut ChangeQueue, id: SpinUpId, news: LaunchNews) {
+        let Some(running) = self.running.get_mut(&id) else {
             return;
         };
         match news {
             LaunchNews::Started(reference) => {
                 running.reference = Some(reference.clone());
                 if running.phase != Phase::Ending {
-                    self.command(id, BirthCommand::Started { id, reference });
+                    self.order(queue, id, BirthCommand::Started { id, reference });
                 }
             }
             // Whatever else is said of an agent that lives, or of what is being ended, changes nothing.
             _ if matches!(running.phase, Phase::Ending) => {}
-            _ if running.phase == Phase::Born => self.settle_birth(id),
+            _ if running.phase == Phase::Born => self.born(id),
             LaunchNews::NeverBegan => {
                 let ticket = BirthTicket::generate();
                 let digest = digest_of(&ticket);
                 (running.digest, running.ticket) = (digest, Some(ticket));
-                let until = self.args.clock.now().after(running.timeout);
-                self.command(id, BirthCommand::BeginAgain { id, digest, until });
+                let until = env.now().after(running.timeout);
+                self.order(queue, id, BirthCommand::BeginAgain { id, digest, until });
             }
             LaunchNews::Over {
                 error,
                 output,
-                may_live: true,
-            } => self.end(id, SpinUpStatus::Failed, error, output),
-            LaunchNews::Over { error, output, .. } => {
-                self.give_up(id, SpinUpStatus::Failed, error, output);
+                may_live,
+            } => {
+                let why = failed(error, output);
+                if may_live {
+                    self.end(env, queue, id, why);
+                } else {
+                    self.give_up(env, queue, id, why);
+                }
             }
             LaunchNews::NotOurs => {
                 tracing::info!(%id, "no agent is started: this coordinator owns no longer");
-                self.forget_birth(id);
+                self.forget(id);
             }
+        }
+    }
+
+    /// Pending → pending: recorded with another ticket, it is launched again.
+    pub fn begun_again(
+        &mut self,
+        env: &Env,
+        queue: &mut ChangeQueue,
+        id: SpinUpId,
+        changed: &Changed,
+    ) {
+        let Some(running) = self.forget(id) else {
+            return;
+        };
+        if let Some((record, birth)) = changed.birth(id)
+            && let Some(ticket) = running.ticket
+        {
+            let permit = env.args.births.limit.take_for_one_begun();
+            self.launch(env, queue, (running.key, record), birth, ticket, permit);
         }
     }
 
     /// Launched, suspected → ending.
-    pub(super) fn end(
-        &mut self,
-        id: SpinUpId,
-        status: SpinUpStatus,
-        error: String,
-        output: Option<String>,
-    ) {
-        let Some(running) = self.births.running.get_mut(&id) else {
+    fn end(&mut self, env: &Env, queue: &mut ChangeQueue, id: SpinUpId, why: GivenUp) {
+        let Some(running) = self.running.get_mut(&id) else {
             return;
         };
         running.phase = Phase::Ending;
-        self.births.due.remove(&Due::Birth(id));
+        self.due.remove(&id);
         let Some(mechanism) = running.mechanism.clone() else {
-            return self.give_up(id, status, error, output);
+            return self.give_up(env, queue, id, why);
         };
-        let (reference, myself) = (running.reference.clone(), self.myself.clone());
+        let (reference, myself) = (running.reference.clone(), env.myself());
         // The one before is ended with this: a start under way is in doubt then, and ended with the rest.
         running.task = None;
         running.task = Some(AbortOnDropHandle::new(tokio::spawn(async move {
-            let ended = timeout(END_WITHIN, mechanism.stop(id, reference.as_ref(), GRACE)).await;
-            let (problem, said) = match ended {
-                Ok(Ok(Stopped::Ended { output })) => (None, output),
-                Ok(Ok(Stopped::NotPossible { .. })) => (None, None),
-                Ok(Err(why)) => (Some(why), None),
-                Err(_elapsed) => (Some(format!("it did not end within {END_WITHIN:?}")), None),
-            };
-            let end = EndOf {
-                status,
-                may_live: problem.is_some(),
-                error: match problem {
-                    Some(problem) => {
-                        format!("{error}; what was started could not be ended: {problem}")
-                    }
-                    None => error,
-                },
-                output: output.or(said),
-            };
-            let _ = myself.cast(TargetMsg::EndedWhatWasStarted { id, end });
+            let (why, may_live) = end_now(&*mechanism, id, reference, why).await;
+            let _ = myself.cast(TargetMsg::EndedWhatWasStarted { id, why, may_live });
         })));
     }
 
-    /// What was started has ended: the operation is decided.
-    pub(super) fn ended(&mut self, id: SpinUpId, end: EndOf) {
-        let EndOf {
-            status,
-            error,
-            output,
-            may_live,
-        } = end;
-        if may_live && let Some(running) = self.births.running.get(&id) {
-            let left = (running.mechanism.clone(), running.reference.clone());
-            self.end_later(id, left);
+    /// What was started has ended, or could not be ended: the operation is decided.
+    pub fn ended(
+        &mut self,
+        env: &mut Env,
+        queue: &mut ChangeQueue,
+        id: SpinUpId,
+        (why, may_live): (GivenUp, bool),
+    ) {
+        if may_live && let Some(running) = self.running.get(&id) {
+            running.end_later(env, id);
         }
-        self.give_up(id, status, error, output);
-    }
-
-    fn end_later(&mut self, id: SpinUpId, left: (Option<Arc<dyn Mechanism>>, Option<Value>)) {
-        if let (Some(mechanism), reference) = left {
-            self.births
-                .tasks
-                .spawn(end_and_tidy(mechanism, id, reference, GRACE));
-        }
+        self.give_up(env, queue, id, why);
     }
 
     /// Any → given up, once it is written.
-    pub(super) fn give_up(
-        &mut self,
-        id: SpinUpId,
-        status: SpinUpStatus,
-        error: String,
-        output: Option<String>,
-    ) {
-        if let Some(running) = self.births.running.get_mut(&id) {
+    fn give_up(&mut self, env: &Env, queue: &mut ChangeQueue, id: SpinUpId, why: GivenUp) {
+        if let Some(running) = self.running.get_mut(&id) {
             running.phase = Phase::Ending;
         }
-        self.births.due.remove(&Due::Birth(id));
+        self.due.remove(&id);
         let command = BirthCommand::GiveUp {
             id,
-            status,
-            error,
-            output,
-            cooldown: self.args.births.settings.cooldown,
+            status: why.status,
+            error: why.error,
+            output: why.output,
+            cooldown: env.args.births.settings.cooldown,
         };
-        self.command(id, command);
+        self.order(queue, id, command);
     }
 
     /// Gives a command of the actor's own about a start that is recorded.
-    pub(super) fn command(&mut self, id: SpinUpId, command: BirthCommand) {
-        if let Some(running) = self.births.running.get(&id) {
-            let request = Request {
-                key: running.key,
-                name: running.name.clone(),
-                command: Command::Birth {
-                    id: running.target,
-                    command,
-                },
-            };
-            self.order(request.into());
+    fn order(&self, queue: &mut ChangeQueue, id: SpinUpId, command: BirthCommand) {
+        if let Some(running) = self.running.get(&id) {
+            queue.order(running.request(command).into());
         }
     }
 
-    /// Has a command of the actor's own carried out, now or later.
-    pub(super) fn order(&mut self, request: Arc<Request>) {
-        let key = request.key;
-        let job = Job {
-            request,
-            reply: None,
+    /// Given up → (gone): its end is written, and what is kept of it is removed.
+    pub fn given_up(&mut self, env: &mut Env, id: SpinUpId, end: Option<&Ended>) {
+        let mechanism = self.forget(id).and_then(|running| running.mechanism);
+        if let (Some(mechanism), Some(end)) = (mechanism, end) {
+            env.spawn(tidy(mechanism, id, end.reference.clone()));
+        }
+    }
+
+    /// Whether a ticket may be used just now.
+    ///
+    /// # Errors
+    /// `unavailable`: its start is being ended.
+    pub fn admit(&self, command: &Command) -> Result<(), WireError> {
+        let Command::Birth {
+            command: BirthCommand::Redeem { digest, .. },
+            ..
+        } = command
+        else {
+            return Ok(());
         };
-        if let Err(rejected) = self.writer.push(key, job) {
-            self.order_again(rejected.request.request);
+        let mut running = self.running.values();
+        if running.any(|running| running.phase == Phase::Ending && running.digest == *digest) {
+            let text = "the start of this agent is being given up: no agent registered in time, and what was started is ended; try again in a moment";
+            return Err(WireError::unavailable(text, ASK_AGAIN));
         }
-    }
-
-    /// The same after a pause. What is no longer true by then changes nothing.
-    pub(super) fn order_again(&self, request: Arc<Request>) {
-        self.myself
-            .send_after(AGAIN, move || TargetMsg::Order { request });
-    }
-
-    /// Whether an agent that registers with this ticket is to wait: its start is being ended.
-    pub(super) fn is_ending(&self, digest: &TicketDigest) -> bool {
-        let mut running = self.births.running.values();
-        running.any(|running| running.phase == Phase::Ending && running.digest == *digest)
+        Ok(())
     }
 
     /// Its agent is born: nothing more is done for the start, but what is needed to find the agent again.
-    pub(super) fn settle_birth(&mut self, id: SpinUpId) {
-        self.births.due.remove(&Due::Birth(id));
-        if let Some(running) = self.births.running.get_mut(&id) {
+    pub fn born(&mut self, id: SpinUpId) {
+        self.due.remove(&id);
+        if let Some(running) = self.running.get_mut(&id) {
             let is_just_born = running.phase != Phase::Born;
             if running.reference.is_none() && is_just_born && running.mechanism.is_some() {
                 running.phase = Phase::Born;
             } else {
-                self.births.running.remove(&id);
+                self.running.remove(&id);
             }
         }
     }
 
-    /// Whether its agent is born, and nothing was known by which it is found.
-    pub(super) fn is_born(&self, id: SpinUpId) -> bool {
-        let running = self.births.running.get(&id);
-        running.is_some_and(|running| running.phase == Phase::Born)
-    }
-
-    /// It is decided, or not ours.
-    pub(super) fn forget_birth(&mut self, id: SpinUpId) -> Option<Running> {
-        self.births.due.remove(&Due::Birth(id));
-        self.births.running.remove(&id)
-    }
-
-    /// The end of a start is written: what is kept of it is removed.
-    pub(super) fn tidy_up(&mut self, end: &Ended, mechanism: Option<Arc<dyn Mechanism>>) {
-        let id = end.operation.operation_id;
-        if let Some(mechanism) = mechanism {
-            self.births
-                .tasks
-                .spawn(tidy(mechanism, id, end.reference.clone()));
+    /// Its reference is recorded: nothing more is known of it once its agent is born.
+    pub fn started(&mut self, id: SpinUpId) {
+        let running = self.running.get(&id);
+        if running.is_some_and(|running| running.phase == Phase::Born) {
+            self.running.remove(&id);
         }
     }
 
-    /// Somebody's time is over.
-    pub(super) fn time_is_over(&mut self, epoch: u64) {
-        let Some(armed) = self.births.due.fired(epoch) else {
+    fn forget(&mut self, id: SpinUpId) -> Option<Running> {
+        self.due.remove(&id);
+        self.running.remove(&id)
+    }
+
+    /// The bucket has been read: what was started and is not recorded any more is ended. Nobody can be born from it.
+    pub fn end_unrecorded(&mut self, env: &mut Env, all: &[(TargetKey, Known)]) {
+        let mut recorded = HashSet::new();
+        for (_, Known { record, .. }) in all {
+            let births = record.births.iter();
+            recorded.extend(births.map(|birth| birth.operation.operation_id));
+            recorded.extend(record.agents.iter().map(|agent| agent.operation_id));
+        }
+        // Of one that is born only the reference is waited for.
+        let unborn = self.running.iter().filter(|(_, r)| r.phase != Phase::Born);
+        let ids: Vec<SpinUpId> = unborn.map(|(id, _)| *id).collect();
+        for id in ids.into_iter().filter(|id| !recorded.contains(id)) {
+            self.forget_and_end(env, id);
+        }
+    }
+
+    fn forget_and_end(&mut self, env: &mut Env, id: SpinUpId) {
+        if let Some(running) = self.forget(id) {
+            running.end_later(env, id);
+        }
+    }
+
+    /// Some of them have taken too long.
+    pub fn time_is_over(&mut self, env: &mut Env, epoch: u64) {
+        let Some(armed) = self.due.fired(epoch) else {
             return;
         };
-        self.args.barrier.grace().timer_fired(armed);
-        while self.births.tasks.try_join_next().is_some() {}
-        while let Some(due) = self.births.due.pop_due(Instant::now()) {
-            match due {
-                Due::Birth(id) => self.suspect(id),
-                Due::Absent(guid) => self.look_for_absent(guid),
-            }
+        env.args.barrier.grace().timer_fired(armed);
+        while let Some(id) = self.due.pop_due(Instant::now()) {
+            self.suspect(env, id);
         }
     }
 
     /// Launched → suspected: nobody is late before it is known that we could hear.
-    fn suspect(&mut self, id: SpinUpId) {
-        let heard_since = self.args.barrier.grace().since();
-        let Some(running) = self.births.running.get_mut(&id) else {
+    fn suspect(&mut self, env: &mut Env, id: SpinUpId) {
+        let heard_since = env.args.barrier.grace().since();
+        let Some(running) = self.running.get_mut(&id) else {
             return;
         };
         let until = running.until().max(heard_since + running.timeout);
         if until > Instant::now() {
-            return self.births.due.set(Due::Birth(id), until);
+            return self.due.set(id, until);
         }
         if running.phase != Phase::Launched {
             return;
         }
         running.phase = Phase::Suspected;
-        let (barrier, myself) = (self.args.barrier.clone(), self.myself.clone());
-        self.births.tasks.spawn(async move {
+        let (barrier, myself) = (env.args.barrier.clone(), env.myself());
+        env.spawn(async move {
             let could_hear = barrier.pass().await == BarrierOutcome::Passed;
             let _ = myself.cast(TargetMsg::Crossed { id, could_hear });
         });
     }
 
     /// Suspected → ending, or launched again with the full time.
-    pub(super) fn crossed(&mut self, id: SpinUpId, could_hear: bool) {
-        let heard_since = self.args.barrier.grace().since();
-        let Some(running) = self.births.running.get_mut(&id) else {
+    pub fn crossed(&mut self, env: &Env, queue: &mut ChangeQueue, id: SpinUpId, could_hear: bool) {
+        let heard_since = env.args.barrier.grace().since();
+        let Some(running) = self.running.get_mut(&id) else {
             return;
         };
         if running.phase != Phase::Suspected {
@@ -366,35 +363,54 @@ impl State {
         };
         if until > Instant::now() {
             running.phase = Phase::Launched;
-            return self.births.due.set(Due::Birth(id), until);
+            return self.due.set(id, until);
         }
-        let error = format!("no agent registered within {:?}", running.timeout);
-        self.end(id, SpinUpStatus::Timeout, error, None);
+        let why = GivenUp {
+            status: SpinUpStatus::Timeout,
+            error: format!("no agent registered within {:?}", running.timeout),
+            output: None,
+        };
+        self.end(env, queue, id, why);
     }
 
     /// Arms the timer of what is due next.
-    pub(super) fn arm_births(&mut self) {
-        if let Some((epoch, at)) = self.births.due.next_to_arm() {
-            let wait = at.saturating_duration_since(Instant::now());
-            self.myself
-                .send_after(wait, move || TargetMsg::BirthsDue { epoch });
-        }
+    pub fn arm(&mut self, env: &Env) {
+        env.arm(self.due.next_to_arm(), |epoch| TargetMsg::BirthsDue {
+            epoch,
+        });
     }
 
     /// A command of the actor's own was refused: again after a pause, unless it has become pointless.
-    pub(super) fn not_carried_out(&mut self, request: Arc<Request>, error: &WireError) {
-        use loom_protocol::ErrorCode;
-        if error.code == ErrorCode::NotFound {
-            if let Command::Birth {
-                command: BirthCommand::GiveUp { id, .. } | BirthCommand::Started { id, .. },
-                ..
-            } = &request.command
-            {
-                self.forget_birth(*id);
-            }
-            return;
+    pub fn not_carried_out(
+        &mut self,
+        env: &mut Env,
+        queue: &ChangeQueue,
+        (request, command): (&Arc<Request>, &BirthCommand),
+        error: &WireError,
+    ) {
+        if error.code != ErrorCode::NotFound {
+            tracing::debug!(target = request.name, "it is tried again: {error}");
+            return queue.order_again(request.clone());
         }
-        tracing::debug!(target = request.name, "it is tried again: {error}");
-        self.order_again(request);
+        match command {
+            BirthCommand::Started { id, .. } if !self.is_born(*id) => self.forget_and_end(env, *id),
+            BirthCommand::GiveUp { id, .. } | BirthCommand::Started { id, .. } => {
+                self.forget(*id);
+            }
+            _ => {}
+        }
+    }
+
+    fn is_born(&self, id: SpinUpId) -> bool {
+        let running = self.running.get(&id);
+        running.is_some_and(|running| running.phase == Phase::Born)
+    }
+}
+
+fn failed(error: String, output: Option<String>) -> GivenUp {
+    GivenUp {
+        status: SpinUpStatus::Failed,
+        error,
+        output,
     }
 }

@@ -123,11 +123,12 @@ impl TargetBucket {
         write_id: &str,
     ) -> Result<u64, StoreError> {
         let key = names::spin_up_key(id);
-        self.bucket.put(&key, value, self.keep, write_id).await
+        self.ensured().await?;
+        let written = self.bucket.put(&key, value, self.keep, write_id).await;
+        self.noted(written)
     }
 
-    /// Stores a value, or removes the key, if its last revision is `expected` (0: none). The bucket is made where it is
-    /// not known to be there.
+    /// Stores a value, or removes the key, if its last revision is `expected` (0: none).
     pub async fn write(
         &self,
         key: &str,
@@ -135,16 +136,26 @@ impl TargetBucket {
         expected: u64,
         write_id: &str,
     ) -> Result<u64, StoreError> {
-        if !self.is_there() {
-            self.bucket.ensure().await?;
-            self.saw(self.bucket.look().await?);
-        }
+        self.ensured().await?;
         let written = match value {
             Some(value) => self.bucket.write(key, value, expected, write_id).await,
             None => self.remove(key, expected, write_id).await,
         };
+        self.noted(written)
+    }
+
+    /// The bucket is made where it is not known to be there: before every write.
+    async fn ensured(&self) -> Result<(), StoreError> {
+        if !self.is_there() {
+            self.bucket.ensure().await?;
+            self.saw(self.bucket.look().await?);
+        }
+        Ok(())
+    }
+
+    /// After every write: one that failed did so perhaps because the bucket is gone, which is looked for before the next.
+    fn noted(&self, written: Result<u64, StoreError>) -> Result<u64, StoreError> {
         if written.is_err() {
-            // Perhaps because it is gone: it is looked for before the next write.
             self.is_there.store(false, Ordering::Release);
         }
         written

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use loom_protocol::target::{SpinUpOperation, Target};
-use loom_protocol::{ErrorCode, TargetId, WireError, names};
+use loom_protocol::{ErrorCode, SpinUpId, TargetId, WireError, names};
 
 use super::birth_command::BirthCommand;
 use super::birth_step::{BirthStep, BirthStepHook};
@@ -13,10 +13,9 @@ use super::bucket::TargetBucket;
 use super::command::{Command, Decision, Outcome, contended};
 use super::directory::{TargetDirectory, Unreadable, read};
 use super::key::TargetKey;
-use super::operations::encode_end;
-use super::{Ended, Record};
+use super::{Ended, Record, Reference};
 use crate::clock::Clock;
-use crate::domain::targets::encode;
+use crate::domain::targets::{Birth, encode, encode_end};
 use crate::keyed_writer::{Decided, Found, Transition};
 use crate::nats::connection::Nats;
 use crate::nats::error::{Cause, StoreError, StoreErrorKind};
@@ -57,6 +56,16 @@ pub(super) struct Changed {
     pub end: Option<Arc<Ended>>,
     /// The record that was there before.
     pub before: Option<Arc<Record>>,
+}
+
+impl Changed {
+    /// A start as it is recorded by this, with its record.
+    pub fn birth(&self, id: SpinUpId) -> Option<(&Record, &Birth<Reference>)> {
+        let (record, _) = self.now.as_ref().filter(|_| self.outcome.changed)?;
+        let mut births = record.births.iter();
+        let birth = births.find(|birth| birth.operation.operation_id == id)?;
+        Some((record, birth))
+    }
 }
 
 /// A change that is under way. All of its writes have one write id.

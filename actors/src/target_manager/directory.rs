@@ -18,11 +18,11 @@ pub(crate) use self::births::TicketOf;
 pub use self::births::{LinkedTo, TargetView};
 pub(in crate::target_manager) use self::unreadable::Unreadable;
 use super::key::TargetKey;
-use super::operations::{Operations, decode_end};
+use super::operations::Operations;
 use super::page::{TargetsFound, page_of};
 use super::{Ended, Record};
 use crate::domain::id_prefix::bounds;
-use crate::domain::targets::{NotARecord, decode};
+use crate::domain::targets::{NotARecord, decode, decode_end};
 use crate::nats::kv;
 
 /// A reader may ask again so soon.

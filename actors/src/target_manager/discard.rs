@@ -5,34 +5,28 @@ use loom_protocol::{TargetId, WireError, names};
 use ractor::RpcReplyPort;
 
 use super::ASK_AGAIN;
-use super::actor::State;
 use super::bucket::TargetBucket;
 use super::command::not_found;
 use super::directory::TargetDirectory;
+use super::env::Env;
 use crate::nats::error::StoreErrorKind;
 
-/// Answers when the record is gone.
-pub(super) type DiscardReply = RpcReplyPort<Result<(), WireError>>;
-
-impl State {
-    /// Removes what lies unreadable under a name; the task ends with the actor.
-    pub(super) fn discard(&mut self, name: String, reply: DiscardReply) {
-        if let Err(refusal) = self.may_write(&name) {
-            let _ = reply.send(Err(refusal));
-            return;
-        }
-        let directory = self.args.directory.clone();
-        let bucket = self.bucket().clone();
-        let write_id = format!("{}/{}", self.args.epoch, TargetId::generate());
-        while self.discards.try_join_next().is_some() {}
-        self.discards.spawn(async move {
-            let discarded = discard(&bucket, &directory, &name, &write_id).await;
-            let _ = reply.send(discarded);
-        });
+/// Removes what lies unreadable under a name; answered when it is gone.
+pub(super) fn discard(env: &mut Env, name: String, reply: RpcReplyPort<Result<(), WireError>>) {
+    if let Err(refusal) = env.may_write(&name) {
+        let _ = reply.send(Err(refusal));
+        return;
     }
+    let directory = env.args.directory.clone();
+    let bucket = env.bucket.clone();
+    let write_id = format!("{}/{}", env.args.epoch, TargetId::generate());
+    env.spawn(async move {
+        let discarded = remove(&bucket, &directory, &name, &write_id).await;
+        let _ = reply.send(discarded);
+    });
 }
 
-async fn discard(
+async fn remove(
     bucket: &TargetBucket,
     directory: &TargetDirectory,
     name: &str,

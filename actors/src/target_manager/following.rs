@@ -16,9 +16,9 @@ use ractor::ActorRef;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::actor::State;
 use super::bucket::TargetBucket;
 use super::directory::TargetDirectory;
+use super::env::Env;
 use super::messages::TargetMsg;
 use crate::nats::connection::Nats;
 use crate::nats::kv::Standing;
@@ -43,14 +43,14 @@ pub(super) struct Following {
     watching: Option<AbortOnDropHandle<()>>,
 }
 
-impl State {
+impl Following {
     /// From the first target on.
-    pub(super) fn follow_bucket(&mut self) {
-        if self.following.stream.is_some() || !self.bucket().is_there() {
+    pub fn begin(&mut self, env: &Env) {
+        let (nats, bucket) = (&env.args.nats, &env.bucket);
+        if self.stream.is_some() || !bucket.is_there() {
             return;
         }
-        let (nats, bucket) = (&self.args.nats, self.bucket());
-        let told = self.myself.clone();
+        let told = env.myself();
         let stream = nats.listing.follow(&bucket.stream(), move |_change| {
             let _ = told.cast(TargetMsg::ReloadDue);
         });
@@ -58,26 +58,26 @@ impl State {
         let stream = Arc::new(stream);
         let watching = watch(
             nats.clone(),
-            (bucket.clone(), self.args.directory.clone()),
+            (bucket.clone(), env.args.directory.clone()),
             stream.clone(),
-            self.myself.clone(),
+            env.myself(),
         );
-        self.following.watching = Some(AbortOnDropHandle::new(tokio::spawn(watching)));
-        self.following.stream = Some(stream);
+        self.watching = Some(AbortOnDropHandle::new(tokio::spawn(watching)));
+        self.stream = Some(stream);
     }
 
     /// Something speaks against what is known: the bucket is read again, once more where it is being read.
-    pub(super) fn reload(&mut self) {
-        if self.loading.is_some() {
+    pub fn reload(&mut self, env: &Env) {
+        if !env.is_loaded {
             return;
         }
-        if self.following.reading.is_some() {
-            self.following.is_due_again = true;
+        if self.reading.is_some() {
+            self.is_due_again = true;
             return;
         }
-        let (bucket, directory) = (self.bucket().clone(), self.args.directory.clone());
-        let myself = self.myself.clone();
-        self.following.reading = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+        let (bucket, directory) = (env.bucket.clone(), env.args.directory.clone());
+        let myself = env.myself();
+        self.reading = Some(AbortOnDropHandle::new(tokio::spawn(async move {
             let read = bucket.read_into(&directory).await;
             if let Err(error) = &read {
                 tracing::debug!("the targets could not be read again yet: {error}");
@@ -86,25 +86,24 @@ impl State {
         })));
     }
 
-    /// The reading has ended: whether anything is otherwise than was known, or `None`.
-    pub(super) fn reloaded(&mut self, read: Option<bool>) {
-        self.following.reading = None;
+    /// The reading has ended: whether anything is otherwise than was known, or `None`. Whether the bucket was read.
+    pub fn reloaded(&mut self, env: &Env, read: Option<bool>) -> bool {
+        self.reading = None;
         let Some(is_other) = read else {
-            self.following.is_due_again = false;
-            self.myself.send_after(READ_AGAIN, || TargetMsg::ReloadDue);
-            return;
+            self.is_due_again = false;
+            env.tell_after(READ_AGAIN, || TargetMsg::ReloadDue);
+            return false;
         };
-        if let Some(stream) = &self.following.stream {
-            stream.note(self.bucket().seen().0.map(|seen| seen.identity));
+        if let Some(stream) = &self.stream {
+            stream.note(env.bucket.seen().0.map(|seen| seen.identity));
         }
         if is_other {
-            self.args.events.gap(Some(&self.args.project));
+            env.args.events.gap(Some(&env.args.project));
         }
-        self.recover();
-        self.plan_all_looks();
-        if std::mem::take(&mut self.following.is_due_again) {
-            self.reload();
+        if std::mem::take(&mut self.is_due_again) {
+            self.reload(env);
         }
+        true
     }
 }
 

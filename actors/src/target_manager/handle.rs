@@ -13,9 +13,9 @@ use super::birth_command::{BirthCommand, refused};
 use super::change::Request;
 use super::command::{Command, Outcome, not_found};
 use super::directory::{TargetDirectory, TicketOf};
-use super::health::{HealthMsg, LONGEST_LOOK};
+use super::health::LONGEST_LOOK;
 use super::key::TargetKey;
-use super::messages::TargetMsg;
+use super::messages::{HealthMsg, TargetMsg};
 use super::trigger::{AgentToEnd, Trigger};
 use crate::clock::Clock;
 use crate::domain::targets::{Definition, Need, OwnedNewborn, TicketRefusal, digest_of};
@@ -47,19 +47,6 @@ pub struct TargetManagerHandle {
     actor: ActorHandle<TargetMsg>,
     clock: Clock,
     directory: Arc<TargetDirectory>,
-}
-
-/// A ticket that was used: of which start an agent is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Redeemed {
-    /// The target from which it was born.
-    pub target_id: TargetId,
-    /// Its name.
-    pub target_name: String,
-    /// The start.
-    pub operation_id: SpinUpId,
-    /// Whether this run of this agent had registered with the ticket before.
-    pub is_again: bool,
 }
 
 impl TargetManagerHandle {
@@ -143,7 +130,7 @@ impl TargetManagerHandle {
 
     /// An agent registers with a ticket: binds the ticket to this agent and this run of it, and links the agent to its
     /// target. To be called before the registry writes the agent, each time that it registers; the same again is the
-    /// same birth. A start that was given up is taken all the same while its target has room.
+    /// same birth. A start that was given up is taken all the same while its target has room. The target is given back.
     ///
     /// # Errors
     /// `forbidden` with the details `{"ticket": "refused"}`: the agent may not be there, and is to end. The ticket is
@@ -152,7 +139,7 @@ impl TargetManagerHandle {
         &self,
         ticket: &BirthTicket,
         newborn: OwnedNewborn,
-    ) -> Result<Redeemed, WireError> {
+    ) -> Result<TargetId, WireError> {
         self.directory.ready(WITHIN).await?;
         let mut of = self.directory.ticket_of(ticket);
         loop {
@@ -175,7 +162,7 @@ impl TargetManagerHandle {
         of: Option<&TicketOf>,
         ticket: &BirthTicket,
         newborn: &OwnedNewborn,
-    ) -> Result<Redeemed, WireError> {
+    ) -> Result<TargetId, WireError> {
         let newborn = newborn.clone();
         let guid = newborn.guid;
         let (name, id, command) = match of {
@@ -204,36 +191,11 @@ impl TargetManagerHandle {
             ErrorCode::NotFound => refused(&TicketRefusal::TooLate("is gone".into())),
             _ => error,
         })?;
-        let linked = self.directory.linked(guid);
-        let operation_id = outcome
-            .operation
-            .map(|operation| operation.operation_id)
-            .or(linked.map(|linked| linked.operation_id))
-            .ok_or_else(|| refused(&TicketRefusal::Gone))?;
-        Ok(Redeemed {
-            target_id: outcome.target.id,
-            target_name: outcome.target.name,
-            operation_id,
-            is_again: !outcome.changed,
-        })
-    }
-
-    /// An agent has deregistered or was buried: its target has room for another one. One that no target has is fine.
-    ///
-    /// # Errors
-    /// It is not known whether it is noted.
-    pub async fn unlink(&self, guid: AgentGuid) -> Result<(), WireError> {
-        self.directory.ready(WITHIN).await?;
-        let Some(linked) = self.directory.linked(guid) else {
-            return Ok(());
-        };
-        let command = Command::Birth {
-            id: linked.target_id,
-            command: BirthCommand::Unlink { guid },
-        };
-        match self.ask(&linked.target_name, command).await {
-            Err(error) if error.code != ErrorCode::NotFound => Err(error),
-            _ => Ok(()),
+        let is_known = outcome.operation.is_some() || self.directory.linked(guid).is_some();
+        if is_known {
+            Ok(outcome.target.id)
+        } else {
+            Err(refused(&TicketRefusal::Gone))
         }
     }
 

@@ -6,7 +6,7 @@
 //! | the schedule (`healthCheck`) | within a few seconds of the registration, of a change of the configuration, and of a start that failed; then every `intervalMs`, a tenth more or less |
 //! | a target that was found unhealthy | in the same way until it is healthy, scheduled or not: it starts nothing by itself before |
 //!
-//! At most [`MOST_LOOKS`] targets of a process are looked at at once, and none for longer than [`LONGEST_LOOK`]. What is seen
+//! At most 16 targets of a process are looked at at once, and none for longer than [`LONGEST_LOOK`]. What is seen
 //! is written by the keyed writer where it is news ([`Checkup`]); when a target was looked at last is kept in memory, so that
 //! looks that say the same for ever write nothing, however many targets there are. Looks end with the actor, and those who
 //! wait for one ask the next incarnation by themselves.
@@ -23,25 +23,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use loom_protocol::event::{Event, TargetEvent, TargetEventKind};
 use loom_protocol::target::{HealthStatus, Target, TargetConfig, TargetHealth};
 use loom_protocol::{TargetId, WireError};
-use ractor::RpcReplyPort;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::actor::{Job, State};
 use super::change::{Changed, Request};
-use super::command::Command;
+use super::command::{Command, not_found};
+use super::env::Env;
+use super::events::tell_of_health;
 use super::key::TargetKey;
 use super::mechanism::Mechanism;
-use super::messages::TargetMsg;
+use super::messages::{HealthMsg, HealthReply, Seen, TargetMsg};
+use super::queue::{ChangeQueue, Job};
 use super::{ASK_AGAIN, Record};
 use crate::deadline_queue::DeadlineQueue;
 use crate::domain::targets::Checkup;
 
-/// How many targets of a process are looked at at once.
-pub(super) const MOST_LOOKS: usize = 16;
 /// The longest that a look may take, whatever its target says.
 pub(super) const LONGEST_LOOK: Duration = Duration::from_secs(30);
 /// How much longer a mechanism may take than it was told to.
@@ -50,46 +48,6 @@ const SLACK: Duration = Duration::from_secs(2);
 const SOON: Duration = Duration::from_secs(3);
 /// How many may wait for looks that they have asked for.
 const MOST_WAITING: usize = 256;
-
-/// Answers with what was seen.
-pub(super) type HealthReply = RpcReplyPort<Result<TargetHealth, WireError>>;
-
-/// What is said about looks.
-#[derive(Debug)]
-pub enum HealthMsg {
-    /// A person asks.
-    Test {
-        /// Which target.
-        target: Box<Target>,
-        /// To whom what was seen is told.
-        reply: RpcReplyPort<Result<TargetHealth, WireError>>,
-    },
-    /// A look has ended.
-    Looked {
-        /// Which.
-        look: u64,
-        /// How long it took.
-        took: Duration,
-        /// What was seen.
-        seen: Seen,
-    },
-    /// Timer: a look is due. Ignored when `epoch` is stale.
-    Due {
-        /// Which timer.
-        epoch: u64,
-    },
-}
-
-/// What a look has shown.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Seen {
-    /// An agent could be started.
-    Well,
-    /// None could.
-    Ill(String),
-    /// Nobody knows: this program cannot look.
-    Nothing(String),
-}
 
 /// What is known about looks.
 #[derive(Default)]
@@ -111,115 +69,90 @@ struct Look {
     _task: AbortOnDropHandle<()>,
 }
 
-impl State {
+impl Health {
     /// What is said about looks is done.
-    pub(super) fn on_health(&mut self, message: HealthMsg) {
+    pub fn heard(&mut self, env: &Env, queue: &mut ChangeQueue, message: HealthMsg) {
         match message {
-            HealthMsg::Test { target, reply } => self.test(&target, reply),
-            HealthMsg::Looked { look, took, seen } => self.looked(look, took, seen),
-            HealthMsg::Due { epoch } => self.looks_due(epoch),
+            HealthMsg::Test { target, reply } => self.test(env, &target, reply),
+            HealthMsg::Looked { look, took, seen } => self.looked(env, queue, look, (took, seen)),
+            HealthMsg::Due { epoch } => self.looks_due(env, epoch),
         }
     }
 
     /// The bucket has been read: looks are planned all over their interval, not all at once.
-    pub(super) fn plan_all_looks(&mut self) {
-        let all = self.args.directory.all_known();
+    pub fn plan_all(&mut self, env: &Env) {
+        let all = env.args.directory.all_known();
         let known: HashMap<_, _> = all
             .iter()
             .map(|(key, known)| (*key, &known.record))
             .collect();
-        let gone = self
-            .health
-            .planned
-            .keys()
-            .filter(|key| !known.contains_key(key));
+        let planned = self.planned.keys();
+        let gone = planned.filter(|key| !known.contains_key(key));
         for key in gone.copied().collect::<Vec<_>>() {
             self.forget_looks(key);
         }
         for (key, known) in &all {
-            let is_new = !self.health.planned.contains_key(key);
+            let is_new = !self.planned.contains_key(key);
             if is_new && let Some(every) = known.record.checked_every() {
-                self.health.planned.insert(*key, known.record.clone());
-                let wait = every.mul_f64(self.args.jitter.next());
-                self.health.due.set(*key, Instant::now() + wait);
+                self.planned.insert(*key, known.record.clone());
+                let wait = every.mul_f64(env.args.jitter.next());
+                self.due.set(*key, Instant::now() + wait);
             } else {
-                self.plan_look(*key, &known.record);
+                self.plan_look(env, *key, &known.record);
             }
         }
     }
 
     /// A change was stored: a look may be due sooner, or never again; and the health may be another one.
-    pub(super) fn health_applied(&mut self, key: TargetKey, changed: &Changed) {
+    pub fn applied(&mut self, env: &Env, key: TargetKey, changed: &Changed) {
         let Some((record, _)) = &changed.now else {
             return self.forget_looks(key);
         };
-        self.plan_look(key, record);
+        self.plan_look(env, key, record);
         let before = changed.before.as_ref().map(|before| &before.target);
         if let Some(before) = before.filter(|it| it.health_status != record.target.health_status) {
-            self.tell_of_health(before.health_status, &record.target);
+            tell_of_health(env, before.health_status, &record.target);
         }
     }
 
-    fn tell_of_health(&self, before: HealthStatus, target: &Target) {
-        let is = target.health_status;
-        let error = target.last_error.clone();
-        self.args.events.emit(Event::Target(Box::new(TargetEvent {
-            kind: TargetEventKind::HealthChanged,
-            timestamp: self.args.clock.now(),
-            project_id: self.args.project.to_string(),
-            target_id: target.id,
-            target_name: target.name.clone(),
-            previous_status: None,
-            new_status: Some(target.status),
-            previous_health: Some(before),
-            new_health: Some(is),
-            error: error.filter(|_| is == HealthStatus::Unhealthy),
-        })));
-    }
-
     fn forget_looks(&mut self, key: TargetKey) {
-        self.health.due.remove(&key);
-        self.health.planned.remove(&key);
+        self.due.remove(&key);
+        self.planned.remove(&key);
     }
 
     /// Plans the next look at a target, if nothing about it leaves the planned one as it is.
-    fn plan_look(&mut self, key: TargetKey, record: &Arc<Record>) {
+    fn plan_look(&mut self, env: &Env, key: TargetKey, record: &Arc<Record>) {
         let Some(every) = record.checked_every() else {
             return self.forget_looks(key);
         };
-        let before = self.health.planned.insert(key, record.clone());
-        let soon = self.args.jitter.next() * SOON.min(every).as_secs_f64();
+        let before = self.planned.insert(key, record.clone());
+        let soon = env.args.jitter.next() * SOON.min(every).as_secs_f64();
         let soon = Instant::now() + Duration::from_secs_f64(soon);
         let is_news = before.is_none_or(|before| {
             before.target.id != record.target.id
                 || before.target.config != record.target.config
                 || before.failures < record.failures
         });
-        match self.health.due.get(&key) {
+        match self.due.get(&key) {
             Some(planned) if !is_news => {
                 // The interval may be a shorter one.
                 let latest = Instant::now() + every.mul_f64(1.1);
-                self.health.due.set(key, planned.min(latest));
+                self.due.set(key, planned.min(latest));
             }
-            Some(planned) => self.health.due.set(key, planned.min(soon)),
+            Some(planned) => self.due.set(key, planned.min(soon)),
             // While a look is under way none is planned; its end plans the next one.
             None if !is_news && self.is_looked_at(key) => {}
-            None => self.health.due.set(key, soon),
+            None => self.due.set(key, soon),
         }
     }
 
     fn is_looked_at(&self, key: TargetKey) -> bool {
-        self.health.looks.values().any(|look| look.key == key)
+        self.looks.values().any(|look| look.key == key)
     }
 
     /// A person asks: a look of the same configuration that is under way is theirs too.
-    fn test(&mut self, target: &Target, reply: HealthReply) {
-        let waiting: usize = self
-            .health
-            .looks
-            .values()
-            .map(|look| look.waiting.len())
-            .sum();
+    fn test(&mut self, env: &Env, target: &Target, reply: HealthReply) {
+        let waiting: usize = self.looks.values().map(|look| look.waiting.len()).sum();
         if waiting >= MOST_WAITING {
             let text = format!(
                 "target {} is not tested: {waiting} tests are under way, which is the most",
@@ -229,59 +162,63 @@ impl State {
             return;
         }
         let key = TargetKey::of(&target.name);
-        let known = key.and_then(|key| Some((key, self.args.directory.known(key)?.record)));
+        let known = key.and_then(|key| Some((key, env.args.directory.known(key)?.record)));
         let Some((key, record)) = known.filter(|(_, record)| record.target.id == target.id) else {
-            let _ = reply.send(Err(super::command::not_found(&target.name)));
+            let _ = reply.send(Err(not_found(&target.name)));
             return;
         };
-        let mut looks = self.health.looks.values_mut();
+        let mut looks = self.looks.values_mut();
         let same = looks.find(|look| {
             look.key == key && look.id == target.id && look.config == record.target.config
         });
         match same {
             Some(look) => look.waiting.push(reply),
-            None => self.begin_look(key, &record, Some(reply)),
+            None => self.begin_look(env, key, &record, Some(reply)),
         }
     }
 
-    fn looks_due(&mut self, epoch: u64) {
-        if self.health.due.fired(epoch).is_none() {
+    fn looks_due(&mut self, env: &Env, epoch: u64) {
+        if self.due.fired(epoch).is_none() {
             return;
         }
-        while let Some(key) = self.health.due.pop_due(Instant::now()) {
-            let Some(known) = self.args.directory.known(key) else {
+        while let Some(key) = self.due.pop_due(Instant::now()) {
+            let Some(known) = env.args.directory.known(key) else {
                 self.forget_looks(key);
                 continue;
             };
             if self.is_looked_at(key) {
                 let again = Instant::now() + SOON;
-                self.health.due.set(key, again);
-            } else if known.record.checked_every().is_some() && self.args.ownership.is_held() {
-                self.begin_look(key, &known.record, None);
+                self.due.set(key, again);
+            } else if known.record.checked_every().is_some() && env.args.ownership.is_held() {
+                self.begin_look(env, key, &known.record, None);
             } else {
-                self.plan_look(key, &known.record);
+                self.plan_look(env, key, &known.record);
             }
         }
     }
 
-    /// The timer of the looks is armed where one is due sooner.
-    pub(super) fn arm_looks(&mut self) {
-        if let Some((epoch, at)) = self.health.due.next_to_arm() {
-            let wait = at.saturating_duration_since(Instant::now());
-            self.myself
-                .send_after(wait, move || TargetMsg::Health(HealthMsg::Due { epoch }));
-        }
+    /// Arms the timer of the look that is due next.
+    pub fn arm(&mut self, env: &Env) {
+        env.arm(self.due.next_to_arm(), |epoch| {
+            TargetMsg::Health(HealthMsg::Due { epoch })
+        });
     }
 
     /// (none) → under way.
-    fn begin_look(&mut self, key: TargetKey, record: &Arc<Record>, reply: Option<HealthReply>) {
-        self.health.last_look += 1;
-        let look = self.health.last_look;
+    fn begin_look(
+        &mut self,
+        env: &Env,
+        key: TargetKey,
+        record: &Arc<Record>,
+        reply: Option<HealthReply>,
+    ) {
+        self.last_look += 1;
+        let look = self.last_look;
         let target = &record.target;
-        let mechanism = self.args.births.mechanisms.of(target);
+        let mechanism = env.args.births.mechanisms.of(target);
         let limit = record.look_limit(LONGEST_LOOK);
-        let permits = self.args.births.looks.clone();
-        let myself = self.myself.clone();
+        let permits = env.args.births.looks.clone();
+        let myself = env.myself();
         let task = tokio::spawn(async move {
             // Never closed: without a permit nobody is looked at.
             let Ok(_permit) = permits.acquire().await else {
@@ -303,15 +240,21 @@ impl State {
             waiting: reply.into_iter().collect(),
             _task: AbortOnDropHandle::new(task),
         };
-        self.health.looks.insert(look, look_under_way);
+        self.looks.insert(look, look_under_way);
     }
 
     /// Under way → (none): what was seen is told, written where it is news, and the next look is planned.
-    fn looked(&mut self, look: u64, took: Duration, seen: Seen) {
-        let Some(look) = self.health.looks.remove(&look) else {
+    fn looked(
+        &mut self,
+        env: &Env,
+        queue: &mut ChangeQueue,
+        look: u64,
+        (took, seen): (Duration, Seen),
+    ) {
+        let Some(look) = self.looks.remove(&look) else {
             return;
         };
-        let now = self.args.clock.now();
+        let now = env.now();
         let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let (status, error) = match seen {
             Seen::Well => (HealthStatus::Healthy, None),
@@ -328,7 +271,7 @@ impl State {
                 timestamp: now,
             }));
         }
-        let Some(known) = self.args.directory.known(look.key) else {
+        let Some(known) = env.args.directory.known(look.key) else {
             return;
         };
         let record = known.record;
@@ -336,7 +279,7 @@ impl State {
             return;
         }
         if record.target.config == look.config && status != HealthStatus::Unknown {
-            self.args.directory.looked_at(look.id, now);
+            env.args.directory.looked_at(look.id, now);
         }
         let checkup = Checkup {
             of: look.config,
@@ -345,41 +288,40 @@ impl State {
             at: now,
         };
         let is_news = record.checked(&checkup).is_some();
-        if is_news && self.may_write(&look.name).is_ok() {
-            self.note_checkup(look.key, look.name, look.id, checkup);
+        if is_news && env.may_write(&look.name).is_ok() {
+            note_checkup(queue, look.key, look.name, (look.id, checkup));
         }
         if let Some(every) = record.checked_every() {
-            self.health.planned.insert(look.key, record);
-            let wait = every.mul_f64(0.2_f64.mul_add(self.args.jitter.next(), 0.9));
+            self.planned.insert(look.key, record);
+            let wait = every.mul_f64(0.2_f64.mul_add(env.args.jitter.next(), 0.9));
             let next = Instant::now() + wait;
             // A sooner one was asked for while this one was under way.
-            let planned = self.health.due.get(&look.key);
-            self.health
-                .due
+            let planned = self.due.get(&look.key);
+            self.due
                 .set(look.key, planned.map_or(next, |planned| planned.min(next)));
         }
     }
+}
 
-    /// Where it is not taken, the next look says the same.
-    fn note_checkup(&mut self, key: TargetKey, name: String, id: TargetId, checkup: Checkup) {
-        let checkup = Box::new(checkup);
-        let request = Arc::new(Request {
-            key,
-            name,
-            command: Command::Checked { id, checkup },
-        });
-        let job = Job {
-            request,
-            reply: None,
-        };
-        if let Err(rejected) = self.writer.push(key, job) {
-            let name = &rejected.request.request.name;
-            tracing::debug!(
-                target = name,
-                "what was seen is not noted: {}",
-                rejected.why
-            );
-        }
+/// Where it is not taken, the next look says the same.
+fn note_checkup(
+    queue: &mut ChangeQueue,
+    key: TargetKey,
+    name: String,
+    (id, checkup): (TargetId, Checkup),
+) {
+    let checkup = Box::new(checkup);
+    let request = Arc::new(Request {
+        key,
+        name,
+        command: Command::Checked { id, checkup },
+    });
+    let job = Job {
+        request: request.clone(),
+        reply: None,
+    };
+    if let Err((_, why)) = queue.push(job) {
+        tracing::debug!(target = request.name, "what was seen is not noted: {why}");
     }
 }
 
@@ -387,7 +329,7 @@ impl State {
 async fn probed(mechanism: &dyn Mechanism, limit: Duration) -> Seen {
     let looking = AssertUnwindSafe(mechanism.probe(limit)).catch_unwind();
     match timeout(limit + SLACK, looking).await {
-        Ok(Ok(Ok(_probe))) => Seen::Well,
+        Ok(Ok(Ok(()))) => Seen::Well,
         Ok(Ok(Err(why))) => Seen::Ill(why),
         Ok(Err(_panic)) => Seen::Nothing(
             "the look met a defect of this program; see its log, and please report it".into(),

@@ -217,7 +217,7 @@ mod tests {
     use parking_lot::Mutex;
     use serde_json::json;
 
-    use super::super::mechanism::{Probe, Started, Stopped};
+    use super::super::mechanism::{Started, Stopped};
     use super::*;
 
     /// A mechanism that says what it was told to, in this order; afterwards that it cannot say.
@@ -237,7 +237,6 @@ mod tests {
                 let started = |reference| Started {
                     reference,
                     end: None,
-                    output: None,
                 };
                 outcome.map(started).map_err(|kind| StartFailure {
                     kind,
@@ -266,7 +265,7 @@ mod tests {
             async { Err("it ends nothing".to_owned()) }.boxed()
         }
 
-        fn probe(&self, _limit: Duration) -> BoxFuture<'_, Result<Probe, String>> {
+        fn probe(&self, _limit: Duration) -> BoxFuture<'_, Result<(), String>> {
             async { Err("it is not looked at".to_owned()) }.boxed()
         }
 

@@ -6,47 +6,76 @@
 //! | it is offline | its mechanism | ended or never there: unlinked; it runs: it still takes a place at its target, and is asked after again; that can't be told: unlinked |
 //! | it was born and the registry never had it | – | unlinked after `stale_after`, in which we could hear |
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use loom_protocol::agent::AgentStatus;
-use loom_protocol::{AgentGuid, WireError};
+use loom_protocol::{AgentGuid, SpinUpId, WireError};
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::actor::State;
 use super::birth_command::BirthCommand;
-use super::births::GRACE;
 use super::change::Request;
 use super::command::{Command, not_found};
+use super::env::Env;
 use super::key::TargetKey;
-use super::mechanism::{Found, Mechanism, Stopped};
+use super::mechanism::{Found, Stopped};
 use super::messages::TargetMsg;
-use super::tidying::tidy_after_agent;
+use super::queue::ChangeQueue;
+use super::tidying::{GRACE, tidy_after_agent};
 use super::trigger::AgentToEnd;
-use super::under_way::Due;
 use super::{Record, Reference};
-use crate::agent_registry::AgentChange;
+use crate::agent_registry::{AgentChange, AgentDirectory};
+use crate::deadline_queue::DeadlineQueue;
 use crate::domain::targets::LinkedAgent;
 
 /// How often an agent that is offline is asked after.
 const ASK_EVERY: Duration = Duration::from_secs(30);
 
-impl State {
+/// The agents of which more is to be found out.
+#[derive(Default)]
+pub(super) struct LinkedAgents {
+    /// Those that were born, until they had the time to be there.
+    due: DeadlineQueue<AgentGuid>,
+    /// Those that are offline: their mechanisms are asked.
+    asked_after: HashMap<AgentGuid, AbortOnDropHandle<()>>,
+}
+
+impl LinkedAgents {
     /// The registry says that an agent is offline, or gone.
-    pub(super) fn agent_left(&mut self, guid: AgentGuid, change: AgentChange) {
+    pub fn left(
+        &mut self,
+        env: &Env,
+        queue: &mut ChangeQueue,
+        guid: AgentGuid,
+        change: AgentChange,
+    ) {
         match change {
-            AgentChange::Gone => self.unlink(guid),
-            AgentChange::Offline => self.ask_after(guid),
+            AgentChange::Gone => self.unlink(env, queue, guid),
+            AgentChange::Offline => self.ask_after(env, queue, guid),
             AgentChange::Registered | AgentChange::Updated => {}
         }
     }
 
+    /// An agent of this start does not run any more. One of that id that was born by another start since is not meant.
+    pub fn departed(
+        &mut self,
+        env: &Env,
+        queue: &mut ChangeQueue,
+        guid: AgentGuid,
+        born_by: SpinUpId,
+    ) {
+        let linked = env.args.directory.linked(guid);
+        if linked.is_none_or(|linked| linked.operation_id == born_by) {
+            self.unlink(env, queue, guid);
+        }
+    }
+
     /// Has an agent leave its target, if it has one.
-    pub(super) fn unlink(&mut self, guid: AgentGuid) {
-        self.births.departed.remove(&guid);
-        self.births.due.remove(&Due::Absent(guid));
-        let Some(linked) = self.args.directory.linked(guid) else {
+    fn unlink(&mut self, env: &Env, queue: &mut ChangeQueue, guid: AgentGuid) {
+        self.asked_after.remove(&guid);
+        self.due.remove(&guid);
+        let Some(linked) = env.args.directory.linked(guid) else {
             return;
         };
         let Some(key) = TargetKey::of(&linked.target_name) else {
@@ -57,119 +86,142 @@ impl State {
             name: linked.target_name,
             command: Command::Birth {
                 id: linked.target_id,
-                command: BirthCommand::Unlink { guid },
+                command: BirthCommand::Unlink {
+                    guid,
+                    born_by: linked.operation_id,
+                },
             },
         };
-        self.order(request.into());
+        queue.order(request.into());
     }
 
-    /// An agent was born, or was there when the bucket was read.
-    pub(super) fn expect(&mut self, guid: AgentGuid) {
-        let due = Instant::now() + self.args.stale_after;
-        self.births.due.set(Due::Absent(guid), due);
-        let known = self.args.agents.get(guid);
-        if known.is_some_and(|entry| entry.agent().status == AgentStatus::Offline) {
-            self.ask_after(guid);
+    /// An agent was there when the bucket was read. One that is waited for already is not given more time by that.
+    pub fn expect_again(&mut self, env: &Env, queue: &mut ChangeQueue, guid: AgentGuid) {
+        if self.due.get(&guid).is_none() && !self.asked_after.contains_key(&guid) {
+            self.expect(env, queue, guid);
+        }
+    }
+
+    /// An agent was born: it has the time to be there.
+    pub fn expect(&mut self, env: &Env, queue: &mut ChangeQueue, guid: AgentGuid) {
+        self.due.set(guid, Instant::now() + env.args.stale_after);
+        if is_offline(&env.args.agents, guid) {
+            self.ask_after(env, queue, guid);
+        }
+    }
+
+    /// Some have had the time to be there.
+    pub fn time_is_over(&mut self, env: &Env, queue: &mut ChangeQueue, epoch: u64) {
+        let Some(armed) = self.due.fired(epoch) else {
+            return;
+        };
+        env.args.barrier.grace().timer_fired(armed);
+        while let Some(guid) = self.due.pop_due(Instant::now()) {
+            self.look_for_absent(env, queue, guid);
         }
     }
 
     /// An agent had the time to register since it was born.
-    pub(super) fn look_for_absent(&mut self, guid: AgentGuid) {
-        let agents = &self.args.agents;
-        if agents.get(guid).is_some() || self.args.directory.linked(guid).is_none() {
+    fn look_for_absent(&mut self, env: &Env, queue: &mut ChangeQueue, guid: AgentGuid) {
+        let (agents, stale_after) = (&env.args.agents, env.args.stale_after);
+        if agents.get(guid).is_some() || env.args.directory.linked(guid).is_none() {
             return;
         }
-        let heard_since = self.args.barrier.grace().since();
-        let until = heard_since + self.args.stale_after;
+        let until = env.args.barrier.grace().since() + stale_after;
         if !agents.is_loaded() {
-            let due = Instant::now() + self.args.stale_after;
-            return self.births.due.set(Due::Absent(guid), due);
+            return self.due.set(guid, Instant::now() + stale_after);
         }
         if until > Instant::now() {
-            return self.births.due.set(Due::Absent(guid), until);
+            return self.due.set(guid, until);
         }
         tracing::info!(%guid, "an agent was born and never registered: its target has room again");
-        self.unlink(guid);
+        self.unlink(env, queue, guid);
     }
 
     /// An agent is offline: perhaps its process has ended.
-    fn ask_after(&mut self, guid: AgentGuid) {
-        let Some((record, agent)) = self.args.directory.linked_agent(guid) else {
+    fn ask_after(&mut self, env: &Env, queue: &mut ChangeQueue, guid: AgentGuid) {
+        let Some((record, agent)) = env.args.directory.linked_agent(guid) else {
             return;
         };
-        let Ok(mechanism) = self.args.births.mechanisms.of(&record.target) else {
-            return self.unlink(guid);
+        let Ok(mechanism) = env.args.births.mechanisms.of(&record.target) else {
+            return self.unlink(env, queue, guid);
         };
-        let (agents, myself) = (self.args.agents.clone(), self.myself.clone());
+        let (agents, myself) = (env.args.agents.clone(), env.myself());
+        let born_by = agent.operation_id;
         let asking = tokio::spawn(async move {
-            let is_offline = || {
-                let known = agents.get(guid);
-                known.is_some_and(|entry| entry.agent().status == AgentStatus::Offline)
-            };
-            while is_offline() {
-                let found = mechanism.find(agent.operation_id, agent.reference.as_ref());
-                let found = found.await;
+            while is_offline(&agents, guid) {
+                let found = mechanism.find(born_by, agent.reference.as_ref()).await;
                 match found {
                     Ok(Found::Running(_)) | Err(_) => sleep(ASK_EVERY).await,
                     Ok(Found::Ended { .. } | Found::Absent | Found::Unknown { .. }) => {
-                        if is_offline() {
-                            let _ = myself.cast(TargetMsg::Departed { guid });
+                        if is_offline(&agents, guid) {
+                            let _ = myself.cast(TargetMsg::Departed { guid, born_by });
                         }
                         return;
                     }
                 }
             }
         });
-        self.births
-            .departed
+        self.asked_after
             .insert(guid, AbortOnDropHandle::new(asking));
     }
 
-    /// Ends an agent by its mechanism.
-    pub(super) fn end_agent(&mut self, order: AgentToEnd) -> Result<(), WireError> {
-        let AgentToEnd { guid, grace } = order;
-        let Some((record, agent)) = self.args.directory.linked_agent(guid) else {
-            return Err(not_started_here(guid));
-        };
-        let mechanism = self.mechanism_of(&record)?;
-        let myself = self.myself.clone();
-        self.births.tasks.spawn(async move {
-            let (id, reference) = (agent.operation_id, agent.reference);
-            match mechanism.stop(id, reference.as_ref(), grace).await {
-                Ok(Stopped::Ended { .. }) => {
-                    tracing::info!(%guid, "an agent was ended by its mechanism");
-                    // Its place is free at once, whatever the registry still waits for.
-                    let _ = myself.cast(TargetMsg::Departed { guid });
-                }
-                Ok(Stopped::NotPossible { why }) => {
-                    tracing::info!(%guid, "an agent is left to its directive: {why}");
-                }
-                Err(why) => tracing::warn!(%guid, "an agent could not be ended: {why}"),
-            }
+    /// Arms the timer of who is due next.
+    pub fn arm(&mut self, env: &Env) {
+        env.arm(self.due.next_to_arm(), |epoch| TargetMsg::AbsentDue {
+            epoch,
         });
-        Ok(())
     }
+}
 
-    fn mechanism_of(&self, record: &Record) -> Result<Arc<dyn Mechanism>, WireError> {
-        let target = &record.target;
-        let mechanism = self.args.births.mechanisms.of(target);
-        mechanism.map_err(|why| WireError::invalid(format!("target {}: {why}", target.name)))
-    }
-
-    /// An agent was unlinked: what is kept of its start goes, once nothing of it lives.
-    pub(super) fn tidy_after(&mut self, record: &Record, agent: &LinkedAgent<Reference>) {
-        if let Ok(mechanism) = self.args.births.mechanisms.of(&record.target) {
-            let (id, reference) = (agent.operation_id, agent.reference.clone());
-            let (agents, guid) = (self.args.agents.clone(), agent.guid);
-            let is_there = move || {
-                let known = agents.get(guid);
-                known.is_some_and(|entry| entry.agent().status != AgentStatus::Offline)
-            };
-            let times = (self.args.idle_grace, GRACE);
-            let tidying = tidy_after_agent(mechanism, id, reference, is_there, times);
-            self.births.tasks.spawn(tidying);
+/// Ends an agent by its mechanism.
+///
+/// # Errors
+/// No target has started it, or its mechanism is not here.
+pub(super) fn end_agent(env: &mut Env, order: AgentToEnd) -> Result<(), WireError> {
+    let AgentToEnd { guid, grace } = order;
+    let Some((record, agent)) = env.args.directory.linked_agent(guid) else {
+        return Err(not_started_here(guid));
+    };
+    let target = &record.target;
+    let mechanism = env.args.births.mechanisms.of(target);
+    let mechanism =
+        mechanism.map_err(|why| WireError::invalid(format!("target {}: {why}", target.name)))?;
+    let myself = env.myself();
+    env.spawn(async move {
+        let (born_by, reference) = (agent.operation_id, agent.reference);
+        match mechanism.stop(born_by, reference.as_ref(), grace).await {
+            Ok(Stopped::Ended { .. }) => {
+                tracing::info!(%guid, "an agent was ended by its mechanism");
+                // Its place is free at once, whatever the registry still waits for.
+                let _ = myself.cast(TargetMsg::Departed { guid, born_by });
+            }
+            Ok(Stopped::NotPossible { why }) => {
+                tracing::info!(%guid, "an agent is left to its directive: {why}");
+            }
+            Err(why) => tracing::warn!(%guid, "an agent could not be ended: {why}"),
         }
+    });
+    Ok(())
+}
+
+/// An agent was unlinked: what is kept of its start goes, once nothing of it lives.
+pub(super) fn tidy_after(env: &mut Env, record: &Record, agent: &LinkedAgent<Reference>) {
+    if let Ok(mechanism) = env.args.births.mechanisms.of(&record.target) {
+        let (id, reference) = (agent.operation_id, agent.reference.clone());
+        let (agents, guid) = (env.args.agents.clone(), agent.guid);
+        let is_there = move || {
+            let known = agents.get(guid);
+            known.is_some_and(|entry| entry.agent().status != AgentStatus::Offline)
+        };
+        let times = (env.args.idle_grace, GRACE);
+        env.spawn(tidy_after_agent(mechanism, id, reference, is_there, times));
     }
+}
+
+fn is_offline(agents: &AgentDirectory, guid: AgentGuid) -> bool {
+    let known = agents.get(guid);
+    known.is_some_and(|entry| entry.agent().status == AgentStatus::Offline)
 }
 
 fn not_started_here(guid: AgentGuid) -> WireError {

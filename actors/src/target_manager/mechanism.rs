@@ -41,7 +41,7 @@ pub trait Mechanism: Send + Sync {
     ) -> BoxFuture<'a, Result<Stopped, String>>;
 
     /// Whether an agent could be started, without starting one. Ends within `limit`.
-    fn probe(&self, limit: Duration) -> BoxFuture<'_, Result<Probe, String>>;
+    fn probe(&self, limit: Duration) -> BoxFuture<'_, Result<(), String>>;
 
     /// Removes what is kept of a start that is decided, once nothing of it lives.
     fn forget(&self, id: SpinUpId) -> BoxFuture<'_, ()>;
@@ -70,8 +70,6 @@ pub struct Started {
     pub reference: Value,
     /// Its end, where this process sees it by itself; else [`Mechanism::find`] is asked.
     pub end: Option<BoxFuture<'static, AgentEnd>>,
-    /// What the mechanism said, without secrets; at most 4 KiB.
-    pub output: Option<String>,
 }
 
 impl fmt::Debug for Started {
@@ -79,7 +77,7 @@ impl fmt::Debug for Started {
         f.debug_struct("Started")
             .field("reference", &self.reference)
             .field("tells_its_end", &self.end.is_some())
-            .finish_non_exhaustive()
+            .finish()
     }
 }
 
@@ -144,15 +142,6 @@ pub enum Stopped {
         /// Why.
         why: String,
     },
-}
-
-/// A target by which an agent could be started.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Probe {
-    /// How long the answer took.
-    pub latency: Duration,
-    /// What was seen, in words.
-    pub seen: String,
 }
 
 /// Of a program that starts no agents.

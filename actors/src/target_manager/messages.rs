@@ -1,75 +1,25 @@
-//! What the TargetManager needs to run, and what it is told.
+//! What the TargetManager is told: by its handle, by its timers, and by the tasks that its jobs have begun.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use loom_protocol::{AgentGuid, ProjectId, SpinUpId, Timestamp, WireError};
+use loom_protocol::target::{SpinUpStatus, Target, TargetHealth};
+use loom_protocol::{AgentGuid, SpinUpId, WireError};
 use loom_supervision::Defect;
 use ractor::RpcReplyPort;
-use tokio::time::Instant;
 
 use super::change::{Changed, Request};
 use super::command::Outcome;
-use super::directory::TargetDirectory;
-use super::health::HealthMsg;
 use super::key::TargetKey;
 use super::launching::LaunchNews;
-use super::terms::BirthTerms;
 use super::trigger::{AgentToEnd, Trigger};
-use super::under_way::EndOf;
-use crate::agent_registry::{AgentChange, AgentDirectory};
-use crate::clock::Clock;
-use crate::events::EventHub;
-use crate::liveness::DeliveryBarrier;
-use crate::nats::connection::Nats;
-use crate::nats::owner::Ownership;
-use crate::nats::store_guard::StoreGuard;
-use crate::supervision::Jitter;
-use crate::work_ledger::ReadModel;
-
-/// What the TargetManager needs to run.
-#[derive(Clone)]
-pub struct TargetManagerArgs {
-    /// The project.
-    pub project: ProjectId,
-    /// The read side, which survives the actor.
-    pub directory: Arc<TargetDirectory>,
-    /// The connection.
-    pub nats: Nats,
-    /// How many copies of the bucket NATS keeps.
-    pub replicas: usize,
-    /// The clock.
-    pub clock: Clock,
-    /// Where events go.
-    pub events: EventHub,
-    /// Which ownership writes: part of every write id.
-    pub epoch: u64,
-    /// Whether it lasts.
-    pub ownership: Ownership,
-    /// Whether the store is the right one.
-    pub guard: StoreGuard,
-    /// How agents are started.
-    pub births: BirthTerms,
-    /// Who is there.
-    pub agents: Arc<AgentDirectory>,
-    /// What waits.
-    pub work: Arc<ReadModel>,
-    /// To be passed before a start is late.
-    pub barrier: DeliveryBarrier,
-    /// Spreads the looks at targets.
-    pub jitter: Jitter,
-    /// How long an agent may be silent.
-    pub stale_after: Duration,
-    /// `agents.idle_grace`: how long an agent that has left may take to end by itself.
-    pub idle_grace: Duration,
-    /// When the ownership began, by the time of day: who was heard of since lives.
-    pub begun_at: Timestamp,
-    /// When the project was opened.
-    pub opened_at: Instant,
-}
+use crate::agent_registry::AgentChange;
 
 /// The answer to a command.
 pub(super) type Reply = RpcReplyPort<Result<Outcome, WireError>>;
+
+/// Answers with what a look has shown.
+pub(super) type HealthReply = RpcReplyPort<Result<TargetHealth, WireError>>;
 
 /// What the TargetManager is told.
 #[derive(Debug)]
@@ -124,8 +74,10 @@ pub enum TargetMsg {
     EndedWhatWasStarted {
         /// Which start.
         id: SpinUpId,
-        /// How that went.
-        end: EndOf,
+        /// Why it is given up.
+        why: GivenUp,
+        /// Whether something of it may live still.
+        may_live: bool,
     },
     /// It is known whether somebody whose time is over could be heard.
     Crossed {
@@ -134,8 +86,13 @@ pub enum TargetMsg {
         /// Whether.
         could_hear: bool,
     },
-    /// Timer: somebody's time is over. Ignored when `epoch` is stale.
+    /// Timer: a start has taken too long. Ignored when `epoch` is stale.
     BirthsDue {
+        /// Which timer.
+        epoch: u64,
+    },
+    /// Timer: an agent had the time to be there. Ignored when `epoch` is stale.
+    AbsentDue {
         /// Which timer.
         epoch: u64,
     },
@@ -150,6 +107,8 @@ pub enum TargetMsg {
     Departed {
         /// Which.
         guid: AgentGuid,
+        /// The start that was asked after; the agent may have been born by another one since.
+        born_by: SpinUpId,
     },
     /// Something changed by which somebody may be missing.
     LookWanted,
@@ -171,4 +130,51 @@ pub enum TargetMsg {
 pub struct DoneMsg {
     pub(super) key: TargetKey,
     pub(super) outcome: Box<Result<Changed, WireError>>,
+}
+
+/// Why a start is given up.
+#[derive(Debug)]
+pub struct GivenUp {
+    /// Failed or Timeout.
+    pub(super) status: SpinUpStatus,
+    pub(super) error: String,
+    /// The end of what it said, without secrets.
+    pub(super) output: Option<String>,
+}
+
+/// What is said about looks.
+#[derive(Debug)]
+pub enum HealthMsg {
+    /// A person asks.
+    Test {
+        /// Which target.
+        target: Box<Target>,
+        /// To whom what was seen is told.
+        reply: RpcReplyPort<Result<TargetHealth, WireError>>,
+    },
+    /// A look has ended.
+    Looked {
+        /// Which.
+        look: u64,
+        /// How long it took.
+        took: Duration,
+        /// What was seen.
+        seen: Seen,
+    },
+    /// Timer: a look is due. Ignored when `epoch` is stale.
+    Due {
+        /// Which timer.
+        epoch: u64,
+    },
+}
+
+/// What a look has shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// An agent could be started.
+    Well,
+    /// None could.
+    Ill(String),
+    /// Nobody knows: this program cannot look.
+    Nothing(String),
 }

@@ -11,12 +11,17 @@
 //!
 //! | part | what it does |
 //! |---|---|
-//! | `planning` | looks who is missing, and begins |
-//! | `births` | one birth from its record to the agent, or to the end of what was started |
+//! | `actor` | which part each message concerns, and what a stored change means for each |
+//! | `queue` | writes what is to be changed, one change at a time for each name |
+//! | `planning` | looks who is missing, and says when to look again |
+//! | `plans` | has starts recorded, because somebody is missing or a person asks |
+//! | `births` | one birth from its record to the agent, or to the end of what was started; also what a crash has left |
 //! | `launching` | talks to the mechanism of one start, in a task of its own |
-//! | `recovery` | goes on with what a crash has left |
 //! | `linked` | the agents that were born: which of them have gone |
-//! | `news` | what follows from a change that is stored |
+//! | `tidying` | ends what was started, and removes what is kept of it, in tasks of their own |
+//! | `health` | looks whether agents could be started |
+//! | `following` | reads the bucket again when it is not as it was read |
+//! | `events` | what listeners are told of a change that is stored |
 //!
 //! # Messages
 //! | message | from | effect |
@@ -28,12 +33,12 @@
 //! | order | the actor itself, after a pause | a command of its own, once more |
 //! | done | own task | the directory has it, whoever waits is answered, listeners are told, the start goes on |
 //! | launch, ended what was started, crossed, departed | own tasks | the next step of that start, or agent |
-//! | births due | timer | whose time is over is suspected, or looked for |
+//! | births due, absent due | timers | the start whose time is over is suspected; the agent that is not there after its time is unlinked |
 //! | agent left | hook of the agents | unlinked, or asked after |
 //! | look wanted, look due | hooks of items and agents, timer | at most every 50 ms: who is missing is started |
-//! | reload due | own task, after a reconnect, or because the bucket is not as it was read (`following`) | it is read again |
+//! | reload due | own task, after a reconnect, or because the bucket is not as it was read | it is read again |
 //! | discard | handle | a record that cannot be read is removed by its name |
-//! | health | handle, own tasks, timer | looks (`health`) whether agents could be started |
+//! | health | handle, own tasks, timer | looks whether agents could be started |
 //! | drain | supervisor | nothing new; answered when nothing is under way. Nobody who was started is ended |
 //!
 //! # Failure cases
@@ -42,13 +47,13 @@
 //! | two registrations of one name at once, in whatever case | one is stored; the other finds it there: `already-exists` |
 //! | the actor dies during a write | the request is sent again to its successor, which has read the bucket: a registration is recognised by its id, a removal is done already |
 //! | the coordinator dies during a write | it is stored or not; whoever asked has no answer, and sees it in the list |
-//! | the coordinator or the actor dies between two steps of a birth | `recovery`; the mechanism takes a start with the same id for the same one |
+//! | the coordinator or the actor dies between two steps of a birth | `births` goes on with it; the mechanism takes a start with the same id for the same one |
 //! | this process was frozen and owns no longer | the record is not written, or the start not begun |
 //! | a write without an answer | repeated until it is known; the write id tells mine from another one |
 //! | the record was changed meanwhile | decided again on what is there, at most 15 times in a row |
 //! | a record cannot be read | left alone, counted, told with its remedy; its name stays taken until it is removed by it. The end of a start that cannot be read is passed over |
 //! | the store is full | a removal purges what it removes, which takes no room; all else is `unavailable` |
-//! | the bucket was destroyed or purged | noticed within seconds, and what is gone is listed no longer; made again by the next registration; the agents of undecided starts are refused |
+//! | the bucket was destroyed or purged | noticed within seconds, and what is gone is listed no longer; made again by the next registration; the agents of undecided starts are refused, and what was started is ended |
 //! | NATS away | reads go on; a change is `unavailable`, and may happen all the same; nothing is started; what the actor has to write of itself is tried again |
 //! | as many targets as may be | `too-large`; `overloaded` where there would be with those under way |
 //! | a start fails | its target rests, and another one is tried |
@@ -60,7 +65,7 @@
 
 mod actor;
 mod admission;
-mod beginning;
+mod args;
 mod birth_command;
 mod birth_step;
 mod births;
@@ -69,6 +74,8 @@ mod change;
 mod command;
 mod directory;
 mod discard;
+mod env;
+mod events;
 mod following;
 mod handle;
 mod health;
@@ -77,27 +84,29 @@ mod launching;
 mod linked;
 mod mechanism;
 mod messages;
-mod news;
 mod operations;
 mod page;
+mod paging;
 mod planning;
-mod recovery;
+mod plans;
+mod queue;
+mod running;
 mod terms;
 mod tidying;
 mod trigger;
-mod under_way;
 
 pub use actor::TargetManager;
+pub use args::TargetManagerArgs;
 pub use birth_command::BirthCommand;
 pub use birth_step::{BirthStep, BirthStepHook};
 pub use command::{Command, Outcome};
 pub use directory::{LinkedTo, TargetDirectory, TargetView};
-pub use handle::{Redeemed, TargetManagerHandle};
+pub use handle::TargetManagerHandle;
 pub use mechanism::{
-    AgentEnd, FailureKind, Found, Mechanism, Mechanisms, NoMechanisms, Probe, Start, StartFailure,
+    AgentEnd, FailureKind, Found, Mechanism, Mechanisms, NoMechanisms, Start, StartFailure,
     Started, Stopped,
 };
-pub use messages::{TargetManagerArgs, TargetMsg};
+pub use messages::TargetMsg;
 pub use operations::{MOST_OPERATIONS, OperationFilter, OperationsFound};
 pub use page::TargetsFound;
 pub use terms::BirthTerms;

@@ -9,12 +9,11 @@ use loom_protocol::target::{SpinUpOperation, SpinUpStatus};
 use loom_protocol::{SpinUpId, TargetId, Timestamp, WireError};
 
 use super::Ended;
-use crate::domain::targets::{NotARecord, TicketDigest};
+use super::paging::{self, Listing};
+use crate::domain::targets::TicketDigest;
 
 /// How many decided operations of a project are known; of more, the oldest are in the bucket only, until they go.
 pub const MOST_OPERATIONS: usize = 2_000;
-/// The version of an entry that this program writes and reads.
-const VERSION: u8 = 1;
 
 /// Which operations are listed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -44,31 +43,15 @@ pub struct OperationsFound {
 }
 
 /// Where an operation stands in the order of their beginnings.
-type Place = (Timestamp, SpinUpId);
+type Place = paging::Place<SpinUpId>;
 
-fn place(operation: &SpinUpOperation) -> Place {
+const OPERATIONS: Listing = Listing {
+    letters: ('o', 'n'),
+    is_latest_first: true,
+};
+
+const fn place(operation: &SpinUpOperation) -> Place {
     (operation.started_at, operation.operation_id)
-}
-
-/// The entry of a decided operation as it is kept: a version byte, then JSON.
-///
-/// # Errors
-/// None that is known: every field can be written.
-pub(super) fn encode_end(end: &Ended) -> Result<Vec<u8>, serde_json::Error> {
-    let mut bytes = vec![VERSION];
-    serde_json::to_writer(&mut bytes, end)?;
-    Ok(bytes)
-}
-
-/// Reads such an entry.
-pub(super) fn decode_end(bytes: &[u8]) -> Result<Ended, NotARecord> {
-    let (version, json) = bytes.split_first().ok_or(NotARecord::Empty)?;
-    if *version != VERSION {
-        return Err(NotARecord::Version(*version));
-    }
-    serde_json::from_slice(json).map_err(|error| NotARecord::Form {
-        column: error.column(),
-    })
 }
 
 /// The decided operations of a project: at most [`MOST_OPERATIONS`], the latest.
@@ -132,45 +115,6 @@ impl Operations {
     }
 }
 
-/// Where a page begins or ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cursor {
-    /// Older ones than this.
-    After(Place),
-    /// Later ones.
-    Before(Place),
-}
-
-impl Cursor {
-    fn write(self) -> String {
-        let (letter, (time, id)) = match self {
-            Self::After(place) => ('o', place),
-            Self::Before(place) => ('n', place),
-        };
-        format!("{letter}{}.{id}", time.as_millis())
-    }
-
-    fn read(text: &str) -> Result<Self, WireError> {
-        Self::parse(text).ok_or_else(|| {
-            let shown: String = text.chars().take(64).collect();
-            WireError::invalid(format!(
-                "cursor {shown:?} is none of ours; take nextCursor or prevCursor of a page, or leave it out"
-            ))
-        })
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        let (millis, id) = text.get(1..)?.split_once('.')?;
-        let time = Timestamp::from_millis(millis.parse().ok()?);
-        let place = (time, id.parse().ok()?);
-        match text.as_bytes().first()? {
-            b'o' => Some(Self::After(place)),
-            b'n' => Some(Self::Before(place)),
-            _ => None,
-        }
-    }
-}
-
 /// The page that is asked for, of all operations; an operation that is there twice is the one that comes first.
 pub(super) fn page_of<'a>(
     all: impl Iterator<Item = &'a SpinUpOperation>,
@@ -178,40 +122,12 @@ pub(super) fn page_of<'a>(
     cursor: Option<&str>,
     limit: usize,
 ) -> Result<OperationsFound, WireError> {
-    let cursor = cursor.map(Cursor::read).transpose()?;
-    let mut sorted: BTreeMap<Place, &SpinUpOperation> = BTreeMap::new();
-    for operation in all.filter(|operation| filter.passes(operation)) {
-        sorted.entry(place(operation)).or_insert(operation);
-    }
-    let found: Vec<&SpinUpOperation> = sorted.into_values().rev().collect();
-    let total = found.len();
-    let (from, to) = match cursor {
-        None => (0, limit.min(total)),
-        Some(Cursor::After(last)) => {
-            let from = found.partition_point(|operation| place(operation) >= last);
-            (from, from.saturating_add(limit).min(total))
-        }
-        Some(Cursor::Before(first)) => {
-            let to = found.partition_point(|operation| place(operation) > first);
-            (to.saturating_sub(limit), to)
-        }
-    };
-    let page = &found[from..to];
-    let at = |operation: Option<&&SpinUpOperation>, cursor: fn(Place) -> Cursor| {
-        operation.map(|operation| cursor(place(operation)).write())
-    };
-    let has_more = to < total;
+    let passing = all.filter(|operation| filter.passes(operation));
+    let placed = passing.map(|operation| (place(operation), operation));
+    let (page, info) = OPERATIONS.page(placed, cursor, limit)?;
     Ok(OperationsFound {
-        info: PageInfo {
-            count: page.len(),
-            total,
-            has_more,
-            next_cursor: has_more.then(|| at(page.last(), Cursor::After)).flatten(),
-            prev_cursor: (from > 0)
-                .then(|| at(page.first(), Cursor::Before))
-                .flatten(),
-        },
-        operations: page.iter().map(|operation| (*operation).clone()).collect(),
+        operations: page.into_iter().cloned().collect(),
+        info,
     })
 }
 
@@ -256,35 +172,6 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_pages_together_are_all_operations_the_latest_first_in_both_directions(
-            times in prop::collection::vec(0_i64..5, 0..20), limit in 1_usize..8,
-        ) {
-            let ends: Vec<_> = (0..).zip(&times)
-                .map(|(number, at)| end(number, *at, SpinUpStatus::Failed)).collect();
-            // One is in both for a moment: it is told once.
-            let all = || ends.iter().chain(ends.first()).map(|end| &end.operation);
-            let page = |cursor: Option<String>| {
-                page_of(all(), &OperationFilter::default(), cursor.as_deref(), limit).unwrap()
-            };
-            let mut expected: Vec<Place> = ends.iter().map(|end| place(&end.operation)).collect();
-            expected.sort_unstable();
-            expected.reverse();
-            let (mut seen, mut pages) = (Vec::new(), vec![page(None)]);
-            loop {
-                let last = pages.last().unwrap();
-                prop_assert_eq!(last.info.total, expected.len());
-                seen.extend(last.operations.iter().map(place));
-                let Some(next) = last.info.next_cursor.clone() else { break };
-                pages.push(page(Some(next)));
-            }
-            prop_assert_eq!(&seen, &expected);
-            for pair in pages.windows(2) {
-                let back = page(pair[1].info.prev_cursor.clone());
-                prop_assert_eq!(&back.operations, &pair[0].operations);
-            }
-        }
-
-        #[test]
         fn an_operation_is_found_by_id_and_ticket_until_it_is_too_old(
             times in prop::collection::vec(0_i64..50, 0..20), before in 0_i64..70,
         ) {
@@ -315,15 +202,5 @@ mod tests {
         let [oldest, kept] = [4, 5].map(|number| end(number, number.into(), SpinUpStatus::Success));
         assert!(operations.get(oldest.operation.operation_id).is_none());
         assert!(operations.get(kept.operation.operation_id).is_some());
-    }
-
-    #[test]
-    fn an_entry_is_read_as_it_was_written() {
-        let end = end(1, 7, SpinUpStatus::Timeout);
-        let bytes = encode_end(&end).unwrap();
-        assert_eq!(decode_end(&bytes), Ok((*end).clone()));
-        for bytes in [&b""[..], b"\x07{}", b"\x01{"] {
-            assert!(decode_end(bytes).is_err());
-        }
     }
 }

@@ -14,19 +14,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use loom_protocol::Timestamp;
-use loom_protocol::target::{Target, TargetStatus};
+use loom_protocol::target::TargetStatus;
 use loom_protocol::work::WorkStatus;
 use tokio::time::Instant;
 
-use super::actor::State;
 use super::directory::Known;
+use super::env::Env;
 use super::key::TargetKey;
 use super::messages::TargetMsg;
+use super::plans::Plans;
+use super::queue::ChangeQueue;
 use crate::agent_registry::AgentChange;
 use crate::domain::matching::Requirements;
-use crate::domain::targets::{
-    Choice, Need, Standing, TargetProfile, may_start, missing, will_serve,
-};
+use crate::domain::targets::{Choice, Need, Standing, TargetProfile, may_start, missing};
 
 /// The least time between two looks.
 const EVERY: Duration = Duration::from_millis(50);
@@ -77,12 +77,12 @@ impl Waiting {
     }
 }
 
-impl State {
+impl Planner {
     /// Has items and agents tell when they change.
-    pub(super) fn listen(&self) {
-        let signal = self.planner.signal.clone();
+    pub fn listen(&self, env: &Env) {
+        let signal = self.signal.clone();
         let ask = {
-            let (signal, myself) = (signal.clone(), self.myself.clone());
+            let (signal, myself) = (signal.clone(), env.myself());
             move || {
                 if !signal.asked.swap(true, Ordering::AcqRel) {
                     let _ = myself.cast(TargetMsg::LookWanted);
@@ -90,7 +90,7 @@ impl State {
             }
         };
         let (of_items, asks) = (signal.clone(), ask.clone());
-        self.args
+        env.args
             .work
             .changes()
             .hook("target-manager", move |change| {
@@ -99,8 +99,8 @@ impl State {
                     asks();
                 }
             });
-        let myself = self.myself.clone();
-        self.args
+        let myself = env.myself();
+        env.args
             .agents
             .changes()
             .hook("target-manager", move |(guid, change)| {
@@ -116,94 +116,82 @@ impl State {
     }
 
     /// A look is wanted: as soon as may be.
-    pub(super) fn want_look(&mut self) {
+    pub fn want_look(&mut self, env: &Env) {
         let now = Instant::now();
-        let earliest = [
-            self.planner.last.map(|last| last + EVERY),
-            self.planner.not_before,
-        ];
+        let earliest = [self.last.map(|last| last + EVERY), self.not_before];
         let at = earliest.into_iter().flatten().max().unwrap_or(now).max(now);
-        self.look_at(at);
+        self.look_at(env, at);
     }
 
     /// Looks at this time, if it does not look sooner.
-    fn look_at(&mut self, at: Instant) {
-        if self.planner.next.is_some_and(|(_, next)| next <= at) {
+    fn look_at(&mut self, env: &Env, at: Instant) {
+        if self.next.is_some_and(|(_, next)| next <= at) {
             return;
         }
-        self.planner.epoch += 1;
-        let epoch = self.planner.epoch;
-        self.planner.next = Some((epoch, at));
-        let wait = at.saturating_duration_since(Instant::now());
-        self.myself
-            .send_after(wait, move || TargetMsg::LookDue { epoch });
+        self.epoch += 1;
+        let epoch = self.epoch;
+        self.next = Some((epoch, at));
+        env.arm(self.next, |epoch| TargetMsg::LookDue { epoch });
     }
 
     /// The targets have changed: what the choice knows of them.
-    pub(super) fn targets_changed(&mut self) {
-        let has_targets = self.args.directory.len() > 0;
-        let signal = &self.planner.signal;
+    pub fn targets_changed(&mut self, env: &Env) {
+        let has_targets = env.args.directory.len() > 0;
+        let signal = &self.signal;
         signal.has_targets.store(has_targets, Ordering::Relaxed);
-        self.want_look();
+        self.want_look(env);
     }
 
     /// The time to look has come.
-    pub(super) fn look_due(&mut self, epoch: u64) {
-        if self.planner.next.is_some_and(|(next, _)| next == epoch) {
-            self.planner.next = None;
-            self.look();
+    pub fn look_due(&mut self, env: &Env, plans: &mut Plans, queue: &mut ChangeQueue, epoch: u64) {
+        if self.next.is_some_and(|(next, _)| next == epoch) {
+            self.next = None;
+            self.look(env, plans, queue);
         }
     }
 
-    fn look(&mut self) {
-        self.planner.signal.asked.store(false, Ordering::Release);
-        self.planner.last = Some(Instant::now());
-        if self.loading.is_some() || self.writer.is_draining() {
+    fn look(&mut self, env: &Env, plans: &mut Plans, queue: &mut ChangeQueue) {
+        self.signal.asked.store(false, Ordering::Release);
+        self.last = Some(Instant::now());
+        if !env.is_loaded || queue.is_draining() {
             return;
         }
-        let now = self.args.clock.now();
-        self.args
-            .directory
-            .forget_operations(now.before(self.args.births.settings.keep_operations));
-        let wakes = self.refresh_choice(now);
-        if self.planner.known.is_empty() {
+        let now = env.now();
+        let args = &env.args;
+        args.directory
+            .forget_operations(now.before(args.births.settings.keep_operations));
+        let wakes = self.refresh_choice(env, plans, now);
+        if self.known.is_empty() {
             return;
         }
-        let args = &self.args;
         let is_read = args.agents.is_loaded() && args.work.is_loaded();
         if !is_read || !args.nats.is_up() || !args.ownership.is_held() {
-            return self.look_at(Instant::now() + NOT_YET);
+            return self.look_at(env, Instant::now() + NOT_YET);
         }
         let (ready, next_ready) = args.work.ready_by_needs(now);
-        let mut waiting = self.waiting(&ready);
-        if !waiting.is_empty() && self.waits_for_the_living() {
-            return self.look_at(Instant::now() + NOT_YET);
+        let mut waiting = self.waiting(env, &ready);
+        if !waiting.is_empty() && waits_for_the_living(env) {
+            return self.look_at(env, Instant::now() + NOT_YET);
         }
-        let is_satisfied = self.start_missing(&mut waiting, now);
+        let is_satisfied = self.start_missing(env, (plans, queue), &mut waiting);
         let of_day = wakes
             .into_iter()
             .filter(|_| !is_satisfied)
             .chain(next_ready);
         if let Some(wait) = of_day.map(|at| at.since(now)).min() {
-            self.look_at(Instant::now() + wait.clamp(EVERY, LOOK_MAX));
+            self.look_at(env, Instant::now() + wait.clamp(EVERY, LOOK_MAX));
         }
         if !is_satisfied {
-            self.look_at(Instant::now() + LOOK_MAX);
+            self.look_at(env, Instant::now() + LOOK_MAX);
         }
-    }
-
-    /// Whether somebody who lived before this coordinator may be heard yet: it would be doubled.
-    fn waits_for_the_living(&self) -> bool {
-        let args = &self.args;
-        args.opened_at.elapsed() < args.stale_after && args.agents.has_unheard(args.begun_at)
     }
 
     /// What waits, by what it needs, as far as any target serves it.
-    fn waiting(&self, ready: &[(Arc<Requirements>, usize)]) -> Vec<Waiting> {
+    fn waiting(&self, env: &Env, ready: &[(Arc<Requirements>, usize)]) -> Vec<Waiting> {
         let mut by_need: BTreeMap<Need, Waiting> = BTreeMap::new();
         for (requirements, count) in ready {
             let need = Need::from(&**requirements);
-            if self.planner.choice.capacity(&need) == 0 {
+            if self.choice.capacity(&need) == 0 {
                 continue;
             }
             let waiting = by_need.entry(need.clone()).or_insert_with(|| Waiting {
@@ -225,9 +213,9 @@ impl State {
                 required_agent_type: waiting.need.required_agent_type.clone(),
                 preferred_agent_type: None,
             };
-            let most = self.planner.choice.capacity(&waiting.need);
+            let most = self.choice.capacity(&waiting.need);
             let most = usize::try_from(most).unwrap_or(usize::MAX);
-            let there = self.args.agents.count_there(&requirements, most);
+            let there = env.args.agents.count_there(&requirements, most);
             waiting.there = u64::try_from(there).unwrap_or(u64::MAX);
         }
         // Where nobody is there comes first, then where most waits.
@@ -236,33 +224,40 @@ impl State {
     }
 
     /// Starts one agent for each need in turn, until nobody is missing or nobody may start. Whether nobody is missing.
-    fn start_missing(&mut self, waiting: &mut Vec<Waiting>, now: Timestamp) -> bool {
+    fn start_missing(
+        &mut self,
+        env: &Env,
+        (plans, queue): (&mut Plans, &mut ChangeQueue),
+        waiting: &mut Vec<Waiting>,
+    ) -> bool {
         let mut is_satisfied = true;
         while !waiting.is_empty() {
             let mut is_full = false;
             let mut still = Vec::new();
             for one in std::mem::take(waiting) {
-                if is_full || self.missing_for(&one) == 0 {
+                if is_full || self.missing_for(env, plans, &one) == 0 {
                     continue;
                 }
-                let Some(key) = self
-                    .planner
-                    .choice
-                    .pick(&one.need, one.preferred())
-                    .copied()
-                else {
+                let picked = self.choice.pick(&one.need, one.preferred());
+                let Some(key) = picked.copied() else {
                     is_satisfied = false;
                     continue;
                 };
-                let Some(permit) = self.room_for_one() else {
+                let Some(permit) = plans.room_for_one(env) else {
                     (is_satisfied, is_full) = (false, true);
-                    self.look_at(Instant::now() + HOLD_OFF);
+                    self.look_at(env, Instant::now() + HOLD_OFF);
                     continue;
                 };
-                if let Some(known) = self.args.directory.known(key) {
-                    self.begin_for(&known, key, &one.need, permit, now);
-                    self.refresh_one(key, &known, now);
+                let Some(known) = env.args.directory.known(key) else {
+                    continue;
+                };
+                if plans.begin_for(env, queue, (key, &known), &one.need, permit) {
+                    self.refresh_one(env, plans, (key, &known), env.now());
                     still.push(one);
+                } else {
+                    // Its record has taken as many as it takes at once.
+                    (is_satisfied, is_full) = (false, true);
+                    self.look_later(env);
                 }
             }
             *waiting = still;
@@ -270,56 +265,52 @@ impl State {
         is_satisfied
     }
 
-    fn missing_for(&self, waiting: &Waiting) -> u64 {
+    fn missing_for(&self, env: &Env, plans: &Plans, waiting: &Waiting) -> u64 {
         let need = &waiting.need;
-        let is_known = |guid| self.args.agents.get(guid).is_some();
-        let recorded = self.args.directory.count_expected(need, is_known);
-        let planned = self.births.planned.values().filter(|planned| {
-            let started_for = planned.need.as_ref().unwrap_or(need);
-            will_serve(&planned.profile, started_for, need)
-        });
-        let being_born = recorded + planned.count();
+        let is_known = |guid| env.args.agents.get(guid).is_some();
+        let recorded = env.args.directory.count_expected(need, is_known);
+        let being_born = recorded + plans.count_serving(need);
         let there = waiting.there + u64::try_from(being_born).unwrap_or(u64::MAX);
-        let each = self.args.births.settings.items_per_agent;
-        missing(
-            self.planner.choice.capacity(need),
-            waiting.pending,
-            each,
-            there,
-        )
+        let each = env.args.births.settings.items_per_agent;
+        missing(self.choice.capacity(need), waiting.pending, each, there)
     }
 
     /// A start could not be recorded: for a moment no other one is tried.
-    pub(super) fn look_later(&mut self) {
-        self.planner.not_before = Some(Instant::now() + HOLD_OFF);
-        self.want_look();
+    pub fn look_later(&mut self, env: &Env) {
+        self.not_before = Some(Instant::now() + HOLD_OFF);
+        self.want_look(env);
     }
 
     /// Takes into the choice what has changed; and when what now hinders a target is over by itself.
-    fn refresh_choice(&mut self, now: Timestamp) -> Vec<Timestamp> {
-        let all = self.args.directory.all_known();
+    fn refresh_choice(&mut self, env: &Env, plans: &Plans, now: Timestamp) -> Vec<Timestamp> {
+        let all = env.args.directory.all_known();
         let present: HashSet<TargetKey> = all.iter().map(|(key, _)| *key).collect();
-        let known = self.planner.known.keys().copied();
+        let known = self.known.keys().copied();
         let gone: Vec<TargetKey> = known.filter(|key| !present.contains(key)).collect();
         for key in gone {
-            self.planner.known.remove(&key);
-            self.planner.choice.remove(&key);
+            self.known.remove(&key);
+            self.choice.remove(&key);
         }
         let mut wakes = Vec::new();
         for (key, known) in &all {
-            self.refresh_one(*key, known, now);
+            self.refresh_one(env, plans, (*key, known), now);
             let rest = known.record.cools_until.filter(|until| *until > now);
             wakes.extend(rest);
-            wakes.extend(self.group_paused_until(&known.record.target, now));
+            wakes.extend(env.group_paused_until(&known.record.target, now));
         }
         wakes
     }
 
-    fn refresh_one(&mut self, key: TargetKey, known: &Known, now: Timestamp) {
+    fn refresh_one(
+        &mut self,
+        env: &Env,
+        plans: &Plans,
+        (key, known): (TargetKey, &Known),
+        now: Timestamp,
+    ) {
         let (record, target) = (&known.record, &known.record.target);
-        let mut condition = record.condition(self.group_paused_until(target, now).is_some());
-        let planned = self.births.planned.values();
-        let planned = planned.filter(|planned| planned.key == key).count();
+        let mut condition = record.condition(env.group_paused_until(target, now).is_some());
+        let planned = plans.count_of(key);
         condition.agents += u32::try_from(planned).unwrap_or(u32::MAX);
         let is_enabled = target.status != TargetStatus::Disabled;
         let standing = Standing {
@@ -331,16 +322,17 @@ impl State {
                 target.last_used_at
             },
         };
-        let is_known = self.planner.known.get(&key) == Some(&(known.revision, standing));
+        let is_known = self.known.get(&key) == Some(&(known.revision, standing));
         if !is_known {
-            self.planner.known.insert(key, (known.revision, standing));
+            self.known.insert(key, (known.revision, standing));
             let profile = TargetProfile::from(target);
-            self.planner.choice.set(key, &profile, standing);
+            self.choice.set(key, &profile, standing);
         }
     }
+}
 
-    pub(super) fn group_paused_until(&self, target: &Target, now: Timestamp) -> Option<Timestamp> {
-        let group = target.limit_group.as_deref()?;
-        self.args.agents.group_paused_until(group, now)
-    }
+/// Whether somebody who lived before this coordinator may be heard yet: it would be doubled.
+fn waits_for_the_living(env: &Env) -> bool {
+    let args = &env.args;
+    args.opened_at.elapsed() < args.stale_after && args.agents.has_unheard(args.begun_at)
 }

@@ -8,10 +8,11 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::birth_step::BirthStepHook;
-use super::health::MOST_LOOKS;
 use super::mechanism::{Mechanisms, NoMechanisms};
 use crate::settings::{BirthSettings, BirthTimeoutSettings};
 
+/// How many targets of a process are looked at at once.
+const MOST_LOOKS: usize = 16;
 /// How many times as many starts of all projects are under way at once as of one.
 const OF_ALL_PROJECTS: usize = 4;
 

@@ -1,5 +1,5 @@
-//! A target's record as the bucket keeps it: a version byte, then JSON. A field that is not there has its default; one
-//! that this program does not know is passed over.
+//! A target's record as the bucket keeps it, and the end of a start: a version byte, then JSON. A field that is not there
+//! has its default; one that this program does not know is passed over.
 
 use loom_protocol::Timestamp;
 use loom_protocol::target::Target;
@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::record::{Birth, LinkedAgent, TargetRecord};
+use super::record::{Birth, DecidedBirth, LinkedAgent, TargetRecord};
 
 /// The version that this program writes and reads.
 const VERSION: u8 = 1;
@@ -80,8 +80,20 @@ pub fn encode<R: Serialize>(record: &TargetRecord<R>) -> Result<Vec<u8>, serde_j
         failures: record.failures,
         cools_until: record.cools_until,
     };
+    versioned(&written)
+}
+
+/// The end of a start as it is kept.
+///
+/// # Errors
+/// None that is known: every field can be written.
+pub fn encode_end<R: Serialize>(end: &DecidedBirth<R>) -> Result<Vec<u8>, serde_json::Error> {
+    versioned(end)
+}
+
+fn versioned(value: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
     let mut bytes = vec![VERSION];
-    serde_json::to_writer(&mut bytes, &written)?;
+    serde_json::to_writer(&mut bytes, value)?;
     Ok(bytes)
 }
 
@@ -90,19 +102,31 @@ pub fn encode<R: Serialize>(record: &TargetRecord<R>) -> Result<Vec<u8>, serde_j
 /// # Errors
 /// It is none, or one of a later program.
 pub fn decode<R: DeserializeOwned>(bytes: &[u8]) -> Result<TargetRecord<R>, NotARecord> {
-    let (version, json) = bytes.split_first().ok_or(NotARecord::Empty)?;
-    if *version != VERSION {
-        return Err(NotARecord::Version(*version));
-    }
-    let read: Read<R> = serde_json::from_slice(json).map_err(|error| NotARecord::Form {
-        column: error.column(),
-    })?;
+    let read: Read<R> = of_version(bytes)?;
     Ok(TargetRecord {
         target: read.target,
         births: read.births,
         agents: read.agents,
         failures: read.failures,
         cools_until: read.cools_until,
+    })
+}
+
+/// Reads the end of a start.
+///
+/// # Errors
+/// It is none, or one of a later program.
+pub fn decode_end<R: DeserializeOwned>(bytes: &[u8]) -> Result<DecidedBirth<R>, NotARecord> {
+    of_version(bytes)
+}
+
+fn of_version<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, NotARecord> {
+    let (version, json) = bytes.split_first().ok_or(NotARecord::Empty)?;
+    if *version != VERSION {
+        return Err(NotARecord::Version(*version));
+    }
+    serde_json::from_slice(json).map_err(|error| NotARecord::Form {
+        column: error.column(),
     })
 }
 
@@ -133,6 +157,27 @@ mod tests {
         assert_eq!(bytes[0], VERSION);
         assert!(String::from_utf8_lossy(&bytes).contains("hunter2"));
         assert_eq!(decode(&bytes), Ok(record));
+    }
+
+    #[test]
+    fn an_end_is_read_as_it_was_written() {
+        let digest = [7_u8; 32];
+        let end: DecidedBirth<Value> = serde_json::from_value(json!({
+            "operation": {
+                "operationId": "01890a5d-ac96-474b-bcce-b302099a8057", "targetId": TargetId::generate(),
+                "targetName": "t", "mechanism": "local", "status": "timeout",
+                "startedAt": Timestamp::from_millis(7), "endedAt": Timestamp::from_millis(9),
+            },
+            "ticket": {"digest": digest, "agentType": "t", "capabilities": ["c"], "boundaries": ["b"]},
+            "reference": {"pid": 7}, "instanceId": null,
+        }))
+        .unwrap();
+        let bytes = encode_end(&end).unwrap();
+        assert_eq!(bytes[0], VERSION);
+        assert_eq!(decode_end(&bytes), Ok(end));
+        for bytes in [&b""[..], b"\x07{}", b"\x01{"] {
+            assert!(decode_end::<Value>(bytes).is_err());
+        }
     }
 
     #[test]

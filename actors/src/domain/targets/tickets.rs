@@ -1,7 +1,6 @@
 //! The ticket of a start: what its agent proves with that it is the one that was started, and what that agent may be.
 
 use loom_protocol::AgentGuid;
-use loom_protocol::agent::RegisterRequest;
 use loom_protocol::target::{BirthTicket, Need as WireNeed, Target};
 use loom_protocol::work::DEFAULT_BOUNDARY;
 use serde::{Deserialize, Serialize};
@@ -62,19 +61,6 @@ pub struct OwnedNewborn {
 }
 
 impl OwnedNewborn {
-    /// The agent of a registration, under this id. One that names no boundary is in the default one, as everywhere.
-    pub fn of(guid: AgentGuid, request: &RegisterRequest) -> Self {
-        let named = request.boundaries.clone().filter(|named| !named.is_empty());
-        let boundaries = named.unwrap_or_else(|| vec![DEFAULT_BOUNDARY.to_owned()]);
-        Self {
-            guid,
-            instance_id: request.instance_id.clone(),
-            agent_type: request.agent_type.clone(),
-            capabilities: request.capabilities.clone(),
-            boundaries,
-        }
-    }
-
     /// As it is looked at.
     pub fn view(&self) -> Newborn<'_> {
         Newborn {

@@ -1,0 +1,216 @@
+//! Starts on their way into the records of their targets: because somebody is missing, or because a person asks.
+
+use std::collections::HashMap;
+
+use loom_protocol::target::{BirthTicket, SpinUpOperation, SpinUpStatus};
+use loom_protocol::{SpinUpId, WireError, WorkId};
+
+use super::birth_command::BirthCommand;
+use super::change::Request;
+use super::command::{Command, not_found};
+use super::directory::Known;
+use super::env::Env;
+use super::key::TargetKey;
+use super::messages::Reply;
+use super::queue::{ChangeQueue, Job};
+use super::terms::StartPermit;
+use super::trigger::Trigger;
+use super::{ASK_AGAIN, Record};
+use crate::domain::matching::Requirements;
+use crate::domain::targets::{Birth, Need, TargetProfile, TicketTerms, digest_of, will_serve};
+
+/// Among how many pending items the one is looked for that a start is for.
+const LOOKED_THROUGH: usize = 10_000;
+
+/// A start that is on its way to the bucket.
+pub(super) struct Planned {
+    key: TargetKey,
+    need: Option<Need>,
+    profile: TargetProfile,
+    pub ticket: BirthTicket,
+    pub permit: StartPermit,
+}
+
+/// A start that is to be recorded.
+struct NewStart {
+    id: SpinUpId,
+    need: Option<Need>,
+    work_item: Option<WorkId>,
+    is_asked_for: bool,
+}
+
+/// Those that are decided here, and not known to be recorded.
+#[derive(Default)]
+pub(super) struct Plans(HashMap<SpinUpId, Planned>);
+
+impl Plans {
+    /// Whether a start is on its way.
+    pub fn contains(&self, id: SpinUpId) -> bool {
+        self.0.contains_key(&id)
+    }
+
+    /// How many are on their way into the record of a target.
+    pub fn count_of(&self, key: TargetKey) -> usize {
+        let planned = self.0.values();
+        planned.filter(|planned| planned.key == key).count()
+    }
+
+    /// How many agents are on their way that may take what is needed.
+    pub fn count_serving(&self, need: &Need) -> usize {
+        let serving = self.0.values().filter(|planned| {
+            let started_for = planned.need.as_ref().unwrap_or(need);
+            will_serve(&planned.profile, started_for, need)
+        });
+        serving.count()
+    }
+
+    /// A place for one start more, of this project and of all.
+    pub fn room_for_one(&self, env: &Env) -> Option<StartPermit> {
+        let births = &env.args.births;
+        let under_way = env.args.directory.undecided() + self.0.len();
+        let most = usize::try_from(births.settings.max_concurrent).unwrap_or(usize::MAX);
+        (under_way < most).then(|| births.limit.take()).flatten()
+    }
+
+    /// One more for this need is begun. Whether it is on its way: a record takes so many at once.
+    pub fn begin_for(
+        &mut self,
+        env: &Env,
+        queue: &mut ChangeQueue,
+        (key, known): (TargetKey, &Known),
+        need: &Need,
+        permit: StartPermit,
+    ) -> bool {
+        let asks = |requirements: &Requirements| Need::from(requirements) == *need;
+        let work_item = env.args.work.oldest_ready(env.now(), LOOKED_THROUGH, asks);
+        let start = NewStart {
+            id: SpinUpId::generate(),
+            need: Some(need.clone()),
+            work_item,
+            is_asked_for: false,
+        };
+        self.begin(env, queue, (key, &known.record), start, permit, None)
+    }
+
+    /// A person asks for an agent.
+    pub fn trigger(&mut self, env: &Env, queue: &mut ChangeQueue, trigger: &Trigger, reply: Reply) {
+        match self.permitted(env, trigger) {
+            Ok((key, known, permit)) => {
+                let start = NewStart {
+                    id: trigger.operation,
+                    need: trigger.need.clone(),
+                    work_item: trigger.work_item,
+                    is_asked_for: true,
+                };
+                self.begin(env, queue, (key, &known.record), start, permit, Some(reply));
+            }
+            Err(refusal) => {
+                let _ = reply.send(Err(refusal));
+            }
+        }
+    }
+
+    fn permitted(
+        &self,
+        env: &Env,
+        trigger: &Trigger,
+    ) -> Result<(TargetKey, Known, StartPermit), WireError> {
+        let (name, directory) = (&trigger.target.name, &env.args.directory);
+        env.may_write(name)?;
+        let key = TargetKey::of(name);
+        let known = key.and_then(|key| Some((key, directory.known(key)?)));
+        let same = known.filter(|(_, known)| known.record.target.id == trigger.target.id);
+        let (key, known) = same.ok_or_else(|| not_found(name))?;
+        if self.contains(trigger.operation) {
+            let text = format!("target {name} is about to start that agent; ask again in a moment");
+            return Err(WireError::unavailable(text, ASK_AGAIN));
+        }
+        let births = &env.args.births;
+        let is_begun = directory.operation(trigger.operation).is_some();
+        // Sent once more because its actor has died: the same start, which the record knows.
+        let permit = if is_begun {
+            Some(births.limit.take_for_one_begun())
+        } else {
+            self.room_for_one(env)
+        };
+        let permit = permit.ok_or_else(|| {
+            let most = births.settings.max_concurrent;
+            let text = format!(
+                "target {name} starts no agent now: as many starts are under way as may be at once ({most} of a project, targets.max_concurrent; four times as many of all); try again in a moment"
+            );
+            WireError::overloaded(text, ASK_AGAIN)
+        })?;
+        Ok((key, known, permit))
+    }
+
+    /// (none) → planned: the start is on its way into its target's record, or it is not and whoever asked is told so.
+    fn begin(
+        &mut self,
+        env: &Env,
+        queue: &mut ChangeQueue,
+        (key, record): (TargetKey, &Record),
+        start: NewStart,
+        permit: StartPermit,
+        reply: Option<Reply>,
+    ) -> bool {
+        let (target, now) = (&record.target, env.now());
+        let ticket = BirthTicket::generate();
+        let need = start.need.as_ref().map(Into::into);
+        let terms = TicketTerms::of(target, need.as_ref(), digest_of(&ticket));
+        let timeout = env.args.births.settings.birth_timeout.of(target.mechanism);
+        let birth = Birth {
+            operation: SpinUpOperation {
+                operation_id: start.id,
+                target_id: target.id,
+                target_name: target.name.clone(),
+                mechanism: target.mechanism,
+                status: SpinUpStatus::Pending,
+                need,
+                work_item_id: start.work_item,
+                agent_guid: None,
+                error: None,
+                output: None,
+                started_at: now,
+                ended_at: None,
+            },
+            ticket: terms,
+            reference: None,
+            until: now.after(timeout),
+        };
+        let command = BirthCommand::Begin {
+            birth: birth.into(),
+            is_group_paused: env.group_paused_until(target, now).is_some(),
+            is_asked_for: start.is_asked_for,
+        };
+        let request = Request {
+            key,
+            name: target.name.clone(),
+            command: Command::Birth {
+                id: target.id,
+                command,
+            },
+        };
+        let request = request.into();
+        if let Err((reply, why)) = queue.push(Job { request, reply }) {
+            if let Some(reply) = reply {
+                let text = format!("target {} starts no agent: {why}", target.name);
+                let _ = reply.send(Err(WireError::overloaded(text, ASK_AGAIN)));
+            }
+            return false;
+        }
+        let planned = Planned {
+            key,
+            need: start.need,
+            profile: target.into(),
+            ticket,
+            permit,
+        };
+        self.0.insert(start.id, planned);
+        true
+    }
+
+    /// Planned → (none): it is recorded, or is not.
+    pub fn settle(&mut self, id: SpinUpId) -> Option<Planned> {
+        self.0.remove(&id)
+    }
+}

@@ -1,0 +1,129 @@
+//! A start that is recorded and not decided, as the actor holds it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use loom_protocol::target::{BirthTicket, Target};
+use loom_protocol::{SpinUpId, TargetId};
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::Reference;
+use super::birth_command::BirthCommand;
+use super::change::Request;
+use super::command::Command;
+use super::env::Env;
+use super::key::TargetKey;
+use super::launching::{Beginning, Launch};
+use super::mechanism::Mechanism;
+use super::messages::TargetMsg;
+use super::terms::StartPermit;
+use super::tidying::{GRACE, end_and_tidy};
+use crate::domain::targets::{Birth, TicketDigest};
+
+/// A start that is recorded.
+pub(super) struct Running {
+    pub key: TargetKey,
+    name: String,
+    target: TargetId,
+    pub mechanism: Option<Arc<dyn Mechanism>>,
+    pub digest: TicketDigest,
+    /// The ticket of one that is begun again.
+    pub ticket: Option<BirthTicket>,
+    pub reference: Option<Reference>,
+    pub phase: Phase,
+    since: Instant,
+    pub timeout: Duration,
+    /// What goes on for it; ended when it is replaced.
+    pub task: Option<AbortOnDropHandle<()>>,
+    _permit: StartPermit,
+}
+
+/// Where it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// It is begun, or watched.
+    Launched,
+    /// Its time is over; whether we could hear is found out.
+    Suspected,
+    /// What was started is ended; then it is given up.
+    Ending,
+    /// Its agent is born, and the mechanism has not said yet by what it is found.
+    Born,
+}
+
+impl Running {
+    /// One that is begun, or looked for, in a task of its own; or why its target cannot start agents here.
+    pub fn launched(
+        env: &Env,
+        (key, target): (TargetKey, &Target),
+        birth: &Birth<Reference>,
+        permit: StartPermit,
+        beginning: Beginning,
+    ) -> (Self, Option<String>) {
+        let id = birth.operation.operation_id;
+        let terms = &env.args.births;
+        let (mechanism, why_not) = match terms.mechanisms.of(target) {
+            Ok(mechanism) => (Some(mechanism), None),
+            Err(why_not) => (None, Some(why_not)),
+        };
+        let task = mechanism.clone().map(|mechanism| {
+            let myself = env.myself();
+            let launch = Launch {
+                id,
+                mechanism,
+                ownership: env.args.ownership.clone(),
+                on_step: terms.on_step.clone(),
+                tell: move |news| {
+                    let _ = myself.cast(TargetMsg::Launch { id, news });
+                },
+            };
+            AbortOnDropHandle::new(tokio::spawn(launch.run(beginning)))
+        });
+        let running = Self {
+            key,
+            name: target.name.clone(),
+            target: target.id,
+            mechanism,
+            digest: birth.ticket.digest,
+            ticket: None,
+            reference: birth.reference.clone(),
+            phase: Phase::Launched,
+            since: Instant::now(),
+            timeout: terms.settings.birth_timeout.of(target.mechanism),
+            task,
+            _permit: permit,
+        };
+        (running, why_not)
+    }
+
+    /// When its time is over, if we could hear all the while.
+    pub fn until(&self) -> Instant {
+        self.since + self.timeout
+    }
+
+    /// A command of the actor's own about it.
+    pub fn request(&self, command: BirthCommand) -> Request {
+        Request {
+            key: self.key,
+            name: self.name.clone(),
+            command: Command::Birth {
+                id: self.target,
+                command,
+            },
+        }
+    }
+
+    /// Ends what was started beside the actor, unless its agent is born late by then.
+    pub fn end_later(&self, env: &mut Env, id: SpinUpId) {
+        if let Some(mechanism) = self.mechanism.clone() {
+            let directory = env.args.directory.clone();
+            let is_born = move || {
+                let end = directory.end_of(id);
+                end.is_some_and(|end| end.operation.agent_guid.is_some())
+            };
+            let reference = self.reference.clone();
+            env.spawn(end_and_tidy(mechanism, id, reference, is_born, GRACE));
+        }
+    }
+}
