@@ -305,7 +305,7 @@ impl State {
                         tell_of_start(env, SpinUpEventKind::Started, changed);
                     }
                     tell_of_start(env, SpinUpEventKind::Completed, changed);
-                    births.born(id);
+                    births.registered(id);
                     self.linked.expect(env, queue, newborn.guid);
                 }
             }

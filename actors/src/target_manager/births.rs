@@ -137,7 +137,7 @@ impl Births {
             }
             // Whatever else is said of an agent that lives, or of what is being ended, changes nothing.
             _ if matches!(running.phase, Phase::Ending) => {}
-            _ if running.phase == Phase::Born => self.born(id),
+            _ if running.phase == Phase::Born => self.registered(id),
             LaunchNews::NeverBegan => {
                 let ticket = BirthTicket::generate();
                 let digest = digest_of(&ticket);
@@ -267,8 +267,8 @@ impl Births {
         Ok(())
     }
 
-    /// Its agent is born: nothing more is done for the start, but what is needed to find the agent again.
-    pub fn born(&mut self, id: SpinUpId) {
+    /// Its agent has registered: nothing more is done for the start, but what is needed to find the agent again.
+    pub fn registered(&mut self, id: SpinUpId) {
         self.due.remove(&id);
         if let Some(running) = self.running.get_mut(&id) {
             let is_just_born = running.phase != Phase::Born;
