@@ -28,8 +28,8 @@ async fn flood(client: &Client, subject: &'static str) {
 }
 
 async fn until(subscriptions: &WakeSubscriptions, is_it: impl Fn(&Hearing) -> bool) {
-    // deliberate sleep: nothing tells of the change
     while !is_it(&*subscriptions.0.hearing.lock().await) {
+        // deliberate sleep: nothing tells of the change
         sleep(Duration::from_millis(5)).await;
     }
 }
@@ -53,8 +53,8 @@ async fn they_are_heard_together_again_when_little_comes_for_nobody_however_much
             sampled_every: Duration::from_millis(50),
         },
     );
-    let (wake, mut woken) = tokio::sync::mpsc::unbounded_channel();
-    subscriptions.wake_by(move |id| wake.send(id.clone()).unwrap());
+    let (wake, mut woken) = tokio::sync::mpsc::channel(1);
+    subscriptions.wake_by(move |id| wake.try_send(id.clone()).unwrap());
     let id = ProjectId::new("asleep").unwrap();
     let asleep = subscriptions.listen(&id).await.unwrap();
     let change = async {
