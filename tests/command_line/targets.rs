@@ -125,7 +125,11 @@ fn a_file_that_is_too_large_or_wrong_is_refused_by_its_name() {
         "name": "x", "agentType": "t", "capabilities": ["c"], "mechanism": "local", "config": config,
     });
     for (name, text, says) in [
-        ("large.json", large.to_string(), "over 1048576 bytes"),
+        (
+            "large.json",
+            large.to_string(),
+            "the body is over 1048576 bytes",
+        ),
         (
             "broken.toml",
             "name = \"x\"\nx = [".into(),
