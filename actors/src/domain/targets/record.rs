@@ -4,13 +4,15 @@
 //! target never has more births and agents than it may, whichever coordinator writes, and a ticket is used once.
 //! An operation that is decided leaves the record: its end is [written elsewhere](DecidedBirth) before that.
 
+mod cause;
+
 use std::time::Duration;
 
 use loom_protocol::target::{LastSpinUp, SpinUpOperation, SpinUpStatus, Target, TargetStatus};
 use loom_protocol::{AgentGuid, SpinUpId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::cause::cause;
+use self::cause::cause;
 use super::tickets::{Newborn, TicketDigest, TicketRefusal, TicketTerms};
 use super::{TargetCondition, TargetRule, may_start};
 
