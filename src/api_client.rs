@@ -9,10 +9,12 @@ use std::time::Duration;
 pub use events::{EventStream, Heard};
 use loom_protocol::url::redacted;
 use loom_protocol::{ErrorCode, ProjectId, WireError};
+use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, Method, RequestBuilder, Response, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::api::rest::access_guard::{MAX_BODY, too_large};
 use crate::api::rest::call::PROJECT_HEADER;
 use crate::settings::Secret;
 use crate::settings::check::is_loopback;
@@ -156,7 +158,8 @@ impl ApiClient {
         path: &[&str],
         body: &impl Serialize,
     ) -> Result<T, ApiError> {
-        self.send(self.request(Method::POST, path).json(body)).await
+        let request = self.request(Method::POST, path);
+        self.send(with_body(request, body)?).await
     }
 
     /// Changes what is at a path.
@@ -165,7 +168,8 @@ impl ApiClient {
         path: &[&str],
         body: &impl Serialize,
     ) -> Result<T, ApiError> {
-        self.send(self.request(Method::PUT, path).json(body)).await
+        let request = self.request(Method::PUT, path);
+        self.send(with_body(request, body)?).await
     }
 
     /// Deletes what is at a path.
@@ -270,6 +274,16 @@ fn causes<'a>(error: &'a reqwest::Error) -> impl Iterator<Item = &'a (dyn Error 
             None => cause.source(),
         }
     })
+}
+
+/// A request with its body. One that is too large is refused here: a coordinator does not read all of it, and may end
+/// the connection before its refusal is heard.
+fn with_body(request: RequestBuilder, body: &impl Serialize) -> Result<RequestBuilder, ApiError> {
+    match serde_json::to_vec(body) {
+        Ok(json) if json.len() > MAX_BODY => Err(ApiError::Refused(too_large())),
+        Ok(json) => Ok(request.header(CONTENT_TYPE, "application/json").body(json)),
+        Err(_) => Ok(request.json(body)),
+    }
 }
 
 #[cfg(test)]

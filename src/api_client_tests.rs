@@ -124,3 +124,22 @@ async fn what_is_no_http_is_no_coordinator() {
     assert!(matches!(error, ApiError::NotACoordinator(_)), "{said}");
     assert!(said.contains("https://"), "{said}");
 }
+
+/// Whatever the peer would take.
+#[tokio::test]
+async fn a_body_that_no_coordinator_reads_is_refused_before_it_is_sent() {
+    let takes_all = async |_: axum::body::Bytes| "{}";
+    let client = served(Router::new().fallback(takes_all)).await;
+    for (room, is_sent) in [(0, true), (1, false)] {
+        // Two quotes stand around it.
+        let text = "x".repeat(MAX_BODY - 2 + room);
+        for sent in [
+            client.post::<Value>(&["targets"], &text).await,
+            client.put::<Value>(&["targets", "x"], &text).await,
+        ] {
+            let refusal = sent.err().and_then(|error| error.code());
+            let expected = (!is_sent).then_some(ErrorCode::TooLarge);
+            assert_eq!(refusal, expected);
+        }
+    }
+}

@@ -218,7 +218,7 @@ async fn read(headers: &HeaderMap, body: Body) -> RestResult<Bytes> {
         .and_then(|value| value.to_str().ok()?.parse::<usize>().ok())
         .unwrap_or(0);
     if announced > MAX_DISCARDED {
-        return Err(too_large());
+        return Err(too_large().into());
     }
     let mut kept = Vec::with_capacity(announced.min(MAX_BODY));
     let mut length = 0;
@@ -229,21 +229,22 @@ async fn read(headers: &HeaderMap, body: Body) -> RestResult<Bytes> {
         })?;
         length += chunk.len();
         if length > MAX_DISCARDED {
-            return Err(too_large());
+            return Err(too_large().into());
         }
         if length <= MAX_BODY {
             kept.extend_from_slice(&chunk);
         }
     }
     if length > MAX_BODY {
-        return Err(too_large());
+        return Err(too_large().into());
     }
     Ok(kept.into())
 }
 
-fn too_large() -> RestError {
+/// What is said of a body that is larger than [`MAX_BODY`].
+pub fn too_large() -> WireError {
     let message = format!("the body is over {MAX_BODY} bytes; send less, or in several requests");
-    WireError::new(ErrorCode::TooLarge, message).into()
+    WireError::new(ErrorCode::TooLarge, message)
 }
 
 async fn unknown_path(uri: Uri) -> RestError {
