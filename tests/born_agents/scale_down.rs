@@ -71,18 +71,17 @@ async fn item_or_order(agent: &FakeAgent) -> Result<Option<ClaimedItem>> {
     let claiming = async {
         loop {
             let was_told = is_told.get();
-            let claim = agent.claim(json!({"waitMs": 1000, "start": true})).await?;
+            let claim = agent.claim(json!({"waitMs": 300, "start": true})).await?;
             let item = claim.into_iter().next();
             has_item.set(item.is_some());
             if item.is_some() || was_told {
                 return anyhow::Ok(item);
             }
-            // deliberate sleep: one that is about to be told is answered at once
+            // deliberate sleep: one that is about to be told may be answered at once
             sleep(Duration::from_millis(2)).await;
         }
     };
-    let (beaten, claimed) = tokio::join!(beating, claiming);
-    let claimed = beaten.and(claimed)?;
+    let ((), claimed) = tokio::try_join!(beating, claiming)?;
     ensure!(
         claimed.is_some() != is_told.get(),
         "an order: {}, and an item: {claimed:?}",

@@ -65,7 +65,8 @@ async fn assign_agent_to_target() -> Result<()> {
     // It is assigned for as long as it is there: such a target is not removed.
     let removed = project.request("targets.remove", json!({"target": "here"}));
     let refused = removed.await.expect_err("it has an agent");
-    assert_eq!(refused.code.status(), 409, "{refused}");
+    assert_eq!(refused.code, ErrorCode::InvalidRequest, "{refused}");
+    ensure!(refused.message.contains("has 1 agents"), "{refused}");
     Ok(())
 }
 
@@ -150,7 +151,7 @@ async fn an_agent_that_leaves_while_the_coordinator_is_killed_is_assigned_no_lon
         fleet.start_again().await?;
         let gone = project.insist("agents.deregister", json!({"guid": guid}));
         if let Err(error) = gone.await {
-            assert_eq!(error.code, ErrorCode::NotFound, "{error}");
+            assert_eq!(error.code, ErrorCode::NotRegistered, "{error}");
         }
         let seen = until_it_has(&project, &[]).await?;
         ensure!(seen.use_count == u64::from(moment) + 2, "{seen:?}");
