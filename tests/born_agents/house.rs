@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use loom_process::stat;
 use loom_protocol::target::SpinUpOperation;
 use loom_protocol::work::WorkItem;
@@ -120,7 +120,13 @@ impl House {
             let is_empty = agents == json!([]) && target["status"] == "available";
             (is_empty && self.processes().is_empty()).then_some(())
         };
-        self.project.eventually("nobody is left", gone).await
+        let waited = self.project.eventually("nobody is left", gone).await;
+        if waited.is_err() {
+            let agents = self.project.request("agents.list", json!({})).await;
+            let (target, processes) = (self.seen().await, self.processes());
+            return waited.with_context(|| format!("{target:?} {agents:?} {processes:?}"));
+        }
+        waited
     }
 }
 

@@ -89,9 +89,13 @@ async fn exactly(most: u32, after: usize, middle: Middle) -> Result<()> {
         project.insist("targets.list", json!({})).await?;
     }
     let count = usize::try_from(most)?;
-    let agents = let_register(&project, &place, count).await?;
+    let agents = let_register(&project, &place, count).await;
+    let agents = agents.with_context(|| {
+        let (processes, operations) = (place.processes(), operations(&project));
+        format!("{processes:?} {operations:?}")
+    })?;
     a_while().await;
-    ensure!(place.processes().len() == count, "{:?}", place.processes());
+    ensure!(place.living().len() == count, "{:?}", place.processes());
     let all = operations(&project)?;
     ensure!(
         all.len() == count && all.iter().all(|one| one.status == SpinUpStatus::Success),

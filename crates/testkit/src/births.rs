@@ -223,7 +223,8 @@ impl Place {
         all
     }
 
-    /// Waits for a process that is not one of these, and is then.
+    /// Waits for one that lives and is not one of these, and is then. What a coordinator has just begun when it is crashed
+    /// in this process is ended with it, unlike by `kill -9`.
     ///
     /// # Errors
     /// None comes in time.
@@ -234,7 +235,7 @@ impl Place {
     ) -> Result<Process> {
         let others = known.clone();
         let is_new = |process: &Process| !others.contains(process);
-        let look = async || self.processes().into_iter().find(is_new);
+        let look = async || self.living().into_iter().find(is_new);
         let process = project.eventually("another process", look).await?;
         known.push(process.clone());
         Ok(process)
