@@ -66,6 +66,8 @@ async fn work_without_agents_gets_one_that_does_it_and_goes_home() -> Result<()>
 
     // It has nothing to do, and goes.
     house.until_empty().await?;
+    let agents = project.request("agents.list", json!({})).await?;
+    ensure!(agents == json!([]), "it has deregistered: {agents}");
 
     // A second birth: somebody who kept the ticket.
     let again = Command::new(LOOM)

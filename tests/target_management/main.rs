@@ -8,7 +8,7 @@
 //! | Verify target state | `registry::verify_target_state` | `assignment::the_state_of_a_target_is_the_same_after_the_coordinator_was_killed` |
 //! | Unassign agent | `assignment::unassign_agent` | `assignment::an_agent_that_leaves_while_the_coordinator_is_killed_is_assigned_no_longer` |
 //! | Deregister target | `registry::deregister_target` | as for the first line |
-//! | Spin-up deduplication under load (Multi-Agent) | `births::a_hundred_submits_at_once_start_exactly_as_many_agents_as_may_be` | `submits`, killed and taken over |
+//! | Spin-up deduplication under load (Multi-Agent) | `births::a_hundred_submits_at_once_start_exactly_as_many_agents_as_may_be` | `submits::a_hundred_submits_by_several_clients_start_exactly_as_many_agents_although_the_coordinator_is_killed` |
 
 #![allow(clippy::expect_used, reason = "a test may panic")]
 
