@@ -215,7 +215,10 @@ async fn a_ticket_that_nobody_gave_out_is_refused_and_makes_no_project() -> Resu
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn a_birth_outlives_the_coordinator_at_every_moment_of_it() -> Result<()> {
     let gate = StepGate::default();
-    let fleet = quick_fleet().on_birth_step(gate.hook());
+    // A process that was begun just now is ended with a coordinator of this process: its target rests then.
+    let fleet = quick_fleet()
+        .on_birth_step(gate.hook())
+        .settings(|settings| settings.targets.cooldown = Duration::from_secs(1));
     let mut fleet = fleet.start().await?;
     let project = fleet.project().await?;
     let here = Reporting::with(&project, &json!({"maxAgents": 20})).await?;
