@@ -3,14 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context as _, Result};
-use loom_actors::domain::targets::OwnedNewborn;
-use loom_protocol::target::BirthTicket;
+use anyhow::Result;
 use loom_protocol::{AgentGuid, names};
 use loom_testkit::agent::Behaviour;
+use loom_testkit::births::Place;
 use loom_testkit::fleet::{Fleet, Role, TestProject};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 const DASHBOARD: &str = include_str!("../docs/grafana-dashboard.json");
 
@@ -95,43 +93,19 @@ async fn what_happened_to_work_can_be_counted() -> Result<()> {
 }
 
 /// A target with one agent that was born from it, and one whose only start failed.
-async fn births(project: &TestProject) -> Result<TempDir> {
-    let folder = tempfile::tempdir()?;
-    let file = folder.path().join("started");
-    let line =
-        "echo \"$$ $LOOM_TICKET\" > \"$FILE.new\"; mv \"$FILE.new\" \"$FILE\"; exec sleep 60";
-    for (name, line) in [("good", line), ("bad", "exit 3")] {
-        let target = json!({
-            "name": name, "agentType": "codex", "capabilities": ["none-waits"], "mechanism": "local",
-            "config": {"command": "sh", "args": ["-c", line], "env": {"FILE": file}},
-        });
+async fn births(project: &TestProject) -> Result<Place> {
+    let place = Place::new()?;
+    let ends = json!({"command": "sh", "args": ["-c", "exit 3"]});
+    for (name, changes) in [("good", json!({})), ("bad", json!({"config": ends}))] {
+        let mut target = place.target_with(name, &changes);
+        target["capabilities"] = json!(["none-waits"]);
         project.request("targets.register", target).await?;
         project
             .request("spin-up.trigger", json!({"target": name}))
             .await?;
     }
-    let written = async || std::fs::read_to_string(&file).ok();
-    let written = project
-        .eventually("a process has its ticket", written)
-        .await?;
-    let (number, ticket) = written
-        .trim()
-        .split_once(' ')
-        .context("a number and a ticket")?;
-    let newborn = OwnedNewborn {
-        guid: AgentGuid::generate(),
-        instance_id: Some("run-1".into()),
-        agent_type: "codex".into(),
-        capabilities: vec!["none-waits".into()],
-        boundaries: vec!["default".into()],
-    };
-    let ticket = BirthTicket::from_text(ticket.to_owned());
-    project
-        .parts()?
-        .target_manager
-        .redeem(&ticket, newborn)
-        .await?;
-    std::process::Command::new("kill").arg(number).status()?;
+    let process = place.started(project, 1).await?.remove(0);
+    process.redeem(project, AgentGuid::generate()).await??;
     let ended = async || {
         let failed: Vec<Value> = project
             .call("spin-up.list", &json!({"status": "failed"}))
@@ -142,7 +116,7 @@ async fn births(project: &TestProject) -> Result<TempDir> {
     project
         .eventually("the start at bad has failed", ended)
         .await?;
-    Ok(folder)
+    Ok(place)
 }
 
 #[tokio::test]
@@ -150,7 +124,7 @@ async fn births(project: &TestProject) -> Result<TempDir> {
 async fn starts_of_agents_and_the_agents_of_each_target_can_be_counted() -> Result<()> {
     let fleet = Fleet::shared().await?;
     let project = fleet.project().await?;
-    let _folder = births(&project).await?;
+    let _place = births(&project).await?;
     let text = shown(&fleet).await?;
     let local = "mechanism=\"local\"";
     for (name, labels, expected) in [
@@ -249,7 +223,7 @@ async fn the_dashboard_asks_only_for_what_is_there() -> Result<()> {
     project.submit_plain("rust").await?;
     let item = agent.claim_one().await?;
     agent.release(&item).await?;
-    let _folder = births(&project).await?;
+    let _place = births(&project).await?;
     let text = shown(&fleet).await?;
     for name in asked {
         // Counted only when it happens, which this test does not let it.

@@ -1,25 +1,17 @@
 //! Targets whose processes tell a test what they were told, and what the test makes of that.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use futures_util::StreamExt as _;
 use loom_protocol::agent::RegisterAnswer;
 use loom_protocol::target::{Target, TargetAnswer};
 use loom_protocol::{AgentGuid, WireError, names};
+use loom_testkit::births::{Place, Process};
 use loom_testkit::fleet::{Fleet, FleetBuilder, TestProject};
 use loom_testkit::nats::until_subscribed;
 use serde_json::{Value, json};
-use tempfile::TempDir;
-
-/// What a started process does: it writes down its number and its environment, and lives on.
-const REPORT: &str = r#"
-(echo "PID=$$"; env) > "$REPORTS/.$LOOM_SPIN_UP_ID"
-mv "$REPORTS/.$LOOM_SPIN_UP_ID" "$REPORTS/$LOOM_SPIN_UP_ID"
-while :; do sleep 0.2; done
-"#;
 
 /// A fleet whose clocks are short.
 pub(crate) fn quick_fleet() -> FleetBuilder {
@@ -34,13 +26,7 @@ pub(crate) fn quick_fleet() -> FleetBuilder {
 pub(crate) struct Reporting {
     pub project: TestProject,
     pub target: Target,
-    folder: TempDir,
-}
-
-/// One of those processes.
-pub(crate) struct Started {
-    pub pid: String,
-    pub ticket: String,
+    place: Place,
 }
 
 impl Reporting {
@@ -50,15 +36,11 @@ impl Reporting {
 
     /// With these fields of the target.
     pub async fn with(project: &TestProject, fields: &Value) -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let mut target = json!({
-            "name": "here", "agentType": "fake", "capabilities": ["rust", "docs"],
-            "boundaries": ["default"], "mechanism": "local",
-            "config": {
-                "command": "sh", "args": ["-c", REPORT],
-                "env": {"REPORTS": folder.path()},
-            },
+        let place = Place::new()?;
+        let kind = json!({
+            "agentType": "fake", "capabilities": ["rust", "docs"], "boundaries": ["default"],
         });
+        let mut target = place.target_with("here", &kind);
         for (field, value) in fields.as_object().into_iter().flatten() {
             target[field] = value.clone();
         }
@@ -66,7 +48,7 @@ impl Reporting {
         Ok(Self {
             project: project.clone(),
             target: answer.target,
-            folder,
+            place,
         })
     }
 
@@ -77,39 +59,10 @@ impl Reporting {
     }
 
     /// Has one started, by an item that waits for it.
-    pub async fn start(&self) -> Result<Started> {
-        let before = self.reports()?;
+    pub async fn start(&self) -> Result<Process> {
+        let mut before = self.place.processes();
         self.project.submit_plain("rust").await?;
-        let look = async || {
-            let now = self.reports().ok()?;
-            now.into_iter().find(|file| !before.contains(file))
-        };
-        let file = self
-            .project
-            .eventually("a process is started", look)
-            .await?;
-        let environment = std::fs::read_to_string(file)?;
-        let value = |name: &str| {
-            let mut lines = environment.lines();
-            let line = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-            line.map(str::to_owned).context(name.to_owned())
-        };
-        Ok(Started {
-            pid: value("PID")?,
-            ticket: value("LOOM_TICKET")?,
-        })
-    }
-
-    fn reports(&self) -> Result<Vec<PathBuf>> {
-        let files = std::fs::read_dir(self.folder.path())?;
-        let paths = files.map(|file| Ok(file?.path()));
-        let mut paths = paths.collect::<Result<Vec<PathBuf>>>()?;
-        let is_whole = |path: &Path| {
-            let name = path.file_name().unwrap_or_default();
-            !name.to_string_lossy().starts_with('.')
-        };
-        paths.retain(|path| is_whole(path));
-        Ok(paths)
+        self.place.another(&self.project, &mut before).await
     }
 
     /// Whether the target has these agents, and is in use by them.
@@ -123,18 +76,6 @@ impl Reporting {
         self.project
             .eventually("the target has these agents", look)
             .await
-    }
-}
-
-impl Drop for Reporting {
-    /// Nothing of a test is left, however it ends.
-    fn drop(&mut self) {
-        for report in self.reports().unwrap_or_default() {
-            let text = std::fs::read_to_string(report).unwrap_or_default();
-            if let Some(pid) = text.lines().find_map(|line| line.strip_prefix("PID=")) {
-                kill(pid);
-            }
-        }
     }
 }
 
@@ -155,20 +96,6 @@ pub(crate) async fn register(
     registration: &Value,
 ) -> Result<RegisterAnswer, WireError> {
     project.call("agents.register", registration).await
-}
-
-/// Whether a process lives; a zombie does not.
-pub(crate) fn lives(pid: &str) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
-    stat.is_ok_and(|stat| !stat.contains(") Z "))
-}
-
-fn kill(pid: &str) {
-    let pid = pid.parse().ok().and_then(rustix::process::Pid::from_raw);
-    if let Some(pid) = pid {
-        // One that is gone already is what is wanted.
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-    }
 }
 
 /// Every value in a bucket of the project, with what was there before, as text.

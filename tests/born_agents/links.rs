@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use loom_actors::domain::targets::OwnedNewborn;
 use loom_protocol::AgentGuid;
-use loom_protocol::target::BirthTicket;
+use loom_testkit::births::Process;
 use loom_testkit::fleet::{Role, TestProject};
 use serde_json::json;
 use tokio::task::AbortHandle;
 
-use crate::fixture::{Reporting, Started, lives, quick_fleet, register, registration};
+use crate::fixture::{Reporting, quick_fleet, register, registration};
 
 /// An agent whose heart beats until this is dropped.
 struct Beating(AbortHandle);
@@ -21,10 +20,10 @@ impl Drop for Beating {
     }
 }
 
-async fn newborn(here: &Reporting) -> Result<(AgentGuid, Started, Beating)> {
+async fn newborn(here: &Reporting) -> Result<(AgentGuid, Process, Beating)> {
     let started = here.start().await?;
     let guid = AgentGuid::generate();
-    let with_ticket = registration(guid, "run-1", Some(&started.ticket));
+    let with_ticket = registration(guid, "run-1", Some(started.variable("LOOM_TICKET")));
     register(&here.project, &with_ticket).await?;
     here.until_it_has(&[guid]).await?;
     let project = here.project.clone();
@@ -41,8 +40,8 @@ async fn newborn(here: &Reporting) -> Result<(AgentGuid, Started, Beating)> {
     Ok((guid, started, Beating(beating.abort_handle())))
 }
 
-async fn until_gone(project: &TestProject, started: &Started) -> Result<()> {
-    let gone = async || (!lives(&started.pid)).then_some(());
+async fn until_gone(project: &TestProject, started: &Process) -> Result<()> {
+    let gone = async || (!started.lives()).then_some(());
     project.eventually("its process is ended", gone).await
 }
 
@@ -64,7 +63,7 @@ async fn one_that_deregisters_frees_its_target_and_its_ticket_is_of_no_more_use(
         stats["targets"]["available"] == 1 && stats["targets"]["inUse"] == 0,
         "{stats}"
     );
-    let again = registration(guid, "run-1", Some(&started.ticket));
+    let again = registration(guid, "run-1", Some(started.variable("LOOM_TICKET")));
     let refused = register(&project, &again)
         .await
         .err()
@@ -104,16 +103,12 @@ async fn one_that_falls_silent_frees_its_target_and_its_process_is_ended() -> Re
     // deliberate sleep: longer than `stale_after`
     tokio::time::sleep(Duration::from_secs(3)).await;
     here.until_it_has(&[guid]).await?;
-    ensure!(lives(&started.pid));
+    ensure!(started.lives());
     drop(beating);
     until_gone(&project, &started).await?;
     let agent = project.request("agents.get", json!({"guid": guid})).await?;
     ensure!(agent["status"] == "offline", "{agent}");
-    // It is asked after every half minute.
-    let free = here.until_it_has(&[]).await;
-    if free.is_err() {
-        here.until_it_has(&[]).await?;
-    }
+    here.until_it_has(&[]).await?;
     Ok(())
 }
 
@@ -126,18 +121,8 @@ async fn one_that_was_linked_and_never_comes_frees_its_target() -> Result<()> {
     let here = Reporting::register(&project).await?;
     for crashes in [false, true] {
         let started = here.start().await?;
-        let parts = project.parts()?;
         let guid = AgentGuid::generate();
-        let ticket = BirthTicket::from_text(started.ticket.clone());
-        let newborn = OwnedNewborn {
-            guid,
-            instance_id: Some("run-1".into()),
-            agent_type: "fake".into(),
-            capabilities: vec!["rust".into()],
-            boundaries: vec!["default".into()],
-        };
-        parts.target_manager.redeem(&ticket, newborn).await?;
-        drop(parts);
+        started.redeem(&project, guid).await??;
         here.until_it_has(&[guid]).await?;
         project.request("queue.purge", json!({"all": true})).await?;
         if crashes {
@@ -176,7 +161,7 @@ async fn one_that_goes_while_no_coordinator_runs_is_unlinked_and_one_that_lives_
     // deliberate sleep: longer than `stale_after`, in which it would be given up
     tokio::time::sleep(Duration::from_secs(4)).await;
     here.until_it_has(&[living]).await?;
-    ensure!(lives(&started.pid));
+    ensure!(started.lives());
     Ok(())
 }
 

@@ -4,7 +4,10 @@
 #![allow(clippy::expect_used, reason = "a test may panic")]
 
 mod fixture;
+mod house;
+mod killed;
 mod links;
 mod program;
 mod scale_down;
+mod standstill;
 mod tickets;

@@ -1,21 +1,94 @@
 //! Agents that have nothing to do are sent home, and none that has, or might have.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use loom_protocol::AgentGuid;
 use loom_protocol::agent::{AgentStatus, DirectiveKind};
-use loom_protocol::work::WorkStatus;
-use loom_testkit::agent::Behaviour;
+use loom_protocol::work::{ClaimedItem, WorkStatus};
+use loom_testkit::agent::{Behaviour, FakeAgent};
+use loom_testkit::fleet::PATIENCE;
 use serde_json::json;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
-use crate::fixture::{Reporting, lives, quick_fleet, register, registration};
+use crate::fixture::{Reporting, quick_fleet, register, registration};
 
 /// How long an agent of the race may be idle.
 const IDLE: Duration = Duration::from_millis(120);
-/// A moment before.
-const JUST_BEFORE: Duration = Duration::from_millis(114);
+/// By how much the item of a round comes later or earlier than that of the round before.
+const STEP: Duration = Duration::from_micros(400);
+/// How many rounds there are at least, and at most.
+const ROUNDS: (u32, u32) = (60, 600);
+
+/// When the item of a round comes: later and later until its agent is told to go, then earlier and earlier until its
+/// agent gets it. So both happen however slow the machine is, and most rounds are at the edge.
+struct Edge {
+    delay: Duration,
+    step: Duration,
+    last: Option<bool>,
+}
+
+impl Edge {
+    const fn new() -> Self {
+        Self {
+            delay: IDLE,
+            step: STEP,
+            last: None,
+        }
+    }
+
+    const fn round(&mut self, was_served: bool) {
+        let is_same = matches!(self.last, Some(last) if last == was_served);
+        self.step = if is_same {
+            self.step.saturating_mul(2)
+        } else {
+            STEP
+        };
+        self.last = Some(was_served);
+        self.delay = if was_served {
+            self.delay.saturating_add(self.step)
+        } else {
+            self.delay.saturating_sub(self.step)
+        };
+    }
+}
+
+/// An agent asks for work and beats, until it has an item or was told to go.
+async fn item_or_order(agent: &FakeAgent) -> Result<Option<ClaimedItem>> {
+    let (is_told, has_item) = (Cell::new(false), Cell::new(false));
+    // No beat is given up: whatever it was told is seen.
+    let beating = async {
+        while !is_told.get() && !has_item.get() {
+            let answer = agent.heartbeat(json!({})).await?;
+            let mut orders = answer.directives.iter();
+            is_told.set(orders.any(|order| order.kind == DirectiveKind::Shutdown));
+            // deliberate sleep: between two beats
+            sleep(Duration::from_millis(2)).await;
+        }
+        anyhow::Ok(())
+    };
+    let claiming = async {
+        loop {
+            let was_told = is_told.get();
+            let claim = agent.claim(json!({"waitMs": 300, "start": true})).await?;
+            let item = claim.into_iter().next();
+            has_item.set(item.is_some());
+            if item.is_some() || was_told {
+                return anyhow::Ok(item);
+            }
+            // deliberate sleep: one that is about to be told may be answered at once
+            sleep(Duration::from_millis(2)).await;
+        }
+    };
+    let ((), claimed) = tokio::try_join!(beating, claiming)?;
+    ensure!(
+        claimed.is_some() != is_told.get(),
+        "an order: {}, and an item: {claimed:?}",
+        is_told.get()
+    );
+    Ok(claimed)
+}
 
 /// An item comes at the very moment at which an agent that asks for work is sent home. It gets the item and no order, or
 /// the order and no item; then the item waits for somebody else.
@@ -24,74 +97,57 @@ const JUST_BEFORE: Duration = Duration::from_millis(114);
 async fn no_claim_and_no_order_to_end_cross() -> Result<()> {
     let fleet = quick_fleet().start().await?;
     let project = fleet.project().await?;
-    let (mut served, mut sent_home) = (0, 0);
-    for round in 0..60_u64 {
+    let (mut served, mut sent_home, mut edge) = (0, 0, Edge::new());
+    while served + sent_home < ROUNDS.0 || served == 0 || sent_home == 0 {
+        // Both must have happened, or nothing was tried.
+        ensure!(
+            served + sent_home < ROUNDS.1,
+            "served {served}, sent home {sent_home}"
+        );
         let agent = project
             .agent("rust")
             .heartbeat_every(Duration::from_millis(200))
             .field("spindownAfterIdleMs", json!(IDLE.as_millis()))
             .spawn()
             .await?;
-        let claiming = agent.claim(json!({"waitMs": 5000, "start": true}));
         let submitting = async {
             // deliberate sleep: until about the moment at which it has been idle for long enough
-            sleep(JUST_BEFORE + Duration::from_micros(400 * (round % 30))).await;
-            project.submit_plain("rust").await
+            sleep(edge.delay).await;
+            anyhow::Ok(project.submit_plain("rust").await?)
         };
-        let leaving = async {
-            let orders = async || {
-                let answer = agent.heartbeat(json!({})).await.ok()?;
-                let mut orders = answer.directives.into_iter();
-                orders.find(|order| order.kind == DirectiveKind::Shutdown)
-            };
-            project.eventually("it is told to end", orders).await
-        };
-        let id;
-        tokio::select! {
-            (claimed, submitted) = async { tokio::join!(claiming, submitting) } => {
-                id = submitted?;
-                let claimed = claimed?;
-                if let Some(item) = claimed.first() {
-                    assert_eq!(item.work_item.id, id);
-                    for _ in 0..5 {
-                        let beat = agent.heartbeat(json!({})).await?;
-                        ensure!(beat.directives.is_empty(), "an order beside an item: {beat:?}");
-                    }
-                    agent.complete(item, "done").await?;
-                    served += 1;
-                    continue;
-                }
+        // The item of this round is there when the round is over, whoever was first.
+        let (claimed, submitted) =
+            tokio::join!(timeout(PATIENCE, item_or_order(&agent)), submitting);
+        let (claimed, id) = (claimed??, submitted?);
+        edge.round(claimed.is_some());
+        if let Some(item) = claimed {
+            assert_eq!(item.work_item.id, id);
+            for _ in 0..5 {
+                let beat = agent.heartbeat(json!({})).await?;
+                ensure!(
+                    beat.directives.is_empty(),
+                    "an order beside an item: {beat:?}"
+                );
             }
-            told = leaving => {
-                told?;
-                ensure!(agent.seen().await?.status == AgentStatus::Draining);
-                let refused = agent.claim(json!({})).await?;
-                ensure!(refused.is_empty(), "an item beside an order");
-                id = project.submit_plain("rust").await?;
-            }
+            agent.complete(&item, "done").await?;
+            served += 1;
+            agent.deregister().await?;
+            continue;
         }
+        ensure!(agent.seen().await?.status == AgentStatus::Draining);
         sent_home += 1;
         // Nothing is lost: whoever comes gets it, at its first attempt.
         agent.deregister().await?;
         let next = project.agent("rust").spawn().await?;
-        let look = async || {
-            for item in next.claim(json!({"max": 5})).await.ok()? {
-                assert_eq!(item.lease.attempt, 1);
-                next.complete(&item, "done").await.ok()?;
-            }
-            let item = project.work(id).await.ok()?;
-            (item.status == WorkStatus::Completed).then_some(())
-        };
-        project
-            .eventually("the item is done by somebody else", look)
+        let look = async || next.claim_one().await.ok();
+        let item = project
+            .eventually("somebody else is given it", look)
             .await?;
+        assert_eq!((item.work_item.id, item.lease.attempt), (id, 1));
+        let done = next.complete(&item, "done").await?;
+        ensure!(done.status == WorkStatus::Completed, "{done:?}");
         next.deregister().await?;
     }
-    // Both must have happened, or nothing was tried.
-    ensure!(
-        served > 0 && sent_home > 0,
-        "served {served}, sent home {sent_home}"
-    );
     Ok(())
 }
 
@@ -157,7 +213,7 @@ async fn an_idle_agent_that_does_not_obey_is_ended_with_its_process() -> Result<
     let here = Reporting::register(&project).await?;
     let started = here.start().await?;
     let guid = AgentGuid::generate();
-    let with_ticket = registration(guid, "run-1", Some(&started.ticket));
+    let with_ticket = registration(guid, "run-1", Some(started.variable("LOOM_TICKET")));
     register(&project, &with_ticket).await?;
     here.until_it_has(&[guid]).await?;
     let beat = async || {
@@ -181,11 +237,12 @@ async fn an_idle_agent_that_does_not_obey_is_ended_with_its_process() -> Result<
             .then_some(())
     };
     project.eventually("it is told to end", ordered).await?;
-    ensure!(lives(&started.pid), "it has a grace");
+    ensure!(started.lives(), "it has a grace");
     let gone = async || {
         let _ = beat().await;
-        (!lives(&started.pid)).then_some(())
+        (!started.lives()).then_some(())
     };
     project.eventually("its process is ended", gone).await?;
+    here.until_it_has(&[]).await?;
     Ok(())
 }

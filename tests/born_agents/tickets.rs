@@ -1,8 +1,13 @@
 //! The ticket: who may register with it, how often, and where it is never seen.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Result, ensure};
 use futures_util::future::join_all;
+use loom_actors::target_manager::BirthStep;
 use loom_protocol::{AgentGuid, ErrorCode, WireError};
+use loom_testkit::births::StepGate;
+use loom_testkit::fleet::TestProject;
 use serde_json::{Value, json};
 
 use crate::fixture::{Reporting, events, quick_fleet, register, registration, whole_store};
@@ -22,7 +27,7 @@ async fn an_agent_is_born_by_its_ticket_once_and_the_ticket_is_seen_nowhere() ->
     let started = here.start().await?;
     let guid = AgentGuid::generate();
 
-    let with_ticket = registration(guid, "run-1", Some(&started.ticket));
+    let with_ticket = registration(guid, "run-1", Some(started.variable("LOOM_TICKET")));
     let answer = project
         .request("agents.register", with_ticket.clone())
         .await?;
@@ -47,15 +52,19 @@ async fn an_agent_is_born_by_its_ticket_once_and_the_ticket_is_seen_nowhere() ->
     }
     // Anybody else is a second birth.
     for other in [
-        registration(guid, "run-2", Some(&started.ticket)),
-        registration(AgentGuid::generate(), "run-1", Some(&started.ticket)),
+        registration(guid, "run-2", Some(started.variable("LOOM_TICKET"))),
+        registration(
+            AgentGuid::generate(),
+            "run-1",
+            Some(started.variable("LOOM_TICKET")),
+        ),
     ] {
         let refused = register(&project, &other)
             .await
             .expect_err("a ticket is for one agent");
         ensure!(is_refused(&refused), "{refused:?}");
         ensure!(refused.message.contains("one agent"), "{refused}");
-        ensure!(!refused.message.contains(&started.ticket));
+        ensure!(!refused.message.contains(started.variable("LOOM_TICKET")));
     }
     let target = here.until_it_has(&[guid]).await?;
     ensure!(target["useCount"] == 1, "{target}");
@@ -78,7 +87,10 @@ async fn an_agent_is_born_by_its_ticket_once_and_the_ticket_is_seen_nowhere() ->
         said.contains(&guid.to_string()),
         "it was looked for in the right place"
     );
-    ensure!(!said.contains(&started.ticket), "the ticket was told");
+    ensure!(
+        !said.contains(started.variable("LOOM_TICKET")),
+        "the ticket was told"
+    );
     Ok(())
 }
 
@@ -93,7 +105,10 @@ async fn of_ten_who_register_with_one_ticket_at_once_one_is_born() -> Result<()>
         .map(|number| {
             let guid = AgentGuid::generate();
             let run = format!("run-{number}");
-            (guid, registration(guid, &run, Some(&started.ticket)))
+            (
+                guid,
+                registration(guid, &run, Some(started.variable("LOOM_TICKET"))),
+            )
         })
         .collect();
     let at_once = rivals.iter().map(|(_, rival)| register(&project, rival));
@@ -120,7 +135,7 @@ async fn a_ticket_is_not_used_up_by_what_is_refused_and_allows_no_more_than_its_
     let project = fleet.project().await?;
     let here = Reporting::register(&project).await?;
     let started = here.start().await?;
-    let ticket = Some(started.ticket.as_str());
+    let ticket = Some(started.variable("LOOM_TICKET"));
     let other_than = |field: &str, value: Value| {
         let mut registration = registration(AgentGuid::generate(), "run-0", ticket);
         registration[field] = value;
@@ -199,27 +214,39 @@ async fn a_ticket_that_nobody_gave_out_is_refused_and_makes_no_project() -> Resu
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn a_birth_outlives_the_coordinator_at_every_moment_of_it() -> Result<()> {
-    let mut fleet = quick_fleet().start().await?;
+    let gate = StepGate::default();
+    // A process that was begun just now is ended with a coordinator of this process: its target rests then.
+    let fleet = quick_fleet()
+        .on_birth_step(gate.hook())
+        .settings(|settings| settings.targets.cooldown = Duration::from_secs(1));
+    let mut fleet = fleet.start().await?;
     let project = fleet.project().await?;
     let here = Reporting::with(&project, &json!({"maxAgents": 20})).await?;
-    for round in 0..6_u32 {
+    // How long a registration takes: the coordinator dies at each tenth of that, and right after each of its steps.
+    let started = here.start().await?;
+    let guid = AgentGuid::generate();
+    let first = registration(guid, "run-1", Some(started.variable("LOOM_TICKET")));
+    let began = Instant::now();
+    register(&project, &first).await?;
+    let undisturbed = began.elapsed();
+    leaves(&project, guid).await?;
+    let tenths = (0..=10).map(|tenth| Moment::Time(undisturbed * tenth / 10));
+    let steps = [BirthStep::EndWritten, BirthStep::Decided].map(Moment::Step);
+    for (moment, births) in tenths.chain(steps).zip(2..) {
         let started = here.start().await?;
         let guid = AgentGuid::generate();
-        let with_ticket = registration(guid, "run-1", Some(&started.ticket));
-        // Sent, and not waited for: the coordinator dies somewhere on the way.
-        let sender = project.another_connection().await?;
-        let subject = loom_protocol::names::request(project.id(), "agents.register");
-        let inbox = sender.client().new_inbox();
-        let body = with_ticket.to_string();
-        sender
-            .client()
-            .publish_with_reply(subject, inbox, body.into())
-            .await?;
-        sender.client().flush().await?;
-        for _ in 0..round * round * 20 {
-            tokio::task::yield_now().await;
+        let with_ticket = registration(guid, "run-1", Some(started.variable("LOOM_TICKET")));
+        if let Moment::Step(step) = moment {
+            gate.close(step);
+        }
+        send(&project, &with_ticket).await?;
+        match moment {
+            Moment::Step(_) => gate.reached().await?,
+            // deliberate sleep: until the moment at which the coordinator dies
+            Moment::Time(after) => tokio::time::sleep(after).await,
         }
         fleet.crash().await?;
+        gate.open();
         fleet.start_again().await?;
         let born = project
             .insist("agents.register", with_ticket.clone())
@@ -229,7 +256,8 @@ async fn a_birth_outlives_the_coordinator_at_every_moment_of_it() -> Result<()> 
             .insist("agents.register", registration(guid, "run-1", None))
             .await?;
         ensure!(again["targetId"] == json!(here.target.id), "{again}");
-        let other = registration(AgentGuid::generate(), "run-2", Some(&started.ticket));
+        let ticket = Some(started.variable("LOOM_TICKET"));
+        let other = registration(AgentGuid::generate(), "run-2", ticket);
         let refused = project.insist("agents.register", other).await;
         ensure!(is_refused(&refused.expect_err("a second birth")));
         let seen = here.seen().await?;
@@ -238,12 +266,39 @@ async fn a_birth_outlives_the_coordinator_at_every_moment_of_it() -> Result<()> 
             .cloned()
             .unwrap_or_default();
         ensure!(guids.contains(&json!(guid)), "{seen}");
-        ensure!(seen["useCount"] == json!(round + 1), "{seen}");
-        // It goes, and nothing is left for which somebody else would be started.
-        project.insist("queue.purge", json!({"all": true})).await?;
-        project
-            .insist("agents.deregister", json!({"guid": guid}))
-            .await?;
+        ensure!(seen["useCount"] == json!(births), "{moment:?}: {seen}");
+        leaves(&project, guid).await?;
     }
+    Ok(())
+}
+
+/// When the coordinator dies.
+#[derive(Debug, Clone, Copy)]
+enum Moment {
+    /// So long after the registration was sent.
+    Time(Duration),
+    /// When this was done.
+    Step(BirthStep),
+}
+
+/// Sends a registration and does not wait for its answer.
+async fn send(project: &TestProject, registration: &Value) -> Result<()> {
+    let sender = project.another_connection().await?;
+    let client = sender.client();
+    let subject = loom_protocol::names::request(project.id(), "agents.register");
+    let body = registration.to_string().into();
+    client
+        .publish_with_reply(subject, client.new_inbox(), body)
+        .await?;
+    client.flush().await?;
+    Ok(())
+}
+
+/// An agent goes, and nothing is left for which somebody else would be started.
+async fn leaves(project: &TestProject, guid: AgentGuid) -> Result<()> {
+    project.insist("queue.purge", json!({"all": true})).await?;
+    project
+        .insist("agents.deregister", json!({"guid": guid}))
+        .await?;
     Ok(())
 }

@@ -1,167 +1,13 @@
-//! The coordinator dies between any two steps of a birth: still there is exactly one agent, and what it was started by is
-//! decided once.
-
-use std::sync::Arc;
+//! Deaths while agents are started: of the coordinator, of agents meanwhile, and of NATS.
 
 use anyhow::{Result, ensure};
-use futures_util::FutureExt as _;
-use loom_actors::target_manager::{BirthStep, BirthStepHook};
 use loom_protocol::AgentGuid;
 use loom_protocol::target::{SpinUpOperation, SpinUpStatus};
-use loom_testkit::fleet::{Fleet, PATIENCE, Role, TestProject};
-use parking_lot::Mutex;
-use tokio::sync::watch;
+use loom_testkit::births::{Place, a_while, came_to, operations, submit};
+use loom_testkit::fleet::{Fleet, PATIENCE};
 use tokio::time::timeout;
 
-use crate::place::{Place, Process, a_while, came_to, operations, submit};
 use crate::{get, register};
-
-/// Stands still when a step was done, for ever: whoever kills the coordinator then kills it there.
-#[derive(Clone)]
-struct StandsAt {
-    step: Arc<Mutex<Option<BirthStep>>>,
-    stands: watch::Sender<bool>,
-}
-
-impl StandsAt {
-    fn new() -> Self {
-        Self {
-            step: Arc::default(),
-            stands: watch::Sender::new(false),
-        }
-    }
-
-    fn hook(&self) -> BirthStepHook {
-        let this = self.clone();
-        BirthStepHook::new(move |step| {
-            let this = this.clone();
-            async move {
-                if *this.step.lock() == Some(step) {
-                    this.stands.send_replace(true);
-                    std::future::pending::<()>().await;
-                }
-            }
-            .boxed()
-        })
-    }
-
-    fn at(&self, step: Option<BirthStep>) {
-        *self.step.lock() = step;
-        self.stands.send_replace(false);
-    }
-
-    async fn reached(&self) -> Result<()> {
-        let mut stands = self.stands.subscribe();
-        timeout(PATIENCE, stands.wait_for(|stands| *stands)).await??;
-        Ok(())
-    }
-}
-
-/// Registers, again and again, as an agent does whose answer was lost.
-async fn register_insistently(
-    project: TestProject,
-    process: Process,
-    guid: AgentGuid,
-) -> Result<()> {
-    loop {
-        match process.redeem(&project, guid).await {
-            Ok(Ok(_)) => return Ok(()),
-            Ok(Err(error)) => ensure!(error.code.is_transient(), "{error}"),
-            // The coordinator is stopped.
-            Err(_) => {}
-        }
-        // deliberate sleep: an agent pauses before it registers again
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-}
-
-#[tokio::test]
-#[ignore = "needs a nats-server: run `cargo xtask test`"]
-async fn a_coordinator_that_dies_after_any_step_of_a_birth_starts_exactly_one_agent() -> Result<()>
-{
-    let stands_at = StandsAt::new();
-    let mut fleet = Fleet::builder()
-        .on_birth_step(stands_at.hook())
-        .start()
-        .await?;
-    for step in BirthStep::ALL {
-        let (project, place) = (fleet.project().await?, Place::new()?);
-        register(&project, place.target("here", 1)).await?;
-        stands_at.at(Some(step));
-        submit(&project, 10).await?;
-        let guid = AgentGuid::generate();
-        let registering = if matches!(step, BirthStep::EndWritten | BirthStep::Decided) {
-            let process = place.started(&project, 1).await?.remove(0);
-            let registering = register_insistently(project.clone(), process, guid);
-            Some(tokio::spawn(registering))
-        } else {
-            None
-        };
-        stands_at.reached().await?;
-        fleet.crash().await?;
-        let before = place.processes();
-        stands_at.at(None);
-        fleet.start_again().await?;
-        // The project is awake when its targets can be asked.
-        project
-            .insist("targets.list", serde_json::json!({}))
-            .await?;
-        let process = place.started(&project, 1).await?.remove(0);
-        ensure!(before.is_empty() || before == [process.clone()], "{step:?}");
-        match registering {
-            Some(registering) => timeout(PATIENCE, registering).await???,
-            None => register_insistently(project.clone(), process.clone(), guid).await?,
-        }
-        let agent = process.register(&project, guid).await?;
-        let decided = came_to(&project, SpinUpStatus::Success, "here").await?;
-        a_while().await;
-        ensure!(
-            place.processes() == [process.clone()],
-            "{step:?}: {:?}",
-            place.processes()
-        );
-        ensure!(process.lives(), "{step:?}: a dead coordinator ends nobody");
-        ensure!(operations(&project)? == [decided.clone()], "{step:?}");
-        let target = get(&project, "here").await?;
-        ensure!(target.current_agent_guids == [guid], "{step:?}: {target:?}");
-        ensure!(
-            target.use_count == 1 && decided.agent_guid == Some(guid),
-            "{step:?}"
-        );
-        agent.deregister().await?;
-        // So that the next round has no agents that are expected.
-        project
-            .insist("targets.disable", serde_json::json!({"target": "here"}))
-            .await?;
-    }
-    Ok(())
-}
-
-#[tokio::test]
-#[ignore = "needs a nats-server: run `cargo xtask test`"]
-async fn an_actor_that_is_killed_during_a_birth_starts_exactly_one_agent() -> Result<()> {
-    let fleet = Fleet::shared().await?;
-    let (project, place) = (fleet.project().await?, Place::new()?);
-    register(&project, place.target("here", 1)).await?;
-    submit(&project, 10).await?;
-    for time in 1..=5 {
-        project.kill(Role::TargetManager)?;
-        project
-            .wait_until_restarted(Role::TargetManager, time)
-            .await?;
-        for _ in 0..time * 50 {
-            tokio::task::yield_now().await;
-        }
-    }
-    let process = place.started(&project, 1).await?.remove(0);
-    let guid = AgentGuid::generate();
-    let agent = process.register(&project, guid).await?;
-    a_while().await;
-    assert_eq!(place.processes(), [process]);
-    assert_eq!(get(&project, "here").await?.current_agent_guids, [guid]);
-    drop(agent);
-    Ok(())
-}
 
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
@@ -238,8 +84,11 @@ async fn an_outage_of_nats_doubles_nobody_and_loses_nobody() -> Result<()> {
     let (mut registering, mut known) = (Vec::new(), Vec::new());
     while registering.len() < 3 {
         let process = place.another(&project, &mut known).await?;
-        let redeeming = register_insistently(project.clone(), process, AgentGuid::generate());
-        registering.push(tokio::spawn(redeeming));
+        let project = project.clone();
+        registering.push(tokio::spawn(async move {
+            let guid = AgentGuid::generate();
+            process.register_insistently(&project, guid).await
+        }));
         outage().await?;
     }
     for registering in registering {

@@ -10,14 +10,14 @@ use loom_protocol::event::{Event, SpinUpEventKind};
 use loom_protocol::target::{SpinUpStatus, TargetStatus};
 use loom_protocol::{AgentGuid, ErrorCode};
 use loom_testkit::agent::FakeAgent;
+use loom_testkit::births::{Place, a_while, came_to, operations, submit};
 use loom_testkit::fleet::{Fleet, Role, TestProject};
 use serde_json::{Value, json};
 
-use crate::place::{Place, a_while, came_to, operations, submit};
 use crate::{get, register};
 
 /// Lets every process that is started register, until so many agents are there.
-async fn let_register(
+pub(crate) async fn let_register(
     project: &TestProject,
     place: &Place,
     count: usize,
@@ -115,7 +115,7 @@ async fn a_target_that_fails_rests_and_the_next_one_starts() -> Result<()> {
     let fleet = Fleet::shared().await?;
     let (project, place) = (fleet.project().await?, Place::new()?);
     let mut broken = place.target("a-broken", 1);
-    broken["config"]["command"] = "echo no such luck >&2; exit 3".into();
+    broken["config"] = json!({"command": "echo no such luck >&2; exit 3"});
     let mut missing = place.target("b-missing", 1);
     missing["config"] = json!({"command": "/nowhere/at/all", "args": ["x"]});
     register(&project, broken).await?;

@@ -1,6 +1,7 @@
 //! Deaths and races: of the coordinator, of the actor, of many clients at once; and what lies in the bucket unasked.
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use futures_util::future::join_all;
@@ -10,6 +11,9 @@ use loom_testkit::fleet::{Fleet, Role, TestProject};
 use serde_json::{Value, json};
 
 use crate::{all, get, local, names_of, register};
+
+/// In how many parts the time of a change is divided: at the end of each the coordinator is killed.
+const MOMENTS: u32 = 6;
 
 /// Sends a request and does not wait for its answer.
 async fn send(project: &TestProject, action: &str, body: &Value) -> Result<()> {
@@ -32,12 +36,16 @@ async fn a_coordinator_that_is_killed_in_the_middle_leaves_a_target_as_it_was_or
     let mut fleet = Fleet::own().await?;
     let project = fleet.project().await?;
     register(&project, local("first")).await?;
-    for round in 0..6_u32 {
-        // Yields instead of time: the change gets so far as it may.
+    let began = Instant::now();
+    for change in ["targets.disable", "targets.enable"] {
+        project.request(change, json!({"target": "first"})).await?;
+    }
+    // How long a change takes.
+    let undisturbed = began.elapsed() / 2;
+    for round in 0..=MOMENTS {
         let crash = async |fleet: &mut Fleet| -> Result<()> {
-            for _ in 0..round * round * 20 {
-                tokio::task::yield_now().await;
-            }
+            // deliberate sleep: until the moment at which the coordinator is killed
+            tokio::time::sleep(undisturbed * round / MOMENTS).await;
             fleet.crash().await?;
             fleet.start_again().await
         };

@@ -14,6 +14,7 @@ use loom_protocol::event::{Event, TargetEventKind};
 use loom_protocol::rest::TargetsPage;
 use loom_protocol::target::{HealthStatus, Target, TargetHealth};
 use loom_protocol::{ErrorCode, WireError, names};
+use loom_testkit::births::a_while;
 use loom_testkit::fleet::{Fleet, Role, TestProject};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -23,6 +24,9 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{get, register};
+
+/// How often a target is looked at by schedule.
+const EVERY: Duration = Duration::from_secs(1);
 
 /// A program that is there or not.
 struct Program(TempDir);
@@ -177,7 +181,8 @@ async fn by_schedule_a_target_is_looked_at_for_ever_and_written_only_where_it_ch
     let (project, program) = (fleet.project().await?, Program::new()?);
     program.install()?;
     let mut target = started_by("here", &program.path());
-    target["healthCheck"] = json!({"enabled": true, "intervalMs": 1000, "timeoutMs": 500});
+    target["healthCheck"] =
+        json!({"enabled": true, "intervalMs": EVERY.as_millis(), "timeoutMs": 500});
     register(&project, target).await?;
     let seen = until(&project, "here", HealthStatus::Healthy).await?;
 
@@ -205,11 +210,17 @@ async fn by_schedule_a_target_is_looked_at_for_ever_and_written_only_where_it_ch
     until(&project, "here", HealthStatus::Healthy).await?;
     let disabled = json!({"target": "here"});
     project.request("targets.disable", disabled.clone()).await?;
+    // A look that was under way is this one's too: when it is answered, none is.
+    ensure!(test(&project, "here").await?.healthy);
+    let last = get(&project, "here").await?.last_health_check;
     program.uninstall()?;
-    crate::place::a_while().await;
+    // deliberate sleep: more than two intervals of the schedule, which would be kept if the target were enabled
+    tokio::time::sleep(2 * EVERY + EVERY / 2).await;
+    let target = get(&project, "here").await?;
     assert_eq!(
-        get(&project, "here").await?.health_status,
-        HealthStatus::Healthy
+        (target.health_status, target.last_health_check),
+        (HealthStatus::Healthy, last),
+        "it was looked at"
     );
     project.request("targets.enable", disabled).await?;
     until(&project, "here", HealthStatus::Unhealthy).await?;
@@ -238,43 +249,6 @@ async fn one_that_was_found_unhealthy_is_not_shut_out_for_ever_and_another_confi
     let other = project.request("targets.update", other).await?;
     assert_eq!(other["healthStatus"], "unknown", "{other}");
     ensure!(other.get("lastError").is_none(), "{other}");
-    Ok(())
-}
-
-#[tokio::test]
-#[ignore = "needs a nats-server: run `cargo xtask test`"]
-async fn where_this_program_cannot_look_it_says_so_and_the_health_stays_unknown() -> Result<()> {
-    let fleet = Fleet::shared().await?;
-    let project = fleet.project().await?;
-    for (mechanism, config) in [
-        (
-            "github-actions",
-            json!({"repo": "o/r", "workflow": "w.yml"}),
-        ),
-        (
-            "kubernetes",
-            json!({"namespace": "n", "jobNamePrefix": "j", "image": "i"}),
-        ),
-    ] {
-        let target = json!({
-            "name": mechanism, "agentType": "t", "capabilities": ["c"], "mechanism": mechanism, "config": config,
-            "healthCheck": {"enabled": true, "intervalMs": 1000},
-        });
-        register(&project, target).await?;
-        let seen = test(&project, mechanism).await?;
-        if seen
-            .error
-            .as_deref()
-            .is_some_and(|why| why.contains("this version"))
-        {
-            assert!(!seen.healthy);
-            let target = get(&project, mechanism).await?;
-            assert_eq!(
-                (target.health_status, target.last_error),
-                (HealthStatus::Unknown, None)
-            );
-        }
-    }
     Ok(())
 }
 
@@ -346,7 +320,7 @@ async fn those_who_ask_at_once_share_one_look_and_a_killed_actor_answers_them_by
     let many = join_all((0..20).map(|_| parts.target_manager.test(&target)));
     let release = async {
         slow.asked(&project, 1).await?;
-        crate::place::a_while().await;
+        a_while().await;
         assert_eq!(slow.asked.load(Ordering::Acquire), 1, "one look for all");
         project.kill(Role::TargetManager)?;
         slow.asked(&project, 2).await?;
@@ -380,15 +354,21 @@ async fn a_target_that_does_not_answer_is_unhealthy_after_its_limit() -> Result<
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn looks_keep_no_project_awake() -> Result<()> {
+    // The first look comes within 3 s: at least two more fall into this time.
     let fleet = Fleet::builder().settings(|settings| {
-        settings.projects.sleep_after = Duration::from_millis(300);
+        settings.projects.sleep_after = 6 * EVERY;
     });
     let fleet = fleet.start().await?;
     let (project, program) = (fleet.project().await?, Program::new()?);
     program.install()?;
+    let mut signals = project.signals().await?;
     let mut target = started_by("here", &program.path());
-    target["healthCheck"] = json!({"enabled": true, "intervalMs": 1000});
+    target["healthCheck"] = json!({"enabled": true, "intervalMs": EVERY.as_millis()});
     register(&project, target).await?;
+    // It is looked at while it is awake, and nobody asks.
+    signals
+        .target(TargetEventKind::HealthChanged, "here")
+        .await?;
     let projects = fleet.service()?.projects();
     let sleeps = async || Projects::is_asleep(&projects, project.id()).then_some(());
     project.eventually("it is asleep", sleeps).await?;

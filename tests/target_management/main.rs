@@ -1,22 +1,32 @@
-//! The group "Target Management": the lines of the integration-test document about the registry of targets, as a
-//! program outside does it, each also with the coordinator killed in the middle; what a registry must withstand; and the
-//! births of agents, with real processes.
+//! The group "Target Management": the lines of the integration-test document about targets, as a program outside does
+//! them; what a registry must withstand; and the births of agents, with real processes.
+//!
+//! | line of the document | its test | the coordinator is killed in the middle |
+//! |---|---|---|
+//! | Register a spin-up target | `registry::register_a_spin_up_target` | `crashes::a_coordinator_that_is_killed_in_the_middle_leaves_a_target_as_it_was_or_is_to_be` |
+//! | Assign agent to target | `assignment::assign_agent_to_target` | `birth_steps` after each step; `born_agents` at each moment of a registration |
+//! | Verify target state | `registry::verify_target_state` | `assignment::the_state_of_a_target_is_the_same_after_the_coordinator_was_killed` |
+//! | Unassign agent | `assignment::unassign_agent` | `assignment::an_agent_that_leaves_while_the_coordinator_is_killed_is_assigned_no_longer` |
+//! | Deregister target | `registry::deregister_target` | as for the first line |
+//! | Spin-up deduplication under load (Multi-Agent) | `births::a_hundred_submits_at_once_start_exactly_as_many_agents_as_may_be` | `submits::a_hundred_submits_by_several_clients_start_exactly_as_many_agents_although_the_coordinator_is_killed` |
 
 #![allow(clippy::expect_used, reason = "a test may panic")]
 
+mod assignment;
 mod birth_crashes;
+mod birth_steps;
 mod births;
 mod crashes;
 mod file;
 mod health;
 mod outside;
-mod place;
 mod program;
 mod refused;
 mod registry;
 mod starts;
 mod starts_explained;
 mod starts_refused;
+mod submits;
 
 use anyhow::Result;
 use loom_protocol::WireError;

@@ -5,12 +5,12 @@ use async_nats::jetstream::stream;
 use loom_actors::nats::server::Profile;
 use loom_protocol::rest::TargetsPage;
 use loom_protocol::{ErrorCode, names};
+use loom_testkit::births::{Place, submit};
 use loom_testkit::fleet::{Fleet, Role, TestProject};
 use loom_testkit::nats::TestNats;
 use loom_testkit::process::LoomUp;
 use serde_json::{Value, json};
 
-use crate::place::{Place, submit};
 use crate::{all, get, local, names_of, register};
 
 async fn until_listed(project: &TestProject, names: &[&str]) -> Result<()> {

@@ -1,91 +1,41 @@
 //! Starts of agents as programs outside ask for them and look at them, with real processes: `spin-up.*`, its paths, what
 //! `work.explain` and the answer to a submission say of them.
 
-use std::path::PathBuf;
-
 use anyhow::{Context as _, Result, ensure};
-use loom_actors::domain::targets::OwnedNewborn;
 use loom_protocol::rest::SpinUpsPage;
-use loom_protocol::target::{BirthTicket, SpinUpOperation, SpinUpStatus, Target};
+use loom_protocol::target::{SpinUpOperation, SpinUpStatus, Target};
 use loom_protocol::{AgentGuid, ErrorCode, SpinUpId};
+use loom_testkit::births::Place;
 use loom_testkit::fleet::{Fleet, TestProject};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::register;
 
-/// A started process writes its number and its ticket down, and lives until it is ended.
-pub(crate) const WAITS: &str = "echo \"$$ $LOOM_TICKET\" > \"$TICKETS/.$LOOM_SPIN_UP_ID\"; mv \"$TICKETS/.$LOOM_SPIN_UP_ID\" \"$TICKETS/$LOOM_SPIN_UP_ID\"; exec sleep 60";
-/// One that ends at once.
-pub(crate) const FAILS: &str = "echo no such program; exit 3";
-
-/// Where the processes of a test leave their tickets.
-pub(crate) struct Tickets(TempDir);
-
-impl Tickets {
-    pub(crate) fn new() -> Result<Self> {
-        Ok(Self(tempfile::tempdir()?))
-    }
-
-    /// A target whose agents can do `rust`.
-    pub(crate) fn target(&self, name: &str, line: &str, changes: &Value) -> Value {
-        let target = json!({
-            "name": name, "agentType": "codex", "capabilities": ["rust"], "mechanism": "local",
-            "config": {"command": "sh", "args": ["-c", line], "env": {"TICKETS": self.0.path()}},
-        });
-        crate::with(target, changes)
-    }
-
-    /// The ticket of a start, as soon as its process has it.
-    async fn of(&self, project: &TestProject, id: SpinUpId) -> Result<BirthTicket> {
-        let file: PathBuf = self.0.path().join(id.to_string());
-        let read = async || std::fs::read_to_string(&file).ok();
-        let written = project.eventually("a process has its ticket", read).await?;
-        let (_, ticket) = written
-            .trim()
-            .split_once(' ')
-            .context("a number and a ticket")?;
-        Ok(BirthTicket::from_text(ticket.to_owned()))
-    }
-
-    /// The agent of a start registers.
-    pub(crate) async fn give_birth(
-        &self,
-        project: &TestProject,
-        id: SpinUpId,
-    ) -> Result<AgentGuid> {
-        let ticket = self.of(project, id).await?;
-        let guid = AgentGuid::generate();
-        let newborn = OwnedNewborn {
-            guid,
-            instance_id: Some("run-1".into()),
-            agent_type: "codex".into(),
-            capabilities: vec!["rust".into()],
-            boundaries: vec!["default".into()],
-        };
-        project
-            .parts()?
-            .target_manager
-            .redeem(&ticket, newborn)
-            .await?;
-        Ok(guid)
-    }
+/// A target of `codex` agents whose processes wait to be told who they are.
+pub(crate) fn waiting(place: &Place, name: &str, changes: &Value) -> Value {
+    crate::with(
+        place.target_with(name, &json!({"agentType": "codex"})),
+        changes,
+    )
 }
 
-/// An agent outlives the coordinator that started it, and would outlive its test.
-impl Drop for Tickets {
-    fn drop(&mut self) {
-        let files = std::fs::read_dir(self.0.path())
-            .into_iter()
-            .flatten()
-            .flatten();
-        for file in files {
-            let written = std::fs::read_to_string(file.path()).unwrap_or_default();
-            if let Some((number, _)) = written.split_once(' ') {
-                let _ = std::process::Command::new("kill").arg(number).status();
-            }
-        }
-    }
+/// The same whose processes end at once.
+pub(crate) fn failing(place: &Place, name: &str, changes: &Value) -> Value {
+    let config =
+        json!({"config": {"command": "sh", "args": ["-c", "echo no such program; exit 3"]}});
+    crate::with(waiting(place, name, &config), changes)
+}
+
+/// The agent of a start registers.
+pub(crate) async fn give_birth(
+    project: &TestProject,
+    place: &Place,
+    start: SpinUpId,
+) -> Result<AgentGuid> {
+    let guid = AgentGuid::generate();
+    let process = place.of(project, start).await?;
+    process.redeem(project, guid).await??;
+    Ok(guid)
 }
 
 pub(crate) async fn trigger(project: &TestProject, target: &str) -> Result<SpinUpOperation> {
@@ -114,10 +64,10 @@ pub(crate) async fn until(
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn a_start_is_asked_for_and_looked_at_until_its_agent_is_there() -> Result<()> {
     let fleet = Fleet::shared().await?;
-    let (project, tickets) = (fleet.project().await?, Tickets::new()?);
+    let (project, place) = (fleet.project().await?, Place::new()?);
     let api = project.api()?;
-    let here: Target = register(&project, tickets.target("Here", WAITS, &json!({}))).await?;
-    let there = tickets.target("there", WAITS, &json!({"maxAgents": 2}));
+    let here: Target = register(&project, waiting(&place, "Here", &json!({}))).await?;
+    let there = waiting(&place, "there", &json!({"maxAgents": 2}));
     let there = register(&project, there).await?;
 
     // Over NATS: the operation. Nobody has asked for anybody: it has no need.
@@ -201,7 +151,7 @@ async fn a_start_is_asked_for_and_looked_at_until_its_agent_is_there() -> Result
         .await?;
     assert_eq!(shown.operation_id, third);
 
-    let guid = tickets.give_birth(&project, first.operation_id).await?;
+    let guid = give_birth(&project, &place, first.operation_id).await?;
     let born = until(&project, first.operation_id, SpinUpStatus::Success).await?;
     assert_eq!(born.agent_guid, Some(guid));
     assert_eq!(
@@ -254,7 +204,7 @@ async fn a_start_is_asked_for_and_looked_at_until_its_agent_is_there() -> Result
     }
 
     // What has ended at a target that is gone is still told, by that target's id.
-    let gone = register(&project, tickets.target("gone", FAILS, &json!({}))).await?;
+    let gone = register(&project, failing(&place, "gone", &json!({}))).await?;
     let failed = trigger(&project, "gone").await?.operation_id;
     let failed = until(&project, failed, SpinUpStatus::Failed).await?;
     ensure!(failed.error.is_some() && failed.ended_at.is_some());
@@ -279,12 +229,12 @@ async fn a_start_is_asked_for_and_looked_at_until_its_agent_is_there() -> Result
 async fn a_start_for_an_item_has_its_need_and_none_is_begun_for_one_that_its_agent_may_not_take()
 -> Result<()> {
     let fleet = Fleet::shared().await?;
-    let (project, tickets) = (fleet.project().await?, Tickets::new()?);
+    let (project, place) = (fleet.project().await?, Place::new()?);
     let item = json!({"description": "d", "capability": "rust", "boundary": "eu", "notBefore": "2100-01-01T00:00:00Z"});
     let item = project.submit(item).await?;
     let wrong = json!({"boundaries": ["us"]});
-    register(&project, tickets.target("wrong", WAITS, &wrong)).await?;
-    register(&project, tickets.target("right", WAITS, &json!({}))).await?;
+    register(&project, waiting(&place, "wrong", &wrong)).await?;
+    register(&project, waiting(&place, "right", &json!({}))).await?;
     let ask = async |target: &str, item: &str| {
         let request = json!({"target": target, "workItemId": item});
         project.request("spin-up.trigger", request).await

@@ -3,11 +3,12 @@
 use anyhow::{Context as _, Result, ensure};
 use loom_protocol::target::{SpinUpOperation, SpinUpStatus};
 use loom_protocol::work::ExplainAnswer;
+use loom_testkit::births::Place;
 use loom_testkit::fleet::{Fleet, TestProject};
 use serde_json::{Value, json};
 
 use crate::register;
-use crate::starts::{Tickets, WAITS, until};
+use crate::starts::{give_birth, until, waiting};
 
 async fn explain(project: &TestProject, item: &str) -> Result<ExplainAnswer> {
     Ok(project.call("work.explain", &json!({"id": item})).await?)
@@ -17,7 +18,7 @@ async fn explain(project: &TestProject, item: &str) -> Result<ExplainAnswer> {
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn explain_names_every_target_with_its_rule_and_what_is_being_started() -> Result<()> {
     let fleet = Fleet::shared().await?;
-    let (project, tickets) = (fleet.project().await?, Tickets::new()?);
+    let (project, place) = (fleet.project().await?, Place::new()?);
     for (name, changes) in [
         ("able", json!({})),
         ("other-type", json!({"agentType": "claude-code"})),
@@ -25,7 +26,7 @@ async fn explain_names_every_target_with_its_rule_and_what_is_being_started() ->
         ("other-skill", json!({"capabilities": ["go"]})),
         ("off", json!({"enabled": false})),
     ] {
-        register(&project, tickets.target(name, WAITS, &changes)).await?;
+        register(&project, waiting(&place, name, &changes)).await?;
     }
     // Not offered yet: nothing is started for it, and all is explained.
     let later = json!({
@@ -119,7 +120,7 @@ async fn explain_names_every_target_with_its_rule_and_what_is_being_started() ->
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn the_answer_to_a_submission_says_whether_an_agent_is_started_and_how_soon() -> Result<()> {
     let fleet = Fleet::shared().await?;
-    let (project, tickets) = (fleet.project().await?, Tickets::new()?);
+    let (project, place) = (fleet.project().await?, Place::new()?);
     let submit = async |fields: Value| {
         let item = crate::with(json!({"description": "d", "capability": "rust"}), &fields);
         project.submit(item).await
@@ -138,22 +139,14 @@ async fn the_answer_to_a_submission_says_whether_an_agent_is_started_and_how_soo
         .request("work.cancel", json!({"id": alone.id}))
         .await?;
     // A target that may not serve it; then one that may.
-    register(
-        &project,
-        tickets.target("off", WAITS, &json!({"enabled": false})),
-    )
-    .await?;
+    register(&project, waiting(&place, "off", &json!({"enabled": false}))).await?;
     ensure!(
         !submit(json!({"boundary": "nowhere"}))
             .await?
             .spin_up_triggered
     );
     project.request("queue.purge", json!({"all": true})).await?;
-    register(
-        &project,
-        tickets.target("here", WAITS, &json!({"maxAgents": 2})),
-    )
-    .await?;
+    register(&project, waiting(&place, "here", &json!({"maxAgents": 2}))).await?;
     let many = json!({"items": (0..100).map(|_| json!({"description": "d", "capability": "rust"})).collect::<Vec<_>>()});
     let many = project.request("work.submit", many).await?;
     let many = many["items"].as_array().cloned().unwrap_or_default();
@@ -192,7 +185,7 @@ async fn the_answer_to_a_submission_says_whether_an_agent_is_started_and_how_soo
         (all.len() == 2).then_some(all)
     };
     let births = project.eventually("two are being started", list).await?;
-    tickets.give_birth(&project, births[0].operation_id).await?;
+    give_birth(&project, &place, births[0].operation_id).await?;
     let born = until(&project, births[0].operation_id, SpinUpStatus::Success).await?;
     let took = born
         .ended_at

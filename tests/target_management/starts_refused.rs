@@ -3,23 +3,20 @@
 use anyhow::{Context as _, Result, ensure};
 use loom_protocol::target::{SpinUpOperation, SpinUpStatus};
 use loom_protocol::{ErrorCode, SpinUpId};
+use loom_testkit::births::Place;
 use loom_testkit::fleet::Fleet;
 use serde_json::{Value, json};
 
 use crate::register;
-use crate::starts::{FAILS, Tickets, trigger, until};
+use crate::starts::{failing, trigger, until};
 
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn bad_input_about_starts_is_refused_and_begins_nothing() -> Result<()> {
     let fleet = Fleet::shared().await?;
-    let (project, tickets) = (fleet.project().await?, Tickets::new()?);
+    let (project, place) = (fleet.project().await?, Place::new()?);
     let api = project.api()?;
-    register(
-        &project,
-        tickets.target("here", FAILS, &json!({"maxAgents": 30})),
-    )
-    .await?;
+    register(&project, failing(&place, "here", &json!({"maxAgents": 30}))).await?;
     let whole = SpinUpId::generate().to_string();
     for (action, body, code, part) in [
         ("trigger", json!({}), ErrorCode::InvalidRequest, "target"),

@@ -16,6 +16,7 @@
 //! Where the environment has `NATS_URL`, shared fleets use that server, and those of different processes wait for each
 //! other: it has one owner at a time. A fleet of one test's own has a private server in any case.
 
+mod former;
 mod project;
 mod signals;
 
@@ -40,6 +41,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinError;
 use tokio::time::timeout;
 
+pub use former::Former;
 pub use project::{Role, TestProject};
 pub use signals::Signals;
 
@@ -250,6 +252,17 @@ impl Fleet {
             end(running.runtime).await?;
         }
         Ok(())
+    }
+
+    /// Has the coordinator stand still, as SIGSTOP does, and another one of the same user and machine take over. Returns
+    /// when that one serves, which is when the ownership of the first one has run out: about 15 s later. The first one
+    /// stands still until it is told to go on.
+    pub async fn replace(&mut self) -> Result<Former> {
+        self.reach.set(None);
+        let former = self.running.take().context(STOPPED)?;
+        let former = Former::stand_still(former.runtime, former.coordinator).await?;
+        self.start_again().await?;
+        Ok(former)
     }
 
     /// Starts a stopped or crashed coordinator on the same NATS and data directory; one that runs goes on.

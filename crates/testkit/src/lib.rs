@@ -2,6 +2,7 @@
 //!
 //! | module | what it gives |
 //! |---|---|
+//! | [`births`] | a place where targets start real processes, and a gate at the steps of a birth |
 //! | [`chaos`] | a run that breaks everything at random while agents work, made of a seed |
 //! | [`cluster`] | three nats-servers that are one cluster; each can be killed and started again |
 //! | [`fleet`] | a coordinator with its own NATS in this process, fresh projects, signals, killed actors |
@@ -48,6 +49,7 @@
 #![deny(missing_docs)]
 
 pub mod agent;
+pub mod births;
 pub mod chaos;
 pub mod cluster;
 pub mod fleet;
