@@ -27,6 +27,7 @@ mod http;
 #[cfg(feature = "k8s")]
 pub mod kubernetes;
 pub mod local;
+mod lock_file;
 mod order;
 mod outcome;
 pub mod output;
