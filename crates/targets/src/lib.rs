@@ -134,6 +134,8 @@ pub fn mechanism_for(
         MechanismConfig::Webhook(config) => Box::new(webhook::Webhook::new(config.clone(), around)),
         #[cfg(feature = "k8s")]
         MechanismConfig::Kubernetes(config) => {
+    /// How fast GitHub may be asked with each token: shared by all that are to obey one limit.
+    pub github_limits: github::TokenLimits,
             Box::new(kubernetes::Kubernetes::new(config.clone(), around))
         }
         #[cfg(not(feature = "k8s"))]
