@@ -89,15 +89,6 @@ pub trait Launcher: Send + Sync {
     /// Whether an agent could be started, without starting one. Ends within `limit`.
     fn probe(&self, limit: Duration) -> BoxFuture<'_, Result<Probe, ProbeError>>;
 
-    /// Why an agent that was started has not begun to run yet, in words; none where it runs, or nobody can tell.
-    fn waits_for<'a>(
-        &'a self,
-        _spin_up: SpinUpId,
-        _reference: Option<&'a Reference>,
-    ) -> BoxFuture<'a, Result<Option<String>, ProbeError>> {
-        Box::pin(std::future::ready(Ok(None)))
-    }
-
     /// Removes what is kept of a start that is decided, once nothing of it lives: locks and output.
     fn forget(&self, spin_up: SpinUpId) -> BoxFuture<'_, ()>;
 }
