@@ -278,7 +278,7 @@ mod tests {
         TicketTerms::of(&record.target, None, [7; 32])
     }
 
-    /// With an agent that lives, and another one that is being born.
+    /// With an agent that lives, and a start that is under way.
     fn in_use(record: &TargetRecord<Value>, guid: AgentGuid, id: SpinUpId) -> TargetRecord<Value> {
         let operation = json!({
             "operationId": id, "targetId": record.target.id, "targetName": "here", "mechanism": "local",
