@@ -31,7 +31,7 @@ use loom_protocol::Timestamp;
 pub use self::choice::{Choice, Standing};
 pub use self::codec::{NotARecord, decode, decode_end, encode, encode_end};
 pub(crate) use self::editing::BY_CONFIG;
-pub use self::editing::{Definition, StillInUse};
+pub use self::editing::{Definition, MechanismInUse, StillInUse};
 pub use self::health::Checkup;
 pub use self::record::{Birth, DecidedBirth, LinkedAgent, TargetRecord};
 pub use self::tickets::{

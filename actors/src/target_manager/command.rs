@@ -128,7 +128,7 @@ impl Command {
                 Err(already_there(&there.target))
             }
             (Self::Define { definition, .. }, Some(there)) => {
-                Ok(or_already(there.redefined(definition, now), there))
+                Ok(or_already(there.redefined(definition, now)?, there))
             }
             (Self::Update { id, updates }, _) => {
                 let there = there(*id)?;

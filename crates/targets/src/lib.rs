@@ -11,7 +11,7 @@
 //!
 //! | killed | `local` | `ssh` | `webhook` | `github-actions` |
 //! |---|---|---|---|---|
-//! | before the mechanism did anything | `Absent` | `Absent` | `Unknown` | `Unknown`; `Absent` once the start is noted |
+//! | before the mechanism did anything | `Absent`, on the same machine | `Absent` | `Unknown` | `Unknown`; `Absent` once the start is noted |
 //! | between fork and exec, while the remote script runs, or a request is under way | the lock that the child holds says so; `Running` | the same, by a lock on that machine | – | noted as perhaps sent: never sent again; `Unknown` until its run is there |
 //! | started, reference not stored | found by the id in its environment: `Running` | by its file and its environment: `Running` | repeated with the same `Idempotency-Key`, which the receiver takes for the same start | found by the id in its name: `Running`; `Unknown` until it is there |
 //! | stored | `Running`, or `Ended` with the end of its output | the same | `Unknown`: only its birth tells | `Running`, or `Ended` with its conclusion and its jobs |
@@ -27,6 +27,7 @@ mod http;
 #[cfg(feature = "k8s")]
 pub mod kubernetes;
 pub mod local;
+mod lock_file;
 mod order;
 mod outcome;
 pub mod output;
@@ -76,6 +77,32 @@ pub trait Launcher: Send + Sync {
         reference: Option<&'a Reference>,
     ) -> BoxFuture<'a, Result<Found, ProbeError>>;
 
+    /// Where what it starts can be seen, if that is not everywhere: to be recorded with a start, before
+    /// [`Launcher::start`].
+    fn place(&self) -> Option<String> {
+        None
+    }
+
+    /// What became of a start without a reference that was recorded at a [`Launcher::place`]. Elsewhere nobody can say
+    /// that it was not begun.
+    fn find_recorded<'a>(
+        &'a self,
+        spin_up: SpinUpId,
+        place: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Found, ProbeError>> {
+        Box::pin(async move {
+            let found = self.find(spin_up, None).await?;
+            let here = self.place();
+            let is_elsewhere = place.is_some_and(|there| here.is_some_and(|here| here != there));
+            Ok(match found {
+                Found::Absent if is_elsewhere => Found::Unknown {
+                    why: "it was recorded by a coordinator on another machine or in another container, and whether it was begun there cannot be seen from here".to_owned(),
+                },
+                found => found,
+            })
+        })
+    }
+
     /// Ends an agent and all that it has started: TERM, and KILL for what is left after `grace`. One that has ended
     /// already is what is wanted.
     fn stop<'a>(
@@ -88,15 +115,6 @@ pub trait Launcher: Send + Sync {
     /// Whether an agent could be started, without starting one. Ends within `limit`.
     fn probe(&self, limit: Duration) -> BoxFuture<'_, Result<Probe, ProbeError>>;
 
-    /// Why an agent that was started has not begun to run yet, in words; none where it runs, or nobody can tell.
-    fn waits_for<'a>(
-        &'a self,
-        _spin_up: SpinUpId,
-        _reference: Option<&'a Reference>,
-    ) -> BoxFuture<'a, Result<Option<String>, ProbeError>> {
-        Box::pin(std::future::ready(Ok(None)))
-    }
-
     /// Removes what is kept of a start that is decided, once nothing of it lives: locks and output.
     fn forget(&self, spin_up: SpinUpId) -> BoxFuture<'_, ()>;
 }
@@ -106,6 +124,8 @@ pub trait Launcher: Send + Sync {
 pub struct Surroundings {
     /// A directory of the coordinator for what is kept of starts; made where it is not there.
     pub folder: PathBuf,
+    /// Among which processes the coordinator runs: what the system says of its machine and container where absent.
+    pub place: Option<String>,
     /// Where the coordinator itself listens; no webhook goes there.
     pub own_addresses: Vec<SocketAddr>,
     /// Whether webhooks may go to link-local addresses and those of cloud metadata.
@@ -114,6 +134,8 @@ pub struct Surroundings {
     pub ssh: SshProgram,
     /// The kubeconfig; what `KUBECONFIG` names or `~/.kube/config` where absent, and in a pod of a cluster that cluster.
     pub kubeconfig: Option<PathBuf>,
+    /// How fast GitHub may be asked with each token: shared by all that are to obey one limit.
+    pub github_limits: github::TokenLimits,
     /// Is told each step of a start, before it is done.
     pub on_step: StepHook,
 }

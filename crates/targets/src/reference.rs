@@ -64,9 +64,9 @@ pub struct LocalReference {
 
 impl LocalReference {
     /// Whether the process can be seen from here, for all that is known.
-    pub(crate) fn is_here(&self) -> bool {
-        let here = loom_process::stat::place();
-        self.place.is_none() || here.is_none() || self.place == here
+    pub(crate) fn is_seen_from(&self, here: Option<&str>) -> bool {
+        let there = self.place.as_deref();
+        there.is_none() || here.is_none() || there == here
     }
 }
 

@@ -11,7 +11,10 @@
 //! | [`history`] | a recorder of what happened, and a checker that holds it against Loom's promises |
 //! | [`kubernetes`] | an API server of Kubernetes without a cluster; pods are processes |
 //! | [`nats`] | a private nats-server that can be stopped, killed, paused and restarted on its store |
+//! | [`outside`] | programs that somebody else starts because a coordinator asked for it |
 //! | [`process`] | the program `loom` as a child process that can be killed, paused and started again |
+//! | [`sshd`] | a real ssh server on loopback |
+//! | [`webhook`] | a receiver of webhooks, which may start agents as it is asked to |
 //!
 //! # Spawning agents in a test
 //!
@@ -57,5 +60,7 @@ pub mod github;
 pub mod history;
 pub mod kubernetes;
 pub mod nats;
+pub mod outside;
 pub mod process;
 pub mod sshd;
+pub mod webhook;

@@ -1,12 +1,17 @@
 //! What people do to a target that is there: change it, define it in a file, take it away.
 
-use loom_protocol::target::{HealthStatus, NewTarget, Target, TargetUpdates};
-use loom_protocol::{Timestamp, WireError};
+use std::time::Duration;
+
+use loom_protocol::target::{HealthStatus, Mechanism, NewTarget, Target, TargetUpdates};
+use loom_protocol::{AgentGuid, SpinUpId, Timestamp, WireError};
 
 use super::record::TargetRecord;
 
 /// Who has registered what the configuration file defines.
 pub(crate) const BY_CONFIG: &str = "config";
+
+/// When it may be asked again whether the mechanism can be another one.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// A target as the configuration file defines it.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +26,39 @@ impl Definition {
     /// Whether a target is the file's to define.
     pub fn owns(target: &Target) -> bool {
         target.registered_by == BY_CONFIG
+    }
+}
+
+/// Why the mechanism of a target cannot be another one yet: what was started by the old one is found and ended by that
+/// alone.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "its mechanism is {from} and can't become {to} while something lives that was started by {from}: {}, which could not be ended any more. Disable it and let them end, or define the other one under another name",
+    living(agents, births)
+)]
+pub struct MechanismInUse {
+    /// By what its agents were started.
+    pub from: Mechanism,
+    /// By what they would be.
+    pub to: Mechanism,
+    /// The agents that are linked to it.
+    pub agents: Vec<AgentGuid>,
+    /// Its operations that are not decided.
+    pub births: Vec<SpinUpId>,
+}
+
+/// What lives, by name.
+fn living(agents: &[AgentGuid], births: &[SpinUpId]) -> String {
+    let agents = agents.iter().map(|guid| format!("agent {guid}"));
+    let births = births.iter().map(|id| format!("start {id}"));
+    agents.chain(births).collect::<Vec<_>>().join(", ")
+}
+
+impl From<MechanismInUse> for WireError {
+    /// The same may be asked again once they have ended.
+    fn from(in_use: MechanismInUse) -> Self {
+        let details = serde_json::json!({"agents": in_use.agents, "spinUps": in_use.births});
+        Self::unavailable(in_use.to_string(), ASK_AGAIN).with_details(details)
     }
 }
 
@@ -40,19 +78,26 @@ impl<R: Clone> TargetRecord<R> {
     /// With changes by a person. `None`: it is so already.
     ///
     /// # Errors
-    /// A field is wrong; the error names it.
+    /// A field is wrong; the error names it. Or something lives that another mechanism could not end.
     pub fn updated(
         &self,
         updates: &TargetUpdates,
         now: Timestamp,
     ) -> Result<Option<Self>, WireError> {
         let updated = updates.apply(&self.target, now)?;
-        let updated = self.replaced_by(updated, now);
+        let updated = self.replaced_by(updated, now)?;
         Ok(self.switched_too(updated, updates.enabled, now))
     }
 
     /// As the configuration file defines it now. `None`: it is so already.
-    pub fn redefined(&self, definition: &Definition, now: Timestamp) -> Option<Self> {
+    ///
+    /// # Errors
+    /// It defines another mechanism, and something lives that this one could not end.
+    pub fn redefined(
+        &self,
+        definition: &Definition,
+        now: Timestamp,
+    ) -> Result<Option<Self>, MechanismInUse> {
         let new = definition.target.clone();
         let redefined = Target {
             name: new.name,
@@ -68,8 +113,8 @@ impl<R: Clone> TargetRecord<R> {
             limit_group: new.limit_group,
             ..self.target.clone()
         };
-        let redefined = self.replaced_by(redefined, now);
-        self.switched_too(redefined, definition.enabled, now)
+        let redefined = self.replaced_by(redefined, now)?;
+        Ok(self.switched_too(redefined, definition.enabled, now))
     }
 
     /// The changed record, also switched where that was said.
@@ -83,7 +128,12 @@ impl<R: Clone> TargetRecord<R> {
         switched.or(changed)
     }
 
-    fn replaced_by(&self, mut target: Target, now: Timestamp) -> Option<Self> {
+    fn replaced_by(
+        &self,
+        mut target: Target,
+        now: Timestamp,
+    ) -> Result<Option<Self>, MechanismInUse> {
+        self.check_mechanism(target.mechanism)?;
         target.updated_at = self.target.updated_at;
         if target.config != self.target.config {
             // What was seen of another configuration says nothing of this one.
@@ -92,11 +142,27 @@ impl<R: Clone> TargetRecord<R> {
                 .last_error
                 .take_if(|_| was == HealthStatus::Unhealthy);
         }
-        (target != self.target).then(|| {
+        Ok((target != self.target).then(|| {
             self.with(now, |next| {
                 next.target = target;
                 next.target.updated_at = now;
             })
+        }))
+    }
+
+    /// Whether its agents may be started by this mechanism from now on.
+    fn check_mechanism(&self, to: Mechanism) -> Result<(), MechanismInUse> {
+        let from = self.target.mechanism;
+        let is_free = self.agents.is_empty() && self.births.is_empty();
+        if from == to || is_free {
+            return Ok(());
+        }
+        let births = self.births.iter();
+        Err(MechanismInUse {
+            from,
+            to,
+            agents: self.agents.iter().map(|agent| agent.guid).collect(),
+            births: births.map(|birth| birth.operation.operation_id).collect(),
         })
     }
 
@@ -126,6 +192,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::domain::targets::{Birth, LinkedAgent, TicketTerms};
 
     const NOW: Timestamp = Timestamp::from_millis(1000);
 
@@ -157,7 +224,7 @@ mod tests {
     #[test]
     fn what_is_so_already_is_not_written() {
         let record = record();
-        assert_eq!(record.redefined(&defined(json!({})), NOW), None);
+        assert_eq!(record.redefined(&defined(json!({})), NOW), Ok(None));
         assert_eq!(record.updated(&TargetUpdates::default(), NOW), Ok(None));
         let same = TargetUpdates {
             max_agents: Some(1),
@@ -195,7 +262,7 @@ mod tests {
     fn a_definition_changes_what_it_says_and_leaves_id_and_switch() {
         let disabled = record().switched(false, NOW).unwrap();
         let next = disabled.redefined(&defined(json!({"maxAgents": 4})), NOW);
-        let next = next.unwrap().target;
+        let next = next.unwrap().unwrap().target;
         assert_eq!((next.max_agents, next.status), (4, TargetStatus::Disabled));
         assert_eq!(
             (next.id, next.registered_at),
@@ -203,6 +270,69 @@ mod tests {
         );
         assert_eq!(next.updated_at, NOW);
         let enabled = disabled.redefined(&defined(json!({"enabled": true})), NOW);
-        assert_eq!(enabled.unwrap().target.status, TargetStatus::Available);
+        let enabled = enabled.unwrap().unwrap().target;
+        assert_eq!(enabled.status, TargetStatus::Available);
+    }
+
+    fn ticket(record: &TargetRecord<Value>) -> TicketTerms {
+        TicketTerms::of(&record.target, None, [7; 32])
+    }
+
+    /// With an agent that lives, and a start that is under way.
+    fn in_use(record: &TargetRecord<Value>, guid: AgentGuid, id: SpinUpId) -> TargetRecord<Value> {
+        let operation = json!({
+            "operationId": id, "targetId": record.target.id, "targetName": "here", "mechanism": "local",
+            "status": "pending", "startedAt": NOW,
+        });
+        record.with(NOW, |next| {
+            next.agents.push(LinkedAgent {
+                guid,
+                instance_id: None,
+                operation_id: SpinUpId::generate(),
+                ticket: ticket(record),
+                reference: None,
+                born_at: NOW,
+            });
+            next.births.push(Birth {
+                operation: serde_json::from_value(operation).unwrap(),
+                ticket: ticket(record),
+                reference: None,
+                until: NOW,
+            });
+        })
+    }
+
+    #[test]
+    fn a_mechanism_stays_as_long_as_something_lives_that_it_has_started() {
+        let ssh = json!({"mechanism": "ssh", "config": {"host": "h", "user": "u", "command": "c"}});
+        let ssh = defined(ssh);
+        let free = record();
+        let next = free.redefined(&ssh, NOW).unwrap().unwrap().target;
+        assert_eq!(next.mechanism, Mechanism::Ssh);
+
+        let (guid, id) = (AgentGuid::generate(), SpinUpId::generate());
+        let in_use = in_use(&record(), guid, id);
+        let refused = in_use.redefined(&ssh, NOW).unwrap_err();
+        let text = refused.to_string();
+        for part in [
+            "local",
+            "ssh",
+            &guid.to_string(),
+            &id.to_string(),
+            "Disable it",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        // Once they have ended it may be so.
+        assert!(WireError::from(refused).code.is_transient());
+        // All else may change meanwhile, as by an update, which names no other mechanism at all.
+        let other = in_use.redefined(&defined(json!({"config": {"command": "other"}})), NOW);
+        assert!(other.unwrap().is_some());
+        let config =
+            json!({"config": {"mechanism": "ssh", "host": "h", "user": "u", "command": "c"}});
+        let updates: TargetUpdates = serde_json::from_value(config).unwrap();
+        for record in [&free, &in_use] {
+            assert!(record.updated(&updates, NOW).is_err());
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! The token goes to the address of the API and nowhere else: no redirect to another host is followed, and no link of an
 //! answer. It is sent without encryption only within this machine.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use loom_process::secrets::Secrets;
@@ -14,7 +15,8 @@ use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::pace::{self, Limit, Limits};
+use super::limiter::TokenLimit;
+use super::pace::{self, Limits};
 use super::wire::Problem;
 use super::words::{self, Asked};
 use crate::webhook::addresses::Guard;
@@ -40,6 +42,8 @@ pub(super) struct Api {
     base: Url,
     token: HeaderValue,
     config: GithubActionsConfig,
+    /// That of the token, whoever uses it.
+    pub(super) limit: Arc<TokenLimit>,
     /// What must not be in any output.
     pub(super) secrets: Secrets,
 }
@@ -53,8 +57,8 @@ pub(super) enum Failure {
     NotSent(String),
     /// GitHub refuses it: nothing was done.
     Refused(StatusCode, String),
-    /// GitHub refuses it for now: nothing was done.
-    Limited(Limit),
+    /// GitHub refuses it for so long, or was not even asked: nothing was done.
+    Limited(Duration),
     /// It is not known what was done.
     NoAnswer(String),
     /// It was cancelled after it may have left.
@@ -147,6 +151,7 @@ impl Api {
         let guard = Guard::new(around.own_addresses.clone(), around.allow_link_local);
         Ok(Self {
             client: http::for_url(&base, guard, REQUEST)?,
+            limit: around.github_limits.of(&http::host_of(&base), token),
             base,
             token: header,
             config: config.clone(),
@@ -216,6 +221,9 @@ impl Api {
     }
 
     async fn send(&self, question: &Question<'_>) -> Result<Answer, Failure> {
+        if let Some(left) = self.limit.is_reached() {
+            return Err(Failure::Limited(left));
+        }
         let request = self
             .client
             .request(question.method.clone(), question.url.clone());
@@ -258,6 +266,7 @@ impl Api {
     ) -> Result<Answer, Failure> {
         let limits = Limits::of(headers);
         if status.is_success() || status == StatusCode::NOT_MODIFIED {
+            self.limit.answered(limits);
             return Ok(Answer {
                 status,
                 limits,
@@ -270,7 +279,7 @@ impl Api {
         // It may repeat what an input had.
         let said = BirthTicket::hide_all(&self.secrets.hide(&said.message));
         if let Some(limit) = pace::limit(status, limits, &said) {
-            return Err(Failure::Limited(limit));
+            return Err(Failure::Limited(self.limit.met(limit)));
         }
         if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT {
             let host = http::host_of(&self.base);
@@ -308,9 +317,9 @@ impl Failure {
             | Self::NotSent(why)
             | Self::Refused(_, why)
             | Self::NoAnswer(why) => why.clone(),
-            Self::Limited(limit) => format!(
-                "the token's rate limit at GitHub is used up, which says to come back in {:?}: start fewer agents, or use a token of its own",
-                limit.wait(0)
+            Self::Limited(wait) => format!(
+                "the token's rate limit at GitHub is used up, which says to come back in {}: start fewer agents, or use a token of its own",
+                in_seconds(*wait)
             ),
             Self::Cancelled => "it was cancelled".to_owned(),
         }
@@ -327,7 +336,6 @@ impl Failure {
 pub(super) struct Patience {
     pause: Duration,
     unanswered: u32,
-    limited: u32,
 }
 
 impl Default for Patience {
@@ -335,7 +343,6 @@ impl Default for Patience {
         Self {
             pause: PAUSE,
             unanswered: 0,
-            limited: 0,
         }
     }
 }
@@ -348,9 +355,8 @@ impl Patience {
         until: Instant,
         cancel: &CancellationToken,
     ) -> bool {
-        let wait = if let Failure::Limited(limit) = failure {
-            self.limited += 1;
-            limit.wait(self.limited - 1)
+        let wait = if let Failure::Limited(wait) = failure {
+            *wait
         } else {
             self.unanswered += 1;
             self.pause *= 2;
@@ -370,6 +376,19 @@ pub(super) async fn sleep(wait: Duration, cancel: &CancellationToken) -> bool {
         () = tokio::time::sleep(wait) => true,
         () = cancel.cancelled() => false,
     }
+}
+
+/// A time in whole seconds, which are over by then.
+fn in_seconds(wait: Duration) -> String {
+    format!(
+        "{:?}",
+        Duration::from_secs(
+            wait.as_millis()
+                .div_ceil(1000)
+                .try_into()
+                .unwrap_or(u64::MAX)
+        )
+    )
 }
 
 fn is_of_this_machine(url: &Url) -> bool {

@@ -14,12 +14,15 @@
 //!   stands in an input can be read by whoever may read the repository, the ticket too.
 //! - **The token** is in the variable that the target names. It goes to `apiUrl` only, never over a redirect, never
 //!   without encryption to another machine; it is neither stored nor logged.
-//! - **Limits** of GitHub are obeyed: `retry-after`, `x-ratelimit-reset` and a minute or more where nothing is said. A run is
-//!   watched with conditional requests, which cost nothing while it is as it was, and as seldom as what is left allows.
+//! - **Limits** of GitHub are obeyed: `retry-after`, `x-ratelimit-reset` and a minute or more where nothing is said. They are
+//!   those of a token, so that one that a target meets holds for all targets of the process with that token. A run is
+//!   watched with conditional requests, which cost nothing while it is as it was, and as seldom as what is left allows
+//!   to all that are watched.
 //! - **Ended** is the run: cancelled, and cancelled by force after the grace.
 
 mod api;
 mod inputs;
+mod limiter;
 mod note;
 mod pace;
 mod runs;
@@ -49,6 +52,8 @@ use note::Noted;
 use runs::Runner;
 use start::{on_disk, reference};
 use wire::Run;
+
+pub use limiter::TokenLimits;
 
 /// How long a run may take to be there, where the target does not say.
 const START: Duration = Duration::from_mins(2);

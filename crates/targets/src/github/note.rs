@@ -1,13 +1,13 @@
 //! What this coordinator notes of one dispatch, before and after it: a dispatch can't be repeated, so that it was sent,
 //! or may have been, has to outlive a crash. A lock on the note is held while a start is under way.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use loom_process::is_at;
 use loom_protocol::{SpinUpId, Timestamp};
+
+use crate::lock_file::{self, options};
 
 /// Notes are not longer, in bytes.
 const MOST: u64 = 4096;
@@ -55,32 +55,16 @@ impl Note {
 
     /// Takes the note, and makes it where there is none; none while somebody else holds it. What is made is on the disk.
     pub(super) fn hold(&self, ordered_at: Timestamp) -> io::Result<Option<(Held, Noted)>> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.folder)?;
-        loop {
-            let file = options()
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(&self.path)?;
-            match file.try_lock() {
-                // It was removed in between.
-                Ok(()) if !is_at(&file, &self.path) => continue,
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Ok(None),
-                Err(TryLockError::Error(error)) => return Err(error),
-            }
-            let held = Held(file);
-            let noted = held.read()?;
-            if noted != Noted::Prepared(None) {
-                return Ok(Some((held, noted)));
-            }
-            held.write(format!("{ordered_at}\n").as_bytes())?;
-            File::open(&self.folder)?.sync_all()?;
-            return Ok(Some((held, Noted::Prepared(Some(ordered_at)))));
+        let Some(held) = lock_file::take(&self.path)?.map(Held) else {
+            return Ok(None);
+        };
+        let noted = held.read()?;
+        if noted != Noted::Prepared(None) {
+            return Ok(Some((held, noted)));
         }
+        held.write(format!("{ordered_at}\n").as_bytes())?;
+        File::open(&self.folder)?.sync_all()?;
+        Ok(Some((held, Noted::Prepared(Some(ordered_at)))))
     }
 
     /// What it says; none while somebody holds it, so that what is said stays true until somebody begins.
@@ -101,13 +85,10 @@ impl Note {
 
     /// Removes it, where nobody holds it.
     pub(super) fn remove(&self) {
-        let Ok(file) = options().open(&self.path) else {
+        let Some(_held) = lock_file::take_existing(&self.path) else {
             return;
         };
-        if file.try_lock().is_ok()
-            && is_at(&file, &self.path)
-            && let Err(error) = fs::remove_file(&self.path)
-        {
+        if let Err(error) = fs::remove_file(&self.path) {
             tracing::debug!(path = %self.path.display(), %error, "the note of a dispatch stays behind");
         }
     }
@@ -169,13 +150,6 @@ fn meaning(text: &[u8]) -> Noted {
     } else {
         Noted::Prepared(ordered_at)
     }
-}
-
-fn options() -> OpenOptions {
-    let no_link = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-    let mut options = OpenOptions::new();
-    options.read(true).mode(0o600).custom_flags(no_link);
-    options
 }
 
 #[cfg(test)]

@@ -15,8 +15,8 @@ const LONGEST: Duration = Duration::from_mins(15);
 pub(super) enum Share {
     /// All of it: who waits for something that comes soon.
     Whole,
-    /// A fourth: who watches for long, since others ask with the same token.
-    Fourth,
+    /// A fourth among so many that watch for long, since others ask with the same token.
+    Watch(u32),
 }
 
 /// What an answer says of limits.
@@ -88,7 +88,7 @@ pub(super) fn next_look(base: Duration, limits: Limits, share: Share) -> Duratio
     };
     let ours = match share {
         Share::Whole => remaining,
-        Share::Fourth => remaining / 4,
+        Share::Watch(among) => remaining / 4 / u64::from(among.max(1)),
     };
     let spread = u32::try_from(ours)
         .ok()
@@ -169,20 +169,22 @@ mod tests {
         #[test]
         fn whoever_waits_for_something_soon_uses_all_that_is_left(base in 1..60_u64, remaining: u64, reset in 1..4000_u64) {
             let limits = limits(None, Some(remaining), Some(reset));
-            let (soon, watch) = (Share::Whole, Share::Fourth);
+            let (soon, watch) = (Share::Whole, Share::Watch(1));
             let base = Duration::from_secs(base);
             prop_assert!(next_look(base, limits, soon) <= next_look(base, limits, watch));
             prop_assert_eq!(next_look(base, limits, soon) == base.max(Duration::from_secs(reset)), remaining <= 1 || base >= Duration::from_secs(reset));
         }
 
         #[test]
-        fn a_watch_leaves_most_of_a_limit_to_others(base in 1..60_u64, remaining: u64, reset in 1..4000_u64) {
-            let wait = next_look(Duration::from_secs(base), limits(None, Some(remaining), Some(reset)), Share::Fourth);
+        fn all_watches_leave_most_of_a_limit_to_others(base in 1..60_u64, remaining: u64, reset in 1..4000_u64, among in 1..100_u32) {
+            let share = Share::Watch(among);
+            let wait = next_look(Duration::from_secs(base), limits(None, Some(remaining), Some(reset)), share);
             prop_assert!(wait >= Duration::from_secs(base));
             prop_assert!(wait <= Duration::from_secs(base.max(reset)));
             // As many looks as come until there is more again.
             let looks = Duration::from_secs(reset).as_nanos().div_ceil(wait.as_nanos());
-            prop_assert!(looks <= u128::from(remaining / 4) + 1, "{looks} of {remaining}");
+            let all = (looks - 1) * u128::from(among);
+            prop_assert!(all <= u128::from(remaining / 4), "{all} of {remaining}");
         }
     }
 }

@@ -40,7 +40,7 @@ async fn watch_run(runner: &Runner, id: u64, begins_within: Option<Duration>) ->
     let (never, since) = (CancellationToken::new(), Instant::now());
     let (mut pause, mut etag, mut seen) = (FIRST, None, None::<Run>);
     let mut was_late = false;
-    let mut limited = 0;
+    let watcher = runner.api.limit.watches();
     loop {
         let until = Instant::now() + LOOK;
         let left = begins_within.map(|limit| limit.saturating_sub(since.elapsed()));
@@ -50,10 +50,10 @@ async fn watch_run(runner: &Runner, id: u64, begins_within: Option<Duration>) ->
         }
         let wait = match runner.run(id, etag.as_ref(), until, &never).await {
             Ok(looked) => {
-                limited = 0;
                 etag = looked.etag;
                 seen = looked.run.or(seen);
-                pace::next_look(pause, looked.limits, pace::Share::Fourth)
+                let share = pace::Share::Watch(watcher.among());
+                pace::next_look(pause, looked.limits, share)
             }
             Err(failure) if failure.is_not_found() && is_gone(runner, &never).await => {
                 return AgentEnd {
@@ -62,10 +62,7 @@ async fn watch_run(runner: &Runner, id: u64, begins_within: Option<Duration>) ->
                     output: String::new(),
                 };
             }
-            Err(Failure::Limited(limit)) => {
-                limited += 1;
-                limit.wait(limited - 1)
-            }
+            Err(Failure::Limited(wait)) => wait,
             Err(failure) => {
                 tracing::debug!(run = id, why = failure.words(), "a run can't be looked at");
                 pause

@@ -11,7 +11,7 @@
 //! - **Once**: `backoffLimit: 0`, `restartPolicy: Never`. Kubernetes may still run a pod twice (a node that comes back);
 //!   the ticket is single-use, so the second one is refused.
 //! - **Watched** until its end. A pod that can't begin (an image that can't be pulled, `InvalidImageName`) is a failed
-//!   start at once, and its Job is removed; why one only waits, [`Launcher::waits_for`] tells.
+//!   start at once, and its Job is removed; why one has only waited, its end by [`Launcher::stop`] tells.
 //! - **Ended** is the Job with its pods: TERM, and KILL after the grace, which the kubelet gives; at most 30 s where the
 //!   garbage collector comes first.
 //!
@@ -168,22 +168,13 @@ impl Shared {
         })
     }
 
-    /// Why a start has not begun to run.
-    async fn why_it_waits(
-        &self,
-        spin_up: SpinUpId,
-        reference: Option<&KubernetesReference>,
-    ) -> Result<Option<String>, ProbeError> {
-        let place = self.place(reference);
-        let Seen { jobs, pods } = self.seen(&place, spin_up).await?;
+    /// Why a start has not begun to run, where it has not.
+    fn why_it_waits(&self, job: Option<&Job>, pods: &[Pod]) -> Option<String> {
         let pods: Vec<&Pod> = pods.iter().collect();
-        let phase = jobs
-            .first()
-            .map(|job| phase(job, &pods, reference.is_some()));
-        Ok(match phase {
-            Some(Phase::Waiting(why) | Phase::Hopeless(why)) => Some(self.told(&why)),
+        match phase(job?, &pods, false) {
+            Phase::Waiting(why) | Phase::Hopeless(why) => Some(self.told(&why)),
             _ => None,
-        })
+        }
     }
 
     /// Removes a Job and, now or later, all that belongs to it. One that is gone, or is another one by now, is what is
@@ -290,14 +281,6 @@ impl Launcher for Kubernetes {
 
     fn probe(&self, limit: Duration) -> BoxFuture<'_, Result<Probe, ProbeError>> {
         self.0.probe(limit).boxed()
-    }
-
-    fn waits_for<'a>(
-        &'a self,
-        spin_up: SpinUpId,
-        reference: Option<&'a Reference>,
-    ) -> BoxFuture<'a, Result<Option<String>, ProbeError>> {
-        self.0.why_it_waits(spin_up, of(reference)).boxed()
     }
 
     fn forget(&self, spin_up: SpinUpId) -> BoxFuture<'_, ()> {

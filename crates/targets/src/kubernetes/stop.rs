@@ -34,6 +34,7 @@ impl Shared {
     ) -> Result<Stopped, StopError> {
         let place = self.place(reference);
         let Seen { jobs, pods } = self.seen(&place, spin_up).await?;
+        let waited = self.why_it_waits(jobs.first(), &pods);
         let alive: Vec<&Pod> = pods.iter().filter(|pod| is_alive(pod)).collect();
         let unfinished = jobs.iter().filter(|job| end_of(job).is_none());
         let unfinished: Vec<_> = unfinished.collect();
@@ -64,7 +65,13 @@ impl Shared {
                 output: self.last_words(&place, &pods, &self.secrets()).await,
             });
         }
-        self.gone(&place, spin_up, grace, (alive_names, log)).await
+        let mut stopped = self
+            .gone(&place, spin_up, grace, (alive_names, log))
+            .await?;
+        if let Stopped::Ended { output, .. } = &mut stopped {
+            *output = output.take().or(waited);
+        }
+        Ok(stopped)
     }
 
     /// Asks each pod to end and waits until nothing is left. `there`: which were alive, and the log of one.

@@ -1,17 +1,18 @@
 //! What is kept of one start: a lock that stands while anything of it lives, with the process noted in it, and the end
 //! of its output.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use loom_process::secrets::Secrets;
-use loom_process::{OwnChild, ParentDeath, is_at};
+use loom_process::{OwnChild, ParentDeath};
 use loom_protocol::SpinUpId;
 
+use crate::lock_file::{self, options};
 use crate::output;
 use crate::reference::LocalReference;
 
@@ -24,7 +25,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The files of one start.
 #[derive(Debug, Clone)]
 pub(super) struct Files {
-    folder: PathBuf,
     lock: PathBuf,
     output: PathBuf,
 }
@@ -47,7 +47,6 @@ impl Files {
     pub(super) fn new(folder: &Path, spin_up: SpinUpId) -> Self {
         let of = |ending| folder.join(format!("spin-up-{spin_up}.{ending}"));
         Self {
-            folder: folder.to_owned(),
             lock: of("lock"),
             output: of("out"),
         }
@@ -55,24 +54,7 @@ impl Files {
 
     /// Takes the lock; none where something holds it.
     pub(super) fn lock(&self) -> io::Result<Option<Lock>> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.folder)?;
-        loop {
-            let file = options()
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(&self.lock)?;
-            match file.try_lock() {
-                Ok(()) if is_at(&file, &self.lock) => return Ok(Some(Lock(file))),
-                // It was removed in between.
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Ok(None),
-                Err(TryLockError::Error(error)) => return Err(error),
-            }
-        }
+        Ok(lock_file::take(&self.lock)?.map(Lock))
     }
 
     /// Whether something of the start lives, or is just being started.
@@ -192,11 +174,4 @@ fn read_note(mut file: File) -> Option<LocalReference> {
     file.rewind().ok()?;
     file.take(MOST).read_to_end(&mut note).ok()?;
     serde_json::from_slice(&note).ok()
-}
-
-fn options() -> OpenOptions {
-    let no_link = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-    let mut options = OpenOptions::new();
-    options.read(true).mode(0o600).custom_flags(no_link);
-    options
 }

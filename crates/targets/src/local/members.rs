@@ -8,10 +8,12 @@ use super::files::Files;
 use crate::order::MARK;
 use crate::reference::LocalReference;
 
-/// The living process that a start is: the one that was noted, or the oldest with its id in the environment.
+/// The living process that a start is: the one that was noted, or the oldest with its id in the environment, which is
+/// `here`.
 pub(super) async fn living(
     spin_up: SpinUpId,
     noted: Option<LocalReference>,
+    here: Option<&str>,
 ) -> Option<LocalReference> {
     let boot_id = stat::boot_id()?;
     if let Some(noted) = noted
@@ -31,7 +33,7 @@ pub(super) async fn living(
         pid: raw(&oldest).cast_unsigned(),
         started_at: oldest.started,
         boot_id,
-        place: stat::place(),
+        place: here.map(ToOwned::to_owned),
     })
 }
 

@@ -10,6 +10,8 @@
 //!   stands, a second start with the same id is the first one.
 //! - **Output** goes through a pipe to a `tail` of its own, which keeps the end in memory, writes it when the last
 //!   writer has ended, and outlives the coordinator too: nobody gets SIGPIPE, and no disk is filled.
+//! - **It belongs to a machine**: a coordinator on another one, or in another container, sees neither the process nor the
+//!   lock. A start that was recorded elsewhere is surely not begun only for whoever is there ([`Launcher::find_recorded`]).
 //! - **Ended** is the whole group, and whatever left it with the spin-up id in its environment.
 //!
 //! A system without `/proc` finds nothing again: [`Found::Unknown`].
@@ -151,7 +153,7 @@ impl Local {
             pid: child.pid(),
             started_at: stat::started_at(child.pid()).unwrap_or_default(),
             boot_id: stat::boot_id().unwrap_or_default(),
-            place: stat::place(),
+            place: self.place(),
         };
         if let Err(error) = lock.note(&reference) {
             // It is found by its environment too.
@@ -180,7 +182,7 @@ impl Local {
         spin_up: SpinUpId,
         until: Instant,
     ) -> Result<Option<Started>, StartError> {
-        if let Some(reference) = living(spin_up, None).await {
+        if let Some(reference) = living(spin_up, None, self.place().as_deref()).await {
             return Ok(Some(started(reference, true, None)));
         }
         if Instant::now() < until {
@@ -201,7 +203,8 @@ impl Local {
             let why = "this system has no /proc to find a process in".to_owned();
             return Found::Unknown { why };
         }
-        if let Some(away) = reference.filter(|reference| !reference.is_here()) {
+        let here = self.place();
+        if let Some(away) = reference.filter(|there| !there.is_seen_from(here.as_deref())) {
             return Found::Unknown {
                 why: elsewhere(away),
             };
@@ -209,8 +212,12 @@ impl Local {
         let files = self.files(spin_up);
         let until = Instant::now() + PATIENCE;
         loop {
-            if let Some(reference) =
-                living(spin_up, reference.cloned().or_else(|| files.noted())).await
+            if let Some(reference) = living(
+                spin_up,
+                reference.cloned().or_else(|| files.noted()),
+                here.as_deref(),
+            )
+            .await
             {
                 return Found::Running(Reference::Local(reference));
             }
@@ -241,7 +248,11 @@ impl Local {
             let why = "this system has no /proc to find a process in".to_owned();
             return Ok(Stopped::NotPossible { why });
         }
-        if let Some(away) = reference.as_ref().filter(|reference| !reference.is_here()) {
+        let here = self.place();
+        if let Some(away) = reference
+            .as_ref()
+            .filter(|there| !there.is_seen_from(here.as_deref()))
+        {
             return Ok(Stopped::NotPossible {
                 why: elsewhere(away),
             });
@@ -322,6 +333,10 @@ impl Launcher for Local {
             })
         }
         .boxed()
+    }
+
+    fn place(&self) -> Option<String> {
+        self.around.place.clone().or_else(stat::place)
     }
 
     fn forget(&self, spin_up: SpinUpId) -> BoxFuture<'_, ()> {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use loom_process::stat::{self, Entry};
 use loom_protocol::target::{BirthTicket, Mechanism, RawConfig, TargetConfig};
-use loom_protocol::{ProjectId, SpinUpId, TargetId, Timestamp};
+use loom_protocol::{ProjectId, SpinUpId, TargetId, Timestamp, WorkId};
 use loom_targets::{
     Found, Launcher, Reference, StartOrder, Started, Stopped, Surroundings, mechanism_for,
 };
@@ -28,7 +28,7 @@ pub fn order(spin_up: SpinUpId) -> StartOrder {
         boundaries: vec!["default".to_owned()],
         capability: Some("rust".to_owned()),
         boundary: Some("default".to_owned()),
-        work_item: None,
+        work_item: Some(WorkId::generate()),
         nats_url: "nats://127.0.0.1:4222".to_owned(),
         ticket: BirthTicket::generate(),
         ordered_at: Timestamp::from_millis(1_800_000_000_000),

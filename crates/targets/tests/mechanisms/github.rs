@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use crate::fixture::{around, launcher, order, started_once};
 
 /// Variables that are set everywhere; their values are the tokens: one that may dispatch, one that may look, one of nobody.
-const WRITER: &str = "PATH";
-const READER: &str = "CARGO_MANIFEST_DIR";
+pub const WRITER: &str = "PATH";
+pub const READER: &str = "CARGO_MANIFEST_DIR";
 const NOBODY: &str = "CARGO_PKG_NAME";
 
 /// One that has the time of the orders.

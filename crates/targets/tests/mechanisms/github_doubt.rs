@@ -4,13 +4,14 @@ use std::time::{Duration, Instant};
 
 use axum::http::Method;
 use loom_protocol::SpinUpId;
+use loom_protocol::target::Mechanism;
 use loom_targets::{Found, StartErrorKind, Stopped};
 use loom_testkit::github::{Fault, RunDetails};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::fixture::order;
-use crate::github::{actions, config, github, never, posts, run_of};
+use crate::fixture::{PATIENCE, around, launcher, order};
+use crate::github::{READER, WRITER, actions, config, github, never, posts, run_of};
 
 #[tokio::test]
 async fn limits_are_waited_for_and_never_doubled() {
@@ -63,6 +64,32 @@ async fn limits_are_waited_for_and_never_doubled() {
         short.find(order_.spin_up, None).await.unwrap(),
         Found::Absent
     );
+}
+
+#[tokio::test]
+async fn a_limit_that_one_target_meets_holds_for_all_with_its_token() {
+    let (github, folder) = (github().await, tempfile::tempdir().unwrap());
+    let around = around(folder.path());
+    let target = |token: &str| {
+        let mut config = config(&github);
+        config["tokenEnvVar"] = json!(token);
+        config["startTimeoutMs"] = json!(5000);
+        launcher(Mechanism::GithubActions, &config, &around)
+    };
+    let asked = || github.received().len();
+    github.set(|settings| settings.rate_limit = Some((0, Duration::from_hours(1))));
+    let error = target(WRITER).probe(PATIENCE).await.unwrap_err();
+    assert!(error.to_string().contains("rate limit"), "{error}");
+    assert_eq!(asked(), 1);
+    // Another target, another verb: nothing is asked, and nothing was dispatched.
+    let order = order(SpinUpId::generate());
+    let error = target(WRITER).start(&order, never()).await.unwrap_err();
+    assert_eq!(error.kind(), StartErrorKind::Unavailable, "{error}");
+    assert!(error.to_string().contains("rate limit"), "{error}");
+    target(WRITER).find(order.spin_up, None).await.unwrap_err();
+    assert_eq!(asked(), 1);
+    target(READER).probe(PATIENCE).await.unwrap_err();
+    assert_eq!(asked(), 2, "another token has a limit of its own");
 }
 
 #[tokio::test]

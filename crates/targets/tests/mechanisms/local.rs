@@ -8,12 +8,12 @@ use std::time::Duration;
 use loom_process::stat;
 use loom_protocol::SpinUpId;
 use loom_protocol::target::Mechanism;
-use loom_targets::{Found, Launcher, StartErrorKind, environment};
+use loom_targets::{Found, Launcher, StartErrorKind, Stopped, environment};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::fixture::{
-    PATIENCE, alive, around, end, file, launcher, order, pid_of, started_once, until,
+    GRACE, PATIENCE, alive, around, end, file, launcher, order, pid_of, started_once, until,
 };
 
 fn local(config: &Value, folder: &Path) -> Box<dyn Launcher> {
@@ -287,6 +287,51 @@ async fn a_process_of_the_same_number_is_somebody_else() {
     assert!(other.try_wait().unwrap().is_none());
     other.kill().unwrap();
     other.wait().unwrap();
+}
+
+/// Two coordinators on two machines, each with a folder of its own: that of the one sees nothing of the other's starts.
+#[tokio::test]
+async fn a_start_that_was_recorded_on_another_machine_is_not_said_to_be_absent() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let config = json!({"command": "sh", "args": ["-c", "exec sleep 600"]});
+    let on = |machine: usize| {
+        let around = loom_targets::Surroundings {
+            place: Some(format!("machine {machine}")),
+            ..around(folders[machine].path())
+        };
+        launcher(Mechanism::Local, &config, &around)
+    };
+    let (first, second) = (on(0), on(1));
+    let recorded = first.place();
+    assert_eq!(recorded.as_deref(), Some("machine 0"));
+    // It was not begun: only the machine that would have begun it can say so.
+    let id = SpinUpId::generate();
+    let found = first.find_recorded(id, recorded.as_deref()).await.unwrap();
+    assert_eq!(found, Found::Absent);
+    let found = second.find_recorded(id, recorded.as_deref()).await.unwrap();
+    let Found::Unknown { why } = found else {
+        panic!("{found:?}");
+    };
+    assert!(why.contains("another machine"), "{why}");
+    // Older coordinators did not record where they were.
+    let found = second.find_recorded(id, None).await.unwrap();
+    assert_eq!(found, Found::Absent);
+
+    // It was begun: its process is seen on its own machine, and ended there alone.
+    let order = order(id);
+    let started = first.start(&order, never()).await.unwrap();
+    let found = first.find_recorded(id, recorded.as_deref()).await.unwrap();
+    assert_eq!(found, Found::Running(started.reference.clone()));
+    let reference = Some(&started.reference);
+    let found = second.find(id, reference).await.unwrap();
+    assert!(matches!(found, Found::Unknown { .. }), "{found:?}");
+    let stopped = second.stop(id, reference, GRACE).await.unwrap();
+    assert!(
+        matches!(stopped, Stopped::NotPossible { .. }),
+        "{stopped:?}"
+    );
+    assert_eq!(alive(id).len(), 1);
+    end(&*first, id, reference).await;
 }
 
 #[tokio::test]

@@ -1,18 +1,14 @@
 //! `webhook`: a receiver of our own, which verifies the signature.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use hmac::{Hmac, KeyInit, Mac};
 use loom_protocol::SpinUpId;
 use loom_protocol::target::Mechanism;
 use loom_targets::{Found, Launcher, Reference, StartErrorKind, Stopped, Surroundings};
+use loom_testkit::webhook::{Received, TestReceiver};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -22,96 +18,14 @@ use crate::fixture::{GRACE, PATIENCE, around, launcher, order};
 /// A variable that is set everywhere; its value is the key of the signatures.
 const KEY: &str = "PATH";
 
-#[derive(Debug, Clone)]
-struct Received {
-    method: Method,
-    path: String,
-    headers: HeaderMap,
-    body: Bytes,
+async fn receiver(
+    answer: impl Fn(usize, &Received) -> Response + Send + Sync + 'static,
+) -> TestReceiver {
+    TestReceiver::start(answer).await.unwrap()
 }
 
-impl Received {
-    fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .map_or("", |value| value.to_str().unwrap())
-    }
-
-    /// Whether the signature is that of the body.
-    fn is_signed(&self) -> bool {
-        let hex = self
-            .header("x-loom-signature")
-            .strip_prefix("sha256=")
-            .unwrap_or_default();
-        let digest: Vec<u8> = (0..hex.len() / 2)
-            .map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap())
-            .collect();
-        let key = std::env::var(KEY).unwrap();
-        let mut mac = Hmac::<sha2::Sha256>::new_from_slice(key.as_bytes()).unwrap();
-        mac.update(&self.body);
-        mac.verify_slice(&digest).is_ok()
-    }
-}
-
-/// What was received, and what is answered.
-type Shared = (Arc<Mutex<Vec<Received>>>, Arc<Answers>);
-type Answers = dyn Fn(usize, &Received) -> Response + Send + Sync;
-
-struct Receiver {
-    address: SocketAddr,
-    received: Arc<Mutex<Vec<Received>>>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Receiver {
-    /// `answer` gets the number of the request, from 0.
-    async fn start(answer: impl Fn(usize, &Received) -> Response + Send + Sync + 'static) -> Self {
-        let received = Arc::new(Mutex::new(Vec::new()));
-        let answer: Arc<Answers> = Arc::new(answer);
-        let service = Router::new()
-            .fallback(take)
-            .with_state((received.clone(), answer));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let task = tokio::spawn(async move { axum::serve(listener, service).await.unwrap() });
-        Self {
-            address,
-            received,
-            task,
-        }
-    }
-
-    fn url(&self, path: &str) -> Value {
-        format!("http://{}{path}", self.address).into()
-    }
-
-    fn received(&self) -> Vec<Received> {
-        self.received.lock().unwrap().clone()
-    }
-}
-
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-async fn take(
-    State((received, answer)): State<Shared>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let one = Received {
-        method,
-        path: uri.to_string(),
-        headers,
-        body,
-    };
-    let mut received = received.lock().unwrap();
-    received.push(one.clone());
-    answer(received.len() - 1, &one)
+fn is_signed(received: &Received) -> bool {
+    received.is_signed(&std::env::var(KEY).unwrap())
 }
 
 fn webhook(config: &Value) -> Box<dyn Launcher> {
@@ -128,7 +42,7 @@ fn never() -> CancellationToken {
 
 #[tokio::test]
 async fn a_receiver_gets_all_that_it_needs_signed() {
-    let receiver = Receiver::start(|_, _| (StatusCode::ACCEPTED, "queued").into_response()).await;
+    let receiver = receiver(|_, _| (StatusCode::ACCEPTED, "queued").into_response()).await;
     let config = json!({
         "url": receiver.url("/start?x=1"), "secretEnvVar": KEY,
         "headers": {"Authorization": "Bearer s3cret-token", "Idempotency-Key": "mine"},
@@ -138,7 +52,7 @@ async fn a_receiver_gets_all_that_it_needs_signed() {
     assert_eq!(started.output.as_deref(), Some("queued"));
     assert!(matches!(&started.reference, Reference::Webhook(one) if one.spin_up == order.spin_up));
     let received = &receiver.received()[0];
-    assert!(received.is_signed());
+    assert!(is_signed(received));
     assert_eq!(
         (&received.method, &*received.path),
         (&Method::POST, "/start?x=1")
@@ -170,37 +84,34 @@ async fn a_receiver_gets_all_that_it_needs_signed() {
 #[tokio::test]
 async fn the_method_the_template_and_the_codes_are_the_target_s() {
     let receiver =
-        Receiver::start(|at, _| [StatusCode::NO_CONTENT, StatusCode::OK][at].into_response()).await;
+        receiver(|at, _| [StatusCode::NO_CONTENT, StatusCode::OK][at].into_response()).await;
     let config = json!({
         "url": receiver.url("/"), "method": "PUT", "bodyTemplate": "{\"who\":\"{{agentType}}\",\"for\":\"{{workItemId}}\"}",
         "headers": {"content-type": "application/vnd.x+json"}, "successCodes": [204],
     });
-    webhook(&config)
-        .start(&order(SpinUpId::generate()), never())
-        .await
-        .unwrap();
+    let first = order(SpinUpId::generate());
+    webhook(&config).start(&first, never()).await.unwrap();
     let config = json!({"url": receiver.url("/"), "method": "GET", "secretEnvVar": KEY});
     webhook(&config)
         .start(&order(SpinUpId::generate()), never())
         .await
         .unwrap();
     let received = receiver.received();
-    assert_eq!(
-        (&received[0].method, &*received[0].body),
-        (&Method::PUT, &b"{\"who\":\"claude-code\",\"for\":\"\"}"[..])
-    );
+    let body: Value = serde_json::from_slice(&received[0].body).unwrap();
+    let expected = json!({"who": "claude-code", "for": first.work_item});
+    assert_eq!((&received[0].method, body), (&Method::PUT, expected));
     assert_eq!(received[0].header("content-type"), "application/vnd.x+json");
     assert!(!received[0].headers.contains_key("x-loom-signature"));
     assert_eq!(
         (&received[1].method, received[1].body.len()),
         (&Method::GET, 0)
     );
-    assert!(received[1].is_signed());
+    assert!(is_signed(&received[1]));
 }
 
 #[tokio::test]
 async fn a_request_is_repeated_with_the_same_key() {
-    let receiver = Receiver::start(|at, _| match at {
+    let receiver = receiver(|at, _| match at {
         0 => StatusCode::SERVICE_UNAVAILABLE.into_response(),
         1 => (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "0")]).into_response(),
         _ => StatusCode::CREATED.into_response(),
@@ -229,7 +140,7 @@ async fn a_refusal_is_told_without_secrets_and_not_repeated() {
         );
         (StatusCode::FORBIDDEN, said).into_response()
     };
-    let receiver = Receiver::start(echo).await;
+    let receiver = receiver(echo).await;
     let config = json!({"url": receiver.url("/hidden-path"), "headers": {"Authorization": "Bearer s3cret-token"}});
     let order = order(SpinUpId::generate());
     let error = webhook(&config).start(&order, never()).await.unwrap_err();
@@ -251,7 +162,7 @@ async fn a_refusal_is_told_without_secrets_and_not_repeated() {
 
 #[tokio::test]
 async fn what_never_answers_is_in_doubt_and_what_is_not_there_is_not() {
-    let receiver = Receiver::start(|_, _| StatusCode::BAD_GATEWAY.into_response()).await;
+    let receiver = receiver(|_, _| StatusCode::BAD_GATEWAY.into_response()).await;
     let error = webhook(&json!({"url": receiver.url("/")}))
         .start(&order(SpinUpId::generate()), never())
         .await
@@ -304,9 +215,9 @@ async fn what_never_answers_is_in_doubt_and_what_is_not_there_is_not() {
 
 #[tokio::test]
 async fn only_the_same_host_is_followed_and_only_with_the_same_method() {
-    let other = Receiver::start(|_, _| StatusCode::OK.into_response()).await;
-    let to_other = format!("http://localhost:{}/", other.address.port());
-    let receiver = Receiver::start(move |_, received| {
+    let other = receiver(|_, _| StatusCode::OK.into_response()).await;
+    let to_other = format!("http://localhost:{}/", other.address().port());
+    let receiver = receiver(move |_, received| {
         let to = |code: u16, to: &str| {
             (
                 StatusCode::from_u16(code).unwrap(),
@@ -330,7 +241,7 @@ async fn only_the_same_host_is_followed_and_only_with_the_same_method() {
     start("/same").await.unwrap();
     let last = receiver.received().pop().unwrap();
     assert_eq!((&*last.path, &last.method), ("/there", &Method::POST));
-    assert!(last.is_signed());
+    assert!(is_signed(&last));
     for path in ["/other", "/get", "/round"] {
         let error = start(path).await.unwrap_err();
         assert_eq!(error.kind(), StartErrorKind::Refused, "{path}: {error}");
@@ -347,8 +258,8 @@ async fn only_the_same_host_is_followed_and_only_with_the_same_method() {
 
 #[tokio::test]
 async fn the_coordinator_itself_and_link_local_addresses_are_not_called() {
-    let receiver = Receiver::start(|_, _| StatusCode::OK.into_response()).await;
-    let port = receiver.address.port();
+    let receiver = receiver(|_, _| StatusCode::OK.into_response()).await;
+    let port = receiver.address().port();
     let folder = std::path::Path::new("unused");
     let own = Surroundings {
         own_addresses: vec![SocketAddr::from(([0, 0, 0, 0], port))],
@@ -395,7 +306,7 @@ async fn the_coordinator_itself_and_link_local_addresses_are_not_called() {
 
 #[tokio::test]
 async fn without_its_key_nothing_is_sent_and_a_long_answer_is_cut() {
-    let receiver = Receiver::start(|_, _| "y".repeat(10_000_000).into_response()).await;
+    let receiver = receiver(|_, _| "y".repeat(10_000_000).into_response()).await;
     let hook =
         webhook(&json!({"url": receiver.url("/"), "secretEnvVar": "LOOM_TEST_NO_SUCH_VARIABLE"}));
     for text in [

@@ -124,6 +124,8 @@ struct Rules {
     page: usize,
     /// Counts up when all watches are cut.
     watches: u64,
+    /// Up to which version whoever watches a kind was told.
+    told: BTreeMap<Kind, u64>,
 }
 
 impl TestCluster {
@@ -152,6 +154,7 @@ impl TestCluster {
                 logs: BTreeMap::new(),
                 page: usize::MAX,
                 watches: 0,
+                told: BTreeMap::new(),
             }),
         });
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
@@ -231,6 +234,15 @@ impl TestCluster {
     /// Forgets what has happened: watches and pages from before are too old.
     pub fn forget_history(&self) {
         self.world.store.lock().forget_history();
+    }
+
+    /// Whether a watch of a kind (`pods`) was told up to now, by a bookmark where nothing of what it watches has
+    /// changed. A watch that is cut after that goes on from there.
+    pub fn is_bookmarked(&self, plural: &str) -> bool {
+        let now = self.world.store.lock().version;
+        let rules = self.world.rules.lock();
+        let mut told = rules.told.iter();
+        told.any(|(kind, version)| kind.plural() == plural && *version >= now)
     }
 
     /// Cuts every watch.

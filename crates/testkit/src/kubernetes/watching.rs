@@ -80,6 +80,8 @@ struct Watching {
     over: Instant,
     epoch: u64,
     ended: bool,
+    /// The version of the event that was given last.
+    given: Option<u64>,
 }
 
 pub(super) fn watch(world: &Arc<World>, asked: &Asked) -> Result<Response<Body>, Status> {
@@ -100,16 +102,33 @@ pub(super) fn watch(world: &Arc<World>, asked: &Asked) -> Result<Response<Body>,
         over: Instant::now() + Duration::from_secs(seconds.unwrap_or(300)),
         epoch: world.rules.lock().watches,
         ended: false,
+        given: None,
     };
     let lines = futures_util::stream::unfold(watching, |mut watching| async move {
+        watching.note_what_was_given();
         let event = watching.next().await?;
+        watching.given = version_of(&event);
         let line = Bytes::from(format!("{event}\n"));
         Some((Ok::<_, std::io::Error>(line), watching))
     });
     Ok(Response::new(Body::from_stream(lines)))
 }
 
+fn version_of(event: &Value) -> Option<u64> {
+    let version = event.pointer("/object/metadata/resourceVersion")?;
+    version.as_str()?.parse().ok()
+}
+
 impl Watching {
+    /// The next event is asked for: the one before is on its way, and comes before the end of this watch.
+    fn note_what_was_given(&mut self) {
+        if let Some(version) = self.given.take() {
+            let mut rules = self.world.rules.lock();
+            let told = rules.told.entry(self.asked.kind).or_default();
+            *told = version.max(*told);
+        }
+    }
+
     async fn next(&mut self) -> Option<Value> {
         loop {
             if let Some(event) = self.ready.pop_front() {

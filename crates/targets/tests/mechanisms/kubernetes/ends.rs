@@ -6,7 +6,7 @@ use loom_testkit::kubernetes::{Fate, TestCluster};
 use serde_json::{Value, json};
 
 use super::{config, kubernetes, never, nothing_is_left, running, told_end};
-use crate::fixture::{GRACE, PATIENCE, alive, end, order};
+use crate::fixture::{GRACE, alive, order};
 
 #[tokio::test]
 async fn an_end_is_told_with_the_last_words_and_without_secrets() {
@@ -67,7 +67,7 @@ async fn a_finished_job_stays_as_long_as_the_target_says() {
 }
 
 #[tokio::test]
-async fn what_can_not_begin_fails_early_and_what_waits_says_why() {
+async fn what_can_not_begin_fails_early() {
     let cluster = TestCluster::start().await.unwrap();
     for reason in ["ErrImagePull", "InvalidImageName"] {
         cluster.fate("registry/agent:1", Fate::waits(reason, "no such manifest"));
@@ -89,36 +89,44 @@ async fn what_can_not_begin_fails_early_and_what_waits_says_why() {
         nothing_is_left(&cluster).await;
         assert_eq!(alive(order.spin_up), []);
     }
+}
+
+#[tokio::test]
+async fn what_has_only_waited_says_why_when_it_is_ended() {
+    let cluster = TestCluster::start().await.unwrap();
     let unscheduled =
         Fate::Unscheduled("0/3 nodes are available: 3 Insufficient memory.".to_owned());
-    for (fate, words) in [
-        (unscheduled, "3 Insufficient memory"),
-        (Fate::waits("ContainerCreating", ""), "is being made"),
-        (Fate::NoPod, "no pod has been made"),
+    for (fate, seen, words) in [
+        (unscheduled, "Insufficient", Some("3 Insufficient memory")),
+        (
+            Fate::waits("ContainerCreating", ""),
+            "ContainerCreating",
+            Some("is being made"),
+        ),
+        (Fate::NoPod, "", Some("no pod has been made")),
+        (Fate::Run, "Running", None),
     ] {
         cluster.fate("registry/agent:1", fate);
         let launcher = kubernetes(&cluster, &config("exec sleep 600"));
         let order = order(SpinUpId::generate());
         let started = launcher.start(&order, never()).await.unwrap();
         let reference = Some(&started.reference);
-        let until = tokio::time::Instant::now() + PATIENCE;
-        loop {
-            let why = launcher.waits_for(order.spin_up, reference).await.unwrap();
-            if why.is_some_and(|why| why.contains(words)) {
-                break;
-            }
-            assert!(tokio::time::Instant::now() < until, "{words} is not told");
-            tokio::task::yield_now().await;
-        }
+        let is_seen = |pods: &[Value]| {
+            let mut pods = pods.iter();
+            seen.is_empty() || pods.any(|pod| pod["status"].to_string().contains(seen))
+        };
+        cluster.until("pods", is_seen).await.unwrap();
         let found = launcher.find(order.spin_up, reference).await.unwrap();
         assert_eq!(found, Found::Running(started.reference.clone()));
-        cluster.fate("registry/agent:1", Fate::Run);
-        running(&cluster).await;
-        assert_eq!(
-            launcher.waits_for(order.spin_up, reference).await.unwrap(),
-            None
-        );
-        end(&*launcher, order.spin_up, reference).await;
+        let stopped = launcher.stop(order.spin_up, reference, GRACE).await;
+        let Ok(Stopped::Ended { output, .. }) = stopped else {
+            panic!("{stopped:?}");
+        };
+        match words {
+            Some(words) => assert!(output.unwrap().contains(words)),
+            None => assert_eq!(output, None),
+        }
+        nothing_is_left(&cluster).await;
     }
 }
 

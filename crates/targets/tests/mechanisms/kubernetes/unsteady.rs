@@ -95,6 +95,22 @@ fn stranger(number: usize) -> Value {
     json!({"metadata": {"name": format!("stranger-{number}"), "labels": {}}, "status": {"phase": "Succeeded"}})
 }
 
+/// Puts a stranger there, and waits until its node has looked at it and the watch has its bookmark.
+async fn told_of_stranger(cluster: &TestCluster, number: usize) {
+    let pod = stranger(number);
+    cluster.put("pods", pod.clone());
+    let is_seen = |pods: &[Value]| {
+        let mut pods = pods.iter();
+        let there = pods.find(|there| there["metadata"]["name"] == pod["metadata"]["name"]);
+        there.is_some_and(|there| there["spec"]["nodeName"].is_string())
+    };
+    cluster.until("pods", is_seen).await.unwrap();
+    crate::fixture::until("the bookmark", || {
+        cluster.is_bookmarked("pods").then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_watch_goes_on_from_its_bookmark_and_begins_anew_where_history_is_forgotten() {
     let (cluster, folder) = (
@@ -114,20 +130,17 @@ async fn a_watch_goes_on_from_its_bookmark_and_begins_anew_where_history_is_forg
 
     // It is told of the stranger by a bookmark only, and is up to date when all before is forgotten.
     let (listed, watched) = (lists(&cluster), watches(&cluster));
-    cluster.put("pods", stranger(1));
-    // deliberate sleep: the bookmark is on its way, and nobody tells when it has arrived
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    told_of_stranger(&cluster, 1).await;
     cluster.forget_history();
     cluster.cut_watches();
     another_watch(&cluster, watched).await;
-    // deliberate sleep: a list would come within that time, after the pause of half a second
-    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    told_of_stranger(&cluster, 2).await;
     assert_eq!(lists(&cluster), listed, "it was listed again");
 
     // Now the watch is cut before it could be told.
     cluster.cut_watches();
-    cluster.put("pods", stranger(2));
     cluster.put("pods", stranger(3));
+    cluster.put("pods", stranger(4));
     cluster.forget_history();
     crate::fixture::until("another list", || (lists(&cluster) > listed).then_some(())).await;
 
