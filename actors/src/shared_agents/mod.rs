@@ -105,14 +105,7 @@ impl SharedAgents {
     pub fn new(nats: &Nats, is_read: bool, clock: &Clock) -> Self {
         let name = names::SHARED_AGENTS_BUCKET;
         Self(Arc::new(Inner {
-            bucket: Bucket::new(
-                &nats.client,
-                &nats.jetstream,
-                name,
-                1,
-                &StoreGuard::unwatched(),
-            )
-            .timed_by(clock),
+            bucket: Bucket::new(&nats.jetstream, name, 1, &StoreGuard::unwatched()).timed_by(clock),
             opened: Mutex::default(),
             is_read,
             position: watch::Sender::default(),

@@ -40,7 +40,7 @@ pub(super) struct Job {
 
 /// What one incarnation holds.
 pub struct State {
-    pub(super) args: TargetManagerArgs,
+    pub(super) args: Arc<TargetManagerArgs>,
     pub(super) myself: ActorRef<TargetMsg>,
     context: ChangeContext,
     pub(super) writer: KeyedWriter<TargetKey, Job, TargetMsg>,
@@ -58,12 +58,12 @@ pub struct State {
 impl Actor for TargetManager {
     type Msg = TargetMsg;
     type State = State;
-    type Arguments = TargetManagerArgs;
+    type Arguments = Arc<TargetManagerArgs>;
 
     async fn pre_start(
         &self,
         myself: ActorRef<TargetMsg>,
-        args: TargetManagerArgs,
+        args: Arc<TargetManagerArgs>,
     ) -> Result<State, ActorProcessingErr> {
         let bucket = TargetBucket::of(
             &args.nats,
