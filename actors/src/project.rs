@@ -175,7 +175,7 @@ impl Project {
         let dispatcher =
             WorkDispatcherHandle::new(ActorHandle::new(named(ActorName::WorkDispatcher)));
 
-        let ledger_args = WorkLedgerArgs {
+        let ledger_args = Arc::new(WorkLedgerArgs {
             read: work.clone(),
             nats: nats.clone(),
             clock: terms.clock.clone(),
@@ -184,7 +184,7 @@ impl Project {
             epoch: terms.epoch,
             ownership: terms.ownership.clone(),
             grace: barrier.grace().clone(),
-        };
+        });
         let leases = Leases::of(&work, &ledger);
         // The read model tells the directory: what listens there does not keep it alive.
         let (told, held, gives_back) = (dispatcher.clone(), Arc::downgrade(&work), ledger.clone());
@@ -213,10 +213,8 @@ impl Project {
 
         let registry = AgentRegistryHandle::new(&registry_args);
         let agents_bucket = names::agents_bucket(&id);
-        let (client, jetstream) = (&nats.client, &nats.jetstream);
-        let registry_entries =
-            Bucket::new(client, jetstream, &agents_bucket, terms.replicas, &guard);
-        let dispatcher_args = WorkDispatcherArgs {
+        let registry_entries = Bucket::new(&nats.jetstream, &agents_bucket, terms.replicas, &guard);
+        let dispatcher_args = Arc::new(WorkDispatcherArgs {
             read: work.clone(),
             ledger: ledger.clone(),
             agents: agents.clone(),
@@ -229,7 +227,7 @@ impl Project {
             epoch: terms.epoch,
             barrier: barrier.clone(),
             jitter: terms.jitter.clone(),
-        };
+        });
         breaker::listen(&work, &registry, &terms.agents, &terms.clock);
         let reaper = GcReaperHandle::new(ActorHandle::new(named(ActorName::GcReaper)));
         let retention = terms.dlq.retention;
@@ -237,13 +235,13 @@ impl Project {
             .owned_by(&terms.ownership);
         let letters = Arc::new(DeadLetters::new(store, &terms.dlq));
         let dlq = DlqRetrierHandle::new(ActorHandle::new(named(ActorName::DlqRetrier)));
-        let dlq_args = DlqRetrierArgs {
+        let dlq_args = Arc::new(DlqRetrierArgs {
             letters: letters.clone(),
             read: work.clone(),
             ledger: ledger.clone(),
             nats: nats.clone(),
             clock: terms.clock.clone(),
-        };
+        });
 
         let targets = Arc::new(TargetDirectory::new(id.clone()));
         let target_manager = TargetManagerHandle::new(
@@ -251,7 +249,7 @@ impl Project {
             terms.clock.clone(),
             targets.clone(),
         );
-        let target_args = TargetManagerArgs {
+        let target_args = Arc::new(TargetManagerArgs {
             project: id.clone(),
             directory: targets.clone(),
             nats: nats.clone(),
@@ -270,9 +268,9 @@ impl Project {
             idle_grace: terms.agents.idle_grace,
             begun_at: terms.begun_at,
             opened_at: tokio::time::Instant::now(),
-        };
+        });
 
-        let reaper_args = GcReaperArgs {
+        let reaper_args = Arc::new(GcReaperArgs {
             project: id.clone(),
             nats: nats.clone(),
             replicas: terms.replicas,
@@ -287,7 +285,7 @@ impl Project {
             barrier: barrier.clone(),
             epoch: terms.epoch,
             ownership: terms.ownership.clone(),
-        };
+        });
 
         let supervision = &terms.supervision;
         let ledger_child = ChildSpec::actor(
@@ -378,8 +376,8 @@ async fn make_agents_bucket_of_a_new_one(
     guard: &StoreGuard,
 ) -> Result<(), StoreError> {
     let nats = &terms.nats;
-    let (client, jetstream) = (&nats.client, &nats.jetstream);
-    let bucket = |name: &str| Bucket::new(client, jetstream, name, terms.replicas, guard);
+    let jetstream = &nats.jetstream;
+    let bucket = |name: &str| Bucket::new(jetstream, name, terms.replicas, guard);
     if bucket(&names::work_bucket(id)).info().await?.is_none() {
         bucket(&names::agents_bucket(id)).ensure().await?;
     }

@@ -112,12 +112,7 @@ impl Stores {
             stream: "KV_LOOM_OWNERS".into(),
             counts_sequences: false,
         };
-        let whole = StoreGuard::of(
-            guarded,
-            &nats.jetstream,
-            &nats.listing,
-            to_be_looked_at.clone(),
-        );
+        let whole = StoreGuard::of(guarded, &nats.listing, to_be_looked_at.clone());
         if let Some(id) = store_id {
             whole.pin(id);
         }
@@ -202,7 +197,7 @@ impl Stores {
             };
             let notify = self.0.to_be_looked_at.clone();
             Kept {
-                guard: StoreGuard::of(guarded, &self.0.jetstream, &self.0.listing, notify),
+                guard: StoreGuard::of(guarded, &self.0.listing, notify),
                 read: None,
                 lost: Arc::default(),
             }

@@ -38,7 +38,7 @@ const SWEEP_MIN: Duration = Duration::from_millis(50);
 
 pub(super) struct State {
     pub me: ActorRef<Msg>,
-    pub args: AgentRegistryArgs,
+    pub args: Arc<AgentRegistryArgs>,
     pub bucket: Bucket,
     /// Whether anything may be written.
     pub fence: Fence,
@@ -68,12 +68,12 @@ pub(super) struct AgentRegistry;
 impl Actor for AgentRegistry {
     type Msg = Msg;
     type State = State;
-    type Arguments = AgentRegistryArgs;
+    type Arguments = Arc<AgentRegistryArgs>;
 
     async fn pre_start(
         &self,
         me: ActorRef<Msg>,
-        args: AgentRegistryArgs,
+        args: Arc<AgentRegistryArgs>,
     ) -> Result<State, ActorProcessingErr> {
         let mut state = State {
             bucket: args.bucket(),

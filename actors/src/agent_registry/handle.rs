@@ -75,6 +75,7 @@ impl AgentRegistryHandle {
 
     /// What a supervisor needs to run the registry behind this handle.
     pub fn child_spec(&self, policy: RestartPolicy, args: AgentRegistryArgs) -> ChildSpec {
+        let args = Arc::new(args);
         let make = move || (AgentRegistry, args.clone());
         ChildSpec::actor(
             ActorName::AgentRegistry.as_str(),

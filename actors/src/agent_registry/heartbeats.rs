@@ -31,7 +31,7 @@ struct HeartbeatBody {
 
 /// Applies what changes only numbers right here, so that a flood of heartbeats does not fill the
 /// mailbox; passes the rest on. Ends only with the actor.
-pub(super) async fn listen(me: ActorRef<Msg>, args: AgentRegistryArgs) {
+pub(super) async fn listen(me: ActorRef<Msg>, args: Arc<AgentRegistryArgs>) {
     let subject = names::all_heartbeats(&args.project);
     let room = Arc::new(Semaphore::new(MAX_WAITING));
     loop {

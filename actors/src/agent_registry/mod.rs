@@ -186,30 +186,18 @@ impl fmt::Debug for AgentRegistryArgs {
 impl AgentRegistryArgs {
     fn bucket(&self) -> Bucket {
         let name = names::agents_bucket(&self.project);
-        Bucket::new(
-            &self.client,
-            &self.jetstream,
-            &name,
-            self.replicas,
-            &self.guard,
-        )
-        .owned_by(&self.ownership)
-        .timed_by(&self.clock)
+        Bucket::new(&self.jetstream, &name, self.replicas, &self.guard)
+            .owned_by(&self.ownership)
+            .timed_by(&self.clock)
     }
 }
 
 impl AgentRegistryArgs {
     fn shared_bucket(&self) -> Bucket {
         let name = names::SHARED_AGENTS_BUCKET;
-        Bucket::new(
-            &self.client,
-            &self.jetstream,
-            name,
-            self.replicas,
-            &self.guard,
-        )
-        .owned_by(&self.ownership)
-        .timed_by(&self.clock)
+        Bucket::new(&self.jetstream, name, self.replicas, &self.guard)
+            .owned_by(&self.ownership)
+            .timed_by(&self.clock)
     }
 }
 

@@ -97,7 +97,7 @@ pub struct DlqRetrier;
 
 /// What one incarnation holds.
 pub struct State {
-    pub(super) args: DlqRetrierArgs,
+    pub(super) args: Arc<DlqRetrierArgs>,
     pub(super) context: Context,
     pub(super) me: ActorRef<DlqMsg>,
     tasks: JoinSet<()>,
@@ -127,12 +127,12 @@ pub struct State {
 impl Actor for DlqRetrier {
     type Msg = DlqMsg;
     type State = State;
-    type Arguments = DlqRetrierArgs;
+    type Arguments = Arc<DlqRetrierArgs>;
 
     async fn pre_start(
         &self,
         me: ActorRef<DlqMsg>,
-        args: DlqRetrierArgs,
+        args: Arc<DlqRetrierArgs>,
     ) -> Result<State, ActorProcessingErr> {
         let wanted_from = Arc::new(AtomicU64::new(u64::MAX));
         listen(&args, &me, wanted_from.clone());

@@ -1,5 +1,6 @@
 //! What the reaper does to agents. Each deed is a task; its outcome comes back as a message.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use loom_protocol::agent::{Agent, AgentStatus, Directive, DirectiveKind};
@@ -24,7 +25,7 @@ const MAX_TOLD: usize = 10_000;
 /// What a deed needs. What was known when the verdict was spoken goes along: whoever was heard of
 /// since is left alone.
 struct Hand {
-    args: GcReaperArgs,
+    args: Arc<GcReaperArgs>,
     graveyard: Graveyard,
     agent: Agent,
     silent_since: Timestamp,

@@ -106,7 +106,7 @@ pub struct GcReaper;
 
 /// What one incarnation holds.
 pub struct State {
-    pub(super) args: GcReaperArgs,
+    pub(super) args: Arc<GcReaperArgs>,
     pub(super) myself: ActorRef<GcReaperMsg>,
     pub(super) graveyard: Graveyard,
     tasks: JoinSet<()>,
@@ -132,12 +132,12 @@ pub struct State {
 impl Actor for GcReaper {
     type Msg = GcReaperMsg;
     type State = State;
-    type Arguments = GcReaperArgs;
+    type Arguments = Arc<GcReaperArgs>;
 
     async fn pre_start(
         &self,
         myself: ActorRef<GcReaperMsg>,
-        args: GcReaperArgs,
+        args: Arc<GcReaperArgs>,
     ) -> Result<State, ActorProcessingErr> {
         let listener = myself.clone();
         args.directory

@@ -44,7 +44,7 @@ impl Graveyard {
     ) -> Self {
         let name = names::graveyard_bucket(project);
         Self {
-            bucket: Bucket::new(&nats.client, &nats.jetstream, &name, replicas, guard)
+            bucket: Bucket::new(&nats.jetstream, &name, replicas, guard)
                 .ours_alone()
                 .owned_by(ownership),
             writer: epoch.to_string(),

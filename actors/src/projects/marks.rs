@@ -28,14 +28,8 @@ impl Marks {
     pub fn new(terms: &Terms) -> Self {
         let nats = &terms.nats;
         let whole = terms.stores.whole();
-        let (client, jetstream) = (&nats.client, &nats.jetstream);
-        let bucket = Bucket::new(
-            client,
-            jetstream,
-            names::OWNERS_BUCKET,
-            terms.replicas,
-            whole,
-        );
+        let jetstream = &nats.jetstream;
+        let bucket = Bucket::new(jetstream, names::OWNERS_BUCKET, terms.replicas, whole);
         Self {
             bucket: bucket.owned_by(&terms.ownership),
             writer: terms.epoch.to_string(),

@@ -52,9 +52,9 @@ impl Projects {
 
     async fn has(&self, id: &ProjectId, item: WorkId) -> Result<bool, WireError> {
         let terms = &self.0.terms;
-        let (client, jetstream) = (&terms.nats.client, &terms.nats.jetstream);
+        let jetstream = &terms.nats.jetstream;
         let (name, guard) = (names::work_bucket(id), terms.stores.guard(id));
-        let bucket = Bucket::new(client, jetstream, &name, terms.replicas, &guard);
+        let bucket = Bucket::new(jetstream, &name, terms.replicas, &guard);
         let last = bucket.last(&item.to_string()).await;
         last.map(|record| record.is_some_and(|record| record.value.is_some()))
             .map_err(|error| WireError::unavailable(error.to_string(), RETRY_AFTER))

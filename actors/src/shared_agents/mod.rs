@@ -105,15 +105,9 @@ impl SharedAgents {
     pub fn new(nats: &Nats, is_read: bool, clock: &Clock) -> Self {
         let name = names::SHARED_AGENTS_BUCKET;
         Self(Arc::new(Inner {
-            bucket: Bucket::new(
-                &nats.client,
-                &nats.jetstream,
-                name,
-                1,
-                &StoreGuard::unwatched(),
-            )
-            .timed_by(clock)
-            .heard_through(nats.listing.inbox()),
+            bucket: Bucket::new(&nats.jetstream, name, 1, &StoreGuard::unwatched())
+                .timed_by(clock)
+                .heard_through(nats.listing.inbox()),
             opened: Mutex::default(),
             is_read,
             position: watch::Sender::default(),

@@ -59,12 +59,12 @@ pub struct State {
 impl Actor for TargetManager {
     type Msg = TargetMsg;
     type State = State;
-    type Arguments = TargetManagerArgs;
+    type Arguments = Arc<TargetManagerArgs>;
 
     async fn pre_start(
         &self,
         myself: ActorRef<TargetMsg>,
-        args: TargetManagerArgs,
+        args: Arc<TargetManagerArgs>,
     ) -> Result<State, ActorProcessingErr> {
         let env = Env::new(args, myself.clone());
         let (from, into) = (env.bucket.clone(), env.args.directory.clone());

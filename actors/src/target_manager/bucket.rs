@@ -51,7 +51,7 @@ impl TargetBucket {
         keep: Duration,
     ) -> Self {
         let name = names::targets_bucket(project);
-        let bucket = Bucket::new(&nats.client, &nats.jetstream, &name, replicas, guard);
+        let bucket = Bucket::new(&nats.jetstream, &name, replicas, guard);
         Self {
             bucket: bucket.ours_alone().owned_by(ownership),
             is_there: Arc::new(AtomicBool::new(false)),

@@ -1,5 +1,6 @@
 //! What every job of the actor gets as an argument: whom to ask, and how to act beside the actor.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use loom_protocol::target::Target;
@@ -15,7 +16,7 @@ use super::messages::TargetMsg;
 
 /// What one incarnation works with, whatever it does.
 pub(super) struct Env {
-    pub args: TargetManagerArgs,
+    pub args: Arc<TargetManagerArgs>,
     pub bucket: TargetBucket,
     /// Whether this incarnation has read the bucket: nothing is written before.
     pub is_loaded: bool,
@@ -25,7 +26,7 @@ pub(super) struct Env {
 
 impl Env {
     /// Before the bucket has been read.
-    pub fn new(args: TargetManagerArgs, myself: ActorRef<TargetMsg>) -> Self {
+    pub fn new(args: Arc<TargetManagerArgs>, myself: ActorRef<TargetMsg>) -> Self {
         let bucket = TargetBucket::of(
             &args.nats,
             &args.project,

@@ -10,6 +10,8 @@
 //! A job changes its own state only. What else it needs comes as an argument, and what it means for another job goes
 //! back to the actor.
 
+use std::sync::Arc;
+
 use loom_protocol::WorkId;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::time::Instant;
@@ -39,12 +41,12 @@ pub struct DispatcherState {
 impl Actor for WorkDispatcher {
     type Msg = DispatcherMsg;
     type State = DispatcherState;
-    type Arguments = WorkDispatcherArgs;
+    type Arguments = Arc<WorkDispatcherArgs>;
 
     async fn pre_start(
         &self,
         myself: ActorRef<DispatcherMsg>,
-        args: WorkDispatcherArgs,
+        args: Arc<WorkDispatcherArgs>,
     ) -> Result<DispatcherState, ActorProcessingErr> {
         let intake = Intake::new(&args).start();
         let mut env = DispatcherEnv::listening(args, myself);

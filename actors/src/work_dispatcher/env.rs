@@ -1,5 +1,7 @@
 //! What every job of the dispatcher gets as an argument: whom to ask, and how to act beside the actor.
 
+use std::sync::Arc;
+
 use loom_protocol::agent::Directive;
 use loom_protocol::work::LeaseRef;
 use loom_protocol::{AgentGuid, Timestamp};
@@ -14,7 +16,7 @@ use crate::work_ledger::Header;
 
 /// What one incarnation of the dispatcher works with, whatever it does.
 pub(super) struct DispatcherEnv {
-    pub args: WorkDispatcherArgs,
+    pub args: Arc<WorkDispatcherArgs>,
     pub under_assignment: UnderAssignment,
     myself: ActorRef<DispatcherMsg>,
     tasks: JoinSet<()>,
@@ -22,7 +24,7 @@ pub(super) struct DispatcherEnv {
 
 impl DispatcherEnv {
     /// The read model tells `myself` of every change from now on.
-    pub fn listening(args: WorkDispatcherArgs, myself: ActorRef<DispatcherMsg>) -> Self {
+    pub fn listening(args: Arc<WorkDispatcherArgs>, myself: ActorRef<DispatcherMsg>) -> Self {
         let under_assignment = UnderAssignment::default();
         let (listener, own) = (myself.clone(), under_assignment.clone());
         args.read.changes().hook("work-dispatcher", move |change| {

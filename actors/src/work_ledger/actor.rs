@@ -105,7 +105,7 @@ pub struct WorkLedger;
 
 /// What one incarnation holds.
 pub struct State {
-    args: WorkLedgerArgs,
+    args: Arc<WorkLedgerArgs>,
     context: Arc<WriteContext>,
     myself: ActorRef<LedgerMsg>,
     tasks: JoinSet<()>,
@@ -125,12 +125,12 @@ pub struct State {
 impl Actor for WorkLedger {
     type Msg = LedgerMsg;
     type State = State;
-    type Arguments = WorkLedgerArgs;
+    type Arguments = Arc<WorkLedgerArgs>;
 
     async fn pre_start(
         &self,
         myself: ActorRef<LedgerMsg>,
-        args: WorkLedgerArgs,
+        args: Arc<WorkLedgerArgs>,
     ) -> Result<State, ActorProcessingErr> {
         let told = myself.clone();
         let lookout = follow(&args.nats, &args.read, move |change| {

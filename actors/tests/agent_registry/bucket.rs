@@ -382,7 +382,7 @@ async fn a_watch_that_is_given_up_again_and_again_opens_the_bucket_that_was_made
     let args = &fixture.args;
     for n in 0..20 {
         let name = format!("made-later-{n}");
-        let bucket = Bucket::new(&args.client, &args.jetstream, &name, 1, &args.guard);
+        let bucket = Bucket::new(&args.jetstream, &name, 1, &args.guard);
         let mut watch = bucket.watch_foreign();
         assert!(matches!(watch.next().await, WatchEvent::Missing));
         bucket.ensure().await.unwrap();

@@ -89,8 +89,7 @@ async fn a_former_owner_that_wakes_writes_no_entry_no_grave_and_no_letter() {
 
     let args = &fixture.args;
     let graves = names::graveyard_bucket(&args.project);
-    let graves = Bucket::new(&args.client, &args.jetstream, &graves, 1, &args.guard)
-        .owned_by(&args.ownership);
+    let graves = Bucket::new(&args.jetstream, &graves, 1, &args.guard).owned_by(&args.ownership);
     let laid = graves.put("a", Bytes::new(), STALE, "7").await;
     assert!(is_not_owner(&laid), "{laid:?}");
     let purged = graves.purge("a", "7").await;
@@ -145,7 +144,7 @@ async fn an_agent_that_a_former_owner_buries_late_is_written_again() {
     let guid = fixture.registered("ada").await.guid;
     let args = &fixture.args;
     let name = names::agents_bucket(&args.project);
-    let former = Bucket::new(&args.client, &args.jetstream, &name, 1, &args.guard);
+    let former = Bucket::new(&args.jetstream, &name, 1, &args.guard);
     let key = guid.to_string();
     let revision = former.last(&key).await.unwrap().unwrap().revision;
     former.remove(&key, revision, "6").await.unwrap();

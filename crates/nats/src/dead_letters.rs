@@ -23,10 +23,10 @@ mod presence;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::jetstream;
 use async_nats::jetstream::stream::{self, DirectGetErrorKind};
-use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use loom_protocol::names::LETTER_HEADER;
 use loom_protocol::{ProjectId, Timestamp, WorkId, names};
@@ -92,8 +92,6 @@ struct Seen {
 /// The stream of one project.
 #[derive(Debug, Clone)]
 pub struct LetterStore {
-    client: Client,
-    jetstream: jetstream::Context,
     project: ProjectId,
     stream: String,
     /// What errors are about.
@@ -120,9 +118,7 @@ impl LetterStore {
         let stream = names::dead_letter_stream(project);
         let resource = Resource::new("the dead letters", stream.as_str());
         Self {
-            client: jetstream.client(),
             messages: Stream::new(jetstream, &stream, guard).called(&resource),
-            jetstream: jetstream.clone(),
             project: project.clone(),
             stream,
             resource,
@@ -137,7 +133,7 @@ impl LetterStore {
 
     /// How many bytes a message may have, and so a letter with its headers.
     pub fn max_payload(&self) -> usize {
-        self.client.server_info().max_payload
+        self.messages.client().max_payload()
     }
 
     /// The same stream, written only while this ownership lasts: each write asks it first.
@@ -182,7 +178,7 @@ impl LetterStore {
 
     /// Opens the stream and brings its retention up to date. `None`: there is none.
     pub async fn open(&self) -> Result<Option<stream::Stream>, StoreError> {
-        let opened = match self.jetstream.get_stream(&self.stream).await {
+        let opened = match self.messages.jetstream().get_stream(&self.stream).await {
             Ok(stream) => stream,
             Err(error) if is_not_found(&error) => {
                 self.seen_now(None);
@@ -201,7 +197,8 @@ impl LetterStore {
                 is_shared: false,
                 replicas: self.replicas,
             };
-            let kept = terms::keep(&self.jetstream, &self.stream, &terms, &self.guard).await?;
+            let kept =
+                terms::keep(self.messages.jetstream(), &self.stream, &terms, &self.guard).await?;
             self.note(kept.map(|kept| kept.identity));
         }
         Ok(Some(opened))
@@ -227,7 +224,8 @@ impl LetterStore {
         let known = self.guard.settled_within(WRITE_TIMEOUT).await;
         known.map_err(|denied| StoreError::denied("making", &self.resource, &denied))?;
         let made = self
-            .jetstream
+            .messages
+            .jetstream()
             .get_or_create_stream(stream::Config {
                 name: self.stream.clone(),
                 description: Some("Loom: dead letters".into()),
@@ -245,7 +243,8 @@ impl LetterStore {
             Ok(made) => made,
             Err(error) => {
                 let subjects = [names::all_dead_letters(&self.project)];
-                let error = not_made(&self.jetstream, &self.resource, &subjects, &error).await;
+                let error =
+                    not_made(self.messages.jetstream(), &self.resource, &subjects, &error).await;
                 if error.is_of_the_stream() {
                     self.guard.note_problem(&self.stream, Some(&error.reason()));
                 }
@@ -341,7 +340,8 @@ impl LetterStore {
 
     /// The stream, of which a letter is known.
     async fn stream(&self) -> Result<stream::Stream<()>, StoreError> {
-        self.jetstream
+        self.messages
+            .jetstream()
             .get_stream_no_info(&self.stream)
             .await
             .map_err(|e| StoreError::of("opening", &self.resource, &e))

@@ -77,8 +77,6 @@ pub struct Bucket {
     resource: Resource,
     prefix: String,
     config: Arc<stream::Config>,
-    client: Client,
-    jetstream: jetstream::Context,
     guard: StoreGuard,
     ownership: Ownership,
     messages: Stream,
@@ -93,7 +91,6 @@ impl Bucket {
     /// written or made while `guard` does not agree. Where a client has made it, single keys are let expire, and nothing
     /// else goes by its age or because there is too much; what else that client configured stays.
     pub fn new(
-        client: &Client,
         jetstream: &jetstream::Context,
         name: &str,
         replicas: usize,
@@ -114,8 +111,6 @@ impl Bucket {
             resource,
             prefix,
             config: Arc::new(config),
-            client: client.clone(),
-            jetstream,
             guard: guard.clone(),
             ownership: Ownership::alone(),
             server_clock: ServerClock::default(),
@@ -166,13 +161,18 @@ impl Bucket {
     }
 
     /// The client behind it.
-    pub const fn client(&self) -> &Client {
-        &self.client
+    pub fn client(&self) -> &Client {
+        self.messages.client()
     }
 
     /// The stream behind the bucket; `None` where it does not exist.
     pub async fn info(&self) -> Result<Option<stream::Info>, StoreError> {
-        match self.jetstream.get_stream(&self.config.name).await {
+        match self
+            .messages
+            .jetstream()
+            .get_stream(&self.config.name)
+            .await
+        {
             Ok(stream) => Ok(Some(stream.cached_info().clone())),
             Err(error) if is_not_found(&error) => Ok(None),
             Err(error) => Err(StoreError::of("looking at", &self.resource, &error)),
@@ -224,7 +224,11 @@ impl Bucket {
         }
         let known = self.guard.settled_within(ANSWER_WITHIN).await;
         known.map_err(|denied| self.denied("purging", &denied))?;
-        let stream = self.jetstream.get_stream_no_info(&self.config.name).await;
+        let stream = self
+            .messages
+            .jetstream()
+            .get_stream_no_info(&self.config.name)
+            .await;
         let stream = stream.map_err(|error| StoreError::of("purging", &self.resource, &error))?;
         // Up to, and without, this sequence.
         let purge = stream.purge().filter(format!("{}{key}", self.prefix));

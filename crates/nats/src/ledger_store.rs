@@ -47,8 +47,6 @@ pub struct Entry {
 /// The bucket of one project.
 #[derive(Debug, Clone)]
 pub struct LedgerStore {
-    client: Client,
-    jetstream: jetstream::Context,
     stream: stream::Stream,
     bucket: String,
     /// What errors are about.
@@ -97,8 +95,6 @@ impl LedgerStore {
             stamp_old(jetstream, found.cached_info()).await;
         }
         let store = Self {
-            client: jetstream.client(),
-            jetstream: jetstream.clone(),
             messages: Stream::new(jetstream, &name, guard)
                 .called(&resource)
                 .tracked_by_guard(),
@@ -135,8 +131,6 @@ impl LedgerStore {
                 messages: Stream::new(jetstream, &name, &guard)
                     .called(&resource)
                     .owned_by(&Ownership::none()),
-                client: jetstream.client(),
-                jetstream: jetstream.clone(),
                 stream,
                 prefix: format!("$KV.{bucket}."),
                 bucket,
@@ -175,7 +169,7 @@ impl LedgerStore {
     pub async fn keep(&self) -> Result<Looked, StoreError> {
         let terms = StreamTerms::of_bucket(self.replicas);
         let name = self.stream_name();
-        let kept = terms::keep(&self.jetstream, name, &terms, &self.guard).await?;
+        let kept = terms::keep(self.messages.jetstream(), name, &terms, &self.guard).await?;
         kept.ok_or_else(|| {
             self.guard.suspect();
             StoreError::refused(Cause::NoStream, LOOKING, &self.resource, "it is not there")
@@ -193,8 +187,8 @@ impl LedgerStore {
     }
 
     /// The client behind it.
-    pub const fn client(&self) -> &Client {
-        &self.client
+    pub fn client(&self) -> &Client {
+        self.messages.client()
     }
 
     fn check_ttl(&self) -> Result<(), StoreError> {

@@ -199,6 +199,11 @@ impl StreamListing {
         reconnects
     }
 
+    /// Whose streams these are.
+    pub(crate) fn link(&self) -> (&Client, &jetstream::Context) {
+        (&self.0.client, &self.0.jetstream)
+    }
+
     /// Where everything comes that is pulled out of these streams.
     pub fn inbox(&self) -> &SharedInbox {
         &self.0.inbox

@@ -34,7 +34,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::Client;
-use async_nats::jetstream::{self, stream};
+use async_nats::jetstream::stream;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
@@ -65,8 +65,6 @@ struct Inner {
     /// What to do about it.
     remedy: String,
     stream: String,
-    client: Client,
-    jetstream: jetstream::Context,
     listing: StreamListing,
     /// There while the stream is open.
     followed: Mutex<Option<FollowedStream>>,
@@ -133,20 +131,11 @@ impl StoreGuard {
     }
 
     /// Of this; `to_be_looked_at` is told of whatever is to be looked at.
-    pub fn of(
-        guarded: Guarded,
-        jetstream: &jetstream::Context,
-        listing: &StreamListing,
-        to_be_looked_at: Arc<Notify>,
-    ) -> Self {
-        let mut jetstream = jetstream.clone();
-        jetstream.set_timeout(LOOK_WITHIN);
+    pub fn of(guarded: Guarded, listing: &StreamListing, to_be_looked_at: Arc<Notify>) -> Self {
         Self(Some(Arc::new(Inner {
             whose: guarded.whose,
             remedy: guarded.remedy,
             stream: guarded.stream,
-            client: jetstream.client(),
-            jetstream,
             listing: listing.clone(),
             followed: Mutex::default(),
             opened_as: Mutex::default(),
@@ -342,7 +331,7 @@ impl StoreGuard {
         let Some(known) = self.known() else {
             return false;
         };
-        let asked = look_at(&inner.jetstream, &inner.stream);
+        let asked = look_at(inner.listing.link().1, &inner.stream);
         let Ok(Ok(looked)) = timeout(LOOK_WITHIN, asked).await else {
             return false;
         };
@@ -411,12 +400,16 @@ impl Inner {
         self.state.send_replace(State::Trusted { connects });
     }
 
+    fn client(&self) -> &Client {
+        self.listing.link().0
+    }
+
     fn connects(&self) -> u64 {
-        self.client.statistics().connects.load(Ordering::Relaxed)
+        self.client().statistics().connects.load(Ordering::Relaxed)
     }
 
     fn sure_after(&self) -> Duration {
-        match self.client.server_info().cluster {
+        match self.client().server_info().cluster {
             Some(_) => SURE_AFTER_IN_CLUSTER,
             None => SURE_AFTER_ALONE,
         }

@@ -5,6 +5,7 @@
 //! the condition. Its acknowledgement is held against the stream that it should come from, and against the store that was
 //! trusted when it was sent.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_TTL};
@@ -60,14 +61,20 @@ impl Write {
     }
 }
 
+/// The connection. One for all clones: a client of NATS is hundreds of bytes.
+#[derive(Debug)]
+struct Link {
+    client: Client,
+    jetstream: jetstream::Context,
+}
+
 /// A stream by its name. It need not be there. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Stream {
     name: String,
     /// What errors are about.
     resource: Resource,
-    client: Client,
-    jetstream: jetstream::Context,
+    link: Arc<Link>,
     ownership: Ownership,
     guard: StoreGuard,
     /// Whether its end is what the guard knows the store by.
@@ -85,8 +92,10 @@ impl Stream {
         Self {
             resource: Resource::stream(name.as_str()),
             name,
-            client: jetstream.client(),
-            jetstream: jetstream.clone(),
+            link: Arc::new(Link {
+                client: jetstream.client(),
+                jetstream: jetstream.clone(),
+            }),
             ownership: Ownership::alone(),
             guard: guard.clone(),
             is_tracked: false,
@@ -112,6 +121,16 @@ impl Stream {
     pub fn owned_by(mut self, ownership: &Ownership) -> Self {
         self.ownership = ownership.clone();
         self
+    }
+
+    /// The client behind it.
+    pub fn client(&self) -> &Client {
+        &self.link.client
+    }
+
+    /// The JetStream behind it.
+    pub fn jetstream(&self) -> &jetstream::Context {
+        &self.link.jetstream
     }
 
     /// Its name.
@@ -181,7 +200,7 @@ impl Stream {
             .headers(write.headers)
             .payload(write.payload)
             .timeout(None);
-        let sent = self.client.send_request(write.subject, request);
+        let sent = self.client().send_request(write.subject, request);
         match timeout(WRITE_TIMEOUT, sent).await {
             Ok(Ok(answer)) => outcome_of(&answer.payload, &self.name, &self.resource),
             Ok(Err(error)) => Err(unanswered(&error, &self.resource)),
@@ -225,7 +244,7 @@ impl Stream {
         let subject = format!("STREAM.MSG.DELETE.{}", self.name);
         // To erase is to write noise over it, which makes every other write wait.
         let order = serde_json::json!({"seq": sequence, "no_erase": true});
-        let error = match self.jetstream.request(subject, &order).await {
+        let error = match self.jetstream().request(subject, &order).await {
             Ok(Response::<DeleteStatus>::Ok(_)) => return Ok(()),
             Ok(Response::Err { error }) => StoreError::of(DELETING, &self.resource, &error),
             Err(error) => StoreError::unknown(DELETING, &self.resource, error),
@@ -246,7 +265,7 @@ impl Stream {
     }
 
     async fn opened(&self) -> Result<stream::Stream<()>, StoreError> {
-        let stream = self.jetstream.get_stream_no_info(&self.name).await;
+        let stream = self.jetstream().get_stream_no_info(&self.name).await;
         stream.map_err(|error| StoreError::of(READING, &self.resource, &error))
     }
 

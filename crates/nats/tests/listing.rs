@@ -215,7 +215,7 @@ async fn a_ledger_that_is_deleted_before_it_was_ever_looked_at_is_in_doubt_at_on
         stream: stream.clone(),
         counts_sequences: true,
     };
-    let guard = StoreGuard::of(guarded, &nats.jetstream, &nats.listing, Arc::default());
+    let guard = StoreGuard::of(guarded, &nats.listing, Arc::default());
     let _ledger = LedgerStore::open(&nats.jetstream, &project, 1, &guard)
         .await
         .unwrap();

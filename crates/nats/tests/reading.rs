@@ -59,8 +59,8 @@ fn bucket(nats: &Nats) -> Bucket {
         stream: "KV_nothing".into(),
         counts_sequences: false,
     };
-    let guard = StoreGuard::of(guarded, &nats.jetstream, &nats.listing, Arc::default());
-    Bucket::new(&nats.client, &nats.jetstream, NAME, 1, &guard)
+    let guard = StoreGuard::of(guarded, &nats.listing, Arc::default());
+    Bucket::new(&nats.jetstream, NAME, 1, &guard)
 }
 
 async fn put(bucket: &Bucket, keys: std::ops::Range<u32>) {

@@ -37,7 +37,7 @@ impl Bucket {
             return Ok(found.info);
         }
         let (config, resource) = (stream::Config::clone(&self.config), &self.resource);
-        raw_bucket::make(&self.jetstream, config, resource, &self.guard).await?;
+        raw_bucket::make(self.messages.jetstream(), config, resource, &self.guard).await?;
         // Perhaps somebody else has made it at the same moment.
         let missing =
             || StoreError::refused(Cause::NoStream, "making", resource, "it is gone again");
@@ -50,7 +50,7 @@ impl Bucket {
         let known = self.guard.settled_within(ANSWER_WITHIN).await;
         known.map_err(|denied| self.denied("looking at", &denied))?;
         let (name, guard) = (&self.config.name, &self.guard);
-        let found = terms::keep(&self.jetstream, name, &self.terms, guard).await?;
+        let found = terms::keep(self.messages.jetstream(), name, &self.terms, guard).await?;
         if found.is_some() {
             guard.note_problem(name, None);
         }
@@ -67,7 +67,7 @@ impl Bucket {
     /// # Errors
     /// The server does not say.
     pub async fn look(&self) -> Result<Option<Standing>, StoreError> {
-        let found = look_at(&self.jetstream, &self.config.name).await?;
+        let found = look_at(self.messages.jetstream(), &self.config.name).await?;
         Ok(found.map(|found| Standing {
             identity: found.identity,
             last: found.info.state.last_sequence,

@@ -120,7 +120,7 @@ impl Watch {
             bucket.lookout()
         };
         let inbox = bucket.inbox.clone();
-        let inbox = inbox.unwrap_or_else(|| SharedInbox::new(&bucket.client, None));
+        let inbox = inbox.unwrap_or_else(|| SharedInbox::new(bucket.client(), None));
         let listing = bucket.guard.listing().filter(|_| !foreign);
         Self {
             lookout,
@@ -230,7 +230,7 @@ impl Watch {
     async fn not_there(&mut self) -> Option<WatchEvent> {
         let Some(missing) = &mut self.missing else {
             let stream = &self.bucket.config.name;
-            let client = &self.bucket.client;
+            let client = self.bucket.client();
             let made = client.subscribe(format!("{STREAM_CREATED}.{stream}")).await;
             let made = made.ok();
             self.missing = Some(Missing {
@@ -262,14 +262,18 @@ impl Watch {
         (self.told_to, self.behind_at) = (self.up_to, None);
         self.max_age = info.config.max_age;
         let (bucket, stream) = (&self.bucket, &self.bucket.config.name);
-        bucket.server_clock.ask(&bucket.jetstream, stream).await?;
+        bucket
+            .server_clock
+            .ask(bucket.messages.jetstream(), stream)
+            .await?;
         let told = Told {
             stream: stream.clone(),
             resource: bucket.resource.clone(),
             filter: format!("{}>", bucket.prefix),
             from: DeliverPolicy::LastPerSubject,
         };
-        let (messages, pending) = Ordered::open(&bucket.jetstream, &self.inbox, told).await?;
+        let (messages, pending) =
+            Ordered::open(bucket.messages.jetstream(), &self.inbox, told).await?;
         // An empty bucket tells nothing, ever: only the number of what is to come says so.
         self.phase = if pending == 0 {
             Phase::Caught
@@ -376,7 +380,7 @@ impl Watch {
     async fn look_at_bucket(&mut self) {
         let connects = self.connects_now();
         self.seen_at = Instant::now();
-        let looked = look_at(&self.bucket.jetstream, &self.bucket.config.name).await;
+        let looked = look_at(self.bucket.messages.jetstream(), &self.bucket.config.name).await;
         let info = looked.as_ref().map(|it| it.as_ref().map(|it| &it.info));
         match info {
             Ok(info) if info.map(identity) != self.created => self.messages = None,
@@ -400,7 +404,7 @@ impl Watch {
     }
 
     fn connects_now(&self) -> u64 {
-        let statistics = self.bucket.client.statistics();
+        let statistics = self.bucket.client().statistics();
         statistics.connects.load(Ordering::Relaxed)
     }
 }
