@@ -12,13 +12,16 @@
 //! | how many agents are still to be started? | [`missing`] |
 //! | which target starts the next one? | [`Choice::pick`]: of the preferred type, then the least recently used |
 
+mod birth_times;
 mod choice;
 mod codec;
 mod editing;
+mod expected;
 mod health;
 mod record;
 #[cfg(test)]
 mod record_tests;
+mod roster;
 #[cfg(test)]
 mod tests;
 mod tickets;
@@ -28,12 +31,14 @@ use std::sync::Arc;
 
 use loom_protocol::Timestamp;
 
+pub use self::birth_times::BirthTimes;
 pub use self::choice::{Choice, Standing};
 pub use self::codec::{NotARecord, decode, encode};
 pub(crate) use self::editing::BY_CONFIG;
 pub use self::editing::{Definition, StillInUse};
 pub use self::health::Checkup;
 pub use self::record::{Birth, DecidedBirth, LinkedAgent, TargetRecord};
+pub use self::roster::Roster;
 pub use self::tickets::{
     Newborn, OwnedNewborn, TicketDigest, TicketRefusal, TicketTerms, digest_of,
 };

@@ -14,11 +14,7 @@ use super::terms::StartPermit;
 use super::trigger::Trigger;
 use super::under_way::Planned;
 use super::{ASK_AGAIN, Record};
-use crate::domain::matching::Requirements;
 use crate::domain::targets::{Birth, Need, TicketTerms, digest_of};
-
-/// Among how many pending items the one is looked for that a start is for.
-const LOOKED_THROUGH: usize = 10_000;
 
 /// A start that is to be recorded.
 struct NewStart {
@@ -45,8 +41,7 @@ impl State {
         permit: StartPermit,
         now: Timestamp,
     ) {
-        let asks = |requirements: &Requirements| Need::from(requirements) == *need;
-        let work_item = self.args.work.oldest_ready(now, LOOKED_THROUGH, asks);
+        let work_item = self.args.work.oldest_ready(need, now);
         let start = NewStart {
             id: SpinUpId::generate(),
             need: Some(need.clone()),

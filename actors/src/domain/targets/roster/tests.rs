@@ -1,0 +1,178 @@
+//! The roster against a walk through every record, and what it looks at by the number of its steps.
+
+use std::collections::BTreeMap;
+
+use loom_protocol::TargetId;
+use loom_protocol::target::{
+    HealthStatus, Mechanism, RegisterTarget, SpinUpOperation, SpinUpStatus,
+};
+use proptest::prelude::*;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::*;
+use crate::domain::targets::{Birth, LinkedAgent, TicketTerms, serves};
+
+type Record = TargetRecord<()>;
+
+const NAMES: [&str; 3] = ["a", "b", "c"];
+
+fn names(least: usize) -> impl Strategy<Value = Vec<String>> {
+    let name = prop::sample::select(&NAMES[..]).prop_map(String::from);
+    prop::collection::vec(name, least..3)
+}
+
+fn need() -> impl Strategy<Value = Need> {
+    let name = || prop::sample::select(&NAMES[..]).prop_map(Arc::from);
+    (name(), name(), prop::option::of(name())).prop_map(
+        |(capability, boundary, required_agent_type)| Need {
+            capability,
+            boundary,
+            required_agent_type,
+        },
+    )
+}
+
+fn at(millis: i64) -> Timestamp {
+    Timestamp::from_millis(millis)
+}
+
+fn blank(capabilities: &[String], boundaries: &[String], agent_type: &str) -> Record {
+    let request: RegisterTarget = serde_json::from_value(json!({
+        "name": "t", "agentType": agent_type, "capabilities": capabilities,
+        "boundaries": boundaries, "mechanism": "local", "command": "run", "maxAgents": 3,
+    }))
+    .unwrap();
+    let new = request.check().unwrap();
+    TargetRecord::new(new.into_target(TargetId::generate(), "a test".into(), at(0)))
+}
+
+fn ticket(target: &loom_protocol::target::Target, boundary: &str) -> TicketTerms {
+    let need = loom_protocol::target::Need {
+        capability: "a".into(),
+        boundary: boundary.into(),
+        required_agent_type: None,
+    };
+    TicketTerms::of(target, Some(&need), [0; 32])
+}
+
+fn with_birth(record: &mut Record, id: u128, started: i64, boundary: &str) {
+    let target = &record.target;
+    record.births.push(Birth {
+        operation: SpinUpOperation {
+            operation_id: SpinUpId::new(Uuid::from_u128(id)),
+            target_id: target.id,
+            target_name: target.name.clone(),
+            mechanism: Mechanism::Local,
+            status: SpinUpStatus::Pending,
+            need: None,
+            work_item_id: None,
+            agent_guid: None,
+            error: None,
+            output: None,
+            started_at: at(started),
+            ended_at: None,
+        },
+        ticket: ticket(target, boundary),
+        reference: None,
+        until: at(99),
+    });
+}
+
+fn with_agent(record: &mut Record, id: u128, guid: u8, boundary: &str) {
+    record.agents.push(LinkedAgent {
+        guid: AgentGuid::new(Uuid::from_u128(u128::from(guid) + 1)),
+        instance_id: None,
+        operation_id: SpinUpId::new(Uuid::from_u128(id)),
+        ticket: ticket(&record.target, boundary),
+        reference: None,
+        born_at: at(0),
+    });
+}
+
+prop_compose! {
+    fn record()(
+        capabilities in names(1), boundaries in names(0), agent_type in prop::sample::select(&NAMES[..]),
+        (disabled, unhealthy) in (prop::bool::weighted(0.2), prop::bool::weighted(0.2)),
+        births in prop::collection::vec((0..9i64, prop::sample::select(&NAMES[..])), 0..3),
+        agents in prop::collection::vec((0..4u8, prop::sample::select(&NAMES[..])), 0..2),
+        cools in prop::option::of(5..15i64), used in prop::option::of(0..9i64),
+        group in prop::option::of(prop::sample::select(&NAMES[..])),
+        ids in any::<u64>(),
+    ) -> Record {
+        let mut record = blank(&capabilities, &boundaries, agent_type);
+        let target = &mut record.target;
+        if disabled {
+            target.status = TargetStatus::Disabled;
+        }
+        if unhealthy {
+            target.health_status = HealthStatus::Unhealthy;
+        }
+        target.last_used_at = used.map(at);
+        target.limit_group = group.map(String::from);
+        record.cools_until = cools.map(at);
+        let base = u128::from(ids) << 8;
+        for (n, (started, boundary)) in (0..).zip(births) {
+            with_birth(&mut record, base + n, started, boundary);
+        }
+        for (n, (guid, boundary)) in (100..).zip(agents) {
+            with_agent(&mut record, base + n, guid, boundary);
+        }
+        record
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_roster_says_what_a_walk_through_every_record_says(
+        before in prop::collection::vec(record(), 0..8),
+        records in prop::collection::vec(record(), 0..8),
+        need in need(),
+        preferred in prop::option::of(prop::sample::select(&NAMES[..])),
+        (looked, now) in (0..16i64, 0..16i64),
+    ) {
+        let now = at(now.max(looked));
+        let mut roster = Roster::default();
+        for (key, record) in before.iter().enumerate() {
+            roster.insert(key, record);
+        }
+        roster.release(at(looked));
+        for (key, record) in before.iter().enumerate() {
+            roster.remove(&key, record);
+        }
+        prop_assert!(roster.is_empty());
+        for (key, record) in records.iter().enumerate() {
+            roster.insert(key, record);
+        }
+        roster.release(now);
+        let serving = |key: &usize| {
+            serves(&TargetProfile::from(&records[*key].target), &need).is_ok()
+        };
+        let may = |key: &usize| may_start(&records[*key].condition(false), now).is_ok();
+        let mut able: Vec<usize> = (0..records.len()).filter(serving).filter(may).collect();
+        able.sort_by_key(|key| (records[*key].target.last_used_at, *key));
+        let is_preferred = |key: &&usize| Some(&*records[**key].target.agent_type) == preferred;
+        let expected: Vec<usize> = able.iter().filter(is_preferred).chain(&able).copied().collect();
+        let preferred = preferred.map(Arc::from);
+        let found: Vec<usize> = roster.startable(&need, preferred.as_ref()).copied().collect();
+        prop_assert_eq!(found, expected);
+
+        let births: BTreeMap<_, _> = records.iter().flat_map(|record| &record.births)
+            .filter(|birth| birth.ticket.serves(&need))
+            .map(|birth| ((birth.operation.started_at, birth.operation.operation_id), ()))
+            .collect();
+        let ids: Vec<_> = births.keys().map(|(_, id)| *id).collect();
+        prop_assert_eq!(roster.births(&need).collect::<Vec<_>>(), ids);
+        let is_known = |guid: AgentGuid| guid.to_string().ends_with('1');
+        let unknown = records.iter().flat_map(|record| &record.agents)
+            .filter(|agent| agent.ticket.serves(&need) && !is_known(agent.guid)).count();
+        prop_assert_eq!(roster.count_expected(&need, is_known), births.len() + unknown);
+
+        let rests = records.iter().filter(|record| is_able(record))
+            .filter_map(|record| record.cools_until).filter(|until| *until > now).min();
+        prop_assert_eq!(roster.next_rested(), rests);
+        let groups: BTreeSet<&str> =
+            records.iter().filter_map(|record| record.target.limit_group.as_deref()).collect();
+        prop_assert_eq!(roster.groups().collect::<BTreeSet<_>>(), groups);
+    }
+}
