@@ -18,6 +18,7 @@ mod codec;
 mod editing;
 mod expected;
 mod health;
+mod places;
 mod record;
 #[cfg(test)]
 mod record_tests;
@@ -37,6 +38,7 @@ pub use self::codec::{NotARecord, decode, encode};
 pub(crate) use self::editing::BY_CONFIG;
 pub use self::editing::{Definition, StillInUse};
 pub use self::health::Checkup;
+pub use self::places::Places;
 pub use self::record::{Birth, DecidedBirth, LinkedAgent, TargetRecord};
 pub use self::roster::Roster;
 pub use self::tickets::{

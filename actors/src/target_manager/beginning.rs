@@ -1,7 +1,7 @@
 //! A start on its way into its target's record: because somebody is missing, or because a person asks.
 
 use loom_protocol::target::{BirthTicket, SpinUpOperation, SpinUpStatus};
-use loom_protocol::{SpinUpId, Timestamp, WireError, WorkId};
+use loom_protocol::{SpinUpId, WireError, WorkId};
 
 use super::actor::{Job, State};
 use super::birth_command::BirthCommand;
@@ -39,9 +39,8 @@ impl State {
         key: TargetKey,
         need: &Need,
         permit: StartPermit,
-        now: Timestamp,
     ) {
-        let work_item = self.args.work.oldest_ready(need, now);
+        let work_item = self.args.work.oldest_ready(need);
         let start = NewStart {
             id: SpinUpId::generate(),
             need: Some(need.clone()),

@@ -5,17 +5,24 @@
 //! | when an item waits, an agent or a target changes | at most every 50 ms, however much changes |
 //! | when a rest, a pause or a `notBefore` is over; when somebody else's start has left room | at that time, or within 30 s where the time of day may have been set |
 //!
+//! A look goes only where something has happened that agents may be started for: an item waits, somebody left, a target may
+//! start one. So it costs what has changed, however much waits and however many targets there are. Where as many starts are
+//! under way as may be, what it did not get to is looked at again. Everything is looked at when the targets have been read,
+//! when a group has rested, and every 30 s while somebody is missing.
+//!
 //! Nothing is started before the agents, the items and the targets have been read; nor, after a start of the coordinator,
 //! before `stale_after` has passed while somebody who lived before it has not been heard again.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use loom_protocol::Timestamp;
-use loom_protocol::target::{Target, TargetStatus};
+use loom_protocol::target::Target;
 use loom_protocol::work::WorkStatus;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::actor::State;
@@ -24,9 +31,7 @@ use super::key::TargetKey;
 use super::messages::TargetMsg;
 use crate::agent_registry::AgentChange;
 use crate::domain::matching::Requirements;
-use crate::domain::targets::{
-    Choice, Need, Standing, TargetProfile, may_start, missing, will_serve,
-};
+use crate::domain::targets::{Need, Places, missing, will_serve};
 
 /// The least time between two looks.
 const EVERY: Duration = Duration::from_millis(50);
@@ -44,19 +49,22 @@ struct Signal {
     asked: AtomicBool,
     /// Whether there is anything to look for.
     has_targets: AtomicBool,
+    /// Where somebody may be missing.
+    touched: Mutex<Places>,
 }
 
 /// Who looks, and when.
 #[derive(Default)]
 pub(super) struct Planner {
-    choice: Choice<TargetKey>,
-    /// What the choice knows of each target.
-    known: HashMap<TargetKey, (u64, Standing)>,
     signal: Arc<Signal>,
+    /// The groups that rested when it was looked last.
+    paused: BTreeSet<String>,
     last: Option<Instant>,
     next: Option<(u64, Instant)>,
     epoch: u64,
     not_before: Option<Instant>,
+    /// When everything is looked at again, because somebody is missing.
+    everywhere_at: Option<Instant>,
 }
 
 /// What waits of one need.
@@ -96,6 +104,23 @@ impl State {
             .hook("target-manager", move |change| {
                 let waits = change.header.status == WorkStatus::Pending;
                 if waits && of_items.has_targets.load(Ordering::Relaxed) {
+                    let needs = &change.header.needs;
+                    let mut touched = of_items.touched.lock();
+                    touched.add(&needs.capability, Some(&needs.boundary));
+                    drop(touched);
+                    asks();
+                }
+            });
+        let (of_agents, asks) = (signal.clone(), ask.clone());
+        self.args
+            .agents
+            .losses()
+            .hook("target-manager", move |entry| {
+                if of_agents.has_targets.load(Ordering::Relaxed) {
+                    let agent = entry.agent();
+                    let mut touched = of_agents.touched.lock();
+                    touched.add_product(&agent.capabilities, &agent.boundaries);
+                    drop(touched);
                     asks();
                 }
             });
@@ -165,31 +190,61 @@ impl State {
         self.args
             .directory
             .forget_operations(now.before(self.args.births.settings.keep_operations));
-        let wakes = self.refresh_choice(now);
-        if self.planner.known.is_empty() {
+        let args = &self.args;
+        if args.directory.len() == 0 {
             return;
         }
-        let args = &self.args;
         let is_read = args.agents.is_loaded() && args.work.is_loaded();
         if !is_read || !args.nats.is_up() || !args.ownership.is_held() {
             return self.look_at(Instant::now() + NOT_YET);
         }
-        let (ready, next_ready) = args.work.ready_by_needs(now);
+        let places = self.take_touched(now);
+        let (ready, next_ready) = self.args.work.ready_in(places, now);
         let mut waiting = self.waiting(&ready);
         if !waiting.is_empty() && self.waits_for_the_living() {
+            self.look_everywhere();
             return self.look_at(Instant::now() + NOT_YET);
         }
-        let is_satisfied = self.start_missing(&mut waiting, now);
-        let of_day = wakes
-            .into_iter()
-            .filter(|_| !is_satisfied)
-            .chain(next_ready);
-        if let Some(wait) = of_day.map(|at| at.since(now)).min() {
+        if !self.start_missing(&mut waiting, now) {
+            let again = Instant::now() + LOOK_MAX;
+            self.planner.everywhere_at.get_or_insert(again);
+        }
+        let rested = self.args.directory.rests().0;
+        let paused = self.planner.paused.iter();
+        let paused = paused.filter_map(|group| self.args.agents.group_paused_until(group, now));
+        let of_day = paused.chain(rested).chain(next_ready).min();
+        if let Some(wait) = of_day.map(|at| at.since(now)) {
             self.look_at(Instant::now() + wait.clamp(EVERY, LOOK_MAX));
         }
-        if !is_satisfied {
-            self.look_at(Instant::now() + LOOK_MAX);
+        if let Some(at) = self.planner.everywhere_at {
+            self.look_at(at);
         }
+    }
+
+    /// Where it is to be looked, which is everywhere when a group has rested, or from time to time.
+    fn take_touched(&mut self, now: Timestamp) -> Places {
+        let args = &self.args;
+        let is_paused = |group: &String| args.agents.group_paused_until(group, now).is_some();
+        let groups = args.directory.rests().1.into_iter();
+        let paused: BTreeSet<String> = groups.filter(is_paused).collect();
+        let before = std::mem::replace(&mut self.planner.paused, paused);
+        let everywhere_at = self.planner.everywhere_at;
+        if everywhere_at.is_some_and(|at| at <= Instant::now())
+            || !before.is_subset(&self.planner.paused)
+        {
+            self.look_everywhere();
+        }
+        let mut places = std::mem::take(&mut *self.planner.signal.touched.lock());
+        places.merge(self.args.directory.take_touched(now));
+        if places.named().is_none() {
+            self.planner.everywhere_at = None;
+        }
+        places
+    }
+
+    /// The next look goes everywhere.
+    fn look_everywhere(&self) {
+        *self.planner.signal.touched.lock() = Places::everywhere();
     }
 
     /// Whether somebody who lived before this coordinator may be heard yet: it would be doubled.
@@ -198,40 +253,35 @@ impl State {
         args.opened_at.elapsed() < args.stale_after && args.agents.has_unheard(args.begun_at)
     }
 
-    /// What waits, by what it needs, as far as any target serves it.
+    /// What waits, by what it needs, as far as any target serves it. Those that differ in the preferred type only stand side
+    /// by side.
     fn waiting(&self, ready: &[(Arc<Requirements>, usize)]) -> Vec<Waiting> {
-        let mut by_need: BTreeMap<Need, Waiting> = BTreeMap::new();
-        for (requirements, count) in ready {
-            let need = Need::from(&**requirements);
-            if self.planner.choice.capacity(&need) == 0 {
+        let mut waiting: Vec<Waiting> = Vec::new();
+        for alike in ready.chunk_by(|one, other| are_of_one_need(&one.0, &other.0)) {
+            let need = Need::from(&*alike[0].0);
+            if self.args.directory.capacity(&need) == 0 {
                 continue;
             }
-            let waiting = by_need.entry(need.clone()).or_insert_with(|| Waiting {
-                need,
+            let mut of_need = Waiting {
                 pending: 0,
                 preferred: BTreeMap::new(),
-                there: 0,
-            });
-            waiting.pending += u64::try_from(*count).unwrap_or(u64::MAX);
-            if let Some(preferred) = &requirements.preferred_agent_type {
-                *waiting.preferred.entry(preferred.clone()).or_default() += count;
-            }
-        }
-        let mut waiting: Vec<Waiting> = by_need.into_values().collect();
-        for waiting in &mut waiting {
-            let requirements = Requirements {
-                capability: waiting.need.capability.clone(),
-                boundary: waiting.need.boundary.clone(),
-                required_agent_type: waiting.need.required_agent_type.clone(),
-                preferred_agent_type: None,
+                there: u64::try_from(self.args.agents.count_there(&need)).unwrap_or(u64::MAX),
+                need,
             };
-            let most = self.planner.choice.capacity(&waiting.need);
-            let most = usize::try_from(most).unwrap_or(usize::MAX);
-            let there = self.args.agents.count_there(&requirements, most);
-            waiting.there = u64::try_from(there).unwrap_or(u64::MAX);
+            for (requirements, count) in alike {
+                of_need.pending += u64::try_from(*count).unwrap_or(u64::MAX);
+                if let Some(preferred) = &requirements.preferred_agent_type {
+                    *of_need.preferred.entry(preferred.clone()).or_default() += count;
+                }
+            }
+            waiting.push(of_need);
         }
         // Where nobody is there comes first, then where most waits.
-        waiting.sort_by_key(|waiting| (waiting.there > 0, std::cmp::Reverse(waiting.pending)));
+        waiting.sort_unstable_by(|one, other| {
+            let rank = |waiting: &Waiting| (waiting.there > 0, Reverse(waiting.pending));
+            let ranks = rank(one).cmp(&rank(other));
+            ranks.then_with(|| one.need.cmp(&other.need))
+        });
         waiting
     }
 
@@ -242,32 +292,46 @@ impl State {
             let mut is_full = false;
             let mut still = Vec::new();
             for one in std::mem::take(waiting) {
-                if is_full || self.missing_for(&one) == 0 {
+                if is_full {
+                    self.look_again_at(&one.need);
                     continue;
                 }
-                let Some(key) = self
-                    .planner
-                    .choice
-                    .pick(&one.need, one.preferred())
-                    .copied()
-                else {
+                if self.missing_for(&one) == 0 {
+                    continue;
+                }
+                let Some((key, known)) = self.pick(&one, now) else {
                     is_satisfied = false;
                     continue;
                 };
                 let Some(permit) = self.room_for_one() else {
                     (is_satisfied, is_full) = (false, true);
+                    self.look_again_at(&one.need);
                     self.look_at(Instant::now() + HOLD_OFF);
                     continue;
                 };
-                if let Some(known) = self.args.directory.known(key) {
-                    self.begin_for(&known, key, &one.need, permit, now);
-                    self.refresh_one(key, &known, now);
-                    still.push(one);
-                }
+                self.begin_for(&known, key, &one.need, permit);
+                still.push(one);
             }
             *waiting = still;
         }
         is_satisfied
+    }
+
+    fn look_again_at(&self, need: &Need) {
+        let mut touched = self.planner.signal.touched.lock();
+        touched.add(&need.capability, Some(&need.boundary));
+    }
+
+    fn pick(&self, waiting: &Waiting, now: Timestamp) -> Option<(TargetKey, Known)> {
+        let planned = |key: &TargetKey| {
+            let planned = self.births.planned.values();
+            let of_target = planned.filter(|planned| planned.key == *key);
+            u32::try_from(of_target.count()).unwrap_or(u32::MAX)
+        };
+        let is_paused = |group: &str| self.args.agents.group_paused_until(group, now).is_some();
+        let (need, preferred) = (&waiting.need, waiting.preferred());
+        let directory = &self.args.directory;
+        directory.pick(need, preferred, now, planned, is_paused)
     }
 
     fn missing_for(&self, waiting: &Waiting) -> u64 {
@@ -282,7 +346,7 @@ impl State {
         let there = waiting.there + u64::try_from(being_born).unwrap_or(u64::MAX);
         let each = self.args.births.settings.items_per_agent;
         missing(
-            self.planner.choice.capacity(need),
+            self.args.directory.capacity(need),
             waiting.pending,
             each,
             there,
@@ -292,55 +356,19 @@ impl State {
     /// A start could not be recorded: for a moment no other one is tried.
     pub(super) fn look_later(&mut self) {
         self.planner.not_before = Some(Instant::now() + HOLD_OFF);
+        self.look_everywhere();
         self.want_look();
-    }
-
-    /// Takes into the choice what has changed; and when what now hinders a target is over by itself.
-    fn refresh_choice(&mut self, now: Timestamp) -> Vec<Timestamp> {
-        let all = self.args.directory.all_known();
-        let present: HashSet<TargetKey> = all.iter().map(|(key, _)| *key).collect();
-        let known = self.planner.known.keys().copied();
-        let gone: Vec<TargetKey> = known.filter(|key| !present.contains(key)).collect();
-        for key in gone {
-            self.planner.known.remove(&key);
-            self.planner.choice.remove(&key);
-        }
-        let mut wakes = Vec::new();
-        for (key, known) in &all {
-            self.refresh_one(*key, known, now);
-            let rest = known.record.cools_until.filter(|until| *until > now);
-            wakes.extend(rest);
-            wakes.extend(self.group_paused_until(&known.record.target, now));
-        }
-        wakes
-    }
-
-    fn refresh_one(&mut self, key: TargetKey, known: &Known, now: Timestamp) {
-        let (record, target) = (&known.record, &known.record.target);
-        let mut condition = record.condition(self.group_paused_until(target, now).is_some());
-        let planned = self.births.planned.values();
-        let planned = planned.filter(|planned| planned.key == key).count();
-        condition.agents += u32::try_from(planned).unwrap_or(u32::MAX);
-        let is_enabled = target.status != TargetStatus::Disabled;
-        let standing = Standing {
-            capacity: if is_enabled { target.max_agents } else { 0 },
-            is_startable: may_start(&condition, now).is_ok(),
-            last_used: if planned > 0 {
-                Some(now)
-            } else {
-                target.last_used_at
-            },
-        };
-        let is_known = self.planner.known.get(&key) == Some(&(known.revision, standing));
-        if !is_known {
-            self.planner.known.insert(key, (known.revision, standing));
-            let profile = TargetProfile::from(target);
-            self.planner.choice.set(key, &profile, standing);
-        }
     }
 
     pub(super) fn group_paused_until(&self, target: &Target, now: Timestamp) -> Option<Timestamp> {
         let group = target.limit_group.as_deref()?;
         self.args.agents.group_paused_until(group, now)
     }
+}
+
+/// Whether two differ in the preferred type only.
+fn are_of_one_need(one: &Requirements, other: &Requirements) -> bool {
+    one.capability == other.capability
+        && one.boundary == other.boundary
+        && one.required_agent_type == other.required_agent_type
 }

@@ -3,13 +3,11 @@
 use std::sync::Arc;
 
 use loom_protocol::{Timestamp, WorkId};
-use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
+use parking_lot::RwLockWriteGuard;
 
-use super::index::Index;
-use super::pending::Ready;
 use super::read_model::ReadModel;
 use crate::domain::matching::Requirements;
-use crate::domain::targets::Need;
+use crate::domain::targets::{Need, Places};
 
 impl ReadModel {
     /// Pending items by what they need.
@@ -20,42 +18,34 @@ impl ReadModel {
             .collect()
     }
 
-    /// Pending items that may be offered now, by what they need; and when the next one may be that may not yet
-    /// (`notBefore`). Costs the number of different needs.
-    pub fn ready_by_needs(
+    /// Pending items that may be offered now, by what they need: those at these places, and those whose time (`notBefore`)
+    /// has come since this was asked last; and when the next one's time comes. Costs what it names.
+    ///
+    /// The index is locked for that like for a read, and written only where the time of an item has come.
+    pub fn ready_in(
         &self,
+        mut places: Places,
         now: Timestamp,
     ) -> (Vec<(Arc<Requirements>, usize)>, Option<Timestamp>) {
-        let index = self.released(now);
-        let ready = index.pending.ready();
-        let ready = ready.map(|(needs, count)| (needs.clone(), count)).collect();
-        (ready, index.pending.next())
+        let mut index = self.index.read();
+        if index.pending.next().is_some_and(|next| next <= now) {
+            drop(index);
+            let mut written = self.index.write();
+            for needs in written.pending.release(now) {
+                places.add(&needs.capability, Some(&needs.boundary));
+            }
+            index = RwLockWriteGuard::downgrade(written);
+        }
+        (index.pending.ready_in(&places), index.pending.next())
     }
 
-    /// What may be offered now of one need. Costs O(log n) of the different needs.
-    pub fn ready_of(&self, need: &Need, now: Timestamp) -> Ready {
-        self.released(now).pending.ready_of(need)
-    }
-
-    /// Of the items of one need that may be offered now the one that has waited for the longest; where they prefer several
+    /// Of the items of one need that may be offered the one that has waited for the longest; where they prefer several
     /// types, that of each of them which was created first. Costs O(log n) of the different needs.
-    pub fn oldest_ready(&self, need: &Need, now: Timestamp) -> Option<WorkId> {
-        let index = self.released(now);
+    pub fn oldest_ready(&self, need: &Need) -> Option<WorkId> {
+        let index = self.index.read();
         let slots = index.pending.oldest_of(need);
         let headers = slots.filter_map(|slot| index.headers.get(slot as usize));
         Some(headers.min_by_key(|header| header.created)?.id)
-    }
-
-    /// The index, in which those may be offered whose time has come. It is written for that only where one's time has.
-    fn released(&self, now: Timestamp) -> RwLockReadGuard<'_, Index> {
-        let index = self.index.read();
-        if index.pending.next().is_none_or(|next| next > now) {
-            return index;
-        }
-        drop(index);
-        let mut index = self.index.write();
-        index.pending.release(now);
-        RwLockWriteGuard::downgrade(index)
     }
 
     /// Whether anything is pending whose needs `suits` says yes to.

@@ -86,7 +86,7 @@ pub use looking::LookEnd;
 pub use meters::describe as describe_meters;
 pub use operation::{Applied, Operation};
 pub use page::{Filter, HeaderPage, Start};
-pub use pending::{PendingNeeds, Ready};
+pub use pending::PendingNeeds;
 pub use read_error::ReadError;
 pub use read_model::ReadModel;
 pub use replay::read_of;

@@ -11,7 +11,7 @@ use loom_protocol::Timestamp;
 
 use super::header::Header;
 use crate::domain::matching::Requirements;
-use crate::domain::targets::Need;
+use crate::domain::targets::{Need, Places};
 
 /// No neighbour.
 const NONE: u32 = u32::MAX;
@@ -44,15 +44,6 @@ impl Default for Alike {
             later: 0,
         }
     }
-}
-
-/// What may be offered now of one need.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Ready {
-    /// How many items.
-    pub count: usize,
-    /// The agent type that most of them prefer, where any does.
-    pub preferred: Option<Arc<str>>,
 }
 
 /// The pending items of a project. An item is known by the slot in which its header lies.
@@ -138,18 +129,29 @@ impl PendingNeeds {
             .filter(|(_, ready)| *ready > 0)
     }
 
-    /// What may be offered of one need. Costs the number of types that its items prefer.
-    pub fn ready_of(&self, need: &Need) -> Ready {
-        let mut of_need = Ready::default();
-        let mut most = 0;
-        for (needs, alike) in self.of(need) {
-            of_need.count += alike.ready;
-            if needs.preferred_agent_type.is_some() && alike.ready >= most.max(1) {
-                most = alike.ready;
-                of_need.preferred.clone_from(&needs.preferred_agent_type);
-            }
-        }
-        of_need
+    /// Of those the ones at these places. Costs what it names.
+    pub fn ready_in(&self, places: &Places) -> Vec<(Arc<Requirements>, usize)> {
+        let owned = |(needs, count): (&Arc<Requirements>, usize)| (needs.clone(), count);
+        let Some(named) = places.named() else {
+            return self.ready().map(owned).collect();
+        };
+        let of_place = |(capability, boundary): (&Arc<str>, Option<&Arc<str>>)| {
+            let (capability, boundary) = (capability.clone(), boundary.cloned());
+            let first = Requirements {
+                capability: capability.clone(),
+                boundary: boundary.clone().unwrap_or_else(|| "".into()),
+                required_agent_type: None,
+                preferred_agent_type: None,
+            };
+            let from = self.alike.range::<Requirements, _>(&first..);
+            from.take_while(move |(needs, _)| {
+                let is_in = |boundary| needs.boundary == boundary;
+                needs.capability == capability && boundary.clone().is_none_or(is_in)
+            })
+        };
+        let found = named.flat_map(of_place);
+        let found = found.map(|(needs, alike)| (needs, alike.ready));
+        found.filter(|(_, ready)| *ready > 0).map(owned).collect()
     }
 
     /// Where the items of one need lie that have waited for the longest: one for each type that is preferred.

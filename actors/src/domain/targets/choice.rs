@@ -117,6 +117,16 @@ impl<K: Clone + Ord + Hash> Choice<K> {
         }
     }
 
+    /// For which capabilities and boundaries a target starts agents.
+    pub(super) fn places_of(
+        &self,
+        key: &K,
+    ) -> impl Iterator<Item = (Arc<str>, Option<Arc<str>>)> + use<'_, K> {
+        let lanes = self.members.get(key).into_iter();
+        let lanes = lanes.flat_map(|member| &member.lanes);
+        lanes.map(|lane| (lane.capability.clone(), lane.boundary.clone()))
+    }
+
     /// Takes a target out.
     pub fn remove(&mut self, key: &K) {
         let Some(member) = self.members.remove(key) else {
@@ -155,12 +165,21 @@ impl<K: Clone + Ord + Hash> Choice<K> {
         need: &Need,
         preferred: Option<&Arc<str>>,
     ) -> impl Iterator<Item = &K> + use<'_, K> {
+        self.lists(need, preferred).flatten()
+    }
+
+    /// Those of the preferred type, and all that the need allows, as two lists.
+    pub(super) fn lists(
+        &self,
+        need: &Need,
+        preferred: Option<&Arc<str>>,
+    ) -> impl Iterator<Item = impl Iterator<Item = &K> + use<'_, K>> + use<'_, K> {
         let required = need.required_agent_type.as_ref();
         let preferred = preferred.filter(|preferred| required.is_none_or(|r| r == *preferred));
         let of_preferred =
             preferred.map(|preferred| self.least_recently_used(need, Some(preferred)));
         let of_all = self.least_recently_used(need, required);
-        of_preferred.into_iter().flatten().chain(of_all)
+        of_preferred.into_iter().chain([of_all])
     }
 
     fn least_recently_used(

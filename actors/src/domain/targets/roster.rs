@@ -5,12 +5,13 @@ use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 use std::sync::Arc;
 
-use loom_protocol::target::TargetStatus;
+use loom_protocol::target::{Target, TargetStatus};
 use loom_protocol::{AgentGuid, SpinUpId, Timestamp};
 
 use super::choice::{Choice, Standing};
 use super::expected::Expected;
-use super::{Need, TargetProfile, TargetRecord, may_start};
+use super::places::Places;
+use super::{Need, TargetProfile, TargetRecord, TicketTerms, may_start};
 
 /// The targets of a project, as their records say. `K` tells them apart.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub struct Roster<K> {
     resting: BTreeSet<(Timestamp, K)>,
     /// The groups whose limits targets share, and how many do.
     groups: HashMap<String, usize>,
+    /// Where somebody may be missing since this was taken last.
+    touched: Places,
 }
 
 impl<K> Default for Roster<K> {
@@ -30,18 +33,89 @@ impl<K> Default for Roster<K> {
             expected: Expected::default(),
             resting: BTreeSet::new(),
             groups: HashMap::new(),
+            touched: Places::default(),
         }
     }
 }
 
 impl<K: Clone + Ord + Hash> Roster<K> {
+    /// A record is another one than before, or has come, or gone.
+    pub fn replace<R: Clone>(
+        &mut self,
+        key: &K,
+        before: Option<&TargetRecord<R>>,
+        now: Option<&TargetRecord<R>>,
+    ) {
+        if let Some(before) = before {
+            self.remove(key, before);
+            self.touch_lost(before, now);
+        }
+        if let Some(now) = now {
+            self.insert(key.clone(), now);
+            self.touch_opened(before, now);
+        }
+    }
+
+    /// Anything may have changed.
+    pub fn touch_everywhere(&mut self) {
+        self.touched = Places::everywhere();
+    }
+
+    /// Where somebody may be missing because of what has changed since this was asked last.
+    pub fn take_touched(&mut self) -> Places {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// Whether there is anything to take.
+    pub fn has_touched(&self) -> bool {
+        !self.touched.is_empty()
+    }
+
+    /// Who was expected and is so no longer.
+    fn touch_lost<R>(&mut self, before: &TargetRecord<R>, now: Option<&TargetRecord<R>>) {
+        let tickets = |record: &TargetRecord<R>| -> HashMap<SpinUpId, TicketTerms> {
+            let births = record.births.iter();
+            let births = births.map(|birth| (birth.operation.operation_id, birth.ticket.clone()));
+            let agents = record.agents.iter();
+            births
+                .chain(agents.map(|agent| (agent.operation_id, agent.ticket.clone())))
+                .collect()
+        };
+        let now = now.map(tickets).unwrap_or_default();
+        for (id, ticket) in tickets(before) {
+            if !now.contains_key(&id) {
+                self.touched
+                    .add_product(&ticket.capabilities, &ticket.boundaries);
+            }
+        }
+    }
+
+    /// A target that may start agents now, or have more of them.
+    fn touch_opened<R: Clone>(&mut self, before: Option<&TargetRecord<R>>, now: &TargetRecord<R>) {
+        let can = |record: &TargetRecord<R>| {
+            let is_startable = is_able(record) && record.cools_until.is_none();
+            (is_startable, capacity(record))
+        };
+        let (was, is) = (before.map(can).unwrap_or_default(), can(now));
+        let same = |one: &TargetRecord<R>| {
+            TargetProfile::from(&one.target) == TargetProfile::from(&now.target)
+        };
+        if (is.0 && !was.0) || is.1 > was.1 || !before.is_some_and(same) {
+            self.touch(&now.target);
+        }
+    }
+
+    fn touch(&mut self, target: &Target) {
+        self.touched
+            .add_product(&target.capabilities, &target.boundaries);
+    }
+
     /// Takes in a target that is not in it. One that rests is released by [`release`](Self::release) only.
-    pub fn insert<R: Clone>(&mut self, key: K, record: &TargetRecord<R>) {
+    fn insert<R: Clone>(&mut self, key: K, record: &TargetRecord<R>) {
         let target = &record.target;
         let until = rests_until(record);
-        let is_enabled = target.status != TargetStatus::Disabled;
         let standing = Standing {
-            capacity: if is_enabled { target.max_agents } else { 0 },
+            capacity: capacity(record),
             is_startable: until.is_none() && is_able(record),
             last_used: target.last_used_at,
         };
@@ -55,7 +129,7 @@ impl<K: Clone + Ord + Hash> Roster<K> {
     }
 
     /// Takes out a target whose record was taken in.
-    pub fn remove<R: Clone>(&mut self, key: &K, record: &TargetRecord<R>) {
+    fn remove<R: Clone>(&mut self, key: &K, record: &TargetRecord<R>) {
         self.choice.remove(key);
         if let Some(until) = rests_until(record) {
             self.resting.remove(&(until, key.clone()));
@@ -78,6 +152,7 @@ impl<K: Clone + Ord + Hash> Roster<K> {
             && let Some((_, key)) = self.resting.pop_first()
         {
             self.choice.set_startable(&key, true);
+            self.touched.extend(self.choice.places_of(&key));
         }
     }
 
@@ -96,14 +171,30 @@ impl<K: Clone + Ord + Hash> Roster<K> {
         self.choice.capacity(need)
     }
 
-    /// The targets that may start an agent for a need, as far as their own records say, in the order in which they are
-    /// taken; see [`Choice::startable`].
-    pub fn startable(
+    /// The target that starts the next agent for a need: of the preferred type where one may, else of any that the need
+    /// allows; of several the one with the fewest starts that are on their way into its record (`planned`), of those the
+    /// least recently used. `may`: whether one may with so many planned. Costs O(log n), and asks about those that may not.
+    pub fn pick(
         &self,
         need: &Need,
         preferred: Option<&Arc<str>>,
-    ) -> impl Iterator<Item = &K> + use<'_, K> {
-        self.choice.startable(need, preferred)
+        planned: impl Fn(&K) -> u32,
+        may: impl Fn(&K, u32) -> bool,
+    ) -> Option<&K> {
+        self.choice.lists(need, preferred).find_map(|list| {
+            let mut with_plans = Vec::new();
+            for key in list {
+                match planned(key) {
+                    0 if may(key, 0) => return Some(key),
+                    0 => {}
+                    planned => with_plans.push((planned, key)),
+                }
+            }
+            with_plans.sort_by_key(|(planned, _)| *planned);
+            let mut with_plans = with_plans.into_iter();
+            let found = with_plans.find(|(planned, key)| may(key, *planned));
+            found.map(|(_, key)| key)
+        })
     }
 
     /// The starts whose agents may take what is needed once they are there, the oldest first.
@@ -122,6 +213,14 @@ impl<K: Clone + Ord + Hash> Roster<K> {
     pub(super) fn is_empty(&self) -> bool {
         let (choice, expected) = (self.choice.is_empty(), self.expected.is_empty());
         choice && expected && self.resting.is_empty() && self.groups.is_empty()
+    }
+}
+
+/// How many agents a target may have.
+fn capacity<R>(record: &TargetRecord<R>) -> u32 {
+    match record.target.status {
+        TargetStatus::Disabled => 0,
+        _ => record.target.max_agents,
     }
 }
 

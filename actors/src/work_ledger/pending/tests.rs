@@ -104,21 +104,28 @@ proptest! {
             prop_assert_eq!(pending.all().map(owned).collect::<BTreeMap<_, _>>(), count(&all));
             let counted = count(&ready);
             prop_assert_eq!(pending.ready().map(owned).collect::<BTreeMap<_, _>>(), counted.clone());
+            prop_assert!(pending.ready_in(&Places::default()).is_empty());
+            prop_assert_eq!(pending.ready_in(&Places::everywhere()).len(), counted.len());
             let next = items.iter().filter(|(slot, _)| !ready.contains(slot))
                 .filter_map(|(_, header)| header.not_before()).min();
             prop_assert_eq!(pending.next(), next);
             for needs in items.values().map(|header| &header.needs) {
                 let need = Need::from(&**needs);
                 let of_need = |slot: &u32| Need::from(&*items[slot].needs) == need;
-                let found = pending.ready_of(&need);
-                prop_assert_eq!(found.count, ready.iter().filter(|slot| of_need(slot)).count());
-                let preferring = |(needs, count): (&Arc<Requirements>, &usize)| {
-                    let is_of_need = Need::from(&**needs) == need;
-                    let preferred = needs.preferred_agent_type.clone().filter(|_| is_of_need)?;
-                    Some((*count, preferred))
-                };
-                let most = counted.iter().filter_map(preferring).max();
-                prop_assert_eq!(found.preferred, most.map(|(_, preferred)| preferred));
+                let here = Some(&needs.boundary);
+                for boundary in [here, None] {
+                    let mut places = Places::default();
+                    places.add(&needs.capability, boundary);
+                    places.add(&needs.capability, here);
+                    let is_in = |other: &Requirements| {
+                        other.capability == needs.capability
+                            && boundary.is_none_or(|boundary| *boundary == other.boundary)
+                    };
+                    let found: BTreeMap<_, _> = pending.ready_in(&places).into_iter().collect();
+                    let walked: BTreeMap<_, _> =
+                        counted.clone().into_iter().filter(|(other, _)| is_in(other)).collect();
+                    prop_assert_eq!(found, walked);
+                }
                 let mut oldest: Vec<u32> = pending.oldest_of(&need).collect();
                 let mut firsts: BTreeMap<_, u32> = BTreeMap::new();
                 for slot in ready.iter().filter(|slot| of_need(slot)) {

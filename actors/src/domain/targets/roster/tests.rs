@@ -134,15 +134,18 @@ proptest! {
         let now = at(now.max(looked));
         let mut roster = Roster::default();
         for (key, record) in before.iter().enumerate() {
-            roster.insert(key, record);
+            roster.replace(&key, None, Some(record));
         }
         roster.release(at(looked));
         for (key, record) in before.iter().enumerate() {
-            roster.remove(&key, record);
+            roster.replace(&key, Some(record), None);
         }
         prop_assert!(roster.is_empty());
-        for (key, record) in records.iter().enumerate() {
-            roster.insert(key, record);
+        for (key, record) in before.iter().enumerate() {
+            roster.replace(&key, None, Some(record));
+        }
+        for key in 0..before.len().max(records.len()) {
+            roster.replace(&key, before.get(key), records.get(key));
         }
         roster.release(now);
         let serving = |key: &usize| {
@@ -154,8 +157,13 @@ proptest! {
         let is_preferred = |key: &&usize| Some(&*records[**key].target.agent_type) == preferred;
         let expected: Vec<usize> = able.iter().filter(is_preferred).chain(&able).copied().collect();
         let preferred = preferred.map(Arc::from);
-        let found: Vec<usize> = roster.startable(&need, preferred.as_ref()).copied().collect();
-        prop_assert_eq!(found, expected);
+        let preferred = preferred.as_ref();
+        let found: Vec<usize> = roster.choice.startable(&need, preferred).copied().collect();
+        prop_assert_eq!(&found, &expected);
+        prop_assert_eq!(roster.pick(&need, preferred, |_| 0, |_, _| true), expected.first());
+        let is_other = |key: &usize, _| Some(key) != expected.first();
+        let other = expected.iter().find(|key| is_other(key, 0));
+        prop_assert_eq!(roster.pick(&need, preferred, |_| 0, is_other), other);
 
         let births: BTreeMap<_, _> = records.iter().flat_map(|record| &record.births)
             .filter(|birth| birth.ticket.serves(&need))
