@@ -10,7 +10,7 @@
 //! | may this target ever serve the need? | [`serves`]: capability, boundary, type; the same rules by which [`fits`](super::matching::fits) judges agents |
 //! | may it start an agent now? | [`may_start`]: enabled, its group not paused, healthy, free, cool |
 //! | how many agents are still to be started? | [`missing`] |
-//! | which target starts the next one? | [`Choice::pick`]: of the preferred type, then the least recently used |
+//! | which target starts the next one? | [`Roster::pick`]: of the preferred type, then the least recently used |
 
 mod birth_times;
 mod choice;
@@ -33,7 +33,6 @@ use std::sync::Arc;
 use loom_protocol::Timestamp;
 
 pub use self::birth_times::BirthTimes;
-pub use self::choice::{Choice, Standing};
 pub use self::codec::{NotARecord, decode, encode};
 pub(crate) use self::editing::BY_CONFIG;
 pub use self::editing::{Definition, StillInUse};

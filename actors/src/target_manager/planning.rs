@@ -8,7 +8,7 @@
 //! A look goes only where something has happened that agents may be started for: an item waits, somebody left, a target may
 //! start one. So it costs what has changed, however much waits and however many targets there are. Where as many starts are
 //! under way as may be, what it did not get to is looked at again. Everything is looked at when the targets have been read,
-//! when a group has rested, and every 30 s while somebody is missing.
+//! when a group has rested, and 30 s after a look that found that something waits.
 //!
 //! Nothing is started before the agents, the items and the targets have been read; nor, after a start of the coordinator,
 //! before `stale_after` has passed while somebody who lived before it has not been heard again.
@@ -29,6 +29,7 @@ use super::actor::State;
 use super::directory::Known;
 use super::key::TargetKey;
 use super::messages::TargetMsg;
+use super::under_way::Planned;
 use crate::agent_registry::AgentChange;
 use crate::domain::matching::Requirements;
 use crate::domain::targets::{Need, Places, missing, will_serve};
@@ -63,7 +64,7 @@ pub(super) struct Planner {
     next: Option<(u64, Instant)>,
     epoch: u64,
     not_before: Option<Instant>,
-    /// When everything is looked at again, because somebody is missing.
+    /// When everything is looked at again, because something waited.
     everywhere_at: Option<Instant>,
 }
 
@@ -124,7 +125,8 @@ impl State {
                     asks();
                 }
             });
-        let myself = self.myself.clone();
+        // Weak: the hook belongs to them.
+        let (myself, agents) = (self.myself.clone(), Arc::downgrade(&self.args.agents));
         self.args
             .agents
             .changes()
@@ -135,6 +137,14 @@ impl State {
                 if matches!(change, AgentChange::Gone | AgentChange::Offline) {
                     let (guid, change) = (*guid, *change);
                     let _ = myself.cast(TargetMsg::AgentLeft { guid, change });
+                }
+                // One that was expected may have come and take nothing.
+                if matches!(change, AgentChange::Registered)
+                    && let Some(entry) = agents.upgrade().and_then(|agents| agents.get(*guid))
+                {
+                    let agent = entry.agent();
+                    let mut touched = signal.touched.lock();
+                    touched.add_product(&agent.capabilities, &agent.boundaries);
                 }
                 ask();
             });
@@ -200,15 +210,16 @@ impl State {
         }
         let places = self.take_touched(now);
         let (ready, next_ready) = self.args.work.ready_in(places, now);
-        let mut waiting = self.waiting(&ready);
+        let waiting = self.waiting(&ready);
         if !waiting.is_empty() && self.waits_for_the_living() {
             self.look_everywhere();
             return self.look_at(Instant::now() + NOT_YET);
         }
-        if !self.start_missing(&mut waiting, now) {
+        if !waiting.is_empty() {
             let again = Instant::now() + LOOK_MAX;
             self.planner.everywhere_at.get_or_insert(again);
         }
+        self.start_missing(waiting, now);
         let rested = self.args.directory.rests().0;
         let paused = self.planner.paused.iter();
         let paused = paused.filter_map(|group| self.args.agents.group_paused_until(group, now));
@@ -285,13 +296,12 @@ impl State {
         waiting
     }
 
-    /// Starts one agent for each need in turn, until nobody is missing or nobody may start. Whether nobody is missing.
-    fn start_missing(&mut self, waiting: &mut Vec<Waiting>, now: Timestamp) -> bool {
-        let mut is_satisfied = true;
+    /// Starts one agent for each need in turn, until nobody is missing or nobody may start.
+    fn start_missing(&mut self, mut waiting: Vec<Waiting>, now: Timestamp) {
         while !waiting.is_empty() {
             let mut is_full = false;
             let mut still = Vec::new();
-            for one in std::mem::take(waiting) {
+            for one in waiting {
                 if is_full {
                     self.look_again_at(&one.need);
                     continue;
@@ -300,11 +310,10 @@ impl State {
                     continue;
                 }
                 let Some((key, known)) = self.pick(&one, now) else {
-                    is_satisfied = false;
                     continue;
                 };
                 let Some(permit) = self.room_for_one() else {
-                    (is_satisfied, is_full) = (false, true);
+                    is_full = true;
                     self.look_again_at(&one.need);
                     self.look_at(Instant::now() + HOLD_OFF);
                     continue;
@@ -312,9 +321,16 @@ impl State {
                 self.begin_for(&known, key, &one.need, permit);
                 still.push(one);
             }
-            *waiting = still;
+            waiting = still;
         }
-        is_satisfied
+    }
+
+    /// The starts that are on their way, and not in their target's record yet.
+    fn planned(&self) -> impl Iterator<Item = &Planned> {
+        let directory = &self.args.directory;
+        let planned = self.births.planned.iter();
+        let planned = planned.filter(move |(id, _)| !directory.is_under_way(**id));
+        planned.map(|(_, planned)| planned)
     }
 
     fn look_again_at(&self, need: &Need) {
@@ -323,9 +339,9 @@ impl State {
     }
 
     fn pick(&self, waiting: &Waiting, now: Timestamp) -> Option<(TargetKey, Known)> {
+        let planned: Vec<TargetKey> = self.planned().map(|planned| planned.key).collect();
         let planned = |key: &TargetKey| {
-            let planned = self.births.planned.values();
-            let of_target = planned.filter(|planned| planned.key == *key);
+            let of_target = planned.iter().filter(|planned| *planned == key);
             u32::try_from(of_target.count()).unwrap_or(u32::MAX)
         };
         let is_paused = |group: &str| self.args.agents.group_paused_until(group, now).is_some();
@@ -338,7 +354,7 @@ impl State {
         let need = &waiting.need;
         let is_known = |guid| self.args.agents.get(guid).is_some();
         let recorded = self.args.directory.count_expected(need, is_known);
-        let planned = self.births.planned.values().filter(|planned| {
+        let planned = self.planned().filter(|planned| {
             let started_for = planned.need.as_ref().unwrap_or(need);
             will_serve(&planned.profile, started_for, need)
         });

@@ -151,25 +151,10 @@ impl<K: Clone + Ord + Hash> Choice<K> {
         lanes.map(|lane| lane.capacity).sum()
     }
 
-    /// The target that starts the next agent for a need: the first of those that are [`startable`](Self::startable).
-    /// Costs O(log n).
-    pub fn pick(&self, need: &Need, preferred: Option<&Arc<str>>) -> Option<&K> {
-        self.startable(need, preferred).next()
-    }
-
-    /// The targets that may start an agent for a need, in the order in which they are taken: those of the preferred type,
-    /// then all that the need allows, those of the preferred type once more; of each the least recently used first. Each
-    /// costs O(log n).
-    pub fn startable(
-        &self,
-        need: &Need,
-        preferred: Option<&Arc<str>>,
-    ) -> impl Iterator<Item = &K> + use<'_, K> {
-        self.lists(need, preferred).flatten()
-    }
-
-    /// Those of the preferred type, and all that the need allows, as two lists.
-    pub(super) fn lists(
+    /// The targets that may start an agent for a need, in the order in which they are taken: those of the preferred type;
+    /// then all that the need allows, those of the preferred type once more. Of each list the least recently used comes
+    /// first, and each target costs O(log n).
+    pub fn lists(
         &self,
         need: &Need,
         preferred: Option<&Arc<str>>,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loom_protocol::target::Mechanism;
-use loom_protocol::{AgentGuid, TargetId, Timestamp};
+use loom_protocol::{AgentGuid, SpinUpId, TargetId, Timestamp};
 use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
 
 use super::super::Record;
@@ -103,6 +103,11 @@ impl TargetDirectory {
         is_known: impl Fn(AgentGuid) -> bool,
     ) -> usize {
         self.index.read().roster.count_expected(need, is_known)
+    }
+
+    /// Whether a start is in its target's record, and not decided.
+    pub(in crate::target_manager) fn is_under_way(&self, id: SpinUpId) -> bool {
+        self.index.read().birth(id).is_some()
     }
 
     /// Where somebody may be missing because of what has changed here since this was asked last, and of who has rested.

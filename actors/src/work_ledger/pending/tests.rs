@@ -139,3 +139,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_look_is_told_of_the_need_that_has_changed_and_of_none_of_five_thousand_others() {
+    let needs = |number: u32| Requirements {
+        capability: format!("c{}", number % 100).into(),
+        boundary: format!("b{}", number / 100).into(),
+        required_agent_type: None,
+        preferred_agent_type: None,
+    };
+    let mut pending = PendingNeeds::default();
+    for number in 0..5_000 {
+        pending.insert(&header(number, &needs(number), 0), number);
+    }
+    assert!(pending.ready_in(&Places::default()).is_empty());
+    let changed = needs(4_321);
+    pending.insert(&header(5_000, &changed, 0), 5_000);
+    let mut places = Places::default();
+    places.add(&changed.capability, Some(&changed.boundary));
+    let told = pending.ready_in(&places);
+    assert_eq!(told, [(Arc::new(changed.clone()), 2)]);
+    // A target of every boundary has opened.
+    places.add(&changed.capability, None);
+    assert_eq!(pending.ready_in(&places).len(), 50);
+    assert_eq!(pending.ready_in(&Places::everywhere()).len(), 5_000);
+}

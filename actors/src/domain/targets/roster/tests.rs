@@ -158,7 +158,8 @@ proptest! {
         let expected: Vec<usize> = able.iter().filter(is_preferred).chain(&able).copied().collect();
         let preferred = preferred.map(Arc::from);
         let preferred = preferred.as_ref();
-        let found: Vec<usize> = roster.choice.startable(&need, preferred).copied().collect();
+        let found: Vec<usize> =
+            roster.choice.lists(&need, preferred).flatten().copied().collect();
         prop_assert_eq!(&found, &expected);
         prop_assert_eq!(roster.pick(&need, preferred, |_| 0, |_, _| true), expected.first());
         let is_other = |key: &usize, _| Some(key) != expected.first();
@@ -183,4 +184,85 @@ proptest! {
             records.iter().filter_map(|record| record.target.limit_group.as_deref()).collect();
         prop_assert_eq!(roster.groups().collect::<BTreeSet<_>>(), groups);
     }
+}
+
+/// Of so many targets, each of one of so many capabilities and of every boundary: how many are asked about for one start.
+fn asked_about(targets: usize, capabilities: usize) -> usize {
+    let mut roster = Roster::default();
+    for at in 0..targets {
+        let mut record = blank(&[format!("c{}", at % capabilities)], &[], "t");
+        with_birth(&mut record, at as u128, 0, "elsewhere");
+        roster.replace(&at, None, Some(&record));
+    }
+    let need = Need {
+        capability: "c0".into(),
+        boundary: "b".into(),
+        required_agent_type: None,
+    };
+    assert_eq!(roster.count_expected(&need, |_| unreachable!()), 0);
+    let asked = std::cell::Cell::new(0);
+    let planned = |key: &usize| {
+        asked.set(asked.get() + 1);
+        u32::from(*key == 0)
+    };
+    assert!(roster.pick(&need, None, planned, |_, _| true).is_some());
+    asked.get()
+}
+
+#[test]
+fn a_choice_asks_about_as_many_targets_of_two_hundred_as_of_ten() {
+    let of_ten = asked_about(10, 5);
+    assert_eq!(of_ten, 2, "one has a start planned");
+    assert_eq!(asked_about(200, 100), of_ten);
+    assert_eq!(asked_about(200, 1), of_ten, "that serve the need");
+}
+
+#[test]
+fn somebody_may_be_missing_where_a_target_opens_or_a_start_fails_and_nowhere_else() {
+    let full = |births: u128| {
+        let mut record = blank(&["c".into()], &["b".into()], "t");
+        for id in 0..births {
+            with_birth(&mut record, id, 0, "b");
+        }
+        record
+    };
+    let mut roster = Roster::default();
+    let mut touched = |before: Option<&Record>, now: Option<&Record>| {
+        roster.replace(&1, before, now);
+        !roster.take_touched().is_empty()
+    };
+    let [none, one, three] = [0, 1, 3].map(full);
+    assert!(touched(None, Some(&none)), "it is new");
+    assert!(!touched(Some(&none), Some(&one)), "it starts an agent");
+    assert!(!touched(Some(&one), Some(&three)), "it starts two more");
+    let mut born = three.clone();
+    let birth = born.births.remove(0);
+    born.agents.push(LinkedAgent {
+        guid: AgentGuid::generate(),
+        instance_id: None,
+        operation_id: birth.operation.operation_id,
+        ticket: birth.ticket,
+        reference: None,
+        born_at: at(0),
+    });
+    assert!(!touched(Some(&three), Some(&born)), "an agent is born");
+    let mut failed = born.clone();
+    failed.births.pop();
+    failed.cools_until = Some(at(9));
+    assert!(touched(Some(&born), Some(&failed)), "a start has failed");
+    let mut disabled = failed.clone();
+    disabled.target.status = TargetStatus::Disabled;
+    assert!(!touched(Some(&failed), Some(&disabled)), "it is disabled");
+    assert!(touched(Some(&disabled), Some(&failed)), "it is enabled");
+    roster.release(at(8));
+    assert!(!roster.has_touched(), "it rests");
+    roster.release(at(9));
+    assert!(roster.has_touched(), "it has rested");
+    let mut gone = failed.clone();
+    gone.agents.clear();
+    roster.take_touched();
+    roster.replace(&1, Some(&failed), Some(&gone));
+    assert!(roster.has_touched(), "an agent has gone");
+    roster.replace(&1, Some(&gone), None);
+    assert!(roster.is_empty());
 }
