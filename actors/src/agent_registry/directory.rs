@@ -21,6 +21,7 @@ use super::AgentChange;
 use super::entry::{AgentEntry, Vitals};
 use super::index::{Direction, Index, Place, Selection};
 use super::page::{AgentFilter, AgentsFound, Cursor, places_of_page};
+use super::pauses::Limit;
 use crate::domain::agent::{RunVerdict, on_heartbeat, reason_heard, run_verdict};
 use crate::domain::breaker::{AttemptEnd, BreakerTerms, Streak};
 use crate::domain::id_prefix;
@@ -54,6 +55,7 @@ const CHANGES_KEPT: usize = 1024;
 pub struct AgentDirectory {
     pub(super) agents: DashMap<AgentGuid, Arc<AgentEntry>>,
     changes: Notifier<(AgentGuid, AgentChange)>,
+    losses: Notifier<Arc<AgentEntry>>,
     pub(super) index: RwLock<Index>,
     lease_count: LeaseCount,
     /// What agents had failed in a row when they left: one that fails an item, leaves and comes back does not
@@ -65,8 +67,8 @@ pub struct AgentDirectory {
     /// Agents whose number of items has changed since somebody was told.
     recounted: Mutex<HashSet<AgentGuid>>,
     recounts: Notifier<()>,
-    /// Usage limits that were met, by group, and until when.
-    pub(super) limits: RwLock<HashMap<String, Timestamp>>,
+    /// Usage limits that were met, by group.
+    pub(super) limits: RwLock<HashMap<String, Limit>>,
 }
 
 impl AgentDirectory {
@@ -83,6 +85,7 @@ impl AgentDirectory {
         Arc::new(Self {
             agents: DashMap::default(),
             changes: Notifier::new(CHANGES_KEPT),
+            losses: Notifier::new(CHANGES_KEPT),
             index: RwLock::default(),
             lease_count: Box::new(lease_count),
             left_streaks: DashMap::default(),
@@ -97,6 +100,12 @@ impl AgentDirectory {
     /// Every change of an agent is told here, by the actor.
     pub const fn changes(&self) -> &Notifier<(AgentGuid, AgentChange)> {
         &self.changes
+    }
+
+    /// Every agent that is online or busy no longer, or can do something else, as it was; told before the change, while
+    /// the index is locked: a hook asks this directory nothing.
+    pub const fn losses(&self) -> &Notifier<Arc<AgentEntry>> {
+        &self.losses
     }
 
     /// An agent, in constant time.
@@ -308,30 +317,6 @@ impl AgentDirectory {
         })
     }
 
-    /// The type of an agent that fits and is online or busy, however many others are known: no agent is started for what
-    /// one that is there will take.
-    pub fn type_there(
-        &self,
-        capability: &str,
-        boundary: &str,
-        required_type: Option<&str>,
-    ) -> Option<String> {
-        let index = self.index.read();
-        let of_status = |status| {
-            let filter = AgentFilter {
-                agent_type: required_type.map(str::to_owned),
-                status: Some(status),
-                capability: Some(capability.to_owned()),
-                boundary: Some(boundary.to_owned()),
-            };
-            let mut selection = index.selection(&filter)?;
-            selection.seek(Direction::Forward, Bound::Unbounded)
-        };
-        let place = of_status(AgentStatus::Online).or_else(|| of_status(AgentStatus::Busy))?;
-        let entry = self.get(place.guid)?;
-        Some(entry.agent().agent_type.clone())
-    }
-
     /// The type of an agent that may take what asks for this, and is there: the first of the few that are looked at.
     pub fn type_for(&self, capability: &str, boundary: &str) -> Option<String> {
         let filter = AgentFilter {
@@ -401,6 +386,11 @@ impl AgentDirectory {
             Arc::new(Vitals::of(&agent, streak))
         };
         index.insert(&agent);
+        let before = known.as_deref().map(AgentEntry::agent);
+        let is_lost = index.present.replace(before, Some(&agent));
+        if let Some(known) = known.as_ref().filter(|_| is_lost) {
+            self.losses.notify(Arc::clone(known));
+        }
         let entry = Arc::new(AgentEntry::new(agent, vitals));
         let guid = entry.agent().guid;
         self.agents.insert(guid, Arc::clone(&entry));
@@ -417,6 +407,9 @@ impl AgentDirectory {
         let mut index = self.index.write();
         let (_, entry) = self.agents.remove(&guid)?;
         index.remove(entry.agent());
+        if index.present.replace(Some(entry.agent()), None) {
+            self.losses.notify(Arc::clone(&entry));
+        }
         self.keep_streak(guid, entry.streak());
         Some(entry)
     }

@@ -8,6 +8,7 @@ use loom_protocol::rest::AgentTotals;
 use loom_protocol::{AgentGuid, Timestamp};
 
 use super::AgentFilter;
+use super::present::Present;
 
 use crate::hashing::HashMap;
 
@@ -56,6 +57,7 @@ pub(super) struct Index {
     by_boundary: HashMap<String, Places>,
     by_type: BTreeMap<String, Places>,
     by_status: HashMap<AgentStatus, Places>,
+    pub(super) present: Present,
 }
 
 impl Index {

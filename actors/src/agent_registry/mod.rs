@@ -97,6 +97,7 @@ mod page;
 mod pauses;
 mod pausing;
 mod presence;
+mod present;
 mod requests;
 mod shared;
 mod shared_news;

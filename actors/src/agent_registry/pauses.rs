@@ -1,4 +1,4 @@
-//! Which agents share a usage limit, which limits are met, and when their pauses end.
+//! Which agents share a usage limit, and when their pauses end. Which limits are met the directory knows.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,11 +15,10 @@ pub(super) struct Limit {
     pub reason: String,
 }
 
-/// Who shares a limit with whom, which limits are met, and whose pause ends when.
+/// Who shares a limit with whom, and whose pause ends when.
 #[derive(Debug, Default)]
 pub(super) struct Pauses {
     members: HashMap<String, HashSet<AgentGuid>>,
-    limits: HashMap<String, Limit>,
     /// When a pause ends, or the order to go on is repeated no more.
     pub due: DeadlineQueue<AgentGuid, Timestamp>,
 }
@@ -44,21 +43,8 @@ impl Pauses {
             let members = self.members.entry(group.clone()).or_default();
             members.insert(agent.guid);
         }
-        let Some(until) = agent.paused_until else {
-            return;
-        };
-        self.due.set(agent.guid, until);
-        let limit = Limit {
-            until,
-            reason: agent.pause_reason.clone().unwrap_or_default(),
-        };
-        if let Some(group) = &agent.limit_group
-            && self
-                .limits
-                .get(group)
-                .is_none_or(|known| known.until < until)
-        {
-            self.limits.insert(group.clone(), limit);
+        if let Some(until) = agent.paused_until {
+            self.due.set(agent.guid, until);
         }
     }
 
@@ -88,19 +74,12 @@ impl Pauses {
         }
     }
 
-    /// The limit that its group has met and that lasts still.
-    pub fn limit_of(&self, agent: &Agent, now: Timestamp) -> Option<&Limit> {
-        let limit = self.limits.get(agent.limit_group.as_ref()?)?;
-        (limit.until > now).then_some(limit)
-    }
-
-    /// Takes out whose pauses are over, and forgets limits that are.
+    /// Takes out whose pauses are over.
     pub fn take_over(&mut self, now: Timestamp) -> Vec<AgentGuid> {
         let mut over = Vec::new();
         while let Some(guid) = self.due.pop_due(now) {
             over.push(guid);
         }
-        self.limits.retain(|_, limit| limit.until > now);
         over
     }
 }

@@ -140,7 +140,7 @@ impl State {
         if before.is_some_and(|before| before.limit_group == agent.limit_group) {
             return agent;
         }
-        let limit = self.pauses.limit_of(&agent, self.now());
+        let limit = self.args.directory.limit_of(&agent, self.now());
         let paused = limit.and_then(|limit| agent::pause(&agent, limit.until, &limit.reason));
         paused.unwrap_or(agent)
     }
@@ -152,9 +152,7 @@ impl State {
         };
         let agent = entry.agent();
         self.pauses.upsert(before, agent);
-        if let (Some(group), Some(until)) = (&agent.limit_group, agent.paused_until) {
-            self.args.directory.note_limit(group, until, self.now());
-        }
+        self.args.directory.note_limit(agent, self.now());
         let order = match (&agent.quarantine, agent.paused_until) {
             (Some(quarantine), _) => quarantine_directive(guid, &quarantine.reason),
             (None, Some(until)) => pause_directive(

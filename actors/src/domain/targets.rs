@@ -10,15 +10,19 @@
 //! | may this target ever serve the need? | [`serves`]: capability, boundary, type; the same rules by which [`fits`](super::matching::fits) judges agents |
 //! | may it start an agent now? | [`may_start`]: enabled, its group not paused, healthy, free, cool |
 //! | how many agents are still to be started? | [`missing`] |
-//! | which target starts the next one? | [`Choice::pick`]: of the preferred type, then the least recently used |
+//! | which target starts the next one? | [`Roster::pick`]: of the preferred type, then the least recently used |
 
+mod birth_times;
 mod choice;
 mod codec;
 mod editing;
+mod expected;
 mod health;
+mod places;
 mod record;
 #[cfg(test)]
 mod record_tests;
+mod roster;
 #[cfg(test)]
 mod tests;
 mod tickets;
@@ -28,12 +32,14 @@ use std::sync::Arc;
 
 use loom_protocol::Timestamp;
 
-pub use self::choice::{Choice, Standing};
+pub use self::birth_times::BirthTimes;
 pub use self::codec::{NotARecord, decode, decode_end, encode, encode_end};
 pub(crate) use self::editing::BY_CONFIG;
 pub use self::editing::{Definition, MechanismInUse, StillInUse};
 pub use self::health::Checkup;
+pub use self::places::Places;
 pub use self::record::{Birth, DecidedBirth, LinkedAgent, TargetRecord};
+pub use self::roster::Roster;
 pub use self::tickets::{
     Newborn, OwnedNewborn, TicketDigest, TicketRefusal, TicketTerms, digest_of,
 };

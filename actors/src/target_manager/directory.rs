@@ -1,6 +1,7 @@
 //! The targets of a project as they are known: the read side, which survives the actor.
 
 mod births;
+mod choosing;
 mod looked;
 mod unreadable;
 
@@ -16,13 +17,14 @@ use tokio::sync::watch;
 
 pub(crate) use self::births::TicketOf;
 pub use self::births::{LinkedTo, TargetView};
+pub use self::choosing::StartAt;
 pub(in crate::target_manager) use self::unreadable::Unreadable;
 use super::key::TargetKey;
 use super::operations::Operations;
 use super::page::{TargetsFound, page_of};
 use super::{Ended, Record};
 use crate::domain::id_prefix::bounds;
-use crate::domain::targets::{NotARecord, decode, decode_end};
+use crate::domain::targets::{NotARecord, Roster, decode, decode_end};
 use crate::nats::kv;
 
 /// A reader may ask again so soon.
@@ -64,6 +66,7 @@ struct Index {
     /// Something is gone from the bucket that nobody here has removed.
     is_suspicious: bool,
     births: births::BirthIndex,
+    roster: Roster<TargetKey>,
     ended: Operations,
     /// How often something was applied.
     changes: u64,
@@ -291,9 +294,7 @@ impl TargetDirectory {
     /// There is nothing under a name any more.
     pub(super) fn forget(&self, key: TargetKey) {
         let mut index = self.index.write();
-        if let Some(id) = index.by_name.remove(&key) {
-            index.remove(id);
-        }
+        index.remove(key);
         index.changes += 1;
     }
 
@@ -335,6 +336,8 @@ impl TargetDirectory {
         index.by_id.clear();
         index.by_name.clear();
         index.births = births::BirthIndex::default();
+        index.roster = Roster::default();
+        index.roster.touch_everywhere();
         index.ended = content.ended;
         index.unreadable = content.unreadable;
         for known in content.known {
@@ -352,16 +355,24 @@ impl TargetDirectory {
 impl Index {
     fn insert(&mut self, key: TargetKey, known: Known) {
         let id = known.record.target.id;
-        if let Some(before) = self.by_name.insert(key, id) {
-            self.remove(before);
-        }
+        let of_name = self.by_name.insert(key, id);
+        let before = of_name.and_then(|before| self.take_out(before));
+        let before = before.as_ref().map(|before| &*before.record);
+        self.roster.replace(&key, before, Some(&known.record));
         self.births.insert(&known.record);
         self.by_id.insert(id, known);
     }
 
-    fn remove(&mut self, id: TargetId) {
-        if let Some(before) = self.by_id.remove(&id) {
-            self.births.remove(&before.record);
+    fn remove(&mut self, key: TargetKey) {
+        let id = self.by_name.remove(&key);
+        if let Some(before) = id.and_then(|id| self.take_out(id)) {
+            self.roster.replace(&key, Some(&before.record), None);
         }
+    }
+
+    fn take_out(&mut self, id: TargetId) -> Option<Known> {
+        let before = self.by_id.remove(&id)?;
+        self.births.remove(&before.record);
+        Some(before)
     }
 }

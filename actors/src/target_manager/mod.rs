@@ -100,7 +100,7 @@ pub use args::TargetManagerArgs;
 pub use birth_command::BirthCommand;
 pub use birth_step::{BirthStep, BirthStepHook};
 pub use command::{Command, Outcome};
-pub use directory::{LinkedTo, TargetDirectory, TargetView};
+pub use directory::{LinkedTo, StartAt, TargetDirectory, TargetView};
 pub use handle::TargetManagerHandle;
 pub use mechanism::{
     AgentEnd, FailureKind, Found, Mechanism, Mechanisms, NoMechanisms, Start, StartFailure,

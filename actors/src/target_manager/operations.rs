@@ -10,7 +10,7 @@ use loom_protocol::{SpinUpId, TargetId, Timestamp, WireError};
 
 use super::Ended;
 use super::paging::{self, Listing};
-use crate::domain::targets::TicketDigest;
+use crate::domain::targets::{BirthTimes, TicketDigest};
 
 /// How many decided operations of a project are known; of more, the oldest are in the bucket only, until they go.
 pub const MOST_OPERATIONS: usize = 2_000;
@@ -60,25 +60,38 @@ pub(super) struct Operations {
     in_order: BTreeMap<Place, Arc<Ended>>,
     by_id: HashMap<SpinUpId, Place>,
     by_ticket: HashMap<TicketDigest, SpinUpId>,
+    times: BirthTimes,
 }
 
 impl Operations {
     /// Takes one in, in the place of what was known of it.
     pub fn insert(&mut self, end: Arc<Ended>) {
         let place = place(&end.operation);
-        if let Some(before) = self.by_id.insert(place.1, place)
-            && let Some(before) = self.in_order.remove(&before)
-        {
-            self.by_ticket.remove(&before.ticket.digest);
+        if let Some(before) = self.by_id.get(&place.1) {
+            self.remove(*before);
         }
+        self.by_id.insert(place.1, place);
         self.by_ticket.insert(end.ticket.digest, place.1);
+        self.times.insert(&end.operation);
         self.in_order.insert(place, end);
         if self.in_order.len() > MOST_OPERATIONS
-            && let Some((place, oldest)) = self.in_order.pop_first()
+            && let Some((oldest, _)) = self.in_order.first_key_value()
         {
-            self.by_id.remove(&place.1);
-            self.by_ticket.remove(&oldest.ticket.digest);
+            self.remove(*oldest);
         }
+    }
+
+    fn remove(&mut self, place: Place) {
+        if let Some(end) = self.in_order.remove(&place) {
+            self.by_id.remove(&place.1);
+            self.by_ticket.remove(&end.ticket.digest);
+            self.times.remove(&end.operation);
+        }
+    }
+
+    /// How long births took.
+    pub const fn times(&self) -> &BirthTimes {
+        &self.times
     }
 
     /// Forgets those that ended before.
@@ -92,10 +105,7 @@ impl Operations {
             .map(|(place, _)| *place)
             .collect();
         for place in old {
-            if let Some(end) = self.in_order.remove(&place) {
-                self.by_id.remove(&place.1);
-                self.by_ticket.remove(&end.ticket.digest);
-            }
+            self.remove(place);
         }
     }
 

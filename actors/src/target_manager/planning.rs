@@ -5,17 +5,23 @@
 //! | when an item waits, an agent or a target changes | at most every 50 ms, however much changes |
 //! | when a rest, a pause or a `notBefore` is over; when somebody else's start has left room | at that time, or within 30 s where the time of day may have been set |
 //!
+//! A look goes only where something has happened that agents may be started for: an item waits, somebody left, a target may
+//! start one. So it costs what has changed, however much waits and however many targets there are. Where as many starts are
+//! under way as may be, what it did not get to is looked at again. Everything is looked at when the targets have been read,
+//! when a group has rested, and 30 s after a look that found that something waits.
+//!
 //! Nothing is started before the agents, the items and the targets have been read; nor, after a start of the coordinator,
 //! before `stale_after` has passed while somebody who lived before it has not been heard again.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use loom_protocol::Timestamp;
-use loom_protocol::target::TargetStatus;
 use loom_protocol::work::WorkStatus;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::directory::Known;
@@ -26,7 +32,7 @@ use super::plans::Plans;
 use super::queue::ChangeQueue;
 use crate::agent_registry::AgentChange;
 use crate::domain::matching::Requirements;
-use crate::domain::targets::{Choice, Need, Standing, TargetProfile, may_start, missing};
+use crate::domain::targets::{Need, Places, missing};
 
 /// The least time between two looks.
 const EVERY: Duration = Duration::from_millis(50);
@@ -44,19 +50,22 @@ struct Signal {
     asked: AtomicBool,
     /// Whether there is anything to look for.
     has_targets: AtomicBool,
+    /// Where somebody may be missing.
+    touched: Mutex<Places>,
 }
 
 /// Who looks, and when.
 #[derive(Default)]
 pub(super) struct Planner {
-    choice: Choice<TargetKey>,
-    /// What the choice knows of each target.
-    known: HashMap<TargetKey, (u64, Standing)>,
     signal: Arc<Signal>,
+    /// The groups that rested when it was looked last.
+    paused: BTreeSet<String>,
     last: Option<Instant>,
     next: Option<(u64, Instant)>,
     epoch: u64,
     not_before: Option<Instant>,
+    /// When everything is looked at again, because something waited.
+    everywhere_at: Option<Instant>,
 }
 
 /// What waits of one need.
@@ -96,10 +105,28 @@ impl Planner {
             .hook("target-manager", move |change| {
                 let waits = change.header.status == WorkStatus::Pending;
                 if waits && of_items.has_targets.load(Ordering::Relaxed) {
+                    let needs = &change.header.needs;
+                    let mut touched = of_items.touched.lock();
+                    touched.add(&needs.capability, Some(&needs.boundary));
+                    drop(touched);
                     asks();
                 }
             });
-        let myself = env.myself();
+        let (of_agents, asks) = (signal.clone(), ask.clone());
+        env.args
+            .agents
+            .losses()
+            .hook("target-manager", move |entry| {
+                if of_agents.has_targets.load(Ordering::Relaxed) {
+                    let agent = entry.agent();
+                    let mut touched = of_agents.touched.lock();
+                    touched.add_product(&agent.capabilities, &agent.boundaries);
+                    drop(touched);
+                    asks();
+                }
+            });
+        // Weak: the hook belongs to them.
+        let (myself, agents) = (env.myself(), Arc::downgrade(&env.args.agents));
         env.args
             .agents
             .changes()
@@ -110,6 +137,14 @@ impl Planner {
                 if matches!(change, AgentChange::Gone | AgentChange::Offline) {
                     let (guid, change) = (*guid, *change);
                     let _ = myself.cast(TargetMsg::AgentLeft { guid, change });
+                }
+                // One that was expected may have come and take nothing.
+                if matches!(change, AgentChange::Registered)
+                    && let Some(entry) = agents.upgrade().and_then(|agents| agents.get(*guid))
+                {
+                    let agent = entry.agent();
+                    let mut touched = signal.touched.lock();
+                    touched.add_product(&agent.capabilities, &agent.boundaries);
                 }
                 ask();
             });
@@ -134,7 +169,7 @@ impl Planner {
         env.arm(self.next, |epoch| TargetMsg::LookDue { epoch });
     }
 
-    /// The targets have changed: what the choice knows of them.
+    /// The targets have changed.
     pub fn targets_changed(&mut self, env: &Env) {
         let has_targets = env.args.directory.len() > 0;
         let signal = &self.signal;
@@ -160,174 +195,110 @@ impl Planner {
         let args = &env.args;
         args.directory
             .forget_operations(now.before(args.births.settings.keep_operations));
-        let wakes = self.refresh_choice(env, plans, now);
-        if self.known.is_empty() {
+        if args.directory.len() == 0 {
             return;
         }
         let is_read = args.agents.is_loaded() && args.work.is_loaded();
         if !is_read || !args.nats.is_up() || !args.ownership.is_held() {
             return self.look_at(env, Instant::now() + NOT_YET);
         }
-        let (ready, next_ready) = args.work.ready_by_needs(now);
-        let mut waiting = self.waiting(env, &ready);
+        let places = self.take_touched(env, now);
+        let (ready, next_ready) = args.work.ready_in(places, now);
+        let waiting = waiting(env, &ready);
         if !waiting.is_empty() && waits_for_the_living(env) {
+            self.look_everywhere();
             return self.look_at(env, Instant::now() + NOT_YET);
         }
-        let is_satisfied = self.start_missing(env, (plans, queue), &mut waiting);
-        let of_day = wakes
-            .into_iter()
-            .filter(|_| !is_satisfied)
-            .chain(next_ready);
-        if let Some(wait) = of_day.map(|at| at.since(now)).min() {
+        if !waiting.is_empty() {
+            let again = Instant::now() + LOOK_MAX;
+            self.everywhere_at.get_or_insert(again);
+        }
+        self.start_missing(env, (plans, queue), waiting);
+        let rested = args.directory.rests().0;
+        let paused = self.paused.iter();
+        let paused = paused.filter_map(|group| args.agents.group_paused_until(group, now));
+        let of_day = paused.chain(rested).chain(next_ready).min();
+        if let Some(wait) = of_day.map(|at| at.since(now)) {
             self.look_at(env, Instant::now() + wait.clamp(EVERY, LOOK_MAX));
         }
-        if !is_satisfied {
-            self.look_at(env, Instant::now() + LOOK_MAX);
+        if let Some(at) = self.everywhere_at {
+            self.look_at(env, at);
         }
     }
 
-    /// What waits, by what it needs, as far as any target serves it.
-    fn waiting(&self, env: &Env, ready: &[(Arc<Requirements>, usize)]) -> Vec<Waiting> {
-        let mut by_need: BTreeMap<Need, Waiting> = BTreeMap::new();
-        for (requirements, count) in ready {
-            let need = Need::from(&**requirements);
-            if self.choice.capacity(&need) == 0 {
-                continue;
-            }
-            let waiting = by_need.entry(need.clone()).or_insert_with(|| Waiting {
-                need,
-                pending: 0,
-                preferred: BTreeMap::new(),
-                there: 0,
-            });
-            waiting.pending += u64::try_from(*count).unwrap_or(u64::MAX);
-            if let Some(preferred) = &requirements.preferred_agent_type {
-                *waiting.preferred.entry(preferred.clone()).or_default() += count;
-            }
+    /// Where it is to be looked, which is everywhere when a group has rested, or from time to time.
+    fn take_touched(&mut self, env: &Env, now: Timestamp) -> Places {
+        let args = &env.args;
+        let is_paused = |group: &String| args.agents.group_paused_until(group, now).is_some();
+        let groups = args.directory.rests().1.into_iter();
+        let paused: BTreeSet<String> = groups.filter(is_paused).collect();
+        let before = std::mem::replace(&mut self.paused, paused);
+        let everywhere_at = self.everywhere_at;
+        if everywhere_at.is_some_and(|at| at <= Instant::now()) || !before.is_subset(&self.paused) {
+            self.look_everywhere();
         }
-        let mut waiting: Vec<Waiting> = by_need.into_values().collect();
-        for waiting in &mut waiting {
-            let requirements = Requirements {
-                capability: waiting.need.capability.clone(),
-                boundary: waiting.need.boundary.clone(),
-                required_agent_type: waiting.need.required_agent_type.clone(),
-                preferred_agent_type: None,
-            };
-            let most = self.choice.capacity(&waiting.need);
-            let most = usize::try_from(most).unwrap_or(usize::MAX);
-            let there = env.args.agents.count_there(&requirements, most);
-            waiting.there = u64::try_from(there).unwrap_or(u64::MAX);
+        let mut places = std::mem::take(&mut *self.signal.touched.lock());
+        places.merge(args.directory.take_touched(now));
+        if places.named().is_none() {
+            self.everywhere_at = None;
         }
-        // Where nobody is there comes first, then where most waits.
-        waiting.sort_by_key(|waiting| (waiting.there > 0, std::cmp::Reverse(waiting.pending)));
-        waiting
+        places
     }
 
-    /// Starts one agent for each need in turn, until nobody is missing or nobody may start. Whether nobody is missing.
+    /// The next look goes everywhere.
+    fn look_everywhere(&self) {
+        *self.signal.touched.lock() = Places::everywhere();
+    }
+
+    fn look_again_at(&self, need: &Need) {
+        let mut touched = self.signal.touched.lock();
+        touched.add(&need.capability, Some(&need.boundary));
+    }
+
+    /// Starts one agent for each need in turn, until nobody is missing or nobody may start.
     fn start_missing(
         &mut self,
         env: &Env,
         (plans, queue): (&mut Plans, &mut ChangeQueue),
-        waiting: &mut Vec<Waiting>,
-    ) -> bool {
-        let mut is_satisfied = true;
+        mut waiting: Vec<Waiting>,
+    ) {
         while !waiting.is_empty() {
             let mut is_full = false;
             let mut still = Vec::new();
-            for one in std::mem::take(waiting) {
-                if is_full || self.missing_for(env, plans, &one) == 0 {
+            for one in waiting {
+                if is_full {
+                    self.look_again_at(&one.need);
                     continue;
                 }
-                let picked = self.choice.pick(&one.need, one.preferred());
-                let Some(key) = picked.copied() else {
-                    is_satisfied = false;
+                if missing_for(env, plans, &one) == 0 {
+                    continue;
+                }
+                let Some((key, known)) = pick(env, plans, &one) else {
                     continue;
                 };
                 let Some(permit) = plans.room_for_one(env) else {
-                    (is_satisfied, is_full) = (false, true);
+                    is_full = true;
+                    self.look_again_at(&one.need);
                     self.look_at(env, Instant::now() + HOLD_OFF);
                     continue;
                 };
-                let Some(known) = env.args.directory.known(key) else {
-                    continue;
-                };
                 if plans.begin_for(env, queue, (key, &known), &one.need, permit) {
-                    self.refresh_one(env, plans, (key, &known), env.now());
                     still.push(one);
                 } else {
                     // Its record has taken as many as it takes at once.
-                    (is_satisfied, is_full) = (false, true);
+                    is_full = true;
                     self.look_later(env);
                 }
             }
-            *waiting = still;
+            waiting = still;
         }
-        is_satisfied
-    }
-
-    fn missing_for(&self, env: &Env, plans: &Plans, waiting: &Waiting) -> u64 {
-        let need = &waiting.need;
-        let is_known = |guid| env.args.agents.get(guid).is_some();
-        let recorded = env.args.directory.count_expected(need, is_known);
-        let being_born = recorded + plans.count_serving(need);
-        let there = waiting.there + u64::try_from(being_born).unwrap_or(u64::MAX);
-        let each = env.args.births.settings.items_per_agent;
-        missing(self.choice.capacity(need), waiting.pending, each, there)
     }
 
     /// A start could not be recorded: for a moment no other one is tried.
     pub fn look_later(&mut self, env: &Env) {
         self.not_before = Some(Instant::now() + HOLD_OFF);
+        self.look_everywhere();
         self.want_look(env);
-    }
-
-    /// Takes into the choice what has changed; and when what now hinders a target is over by itself.
-    fn refresh_choice(&mut self, env: &Env, plans: &Plans, now: Timestamp) -> Vec<Timestamp> {
-        let all = env.args.directory.all_known();
-        let present: HashSet<TargetKey> = all.iter().map(|(key, _)| *key).collect();
-        let known = self.known.keys().copied();
-        let gone: Vec<TargetKey> = known.filter(|key| !present.contains(key)).collect();
-        for key in gone {
-            self.known.remove(&key);
-            self.choice.remove(&key);
-        }
-        let mut wakes = Vec::new();
-        for (key, known) in &all {
-            self.refresh_one(env, plans, (*key, known), now);
-            let rest = known.record.cools_until.filter(|until| *until > now);
-            wakes.extend(rest);
-            wakes.extend(env.group_paused_until(&known.record.target, now));
-        }
-        wakes
-    }
-
-    fn refresh_one(
-        &mut self,
-        env: &Env,
-        plans: &Plans,
-        (key, known): (TargetKey, &Known),
-        now: Timestamp,
-    ) {
-        let (record, target) = (&known.record, &known.record.target);
-        let mut condition = record.condition(env.group_paused_until(target, now).is_some());
-        let planned = plans.count_of(key);
-        condition.agents += u32::try_from(planned).unwrap_or(u32::MAX);
-        let is_enabled = target.status != TargetStatus::Disabled;
-        let standing = Standing {
-            capacity: if is_enabled { target.max_agents } else { 0 },
-            is_startable: may_start(&condition, now).is_ok(),
-            last_used: if planned > 0 {
-                Some(now)
-            } else {
-                target.last_used_at
-            },
-        };
-        let is_known = self.known.get(&key) == Some(&(known.revision, standing));
-        if !is_known {
-            self.known.insert(key, (known.revision, standing));
-            let profile = TargetProfile::from(target);
-            self.choice.set(key, &profile, standing);
-        }
     }
 }
 
@@ -335,4 +306,68 @@ impl Planner {
 fn waits_for_the_living(env: &Env) -> bool {
     let args = &env.args;
     args.opened_at.elapsed() < args.stale_after && args.agents.has_unheard(args.begun_at)
+}
+
+/// What waits, by what it needs, as far as any target serves it. Those that differ in the preferred type only stand side
+/// by side.
+fn waiting(env: &Env, ready: &[(Arc<Requirements>, usize)]) -> Vec<Waiting> {
+    let mut waiting: Vec<Waiting> = Vec::new();
+    for alike in ready.chunk_by(|one, other| are_of_one_need(&one.0, &other.0)) {
+        let need = Need::from(&*alike[0].0);
+        if env.args.directory.capacity(&need) == 0 {
+            continue;
+        }
+        let mut of_need = Waiting {
+            pending: 0,
+            preferred: BTreeMap::new(),
+            there: u64::try_from(env.args.agents.count_there(&need)).unwrap_or(u64::MAX),
+            need,
+        };
+        for (requirements, count) in alike {
+            of_need.pending += u64::try_from(*count).unwrap_or(u64::MAX);
+            if let Some(preferred) = &requirements.preferred_agent_type {
+                *of_need.preferred.entry(preferred.clone()).or_default() += count;
+            }
+        }
+        waiting.push(of_need);
+    }
+    // Where nobody is there comes first, then where most waits.
+    waiting.sort_unstable_by(|one, other| {
+        let rank = |waiting: &Waiting| (waiting.there > 0, Reverse(waiting.pending));
+        let ranks = rank(one).cmp(&rank(other));
+        ranks.then_with(|| one.need.cmp(&other.need))
+    });
+    waiting
+}
+
+/// Whether two differ in the preferred type only.
+fn are_of_one_need(one: &Requirements, other: &Requirements) -> bool {
+    one.capability == other.capability
+        && one.boundary == other.boundary
+        && one.required_agent_type == other.required_agent_type
+}
+
+/// The target that starts the next agent for what waits.
+fn pick(env: &Env, plans: &Plans, waiting: &Waiting) -> Option<(TargetKey, Known)> {
+    let (args, now) = (&env.args, env.now());
+    // Counted before the directory is read: it is asked for it.
+    let planned = plans.targets(&args.directory);
+    let planned = |key: &TargetKey| {
+        let of_target = planned.iter().filter(|planned| *planned == key);
+        u32::try_from(of_target.count()).unwrap_or(u32::MAX)
+    };
+    let is_paused = |group: &str| args.agents.group_paused_until(group, now).is_some();
+    let (need, preferred) = (&waiting.need, waiting.preferred());
+    args.directory
+        .pick(need, preferred, now, planned, is_paused)
+}
+
+fn missing_for(env: &Env, plans: &Plans, waiting: &Waiting) -> u64 {
+    let (need, directory) = (&waiting.need, &env.args.directory);
+    let is_known = |guid| env.args.agents.get(guid).is_some();
+    let recorded = directory.count_expected(need, is_known);
+    let being_born = recorded + plans.count_serving(directory, need);
+    let there = waiting.there + u64::try_from(being_born).unwrap_or(u64::MAX);
+    let each = env.args.births.settings.items_per_agent;
+    missing(directory.capacity(need), waiting.pending, each, there)
 }

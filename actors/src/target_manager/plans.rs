@@ -8,7 +8,7 @@ use loom_protocol::{SpinUpId, WireError, WorkId};
 use super::birth_command::BirthCommand;
 use super::change::Request;
 use super::command::{Command, not_found};
-use super::directory::Known;
+use super::directory::{Known, TargetDirectory};
 use super::env::Env;
 use super::key::TargetKey;
 use super::messages::Reply;
@@ -16,11 +16,7 @@ use super::queue::{ChangeQueue, Job};
 use super::terms::StartPermit;
 use super::trigger::Trigger;
 use super::{ASK_AGAIN, Record};
-use crate::domain::matching::Requirements;
 use crate::domain::targets::{Birth, Need, TargetProfile, TicketTerms, digest_of, will_serve};
-
-/// Among how many pending items the one is looked for that a start is for.
-const LOOKED_THROUGH: usize = 10_000;
 
 /// A start that is on its way to the bucket.
 pub(super) struct Planned {
@@ -49,19 +45,26 @@ impl Plans {
         self.0.contains_key(&id)
     }
 
-    /// How many are on their way into the record of a target.
-    pub fn count_of(&self, key: TargetKey) -> usize {
-        let planned = self.0.values();
-        planned.filter(|planned| planned.key == key).count()
+    /// The target of each that is on its way, and not in that target's record yet.
+    pub fn targets(&self, directory: &TargetDirectory) -> Vec<TargetKey> {
+        let planned = self.not_recorded(directory);
+        planned.map(|planned| planned.key).collect()
     }
 
-    /// How many agents are on their way that may take what is needed.
-    pub fn count_serving(&self, need: &Need) -> usize {
-        let serving = self.0.values().filter(|planned| {
+    /// How many agents are on their way that may take what is needed, and are in no record yet.
+    pub fn count_serving(&self, directory: &TargetDirectory, need: &Need) -> usize {
+        let serving = self.not_recorded(directory).filter(|planned| {
             let started_for = planned.need.as_ref().unwrap_or(need);
             will_serve(&planned.profile, started_for, need)
         });
         serving.count()
+    }
+
+    /// What is recorded is counted there, also before it is known here.
+    fn not_recorded(&self, directory: &TargetDirectory) -> impl Iterator<Item = &Planned> {
+        let planned = self.0.iter();
+        let planned = planned.filter(move |(id, _)| !directory.is_under_way(**id));
+        planned.map(|(_, planned)| planned)
     }
 
     /// A place for one start more, of this project and of all.
@@ -81,8 +84,7 @@ impl Plans {
         need: &Need,
         permit: StartPermit,
     ) -> bool {
-        let asks = |requirements: &Requirements| Need::from(requirements) == *need;
-        let work_item = env.args.work.oldest_ready(env.now(), LOOKED_THROUGH, asks);
+        let work_item = env.args.work.oldest_ready(need);
         let start = NewStart {
             id: SpinUpId::generate(),
             need: Some(need.clone()),

@@ -2,7 +2,7 @@
 //!
 //! Per unfinished item this costs at most 250 bytes together with its place in the dispatcher's
 //! queue: the header (about 130), its id in the map of ids (about 36), its place in the order of
-//! its status (about 30), its place in the queue (about 45).
+//! its status (about 30), its neighbours among the pending ones (8), its place in the queue (about 45).
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -15,7 +15,7 @@ use slab::Slab;
 use tokio::time::Instant;
 
 use super::header::{Failure, Header, ItemChange, LeaseInfo};
-use super::waiting::Waiting;
+use super::pending::PendingNeeds;
 use crate::domain::matching::Requirements;
 use crate::domain::work::{LeaseEnd, WorkRecord};
 use crate::hashing::HashMap;
@@ -53,8 +53,7 @@ pub(super) struct Index {
     /// Cancelled while an agent held them, and the agent has not said that it stopped.
     stopping: HashMap<WorkId, (AgentGuid, u32)>,
     needs: HashMap<Arc<Requirements>, usize>,
-    pub(super) pending_by_needs: HashMap<Arc<Requirements>, usize>,
-    pub(super) waiting: Waiting,
+    pub(super) pending: PendingNeeds,
     last_activity: Option<Timestamp>,
 }
 
@@ -181,18 +180,16 @@ impl Index {
             self.orders[place(before.status)].remove(&before.created);
             self.orders[place(header.status)].insert(header.created, slot);
         }
-        self.take_from_lists(&before, slot);
-        self.put_in_lists(&header, slot);
+        if !stays_in_its_list(&before, &header) {
+            self.take_from_lists(&before, slot);
+            self.put_in_lists(&header, slot);
+        }
         header
     }
 
     fn put_in_lists(&mut self, header: &Header, slot: u32) {
         match List::of(header) {
-            List::Pending => {
-                let needs = header.needs.clone();
-                *self.pending_by_needs.entry(needs).or_default() += 1;
-                self.waiting.insert(header, slot);
-            }
+            List::Pending => self.pending.insert(header, slot),
             List::WithoutLetter => drop(self.without_letter.insert(header.revision, slot)),
             List::Finished => drop(self.finished.insert(header.revision, slot)),
             List::None => {}
@@ -201,10 +198,7 @@ impl Index {
 
     fn take_from_lists(&mut self, header: &Header, slot: u32) {
         match List::of(header) {
-            List::Pending => {
-                forget_one(&mut self.pending_by_needs, &header.needs);
-                self.waiting.remove(header, slot);
-            }
+            List::Pending => self.pending.remove(header, slot),
             List::WithoutLetter => drop(self.without_letter.remove(&header.revision)),
             List::Finished => drop(self.finished.remove(&header.revision)),
             List::None => {}
@@ -337,12 +331,6 @@ impl Index {
             .filter_map(|slot| self.headers.get(*slot as usize))
     }
 
-    pub fn pending_by_needs(&self) -> impl Iterator<Item = (&Requirements, usize)> {
-        self.pending_by_needs
-            .iter()
-            .map(|(needs, count)| (&**needs, *count))
-    }
-
     /// Failed items without a dead letter, whose last write is later than `after`, in that order.
     pub fn without_letter(&self, after: u64) -> impl Iterator<Item = &Header> {
         self.without_letter
@@ -431,6 +419,14 @@ impl Index {
             .map(|(_, header)| header.clone())
             .collect()
     }
+}
+
+/// Whether an item that was written again waits where it waited.
+fn stays_in_its_list(before: &Header, header: &Header) -> bool {
+    let place = |header: &Header| (header.status, header.created, header.not_before());
+    header.status == WorkStatus::Pending
+        && place(before) == place(header)
+        && Arc::ptr_eq(&before.needs, &header.needs)
 }
 
 fn forget_one(counts: &mut HashMap<Arc<Requirements>, usize>, needs: &Arc<Requirements>) {

@@ -21,7 +21,6 @@ use super::live_progress::LiveProgresses;
 use super::read_error::ReadError;
 use crate::domain::id_prefix;
 use crate::domain::lease::LeaseClock;
-use crate::domain::matching::Requirements;
 use crate::domain::work::{Bodies, RecordError, WorkRecord, decode, view};
 use crate::hashing::{HashMap, HashSet};
 use crate::nats::ledger_store::{Entry, LedgerStore};
@@ -196,47 +195,6 @@ impl ReadModel {
     /// Calls `each` for every pending item, in the order of creation.
     pub fn for_each_pending(&self, each: impl FnMut(&Header)) {
         self.index.read().pending().for_each(each);
-    }
-
-    /// Pending items by what they need.
-    pub fn pending_by_needs(&self) -> Vec<(Requirements, usize)> {
-        let index = self.index.read();
-        index
-            .pending_by_needs()
-            .map(|(needs, count)| (needs.clone(), count))
-            .collect()
-    }
-
-    /// Pending items that may be offered now, by what they need; and when the next one may be that may not yet
-    /// (`notBefore`). Costs the number of different needs.
-    pub fn ready_by_needs(
-        &self,
-        now: Timestamp,
-    ) -> (Vec<(Arc<Requirements>, usize)>, Option<Timestamp>) {
-        let index = &mut *self.index.write();
-        index.waiting.ready(&index.pending_by_needs, now)
-    }
-
-    /// The item that was created first of those that may be offered now and whose needs `suits` says yes to, among the
-    /// first `most` that are pending.
-    pub fn oldest_ready(
-        &self,
-        now: Timestamp,
-        most: usize,
-        mut suits: impl FnMut(&Requirements) -> bool,
-    ) -> Option<WorkId> {
-        let index = self.index.read();
-        let mut pending = index.pending().take(most);
-        let is_ready = |header: &&Header| {
-            header.not_before().is_none_or(|until| until <= now) && suits(&header.needs)
-        };
-        pending.find(is_ready).map(|header| header.id)
-    }
-
-    /// Whether anything is pending whose needs `suits` says yes to.
-    pub fn has_pending(&self, mut suits: impl FnMut(&Requirements) -> bool) -> bool {
-        let index = self.index.read();
-        index.pending_by_needs().any(|(needs, _)| suits(needs))
     }
 
     /// When the pending item that was created first was submitted.

@@ -11,12 +11,12 @@ use super::{Need, TargetProfile};
 
 /// What a list of targets has in common. `None`: whatever the need says.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct LaneKey {
-    capability: Arc<str>,
+pub(super) struct LaneKey {
+    pub capability: Arc<str>,
     /// `None`: targets that serve any boundary.
-    boundary: Option<Arc<str>>,
+    pub boundary: Option<Arc<str>>,
     /// `None`: targets of every type.
-    agent_type: Option<Arc<str>>,
+    pub agent_type: Option<Arc<str>>,
 }
 
 /// The targets of one key.
@@ -45,7 +45,8 @@ impl<K> Default for Lane<K> {
 struct Member<K> {
     lanes: Vec<LaneKey>,
     capacity: u64,
-    startable: Option<(Option<Timestamp>, K)>,
+    place: (Option<Timestamp>, K),
+    is_startable: bool,
 }
 
 /// Whether and since when a target is to be chosen.
@@ -84,17 +85,46 @@ impl<K: Clone + Ord + Hash> Choice<K> {
         let member = Member {
             lanes: lanes_of(target),
             capacity: u64::from(standing.capacity),
-            startable: standing
-                .is_startable
-                .then(|| (standing.last_used, key.clone())),
+            place: (standing.last_used, key.clone()),
+            is_startable: standing.is_startable,
         };
         for lane in &member.lanes {
             let lane = self.lanes.entry(lane.clone()).or_default();
             lane.members += 1;
             lane.capacity += member.capacity;
-            lane.startable.extend(member.startable.clone());
+            if member.is_startable {
+                lane.startable.insert(member.place.clone());
+            }
         }
         self.members.insert(key, member);
+    }
+
+    /// Whether a target may start an agent now is otherwise than it was.
+    pub fn set_startable(&mut self, key: &K, is_startable: bool) {
+        let Some(member) = self.members.get_mut(key) else {
+            return;
+        };
+        member.is_startable = is_startable;
+        for lane in &member.lanes {
+            let Some(lane) = self.lanes.get_mut(lane) else {
+                continue;
+            };
+            if is_startable {
+                lane.startable.insert(member.place.clone());
+            } else {
+                lane.startable.remove(&member.place);
+            }
+        }
+    }
+
+    /// For which capabilities and boundaries a target starts agents.
+    pub(super) fn places_of(
+        &self,
+        key: &K,
+    ) -> impl Iterator<Item = (Arc<str>, Option<Arc<str>>)> + use<'_, K> {
+        let lanes = self.members.get(key).into_iter();
+        let lanes = lanes.flat_map(|member| &member.lanes);
+        lanes.map(|lane| (lane.capability.clone(), lane.boundary.clone()))
     }
 
     /// Takes a target out.
@@ -108,9 +138,7 @@ impl<K: Clone + Ord + Hash> Choice<K> {
             };
             lane.members -= 1;
             lane.capacity -= member.capacity;
-            if let Some(place) = &member.startable {
-                lane.startable.remove(place);
-            }
+            lane.startable.remove(&member.place);
             if lane.members == 0 {
                 self.lanes.remove(key);
             }
@@ -123,20 +151,38 @@ impl<K: Clone + Ord + Hash> Choice<K> {
         lanes.map(|lane| lane.capacity).sum()
     }
 
-    /// The target that starts the next agent for a need: of the preferred type where one may, else of any that the need
-    /// allows; of several the least recently used. Costs O(log n).
-    pub fn pick(&self, need: &Need, preferred: Option<&Arc<str>>) -> Option<&K> {
+    /// The targets that may start an agent for a need, in the order in which they are taken: those of the preferred type;
+    /// then all that the need allows, those of the preferred type once more. Of each list the least recently used comes
+    /// first, and each target costs O(log n).
+    pub fn lists(
+        &self,
+        need: &Need,
+        preferred: Option<&Arc<str>>,
+    ) -> impl Iterator<Item = impl Iterator<Item = &K> + use<'_, K>> + use<'_, K> {
         let required = need.required_agent_type.as_ref();
         let preferred = preferred.filter(|preferred| required.is_none_or(|r| r == *preferred));
-        preferred
-            .and_then(|preferred| self.least_recently_used(need, Some(preferred)))
-            .or_else(|| self.least_recently_used(need, required))
+        let of_preferred =
+            preferred.map(|preferred| self.least_recently_used(need, Some(preferred)));
+        let of_all = self.least_recently_used(need, required);
+        of_preferred.into_iter().chain([of_all])
     }
 
-    fn least_recently_used(&self, need: &Need, agent_type: Option<&Arc<str>>) -> Option<&K> {
+    fn least_recently_used(
+        &self,
+        need: &Need,
+        agent_type: Option<&Arc<str>>,
+    ) -> impl Iterator<Item = &K> + use<'_, K> {
         let lanes = self.lanes_for(need, agent_type);
-        let firsts = lanes.filter_map(|lane| lane.startable.first());
-        firsts.min().map(|(_, key)| key)
+        let mut places: Vec<_> = lanes.map(|lane| lane.startable.iter().peekable()).collect();
+        std::iter::from_fn(move || {
+            let first = places
+                .iter_mut()
+                .filter_map(|places| Some((*places.peek()?, places)))
+                .min_by_key(|(place, _)| *place);
+            first
+                .and_then(|(_, places)| places.next())
+                .map(|(_, key)| key)
+        })
     }
 
     /// The two lists that serve a need: that of its boundary, and that of any.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use loom_protocol::Timestamp;
 use proptest::prelude::*;
 
+use super::choice::{Choice, Standing};
 use super::*;
 use crate::domain::matching::{FilterRef, fits};
 
@@ -109,7 +110,7 @@ proptest! {
             choice.set(at, &target.profile, target.standing());
         }
         let expected = by_looking_at_all(&targets, &need, preferred.as_deref());
-        prop_assert_eq!(choice.pick(&need, preferred.as_ref()).copied(), expected);
+        prop_assert_eq!(choice.lists(&need, preferred.as_ref()).flatten().next().copied(), expected);
         let capacity: u64 = targets.iter()
             .filter(|target| serves(&target.profile, &need).is_ok())
             .map(|target| u64::from(target.capacity()))

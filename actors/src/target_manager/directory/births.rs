@@ -12,8 +12,7 @@ use super::super::operations::{OperationFilter, OperationsFound, page_of};
 use super::super::{Ended, Record, Reference};
 use super::{Index, TargetDirectory};
 use crate::domain::targets::{
-    Birth, LinkedAgent, Need, OwnedNewborn, TargetCondition, TargetProfile, TicketDigest,
-    digest_of, will_serve,
+    Birth, LinkedAgent, Need, OwnedNewborn, TargetCondition, TargetProfile, TicketDigest, digest_of,
 };
 
 /// A target as `work.explain` and whoever chooses one look at it.
@@ -92,11 +91,11 @@ impl BirthIndex {
 }
 
 impl Index {
-    fn record_of(&self, target: TargetId) -> Option<&Arc<Record>> {
+    pub(super) fn record_of(&self, target: TargetId) -> Option<&Arc<Record>> {
         self.by_id.get(&target).map(|known| &known.record)
     }
 
-    fn birth(&self, id: SpinUpId) -> Option<(&Arc<Record>, &Birth<Reference>)> {
+    pub(super) fn birth(&self, id: SpinUpId) -> Option<(&Arc<Record>, &Birth<Reference>)> {
         let record = self.record_of(*self.births.births.get(&id)?)?;
         let mut births = record.births.iter();
         let birth = births.find(|birth| birth.operation.operation_id == id)?;
@@ -195,45 +194,9 @@ impl TargetDirectory {
     /// The starts that are not decided whose agent may take what is needed once it is there, the oldest first.
     pub fn being_born(&self, need: &Need) -> Vec<SpinUpOperation> {
         let index = self.index.read();
-        let mut found: Vec<SpinUpOperation> = Vec::new();
-        for known in index.by_id.values() {
-            let record = &known.record;
-            if record.births.is_empty() {
-                continue;
-            }
-            let profile = TargetProfile::from(&record.target);
-            let serving = record.births.iter().filter(|birth| {
-                let started_for = need_of(birth);
-                will_serve(&profile, started_for.as_ref().unwrap_or(need), need)
-            });
-            found.extend(serving.map(|birth| birth.operation.clone()));
-        }
-        found.sort_by_key(|operation| (operation.started_at, operation.operation_id));
-        found
-    }
-
-    /// How many there are of those, and of the agents that were born and are not known to be there yet.
-    pub(in crate::target_manager) fn count_expected(
-        &self,
-        need: &Need,
-        is_known: impl Fn(AgentGuid) -> bool,
-    ) -> usize {
-        let index = self.index.read();
-        let mut count = 0;
-        for known in index.by_id.values() {
-            let record = &known.record;
-            if !record.births.is_empty() {
-                let profile = TargetProfile::from(&record.target);
-                let serving = record.births.iter().filter(|birth| {
-                    let started_for = need_of(birth);
-                    will_serve(&profile, started_for.as_ref().unwrap_or(need), need)
-                });
-                count += serving.count();
-            }
-            let born = record.agents.iter().filter(|agent| !is_known(agent.guid));
-            count += born.filter(|agent| agent.ticket.serves(need)).count();
-        }
-        count
+        let ids = index.roster.births(need);
+        let births = ids.filter_map(|id| index.birth(id));
+        births.map(|(_, birth)| birth.operation.clone()).collect()
     }
 
     /// The record of the target of an agent, and what it knows of the agent.
@@ -268,9 +231,4 @@ impl TargetDirectory {
         let end = index.ended.of_ticket(&digest)?;
         Some(TicketOf::Decided(end.clone()))
     }
-}
-
-/// What a start is for; none where a person asked for it.
-fn need_of(birth: &Birth<Reference>) -> Option<Need> {
-    birth.operation.need.as_ref().map(Need::from)
 }

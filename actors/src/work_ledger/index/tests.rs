@@ -74,7 +74,8 @@ fn record(written: &Written, created: u64, revision: u64) -> WorkRecord {
 fn seen(index: &mut Index) -> impl PartialEq + std::fmt::Debug + use<> {
     let all: Vec<String> = index.all().map(|header| format!("{header:?}")).collect();
     let needs: BTreeMap<_, _> = index
-        .pending_by_needs()
+        .pending
+        .all()
         .map(|(needs, count)| (needs.clone(), count))
         .collect();
     let leases: BTreeSet<_> = index
