@@ -190,6 +190,6 @@ mod tests {
             ("name", "x\u{1b}[0m\ny".to_owned()),
             ("b", "1".to_owned()),
         ];
-        assert_eq!(sheet(&rows), "name  x\\u{1b}[0m\n      y\nb     1");
+        assert_eq!(sheet(&rows), "name  x\\u001b[0m\n      y\nb     1");
     }
 }

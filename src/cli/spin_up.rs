@@ -357,7 +357,7 @@ mod tests {
             info: loom_protocol::rest::PageInfo::default(),
         };
         let shown = rows(&found, &[id.into()], true).lines(None).join("\n");
-        for part in ["rust in eu (codex)", "failed", "code 3\\u{1b}[2J", "local"] {
+        for part in ["rust in eu (codex)", "failed", "code 3\\u001b[2J", "local"] {
             assert!(shown.contains(part), "{part:?} is not in {shown}");
         }
         assert!(!shown.contains("PROJECT"));

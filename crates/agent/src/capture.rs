@@ -15,6 +15,8 @@ use loom_process::tail::Tail;
 pub const LONGEST_LINE: usize = limits::RESULT;
 /// How much of one line goes to the logs subject, in bytes.
 const LOGGED: usize = 8 * 1024;
+/// Enough of the end to see that there is any, in bytes.
+const MARKED: usize = 256;
 /// How many empty lines one after the other are kept.
 const BLANK: usize = 16;
 
@@ -83,6 +85,11 @@ impl Capture {
         tail.push(json.as_bytes());
         tail.push(b"\n");
         Cow::Owned(tail)
+    }
+
+    /// Whether nothing was said.
+    pub fn is_empty(&self) -> bool {
+        self.tail().text(MARKED).is_empty()
     }
 
     /// The last line that is not empty, where it is a JSON object or array, and the end of what stands

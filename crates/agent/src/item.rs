@@ -376,7 +376,7 @@ fn check_arguments(templates: &[String], arguments: &[String]) -> Result<(), Job
         }
         if argument.len() > LONGEST_ARGUMENT {
             let message = format!(
-                "the argument {template:?} would have {} bytes, and the system takes {LONGEST_ARGUMENT}; pass the text by --stdin, or name {{descriptionFile}} instead of {{description}}",
+                "the argument {template:?} would have {} bytes, and the system takes {LONGEST_ARGUMENT}; pass it by --stdin json, or the description by {{descriptionFile}}",
                 argument.len()
             );
             return Err(failure(false, "arguments-too-long", message));

@@ -10,13 +10,16 @@ use super::execute::{Ended, Finished};
 use super::exit_rule::{Exit, ExitVerdict};
 use super::item::Runner;
 use super::limit::LimitMet;
-use super::result::{error_of, failure, result_of};
+use super::result::{error_of, failure, result_of, said_by};
 
 impl Runner {
     /// What the end of a program means for the item.
     pub(super) fn judge(&self, finished: &Finished, who: &str) -> JobEnd {
         let verdict = match finished.ended {
             Ended::Exited(exit) => self.plan.rules.verdict(exit),
+            Ended::Cancelled if !finished.stdout.is_empty() => {
+                return JobEnd::Stopped(said_by(&finished.stdout));
+            }
             _ => ExitVerdict::Retry(None),
         };
         if let Some(met) = self.limit_met(finished, verdict) {

@@ -246,10 +246,8 @@ fn plan_of(args: &AgentRunArgs) -> Result<Plan, String> {
         Some(dir) => Some(workdir_of(&dir.to_string_lossy())?),
     };
     for text in command.iter().chain(&workdir) {
-        if let Some((wrong, meant)) = template::mistyped(text) {
-            return Err(format!(
-                "{{{wrong}}} is no placeholder; did you mean {{{meant}}}?"
-            ));
+        if let Some(problem) = template::unknown(text) {
+            return Err(problem);
         }
     }
     Ok(Plan {

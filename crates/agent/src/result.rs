@@ -81,6 +81,11 @@ pub fn result_of(stdout: &Capture, form: ResultForm) -> Result<JobResult, String
     Ok(from_text(&stdout.tail()))
 }
 
+/// What a program said that was stopped before it was done, in whatever form.
+pub fn said_by(stdout: &Capture) -> JobResult {
+    result_of(stdout, ResultForm::Auto).unwrap_or_else(|_| from_text(&stdout.tail()))
+}
+
 /// All of the output as one JSON object or array over several lines.
 fn all_json(stdout: &Capture) -> Option<Body> {
     let tail = stdout.tail();

@@ -238,6 +238,29 @@ async fn a_cancel_ends_the_whole_group_by_term_and_then_by_kill() {
 }
 
 #[tokio::test]
+async fn what_a_program_said_before_it_was_stopped_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let ready = dir.path().join("ready");
+    for (says, kept) in [
+        ("echo half; echo of it", Some("half\nof it")),
+        ("true", None),
+    ] {
+        let _ = std::fs::remove_file(&ready);
+        let plan = sh(&format!("{says}; echo > {}; sleep 600", ready.display()));
+        let job = job();
+        let cancel = job.cancelled().clone();
+        let running = tokio::spawn(run_job(plan, job));
+        file(&ready).await;
+        cancel.cancel();
+        match (running.await.unwrap(), kept) {
+            (JobEnd::Stopped(result), Some(kept)) => assert_eq!(output(&result), kept),
+            (JobEnd::Failed(_), None) => {}
+            (other, _) => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_grandchild_that_keeps_the_pipe_open_does_not_hang_the_item() {
     let dir = tempfile::tempdir().unwrap();
     let pid = dir.path().join("pid");
@@ -341,8 +364,17 @@ async fn what_can_not_stand_in_an_argument_fails_for_good() {
     let error = failed(run_job(plan.clone(), job_for(it.clone())).await);
     assert!(!error.is_recoverable() && error.message().contains("NUL"));
     it.description = "x".repeat(200_000);
-    let error = failed(run_job(plan, job_for(it)).await);
+    let error = failed(run_job(plan.clone(), job_for(it.clone())).await);
     assert!(!error.is_recoverable() && error.message().contains("--stdin"));
+    it.description = "short".into();
+    let context = serde_json::json!({"text": "x".repeat(200_000)});
+    it.context_data = Some(loom_protocol::Body::of(&context).unwrap());
+    for argument in ["{context.text}", "all: {context}"] {
+        *plan.command.last_mut().unwrap() = argument.into();
+        let error = failed(run_job(plan.clone(), job_for(it.clone())).await);
+        assert!(!error.is_recoverable() && error.code_of() == Some("arguments-too-long"));
+        assert!(error.message().contains(argument), "{}", error.message());
+    }
 }
 
 #[tokio::test]
