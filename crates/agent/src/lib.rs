@@ -6,6 +6,7 @@
 //! | [`probe`] | is the program there at all |
 //! | [`identity`] | what it says that it is, to a coordinator and by a target |
 //! | [`waiting`] | waits for a coordinator that is not up yet |
+//! | [`program`] | the programs that Loom understands: Claude Code, Codex, Gemini CLI, Copilot CLI |
 //! | [`item`], [`judge`] | one item: directory, hooks, program, verdict |
 //! | [`workdir`], [`directory_name`] | its directory, which no other item has meanwhile |
 //! | [`host`] | whether this host lets it work, and what waits until it does |
@@ -37,6 +38,7 @@ pub mod limit_presets;
 pub mod lines;
 
 pub mod probe;
+pub mod program;
 pub mod report_dir;
 pub mod reset_time;
 pub mod rest;

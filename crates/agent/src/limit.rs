@@ -1,11 +1,14 @@
-//! Whether a program says that a usage limit is met, and until when. Pure.
+//! Whether a program says that a usage limit is met, and until when; for known programs also, whether it is their
+//! provider's trouble or a matter for a person. Pure.
+
+use std::fmt;
 
 use jiff::tz::TimeZone;
 use loom_protocol::Timestamp;
 use regex::{Regex, RegexBuilder};
 
 use super::capture::Capture;
-use super::limit_presets::LimitPreset;
+use super::limit_presets::{self, LimitPreset};
 use super::reset_time::reset_time;
 
 /// How much of the end of each stream is looked at: a program that meets a limit says so last. In bytes.
@@ -17,9 +20,32 @@ const NOTHING_ELSE: usize = 400;
 /// and not more than so many words before the limit: it would be speaking about one.
 const WORDS_BEFORE: usize = 3;
 
-/// A usage limit that a program has met.
+/// What is nobody's failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// An account has used its share; that ends at a time.
+    Limit,
+    /// The provider is in trouble; that ends by itself.
+    Outage,
+    /// A person has to act: to pay, to sign in.
+    Account,
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Limit => "a usage limit is met",
+            Self::Outage => "the provider is in trouble",
+            Self::Account => "the account needs a person",
+        })
+    }
+}
+
+/// A usage limit that a program has met, or what else is nobody's failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitMet {
+    /// Which of them.
+    pub class: Class,
     /// Until when, if it says so and it can be understood.
     pub until: Option<Timestamp>,
     /// What it said.
@@ -31,7 +57,7 @@ pub struct LimitMet {
 /// What the group `reset` of a pattern finds begins with the time when the limit ends, if it can be understood; a
 /// pattern with a group `when` finds nothing unless it can.
 #[derive(Debug, Clone, Default)]
-pub struct LimitPatterns(Vec<Regex>);
+pub struct LimitPatterns(Vec<(Class, Regex)>);
 
 impl LimitPatterns {
     /// Patterns of one's own come first, then those of the presets.
@@ -46,10 +72,36 @@ impl LimitPatterns {
                 .build()
                 .map_err(|error| format!("--limit-pattern {pattern:?} is no pattern: {error}"))
         };
-        let own = own.iter().map(|own| read(own));
         let of_presets = presets.iter().flat_map(|preset| preset.patterns());
+        let own = own.iter().map(|own| read(own));
         let patterns = own.chain(of_presets.map(read));
-        Ok(Self(patterns.collect::<Result<_, _>>()?))
+        let limits = patterns.map(|pattern| Ok((Class::Limit, pattern?)));
+        Ok(Self(limits.collect::<Result<_, String>>()?))
+    }
+
+    /// What a known program says: patterns of one's own first, then what is a matter for a person, then that the
+    /// program's own limit is met, then that its provider is in trouble, and at last limits in general.
+    ///
+    /// # Errors
+    /// As [`LimitPatterns::new`].
+    pub fn of_program(own: &[String], preset: LimitPreset) -> Result<Self, String> {
+        let mut all = Self::new(own, &[])?.0;
+        let known = |class, patterns: &[&str]| -> Result<Vec<(Class, Regex)>, String> {
+            let patterns: Vec<String> = patterns.iter().map(|text| (*text).to_owned()).collect();
+            let read = Self::new(&patterns, &[])?.0.into_iter();
+            Ok(read.map(|(_, regex)| (class, regex)).collect())
+        };
+        all.extend(known(Class::Account, &limit_presets::ACCOUNT)?);
+        all.extend(Self::new(&[], &[preset])?.0);
+        all.extend(known(Class::Outage, &limit_presets::OUTAGE)?);
+        all.extend(Self::new(&[], &[LimitPreset::Any])?.0);
+        Ok(Self(all))
+    }
+
+    /// What a known program says that it came to; that is nothing else than its own word.
+    pub fn of_result(&self, text: &str, now: Timestamp, zone: &TimeZone) -> Option<LimitMet> {
+        let end = text.ceil_char_boundary(text.len().saturating_sub(LAST_LINE));
+        self.find(&text[end..], usize::MAX, now, zone)
     }
 
     /// What a program that has failed said of a limit.
@@ -79,8 +131,8 @@ impl LimitPatterns {
         self.find(&text, WORDS_BEFORE, now, zone)
     }
 
-    /// The first pattern that finds a time, or else the first that finds anything, behind so many
-    /// words at the most.
+    /// The first pattern that finds anything, behind so many words at the most; of those of a limit the first that
+    /// finds a time.
     fn find(
         &self,
         text: &str,
@@ -89,7 +141,8 @@ impl LimitPatterns {
         zone: &TimeZone,
     ) -> Option<LimitMet> {
         let mut without_time = None;
-        for found in self.0.iter().filter_map(|pattern| pattern.captures(text)) {
+        let found = |(class, pattern): &(Class, Regex)| Some((*class, pattern.captures(text)?));
+        for (class, found) in self.0.iter().filter_map(found) {
             let (from, to) = found.get(0).map_or((0, 0), |all| (all.start(), all.end()));
             if text[..from].split_whitespace().count() > words_before {
                 continue;
@@ -107,20 +160,25 @@ impl LimitPatterns {
                 (None, _) => to,
             };
             let met = LimitMet {
+                class,
                 until: time.map(|(until, _)| until),
                 said: text[from..end]
                     .split_whitespace()
                     .collect::<Vec<_>>()
                     .join(" "),
             };
-            if met.until.is_some() {
-                return Some(met);
+            match (class, &without_time) {
+                (Class::Limit, _) if met.until.is_some() => return Some(met),
+                (Class::Limit, None) => without_time = Some(met),
+                (Class::Outage | Class::Account, None) => return Some(met),
+                (_, Some(_)) => {}
             }
-            without_time.get_or_insert(met);
         }
         without_time
     }
 }
 
+#[cfg(test)]
+mod class_tests;
 #[cfg(test)]
 mod tests;

@@ -75,6 +75,34 @@ const FAMILIES: [Family; 5] = [
     },
 ];
 
+/// How known programs say that a person has to act, whichever they are.
+pub const ACCOUNT: [&str; 12] = [
+    r"credit balance is too low",
+    r"\bout of credits\b",
+    r"hit your org(?:anization|anisation)?.s monthly (?:usage|spend) limit",
+    r"\bhit your spend(?:ing)? (?:cap|limit)",
+    r"\b(?:insufficient_quota|billing_hard_limit_reached|billing_not_active)\b",
+    r"\b(?:o?auth(?:entication|orization)?|access|refresh|api)[ _-]?(?:token|key)\b.{0,40}\b(?:expired|revoked|invalid)\b",
+    r"\b(?:expired|revoked|invalid)\b.{0,20}\b(?:api key|access token|auth token|credentials)\b",
+    r"\binvalid (?:x-)?api[ -]key\b",
+    r"\bplease (?:run|use) [`'\x22]?/?(?:[a-z]+ )?(?:/)?login\b",
+    r"\b(?:not logged in|please (?:log|sign) in)\b",
+    r"\bdisabled (?:by|for) your organi[sz]ation\b|\borgani[sz]ation has (?:been )?disabled\b",
+    r"\b(?:payment required|subscription (?:has )?(?:expired|ended|been cancell?ed))\b",
+];
+
+/// How they say that their provider is in trouble.
+pub const OUTAGE: [&str; 8] = [
+    r"\bAPI Error:? \(?(?:500|502|503|504|520|522|524|529)\b",
+    r"\b(?:status|code|http(?:/[0-9.]+)?)\W{0,8}(?:500|502|503|504|529)\b",
+    r"\b(?:500 internal server error|502 bad gateway|503 service unavailable|504 gateway time-?out|529 overloaded)",
+    r"\boverloaded(?:_error)?\b",
+    r"server is temporarily limiting requests",
+    r"experiencing (?:very )?high (?:demand|load)",
+    r"stream disconnected before completion",
+    r"\bmodel is (?:temporarily )?(?:overloaded|unavailable)|service (?:is )?temporarily unavailable",
+];
+
 impl LimitPreset {
     /// The patterns of this family.
     pub fn patterns(self) -> impl Iterator<Item = &'static str> {

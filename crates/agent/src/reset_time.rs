@@ -70,10 +70,8 @@ pub fn reset_time(text: &str, now: Timestamp, zone: &TimeZone) -> Option<(Timest
 fn skip_fillers(scan: &mut Scan<'_>) {
     loop {
         scan.skip(|c| c.is_whitespace() || MARKS.contains(&c));
-        if !scan
-            .try_word(|word| FILLERS.contains(&word).then_some(()))
-            .is_some()
-        {
+        let filler = scan.try_word(|word| FILLERS.contains(&word).then_some(()));
+        if filler.is_none() {
             return;
         }
     }
@@ -156,8 +154,8 @@ fn count_in_words(scan: &mut Scan<'_>) -> Option<f64> {
         match (count, word) {
             (found, None) => return found,
             // An article behind or before a number adds nothing to it.
-            (Some(_), Some(article)) if article == 0.0 => {}
-            (None, Some(article)) if article == 0.0 => count = Some(1.0),
+            (Some(_), Some(0.0)) => {}
+            (None, Some(0.0)) => count = Some(1.0),
             (Some(known), Some(more)) if known >= 20.0 => count = Some(known + more),
             (_, Some(number)) => count = Some(number),
         }

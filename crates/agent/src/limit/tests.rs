@@ -2,7 +2,7 @@ use super::*;
 use crate::testing::job;
 use clap::ValueEnum as _;
 
-const NOW: &str = "2026-07-29T14:00:00.000Z";
+pub(super) const NOW: &str = "2026-07-29T14:00:00.000Z";
 
 fn captured(text: &str) -> Capture {
     let mut capture = Capture::default();
@@ -12,7 +12,10 @@ fn captured(text: &str) -> Capture {
 }
 
 fn met(presets: &[LimitPreset], text: &str) -> Option<LimitMet> {
-    let limits = LimitPatterns::new(&[], presets).unwrap();
+    met_by(&LimitPatterns::new(&[], presets).unwrap(), text)
+}
+
+fn met_by(limits: &LimitPatterns, text: &str) -> Option<LimitMet> {
     let (stdout, stderr) = (captured(""), captured(text));
     limits.of_failure(&stdout, &stderr, NOW.parse().unwrap(), &TimeZone::UTC)
 }
@@ -143,9 +146,14 @@ const SEEN: &[(LimitPreset, &str, Option<&str>)] = &[
 
 #[test]
 fn the_texts_of_each_program_are_recognised() {
+    let patterns = |preset: &LimitPreset| LimitPatterns::new(&[], &[*preset]).unwrap();
+    let known: Vec<_> = LimitPreset::value_variants().iter().map(patterns).collect();
     for (preset, text, until) in SEEN {
-        for presets in [[*preset], [LimitPreset::Any]] {
-            let met = met(&presets, &format!("Working…\n{text}\n"));
+        for preset in [*preset, LimitPreset::Any] {
+            let at = LimitPreset::value_variants()
+                .iter()
+                .position(|known| *known == preset);
+            let met = met_by(&known[at.unwrap()], &format!("Working…\n{text}\n"));
             let met = met.unwrap_or_else(|| panic!("not recognised: {text:?}"));
             let read = met.until.map(|until| until.to_string());
             assert_eq!(read.as_deref(), *until, "{text:?}: {met:?}");

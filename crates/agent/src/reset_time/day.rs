@@ -75,18 +75,15 @@ impl Day {
         if let Some(date) = scan.attempt(iso_date) {
             return Some(date);
         }
-        let (month, day) = match scan.try_word(month) {
-            Some(month) => {
-                scan.skip(|c| c.is_whitespace() || c == '.');
-                (month, day_of_month(scan)?)
-            }
-            None => {
-                let day = day_of_month(scan)?;
-                scan.spaces();
-                scan.try_word(|word| (word == "of").then_some(()));
-                scan.spaces();
-                (scan.try_word(month)?, day)
-            }
+        let (month, day) = if let Some(month) = scan.try_word(month) {
+            scan.skip(|c| c.is_whitespace() || c == '.');
+            (month, day_of_month(scan)?)
+        } else {
+            let day = day_of_month(scan)?;
+            scan.spaces();
+            scan.try_word(|word| (word == "of").then_some(()));
+            scan.spaces();
+            (scan.try_word(month)?, day)
         };
         Some(Self::On {
             year: scan.attempt(year),
@@ -118,7 +115,7 @@ fn day_of_month(scan: &mut Scan<'_>) -> Option<i8> {
     let digits = scan.digits().filter(|digits| digits.len() <= 2)?;
     scan.try_word(|word| matches!(word, "st" | "nd" | "rd" | "th").then_some(()));
     // `3pm` and `20:15` are times.
-    (!scan.at_word() && scan.rest().chars().next() != Some(':'))
+    (!scan.at_word() && !scan.rest().starts_with(':'))
         .then(|| digits.parse().ok())
         .flatten()
 }
@@ -150,7 +147,7 @@ impl Moment {
         };
         let instant = Instant::from_millisecond(now.as_millis()).ok()?;
         let today = instant.to_zoned(zone.clone()).date();
-        let time = self.time.unwrap_or(Time::midnight());
+        let time = self.time.unwrap_or_default();
         let at = |date: Date| -> Option<Timestamp> {
             let then = zone.to_zoned(DateTime::from_parts(date, time)).ok()?;
             Some(Timestamp::from_millis(then.timestamp().as_millisecond()))

@@ -133,6 +133,13 @@ impl JobError {
         self
     }
 
+    /// No other attempt will help, whatever was said before.
+    #[must_use]
+    pub const fn for_good(mut self) -> Self {
+        self.error.recoverable = Some(false);
+        self
+    }
+
     /// Whether another attempt may help.
     pub const fn is_recoverable(&self) -> bool {
         !matches!(self.error.recoverable, Some(false))
