@@ -201,7 +201,7 @@ fn keep_beside(result: &mut ReportedResult, text: &Tail) {
 }
 
 /// The beginning of a text for one line of a table: without control characters, and not too long.
-fn beginning_of(text: &str) -> String {
+pub fn beginning_of(text: &str) -> String {
     let text = text.trim();
     let mut shown: String = text.chars().map(printable).take(SUMMARY).collect();
     if text.chars().count() > SUMMARY {

@@ -10,6 +10,7 @@
 //! | [`prompt`] | what it is asked |
 //! | [`doing`] | its progress in a line for people |
 //! | [`changes`] | whether a run changed its directory |
+//! | [`run`] | one run for an item |
 
 pub mod changes;
 pub mod claude;
@@ -22,6 +23,7 @@ pub mod json;
 pub mod listener;
 pub mod power;
 pub mod prompt;
+pub mod run;
 pub mod verdict;
 
 use std::fmt::Debug;
