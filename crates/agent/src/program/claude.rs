@@ -81,7 +81,9 @@ impl Adapter for Claude {
         }
         match text(event, "/type") {
             Some("system") if text(event, "/subtype") == Some("init") => {
-                facts.directory = text(event, "/cwd").map(str::to_owned);
+                if let Some(directory) = text(event, "/cwd") {
+                    facts.directory = Some(directory.to_owned());
+                }
             }
             Some("assistant") => message(event, facts),
             Some("rate_limit_event") => limit(field(event, "/rate_limit_info"), facts),

@@ -26,7 +26,7 @@ pub struct Facts {
     pub structured: Option<Value>,
     /// The conversation.
     pub session: Option<String>,
-    /// The directory that it works in, as it says.
+    /// The directory that it works in.
     pub directory: Option<String>,
     /// What it has used up.
     pub spent: Spent,

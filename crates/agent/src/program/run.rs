@@ -120,9 +120,11 @@ impl Launcher {
         prompt::prompt(item, &self.power, &run.mark).into()
     }
 
-    /// Who hears what the program says.
-    pub fn listener(&self, run: &Run) -> Listener {
+    /// Who hears what the program says, that works in this directory.
+    pub fn listener(&self, run: &Run, directory: Option<PathBuf>) -> Listener {
         let mut listener = Listener::new(self.adapter);
+        let directory = directory.or_else(|| std::env::current_dir().ok());
+        listener.facts.directory = directory.map(|path| path.to_string_lossy().into_owned());
         if self.adapter.names_session() {
             listener.facts.session = Some(run.session.clone());
         }
