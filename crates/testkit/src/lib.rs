@@ -10,6 +10,7 @@
 //! | [`history`] | a recorder of what happened, and a checker that holds it against Loom's promises |
 //! | [`kubernetes`] | an API server of Kubernetes without a cluster; pods are processes |
 //! | [`nats`] | a private nats-server that can be stopped, killed, paused and restarted on its store |
+//! | [`programs`] | stubs that speak like Claude Code, Codex, Gemini CLI and Copilot CLI |
 //! | [`process`] | the program `loom` as a child process that can be killed, paused and started again |
 //!
 //! # Spawning agents in a test
@@ -56,4 +57,5 @@ pub mod history;
 pub mod kubernetes;
 pub mod nats;
 pub mod process;
+pub mod programs;
 pub mod sshd;
