@@ -6,7 +6,7 @@ use std::process::Output;
 use loom_client::NewWork;
 use loom_protocol::WorkId;
 use loom_protocol::agent::{Agent, AgentStatus, GuidRequest};
-use loom_protocol::work::{Reason, WorkItem, WorkStatus};
+use loom_protocol::work::{ListWorkRequest, Reason, WorkItem, WorkStatus};
 use loom_protocol::{AgentGuid, Body};
 use loom_testkit::programs::{self, NAMES};
 use serde_json::{Value, json};
@@ -243,7 +243,12 @@ async fn limits_outages_and_accounts_spend_no_attempt_and_start_nothing_more() {
             n + 1,
             "{name} {scenario}: nothing more is started"
         );
-        let items = house.client.list(&Default::default()).await.unwrap().items;
+        let items = house
+            .client
+            .list(&ListWorkRequest::default())
+            .await
+            .unwrap()
+            .items;
         for item in items.into_iter().filter(|item| !item.terminal) {
             house.client.cancel(item.id, "tidy").await.unwrap();
         }

@@ -88,7 +88,7 @@ pub const ACCOUNT: [&str; 12] = [
     r"\bplease (?:run|use) [`'\x22]?/?(?:[a-z]+ )?(?:/)?login\b",
     r"\b(?:not logged in|please (?:log|sign) in)\b",
     r"\bdisabled (?:by|for) your organi[sz]ation\b|\borgani[sz]ation has (?:been )?disabled\b",
-    r"\b(?:payment required|subscription (?:has )?(?:expired|ended|been cancell?ed))\b",
+    r"\b(?:payment required|subscription (?:has )?(?:expired|ended|been canceled|been cancelled))\b",
 ];
 
 /// How they say that their provider is in trouble.

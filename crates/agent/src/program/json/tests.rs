@@ -38,7 +38,7 @@ fn what_is_no_value_is_none() {
         "{\"a\":1,}",
         "[1]]",
         "{} {}",
-        "tru",
+        "yes",
         "01",
         "\"open",
         "{a:1}",
