@@ -6,6 +6,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use loom_agent::args::Stdin;
+use loom_agent::program::Program;
+use loom_agent::result::ResultForm;
 use loom_agent::{AgentRunArgs, Signals, waiting};
 use loom_client::{ClientOptions, Credentials};
 use loom_protocol::rest::Info;
@@ -28,6 +31,14 @@ pub struct AgentArgs {
 enum AgentCommand {
     /// Make any program an agent: it is run once for each work item
     Run(Box<RunArgs>),
+    /// Short for `run --program claude`: Claude Code becomes an agent
+    Claude(Box<RunArgs>),
+    /// Short for `run --program codex`: OpenAI Codex becomes an agent
+    Codex(Box<RunArgs>),
+    /// Short for `run --program gemini`: Gemini CLI becomes an agent
+    Gemini(Box<RunArgs>),
+    /// Short for `run --program copilot`: GitHub Copilot CLI becomes an agent
+    Copilot(Box<RunArgs>),
     /// Ends the programs of an agent that was killed; an agent starts it by itself
     #[command(hide = true)]
     Warden(WardenArgs),
@@ -53,12 +64,21 @@ struct RunArgs {
 pub async fn run(context: &Context, args: AgentArgs) -> CliResult<ExitCode> {
     let args = match args.command {
         AgentCommand::Run(args) => args,
+        AgentCommand::Claude(args) => known(args, Program::Claude)?,
+        AgentCommand::Codex(args) => known(args, Program::Codex)?,
+        AgentCommand::Gemini(args) => known(args, Program::Gemini)?,
+        AgentCommand::Copilot(args) => known(args, Program::Copilot)?,
         AgentCommand::Warden(args) => {
             let kept = loom_process::warden::keep(args.grace).await;
             kept.map_err(|error| CliError::Failed(format!("the warden: {error}")))?;
             return Ok(ExitCode::SUCCESS);
         }
     };
+    if args.agent.print {
+        let shown = loom_agent::preview(&args.agent).map_err(CliError::Usage)?;
+        context.out.text(&shown)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     end_with_parent()?;
     // What is wrong with the command line is told before anything is waited for.
     loom_agent::check(&args.agent).map_err(CliError::Usage)?;
@@ -77,6 +97,28 @@ pub async fn run(context: &Context, args: AgentArgs) -> CliResult<ExitCode> {
     loom_agent::run(args.agent, options, signals)
         .await
         .map_err(|error| CliError::Failed(format!("{error:#}")))
+}
+
+/// The arguments of the short form for a program.
+fn known(mut args: Box<RunArgs>, program: Program) -> CliResult<Box<RunArgs>> {
+    let named = args.agent.program.replace(program);
+    if named.is_some_and(|named| named != program) {
+        return Err(CliError::Usage(
+            "two programs are named; leave --program out".into(),
+        ));
+    }
+    let args_of_commands = [
+        (args.agent.stdin != Stdin::None, "--stdin"),
+        (args.agent.result != ResultForm::Auto, "--result"),
+        (!args.agent.exit_rules.is_empty(), "--exit-code"),
+        (!args.agent.limit_presets.is_empty(), "--limit-preset"),
+    ];
+    match args_of_commands.into_iter().find(|(is_given, _)| *is_given) {
+        Some((_, flag)) => Err(CliError::Usage(format!(
+            "{flag} is for other programs; of this one it is known"
+        ))),
+        None => Ok(args),
+    }
 }
 
 /// How to reach NATS: the flag, the environment, or what the coordinator says.

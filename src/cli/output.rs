@@ -132,34 +132,36 @@ pub fn block(text: &str) -> String {
     lines.join("\n")
 }
 
-/// Writes what a terminal would obey, or what would turn the text around, as escapes.
+/// Writes what a terminal would obey, or what would turn the text around, as escapes: those of JSON, so that a text
+/// reads the same wherever it stands.
 pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() || is_bidi_control(c) {
-            escaped.extend(c.escape_default());
-        } else {
-            escaped.push(c);
-        }
+        push_escaped(&mut escaped, c);
     }
     escaped
+}
+
+fn push_escaped(to: &mut String, c: char) {
+    match c {
+        '\t' => to.push_str("\\t"),
+        '\n' => to.push_str("\\n"),
+        '\r' => to.push_str("\\r"),
+        c if c.is_control() || is_bidi_control(c) => {
+            let _ = write!(to, "\\u{:04x}", u32::from(c));
+        }
+        c => to.push(c),
+    }
 }
 
 const fn is_bidi_control(c: char) -> bool {
     matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// JSON leaves some control characters as they are; here they become escapes of JSON.
+/// JSON leaves some of them as they are; here they become escapes, too. Its line feeds stand between its parts.
 fn armour(json: &str) -> String {
-    let mut safe = String::with_capacity(json.len());
-    for c in json.chars() {
-        if c != '\n' && c.is_control() {
-            let _ = write!(safe, "\\u{:04x}", u32::from(c));
-        } else {
-            safe.push(c);
-        }
-    }
-    safe
+    let lines: Vec<String> = json.split('\n').map(escape).collect();
+    lines.join("\n")
 }
 
 #[cfg(test)]
@@ -168,10 +170,10 @@ mod tests {
 
     #[test]
     fn a_terminal_obeys_nothing_from_others() {
-        assert_eq!(escape("a\u{1b}[2Jb\tc\nd"), "a\\u{1b}[2Jb\\tc\\nd");
-        assert_eq!(escape("\u{9b}31m\u{202e}"), "\\u{9b}31m\\u{202e}");
+        assert_eq!(escape("a\u{1b}[2Jb\tc\nd"), "a\\u001b[2Jb\\tc\\nd");
+        assert_eq!(escape("\u{9b}31m\u{202e}"), "\\u009b31m\\u202e");
         assert_eq!(escape("schön 日本"), "schön 日本");
-        assert_eq!(block("a\r\n\u{7}b"), "a\n\\u{7}b");
+        assert_eq!(block("a\r\n\u{7}b"), "a\n\\u0007b");
         let json = serde_json::to_string("\u{9b}\u{7f}é").unwrap();
         assert_eq!(armour(&json), "\"\\u009b\\u007fé\"");
         let back: String = serde_json::from_str(&armour(&json)).unwrap();

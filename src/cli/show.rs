@@ -1,6 +1,6 @@
 //! One thing with all its fields, below each other.
 
-use loom_protocol::work::{WorkItem, WorkStatus};
+use loom_protocol::work::{Usage, WorkItem, WorkStatus};
 use loom_protocol::{Body, Timestamp};
 use serde_json::Value;
 
@@ -69,6 +69,7 @@ fn rows(item: &WorkItem) -> Vec<(&'static str, String)> {
             at(item.cancel.as_ref().and_then(|c| c.stopped_at)),
         ),
         ("error", error.unwrap_or_default()),
+        ("usage", item.usage.map(used).unwrap_or_default()),
         ("context", body_text(item.context_data.as_ref())),
         ("result", outcome_of(item)),
         (
@@ -124,6 +125,14 @@ pub(super) fn outcome(item: &WorkItem) -> String {
     let summary = item.result.as_ref().and_then(|r| r.summary.clone());
     let error = item.error.as_ref().map(|error| error.message.clone());
     summary.or(error).unwrap_or_default()
+}
+
+/// What an item has used up.
+fn used(usage: Usage) -> String {
+    let tokens = usage.tokens.map(|tokens| format!("{tokens} tokens"));
+    let cost = usage.cost_usd.map(|cost| format!("${cost:.4}"));
+    let told: Vec<String> = tokens.into_iter().chain(cost).collect();
+    told.join(", ")
 }
 
 fn outcome_of(item: &WorkItem) -> String {
@@ -190,6 +199,6 @@ mod tests {
             ("name", "x\u{1b}[0m\ny".to_owned()),
             ("b", "1".to_owned()),
         ];
-        assert_eq!(sheet(&rows), "name  x\\u{1b}[0m\n      y\nb     1");
+        assert_eq!(sheet(&rows), "name  x\\u001b[0m\n      y\nb     1");
     }
 }

@@ -374,7 +374,7 @@ mod tests {
         for part in [
             "rust in eu (codex)",
             "failed",
-            "no such file (it ended with the code 3\\u{1b}[2J)",
+            "no such file (it ended with the code 3\\u001b[2J)",
             "local",
         ] {
             assert!(shown.contains(part), "{part:?} is not in {shown}");

@@ -346,6 +346,6 @@ mod tests {
     fn a_cell_is_the_first_line_of_its_text() {
         let mut table = table(&["ERROR"]);
         table.add_row(["\n  no disk\u{1b}[2J\nat line 7"]);
-        assert_eq!(table.lines(None)[1], "no disk\\u{1b}[2J");
+        assert_eq!(table.lines(None)[1], "no disk\\u001b[2J");
     }
 }

@@ -26,7 +26,7 @@ const EXAMPLE_OF_A_TARGET: &str = "\
 # agent_type = \"claude-code\"
 # capabilities = [\"rust\"]
 # mechanism = \"local\"
-# config = { command = \"loom agent run -- claude -p\" }";
+# config = { command = \"loom agent claude\" }";
 
 /// The sample as a file.
 pub fn sample() -> String {

@@ -10,6 +10,7 @@ mod host;
 mod house;
 mod killed;
 mod output;
+mod programs;
 mod replaced;
 mod rests;
 mod told;

@@ -9,6 +9,8 @@ use loom_protocol::agent::MAX_CONCURRENT_TASKS;
 
 use super::exit_rule::ExitRule;
 use super::limit_presets::LimitPreset;
+use super::program::Program;
+use super::program::power::Allow;
 use super::result::ResultForm;
 
 /// What `loom agent run` takes.
@@ -52,12 +54,34 @@ pub struct AgentRunArgs {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub spindown_after_idle: Option<Duration>,
 
+    /// An agent program that Loom understands: it makes the command line and the prompt, reads the events, and knows from
+    /// them what a run came to, what it cost and what it does. What stands behind `--` are further flags of the program
+    #[arg(long, value_enum, value_name = "PROGRAM")]
+    pub program: Option<Program>,
+
+    /// What it may do (with --program). Default: test
+    #[arg(long, value_enum, value_name = "POWER")]
+    pub allow: Option<Allow>,
+
+    /// A command that it may run beside the usual tests, with any arguments (with --program; repeatable), like `just check`
+    #[arg(long, value_name = "COMMAND")]
+    pub may_run: Vec<String>,
+
+    /// The attempt that makes so many spent ones is the last (with --program; the item's maxAttempts counts as well).
+    /// Default: 2
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub give_up_after: Option<u32>,
+
+    /// Show what would be run, and end
+    #[arg(long)]
+    pub print: bool,
+
     /// What the program reads from its standard input
-    #[arg(long, value_enum, default_value_t = Stdin::None)]
+    #[arg(long, value_enum, default_value_t = Stdin::None, conflicts_with = "program")]
     pub stdin: Stdin,
 
     /// What counts as its result
-    #[arg(long, value_enum, value_name = "FORM", default_value_t = ResultForm::Auto)]
+    #[arg(long, value_enum, value_name = "FORM", default_value_t = ResultForm::Auto, conflicts_with = "program")]
     pub result: ResultForm,
 
     /// Run each item in a directory of its own under DIR, named by its id. With placeholders in DIR:
@@ -75,31 +99,39 @@ pub struct AgentRunArgs {
     #[arg(long, value_name = "COMMAND")]
     pub after: Option<String>,
 
-    /// End a program that writes nothing for this long. Default: while it lives, it is taken to work
+    /// End a program that writes nothing for this long. Default: while it lives, it is taken to work; with --program 15m
+    /// without an event
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub silent_timeout: Option<Duration>,
 
-    /// End a program that runs for longer than this
+    /// End a program that runs for longer than this. Default: none; with --program 90m
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub max_runtime: Option<Duration>,
 
-    /// How long a program that is to end may take between TERM and KILL
+    /// How long a program that is to end may take between TERM and KILL; and, with --program, how long one that has told
+    /// its result may take to exit
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     pub grace: Duration,
 
-    /// How long running items may still take after Ctrl-C or TERM; a second one ends them at once
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
-    pub drain: Duration,
+    /// How long running items may still take after Ctrl-C or TERM; a second one ends them at once. Default: 30s; with
+    /// --program until they have ended
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub drain: Option<Duration>,
 
     /// What an exit code means (repeatable), as WHICH=WHAT. WHICH: a code, a range like 3-9, several
     /// with commas, `signal`, `other`. WHAT: complete, retry, retry:PAUSE, permanent, release.
     /// Without rules 0 completes and everything else is retried
-    #[arg(long = "exit-code", value_name = "RULE")]
+    #[arg(long = "exit-code", value_name = "RULE", conflicts_with = "program")]
     pub exit_rules: Vec<ExitRule>,
 
     /// Recognise how these programs say that their usage limit is met (repeatable): the item goes back
     /// unspent, and no more is claimed until the limit ends
-    #[arg(long = "limit-preset", value_enum, value_name = "PROGRAM")]
+    #[arg(
+        long = "limit-preset",
+        value_enum,
+        value_name = "PROGRAM",
+        conflicts_with = "program"
+    )]
     pub limit_presets: Vec<LimitPreset>,
 
     /// The same for any other text (repeatable), a regular expression over the end of the output, without
@@ -111,7 +143,8 @@ pub struct AgentRunArgs {
     #[arg(long, value_name = "NAME")]
     pub limit_group: Option<String>,
 
-    /// The program and its arguments, with placeholders, like `claude -p {description}`
+    /// The program and its arguments, with placeholders, like `./review.py {description}`; with --program further flags of
+    /// that
     ///
     /// Placeholders: {description} {descriptionFile} {id} {taskId} {capability} {boundary} {priority} {attempt} {project}
     /// {agent} {handle} {workdir} {context} {context.FIELD} {label.NAME}. Each stays within its
@@ -121,7 +154,7 @@ pub struct AgentRunArgs {
     /// The result is what it writes to its standard output: JSON where the last line is a JSON object or
     /// array, with the text before it kept beside it; else the end of the text. A line
     /// `::progress 40 message` reports progress; so does `loom work progress` inside the program.
-    #[arg(last = true, required = true, value_name = "CMD")]
+    #[arg(last = true, value_name = "CMD")]
     pub command: Vec<String>,
 }
 
@@ -134,6 +167,36 @@ pub enum Stdin {
     Json,
     /// Nothing
     None,
+}
+
+impl AgentRunArgs {
+    /// How long a known program may run where nothing else is said.
+    const KNOWN_RUNTIME: Duration = Duration::from_mins(90);
+    /// How long it may go without an event.
+    const KNOWN_SILENT: Duration = Duration::from_mins(15);
+    /// What hooks may take beside it.
+    const AROUND: Duration = Duration::from_mins(10);
+
+    /// How long a program may run, if there is a limit.
+    pub(crate) fn max_runtime(&self) -> Option<Duration> {
+        let known = self.program.map(|_| Self::KNOWN_RUNTIME);
+        self.max_runtime.or(known)
+    }
+
+    /// How long a program may be silent, if there is a limit.
+    pub(crate) fn silent_timeout(&self) -> Option<Duration> {
+        let known = self.program.map(|_| Self::KNOWN_SILENT);
+        self.silent_timeout.or(known)
+    }
+
+    /// How long running items may take once the agent is told to end.
+    pub(crate) fn drain(&self) -> Duration {
+        let default = match (self.program, self.max_runtime()) {
+            (Some(_), Some(limit)) => limit + Self::AROUND,
+            _ => Duration::from_secs(30),
+        };
+        self.drain.unwrap_or(default)
+    }
 }
 
 fn slots(text: &str) -> Result<usize, String> {

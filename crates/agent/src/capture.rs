@@ -8,6 +8,8 @@ use loom_protocol::Body;
 use loom_protocol::work::limits;
 
 use super::lines::{self, Line, Splitter};
+use super::program::facts::Facts;
+use super::program::listener::Listener;
 use super::secrets::{Scrubber, Secrets};
 use loom_process::tail::Tail;
 
@@ -15,6 +17,8 @@ use loom_process::tail::Tail;
 pub const LONGEST_LINE: usize = limits::RESULT;
 /// How much of one line goes to the logs subject, in bytes.
 const LOGGED: usize = 8 * 1024;
+/// Enough of the end to see that there is any, in bytes.
+const MARKED: usize = 256;
 /// How many empty lines one after the other are kept.
 const BLANK: usize = 16;
 
@@ -25,6 +29,18 @@ pub struct Capture {
     scrubber: Scrubber,
     splitter: Splitter,
     kept: Kept,
+    heard: Heard,
+}
+
+/// What of a stream is a sign of life.
+#[derive(Debug)]
+enum Heard {
+    /// Whatever is written; and how often.
+    Anything(u64),
+    /// The events of a known program; other lines are text.
+    Events(Box<Listener>),
+    /// Nothing: its life is seen elsewhere.
+    Nothing,
 }
 
 /// What the lines of a stream leave behind.
@@ -55,23 +71,58 @@ impl Capture {
             scrubber: Scrubber::new(secrets.clone()),
             splitter: Splitter::new(LONGEST_LINE),
             kept: Kept::default(),
+            heard: Heard::Anything(0),
+        }
+    }
+
+    /// Whose events are heard.
+    #[must_use]
+    pub fn heard_by(mut self, listener: Listener) -> Self {
+        self.heard = Heard::Events(Box::new(listener));
+        self
+    }
+
+    /// Nothing that is written is a sign of life.
+    #[must_use]
+    pub fn not_heard(mut self) -> Self {
+        self.heard = Heard::Nothing;
+        self
+    }
+
+    /// How many signs of life there were.
+    pub fn signs(&self) -> u64 {
+        match &self.heard {
+            Heard::Anything(signs) => *signs,
+            Heard::Events(listener) => listener.events,
+            Heard::Nothing => 0,
+        }
+    }
+
+    /// What the events say, where they are heard.
+    pub fn facts(&self) -> Option<&Facts> {
+        match &self.heard {
+            Heard::Events(listener) => Some(&listener.facts),
+            _ => None,
         }
     }
 
     /// Takes what has come; tells the job of progress, and sends the lines to the logs.
     pub fn feed(&mut self, bytes: &[u8], job: &Job) {
-        let (splitter, kept) = (&mut self.splitter, &mut self.kept);
+        if let Heard::Anything(signs) = &mut self.heard {
+            *signs += 1;
+        }
+        let (splitter, kept, heard) = (&mut self.splitter, &mut self.kept, &mut self.heard);
         self.scrubber.feed(bytes, |bytes| {
-            splitter.feed(bytes, |line| kept.take(&line, job));
+            splitter.feed(bytes, |line| kept.hear(heard, &line, job));
         });
     }
 
     /// The stream has ended.
     pub fn finish(&mut self, job: &Job) {
-        let (splitter, kept) = (&mut self.splitter, &mut self.kept);
+        let (splitter, kept, heard) = (&mut self.splitter, &mut self.kept, &mut self.heard);
         self.scrubber
-            .finish(|bytes| splitter.feed(bytes, |line| kept.take(&line, job)));
-        splitter.finish(|line| kept.take(&line, job));
+            .finish(|bytes| splitter.feed(bytes, |line| kept.hear(heard, &line, job)));
+        splitter.finish(|line| kept.hear(heard, &line, job));
     }
 
     /// The end of all that was said.
@@ -83,6 +134,11 @@ impl Capture {
         tail.push(json.as_bytes());
         tail.push(b"\n");
         Cow::Owned(tail)
+    }
+
+    /// Whether nothing was said.
+    pub fn is_empty(&self) -> bool {
+        self.tail().text(MARKED).is_empty()
     }
 
     /// The last line that is not empty, where it is a JSON object or array, and the end of what stands
@@ -103,6 +159,17 @@ impl Capture {
 }
 
 impl Kept {
+    fn hear(&mut self, heard: &mut Heard, line: &Line<'_>, job: &Job) {
+        let Heard::Events(listener) = heard else {
+            return self.take(line, job);
+        };
+        job.log(logged(line.bytes));
+        if let Some(text) = listener.take(line, job) {
+            self.tail.push(text.as_bytes());
+            self.tail.push(b"\n");
+        }
+    }
+
     fn take(&mut self, line: &Line<'_>, job: &Job) {
         job.log(logged(line.bytes));
         if line.whole

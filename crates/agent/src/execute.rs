@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::capture::Capture;
 use super::exit_rule::Exit;
+use super::program::listener::Listener;
 use super::report_dir::ReportDir;
 use super::secrets::Secrets;
 use super::workdir::Workdir;
@@ -49,6 +50,8 @@ pub enum Ended {
     Silent(Duration),
     /// It ran for too long.
     TooLong(Duration),
+    /// It had told its result, and did not exit.
+    Lingering,
     /// The job was cancelled.
     Cancelled,
 }
@@ -89,7 +92,21 @@ impl Execution<'_> {
     ///
     /// # Errors
     /// It could not be started.
-    pub async fn run(&self, mut command: Command, stdin: Option<Bytes>) -> io::Result<Finished> {
+    pub async fn run(&self, command: Command, stdin: Option<Bytes>) -> io::Result<Finished> {
+        self.run_heard(command, stdin, None).await
+    }
+
+    /// The same with a listener for its events: what else it writes is no sign of life, and one that has told its
+    /// result and does not exit is ended after the grace.
+    ///
+    /// # Errors
+    /// It could not be started.
+    pub async fn run_heard(
+        &self,
+        mut command: Command,
+        stdin: Option<Bytes>,
+        listener: Option<Listener>,
+    ) -> io::Result<Finished> {
         let started_at = clock::now();
         if let Some(workdir) = self.workdir {
             workdir.lend(&mut command)?;
@@ -98,8 +115,14 @@ impl Execution<'_> {
         if let Some(workdir) = self.workdir {
             workdir.note(group.id());
         }
-        let heard = watch::Sender::new(Instant::now());
+        let heard = watch::Sender::new(Sign {
+            last: Instant::now(),
+            has_result: false,
+        });
         let [mut out, mut err] = [(); 2].map(|()| Capture::new(self.secrets));
+        if let Some(listener) = listener {
+            (out, err) = (out.heard_by(listener), err.not_heard());
+        }
         let ended = {
             let talking = async {
                 tokio::join!(
@@ -153,7 +176,7 @@ async fn until_silent_for_ever(
 async fn watch_over(
     group: &mut Group,
     execution: &Execution<'_>,
-    heard: &watch::Sender<Instant>,
+    heard: &watch::Sender<Sign>,
 ) -> io::Result<Ended> {
     let bounds = execution.bounds;
     let started = Instant::now();
@@ -164,12 +187,13 @@ async fn watch_over(
             status = group.exited() => return Ok(Ended::Exited(status?.into())),
             limit = at(started, bounds.max_runtime) => break Ended::TooLong(limit),
             limit = silence.over() => {
-                let last_sign = (*heard.borrow()).max(execution.reports.last_progress(started));
+                let last_sign = heard.borrow().last.max(execution.reports.last_progress(started));
                 if silence.is_broken(last_sign) {
                     continue;
                 }
                 break Ended::Silent(limit);
             }
+            () = lingering(heard, bounds.grace) => break Ended::Lingering,
             () = execution.job.cancelled().cancelled(), if listen_to_cancel => {
                 if execution.is_stopped() {
                     break Ended::Cancelled;
@@ -180,6 +204,28 @@ async fn watch_over(
     };
     group.end(bounds.grace).await;
     Ok(ended)
+}
+
+/// The last sign of life.
+#[derive(Debug, Clone, Copy)]
+struct Sign {
+    last: Instant,
+    /// Whether the program has told its result.
+    has_result: bool,
+}
+
+/// Waits until a program has told its result and nothing more for so long.
+async fn lingering(heard: &watch::Sender<Sign>, grace: Duration) {
+    let mut signs = heard.subscribe();
+    loop {
+        let sign = *signs.borrow_and_update();
+        tokio::select! {
+            () = tokio::time::sleep_until(sign.last + grace), if sign.has_result => return,
+            changed = signs.changed() => if changed.is_err() {
+                return std::future::pending().await;
+            },
+        }
+    }
 }
 
 /// The clock of `--silent-timeout`.
@@ -230,15 +276,22 @@ async fn read(
     mut stream: pipe::Receiver,
     capture: &mut Capture,
     job: &Job,
-    heard: &watch::Sender<Instant>,
+    heard: &watch::Sender<Sign>,
 ) {
     let mut chunk = vec![0; CHUNK];
     loop {
         match stream.read(&mut chunk).await {
             Ok(0) => return,
             Ok(read) => {
-                heard.send_replace(Instant::now());
+                let before = capture.signs();
                 capture.feed(&chunk[..read], job);
+                if capture.signs() > before {
+                    let facts = capture.facts();
+                    heard.send_replace(Sign {
+                        last: Instant::now(),
+                        has_result: facts.is_some_and(|facts| facts.result.is_some()),
+                    });
+                }
             }
             Err(error) => {
                 tracing::debug!(%error, "the program's output can't be read any more");

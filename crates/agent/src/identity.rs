@@ -153,6 +153,9 @@ fn offered(
 }
 
 fn name_of_program(args: &AgentRunArgs) -> Option<String> {
+    if let Some(known) = args.program {
+        return Some(known.adapter().agent_type().to_owned());
+    }
     let name = Path::new(args.command.first()?).file_name()?;
     let name = name.to_string_lossy().into_owned();
     check_token("agentType", &name).ok()?;

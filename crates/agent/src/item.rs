@@ -17,6 +17,7 @@ use super::execute::{Bounds, Ended, Execution};
 use super::exit_rule::{Exit, ExitRules, ExitVerdict};
 use super::host::{HOLD_BACK, Host, is_of_host};
 use super::limit::LimitPatterns;
+use super::program::run::{self, Launcher, Run};
 use super::report_dir::{Outcome, ReportDir};
 use super::rest::Rests;
 use super::result::{ResultForm, failure};
@@ -36,6 +37,8 @@ pub const STOP_MARGIN: Duration = Duration::from_secs(30);
 /// What is done with each item.
 #[derive(Debug, Clone)]
 pub struct Plan {
+    /// A program that Loom understands; in the place of `command`, `stdin`, `result` and `rules`.
+    pub known: Option<Launcher>,
     /// The program and its arguments, with placeholders.
     pub command: Vec<String>,
     /// What it reads.
@@ -75,6 +78,8 @@ pub struct Runner {
 struct Work<'a> {
     job: &'a Job,
     workdir: Option<Workdir>,
+    /// What belongs to this run of a known program.
+    run: Run,
     command: Vec<String>,
     environment: Vec<(String, String)>,
     reports: &'a ReportDir,
@@ -206,9 +211,12 @@ impl Runner {
         if let Some(dir) = &workdir {
             values.workdir = text_of(&dir.path);
         }
-        let arguments = self.plan.command.iter();
+        let run = Run::new();
+        let known = self.plan.known.as_ref().map(|known| known.command(&run));
+        let templates = known.as_ref().unwrap_or(&self.plan.command);
+        let arguments = templates.iter();
         let command: Vec<String> = arguments.map(|a| template::fill(a, &values)).collect();
-        check_arguments(&self.plan.command, &command).map_err(JobEnd::Failed)?;
+        check_arguments(templates, &command).map_err(JobEnd::Failed)?;
         let mut variables = self.environment.clone();
         let path = workdir.as_ref().map(|dir| dir.path.as_path());
         let files = [path, reports.path(), description_file.as_deref()];
@@ -216,6 +224,7 @@ impl Runner {
         Ok(Work {
             job,
             workdir,
+            run,
             command,
             environment: variables,
             reports,
@@ -262,6 +271,9 @@ impl Runner {
     }
 
     async fn program(&self, work: &Work<'_>) -> JobEnd {
+        if let Some(launcher) = &self.plan.known {
+            return self.known_program(work, launcher).await;
+        }
         let stdin = match self.plan.stdin {
             Stdin::None => None,
             Stdin::Description => Some(work.job.item().description.clone().into_bytes()),
@@ -281,6 +293,35 @@ impl Runner {
             }
             Err(error) => self.not_started(work, &work.command[0], &error),
         }
+    }
+
+    async fn known_program(&self, work: &Work<'_>, launcher: &Launcher) -> JobEnd {
+        let directory = || work.workdir.as_ref().map(|dir| dir.path.clone());
+        let before = run::fingerprint(directory()).await;
+        let stdin = launcher.stdin(work.job.item(), &work.run);
+        let listener = launcher.listener(&work.run, directory());
+        let command = work.command_of(&work.command);
+        let running = self.execution(work);
+        let running = running.run_heard(command, Some(stdin), Some(listener));
+        let finished = match running.await {
+            Ok(finished) => finished,
+            Err(error) => return self.not_started(work, &work.command[0], &error),
+        };
+        if let Some(host) = &self.host {
+            host.works();
+        }
+        let is_denied = finished
+            .stdout
+            .facts()
+            .is_some_and(|facts| !facts.denied.is_empty());
+        let has_changed = match before {
+            Some(before) if is_denied => {
+                let after = run::fingerprint(directory()).await;
+                after.map(|after| after != before)
+            }
+            _ => None,
+        };
+        self.judge_known(launcher, work.job, &finished, has_changed)
     }
 
     /// Runs `--after`, whatever came of the item. A completion counts only if this succeeds too.
@@ -334,8 +375,13 @@ impl Runner {
             );
             return JobEnd::Failed(failure(false, "arguments-too-long", message));
         }
+        let name = self
+            .plan
+            .command
+            .first()
+            .filter(|_| self.plan.known.is_none());
         let is_named_by_item = program == work.command[0]
-            && template::has_placeholder(&self.plan.command[0])
+            && name.is_some_and(|name| template::has_placeholder(name))
             && !is_of_host(error);
         if is_named_by_item {
             let problem = probe::program(program).err();
@@ -376,7 +422,7 @@ fn check_arguments(templates: &[String], arguments: &[String]) -> Result<(), Job
         }
         if argument.len() > LONGEST_ARGUMENT {
             let message = format!(
-                "the argument {template:?} would have {} bytes, and the system takes {LONGEST_ARGUMENT}; pass the text by --stdin, or name {{descriptionFile}} instead of {{description}}",
+                "the argument {template:?} would have {} bytes, and the system takes {LONGEST_ARGUMENT}; pass it by --stdin json, or the description by {{descriptionFile}}",
                 argument.len()
             );
             return Err(failure(false, "arguments-too-long", message));

@@ -3,32 +3,26 @@
 use jiff::tz::TimeZone;
 use loom_client::clock;
 use loom_client::{JobEnd, JobError};
-use loom_protocol::agent::MAX_PAUSE;
 use loom_protocol::work::Reason;
 
 use super::execute::{Ended, Finished};
 use super::exit_rule::{Exit, ExitVerdict};
 use super::item::Runner;
 use super::limit::LimitMet;
-use super::result::{error_of, failure, result_of};
+use super::result::{error_of, failure, result_of, said_by};
 
 impl Runner {
     /// What the end of a program means for the item.
     pub(super) fn judge(&self, finished: &Finished, who: &str) -> JobEnd {
         let verdict = match finished.ended {
             Ended::Exited(exit) => self.plan.rules.verdict(exit),
+            Ended::Cancelled if !finished.stdout.is_empty() => {
+                return JobEnd::Stopped(said_by(&finished.stdout));
+            }
             _ => ExitVerdict::Retry(None),
         };
         if let Some(met) = self.limit_met(finished, verdict) {
-            let now = clock::now();
-            let named = self.rests.lock().until(&met, finished.started_at, now);
-            let until = named.min(now.after(MAX_PAUSE));
-            if until == named {
-                tracing::warn!(said = met.said, %until, "a usage limit is met");
-            } else {
-                tracing::warn!(said = met.said, %until, %named, "a usage limit is met; no pause is longer than 31 days");
-            }
-            return JobEnd::LimitReached(Some(named));
+            return self.rest(&met, finished);
         }
         match verdict {
             ExitVerdict::Complete => self.completed(finished),
@@ -75,6 +69,7 @@ impl Runner {
                     format!("ran for {limit} and was ended (--max-runtime)"),
                 )
             }
+            Ended::Lingering => ("no-exit".into(), "did not exit and was ended".into()),
             Ended::Cancelled => (
                 "stopped".into(),
                 "stopped because the job was cancelled".into(),

@@ -6,6 +6,7 @@
 //! | [`probe`] | is the program there at all |
 //! | [`identity`] | what it says that it is, to a coordinator and by a target |
 //! | [`waiting`] | waits for a coordinator that is not up yet |
+//! | [`program`] | the programs that Loom understands: Claude Code, Codex, Gemini CLI, Copilot CLI |
 //! | [`item`], [`judge`] | one item: directory, hooks, program, verdict |
 //! | [`workdir`], [`directory_name`] | its directory, which no other item has meanwhile |
 //! | [`host`] | whether this host lets it work, and what waits until it does |
@@ -37,6 +38,7 @@ pub mod limit_presets;
 pub mod lines;
 
 pub mod probe;
+pub mod program;
 pub mod report_dir;
 pub mod reset_time;
 pub mod rest;
@@ -63,6 +65,9 @@ use identity::{Identity, Told};
 use item::{Plan, Runner};
 use limit::LimitPatterns;
 use loom_process::warden::Warden;
+use program::Program;
+use program::power::Power;
+use program::run::{Launcher, shown_in_shell};
 pub use waiting::Signals;
 
 /// Exit codes, as the contract says.
@@ -167,7 +172,7 @@ async fn live(
         ));
     }
     let watching = tokio::spawn(host.watch(agent.stopper()));
-    let signals = tokio::spawn(obey_signals(signals, agent.stopper(), args.drain));
+    let signals = tokio::spawn(obey_signals(signals, agent.stopper(), args.drain()));
     let ended = agent.ended().await;
     signals.abort();
     watching.abort();
@@ -237,23 +242,63 @@ fn refusal(error: &loom_client::ClientError) -> Refusal {
     (code, error.to_string())
 }
 
+/// How many spent attempts are enough for a known program, where nothing else is said.
+const GIVE_UP_AFTER: u32 = 2;
+
+/// What would be run, for people.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn preview(args: &AgentRunArgs) -> Result<String, String> {
+    let plan = plan_of(args)?;
+    if let Some(launcher) = &plan.known {
+        return Ok(launcher.preview());
+    }
+    let words = plan.command.iter().map(|word| shown_in_shell(word));
+    Ok(words.collect::<Vec<_>>().join(" "))
+}
+
+/// A program that Loom understands, as the command line names it.
+fn launcher_of(args: &AgentRunArgs, program: Program) -> Result<Launcher, String> {
+    let power = Power::new(args.allow.unwrap_or_default(), args.may_run.clone())?;
+    let give_up_after = args.give_up_after.unwrap_or(GIVE_UP_AFTER);
+    Launcher::new(program, power, args.command.clone(), give_up_after)
+}
+
 fn plan_of(args: &AgentRunArgs) -> Result<Plan, String> {
-    let (program, arguments) = args.command.split_first().ok_or("no program is given")?;
-    let mut command = vec![probe::program(program)?];
-    command.extend_from_slice(arguments);
+    let known = match args.program {
+        Some(program) => Some(launcher_of(args, program)?),
+        None if args.allow.is_some()
+            || args.give_up_after.is_some()
+            || !args.may_run.is_empty() =>
+        {
+            return Err("--allow, --may-run and --give-up-after need --program".into());
+        }
+        None => None,
+    };
+    let mut command = args.command.clone();
+    if known.is_none() {
+        let program = command.first_mut().ok_or(
+            "no program is given: name one behind `--`, like `-- ./review.py {description}`, or one that Loom understands by --program",
+        )?;
+        *program = probe::program(program)?;
+    }
     let workdir = match &args.workdir {
         None => None,
         Some(dir) => Some(workdir_of(&dir.to_string_lossy())?),
     };
     for text in command.iter().chain(&workdir) {
-        if let Some((wrong, meant)) = template::mistyped(text) {
-            return Err(format!(
-                "{{{wrong}}} is no placeholder; did you mean {{{meant}}}?"
-            ));
+        if let Some(problem) = template::unknown(text) {
+            return Err(problem);
         }
     }
+    let limits = match args.program {
+        Some(program) => {
+            LimitPatterns::of_program(&args.limit_patterns, program.adapter().preset())
+        }
+        None => LimitPatterns::new(&args.limit_patterns, &args.limit_presets),
+    };
     Ok(Plan {
-        command,
         stdin: args.stdin,
         result: args.result,
         workdir,
@@ -261,11 +306,13 @@ fn plan_of(args: &AgentRunArgs) -> Result<Plan, String> {
         after: args.after.clone(),
         bounds: Bounds {
             grace: args.grace,
-            max_runtime: args.max_runtime,
-            silent_timeout: args.silent_timeout,
+            max_runtime: args.max_runtime(),
+            silent_timeout: args.silent_timeout(),
         },
         rules: ExitRules::new(args.exit_rules.clone()),
-        limits: LimitPatterns::new(&args.limit_patterns, &args.limit_presets)?,
+        limits: limits?,
+        command,
+        known,
     })
 }
 
@@ -310,7 +357,7 @@ fn describe(args: &AgentRunArgs, client: &Client, guid: AgentGuid) -> AgentBuild
         .slots(args.slots)
         // The program was told its attempt, and reports by it.
         .resume_lost(false)
-        .grace(args.drain)
+        .grace(args.drain())
         .cancel_grace(args.grace + item::STOP_MARGIN);
     if let Some(group) = &args.limit_group {
         agent = agent.limit_group(group);

@@ -1,11 +1,14 @@
-//! Whether a program says that a usage limit is met, and until when. Pure.
+//! Whether a program says that a usage limit is met, and until when; for known programs also, whether it is their
+//! provider's trouble or a matter for a person. Pure.
+
+use std::fmt;
 
 use jiff::tz::TimeZone;
 use loom_protocol::Timestamp;
 use regex::{Regex, RegexBuilder};
 
 use super::capture::Capture;
-use super::limit_presets::LimitPreset;
+use super::limit_presets::{self, LimitPreset};
 use super::reset_time::reset_time;
 
 /// How much of the end of each stream is looked at: a program that meets a limit says so last. In bytes.
@@ -17,9 +20,32 @@ const NOTHING_ELSE: usize = 400;
 /// and not more than so many words before the limit: it would be speaking about one.
 const WORDS_BEFORE: usize = 3;
 
-/// A usage limit that a program has met.
+/// What is nobody's failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// An account has used its share; that ends at a time.
+    Limit,
+    /// The provider is in trouble; that ends by itself.
+    Outage,
+    /// A person has to act: to pay, to sign in.
+    Account,
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Limit => "a usage limit is met",
+            Self::Outage => "the provider is in trouble",
+            Self::Account => "the account needs a person",
+        })
+    }
+}
+
+/// A usage limit that a program has met, or what else is nobody's failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitMet {
+    /// Which of them.
+    pub class: Class,
     /// Until when, if it says so and it can be understood.
     pub until: Option<Timestamp>,
     /// What it said.
@@ -27,8 +53,11 @@ pub struct LimitMet {
 }
 
 /// The patterns that tell a usage limit. With none, nothing is told.
+///
+/// What the group `reset` of a pattern finds begins with the time when the limit ends, if it can be understood; a
+/// pattern with a group `when` finds nothing unless it can.
 #[derive(Debug, Clone, Default)]
-pub struct LimitPatterns(Vec<Regex>);
+pub struct LimitPatterns(Vec<(Class, Regex)>);
 
 impl LimitPatterns {
     /// Patterns of one's own come first, then those of the presets.
@@ -43,10 +72,36 @@ impl LimitPatterns {
                 .build()
                 .map_err(|error| format!("--limit-pattern {pattern:?} is no pattern: {error}"))
         };
-        let own = own.iter().map(|own| read(own));
         let of_presets = presets.iter().flat_map(|preset| preset.patterns());
+        let own = own.iter().map(|own| read(own));
         let patterns = own.chain(of_presets.map(read));
-        Ok(Self(patterns.collect::<Result<_, _>>()?))
+        let limits = patterns.map(|pattern| Ok((Class::Limit, pattern?)));
+        Ok(Self(limits.collect::<Result<_, String>>()?))
+    }
+
+    /// What a known program says: patterns of one's own first, then what is a matter for a person, then that the
+    /// program's own limit is met, then that its provider is in trouble, and at last limits in general.
+    ///
+    /// # Errors
+    /// As [`LimitPatterns::new`].
+    pub fn of_program(own: &[String], preset: LimitPreset) -> Result<Self, String> {
+        let mut all = Self::new(own, &[])?.0;
+        let known = |class, patterns: &[&str]| -> Result<Vec<(Class, Regex)>, String> {
+            let patterns: Vec<String> = patterns.iter().map(|text| (*text).to_owned()).collect();
+            let read = Self::new(&patterns, &[])?.0.into_iter();
+            Ok(read.map(|(_, regex)| (class, regex)).collect())
+        };
+        all.extend(known(Class::Account, &limit_presets::ACCOUNT)?);
+        all.extend(Self::new(&[], &[preset])?.0);
+        all.extend(known(Class::Outage, &limit_presets::OUTAGE)?);
+        all.extend(Self::new(&[], &[LimitPreset::Any])?.0);
+        Ok(Self(all))
+    }
+
+    /// What a known program says that it came to; that is nothing else than its own word.
+    pub fn of_result(&self, text: &str, now: Timestamp, zone: &TimeZone) -> Option<LimitMet> {
+        let end = text.ceil_char_boundary(text.len().saturating_sub(LAST_LINE));
+        self.find(&text[end..], usize::MAX, now, zone)
     }
 
     /// What a program that has failed said of a limit.
@@ -76,8 +131,8 @@ impl LimitPatterns {
         self.find(&text, WORDS_BEFORE, now, zone)
     }
 
-    /// The first pattern that finds a time, or else the first that finds anything, behind so many
-    /// words at the most.
+    /// The first pattern that finds anything, behind so many words at the most; of those of a limit the first that
+    /// finds a time.
     fn find(
         &self,
         text: &str,
@@ -86,240 +141,44 @@ impl LimitPatterns {
         zone: &TimeZone,
     ) -> Option<LimitMet> {
         let mut without_time = None;
-        for found in self.0.iter().filter_map(|pattern| pattern.captures(text)) {
-            let begins_at = found.get(0).map_or(0, |all| all.start());
-            if text[..begins_at].split_whitespace().count() > words_before {
+        let found = |(class, pattern): &(Class, Regex)| Some((*class, pattern.captures(text)?));
+        for (class, found) in self.0.iter().filter_map(found) {
+            let (from, to) = found.get(0).map_or((0, 0), |all| (all.start(), all.end()));
+            if text[..from].split_whitespace().count() > words_before {
                 continue;
             }
-            let reset = found.name("reset");
-            let met = LimitMet {
-                until: reset.and_then(|reset| reset_time(reset.as_str(), now, zone)),
-                said: found[0].split_whitespace().collect::<Vec<_>>().join(" "),
-            };
-            if met.until.is_some() {
-                return Some(met);
+            let needed = found.name("when");
+            let named = needed.or_else(|| found.name("reset"));
+            let time = named.and_then(|named| reset_time(named.as_str(), now, zone));
+            if needed.is_some() && time.is_none() {
+                continue;
             }
-            without_time.get_or_insert(met);
+            // What stands behind the time is not about the limit.
+            let end = match (named, time) {
+                (Some(named), Some((_, length))) => named.start() + length,
+                (Some(named), None) => named.start(),
+                (None, _) => to,
+            };
+            let met = LimitMet {
+                class,
+                until: time.map(|(until, _)| until),
+                said: text[from..end]
+                    .split_whitespace()
+                    .collect::<Vec<_>>()
+                    .join(" "),
+            };
+            match (class, &without_time) {
+                (Class::Limit, _) if met.until.is_some() => return Some(met),
+                (Class::Limit, None) => without_time = Some(met),
+                (Class::Outage | Class::Account, None) => return Some(met),
+                (_, Some(_)) => {}
+            }
         }
         without_time
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::job;
-    use clap::ValueEnum as _;
-
-    const NOW: &str = "2026-07-29T14:00:00.000Z";
-
-    fn captured(text: &str) -> Capture {
-        let mut capture = Capture::default();
-        capture.feed(text.as_bytes(), &job());
-        capture.finish(&job());
-        capture
-    }
-
-    fn met(presets: &[LimitPreset], text: &str) -> Option<LimitMet> {
-        let limits = LimitPatterns::new(&[], presets).unwrap();
-        let (stdout, stderr) = (captured(""), captured(text));
-        limits.of_failure(&stdout, &stderr, NOW.parse().unwrap(), &TimeZone::UTC)
-    }
-
-    /// Texts as the programs wrote them, and when the limit ends by them.
-    const SEEN: &[(LimitPreset, &str, Option<&str>)] = &[
-        (
-            LimitPreset::Claude,
-            "Claude AI usage limit reached|1785340800",
-            Some("2026-07-29T16:00:00.000Z"),
-        ),
-        (
-            LimitPreset::Claude,
-            "Claude usage limit reached. Your limit will reset at 3pm (America/Bogota).",
-            Some("2026-07-29T20:00:00.000Z"),
-        ),
-        (
-            LimitPreset::Claude,
-            "You've hit your session limit · resets 12:50am (America/Los_Angeles)",
-            Some("2026-07-30T07:50:00.000Z"),
-        ),
-        (
-            LimitPreset::Claude,
-            "You’ve hit your limit for Claude messages. Limits will reset at 9:30 PM.",
-            Some("2026-07-29T21:30:00.000Z"),
-        ),
-        (
-            LimitPreset::Claude,
-            "You've hit your weekly limit · resets Jul 31, 2am (UTC)",
-            Some("2026-07-31T02:00:00.000Z"),
-        ),
-        (
-            LimitPreset::Claude,
-            "You've hit your weekly limit · resets Sep 15 at 7pm",
-            Some("2026-09-15T19:00:00.000Z"),
-        ),
-        (
-            LimitPreset::Claude,
-            "Weekly limit reached · resets 10am (Asia/Seoul) · /upgrade to Max or turn on /extra-usage",
-            Some("2026-07-30T01:00:00.000Z"),
-        ),
-        (
-            LimitPreset::Claude,
-            "{\"type\":\"result\",\"is_error\":true,\"result\":\"Claude AI usage limit reached|1785340800\"}",
-            Some("2026-07-29T16:00:00.000Z"),
-        ),
-        (
-            LimitPreset::Claude,
-            "You've hit your Sonnet limit · resets 3:45pm",
-            Some("2026-07-29T15:45:00.000Z"),
-        ),
-        (
-            LimitPreset::Codex,
-            "■ You've hit your usage limit. Upgrade to Pro (https://openai.com/chatgpt/pricing) or try again in 5 days 22 hours 11\nminutes.",
-            Some("2026-08-04T12:11:00.000Z"),
-        ),
-        (
-            LimitPreset::Codex,
-            "You've hit your usage limit. Visit https://chatgpt.com/codex/settings/usage to purchase more credits or try again at Aug 20th, 2026 6:38 AM.",
-            Some("2026-08-20T06:38:00.000Z"),
-        ),
-        (
-            LimitPreset::Codex,
-            "You’ve hit your usage limit for codex. Switch to another model now, or try again at 7:38 PM.",
-            Some("2026-07-29T19:38:00.000Z"),
-        ),
-        (
-            LimitPreset::Codex,
-            "> 🖐 You've hit your usage limit. Upgrade to Pro (https://openai.com/chatgpt/pricing), or wait for limits to reset (every 5h and every week.).",
-            None,
-        ),
-        (
-            LimitPreset::Codex,
-            "Rate limit reached for gpt-5 in organization org-x on tokens per min (TPM): Please try again in 1.5s.",
-            Some("2026-07-29T14:00:01.500Z"),
-        ),
-        (
-            LimitPreset::Copilot,
-            "✗ Sorry, you've hit a rate limit that restricts the number of Copilot model requests you can make within a specific time\n  period. Please try again in 15 hours 23 minutes. Please review our Terms",
-            Some("2026-07-30T05:23:00.000Z"),
-        ),
-        (
-            LimitPreset::Copilot,
-            "Model call failed: {\"message\":\"rate limit exceeded\",\"code\":\"rate_limited\"}",
-            None,
-        ),
-        (
-            LimitPreset::Copilot,
-            "Sorry, you have been rate-limited. Please wait a moment before trying again.",
-            None,
-        ),
-        (
-            LimitPreset::Gemini,
-            "You have exhausted your capacity on this model. Your quota will reset after 8h44m7s.",
-            Some("2026-07-29T22:44:07.000Z"),
-        ),
-        (
-            LimitPreset::Gemini,
-            "✕ [API Error: You have exhausted your daily quota on this model.]",
-            None,
-        ),
-        (
-            LimitPreset::Gemini,
-            "\"status\": \"RESOURCE_EXHAUSTED\"",
-            None,
-        ),
-    ];
-
-    #[test]
-    fn the_texts_of_each_program_are_recognised() {
-        for (preset, text, until) in SEEN {
-            for presets in [[*preset], [LimitPreset::Any]] {
-                let met = met(&presets, &format!("Working…\n{text}\n"));
-                let met = met.unwrap_or_else(|| panic!("not recognised: {text:?}"));
-                let read = met.until.map(|until| until.to_string());
-                assert_eq!(read.as_deref(), *until, "{text:?}: {met:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn other_failures_are_none() {
-        for text in [
-            "error: expected `;`",
-            "the limit of the array is reached",
-            "test usage_limit ... FAILED",
-            "429 is not the answer",
-            "time limit exceeded",
-            "error: recursion limit reached, reset the counter before the next call",
-            "test failed: connection limit reached\nhint: it resets after each test",
-            "status = StatusCode.RESOURCE_EXHAUSTED, details = \"received message larger than max\"",
-        ] {
-            assert_eq!(met(&[LimitPreset::Any], text), None, "{text:?}");
-        }
-        assert_eq!(met(&[], "Claude AI usage limit reached|1785340800"), None);
-    }
-
-    #[test]
-    fn only_the_last_words_count() {
-        let long_ago = format!(
-            "You've hit your usage limit.\n{}",
-            "compiling\n".repeat(1000)
-        );
-        assert_eq!(met(&[LimitPreset::Any], &long_ago), None);
-    }
-
-    #[test]
-    fn a_limit_at_the_end_of_a_long_line_is_seen() {
-        for length in [2_051, 40_000, 500_000] {
-            let text = format!("{} usage limit reached|1785340800", "x".repeat(length));
-            assert!(met(&[LimitPreset::Claude], &text).is_some(), "{length}");
-        }
-        // One line of JSON that speaks of much else behind it.
-        let json = format!(
-            "{{\"is_error\":true,\"result\":\"Claude AI usage limit reached|1785340800\",\"models\":\"{}\"}}",
-            "m".repeat(9_000)
-        );
-        assert!(met(&[LimitPreset::Claude], &json).is_some());
-    }
-
-    #[test]
-    fn a_success_is_believed_unless_it_says_nothing_else() {
-        let limits = LimitPatterns::new(&[], &[LimitPreset::Claude]).unwrap();
-        let read =
-            |text: &str| limits.of_success(&captured(text), NOW.parse().unwrap(), &TimeZone::UTC);
-        assert!(read("Claude AI usage limit reached|1785340800").is_some());
-        let report = format!(
-            "{}\nThe bug was in `usage limit reached|1785340800`.",
-            "x".repeat(500)
-        );
-        assert_eq!(read(&report), None);
-        let short = "Fixed: users are told \"Weekly limit reached\" before they submit.";
-        assert_eq!(read(short), None, "it speaks of a limit, and has met none");
-        let last = format!("{}\nusage limit reached", "x".repeat(5_000));
-        assert_eq!(read(&last), None, "it has said more before");
-    }
-
-    #[test]
-    fn a_pattern_of_ones_own_comes_first_and_a_bad_one_is_explained() {
-        let own = ["out of fuel until (?<reset>.+)".to_owned()];
-        let limits = LimitPatterns::new(&own, &[]).unwrap();
-        let met = limits.of_failure(
-            &captured("OUT OF FUEL until 4pm"),
-            &captured(""),
-            NOW.parse().unwrap(),
-            &TimeZone::UTC,
-        );
-        let until = met.unwrap().until.map(|until| until.to_string());
-        assert_eq!(until.as_deref(), Some("2026-07-29T16:00:00.000Z"));
-        let error = LimitPatterns::new(&["(".to_owned()], &[]).unwrap_err();
-        assert!(error.contains("--limit-pattern"), "{error}");
-    }
-
-    #[test]
-    fn every_preset_has_patterns_that_can_be_read() {
-        for preset in LimitPreset::value_variants() {
-            assert!(preset.patterns().count() > 2);
-            LimitPatterns::new(&[], &[*preset]).unwrap();
-        }
-    }
-}
+mod class_tests;
+#[cfg(test)]
+mod tests;

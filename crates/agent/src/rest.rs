@@ -5,6 +5,8 @@
 //! | a time to come | until then | until then, and at least 1, 2, 4 … 60 minutes |
 //! | a time that has passed | 1 minute | 2, 4 … 60 minutes |
 //! | no time | 5 minutes | 10, 20 … 60 minutes |
+//! | that its provider is in trouble | 1 minute, or until the time that it names | 2, 4 … 15 minutes |
+//! | that a person has to act | the longest pause there is, ended by a person | the same |
 //!
 //! Only a program that was started after the last such rest was told says it again: of several that ran
 //! side by side, each has met the same limit once.
@@ -12,8 +14,9 @@
 use std::time::Duration;
 
 use loom_protocol::Timestamp;
+use loom_protocol::agent::MAX_PAUSE;
 
-use super::limit::LimitMet;
+use super::limit::{Class, LimitMet};
 
 /// After a time that has passed, and after a limit that was met again.
 const LEAST: Duration = Duration::from_mins(1);
@@ -21,6 +24,8 @@ const LEAST: Duration = Duration::from_mins(1);
 const UNKNOWN: Duration = Duration::from_mins(5);
 /// What doubling ends at.
 const MOST: Duration = Duration::from_hours(1);
+/// The same of a provider's trouble.
+const MOST_OF_OUTAGE: Duration = Duration::from_mins(15);
 /// How many different texts are remembered; the one told longest ago is forgotten.
 const REMEMBERED: usize = 32;
 
@@ -50,7 +55,7 @@ impl Rests {
         let until = match since {
             // Beside one that has told of it already.
             Some(rest) => rest.until.max(met.until.unwrap_or(rest.until)),
-            None => rest_until(met.until, repeated, now),
+            None => rest_until(met, repeated, now),
         };
         let told_at = since.map_or(now, |rest| rest.told_at);
         self.0.push(Rest {
@@ -72,18 +77,23 @@ impl Rests {
 }
 
 /// The table above.
-fn rest_until(said: Option<Timestamp>, repeated: u32, now: Timestamp) -> Timestamp {
+fn rest_until(met: &LimitMet, repeated: u32, now: Timestamp) -> Timestamp {
+    let (most, unknown) = match met.class {
+        Class::Limit => (MOST, UNKNOWN),
+        Class::Outage => (MOST_OF_OUTAGE, LEAST),
+        Class::Account => return now.after(MAX_PAUSE),
+    };
     let doubled = |first: Duration, times: u32| {
         let factor = 1_u32.checked_shl(times).unwrap_or(u32::MAX);
-        now.after(first.saturating_mul(factor).min(MOST))
+        now.after(first.saturating_mul(factor).min(most))
     };
-    match said {
+    match met.until {
         Some(until) if until > now => match repeated.checked_sub(1) {
             Some(times) => until.max(doubled(LEAST, times)),
             None => until,
         },
         Some(_) => doubled(LEAST, repeated),
-        None => doubled(UNKNOWN, repeated),
+        None => doubled(unknown, repeated),
     }
 }
 
@@ -103,6 +113,7 @@ mod tests {
 
     fn met(said: &str, until: Option<Timestamp>) -> LimitMet {
         LimitMet {
+            class: Class::Limit,
             until,
             said: said.into(),
         }
@@ -137,6 +148,25 @@ mod tests {
         assert_eq!(rests(soon), [0, 1, 2, 4, 8, 16, 32, 60, 60]);
         let late = |now: Timestamp| Some(now.after(Duration::from_mins(90)));
         assert_eq!(rests(late), [90; 9]);
+    }
+
+    #[test]
+    fn an_outage_rests_from_one_to_fifteen_minutes_and_an_account_until_a_person_acts() {
+        let (mut rests, mut now) = (Rests::default(), at(0));
+        for minutes in [1, 2, 4, 8, 15, 15] {
+            let met = LimitMet {
+                class: Class::Outage,
+                ..met("529", None)
+            };
+            let rest = rests.until(&met, now, now);
+            assert_eq!(rest.since(now), Duration::from_mins(minutes));
+            now = rest;
+        }
+        let met = LimitMet {
+            class: Class::Account,
+            ..met("no money", None)
+        };
+        assert_eq!(rests.until(&met, now, now), now.after(MAX_PAUSE));
     }
 
     #[test]

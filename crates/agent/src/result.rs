@@ -81,6 +81,11 @@ pub fn result_of(stdout: &Capture, form: ResultForm) -> Result<JobResult, String
     Ok(from_text(&stdout.tail()))
 }
 
+/// What a program said that was stopped before it was done, in whatever form.
+pub fn said_by(stdout: &Capture) -> JobResult {
+    result_of(stdout, ResultForm::Auto).unwrap_or_else(|_| from_text(&stdout.tail()))
+}
+
 /// All of the output as one JSON object or array over several lines.
 fn all_json(stdout: &Capture) -> Option<Body> {
     let tail = stdout.tail();
@@ -196,7 +201,7 @@ fn keep_beside(result: &mut ReportedResult, text: &Tail) {
 }
 
 /// The beginning of a text for one line of a table: without control characters, and not too long.
-fn beginning_of(text: &str) -> String {
+pub fn beginning_of(text: &str) -> String {
     let text = text.trim();
     let mut shown: String = text.chars().map(printable).take(SUMMARY).collect();
     if text.chars().count() > SUMMARY {

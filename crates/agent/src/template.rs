@@ -1,8 +1,8 @@
 //! Placeholders in the arguments of the program. Pure.
 //!
 //! Each argument is filled in by itself, and what is filled in is never read again: a description
-//! can't add arguments, and no shell sees it. Only known names are placeholders; other braces
-//! (`awk '{print $1}'`, JSON) stay as they are.
+//! can't add arguments, and no shell sees it. A name in braces that is none of ours is refused at the start; other
+//! braces (`awk '{print $1}'`, JSON) stay as they are.
 
 use loom_protocol::work::WorkItem;
 
@@ -100,27 +100,38 @@ pub fn has_placeholder(argument: &str) -> bool {
     found
 }
 
-/// The first thing in braces that looks like a mistyped placeholder, and what was probably meant.
-pub fn mistyped(argument: &str) -> Option<(String, &'static str)> {
+/// What is wrong with the placeholders of an argument: a sentence about the first that does not exist, with those that do.
+pub fn unknown(argument: &str) -> Option<String> {
     let mut found = None;
     replaced(argument, |name| {
-        if !is_known(name) && found.is_none() {
-            let name_alike = name.to_lowercase();
-            let alike = |known: &str| strsim::jaro_winkler(&name_alike, &known.to_lowercase());
-            found = NAMES
-                .into_iter()
-                .filter(|known| alike(known) > ALIKE)
-                .max_by(|one, other| alike(one).total_cmp(&alike(other)))
-                .map(|known| (name.to_owned(), known));
+        if found.is_none() && is_meant(name) && !is_known(name) {
+            found = Some(name.to_owned());
         }
         None
     });
-    found
+    let name = found?;
+    let lower = name.to_lowercase();
+    let alike = |known: &str| strsim::jaro_winkler(&lower, &known.to_lowercase());
+    let meant = NAMES
+        .into_iter()
+        .filter(|known| alike(known) > ALIKE)
+        .max_by(|one, other| alike(one).total_cmp(&alike(other)));
+    let meant = meant.map(|known| format!("; did you mean {{{known}}}?"));
+    let known = NAMES.map(|known| format!("{{{known}}}")).join(" ");
+    Some(format!(
+        "{{{name}}} is no placeholder{} There are: {known} {{context.FIELD}} {{label.NAME}}; {{{{{name}}}}} is written for the text {{{name}}} itself",
+        meant.as_deref().unwrap_or(".")
+    ))
 }
 
 /// Whether a name in braces is a placeholder.
 pub fn is_known(name: &str) -> bool {
     NAMES.contains(&name) || name.starts_with("label.") || name.starts_with("context.")
+}
+
+/// Whether a name in braces is meant as a placeholder; `{1..3}` and `{.ID}` are not.
+fn is_meant(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic())
 }
 
 /// Replaces each `{name}` for which there is a value. `{{name}}` is written for a literal `{name}`,
@@ -134,7 +145,7 @@ pub fn replaced(text: &str, mut value_of: impl FnMut(&str) -> Option<String>) ->
         let literal = from_brace
             .strip_prefix("{{")
             .and_then(|inner| inner.split_once("}}"))
-            .filter(|(name, _)| is_known(name));
+            .filter(|(name, _)| is_name(name) && is_meant(name));
         if let Some((name, after)) = literal {
             filled.extend(["{", name, "}"]);
             rest = after;
@@ -221,7 +232,7 @@ mod tests {
             r#"{"id": 1}"#,
             "{print}",
             "{unknown.thing}",
-            "{{print}}",
+            "{{.ID}} {{ name }} {1..3}",
         ] {
             assert_eq!(filled(plain, &item), plain);
         }
@@ -230,17 +241,39 @@ mod tests {
             "{id} {description}"
         );
         assert_eq!(filled("{{attempt}", &item), "{3");
+        assert_eq!(filled("awk '{{print}}'", &item), "awk '{print}'");
     }
 
     #[test]
-    fn typing_errors_are_found() {
-        let meant = |argument| mistyped(argument).map(|(_, meant)| meant);
-        assert_eq!(meant("{descripton}"), Some("description"));
-        assert_eq!(meant("{Description}"), Some("description"));
-        assert_eq!(meant("{taskid}"), Some("taskId"));
-        assert_eq!(meant("{descriptionfile}"), Some("descriptionFile"));
-        assert_eq!(meant("{print}"), None);
-        assert_eq!(meant("{description}"), None);
+    fn a_placeholder_that_does_not_exist_is_refused_with_those_that_do() {
+        for (argument, meant) in [
+            ("{descripton}", "{description}"),
+            ("{Description}", "{description}"),
+            ("{taskid}", "{taskId}"),
+            ("{descriptionfile}", "{descriptionFile}"),
+        ] {
+            let problem = unknown(argument).unwrap();
+            let told = format!("{argument} is no placeholder; did you mean {meant}?");
+            assert!(problem.starts_with(&told), "{problem}");
+            assert!(problem.contains("{id} {taskId}") && problem.contains("{label.NAME}"));
+        }
+        let problem = unknown("a {{id}} {prompt}").unwrap();
+        assert!(problem.starts_with("{prompt} is no placeholder. There are: {description}"));
+        assert!(problem.contains("{{prompt}} is written for the text {prompt} itself"));
+        for fine in [
+            "{description}",
+            "{context.a}{label.b}",
+            "${HOME}",
+            "{print $1}",
+            "{}",
+            "{{print}}",
+            "{1..3}",
+            "{a,b}",
+            "{{.ID}}",
+            "{\"a\":1}",
+        ] {
+            assert_eq!(unknown(fine), None, "{fine}");
+        }
         assert!(has_placeholder("a{id}b") && !has_placeholder("{print}"));
     }
 }

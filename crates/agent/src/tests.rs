@@ -20,12 +20,14 @@ use super::testing::{item, job, job_for};
 use super::workdir::Workdir;
 
 mod host;
+mod told;
 
 /// No test may take longer.
 const LIMIT: Duration = Duration::from_secs(30);
 
 fn sh(script: &str) -> Plan {
     Plan {
+        known: None,
         command: ["sh", "-c", script].map(str::to_owned).into(),
         stdin: Stdin::None,
         result: ResultForm::Auto,
@@ -131,47 +133,6 @@ async fn exit_codes_mean_what_the_rules_say() {
 }
 
 #[tokio::test]
-async fn placeholders_and_variables_tell_of_the_item_and_no_shell_reads_them() {
-    let mut it = item();
-    it.description = "say \"hi\"; $(touch /tmp/never) {id}".into();
-    let script =
-        r#"printf '{"argument":%s,"same":%s,"attempt":%s}\n' "$1" "$2" "$LOOM_WORK_ATTEMPT""#;
-    let mut plan = sh("");
-    let same = r#"test "$LOOM_WORK_DESCRIPTION" = "$0" && same=true; "#;
-    plan.command = [
-        "sh",
-        "-c",
-        &format!("{same}set -- 1 \"${{same:-false}}\"; {script}"),
-        "{description}",
-    ]
-    .map(str::to_owned)
-    .into();
-    let result = completed(run_job(plan, job_for(it)).await);
-    assert_eq!(
-        output(&result),
-        serde_json::json!({"argument": 1, "same": true, "attempt": 3})
-    );
-}
-
-#[tokio::test]
-async fn standard_input_is_the_description_or_the_item() {
-    let mut it = item();
-    it.description = "d".repeat(16 * 1024);
-    let mut plan = sh("wc -c");
-    plan.stdin = Stdin::Description;
-    let result = completed(run_job(plan.clone(), job_for(it.clone())).await);
-    assert_eq!(result.reported().summary.as_deref(), Some("16384"));
-    plan.stdin = Stdin::Json;
-    plan.command[2] = "cat".into();
-    let result = completed(run_job(plan.clone(), job_for(it.clone())).await);
-    assert_eq!(output(&result)["id"], it.id.to_string());
-    // A program that doesn't read must not hang, however much there is.
-    it.context_data = Some(loom_protocol::Body::of(&"x".repeat(300_000)).unwrap());
-    plan.command[2] = "exit 0".into();
-    completed(run_job(plan, job_for(it)).await);
-}
-
-#[tokio::test]
 async fn each_item_has_its_directory_with_commands_before_and_after() {
     let dir = tempfile::tempdir().unwrap();
     let mut plan = sh("cat made; echo $LOOM_WORK_DIR; pwd");
@@ -234,6 +195,29 @@ async fn a_cancel_ends_the_whole_group_by_term_and_then_by_kill() {
     assert_eq!(file(&told).await, "term");
     for pid in pids.split_whitespace() {
         gone(pid).await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_program_said_before_it_was_stopped_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let ready = dir.path().join("ready");
+    for (says, kept) in [
+        ("echo half; echo of it", Some("half\nof it")),
+        ("true", None),
+    ] {
+        let _ = std::fs::remove_file(&ready);
+        let plan = sh(&format!("{says}; echo > {}; sleep 600", ready.display()));
+        let job = job();
+        let cancel = job.cancelled().clone();
+        let running = tokio::spawn(run_job(plan, job));
+        file(&ready).await;
+        cancel.cancel();
+        match (running.await.unwrap(), kept) {
+            (JobEnd::Stopped(result), Some(kept)) => assert_eq!(output(&result), kept),
+            (JobEnd::Failed(_), None) => {}
+            (other, _) => panic!("{other:?}"),
+        }
     }
 }
 
@@ -330,31 +314,6 @@ async fn a_program_that_has_reported_may_tidy_up_in_peace() {
     cancel.cancel();
     assert!(matches!(running.await.unwrap(), JobEnd::Settled));
     assert_eq!(file(&tidy).await, "tidy");
-}
-
-#[tokio::test]
-async fn what_can_not_stand_in_an_argument_fails_for_good() {
-    let mut it = item();
-    it.description = "a\0b".into();
-    let mut plan = sh("true");
-    plan.command.push("{description}".into());
-    let error = failed(run_job(plan.clone(), job_for(it.clone())).await);
-    assert!(!error.is_recoverable() && error.message().contains("NUL"));
-    it.description = "x".repeat(200_000);
-    let error = failed(run_job(plan, job_for(it)).await);
-    assert!(!error.is_recoverable() && error.message().contains("--stdin"));
-}
-
-#[tokio::test]
-async fn a_description_of_any_length_comes_by_a_file() {
-    let mut it = item();
-    it.description = "ü".repeat(100_000);
-    let mut plan =
-        sh(r#"cat "$1" "$LOOM_WORK_DESCRIPTION_FILE" | wc -c; test -z "$LOOM_WORK_DESCRIPTION""#);
-    plan.command
-        .extend(["sh", "{descriptionFile}"].map(str::to_owned));
-    let result = completed(run_job(plan, job_for(it)).await);
-    assert_eq!(result.reported().summary.as_deref(), Some("400000"));
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@
 //! | [`nats`] | a private nats-server that can be stopped, killed, paused and restarted on its store |
 //! | [`outside`] | programs that somebody else starts because a coordinator asked for it |
 //! | [`process`] | the program `loom` as a child process that can be killed, paused and started again |
+//! | [`programs`] | stubs that speak like Claude Code, Codex, Gemini CLI and Copilot CLI |
 //! | [`sshd`] | a real ssh server on loopback |
 //! | [`webhook`] | a receiver of webhooks, which may start agents as it is asked to |
 //!
@@ -62,5 +63,6 @@ pub mod kubernetes;
 pub mod nats;
 pub mod outside;
 pub mod process;
+pub mod programs;
 pub mod sshd;
 pub mod webhook;

@@ -157,7 +157,7 @@ mod tests {
         let said = sentences(&answer);
         for part in [
             "no agent may take it now",
-            "by target build-2\\u{1b}[2J (operation 01890a5d-ac96-774b-bcce-b302099a8057, in-progress",
+            "by target build-2\\u001b[2J (operation 01890a5d-ac96-774b-bcce-b302099a8057, in-progress",
         ] {
             assert!(said.contains(part), "{part:?} is not in {said}");
         }

@@ -133,6 +133,13 @@ impl JobError {
         self
     }
 
+    /// No other attempt will help, whatever was said before.
+    #[must_use]
+    pub const fn for_good(mut self) -> Self {
+        self.error.recoverable = Some(false);
+        self
+    }
+
     /// Whether another attempt may help.
     pub const fn is_recoverable(&self) -> bool {
         !matches!(self.error.recoverable, Some(false))
@@ -172,6 +179,9 @@ pub enum JobEnd {
         /// Not to be offered again before; at once where absent.
         not_before: Option<Timestamp>,
     },
+    /// It has obeyed a cancel, with what there was by then: kept with the cancelled item. Where the item was not called
+    /// off it goes back, unspent.
+    Stopped(JobResult),
     /// The agent's account has met a usage limit: the item goes back unspent, for others to have at
     /// once, and the agent is paused until then (for five minutes where nobody knows), with all that share its `limit_group`.
     LimitReached(Option<Timestamp>),

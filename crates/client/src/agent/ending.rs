@@ -55,7 +55,10 @@ pub(crate) fn of(job: &Job, end: JobEnd) -> Ending {
                 .code("result-too-large"),
             )
         }
-        JobEnd::Completed(done) if called_off => Ending::Stopped(Some(done.result)),
+        JobEnd::Completed(done) | JobEnd::Stopped(done) if called_off => {
+            let is_small = done.len() <= limits::RESULT;
+            Ending::Stopped(is_small.then_some(done.result))
+        }
         JobEnd::Failed(_)
         | JobEnd::Released
         | JobEnd::GivenBack { .. }
@@ -76,7 +79,7 @@ pub(crate) fn of(job: &Job, end: JobEnd) -> Ending {
             }))
         }
         JobEnd::Failed(error) => fail(job, error),
-        JobEnd::Released => Ending::Release(Release::default()),
+        JobEnd::Released | JobEnd::Stopped(_) => Ending::Release(Release::default()),
         JobEnd::GivenBack {
             because,
             not_before,
@@ -155,6 +158,18 @@ mod tests {
         assert!(matches!(end, Ending::Stopped(Some(_))), "{end:?}");
         let end = of(&job, JobEnd::Failed(JobError::recoverable("killed")));
         assert!(matches!(end, Ending::Stopped(None)), "{end:?}");
+    }
+
+    #[test]
+    fn what_there_was_when_a_job_was_stopped_is_kept_where_it_was_called_off() {
+        let job = job();
+        let stopped = || JobEnd::Stopped(JobResult::summary("half of it"));
+        assert!(matches!(of(&job, stopped()), Ending::Release(_)));
+        job.cancel(CancelCause::Cancelled, None);
+        let Ending::Stopped(Some(result)) = of(&job, stopped()) else {
+            panic!("not kept");
+        };
+        assert_eq!(result.summary.as_deref(), Some("half of it"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use loom_protocol::AgentGuid;
-use loom_protocol::work::{ClaimedItem, Lease, LeaseRef, WorkItem};
+use loom_protocol::work::{ClaimedItem, Lease, LeaseRef, Usage, WorkItem};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,7 @@ pub(crate) struct LogLine {
 pub(crate) struct Progress {
     pub(crate) percent: Option<f64>,
     pub(crate) message: Option<String>,
+    pub(crate) usage: Option<Usage>,
 }
 
 /// Why, and how long the handler may take to obey.
@@ -129,6 +130,7 @@ impl Job {
         self.report(Progress {
             percent: Some(percent.clamp(0.0, 100.0)).filter(|percent| percent.is_finite()),
             message: Some(message.into()).filter(|message| !message.is_empty()),
+            usage: None,
         });
     }
 
@@ -137,6 +139,15 @@ impl Job {
         self.report(Progress {
             percent: None,
             message: Some(message.into()),
+            usage: None,
+        });
+    }
+
+    /// Tells what this attempt has used up so far, all in all; it counts whatever becomes of the attempt. Returns at once.
+    pub fn usage(&self, usage: Usage) {
+        self.report(Progress {
+            usage: Some(usage),
+            ..Progress::default()
         });
     }
 
@@ -147,6 +158,7 @@ impl Job {
             *progress = Some(Progress {
                 percent: reported.percent.or(before.percent),
                 message: reported.message.or(before.message),
+                usage: reported.usage.or(before.usage),
             });
         }
         self.inner.progressed.notify_one();
@@ -252,11 +264,16 @@ impl Job {
         self.inner.published.load(Ordering::Relaxed)
     }
 
+    /// The progress that is not told yet.
+    pub(crate) fn take_progress(&self) -> Option<Progress> {
+        self.inner.progress.lock().take()
+    }
+
     /// Waits until there is progress to tell, and takes it.
     pub(crate) async fn next_progress(&self) -> Progress {
         loop {
             let progressed = self.inner.progressed.notified();
-            if let Some(progress) = self.inner.progress.lock().take() {
+            if let Some(progress) = self.take_progress() {
                 return progress;
             }
             progressed.await;
