@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use loom_actors::nats::store::StoreHealth;
 use loom_actors::projects::Projects;
+use loom_actors::spin_up_meters::BIRTH_SECONDS;
 use loom_actors::work_dispatcher;
 use loom_actors::work_ledger::describe_meters;
 use loom_protocol::agent::AgentStatus;
@@ -121,7 +122,7 @@ fn with_buckets() -> Result<PrometheusBuilder, BuildError> {
     PrometheusBuilder::new()
         .set_buckets_for_metric(named("loom_work_claim_wait_seconds"), &LONG_SECONDS)?
         .set_buckets_for_metric(named("loom_work_run_seconds"), &LONG_SECONDS)?
-        .set_buckets_for_metric(named(targets::BIRTH_SECONDS), &LONG_SECONDS)?
+        .set_buckets_for_metric(named(BIRTH_SECONDS), &LONG_SECONDS)?
         .set_buckets_for_metric(named("loom_ledger_write_seconds"), &SHORT_SECONDS)
 }
 

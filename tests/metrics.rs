@@ -177,7 +177,7 @@ async fn starts_of_agents_and_the_agents_of_each_target_can_be_counted() -> Resu
         assert_eq!(found, expected, "{name} {labels:?} in\n{text}");
     }
     let stats = project.request("stats", json!({})).await?;
-    let targets = json!({"total": 2, "available": 0, "inUse": 1, "disabled": 0});
+    let targets = json!({"total": 2, "available": 0, "inUse": 1, "disabled": 0, "error": 1});
     assert_eq!(stats["targets"], targets);
     // A target that is gone leaves no sample behind.
     project

@@ -8,6 +8,7 @@
 //! | [`agent_registry`], [`work_dispatcher`], [`work_ledger`], [`gc_reaper`], [`dlq_retrier`], [`target_manager`] | one actor each: its messages, its state, its handle |
 //! | [`liveness`] | whether silence was theirs or ours, before anybody is declared dead or late |
 //! | [`shared_agents`] | the one reader of the bucket in which existing clients keep the agents of all projects |
+//! | [`spin_up_meters`] | what is counted of starts of agents |
 //! | [`born_agents`] | the agents that targets have started, for whoever judges agents |
 //! | `hashing` | the maps of what is looked up for each request |
 //! | [`deadline_queue`] | a deadline for each of many keys, and one armed timer |
@@ -38,6 +39,7 @@ pub mod project;
 pub mod projects;
 pub mod settings;
 pub mod shared_agents;
+pub mod spin_up_meters;
 pub mod stores;
 pub mod target_manager;
 mod unavailable;

@@ -33,5 +33,15 @@ pub(super) async fn for_each(
     if out.is_json() {
         out.json(&answers)?;
     }
-    first_refusal.map_or(Ok(()), Err)
+    first_refusal.map_or(Ok(()), |first| Err(of_several(out, first)))
+}
+
+/// How a command ends of whose refusals each was said: people are not told the first once more, programs read it at the
+/// end.
+pub(super) fn of_several(out: Output, first: CliError) -> CliError {
+    if out.is_json() {
+        first
+    } else {
+        CliError::Noted(Box::new(first))
+    }
 }

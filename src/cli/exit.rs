@@ -32,6 +32,8 @@ pub enum CliError {
     Refused(ErrorCode, String),
     /// Not now; later the same command may do. 3
     Unreachable(String),
+    /// What there is to say has been said, of each of several; ends like the first of those that were refused.
+    Noted(Box<CliError>),
     /// Interrupted by the user; what there is to say has been said. 130
     Interrupted,
     /// Whoever read our output has gone. 0
@@ -48,6 +50,7 @@ impl CliError {
             Self::Refused(code, _) if code.is_transient() => 3,
             Self::Unreachable(_) => 3,
             Self::Usage(_) | Self::Refused(..) => 2,
+            Self::Noted(first) => first.exit_code(),
         }
     }
 
@@ -57,6 +60,7 @@ impl CliError {
             Self::Refused(code, _) => *code,
             Self::Usage(_) => ErrorCode::InvalidRequest,
             Self::Unreachable(_) => ErrorCode::Unavailable,
+            Self::Noted(first) => first.code(),
             Self::WorkFailed | Self::Failed(_) | Self::ClosedPipe | Self::Interrupted => {
                 ErrorCode::Internal
             }
@@ -81,7 +85,7 @@ impl CliError {
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::WorkFailed | Self::ClosedPipe | Self::Interrupted => Ok(()),
+            Self::WorkFailed | Self::ClosedPipe | Self::Interrupted | Self::Noted(_) => Ok(()),
             Self::Failed(text)
             | Self::Usage(text)
             | Self::Refused(_, text)
@@ -142,6 +146,8 @@ mod tests {
         assert_eq!(CliError::Usage(String::new()).exit_code(), 2);
         assert_eq!(CliError::Unreachable(String::new()).exit_code(), 3);
         assert_eq!(CliError::ClosedPipe.exit_code(), 0);
+        let noted = CliError::Noted(Box::new(CliError::Unreachable("gone".into())));
+        assert_eq!((noted.exit_code(), noted.to_string().as_str()), (3, ""));
         assert_eq!(refused(ErrorCode::NotFound), 2);
         assert_eq!(refused(ErrorCode::TerminalState), 2);
         assert_eq!(refused(ErrorCode::Unauthorized), 2);

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use loom_actors::clock::Clock;
 use loom_protocol::SpinUpId;
 use loom_protocol::rest::{SpinUpBegun, SpinUpsPage};
-use loom_protocol::target::{Need, SpinUpOperation, SpinUpRequest, SpinUpStatus};
+use loom_protocol::target::{Need, SAID_LAST, SpinUpOperation, SpinUpRequest, SpinUpStatus};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Context;
@@ -58,8 +58,8 @@ struct StartArgs {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 struct ListArgs {
-    /// Only in this state: pending, in-progress, success, failed or timeout.
-    #[arg(long)]
+    /// Only in this state.
+    #[arg(long, value_parser = ["pending", "in-progress", "success", "failed", "timeout"])]
     status: Option<String>,
     /// Only at this target: its id, the beginning of it, or its name in whatever case.
     #[arg(long, value_parser = name)]
@@ -200,7 +200,7 @@ fn rows(found: &Located<SpinUpOperation>, ids: &[String], wide: bool) -> Table {
     if wide {
         columns.extend(["MECHANISM", "AGENT"].map(Column::whole));
     }
-    columns.push(Column::cut("ERROR", 12, 2).at_most(if wide { 200 } else { 60 }));
+    columns.push(Column::cut("ERROR", 12, 2).at_most(if wide { 300 } else { 80 }));
     let mut rows = table(&columns);
     for (at, (operation, id)) in found.items.iter().zip(ids).enumerate() {
         let mut cells = vec![
@@ -219,10 +219,24 @@ fn rows(found: &Located<SpinUpOperation>, ids: &[String], wide: bool) -> Table {
             cells.push(operation.mechanism.to_string());
             cells.push(agent.unwrap_or_default());
         }
-        cells.push(operation.error.clone().unwrap_or_default());
+        cells.push(
+            operation
+                .error
+                .as_deref()
+                .map(cause_first)
+                .unwrap_or_default(),
+        );
         rows.add_row(cells);
     }
     rows
+}
+
+/// An error with what was said last in front: where there is little room that says the most.
+fn cause_first(error: &str) -> String {
+    match error.split_once(SAID_LAST) {
+        Some((what, said)) => format!("{said} ({what})"),
+        None => error.to_owned(),
+    }
 }
 
 /// How long it took, or takes already.
@@ -342,7 +356,7 @@ mod tests {
         let operation: SpinUpOperation = serde_json::from_value(json!({
             "operationId": id, "targetId": id, "targetName": "here", "mechanism": "local", "status": "failed",
             "need": {"capability": "rust", "boundary": "eu", "requiredAgentType": "codex"},
-            "error": "it ended with the code 3\u{1b}[2J", "output": "no such file",
+            "error": "it ended with the code 3\u{1b}[2J; it said: no such file", "output": "no such file",
             "startedAt": "2026-01-31T12:00:00Z", "endedAt": "2026-01-31T12:01:05Z",
         }))
         .unwrap();
@@ -357,7 +371,12 @@ mod tests {
             info: loom_protocol::rest::PageInfo::default(),
         };
         let shown = rows(&found, &[id.into()], true).lines(None).join("\n");
-        for part in ["rust in eu (codex)", "failed", "code 3\\u{1b}[2J", "local"] {
+        for part in [
+            "rust in eu (codex)",
+            "failed",
+            "no such file (it ended with the code 3\\u{1b}[2J)",
+            "local",
+        ] {
             assert!(shown.contains(part), "{part:?} is not in {shown}");
         }
         assert!(!shown.contains("PROJECT"));

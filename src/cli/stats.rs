@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use loom_protocol::rest::{ProjectSummary, ProjectsAnswer, Stats};
+use loom_protocol::rest::{ProjectSummary, ProjectsAnswer, Stats, TargetTotals};
 
 use super::Context;
 use super::exit::CliResult;
@@ -32,10 +32,7 @@ pub async fn stats(context: &Context) -> CliResult {
     };
     let targets = match stats.targets {
         targets if targets.total == 0 => String::new(),
-        targets => format!(
-            "{}, {} in use, {} disabled",
-            targets.total, targets.in_use, targets.disabled
-        ),
+        targets => parts_of(targets),
     };
     context.out.text(&sheet(&[
         ("pending", stats.pending.to_string()),
@@ -52,6 +49,19 @@ pub async fn stats(context: &Context) -> CliResult {
         ("projects", stats.total_projects.to_string()),
         ("asleep", asleep),
     ]))
+}
+
+/// How many targets there are, and in which states; those in none of them are not named.
+fn parts_of(targets: TargetTotals) -> String {
+    let parts = [
+        (targets.available, "available"),
+        (targets.in_use, "in use"),
+        (targets.error, "in error"),
+        (targets.disabled, "disabled"),
+    ];
+    let parts = parts.iter().filter(|(count, _)| *count > 0);
+    let parts: Vec<String> = parts.map(|(count, is)| format!("{count} {is}")).collect();
+    format!("{}: {}", targets.total, parts.join(", "))
 }
 
 /// List the projects
@@ -107,4 +117,21 @@ pub async fn projects(context: &Context, args: ProjectsArgs) -> CliResult {
         rows
     };
     pages::print(context.out, form, &answer, &names, rows, "no projects")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_of_the_targets_add_up_to_all_of_them() {
+        let targets = TargetTotals {
+            total: 6,
+            available: 1,
+            in_use: 0,
+            disabled: 2,
+            error: 3,
+        };
+        assert_eq!(parts_of(targets), "6: 1 available, 3 in error, 2 disabled");
+    }
 }

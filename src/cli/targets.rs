@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use loom_protocol::rest::TargetsPage;
-use loom_protocol::target::{HealthStatus, LastSpinUp, Target, TargetAnswer, TargetHealth};
+use loom_protocol::target::{
+    HealthStatus, LastSpinUp, Mechanism, Target, TargetAnswer, TargetHealth,
+};
 use serde_json::{Value, json};
 
 use self::add::AddArgs;
-use self::fields::{UpdateArgs, flag};
+use self::fields::UpdateArgs;
 use super::Context;
 use super::each;
 use super::everywhere::{self, Located};
@@ -78,14 +80,14 @@ struct ListArgs {
     /// Only those that serve this boundary.
     #[arg(long)]
     boundary: Option<String>,
-    /// Only in this state: available, in-use, error or disabled.
-    #[arg(long)]
+    /// Only in this state.
+    #[arg(long, value_parser = ["available", "in-use", "error", "disabled"])]
     status: Option<String>,
-    /// Only in this health: healthy, unhealthy or unknown.
-    #[arg(long)]
+    /// Only in this health.
+    #[arg(long, value_parser = ["healthy", "unhealthy", "unknown"])]
     health: Option<String>,
     /// Only of this mechanism.
-    #[arg(long)]
+    #[arg(long, value_parser = Mechanism::ALL.map(Mechanism::as_str))]
     mechanism: Option<String>,
     /// Only with this tag.
     #[arg(long)]
@@ -144,7 +146,8 @@ pub async fn run(context: &Context, args: TargetsArgs) -> CliResult {
                 args.check_for(there.target.mechanism)?;
             }
             let updated = api.put(&path, &updates).await;
-            let updated: TargetAnswer = updated.map_err(|error| in_words(error, flag))?;
+            let updated: TargetAnswer =
+                updated.map_err(|error| in_words(error, |it| args.named(it)))?;
             tell(out, &updated, "is changed")
         }
         TargetsCommand::Remove(which) => {
@@ -161,10 +164,12 @@ pub async fn run(context: &Context, args: TargetsArgs) -> CliResult {
 /// Looks at one target after the other: at all of them, however one is.
 async fn test(out: Output, api: &ApiClient, targets: Vec<String>) -> CliResult {
     let (mut are_well, mut first_refusal, mut answers) = (true, None, Vec::new());
+    let alone = targets.len() == 1;
     for target in targets {
         let looked = api.post(&["targets", &target, "test"], &json!({})).await;
         let health: TargetHealth = match looked {
             Ok(health) => health,
+            Err(error) if alone => return Err(error.into()),
             Err(error) => {
                 let error = CliError::from(error);
                 note(&format!("{target}: {error}"));
@@ -187,7 +192,7 @@ async fn test(out: Output, api: &ApiClient, targets: Vec<String>) -> CliResult {
         out.json(&answers)?;
     }
     match first_refusal {
-        Some(refusal) => Err(refusal),
+        Some(refusal) => Err(each::of_several(out, refusal)),
         None if are_well => Ok(()),
         None => Err(CliError::WorkFailed),
     }

@@ -63,6 +63,9 @@ enum WorkCommand {
         /// The item: its id, the beginning of it, or its taskId.
         #[arg(value_parser = name)]
         id: String,
+        /// The targets for other capabilities too.
+        #[arg(long)]
+        all: bool,
     },
     /// Inside of `loom agent run`: tell how far the work is
     Progress(ProgressArgs),
@@ -175,7 +178,7 @@ pub async fn run(context: &Context, args: WorkArgs) -> CliResult<ExitCode> {
         WorkCommand::Cancel(args) => cancel::run(out, &context.api()?, args).await,
         WorkCommand::Retry { ids } => retry(out, &context.api()?, ids).await,
         WorkCommand::Clone(args) => again::run(context, &args).await,
-        WorkCommand::Explain { id } => explain::run(out, &context.api()?, &id).await,
+        WorkCommand::Explain { id, all } => explain::run(out, &context.api()?, &id, all).await,
     }
     .map(|()| ExitCode::SUCCESS)
 }

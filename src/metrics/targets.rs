@@ -8,17 +8,16 @@ use std::cmp::Reverse;
 use std::fmt::Write as _;
 
 use loom_actors::project::Project;
+use loom_actors::spin_up_meters;
 use loom_protocol::event::{Event, SpinUpEventKind};
 use loom_protocol::rest::TargetTotals;
 use loom_protocol::target::{ListTargetsRequest, SpinUpOperation};
 use loom_protocol::{ProjectId, SpinUpId};
-use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{describe_gauge, gauge};
 
 use super::exact;
 use crate::service::Service;
 
-pub(super) const BIRTH_SECONDS: &str = "loom_spin_up_birth_seconds";
-const SPIN_UPS: &str = "loom_spin_ups_total";
 const UNDER_WAY: &str = "loom_spin_ups_under_way";
 const TARGETS: &str = "loom_targets";
 const AGENTS: &str = "loom_target_agents";
@@ -31,15 +30,7 @@ const NAMED_ALL: usize = 1_000;
 const OTHERS: &str = "(others)";
 
 pub(super) fn describe_meters() {
-    describe_counter!(
-        SPIN_UPS,
-        "Starts of agents that have ended, by mechanism and outcome: success, failed, timeout."
-    );
-    describe_histogram!(
-        BIRTH_SECONDS,
-        metrics::Unit::Seconds,
-        "From the decision to start an agent to its registration, by mechanism."
-    );
+    spin_up_meters::describe();
     describe_gauge!(UNDER_WAY, "Starts of agents that have not ended.");
     describe_gauge!(TARGETS, "Targets, by status.");
 }
@@ -58,35 +49,17 @@ pub(super) fn observe(service: &Service) {
         let Some(service) = weak.upgrade() else {
             return;
         };
-        if let Some(ended) = ended(&service, &event.project_id, event.operation_id) {
-            count(&event.project_id, &ended);
+        let Ok(project) = ProjectId::new(&event.project_id) else {
+            return;
+        };
+        if let Some(ended) = ended(&service, &project, event.operation_id) {
+            spin_up_meters::ended(&project, &ended);
         }
     });
 }
 
-fn ended(service: &Service, project: &str, id: SpinUpId) -> Option<SpinUpOperation> {
-    let project = ProjectId::new(project).ok()?;
-    service.projects().get(&project)?.targets.operation(id)
-}
-
-fn count(project: &str, operation: &SpinUpOperation) {
-    let mechanism = operation.mechanism.as_str();
-    let labels = [
-        ("project", project.to_owned()),
-        ("mechanism", mechanism.to_owned()),
-    ];
-    let outcome = operation.status;
-    counter!(
-        SPIN_UPS,
-        "project" => project.to_owned(), "mechanism" => mechanism, "outcome" => outcome.as_str()
-    )
-    .increment(1);
-    if let Some(ended_at) = operation.ended_at
-        && outcome == loom_protocol::target::SpinUpStatus::Success
-    {
-        let took = ended_at.since(operation.started_at);
-        histogram!(BIRTH_SECONDS, &labels).record(took.as_secs_f64());
-    }
+fn ended(service: &Service, project: &ProjectId, id: SpinUpId) -> Option<SpinUpOperation> {
+    service.projects().get(project)?.targets.operation(id)
 }
 
 /// The targets of a project that is awake.
@@ -103,12 +76,11 @@ pub(super) fn note_asleep(project: &str, totals: TargetTotals) {
 }
 
 fn note_totals(project: &str, totals: TargetTotals) {
-    let parts = totals.available + totals.in_use + totals.disabled;
     for (status, count) in [
         ("available", totals.available),
         ("in-use", totals.in_use),
         ("disabled", totals.disabled),
-        ("error", totals.total.saturating_sub(parts)),
+        ("error", totals.error),
     ] {
         gauge!(TARGETS, "project" => project.to_owned(), "status" => status).set(exact(count));
     }

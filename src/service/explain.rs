@@ -4,9 +4,9 @@ use loom_actors::work_ledger::ReadError;
 use loom_protocol::work::{BeingStarted, ExplainAnswer, WorkStatus};
 use loom_protocol::{Timestamp, WireError};
 
+use super::Service;
 use super::target_verdicts::TargetVerdicts;
 use super::verdicts::Verdicts;
-use super::{READY_WITHIN, Service};
 use crate::access::Allowed;
 
 /// What the sentence about an item that waits follows from.
@@ -22,17 +22,18 @@ struct PendingSummary<'a> {
     being_started: &'a [BeingStarted],
     /// Whether the targets have been read.
     knows_targets: bool,
+    /// The latest start for it that failed: the target, and why.
+    last_failure: Option<&'a (String, String)>,
 }
 
 impl Service {
-    /// Who may take an item, who may start an agent for it, and which rule keeps the others from it.
+    /// Who may take an item, who may start an agent for it, and which rule keeps the others from it. Targets that are not
+    /// read yet are not waited for: a long answer is made in a turn, and others wait for theirs.
     ///
     /// # Errors
     /// There is no such item, or its project cannot be read.
     pub async fn explain(&self, caller: &Allowed, id: &str) -> Result<ExplainAnswer, WireError> {
         let (project, id) = self.find_item(caller.project(), id).await?;
-        // Without them the agents can be explained all the same.
-        let _ = project.targets.ready(READY_WITHIN).await;
         let header = project.work.header(id).ok_or(ReadError::NotFound(id))?;
         let queue_position = if header.status == WorkStatus::Pending {
             Some(project.dispatcher.queue_position(header.clone()).await?)
@@ -46,6 +47,7 @@ impl Service {
             others,
         } = self.verdicts(&project, &header, queue_position.as_ref());
         let taken = serde_json::to_vec(&agents).map_or(0, |bytes| bytes.len());
+        let targets_unread = !project.targets.is_loaded();
         let of_targets = self.target_verdicts(&project, &header, taken);
         let TargetVerdicts {
             targets,
@@ -53,6 +55,7 @@ impl Service {
             eligible: targets_eligible,
             others: other_targets,
             being_started,
+            last_failure,
         } = of_targets;
         let summary = match (header.status, header.holder) {
             (WorkStatus::Pending, _) => PendingSummary {
@@ -60,7 +63,8 @@ impl Service {
                 agents: (eligible, total),
                 targets: (targets_eligible, targets_total),
                 being_started: &being_started,
-                knows_targets: project.targets.is_loaded(),
+                knows_targets: !targets_unread,
+                last_failure: last_failure.as_ref(),
             }
             .sentence(),
             (status, Some(guid)) => format!("it is {status}, agent {guid}"),
@@ -76,6 +80,7 @@ impl Service {
             eligible,
             others,
             targets,
+            targets_unread,
             targets_total,
             targets_eligible,
             other_targets,
@@ -112,12 +117,20 @@ impl PendingSummary<'_> {
             }
             ([], (0, 0)) => format!("{nobody}; see the rule that rejected each"),
             ([], (0, targets)) => format!(
-                "{nobody}, and none of {targets} targets may start one for it now; see the rule that rejected each"
+                "{nobody}, and none of {targets} targets may start one for it now{}; see the rule that rejected each",
+                self.failure()
             ),
             ([], (startable, targets)) => {
-                format!("{nobody}; {startable} of {targets} targets may start one for it")
+                let failure = self.failure();
+                format!("{nobody}; {startable} of {targets} targets may start one for it{failure}")
             }
         }
+    }
+
+    fn failure(&self) -> String {
+        self.last_failure.map_or_else(String::new, |(target, why)| {
+            format!("; the last start failed, at target {target}: {why}")
+        })
     }
 }
 
@@ -182,8 +195,22 @@ mod tests {
                 targets,
                 being_started,
                 knows_targets: true,
+                last_failure: None,
             };
             assert_eq!(summary.sentence(), expected);
+        }
+        let failure = ("build-2".to_owned(), "it said: no such model".to_owned());
+        for startable in [0, 1] {
+            let failed = PendingSummary {
+                held_until: None,
+                agents: (0, 0),
+                targets: (startable, 2),
+                being_started: &[],
+                knows_targets: true,
+                last_failure: Some(&failure),
+            };
+            let told = "the last start failed, at target build-2: it said: no such model";
+            assert!(failed.sentence().contains(told), "{}", failed.sentence());
         }
         let unread = PendingSummary {
             held_until: None,
@@ -191,6 +218,7 @@ mod tests {
             targets: (0, 0),
             being_started: &[],
             knows_targets: false,
+            last_failure: None,
         };
         assert!(unread.sentence().contains("not known yet"));
     }

@@ -75,7 +75,9 @@ pub use following::Following;
 pub use ignored::Ignored;
 pub use submit::check_submission;
 pub use trouble::Owning;
-pub use turns::{Aside, LARGE_BODY, Turn, aside, threads};
+#[cfg(test)]
+pub(crate) use turns::is_aside;
+pub use turns::{LARGE_BODY, Turn, aside, threads};
 
 /// How many requests a door has under way at the most; more are refused with `overloaded`.
 const MAX_REQUESTS: usize = 4_096;

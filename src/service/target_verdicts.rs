@@ -32,6 +32,9 @@ pub(super) struct TargetVerdicts {
     pub others: BTreeMap<String, usize>,
     /// The agents that are being started and may take it.
     pub being_started: Vec<BeingStarted>,
+    /// The latest start that failed, of those targets that would serve it and have not succeeded since: the target's name,
+    /// and why.
+    pub last_failure: Option<(String, String)>,
 }
 
 /// How far a target is from starting an agent for an item.
@@ -59,6 +62,17 @@ impl Verdict {
             Self::NotPending => Some(NOT_PENDING),
             Self::Rejected(rule) => Some(rule.as_str()),
         }
+    }
+
+    /// Whether its agents could take the item, now or later.
+    const fn serves(self) -> bool {
+        !matches!(
+            self,
+            Self::NotPending
+                | Self::Rejected(
+                    TargetRule::AgentType | TargetRule::Boundary | TargetRule::Capability
+                )
+        )
     }
 
     /// The less, the nearer: what passes by itself, what people can change, what never changes for this pair.
@@ -103,11 +117,7 @@ impl Service {
         let named = judged.iter().take(NAMED).filter_map(|(verdict, view)| {
             let target = project.targets.get(view.id)?;
             let mut message = message(*verdict, view, need.as_ref(), header.status, &births);
-            if *verdict == Verdict::Rejected(TargetRule::CoolingDown)
-                || *verdict == Verdict::Rejected(TargetRule::Unhealthy)
-            {
-                because(&mut message, &target);
-            }
+            add_cause(&mut message, *verdict, &target);
             Some(said(*verdict, target, message))
         });
         let mut targets: Vec<TargetVerdict> = named.collect();
@@ -129,6 +139,7 @@ impl Service {
             total: judged.len(),
             eligible,
             others,
+            last_failure: last_failure(project, &judged),
             being_started: births
                 .iter()
                 .take(STARTS_NAMED)
@@ -138,23 +149,47 @@ impl Service {
     }
 }
 
-/// Adds what was wrong at last, at most a line of it.
-fn because(message: &mut String, target: &Target) {
-    const SHOWN: usize = 200;
-    if let Some(error) = target.last_error.as_deref() {
-        let line: String = error
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .chars()
-            .take(SHOWN)
-            .collect();
-        let _ = write!(
-            message,
-            ": {line}; see `loom spin-up list --target {}`",
-            target.name
-        );
-    }
+/// The latest start that failed, of targets that would serve the item.
+fn last_failure(project: &Project, judged: &[(Verdict, TargetView)]) -> Option<(String, String)> {
+    let serving = judged.iter().filter(|(verdict, _)| verdict.serves());
+    let failed = serving.filter_map(|(_, view)| {
+        let target = project.targets.get(view.id)?;
+        let last = target.last_spin_up?;
+        Some((last.time, target.name, last.error?))
+    });
+    let (_, name, error) = failed.max_by_key(|(time, ..)| *time)?;
+    Some((name, first_line(&error)))
+}
+
+/// Adds what was wrong at last, where it says why nobody is there: the cause of the last start, or what a look has found.
+fn add_cause(message: &mut String, verdict: Verdict, target: &Target) {
+    let failed = target.last_spin_up.as_ref();
+    let failed = failed.and_then(|last| last.error.as_deref());
+    let name = &target.name;
+    let _ = match (verdict, failed, target.last_error.as_deref()) {
+        (Verdict::Rejected(TargetRule::CoolingDown), _, Some(error)) => {
+            let line = first_line(error);
+            write!(message, ": {line}; see `loom spin-up list --target {name}`")
+        }
+        (Verdict::Rejected(TargetRule::Unhealthy), _, Some(error)) => {
+            write!(message, ": {}", first_line(error))
+        }
+        (Verdict::Eligible, Some(error), _) => {
+            let line = first_line(error);
+            write!(
+                message,
+                "; its last start failed: {line}; see `loom spin-up list --target {name}`"
+            )
+        }
+        _ => Ok(()),
+    };
+}
+
+/// At most a line of it.
+fn first_line(text: &str) -> String {
+    const SHOWN: usize = 300;
+    let line = text.lines().next().unwrap_or_default();
+    line.chars().take(SHOWN).collect()
 }
 
 fn said(verdict: Verdict, target: Target, message: String) -> TargetVerdict {

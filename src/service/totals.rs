@@ -295,6 +295,7 @@ fn add_targets(sum: &mut TargetTotals, more: TargetTotals) {
     sum.available = sum.available.saturating_add(more.available);
     sum.in_use = sum.in_use.saturating_add(more.in_use);
     sum.disabled = sum.disabled.saturating_add(more.disabled);
+    sum.error = sum.error.saturating_add(more.error);
 }
 
 fn add_agents(sum: &mut AgentTotals, more: AgentTotals) {

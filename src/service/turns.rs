@@ -6,8 +6,8 @@
 //! none of those that everything else goes by. A thread and a connection of its own for the renewal would help that
 //! alone; this helps every clock and every short request.
 //!
-//! Bodies have turns of their own, which end when the body was read: what is done with it may take as long as NATS does, or
-//! the start of a project.
+//! Bodies have turns of their own, which end when the body was read: only the reading is carried out aside. What is done
+//! with it may take as long as NATS does, or the start of a project, and is done where everything else is.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -48,8 +48,26 @@ pub(super) fn turns() -> Arc<Semaphore> {
     Arc::new(Semaphore::new((threads() - 1).max(1)))
 }
 
+#[cfg(test)]
+thread_local! {
+    static IS_ASIDE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Whether this is done [`aside`].
+#[cfg(test)]
+pub(crate) fn is_aside() -> bool {
+    IS_ASIDE.get()
+}
+
 /// Does something that takes long without keeping anything else of this thread waiting: that goes on in another one.
 pub fn aside<T>(long: impl FnOnce() -> T) -> T {
+    #[cfg(test)]
+    let long = || {
+        let was = IS_ASIDE.replace(true);
+        let made = long();
+        IS_ASIDE.set(was);
+        made
+    };
     match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
         Ok(RuntimeFlavor::MultiThread) => block_in_place(long),
         // In the tests of one thread there is no other one.
@@ -60,11 +78,11 @@ pub fn aside<T>(long: impl FnOnce() -> T) -> T {
 /// Something whose steps may take long: each of them is taken [`aside`].
 #[derive(Debug)]
 #[must_use = "nothing is done before it is awaited"]
-pub struct Aside<F>(Pin<Box<F>>);
+struct Aside<F>(Pin<Box<F>>);
 
 impl<F: Future> Aside<F> {
     /// Not begun yet.
-    pub fn new(long: F) -> Self {
+    fn new(long: F) -> Self {
         Self(Box::pin(long))
     }
 }

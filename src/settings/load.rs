@@ -165,7 +165,10 @@ impl Layers {
             let path = join(section, name);
             match keys::at(&path) {
                 Some(Shape::Key(kind)) => {
-                    self.set(&path, value::from_toml(kind, value), at(&path));
+                    let value = value::from_toml(kind, value);
+                    let place = self.place_of_refused(&path, &value);
+                    let origin = place.map_or_else(|| at(&path), |place| at(&entry(&path, place)));
+                    self.set(&path, value, origin);
                 }
                 Some(Shape::Section(_)) => {
                     if let Value::Table(inner) = value {
@@ -227,6 +230,21 @@ impl Layers {
             }
             Err(message) => self.problems.push(Problem::new(origin, path, message)),
         }
+    }
+
+    /// Which table of several is the first that is not taken, so that its line can be said.
+    fn place_of_refused(&self, path: &str, value: &Result<Value, String>) -> Option<usize> {
+        let Ok(Value::Array(tables)) = value else {
+            return None;
+        };
+        let is_taken = |tables: &[Value]| {
+            let tables = Value::Array(tables.to_vec());
+            self.settings.clone().set(path, tables).is_ok()
+        };
+        if !tables.iter().all(Value::is_table) || is_taken(tables) {
+            return None;
+        }
+        (0..tables.len()).find(|place| !is_taken(&tables[..=*place]))
     }
 
     fn finish(mut self, file: Option<PathBuf>) -> Result<Loaded, SettingsError> {
@@ -307,13 +325,26 @@ fn note_lines(
     for (name, value) in table {
         let path = join(section, name.get_ref());
         lines.insert(path.clone(), line_of(text, name.span().start));
-        if let toml::de::DeValue::Table(inner) = value.get_ref() {
-            note_lines(inner, &path, text, lines);
+        match value.get_ref() {
+            toml::de::DeValue::Table(inner) => note_lines(inner, &path, text, lines),
+            toml::de::DeValue::Array(entries) => {
+                for (place, value) in entries.iter().enumerate() {
+                    let line = line_of(text, value.span().start);
+                    lines.insert(entry(&path, place), line);
+                }
+            }
+            _ => {}
         }
     }
 }
 
-fn line_of(text: &str, offset: usize) -> usize {
+/// The path of one entry of a list.
+fn entry(path: &str, place: usize) -> String {
+    format!("{path}[{place}]")
+}
+
+/// The line, counted from 1, in which a byte of a text stands.
+pub fn line_of(text: &str, offset: usize) -> usize {
     let before = text.get(..offset).unwrap_or(text);
     1 + before.matches('\n').count()
 }

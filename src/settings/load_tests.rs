@@ -291,3 +291,30 @@ fn where_everybody_is_let_in_local_and_ssh_targets_come_by_request_only_if_that_
     let written = ("LOOM__TARGETS__API_MECHANISMS", "ssh");
     assert_eq!(mechanisms(&[open[0], open[1], written]), "ssh");
 }
+
+#[test]
+fn a_definition_that_is_refused_is_named_with_its_line() {
+    let one = |name: &str, command: &str| {
+        format!(
+            "[[targets.define]]\nname = {name:?}\nagent_type = \"codex\"\ncapabilities = [\"rust\"]\nmechanism = \"local\"\nconfig = {{ command = {command:?} }}\n"
+        )
+    };
+    let sound = one("first", "run");
+    assert!(from_file(&sound).is_ok());
+    for (second, says) in [
+        (one("second", ""), "target \"second\": config.command"),
+        (one("FIRST", "run"), "target \"FIRST\" stands there twice"),
+        (
+            one("second", "run").replace("codex\"", "codex\"\nmax_agents = 0"),
+            "max_agents is 0",
+        ),
+    ] {
+        let text = format!(
+            "[api]\nport = 0\n\n{sound}\n{second}\n{}",
+            one("third", "run")
+        );
+        refused(from_file(&text), &["loom.toml:11: targets.define ", says]);
+    }
+    let inline = "[targets]\ndefine = [\n  { name = \"a\" },\n]\n";
+    refused(from_file(inline), &["loom.toml:3: targets.define "]);
+}

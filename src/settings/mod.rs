@@ -27,7 +27,7 @@ mod value;
 pub use loom_actors::nats::server::Profile;
 
 pub use error::{Origin, Problem, SettingsError};
-pub use load::{Loaded, Override, Sources, load};
+pub use load::{Loaded, Override, Sources, line_of, load};
 pub use secret::{Secret, ServerUrl};
 pub use targets::{DefinedTarget, DefinedTargets};
 pub use types::{ApiSettings, NatsSettings, ProjectsSettings, Settings, TargetsSettings};

@@ -6,6 +6,7 @@ mod listing;
 mod program;
 mod spin_up;
 mod submit_file;
+mod targets;
 mod up;
 mod work;
 

@@ -47,6 +47,13 @@ fn an_agent_is_started_by_hand_and_its_start_is_waited_for_listed_and_shown() {
         assert!(stdout.contains(part), "{part:?} is not in {stdout}");
     }
     assert!(stderr.contains("waiting until it registers"), "{stderr}");
+    // Why there is none is said without looking at each, in whatever little room.
+    let (code, stdout, _) = up.ask(&["spin-up", "list", "--status", "failed"]);
+    assert_eq!(code, 0);
+    assert!(stdout.contains("no such program (it ended"), "{stdout}");
+    let narrow = on_terminal(&up, 80, &["spin-up", "list", "--status", "failed"]);
+    let told = narrow.iter().any(|row| row.contains("no such program"));
+    assert!(told, "{narrow:?}");
     let begun = up.json(&["spin-up", "slow"]);
     assert_eq!(
         (&begun["success"], &begun["status"]),
@@ -175,6 +182,19 @@ fn explain_shows_the_targets_and_what_is_being_started() {
     // Its process outlives the coordinator, but not for long.
     target(&up, "able", "exec sleep 10", &[]);
     target(&up, "off", "exit 3", &["--disabled"]);
+    for name in ["baker", "tailor"] {
+        let other = [
+            "targets",
+            "add",
+            name,
+            "--type",
+            "codex",
+            "--capability",
+            "go",
+        ];
+        let other = [&other[..], &["--mechanism", "local", "--command", "exit 3"]].concat();
+        assert_eq!(up.ask(&other).0, 0);
+    }
     let (code, stdout, stderr) = up.ask(&["submit", "x", "-c", "rust"]);
     assert_eq!(code, 0, "{stderr}");
     let item = stdout.trim();
@@ -201,4 +221,18 @@ fn explain_shows_the_targets_and_what_is_being_started() {
     ] {
         assert!(stdout.contains(part), "{part:?} is not in {stdout}");
     }
+    // Those that have nothing to do with the item are counted, and shown where somebody asks; programs get all.
+    assert!(!stdout.contains("baker"), "{stdout}");
+    assert!(
+        stderr.contains("2 targets for other capabilities"),
+        "{stderr}"
+    );
+    let (code, stdout, stderr) = up.ask(&["work", "explain", item, "--all"]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(
+        stdout.contains("baker") && stdout.contains("tailor"),
+        "{stdout}"
+    );
+    let answer = up.json(&["work", "explain", item]);
+    assert_eq!(answer["targets"].as_array().map(Vec::len), Some(4));
 }

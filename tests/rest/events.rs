@@ -136,7 +136,7 @@ async fn starts_of_agents_are_heard_with_the_topic_of_targets_and_under_subjects
 
     let target = json!({
         "name": "here", "agentType": "codex", "capabilities": ["none-waits"], "mechanism": "local",
-        "config": {"command": "sh", "args": ["-c", "exit 3"]},
+        "config": {"command": "sh", "args": ["-c", "echo no such model >&2; exit 3"]},
     });
     let (status, target) = house.post("/api/targets", target).await;
     assert_eq!(status, 201, "{target}");
@@ -183,7 +183,13 @@ async fn starts_of_agents_are_heard_with_the_topic_of_targets_and_under_subjects
             (&json!("codex"), &json!(house.project))
         );
         let is_failed = event.kind == SpinUpEventKind::Failed;
-        assert_eq!(event.error_message.is_some(), is_failed, "{event:?}");
+        let why = event.error_message.as_deref();
+        let is_told_why = why.is_some_and(|why| why.ends_with("it said: no such model"));
+        assert_eq!(
+            (why.is_some(), is_told_why),
+            (is_failed, is_failed),
+            "{event:?}"
+        );
         assert_eq!(event.duration_ms.is_some(), is_failed, "{event:?}");
     }
     // Who listens to work has heard nothing of that.

@@ -12,6 +12,7 @@
 //! | how many agents are still to be started? | [`missing`] |
 //! | which target starts the next one? | [`Choice::pick`]: of the preferred type, then the least recently used |
 
+mod cause;
 mod choice;
 mod codec;
 mod editing;

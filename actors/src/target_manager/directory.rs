@@ -204,7 +204,7 @@ impl TargetDirectory {
         Ok(found)
     }
 
-    /// How many there are, by their state. One whose last start failed is in none of the parts.
+    /// How many there are, by their state.
     pub fn totals(&self) -> TargetTotals {
         let index = self.index.read();
         let mut totals = TargetTotals {
@@ -216,7 +216,7 @@ impl TargetDirectory {
                 TargetStatus::Available => totals.available += 1,
                 TargetStatus::InUse => totals.in_use += 1,
                 TargetStatus::Disabled => totals.disabled += 1,
-                TargetStatus::Error => {}
+                TargetStatus::Error => totals.error += 1,
             }
         }
         totals

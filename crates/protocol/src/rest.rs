@@ -210,7 +210,7 @@ pub struct AgentTotals {
     pub by_status: BTreeMap<String, usize>,
 }
 
-/// Targets by state.
+/// Targets by state: each is in one of the parts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
@@ -223,6 +223,9 @@ pub struct TargetTotals {
     pub in_use: usize,
     /// Switched off.
     pub disabled: usize,
+    /// Whose last start failed, and that have no agent.
+    #[serde(default)]
+    pub error: usize,
 }
 
 /// The totals of one project, or of all that the caller may see.

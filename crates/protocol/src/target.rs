@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `config` | what each mechanism needs to know |
 //! | `reading` | a configuration nested, flat or merged with another; how it is stored and how it is answered |
+//! | `merging` | changes to a configuration, field by field |
+//! | `misread` | why a value can't be read |
 //! | `check` | what a mechanism refuses, by the name of the field |
 //! | `common` | what is refused of every target |
 //! | `requests` | register, list |
@@ -16,6 +18,8 @@
 mod check;
 mod common;
 mod config;
+mod merging;
+mod misread;
 mod reading;
 mod requests;
 mod secret;
@@ -44,7 +48,7 @@ pub use requests::{
 };
 pub(crate) use secret::handed_on;
 pub use secret::{BirthTicket, MASK, SecretMap};
-pub use spin_up::{Need, SpinUpOperation, SpinUpStatus};
+pub use spin_up::{Need, SAID_LAST, SpinUpOperation, SpinUpStatus};
 pub use spin_up_requests::{ListSpinUpsRequest, OperationRequest, SpinUpRequest};
 pub use template::{BodyTemplate, Placeholder, TemplateError};
 pub use updates::{TargetUpdates, UpdateTarget};

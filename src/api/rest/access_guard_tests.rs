@@ -8,6 +8,7 @@ use tower::ServiceExt as _;
 use super::*;
 use crate::access::Allowed;
 use crate::api::rest::call::{Call, DEPRECATED_HEADER, Ground, Reading};
+use crate::service::{LARGE_BODY, is_aside};
 
 /// What came back: status, headers, body.
 type Answer = (StatusCode, HeaderMap, Value);
@@ -50,6 +51,27 @@ async fn boom() -> Json<Value> {
     panic!("on purpose")
 }
 
+/// Where a body is read.
+#[derive(Default)]
+struct Whereabouts {
+    is_aside: bool,
+}
+
+impl<'de> serde::Deserialize<'de> for Whereabouts {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        serde::de::IgnoredAny::deserialize(deserializer)?;
+        let is_aside = is_aside();
+        Ok(Self { is_aside })
+    }
+}
+
+async fn whereabouts(call: Call) -> RestResult<Json<Value>> {
+    let read: Whereabouts = call.body()?;
+    Ok(Json(
+        json!({ "isReadAside": read.is_aside, "isDoneAside": is_aside() }),
+    ))
+}
+
 /// A service without projects.
 #[derive(Clone)]
 struct Nothing(ProjectId);
@@ -68,6 +90,7 @@ fn door(settings: &ApiSettings, permits: usize) -> Router {
     let api = || {
         Router::new()
             .route("/api/echo/{id}", post(echo).get(echo))
+            .route("/api/whereabouts", post(whereabouts))
             .route("/api/boom", get(boom))
             .route("/api/hang", get(std::future::pending::<()>))
     };
@@ -117,6 +140,17 @@ async fn what_there_is_not_answers_in_json() {
         let answer = ask(door(&open(), 1), request("DELETE", path, "")).await;
         refused(&answer, 405, "invalid-request");
         assert!(answer.1.contains_key(header::ALLOW));
+    }
+}
+
+#[tokio::test]
+async fn a_large_body_is_read_aside_and_nothing_else_is_done_there() {
+    for (size, is_large) in [(10, false), (LARGE_BODY, true)] {
+        let body = json!({ "text": "x".repeat(size) }).to_string();
+        let (status, _, said) =
+            ask(door(&open(), 1), request("POST", "/api/whereabouts", body)).await;
+        let expected = json!({ "isReadAside": is_large, "isDoneAside": false });
+        assert_eq!((status.as_u16(), said), (200, expected), "{size} bytes");
     }
 }
 

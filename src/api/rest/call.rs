@@ -1,5 +1,7 @@
 //! A request, taken apart: which project, which thing, which filters, which body.
 
+mod hints;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -9,15 +11,15 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use loom_protocol::verbs::Scope;
-use loom_protocol::work::limits;
-use loom_protocol::{AtMost, Encoding, ErrorCode, ProjectId, Timestamp, VerbName, WireError};
+use loom_protocol::{Encoding, ErrorCode, ProjectId, Timestamp, VerbName, WireError};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use self::hints::{Hints, ItemHints, hints_of};
 use super::error::{RestError, RestResult};
 use crate::access::{Allowed, Caller};
-use crate::service::{Ignored, Service, Turn};
+use crate::service::{Ignored, LARGE_BODY, Service, Turn, aside};
 
 /// The header that names the project.
 pub const PROJECT_HEADER: &str = "Loom-Project";
@@ -43,27 +45,6 @@ pub struct Call {
     /// Why the hints cannot be read: which project is meant is not known.
     unread: Option<WireError>,
     items: Vec<ItemHints>,
-}
-
-/// Fields of a body that belong to the door and not to the request.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Hints {
-    project_id: Option<String>,
-    classification: Option<String>,
-}
-
-/// What belongs to the door in the items of a submission.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct HintsOfItems {
-    items: Option<AtMost<{ limits::ITEMS }, ItemHints>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct ItemHints {
-    classification: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -167,17 +148,7 @@ impl<S: Ground> FromRequest<S> for Call {
         let body = Bytes::from_request(Request::new(body), state)
             .await
             .map_err(|rejection| refused("the body", &rejection))?;
-        // A body that is no object has no hints; whoever reads it says what is wrong with it.
-        let (hints, unread) = match Encoding::Json.decode_request::<Hints>(&body) {
-            Ok(hints) => (hints, None),
-            Err(error) => (Hints::default(), Some(error.into())),
-        };
-        let items = if says(&body, CLASSIFICATION) {
-            let read = Encoding::Json.decode_request::<HintsOfItems>(&body);
-            read.unwrap_or_default().items.unwrap_or_default().0
-        } else {
-            Vec::new()
-        };
+        let (hints, unread, items) = read(&body, || hints_of(&body));
         let project = project_of(&parts, &path, &query, &hints)?;
         let caller = allowed(&parts, |scope| match scope {
             Scope::Project => Some(
@@ -204,9 +175,13 @@ impl<S: Ground> FromRequest<S> for Call {
     }
 }
 
-/// Whether a word stands anywhere in a text.
-fn says(text: &[u8], word: &str) -> bool {
-    text.windows(word.len()).any(|part| part == word.as_bytes())
+/// Reads a body: a large one, which takes long, without keeping others waiting.
+fn read<T>(body: &Bytes, long: impl FnOnce() -> T) -> T {
+    if body.len() < LARGE_BODY {
+        long()
+    } else {
+        aside(long)
+    }
 }
 
 fn refused(what: &str, rejection: &impl fmt::Display) -> RestError {
@@ -340,9 +315,10 @@ impl Call {
                 ignored.note(&path);
             }
         };
-        let body = Encoding::Json
-            .decode_noting(&self.body, &mut note)
-            .map_err(WireError::from)?;
+        let decoded = read(&self.body, || {
+            Encoding::Json.decode_noting(&self.body, &mut note)
+        });
+        let body = decoded.map_err(WireError::from)?;
         self.was_read();
         match &self.unread {
             Some(error) => Err(error.clone().into()),
@@ -366,9 +342,10 @@ impl Call {
         }
         let mut besides = vec![PROJECT];
         besides.extend(parameters.iter().filter(|name| **name == CLASSIFICATION));
-        let body = Encoding::Json
-            .decode_strictly(&self.body, &besides)
-            .map_err(WireError::from)?;
+        let decoded = read(&self.body, || {
+            Encoding::Json.decode_strictly(&self.body, &besides)
+        });
+        let body = decoded.map_err(WireError::from)?;
         self.was_read();
         match &self.unread {
             Some(error) => Err(error.clone().into()),

@@ -44,7 +44,7 @@ pub use serve::{BindError, bind, serve};
 pub use waiting::Replaceable;
 
 use self::call::Reading;
-use crate::service::{Aside, Service};
+use crate::service::Service;
 use crate::settings::ApiSettings;
 use access_guard::AccessGuard;
 use error::RestError;
@@ -88,14 +88,9 @@ async fn read_in_turn(
     let size = usize::try_from(size).unwrap_or(usize::MAX);
     match service.turn_for(size).await {
         Ok(turn) => {
-            let is_large = turn.is_some();
             let reading = Reading::in_turn(turn);
             request.extensions_mut().insert(reading.clone());
-            let response = if is_large {
-                Aside::new(next.run(request)).await
-            } else {
-                next.run(request).await
-            };
+            let response = next.run(request).await;
             drop(reading);
             response
         }

@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use loom_protocol::target::{Mechanism, RegisterTarget};
+use loom_protocol::token::{check_name, check_token, list_of};
+use serde_json::Value;
 
-use super::fields::{Fields, flag, given};
+use super::fields::{Fields, given};
 use crate::cli::exit::{CliError, CliResult};
-use crate::cli::output::beside;
+use crate::cli::output::{beside, note};
+use crate::settings::line_of;
 use crate::settings::targets::TargetInFile;
 
 /// `loom targets add`
@@ -40,7 +43,11 @@ fn mechanism(text: &str) -> Result<Mechanism, String> {
 
 impl AddArgs {
     /// The request, and how what is wrong with it is named; what is missing is asked for where somebody can answer.
+    ///
+    /// # Errors
+    /// What was given says nothing, or what is needed was not given; all of that is named.
     pub fn request(&self) -> CliResult<(RegisterTarget, Named<'_>)> {
+        self.check_not_empty()?;
         let file = self.from_file.as_deref().map(read_file).transpose()?;
         let request = file.as_ref().map(|file| file.request.clone());
         let mut request = request.unwrap_or_default();
@@ -61,7 +68,25 @@ impl AddArgs {
         } else {
             self.fields.go_before(&mut request)?;
         }
-        Ok((request, Named { args: self, file }))
+        let named = Named { args: self, file };
+        named.check_there(&request)?;
+        Ok((request, named))
+    }
+
+    fn check_not_empty(&self) -> CliResult {
+        for (named, given, what) in [
+            ("NAME", &self.name, "the name of the target"),
+            (
+                "--type",
+                &self.agent_type,
+                "the type of its agents, like claude-code",
+            ),
+        ] {
+            if given.as_ref().is_some_and(String::is_empty) {
+                return Err(CliError::Usage(format!("{named} is empty; write {what}")));
+            }
+        }
+        self.fields.check_not_empty(true)
     }
 }
 
@@ -82,10 +107,36 @@ impl Named<'_> {
         };
         match &self.file {
             Some(file) if !is_given => file.spelled(field),
-            _ => flag(field),
+            _ => self.args.fields.flag_of(field),
         }
     }
+
+    /// Refuses a registration that lacks what each needs: everything that is missing at once.
+    fn check_there(&self, request: &RegisterTarget) -> CliResult {
+        let needed = [
+            ("name", request.name.is_empty()),
+            ("agentType", request.agent_type.is_empty()),
+            ("capabilities", request.capabilities.is_empty()),
+            ("mechanism", request.mechanism.is_none()),
+        ];
+        let missing = needed.into_iter().filter(|(_, is_missing)| *is_missing);
+        let known = Mechanism::ALL.map(Mechanism::as_str).join(", ");
+        let named = |field: &str| match field {
+            "mechanism" => format!("{} ({known})", self.of(field)),
+            field => self.of(field),
+        };
+        let missing: Vec<String> = missing.map(|(field, _)| named(field)).collect();
+        let what = match missing.split_last() {
+            None => return Ok(()),
+            Some((last, [])) => format!("{last} is missing"),
+            Some((last, others)) => format!("{} and {last} are missing", others.join(", ")),
+        };
+        Err(CliError::Usage(format!("{what}; {EXAMPLE}")))
+    }
 }
+
+/// A line that lacks nothing.
+const EXAMPLE: &str = "write it like `loom targets add here --type claude-code --capability rust --mechanism local --command 'loom agent run -- claude -p'`";
 
 /// What a configuration of each mechanism cannot do without.
 const fn essentials(mechanism: Mechanism) -> &'static [(&'static str, &'static str)] {
@@ -116,27 +167,34 @@ fn ask_for_what_is_missing(
     ask: &mut impl FnMut(&str) -> CliResult<String>,
 ) -> CliResult {
     if request.name.is_empty() {
-        request.name = ask("name of the target")?;
+        request.name = accepted(ask, "name of the target", |name| {
+            let checked = check_name("the name", name);
+            checked.map_or_else(|error| Err(error.to_string()), |()| Ok(name.into()))
+        })?;
     }
     if request.agent_type.is_empty() {
-        request.agent_type = ask("type of its agents, like claude-code")?;
+        let what = "type of its agents, like claude-code";
+        request.agent_type = accepted(ask, what, |name| {
+            let checked = check_token("the type", name);
+            checked.map_or_else(|error| Err(error.to_string()), |()| Ok(name.into()))
+        })?;
     }
     if let Some(names) = given(&fields.capabilities) {
         request.capabilities = names;
     }
     if request.capabilities.is_empty() {
-        let names = ask("what they can do, with commas")?;
-        let names = names.split(',').map(str::trim);
-        request.capabilities = names
-            .filter(|one| !one.is_empty())
-            .map(Into::into)
-            .collect();
+        request.capabilities = accepted(ask, "what they can do, with commas", |names| {
+            let names = list_of(names);
+            (!names.is_empty())
+                .then_some(names)
+                .ok_or_else(|| "write at least one, like rust".into())
+        })?;
     }
     let chosen = if let Some(mechanism) = request.mechanism {
         mechanism
     } else {
         let known = Mechanism::ALL.map(Mechanism::as_str).join(", ");
-        mechanism(&ask(&format!("mechanism ({known})"))?).map_err(CliError::Usage)?
+        accepted(ask, &format!("mechanism ({known})"), mechanism)?
     };
     request.mechanism = Some(chosen);
     fields.go_before(request)?;
@@ -148,20 +206,38 @@ fn ask_for_what_is_missing(
     };
     for (field, what) in essentials(chosen) {
         if !config.0.contains_key(*field) {
-            let answer = ask(what)?;
-            if !answer.is_empty() {
-                config.0.insert((*field).into(), answer.into());
-            }
+            let answer = accepted(ask, what, |answer| match answer {
+                "" => Err("it is needed".into()),
+                answer => Ok(Value::from(answer)),
+            })?;
+            config.0.insert((*field).into(), answer);
         }
     }
     Ok(())
+}
+
+/// Asks until an answer will do, and says why one does not.
+fn accepted<T>(
+    ask: &mut impl FnMut(&str) -> CliResult<String>,
+    what: &str,
+    accept: impl Fn(&str) -> Result<T, String>,
+) -> CliResult<T> {
+    loop {
+        match accept(&ask(what)?) {
+            Ok(answer) => return Ok(answer),
+            Err(why) => note(&why),
+        }
+    }
 }
 
 /// Asks a person.
 fn answered(what: &str) -> CliResult<String> {
     beside(&format!("{what}:"));
     let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
+    if io::stdin().lock().read_line(&mut answer)? == 0 {
+        let message = "the answers ended before all was answered; nothing is registered";
+        return Err(CliError::Usage(message.into()));
+    }
     Ok(answer.trim().to_owned())
 }
 
@@ -174,8 +250,11 @@ fn read_file(path: &Path) -> CliResult<TargetInFile> {
             value.map_err(|e| wrong(format!("it is not JSON, from line {} on", e.line())))?;
         return TargetInFile::of_json(value).map_err(wrong);
     }
-    let table = toml::from_str(&text)
-        .map_err(|error: toml::de::Error| wrong(format!("it is not TOML: {}", error.message())))?;
+    let table = toml::from_str(&text).map_err(|error: toml::de::Error| {
+        let line = error.span().map(|span| line_of(&text, span.start));
+        let line = line.map_or_else(String::new, |line| format!(", from line {line} on"));
+        wrong(format!("it is not TOML{line}: {}", error.message()))
+    })?;
     TargetInFile::of_toml(table).map_err(wrong)
 }
 
@@ -184,10 +263,66 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn refused(given: impl FnOnce(&mut AddArgs)) -> String {
+        let mut args = AddArgs {
+            name: Some("x".into()),
+            from_file: None,
+            agent_type: Some("t".into()),
+            mechanism: Some(Mechanism::Local),
+            disabled: false,
+            fields: Fields::default(),
+        };
+        args.fields.capabilities = vec!["rust".into()];
+        given(&mut args);
+        let refused = args.request().err();
+        refused.map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn what_is_missing_is_told_from_what_is_empty() {
+        let empty = || Some(String::new());
+        assert_eq!(refused(|_| {}), "");
+        for (said, starts) in [
+            (
+                refused(|args| (args.name, args.agent_type) = (None, None)),
+                "NAME and --type are missing; ",
+            ),
+            (
+                refused(|args| args.mechanism = None),
+                "--mechanism (local, ssh, kubernetes, github-actions, webhook) is missing; ",
+            ),
+            (
+                refused(|args| args.fields.capabilities.clear()),
+                "--capability is missing; ",
+            ),
+            (refused(|args| args.name = empty()), "NAME is empty; "),
+            (
+                refused(|args| args.agent_type = empty()),
+                "--type is empty; ",
+            ),
+            (
+                refused(|args| args.fields.capabilities = vec![String::new()]),
+                "--capability is empty; ",
+            ),
+        ] {
+            assert!(said.starts_with(starts), "{said}");
+        }
+    }
+
     #[test]
     fn what_is_missing_is_asked_for_and_nothing_else() {
         let mut asked = Vec::new();
-        let mut answers = vec!["run it", "local", "rust, go,", "here"];
+        let mut answers = vec![
+            "run it",
+            "",
+            "local",
+            "loacl",
+            "rust, go,",
+            ",",
+            "here",
+            "he re",
+            "",
+        ];
         let mut request = RegisterTarget {
             agent_type: "claude-code".into(),
             ..RegisterTarget::default()
@@ -197,6 +332,9 @@ mod tests {
             Ok(answers.pop().unwrap().to_owned())
         })
         .unwrap();
+        // What will not do is asked for again.
+        assert_eq!(asked.len(), 9);
+        asked.dedup();
         assert_eq!(asked.len(), 4);
         let target = request.check().unwrap();
         assert_eq!(target.capabilities, ["rust", "go"]);

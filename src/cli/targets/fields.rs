@@ -57,8 +57,8 @@ pub(super) struct Fields {
     /// A variable of the agent's environment. Its value is never shown again.
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = pair)]
     env: Vec<(String, String)>,
-    /// Any other field of the configuration, like image=agent:1; the value is JSON, or else text. Without a value
-    /// it is removed.
+    /// Any other field of the configuration, like image=agent:1. The value is JSON, or else text; where the field takes
+    /// text (bodyTemplate) it is that text as it stands. Without a value it is removed.
     #[arg(long = "set", value_name = "FIELD=VALUE", value_parser = pair)]
     set: Vec<(String, String)>,
 }
@@ -81,7 +81,61 @@ pub(super) fn given(names: &[String]) -> Option<Vec<String>> {
     }
 }
 
+/// What `--set` gives to a field.
+fn value_of(field: &str, written: &str) -> Value {
+    let as_it_stands = || Value::from(written);
+    match serde_json::from_str(written) {
+        _ if written.is_empty() => Value::Null,
+        Ok(Value::String(quoted)) => quoted.into(),
+        // JSON for somebody else, a number as the name of a branch: text all the same.
+        Ok(_) if Mechanism::is_text_field(field) => as_it_stands(),
+        Ok(value) => value,
+        Err(_) => as_it_stands(),
+    }
+}
+
 impl Fields {
+    /// Refuses what was given and says nothing, where that is no way to take something away. `is_new`: of a target that
+    /// is registered with it.
+    pub(super) fn check_not_empty(&self, is_new: bool) -> CliResult {
+        let texts = [
+            ("--command", &self.command, "the program to start"),
+            ("--host", &self.host, "the name or address of the machine"),
+            ("--user", &self.user, "the account on that machine"),
+            ("--address", &self.address, "the address to call"),
+        ];
+        for (flag, text, what) in texts {
+            if text.as_ref().is_some_and(|text| text.trim().is_empty()) {
+                return Err(CliError::Usage(format!("{flag} is empty; write {what}")));
+            }
+        }
+        if given(&self.capabilities).is_some_and(|names| names.is_empty()) {
+            let else_ = if is_new {
+                ""
+            } else {
+                ", or leave it out to change nothing"
+            };
+            let message =
+                format!("--capability is empty; write what its agents can do, like rust{else_}");
+            return Err(CliError::Usage(message));
+        }
+        for (flag, names) in [
+            ("--capability", &self.capabilities),
+            ("--boundary", &self.boundaries),
+            ("--tag", &self.tags),
+        ] {
+            let is_mixed = names.len() > 1 && names.iter().any(String::is_empty);
+            if is_mixed && given(names).is_some_and(|names| !names.is_empty()) {
+                let message = format!(
+                    "{flag} has an empty name among others ({}); write one between two commas",
+                    names.join(",")
+                );
+                return Err(CliError::Usage(message));
+            }
+        }
+        Ok(())
+    }
+
     /// The fields of the configuration, flat.
     fn config(&self) -> Map<String, Value> {
         let mut config = Map::new();
@@ -97,11 +151,7 @@ impl Fields {
             }
         }
         for (field, value) in &self.set {
-            let value = match value.as_str() {
-                "" => Value::Null,
-                text => serde_json::from_str(text).unwrap_or_else(|_| text.into()),
-            };
-            config.insert(field.clone(), value);
+            config.insert(field.clone(), value_of(field, value));
         }
         if !self.env.is_empty() {
             let env = self.env.iter();
@@ -114,9 +164,8 @@ impl Fields {
     /// Refuses a flag that means nothing for this mechanism.
     pub(super) fn check_for(&self, mechanism: Mechanism) -> CliResult {
         let given = self.config();
-        let is_set = |field: &str| self.set.iter().any(|(name, _)| name == field);
         for (field, flag, of) in OF_CONFIG {
-            if given.contains_key(field) && !is_set(field) && !of.contains(&mechanism) {
+            if given.contains_key(field) && !self.sets(field) && !of.contains(&mechanism) {
                 let of = of.iter().map(|of| of.as_str()).collect::<Vec<_>>();
                 let message = format!(
                     "{flag} is for the mechanism {}, and this target's is {mechanism}; leave it out",
@@ -210,6 +259,19 @@ impl Fields {
         }
     }
 
+    /// Whether `--set` gives a field of the configuration.
+    fn sets(&self, field: &str) -> bool {
+        self.set.iter().any(|(name, _)| name == field)
+    }
+
+    /// The flag for a field of the wire: the one that gave it, or else the one that would.
+    pub(super) fn flag_of(&self, field: &str) -> String {
+        match of_config(field) {
+            Some((name, below)) if self.sets(name) => set_flag(name, below),
+            _ => flag(field),
+        }
+    }
+
     /// The flag that a field of the wire was given by.
     pub(super) fn flag_given(&self, field: &str) -> Option<String> {
         let is_given = match field {
@@ -227,7 +289,7 @@ impl Fields {
                 }
             }
         };
-        is_given.then(|| flag(field))
+        is_given.then(|| self.flag_of(field))
     }
 }
 
@@ -243,8 +305,8 @@ fn of_config(field: &str) -> Option<(&str, Option<&str>)> {
     }
 }
 
-/// The flag for a field of the wire.
-pub(super) fn flag(field: &str) -> String {
+/// The flag that a field of the wire is usually given by.
+fn flag(field: &str) -> String {
     let plain = match field {
         "name" => "NAME",
         "agentType" => "--type",
@@ -267,7 +329,16 @@ pub(super) fn flag(field: &str) -> String {
     match (known, below) {
         (Some((_, flag, _)), Some(below)) => format!("{flag} {below}"),
         (Some((_, flag, _)), None) => (*flag).to_owned(),
-        (None, _) => format!("--set {name}"),
+        (None, below) => set_flag(name, below),
+    }
+}
+
+/// `--set`, with the entry below its field where that has a name.
+fn set_flag(name: &str, below: Option<&str>) -> String {
+    let is_place = |below: &&str| below.bytes().all(|byte| byte.is_ascii_digit());
+    match below.filter(|below| !is_place(below)) {
+        Some(below) => format!("--set {name} ({below})"),
+        None => format!("--set {name}"),
     }
 }
 
@@ -282,6 +353,11 @@ pub(super) struct UpdateArgs {
 }
 
 impl UpdateArgs {
+    /// A field of the wire, as it was written here.
+    pub fn named(&self, field: &str) -> String {
+        self.fields.flag_of(field)
+    }
+
     /// Which target.
     pub fn target(&self) -> &str {
         &self.target
@@ -295,9 +371,10 @@ impl UpdateArgs {
     /// What changes.
     ///
     /// # Errors
-    /// Nothing does.
+    /// Nothing does, or what was given says nothing.
     pub fn updates(&self) -> CliResult<TargetUpdates> {
         let fields = &self.fields;
+        fields.check_not_empty(false)?;
         let config = fields.config();
         let updates = TargetUpdates {
             description: fields.description.clone(),

@@ -145,7 +145,8 @@ fn a_field_of_the_wire_is_named_by_its_flag() {
         ("config.url", "--address"),
         ("config.local.env.A", "--env A"),
         ("config.ssh.port", "--set port"),
-        ("config.kubernetes.resources.cpu", "--set resources"),
+        ("config.kubernetes.resources.cpu", "--set resources (cpu)"),
+        ("config.webhook.successCodes.1", "--set successCodes"),
         ("healthCheck.intervalMs", "healthCheck.intervalMs"),
     ] {
         assert_eq!(flag(field), named);
@@ -165,4 +166,87 @@ fn a_field_of_the_wire_is_named_by_its_flag() {
     );
     assert_eq!(fields.flag_given("config.env.B"), None);
     assert_eq!(fields.flag_given("tags"), None);
+}
+
+#[test]
+fn text_is_text_whatever_it_looks_like_and_json_where_that_is_meant() {
+    for (field, written, is) in [
+        (
+            "bodyTemplate",
+            r#"{"id":"{{targetId}}"}"#,
+            json!(r#"{"id":"{{targetId}}"}"#),
+        ),
+        ("ref", "1.0", json!("1.0")),
+        ("ref", r#""1.0""#, json!("1.0")),
+        ("host", "true", json!("true")),
+        ("command", r#"["run", "it"]"#, json!(["run", "it"])),
+        ("inputs", r#"{"a": "b"}"#, json!({"a": "b"})),
+        ("port", "22", json!(22)),
+        ("jumpHost", "", Value::Null),
+    ] {
+        assert_eq!(value_of(field, written), is, "{field}");
+    }
+}
+
+#[test]
+fn a_field_that_was_set_is_named_by_the_flag_that_set_it() {
+    let fields = Fields {
+        set: vec![("command".into(), "agent".into())],
+        host: Some("h".into()),
+        ..Fields::default()
+    };
+    for (field, named) in [
+        ("config.command", "--set command"),
+        ("config.host", "--host"),
+        ("maxAgents", "--max-agents"),
+    ] {
+        assert_eq!(fields.flag_of(field), named);
+    }
+}
+
+#[test]
+fn what_is_given_and_says_nothing_is_refused_by_its_flag() {
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    for (fields, said) in [
+        (
+            Fields {
+                command: Some(String::new()),
+                ..Fields::default()
+            },
+            "--command is empty",
+        ),
+        (
+            Fields {
+                address: Some(" ".into()),
+                ..Fields::default()
+            },
+            "--address is empty",
+        ),
+        (
+            Fields {
+                capabilities: names(&[""]),
+                ..Fields::default()
+            },
+            "--capability is empty",
+        ),
+        (
+            Fields {
+                boundaries: names(&["eu", ""]),
+                ..Fields::default()
+            },
+            "--boundary has an empty name among others (eu,)",
+        ),
+    ] {
+        for is_new in [true, false] {
+            let error = fields.check_not_empty(is_new).unwrap_err().to_string();
+            assert!(error.starts_with(said), "{error}");
+        }
+    }
+    let cleared = Fields {
+        boundaries: names(&[""]),
+        tags: names(&[""]),
+        description: Some(String::new()),
+        ..Fields::default()
+    };
+    assert!(cleared.check_not_empty(false).is_ok());
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use loom_protocol::work::ExplainAnswer;
+use loom_protocol::work::{AgentVerdict, ExplainAnswer, TargetVerdict};
 
 use crate::api_client::ApiClient;
 use crate::cli::exit::CliResult;
@@ -12,23 +12,42 @@ use crate::cli::output::{Output, Table, block, note, table};
 use crate::cli::table::Column;
 use crate::cli::times::ago;
 
-/// Prints the sentence, the starts that are under way, the agents, and the targets where there are any.
-pub(super) async fn run(out: Output, api: &ApiClient, id: &str) -> CliResult {
+/// Prints the sentence, the starts that are under way, the agents, and the targets where there are any: all that are
+/// named, or only those that have to do with the item.
+pub(super) async fn run(out: Output, api: &ApiClient, id: &str, all: bool) -> CliResult {
     let answer: ExplainAnswer = api.get(&["work", id, "explain"], &[]).await?;
     if out.is_json() {
         return out.json(&answer);
     }
     out.text(&sentences(&answer))?;
-    out.table(&agents(&answer), "no agents are registered")?;
+    out.table(&of_agents(&answer.agents), "no agents are registered")?;
     let more = answer.agents_total.saturating_sub(answer.agents.len());
     tell_the_rest(more, "agents", &answer.others);
-    if answer.targets_total > 0 {
-        out.text("")?;
-        out.table(&targets(&answer), "no target is named")?;
+    if answer.targets_unread {
+        note("which targets there are is not known yet; ask again in a moment");
     }
+    let related = answer.targets.iter();
+    let related: Vec<&TargetVerdict> = related.filter(|of| all || is_related(of)).collect();
+    if !related.is_empty() {
+        out.text("")?;
+        out.table(&of_targets(&related), "")?;
+    }
+    let unrelated = answer.targets.len() - related.len();
     let more = answer.targets_total.saturating_sub(answer.targets.len());
     tell_the_rest(more, "targets", &answer.other_targets);
+    match unrelated {
+        0 => {}
+        1 => note("1 target for another capability is left out; --all shows it"),
+        more => note(&format!(
+            "{more} targets for other capabilities are left out; --all shows them"
+        )),
+    }
     Ok(())
+}
+
+/// Whether a target has to do with an item: one that starts agents for something else has not.
+fn is_related(verdict: &TargetVerdict) -> bool {
+    verdict.rule.as_deref() != Some("capability")
 }
 
 fn sentences(answer: &ExplainAnswer) -> String {
@@ -50,58 +69,57 @@ fn sentences(answer: &ExplainAnswer) -> String {
     text
 }
 
-fn agents(answer: &ExplainAnswer) -> Table {
-    let mut rows = table(&[
+/// One who was judged: its name, its id, its type, its state, and the verdict.
+type Judged<'a> = ([&'a str; 4], bool, Option<&'a str>, &'a str);
+
+fn of_agents(verdicts: &[AgentVerdict]) -> Table {
+    let columns = [
         Column::text("AGENT", 8).at_most(32),
         Column::spare("GUID", 0),
-        Column::cut("TYPE", 6, 3).at_most(24),
-        Column::spare("STATUS", 2),
         Column::whole("MAY TAKE IT"),
-        Column::spare("RULE", 1),
-        Column::text("WHY", 16),
-    ]);
-    let guids = short_ids(answer.agents.iter().map(|agent| agent.guid));
-    for (verdict, guid) in answer.agents.iter().zip(guids) {
-        rows.add_row([
-            verdict.handle.clone(),
-            guid,
-            verdict.agent_type.clone(),
-            verdict.status.to_string(),
-            yes_or_no(verdict.eligible),
-            verdict.rule.clone().unwrap_or_default(),
-            verdict.message.clone(),
-        ]);
-    }
-    rows
+    ];
+    let guids = short_ids(verdicts.iter().map(|agent| agent.guid));
+    let judged = verdicts.iter().zip(&guids).map(|(of, guid)| {
+        let is = [&*of.handle, guid, &*of.agent_type, of.status.as_str()];
+        (is, of.eligible, of.rule.as_deref(), &*of.message)
+    });
+    verdicts_of(columns, judged)
 }
 
-fn targets(answer: &ExplainAnswer) -> Table {
-    let mut rows = table(&[
+fn of_targets(verdicts: &[&TargetVerdict]) -> Table {
+    let columns = [
         Column::text("TARGET", 8).at_most(64),
         Column::spare("ID", 0),
+        Column::whole("MAY START"),
+    ];
+    let ids = short_ids(verdicts.iter().map(|target| target.id));
+    let judged = verdicts.iter().zip(&ids).map(|(of, id)| {
+        let is = [&*of.name, id, &*of.agent_type, of.status.as_str()];
+        (is, of.eligible, of.rule.as_deref(), &*of.message)
+    });
+    verdicts_of(columns, judged)
+}
+
+/// Who was judged, and how: a line for each.
+fn verdicts_of<'a>(
+    [name, id, may]: [Column; 3],
+    judged: impl Iterator<Item = Judged<'a>>,
+) -> Table {
+    let mut rows = table(&[
+        name,
+        id,
         Column::cut("TYPE", 6, 3).at_most(24),
         Column::spare("STATUS", 2),
-        Column::whole("MAY START"),
+        may,
         Column::spare("RULE", 1),
         Column::text("WHY", 16),
     ]);
-    let ids = short_ids(answer.targets.iter().map(|target| target.id));
-    for (verdict, id) in answer.targets.iter().zip(ids) {
-        rows.add_row([
-            verdict.name.clone(),
-            id,
-            verdict.agent_type.clone(),
-            verdict.status.to_string(),
-            yes_or_no(verdict.eligible),
-            verdict.rule.clone().unwrap_or_default(),
-            verdict.message.clone(),
-        ]);
+    for ([name, id, of_type, status], eligible, rule, message) in judged {
+        let may = if eligible { "yes" } else { "no" };
+        let rule = rule.unwrap_or_default();
+        rows.add_row([name, id, of_type, status, may, rule, message].map(str::to_owned));
     }
     rows
-}
-
-fn yes_or_no(is_so: bool) -> String {
-    if is_so { "yes" } else { "no" }.into()
 }
 
 fn tell_the_rest(more: usize, what: &str, others: &BTreeMap<String, usize>) {
@@ -143,10 +161,15 @@ mod tests {
         ] {
             assert!(said.contains(part), "{part:?} is not in {said}");
         }
-        let rows = targets(&answer).lines(None).join("\n");
+        let all: Vec<&TargetVerdict> = answer.targets.iter().collect();
+        let rows = of_targets(&all).lines(None).join("\n");
         for part in ["build-2", "full", "it has 1 of the 1", "no"] {
             assert!(rows.contains(part), "{part:?} is not in {rows}");
         }
+        assert!(is_related(&answer.targets[0]));
+        let mut other = answer.targets[0].clone();
+        other.rule = Some("capability".into());
+        assert!(!is_related(&other));
         // One of a coordinator of before, which knows nothing of starts.
         let before = json!({"id": sample_item().id, "status": "pending", "summary": "s", "agents": [], "targets": []});
         let before: ExplainAnswer = serde_json::from_value(before).unwrap();

@@ -10,6 +10,7 @@ use loom_protocol::target::{LastSpinUp, SpinUpOperation, SpinUpStatus, Target, T
 use loom_protocol::{AgentGuid, SpinUpId, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::cause::cause;
 use super::tickets::{Newborn, TicketDigest, TicketRefusal, TicketTerms};
 use super::{TargetCondition, TargetRule, may_start};
 
@@ -234,7 +235,8 @@ impl<R: Clone> TargetRecord<R> {
         Ok((next, decided))
     }
 
-    /// Pending, InProgress → Failed or Timeout: there will be no agent. The target rests, twice as long after each
+    /// Pending, InProgress → Failed or Timeout: there will be no agent. Its `error` ends with what was said last, so that
+    /// it is told wherever the error is. The target rests, twice as long after each
     /// failure in a row, from `cooldown` on.
     pub fn given_up(
         &self,
@@ -245,14 +247,15 @@ impl<R: Clone> TargetRecord<R> {
     ) -> Option<(Self, DecidedBirth<R>)> {
         let birth = &self.births[self.place_of(id)?];
         let mut decided = birth.decided(status, now);
-        decided.operation.error = Some(error.to_owned());
+        let error = cause(error, output.as_deref());
+        decided.operation.error = Some(error.clone());
         decided.operation.output = output;
         let next = self.with(now, |next| {
             next.births
                 .retain(|other| other.operation.operation_id != id);
             next.cools_until = Some(now.after(rest_after(next.failures, cooldown)));
             next.failures = next.failures.saturating_add(1);
-            next.target.last_error = Some(error.to_owned());
+            next.target.last_error = Some(error);
             next.target.last_spin_up = Some(last_spin_up(&decided.operation, now));
         });
         Some((next, decided))

@@ -277,6 +277,10 @@ fn an_end_that_was_written_leaves_the_record_as_if_nothing_had_come_between() {
         Some("output".to_owned()),
     );
     let (next, end) = record.given_up(id, failed, COOLDOWN, now).unwrap();
+    // What was said last is told with the error, and once only.
+    let why = "no such command; it said: output";
+    assert_eq!(end.operation.error.as_deref(), Some(why));
+    assert_eq!(next.target.last_error.as_deref(), Some(why));
     assert_eq!(record.settled(&end, COOLDOWN, now), Some(next));
 }
 

@@ -61,8 +61,20 @@ impl Check<'_> {
 
     /// A text that must be there.
     fn required(&self, field: &str, value: &str, what: &str) -> Result<(), WireError> {
+        if value.is_empty() {
+            return Err(self.no(field, &format!("is missing or empty; write {what}")));
+        }
+        self.not_blank(field, value, what)
+    }
+
+    fn not_blank(&self, field: &str, value: &str, what: &str) -> Result<(), WireError> {
         if value.trim().is_empty() {
-            return Err(self.no(field, &format!("is missing; write {what}")));
+            let is = if value.is_empty() {
+                "is empty"
+            } else {
+                "is only spaces"
+            };
+            return Err(self.no(field, &format!("{is}; write {what}")));
         }
         self.text(field, value)
     }
@@ -80,7 +92,7 @@ impl Check<'_> {
     fn optional(&self, field: &str, value: Option<&str>) -> Result<(), WireError> {
         match value {
             None => Ok(()),
-            Some(value) => self.required(field, value, "it, or leave the field out"),
+            Some(value) => self.not_blank(field, value, "it, or leave the field out"),
         }
     }
 
@@ -170,7 +182,7 @@ impl Check<'_> {
         self.optional("workingDirectory", config.working_directory.as_deref())?;
         self.timeout("connectionTimeoutMs", config.connection_timeout_ms)?;
         if let Some(jump) = &config.jump_host {
-            self.required(
+            self.not_blank(
                 "jumpHost",
                 jump,
                 "[user@]host[:port], or leave the field out",

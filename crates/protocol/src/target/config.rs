@@ -105,6 +105,12 @@ impl Mechanism {
         }
     }
 
+    /// Whether a field takes text wherever there is one of that name, so that whatever is written there is meant as it
+    /// stands.
+    pub fn is_text_field(name: &str) -> bool {
+        TEXTS.contains(&name)
+    }
+
     /// Whether a flat configuration of it has such a field: one of its own, the old word for one, or all of them below
     /// its key.
     pub fn has_field(self, name: &str) -> bool {
@@ -113,6 +119,32 @@ impl Mechanism {
             || (self == Self::GithubActions && name == WORKFLOW_FILE)
     }
 }
+
+/// The fields that are text in each mechanism that has them.
+const TEXTS: [&str; 22] = [
+    "host",
+    "user",
+    "privateKeyPath",
+    "workingDirectory",
+    "jumpHost",
+    "knownHosts",
+    "namespace",
+    "jobNamePrefix",
+    "image",
+    "imagePullSecret",
+    "serviceAccount",
+    "context",
+    "repo",
+    "workflow",
+    WORKFLOW_FILE,
+    "ref",
+    "tokenEnvVar",
+    "apiUrl",
+    "url",
+    "method",
+    "bodyTemplate",
+    "secretEnvVar",
+];
 
 /// `workflow`, as a flat configuration may call it.
 pub(super) const WORKFLOW_FILE: &str = "workflowFile";

@@ -8,18 +8,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::config::{MechanismConfig, WORKFLOW_FILE};
-use super::secret::MASK;
-use super::{Mechanism, check, limits};
+use super::merging::{SECRET, apply};
+use super::{Mechanism, check, limits, misread};
 use crate::error::{ErrorCode, WireError};
 
-type Fields = Map<String, Value>;
+pub(super) type Fields = Map<String, Value>;
 
-/// The fields whose entries are merged one by one; any other field is replaced as a whole.
-const MERGED: [&str; 4] = ["env", "headers", "inputs", "resources"];
-/// The fields whose values are secret.
-const SECRET: [&str; 2] = ["env", "headers"];
-/// The fields whose entries have the same name in whatever case.
-const CASELESS: [&str; 1] = ["headers"];
 /// Marks, in what is stored, a configuration that came flat.
 const SHAPE: &str = "shape";
 
@@ -166,6 +160,7 @@ impl TargetConfig {
         within_limit(&changes.0)?;
         let (came, changes) = fields_of(mechanism, &changes.0)?;
         let prefix = prefix(mechanism, came);
+        check_own(mechanism, &changes, &prefix)?;
         let broken = |error: serde_json::Error| WireError::invalid(format!("config: {error}"));
         let stored = base.map(Self::fields_with_secrets).transpose();
         let mut merged = stored.map_err(broken)?.unwrap_or_default();
@@ -256,61 +251,24 @@ fn fields_of(mechanism: Mechanism, config: &Fields) -> Result<(ConfigShape, Fiel
     Ok((shape, fields))
 }
 
-/// Applies one change.
-fn apply(to: &mut Fields, name: String, value: Value, prefix: &str) -> Result<(), WireError> {
-    match value {
-        Value::Null => {
-            to.remove(&name);
+/// Refuses a field that only another mechanism has: what was meant for another machine would be done on this one. What
+/// nobody knows is passed over.
+fn check_own(mechanism: Mechanism, fields: &Fields, prefix: &str) -> Result<(), WireError> {
+    for (name, value) in fields {
+        if value.is_null() || mechanism.has_field(name) {
+            continue;
         }
-        Value::Object(entries) if MERGED.contains(&name.as_str()) => {
-            let secret = SECRET.contains(&name.as_str());
-            let there = to.entry(name.as_str()).or_insert_with(|| json!({}));
-            let Some(there) = there.as_object_mut() else {
-                return Err(check::refused(prefix, &name, "is not an object"));
-            };
-            let caseless = CASELESS.contains(&name.as_str());
-            if caseless {
-                check_named_once(&entries, &name, prefix)?;
-            }
-            for (entry, value) in entries {
-                let masked = secret && value == MASK;
-                let is_known = there.contains_key(&entry)
-                    || (caseless && there.keys().any(|known| known.eq_ignore_ascii_case(&entry)));
-                if masked && !is_known {
-                    let problem = "is ***, which stands for a value that is kept, and none is; write the value";
-                    return Err(check::refused(prefix, &format!("{name}.{entry}"), problem));
-                }
-                if masked {
-                    continue;
-                }
-                if caseless {
-                    there.retain(|known, _| !known.eq_ignore_ascii_case(&entry));
-                }
-                if value.is_null() {
-                    there.remove(&entry);
-                } else {
-                    there.insert(entry, value);
-                }
-            }
-        }
-        other => {
-            to.insert(name, other);
+        let others = Mechanism::ALL.into_iter().filter(|of| of.has_field(name));
+        let others: Vec<&str> = others.map(Mechanism::as_str).collect();
+        if !others.is_empty() {
+            let problem = format!(
+                "is for the mechanism {}, and the target's is {mechanism}; leave it out",
+                others.join(" or ")
+            );
+            return Err(check::refused(prefix, name, &problem));
         }
     }
     Ok(())
-}
-
-/// Entries that have the same name in whatever case: nobody could say which of two is meant.
-fn check_named_once(entries: &Fields, field: &str, prefix: &str) -> Result<(), WireError> {
-    let mut names: Vec<&String> = entries.keys().collect();
-    names.sort_by_cached_key(|name| name.to_ascii_lowercase());
-    let is_twice = |pair: &&[&String]| pair[0].eq_ignore_ascii_case(pair[1]);
-    let Some(pair) = names.windows(2).find(is_twice) else {
-        return Ok(());
-    };
-    let problem = format!("stands there twice, as {} too; write it once", pair[1]);
-    let field = format!("{field}.{}", pair[0]);
-    Err(check::refused(prefix, &field, &problem))
 }
 
 fn decode(
@@ -330,15 +288,16 @@ fn decode(
 fn typed<T: DeserializeOwned>(fields: Fields, prefix: &str) -> Result<T, WireError> {
     serde_path_to_error::deserialize(Value::Object(fields)).map_err(|error| {
         let path: String = error.path().to_string().chars().take(128).collect();
+        // A place in a list is named as where it is checked: `args.0`.
+        let path = path.replace('[', ".").replace(']', "");
         let secret = SECRET.iter().any(|field| path.starts_with(field));
         // What stands there may be a secret.
         let problem = if secret {
-            "takes texts only".to_owned()
+            "can't be read: takes texts only".to_owned()
         } else {
-            error.inner().to_string()
+            misread::sentence(&error.inner().to_string())
         };
-        let problem: String = problem.chars().take(256).collect();
-        check::refused(prefix, &path, &format!("can't be read: {problem}"))
+        check::refused(prefix, &path, &problem)
     })
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::common::{Common, check_agent_type, check_name_of_target};
 use super::reading::{RawConfig, TargetConfig};
 use super::{HealthCheck, HealthStatus, Mechanism, Target, TargetAnswer, TargetStatus, check};
-use crate::error::WireError;
+use crate::error::{ErrorCode, WireError};
 use crate::id::TargetId;
 use crate::time::Timestamp;
 
@@ -88,15 +88,30 @@ impl RegisterTarget {
     /// # Errors
     /// A field is missing, wrong or too large; the error names it.
     pub fn check(self) -> Result<NewTarget, WireError> {
+        for (field, is_there, what) in [
+            ("name", !self.name.is_empty(), "1 to 64 characters"),
+            (
+                "agentType",
+                !self.agent_type.is_empty(),
+                "the type of its agents, like claude-code",
+            ),
+            (
+                "capabilities",
+                !self.capabilities.is_empty(),
+                "at least one",
+            ),
+        ] {
+            if !is_there {
+                let problem = format!("{field} is missing or empty; write {what}");
+                let code = match field {
+                    "capabilities" => ErrorCode::InvalidRequest,
+                    _ => ErrorCode::InvalidToken,
+                };
+                return Err(check::with_field(WireError::new(code, problem), field));
+            }
+        }
         check_name_of_target(&self.name)?;
         check_agent_type(&self.agent_type)?;
-        if self.capabilities.is_empty() {
-            return Err(check::refused(
-                "",
-                "capabilities",
-                "is empty; write at least one",
-            ));
-        }
         let Some(mechanism) = self.mechanism else {
             let known = Mechanism::ALL.map(Mechanism::as_str).join(", ");
             return Err(check::refused(

@@ -55,6 +55,9 @@ pub struct Need {
     pub required_agent_type: Option<String>,
 }
 
+/// What stands in an [`error`](SpinUpOperation::error) between what became of a start and what was said last.
+pub const SAID_LAST: &str = "; it said: ";
+
 /// One start of an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
@@ -79,7 +82,7 @@ pub struct SpinUpOperation {
     /// The agent that was born.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub agent_guid: Option<AgentGuid>,
-    /// Why there was none.
+    /// Why there was none: what became of it, and what was said last ([`SAID_LAST`]).
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<String>,
     /// The end of what the mechanism said, without secrets; at most 4 KiB.

@@ -96,6 +96,9 @@ pub struct ExplainAnswer {
     /// Targets, with the rule that keeps each from starting an agent for it: the nearest first, as with agents. 100 at the
     /// most, and fewer where they would not fit.
     pub targets: Vec<TargetVerdict>,
+    /// Whether the targets are being read still, as for a moment after a start: nothing is said of them yet.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub targets_unread: bool,
     /// How many targets there are.
     #[serde(default)]
     pub targets_total: usize,

@@ -15,12 +15,10 @@ use loom_protocol::WorkId;
 use loom_protocol::work::{WorkItem, WorkStatus};
 use parking_lot::Mutex;
 use rustix::process::Signal;
-use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::time::{interval, sleep};
 
-use super::agent::may_pass;
 use super::schedule::Nature;
 use super::world::World;
 
@@ -28,10 +26,7 @@ use super::world::World;
 pub(super) const PROCESSES: usize = 2;
 /// What only they can do.
 pub(super) const CAPABILITY: &str = "shell";
-/// So that the storm alone fails no item.
-const MAX_ATTEMPTS: u32 = 100;
 const SUBMIT_EVERY: Duration = Duration::from_millis(400);
-const AFTER_REFUSAL: Duration = Duration::from_millis(100);
 /// Shorter than the progress clock of a run, longer than a stop that goes unnoticed.
 const PROGRAM: &str = r#"
 echo "$LOOM_WORK_ATTEMPT begun" >> "$1/$LOOM_WORK_ITEM_ID"
@@ -113,6 +108,9 @@ pub(super) fn judge_items(folder: &Path, submitted: &[WorkId], ended: &[WorkItem
         items.entry(item.id).or_default().push(item);
     }
     let mut wrong = Vec::new();
+    if submitted.is_empty() {
+        wrong.push("no item was accepted: nothing of them is proved".to_owned());
+    }
     for id in submitted {
         let judged = match items.get(id).map(Vec::as_slice) {
             Some([item]) => judge_item(folder, item),
@@ -156,29 +154,16 @@ pub(super) async fn submit(
     let mut times = interval(SUBMIT_EVERY);
     while !*stop.borrow() {
         times.tick().await;
-        let id = WorkId::generate();
-        let item = json!({
-            "id": id, "description": "for a process", "capability": CAPABILITY,
-            "maxAttempts": MAX_ATTEMPTS,
-        });
-        loop {
-            match world.project.request("work.submit", item.clone()).await {
-                Ok(_) => submitted.lock().push(id),
-                Err(error) if may_pass(&error) => {
-                    sleep(AFTER_REFUSAL).await;
-                    continue;
-                }
-                Err(error) => world.tell(&format!("a submit was refused: {error}")),
-            }
-            break;
-        }
-        world.count("item for agent processes");
+        let accepted = world.submit_unseen(CAPABILITY).await;
+        submitted.lock().extend(accepted);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chaos::world::MAX_ATTEMPTS;
+    use serde_json::json;
 
     fn completed(id: WorkId, attempt: u32, result: &str) -> WorkItem {
         let at = "2026-01-01T00:00:00Z";
@@ -219,6 +204,7 @@ mod tests {
     fn an_item_that_is_gone_or_there_twice_is_wrong() {
         let (folder, id) = (tempfile::tempdir().unwrap(), WorkId::generate());
         let twice = [completed(id, 1, "1"), completed(id, 1, "1")];
+        assert!(judge_items(folder.path(), &[], &[])[0].contains("no item was accepted"));
         assert!(judge_items(folder.path(), &[id], &[])[0].contains("listed 0 times"));
         assert!(judge_items(folder.path(), &[id], &twice)[0].contains("listed 2 times"));
     }

@@ -18,21 +18,17 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, sleep};
 
-use super::agent::may_pass;
 use super::house::SETTLE_WITHIN;
 use super::processes::judge_items;
 use super::world::World;
 
 /// What only the agents of targets can do.
 pub(super) const CAPABILITY: &str = "errands";
-/// So that the storm alone fails no item.
-const MAX_ATTEMPTS: u32 = 100;
 /// Long enough that agents are sent home in between.
 const SUBMIT_EVERY: Duration = Duration::from_secs(6);
 /// So many come at once.
 const AT_ONCE: usize = 4;
 const LOOK_EVERY: Duration = Duration::from_millis(300);
-const AFTER_REFUSAL: Duration = Duration::from_millis(100);
 
 /// What the agents run for an item. `$1`: the folder, `$2`: the start of the agent.
 const PROGRAM: &str = r#"
@@ -116,6 +112,7 @@ impl Targets {
         let births = std::fs::read_to_string(folder.join("births")).unwrap_or_default();
         wrong.extend(judge_births(&births));
         wrong.extend(left_behind(&self.world, folder).await);
+        wrong.extend(left_recorded(&self.world).await);
         Ok(wrong)
     }
 }
@@ -135,14 +132,18 @@ async fn watch(world: World, stop: watch::Receiver<bool>) -> BTreeSet<String> {
 }
 
 fn crowded(target: &Value) -> Option<String> {
-    let agents = target["currentAgentGuids"].as_array().map_or(0, Vec::len);
+    let name = &target["name"];
+    let Some(agents) = agents_of(target) else {
+        return Some(format!("target {name} does not say which agents it has"));
+    };
     let max = target["maxAgents"].as_u64().unwrap_or(1);
-    (agents as u64 > max).then(|| {
-        format!(
-            "target {} has {agents} agents, and may have {max}",
-            target["name"]
-        )
-    })
+    let is_crowded = agents as u64 > max;
+    is_crowded.then(|| format!("target {name} has {agents} agents, and may have {max}"))
+}
+
+/// How many agents a target has; `None`: it does not say.
+fn agents_of(target: &Value) -> Option<usize> {
+    target["currentAgentGuids"].as_array().map(Vec::len)
 }
 
 /// A line for each program that ran: its start, and its agent. A ticket is for one agent, and an agent has one.
@@ -150,6 +151,9 @@ fn judge_births(lines: &str) -> Vec<String> {
     let mut agents: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     let mut starts: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     let mut wrong = Vec::new();
+    if lines.trim().is_empty() {
+        wrong.push("no agent of a target ran anything: nothing of births is proved".to_owned());
+    }
     for line in lines.lines() {
         let Some((start, agent)) = line.split_once(' ').filter(|(start, _)| !start.is_empty())
         else {
@@ -181,6 +185,55 @@ async fn left_behind(world: &World, folder: &Path) -> Vec<String> {
         }
         sleep(LOOK_EVERY).await;
     }
+}
+
+/// The agents and the starts that the records still have, although nothing is left to be done and nobody lives.
+async fn left_recorded(world: &World) -> Vec<String> {
+    let deadline = Instant::now() + SETTLE_WITHIN;
+    loop {
+        let all = json!({ "includeDisabled": true });
+        let targets = world.project.request("targets.list", all).await;
+        let starts = world
+            .project
+            .request("spin-up.list", json!({ "limit": 1000 }));
+        let left = match (targets, starts.await) {
+            (Ok(targets), Ok(starts)) => judge_records(&targets, &starts),
+            (targets, starts) => vec![format!(
+                "how the targets stand at the end is not known: {:?} {:?}",
+                targets.err(),
+                starts.err()
+            )],
+        };
+        if left.is_empty() || Instant::now() > deadline {
+            return left;
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+/// What records of targets and of starts say that is not so once everything has ended.
+fn judge_records(targets: &Value, starts: &Value) -> Vec<String> {
+    let of = |list: &Value| list.as_array().cloned().unwrap_or_default();
+    let (targets, starts) = (of(targets), of(starts));
+    let mut wrong = Vec::new();
+    if targets.len() != TARGETS.len() || starts.is_empty() {
+        let (targets, starts) = (targets.len(), starts.len());
+        wrong.push(format!(
+            "{targets} targets and {starts} starts are listed at the end"
+        ));
+    }
+    for target in targets.iter().filter(|target| agents_of(target) != Some(0)) {
+        let (name, agents) = (&target["name"], &target["currentAgentGuids"]);
+        wrong.push(format!("target {name} has agents at the end: {agents}"));
+    }
+    let undecided = ["pending", "in-progress"];
+    for start in starts {
+        let status = start["status"].as_str().unwrap_or_default();
+        if undecided.contains(&status) || status.is_empty() {
+            wrong.push(format!("a start is not decided at the end: {start}"));
+        }
+    }
+    wrong
 }
 
 /// Those that carry a start of this project in their environment, and what agents run, which names the folder.
@@ -218,23 +271,8 @@ pub(super) async fn submit(
     while !*stop.borrow() {
         times.tick().await;
         for _ in 0..AT_ONCE {
-            let id = WorkId::generate();
-            let item = json!({
-                "id": id, "description": "for whoever is started", "capability": CAPABILITY,
-                "maxAttempts": MAX_ATTEMPTS,
-            });
-            loop {
-                match world.project.request("work.submit", item.clone()).await {
-                    Ok(_) => submitted.lock().push(id),
-                    Err(error) if may_pass(&error) => {
-                        sleep(AFTER_REFUSAL).await;
-                        continue;
-                    }
-                    Err(error) => world.tell(&format!("a submit was refused: {error}")),
-                }
-                break;
-            }
-            world.count("item for agents of targets");
+            let accepted = world.submit_unseen(CAPABILITY).await;
+            submitted.lock().extend(accepted);
         }
     }
 }
@@ -247,6 +285,7 @@ mod tests {
     fn a_ticket_of_two_agents_and_an_agent_of_two_tickets_are_told() {
         assert_eq!(judge_births("s1 a1\ns1 a1\ns2 a2\n"), Vec::<String>::new());
         for (lines, says) in [
+            ("", "no agent of a target ran"),
             ("s1 a1\ns1 a2\n", "start s1"),
             ("s1 a1\ns2 a1\n", "agent a1"),
             (" a1\n", "does not know its start"),
@@ -263,5 +302,31 @@ mod tests {
             |agents: &[&str]| json!({ "name": "t", "maxAgents": 1, "currentAgentGuids": agents });
         assert_eq!(crowded(&target(&["a"])), None);
         assert!(crowded(&target(&["a", "b"])).is_some());
+        assert!(crowded(&json!({ "name": "t", "maxAgents": 1 })).is_some());
+    }
+
+    #[test]
+    fn agents_and_starts_that_are_left_in_the_records_are_told() {
+        let target = |agents: Value| json!({ "name": "t", "currentAgentGuids": agents });
+        let all = |last: Value| {
+            let mut all = vec![target(json!([])); TARGETS.len() - 1];
+            all.push(last);
+            Value::from(all)
+        };
+        let start = |status: &str| json!([{ "operationId": "s", "status": status }]);
+        let sound = judge_records(&all(target(json!([]))), &start("timeout"));
+        assert_eq!(sound, Vec::<String>::new());
+        for (targets, starts, says) in [
+            (all(target(json!(["a"]))), start("success"), "has agents"),
+            (all(json!({ "name": "t" })), start("success"), "has agents"),
+            (all(target(json!([]))), start("in-progress"), "not decided"),
+            (all(target(json!([]))), json!([{}]), "not decided"),
+            (all(target(json!([]))), json!([]), "0 starts"),
+            (json!([]), start("success"), "0 targets"),
+        ] {
+            let wrong = judge_records(&targets, &starts);
+            assert_eq!(wrong.len(), 1, "{wrong:?}");
+            assert!(wrong[0].contains(says), "{wrong:?}");
+        }
     }
 }

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use loom_protocol::{ErrorCode, WireError, WorkId};
 use parking_lot::Mutex;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::time::sleep;
 
+use super::agent::may_pass;
 use super::house::House;
 use crate::fleet::TestProject;
 use crate::history::{Action, Open, Recorder};
@@ -20,6 +23,10 @@ pub(super) const ROUGH: usize = 16;
 pub(super) const CAPABILITIES: [&str; 4] = ["rust", "python", "docs", "ops"];
 pub(super) const BOUNDARIES: [&str; 3] = ["default", "corporate", "personal"];
 pub(super) const TYPES: [&str; 2] = ["claude-code", "codex"];
+
+/// How often an item may be tried that only agents do whom no recorder sees: so that the storm alone fails none.
+pub(super) const MAX_ATTEMPTS: u32 = 100;
+const AFTER_REFUSAL: Duration = Duration::from_millis(100);
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -106,6 +113,28 @@ impl Shared {
     /// The same, of one run of an agent.
     pub fn begin_as(&self, action: Action, run: &str) -> Open {
         self.recorder.begin_as(action, Some(run))
+    }
+
+    /// Submits an item that no recorder sees until there is a definite answer; its id, if it was accepted.
+    pub async fn submit_unseen(&self, capability: &str) -> Option<WorkId> {
+        let id = WorkId::generate();
+        let item = json!({
+            "id": id, "description": "for whoever is there or started", "capability": capability,
+            "maxAttempts": MAX_ATTEMPTS,
+        });
+        loop {
+            match self.project.request("work.submit", item.clone()).await {
+                Ok(_) => {
+                    self.count(&format!("item for {capability}"));
+                    return Some(id);
+                }
+                Err(error) if may_pass(&error) => sleep(AFTER_REFUSAL).await,
+                Err(error) => {
+                    self.tell(&format!("a submit was refused: {error}"));
+                    return None;
+                }
+            }
+        }
     }
 
     pub fn remember(&self, id: WorkId) {
