@@ -250,6 +250,7 @@ impl Project {
             ActorHandle::new(named(ActorName::TargetManager)),
             terms.clock.clone(),
             targets.clone(),
+            terms.births.clone(),
         );
         let target_args = TargetManagerArgs {
             project: id.clone(),

@@ -14,6 +14,7 @@ mod place;
 mod program;
 mod refused;
 mod registry;
+mod silent_starts;
 mod starts;
 mod starts_explained;
 mod starts_refused;

@@ -122,6 +122,11 @@ impl Actor for TargetManager {
             }
             TargetMsg::Crossed { id, could_hear } => births.crossed(env, queue, id, could_hear),
             TargetMsg::BirthsDue { epoch } => births.time_is_over(env, epoch),
+            TargetMsg::PlacesDue { epoch } => {
+                if births.leave_places(epoch) {
+                    planner.want_look(env);
+                }
+            }
             TargetMsg::AbsentDue { epoch } => linked.time_is_over(env, queue, epoch),
             TargetMsg::AgentLeft { guid, change } => linked.left(env, queue, guid, change),
             TargetMsg::Departed { guid, born_by } => linked.departed(env, queue, guid, born_by),

@@ -16,6 +16,8 @@ use super::directory::{TargetDirectory, TicketOf};
 use super::health::LONGEST_LOOK;
 use super::key::TargetKey;
 use super::messages::{HealthMsg, TargetMsg};
+use super::places::PlacesTaken;
+use super::terms::BirthTerms;
 use super::trigger::{AgentToEnd, Trigger};
 use crate::clock::Clock;
 use crate::domain::targets::{Definition, Need, OwnedNewborn, TicketRefusal, digest_of};
@@ -47,6 +49,7 @@ pub struct TargetManagerHandle {
     actor: ActorHandle<TargetMsg>,
     clock: Clock,
     directory: Arc<TargetDirectory>,
+    terms: BirthTerms,
 }
 
 impl TargetManagerHandle {
@@ -55,12 +58,21 @@ impl TargetManagerHandle {
         actor: ActorHandle<TargetMsg>,
         clock: Clock,
         directory: Arc<TargetDirectory>,
+        terms: BirthTerms,
     ) -> Self {
         Self {
             actor,
             clock,
             directory,
+            terms,
         }
+    }
+
+    /// Which starts take the places of `targets.max_concurrent`, where all are taken: nobody is started until one of
+    /// them is decided or has taken its place for its time.
+    pub fn places_taken(&self) -> Option<PlacesTaken> {
+        let taken = PlacesTaken::now(&self.terms, &self.directory, self.clock.now());
+        taken.are_all().then_some(taken)
     }
 
     /// The actor's handle, for supervision and fault injection.

@@ -91,6 +91,11 @@ pub enum TargetMsg {
         /// Which timer.
         epoch: u64,
     },
+    /// Timer: starts have taken their places for as long as they may. Ignored when `epoch` is stale.
+    PlacesDue {
+        /// Which timer.
+        epoch: u64,
+    },
     /// Timer: an agent had the time to be there. Ignored when `epoch` is stale.
     AbsentDue {
         /// Which timer.

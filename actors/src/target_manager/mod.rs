@@ -16,6 +16,7 @@
 //! | `planning` | looks who is missing, and says when to look again |
 //! | `plans` | has starts recorded, because somebody is missing or a person asks |
 //! | `births` | one birth from its record to the agent, or to the end of what was started; also what a crash has left |
+//! | `places` | how many starts are begun at once, and which of them keep others waiting |
 //! | `launching` | talks to the mechanism of one start, in a task of its own |
 //! | `linked` | the agents that were born: which of them have gone |
 //! | `tidying` | ends what was started, and removes what is kept of it, in tasks of their own |
@@ -87,6 +88,7 @@ mod messages;
 mod operations;
 mod page;
 mod paging;
+mod places;
 mod planning;
 mod plans;
 mod queue;
@@ -109,6 +111,7 @@ pub use mechanism::{
 pub use messages::TargetMsg;
 pub use operations::{MOST_OPERATIONS, OperationFilter, OperationsFound};
 pub use page::TargetsFound;
+pub use places::PlacesTaken;
 pub use terms::BirthTerms;
 pub use trigger::{AgentToEnd, Trigger};
 

@@ -1,11 +1,13 @@
 //! The births of all targets, and the agents that were born from them, as they are known: found by their ids and by
 //! their tickets, without a look at every record.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use loom_protocol::target::{BirthTicket, SpinUpOperation};
 use loom_protocol::{AgentGuid, SpinUpId, TargetId, Timestamp, WireError};
+use uuid::Uuid;
 
 use super::super::birth_command::refused;
 use super::super::operations::{OperationFilter, OperationsFound, page_of};
@@ -57,16 +59,25 @@ pub(crate) enum TicketOf {
 #[derive(Debug, Default)]
 pub(super) struct BirthIndex {
     births: HashMap<SpinUpId, TargetId>,
+    begun: BTreeSet<(Timestamp, SpinUpId)>,
     agents: HashMap<AgentGuid, TargetId>,
     tickets: HashMap<TicketDigest, TargetId>,
 }
 
 impl BirthIndex {
+    /// The starts that were begun after this time, the oldest first.
+    pub fn begun_after(&self, time: Timestamp) -> impl Iterator<Item = SpinUpId> + '_ {
+        let last = SpinUpId::new(Uuid::max());
+        let later = (Bound::Excluded((time, last)), Bound::Unbounded);
+        self.begun.range(later).map(|(_, id)| *id)
+    }
+
     /// Takes in what is in a record.
     pub fn insert(&mut self, record: &Record) {
         let target = record.target.id;
         for birth in &record.births {
             self.births.insert(birth.operation.operation_id, target);
+            self.begun.insert(begun(birth));
             self.tickets.insert(birth.ticket.digest, target);
         }
         for agent in &record.agents {
@@ -80,6 +91,7 @@ impl BirthIndex {
         let target = record.target.id;
         for birth in &record.births {
             self.births.remove(&birth.operation.operation_id);
+            self.begun.remove(&begun(birth));
             self.tickets.remove(&birth.ticket.digest);
         }
         for agent in &record.agents {
@@ -96,7 +108,7 @@ impl Index {
         self.by_id.get(&target).map(|known| &known.record)
     }
 
-    fn birth(&self, id: SpinUpId) -> Option<(&Arc<Record>, &Birth<Reference>)> {
+    pub(super) fn birth(&self, id: SpinUpId) -> Option<(&Arc<Record>, &Birth<Reference>)> {
         let record = self.record_of(*self.births.births.get(&id)?)?;
         let mut births = record.births.iter();
         let birth = births.find(|birth| birth.operation.operation_id == id)?;
@@ -268,6 +280,11 @@ impl TargetDirectory {
         let end = index.ended.of_ticket(&digest)?;
         Some(TicketOf::Decided(end.clone()))
     }
+}
+
+/// When a start was begun.
+fn begun(birth: &Birth<Reference>) -> (Timestamp, SpinUpId) {
+    (birth.operation.started_at, birth.operation.operation_id)
 }
 
 /// What a start is for; none where a person asked for it.
