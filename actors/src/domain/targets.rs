@@ -17,6 +17,7 @@ mod choice;
 mod codec;
 mod editing;
 mod health;
+mod late;
 mod record;
 #[cfg(test)]
 mod record_tests;

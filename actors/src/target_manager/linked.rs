@@ -7,6 +7,7 @@
 //! | it was born and the registry never had it | – | unlinked after `stale_after`, in which we could hear |
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use loom_protocol::agent::AgentStatus;
@@ -203,6 +204,26 @@ pub(super) fn end_agent(env: &mut Env, order: AgentToEnd) -> Result<(), WireErro
         }
     });
     Ok(())
+}
+
+/// An agent is linked: the end of its start says so, if it was given up before that birth. The directory has it at once;
+/// what a crash keeps from the bucket is written by the next incarnation.
+pub(super) fn end_late(
+    env: &Env,
+    queue: &mut ChangeQueue,
+    (key, record): (TargetKey, &Record),
+    born_by: SpinUpId,
+) {
+    let given_up = env.args.directory.end_of(born_by);
+    let Some(end) = given_up.and_then(|given_up| record.end_late(&given_up)) else {
+        return;
+    };
+    env.args.directory.apply_end(Arc::new(end.clone()));
+    let command = BirthCommand::EndLate { end: end.into() };
+    let target = &record.target;
+    let (name, id) = (target.name.clone(), target.id);
+    let command = Command::Birth { id, command };
+    queue.order(Request { key, name, command }.into());
 }
 
 /// An agent was unlinked: what is kept of its start goes, once nothing of it lives.
