@@ -5,6 +5,7 @@
 
 mod fixture;
 mod links;
+mod other_runs;
 mod program;
 mod scale_down;
 mod tickets;

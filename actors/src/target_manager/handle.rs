@@ -12,7 +12,7 @@ use loom_protocol::{AgentGuid, ErrorCode, SpinUpId, TargetId, WireError, WorkId}
 use super::birth_command::{BirthCommand, refused};
 use super::change::Request;
 use super::command::{Command, Outcome, not_found};
-use super::directory::{TargetDirectory, TicketOf};
+use super::directory::{LinkedTo, TargetDirectory, TicketOf};
 use super::health::LONGEST_LOOK;
 use super::key::TargetKey;
 use super::messages::{HealthMsg, TargetMsg};
@@ -166,6 +166,42 @@ impl TargetManagerHandle {
                 }
                 (outcome, ..) => return outcome,
             }
+        }
+    }
+
+    /// From which target an agent was born, as soon as that is known; none where it came by itself.
+    ///
+    /// # Errors
+    /// `unavailable`: the targets have not been read yet.
+    pub async fn linked(&self, guid: AgentGuid) -> Result<Option<LinkedTo>, WireError> {
+        self.directory.ready(WITHIN).await?;
+        Ok(self.directory.linked(guid))
+    }
+
+    /// An agent that was born registers without its ticket: its target, where this is the run that was born. Another run,
+    /// or one that does not say which it is, is another agent: it has no target, and the link is gone before it registers.
+    ///
+    /// # Errors
+    /// `forbidden` with the details `{"ticket": "refused"}`: it is more than its ticket was for. `unavailable`: it is not
+    /// known whether the link has gone.
+    pub async fn renew(
+        &self,
+        linked: LinkedTo,
+        agent: &OwnedNewborn,
+    ) -> Result<Option<TargetId>, WireError> {
+        if let Some(target) = self.directory.renewed(agent)? {
+            return Ok(Some(target));
+        }
+        let command = BirthCommand::Unlink {
+            guid: agent.guid,
+            born_by: linked.operation_id,
+        };
+        let id = linked.target_id;
+        let unlinked = self.ask(&linked.target_name, Command::Birth { id, command });
+        match unlinked.await {
+            // The target has gone, and its links with it.
+            Err(error) if error.code != ErrorCode::NotFound => Err(error),
+            _ => Ok(None),
         }
     }
 

@@ -231,9 +231,14 @@ pub(super) fn tidy_after(env: &mut Env, record: &Record, agent: &LinkedAgent<Ref
     if let Ok(mechanism) = env.args.births.mechanisms.of(&record.target) {
         let (id, reference) = (agent.operation_id, agent.reference.clone());
         let (agents, guid) = (env.args.agents.clone(), agent.guid);
+        let run = agent.instance_id.clone();
+        // Another run is another process.
         let is_there = move || {
             let known = agents.get(guid);
-            known.is_some_and(|entry| entry.agent().status != AgentStatus::Offline)
+            known.is_some_and(|entry| {
+                let agent = entry.agent();
+                agent.status != AgentStatus::Offline && agent.instance_id == run
+            })
         };
         let times = (env.args.idle_grace, GRACE);
         env.spawn(tidy_after_agent(mechanism, id, reference, is_there, times));

@@ -59,6 +59,9 @@
 //! | as many targets as may be | `too-large`; `overloaded` where there would be with those under way |
 //! | a start fails | its target rests, and another one is tried |
 //! | an agent registers while its start is given up | `unavailable` until what was started has ended; then it is born late, where there is room |
+//! | a start comes to nothing that its mechanism knows | it takes one of `targets.max_concurrent` for half a minute at the most, and waits on without |
+//! | the coordinator dies between the link of a late birth and its end | the agent is linked; the end is written from the link |
+//! | another run of an agent that was born registers without its ticket | it is another agent: the link goes before that one is written, and the process of old is ended |
 //! | what was started cannot be ended | said in the operation, and tried again for an hour |
 //!
 //! Events: `target:registered`, `target:updated` (enabled too), `target:disabled`, `target:removed`,

@@ -164,7 +164,8 @@ impl TargetDirectory {
         })
     }
 
-    /// The target of an agent that registers without its ticket, where this is the run that was born.
+    /// The target of an agent that registers without its ticket, where this is the run that was born. One that names no
+    /// run cannot be told from another one.
     ///
     /// # Errors
     /// `forbidden`: it is more than its ticket was for.
@@ -172,7 +173,7 @@ impl TargetDirectory {
         let index = self.index.read();
         let linked = index.agent(agent.guid);
         let Some((record, linked)) =
-            linked.filter(|(_, linked)| linked.instance_id == agent.instance_id)
+            linked.filter(|(_, linked)| is_run_of(linked, agent.instance_id.as_deref()))
         else {
             return Ok(None);
         };
@@ -280,6 +281,11 @@ impl TargetDirectory {
         let end = index.ended.of_ticket(&digest)?;
         Some(TicketOf::Decided(end.clone()))
     }
+}
+
+/// Whether a run is the one that was born, as far as it can be known without the ticket.
+fn is_run_of(linked: &LinkedAgent<Reference>, run: Option<&str>) -> bool {
+    run.is_some() && linked.instance_id.as_deref() == run
 }
 
 /// When a start was begun.
