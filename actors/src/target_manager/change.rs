@@ -197,7 +197,7 @@ impl Transition for Change {
 
     async fn read(&mut self) -> Result<Present, WireError> {
         let (directory, name) = (&self.context.directory, &self.request.name);
-        if let Some(error) = directory.unreadable_error(name, ErrorCode::AlreadyExists) {
+        if let Some(error) = directory.unreadable_now(name) {
             return Err(error);
         }
         let known = self.context.directory.known(self.request.key);
@@ -316,7 +316,7 @@ impl Transition for Change {
             Err(why) => {
                 let (name, revision) = (&self.request.name, last.revision);
                 directory.note_unreadable(self.request.key, name, Unreadable { why, revision });
-                let error = directory.unreadable_error(name, ErrorCode::AlreadyExists);
+                let error = directory.unreadable_now(name);
                 return Err(error.unwrap_or_else(|| contended(name)));
             }
         };

@@ -52,7 +52,7 @@
 //! | this process was frozen and owns no longer | the record is not written, or the start not begun |
 //! | a write without an answer | repeated until it is known; the write id tells mine from another one |
 //! | the record was changed meanwhile | decided again on what is there, at most 15 times in a row |
-//! | a record cannot be read | left alone, counted, told with its remedy; its name stays taken until it is removed by it. The end of a start that cannot be read is passed over |
+//! | a record cannot be read | left alone, counted, told with its remedy; its name stays taken until it is removed by it, what is asked of it is `unavailable`. The end of a start that cannot be read is passed over |
 //! | the store is full | a removal purges what it removes, which takes no room; all else is `unavailable` |
 //! | the bucket was destroyed or purged | noticed within seconds, and what is gone is listed no longer; made again by the next registration; the agents of undecided starts are refused, and what was started is ended |
 //! | NATS away | reads go on; a change is `unavailable`, and may happen all the same; nothing is started; what the actor has to write of itself is tried again |
