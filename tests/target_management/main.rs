@@ -20,6 +20,7 @@ mod silent_starts;
 mod starts;
 mod starts_explained;
 mod starts_refused;
+mod unheard;
 
 use anyhow::Result;
 use loom_protocol::WireError;

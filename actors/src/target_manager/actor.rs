@@ -127,7 +127,10 @@ impl Actor for TargetManager {
                     planner.want_look(env);
                 }
             }
-            TargetMsg::AbsentDue { epoch } => linked.time_is_over(env, queue, epoch),
+            TargetMsg::AbsentDue { epoch } => linked.time_is_over(env, epoch),
+            TargetMsg::AbsentCrossed { guid, could_hear } => {
+                linked.crossed(env, queue, guid, could_hear);
+            }
             TargetMsg::AgentLeft { guid, change } => linked.left(env, queue, guid, change),
             TargetMsg::Departed { guid, born_by } => linked.departed(env, queue, guid, born_by),
             TargetMsg::LookWanted => planner.want_look(env),

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | the registry has it no longer | – | unlinked |
 //! | it is offline | its mechanism | ended or never there: unlinked; it runs: it still takes a place at its target, and is asked after again; that can't be told: unlinked |
-//! | it was born and the registry never had it | – | unlinked after `stale_after`, in which we could hear |
+//! | it was born and the registry never had it | a delivery barrier | unlinked after `stale_after`, in which we could hear |
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,6 +29,7 @@ use super::{Record, Reference};
 use crate::agent_registry::{AgentChange, AgentDirectory};
 use crate::deadline_queue::DeadlineQueue;
 use crate::domain::targets::LinkedAgent;
+use crate::liveness::BarrierOutcome;
 
 /// How often an agent that is offline is asked after.
 const ASK_EVERY: Duration = Duration::from_secs(30);
@@ -112,26 +113,55 @@ impl LinkedAgents {
     }
 
     /// Some have had the time to be there.
-    pub fn time_is_over(&mut self, env: &Env, queue: &mut ChangeQueue, epoch: u64) {
+    pub fn time_is_over(&mut self, env: &mut Env, epoch: u64) {
         let Some(armed) = self.due.fired(epoch) else {
             return;
         };
         env.args.barrier.grace().timer_fired(armed);
         while let Some(guid) = self.due.pop_due(Instant::now()) {
-            self.look_for_absent(env, queue, guid);
+            self.suspect(env, guid);
         }
     }
 
-    /// An agent had the time to register since it was born.
-    fn look_for_absent(&mut self, env: &Env, queue: &mut ChangeQueue, guid: AgentGuid) {
-        let (agents, stale_after) = (&env.args.agents, env.args.stale_after);
-        if agents.get(guid).is_some() || env.args.directory.linked(guid).is_none() {
+    /// An agent had the time to register since it was born: it is absent if its registration does not wait to be heard.
+    fn suspect(&mut self, env: &mut Env, guid: AgentGuid) {
+        let stale_after = env.args.stale_after;
+        if !is_expected(env, guid) {
             return;
         }
-        let until = env.args.barrier.grace().since() + stale_after;
-        if !agents.is_loaded() {
+        if !env.args.agents.is_loaded() {
             return self.due.set(guid, Instant::now() + stale_after);
         }
+        let until = env.args.barrier.grace().since() + stale_after;
+        if until > Instant::now() {
+            return self.due.set(guid, until);
+        }
+        let (barrier, myself) = (env.args.barrier.clone(), env.myself());
+        env.spawn(async move {
+            let could_hear = barrier.pass().await == BarrierOutcome::Passed;
+            let _ = myself.cast(TargetMsg::AbsentCrossed { guid, could_hear });
+        });
+    }
+
+    /// Suspected → unlinked, or expected again for the full time.
+    pub fn crossed(
+        &mut self,
+        env: &Env,
+        queue: &mut ChangeQueue,
+        guid: AgentGuid,
+        could_hear: bool,
+    ) {
+        // It has come, has gone, or was born anew meanwhile.
+        if !is_expected(env, guid) || self.due.get(&guid).is_some() {
+            return;
+        }
+        let stale_after = env.args.stale_after;
+        let heard_since = env.args.barrier.grace().since();
+        let until = if could_hear {
+            heard_since + stale_after
+        } else {
+            Instant::now() + stale_after
+        };
         if until > Instant::now() {
             return self.due.set(guid, until);
         }
@@ -243,6 +273,11 @@ pub(super) fn tidy_after(env: &mut Env, record: &Record, agent: &LinkedAgent<Ref
         let times = (env.args.idle_grace, GRACE);
         env.spawn(tidy_after_agent(mechanism, id, reference, is_there, times));
     }
+}
+
+/// Whether an agent was born and the registry does not have it.
+fn is_expected(env: &Env, guid: AgentGuid) -> bool {
+    env.args.agents.get(guid).is_none() && env.args.directory.linked(guid).is_some()
 }
 
 fn is_offline(agents: &AgentDirectory, guid: AgentGuid) -> bool {

@@ -101,6 +101,13 @@ pub enum TargetMsg {
         /// Which timer.
         epoch: u64,
     },
+    /// It is known whether an agent that is not there after its time could be heard.
+    AbsentCrossed {
+        /// Which agent.
+        guid: AgentGuid,
+        /// Whether.
+        could_hear: bool,
+    },
     /// An agent is offline or gone.
     AgentLeft {
         /// Which.

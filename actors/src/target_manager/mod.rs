@@ -33,8 +33,9 @@
 //! | end agent | handle | ended by its mechanism in the background; answered at once |
 //! | order | the actor itself, after a pause | a command of its own, once more |
 //! | done | own task | the directory has it, whoever waits is answered, listeners are told, the start goes on |
-//! | launch, ended what was started, crossed, departed | own tasks | the next step of that start, or agent |
-//! | births due, absent due | timers | the start whose time is over is suspected; the agent that is not there after its time is unlinked |
+//! | launch, ended what was started, crossed, absent crossed, departed | own tasks | the next step of that start, or agent |
+//! | births due, absent due | timers | the start whose time is over, the agent that is not there after its time, is suspected |
+//! | places due | timer | the start waits for its agent without a place; who is missing is looked for |
 //! | agent left | hook of the agents | unlinked, or asked after |
 //! | look wanted, look due | hooks of items and agents, timer | at most every 50 ms: who is missing is started |
 //! | reload due | own task, after a reconnect, or because the bucket is not as it was read | it is read again |
