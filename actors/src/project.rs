@@ -248,6 +248,7 @@ impl Project {
             ActorHandle::new(named(ActorName::TargetManager)),
             terms.clock.clone(),
             targets.clone(),
+            terms.births.clone(),
         );
         let target_args = Arc::new(TargetManagerArgs {
             project: id.clone(),

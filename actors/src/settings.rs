@@ -119,7 +119,7 @@ impl RetrySettings {
 /// When the TargetManager starts agents, and how long it waits for them: the keys of `[targets]` that it reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BirthSettings {
-    /// How many starts of a project are under way at once.
+    /// How many starts of a project take places at once; each for half a minute at the most.
     pub max_concurrent: u32,
     /// How long a target rests after its first failure; doubles with each in a row.
     pub cooldown: Duration,

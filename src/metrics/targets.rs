@@ -1,7 +1,6 @@
 //! What is measured of targets and of starts of agents.
 //!
-//! A start is counted where its end is told, by what the targets of its project say of it. The agents of single targets are
-//! written anew each time that somebody asks, so that a target that is gone leaves nothing behind, and of so many that
+//! Starts are counted by the actors ([`spin_up_meters`]). The agents of single targets are written anew each time that somebody asks, so that a target that is gone leaves nothing behind, and of so many that
 //! [`NAMED_EACH`] and [`NAMED_ALL`] hold; the rest is one sum per project, under a name that no target can have.
 
 use std::cmp::Reverse;
@@ -9,14 +8,11 @@ use std::fmt::Write as _;
 
 use loom_actors::project::Project;
 use loom_actors::spin_up_meters;
-use loom_protocol::event::{Event, SpinUpEventKind};
 use loom_protocol::rest::TargetTotals;
-use loom_protocol::target::{ListTargetsRequest, SpinUpOperation};
-use loom_protocol::{ProjectId, SpinUpId};
+use loom_protocol::target::ListTargetsRequest;
 use metrics::{describe_gauge, gauge};
 
 use super::exact;
-use crate::service::Service;
 
 const UNDER_WAY: &str = "loom_spin_ups_under_way";
 const TARGETS: &str = "loom_targets";
@@ -33,33 +29,6 @@ pub(super) fn describe_meters() {
     spin_up_meters::describe();
     describe_gauge!(UNDER_WAY, "Starts of agents that have not ended.");
     describe_gauge!(TARGETS, "Targets, by status.");
-}
-
-/// Counts the starts that end from now on.
-pub(super) fn observe(service: &Service) {
-    let weak = service.downgrade();
-    service.events().on_event("metrics", move |event| {
-        let Event::SpinUp(event) = event else { return };
-        if !matches!(
-            event.kind,
-            SpinUpEventKind::Completed | SpinUpEventKind::Failed
-        ) {
-            return;
-        }
-        let Some(service) = weak.upgrade() else {
-            return;
-        };
-        let Ok(project) = ProjectId::new(&event.project_id) else {
-            return;
-        };
-        if let Some(ended) = ended(&service, &project, event.operation_id) {
-            spin_up_meters::ended(&project, &ended);
-        }
-    });
-}
-
-fn ended(service: &Service, project: &ProjectId, id: SpinUpId) -> Option<SpinUpOperation> {
-    service.projects().get(project)?.targets.operation(id)
 }
 
 /// The targets of a project that is awake.

@@ -24,6 +24,8 @@ struct PendingSummary<'a> {
     knows_targets: bool,
     /// The latest start for it that failed: the target, and why.
     last_failure: Option<&'a (String, String)>,
+    /// What keeps every start waiting, where as many are under way as may be.
+    places_taken: Option<&'a str>,
 }
 
 impl Service {
@@ -57,6 +59,8 @@ impl Service {
             being_started,
             last_failure,
         } = of_targets;
+        let places_taken = project.target_manager.places_taken();
+        let places_taken = places_taken.map(|taken| taken.to_string());
         let summary = match (header.status, header.holder) {
             (WorkStatus::Pending, _) => PendingSummary {
                 held_until: header.not_before().filter(|time| *time > self.now()),
@@ -65,6 +69,7 @@ impl Service {
                 being_started: &being_started,
                 knows_targets: !targets_unread,
                 last_failure: last_failure.as_ref(),
+                places_taken: places_taken.as_deref(),
             }
             .sentence(),
             (status, Some(guid)) => format!("it is {status}, agent {guid}"),
@@ -122,7 +127,12 @@ impl PendingSummary<'_> {
             ),
             ([], (startable, targets)) => {
                 let failure = self.failure();
-                format!("{nobody}; {startable} of {targets} targets may start one for it{failure}")
+                let waits = self
+                    .places_taken
+                    .map_or_else(String::new, |taken| format!(", but not now: {taken}"));
+                format!(
+                    "{nobody}; {startable} of {targets} targets may start one for it{waits}{failure}"
+                )
             }
         }
     }
@@ -196,6 +206,7 @@ mod tests {
                 being_started,
                 knows_targets: true,
                 last_failure: None,
+                places_taken: None,
             };
             assert_eq!(summary.sentence(), expected);
         }
@@ -208,10 +219,24 @@ mod tests {
                 being_started: &[],
                 knows_targets: true,
                 last_failure: Some(&failure),
+                places_taken: None,
             };
             let told = "the last start failed, at target build-2: it said: no such model";
             assert!(failed.sentence().contains(told), "{}", failed.sentence());
         }
+        let full = PendingSummary {
+            held_until: None,
+            agents: (0, 0),
+            targets: (1, 2),
+            being_started: &[],
+            knows_targets: true,
+            last_failure: None,
+            places_taken: Some("as many starts are under way as may be"),
+        };
+        assert_eq!(
+            full.sentence(),
+            "no agent is registered; 1 of 2 targets may start one for it, but not now: as many starts are under way as may be"
+        );
         let unread = PendingSummary {
             held_until: None,
             agents: (0, 0),
@@ -219,6 +244,7 @@ mod tests {
             being_started: &[],
             knows_targets: false,
             last_failure: None,
+            places_taken: None,
         };
         assert!(unread.sentence().contains("not known yet"));
     }

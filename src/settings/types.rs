@@ -91,7 +91,8 @@ section! {
         /// github-actions, webhook. Where the API listens beyond loopback without tokens, local and ssh have to be
         /// written here.
         api_mechanisms: Vec<Mechanism> = Mechanism::ALL.to_vec();
-        /// How many starts of one project may be under way at once; of all projects together four times as many.
+        /// How many starts of one project may be under way at once; of all projects together four times as many. One counts
+        /// for 30s at the most (for targets.birth_timeout.local where that is less), and waits on for its agent without.
         max_concurrent: u32 [between(1, 10_000)] = 3;
         /// How long a target rests after a start that failed; doubles with each failure in a row, up to 16 times as long.
         cooldown: Duration [at_least_ms(100)] = Duration::from_secs(30);

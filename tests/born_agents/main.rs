@@ -7,6 +7,7 @@ mod fixture;
 mod house;
 mod killed;
 mod links;
+mod other_runs;
 mod program;
 mod scale_down;
 mod standstill;

@@ -231,7 +231,7 @@ async fn a_record_that_cannot_be_read_is_left_alone_and_its_name_stays_taken() -
     let taken = register(&project, local("later"))
         .await
         .expect_err("it is taken");
-    assert_eq!(taken.code, ErrorCode::AlreadyExists);
+    assert_eq!(taken.code, ErrorCode::Unavailable);
     let value = bucket
         .get("target.later")
         .await?

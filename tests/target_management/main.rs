@@ -19,14 +19,17 @@ mod births;
 mod crashes;
 mod file;
 mod health;
+mod late_births;
 mod outside;
 mod program;
 mod refused;
 mod registry;
+mod silent_starts;
 mod starts;
 mod starts_explained;
 mod starts_refused;
 mod submits;
+mod unheard;
 
 use anyhow::Result;
 use loom_protocol::WireError;

@@ -106,8 +106,14 @@ async fn a_record_that_cannot_be_read_is_named_with_its_remedy_and_removed_by_it
     let taken = register(&project, local("bro.ken"))
         .await
         .expect_err("it is taken");
-    assert_eq!(taken.code, ErrorCode::AlreadyExists);
+    assert_eq!(
+        taken.code,
+        ErrorCode::Unavailable,
+        "there is no target of that name"
+    );
     ensure!(taken.message.contains("remove bro.ken"), "{taken}");
+    let details = taken.details.unwrap_or_default();
+    assert_eq!(details["unreadable"], "bro.ken");
 
     let removed: Value = api.delete(&["targets", "BRO.ken"]).await?;
     assert_eq!(

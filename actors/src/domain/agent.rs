@@ -58,6 +58,12 @@ pub struct Terms<'a> {
     pub now: Timestamp,
 }
 
+/// The target from which an agent was born, where it is the same run of it: another one was not.
+fn target_of(known: Option<&Agent>, run: Option<&str>) -> Option<String> {
+    let same = known.filter(|known| run.is_some() && known.instance_id.as_deref() == run)?;
+    same.target_id.clone()
+}
+
 /// Nothing, or any → online (or as [`on_heartbeat`] says): the agent that a registration makes. A known
 /// guid keeps its `registeredAt` and everything that is the coordinator's; what the agent says
 /// about itself is taken anew, whole.
@@ -125,7 +131,7 @@ pub fn register(
         paused_until: known.and_then(|known| known.paused_until),
         pause_reason: known.and_then(|known| known.pause_reason.clone()),
         quarantine: known.and_then(|known| known.quarantine.clone()),
-        target_id: known.and_then(|known| known.target_id.clone()),
+        target_id: target_of(known, run),
         instance_id: request.instance_id.clone(),
         replaced_runs: former.replaced,
         earlier_runs: former.earlier,

@@ -18,6 +18,7 @@ mod codec;
 mod editing;
 mod expected;
 mod health;
+mod late;
 mod places;
 mod record;
 #[cfg(test)]

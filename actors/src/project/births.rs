@@ -38,15 +38,16 @@ impl Project {
     }
 
     /// The target of an agent that registers without its ticket, where this is the run that was born: it is no more than
-    /// its ticket was for either.
+    /// its ticket was for either. Another run is another agent, and the one that was born has gone.
     async fn renew(&self, request: &RegisterRequest) -> Result<Option<TargetId>, WireError> {
-        let Some(guid) = request
-            .guid
-            .filter(|guid| self.targets.linked(*guid).is_some())
-        else {
+        let Some(guid) = request.guid else {
             return Ok(None);
         };
-        self.targets.renewed(&self.drafted(request, guid).await?)
+        let Some(linked) = self.target_manager.linked(guid).await? else {
+            return Ok(None);
+        };
+        let agent = self.drafted(request, guid).await?;
+        self.target_manager.renew(linked, &agent).await
     }
 
     /// What an agent is, as the registry takes it.

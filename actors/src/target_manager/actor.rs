@@ -31,7 +31,7 @@ use super::events::{is_not_told_as_started, tell_of, tell_of_start, tell_of_targ
 use super::following::Following;
 use super::health::Health;
 use super::key::TargetKey;
-use super::linked::{LinkedAgents, end_agent, tidy_after};
+use super::linked::{LinkedAgents, end_agent, end_late, tidy_after};
 use super::messages::{DoneMsg, Reply, TargetMsg};
 use super::planning::Planner;
 use super::plans::Plans;
@@ -122,7 +122,15 @@ impl Actor for TargetManager {
             }
             TargetMsg::Crossed { id, could_hear } => births.crossed(env, queue, id, could_hear),
             TargetMsg::BirthsDue { epoch } => births.time_is_over(env, epoch),
-            TargetMsg::AbsentDue { epoch } => linked.time_is_over(env, queue, epoch),
+            TargetMsg::PlacesDue { epoch } => {
+                if births.leave_places(epoch) {
+                    planner.want_look(env);
+                }
+            }
+            TargetMsg::AbsentDue { epoch } => linked.time_is_over(env, epoch),
+            TargetMsg::AbsentCrossed { guid, could_hear } => {
+                linked.crossed(env, queue, guid, could_hear);
+            }
             TargetMsg::AgentLeft { guid, change } => linked.left(env, queue, guid, change),
             TargetMsg::Departed { guid, born_by } => linked.departed(env, queue, guid, born_by),
             TargetMsg::LookWanted => planner.want_look(env),
@@ -178,6 +186,8 @@ impl State {
             }
             for agent in &record.agents {
                 self.linked.expect_again(env, queue, agent.guid);
+                let place = (*key, record);
+                end_late(env, queue, place, agent.operation_id);
             }
         }
         self.planner.targets_changed(env);
@@ -218,7 +228,7 @@ impl State {
                 (BirthCommand::Begin { birth, .. }, _) => {
                     self.begun(&request, birth.operation.operation_id, &outcome);
                 }
-                (_, Ok(changed)) => self.birth_changed(command, changed),
+                (_, Ok(changed)) => self.birth_changed(key, command, changed),
                 (_, Err(error)) if reply.is_none() => {
                     let (env, queue) = (&mut self.env, &self.queue);
                     let births = &mut self.births;
@@ -280,10 +290,10 @@ impl State {
     }
 
     /// What follows for the start, or the agent, that a command was about.
-    fn birth_changed(&mut self, command: &BirthCommand, changed: &Changed) {
+    fn birth_changed(&mut self, key: TargetKey, command: &BirthCommand, changed: &Changed) {
         let (env, queue, births) = (&mut self.env, &mut self.queue, &mut self.births);
         match command {
-            BirthCommand::Begin { .. } => {}
+            BirthCommand::Begin { .. } | BirthCommand::EndLate { .. } => {}
             BirthCommand::Started { id, .. } => {
                 if changed.outcome.changed {
                     tell_of_start(env, SpinUpEventKind::Started, changed);
@@ -297,7 +307,17 @@ impl State {
                     tell_of_start(env, SpinUpEventKind::Failed, changed);
                 }
             }
-            BirthCommand::Redeem { newborn, .. } | BirthCommand::RedeemLate { newborn, .. } => {
+            BirthCommand::RedeemLate { given_up, newborn } => {
+                let id = given_up.operation.operation_id;
+                if let Some((record, _)) = changed.now.as_ref().filter(|_| changed.outcome.changed)
+                {
+                    tell_of_start(env, SpinUpEventKind::Completed, changed);
+                    births.registered(id);
+                    end_late(env, queue, (key, record), id);
+                    self.linked.expect(env, queue, newborn.guid);
+                }
+            }
+            BirthCommand::Redeem { newborn, .. } => {
                 if let Some(end) = &changed.end {
                     let id = end.operation.operation_id;
                     if is_not_told_as_started(changed, id) {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Begin ─► Started ─► Redeem | GiveUp        BeginAgain: Pending stays Pending, under another ticket
-//! GiveUp ─► RedeemLate                       Settle: the end was written before a crash, and leaves the record now
+//! GiveUp ─► RedeemLate ─► EndLate            Settle: the end was written before a crash, and leaves the record now
 //! ```
 
 use std::time::Duration;
@@ -63,12 +63,18 @@ pub enum BirthCommand {
         /// The agent.
         newborn: OwnedNewborn,
     },
-    /// Failed, Timeout → Success: the agent of a start that was given up registers after all.
+    /// Failed, Timeout → Success: the agent of a start that was given up registers after all. The link is written; the end
+    /// follows from it.
     RedeemLate {
         /// That start.
         given_up: Box<Ended>,
         /// The agent.
         newborn: OwnedNewborn,
+    },
+    /// The agent of a late birth is linked: the end of its start says so.
+    EndLate {
+        /// The end.
+        end: Box<Ended>,
     },
     /// The end of a start was written, and a crash kept it in the record: it leaves.
     Settle {
@@ -97,6 +103,8 @@ pub(super) enum BirthDecision {
         end: Option<Box<Ended>>,
         operation: Option<Box<SpinUpOperation>>,
     },
+    /// This end is to be written, and the record stays as it is.
+    WriteEnd(Box<Ended>),
 }
 
 impl BirthDecision {
@@ -193,9 +201,14 @@ impl BirthCommand {
                     return Ok(BirthDecision::Already(None));
                 }
                 let next = record.redeem_late(given_up, &newborn.view(), now);
-                next.map(BirthDecision::decided)
-                    .map_err(|refusal| refused(&refusal))
+                let (next, end) = next.map_err(|refusal| refused(&refusal))?;
+                Ok(BirthDecision::Write {
+                    record: next.into(),
+                    end: None,
+                    operation: Some(end.operation.into()),
+                })
             }
+            Self::EndLate { end } => Ok(BirthDecision::WriteEnd(end.clone())),
             Self::Settle { end, cooldown } => Ok(record.settled(end, *cooldown, now).map_or(
                 BirthDecision::Already(None),
                 |record| BirthDecision::Write {

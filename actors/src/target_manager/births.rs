@@ -36,6 +36,7 @@ use super::key::TargetKey;
 use super::launching::{Beginning, LaunchNews};
 use super::mechanism::Start;
 use super::messages::{GivenUp, TargetMsg};
+use super::places::Places;
 use super::queue::ChangeQueue;
 use super::running::{Phase, Running};
 use super::terms::StartPermit;
@@ -51,6 +52,7 @@ pub(super) struct Births {
     running: HashMap<SpinUpId, Running>,
     /// Those whose agent has not registered.
     due: DeadlineQueue<SpinUpId>,
+    places: Places,
 }
 
 impl Births {
@@ -115,7 +117,8 @@ impl Births {
         beginning: Beginning,
     ) {
         let id = birth.operation.operation_id;
-        let (running, why_not) = Running::launched(env, place, birth, permit, beginning);
+        let (running, why_not) = Running::launched(env, place, birth, beginning);
+        self.places.take(env, &birth.operation, permit);
         self.due.set(id, running.until());
         self.running.insert(id, running);
         if let Some(why_not) = why_not {
@@ -270,6 +273,7 @@ impl Births {
     /// Its agent has registered: nothing more is done for the start, but what is needed to find the agent again.
     pub fn registered(&mut self, id: SpinUpId) {
         self.due.remove(&id);
+        self.places.leave(id);
         if let Some(running) = self.running.get_mut(&id) {
             let is_just_born = running.phase != Phase::Born;
             if running.reference.is_none() && is_just_born && running.mechanism.is_some() {
@@ -290,6 +294,7 @@ impl Births {
 
     fn forget(&mut self, id: SpinUpId) -> Option<Running> {
         self.due.remove(&id);
+        self.places.leave(id);
         self.running.remove(&id)
     }
 
@@ -373,8 +378,14 @@ impl Births {
         self.end(env, queue, id, why);
     }
 
-    /// Arms the timer of what is due next.
+    /// Some have taken their places for as long as they may, and wait for their agents without: whether it is so.
+    pub fn leave_places(&mut self, epoch: u64) -> bool {
+        self.places.time_is_over(epoch)
+    }
+
+    /// Arms the timers of what is due next.
     pub fn arm(&mut self, env: &Env) {
+        self.places.arm(env);
         env.arm(self.due.next_to_arm(), |epoch| TargetMsg::BirthsDue {
             epoch,
         });

@@ -91,6 +91,8 @@ pub(super) struct Next {
     target: Target,
     /// The end of the operation that is decided by this, with its bytes: it is written first.
     end: Option<(Arc<Ended>, Bytes)>,
+    /// Whether that end is all that is written.
+    is_end_only: bool,
     /// The operation that it is about.
     operation: Option<Box<SpinUpOperation>>,
 }
@@ -117,6 +119,10 @@ impl Change {
                 command: BirthCommand::Started { .. },
                 ..
             } => Some(BirthStep::Referenced),
+            Command::Birth {
+                command: BirthCommand::RedeemLate { .. },
+                ..
+            } => Some(BirthStep::Decided),
             _ => next.end.is_some().then_some(BirthStep::Decided),
         }
     }
@@ -151,6 +157,26 @@ impl Next {
             bytes: Some(bytes.into()),
             present,
             end: None,
+            is_end_only: false,
+            operation: None,
+        })
+    }
+
+    /// The end of an operation, without a change of the record.
+    fn end_only(
+        name: &str,
+        target: Target,
+        end: Box<Ended>,
+        present: Present,
+    ) -> Result<Self, WireError> {
+        let bytes = encode_end(&end).map_err(|error| not_written(name, &error))?;
+        Ok(Self {
+            record: present.record.clone(),
+            bytes: None,
+            present,
+            target,
+            end: Some((end.into(), bytes.into())),
+            is_end_only: true,
             operation: None,
         })
     }
@@ -171,7 +197,7 @@ impl Transition for Change {
 
     async fn read(&mut self) -> Result<Present, WireError> {
         let (directory, name) = (&self.context.directory, &self.request.name);
-        if let Some(error) = directory.unreadable_error(name, ErrorCode::AlreadyExists) {
+        if let Some(error) = directory.unreadable_now(name) {
             return Err(error);
         }
         let known = self.context.directory.known(self.request.key);
@@ -208,8 +234,10 @@ impl Transition for Change {
                 present,
                 target: *target,
                 end: None,
+                is_end_only: false,
                 operation: None,
             },
+            Decision::WriteEnd(target, end) => Next::end_only(name, *target, end, present)?,
             Decision::Write(record) => Next::of(name, *record, present)?,
             Decision::WriteBirth {
                 record,
@@ -241,6 +269,9 @@ impl Transition for Change {
             let id = end.operation.operation_id;
             bucket.write_end(id, bytes.clone(), &self.write_id).await?;
             context.on_step.reached(BirthStep::EndWritten).await;
+        }
+        if next.is_end_only {
+            return Ok(next.present.revision);
         }
         let stored = bucket.write(&key, bytes, next.present.revision, &self.write_id);
         let stored = stored.await;
@@ -285,7 +316,7 @@ impl Transition for Change {
             Err(why) => {
                 let (name, revision) = (&self.request.name, last.revision);
                 directory.note_unreadable(self.request.key, name, Unreadable { why, revision });
-                let error = directory.unreadable_error(name, ErrorCode::AlreadyExists);
+                let error = directory.unreadable_now(name);
                 return Err(error.unwrap_or_else(|| contended(name)));
             }
         };
@@ -303,7 +334,7 @@ impl Transition for Change {
             outcome: Outcome {
                 target: next.target,
                 before: before.as_ref().map(|record| record.target.status),
-                changed: true,
+                changed: !next.is_end_only,
                 removed: next.record.is_none(),
                 operation: next.operation,
             },

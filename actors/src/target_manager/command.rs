@@ -89,6 +89,8 @@ pub(super) enum Decision {
         end: Option<Box<Ended>>,
         operation: Option<Box<SpinUpOperation>>,
     },
+    /// Only this end of a start is to be written.
+    WriteEnd(Box<Target>, Box<Ended>),
     /// It is to be removed.
     Remove(Box<Target>),
     /// It is gone already.
@@ -157,6 +159,9 @@ impl Command {
                 Ok(match command.decide(there, now)? {
                     BirthDecision::Already(operation) => {
                         Decision::AlreadyBorn(there.target.clone().into(), operation)
+                    }
+                    BirthDecision::WriteEnd(end) => {
+                        Decision::WriteEnd(there.target.clone().into(), end)
                     }
                     BirthDecision::Write {
                         record,

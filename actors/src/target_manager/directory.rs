@@ -1,5 +1,6 @@
 //! The targets of a project as they are known: the read side, which survives the actor.
 
+mod begun;
 mod births;
 mod choosing;
 mod looked;

@@ -8,6 +8,7 @@ use super::Record;
 use super::change::Changed;
 use super::command::Command;
 use super::env::Env;
+use crate::spin_up_meters;
 
 /// Tells what became of a target itself.
 pub(super) fn tell_of_target(env: &Env, changed: &Changed, command: &Command) {
@@ -46,7 +47,7 @@ pub(super) fn tell_of_start(env: &Env, kind: SpinUpEventKind, changed: &Changed)
     }
 }
 
-/// Tells what became of a start.
+/// Tells what became of a start, and counts its end.
 pub(super) fn tell_of(
     env: &Env,
     kind: SpinUpEventKind,
@@ -60,6 +61,9 @@ pub(super) fn tell_of(
     let is_over = matches!(kind, SpinUpEventKind::Completed | SpinUpEventKind::Failed);
     let took = took.filter(|_| is_over);
     log_start(&env.args.project, kind, record, operation);
+    if is_over {
+        spin_up_meters::ended(&env.args.project, operation);
+    }
     env.args.events.emit(Event::SpinUp(Box::new(SpinUpEvent {
         kind,
         timestamp: env.now(),

@@ -12,10 +12,12 @@ use loom_protocol::{AgentGuid, ErrorCode, SpinUpId, TargetId, WireError, WorkId}
 use super::birth_command::{BirthCommand, refused};
 use super::change::Request;
 use super::command::{Command, Outcome, not_found};
-use super::directory::{TargetDirectory, TicketOf};
+use super::directory::{LinkedTo, TargetDirectory, TicketOf};
 use super::health::LONGEST_LOOK;
 use super::key::TargetKey;
 use super::messages::{HealthMsg, TargetMsg};
+use super::places::PlacesTaken;
+use super::terms::BirthTerms;
 use super::trigger::{AgentToEnd, Trigger};
 use crate::clock::Clock;
 use crate::domain::targets::{Definition, Need, OwnedNewborn, TicketRefusal, digest_of};
@@ -47,6 +49,7 @@ pub struct TargetManagerHandle {
     actor: ActorHandle<TargetMsg>,
     clock: Clock,
     directory: Arc<TargetDirectory>,
+    terms: BirthTerms,
 }
 
 impl TargetManagerHandle {
@@ -55,12 +58,21 @@ impl TargetManagerHandle {
         actor: ActorHandle<TargetMsg>,
         clock: Clock,
         directory: Arc<TargetDirectory>,
+        terms: BirthTerms,
     ) -> Self {
         Self {
             actor,
             clock,
             directory,
+            terms,
         }
+    }
+
+    /// Which starts take the places of `targets.max_concurrent`, where all are taken: nobody is started until one of
+    /// them is decided or has taken its place for its time.
+    pub fn places_taken(&self) -> Option<PlacesTaken> {
+        let taken = PlacesTaken::now(&self.terms, &self.directory, self.clock.now());
+        taken.are_all().then_some(taken)
     }
 
     /// The actor's handle, for supervision and fault injection.
@@ -154,6 +166,42 @@ impl TargetManagerHandle {
                 }
                 (outcome, ..) => return outcome,
             }
+        }
+    }
+
+    /// From which target an agent was born, as soon as that is known; none where it came by itself.
+    ///
+    /// # Errors
+    /// `unavailable`: the targets have not been read yet.
+    pub async fn linked(&self, guid: AgentGuid) -> Result<Option<LinkedTo>, WireError> {
+        self.directory.ready(WITHIN).await?;
+        Ok(self.directory.linked(guid))
+    }
+
+    /// An agent that was born registers without its ticket: its target, where this is the run that was born. Another run,
+    /// or one that does not say which it is, is another agent: it has no target, and the link is gone before it registers.
+    ///
+    /// # Errors
+    /// `forbidden` with the details `{"ticket": "refused"}`: it is more than its ticket was for. `unavailable`: it is not
+    /// known whether the link has gone.
+    pub async fn renew(
+        &self,
+        linked: LinkedTo,
+        agent: &OwnedNewborn,
+    ) -> Result<Option<TargetId>, WireError> {
+        if let Some(target) = self.directory.renewed(agent)? {
+            return Ok(Some(target));
+        }
+        let command = BirthCommand::Unlink {
+            guid: agent.guid,
+            born_by: linked.operation_id,
+        };
+        let id = linked.target_id;
+        let unlinked = self.ask(&linked.target_name, Command::Birth { id, command });
+        match unlinked.await {
+            // The target has gone, and its links with it.
+            Err(error) if error.code != ErrorCode::NotFound => Err(error),
+            _ => Ok(None),
         }
     }
 

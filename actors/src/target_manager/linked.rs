@@ -4,9 +4,10 @@
 //! |---|---|---|
 //! | the registry has it no longer | – | unlinked |
 //! | it is offline | its mechanism | ended or never there: unlinked; it runs: it still takes a place at its target, and is asked after again; that can't be told: unlinked |
-//! | it was born and the registry never had it | – | unlinked after `stale_after`, in which we could hear |
+//! | it was born and the registry never had it | a delivery barrier | unlinked after `stale_after`, in which we could hear |
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use loom_protocol::agent::AgentStatus;
@@ -28,6 +29,7 @@ use super::{Record, Reference};
 use crate::agent_registry::{AgentChange, AgentDirectory};
 use crate::deadline_queue::DeadlineQueue;
 use crate::domain::targets::LinkedAgent;
+use crate::liveness::BarrierOutcome;
 
 /// How often an agent that is offline is asked after.
 const ASK_EVERY: Duration = Duration::from_secs(30);
@@ -111,26 +113,55 @@ impl LinkedAgents {
     }
 
     /// Some have had the time to be there.
-    pub fn time_is_over(&mut self, env: &Env, queue: &mut ChangeQueue, epoch: u64) {
+    pub fn time_is_over(&mut self, env: &mut Env, epoch: u64) {
         let Some(armed) = self.due.fired(epoch) else {
             return;
         };
         env.args.barrier.grace().timer_fired(armed);
         while let Some(guid) = self.due.pop_due(Instant::now()) {
-            self.look_for_absent(env, queue, guid);
+            self.suspect(env, guid);
         }
     }
 
-    /// An agent had the time to register since it was born.
-    fn look_for_absent(&mut self, env: &Env, queue: &mut ChangeQueue, guid: AgentGuid) {
-        let (agents, stale_after) = (&env.args.agents, env.args.stale_after);
-        if agents.get(guid).is_some() || env.args.directory.linked(guid).is_none() {
+    /// An agent had the time to register since it was born: it is absent if its registration does not wait to be heard.
+    fn suspect(&mut self, env: &mut Env, guid: AgentGuid) {
+        let stale_after = env.args.stale_after;
+        if !is_expected(env, guid) {
             return;
         }
-        let until = env.args.barrier.grace().since() + stale_after;
-        if !agents.is_loaded() {
+        if !env.args.agents.is_loaded() {
             return self.due.set(guid, Instant::now() + stale_after);
         }
+        let until = env.args.barrier.grace().since() + stale_after;
+        if until > Instant::now() {
+            return self.due.set(guid, until);
+        }
+        let (barrier, myself) = (env.args.barrier.clone(), env.myself());
+        env.spawn(async move {
+            let could_hear = barrier.pass().await == BarrierOutcome::Passed;
+            let _ = myself.cast(TargetMsg::AbsentCrossed { guid, could_hear });
+        });
+    }
+
+    /// Suspected → unlinked, or expected again for the full time.
+    pub fn crossed(
+        &mut self,
+        env: &Env,
+        queue: &mut ChangeQueue,
+        guid: AgentGuid,
+        could_hear: bool,
+    ) {
+        // It has come, has gone, or was born anew meanwhile.
+        if !is_expected(env, guid) || self.due.get(&guid).is_some() {
+            return;
+        }
+        let stale_after = env.args.stale_after;
+        let heard_since = env.args.barrier.grace().since();
+        let until = if could_hear {
+            heard_since + stale_after
+        } else {
+            Instant::now() + stale_after
+        };
         if until > Instant::now() {
             return self.due.set(guid, until);
         }
@@ -205,18 +236,48 @@ pub(super) fn end_agent(env: &mut Env, order: AgentToEnd) -> Result<(), WireErro
     Ok(())
 }
 
+/// An agent is linked: the end of its start says so, if it was given up before that birth. The directory has it at once;
+/// what a crash keeps from the bucket is written by the next incarnation.
+pub(super) fn end_late(
+    env: &Env,
+    queue: &mut ChangeQueue,
+    (key, record): (TargetKey, &Record),
+    born_by: SpinUpId,
+) {
+    let given_up = env.args.directory.end_of(born_by);
+    let Some(end) = given_up.and_then(|given_up| record.end_late(&given_up)) else {
+        return;
+    };
+    env.args.directory.apply_end(Arc::new(end.clone()));
+    let command = BirthCommand::EndLate { end: end.into() };
+    let target = &record.target;
+    let (name, id) = (target.name.clone(), target.id);
+    let command = Command::Birth { id, command };
+    queue.order(Request { key, name, command }.into());
+}
+
 /// An agent was unlinked: what is kept of its start goes, once nothing of it lives.
 pub(super) fn tidy_after(env: &mut Env, record: &Record, agent: &LinkedAgent<Reference>) {
     if let Ok(mechanism) = env.args.births.mechanisms.of(&record.target) {
         let (id, reference) = (agent.operation_id, agent.reference.clone());
         let (agents, guid) = (env.args.agents.clone(), agent.guid);
+        let run = agent.instance_id.clone();
+        // Another run is another process.
         let is_there = move || {
             let known = agents.get(guid);
-            known.is_some_and(|entry| entry.agent().status != AgentStatus::Offline)
+            known.is_some_and(|entry| {
+                let agent = entry.agent();
+                agent.status != AgentStatus::Offline && agent.instance_id == run
+            })
         };
         let times = (env.args.idle_grace, GRACE);
         env.spawn(tidy_after_agent(mechanism, id, reference, is_there, times));
     }
+}
+
+/// Whether an agent was born and the registry does not have it.
+fn is_expected(env: &Env, guid: AgentGuid) -> bool {
+    env.args.agents.get(guid).is_none() && env.args.directory.linked(guid).is_some()
 }
 
 fn is_offline(agents: &AgentDirectory, guid: AgentGuid) -> bool {

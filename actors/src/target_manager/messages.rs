@@ -91,10 +91,22 @@ pub enum TargetMsg {
         /// Which timer.
         epoch: u64,
     },
+    /// Timer: starts have taken their places for as long as they may. Ignored when `epoch` is stale.
+    PlacesDue {
+        /// Which timer.
+        epoch: u64,
+    },
     /// Timer: an agent had the time to be there. Ignored when `epoch` is stale.
     AbsentDue {
         /// Which timer.
         epoch: u64,
+    },
+    /// It is known whether an agent that is not there after its time could be heard.
+    AbsentCrossed {
+        /// Which agent.
+        guid: AgentGuid,
+        /// Whether.
+        could_hear: bool,
     },
     /// An agent is offline or gone.
     AgentLeft {

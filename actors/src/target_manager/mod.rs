@@ -16,6 +16,7 @@
 //! | `planning` | looks who is missing, and says when to look again |
 //! | `plans` | has starts recorded, because somebody is missing or a person asks |
 //! | `births` | one birth from its record to the agent, or to the end of what was started; also what a crash has left |
+//! | `places` | how many starts are begun at once, and which of them keep others waiting |
 //! | `launching` | talks to the mechanism of one start, in a task of its own |
 //! | `linked` | the agents that were born: which of them have gone |
 //! | `tidying` | ends what was started, and removes what is kept of it, in tasks of their own |
@@ -32,8 +33,9 @@
 //! | end agent | handle | ended by its mechanism in the background; answered at once |
 //! | order | the actor itself, after a pause | a command of its own, once more |
 //! | done | own task | the directory has it, whoever waits is answered, listeners are told, the start goes on |
-//! | launch, ended what was started, crossed, departed | own tasks | the next step of that start, or agent |
-//! | births due, absent due | timers | the start whose time is over is suspected; the agent that is not there after its time is unlinked |
+//! | launch, ended what was started, crossed, absent crossed, departed | own tasks | the next step of that start, or agent |
+//! | births due, absent due | timers | the start whose time is over, the agent that is not there after its time, is suspected |
+//! | places due | timer | the start waits for its agent without a place; who is missing is looked for |
 //! | agent left | hook of the agents | unlinked, or asked after |
 //! | look wanted, look due | hooks of items and agents, timer | at most every 50 ms: who is missing is started |
 //! | reload due | own task, after a reconnect, or because the bucket is not as it was read | it is read again |
@@ -51,13 +53,16 @@
 //! | this process was frozen and owns no longer | the record is not written, or the start not begun |
 //! | a write without an answer | repeated until it is known; the write id tells mine from another one |
 //! | the record was changed meanwhile | decided again on what is there, at most 15 times in a row |
-//! | a record cannot be read | left alone, counted, told with its remedy; its name stays taken until it is removed by it. The end of a start that cannot be read is passed over |
+//! | a record cannot be read | left alone, counted, told with its remedy; its name stays taken until it is removed by it, what is asked of it is `unavailable`. The end of a start that cannot be read is passed over |
 //! | the store is full | a removal purges what it removes, which takes no room; all else is `unavailable` |
 //! | the bucket was destroyed or purged | noticed within seconds, and what is gone is listed no longer; made again by the next registration; the agents of undecided starts are refused, and what was started is ended |
 //! | NATS away | reads go on; a change is `unavailable`, and may happen all the same; nothing is started; what the actor has to write of itself is tried again |
 //! | as many targets as may be | `too-large`; `overloaded` where there would be with those under way |
 //! | a start fails | its target rests, and another one is tried |
 //! | an agent registers while its start is given up | `unavailable` until what was started has ended; then it is born late, where there is room |
+//! | a start comes to nothing that its mechanism knows | it takes one of `targets.max_concurrent` for half a minute at the most, and waits on without |
+//! | the coordinator dies between the link of a late birth and its end | the agent is linked; the end is written from the link |
+//! | another run of an agent that was born registers without its ticket | it is another agent: the link goes before that one is written, and the process of old is ended |
 //! | what was started cannot be ended | said in the operation, and tried again for an hour |
 //!
 //! Events: `target:registered`, `target:updated` (enabled too), `target:disabled`, `target:removed`,
@@ -87,6 +92,7 @@ mod messages;
 mod operations;
 mod page;
 mod paging;
+mod places;
 mod planning;
 mod plans;
 mod queue;
@@ -109,6 +115,7 @@ pub use mechanism::{
 pub use messages::TargetMsg;
 pub use operations::{MOST_OPERATIONS, OperationFilter, OperationsFound};
 pub use page::TargetsFound;
+pub use places::PlacesTaken;
 pub use terms::BirthTerms;
 pub use trigger::{AgentToEnd, Trigger};
 

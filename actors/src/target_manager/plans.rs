@@ -12,6 +12,7 @@ use super::directory::{Known, TargetDirectory};
 use super::env::Env;
 use super::key::TargetKey;
 use super::messages::Reply;
+use super::places::PlacesTaken;
 use super::queue::{ChangeQueue, Job};
 use super::terms::StartPermit;
 use super::trigger::Trigger;
@@ -70,9 +71,10 @@ impl Plans {
     /// A place for one start more, of this project and of all.
     pub fn room_for_one(&self, env: &Env) -> Option<StartPermit> {
         let births = &env.args.births;
-        let under_way = env.args.directory.undecided() + self.0.len();
-        let most = usize::try_from(births.settings.max_concurrent).unwrap_or(usize::MAX);
-        (under_way < most).then(|| births.limit.take()).flatten()
+        let since = env.now().before(births.place_for());
+        let taken = env.args.directory.count_begun_since(since) + self.0.len();
+        let has_room = taken < births.most_of_a_project();
+        has_room.then(|| births.limit.take()).flatten()
     }
 
     /// One more for this need is begun. Whether it is on its way: a record takes so many at once.
@@ -136,10 +138,8 @@ impl Plans {
             self.room_for_one(env)
         };
         let permit = permit.ok_or_else(|| {
-            let most = births.settings.max_concurrent;
-            let text = format!(
-                "target {name} starts no agent now: as many starts are under way as may be at once ({most} of a project, targets.max_concurrent; four times as many of all); try again in a moment"
-            );
+            let taken = PlacesTaken::now(births, directory, env.now());
+            let text = format!("target {name} starts no agent now: {taken}; try again in a moment");
             WireError::overloaded(text, ASK_AGAIN)
         })?;
         Ok((key, known, permit))

@@ -17,7 +17,6 @@ use super::key::TargetKey;
 use super::launching::{Beginning, Launch};
 use super::mechanism::Mechanism;
 use super::messages::TargetMsg;
-use super::terms::StartPermit;
 use super::tidying::{GRACE, end_and_tidy};
 use crate::domain::targets::{Birth, TicketDigest};
 
@@ -36,7 +35,6 @@ pub(super) struct Running {
     pub timeout: Duration,
     /// What goes on for it; ended when it is replaced.
     pub task: Option<AbortOnDropHandle<()>>,
-    _permit: StartPermit,
 }
 
 /// Where it stands.
@@ -58,7 +56,6 @@ impl Running {
         env: &Env,
         (key, target): (TargetKey, &Target),
         birth: &Birth<Reference>,
-        permit: StartPermit,
         beginning: Beginning,
     ) -> (Self, Option<String>) {
         let id = birth.operation.operation_id;
@@ -92,7 +89,6 @@ impl Running {
             since: Instant::now(),
             timeout: terms.settings.birth_timeout.of(target.mechanism),
             task,
-            _permit: permit,
         };
         (running, why_not)
     }

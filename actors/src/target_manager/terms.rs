@@ -14,7 +14,10 @@ use crate::settings::{BirthSettings, BirthTimeoutSettings};
 /// How many targets of a process are looked at at once.
 const MOST_LOOKS: usize = 16;
 /// How many times as many starts of all projects are under way at once as of one.
-const OF_ALL_PROJECTS: usize = 4;
+pub(super) const OF_ALL_PROJECTS: usize = 4;
+/// For how long a start takes its place at the most: as long as a local start may take where nothing else is set
+/// (`targets.birth_timeout.local`), in which a mechanism that knows what it does has begun.
+const LONGEST_PLACE: Duration = Duration::from_secs(30);
 
 /// What all projects have in common where agents are started. Cheap to clone.
 #[derive(Clone)]
@@ -30,9 +33,8 @@ pub struct BirthTerms {
 impl BirthTerms {
     /// Those of one process.
     pub fn new(settings: BirthSettings, mechanisms: Arc<dyn Mechanisms>) -> Self {
-        let most = usize::try_from(settings.max_concurrent).unwrap_or(usize::MAX);
         Self {
-            limit: StartLimit::new(most.saturating_mul(OF_ALL_PROJECTS)),
+            limit: StartLimit::new(most_of(&settings).saturating_mul(OF_ALL_PROJECTS)),
             looks: Arc::new(Semaphore::new(MOST_LOOKS)),
             settings,
             mechanisms,
@@ -47,6 +49,16 @@ impl BirthTerms {
         self
     }
 
+    /// For how long a start takes one of the places at the most; no longer than a local start may take.
+    pub(super) fn place_for(&self) -> Duration {
+        LONGEST_PLACE.min(self.settings.birth_timeout.local)
+    }
+
+    /// How many starts of one project may take places at once.
+    pub(super) fn most_of_a_project(&self) -> usize {
+        most_of(&self.settings)
+    }
+
     /// Those of a process that starts nothing.
     pub fn of_nobody() -> Self {
         let nothing = BirthSettings {
@@ -58,6 +70,10 @@ impl BirthTerms {
         };
         Self::new(nothing, Arc::new(NoMechanisms))
     }
+}
+
+fn most_of(settings: &BirthSettings) -> usize {
+    usize::try_from(settings.max_concurrent).unwrap_or(usize::MAX)
 }
 
 impl fmt::Debug for BirthTerms {
@@ -93,6 +109,11 @@ impl StartLimit {
         let taken = &self.taken;
         let updated = taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more);
         updated.ok().map(|_| StartPermit(taken.clone()))
+    }
+
+    /// Whether there are as many as may be.
+    pub fn is_reached(&self) -> bool {
+        self.taken.load(Ordering::Acquire) >= self.most
     }
 
     /// For one that is under way already, whatever the limit is.

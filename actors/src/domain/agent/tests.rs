@@ -204,19 +204,23 @@ fn a_registration_that_breaks_a_rule_is_refused_with_its_field() {
 #[test]
 fn a_known_guid_that_registers_again_keeps_what_is_the_coordinators() {
     let project = project();
+    let run = |run: &str| RegisterRequest {
+        instance_id: Some(run.into()),
+        ..request()
+    };
     let first = Agent {
         target_id: Some("t".into()),
         hostname: Some("h".into()),
-        ..registered(&request()).unwrap()
+        ..registered(&run("one")).unwrap()
     };
-    let again = register(
-        &request(),
-        first.guid,
-        Some(&first),
-        false,
-        &terms(&project, 9),
-    )
-    .unwrap();
+    let again = |request: &RegisterRequest| {
+        let terms = terms(&project, 9);
+        register(request, first.guid, Some(&first), false, &terms).unwrap()
+    };
+    for other in [run("two"), request()] {
+        assert_eq!(again(&other).target_id, None, "another run was not born");
+    }
+    let again = again(&run("one"));
     assert_eq!(again.registered_at, first.registered_at);
     assert_eq!(again.target_id, first.target_id);
     assert_eq!(

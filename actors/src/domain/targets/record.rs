@@ -199,44 +199,6 @@ impl<R: Clone> TargetRecord<R> {
         Ok(Some((next, decided)))
     }
 
-    /// Failed, Timeout → Success: the agent of a start that was given up registers after all.
-    ///
-    /// # Errors
-    /// It may not: the ticket was used, the agent is another one than was started, or there is no room for it.
-    pub fn redeem_late(
-        &self,
-        given_up: &DecidedBirth<R>,
-        newborn: &Newborn<'_>,
-        now: Timestamp,
-    ) -> Result<(Self, DecidedBirth<R>), TicketRefusal> {
-        if let Some(guid) = given_up.operation.agent_guid {
-            let lives = self.agents.iter().any(|agent| agent.guid == guid);
-            return Err(if lives {
-                TicketRefusal::Used(guid)
-            } else {
-                TicketRefusal::Gone
-            });
-        }
-        self.check_is_new(newborn)?;
-        given_up.ticket.check(newborn)?;
-        let condition = self.condition(false);
-        if !condition.is_enabled {
-            return Err(TicketRefusal::TooLate("is disabled".into()));
-        }
-        if condition.agents >= condition.max_agents {
-            let text = format!("has its {} agents", condition.max_agents);
-            return Err(TicketRefusal::TooLate(text));
-        }
-        let mut decided = given_up.clone();
-        decided.operation.status = SpinUpStatus::Success;
-        decided.operation.agent_guid = Some(newborn.guid);
-        decided.instance_id = newborn.instance_id.map(ToOwned::to_owned);
-        decided.operation.error = None;
-        decided.operation.ended_at = Some(now);
-        let next = self.with(now, |next| next.link(&decided, newborn, now));
-        Ok((next, decided))
-    }
-
     /// Pending, InProgress → Failed or Timeout: there will be no agent. Its `error` ends with what was said last, so that
     /// it is told wherever the error is. The target rests, twice as long after each
     /// failure in a row, from `cooldown` on.
@@ -318,7 +280,7 @@ impl<R: Clone> TargetRecord<R> {
         })
     }
 
-    fn check_is_new(&self, newborn: &Newborn<'_>) -> Result<(), TicketRefusal> {
+    pub(super) fn check_is_new(&self, newborn: &Newborn<'_>) -> Result<(), TicketRefusal> {
         if self.agents.iter().any(|agent| agent.guid == newborn.guid) {
             return Err(TicketRefusal::Twice(newborn.guid));
         }
@@ -331,7 +293,12 @@ impl<R: Clone> TargetRecord<R> {
             .position(|birth| birth.operation.operation_id == id)
     }
 
-    fn link(&mut self, decided: &DecidedBirth<R>, newborn: &Newborn<'_>, now: Timestamp) {
+    pub(super) fn link(
+        &mut self,
+        decided: &DecidedBirth<R>,
+        newborn: &Newborn<'_>,
+        now: Timestamp,
+    ) {
         (self.failures, self.cools_until) = (0, None);
         self.target.use_count += 1;
         self.target.last_error = None;

@@ -15,7 +15,7 @@ use super::*;
 const COOLDOWN: Duration = Duration::from_secs(30);
 const MOST: u32 = 2;
 
-fn target(max_agents: u32) -> Target {
+pub(super) fn target(max_agents: u32) -> Target {
     let local = serde_json::json!({"command": "agent"});
     let request = RegisterTarget {
         name: "t".into(),
@@ -33,7 +33,7 @@ fn target(max_agents: u32) -> Target {
         .into_target(id, "test".into(), Timestamp::from_millis(0))
 }
 
-fn birth(number: u8) -> Birth<u8> {
+pub(super) fn birth(number: u8) -> Birth<u8> {
     Birth {
         operation: SpinUpOperation {
             operation_id: SpinUpId::new(Uuid::from_u128(u128::from(number) + 1)),
@@ -64,7 +64,7 @@ fn digest(number: u8) -> TicketDigest {
     [number; 32]
 }
 
-fn guid(number: u8) -> AgentGuid {
+pub(super) fn guid(number: u8) -> AgentGuid {
     AgentGuid::new(Uuid::from_u128(u128::from(number) + 100))
 }
 

@@ -1,11 +1,13 @@
 //! The births of all targets, and the agents that were born from them, as they are known: found by their ids and by
 //! their tickets, without a look at every record.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use loom_protocol::target::{BirthTicket, SpinUpOperation};
 use loom_protocol::{AgentGuid, SpinUpId, TargetId, Timestamp, WireError};
+use uuid::Uuid;
 
 use super::super::birth_command::refused;
 use super::super::operations::{OperationFilter, OperationsFound, page_of};
@@ -56,16 +58,25 @@ pub(crate) enum TicketOf {
 #[derive(Debug, Default)]
 pub(super) struct BirthIndex {
     births: HashMap<SpinUpId, TargetId>,
+    begun: BTreeSet<(Timestamp, SpinUpId)>,
     agents: HashMap<AgentGuid, TargetId>,
     tickets: HashMap<TicketDigest, TargetId>,
 }
 
 impl BirthIndex {
+    /// The starts that were begun after this time, the oldest first.
+    pub fn begun_after(&self, time: Timestamp) -> impl Iterator<Item = SpinUpId> + '_ {
+        let last = SpinUpId::new(Uuid::max());
+        let later = (Bound::Excluded((time, last)), Bound::Unbounded);
+        self.begun.range(later).map(|(_, id)| *id)
+    }
+
     /// Takes in what is in a record.
     pub fn insert(&mut self, record: &Record) {
         let target = record.target.id;
         for birth in &record.births {
             self.births.insert(birth.operation.operation_id, target);
+            self.begun.insert(begun(birth));
             self.tickets.insert(birth.ticket.digest, target);
         }
         for agent in &record.agents {
@@ -79,6 +90,7 @@ impl BirthIndex {
         let target = record.target.id;
         for birth in &record.births {
             self.births.remove(&birth.operation.operation_id);
+            self.begun.remove(&begun(birth));
             self.tickets.remove(&birth.ticket.digest);
         }
         for agent in &record.agents {
@@ -151,7 +163,8 @@ impl TargetDirectory {
         })
     }
 
-    /// The target of an agent that registers without its ticket, where this is the run that was born.
+    /// The target of an agent that registers without its ticket, where this is the run that was born. One that names no
+    /// run cannot be told from another one.
     ///
     /// # Errors
     /// `forbidden`: it is more than its ticket was for.
@@ -159,7 +172,7 @@ impl TargetDirectory {
         let index = self.index.read();
         let linked = index.agent(agent.guid);
         let Some((record, linked)) =
-            linked.filter(|(_, linked)| linked.instance_id == agent.instance_id)
+            linked.filter(|(_, linked)| is_run_of(linked, agent.instance_id.as_deref()))
         else {
             return Ok(None);
         };
@@ -231,4 +244,14 @@ impl TargetDirectory {
         let end = index.ended.of_ticket(&digest)?;
         Some(TicketOf::Decided(end.clone()))
     }
+}
+
+/// Whether a run is the one that was born, as far as it can be known without the ticket.
+fn is_run_of(linked: &LinkedAgent<Reference>, run: Option<&str>) -> bool {
+    run.is_some() && linked.instance_id.as_deref() == run
+}
+
+/// When a start was begun.
+fn begun(birth: &Birth<Reference>) -> (Timestamp, SpinUpId) {
+    (birth.operation.started_at, birth.operation.operation_id)
 }

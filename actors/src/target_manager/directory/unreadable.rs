@@ -1,12 +1,17 @@
 //! Records of the bucket that cannot be read: left alone, told, and removed by their names.
 
+use std::time::Duration;
+
 use loom_protocol::agent::UnreadableEntry;
 use loom_protocol::{ErrorCode, ProjectId, WireError, names};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::TargetDirectory;
 use crate::domain::targets::NotARecord;
 use crate::target_manager::key::TargetKey;
+
+/// After how long a client should ask again: a person has to remove what lies there.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// A record that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,8 +39,15 @@ impl Unreadable {
 impl TargetDirectory {
     /// The error about a name whose record cannot be read, if it is such a one: `not-found`, with how to get rid of it.
     pub fn unreadable_named(&self, name: &str) -> Option<WireError> {
-        let error = self.unreadable_error(name, ErrorCode::NotFound)?;
-        Some(error.with_details(json!({"unreadable": name.to_ascii_lowercase()})))
+        let sentence = self.unreadable_sentence(name)?;
+        Some(WireError::new(ErrorCode::NotFound, sentence).with_details(details(name)))
+    }
+
+    /// The error of whoever asks something of the target of a name whose record cannot be read: `unavailable`, since
+    /// nobody knows what stands there, and it is possible again once that was removed.
+    pub(in crate::target_manager) fn unreadable_now(&self, name: &str) -> Option<WireError> {
+        let sentence = self.unreadable_sentence(name)?;
+        Some(WireError::unavailable(sentence, ASK_AGAIN).with_details(details(name)))
     }
 
     /// The records that cannot be read, at most so many.
@@ -52,19 +64,11 @@ impl TargetDirectory {
         entries.map(entry).collect()
     }
 
-    /// The error of a name whose record cannot be read.
-    pub(in crate::target_manager) fn unreadable_error(
-        &self,
-        name: &str,
-        code: ErrorCode,
-    ) -> Option<WireError> {
+    fn unreadable_sentence(&self, name: &str) -> Option<String> {
         let key = names::target_key(name);
         let index = self.index.read();
         let unreadable = index.unreadable.get(&key)?;
-        Some(WireError::new(
-            code,
-            unreadable.sentence(&self.project, &key),
-        ))
+        Some(unreadable.sentence(&self.project, &key))
     }
 
     /// The revision of what lies unreadable under a name.
@@ -92,4 +96,9 @@ impl TargetDirectory {
         index.unreadable.remove(&names::target_key(name));
         index.changes += 1;
     }
+}
+
+/// The same for programs.
+fn details(name: &str) -> Value {
+    json!({"unreadable": name.to_ascii_lowercase()})
 }

@@ -1,0 +1,21 @@
+//! The starts that are not decided, by when they were begun.
+
+use loom_protocol::Timestamp;
+use loom_protocol::target::SpinUpOperation;
+
+use super::TargetDirectory;
+
+impl TargetDirectory {
+    /// Those that were begun after this time, the oldest first.
+    pub(in crate::target_manager) fn begun_since(&self, since: Timestamp) -> Vec<SpinUpOperation> {
+        let index = self.index.read();
+        let begun = index.births.begun_after(since);
+        let births = begun.filter_map(|id| index.birth(id));
+        births.map(|(_, birth)| birth.operation.clone()).collect()
+    }
+
+    /// How many there are of those.
+    pub(in crate::target_manager) fn count_begun_since(&self, since: Timestamp) -> usize {
+        self.index.read().births.begun_after(since).count()
+    }
+}
