@@ -316,7 +316,7 @@ mod tests {
             "run it",
             "",
             "local",
-            "loacl",
+            "somehow",
             "rust, go,",
             ",",
             "here",
