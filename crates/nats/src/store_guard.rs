@@ -26,6 +26,7 @@
 //! | a write finds no stream, or gets no answer, or a sequence that was given out before | a suspicion |
 //! | the stream is removed and nobody writes | the server tells of it, the list of all streams does not have it, or the look that every guard has now and then finds it |
 
+mod guarded;
 mod notes;
 
 use std::collections::BTreeMap;
@@ -35,7 +36,6 @@ use std::time::Duration;
 
 use async_nats::Client;
 use async_nats::jetstream::stream;
-use loom_protocol::{ProjectId, names};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
@@ -45,6 +45,8 @@ use super::inspection::look_at;
 use super::listing::{FollowedStream, StreamIdentity, StreamListing};
 use super::stamp::{found_in, stamp_of};
 use crate::verdicts::ledger_stamp::{Found, Known, difference};
+
+pub use self::guarded::Guarded;
 
 /// How long one look may take.
 const LOOK_WITHIN: Duration = Duration::from_secs(2);
@@ -98,38 +100,6 @@ enum State {
     Trusted { connects: u64 },
     InDoubt,
     Foreign(Arc<str>),
-}
-
-/// What a guard is about. Its sentences are made when somebody is to read them: a coordinator has a guard for each project.
-#[derive(Debug)]
-pub struct Guarded {
-    /// The project whose ledger tells; `None`: the store as a whole, which the bucket of the owner tells.
-    pub project: Option<ProjectId>,
-    /// What to do where it is another one, as a sentence.
-    pub remedy: fn(Option<&ProjectId>) -> String,
-}
-
-impl Guarded {
-    /// As it stands in a sentence: `project p`.
-    fn whose(&self) -> String {
-        match &self.project {
-            Some(project) => format!("project {project}"),
-            None => "this NATS".into(),
-        }
-    }
-
-    /// The stream that tells.
-    fn stream(&self) -> String {
-        match &self.project {
-            Some(project) => format!("KV_{}", names::work_bucket(project)),
-            None => format!("KV_{}", names::OWNERS_BUCKET),
-        }
-    }
-
-    /// Whether the end of the stream counts, and not its stamp alone.
-    const fn counts_sequences(&self) -> bool {
-        self.project.is_some()
-    }
 }
 
 impl StoreGuard {
