@@ -40,8 +40,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream;
+use loom_protocol::ProjectId;
 use loom_protocol::store::{LostItem, StoreAnswer};
-use loom_protocol::{ProjectId, names};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
@@ -53,7 +53,7 @@ use crate::nats::connection::Nats;
 use crate::nats::error::StoreError;
 use crate::nats::listing::StreamListing;
 use crate::nats::store_guard::{Guarded, LOOK_AGAIN, StoreGuard};
-use crate::nats::verdicts::ledger_stamp::{Found, Known, difference};
+use crate::nats::verdicts::ledger_stamp::{Found, difference};
 use crate::work_ledger::ReadModel;
 
 /// How often every guard is looked at though nothing speaks against it.
@@ -75,14 +75,14 @@ struct Inner {
     to_be_looked_at: Arc<Notify>,
     /// Counts how often a store turned out to be another one, or the right one again.
     turns: watch::Sender<u64>,
-    /// What the data directory remembered at the start.
-    remembered: Memory,
+    /// What the data directory remembered at the start; since it was compared, of projects that were there.
+    remembered: Mutex<Memory>,
     file: Option<PathBuf>,
     could_write: AtomicBool,
     /// What was remembered was compared with what is there.
     compared: AtomicBool,
-    /// What was remembered of projects that are there: it is remembered until more is known of them.
-    carried: Mutex<BTreeMap<String, Known>>,
+    /// Whether what was remembered of projects is remembered until more is known of them.
+    is_carried: AtomicBool,
     warnings: Mutex<BTreeMap<String, String>>,
     tasks: Mutex<Vec<AbortOnDropHandle<()>>>,
 }
@@ -95,22 +95,34 @@ struct Kept {
     lost: Arc<[LostItem]>,
 }
 
+/// What to do where a store is another one.
+fn remedy(project: Option<&ProjectId>) -> String {
+    let of = project.map_or(String::new(), |project| format!(" --project {project}"));
+    format!(
+        "put the right store back, or go on with this one by `loom store accept{of}` \
+         (`loom store lost{of}` lists what is not in it)"
+    )
+}
+
+/// The same where a setting says which one it must be.
+fn remedy_of_a_pinned(_whole: Option<&ProjectId>) -> String {
+    "nats.store_id names it: put the right store back, or end the coordinator, and start it with the id of the one \
+     that is there, or without nats.store_id (`loom store accept` does not overrule the setting)"
+        .into()
+}
+
 impl Stores {
     /// Of a process with this connection. `directory`: where to remember; none: nowhere. `store_id`: what the store must
     /// be.
     pub fn new(nats: &Nats, directory: Option<PathBuf>, store_id: Option<&str>) -> Self {
         let to_be_looked_at = Arc::new(Notify::new());
-        let remedy = if store_id.is_some() {
-            "nats.store_id names it: put the right store back, or end the coordinator, and start it with the id of the one \
-             that is there, or without nats.store_id (`loom store accept` does not overrule the setting)"
-        } else {
-            "put the right store back, or go on with this one by `loom store accept` (`loom store lost` lists what is not in it)"
-        };
         let guarded = Guarded {
-            whose: "this NATS".into(),
-            remedy: remedy.into(),
-            stream: "KV_LOOM_OWNERS".into(),
-            counts_sequences: false,
+            project: None,
+            remedy: if store_id.is_some() {
+                remedy_of_a_pinned
+            } else {
+                remedy
+            },
         };
         let whole = StoreGuard::of(guarded, &nats.listing, to_be_looked_at.clone());
         if let Some(id) = store_id {
@@ -124,11 +136,11 @@ impl Stores {
             projects: DashMap::default(),
             to_be_looked_at,
             turns: watch::Sender::new(0),
-            remembered: file.as_deref().map(Memory::read).unwrap_or_default(),
+            remembered: Mutex::new(file.as_deref().map(Memory::read).unwrap_or_default()),
             file,
             could_write: AtomicBool::new(true),
             compared: AtomicBool::new(false),
-            carried: Mutex::default(),
+            is_carried: AtomicBool::new(false),
             warnings: Mutex::default(),
             tasks: Mutex::default(),
         }));
@@ -187,13 +199,8 @@ impl Stores {
         }
         let kept = self.0.projects.entry(project.clone()).or_insert_with(|| {
             let guarded = Guarded {
-                whose: format!("project {project}"),
-                remedy: format!(
-                    "put the right store back, or go on with this one by `loom store accept --project {project}` \
-                     (`loom store lost --project {project}` lists what is not in it)"
-                ),
-                stream: format!("KV_{}", names::work_bucket(project)),
-                counts_sequences: true,
+                project: Some(project.clone()),
+                remedy,
             };
             let notify = self.0.to_be_looked_at.clone();
             Kept {
@@ -212,7 +219,9 @@ impl Stores {
         if let Some(mut kept) = self.0.projects.get_mut(project) {
             kept.read = Some(read.clone());
         }
-        let before = self.0.remembered.projects.get(project.as_str());
+        let remembered = self.0.remembered.lock();
+        let before = remembered.projects.get(project.as_str()).cloned();
+        drop(remembered);
         let (Some(before), Some(now)) = (before, guard.known()) else {
             return;
         };
@@ -221,7 +230,7 @@ impl Stores {
             made: 0,
             last: now.last,
         };
-        if let Some(differs) = difference(before, &found) {
+        if let Some(differs) = difference(&before, &found) {
             self.warn(format!("project {project}"), &differs.to_string());
         }
     }
@@ -241,7 +250,8 @@ impl Stores {
             return;
         }
         let known = self.0.whole.known().map(|known| known.stamp);
-        if let (Some(before), Some(now)) = (&self.0.remembered.store_id, known)
+        let mut remembered = self.0.remembered.lock();
+        if let (Some(before), Some(now)) = (&remembered.store_id, known)
             && *before != now
         {
             self.warn(
@@ -249,14 +259,15 @@ impl Stores {
                 &format!("its id is {now}, and was {before}"),
             );
         }
-        for (project, before) in &self.0.remembered.projects {
-            if project.parse().is_ok_and(|project| is_there(&project)) {
-                let carried = (project.clone(), before.clone());
-                self.0.carried.lock().extend([carried]);
-            } else if let Some(differs) = difference(before, &Found::Nothing) {
+        remembered.projects.retain(|project, before| {
+            let is_there = project.parse().is_ok_and(|project| is_there(&project));
+            let differs = difference(before, &Found::Nothing);
+            if let (false, Some(differs)) = (is_there, differs) {
                 self.warn(format!("project {project}"), &differs.to_string());
             }
-        }
+            is_there
+        });
+        self.0.is_carried.store(true, Ordering::Release);
     }
 
     fn warn(&self, whose: String, differs: &str) {
@@ -395,7 +406,7 @@ impl Stores {
 
     /// Another coordinator has owned, and answers for what is there now.
     pub fn others_owned(&self) {
-        self.0.carried.lock().clear();
+        self.0.is_carried.store(false, Ordering::Release);
         for mut kept in self.0.projects.iter_mut() {
             kept.guard.unfollow();
             kept.guard.forget();
@@ -411,9 +422,11 @@ impl Stores {
         if !self.0.compared.load(Ordering::Acquire) {
             return;
         }
+        let is_carried = self.0.is_carried.load(Ordering::Acquire);
+        let carried = is_carried.then(|| self.0.remembered.lock().projects.clone());
         let mut memory = Memory {
             store_id: self.0.whole.known().map(|known| known.stamp),
-            projects: self.0.carried.lock().clone(),
+            projects: carried.unwrap_or_default(),
         };
         for kept in &self.0.projects {
             if let Some(known) = kept.guard.known() {

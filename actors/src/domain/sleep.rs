@@ -1,6 +1,7 @@
 //! Whether a project may sleep, and whether one that sleeps is still what it was.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use loom_protocol::Timestamp;
@@ -72,7 +73,7 @@ pub fn why_awake(signs: &Signs, sleep_after: Duration) -> Option<StaysAwake> {
 }
 
 /// Where a stream stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct StreamPosition {
     /// When it was made, in milliseconds since 1970: one that was made anew is another one.
     pub made: i64,
@@ -98,7 +99,7 @@ pub struct AsleepTotals {
     pub last_activity: Option<Timestamp>,
 }
 
-/// What is kept of a project that sleeps.
+/// What is written of a project that sleeps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Mark {
@@ -135,17 +136,46 @@ impl Mark {
         }
     }
 
+    /// As it is kept in memory.
+    pub fn digested(&self) -> DigestedMark {
+        let is_known = self.version == VERSION && !self.streams.is_empty();
+        DigestedMark {
+            until: self.until,
+            stood: is_known.then(|| digest(&self.streams, self.settings)),
+            totals: self.totals,
+        }
+    }
+}
+
+/// What is kept in memory of a mark, of which there is one for each project that sleeps: where its streams stood, and under
+/// which settings, is a digest, since it is only asked whether that is so still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DigestedMark {
+    /// As in [`Mark`].
+    until: Option<Timestamp>,
+    /// `None`: the mark is of another version of this program, or of a project without streams, and never holds.
+    stood: Option<u64>,
+    /// What is in it.
+    pub totals: AsleepTotals,
+}
+
+impl DigestedMark {
     /// Whether nothing has happened since: the project has the same streams, at the same places, and what becomes of what is
     /// in it is the same.
     pub fn holds(&self, streams: &StreamPositions, settings: u64) -> bool {
-        let is_same = self.version == VERSION && self.settings == settings;
-        is_same && !streams.is_empty() && self.streams == *streams
+        self.stood == Some(digest(streams, settings))
     }
 
     /// Whether it is time to wake because something in it has expired.
     pub fn is_over(&self, now: Timestamp) -> bool {
         self.until.is_some_and(|until| until <= now)
     }
+}
+
+fn digest(streams: &StreamPositions, settings: u64) -> u64 {
+    let mut digest = DefaultHasher::new();
+    (streams, settings).hash(&mut digest);
+    digest.finish()
 }
 
 #[cfg(test)]
@@ -206,7 +236,8 @@ mod tests {
 
     #[test]
     fn a_mark_holds_while_every_stream_is_the_same_one_at_the_same_place() {
-        let mark = Mark::new(at(0), 1, None, streams(5), AsleepTotals::default());
+        let written = Mark::new(at(0), 1, None, streams(5), AsleepTotals::default());
+        let mark = written.digested();
         assert!(mark.holds(&streams(5), 1));
         assert!(!mark.holds(&streams(6), 1), "something was written");
         let mut anew = streams(5);
@@ -217,14 +248,24 @@ mod tests {
         assert!(!mark.holds(&more, 1), "there is one more");
         assert!(!mark.holds(&StreamPositions::new(), 1), "they are gone");
         assert!(!mark.holds(&streams(5), 2), "under other settings");
-        let later = Mark { version: 2, ..mark };
+        let later = Mark {
+            version: 2,
+            ..written
+        };
+        let later = later.digested();
         assert!(!later.holds(&streams(5), 1), "of a later program");
+        let none = StreamPositions::new();
+        let nothing = Mark::new(at(0), 1, None, none.clone(), AsleepTotals::default());
+        assert!(!nothing.digested().holds(&none, 1), "there were none");
     }
 
     #[test]
     fn a_project_wakes_when_something_in_it_has_expired_but_not_at_once_again() {
         let hour = 3_600_000;
-        let mark = |expires| Mark::new(at(0), 1, expires, streams(5), AsleepTotals::default());
+        let mark = |expires| {
+            let written = Mark::new(at(0), 1, expires, streams(5), AsleepTotals::default());
+            written.digested()
+        };
         assert!(!mark(None).is_over(at(i64::MAX / 4)));
         assert!(!mark(Some(at(5 * hour))).is_over(at(5 * hour - 1)));
         assert!(mark(Some(at(5 * hour))).is_over(at(5 * hour)));

@@ -8,7 +8,7 @@ use loom_protocol::{ProjectId, Timestamp, WireError};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::wake_subscriptions::WakeSubscription;
-use crate::domain::sleep::{Mark, StreamPositions};
+use crate::domain::sleep::{AsleepTotals, DigestedMark, StreamPositions};
 use crate::hashing::DashMap;
 
 /// After what time a client that was refused is to try again, and so do we where something failed.
@@ -17,11 +17,12 @@ pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Those that sleep.
 #[derive(Default)]
 pub(super) struct Asleep {
-    by_id: DashMap<ProjectId, Sleeper>,
+    /// Boxed: a map has room for twice as many as it holds.
+    by_id: DashMap<ProjectId, Box<Sleeper>>,
 }
 
 struct Sleeper {
-    mark: Box<Mark>,
+    mark: DigestedMark,
     /// Why it could not be woken when it was wanted last.
     kept_asleep: Option<Box<WireError>>,
     subscription: WakeSubscription,
@@ -31,14 +32,19 @@ struct Sleeper {
 
 impl Asleep {
     /// It sleeps from now on, as this mark says. True: something has come for it already, and it is to be woken.
-    pub fn insert(&self, id: &ProjectId, mark: Mark, subscription: WakeSubscription) -> bool {
+    pub fn insert(
+        &self,
+        id: &ProjectId,
+        mark: DigestedMark,
+        subscription: WakeSubscription,
+    ) -> bool {
         let sleeper = Sleeper {
-            mark: Box::new(mark),
+            mark,
             kept_asleep: None,
             subscription,
             waking: None,
         };
-        self.by_id.insert(id.clone(), sleeper);
+        self.by_id.insert(id.clone(), Box::new(sleeper));
         // What comes from here on finds it.
         self.by_id
             .get(id)
@@ -86,13 +92,13 @@ impl Asleep {
         self.by_id.len()
     }
 
-    /// Its mark, if it sleeps.
-    pub fn mark(&self, id: &ProjectId) -> Option<Mark> {
-        self.by_id.get(id).map(|sleeper| (*sleeper.mark).clone())
+    /// What is in it, if it sleeps.
+    pub fn totals(&self, id: &ProjectId) -> Option<AsleepTotals> {
+        self.by_id.get(id).map(|sleeper| sleeper.mark.totals)
     }
 
     /// What `read` makes of the mark of each, by id.
-    pub fn each<T>(&self, read: impl Fn(&Mark) -> T) -> Vec<(ProjectId, T)> {
+    pub fn each<T>(&self, read: impl Fn(&DigestedMark) -> T) -> Vec<(ProjectId, T)> {
         let all = self.by_id.iter();
         let mut all: Vec<_> = all
             .map(|sleeper| (sleeper.key().clone(), read(&sleeper.mark)))
@@ -101,14 +107,14 @@ impl Asleep {
         all
     }
 
-    /// Those whose marks do not hold any more: their streams stand elsewhere, or it is time. `settings`: as in [`Mark`].
+    /// Those whose marks do not hold any more: their streams stand elsewhere, or it is time. `settings`: as in the mark.
     pub fn over(
         &self,
         now: Timestamp,
         settings: u64,
         stand: Option<&dyn Fn(&ProjectId) -> StreamPositions>,
     ) -> Vec<ProjectId> {
-        let moved = |id: &ProjectId, mark: &Mark| {
+        let moved = |id: &ProjectId, mark: &DigestedMark| {
             stand.is_some_and(|stand| !mark.holds(&stand(id), settings))
         };
         let all = self.by_id.iter();

@@ -8,7 +8,7 @@ use loom_protocol::{ProjectId, WireError};
 use super::wake_subscriptions::WakeSubscription;
 use super::{LOOK_EVERY, Projects, RETRY_AFTER};
 use crate::dlq_retrier::LetterError;
-use crate::domain::sleep::Mark;
+use crate::domain::sleep::DigestedMark;
 use crate::project::Project;
 use crate::supervision::{TreeState, TreeStatus};
 
@@ -19,7 +19,12 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 
 impl Projects {
     /// It sleeps from now on, until something comes for it.
-    pub(super) fn lay_to_sleep(&self, id: &ProjectId, mark: Mark, subscription: WakeSubscription) {
+    pub(super) fn lay_to_sleep(
+        &self,
+        id: &ProjectId,
+        mark: DigestedMark,
+        subscription: WakeSubscription,
+    ) {
         if self.0.asleep.insert(id, mark, subscription) {
             self.wake_for_a_message(id);
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use loom_protocol::{ProjectId, names};
 use tokio::time::timeout;
 
-use crate::domain::sleep::Mark;
+use crate::domain::sleep::{DigestedMark, Mark};
 use crate::nats::kv::{Bucket, WatchEvent};
 use crate::project::Terms;
 
@@ -36,11 +36,11 @@ impl Marks {
         }
     }
 
-    /// All of them. What is no mark is left out.
+    /// All of them, as they are kept in memory. What is no mark is left out.
     ///
     /// # Errors
     /// They cannot be read in time.
-    pub async fn all(&self) -> Result<BTreeMap<ProjectId, Mark>, String> {
+    pub async fn all(&self) -> Result<BTreeMap<ProjectId, DigestedMark>, String> {
         let reading = async {
             let mut marks = BTreeMap::new();
             // The configuration of the bucket is the owner's to keep.
@@ -53,9 +53,11 @@ impl Marks {
                             let Some(id) = project_of(&record.key) else {
                                 continue;
                             };
-                            let mark = record.value.map(|value| serde_json::from_slice(&value));
+                            let mark = record
+                                .value
+                                .map(|value| serde_json::from_slice::<Mark>(&value));
                             match mark {
-                                Some(Ok(mark)) => drop(marks.insert(id, mark)),
+                                Some(Ok(mark)) => drop(marks.insert(id, mark.digested())),
                                 Some(Err(_)) | None => drop(marks.remove(&id)),
                             }
                         }

@@ -40,7 +40,9 @@ use super::comparison::Comparison;
 use super::doing::Done;
 use super::wake_subscriptions::WakeSubscription;
 use super::{Projects, RETRY_AFTER};
-use crate::domain::sleep::{AsleepTotals, Mark, Signs, StreamPosition, StreamPositions, why_awake};
+use crate::domain::sleep::{
+    AsleepTotals, DigestedMark, Mark, Signs, StreamPosition, StreamPositions, why_awake,
+};
 use crate::liveness::BarrierOutcome;
 use crate::nats::positions::{Position, all_positions, positions_of};
 use crate::project::Project;
@@ -72,7 +74,7 @@ impl Projects {
 
     /// What is in a project that sleeps.
     pub fn totals_asleep(&self, id: &ProjectId) -> Option<AsleepTotals> {
-        self.0.asleep.mark(id).map(|mark| mark.totals)
+        self.0.asleep.totals(id)
     }
 
     /// What is in each project that sleeps, by id.
@@ -137,7 +139,7 @@ impl Projects {
             return true;
         }
         let stand = match all_positions(&self.0.terms.nats.jetstream).await {
-            Ok(all) => by_project(&all),
+            Ok(all) => by_project(all),
             Err(error) => {
                 tracing::debug!("projects that sleep are not compared: {error}");
                 return false;
@@ -192,7 +194,7 @@ impl Projects {
         }
     }
 
-    async fn recall(&self, candidates: Vec<(ProjectId, Mark)>) -> Result<(), String> {
+    async fn recall(&self, candidates: Vec<(ProjectId, DigestedMark)>) -> Result<(), String> {
         let nats = &self.0.terms.nats;
         let mut subscribed = Vec::with_capacity(candidates.len());
         for (id, mark) in candidates {
@@ -207,7 +209,7 @@ impl Projects {
         let all = all_positions(&nats.jetstream)
             .await
             .map_err(|error| error.to_string())?;
-        let stand = by_project(&all);
+        let stand = by_project(all);
         let now = self.0.terms.clock.now();
         for (id, mark, subscription) in subscribed {
             if mark.holds(&stand(&id), self.settings()) && !mark.is_over(now) {
@@ -314,7 +316,8 @@ impl Projects {
     ) -> Result<(), StopError> {
         let id = &project.id.clone();
         self.0.started.remove(id);
-        self.lay_to_sleep(id, mark.clone(), subscription);
+        let kept = mark.digested();
+        self.lay_to_sleep(id, kept, subscription);
         // One is this one, and one is of the active ones: any other one is of somebody who uses it, or is about to.
         let is_used = Arc::strong_count(&project) > 2 || project.last_use.unused() < used_before;
         if is_used || !project.agents.is_empty() {
@@ -330,7 +333,7 @@ impl Projects {
         let after = positions_of(&self.0.terms.nats.jetstream, &streams_of(id)).await;
         // An agent that is known by the bucket of all projects moves no stream of this one.
         let is_as_before = agents.is_empty()
-            && after.is_ok_and(|after| mark.holds(&stand(&after), self.settings()));
+            && after.is_ok_and(|after| kept.holds(&stand(&after), self.settings()));
         if stopped.is_err() || !is_as_before {
             self.0.found.note(id);
             self.0.asleep.remove(id);
@@ -385,20 +388,27 @@ fn streams_of(id: &ProjectId) -> Vec<String> {
 }
 
 fn stand(streams: &BTreeMap<String, Position>) -> StreamPositions {
-    let positions = streams.iter().map(|(name, position)| {
-        let Position { made, last, .. } = *position;
-        (name.clone(), StreamPosition { made, last })
-    });
-    positions.collect()
+    let all = streams.iter();
+    all.map(|(name, position)| (name.clone(), stand_of(position)))
+        .collect()
+}
+
+const fn stand_of(position: &Position) -> StreamPosition {
+    StreamPosition {
+        made: position.made,
+        last: position.last,
+    }
 }
 
 /// Where the streams of each project stand, of all that there are.
-fn by_project(all: &BTreeMap<String, Position>) -> impl Fn(&ProjectId) -> StreamPositions + use<> {
-    let all = stand(all);
+fn by_project(all: BTreeMap<String, Position>) -> impl Fn(&ProjectId) -> StreamPositions {
     move |id| {
         let streams = streams_of(id).into_iter();
         streams
-            .filter_map(|name| all.get(&name).map(|position| (name.clone(), *position)))
+            .filter_map(|name| {
+                let position = all.get(&name).map(stand_of)?;
+                Some((name, position))
+            })
             .collect()
     }
 }

@@ -26,6 +26,7 @@
 //! | a write finds no stream, or gets no answer, or a sequence that was given out before | a suspicion |
 //! | the stream is removed and nobody writes | the server tells of it, the list of all streams does not have it, or the look that every guard has now and then finds it |
 
+mod guarded;
 mod notes;
 
 use std::collections::BTreeMap;
@@ -35,8 +36,8 @@ use std::time::Duration;
 
 use async_nats::Client;
 use async_nats::jetstream::stream;
-use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use super::error::StoreDenied;
@@ -44,6 +45,8 @@ use super::inspection::look_at;
 use super::listing::{FollowedStream, StreamIdentity, StreamListing};
 use super::stamp::{found_in, stamp_of};
 use crate::verdicts::ledger_stamp::{Found, Known, difference};
+
+pub use self::guarded::Guarded;
 
 /// How long one look may take.
 const LOOK_WITHIN: Duration = Duration::from_secs(2);
@@ -60,21 +63,17 @@ pub struct StoreGuard(Option<Arc<Inner>>);
 
 #[derive(Debug)]
 struct Inner {
-    /// As it stands in a sentence: `project p`, `this coordinator`.
-    whose: String,
-    /// What to do about it.
-    remedy: String,
-    stream: String,
+    guarded: Guarded,
     listing: StreamListing,
     /// There while the stream is open.
     followed: Mutex<Option<FollowedStream>>,
     /// What the stream was when it was opened: for whoever follows it from then on.
     opened_as: Mutex<Option<StreamIdentity>>,
     stamp: Mutex<Option<String>>,
-    /// Whether the end of the stream counts, and not its stamp alone.
-    counts_sequences: bool,
     last: AtomicU64,
-    state: watch::Sender<State>,
+    state: RwLock<State>,
+    /// Told of every change of the state.
+    turned: Notify,
     doubts: AtomicU64,
     was_trusted: AtomicBool,
     is_pinned: AtomicBool,
@@ -103,19 +102,6 @@ enum State {
     Foreign(Arc<str>),
 }
 
-/// What a guard is about.
-#[derive(Debug)]
-pub struct Guarded {
-    /// As it stands in a sentence: `project p`.
-    pub whose: String,
-    /// What to do where it is another one.
-    pub remedy: String,
-    /// The stream that tells.
-    pub stream: String,
-    /// Whether its end counts, and not its stamp alone.
-    pub counts_sequences: bool,
-}
-
 impl StoreGuard {
     /// Of somebody whose store nobody replaces: it always agrees.
     pub const fn unwatched() -> Self {
@@ -133,16 +119,14 @@ impl StoreGuard {
     /// Of this; `to_be_looked_at` is told of whatever is to be looked at.
     pub fn of(guarded: Guarded, listing: &StreamListing, to_be_looked_at: Arc<Notify>) -> Self {
         Self(Some(Arc::new(Inner {
-            whose: guarded.whose,
-            remedy: guarded.remedy,
-            stream: guarded.stream,
+            guarded,
             listing: listing.clone(),
             followed: Mutex::default(),
             opened_as: Mutex::default(),
             stamp: Mutex::default(),
-            counts_sequences: guarded.counts_sequences,
             last: AtomicU64::new(0),
-            state: watch::Sender::new(State::InDoubt),
+            state: RwLock::new(State::InDoubt),
+            turned: Notify::new(),
             doubts: AtomicU64::new(0),
             was_trusted: AtomicBool::new(false),
             is_pinned: AtomicBool::new(false),
@@ -162,7 +146,7 @@ impl StoreGuard {
         let Some(inner) = &self.0 else {
             return Ok(());
         };
-        match &*inner.state.borrow() {
+        match &*inner.state.read() {
             State::Trusted { connects } if *connects == inner.connects() => return Ok(()),
             State::Foreign(sentence) => return Err(StoreDenied::Foreign(sentence.clone())),
             State::Trusted { .. } | State::InDoubt => {}
@@ -171,7 +155,7 @@ impl StoreGuard {
             return Ok(());
         }
         inner.to_be_looked_at.notify_one();
-        Err(StoreDenied::InDoubt(inner.whose.clone()))
+        Err(StoreDenied::InDoubt(inner.guarded.whose()))
     }
 
     /// Waits until it is known whether the store is the right one; for ever where no look succeeds.
@@ -182,14 +166,14 @@ impl StoreGuard {
         let Some(inner) = &self.0 else {
             return Ok(());
         };
-        let mut changes = inner.state.subscribe();
         loop {
-            changes.mark_unchanged();
+            // Hears of what changes from here on.
+            let turned = inner.turned.notified();
             match self.may_write() {
                 Err(StoreDenied::InDoubt(_)) => {}
                 known => return known,
             }
-            let _ = timeout(LOOK_AGAIN, changes.changed()).await;
+            let _ = timeout(LOOK_AGAIN, turned).await;
         }
     }
 
@@ -208,13 +192,7 @@ impl StoreGuard {
     pub fn suspect(&self) {
         if let Some(inner) = &self.0 {
             inner.doubts.fetch_add(1, Ordering::AcqRel);
-            inner.state.send_if_modified(|state| {
-                let trusted = matches!(state, State::Trusted { .. });
-                if trusted {
-                    *state = State::InDoubt;
-                }
-                trusted
-            });
+            inner.doubt_if_trusted();
             inner.to_be_looked_at.notify_one();
         }
     }
@@ -258,7 +236,7 @@ impl StoreGuard {
 
     /// Why it is not the right one, if it is not.
     pub fn foreign(&self) -> Option<Arc<str>> {
-        match &*self.0.as_ref()?.state.borrow() {
+        match &*self.0.as_ref()?.state.read() {
             State::Foreign(sentence) => Some(sentence.clone()),
             State::Trusted { .. } | State::InDoubt => None,
         }
@@ -287,7 +265,7 @@ impl StoreGuard {
         if let Some(inner) = &self.0 {
             *inner.stamp.lock() = Some(stamp.to_owned());
             inner.is_pinned.store(true, Ordering::Release);
-            inner.state.send_replace(State::InDoubt);
+            inner.turn(State::InDoubt);
             inner.to_be_looked_at.notify_one();
         }
     }
@@ -300,7 +278,7 @@ impl StoreGuard {
             *inner.differs_since.lock() = None;
             inner.problems.lock().clear();
             *inner.lacks.lock() = Lack::default();
-            inner.state.send_replace(State::InDoubt);
+            inner.turn(State::InDoubt);
         }
     }
 
@@ -314,7 +292,7 @@ impl StoreGuard {
         let Some(inner) = &self.0 else {
             return false;
         };
-        let trusted = match &*inner.state.borrow() {
+        let trusted = match &*inner.state.read() {
             State::Trusted { connects } => *connects == inner.connects(),
             State::Foreign(_) => return false,
             State::InDoubt => false,
@@ -331,14 +309,15 @@ impl StoreGuard {
         let Some(known) = self.known() else {
             return false;
         };
-        let asked = look_at(inner.listing.link().1, &inner.stream);
+        let stream = inner.guarded.stream();
+        let asked = look_at(inner.listing.link().1, &stream);
         let Ok(Ok(looked)) = timeout(LOOK_WITHIN, asked).await else {
             return false;
         };
         let found = looked.as_ref().map(|looked| found_in(&looked.info));
         let found = found.unwrap_or(Found::Nothing);
         let known = Known {
-            last: if inner.counts_sequences {
+            last: if inner.guarded.counts_sequences() {
                 known.last
             } else {
                 0
@@ -369,14 +348,17 @@ impl StoreGuard {
                 inner.trust(connects);
             }
             if was_foreign {
-                tracing::warn!("the store of {} is the right one again", inner.whose);
+                tracing::warn!(
+                    "the store of {} is the right one again",
+                    inner.guarded.whose()
+                );
             }
             return was_foreign;
         };
         let since = *inner.differs_since.lock().get_or_insert_with(Instant::now);
         if was_foreign || since.elapsed() < inner.sure_after() {
             if !was_foreign {
-                inner.state.send_replace(State::InDoubt);
+                inner.turn(State::InDoubt);
             }
             return false;
         }
@@ -386,18 +368,33 @@ impl StoreGuard {
 }
 
 impl Inner {
+    fn turn(&self, state: State) {
+        *self.state.write() = state;
+        self.turned.notify_waiters();
+    }
+
+    fn doubt_if_trusted(&self) {
+        let mut state = self.state.write();
+        if matches!(*state, State::Trusted { .. }) {
+            *state = State::InDoubt;
+            self.turned.notify_waiters();
+        }
+    }
+
     fn turn_foreign(&self, why: &str) {
         let sentence = format!(
             "the store of {} is not the one that this coordinator works with: {why} (stream {}); {}",
-            self.whose, self.stream, self.remedy
+            self.guarded.whose(),
+            self.guarded.stream(),
+            (self.guarded.remedy)(self.guarded.project.as_ref())
         );
         tracing::error!("{sentence}");
-        self.state.send_replace(State::Foreign(sentence.into()));
+        self.turn(State::Foreign(sentence.into()));
     }
 
     fn trust(&self, connects: u64) {
         self.was_trusted.store(true, Ordering::Release);
-        self.state.send_replace(State::Trusted { connects });
+        self.turn(State::Trusted { connects });
     }
 
     fn client(&self) -> &Client {

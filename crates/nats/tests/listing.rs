@@ -210,10 +210,8 @@ async fn a_ledger_that_is_deleted_before_it_was_ever_looked_at_is_in_doubt_at_on
     let project = ProjectId::new("fresh").unwrap();
     let stream = format!("KV_{}", names::work_bucket(&project));
     let guarded = Guarded {
-        whose: "project fresh".into(),
-        remedy: "put it back".into(),
-        stream: stream.clone(),
-        counts_sequences: true,
+        project: Some(project.clone()),
+        remedy: |_| "put it back".into(),
     };
     let guard = StoreGuard::of(guarded, &nats.listing, Arc::default());
     let _ledger = LedgerStore::open(&nats.jetstream, &project, 1, &guard)

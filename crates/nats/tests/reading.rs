@@ -54,10 +54,8 @@ async fn connect(server: &NatsServer) -> Nats {
 /// With a guard, as in a coordinator: so that the watch comes through the inbox of the process.
 fn bucket(nats: &Nats) -> Bucket {
     let guarded = Guarded {
-        whose: "a test".into(),
-        remedy: "none".into(),
-        stream: "KV_nothing".into(),
-        counts_sequences: false,
+        project: None,
+        remedy: |_| "none".into(),
     };
     let guard = StoreGuard::of(guarded, &nats.listing, Arc::default());
     Bucket::new(&nats.jetstream, NAME, 1, &guard)

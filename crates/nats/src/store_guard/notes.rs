@@ -26,11 +26,13 @@ impl StoreGuard {
             return;
         };
         let suspected = Arc::downgrade(inner);
-        let followed = inner.listing.follow(&inner.stream, move |change| {
-            if let (StreamChange::Other, Some(inner)) = (change, suspected.upgrade()) {
-                Self(Some(inner)).suspect();
-            }
-        });
+        let followed = inner
+            .listing
+            .follow(&inner.guarded.stream(), move |change| {
+                if let (StreamChange::Other, Some(inner)) = (change, suspected.upgrade()) {
+                    Self(Some(inner)).suspect();
+                }
+            });
         // Without it nothing would speak against the stream before it is looked at the next time.
         if let Some(identity) = *inner.opened_as.lock() {
             followed.note(Some(identity));
@@ -109,7 +111,10 @@ impl StoreGuard {
         let mut known = inner.warnings.lock();
         let before = known.get(stream).map_or(&[][..], Vec::as_slice);
         for warning in warnings.iter().filter(|warning| !before.contains(warning)) {
-            tracing::warn!("the stream {stream} of {}: {warning}", inner.whose);
+            tracing::warn!(
+                "the stream {stream} of {}: {warning}",
+                inner.guarded.whose()
+            );
         }
         if warnings.is_empty() {
             known.remove(stream);
@@ -123,9 +128,9 @@ impl StoreGuard {
         let Some(inner) = &self.0 else {
             return Vec::new();
         };
-        let warnings = inner.warnings.lock();
+        let (whose, warnings) = (inner.guarded.whose(), inner.warnings.lock());
         let each = |(stream, warnings): (&String, &Vec<String>)| {
-            let told = |warning| format!("the stream {stream} of {}: {warning}", inner.whose);
+            let told = |warning| format!("the stream {stream} of {whose}: {warning}");
             warnings.iter().map(told).collect::<Vec<_>>()
         };
         warnings.iter().flat_map(each).collect()
@@ -143,11 +148,14 @@ impl StoreGuard {
         if let Some(problem) = problem {
             tracing::error!(
                 "the stream {stream} of {} cannot be used: {problem}",
-                inner.whose
+                inner.guarded.whose()
             );
             problems.insert(stream.to_owned(), problem.to_owned());
         } else {
-            tracing::warn!("the stream {stream} of {} can be used again", inner.whose);
+            tracing::warn!(
+                "the stream {stream} of {} can be used again",
+                inner.guarded.whose()
+            );
             problems.remove(stream);
         }
     }
@@ -164,7 +172,7 @@ impl StoreGuard {
         let Some(inner) = &self.0 else {
             return Vec::new();
         };
-        let whose = &inner.whose;
+        let whose = inner.guarded.whose();
         let problems = inner.problems.lock();
         problems
             .iter()
