@@ -19,6 +19,7 @@ mod births;
 mod crashes;
 mod file;
 mod health;
+mod late_writes;
 mod outside;
 mod program;
 mod refused;

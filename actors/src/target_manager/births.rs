@@ -12,6 +12,9 @@
 //!
 //! A start that this incarnation finds in the bucket is gone on with where the record says that it stands:
 //!
+//! So is one that is found later: a former owner that stood still has its writes stored when it goes on, as long as nobody
+//! else has written that record.
+//!
 //! | the bucket has | then |
 //! |---|---|
 //! | its end, and the record has it still | it leaves the record, with that end |
