@@ -11,8 +11,12 @@ use serde_json::{Value, json};
 use crate::births::let_register;
 use crate::{get, register};
 
-/// Records a start that nobody has begun, on the revision that is there.
-async fn record_a_start(project: &TestProject, target: &Target) -> Result<SpinUpId> {
+/// Records a start that nobody has begun, on the revision that is there; on another machine, if that is named.
+async fn record_a_start(
+    project: &TestProject,
+    target: &Target,
+    at: Option<&str>,
+) -> Result<SpinUpId> {
     let bucket = names::targets_bucket(project.id());
     let bucket = project.jetstream().get_key_value(&bucket).await?;
     let key = names::target_key(&target.name);
@@ -29,7 +33,7 @@ async fn record_a_start(project: &TestProject, target: &Target) -> Result<SpinUp
             "digest": vec![0_u8; 32], "agentType": target.agent_type, "capabilities": ["rust"],
             "boundaries": ["default"],
         },
-        "reference": null,
+        "reference": null, "place": at,
         "until": target.updated_at,
     }]);
     // The version of the record stands before it.
@@ -47,7 +51,7 @@ async fn a_start_that_a_former_owner_recorded_late_is_gone_on_with_when_it_is_co
     let (project, place) = (fleet.project().await?, Place::new()?);
     register(&project, place.target("here", 1)).await?;
     let target = get(&project, "here").await?;
-    let start = record_a_start(&project, &target).await?;
+    let start = record_a_start(&project, &target, None).await?;
     // What is decided for this is refused: the record has as many starts as it may.
     submit(&project, 1).await?;
     place.of(&project, start).await?;
@@ -58,5 +62,41 @@ async fn a_start_that_a_former_owner_recorded_late_is_gone_on_with_when_it_is_co
     let all = operations(&project)?;
     ensure!(all.len() == 1 && all[0].operation_id == start, "{all:?}");
     drop(agents);
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_local_start_that_was_recorded_on_another_machine_is_not_begun_once_more() -> Result<()> {
+    let fleet = Fleet::shared().await?;
+    let (project, place) = (fleet.project().await?, Place::new()?);
+    register(&project, place.target("here", 1)).await?;
+    let target = get(&project, "here").await?;
+    let start = record_a_start(&project, &target, Some("another machine")).await?;
+    submit(&project, 1).await?;
+    let known = async || operations(&project).ok().filter(|all| !all.is_empty());
+    project.eventually("the start is known", known).await?;
+    a_while().await;
+    ensure!(place.processes().is_empty(), "{:?}", place.processes());
+    let all = operations(&project)?;
+    ensure!(all.len() == 1 && all[0].operation_id == start, "{all:?}");
+    ensure!(all[0].status == SpinUpStatus::Pending, "{all:?}");
+
+    // What is begun here is recorded with where that is.
+    let other = place.target("other", 1);
+    register(&project, other).await?;
+    project
+        .insist("spin-up.trigger", json!({"target": "other"}))
+        .await?;
+    place.started(&project, 1).await?;
+    let bucket = names::targets_bucket(project.id());
+    let bucket = project.jetstream().get_key_value(&bucket).await?;
+    let recorded = bucket
+        .get(names::target_key("other"))
+        .await?
+        .context("its record")?;
+    let record: Value = serde_json::from_slice(&recorded[1..])?;
+    let at = &record["births"][0]["place"];
+    ensure!(at.is_string() && at != "another machine", "{record}");
     Ok(())
 }

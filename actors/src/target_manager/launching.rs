@@ -57,8 +57,13 @@ pub enum LaunchNews {
 pub(super) enum Beginning {
     /// It was just recorded.
     New(Box<Start>),
-    /// It was recorded earlier; with what it was found by then.
-    Recorded(Option<Value>),
+    /// It was recorded earlier.
+    Recorded {
+        /// What it was found by then.
+        reference: Option<Value>,
+        /// Where it was recorded, if it is not to be seen from everywhere.
+        place: Option<String>,
+    },
 }
 
 /// One start.
@@ -90,7 +95,9 @@ impl<T: Fn(LaunchNews) + Send + Sync> Launch<T> {
     pub async fn run(self, beginning: Beginning) {
         match beginning {
             Beginning::New(start) => self.begin(&start).await,
-            Beginning::Recorded(reference) => self.find(reference, false).await,
+            Beginning::Recorded { reference, place } => {
+                self.find(reference, place.as_deref(), false).await;
+            }
         }
     }
 
@@ -134,11 +141,16 @@ impl<T: Fn(LaunchNews) + Send + Sync> Launch<T> {
         }
     }
 
-    /// Asks what became of it, until it has ended. `is_told`: whether its reference was told.
-    async fn find(&self, mut reference: Option<Value>, mut is_told: bool) {
+    /// Asks what became of it, until it has ended. `place`: where it was recorded, which matters while it has no
+    /// reference. `is_told`: whether its reference was told.
+    async fn find(&self, mut reference: Option<Value>, place: Option<&str>, mut is_told: bool) {
         let mut pauses = Pauses::new();
         loop {
-            match self.mechanism.find(self.id, reference.as_ref()).await {
+            let found = match &reference {
+                Some(reference) => self.mechanism.find(self.id, Some(reference)).await,
+                None => self.mechanism.find_recorded(self.id, place).await,
+            };
+            match found {
                 Ok(Found::Running(found)) => {
                     if !is_told || reference.as_ref() != Some(&found) {
                         (self.tell)(LaunchNews::Started(found.clone()));
@@ -165,14 +177,14 @@ impl<T: Fn(LaunchNews) + Send + Sync> Launch<T> {
     /// Watches the end of what was begun.
     async fn watch(&self, reference: Value, end: Option<BoxFuture<'static, AgentEnd>>) {
         let Some(end) = end else {
-            return self.find(Some(reference), true).await;
+            return self.find(Some(reference), None, true).await;
         };
         let AgentEnd { how, output } = end.await;
         // What it has left behind may be the agent.
         let found = self.mechanism.find(self.id, Some(&reference)).await;
         if let Ok(Found::Running(found)) = found {
             let is_told = found == reference;
-            self.find(Some(found), is_told).await;
+            self.find(Some(found), None, is_told).await;
         } else {
             let error = format!("it ended before its agent registered: {how}");
             self.over(error, output, true);
@@ -254,6 +266,21 @@ mod tests {
         ) -> BoxFuture<'a, Result<Found, String>> {
             let next = self.finds.lock().pop_front();
             async move { next.ok_or_else(|| "it cannot say".to_owned()) }.boxed()
+        }
+
+        fn place(&self) -> Option<String> {
+            Some("here".to_owned())
+        }
+
+        fn find_recorded<'a>(
+            &'a self,
+            id: SpinUpId,
+            place: Option<&'a str>,
+        ) -> BoxFuture<'a, Result<Found, String>> {
+            if place.is_some_and(|place| place != "here") {
+                return async { Err("that is elsewhere".to_owned()) }.boxed();
+            }
+            self.find(id, None)
         }
 
         fn stop<'a>(
@@ -428,9 +455,28 @@ mod tests {
         ];
         for (reference, finds, expected) in cases {
             let case = format!("{reference:?} {finds:?}");
-            let beginning = Beginning::Recorded(reference);
+            let beginning = Beginning::Recorded {
+                reference,
+                place: Some("here".into()),
+            };
             let told = told([], finds, beginning, Ownership::alone()).await;
             assert_eq!(told, (expected, 0), "{case}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_start_that_was_recorded_elsewhere_is_asked_for_as_one_of_there() {
+        for (reference, expected) in [(None, &[][..]), (Some(json!(7)), &["over, may live: true"])]
+        {
+            let beginning = Beginning::Recorded {
+                reference,
+                place: Some("elsewhere".into()),
+            };
+            let told = told([], [Found::Absent], beginning, Ownership::alone()).await;
+            assert_eq!(
+                told,
+                (expected.iter().map(|&text| text.to_owned()).collect(), 0)
+            );
         }
     }
 }
