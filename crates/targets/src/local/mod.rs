@@ -211,17 +211,13 @@ impl Local {
         let files = self.files(spin_up);
         let until = Instant::now() + PATIENCE;
         loop {
-            if let Some(reference) = living(
-                spin_up,
-                reference.cloned().or_else(|| files.noted()),
-                here.as_deref(),
-            )
-            .await
-            {
+            // Read first: one that is noted while its process is looked for has not ended.
+            let noted = reference.cloned().or_else(|| files.noted());
+            let was_started = noted.is_some();
+            if let Some(reference) = living(spin_up, noted, here.as_deref()).await {
                 return Found::Running(Reference::Local(reference));
             }
-            let was_started = reference.is_some() || files.noted().is_some();
-            let is_held = files.is_held();
+            let is_held = files.is_held() || (!was_started && files.noted().is_some());
             if is_held && !was_started && Instant::now() < until {
                 // A child between fork and exec, whose environment is not its own yet.
                 tokio::time::sleep(LOOK_EVERY).await;
