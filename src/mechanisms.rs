@@ -129,12 +129,23 @@ impl Mechanism for ByLauncher {
         async move {
             let reference = read(reference);
             let found = self.launcher.find(id, reference.as_ref()).await;
-            Ok(match found.map_err(|error| error.to_string())? {
-                loom_targets::Found::Running(reference) => Found::Running(written(&reference)?),
-                loom_targets::Found::Ended { output } => Found::Ended { output },
-                loom_targets::Found::Absent => Found::Absent,
-                loom_targets::Found::Unknown { why } => Found::Unknown { why },
-            })
+            told(found.map_err(|error| error.to_string())?)
+        }
+        .boxed()
+    }
+
+    fn place(&self) -> Option<String> {
+        self.launcher.place()
+    }
+
+    fn find_recorded<'a>(
+        &'a self,
+        id: SpinUpId,
+        place: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Found, String>> {
+        async move {
+            let found = self.launcher.find_recorded(id, place).await;
+            told(found.map_err(|error| error.to_string())?)
         }
         .boxed()
     }
@@ -167,6 +178,15 @@ impl Mechanism for ByLauncher {
     fn forget(&self, id: SpinUpId) -> BoxFuture<'_, ()> {
         self.launcher.forget(id)
     }
+}
+
+fn told(found: loom_targets::Found) -> Result<Found, String> {
+    Ok(match found {
+        loom_targets::Found::Running(reference) => Found::Running(written(&reference)?),
+        loom_targets::Found::Ended { output } => Found::Ended { output },
+        loom_targets::Found::Absent => Found::Absent,
+        loom_targets::Found::Unknown { why } => Found::Unknown { why },
+    })
 }
 
 fn failure(error: &StartError) -> StartFailure {

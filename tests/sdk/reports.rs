@@ -140,6 +140,30 @@ case! {
 }
 
 case! {
+    an_agent_whose_published_report_is_answered_after_all_deregisters(fake) {
+        let jetstream = async_nats::jetstream::new(fake.client.nats().clone());
+        let mut stream = jetstream.create_stream(async_nats::jetstream::stream::Config {
+            name: names::work_stream(&fake.project),
+            subjects: names::work_stream_subjects(&fake.project),
+            ..Default::default()
+        }).await.unwrap();
+        fake.replies("work.claim", [Reply::Answer(claimed(&[WorkId::generate()]))]);
+        fake.on("work.complete", |_| Some(Reply::Silence));
+        let agent = fake.agent().start(done).unwrap();
+        let until = Instant::now() + LIMIT;
+        while stream.info().await.unwrap().state.messages == 0 {
+            assert!(Instant::now() < until, "never published");
+            fake.next("work.complete").await;
+        }
+        agent.shut_down("test", LIMIT);
+        fake.on("work.complete", |_| None);
+        fake.next("agents.deregister").await;
+        let report = timeout(LIMIT, agent.ended()).await.unwrap().unwrap();
+        assert_eq!((report.completed, report.published), (1, 0));
+    }
+}
+
+case! {
     a_report_in_a_stream_of_somebody_else_is_published_again(fake) {
         let jetstream = async_nats::jetstream::new(fake.client.nats().clone());
         let (subjects, ours) = (names::work_stream_subjects(&fake.project), names::work_stream(&fake.project));

@@ -20,6 +20,7 @@ mod crashes;
 mod file;
 mod health;
 mod late_births;
+mod late_writes;
 mod outside;
 mod program;
 mod refused;

@@ -1,4 +1,5 @@
-//! Many clients submit for one need at once while the coordinator dies: exactly as many agents are started as may be.
+//! Many clients submit for one need at once while the coordinator dies, or another one takes over: exactly as many agents
+//! are started as may be.
 
 use anyhow::{Context as _, Result, ensure};
 use futures_util::future::{join_all, try_join_all};
@@ -15,6 +16,15 @@ use crate::{get, register};
 
 const CLIENTS: usize = 10;
 const ITEMS_EACH: usize = 10;
+
+/// What happens in the middle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Middle {
+    /// The coordinator dies as by `kill -9`, and is started again; once more when the first agent was started.
+    Killed,
+    /// It stands still for longer than its ownership, another one takes over, and the first one goes on.
+    TakenOver,
+}
 
 /// Submits on and on, as a client does whose answers are lost. The id makes it the same item.
 async fn submit_insistently(
@@ -51,27 +61,33 @@ async fn submit_all(project: TestProject, answered: watch::Sender<usize>) -> Res
     Ok(submitted.len())
 }
 
-/// Kills the coordinator as `kill -9` does, and starts it again.
-async fn kill(fleet: &mut Fleet) -> Result<()> {
-    fleet.crash().await?;
-    fleet.start_again().await
-}
-
-/// So many agents may be. The coordinator is killed when so many submissions were answered, and when the first agent was
-/// started.
-async fn exactly(most: u32, after: usize) -> Result<()> {
+/// So many agents may be, and it happens when so many submissions were answered.
+async fn exactly(most: u32, after: usize, middle: Middle) -> Result<()> {
     let mut fleet = Fleet::own().await?;
     let (project, place) = (fleet.project().await?, Place::new()?);
     register(&project, place.target("here", most)).await?;
     let (answered, mut answers) = watch::channel(0);
     let submitting = tokio::spawn(submit_all(project.clone(), answered));
     timeout(PATIENCE, answers.wait_for(|count| *count >= after)).await??;
-    kill(&mut fleet).await?;
+    let former = match middle {
+        Middle::Killed => {
+            fleet.crash().await?;
+            fleet.start_again().await?;
+            None
+        }
+        Middle::TakenOver => Some(fleet.replace().await?),
+    };
+    if let Some(former) = &former {
+        former.go_on();
+    }
     let submitted = timeout(PATIENCE, submitting).await???;
     assert_eq!(submitted, CLIENTS * ITEMS_EACH);
     place.started(&project, 1).await?;
-    kill(&mut fleet).await?;
-    project.insist("targets.list", json!({})).await?;
+    if middle == Middle::Killed {
+        fleet.crash().await?;
+        fleet.start_again().await?;
+        project.insist("targets.list", json!({})).await?;
+    }
     let count = usize::try_from(most)?;
     let agents = let_register(&project, &place, count).await;
     let agents = agents.with_context(|| {
@@ -93,7 +109,7 @@ async fn exactly(most: u32, after: usize) -> Result<()> {
         waiting["pending"] == json!(submitted),
         "each item is there once: {waiting}"
     );
-    drop(agents);
+    drop((agents, former));
     Ok(())
 }
 
@@ -103,9 +119,20 @@ async fn a_hundred_submits_by_several_clients_start_exactly_as_many_agents_altho
 -> Result<()> {
     for most in [1, 5] {
         for after in [1, 50, 95] {
-            let run = exactly(most, after).await;
+            let run = exactly(most, after, Middle::Killed).await;
             run.with_context(|| format!("{most} at most, after {after} answers"))?;
         }
     }
     Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_hundred_submits_by_several_clients_start_exactly_as_many_agents_during_a_takeover()
+-> Result<()> {
+    let runs = [1, 5].map(|most| async move {
+        let run = exactly(most, 50, Middle::TakenOver).await;
+        run.with_context(|| format!("{most} at most"))
+    });
+    try_join_all(runs).await.map(drop)
 }

@@ -237,6 +237,9 @@ impl State {
                 (_, Err(_)) => {}
             }
         }
+        if self.env.args.directory.take_found() {
+            self.recover();
+        }
         if let Ok(changed) = outcome.as_ref()
             && changed.outcome.changed
         {

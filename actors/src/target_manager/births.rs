@@ -12,10 +12,13 @@
 //!
 //! A start that this incarnation finds in the bucket is gone on with where the record says that it stands:
 //!
+//! So is one that is found later: a former owner that stood still has its writes stored when it goes on, as long as nobody
+//! else has written that record.
+//!
 //! | the bucket has | then |
 //! |---|---|
 //! | its end, and the record has it still | it leaves the record, with that end |
-//! | a start without a reference | its mechanism is asked: it runs: its reference is recorded; surely not begun: begun again with a new ticket; it cannot say: it stands until its time is over |
+//! | a start without a reference | its mechanism is asked: it runs: its reference is recorded; surely not begun: begun again with a new ticket; it cannot say, as of one that was recorded on another machine: it stands until its time is over |
 //! | a start with a reference | its mechanism is asked: it runs: watched on, with the full time; it has ended: given up, with its output |
 //! | not what this incarnation has begun, because it was destroyed | what was started is ended |
 
@@ -102,7 +105,10 @@ impl Births {
             return queue.order(Request { key, name, command }.into());
         }
         let permit = births.limit.take_for_one_begun();
-        let beginning = Beginning::Recorded(birth.reference.clone());
+        let beginning = Beginning::Recorded {
+            reference: birth.reference.clone(),
+            place: birth.place.clone(),
+        };
         self.run(env, queue, (key, target), birth, permit, beginning);
     }
 

@@ -321,7 +321,7 @@ impl Transition for Change {
             }
         };
         let record = Arc::new(record);
-        directory.apply(self.request.key, &record, last.revision);
+        directory.found(self.request.key, &record, last.revision);
         Ok(Found::Instead(Present {
             record: Some(record),
             revision: last.revision,

@@ -66,6 +66,8 @@ struct Index {
     looked: BTreeMap<TargetId, Timestamp>,
     /// Something is gone from the bucket that nobody here has removed.
     is_suspicious: bool,
+    /// Somebody else has written a record, and what is in it is not gone on with yet.
+    has_another_writer: bool,
     births: births::BirthIndex,
     roster: Roster<TargetKey>,
     ended: Operations,
@@ -310,6 +312,17 @@ impl TargetDirectory {
     /// Whether something was missed since this was asked last.
     pub(super) fn take_suspicion(&self) -> bool {
         std::mem::take(&mut self.index.write().is_suspicious)
+    }
+
+    /// A record was found that somebody else has written: a former owner, whose write came late.
+    pub(super) fn found(&self, key: TargetKey, record: &Arc<Record>, revision: u64) {
+        self.apply(key, record, revision);
+        self.index.write().has_another_writer = true;
+    }
+
+    /// Whether something was found since this was asked last.
+    pub(super) fn take_found(&self) -> bool {
+        std::mem::take(&mut self.index.write().has_another_writer)
     }
 
     /// How often something was applied; to be taken before the bucket is read.

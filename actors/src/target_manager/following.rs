@@ -4,7 +4,8 @@
 //! | what tells | what of |
 //! |---|---|
 //! | the list of all streams, or the server's own word | it is another one, gone, back, or holds less though nothing was written |
-//! | the last list, every `LOOK_EVERY`, and where there is none a question by name | it holds fewer records than there are targets, or was written since it was read, some time ago |
+//! | the last list, every `LOOK_EVERY`, and where there is none a question by name | it holds fewer records than there are targets, or was written since it was read, some time ago; in the first minute of an ownership, when writes of the one before may come late, at each look |
+//! | a change that finds what somebody else has written | nothing is read: what it finds is gone on with at once |
 //! | a change that finds nothing where a record is known | somebody else removes there |
 //!
 //! Only a project that has or had a bucket follows it. What a reading shows to be as it was known is told to nobody.
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::ActorRef;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::bucket::TargetBucket;
@@ -30,6 +31,8 @@ const READ_AGAIN: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How often a bucket that is written to is read again: somebody else may be among the writers.
 const READ_EVERY: Duration = Duration::from_mins(1);
+/// For how long after the project was opened that is at each look: what a former owner has sent may be stored late.
+const SETTLES_WITHIN: Duration = Duration::from_mins(1);
 
 /// What is known of the bucket's being as it was read.
 #[derive(Default)]
@@ -60,7 +63,7 @@ impl Following {
             nats.clone(),
             (bucket.clone(), env.args.directory.clone()),
             stream.clone(),
-            env.myself(),
+            (env.myself(), env.args.opened_at),
         );
         self.watching = Some(AbortOnDropHandle::new(tokio::spawn(watching)));
         self.stream = Some(stream);
@@ -112,7 +115,7 @@ async fn watch(
     nats: Nats,
     (bucket, directory): (TargetBucket, Arc<TargetDirectory>),
     stream: Arc<FollowedStream>,
-    myself: ActorRef<TargetMsg>,
+    (myself, opened_at): (ActorRef<TargetMsg>, Instant),
 ) {
     let mut reconnects = nats.reconnects.clone();
     reconnects.mark_unchanged();
@@ -129,7 +132,9 @@ async fn watch(
                     Sight::Unknown => bucket.look().await,
                 };
                 let (seen, at) = bucket.seen();
-                now.is_ok_and(|now| is_to_be_read(now, directory.len(), seen, at.elapsed()))
+                let every = read_every(opened_at.elapsed());
+                let is_due = at.elapsed() >= every;
+                now.is_ok_and(|now| is_to_be_read(now, directory.len(), seen, is_due))
             }
         };
         if is_suspicious && myself.cast(TargetMsg::ReloadDue).is_err() {
@@ -138,14 +143,24 @@ async fn watch(
     }
 }
 
-/// Whether a bucket that stands so is to be read, where so many records are known and it was seen to stand so so long ago.
+/// How often a bucket that is written to is read, of a project that was opened so long ago.
+fn read_every(opened: Duration) -> Duration {
+    if opened < SETTLES_WITHIN {
+        LOOK_EVERY
+    } else {
+        READ_EVERY
+    }
+}
+
+/// Whether a bucket that stands so is to be read, where so many records are known and it was seen to stand so. `is_due`:
+/// whether that was long ago.
 fn is_to_be_read(
     now: Option<Standing>,
     known: usize,
     seen: Option<Standing>,
-    ago: Duration,
+    is_due: bool,
 ) -> bool {
     let messages = now.map_or(0, |now| now.messages);
     let is_less = usize::try_from(messages).is_ok_and(|messages| messages < known);
-    is_less || (now != seen && ago >= READ_EVERY)
+    is_less || (now != seen && is_due)
 }

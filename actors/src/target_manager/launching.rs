@@ -57,8 +57,13 @@ pub enum LaunchNews {
 pub(super) enum Beginning {
     /// It was just recorded.
     New(Box<Start>),
-    /// It was recorded earlier; with what it was found by then.
-    Recorded(Option<Value>),
+    /// It was recorded earlier.
+    Recorded {
+        /// What it was found by then.
+        reference: Option<Value>,
+        /// Where it was recorded, if it is not to be seen from everywhere.
+        place: Option<String>,
+    },
 }
 
 /// One start.
@@ -90,7 +95,9 @@ impl<T: Fn(LaunchNews) + Send + Sync> Launch<T> {
     pub async fn run(self, beginning: Beginning) {
         match beginning {
             Beginning::New(start) => self.begin(&start).await,
-            Beginning::Recorded(reference) => self.find(reference, false).await,
+            Beginning::Recorded { reference, place } => {
+                self.find(reference, place.as_deref(), false).await;
+            }
         }
     }
 
@@ -134,11 +141,16 @@ impl<T: Fn(LaunchNews) + Send + Sync> Launch<T> {
         }
     }
 
-    /// Asks what became of it, until it has ended. `is_told`: whether its reference was told.
-    async fn find(&self, mut reference: Option<Value>, mut is_told: bool) {
+    /// Asks what became of it, until it has ended. `place`: where it was recorded, which matters while it has no
+    /// reference. `is_told`: whether its reference was told.
+    async fn find(&self, mut reference: Option<Value>, place: Option<&str>, mut is_told: bool) {
         let mut pauses = Pauses::new();
         loop {
-            match self.mechanism.find(self.id, reference.as_ref()).await {
+            let found = match &reference {
+                Some(reference) => self.mechanism.find(self.id, Some(reference)).await,
+                None => self.mechanism.find_recorded(self.id, place).await,
+            };
+            match found {
                 Ok(Found::Running(found)) => {
                     if !is_told || reference.as_ref() != Some(&found) {
                         (self.tell)(LaunchNews::Started(found.clone()));
@@ -165,14 +177,14 @@ impl<T: Fn(LaunchNews) + Send + Sync> Launch<T> {
     /// Watches the end of what was begun.
     async fn watch(&self, reference: Value, end: Option<BoxFuture<'static, AgentEnd>>) {
         let Some(end) = end else {
-            return self.find(Some(reference), true).await;
+            return self.find(Some(reference), None, true).await;
         };
         let AgentEnd { how, output } = end.await;
         // What it has left behind may be the agent.
         let found = self.mechanism.find(self.id, Some(&reference)).await;
         if let Ok(Found::Running(found)) = found {
             let is_told = found == reference;
-            self.find(Some(found), is_told).await;
+            self.find(Some(found), None, is_told).await;
         } else {
             let error = format!("it ended before its agent registered: {how}");
             self.over(error, output, true);
@@ -208,229 +220,4 @@ impl<T: Fn(LaunchNews) + Send + Sync> Launch<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::VecDeque;
-
-    use futures_util::FutureExt as _;
-    use loom_protocol::target::{BirthTicket, Mechanism as Kind, SpinUpOperation, SpinUpStatus};
-    use loom_protocol::{ProjectId, TargetId, Timestamp};
-    use parking_lot::Mutex;
-    use serde_json::json;
-
-    use super::super::mechanism::{Started, Stopped};
-    use super::*;
-
-    /// A mechanism that says what it was told to, in this order; afterwards that it cannot say.
-    #[derive(Default)]
-    struct Scripted {
-        starts: Mutex<VecDeque<Result<Value, FailureKind>>>,
-        finds: Mutex<VecDeque<Found>>,
-        started: Mutex<usize>,
-    }
-
-    impl Mechanism for Scripted {
-        fn start<'a>(&'a self, _start: &'a Start) -> BoxFuture<'a, Result<Started, StartFailure>> {
-            *self.started.lock() += 1;
-            let next = self.starts.lock().pop_front();
-            let outcome = next.unwrap_or(Err(FailureKind::InDoubt));
-            async move {
-                let started = |reference| Started {
-                    reference,
-                    end: None,
-                };
-                outcome.map(started).map_err(|kind| StartFailure {
-                    kind,
-                    message: "no luck".into(),
-                    output: None,
-                })
-            }
-            .boxed()
-        }
-
-        fn find<'a>(
-            &'a self,
-            _id: SpinUpId,
-            _reference: Option<&'a Value>,
-        ) -> BoxFuture<'a, Result<Found, String>> {
-            let next = self.finds.lock().pop_front();
-            async move { next.ok_or_else(|| "it cannot say".to_owned()) }.boxed()
-        }
-
-        fn stop<'a>(
-            &'a self,
-            _id: SpinUpId,
-            _reference: Option<&'a Value>,
-            _grace: Duration,
-        ) -> BoxFuture<'a, Result<Stopped, String>> {
-            async { Err("it ends nothing".to_owned()) }.boxed()
-        }
-
-        fn probe(&self, _limit: Duration) -> BoxFuture<'_, Result<(), String>> {
-            async { Err("it is not looked at".to_owned()) }.boxed()
-        }
-
-        fn forget(&self, _id: SpinUpId) -> BoxFuture<'_, ()> {
-            async {}.boxed()
-        }
-    }
-
-    fn new() -> Beginning {
-        let operation = SpinUpOperation {
-            operation_id: SpinUpId::generate(),
-            target_id: TargetId::generate(),
-            target_name: "t".into(),
-            mechanism: Kind::Webhook,
-            status: SpinUpStatus::Pending,
-            need: None,
-            work_item_id: None,
-            agent_guid: None,
-            error: None,
-            output: None,
-            started_at: Timestamp::from_millis(0),
-            ended_at: None,
-        };
-        Beginning::New(Box::new(Start {
-            project: ProjectId::new("p").unwrap(),
-            operation,
-            agent_type: "t".into(),
-            capabilities: vec!["c".into()],
-            boundaries: vec!["default".into()],
-            ticket: BirthTicket::generate(),
-        }))
-    }
-
-    /// What is told within an hour, and how often the mechanism was to start.
-    async fn told(
-        starts: impl IntoIterator<Item = Result<Value, FailureKind>>,
-        finds: impl IntoIterator<Item = Found>,
-        beginning: Beginning,
-        ownership: Ownership,
-    ) -> (Vec<String>, usize) {
-        let mechanism = Arc::new(Scripted {
-            starts: Mutex::new(starts.into_iter().collect()),
-            finds: Mutex::new(finds.into_iter().collect()),
-            started: Mutex::default(),
-        });
-        let told = Arc::new(Mutex::new(Vec::new()));
-        let tell = {
-            let told = told.clone();
-            move |news: LaunchNews| {
-                told.lock().push(match news {
-                    LaunchNews::Started(reference) => format!("started {reference}"),
-                    LaunchNews::NeverBegan => "never began".to_owned(),
-                    LaunchNews::Over { may_live, .. } => format!("over, may live: {may_live}"),
-                    LaunchNews::NotOurs => "not ours".to_owned(),
-                });
-            }
-        };
-        let launch = Launch {
-            id: SpinUpId::generate(),
-            mechanism: mechanism.clone(),
-            ownership,
-            on_step: BirthStepHook::default(),
-            tell,
-        };
-        // One that stands is not told of.
-        let _ = tokio::time::timeout(Duration::from_hours(1), launch.run(beginning)).await;
-        let started = *mechanism.started.lock();
-        let told = told.lock().clone();
-        (told, started)
-    }
-
-    const IN_DOUBT: Result<Value, FailureKind> = Err(FailureKind::InDoubt);
-
-    fn running() -> Found {
-        Found::Running(json!(7))
-    }
-
-    const ENDED: Found = Found::Ended { output: None };
-
-    #[tokio::test(start_paused = true)]
-    async fn who_owns_no_longer_begins_nothing() {
-        let told = told([Ok(json!(7))], [], new(), Ownership::none()).await;
-        assert_eq!(told, (vec!["not ours".to_owned()], 0));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_start_in_doubt_is_looked_for_and_repeated_only_where_it_is_absent() {
-        let owned = Ownership::alone;
-        let none = Vec::<String>::new;
-        let of = |texts: &[&str]| {
-            texts
-                .iter()
-                .map(|text| (*text).to_owned())
-                .collect::<Vec<_>>()
-        };
-        let cases = [
-            (
-                vec![IN_DOUBT],
-                vec![running(), ENDED],
-                of(&["started 7", "over, may live: true"]),
-                1,
-            ),
-            (
-                vec![IN_DOUBT],
-                vec![ENDED],
-                of(&["over, may live: true"]),
-                1,
-            ),
-            // It can never say: its birth tells, or the end of its time.
-            (vec![IN_DOUBT], vec![], none(), 1),
-            (
-                vec![IN_DOUBT, Ok(json!(8))],
-                vec![Found::Absent],
-                of(&["started 8"]),
-                2,
-            ),
-            (
-                vec![IN_DOUBT, IN_DOUBT, IN_DOUBT],
-                vec![Found::Absent, Found::Absent, Found::Absent],
-                of(&["over, may live: true"]),
-                3,
-            ),
-            (
-                vec![Err(FailureKind::NotStarted)],
-                vec![],
-                of(&["over, may live: false"]),
-                1,
-            ),
-        ];
-        for (starts, finds, expected, times) in cases {
-            let case = format!("{starts:?} {finds:?}");
-            let told = told(starts, finds, new(), owned()).await;
-            assert_eq!(told, (expected, times), "{case}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_start_of_before_is_never_begun_by_itself() {
-        let of = |texts: &[&str]| {
-            texts
-                .iter()
-                .map(|text| (*text).to_owned())
-                .collect::<Vec<_>>()
-        };
-        let unknown = || Found::Unknown { why: "?".into() };
-        let cases = [
-            (None, vec![Found::Absent], of(&["never began"])),
-            (None, vec![unknown(), unknown()], of(&[])),
-            (
-                None,
-                vec![unknown(), running(), ENDED],
-                of(&["started 7", "over, may live: true"]),
-            ),
-            (None, vec![ENDED], of(&["over, may live: true"])),
-            (
-                Some(json!(7)),
-                vec![running(), Found::Absent],
-                of(&["started 7", "over, may live: true"]),
-            ),
-        ];
-        for (reference, finds, expected) in cases {
-            let case = format!("{reference:?} {finds:?}");
-            let beginning = Beginning::Recorded(reference);
-            let told = told([], finds, beginning, Ownership::alone()).await;
-            assert_eq!(told, (expected, 0), "{case}");
-        }
-    }
-}
+mod tests;

@@ -32,6 +32,17 @@ pub trait Mechanism: Send + Sync {
         reference: Option<&'a Value>,
     ) -> BoxFuture<'a, Result<Found, String>>;
 
+    /// Where what it starts can be seen, if that is not everywhere: recorded with a start, before [`Mechanism::start`].
+    fn place(&self) -> Option<String>;
+
+    /// What became of a start without a reference that was recorded at a [`Mechanism::place`]. Elsewhere nobody can say
+    /// that it was not begun.
+    fn find_recorded<'a>(
+        &'a self,
+        id: SpinUpId,
+        place: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Found, String>>;
+
     /// Ends an agent and all that it has started: TERM, and KILL for what is left after `grace`.
     fn stop<'a>(
         &'a self,

@@ -160,6 +160,7 @@ impl Plans {
         let need = start.need.as_ref().map(Into::into);
         let terms = TicketTerms::of(target, need.as_ref(), digest_of(&ticket));
         let timeout = env.args.births.settings.birth_timeout.of(target.mechanism);
+        let begins_at = env.args.births.mechanisms.of(target).ok();
         let birth = Birth {
             operation: SpinUpOperation {
                 operation_id: start.id,
@@ -177,6 +178,7 @@ impl Plans {
             },
             ticket: terms,
             reference: None,
+            place: begins_at.and_then(|mechanism| mechanism.place()),
             until: now.after(timeout),
         };
         let command = BirthCommand::Begin {

@@ -51,19 +51,49 @@ pub struct OwnChild {
     released: bool,
 }
 
+/// A child process that goes on, whatever becomes of this process.
+#[derive(Debug)]
+pub struct Released {
+    /// Its process id.
+    pub pid: u32,
+    /// Its end, while this process lives.
+    pub end: watch::Receiver<Option<ExitStatus>>,
+}
+
 impl OwnChild {
     /// Starts `command` in a process group of its own, so that a Ctrl-C in the terminal is not the child's.
     ///
     /// # Errors
     /// There is no such program, or it may not be started.
-    pub async fn spawn(mut command: Command, death: ParentDeath) -> io::Result<Self> {
+    pub async fn spawn(command: Command, death: ParentDeath) -> io::Result<Self> {
+        Self::spawn_as(command, death, false).await
+    }
+
+    /// As [`OwnChild::spawn`] and [`OwnChild::release`] at once: from its fork on nothing kills it, not even that the
+    /// future is dropped. Others may have found it by then.
+    ///
+    /// # Errors
+    /// As [`OwnChild::spawn`].
+    pub async fn spawn_released(command: Command, death: ParentDeath) -> io::Result<Released> {
+        let child = Self::spawn_as(command, death, true).await?;
+        Ok(Released {
+            pid: child.pid(),
+            end: child.release(),
+        })
+    }
+
+    async fn spawn_as(
+        mut command: Command,
+        death: ParentDeath,
+        released: bool,
+    ) -> io::Result<Self> {
         use std::os::unix::process::CommandExt;
         command.process_group(0);
         tie_to_parent(&mut command, death);
         let (started, outcome) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("child".to_owned())
-            .spawn(move || run(command, started))?;
+            .spawn(move || run(command, released, started))?;
         let lost = |_| Err(io::Error::other("the thread that starts it was lost"));
         let mut child = outcome.await.unwrap_or_else(lost)?;
         child.thread = Some(thread);
@@ -130,7 +160,7 @@ pub(crate) fn plain(pid: Pid) -> u32 {
 }
 
 /// The life of a child's thread.
-fn run(mut command: Command, started: oneshot::Sender<io::Result<OwnChild>>) {
+fn run(mut command: Command, released: bool, started: oneshot::Sender<io::Result<OwnChild>>) {
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) => {
@@ -152,9 +182,9 @@ fn run(mut command: Command, started: oneshot::Sender<io::Result<OwnChild>>) {
         reaped: Arc::clone(&reaped),
         end: ended,
         thread: None,
-        released: false,
+        released,
     };
-    // Where nobody waits for it any more, it is dropped and so killed.
+    // Where nobody waits for it any more, it is dropped and so killed, unless it is released.
     drop(started.send(Ok(own)));
     let status = wait(&mut child, pid, &reaped);
     end.send_replace(Some(status));

@@ -297,6 +297,7 @@ mod tests {
                 operation: serde_json::from_value(operation).unwrap(),
                 ticket: ticket(record),
                 reference: None,
+                place: None,
                 until: NOW,
             });
         })

@@ -29,6 +29,9 @@ pub struct Birth<R> {
     pub ticket: TicketTerms,
     /// What the mechanism finds the start again by; `None`: it has not said yet that it began.
     pub reference: Option<R>,
+    /// Where whoever recorded it begins it, if that is not to be seen from everywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
     /// When it is given up.
     pub until: Timestamp,
 }

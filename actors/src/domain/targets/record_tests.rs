@@ -56,6 +56,7 @@ pub(super) fn birth(number: u8) -> Birth<u8> {
             boundaries: vec!["default".into()],
         },
         reference: None,
+        place: None,
         until: Timestamp::from_millis(0),
     }
 }

@@ -97,9 +97,24 @@ async fn stop(core: &Core) {
     }
 }
 
+/// Waits a moment for the answers to reports that were published as well. A coordinator that is back has perhaps read
+/// them, and says so when they are repeated.
+async fn until_answered(core: &Core) {
+    let until = Instant::now() + DEREGISTER_WITHIN;
+    loop {
+        let change = core.change();
+        let is_waited_for = core.jobs().iter().any(super::Job::is_published);
+        if !is_waited_for || !core.client.is_connected() || Instant::now() >= until {
+            return;
+        }
+        let _ = tokio::time::timeout_at(until, change).await;
+    }
+}
+
 /// Deregisters, which gives back whatever is still held, except where a report was published and
 /// waits to be read: giving that item back would have it done twice.
 async fn deregister(core: &Core) {
+    until_answered(core).await;
     if core.jobs().iter().any(super::Job::is_published) {
         tracing::info!("reports wait in the stream; the agent goes without deregistering");
         return;

@@ -28,7 +28,7 @@ use futures_util::future::BoxFuture;
 use loom_process::group::end_all;
 use loom_process::secrets::Secrets;
 use loom_process::stat;
-use loom_process::{OwnChild, ParentDeath, lend};
+use loom_process::{OwnChild, ParentDeath, Released, lend};
 use loom_protocol::SpinUpId;
 use loom_protocol::target::LocalConfig;
 use tokio::sync::watch;
@@ -146,12 +146,15 @@ impl Local {
             ParentDeath::Terminate
         };
         self.around.on_step.tell(Step::Launch);
-        let child = OwnChild::spawn(command, death).await.map_err(not_started)?;
+        // By its environment it can be found from its fork on. Its agent may have registered with the next coordinator
+        // when this one stood still meanwhile and its start is dropped.
+        let child = OwnChild::spawn_released(command, death).await;
+        let Released { pid, end: exit } = child.map_err(not_started)?;
         self.around.on_step.tell(Step::Record);
         let reference = LocalReference {
             spin_up: order.spin_up,
-            pid: child.pid(),
-            started_at: stat::started_at(child.pid()).unwrap_or_default(),
+            pid,
+            started_at: stat::started_at(pid).unwrap_or_default(),
             boot_id: stat::boot_id().unwrap_or_default(),
             place: self.place(),
         };
@@ -159,11 +162,7 @@ impl Local {
             // It is found by its environment too.
             tracing::warn!(%error, pid = reference.pid, "not noted which process an agent is");
         }
-        let end = told_end(
-            child.release(),
-            files.clone(),
-            order.secrets(&self.config.env),
-        );
+        let end = told_end(exit, files.clone(), order.secrets(&self.config.env));
         self.around.on_step.tell(Step::Answer);
         Ok(started(reference, false, Some(end)))
     }
@@ -212,17 +211,13 @@ impl Local {
         let files = self.files(spin_up);
         let until = Instant::now() + PATIENCE;
         loop {
-            if let Some(reference) = living(
-                spin_up,
-                reference.cloned().or_else(|| files.noted()),
-                here.as_deref(),
-            )
-            .await
-            {
+            // Read first: one that is noted while its process is looked for has not ended.
+            let noted = reference.cloned().or_else(|| files.noted());
+            let was_started = noted.is_some();
+            if let Some(reference) = living(spin_up, noted, here.as_deref()).await {
                 return Found::Running(Reference::Local(reference));
             }
-            let was_started = reference.is_some() || files.noted().is_some();
-            let is_held = files.is_held();
+            let is_held = files.is_held() || (!was_started && files.noted().is_some());
             if is_held && !was_started && Instant::now() < until {
                 // A child between fork and exec, whose environment is not its own yet.
                 tokio::time::sleep(LOOK_EVERY).await;

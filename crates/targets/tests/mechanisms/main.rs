@@ -5,6 +5,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod dropped;
 mod fixture;
 mod github;
 mod github_doubt;

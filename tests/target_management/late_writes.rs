@@ -1,0 +1,102 @@
+//! Starts that a former owner has recorded late: it stood still with the write on its way, and the next coordinator had
+//! read the bucket by then. Here the bucket is written to from outside, which looks the same to whoever owns.
+
+use anyhow::{Context as _, Result, ensure};
+use loom_protocol::target::{SpinUpStatus, Target};
+use loom_protocol::{SpinUpId, names};
+use loom_testkit::births::{Place, a_while, came_to, operations, submit};
+use loom_testkit::fleet::{Fleet, TestProject};
+use serde_json::{Value, json};
+
+use crate::births::let_register;
+use crate::{get, register};
+
+/// Records a start that nobody has begun, on the revision that is there; on another machine, if that is named.
+async fn record_a_start(
+    project: &TestProject,
+    target: &Target,
+    at: Option<&str>,
+) -> Result<SpinUpId> {
+    let bucket = names::targets_bucket(project.id());
+    let bucket = project.jetstream().get_key_value(&bucket).await?;
+    let key = names::target_key(&target.name);
+    let entry = bucket.entry(&key).await?.context("its record")?;
+    let mut record: Value = serde_json::from_slice(&entry.value[1..])?;
+    let id = SpinUpId::generate();
+    record["births"] = json!([{
+        "operation": {
+            "operationId": id, "targetId": target.id, "targetName": target.name, "mechanism": "local",
+            "status": "pending", "need": {"capability": "rust", "boundary": "default"},
+            "startedAt": target.updated_at,
+        },
+        "ticket": {
+            "digest": vec![0_u8; 32], "agentType": target.agent_type, "capabilities": ["rust"],
+            "boundaries": ["default"],
+        },
+        "reference": null, "place": at,
+        "until": target.updated_at,
+    }]);
+    // The version of the record stands before it.
+    let mut bytes = entry.value[..1].to_vec();
+    serde_json::to_writer(&mut bytes, &record)?;
+    bucket.update(&key, bytes.into(), entry.revision).await?;
+    Ok(id)
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_start_that_a_former_owner_recorded_late_is_gone_on_with_when_it_is_come_upon()
+-> Result<()> {
+    let fleet = Fleet::shared().await?;
+    let (project, place) = (fleet.project().await?, Place::new()?);
+    register(&project, place.target("here", 1)).await?;
+    let target = get(&project, "here").await?;
+    let start = record_a_start(&project, &target, None).await?;
+    // What is decided for this is refused: the record has as many starts as it may.
+    submit(&project, 1).await?;
+    place.of(&project, start).await?;
+    let agents = let_register(&project, &place, 1).await?;
+    came_to(&project, SpinUpStatus::Success, "here").await?;
+    a_while().await;
+    ensure!(place.processes().len() == 1, "{:?}", place.processes());
+    let all = operations(&project)?;
+    ensure!(all.len() == 1 && all[0].operation_id == start, "{all:?}");
+    drop(agents);
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn a_local_start_that_was_recorded_on_another_machine_is_not_begun_once_more() -> Result<()> {
+    let fleet = Fleet::shared().await?;
+    let (project, place) = (fleet.project().await?, Place::new()?);
+    register(&project, place.target("here", 1)).await?;
+    let target = get(&project, "here").await?;
+    let start = record_a_start(&project, &target, Some("another machine")).await?;
+    submit(&project, 1).await?;
+    let known = async || operations(&project).ok().filter(|all| !all.is_empty());
+    project.eventually("the start is known", known).await?;
+    a_while().await;
+    ensure!(place.processes().is_empty(), "{:?}", place.processes());
+    let all = operations(&project)?;
+    ensure!(all.len() == 1 && all[0].operation_id == start, "{all:?}");
+    ensure!(all[0].status == SpinUpStatus::Pending, "{all:?}");
+
+    // What is begun here is recorded with where that is.
+    let other = place.target("other", 1);
+    register(&project, other).await?;
+    project
+        .insist("spin-up.trigger", json!({"target": "other"}))
+        .await?;
+    place.started(&project, 1).await?;
+    let bucket = names::targets_bucket(project.id());
+    let bucket = project.jetstream().get_key_value(&bucket).await?;
+    let recorded = bucket
+        .get(names::target_key("other"))
+        .await?
+        .context("its record")?;
+    let record: Value = serde_json::from_slice(&recorded[1..])?;
+    let at = &record["births"][0]["place"];
+    ensure!(at.is_string() && at != "another machine", "{record}");
+    Ok(())
+}
