@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 /// A request allocates and frees some dozens of times, often what another thread has allocated.
-/// Not in huge pages: of those that are asked for and hardly filled, a coordinator would hold more than 10 MiB.
+/// It asks for no huge pages: of those, hardly filled, a coordinator would hold more than 10 MiB. Where the system gives
+/// them unasked (`transparent_hugepage=always`) that changes nothing.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,22 +1,19 @@
 //! Who stands still while an agent is born, as by SIGSTOP: the coordinator, for longer than a birth may take; or the agent.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use axum::Router;
-use axum::extract::{Json, State};
-use axum::routing::post;
+use axum::http::StatusCode;
+use axum::response::IntoResponse as _;
 use loom_process::stat;
 use loom_protocol::AgentGuid;
 use loom_protocol::target::{SpinUpOperation, SpinUpStatus};
 use loom_testkit::births::Place;
 use loom_testkit::fleet::PATIENCE;
+use loom_testkit::webhook::TestReceiver;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tokio::time::timeout;
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::house::{House, LOOM};
 
@@ -39,14 +36,37 @@ fn statuses(operations: &[SpinUpOperation]) -> Vec<SpinUpStatus> {
 
 /// Waits until the starts have come to this, the latest first.
 async fn until_starts_are(house: &House, wanted: &[SpinUpStatus]) -> Result<Vec<SpinUpOperation>> {
+    until_starts(house, &format!("are {wanted:?}"), |all| all == wanted).await
+}
+
+/// Waits until an agent is born after the first start has taken too long; so may others have, on a busy machine.
+async fn until_born_after_a_timeout(house: &House) -> Result<Vec<SpinUpOperation>> {
+    let is_so = |all: &[SpinUpStatus]| {
+        let [SpinUpStatus::Success, before @ ..] = all else {
+            return false;
+        };
+        !before.is_empty() && before.iter().all(|one| *one == SpinUpStatus::Timeout)
+    };
+    until_starts(house, "are timeouts, and the latest a success", is_so).await
+}
+
+async fn until_starts(
+    house: &House,
+    what: &str,
+    is_so: impl Fn(&[SpinUpStatus]) -> bool,
+) -> Result<Vec<SpinUpOperation>> {
     let look = async || {
         let operations = house.operations().await.ok()?;
-        (statuses(&operations) == wanted).then_some(operations)
+        is_so(&statuses(&operations)).then_some(operations)
     };
-    let found = house
-        .project
-        .eventually(&format!("the starts are {wanted:?}"), look)
-        .await;
+    let what = format!("the starts {what}");
+    let mut found = house.project.eventually(&what, look).await;
+    for _ in 0..2 {
+        // One start more that takes too long takes most of that time.
+        if found.is_err() {
+            found = house.project.eventually(&what, look).await;
+        }
+    }
     if found.is_err() {
         let operations = house.operations().await?;
         return found.with_context(|| format!("they are {operations:?}"));
@@ -64,7 +84,7 @@ async fn stopped(house: &House) -> Result<stat::Entry> {
     house.project.eventually("the first one stands", look).await
 }
 
-/// The coordinator stands still for so long, and one agent registers meanwhile, another one afterwards.
+/// The coordinator stands still for so long, and one agent registers meanwhile, another one when it goes on.
 async fn births_outlast_a_standstill_of(standstill: Duration) -> Result<()> {
     let house = House::with(&[("targets.birth_timeout.local", "6s")]).await?;
     let (project, place) = (&house.project, Place::new()?);
@@ -84,10 +104,10 @@ async fn births_outlast_a_standstill_of(standstill: Duration) -> Result<()> {
     // deliberate sleep: longer than a birth may take
     tokio::time::sleep(standstill).await;
     house.coordinator.resume();
-    timeout(2 * PATIENCE, meanwhile).await???;
-    processes[1]
-        .register_insistently(project, AgentGuid::generate())
-        .await?;
+    let afterwards = processes[1].register_insistently(project, AgentGuid::generate());
+    let (meanwhile, afterwards) = tokio::join!(timeout(2 * PATIENCE, meanwhile), afterwards);
+    meanwhile???;
+    afterwards?;
     let all = until_starts_are(&house, &[SpinUpStatus::Success; 2]).await?;
     ensure!(all.iter().all(|one| one.error.is_none()), "{all:?}");
     ensure!(
@@ -114,7 +134,7 @@ async fn nobody_is_given_up_because_the_coordinator_stood_still() -> Result<()> 
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn an_agent_that_stands_still_for_longer_than_its_birth_may_take_is_ended() -> Result<()> {
     let house = House::with(&[
-        ("targets.birth_timeout.local", "6s"),
+        ("targets.birth_timeout.local", "10s"),
         ("targets.cooldown", "1s"),
     ])
     .await?;
@@ -126,9 +146,8 @@ async fn an_agent_that_stands_still_for_longer_than_its_birth_may_take_is_ended(
     let id = house.project.submit_plain("rust").await?;
     let first = stopped(&house).await?;
     let given_up = async || {
-        let operations = house.operations().await.ok()?;
-        let mut given_up = operations.into_iter();
-        given_up.find(|one| one.status == SpinUpStatus::Timeout)
+        let first = house.operations().await.ok()?.pop()?;
+        (first.status == SpinUpStatus::Timeout).then_some(first)
     };
     let given_up = house
         .project
@@ -142,8 +161,8 @@ async fn an_agent_that_stands_still_for_longer_than_its_birth_may_take_is_ended(
     // The next one does what waits.
     let item = house.until_ended(id).await?;
     ensure!(item.status.as_str() == "completed", "{item:?}");
-    let all = until_starts_are(&house, &[SpinUpStatus::Success, SpinUpStatus::Timeout]).await?;
-    ensure!(all[1] == given_up, "an end is an end: {all:?}");
+    let all = until_born_after_a_timeout(&house).await?;
+    ensure!(all.last() == Some(&given_up), "an end is an end: {all:?}");
     house.until_empty().await?;
     let target = house.seen().await.context("the target is there")?;
     ensure!(target["useCount"] == 1, "{target}");
@@ -151,52 +170,36 @@ async fn an_agent_that_stands_still_for_longer_than_its_birth_may_take_is_ended(
 }
 
 /// Starts an agent for each request, as a receiver of somebody's would.
-struct Receiver {
-    url: String,
-    _task: AbortOnDropHandle<()>,
+async fn receiver(house: &House) -> Result<TestReceiver> {
+    // As the program does at its start; whoever was first has done it for all of this process.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let folder = house.folder().to_owned();
+    TestReceiver::start(move |_, received| {
+        let told: Value = serde_json::from_slice(&received.body).unwrap_or_default();
+        let told = told.as_object().into_iter().flatten();
+        let mut command = tokio::process::Command::new("sh");
+        command
+            .args(["-c", STOPS_ONCE, LOOM, PROGRAM])
+            .envs(told.filter_map(|(name, value)| Some((name, value.as_str()?))))
+            .env("FOLDER", &folder)
+            .env_remove("NATS_URL")
+            .stdin(std::process::Stdio::null());
+        // It is looked for, and ended, by its variable.
+        command.spawn().map(drop).expect("a shell is there");
+        StatusCode::OK.into_response()
+    })
+    .await
 }
 
-impl Receiver {
-    async fn start(house: &House) -> Result<Self> {
-        // As the program does at its start; whoever was first has done it for all of this process.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let url = format!("http://{}/", listener.local_addr()?);
-        let router = Router::new()
-            .route("/", post(receive))
-            .with_state(Arc::new(house.folder().to_owned()));
-        let serving = async move {
-            let _ = axum::serve(listener, router).await;
-        };
-        Ok(Self {
-            url,
-            _task: AbortOnDropHandle::new(tokio::spawn(serving)),
-        })
-    }
-
-    fn target(&self) -> Value {
-        let body = json!({
-            "LOOM_TICKET": "{{ticket}}", "LOOM_SPIN_UP_ID": "{{spinUpId}}", "LOOM_NATS_URL": "{{natsUrl}}",
-            "LOOM_PROJECT_ID": "{{projectId}}", "LOOM_AGENT_TYPE": "{{agentType}}", "LOOM_CAPABILITIES": "{{capability}}",
-        });
-        json!({
-            "name": "here", "agentType": "parrot", "capabilities": ["rust"], "mechanism": "webhook",
-            "config": {"url": self.url, "bodyTemplate": body.to_string()},
-        })
-    }
-}
-
-async fn receive(State(folder): State<Arc<std::path::PathBuf>>, Json(told): Json<Value>) {
-    let told = told.as_object().into_iter().flatten();
-    let mut command = tokio::process::Command::new("sh");
-    command
-        .args(["-c", STOPS_ONCE, LOOM, PROGRAM])
-        .envs(told.filter_map(|(name, value)| Some((name, value.as_str()?))))
-        .env("FOLDER", &*folder)
-        .env_remove("NATS_URL")
-        .stdin(std::process::Stdio::null());
-    // It is looked for, and ended, by its variable.
-    command.spawn().map(drop).expect("a shell is there");
+fn target_of(receiver: &TestReceiver) -> Value {
+    let body = json!({
+        "LOOM_TICKET": "{{ticket}}", "LOOM_SPIN_UP_ID": "{{spinUpId}}", "LOOM_NATS_URL": "{{natsUrl}}",
+        "LOOM_PROJECT_ID": "{{projectId}}", "LOOM_AGENT_TYPE": "{{agentType}}", "LOOM_CAPABILITIES": "{{capability}}",
+    });
+    json!({
+        "name": "here", "agentType": "parrot", "capabilities": ["rust"], "mechanism": "webhook",
+        "config": {"url": receiver.url("/"), "bodyTemplate": body.to_string()},
+    })
 }
 
 /// A webhook ends nothing: the agent of a start that was given up goes on when it may.
@@ -209,10 +212,10 @@ async fn an_agent_of_a_webhook_that_stood_still_is_born_late_where_there_is_room
         ("targets.cooldown", "10m"),
     ])
     .await?;
-    let receiver = Receiver::start(&house).await?;
+    let receiver = receiver(&house).await?;
     house
         .project
-        .request("targets.register", receiver.target())
+        .request("targets.register", target_of(&receiver))
         .await?;
     std::fs::write(house.path("go"), "")?;
     let id = house.project.submit_plain("rust").await?;
@@ -234,21 +237,21 @@ async fn an_agent_of_a_webhook_that_stood_still_is_born_late_where_there_is_room
 async fn an_agent_of_a_webhook_that_stood_still_is_refused_where_another_has_its_place()
 -> Result<()> {
     let house = House::with(&[
-        ("targets.birth_timeout.webhook", "6s"),
+        ("targets.birth_timeout.webhook", "10s"),
         ("targets.cooldown", "1s"),
     ])
     .await?;
-    let receiver = Receiver::start(&house).await?;
+    let receiver = receiver(&house).await?;
     house
         .project
-        .request("targets.register", receiver.target())
+        .request("targets.register", target_of(&receiver))
         .await?;
     let id = house.project.submit_plain("rust").await?;
     let first = stopped(&house).await?;
-    let wanted = [SpinUpStatus::Success, SpinUpStatus::Timeout];
-    let starts = until_starts_are(&house, &wanted).await?;
+    let starts = until_born_after_a_timeout(&house).await?;
+    let stood = starts.last().context("the first start is there")?;
     ensure!(first.signal(Signal::CONT), "it lives");
-    let exit = house.path(&format!("exit.{}", starts[1].operation_id));
+    let exit = house.path(&format!("exit.{}", stood.operation_id));
     let ended = async || {
         let code = std::fs::read_to_string(&exit).ok()?;
         Some(code.trim().to_owned()).filter(|code| !code.is_empty())

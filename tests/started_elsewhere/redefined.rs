@@ -20,13 +20,32 @@ fn define(file: &Path, mechanism: &str, config: &str) -> Result<()> {
     Ok(fs::write(file, text)?)
 }
 
+/// By this variable is found what was started.
+const MARK: &str = "STARTED_BY_THE_TEST_IN";
+
+/// Nothing that the test has started is left, however it ends.
+struct Marked(String);
+
+impl Drop for Marked {
+    fn drop(&mut self) {
+        for process in loom_process::stat::with_variable(MARK, &self.0) {
+            process.signal(rustix::process::Signal::KILL);
+        }
+    }
+}
+
 /// What was started is ended by the mechanism that has started it, and then the target is as the file says.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn a_target_keeps_its_mechanism_until_what_it_has_started_is_ended() -> Result<()> {
     let (nats, folder) = (TestNats::start().await?, tempfile::tempdir()?);
     let file = folder.path().join("loom.toml");
-    define(&file, "local", "command = \"sleep\", args = [\"600\"]")?;
+    let marked = Marked(folder.path().display().to_string());
+    let config = format!(
+        "command = \"sleep\", args = [\"600\"], env = {{ {MARK} = {:?} }}",
+        marked.0
+    );
+    define(&file, "local", &config)?;
     let mut coordinator = LoomUp::new(LOOM)
         .on_nats(nats.url())
         .argument("--config")
@@ -46,15 +65,19 @@ async fn a_target_keeps_its_mechanism_until_what_it_has_started_is_ended() -> Re
     ensure!(!alive_of(&id).is_empty(), "a process that never registers");
 
     define(&file, "webhook", "url = \"http://127.0.0.1:9/\"")?;
+    // That counts at once, and the rest is not forgotten over it.
+    let text = fs::read_to_string(&file)?;
+    fs::write(&file, text + "enabled = false\n")?;
     coordinator.restart().await?;
     let redefined = async || {
         let target = json!({"target": TARGET});
         let target = project.request("targets.get", target).await.ok()?;
-        (target["mechanism"] == "webhook").then_some(())
+        (target["mechanism"] == "webhook").then_some(target)
     };
-    project
+    let target = project
         .eventually("it is as the file says", redefined)
         .await?;
+    ensure!(target["status"] == "disabled", "{target}");
     ensure!(alive_of(&id).is_empty(), "nobody is left who could end it");
     let status = project
         .request("spin-up.status", json!({"operationId": id}))

@@ -8,8 +8,8 @@ use loom_protocol::Timestamp;
 use loom_protocol::rest::{TargetTotals, WorkTotals};
 use serde::{Deserialize, Serialize};
 
-/// The version of a mark that this program writes and reads.
-const VERSION: u32 = 1;
+/// The version of a mark that this program writes and reads. Since 2 targets whose last start failed are counted.
+const VERSION: u32 = 2;
 /// How soon after it has fallen asleep a project wakes again at the earliest because something in it expires: its items
 /// may expire one by one, for days.
 const WAKES_AFTER: Duration = Duration::from_hours(1);
@@ -248,12 +248,14 @@ mod tests {
         assert!(!mark.holds(&more, 1), "there is one more");
         assert!(!mark.holds(&StreamPositions::new(), 1), "they are gone");
         assert!(!mark.holds(&streams(5), 2), "under other settings");
-        let later = Mark {
-            version: 2,
-            ..written
-        };
-        let later = later.digested();
-        assert!(!later.holds(&streams(5), 1), "of a later program");
+        for (version, whose) in [(VERSION - 1, "former"), (VERSION + 1, "later")] {
+            let other = Mark {
+                version,
+                ..written.clone()
+            };
+            let other = other.digested();
+            assert!(!other.holds(&streams(5), 1), "of a {whose} program");
+        }
         let none = StreamPositions::new();
         let nothing = Mark::new(at(0), 1, None, none.clone(), AsleepTotals::default());
         assert!(!nothing.digested().holds(&none, 1), "there were none");

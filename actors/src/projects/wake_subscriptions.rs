@@ -220,6 +220,12 @@ impl WakeSubscriptions {
             }
             Err(error) => {
                 tracing::debug!("those that sleep are heard as before: {error}");
+                if matches!(&*hearing, Hearing::Together(_)) {
+                    // Some are heard alone already.
+                    for (_, heard) in &all {
+                        heard.alone.lock().take();
+                    }
+                }
                 let pause = self.0.pace.sampled_every;
                 let again = self.change_after(async move |_| {
                     sleep(pause).await;

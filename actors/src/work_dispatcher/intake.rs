@@ -246,10 +246,8 @@ impl Intake {
         let mut asked: Vec<Asked> = messages
             .iter()
             .map(|message| {
-                if standing
-                    .dealt
-                    .covers(&message.subject, sequence_of(message))
-                {
+                let sequence = sequence_of(message);
+                if sequence.is_some_and(|it| standing.dealt.covers(&message.subject, it)) {
                     return Asked::Nothing;
                 }
                 self.asked(message)
@@ -287,7 +285,9 @@ impl Intake {
             };
             let kind = match fate {
                 Fate::Ack => {
-                    standing.tries.over(sequence);
+                    if let Some(sequence) = sequence {
+                        standing.tries.over(sequence);
+                    }
                     AckKind::Ack
                 }
                 Fate::Later | Fate::GiveUp(_) => AckKind::Nak(Some(RETRY)),
@@ -414,8 +414,8 @@ impl Intake {
     }
 }
 
-fn sequence_of(message: &jetstream::Message) -> u64 {
-    message.info().map_or(0, |info| info.stream_sequence)
+fn sequence_of(message: &jetstream::Message) -> Option<u64> {
+    message.info().ok().map(|info| info.stream_sequence)
 }
 
 /// When the server stored a message, by its clock.

@@ -344,7 +344,11 @@ async fn what_lies_with_a_reader_that_was_replaced_comes_again_when_that_one_end
     let mut former = open(&nats, worker).await;
     let has_come = timeout(PATIENCE, former.next(1)).await.unwrap().unwrap();
     has_come[0].ack().await.unwrap();
-    // The others have arrived by then.
+    let stream = nats.jetstream.get_stream_no_info(QUEUE).await.unwrap();
+    let both_are_sent =
+        async { while stream.consumer_info(worker).await.unwrap().num_ack_pending < 2 {} };
+    timeout(PATIENCE, both_are_sent).await.unwrap();
+    // They have arrived by then.
     round_trip(&nats.client).await.unwrap();
     let mut next = open(&nats, worker).await;
     drop(former);

@@ -15,8 +15,9 @@ use crate::settings::{DefinedTarget, DefinedTargets};
 /// The pause before the first of them is tried again; doubles up to the longest.
 const AGAIN_FIRST: Duration = Duration::from_millis(250);
 const AGAIN_MAX: Duration = Duration::from_secs(30);
-/// After so many tries it is told why one is not as the file says.
+/// After so many tries it is told why one is not as the file says, and again after so many more: every ten minutes.
 const TOLD_AFTER: u32 = 4;
+const TOLD_EVERY: u32 = 20;
 
 /// Does it, until each is done or refused. None waits for another one.
 pub(super) async fn define_targets(
@@ -40,7 +41,7 @@ async fn define_until_done(projects: &Projects, project: &ProjectId, target: &De
             Ok(false) => {}
             Err(error) if error.code.is_transient() => {
                 tries += 1;
-                if tries == TOLD_AFTER {
+                if tries % TOLD_EVERY == TOLD_AFTER {
                     tracing::warn!(%project, name, "the target is not yet as the file defines it: {error}");
                 } else {
                     tracing::debug!(%project, name, "the target is not defined yet: {error}");
@@ -64,7 +65,12 @@ async fn define(
     target: &DefinedTarget,
 ) -> Result<bool, WireError> {
     let project = projects.activate(project).await?;
-    let definition = target.definition.clone();
-    let outcome = project.target_manager.define(definition).await?;
+    let definition = &target.definition;
+    let outcome = project.target_manager.define(definition.clone()).await?;
+    if outcome.target.mechanism != definition.target.config.mechanism() {
+        // It was only switched off so far; the next answer says what it waits for.
+        let outcome = project.target_manager.define(definition.clone()).await?;
+        return Ok(outcome.changed);
+    }
     Ok(outcome.changed)
 }

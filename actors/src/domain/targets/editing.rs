@@ -89,10 +89,12 @@ impl<R: Clone> TargetRecord<R> {
         Ok(self.switched_too(updated, updates.enabled, now))
     }
 
-    /// As the configuration file defines it now. `None`: it is so already.
+    /// As the configuration file defines it now. `None`: it is so already. Where it defines another mechanism, and
+    /// something lives that this one could not end, it is switched off if the file says so, and nothing else is changed:
+    /// the record that it gives has the former mechanism then.
     ///
     /// # Errors
-    /// It defines another mechanism, and something lives that this one could not end.
+    /// The same, and there is nothing to switch off.
     pub fn redefined(
         &self,
         definition: &Definition,
@@ -113,8 +115,15 @@ impl<R: Clone> TargetRecord<R> {
             limit_group: new.limit_group,
             ..self.target.clone()
         };
-        let redefined = self.replaced_by(redefined, now)?;
-        Ok(self.switched_too(redefined, definition.enabled, now))
+        match self.replaced_by(redefined, now) {
+            Ok(redefined) => Ok(self.switched_too(redefined, definition.enabled, now)),
+            // Not on: who switches it off by hand meanwhile does so for the new mechanism to come.
+            Err(in_use) => {
+                let is_off = definition.enabled == Some(false);
+                let off = is_off.then(|| self.switched(false, now)).flatten();
+                off.map(Some).ok_or(in_use)
+            }
+        }
     }
 
     /// The changed record, also switched where that was said.
@@ -272,6 +281,29 @@ mod tests {
         let enabled = disabled.redefined(&defined(json!({"enabled": true})), NOW);
         let enabled = enabled.unwrap().unwrap().target;
         assert_eq!(enabled.status, TargetStatus::Available);
+    }
+
+    #[test]
+    fn a_definition_that_waits_switches_off_and_never_on() {
+        let ssh = |enabled: bool| {
+            let config = json!({"host": "h", "user": "u", "command": "c"});
+            defined(json!({"mechanism": "ssh", "config": config, "enabled": enabled}))
+        };
+        let in_use = in_use(&record(), AgentGuid::generate(), SpinUpId::generate());
+        assert!(in_use.redefined(&ssh(true), NOW).is_err());
+        let off = in_use.redefined(&ssh(false), NOW).unwrap().unwrap();
+        assert_eq!(off.target.status, TargetStatus::Disabled);
+        assert_eq!(off.target.mechanism, Mechanism::Local, "that waits");
+        for enabled in [true, false] {
+            assert!(off.redefined(&ssh(enabled), NOW).is_err());
+        }
+        let free = off.with(NOW, |next| {
+            next.agents.clear();
+            next.births.clear();
+        });
+        let next = free.redefined(&ssh(true), NOW).unwrap().unwrap().target;
+        assert_eq!(next.mechanism, Mechanism::Ssh);
+        assert_ne!(next.status, TargetStatus::Disabled);
     }
 
     fn ticket(record: &TargetRecord<Value>) -> TicketTerms {

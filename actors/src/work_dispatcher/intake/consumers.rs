@@ -208,6 +208,7 @@ impl Consumers {
             info.created.unix_timestamp_nanos(),
             &missing,
         );
+        standing.tries.begins_with(info.state.first_sequence);
         if keeps != Keeps::UntilAcknowledged {
             standing.dealt.note(overlapping(&all, filters));
         }

@@ -19,16 +19,18 @@ pub(super) enum Fate {
 
 /// How often messages were tried whose record cannot be written or read, by their sequences in the stream. How often the
 /// server has delivered one says nothing of that: it may have been given back unread, or have waited for something else.
+/// The count begins anew with each dispatcher, and with each stream.
 #[derive(Debug, Default)]
 pub(super) struct Tries(HashMap<u64, u32>);
 
 impl Tries {
-    /// The message of this sequence was tried, and its operation ended so.
-    pub fn fate_of(&mut self, error: &LedgerError, subject: &str, sequence: u64) -> Fate {
+    /// The message of this sequence was tried, and its operation ended so. One without a sequence can't be acknowledged
+    /// either: it is not given up.
+    pub fn fate_of(&mut self, error: &LedgerError, subject: &str, sequence: Option<u64>) -> Fate {
         let fate = fate_of(error, subject);
-        if !is_hopeless(error) {
+        let Some(sequence) = sequence.filter(|_| is_hopeless(error)) else {
             return fate;
-        }
+        };
         let tries = self.0.entry(sequence).or_default();
         *tries += 1;
         if *tries >= MOST_TRIES {
@@ -40,6 +42,11 @@ impl Tries {
     /// The message of this sequence is dealt with.
     pub fn over(&mut self, sequence: u64) {
         self.0.remove(&sequence);
+    }
+
+    /// The stream begins with this sequence: what was before it does not come again.
+    pub fn begins_with(&mut self, first: u64) {
+        self.0.retain(|sequence, _| *sequence >= first);
     }
 }
 
@@ -85,19 +92,30 @@ mod tests {
         let mut tries = Tries::default();
         for sequence in [7, 8] {
             for _ in 1..MOST_TRIES {
-                let fate = tries.fate_of(&hopeless, "queue", sequence);
+                let fate = tries.fate_of(&hopeless, "queue", Some(sequence));
                 assert!(matches!(fate, Fate::Later));
-                let fate = tries.fate_of(&LedgerError::Overloaded, "queue", sequence);
+                let fate = tries.fate_of(&LedgerError::Overloaded, "queue", Some(sequence));
                 assert!(matches!(fate, Fate::Later), "that is not its fault");
             }
         }
         let is_given_up =
             |fate| matches!(fate, Fate::GiveUp(why) if why == LedgerError::Lost(id).to_string());
-        assert!(is_given_up(tries.fate_of(&hopeless, "queue", 7)));
+        assert!(is_given_up(tries.fate_of(&hopeless, "queue", Some(7))));
         // As long as it cannot be kept.
-        assert!(is_given_up(tries.fate_of(&hopeless, "queue", 7)));
+        assert!(is_given_up(tries.fate_of(&hopeless, "queue", Some(7))));
         tries.over(7);
-        assert!(matches!(tries.fate_of(&hopeless, "queue", 7), Fate::Later));
-        assert!(is_given_up(tries.fate_of(&hopeless, "queue", 8)));
+        assert!(matches!(
+            tries.fate_of(&hopeless, "queue", Some(7)),
+            Fate::Later
+        ));
+        for _ in 0..=MOST_TRIES {
+            assert!(matches!(
+                tries.fate_of(&hopeless, "queue", None),
+                Fate::Later
+            ));
+        }
+        tries.begins_with(8);
+        assert_eq!(tries.0.keys().collect::<Vec<_>>(), [&8]);
+        assert!(is_given_up(tries.fate_of(&hopeless, "queue", Some(8))));
     }
 }

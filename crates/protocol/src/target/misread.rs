@@ -3,7 +3,7 @@
 /// The sentence for an error of serde, without a field: `is "abc"; write a whole number from 0 to 65535`.
 pub(super) fn sentence(error: &str) -> String {
     let told = |words: String| words.chars().take(MOST).collect();
-    let Some((is, expected)) = error.split_once(", expected ") else {
+    let Some((is, expected)) = error.rsplit_once(", expected ") else {
         return told(format!("can't be read: {error}"));
     };
     match what_it_is(is) {
@@ -89,6 +89,10 @@ mod tests {
             (
                 of::<bool>(json!("maybe")),
                 "is \"maybe\"; write true or false",
+            ),
+            (
+                of::<u16>(json!("a, expected b")),
+                "is \"a, expected b\"; write a whole number from 0 to 65535",
             ),
             (of::<String>(json!({})), "is an object; write text"),
             (of::<String>(json!(true)), "is true; write text"),

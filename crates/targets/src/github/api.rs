@@ -242,6 +242,7 @@ impl Api {
                 "the request can't be made ({error}); look at repo and workflow"
             ))
         })?;
+        let ordered = (question.method != Method::GET).then(Instant::now);
         let mut answer = match self.client.execute(request).await {
             Ok(answer) => answer,
             Err(error) => return Err(self.unanswered(&error)),
@@ -254,19 +255,20 @@ impl Api {
         {
             body.extend_from_slice(&chunk);
         }
-        self.judge(question.asked, status, &headers, body)
+        self.judge(question.asked, ordered, status, &headers, body)
     }
 
     fn judge(
         &self,
         asked: Asked,
+        ordered: Option<Instant>,
         status: StatusCode,
         headers: &HeaderMap,
         body: Vec<u8>,
     ) -> Result<Answer, Failure> {
         let limits = Limits::of(headers);
         if status.is_success() || status == StatusCode::NOT_MODIFIED {
-            self.limit.answered(limits);
+            self.limit.answered(limits, ordered);
             return Ok(Answer {
                 status,
                 limits,
@@ -318,7 +320,7 @@ impl Failure {
             | Self::Refused(_, why)
             | Self::NoAnswer(why) => why.clone(),
             Self::Limited(wait) => format!(
-                "the token's rate limit at GitHub is used up, which says to come back in {}: start fewer agents, or use a token of its own",
+                "the token's rate limit at GitHub is used up, and nothing is asked with it for {}: start fewer agents, or use a token of its own",
                 in_seconds(*wait)
             ),
             Self::Cancelled => "it was cancelled".to_owned(),

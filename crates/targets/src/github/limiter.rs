@@ -11,6 +11,9 @@ use tokio::time::Instant;
 
 use super::pace::{Limit, Limits};
 
+/// For how long after a limit of which nobody said how long it holds it is known that it was met.
+const REMEMBERED: Duration = Duration::from_hours(1);
+
 /// The limits of all tokens.
 #[derive(Clone, Default)]
 pub struct TokenLimits(Arc<Mutex<HashMap<TokenDigest, Arc<TokenLimit>>>>);
@@ -52,6 +55,16 @@ struct State {
     watching: u32,
 }
 
+impl State {
+    /// What was met so long ago that it says nothing any more is forgotten.
+    fn forget(&mut self, now: Instant) {
+        let is_old = |until: Instant| now.saturating_duration_since(until) >= REMEMBERED;
+        if self.until.is_some_and(is_old) {
+            (self.until, self.unsaid) = (None, 0);
+        }
+    }
+}
+
 /// One who watches a run.
 #[derive(Debug)]
 pub(super) struct Watcher(Arc<TokenLimit>);
@@ -76,7 +89,9 @@ impl TokenLimit {
 
     /// Whether it is to be known although nobody uses it now.
     fn says_something(&self) -> bool {
-        self.is_reached().is_some() || self.state().unsaid > 0
+        let mut state = self.state();
+        state.forget(Instant::now());
+        state.until.is_some()
     }
 
     /// How long nothing may be asked yet.
@@ -89,6 +104,7 @@ impl TokenLimit {
     pub(super) fn met(&self, limit: Limit) -> Duration {
         let now = Instant::now();
         let mut state = self.state();
+        state.forget(now);
         let left = state
             .until
             .and_then(|until| until.checked_duration_since(now));
@@ -104,10 +120,14 @@ impl TokenLimit {
         wait
     }
 
-    /// A request was answered. Where it was the last one that is left, the next one waits.
-    pub(super) fn answered(&self, limits: Limits) {
+    /// A request was answered; `ordered`: when it was sent, where it changed something. Only those meet limits of which
+    /// nobody says how long they hold: one that was sent after the last of them, and obeyed, shows that it is over. Where it
+    /// was the last request that is left, the next one waits.
+    pub(super) fn answered(&self, limits: Limits, ordered: Option<Instant>) {
         let mut state = self.state();
-        state.unsaid = 0;
+        if ordered.is_some() && ordered >= state.until {
+            state.unsaid = 0;
+        }
         if limits.remaining == Some(0)
             && let Some(reset_in) = limits.reset_in
         {
@@ -148,7 +168,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_nobody_says_the_length_of_doubles_until_something_is_answered() {
+    async fn what_nobody_says_the_length_of_doubles_until_something_is_obeyed_or_long_after() {
         let limits = TokenLimits::default();
         let one = limits.of("h", "token");
         let minute = seconds(60);
@@ -158,9 +178,20 @@ mod tests {
         assert_eq!(one.met(Limit::Unsaid), seconds(40));
         tokio::time::advance(seconds(40)).await;
         assert_eq!(one.met(Limit::Unsaid), 2 * minute);
+        let before = Instant::now();
         tokio::time::advance(2 * minute).await;
-        one.answered(Limits::default());
         assert_eq!(one.is_reached(), None);
+        // Looks are answered all the time, and what was under way when the limit was met says nothing of it.
+        one.answered(Limits::default(), None);
+        one.answered(Limits::default(), Some(before));
+        assert_eq!(one.met(Limit::Unsaid), 4 * minute);
+        tokio::time::advance(4 * minute).await;
+        one.answered(Limits::default(), Some(Instant::now()));
+        assert_eq!(one.met(Limit::Unsaid), minute);
+        tokio::time::advance(minute).await;
+        assert_eq!(one.met(Limit::Unsaid), 2 * minute);
+        // Nor is it known for ever.
+        tokio::time::advance(2 * minute + REMEMBERED).await;
         assert_eq!(one.met(Limit::Unsaid), minute);
     }
 
@@ -172,9 +203,9 @@ mod tests {
             reset_in: Some(seconds(30)),
             ..Limits::default()
         };
-        one.answered(left(1));
+        one.answered(left(1), None);
         assert_eq!(one.is_reached(), None);
-        one.answered(left(0));
+        one.answered(left(0), None);
         assert_eq!(one.is_reached(), Some(seconds(30)));
         let watcher = one.watches();
         assert_eq!(watcher.among(), 1);

@@ -10,6 +10,9 @@ use reqwest::header::HeaderMap;
 const UNSAID: Duration = Duration::from_mins(1);
 /// The longest that a wait is doubled to.
 const LONGEST: Duration = Duration::from_mins(15);
+/// The longest that is waited whatever an answer says: no limit of GitHub holds for longer, and all targets wait for it.
+const LONGEST_SAID: Duration = Duration::from_hours(1);
+
 /// How much of what is left of a limit one may use who looks again and again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Share {
@@ -37,11 +40,12 @@ impl Limits {
         let now = text("date").and_then(|date| rfc2822::parse(date).ok());
         let now = now.and_then(|now| u64::try_from(now.timestamp().as_second()).ok());
         let reset = number("x-ratelimit-reset").zip(now);
+        let bounded = |seconds| Duration::from_secs(seconds).min(LONGEST_SAID);
         Self {
-            retry_after: number("retry-after").map(Duration::from_secs),
+            retry_after: number("retry-after").map(bounded),
             remaining: number("x-ratelimit-remaining"),
             // The second that it names has to be over.
-            reset_in: reset.map(|(at, now)| Duration::from_secs(at.saturating_sub(now) + 1)),
+            reset_in: reset.map(|(at, now)| bounded(at.saturating_sub(now).saturating_add(1))),
         }
     }
 }
@@ -106,6 +110,7 @@ pub(super) fn next_look(base: Duration, limits: Limits, share: Share) -> Duratio
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use reqwest::header::HeaderValue;
 
     fn limits(retry_after: Option<u64>, remaining: Option<u64>, reset: Option<u64>) -> Limits {
         Limits {
@@ -130,6 +135,12 @@ mod tests {
         headers.insert("x-ratelimit-reset", "1".parse().unwrap());
         headers.insert("retry-after", "soon".parse().unwrap());
         assert_eq!(Limits::of(&headers), limits(None, Some(0), Some(1)));
+        let endless: HeaderValue = u64::MAX.to_string().parse().unwrap();
+        headers.insert("date", "Thu, 01 Jan 1970 00:00:00 GMT".parse().unwrap());
+        headers.insert("x-ratelimit-reset", endless.clone());
+        headers.insert("retry-after", endless);
+        let hour = Some(3600);
+        assert_eq!(Limits::of(&headers), limits(hour, Some(0), hour));
         assert_eq!(Limits::of(&HeaderMap::new()), Limits::default());
     }
 

@@ -97,7 +97,9 @@ impl Processes {
 
     /// What is wrong with how the items of the processes ended.
     pub fn judge(&self, submitted: &[WorkId], ended: &[WorkItem]) -> Vec<String> {
-        judge_items(self.folder.path(), submitted, ended)
+        let mut wrong = self.world.refused(CAPABILITY);
+        wrong.extend(judge_items(self.folder.path(), submitted, ended));
+        wrong
     }
 }
 

@@ -68,7 +68,7 @@ const OFF: &str = "off";
 pub(super) struct Targets {
     world: World,
     folder: TempDir,
-    watching: JoinHandle<BTreeSet<String>>,
+    watching: JoinHandle<Seen>,
     stop: watch::Sender<bool>,
 }
 
@@ -103,8 +103,9 @@ impl Targets {
     /// What is wrong with how the items of the targets ended, who was born, and what is left behind.
     pub async fn judge(self, submitted: &[WorkId], ended: &[WorkItem]) -> Result<Vec<String>> {
         self.stop.send_replace(true);
-        let mut wrong: Vec<String> = self.watching.await?.into_iter().collect();
+        let mut wrong = self.watching.await?.judged();
         let folder = self.folder.path();
+        wrong.extend(self.world.refused(CAPABILITY));
         wrong.extend(judge_items(folder, submitted, ended));
         if folder.join(OFF).exists() {
             wrong.push("an agent was started at a target that is disabled".into());
@@ -117,18 +118,41 @@ impl Targets {
     }
 }
 
+/// What was seen of the targets while everything else broke.
+#[derive(Debug, Default)]
+struct Seen {
+    /// How often all of them were seen.
+    looks: usize,
+    wrong: BTreeSet<String>,
+}
+
+impl Seen {
+    /// One look at them. While something is broken there is no answer.
+    fn look(&mut self, targets: &Value) {
+        let targets = targets.as_array().map_or(&[][..], Vec::as_slice);
+        self.looks += usize::from(targets.len() == TARGETS.len());
+        self.wrong.extend(targets.iter().filter_map(crowded));
+    }
+
+    fn judged(self) -> Vec<String> {
+        let unseen = (self.looks == 0)
+            .then(|| "the targets were never seen: nothing of their agents is proved".to_owned());
+        self.wrong.into_iter().chain(unseen).collect()
+    }
+}
+
 /// How many agents each target has, now and then: never more than it may.
-async fn watch(world: World, stop: watch::Receiver<bool>) -> BTreeSet<String> {
-    let mut wrong = BTreeSet::new();
+async fn watch(world: World, stop: watch::Receiver<bool>) -> Seen {
+    let mut seen = Seen::default();
     let mut times = interval(LOOK_EVERY);
     while !*stop.borrow() {
         times.tick().await;
         let all = json!({ "includeDisabled": true });
         if let Ok(targets) = world.project.request("targets.list", all).await {
-            wrong.extend(targets.as_array().into_iter().flatten().filter_map(crowded));
+            seen.look(&targets);
         }
     }
-    wrong
+    seen
 }
 
 fn crowded(target: &Value) -> Option<String> {
@@ -298,11 +322,25 @@ mod tests {
 
     #[test]
     fn a_target_with_more_agents_than_it_may_have_is_told() {
-        let target =
-            |agents: &[&str]| json!({ "name": "t", "maxAgents": 1, "currentAgentGuids": agents });
-        assert_eq!(crowded(&target(&["a"])), None);
-        assert!(crowded(&target(&["a", "b"])).is_some());
+        assert_eq!(crowded(&target_of(&["a"])), None);
+        assert!(crowded(&target_of(&["a", "b"])).is_some());
         assert!(crowded(&json!({ "name": "t", "maxAgents": 1 })).is_some());
+    }
+
+    #[test]
+    fn targets_that_were_never_seen_are_told() {
+        let mut seen = Seen::default();
+        for not_all in [json!(null), json!([]), json!([target_of(&[])])] {
+            seen.look(&not_all);
+        }
+        assert!(seen.judged()[0].contains("never seen"));
+        let mut seen = Seen::default();
+        seen.look(&Value::from(vec![target_of(&["a"]); TARGETS.len()]));
+        assert_eq!(seen.judged(), Vec::<String>::new());
+    }
+
+    fn target_of(agents: &[&str]) -> Value {
+        json!({ "name": "t", "maxAgents": 1, "currentAgentGuids": agents })
     }
 
     #[test]

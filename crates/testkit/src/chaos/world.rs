@@ -42,6 +42,8 @@ pub(super) struct Shared {
     /// Items that were submitted lately, for those who call some off.
     recent: Mutex<Vec<WorkId>>,
     last_trouble: Mutex<Option<String>>,
+    /// For which capability a submit was refused for good, and why.
+    refused: Mutex<Vec<(String, String)>>,
 }
 
 impl std::ops::Deref for World {
@@ -61,6 +63,7 @@ impl World {
             counts: Mutex::default(),
             recent: Mutex::default(),
             last_trouble: Mutex::default(),
+            refused: Mutex::default(),
         }))
     }
 }
@@ -130,11 +133,21 @@ impl Shared {
                 }
                 Err(error) if may_pass(&error) => sleep(AFTER_REFUSAL).await,
                 Err(error) => {
-                    self.tell(&format!("a submit was refused: {error}"));
+                    let why =
+                        format!("a submit of an item that breaks no rule was refused: {error}");
+                    self.tell(&why);
+                    self.refused.lock().push((capability.to_owned(), why));
                     return None;
                 }
             }
         }
+    }
+
+    /// Why items for a capability that nobody recorded were refused for good: they break no rule.
+    pub fn refused(&self, capability: &str) -> Vec<String> {
+        let all = self.refused.lock();
+        let of = all.iter().filter(|(whose, _)| whose == capability);
+        of.map(|(_, why)| why.clone()).collect()
     }
 
     pub fn remember(&self, id: WorkId) {
