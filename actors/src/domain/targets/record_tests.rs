@@ -15,7 +15,7 @@ use super::*;
 const COOLDOWN: Duration = Duration::from_secs(30);
 const MOST: u32 = 2;
 
-fn target(max_agents: u32) -> Target {
+pub(super) fn target(max_agents: u32) -> Target {
     let local = serde_json::json!({"command": "agent"});
     let request = RegisterTarget {
         name: "t".into(),
