@@ -10,8 +10,8 @@
 //! | looking whether agents could be started | [`Health`] |
 //! | reading the bucket again | [`Following`] |
 //!
-//! A job changes its own state only. What else it needs comes as an argument, and what it means for another job goes
-//! back to the actor.
+//! A job changes its own state, and gives what is to be written to the [`ChangeQueue`], which is lent to each. What else it
+//! needs comes as an argument, and what it means for another job goes back to the actor.
 
 use std::sync::Arc;
 
@@ -270,7 +270,11 @@ impl State {
                     self.births.launch(env, queue, place, birth, ticket, permit);
                 }
                 // By an incarnation before: its ticket is lost with it.
-                None => self.recover(),
+                // Where somebody was expected of it, it is looked again.
+                None => {
+                    self.recover();
+                    self.planner.look_later(&self.env);
+                }
             },
             Err(error) => {
                 tracing::debug!(target = request.name, "no agent is started: {error}");
