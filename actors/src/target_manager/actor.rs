@@ -262,20 +262,17 @@ impl State {
         };
         let (env, queue) = (&self.env, &mut self.queue);
         match outcome {
-            Ok(changed) => match changed.birth(id) {
-                Some((record, birth)) => {
-                    tell_of(env, SpinUpEventKind::Triggered, record, &birth.operation);
-                    let place = (request.key, record);
-                    let (ticket, permit) = (planned.ticket, planned.permit);
-                    self.births.launch(env, queue, place, birth, ticket, permit);
-                }
-                // By an incarnation before: its ticket is lost with it.
-                // Where somebody was expected of it, it is looked again.
-                None => {
+            Ok(changed) => {
+                let Some((record, birth)) = changed.birth(id) else {
+                    // By an incarnation before: its ticket is lost with it. Where somebody was expected of it, it is looked again.
                     self.recover();
-                    self.planner.look_later(&self.env);
-                }
-            },
+                    return self.planner.look_later(&self.env);
+                };
+                tell_of(env, SpinUpEventKind::Triggered, record, &birth.operation);
+                let place = (request.key, record);
+                let (ticket, permit) = (planned.ticket, planned.permit);
+                self.births.launch(env, queue, place, birth, ticket, permit);
+            }
             Err(error) => {
                 tracing::debug!(target = request.name, "no agent is started: {error}");
                 self.planner.look_later(env);

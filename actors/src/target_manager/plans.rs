@@ -87,7 +87,7 @@ impl Plans {
             work_item,
             is_asked_for: false,
         };
-        self.begin(env, queue, (key, &known.record), start, permit, None)
+        self.begin(env, queue, (key, &known.record), &start, permit, None)
     }
 
     /// A person asks for an agent.
@@ -100,7 +100,14 @@ impl Plans {
                     work_item: trigger.work_item,
                     is_asked_for: true,
                 };
-                self.begin(env, queue, (key, &known.record), start, permit, Some(reply));
+                self.begin(
+                    env,
+                    queue,
+                    (key, &known.record),
+                    &start,
+                    permit,
+                    Some(reply),
+                );
             }
             Err(refusal) => {
                 let _ = reply.send(Err(refusal));
@@ -147,7 +154,7 @@ impl Plans {
         env: &Env,
         queue: &mut ChangeQueue,
         (key, record): (TargetKey, &Record),
-        start: NewStart,
+        start: &NewStart,
         permit: StartPermit,
         reply: Option<Reply>,
     ) -> bool {
