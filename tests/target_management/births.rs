@@ -286,6 +286,30 @@ async fn impatient() -> Result<Fleet> {
 
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn an_agent_that_was_known_before_its_birth_is_expected_until_that_run_is_there() -> Result<()>
+{
+    let fleet = impatient().await?;
+    let (project, place) = (fleet.project().await?, Place::new()?);
+    register(&project, place.target("here", 3)).await?;
+    submit(&project, 1).await?;
+    let mut known = Vec::new();
+    let process = place.another(&project, &mut known).await?;
+    let agent = process.register(&project, AgentGuid::generate()).await?;
+    let guid = agent.guid();
+    process.kill();
+    agent.die();
+    let next = place.another(&project, &mut known).await?;
+    next.redeem(&project, guid).await??;
+    // It is looked at once more, since there is more room.
+    let update = json!({"target": "here", "updates": {"maxAgents": 4}});
+    let _: Value = project.call("targets.update", &update).await?;
+    a_while().await;
+    assert_eq!(place.processes().len(), 2, "one item waits");
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn an_agent_that_was_killed_makes_room_for_another_one() -> Result<()> {
     let fleet = impatient().await?;
     let (project, place) = (fleet.project().await?, Place::new()?);

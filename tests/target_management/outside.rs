@@ -4,14 +4,15 @@ use anyhow::{Context as _, Result, ensure};
 use async_nats::jetstream::stream;
 use loom_actors::nats::server::Profile;
 use loom_protocol::rest::TargetsPage;
-use loom_protocol::{ErrorCode, names};
-use loom_testkit::births::{Place, submit};
+use loom_protocol::target::SpinUpStatus;
+use loom_protocol::{AgentGuid, ErrorCode, names};
+use loom_testkit::births::{Place, operations, submit};
 use loom_testkit::fleet::{Fleet, Role, TestProject};
 use loom_testkit::nats::TestNats;
 use loom_testkit::process::LoomUp;
 use serde_json::{Value, json};
 
-use crate::{all, get, local, names_of, register};
+use crate::{all, get, local, names_of, register, with};
 
 async fn until_listed(project: &TestProject, names: &[&str]) -> Result<()> {
     let look = async || {
@@ -73,6 +74,51 @@ async fn what_was_started_and_has_not_registered_is_ended_with_the_bucket() -> R
     let ended = async || (!process.lives()).then_some(());
     project.eventually("the end of the process", ended).await?;
     assert_eq!(project.restarts(Role::TargetManager)?, 0);
+    Ok(())
+}
+
+/// Has the coordinator read the bucket: it finds nothing where it knows a target.
+async fn have_it_read(project: &TestProject) -> Result<()> {
+    let other = with(local("other"), &json!({"capabilities": ["other"]}));
+    register(project, other).await?;
+    let bucket = names::targets_bucket(project.id());
+    let stream = project.jetstream().get_stream(format!("KV_{bucket}"));
+    let subject = format!("$KV.{bucket}.target.other");
+    stream.await?.purge().filter(subject).await?;
+    let update = json!({"target": "other", "updates": {"maxAgents": 2}});
+    let gone = project.insist("targets.update", update).await;
+    assert_eq!(gone.expect_err("it is gone").code, ErrorCode::NotFound);
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn what_was_started_lives_on_while_the_record_of_its_target_cannot_be_read() -> Result<()> {
+    const KEY: &str = "target.here";
+    let fleet = Fleet::shared().await?;
+    let (project, place) = (fleet.project().await?, Place::new()?);
+    register(&project, place.target("here", 1)).await?;
+    submit(&project, 1).await?;
+    let process = place.started(&project, 1).await?.remove(0);
+    let begun = async || {
+        let all = operations(&project).ok()?;
+        (all.first()?.status == SpinUpStatus::InProgress).then_some(())
+    };
+    project.eventually("a start that is begun", begun).await?;
+    let bucket = names::targets_bucket(project.id());
+    let bucket = project.jetstream().get_key_value(&bucket).await?;
+    let record = bucket.get(KEY).await?.context("its record")?;
+    bucket.put(KEY, "\u{1}{".into()).await?;
+    have_it_read(&project).await?;
+    let targets = project.parts()?.targets.clone();
+    let unreadable = async || (targets.quarantined() == 1).then_some(());
+    project.eventually("it is unreadable", unreadable).await?;
+    bucket.put(KEY, record).await?;
+    have_it_read(&project).await?;
+    until_listed(&project, &["here"]).await?;
+    process.redeem(&project, AgentGuid::generate()).await??;
+    ensure!(process.lives(), "it was ended");
+    assert_eq!(place.processes(), [process]);
     Ok(())
 }
 

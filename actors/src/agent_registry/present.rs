@@ -47,11 +47,8 @@ impl Present {
         before.is_some() && !is_same
     }
 
-    /// An agent has come.
+    /// An agent is there.
     fn insert(&mut self, agent: &Agent) {
-        if !is_there(agent.status) {
-            return;
-        }
         for capability in different(&agent.capabilities) {
             let by_boundary = entry(&mut self.by_capability, capability);
             for boundary in different(&agent.boundaries) {
@@ -65,11 +62,8 @@ impl Present {
         }
     }
 
-    /// It has gone, or is another one now. `agent` is as it came.
+    /// It is there no longer, or is another one now. `agent` is as it came.
     fn remove(&mut self, agent: &Agent) {
-        if !is_there(agent.status) {
-            return;
-        }
         for capability in different(&agent.capabilities) {
             let Some(by_boundary) = self.by_capability.get_mut(capability) else {
                 continue;

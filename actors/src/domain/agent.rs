@@ -30,7 +30,9 @@ pub use rest::{
 
 pub use own::{OwnEntry, Verdict, read_own, with_verdict};
 pub use put::{AgentPut, Seen, Unreadable, guid_of_key, merge, project_of, read_put};
-pub use runs::{MAX_REPLACED, RunVerdict, admit, may_register, replaced_by, run_verdict};
+pub use runs::{
+    MAX_REPLACED, RunVerdict, admit, has_registered, may_register, replaced_by, run_verdict,
+};
 
 /// The boundary of everything that names none.
 pub const DEFAULT_BOUNDARY: &str = "default";

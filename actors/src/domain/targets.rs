@@ -269,13 +269,6 @@ pub fn may_start(condition: &TargetCondition, now: Timestamp) -> Result<(), Targ
     Ok(())
 }
 
-/// Whether the agent that a target starts for `started_for` may take what `need` asks for once it is there: it is born
-/// with the target's boundaries, or with that of its need where the target has none.
-pub fn will_serve(target: &TargetProfile, started_for: &Need, need: &Need) -> bool {
-    serves(target, need).is_ok()
-        && (!target.boundaries.is_empty() || started_for.boundary == need.boundary)
-}
-
 /// How many agents are still to be started for a need.
 ///
 /// `capacity`: how many agents the targets that serve it may have together. `pending`: how many of its items wait.

@@ -10,8 +10,8 @@
 //! | looking whether agents could be started | [`Health`] |
 //! | reading the bucket again | [`Following`] |
 //!
-//! A job changes its own state only. What else it needs comes as an argument, and what it means for another job goes
-//! back to the actor.
+//! A job changes its own state, and gives what is to be written to the [`ChangeQueue`], which is lent to each. What else it
+//! needs comes as an argument, and what it means for another job goes back to the actor.
 
 use std::sync::Arc;
 
@@ -275,16 +275,17 @@ impl State {
         };
         let (env, queue) = (&self.env, &mut self.queue);
         match outcome {
-            Ok(changed) => match changed.birth(id) {
-                Some((record, birth)) => {
-                    tell_of(env, SpinUpEventKind::Triggered, record, &birth.operation);
-                    let place = (request.key, record);
-                    let (ticket, permit) = (planned.ticket, planned.permit);
-                    self.births.launch(env, queue, place, birth, ticket, permit);
-                }
-                // By an incarnation before: its ticket is lost with it.
-                None => self.recover(),
-            },
+            Ok(changed) => {
+                let Some((record, birth)) = changed.birth(id) else {
+                    // By an incarnation before: its ticket is lost with it. Where somebody was expected of it, it is looked again.
+                    self.recover();
+                    return self.planner.look_later(&self.env);
+                };
+                tell_of(env, SpinUpEventKind::Triggered, record, &birth.operation);
+                let place = (request.key, record);
+                let (ticket, permit) = (planned.ticket, planned.permit);
+                self.births.launch(env, queue, place, birth, ticket, permit);
+            }
             Err(error) => {
                 tracing::debug!(target = request.name, "no agent is started: {error}");
                 self.planner.look_later(env);

@@ -314,7 +314,9 @@ impl Births {
         }
         // Of one that is born only the reference is waited for.
         let unborn = self.running.iter().filter(|(_, r)| r.phase != Phase::Born);
-        let ids: Vec<SpinUpId> = unborn.map(|(id, _)| *id).collect();
+        // Whether it is in a record that nobody can read is not known.
+        let told = unborn.filter(|(_, running)| !running.is_unreadable(&env.args.directory));
+        let ids: Vec<SpinUpId> = told.map(|(id, _)| *id).collect();
         for id in ids.into_iter().filter(|id| !recorded.contains(id)) {
             self.forget_and_end(env, id);
         }

@@ -99,7 +99,10 @@ impl LinkedAgents {
 
     /// An agent was there when the bucket was read. One that is waited for already is not given more time by that.
     pub fn expect_again(&mut self, env: &Env, queue: &mut ChangeQueue, guid: AgentGuid) {
-        if self.due.get(&guid).is_none() && !self.asked_after.contains_key(&guid) {
+        // One that came back is asked after no longer, though it was.
+        let asking = self.asked_after.get(&guid);
+        let is_asked_after = asking.is_some_and(|asking| !asking.is_finished());
+        if self.due.get(&guid).is_none() && !is_asked_after {
             self.expect(env, queue, guid);
         }
     }

@@ -10,6 +10,11 @@
 //! under way as may be, what it did not get to is looked at again. Everything is looked at when the targets have been read,
 //! when a group has rested, and 30 s after a look that found that something waits.
 //!
+//! Whoever is started is counted in one place after the other: as planned here, as being born and as linked in the record of
+//! the target, and as being there by the registry. They are asked in this order, so that one that goes on meanwhile is
+//! counted twice and never not at all. For each start it costs a question to the registry for each agent that was born and
+//! may take what waits: what is known of those is kept there only.
+//!
 //! Nothing is started before the agents, the items and the targets have been read; nor, after a start of the coordinator,
 //! before `stale_after` has passed while somebody who lived before it has not been heard again.
 
@@ -31,6 +36,7 @@ use super::messages::TargetMsg;
 use super::plans::Plans;
 use super::queue::ChangeQueue;
 use crate::agent_registry::AgentChange;
+use crate::domain::agent::has_registered;
 use crate::domain::matching::Requirements;
 use crate::domain::targets::{Need, Places, missing};
 
@@ -74,8 +80,8 @@ struct Waiting {
     pending: u64,
     /// Of each type that some prefer, how many do.
     preferred: BTreeMap<Arc<str>, usize>,
-    /// How many agents are there that may take it.
-    there: u64,
+    /// Whether somebody was there that may take it when it was looked; who comes first is decided by that.
+    is_served: bool,
 }
 
 impl Waiting {
@@ -125,8 +131,7 @@ impl Planner {
                     asks();
                 }
             });
-        // Weak: the hook belongs to them.
-        let (myself, agents) = (env.myself(), Arc::downgrade(&env.args.agents));
+        let (myself, directory) = (env.myself(), env.args.directory.clone());
         env.args
             .agents
             .changes()
@@ -138,13 +143,10 @@ impl Planner {
                     let (guid, change) = (*guid, *change);
                     let _ = myself.cast(TargetMsg::AgentLeft { guid, change });
                 }
-                // One that was expected may have come and take nothing.
-                if matches!(change, AgentChange::Registered)
-                    && let Some(entry) = agents.upgrade().and_then(|agents| agents.get(*guid))
-                {
-                    let agent = entry.agent();
-                    let mut touched = signal.touched.lock();
-                    touched.add_product(&agent.capabilities, &agent.boundaries);
+                // One that was expected may have come, and take less than it was started for. One that comes back is updated.
+                if matches!(change, AgentChange::Registered | AgentChange::Updated) {
+                    let places = directory.places_of_born(*guid);
+                    signal.touched.lock().merge(places);
                 }
                 ask();
             });
@@ -320,7 +322,7 @@ fn waiting(env: &Env, ready: &[(Arc<Requirements>, usize)]) -> Vec<Waiting> {
         let mut of_need = Waiting {
             pending: 0,
             preferred: BTreeMap::new(),
-            there: u64::try_from(env.args.agents.count_there(&need)).unwrap_or(u64::MAX),
+            is_served: env.args.agents.count_there(&need) > 0,
             need,
         };
         for (requirements, count) in alike {
@@ -333,7 +335,7 @@ fn waiting(env: &Env, ready: &[(Arc<Requirements>, usize)]) -> Vec<Waiting> {
     }
     // Where nobody is there comes first, then where most waits.
     waiting.sort_unstable_by(|one, other| {
-        let rank = |waiting: &Waiting| (waiting.there > 0, Reverse(waiting.pending));
+        let rank = |waiting: &Waiting| (waiting.is_served, Reverse(waiting.pending));
         let ranks = rank(one).cmp(&rank(other));
         ranks.then_with(|| one.need.cmp(&other.need))
     });
@@ -362,12 +364,18 @@ fn pick(env: &Env, plans: &Plans, waiting: &Waiting) -> Option<(TargetKey, Known
         .pick(need, preferred, now, planned, is_paused)
 }
 
+/// How many agents are missing for what waits, by what is known at this moment.
 fn missing_for(env: &Env, plans: &Plans, waiting: &Waiting) -> u64 {
-    let (need, directory) = (&waiting.need, &env.args.directory);
-    let is_known = |guid| env.args.agents.get(guid).is_some();
+    let (need, directory, agents) = (&waiting.need, &env.args.directory, &env.args.agents);
+    let is_known = |guid, run: Option<&str>| {
+        let entry = agents.get(guid);
+        entry.is_some_and(|entry| has_registered(entry.agent(), run))
+    };
+    // In this order, whatever happens in between.
+    let planned = plans.count_serving(directory, need);
     let recorded = directory.count_expected(need, is_known);
-    let being_born = recorded + plans.count_serving(directory, need);
-    let there = waiting.there + u64::try_from(being_born).unwrap_or(u64::MAX);
+    let there = planned + recorded + agents.count_there(need);
+    let there = u64::try_from(there).unwrap_or(u64::MAX);
     let each = env.args.births.settings.items_per_agent;
     missing(directory.capacity(need), waiting.pending, each, there)
 }

@@ -17,13 +17,12 @@ use super::queue::{ChangeQueue, Job};
 use super::terms::StartPermit;
 use super::trigger::Trigger;
 use super::{ASK_AGAIN, Record};
-use crate::domain::targets::{Birth, Need, TargetProfile, TicketTerms, digest_of, will_serve};
+use crate::domain::targets::{Birth, Need, TicketTerms, digest_of};
 
 /// A start that is on its way to the bucket.
 pub(super) struct Planned {
     key: TargetKey,
-    need: Option<Need>,
-    profile: TargetProfile,
+    terms: TicketTerms,
     pub ticket: BirthTicket,
     pub permit: StartPermit,
 }
@@ -54,11 +53,8 @@ impl Plans {
 
     /// How many agents are on their way that may take what is needed, and are in no record yet.
     pub fn count_serving(&self, directory: &TargetDirectory, need: &Need) -> usize {
-        let serving = self.not_recorded(directory).filter(|planned| {
-            let started_for = planned.need.as_ref().unwrap_or(need);
-            will_serve(&planned.profile, started_for, need)
-        });
-        serving.count()
+        let planned = self.not_recorded(directory);
+        planned.filter(|planned| planned.terms.serves(need)).count()
     }
 
     /// What is recorded is counted there, also before it is known here.
@@ -93,7 +89,7 @@ impl Plans {
             work_item,
             is_asked_for: false,
         };
-        self.begin(env, queue, (key, &known.record), start, permit, None)
+        self.begin(env, queue, (key, &known.record), &start, permit, None)
     }
 
     /// A person asks for an agent.
@@ -106,7 +102,14 @@ impl Plans {
                     work_item: trigger.work_item,
                     is_asked_for: true,
                 };
-                self.begin(env, queue, (key, &known.record), start, permit, Some(reply));
+                self.begin(
+                    env,
+                    queue,
+                    (key, &known.record),
+                    &start,
+                    permit,
+                    Some(reply),
+                );
             }
             Err(refusal) => {
                 let _ = reply.send(Err(refusal));
@@ -151,7 +154,7 @@ impl Plans {
         env: &Env,
         queue: &mut ChangeQueue,
         (key, record): (TargetKey, &Record),
-        start: NewStart,
+        start: &NewStart,
         permit: StartPermit,
         reply: Option<Reply>,
     ) -> bool {
@@ -176,7 +179,7 @@ impl Plans {
                 started_at: now,
                 ended_at: None,
             },
-            ticket: terms,
+            ticket: terms.clone(),
             reference: None,
             place: begins_at.and_then(|mechanism| mechanism.place()),
             until: now.after(timeout),
@@ -204,8 +207,7 @@ impl Plans {
         }
         let planned = Planned {
             key,
-            need: start.need,
-            profile: target.into(),
+            terms,
             ticket,
             permit,
         };
@@ -216,5 +218,49 @@ impl Plans {
     /// Planned → (none): it is recorded, or is not.
     pub fn settle(&mut self, id: SpinUpId) -> Option<Planned> {
         self.0.remove(&id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use loom_protocol::ProjectId;
+    use loom_protocol::target::RegisterTarget;
+    use loom_protocol::{TargetId, Timestamp};
+    use serde_json::json;
+
+    use super::super::terms::BirthTerms;
+    use super::*;
+
+    #[test]
+    fn a_start_that_a_person_asks_for_without_a_need_is_expected_where_its_agent_will_work() {
+        let request: RegisterTarget = serde_json::from_value(json!({
+            "name": "t", "agentType": "codex", "capabilities": ["c"],
+            "mechanism": "local", "command": "run",
+        }))
+        .unwrap();
+        let id = TargetId::generate();
+        let target = request.check().unwrap();
+        let target = target.into_target(id, "a test".into(), Timestamp::from_millis(0));
+        let ticket = BirthTicket::generate();
+        let planned = Planned {
+            key: TargetKey::of("t").unwrap(),
+            terms: TicketTerms::of(&target, None, digest_of(&ticket)),
+            ticket,
+            permit: BirthTerms::of_nobody().limit.take_for_one_begun(),
+        };
+        let plans = Plans(HashMap::from([(SpinUpId::generate(), planned)]));
+        let directory = TargetDirectory::new(ProjectId::new("p").unwrap());
+        for (boundary, expected) in [("default", 1), ("elsewhere", 0)] {
+            let need = Need {
+                capability: "c".into(),
+                boundary: boundary.into(),
+                required_agent_type: None,
+            };
+            assert_eq!(
+                plans.count_serving(&directory, &need),
+                expected,
+                "{boundary}"
+            );
+        }
     }
 }

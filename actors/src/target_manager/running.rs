@@ -12,6 +12,7 @@ use super::Reference;
 use super::birth_command::BirthCommand;
 use super::change::Request;
 use super::command::Command;
+use super::directory::TargetDirectory;
 use super::env::Env;
 use super::key::TargetKey;
 use super::launching::{Beginning, Launch};
@@ -91,6 +92,11 @@ impl Running {
             task,
         };
         (running, why_not)
+    }
+
+    /// Whether what lies under the name of its target cannot be read.
+    pub fn is_unreadable(&self, directory: &TargetDirectory) -> bool {
+        directory.unreadable_revision(&self.name).is_some()
     }
 
     /// When its time is over, if we could hear all the while.

@@ -39,8 +39,9 @@ impl ReadModel {
         (index.pending.ready_in(&places), index.pending.next())
     }
 
-    /// Of the items of one need that may be offered the one that has waited for the longest; where they prefer several
-    /// types, that of each of them which was created first. Costs O(log n) of the different needs.
+    /// Of the items of one need that may be offered the one that may be so for the longest, since it came or came back
+    /// last; after a reading of the bucket, since its last write. Where they prefer several types, of those of each type
+    /// the one that was created first. Costs O(log n) of the different needs.
     pub fn oldest_ready(&self, need: &Need) -> Option<WorkId> {
         let index = self.index.read();
         let slots = index.pending.oldest_of(need);

@@ -3,6 +3,8 @@
 //! Per unfinished item this costs at most 250 bytes together with its place in the dispatcher's
 //! queue: the header (about 130), its id in the map of ids (about 36), its place in the order of
 //! its status (about 30), its neighbours among the pending ones (8), its place in the queue (about 45).
+//! One that is not to be offered before a time takes more: its place among those (about 45), and its header once more in the
+//! dispatcher.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

@@ -1,8 +1,11 @@
-//! Pending items by what they need: how many there are, how many of them may be offered now and which of those has waited
-//! for the longest; and when the next one's time comes that is not to be offered before.
+//! Pending items by what they need: how many there are, how many of them may be offered now and which of those is the
+//! first; and when the next one's time comes that is not to be offered before.
+//!
+//! The first is the one that may be offered for the longest, since it came, came back or its time came last. Where the bucket
+//! has been read since then, those that were pending by then stand in the order of their last writes.
 //!
 //! A change of an item costs the same however many others there are, a question O(log n) of the different needs. Per item
-//! it takes 8 bytes: its neighbours in the list of its need.
+//! it takes 8 bytes, its neighbours in the list of its need; one that is not to be offered yet takes about 45 more.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,7 +31,7 @@ struct Links {
 struct Alike {
     /// How many may be offered now, as far as somebody has looked.
     ready: usize,
-    /// The one of them that has waited for the longest.
+    /// The one of them that came to be so first.
     first: u32,
     last: u32,
     /// How many may not be yet.
@@ -154,7 +157,7 @@ impl PendingNeeds {
         found.filter(|(_, ready)| *ready > 0).map(owned).collect()
     }
 
-    /// Where the items of one need lie that have waited for the longest: one for each type that is preferred.
+    /// Where the first items of one need lie: one for each type that is preferred.
     pub fn oldest_of(&self, need: &Need) -> impl Iterator<Item = u32> + use<'_> {
         let firsts = self.of(need).map(|(_, alike)| alike.first);
         firsts.filter(|first| *first != NONE)

@@ -100,7 +100,7 @@ proptest! {
         let found = present.agent_type(capability, boundary, required);
         prop_assert_eq!(found.map(counts), fit.iter().map(|agent| counts(&agent.agent_type)).max());
         for (agent, _) in agents.iter().filter(|(_, has_gone)| !has_gone) {
-            present.remove(agent);
+            present.replace(Some(agent), None);
         }
         prop_assert!(present.by_capability.is_empty());
     }

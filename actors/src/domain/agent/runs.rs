@@ -41,6 +41,15 @@ pub fn run_verdict(agent: &Agent, said: Option<&str>) -> RunVerdict {
     }
 }
 
+/// Whether a run of an agent has registered: it is the one that is there, or its place was taken. One without a name
+/// cannot be told from another.
+pub fn has_registered(agent: &Agent, run: Option<&str>) -> bool {
+    run.is_none_or(|run| {
+        let is_present = agent.instance_id.as_deref() == Some(run);
+        is_present || matches!(run_verdict(agent, Some(run)), RunVerdict::Replaced(_))
+    })
+}
+
 /// The runs whose place was taken.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FormerRuns {
@@ -172,6 +181,23 @@ mod tests {
         };
         let guid = known.map_or_else(AgentGuid::generate, |known| known.guid);
         register(&request, guid, known, false, &terms)
+    }
+
+    #[test]
+    fn a_run_has_registered_from_its_registration_on_whoever_follows_it() {
+        let first = registered(None, Some("a"), 1).unwrap();
+        let second = registered(Some(&first), Some("b"), 2).unwrap();
+        let unnamed = registered(Some(&second), None, 3).unwrap();
+        for (agent, known) in [(&first, "a"), (&second, "ab"), (&unnamed, "ab")] {
+            for run in ["a", "b", "c"] {
+                assert_eq!(
+                    has_registered(agent, Some(run)),
+                    known.contains(run),
+                    "{run}"
+                );
+            }
+            assert!(has_registered(agent, None));
+        }
     }
 
     #[test]

@@ -1,19 +1,36 @@
 //! The agents that targets are about to have, by what they will be able to take: those being born, and those that were
 //! born and may not be there yet.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use loom_protocol::{AgentGuid, SpinUpId, Timestamp};
 
 use super::choice::LaneKey;
-use super::{Need, TargetRecord, TicketTerms};
+use super::{Birth, LinkedAgent, Need, TargetRecord, TicketTerms};
 
 /// Those who will be able to take the same.
 #[derive(Debug, Default)]
 struct Lane {
     births: BTreeSet<(Timestamp, SpinUpId)>,
-    agents: BTreeSet<(AgentGuid, SpinUpId)>,
+    /// With the run that was born.
+    agents: BTreeMap<(AgentGuid, SpinUpId), Option<Arc<str>>>,
+}
+
+/// One of them, as a record says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct One<'a> {
+    id: SpinUpId,
+    stage: Stage<'a>,
+    ticket: &'a TicketTerms,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage<'a> {
+    /// Being born since then.
+    Birth(Timestamp),
+    /// Born, as this run.
+    Agent(AgentGuid, Option<&'a str>),
 }
 
 /// Who is expected, by capability, boundary and type. An agent may take what its ticket is for.
@@ -23,46 +40,61 @@ pub struct Expected {
 }
 
 impl Expected {
-    /// Takes in the births and the agents of a record.
-    pub fn insert<R>(&mut self, record: &TargetRecord<R>) {
-        for birth in &record.births {
-            let operation = &birth.operation;
-            let place = (operation.started_at, operation.operation_id);
-            for key in lanes_of(&birth.ticket) {
-                self.lanes.entry(key).or_default().births.insert(place);
-            }
+    /// A record is another one than before, or has come, or gone. The tickets of those who were expected and are so no
+    /// longer.
+    ///
+    /// Who stays costs a comparison, who comes or goes what their tickets name.
+    pub fn replace<'a, R>(
+        &mut self,
+        before: Option<&'a TargetRecord<R>>,
+        now: Option<&TargetRecord<R>>,
+    ) -> Vec<&'a TicketTerms> {
+        let births = differing(births_of(before), births_of(now), of_birth);
+        let agents = differing(agents_of(before), agents_of(now), of_agent);
+        let (gone, come) = ([births.0, agents.0].concat(), [births.1, agents.1].concat());
+        for one in &gone {
+            self.remove(one);
         }
-        for agent in &record.agents {
-            let place = (agent.guid, agent.operation_id);
-            for key in lanes_of(&agent.ticket) {
-                self.lanes.entry(key).or_default().agents.insert(place);
+        for one in &come {
+            self.insert(one);
+        }
+        // One that was born is expected as before.
+        let kept: HashSet<SpinUpId> = come.iter().map(|one| one.id).collect();
+        let lost = gone.into_iter().filter(|one| !kept.contains(&one.id));
+        lost.map(|one| one.ticket).collect()
+    }
+
+    fn insert(&mut self, one: &One<'_>) {
+        let run = match one.stage {
+            Stage::Agent(_, run) => run.map(Arc::<str>::from),
+            Stage::Birth(_) => None,
+        };
+        for key in lanes_of(one.ticket) {
+            let lane = self.lanes.entry(key).or_default();
+            match one.stage {
+                Stage::Birth(since) => {
+                    lane.births.insert((since, one.id));
+                }
+                Stage::Agent(guid, _) => {
+                    lane.agents.insert((guid, one.id), run.clone());
+                }
             }
         }
     }
 
-    /// Takes out what is in a record that was taken in.
-    pub fn remove<R>(&mut self, record: &TargetRecord<R>) {
-        for birth in &record.births {
-            let operation = &birth.operation;
-            let place = (operation.started_at, operation.operation_id);
-            self.change(&birth.ticket, |lane| {
-                lane.births.remove(&place);
-            });
-        }
-        for agent in &record.agents {
-            let place = (agent.guid, agent.operation_id);
-            self.change(&agent.ticket, |lane| {
-                lane.agents.remove(&place);
-            });
-        }
-    }
-
-    fn change(&mut self, ticket: &TicketTerms, change: impl Fn(&mut Lane)) {
-        for key in lanes_of(ticket) {
+    fn remove(&mut self, one: &One<'_>) {
+        for key in lanes_of(one.ticket) {
             let Some(lane) = self.lanes.get_mut(&key) else {
                 continue;
             };
-            change(lane);
+            match one.stage {
+                Stage::Birth(since) => {
+                    lane.births.remove(&(since, one.id));
+                }
+                Stage::Agent(guid, _) => {
+                    lane.agents.remove(&(guid, one.id));
+                }
+            }
             if lane.births.is_empty() && lane.agents.is_empty() {
                 self.lanes.remove(&key);
             }
@@ -80,10 +112,11 @@ impl Expected {
         self.lane(need).map_or(0, |lane| lane.births.len())
     }
 
-    /// The agents that were born and may take what is needed.
-    pub fn agents(&self, need: &Need) -> impl Iterator<Item = AgentGuid> + use<'_> {
+    /// The agents that were born and may take what is needed, and which run of each was born.
+    pub fn agents(&self, need: &Need) -> impl Iterator<Item = (AgentGuid, Option<&str>)> + use<'_> {
         let lane = self.lane(need).into_iter();
-        lane.flat_map(|lane| &lane.agents).map(|(guid, _)| *guid)
+        let agents = lane.flat_map(|lane| &lane.agents);
+        agents.map(|((guid, _), run)| (*guid, run.as_deref()))
     }
 
     fn lane(&self, need: &Need) -> Option<&Lane> {
@@ -99,6 +132,48 @@ impl Expected {
     pub(super) fn is_empty(&self) -> bool {
         self.lanes.is_empty()
     }
+}
+
+const fn of_birth<R>(birth: &Birth<R>) -> One<'_> {
+    One {
+        id: birth.operation.operation_id,
+        stage: Stage::Birth(birth.operation.started_at),
+        ticket: &birth.ticket,
+    }
+}
+
+fn of_agent<R>(agent: &LinkedAgent<R>) -> One<'_> {
+    One {
+        id: agent.operation_id,
+        stage: Stage::Agent(agent.guid, agent.instance_id.as_deref()),
+        ticket: &agent.ticket,
+    }
+}
+
+fn births_of<R>(record: Option<&TargetRecord<R>>) -> &[Birth<R>] {
+    record.map_or(&[], |record| &record.births)
+}
+
+fn agents_of<R>(record: Option<&TargetRecord<R>>) -> &[LinkedAgent<R>] {
+    record.map_or(&[], |record| &record.agents)
+}
+
+/// What two lists have between the beginning and the end that both have.
+fn differing<'b, 'n, T>(
+    before: &'b [T],
+    now: &'n [T],
+    of: for<'x> fn(&'x T) -> One<'x>,
+) -> (Vec<One<'b>>, Vec<One<'n>>) {
+    let is_same = |pair: &(&T, &T)| of(pair.0) == of(pair.1);
+    let begin = before.iter().zip(now).take_while(is_same).count();
+    let (before, now) = (&before[begin..], &now[begin..]);
+    let backwards = before.iter().rev().zip(now.iter().rev());
+    let end = backwards.take_while(is_same).count();
+    let (before, now) = (&before[..before.len() - end], &now[..now.len() - end]);
+    (
+        before.iter().map(of).collect(),
+        now.iter().map(of).collect(),
+    )
 }
 
 /// The lists that the agent of a ticket is in: for each capability and boundary one of its type and one of all types.

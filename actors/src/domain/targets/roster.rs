@@ -11,7 +11,7 @@ use loom_protocol::{AgentGuid, SpinUpId, Timestamp};
 use super::choice::{Choice, Standing};
 use super::expected::Expected;
 use super::places::Places;
-use super::{Need, TargetProfile, TargetRecord, TicketTerms, may_start};
+use super::{Need, TargetProfile, TargetRecord, may_start};
 
 /// The targets of a project, as their records say. `K` tells them apart.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub struct Roster<K> {
     expected: Expected,
     /// Those that rest after a failure, and that nothing else keeps from starting agents; by the end of it.
     resting: BTreeSet<(Timestamp, K)>,
+    /// Those of them whose rest is over, as the clock said, which may be set back.
+    rested: BTreeSet<(Timestamp, K)>,
     /// The groups whose limits targets share, and how many do.
     groups: HashMap<String, usize>,
     /// Where somebody may be missing since this was taken last.
@@ -32,6 +34,7 @@ impl<K> Default for Roster<K> {
             choice: Choice::default(),
             expected: Expected::default(),
             resting: BTreeSet::new(),
+            rested: BTreeSet::new(),
             groups: HashMap::new(),
             touched: Places::default(),
         }
@@ -48,11 +51,14 @@ impl<K: Clone + Ord + Hash> Roster<K> {
     ) {
         if let Some(before) = before {
             self.remove(key, before);
-            self.touch_lost(before, now);
         }
         if let Some(now) = now {
             self.insert(key.clone(), now);
             self.touch_opened(before, now);
+        }
+        for lost in self.expected.replace(before, now) {
+            self.touched
+                .add_product(&lost.capabilities, &lost.boundaries);
         }
     }
 
@@ -71,25 +77,6 @@ impl<K: Clone + Ord + Hash> Roster<K> {
         !self.touched.is_empty()
     }
 
-    /// Who was expected and is so no longer.
-    fn touch_lost<R>(&mut self, before: &TargetRecord<R>, now: Option<&TargetRecord<R>>) {
-        let tickets = |record: &TargetRecord<R>| -> HashMap<SpinUpId, TicketTerms> {
-            let births = record.births.iter();
-            let births = births.map(|birth| (birth.operation.operation_id, birth.ticket.clone()));
-            let agents = record.agents.iter();
-            births
-                .chain(agents.map(|agent| (agent.operation_id, agent.ticket.clone())))
-                .collect()
-        };
-        let now = now.map(tickets).unwrap_or_default();
-        for (id, ticket) in tickets(before) {
-            if !now.contains_key(&id) {
-                self.touched
-                    .add_product(&ticket.capabilities, &ticket.boundaries);
-            }
-        }
-    }
-
     /// A target that may start agents now, or have more of them.
     fn touch_opened<R: Clone>(&mut self, before: Option<&TargetRecord<R>>, now: &TargetRecord<R>) {
         let can = |record: &TargetRecord<R>| {
@@ -97,17 +84,12 @@ impl<K: Clone + Ord + Hash> Roster<K> {
             (is_startable, capacity(record))
         };
         let (was, is) = (before.map(can).unwrap_or_default(), can(now));
-        let same = |one: &TargetRecord<R>| {
-            TargetProfile::from(&one.target) == TargetProfile::from(&now.target)
-        };
-        if (is.0 && !was.0) || is.1 > was.1 || !before.is_some_and(same) {
-            self.touch(&now.target);
+        let target = &now.target;
+        let is_alike = |before: &TargetRecord<R>| is_alike(&before.target, target);
+        if (is.0 && !was.0) || is.1 > was.1 || !before.is_some_and(is_alike) {
+            self.touched
+                .add_product(&target.capabilities, &target.boundaries);
         }
-    }
-
-    fn touch(&mut self, target: &Target) {
-        self.touched
-            .add_product(&target.capabilities, &target.boundaries);
     }
 
     /// Takes in a target that is not in it. One that rests is released by [`release`](Self::release) only.
@@ -125,14 +107,15 @@ impl<K: Clone + Ord + Hash> Roster<K> {
         if let Some(group) = &target.limit_group {
             *self.groups.entry(group.clone()).or_default() += 1;
         }
-        self.expected.insert(record);
     }
 
     /// Takes out a target whose record was taken in.
     fn remove<R: Clone>(&mut self, key: &K, record: &TargetRecord<R>) {
         self.choice.remove(key);
         if let Some(until) = rests_until(record) {
-            self.resting.remove(&(until, key.clone()));
+            let place = (until, key.clone());
+            self.resting.remove(&place);
+            self.rested.remove(&place);
         }
         if let Some(group) = &record.target.limit_group
             && let Some(count) = self.groups.get_mut(group)
@@ -142,18 +125,33 @@ impl<K: Clone + Ord + Hash> Roster<K> {
                 self.groups.remove(group);
             }
         }
-        self.expected.remove(record);
     }
 
-    /// Lets those start agents that have rested. Each costs once.
+    /// Lets those start agents that have rested, and no longer those that rest once more because the clock was set back.
+    /// Each costs once.
     pub fn release(&mut self, now: Timestamp) {
+        while let Some((until, _)) = self.rested.last()
+            && *until > now
+            && let Some(place) = self.rested.pop_last()
+        {
+            self.choice.set_startable(&place.1, false);
+            self.resting.insert(place);
+        }
         while let Some((until, _)) = self.resting.first()
             && *until <= now
-            && let Some((_, key)) = self.resting.pop_first()
+            && let Some(place) = self.resting.pop_first()
         {
-            self.choice.set_startable(&key, true);
-            self.touched.extend(self.choice.places_of(&key));
+            self.choice.set_startable(&place.1, true);
+            self.touched.extend(self.choice.places_of(&place.1));
+            self.rested.insert(place);
         }
+    }
+
+    /// Whether [`release`](Self::release) has anything to do.
+    pub fn is_to_release(&self, now: Timestamp) -> bool {
+        let is_over = |place: &(Timestamp, K)| place.0 <= now;
+        self.resting.first().is_some_and(is_over)
+            || self.rested.last().is_some_and(|place| !is_over(place))
     }
 
     /// When the next one has rested.
@@ -203,17 +201,32 @@ impl<K: Clone + Ord + Hash> Roster<K> {
     }
 
     /// How many agents are being born that may take what is needed, or were born and are not known to be there.
-    pub fn count_expected(&self, need: &Need, is_known: impl Fn(AgentGuid) -> bool) -> usize {
+    /// `is_known`: whether that run of an agent has come. It is asked about each that was born and may take it.
+    pub fn count_expected(
+        &self,
+        need: &Need,
+        is_known: impl Fn(AgentGuid, Option<&str>) -> bool,
+    ) -> usize {
         let born = self.expected.agents(need);
-        self.expected.count_births(need) + born.filter(|guid| !is_known(*guid)).count()
+        let unknown = born.filter(|(guid, run)| !is_known(*guid, *run));
+        self.expected.count_births(need) + unknown.count()
     }
 
     /// Whether nothing is kept of anybody.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         let (choice, expected) = (self.choice.is_empty(), self.expected.is_empty());
-        choice && expected && self.resting.is_empty() && self.groups.is_empty()
+        let rests = self.resting.is_empty() && self.rested.is_empty();
+        choice && expected && rests && self.groups.is_empty()
     }
+}
+
+/// Whether two start agents for the same, and rest with the same group.
+fn is_alike(one: &Target, other: &Target) -> bool {
+    one.agent_type == other.agent_type
+        && one.capabilities == other.capabilities
+        && one.boundaries == other.boundaries
+        && one.limit_group == other.limit_group
 }
 
 /// How many agents a target may have.

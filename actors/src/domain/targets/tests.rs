@@ -127,18 +127,21 @@ proptest! {
     fn whatever_a_target_starts_may_take_what_it_was_started_for(
         target in target(), started_for in need(), other in need(),
     ) {
-        let serves_it = serves(&target.profile, &started_for).is_ok();
-        prop_assert_eq!(will_serve(&target.profile, &started_for, &started_for), serves_it);
         let own = |names: &[Arc<str>]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let capabilities = own(&target.profile.capabilities);
-        let boundaries = match target.profile.boundaries.as_slice() {
-            [] => own(std::slice::from_ref(&started_for.boundary)),
-            boundaries => own(boundaries),
+        let profile = &target.profile;
+        let as_registered = loom_protocol::target::Target {
+            agent_type: profile.agent_type.to_string(),
+            capabilities: own(&profile.capabilities),
+            boundaries: own(&profile.boundaries),
+            ..record_tests::target(1)
         };
+        let wire = loom_protocol::target::Need::from(&started_for);
+        let ticket = TicketTerms::of(&as_registered, Some(&wire), [0; 32]);
+        prop_assert_eq!(ticket.serves(&started_for), serves(profile, &started_for).is_ok());
         let born = FilterRef {
-            agent_type: &target.profile.agent_type,
-            capabilities: &capabilities,
-            boundaries: &boundaries,
+            agent_type: &ticket.agent_type,
+            capabilities: &ticket.capabilities,
+            boundaries: &ticket.boundaries,
         };
         let requirements = Requirements {
             capability: other.capability.clone(),
@@ -146,8 +149,7 @@ proptest! {
             required_agent_type: other.required_agent_type.clone(),
             preferred_agent_type: None,
         };
-        let will = will_serve(&target.profile, &started_for, &other);
-        prop_assert_eq!(will, fits(&born, &requirements).is_ok());
+        prop_assert_eq!(ticket.serves(&other), fits(&born, &requirements).is_ok());
     }
 
     #[test]

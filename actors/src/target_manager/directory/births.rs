@@ -114,7 +114,7 @@ impl Index {
         Some((record, birth))
     }
 
-    fn agent(&self, guid: AgentGuid) -> Option<(&Arc<Record>, &LinkedAgent<Reference>)> {
+    pub(super) fn agent(&self, guid: AgentGuid) -> Option<(&Arc<Record>, &LinkedAgent<Reference>)> {
         let record = self.record_of(*self.births.agents.get(&guid)?)?;
         let agent = record.agents.iter().find(|agent| agent.guid == guid)?;
         Some((record, agent))

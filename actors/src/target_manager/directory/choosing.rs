@@ -97,10 +97,11 @@ impl TargetDirectory {
     }
 
     /// How many agents are being born that may take what is needed, or were born and are not known to be there yet.
+    /// `is_known`: whether that run of an agent has come.
     pub(in crate::target_manager) fn count_expected(
         &self,
         need: &Need,
-        is_known: impl Fn(AgentGuid) -> bool,
+        is_known: impl Fn(AgentGuid, Option<&str>) -> bool,
     ) -> usize {
         self.index.read().roster.count_expected(need, is_known)
     }
@@ -108,6 +109,16 @@ impl TargetDirectory {
     /// Whether a start is in its target's record, and not decided.
     pub(in crate::target_manager) fn is_under_way(&self, id: SpinUpId) -> bool {
         self.index.read().birth(id).is_some()
+    }
+
+    /// Where an agent was expected that was born from a target: it may take less than it was started for.
+    pub(in crate::target_manager) fn places_of_born(&self, guid: AgentGuid) -> Places {
+        let index = self.index.read();
+        let mut places = Places::default();
+        if let Some((_, agent)) = index.agent(guid) {
+            places.add_product(&agent.ticket.capabilities, &agent.ticket.boundaries);
+        }
+        places
     }
 
     /// Where somebody may be missing because of what has changed here since this was asked last, and of who has rested.
@@ -126,15 +137,57 @@ impl TargetDirectory {
         (index.roster.next_rested(), groups.collect())
     }
 
-    /// The index, in which those may start agents that have rested. It is written for that only where one has.
+    /// The index, in which those may start agents that have rested, and no others. It is written for that only where
+    /// somebody's rest has ended, or has not after all.
     fn rested(&self, now: Timestamp) -> RwLockReadGuard<'_, Index> {
         let index = self.index.read();
-        if index.roster.next_rested().is_none_or(|next| next > now) {
+        if !index.roster.is_to_release(now) {
             return index;
         }
         drop(index);
         let mut index = self.index.write();
         index.roster.release(now);
         RwLockWriteGuard::downgrade(index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use loom_protocol::ProjectId;
+    use loom_protocol::target::RegisterTarget;
+    use serde_json::json;
+
+    use super::*;
+    use crate::domain::targets::{LinkedAgent, TicketTerms};
+
+    #[test]
+    fn an_agent_may_leave_all_of_its_ticket_to_others_whatever_it_takes() {
+        let request: RegisterTarget = serde_json::from_value(json!({
+            "name": "t", "agentType": "codex", "capabilities": ["a", "b"],
+            "mechanism": "local", "command": "run",
+        }))
+        .unwrap();
+        let target = request.check().unwrap();
+        let now = Timestamp::from_millis(0);
+        let target = target.into_target(TargetId::generate(), "a test".into(), now);
+        let ticket = TicketTerms::of(&target, None, [0; 32]);
+        let guid = AgentGuid::generate();
+        let mut record = Record::new(target);
+        record.agents.push(LinkedAgent {
+            guid,
+            instance_id: None,
+            operation_id: SpinUpId::generate(),
+            ticket,
+            reference: None,
+            born_at: now,
+        });
+        let directory = TargetDirectory::new(ProjectId::new("p").unwrap());
+        let key = TargetKey::of("t").unwrap();
+        directory.apply(key, &Arc::new(record), 1);
+        let mut expected = Places::default();
+        expected.add_product(&["a".into(), "b".into()], &["default".into()]);
+        assert_eq!(directory.places_of_born(guid), expected);
+        let by_itself = directory.places_of_born(AgentGuid::generate());
+        assert!(by_itself.is_empty(), "nobody was expected");
     }
 }

@@ -94,7 +94,10 @@ prop_compose! {
         capabilities in names(1), boundaries in names(0), agent_type in prop::sample::select(&NAMES[..]),
         (disabled, unhealthy) in (prop::bool::weighted(0.2), prop::bool::weighted(0.2)),
         births in prop::collection::vec((0..9i64, prop::sample::select(&NAMES[..])), 0..3),
-        agents in prop::collection::vec((0..4u8, prop::sample::select(&NAMES[..])), 0..2),
+        agents in prop::collection::vec(
+            (0..4u8, prop::sample::select(&NAMES[..]), any::<bool>()), 0..3,
+        ),
+        most in 1..4u32,
         cools in prop::option::of(5..15i64), used in prop::option::of(0..9i64),
         group in prop::option::of(prop::sample::select(&NAMES[..])),
         ids in any::<u64>(),
@@ -109,13 +112,16 @@ prop_compose! {
         }
         target.last_used_at = used.map(at);
         target.limit_group = group.map(String::from);
+        target.max_agents = most;
         record.cools_until = cools.map(at);
         let base = u128::from(ids) << 8;
         for (n, (started, boundary)) in (0..).zip(births) {
             with_birth(&mut record, base + n, started, boundary);
         }
-        for (n, (guid, boundary)) in (100..).zip(agents) {
+        for (n, (guid, boundary, has_run)) in (100..).zip(agents) {
             with_agent(&mut record, base + n, guid, boundary);
+            let linked = record.agents.last_mut().unwrap();
+            linked.instance_id = has_run.then(|| "run".into());
         }
         record
     }
@@ -130,7 +136,7 @@ proptest! {
         preferred in prop::option::of(prop::sample::select(&NAMES[..])),
         (looked, now) in (0..16i64, 0..16i64),
     ) {
-        let now = at(now.max(looked));
+        let now = at(now);
         let mut roster = Roster::default();
         for (key, record) in before.iter().enumerate() {
             roster.replace(&key, None, Some(record));
@@ -146,7 +152,9 @@ proptest! {
         for key in 0..before.len().max(records.len()) {
             roster.replace(&key, before.get(key), records.get(key));
         }
+        roster.release(at(looked));
         roster.release(now);
+        prop_assert!(!roster.is_to_release(now));
         let serving = |key: &usize| {
             serves(&TargetProfile::from(&records[*key].target), &need).is_ok()
         };
@@ -171,9 +179,12 @@ proptest! {
             .collect();
         let ids: Vec<_> = births.iter().map(|(_, id)| *id).collect();
         prop_assert_eq!(roster.births(&need).collect::<Vec<_>>(), ids);
-        let is_known = |guid: AgentGuid| guid.to_string().ends_with('1');
+        let is_known =
+            |guid: AgentGuid, run: Option<&str>| guid.to_string().ends_with('1') && run.is_some();
         let unknown = records.iter().flat_map(|record| &record.agents)
-            .filter(|agent| agent.ticket.serves(&need) && !is_known(agent.guid)).count();
+            .filter(|agent| agent.ticket.serves(&need))
+            .filter(|agent| !is_known(agent.guid, agent.instance_id.as_deref()))
+            .count();
         prop_assert_eq!(roster.count_expected(&need, is_known), births.len() + unknown);
 
         let rests = records.iter().filter(|record| is_able(record))
@@ -183,6 +194,85 @@ proptest! {
             records.iter().filter_map(|record| record.target.limit_group.as_deref()).collect();
         prop_assert_eq!(roster.groups().collect::<BTreeSet<_>>(), groups);
     }
+
+    #[test]
+    fn wherever_somebody_may_be_missing_since_a_change_is_touched(
+        before in record(), other in record(), taken in any::<[bool; 9]>(),
+        need in need(), paused in prop::sample::select(&NAMES[..]), now in 0..16i64,
+    ) {
+        let (now, after) = (at(now), mixed(&before, &other, taken));
+        let mut roster = Roster::default();
+        roster.replace(&1, None, Some(&before));
+        roster.release(now);
+        roster.take_touched();
+        roster.replace(&1, Some(&before), Some(&after));
+        roster.release(now);
+        let touched = roster.take_touched();
+        let is_touched = touched.named().is_none_or(|mut places| {
+            let is_any = |boundary: Option<&Arc<str>>| boundary.is_none_or(|b| *b == need.boundary);
+            places.any(|place| *place.0 == need.capability && is_any(place.1))
+        });
+        let serves_it = |record: &Record| serves(&TargetProfile::from(&record.target), &need).is_ok();
+        let may_start = |record: &Record| {
+            let is_paused = record.target.limit_group.as_deref() == Some(paused);
+            serves_it(record) && may_start(&record.condition(is_paused), now).is_ok()
+        };
+        let capacity = |record: &Record| if serves_it(record) { capacity(record) } else { 0 };
+        let expected = |record: &Record| {
+            let births = record.births.iter().map(|birth| &birth.ticket);
+            let all = births.chain(record.agents.iter().map(|agent| &agent.ticket));
+            all.filter(|ticket| ticket.serves(&need)).count()
+        };
+        let may_be_missing = (may_start(&after) && !may_start(&before))
+            || capacity(&after) > capacity(&before)
+            || expected(&after) < expected(&before);
+        prop_assert!(is_touched || !may_be_missing);
+    }
+}
+
+/// A record with what is taken from another one.
+fn mixed(record: &Record, other: &Record, taken: [bool; 9]) -> Record {
+    let [
+        births,
+        agents,
+        rest,
+        status,
+        health,
+        group,
+        most,
+        boundaries,
+        used,
+    ] = taken;
+    let (mut mixed, from) = (record.clone(), other.clone());
+    if births {
+        mixed.births = from.births;
+    }
+    if agents {
+        mixed.agents = from.agents;
+    }
+    if rest {
+        mixed.cools_until = from.cools_until;
+    }
+    let (target, from) = (&mut mixed.target, from.target);
+    if status {
+        target.status = from.status;
+    }
+    if health {
+        target.health_status = from.health_status;
+    }
+    if group {
+        target.limit_group = from.limit_group;
+    }
+    if most {
+        target.max_agents = from.max_agents;
+    }
+    if boundaries {
+        target.boundaries = from.boundaries;
+    }
+    if used {
+        target.last_used_at = from.last_used_at;
+    }
+    mixed
 }
 
 /// Of so many targets, each of one of so many capabilities and of every boundary: how many are asked about for one start.
@@ -198,7 +288,7 @@ fn asked_about(targets: usize, capabilities: usize) -> usize {
         boundary: "b".into(),
         required_agent_type: None,
     };
-    assert_eq!(roster.count_expected(&need, |_| unreachable!()), 0);
+    assert_eq!(roster.count_expected(&need, |_, _| unreachable!()), 0);
     let asked = std::cell::Cell::new(0);
     let planned = |key: &usize| {
         asked.set(asked.get() + 1);
@@ -257,6 +347,12 @@ fn somebody_may_be_missing_where_a_target_opens_or_a_start_fails_and_nowhere_els
     assert!(!roster.has_touched(), "it rests");
     roster.release(at(9));
     assert!(roster.has_touched(), "it has rested");
+    let mut regrouped = failed.clone();
+    regrouped.target.limit_group = Some("other".into());
+    roster.take_touched();
+    roster.replace(&1, Some(&failed), Some(&regrouped));
+    assert!(roster.has_touched(), "another group may not be paused");
+    roster.replace(&1, Some(&regrouped), Some(&failed));
     let mut gone = failed.clone();
     gone.agents.clear();
     roster.take_touched();
