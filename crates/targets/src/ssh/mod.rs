@@ -17,6 +17,7 @@
 //!
 //! That machine has to have `/proc`, `setsid`, `flock` and `tail`.
 
+mod back;
 mod options;
 mod script;
 mod tunnel;
@@ -40,7 +41,6 @@ use crate::run::{self, Ending, Finished, Outputs};
 use crate::steps::Step;
 use crate::{Launcher, ProbeError, StartError, StartErrorKind, StopError, Surroundings, output};
 use script::{Answer, Process};
-use tunnels::Lent;
 
 pub use tunnel::{Forward, Tunnel, TunnelState};
 pub use tunnels::Tunnels;
@@ -157,37 +157,6 @@ impl Ssh {
         } else {
             Failure::NotSent(message)
         })
-    }
-
-    /// The tunnel by which an agent is to reach NATS, its port there, and the order with that.
-    async fn way_back(
-        &self,
-        order: &StartOrder,
-        cancel: &CancellationToken,
-    ) -> Result<(Lent, u16, StartOrder), StartError> {
-        let (tunnels, there) = (&self.around.tunnels, self.there());
-        let way = tunnels
-            .way()
-            .ok_or_else(|| StartError::refused(tunnels::NO_WAY.to_owned()))?;
-        let lent = tunnels.lend(
-            order.target_id,
-            &self.config,
-            &self.around.ssh,
-            &way.forward,
-        );
-        let up = tokio::select! {
-            up = lent.up(self.connect_limit()) => up,
-            () = cancel.cancelled() => {
-                return Err(StartError::cancelled(&order.spin_up.to_string()));
-            }
-        };
-        let port = up.map_err(|why| {
-            let message = format!("no tunnel (reverseTunnel) leads from {there} here: {why}");
-            StartError::new(StartErrorKind::Unavailable, message)
-        })?;
-        let mut order = order.clone();
-        order.nats_url = way.at(port);
-        Ok((lent, port, order))
     }
 
     async fn start_there(
@@ -392,23 +361,6 @@ impl Ssh {
                 self.there()
             ))),
         }
-    }
-}
-
-impl Ssh {
-    /// Whether a tunnel can be opened: one is, and closed.
-    async fn try_tunnel(&self, limit: Duration) -> Result<(), ProbeError> {
-        let way = self.around.tunnels.way();
-        let way = way.ok_or_else(|| ProbeError(tunnels::NO_WAY.to_owned()))?;
-        let (config, ssh) = (self.config.clone(), self.around.ssh.clone());
-        let tunnel = Tunnel::open(config, ssh, way.forward.clone(), None);
-        let up = tunnel.up_within(limit).await;
-        let there = self.there();
-        up.map(drop).map_err(|why| {
-            ProbeError(format!(
-                "no tunnel (reverseTunnel) leads from {there} here: {why}"
-            ))
-        })
     }
 }
 

@@ -83,7 +83,9 @@ pub(super) struct Lent {
 
 impl fmt::Debug for Tunnels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tunnels").field("way", &self.way).finish()
+        f.debug_struct("Tunnels")
+            .field("way", &self.way)
+            .finish_non_exhaustive()
     }
 }
 
