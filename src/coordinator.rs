@@ -366,7 +366,8 @@ fn births(
     options: &UpOptions,
 ) -> BirthTerms {
     let nats_url = without_credentials(&url_for_agents(settings, nats));
-    let launchers = Launchers::new(data_dir, api, nats_url, options.clock.clone());
+    let urls = (nats_url, nats.shown_url.as_str());
+    let launchers = Launchers::new(data_dir, api, urls, options.clock.clone());
     BirthTerms::new(settings.targets.births(), Arc::new(launchers))
         .telling(options.on_birth_step.clone())
 }

@@ -14,6 +14,7 @@ use loom_actors::target_manager::{
 };
 use loom_protocol::SpinUpId;
 use loom_protocol::target::Target;
+use loom_targets::ssh::Tunnels;
 use loom_targets::{
     Launcher, Reference, StartError, StartErrorKind, StartOrder, Surroundings, mechanism_for,
 };
@@ -33,13 +34,20 @@ pub struct Launchers {
 }
 
 impl Launchers {
-    /// Of a coordinator whose API listens at `own`. What is kept of starts is below `data_dir`, whichever of the
+    /// Of a coordinator whose API listens at `own`. Agents find NATS at `nats_url`, and through a tunnel the one that this
+    /// process reaches at `own_nats_url`. What is kept of starts is below `data_dir`, whichever of the
     /// coordinators of this user and machine has begun them.
-    pub fn new(data_dir: &Path, own: SocketAddr, nats_url: String, clock: Clock) -> Self {
+    pub fn new(
+        data_dir: &Path,
+        own: SocketAddr,
+        (nats_url, own_nats_url): (String, &str),
+        clock: Clock,
+    ) -> Self {
         Self {
             around: Surroundings {
                 folder: data_dir.join(FOLDER),
                 own_addresses: vec![own],
+                tunnels: Tunnels::to(own_nats_url),
                 ..Surroundings::default()
             },
             nats_url,
@@ -56,6 +64,12 @@ impl Mechanisms for Launchers {
             nats_url: self.nats_url.clone(),
             clock: self.clock.clone(),
         }))
+    }
+
+    fn in_use(&self, target: &Target, starts: &[Option<&Value>]) {
+        let starts: Vec<_> = starts.iter().map(|start| read(*start)).collect();
+        let Surroundings { tunnels, ssh, .. } = &self.around;
+        tunnels.keep(target.id, &target.config, ssh, &starts);
     }
 }
 

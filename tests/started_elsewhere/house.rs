@@ -25,10 +25,10 @@ const SECRET: (&str, &str) = ("SECRET_OF_MINE", "swordfish-of-the-coordinator");
 
 /// A coordinator, a project of it, and a folder for what agents leave behind.
 pub(crate) struct House {
-    coordinator: LoomProcess,
+    pub coordinator: LoomProcess,
     pub project: TestProject,
     // Dropped after the coordinator: nobody is left without its server.
-    _nats: TestNats,
+    pub nats: TestNats,
     folder: TempDir,
 }
 
@@ -41,8 +41,13 @@ pub(crate) struct Lived {
 }
 
 impl House {
-    /// With these variables for the coordinator.
+    /// With these variables for the coordinator. Agents that have nothing to do go soon.
     pub async fn open(variables: &[(&str, &str)]) -> Result<Self> {
+        Self::of_patient_agents(variables, "1s").await
+    }
+
+    /// The same, where agents have nothing to do for so long before they go.
+    pub async fn of_patient_agents(variables: &[(&str, &str)], idle: &str) -> Result<Self> {
         let nats = TestNats::start().await?;
         let mut up = LoomUp::new(LOOM)
             .on_nats(nats.url())
@@ -50,7 +55,7 @@ impl House {
             .argument("trace")
             .set("agents.heartbeat_every", "300ms")
             .set("agents.stale_after", "3s")
-            .set("agents.idle_timeout", "1s")
+            .set("agents.idle_timeout", idle)
             .set("agents.idle_grace", "5s")
             .env(SECRET.0, SECRET.1);
         for (name, value) in variables {
@@ -60,7 +65,7 @@ impl House {
             coordinator: up.start().await?,
             // The one that an agent is in to which nobody has told another one.
             project: TestProject::of_process(ProjectId::new("default")?, &nats.url()).await?,
-            _nats: nats,
+            nats,
             folder: tempfile::tempdir()?,
         })
     }
@@ -69,7 +74,7 @@ impl House {
         self.folder.path()
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.folder().join(name)
     }
 
@@ -99,7 +104,7 @@ impl House {
         Ok(self.project.request("targets.register", target).await?)
     }
 
-    async fn seen(&self) -> Option<Value> {
+    pub async fn seen(&self) -> Option<Value> {
         let request = json!({"target": TARGET});
         self.project.request("targets.get", request).await.ok()
     }

@@ -8,4 +8,5 @@ mod house;
 mod kubernetes;
 mod redefined;
 mod ssh;
+mod tunnel;
 mod webhook;

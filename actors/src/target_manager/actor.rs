@@ -8,6 +8,7 @@
 //! | a start, from its record to the agent | [`Births`] |
 //! | the agents that were born | [`LinkedAgents`] |
 //! | looking whether agents could be started | [`Health`] |
+//! | telling the mechanisms what stands at the targets | [`InUse`] |
 //! | reading the bucket again | [`Following`] |
 //!
 //! A job changes its own state, and gives what is to be written to the [`ChangeQueue`], which is lent to each. What else it
@@ -30,6 +31,7 @@ use super::env::Env;
 use super::events::{is_not_told_as_started, tell_of, tell_of_start, tell_of_target};
 use super::following::Following;
 use super::health::Health;
+use super::in_use::InUse;
 use super::key::TargetKey;
 use super::linked::{LinkedAgents, end_agent, end_late, tidy_after};
 use super::messages::{DoneMsg, Reply, TargetMsg};
@@ -50,6 +52,7 @@ pub struct State {
     births: Births,
     linked: LinkedAgents,
     health: Health,
+    in_use: InUse,
     following: Following,
     /// Until the bucket has been read.
     loading: Option<Loading>,
@@ -76,6 +79,7 @@ impl Actor for TargetManager {
             was_loaded: env.args.directory.is_loaded(),
             loading: Some(Loading::begin(&myself, load, TargetMsg::Loaded)),
             queue: ChangeQueue::new(&env),
+            in_use: InUse::new(env.args.births.mechanisms.clone()),
             env,
             planner: Planner::default(),
             plans: Plans::default(),
@@ -176,6 +180,8 @@ impl State {
     fn recover(&mut self) {
         let (env, queue) = (&mut self.env, &mut self.queue);
         let all = env.args.directory.all_known();
+        self.in_use
+            .are_all(all.iter().map(|(_, known)| &known.record));
         self.births.end_unrecorded(env, &all);
         for (key, known) in &all {
             let record = &*known.record;
@@ -252,7 +258,7 @@ impl State {
         self.following.begin(&self.env);
     }
 
-    fn apply(&self, key: TargetKey, changed: &Changed, command: &Command) {
+    fn apply(&mut self, key: TargetKey, changed: &Changed, command: &Command) {
         if !changed.outcome.changed {
             return;
         }
@@ -262,7 +268,10 @@ impl State {
             directory.apply_end(end.clone());
         }
         match &changed.now {
-            Some((record, revision)) => directory.apply(key, record, *revision),
+            Some((record, revision)) => {
+                directory.apply(key, record, *revision);
+                self.in_use.is_so(record);
+            }
             None => directory.forget(key),
         }
         tell_of_target(&self.env, changed, command);

@@ -17,6 +17,13 @@ pub trait Mechanisms: Send + Sync {
     /// # Errors
     /// Agents can't be started by it here; why, as a sentence.
     fn of(&self, target: &Target) -> Result<Arc<dyn Mechanism>, String>;
+
+    /// What stands at a target, whenever that may have changed: what each start that is not decided and each agent that is
+    /// linked is found by, where that is known. What they need beside themselves for as long as they live (a tunnel) is
+    /// opened again, or closed where nothing stands. Waits for nothing.
+    fn in_use(&self, target: &Target, starts: &[Option<&Value>]) {
+        let _ = (target, starts);
+    }
 }
 
 /// Starts agents of one target, finds them again, and ends them. `reference` is what [`Mechanism::start`] gave.

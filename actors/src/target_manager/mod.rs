@@ -21,6 +21,7 @@
 //! | `linked` | the agents that were born: which of them have gone |
 //! | `tidying` | ends what was started, and removes what is kept of it, in tasks of their own |
 //! | `health` | looks whether agents could be started |
+//! | `in_use` | tells the mechanisms what stands at the targets |
 //! | `following` | reads the bucket again when it is not as it was read |
 //! | `events` | what listeners are told of a change that is stored |
 //!
@@ -84,6 +85,7 @@ mod events;
 mod following;
 mod handle;
 mod health;
+mod in_use;
 mod key;
 mod launching;
 mod linked;

@@ -132,6 +132,8 @@ pub struct Surroundings {
     pub allow_link_local: bool,
     /// The program `ssh` and what it is told.
     pub ssh: SshProgram,
+    /// The tunnels by which agents on other machines reach NATS; shared by all that start them.
+    pub tunnels: ssh::Tunnels,
     /// The kubeconfig; what `KUBECONFIG` names or `~/.kube/config` where absent, and in a pod of a cluster that cluster.
     pub kubeconfig: Option<PathBuf>,
     /// How fast GitHub may be asked with each token: shared by all that are to obey one limit.

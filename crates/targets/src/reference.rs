@@ -84,6 +84,9 @@ pub struct SshReference {
     pub started_at: String,
     /// Which start of that system it was.
     pub boot_id: String,
+    /// The port of 127.0.0.1 there by which it reaches NATS, where that is a tunnel: the tunnel is opened there again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel_port: Option<u16>,
 }
 
 /// A request that was accepted. Nothing more can be asked; the agent's birth tells.
@@ -137,6 +140,7 @@ mod tests {
             pid: 7,
             started_at,
             boot_id,
+            tunnel_port: Some(40_123),
         };
         let github = GithubReference {
             spin_up,

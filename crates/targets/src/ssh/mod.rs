@@ -12,13 +12,17 @@
 //!   finds it, and answers with the process that is there. Killed anywhere in between, the coordinator has either
 //!   started nothing, or is told so by [`Launcher::find`].
 //! - **Ended** is the whole session, and whatever has the spin-up id in its environment.
-//! - **`reverseTunnel`**: [`Tunnel`] is held and renewed by whoever starts, apart from the agent.
+//! - **`reverseTunnel`**: a [`Tunnel`] is held and renewed by the coordinator, apart from the agents that use it; which
+//!   ones, and for how long, is the business of [`Tunnels`].
 //!
 //! That machine has to have `/proc`, `setsid`, `flock` and `tail`.
 
+mod back;
 mod options;
 mod script;
 mod tunnel;
+mod tunnels;
+mod way;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -39,6 +43,7 @@ use crate::{Launcher, ProbeError, StartError, StartErrorKind, StopError, Surroun
 use script::{Answer, Process};
 
 pub use tunnel::{Forward, Tunnel, TunnelState};
+pub use tunnels::Tunnels;
 
 /// How long a script may take once it is there, beside what it waits for by itself.
 const SCRIPT: Duration = Duration::from_secs(30);
@@ -164,7 +169,16 @@ impl Ssh {
         if cancel.is_cancelled() {
             return Err(StartError::cancelled(&order.spin_up.to_string()));
         }
-        let script = script::start(&self.config, order);
+        let way = if self.config.reverse_tunnel {
+            Some(self.way_back(order, cancel).await?)
+        } else {
+            None
+        };
+        let (tunnel, order) = match &way {
+            Some((_lent, port, order)) => (Some(*port), order),
+            None => (None, order),
+        };
+        let script = script::start(&self.config, order, tunnel);
         self.around.on_step.tell(Step::Launch);
         let limit = self.connect_limit() + SCRIPT;
         let asked = self.ask(&script, limit, &secrets, cancel).await;
@@ -236,6 +250,7 @@ impl Ssh {
             pid: process.pid,
             started_at: process.started_at,
             boot_id: process.boot_id,
+            tunnel_port: process.tunnel,
         }
     }
 
@@ -263,7 +278,10 @@ impl Ssh {
         let (answer, _) = self.ask(&script, limit, &secrets, &never).await?;
         Ok(match answer {
             Answer::Running(process) => {
-                Found::Running(Reference::Ssh(self.reference(spin_up, process)))
+                let mut found = self.reference(spin_up, process);
+                let noted = reference.and_then(|reference| reference.tunnel_port);
+                found.tunnel_port = found.tunnel_port.or(noted);
+                Found::Running(Reference::Ssh(found))
             }
             Answer::Ended(said) => {
                 let told = output::told(&said, &secrets);
@@ -327,10 +345,16 @@ impl Ssh {
             .ask(&script, limit, &Secrets::default(), &never)
             .await?;
         match answer {
-            Answer::Fine => Ok(Probe {
-                latency: begun.elapsed(),
-                seen: format!("{} answers, and the command is there", self.there()),
-            }),
+            Answer::Fine => {
+                let mut seen = format!("{} answers, and the command is there", self.there());
+                if self.config.reverse_tunnel {
+                    self.try_tunnel(limit.saturating_sub(begun.elapsed()))
+                        .await?;
+                    seen.push_str("; a tunnel leads from there here");
+                }
+                let latency = begun.elapsed();
+                Ok(Probe { latency, seen })
+            }
             Answer::Refused(why) => Err(ProbeError(format!("{}: {why}", self.there()))),
             _ => Err(ProbeError(format!(
                 "{} answered something else",

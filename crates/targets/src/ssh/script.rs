@@ -29,6 +29,8 @@ pub(super) struct Process {
     pub(super) pid: u32,
     pub(super) started_at: String,
     pub(super) boot_id: String,
+    /// The port of the tunnel that it was told of.
+    pub(super) tunnel: Option<u16>,
 }
 
 /// What a script answers.
@@ -58,13 +60,15 @@ pub(super) enum Answer {
     Fine,
 }
 
-/// Starts an agent, once.
-pub(super) fn start(config: &SshConfig, order: &StartOrder) -> String {
+/// Starts an agent, once; with the port there by which it reaches NATS, where that is a tunnel.
+pub(super) fn start(config: &SshConfig, order: &StartOrder, tunnel: Option<u16>) -> String {
     let mut variables: Vec<(String, String)> = Vec::new();
     let own = config.env.expose();
     variables.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
     variables.extend(order.variables());
-    let settings = [settings_of(config), exports(&variables)].concat();
+    let tunnel = tunnel.map(|port| port.to_string()).unwrap_or_default();
+    let tunnel = format!("loom_tunnel_wanted={}\n", quoted(&tunnel));
+    let settings = [settings_of(config), tunnel, exports(&variables)].concat();
     script(order.spin_up, &settings, START)
 }
 
@@ -186,6 +190,7 @@ fn process(words: &str) -> Option<Process> {
         pid: words.next()?.parse().ok()?,
         started_at: words.next()?.to_owned(),
         boot_id: words.next()?.to_owned(),
+        tunnel: words.next().and_then(|port| port.parse().ok()),
     })
 }
 
@@ -209,7 +214,8 @@ mod tests {
             Some(Answer::Running(Process {
                 pid: 12,
                 started_at: "345".into(),
-                boot_id: "ab-c".into()
+                boot_id: "ab-c".into(),
+                tunnel: None,
             }))
         );
         for nothing in [
@@ -255,12 +261,13 @@ mod tests {
             let spin_up = SpinUpId::generate();
             let id = quoted(&spin_up.to_string());
             let settings = format!(
-                "loom_word=sleep\nloom_dir_wanted=/\nloom_command='echo said; exec sleep 600'\nloom_exports() {{\nexport LOOM_SPIN_UP_ID={id}\n}}\n"
+                "loom_word=sleep\nloom_dir_wanted=/\nloom_tunnel_wanted=4223\nloom_command='echo said; exec sleep 600'\nloom_exports() {{\nexport LOOM_SPIN_UP_ID={id}\n}}\n"
             );
             let start = script(spin_up, &settings, START);
             let Some(Answer::Started(process)) = ask(&start) else {
                 panic!("{shell} started nothing");
             };
+            assert_eq!(process.tunnel, Some(4223), "{shell}");
             assert_eq!(
                 ask(&start),
                 Some(Answer::Existing(process.clone())),

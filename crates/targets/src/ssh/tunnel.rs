@@ -2,6 +2,8 @@
 //! agents that use it. It ends with the coordinator, and the next one opens it again at the same port.
 
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use loom_process::group::Group;
@@ -27,8 +29,12 @@ const CHATTER: [&str; 6] = [
     "Bytes per second:",
     "Warning: Permanently added",
 ];
+/// What it says where the port is not opened there.
+const REFUSED: &str = "remote port forwarding failed for listen port";
 /// How long the program may take to obey TERM.
 const GRACE: Duration = Duration::from_secs(1);
+/// How long it is listened to after its end.
+const READ_ON: Duration = Duration::from_millis(500);
 
 /// Where what comes through the tunnel goes to, as this machine reaches it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +59,8 @@ pub enum TunnelState {
     Down {
         /// What `ssh` said.
         why: String,
+        /// Whether that machine was reached, and does not open the port.
+        is_refused: bool,
     },
 }
 
@@ -60,6 +68,8 @@ pub enum TunnelState {
 #[derive(Debug)]
 pub struct Tunnel {
     state: watch::Receiver<TunnelState>,
+    /// The port there, once it is known; 0 until then.
+    port: Arc<AtomicU16>,
     task: JoinHandle<()>,
 }
 
@@ -67,22 +77,70 @@ impl Tunnel {
     /// Opens one, and keeps it open. `port` is that of an earlier one; without it the other machine chooses.
     pub fn open(config: SshConfig, ssh: SshProgram, forward: Forward, port: Option<u16>) -> Self {
         let (tell, state) = watch::channel(TunnelState::Opening);
+        let known = Arc::new(AtomicU16::new(port.unwrap_or(0)));
+        let port = known.clone();
         let task = tokio::spawn(async move {
-            let mut port = port.unwrap_or(0);
             let mut pause = PAUSE.0;
             loop {
-                let command = options::command(&config, &ssh, Use::Tunnel(&forward, port));
-                let why = hold(command, port, &tell).await;
-                if let TunnelState::Up { port: there } = *tell.borrow() {
-                    (port, pause) = (there, PAUSE.0);
+                let asked = port.load(Ordering::Relaxed);
+                let command = options::command(&config, &ssh, Use::Tunnel(&forward, asked));
+                let up = |there| {
+                    port.store(there, Ordering::Relaxed);
+                    tracing::info!(host = config.host, port = there, "a tunnel stands");
+                    tell.send_replace(TunnelState::Up { port: there });
+                };
+                let ended = hold(command, asked, up).await;
+                if matches!(*tell.borrow(), TunnelState::Up { .. }) {
+                    pause = PAUSE.0;
                 }
+                let why = ended.sentence(&config.host, asked);
                 tracing::warn!(host = config.host, %why, "a tunnel is down; it is opened again");
-                tell.send_replace(TunnelState::Down { why });
+                tell.send_replace(TunnelState::Down {
+                    why,
+                    is_refused: ended.is_refused,
+                });
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(PAUSE.1);
             }
         });
-        Self { state, task }
+        Self {
+            state,
+            port: known,
+            task,
+        }
+    }
+
+    /// The port there, where it was given or has been opened once.
+    pub fn port(&self) -> Option<u16> {
+        Some(self.port.load(Ordering::Relaxed)).filter(|port| *port != 0)
+    }
+
+    /// Whether it stands.
+    pub fn is_up(&self) -> bool {
+        matches!(*self.state.borrow(), TunnelState::Up { .. })
+    }
+
+    /// Waits until it stands, for so long, and says at which port there. One that never stood and does not come to stand
+    /// at once is waited for no longer.
+    ///
+    /// # Errors
+    /// It does not stand: why.
+    pub async fn up_within(&self, limit: Duration) -> Result<u16, String> {
+        let mut state = self.state.clone();
+        let is_decided = |state: &TunnelState| match state {
+            TunnelState::Opening => false,
+            TunnelState::Up { .. } => true,
+            TunnelState::Down { .. } => self.port().is_none(),
+        };
+        let waited = tokio::time::timeout(limit, state.wait_for(is_decided)).await;
+        if let Ok(Err(_)) = waited {
+            return Err("it is held no longer".to_owned());
+        }
+        match &*self.state.borrow() {
+            TunnelState::Up { port } => Ok(*port),
+            TunnelState::Down { why, .. } => Err(why.clone()),
+            TunnelState::Opening => Err(format!("it did not stand within {limit:?}")),
+        }
     }
 
     /// How it is, and each change of that.
@@ -110,32 +168,56 @@ impl Drop for Tunnel {
     }
 }
 
-/// Holds one connection until it ends, and says why it did.
-async fn hold(command: Command, port: u16, tell: &watch::Sender<TunnelState>) -> String {
-    let (mut group, pipes) = match Group::spawn(command, false, None).await {
-        Ok(spawned) => spawned,
-        Err(error) => return format!("ssh could not be run ({error}); install openssh-client"),
-    };
-    let mut last = String::new();
-    tokio::select! {
-        () = listen(pipes.stderr, port, tell, &mut last) => {}
-        _ = group.exited() => {}
-    }
-    group.end(GRACE).await;
-    if last.is_empty() {
-        "the connection ended".to_owned()
-    } else {
-        last
+/// How a connection ended.
+#[derive(Debug, Default)]
+struct Ended {
+    /// What `ssh` said last.
+    last: String,
+    /// Whether the port was not opened there.
+    is_refused: bool,
+}
+
+impl Ended {
+    /// Why it ended, with the remedy where one is known.
+    fn sentence(&self, host: &str, asked: u16) -> String {
+        let allowed = "the sshd_config there needs AllowTcpForwarding yes or remote and no PermitListen against it, and the key in authorized_keys no restrict or no-port-forwarding (GatewayPorts is not needed)";
+        match (self.is_refused, self.last.as_str(), asked) {
+            (true, _, 0) => format!("{host} opens no port for a tunnel: {allowed}"),
+            (true, ..) => format!(
+                "{host} does not open port {asked} of 127.0.0.1 for a tunnel, by which agents there know it: it is taken (ss -ltnp there says by whom; a connection that has just died is noticed soon), or forwarding is not allowed any more: {allowed}"
+            ),
+            (false, "", _) => "the connection ended".to_owned(),
+            (false, last, _) => last.to_owned(),
+        }
     }
 }
 
+/// Holds one connection until it ends, and says why it did.
+async fn hold(command: Command, port: u16, up: impl Fn(u16)) -> Ended {
+    let mut ended = Ended::default();
+    let (mut group, pipes) = match Group::spawn(command, false, None).await {
+        Ok(spawned) => spawned,
+        Err(error) => {
+            ended.last = format!("ssh could not be run ({error}); install openssh-client");
+            return ended;
+        }
+    };
+    {
+        let mut listening = std::pin::pin!(listen(pipes.stderr, port, up, &mut ended));
+        tokio::select! {
+            () = &mut listening => {}
+            _ = group.exited() => {
+                // What it said last is the reason; somebody else may keep the pipe open.
+                let _ = tokio::time::timeout(READ_ON, &mut listening).await;
+            }
+        }
+    }
+    group.end(GRACE).await;
+    ended
+}
+
 /// Reads what `ssh` says of itself: that the port is open there, and what went wrong last.
-async fn listen(
-    stderr: pipe::Receiver,
-    port: u16,
-    tell: &watch::Sender<TunnelState>,
-    last: &mut String,
-) {
+async fn listen(stderr: pipe::Receiver, port: u16, up: impl Fn(u16), ended: &mut Ended) {
     let mut stderr = BufReader::new(stderr);
     loop {
         let mut line = Vec::new();
@@ -146,9 +228,11 @@ async fn listen(
         let line = String::from_utf8_lossy(&line);
         let line = line.trim();
         if let Some(port) = opened(line, port) {
-            tell.send_replace(TunnelState::Up { port });
+            up(port);
+        } else if line.contains(REFUSED) {
+            ended.is_refused = true;
         } else if !CHATTER.iter().any(|words| line.starts_with(words)) && !line.is_empty() {
-            line.clone_into(last);
+            line.clone_into(&mut ended.last);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The way back: `ssh -N -R`.
 
+use loom_protocol::SpinUpId;
 use loom_protocol::target::{Mechanism, MechanismConfig, RawConfig, TargetConfig};
 use loom_targets::ssh::{Forward, Tunnel, TunnelState};
 use loom_testkit::sshd::TestSshd;
@@ -7,7 +8,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use crate::fixture::{PATIENCE, until};
+use loom_targets::ssh::Tunnels;
+use loom_targets::{Reference, StartErrorKind, Surroundings};
+use tokio_util::sync::CancellationToken;
+
+use crate::fixture::{PATIENCE, alive, end, launcher, order, until};
 use crate::ssh::{config, surroundings};
 
 async fn echoed(port: u16) -> Option<Vec<u8>> {
@@ -80,4 +85,90 @@ async fn a_tunnel_leads_here_and_is_opened_again_at_the_same_port() {
         timeout(PATIENCE, echoed(port)).await.unwrap().unwrap(),
         b"hello"
     );
+}
+
+/// Whether a port of this machine is served.
+fn is_open(port: u16) -> bool {
+    std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+}
+
+#[tokio::test]
+#[ignore = "needs an ssh server: run `cargo xtask test`"]
+async fn where_nothing_may_be_forwarded_nothing_is_started_and_the_probe_says_why() {
+    let Some(sshd) = TestSshd::start().await.unwrap() else {
+        return;
+    };
+    let around = Surroundings {
+        tunnels: Tunnels::to("nats://127.0.0.1:4222"),
+        ..surroundings(&sshd)
+    };
+    let mut config = config(&sshd);
+    config["reverseTunnel"] = true.into();
+    let ssh = launcher(Mechanism::Ssh, &config, &around);
+    let seen = ssh.probe(PATIENCE).await.unwrap().seen;
+    assert!(seen.contains("tunnel"), "{seen}");
+
+    let folder = sshd.folder();
+    let key = std::fs::read_to_string(folder.join("key.pub")).unwrap();
+    let keys = format!("no-port-forwarding {key}");
+    std::fs::write(folder.join("authorized_keys"), keys).unwrap();
+    let why = ssh.probe(PATIENCE).await.unwrap_err().to_string();
+    assert!(why.contains("AllowTcpForwarding"), "{why}");
+    let order = order(SpinUpId::generate());
+    let refused = ssh.start(&order, CancellationToken::new()).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.kind(), StartErrorKind::Unavailable);
+    assert!(
+        refused.to_string().contains("no-port-forwarding"),
+        "{refused}"
+    );
+    assert_eq!(alive(order.spin_up), []);
+}
+
+#[tokio::test]
+#[ignore = "needs an ssh server: run `cargo xtask test`"]
+async fn a_tunnel_is_held_while_somebody_needs_it_and_opened_at_the_port_of_the_reference() {
+    let Some(sshd) = TestSshd::start().await.unwrap() else {
+        return;
+    };
+    let mut config = config(&sshd);
+    config["reverseTunnel"] = true.into();
+    let raw: RawConfig = serde_json::from_value(config.clone()).unwrap();
+    let target = TargetConfig::read(Mechanism::Ssh, &raw).unwrap();
+    let process = || Surroundings {
+        tunnels: Tunnels::to("nats://127.0.0.1:4222"),
+        ..surroundings(&sshd)
+    };
+    let first = process();
+    let ssh = launcher(Mechanism::Ssh, &config, &first);
+    let order = order(SpinUpId::generate());
+    let keep = |around: &Surroundings, starts: &[Option<Reference>]| {
+        around
+            .tunnels
+            .keep(order.target_id, &target, &around.ssh, starts);
+    };
+    keep(&first, &[None]);
+    let started = ssh.start(&order, CancellationToken::new()).await.unwrap();
+    let Reference::Ssh(there) = &started.reference else {
+        panic!("{started:?}");
+    };
+    let port = there.tunnel_port.unwrap();
+    assert!(is_open(port));
+    // Killed before it was stored, it is found with its port all the same.
+    let found = ssh.find(order.spin_up, None).await.unwrap();
+    assert_eq!(
+        found,
+        loom_targets::Found::Running(started.reference.clone())
+    );
+
+    // Another process takes over.
+    drop((ssh, first));
+    until("the end of the tunnel", || (!is_open(port)).then_some(())).await;
+    let second = process();
+    keep(&second, &[Some(started.reference.clone())]);
+    until("the tunnel of before", || is_open(port).then_some(())).await;
+    let ssh = launcher(Mechanism::Ssh, &config, &second);
+    end(&*ssh, order.spin_up, Some(&started.reference)).await;
+    keep(&second, &[]);
+    until("the end of the tunnel", || (!is_open(port)).then_some(())).await;
 }

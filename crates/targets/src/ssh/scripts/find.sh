@@ -3,13 +3,13 @@ loom_main() {
     loom_left=50
     while :; do
         if [ -n "$loom_ref_pid" ] && loom_lives "$loom_ref_pid" "$loom_ref_start" "$loom_ref_boot"; then
-            loom_say "running $loom_ref_pid $loom_ref_start $loom_ref_boot"
+            loom_say "running $loom_ref_pid $loom_ref_start $loom_ref_boot $(loom_tunnel)"
         fi
         loom_was_noted=
         if loom_noted; then
             loom_was_noted=1
             if loom_lives "$loom_pid" "$loom_start" "$loom_at"; then
-                loom_say "running $loom_pid $loom_start $loom_at"
+                loom_say "running $loom_pid $loom_start $loom_at $(loom_tunnel)"
             fi
         fi
         loom_oldest= loom_oldest_start=
@@ -20,7 +20,7 @@ loom_main() {
             fi
         done
         if [ -n "$loom_oldest" ]; then
-            loom_say "running $loom_oldest $loom_oldest_start $loom_boot"
+            loom_say "running $loom_oldest $loom_oldest_start $loom_boot $(loom_tunnel)"
         fi
         if [ -n "$loom_ref_pid$loom_was_noted" ]; then
             printf 'loom-answer ended\n'

@@ -72,6 +72,13 @@ loom_noted() {
     { read -r loom_pid loom_start loom_at <"$loom_dir/process"; } 2>/dev/null && [ -n "$loom_at" ]
 }
 
+# The port of the tunnel that an agent was told of, from the note beside its own; `-` where it was told of none.
+loom_tunnel() {
+    loom_tunnel_port=-
+    { IFS= read -r loom_tunnel_port <"$loom_dir/tunnel"; } 2>/dev/null
+    printf '%s' "${loom_tunnel_port:--}"
+}
+
 # Everybody with the id of the start in the environment.
 loom_marked() {
     for loom_file in $(grep -ls "LOOM_SPIN_UP_ID=$loom_id" /proc/[0-9]*/environ 2>/dev/null); do

@@ -20,7 +20,7 @@ loom_main() {
     # While anything of it lives, it is the same start.
     until flock -n 9; do
         if loom_noted; then
-            loom_say "existing $loom_pid $loom_start $loom_at"
+            loom_say "existing $loom_pid $loom_start $loom_at $(loom_tunnel)"
         fi
         [ "$loom_left" -gt 0 ] || loom_say pending
         loom_left=$((loom_left - 1))
@@ -28,11 +28,13 @@ loom_main() {
     done
     if loom_noted; then
         # It has ended since.
-        loom_say "existing $loom_pid $loom_start $loom_at"
+        loom_say "existing $loom_pid $loom_start $loom_at $(loom_tunnel)"
     fi
     [ ! -e "$loom_dir/stopped" ] ||
         loom_refuse "this start was ended before it began; begin another one"
     loom_check
+    printf '%s\n' "$loom_tunnel_wanted" >"$loom_dir/tunnel" ||
+        loom_refuse "the directory $loom_dir can't be written; make room or mend its rights"
     : >"$loom_dir/out"
     exec 8>>"$loom_dir/out"
     flock -n 8
@@ -48,5 +50,5 @@ loom_main() {
         loom_left=$((loom_left - 1))
         loom_pause
     done
-    loom_say "started $loom_pid $loom_start $loom_at"
+    loom_say "started $loom_pid $loom_start $loom_at $(loom_tunnel)"
 }
