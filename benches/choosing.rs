@@ -69,7 +69,7 @@ impl Project {
         for (requirements, count) in self.pending.ready_in(places) {
             let need = Need::from(&*requirements);
             let there = self.agents.count_there(&need);
-            let there = there + self.roster.count_expected(&need, |_| true);
+            let there = there + self.roster.count_expected(&need, |_, _| true);
             let capacity = self.roster.capacity(&need);
             if missing(capacity, count as u64, 1, there as u64) > 0 {
                 let target = self.roster.pick(&need, None, |_| 0, |_, _| true);
@@ -111,6 +111,7 @@ fn target(capability: usize) -> TargetRecord<()> {
         },
         ticket: TicketTerms::of(&target, Some(&need), [0; 32]),
         reference: None,
+        place: None,
         until: now(),
     };
     let mut record = TargetRecord::new(target);
