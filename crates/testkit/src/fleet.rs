@@ -146,6 +146,8 @@ impl FleetBuilder {
     }
 
     async fn start_on(self, nats: TestNats) -> Result<Fleet> {
+        // As the program does at its start. The first one in the process counts.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let data = tempfile::Builder::new()
             .prefix("loom-test-fleet-")
             .tempdir()

@@ -110,8 +110,6 @@ impl TestProject {
 
     /// The coordinator's REST API; requests through it name this project.
     pub fn api(&self) -> Result<ApiClient> {
-        // The first one in the process counts, and any will do: the API is reached without TLS.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let address = self.reach.api_address()?;
         let project = Some(self.id.clone());
         Ok(ApiClient::new(&format!("http://{address}"), None, project)?)
