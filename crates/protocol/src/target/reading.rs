@@ -67,7 +67,7 @@ impl TargetConfig {
     }
 
     /// This one with changes: a field replaces the field, `null` removes it, and variables, headers, inputs and
-    /// resources are merged by name. A secret that is [`MASK`] stays as it is. The shape stays.
+    /// resources are merged by name. A secret that is [`MASK`](super::MASK) stays as it is. The shape stays.
     ///
     /// # Errors
     /// As of [`TargetConfig::read`].
