@@ -7,6 +7,8 @@ use anyhow::{Context as _, Result, ensure};
 use loom_actors::domain::targets::OwnedNewborn;
 use loom_protocol::target::{BirthTicket, SpinUpOperation, SpinUpStatus, Target};
 use loom_protocol::{AgentGuid, ErrorCode};
+use loom_testkit::agent::Behaviour;
+use loom_testkit::births::a_while;
 use loom_testkit::fleet::{Fleet, TestProject};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -194,6 +196,58 @@ async fn whoever_finds_all_places_taken_is_told_by_which_starts() -> Result<()> 
         }
     }
     Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn what_the_run_of_before_was_says_nothing_of_an_agent_that_was_just_born() -> Result<()> {
+    let fleet = Fleet::builder()
+        .settings(|settings| {
+            settings.agents.stale_after = Duration::from_secs(2);
+            settings.agents.heartbeat_every = Duration::from_millis(500);
+        })
+        .start()
+        .await?;
+    let (project, receiver) = (fleet.project().await?, Receiver::answering(ACCEPTED).await?);
+    let before = project
+        .agent("go")
+        .behaviour(Behaviour::Beat)
+        .spawn()
+        .await?;
+    let guid = before.guid();
+    before.die();
+    let parts = project.parts()?;
+    let is_offline = async || {
+        let entry = parts.agents.get(guid)?;
+        (entry.agent().status.as_str() == "offline").then_some(())
+    };
+    project
+        .eventually("the run of before is offline", is_offline)
+        .await?;
+
+    register(&project, receiver.target("reborn", "go")).await?;
+    project.submit_plain("go").await?;
+    receiver.until_asked(&project, "reborn").await?;
+    let ticket = receiver.asked.lock()[0].ticket.clone();
+    let newborn = OwnedNewborn {
+        guid,
+        instance_id: Some("run-2".into()),
+        agent_type: "codex".into(),
+        capabilities: vec!["go".into()],
+        boundaries: vec!["default".into()],
+    };
+    let manager = parts.target_manager.clone();
+    manager
+        .redeem(&BirthTicket::from_text(ticket), newborn)
+        .await?;
+    // Whoever answers a webhook does not know what became of it.
+    a_while().await;
+    ensure!(parts.targets.linked(guid).is_some(), "it has not come yet");
+    // It has the time to come, and never does.
+    let is_gone = async || parts.targets.linked(guid).is_none().then_some(());
+    project
+        .eventually("it is expected no longer", is_gone)
+        .await
 }
 
 /// One more than there are places in the whole process, where a project has one.

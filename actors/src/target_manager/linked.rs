@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | the registry has it no longer | – | unlinked |
 //! | it is offline | its mechanism | ended or never there: unlinked; it runs: it still takes a place at its target, and is asked after again; that can't be told: unlinked |
-//! | it was born and the registry never had it | a delivery barrier | unlinked after `stale_after`, in which we could hear |
+//! | it was born and has never registered | a delivery barrier | unlinked after `stale_after`, in which we could hear |
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,8 +26,9 @@ use super::queue::ChangeQueue;
 use super::tidying::{GRACE, tidy_after_agent};
 use super::trigger::AgentToEnd;
 use super::{Record, Reference};
-use crate::agent_registry::{AgentChange, AgentDirectory};
+use crate::agent_registry::{AgentChange, AgentDirectory, AgentEntry};
 use crate::deadline_queue::DeadlineQueue;
+use crate::domain::agent::has_registered;
 use crate::domain::targets::LinkedAgent;
 use crate::liveness::BarrierOutcome;
 
@@ -110,9 +111,7 @@ impl LinkedAgents {
     /// An agent was born: it has the time to be there.
     pub fn expect(&mut self, env: &Env, queue: &mut ChangeQueue, guid: AgentGuid) {
         self.due.set(guid, Instant::now() + env.args.stale_after);
-        if is_offline(&env.args.agents, guid) {
-            self.ask_after(env, queue, guid);
-        }
+        self.ask_after(env, queue, guid);
     }
 
     /// Some have had the time to be there.
@@ -177,18 +176,21 @@ impl LinkedAgents {
         let Some((record, agent)) = env.args.directory.linked_agent(guid) else {
             return;
         };
+        if !is_offline(&env.args.agents, &agent) {
+            return;
+        }
         let Ok(mechanism) = env.args.births.mechanisms.of(&record.target) else {
             return self.unlink(env, queue, guid);
         };
         let (agents, myself) = (env.args.agents.clone(), env.myself());
         let born_by = agent.operation_id;
         let asking = tokio::spawn(async move {
-            while is_offline(&agents, guid) {
+            while is_offline(&agents, &agent) {
                 let found = mechanism.find(born_by, agent.reference.as_ref()).await;
                 match found {
                     Ok(Found::Running(_)) | Err(_) => sleep(ASK_EVERY).await,
                     Ok(Found::Ended { .. } | Found::Absent | Found::Unknown { .. }) => {
-                        if is_offline(&agents, guid) {
+                        if is_offline(&agents, &agent) {
                             let _ = myself.cast(TargetMsg::Departed { guid, born_by });
                         }
                         return;
@@ -280,12 +282,21 @@ pub(super) fn tidy_after(env: &mut Env, record: &Record, agent: &LinkedAgent<Ref
 
 /// Whether an agent was born and the registry does not have it.
 fn is_expected(env: &Env, guid: AgentGuid) -> bool {
-    env.args.agents.get(guid).is_none() && env.args.directory.linked(guid).is_some()
+    let linked = env.args.directory.linked_agent(guid);
+    linked.is_some_and(|(_, agent)| registered(&env.args.agents, &agent).is_none())
 }
 
-fn is_offline(agents: &AgentDirectory, guid: AgentGuid) -> bool {
-    let known = agents.get(guid);
+/// What an agent of before that has the same id was says nothing of the one that was born.
+fn is_offline(agents: &AgentDirectory, agent: &LinkedAgent<Reference>) -> bool {
+    let known = registered(agents, agent);
     known.is_some_and(|entry| entry.agent().status == AgentStatus::Offline)
+}
+
+/// The entry of an agent that was born, once it has registered.
+fn registered(agents: &AgentDirectory, agent: &LinkedAgent<Reference>) -> Option<Arc<AgentEntry>> {
+    let run = agent.instance_id.as_deref();
+    let entry = agents.get(agent.guid);
+    entry.filter(|entry| has_registered(entry.agent(), run))
 }
 
 fn not_started_here(guid: AgentGuid) -> WireError {
