@@ -169,12 +169,12 @@ async fn an_agent_that_stands_still_for_longer_than_its_birth_may_take_is_ended(
     Ok(())
 }
 
-/// Starts an agent for each request, as a receiver of somebody's would.
-async fn receiver(house: &House) -> Result<TestReceiver> {
+/// A target whose webhook starts an agent for each request, as a receiver of somebody's would, for as long as that is kept.
+async fn target_by_webhook(house: &House) -> Result<TestReceiver> {
     // As the program does at its start; whoever was first has done it for all of this process.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let folder = house.folder().to_owned();
-    TestReceiver::start(move |_, received| {
+    let receiver = TestReceiver::start(move |_, received| {
         let told: Value = serde_json::from_slice(&received.body).unwrap_or_default();
         let told = told.as_object().into_iter().flatten();
         let mut command = tokio::process::Command::new("sh");
@@ -188,18 +188,17 @@ async fn receiver(house: &House) -> Result<TestReceiver> {
         command.spawn().map(drop).expect("a shell is there");
         StatusCode::OK.into_response()
     })
-    .await
-}
-
-fn target_of(receiver: &TestReceiver) -> Value {
+    .await?;
     let body = json!({
         "LOOM_TICKET": "{{ticket}}", "LOOM_SPIN_UP_ID": "{{spinUpId}}", "LOOM_NATS_URL": "{{natsUrl}}",
         "LOOM_PROJECT_ID": "{{projectId}}", "LOOM_AGENT_TYPE": "{{agentType}}", "LOOM_CAPABILITIES": "{{capability}}",
     });
-    json!({
+    let target = json!({
         "name": "here", "agentType": "parrot", "capabilities": ["rust"], "mechanism": "webhook",
         "config": {"url": receiver.url("/"), "bodyTemplate": body.to_string()},
-    })
+    });
+    house.project.request("targets.register", target).await?;
+    Ok(receiver)
 }
 
 /// A webhook ends nothing: the agent of a start that was given up goes on when it may.
@@ -212,11 +211,7 @@ async fn an_agent_of_a_webhook_that_stood_still_is_born_late_where_there_is_room
         ("targets.cooldown", "10m"),
     ])
     .await?;
-    let receiver = receiver(&house).await?;
-    house
-        .project
-        .request("targets.register", target_of(&receiver))
-        .await?;
+    let _receiver = target_by_webhook(&house).await?;
     std::fs::write(house.path("go"), "")?;
     let id = house.project.submit_plain("rust").await?;
     let first = stopped(&house).await?;
@@ -241,11 +236,7 @@ async fn an_agent_of_a_webhook_that_stood_still_is_refused_where_another_has_its
         ("targets.cooldown", "1s"),
     ])
     .await?;
-    let receiver = receiver(&house).await?;
-    house
-        .project
-        .request("targets.register", target_of(&receiver))
-        .await?;
+    let _receiver = target_by_webhook(&house).await?;
     let id = house.project.submit_plain("rust").await?;
     let first = stopped(&house).await?;
     let starts = until_born_after_a_timeout(&house).await?;

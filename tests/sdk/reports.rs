@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use async_nats::jetstream::stream::{Config, Stream};
 use loom_client::{Job, JobError, JobResult};
 use loom_protocol::{WorkId, names};
 use serde_json::{Value, json};
@@ -10,6 +11,26 @@ use tokio::time::{Instant, timeout};
 
 use crate::fake::{Fake, LIMIT, Reply, claimed, claimed_with_timeout};
 use crate::{case, done};
+
+/// The stream of the project's work, as the coordinator makes it.
+async fn work_stream(fake: &Fake) -> Stream {
+    let jetstream = async_nats::jetstream::new(fake.client.nats().clone());
+    let config = Config {
+        name: names::work_stream(&fake.project),
+        subjects: names::work_stream_subjects(&fake.project),
+        ..Default::default()
+    };
+    jetstream.create_stream(config).await.unwrap()
+}
+
+/// Waits until a report that nobody answers lies in the stream.
+async fn until_published(fake: &mut Fake, stream: &mut Stream) {
+    let until = Instant::now() + LIMIT;
+    while stream.info().await.unwrap().state.messages == 0 {
+        assert!(Instant::now() < until, "never published");
+        fake.next("work.complete").await;
+    }
+}
 
 case! {
     completions_that_wait_together_go_together(fake) {
@@ -103,21 +124,12 @@ case! {
 
 case! {
     while_nobody_answers_a_report_goes_into_the_stream_once(fake) {
-        let jetstream = async_nats::jetstream::new(fake.client.nats().clone());
-        let mut stream = jetstream.create_stream(async_nats::jetstream::stream::Config {
-            name: names::work_stream(&fake.project),
-            subjects: names::work_stream_subjects(&fake.project),
-            ..Default::default()
-        }).await.unwrap();
+        let mut stream = work_stream(&fake).await;
         let id = WorkId::generate();
         fake.replies("work.claim", [Reply::Answer(claimed(&[id]))]);
         fake.on("work.complete", |_| Some(Reply::Silence));
         let agent = fake.agent().start(done).unwrap();
-        let until = Instant::now() + LIMIT;
-        while stream.info().await.unwrap().state.messages == 0 {
-            assert!(Instant::now() < until, "never published");
-            fake.next("work.complete").await;
-        }
+        until_published(&mut fake, &mut stream).await;
         fake.next("work.complete").await;
         assert_eq!(stream.info().await.unwrap().state.messages, 1);
         let subject = names::work_completed(&fake.project);
@@ -141,20 +153,11 @@ case! {
 
 case! {
     an_agent_whose_published_report_is_answered_after_all_deregisters(fake) {
-        let jetstream = async_nats::jetstream::new(fake.client.nats().clone());
-        let mut stream = jetstream.create_stream(async_nats::jetstream::stream::Config {
-            name: names::work_stream(&fake.project),
-            subjects: names::work_stream_subjects(&fake.project),
-            ..Default::default()
-        }).await.unwrap();
+        let mut stream = work_stream(&fake).await;
         fake.replies("work.claim", [Reply::Answer(claimed(&[WorkId::generate()]))]);
         fake.on("work.complete", |_| Some(Reply::Silence));
         let agent = fake.agent().start(done).unwrap();
-        let until = Instant::now() + LIMIT;
-        while stream.info().await.unwrap().state.messages == 0 {
-            assert!(Instant::now() < until, "never published");
-            fake.next("work.complete").await;
-        }
+        until_published(&mut fake, &mut stream).await;
         agent.shut_down("test", LIMIT);
         fake.on("work.complete", |_| None);
         fake.next("agents.deregister").await;
@@ -167,7 +170,7 @@ case! {
     a_report_in_a_stream_of_somebody_else_is_published_again(fake) {
         let jetstream = async_nats::jetstream::new(fake.client.nats().clone());
         let (subjects, ours) = (names::work_stream_subjects(&fake.project), names::work_stream(&fake.project));
-        let over = |name: &str| async_nats::jetstream::stream::Config {
+        let over = |name: &str| Config {
             name: name.to_owned(),
             subjects: subjects.clone(),
             ..Default::default()
@@ -176,17 +179,10 @@ case! {
         fake.replies("work.claim", [Reply::Answer(claimed(&[WorkId::generate()]))]);
         fake.on("work.complete", |_| Some(Reply::Silence));
         let agent = fake.agent().start(done).unwrap();
-        let until = Instant::now() + LIMIT;
-        while other.info().await.unwrap().state.messages == 0 {
-            assert!(Instant::now() < until, "never published");
-            fake.next("work.complete").await;
-        }
+        until_published(&mut fake, &mut other).await;
         jetstream.delete_stream("SOMEBODY_ELSES").await.unwrap();
         let mut ours = jetstream.create_stream(over(&ours)).await.unwrap();
-        while ours.info().await.unwrap().state.messages == 0 {
-            assert!(Instant::now() < until, "not published again");
-            fake.next("work.complete").await;
-        }
+        until_published(&mut fake, &mut ours).await;
         agent.shut_down("test", LIMIT);
         let report = timeout(LIMIT, agent.ended()).await.unwrap().unwrap();
         assert_eq!(report.published, 1);
