@@ -13,7 +13,7 @@ use loom_actors::target_manager::{
     AgentEnd, FailureKind, Found, Mechanism, Mechanisms, Start, StartFailure, Started, Stopped,
 };
 use loom_protocol::SpinUpId;
-use loom_protocol::target::Target;
+use loom_protocol::target::{MechanismConfig, Target};
 use loom_targets::ssh::Tunnels;
 use loom_targets::{
     Launcher, Reference, StartError, StartErrorKind, StartOrder, Surroundings, mechanism_for,
@@ -67,6 +67,9 @@ impl Mechanisms for Launchers {
     }
 
     fn in_use(&self, target: &Target, starts: &[Option<&Value>]) {
+        if !matches!(target.config.of(), MechanismConfig::Ssh(_)) {
+            return;
+        }
         let starts: Vec<_> = starts.iter().map(|start| read(*start)).collect();
         let Surroundings { tunnels, ssh, .. } = &self.around;
         tunnels.keep(target.id, &target.config, ssh, &starts);

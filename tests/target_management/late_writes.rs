@@ -1,12 +1,15 @@
 //! Starts that a former owner has recorded late: it stood still with the write on its way, and the next coordinator had
 //! read the bucket by then. Here the bucket is written to from outside, which looks the same to whoever owns.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 use loom_protocol::target::{SpinUpStatus, Target};
-use loom_protocol::{SpinUpId, names};
-use loom_testkit::births::{Place, a_while, came_to, operations, submit};
+use loom_protocol::{AgentGuid, SpinUpId, names};
+use loom_testkit::births::{Place, Process, a_while, came_to, operations, submit};
 use loom_testkit::fleet::{Fleet, TestProject};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::births::let_register;
 use crate::{get, register};
@@ -62,6 +65,54 @@ async fn a_start_that_a_former_owner_recorded_late_is_gone_on_with_when_it_is_co
     let all = operations(&project)?;
     ensure!(all.len() == 1 && all[0].operation_id == start, "{all:?}");
     drop(agents);
+    Ok(())
+}
+
+/// A former owner has taken the agent in, on the revision that is there: its write is stored late.
+async fn link(project: &TestProject, process: &Process, guid: AgentGuid) -> Result<()> {
+    let bucket = names::targets_bucket(project.id());
+    let bucket = project.jetstream().get_key_value(&bucket).await?;
+    let key = names::target_key("here");
+    let entry = bucket.entry(&key).await?.context("its record")?;
+    let mut record: Value = serde_json::from_slice(&entry.value[1..])?;
+    let birth = record["births"][0].take();
+    ensure!(!birth["reference"].is_null(), "{birth}");
+    record["births"] = json!([]);
+    record["agents"] = json!([{
+        "guid": guid, "instanceId": process.registration(guid)["instanceId"],
+        "operationId": process.start, "ticket": birth["ticket"], "reference": birth["reference"],
+        "bornAt": birth["operation"]["startedAt"],
+    }]);
+    let mut bytes = entry.value[..1].to_vec();
+    serde_json::to_writer(&mut bytes, &record)?;
+    bucket.update(&key, bytes.into(), entry.revision).await?;
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn an_agent_that_a_former_owner_took_in_late_is_not_ended_when_its_birth_had_its_time()
+-> Result<()> {
+    let limit = Duration::from_secs(3);
+    let fleet = Fleet::builder()
+        .settings(move |settings| settings.targets.birth_timeout.local = limit)
+        .start()
+        .await?;
+    let (project, place) = (fleet.project().await?, Place::new()?);
+    register(&project, place.target("here", 1)).await?;
+    submit(&project, 1).await?;
+    let process = place.started(&project, 1).await?.remove(0);
+    let begun = Instant::now();
+    came_to(&project, SpinUpStatus::InProgress, "here").await?;
+    let guid = AgentGuid::generate();
+    link(&project, &process, guid).await?;
+    let agent = process.register(&project, guid).await?;
+    // deliberate sleep: that nothing happens can be waited for in no other way
+    tokio::time::sleep_until(begun + limit).await;
+    a_while().await;
+    ensure!(place.living().len() == 1, "it works");
+    ensure!(project.parts()?.targets.linked(guid).is_some());
+    drop(agent);
     Ok(())
 }
 

@@ -191,6 +191,7 @@ impl State {
                 }
             }
             for agent in &record.agents {
+                self.births.linked(agent.operation_id);
                 self.linked.expect_again(env, queue, agent.guid);
                 let place = (*key, record);
                 end_late(env, queue, place, agent.operation_id);
@@ -244,6 +245,7 @@ impl State {
             }
         }
         if self.env.args.directory.take_found() {
+            self.env.args.events.gap(Some(&self.env.args.project));
             self.recover();
         }
         if let Ok(changed) = outcome.as_ref()

@@ -10,16 +10,16 @@
 //! more. An agent that registers while its start is being ended is told to try again: either it ends first, or the start
 //! is given up by then, and it is born late where there is room.
 //!
-//! A start that this incarnation finds in the bucket is gone on with where the record says that it stands:
-//!
-//! So is one that is found later: a former owner that stood still has its writes stored when it goes on, as long as nobody
-//! else has written that record.
+//! A start that this incarnation finds in the bucket is gone on with where the record says that it stands. So is one that
+//! is found later: a former owner that stood still has its writes stored when it goes on, as long as nobody else has
+//! written that record.
 //!
 //! | the bucket has | then |
 //! |---|---|
 //! | its end, and the record has it still | it leaves the record, with that end |
 //! | a start without a reference | its mechanism is asked: it runs: its reference is recorded; surely not begun: begun again with a new ticket; it cannot say, as of one that was recorded on another machine: it stands until its time is over |
 //! | a start with a reference | its mechanism is asked: it runs: watched on, with the full time; it has ended: given up, with its output |
+//! | the agent of a start, linked by somebody else | it is waited for no longer |
 //! | not what this incarnation has begun, because it was destroyed | what was started is ended |
 
 use std::collections::{HashMap, HashSet};
@@ -287,6 +287,13 @@ impl Births {
             } else {
                 self.running.remove(&id);
             }
+        }
+    }
+
+    /// Its agent stands in the record, whoever wrote that: it is waited for no longer.
+    pub fn linked(&mut self, id: SpinUpId) {
+        if !self.is_born(id) {
+            self.registered(id);
         }
     }
 

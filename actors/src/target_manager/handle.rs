@@ -71,8 +71,8 @@ impl TargetManagerHandle {
     /// Which starts take the places of `targets.max_concurrent`, where all are taken: nobody is started until one of
     /// them is decided or has taken its place for its time.
     pub fn places_taken(&self) -> Option<PlacesTaken> {
-        let taken = PlacesTaken::now(&self.terms, &self.directory, self.clock.now());
-        taken.are_all().then_some(taken)
+        let (terms, directory, now) = (&self.terms, &self.directory, self.clock.now());
+        PlacesTaken::are_all(terms, directory, now).then(|| PlacesTaken::now(terms, directory, now))
     }
 
     /// The actor's handle, for supervision and fault injection.

@@ -182,13 +182,34 @@ impl LinkedAgents {
         let Ok(mechanism) = env.args.births.mechanisms.of(&record.target) else {
             return self.unlink(env, queue, guid);
         };
+        let Some(key) = TargetKey::of(&record.target.name) else {
+            return;
+        };
+        let (name, id) = (record.target.name.clone(), record.target.id);
         let (agents, myself) = (env.args.agents.clone(), env.myself());
         let born_by = agent.operation_id;
         let asking = tokio::spawn(async move {
             while is_offline(&agents, &agent) {
                 let found = mechanism.find(born_by, agent.reference.as_ref()).await;
                 match found {
-                    Ok(Found::Running(_)) | Err(_) => sleep(ASK_EVERY).await,
+                    Ok(Found::Running(reference)) => {
+                        // It registered before its mechanism had said by what it is found.
+                        if agent.reference.is_none() {
+                            let command = BirthCommand::Started {
+                                id: born_by,
+                                reference,
+                            };
+                            let request = Request {
+                                key,
+                                name: name.clone(),
+                                command: Command::Birth { id, command },
+                            };
+                            let request = request.into();
+                            let _ = myself.cast(TargetMsg::Order { request });
+                        }
+                        sleep(ASK_EVERY).await;
+                    }
+                    Err(_) => sleep(ASK_EVERY).await,
                     Ok(Found::Ended { .. } | Found::Absent | Found::Unknown { .. }) => {
                         if is_offline(&agents, &agent) {
                             let _ = myself.cast(TargetMsg::Departed { guid, born_by });

@@ -93,8 +93,9 @@ impl PlacesTaken {
     }
 
     /// Whether no place is left, in this project or in all.
-    pub(super) fn are_all(&self) -> bool {
-        self.by.len() >= self.terms.most_of_a_project() || self.terms.limit.is_reached()
+    pub(super) fn are_all(terms: &BirthTerms, directory: &TargetDirectory, now: Timestamp) -> bool {
+        let taken = directory.count_begun_since(now.before(terms.place_for()));
+        taken >= terms.most_of_a_project() || terms.limit.is_reached()
     }
 }
 

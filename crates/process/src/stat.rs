@@ -1,6 +1,7 @@
 //! What the operating system says of processes, where it has a `/proc`.
 
 use std::num::NonZeroI32;
+use std::sync::LazyLock;
 
 use rustix::process::{Pid, Signal, test_kill_process_group};
 
@@ -128,6 +129,12 @@ pub fn boot_id() -> Option<String> {
 
 /// Among which processes this one is: the machine, and on it the space of process numbers (that of a container, say).
 pub fn place() -> Option<String> {
+    // The same for as long as this process lives.
+    static PLACE: LazyLock<Option<String>> = LazyLock::new(read_place);
+    PLACE.clone()
+}
+
+fn read_place() -> Option<String> {
     let text = |path: &str| Some(std::fs::read_to_string(path).ok()?.trim().to_owned());
     let machine = text("/etc/machine-id").filter(|id| !id.is_empty());
     let machine = machine.or_else(|| text("/proc/sys/kernel/hostname"))?;

@@ -203,8 +203,7 @@ impl<R: Clone> TargetRecord<R> {
     }
 
     /// Pending, InProgress → Failed or Timeout: there will be no agent. Its `error` ends with what was said last, so that
-    /// it is told wherever the error is. The target rests, twice as long after each
-    /// failure in a row, from `cooldown` on.
+    /// it is told wherever the error is. The target rests, twice as long after each failure in a row, from `cooldown` on.
     pub fn given_up(
         &self,
         id: SpinUpId,

@@ -3,8 +3,9 @@
 //! - **Nothing is asked**: `BatchMode`, a time limit for connecting, and signs of life, so that no call hangs. What the
 //!   user's own configuration says of a host counts, but no connection of theirs is shared, and nothing is forwarded.
 //! - **The script** of a start (`start.sh`) goes through the connection's standard input to a `sh -s`, once that has
-//!   greeted: what was never sent is in no doubt. It is carried out only when all of it has come. So the environment reaches the command although the server takes no variables, no
-//!   quoting but the shell's own is needed, and the ticket is in no command line, here or there.
+//!   greeted: what was never sent is in no doubt. It is carried out only when all of it has come. So the environment
+//!   reaches the command although the server takes no variables, no quoting but the shell's own is needed, and the ticket
+//!   is in no command line, here or there.
 //! - **Detached**: the agent leads a session of its own, reads nothing, and writes to a `tail` that keeps the end. It
 //!   survives the connection. (Where the system ends all that a user left, that takes `loginctl enable-linger`.)
 //! - **Never doubled**: a lock on that machine, in a directory of the account (`loom-spin-ups-UID` in the directory for

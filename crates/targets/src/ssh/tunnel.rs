@@ -147,18 +147,6 @@ impl Tunnel {
     pub fn state(&self) -> watch::Receiver<TunnelState> {
         self.state.clone()
     }
-
-    /// Waits until it stands, and says at which port there.
-    pub async fn up(&self) -> Option<u16> {
-        let mut state = self.state.clone();
-        let up = state
-            .wait_for(|state| matches!(state, TunnelState::Up { .. }))
-            .await;
-        match *up.ok()? {
-            TunnelState::Up { port } => Some(port),
-            _ => None,
-        }
-    }
 }
 
 impl Drop for Tunnel {

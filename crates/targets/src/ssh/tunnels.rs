@@ -28,7 +28,7 @@
 //! | this process is killed | `ssh` ends with it (Linux); the next one opens it at the port that the references have |
 //! | it is killed before the reference is stored | the note on that machine has the port: it is opened when the start is found |
 //! | an agent that leaves waits for an answer still | the tunnel stays for 5 s more |
-//! | the target leads to another machine by now | its agents have no tunnel after the next break, as they can be neither seen nor ended |
+//! | the target leads to another machine by now | its agents lose their tunnel within 5 s, as they can be neither seen nor ended; where the host is set back, it is opened at their port |
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;

@@ -50,7 +50,7 @@ async fn a_tunnel_leads_here_and_is_opened_again_at_the_same_port() {
         port: here,
     };
     let tunnel = Tunnel::open(config.clone(), program.clone(), forward.clone(), None);
-    let port = timeout(PATIENCE, tunnel.up()).await.unwrap().unwrap();
+    let port = tunnel.up_within(PATIENCE).await.unwrap();
     assert_eq!(
         timeout(PATIENCE, echoed(port)).await.unwrap().unwrap(),
         b"hello"
@@ -65,7 +65,7 @@ async fn a_tunnel_leads_here_and_is_opened_again_at_the_same_port() {
     .await;
     down.unwrap().unwrap();
     sshd.restart().await.unwrap();
-    assert_eq!(timeout(PATIENCE, tunnel.up()).await.unwrap(), Some(port));
+    assert_eq!(tunnel.up_within(PATIENCE).await, Ok(port));
     assert_eq!(
         timeout(PATIENCE, echoed(port)).await.unwrap().unwrap(),
         b"hello"
@@ -80,7 +80,7 @@ async fn a_tunnel_leads_here_and_is_opened_again_at_the_same_port() {
     .await;
     // Another coordinator opens it at the port that the agents know.
     let tunnel = Tunnel::open(config, program, forward, Some(port));
-    assert_eq!(timeout(PATIENCE, tunnel.up()).await.unwrap(), Some(port));
+    assert_eq!(tunnel.up_within(PATIENCE).await, Ok(port));
     assert_eq!(
         timeout(PATIENCE, echoed(port)).await.unwrap().unwrap(),
         b"hello"

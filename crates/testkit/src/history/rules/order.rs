@@ -1,9 +1,15 @@
+use std::time::Duration;
+
 use loom_protocol::{AgentGuid, WorkId};
 
 use super::super::operation::{Action, Claim, ItemSpec, Moment, Operation, Verb};
 use super::super::stories::{ItemHistory, Stories};
 use super::super::verdict::{Rule, Violation};
 use super::matching::bar;
+
+/// How long before a claim another one may have been sent that was still being served: as long as a claim waits and is
+/// carried out. Only told with a finding, it excuses nothing.
+const ABOUT_TO_BE_GIVEN: Duration = Duration::from_secs(4);
 
 /// An item was certainly pending all this time.
 struct Waiting<'h> {
@@ -56,6 +62,17 @@ pub(super) fn higher_and_older_first(stories: &Stories, found: &mut Vec<Violatio
             events.extend(stories.of_leases(higher.item.id));
             events.extend(least.submits.first());
             events.push(served.operation);
+            // Who may have been about to be given it.
+            let open = stories.history.operations.iter().filter(|other| {
+                matches!(&other.action, Action::Claim(claim) if other.given().is_empty()
+                && other.accepted_at().is_none()
+                && other.sent < served.at
+                && other.sent.after(ABOUT_TO_BE_GIVEN) > sent
+                && stories.specs(claim.agent, served.at).any(|agent| {
+                    bar(agent, higher.item, claim.capabilities.as_deref()).is_none()
+                }))
+            });
+            events.extend(open);
             found.push(Violation::new(Rule::Order, given, says, &events));
         }
     }
