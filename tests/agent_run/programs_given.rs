@@ -39,7 +39,7 @@ async fn found(house: &House, options: &[&str]) -> (Value, String, String) {
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn programs_and_hooks_find_neither_nats_nor_keys_unless_they_are_named() {
     let house = House::open().await;
-    let url = house.nats.url().to_string();
+    let url = house.nats.url().clone();
     let (program, hook, said) = found(&house, &[]).await;
     for name in SECRETS.iter().chain(&["NATS_URL", "LOOM_NATS_URL"]) {
         assert!(program[name].is_null(), "{name}: {program}");
