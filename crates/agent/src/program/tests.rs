@@ -185,6 +185,7 @@ fn what_an_item_says_becomes_no_flag() {
         "{label.model}",
         "{description}",
         "x{id}",
+        "config={id}",
         "--{label.flag}",
         "--x{id}=1",
         "-m{id}",
