@@ -11,6 +11,7 @@ mod house;
 mod killed;
 mod output;
 mod programs;
+mod programs_given;
 mod replaced;
 mod rests;
 mod told;

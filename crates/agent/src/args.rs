@@ -67,6 +67,11 @@ pub struct AgentRunArgs {
     #[arg(long, value_name = "COMMAND")]
     pub may_run: Vec<String>,
 
+    /// A variable that it finds as well (with --program; repeatable): what leads to NATS and to the API, and keys like
+    /// ANTHROPIC_API_KEY, are else withheld from it and from --before and --after
+    #[arg(long, value_name = "NAME")]
+    pub env: Vec<String>,
+
     /// The attempt that makes so many spent ones is the last (with --program; the item's maxAttempts counts as well).
     /// Default: 2
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

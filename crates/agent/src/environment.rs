@@ -9,6 +9,32 @@ use super::report_dir;
 
 /// What is said to the agent and not to its program.
 pub const WITHHELD: [&str; 3] = ["LOOM_TICKET", "LOOM_SPIN_UP_ID", "LOOM_END_WITH_PID"];
+/// What leads to NATS and to the API. A program that Loom understands needs none of it: `loom work …` inside finds it
+/// in its [`report_dir`].
+const CONNECTION: [&str; 6] = [
+    "NATS_URL",
+    "LOOM_NATS_URL",
+    "NATS_USER",
+    "NATS_PASS",
+    "NATS_CREDS",
+    "LOOM_API_TOKEN",
+];
+/// The keys that the programs that Loom understands may be signed in by.
+const KEYS: [&str; 13] = [
+    "ANTHROPIC_API_KEY",
+    "ANTHROPIC_AUTH_TOKEN",
+    "CLAUDE_CODE_OAUTH_TOKEN",
+    "AWS_BEARER_TOKEN_BEDROCK",
+    "CODEX_API_KEY",
+    "OPENAI_API_KEY",
+    "GEMINI_API_KEY",
+    "GOOGLE_API_KEY",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "COPILOT_GITHUB_TOKEN",
+    "GH_TOKEN",
+    "GITHUB_TOKEN",
+    "GITHUB_PERSONAL_ACCESS_TOKEN",
+];
 /// The most that one variable may hold, in bytes; the system refuses a program with longer ones.
 const LONGEST: usize = 96 * 1024;
 
@@ -37,6 +63,20 @@ pub fn of_agent(
         _ => {}
     }
     variables
+}
+
+/// What a program that Loom understands, and the hooks around it, do not find: all but what is passed on by its name.
+pub fn withheld(passed: &[String]) -> Vec<&'static str> {
+    let all = CONNECTION.into_iter().chain(KEYS);
+    all.filter(|name| !passed.iter().any(|passed| passed == name))
+        .collect()
+}
+
+/// The keys among what is withheld that this process has.
+pub fn withheld_keys(withheld: &[&'static str]) -> Vec<&'static str> {
+    let is_set = |name: &&&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let keys = withheld.iter().filter(|name| KEYS.contains(name));
+    keys.filter(is_set).copied().collect()
 }
 
 /// What is told of one item: its directory, that for reports, and the file of its description among it.

@@ -227,7 +227,7 @@ impl Inside {
         let url: String = variable("LOOM_NATS_URL")?;
         let mut options = ClientOptions::new(url, project);
         options.name = "loom work".into();
-        let told = |name| std::env::var(name).ok();
+        let told = report_dir::variable;
         options.credentials = match (told("NATS_CREDS"), told("NATS_USER"), told("NATS_PASS")) {
             (Some(file), _, _) => Credentials::File(file.into()),
             (None, Some(user), Some(password)) => Credentials::UserPassword(user, password),
@@ -267,7 +267,7 @@ fn variable<T: std::str::FromStr>(name: &str) -> Result<T, Problem>
 where
     T::Err: std::fmt::Display,
 {
-    let value = std::env::var(name).map_err(|_| {
+    let value = report_dir::variable(name).ok_or_else(|| {
         Problem::Usage(format!(
             "{name} is not set; this is for programs that `loom agent run` has started"
         ))

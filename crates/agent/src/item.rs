@@ -82,6 +82,7 @@ struct Work<'a> {
     run: Run,
     command: Vec<String>,
     environment: Vec<(String, String)>,
+    withheld: &'a [&'static str],
     reports: &'a ReportDir,
 }
 
@@ -91,7 +92,7 @@ impl Work<'_> {
         let mut command = Command::new(&program[0]);
         command.args(&program[1..]);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        for withheld in environment::WITHHELD {
+        for withheld in environment::WITHHELD.iter().chain(self.withheld) {
             command.env_remove(withheld);
         }
         if let Some(dir) = &self.workdir {
@@ -190,7 +191,11 @@ impl Runner {
         self.after(work, end).await
     }
 
-    async fn prepared<'a>(&self, job: &'a Job, reports: &'a ReportDir) -> Result<Work<'a>, JobEnd> {
+    async fn prepared<'a>(
+        &'a self,
+        job: &'a Job,
+        reports: &'a ReportDir,
+    ) -> Result<Work<'a>, JobEnd> {
         let description_file = reports.description();
         let text_of = |path: &std::path::Path| path.to_string_lossy().into_owned();
         let mut values = Values {
@@ -217,6 +222,8 @@ impl Runner {
         let arguments = templates.iter();
         let command: Vec<String> = arguments.map(|a| template::fill(a, &values)).collect();
         check_arguments(templates, &command).map_err(JobEnd::Failed)?;
+        let withheld = self.plan.known.as_ref().map_or(&[][..], Launcher::withheld);
+        reports.tell(&self.environment, withheld);
         let mut variables = self.environment.clone();
         let path = workdir.as_ref().map(|dir| dir.path.as_path());
         let files = [path, reports.path(), description_file.as_deref()];
@@ -227,6 +234,7 @@ impl Runner {
             run,
             command,
             environment: variables,
+            withheld,
             reports,
         })
     }
@@ -388,7 +396,10 @@ impl Runner {
             let message = problem.unwrap_or_else(|| format!("{program} can't be started: {error}"));
             return JobEnd::Failed(failure(true, "no-program", message));
         }
-        if let Err(problem) = probe::program(program) {
+        let known = self.plan.known.as_ref();
+        let known = known.filter(|_| program == work.command[0]);
+        let there = known.map_or_else(|| probe::program(program).map(drop), Launcher::look);
+        if let Err(problem) = there {
             tracing::error!(problem, "the program is gone; the agent ends");
             if let Some(stopper) = self.stopper.get() {
                 stopper.shut_down("its program is gone", Duration::ZERO);

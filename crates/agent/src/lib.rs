@@ -108,7 +108,7 @@ async fn live(
     options: ClientOptions,
     mut signals: Signals,
 ) -> anyhow::Result<Result<ExitCode, Refusal>> {
-    let (plan, identity) = match plan_of(&args).and_then(|plan| Ok((plan, identity_of(&args)?))) {
+    let (plan, identity) = match ready(&args) {
         Ok(known) => known,
         Err(problem) => return Ok(Err((USAGE, problem))),
     };
@@ -130,6 +130,8 @@ async fn live(
         Ok(host) => host,
         Err(problem) => return Ok(Err((USAGE, problem))),
     });
+    let known = plan.known.as_ref();
+    let keys = known.map(|known| environment::withheld_keys(known.withheld()));
     let warden = Warden::start(args.grace).inspect_err(|error| {
         tracing::warn!(%error, "nobody ends what programs have started if this agent is killed");
     });
@@ -165,6 +167,12 @@ async fn live(
         "agent {handle} ({guid}){started_by} takes work of project {}",
         client.project()
     ));
+    if let Some(keys) = keys.filter(|keys| !keys.is_empty()) {
+        let keys = keys.join(", ");
+        agent_events::say(&format!(
+            "withheld from the program: {keys} (it is signed in by itself, or --env NAME passes one on)"
+        ));
+    }
     if !identity.left_out.is_empty() {
         let left_out = identity.left_out.join(", ");
         agent_events::say(&format!(
@@ -195,8 +203,16 @@ async fn live(
 /// # Errors
 /// A sentence that says what is wrong.
 pub fn check(args: &AgentRunArgs) -> Result<(), String> {
-    identity_of(args)?;
-    host_of(&plan_of(args)?).map(drop)
+    host_of(&ready(args)?.0).map(drop)
+}
+
+/// A plan whose program is there, and what the agent says that it is.
+fn ready(args: &AgentRunArgs) -> Result<(Plan, Identity), String> {
+    let plan = plan_of(args)?;
+    if let Some(known) = &plan.known {
+        known.look()?;
+    }
+    Ok((plan, identity_of(args)?))
 }
 
 /// What the agent says that it is.
@@ -262,7 +278,8 @@ pub fn preview(args: &AgentRunArgs) -> Result<String, String> {
 fn launcher_of(args: &AgentRunArgs, program: Program) -> Result<Launcher, String> {
     let power = Power::new(args.allow.unwrap_or_default(), args.may_run.clone())?;
     let give_up_after = args.give_up_after.unwrap_or(GIVE_UP_AFTER);
-    Launcher::new(program, power, args.command.clone(), give_up_after)
+    let extra = args.command.clone();
+    Launcher::new(program, power, extra, give_up_after, &args.env)
 }
 
 fn plan_of(args: &AgentRunArgs) -> Result<Plan, String> {
@@ -270,9 +287,10 @@ fn plan_of(args: &AgentRunArgs) -> Result<Plan, String> {
         Some(program) => Some(launcher_of(args, program)?),
         None if args.allow.is_some()
             || args.give_up_after.is_some()
-            || !args.may_run.is_empty() =>
+            || !args.may_run.is_empty()
+            || !args.env.is_empty() =>
         {
-            return Err("--allow, --may-run and --give-up-after need --program".into());
+            return Err("--allow, --may-run, --env and --give-up-after need --program".into());
         }
         None => None,
     };

@@ -34,7 +34,8 @@ pub fn program(name: &str) -> Result<String, String> {
         .ok_or_else(|| format!("{name:?} is not found in PATH; install it, or give its whole path"))
 }
 
-fn in_path(name: &str) -> Option<PathBuf> {
+/// Where a program is found by its name.
+pub fn in_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)
         .map(|dir| dir.join(name))

@@ -1,5 +1,6 @@
 //! Where `loom work …` inside a program leaves word for the agent around it.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -24,6 +25,7 @@ const REMOVE: usize = 500;
 const SETTLED: &str = "settled";
 const PROGRESS: &str = "progress";
 const DESCRIPTION: &str = "description";
+const VARIABLES: &str = "variables";
 const COMPLETED: &str = "completed";
 const FAILED: &str = "failed";
 
@@ -54,7 +56,8 @@ impl ReportDir {
         Ok(made)
     }
 
-    /// None. A program can still report, and only loses the courtesy of being left in peace afterwards.
+    /// None. A program can still report, and only loses the courtesy of being left in peace afterwards; one from which
+    /// NATS is withheld can't.
     pub const fn none() -> Self {
         Self(None)
     }
@@ -67,6 +70,21 @@ impl ReportDir {
     /// The file that the description stands in.
     pub fn description(&self) -> Option<PathBuf> {
         self.path().map(|dir| dir.join(DESCRIPTION))
+    }
+
+    /// Leaves those of the agent's variables that its program does not find, for `loom work …` inside.
+    pub fn tell(&self, variables: &[(String, String)], withheld: &[&str]) {
+        let variables = variables.iter().map(|(name, value)| (name, value));
+        let variables: BTreeMap<_, _> = variables
+            .filter(|(name, _)| withheld.contains(&name.as_str()))
+            .collect();
+        let Some(path) = self.path().filter(|_| !variables.is_empty()) else {
+            return;
+        };
+        let text = serde_json::to_string(&variables).unwrap_or_default();
+        if let Err(error) = fs::write(path.join(VARIABLES), text) {
+            tracing::warn!(%error, "`loom work` inside the program will not find NATS");
+        }
     }
 
     /// What the program has reported as the end of its work, if it has.
@@ -155,6 +173,16 @@ fn is_stale(path: &Path, idle: Duration) -> bool {
         Ok(Err(TryLockError::WouldBlock | TryLockError::Error(_))) => false,
         Err(error) => error.kind() == io::ErrorKind::NotFound && age >= UNLOCKED,
     }
+}
+
+/// A variable as the program inside finds it, or as the agent has left it by [`ReportDir::tell`].
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().or_else(|| {
+        let dir = PathBuf::from(std::env::var_os(VARIABLE)?);
+        let text = fs::read_to_string(dir.join(VARIABLES)).ok()?;
+        let mut variables: BTreeMap<String, String> = serde_json::from_str(&text).ok()?;
+        variables.remove(name)
+    })
 }
 
 /// Leaves word, from inside the program, that the end of its work is reported.

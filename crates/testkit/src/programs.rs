@@ -6,6 +6,7 @@
 //! | `success` | makes a file, answers |
 //! | `exit-one` | the same, and ends with exit code 1 |
 //! | `hang` | the same, and does not exit |
+//! | `slow` | the same, after four seconds with an event every half second |
 //! | `noise` | the same, with odd lines, events that nobody knows, and one of 30 MB |
 //! | `mentions-a-limit` | makes a file, and its answer speaks of a limit |
 //! | `is-error` | says that it failed; Claude beside `subtype: success` |

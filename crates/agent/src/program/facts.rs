@@ -22,6 +22,8 @@ pub struct Facts {
     pub result: Option<ResultEvent>,
     /// What it says in the end, or has said last.
     pub answer: Option<String>,
+    /// Whether an answer that comes in parts is whole, so that the next part begins another one.
+    pub answer_is_over: bool,
     /// The same in a form that was asked for.
     pub structured: Option<Value>,
     /// The conversation.

@@ -72,10 +72,15 @@ impl Adapter for Gemini {
             Some("init") => facts.session = text(event, "/session_id").map(str::to_owned),
             Some("message") if text(event, "/role") == Some("assistant") => {
                 let is_part = event.pointer("/delta").and_then(Value::as_bool) == Some(true);
-                if !is_part {
-                    facts.answer = None;
+                let content = text(event, "/content").unwrap_or_default();
+                if content.is_empty() {
+                    return;
                 }
-                facts.add_to_answer(text(event, "/content").unwrap_or_default());
+                if facts.answer_is_over || !is_part {
+                    facts.answer = None;
+                    facts.answer_is_over = false;
+                }
+                facts.add_to_answer(content);
             }
             Some("tool_use") => {
                 let tool = text(event, "/tool_name").unwrap_or("a tool");
@@ -86,8 +91,8 @@ impl Adapter for Gemini {
                 );
                 facts.doing = Some(line);
                 facts.call(text(event, "/tool_id"), tool);
-                // What it says from here on is another message.
-                facts.answer = None;
+                // What it says from here on is another message; until then the last one stays.
+                facts.answer_is_over = true;
             }
             Some("tool_result") => {
                 let tool = facts.called(text(event, "/tool_id"));
@@ -97,13 +102,6 @@ impl Adapter for Gemini {
             }
             Some("error") => facts.trouble = text(event, "/message").map(str::to_owned),
             Some("result") => result(event, facts),
-            // The whole answer of a run without a stream.
-            None => {
-                if let Some(response) = text(event, "/response") {
-                    facts.answer = Some(response.to_owned());
-                    facts.result = Some(ResultEvent::Good);
-                }
-            }
             _ => {}
         }
     }

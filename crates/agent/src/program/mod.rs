@@ -192,26 +192,26 @@ fn list<'a>(event: &'a Value, at: &str) -> impl Iterator<Item = &'a Value> {
         .flatten()
 }
 
-/// Whether the end of a call tells that it was not allowed, where it tells no more than that it failed.
+/// Whether the end of a call that failed tells that the program did not allow it. Its word for that counts, and a sentence only
+/// where there is none: the output and the error of a tool that has run may speak of permissions as well.
 fn says_denied(event: &Value) -> bool {
     const WORDS: [&str; 6] = [
         "denied",
         "not allowed",
         "permission",
         "not permitted",
-        "rejected by",
+        "rejected",
         "policy",
     ];
-    let places = [
-        "/status",
-        "/error",
-        "/error/type",
-        "/error/code",
-        "/error/message",
-        "/output",
-    ];
-    let mut said = places.iter().filter_map(|place| text(event, place));
-    said.any(|said| {
+    let of = |places: &[&str]| {
+        let said = places.iter().filter_map(|place| text(event, place));
+        said.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let mut said = of(&["/error/type", "/error/code"]);
+    if said.is_empty() {
+        said = of(&["/status", "/error", "/error/message"]);
+    }
+    said.iter().any(|said| {
         let lower = said
             .chars()
             .take(500)

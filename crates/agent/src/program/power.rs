@@ -7,7 +7,7 @@ use clap::ValueEnum;
 pub enum Allow {
     /// Read, and edit files in its directory
     Edit,
-    /// And run tests, the commands of --may-run, and git commands that only read
+    /// And run tests, the commands of --may-run, and git commands that look at things (status, diff, log, show, blame, ls-files)
     #[default]
     Test,
     /// Whatever it wants, without asking anybody: for a container or another place with nothing to lose
@@ -41,7 +41,7 @@ const TESTS: [&str; 24] = [
     "make test",
     "make check",
 ];
-/// What only reads. `git branch` and `git remote` do more than that, and are not among them.
+/// What looks at things; with `--output=FILE` some of it writes a file. `git branch` and `git remote` do more than that, and are not among them.
 const GIT: [&str; 6] = [
     "git status",
     "git diff",

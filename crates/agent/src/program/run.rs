@@ -1,5 +1,6 @@
 //! One run of a known program for an item: its command, its prompt, and what it came to.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use bytes::Bytes;
@@ -17,12 +18,14 @@ use super::listener::Listener;
 use super::power::{Allow, Power};
 use super::verdict::{self, Verdict};
 use super::{Adapter, Launch, Program, changes, prompt};
+use crate::environment;
 use crate::execute::{self, Finished};
 use crate::exit_rule::Exit;
 use crate::item::Runner;
 use crate::limit::LimitMet;
 use crate::probe;
 use crate::result::{beginning_of, error_of, failure};
+use crate::template;
 
 /// How much of a program's own words goes into an error, in bytes; the ends of its streams follow.
 const OWN_WORDS: usize = 1_200;
@@ -33,7 +36,7 @@ const AROUND: usize = 8 * 1024;
 #[derive(Debug, Clone)]
 pub struct Launcher {
     adapter: &'static dyn Adapter,
-    executable: String,
+    withheld: Vec<&'static str>,
     power: Power,
     extra: Vec<String>,
     give_up_after: u32,
@@ -66,18 +69,26 @@ impl Default for Run {
 
 impl Launcher {
     /// Runs this program, with so much power and these flags; the attempt that makes `give_up_after` spent ones is the last.
+    /// Of the variables that are withheld from it those of `passed` are passed on.
     ///
     /// # Errors
-    /// A sentence: the program is not there, or can't be run like that.
+    /// A sentence: the program can't be run like that.
     pub fn new(
         program: Program,
         power: Power,
         extra: Vec<String>,
         give_up_after: u32,
+        passed: &[String],
     ) -> Result<Self, String> {
         let adapter = program.adapter();
         for flag in &extra {
             let name = flag.split('=').next().unwrap_or_default();
+            let is_filled_word = !flag.starts_with('-') && template::has_placeholder(flag);
+            if is_filled_word || template::has_placeholder(name) {
+                return Err(format!(
+                    "{flag}: what an item says could be a flag; bind it to one, like --model={{label.model}}"
+                ));
+            }
             if adapter.own_flags().contains(&name) {
                 return Err(format!(
                     "{name} is set by `loom agent run --program {}` itself: what the program may do is said by --allow, and its prompt and its form are Loom's",
@@ -94,12 +105,36 @@ impl Launcher {
                 adapter.executable()
             ));
         }
+        if let Some(odd) = passed
+            .iter()
+            .find(|name| name.is_empty() || name.contains('='))
+        {
+            return Err(format!(
+                "--env {odd:?} is no name of a variable; write its name alone, its value is what the agent has"
+            ));
+        }
         Ok(Self {
-            executable: probe::program(adapter.executable())?,
+            withheld: environment::withheld(passed),
             adapter,
             power,
             extra,
             give_up_after,
+        })
+    }
+
+    /// The variables that neither the program nor a hook beside it finds.
+    pub fn withheld(&self) -> &[&'static str] {
+        &self.withheld
+    }
+
+    /// Looks whether the program is there.
+    ///
+    /// # Errors
+    /// A sentence: it is not.
+    pub fn look(&self) -> Result<(), String> {
+        let name = self.adapter.executable();
+        probe::in_path(name).map(drop).ok_or_else(|| {
+            format!("{name:?} is not found in PATH; install it and sign in, then start this again")
         })
     }
 
@@ -110,7 +145,7 @@ impl Launcher {
             session: &run.session,
             extra: &self.extra,
         };
-        let mut command = vec![self.executable.clone()];
+        let mut command = vec![self.adapter.executable().to_owned()];
         command.extend(self.adapter.command_line(&launch));
         command
     }
@@ -160,7 +195,7 @@ pub fn shown_in_shell(word: &str) -> String {
     if !word.is_empty() && word.chars().all(is_plain) {
         return word.to_owned();
     }
-    format!("'{}'", word.replace('\'', r"'\''"))
+    shlex::try_quote(word).map_or_else(|_| word.to_owned(), Cow::into_owned)
 }
 
 /// What a directory looks like, found out beside other work.

@@ -10,6 +10,8 @@ use super::*;
 use crate::lines::Splitter;
 use crate::testing::job;
 
+mod gemini;
+
 const ALL: [Program; 4] = [
     Program::Claude,
     Program::Codex,
@@ -174,47 +176,31 @@ fn codex_fails_by_its_turn_and_an_empty_turn_is_a_limit() {
 }
 
 #[test]
-fn gemini_answers_in_parts_and_tells_what_was_denied() {
-    let events = [
-        json!({"type": "init", "session_id": "g-1", "model": "m"}),
-        json!({"type": "message", "role": "user", "content": "do it"}),
-        json!({"type": "message", "role": "assistant", "content": "Let me see.", "delta": true}),
-        json!({"type": "tool_use", "tool_name": "run_shell_command", "tool_id": "1", "parameters": {"command": "rm x"}}),
-        json!({"type": "tool_result", "tool_id": "1", "status": "error", "error": {"type": "denied", "message": "Tool execution denied by policy"}}),
-        json!({"type": "tool_use", "tool_name": "read_file", "tool_id": "2", "parameters": {"absolute_path": "/w/x"}}),
-        json!({"type": "tool_result", "tool_id": "2", "status": "error", "output": "File not found"}),
-        json!({"type": "message", "role": "assistant", "content": "It is ", "delta": true}),
-        json!({"type": "message", "role": "assistant", "content": "done.", "delta": true}),
-        json!({"type": "result", "status": "success", "stats": {"total_tokens": 130, "input_tokens": 100, "output_tokens": 20, "cached": 40}}),
-    ];
-    let good = facts(Program::Gemini, &events);
-    assert_eq!(good.result, Some(ResultEvent::Good));
-    assert_eq!(good.answer.as_deref(), Some("It is done."));
-    assert_eq!(good.session.as_deref(), Some("g-1"));
-    assert_eq!(good.denied, ["run_shell_command"]);
-    assert_eq!(good.spent.usage().unwrap().tokens, Some(130));
-    let bad = facts(
-        Program::Gemini,
-        &[
-            json!({"type": "result", "status": "error", "error": {"type": "QuotaError", "message": "Quota exceeded"}}),
-        ],
-    );
-    assert_eq!(failure(&bad), ("QuotaError", "Quota exceeded"));
-}
-
-#[test]
-fn exit_codes_of_gemini_say_what_no_event_says() {
-    let (nothing, adapter) = (Facts::default(), Program::Gemini.adapter());
-    let of = |code| adapter.verdict(&nothing, Ended::Code(code), None, None);
-    assert_eq!(of(41), Verdict::Unspent(Class::Account));
-    assert_eq!(of(55), Verdict::NoResult);
-    assert_eq!(adapter.exit_meaning(55).unwrap().code, "untrusted");
-    let good = facts(
-        Program::Gemini,
-        &[json!({"type": "result", "status": "success"})],
-    );
-    let verdict = adapter.verdict(&good, Ended::Code(41), None, None);
-    assert_eq!(verdict, Verdict::Done, "the result counts first");
+fn what_an_item_says_becomes_no_flag() {
+    let launcher = |flag: &str| {
+        let extra = vec!["--verbose".to_owned(), flag.to_owned()];
+        run::Launcher::new(Program::Codex, Power::default(), extra, 2, &[])
+    };
+    for refused in [
+        "{label.model}",
+        "{description}",
+        "x{id}",
+        "config={id}",
+        "--{label.flag}",
+        "--x{id}=1",
+        "-m{id}",
+    ] {
+        let error = launcher(refused).unwrap_err();
+        assert!(error.contains("could be a flag"), "{refused}: {error}");
+    }
+    for taken in [
+        "--model={label.model}",
+        "a word",
+        "--model={{id}}",
+        "{{id}}",
+    ] {
+        launcher(taken).unwrap();
+    }
 }
 
 #[test]

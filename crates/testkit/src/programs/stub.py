@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Speaks like the agent program whose name it has, and refuses what that refuses.
 
-What it does stands in the prompt as `scenario=NAME`. With STUB_STARTS each start is a line of that file: the arguments
-and the prompt as JSON.
+What it does stands in the prompt as `scenario=NAME`. With STUB_STARTS each start is a line of that file: the arguments,
+the prompt and the variables as JSON.
 """
 import json
 import os
@@ -192,7 +192,7 @@ def main():
         refuse(42 if NAME == "gemini" else 1, "Error: Input must be provided through stdin")
     if "STUB_STARTS" in os.environ:
         with open(os.environ["STUB_STARTS"], "a", encoding="utf-8") as starts:
-            starts.write(json.dumps({"name": NAME, "args": ARGS, "prompt": prompt}) + "\n")
+            starts.write(json.dumps({"name": NAME, "args": ARGS, "prompt": prompt, "env": dict(os.environ)}) + "\n")
     found = re.search(r"scenario=([a-z-]+)", prompt)
     scenario = found.group(1) if found else "success"
     if scenario == "limit-by-text-only":
@@ -203,11 +203,15 @@ def main():
         say(type="turn.started")
     elif scenario != "stderr-only":
         begin()
-    if scenario in ("success", "exit-one", "hang", "noise", "mentions-a-limit"):
+    if scenario == "slow":
+        for _ in range(8):
+            time.sleep(0.5)
+            begin()
+    if scenario in ("success", "exit-one", "hang", "noise", "mentions-a-limit", "slow"):
         edit()
     if scenario == "noise":
         noise()
-    if scenario in ("success", "exit-one", "hang", "noise"):
+    if scenario in ("success", "exit-one", "hang", "noise", "slow"):
         good()
     elif scenario == "mentions-a-limit":
         good("The test expects: " + LIMIT)
