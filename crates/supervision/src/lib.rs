@@ -104,6 +104,7 @@ mod handle;
 mod held;
 mod jitter;
 mod loading;
+mod messages;
 mod policy;
 mod root;
 mod spec;

@@ -16,7 +16,7 @@ use std::time::Duration;
 use ractor::{ActorCell, ActorRef, Message};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::tree::TreeMsg;
+use super::messages::TreeMsg;
 
 /// The pause after the first try that failed.
 const AGAIN_FIRST: Duration = Duration::from_millis(100);

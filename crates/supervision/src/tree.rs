@@ -14,7 +14,7 @@ use super::child::{Child, Circumstances, Effect, Event, Exhaustion, Phase};
 use super::control::{KillOnDrop, Spawned, end_of, why_not_started};
 use super::drain;
 use super::jitter::Jitter;
-use super::root::RootMsg;
+use super::messages::{RootMsg, TreeMsg};
 use super::spec::TreeSpec;
 
 /// What a tree is made of.
@@ -24,32 +24,6 @@ pub(super) struct TreeArgs {
     pub(super) generation: u64,
     pub(super) jitter: Jitter,
     pub(super) root: ActorRef<RootMsg>,
-}
-
-/// What a tree is told. `attempt` is the number of the pause or start that an outcome belongs to.
-pub(super) enum TreeMsg {
-    /// A pause is over. `former_ended`: no earlier incarnation is left.
-    StartDue {
-        child: usize,
-        attempt: u64,
-        former_ended: bool,
-    },
-    /// `pre_start` has ended, or took too long and was killed.
-    StartEnded {
-        child: usize,
-        attempt: u64,
-        outcome: Result<(), String>,
-    },
-    /// An actor that loads after its start has loaded.
-    Loaded { id: ActorId },
-    /// It could not load, and tries again.
-    NotLoaded { id: ActorId, why: Arc<str> },
-    /// By request of the root: drain, stop, end.
-    Drain { deadline: Instant },
-    /// All actors have ended after [`TreeMsg::Drain`].
-    Drained { unfinished: Vec<Arc<str>> },
-    /// All actors have ended after an exhaustion.
-    GaveUp { reason: Arc<str> },
 }
 
 pub(super) struct ProjectTree;

@@ -9,9 +9,9 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::super::handle::deadline_after;
+use super::super::messages::{RootMsg, StartAnswer};
 use super::super::spec::TreeSpec;
 use super::super::status::{StatusBoard, TreeState, TreeStatus};
-use super::{RootMsg, StartAnswer};
 
 /// Why a tree is not up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

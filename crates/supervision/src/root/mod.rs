@@ -18,67 +18,9 @@ pub use self::handle::{RootHandle, StartError, StopError};
 use super::child::{Child, Event, Exhaustion, Phase};
 use super::control::end_of;
 use super::jitter::Jitter;
+use super::messages::{RootMsg, StartAnswer, TreeMsg, Unfinished};
 use super::spec::TreeSpec;
 use super::status::{StatusBoard, TreeState};
-use super::tree::TreeMsg;
-
-/// What the root is told.
-pub(crate) enum RootMsg {
-    /// Start a tree, or try a parked one at once. Answered at once; whether it comes up shows on the board.
-    Start {
-        spec: Arc<TreeSpec>,
-        reply: RpcReplyPort<StartAnswer>,
-    },
-    /// Drain a tree and forget it. Answered with the actors that did not finish, when it is gone.
-    Stop {
-        name: Arc<str>,
-        deadline: Duration,
-        reply: RpcReplyPort<Unfinished>,
-    },
-    /// Drain all trees, then stop. Answered like `Stop`.
-    Shutdown {
-        deadline: Duration,
-        reply: RpcReplyPort<Unfinished>,
-    },
-    /// Fault injection: kill the actor of a tree.
-    Kill {
-        name: Arc<str>,
-        reply: RpcReplyPort<bool>,
-    },
-    /// From a tree: an actor of it went up or down.
-    TreeChanged {
-        name: Arc<str>,
-        generation: u64,
-        running: bool,
-        last_failure: Option<Arc<str>>,
-    },
-    /// From a tree: all below it has ended; it waits to be stopped.
-    TreeDrained {
-        name: Arc<str>,
-        generation: u64,
-        unfinished: Vec<Arc<str>>,
-    },
-    /// Timer: the pause of a tree is over.
-    RestartDue { name: Arc<str>, attempt: u64 },
-    /// Timer: a tree that was to stop has not.
-    StopOverdue { name: Arc<str>, generation: u64 },
-}
-
-/// Names of actors, as `tree/actor`.
-pub(super) type Unfinished = Vec<String>;
-
-/// What the root says to a request to start.
-#[derive(Debug)]
-pub(super) enum StartAnswer {
-    /// It starts, or has started before.
-    Accepted,
-    /// A tree of that name is being stopped: ask again when it is gone.
-    Stopping,
-    /// The specification contradicts itself.
-    Invalid(String),
-    /// The root is being shut down.
-    ShuttingDown,
-}
 
 /// The top of the supervision: see [`Root::start`].
 pub struct Root;

@@ -8,9 +8,10 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::super::child::{Circumstances, Effect, Event};
+use super::super::messages::RootMsg;
 use super::super::tree::{ProjectTree, TreeArgs};
 use super::timers::{parked_pause, send_after, send_later};
-use super::{RootMsg, State, Tree};
+use super::{State, Tree};
 
 impl State {
     /// Has decided what follows from an event, and does it.

@@ -7,10 +7,10 @@ use ractor::RpcReplyPort;
 
 use super::super::child::Event;
 use super::super::handle::deadline_after;
+use super::super::messages::{RootMsg, TreeMsg, Unfinished};
 use super::super::status::TreeState;
-use super::super::tree::TreeMsg;
 use super::timers::send_later;
-use super::{RootMsg, Shutdown, State, Unfinished};
+use super::{Shutdown, State};
 
 /// How much longer than its deadline a tree may take to stop before it is killed as a whole.
 const STOP_SLACK: Duration = Duration::from_secs(5);

@@ -7,7 +7,7 @@ use ractor::ActorRef;
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::RootMsg;
+use super::super::messages::RootMsg;
 
 /// How soon after it was given up a tree is tried again because somebody calls it, at the earliest.
 const PARKED_CALL_PAUSE: Duration = Duration::from_secs(1);
