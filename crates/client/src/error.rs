@@ -74,6 +74,16 @@ impl ClientError {
         }
     }
 
+    /// Whether an error says that the report itself can't be taken.
+    pub(crate) const fn is_about_the_report(&self) -> bool {
+        matches!(
+            self.kind,
+            ErrorKind::TooLarge
+                | ErrorKind::Codec
+                | ErrorKind::Refused(ErrorCode::TooLarge | ErrorCode::InvalidRequest)
+        )
+    }
+
     /// Whether the lease that the request named is not (or no longer) the sender's.
     pub fn is_lease_gone(&self) -> bool {
         let code = matches!(

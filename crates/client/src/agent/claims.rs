@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use loom_protocol::VerbName;
-use loom_protocol::work::{ClaimAnswer, ClaimRequest, ThenClaim};
-use uuid::Uuid;
+use loom_protocol::work::{ClaimAnswer, ThenClaim};
 
+use super::claim_request::{claim_once, new_claim};
 use super::core::Core;
 use super::notifications::AgentNotification;
-use crate::error::ClientError;
+use super::supervise;
 use crate::retry::Backoff;
 
 /// How much longer than the claim's own wait an answer may take.
@@ -37,19 +36,7 @@ pub(crate) async fn claim(core: Arc<Core>) {
         if items.items.is_empty() && core.is_idle() && core.claimable(0) > 0 {
             core.notifier.notify(AgentNotification::Idle);
         }
-        core.take(items.items);
-    }
-}
-
-/// A claim with a name of its own, by which a lost answer can be asked for again.
-pub(crate) fn new_claim(max: u32, wait: Duration) -> ThenClaim {
-    ThenClaim {
-        claim_id: Some(Uuid::new_v4().to_string()),
-        capabilities: None,
-        max: Some(max),
-        wait_ms: u64::try_from(wait.as_millis()).ok(),
-        start: true,
-        resume: None,
+        supervise::begin(&core, items.items);
     }
 }
 
@@ -86,22 +73,4 @@ async fn answered(core: &Core, claim: &ThenClaim, wait: Duration) -> ClaimAnswer
             return ClaimAnswer::default();
         }
     }
-}
-
-pub(crate) async fn claim_once(
-    core: &Core,
-    claim: &ThenClaim,
-    timeout: Duration,
-) -> Result<ClaimAnswer, ClientError> {
-    let request = ClaimRequest {
-        guid: core.guid,
-        instance_id: core.instance_id.clone(),
-        claim: claim.clone(),
-    };
-    let payload = core.client.encode(&request)?;
-    let message = core
-        .client
-        .call_once(VerbName::WorkClaim.as_str(), payload, timeout)
-        .await?;
-    core.client.decode(&message)
 }

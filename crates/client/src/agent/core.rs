@@ -1,6 +1,7 @@
 //! What the parts of a running agent share: its slots, its phase, its registration.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -17,9 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::AgentReport;
 use super::end::JobEnd;
+use super::ending::Report;
 use super::job::{CancelCause, Job, LogLine};
 use super::notifications::{AgentNotification, Notifier};
-use super::{reports, supervise};
 use crate::client::Client;
 use crate::error::ClientError;
 use crate::retry::Backoff;
@@ -67,7 +68,7 @@ pub(crate) struct Core {
     pub(crate) beat_now: Notify,
     /// Open requests may have been lost: the coordinator was away.
     pub(crate) claim_again: Notify,
-    pub(crate) reports: mpsc::Sender<reports::Report>,
+    pub(crate) reports: mpsc::Sender<Report>,
     pub(crate) counts: Counts,
     /// Cancelled when the agent has ended, and with it all of its tasks.
     pub(crate) ended: CancellationToken,
@@ -102,7 +103,7 @@ pub(crate) struct Parts {
     pub(crate) plan: Plan,
     pub(crate) handler: BoxedHandler,
     pub(crate) runtime: Handle,
-    pub(crate) reports: mpsc::Sender<reports::Report>,
+    pub(crate) reports: mpsc::Sender<Report>,
     pub(crate) logs: mpsc::Sender<LogLine>,
     pub(crate) notifier: Notifier,
 }
@@ -254,35 +255,18 @@ impl Core {
             .map_or(usize::MAX, |max| max.saturating_sub(begun))
     }
 
-    /// Begins what was claimed; gives it back if the agent takes no more by now.
-    pub(crate) fn take(self: &Arc<Self>, items: Vec<ClaimedItem>) {
-        for claimed in items {
-            let job = Job::new(self.guid, claimed, self.logs.clone());
-            let lease = job.lease_ref();
-            {
-                let mut jobs = self.jobs.lock();
-                if jobs.contains_key(&lease) {
-                    continue; // A repeated answer to the same claim.
-                }
-                jobs.insert(lease, job.clone());
-            }
-            if let Some(because) = self.notifier.suspended() {
-                let not_before = None;
-                self.report(
-                    job,
-                    JobEnd::GivenBack {
-                        because,
-                        not_before,
-                    },
-                );
-            } else if self.is_running() {
-                self.begun.fetch_add(1, Ordering::Relaxed);
-                tracing::info!(item = %lease.id, attempt = lease.attempt, "begun");
-                self.spawn(supervise::supervise(self.clone(), job));
-            } else {
-                self.report(job, JobEnd::Released);
-            }
+    /// Gives a slot to what was claimed. `None` where it has one: a repeated answer to the same claim.
+    pub(crate) fn admit(&self, claimed: ClaimedItem) -> Option<Job> {
+        let job = Job::new(self.guid, claimed, self.logs.clone());
+        match self.jobs.lock().entry(job.lease_ref()) {
+            Entry::Occupied(_) => None,
+            Entry::Vacant(slot) => Some(slot.insert(job).clone()),
         }
+    }
+
+    /// One more item of those that may be begun at all.
+    pub(crate) fn note_begun(&self) {
+        self.begun.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The jobs that occupy a slot.
@@ -315,7 +299,7 @@ impl Core {
     /// Hands a job's end to the reporter; its slot stays occupied until that is answered.
     pub(crate) fn report(&self, job: Job, end: JobEnd) {
         job.begin_reporting();
-        let report = reports::Report::of(job, end);
+        let report = Report::of(job, end);
         // The reporter outlives every job; without it the process is ending.
         let _ = self.reports.try_send(report);
     }

@@ -8,7 +8,6 @@ use loom_protocol::work::{CompleteItem, FailRequest, Reason, ReportedResult, lim
 
 use super::end::{JobEnd, JobError};
 use super::job::{CancelCause, Job};
-use super::reports::is_about_the_report;
 use crate::clock;
 use crate::error::ClientError;
 
@@ -25,6 +24,19 @@ pub(crate) enum Ending {
     Stopped(Option<ReportedResult>),
     /// Nothing: somebody else has reported.
     Settled,
+}
+
+/// The end of a job, on its way.
+pub(crate) struct Report {
+    pub(crate) job: Job,
+    pub(crate) ending: Ending,
+}
+
+impl Report {
+    pub(crate) fn of(job: Job, end: JobEnd) -> Self {
+        let ending = of(&job, end);
+        Self { job, ending }
+    }
 }
 
 /// Why an item goes back.
@@ -101,7 +113,7 @@ pub(crate) fn refused(job: &Job, error: &ClientError) -> Ending {
     let message = format!("the result was refused: {error}");
     fail(
         job,
-        if is_about_the_report(error) {
+        if error.is_about_the_report() {
             JobError::permanent(message).code("result-refused")
         } else {
             JobError::recoverable(message).code("result-refused")

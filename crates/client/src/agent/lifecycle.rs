@@ -9,8 +9,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::core::{Core, Phase};
+use super::ending::Report;
 use super::job::{CancelCause, LogLine};
-use super::reports::Report;
 use super::{AgentReport, claims, directives, heartbeat, logs, reports};
 use crate::error::ClientError;
 

@@ -14,6 +14,7 @@
 //! stops no heartbeat.
 
 mod builder;
+mod claim_request;
 mod claims;
 mod core;
 mod directives;

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use async_nats::Message;
 use bytes::Bytes;
+use loom_protocol::VerbName;
 use loom_protocol::work::{
     CompleteAnswer, CompleteItem, CompleteRequest, ItemAnswer, ReleaseRequest, StoppedRequest,
     limits,
 };
-use loom_protocol::{ErrorCode, VerbName};
 use serde::Serialize;
 use serde::de::IgnoredAny;
 use tokio::sync::mpsc;
@@ -21,9 +21,9 @@ use tokio::time::Instant;
 
 use super::core::Core;
 use super::durable::Durable;
-use super::ending::Ending;
+use super::ending::{Ending, Report};
 use super::job::Job;
-use super::{claims, ending};
+use super::{claim_request, ending, supervise};
 use crate::error::{ClientError, ErrorKind};
 use crate::retry::Backoff;
 
@@ -33,19 +33,6 @@ const PER_REQUEST: usize = limits::COMPLETIONS;
 const PUBLISH_AFTER: Duration = Duration::from_secs(3);
 /// How long giving back or acknowledging is tried; after that the coordinator's clocks see to it.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
-
-/// The end of a job, on its way.
-pub(crate) struct Report {
-    job: Job,
-    ending: Ending,
-}
-
-impl Report {
-    pub(crate) fn of(job: Job, end: super::JobEnd) -> Self {
-        let ending = ending::of(&job, end);
-        Self { job, ending }
-    }
-}
 
 /// Reports for as long as the agent lives.
 pub(crate) async fn report(core: Arc<Core>, mut reports: mpsc::Receiver<Report>) {
@@ -98,7 +85,7 @@ async fn complete(core: &Arc<Core>, completions: Vec<(Job, CompleteItem)>) {
                         Some(Err(wire)) => not_taken(core, job, &wire.into()),
                     }
                 }
-                core.take(claimed.unwrap_or_default());
+                supervise::begin(core, claimed.unwrap_or_default());
             }
         }
     }
@@ -111,7 +98,7 @@ async fn complete_at_once(
 ) -> Result<CompleteAnswer<IgnoredAny>, ClientError> {
     let then_claim = Some(core.claimable(batch.len()))
         .filter(|max| and_claim && *max > 0)
-        .map(|max| claims::new_claim(max, Duration::ZERO));
+        .map(|max| claim_request::new_claim(max, Duration::ZERO));
     let request = CompleteRequest {
         guid: core.guid,
         instance_id: core.instance_id.clone(),
@@ -245,14 +232,4 @@ async fn answered(
         let asked_for = error.wire().and_then(|wire| wire.retry_after_ms);
         tokio::time::sleep(backoff.pause(asked_for.map(Duration::from_millis))).await;
     }
-}
-
-/// Whether an error says that the report itself can't be taken.
-pub(super) fn is_about_the_report(error: &ClientError) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::TooLarge
-            | ErrorKind::Codec
-            | ErrorKind::Refused(ErrorCode::TooLarge | ErrorCode::InvalidRequest)
-    )
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use loom_protocol::work::{ClaimedItem, LeaseRef, ThenClaim};
 
-use super::claims::claim_once;
+use super::claim_request::claim_once;
 use super::core::Core;
 use super::job::{CancelCause, Job};
 use crate::error::ClientError;

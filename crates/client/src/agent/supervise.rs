@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loom_protocol::text::without_end;
-use loom_protocol::work::{Lease, ProgressRequest, limits};
+use loom_protocol::work::{ClaimedItem, Lease, ProgressRequest, limits};
 use loom_protocol::{ErrorCode, VerbName};
 use tokio::task::{JoinError, JoinHandle};
 
@@ -20,6 +20,29 @@ const PROGRESS_PAUSE: Duration = Duration::from_millis(200);
 const LAST_USAGE: Duration = Duration::from_secs(2);
 /// How long an aborted handler may take to reach its next `.await`.
 const ABORT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Begins what was claimed; gives it back if the agent takes no more by now.
+pub(crate) fn begin(core: &Arc<Core>, items: Vec<ClaimedItem>) {
+    for job in items.into_iter().filter_map(|claimed| core.admit(claimed)) {
+        if let Some(because) = core.notifier.suspended() {
+            let not_before = None;
+            core.report(
+                job,
+                JobEnd::GivenBack {
+                    because,
+                    not_before,
+                },
+            );
+        } else if core.is_running() {
+            core.note_begun();
+            let lease = job.lease_ref();
+            tracing::info!(item = %lease.id, attempt = lease.attempt, "begun");
+            core.spawn(supervise(core.clone(), job));
+        } else {
+            core.report(job, JobEnd::Released);
+        }
+    }
+}
 
 /// Runs a job to its end and reports that.
 pub(crate) async fn supervise(core: Arc<Core>, job: Job) {
