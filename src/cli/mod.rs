@@ -5,6 +5,7 @@
 //! | [`up`], [`down`] | `loom up`, `loom down` |
 //! | [`status`], [`doctor`] | `loom status`, `loom doctor` |
 //! | [`agent`] | `loom agent run` |
+//! | [`init`] | `loom init` |
 //! | [`submit`], [`tasks_file`] | `loom submit` |
 //! | [`work`], [`watch`], `waiting` | `loom work` |
 //! | [`agents`] | `loom agents` |
@@ -18,7 +19,7 @@
 //! | [`events`], `following` | `loom events` |
 //! | [`config`] | `loom config` |
 //! | [`mod@bench`] | `loom bench` |
-//! | [`exit`], [`output`], [`table`], `times`, `naming`, `pages`, `everywhere`, `each` | how they end, how they print, what they have in common |
+//! | [`exit`], [`output`], [`table`], `terminal`, `times`, `naming`, `pages`, `everywhere`, `each` | how they end, how they print, what they have in common |
 
 pub mod agent;
 pub mod agents;
@@ -33,6 +34,7 @@ mod everywhere;
 pub mod exit;
 mod following;
 pub mod gc;
+pub mod init;
 mod naming;
 pub mod output;
 mod pages;
@@ -46,6 +48,7 @@ pub mod submit;
 pub mod table;
 pub mod targets;
 pub mod tasks_file;
+mod terminal;
 mod times;
 mod unreadable;
 pub mod up;
@@ -139,6 +142,8 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// See agents finish work: everything is started here, and removed at the end
     Demo(DemoArgs),
+    /// Write into AGENTS.md and CLAUDE.md how agents here use Loom
+    Init(init::InitArgs),
     /// Be an agent
     Agent(Box<agent::AgentArgs>),
     /// Submit work: one item, or many from a file of JSON lines
@@ -314,6 +319,7 @@ async fn run(context: &Context, command: Command) -> CliResult<ExitCode> {
         Command::Status => status::run(context).await,
         Command::Doctor(args) => doctor::run(context, &args).await,
         Command::Demo(args) => demo::run(context.out, &args).await,
+        Command::Init(args) => init::run(context, &args),
         Command::Submit(args) => submit::run(context, *args).await,
         Command::Agents(args) => agents::run(context, *args).await,
         Command::Targets(args) => targets::run(context, *args).await,

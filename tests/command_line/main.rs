@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod bench;
+mod init;
 mod listing;
 mod program;
 mod spin_up;
