@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use loom_protocol::ErrorCode;
 
-use super::output::{beside, block};
+use super::terminal::{beside, block};
 use crate::api_client::ApiError;
 use crate::coordinator::UpError;
 

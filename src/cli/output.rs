@@ -1,6 +1,5 @@
 //! Printing: tables for people, JSON for programs, and nothing in either that a terminal would obey.
 
-use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,6 +9,7 @@ use super::exit::{CliError, CliResult};
 use super::table::{shortened, terminal_width};
 
 pub use super::table::{Table, table};
+pub use super::terminal::{beside, block, escape};
 
 /// Whether it was said that nobody reads the output any more.
 static READER_GONE: AtomicBool = AtomicBool::new(false);
@@ -116,46 +116,9 @@ pub fn note(text: &str) {
     beside(&format!("loom: {}", escape(text)));
 }
 
-/// Writes lines to stderr as they are. Where nobody reads that any more, there is nobody to tell.
-pub fn beside(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
-}
-
 /// A text of somebody else for one cell: nothing in it moves the cursor, and it is no longer than `most`.
 pub fn cell(text: &str, most: usize) -> String {
     shortened(&escape(text), most)
-}
-
-/// A text of somebody else over several lines: only its line feeds keep their meaning.
-pub fn block(text: &str) -> String {
-    let lines: Vec<String> = text.lines().map(escape).collect();
-    lines.join("\n")
-}
-
-/// Writes what a terminal would obey, or what would turn the text around, as escapes: those of JSON, so that a text
-/// reads the same wherever it stands.
-pub fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        push_escaped(&mut escaped, c);
-    }
-    escaped
-}
-
-fn push_escaped(to: &mut String, c: char) {
-    match c {
-        '\t' => to.push_str("\\t"),
-        '\n' => to.push_str("\\n"),
-        '\r' => to.push_str("\\r"),
-        c if c.is_control() || is_bidi_control(c) => {
-            let _ = write!(to, "\\u{:04x}", u32::from(c));
-        }
-        c => to.push(c),
-    }
-}
-
-const fn is_bidi_control(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// JSON leaves some of them as they are; here they become escapes, too. Its line feeds stand between its parts.
@@ -169,11 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_terminal_obeys_nothing_from_others() {
-        assert_eq!(escape("a\u{1b}[2Jb\tc\nd"), "a\\u001b[2Jb\\tc\\nd");
-        assert_eq!(escape("\u{9b}31m\u{202e}"), "\\u009b31m\\u202e");
-        assert_eq!(escape("schön 日本"), "schön 日本");
-        assert_eq!(block("a\r\n\u{7}b"), "a\n\\u0007b");
+    fn json_reads_the_same_without_what_a_terminal_would_obey() {
         let json = serde_json::to_string("\u{9b}\u{7f}é").unwrap();
         assert_eq!(armour(&json), "\"\\u009b\\u007fé\"");
         let back: String = serde_json::from_str(&armour(&json)).unwrap();

@@ -6,7 +6,7 @@
 
 use std::io::{self, IsTerminal as _};
 
-use super::output::escape;
+use super::terminal::escape;
 
 /// Between two columns.
 const GAP: usize = 2;

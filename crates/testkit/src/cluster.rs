@@ -15,7 +15,7 @@ use loom_protocol::url::split;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use crate::nats::new_folder;
+use crate::store_folder::new_folder;
 
 /// How many servers a cluster has.
 pub const SERVERS: usize = 3;

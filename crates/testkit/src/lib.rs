@@ -65,4 +65,5 @@ pub mod outside;
 pub mod process;
 pub mod programs;
 pub mod sshd;
+mod store_folder;
 pub mod webhook;

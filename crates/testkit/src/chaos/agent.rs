@@ -16,8 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep};
 
-use super::garbage;
-use super::world::{BOUNDARIES, CAPABILITIES, ROUGH, STEADY, TYPES, World};
+use super::world::{BOUNDARIES, CAPABILITIES, ROUGH, STEADY, TYPES, World, may_pass};
 use crate::fleet::TestProject;
 use crate::history::{Action, AgentSpec, Claim};
 
@@ -245,7 +244,7 @@ impl Agent {
             self.register().await;
         }
         if !self.spec.steady && !self.world.is_calm() && self.rng.lock().u8(0..40) == 0 {
-            garbage::publish(&self).await;
+            self.publish_garbage().await;
         }
     }
 
@@ -392,11 +391,6 @@ impl Agent {
         // An error says that the run is over.
         let _ = self.gate.clone().wait_for(|open| *open).await;
     }
-}
-
-/// Whether the same request may succeed later.
-pub(super) fn may_pass(error: &WireError) -> bool {
-    error.code.is_transient() || error.code == ErrorCode::Internal
 }
 
 pub(super) fn leases_in(answer: &ClaimAnswer) -> Vec<LeaseRef> {

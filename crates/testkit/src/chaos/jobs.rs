@@ -9,7 +9,8 @@ use loom_protocol::{AgentGuid, WireError, names};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::agent::{Agent, leases_in, may_pass};
+use super::agent::{Agent, leases_in};
+use super::world::may_pass;
 use crate::history::{Action, Claim, Verb};
 
 /// How often an agent says that it goes on.

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep};
 
-use super::world::{BOUNDARIES, CAPABILITIES, TYPES, World};
+use super::world::{BOUNDARIES, CAPABILITIES, TYPES, World, may_pass};
 use super::{processes, targets};
 use crate::history::{Action, ItemSpec, Moment};
 
@@ -202,7 +202,7 @@ async fn submit_all(world: &World, items: Vec<ItemSpec>) {
             });
             match &answer {
                 Ok(_) => world.remember(spec.id),
-                Err(error) if super::agent::may_pass(error) => again.push(spec),
+                Err(error) if may_pass(error) => again.push(spec),
                 Err(error) => world.tell(&format!("a submit was refused: {error}")),
             }
             world.close(open, &answer);

@@ -106,7 +106,7 @@ impl Chaos {
         // It is started in a folder of its own.
         let program = std::path::absolute(&self.program)?;
         let mut house = House::start(&program, Recorder::new(), self.cluster.is_some()).await?;
-        let world = World::new(&house, self.seed);
+        let world = World::new(house.project().clone(), house.recorder().clone(), self.seed);
         let mut crowd = agent::Crowd::spawn(&world).await?;
         let mut processes = Processes::start(&world, &program, &house.nats_url()).await?;
         let targets = Targets::start(&world, &program).await?;

@@ -20,10 +20,8 @@ use tokio::sync::watch;
 use tokio::time::{interval, sleep};
 
 use super::schedule::Nature;
-use super::world::World;
+use super::world::{PROCESSES, World};
 
-/// How many processes there are.
-pub(super) const PROCESSES: usize = 2;
 /// What only they can do.
 pub(super) const CAPABILITY: &str = "shell";
 const SUBMIT_EVERY: Duration = Duration::from_millis(400);

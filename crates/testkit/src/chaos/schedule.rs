@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::processes::PROCESSES;
-use super::world::{ROUGH, STEADY};
+use super::world::{PROCESSES, ROUGH, STEADY};
 use crate::fleet::Role;
 
 /// Which form the coordinator has.

@@ -10,8 +10,6 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::agent::may_pass;
-use super::house::House;
 use crate::fleet::TestProject;
 use crate::history::{Action, Open, Recorder};
 
@@ -19,6 +17,9 @@ use crate::history::{Action, Open, Recorder};
 pub(super) const STEADY: usize = 4;
 /// The others.
 pub(super) const ROUGH: usize = 16;
+
+/// Of `loom agent run` as processes.
+pub(super) const PROCESSES: usize = 2;
 
 pub(super) const CAPABILITIES: [&str; 4] = ["rust", "python", "docs", "ops"];
 pub(super) const BOUNDARIES: [&str; 3] = ["default", "corporate", "personal"];
@@ -54,10 +55,10 @@ impl std::ops::Deref for World {
 }
 
 impl World {
-    pub fn new(house: &House, seed: u64) -> Self {
+    pub fn new(project: TestProject, recorder: Recorder, seed: u64) -> Self {
         Self(Arc::new(Shared {
-            project: house.project().clone(),
-            recorder: house.recorder().clone(),
+            project,
+            recorder,
             seed,
             calm: watch::Sender::new(false),
             counts: Mutex::default(),
@@ -162,4 +163,9 @@ impl Shared {
     pub fn any_recent(&self, rng: &mut fastrand::Rng) -> Option<WorkId> {
         rng.choice(self.recent.lock().iter().copied())
     }
+}
+
+/// Whether the same request may succeed later.
+pub(super) fn may_pass(error: &WireError) -> bool {
+    error.code.is_transient() || error.code == ErrorCode::Internal
 }
