@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use loom_actors::nats::connection::{READ_AGAIN_AFTER, WRITE_TIMEOUT};
 use loom_coordinator::settings::{Override, Settings, Sources, load};
 
 use super::schedule::{Fault, Nature, Stage};
@@ -43,8 +44,10 @@ const CLUSTER_CLOCKS: [(&str, &str); 11] = [
 ];
 /// How often an actor may be killed without its project being parked: that is not what is tested here.
 const RESTARTS: &str = "100000";
-/// How long after a fault no order is expected: writes in doubt are repeated meanwhile.
-const SETTLES: Duration = Duration::from_millis(1_500);
+/// How long after a fault no order is expected. An item whose write or read got lost in it is out of the queue until that
+/// is known: a write is given up after [`WRITE_TIMEOUT`], and what became of it is read, as is a record, with a question that
+/// is asked again after [`READ_AGAIN_AFTER`] where the first one got lost.
+pub(super) const SETTLES: Duration = WRITE_TIMEOUT.saturating_add(READ_AGAIN_AFTER);
 
 pub(super) struct House {
     fleet: Fleet,
