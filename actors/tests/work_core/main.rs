@@ -8,6 +8,7 @@
 
 mod given_back;
 mod loading;
+mod lost_reads;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +38,8 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
+use self::lost_reads::Detour;
+
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct House {
@@ -49,6 +52,23 @@ struct House {
 
 impl House {
     async fn build(work: WorkSettings) -> Self {
+        let (store, server) = Self::server().await;
+        let url = server.client_url();
+        Box::pin(Self::over((store, server), url, work)).await
+    }
+
+    /// One that is connected by a detour.
+    async fn behind_a_detour(work: WorkSettings) -> (Self, Detour) {
+        let (store, server) = Self::server().await;
+        let detour = Detour::to(&server.client_url()).await;
+        let url = detour.url.clone();
+        (
+            Box::pin(Self::over((store, server), url, work)).await,
+            detour,
+        )
+    }
+
+    async fn server() -> (tempfile::TempDir, NatsServer) {
         let store = tempfile::tempdir().unwrap();
         let server = NatsServer::start(ServerOptions {
             profile: Profile::Fast,
@@ -56,8 +76,16 @@ impl House {
         })
         .await
         .unwrap();
+        (store, server)
+    }
+
+    async fn over(
+        (store, server): (tempfile::TempDir, NatsServer),
+        url: String,
+        work: WorkSettings,
+    ) -> Self {
         let nats = Nats::connect(&NatsOptions {
-            url: server.client_url(),
+            url,
             ..NatsOptions::default()
         })
         .await

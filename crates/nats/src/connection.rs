@@ -13,13 +13,15 @@ use loom_protocol::url::{percent_decoded, split, without_credentials};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+pub use super::asking_again::READ_AGAIN_AFTER;
 use super::listing::StreamListing;
 use super::store::StoreHealth;
 
 /// The oldest server that stores what we rely on (per-message TTL, fences).
 pub const MIN_SERVER: (i64, i64, i64) = (2, 12, 5);
 
-/// How long a JetStream write may stay without an answer before its outcome counts as unknown.
+/// How long a JetStream write may stay without an answer before its outcome counts as unknown, and a read before it is
+/// given up, however often it was asked.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const PING_INTERVAL: Duration = Duration::from_secs(2);

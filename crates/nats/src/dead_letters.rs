@@ -32,6 +32,7 @@ use loom_protocol::names::LETTER_HEADER;
 use loom_protocol::{ProjectId, Timestamp, WorkId, names};
 use parking_lot::Mutex;
 
+use super::asking_again::asked_again;
 use super::connection::WRITE_TIMEOUT;
 use super::error::{Cause, Resource, StoreError, StoreErrorKind};
 use super::listing::FollowedStream;
@@ -294,7 +295,7 @@ impl LetterStore {
     /// Reads the letter at a place; `None`: it is gone.
     pub async fn get(&self, sequence: u64) -> Result<Option<StoredLetter>, StoreError> {
         let stream = self.stream().await?;
-        match stream.direct_get(sequence).await {
+        match asked_again(|| stream.direct_get(sequence)).await {
             Ok(message) => return Ok(Some(self.stored(&message))),
             // A replica may lag behind what was acknowledged.
             Err(error) if error.kind() == DirectGetErrorKind::NotFound => {}

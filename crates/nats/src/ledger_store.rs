@@ -14,6 +14,7 @@ use async_nats::jetstream::stream::{self, DirectGetErrorKind};
 use bytes::Bytes;
 use loom_protocol::{ProjectId, WorkId, names};
 
+use super::asking_again::asked_again;
 use super::connection::WRITE_TIMEOUT;
 use super::error::{Cause, Resource, StoreDenied, StoreError};
 use super::inspection::Looked;
@@ -222,11 +223,9 @@ impl LedgerStore {
 
     /// Reads a record from whichever replica answers.
     pub async fn get(&self, id: WorkId) -> Result<Option<Entry>, StoreError> {
-        match self
-            .stream
-            .direct_get_last_for_subject(self.subject(id))
-            .await
-        {
+        let subject = self.subject(id);
+        let ask = || self.stream.direct_get_last_for_subject(&*subject);
+        match asked_again(ask).await {
             Ok(message) => Ok(Some(self.entry(&message))),
             Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
             Err(error) => Err(StoreError::unknown("reading", &self.resource, error).at(id)),

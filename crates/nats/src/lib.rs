@@ -19,6 +19,7 @@
 //! | [`verdicts`] | what is decided about stores, pure: values in, verdict out |
 #![deny(missing_docs)]
 
+mod asking_again;
 pub mod clock;
 pub mod connection;
 pub mod dead_letters;

@@ -17,6 +17,7 @@ use async_nats::{Client, HeaderMap, Request};
 use bytes::Bytes;
 use tokio::time::timeout;
 
+use super::asking_again::asked_again;
 use super::connection::WRITE_TIMEOUT;
 use super::error::{Cause, Resource, StoreDenied, StoreError, StoreErrorKind};
 use super::outcome::{outcome_of, unanswered};
@@ -215,7 +216,8 @@ impl Stream {
     pub async fn last(&self, subject: &str) -> Result<Option<StreamMessage>, StoreError> {
         let read = async {
             let stream = self.opened().await?;
-            self.found(stream.get_last_raw_message_by_subject(subject).await)
+            let ask = || stream.get_last_raw_message_by_subject(subject);
+            self.found(asked_again(ask).await)
         };
         let read = timeout(WRITE_TIMEOUT, read).await;
         read.unwrap_or_else(|_| Err(self.no_answer(READING)))
@@ -228,7 +230,7 @@ impl Stream {
     pub async fn at(&self, sequence: u64) -> Result<Option<StreamMessage>, StoreError> {
         let read = async {
             let stream = self.opened().await?;
-            self.found(stream.get_raw_message(sequence).await)
+            self.found(asked_again(|| stream.get_raw_message(sequence)).await)
         };
         let read = timeout(WRITE_TIMEOUT, read).await;
         read.unwrap_or_else(|_| Err(self.no_answer(READING)))

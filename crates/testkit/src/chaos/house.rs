@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use loom_coordinator::settings::{Override, Settings, Sources, load};
 
 use super::schedule::{Fault, Nature, Stage};
-use super::world::World;
+use super::world::{SETTLES, World};
 use crate::fleet::{Fleet, PATIENCE, Role, TestProject};
 use crate::history::Recorder;
 use crate::process::{LoomProcess, LoomUp};
@@ -43,9 +43,6 @@ const CLUSTER_CLOCKS: [(&str, &str); 11] = [
 ];
 /// How often an actor may be killed without its project being parked: that is not what is tested here.
 const RESTARTS: &str = "100000";
-/// How long after a fault no order is expected: writes in doubt are repeated meanwhile.
-const SETTLES: Duration = Duration::from_millis(1_500);
-
 pub(super) struct House {
     fleet: Fleet,
     process: Option<LoomProcess>,

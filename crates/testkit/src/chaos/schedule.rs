@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::world::{PROCESSES, ROUGH, STEADY};
+use super::world::{PROCESSES, ROUGH, SETTLES, STEADY};
 use crate::fleet::Role;
 
 /// Which form the coordinator has.
@@ -333,12 +333,11 @@ impl Draw {
     /// Mostly short, now and then long enough for everything to be calm.
     fn gap(&mut self) -> Duration {
         self.gaps += 1;
-        let millis = if self.gaps.is_multiple_of(CALM_EVERY) {
-            self.rng.u64(2_000..3_500)
+        if self.gaps.is_multiple_of(CALM_EVERY) {
+            SETTLES + Duration::from_millis(self.rng.u64(500..2_000))
         } else {
-            self.rng.u64(50..600)
-        };
-        Duration::from_millis(millis)
+            Duration::from_millis(self.rng.u64(50..600))
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use loom_actors::nats::connection::{READ_AGAIN_AFTER, WRITE_TIMEOUT};
 use loom_protocol::{ErrorCode, WireError, WorkId};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -28,6 +29,11 @@ pub(super) const TYPES: [&str; 2] = ["claude-code", "codex"];
 /// How often an item may be tried that only agents do whom no recorder sees: so that the storm alone fails none.
 pub(super) const MAX_ATTEMPTS: u32 = 100;
 const AFTER_REFUSAL: Duration = Duration::from_millis(100);
+
+/// How long after a fault no order is expected. An item whose write or read got lost in it is out of the queue until that
+/// is known: a write is given up after [`WRITE_TIMEOUT`], and what became of it is read, as is a record, with a question that
+/// is asked again after [`READ_AGAIN_AFTER`] where the first one got lost.
+pub(super) const SETTLES: Duration = WRITE_TIMEOUT.saturating_add(READ_AGAIN_AFTER);
 
 /// Cheap to clone.
 #[derive(Clone)]
