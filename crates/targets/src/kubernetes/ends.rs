@@ -12,7 +12,7 @@ use loom_process::tail::Tail;
 use loom_protocol::SpinUpId;
 use tokio::sync::watch as told;
 
-use super::api::{Call, Resource, Verb};
+use super::call::{Call, Resource, Verb};
 use super::cluster::Place;
 use super::manifest::CONTAINER;
 use super::refusal::Refusal;

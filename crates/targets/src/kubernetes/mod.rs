@@ -24,6 +24,7 @@
 //! | stored | a Job that runs or has ended | `Running`, or `Ended` with the end of its log |
 
 mod api;
+mod call;
 mod cluster;
 mod ends;
 mod manifest;
@@ -51,7 +52,8 @@ use crate::order::{StartOrder, values};
 use crate::outcome::{Found, Probe, Started, Stopped};
 use crate::reference::{KubernetesReference, Reference};
 use crate::{Launcher, ProbeError, StartError, StopError, Surroundings, output};
-use api::{Api, Call, Resource, Verb};
+use api::Api;
+use call::{Call, Resource, Verb};
 use cluster::{Clusters, Place};
 use manifest::SPIN_UP;
 use refusal::{Refusal, RefusalKind};

@@ -9,7 +9,7 @@ use loom_protocol::SpinUpId;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::api::{Call, Resource, Verb};
+use super::call::{Call, Resource, Verb};
 use super::cluster::Place;
 use super::manifest;
 use super::refusal::{Refusal, RefusalKind};
