@@ -24,6 +24,15 @@ pub enum SpinUpStatus {
 }
 
 impl SpinUpStatus {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Pending,
+        Self::InProgress,
+        Self::Success,
+        Self::Failed,
+        Self::Timeout,
+    ];
+
     /// Whether nothing more will come of it.
     pub const fn is_over(self) -> bool {
         matches!(self, Self::Success | Self::Failed | Self::Timeout)
