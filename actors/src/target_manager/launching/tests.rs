@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 
 use futures_util::FutureExt as _;
-use loom_protocol::target::{BirthTicket, Mechanism as Kind, SpinUpOperation, SpinUpStatus};
-use loom_protocol::{ProjectId, TargetId, Timestamp};
+use loom_protocol::ProjectId;
+use loom_protocol::target::BirthTicket;
 use parking_lot::Mutex;
 use serde_json::json;
 
 use super::super::mechanism::{Started, Stopped};
 use super::*;
+use crate::domain::targets::testing::operation;
 
 /// A mechanism that says what it was told to, in this order; afterwards that it cannot say.
 #[derive(Default)]
@@ -81,23 +82,9 @@ impl Mechanism for Scripted {
 }
 
 fn new() -> Beginning {
-    let operation = SpinUpOperation {
-        operation_id: SpinUpId::generate(),
-        target_id: TargetId::generate(),
-        target_name: "t".into(),
-        mechanism: Kind::Webhook,
-        status: SpinUpStatus::Pending,
-        need: None,
-        work_item_id: None,
-        agent_guid: None,
-        error: None,
-        output: None,
-        started_at: Timestamp::from_millis(0),
-        ended_at: None,
-    };
     Beginning::New(Box::new(Start {
         project: ProjectId::new("p").unwrap(),
-        operation,
+        operation: operation(SpinUpId::generate()),
         agent_type: "t".into(),
         capabilities: vec!["c".into()],
         boundaries: vec!["default".into()],
