@@ -179,7 +179,12 @@ async fn test(out: Output, api: &ApiClient, targets: Vec<String>) -> CliResult {
         let took = health.latency_ms;
         match &health.error {
             _ if out.is_json() => answers.push(health),
-            None => out.text(&format!("{target} is healthy ({took} ms)"))?,
+            None => {
+                let seen = health.seen.as_deref();
+                let seen = seen.map_or_else(String::new, |seen| format!(": {seen}"));
+                let said = format!("{target} is healthy ({took} ms){seen}");
+                out.text(&cell(&said, usize::MAX))?;
+            }
             Some(why) => {
                 let said = format!("{target} is unhealthy ({took} ms): {why}");
                 out.text(&cell(&said, usize::MAX))?;

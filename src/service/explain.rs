@@ -2,6 +2,7 @@
 
 use loom_actors::project::Project;
 use loom_actors::work_ledger::ReadError;
+use loom_protocol::target::SAID_LAST;
 use loom_protocol::work::{BeingStarted, ExplainAnswer, WorkStatus};
 use loom_protocol::{Timestamp, WireError, WorkId};
 
@@ -118,8 +119,11 @@ impl PendingSummary<'_> {
         };
         match (self.being_started, self.targets) {
             ([first, ..], _) => format!(
-                "{nobody}; one is being started by target {} (operation {}, since {})",
-                first.target_name, first.operation_id, first.started_at
+                "{nobody}; one is being started by target {} (operation {}, since {}){}",
+                first.target_name,
+                first.operation_id,
+                first.started_at,
+                said(first)
             ),
             ([], (0, 0)) if !self.knows_targets => {
                 format!(
@@ -153,6 +157,12 @@ impl PendingSummary<'_> {
     }
 }
 
+/// What the mechanism says of a start.
+fn said(start: &BeingStarted) -> String {
+    let said = start.said.as_deref();
+    said.map_or_else(String::new, |said| format!("{SAID_LAST}{said}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,7 +178,13 @@ mod tests {
             target_name: "build-2".into(),
             status: SpinUpStatus::InProgress,
             started_at: time,
+            said: None,
         };
+        let waiting = BeingStarted {
+            said: Some("no node takes its pod: 0/3 nodes are available".into()),
+            ..birth.clone()
+        };
+        let waiting = std::slice::from_ref(&waiting);
         let birth = std::slice::from_ref(&birth);
         let id = birth[0].operation_id;
         let being_started =
@@ -193,6 +209,13 @@ mod tests {
             ),
             (None, (0, 3), (0, 2), birth, format!("no agent may take it now; {being_started}")),
             (None, (0, 0), (1, 2), birth, format!("no agent is registered; {being_started}")),
+            (
+                None,
+                (0, 0),
+                (1, 2),
+                waiting,
+                format!("no agent is registered; {being_started}; it said: no node takes its pod: 0/3 nodes are available"),
+            ),
             (
                 None,
                 (0, 3),

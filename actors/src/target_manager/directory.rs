@@ -5,6 +5,7 @@ mod birth_index;
 mod births;
 mod choosing;
 mod looked;
+mod said;
 mod unreadable;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -350,7 +351,7 @@ impl TargetDirectory {
         }
         index.by_id.clear();
         index.by_name.clear();
-        index.births = birth_index::BirthIndex::default();
+        let said = index.births.take_said();
         index.roster = Roster::default();
         index.roster.touch_everywhere();
         index.ended = content.ended;
@@ -359,6 +360,9 @@ impl TargetDirectory {
             if let Some(key) = TargetKey::of(&known.record.target.name) {
                 index.insert(key, known);
             }
+        }
+        for (id, said) in said {
+            index.births.note_said(id, Some(said));
         }
         index.forget_looks();
         drop(index);

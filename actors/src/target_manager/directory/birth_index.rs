@@ -19,6 +19,8 @@ pub(super) struct BirthIndex {
     /// Targets of before, whose records have an agent still that was born from another one since.
     before: BTreeSet<(AgentGuid, TargetId)>,
     tickets: HashMap<TicketDigest, TargetId>,
+    /// What the mechanisms say of starts that are not decided. Asked anew after a restart, they say it again.
+    said: HashMap<SpinUpId, String>,
 }
 
 impl BirthIndex {
@@ -52,6 +54,28 @@ impl BirthIndex {
     /// How many agents that were born from targets live.
     pub fn agents(&self) -> usize {
         self.agents.len()
+    }
+
+    /// What the mechanism says of a start that is not decided.
+    pub fn said(&self, id: SpinUpId) -> Option<&str> {
+        self.said.get(&id).map(String::as_str)
+    }
+
+    /// The mechanism says something else of a start, or nothing any more.
+    pub fn note_said(&mut self, id: SpinUpId, said: Option<String>) {
+        match said {
+            Some(said) if self.births.contains_key(&id) => {
+                self.said.insert(id, said);
+            }
+            _ => {
+                self.said.remove(&id);
+            }
+        }
+    }
+
+    /// Forgets everything but what was said.
+    pub fn take_said(&mut self) -> HashMap<SpinUpId, String> {
+        std::mem::take(self).said
     }
 
     /// A record is another one than before, or has come, or gone. Of a target that stays, a birth or an agent that stays
@@ -106,6 +130,7 @@ impl BirthIndex {
     ) {
         for birth in births {
             self.births.remove(&birth.operation.operation_id);
+            self.said.remove(&birth.operation.operation_id);
             self.begun.remove(&begun(birth));
             self.tickets.remove(&birth.ticket.digest);
         }

@@ -75,7 +75,7 @@ impl TargetDirectory {
     pub fn operation(&self, id: SpinUpId) -> Option<SpinUpOperation> {
         let index = self.index.read();
         if let Some((_, birth)) = index.birth(id) {
-            return Some(birth.operation.clone());
+            return Some(index.shown(&birth.operation));
         }
         index.ended.get(id).map(|end| end.operation.clone())
     }
@@ -96,7 +96,11 @@ impl TargetDirectory {
         let births = records.flat_map(|record| &record.births);
         let undecided = births.map(|birth| &birth.operation);
         let decided = index.ended.iter().map(|end| &end.operation);
-        page_of(undecided.chain(decided), filter, cursor, limit)
+        let mut found = page_of(undecided.chain(decided), filter, cursor, limit)?;
+        for operation in &mut found.operations {
+            index.add_said(operation);
+        }
+        Ok(found)
     }
 
     /// From which target an agent was born; none where it came by itself, or is gone.
@@ -158,7 +162,9 @@ impl TargetDirectory {
         let index = self.index.read();
         let ids = index.roster.births(need);
         let births = ids.filter_map(|id| index.birth(id));
-        births.map(|(_, birth)| birth.operation.clone()).collect()
+        births
+            .map(|(_, birth)| index.shown(&birth.operation))
+            .collect()
     }
 
     /// The record of the target of an agent, and what it knows of the agent.
