@@ -64,5 +64,6 @@ pub mod nats;
 pub mod outside;
 pub mod process;
 pub mod programs;
+pub mod received;
 pub mod sshd;
 pub mod webhook;
