@@ -133,7 +133,12 @@ impl Mechanism for ByLauncher {
                 }
                 .boxed()
             });
-            Ok(Started { reference, end })
+            Ok(Started {
+                reference,
+                end,
+                output: started.output,
+                waits: started.waits,
+            })
         }
         .boxed()
     }
@@ -177,17 +182,27 @@ impl Mechanism for ByLauncher {
             let reference = read(reference);
             let stopped = self.launcher.stop(id, reference.as_ref(), grace).await;
             Ok(match stopped.map_err(|error| error.to_string())? {
-                loom_targets::Stopped::Ended { output, .. } => Stopped::Ended { output },
+                loom_targets::Stopped::Ended {
+                    processes,
+                    killed,
+                    output,
+                } => {
+                    if processes > 0 {
+                        tracing::info!(%id, processes, killed, "what was started is ended (killed: did not obey TERM)");
+                    }
+                    Stopped::Ended { output }
+                }
                 loom_targets::Stopped::NotPossible { why } => Stopped::NotPossible { why },
             })
         }
         .boxed()
     }
 
-    fn probe(&self, limit: Duration) -> BoxFuture<'_, Result<(), String>> {
+    fn probe(&self, limit: Duration) -> BoxFuture<'_, Result<String, String>> {
         async move {
             let probe = self.launcher.probe(limit).await;
-            probe.map(drop).map_err(|error| error.to_string())
+            let seen = probe.map(|probe| probe.seen);
+            seen.map_err(|error| error.to_string())
         }
         .boxed()
     }
@@ -200,6 +215,10 @@ impl Mechanism for ByLauncher {
 fn told(found: loom_targets::Found) -> Result<Found, String> {
     Ok(match found {
         loom_targets::Found::Running(reference) => Found::Running(written(&reference)?),
+        loom_targets::Found::Waiting { reference, why } => Found::Waiting {
+            reference: written(&reference)?,
+            why,
+        },
         loom_targets::Found::Ended { output } => Found::Ended { output },
         loom_targets::Found::Absent => Found::Absent,
         loom_targets::Found::Unknown { why } => Found::Unknown { why },

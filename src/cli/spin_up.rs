@@ -219,16 +219,21 @@ fn rows(found: &Located<SpinUpOperation>, ids: &[String], wide: bool) -> Table {
             cells.push(operation.mechanism.to_string());
             cells.push(agent.unwrap_or_default());
         }
-        cells.push(
-            operation
-                .error
-                .as_deref()
-                .map(cause_first)
-                .unwrap_or_default(),
-        );
+        cells.push(because(operation));
         rows.add_row(cells);
     }
     rows
+}
+
+/// Why there is no agent: what went wrong, or why it waits.
+fn because(operation: &SpinUpOperation) -> String {
+    let error = operation.error.as_deref().map(cause_first);
+    let waits = || {
+        let said = operation.output.as_deref();
+        let said = said.filter(|_| !operation.status.is_over())?;
+        said.lines().next().map(str::to_owned)
+    };
+    error.or_else(waits).unwrap_or_default()
 }
 
 /// An error with what was said last in front: where there is little room that says the most.

@@ -9,9 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use loom_protocol::rest::TargetsPage;
-use loom_protocol::target::{
-    HealthStatus, LastSpinUp, Mechanism, Target, TargetAnswer, TargetHealth,
-};
+use loom_protocol::target::{LastSpinUp, Mechanism, Target, TargetAnswer, TargetHealth};
 use serde_json::{Value, json};
 
 use self::add::AddArgs;
@@ -181,7 +179,12 @@ async fn test(out: Output, api: &ApiClient, targets: Vec<String>) -> CliResult {
         let took = health.latency_ms;
         match &health.error {
             _ if out.is_json() => answers.push(health),
-            None => out.text(&format!("{target} is healthy ({took} ms)"))?,
+            None => {
+                let seen = health.seen.as_deref();
+                let seen = seen.map_or_else(String::new, |seen| format!(": {seen}"));
+                let said = format!("{target} is healthy ({took} ms){seen}");
+                out.text(&cell(&said, usize::MAX))?;
+            }
             Some(why) => {
                 let said = format!("{target} is unhealthy ({took} ms): {why}");
                 out.text(&cell(&said, usize::MAX))?;
@@ -285,7 +288,7 @@ fn rows(found: &Located<TargetAnswer>, ids: &[String], wide: bool) -> Table {
             target.agent_type.clone(),
             target.mechanism.to_string(),
             target.status.to_string(),
-            health(target.health_status).to_owned(),
+            target.health_status.as_str().to_owned(),
             format!("{}/{}", target.current_agent_guids.len(), target.max_agents),
             target
                 .last_spin_up
@@ -308,17 +311,9 @@ fn rows(found: &Located<TargetAnswer>, ids: &[String], wide: bool) -> Table {
     rows
 }
 
-const fn health(status: HealthStatus) -> &'static str {
-    match status {
-        HealthStatus::Healthy => "healthy",
-        HealthStatus::Unhealthy => "unhealthy",
-        HealthStatus::Unknown => "unknown",
-    }
-}
-
 /// What was seen, when, and how often it is looked at.
 fn health_of(target: &Target) -> String {
-    let mut text = health(target.health_status).to_owned();
+    let mut text = target.health_status.as_str().to_owned();
     if let Some(time) = target.last_health_check {
         let _ = write!(text, ", looked at {}", at(Some(time)));
     }

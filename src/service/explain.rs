@@ -1,8 +1,10 @@
 //! Why an item waits: which agents may take it, which targets may start one for it, and what is under way.
 
+use loom_actors::project::Project;
 use loom_actors::work_ledger::ReadError;
+use loom_protocol::target::SAID_LAST;
 use loom_protocol::work::{BeingStarted, ExplainAnswer, WorkStatus};
-use loom_protocol::{Timestamp, WireError};
+use loom_protocol::{Timestamp, WireError, WorkId};
 
 use super::Service;
 use super::target_verdicts::TargetVerdicts;
@@ -29,13 +31,21 @@ struct PendingSummary<'a> {
 }
 
 impl Service {
-    /// Who may take an item, who may start an agent for it, and which rule keeps the others from it. Targets that are not
-    /// read yet are not waited for: a long answer is made in a turn, and others wait for theirs.
+    /// Who may take an item, who may start an agent for it, and which rule keeps the others from it. It is looked for
+    /// first, and explained in a turn. Targets that are not read yet are not waited for.
     ///
     /// # Errors
     /// There is no such item, or its project cannot be read.
     pub async fn explain(&self, caller: &Allowed, id: &str) -> Result<ExplainAnswer, WireError> {
         let (project, id) = self.find_item(caller.project(), id).await?;
+        self.in_turn(caller, self.explain_item(&project, id)).await
+    }
+
+    async fn explain_item(
+        &self,
+        project: &Project,
+        id: WorkId,
+    ) -> Result<ExplainAnswer, WireError> {
         let header = project.work.header(id).ok_or(ReadError::NotFound(id))?;
         let queue_position = if header.status == WorkStatus::Pending {
             Some(project.dispatcher.queue_position(header.clone()).await?)
@@ -47,10 +57,10 @@ impl Service {
             total,
             eligible,
             others,
-        } = self.verdicts(&project, &header, queue_position.as_ref());
+        } = self.verdicts(project, &header, queue_position.as_ref());
         let taken = serde_json::to_vec(&agents).map_or(0, |bytes| bytes.len());
         let targets_unread = !project.targets.is_loaded();
-        let of_targets = self.target_verdicts(&project, &header, taken);
+        let of_targets = self.target_verdicts(project, &header, taken);
         let TargetVerdicts {
             targets,
             total: targets_total,
@@ -109,8 +119,11 @@ impl PendingSummary<'_> {
         };
         match (self.being_started, self.targets) {
             ([first, ..], _) => format!(
-                "{nobody}; one is being started by target {} (operation {}, since {})",
-                first.target_name, first.operation_id, first.started_at
+                "{nobody}; one is being started by target {} (operation {}, since {}){}",
+                first.target_name,
+                first.operation_id,
+                first.started_at,
+                said(first)
             ),
             ([], (0, 0)) if !self.knows_targets => {
                 format!(
@@ -144,6 +157,12 @@ impl PendingSummary<'_> {
     }
 }
 
+/// What the mechanism says of a start.
+fn said(start: &BeingStarted) -> String {
+    let said = start.said.as_deref();
+    said.map_or_else(String::new, |said| format!("{SAID_LAST}{said}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,7 +178,13 @@ mod tests {
             target_name: "build-2".into(),
             status: SpinUpStatus::InProgress,
             started_at: time,
+            said: None,
         };
+        let waiting = BeingStarted {
+            said: Some("no node takes its pod: 0/3 nodes are available".into()),
+            ..birth.clone()
+        };
+        let waiting = std::slice::from_ref(&waiting);
         let birth = std::slice::from_ref(&birth);
         let id = birth[0].operation_id;
         let being_started =
@@ -184,6 +209,13 @@ mod tests {
             ),
             (None, (0, 3), (0, 2), birth, format!("no agent may take it now; {being_started}")),
             (None, (0, 0), (1, 2), birth, format!("no agent is registered; {being_started}")),
+            (
+                None,
+                (0, 0),
+                (1, 2),
+                waiting,
+                format!("no agent is registered; {being_started}; it said: no node takes its pod: 0/3 nodes are available"),
+            ),
             (
                 None,
                 (0, 3),

@@ -243,5 +243,6 @@ fn being_started(operation: &SpinUpOperation) -> BeingStarted {
         target_name: operation.target_name.clone(),
         status: operation.status,
         started_at: operation.started_at,
+        said: operation.output.as_deref().map(first_line),
     }
 }

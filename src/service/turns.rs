@@ -8,19 +8,23 @@
 //!
 //! Bodies have turns of their own, which end when the body was read: only the reading is carried out aside. What is done
 //! with it may take as long as NATS does, or the start of a project, and is done where everything else is.
+//!
+//! What a project reads when it starts is waited for before a turn is taken: a project that is long in starting keeps no
+//! turn from the others.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use loom_protocol::WireError;
+use loom_protocol::{VerbName, WireError};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::block_in_place;
 use tokio::time::timeout;
 
-use super::Service;
+use super::{READY_WITHIN, Service};
+use crate::access::Allowed;
 
 /// From which size on a body is read in a turn, in bytes.
 pub const LARGE_BODY: usize = 64 * 1024;
@@ -96,18 +100,35 @@ impl<F: Future> Future for Aside<F> {
 }
 
 impl Service {
-    /// Makes a long answer in its turn, in the order of asking.
+    /// Makes a long answer in its turn, in the order of asking, once what it is made of has been read.
     ///
     /// # Errors
-    /// `overloaded`: its turn did not come in time. Or what it ends with.
+    /// `unavailable`: the project has not read that in time. `overloaded`: its turn did not come in time. Or what it ends
+    /// with.
     pub fn in_turn<T, E: From<WireError>>(
         &self,
+        caller: &Allowed,
         long: impl Future<Output = Result<T, E>>,
     ) -> impl Future<Output = Result<T, E>> {
-        let long = Aside::new(long);
-        async move {
-            let _until_it_is_made = turn_of(&self.0.turns).await?;
-            long.await
+        turn_after(&self.0.turns, self.has_read(caller), long)
+    }
+
+    /// Waits until the project of a request has read what the answer is made of.
+    async fn has_read(&self, caller: &Allowed) -> Result<(), WireError> {
+        match caller.verb() {
+            VerbName::TargetsList | VerbName::TargetsDisableBatch | VerbName::SpinUpList => {
+                self.with_targets(caller).await.map(drop)
+            }
+            VerbName::WorkList => match self.active(self.project_of(caller))? {
+                Some(project) => Ok(project.work.ready(READY_WITHIN).await?),
+                None => Ok(()),
+            },
+            VerbName::DlqList => match self.active(self.project_of(caller))? {
+                Some(project) => Ok(project.letters.ready(READY_WITHIN).await?),
+                None => Ok(()),
+            },
+            // Those that read no more than who is there, or have waited by themselves.
+            _ => Ok(()),
         }
     }
 
@@ -120,6 +141,20 @@ impl Service {
             return Ok(None);
         }
         turn_of(&self.0.readings).await.map(Some)
+    }
+}
+
+/// Makes a long answer in a turn, which is taken when `before` has ended: who waits keeps none.
+fn turn_after<T, E: From<WireError>>(
+    turns: &Arc<Semaphore>,
+    before: impl Future<Output = Result<(), WireError>>,
+    long: impl Future<Output = Result<T, E>>,
+) -> impl Future<Output = Result<T, E>> {
+    let long = Aside::new(long);
+    async move {
+        before.await?;
+        let _until_it_is_made = turn_of(turns).await?;
+        long.await
     }
 }
 
@@ -158,6 +193,36 @@ mod tests {
             assert_eq!(long.await.unwrap(), Ok(()));
             other.await.unwrap().unwrap();
         }
+    }
+
+    /// One waits for what its project reads; another one takes the only turn meanwhile, and gives it back.
+    #[tokio::test]
+    async fn who_waits_for_a_project_that_starts_keeps_no_turn() {
+        let turns = Arc::new(Semaphore::new(1));
+        let (read, is_read) = tokio::sync::oneshot::channel();
+        let until_read = async {
+            let _ = is_read.await;
+            Ok(())
+        };
+        let waits = turn_after(&turns, until_read, async { Ok::<_, WireError>("waited") });
+        let mut waits = std::pin::pin!(waits);
+        assert!(futures_util::poll!(waits.as_mut()).is_pending());
+        let other = turn_after(&turns, async { Ok(()) }, async {
+            Ok::<_, WireError>("made")
+        });
+        assert_eq!(timeout(SOON, other).await.unwrap().unwrap(), "made");
+        read.send(()).unwrap();
+        assert_eq!(timeout(SOON, waits).await.unwrap().unwrap(), "waited");
+    }
+
+    #[tokio::test]
+    async fn what_a_project_could_not_read_takes_no_turn_at_all() {
+        let turns = Arc::new(Semaphore::new(1));
+        let _taken = turn_of(&turns).await.unwrap();
+        let unread = async { Err(WireError::unavailable("not read", RETRY_AFTER)) };
+        let made = turn_after(&turns, unread, async { Ok::<(), WireError>(()) });
+        let refused = timeout(SOON, made).await.unwrap().unwrap_err();
+        assert!(refused.message.contains("not read"), "{refused}");
     }
 
     #[tokio::test]

@@ -162,11 +162,8 @@ async fn reasons_that_are_the_coordinators_to_give() {
     });
     let subject = names::work_errors(doors.project.id());
     doors.project.publish(subject, &report).await.unwrap();
-    let failed = doors.project.eventually("it has failed", async || {
-        let item = doors.project.work(id).await.ok()?;
-        item.terminal.then_some(item)
-    });
-    let error = failed.await.unwrap().error.unwrap();
+    let failed = doors.project.until_ended(id).await.unwrap();
+    let error = failed.error.unwrap();
     assert_eq!(error.reason, Reason::AgentError);
 }
 

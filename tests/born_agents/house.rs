@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use loom_process::stat;
 use loom_protocol::target::SpinUpOperation;
-use loom_protocol::work::WorkItem;
-use loom_protocol::{ProjectId, WireError, WorkId};
+use loom_protocol::{ProjectId, WireError};
 use loom_testkit::fleet::TestProject;
 use loom_testkit::nats::TestNats;
 use loom_testkit::process::{LoomProcess, LoomUp};
@@ -101,15 +100,6 @@ impl House {
     /// The living processes of this house.
     pub fn processes(&self) -> Vec<stat::Entry> {
         stat::with_variable(MARK, &self.folder().display().to_string())
-    }
-
-    /// Waits until an item has ended.
-    pub async fn until_ended(&self, id: WorkId) -> Result<WorkItem> {
-        let done = async || {
-            let item = self.project.work(id).await.ok()?;
-            item.terminal.then_some(item)
-        };
-        self.project.eventually("the item is done", done).await
     }
 
     /// Waits until no agent is there, and no process of one.

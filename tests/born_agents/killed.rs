@@ -35,7 +35,7 @@ async fn submit(house: &House, id: WorkId) -> Result<()> {
 
 /// So many items are done, each by an agent of its own, and nothing is left of any.
 async fn check(house: &House, count: usize, id: WorkId) -> Result<()> {
-    let item = house.until_ended(id).await?;
+    let item = house.project.until_ended(id).await?;
     ensure!(item.status.as_str() == "completed", "{item:?}");
     house.until_empty().await?;
     for number in 0..3 {
@@ -70,7 +70,7 @@ async fn a_coordinator_that_is_killed_at_any_moment_of_a_birth_has_one_agent_bor
     let began = Instant::now();
     let id = WorkId::generate();
     submit(&house, id).await?;
-    house.until_ended(id).await?;
+    house.project.until_ended(id).await?;
     let undisturbed = began.elapsed();
     check(&house, 1, id).await?;
     for (moment, count) in (0..=MOMENTS).zip(2..) {

@@ -23,7 +23,7 @@ async fn work_without_agents_gets_one_that_does_it_and_goes_home() -> Result<()>
     let project = &house.project;
     let id = project.submit_plain("rust").await?;
 
-    let item = house.until_ended(id).await?;
+    let item = house.project.until_ended(id).await?;
     assert_eq!(item.status.as_str(), "completed", "{item:?}");
     let by = item.assigned_to_agent.context("somebody did it")?;
     assert_eq!(by.agent_type, "parrot");
@@ -130,7 +130,7 @@ async fn an_agent_offers_no_more_than_its_target_says_and_works_on_through_a_res
     house.coordinator.kill_9().await;
     house.coordinator.restart().await?;
     std::fs::write(folder.join("go"), "")?;
-    let item = house.until_ended(id).await?;
+    let item = house.project.until_ended(id).await?;
     assert_eq!((item.status.as_str(), item.attempt), ("completed", 1));
     let target = house.seen().await.context("the target is there")?;
     ensure!(

@@ -159,7 +159,7 @@ async fn an_agent_that_stands_still_for_longer_than_its_birth_may_take_is_ended(
         "it was ended before that was decided"
     );
     // The next one does what waits.
-    let item = house.until_ended(id).await?;
+    let item = house.project.until_ended(id).await?;
     ensure!(item.status.as_str() == "completed", "{item:?}");
     let all = until_born_after_a_timeout(&house).await?;
     ensure!(all.last() == Some(&given_up), "an end is an end: {all:?}");
@@ -217,7 +217,7 @@ async fn an_agent_of_a_webhook_that_stood_still_is_born_late_where_there_is_room
     let first = stopped(&house).await?;
     let given_up = until_starts_are(&house, &[SpinUpStatus::Timeout]).await?;
     ensure!(first.signal(Signal::CONT), "it lives");
-    let item = house.until_ended(id).await?;
+    let item = house.project.until_ended(id).await?;
     ensure!(item.status.as_str() == "completed", "{item:?}");
     let born = until_starts_are(&house, &[SpinUpStatus::Success]).await?;
     assert_eq!(born[0].operation_id, given_up[0].operation_id);
@@ -255,7 +255,7 @@ async fn an_agent_of_a_webhook_that_stood_still_is_refused_where_another_has_its
     let target = house.seen().await.context("the target is there")?;
     assert_eq!(target["currentAgentGuids"], json!([starts[0].agent_guid]));
     std::fs::write(house.path("go"), "")?;
-    let item = house.until_ended(id).await?;
+    let item = house.project.until_ended(id).await?;
     ensure!(item.status.as_str() == "completed", "{item:?}");
     ensure!(house.operations().await? == starts, "an end is an end");
     house.until_empty().await

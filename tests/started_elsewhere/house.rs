@@ -136,12 +136,7 @@ impl House {
         let agents = project.request("agents.list", json!({})).await?;
         ensure!(agents == json!([]), "somebody is there: {agents}");
         let id = project.submit_plain("rust").await?;
-        let done = async || {
-            let item = project.work(id).await.ok()?;
-            item.terminal.then_some(item)
-        };
-        let done = project.eventually("the item is done", done).await;
-        let item = done?;
+        let item = project.until_ended(id).await?;
         ensure!(
             item.status.as_str() == "completed" && item.attempt == 1,
             "{item:?}"

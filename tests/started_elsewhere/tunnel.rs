@@ -41,11 +41,7 @@ fn port_of_agent(house: &House) -> Result<u16> {
 async fn it_works_on(house: &House) -> Result<()> {
     let before = house.seen().await.context("the target is there")?;
     let id = house.project.submit_plain("rust").await?;
-    let done = async || {
-        let item = house.project.work(id).await.ok()?;
-        item.terminal.then_some(item)
-    };
-    let item = house.project.eventually("the item is done", done).await?;
+    let item = house.project.until_ended(id).await?;
     ensure!(item.status.as_str() == "completed", "{item:?}");
     let by = item.assigned_to_agent.context("somebody did it")?;
     ensure!(before["currentAgentGuids"] == json!([by.guid]), "{before}");

@@ -4,12 +4,13 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use loom_actors::events::Heard;
 use loom_protocol::target::{SpinUpStatus, Target};
 use loom_protocol::{AgentGuid, SpinUpId, names};
 use loom_testkit::births::{Place, Process, a_while, came_to, operations, submit};
-use loom_testkit::fleet::{Fleet, TestProject};
+use loom_testkit::fleet::{Fleet, PATIENCE, TestProject};
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::births::let_register;
 use crate::{get, register};
@@ -66,6 +67,49 @@ async fn a_start_that_a_former_owner_recorded_late_is_gone_on_with_when_it_is_co
     ensure!(all.len() == 1 && all[0].operation_id == start, "{all:?}");
     drop(agents);
     Ok(())
+}
+
+/// Who follows the events may have missed what the former owner did: that is told, so that they look for themselves.
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn what_a_former_owner_recorded_late_is_told_as_a_gap_when_it_is_come_upon() -> Result<()> {
+    let fleet = Fleet::shared().await?;
+    let (project, elsewhere) = (fleet.project().await?, fleet.project().await?);
+    let place = Place::new()?;
+    for project in [&project, &elsewhere] {
+        register(project, place.target("here", 1)).await?;
+    }
+    let target = get(&project, "here").await?;
+    let service = fleet.service()?;
+    let listen = |project: &TestProject| service.events().listen(Some(project.id().clone()));
+    let (mut news, mut other_news) = (listen(&project), listen(&elsewhere));
+    record_a_start(&project, &target, Some("another machine")).await?;
+    // It is come upon when something else is to be written.
+    let changes = json!({"target": "here", "description": "changed"});
+    for project in [&project, &elsewhere] {
+        project.request("targets.update", changes.clone()).await?;
+    }
+    let gap = async {
+        while let Some(heard) = news.next().await {
+            if matches!(heard, Heard::Gap) {
+                return Ok(());
+            }
+        }
+        anyhow::bail!("nothing more is told")
+    };
+    timeout(PATIENCE, gap).await.context("a gap is told")??;
+    let told_elsewhere = async {
+        while let Some(heard) = other_news.next().await {
+            ensure!(!matches!(heard, Heard::Gap), "a gap in another project");
+            if matches!(&heard, Heard::Event(event) if event.name() == "target:updated") {
+                return Ok(());
+            }
+        }
+        anyhow::bail!("nothing more is told")
+    };
+    timeout(PATIENCE, told_elsewhere)
+        .await
+        .context("its change is told")?
 }
 
 /// A former owner has taken the agent in, on the revision that is there: its write is stored late.

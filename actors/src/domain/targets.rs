@@ -15,6 +15,7 @@
 mod birth_times;
 mod choice;
 mod codec;
+mod differing;
 mod editing;
 mod expected;
 mod health;
@@ -24,6 +25,8 @@ mod record;
 #[cfg(test)]
 mod record_tests;
 mod roster;
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod tickets;
@@ -35,6 +38,7 @@ use loom_protocol::Timestamp;
 
 pub use self::birth_times::BirthTimes;
 pub use self::codec::{NotARecord, decode, decode_end, encode, encode_end};
+pub(crate) use self::differing::differing;
 pub(crate) use self::editing::BY_CONFIG;
 pub use self::editing::{Definition, MechanismInUse, StillInUse};
 pub use self::health::Checkup;

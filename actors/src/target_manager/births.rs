@@ -144,6 +144,7 @@ impl Births {
                     self.order(queue, id, BirthCommand::Started { id, reference });
                 }
             }
+            LaunchNews::Said(text) => env.args.directory.note_said(id, text),
             // Whatever else is said of an agent that lives, or of what is being ended, changes nothing.
             _ if matches!(running.phase, Phase::Ending) => {}
             _ if running.phase == Phase::Born => self.registered(id),

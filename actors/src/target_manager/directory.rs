@@ -1,9 +1,11 @@
 //! The targets of a project as they are known: the read side, which survives the actor.
 
 mod begun;
+mod birth_index;
 mod births;
 mod choosing;
 mod looked;
+mod said;
 mod unreadable;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,7 +70,7 @@ struct Index {
     is_suspicious: bool,
     /// Somebody else has written a record, and what is in it is not gone on with yet.
     has_another_writer: bool,
-    births: births::BirthIndex,
+    births: birth_index::BirthIndex,
     roster: Roster<TargetKey>,
     ended: Operations,
     /// How often something was applied.
@@ -349,7 +351,7 @@ impl TargetDirectory {
         }
         index.by_id.clear();
         index.by_name.clear();
-        index.births = births::BirthIndex::default();
+        let said = index.births.take_said();
         index.roster = Roster::default();
         index.roster.touch_everywhere();
         index.ended = content.ended;
@@ -358,6 +360,9 @@ impl TargetDirectory {
             if let Some(key) = TargetKey::of(&known.record.target.name) {
                 index.insert(key, known);
             }
+        }
+        for (id, said) in said {
+            index.births.note_said(id, Some(said));
         }
         index.forget_looks();
         drop(index);
@@ -370,23 +375,18 @@ impl Index {
     fn insert(&mut self, key: TargetKey, known: Known) {
         let id = known.record.target.id;
         let of_name = self.by_name.insert(key, id);
-        let before = of_name.and_then(|before| self.take_out(before));
+        let before = of_name.and_then(|before| self.by_id.remove(&before));
         let before = before.as_ref().map(|before| &*before.record);
         self.roster.replace(&key, before, Some(&known.record));
-        self.births.insert(&known.record);
+        self.births.replace(before, Some(&known.record));
         self.by_id.insert(id, known);
     }
 
     fn remove(&mut self, key: TargetKey) {
         let id = self.by_name.remove(&key);
-        if let Some(before) = id.and_then(|id| self.take_out(id)) {
+        if let Some(before) = id.and_then(|id| self.by_id.remove(&id)) {
             self.roster.replace(&key, Some(&before.record), None);
+            self.births.replace(Some(&before.record), None);
         }
-    }
-
-    fn take_out(&mut self, id: TargetId) -> Option<Known> {
-        let before = self.by_id.remove(&id)?;
-        self.births.remove(&before.record);
-        Some(before)
     }
 }

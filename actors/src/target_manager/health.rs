@@ -256,17 +256,19 @@ impl Health {
         };
         let now = env.now();
         let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        let (status, error) = match seen {
-            Seen::Well => (HealthStatus::Healthy, None),
-            Seen::Ill(why) => (HealthStatus::Unhealthy, Some(why)),
-            Seen::Nothing(why) => (HealthStatus::Unknown, Some(why)),
+        let (status, seen) = match seen {
+            Seen::Well(seen) => (HealthStatus::Healthy, Ok(seen)),
+            Seen::Ill(why) => (HealthStatus::Unhealthy, Err(why)),
+            Seen::Nothing(why) => (HealthStatus::Unknown, Err(why)),
         };
+        let (seen, error) = (seen.as_ref().ok().cloned(), seen.err());
         for reply in look.waiting {
             let _ = reply.send(Ok(TargetHealth {
                 target_id: look.id,
                 healthy: status == HealthStatus::Healthy,
                 latency_ms: millis,
                 response_time_ms: millis,
+                seen: seen.clone(),
                 error: error.clone(),
                 timestamp: now,
             }));
@@ -329,7 +331,7 @@ fn note_checkup(
 async fn probed(mechanism: &dyn Mechanism, limit: Duration) -> Seen {
     let looking = AssertUnwindSafe(mechanism.probe(limit)).catch_unwind();
     match timeout(limit + SLACK, looking).await {
-        Ok(Ok(Ok(()))) => Seen::Well,
+        Ok(Ok(Ok(seen))) => Seen::Well(seen),
         Ok(Ok(Err(why))) => Seen::Ill(why),
         Ok(Err(_panic)) => Seen::Nothing(
             "the look met a defect of this program; see its log, and please report it".into(),

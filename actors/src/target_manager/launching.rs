@@ -8,23 +8,26 @@
 //!
 //! | the mechanism says | told is | then |
 //! |---|---|---|
-//! | started, or running | its reference | its end is watched |
+//! | started, running, or that it waits | its reference | its end is watched |
+//! | why it waits, or whatever else it has to say of a start that goes on | that, where it is news and at most every 3 s | – |
 //! | surely not started, and it won't be | over | – |
 //! | in doubt | – | it is asked what became of it |
 //! | absent | of one that was just recorded nothing: it is started again under the same id; of an older one, that it is to be begun again | – |
 //! | it has ended | over, with its output | – |
 //! | it cannot say | nothing: its birth tells, or the end of its time | it is asked again |
 
+use std::convert::Infallible;
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use loom_protocol::SpinUpId;
 use serde_json::Value;
+use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::birth_step::{BirthStep, BirthStepHook};
-use super::mechanism::{AgentEnd, FailureKind, Found, Mechanism, Start, StartFailure};
+use super::mechanism::{AgentEnd, FailureKind, Found, Mechanism, Start, StartFailure, Started};
 use crate::nats::owner::Ownership;
 
 /// How often a start that is in doubt and not to be found is repeated.
@@ -32,12 +35,16 @@ const TRIES: u32 = 3;
 /// The pause before it is looked at again what became of a start; doubles up to the longest.
 const LOOK_FIRST: Duration = Duration::from_millis(500);
 const LOOK_MAX: Duration = Duration::from_secs(15);
+/// How soon it may be told again what a mechanism says of a start that goes on.
+const SAID_EVERY: Duration = Duration::from_secs(3);
 
 /// What a start has come to.
 #[derive(Debug)]
 pub enum LaunchNews {
     /// It was begun: by this it is found again.
     Started(Value),
+    /// What the mechanism says of it while it goes on: why it waits, first of all. None: nothing any more.
+    Said(Option<String>),
     /// It surely never began, and its ticket is lost.
     NeverBegan,
     /// There will be no agent.
@@ -76,6 +83,15 @@ pub(super) struct Launch<T> {
     pub tell: T,
 }
 
+/// What a mechanism says of a start that goes on.
+#[derive(Default)]
+struct Said {
+    /// What it said when it started it.
+    output: Option<String>,
+    /// What was told last.
+    told: Option<String>,
+}
+
 /// The pauses between looks, which grow.
 struct Pauses(Duration);
 
@@ -96,7 +112,8 @@ impl<T: Fn(LaunchNews) + Send + Sync> Launch<T> {
         match beginning {
             Beginning::New(start) => self.begin(&start).await,
             Beginning::Recorded { reference, place } => {
-                self.find(reference, place.as_deref(), false).await;
+                let said = Said::default();
+                self.find(reference, place.as_deref(), false, said).await;
             }
         }
     }
@@ -113,7 +130,7 @@ impl<T: Fn(LaunchNews) + Send + Sync> Launch<T> {
                 Ok(started) => {
                     self.on_step.reached(BirthStep::Launched).await;
                     (self.tell)(LaunchNews::Started(started.reference.clone()));
-                    return self.watch(started.reference, started.end).await;
+                    return self.watch(started).await;
                 }
                 Err(failure) => failure,
             };
@@ -126,9 +143,10 @@ impl<T: Fn(LaunchNews) + Send + Sync> Launch<T> {
                 return self.over(message, output, false);
             }
             match self.once_known().await {
-                Found::Running(reference) => {
+                Found::Running(reference) | Found::Waiting { reference, .. } => {
                     (self.tell)(LaunchNews::Started(reference.clone()));
-                    return self.watch(reference, None).await;
+                    let said = Said::default();
+                    return self.find(Some(reference), None, true, said).await;
                 }
                 Found::Ended { output: said } => {
                     let error = format!("{message}; it has ended before its agent registered");
@@ -142,22 +160,23 @@ impl<T: Fn(LaunchNews) + Send + Sync> Launch<T> {
     }
 
     /// Asks what became of it, until it has ended. `place`: where it was recorded, which matters while it has no
-    /// reference. `is_told`: whether its reference was told.
-    async fn find(&self, mut reference: Option<Value>, place: Option<&str>, mut is_told: bool) {
+    /// reference. `is_told`: whether its reference was told. `said`: what was.
+    async fn find(
+        &self,
+        mut reference: Option<Value>,
+        place: Option<&str>,
+        mut is_told: bool,
+        mut said: Said,
+    ) {
         let mut pauses = Pauses::new();
         loop {
             let found = match &reference {
                 Some(reference) => self.mechanism.find(self.id, Some(reference)).await,
                 None => self.mechanism.find_recorded(self.id, place).await,
             };
-            match found {
-                Ok(Found::Running(found)) => {
-                    if !is_told || reference.as_ref() != Some(&found) {
-                        (self.tell)(LaunchNews::Started(found.clone()));
-                    }
-                    is_told = true;
-                    reference = Some(found);
-                }
+            let (found, why) = match found {
+                Ok(Found::Running(found)) => (found, None),
+                Ok(Found::Waiting { reference, why }) => (reference, Some(why)),
                 Ok(Found::Absent) if reference.is_none() => {
                     return (self.tell)(LaunchNews::NeverBegan);
                 }
@@ -165,29 +184,85 @@ impl<T: Fn(LaunchNews) + Send + Sync> Launch<T> {
                 Ok(Found::Ended { output }) => return self.ended(output),
                 Ok(Found::Unknown { why }) => {
                     tracing::debug!(id = %self.id, "what became of a start is not known: {why}");
+                    pauses.pause().await;
+                    continue;
                 }
                 Err(why) => {
                     tracing::debug!(id = %self.id, "what became of a start cannot be asked: {why}");
+                    pauses.pause().await;
+                    continue;
                 }
+            };
+            if !is_told || reference.as_ref() != Some(&found) {
+                (self.tell)(LaunchNews::Started(found.clone()));
             }
+            is_told = true;
+            reference = Some(found);
+            self.said(&mut said, why);
             pauses.pause().await;
         }
     }
 
     /// Watches the end of what was begun.
-    async fn watch(&self, reference: Value, end: Option<BoxFuture<'static, AgentEnd>>) {
+    async fn watch(&self, started: Started) {
+        let Started {
+            reference,
+            end,
+            output,
+            waits,
+        } = started;
+        let mut said = Said { output, told: None };
+        self.said(&mut said, None);
         let Some(end) = end else {
-            return self.find(Some(reference), None, true).await;
+            return self.find(Some(reference), None, true, said).await;
         };
-        let AgentEnd { how, output } = end.await;
+        let AgentEnd { how, output } = tokio::select! {
+            ended = end => ended,
+            never = self.tell_why(&mut said, waits) => match never {},
+        };
         // What it has left behind may be the agent.
         let found = self.mechanism.find(self.id, Some(&reference)).await;
-        if let Ok(Found::Running(found)) = found {
+        if let Ok(
+            Found::Running(found)
+            | Found::Waiting {
+                reference: found, ..
+            },
+        ) = found
+        {
             let is_told = found == reference;
-            self.find(Some(found), None, is_told).await;
+            self.find(Some(found), None, is_told, said).await;
         } else {
             let error = format!("it ended before its agent registered: {how}");
             self.over(error, output, true);
+        }
+    }
+
+    /// Tells why a start waits, as that changes, and not too often.
+    async fn tell_why(
+        &self,
+        said: &mut Said,
+        waits: Option<watch::Receiver<Option<String>>>,
+    ) -> Infallible {
+        if let Some(mut waits) = waits {
+            loop {
+                let why = waits.borrow_and_update().clone();
+                self.said(said, why);
+                sleep(SAID_EVERY).await;
+                if waits.changed().await.is_err() {
+                    break;
+                }
+            }
+        }
+        pending().await
+    }
+
+    /// Tells what is said of a start that goes on, where it is news.
+    fn said(&self, said: &mut Said, why: Option<String>) {
+        let texts: Vec<String> = why.into_iter().chain(said.output.clone()).collect();
+        let text = Some(texts.join("\n")).filter(|text| !text.is_empty());
+        if text != said.told {
+            said.told.clone_from(&text);
+            (self.tell)(LaunchNews::Said(text));
         }
     }
 

@@ -192,7 +192,7 @@ impl LinkedAgents {
             while is_offline(&agents, &agent) {
                 let found = mechanism.find(born_by, agent.reference.as_ref()).await;
                 match found {
-                    Ok(Found::Running(reference)) => {
+                    Ok(Found::Running(reference) | Found::Waiting { reference, .. }) => {
                         // It registered before its mechanism had said by what it is found.
                         if agent.reference.is_none() {
                             let command = BirthCommand::Started {

@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 use loom_protocol::target::{BirthTicket, SpinUpOperation, Target};
 use loom_protocol::{ProjectId, SpinUpId};
 use serde_json::Value;
+use tokio::sync::watch;
 
 /// Finds the mechanism of a target.
 pub trait Mechanisms: Send + Sync {
@@ -58,8 +59,8 @@ pub trait Mechanism: Send + Sync {
         grace: Duration,
     ) -> BoxFuture<'a, Result<Stopped, String>>;
 
-    /// Whether an agent could be started, without starting one. Ends within `limit`.
-    fn probe(&self, limit: Duration) -> BoxFuture<'_, Result<(), String>>;
+    /// Whether an agent could be started, without starting one: what was seen, in words. Ends within `limit`.
+    fn probe(&self, limit: Duration) -> BoxFuture<'_, Result<String, String>>;
 
     /// Removes what is kept of a start that is decided, once nothing of it lives.
     fn forget(&self, id: SpinUpId) -> BoxFuture<'_, ()>;
@@ -88,6 +89,10 @@ pub struct Started {
     pub reference: Value,
     /// Its end, where this process sees it by itself; else [`Mechanism::find`] is asked.
     pub end: Option<BoxFuture<'static, AgentEnd>>,
+    /// What the mechanism said, without secrets; at most 4 KiB.
+    pub output: Option<String>,
+    /// Why it has not begun to run, as that changes, where this process sees it by itself. None inside once it runs.
+    pub waits: Option<watch::Receiver<Option<String>>>,
 }
 
 impl fmt::Debug for Started {
@@ -95,6 +100,8 @@ impl fmt::Debug for Started {
         f.debug_struct("Started")
             .field("reference", &self.reference)
             .field("tells_its_end", &self.end.is_some())
+            .field("output", &self.output)
+            .field("tells_why_it_waits", &self.waits.is_some())
             .finish()
     }
 }
@@ -133,6 +140,13 @@ pub struct StartFailure {
 pub enum Found {
     /// Something of it lives.
     Running(Value),
+    /// It will begin, or may.
+    Waiting {
+        /// By what it is found again.
+        reference: Value,
+        /// Why it has not begun to run.
+        why: String,
+    },
     /// It was started and has ended.
     Ended {
         /// The end of what it said, where that is kept.

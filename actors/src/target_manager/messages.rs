@@ -184,7 +184,7 @@ pub enum HealthMsg {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seen {
     /// An agent could be started.
-    Well,
+    Well(String),
     /// None could.
     Ill(String),
     /// Nobody knows: this program cannot look.

@@ -143,29 +143,20 @@ pub(super) fn page_of<'a>(
 
 #[cfg(test)]
 mod tests {
-    use loom_protocol::target::Mechanism;
     use proptest::prelude::*;
     use uuid::Uuid;
 
     use super::*;
     use crate::domain::targets::TicketTerms;
+    use crate::domain::targets::testing::operation;
 
     fn end(number: u16, started: i64, status: SpinUpStatus) -> Arc<Ended> {
-        let id = |base: u128| Uuid::from_u128(base + u128::from(number));
         Arc::new(Ended {
             operation: SpinUpOperation {
-                operation_id: SpinUpId::new(id(1)),
-                target_id: TargetId::new(Uuid::from_u128(1 << 64)),
-                target_name: "t".into(),
-                mechanism: Mechanism::Local,
                 status,
-                need: None,
-                work_item_id: None,
-                agent_guid: None,
-                error: None,
-                output: None,
                 started_at: Timestamp::from_millis(started),
                 ended_at: Some(Timestamp::from_millis(started + 10)),
+                ..operation(SpinUpId::new(Uuid::from_u128(u128::from(number) + 1)))
             },
             ticket: TicketTerms {
                 digest: crate::domain::targets::digest_of(

@@ -61,11 +61,13 @@ pub(super) async fn tidy_after_agent(
     let (left, mut pause) = (Instant::now(), FIRST);
     while left.elapsed() < patience + FOR {
         let is_over = match mechanism.find(id, reference.as_ref()).await {
-            Ok(Found::Running(_)) if left.elapsed() >= patience && !is_there() => {
+            Ok(Found::Running(_) | Found::Waiting { .. })
+                if left.elapsed() >= patience && !is_there() =>
+            {
                 tracing::info!(%id, "an agent has gone and its process goes on: it is ended");
                 mechanism.stop(id, reference.as_ref(), grace).await.is_ok()
             }
-            Ok(Found::Running(_)) | Err(_) => false,
+            Ok(Found::Running(_) | Found::Waiting { .. }) | Err(_) => false,
             Ok(_) => true,
         };
         if is_over {

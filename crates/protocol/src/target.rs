@@ -144,6 +144,9 @@ pub enum TargetStatus {
 }
 
 impl TargetStatus {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Available, Self::InUse, Self::Disabled, Self::Error];
+
     /// The status as it stands on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -173,6 +176,20 @@ pub enum HealthStatus {
     /// Nobody has looked yet.
     #[default]
     Unknown,
+}
+
+impl HealthStatus {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Healthy, Self::Unhealthy, Self::Unknown];
+
+    /// The status as it stands on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// How often a target is looked at.

@@ -1,7 +1,5 @@
 //! What came of an order.
 
-use std::time::Duration;
-
 use tokio::sync::watch;
 
 use crate::reference::Reference;
@@ -18,6 +16,9 @@ pub struct Started {
     pub end: Option<watch::Receiver<Option<AgentEnd>>>,
     /// What the mechanism said, without secrets; at most 4 KiB.
     pub output: Option<String>,
+    /// Why it has not begun to run, as that changes, where this coordinator sees it by itself; without secrets, at most
+    /// 4 KiB. None inside once it runs.
+    pub waits: Option<watch::Receiver<Option<String>>>,
 }
 
 /// How an agent's process ended.
@@ -36,6 +37,13 @@ pub struct AgentEnd {
 pub enum Found {
     /// Something of it lives.
     Running(Reference),
+    /// It will begin, or may: it is by the same reference that it is found when it runs.
+    Waiting {
+        /// By what it is found again.
+        reference: Reference,
+        /// Why it has not begun to run, without secrets; at most 4 KiB.
+        why: String,
+    },
     /// It was started and has ended.
     Ended {
         /// The end of what it said, where that is kept; at most 4 KiB.
@@ -48,6 +56,16 @@ pub enum Found {
         /// Why.
         why: String,
     },
+}
+
+impl Found {
+    /// By what a start is found again that goes on, or will.
+    pub const fn reference(&self) -> Option<&Reference> {
+        match self {
+            Self::Running(reference) | Self::Waiting { reference, .. } => Some(reference),
+            Self::Ended { .. } | Self::Absent | Self::Unknown { .. } => None,
+        }
+    }
 }
 
 /// What it took to end an agent.
@@ -72,8 +90,6 @@ pub enum Stopped {
 /// A target by which an agent could be started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {
-    /// How long the answer took.
-    pub latency: Duration,
     /// What was seen, in words.
     pub seen: String,
 }

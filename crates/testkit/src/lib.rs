@@ -64,6 +64,7 @@ pub mod nats;
 pub mod outside;
 pub mod process;
 pub mod programs;
+pub mod received;
 pub mod sshd;
 mod store_folder;
 pub mod webhook;

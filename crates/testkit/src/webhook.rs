@@ -29,6 +29,8 @@ use sha2::Sha256;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+pub use crate::received::Received;
+
 use crate::outside::Outside;
 
 /// The variable that an agent finds what a field of the body has in.
@@ -45,26 +47,7 @@ const VARIABLES: [(&str, &str); 10] = [
     ("LOOM_WORK_ITEM_ID", "workItemId"),
 ];
 
-/// A request as it came.
-#[derive(Debug, Clone)]
-pub struct Received {
-    /// Its method.
-    pub method: Method,
-    /// Its path, with the query.
-    pub path: String,
-    /// Its headers.
-    pub headers: HeaderMap,
-    /// Its body.
-    pub body: Bytes,
-}
-
 impl Received {
-    /// A header; empty where there is none.
-    pub fn header(&self, name: &str) -> &str {
-        let value = self.headers.get(name);
-        value.and_then(|value| value.to_str().ok()).unwrap_or("")
-    }
-
     /// Whether `X-Loom-Signature` is that of the body by this key.
     pub fn is_signed(&self, key: &str) -> bool {
         let hex = self.header("x-loom-signature").strip_prefix("sha256=");
@@ -190,13 +173,16 @@ async fn take(
         path: uri.to_string(),
         headers,
         body,
+        status: 0,
     };
     let number = {
         let mut received = received.lock();
         received.push(one.clone());
         received.len() - 1
     };
-    answer(number, &one)
+    let answer = answer(number, &one);
+    received.lock()[number].status = answer.status().as_u16();
+    answer
 }
 
 #[cfg(test)]
@@ -213,6 +199,7 @@ mod tests {
                 signature.parse().unwrap(),
             )]),
             body: Bytes::from_static(b"what do ya want for nothing?"),
+            status: 0,
         };
         // RFC 4231, the second case.
         let right = "sha256=5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";

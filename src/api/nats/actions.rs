@@ -143,7 +143,7 @@ pub(super) async fn carry_out(
                 }
                 request.page(&service.list_agents(caller, &list)?)
             };
-            Box::pin(service.in_turn(listed)).await
+            Box::pin(service.in_turn(caller, listed)).await
         }
         VerbName::AgentsGet => {
             let agent: GuidRequest = request.read()?;
@@ -158,7 +158,7 @@ pub(super) async fn carry_out(
             request.done(&Box::pin(service.resume_agent(caller, &agent.guid)).await?)
         }
         VerbName::GcReport => {
-            let report = service.in_turn(service.gc_report(caller));
+            let report = service.in_turn(caller, service.gc_report(caller));
             request.done(&Box::pin(report).await?)
         }
         VerbName::GcRun => {
@@ -205,7 +205,7 @@ pub(super) async fn carry_out(
         VerbName::WorkList => {
             let list: ListWorkRequest = request.read()?;
             let listed = async { request.page(&service.list_work(caller, list).await?) };
-            Box::pin(service.in_turn(listed)).await
+            Box::pin(service.in_turn(caller, listed)).await
         }
         VerbName::WorkCancel => {
             let cancel: CancelRequest = request.read()?;
@@ -214,8 +214,7 @@ pub(super) async fn carry_out(
         }
         VerbName::WorkExplain => {
             let item: IdRequest = request.read()?;
-            let explained = service.in_turn(service.explain(caller, &item.id));
-            request.done(&Box::pin(explained).await?)
+            request.done(&Box::pin(service.explain(caller, &item.id)).await?)
         }
         VerbName::QueueInfo => request.done(&Box::pin(service.queue_info(caller)).await?),
         VerbName::QueuePurge => {
@@ -225,7 +224,7 @@ pub(super) async fn carry_out(
         VerbName::DlqList => {
             let list = request.read()?;
             let listed = async { request.page(&service.list_dead_letters(caller, list).await?) };
-            Box::pin(service.in_turn(listed)).await
+            Box::pin(service.in_turn(caller, listed)).await
         }
         VerbName::DlqGet => {
             let letter: IdRequest = request.read()?;
@@ -242,7 +241,7 @@ pub(super) async fn carry_out(
         VerbName::TargetsList => {
             let list: ListTargetsRequest = request.read()?;
             let listed = async { request.page(&service.list_targets(caller, &list).await?) };
-            Box::pin(service.in_turn(listed)).await
+            Box::pin(service.in_turn(caller, listed)).await
         }
         VerbName::TargetsGet => {
             let named: TargetRequest = request.read()?;
@@ -280,9 +279,8 @@ pub(super) async fn carry_out(
         }
         VerbName::SpinUpList => {
             let list: ListSpinUpsRequest = request.read()?;
-            let listed = service
-                .in_turn(async { request.page(&service.list_spin_ups(caller, &list).await?) });
-            Box::pin(listed).await
+            let listed = async { request.page(&service.list_spin_ups(caller, &list).await?) };
+            Box::pin(service.in_turn(caller, listed)).await
         }
         VerbName::Stats => request.done(&service.stats(caller)?),
         VerbName::Projects => request.done(&service.project_summaries(caller)?),

@@ -20,16 +20,17 @@ use crate::service::Service;
 
 /// `GET /api/agents`: of one project, or of all.
 pub async fn list(State(service): State<Service>, call: Call) -> RestResult<Response> {
+    let status = call.one_of("status", &AgentStatus::ALL, AgentStatus::as_str)?;
     let request = ListAgentsRequest {
         agent_type: call.text("type").or_else(|| call.text("agentType")),
-        status: call.text("status"),
+        status: status.map(|status| status.as_str().to_owned()),
         capability: call.text("capability"),
         boundary: call.boundary(),
         limit: call.number("limit")?,
         cursor: call.text("cursor"),
         unreadable: call.flag("unreadable")?,
     };
-    let listed = service.in_turn(async {
+    let listed = service.in_turn(call.caller(), async {
         if request.unreadable {
             let page = service.list_unreadable(call.caller(), request.limit)?;
             return Ok(call.answer(Json(page)));
@@ -107,7 +108,7 @@ pub async fn resume(State(service): State<Service>, call: Call) -> RestResult<im
 
 /// `GET /api/gc`: what the reaper of a project will do, if nothing changes.
 pub async fn gc_report(State(service): State<Service>, call: Call) -> RestResult<Json<GcReport>> {
-    let report = service.in_turn(service.gc_report(call.caller()));
+    let report = service.in_turn(call.caller(), service.gc_report(call.caller()));
     Ok(Json(report.await?))
 }
 
@@ -123,7 +124,7 @@ pub async fn shutdown_batch(
     call: Call,
 ) -> RestResult<Json<ShutdownBatchResult>> {
     let batch: ShutdownBatchRequest = call.strict_body(&[])?;
-    let chosen = service.in_turn(async {
+    let chosen = service.in_turn(call.caller(), async {
         Chosen::of("guids", batch.guids, batch.filter, batch.all, |filter| {
             service.agents_named(call.caller(), filter)
         })

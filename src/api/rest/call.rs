@@ -1,6 +1,7 @@
 //! A request, taken apart: which project, which thing, which filters, which body.
 
 mod hints;
+mod one_of;
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,6 +16,8 @@ use loom_protocol::{Encoding, ErrorCode, ProjectId, Timestamp, VerbName, WireErr
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+
+pub(super) use self::one_of::chosen;
 
 use self::hints::{Hints, ItemHints, hints_of};
 use super::error::{RestError, RestResult};

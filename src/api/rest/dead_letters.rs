@@ -7,6 +7,7 @@ use loom_actors::clock::Clock;
 use loom_protocol::batch::RetryBatchRequest;
 use loom_protocol::dead_letter::{DeadLetter, ListDeadLettersRequest, RetryAnswer, RetryRequest};
 use loom_protocol::rest::{BatchResult, DeadLettersPage};
+use loom_protocol::work::Reason;
 use loom_protocol::{AtMost, WorkId};
 use serde::Serialize;
 
@@ -17,15 +18,19 @@ use crate::service::Service;
 
 /// `GET /api/dlq`: of one project.
 pub async fn list(State(service): State<Service>, call: Call) -> RestResult<Json<DeadLettersPage>> {
+    let reason = call.one_of("reason", &Reason::ALL, Reason::as_str)?;
     let request = ListDeadLettersRequest {
         capability: call.text("capability"),
-        reason: call.text("reason"),
+        reason: reason.map(|reason| reason.as_str().to_owned()),
         limit: call.number("limit")?,
         cursor: call.text("cursor"),
-        order: call.text("order"),
+        order: call.order()?,
         since: call.time("since")?,
     };
-    let listed = service.in_turn(service.list_dead_letters(call.caller(), request));
+    let listed = service.in_turn(
+        call.caller(),
+        service.list_dead_letters(call.caller(), request),
+    );
     let page = listed.await?;
     Ok(Json(DeadLettersPage {
         items: page.items,

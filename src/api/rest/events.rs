@@ -13,7 +13,7 @@ use loom_protocol::WorkId;
 use loom_protocol::event::Event;
 use tokio_util::sync::CancellationToken;
 
-use super::call::Call;
+use super::call::{Call, chosen};
 use super::error::{RestError, RestResult};
 use crate::access::Allowed;
 use crate::service::{Following, Service};
@@ -22,6 +22,8 @@ use crate::service::{Following, Service};
 pub const ALIVE_EVERY: Duration = Duration::from_secs(5);
 /// What stands for how many were missed where nobody knows.
 const MISSED_UNKNOWN: u64 = 0;
+/// What may be listened to.
+const TOPICS: [&str; 3] = ["work", "agents", "targets"];
 /// How many items one listener may name.
 const MAX_ITEMS: usize = 256;
 
@@ -55,13 +57,16 @@ impl Wanted {
             .split(',')
             .filter(|topic| !topic.is_empty())
             .map(|topic| match topic.trim() {
-                "work" => Ok(&["work:"][..]),
-                "agent" | "agents" => Ok(&["agent:"][..]),
-                "target" | "targets" => Ok(&["target:", "spin-up:"][..]),
-                other => Err(RestError::invalid(format!(
-                    "topic {:?} is neither work nor agents nor targets",
-                    other.chars().take(32).collect::<String>()
-                ))),
+                "agent" => Ok("agents"),
+                "target" => Ok("targets"),
+                topic => chosen("topic", topic, &TOPICS, |topic| topic),
+            })
+            .map(|topic| {
+                topic.map(|topic| match topic {
+                    "work" => &["work:"][..],
+                    "agents" => &["agent:"][..],
+                    _ => &["target:", "spin-up:"][..],
+                })
             })
             .collect::<Result<_, _>>()?;
         let items: Vec<WorkId> = list("workId")

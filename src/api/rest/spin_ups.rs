@@ -3,11 +3,10 @@
 use axum::Json;
 use axum::extract::State;
 use loom_protocol::rest::{SpinUpBegun, SpinUpsPage};
-use loom_protocol::target::{ListSpinUpsRequest, SpinUpOperation, SpinUpRequest};
+use loom_protocol::target::{ListSpinUpsRequest, SpinUpOperation, SpinUpRequest, SpinUpStatus};
 
 use super::call::Call;
 use super::error::RestResult;
-use super::targets::word;
 use crate::service::Service;
 
 /// `POST /api/targets/{idOrName}/spin-up`
@@ -29,12 +28,12 @@ pub async fn show(State(service): State<Service>, call: Call) -> RestResult<Json
 /// `GET /api/spin-ups`: of one project.
 pub async fn list(State(service): State<Service>, call: Call) -> RestResult<Json<SpinUpsPage>> {
     let request = ListSpinUpsRequest {
-        status: word(&call, "status")?,
+        status: call.one_of("status", &SpinUpStatus::ALL, SpinUpStatus::as_str)?,
         target: call.text("target"),
         limit: call.number("limit")?,
         cursor: call.text("cursor"),
     };
-    let listed = service.in_turn(async {
+    let listed = service.in_turn(call.caller(), async {
         let page = service.list_spin_ups(call.caller(), &request).await?;
         Ok(Json(SpinUpsPage {
             operations: page.items,

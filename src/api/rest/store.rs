@@ -15,7 +15,7 @@ pub async fn show(Asker(caller): Asker, State(service): State<Service>) -> Json<
 
 /// `GET /api/store/lost`: of one project, or of all.
 pub async fn lost(State(service): State<Service>, call: Call) -> RestResult<Json<LostAnswer>> {
-    let lost = service.in_turn(service.lost(call.caller()));
+    let lost = service.in_turn(call.caller(), service.lost(call.caller()));
     Ok(Json(lost.await?))
 }
 

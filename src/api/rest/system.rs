@@ -69,7 +69,7 @@ pub async fn status(Asker(caller): Asker, State(service): State<Service>) -> Jso
 
 /// `GET /api/stats`: of one project, or of all.
 pub async fn stats(State(service): State<Service>, call: Call) -> RestResult<Json<Stats>> {
-    let counted = service.in_turn(async { service.stats(call.caller()) });
+    let counted = service.in_turn(call.caller(), async { service.stats(call.caller()) });
     Ok(Json(counted.await?))
 }
 

@@ -6,15 +6,15 @@ use axum::response::{IntoResponse, Response};
 use loom_protocol::batch::DisableTargetsRequest;
 use loom_protocol::rest::{DisableTargetsResult, TargetsPage};
 use loom_protocol::target::{
-    ListTargetsRequest, RegisterTarget, RemovedTarget, TargetAnswer, TargetHealth, TargetUpdates,
+    HealthStatus, ListTargetsRequest, Mechanism, RegisterTarget, RemovedTarget, TargetAnswer,
+    TargetHealth, TargetStatus, TargetUpdates,
 };
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::batch::{Chosen, run_batch};
 use super::call::{CLASSIFICATION, Call, PROJECT, created};
-use super::error::{RestError, RestResult};
+use super::error::RestResult;
 use crate::service::Service;
 
 /// `GET /api/targets`: of one project.
@@ -23,15 +23,15 @@ pub async fn list(State(service): State<Service>, call: Call) -> RestResult<Resp
         agent_type: call.text("type").or_else(|| call.text("agentType")),
         capability: call.text("capability"),
         boundary: call.boundary(),
-        status: word(&call, "status")?,
-        health_status: word(&call, "healthStatus")?,
-        mechanism: word(&call, "mechanism")?,
+        status: call.one_of("status", &TargetStatus::ALL, TargetStatus::as_str)?,
+        health_status: call.one_of("healthStatus", &HealthStatus::ALL, HealthStatus::as_str)?,
+        mechanism: call.one_of("mechanism", &Mechanism::ALL, Mechanism::as_str)?,
         tag: call.text("tag"),
         include_disabled: call.flag("includeDisabled")?,
         limit: call.number("limit")?,
         cursor: call.text("cursor"),
     };
-    let listed = service.in_turn(async {
+    let listed = service.in_turn(call.caller(), async {
         let page = service.list_targets(call.caller(), &request).await?;
         let unreadable = match request.cursor {
             None => service.unreadable_targets(call.caller()).await?,
@@ -44,17 +44,6 @@ pub async fn list(State(service): State<Service>, call: Call) -> RestResult<Resp
         })))
     });
     listed.await
-}
-
-/// A parameter of the query that is one of a few words.
-pub(super) fn word<T: DeserializeOwned>(call: &Call, name: &str) -> RestResult<Option<T>> {
-    let Some(text) = call.text(name) else {
-        return Ok(None);
-    };
-    let shown: String = text.chars().take(32).collect();
-    let read = serde_json::from_value(Value::String(text));
-    let read = read.map_err(|error| RestError::invalid(format!("{name} = {shown:?}: {error}")))?;
-    Ok(Some(read))
 }
 
 /// `GET /api/targets/{idOrName}`
@@ -148,7 +137,7 @@ pub async fn disable_batch(
 ) -> RestResult<Json<DisableTargetsResult>> {
     let batch: DisableTargetsRequest = call.strict_body(&[])?;
     let filter = batch.filter.clone().unwrap_or_default();
-    let named = service.in_turn(service.targets_named(call.caller(), &filter));
+    let named = service.in_turn(call.caller(), service.targets_named(call.caller(), &filter));
     let named = named.await?;
     let chosen = Chosen::of("targets", batch.targets, batch.filter, batch.all, |_| {
         Ok(named)

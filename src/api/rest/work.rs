@@ -6,7 +6,9 @@ use axum::response::{IntoResponse, Response};
 use loom_protocol::ErrorCode;
 use loom_protocol::batch::CancelBatchRequest;
 use loom_protocol::rest::{CancelBatchResult, WorkPage};
-use loom_protocol::work::{CancelRequest, ExplainAnswer, ListWorkRequest, SubmitRequest, WorkItem};
+use loom_protocol::work::{
+    CancelRequest, ExplainAnswer, ListWorkRequest, SubmitRequest, WorkItem, WorkStatus,
+};
 use parking_lot::Mutex;
 use serde::Serialize;
 
@@ -21,17 +23,17 @@ const BY_REST: &str = "rest";
 /// `GET /api/work`: of one project.
 pub async fn list(State(service): State<Service>, call: Call) -> RestResult<Response> {
     let request = ListWorkRequest {
-        status: call.text("status"),
+        status: call.some_of("status", &WorkStatus::ALL, WorkStatus::as_str)?,
         capability: call.text("capability"),
         boundary: call.boundary(),
         assigned_to: call.text("assignedTo"),
         label: call.text("label"),
         limit: call.number("limit")?,
         cursor: call.text("cursor"),
-        order: call.text("order"),
+        order: call.order()?,
         since: call.time("since")?,
     };
-    let listed = service.in_turn(async {
+    let listed = service.in_turn(call.caller(), async {
         let page = service.list_work(call.caller(), request).await?;
         Ok(call.answer(Json(WorkPage {
             work_items: page.items,
@@ -63,7 +65,7 @@ pub async fn explain(
     State(service): State<Service>,
     call: Call,
 ) -> RestResult<Json<ExplainAnswer>> {
-    let explained = service.in_turn(service.explain(call.caller(), &call.id));
+    let explained = service.explain(call.caller(), &call.id);
     Ok(Json(explained.await?))
 }
 
@@ -98,7 +100,7 @@ pub async fn cancel_batch(
     call: Call,
 ) -> RestResult<Json<CancelBatchResult>> {
     let batch: CancelBatchRequest = call.strict_body(&[])?;
-    let chosen = service.in_turn(async {
+    let chosen = service.in_turn(call.caller(), async {
         Chosen::of("ids", batch.ids, batch.filter, batch.all, |filter| {
             service.work_named(call.caller(), filter)
         })

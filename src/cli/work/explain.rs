@@ -65,6 +65,9 @@ fn sentences(answer: &ExplainAnswer) -> String {
             start.status.as_str(),
             ago(start.started_at),
         );
+        if let Some(said) = &start.said {
+            let _ = write!(text, ": {}", block(said));
+        }
     }
     text
 }
@@ -151,13 +154,14 @@ mod tests {
                 "eligible": false, "rule": "full", "message": "it has 1 of the 1 agents that it may have"}],
             "targetsTotal": 1,
             "beingStarted": [{"operationId": id, "targetId": id, "targetName": "build-2\u{1b}[2J",
-                "status": "in-progress", "startedAt": "2026-01-31T12:00:00Z"}],
+                "status": "in-progress", "startedAt": "2026-01-31T12:00:00Z", "said": "no node\u{7} takes its pod"}],
         }))
         .unwrap();
         let said = sentences(&answer);
         for part in [
             "no agent may take it now",
             "by target build-2\\u001b[2J (operation 01890a5d-ac96-774b-bcce-b302099a8057, in-progress",
+            "): no node\\u0007 takes its pod",
         ] {
             assert!(said.contains(part), "{part:?} is not in {said}");
         }

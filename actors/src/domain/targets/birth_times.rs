@@ -81,22 +81,17 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::domain::targets::testing::operation;
 
     fn birth(number: u128, target: u8, mechanism: Mechanism, secs: i64) -> SpinUpOperation {
         let started = i64::try_from(number).unwrap();
         SpinUpOperation {
-            operation_id: SpinUpId::new(Uuid::from_u128(number + 1)),
             target_id: TargetId::new(Uuid::from_u128(u128::from(target) + 1)),
-            target_name: "t".into(),
             mechanism,
             status: SpinUpStatus::Success,
-            need: None,
-            work_item_id: None,
-            agent_guid: None,
-            error: None,
-            output: None,
             started_at: Timestamp::from_millis(started),
             ended_at: Some(Timestamp::from_millis(started + secs * 1_000)),
+            ..operation(SpinUpId::new(Uuid::from_u128(number + 1)))
         }
     }
 

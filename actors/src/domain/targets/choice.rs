@@ -99,6 +99,35 @@ impl<K: Clone + Ord + Hash> Choice<K> {
         self.members.insert(key, member);
     }
 
+    /// A target that serves the same as before stands otherwise. Costs its lists where that matters to them.
+    pub fn stand(&mut self, key: &K, standing: Standing) {
+        let Some(member) = self.members.get_mut(key) else {
+            return;
+        };
+        let capacity = u64::from(standing.capacity);
+        let place = (standing.last_used, key.clone());
+        let is_startable = standing.is_startable;
+        let was = (member.capacity, member.is_startable);
+        if was == (capacity, is_startable) && member.place == place {
+            return;
+        }
+        for lane in &member.lanes {
+            let Some(lane) = self.lanes.get_mut(lane) else {
+                continue;
+            };
+            lane.capacity = lane.capacity - member.capacity + capacity;
+            if member.is_startable {
+                lane.startable.remove(&member.place);
+            }
+            if is_startable {
+                lane.startable.insert(place.clone());
+            }
+        }
+        member.capacity = capacity;
+        member.place = place;
+        member.is_startable = is_startable;
+    }
+
     /// Whether a target may start an agent now is otherwise than it was.
     pub fn set_startable(&mut self, key: &K, is_startable: bool) {
         let Some(member) = self.members.get_mut(key) else {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use loom_protocol::{AgentGuid, SpinUpId, Timestamp};
 
 use super::choice::LaneKey;
+use super::differing::differing;
 use super::{Birth, LinkedAgent, Need, TargetRecord, TicketTerms};
 
 /// Those who will be able to take the same.
@@ -49,8 +50,8 @@ impl Expected {
         before: Option<&'a TargetRecord<R>>,
         now: Option<&TargetRecord<R>>,
     ) -> Vec<&'a TicketTerms> {
-        let births = differing(births_of(before), births_of(now), of_birth);
-        let agents = differing(agents_of(before), agents_of(now), of_agent);
+        let births = of_differing(births_of(before), births_of(now), of_birth);
+        let agents = of_differing(agents_of(before), agents_of(now), of_agent);
         let (gone, come) = ([births.0, agents.0].concat(), [births.1, agents.1].concat());
         for one in &gone {
             self.remove(one);
@@ -158,18 +159,13 @@ fn agents_of<R>(record: Option<&TargetRecord<R>>) -> &[LinkedAgent<R>] {
     record.map_or(&[], |record| &record.agents)
 }
 
-/// What two lists have between the beginning and the end that both have.
-fn differing<'b, 'n, T>(
+/// Those of two lists by which they differ.
+fn of_differing<'b, 'n, T>(
     before: &'b [T],
     now: &'n [T],
     of: for<'x> fn(&'x T) -> One<'x>,
 ) -> (Vec<One<'b>>, Vec<One<'n>>) {
-    let is_same = |pair: &(&T, &T)| of(pair.0) == of(pair.1);
-    let begin = before.iter().zip(now).take_while(is_same).count();
-    let (before, now) = (&before[begin..], &now[begin..]);
-    let backwards = before.iter().rev().zip(now.iter().rev());
-    let end = backwards.take_while(is_same).count();
-    let (before, now) = (&before[..before.len() - end], &now[..now.len() - end]);
+    let (before, now) = differing(before, now, |one, other| of(one) == of(other));
     (
         before.iter().map(of).collect(),
         now.iter().map(of).collect(),

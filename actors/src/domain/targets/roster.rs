@@ -49,11 +49,20 @@ impl<K: Clone + Ord + Hash> Roster<K> {
         before: Option<&TargetRecord<R>>,
         now: Option<&TargetRecord<R>>,
     ) {
-        if let Some(before) = before {
-            self.remove(key, before);
+        match (before, now) {
+            (Some(before), Some(now)) if is_alike(&before.target, &now.target) => {
+                self.restand(key, before, now);
+            }
+            (before, now) => {
+                if let Some(before) = before {
+                    self.remove(key, before);
+                }
+                if let Some(now) = now {
+                    self.insert(key.clone(), now);
+                }
+            }
         }
         if let Some(now) = now {
-            self.insert(key.clone(), now);
             self.touch_opened(before, now);
         }
         for lost in self.expected.replace(before, now) {
@@ -96,27 +105,40 @@ impl<K: Clone + Ord + Hash> Roster<K> {
     fn insert<R: Clone>(&mut self, key: K, record: &TargetRecord<R>) {
         let target = &record.target;
         let until = rests_until(record);
-        let standing = Standing {
-            capacity: capacity(record),
-            is_startable: until.is_none() && is_able(record),
-            last_used: target.last_used_at,
-        };
+        let profile = TargetProfile::from(target);
         self.choice
-            .set(key.clone(), &TargetProfile::from(target), standing);
+            .set(key.clone(), &profile, standing(record, until));
         self.resting.extend(until.map(|until| (until, key)));
         if let Some(group) = &target.limit_group {
             *self.groups.entry(group.clone()).or_default() += 1;
         }
     }
 
-    /// Takes out a target whose record was taken in.
-    fn remove<R: Clone>(&mut self, key: &K, record: &TargetRecord<R>) {
-        self.choice.remove(key);
-        if let Some(until) = rests_until(record) {
+    /// A target that starts agents for the same as before stands otherwise, perhaps: most writes change neither whether it
+    /// may start one nor where it stands among others, and cost nothing here.
+    fn restand<R: Clone>(&mut self, key: &K, before: &TargetRecord<R>, now: &TargetRecord<R>) {
+        let (was, is) = (rests_until(before), rests_until(now));
+        let (stood, stands) = (standing(before, was), standing(now, is));
+        if was == is && stood == stands {
+            return;
+        }
+        self.forget_rest(key, was);
+        self.choice.stand(key, stands);
+        self.resting.extend(is.map(|until| (until, key.clone())));
+    }
+
+    fn forget_rest(&mut self, key: &K, until: Option<Timestamp>) {
+        if let Some(until) = until {
             let place = (until, key.clone());
             self.resting.remove(&place);
             self.rested.remove(&place);
         }
+    }
+
+    /// Takes out a target whose record was taken in.
+    fn remove<R: Clone>(&mut self, key: &K, record: &TargetRecord<R>) {
+        self.choice.remove(key);
+        self.forget_rest(key, rests_until(record));
         if let Some(group) = &record.target.limit_group
             && let Some(count) = self.groups.get_mut(group)
         {
@@ -242,6 +264,15 @@ fn is_able<R: Clone>(record: &TargetRecord<R>) -> bool {
     let mut condition = record.condition(false);
     condition.cools_until = None;
     may_start(&condition, Timestamp::default()).is_ok()
+}
+
+/// Where a target stands that rests so long, or does not.
+fn standing<R: Clone>(record: &TargetRecord<R>, until: Option<Timestamp>) -> Standing {
+    Standing {
+        capacity: capacity(record),
+        is_startable: until.is_none() && is_able(record),
+        last_used: record.target.last_used_at,
+    }
 }
 
 /// The end of the rest of one that could start an agent otherwise.

@@ -1,20 +1,17 @@
 //! The births of all targets, and the agents that were born from them, as they are known: found by their ids and by
 //! their tickets, without a look at every record.
 
-use std::collections::{BTreeSet, HashMap};
-use std::ops::Bound;
 use std::sync::Arc;
 
 use loom_protocol::target::{BirthTicket, SpinUpOperation};
 use loom_protocol::{AgentGuid, SpinUpId, TargetId, Timestamp, WireError};
-use uuid::Uuid;
 
 use super::super::birth_command::refused;
 use super::super::operations::{OperationFilter, OperationsFound, page_of};
 use super::super::{Ended, Record, Reference};
 use super::{Index, TargetDirectory};
 use crate::domain::targets::{
-    Birth, LinkedAgent, Need, OwnedNewborn, TargetCondition, TargetProfile, TicketDigest, digest_of,
+    Birth, LinkedAgent, Need, OwnedNewborn, TargetCondition, TargetProfile, digest_of,
 };
 
 /// A target as `work.explain` and whoever chooses one look at it.
@@ -54,68 +51,20 @@ pub(crate) enum TicketOf {
     Decided(Arc<Ended>),
 }
 
-/// Which target has which births, agents and tickets.
-#[derive(Debug, Default)]
-pub(super) struct BirthIndex {
-    births: HashMap<SpinUpId, TargetId>,
-    begun: BTreeSet<(Timestamp, SpinUpId)>,
-    agents: HashMap<AgentGuid, TargetId>,
-    tickets: HashMap<TicketDigest, TargetId>,
-}
-
-impl BirthIndex {
-    /// The starts that were begun after this time, the oldest first.
-    pub fn begun_after(&self, time: Timestamp) -> impl Iterator<Item = SpinUpId> + '_ {
-        let last = SpinUpId::new(Uuid::max());
-        let later = (Bound::Excluded((time, last)), Bound::Unbounded);
-        self.begun.range(later).map(|(_, id)| *id)
-    }
-
-    /// Takes in what is in a record.
-    pub fn insert(&mut self, record: &Record) {
-        let target = record.target.id;
-        for birth in &record.births {
-            self.births.insert(birth.operation.operation_id, target);
-            self.begun.insert(begun(birth));
-            self.tickets.insert(birth.ticket.digest, target);
-        }
-        for agent in &record.agents {
-            self.agents.insert(agent.guid, target);
-            self.tickets.insert(agent.ticket.digest, target);
-        }
-    }
-
-    /// Takes out what is in a record that is no longer the one that is known.
-    pub fn remove(&mut self, record: &Record) {
-        let target = record.target.id;
-        for birth in &record.births {
-            self.births.remove(&birth.operation.operation_id);
-            self.begun.remove(&begun(birth));
-            self.tickets.remove(&birth.ticket.digest);
-        }
-        for agent in &record.agents {
-            if self.agents.get(&agent.guid) == Some(&target) {
-                self.agents.remove(&agent.guid);
-            }
-            self.tickets.remove(&agent.ticket.digest);
-        }
-    }
-}
-
 impl Index {
     pub(super) fn record_of(&self, target: TargetId) -> Option<&Arc<Record>> {
         self.by_id.get(&target).map(|known| &known.record)
     }
 
     pub(super) fn birth(&self, id: SpinUpId) -> Option<(&Arc<Record>, &Birth<Reference>)> {
-        let record = self.record_of(*self.births.births.get(&id)?)?;
+        let record = self.record_of(self.births.of_birth(id)?)?;
         let mut births = record.births.iter();
         let birth = births.find(|birth| birth.operation.operation_id == id)?;
         Some((record, birth))
     }
 
     pub(super) fn agent(&self, guid: AgentGuid) -> Option<(&Arc<Record>, &LinkedAgent<Reference>)> {
-        let record = self.record_of(*self.births.agents.get(&guid)?)?;
+        let record = self.record_of(self.births.of_agent(guid)?)?;
         let agent = record.agents.iter().find(|agent| agent.guid == guid)?;
         Some((record, agent))
     }
@@ -126,7 +75,7 @@ impl TargetDirectory {
     pub fn operation(&self, id: SpinUpId) -> Option<SpinUpOperation> {
         let index = self.index.read();
         if let Some((_, birth)) = index.birth(id) {
-            return Some(birth.operation.clone());
+            return Some(index.shown(&birth.operation));
         }
         index.ended.get(id).map(|end| end.operation.clone())
     }
@@ -147,7 +96,11 @@ impl TargetDirectory {
         let births = records.flat_map(|record| &record.births);
         let undecided = births.map(|birth| &birth.operation);
         let decided = index.ended.iter().map(|end| &end.operation);
-        page_of(undecided.chain(decided), filter, cursor, limit)
+        let mut found = page_of(undecided.chain(decided), filter, cursor, limit)?;
+        for operation in &mut found.operations {
+            index.add_said(operation);
+        }
+        Ok(found)
     }
 
     /// From which target an agent was born; none where it came by itself, or is gone.
@@ -209,7 +162,9 @@ impl TargetDirectory {
         let index = self.index.read();
         let ids = index.roster.births(need);
         let births = ids.filter_map(|id| index.birth(id));
-        births.map(|(_, birth)| birth.operation.clone()).collect()
+        births
+            .map(|(_, birth)| index.shown(&birth.operation))
+            .collect()
     }
 
     /// The record of the target of an agent, and what it knows of the agent.
@@ -224,22 +179,22 @@ impl TargetDirectory {
 
     /// How many starts are not decided.
     pub fn undecided(&self) -> usize {
-        self.index.read().births.births.len()
+        self.index.read().births.births()
     }
 
     /// How many agents that were born from targets live.
     pub fn linked_agents(&self) -> usize {
-        self.index.read().births.agents.len()
+        self.index.read().births.agents()
     }
 
     /// To whom a ticket belongs, as far as it is kept.
     pub(crate) fn ticket_of(&self, ticket: &BirthTicket) -> Option<TicketOf> {
         let digest = digest_of(ticket);
         let index = self.index.read();
-        if let Some(target) = index.births.tickets.get(&digest)
-            && let Some(record) = index.record_of(*target)
+        if let Some(target) = index.births.of_ticket(&digest)
+            && let Some(record) = index.record_of(target)
         {
-            return Some(TicketOf::Target(record.target.name.clone(), *target));
+            return Some(TicketOf::Target(record.target.name.clone(), target));
         }
         let end = index.ended.of_ticket(&digest)?;
         Some(TicketOf::Decided(end.clone()))
@@ -249,9 +204,4 @@ impl TargetDirectory {
 /// Whether a run is the one that was born, as far as it can be known without the ticket.
 fn is_run_of(linked: &LinkedAgent<Reference>, run: Option<&str>) -> bool {
     run.is_some() && linked.instance_id.as_deref() == run
-}
-
-/// When a start was begun.
-fn begun(birth: &Birth<Reference>) -> (Timestamp, SpinUpId) {
-    (birth.operation.started_at, birth.operation.operation_id)
 }

@@ -3,13 +3,15 @@
 use std::collections::VecDeque;
 
 use futures_util::FutureExt as _;
-use loom_protocol::target::{BirthTicket, Mechanism as Kind, SpinUpOperation, SpinUpStatus};
-use loom_protocol::{ProjectId, TargetId, Timestamp};
+use futures_util::future::BoxFuture;
+use loom_protocol::ProjectId;
+use loom_protocol::target::BirthTicket;
 use parking_lot::Mutex;
 use serde_json::json;
 
 use super::super::mechanism::{Started, Stopped};
 use super::*;
+use crate::domain::targets::testing::operation;
 
 /// A mechanism that says what it was told to, in this order; afterwards that it cannot say.
 #[derive(Default)]
@@ -28,6 +30,8 @@ impl Mechanism for Scripted {
             let started = |reference| Started {
                 reference,
                 end: None,
+                output: None,
+                waits: None,
             };
             outcome.map(started).map_err(|kind| StartFailure {
                 kind,
@@ -71,7 +75,7 @@ impl Mechanism for Scripted {
         async { Err("it ends nothing".to_owned()) }.boxed()
     }
 
-    fn probe(&self, _limit: Duration) -> BoxFuture<'_, Result<(), String>> {
+    fn probe(&self, _limit: Duration) -> BoxFuture<'_, Result<String, String>> {
         async { Err("it is not looked at".to_owned()) }.boxed()
     }
 
@@ -81,23 +85,9 @@ impl Mechanism for Scripted {
 }
 
 fn new() -> Beginning {
-    let operation = SpinUpOperation {
-        operation_id: SpinUpId::generate(),
-        target_id: TargetId::generate(),
-        target_name: "t".into(),
-        mechanism: Kind::Webhook,
-        status: SpinUpStatus::Pending,
-        need: None,
-        work_item_id: None,
-        agent_guid: None,
-        error: None,
-        output: None,
-        started_at: Timestamp::from_millis(0),
-        ended_at: None,
-    };
     Beginning::New(Box::new(Start {
         project: ProjectId::new("p").unwrap(),
-        operation,
+        operation: operation(SpinUpId::generate()),
         agent_type: "t".into(),
         capabilities: vec!["c".into()],
         boundaries: vec!["default".into()],
@@ -123,6 +113,7 @@ async fn told(
         move |news: LaunchNews| {
             told.lock().push(match news {
                 LaunchNews::Started(reference) => format!("started {reference}"),
+                LaunchNews::Said(said) => format!("said {said:?}"),
                 LaunchNews::NeverBegan => "never began".to_owned(),
                 LaunchNews::Over { may_live, .. } => format!("over, may live: {may_live}"),
                 LaunchNews::NotOurs => "not ours".to_owned(),
@@ -241,6 +232,125 @@ async fn a_start_of_before_is_never_begun_by_itself() {
         let told = told([], finds, beginning, Ownership::alone()).await;
         assert_eq!(told, (expected, 0), "{case}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn why_a_start_waits_is_told_when_it_is_news() {
+    let waiting = |why: &str| Found::Waiting {
+        reference: json!(7),
+        why: why.into(),
+    };
+    let finds = [
+        waiting("no room"),
+        waiting("no room"),
+        waiting("no image"),
+        Found::Unknown { why: "?".into() },
+        running(),
+        running(),
+        ENDED,
+    ];
+    let beginning = Beginning::Recorded {
+        reference: Some(json!(7)),
+        place: None,
+    };
+    let (told, _) = told([], finds, beginning, Ownership::alone()).await;
+    let expected = [
+        "started 7",
+        "said Some(\"no room\")",
+        "said Some(\"no image\")",
+        "said None",
+        "over, may live: true",
+    ];
+    assert_eq!(told, expected);
+}
+
+/// One that waits for another reason each millisecond, for ten seconds, and then ends.
+struct Restless;
+
+impl Mechanism for Restless {
+    fn start<'a>(&'a self, _start: &'a Start) -> BoxFuture<'a, Result<Started, StartFailure>> {
+        let (tell, waits) = watch::channel(None);
+        let end = async move {
+            for reason in 0..10_000 {
+                tell.send_replace(Some(format!("reason {reason}")));
+                sleep(Duration::from_millis(1)).await;
+            }
+            AgentEnd {
+                how: "it gave up".into(),
+                output: None,
+            }
+        };
+        let started = Started {
+            reference: json!(7),
+            end: Some(end.boxed()),
+            output: Some("its page".into()),
+            waits: Some(waits),
+        };
+        async { Ok(started) }.boxed()
+    }
+
+    fn find<'a>(
+        &'a self,
+        _id: SpinUpId,
+        _reference: Option<&'a Value>,
+    ) -> BoxFuture<'a, Result<Found, String>> {
+        async { Ok(ENDED) }.boxed()
+    }
+
+    fn place(&self) -> Option<String> {
+        None
+    }
+
+    fn find_recorded<'a>(
+        &'a self,
+        id: SpinUpId,
+        _place: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Found, String>> {
+        self.find(id, None)
+    }
+
+    fn stop<'a>(
+        &'a self,
+        _id: SpinUpId,
+        _reference: Option<&'a Value>,
+        _grace: Duration,
+    ) -> BoxFuture<'a, Result<Stopped, String>> {
+        async { Err("it ends nothing".to_owned()) }.boxed()
+    }
+
+    fn probe(&self, _limit: Duration) -> BoxFuture<'_, Result<String, String>> {
+        async { Err("it is not looked at".to_owned()) }.boxed()
+    }
+
+    fn forget(&self, _id: SpinUpId) -> BoxFuture<'_, ()> {
+        async {}.boxed()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_changes_all_the_time_is_told_every_few_seconds() {
+    let said: Arc<Mutex<Vec<String>>> = Arc::default();
+    let told = said.clone();
+    let launch = Launch {
+        id: SpinUpId::generate(),
+        mechanism: Arc::new(Restless),
+        ownership: Ownership::alone(),
+        on_step: BirthStepHook::default(),
+        tell: move |news| {
+            if let LaunchNews::Said(text) = news {
+                told.lock().push(text.unwrap());
+            }
+        },
+    };
+    launch.run(new()).await;
+    let said = said.lock().clone();
+    let all: Vec<&str> = said.iter().map(String::as_str).collect();
+    assert!((3..=6).contains(&said.len()), "{all:?}");
+    assert!(all.iter().all(|text| text.ends_with("its page")), "{all:?}");
+    assert!(
+        all.iter().any(|text| text.starts_with("reason ")),
+        "{all:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -201,6 +201,9 @@ pub struct TargetHealth {
     pub latency_ms: u64,
     /// The same.
     pub response_time_ms: u64,
+    /// What was seen, in words, where one could be started.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub seen: Option<String>,
     /// Why none could be started.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<String>,

@@ -24,6 +24,15 @@ pub enum SpinUpStatus {
 }
 
 impl SpinUpStatus {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Pending,
+        Self::InProgress,
+        Self::Success,
+        Self::Failed,
+        Self::Timeout,
+    ];
+
     /// Whether nothing more will come of it.
     pub const fn is_over(self) -> bool {
         matches!(self, Self::Success | Self::Failed | Self::Timeout)
@@ -85,7 +94,8 @@ pub struct SpinUpOperation {
     /// Why there was none: what became of it, and what was said last ([`SAID_LAST`]).
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<String>,
-    /// The end of what the mechanism said, without secrets; at most 4 KiB.
+    /// The end of what the mechanism said, without secrets; at most 4 KiB. While the start goes on, what it says at
+    /// present: why it waits, where it does; at most 1 KiB.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub output: Option<String>,
     /// When it was decided.

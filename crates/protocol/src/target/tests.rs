@@ -266,3 +266,16 @@ fn any_value() -> impl Strategy<Value = Value> {
         ]
     })
 }
+
+#[test]
+fn the_words_of_states_are_those_of_the_wire() {
+    fn check<T: serde::Serialize + Copy>(all: &[T], word: fn(T) -> &'static str) {
+        for one in all {
+            assert_eq!(serde_json::to_value(one).unwrap(), json!(word(*one)));
+        }
+    }
+    check(&TargetStatus::ALL, TargetStatus::as_str);
+    check(&HealthStatus::ALL, HealthStatus::as_str);
+    check(&SpinUpStatus::ALL, SpinUpStatus::as_str);
+    check(&Mechanism::ALL, Mechanism::as_str);
+}

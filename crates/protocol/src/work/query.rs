@@ -175,6 +175,9 @@ pub struct BeingStarted {
     pub status: SpinUpStatus,
     /// When it was decided.
     pub started_at: Timestamp,
+    /// What its mechanism says at present: why it waits, where it does. A line of at most 300 characters.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub said: Option<String>,
 }
 
 /// The answer to `queue.info`.

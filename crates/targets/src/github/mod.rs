@@ -33,7 +33,7 @@ mod wire;
 mod words;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -152,7 +152,6 @@ impl Github {
     /// That the workflow is there, and that the token may dispatch it: a branch that no repository has is dispatched,
     /// which GitHub refuses to those who may with 422, and to others with 403 or 404.
     async fn look_around(&self, limit: Duration) -> Result<Probe, ProbeError> {
-        let begun = Instant::now();
         let inputs = Inputs::of(&self.config).map_err(ProbeError)?;
         let runner = self.runner(None).map_err(ProbeError)?;
         let GithubActionsConfig { repo, workflow, .. } = &self.config;
@@ -180,7 +179,6 @@ impl Github {
             }
         }
         Ok(Probe {
-            latency: begun.elapsed(),
             seen: format!(
                 "the workflow {workflow} of {repo} is active, and the token may dispatch it (whether it has the line `{}` is seen at the first start)",
                 words::run_name_line(inputs.carrier().unwrap_or_default())
@@ -195,7 +193,11 @@ async fn state(spin_up: SpinUpId, runner: &Runner, run: &Run) -> Found {
         let output = Some(runner.summary(run).await);
         return Found::Ended { output };
     }
-    Found::Running(reference(spin_up, &runner.repo, run.id))
+    let reference = reference(spin_up, &runner.repo, run.id);
+    match run.why_it_waits() {
+        Some(why) => Found::Waiting { reference, why },
+        None => Found::Running(reference),
+    }
 }
 
 impl From<Failure> for ProbeError {

@@ -208,11 +208,14 @@ impl Github {
         let said = [Some(run.shown()), warning];
         let said: Vec<String> = said.into_iter().flatten().collect();
         let begins_within = self.config.start_timeout_ms.map(Duration::from_millis);
+        let reference = reference(spin_up, &runner.repo, run.id);
+        let told = watch::told(runner, run.id, begins_within);
         Started {
-            reference: reference(spin_up, &runner.repo, run.id),
+            reference,
             existing,
-            end: Some(watch::told_end(runner, run.id, begins_within)),
+            end: Some(told.end),
             output: Some(said.join("\n")),
+            waits: Some(told.waits),
         }
     }
 

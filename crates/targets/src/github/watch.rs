@@ -19,24 +19,34 @@ const LAST: Duration = Duration::from_secs(15);
 /// How long one look may take, with its tries.
 const LOOK: Duration = Duration::from_mins(1);
 
-/// Tells the end of a run. Nobody looks at it any more once nobody listens.
-pub(super) fn told_end(
-    runner: Runner,
-    id: u64,
-    begins_within: Option<Duration>,
-) -> watch::Receiver<Option<AgentEnd>> {
+/// What is told of a run.
+pub(super) struct Told {
+    /// How it ended.
+    pub(super) end: watch::Receiver<Option<AgentEnd>>,
+    /// Why it has not begun to run.
+    pub(super) waits: watch::Receiver<Option<String>>,
+}
+
+/// Tells the end of a run, and that it waits until then. Nobody looks at it any more once nobody listens for the end.
+pub(super) fn told(runner: Runner, id: u64, begins_within: Option<Duration>) -> Told {
     let (tell, end) = watch::channel(None);
+    let (tell_why, waits) = watch::channel(None);
     tokio::spawn(async move {
         let ended = tokio::select! {
-            ended = watch_run(&runner, id, begins_within) => ended,
+            ended = watch_run(&runner, id, begins_within, &tell_why) => ended,
             () = tell.closed() => return,
         };
         tell.send_replace(Some(ended));
     });
-    end
+    Told { end, waits }
 }
 
-async fn watch_run(runner: &Runner, id: u64, begins_within: Option<Duration>) -> AgentEnd {
+async fn watch_run(
+    runner: &Runner,
+    id: u64,
+    begins_within: Option<Duration>,
+    tell_why: &watch::Sender<Option<String>>,
+) -> AgentEnd {
     let (never, since) = (CancellationToken::new(), Instant::now());
     let (mut pause, mut etag, mut seen) = (FIRST, None, None::<Run>);
     let mut was_late = false;
@@ -71,7 +81,13 @@ async fn watch_run(runner: &Runner, id: u64, begins_within: Option<Duration>) ->
         if let Some(run) = seen.as_ref().filter(|run| run.is_over()) {
             return ended(runner, run, begins_within.filter(|_| was_late)).await;
         }
-        let waits = seen.as_ref().is_some_and(Run::waits);
+        let why = seen.as_ref().and_then(Run::why_it_waits);
+        let waits = why.is_some();
+        tell_why.send_if_modified(|told| {
+            let is_news = *told != why;
+            *told = why;
+            is_news
+        });
         let is_late = begins_within.is_some_and(|limit| since.elapsed() >= limit);
         if waits && is_late && !was_late {
             let until = Instant::now() + LOOK;

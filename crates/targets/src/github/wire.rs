@@ -67,6 +67,17 @@ impl Run {
         ["queued", "requested", "waiting", "pending"].contains(&self.status())
     }
 
+    /// Why it has not begun, where it has not.
+    pub(super) fn why_it_waits(&self) -> Option<String> {
+        self.waits().then(|| {
+            format!(
+                "{} is {}: no runner has taken it yet",
+                self.shown(),
+                self.status()
+            )
+        })
+    }
+
     /// Whether it did what it was to do.
     pub(super) fn succeeded(&self) -> bool {
         self.conclusion.as_deref() == Some("success")

@@ -12,7 +12,7 @@ use loom_process::tail::Tail;
 use loom_protocol::SpinUpId;
 use tokio::sync::watch as told;
 
-use super::api::{Call, Resource, Verb};
+use super::call::{Call, Resource, Verb};
 use super::cluster::Place;
 use super::manifest::CONTAINER;
 use super::refusal::Refusal;
@@ -70,28 +70,43 @@ impl<'a> Both<'a> {
     }
 }
 
+/// What is told of a start.
+pub(super) struct Told {
+    /// How it ended.
+    pub(super) end: told::Receiver<Option<AgentEnd>>,
+    /// Why it has not begun to run.
+    pub(super) waits: told::Receiver<Option<String>>,
+}
+
 impl Shared {
-    /// Tells the end of a start, as long as somebody listens.
-    pub(super) fn told_end(
+    /// Tells the end of a start, and why it waits until then, as long as somebody listens for the end.
+    pub(super) fn told(
         self: &Arc<Self>,
         place: Place,
         spin_up: SpinUpId,
         secrets: Secrets,
-    ) -> told::Receiver<Option<AgentEnd>> {
+    ) -> Told {
         let (tell, end) = told::channel(None);
+        let (tell_why, waits) = told::channel(None);
         let shared = self.clone();
         tokio::spawn(async move {
             tokio::select! {
                 () = tell.closed() => {}
-                ended = shared.awaited_end(&place, spin_up, &secrets) => {
+                ended = shared.awaited_end(&place, spin_up, &secrets, &tell_why) => {
                     tell.send_replace(Some(ended));
                 }
             }
         });
-        end
+        Told { end, waits }
     }
 
-    async fn awaited_end(&self, place: &Place, spin_up: SpinUpId, secrets: &Secrets) -> AgentEnd {
+    async fn awaited_end(
+        &self,
+        place: &Place,
+        spin_up: SpinUpId,
+        secrets: &Secrets,
+        waits: &told::Sender<Option<String>>,
+    ) -> AgentEnd {
         let mut both = Both::new(self, place, spin_up);
         let mut pause = PAUSE;
         loop {
@@ -116,7 +131,18 @@ impl Shared {
                     }
                 }
                 Some((_, Phase::Ended { success, how })) => (success, how),
-                Some(_) => continue,
+                Some((_, phase)) => {
+                    let why = match phase {
+                        Phase::Waiting(why) => Some(output::told(why.as_bytes(), secrets)),
+                        _ => None,
+                    };
+                    waits.send_if_modified(|told| {
+                        let is_news = *told != why;
+                        *told = why;
+                        is_news
+                    });
+                    continue;
+                }
             };
             let said = self.last_words(place, &pods, secrets).await;
             return AgentEnd {

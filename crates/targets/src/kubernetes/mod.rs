@@ -24,6 +24,7 @@
 //! | stored | a Job that runs or has ended | `Running`, or `Ended` with the end of its log |
 
 mod api;
+mod call;
 mod cluster;
 mod ends;
 mod manifest;
@@ -51,7 +52,8 @@ use crate::order::{StartOrder, values};
 use crate::outcome::{Found, Probe, Started, Stopped};
 use crate::reference::{KubernetesReference, Reference};
 use crate::{Launcher, ProbeError, StartError, StopError, Surroundings, output};
-use api::{Api, Call, Resource, Verb};
+use api::Api;
+use call::{Call, Resource, Verb};
 use cluster::{Clusters, Place};
 use manifest::SPIN_UP;
 use refusal::{Refusal, RefusalKind};
@@ -115,7 +117,7 @@ impl Shared {
     }
 
     /// What the cluster says, as it may be told on.
-    fn told(&self, text: &str) -> String {
+    fn tellable(&self, text: &str) -> String {
         output::told(text.as_bytes(), &self.secrets())
     }
 
@@ -149,12 +151,14 @@ impl Shared {
         };
         Ok(match phase(job, &pods, reference.is_some()) {
             Phase::NotLaunched => Found::Absent,
-            Phase::Waiting(_) | Phase::Running => {
-                Found::Running(reference_to(&place, spin_up, job))
-            }
+            Phase::Waiting(why) => Found::Waiting {
+                reference: reference_to(&place, spin_up, job),
+                why: self.tellable(&why),
+            },
+            Phase::Running => Found::Running(reference_to(&place, spin_up, job)),
             Phase::Hopeless(why) => match self.remove(&place, job, Removal::Background).await {
                 Ok(()) => Found::Ended {
-                    output: Some(self.told(&why)),
+                    output: Some(self.tellable(&why)),
                 },
                 // It may begin after all.
                 Err(_) => Found::Running(reference_to(&place, spin_up, job)),
@@ -162,7 +166,7 @@ impl Shared {
             Phase::Ended { how, .. } => {
                 let said = self.last_words(&place, &pods, &self.secrets()).await;
                 Found::Ended {
-                    output: said.or_else(|| Some(self.told(&how))),
+                    output: said.or_else(|| Some(self.tellable(&how))),
                 }
             }
         })
@@ -172,7 +176,7 @@ impl Shared {
     fn why_it_waits(&self, job: Option<&Job>, pods: &[Pod]) -> Option<String> {
         let pods: Vec<&Pod> = pods.iter().collect();
         match phase(job?, &pods, false) {
-            Phase::Waiting(why) | Phase::Hopeless(why) => Some(self.told(&why)),
+            Phase::Waiting(why) | Phase::Hopeless(why) => Some(self.tellable(&why)),
             _ => None,
         }
     }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::Shared;
-use super::api::{Call, Resource, Verb};
+use super::call::{Call, Resource, Verb};
 use super::cluster::Place;
 use super::manifest;
 use super::refusal::{Refusal, RefusalKind};
@@ -53,8 +53,7 @@ impl Shared {
     }
 
     async fn tried(&self, place: &Place) -> Result<Probe, ProbeError> {
-        let begun = Instant::now();
-        let until = begun + super::LOOK;
+        let until = Instant::now() + super::LOOK;
         // The first one alone, so that a cluster that is away is asked once.
         let mut missing = Vec::new();
         let asking = NEEDED.iter().enumerate();
@@ -74,11 +73,9 @@ impl Shared {
                 missing.join(", ")
             )));
         }
-        let latency = begun.elapsed();
         self.dry_run(place, until).await?;
         let (namespace, image) = (&place.namespace, &self.config.image);
         Ok(Probe {
-            latency,
             seen: format!(
                 "namespace {namespace:?} takes Jobs; whether the image {image:?} can be pulled is seen when one starts"
             ),

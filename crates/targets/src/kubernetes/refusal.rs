@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::{ProbeError, StartError, StartErrorKind, StopError};
 
-use super::api::Call;
+use super::call::Call;
 
 /// How much of the server's words is told, in characters.
 const WORDS: usize = 600;
@@ -240,7 +240,7 @@ pub(super) fn causes(error: &(dyn Error + 'static)) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::api::{Resource, Verb};
+    use super::super::call::{Resource, Verb};
     use super::*;
     use proptest::prelude::*;
     use serde_json::json;

@@ -9,7 +9,7 @@ use loom_protocol::SpinUpId;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::api::{Call, Resource, Verb};
+use super::call::{Call, Resource, Verb};
 use super::cluster::Place;
 use super::manifest;
 use super::refusal::{Refusal, RefusalKind};
@@ -214,11 +214,13 @@ impl Starting<'_> {
     fn started(&self, job: &Job, existing: bool) -> Started {
         let spin_up: SpinUpId = self.order.spin_up;
         let secrets = self.order.secrets(&self.shared.config.env);
+        let told = self.shared.told(self.place.clone(), spin_up, secrets);
         Started {
             reference: reference_to(&self.place, spin_up, job),
             existing,
-            end: Some(self.shared.told_end(self.place.clone(), spin_up, secrets)),
+            end: Some(told.end),
             output: None,
+            waits: Some(told.waits),
         }
     }
 

@@ -9,7 +9,7 @@ use kube::client::Body;
 use loom_protocol::SpinUpId;
 use serde_json::json;
 
-use super::api::{Call, Resource, Verb};
+use super::call::{Call, Resource, Verb};
 use super::cluster::Place;
 use super::ends::{Both, read_log};
 use super::refusal::{Refusal, RefusalKind};

@@ -13,7 +13,8 @@ use kube::client::Body;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::api::{Api, Call, Resource, Verb};
+use super::api::Api;
+use super::call::{Call, Resource, Verb};
 use super::cluster::Place;
 use super::refusal::{Refusal, RefusalKind, causes};
 

@@ -312,7 +312,6 @@ impl Launcher for Local {
 
     fn probe(&self, limit: Duration) -> BoxFuture<'_, Result<Probe, ProbeError>> {
         async move {
-            let begun = Instant::now();
             let config = self.config.clone();
             // A network drive that is away keeps whoever asks for it.
             let looking = tokio::task::spawn_blocking(move || program::check(&config));
@@ -324,7 +323,6 @@ impl Launcher for Local {
             let seen = seen.map_err(|error| ProbeError(error.to_string()))?;
             Ok(Probe {
                 seen: seen.map_err(ProbeError)?,
-                latency: begun.elapsed(),
             })
         }
         .boxed()
@@ -363,6 +361,7 @@ fn started(
         existing,
         end,
         output: None,
+        waits: None,
     }
 }
 

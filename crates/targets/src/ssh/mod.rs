@@ -241,6 +241,7 @@ impl Ssh {
             existing,
             end: None,
             output: Some(said).filter(|said| !said.is_empty()),
+            waits: None,
         }
     }
 
@@ -353,8 +354,7 @@ impl Ssh {
                         .await?;
                     seen.push_str("; a tunnel leads from there here");
                 }
-                let latency = begun.elapsed();
-                Ok(Probe { latency, seen })
+                Ok(Probe { seen })
             }
             Answer::Refused(why) => Err(ProbeError(format!("{}: {why}", self.there()))),
             _ => Err(ProbeError(format!(

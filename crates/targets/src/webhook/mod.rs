@@ -14,7 +14,7 @@
 pub mod addresses;
 mod signature;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -324,7 +324,6 @@ impl Webhook {
     }
 
     async fn look(&self, limit: Duration) -> Result<Probe, ProbeError> {
-        let begun = Instant::now();
         let url = self.url().map_err(ProbeError)?;
         self.key().map_err(ProbeError)?;
         let limit = limit.min(self.limit());
@@ -332,7 +331,6 @@ impl Webhook {
         // Any answer shows that there is somebody, and this asks for nothing to be done.
         match client.execute_probe(&url).await {
             Ok(status) => Ok(Probe {
-                latency: begun.elapsed(),
                 seen: format!("{} answers (status {status})", http::host_of(&url)),
             }),
             Err(error) => match self.unanswered(&url, &error) {
@@ -363,6 +361,7 @@ fn accepted(spin_up: SpinUpId, told: String) -> Started {
         existing: false,
         end: None,
         output: Some(told).filter(|told| !told.is_empty()),
+        waits: None,
     }
 }
 

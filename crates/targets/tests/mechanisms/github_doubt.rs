@@ -157,7 +157,7 @@ async fn a_run_that_does_not_appear_is_in_doubt_until_it_does() {
     github.reveal();
     for one in [&actions_, &elsewhere] {
         let found = one.find(order_.spin_up, None).await.unwrap();
-        assert!(matches!(found, Found::Running(_)), "{found:?}");
+        assert!(found.reference().is_some(), "{found:?}");
         assert!(one.start(&order_, never()).await.unwrap().existing);
     }
     assert_eq!(posts(&github), 1);

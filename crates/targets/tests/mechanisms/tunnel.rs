@@ -87,6 +87,65 @@ async fn a_tunnel_leads_here_and_is_opened_again_at_the_same_port() {
     );
 }
 
+#[tokio::test]
+#[ignore = "needs an ssh server: run `cargo xtask test`"]
+async fn a_tunnel_whose_port_somebody_else_took_says_so_and_stands_again_at_that_port_once_it_is_free()
+ {
+    let Some(mut sshd) = TestSshd::start().await.unwrap() else {
+        return;
+    };
+    let raw: RawConfig = serde_json::from_value(config(&sshd)).unwrap();
+    let target = TargetConfig::read(Mechanism::Ssh, &raw).unwrap();
+    let MechanismConfig::Ssh(config) = target.of().clone() else {
+        panic!("another mechanism")
+    };
+    let here = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let forward = Forward {
+        host: "127.0.0.1".to_owned(),
+        port: here.local_addr().unwrap().port(),
+    };
+    let tunnel = Tunnel::open(config, surroundings(&sshd).ssh, forward, None);
+    let port = tunnel.up_within(PATIENCE).await.unwrap();
+
+    // While it is down, somebody else listens where it did.
+    sshd.stop().await.unwrap();
+    let taken = until("the port is free", || {
+        std::net::TcpListener::bind(("127.0.0.1", port)).ok()
+    })
+    .await;
+    sshd.restart().await.unwrap();
+    let mut state = tunnel.state();
+    let refused = state.wait_for(|state| {
+        matches!(
+            state,
+            TunnelState::Down {
+                is_refused: true,
+                ..
+            }
+        )
+    });
+    let refused = timeout(PATIENCE, refused).await.unwrap().unwrap().clone();
+    let TunnelState::Down { why, .. } = refused else {
+        panic!("{refused:?}")
+    };
+    for part in [
+        &format!("port {port} of 127.0.0.1"),
+        "it is taken",
+        "ss -ltnp",
+    ] {
+        assert!(why.contains(part), "{part:?} is not in {why:?}");
+    }
+    assert!(!tunnel.is_up());
+    assert_eq!(
+        tunnel.port(),
+        Some(port),
+        "the agents know no other port, so that no other one is opened"
+    );
+
+    drop(taken);
+    assert_eq!(tunnel.up_within(PATIENCE).await, Ok(port));
+}
+
 /// Whether a port of this machine is served.
 fn is_open(port: u16) -> bool {
     std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()

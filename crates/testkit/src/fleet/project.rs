@@ -222,6 +222,15 @@ impl TestProject {
         self.call("work.get", &json!({ "id": id })).await
     }
 
+    /// An item once it has ended, in whatever way.
+    pub async fn until_ended(&self, id: WorkId) -> Result<WorkItem> {
+        let ended = async || {
+            let item = self.work(id).await.ok()?;
+            item.terminal.then_some(item)
+        };
+        self.eventually(&format!("item {id} ends"), ended).await
+    }
+
     /// Every item, oldest first.
     pub async fn all_work(&self) -> Result<Vec<WorkItem>, WireError> {
         let mut all: Vec<WorkItem> = Vec::new();

@@ -44,6 +44,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+pub use crate::received::Received;
 pub use runs::DispatchedRun;
 
 use runs::Run;
@@ -122,29 +123,6 @@ pub enum Fault {
     CutAfter,
     /// It is done, and answered with this status instead.
     DoneBut(u16),
-}
-
-/// A request as it came.
-#[derive(Debug, Clone)]
-pub struct Received {
-    /// Its method.
-    pub method: Method,
-    /// Its path below the address of the API, with the query.
-    pub path: String,
-    /// Its headers.
-    pub headers: HeaderMap,
-    /// Its body.
-    pub body: Bytes,
-    /// The status that it was answered with; 0 where the connection was cut.
-    pub status: u16,
-}
-
-impl Received {
-    /// A header; empty where there is none.
-    pub fn header(&self, name: &str) -> &str {
-        let value = self.headers.get(name);
-        value.and_then(|value| value.to_str().ok()).unwrap_or("")
-    }
 }
 
 type OnDispatch = Arc<dyn Fn(DispatchedRun) + Send + Sync>;

@@ -1,14 +1,13 @@
 //! The roster against a walk through every record, and what it looks at by the number of its steps.
 
 use loom_protocol::TargetId;
-use loom_protocol::target::{
-    HealthStatus, Mechanism, RegisterTarget, SpinUpOperation, SpinUpStatus,
-};
+use loom_protocol::target::{HealthStatus, RegisterTarget, SpinUpOperation};
 use proptest::prelude::*;
 use serde_json::json;
 use uuid::Uuid;
 
 use super::*;
+use crate::domain::targets::testing::operation;
 use crate::domain::targets::{Birth, LinkedAgent, TicketTerms, serves};
 
 type Record = TargetRecord<()>;
@@ -58,18 +57,9 @@ fn with_birth(record: &mut Record, id: u128, started: i64, boundary: &str) {
     let target = &record.target;
     record.births.push(Birth {
         operation: SpinUpOperation {
-            operation_id: SpinUpId::new(Uuid::from_u128(id)),
             target_id: target.id,
-            target_name: target.name.clone(),
-            mechanism: Mechanism::Local,
-            status: SpinUpStatus::Pending,
-            need: None,
-            work_item_id: None,
-            agent_guid: None,
-            error: None,
-            output: None,
             started_at: at(started),
-            ended_at: None,
+            ..operation(SpinUpId::new(Uuid::from_u128(id)))
         },
         ticket: ticket(target, boundary),
         reference: None,
@@ -131,7 +121,8 @@ proptest! {
     #[test]
     fn the_roster_says_what_a_walk_through_every_record_says(
         before in prop::collection::vec(record(), 0..8),
-        records in prop::collection::vec(record(), 0..8),
+        after in prop::collection::vec(record(), 0..8),
+        changes in prop::collection::vec(prop::option::of(any::<[bool; 9]>()), 8),
         need in need(),
         preferred in prop::option::of(prop::sample::select(&NAMES[..])),
         (looked, now) in (0..16i64, 0..16i64),
@@ -149,6 +140,13 @@ proptest! {
         for (key, record) in before.iter().enumerate() {
             roster.replace(&key, None, Some(record));
         }
+        // Some change in part, and are what they were otherwise.
+        let changed = |(key, after): (usize, &Record)| match (before.get(key), changes[key]) {
+            (Some(before), Some(taken)) => mixed(before, after, taken),
+            _ => after.clone(),
+        };
+        let records: Vec<Record> = after.iter().enumerate().map(changed).collect();
+        roster.release(at(looked));
         for key in 0..before.len().max(records.len()) {
             roster.replace(&key, before.get(key), records.get(key));
         }

@@ -117,7 +117,12 @@ async fn what_has_only_waited_says_why_when_it_is_ended() {
         };
         cluster.until("pods", is_seen).await.unwrap();
         let found = launcher.find(order.spin_up, reference).await.unwrap();
-        assert_eq!(found, Found::Running(started.reference.clone()));
+        assert_eq!(found.reference(), Some(&started.reference));
+        match (&found, words) {
+            (Found::Waiting { why, .. }, Some(words)) => assert!(why.contains(words), "{why}"),
+            (Found::Running(_), None) => {}
+            _ => panic!("{found:?}"),
+        }
         let stopped = launcher.stop(order.spin_up, reference, GRACE).await;
         let Ok(Stopped::Ended { output, .. }) = stopped else {
             panic!("{stopped:?}");

@@ -63,10 +63,8 @@ async fn what_stays_busy_is_unavailable_and_a_lost_resumption_is_in_doubt() {
     let error = launcher.start(&order, never()).await.unwrap_err();
     assert_eq!(error.kind(), StartErrorKind::InDoubt, "{error}");
     let found = launcher.find(order.spin_up, None).await.unwrap();
-    let Found::Running(reference) = found else {
-        panic!("{found:?}");
-    };
-    end(&*launcher, order.spin_up, Some(&reference)).await;
+    assert!(found.reference().is_some(), "{found:?}");
+    end(&*launcher, order.spin_up, found.reference()).await;
     nothing_is_left(&cluster).await;
 }
 
