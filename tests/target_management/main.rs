@@ -13,6 +13,7 @@
 #![allow(clippy::expect_used, reason = "a test may panic")]
 
 mod assignment;
+mod begun_again;
 mod birth_crashes;
 mod birth_steps;
 mod births;

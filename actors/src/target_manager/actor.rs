@@ -120,7 +120,8 @@ impl Actor for TargetManager {
             TargetMsg::Discard { name, reply } => discard(env, name, reply),
             TargetMsg::Health(message) => health.heard(env, queue, message),
             TargetMsg::Order { request } => queue.order(request),
-            TargetMsg::Launch { id, news } => births.heard_of(env, queue, id, news),
+            TargetMsg::Launch { id, news } => births.heard_of(env, (plans, queue), id, news),
+            TargetMsg::PlaceWanted { id } => births.begin_again(env, (plans, queue), id),
             TargetMsg::EndedWhatWasStarted { id, why, may_live } => {
                 births.ended(env, queue, id, (why, may_live));
             }
@@ -237,9 +238,9 @@ impl State {
                 }
                 (_, Ok(changed)) => self.birth_changed(key, command, changed),
                 (_, Err(error)) if reply.is_none() => {
-                    let (env, queue) = (&mut self.env, &self.queue);
+                    let (env, starts) = (&mut self.env, (&mut self.plans, &self.queue));
                     let births = &mut self.births;
-                    births.not_carried_out(env, queue, (&request, command), error);
+                    births.not_carried_out(env, starts, (&request, command), error);
                 }
                 (_, Err(_)) => {}
             }
@@ -315,7 +316,10 @@ impl State {
                 }
                 births.started(*id);
             }
-            BirthCommand::BeginAgain { id, .. } => births.begun_again(env, queue, *id, changed),
+            BirthCommand::BeginAgain { id, .. } => {
+                let planned = self.plans.settle(*id);
+                births.begun_again(env, queue, (*id, planned), changed);
+            }
             BirthCommand::GiveUp { id, .. } => {
                 births.given_up(env, *id, changed.end.as_deref());
                 if changed.end.is_some() {

@@ -70,6 +70,11 @@ pub enum TargetMsg {
         /// To what.
         news: LaunchNews,
     },
+    /// A start that never began looks for a place once more, to be begun again.
+    PlaceWanted {
+        /// Which.
+        id: SpinUpId,
+    },
     /// What was begun by a start has ended, or could not be ended.
     EndedWhatWasStarted {
         /// Which start.

@@ -34,6 +34,7 @@
 //! | end agent | handle | ended by its mechanism in the background; answered at once |
 //! | order | the actor itself, after a pause | a command of its own, once more |
 //! | done | own task | the directory has it, whoever waits is answered, listeners are told, the start goes on |
+//! | place wanted | after a pause | a start that never began is begun again, where there is a place for it |
 //! | launch, ended what was started, crossed, absent crossed, departed | own tasks | the next step of that start, or agent |
 //! | births due, absent due | timers | the start whose time is over, the agent that is not there after its time, is suspected |
 //! | places due | timer | the start waits for its agent without a place; who is missing is looked for |

@@ -32,8 +32,9 @@ pub struct Birth<R> {
     /// Where whoever recorded it begins it, if that is not to be seen from everywhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<String>,
-    /// When it is given up.
-    pub until: Timestamp,
+    /// When it was begun again last. As clients see it, it started when it was decided on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun_again_at: Option<Timestamp>,
 }
 
 /// An operation that is decided, with what is needed to recognise a late birth.
@@ -148,19 +149,13 @@ impl<R: Clone> TargetRecord<R> {
     }
 
     /// Pending → Pending: the mechanism says that it surely never began; it is begun again with another ticket.
-    pub fn begin_again(
-        &self,
-        id: SpinUpId,
-        digest: TicketDigest,
-        until: Timestamp,
-        now: Timestamp,
-    ) -> Option<Self> {
+    pub fn begin_again(&self, id: SpinUpId, digest: TicketDigest, now: Timestamp) -> Option<Self> {
         let at = self.place_of(id)?;
         let is_begun = self.births[at].reference.is_some();
         (!is_begun).then(|| {
             self.with(now, |next| {
                 next.births[at].ticket.digest = digest;
-                next.births[at].until = until;
+                next.births[at].begun_again_at = Some(now);
             })
         })
     }
@@ -344,6 +339,13 @@ impl<R: Clone> Birth<R> {
             ticket: self.ticket.clone(),
             reference: self.reference.clone(),
             instance_id: None,
+impl<R> Birth<R> {
+    /// When it was begun last: since then it takes a place among the starts that may be under way at once.
+    pub fn begun_at(&self) -> Timestamp {
+        self.begun_again_at.unwrap_or(self.operation.started_at)
+    }
+}
+
         }
     }
 

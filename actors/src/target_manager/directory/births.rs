@@ -251,7 +251,7 @@ fn is_run_of(linked: &LinkedAgent<Reference>, run: Option<&str>) -> bool {
     run.is_some() && linked.instance_id.as_deref() == run
 }
 
-/// When a start was begun.
+/// When a start was begun last.
 fn begun(birth: &Birth<Reference>) -> (Timestamp, SpinUpId) {
-    (birth.operation.started_at, birth.operation.operation_id)
+    (birth.begun_at(), birth.operation.operation_id)
 }

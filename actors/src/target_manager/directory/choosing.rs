@@ -22,7 +22,7 @@ pub struct StartAt {
     pub agent_type: String,
     /// How they are started.
     pub mechanism: Mechanism,
-    /// Since when it is under way.
+    /// Since when it is under way: when it was begun last.
     pub since: Option<Timestamp>,
 }
 
@@ -57,7 +57,7 @@ impl TargetDirectory {
         let index = self.index.read();
         let mut ids = index.roster.births(need);
         let (record, birth) = ids.find_map(|id| index.birth(id))?;
-        Some(StartAt::of(record, Some(birth.operation.started_at)))
+        Some(StartAt::of(record, Some(birth.begun_at())))
     }
 
     /// How long it usually is to a birth at a target, by what births of this target, or else of its mechanism, took lately.

@@ -74,7 +74,7 @@ fn with_birth(record: &mut Record, id: u128, started: i64, boundary: &str) {
         ticket: ticket(target, boundary),
         reference: None,
         place: None,
-        until: at(99),
+        begun_again_at: None,
     });
 }
 
