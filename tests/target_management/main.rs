@@ -22,6 +22,7 @@ mod file;
 mod health;
 mod late_births;
 mod late_writes;
+mod old_entries;
 mod outside;
 mod program;
 mod refused;

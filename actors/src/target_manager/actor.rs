@@ -136,7 +136,8 @@ impl Actor for TargetManager {
             TargetMsg::AbsentCrossed { guid, could_hear } => {
                 linked.crossed(env, queue, guid, could_hear);
             }
-            TargetMsg::AgentLeft { guid, change } => linked.left(env, queue, guid, change),
+            TargetMsg::AgentOffline(guid) => linked.ask_after(env, queue, guid),
+            TargetMsg::AgentGone(entry) => linked.gone(env, queue, &entry),
             TargetMsg::Departed { guid, born_by } => linked.departed(env, queue, guid, born_by),
             TargetMsg::LookWanted => planner.want_look(env),
             TargetMsg::LookDue { epoch } => planner.look_due(env, plans, queue, epoch),

@@ -19,6 +19,7 @@ use super::messages::{HealthMsg, TargetMsg};
 use super::places::PlacesTaken;
 use super::terms::BirthTerms;
 use super::trigger::{AgentToEnd, Trigger};
+use crate::agent_registry::AgentEntry;
 use crate::clock::Clock;
 use crate::domain::targets::{Definition, Need, OwnedNewborn, TicketRefusal, digest_of};
 use crate::supervision::ActorHandle;
@@ -181,6 +182,8 @@ impl TargetManagerHandle {
     /// An agent that was born registers without its ticket: its target, where this is the run that was born. Another run,
     /// or one that does not say which it is, is another agent: it has no target, and the link is gone before it registers.
     ///
+    /// `entry`: what the registry has of that id. Where the one that was born has not come yet, its link stays: it takes
+    /// the place of this one when it comes, and loses the link when it does not.
     /// # Errors
     /// `forbidden` with the details `{"ticket": "refused"}`: it is more than its ticket was for. `unavailable`: it is not
     /// known whether the link has gone.
@@ -189,10 +192,14 @@ impl TargetManagerHandle {
         linked: LinkedTo,
         agent: &OwnedNewborn,
     ) -> Result<Option<TargetId>, WireError> {
+        entry: Option<&AgentEntry>,
         if let Some(target) = self.directory.renewed(agent)? {
             return Ok(Some(target));
         }
         let command = BirthCommand::Unlink {
+        if !entry.is_some_and(|entry| linked.is_of(entry)) {
+            return Ok(None);
+        }
             guid: agent.guid,
             born_by: linked.operation_id,
         };

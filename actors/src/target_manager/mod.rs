@@ -38,7 +38,7 @@
 //! | launch, ended what was started, crossed, absent crossed, departed | own tasks | the next step of that start, or agent |
 //! | births due, absent due | timers | the start whose time is over, the agent that is not there after its time, is suspected |
 //! | places due | timer | the start waits for its agent without a place; who is missing is looked for |
-//! | agent left | hook of the agents | unlinked, or asked after |
+//! | agent gone, agent offline | hooks of the agents | unlinked; asked after |
 //! | look wanted, look due | hooks of items and agents, timer | at most every 50 ms: who is missing is started |
 //! | reload due | own task, after a reconnect, or because the bucket is not as it was read | it is read again |
 //! | discard | handle | a record that cannot be read is removed by its name |

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use self::cause::cause;
 use super::tickets::{Newborn, TicketDigest, TicketRefusal, TicketTerms};
-use super::{TargetCondition, TargetRule, may_start};
+use super::{BornRun, TargetCondition, TargetRule, may_start};
 
 /// By how many doublings the rest of a target that fails grows at the most: 16 times `targets.cooldown`.
 const MOST_DOUBLINGS: u32 = 4;
@@ -67,6 +67,16 @@ pub struct LinkedAgent<R> {
     pub reference: Option<R>,
     /// When it registered first.
     pub born_at: Timestamp,
+}
+
+impl<R> LinkedAgent<R> {
+    /// The run of it that was born.
+    pub fn run(&self) -> BornRun<'_> {
+        BornRun {
+            instance_id: self.instance_id.as_deref(),
+            born_at: self.born_at,
+        }
+    }
 }
 
 /// One target as it is kept.

@@ -11,7 +11,7 @@ use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
 use super::super::Record;
 use super::super::key::TargetKey;
 use super::{Index, Known, TargetDirectory};
-use crate::domain::targets::{Need, Places, may_start};
+use crate::domain::targets::{BornRun, Need, Places, may_start};
 
 /// A start at a target, under way or to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,7 +101,7 @@ impl TargetDirectory {
     pub(in crate::target_manager) fn count_expected(
         &self,
         need: &Need,
-        is_known: impl Fn(AgentGuid, Option<&str>) -> bool,
+        is_known: impl Fn(AgentGuid, BornRun<'_>) -> bool,
     ) -> usize {
         self.index.read().roster.count_expected(need, is_known)
     }
