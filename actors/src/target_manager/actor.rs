@@ -310,7 +310,12 @@ impl State {
     fn birth_changed(&mut self, key: TargetKey, command: &BirthCommand, changed: &Changed) {
         let (env, queue, births) = (&mut self.env, &mut self.queue, &mut self.births);
         match command {
-            BirthCommand::Begin { .. } | BirthCommand::EndLate { .. } => {}
+            BirthCommand::Begin { .. } => {}
+            BirthCommand::EndLate { .. } => {
+                if let Some(end) = &changed.end {
+                    env.args.directory.apply_end(end.clone());
+                }
+            }
             BirthCommand::Started { id, .. } => {
                 if changed.outcome.changed {
                     tell_of_start(env, SpinUpEventKind::Started, changed);

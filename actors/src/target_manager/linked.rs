@@ -267,7 +267,8 @@ pub(super) fn end_late(
     let Some(end) = given_up.and_then(|given_up| record.end_late(&given_up)) else {
         return;
     };
-    env.args.directory.apply_end(Arc::new(end.clone()));
+    let directory = &env.args.directory;
+    directory.apply_end_to_come(Arc::new(end.clone()));
     let command = BirthCommand::EndLate { end: end.into() };
     let target = &record.target;
     let (name, id) = (target.name.clone(), target.id);

@@ -63,7 +63,8 @@
 //! | a start fails | its target rests, and another one is tried |
 //! | an agent registers while its start is given up | `unavailable` until what was started has ended; then it is born late, where there is room |
 //! | a start comes to nothing that its mechanism knows | it takes one of `targets.max_concurrent` for half a minute at the most, and waits on without |
-//! | the coordinator dies between the link of a late birth and its end | the agent is linked; the end is written from the link |
+//! | the coordinator dies between the link of a late birth and its end | the agent is linked; the end is written from the link, which does not go before |
+//! | a ticket that nobody knows, while a record or an end cannot be read | `unavailable`: it may be that of a start that stands there |
 //! | another run of an agent that was born registers without its ticket | it is another agent: the link goes before that one is written, and the process of old is ended |
 //! | what was started cannot be ended | said in the operation, and tried again for an hour |
 //!
@@ -88,6 +89,7 @@ mod handle;
 mod health;
 mod in_use;
 mod key;
+mod late_ends;
 mod launching;
 mod linked;
 mod mechanism;

@@ -339,6 +339,13 @@ impl<R: Clone> TargetRecord<R> {
     }
 }
 
+impl<R> Birth<R> {
+    /// When it was begun last: since then it takes a place among the starts that may be under way at once.
+    pub fn begun_at(&self) -> Timestamp {
+        self.begun_again_at.unwrap_or(self.operation.started_at)
+    }
+}
+
 impl<R: Clone> Birth<R> {
     fn decided(&self, status: SpinUpStatus, now: Timestamp) -> DecidedBirth<R> {
         let mut operation = self.operation.clone();
@@ -349,13 +356,6 @@ impl<R: Clone> Birth<R> {
             ticket: self.ticket.clone(),
             reference: self.reference.clone(),
             instance_id: None,
-impl<R> Birth<R> {
-    /// When it was begun last: since then it takes a place among the starts that may be under way at once.
-    pub fn begun_at(&self) -> Timestamp {
-        self.begun_again_at.unwrap_or(self.operation.started_at)
-    }
-}
-
         }
     }
 
