@@ -112,7 +112,7 @@ fn target(capability: usize) -> TargetRecord<()> {
         ticket: TicketTerms::of(&target, Some(&need), [0; 32]),
         reference: None,
         place: None,
-        until: now(),
+        begun_again_at: None,
     };
     let mut record = TargetRecord::new(target);
     record.births.push(birth);

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use loom_protocol::{AgentGuid, ErrorCode, WireError};
+use loom_protocol::{ErrorCode, WireError};
 
+use crate::agent_registry::AgentEntry;
 use crate::target_manager::{TargetDirectory, TargetManagerHandle};
 
 /// Agents that were born from targets. Cheap to clone.
@@ -23,17 +24,26 @@ impl BornAgents {
         }
     }
 
-    /// Whether a target counts this agent among its own.
-    pub fn is_linked(&self, guid: AgentGuid) -> bool {
-        self.targets.linked(guid).is_some()
+    /// Whether a target counts this agent among its own. An entry of before one that was just born with its id is none.
+    pub fn is_linked(&self, entry: &AgentEntry) -> bool {
+        let linked = self.targets.linked(entry.agent().guid);
+        linked.is_some_and(|linked| linked.is_of(entry))
     }
 
     /// Orders the process of an agent to be ended by the mechanism that started it: TERM, and KILL for what is left
-    /// after `grace`. Whether it is ordered: not of one that is not linked.
+    /// after `grace`. Whether it is ordered: not of one that is not linked, nor where another one was born with its id.
     ///
     /// # Errors
     /// It is not known whether it is.
-    pub async fn end_process(&self, guid: AgentGuid, grace: Duration) -> Result<bool, WireError> {
+    pub async fn end_process(
+        &self,
+        entry: &AgentEntry,
+        grace: Duration,
+    ) -> Result<bool, WireError> {
+        if !self.is_linked(entry) {
+            return Ok(false);
+        }
+        let guid = entry.agent().guid;
         match self.manager.end_agent(guid, grace).await {
             Ok(()) => Ok(true),
             Err(error) if error.code == ErrorCode::NotFound => Ok(false),

@@ -7,9 +7,10 @@ use loom_actors::projects::Projects;
 use loom_actors::settings::Scalar as _;
 use loom_coordinator::coordinator::{Coordinator, UpOptions};
 use loom_coordinator::settings::{DefinedTargets, ServerUrl, Settings};
-use loom_protocol::ProjectId;
 use loom_protocol::rest::Stats;
-use loom_protocol::target::TargetStatus;
+use loom_protocol::target::{Mechanism, TargetStatus};
+use loom_protocol::{AgentGuid, ProjectId};
+use loom_testkit::births::{Place, a_while};
 use loom_testkit::fleet::{Fleet, TestProject};
 use loom_testkit::nats::TestNats;
 use serde_json::json;
@@ -86,6 +87,79 @@ async fn targets_of_the_file_follow_it_and_those_of_others_are_left_alone() -> R
         2,
         "what is defined no longer stays"
     );
+    coordinator.shut_down().await;
+    Ok(())
+}
+
+/// What a file defines: a target of this mechanism, with this configuration.
+fn defined_as(mechanism: &str, config: &str) -> DefinedTargets {
+    let text = format!(
+        r#"
+        [[define]]
+        name = "here"
+        agent_type = "claude-code"
+        capabilities = ["rust"]
+        mechanism = "{mechanism}"
+        config = {config}
+        "#
+    );
+    let mut table: toml::Table = toml::from_str(&text).expect("it is TOML");
+    let tables = table.remove("define").expect("there is one");
+    DefinedTargets::read(tables).expect("it is a target")
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn another_mechanism_in_the_file_waits_until_the_agents_of_the_former_one_have_ended()
+-> Result<()> {
+    let (nats, place) = (TestNats::start().await?, Place::new()?);
+    let data = tempfile::tempdir()?;
+    let id: ProjectId = TestNats::unique_project();
+    let mut settings = Settings::default();
+    settings.nats.url = Some(ServerUrl::new(nats.url()));
+    settings.nats.data_dir = Some(data.path().into());
+    settings.api.port = 0;
+    settings.projects.default = id.clone();
+    settings.agents.idle_grace = Duration::from_secs(1);
+    let ran = toml::Value::try_from(&place.target("here", 1)["config"])?;
+    settings.targets.define = defined_as("local", &ran.to_string());
+    let project = TestProject::of_process(id, &nats.url()).await?;
+
+    let coordinator = Coordinator::start(&settings, UpOptions::default()).await?;
+    let look = async || get(&project, "here").await.ok();
+    let first = project.eventually("it is defined", look).await?;
+    project.submit_plain("rust").await?;
+    let process = place.started(&project, 1).await?.remove(0);
+    let guid = AgentGuid::generate();
+    let registration = process.registration(guid);
+    process.register_insistently(&project, guid).await?;
+    project.request("queue.purge", json!({"all": true})).await?;
+    coordinator.shut_down().await;
+
+    let hook = r#"{ url = "https://hooks.example/start" }"#;
+    settings.targets.define = defined_as("webhook", hook);
+    let coordinator = Coordinator::start(&settings, UpOptions::default()).await?;
+    // Its agent is known again, and its process is the former mechanism's.
+    let again = project.insist("agents.register", registration).await?;
+    assert_eq!(again["targetId"], json!(first.id.to_string()));
+    a_while().await;
+    let target = get(&project, "here").await?;
+    assert_eq!((target.id, target.mechanism), (first.id, Mechanism::Local));
+    assert_eq!(target.config, first.config, "nothing of it is changed");
+    assert_eq!(target.current_agent_guids, [guid]);
+    assert!(process.lives());
+
+    project
+        .request("agents.deregister", json!({"guid": guid}))
+        .await?;
+    let look = async || {
+        let target = get(&project, "here").await.ok()?;
+        (target.mechanism == Mechanism::Webhook).then_some(target)
+    };
+    let second = project.eventually("it is as the file says", look).await?;
+    assert_eq!(second.id, first.id);
+    // What the former one has started is ended by that, though its target has another one by then.
+    place.until_empty(&project).await?;
     coordinator.shut_down().await;
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use loom_actors::events::Heard;
 use loom_protocol::target::{SpinUpStatus, Target};
-use loom_protocol::{AgentGuid, SpinUpId, names};
+use loom_protocol::{AgentGuid, SpinUpId, Timestamp, names};
 use loom_testkit::births::{Place, Process, a_while, came_to, operations, submit};
 use loom_testkit::fleet::{Fleet, PATIENCE, TestProject};
 use serde_json::{Value, json};
@@ -15,36 +15,52 @@ use tokio::time::{Instant, timeout};
 use crate::births::let_register;
 use crate::{get, register};
 
-/// Records a start that nobody has begun, on the revision that is there; on another machine, if that is named.
-async fn record_a_start(
+/// Records so many starts of that time that nobody has begun, on the revision that is there; on another machine, if that
+/// is named.
+pub(crate) async fn record_starts(
     project: &TestProject,
     target: &Target,
+    (count, recorded_at): (u8, Timestamp),
     at: Option<&str>,
-) -> Result<SpinUpId> {
+) -> Result<Vec<SpinUpId>> {
     let bucket = names::targets_bucket(project.id());
     let bucket = project.jetstream().get_key_value(&bucket).await?;
     let key = names::target_key(&target.name);
     let entry = bucket.entry(&key).await?.context("its record")?;
     let mut record: Value = serde_json::from_slice(&entry.value[1..])?;
-    let id = SpinUpId::generate();
-    record["births"] = json!([{
-        "operation": {
-            "operationId": id, "targetId": target.id, "targetName": target.name, "mechanism": "local",
-            "status": "pending", "need": {"capability": "rust", "boundary": "default"},
-            "startedAt": target.updated_at,
-        },
-        "ticket": {
-            "digest": vec![0_u8; 32], "agentType": target.agent_type, "capabilities": ["rust"],
-            "boundaries": ["default"],
-        },
-        "reference": null, "place": at,
-        "until": target.updated_at,
-    }]);
+    let ids: Vec<SpinUpId> = (0..count).map(|_| SpinUpId::generate()).collect();
+    let birth = |(id, number): (&SpinUpId, u8)| {
+        json!({
+            "operation": {
+                "operationId": id, "targetId": target.id, "targetName": target.name,
+                "mechanism": "local", "status": "pending",
+                "need": {"capability": "rust", "boundary": "default"}, "startedAt": recorded_at,
+            },
+            "ticket": {
+                "digest": vec![number; 32], "agentType": target.agent_type,
+                "capabilities": ["rust"], "boundaries": ["default"],
+            },
+            "reference": null, "place": at,
+            // Programs of before wrote this; nobody reads it.
+            "until": recorded_at,
+        })
+    };
+    record["births"] = ids.iter().zip(0..).map(birth).collect();
     // The version of the record stands before it.
     let mut bytes = entry.value[..1].to_vec();
     serde_json::to_writer(&mut bytes, &record)?;
     bucket.update(&key, bytes.into(), entry.revision).await?;
-    Ok(id)
+    Ok(ids)
+}
+
+/// One that was recorded when its target was changed last.
+async fn record_a_start(
+    project: &TestProject,
+    target: &Target,
+    at: Option<&str>,
+) -> Result<SpinUpId> {
+    let starts = (1, target.updated_at);
+    Ok(record_starts(project, target, starts, at).await?[0])
 }
 
 #[tokio::test]

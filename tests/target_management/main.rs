@@ -13,6 +13,7 @@
 #![allow(clippy::expect_used, reason = "a test may panic")]
 
 mod assignment;
+mod begun_again;
 mod birth_crashes;
 mod birth_steps;
 mod births;
@@ -21,6 +22,7 @@ mod file;
 mod health;
 mod late_births;
 mod late_writes;
+mod old_entries;
 mod outside;
 mod program;
 mod refused;

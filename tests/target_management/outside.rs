@@ -124,6 +124,56 @@ async fn what_was_started_lives_on_while_the_record_of_its_target_cannot_be_read
 
 #[tokio::test]
 #[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn an_agent_is_not_told_to_end_while_a_record_cannot_be_read_that_may_know_its_ticket()
+-> Result<()> {
+    const KEY: &str = "target.here";
+    let mut fleet = Fleet::own().await?;
+    let (project, place) = (fleet.project().await?, Place::new()?);
+    register(&project, place.target("here", 1)).await?;
+    submit(&project, 1).await?;
+    let process = place.started(&project, 1).await?.remove(0);
+    let begun = async || {
+        let all = operations(&project).ok()?;
+        (all.first()?.status == SpinUpStatus::InProgress).then_some(())
+    };
+    project.eventually("a start that is begun", begun).await?;
+    let bucket = names::targets_bucket(project.id());
+    let bucket = project.jetstream().get_key_value(&bucket).await?;
+    let record = bucket.get(KEY).await?.context("its record")?;
+    bucket.put(KEY, "\u{1}{".into()).await?;
+    let registration = process.registration(AgentGuid::generate());
+    let is_told_to_wait = async || -> Result<()> {
+        let answer = project.request("agents.register", registration.clone());
+        let error = answer.await.err().context("nobody knows its ticket")?;
+        ensure!(error.code == ErrorCode::Unavailable, "{error}");
+        // What is to be done about it is said.
+        ensure!(
+            error.message.contains("loom targets remove here"),
+            "{error}"
+        );
+        Ok(())
+    };
+    for time in ["it is come upon", "it is known"] {
+        is_told_to_wait().await.context(time)?;
+    }
+    fleet.crash().await?;
+    fleet.start_again().await?;
+    project.insist("targets.list", json!({})).await?;
+    is_told_to_wait()
+        .await
+        .context("it is found at the start")?;
+
+    bucket.put(KEY, record).await?;
+    have_it_read(&project).await?;
+    until_listed(&project, &["here"]).await?;
+    let born = project.insist("agents.register", registration).await?;
+    ensure!(born["targetId"].is_string(), "{born}");
+    assert_eq!(place.processes(), [process]);
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
 async fn a_record_that_cannot_be_read_is_named_with_its_remedy_and_removed_by_its_name()
 -> Result<()> {
     let mut fleet = Fleet::own().await?;

@@ -198,16 +198,8 @@ async fn whoever_finds_all_places_taken_is_told_by_which_starts() -> Result<()> 
     Ok(())
 }
 
-#[tokio::test]
-#[ignore = "needs a nats-server: run `cargo xtask test`"]
-async fn what_the_run_of_before_was_says_nothing_of_an_agent_that_was_just_born() -> Result<()> {
-    let fleet = Fleet::builder()
-        .settings(|settings| {
-            settings.agents.stale_after = Duration::from_secs(2);
-            settings.agents.heartbeat_every = Duration::from_millis(500);
-        })
-        .start()
-        .await?;
+/// An agent whose id was another one's uses its ticket, and never registers.
+async fn is_born_and_never_comes(fleet: &Fleet, run: Option<&str>) -> Result<()> {
     let (project, receiver) = (fleet.project().await?, Receiver::answering(ACCEPTED).await?);
     let before = project
         .agent("go")
@@ -231,7 +223,7 @@ async fn what_the_run_of_before_was_says_nothing_of_an_agent_that_was_just_born(
     let ticket = receiver.asked.lock()[0].ticket.clone();
     let newborn = OwnedNewborn {
         guid,
-        instance_id: Some("run-2".into()),
+        instance_id: run.map(str::to_owned),
         agent_type: "codex".into(),
         capabilities: vec!["go".into()],
         boundaries: vec!["default".into()],
@@ -248,6 +240,23 @@ async fn what_the_run_of_before_was_says_nothing_of_an_agent_that_was_just_born(
     project
         .eventually("it is expected no longer", is_gone)
         .await
+}
+
+#[tokio::test]
+#[ignore = "needs a nats-server: run `cargo xtask test`"]
+async fn what_the_run_of_before_was_says_nothing_of_an_agent_that_was_just_born() -> Result<()> {
+    let fleet = Fleet::builder()
+        .settings(|settings| {
+            settings.agents.stale_after = Duration::from_secs(2);
+            settings.agents.heartbeat_every = Duration::from_millis(500);
+        })
+        .start()
+        .await?;
+    for run in [Some("run-2"), None] {
+        let born = is_born_and_never_comes(&fleet, run).await;
+        born.with_context(|| format!("as the run {run:?}"))?;
+    }
+    Ok(())
 }
 
 /// One more than there are places in the whole process, where a project has one.

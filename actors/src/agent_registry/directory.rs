@@ -56,6 +56,7 @@ pub struct AgentDirectory {
     pub(super) agents: DashMap<AgentGuid, Arc<AgentEntry>>,
     changes: Notifier<(AgentGuid, AgentChange)>,
     losses: Notifier<Arc<AgentEntry>>,
+    departures: Notifier<Arc<AgentEntry>>,
     pub(super) index: RwLock<Index>,
     lease_count: LeaseCount,
     /// What agents had failed in a row when they left: one that fails an item, leaves and comes back does not
@@ -86,6 +87,7 @@ impl AgentDirectory {
             agents: DashMap::default(),
             changes: Notifier::new(CHANGES_KEPT),
             losses: Notifier::new(CHANGES_KEPT),
+            departures: Notifier::new(CHANGES_KEPT),
             index: RwLock::default(),
             lease_count: Box::new(lease_count),
             left_streaks: DashMap::default(),
@@ -106,6 +108,11 @@ impl AgentDirectory {
     /// the index is locked: a hook asks this directory nothing.
     pub const fn losses(&self) -> &Notifier<Arc<AgentEntry>> {
         &self.losses
+    }
+
+    /// Every agent that is not there any more, as it was last; told by the actor, once it has gone.
+    pub const fn departures(&self) -> &Notifier<Arc<AgentEntry>> {
+        &self.departures
     }
 
     /// An agent, in constant time.

@@ -102,6 +102,7 @@ impl State {
             graceful: Some(graceful),
             ..self.event(AgentEventKind::Shutdown, entry.agent())
         });
+        self.args.directory.departures().notify(entry);
         self.changed(guid, AgentChange::Gone);
     }
 

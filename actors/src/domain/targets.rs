@@ -13,6 +13,7 @@
 //! | which target starts the next one? | [`Roster::pick`]: of the preferred type, then the least recently used |
 
 mod birth_times;
+mod born_run;
 mod choice;
 mod codec;
 mod differing;
@@ -37,6 +38,7 @@ use std::sync::Arc;
 use loom_protocol::Timestamp;
 
 pub use self::birth_times::BirthTimes;
+pub use self::born_run::BornRun;
 pub use self::codec::{NotARecord, decode, decode_end, encode, encode_end};
 pub(crate) use self::differing::differing;
 pub(crate) use self::editing::BY_CONFIG;

@@ -246,14 +246,16 @@ impl Hand {
     /// Its process gets TERM, and KILL after the grace; not where the agent is heard of meanwhile. Its entry goes as that
     /// of any agent does.
     async fn end_process(&self) -> Result<bool, WireError> {
-        let guid = self.agent.guid;
-        let entry = self.args.directory.get(guid);
+        let Some(entry) = self.args.directory.get(self.agent.guid) else {
+            // What is left of one that has gone is ended with its link.
+            return Ok(false);
+        };
         let was_silent = self.agent.status == AgentStatus::Offline;
-        if was_silent && entry.is_some_and(|entry| entry.last_seen() > self.silent_since) {
+        if was_silent && entry.last_seen() > self.silent_since {
             return Ok(false);
         }
         let grace = self.args.settings.idle_grace;
-        self.args.born.end_process(guid, grace).await
+        self.args.born.end_process(&entry, grace).await
     }
 }
 

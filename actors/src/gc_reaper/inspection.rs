@@ -101,14 +101,14 @@ impl<'a> Snapshot<'a> {
                 given_for: self.since(orders.end_at.unwrap_or(self.now)),
                 grace: Duration::from_millis(order.grace_ms.unwrap_or(0)),
             }),
-            process_ends_in: self.process_ends_in(agent.guid, orders),
+            process_ends_in: self.process_ends_in(entry, orders),
         }
     }
 
     /// Only where a target has the agent.
-    fn process_ends_in(&self, guid: AgentGuid, orders: OrdersGiven) -> Option<Duration> {
+    fn process_ends_in(&self, entry: &AgentEntry, orders: OrdersGiven) -> Option<Duration> {
         let end_at = orders.end_at?;
-        if !self.args.born.is_linked(guid) {
+        if !self.args.born.is_linked(entry) {
             return None;
         }
         let (since, wait) = match orders.process_end_at {
@@ -178,7 +178,7 @@ impl<'a> Snapshot<'a> {
         let agent = entry.agent();
         let is_dead = agent.status == AgentStatus::Offline
             && self.args.work.lease_count(agent.guid) == 0
-            && self.args.born.is_linked(agent.guid);
+            && self.args.born.is_linked(entry);
         if !is_dead {
             return None;
         }

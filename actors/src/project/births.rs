@@ -47,7 +47,9 @@ impl Project {
             return Ok(None);
         };
         let agent = self.drafted(request, guid).await?;
-        self.target_manager.renew(linked, &agent).await
+        let entry = self.agents.get(guid);
+        let renewed = self.target_manager.renew(linked, &agent, entry.as_deref());
+        renewed.await
     }
 
     /// What an agent is, as the registry takes it.

@@ -120,7 +120,8 @@ impl Actor for TargetManager {
             TargetMsg::Discard { name, reply } => discard(env, name, reply),
             TargetMsg::Health(message) => health.heard(env, queue, message),
             TargetMsg::Order { request } => queue.order(request),
-            TargetMsg::Launch { id, news } => births.heard_of(env, queue, id, news),
+            TargetMsg::Launch { id, news } => births.heard_of(env, (plans, queue), id, news),
+            TargetMsg::PlaceWanted { id } => births.begin_again(env, (plans, queue), id),
             TargetMsg::EndedWhatWasStarted { id, why, may_live } => {
                 births.ended(env, queue, id, (why, may_live));
             }
@@ -135,7 +136,8 @@ impl Actor for TargetManager {
             TargetMsg::AbsentCrossed { guid, could_hear } => {
                 linked.crossed(env, queue, guid, could_hear);
             }
-            TargetMsg::AgentLeft { guid, change } => linked.left(env, queue, guid, change),
+            TargetMsg::AgentOffline(guid) => linked.ask_after(env, queue, guid),
+            TargetMsg::AgentGone(entry) => linked.gone(env, queue, &entry),
             TargetMsg::Departed { guid, born_by } => linked.departed(env, queue, guid, born_by),
             TargetMsg::LookWanted => planner.want_look(env),
             TargetMsg::LookDue { epoch } => planner.look_due(env, plans, queue, epoch),
@@ -237,9 +239,9 @@ impl State {
                 }
                 (_, Ok(changed)) => self.birth_changed(key, command, changed),
                 (_, Err(error)) if reply.is_none() => {
-                    let (env, queue) = (&mut self.env, &self.queue);
+                    let (env, starts) = (&mut self.env, (&mut self.plans, &self.queue));
                     let births = &mut self.births;
-                    births.not_carried_out(env, queue, (&request, command), error);
+                    births.not_carried_out(env, starts, (&request, command), error);
                 }
                 (_, Err(_)) => {}
             }
@@ -308,14 +310,22 @@ impl State {
     fn birth_changed(&mut self, key: TargetKey, command: &BirthCommand, changed: &Changed) {
         let (env, queue, births) = (&mut self.env, &mut self.queue, &mut self.births);
         match command {
-            BirthCommand::Begin { .. } | BirthCommand::EndLate { .. } => {}
+            BirthCommand::Begin { .. } => {}
+            BirthCommand::EndLate { .. } => {
+                if let Some(end) = &changed.end {
+                    env.args.directory.apply_end(end.clone());
+                }
+            }
             BirthCommand::Started { id, .. } => {
                 if changed.outcome.changed {
                     tell_of_start(env, SpinUpEventKind::Started, changed);
                 }
                 births.started(*id);
             }
-            BirthCommand::BeginAgain { id, .. } => births.begun_again(env, queue, *id, changed),
+            BirthCommand::BeginAgain { id, .. } => {
+                let planned = self.plans.settle(*id);
+                births.begun_again(env, queue, (*id, planned), changed);
+            }
             BirthCommand::GiveUp { id, .. } => {
                 births.given_up(env, *id, changed.end.as_deref());
                 if changed.end.is_some() {

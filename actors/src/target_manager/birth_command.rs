@@ -40,8 +40,6 @@ pub enum BirthCommand {
         id: SpinUpId,
         /// The digest of the new ticket.
         digest: TicketDigest,
-        /// When it is given up.
-        until: Timestamp,
     },
     /// Pending, InProgress → Failed or Timeout.
     GiveUp {
@@ -166,8 +164,8 @@ impl BirthCommand {
                     *id,
                 ))
             }
-            Self::BeginAgain { id, digest, until } => {
-                let next = record.begin_again(*id, *digest, *until, now);
+            Self::BeginAgain { id, digest } => {
+                let next = record.begin_again(*id, *digest, now);
                 Ok(or_already(
                     next.map(|next| BirthDecision::changed(next, *id)),
                     *id,

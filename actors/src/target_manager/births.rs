@@ -17,10 +17,12 @@
 //! | the bucket has | then |
 //! |---|---|
 //! | its end, and the record has it still | it leaves the record, with that end |
-//! | a start without a reference | its mechanism is asked: it runs: its reference is recorded; surely not begun: begun again with a new ticket; it cannot say, as of one that was recorded on another machine: it stands until its time is over |
+//! | a start without a reference | its mechanism is asked: it runs: its reference is recorded; surely not begun: begun again with a new ticket, as soon as there is a place for it; it cannot say, as of one that was recorded on another machine: it stands until its time is over |
 //! | a start with a reference | its mechanism is asked: it runs: watched on, with the full time; it has ended: given up, with its output |
 //! | the agent of a start, linked by somebody else | it is waited for no longer |
 //! | not what this incarnation has begun, because it was destroyed | what was started is ended |
+
+mod again;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -31,7 +33,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::birth_command::BirthCommand;
-use super::change::{Changed, Request};
+use super::change::Request;
 use super::command::Command;
 use super::directory::Known;
 use super::env::Env;
@@ -40,13 +42,14 @@ use super::launching::{Beginning, LaunchNews};
 use super::mechanism::Start;
 use super::messages::{GivenUp, TargetMsg};
 use super::places::Places;
+use super::plans::Plans;
 use super::queue::ChangeQueue;
 use super::running::{Phase, Running};
 use super::terms::StartPermit;
 use super::tidying::{end_now, tidy};
 use super::{ASK_AGAIN, Ended, Record, Reference};
 use crate::deadline_queue::DeadlineQueue;
-use crate::domain::targets::{Birth, digest_of};
+use crate::domain::targets::Birth;
 use crate::liveness::BarrierOutcome;
 
 /// All that are recorded and not decided.
@@ -124,7 +127,7 @@ impl Births {
     ) {
         let id = birth.operation.operation_id;
         let (running, why_not) = Running::launched(env, place, birth, beginning);
-        self.places.take(env, &birth.operation, permit);
+        self.places.take(env, birth, permit);
         self.due.set(id, running.until());
         self.running.insert(id, running);
         if let Some(why_not) = why_not {
@@ -133,7 +136,13 @@ impl Births {
     }
 
     /// A start has come to something.
-    pub fn heard_of(&mut self, env: &Env, queue: &mut ChangeQueue, id: SpinUpId, news: LaunchNews) {
+    pub fn heard_of(
+        &mut self,
+        env: &Env,
+        (plans, queue): (&mut Plans, &mut ChangeQueue),
+        id: SpinUpId,
+        news: LaunchNews,
+    ) {
         let Some(running) = self.running.get_mut(&id) else {
             return;
         };
@@ -149,11 +158,9 @@ impl Births {
             _ if matches!(running.phase, Phase::Ending) => {}
             _ if running.phase == Phase::Born => self.registered(id),
             LaunchNews::NeverBegan => {
-                let ticket = BirthTicket::generate();
-                let digest = digest_of(&ticket);
-                (running.digest, running.ticket) = (digest, Some(ticket));
-                let until = env.now().after(running.timeout);
-                self.order(queue, id, BirthCommand::BeginAgain { id, digest, until });
+                // There is nobody to ask after any more.
+                running.task = None;
+                self.begin_again(env, (plans, queue), id);
             }
             LaunchNews::Over {
                 error,
@@ -171,25 +178,6 @@ impl Births {
                 tracing::info!(%id, "no agent is started: this coordinator owns no longer");
                 self.forget(id);
             }
-        }
-    }
-
-    /// Pending → pending: recorded with another ticket, it is launched again.
-    pub fn begun_again(
-        &mut self,
-        env: &Env,
-        queue: &mut ChangeQueue,
-        id: SpinUpId,
-        changed: &Changed,
-    ) {
-        let Some(running) = self.forget(id) else {
-            return;
-        };
-        if let Some((record, birth)) = changed.birth(id)
-            && let Some(ticket) = running.ticket
-        {
-            let permit = env.args.births.limit.take_for_one_begun();
-            self.launch(env, queue, (running.key, record), birth, ticket, permit);
         }
     }
 
@@ -411,7 +399,7 @@ impl Births {
     pub fn not_carried_out(
         &mut self,
         env: &mut Env,
-        queue: &ChangeQueue,
+        (plans, queue): (&mut Plans, &ChangeQueue),
         (request, command): (&Arc<Request>, &BirthCommand),
         error: &WireError,
     ) {
@@ -421,7 +409,10 @@ impl Births {
         }
         match command {
             BirthCommand::Started { id, .. } if !self.is_born(*id) => self.forget_and_end(env, *id),
-            BirthCommand::GiveUp { id, .. } | BirthCommand::Started { id, .. } => {
+            BirthCommand::GiveUp { id, .. }
+            | BirthCommand::Started { id, .. }
+            | BirthCommand::BeginAgain { id, .. } => {
+                plans.settle(*id);
                 self.forget(*id);
             }
             _ => {}

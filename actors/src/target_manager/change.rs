@@ -13,6 +13,7 @@ use super::bucket::TargetBucket;
 use super::command::{Command, Decision, Outcome, contended};
 use super::directory::{TargetDirectory, Unreadable, read};
 use super::key::TargetKey;
+use super::late_ends::{as_it_stands, end_before_unlinking};
 use super::{Ended, Record, Reference};
 use crate::clock::Clock;
 use crate::domain::targets::{Birth, encode, encode_end};
@@ -216,6 +217,7 @@ impl Transition for Change {
     fn decide(&mut self, present: Present) -> Result<Decided<Next, Changed>, WireError> {
         let Request { name, command, .. } = &*self.request;
         let now = self.context.clock.now();
+        let command = as_it_stands(&self.context.directory, command);
         let next = match command.decide(name, present.record.as_ref(), now)? {
             Decision::Already(target) => {
                 return Ok(Decided::Done(Self::unwritten(*target, present, false)));
@@ -244,6 +246,9 @@ impl Transition for Change {
                 end,
                 operation,
             } => {
+                let directory = &self.context.directory;
+                let there = present.record.as_deref();
+                let end = end.or_else(|| end_before_unlinking(directory, there?, &command));
                 let mut next = Next::of(name, *record, present)?;
                 next.operation = operation;
                 if let Some(end) = end {

@@ -4,6 +4,7 @@ mod begun;
 mod birth_index;
 mod births;
 mod choosing;
+mod ends;
 mod looked;
 mod said;
 mod unreadable;
@@ -64,6 +65,8 @@ struct Index {
     by_name: BTreeMap<TargetKey, TargetId>,
     /// Records that cannot be read, by their keys in the bucket.
     unreadable: BTreeMap<String, Unreadable>,
+    /// How many ends of starts could not be read.
+    unreadable_ends: usize,
     /// When each was looked at, where that is known.
     looked: BTreeMap<TargetId, Timestamp>,
     /// Something is gone from the bucket that nobody here has removed.
@@ -73,6 +76,8 @@ struct Index {
     births: birth_index::BirthIndex,
     roster: Roster<TargetKey>,
     ended: Operations,
+    /// The ends of late births that are known here and may not be in the bucket yet.
+    unwritten_ends: BTreeSet<SpinUpId>,
     /// How often something was applied.
     changes: u64,
 }
@@ -82,6 +87,7 @@ struct Index {
 pub(super) struct Content {
     known: Vec<Known>,
     unreadable: BTreeMap<String, Unreadable>,
+    unreadable_ends: usize,
     ended: Operations,
 }
 
@@ -112,15 +118,16 @@ impl Content {
 }
 
 impl Content {
-    /// The end of an operation. One that cannot be read is of no more use, and goes by itself.
+    /// The end of an operation. One that cannot be read is counted, and goes by itself.
     fn add_end(&mut self, id: SpinUpId, record: &kv::Record) {
         let Some(value) = &record.value else {
             return;
         };
         match decode_end(value) {
             Ok(end) if end.operation.operation_id == id => self.ended.insert(end.into()),
-            Ok(_) => {}
+            Ok(_) => self.unreadable_ends += 1,
             Err(why) => {
+                self.unreadable_ends += 1;
                 tracing::debug!(key = record.key, "the end of a start cannot be read: {why}");
             }
         }
@@ -271,13 +278,6 @@ impl TargetDirectory {
         index.changes += 1;
     }
 
-    /// The end of an operation was stored.
-    pub(super) fn apply_end(&self, end: Arc<Ended>) {
-        let mut index = self.index.write();
-        index.ended.insert(end);
-        index.changes += 1;
-    }
-
     /// Forgets the decided operations that ended before.
     pub(super) fn forget_operations(&self, before: Timestamp) {
         self.index.write().ended.forget_before(before);
@@ -356,6 +356,9 @@ impl TargetDirectory {
         index.roster.touch_everywhere();
         index.ended = content.ended;
         index.unreadable = content.unreadable;
+        index.unreadable_ends = content.unreadable_ends;
+        // What is not written of these is found again by their links.
+        index.unwritten_ends.clear();
         for known in content.known {
             if let Some(key) = TargetKey::of(&known.record.target.name) {
                 index.insert(key, known);

@@ -19,6 +19,7 @@ use super::messages::{HealthMsg, TargetMsg};
 use super::places::PlacesTaken;
 use super::terms::BirthTerms;
 use super::trigger::{AgentToEnd, Trigger};
+use crate::agent_registry::AgentEntry;
 use crate::clock::Clock;
 use crate::domain::targets::{Definition, Need, OwnedNewborn, TicketRefusal, digest_of};
 use crate::supervision::ActorHandle;
@@ -146,7 +147,8 @@ impl TargetManagerHandle {
     ///
     /// # Errors
     /// `forbidden` with the details `{"ticket": "refused"}`: the agent may not be there, and is to end. The ticket is
-    /// unknown, was used by another agent or another run, or the agent is more than it was started as.
+    /// unknown, was used by another agent or another run, or the agent is more than it was started as. `unavailable`: it
+    /// is unknown, and something cannot be read that may know it.
     pub async fn redeem(
         &self,
         ticket: &BirthTicket,
@@ -180,6 +182,8 @@ impl TargetManagerHandle {
 
     /// An agent that was born registers without its ticket: its target, where this is the run that was born. Another run,
     /// or one that does not say which it is, is another agent: it has no target, and the link is gone before it registers.
+    /// `entry`: what the registry has of that id. Where the one that was born has not come yet, its link stays: it takes
+    /// the place of this one when it comes, and loses the link when it does not.
     ///
     /// # Errors
     /// `forbidden` with the details `{"ticket": "refused"}`: it is more than its ticket was for. `unavailable`: it is not
@@ -188,9 +192,13 @@ impl TargetManagerHandle {
         &self,
         linked: LinkedTo,
         agent: &OwnedNewborn,
+        entry: Option<&AgentEntry>,
     ) -> Result<Option<TargetId>, WireError> {
         if let Some(target) = self.directory.renewed(agent)? {
             return Ok(Some(target));
+        }
+        if !entry.is_some_and(|entry| linked.is_of(entry)) {
+            return Ok(None);
         }
         let command = BirthCommand::Unlink {
             guid: agent.guid,
@@ -214,13 +222,15 @@ impl TargetManagerHandle {
         let newborn = newborn.clone();
         let guid = newborn.guid;
         let (name, id, command) = match of {
-            None => return Err(refused(&TicketRefusal::Unknown)),
+            None => return Err(self.directory.unknown_ticket()),
             Some(TicketOf::Target(name, id)) => {
                 let digest = digest_of(ticket);
                 (name.clone(), *id, BirthCommand::Redeem { digest, newborn })
             }
             Some(TicketOf::Decided(end)) if end.operation.status == SpinUpStatus::Success => {
-                return Err(refused(&TicketRefusal::Gone));
+                // Its link may stand where nobody can read it, or was to be written there.
+                let unreadable = self.directory.unreadable_now(&end.operation.target_name);
+                return Err(unreadable.unwrap_or_else(|| refused(&TicketRefusal::Gone)));
             }
             Some(TicketOf::Decided(end)) => {
                 let operation = &end.operation;

@@ -2,7 +2,7 @@
 //!
 //! | what is seen | what is asked | then |
 //! |---|---|---|
-//! | the registry has it no longer | – | unlinked |
+//! | the registry has it no longer; an entry of before with its id is not meant | – | unlinked |
 //! | it is offline | its mechanism | ended or never there: unlinked; it runs: it still takes a place at its target, and is asked after again; that can't be told: unlinked |
 //! | it was born and has never registered | a delivery barrier | unlinked after `stale_after`, in which we could hear |
 
@@ -26,9 +26,8 @@ use super::queue::ChangeQueue;
 use super::tidying::{GRACE, tidy_after_agent};
 use super::trigger::AgentToEnd;
 use super::{Record, Reference};
-use crate::agent_registry::{AgentChange, AgentDirectory, AgentEntry};
+use crate::agent_registry::{AgentDirectory, AgentEntry};
 use crate::deadline_queue::DeadlineQueue;
-use crate::domain::agent::has_registered;
 use crate::domain::targets::LinkedAgent;
 use crate::liveness::BarrierOutcome;
 
@@ -45,18 +44,12 @@ pub(super) struct LinkedAgents {
 }
 
 impl LinkedAgents {
-    /// The registry says that an agent is offline, or gone.
-    pub fn left(
-        &mut self,
-        env: &Env,
-        queue: &mut ChangeQueue,
-        guid: AgentGuid,
-        change: AgentChange,
-    ) {
-        match change {
-            AgentChange::Gone => self.unlink(env, queue, guid),
-            AgentChange::Offline => self.ask_after(env, queue, guid),
-            AgentChange::Registered | AgentChange::Updated => {}
+    /// The registry has an agent no longer. One that was born with that id and has not registered yet is not meant.
+    pub fn gone(&mut self, env: &Env, queue: &mut ChangeQueue, entry: &AgentEntry) {
+        let guid = entry.agent().guid;
+        let linked = env.args.directory.linked_agent(guid);
+        if linked.is_some_and(|(_, agent)| is_of(entry, &agent)) {
+            self.unlink(env, queue, guid);
         }
     }
 
@@ -172,7 +165,7 @@ impl LinkedAgents {
     }
 
     /// An agent is offline: perhaps its process has ended.
-    fn ask_after(&mut self, env: &Env, queue: &mut ChangeQueue, guid: AgentGuid) {
+    pub fn ask_after(&mut self, env: &Env, queue: &mut ChangeQueue, guid: AgentGuid) {
         let Some((record, agent)) = env.args.directory.linked_agent(guid) else {
             return;
         };
@@ -274,7 +267,8 @@ pub(super) fn end_late(
     let Some(end) = given_up.and_then(|given_up| record.end_late(&given_up)) else {
         return;
     };
-    env.args.directory.apply_end(Arc::new(end.clone()));
+    let directory = &env.args.directory;
+    directory.apply_end_to_come(Arc::new(end.clone()));
     let command = BirthCommand::EndLate { end: end.into() };
     let target = &record.target;
     let (name, id) = (target.name.clone(), target.id);
@@ -315,9 +309,14 @@ fn is_offline(agents: &AgentDirectory, agent: &LinkedAgent<Reference>) -> bool {
 
 /// The entry of an agent that was born, once it has registered.
 fn registered(agents: &AgentDirectory, agent: &LinkedAgent<Reference>) -> Option<Arc<AgentEntry>> {
-    let run = agent.instance_id.as_deref();
     let entry = agents.get(agent.guid);
-    entry.filter(|entry| has_registered(entry.agent(), run))
+    entry.filter(|entry| is_of(entry, agent))
+}
+
+/// Whether an entry of the registry is of the agent that was born, and of none that had its id before.
+fn is_of(entry: &AgentEntry, agent: &LinkedAgent<Reference>) -> bool {
+    let run = agent.run();
+    run.has_registered(entry.agent(), entry.last_seen())
 }
 
 fn not_started_here(guid: AgentGuid) -> WireError {

@@ -13,7 +13,7 @@ use super::command::Outcome;
 use super::key::TargetKey;
 use super::launching::LaunchNews;
 use super::trigger::{AgentToEnd, Trigger};
-use crate::agent_registry::AgentChange;
+use crate::agent_registry::AgentEntry;
 
 /// The answer to a command.
 pub(super) type Reply = RpcReplyPort<Result<Outcome, WireError>>;
@@ -70,6 +70,11 @@ pub enum TargetMsg {
         /// To what.
         news: LaunchNews,
     },
+    /// A start that never began looks for a place once more, to be begun again.
+    PlaceWanted {
+        /// Which.
+        id: SpinUpId,
+    },
     /// What was begun by a start has ended, or could not be ended.
     EndedWhatWasStarted {
         /// Which start.
@@ -108,13 +113,10 @@ pub enum TargetMsg {
         /// Whether.
         could_hear: bool,
     },
-    /// An agent is offline or gone.
-    AgentLeft {
-        /// Which.
-        guid: AgentGuid,
-        /// What became of it.
-        change: AgentChange,
-    },
+    /// An agent is offline.
+    AgentOffline(AgentGuid),
+    /// An agent is gone: its entry as it was last.
+    AgentGone(Arc<AgentEntry>),
     /// An agent that is offline does not run any more, as far as its mechanism knows.
     Departed {
         /// Which.

@@ -34,10 +34,11 @@
 //! | end agent | handle | ended by its mechanism in the background; answered at once |
 //! | order | the actor itself, after a pause | a command of its own, once more |
 //! | done | own task | the directory has it, whoever waits is answered, listeners are told, the start goes on |
+//! | place wanted | after a pause | a start that never began is begun again, where there is a place for it |
 //! | launch, ended what was started, crossed, absent crossed, departed | own tasks | the next step of that start, or agent |
 //! | births due, absent due | timers | the start whose time is over, the agent that is not there after its time, is suspected |
 //! | places due | timer | the start waits for its agent without a place; who is missing is looked for |
-//! | agent left | hook of the agents | unlinked, or asked after |
+//! | agent gone, agent offline | hooks of the agents | unlinked; asked after |
 //! | look wanted, look due | hooks of items and agents, timer | at most every 50 ms: who is missing is started |
 //! | reload due | own task, after a reconnect, or because the bucket is not as it was read | it is read again |
 //! | discard | handle | a record that cannot be read is removed by its name |
@@ -62,7 +63,8 @@
 //! | a start fails | its target rests, and another one is tried |
 //! | an agent registers while its start is given up | `unavailable` until what was started has ended; then it is born late, where there is room |
 //! | a start comes to nothing that its mechanism knows | it takes one of `targets.max_concurrent` for half a minute at the most, and waits on without |
-//! | the coordinator dies between the link of a late birth and its end | the agent is linked; the end is written from the link |
+//! | the coordinator dies between the link of a late birth and its end | the agent is linked; the end is written from the link, which does not go before |
+//! | a ticket that nobody knows, while a record or an end cannot be read | `unavailable`: it may be that of a start that stands there |
 //! | another run of an agent that was born registers without its ticket | it is another agent: the link goes before that one is written, and the process of old is ended |
 //! | what was started cannot be ended | said in the operation, and tried again for an hour |
 //!
@@ -87,6 +89,7 @@ mod handle;
 mod health;
 mod in_use;
 mod key;
+mod late_ends;
 mod launching;
 mod linked;
 mod mechanism;

@@ -2,7 +2,8 @@
 //!
 //! A start takes a place from its beginning until it is decided or its agent is born, and for [`BirthTerms::place_for`] at
 //! the most. Afterwards it waits for its agent without one: a mechanism that never says what became of a start keeps no
-//! other target waiting for longer. A start that is found in the bucket takes its place for what is left of that time.
+//! other target waiting for longer. A start that is found in the bucket takes its place for what is left of that time. One
+//! that is begun again takes a place as a new one does: it waits for one where all are taken, and has it for the full time.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,11 +12,13 @@ use loom_protocol::target::SpinUpOperation;
 use loom_protocol::{SpinUpId, Timestamp};
 use tokio::time::Instant;
 
+use super::Reference;
 use super::directory::TargetDirectory;
 use super::env::Env;
 use super::messages::TargetMsg;
 use super::terms::{BirthTerms, OF_ALL_PROJECTS, StartPermit};
 use crate::deadline_queue::DeadlineQueue;
+use crate::domain::targets::Birth;
 
 /// How many starts a sentence names.
 const NAMED: usize = 10;
@@ -28,21 +31,21 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// A start takes its place for what is left of its time.
-    pub fn take(&mut self, env: &Env, operation: &SpinUpOperation, permit: StartPermit) {
-        let age = env.now().since(operation.started_at);
+    /// A start takes its place for what is left of its time, which runs from when it was begun last.
+    pub fn take(&mut self, env: &Env, birth: &Birth<Reference>, permit: StartPermit) {
+        let age = env.now().since(birth.begun_at());
         let left = env.args.births.place_for().saturating_sub(age);
         if !left.is_zero() {
-            let id = operation.operation_id;
+            let id = birth.operation.operation_id;
             self.taken.insert(id, permit);
             self.due.set(id, Instant::now() + left);
         }
     }
 
-    /// A start is decided, or its agent is born.
-    pub fn leave(&mut self, id: SpinUpId) {
-        self.taken.remove(&id);
+    /// A start is decided, or its agent is born, or it is begun again: what it had of the places of all projects.
+    pub fn leave(&mut self, id: SpinUpId) -> Option<StartPermit> {
         self.due.remove(&id);
+        self.taken.remove(&id)
     }
 
     /// A timer has fired: whether some have taken their places for as long as they may.
@@ -79,8 +82,8 @@ impl Places {
 #[derive(Debug, Clone)]
 pub struct PlacesTaken {
     terms: BirthTerms,
-    /// The oldest first.
-    by: Vec<SpinUpOperation>,
+    /// With when each was begun last, the oldest first.
+    by: Vec<(SpinUpOperation, Timestamp)>,
 }
 
 impl PlacesTaken {
@@ -109,9 +112,9 @@ impl fmt::Display for PlacesTaken {
                 .most_of_a_project()
                 .saturating_mul(OF_ALL_PROJECTS)
         )?;
-        for (number, operation) in self.by.iter().take(NAMED).enumerate() {
+        for (number, (operation, since)) in self.by.iter().take(NAMED).enumerate() {
             let before = if number == 0 { ": " } else { ", " };
-            let (id, since) = (operation.operation_id, operation.started_at);
+            let id = operation.operation_id;
             let target = &operation.target_name;
             write!(f, "{before}target {target} (operation {id}, since {since})")?;
         }

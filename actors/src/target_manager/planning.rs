@@ -36,9 +36,8 @@ use super::messages::TargetMsg;
 use super::plans::Plans;
 use super::queue::ChangeQueue;
 use crate::agent_registry::AgentChange;
-use crate::domain::agent::has_registered;
 use crate::domain::matching::Requirements;
-use crate::domain::targets::{Need, Places, missing};
+use crate::domain::targets::{BornRun, Need, Places, missing};
 
 /// The least time between two looks.
 const EVERY: Duration = Duration::from_millis(50);
@@ -131,6 +130,15 @@ impl Planner {
                     asks();
                 }
             });
+        let (of_gone, told) = (signal.clone(), env.myself());
+        env.args
+            .agents
+            .departures()
+            .hook("target-manager", move |entry| {
+                if of_gone.has_targets.load(Ordering::Relaxed) {
+                    let _ = told.cast(TargetMsg::AgentGone(entry.clone()));
+                }
+            });
         let (myself, directory) = (env.myself(), env.args.directory.clone());
         env.args
             .agents
@@ -139,9 +147,8 @@ impl Planner {
                 if !signal.has_targets.load(Ordering::Relaxed) {
                     return;
                 }
-                if matches!(change, AgentChange::Gone | AgentChange::Offline) {
-                    let (guid, change) = (*guid, *change);
-                    let _ = myself.cast(TargetMsg::AgentLeft { guid, change });
+                if *change == AgentChange::Offline {
+                    let _ = myself.cast(TargetMsg::AgentOffline(*guid));
                 }
                 // One that was expected may have come, and take less than it was started for. One that comes back is updated.
                 if matches!(change, AgentChange::Registered | AgentChange::Updated) {
@@ -367,9 +374,9 @@ fn pick(env: &Env, plans: &Plans, waiting: &Waiting) -> Option<(TargetKey, Known
 /// How many agents are missing for what waits, by what is known at this moment.
 fn missing_for(env: &Env, plans: &Plans, waiting: &Waiting) -> u64 {
     let (need, directory, agents) = (&waiting.need, &env.args.directory, &env.args.agents);
-    let is_known = |guid, run: Option<&str>| {
+    let is_known = |guid, run: BornRun<'_>| {
         let entry = agents.get(guid);
-        entry.is_some_and(|entry| has_registered(entry.agent(), run))
+        entry.is_some_and(|entry| run.has_registered(entry.agent(), entry.last_seen()))
     };
     // In this order, whatever happens in between.
     let planned = plans.count_serving(directory, need);

@@ -1,4 +1,5 @@
-//! Starts on their way into the records of their targets: because somebody is missing, or because a person asks.
+//! Starts on their way into the records of their targets: because somebody is missing, because a person asks, or once more
+//! because one that is recorded never began.
 
 use std::collections::HashMap;
 
@@ -14,6 +15,7 @@ use super::key::TargetKey;
 use super::messages::Reply;
 use super::places::PlacesTaken;
 use super::queue::{ChangeQueue, Job};
+use super::running::Running;
 use super::terms::StartPermit;
 use super::trigger::Trigger;
 use super::{ASK_AGAIN, Record};
@@ -22,7 +24,8 @@ use crate::domain::targets::{Birth, Need, TicketTerms, digest_of};
 /// A start that is on its way to the bucket.
 pub(super) struct Planned {
     key: TargetKey,
-    terms: TicketTerms,
+    /// What its agent will be; `None`: it is in its record already, and counted there.
+    terms: Option<TicketTerms>,
     pub ticket: BirthTicket,
     pub permit: StartPermit,
 }
@@ -54,7 +57,11 @@ impl Plans {
     /// How many agents are on their way that may take what is needed, and are in no record yet.
     pub fn count_serving(&self, directory: &TargetDirectory, need: &Need) -> usize {
         let planned = self.not_recorded(directory);
-        planned.filter(|planned| planned.terms.serves(need)).count()
+        let serving = planned.filter(|planned| {
+            let terms = planned.terms.as_ref();
+            terms.is_some_and(|terms| terms.serves(need))
+        });
+        serving.count()
     }
 
     /// What is recorded is counted there, also before it is known here.
@@ -162,7 +169,6 @@ impl Plans {
         let ticket = BirthTicket::generate();
         let need = start.need.as_ref().map(Into::into);
         let terms = TicketTerms::of(target, need.as_ref(), digest_of(&ticket));
-        let timeout = env.args.births.settings.birth_timeout.of(target.mechanism);
         let begins_at = env.args.births.mechanisms.of(target).ok();
         let birth = Birth {
             operation: SpinUpOperation {
@@ -182,7 +188,7 @@ impl Plans {
             ticket: terms.clone(),
             reference: None,
             place: begins_at.and_then(|mechanism| mechanism.place()),
-            until: now.after(timeout),
+            begun_again_at: None,
         };
         let command = BirthCommand::Begin {
             birth: birth.into(),
@@ -207,12 +213,32 @@ impl Plans {
         }
         let planned = Planned {
             key,
-            terms,
+            terms: Some(terms),
             ticket,
             permit,
         };
         self.0.insert(start.id, planned);
         true
+    }
+
+    /// A start that is recorded and never began is on its way into its record once more, under this ticket.
+    pub fn begin_again(
+        &mut self,
+        queue: &mut ChangeQueue,
+        (id, running): (SpinUpId, &Running),
+        permit: StartPermit,
+        ticket: BirthTicket,
+    ) {
+        let digest = digest_of(&ticket);
+        let command = BirthCommand::BeginAgain { id, digest };
+        queue.order(running.request(command).into());
+        let planned = Planned {
+            key: running.key,
+            terms: None,
+            ticket,
+            permit,
+        };
+        self.0.insert(id, planned);
     }
 
     /// Planned → (none): it is recorded, or is not.
@@ -244,7 +270,7 @@ mod tests {
         let ticket = BirthTicket::generate();
         let planned = Planned {
             key: TargetKey::of("t").unwrap(),
-            terms: TicketTerms::of(&target, None, digest_of(&ticket)),
+            terms: Some(TicketTerms::of(&target, None, digest_of(&ticket))),
             ticket,
             permit: BirthTerms::of_nobody().limit.take_for_one_begun(),
         };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use loom_protocol::target::{BirthTicket, Target};
+use loom_protocol::target::Target;
 use loom_protocol::{SpinUpId, TargetId};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -28,11 +28,9 @@ pub(super) struct Running {
     target: TargetId,
     pub mechanism: Option<Arc<dyn Mechanism>>,
     pub digest: TicketDigest,
-    /// The ticket of one that is begun again.
-    pub ticket: Option<BirthTicket>,
     pub reference: Option<Reference>,
     pub phase: Phase,
-    since: Instant,
+    pub since: Instant,
     pub timeout: Duration,
     /// What goes on for it; ended when it is replaced.
     pub task: Option<AbortOnDropHandle<()>>,
@@ -84,7 +82,6 @@ impl Running {
             target: target.id,
             mechanism,
             digest: birth.ticket.digest,
-            ticket: None,
             reference: birth.reference.clone(),
             phase: Phase::Launched,
             since: Instant::now(),
@@ -97,6 +94,12 @@ impl Running {
     /// Whether what lies under the name of its target cannot be read.
     pub fn is_unreadable(&self, directory: &TargetDirectory) -> bool {
         directory.unreadable_revision(&self.name).is_some()
+    }
+
+    /// Whether it surely never began, and nothing goes on for it.
+    pub fn has_never_begun(&self) -> bool {
+        let is_waited_for = matches!(self.phase, Phase::Launched | Phase::Suspected);
+        is_waited_for && self.task.is_none() && self.reference.is_none() && self.mechanism.is_some()
     }
 
     /// When its time is over, if we could hear all the while.

@@ -41,13 +41,10 @@ pub fn run_verdict(agent: &Agent, said: Option<&str>) -> RunVerdict {
     }
 }
 
-/// Whether a run of an agent has registered: it is the one that is there, or its place was taken. One without a name
-/// cannot be told from another.
-pub fn has_registered(agent: &Agent, run: Option<&str>) -> bool {
-    run.is_none_or(|run| {
-        let is_present = agent.instance_id.as_deref() == Some(run);
-        is_present || matches!(run_verdict(agent, Some(run)), RunVerdict::Replaced(_))
-    })
+/// Whether a run of an agent has registered: it is the one that is there, or its place was taken.
+pub fn has_registered(agent: &Agent, run: &str) -> bool {
+    let is_present = agent.instance_id.as_deref() == Some(run);
+    is_present || matches!(run_verdict(agent, Some(run)), RunVerdict::Replaced(_))
 }
 
 /// The runs whose place was taken.
@@ -190,13 +187,8 @@ mod tests {
         let unnamed = registered(Some(&second), None, 3).unwrap();
         for (agent, known) in [(&first, "a"), (&second, "ab"), (&unnamed, "ab")] {
             for run in ["a", "b", "c"] {
-                assert_eq!(
-                    has_registered(agent, Some(run)),
-                    known.contains(run),
-                    "{run}"
-                );
+                assert_eq!(has_registered(agent, run), known.contains(run), "{run}");
             }
-            assert!(has_registered(agent, None));
         }
     }
 

@@ -192,6 +192,31 @@ mod tests {
         assert_eq!(decode(&bytes), Ok(record_of(&json)));
     }
 
+    /// A birth as programs before this one wrote it, with the time when it is given up.
+    #[test]
+    fn a_birth_with_a_time_that_nobody_reads_any_more_is_read() {
+        let digest = [7_u8; 32];
+        let birth = json!({
+            "operation": {
+                "operationId": "01890a5d-ac96-474b-bcce-b302099a8057", "targetId": TargetId::generate(),
+                "targetName": "Big.Host", "mechanism": "local", "status": "pending",
+                "startedAt": Timestamp::from_millis(7),
+            },
+            "ticket": {"digest": digest, "agentType": "t", "capabilities": ["c"], "boundaries": ["b"]},
+            "reference": null, "until": Timestamp::from_millis(9),
+        });
+        let mut json: Value = serde_json::from_slice(&encode(&record()).unwrap()[1..]).unwrap();
+        json["births"] = json!([birth]);
+        let bytes = [vec![VERSION], serde_json::to_vec(&json).unwrap()].concat();
+        let read: TargetRecord<Value> = decode(&bytes).unwrap();
+        assert_eq!(read.births[0].begun_at(), Timestamp::from_millis(7));
+        let again = String::from_utf8(encode(&read).unwrap()[1..].to_vec()).unwrap();
+        assert!(
+            !again.contains("until") && !again.contains("begunAgainAt"),
+            "{again}"
+        );
+    }
+
     fn record_of(json: &Value) -> TargetRecord<Value> {
         TargetRecord::new(serde_json::from_value(json["target"].clone()).unwrap())
     }

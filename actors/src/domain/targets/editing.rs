@@ -330,7 +330,7 @@ mod tests {
                 ticket: ticket(record),
                 reference: None,
                 place: None,
-                until: NOW,
+                begun_again_at: None,
             });
         })
     }

@@ -8,14 +8,29 @@ use loom_protocol::{AgentGuid, SpinUpId, Timestamp};
 
 use super::choice::LaneKey;
 use super::differing::differing;
-use super::{Birth, LinkedAgent, Need, TargetRecord, TicketTerms};
+use super::{Birth, BornRun, LinkedAgent, Need, TargetRecord, TicketTerms};
 
 /// Those who will be able to take the same.
 #[derive(Debug, Default)]
 struct Lane {
     births: BTreeSet<(Timestamp, SpinUpId)>,
-    /// With the run that was born.
-    agents: BTreeMap<(AgentGuid, SpinUpId), Option<Arc<str>>>,
+    agents: BTreeMap<(AgentGuid, SpinUpId), Born>,
+}
+
+/// The run that was born.
+#[derive(Debug)]
+struct Born {
+    name: Option<Arc<str>>,
+    at: Timestamp,
+}
+
+impl Born {
+    fn run(&self) -> BornRun<'_> {
+        BornRun {
+            instance_id: self.name.as_deref(),
+            born_at: self.at,
+        }
+    }
 }
 
 /// One of them, as a record says.
@@ -31,7 +46,7 @@ enum Stage<'a> {
     /// Being born since then.
     Birth(Timestamp),
     /// Born, as this run.
-    Agent(AgentGuid, Option<&'a str>),
+    Agent(AgentGuid, BornRun<'a>),
 }
 
 /// Who is expected, by capability, boundary and type. An agent may take what its ticket is for.
@@ -66,8 +81,8 @@ impl Expected {
     }
 
     fn insert(&mut self, one: &One<'_>) {
-        let run = match one.stage {
-            Stage::Agent(_, run) => run.map(Arc::<str>::from),
+        let name = match one.stage {
+            Stage::Agent(_, run) => run.instance_id.map(Arc::<str>::from),
             Stage::Birth(_) => None,
         };
         for key in lanes_of(one.ticket) {
@@ -76,8 +91,12 @@ impl Expected {
                 Stage::Birth(since) => {
                     lane.births.insert((since, one.id));
                 }
-                Stage::Agent(guid, _) => {
-                    lane.agents.insert((guid, one.id), run.clone());
+                Stage::Agent(guid, run) => {
+                    let born = Born {
+                        name: name.clone(),
+                        at: run.born_at,
+                    };
+                    lane.agents.insert((guid, one.id), born);
                 }
             }
         }
@@ -114,10 +133,10 @@ impl Expected {
     }
 
     /// The agents that were born and may take what is needed, and which run of each was born.
-    pub fn agents(&self, need: &Need) -> impl Iterator<Item = (AgentGuid, Option<&str>)> + use<'_> {
+    pub fn agents(&self, need: &Need) -> impl Iterator<Item = (AgentGuid, BornRun<'_>)> + use<'_> {
         let lane = self.lane(need).into_iter();
         let agents = lane.flat_map(|lane| &lane.agents);
-        agents.map(|((guid, _), run)| (*guid, run.as_deref()))
+        agents.map(|((guid, _), born)| (*guid, born.run()))
     }
 
     fn lane(&self, need: &Need) -> Option<&Lane> {
@@ -146,7 +165,7 @@ const fn of_birth<R>(birth: &Birth<R>) -> One<'_> {
 fn of_agent<R>(agent: &LinkedAgent<R>) -> One<'_> {
     One {
         id: agent.operation_id,
-        stage: Stage::Agent(agent.guid, agent.instance_id.as_deref()),
+        stage: Stage::Agent(agent.guid, agent.run()),
         ticket: &agent.ticket,
     }
 }

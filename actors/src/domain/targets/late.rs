@@ -38,6 +38,11 @@ impl<R: Clone> TargetRecord<R> {
             let text = format!("has its {} agents", condition.max_agents);
             return Err(TicketRefusal::TooLate(text));
         }
+        if given_up.operation.mechanism != self.target.mechanism {
+            // It could neither be found nor ended any more.
+            let text = format!("starts its agents by {} now", self.target.mechanism);
+            return Err(TicketRefusal::TooLate(text));
+        }
         let decided = given_up.born_late(newborn.guid, newborn.instance_id, now);
         let next = self.with(now, |next| next.link(&decided, newborn, now));
         Ok((next, decided))
@@ -70,10 +75,34 @@ impl<R: Clone> DecidedBirth<R> {
 #[cfg(test)]
 mod tests {
     use loom_protocol::SpinUpId;
+    use loom_protocol::target::Mechanism;
     use uuid::Uuid;
 
     use super::super::record_tests::{birth, guid, target};
     use super::*;
+
+    #[test]
+    fn nobody_is_born_late_of_a_mechanism_that_the_target_has_no_longer() {
+        let at = Timestamp::from_millis;
+        let record = TargetRecord::new(target(1));
+        let begun = record.begin(birth(0), false, false, at(1)).unwrap();
+        let id = birth(0).operation.operation_id;
+        let end = (SpinUpStatus::Timeout, "nobody came", None);
+        let cooldown = std::time::Duration::from_secs(1);
+        let (mut record, given_up) = begun.given_up(id, end, cooldown, at(2)).unwrap();
+        let ticket = &given_up.ticket;
+        let newborn = Newborn {
+            guid: guid(1),
+            instance_id: Some("one"),
+            agent_type: &ticket.agent_type,
+            capabilities: &ticket.capabilities,
+            boundaries: &ticket.boundaries,
+        };
+        assert!(record.redeem_late(&given_up, &newborn, at(3)).is_ok());
+        record.target.mechanism = Mechanism::Webhook;
+        let refused = record.redeem_late(&given_up, &newborn, at(3)).unwrap_err();
+        assert!(matches!(refused, TicketRefusal::TooLate(_)), "{refused}");
+    }
 
     #[test]
     fn the_end_of_a_late_birth_follows_from_its_link_with_the_same_words() {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use self::cause::cause;
 use super::tickets::{Newborn, TicketDigest, TicketRefusal, TicketTerms};
-use super::{TargetCondition, TargetRule, may_start};
+use super::{BornRun, TargetCondition, TargetRule, may_start};
 
 /// By how many doublings the rest of a target that fails grows at the most: 16 times `targets.cooldown`.
 const MOST_DOUBLINGS: u32 = 4;
@@ -32,8 +32,9 @@ pub struct Birth<R> {
     /// Where whoever recorded it begins it, if that is not to be seen from everywhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<String>,
-    /// When it is given up.
-    pub until: Timestamp,
+    /// When it was begun again last. As clients see it, it started when it was decided on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun_again_at: Option<Timestamp>,
 }
 
 /// An operation that is decided, with what is needed to recognise a late birth.
@@ -66,6 +67,16 @@ pub struct LinkedAgent<R> {
     pub reference: Option<R>,
     /// When it registered first.
     pub born_at: Timestamp,
+}
+
+impl<R> LinkedAgent<R> {
+    /// The run of it that was born.
+    pub fn run(&self) -> BornRun<'_> {
+        BornRun {
+            instance_id: self.instance_id.as_deref(),
+            born_at: self.born_at,
+        }
+    }
 }
 
 /// One target as it is kept.
@@ -148,19 +159,13 @@ impl<R: Clone> TargetRecord<R> {
     }
 
     /// Pending → Pending: the mechanism says that it surely never began; it is begun again with another ticket.
-    pub fn begin_again(
-        &self,
-        id: SpinUpId,
-        digest: TicketDigest,
-        until: Timestamp,
-        now: Timestamp,
-    ) -> Option<Self> {
+    pub fn begin_again(&self, id: SpinUpId, digest: TicketDigest, now: Timestamp) -> Option<Self> {
         let at = self.place_of(id)?;
         let is_begun = self.births[at].reference.is_some();
         (!is_begun).then(|| {
             self.with(now, |next| {
                 next.births[at].ticket.digest = digest;
-                next.births[at].until = until;
+                next.births[at].begun_again_at = Some(now);
             })
         })
     }
@@ -331,6 +336,13 @@ impl<R: Clone> TargetRecord<R> {
             };
         }
         next
+    }
+}
+
+impl<R> Birth<R> {
+    /// When it was begun last: since then it takes a place among the starts that may be under way at once.
+    pub fn begun_at(&self) -> Timestamp {
+        self.begun_again_at.unwrap_or(self.operation.started_at)
     }
 }
 

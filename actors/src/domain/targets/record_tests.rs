@@ -57,7 +57,7 @@ pub(super) fn birth(number: u8) -> Birth<u8> {
         },
         reference: None,
         place: None,
-        until: Timestamp::from_millis(0),
+        begun_again_at: None,
     }
 }
 
@@ -140,7 +140,7 @@ proptest! {
                     record = record.started(id(start), start, now).unwrap_or(record);
                 }
                 Step::BeginAgain(start) => {
-                    let again = record.begin_again(id(start), digest(start), now, now);
+                    let again = record.begin_again(id(start), digest(start), now);
                     if let Some(next) = again {
                         prop_assert!(!decided.contains_key(&start));
                         record = next;
@@ -283,6 +283,22 @@ fn an_end_that_was_written_leaves_the_record_as_if_nothing_had_come_between() {
     assert_eq!(end.operation.error.as_deref(), Some(why));
     assert_eq!(next.target.last_error.as_deref(), Some(why));
     assert_eq!(record.settled(&end, COOLDOWN, now), Some(next));
+}
+
+/// What takes a place among the starts that may be under way is what goes on, and clients see since when it is wanted.
+#[test]
+fn a_start_that_is_begun_again_is_begun_then_and_started_when_it_was_decided_on() {
+    let at = Timestamp::from_millis;
+    let record = TargetRecord::new(target(1))
+        .begin(birth(1), false, false, at(0))
+        .unwrap();
+    let id = birth(1).operation.operation_id;
+    assert_eq!(record.births[0].begun_at(), at(0));
+    let record = record.begin_again(id, digest(7), at(60_000)).unwrap();
+    let begun = &record.births[0];
+    assert_eq!(begun.begun_at(), at(60_000));
+    assert_eq!(begun.operation.started_at, at(0));
+    assert_eq!(begun.ticket.digest, digest(7));
 }
 
 #[test]

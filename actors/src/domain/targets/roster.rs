@@ -11,7 +11,7 @@ use loom_protocol::{AgentGuid, SpinUpId, Timestamp};
 use super::choice::{Choice, Standing};
 use super::expected::Expected;
 use super::places::Places;
-use super::{Need, TargetProfile, TargetRecord, may_start};
+use super::{BornRun, Need, TargetProfile, TargetRecord, may_start};
 
 /// The targets of a project, as their records say. `K` tells them apart.
 #[derive(Debug)]
@@ -227,7 +227,7 @@ impl<K: Clone + Ord + Hash> Roster<K> {
     pub fn count_expected(
         &self,
         need: &Need,
-        is_known: impl Fn(AgentGuid, Option<&str>) -> bool,
+        is_known: impl Fn(AgentGuid, BornRun<'_>) -> bool,
     ) -> usize {
         let born = self.expected.agents(need);
         let unknown = born.filter(|(guid, run)| !is_known(*guid, *run));

@@ -161,9 +161,9 @@ impl BirthIndex {
     }
 }
 
-/// When a start was begun.
+/// When a start was begun last.
 fn begun(birth: &Birth<Reference>) -> (Timestamp, SpinUpId) {
-    (birth.operation.started_at, birth.operation.operation_id)
+    (birth.begun_at(), birth.operation.operation_id)
 }
 
 fn is_same_birth(one: &Birth<Reference>, other: &Birth<Reference>) -> bool {

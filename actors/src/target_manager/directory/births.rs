@@ -10,8 +10,9 @@ use super::super::birth_command::refused;
 use super::super::operations::{OperationFilter, OperationsFound, page_of};
 use super::super::{Ended, Record, Reference};
 use super::{Index, TargetDirectory};
+use crate::agent_registry::AgentEntry;
 use crate::domain::targets::{
-    Birth, LinkedAgent, Need, OwnedNewborn, TargetCondition, TargetProfile, digest_of,
+    Birth, BornRun, LinkedAgent, Need, OwnedNewborn, TargetCondition, TargetProfile, digest_of,
 };
 
 /// A target as `work.explain` and whoever chooses one look at it.
@@ -40,6 +41,17 @@ pub struct LinkedTo {
     pub instance_id: Option<String>,
     /// When it registered first.
     pub born_at: Timestamp,
+}
+
+impl LinkedTo {
+    /// Whether an entry of the registry is of the run that was born, and of none that had its id before.
+    pub fn is_of(&self, entry: &AgentEntry) -> bool {
+        let run = BornRun {
+            instance_id: self.instance_id.as_deref(),
+            born_at: self.born_at,
+        };
+        run.has_registered(entry.agent(), entry.last_seen())
+    }
 }
 
 /// To whom a ticket belongs.

@@ -11,7 +11,7 @@ use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
 use super::super::Record;
 use super::super::key::TargetKey;
 use super::{Index, Known, TargetDirectory};
-use crate::domain::targets::{Need, Places, may_start};
+use crate::domain::targets::{BornRun, Need, Places, may_start};
 
 /// A start at a target, under way or to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct StartAt {
     pub agent_type: String,
     /// How they are started.
     pub mechanism: Mechanism,
-    /// Since when it is under way.
+    /// Since when it is under way: when it was begun last.
     pub since: Option<Timestamp>,
 }
 
@@ -57,7 +57,7 @@ impl TargetDirectory {
         let index = self.index.read();
         let mut ids = index.roster.births(need);
         let (record, birth) = ids.find_map(|id| index.birth(id))?;
-        Some(StartAt::of(record, Some(birth.operation.started_at)))
+        Some(StartAt::of(record, Some(birth.begun_at())))
     }
 
     /// How long it usually is to a birth at a target, by what births of this target, or else of its mechanism, took lately.
@@ -101,7 +101,7 @@ impl TargetDirectory {
     pub(in crate::target_manager) fn count_expected(
         &self,
         need: &Need,
-        is_known: impl Fn(AgentGuid, Option<&str>) -> bool,
+        is_known: impl Fn(AgentGuid, BornRun<'_>) -> bool,
     ) -> usize {
         self.index.read().roster.count_expected(need, is_known)
     }

@@ -7,7 +7,8 @@ use loom_protocol::{ErrorCode, ProjectId, WireError, names};
 use serde_json::{Value, json};
 
 use super::TargetDirectory;
-use crate::domain::targets::NotARecord;
+use crate::domain::targets::{NotARecord, TicketRefusal};
+use crate::target_manager::birth_command::refused;
 use crate::target_manager::key::TargetKey;
 
 /// After how long a client should ask again: a person has to remove what lies there.
@@ -48,6 +49,35 @@ impl TargetDirectory {
     pub(in crate::target_manager) fn unreadable_now(&self, name: &str) -> Option<WireError> {
         let sentence = self.unreadable_sentence(name)?;
         Some(WireError::unavailable(sentence, ASK_AGAIN).with_details(details(name)))
+    }
+
+    /// The error of an agent whose ticket nobody knows: it is to end. As long as something cannot be read that may know
+    /// the ticket, it is to try again: `unavailable`.
+    pub(in crate::target_manager) fn unknown_ticket(&self) -> WireError {
+        let index = self.index.read();
+        let (why, name) = if let Some((key, unreadable)) = index.unreadable.first_key_value() {
+            (
+                unreadable.sentence(&self.project, key),
+                names::target_of_key(key),
+            )
+        } else if index.unreadable_ends > 0 {
+            let text = format!(
+                "the ends of {} starts in {} cannot be read, and go by themselves after targets.keep_operations",
+                index.unreadable_ends,
+                names::targets_bucket(&self.project)
+            );
+            (text, None)
+        } else {
+            return refused(&TicketRefusal::Unknown);
+        };
+        let text = format!(
+            "the agent is not registered yet: its ticket is not known, and may be that of a start that cannot be read; {why}"
+        );
+        let error = WireError::unavailable(text, ASK_AGAIN);
+        match name {
+            Some(name) => error.with_details(details(&name)),
+            None => error,
+        }
     }
 
     /// The records that cannot be read, at most so many.

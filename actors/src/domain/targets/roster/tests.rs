@@ -64,7 +64,7 @@ fn with_birth(record: &mut Record, id: u128, started: i64, boundary: &str) {
         ticket: ticket(target, boundary),
         reference: None,
         place: None,
-        until: at(99),
+        begun_again_at: None,
     });
 }
 
@@ -177,11 +177,12 @@ proptest! {
             .collect();
         let ids: Vec<_> = births.iter().map(|(_, id)| *id).collect();
         prop_assert_eq!(roster.births(&need).collect::<Vec<_>>(), ids);
-        let is_known =
-            |guid: AgentGuid, run: Option<&str>| guid.to_string().ends_with('1') && run.is_some();
+        let is_known = |guid: AgentGuid, run: BornRun<'_>| {
+            guid.to_string().ends_with('1') && run.instance_id.is_some()
+        };
         let unknown = records.iter().flat_map(|record| &record.agents)
             .filter(|agent| agent.ticket.serves(&need))
-            .filter(|agent| !is_known(agent.guid, agent.instance_id.as_deref()))
+            .filter(|agent| !is_known(agent.guid, agent.run()))
             .count();
         prop_assert_eq!(roster.count_expected(&need, is_known), births.len() + unknown);
 
