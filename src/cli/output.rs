@@ -1,6 +1,5 @@
 //! Printing: tables for people, JSON for programs, and nothing in either that a terminal would obey.
 
-use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,6 +9,7 @@ use super::exit::{CliError, CliResult};
 use super::table::{shortened, terminal_width};
 
 pub use super::table::{Table, table};
+pub use loom_protocol::text::{escaped as escape, escaped_lines as block};
 
 /// Whether it was said that nobody reads the output any more.
 static READER_GONE: AtomicBool = AtomicBool::new(false);
@@ -124,38 +124,6 @@ pub fn beside(text: &str) {
 /// A text of somebody else for one cell: nothing in it moves the cursor, and it is no longer than `most`.
 pub fn cell(text: &str, most: usize) -> String {
     shortened(&escape(text), most)
-}
-
-/// A text of somebody else over several lines: only its line feeds keep their meaning.
-pub fn block(text: &str) -> String {
-    let lines: Vec<String> = text.lines().map(escape).collect();
-    lines.join("\n")
-}
-
-/// Writes what a terminal would obey, or what would turn the text around, as escapes: those of JSON, so that a text
-/// reads the same wherever it stands.
-pub fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        push_escaped(&mut escaped, c);
-    }
-    escaped
-}
-
-fn push_escaped(to: &mut String, c: char) {
-    match c {
-        '\t' => to.push_str("\\t"),
-        '\n' => to.push_str("\\n"),
-        '\r' => to.push_str("\\r"),
-        c if c.is_control() || is_bidi_control(c) => {
-            let _ = write!(to, "\\u{:04x}", u32::from(c));
-        }
-        c => to.push(c),
-    }
-}
-
-const fn is_bidi_control(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// JSON leaves some of them as they are; here they become escapes, too. Its line feeds stand between its parts.
