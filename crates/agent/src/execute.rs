@@ -113,10 +113,11 @@ impl Execution<'_> {
             workdir.lend(&mut command)?;
         }
         let (mut group, pipes) = Group::spawn(command, stdin.is_some(), self.warden).await?;
-        if let Some(pid) = group.id() {
-            self.broker
-                .programs()
-                .add(pid.as_raw_nonzero().get().unsigned_abs());
+        let pid = group
+            .id()
+            .map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
+        if let Some(pid) = pid {
+            self.broker.programs().add(pid);
         }
         if let Some(workdir) = self.workdir {
             workdir.note(group.id());
@@ -148,6 +149,9 @@ impl Execution<'_> {
             }
             ended
         };
+        if let Some(pid) = pid {
+            self.broker.programs().remove(pid);
+        }
         group.end_leftovers(self.bounds.grace).await;
         out.finish(self.job);
         err.finish(self.job);

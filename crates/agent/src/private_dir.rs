@@ -25,6 +25,8 @@ const UNLOCKED: Duration = Duration::from_hours(24);
 /// How many entries of a place are looked at, and how many directories removed at once.
 const LOOK_AT: usize = 20_000;
 const REMOVE: usize = 500;
+/// How many of the lowest bits of a mode are of others than the owner.
+const FOR_OTHERS: u32 = 6;
 const DESCRIPTION: &str = "description";
 
 /// A private directory; removed in the end.
@@ -95,7 +97,7 @@ fn is_private(dir: &Path) -> bool {
     fs::metadata(dir).is_ok_and(|about| {
         about.is_dir()
             && about.uid() == rustix::process::geteuid().as_raw()
-            && about.mode() & 0o077 == 0
+            && about.mode().trailing_zeros() >= FOR_OTHERS
     })
 }
 

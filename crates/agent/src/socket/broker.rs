@@ -166,7 +166,7 @@ impl Broker {
             match self.ask_lease(line, None, None, Some(ASK_LEASE)).await {
                 Err(error) if !error.code.is_transient() => return Err(error),
                 Err(error) => {
-                    tracing::debug!(%error, "an end is noted although nobody knows of the lease")
+                    tracing::debug!(%error, "an end is noted although nobody knows of the lease");
                 }
                 Ok(()) => {}
             }

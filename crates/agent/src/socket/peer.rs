@@ -30,6 +30,12 @@ impl Programs {
         self.0.send_modify(|pids| pids.push(pid));
     }
 
+    /// One has ended: its number may soon be that of another one.
+    pub fn remove(&self, pid: u32) {
+        self.0
+            .send_modify(|pids| pids.retain(|other| *other != pid));
+    }
+
     /// Whether a connection is of this user and this attempt. Where there is no `/proc`, the user has to do.
     ///
     /// # Errors
@@ -44,7 +50,7 @@ impl Programs {
         if peer.uid() != rustix::process::geteuid().as_raw() {
             return Err(forbidden("this socket is for the user that runs the agent"));
         }
-        if !cfg!(target_os = "linux") {
+        if stat::entry(std::process::id()).is_none() {
             return Ok(());
         }
         let pid = peer.pid().and_then(|pid| u32::try_from(pid).ok());
