@@ -201,7 +201,7 @@ fn rows(agents: &[Agent], guids: &[String], wide: bool) -> Table {
         Column::cut("PROJECT", 8, 4).at_most(64),
     ];
     if wide {
-        columns.extend(["HOST", "REGISTERED"].map(Column::whole));
+        columns.extend(["ALLOW", "HOST", "REGISTERED"].map(Column::whole));
     }
     columns.push(Column::cut("CAPABILITIES", 12, 2).at_most(if wide { 120 } else { 40 }));
     let mut rows = table(&columns);
@@ -218,6 +218,7 @@ fn rows(agents: &[Agent], guids: &[String], wide: bool) -> Table {
             agent.project_id.clone(),
         ];
         if wide {
+            cells.push(allow(agent));
             cells.push(agent.hostname.clone().unwrap_or_default());
             cells.push(ago(agent.registered_at));
         }
@@ -225,6 +226,15 @@ fn rows(agents: &[Agent], guids: &[String], wide: bool) -> Table {
         rows.add_row(cells);
     }
     rows
+}
+
+/// What its program may do, where it says so.
+fn allow(agent: &Agent) -> String {
+    let allow = agent
+        .metadata
+        .as_ref()
+        .and_then(|about| about["allow"].as_str());
+    allow.unwrap_or_default().to_owned()
 }
 
 /// Its status, and what else keeps it from work: an agent that is offline comes back as what it was kept for.

@@ -5,8 +5,9 @@ use std::io;
 use std::process::ExitCode;
 
 use loom_protocol::ErrorCode;
+use loom_protocol::text::escaped_lines as block;
 
-use super::terminal::{beside, block};
+use super::terminal::beside;
 use crate::api_client::ApiError;
 use crate::coordinator::UpError;
 

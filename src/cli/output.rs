@@ -9,7 +9,8 @@ use super::exit::{CliError, CliResult};
 use super::table::{shortened, terminal_width};
 
 pub use super::table::{Table, table};
-pub use super::terminal::{beside, block, escape};
+pub use super::terminal::beside;
+pub use loom_protocol::text::{escaped as escape, escaped_lines as block};
 
 /// Whether it was said that nobody reads the output any more.
 static READER_GONE: AtomicBool = AtomicBool::new(false);

@@ -85,7 +85,7 @@ fn rows(item: &WorkItem) -> Vec<(&'static str, String)> {
 }
 
 /// What an item is about, in the submitter's words.
-pub(super) fn submitted(item: &WorkItem) -> [(&'static str, String); 7] {
+pub(super) fn submitted(item: &WorkItem) -> [(&'static str, String); 8] {
     let labels = item.labels.iter();
     let labels: Vec<String> = labels
         .map(|(name, value)| format!("{name}={value}"))
@@ -93,6 +93,10 @@ pub(super) fn submitted(item: &WorkItem) -> [(&'static str, String); 7] {
     [
         ("description", item.description.clone()),
         ("task", item.task_id.clone()),
+        (
+            "parent",
+            item.parent_id.map(|id| id.to_string()).unwrap_or_default(),
+        ),
         ("project", item.project_id.clone()),
         ("capability", item.capability.clone()),
         ("boundary", item.boundary.clone()),

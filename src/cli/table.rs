@@ -6,7 +6,7 @@
 
 use std::io::{self, IsTerminal as _};
 
-use super::terminal::escape;
+use loom_protocol::text::escaped;
 
 /// Between two columns.
 const GAP: usize = 2;
@@ -211,7 +211,7 @@ fn line(cells: &[String], widths: &[Option<usize>]) -> String {
 /// The first line that says anything.
 fn one_line(text: &str) -> String {
     let line = text.lines().find(|line| !line.trim().is_empty());
-    escape(line.unwrap_or_default().trim())
+    escaped(line.unwrap_or_default().trim())
 }
 
 /// A text in at most so many columns, with an ellipsis where it was cut.

@@ -3,6 +3,7 @@
 mod again;
 mod cancel;
 mod explain;
+mod own;
 
 use std::process::ExitCode;
 
@@ -25,7 +26,7 @@ use super::watch::{self, WatchArgs};
 use crate::api_client::{ApiClient, ApiError};
 use again::CloneArgs;
 use cancel::CancelArgs;
-use loom_agent::inside::{self, CompleteArgs, FailArgs, ProgressArgs};
+use loom_agent::inside::{self, CompleteArgs, FailArgs, ProgressArgs, SubmitArgs};
 
 /// List, show, watch, cancel, put back, clone and explain work items.
 #[derive(Debug, Args)]
@@ -42,9 +43,10 @@ enum WorkCommand {
     List(ListArgs),
     /// Show all about an item
     Show {
-        /// The item: its id, the beginning of it, or its taskId.
+        /// The item: its id, the beginning of it, or its taskId. Inside of `loom agent run` it may be left out: the item
+        /// that the program works on.
         #[arg(value_parser = name)]
-        id: String,
+        id: Option<String>,
     },
     /// Print the transitions of items as they happen
     Watch(WatchArgs),
@@ -73,6 +75,8 @@ enum WorkCommand {
     Complete(CompleteArgs),
     /// Inside of `loom agent run`: report that the work failed
     Fail(FailArgs),
+    /// Inside of `loom agent run --may-submit`: submit work in the course of the item; prints its id
+    Submit(SubmitArgs),
 }
 
 /// Which items to list.
@@ -173,7 +177,9 @@ pub async fn run(context: &Context, args: WorkArgs) -> CliResult<ExitCode> {
         WorkCommand::Complete(args) => return foreseen(inside::complete(args).await),
         WorkCommand::Fail(args) => return foreseen(inside::fail(args).await),
         WorkCommand::List(args) => list(context, &args).await,
-        WorkCommand::Show { id } => show(out, &context.api()?, &id).await,
+        WorkCommand::Submit(args) => own::submit(out, &args).await,
+        WorkCommand::Show { id: None } => own::show(out).await,
+        WorkCommand::Show { id: Some(id) } => show(out, &context.api()?, &id).await,
         WorkCommand::Watch(args) => watch::run(context, &args).await,
         WorkCommand::Cancel(args) => cancel::run(out, &context.api()?, args).await,
         WorkCommand::Retry { ids } => retry(out, &context.api()?, ids).await,

@@ -6,7 +6,9 @@
     reason = "a test fails by panicking"
 )]
 
+mod by_socket;
 mod host;
+mod hostile;
 mod house;
 mod killed;
 mod output;

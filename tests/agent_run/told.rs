@@ -52,7 +52,7 @@ async fn a_pause_its_end_an_order_to_end_and_a_cancel_are_told() {
         guid: text,
         graceful: Some(true),
         grace_period_ms: Some(60_000),
-        reason: Some("enough for today".into()),
+        reason: Some("enough for today\u{1b}[2J\nagent other ended".into()),
     };
     let _: Agent = house
         .client
@@ -61,7 +61,7 @@ async fn a_pause_its_end_an_order_to_end_and_a_cancel_are_told() {
         .unwrap();
     let told = house.said("takes no more work").await;
     assert!(
-        told.contains("enough for today") && told.contains("1m"),
+        told.contains(r"enough for today\u001b[2J\nagent other ended") && told.contains("1m"),
         "{told}"
     );
 

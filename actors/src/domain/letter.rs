@@ -91,6 +91,7 @@ pub fn revived(
     let item = letter.work_item;
     let mut record = WorkRecord {
         task_id: item.task_id,
+        parent_id: item.parent_id,
         capability: item.capability,
         boundary: item.boundary,
         description: item.description,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loom_client::{AgentNotification, AgentReport, Client};
+use loom_protocol::text::{escaped, escaped_lines};
 use loom_protocol::work::QueueInfo;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -13,9 +14,10 @@ use tokio::time::Instant;
 /// How often it is asked again what waits, while the agent idles.
 const ASK_EVERY: Duration = Duration::from_secs(30);
 
-/// Says something on standard error. Where nobody reads that any more, there is nobody to tell, and the work goes on.
+/// Says something on standard error, with what a terminal would obey as escapes: reasons and errors are written by others.
+/// Where nobody reads that any more, there is nobody to tell, and the work goes on.
 pub fn say(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let _ = writeln!(io::stderr().lock(), "{}", escaped_lines(text));
 }
 
 /// Tells on standard error what happens to one agent. Cheap to clone.
@@ -58,6 +60,8 @@ impl StatusPrinter {
             AgentNotification::Idle => self.look_why_idle(),
             other => {
                 if let Some(line) = line(&other) {
+                    // A reason is one line, however many it was written as.
+                    let line = escaped(&line);
                     say(&format!("agent {} {line}", self.inner.handle));
                 }
             }
@@ -180,7 +184,7 @@ pub fn summary_line(report: &AgentReport) -> String {
     } else {
         told.join(", ")
     };
-    format!("agent ended ({}): {told}", report.because)
+    format!("agent ended ({}): {told}", escaped(&report.because))
 }
 
 #[cfg(test)]

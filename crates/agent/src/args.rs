@@ -72,6 +72,10 @@ pub struct AgentRunArgs {
     #[arg(long, value_name = "NAME")]
     pub env: Vec<String>,
 
+    /// A capability for which it may submit work from inside, by `loom work submit` (repeatable). Default: none
+    #[arg(long, value_name = "CAPABILITY")]
+    pub may_submit: Vec<String>,
+
     /// The attempt that makes so many spent ones is the last (with --program; the item's maxAttempts counts as well).
     /// Default: 2
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

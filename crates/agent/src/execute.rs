@@ -20,8 +20,9 @@ use tokio::time::Instant;
 use super::capture::Capture;
 use super::exit_rule::Exit;
 use super::program::listener::Listener;
-use super::report_dir::ReportDir;
 use super::secrets::Secrets;
+use super::socket::TIDY;
+use super::socket::broker::Broker;
 use super::workdir::Workdir;
 use loom_process::group::Group;
 use loom_process::warden::Warden;
@@ -50,7 +51,7 @@ pub enum Ended {
     Silent(Duration),
     /// It ran for too long.
     TooLong(Duration),
-    /// It had told its result, and did not exit.
+    /// It had told its result, or its end by `loom work`, and did not exit.
     Lingering,
     /// The job was cancelled.
     Cancelled,
@@ -75,8 +76,8 @@ pub struct Execution<'a> {
     pub job: &'a Job,
     /// What it is bound to.
     pub bounds: Bounds,
-    /// Where it leaves word that it has reported by itself.
-    pub reports: &'a ReportDir,
+    /// Who answers it, and knows what it has told.
+    pub broker: &'a Broker,
     /// The directory that it works in, where it has one of its own.
     pub workdir: Option<&'a Workdir>,
     /// What is taken out of what it says.
@@ -112,6 +113,12 @@ impl Execution<'_> {
             workdir.lend(&mut command)?;
         }
         let (mut group, pipes) = Group::spawn(command, stdin.is_some(), self.warden).await?;
+        let pid = group
+            .id()
+            .map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
+        if let Some(pid) = pid {
+            self.broker.programs().add(pid);
+        }
         if let Some(workdir) = self.workdir {
             workdir.note(group.id());
         }
@@ -142,6 +149,9 @@ impl Execution<'_> {
             }
             ended
         };
+        if let Some(pid) = pid {
+            self.broker.programs().remove(pid);
+        }
         group.end_leftovers(self.bounds.grace).await;
         out.finish(self.job);
         err.finish(self.job);
@@ -151,16 +161,6 @@ impl Execution<'_> {
             stdout: out,
             stderr: err,
         })
-    }
-
-    /// Whether the job's cancel means this program. What a program has reported by itself ends the
-    /// lease too; then it may tidy up in peace.
-    fn is_stopped(&self) -> bool {
-        if self.reports.settled().is_some() {
-            self.job.settle();
-            return false;
-        }
-        self.stoppable
     }
 }
 
@@ -181,24 +181,21 @@ async fn watch_over(
     let bounds = execution.bounds;
     let started = Instant::now();
     let mut silence = Silence::new(bounds.silent_timeout, started);
-    let mut listen_to_cancel = true;
     let ended = loop {
         tokio::select! {
             status = group.exited() => return Ok(Ended::Exited(status?.into())),
             limit = at(started, bounds.max_runtime) => break Ended::TooLong(limit),
             limit = silence.over() => {
-                let last_sign = heard.borrow().last.max(execution.reports.last_progress(started));
+                let last_sign = heard.borrow().last.max(execution.broker.last_sign(started));
                 if silence.is_broken(last_sign) {
                     continue;
                 }
                 break Ended::Silent(limit);
             }
             () = lingering(heard, bounds.grace) => break Ended::Lingering,
-            () = execution.job.cancelled().cancelled(), if listen_to_cancel => {
-                if execution.is_stopped() {
-                    break Ended::Cancelled;
-                }
-                listen_to_cancel = false;
+            () = tidied_up(heard, execution.broker) => break Ended::Lingering,
+            () = execution.job.cancelled().cancelled(), if execution.stoppable => {
+                break Ended::Cancelled;
             }
         }
     };
@@ -225,6 +222,20 @@ async fn lingering(heard: &watch::Sender<Sign>, grace: Duration) {
                 return std::future::pending().await;
             },
         }
+    }
+}
+
+/// Waits until a program has told its end by `loom work`, and has given no sign of life since for long enough.
+async fn tidied_up(heard: &watch::Sender<Sign>, broker: &Broker) {
+    broker.told().await;
+    let told = Instant::now();
+    loop {
+        let last = heard.borrow().last.max(broker.last_sign(told));
+        let until = last.max(told) + TIDY;
+        if Instant::now() >= until {
+            return;
+        }
+        tokio::time::sleep_until(until).await;
     }
 }
 

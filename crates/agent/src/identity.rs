@@ -108,7 +108,7 @@ impl Identity {
 
     /// The agent with all of that.
     pub fn describe(&self, mut agent: AgentBuilder, args: &AgentRunArgs) -> AgentBuilder {
-        let mut about = serde_json::json!({ "program": args.command.first() });
+        let mut about = about(args);
         if let Some(spin_up) = &self.spin_up {
             about["spinUpId"] = spin_up.as_str().into();
         }
@@ -124,6 +124,21 @@ impl Identity {
             None => agent,
         }
     }
+}
+
+/// What is run, and with how much power, for people who look at the agent.
+fn about(args: &AgentRunArgs) -> serde_json::Value {
+    let mut about = match args.program {
+        Some(known) => serde_json::json!({
+            "program": known.adapter().executable(),
+            "allow": args.allow.unwrap_or_default().name(),
+        }),
+        None => serde_json::json!({ "program": args.command.first() }),
+    };
+    if !args.may_submit.is_empty() {
+        about["maySubmit"] = serde_json::json!(args.may_submit);
+    }
+    about
 }
 
 /// What is offered of what was given, or else was told. `is_born`: no more than what was told, where something was.
@@ -191,6 +206,27 @@ mod tests {
             let found = variables.iter().find(|(known, _)| *known == name)?;
             Some(found.1.to_owned())
         })
+    }
+
+    #[test]
+    fn the_power_of_a_known_program_is_told() {
+        let known = [
+            "--program",
+            "claude",
+            "--allow",
+            "edit",
+            "--may-submit",
+            "docs",
+        ];
+        let expected =
+            serde_json::json!({"program": "claude", "allow": "edit", "maySubmit": ["docs"]});
+        assert_eq!(about(&args(&known)), expected);
+        let usual = about(&args(&["--program", "codex"]));
+        assert_eq!(usual["allow"], "test");
+        assert_eq!(
+            about(&args(&[])),
+            serde_json::json!({"program": "/bin/parrot"})
+        );
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! `loom work progress`, `complete` and `fail`: for the program that `loom agent run` runs.
+//! `loom work progress`, `complete`, `fail`, `show` and `submit`: for the program that `loom agent run` runs.
 //!
-//! They know from the environment who they speak for. What they report ends the attempt; the agent
-//! around the program then reports nothing more.
+//! They ask the agent around the program by the [`socket`](super::socket) of its attempt. A completion and a failure
+//! are reported by the agent once the program has exited.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Read;
 use std::path::PathBuf;
@@ -10,18 +11,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use loom_client::{Client, ClientError, ClientOptions, Credentials, ErrorKind};
-use loom_protocol::text::{without_end, without_middle};
-use loom_protocol::work::{
-    CompleteRequest, FailRequest, Lease, ProgressRequest, ReportedError, ReportedResult, WorkItem,
-    limits,
-};
-use loom_protocol::{AgentGuid, Body, ProjectId, WorkId};
+use loom_protocol::work::{SubmitAnswer, WorkItem};
+use loom_protocol::{Body, ErrorCode, WireError, WorkId};
 use serde::Serialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
 
-use super::report_dir::{self, Outcome};
-use super::secrets::{self, Secrets};
+use super::socket::client::{Problem, ask, here};
+use super::socket::message::{Await, Complete, Fail, Progress, Submit, Verb};
 use super::{UNREACHABLE, USAGE, WORK_FAILED};
 
 /// Tells how far the work is. For a program that `loom agent run` runs.
@@ -69,42 +64,120 @@ pub struct FailArgs {
     pub retry_after: Option<Duration>,
 }
 
-/// For whom the program speaks.
-#[derive(Debug)]
-struct Inside {
-    id: WorkId,
-    attempt: u32,
-    guid: AgentGuid,
-    instance_id: Option<String>,
-    options: ClientOptions,
-    secrets: Secrets,
+/// Submits work in the course of the item. For a program that `loom agent run --may-submit` runs.
+#[derive(Debug, Clone, Args)]
+pub struct SubmitArgs {
+    /// What is to be done; `-` reads it from the standard input
+    #[arg(value_name = "DESCRIPTION")]
+    pub description: OsString,
+    /// What an agent must be able to do: one of those that the agent allows
+    #[arg(long, short, value_name = "NAME")]
+    pub capability: String,
+    /// 1 to 10, higher first; 5 where absent
+    #[arg(long, short, value_name = "NUMBER")]
+    pub priority: Option<u8>,
+    /// A mark of its own (repeatable)
+    #[arg(long = "label", short, value_name = "NAME=VALUE", value_parser = label)]
+    pub labels: Vec<(String, String)>,
+    /// What the agent needs to know
+    #[arg(long, value_name = "JSON", value_parser = json)]
+    pub context: Option<Body>,
+    /// Wait until it has ended; exit 1 if it failed or was cancelled. Refused where the agent has no other free slot
+    #[arg(long, short)]
+    pub wait: bool,
 }
 
-/// Sends `work.progress`.
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
+        _ => Err("write a label as name=value".into()),
+    }
+}
+
+fn json(text: &str) -> Result<Body, String> {
+    Body::from_json(text.to_owned().into_bytes())
+        .map_err(|error| format!("this is no JSON: {error}"))
+}
+
+/// Tells of progress.
 ///
 /// # Errors
 /// Only what nobody can foresee; the rest is told on standard error and by the exit code.
 pub async fn progress(args: ProgressArgs) -> anyhow::Result<ExitCode> {
-    Ok(exit(report_progress(args).await))
+    Ok(exit(tell_progress(args).await))
 }
 
-/// Sends `work.complete`.
+/// Tells that the work is done.
 ///
 /// # Errors
 /// As [`progress`].
 pub async fn complete(args: CompleteArgs) -> anyhow::Result<ExitCode> {
-    Ok(exit(report_completion(args).await))
+    Ok(exit(tell_completion(args).await))
 }
 
-/// Sends `work.fail`.
+/// Tells that the work failed.
 ///
 /// # Errors
 /// As [`progress`].
 pub async fn fail(args: FailArgs) -> anyhow::Result<ExitCode> {
-    Ok(exit(report_failure(args).await))
+    let request = Fail {
+        message: sentence(&args.message),
+        code: args.code,
+        permanent: args.permanent,
+        retry_after_ms: args.retry_after.map(millis),
+    };
+    Ok(exit(tell(Verb::Fail, &request).await))
 }
 
-async fn report_progress(args: ProgressArgs) -> Result<(), Problem> {
+/// The item that this program works on.
+///
+/// # Errors
+/// It is not known, or nobody answers.
+pub async fn show() -> Result<WorkItem, Problem> {
+    ask(&here()?, Verb::Show, &serde_json::json!({})).await
+}
+
+/// Submits work in the course of the item.
+///
+/// # Errors
+/// It is refused, or nobody answers.
+pub async fn submit(args: &SubmitArgs) -> Result<SubmitAnswer, Problem> {
+    let description = match args.description.as_encoded_bytes() {
+        b"-" => read_stdin()?,
+        given => given.to_vec(),
+    };
+    let request = Submit {
+        description: text(&description),
+        capability: args.capability.clone(),
+        priority: args.priority,
+        labels: args.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
+        context_data: args.context.clone(),
+        wait: args.wait,
+    };
+    ask(&here()?, Verb::Submit, &request).await
+}
+
+/// Waits until an item that was submitted in the course of this one has ended.
+///
+/// # Errors
+/// As [`submit`].
+pub async fn wait(id: WorkId) -> Result<WorkItem, Problem> {
+    let socket = here()?;
+    loop {
+        match ask(&socket, Verb::Await, &Await { id }).await {
+            Ok(Some(item)) => return Ok(item),
+            // Each request waits a while for the end.
+            Ok(None) => {}
+            Err(Problem::Refused(refusal)) if refusal.code.is_transient() => {
+                let pause = Duration::from_millis(refusal.retry_after_ms.unwrap_or(1_000));
+                tokio::time::sleep(pause.min(Duration::from_secs(10))).await;
+            }
+            Err(problem) => return Err(problem),
+        }
+    }
+}
+
+async fn tell_progress(args: ProgressArgs) -> Result<(), Problem> {
     if !(0.0..=100.0).contains(&args.percent) {
         let problem = format!(
             "{} is no percentage; write a number from 0 to 100",
@@ -112,92 +185,57 @@ async fn report_progress(args: ProgressArgs) -> Result<(), Problem> {
         );
         return Err(Problem::Usage(problem));
     }
-    let inside = Inside::from_environment()?;
-    let request = ProgressRequest {
-        id: inside.id,
-        guid: inside.guid,
-        instance_id: inside.instance_id.clone(),
-        attempt: inside.attempt,
+    let request = Progress {
         progress: Some(args.percent),
-        message: Some(inside.sentence(&args.message))
-            .filter(|message| !message.is_empty())
-            .map(|message| without_end(&message, limits::ERROR)),
-        usage: None,
+        message: Some(sentence(&args.message)).filter(|message| !message.is_empty()),
     };
-    inside.send::<Lease>("work.progress", &request).await?;
-    report_dir::leave_progress();
-    Ok(())
+    tell(Verb::Progress, &request).await
 }
 
-async fn report_completion(args: CompleteArgs) -> Result<(), Problem> {
-    let inside = Inside::from_environment()?;
+async fn tell_completion(args: CompleteArgs) -> Result<(), Problem> {
+    // Before anything is read that nobody would hear.
+    here()?;
     let artifacts = args.artifacts.iter();
     let artifacts: Vec<_> = artifacts
-        .map(|text| json_or_text(&inside.text(text.as_encoded_bytes())))
+        .map(|given| json_or_text(&text(given.as_encoded_bytes())))
         .collect();
-    let summary = args.summary.as_ref();
-    let output = output_of(&args)?.map(|output| inside.text(&output));
-    let result = ReportedResult {
-        summary: summary.map(|summary| inside.text(summary.as_encoded_bytes())),
+    let output = output_of(&args)?.map(|output| text(&output));
+    let request = Complete {
+        summary: args
+            .summary
+            .as_ref()
+            .map(|summary| text(summary.as_encoded_bytes())),
         output: output.as_deref().map(json_or_text_body).transpose()?,
         artifacts: if artifacts.is_empty() {
             None
         } else {
             Some(body(&artifacts)?)
         },
-        completed_at: None,
     };
-    let request = CompleteRequest {
-        guid: inside.guid,
-        instance_id: inside.instance_id.clone(),
-        id: Some(inside.id),
-        attempt: Some(inside.attempt),
-        result: Some(result),
-        usage: None,
-        items: None,
-        then_claim: None,
-    };
-    inside.send::<IgnoredAny>("work.complete", &request).await?;
-    report_dir::leave_settled(Outcome::Completed);
-    Ok(())
+    tell(Verb::Complete, &request).await
 }
 
-async fn report_failure(args: FailArgs) -> Result<(), Problem> {
-    let inside = Inside::from_environment()?;
-    let millis = |pause: Duration| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-    let request = FailRequest {
-        id: inside.id,
-        guid: inside.guid,
-        instance_id: inside.instance_id.clone(),
-        attempt: inside.attempt,
-        error: ReportedError {
-            message: without_middle(&inside.sentence(&args.message), limits::ERROR),
-            code: args.code,
-            recoverable: Some(!args.permanent),
-            occurred_at: None,
-        },
-        recoverable: Some(!args.permanent),
-        reason: None,
-        retry_after_ms: args.retry_after.map(millis),
-        spends_attempt: None,
-    };
-    inside.send::<WorkItem>("work.fail", &request).await?;
-    report_dir::leave_settled(Outcome::Failed);
-    Ok(())
+async fn tell(verb: Verb, request: &impl Serialize) -> Result<(), Problem> {
+    ask(&here()?, verb, request).await
+}
+
+fn read_stdin() -> Result<Vec<u8>, Problem> {
+    let mut text = Vec::new();
+    std::io::stdin()
+        .read_to_end(&mut text)
+        .map_err(unread("the standard input".into()))?;
+    Ok(text)
+}
+
+fn unread(what: String) -> impl FnOnce(std::io::Error) -> Problem {
+    move |error| Problem::Usage(format!("{what} can't be read: {error}"))
 }
 
 /// The output that was given.
 fn output_of(args: &CompleteArgs) -> Result<Option<Vec<u8>>, Problem> {
-    let unread = |what: String| move |e| Problem::Usage(format!("{what} can't be read: {e}"));
     match (&args.output, &args.output_file) {
         (None, None) => Ok(None),
-        (Some(given), _) if given == "-" => {
-            let mut text = Vec::new();
-            std::io::stdin()
-                .read_to_end(&mut text)
-                .map_err(unread("the standard input".into()))?;
-            Ok(Some(text))
-        }
+        (Some(given), _) if given == "-" => read_stdin().map(Some),
         (Some(given), _) => Ok(Some(given.as_encoded_bytes().to_vec())),
         (None, Some(file)) => std::fs::read(file)
             .map_err(unread(file.display().to_string()))
@@ -221,74 +259,27 @@ fn body(value: &impl Serialize) -> Result<Body, Problem> {
     Body::of(value).map_err(|e| Problem::Usage(format!("this can't be written as JSON: {e}")))
 }
 
-impl Inside {
-    fn from_environment() -> Result<Self, Problem> {
-        let project: ProjectId = variable("LOOM_PROJECT_ID")?;
-        let url: String = variable("LOOM_NATS_URL")?;
-        let mut options = ClientOptions::new(url, project);
-        options.name = "loom work".into();
-        let told = report_dir::variable;
-        options.credentials = match (told("NATS_CREDS"), told("NATS_USER"), told("NATS_PASS")) {
-            (Some(file), _, _) => Credentials::File(file.into()),
-            (None, Some(user), Some(password)) => Credentials::UserPassword(user, password),
-            _ => Credentials::FromUrl,
-        };
-        Ok(Self {
-            id: variable("LOOM_WORK_ITEM_ID")?,
-            attempt: variable("LOOM_WORK_ATTEMPT")?,
-            guid: variable("LOOM_AGENT_GUID")?,
-            instance_id: told("LOOM_AGENT_INSTANCE_ID"),
-            secrets: secrets::of(&options),
-            options,
-        })
-    }
-
-    /// A text as it may be told: without secrets, and with odd bytes replaced.
-    fn text(&self, bytes: &[u8]) -> String {
-        self.secrets.hide(&String::from_utf8_lossy(bytes))
-    }
-
-    fn sentence(&self, words: &[OsString]) -> String {
-        let words: Vec<_> = words.iter().map(|word| word.as_encoded_bytes()).collect();
-        self.text(&words.join(&b' '))
-    }
-
-    async fn send<R: DeserializeOwned>(
-        self,
-        action: &str,
-        request: &impl Serialize,
-    ) -> Result<R, Problem> {
-        let client = Client::connect(self.options).await?;
-        Ok(client.request(action, request).await?)
-    }
+/// A text with odd bytes replaced. Secrets are taken out by the agent, which knows them.
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn variable<T: std::str::FromStr>(name: &str) -> Result<T, Problem>
-where
-    T::Err: std::fmt::Display,
-{
-    let value = report_dir::variable(name).ok_or_else(|| {
-        Problem::Usage(format!(
-            "{name} is not set; this is for programs that `loom agent run` has started"
-        ))
-    })?;
-    value
-        .parse()
-        .map_err(|e| Problem::Usage(format!("{name} is {value:?}: {e}")))
+fn sentence(words: &[OsString]) -> String {
+    let words: Vec<_> = words.iter().map(|word| word.as_encoded_bytes()).collect();
+    text(&words.join(&b' '))
 }
 
-/// Why nothing was reported.
-#[derive(Debug)]
-enum Problem {
-    /// The caller's mistake.
-    Usage(String),
-    /// It was refused, or could not be sent.
-    Client(ClientError),
+fn millis(pause: Duration) -> u64 {
+    u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)
 }
 
-impl From<ClientError> for Problem {
-    fn from(error: ClientError) -> Self {
-        Self::Client(error)
+/// Whether the attempt is not (or no longer) this program's.
+fn is_lease_gone(refusal: &WireError) -> bool {
+    let details = refusal.details.as_ref();
+    match refusal.code {
+        ErrorCode::StaleLease | ErrorCode::TerminalState | ErrorCode::NotFound => true,
+        ErrorCode::NotRegistered => details.is_some_and(|details| details["replaced"] == true),
+        _ => false,
     }
 }
 
@@ -296,22 +287,19 @@ fn exit(done: Result<(), Problem>) -> ExitCode {
     let (code, problem) = match done {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Problem::Usage(problem)) => (USAGE, problem),
-        Err(Problem::Client(error)) if error.is_lease_gone() => (
+        Err(Problem::Gone(problem)) => (UNREACHABLE, problem),
+        Err(Problem::Refused(refusal)) if is_lease_gone(&refusal) => (
             WORK_FAILED,
-            format!("{error}; stop working on it, the result is not wanted any more"),
+            format!("{refusal}; stop working on it, the result is not wanted any more"),
         ),
-        Err(Problem::Client(error)) if matches!(error.kind(), ErrorKind::Refused(_)) => {
-            (WORK_FAILED, error.to_string())
+        Err(Problem::Refused(refusal)) => {
+            let code = match refusal.code {
+                code if code.is_transient() => UNREACHABLE,
+                ErrorCode::TooLarge | ErrorCode::InvalidRequest => USAGE,
+                _ => WORK_FAILED,
+            };
+            (code, refusal.to_string())
         }
-        Err(Problem::Client(error))
-            if matches!(
-                error.kind(),
-                ErrorKind::TooLarge | ErrorKind::Codec | ErrorKind::Options
-            ) =>
-        {
-            (USAGE, error.to_string())
-        }
-        Err(Problem::Client(error)) => (UNREACHABLE, error.to_string()),
     };
     super::agent_events::say(&format!("error: {problem}"));
     ExitCode::from(code)

@@ -3,29 +3,28 @@
 use std::io;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use loom_client::clock;
-use loom_client::{AgentStopper, Job, JobEnd, JobError};
-use parking_lot::Mutex;
+use loom_client::{Job, JobEnd, JobError};
 
 use super::args::Stdin;
 use super::execute::{Bounds, Ended, Execution};
 use super::exit_rule::{Exit, ExitRules, ExitVerdict};
 use super::host::{HOLD_BACK, Host, is_of_host};
 use super::limit::LimitPatterns;
+use super::private_dir::PrivateDir;
 use super::program::run::{self, Launcher, Run};
-use super::report_dir::{Outcome, ReportDir};
-use super::rest::Rests;
 use super::result::{ResultForm, failure};
-use super::secrets::Secrets;
+use super::runner::Runner;
+use super::socket;
+use super::socket::broker::Broker;
+use super::socket::server::Server;
 use super::template::{self, Values};
 use super::workdir::Workdir;
 use super::{directory_name, environment, probe};
-use loom_process::warden::Warden;
 
 /// The longest argument that the system takes, in bytes.
 const LONGEST_ARGUMENT: usize = 128 * 1024 - 1;
@@ -59,21 +58,6 @@ pub struct Plan {
     pub limits: LimitPatterns,
 }
 
-/// Runs items by a plan.
-pub struct Runner {
-    pub(super) plan: Plan,
-    pub(super) rests: Mutex<Rests>,
-    secrets: Secrets,
-    handle: String,
-    /// The variables that are the same for all items.
-    environment: Vec<(String, String)>,
-    stopper: OnceLock<AgentStopper>,
-    program_gone: OnceLock<String>,
-    completed_inside: AtomicU64,
-    warden: Option<Warden>,
-    host: Option<Arc<Host>>,
-}
-
 /// An item on its way, and what was made for it.
 struct Work<'a> {
     job: &'a Job,
@@ -82,8 +66,8 @@ struct Work<'a> {
     run: Run,
     command: Vec<String>,
     environment: Vec<(String, String)>,
-    withheld: &'a [&'static str],
-    reports: &'a ReportDir,
+    withheld: &'a [String],
+    broker: &'a Broker,
 }
 
 impl Work<'_> {
@@ -91,8 +75,11 @@ impl Work<'_> {
     fn command_of(&self, program: &[String]) -> Command {
         let mut command = Command::new(&program[0]);
         command.args(&program[1..]);
+        // The agent may be the program of another agent's attempt, and is not to lend its socket.
+        command.env_remove(socket::VARIABLE);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        for withheld in environment::WITHHELD.iter().chain(self.withheld) {
+        let withheld = self.withheld.iter().map(String::as_str);
+        for withheld in environment::WITHHELD.into_iter().chain(withheld) {
             command.env_remove(withheld);
         }
         if let Some(dir) = &self.workdir {
@@ -103,84 +90,29 @@ impl Work<'_> {
 }
 
 impl Runner {
-    /// A runner for an agent called `handle`; `environment` is given to every program.
-    pub fn new(plan: Plan, handle: String, environment: Vec<(String, String)>) -> Self {
-        Self {
-            plan,
-            rests: Mutex::default(),
-            secrets: Secrets::default(),
-            handle,
-            environment,
-            stopper: OnceLock::new(),
-            program_gone: OnceLock::new(),
-            completed_inside: AtomicU64::new(0),
-            warden: None,
-            host: None,
-        }
-    }
-
-    /// By whom its programs are ended if this process is killed.
-    #[must_use]
-    pub fn guarded_by(mut self, warden: Option<Warden>) -> Self {
-        self.warden = warden;
-        self
-    }
-
-    /// What it runs on. Without, every trouble is taken for the host's, and nothing is known of its end.
-    #[must_use]
-    pub fn on_host(mut self, host: Arc<Host>) -> Self {
-        self.host = Some(host);
-        self
-    }
-
-    /// What is taken out of all that its programs say.
-    #[must_use]
-    pub fn hiding(mut self, secrets: Secrets) -> Self {
-        self.secrets = secrets;
-        self
-    }
-
-    /// By what the agent is ended if its program disappears.
-    pub fn set_stopper(&self, stopper: AgentStopper) {
-        let _ = self.stopper.set(stopper);
-    }
-
-    /// Why the agent can't go on, if it can't.
-    pub fn program_gone(&self) -> Option<&str> {
-        self.program_gone.get().map(String::as_str)
-    }
-
-    /// How many items were completed by the programs themselves.
-    pub fn completed_inside(&self) -> u64 {
-        self.completed_inside.load(Ordering::Relaxed)
-    }
-
     /// Does one item.
     pub async fn work(&self, job: Job) -> JobEnd {
-        let reports = match ReportDir::create(&job.item().description) {
-            Ok(reports) => reports,
-            Err(error) if self.host.as_ref().is_some_and(|host| host.needs_temp()) => {
+        let _slot = self.slots.take();
+        let broker = Arc::new(Broker::new(&job, self.terms()));
+        let files = PrivateDir::with_description(&job.item().description);
+        let server = Server::open(broker.clone());
+        let error = files.as_ref().err().or_else(|| server.as_ref().err());
+        if let Some(error) = error {
+            if self.host.as_ref().is_some_and(|host| host.needs_temp()) {
                 let dir = std::env::temp_dir();
                 let why = format!("no file can be made in {} (TMPDIR): {error}", dir.display());
                 return self.give_back(&job, &why);
             }
-            Err(error) => {
-                tracing::debug!(%error, "no directory for reports");
-                ReportDir::none()
-            }
-        };
-        let end = match self.prepared(&job, &reports).await {
+            tracing::debug!(%error, "no file of the description, or no socket");
+        }
+        let (files, server) = (files.ok(), server.ok());
+        match self
+            .prepared(&job, &broker, files.as_ref(), server.as_ref())
+            .await
+        {
             Ok(work) => self.run(&work).await,
             Err(end) => end,
-        };
-        let Some(outcome) = reports.settled() else {
-            return end;
-        };
-        job.settle();
-        if outcome == Outcome::Completed {
-            self.completed_inside.fetch_add(1, Ordering::Relaxed);
         }
-        JobEnd::Settled
     }
 
     async fn run(&self, work: &Work<'_>) -> JobEnd {
@@ -188,15 +120,29 @@ impl Runner {
             Ok(()) => self.program(work).await,
             Err(end) => end,
         };
+        let end = self.as_told(work, end, self.plan.after.is_none());
         self.after(work, end).await
+    }
+
+    /// The end as the program has told it by itself, where it has.
+    fn as_told(&self, work: &Work<'_>, end: JobEnd, is_last: bool) -> JobEnd {
+        let (end, is_told) = work.broker.over(end, is_last);
+        match (end, &self.plan.known) {
+            (JobEnd::Failed(error), Some(known)) if is_told => {
+                JobEnd::Failed(known.at_last(work.job, error))
+            }
+            (end, _) => end,
+        }
     }
 
     async fn prepared<'a>(
         &'a self,
         job: &'a Job,
-        reports: &'a ReportDir,
+        broker: &'a Broker,
+        files: Option<&PrivateDir>,
+        server: Option<&Server>,
     ) -> Result<Work<'a>, JobEnd> {
-        let description_file = reports.description();
+        let description_file = files.map(PrivateDir::description);
         let text_of = |path: &std::path::Path| path.to_string_lossy().into_owned();
         let mut values = Values {
             item: job.item(),
@@ -223,10 +169,10 @@ impl Runner {
         let command: Vec<String> = arguments.map(|a| template::fill(a, &values)).collect();
         check_arguments(templates, &command).map_err(JobEnd::Failed)?;
         let withheld = self.plan.known.as_ref().map_or(&[][..], Launcher::withheld);
-        reports.tell(&self.environment, withheld);
         let mut variables = self.environment.clone();
         let path = workdir.as_ref().map(|dir| dir.path.as_path());
-        let files = [path, reports.path(), description_file.as_deref()];
+        let socket = server.map(Server::path);
+        let files = [path, socket, description_file.as_deref()];
         variables.extend(environment::of_item(job, files));
         Ok(Work {
             job,
@@ -235,7 +181,7 @@ impl Runner {
             command,
             environment: variables,
             withheld,
-            reports,
+            broker,
         })
     }
 
@@ -352,7 +298,10 @@ impl Runner {
             execution.bounds.max_runtime = Some(limit.min(AFTER_STOP));
         }
         let failed = match execution.run(command, None).await {
-            Ok(finished) if finished.ended == Ended::Exited(Exit::Code(0)) => return end,
+            Ok(finished) if finished.ended == Ended::Exited(Exit::Code(0)) => {
+                // It may have told an end as well.
+                return self.as_told(work, end, true);
+            }
             Ok(finished) => self.judge_failure(&finished, "the --after command: "),
             Err(error) => failure(true, "after", format!("the --after command: {error}")),
         };
@@ -367,7 +316,7 @@ impl Runner {
         Execution {
             job: work.job,
             bounds: self.plan.bounds,
-            reports: work.reports,
+            broker: work.broker,
             workdir: work.workdir.as_ref(),
             secrets: &self.secrets,
             stoppable: true,

@@ -7,9 +7,9 @@ use loom_protocol::work::Reason;
 
 use super::execute::{Ended, Finished};
 use super::exit_rule::{Exit, ExitVerdict};
-use super::item::Runner;
 use super::limit::LimitMet;
 use super::result::{error_of, failure, result_of, said_by};
+use super::runner::Runner;
 
 impl Runner {
     /// What the end of a program means for the item.

@@ -7,7 +7,7 @@
 //! | [`identity`] | what it says that it is, to a coordinator and by a target |
 //! | [`waiting`] | waits for a coordinator that is not up yet |
 //! | [`program`] | the programs that Loom understands: Claude Code, Codex, Gemini CLI, Copilot CLI |
-//! | [`item`], [`judge`] | one item: directory, hooks, program, verdict |
+//! | [`runner`], [`item`], [`judge`] | one item: directory, hooks, program, verdict |
 //! | [`workdir`], [`directory_name`] | its directory, which no other item has meanwhile |
 //! | [`host`] | whether this host lets it work, and what waits until it does |
 //! | [`execute`] | one program to its end: pipes, clocks, cancel |
@@ -18,7 +18,8 @@
 //! | [`limit`], [`limit_presets`], [`reset_time`] | whether it has met a usage limit, and until when |
 //! | [`rest`] | how long the agent rests then |
 //! | [`agent_events`] | what a person who watches is told |
-//! | [`inside`], [`report_dir`] | `loom work progress, complete, fail` for the program inside |
+//! | [`inside`], [`socket`] | `loom work …` for the program inside, and how it is answered |
+//! | [`private_dir`] | where the socket and the description lie |
 
 pub mod agent_events;
 pub mod args;
@@ -37,13 +38,15 @@ pub mod limit;
 pub mod limit_presets;
 pub mod lines;
 
+pub mod private_dir;
 pub mod probe;
 pub mod program;
-pub mod report_dir;
 pub mod reset_time;
 pub mod rest;
 pub mod result;
+pub mod runner;
 pub mod secrets;
+pub mod socket;
 pub mod template;
 pub mod waiting;
 
@@ -55,6 +58,7 @@ use std::time::Duration;
 
 use loom_client::{Agent, AgentBuilder, AgentStopper, Client, ClientOptions, ErrorKind};
 use loom_protocol::AgentGuid;
+use loom_protocol::token::check_label;
 
 use agent_events::StatusPrinter;
 pub use args::AgentRunArgs;
@@ -62,12 +66,14 @@ use execute::Bounds;
 use exit_rule::ExitRules;
 use host::Host;
 use identity::{Identity, Told};
-use item::{Plan, Runner};
+use item::Plan;
 use limit::LimitPatterns;
 use loom_process::warden::Warden;
 use program::Program;
 use program::power::Power;
 use program::run::{Launcher, shown_in_shell};
+use runner::Runner;
+use socket::broker::Line;
 pub use waiting::Signals;
 
 /// Exit codes, as the contract says.
@@ -131,16 +137,25 @@ async fn live(
         Err(problem) => return Ok(Err((USAGE, problem))),
     });
     let known = plan.known.as_ref();
-    let keys = known.map(|known| environment::withheld_keys(known.withheld()));
+    let keys = known.map_or_else(Vec::new, |known| {
+        environment::withheld_keys(known.withheld())
+    });
+    let keys = keys.join(", ");
     let warden = Warden::start(args.grace).inspect_err(|error| {
         tracing::warn!(%error, "nobody ends what programs have started if this agent is killed");
     });
+    let line = Line {
+        client: client.clone(),
+        instance_id: agent.instance_id().to_owned(),
+    };
     let runner = Runner::new(plan, handle.clone(), environment)
+        .speaking_by(line)
+        .letting_submit(&args.may_submit, args.slots)
         .guarded_by(warden.ok())
         .on_host(host.clone())
-        .hiding(secrets::of(client.options()));
+        .hiding(secrets::of(client.options(), &args.env));
     let runner = Arc::new(runner);
-    report_dir::remove_stale();
+    private_dir::remove_stale();
     let (working, printer) = (runner.clone(), status_printer(&identity, &handle, &client));
     let (begun, here) = (printer.clone(), tokio::runtime::Handle::current());
     let agent = agent
@@ -167,8 +182,7 @@ async fn live(
         "agent {handle} ({guid}){started_by} takes work of project {}",
         client.project()
     ));
-    if let Some(keys) = keys.filter(|keys| !keys.is_empty()) {
-        let keys = keys.join(", ");
+    if !keys.is_empty() {
         agent_events::say(&format!(
             "withheld from the program: {keys} (it is signed in by itself, or --env NAME passes one on)"
         ));
@@ -191,9 +205,7 @@ async fn live(
     agent_events::say(&agent_events::summary_line(&report));
     Ok(match runner.program_gone() {
         Some(problem) => Err((USAGE, problem.to_owned())),
-        None if args.once && report.completed + runner.completed_inside() == 0 => {
-            Ok(ExitCode::from(WORK_FAILED))
-        }
+        None if args.once && report.completed == 0 => Ok(ExitCode::from(WORK_FAILED)),
         None => Ok(ExitCode::SUCCESS),
     })
 }
@@ -294,6 +306,9 @@ fn plan_of(args: &AgentRunArgs) -> Result<Plan, String> {
         }
         None => None,
     };
+    for capability in &args.may_submit {
+        check_label("--may-submit", capability).map_err(|error| error.to_string())?;
+    }
     let mut command = args.command.clone();
     if known.is_none() {
         let program = command.first_mut().ok_or(

@@ -1,21 +1,38 @@
 //! What Loom handed out in confidence, to be taken out of what a program says: the password or the token of
-//! NATS, credentials in its URL, the token of the API, a ticket.
+//! NATS, credentials in its URL, the token of the API, a ticket, the keys that `--env` passes on.
 
 use std::path::Path;
 
 use loom_client::{ClientOptions, Credentials};
 use loom_protocol::url::{percent_decoded, split};
 
+use super::environment::is_key;
+
 pub use loom_process::secrets::{Scrubber, Secrets};
 
 /// The variables that hold a secret for this process.
 const VARIABLES: [&str; 3] = ["LOOM_TICKET", "LOOM_API_TOKEN", "NATS_PASS"];
 
-/// What is known by these options, and by the environment of this process.
-pub fn of(options: &ClientOptions) -> Secrets {
-    let mut texts: Vec<String> = VARIABLES
+/// What is known by these options, and by the environment of this process; the keys among `passed`, variables that are
+/// passed on by name, among it.
+pub fn of(options: &ClientOptions, passed: &[String]) -> Secrets {
+    known_by(options, passed, |name| std::env::var(name).ok())
+}
+
+/// The same by these variables.
+fn known_by(
+    options: &ClientOptions,
+    passed: &[String],
+    variable: impl Fn(&str) -> Option<String>,
+) -> Secrets {
+    let keys = passed
         .iter()
-        .filter_map(|name| std::env::var(name).ok())
+        .map(String::as_str)
+        .filter(|name| is_key(name));
+    let mut texts: Vec<String> = VARIABLES
+        .into_iter()
+        .chain(keys)
+        .filter_map(variable)
         .collect();
     texts.extend(split(&options.url).flat_map(of_address));
     match &options.credentials {

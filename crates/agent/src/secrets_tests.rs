@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use std::sync::LazyLock;
 
 fn secrets_of(url: &str) -> Secrets {
-    of(&ClientOptions::new(url, ProjectId::new("p").unwrap()))
+    of(&ClientOptions::new(url, ProjectId::new("p").unwrap()), &[])
 }
 
 fn scrubbed(secrets: &Secrets, chunks: &[&[u8]]) -> String {
@@ -85,16 +85,16 @@ fn what_is_given_beside_the_url_and_in_a_file_is_hidden() {
     std::fs::write(&file, &text).unwrap();
     let mut options = ClientOptions::new("nats://a", ProjectId::new("p").unwrap());
     options.credentials = Credentials::File(file);
-    let hidden = of(&options).hide(&text);
+    let hidden = of(&options, &[]).hide(&text);
     assert!(
         !hidden.contains(&jwt) && !hidden.contains(&seed),
         "{hidden}"
     );
     assert!(hidden.contains("-----BEGIN NATS USER JWT-----"));
     options.credentials = Credentials::UserPassword("ann".into(), "s3cret!".into());
-    assert_eq!(of(&options).hide("s3cret!"), "***");
+    assert_eq!(of(&options, &[]).hide("s3cret!"), "***");
     options.credentials = Credentials::Token("t0ken-t0ken".into());
-    assert_eq!(of(&options).hide("t0ken-t0ken"), "***");
+    assert_eq!(of(&options, &[]).hide("t0ken-t0ken"), "***");
 }
 
 #[test]
@@ -180,4 +180,24 @@ proptest! {
         let out = scrubbed(secrets, &chunks);
         prop_assert_eq!(&out, &text.replace("s3cret!pass", "***").replace("s3cret%21pass", "***"));
     }
+}
+
+#[test]
+fn the_keys_that_are_passed_on_by_name_are_hidden_and_other_variables_are_not() {
+    let options = ClientOptions::new("nats://a", ProjectId::new("p").unwrap());
+    let passed = ["ANTHROPIC_API_KEY", "SHORT_TOKEN", "LANG"].map(str::to_owned);
+    let secrets = known_by(&options, &passed, |name| {
+        let value = match name {
+            "ANTHROPIC_API_KEY" => "sk-ant-123",
+            "SHORT_TOKEN" => "abcde",
+            "LANG" => "en_US.UTF-8",
+            "OPENAI_API_KEY" => "sk-not-passed",
+            _ => return None,
+        };
+        Some(value.to_owned())
+    });
+    assert_eq!(
+        secrets.hide("sk-ant-123 abcde en_US.UTF-8 sk-not-passed"),
+        "*** abcde en_US.UTF-8 sk-not-passed"
+    );
 }

@@ -12,13 +12,15 @@ use super::args::Stdin;
 use super::execute::Bounds;
 use super::exit_rule::ExitRules;
 use super::host::Host;
-use super::item::{Plan, Runner};
+use super::item::Plan;
 use super::limit::LimitPatterns;
 use super::limit_presets::LimitPreset;
 use super::result::ResultForm;
+use super::runner::Runner;
 use super::testing::{item, job, job_for};
 use super::workdir::Workdir;
 
+mod by_itself;
 mod host;
 mod told;
 
@@ -269,16 +271,6 @@ async fn a_silent_program_is_ended_only_if_asked_for() {
 }
 
 #[tokio::test]
-async fn a_program_that_tells_of_progress_by_itself_is_not_silent() {
-    let mut plan = sh(&signs("echo > $LOOM_WORK_REPORT_DIR/progress"));
-    plan.bounds.silent_timeout = Some(SILENT_TIMEOUT);
-    assert_eq!(
-        completed(run(plan).await).reported().summary.as_deref(),
-        Some("ok")
-    );
-}
-
-#[tokio::test]
 async fn an_endless_program_is_ended_by_its_runtime_in_bounded_memory() {
     let mut plan = sh("yes endless | tr -d '\\n'");
     plan.bounds.max_runtime = Some(Duration::from_millis(700));
@@ -296,30 +288,6 @@ async fn an_endless_program_is_ended_by_its_runtime_in_bounded_memory() {
 async fn binary_output_is_no_trouble() {
     let result = completed(run(sh("head -c 3000000 /dev/urandom; echo; echo fine")).await);
     assert_eq!(result.reported().summary.as_deref(), Some("fine"));
-}
-
-#[tokio::test]
-async fn what_the_program_has_reported_by_itself_is_not_reported_again() {
-    let plan = sh("echo completed > $LOOM_WORK_REPORT_DIR/settled; exit 9");
-    assert!(matches!(run(plan).await, JobEnd::Settled));
-}
-
-#[tokio::test]
-async fn a_program_that_has_reported_may_tidy_up_in_peace() {
-    let dir = tempfile::tempdir().unwrap();
-    let (ready, tidy) = (dir.path().join("ready"), dir.path().join("tidy"));
-    let plan = sh(&format!(
-        "echo completed > $LOOM_WORK_REPORT_DIR/settled; echo > {}; sleep 0.5; echo tidy > {}",
-        ready.display(),
-        tidy.display()
-    ));
-    let job = job();
-    let cancel = job.cancelled().clone();
-    let running = tokio::spawn(run_job(plan, job));
-    file(&ready).await;
-    cancel.cancel();
-    assert!(matches!(running.await.unwrap(), JobEnd::Settled));
-    assert_eq!(file(&tidy).await, "tidy");
 }
 
 #[tokio::test]

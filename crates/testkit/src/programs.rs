@@ -14,6 +14,7 @@
 //! | `limit-by-event`, `limit-by-text`, `limit-by-text-only` | meets a limit: by an event, in its result, on standard error without any event |
 //! | `outage`, `account` | its provider is in trouble, a person has to act |
 //! | `no-result`, `half`, `stderr-only` | ends without a result: with exit code 0, in the middle of its line, without any event |
+//! | `obey` | runs each line of its prompt that begins with `run: ` by the shell; each is a line of the file STUB_OBEYED as JSON (`command`, `code`, `out`, `err`); then answers |
 //! | `long`, `silent` | makes a file and goes on for ever; says nothing but on standard error |
 //!
 //! They need `python3`.

@@ -48,6 +48,7 @@ pub fn encode(record: &WorkRecord) -> Result<Bytes, RecordError> {
         releases: record.releases,
         has_run: record.has_run,
         loss: record.loss.as_ref().map(StoredLoss::from),
+        parent_id: record.parent_id,
     };
     let mut stored = Stored::from(record);
     if rare != Rare::default() {
@@ -87,6 +88,7 @@ pub fn decode(bytes: &[u8]) -> Result<WorkRecord, RecordError> {
                 releases: rare.releases,
                 has_run: rare.has_run,
                 loss: rare.loss.map(Loss::from),
+                parent_id: rare.parent_id,
                 ..WorkRecord::from(stored)
             })
         }
@@ -207,6 +209,7 @@ struct Rare<'a> {
     releases: u8,
     has_run: bool,
     loss: Option<StoredLoss<'a>>,
+    parent_id: Option<WorkId>,
 }
 
 const fn end_code(end: LeaseEnd) -> u8 {
@@ -359,6 +362,7 @@ impl From<Stored<'_>> for WorkRecord {
         Self {
             id: WorkId::new(stored.id),
             task_id: stored.task_id.into_owned(),
+            parent_id: None,
             capability: stored.capability.into_owned(),
             boundary: stored.boundary.into_owned(),
             description: stored.description.into_owned(),

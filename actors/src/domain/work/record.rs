@@ -107,6 +107,7 @@ pub struct RawSubmission {
 pub struct WorkRecord {
     pub id: WorkId,
     pub task_id: String,
+    pub parent_id: Option<WorkId>,
     pub capability: String,
     pub boundary: String,
     pub description: String,
@@ -169,6 +170,7 @@ impl WorkRecord {
         Self {
             id,
             task_id: String::new(),
+            parent_id: None,
             capability: String::new(),
             boundary: String::new(),
             description: String::new(),

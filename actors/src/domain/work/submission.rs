@@ -115,6 +115,12 @@ pub fn accept(
         }
         None => (WorkId::generate(), false),
     };
+    let parent_id = match request.parent_id.as_deref().map(str::parse) {
+        None => None,
+        Some(Ok(parent)) if parent != id => Some(parent),
+        Some(Ok(_)) => return Err(WireError::invalid("parentId is the id of the item itself")),
+        Some(Err(error)) => return Err(WireError::invalid(format!("parentId {error}"))),
+    };
     let task_id = match request.task_id {
         Some(task) => {
             check_text("taskId", &task, MAX_TASK_ID)?;
@@ -133,6 +139,7 @@ pub fn accept(
         id_was_given,
         record: WorkRecord {
             task_id,
+            parent_id,
             capability: request.capability,
             boundary,
             description: request.description,
@@ -314,6 +321,16 @@ mod tests {
             ),
             (json!({"id": "x"}), ErrorCode::InvalidRequest, "UUID"),
             (json!({"taskId": ""}), ErrorCode::InvalidRequest, "taskId"),
+            (
+                json!({"parentId": "x"}),
+                ErrorCode::InvalidRequest,
+                "parentId \"x\" is not a UUID",
+            ),
+            (
+                json!({"id": WorkId::from_digest([1; 16]), "parentId": WorkId::from_digest([1; 16])}),
+                ErrorCode::InvalidRequest,
+                "parentId is the id of the item itself",
+            ),
         ] {
             let mut request = json!({"description": "d", "capability": "c"});
             for (key, value) in patch.as_object().unwrap() {

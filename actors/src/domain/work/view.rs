@@ -24,6 +24,7 @@ pub fn view(record: &WorkRecord, project: &ProjectId, revision: u64, bodies: Bod
     WorkItem {
         id: record.id,
         task_id: record.task_id.clone(),
+        parent_id: record.parent_id,
         project_id: project.to_string(),
         capability: record.capability.clone(),
         boundary: record.boundary.clone(),

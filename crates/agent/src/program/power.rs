@@ -14,6 +14,17 @@ pub enum Allow {
     All,
 }
 
+impl Allow {
+    /// Its word on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Edit => "edit",
+            Self::Test => "test",
+            Self::All => "all",
+        }
+    }
+}
+
 /// How the field runs its tests.
 const TESTS: [&str; 24] = [
     "npm test",

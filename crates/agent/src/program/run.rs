@@ -21,10 +21,10 @@ use super::{Adapter, Launch, Program, changes, prompt};
 use crate::environment;
 use crate::execute::{self, Finished};
 use crate::exit_rule::Exit;
-use crate::item::Runner;
 use crate::limit::LimitMet;
 use crate::probe;
 use crate::result::{beginning_of, error_of, failure};
+use crate::runner::Runner;
 use crate::template;
 
 /// How much of a program's own words goes into an error, in bytes; the ends of its streams follow.
@@ -36,7 +36,7 @@ const AROUND: usize = 8 * 1024;
 #[derive(Debug, Clone)]
 pub struct Launcher {
     adapter: &'static dyn Adapter,
-    withheld: Vec<&'static str>,
+    withheld: Vec<String>,
     power: Power,
     extra: Vec<String>,
     give_up_after: u32,
@@ -123,7 +123,7 @@ impl Launcher {
     }
 
     /// The variables that neither the program nor a hook beside it finds.
-    pub fn withheld(&self) -> &[&'static str] {
+    pub fn withheld(&self) -> &[String] {
         &self.withheld
     }
 
@@ -167,7 +167,7 @@ impl Launcher {
     }
 
     /// The error of an attempt; for good where enough of them are spent by it.
-    fn at_last(&self, job: &Job, error: JobError) -> JobError {
+    pub(crate) fn at_last(&self, job: &Job, error: JobError) -> JobError {
         let spent = job.item().attempts.saturating_add(1);
         if spent >= self.give_up_after {
             error.for_good()

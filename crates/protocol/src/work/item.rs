@@ -267,6 +267,9 @@ pub struct WorkItem {
     pub id: WorkId,
     /// The submitter's name for the task that it belongs to.
     pub task_id: String,
+    /// The item in the course of which it was submitted.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub parent_id: Option<WorkId>,
     /// Its project.
     pub project_id: String,
     /// What an agent must be able to do.

@@ -33,6 +33,9 @@ pub struct SubmitRequest {
     /// The sender's name for the task.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task_id: Option<String>,
+    /// The item in the course of which it is submitted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent_id: Option<String>,
     /// 1 to 10; 5 where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<serde_json::Number>,

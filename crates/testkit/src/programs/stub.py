@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 import uuid
@@ -177,6 +178,15 @@ def noise():
     sys.stdout.flush()
 
 
+def obey(prompt):
+    """Runs each line of the prompt that begins with `run: `; what came of it is a line of STUB_OBEYED."""
+    for command in re.findall(r"^run: (.*)$", prompt, re.M):
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+        with open(os.environ["STUB_OBEYED"], "a", encoding="utf-8") as obeyed:
+            line = {"command": command, "code": done.returncode, "out": done.stdout, "err": done.stderr}
+            obeyed.write(json.dumps(line) + "\n")
+
+
 def wait_for_ever():
     while True:
         signal.pause()
@@ -211,7 +221,9 @@ def main():
         edit()
     if scenario == "noise":
         noise()
-    if scenario in ("success", "exit-one", "hang", "noise", "slow"):
+    if scenario == "obey":
+        obey(prompt)
+    if scenario in ("success", "exit-one", "hang", "noise", "slow", "obey"):
         good()
     elif scenario == "mentions-a-limit":
         good("The test expects: " + LIMIT)

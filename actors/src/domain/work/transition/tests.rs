@@ -290,6 +290,7 @@ pub(crate) fn any_record() -> impl Strategy<Value = WorkRecord> {
                 size: 7,
             });
             record.preferred_agent_type = Some("p".into());
+            record.parent_id = Some(WorkId::new(Uuid::from_u128(8)));
         }
         play(&mut record, &commands);
         record
