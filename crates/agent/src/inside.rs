@@ -123,6 +123,7 @@ async fn report_progress(args: ProgressArgs) -> Result<(), Problem> {
             .filter(|message| !message.is_empty())
             .map(|message| without_end(&message, limits::ERROR)),
         usage: None,
+        session: None,
     };
     inside.send::<Lease>("work.progress", &request).await?;
     report_dir::leave_progress();
@@ -154,6 +155,8 @@ async fn report_completion(args: CompleteArgs) -> Result<(), Problem> {
         attempt: Some(inside.attempt),
         result: Some(result),
         usage: None,
+        session: None,
+        evidence: None,
         items: None,
         then_claim: None,
     };
@@ -180,6 +183,9 @@ async fn report_failure(args: FailArgs) -> Result<(), Problem> {
         reason: None,
         retry_after_ms: args.retry_after.map(millis),
         spends_attempt: None,
+        usage: None,
+        session: None,
+        evidence: None,
     };
     inside.send::<WorkItem>("work.fail", &request).await?;
     report_dir::leave_settled(Outcome::Failed);
