@@ -14,7 +14,8 @@ use std::sync::Arc;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use loom_actors::domain::matching::{FilterRef, Requirements};
 use loom_actors::domain::work::{
-    Command, Decision, Defaults, Fence, Holder, RunReport, WorkRecord, accept, accept_result, decode, encode,
+    Command, Decision, Defaults, Fence, Holder, RunReport, WorkRecord, accept, accept_result,
+    decode, encode,
 };
 use loom_actors::work_dispatcher::PendingQueue;
 use loom_actors::work_ledger::Header;

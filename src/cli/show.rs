@@ -177,7 +177,11 @@ fn checks(evidence: &[Evidence]) -> String {
             code => format!("exit code {code}"),
         };
         let commit = check.commit.as_ref().map(|commit| {
-            let dirty = if check.dirty == Some(true) { " and more" } else { "" };
+            let dirty = if check.dirty == Some(true) {
+                " and more"
+            } else {
+                ""
+            };
             format!(", on {commit}{dirty}")
         });
         let (name, attempt) = (&check.name, check.attempt);

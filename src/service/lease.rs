@@ -278,7 +278,9 @@ impl Service {
         let cleared = project.registry.clear_directive(guid, obeyed).await;
         let applied = reported?;
         cleared?;
-        too_large.or(unfit).map_or_else(|| Ok(seen(project, &applied)), Err)
+        too_large
+            .or(unfit)
+            .map_or_else(|| Ok(seen(project, &applied)), Err)
     }
 
     /// What an agent says about an item that it holds.

@@ -70,7 +70,13 @@ fn is_completed_with_all(item: &WorkItem, name: &str) {
     let session = item.session.as_ref().expect("a conversation");
     assert_eq!(session.id, artifacts[0]["id"], "{name}");
     assert_eq!(session.agent_guid, item.assigned_to, "{name}");
-    assert!(session.path.as_ref().is_some_and(|path| path.contains("work/")), "{session:?}");
+    assert!(
+        session
+            .path
+            .as_ref()
+            .is_some_and(|path| path.contains("work/")),
+        "{session:?}"
+    );
     let expected = match name {
         "claude" => (Some(1_000), Some(0.25)),
         "copilot" => (None, None),
@@ -253,11 +259,7 @@ async fn limits_outages_and_accounts_spend_no_attempt_and_start_nothing_more() {
             "outage" => Reason::Outage,
             _ => Reason::Account,
         };
-        assert_eq!(
-            item.pending_reason,
-            Some(reason),
-            "{name} {scenario}"
-        );
+        assert_eq!(item.pending_reason, Some(reason), "{name} {scenario}");
         assert_eq!(
             starts(&house).len(),
             n + 1,

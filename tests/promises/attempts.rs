@@ -38,8 +38,11 @@ async fn what_attempts_use_adds_up_whatever_becomes_of_them() -> Result<()> {
     let first = agent.claim_one().await?;
     agent.start(&first).await?;
     for (input, cost) in [(60, 0.25), (90, 0.5), (10, 0.125)] {
-        let usage = json!({"inputTokens": input, "outputTokens": 10, "costUsd": cost, "model": "m-1"});
-        agent.report("progress", &first, json!({"usage": usage})).await?;
+        let usage =
+            json!({"inputTokens": input, "outputTokens": 10, "costUsd": cost, "model": "m-1"});
+        agent
+            .report("progress", &first, json!({"usage": usage}))
+            .await?;
     }
     assert_eq!(cost_and_tokens(&project, id).await?, (Some(100), Some(0.5)));
     project.kill(Role::WorkLedger)?;
@@ -64,7 +67,10 @@ async fn what_attempts_use_adds_up_whatever_becomes_of_them() -> Result<()> {
         .await?;
     for (usage, field) in [
         (json!({"tokens": -1}), "tokens"),
-        (json!({"outputTokens": 10_000_000_000_000_000_u64}), "usage.outputTokens"),
+        (
+            json!({"outputTokens": 10_000_000_000_000_000_u64}),
+            "usage.outputTokens",
+        ),
         (json!({"costUsd": -0.5}), "usage.costUsd"),
     ] {
         let body = json!({"result": "done", "usage": usage});
@@ -79,7 +85,11 @@ async fn what_attempts_use_adds_up_whatever_becomes_of_them() -> Result<()> {
     agent.report("stopped", &third, stopped).await?;
     let shown = by_rest(&project, id).await?.usage.context("usage")?;
     assert_eq!((shown.tokens, shown.cost_usd), (Some(120), Some(0.75)));
-    assert_eq!(shown.cost_source, Some(CostSource::Unknown), "one said nothing of money");
+    assert_eq!(
+        shown.cost_source,
+        Some(CostSource::Unknown),
+        "one said nothing of money"
+    );
     assert_eq!(shown.model.as_deref(), Some("m-1"));
     Ok(())
 }
@@ -93,41 +103,71 @@ async fn the_next_attempt_has_the_conversation_and_knows_what_went_wrong() -> Re
     let id = project.submit_plain("rust").await?;
     let first = agent.claim_one().await?;
     assert_eq!(first.work_item.feedback, []);
-    agent.report("start", &first, json!({"session": session("s-1")})).await?;
+    agent
+        .report("start", &first, json!({"session": session("s-1")}))
+        .await?;
     // It is durable at once.
     fleet.crash().await?;
     fleet.start_again().await?;
     let kept = project
-        .eventually("the item is known again", async || project.work(id).await.ok())
+        .eventually("the item is known again", async || {
+            project.work(id).await.ok()
+        })
         .await?;
     let kept = kept.session.context("a conversation")?;
-    assert_eq!((kept.id.as_str(), kept.agent_guid), ("s-1", Some(agent.guid())));
+    assert_eq!(
+        (kept.id.as_str(), kept.agent_guid),
+        ("s-1", Some(agent.guid()))
+    );
 
     let odd = json!({"session": session("a\nb")});
     let refused = agent.report("progress", &first, odd).await.unwrap_err();
-    assert!(refused.message.contains("session.id"), "{}", refused.message);
+    assert!(
+        refused.message.contains("session.id"),
+        "{}",
+        refused.message
+    );
     checks_fail(&agent, &first, &project).await?;
 
     let second = project
         .eventually("it is offered again", async || agent.claim_one().await.ok())
         .await?;
     let told = &second.work_item;
-    assert_eq!(told.session.as_ref().map(|session| session.id.as_str()), Some("s-1"));
-    let feedback: Vec<_> = told.feedback.iter().map(|told| (told.kind, told.attempt)).collect();
+    assert_eq!(
+        told.session.as_ref().map(|session| session.id.as_str()),
+        Some("s-1")
+    );
+    let feedback: Vec<_> = told
+        .feedback
+        .iter()
+        .map(|told| (told.kind, told.attempt))
+        .collect();
     assert_eq!(
         feedback,
-        [(FeedbackKind::Check, Some(1)), (FeedbackKind::Error, Some(1))]
+        [
+            (FeedbackKind::Check, Some(1)),
+            (FeedbackKind::Error, Some(1))
+        ]
     );
-    assert!(told.feedback[0].message.ends_with("boom"), "{:?}", told.feedback);
+    assert!(
+        told.feedback[0].message.ends_with("boom"),
+        "{:?}",
+        told.feedback
+    );
     assert_eq!(told.feedback[1].reason, Some(Reason::Checks));
 
-    let evidence = json!([{"name": "tests", "command": "make test", "exitCode": 0, "durationMs": 5}]);
+    let evidence =
+        json!([{"name": "tests", "command": "make test", "exitCode": 0, "durationMs": 5}]);
     let done = json!({"result": "done", "evidence": evidence, "session": session("s-2")});
     agent.report("complete", &second, done).await?;
     let shown = by_rest(&project, id).await?;
     assert_eq!(shown.status, WorkStatus::Completed);
     assert_eq!(shown.session.context("a conversation")?.id, "s-2");
-    let checks: Vec<_> = shown.evidence.iter().map(|check| (check.exit_code, check.attempt)).collect();
+    let checks: Vec<_> = shown
+        .evidence
+        .iter()
+        .map(|check| (check.exit_code, check.attempt))
+        .collect();
     assert_eq!(checks, [(0, 2)], "those of the last attempt");
     assert_eq!(shown.feedback, [], "only who claims is told");
     Ok(())
@@ -138,14 +178,19 @@ async fn checks_fail(
     item: &loom_protocol::work::ClaimedItem,
     project: &TestProject,
 ) -> Result<()> {
-    let check = |name: &str, code: i32| {
-        json!({"name": name, "command": "make", "exitCode": code, "outputTail": format!("{}boom", "x".repeat(9_000))})
-    };
+    let check = |name: &str, code: i32| json!({"name": name, "command": "make", "exitCode": code, "outputTail": format!("{}boom", "x".repeat(9_000))});
     let many: Vec<Value> = (0..17).map(|n| check(&format!("c{n}"), 1)).collect();
     let failure = |evidence: Value| json!({"error": "the checks failed", "reason": "checks", "retryAfterMs": 0, "evidence": evidence});
-    let refused = agent.report("fail", item, failure(json!(many))).await.unwrap_err();
+    let refused = agent
+        .report("fail", item, failure(json!(many)))
+        .await
+        .unwrap_err();
     assert_eq!(refused.code, ErrorCode::TooLarge);
-    assert!(refused.message.contains("17 entries"), "{}", refused.message);
+    assert!(
+        refused.message.contains("17 entries"),
+        "{}",
+        refused.message
+    );
     let two = json!([check("lint", 0), check("tests", 2)]);
     agent.report("fail", item, failure(two)).await?;
     let failed = project.work(item.work_item.id).await?;
@@ -164,13 +209,21 @@ async fn outages_and_accounts_pause_the_agent_and_cost_no_attempt() -> Result<()
         let agent = project.agent(reason).spawn().await?;
         let id = project.submit_plain(reason).await?;
         let item = agent.claim_one().await?;
-        agent.report("release", &item, json!({"reason": reason})).await?;
+        agent
+            .report("release", &item, json!({"reason": reason}))
+            .await?;
         let returned = project.work(id).await?;
-        assert_eq!((returned.status, returned.attempts), (WorkStatus::Pending, 0));
+        assert_eq!(
+            (returned.status, returned.attempts),
+            (WorkStatus::Pending, 0)
+        );
         assert_eq!(returned.pending_reason.map(Reason::as_str), Some(reason));
         let seen = agent.seen().await?;
         assert_eq!(seen.pause_reason.as_deref(), Some(reason));
-        let paused = seen.paused_until.context("paused")?.since(returned.updated_at);
+        let paused = seen
+            .paused_until
+            .context("paused")?
+            .since(returned.updated_at);
         let day = std::time::Duration::from_hours(24);
         assert!(paused >= day * days, "{paused:?}");
         assert!(days > 0 || paused < day, "{paused:?}");
@@ -191,7 +244,9 @@ async fn a_published_end_carries_the_same_and_counts_although_some_of_it_is_odd(
         "usage": {"tokens": -5}, "session": session("s-1"),
         "evidence": [{"name": "tests", "exitCode": 0}],
     });
-    project.publish(names::work_completed(project.id()), &report).await?;
+    project
+        .publish(names::work_completed(project.id()), &report)
+        .await?;
     let done = project.eventually("it is completed", async || {
         let item = project.work(id).await.ok()?;
         item.terminal.then_some(item)

@@ -36,8 +36,8 @@ pub use run_report::RunReport;
 pub use submission::{Defaults, Submission, accept};
 pub use usage::within_attempt;
 
-pub use view::{Bodies, view};
 pub(crate) use view::total_usage;
+pub use view::{Bodies, view};
 
 #[cfg(test)]
 pub(crate) use transition::tests;

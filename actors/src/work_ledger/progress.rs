@@ -75,9 +75,7 @@ impl WriteContext {
             return None;
         };
         let Command::Progress {
-            progress,
-            message,
-            ..
+            progress, message, ..
         } = &**command
         else {
             return None;

@@ -14,7 +14,10 @@ pub fn text(item: &WorkItem) -> String {
 /// The newest of it: so many, each of at most so many bytes. Of a coordinator that tells no feedback, the errors.
 pub fn bounded(item: &WorkItem, most: usize, longest: usize) -> String {
     let told: Vec<String> = if item.feedback.is_empty() {
-        let errors = item.errors.iter().map(|error| (error.attempt, &error.message));
+        let errors = item
+            .errors
+            .iter()
+            .map(|error| (error.attempt, &error.message));
         let errors = errors.map(|(attempt, message)| headed(attempt, None, message, longest));
         errors.collect()
     } else {

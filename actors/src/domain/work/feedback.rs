@@ -97,7 +97,10 @@ mod tests {
             told,
             [
                 (FeedbackKind::Error, "one".into()),
-                (FeedbackKind::Check, "$ cargo test\nexit code 101\nboom".into()),
+                (
+                    FeedbackKind::Check,
+                    "$ cargo test\nexit code 101\nboom".into()
+                ),
                 (FeedbackKind::Error, "two".into()),
             ]
         );

@@ -209,10 +209,18 @@ mod tests {
         let many = vec![check("t", String::new()); limits::EVIDENCE + 1];
         let refused = accepted(many.clone()).unwrap_err();
         assert_eq!(refused.code, ErrorCode::TooLarge);
-        assert!(refused.message.contains("17 entries"), "{}", refused.message);
+        assert!(
+            refused.message.contains("17 entries"),
+            "{}",
+            refused.message
+        );
         let mut checks = vec![check("a", String::new()), check("b\n", String::new())];
         let refused = accepted(checks.clone()).unwrap_err();
-        assert!(refused.message.contains("evidence[1].name"), "{}", refused.message);
+        assert!(
+            refused.message.contains("evidence[1].name"),
+            "{}",
+            refused.message
+        );
         checks.extend(many);
         let published = RunReport::accept_published(
             AgentGuid::generate(),

@@ -190,8 +190,16 @@ fn a_lost_attempt_keeps_what_it_reported_and_its_late_completion_counts_once() {
 fn what_a_cancelled_attempt_used_counts_when_it_has_stopped_and_once() {
     let mut record = fresh(3);
     for command in [
-        Command::Assign { holder: holder(1), claim_id: None, start: true },
-        Command::Cancel { by: "me".into(), reason: None, again: false },
+        Command::Assign {
+            holder: holder(1),
+            claim_id: None,
+            start: true,
+        },
+        Command::Cancel {
+            by: "me".into(),
+            reason: None,
+            again: false,
+        },
         Command::CancelDelivered(by(1, 1)),
     ] {
         apply(&mut record, &command);

@@ -60,10 +60,7 @@ impl Intake {
             reported_at,
         );
         let command = Command::Complete { by, result, report };
-        Ok(Asked::of(Operation::Apply(
-            id,
-            Arc::new(command),
-        )))
+        Ok(Asked::of(Operation::Apply(id, Arc::new(command))))
     }
 
     pub(super) fn failed(
@@ -93,10 +90,7 @@ impl Intake {
             failure,
             report,
         };
-        Ok(Asked::of(Operation::Apply(
-            id,
-            Arc::new(command),
-        )))
+        Ok(Asked::of(Operation::Apply(id, Arc::new(command))))
     }
 
     fn backoff(&self) -> Backoff {

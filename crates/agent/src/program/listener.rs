@@ -5,8 +5,8 @@ use loom_process::tail::{KEPT, Tail};
 
 use super::Adapter;
 use super::facts::Facts;
-use super::session_place::SessionPlace;
 use super::json::Reader;
+use super::session_place::SessionPlace;
 use crate::lines::Line;
 
 /// Hears one run.

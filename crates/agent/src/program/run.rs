@@ -236,7 +236,12 @@ impl Runner {
             verdict::Ended::Code(code) => launcher.adapter.exit_meaning(code),
             _ => None,
         };
-        let (code, message, reason) = match launcher.adapter.verdict(facts, ended, class, has_changed) {
+        let (code, message, reason) = match launcher.adapter.verdict(
+            facts,
+            ended,
+            class,
+            has_changed,
+        ) {
             Verdict::Done => {
                 self.rests.lock().over(finished.started_at);
                 return JobEnd::Completed(result_of(launcher, facts));

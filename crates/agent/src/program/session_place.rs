@@ -116,19 +116,27 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("deep/host-id");
         let ids: Vec<String> = std::thread::scope(|scope| {
-            let asked: Vec<_> = (0..8).map(|_| scope.spawn(|| host_id(&file).unwrap())).collect();
+            let asked: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| host_id(&file).unwrap()))
+                .collect();
             asked.into_iter().map(|one| one.join().unwrap()).collect()
         });
         assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
         assert_eq!(host_id(&file).unwrap(), ids[0]);
         std::fs::write(&file, "").unwrap();
-        assert!(host_id(&file).is_err(), "what is no id is not taken for one");
+        assert!(
+            host_id(&file).is_err(),
+            "what is no id is not taken for one"
+        );
     }
 
     #[test]
     fn another_directory_is_another_store() {
         let (one, other) = (digest(Path::new("/no/one")), digest(Path::new("/no/other")));
         assert_ne!(one, other);
-        assert_eq!((one.len(), one.clone()), (DIGITS, digest(Path::new("/no/one"))));
+        assert_eq!(
+            (one.len(), one.clone()),
+            (DIGITS, digest(Path::new("/no/one")))
+        );
     }
 }

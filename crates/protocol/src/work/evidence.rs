@@ -49,7 +49,11 @@ impl ReportedEvidence {
         let is_commit = |commit: &String| {
             (1..=64).contains(&commit.len()) && commit.chars().all(|c| c.is_ascii_alphanumeric())
         };
-        if self.commit.as_ref().is_some_and(|commit| !is_commit(commit)) {
+        if self
+            .commit
+            .as_ref()
+            .is_some_and(|commit| !is_commit(commit))
+        {
             return Err("commit is to have 1 to 64 letters and digits".into());
         }
         Ok(())

@@ -196,7 +196,10 @@ mod tests {
         };
         for bad in [-0.01, f64::NAN, f64::INFINITY, 2e9] {
             let told = cost(bad).check().unwrap_err();
-            assert!(told.contains("usage.costUsd") && told.contains("from 0 to"), "{told}");
+            assert!(
+                told.contains("usage.costUsd") && told.contains("from 0 to"),
+                "{told}"
+            );
         }
         assert_eq!(cost(0.0).check(), Ok(()));
         let many = Usage {
