@@ -62,8 +62,9 @@ async fn what_attempts_use_adds_up_whatever_becomes_of_them() -> Result<()> {
     assert_eq!(cost_and_tokens(&project, id).await?, (Some(111), Some(0.5)));
 
     // What cannot be is refused with a sentence, and the lease stays.
+    let last = project.agent("rust").spawn().await?;
     let third = project
-        .eventually("it is offered again", async || agent.claim_one().await.ok())
+        .eventually("it is offered again", async || last.claim_one().await.ok())
         .await?;
     for (usage, field) in [
         (json!({"tokens": -1}), "tokens"),
@@ -74,15 +75,15 @@ async fn what_attempts_use_adds_up_whatever_becomes_of_them() -> Result<()> {
         (json!({"costUsd": -0.5}), "usage.costUsd"),
     ] {
         let body = json!({"result": "done", "usage": usage});
-        let error = agent.report("complete", &third, body).await.unwrap_err();
+        let error = last.report("complete", &third, body).await.unwrap_err();
         assert_eq!(error.code, ErrorCode::InvalidRequest);
         assert!(error.message.contains(field), "{}", error.message);
     }
     let cancelled = project.request("work.cancel", json!({"id": id})).await?;
     assert_eq!(cancelled["status"], "cancelled");
     let stopped = json!({"usage": {"tokens": 9, "costUsd": 0.25}});
-    agent.report("stopped", &third, stopped.clone()).await?;
-    agent.report("stopped", &third, stopped).await?;
+    last.report("stopped", &third, stopped.clone()).await?;
+    last.report("stopped", &third, stopped).await?;
     let shown = by_rest(&project, id).await?.usage.context("usage")?;
     assert_eq!((shown.tokens, shown.cost_usd), (Some(120), Some(0.75)));
     assert_eq!(
