@@ -339,13 +339,13 @@ const fn lease_ref(id: WorkId, attempt: u32) -> LeaseRef {
     LeaseRef { id, attempt }
 }
 
-/// The other reasons are the coordinator's to say: whoever reads them must be able to rely on that.
+/// The other reasons are the coordinator's to say, or for another request: whoever reads them must be able to rely on that.
 fn check_reason(said: Option<Reason>, allowed: &[Reason]) -> Result<(), WireError> {
     match said {
         Some(reason) if !allowed.contains(&reason) => {
             let allowed: Vec<&str> = allowed.iter().map(|reason| reason.as_str()).collect();
             Err(WireError::invalid(format!(
-                "reason is {reason}, which only the coordinator gives; write one of: {}",
+                "reason is {reason}, which is not for this request to give; write one of: {}",
                 allowed.join(", ")
             )))
         }
