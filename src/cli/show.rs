@@ -146,10 +146,9 @@ fn used(usage: &Usage) -> String {
         .into_iter()
         .filter_map(|(name, count)| Some(format!("{} {name}", count?)))
         .collect();
-    let tokens = usage.tokens.map(|tokens| match parts.is_empty() {
-        true => format!("{tokens} tokens"),
-        false => format!("{tokens} tokens ({})", parts.join(", ")),
-    });
+    let parts = Some(parts.join(", ")).filter(|parts| !parts.is_empty());
+    let parts = parts.map(|parts| format!(" ({parts})")).unwrap_or_default();
+    let tokens = usage.tokens.map(|tokens| format!("{tokens} tokens{parts}"));
     // A cost that is not all of it is said to be so.
     let source = usage.cost_source.unwrap_or(CostSource::Unknown);
     let cost = usage.cost_usd.map(|cost| match source {

@@ -7,6 +7,9 @@ use loom_protocol::{AgentGuid, ErrorCode, Timestamp, WireError};
 use super::record::WorkRecord;
 use super::usage;
 
+/// The room for saying how much of an output is left out, in bytes.
+const NOTE: usize = 48;
+
 /// What a report says of the run.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RunReport {
@@ -120,8 +123,6 @@ fn tail(text: &str, most: usize) -> String {
     if text.len() <= most {
         return text.into();
     }
-    /// The room for saying how much is left out.
-    const NOTE: usize = 48;
     let from = text.ceil_char_boundary(text.len() - (most - NOTE));
     format!("[… {from} bytes left out]\n{}", &text[from..])
 }
