@@ -14,7 +14,8 @@ use std::sync::Arc;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use loom_actors::domain::matching::{FilterRef, Requirements};
 use loom_actors::domain::work::{
-    Command, Decision, Defaults, Fence, Holder, WorkRecord, accept, accept_result, decode, encode,
+    Command, Decision, Defaults, Fence, Holder, RunReport, WorkRecord, accept, accept_result,
+    decode, encode,
 };
 use loom_actors::work_dispatcher::PendingQueue;
 use loom_actors::work_ledger::Header;
@@ -108,7 +109,7 @@ fn transitions(criterion: &mut Criterion) {
     let complete = Command::Complete {
         by,
         result: accept_result(ReportedResult::default(), now()).unwrap(),
-        usage: None,
+        report: RunReport::default(),
     };
     let mut group = criterion.benchmark_group("decide");
     group.bench_function("assign", |bencher| {

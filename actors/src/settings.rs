@@ -168,7 +168,7 @@ section! {
         retention: Duration [at_least_ms(1000)] = Duration::from_hours(30 * 24);
         /// Put dead letters back into the queue by a schedule.
         auto_retry: bool = false;
-        /// Those of these reasons: agent-error, usage-limit, timeout, agent-lost, not-started, released, deadline.
+        /// Those of these reasons: agent-error, usage-limit, timeout, agent-lost, not-started, released, deadline, no-result, denied, checks, outage, account.
         auto_retry_reasons: Vec<Reason> = vec![Reason::AgentLost, Reason::Timeout, Reason::NotStarted];
         /// How long after the failure for the first time; doubles with each.
         auto_retry_after: Duration [at_least_ms(1)] = Duration::from_mins(15);

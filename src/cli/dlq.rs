@@ -55,7 +55,7 @@ pub struct ListArgs {
     /// Only of this capability.
     #[arg(long)]
     capability: Option<String>,
-    /// Only of this reason, like agent-error, timeout or poison.
+    /// Only of this reason, like agent-error, timeout, checks or poison.
     #[arg(long)]
     reason: Option<String>,
     #[command(flatten)]

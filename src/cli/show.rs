@@ -1,6 +1,8 @@
 //! One thing with all its fields, below each other.
 
-use loom_protocol::work::{Usage, WorkItem, WorkStatus};
+use std::time::Duration;
+
+use loom_protocol::work::{CostSource, Evidence, Session, Usage, WorkItem, WorkStatus};
 use loom_protocol::{Body, Timestamp};
 use serde_json::Value;
 
@@ -69,7 +71,12 @@ fn rows(item: &WorkItem) -> Vec<(&'static str, String)> {
             at(item.cancel.as_ref().and_then(|c| c.stopped_at)),
         ),
         ("error", error.unwrap_or_default()),
-        ("usage", item.usage.map(used).unwrap_or_default()),
+        ("usage", item.usage.as_ref().map(used).unwrap_or_default()),
+        (
+            "session",
+            item.session.as_ref().map(conversation).unwrap_or_default(),
+        ),
+        ("checks", checks(&item.evidence)),
         ("context", body_text(item.context_data.as_ref())),
         ("result", outcome_of(item)),
         (
@@ -132,11 +139,68 @@ pub(super) fn outcome(item: &WorkItem) -> String {
 }
 
 /// What an item has used up.
-fn used(usage: Usage) -> String {
-    let tokens = usage.tokens.map(|tokens| format!("{tokens} tokens"));
-    let cost = usage.cost_usd.map(|cost| format!("${cost:.4}"));
-    let told: Vec<String> = tokens.into_iter().chain(cost).collect();
-    told.join(", ")
+fn used(usage: &Usage) -> String {
+    let parts = [
+        ("in", usage.input_tokens),
+        ("out", usage.output_tokens),
+        ("cache read", usage.cache_read_tokens),
+        ("cache written", usage.cache_write_tokens),
+    ];
+    let parts: Vec<String> = parts
+        .into_iter()
+        .filter_map(|(name, count)| Some(format!("{} {name}", count?)))
+        .collect();
+    let parts = Some(parts.join(", ")).filter(|parts| !parts.is_empty());
+    let parts = parts.map(|parts| format!(" ({parts})")).unwrap_or_default();
+    let tokens = usage.tokens.map(|tokens| format!("{tokens} tokens{parts}"));
+    // A cost that is not all of it is said to be so.
+    let source = usage.cost_source.unwrap_or(CostSource::Unknown);
+    let cost = usage.cost_usd.map(|cost| match source {
+        CostSource::Reported => format!("${cost:.4}"),
+        CostSource::Estimated => format!("${cost:.4} (estimated)"),
+        CostSource::Unknown => format!("${cost:.4} (in part, or of unknown source)"),
+    });
+    let told = tokens.into_iter().chain(cost).chain(usage.model.clone());
+    told.collect::<Vec<String>>().join(", ")
+}
+
+/// Where an item was worked on last.
+fn conversation(session: &Session) -> String {
+    let path = session.path.as_ref();
+    let path = path.map(|path| format!(", in {path}")).unwrap_or_default();
+    let (agent_type, id, hostname) = (&session.agent_type, &session.id, &session.hostname);
+    format!("{id} ({agent_type}, on {hostname}{path})")
+}
+
+/// What was checked: a line for each, and below one that failed how its output ended.
+fn checks(evidence: &[Evidence]) -> String {
+    let lines = evidence.iter().map(|check| {
+        let how = match check.exit_code {
+            0 => "good".to_owned(),
+            code => format!("exit code {code}"),
+        };
+        let commit = check.commit.as_ref().map(|commit| {
+            let dirty = if check.dirty == Some(true) {
+                " and more"
+            } else {
+                ""
+            };
+            format!(", on {commit}{dirty}")
+        });
+        let (name, attempt) = (&check.name, check.attempt);
+        let took = humantime::format_duration(Duration::from_millis(check.duration_ms));
+        let line = format!(
+            "{name}: {how} after {took} (attempt {attempt}{}): {}",
+            commit.unwrap_or_default(),
+            check.command
+        );
+        let tail = check.output_tail.trim_end();
+        if check.is_good() || tail.is_empty() {
+            return line;
+        }
+        format!("{line}\n{tail}")
+    });
+    lines.collect::<Vec<String>>().join("\n")
 }
 
 fn outcome_of(item: &WorkItem) -> String {
@@ -194,6 +258,33 @@ mod tests {
         }
         item.status = WorkStatus::Failed;
         assert_eq!(ended_at(&item), Some(time(9)), "its error is not known");
+    }
+
+    #[test]
+    fn what_was_used_where_and_what_was_checked_is_shown() {
+        let mut item = loom_protocol::work::sample_item();
+        let told = serde_json::json!({
+            "usage": {"inputTokens": 3, "outputTokens": 9, "tokens": 12, "costUsd": 0.5, "costSource": "unknown", "model": "m-1"},
+            "session": {"agentType": "claude-code", "id": "7c1e", "hostId": "h", "hostname": "build-2", "store": "s", "path": "/w"},
+            "evidence": [
+                {"name": "lint", "command": "make lint", "exitCode": 0, "durationMs": 1000, "outputTail": "fine", "at": item.offered_at, "attempt": 2},
+                {"name": "tests", "command": "make test", "exitCode": 2, "durationMs": 1500, "outputTail": "boom\n", "at": item.offered_at, "attempt": 2, "commit": "abc", "dirty": true},
+            ],
+        });
+        item.usage = serde_json::from_value(told["usage"].clone()).unwrap();
+        item.session = serde_json::from_value(told["session"].clone()).unwrap();
+        item.evidence = serde_json::from_value(told["evidence"].clone()).unwrap();
+        let shown = sheet(&rows(&item));
+        for part in [
+            "12 tokens (3 in, 9 out), $0.5000 (in part, or of unknown source), m-1",
+            "7c1e (claude-code, on build-2, in /w)",
+            "lint: good after 1s (attempt 2): make lint",
+            "tests: exit code 2 after 1s 500ms (attempt 2, on abc and more): make test",
+            "boom",
+        ] {
+            assert!(shown.contains(part), "{part} is not in {shown}");
+        }
+        assert!(!shown.contains("fine"), "{shown}");
     }
 
     #[test]

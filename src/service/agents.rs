@@ -146,6 +146,8 @@ impl Service {
                 instance_id: None,
                 attempt,
                 result: None,
+                usage: None,
+                session: None,
             };
             if let Err(error) = self.stopped_in(project, stopped).await {
                 tracing::debug!(%guid, %id, "the end of a cancelled item was not noted: {error}");

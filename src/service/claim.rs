@@ -3,7 +3,7 @@
 use loom_actors::domain::room::Room;
 use std::time::Duration;
 
-use loom_actors::domain::work::{Bodies, Command};
+use loom_actors::domain::work::{Bodies, Command, feedback};
 use loom_actors::project::Project;
 use loom_actors::work_dispatcher::{Admission, Claim};
 use loom_actors::work_ledger::Applied;
@@ -47,7 +47,7 @@ impl Service {
         Ok(items)
     }
 
-    /// The item as its agent gets it: where an answer cannot carry it, without its earlier errors; where
+    /// The item as its agent gets it: where an answer cannot carry it, without its earlier errors and checks; where
     /// it cannot carry that either (the server's limit has been lowered since it was taken in), it has
     /// failed, and the slot is free.
     async fn to_be_given(&self, project: &Project, applied: &Applied) -> Option<WorkItem> {
@@ -56,10 +56,13 @@ impl Service {
             Room::of(self.projects().terms().nats.max_payload()),
         );
         let mut item = project.work.view(record, applied.revision, Bodies::With);
+        item.feedback = feedback(record);
         if room.can_be_given(record, &item).is_ok() {
             return Some(item);
         }
         item.errors.clear();
+        item.evidence.clear();
+        item.feedback.clear();
         let size = room.can_be_given(record, &item).err();
         let Some(size) = size else {
             return Some(item);

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use loom_actors::domain::lease::{self, LeaseClock};
 use loom_actors::domain::work::{
-    Bodies, Command, Fence, WorkRecord, accept_failure, accept_result,
+    Bodies, Command, Fence, RunReport, WorkRecord, accept_failure, accept_result,
 };
 use loom_actors::project::Project;
 use loom_actors::work_dispatcher::Admission;
 use loom_actors::work_ledger::{Applied, Operation};
-use loom_protocol::agent::Directive;
+use loom_protocol::agent::{Directive, MAX_PAUSE};
 use loom_protocol::text::without_middle;
 use loom_protocol::work::{
     CompleteAnswer, CompleteItem, CompleteRequest, FailRequest, Lease, LeaseRef, ProgressRequest,
-    Reason, ReleaseRequest, StoppedRequest, Usage, WorkItem, limits,
+    Reason, ReleaseRequest, StoppedRequest, WorkItem, limits,
 };
 use loom_protocol::{AgentGuid, ErrorCode, WireError, WorkId};
 use tokio::time::Instant;
@@ -33,8 +33,10 @@ impl Service {
         caller: &Allowed,
         request: ProgressRequest,
     ) -> Result<Lease, WireError> {
-        let says_more =
-            request.progress.is_some() || request.message.is_some() || request.usage.is_some();
+        let says_more = request.progress.is_some()
+            || request.message.is_some()
+            || request.usage.is_some()
+            || request.session.is_some();
         if says_more {
             return self.progress(caller, request).await;
         }
@@ -68,14 +70,15 @@ impl Service {
                 format!("message has more than {} bytes", limits::ERROR),
             ));
         }
-        check_usage(request.usage.as_ref())?;
         let (guid, run) = (request.guid, request.instance_id.as_deref());
+        let (usage, session) = (request.usage, request.session);
+        let report = RunReport::accept(guid, usage, session, None, self.now())?;
         let project = self.admit(caller, guid, run).await?;
         let command = |by| Command::Progress {
             by,
             progress: request.progress,
             message: request.message,
-            usage: request.usage,
+            report,
         };
         let lease = lease_ref(request.id, request.attempt);
         let applied = self.report(&project, guid, lease, command).await?;
@@ -123,14 +126,16 @@ impl Service {
         let mut operations = Vec::with_capacity(items.len());
         let mut checked = Vec::with_capacity(items.len());
         for item in items {
-            let result = check_usage(item.usage.as_ref())
-                .and_then(|()| accept_result(item.result.unwrap_or_default(), now));
+            let report = RunReport::accept(guid, item.usage, item.session, item.evidence, now);
+            let result = report.and_then(|report| {
+                Ok((accept_result(item.result.unwrap_or_default(), now)?, report))
+            });
             let lease = lease_ref(item.id, item.attempt);
-            checked.push(result.map(|result| {
+            checked.push(result.map(|(result, report)| {
                 let command = Command::Complete {
                     by: self.fence(guid, item.attempt),
                     result,
-                    usage: item.usage,
+                    report,
                 };
                 operations.push(Operation::Apply(item.id, Arc::new(command)));
                 lease
@@ -163,8 +168,10 @@ impl Service {
             )));
         }
         let (guid, run) = (request.guid, request.instance_id.as_deref());
-        let project = self.admit(caller, guid, run).await?;
         let now = self.now();
+        let (usage, session) = (request.usage, request.session);
+        let report = RunReport::accept(guid, usage, session, request.evidence, now)?;
+        let project = self.admit(caller, guid, run).await?;
         let projects = self.projects();
         let terms = projects.terms();
         let backoff = terms.work.retry.backoff(terms.jitter.next());
@@ -186,7 +193,11 @@ impl Service {
                 .pause_holder(guid, lease, until, &failure.message)
                 .await?;
         }
-        let command = |by| Command::Fail { by, failure };
+        let command = |by| Command::Fail {
+            by,
+            failure,
+            report,
+        };
         let applied = self.report(&project, guid, lease, command).await?;
         Ok(seen(&project, &applied))
     }
@@ -199,11 +210,15 @@ impl Service {
     ) -> Result<WorkItem, WireError> {
         check_reason(request.reason, &Reason::OF_RELEASE)?;
         let (guid, run) = (request.guid, request.instance_id.as_deref());
+        let (usage, session) = (request.usage, request.session);
+        let report = RunReport::accept(guid, usage, session, None, self.now())?;
         let project = self.admit(caller, guid, run).await?;
         let lease = lease_ref(request.id, request.attempt);
-        if request.reason == Some(Reason::UsageLimit) {
-            let reason = Reason::UsageLimit.to_string();
-            let until = request.pause_until.or(request.not_before);
+        if let Some(reason) = request.reason.filter(|reason| reason.pauses()) {
+            // What a person has to see to does not end by itself.
+            let longest = (reason == Reason::Account).then(|| self.now().after(MAX_PAUSE));
+            let until = request.pause_until.or(request.not_before).or(longest);
+            let reason = reason.to_string();
             project.pause_holder(guid, lease, until, &reason).await?;
         }
         let command = |by| Command::Release {
@@ -216,6 +231,7 @@ impl Service {
                 .filter(|message| !message.is_empty())
                 .map(|message| without_middle(message, limits::ERROR / 2)),
             not_before: request.not_before,
+            report,
         };
         let applied = self.report(&project, guid, lease, command).await?;
         Ok(seen(&project, &applied))
@@ -243,11 +259,17 @@ impl Service {
         let result = request
             .result
             .map(|result| accept_result(result, self.now()));
+        // So it does whatever else it says.
+        let report = RunReport::accept(guid, request.usage, request.session, None, self.now());
+        let (report, unfit) = match report {
+            Ok(report) => (report, None),
+            Err(error) => (RunReport::default(), Some(error)),
+        };
         let (result, too_large) = match result.transpose() {
             Ok(result) => (result, None),
             Err(error) => (None, Some(error)),
         };
-        let command = |by| Command::Stopped { by, result };
+        let command = |by| Command::Stopped { by, result, report };
         let lease = lease_ref(id, attempt);
         let reported = self.report(project, guid, lease, command).await;
         project.dispatcher.stopped(guid, id);
@@ -256,7 +278,9 @@ impl Service {
         let cleared = project.registry.clear_directive(guid, obeyed).await;
         let applied = reported?;
         cleared?;
-        too_large.map_or_else(|| Ok(seen(project, &applied)), Err)
+        too_large
+            .or(unfit)
+            .map_or_else(|| Ok(seen(project, &applied)), Err)
     }
 
     /// What an agent says about an item that it holds.
@@ -315,24 +339,13 @@ const fn lease_ref(id: WorkId, attempt: u32) -> LeaseRef {
     LeaseRef { id, attempt }
 }
 
-/// A cost that is no amount of money would spoil every sum that it is counted in.
-fn check_usage(usage: Option<&Usage>) -> Result<(), WireError> {
-    match usage {
-        Some(usage) if !usage.is_sound() => Err(WireError::invalid(format!(
-            "usage.costUsd is {}; write a number from 0 up",
-            usage.cost_usd.unwrap_or_default()
-        ))),
-        _ => Ok(()),
-    }
-}
-
-/// The other reasons are the coordinator's to say: whoever reads them must be able to rely on that.
+/// The other reasons are the coordinator's to say, or for another request: whoever reads them must be able to rely on that.
 fn check_reason(said: Option<Reason>, allowed: &[Reason]) -> Result<(), WireError> {
     match said {
         Some(reason) if !allowed.contains(&reason) => {
             let allowed: Vec<&str> = allowed.iter().map(|reason| reason.as_str()).collect();
             Err(WireError::invalid(format!(
-                "reason is {reason}, which only the coordinator gives; write one of: {}",
+                "reason is {reason}, which is not for this request to give; write one of: {}",
                 allowed.join(", ")
             )))
         }
@@ -365,7 +378,9 @@ fn completed_items(request: &CompleteRequest) -> Result<Vec<CompleteItem>, WireE
             id,
             attempt,
             result: request.result.clone(),
-            usage: request.usage,
+            usage: request.usage.clone(),
+            session: request.session.clone(),
+            evidence: request.evidence.clone(),
         }]),
         (None, Some(_), None) => Err(WireError::invalid(
             "attempt is missing; it stands in the lease that the claim gave",

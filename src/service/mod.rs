@@ -82,7 +82,16 @@ pub use turns::{LARGE_BODY, Turn, aside, threads};
 /// How many requests a door has under way at the most; more are refused with `overloaded`.
 const MAX_REQUESTS: usize = 4_096;
 /// What this coordinator can do beyond the version of the wire that it speaks.
-pub(crate) const FEATURES: [&str; 3] = ["instance-id", "late-completion", "resume"];
+pub(crate) const FEATURES: [&str; 8] = [
+    "instance-id",
+    "late-completion",
+    "resume",
+    "reasons",
+    "usage",
+    "sessions",
+    "evidence",
+    "feedback",
+];
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// How long a request waits for projects that were found at a start of the coordinator: as long as a write waits for NATS.
 const SETTLED_WITHIN: Duration = Duration::from_secs(3);

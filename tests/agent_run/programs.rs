@@ -65,7 +65,18 @@ fn is_completed_with_all(item: &WorkItem, name: &str) {
     assert_eq!(artifacts[0]["kind"], "session", "{name}: {artifacts}");
     let (tokens, cost) = item
         .usage
+        .as_ref()
         .map_or((None, None), |usage| (usage.tokens, usage.cost_usd));
+    let session = item.session.as_ref().expect("a conversation");
+    assert_eq!(session.id, artifacts[0]["id"], "{name}");
+    assert_eq!(session.agent_guid, item.assigned_to, "{name}");
+    assert!(
+        session
+            .path
+            .as_ref()
+            .is_some_and(|path| path.contains("work/")),
+        "{session:?}"
+    );
     let expected = match name {
         "claude" => (Some(1_000), Some(0.25)),
         "copilot" => (None, None),
@@ -153,6 +164,12 @@ async fn a_run_without_a_good_result_fails_whatever_its_exit_code_is() {
             );
             let told = error.code.unwrap_or_default();
             assert!(code.is_empty() || told == code, "{name} {scenario}: {told}");
+            let reason = match code {
+                "no-result" => Reason::NoResult,
+                "denied" => Reason::Denied,
+                _ => Reason::AgentError,
+            };
+            assert_eq!(error.reason, reason, "{name} {scenario}");
             if name == "claude" && scenario == "is-error" {
                 // What it cost counts, and its conversation is known.
                 assert_eq!(item.usage.unwrap().cost_usd, Some(0.25));
@@ -237,11 +254,12 @@ async fn limits_outages_and_accounts_spend_no_attempt_and_start_nothing_more() {
             (WorkStatus::Pending, 0),
             "{name} {scenario}"
         );
-        assert_eq!(
-            item.pending_reason,
-            Some(Reason::UsageLimit),
-            "{name} {scenario}"
-        );
+        let reason = match scenario {
+            "limit-by-event" | "limit-by-text" | "limit-by-text-only" => Reason::UsageLimit,
+            "outage" => Reason::Outage,
+            _ => Reason::Account,
+        };
+        assert_eq!(item.pending_reason, Some(reason), "{name} {scenario}");
         assert_eq!(
             starts(&house).len(),
             n + 1,

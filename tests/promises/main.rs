@@ -6,6 +6,7 @@
 //! | `fences` | only the present attempt of the present agent counts |
 //! | `late` | what an agent may still do about a lease that was taken from it |
 //! | `matching` | who gets what, in which order, and how much of it |
+//! | `attempts` | what is told of attempts adds up, stays with the item, and is told to the next one |
 //! | `explain` | why who may not take what |
 //! | `reports` | what is published durably, and what is told |
 //! | `requests` | encodings, unknown fields, unknown projects, bad input |
@@ -29,6 +30,7 @@
 
 mod actor_deaths;
 mod aging;
+mod attempts;
 mod clocks;
 mod crashes;
 mod endings;

@@ -237,6 +237,7 @@ impl Hand {
             progress,
             message: None,
             usage: None,
+            session: None,
         };
         self.client.request(action, &request).await.unwrap()
     }
@@ -256,6 +257,8 @@ impl Hand {
                 ..ReportedResult::default()
             }),
             usage: None,
+            session: None,
+            evidence: None,
             items: None,
             then_claim: None,
         };

@@ -105,7 +105,9 @@ pub fn revived(
         timeout_ms: item.timeout_ms,
         context_data: item.context_data,
         errors: letter.errors,
-        usage: item.usage,
+        usage_before: item.usage,
+        session: item.session,
+        evidence: item.evidence,
         retries: letter.retries,
         auto_retries: letter.auto_retries,
         updated_at: now,
@@ -125,7 +127,7 @@ pub fn encode(letter: &DeadLetter) -> Result<Bytes, DecodeError> {
 }
 
 /// Writes a letter in at most so many bytes. Where JSON takes more, MessagePack may take less; where that
-/// does not do either, the result, the earlier errors and at last the context go, and the letter says so.
+/// does not do either, the result and the checks, the earlier errors and at last the context go, and the letter says so.
 pub fn encode_within(letter: &DeadLetter, most: usize) -> Result<Bytes, DecodeError> {
     let bytes = encode(letter)?;
     if bytes.len() <= most {
@@ -141,7 +143,10 @@ pub fn encode_within(letter: &DeadLetter, most: usize) -> Result<Bytes, DecodeEr
         })
     };
     let cuts: [fn(&mut DeadLetter); 3] = [
-        |letter| letter.work_item.result = None,
+        |letter| {
+            letter.work_item.result = None;
+            letter.work_item.evidence.clear();
+        },
         |letter| {
             let earlier = letter.errors.len().saturating_sub(1);
             letter.errors.drain(..earlier);

@@ -1,6 +1,6 @@
 //! How much a message of the nats-server carries (`max_payload`), and what follows for items. Pure.
 
-use loom_protocol::work::WorkItem;
+use loom_protocol::work::{WorkItem, limits};
 use loom_protocol::{Encoding, ErrorCode, ProjectId, WireError};
 
 use super::work::{Bodies, WorkRecord, encode, view};
@@ -11,6 +11,8 @@ const BESIDE: usize = 64 * 1024;
 const RESERVE: usize = 256 * 1024;
 /// What is left of a record in the worst case: names of fields, ids, times.
 const FRAME: usize = 4 * 1024;
+/// What the conversation and the sums of usage take at the most.
+const SESSION: usize = 4 * 1024;
 /// A control character is escaped as `\u0000` in JSON.
 const ESCAPED: usize = 6;
 /// A number of a body may take nine bytes in MessagePack that takes four in JSON.
@@ -108,15 +110,23 @@ fn bounds(record: &WorkRecord) -> (usize, usize) {
         .iter()
         .map(|error| error.message.len() + error.code.as_ref().map_or(0, String::len) + 256)
         .sum();
-    let texts = record.description.len() + record.task_id.len() + labels + errors;
+    // What a claimed item tells of the attempts before tells it once more.
+    let feedback = if record.errors.is_empty() && record.evidence.is_empty() {
+        0
+    } else {
+        limits::FEEDBACK_TEXT + limits::FEEDBACK * 256
+    };
+    let (checks, checks_as_answer) = record.evidence_bytes();
+    let told = errors + feedback + SESSION;
+    let texts = record.description.len() + record.task_id.len() + labels + told;
     let body = record
         .context_data
         .as_ref()
         .map_or(0, loom_protocol::Body::len);
     let (larger, than) = AS_MESSAGE_PACK;
     (
-        FRAME + texts + body,
-        FRAME + ESCAPED * texts + body * larger / than,
+        FRAME + texts + checks + body,
+        FRAME + ESCAPED * texts + checks_as_answer + body * larger / than,
     )
 }
 
@@ -133,7 +143,7 @@ fn answer_size(item: &WorkItem) -> usize {
 mod tests {
     use super::*;
     use crate::domain::work::cut;
-    use loom_protocol::work::{WorkResult, limits};
+    use loom_protocol::work::WorkResult;
     use loom_protocol::{Body, Timestamp, WorkId};
     use proptest::prelude::*;
     use std::collections::BTreeMap;

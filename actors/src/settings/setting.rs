@@ -226,6 +226,11 @@ scalars! {
         Reason::NotStarted.as_str(),
         Reason::Released.as_str(),
         Reason::Deadline.as_str(),
+        Reason::NoResult.as_str(),
+        Reason::Denied.as_str(),
+        Reason::Checks.as_str(),
+        Reason::Outage.as_str(),
+        Reason::Account.as_str(),
     ]);
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use loom_protocol::work::{Reason, WorkStatus};
+use loom_protocol::work::{Reason, WorkStatus, limits};
 use loom_protocol::{AgentGuid, Body, Timestamp, WorkId};
 
 use tokio::time::Instant;
@@ -159,13 +159,17 @@ fn answer_bytes(record: &WorkRecord) -> u32 {
     /// Names of fields, ids, times.
     const FRAME: usize = 2 * 1024;
     let errors = record.errors.iter().map(|error| error.message.len());
+    let errors = ESCAPED * errors.sum::<usize>();
+    let (_, checks) = record.evidence_bytes();
     let labels = record
         .labels
         .iter()
         .map(|(name, value)| name.len() + value.len());
-    let texts = record.description.len() + errors.chain(labels).sum::<usize>();
+    let texts = record.description.len() + labels.sum::<usize>();
+    // Errors and checks are told once more as feedback.
+    let feedback = (errors + checks).min(ESCAPED * limits::FEEDBACK_TEXT);
     let body = record.context_data.as_ref().map_or(0, Body::len);
-    u32::try_from(FRAME + ESCAPED * texts + body).unwrap_or(u32::MAX)
+    u32::try_from(FRAME + ESCAPED * texts + errors + checks + feedback + body).unwrap_or(u32::MAX)
 }
 
 /// A lease, as far as it is known without the record.

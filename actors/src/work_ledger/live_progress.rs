@@ -1,6 +1,6 @@
 //! What agents report about the items that they work on. In memory; written down now and then only.
 
-use loom_protocol::work::Usage;
+use loom_protocol::work::{Session, Usage};
 use loom_protocol::{Timestamp, WorkId};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -16,8 +16,10 @@ pub struct LiveProgress {
     pub progress: Option<f64>,
     /// A sentence.
     pub message: Option<String>,
-    /// What it has used up.
+    /// What it has used up, all in all.
     pub usage: Option<Usage>,
+    /// The conversation.
+    pub session: Option<Session>,
     /// When it was reported.
     pub at: Timestamp,
     /// When it was last written down.

@@ -9,7 +9,7 @@ use super::ledger_error::LedgerError;
 use super::live_progress::LiveProgress;
 use super::operation::{Applied, Operation};
 use super::write_context::{Present, WriteContext};
-use crate::domain::work::{Command, WorkRecord};
+use crate::domain::work::{Command, WorkRecord, within_attempt};
 
 /// How long what an agent reports about its progress may stay unwritten.
 const PROGRESS_EVERY: Duration = Duration::from_secs(30);
@@ -28,7 +28,7 @@ impl WriteContext {
             by,
             progress,
             message,
-            usage,
+            report,
         } = &**command
         else {
             return Ok(None);
@@ -39,8 +39,10 @@ impl WriteContext {
         let persisted_at = known
             .as_ref()
             .map_or(record.updated_at, |live| live.persisted_at);
-        let is_news = progress.is_some() || message.is_some() || usage.is_some();
-        let is_due = is_news && now.since(persisted_at) >= PROGRESS_EVERY;
+        let is_news = progress.is_some() || message.is_some() || !report.is_empty();
+        // Whoever goes on with the item after a crash of ours needs the conversation.
+        let is_another = report.session.is_some() && report.session != record.session;
+        let is_due = is_another || is_news && now.since(persisted_at) >= PROGRESS_EVERY;
         if record.status != WorkStatus::InProgress || is_due {
             return Ok(None);
         }
@@ -55,7 +57,8 @@ impl WriteContext {
                 attempt: record.attempt,
                 progress: progress.or(known.progress),
                 message: message.clone().or(known.message),
-                usage: usage.or(known.usage),
+                usage: within_attempt(known.usage, report.usage.clone()),
+                session: report.session.clone().or(known.session),
                 at: now,
                 persisted_at,
             }),
@@ -72,10 +75,7 @@ impl WriteContext {
             return None;
         };
         let Command::Progress {
-            progress,
-            message,
-            usage,
-            ..
+            progress, message, ..
         } = &**command
         else {
             return None;
@@ -89,7 +89,8 @@ impl WriteContext {
                 .clone()
                 .or(known.message)
                 .or_else(|| next.progress_message.clone()),
-            usage: usage.or(known.usage).or(next.usage),
+            usage: within_attempt(known.usage, next.usage.clone()),
+            session: next.session.clone(),
             at: next.updated_at,
             persisted_at: next.updated_at,
         })
@@ -105,7 +106,8 @@ impl WriteContext {
         let mut record = (**record).clone();
         record.progress = live.progress.or(record.progress);
         record.progress_message = live.message.or(record.progress_message);
-        record.usage = live.usage.or(record.usage);
+        record.usage = within_attempt(record.usage.take(), live.usage);
+        record.session = live.session.or_else(|| record.session.take());
         record.into()
     }
 }

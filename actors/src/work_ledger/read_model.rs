@@ -21,7 +21,9 @@ use super::live_progress::LiveProgresses;
 use super::read_error::ReadError;
 use crate::domain::id_prefix;
 use crate::domain::lease::LeaseClock;
-use crate::domain::work::{Bodies, RecordError, WorkRecord, decode, view};
+use crate::domain::work::{
+    Bodies, RecordError, WorkRecord, decode, total_usage, view, within_attempt,
+};
 use crate::hashing::{HashMap, HashSet};
 use crate::nats::ledger_store::{Entry, LedgerStore};
 use crate::nats::store_guard::StoreGuard;
@@ -286,7 +288,12 @@ impl ReadModel {
         {
             item.progress = live.progress.or(item.progress);
             item.progress_message = live.message.or(item.progress_message);
-            item.usage = live.usage.or(item.usage);
+            if live.usage.is_some() {
+                let mut with_it = record.clone();
+                with_it.usage = within_attempt(with_it.usage.take(), live.usage);
+                item.usage = total_usage(&with_it);
+            }
+            item.session = live.session.or(item.session);
             item.updated_at = item.updated_at.max(live.at);
         }
         item

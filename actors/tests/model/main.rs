@@ -72,7 +72,7 @@ fn comparable(record: &WorkRecord) -> WorkRecord {
         write_id: loom_actors::domain::work::WriteId::default(),
         dead_letter: None,
         progress: record.progress.filter(|_| !running),
-        usage: record.usage.filter(|_| !running),
+        usage: record.usage.clone().filter(|_| !running),
         updated_at: Timestamp::from_millis(0),
         ..record.clone()
     }

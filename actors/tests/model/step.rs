@@ -1,6 +1,6 @@
 //! The steps of the model: what is asked of an item, by whom, and when the ledger dies.
 
-use loom_actors::domain::work::{Command, FailureReport, Fence, Holder, WorkRecord};
+use loom_actors::domain::work::{Command, FailureReport, Fence, Holder, RunReport, WorkRecord};
 use loom_actors::settings::RetrySettings;
 use loom_protocol::work::{Reason, Usage, WorkResult};
 use loom_protocol::{AgentGuid, Timestamp};
@@ -9,10 +9,12 @@ use uuid::Uuid;
 
 use crate::ITEMS;
 
-const USED: Usage = Usage {
-    tokens: Some(7),
-    cost_usd: None,
-};
+fn used() -> RunReport {
+    RunReport::of_usage(Usage {
+        tokens: Some(7),
+        ..Usage::default()
+    })
+}
 
 /// One command to one item.
 #[derive(Debug, Clone)]
@@ -120,7 +122,7 @@ impl Step {
                 by,
                 progress: Some(40.0),
                 message: None,
-                usage: Some(USED),
+                report: used(),
             },
             Kind::Complete => Command::Complete {
                 by,
@@ -130,7 +132,11 @@ impl Step {
                     artifacts: None,
                     completed_at: now,
                 },
-                usage: (self.agent == 1).then_some(USED),
+                report: if self.agent == 1 {
+                    used()
+                } else {
+                    RunReport::default()
+                },
             },
             Kind::Fail {
                 recoverable,
@@ -147,12 +153,14 @@ impl Step {
                     not_before: None,
                     backoff,
                 },
+                report: RunReport::default(),
             },
             Kind::Release => Command::Release {
                 by,
                 message: None,
                 reason: Reason::Released,
                 not_before: None,
+                report: RunReport::default(),
             },
             Kind::Revoke { reason } => Command::Revoke {
                 guid,
@@ -167,7 +175,11 @@ impl Step {
                 again: false,
             },
             Kind::CancelDelivered => Command::CancelDelivered(by),
-            Kind::Stopped => Command::Stopped { by, result: None },
+            Kind::Stopped => Command::Stopped {
+                by,
+                result: None,
+                report: RunReport::default(),
+            },
             Kind::Retry { reset } => Command::Retry {
                 retries: Some(record.retries),
                 reset_attempts: reset,

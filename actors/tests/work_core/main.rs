@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use loom_actors::clock::Clock;
 use loom_actors::domain::work::{
-    Bodies, Command, Defaults, Fence, Holder, WorkRecord, accept, accept_result,
+    Bodies, Command, Defaults, Fence, Holder, RunReport, WorkRecord, accept, accept_result,
 };
 use loom_actors::events::EventHub;
 use loom_actors::liveness::{InFlight, StallGuard};
@@ -251,7 +251,7 @@ scenario! {
         for (progress, later) in [(10.0, 0), (20.0, 0), (30.0, 31), (40.0, 0)] {
             house.terms.clock.advance(Duration::from_secs(later));
             let by = Fence { guid, attempt: Some(1), reported_at: house.terms.clock.now() };
-            let command = Command::Progress { by, progress: Some(progress), message: None, usage: None };
+            let command = Command::Progress { by, progress: Some(progress), message: None, report: RunReport::default() };
             written.push(house.apply(id, command).await.changed);
             let item = house.project.work.item(id, Bodies::Without).await.unwrap();
             assert_eq!(item.progress, Some(progress));
@@ -303,7 +303,7 @@ scenario! {
         let now = house.terms.clock.now();
         let by = Fence { guid, attempt: Some(1), reported_at: now };
         let result = accept_result(ReportedResult::default(), now).unwrap();
-        house.apply(id, Command::Complete { by, result, usage: None }).await;
+        house.apply(id, Command::Complete { by, result, report: RunReport::default() }).await;
         let stopped = house.root.stop_tree("p", PATIENCE).await;
         stopped.unwrap();
         // A read model that knows of the item, and has nothing of it in its cache.
@@ -371,7 +371,7 @@ scenario! {
                         let now = house.terms.clock.now();
                         let by = Fence { guid, attempt: Some(applied.record.attempt), reported_at: now };
                         let result = accept_result(ReportedResult::default(), now).unwrap();
-                        let command = Command::Complete { by, result, usage: None };
+                        let command = Command::Complete { by, result, report: RunReport::default() };
                         house.apply(applied.record.id, command).await;
                         done += 1;
                     }

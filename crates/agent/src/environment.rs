@@ -5,7 +5,7 @@ use std::path::Path;
 use loom_client::{ClientOptions, Credentials, Job};
 use loom_protocol::AgentGuid;
 
-use super::socket;
+use super::{feedback, socket};
 
 /// What is said to the agent and not to its program.
 pub const WITHHELD: [&str; 3] = ["LOOM_TICKET", "LOOM_SPIN_UP_ID", "LOOM_END_WITH_PID"];
@@ -118,6 +118,7 @@ pub fn of_item(job: &Job, files: [Option<&Path>; 3]) -> Vec<(String, String)> {
         ("LOOM_WORK_DESCRIPTION_FILE", description_file),
         ("LOOM_WORK_LABELS", labels),
         ("LOOM_WORK_CONTEXT", context),
+        ("LOOM_WORK_FEEDBACK", Some(feedback::text(item))),
         ("LOOM_WORK_DIR", workdir),
         (socket::VARIABLE, socket),
     ];

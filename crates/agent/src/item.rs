@@ -253,7 +253,8 @@ impl Runner {
         let directory = || work.workdir.as_ref().map(|dir| dir.path.clone());
         let before = run::fingerprint(directory()).await;
         let stdin = launcher.stdin(work.job.item(), &work.run);
-        let listener = launcher.listener(&work.run, directory());
+        let mut listener = launcher.listener(&work.run, directory());
+        listener.tell_session(work.job);
         let command = work.command_of(&work.command);
         let running = self.execution(work);
         let running = running.run_heard(command, Some(stdin), Some(listener));

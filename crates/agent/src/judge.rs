@@ -95,7 +95,8 @@ impl Runner {
             Ok(result) => JobEnd::Completed(result),
             Err(problem) => {
                 let message = error_of(&problem, &finished.stdout, &finished.stderr);
-                JobEnd::Failed(failure(true, "no-result", message))
+                let error = failure(true, "no-result", message);
+                JobEnd::Failed(error.reason(Reason::NoResult))
             }
         }
     }

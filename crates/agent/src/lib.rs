@@ -11,7 +11,7 @@
 //! | [`workdir`], [`directory_name`] | its directory, which no other item has meanwhile |
 //! | [`host`] | whether this host lets it work, and what waits until it does |
 //! | [`execute`] | one program to its end: pipes, clocks, cancel |
-//! | [`template`], [`environment`] | what the program is told |
+//! | [`template`], [`environment`], [`feedback`] | what the program is told |
 //! | [`lines`], [`capture`], [`result`] | what the program says |
 //! | [`secrets`] | what must not be in it |
 //! | [`exit_rule`] | what its exit code means |
@@ -28,6 +28,7 @@ pub mod directory_name;
 pub mod environment;
 pub mod execute;
 pub mod exit_rule;
+pub mod feedback;
 
 pub mod host;
 pub mod identity;

@@ -120,7 +120,7 @@ fn from_json(json: &Body, text: &Tail) -> JobResult {
     let ours = serde_json::from_slice::<InOurWords>(json.as_bytes()).ok();
     let (mut result, usage) = match ours.filter(InOurWords::says_something) {
         Some(ours) => {
-            let usage = ours.usage;
+            let usage = ours.usage.clone();
             (ours.into(), usage)
         }
         None => (foreign(json), None),

@@ -6,8 +6,10 @@
 
 use loom_protocol::work::WorkItem;
 
+use super::feedback;
+
 /// The names that may stand in braces. `{label.NAME}` and `{context.NAME}` come on top.
-pub const NAMES: [&str; 13] = [
+pub const NAMES: [&str; 14] = [
     "description",
     "descriptionFile",
     "id",
@@ -21,6 +23,7 @@ pub const NAMES: [&str; 13] = [
     "handle",
     "workdir",
     "context",
+    "feedback",
 ];
 /// What makes a directory differ from item to item; only these may stand in `--workdir`.
 pub const PATH_NAMES: [&str; 6] = ["id", "attempt", "taskId", "capability", "boundary", "agent"];
@@ -65,6 +68,7 @@ impl Values<'_> {
                 Some(body) => String::from_utf8_lossy(body.as_bytes()).into_owned(),
                 None => String::new(),
             },
+            "feedback" => feedback::text(item),
             _ => match name.split_once('.') {
                 Some(("label", label)) => item.labels.get(label).cloned().unwrap_or_default(),
                 Some(("context", field)) => self.context_field(field),
@@ -208,6 +212,7 @@ mod tests {
         assert_eq!(filled("{context}", &item), r#"{"n":4,"repo":"r"}"#);
         assert_eq!(filled("{handle}@{workdir}", &item), "ann@/w");
         assert_eq!(filled("@{descriptionFile}", &item), "@/d/description");
+        assert_eq!(filled("[{feedback}]", &item), "[]");
     }
 
     #[test]

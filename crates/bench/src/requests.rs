@@ -143,6 +143,8 @@ impl Requests {
             attempt: one.map(|given| given.lease.attempt),
             result: one.map(|_| result()),
             usage: None,
+            session: None,
+            evidence: None,
             items: array,
             then_claim: max.map(claim_of),
         };
@@ -274,6 +276,8 @@ fn completed(given: &Given) -> CompleteItem {
         attempt: given.lease.attempt,
         result: Some(result()),
         usage: None,
+        session: None,
+        evidence: None,
     }
 }
 

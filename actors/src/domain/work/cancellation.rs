@@ -5,6 +5,7 @@ use loom_protocol::work::{CancelInfo, Reason, WorkResult, WorkStatus};
 
 use super::command::{Decision, Fence, Refusal};
 use super::record::{LeaseEnd, WorkRecord};
+use super::run_report::RunReport;
 
 impl WorkRecord {
     /// Pending, Assigned or InProgress → Cancelled: somebody calls it off.
@@ -60,6 +61,7 @@ impl WorkRecord {
         &self,
         by: &Fence,
         result: Option<&WorkResult>,
+        report: &RunReport,
         now: Timestamp,
     ) -> Result<Decision, Refusal> {
         if self.check_lease(by).is_ok() {
@@ -71,6 +73,7 @@ impl WorkRecord {
             let mut failed = self.miss_deadline(self.attempt, now)?;
             if let Decision::Write(next) = &mut failed {
                 next.result = result.cloned();
+                next.note_run(report);
             }
             return Ok(failed);
         }
@@ -84,6 +87,10 @@ impl WorkRecord {
         }
         if self.is_called_off() && next.result.is_none() {
             next.result = result.cloned();
+        }
+        // Of an item that has ended otherwise nothing is written any more: its letter is of that write.
+        if self.status == WorkStatus::Cancelled {
+            next.note_run(report);
         }
         Ok(self.unless_same(next, now))
     }

@@ -7,7 +7,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use loom_protocol::work::{CancelInfo, Reason, Usage, WorkErrorInfo, WorkResult, WorkStatus};
+use loom_protocol::work::{
+    CancelInfo, Evidence, Reason, Session, Usage, WorkErrorInfo, WorkResult, WorkStatus,
+};
 use loom_protocol::{AgentGuid, Body, Timestamp, WorkId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -39,7 +41,7 @@ pub fn encode(record: &WorkRecord) -> Result<Bytes, RecordError> {
     let rare = Rare {
         errors: Cow::Borrowed(&record.errors),
         cancel: record.cancel.as_ref().map(Cow::Borrowed),
-        usage: record.usage,
+        usage: record.usage.as_ref().map(Cow::Borrowed),
         dead_letter: record.dead_letter,
         retries: record.retries,
         auto_retries: record.auto_retries,
@@ -49,6 +51,9 @@ pub fn encode(record: &WorkRecord) -> Result<Bytes, RecordError> {
         has_run: record.has_run,
         loss: record.loss.as_ref().map(StoredLoss::from),
         parent_id: record.parent_id,
+        usage_before: record.usage_before.as_ref().map(Cow::Borrowed),
+        session: record.session.as_ref().map(Cow::Borrowed),
+        evidence: Cow::Borrowed(&record.evidence),
     };
     let mut stored = Stored::from(record);
     if rare != Rare::default() {
@@ -77,7 +82,7 @@ pub fn decode(bytes: &[u8]) -> Result<WorkRecord, RecordError> {
             Ok(WorkRecord {
                 errors: rare.errors.into_owned(),
                 cancel: rare.cancel.map(Cow::into_owned),
-                usage: rare.usage,
+                usage: rare.usage.map(Cow::into_owned),
                 dead_letter: rare.dead_letter,
                 retries: rare.retries,
                 auto_retries: rare.auto_retries,
@@ -89,6 +94,9 @@ pub fn decode(bytes: &[u8]) -> Result<WorkRecord, RecordError> {
                 has_run: rare.has_run,
                 loss: rare.loss.map(Loss::from),
                 parent_id: rare.parent_id,
+                usage_before: rare.usage_before.map(Cow::into_owned),
+                session: rare.session.map(Cow::into_owned),
+                evidence: rare.evidence.into_owned(),
                 ..WorkRecord::from(stored)
             })
         }
@@ -200,7 +208,8 @@ struct Stored<'a> {
 struct Rare<'a> {
     errors: Cow<'a, [WorkErrorInfo]>,
     cancel: Option<Cow<'a, CancelInfo>>,
-    usage: Option<Usage>,
+    /// Of the last attempt.
+    usage: Option<Cow<'a, Usage>>,
     dead_letter: Option<u64>,
     retries: u32,
     auto_retries: u32,
@@ -210,6 +219,9 @@ struct Rare<'a> {
     has_run: bool,
     loss: Option<StoredLoss<'a>>,
     parent_id: Option<WorkId>,
+    usage_before: Option<Cow<'a, Usage>>,
+    session: Option<Cow<'a, Session>>,
+    evidence: Cow<'a, [Evidence]>,
 }
 
 const fn end_code(end: LeaseEnd) -> u8 {
@@ -405,6 +417,9 @@ impl From<Stored<'_>> for WorkRecord {
             errors: Vec::new(),
             cancel: None,
             usage: None,
+            usage_before: None,
+            session: None,
+            evidence: Vec::new(),
             dead_letter: None,
             retries: 0,
             auto_retries: 0,

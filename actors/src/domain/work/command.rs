@@ -3,10 +3,11 @@
 //! [`Command::decide`] applies a command to the record as it is now; the verbs are in `transition`.
 //! The ledger repeats the decision on a newer record when its write met a conflict.
 
-use loom_protocol::work::{Reason, Usage, WorkResult, WorkStatus};
+use loom_protocol::work::{Reason, WorkResult, WorkStatus};
 use loom_protocol::{AgentGuid, ErrorCode, Timestamp, WireError};
 
 use super::record::{Holder, WorkRecord};
+use super::run_report::RunReport;
 use crate::domain::retry::Backoff;
 
 /// Which lease a report is about.
@@ -74,8 +75,8 @@ pub enum Command {
         progress: Option<f64>,
         /// A sentence.
         message: Option<String>,
-        /// What it has used up.
-        usage: Option<Usage>,
+        /// What it says of its run.
+        report: RunReport,
     },
     /// The agent has finished.
     Complete {
@@ -83,8 +84,8 @@ pub enum Command {
         by: Fence,
         /// What it came to.
         result: WorkResult,
-        /// What it used up.
-        usage: Option<Usage>,
+        /// What it says of its run.
+        report: RunReport,
     },
     /// The agent has failed.
     Fail {
@@ -92,6 +93,8 @@ pub enum Command {
         by: Fence,
         /// How.
         failure: FailureReport,
+        /// What it says of its run.
+        report: RunReport,
     },
     /// The agent gives it back.
     Release {
@@ -103,6 +106,8 @@ pub enum Command {
         message: Option<String>,
         /// Not to be offered again before.
         not_before: Option<Timestamp>,
+        /// What it says of its run.
+        report: RunReport,
     },
     /// The coordinator takes it back.
     Revoke {
@@ -140,6 +145,8 @@ pub enum Command {
         by: Fence,
         /// What there was by then.
         result: Option<WorkResult>,
+        /// What it says of its run.
+        report: RunReport,
     },
     /// It cannot be given to its agent: no message carries it.
     GiveUpForSize {
@@ -281,16 +288,21 @@ impl Command {
                 by,
                 progress,
                 message,
-                usage,
-            } => record.note_progress(by, *progress, message.as_deref(), *usage, now),
-            Self::Complete { by, result, usage } => record.complete(by, result, *usage, now),
-            Self::Fail { by, failure } => record.fail(by, failure, now),
+                report,
+            } => record.note_progress(by, *progress, message.as_deref(), report, now),
+            Self::Complete { by, result, report } => record.complete(by, result, report, now),
+            Self::Fail {
+                by,
+                failure,
+                report,
+            } => record.fail(by, failure, report, now),
             Self::Release {
                 by,
                 reason,
                 message,
                 not_before,
-            } => record.release(by, (*reason, message.as_deref()), *not_before, now),
+                report,
+            } => record.release(by, (*reason, message.as_deref()), *not_before, report, now),
             Self::Revoke {
                 guid,
                 attempt,
@@ -306,7 +318,9 @@ impl Command {
             }
             Self::MissDeadline { attempt } => record.miss_deadline(*attempt, now),
             Self::CancelDelivered(by) => Ok(record.cancel_delivered(by, now)),
-            Self::Stopped { by, result } => record.stopped(by, result.as_ref(), now),
+            Self::Stopped { by, result, report } => {
+                record.stopped(by, result.as_ref(), report, now)
+            }
             Self::GiveUpForSize { attempt, why } => {
                 let held = record.status.is_leased() && record.attempt == *attempt;
                 let (id, status) = (record.id, record.status);

@@ -1,5 +1,5 @@
-//! A record that is larger than a message of NATS carries, cut: the oldest errors first, then what the
-//! agent said last of its progress, then the result from its end. What was cut is said. The item
+//! A record that is larger than a message of NATS carries, cut: what checks have printed first, then the oldest errors,
+//! then what the agent said last of its progress, then the result from its end. What was cut is said. The item
 //! itself, its description and context, is never cut here; where it alone is too large, [`short`] is
 //! what is left to be written.
 
@@ -9,6 +9,8 @@ use loom_protocol::{Body, Timestamp};
 use super::codec::encode;
 use super::record::{LeaseEnd, WorkRecord};
 
+/// What stands in the place of what a check has printed.
+const LEFT_OUT: &str = "[left out: the record is too large]";
 /// How much of a text is left where nearly nothing is, in bytes.
 const LITTLE: usize = 1024;
 /// What a note takes at the most.
@@ -16,6 +18,11 @@ const NOTE: usize = 128;
 
 /// Cuts a record so that it takes at most so many bytes. `None`: the item itself is too large.
 pub fn to(mut record: WorkRecord, most: usize) -> Option<WorkRecord> {
+    if surplus(&record, most) > 0 {
+        for check in &mut record.evidence {
+            check.output_tail = LEFT_OUT.into();
+        }
+    }
     let mut left_out = 0;
     // The note on what was left out takes room too.
     let room = |left_out: u32| most.saturating_sub(if left_out == 0 { 0 } else { NOTE });
@@ -116,6 +123,7 @@ pub fn short(record: &WorkRecord, why: &str, now: Timestamp) -> WorkRecord {
         let summary = result.summary.get_or_insert_default();
         cut_text(summary, LITTLE);
     }
+    short.evidence.clear();
     if let Some(raw) = &mut short.raw {
         raw.bytes = raw.bytes.slice(..raw.bytes.len().min(LITTLE));
     }

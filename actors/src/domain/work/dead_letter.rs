@@ -78,6 +78,7 @@ impl WorkRecord {
         self.deadline = self.deadline.filter(|deadline| *deadline > now);
         self.cancel = None;
         self.result = None;
+        self.close_usage();
     }
 
     /// Why the item failed.

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use loom_protocol::work::{
-    AssignedAgent, CancelInfo, PRIORITY, Reason, Usage, WorkErrorInfo, WorkResult, WorkStatus,
+    AssignedAgent, CancelInfo, Evidence, PRIORITY, Reason, Session, Usage, WorkErrorInfo,
+    WorkResult, WorkStatus,
 };
 use loom_protocol::{AgentGuid, Body, Timestamp, WorkId};
 
@@ -146,7 +147,12 @@ pub struct WorkRecord {
     pub result: Option<WorkResult>,
     pub errors: Vec<WorkErrorInfo>,
     pub cancel: Option<CancelInfo>,
+    /// What the present or last attempt has used up; one that was resumed counts on.
     pub usage: Option<Usage>,
+    /// What all attempts before it have used up together.
+    pub usage_before: Option<Usage>,
+    pub session: Option<Session>,
+    pub evidence: Vec<Evidence>,
     /// Of a failed item: the sequence of its dead letter. Without it the letter is still to be written.
     pub dead_letter: Option<u64>,
     /// How often it was put back from the dead letters.
@@ -204,6 +210,9 @@ impl WorkRecord {
             errors: Vec::new(),
             cancel: None,
             usage: None,
+            usage_before: None,
+            session: None,
+            evidence: Vec::new(),
             dead_letter: None,
             retries: 0,
             auto_retries: 0,

@@ -50,7 +50,7 @@ pub fn accept_failure(
         recoverable: error.recoverable.unwrap_or(true),
         occurred_at: error.occurred_at.unwrap_or(now),
         reason,
-        spends_attempt: reason != Reason::UsageLimit,
+        spends_attempt: !reason.pauses(),
         not_before: None,
         backoff,
     }

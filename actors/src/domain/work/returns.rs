@@ -5,7 +5,7 @@
 //! | it failed, was without progress, or its agent was lost with it | the attempt |
 //! | an attempt was never started | nothing five times in a row, then an attempt each; a start begins anew |
 //! | its agent gave it back, or left while it was at it | nothing five times, then an attempt each; only a retry from the dead letters begins anew |
-//! | its agent met a usage limit | nothing, ever: the agent is paused meanwhile |
+//! | its agent met a usage limit, its provider is in trouble, its account needs a person | nothing, ever: the agent is paused meanwhile |
 
 use loom_protocol::text::without_middle;
 use loom_protocol::work::{Reason, WorkErrorInfo, WorkStatus, limits};
@@ -65,7 +65,7 @@ impl WorkRecord {
     fn costs_an_attempt(&mut self, reason: Reason, counts: Counts) -> bool {
         let returns = match counts {
             Counts::Spent => return true,
-            _ if reason == Reason::UsageLimit => return false,
+            _ if reason.pauses() => return false,
             Counts::Unstarted => &mut self.unstarted_returns,
             Counts::Released => &mut self.releases,
         };
@@ -121,11 +121,16 @@ impl WorkRecord {
 
     /// Whether an agent ever worked on it. Of a record of 0.1.0 only its errors tell.
     fn ever_ran(&self) -> bool {
-        const OF_A_RUN: [Reason; 4] = [
+        const OF_A_RUN: [Reason; 9] = [
             Reason::AgentError,
             Reason::AgentLost,
             Reason::Timeout,
             Reason::UsageLimit,
+            Reason::NoResult,
+            Reason::Denied,
+            Reason::Checks,
+            Reason::Outage,
+            Reason::Account,
         ];
         let tells = |error: &WorkErrorInfo| OF_A_RUN.contains(&error.reason);
         self.has_run || self.errors.iter().any(tells)

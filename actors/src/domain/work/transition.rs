@@ -1,11 +1,12 @@
 //! The verbs of a work item. Each takes a record and gives the next one, or says why not.
 
-use loom_protocol::work::{Reason, Usage, WorkErrorInfo, WorkResult, WorkStatus};
+use loom_protocol::work::{Reason, WorkErrorInfo, WorkResult, WorkStatus};
 use loom_protocol::{AgentGuid, Timestamp};
 
 use super::command::{Decision, FailureReport, Fence, Refusal};
 use super::record::{EndedLease, Holder, LeaseEnd, LeaseRecord, WorkRecord};
 use super::returns::Counts;
+use super::run_report::RunReport;
 use crate::domain::retry::{Backoff, Return};
 
 impl WorkRecord {
@@ -24,6 +25,7 @@ impl WorkRecord {
             });
         }
         Ok(self.write(now, |next| {
+            next.close_usage();
             next.give_to(holder, claim_id, start);
         }))
     }
@@ -72,7 +74,7 @@ impl WorkRecord {
         by: &Fence,
         progress: Option<f64>,
         message: Option<&str>,
-        usage: Option<Usage>,
+        report: &RunReport,
         now: Timestamp,
     ) -> Result<Decision, Refusal> {
         self.check_lease(by)?;
@@ -82,7 +84,7 @@ impl WorkRecord {
             if let Some(message) = message {
                 next.progress_message = Some(message.into());
             }
-            next.usage = usage.or(next.usage);
+            next.note_run(report);
         }))
     }
 
@@ -92,7 +94,7 @@ impl WorkRecord {
         &self,
         by: &Fence,
         result: &WorkResult,
-        usage: Option<Usage>,
+        report: &RunReport,
         now: Timestamp,
     ) -> Result<Decision, Refusal> {
         if self.is_repeat(by, LeaseEnd::Completed) {
@@ -106,7 +108,7 @@ impl WorkRecord {
             next.status = WorkStatus::Completed;
             next.started_at = next.started_at.or(Some(now));
             next.result = Some(result.clone());
-            next.usage = usage.or(next.usage);
+            next.note_end(report);
             next.end_lease(LeaseEnd::Completed);
         }))
     }
@@ -116,6 +118,7 @@ impl WorkRecord {
         &self,
         by: &Fence,
         failure: &FailureReport,
+        report: &RunReport,
         now: Timestamp,
     ) -> Result<Decision, Refusal> {
         if self.is_repeat(by, LeaseEnd::Failed) {
@@ -132,6 +135,7 @@ impl WorkRecord {
             agent_guid: Some(by.guid),
         };
         Ok(self.write(now, |next| {
+            next.note_end(report);
             next.push_error(error);
             next.end_lease(LeaseEnd::Failed);
             let why = match failure.not_before {
@@ -150,6 +154,7 @@ impl WorkRecord {
         by: &Fence,
         (reason, message): (Reason, Option<&str>),
         not_before: Option<Timestamp>,
+        report: &RunReport,
         now: Timestamp,
     ) -> Result<Decision, Refusal> {
         if self.is_repeat(by, LeaseEnd::Released) {
@@ -157,6 +162,7 @@ impl WorkRecord {
         }
         self.check_lease(by)?;
         Ok(self.write(now, |next| {
+            next.note_run(report);
             next.end_lease(LeaseEnd::Released);
             if let Some(message) = message {
                 next.push_error(WorkErrorInfo {

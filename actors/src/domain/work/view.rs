@@ -1,9 +1,10 @@
 //! A record as clients see it.
 
-use loom_protocol::work::{WorkItem, WorkStatus, limits};
+use loom_protocol::work::{Usage, WorkItem, WorkStatus, limits};
 use loom_protocol::{Body, ProjectId};
 
 use super::record::{RawSubmission, WorkRecord};
+use super::usage;
 
 /// How much of a refused submission is shown as text, in bytes: as JSON each may take six.
 const SHOWN_OF_REFUSED: usize = limits::CONTEXT_DATA / 6;
@@ -58,10 +59,22 @@ pub fn view(record: &WorkRecord, project: &ProjectId, revision: u64, bodies: Bod
         error: record.errors.last().cloned(),
         errors: record.errors.clone(),
         cancel: record.cancel.clone(),
-        usage: record.usage,
+        usage: total_usage(record),
+        session: record.session.clone(),
+        evidence: if with {
+            record.evidence.clone()
+        } else {
+            Vec::new()
+        },
+        feedback: Vec::new(),
         updated_at: record.updated_at,
         revision,
     }
+}
+
+/// What all attempts have used up together.
+pub fn total_usage(record: &WorkRecord) -> Option<Usage> {
+    usage::over_attempts(record.usage_before.clone(), record.usage.clone())
 }
 
 fn context_data(record: &WorkRecord) -> Option<Body> {

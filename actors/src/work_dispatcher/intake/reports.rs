@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use loom_protocol::work::{CompletedReport, ErrorReport, Reason, Usage};
+use loom_protocol::work::{CompletedReport, ErrorReport, Reason};
 use loom_protocol::{AgentGuid, Encoding, Timestamp, WireError};
 
 use super::{Asked, Intake, poison};
 use crate::agent_registry::ReportOrigin;
 use crate::domain::retry::Backoff;
-use crate::domain::work::{self, Command, Fence};
+use crate::domain::work::{self, Command, Fence, RunReport};
 use crate::work_ledger::Operation;
 
 impl Intake {
@@ -45,20 +45,22 @@ impl Intake {
         reported_at: Timestamp,
     ) -> Result<Asked, (Reason, WireError)> {
         let report: CompletedReport = encoding.decode_request(payload).map_err(poison)?;
-        let run = report.instance_id.as_deref();
+        let (id, run) = (report.work_item_id, report.instance_id.as_deref());
         let by = match self.fence(report.agent_guid, run, report.attempt, reported_at) {
             Ok(by) => by,
             Err(asked) => return Ok(asked),
         };
         let result = work::accept_result(report.result.unwrap_or_default(), reported_at)
             .map_err(|error| (Reason::Rejected, error))?;
-        // Nobody could be told to write another cost; the end counts without it.
-        let usage = report.usage.filter(Usage::is_sound);
-        let command = Command::Complete { by, result, usage };
-        Ok(Asked::of(Operation::Apply(
-            report.work_item_id,
-            Arc::new(command),
-        )))
+        let report = RunReport::accept_published(
+            by.guid,
+            report.usage,
+            report.session,
+            report.evidence,
+            reported_at,
+        );
+        let command = Command::Complete { by, result, report };
+        Ok(Asked::of(Operation::Apply(id, Arc::new(command))))
     }
 
     pub(super) fn failed(
@@ -68,7 +70,7 @@ impl Intake {
         reported_at: Timestamp,
     ) -> Result<Asked, (Reason, WireError)> {
         let report: ErrorReport = encoding.decode_request(payload).map_err(poison)?;
-        let run = report.instance_id.as_deref();
+        let (id, run) = (report.work_item_id, report.instance_id.as_deref());
         let by = match self.fence(report.agent_guid, run, report.attempt, reported_at) {
             Ok(by) => by,
             Err(asked) => return Ok(asked),
@@ -76,11 +78,19 @@ impl Intake {
         // Nobody could be told that the others are not an agent's to give.
         let reason = report.reason.filter(|r| Reason::OF_FAILURE.contains(r));
         let failure = work::accept_failure(report.error, reason, self.backoff(), reported_at);
-        let command = Command::Fail { by, failure };
-        Ok(Asked::of(Operation::Apply(
-            report.work_item_id,
-            Arc::new(command),
-        )))
+        let report = RunReport::accept_published(
+            by.guid,
+            report.usage,
+            report.session,
+            report.evidence,
+            reported_at,
+        );
+        let command = Command::Fail {
+            by,
+            failure,
+            report,
+        };
+        Ok(Asked::of(Operation::Apply(id, Arc::new(command))))
     }
 
     fn backoff(&self) -> Backoff {

@@ -21,6 +21,10 @@ impl Adapter for Claude {
         "claude-code"
     }
 
+    fn config_directory(&self) -> (Option<&'static str>, &'static str) {
+        (Some("CLAUDE_CONFIG_DIR"), ".claude")
+    }
+
     fn preset(&self) -> LimitPreset {
         LimitPreset::Claude
     }
@@ -84,6 +88,7 @@ impl Adapter for Claude {
                 if let Some(directory) = text(event, "/cwd") {
                     facts.directory = Some(directory.to_owned());
                 }
+                facts.spent.by_model(text(event, "/model"));
             }
             Some("assistant") => message(event, facts),
             Some("rate_limit_event") => limit(field(event, "/rate_limit_info"), facts),

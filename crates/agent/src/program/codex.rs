@@ -20,6 +20,10 @@ impl Adapter for Codex {
         "codex"
     }
 
+    fn config_directory(&self) -> (Option<&'static str>, &'static str) {
+        (Some("CODEX_HOME"), ".codex")
+    }
+
     fn preset(&self) -> LimitPreset {
         LimitPreset::Codex
     }

@@ -20,6 +20,10 @@ impl Adapter for Copilot {
         "copilot-cli"
     }
 
+    fn config_directory(&self) -> (Option<&'static str>, &'static str) {
+        (None, ".copilot")
+    }
+
     fn preset(&self) -> LimitPreset {
         LimitPreset::Copilot
     }

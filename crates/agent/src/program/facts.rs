@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use loom_protocol::Timestamp;
-use loom_protocol::work::Usage;
+use loom_protocol::work::{CostSource, Usage};
 use serde_json::Value;
 
 use crate::limit::{Class, LimitMet};
@@ -149,6 +149,7 @@ impl Tokens {
 pub struct Spent {
     tokens: Tokens,
     cost_usd: Option<f64>,
+    model: Option<String>,
     /// What the last messages used, by their ids.
     messages: VecDeque<(String, Tokens)>,
     has_news: bool,
@@ -186,12 +187,24 @@ impl Spent {
         self.has_news = true;
     }
 
+    /// Which model uses it.
+    pub fn by_model(&mut self, name: Option<&str>) {
+        self.model = name.map(str::to_owned).or(self.model.take());
+    }
+
     /// All of it; `None` where nothing is known.
     pub fn usage(&self) -> Option<Usage> {
         let tokens = Some(self.tokens.sum()).filter(|tokens| *tokens > 0);
+        let part = |count: u64| tokens.map(|_| count);
         let usage = Usage {
+            input_tokens: part(self.tokens.input),
+            output_tokens: part(self.tokens.output),
+            cache_read_tokens: part(self.tokens.cache_read),
+            cache_write_tokens: part(self.tokens.cache_write),
             tokens,
             cost_usd: self.cost_usd,
+            cost_source: self.cost_usd.map(|_| CostSource::Reported),
+            model: self.model.clone(),
         };
         (tokens.is_some() || self.cost_usd.is_some()).then_some(usage)
     }

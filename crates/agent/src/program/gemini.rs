@@ -21,6 +21,10 @@ impl Adapter for Gemini {
         "gemini-cli"
     }
 
+    fn config_directory(&self) -> (Option<&'static str>, &'static str) {
+        (None, ".gemini")
+    }
+
     fn preset(&self) -> LimitPreset {
         LimitPreset::Gemini
     }
@@ -69,7 +73,10 @@ impl Adapter for Gemini {
 
     fn read(&self, event: &Value, facts: &mut Facts) {
         match text(event, "/type") {
-            Some("init") => facts.session = text(event, "/session_id").map(str::to_owned),
+            Some("init") => {
+                facts.session = text(event, "/session_id").map(str::to_owned);
+                facts.spent.by_model(text(event, "/model"));
+            }
             Some("message") if text(event, "/role") == Some("assistant") => {
                 let is_part = event.pointer("/delta").and_then(Value::as_bool) == Some(true);
                 let content = text(event, "/content").unwrap_or_default();

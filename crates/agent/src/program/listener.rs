@@ -6,6 +6,7 @@ use loom_process::tail::{KEPT, Tail};
 use super::Adapter;
 use super::facts::Facts;
 use super::json::Reader;
+use super::session_place::SessionPlace;
 use crate::lines::Line;
 
 /// Hears one run.
@@ -15,6 +16,9 @@ pub struct Listener {
     reader: Reader,
     /// The end of the line that is being read.
     line: Tail,
+    place: SessionPlace,
+    /// The conversation that the job was told of.
+    told: Option<String>,
     /// What is known so far.
     pub facts: Facts,
     /// How many events there were.
@@ -23,9 +27,11 @@ pub struct Listener {
 
 impl Listener {
     /// Hears a run of this program.
-    pub fn new(adapter: &'static dyn Adapter) -> Self {
+    pub fn new(adapter: &'static dyn Adapter, place: SessionPlace) -> Self {
         Self {
             adapter,
+            place,
+            told: None,
             reader: Reader::default(),
             line: Tail::default(),
             facts: Facts::default(),
@@ -54,6 +60,18 @@ impl Listener {
         if let Some(usage) = self.facts.spent.news() {
             job.usage(usage);
         }
+        self.tell_session(job);
         None
+    }
+
+    /// Tells the job of the conversation, where it is known and another one than before.
+    pub fn tell_session(&mut self, job: &Job) {
+        if self.facts.session == self.told {
+            return;
+        }
+        self.told.clone_from(&self.facts.session);
+        if let Some(id) = &self.told {
+            job.session(self.place.session(id, self.facts.directory.as_deref()));
+        }
     }
 }

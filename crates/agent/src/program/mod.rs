@@ -10,6 +10,7 @@
 //! | [`prompt`] | what it is asked |
 //! | [`doing`] | its progress in a line for people |
 //! | [`changes`] | whether a run changed its directory |
+//! | [`session_place`] | where its conversations lie |
 //! | [`run`] | one run for an item |
 
 pub mod changes;
@@ -24,6 +25,7 @@ pub mod listener;
 pub mod power;
 pub mod prompt;
 pub mod run;
+pub mod session_place;
 pub mod verdict;
 
 use std::fmt::Debug;
@@ -111,6 +113,9 @@ pub trait Adapter: Debug + Sync {
 
     /// The type of an agent that runs it.
     fn agent_type(&self) -> &'static str;
+
+    /// Where it keeps its conversations: the variable that says it, and where that is below the home directory otherwise.
+    fn config_directory(&self) -> (Option<&'static str>, &'static str);
 
     /// How it says that a usage limit is met.
     fn preset(&self) -> LimitPreset;

@@ -6,10 +6,11 @@ use loom_protocol::text::without_middle;
 use loom_protocol::work::WorkItem;
 
 use super::power::{Allow, Power};
+use crate::feedback;
 
-/// How many errors of former attempts are told, and how much of each, in bytes.
-const ERRORS: usize = 3;
-const LONGEST_ERROR: usize = 1_500;
+/// How many errors and failed checks of former attempts are told, and how much of each, in bytes.
+const BEFORE: usize = 6;
+const LONGEST_BEFORE: usize = 3_000;
 /// How much of the context is told, in bytes.
 const LONGEST_CONTEXT: usize = 128 * 1024;
 
@@ -19,17 +20,13 @@ pub fn prompt(item: &WorkItem, power: &Power, mark: &str) -> String {
         let context = String::from_utf8_lossy(context.as_bytes());
         without_middle(&context, LONGEST_CONTEXT)
     });
-    let skipped = item.errors.len().saturating_sub(ERRORS);
-    let errors = item.errors.iter().skip(skipped);
-    let errors: Vec<String> = errors
-        .map(|error| without_middle(&error.message, LONGEST_ERROR))
-        .collect();
-    written(power, mark, &item.description, context.as_deref(), &errors)
+    let before = feedback::bounded(item, BEFORE, LONGEST_BEFORE);
+    written(power, mark, &item.description, context.as_deref(), &before)
 }
 
 /// The same for people who want to see what it looks like.
 pub fn preview(power: &Power, mark: &str) -> String {
-    written(power, mark, "{description}", Some("{context}"), &[])
+    written(power, mark, "{description}", Some("{context}"), "")
 }
 
 fn written(
@@ -37,7 +34,7 @@ fn written(
     mark: &str,
     description: &str,
     context: Option<&str>,
-    errors: &[String],
+    before: &str,
 ) -> String {
     let mut prompt = String::from(RULES);
     prompt.push_str(match power.allow {
@@ -55,9 +52,9 @@ fn written(
     if let Some(context) = context {
         section(&mut prompt, "What belongs to it (JSON):", context, mark);
     }
-    if !errors.is_empty() {
+    if !before.is_empty() {
         let heading = "Former attempts ended so (the last one at the end). Look at what is there already, and do better:";
-        section(&mut prompt, heading, &errors.join("\n---\n"), mark);
+        section(&mut prompt, heading, before, mark);
     }
     prompt.push_str("\nDo the work now.\n");
     prompt
@@ -100,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn the_errors_of_former_attempts_are_told_in_bounds() {
+    fn what_became_of_former_attempts_is_told_in_bounds() {
         let mut item = item();
         for n in 0..9 {
             item.errors.push(loom_protocol::work::WorkErrorInfo {
@@ -109,8 +106,8 @@ mod tests {
             });
         }
         let told = prompt(&item, &Power::default(), "mark");
-        assert!(told.contains("error 8") && told.contains("error 6") && !told.contains("error 5"));
-        assert!(told.len() < 8_000, "{}", told.len());
+        assert!(told.contains("error 8") && told.contains("error 3") && !told.contains("error 2"));
+        assert!(told.len() < 20_000, "{}", told.len());
     }
 
     fn sample_error() -> loom_protocol::work::WorkErrorInfo {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use jiff::tz::TimeZone;
@@ -9,19 +10,20 @@ use loom_client::{Job, JobEnd, JobError, JobResult, clock};
 use loom_protocol::Body;
 use loom_protocol::agent::MAX_PAUSE;
 use loom_protocol::text::without_middle;
-use loom_protocol::work::{ReportedResult, WorkItem, limits};
+use loom_protocol::work::{Reason, ReportedResult, WorkItem, limits};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::facts::{Facts, LONGEST_ANSWER, ResultEvent};
 use super::listener::Listener;
 use super::power::{Allow, Power};
+use super::session_place::SessionPlace;
 use super::verdict::{self, Verdict};
 use super::{Adapter, Launch, Program, changes, prompt};
 use crate::environment;
 use crate::execute::{self, Finished};
 use crate::exit_rule::Exit;
-use crate::limit::LimitMet;
+use crate::limit::{Class, LimitMet};
 use crate::probe;
 use crate::result::{beginning_of, error_of, failure};
 use crate::runner::Runner;
@@ -40,6 +42,7 @@ pub struct Launcher {
     power: Power,
     extra: Vec<String>,
     give_up_after: u32,
+    place: OnceLock<SessionPlace>,
 }
 
 /// What belongs to one run.
@@ -119,6 +122,7 @@ impl Launcher {
             power,
             extra,
             give_up_after,
+            place: OnceLock::new(),
         })
     }
 
@@ -157,7 +161,8 @@ impl Launcher {
 
     /// Who hears what the program says, that works in this directory.
     pub fn listener(&self, run: &Run, directory: Option<PathBuf>) -> Listener {
-        let mut listener = Listener::new(self.adapter);
+        let place = self.place.get_or_init(|| SessionPlace::of(self.adapter));
+        let mut listener = Listener::new(self.adapter, place.clone());
         let directory = directory.or_else(|| std::env::current_dir().ok());
         listener.facts.directory = directory.map(|path| path.to_string_lossy().into_owned());
         if self.adapter.names_session() {
@@ -231,7 +236,12 @@ impl Runner {
             verdict::Ended::Code(code) => launcher.adapter.exit_meaning(code),
             _ => None,
         };
-        let (code, message) = match launcher.adapter.verdict(facts, ended, class, has_changed) {
+        let (code, message, reason) = match launcher.adapter.verdict(
+            facts,
+            ended,
+            class,
+            has_changed,
+        ) {
             Verdict::Done => {
                 self.rests.lock().over(finished.started_at);
                 return JobEnd::Completed(result_of(launcher, facts));
@@ -254,13 +264,27 @@ impl Runner {
                 let message = format!(
                     "tools were denied, and nothing has changed: {tools} (--allow says what it may do)"
                 );
-                ("denied".to_owned(), message)
+                ("denied".to_owned(), message, Reason::Denied)
             }
             Verdict::Failed => match &facts.result {
-                Some(ResultEvent::Bad { code, message }) => (code.clone(), message.clone()),
-                _ => ("failed".to_owned(), "it failed".to_owned()),
+                Some(ResultEvent::Bad { code, message }) => {
+                    (code.clone(), message.clone(), Reason::AgentError)
+                }
+                _ => (
+                    "failed".to_owned(),
+                    "it failed".to_owned(),
+                    Reason::AgentError,
+                ),
             },
-            Verdict::NoResult => no_result(finished, facts, meaning),
+            Verdict::NoResult => {
+                let (code, message) = no_result(finished, facts, meaning);
+                // What its exit code means is known better than that nothing was said.
+                let reason = match meaning {
+                    Some(_) => Reason::AgentError,
+                    None => Reason::NoResult,
+                };
+                (code, message, reason)
+            }
         };
         let mut message = without_middle(&message, OWN_WORDS);
         if let Some(session) = &facts.session {
@@ -268,6 +292,7 @@ impl Runner {
         }
         let message = error_of(&message, &finished.stdout, &finished.stderr);
         let error = failure(true, code.chars().take(60).collect::<String>(), message);
+        let error = error.reason(reason);
         JobEnd::Failed(launcher.at_last(job, error))
     }
 
@@ -307,7 +332,13 @@ impl Runner {
         } else {
             tracing::warn!(said = met.said, %until, %named, "{class}; no pause is longer than 31 days");
         }
-        JobEnd::LimitReached(Some(named))
+        let until = Some(named);
+        let reason = match class {
+            Class::Limit => return JobEnd::LimitReached(until),
+            Class::Outage => Reason::Outage,
+            Class::Account => Reason::Account,
+        };
+        JobEnd::Unspent { reason, until }
     }
 }
 

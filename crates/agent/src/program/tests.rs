@@ -1,11 +1,13 @@
 //! Streams of our own making, as the programs write them.
 
 use loom_client::Job;
+use loom_protocol::work::CostSource;
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::facts::ResultEvent;
 use super::listener::Listener;
+use super::session_place::SessionPlace;
 use super::*;
 use crate::lines::Splitter;
 use crate::testing::job;
@@ -22,7 +24,7 @@ const ALL: [Program; 4] = [
 /// Hears a stream in pieces of so many bytes; gives the listener, and the lines that are no events.
 fn hear(program: Program, stream: &[u8], pieces: usize) -> (Listener, Vec<String>) {
     let job: Job = job();
-    let mut listener = Listener::new(program.adapter());
+    let mut listener = Listener::new(program.adapter(), SessionPlace::sample());
     let mut splitter = Splitter::new(1_000);
     let mut texts = Vec::new();
     for piece in stream.chunks(pieces) {
@@ -84,6 +86,9 @@ fn claude_tells_answer_cost_session_and_what_it_does() {
     assert_eq!(facts.limit, None, "a warning is no limit");
     let usage = facts.spent.usage().unwrap();
     assert_eq!((usage.tokens, usage.cost_usd), (Some(132), Some(0.42)));
+    assert_eq!(usage.cost_source, Some(CostSource::Reported));
+    assert_eq!(usage.model.as_deref(), Some("m"));
+    assert_eq!(usage.cache_read_tokens, Some(100));
 }
 
 #[test]

@@ -254,6 +254,7 @@ impl Broker {
             progress,
             message,
             usage: None,
+            session: None,
         };
         let within = within.unwrap_or(line.client.options().request_deadline);
         let asked = line

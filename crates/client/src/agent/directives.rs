@@ -121,6 +121,8 @@ fn cancel(core: &Arc<Core>, directive: &Directive, grace: Option<Duration>) {
                 instance_id: core.instance_id.clone(),
                 attempt,
                 result: None,
+                usage: None,
+                session: None,
             };
             let answer = core
                 .client

@@ -53,7 +53,9 @@ fn completed(core: &Core, job: &Job, item: &CompleteItem) -> Publication {
         instance_id: core.instance_id.clone(),
         attempt: Some(item.attempt),
         result: item.result.clone(),
-        usage: item.usage,
+        usage: item.usage.clone(),
+        session: item.session.clone(),
+        evidence: item.evidence.clone(),
     };
     Publication::new(
         names::work_completed(core.client.project()),
@@ -72,6 +74,9 @@ fn failed(core: &Core, job: &Job, request: &FailRequest) -> Publication {
         attempt: Some(request.attempt),
         error: request.error.clone(),
         reason: request.reason,
+        usage: request.usage.clone(),
+        session: request.session.clone(),
+        evidence: request.evidence.clone(),
     };
     Publication::new(
         names::work_errors(core.client.project()),

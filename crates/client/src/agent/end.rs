@@ -42,9 +42,9 @@ impl JobResult {
         Ok(self)
     }
 
-    /// Adds what it used up.
+    /// Adds what it used up; instead of what was told by [`Job::usage`](super::Job::usage) before.
     #[must_use]
-    pub const fn usage(mut self, usage: Usage) -> Self {
+    pub fn usage(mut self, usage: Usage) -> Self {
         self.usage = Some(usage);
         self
     }
@@ -185,6 +185,14 @@ pub enum JobEnd {
     /// The agent's account has met a usage limit: the item goes back unspent, for others to have at
     /// once, and the agent is paused until then (for five minutes where nobody knows), with all that share its `limit_group`.
     LimitReached(Option<Timestamp>),
+    /// The same because of something else that is nobody's failure: `outage` (the provider is in trouble) or `account` (a
+    /// person has to do something about it), see [`Reason::OF_RELEASE`].
+    Unspent {
+        /// Which of them.
+        reason: Reason,
+        /// Until when the agent is paused; for five minutes, or until a person resumes it, where nobody knows.
+        until: Option<Timestamp>,
+    },
     /// Somebody else has reported its end; nothing is reported.
     Settled,
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use loom_protocol::AgentGuid;
-use loom_protocol::work::{ClaimedItem, Lease, LeaseRef, Usage, WorkItem};
+use loom_protocol::work::{
+    ClaimedItem, Lease, LeaseRef, ReportedEvidence, Session, Usage, WorkItem, limits,
+};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -35,6 +37,15 @@ pub(crate) struct Progress {
     pub(crate) percent: Option<f64>,
     pub(crate) message: Option<String>,
     pub(crate) usage: Option<Usage>,
+    pub(crate) session: Option<Session>,
+}
+
+/// What the handler has said of its run; it goes with the end too.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RunTold {
+    pub(crate) usage: Option<Usage>,
+    pub(crate) session: Option<Session>,
+    pub(crate) evidence: Vec<ReportedEvidence>,
 }
 
 /// Why, and how long the handler may take to obey.
@@ -59,6 +70,7 @@ struct Inner {
     token: CancellationToken,
     cancel: Mutex<Option<Cancel>>,
     progress: Mutex<Option<Progress>>,
+    told: Mutex<RunTold>,
     progressed: Notify,
     reporting: AtomicBool,
     settled: AtomicBool,
@@ -79,6 +91,7 @@ impl Job {
                 token: CancellationToken::new(),
                 cancel: Mutex::new(None),
                 progress: Mutex::new(None),
+                told: Mutex::default(),
                 progressed: Notify::new(),
                 reporting: AtomicBool::new(false),
                 settled: AtomicBool::new(false),
@@ -130,25 +143,63 @@ impl Job {
         self.report(Progress {
             percent: Some(percent.clamp(0.0, 100.0)).filter(|percent| percent.is_finite()),
             message: Some(message.into()).filter(|message| !message.is_empty()),
-            usage: None,
+            ..Progress::default()
         });
     }
 
     /// As [`Job::progress`], with a sentence only.
     pub fn message(&self, message: impl Into<String>) {
         self.report(Progress {
-            percent: None,
             message: Some(message.into()),
-            usage: None,
+            ..Progress::default()
         });
     }
 
-    /// Tells what this attempt has used up so far, all in all; it counts whatever becomes of the attempt. Returns at once.
+    /// Tells what this attempt has used up so far, all in all; it counts whatever becomes of the attempt, and goes with its
+    /// end once more. Returns at once. What the coordinator would refuse ([`Usage::check`]) is logged, and not told.
     pub fn usage(&self, usage: Usage) {
+        if let Err(why) = usage.check() {
+            tracing::warn!(job = ?self, why, "what was used up is not told");
+            return;
+        }
+        self.inner.told.lock().usage = Some(usage.clone());
         self.report(Progress {
             usage: Some(usage),
             ..Progress::default()
         });
+    }
+
+    /// Tells in which conversation the item is worked on; whoever claims it next finds it there, also where this agent dies.
+    /// Returns at once. What the coordinator would refuse ([`Session::check`]) is logged, and not told.
+    pub fn session(&self, session: Session) {
+        if let Err(why) = session.check(self.inner.guid) {
+            tracing::warn!(job = ?self, why, "the conversation is not told");
+            return;
+        }
+        self.inner.told.lock().session = Some(session.clone());
+        self.report(Progress {
+            session: Some(session),
+            ..Progress::default()
+        });
+    }
+
+    /// Adds a check to what goes with the end of this attempt, where that is a completion or a failure: the last 16. What
+    /// the coordinator would refuse ([`ReportedEvidence::check`]) is logged, and not told.
+    pub fn evidence(&self, check: ReportedEvidence) {
+        if let Err(why) = check.check() {
+            tracing::warn!(job = ?self, why, "a check is not told");
+            return;
+        }
+        let mut told = self.inner.told.lock();
+        if told.evidence.len() >= limits::EVIDENCE {
+            told.evidence.remove(0);
+        }
+        told.evidence.push(check);
+    }
+
+    /// What the handler has said of its run.
+    pub(crate) fn run_told(&self) -> RunTold {
+        self.inner.told.lock().clone()
     }
 
     fn report(&self, reported: Progress) {
@@ -159,6 +210,7 @@ impl Job {
                 percent: reported.percent.or(before.percent),
                 message: reported.message.or(before.message),
                 usage: reported.usage.or(before.usage),
+                session: reported.session.or(before.session),
             });
         }
         self.inner.progressed.notify_one();

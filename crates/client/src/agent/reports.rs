@@ -106,6 +106,8 @@ async fn complete_at_once(
         attempt: None,
         result: None,
         usage: None,
+        session: None,
+        evidence: None,
         items: Some(batch.iter().map(|(_, item)| item.clone()).collect()),
         then_claim,
     };
@@ -149,6 +151,8 @@ async fn deliver(core: Arc<Core>, job: Job, ending: Ending) {
                 message: release.message,
                 not_before: release.not_before,
                 pause_until: release.pause_until,
+                usage: release.told.usage,
+                session: release.told.session,
             };
             let limit = Some(GIVE_UP_AFTER);
             let sent = send(
@@ -161,13 +165,15 @@ async fn deliver(core: Arc<Core>, job: Job, ending: Ending) {
             .await;
             (&core.counts.returned, sent)
         }
-        Ending::Stopped(result) => {
+        Ending::Stopped(result, told) => {
             let request = StoppedRequest {
                 id: lease.id,
                 guid: core.guid,
                 instance_id: core.instance_id.clone(),
                 attempt: lease.attempt,
                 result,
+                usage: told.usage,
+                session: told.session,
             };
             let limit = Some(GIVE_UP_AFTER);
             let sent = send(

@@ -17,7 +17,6 @@ use super::resuming;
 /// How often progress is sent at the most.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(200);
 /// How long it may take to tell what an attempt has used up that did not complete.
-const LAST_USAGE: Duration = Duration::from_secs(2);
 /// How long an aborted handler may take to reach its next `.await`.
 const ABORT_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -53,10 +52,6 @@ pub(crate) async fn supervise(core: Arc<Core>, job: Job) {
         end = until_ended(&core, &job, handler) => end,
         never = keep_alive(&core, &job) => match never {},
     };
-    if let Some(rest) = unreported_usage(&job, &end) {
-        // Best effort: the end is not held up by a coordinator that is away.
-        let _ = tokio::time::timeout(LAST_USAGE, send(&core, &job, rest)).await;
-    }
     // What is under way to have the item again decides under which attempt.
     let _decided = job.resuming().lock().await;
     let lease = job.lease_ref();
@@ -72,13 +67,6 @@ pub(crate) async fn supervise(core: Arc<Core>, job: Job) {
         (_, end) => end,
     };
     core.report(job.clone(), end);
-}
-
-/// What was used up and not told yet, where the end does not tell it.
-fn unreported_usage(job: &Job, end: &JobEnd) -> Option<Progress> {
-    let tells_itself = matches!(end, JobEnd::Completed(_) | JobEnd::Settled);
-    job.take_progress()
-        .filter(|progress| progress.usage.is_some() && !tells_itself)
 }
 
 /// Waits for the handler. One that does not obey a cancel within the grace is aborted.
@@ -175,6 +163,7 @@ async fn send(core: &Arc<Core>, job: &Job, progress: Progress) -> bool {
             .message
             .map(|message| without_end(&message, limits::ERROR)),
         usage: progress.usage,
+        session: progress.session,
     };
     let patience = core.client.options().request_timeout;
     let answer = core

@@ -113,6 +113,26 @@ where
     Ok(object.map(|Object(value)| value))
 }
 
+/// Reads a value that a report may have beside what it is about. What cannot be read counts as absent: nobody could be
+/// told, and the report would be lost with it.
+pub(super) fn or_nothing<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    #[derive(serde::Deserialize)]
+    #[serde(untagged)]
+    enum Lenient<T> {
+        Read(T),
+        Not(IgnoredAny),
+    }
+
+    Ok(match Option::<Lenient<T>>::deserialize(deserializer)? {
+        Some(Lenient::Read(value)) => Some(value),
+        Some(Lenient::Not(_)) | None => None,
+    })
+}
+
 /// A value whose fields have names.
 struct Object<T>(T);
 

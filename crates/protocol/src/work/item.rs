@@ -5,6 +5,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::evidence::Evidence;
+use super::feedback::Feedback;
+use super::reason::Reason;
+use super::session::Session;
+use super::usage::Usage;
 use crate::body::Body;
 use crate::id::{AgentGuid, WorkId};
 use crate::time::Timestamp;
@@ -78,82 +83,6 @@ impl WorkStatus {
 }
 
 impl fmt::Display for WorkStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-/// Why an attempt ended without a completion.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
-#[serde(rename_all = "kebab-case")]
-pub enum Reason {
-    /// The agent said that it failed.
-    AgentError,
-    /// The agent's account ran into a usage limit.
-    UsageLimit,
-    /// No progress for `timeoutMs`.
-    Timeout,
-    /// The agent died, or no longer knew of the item.
-    AgentLost,
-    /// The agent never started it.
-    NotStarted,
-    /// The agent gave it back.
-    Released,
-    /// Past its deadline.
-    Deadline,
-    /// The submission broke a rule and could not be refused at once.
-    Rejected,
-    /// It could not be read.
-    Poison,
-    /// It was called off.
-    Cancelled,
-}
-
-impl Reason {
-    /// The whole set.
-    pub const ALL: [Self; 10] = [
-        Self::AgentError,
-        Self::UsageLimit,
-        Self::Timeout,
-        Self::AgentLost,
-        Self::NotStarted,
-        Self::Released,
-        Self::Deadline,
-        Self::Rejected,
-        Self::Poison,
-        Self::Cancelled,
-    ];
-
-    /// What an agent may say of a failure (`work.fail`, `work.errors`); the first where it says nothing.
-    /// `timeout` is for a limit of its own.
-    pub const OF_FAILURE: [Self; 3] = [Self::AgentError, Self::UsageLimit, Self::Timeout];
-    /// Why an agent may give an item back (`work.release`); the first where it says nothing.
-    pub const OF_RELEASE: [Self; 2] = [Self::Released, Self::UsageLimit];
-
-    /// Reads a reason.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|reason| reason.as_str() == text)
-    }
-
-    /// The reason as it stands on the wire.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::AgentError => "agent-error",
-            Self::UsageLimit => "usage-limit",
-            Self::Timeout => "timeout",
-            Self::AgentLost => "agent-lost",
-            Self::NotStarted => "not-started",
-            Self::Released => "released",
-            Self::Deadline => "deadline",
-            Self::Rejected => "rejected",
-            Self::Poison => "poison",
-            Self::Cancelled => "cancelled",
-        }
-    }
-}
-
-impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }
@@ -237,28 +166,7 @@ pub struct CancelInfo {
     pub stopped_at: Option<Timestamp>,
 }
 
-/// What an attempt has used up, as the agent says.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-#[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase")]
-pub struct Usage {
-    /// Tokens of a model.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub tokens: Option<u64>,
-    /// Money, in US dollars.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub cost_usd: Option<f64>,
-}
-
-impl Usage {
-    /// Whether the cost, where there is one, is an amount of money.
-    pub fn is_sound(&self) -> bool {
-        self.cost_usd
-            .is_none_or(|cost| cost.is_finite() && cost >= 0.0)
-    }
-}
-
-/// A work item as clients see it. Listings omit `contextData` and `result`.
+/// A work item as clients see it. Listings omit `contextData`, `result` and `evidence`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(any(test, feature = "schemas"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
@@ -352,9 +260,18 @@ pub struct WorkItem {
     /// Who called it off.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cancel: Option<CancelInfo>,
-    /// What it has used up.
+    /// What all its attempts have used up together.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub usage: Option<Usage>,
+    /// The conversation in which an agent program has worked on it last.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub session: Option<Session>,
+    /// What the checks of the last attempt that reported its end have found.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub evidence: Vec<Evidence>,
+    /// What the next attempt should know of those before, the oldest first. In claimed items only.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub feedback: Vec<Feedback>,
     /// When it was last written.
     pub updated_at: Timestamp,
     /// The number of its last write; grows with each.
@@ -416,9 +333,5 @@ mod tests {
         for status in WorkStatus::ALL {
             assert_eq!(serde_json::to_value(status).unwrap(), status.as_str());
         }
-        assert_eq!(
-            serde_json::to_value(Reason::UsageLimit).unwrap(),
-            Reason::UsageLimit.as_str()
-        );
     }
 }

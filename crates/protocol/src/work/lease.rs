@@ -2,8 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::item::{Reason, Usage, WorkItem};
+use super::evidence::ReportedEvidence;
+use super::item::WorkItem;
+use super::reason::Reason;
 use super::report::{ReportedError, ReportedResult};
+use super::session::Session;
+use super::usage::Usage;
 use super::{input, limits};
 use crate::id::{AgentGuid, WorkId};
 use crate::time::Timestamp;
@@ -116,9 +120,12 @@ pub struct ProgressRequest {
     /// A sentence.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub message: Option<String>,
-    /// What it has used up so far.
+    /// What this attempt has used up so far, all in all.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub usage: Option<Usage>,
+    /// The conversation in which it is worked on.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub session: Option<Session>,
 }
 
 /// One finished item of a completion.
@@ -137,9 +144,19 @@ pub struct CompleteItem {
         deserialize_with = "input::optional_sentence_or_map"
     )]
     pub result: Option<ReportedResult>,
-    /// What it used up.
+    /// What this attempt has used up, all in all.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub usage: Option<Usage>,
+    /// The conversation in which it is worked on.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub session: Option<Session>,
+    /// What was checked.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        default,
+        deserialize_with = "input::optional_objects::<{ limits::ITEMS }, _, _>"
+    )]
+    pub evidence: Option<Vec<ReportedEvidence>>,
 }
 
 /// `work.complete`: one item (`id`, `attempt`…) or `items`; then, if asked for, the next claim.
@@ -165,9 +182,19 @@ pub struct CompleteRequest {
         deserialize_with = "input::optional_sentence_or_map"
     )]
     pub result: Option<ReportedResult>,
-    /// What it used up, when it is one.
+    /// What this attempt has used up, all in all, when it is one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub usage: Option<Usage>,
+    /// The conversation in which it is worked on, when it is one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub session: Option<Session>,
+    /// What was checked, when it is one.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        default,
+        deserialize_with = "input::optional_objects::<{ limits::ITEMS }, _, _>"
+    )]
+    pub evidence: Option<Vec<ReportedEvidence>>,
     /// Several finished items.
     #[serde(
         skip_serializing_if = "Option::is_none",
@@ -213,6 +240,19 @@ pub struct FailRequest {
     /// Whether it counts as an attempt; where absent yes, unless the reason is `usage-limit`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub spends_attempt: Option<bool>,
+    /// What this attempt has used up, all in all.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub usage: Option<Usage>,
+    /// The conversation in which it is worked on.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub session: Option<Session>,
+    /// What was checked.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        default,
+        deserialize_with = "input::optional_objects::<{ limits::ITEMS }, _, _>"
+    )]
+    pub evidence: Option<Vec<ReportedEvidence>>,
 }
 
 /// `work.release`
@@ -238,10 +278,16 @@ pub struct ReleaseRequest {
     /// Not to be offered again before.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub not_before: Option<Timestamp>,
-    /// With `usage-limit`: until when the agent is paused, where that is not `notBefore`; others may
-    /// have the item at once.
+    /// With `usage-limit`, `outage` and `account`: until when the agent is paused, where that is not `notBefore`; others
+    /// may have the item at once.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub pause_until: Option<Timestamp>,
+    /// What this attempt has used up, all in all.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub usage: Option<Usage>,
+    /// The conversation in which it is worked on.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub session: Option<Session>,
 }
 
 /// `work.stopped`: the agent has obeyed a cancel directive.
@@ -265,6 +311,12 @@ pub struct StoppedRequest {
         deserialize_with = "input::optional_sentence_or_map"
     )]
     pub result: Option<ReportedResult>,
+    /// What this attempt has used up, all in all.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub usage: Option<Usage>,
+    /// The conversation in which it is worked on.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub session: Option<Session>,
 }
 
 #[cfg(test)]

@@ -2,8 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::evidence::ReportedEvidence;
 use super::input::{self, FromSentence};
-use super::item::{Reason, Usage};
+use super::reason::Reason;
+use super::session::Session;
+use super::usage::Usage;
 use crate::body::Body;
 use crate::id::{AgentGuid, WorkId};
 use crate::time::Timestamp;
@@ -88,9 +91,27 @@ pub struct CompletedReport {
         deserialize_with = "input::optional_sentence_or_map"
     )]
     pub result: Option<ReportedResult>,
-    /// What it used up.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    /// What this attempt has used up, all in all; passed over where it cannot be read.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        default,
+        deserialize_with = "input::or_nothing"
+    )]
     pub usage: Option<Usage>,
+    /// The conversation in which it was worked on; passed over where it cannot be read.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        default,
+        deserialize_with = "input::or_nothing"
+    )]
+    pub session: Option<Session>,
+    /// What was checked; passed over where it cannot be read.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        default,
+        deserialize_with = "input::or_nothing"
+    )]
+    pub evidence: Option<Vec<ReportedEvidence>>,
 }
 
 /// A failure published to `loom.{p}.work.errors`.
@@ -117,4 +138,53 @@ pub struct ErrorReport {
     /// Which kind of failure, one of [`Reason::OF_FAILURE`]; any other one counts as `agent-error`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<Reason>,
+    /// What this attempt has used up, all in all; passed over where it cannot be read.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        default,
+        deserialize_with = "input::or_nothing"
+    )]
+    pub usage: Option<Usage>,
+    /// The conversation in which it was worked on; passed over where it cannot be read.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        default,
+        deserialize_with = "input::or_nothing"
+    )]
+    pub session: Option<Session>,
+    /// What was checked; passed over where it cannot be read.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        default,
+        deserialize_with = "input::or_nothing"
+    )]
+    pub evidence: Option<Vec<ReportedEvidence>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Encoding;
+    use serde_json::json;
+
+    #[test]
+    fn a_published_end_counts_although_what_stands_beside_it_cannot_be_read() {
+        let (id, guid) = (WorkId::generate(), AgentGuid::generate());
+        for encoding in [Encoding::Json, Encoding::MessagePack] {
+            let report = |usage: serde_json::Value, evidence: serde_json::Value| {
+                let report = json!({
+                    "workItemId": id, "agentGuid": guid, "result": {"summary": "ok"},
+                    "usage": usage, "session": {"id": 7}, "evidence": evidence,
+                });
+                let bytes = encoding.encode(&report).unwrap();
+                encoding.decode_request::<CompletedReport>(&bytes).unwrap()
+            };
+            let bad = report(json!({"tokens": -1}), json!([{"name": "t"}]));
+            assert_eq!(bad.result.unwrap().summary.as_deref(), Some("ok"));
+            assert!(bad.usage.is_none() && bad.session.is_none() && bad.evidence.is_none());
+            let good = report(json!({"tokens": 1}), json!([{"name": "t", "exitCode": 0}]));
+            assert_eq!(good.usage.unwrap().tokens, Some(1));
+            assert_eq!(good.evidence.unwrap().len(), 1);
+        }
+    }
 }

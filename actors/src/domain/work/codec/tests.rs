@@ -30,7 +30,13 @@ fn a_record_of_a_loom_without_dead_letters_reads() {
     struct Before {
         errors: Vec<WorkErrorInfo>,
         cancel: Option<CancelInfo>,
-        usage: Option<Usage>,
+        usage: Option<UsageBefore>,
+    }
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct UsageBefore {
+        tokens: Option<u64>,
+        cost_usd: Option<f64>,
     }
     let record = WorkRecord::blank(
         WorkId::new(Uuid::nil()),
@@ -42,12 +48,21 @@ fn a_record_of_a_loom_without_dead_letters_reads() {
     let before = Before {
         errors: Vec::new(),
         cancel: None,
-        usage: None,
+        usage: Some(UsageBefore {
+            tokens: Some(u64::MAX),
+            cost_usd: Some(0.5),
+        }),
     };
     stored.rare = Some(Raw(rmp_serde::to_vec_named(&before).unwrap().into()));
     let mut bytes = vec![VERSION];
     rmp_serde::encode::write(&mut bytes, &stored).unwrap();
-    assert_eq!(decode(&bytes).unwrap(), record);
+    let read = decode(&bytes).unwrap();
+    let usage = Some(Usage {
+        tokens: Some(u64::MAX),
+        cost_usd: Some(0.5),
+        ..Usage::default()
+    });
+    assert_eq!(read, WorkRecord { usage, ..record });
 }
 
 #[test]

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::super::command::Command;
 use super::super::record::LeaseEnd;
+use super::super::run_report::RunReport;
 use super::super::transition::tests::{
     any_history, assign, at, by, complete, failure, fresh, holder, lose, play, release, result,
     then,
@@ -31,7 +32,7 @@ fn without_attempt(n: u128, reported_at: i64) -> Command {
             reported_at: at(reported_at),
         },
         result: result(),
-        usage: None,
+        report: RunReport::default(),
     }
 }
 
@@ -64,11 +65,12 @@ fn everything_else_that_is_late_changes_nothing() {
             by: by(1, 1),
             progress: None,
             message: None,
-            usage: None,
+            report: RunReport::default(),
         },
         Command::Fail {
             by: by(1, 1),
             failure: failure(true, true),
+            report: RunReport::default(),
         },
         release(1, 1),
         complete(2, 1),
@@ -102,6 +104,7 @@ fn nothing_is_late_but_a_loss_that_nobody_has_overtaken() {
     let fail = Command::Fail {
         by: by(1, 1),
         failure: failure(true, true),
+        report: RunReport::default(),
     };
     let retry = Command::Retry {
         retries: None,
@@ -166,7 +169,7 @@ proptest! {
             return Ok(());
         };
         let by = Fence { guid: lease.holder.guid, attempt: Some(record.attempt), reported_at: at(20) };
-        let completion = Command::Complete { by, result: result(), usage: None };
+        let completion = Command::Complete { by, result: result(), report: RunReport::default() };
         let n = u128::from(lease.holder.guid == holder(2).guid) + 1;
         let mut lost = record.clone();
         play(&mut lost, &[lose(n, record.attempt, reason)]);

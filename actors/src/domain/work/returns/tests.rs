@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::super::command::{Command, Decision};
+use super::super::run_report::RunReport;
 use super::super::transition::tests::{assign, at, by, fresh, lose, play, release, then};
 use super::*;
 
@@ -75,6 +76,7 @@ fn what_the_agent_says_of_a_return_stands_in_the_items_errors() {
         reason: Reason::Released,
         message: Some("the disk is full".into()),
         not_before: None,
+        report: RunReport::default(),
     };
     let mut record = then(&fresh(1), assign(1));
     record = then(&record, says(&record));
@@ -94,15 +96,16 @@ fn what_the_agent_says_of_a_return_stands_in_the_items_errors() {
 }
 
 #[test]
-fn a_usage_limit_may_be_met_as_often_as_it_likes() {
+fn what_is_nobodys_failure_may_happen_as_often_as_it_likes() {
     let mut record = fresh(1);
-    for _ in 0..300 {
+    for n in 0..300 {
         record = then(&record, assign(1));
         let limit = Command::Release {
             by: by(1, record.attempt),
-            reason: Reason::UsageLimit,
+            reason: [Reason::UsageLimit, Reason::Outage, Reason::Account][n % 3],
             message: None,
             not_before: Some(at(50)),
+            report: RunReport::default(),
         };
         record = then(&record, limit);
     }

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use loom_protocol::work::limits;
+use loom_protocol::work::{Evidence, Session, Usage, limits};
 use loom_protocol::{Body, WorkId};
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -89,7 +89,7 @@ pub(in super::super) fn complete(n: u128, attempt: u32) -> Command {
     Command::Complete {
         by: by(n, attempt),
         result: result(),
-        usage: None,
+        report: RunReport::default(),
     }
 }
 
@@ -110,6 +110,7 @@ pub(in super::super) fn release(n: u128, attempt: u32) -> Command {
         message: None,
         reason: Reason::Released,
         not_before: None,
+        report: RunReport::default(),
     }
 }
 
@@ -127,7 +128,8 @@ pub(in super::super) fn then(record: &WorkRecord, command: Command) -> WorkRecor
 
 pub(in super::super) fn stop(result: Option<WorkResult>) -> Command {
     let by = by(1, 1);
-    Command::Stopped { by, result }
+    let report = RunReport::default();
+    Command::Stopped { by, result, report }
 }
 
 #[test]
@@ -187,7 +189,7 @@ fn a_report_without_attempt_counts_only_after_the_assignment() {
             reported_at: at(millis),
         },
         result: result(),
-        usage: None,
+        report: RunReport::default(),
     };
     assert!(report(9).decide(&assigned, at(20)).is_err());
     let completed = then(&assigned, report(10));
@@ -202,6 +204,7 @@ fn failures_spend_attempts_until_none_is_left() {
         let command = Command::Fail {
             by: by(1, attempt),
             failure: failure(true, true),
+            report: RunReport::default(),
         };
         record = then(&record, command.clone());
         assert_eq!(command.decide(&record, at(20)), Ok(Decision::Already));
@@ -217,6 +220,7 @@ fn what_is_not_recoverable_fails_at_once() {
         Command::Fail {
             by: by(1, 1),
             failure: failure(false, true),
+            report: RunReport::default(),
         },
     );
     assert_eq!((record.status, record.attempts), (WorkStatus::Failed, 1));
@@ -231,6 +235,7 @@ fn a_failure_is_followed_by_a_pause_unless_the_agent_says_when_or_that_it_is_hop
             not_before,
             ..failure(recoverable, true)
         },
+        report: RunReport::default(),
     };
     // The first pause is up to 1 s, and the jitter of these tests a half.
     let again = then(&assigned, fail(true, None));
@@ -267,6 +272,32 @@ fn a_missed_deadline_fails_the_item_wherever_it_stands_but_no_other_attempt() {
     assert!(stop(None).decide(&in_time, at(20)).is_err());
 }
 
+fn session() -> Session {
+    Session {
+        agent_type: "claude-code".into(),
+        id: "7c1e".into(),
+        host_id: "h-1".into(),
+        hostname: "host".into(),
+        agent_guid: Some(guid(1)),
+        store: "ab12".into(),
+        path: None,
+    }
+}
+
+fn evidence() -> Evidence {
+    Evidence {
+        name: "tests".into(),
+        command: "cargo test".into(),
+        exit_code: 101,
+        duration_ms: 1_200,
+        output_tail: "boom".into(),
+        at: at(4),
+        attempt: 1,
+        commit: Some("abc123".into()),
+        dirty: Some(true),
+    }
+}
+
 pub(crate) fn any_record() -> impl Strategy<Value = WorkRecord> {
     (any_history(), any::<u64>(), any::<bool>()).prop_map(|(commands, created, rich)| {
         let mut record = fresh(2);
@@ -281,8 +312,12 @@ pub(crate) fn any_record() -> impl Strategy<Value = WorkRecord> {
             record.deadline = Some(at(77));
             record.usage = Some(Usage {
                 tokens: Some(1),
-                cost_usd: None,
+                cost_usd: Some(0.125),
+                ..Usage::default()
             });
+            record.usage_before = record.usage.clone();
+            record.session = Some(session());
+            record.evidence = vec![evidence()];
             record.retries = 2;
             record.auto_retries = 1;
             record.raw = Some(RawSubmission {
@@ -308,13 +343,14 @@ pub(in super::super) fn any_history() -> impl Strategy<Value = Vec<Command>> {
         }),
         2 => fence.clone().prop_map(Command::Start),
         2 => (fence.clone(), any::<bool>()).prop_map(|(by, message)| Command::Progress {
-            by, progress: Some(1.5), message: message.then(|| "m".into()), usage: None
+            by, progress: Some(1.5), message: message.then(|| "m".into()), report: RunReport::default()
         }),
-        1 => fence.clone().prop_map(|by| Command::Complete { by, result: result(), usage: None }),
+        1 => fence.clone().prop_map(|by| Command::Complete { by, result: result(), report: RunReport::default() }),
         2 => (fence.clone(), any::<bool>(), any::<bool>()).prop_map(|(by, recoverable, spends)|
-            Command::Fail { by, failure: failure(recoverable, spends) }),
+            Command::Fail { by, failure: failure(recoverable, spends), report: RunReport::default() }),
         2 => fence.clone().prop_map(|by| Command::Release {
-            by, message: None, reason: Reason::UsageLimit, not_before: Some(at(50))
+            by, message: None, reason: Reason::UsageLimit, not_before: Some(at(50)),
+            report: RunReport::default()
         }),
         2 => (1u128..3, 0u32..6, any::<bool>()).prop_map(|(n, attempt, spends_attempt)| Command::Revoke {
             guid: guid(n), attempt, spends_attempt,
@@ -325,7 +361,7 @@ pub(in super::super) fn any_history() -> impl Strategy<Value = Vec<Command>> {
         1 => Just(Command::Cancel { by: "me".into(), reason: Some("because".into()), again: false }),
         1 => fence.clone().prop_map(Command::CancelDelivered),
         1 => (fence, any::<bool>()).prop_map(|(by, has_result)| Command::Stopped {
-            by, result: has_result.then(result)
+            by, result: has_result.then(result), report: RunReport::default()
         }),
     ];
     prop::collection::vec(command, 0..24)
