@@ -120,12 +120,12 @@ impl Runner {
             Ok(()) => self.program(work).await,
             Err(end) => end,
         };
-        let end = self.as_told(work, end, self.plan.after.is_none());
+        let end = self.decided(work, end, self.plan.after.is_none());
         self.after(work, end).await
     }
 
     /// The end as the program has told it by itself, where it has.
-    fn as_told(&self, work: &Work<'_>, end: JobEnd, is_last: bool) -> JobEnd {
+    fn decided(&self, work: &Work<'_>, end: JobEnd, is_last: bool) -> JobEnd {
         let (end, is_told) = work.broker.over(end, is_last);
         match (end, &self.plan.known) {
             (JobEnd::Failed(error), Some(known)) if is_told => {
@@ -301,7 +301,7 @@ impl Runner {
         let failed = match execution.run(command, None).await {
             Ok(finished) if finished.ended == Ended::Exited(Exit::Code(0)) => {
                 // It may have told an end as well.
-                return self.as_told(work, end, true);
+                return self.decided(work, end, true);
             }
             Ok(finished) => self.judge_failure(&finished, "the --after command: "),
             Err(error) => failure(true, "after", format!("the --after command: {error}")),

@@ -29,6 +29,7 @@ for n in range(60):
     s.connect(os.environ[\"LOOM_WORK_SOCKET\"])
     s.sendall(b\"{\\\"verb\\\":\\\"progress\\\",\\\"request\\\":{\\\"progress\\\":1}}\\n\")
     s.makefile().readline()
+    # deliberate sleep: the silence between two signs is what is tested
     time.sleep(0.08)";
     let mut plan = sh(&format!("python3 -c '{SIGNS}'; echo ok"));
     plan.bounds.silent_timeout = Some(SILENT_TIMEOUT);
