@@ -47,7 +47,7 @@ fn with_birth(record: &mut Record, id: u128, again: u8) {
         ticket,
         reference: None,
         place: None,
-        until: Timestamp::from_millis(0),
+        begun_again_at: (again > 0).then(|| Timestamp::from_millis(i64::from(again) + 4)),
     });
 }
 

@@ -7,7 +7,7 @@ use loom_process::stat::{self, Entry};
 use loom_protocol::target::{BirthTicket, Mechanism, RawConfig, TargetConfig};
 use loom_protocol::{ProjectId, SpinUpId, TargetId, Timestamp, WorkId};
 use loom_targets::{
-    Found, Launcher, Reference, StartOrder, Started, Stopped, Surroundings, mechanism_for,
+    Launcher, Reference, StartOrder, Started, Stopped, Surroundings, mechanism_for,
 };
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
