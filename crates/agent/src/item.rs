@@ -11,13 +11,12 @@ use loom_client::clock;
 use loom_client::{Job, JobEnd, JobError};
 
 use super::args::Stdin;
-use super::execute::{Bounds, Ended, Execution};
-use super::exit_rule::{Exit, ExitRules, ExitVerdict};
+use super::execute::{Ended, Execution};
+use super::exit_rule::{Exit, ExitVerdict};
 use super::host::{HOLD_BACK, Host, is_of_host};
-use super::limit::LimitPatterns;
 use super::private_dir::PrivateDir;
 use super::program::run::{self, Launcher, Run};
-use super::result::{ResultForm, failure};
+use super::result::failure;
 use super::runner::Runner;
 use super::socket;
 use super::socket::broker::Broker;
@@ -32,31 +31,6 @@ const LONGEST_ARGUMENT: usize = 128 * 1024 - 1;
 const AFTER_STOP: Duration = Duration::from_secs(20);
 /// How long beyond `--grace` a job may take to stop, all in all.
 pub const STOP_MARGIN: Duration = Duration::from_secs(30);
-
-/// What is done with each item.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    /// A program that Loom understands; in the place of `command`, `stdin`, `result` and `rules`.
-    pub known: Option<Launcher>,
-    /// The program and its arguments, with placeholders.
-    pub command: Vec<String>,
-    /// What it reads.
-    pub stdin: Stdin,
-    /// What counts as its result.
-    pub result: ResultForm,
-    /// The directory of an item, with placeholders.
-    pub workdir: Option<String>,
-    /// Run before.
-    pub before: Option<String>,
-    /// Run after.
-    pub after: Option<String>,
-    /// The clocks.
-    pub bounds: Bounds,
-    /// What an exit code means.
-    pub rules: ExitRules,
-    /// What tells a usage limit.
-    pub limits: LimitPatterns,
-}
 
 /// An item on its way, and what was made for it.
 struct Work<'a> {

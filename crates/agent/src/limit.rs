@@ -1,13 +1,12 @@
 //! Whether a program says that a usage limit is met, and until when; for known programs also, whether it is their
 //! provider's trouble or a matter for a person. Pure.
 
-use std::fmt;
-
 use jiff::tz::TimeZone;
 use loom_protocol::Timestamp;
 use regex::{Regex, RegexBuilder};
 
 use super::capture::Capture;
+pub use super::limit_met::{Class, LimitMet};
 use super::limit_presets::{self, LimitPreset};
 use super::reset_time::reset_time;
 
@@ -19,38 +18,6 @@ const LAST_LINE: usize = 32 * 1024;
 const NOTHING_ELSE: usize = 400;
 /// and not more than so many words before the limit: it would be speaking about one.
 const WORDS_BEFORE: usize = 3;
-
-/// What is nobody's failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Class {
-    /// An account has used its share; that ends at a time.
-    Limit,
-    /// The provider is in trouble; that ends by itself.
-    Outage,
-    /// A person has to act: to pay, to sign in.
-    Account,
-}
-
-impl fmt::Display for Class {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Limit => "a usage limit is met",
-            Self::Outage => "the provider is in trouble",
-            Self::Account => "the account needs a person",
-        })
-    }
-}
-
-/// A usage limit that a program has met, or what else is nobody's failure.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LimitMet {
-    /// Which of them.
-    pub class: Class,
-    /// Until when, if it says so and it can be understood.
-    pub until: Option<Timestamp>,
-    /// What it said.
-    pub said: String,
-}
 
 /// The patterns that tell a usage limit. With none, nothing is told.
 ///

@@ -6,7 +6,7 @@ use loom_client::AgentStopper;
 use parking_lot::Mutex;
 
 use super::host::Host;
-use super::item::Plan;
+use super::plan::Plan;
 use super::rest::Rests;
 use super::secrets::Secrets;
 use super::socket::broker::{Line, Terms};

@@ -6,7 +6,7 @@ use loom_protocol::Timestamp;
 use loom_protocol::work::{CostSource, Usage};
 use serde_json::Value;
 
-use crate::limit::{Class, LimitMet};
+use crate::limit_met::{Class, LimitMet};
 
 /// How many messages are remembered, to count the usage of each once.
 const MESSAGES: usize = 256;

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::facts::{Facts, ResultEvent, Tokens};
 use super::power::Allow;
 use super::{Adapter, Launch, Meaning, doing, field, number, says_denied, text};
-use crate::limit::Class;
+use crate::limit_met::Class;
 use crate::limit_presets::LimitPreset;
 
 /// Gemini CLI.

@@ -21,6 +21,7 @@ pub mod doing;
 pub mod facts;
 pub mod gemini;
 pub mod json;
+mod judging;
 pub mod listener;
 pub mod power;
 pub mod prompt;
@@ -33,7 +34,7 @@ use std::fmt::Debug;
 use clap::ValueEnum;
 use serde_json::Value;
 
-use crate::limit::Class;
+use crate::limit_met::Class;
 use crate::limit_presets::LimitPreset;
 use facts::Facts;
 use power::Power;

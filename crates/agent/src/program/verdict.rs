@@ -1,7 +1,7 @@
 //! From what a program says and how it ended to what the run came to. Pure.
 
 use super::facts::{Facts, ResultEvent};
-use crate::limit::Class;
+use crate::limit_met::Class;
 
 /// How a program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use loom_client::{CancelCause, Client, ClientError, ErrorKind, Job, JobEnd};
+use loom_client::{CancelCause, Client, ErrorKind, Job, JobEnd};
 use loom_protocol::text::{without_end, without_middle};
 use loom_protocol::work::{Lease, ProgressRequest, WorkItem, limits};
 use loom_protocol::{Body, ErrorCode, VerbName, WireError};
@@ -18,6 +18,7 @@ use super::children::{Children, Slots};
 use super::end::{End, Told};
 use super::message::{Await, Complete, Fail, Progress, Request, Submit, Verb};
 use super::peer::Programs;
+use super::refusal::wire;
 use crate::secrets::Secrets;
 
 /// How long a lease is asked after before an end is noted without an answer.
@@ -284,21 +285,4 @@ fn check_size(done: &Complete) -> Result<(), WireError> {
 fn body(value: &impl Serialize) -> Result<Body, WireError> {
     Body::of(value)
         .map_err(|error| WireError::new(ErrorCode::Internal, format!("no answer: {error}")))
-}
-
-/// An error of the client as one of the wire.
-pub fn wire(error: &ClientError) -> WireError {
-    if let Some(wire) = error.wire() {
-        return wire.clone();
-    }
-    let code = match error.kind() {
-        ErrorKind::Timeout
-        | ErrorKind::NoCoordinator
-        | ErrorKind::Disconnected
-        | ErrorKind::Connect
-        | ErrorKind::Deadline => ErrorCode::Unavailable,
-        ErrorKind::TooLarge => ErrorCode::TooLarge,
-        _ => ErrorCode::Internal,
-    };
-    WireError::new(code, error.to_string())
 }

@@ -14,8 +14,8 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use super::broker::wire;
 use super::message::Submit;
+use super::refusal::wire;
 
 /// How many items lie above one that may be submitted, at the most.
 pub const MAX_DEPTH: usize = 3;

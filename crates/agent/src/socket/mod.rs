@@ -60,6 +60,7 @@ pub mod client;
 pub mod end;
 pub mod message;
 pub mod peer;
+mod refusal;
 pub mod server;
 
 use std::time::Duration;
