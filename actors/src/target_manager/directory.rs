@@ -4,6 +4,7 @@ mod begun;
 mod births;
 mod choosing;
 mod looked;
+mod tidied;
 mod unreadable;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 pub(crate) use self::births::TicketOf;
 pub use self::births::{LinkedTo, TargetView};
 pub use self::choosing::StartAt;
+pub(in crate::target_manager) use self::tidied::Tidied;
 pub(in crate::target_manager) use self::unreadable::Unreadable;
 use super::key::TargetKey;
 use super::operations::Operations;
@@ -54,6 +56,7 @@ pub struct TargetDirectory {
     project: ProjectId,
     index: RwLock<Index>,
     loaded: watch::Sender<bool>,
+    tidied: Tidied,
 }
 
 #[derive(Debug, Default)]
@@ -143,6 +146,7 @@ impl TargetDirectory {
             project,
             index: RwLock::default(),
             loaded: watch::Sender::new(false),
+            tidied: Tidied::default(),
         }
     }
 

@@ -29,6 +29,8 @@ use crate::nats::owner::Ownership;
 
 /// How often a start that is in doubt and not to be found is repeated.
 const TRIES: u32 = 3;
+/// What to do where a command ended well and its agent is not there.
+const STAYS: &str = "; the command must stay until its agent has ended: run the agent by `exec`, without `&` or anything else that puts it into the background";
 /// The pause before it is looked at again what became of a start; doubles up to the longest.
 const LOOK_FIRST: Duration = Duration::from_millis(500);
 const LOOK_MAX: Duration = Duration::from_secs(15);
@@ -179,14 +181,20 @@ impl<T: Fn(LaunchNews) + Send + Sync> Launch<T> {
         let Some(end) = end else {
             return self.find(Some(reference), None, true).await;
         };
-        let AgentEnd { how, output } = end.await;
+        let AgentEnd {
+            how,
+            success,
+            output,
+        } = end.await;
         // What it has left behind may be the agent.
         let found = self.mechanism.find(self.id, Some(&reference)).await;
         if let Ok(Found::Running(found)) = found {
             let is_told = found == reference;
             self.find(Some(found), None, is_told).await;
         } else {
-            let error = format!("it ended before its agent registered: {how}");
+            // What puts itself into the background ends well and at once, and takes what is found of it along.
+            let remedy = if success { STAYS } else { "" };
+            let error = format!("it ended before its agent registered: {how}{remedy}");
             self.over(error, output, true);
         }
     }

@@ -20,6 +20,7 @@
 //! | `launching` | talks to the mechanism of one start, in a task of its own |
 //! | `linked` | the agents that were born: which of them have gone |
 //! | `tidying` | ends what was started, and removes what is kept of it, in tasks of their own |
+//! | `leftovers` | what the incarnation before was about to end or to remove |
 //! | `health` | looks whether agents could be started |
 //! | `in_use` | tells the mechanisms what stands at the targets |
 //! | `following` | reads the bucket again when it is not as it was read |
@@ -64,6 +65,8 @@
 //! | a start comes to nothing that its mechanism knows | it takes one of `targets.max_concurrent` for half a minute at the most, and waits on without |
 //! | the coordinator dies between the link of a late birth and its end | the agent is linked; the end is written from the link |
 //! | another run of an agent that was born registers without its ticket | it is another agent: the link goes before that one is written, and the process of old is ended |
+//! | the project has nothing else to do while a process is to be ended | it does not fall asleep before that is done |
+//! | the coordinator dies while a process is to be ended, or files are to be removed | the next one finds it by the ends of the starts and by what the mechanism keeps, and does it |
 //! | what was started cannot be ended | said in the operation, and tried again for an hour |
 //!
 //! Events: `target:registered`, `target:updated` (enabled too), `target:disabled`, `target:removed`,
@@ -88,6 +91,7 @@ mod health;
 mod in_use;
 mod key;
 mod launching;
+mod leftovers;
 mod linked;
 mod mechanism;
 mod messages;
