@@ -33,7 +33,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::early::Early;
 use self::term::{OwnershipTerm, Runtime};
 use crate::api::rest;
-use crate::mechanisms::Launchers;
+use crate::mechanisms::{Launchers, sweep_starts};
 use crate::metrics;
 use crate::running::{Noted, Running, Standing};
 use crate::service::Service;
@@ -139,7 +139,9 @@ impl Coordinator {
         if let Some(problem) = Room::of(nats.max_payload()).problem(&nats.shown_url) {
             tracing::error!("{problem}");
         }
-        let watching = watch_store(&nats, server.as_ref());
+        let mut watching = watch_store(&nats, server.as_ref());
+        let sweeping = sweep_starts(data_dir.clone(), settings.targets.births().birth_timeout);
+        watching.push(AbortOnDropHandle::new(tokio::spawn(sweeping)));
         let births = births(settings, &data_dir, &nats, api_address, &options);
         let identity = identity(&data_dir, server.is_none().then_some(&nats.shown_url))?;
         let store = nats.store.clone();

@@ -2,18 +2,20 @@
 //! what they answer, in its own.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use loom_actors::clock::Clock;
+use loom_actors::settings::BirthTimeoutSettings;
 use loom_actors::target_manager::{
     AgentEnd, FailureKind, Found, Mechanism, Mechanisms, Start, StartFailure, Started, Stopped,
 };
 use loom_protocol::SpinUpId;
-use loom_protocol::target::{MechanismConfig, Target};
+use loom_protocol::target::{Mechanism as Kind, MechanismConfig, Target};
+use loom_targets::local::sweep;
 use loom_targets::ssh::Tunnels;
 use loom_targets::{
     Launcher, Reference, StartError, StartErrorKind, StartOrder, Surroundings, mechanism_for,
@@ -53,6 +55,19 @@ impl Launchers {
             nats_url,
             clock,
         }
+    }
+}
+
+/// Removes what starts have left below `data_dir` and nobody came for, once: when each start that an earlier coordinator has
+/// recorded is decided by this one.
+pub async fn sweep_starts(data_dir: PathBuf, timeouts: BirthTimeoutSettings) {
+    let of_each = Kind::ALL.map(|kind| timeouts.of(kind)).into_iter();
+    let age = of_each.max().unwrap_or_default();
+    tokio::time::sleep(age).await;
+    let folder = data_dir.join(FOLDER);
+    let swept = tokio::task::spawn_blocking(move || sweep(&folder, age)).await;
+    if let Ok(removed @ 1..) = swept {
+        tracing::info!("removed what {removed} starts have left behind");
     }
 }
 
@@ -123,10 +138,12 @@ impl Mechanism for ByLauncher {
                     ended.map_or_else(
                         || AgentEnd {
                             how: "nobody knows how".into(),
+                            success: false,
                             output: None,
                         },
                         |ended| AgentEnd {
                             how: ended.how,
+                            success: ended.success,
                             output: Some(ended.output).filter(|output| !output.is_empty()),
                         },
                     )
@@ -205,6 +222,10 @@ impl Mechanism for ByLauncher {
             seen.map_err(|error| error.to_string())
         }
         .boxed()
+    }
+
+    fn keeps(&self, id: SpinUpId) -> bool {
+        self.launcher.keeps(id)
     }
 
     fn forget(&self, id: SpinUpId) -> BoxFuture<'_, ()> {

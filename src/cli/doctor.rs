@@ -1,11 +1,13 @@
 //! `loom doctor`: what is wrong, and what to do about it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use loom_actors::nats::server::{find_server, server_on};
 use loom_actors::nats::store::space_at;
-use loom_protocol::rest::{Stats, Status};
+use loom_protocol::rest::{SpinUpsPage, Stats, Status, TargetTotals};
+use loom_protocol::target::{SpinUpOperation, SpinUpStatus};
 use serde::Serialize;
 
 use super::Context;
@@ -232,12 +234,42 @@ async fn look_at_coordinator(api: &ApiClient, running: &[Running], findings: &mu
         findings.add(Level::Warning, "store", warning.clone());
     }
     match api.get::<Stats>(&["stats"], &[]).await {
-        Ok(stats) => look_at_work(&stats, findings),
+        Ok(stats) => {
+            let starts = api.get::<SpinUpsPage>(&["spin-ups"], &[]).await;
+            let operations = starts.map(|page| page.operations).unwrap_or_default();
+            look_at_work(&stats, &starting(&operations), findings);
+        }
         Err(error) => findings.add(Level::Wrong, "work", error.to_string()),
     }
 }
 
-fn look_at_work(stats: &Stats, findings: &mut Findings) {
+/// The targets that are starting an agent, each once.
+fn starting(operations: &[SpinUpOperation]) -> BTreeSet<&str> {
+    let undecided = [SpinUpStatus::Pending, SpinUpStatus::InProgress];
+    let under_way = operations.iter();
+    let under_way = under_way.filter(|operation| undecided.contains(&operation.status));
+    under_way.map(|start| start.target_name.as_str()).collect()
+}
+
+/// What is said where items wait and nobody is there: who is about to come, or what to do.
+fn nobody_is_there(pending: usize, targets: &TargetTotals, starting: &BTreeSet<&str>) -> String {
+    let waiting = format!("{pending} items wait and no agent is there that may take any");
+    if !starting.is_empty() {
+        let names: Vec<&str> = starting.iter().copied().collect();
+        return format!(
+            "{waiting}; one is being started by target {}; `loom spin-up list` says what becomes of it",
+            names.join(", ")
+        );
+    }
+    match targets.total - targets.disabled.min(targets.total) {
+        0 => format!(
+            "{waiting}; start one with `loom agent run --capability … -- COMMAND`, or add a target with `loom targets add`"
+        ),
+        _ => format!("{waiting}, and no target is starting one; `loom work explain ID` says why"),
+    }
+}
+
+fn look_at_work(stats: &Stats, starting: &BTreeSet<&str>, findings: &mut Findings) {
     let of_status = |status: &str| stats.agents.by_status.get(status).copied().unwrap_or(0);
     let away = of_status("offline") + of_status("quarantined") + of_status("paused");
     match (stats.pending, stats.agents.total - away.min(stats.agents.total)) {
@@ -245,9 +277,7 @@ fn look_at_work(stats: &Stats, findings: &mut Findings) {
         (pending, 0) => findings.add(
             Level::Warning,
             "work",
-            format!(
-                "{pending} items wait and no agent is there that may take any; start one with `loom agent run --capability … -- COMMAND`"
-            ),
+            nobody_is_there(pending, &stats.targets, starting),
         ),
         (pending, present) => findings.add(
             Level::Ok,
@@ -272,5 +302,30 @@ fn look_at_work(stats: &Stats, findings: &mut Findings) {
                 stats.dead_letters.total
             ),
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_nobody_is_there_it_names_who_comes_or_what_to_do() {
+        let of = |total, disabled, starting: &[&str]| {
+            let targets = TargetTotals {
+                total,
+                disabled,
+                ..TargetTotals::default()
+            };
+            nobody_is_there(3, &targets, &starting.iter().copied().collect())
+        };
+        assert!(of(2, 0, &["b", "a", "b"]).contains("being started by target a, b;"));
+        assert!(of(2, 1, &[]).contains("no target is starting one; `loom work explain"));
+        for nobody in [of(0, 0, &[]), of(2, 2, &[])] {
+            assert!(
+                nobody.contains("start one with `loom agent run"),
+                "{nobody}"
+            );
+        }
     }
 }

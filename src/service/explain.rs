@@ -7,7 +7,7 @@ use loom_protocol::work::{BeingStarted, ExplainAnswer, WorkStatus};
 use loom_protocol::{Timestamp, WireError, WorkId};
 
 use super::Service;
-use super::target_verdicts::TargetVerdicts;
+use super::target_verdicts::{TargetVerdicts, Unserved};
 use super::verdicts::Verdicts;
 use crate::access::Allowed;
 
@@ -26,8 +26,10 @@ struct PendingSummary<'a> {
     knows_targets: bool,
     /// The latest start for it that failed: the target, and why.
     last_failure: Option<&'a (String, String)>,
-    /// What keeps every start waiting, where as many are under way as may be.
-    places_taken: Option<&'a str>,
+    /// What it needs, where no target's agents can do that.
+    unserved: Option<&'a Unserved>,
+    /// What keeps every start waiting: the store is full, or as many are under way as may be.
+    not_now: Option<&'a str>,
 }
 
 impl Service {
@@ -68,9 +70,13 @@ impl Service {
             others: other_targets,
             being_started,
             last_failure,
+            unserved,
         } = of_targets;
         let places_taken = project.target_manager.places_taken();
         let places_taken = places_taken.map(|taken| taken.to_string());
+        // Where the store is full nothing can be recorded, so nothing is started.
+        let store = self.projects().terms().nats.store.verdict();
+        let not_now = store.sentence().map(ToOwned::to_owned).or(places_taken);
         let summary = match (header.status, header.holder) {
             (WorkStatus::Pending, _) => PendingSummary {
                 held_until: header.not_before().filter(|time| *time > self.now()),
@@ -79,7 +85,8 @@ impl Service {
                 being_started: &being_started,
                 knows_targets: !targets_unread,
                 last_failure: last_failure.as_ref(),
-                places_taken: places_taken.as_deref(),
+                unserved: unserved.as_ref(),
+                not_now: not_now.as_deref(),
             }
             .sentence(),
             (status, Some(guid)) => format!("it is {status}, agent {guid}"),
@@ -133,15 +140,18 @@ impl PendingSummary<'_> {
             ([], (0, 0)) if agents == 0 => {
                 format!("{nobody}; start one with this capability and boundary")
             }
-            ([], (0, 0)) => format!("{nobody}; see the rule that rejected each"),
+            ([], (0, 0)) => format!("{nobody}; each is rejected by a rule"),
+            ([], (0, _)) if let Some(unserved) = self.unserved => {
+                format!("{nobody}, and {unserved}")
+            }
             ([], (0, targets)) => format!(
-                "{nobody}, and none of {targets} targets may start one for it now{}; see the rule that rejected each",
+                "{nobody}, and none of {targets} targets may start one for it now{}; each is rejected by a rule",
                 self.failure()
             ),
             ([], (startable, targets)) => {
                 let failure = self.failure();
                 let waits = self
-                    .places_taken
+                    .not_now
                     .map_or_else(String::new, |taken| format!(", but not now: {taken}"));
                 format!(
                     "{nobody}; {startable} of {targets} targets may start one for it{waits}{failure}"
@@ -205,7 +215,7 @@ mod tests {
                 (0, 3),
                 (0, 0),
                 &[],
-                "no agent may take it now; see the rule that rejected each".into(),
+                "no agent may take it now; each is rejected by a rule".into(),
             ),
             (None, (0, 3), (0, 2), birth, format!("no agent may take it now; {being_started}")),
             (None, (0, 0), (1, 2), birth, format!("no agent is registered; {being_started}")),
@@ -221,7 +231,7 @@ mod tests {
                 (0, 3),
                 (0, 2),
                 &[],
-                "no agent may take it now, and none of 2 targets may start one for it now; see the rule that rejected each".into(),
+                "no agent may take it now, and none of 2 targets may start one for it now; each is rejected by a rule".into(),
             ),
             (
                 None,
@@ -238,7 +248,8 @@ mod tests {
                 being_started,
                 knows_targets: true,
                 last_failure: None,
-                places_taken: None,
+                unserved: None,
+                not_now: None,
             };
             assert_eq!(summary.sentence(), expected);
         }
@@ -251,7 +262,8 @@ mod tests {
                 being_started: &[],
                 knows_targets: true,
                 last_failure: Some(&failure),
-                places_taken: None,
+                unserved: None,
+                not_now: None,
             };
             let told = "the last start failed, at target build-2: it said: no such model";
             assert!(failed.sentence().contains(told), "{}", failed.sentence());
@@ -263,11 +275,30 @@ mod tests {
             being_started: &[],
             knows_targets: true,
             last_failure: None,
-            places_taken: Some("as many starts are under way as may be"),
+            unserved: None,
+            not_now: Some("as many starts are under way as may be"),
         };
         assert_eq!(
             full.sentence(),
             "no agent is registered; 1 of 2 targets may start one for it, but not now: as many starts are under way as may be"
+        );
+        let unserved = Unserved {
+            capability: "rust2".into(),
+            nearest: Some("rust".into()),
+        };
+        let mistyped = PendingSummary {
+            held_until: None,
+            agents: (0, 0),
+            targets: (0, 24),
+            being_started: &[],
+            knows_targets: true,
+            last_failure: None,
+            unserved: Some(&unserved),
+            not_now: None,
+        };
+        assert_eq!(
+            mistyped.sentence(),
+            "no agent is registered, and no target serves capability \"rust2\"; did you mean \"rust\"?"
         );
         let unread = PendingSummary {
             held_until: None,
@@ -276,7 +307,8 @@ mod tests {
             being_started: &[],
             knows_targets: false,
             last_failure: None,
-            places_taken: None,
+            unserved: None,
+            not_now: None,
         };
         assert!(unread.sentence().contains("not known yet"));
     }

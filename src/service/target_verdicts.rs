@@ -2,8 +2,8 @@
 //! `work.explain`, bounded like the first. Whether a target may is decided where the TargetManager asks, too.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashSet};
-use std::fmt::Write as _;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt::{self, Write as _};
 
 use loom_actors::domain::targets::{Need, TargetRule, may_start, serves};
 use loom_actors::project::Project;
@@ -16,6 +16,7 @@ use loom_protocol::{TargetId, Timestamp};
 use super::Service;
 use super::forecast::views;
 use super::verdicts::{NAMED, NOT_PENDING};
+use crate::settings::keys::nearest;
 
 /// How many agents that are being started an answer names.
 const STARTS_NAMED: usize = 10;
@@ -35,6 +36,41 @@ pub(super) struct TargetVerdicts {
     /// The latest start that failed, of those targets that would serve it and have not succeeded since: the target's name,
     /// and why.
     pub last_failure: Option<(String, String)>,
+    /// What the item needs, where there are targets and none has agents that can do it.
+    pub unserved: Option<Unserved>,
+}
+
+/// A capability that no target serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unserved {
+    /// The capability.
+    pub capability: String,
+    /// The one that was probably meant, of those that are served.
+    pub nearest: Option<String>,
+}
+
+impl fmt::Display for Unserved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no target serves capability {:?}", self.capability)?;
+        match &self.nearest {
+            Some(nearest) => write!(f, "; did you mean {nearest:?}?"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Unserved {
+    fn of<'a>(needed: &str, served: impl Iterator<Item = &'a str>) -> Option<Self> {
+        let served: BTreeSet<&str> = served.collect();
+        if served.is_empty() || served.contains(needed) {
+            return None;
+        }
+        let served: Vec<&str> = served.into_iter().collect();
+        Some(Self {
+            capability: needed.to_owned(),
+            nearest: nearest(needed, &served).map(ToOwned::to_owned),
+        })
+    }
 }
 
 /// How far a target is from starting an agent for an item.
@@ -140,6 +176,12 @@ impl Service {
             eligible,
             others,
             last_failure: last_failure(project, &judged),
+            unserved: need.as_ref().and_then(|need| {
+                let served = judged
+                    .iter()
+                    .flat_map(|(_, view)| &view.profile.capabilities);
+                Unserved::of(&need.capability, served.map(|served| &**served))
+            }),
             being_started: births
                 .iter()
                 .take(STARTS_NAMED)
@@ -244,5 +286,31 @@ fn being_started(operation: &SpinUpOperation) -> BeingStarted {
         status: operation.status,
         started_at: operation.started_at,
         said: operation.output.as_deref().map(first_line),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_capability_that_no_target_serves_is_said_with_the_one_that_was_meant() {
+        let served = ["go", "rust", "sql-review"];
+        for (needed, expected) in [
+            ("rust", None),
+            ("rust2", Some(Some("rust"))),
+            ("sqlreview", Some(Some("sql-review"))),
+            ("painting", Some(None)),
+        ] {
+            let unserved = Unserved::of(needed, served.iter().copied());
+            let nearest = unserved.map(|unserved| unserved.nearest);
+            let expected = expected.map(|nearest: Option<&str>| nearest.map(ToOwned::to_owned));
+            assert_eq!(nearest, expected, "{needed}");
+        }
+        assert_eq!(
+            Unserved::of("rust", [].into_iter()),
+            None,
+            "there are no targets"
+        );
     }
 }

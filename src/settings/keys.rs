@@ -96,12 +96,16 @@ pub fn names_in(section: &str) -> Vec<&'static str> {
 
 /// The name among `names` that was probably meant, if one is near enough.
 pub fn did_you_mean<'a>(wrong: &str, names: &[&'a str]) -> Option<&'a str> {
-    let wrong = wrong.to_ascii_lowercase().replace('-', "_");
+    nearest(&wrong.to_ascii_lowercase().replace('-', "_"), names)
+}
+
+/// The same, of names that are written as they are.
+pub fn nearest<'a>(wrong: &str, names: &[&'a str]) -> Option<&'a str> {
     names
         .iter()
-        .map(|name| (strsim::normalized_damerau_levenshtein(&wrong, name), *name))
+        .map(|name| (strsim::normalized_damerau_levenshtein(wrong, name), *name))
         .filter(|(likeness, name)| {
-            *likeness >= 0.65 || (wrong.len() >= 4 && name.starts_with(wrong.as_str()))
+            *likeness >= 0.65 || (wrong.len() >= 4 && name.starts_with(wrong))
         })
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, name)| name)

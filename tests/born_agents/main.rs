@@ -6,6 +6,7 @@
 mod fixture;
 mod house;
 mod killed;
+mod left_behind;
 mod links;
 mod other_runs;
 mod program;

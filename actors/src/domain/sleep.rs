@@ -29,7 +29,8 @@ pub struct Signs {
     pub without_letter: usize,
     /// Dead letters that the schedule will put back.
     pub scheduled: usize,
-    /// Starts of agents that are not decided, and agents that have places at targets.
+    /// Starts of agents that are not decided, agents that have places at targets, and what is to be ended or removed of
+    /// those that have left.
     pub births: usize,
     /// Records, entries and letters that cannot be read: somebody is to be told of them.
     pub unreadable: usize,
@@ -50,7 +51,7 @@ pub enum StaysAwake {
     WithoutLetter,
     /// A dead letter is to be put back by the schedule.
     Scheduled,
-    /// An agent is being started, or has a place at a target.
+    /// An agent is being started, has a place at a target, or has left something that is to be ended.
     Births,
     /// Something in it cannot be read.
     Unreadable,

@@ -368,7 +368,9 @@ pub(super) fn signs_of(project: &Project, messages: u64) -> Signs {
         messages,
         without_letter: project.work.without_letter(0, 1).len(),
         scheduled: project.letters.scheduled(),
-        births: project.targets.undecided() + project.targets.linked_agents(),
+        births: project.targets.undecided()
+            + project.targets.linked_agents()
+            + project.targets.tidied(),
         unreadable: unreadable + usize::from(project.letters.unreadable() > 0),
     }
 }

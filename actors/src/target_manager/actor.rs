@@ -33,6 +33,7 @@ use super::following::Following;
 use super::health::Health;
 use super::in_use::InUse;
 use super::key::TargetKey;
+use super::leftovers::tidy_what_is_left;
 use super::linked::{LinkedAgents, end_agent, end_late, tidy_after};
 use super::messages::{DoneMsg, Reply, TargetMsg};
 use super::planning::Planner;
@@ -171,6 +172,7 @@ impl State {
         self.following.begin(env);
         self.planner.listen(env);
         self.take_over();
+        tidy_what_is_left(&mut self.env);
     }
 
     /// The bucket has been read: what a crash has left in it is gone on with, and what it has lost is ended.
@@ -226,6 +228,8 @@ impl State {
         let Some(Job { request, reply }) = self.queue.finish(key) else {
             return;
         };
+        // Between what leaves a record and the task that ends it the project does not fall asleep.
+        let _under_way = self.env.args.directory.begin_tidying();
         if self.env.args.directory.take_suspicion() {
             self.following.reload(&self.env);
         }
@@ -361,7 +365,7 @@ impl State {
                     && let Ok(mechanism) = env.args.births.mechanisms.of(&record.target)
                 {
                     let (id, reference) = (end.operation.operation_id, end.reference.clone());
-                    env.spawn(tidy(mechanism, id, reference));
+                    env.spawn_tidying(tidy(mechanism, id, reference));
                 }
             }
             BirthCommand::Unlink { guid, .. } => {

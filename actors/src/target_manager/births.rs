@@ -241,7 +241,7 @@ impl Births {
     pub fn given_up(&mut self, env: &mut Env, id: SpinUpId, end: Option<&Ended>) {
         let mechanism = self.forget(id).and_then(|running| running.mechanism);
         if let (Some(mechanism), Some(end)) = (mechanism, end) {
-            env.spawn(tidy(mechanism, id, end.reference.clone()));
+            env.spawn_tidying(tidy(mechanism, id, end.reference.clone()));
         }
     }
 

@@ -7,6 +7,7 @@ mod choosing;
 mod ends;
 mod looked;
 mod said;
+mod tidied;
 mod unreadable;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +23,7 @@ use tokio::sync::watch;
 pub(crate) use self::births::TicketOf;
 pub use self::births::{LinkedTo, TargetView};
 pub use self::choosing::StartAt;
+pub(in crate::target_manager) use self::tidied::Tidied;
 pub(in crate::target_manager) use self::unreadable::Unreadable;
 use super::key::TargetKey;
 use super::operations::Operations;
@@ -57,6 +59,7 @@ pub struct TargetDirectory {
     project: ProjectId,
     index: RwLock<Index>,
     loaded: watch::Sender<bool>,
+    tidied: Tidied,
 }
 
 #[derive(Debug, Default)]
@@ -152,6 +155,7 @@ impl TargetDirectory {
             project,
             index: RwLock::default(),
             loaded: watch::Sender::new(false),
+            tidied: Tidied::default(),
         }
     }
 

@@ -55,6 +55,15 @@ impl Env {
         self.tasks.spawn(task);
     }
 
+    /// The same, for what keeps the project awake: something is to be ended, or removed.
+    pub fn spawn_tidying(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        let under_way = self.args.directory.begin_tidying();
+        self.spawn(async move {
+            task.await;
+            drop(under_way);
+        });
+    }
+
     /// Has the actor told something after a while.
     pub fn tell_after(&self, wait: Duration, message: impl FnOnce() -> TargetMsg + Send + 'static) {
         self.myself.send_after(wait, message);

@@ -32,6 +32,8 @@ use crate::nats::owner::Ownership;
 
 /// How often a start that is in doubt and not to be found is repeated.
 const TRIES: u32 = 3;
+/// What to do where a command ended well and its agent is not there.
+const STAYS: &str = "; the command must stay until its agent has ended: run the agent by `exec`, without `&` or anything else that puts it into the background";
 /// The pause before it is looked at again what became of a start; doubles up to the longest.
 const LOOK_FIRST: Duration = Duration::from_millis(500);
 const LOOK_MAX: Duration = Duration::from_secs(15);
@@ -216,7 +218,11 @@ impl<T: Fn(LaunchNews) + Send + Sync> Launch<T> {
         let Some(end) = end else {
             return self.find(Some(reference), None, true, said).await;
         };
-        let AgentEnd { how, output } = tokio::select! {
+        let AgentEnd {
+            how,
+            success,
+            output,
+        } = tokio::select! {
             ended = end => ended,
             never = self.tell_why(&mut said, waits) => match never {},
         };
@@ -232,7 +238,9 @@ impl<T: Fn(LaunchNews) + Send + Sync> Launch<T> {
             let is_told = found == reference;
             self.find(Some(found), None, is_told, said).await;
         } else {
-            let error = format!("it ended before its agent registered: {how}");
+            // What puts itself into the background ends well and at once, and takes what is found of it along.
+            let remedy = if success { STAYS } else { "" };
+            let error = format!("it ended before its agent registered: {how}{remedy}");
             self.over(error, output, true);
         }
     }

@@ -291,7 +291,7 @@ pub(super) fn tidy_after(env: &mut Env, record: &Record, agent: &LinkedAgent<Ref
             })
         };
         let times = (env.args.idle_grace, GRACE);
-        env.spawn(tidy_after_agent(mechanism, id, reference, is_there, times));
+        env.spawn_tidying(tidy_after_agent(mechanism, id, reference, is_there, times));
     }
 }
 

@@ -62,6 +62,12 @@ pub trait Mechanism: Send + Sync {
     /// Whether an agent could be started, without starting one: what was seen, in words. Ends within `limit`.
     fn probe(&self, limit: Duration) -> BoxFuture<'_, Result<String, String>>;
 
+    /// Whether something is kept here of a start, by which it is found again. Asks nobody else.
+    fn keeps(&self, id: SpinUpId) -> bool {
+        let _ = id;
+        false
+    }
+
     /// Removes what is kept of a start that is decided, once nothing of it lives.
     fn forget(&self, id: SpinUpId) -> BoxFuture<'_, ()>;
 }
@@ -111,6 +117,8 @@ impl fmt::Debug for Started {
 pub struct AgentEnd {
     /// How, in words.
     pub how: String,
+    /// Whether it ended as what has done its work does.
+    pub success: bool,
     /// The end of what it said, without secrets; at most 4 KiB.
     pub output: Option<String>,
 }

@@ -20,6 +20,7 @@
 //! | `launching` | talks to the mechanism of one start, in a task of its own |
 //! | `linked` | the agents that were born: which of them have gone |
 //! | `tidying` | ends what was started, and removes what is kept of it, in tasks of their own |
+//! | `leftovers` | what the incarnation before was about to end or to remove |
 //! | `health` | looks whether agents could be started |
 //! | `in_use` | tells the mechanisms what stands at the targets |
 //! | `following` | reads the bucket again when it is not as it was read |
@@ -66,6 +67,8 @@
 //! | the coordinator dies between the link of a late birth and its end | the agent is linked; the end is written from the link, which does not go before |
 //! | a ticket that nobody knows, while a record or an end cannot be read | `unavailable`: it may be that of a start that stands there |
 //! | another run of an agent that was born registers without its ticket | it is another agent: the link goes before that one is written, and the process of old is ended |
+//! | the project has nothing else to do while a process is to be ended | it does not fall asleep before that is done |
+//! | the coordinator dies while a process is to be ended, or files are to be removed | the next one finds it by the ends of the starts and by what the mechanism keeps, and does it |
 //! | what was started cannot be ended | said in the operation, and tried again for an hour |
 //!
 //! Events: `target:registered`, `target:updated` (enabled too), `target:disabled`, `target:removed`,
@@ -91,6 +94,7 @@ mod in_use;
 mod key;
 mod late_ends;
 mod launching;
+mod leftovers;
 mod linked;
 mod mechanism;
 mod messages;

@@ -128,7 +128,7 @@ impl Running {
                 end.is_some_and(|end| end.operation.agent_guid.is_some())
             };
             let reference = self.reference.clone();
-            env.spawn(end_and_tidy(mechanism, id, reference, is_born, GRACE));
+            env.spawn_tidying(end_and_tidy(mechanism, id, reference, is_born, GRACE));
         }
     }
 }

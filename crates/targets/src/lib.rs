@@ -115,6 +115,12 @@ pub trait Launcher: Send + Sync {
     /// Whether an agent could be started, without starting one. Ends within `limit`.
     fn probe(&self, limit: Duration) -> BoxFuture<'_, Result<Probe, ProbeError>>;
 
+    /// Whether something is kept here of a start, by which it is found again. Asks nobody else.
+    fn keeps(&self, spin_up: SpinUpId) -> bool {
+        let _ = spin_up;
+        false
+    }
+
     /// Removes what is kept of a start that is decided, once nothing of it lives: locks and output.
     fn forget(&self, spin_up: SpinUpId) -> BoxFuture<'_, ()>;
 }

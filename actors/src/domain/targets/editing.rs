@@ -65,13 +65,25 @@ impl From<MechanismInUse> for WireError {
 /// Why a target cannot be taken away: what was started from it would be forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "target has {agents} agents and {births} being born; disable it, let them end, and remove it then"
+    "target has {}; disable it, let them end, and remove it then",
+    counted(*agents, *births)
 )]
 pub struct StillInUse {
     /// The agents that are linked to it.
     pub agents: usize,
     /// Its operations that are not decided.
     pub births: usize,
+}
+
+/// How much lives, without what there is none of.
+fn counted(agents: usize, births: usize) -> String {
+    let of = |count: usize, one: &str, more: &str| {
+        (count > 0).then(|| format!("{count} {}", if count == 1 { one } else { more }))
+    };
+    let agents = of(agents, "agent", "agents");
+    let births = of(births, "start under way", "starts under way");
+    let both: Vec<String> = agents.into_iter().chain(births).collect();
+    both.join(" and ")
 }
 
 impl<R: Clone> TargetRecord<R> {

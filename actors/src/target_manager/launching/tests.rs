@@ -276,6 +276,7 @@ impl Mechanism for Restless {
                 sleep(Duration::from_millis(1)).await;
             }
             AgentEnd {
+                success: false,
                 how: "it gave up".into(),
                 output: None,
             }

@@ -65,6 +65,23 @@ impl Files {
         matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
     }
 
+    /// Whether any of them is there.
+    pub(super) fn are_there(&self) -> bool {
+        self.lock.exists() || self.output.exists()
+    }
+
+    /// Whether none of those that are there was written within this time. One that cannot be asked is young.
+    pub(super) fn are_older_than(&self, age: Duration) -> bool {
+        let is_old = |path: &PathBuf| match fs::symlink_metadata(path) {
+            Ok(found) => found.modified().is_ok_and(|written| {
+                let written = written.elapsed();
+                written.is_ok_and(|written| written > age)
+            }),
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        };
+        [&self.lock, &self.output].into_iter().all(is_old)
+    }
+
     /// The process that was noted.
     pub(super) fn noted(&self) -> Option<LocalReference> {
         read_note(options().open(&self.lock).ok()?)

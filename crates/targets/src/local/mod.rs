@@ -19,6 +19,7 @@
 mod files;
 mod members;
 mod program;
+mod sweep;
 
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
@@ -43,6 +44,7 @@ use crate::{
 };
 use files::{Files, Lock};
 use members::{living, members};
+pub use sweep::sweep;
 
 /// How long somebody else's start of the same agent may take to be seen.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -330,6 +332,10 @@ impl Launcher for Local {
 
     fn place(&self) -> Option<String> {
         self.around.place.clone().or_else(stat::place)
+    }
+
+    fn keeps(&self, spin_up: SpinUpId) -> bool {
+        self.files(spin_up).are_there()
     }
 
     fn forget(&self, spin_up: SpinUpId) -> BoxFuture<'_, ()> {
