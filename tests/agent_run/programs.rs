@@ -67,7 +67,7 @@ fn is_completed_with_all(item: &WorkItem, name: &str) {
         .usage
         .as_ref()
         .map_or((None, None), |usage| (usage.tokens, usage.cost_usd));
-    let session = item.session.as_ref().expect("a conversation");
+    let session = item.session.as_ref().unwrap();
     assert_eq!(session.id, artifacts[0]["id"], "{name}");
     assert_eq!(session.agent_guid, item.assigned_to, "{name}");
     assert!(

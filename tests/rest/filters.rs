@@ -88,7 +88,11 @@ async fn a_wrong_word_in_a_filter_is_answered_with_those_that_there_are() {
 async fn every_word_of_a_filter_is_taken() {
     let house = House::open().await;
     for (path, parameter, words) in [
-        ("agents", "status", "online busy error offline"),
+        (
+            "agents",
+            "status",
+            "online busy paused draining quarantined offline",
+        ),
         (
             "work",
             "status",

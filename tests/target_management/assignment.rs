@@ -75,7 +75,7 @@ async fn assign_agent_to_target() -> Result<()> {
     let removed = project.request("targets.remove", json!({"target": "here"}));
     let refused = removed.await.expect_err("it has an agent");
     assert_eq!(refused.code, ErrorCode::InvalidRequest, "{refused}");
-    ensure!(refused.message.contains("has 1 agents"), "{refused}");
+    ensure!(refused.message.contains("has 1 agent;"), "{refused}");
     Ok(())
 }
 

@@ -299,6 +299,10 @@ async fn an_agent_that_was_known_before_its_birth_is_expected_until_that_run_is_
     process.kill();
     agent.die();
     let next = place.another(&project, &mut known).await?;
+    // Room is made as soon as it is offline; the link goes when its mechanism has said that its process has ended.
+    let targets = &project.parts()?.targets;
+    let unlinked = async || targets.linked(guid).is_none().then_some(());
+    project.eventually("its link is gone", unlinked).await?;
     next.redeem(&project, guid).await??;
     // It is looked at once more, since there is more room.
     let update = json!({"target": "here", "updates": {"maxAgents": 4}});

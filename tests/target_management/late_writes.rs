@@ -101,7 +101,7 @@ async fn what_a_former_owner_recorded_late_is_told_as_a_gap_when_it_is_come_upon
     let (mut news, mut other_news) = (listen(&project), listen(&elsewhere));
     record_a_start(&project, &target, Some("another machine")).await?;
     // It is come upon when something else is to be written.
-    let changes = json!({"target": "here", "description": "changed"});
+    let changes = json!({"target": "here", "updates": {"description": "changed"}});
     for project in [&project, &elsewhere] {
         project.request("targets.update", changes.clone()).await?;
     }

@@ -33,7 +33,6 @@ mod starts_explained;
 mod starts_refused;
 mod submits;
 mod unheard;
-mod unread;
 
 use anyhow::Result;
 use loom_protocol::WireError;

@@ -67,7 +67,7 @@ mod tests {
     struct Given {
         directory: TargetDirectory,
         record: Arc<Record>,
-        given_up: Arc<Ended>,
+        end: Arc<Ended>,
     }
 
     fn given_up() -> Given {
@@ -95,10 +95,10 @@ mod tests {
         let directory = TargetDirectory::new(ProjectId::new("p").unwrap());
         let given = Given {
             record: record.into(),
-            given_up: end.into(),
+            end: end.into(),
             directory,
         };
-        given.directory.apply_end(given.given_up.clone());
+        given.directory.apply_end(given.end.clone());
         let record = given.record.clone();
         given.knows(record, 1)
     }
@@ -117,9 +117,9 @@ mod tests {
         }
 
         fn redeem(&self, guid: AgentGuid) -> Command {
-            let ticket = &self.given_up.ticket;
+            let ticket = &self.end.ticket;
             self.birth(BirthCommand::RedeemLate {
-                given_up: Box::new((*self.given_up).clone()),
+                given_up: Box::new((*self.end).clone()),
                 newborn: OwnedNewborn {
                     guid,
                     instance_id: Some("one".into()),
@@ -145,7 +145,7 @@ mod tests {
         let given = given_up();
         let linked = given.decided(&given.redeem(guid)).expect("it is born");
         let given = given.knows(linked, 2);
-        let born_by = given.given_up.operation.operation_id;
+        let born_by = given.end.operation.operation_id;
         let unlink = given.birth(BirthCommand::Unlink { guid, born_by });
         let (directory, record) = (&given.directory, &*given.record);
         let end = end_before_unlinking(directory, record, &unlink).expect("by its link");
@@ -165,7 +165,7 @@ mod tests {
         let given = given_up();
         let waits = given.redeem(second);
         let linked = given.decided(&given.redeem(first)).expect("it is born");
-        let end = linked.end_late(&given.given_up).expect("by its link");
+        let end = linked.end_late(&given.end).expect("by its link");
         given.directory.apply_end(end.into());
         let gone = linked.unlink(first, NOW).expect("it goes");
         let given = given.knows(gone.into(), 2);

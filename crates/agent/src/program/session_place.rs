@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::Adapter;
+use crate::directory_name::push_hex;
 
 /// The file that the id of this machine and user stands in, below the user's data directory.
 const HOST_ID: &str = "loom/host-id";
@@ -103,8 +104,9 @@ fn digest(directory: &Path) -> String {
         .canonicalize()
         .unwrap_or_else(|_| directory.to_owned());
     let digest = Sha256::digest(whole.as_os_str().as_encoded_bytes());
-    let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    digits[..DIGITS].to_owned()
+    let mut digits = String::with_capacity(DIGITS);
+    push_hex(&mut digits, "", &digest[..DIGITS / 2]);
+    digits
 }
 
 #[cfg(test)]

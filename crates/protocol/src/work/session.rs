@@ -87,11 +87,13 @@ mod tests {
         }
     }
 
+    type Spoil = fn(&mut Session);
+
     #[test]
     fn what_is_too_long_or_not_printable_is_named() {
         let guid = AgentGuid::generate();
         assert_eq!(session().check(guid), Ok(()));
-        let cases: [(&str, fn(&mut Session)); 8] = [
+        let cases: [(&str, Spoil); 8] = [
             ("id", |s| s.id = String::new()),
             ("id", |s| s.id = "x".repeat(257)),
             ("hostname", |s| s.hostname = "a\nb".into()),

@@ -50,13 +50,13 @@ fn start_of(entry: &DirEntry) -> Option<SpinUpId> {
 mod tests {
     use super::*;
     use std::fs::File;
-    use std::time::SystemTime;
 
     const AGE: Duration = Duration::from_mins(15);
 
     fn write(folder: &Path, name: &str, ago: Duration) -> File {
         let file = File::create_new(folder.join(name)).unwrap();
-        file.set_modified(SystemTime::now() - ago).unwrap();
+        let written = file.metadata().unwrap().modified().unwrap();
+        file.set_modified(written - ago).unwrap();
         file
     }
 
